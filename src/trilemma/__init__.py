@@ -1,0 +1,64 @@
+"""Train, sample, measure and compare every family of generative image model, on anyone's images.
+
+The names load what they need when they are first used, so `import trilemma` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trilemma.checkup import doctor
+    from trilemma.comparison import compare
+    from trilemma.data import load_data, show
+    from trilemma.errors import UserError
+    from trilemma.explore import reconstruct, sample
+    from trilemma.metrics import evaluate
+    from trilemma.registry import create, list_models
+    from trilemma.run import Run, load
+    from trilemma.training import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Run",
+    "UserError",
+    "__version__",
+    "compare",
+    "create",
+    "doctor",
+    "evaluate",
+    "list_models",
+    "load",
+    "load_data",
+    "reconstruct",
+    "sample",
+    "show",
+    "train",
+]
+
+_HOME = {
+    "Run": "run",
+    "UserError": "errors",
+    "compare": "comparison",
+    "create": "registry",
+    "doctor": "checkup",
+    "evaluate": "metrics",
+    "list_models": "registry",
+    "load": "run",
+    "load_data": "data",
+    "reconstruct": "explore",
+    "sample": "explore",
+    "show": "data",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

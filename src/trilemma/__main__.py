@@ -1,0 +1,7 @@
+"""`python -m trilemma`."""
+
+import sys
+
+from trilemma.cli import main
+
+sys.exit(main())

@@ -1,0 +1,116 @@
+"""Words of a command line: `key=value`, `--key value` and `--key=value` are brought into one form, values get types."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from trilemma.errors import UserError
+
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+CONSTANTS = {"true": True, "false": False, "none": None}
+SETTING = "--setting"  # the hidden option that carries keys of a model, which the verb does not know
+
+
+def parse_value(text: str | None) -> Any:
+    """The value a text stands for: a number, true, false, none, several of these with commas between, or the text.
+
+    >>> [parse_value(text) for text in ("3", "1e-3", "True", "none", "heun", "32,48", "a,")]
+    [3, 0.001, True, None, 'heun', (32, 48), ('a',)]
+    """
+    if text is None or text.lower() in CONSTANTS:
+        return CONSTANTS[text.lower()] if text else None
+    if "," in text:
+        return tuple(parse_value(part.strip()) for part in text.split(",") if part.strip())
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def parse_settings(words: Sequence[str] | None) -> dict[str, Any]:
+    """Keywords from `key=value` words.
+
+    >>> parse_settings(["beta=4", "hidden=256,128"])
+    {'beta': 4, 'hidden': (256, 128)}
+    """
+    pairs = (word.partition("=") for word in words or ())
+    return {key: parse_value(value) for key, _, value in pairs}
+
+
+def parse_rate(text: str | None) -> Any:
+    """A learning rate, or one for each phase.
+
+    >>> parse_rate("0.002"), parse_rate("critic:5e-4,generator:1e-3")
+    (0.002, {'critic': 0.0005, 'generator': 0.001})
+
+    Raises:
+        UserError: if it is neither.
+    """
+    if text is None:
+        return None
+    try:
+        if ":" not in text:
+            return float(text)
+        return {phase: float(rate) for phase, rate in (part.split(":") for part in text.split(","))}
+    except ValueError:
+        raise UserError(f'lr="{text}" is no learning rate; give one number, or phase:number,phase:number') from None
+
+
+def normalise(words: Sequence[str], command: Any) -> list[str]:
+    """The words in the form typer reads: the verb, options as `--key=value`, then what the verb applies to.
+
+    Keys that the verb does not have become settings where the verb takes settings, and stay as they are (for typer's
+    error, which names the nearest key) where it does not.
+    """
+    words, done = list(words), []
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words[0]]
+        done.append(words.pop(0))
+    if hasattr(command, "commands"):  # no verb, or one that does not exist
+        return done + words
+    options = {name[2:]: p for p in command.params for name in (*p.opts, *p.secondary_opts) if name.startswith("--")}
+    places = [p.name for p in command.params if not p.opts[0].startswith("-")]
+    flags = {name for name, option in options.items() if option.is_flag} | {"help"}
+    what, named = [], {}
+    for key, value in _pairs(words, flags):
+        if key is None:
+            what.append(value)
+        elif key in places:
+            named[key] = value
+        elif value is None:
+            done.append(f"--{key}")
+        elif key in flags and value.lower() in TRUE + FALSE:
+            done.append(f"--{key}" if value.lower() in TRUE else f"--no-{key}")
+        elif key not in options and SETTING[2:] in options:
+            done.append(f"{SETTING}={key}={value}")
+        else:
+            done.append(f"--{key}={value}")
+    for place, name in enumerate(places):  # model=vae data=digits, where these have a place instead of a key
+        if name in named and place <= len(what):
+            what.insert(place, named[name])
+    return [*done, "--", *what] if what else done
+
+
+def _pairs(words: list[str], flags: set[str]) -> Iterator[tuple[str | None, Any]]:
+    """(key, value) of each option, (key, None) of an option without value, (None, word) of any other word."""
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        given = re.fullmatch(r"(--)?([A-Za-z_][\w-]*)=(.*)", word, re.DOTALL)
+        if word == "--":
+            yield from ((None, rest) for rest in words)
+            return
+        if given and (given[1] or not Path(word).exists()):
+            yield given[2].replace("-", "_"), os.path.expanduser(given[3])
+        elif word == "-h":
+            yield "help", None
+        elif not word.startswith("--"):
+            yield None, word
+        elif word[2:] in flags or not words or words[0].startswith("--"):
+            yield word[2:], None
+        else:
+            yield word[2:].replace("-", "_"), os.path.expanduser(words.pop(0))

@@ -1,0 +1,185 @@
+"""What works on this machine, checked without the network: `trilemma doctor`."""
+
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from trilemma import hardware
+
+PYTHON_FLOOR = (3, 11)
+FLOORS = {"torch": "2.10", "numpy": "2", "pillow": "12.3"}
+MEMORY_FLOOR = 2 << 30  # bytes, below which even the small models may not fit next to torch
+DISK_FLOOR = 1 << 30  # bytes, a few runs with their checkpoints
+
+EXTRAS = {
+    "hub": ("huggingface_hub", "datasets"),
+    "pretrained": ("diffusers", "transformers", "accelerate"),
+    "studio": ("fastapi", "uvicorn", "python-multipart"),
+    "track": ("tensorboard",),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+}
+
+# Releases that were published with foreign code in them: name -> (releases, what to do).
+BAD_RELEASES = {
+    "lightning": (("2.6.2", "2.6.3"), "malicious (GHSA-w37p-236h-pfx3): remove it and change the passwords used here"),
+    "ultralytics": (("8.3.41", "8.3.42"), "it carries a coin miner: remove it or upgrade"),
+}
+SAFE_FROM = {  # below these a hole is known
+    "diffusers": "0.38",
+    "transformers": "5.3",
+    "python-multipart": "0.0.27",
+}
+
+Status = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report. A note is worth knowing, a problem stops something; `advice` says what to do."""
+
+    name: str
+    status: Status
+    found: str
+    advice: str = ""
+
+
+def doctor() -> tuple[Check, ...]:
+    """Look at the machine and the installation. Nothing is changed and nothing goes over the network."""
+    steps: list[Callable[[], Iterable[Check]]] = [
+        check_python, check_packages, check_device, check_memory, check_disk, check_data, check_extras, check_releases,
+    ]  # fmt: skip
+    return tuple(check for step in steps for check in _run(step))
+
+
+def _run(step: Callable[[], Iterable[Check]]) -> list[Check]:
+    """The checks of one step; a step that breaks is a problem of its own, and the others go on."""
+    try:
+        return list(step())
+    except Exception as error:
+        name = step.__name__.removeprefix("check_")
+        return [Check(name, "problem", f"{type(error).__name__}: {error}", "install again: pip install trilemma")]
+
+
+def check_python() -> Iterable[Check]:
+    """The interpreter."""
+    fits = sys.version_info >= PYTHON_FLOOR
+    yield _judged("python", fits, platform.python_version(), f"Python {_dotted(PYTHON_FLOOR)} or newer is needed")
+
+
+def check_packages() -> Iterable[Check]:
+    """The packages with a lowest safe version."""
+    for name, floor in FLOORS.items():
+        found = installed(name)
+        advice = f'pip install "{name}>={floor}"'
+        yield _judged(name, found is not None and at_least(found, floor), found or "not installed", advice)
+
+
+def check_device() -> Iterable[Check]:
+    """Where models run."""
+    about = hardware.describe()
+    yield Check("device", "ok", f"{about['device']} ({about['device_name']})")
+    fast = bool(about["fast_bf16"])
+    yield Check("fast bf16", "ok", "yes" if fast else "no: models train in float32")
+    yield Check("cores", "ok", str(about["cores"]))
+
+
+def check_memory() -> Iterable[Check]:
+    """Main memory."""
+    size = hardware.memory_bytes()
+    if not size:
+        yield Check("memory", "note", "the system does not tell")
+    else:
+        small = "close other programs, or choose a smaller batch="
+        yield _judged("memory", size >= MEMORY_FLOOR, _gib(size), small, otherwise="note")
+
+
+def check_disk(folder: Path | None = None) -> Iterable[Check]:
+    """Whether runs can be written to the working folder."""
+    folder = folder or Path.cwd()
+    free = shutil.disk_usage(folder).free
+    yield _judged("free disk", free >= DISK_FLOOR, _gib(free), "make room: a run takes up to some hundred MB")
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"trilemma")
+        yield Check("write", "ok", str(folder))
+    except OSError as error:
+        yield Check(
+            "write", "problem", f"{folder}: {error.strerror}", "change to a folder you may write to, or give out="
+        )
+
+
+def check_data() -> Iterable[Check]:
+    """The data sets that are there."""
+    from trilemma.data import list_sources
+
+    place = os.environ.get("TRILEMMA_DATA")
+    if place and not Path(place).is_dir():
+        yield Check("TRILEMMA_DATA", "problem", f"{place} is no folder", "set it to a folder that exists, or unset it")
+    for row in list_sources():
+        word, _, where = row
+        yield Check(f"data {word}", "ok", str(where))
+
+
+def check_extras() -> Iterable[Check]:
+    """The optional parts; each is wanted or not, so none is a problem."""
+    for extra, names in EXTRAS.items():
+        absent = [name for name in names if installed(name) is None]
+        found = f"without {', '.join(absent)}" if absent else "installed"
+        yield Check(f"extra {extra}", "note" if absent else "ok", found, install_line(extra) if absent else "")
+
+
+def check_releases() -> Iterable[Check]:
+    """Installed releases that are known to be bad."""
+    for name, (bad, advice) in BAD_RELEASES.items():
+        if installed(name) in bad:
+            yield Check(name, "problem", f"{installed(name)}", advice)
+    for name, floor in SAFE_FROM.items():
+        found = installed(name)
+        if found and not at_least(found, floor):
+            yield Check(name, "problem", found, f'it has known holes: pip install "{name}>={floor}"')
+
+
+def install_line(extra: str) -> str:
+    """The command that adds an optional part."""
+    return f'pip install "trilemma[{extra}]"'
+
+
+def installed(name: str) -> str | None:
+    """The version of an installed package, or None."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def at_least(found: str, floor: str) -> bool:
+    """Compare versions by their leading numbers; what follows them (rc1, +cpu) does not count.
+
+    >>> at_least("2.13.0+cpu", "2.10"), at_least("2.9.1", "2.10"), at_least("12.3.0", "12.3")
+    (True, False, True)
+    """
+    return _numbers(found) >= _numbers(floor)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d+", text.partition("+")[0])]
+
+
+def _judged(name: str, fits: bool, found: str, advice: str, *, otherwise: Status = "problem") -> Check:
+    return Check(name, "ok", found) if fits else Check(name, otherwise, found, advice)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))

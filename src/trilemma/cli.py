@@ -1,0 +1,371 @@
+"""The command line: `trilemma VERB [WHAT] [key=value ...]`, the same words as keywords in Python.
+
+Thin: the words are brought into one form, typer parses them, the public function does the work, its result is printed.
+Nothing heavy is imported before a verb runs, so `--help` answers at once.
+"""
+
+import errno
+import inspect
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import trilemma
+from trilemma.arguments import SETTING, normalise, parse_rate, parse_settings, parse_value
+from trilemma.errors import UserError, unknown
+from trilemma.hardware import tune_allocator
+
+app = typer.Typer(
+    name="trilemma",
+    help="Train, sample, measure and compare generative image models.\n\n"
+    "Options are written key=value, --key=value or --key value. "
+    "Start with: trilemma compare data=digits",
+    epilog="trilemma help VERB tells about a verb, trilemma list MODEL about a model's own keys; "
+    "--debug on any line shows the trace of an error.",
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(name="data", help="What data there is, and how it looks.")
+app.add_typer(data_app)
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, as `trilemma train` leaves it")]
+Out = Annotated[Path | None, typer.Option(help="where to write; chosen and printed where not given")]
+Seed = Annotated[int, typer.Option(help="of everything random")]
+Size = Annotated[str | None, typer.Option(help="bring images to this size: 32 or 32,48 (height, width), px")]
+BatchSize = Annotated[int, typer.Option(help="images at a time; changes speed and memory, not the images")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="show no progress")]
+Settings = Annotated[list[str] | None, typer.Option(SETTING, hidden=True)]
+
+
+@app.callback(invoke_without_command=True)
+def about(version: Annotated[bool, typer.Option("--version", help="show the version and leave")] = False) -> None:
+    if version:
+        print(f"trilemma {trilemma.__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="A model has keys of its own, which are given in the same way: see `trilemma list MODEL`.")
+def train(
+    model: Annotated[str, typer.Argument(help="a name from `trilemma list`")],
+    data: Annotated[str, typer.Argument(help="a word from `trilemma data list`, or a path")] = "digits",
+    steps: Annotated[int | None, typer.Option(help="length in optimiser steps")] = None,
+    epochs: Annotated[float | None, typer.Option(help="length in passes over the training images")] = None,
+    images: Annotated[int | None, typer.Option(help="length in training images seen")] = None,
+    minutes: Annotated[float | None, typer.Option(help="length in minutes of training")] = None,
+    batch: Annotated[int | None, typer.Option(help="images in a step; the model's own where not given")] = None,
+    lr: Annotated[str | None, typer.Option(help="learning rate, or one per phase: generator:1e-3,critic:5e-4")] = None,
+    seed: Seed = 0,
+    size: Size = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bf16")] = "auto",
+    save_every: Annotated[int | None, typer.Option("--save_every", help="images between checkpoints")] = None,
+    sample_every: Annotated[int | None, typer.Option("--sample_every", help="images between sample pictures")] = None,
+    valid: Annotated[float | None, typer.Option(help="fraction of the images held out to validate on")] = None,
+    out: Out = None,
+    quiet: Quiet = False,
+    setting: Settings = None,
+) -> None:
+    """Train a model on images. The same command again continues the run."""
+    run = trilemma.train(
+        model, data, steps=steps, epochs=epochs, images=images, minutes=minutes, batch=batch, lr=parse_rate(lr),
+        seed=seed, size=parse_value(size), device=device, precision=precision, save_every=save_every,
+        sample_every=sample_every, valid=valid, out=out, quiet=quiet, **parse_settings(setting),
+    )  # fmt: skip
+    _facts({"run": run.path, **{name: _number(v) for name, v in run.summary.items() if name.startswith("valid_")}})
+    print(f"next: trilemma sample {run.path}")
+
+
+@app.command(epilog="A model's sampler has keys of its own (steps, sampler, eta ...): see `trilemma list MODEL`.")
+def sample(
+    run: Run,
+    n: Annotated[int, typer.Option(help="number of images")] = 64,
+    seed: Seed = 0,
+    first: Annotated[int, typer.Option(help="number of the first image; image k of a seed is always the same")] = 0,
+    label: Annotated[str | None, typer.Option(help="class to draw, by name or number")] = None,
+    batch: BatchSize = 256,
+    out: Out = None,
+    singles: Annotated[bool, typer.Option(help="also write each image by itself")] = True,
+    setting: Settings = None,
+) -> None:
+    """Draw new images from a run: a grid and single files."""
+    drawn = trilemma.sample(
+        run, n=n, seed=seed, first=first, label=label, batch=batch, out=out, singles=singles, **parse_settings(setting)
+    )
+    _facts({"grid": drawn.grid, **({"images": drawn.images[0].parent} if drawn.images else {})})
+
+
+@app.command()
+def reconstruct(
+    run: Run,
+    data: Annotated[str | None, typer.Option(help="images to pass through; the run's own where not given")] = None,
+    n: Annotated[int, typer.Option(help="number of images shown")] = 16,
+    out: Out = None,
+) -> None:
+    """Show images above what the model makes of them."""
+    result = trilemma.reconstruct(run, data=data, n=n, out=out)
+    _facts({"picture": result.picture, "rmse": _number(result.rmse)})
+
+
+@app.command(epilog="A model's sampler has keys of its own (steps, sampler, eta ...): see `trilemma list MODEL`.")
+def evaluate(
+    what: Annotated[Path, typer.Argument(help="a run folder, or a folder or zip of generated images")],
+    against: Annotated[str | None, typer.Option(help="real images; the run's own data where not given")] = None,
+    n: Annotated[int | None, typer.Option(help="number of generated images")] = None,
+    features: Annotated[str, typer.Option(help="network that looks at the images; auto fits the data")] = "auto",
+    split: Annotated[str | None, typer.Option(help="real images to take: test, valid or train; held out first")] = None,
+    seed: Seed = 0,
+    batch: BatchSize = 256,
+    setting: Settings = None,
+) -> None:
+    """Measure generated images against real ones."""
+    result = trilemma.evaluate(
+        what, against=against, n=n, features=features, split=split, seed=seed, batch=batch, **parse_settings(setting)
+    )
+    _table(
+        ("figure", "value", "95% interval", "unit", "better", "real", "generated", "protocol"),
+        [
+            (s.name, _number(s.value), _interval(s.interval), s.unit, s.better, s.n_real, s.n_fake, s.protocol)
+            for s in result.scores
+        ],
+    )
+    for text in [f"{s.name}: {s.refused}" for s in result.scores if s.refused] + list(result.notes):
+        print(text)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="finished runs to set side by side")] = None,
+    data: Annotated[str | None, typer.Option(help="train on this: a word from `trilemma data list`, or a path")] = None,
+    models: Annotated[
+        str | None, typer.Option(help="names with commas between; one per family where not given")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="training time of each model, minutes")] = 0.5,
+    n: Annotated[int | None, typer.Option(help="number of images drawn from each model")] = None,
+    size: Size = None,
+    seed: Seed = 0,
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model per family, measure them, write a report.
+
+    Each model gets the same training time. Given RUNs, nothing is trained: these are measured and set side by side.
+    """
+    result = trilemma.compare(
+        *(runs or ()), data=data, models=models, minutes=minutes, n=n, size=parse_value(size), seed=seed, out=out,
+        quiet=quiet,
+    )  # fmt: skip
+    _show_comparison(result)
+    _facts({"report": result.html, "figures": result.json})
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(help="a name, or a pattern such as 'vae*'")] = "*",
+) -> None:
+    """List the models, or show one with its keys."""
+    from trilemma.registry import get_recipe, list_models
+
+    names = list_models(pattern)
+    if not names:
+        raise unknown("model", pattern, list_models())
+    if names == [pattern]:
+        return _show_model(pattern)
+    rows = [(r.name, r.family, r.summary, r.data, _words(r.figures)) for r in map(get_recipe, names)]
+    _table(("name", "family", "summary", "data", "figures to reach"), rows)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the data sets that have a name; a folder, an archive or an array file is given by its path."""
+    from trilemma.data import list_sources
+
+    _table(("word", "what", "where"), list_sources())
+
+
+@data_app.command("show")
+def data_show(
+    source: Annotated[str, typer.Argument(help="a word from `trilemma data list`, or a path")],
+    n: Annotated[int, typer.Option(help="number of images")] = 64,
+    size: Size = None,
+    seed: Seed = 0,
+    out: Out = None,
+    augment: Annotated[str | None, typer.Option(help="changes as in training: flip, shift")] = None,
+) -> None:
+    """Show images as a network would see them."""
+    data = trilemma.load_data(source, size=parse_value(size), seed=seed)
+    for text in (*data.notes, *(f"passed over: {reason}" for reason in data.skipped)):
+        print(text)
+    words = tuple(augment.split(",")) if augment else ()
+    _facts({"picture": trilemma.show(data, n=n, seed=seed, out=out, augment=words)})
+
+
+@app.command()
+def doctor() -> None:
+    """Check the machine and the installation.
+
+    Nothing goes over the network. The exit code is 1 if something stands in the way.
+    """
+    checks = trilemma.doctor()
+    _table(("check", "status", "found", "to do"), [(c.name, c.status, c.found, c.advice) for c in checks])
+    if any(c.status == "problem" for c in checks):
+        raise typer.Exit(1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Returns:
+        Its exit code: 0, 1 for a defect, 2 for a mistake in the request, 130 for Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words or os.environ.get("TRILEMMA_DEBUG", "0") not in ("", "0")
+    tune_allocator()
+    try:
+        _run([word for word in words if word != "--debug"])
+        sys.stdout.flush()
+        return 0
+    except SystemExit as leave:
+        return _exit_code(leave)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say
+            return 1
+        if debug:
+            raise
+        code, text = _explain(error)
+        print(f"error: {text}", file=sys.stderr)
+        return code
+
+
+def _run(words: list[str]) -> None:
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    command = typer.main.get_command(app)
+    command.main(normalise(words or ["--help"], command), prog_name="trilemma")
+
+
+def _exit_code(leave: SystemExit) -> int:
+    """What the process ends with. typer makes 130 of every interrupt; one that was a signal knows its own code."""
+    interrupt = leave.__context__.__cause__ if leave.__context__ else None
+    code = getattr(interrupt, "code", leave.code)
+    return code if isinstance(code, int) else int(code is not None)
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """Exit code and text for an error."""
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, OSError) and error.filename:
+        return 2, f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return 1, f"out of memory ({error}); try a smaller batch= or size="
+    what = f"{type(error).__name__}: {error}"
+    return 1, f"{what}\nThis looks like a defect in trilemma; run the same command with --debug to see where."
+
+
+def _show_model(name: str) -> None:
+    """All that is known of one model."""
+    from trilemma.registry import create, get_recipe
+
+    recipe, config = get_recipe(name), get_recipe(name).config
+    shape = " x ".join(map(str, config.shape))
+    _facts(
+        {
+            "model": recipe.name,
+            "family": recipe.family,
+            "summary": recipe.summary,
+            "source": recipe.source,
+            "data": recipe.data,
+            "figures to reach": _words(recipe.figures),
+            "parameters": f"{sum(p.numel() for p in create(name).parameters()):,} for images of {shape}",
+            "training": _words(recipe.training),
+        }
+    )
+    fields = type(config).model_fields
+    keys = [(k, _word(getattr(config, k)), f.description or "") for k, f in fields.items() if k != "shape"]
+    if keys:
+        print(f"\nKeys for trilemma train {name} DATA key=value")
+        _table(("key", "default", "what"), keys)
+    settings = _sampling_keys(recipe.build)
+    if settings:
+        print("\nKeys for trilemma sample RUN key=value")
+        _table(("key", "default"), settings)
+
+
+def _sampling_keys(model: Any) -> list[tuple[str, str]]:
+    """The settings of a model's own that its `sample` takes, with their defaults."""
+    given = inspect.signature(model.sample).parameters.values() if hasattr(model, "sample") else ()
+    common = ("self", "n", "seed", "first", "labels")
+    return [(p.name, _word(p.default)) for p in given if p.name not in common and p.kind is not p.VAR_KEYWORD]
+
+
+def _show_comparison(result: Any) -> None:
+    """The figures of a comparison; the report has them with their intervals and pictures."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        return Console().print(result.table())
+    columns = [key for key in result.rows[0] if not key.endswith(("_interval", "_refused"))]
+    _table(columns, [[_cell(row.get(key)) for key in columns] for row in result.rows])
+
+
+def _facts(facts: Mapping[str, Any]) -> None:
+    """One line for each fact."""
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:{width}}  {value}")
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table: drawn on a terminal, plain columns elsewhere."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*columns)
+        for row in cells:
+            table.add_row(*map(Text, row))
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for row in [columns, *cells]:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    """The form in which keys are typed.
+
+    >>> _words({"lr": 0.001, "hidden": (256, 128)})
+    'lr=0.001 hidden=256,128'
+    """
+    return " ".join(f"{key}={_word(value)}" for key, value in values.items())
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}:{_word(part)}" for key, part in value.items())
+    if isinstance(value, tuple | list):
+        return ",".join(map(_word, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _cell(value: Any) -> str:
+    return _number(value) if isinstance(value, float) or value is None else str(value)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else " to ".join(map(_number, interval))

@@ -1,0 +1,308 @@
+"""The main job: `compare(data="digits")` trains one model of each family with the same budget, measures them, reports.
+
+The budget is training seconds: every model gets the same, on the same machine, one after the other. Every model is
+then measured by one protocol: the same number of images, features, split and seed. A model that fails is reported
+with its error; the others go on.
+"""
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trilemma.comparison.document import Entry, clean, document, protocol_difference, scores_of
+from trilemma.comparison.words import number, span
+from trilemma.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from trilemma.data import Data
+    from trilemma.run import Run
+
+ONE_PER_FAMILY = ("ae-stacked", "vae", "gan-dcgan", "diffusion-small")
+SHORT_TITLES = {
+    "precision": "fidelity",
+    "recall": "diversity",
+    "kernel_distance": "kernel dist.",
+    "frechet_distance": "Frechet dist.",
+    "ms_per_image": "ms/image",
+    "calls_per_image": "calls",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison: the two files, and the figures as rows."""
+
+    html: Path
+    json: Path
+    document: dict[str, Any]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per model: name, family, error, parameters, seconds, images, and each metric's value with
+        `<metric>_interval` and `<metric>_refused`."""
+        return [_row(model) for model in self.document["models"]]
+
+    def table(self) -> "Table":
+        """The report's table for a terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(caption=Text(self.document["verdict"]["text"]), caption_justify="left")
+        table.add_column("model", overflow="fold")
+        titles = [SHORT_TITLES.get(column["name"], str(column["name"])) for column in self.document["columns"]]
+        for title in [*titles, "parameters", "seconds"]:
+            table.add_column(title, justify="right", overflow="fold")
+        for model in self.document["models"]:
+            cells = [_cell(model, column) for column in self.document["columns"]]
+            cost = [number(model[key]) if key in model else "" for key in ("parameters", "seconds")]
+            name = f"{model['name']}\nfailed: {model['error']}" if model["error"] else model["name"]
+            table.add_row(*map(Text, [name, *cells, *cost]))
+        return table
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the triangle and the table."""
+        from trilemma.comparison.report import fragment
+
+        return fragment(self.document)
+
+
+def compare(
+    *runs: "Run | str | Path",
+    data: "str | Path | Data | None" = None,
+    models: str | Sequence[str] | None = None,
+    minutes: float = 0.5,
+    n: int | None = None,
+    size: int | str | tuple[int, int] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    quiet: bool = False,
+) -> Comparison:
+    """Train models with an equal budget, or take finished runs; measure them all alike; write one report.
+
+    Args:
+        runs: finished runs to compare; nothing is trained then.
+        data: what to train on, where no runs are given: a word, a path, or data already loaded; "digits" where None.
+        models: names or wildcards (a list, or one text with commas); one model per family where None.
+        minutes: of training, for each model.
+        n: images drawn and measured per model; as the evaluation chooses where None.
+        size: height and width of the images, px; inferred where None.
+        seed: of the training and of the images drawn.
+        out: folder of the report; runs/compare-DATA (-2, -3, ...) where None. Naming the folder of an interrupted
+            comparison continues it: what is trained already is not trained again.
+        quiet: print no progress.
+    Raises:
+        UserError: a wrong name or value, runs on different data, or no model that could be trained and measured.
+    """
+    say = _speaker(quiet)
+    if runs:
+        _refuse_training_keys(data=data, models=models, size=size)
+        entries = _finished(runs)
+        loaded = entries[0].run.data
+        folder = _folder(loaded.name, out)
+    else:
+        names = _names(models)
+        _check_minutes(minutes)
+        loaded = _loaded("digits" if data is None else data, size, seed)
+        folder = _folder(loaded.name, out)
+        say(f"{folder}: {', '.join(names)} on {loaded.name}, {number(60 * minutes)} s of training each")
+        entries = [Entry(name) for name in names]
+        for entry in entries:
+            _attempt(entry, lambda e=entry: _train(e, loaded, folder, minutes, seed, size, quiet), say)
+    for entry in entries:
+        if entry.run is not None:
+            say(f"{entry.name}: drawing and measuring")
+            _attempt(entry, lambda e=entry: _measure(e, entries, n, seed), say)
+    if all(entry.error for entry in entries):
+        raise UserError("no model could be compared: " + "; ".join(f"{e.name}: {e.error}" for e in entries))
+    request = {"minutes": None if runs else minutes, "n": n, "seed": seed}
+    request["command"] = _command(entries, loaded, request, size)
+    return _write(entries, loaded, request, folder)
+
+
+def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], folder: Path) -> Comparison:
+    from trilemma.comparison.report import pictures_of, render
+    from trilemma.files import write_atomic, write_json
+    from trilemma.hardware import describe
+
+    values = document(entries, data, request, describe())
+    pictures, neighbours = pictures_of(entries, data, request["seed"])
+    for model in values["models"]:
+        model["nearest"] = clean(neighbours.get(model["name"]))
+    json = write_json(folder / "report.json", values)
+    html = write_atomic(folder / "report.html", render(values, pictures))
+    return Comparison(html, json, values)
+
+
+def _train(entry: Entry, data: "Data", folder: Path, minutes: float, seed: int, size: Any, quiet: bool) -> None:
+    from trilemma.training import train
+
+    out = folder / "runs" / entry.name
+    entry.run = train(entry.name, data, minutes=minutes, seed=seed, size=size, out=out, quiet=quiet)
+
+
+def _measure(entry: Entry, entries: Sequence[Entry], n: int | None, seed: int) -> None:
+    from trilemma.metrics import evaluate
+
+    evaluation = evaluate(entry.run, n=n, seed=seed)
+    first = next((e for e in entries if e.evaluation is not None), None)
+    if first and (difference := protocol_difference(scores_of(evaluation), scores_of(first.evaluation))):
+        raise UserError(
+            f"measured by another protocol than {first.name} ({difference}), so the figures cannot be compared"
+        )
+    entry.evaluation = evaluation
+
+
+def _attempt(entry: Entry, action: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Do it; an error ends this model only, and is said and kept."""
+    try:
+        action()
+    except UserError as error:
+        entry.error = str(error)
+    except Exception as error:  # a fault in one model must not lose the others' minutes
+        entry.error = f"{type(error).__name__}: {error}"
+    if entry.error:
+        say(f"{entry.name} failed: {entry.error}")
+
+
+def _names(models: str | Sequence[str] | None) -> list[str]:
+    """Model names from a list or a text with commas; wildcards are spelt out, unknown names refused."""
+    from trilemma.registry import get_recipe, list_models
+
+    if models is None:
+        return list(ONE_PER_FAMILY)
+    words = models.split(",") if isinstance(models, str) else list(models)
+    words = [word.strip() for word in words if word.strip()]
+    if not words:
+        raise UserError('models="" names no model; give names with commas, for instance models=vae,gan-dcgan')
+    names = [
+        name for word in words for name in (_matching(word, list_models) if "*" in word else [get_recipe(word).name])
+    ]
+    return list(dict.fromkeys(names))
+
+
+def _matching(pattern: str, list_models: Callable[[str], list[str]]) -> list[str]:
+    found = list_models(pattern)
+    if not found:
+        raise UserError(f'no model matches "{pattern}"; choose from {", ".join(list_models("*"))}')
+    return found
+
+
+def _check_minutes(minutes: float) -> None:
+    if not (isinstance(minutes, int | float) and 0 < minutes < float("inf")):
+        raise UserError(f"minutes={minutes}: training needs a time above 0, for instance minutes=0.5")
+
+
+def _refuse_training_keys(**given: Any) -> None:
+    for key, value in given.items():
+        if value is not None:
+            raise UserError(
+                f"{key}={value}: finished runs are compared as they are; leave {key} out, or leave the runs out"
+            )
+
+
+def _loaded(data: "str | Path | Data", size: Any, seed: int) -> "Data":
+    from trilemma.data import Data, load_data
+
+    return data if isinstance(data, Data) else load_data(data, size=size, seed=seed)
+
+
+def _finished(runs: Sequence["Run | str | Path"]) -> list[Entry]:
+    """Entries of finished runs on the same images, with names that tell them apart."""
+    from trilemma.run import as_run
+
+    opened = [as_run(run) for run in runs]
+    places = [run.path.resolve() for run in opened]
+    for k, place in enumerate(places):
+        if place in places[:k]:
+            raise UserError(f"{opened[k].path} is given twice; name each run once")
+    _same_data(opened)
+    plain = [place.name for place in places]
+    names = plain if len(set(plain)) == len(plain) else ["/".join(place.parts[-2:]) for place in places]
+    names = names if len(set(names)) == len(names) else [str(place) for place in places]
+    return [Entry(name, run) for name, run in zip(names, opened, strict=True)]
+
+
+def _same_data(runs: Sequence["Run"]) -> None:
+    """Refuse runs on different images: their figures would not compare."""
+    first = runs[0]
+    for run in runs[1:]:
+        if _images(run) != _images(first):
+            what, other = _images_text(first), _images_text(run)
+            why = "the figures would not compare. Train both on the same data="
+            if first.config["data"] == run.config["data"]:
+                why += ", with the same size=, valid= and seed="
+            raise UserError(f"{first.path} was trained on {what}, {run.path} on {other}: {why}")
+
+
+def _images(run: "Run") -> tuple[Any, ...]:
+    return run.config["fingerprint"], tuple(run.config["model_config"]["shape"])
+
+
+def _images_text(run: "Run") -> str:
+    shape = " x ".join(map(str, run.config["model_config"]["shape"]))
+    return f"{run.config['data']} ({shape}, fingerprint {run.config['fingerprint'][:12]})"
+
+
+def _folder(name: str, out: str | Path | None) -> Path:
+    """A folder for the report: the one given, or the first runs/compare-NAME (-2, -3, ...) that nobody has."""
+    from trilemma.files import disk_errors
+
+    if out is not None:
+        with disk_errors(out):
+            Path(out).mkdir(parents=True, exist_ok=True)
+        return Path(out)
+    number = 1
+    while True:
+        path = Path("runs") / (f"compare-{name}" if number == 1 else f"compare-{name}-{number}")
+        try:
+            with disk_errors(path):
+                path.parent.mkdir(exist_ok=True)
+                path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
+
+
+def _command(entries: Sequence[Entry], data: "Data", request: dict[str, Any], size: Any) -> str:
+    """The command line that makes this report again."""
+    if request["minutes"] is None:
+        words = [str(entry.run.path) for entry in entries]
+    else:
+        words = [
+            f"data={data.source}",
+            f"models={','.join(e.name for e in entries)}",
+            f"minutes={request['minutes']:g}",
+        ]
+        words += [] if size is None else [f"size={size if isinstance(size, int | str) else 'x'.join(map(str, size))}"]
+    words += [] if request["n"] is None else [f"n={request['n']}"]
+    return shlex.join(["trilemma", "compare", *words, f"seed={request['seed']}"])
+
+
+def _row(model: dict[str, Any]) -> dict[str, Any]:
+    row = {
+        key: model.get(key)
+        for key in ("name", "family", "error", "parameters", "seconds", "images", "images_per_second")
+    }
+    for name, score in model["scores"].items():
+        row |= {name: score["value"], f"{name}_interval": score["interval"], f"{name}_refused": score["refused"]}
+    return row
+
+
+def _cell(model: dict[str, Any], column: dict[str, Any]) -> str:
+    score = model["scores"].get(column["name"])
+    if score is None:
+        return ""
+    if score["value"] is None:
+        return f"refused: {score['refused']}"
+    return "\n".join(filter(None, [number(score["value"], score["interval"]), span(score["value"], score["interval"])]))
+
+
+def _speaker(quiet: bool) -> Callable[[str], None]:
+    from rich.console import Console
+
+    console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    return lambda text: console.print(text, markup=False)

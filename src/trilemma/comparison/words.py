@@ -1,0 +1,111 @@
+"""Figures in words: numbers no finer than their interval, who leads, and the verdict at the top of a report.
+
+A claim is made only where the evidence carries it: a model leads when its 95% interval does not overlap that of any
+other model. This is stricter than a test of the difference at 5%, so "no clear difference" is said rather too often
+than too seldom. A figure without an interval carries no claim.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Figure = tuple[float, Sequence[float] | None]
+
+
+def number(value: float, interval: Sequence[float] | None = None) -> str:
+    """The value with the digits its interval deserves (its width is 4 to 40 units of the last one), else three digits.
+
+    >>> number(0.81234, (0.78, 0.84)), number(81234.5, (79000, 83000)), number(1437), number(0.00012345)
+    ('0.81', '81,000', '1,437', '0.000123')
+    """
+    if not math.isfinite(value):
+        return "not a number"
+    width = abs(interval[1] - interval[0]) if interval else 0.0
+    if not width and float(value).is_integer():
+        return f"{value:,.0f}"
+    places = 1 - _magnitude(2.5 * width) if width else 2 - _magnitude(value)
+    if places > 7:
+        return f"{value:.2e}"
+    return f"{round(value, places):,.{max(places, 0)}f}"
+
+
+def span(value: float, interval: Sequence[float] | None) -> str:
+    """The interval as "0.79 to 0.83", with its value's digits; "exact" for a width of 0; empty where there is none."""
+    if not interval:
+        return ""
+    return "exact" if interval[0] == interval[1] == value else " to ".join(number(end, interval) for end in interval)
+
+
+def listed(words: Sequence[str]) -> str:
+    """
+    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def leaders(figures: Mapping[str, Figure], better: str = "higher") -> list[str]:
+    """The best model, then every model that is not clearly behind it: one name alone is a clear lead.
+
+    >>> leaders({"a": (0.5, (0.4, 0.6)), "b": (0.7, (0.65, 0.75)), "c": (0.6, (0.5, 0.66))})
+    ['b', 'c']
+    """
+    sign = 1 if better == "higher" else -1
+    order = sorted(figures, key=lambda name: -sign * figures[name][0])
+    return [name for name in order if name == order[0] or _overlap(figures[order[0]], figures[name])]
+
+
+def verdict(models: Sequence[Mapping[str, Any]], axes: Sequence[Any]) -> dict[str, Any]:
+    """Who leads on each axis, and the sentences that say so.
+
+    Args:
+        models: the document's models, each with `place[axis]` (value and interval, or None where there is no figure).
+        axes: `triangle.AXES`.
+    Returns:
+        {"text", "axes": {axis: {"first": [names], "clear": bool}}}.
+    """
+    found, sentences = {}, []
+    for axis in axes:
+        figures = {m["name"]: _figure(m["place"][axis.name]) for m in models if m["place"].get(axis.name)}
+        first = leaders(figures)
+        found[axis.name] = {"first": first, "clear": len(first) == 1 and len(figures) > 1}
+        sentences.append(_sentence(axis, figures, first))
+    return {"text": " ".join([*sentences, *_overall(found, models)]), "axes": found}
+
+
+def _sentence(axis: Any, figures: Mapping[str, Figure], first: Sequence[str]) -> str:
+    name = axis.name.capitalize()
+    if not first:
+        return f"{name}: no model has a figure."
+    value, interval = figures[first[0]]
+    text = f"{axis.short} {number(value, interval)}" + (f", {span(value, interval)}" if interval else ", no interval")
+    if len(figures) == 1:
+        return f"{name}: only {first[0]} has a figure ({text})."
+    if len(first) == 1:
+        return f"{name}: {first[0]} leads ({text})."
+    behind = ", ahead of the others" if len(first) < len(figures) else ""
+    return f"{name}: no clear difference between {listed(first)}{behind} (highest value: {text})."
+
+
+def _overall(found: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> list[str]:
+    failed = [m["name"] for m in models if m["error"]]
+    clear = {a["first"][0] if a["clear"] else None for a in found.values()}
+    texts = []
+    if len(models) - len(failed) > 1:
+        one = len(clear) == 1 and None not in clear
+        texts.append(f"{clear.pop()} leads on all three axes." if one else "No model clearly leads on all three axes.")
+    return texts + ([f"Failed: {listed(failed)}."] if failed else [])
+
+
+def _figure(place: Mapping[str, Any]) -> Figure:
+    return place["value"], place["interval"]
+
+
+def _overlap(a: Figure, b: Figure) -> bool:
+    if a[1] is None or b[1] is None:
+        return True
+    return a[1][0] <= b[1][1] and b[1][0] <= a[1][1]
+
+
+def _magnitude(value: float) -> int:
+    return math.floor(math.log10(abs(value))) if value else 0

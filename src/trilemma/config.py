@@ -1,0 +1,55 @@
+"""Frozen settings that go to JSON and back; an unknown key is an error that names the nearest one."""
+
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trilemma.errors import UserError, nearest
+
+
+C = TypeVar("C", bound="Config")
+
+
+class Config(BaseModel):
+    """Base of every settings object. Fields carry their default; `help` texts live in Field(description=...)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def with_(self, **changes: Any) -> Self:
+        """A copy with some fields changed, checked like a new one.
+
+        Raises:
+            UserError: if a key is unknown or a value does not fit.
+        """
+        return make(type(self), {**self.model_dump(), **changes})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values only: what `make` takes back."""
+        return self.model_dump(mode="json")
+
+
+class ModelConfig(Config):
+    """What every model needs to be rebuilt: the images it is made for. Families add their own fields."""
+
+    shape: tuple[int, int, int] = (1, 28, 28)  # channels, height, width
+
+
+def make(kind: type[C], values: dict[str, Any]) -> C:
+    """Build settings from plain values.
+
+    Raises:
+        UserError: in one line per problem: an unknown key with the nearest one, or a value that does not fit.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(kind, e) for e in error.errors())) from None
+
+
+def _explain(kind: type[Config], error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{key}={error['input']!r}: {error['msg'].removeprefix('Value error, ').lower()}"
+    hint = nearest(key, kind.model_fields)
+    text = f'unknown key "{key}"; the keys here are {", ".join(kind.model_fields)}'
+    return f'{text} (did you mean "{hint}"?)' if hint else text

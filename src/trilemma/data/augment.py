@@ -1,0 +1,66 @@
+"""Augmentation of a batch of uint8 images, drawn from (seed, image, epoch): the same in any batch.
+
+Each output pixel (i, j) is read from row r(i + dy) and column r(j + dx), where r reflects what leaves the image:
+r(k) = (n - 1) - |n - 1 - |k||. A flip exchanges column j for W - 1 - j first. Both are a table of rows (B, H), a
+table of columns (B, W), and one look-up.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trilemma import rng
+from trilemma.errors import unknown
+
+AUGMENTATIONS = ("flip", "shift")
+REACH = 8  # a shift goes up to 1/8 of the side
+DRAWS = 3  # numbers per image: flip, dy, dx
+
+
+def check_augmentations(names: Sequence[str]) -> tuple[str, ...]:
+    """The names as they came.
+
+    Raises:
+        UserError: for an unknown one.
+    """
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise unknown("augmentation", name, AUGMENTATIONS)
+    return tuple(names)
+
+
+def draws(index: Tensor, seed: int, epoch: int) -> Tensor:
+    """The random numbers of the images `index` in an epoch, float32 in [0, 1), (B, 3)."""
+    return rng.uniform(index, (DRAWS,), seed, "augment", epoch)
+
+
+def augment(images: Tensor, names: Sequence[str], u: Tensor) -> Tensor:
+    """Images changed as their numbers say.
+
+    Args:
+        images: any type, (B, C, H, W).
+        names: "flip" (left and right exchanged with probability 1/2), "shift" (uniformly by up to 1/8 of each side).
+        u: numbers in [0, 1), (B, 3), from `draws`.
+    """
+    count, channels, height, width = images.shape
+    rows = torch.arange(height).expand(count, -1)  # (B, H)
+    columns = torch.arange(width).expand(count, -1)  # (B, W)
+    if "shift" in names:
+        rows = _reflect(rows + _steps(u[:, 1:2], height // REACH), height)
+        columns = _reflect(columns + _steps(u[:, 2:3], width // REACH), width)
+    if "flip" in names:
+        columns = torch.where(u[:, :1] < 0.5, width - 1 - columns, columns)
+    at = (rows[:, :, None] * width + columns[:, None, :]).reshape(count, 1, -1)  # (B, 1, H * W)
+    at = at.to(images.device, non_blocking=True).expand(-1, channels, -1)
+    return images.flatten(2).gather(2, at).view_as(images)
+
+
+def _steps(u: Tensor, reach: int) -> Tensor:
+    """Whole numbers from -reach to reach, all as likely."""
+    return (u * (2 * reach + 1)).long() - reach
+
+
+def _reflect(at: Tensor, n: int) -> Tensor:
+    """Positions beyond 0 ... n-1 mirrored back inside; the border itself isn't repeated."""
+    return (n - 1) - ((n - 1) - at.abs()).abs()

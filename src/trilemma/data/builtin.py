@@ -1,0 +1,259 @@
+"""The sources known by name: digits, shapes, mnist, fashion-mnist, cifar10.
+
+The last three are looked for in $TRILEMMA_DATA/NAME, then in the user's cache, and are otherwise fetched into the cache
+once. MNIST and Fashion-MNIST are idx files: a big-endian header (0, 0, type 8 = uint8, number of axes, then each axis
+as 32 bits), then the bytes; they are checked by the SHA-256 of their decompressed bytes wherever they come from.
+CIFAR-10 is the binary version: records of 1 label and 3 * 32 * 32 pixels. Nothing is unpickled.
+"""
+
+import gzip
+import hashlib
+import math
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trilemma.data.decode import Item
+from trilemma.data.download import check_hash, download
+from trilemma.data.folder import complete, listed, load_items
+from trilemma.data.shapes import COUNTS, KINDS, draw_shapes
+from trilemma.data.size import choose_size, fit
+from trilemma.data.split import Data, Split, cut_last, make_data, share, split_off
+from trilemma.errors import UserError
+
+MNIST_VALID = 5_000  # of the 60,000
+DIGITS_TEST = 360  # of the 1,797
+URLS = {
+    "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "fashion-mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    "cifar10": "https://www.cs.toronto.edu/~kriz/",
+}
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+SHA256 = {
+    "mnist": (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    "fashion-mnist": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
+CIFAR = "cifar-10-binary.tar.gz"
+# The host publishes the MD5 of the archive; of its decompressed bytes no hash is published, so the sizes of the
+# members and the number of images per class are checked besides.
+CIFAR_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+CIFAR_FILES = {"train": [f"data_batch_{k}.bin" for k in range(1, 6)], "test": ["test_batch.bin"]}
+CIFAR_IMAGES, CIFAR_SHAPE = 10_000, (3, 32, 32)  # per file
+CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+NUMERALS = tuple("0123456789")
+ARTICLES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+class Options(NamedTuple):
+    """What the user may ask of any source; see `load_data`."""
+
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    valid: float | None = None
+    seed: int = 0
+
+
+def load_digits(options: Options) -> Data:
+    """1,797 handwritten digits of 8x8 inside scikit-learn, whose levels 0 ... 16 become 0 ... 255; works offline."""
+    from sklearn.datasets import load_digits as load
+
+    images, labels = load(return_X_y=True)
+    levels = torch.from_numpy(np.rint(images * (255 / 16)).astype(np.uint8)).view(-1, 1, 8, 8)
+    rest, test = cut_last(Split(levels, torch.from_numpy(labels).long()), DIGITS_TEST)
+    train, valid = split_off(rest, options.valid, options.seed)
+    return _finish("digits", {"train": train, "valid": valid, "test": test}, NUMERALS, options)
+
+
+def load_shapes(options: Options) -> Data:
+    """Shapes drawn here, 32x32 in colour where nothing else is asked for, with factors and captions."""
+    counts = COUNTS if options.valid is None else COUNTS | {"valid": share(COUNTS["train"], options.valid)}
+    size, channels, seed = options.size or (32, 32), options.channels or 3, options.seed
+    splits = {p: draw_shapes(n, size=size, channels=channels, seed=seed, purpose=p) for p, n in counts.items()}
+    return make_data("shapes", "shapes", splits, classes=KINDS, notes=[f"drawn with seed {seed}, with captions"])
+
+
+def load_mnist(options: Options) -> Data:
+    """70,000 handwritten digits, 28x28."""
+    return _load_idx("mnist", NUMERALS, options)
+
+
+def load_fashion_mnist(options: Options) -> Data:
+    """70,000 articles of clothing, 28x28."""
+    return _load_idx("fashion-mnist", ARTICLES, options)
+
+
+def load_cifar10(options: Options) -> Data:
+    """60,000 photographs of ten classes, 32x32 in colour."""
+    for folder in places("cifar10"):
+        if all((folder / f"{split}.zip").exists() for split in CIFAR_FILES):
+            return _load_cifar_zips(folder, options)
+    path = find("cifar10", CIFAR) or download(
+        URLS["cifar10"] + CIFAR, cache_dir() / "cifar10" / CIFAR, check=check_hash(CIFAR_MD5, "md5", decompress=False)
+    )
+    splits = read_cifar(path)
+    splits, rule = complete(splits, splits, str(path), [], options.valid, options.seed)
+    return _finish("cifar10", splits, CIFAR_CLASSES, options, [f"read from {path}", rule])
+
+
+class Source(NamedTuple):
+    """A source known by name."""
+
+    load: Callable[[Options], Data]
+    what: str
+    files: tuple[str, ...] = ()  # that must be found or fetched
+    megabytes: int = 0  # to fetch
+
+
+SOURCES = {
+    "digits": Source(load_digits, "1,797 handwritten digits, 8x8 grey, 10 classes"),
+    "shapes": Source(load_shapes, "drawn shapes with captions and factors, any size, 3 classes"),
+    "mnist": Source(load_mnist, "70,000 handwritten digits, 28x28 grey, 10 classes", FILES, 12),
+    "fashion-mnist": Source(load_fashion_mnist, "70,000 articles of clothing, 28x28 grey, 10 classes", FILES, 31),
+    "cifar10": Source(load_cifar10, "60,000 photographs, 32x32 colour, 10 classes", (CIFAR,), 170),
+}
+
+
+def where(word: str) -> str:
+    """Where a source's files are: "built in", "in FOLDER", or "to be fetched (12 MB)"."""
+    files, megabytes = SOURCES[word].files, SOURCES[word].megabytes
+    if not files:
+        return "built in"
+    for folder in places(word):
+        zips = word == "cifar10" and all((folder / f"{split}.zip").exists() for split in CIFAR_FILES)
+        if zips or all(_in_folder(folder, file) for file in files):
+            return f"in {folder}"
+    return f"to be fetched ({megabytes} MB)"
+
+
+def cache_dir() -> Path:
+    """Where fetched files are kept: $TRILEMMA_CACHE, or the user's cache."""
+    import pooch
+
+    return Path(os.environ.get("TRILEMMA_CACHE") or pooch.os_cache("trilemma"))
+
+
+def places(name: str) -> list[Path]:
+    """The folders in which a source is looked for, in this order."""
+    own = os.environ.get("TRILEMMA_DATA")
+    return [Path(own) / name, cache_dir() / name] if own else [cache_dir() / name]
+
+
+def find(name: str, file: str) -> Path | None:
+    """A file of a source, as it is or with .gz, where it exists."""
+    return next((path for folder in places(name) if (path := _in_folder(folder, file))), None)
+
+
+def _in_folder(folder: Path, file: str) -> Path | None:
+    return next((path for path in (folder / file, folder / f"{file}.gz") if path.exists()), None)
+
+
+def read_idx(path: Path, sha256: str | None = None) -> Tensor:
+    """An idx file of bytes, plain or .gz, as a uint8 tensor of the axes that its header names.
+
+    Raises:
+        UserError: it is truncated, has another header, or another SHA-256 of the decompressed bytes.
+    """
+    advice = "remove it to have it fetched again"
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {error}; {advice}") from error
+    if sha256 and (found := hashlib.sha256(data).hexdigest()) != sha256:
+        raise UserError(f"{path} is not the published file: SHA-256 {found} instead of {sha256}; {advice}")
+    axes = data[3] if len(data) > 3 else 0
+    shape = np.frombuffer(data, ">u4", axes, 4).tolist() if len(data) >= 4 + 4 * axes else []
+    if data[:3] != b"\0\0\x08" or len(data) != 4 + 4 * axes + math.prod(shape):
+        raise UserError(f"{path} is not a whole idx file of bytes ({len(data):,} bytes, axes {shape}); {advice}")
+    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape).copy())
+
+
+def read_cifar(path: Path) -> dict[str, Split]:
+    """The "train" and "test" splits of the binary archive; nothing is extracted to the disk.
+
+    Raises:
+        UserError: a member is missing or has another size, or the classes are not equally many.
+    """
+    splits, record = {}, 1 + math.prod(CIFAR_SHAPE)
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            members = {Path(member.name).name: member for member in archive if member.isfile()}
+            for split, files in CIFAR_FILES.items():
+                sizes = {file: members[file].size if file in members else 0 for file in files}
+                if set(sizes.values()) != {CIFAR_IMAGES * record}:
+                    raise UserError(f"{path} is not the published archive: sizes {sizes}; remove it and try again")
+                data = b"".join(archive.extractfile(members[file]).read() for file in files)  # pyright: ignore
+                rows = torch.from_numpy(np.frombuffer(data, np.uint8).reshape(-1, record).copy())
+                splits[split] = Split(rows[:, 1:].reshape(-1, *CIFAR_SHAPE), rows[:, 0].long())
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {error}; remove it and try again") from error
+    for split in splits.values():
+        counts = split.labels.bincount().tolist()
+        if counts != [len(split) // len(CIFAR_CLASSES)] * len(CIFAR_CLASSES):
+            raise UserError(f"{path} is not the published archive: {counts} images per class; remove it and try again")
+    return splits
+
+
+def _load_cifar_zips(folder: Path, options: Options) -> Data:
+    """train.zip and test.zip with CLASS/FILE members."""
+    with listed(folder / "train.zip") as train, listed(folder / "test.zip") as test:
+        items = [
+            Item(f"{split}/{i.name}", i.open) for split, found in (("train", train), ("test", test)) for i in found
+        ]
+        return load_items(items, "cifar10", "cifar10", **options._asdict())
+
+
+def _load_idx(name: str, classes: tuple[str, ...], options: Options) -> Data:
+    """The four files of MNIST or Fashion-MNIST; the last of the 60,000 are the validation images."""
+    hashes = dict(zip(FILES, SHA256[name], strict=True))
+    images, labels, test_images, test_labels = (read_idx(_get(name, file), hashes[file]) for file in FILES)
+    whole = Split(images[:, None], labels.long())
+    count = MNIST_VALID if options.valid is None else share(len(whole), options.valid)
+    train, valid = cut_last(whole, count)
+    splits = {"train": train, "valid": valid, "test": Split(test_images[:, None], test_labels.long())}
+    return _finish(name, splits, classes, options, [f"the last {count:,} training images are for validation"])
+
+
+def _get(name: str, file: str) -> Path:
+    """A file of MNIST or Fashion-MNIST, fetched where it is nowhere."""
+    target = cache_dir() / name / f"{file}.gz"
+    check = check_hash(SHA256[name][FILES.index(file)])
+    return find(name, file) or download(f"{URLS[name]}{file}.gz", target, check=check)
+
+
+def _finish(
+    name: str, splits: dict[str, Split], classes: tuple[str, ...], options: Options, notes: Sequence[str] = ()
+) -> Data:
+    """In the size and the channels asked for."""
+    shape = splits["train"].images.shape
+    target, rule = choose_size([shape[2:]], options.size)
+    channels = options.channels or shape[1]
+    fitted = {key: Split(fit(split.images, target, channels), split.labels) for key, split in splits.items()}
+    return make_data(name, name, fitted, classes=classes, notes=[rule, *notes])

@@ -1,0 +1,152 @@
+"""Fetching a published file once: with progress, resumed where it broke, checked, and put in its place in one move.
+
+The bytes gather in NAME.part beside the target. A broken connection is taken up again with "Range: bytes=N-" (RFC 9110,
+section 14); what could not be finished stays for the next call. A file that fails its check is removed.
+"""
+
+import gzip
+import hashlib
+import http.client
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from trilemma.errors import UserError
+from trilemma.files import disk_errors, remove
+
+Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where known
+BLOCK = 2**18  # bytes
+TIMEOUT_S = 30.0  # without a single byte
+LIMIT_S = 3600.0  # for the whole file
+TRIES = 3  # connections in a row that may bring nothing
+PAUSE_S = 0.5  # before the next connection, times the failures so far
+
+
+def download(
+    url: str,
+    path: Path,
+    *,
+    check: Callable[[Path], None] | None = None,
+    timeout_s: float = TIMEOUT_S,
+    limit_s: float = LIMIT_S,
+    tries: int = TRIES,
+    progress: Progress | None = None,
+) -> Path:
+    """Fetch `url` to `path`, unless it is there.
+
+    Args:
+        check: raises if the file is not the right one; it is then removed.
+        timeout_s: the longest silence; limit_s: the longest time altogether.
+        tries: connections in a row that may fail without bringing anything.
+        progress: told the bytes so far and in all; a line on the screen where None.
+    Raises:
+        UserError: the host can't be reached, is too slow, or sends something else; the disk is full.
+    """
+    if path.exists():
+        return path
+    part, end, failed = path.with_name(f"{path.name}.part"), time.monotonic() + limit_s, 0
+    progress = progress or _Line(url, path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            before = _length(part)
+            try:
+                if _fetch(url, part, timeout_s, end, progress):
+                    break
+                reason = "the connection broke"
+            except urllib.error.HTTPError as error:
+                reason = f"the host answers {error.code} {error.reason}"
+                failed = tries if error.code < 500 else failed  # asking again will not help
+            except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+                reason = str(getattr(error, "reason", None) or error or type(error).__name__)
+            failed = 0 if _length(part) > before else failed + 1
+            if failed >= tries or time.monotonic() > end:
+                late = f"not done within {limit_s:g} s; " if time.monotonic() > end else ""
+                raise UserError(
+                    f"cannot fetch {url}: {late}{reason}; check the connection and try again "
+                    f"(it goes on from {_length(part):,} bytes), or put the file at {path}"
+                )
+            time.sleep(PAUSE_S * failed)
+        _accept(url, part, path, check)
+    return path
+
+
+def check_hash(expected: str, algorithm: str = "sha256", *, decompress: bool = True) -> Callable[[Path], None]:
+    """A check of the decompressed bytes of a .gz file, or of the bytes of a file as it is."""
+
+    def check(path: Path) -> None:
+        try:
+            with gzip.open(path) if decompress else open(path, "rb") as file:
+                found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"not a whole compressed file ({error})") from error
+        if found != expected:
+            raise UserError(f"{algorithm} {found} instead of {expected}")
+
+    return check
+
+
+def _fetch(url: str, part: Path, timeout_s: float, end: float, progress: Progress) -> bool:
+    """One connection: adds to `part` what comes; True if the file is complete."""
+    have = _length(part)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=timeout_s)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # 416: nothing lies beyond what we have
+            raise
+        if error.headers.get("Content-Range", "").endswith(f"/{have}"):
+            return True
+        remove(part)
+        raise ConnectionError("what was there belongs to another file") from error
+    with answer:
+        have = have if answer.status == 206 else 0  # 200: the whole file from its first byte
+        length = answer.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
+        with open(part, "r+b" if have else "wb") as file:
+            file.seek(have)
+            while (total is None or have < total) and (block := answer.read1(BLOCK)):  # what is there, without waiting
+                file.write(block)
+                have += len(block)
+                progress(have, total)
+                if time.monotonic() > end:
+                    raise TimeoutError("too slow")
+            file.flush()
+            os.fsync(file.fileno())
+    return total is None or have == total
+
+
+def _accept(url: str, part: Path, path: Path, check: Callable[[Path], None] | None) -> None:
+    """Check the whole file and put it in its place; a wrong one is removed."""
+    try:
+        if check:
+            check(part)
+    except UserError as error:
+        remove(part)
+        raise UserError(f"{url} is not the file it should be: {error}; nothing was kept; try again later") from error
+    os.replace(part, path)
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+class _Line:
+    """Progress on stderr: a line that is rewritten on a terminal, else a line a minute."""
+
+    def __init__(self, url: str, path: Path) -> None:
+        self.live = sys.stderr.isatty()
+        self.pause_s, self.last = (0.2 if self.live else 60.0), time.monotonic()
+        print(f"downloading {url} to {path}", file=sys.stderr)
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if done != total and time.monotonic() - self.last < self.pause_s:
+            return
+        self.last = time.monotonic()
+        text = f"{done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f} MB" if total else "")
+        print(f"\r{text}" if self.live else text, end="" if self.live and done != total else "\n", file=sys.stderr)

@@ -1,0 +1,104 @@
+"""Batches out of a split that lives on the device as uint8: one look-up per batch, no per-image work.
+
+The training order is an endless stream, the shuffled epochs joined end to end: epoch e is a permutation that depends on
+(seed, e) alone, so any position of the stream can be had at once, and a run continues exactly where it stopped.
+A level v becomes the float v / 255, correctly rounded.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from trilemma import rng
+from trilemma.data.augment import augment, check_augmentations, draws
+from trilemma.data.split import Split
+from trilemma.errors import UserError
+from trilemma.types import Batch
+
+EPOCHS_KEPT = 2  # orders held in memory: a batch seldom needs more
+
+
+class Loader:
+    """The training stream of a split.
+
+    Args:
+        split: the images; all of them go to `device`.
+        batch: images per batch.
+        seed: of the order and the augmentation.
+        augment: names from `augment.AUGMENTATIONS`.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        augment: tuple[str, ...] = (),
+    ) -> None:
+        if len(split) < 1 or batch < 1:
+            raise UserError(f"batch={batch} of {len(split)} images; both must be at least 1")
+        self.split, self.batch, self.seed = split, batch, seed
+        self.images = split.images.to(device)
+        self.labels = None if split.labels is None else split.labels.to(device)
+        self.augmentations = check_augmentations(augment)
+        self._orders: dict[int, Tensor] = {}
+
+    def batch_at(self, position: int, size: int | None = None) -> Batch:
+        """Images position ... position + size - 1 of the stream; `size` is `batch` where None.
+
+        `Batch.index` stays on the CPU, where random numbers per image are drawn.
+        """
+        parts = list(self._parts(position, self.batch if size is None else size))
+        index = torch.cat([part for _, part in parts]) if len(parts) > 1 else parts[0][1]
+        at = index.to(self.images.device, non_blocking=True)
+        images = self.images.index_select(0, at)
+        if self.augmentations:
+            numbers = torch.cat([draws(part, self.seed, epoch) for epoch, part in parts])
+            images = augment(images, self.augmentations, numbers)
+        captions = self.split.captions
+        return Batch(
+            image=to_float(images),
+            label=None if self.labels is None else self.labels.index_select(0, at),
+            caption=None if captions is None else [captions[i] for i in index.tolist()],
+            index=index,
+        )
+
+    def _parts(self, position: int, size: int) -> Iterator[tuple[int, Tensor]]:
+        """(epoch, images of it) in the order of the stream."""
+        n = len(self.split)
+        while size > 0:
+            epoch, first = divmod(position, n)
+            part = self._order(epoch)[first : first + size]
+            yield epoch, part
+            position, size = position + len(part), size - len(part)
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            while len(self._orders) >= EPOCHS_KEPT:
+                del self._orders[next(iter(self._orders))]
+            self._orders[epoch] = rng.permutation(len(self.split), self.seed, "order", epoch)
+        return self._orders[epoch]
+
+
+def batches(split: Split, batch: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
+    """All images once, in order; the last batch may be short."""
+    for first in range(0, len(split), batch):
+        rows = slice(first, first + batch)
+        images = split.images[rows].to(device)
+        yield Batch(
+            image=to_float(images),
+            label=None if split.labels is None else split.labels[rows].to(device),
+            caption=None if split.captions is None else split.captions[rows],
+            index=torch.arange(first, first + len(images)),
+        )
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Levels 0 ... 255, uint8, to float32 in [0, 1]: v / 255, bit-equal on every device.
+
+    The divisor is a tensor because a GPU multiplies by the rounded reciprocal of a plain number instead.
+    """
+    return images / torch.full((), 255.0, dtype=torch.float32, device=images.device)

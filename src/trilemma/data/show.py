@@ -1,0 +1,45 @@
+"""A picture of a batch as the network sees it: after every conversion, with captions or class names."""
+
+from pathlib import Path
+
+from trilemma.data.loader import Loader
+from trilemma.data.size import Size
+from trilemma.data.sources import load_data
+from trilemma.data.split import Data
+from trilemma.pictures import grid, save_png
+from trilemma.types import Batch
+
+
+def show(
+    source: str | Path | Data,
+    *,
+    n: int = 64,
+    size: Size | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    augment: tuple[str, ...] = (),
+) -> Path:
+    """Write a picture of the first n training images, as they come in the first epoch.
+
+    Args:
+        out: the PNG; the source's name in the current folder where None.
+    """
+    data = load_data(source, size=size, seed=seed)
+    loader = Loader(data.train, batch=min(n, len(data.train)), seed=seed, augment=augment)
+    batch = loader.batch_at(0)
+    path = Path(out) if out else Path(f"{data.name}.png")
+    return save_png(grid(batch.image, texts=texts_of(batch, data)), path, {"data": data.source, "notes": data.notes})
+
+
+def texts_of(batch: Batch, data: Data) -> list[str] | None:
+    """What to write under each image: its caption, else its class, else its file's name; None where there is none.
+
+    The batch is one of the training split.
+    """
+    if batch.caption is not None:
+        return list(batch.caption)
+    if batch.label is not None and data.classes:
+        return [data.classes[k] for k in batch.label.tolist()]
+    if batch.index is not None and data.train.names is not None:
+        return [Path(data.train.names[k]).name for k in batch.index.tolist()]
+    return None

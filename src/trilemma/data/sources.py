@@ -1,0 +1,76 @@
+"""From a source anyone has to Data: a word, a folder, a zip, a .npz or .npy file."""
+
+import re
+import unicodedata
+from pathlib import Path
+
+from trilemma.data.arrays import load_arrays
+from trilemma.data.builtin import SOURCES, Options, where
+from trilemma.data.folder import load_folder
+from trilemma.data.size import Size, parse_size
+from trilemma.data.split import Data, share
+from trilemma.errors import UserError, unknown
+
+ARRAYS = (".npz", ".npy")
+KINDS = "a folder of images, a .zip of one, a .npz or .npy file"
+NAME_LENGTH = 40  # characters of a source's short name
+
+
+def load_data(
+    source: str | Path | Data,
+    *,
+    size: Size | None = None,
+    channels: int | None = None,
+    valid: float | None = None,
+    seed: int = 0,
+) -> Data:
+    """Decode a source into uint8 images with splits.
+
+    Args:
+        source: a word of `list_sources()`, or a path to a folder of images, a .zip of one, a .npz or .npy file.
+            A Data is given back as it is, or loaded again from its source if it doesn't have the size and channels.
+        size: one side as 32, or height x width as "48x64" or (48, 64); inferred where None.
+        channels: 1 or 3; inferred where None.
+        valid: fraction of the training images to set aside for validation, where the source has none; 1/10.
+        seed: chooses them; and draws the shapes.
+    Raises:
+        UserError: the source is not known or holds nothing that can be read, or a value does not fit.
+    """
+    target = parse_size(size)
+    if channels not in (None, 1, 3):
+        raise UserError(f"channels={channels}: choose 1 (grey) or 3 (colour)")
+    if valid is not None:
+        share(2, valid)
+    if isinstance(source, Data):
+        if target in (None, source.shape[1:]) and channels in (None, source.shape[0]):
+            return source
+        source = source.source
+    options = Options(target, channels, valid, seed)
+    if source in SOURCES:
+        return SOURCES[str(source)].load(options)
+    path = Path(source).expanduser()
+    if path.is_dir() or (path.suffix.lower() == ".zip" and path.is_file()):
+        return load_folder(path, slug(path), **options._asdict())
+    if path.suffix.lower() in ARRAYS and path.is_file():
+        return load_arrays(path, slug(path), **options._asdict())
+    if path.exists():
+        raise UserError(f"{path} is none of the kinds that can be read: {KINDS}")
+    if path.suffix or len(path.parts) > 1:
+        raise UserError(f"there is no {path}; give {KINDS}, or one of {', '.join(SOURCES)}")
+    raise unknown("data source", str(source), SOURCES)
+
+
+def list_sources() -> list[tuple[str, str, str]]:
+    """(word, what it holds, where it is) of every source known by name."""
+    return [(word, source.what, where(word)) for word, source in SOURCES.items()]
+
+
+def slug(path: Path) -> str:
+    """A short name for a path, fit for a folder's name.
+
+    >>> slug(Path("My Photos (2024).zip"))
+    'my-photos-2024'
+    """
+    stem = path.resolve().name if path.is_dir() else path.stem
+    name = re.sub(r"[^\w]+", "-", unicodedata.normalize("NFC", stem).lower()).strip("-_")
+    return name[:NAME_LENGTH].rstrip("-_") or "data"

@@ -1,0 +1,153 @@
+"""A denoising diffusion model (Ho, Jain & Abbeel 2020) in discrete time, t = i / T with i = 1 ... T.
+
+Training: x_t = alpha_t x0 + sigma_t eps with i uniform and eps ~ N(0, I); the network sees (x_t, t) and predicts
+
+    eps                       x0_hat = (x_t - sigma_t eps_hat) / alpha_t
+    x0                        eps_hat = (x_t - alpha_t x0_hat) / sigma_t
+    v = alpha eps - sigma x0  x0_hat = alpha_t x_t - sigma_t v_hat,  eps_hat = sigma_t x_t + alpha_t v_hat
+                              (Salimans & Ho 2022, appendix D)
+
+Loss: Huber (delta = 1) or squared error between prediction and target, mean over pixels. Images are in [-1, 1] inside.
+"""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trilemma import rng as random
+from trilemma.config import ModelConfig
+from trilemma.diffusion.samplers import get_sampler
+from trilemma.diffusion.schedule import get_schedule
+from trilemma.errors import UserError
+from trilemma.nets.unet import UNet
+from trilemma.types import Batch, Logs, Phase
+
+LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss}
+
+
+class DiffusionConfig(ModelConfig):
+    """Settings of a diffusion model."""
+
+    schedule: Literal["cosine", "linear"] = Field(default="cosine", description="how alpha and sigma depend on t")
+    T: int = Field(default=4000, ge=2, description="steps of the schedule")
+    prediction: Literal["eps", "x0", "v"] = Field(default="eps", description="what the network predicts")
+    loss: Literal["huber", "mse"] = Field(default="huber", description="between prediction and target")
+    clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")
+    embedding: int = Field(default=64, ge=2, multiple_of=2, description="size of the time embedding")
+    widths: tuple[int, ...] = Field(default=(16, 32, 64, 128), min_length=2, description="channels from full size down")
+
+
+class Diffusion(nn.Module):
+    """A U-Net that predicts what separates a noisy image from its clean one, and samplers that use it."""
+
+    alphas: Tensor
+    sigmas: Tensor
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.schedule = get_schedule(config.schedule, config.T)
+        self.network = UNet(config.shape, config.widths, config.embedding, config.T)
+        self.register_buffer("alphas", self.schedule.table.sqrt().float(), persistent=False)  # (T + 1,)
+        self.register_buffer("sigmas", (1 - self.schedule.table).sqrt().float(), persistent=False)
+        self.phases = [Phase("denoiser", list(self.network.parameters()), self.loss)]
+
+    @property
+    def sampling_network(self) -> nn.Module:
+        """The U-Net: one call per step of a sampler."""
+        return self.network
+
+    def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """Mean over images and pixels; parts: huber (or mse), eps_mse (squared error of eps_hat)."""
+        x0, x_t, t, eps = self._noised(batch.image, rng)
+        prediction = self.network(x_t, t).float()
+        loss = LOSSES[self.config.loss](prediction, self._target(x0, t, eps))
+        with torch.no_grad():
+            eps_mse = F.mse_loss(self._split(prediction, x_t, t)[1], eps)
+        return loss, {self.config.loss: loss.detach(), "eps_mse": eps_mse}
+
+    @torch.no_grad()
+    def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Per image (B,): noise_mse, the squared error of eps_hat over its pixels at one random t."""
+        _, x_t, t, eps = self._noised(batch.image, rng)
+        _, eps_hat = self._split(self.network(x_t, t).float(), x_t, t)
+        return {"noise_mse": (eps_hat - eps).square().flatten(1).mean(1)}
+
+    def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """x_t (B, C, H, W) for images in [-1, 1], t (B,) in [0, 1] -> x0_hat, clipped if the config says so."""
+        x0_hat, _ = self._split(self.network(x_t, t).float(), x_t, t)
+        return x0_hat.clamp(-1, 1) if self.config.clip_x0 else x0_hat
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        first: int = 0,
+        labels: Tensor | None = None,
+        steps: int = 50,
+        sampler: str = "ddim",
+        eta: float | None = None,
+        variance: str | None = None,
+    ) -> Tensor:
+        """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
+
+        Args:
+            steps: network calls per image, 1 to T.
+            sampler: "ddim" or "ddpm".
+            eta: for ddim, 0 (deterministic, its default) to 1.
+            variance: for ddpm, "posterior" (its default) or "beta".
+        Raises:
+            UserError: if labels are given (the model has none), or for an unknown or impossible setting.
+        """
+        if labels is not None:
+            raise UserError("this model was trained without labels and cannot draw a class; leave the label out")
+        options: dict[str, Any] = {"eta": eta, "variance": variance}
+        options = {name: value for name, value in options.items() if value is not None}
+        draw, times = get_sampler(sampler, **options), self.schedule.times(steps)
+        ids = torch.arange(first, first + n)
+
+        def noise(purpose: str, *step: int) -> Tensor:
+            return random.normal(ids, self.config.shape, seed, purpose, *step).to(self.alphas.device)
+
+        training = self.network.training
+        self.network.eval()
+        try:
+            x0 = draw(self.denoise, self.schedule, times, noise("x_T"), lambda step: noise("step", step), **options)
+        finally:
+            self.network.train(training)
+        return (x0 + 1).div(2).clamp(0, 1)
+
+    def _noised(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images in [0, 1] -> (x0, x_t, t, eps): (B, C, H, W) but t (B,)."""
+        x0 = 2 * image - 1
+        index = torch.randint(1, self.config.T + 1, (len(image),), generator=rng, device=rng.device)
+        eps = torch.randn(image.shape, generator=rng, device=rng.device).to(image.device)
+        t = index.to(image.device).float() / self.config.T
+        alpha, sigma = self._levels(t)
+        return x0, alpha * x0 + sigma * eps, t, eps
+
+    def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and sigma of t (B,), each (B, 1, 1, 1)."""
+        index = (t * self.config.T).round().long()
+        return self.alphas[index, None, None, None], self.sigmas[index, None, None, None]
+
+    def _target(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """What the network should say."""
+        if self.config.prediction == "v":
+            alpha, sigma = self._levels(t)
+            return alpha * eps - sigma * x0
+        return {"eps": eps, "x0": x0}[self.config.prediction]
+
+    def _split(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(x0_hat, eps_hat) that the prediction amounts to."""
+        alpha, sigma = self._levels(t)
+        if self.config.prediction == "eps":
+            return (x_t - sigma * prediction) / alpha, prediction
+        if self.config.prediction == "x0":
+            return prediction, (x_t - alpha * prediction) / sigma
+        return alpha * x_t - sigma * prediction, sigma * x_t + alpha * prediction

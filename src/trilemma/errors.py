@@ -1,0 +1,26 @@
+"""Errors that are the user's to mend: what came, what is allowed, what to do. The command line prints them without a trace."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something in the request, the data or the machine, with a message a user can act on."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice most like `word`, or None where nothing is alike."""
+    found = difflib.get_close_matches(word.lower(), [str(c) for c in choices], n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
+    """The error for a name that is not in a list: it shows the list and the nearest entry.
+
+    >>> str(unknown("sampler", "huen", ["ddim", "heun"]))
+    'unknown sampler "huen"; choose one of ddim, heun (did you mean "heun"?)'
+    """
+    names = [str(c) for c in choices]
+    hint = nearest(word, names)
+    text = f'unknown {kind} "{word}"; choose one of {", ".join(names) or "nothing: there is none"}'
+    return UserError(f'{text} (did you mean "{hint}"?)' if hint else text)

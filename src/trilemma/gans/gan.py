@@ -1,0 +1,113 @@
+"""Generative adversarial networks (Goodfellow et al. 2014): two players, two phases of training.
+
+    min_G max_D  E_x log D(x) + E_z log(1 - D(G(z))),    z ~ N(0, I)
+
+The critic learns to tell images from G(z); the generator learns to be taken for real. Each phase draws its own z.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from trilemma import rng as random
+from trilemma.config import ModelConfig
+from trilemma.errors import UserError
+from trilemma.gans.losses import LOSSES
+from trilemma.nets import dcgan
+from trilemma.types import Batch, Logs, Phase
+
+NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "dcgan": (dcgan.Generator, dcgan.Critic),
+    "dcgan-28": (dcgan.Generator28, dcgan.Critic28),
+}
+
+
+class GANConfig(ModelConfig):
+    """Settings of a GAN."""
+
+    latent: int = Field(default=100, ge=1, description="numbers in z")
+    width: int = Field(default=64, ge=2, description="channels of the stage next to the image; inner stages have more")
+    network: Literal["dcgan", "dcgan-28"] = Field(default="dcgan", description="networks of generator and critic")
+    loss: Literal["non-saturating", "hinge"] = Field(default="non-saturating", description="adversarial loss")
+
+
+class GAN(nn.Module):
+    """Generator z (B, latent) -> image (B, C, H, W) in [0, 1], and critic image -> logits (B,)."""
+
+    def __init__(self, config: GANConfig) -> None:
+        super().__init__()
+        self.config = config
+        generator, critic = NETWORKS[config.network]
+        self.generator = generator(config.shape, config.latent, config.width)
+        self.critic = critic(config.shape, config.width)
+        self.phases = [
+            Phase("critic", list(self.critic.parameters()), self.critic_loss),
+            Phase("generator", list(self.generator.parameters()), self.generator_loss),
+        ]
+
+    @property
+    def sampling_network(self) -> nn.Module:
+        """The generator: one call per batch of samples."""
+        return self.generator
+
+    def critic_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """The critic's turn; parts: loss, d_real and d_fake (mean probability of being real given to each half)."""
+        with torch.no_grad():
+            fake = self.generator(self._draw_z(batch, rng))
+        logits_real, logits_fake = self.critic(batch.image), self.critic(fake)
+        loss = LOSSES[self.config.loss][0](logits_real, logits_fake)
+        d_real, d_fake = (logits.detach().sigmoid().mean() for logits in (logits_real, logits_fake))
+        return loss, {"loss": loss.detach(), "d_real": d_real, "d_fake": d_fake}
+
+    def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """The generator's turn; part: loss. Gradients pass through the critic and leave none in it."""
+        fake = self.generator(self._draw_z(batch, rng))
+        with _held(self.critic):
+            logits_fake = self.critic(fake)
+        loss = LOSSES[self.config.loss][1](logits_fake)
+        return loss, {"loss": loss.detach()}
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None, truncation: float = 1.0
+    ) -> Tensor:
+        """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
+
+        Args:
+            truncation: factor on z; below 1 the images are nearer the average one and less varied.
+        Raises:
+            UserError: if labels are given (the model has none), or truncation is negative.
+        """
+        if labels is not None:
+            raise UserError("this model was trained without labels and cannot draw a class; leave the label out")
+        if truncation < 0:
+            raise UserError(f"truncation={truncation}: give 0 or more; 1 is the model's own distribution")
+        device = next(self.generator.parameters()).device
+        z = random.normal(torch.arange(first, first + n), (self.config.latent,), seed, "latent").to(device)
+        training = self.generator.training
+        try:
+            return self.generator.eval()(truncation * z)
+        finally:
+            self.generator.train(training)
+
+    def _draw_z(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        """z ~ N(0, I), (B, latent), on the images' device."""
+        n_images = len(batch.image)
+        return torch.randn(n_images, self.config.latent, generator=rng, device=rng.device).to(batch.image.device)
+
+
+@contextmanager
+def _held(network: nn.Module) -> Iterator[None]:
+    """What is computed inside gives the network's parameters no gradient, which also saves computing it."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)

@@ -1,0 +1,140 @@
+"""Cost of sampling: milliseconds and network calls per image.
+
+Several batches are drawn; the time of an image is the median over the batches, so that one disturbed batch does not
+move it. Interval: the order statistics that hold the median with at least 95% (binomial with p = 1/2), smallest and
+largest where there are fewer than 6. Calls are rows through the sampling network's forward, counted by a hook, over
+images made: a guided step counts 2, an image decoded in one pass counts 1.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trilemma.types import Samples
+
+REPEATS = 5  # timed batches wanted, within BUDGET_S
+BUDGET_S = 5.0  # seconds after which no batch is drawn for timing alone
+TIME_IS = "95% for the median over batches, from their order; the range where there are fewer than 6 batches"
+CALLS_IS = "the range over the batches; counted, not estimated"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an image costs, on `device`, in batches of `batch`, over `repeats` batches after warming up."""
+
+    ms_per_image: float
+    ms_interval: tuple[float, float] | None  # None where a single batch was timed
+    calls_per_image: float
+    calls_interval: tuple[float, float]
+    parameters: int  # of the whole model
+    sampling_parameters: int  # of the network that sampling calls
+    device: str
+    batch: int
+    repeats: int
+
+
+def measure_cost(model: Samples, *, batch: int = 64, seed: int = 0, **settings: Any) -> Cost:
+    """Cost of drawing from a model.
+
+    Args:
+        model: a module that samples.
+        batch: images drawn at a time.
+        settings: of the model's sampler.
+    """
+
+    def draw(first: int, count: int) -> Tensor:
+        return model.sample(count, seed=seed, first=first, **settings)
+
+    return draw_with_cost(draw, model, batch, batch=batch)[1]
+
+
+def draw_with_cost(draw: Callable[[int, int], Tensor], model: Samples, n: int, *, batch: int) -> tuple[Tensor, Cost]:
+    """Draw n images in batches and measure on the way.
+
+    Full batches are timed; where they are too few, the first is drawn again, at most BUDGET_S seconds long. The first
+    of several times is left out as warming up.
+
+    Args:
+        draw: (first, count) -> images (count, C, H, W).
+        model: what is drawn from, a module.
+    Returns:
+        The images (n, C, H, W), and the cost.
+    """
+    assert isinstance(model, nn.Module)
+    device, batch = next(model.parameters()).device, min(batch, n)
+    images, seconds, calls = [], [], []
+    with counted_rows(model.sampling_network) as rows:
+        for first in range(0, n, batch):
+            count, before, start = min(batch, n - first), rows.total, _now(device)
+            images.append(draw(first, count))
+            seconds.append(_now(device) - start)
+            calls.append((rows.total - before) / count)
+    calls_per_image = rows.total / n
+    seconds = seconds[: n // batch]  # the rest, smaller than a batch, is not a repeat
+    while len(seconds) <= REPEATS and sum(seconds) < BUDGET_S:
+        start = _now(device)
+        draw(0, batch)
+        seconds.append(_now(device) - start)
+    times = [1000 * s / batch for s in seconds[1:] or seconds]
+    return torch.cat(images), Cost(
+        ms_per_image=statistics.median(times),
+        ms_interval=median_interval(times) if len(times) > 1 else None,
+        calls_per_image=calls_per_image,
+        calls_interval=(min(calls), max(calls)),
+        parameters=_count(model),
+        sampling_parameters=_count(model.sampling_network),
+        device=device.type,
+        batch=batch,
+        repeats=len(times),
+    )
+
+
+class Rows:
+    """Rows that went through a network."""
+
+    total = 0
+
+
+@contextmanager
+def counted_rows(network: nn.Module) -> Iterator[Rows]:
+    """Inside, every forward of `network` adds the rows of its first tensor to the count."""
+    rows = Rows()
+
+    def add(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        rows.total += next((len(a) for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.ndim), 1)
+
+    handle = network.register_forward_pre_hook(add, with_kwargs=True)
+    try:
+        yield rows
+    finally:
+        handle.remove()
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Order statistics that hold the median with at least 95%; the range where none do (fewer than 6 values)."""
+    ordered, n = sorted(values), len(values)
+    rank, tail = 0, 0.5**n  # P(more than n - 1 - rank values lie on one side of the median)
+    while tail + math.comb(n, rank + 1) * 0.5**n <= 0.025:
+        rank += 1
+        tail += math.comb(n, rank) * 0.5**n
+    return ordered[rank], ordered[n - 1 - rank]
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, when everything asked of the device so far is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,277 @@
+"""Everything the package measures of a model or of a set of images, in one call, each figure with its receipt."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trilemma import rng
+from trilemma.data import Data, load_data
+from trilemma.errors import UserError, unknown
+from trilemma.metrics import cost, frechet, kernel, precision_recall
+from trilemma.metrics.features import FeatureNetwork, extract, feature_network, to_levels
+from trilemma.metrics.receipt import Score, protocol_name, versions, write_score
+from trilemma.registry import get_recipe, list_models
+from trilemma.types import Samples
+
+if TYPE_CHECKING:
+    from trilemma.run import Run
+
+N_DEFAULT = 2500  # images on either side where the user does not say: minutes on a CPU at most
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores, the generated images they are about (float32 on uint8 levels, (n, C, H, W) in [0, 1]), and notes."""
+
+    scores: tuple[Score, ...]
+    fakes: Tensor
+    notes: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> Score:
+        """The score of that name."""
+        for score in self.scores:
+            if score.name == name:
+                return score
+        raise unknown("score", name, [score.name for score in self.scores])
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What all the scores of one evaluation have in common."""
+
+    data: Data
+    split: str
+    split_label: str  # the split's name in a protocol
+    network: FeatureNetwork
+    n: int
+    seed: int
+    settings: dict[str, Any]
+
+
+def evaluate(
+    what: "Run | str | Path",
+    *,
+    against: str | Data | None = None,
+    n: int | None = None,
+    features: str | FeatureNetwork = "auto",
+    split: str | None = None,
+    seed: int = 0,
+    batch: int = 256,
+    **settings: Any,
+) -> Evaluation:
+    """Measure a run, or a folder or zip of generated images, against real images.
+
+    Args:
+        what: a run, its folder, or a folder or zip of images.
+        against: the real data; the run's own where None.
+        n: images on either side; as many as there are, at most N_DEFAULT, where None.
+        features: "auto", the name of a bundled feature network, or a network of your own.
+        split: of the real data; the test split, else the validation split, where None.
+        seed: of the generated images, and of which real images are taken.
+        batch: images drawn at a time; the time per image is for this batch.
+        settings: of the run's sampler (steps, ...).
+    Returns:
+        Frechet distance (refused below 2,048 images), kernel distance, precision, recall; for a run also the cost,
+        and every score is written to metrics/<protocol>.json in its folder.
+    Raises:
+        UserError: if the model cannot sample, its images are not finite, or there are too few images.
+    """
+    run = _as_run(what)
+    if run is not None:
+        return _evaluate_run(run, against, n, features, split, seed, batch, settings)
+    if settings:
+        raise UserError(f"{', '.join(settings)}: sampling settings are for a run, and {what} holds images; drop them")
+    if against is None:
+        raise UserError(f"{what} holds images; say what to measure them against, for instance against=fashion-mnist")
+    assert isinstance(what, str | Path)
+    images = torch.cat([part.images for part in load_data(what).splits.values()])
+    setup = _prepare(load_data(against), n, features, split, seed, {}, own=False, n_fake=len(images))
+    fakes = images[_choice(len(images), setup.n, seed)]
+    return _evaluation(setup, _quality(setup, fakes), fakes)
+
+
+def _evaluate_run(
+    run: "Run",
+    against: str | Data | None,
+    n: int | None,
+    features: str | FeatureNetwork,
+    split: str | None,
+    seed: int,
+    batch: int,
+    settings: dict[str, Any],
+) -> Evaluation:
+    model = run.model
+    if not isinstance(model, Samples):
+        able = ", ".join(_models_that_sample()) or "none is installed"
+        raise UserError(
+            f"{type(model).__name__} cannot sample, so there is nothing to measure; models that can: {able}"
+        )
+    data = run.data
+    if against is not None:
+        data = load_data(against, size=data.shape[1:], channels=data.shape[0])
+    setup = _prepare(data, n, features, split, seed, settings, own=against is None)
+
+    def draw(first: int, count: int) -> Tensor:
+        return run.sample(count, seed=seed, first=first, batch=count, **settings)
+
+    images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch)
+    fakes = to_levels(images)
+    evaluation = _evaluation(setup, [*_quality(setup, fakes), *_cost_scores(setup, spent)], fakes)
+    for score in evaluation.scores:
+        write_score(run.path / "metrics", score)
+    return evaluation
+
+
+def _evaluation(setup: _Setup, scores: Iterable[Score], fakes: Tensor) -> Evaluation:
+    return Evaluation(tuple(scores), fakes.float() / 255, tuple(_notes(setup, fakes)))
+
+
+def _prepare(
+    data: Data,
+    n: int | None,
+    features: str | FeatureNetwork,
+    split: str | None,
+    seed: int,
+    settings: dict[str, Any],
+    *,
+    own: bool,
+    n_fake: int | None = None,
+) -> _Setup:
+    """Settle split, number of images and feature network before anything is drawn.
+
+    own: whether the data are those the run was trained on; n_fake: generated images there are, None for any number.
+    """
+    name = data.held_out[0] if split is None else split
+    if name not in data.splits:
+        raise unknown("split", name, data.splits)
+    n_real = len(data.splits[name])
+    least, most = precision_recall.K + 1, n_real if n_fake is None else min(n_real, n_fake)
+    n = min(most, N_DEFAULT) if n is None else n
+    if not least <= n <= most:
+        there = f"{data.name} has {n_real} images in its {name} split"
+        there += "" if n_fake is None else f", and there are {n_fake} generated ones"
+        raise UserError(f"n={n}: {there}; {least} to {most} can be measured")
+    network = features if isinstance(features, FeatureNetwork) else feature_network(features, data.shape, data.name)
+    return _Setup(data, name, name if own else f"{data.name}-{name}", network, n, seed, settings)
+
+
+def _quality(setup: _Setup, fakes: Tensor) -> Iterator[Score]:
+    """Frechet distance, kernel distance, precision and recall of uint8 images (n, C, H, W)."""
+    split = setup.data.splits[setup.split]
+    reals = split.images[_choice(len(split), setup.n, setup.seed)]
+    real, fake = extract(setup.network, reals), extract(setup.network, fakes)
+    both = precision_recall.precision_recall(real=real, fake=fake)
+    refused = frechet.refusal(len(real), len(fake))
+    distance = None if refused else frechet.frechet_distance(real=real, fake=fake)
+    kernel_distance = kernel.kernel_distance(real=real, fake=fake)
+    rows = (
+        ("frechet_distance", "frechet", distance, "squared feature units", "lower", frechet.INTERVAL_IS),
+        ("kernel_distance", "kernel", kernel_distance, "squared kernel units", "lower", kernel.INTERVAL_IS),
+        ("precision", "precision", both.precision, "fraction of images", "higher", precision_recall.INTERVAL_IS),
+        ("recall", "recall", both.recall, "fraction of images", "higher", precision_recall.INTERVAL_IS),
+    )
+    for name, word, estimate, unit, better, interval_is in rows:
+        yield Score(
+            name=name,
+            protocol=protocol_name(word, setup.network.name, setup.n, setup.split_label),
+            value=None if estimate is None else estimate.value,
+            interval=None if estimate is None else estimate.interval,
+            unit=unit,
+            better=better,
+            n_real=setup.n,
+            n_fake=setup.n,
+            features=setup.network.name,
+            split=setup.split,
+            seed=setup.seed,
+            resize=_resize(setup, fakes),
+            versions=versions(feature_weights_sha256=setup.network.sha256),
+            refused=refused if estimate is None else None,
+            interval_is="" if estimate is None else interval_is,
+            data=setup.data.name,
+            data_fingerprint=setup.data.fingerprint,
+            settings=setup.settings,
+        )
+
+
+def _cost_scores(setup: _Setup, spent: cost.Cost) -> Iterator[Score]:
+    """Milliseconds and network calls per image."""
+    counted = spent.calls_per_image > 0
+    calls, calls_interval = (spent.calls_per_image, spent.calls_interval) if counted else (None, None)
+    unseen = "nothing went through the forward of the sampling network, so nothing was counted"
+    rows = (
+        ("ms_per_image", "ms", spent.ms_per_image, spent.ms_interval, "ms", cost.TIME_IS),
+        ("calls_per_image", "calls", calls, calls_interval, "network calls", cost.CALLS_IS),
+    )
+    for name, word, value, interval, unit, interval_is in rows:
+        yield Score(
+            name=name,
+            protocol=protocol_name(word, spent.device, f"batch{spent.batch}"),
+            value=value,
+            interval=interval,
+            unit=unit,
+            better="lower",
+            n_real=0,
+            n_fake=setup.n,
+            features="none",
+            split="none",
+            seed=setup.seed,
+            resize="none",
+            versions=versions(device=spent.device, threads=str(torch.get_num_threads())),
+            refused=unseen if value is None else None,
+            interval_is="" if interval is None else interval_is,
+            settings=setup.settings,
+        )
+
+
+def _notes(setup: _Setup, fakes: Tensor) -> Iterator[str]:
+    """What the reader of the scores has to know."""
+    if setup.network.note:
+        yield setup.network.note
+    yield f"{setup.n} real images of {setup.data.name} ({setup.split}) against {setup.n} generated, all at uint8 levels"
+    shape = tuple(fakes.shape[1:])
+    if shape != tuple(setup.data.shape):
+        yield (
+            f"the generated images are {shape}, the real ones {setup.data.shape} (channels, height, width); part of "
+            "the distance may come from bringing them to one size"
+        )
+    if refused := frechet.refusal(setup.n, setup.n):
+        yield f"Frechet distance refused: {refused}"
+
+
+def _resize(setup: _Setup, fakes: Tensor) -> str:
+    """How real and generated images are brought to the feature network."""
+    real = setup.network.resize_rule(setup.data.shape)
+    fake = setup.network.resize_rule(fakes.shape[1:])
+    return real if real == fake else f"real: {real}; generated: {fake}"
+
+
+def _choice(n: int, count: int, seed: int) -> Tensor:
+    """Which `count` of n images are taken, in the order they lie there; int64 (count,)."""
+    return rng.permutation(n, seed, "evaluate")[:count].sort().values
+
+
+def _as_run(what: "Run | str | Path") -> "Run | None":
+    """The run, or None for a path that holds images."""
+    if not isinstance(what, str | Path):
+        return what
+    if not (Path(what) / "config.json").is_file():
+        return None
+    from trilemma.run import load
+
+    return load(what)
+
+
+def _models_that_sample() -> list[str]:
+    """Presets whose model draws images; built without memory, on the meta device."""
+    names = []
+    for name in list_models():
+        recipe = get_recipe(name)
+        with torch.device("meta"):
+            model = recipe.build(recipe.config)
+        if isinstance(model, Samples):
+            names.append(name)
+    return names

@@ -1,0 +1,186 @@
+"""Feature networks: images -> vectors that the metrics compare.
+
+The package carries four small classifiers (metrics/weights, one card each); an image's features are the activations
+before the last layer. One path for real and generated images alike:
+
+1. to uint8 levels, round(255 x), as an image file would hold them;
+2. to the network's channels: grey is repeated into three; colour becomes grey by 0.299 R + 0.587 G + 0.114 B
+   (ITU-R BT.601); an alpha channel is laid over white;
+3. to the network's size by bilinear interpolation with antialiasing, where the size differs;
+4. through the network in float32, in eval mode, on the CPU, whatever device the images were made on.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from trilemma.config import make
+from trilemma.errors import UserError, unknown
+from trilemma.files import sha256_of
+from trilemma.nets.classifier import Classifier, ClassifierConfig
+
+WEIGHTS = Path(__file__).parent / "weights"
+BUNDLED = {  # data it was trained on -> network
+    "digits": "digits-cnn",
+    "mnist": "mnist-cnn",
+    "fashion-mnist": "fashion-mnist-cnn",
+    "cifar10": "cifar10-cnn",
+}
+CHANNELS = {"digits": 1, "mnist": 1, "fashion-mnist": 1, "cifar10": 3}
+SMALL_PX = 12  # grey images up to this size are nearer to the 8x8 digits than to 28x28
+LUMA = (0.299, 0.587, 0.114)
+REMAKE = "python -m trilemma.metrics.make_features"
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """A module with `features(image)`, the image shape it takes, the hash of its weights, and why it was chosen."""
+
+    name: str
+    network: Any
+    shape: Shape
+    sha256: str = ""
+    note: str = ""
+
+    def resize_rule(self, shape: Sequence[int]) -> str:
+        """How images of a shape are brought to the network, in words; "none" where they fit."""
+        steps = []
+        if tuple(shape[1:]) != tuple(self.shape[1:]):
+            steps.append(f"bilinear-antialias to {self.shape[1]}x{self.shape[2]}")
+        if shape[0] != self.shape[0]:
+            steps.append("grey" if self.shape[0] == 1 else "colour")
+        return ", ".join(steps) or "none"
+
+
+def feature_network(name: str, shape: Shape, data_name: str) -> FeatureNetwork:
+    """A bundled network by name; "auto" takes the one that fits the data and says why in its note.
+
+    Args:
+        name: "auto" or one of the values of BUNDLED.
+        shape: (channels, height, width) of the images to measure.
+        data_name: name of the real data.
+    Raises:
+        UserError: unknown name; or weights that are absent or differ from their card.
+    """
+    if name == "auto":
+        name, note = choose(shape, data_name)
+        return load_network(name, note=note)
+    if name not in BUNDLED.values():
+        raise unknown("feature network", name, ["auto", *BUNDLED.values()])
+    return load_network(name, note=f"features: {name}, as asked")
+
+
+def choose(shape: Shape, data_name: str) -> tuple[str, str]:
+    """The bundled network that fits images of a shape, and why, in words.
+
+    The one trained on these data where there is one; else the nearest by channels and size.
+    """
+    if data_name in BUNDLED and CHANNELS[data_name] == shape[0]:
+        name = BUNDLED[data_name]
+        return name, f"features: {name}, the bundled network trained on {data_name}"
+    if shape[0] != 1:
+        name, kind = "cifar10-cnn", "colour images"
+    else:
+        name, kind = "digits-cnn" if max(shape[1:]) <= SMALL_PX else "fashion-mnist-cnn", "grey images"
+    why = f"the bundled network nearest to {kind} of {shape[1]}x{shape[2]} (none was trained on {data_name})"
+    return name, f"features: {name}, {why}; its figures rank models of these data and compare with nothing else"
+
+
+def load_network(name: str, *, note: str = "", folder: Path = WEIGHTS) -> FeatureNetwork:
+    """A feature network from its weights and card, checked by hash.
+
+    Raises:
+        UserError: if a file is absent or the weights are not those of the card.
+    """
+    weights = folder / f"{name}.safetensors"
+    card = read_card(name, folder)
+    if not weights.exists():
+        raise UserError(f"the weights of {name} are not in {folder}; install the package again, or: {REMAKE} {name}")
+    found = sha256_of(weights)
+    if found != card["sha256"]:
+        raise UserError(
+            f"{weights} is not the file its card describes (SHA-256 {found[:12]}, card {card['sha256'][:12]}); "
+            f"install the package again, or: {REMAKE} {name}"
+        )
+    network = Classifier(make(ClassifierConfig, card["config"]))
+    network.load_state_dict(load_file(weights))
+    network.requires_grad_(False).eval()
+    return FeatureNetwork(name, network, network.config.shape, found, note)
+
+
+def read_card(name: str, folder: Path = WEIGHTS) -> dict[str, Any]:
+    """The card of a bundled network: data, recipe, accuracy, hash, licence.
+
+    Raises:
+        UserError: if there is none.
+    """
+    try:
+        return json.loads((folder / f"{name}.json").read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{name} has no card in {folder}; install the package again, or: {REMAKE} {name}") from None
+
+
+@torch.no_grad()
+def extract(network: FeatureNetwork, images: Tensor, batch: int = 500) -> Tensor:
+    """Features of images, float64 (N, D).
+
+    Args:
+        images: (N, C, H, W), uint8 or float in [0, 1], on any device.
+        batch: images in a pass; changes nothing but the memory used.
+    """
+    network.network.eval()
+    parts = [network.network.features(_prepare(part.cpu(), network.shape)) for part in images.split(batch)]
+    return torch.cat(parts).double()
+
+
+def to_levels(images: Tensor) -> Tensor:
+    """Images as uint8 levels: floats in [0, 1] are scaled by 255 and rounded; what lies outside is cut off.
+
+    Raises:
+        UserError: if a value is not finite.
+    """
+    if images.dtype == torch.uint8:
+        return images
+    bad = ~images.isfinite().flatten(1).all(dim=1)
+    if bad.any():
+        raise UserError(
+            f"{int(bad.sum())} of {len(images)} images hold NaN or infinite values (the first is number "
+            f"{int(bad.nonzero()[0])}); nothing is measured. The model has diverged: train it again with a smaller lr"
+        )
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _prepare(images: Tensor, shape: Shape) -> Tensor:
+    """Images (B, C, H, W) as the network takes them: float32 in [0, 1], (B, *shape)."""
+    x = to_channels(to_levels(images).float() / 255, shape[0])
+    if tuple(x.shape[2:]) == tuple(shape[1:]):
+        return x
+    return nn.functional.interpolate(x, size=shape[1:], mode="bilinear", antialias=True, align_corners=False).clamp(
+        0, 1
+    )
+
+
+def to_channels(x: Tensor, channels: int) -> Tensor:
+    """Float images (B, C, H, W) with 1 or 3 channels, by the rule at the head of this module.
+
+    Raises:
+        UserError: if the images have neither 1, 3 nor 4 channels.
+    """
+    if x.shape[1] not in (1, 3, 4):
+        raise UserError(f"images with {x.shape[1]} channels cannot be measured; give grey, RGB or RGBA images")
+    if x.shape[1] == 4:
+        alpha = x[:, 3:]
+        x = x[:, :3] * alpha + (1 - alpha)
+    if x.shape[1] == channels:
+        return x
+    if channels == 3:
+        return x.expand(-1, 3, -1, -1)
+    return (x * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)

@@ -1,0 +1,97 @@
+"""Frechet distance between two sets of features (Heusel et al. 2017, "GANs trained by a two time-scale update rule").
+
+Each set is taken as a Gaussian N(mu, S); the squared 2-Wasserstein distance of the two is (Dowson & Landau 1982)
+
+    d = |mu_r - mu_f|^2 + Tr(S_r) + Tr(S_f) - 2 Tr((S_r^1/2 S_f S_r^1/2)^1/2).
+
+The last trace is the sum of the singular values of A = S_r^1/2 S_f^1/2, since A A^T = S_r^1/2 S_f S_r^1/2: symmetric
+positive semi-definite throughout, so no complex root can appear and rank-deficient sets are no special case.
+
+Standard error: the infinitesimal jackknife (Efron 1982). Moving weight to an image x of the fake set changes d at the
+rate  2 (mu_f - mu_r).(x - mu_f) + (x - mu_f)^T (I - T) (x - mu_f) - Tr((I - T) S_f),  where T = S_r^1/2 (A A^T)^-1/2
+S_r^1/2 is the matrix of the optimal map from fake to real; likewise for the real set. The variance of d is the sum
+over both sets of var(rate) / n.
+
+d is biased upwards by about a constant / n (Chong & Forsyth 2020). The interval says how far d would scatter over
+other draws of the same size; it does not contain the bias. Compare only distances of equal numbers of images.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from trilemma.errors import UserError
+from trilemma.metrics.receipt import Z_95, Estimate
+
+MINIMUM = 2048
+INTERVAL_IS = "value +- 1.96 infinitesimal-jackknife standard errors; the bias at this number of images is not in it"
+
+
+def refusal(n_real: int, n_fake: int) -> str | None:
+    """Why a Frechet distance of so many images is not given, or None."""
+    if min(n_real, n_fake) >= MINIMUM:
+        return None
+    return (
+        f"{n_real} real and {n_fake} generated images: a Frechet distance of fewer than {MINIMUM} on either side is "
+        "mostly bias; use the kernel distance, which has none"
+    )
+
+
+def frechet_distance(*, real: Tensor, fake: Tensor, minimum: int = MINIMUM) -> Estimate:
+    """Frechet distance of two sets of features with its 95% interval.
+
+    Args:
+        real, fake: features, (N, D) and (M, D); N and M at least `minimum`.
+        minimum: the smallest number of images accepted.
+    Raises:
+        UserError: if a set is smaller than `minimum`.
+    """
+    if min(len(real), len(fake)) < max(minimum, 2):
+        raise UserError(refusal(len(real), len(fake)) or f"a covariance needs 2 images, not {len(fake)}")
+    mean_r, cov_r = moments(real)
+    mean_f, cov_f = moments(fake)
+    value = frechet_of_gaussians(mean_r, cov_r, mean_f, cov_f)
+    rate_r = _rate(real.double() - mean_r, mean_r - mean_f, _map(cov_f, cov_r))
+    rate_f = _rate(fake.double() - mean_f, mean_f - mean_r, _map(cov_r, cov_f))
+    error = math.sqrt((rate_r.var() / len(real) + rate_f.var() / len(fake)).item())
+    return Estimate(value, (max(0.0, value - Z_95 * error), value + Z_95 * error))
+
+
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D, divided by N - 1) of features (N, D), in float64."""
+    x = features.double()
+    mean = x.mean(dim=0)
+    centred = x - mean
+    return mean, centred.T @ centred / (len(x) - 1)
+
+
+def frechet_of_gaussians(mean_r: Tensor, cov_r: Tensor, mean_f: Tensor, cov_f: Tensor) -> float:
+    """Squared 2-Wasserstein distance of N(mean_r, cov_r) and N(mean_f, cov_f); means (D,), covariances (D, D)."""
+    cross = torch.linalg.svdvals(_sqrt(cov_r) @ _sqrt(cov_f)).sum()
+    distance = (mean_r - mean_f).square().sum() + cov_r.trace() + cov_f.trace() - 2 * cross
+    return max(0.0, distance.item())
+
+
+def _sqrt(matrix: Tensor) -> Tensor:
+    """Symmetric root of a positive semi-definite matrix; eigenvalues within rounding of 0 are taken as 0."""
+    values, vectors = torch.linalg.eigh(matrix)
+    values = torch.where(values > _rounding(values), values, 0.0)
+    return (vectors * values.sqrt()) @ vectors.T
+
+
+def _map(cov_to: Tensor, cov_from: Tensor) -> Tensor:
+    """Matrix of the optimal map between the centred Gaussians: T cov_from T = cov_to on the range of cov_from."""
+    root = _sqrt(cov_to)
+    left, values, _ = torch.linalg.svd(root @ _sqrt(cov_from))
+    inverse = torch.where(values > _rounding(values), 1 / values, 0.0)
+    return root @ (left * inverse) @ left.T @ root
+
+
+def _rate(centred: Tensor, shift: Tensor, optimal_map: Tensor) -> Tensor:
+    """Rate of change of the distance with the weight of each image, less a constant; (N,)."""
+    return 2 * centred @ shift + (centred * (centred - centred @ optimal_map)).sum(dim=1)
+
+
+def _rounding(values: Tensor) -> Tensor:
+    return values.max().clamp(min=0) * len(values) * torch.finfo(values.dtype).eps

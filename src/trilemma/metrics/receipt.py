@@ -1,0 +1,122 @@
+"""A score and its receipt: everything needed to know what was measured, and to measure it again.
+
+A score's protocol name states metric, feature network, number of images and split, for instance
+"kernel_mnist-cnn_2048_test". Figures with different protocols do not compare.
+"""
+
+import math
+import platform
+import re
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from trilemma import __version__
+from trilemma.errors import UserError, unknown
+from trilemma.files import write_json
+
+NAMES = ("frechet_distance", "kernel_distance", "precision", "recall", "ms_per_image", "calls_per_image")
+Z_95 = 1.959963984540054  # 97.5% point of the standard normal distribution
+
+
+class Estimate(NamedTuple):
+    """A value with its 95% interval (low, high)."""
+
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure with its receipt. `value` is None where the figure is refused; `refused` then says why.
+
+    interval: 95%, (low, high), or None; `interval_is` says how it was made and what it leaves out.
+    resize: how the images were brought to the feature network, "none" where they fitted.
+    data, data_fingerprint: the real images; settings: the sampling settings that differ from the model's own.
+    """
+
+    name: str
+    protocol: str
+    value: float | None
+    interval: tuple[float, float] | None
+    unit: str
+    better: str
+    n_real: int
+    n_fake: int
+    features: str
+    split: str
+    seed: int
+    resize: str
+    versions: dict[str, str]
+    refused: str | None = None
+    interval_is: str = ""
+    data: str = ""
+    data_fingerprint: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise unknown("score", self.name, NAMES)
+        if self.better not in ("lower", "higher"):
+            raise unknown("direction", self.better, ("lower", "higher"))
+        if (self.value is None) != (self.refused is not None):
+            raise ValueError(f"{self.name}: a score has either a value or a reason why it is refused")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"{self.name}: the value is {self.value}; a score is a finite number")
+        if self.interval is not None:
+            low, high = self.interval
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise ValueError(f"{self.name}: the interval {self.interval} is not (low, high)")
+            object.__setattr__(self, "interval", (low, high))
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"{self.name}: refused, {self.refused}"
+        within = "" if self.interval is None else f" [{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
+        return f"{self.name} = {self.value:.4g}{within} {self.unit} ({self.protocol})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values only: what `from_json` takes back."""
+        values = asdict(self)
+        return values | {"interval": None if self.interval is None else list(self.interval)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The score that `to_json` wrote.
+
+        Raises:
+            UserError: if a key is unknown or missing.
+        """
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise unknown("key of a score", key, known)
+        try:
+            interval = values.get("interval")
+            return cls(**{**values, "interval": None if interval is None else tuple(interval)})
+        except TypeError as error:
+            raise UserError(f"this is not a score: {error}; write it again with `trilemma evaluate`") from None
+
+
+def protocol_name(*parts: str | int) -> str:
+    """The parts joined by "_": metric, feature network, number of images, split.
+
+    >>> protocol_name("kernel", "mnist-cnn", 2048, "test")
+    'kernel_mnist-cnn_2048_test'
+    """
+    return "_".join(re.sub(r"[^A-Za-z0-9._-]+", "-", str(part)) for part in parts)
+
+
+def versions(**more: str) -> dict[str, str]:
+    """Versions of what computes the figures, and what else the caller adds."""
+    libraries = {name: metadata.version(name) for name in ("torch", "numpy")}
+    return {"trilemma": __version__, "python": platform.python_version(), **libraries, **more}
+
+
+def write_score(folder: Path, score: Score) -> Path:
+    """The score as `folder`/<protocol>.json, replaced atomically. Sampling settings and a seed other than 0 join the
+    name, so that figures of different samplers stand side by side."""
+    extra = [f"{key}-{value}" for key, value in sorted(score.settings.items())]
+    extra += [f"seed-{score.seed}"] if score.seed else []
+    return write_json(folder / f"{protocol_name(score.protocol, *extra)}.json", score.to_json())

@@ -1,0 +1,136 @@
+"""From tensors to pictures: values in [0, 1] to 256 levels by rounding, grids, PNG files that say how they were made.
+
+A level v of 0 ... 255 is the float v / 255; round(255 * v / 255) = v for all 256, which truncation would not keep.
+"""
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trilemma.errors import UserError
+from trilemma.files import write_atomic
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
+
+KEY = "trilemma"  # of our entry in a PNG
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+TILE = 64  # px: small images are enlarged towards this side
+TEXT = 11  # px: height of the letters under a tile
+ENTRY_LIMIT = 2**20  # bytes of our entry that are read
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Values in [0, 1] to levels 0 ... 255 by rounding, any shape; what lies outside is clipped; uint8 stays."""
+    if images.dtype == torch.uint8:
+        return images
+    return images.detach().float().mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_image(image: Tensor) -> "Image.Image":
+    """One image (C, H, W), float in [0, 1] or uint8, with 1, 3 or 4 channels, as a PIL image."""
+    from PIL import Image
+
+    if image.ndim != 3 or image.shape[0] not in MODES:
+        raise ValueError(f"a picture needs (1, 3 or 4 channels, height, width), got {tuple(image.shape)}")
+    pixels = to_uint8(image).cpu().permute(1, 2, 0).contiguous().numpy()  # (H, W, C)
+    return Image.fromarray(pixels[..., 0] if image.shape[0] == 1 else pixels)
+
+
+def grid(
+    images: Tensor,
+    columns: int | None = None,
+    scale: int | None = None,
+    pad: int = 1,
+    texts: Sequence[str] | None = None,
+) -> "Image.Image":
+    """Images side by side on white, row by row.
+
+    Args:
+        images: (N, C, H, W), float in [0, 1] or uint8.
+        columns: as square as possible where None.
+        scale: how many pixels each pixel becomes (nearest neighbour); where None, towards a side of 64.
+        pad: white pixels around each tile. Without texts, tile (row, column) begins at
+            (pad + column * (W * scale + pad), pad + row * (H * scale + pad)).
+        texts: one line or more under each tile.
+    """
+    from PIL import Image, ImageDraw
+
+    n, channels, height, width = images.shape
+    columns = max(1, min(columns or math.ceil(math.sqrt(n)), n))
+    scale = scale or max(1, TILE // max(height, width, 1))
+    lines = [_wrap(text, width * scale) for text in texts] if texts else []
+    below = max(map(len, lines), default=0) * (TEXT + 2)
+    step_x, step_y = width * scale + pad, height * scale + pad + below
+    size = (pad + columns * step_x, pad + math.ceil(n / columns) * step_y)
+    sheet = Image.new(MODES.get(channels, "RGB"), size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for k, image in enumerate(images):
+        x, y = pad + k % columns * step_x, pad + k // columns * step_y
+        sheet.paste(to_image(image).resize((width * scale, height * scale), Image.Resampling.NEAREST), (x, y))
+        if lines:
+            draw.multiline_text((x, y + height * scale), "\n".join(lines[k]), fill="black", font=_font(), spacing=2)
+    return sheet
+
+
+def save_png(image: "Image.Image | Tensor", path: str | Path, metadata: dict[str, Any] | None = None) -> Path:
+    """Write a picture (PIL image, or one image as a tensor) and how it was made; whole or not at all."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    if metadata is not None:
+        info.add_itxt(KEY, json.dumps(metadata, ensure_ascii=False))
+    buffer = io.BytesIO()
+    (to_image(image) if isinstance(image, Tensor) else image).save(buffer, "png", pnginfo=info)
+    return write_atomic(path, buffer.getvalue())
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """How a picture was made, as `save_png` wrote it.
+
+    Raises:
+        UserError: there is no such file, it is no PNG, or it carries no entry of ours.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            text = getattr(image, "text", {}).get(KEY)
+    except FileNotFoundError:
+        raise UserError(f"there is no picture {path}") from None
+    except Exception as error:  # a decoder may raise anything on a broken file
+        raise UserError(f"{path} is not a readable PNG: {error}") from None
+    try:
+        found = json.loads(text) if text and len(text) <= ENTRY_LIMIT else None
+    except json.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} does not say how it was made; only a PNG as trilemma wrote it does")
+    return found
+
+
+def _font() -> "ImageFont.FreeTypeFont":
+    """A font with the letters of most alphabets (the one matplotlib carries)."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), TEXT)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Lines that fit into `width` px: broken between words, or inside one that is too long."""
+    font, lines = _font(), [""]
+    for word in text.split():
+        if lines[-1] and font.getlength(f"{lines[-1]} {word}") > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+        while len(lines[-1]) > 1 and font.getlength(lines[-1]) > width:
+            fits = max((k for k in range(1, len(lines[-1])) if font.getlength(lines[-1][:k]) <= width), default=1)
+            lines[-1:] = [lines[-1][:fits], lines[-1][fits:]]
+    return lines

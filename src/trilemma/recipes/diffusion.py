@@ -1,0 +1,29 @@
+"""Presets of the diffusion models, with their training and the figures they must reach.
+
+Published figures: Fashion-MNIST, 55,000 images to train on and 5,000 to validate.
+"""
+
+from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
+from trilemma.registry import Recipe, register
+
+register(
+    Recipe(
+        name="diffusion-small",
+        family="diffusion",
+        summary="denoising diffusion with a small U-Net; 50 network calls per image unless steps= says otherwise",
+        source="Ho, Jain & Abbeel 2020; Nichol & Dhariwal 2021 (schedule); Song, Meng & Ermon 2021 (sampler)",
+        build=Diffusion,
+        config=DiffusionConfig(),
+        training={
+            "epochs": 20,
+            "batch": 32,
+            "lr": 0.003,
+            "optimizer": "nadam",
+            "clip": 1.0,
+            "schedule": "cosine",
+            "monitor": "valid_noise_rmse",
+            "channels_last": True,
+        },
+        figures={"valid_noise_rmse": 0.285},
+    )
+)

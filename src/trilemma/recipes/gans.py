@@ -1,0 +1,46 @@
+"""Presets of the generative adversarial networks, with their training."""
+
+from trilemma.gans.gan import GAN, GANConfig
+from trilemma.registry import Recipe, register
+
+register(
+    Recipe(
+        name="gan-dcgan",
+        family="gan",
+        summary="deep convolutional GAN; one network call per image",
+        source="Radford, Metz & Chintala 2016",
+        build=GAN,
+        config=GANConfig(),
+        training={
+            "epochs": 10,
+            "batch": 128,
+            "lr": {"critic": 0.0002, "generator": 0.0002},
+            "optimizer": "adam",
+            "betas": (0.5, 0.999),
+            "clip": None,
+            "schedule": "constant",
+            "ema_halflife_images": 10_000,
+            "channels_last": True,
+        },
+        data="mnist",
+    )
+)
+
+register(
+    Recipe(
+        name="gan-dcgan-28",
+        family="gan",
+        summary="small convolutional GAN for 28x28 images",
+        source="Radford, Metz & Chintala 2016, reduced to two stages",
+        build=GAN,
+        config=GANConfig(network="dcgan-28"),
+        training={
+            "epochs": 20,
+            "batch": 32,
+            "lr": {"critic": 0.0005, "generator": 0.001},
+            "optimizer": "nadam",
+            "clip": 1.0,
+            "schedule": "constant",
+        },
+    )
+)

@@ -1,0 +1,98 @@
+"""Model name -> recipe: the network's settings, how it is trained, and the figure it must reach."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from trilemma import rng
+from trilemma.config import ModelConfig
+from trilemma.errors import unknown
+
+FAMILIES = ("autoencoder", "vae", "gan", "diffusion")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A preset: everything that stands behind a model's name.
+
+    build: from settings to a module; `config`: the settings' defaults; `training`: the training keys that differ from
+    the common defaults; `figures`: published or required figures by name, reached on `data`.
+    """
+
+    name: str
+    family: str
+    summary: str
+    source: str
+    build: Callable[[Any], nn.Module]
+    config: ModelConfig
+    training: Mapping[str, Any] = field(default_factory=dict)
+    data: str = "fashion-mnist"
+    figures: Mapping[str, float] = field(default_factory=dict)
+    listed: bool = True
+
+
+_recipes: dict[str, Recipe] = {}
+
+
+def register(recipe: Recipe) -> Recipe:
+    """Add a preset.
+
+    Raises:
+        ValueError: if the name is taken or the family is none of FAMILIES (unlisted helpers may have another).
+    """
+    if recipe.name in _recipes:
+        raise ValueError(f'a model named "{recipe.name}" is registered already; choose another name')
+    if recipe.listed and recipe.family not in FAMILIES:
+        raise unknown("family", recipe.family, FAMILIES)
+    _recipes[recipe.name] = recipe
+    return recipe
+
+
+def get_recipe(name: str) -> Recipe:
+    """The preset of that name.
+
+    Raises:
+        UserError: with the nearest name.
+    """
+    _load()
+    if name not in _recipes:
+        raise unknown("model", name, list_models())
+    return _recipes[name]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that match a wildcard pattern, in the order of the families."""
+    _load()
+    listed = [r for r in _recipes.values() if r.listed and fnmatchcase(r.name, pattern)]
+    return [r.name for r in sorted(listed, key=lambda r: FAMILIES.index(r.family))]
+
+
+def create(name: str, *, shape: tuple[int, int, int] | None = None, seed: int = 0, **settings: Any) -> nn.Module:
+    """A fresh, untrained model.
+
+    Args:
+        name: a preset (`list_models()`).
+        shape: (channels, height, width) of its images; the recipe's own where None.
+        seed: of the initial weights.
+        settings: fields of the model's config.
+    Raises:
+        UserError: unknown model or key (the nearest is named), or a value that does not fit.
+    """
+    recipe = get_recipe(name)
+    config = recipe.config.with_(**settings, **({} if shape is None else {"shape": shape}))
+    return build(recipe, config, seed=seed)
+
+
+def build(recipe: Recipe, config: ModelConfig, *, seed: int = 0) -> nn.Module:
+    """The recipe's network with given settings and initial weights that depend on `seed` alone."""
+    with rng.isolated(rng.seed_of(seed, "weights")):
+        return recipe.build(config)
+
+
+def _load() -> None:
+    """Recipes register themselves when their package is imported."""
+    import_module("trilemma.recipes")

@@ -1,0 +1,178 @@
+"""A finished (or stopped) training, read from its folder: `run = trilemma.load("runs/vae-digits")`."""
+
+import inspect
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from trilemma.config import ModelConfig, make
+from trilemma.data import Data, load_data
+from trilemma.errors import UserError, nearest, unknown
+from trilemma.files import sha256_of
+from trilemma.hardware import pick_device
+from trilemma.registry import Recipe, build, get_recipe, list_models
+from trilemma.types import Conditional, Samples
+
+FORMAT = 1
+WEIGHTS = "weights.safetensors"
+
+
+def load(path: str | Path, *, device: str = "auto") -> "Run":
+    """Open a run folder.
+
+    Raises:
+        UserError: if it is not a run, is not finished, or was made by a later version.
+    """
+    return Run(path, device=device)
+
+
+def as_run(what: "Run | str | Path") -> "Run":
+    """A run as it is, or the run of a folder."""
+    return what if isinstance(what, Run) else Run(what)
+
+
+class Run:
+    """A run folder: `config` and `summary` as they lie there; model and data are loaded when first used."""
+
+    def __init__(self, path: str | Path, *, device: str = "auto") -> None:
+        self.path = Path(path)
+        self.device = pick_device(device)
+        self.config = self._read("config.json")
+        if self.config.get("format") != FORMAT:
+            came = self.config.get("format")
+            raise UserError(f"{self.path} has format {came}; this version reads {FORMAT}: use the version that made it")
+        self.recipe: Recipe = get_recipe(self.config["model"])
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @cached_property
+    def model_config(self) -> ModelConfig:
+        """The settings of the network."""
+        return make(type(self.recipe.config), self.config["model_config"])
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The trained network, in eval mode on the run's device."""
+        weights = self.path / WEIGHTS
+        if not weights.exists():
+            raise UserError(f"{self.path} is not finished: it has no {WEIGHTS}. Go on with: {self.config['command']}")
+        model = build(self.recipe, self.model_config)
+        try:
+            model.load_state_dict(load_file(weights))
+        except Exception as error:  # safetensors and torch have no common error
+            raise UserError(f"{weights} does not hold the weights of {self.recipe.name}: {error}") from error
+        return model.to(self.device).eval()
+
+    @cached_property
+    def data(self) -> Data:
+        """The images it was trained on, read again from their source."""
+        training = self.config["training"]
+        size = tuple(training["size"]) if training["size"] else None
+        return load_data(self.config["data"], size=size, valid=training["valid"], seed=training["seed"])
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Last and best figures by name, images, seconds, images per second, parameters."""
+        return self._read("summary.json")
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The rows of log.jsonl."""
+        lines = (self.path / "log.jsonl").read_text("utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    @property
+    def weights_id(self) -> str:
+        """The first 16 digits of the SHA-256 of the weights."""
+        return sha256_of(self.path / WEIGHTS)[:16]
+
+    def sample(
+        self,
+        n: int = 64,
+        *,
+        seed: int = 0,
+        first: int = 0,
+        label: str | int | None = None,
+        batch: int = 256,
+        **settings: Any,
+    ) -> Tensor:
+        """Draw images number first ... first + n - 1 of `seed`, in batches that do not change them.
+
+        Args:
+            label: a class by name or index, for a model that takes one.
+            settings: what this model's sampler takes (steps, eta, temperature, ...).
+        Returns:
+            float32 in [0, 1] on the CPU, (n, C, H, W).
+        Raises:
+            UserError: if the model does not sample, or does not take the label or a setting.
+        """
+        if n < 1 or batch < 1:
+            raise UserError(f"n={n}, batch={batch}: both must be at least 1")
+        model = self.model
+        if not isinstance(model, Samples):
+            raise UserError(f"{self.recipe.name} does not draw samples; models that do: {', '.join(list_models())}")
+        check_settings(model, settings, self.recipe.name)
+        index = self._label_index(label)
+        parts = []
+        for start in range(first, first + n, batch):
+            count = min(batch, first + n - start)
+            labels = None if index is None else torch.full((count,), index, device=self.device)
+            parts.append(model.sample(count, seed=seed, first=start, labels=labels, **settings).float().cpu())
+        return torch.cat(parts)
+
+    def _label_index(self, label: str | int | None) -> int | None:
+        if label is None:
+            return None
+        classes = self.config["classes"]
+        if not classes:
+            raise UserError(f"label={label}: the data of {self.path} has no classes; leave label out")
+        if not isinstance(self.model, Conditional):
+            raise UserError(f"label={label}: {self.recipe.name} was not trained to take a class; leave label out")
+        if str(label) in classes:
+            return classes.index(str(label))
+        if str(label).isdigit() and int(label) < len(classes):
+            return int(label)
+        raise unknown("label", str(label), classes)
+
+    def _read(self, name: str) -> Any:
+        file = self.path / name
+        try:
+            return json.loads(file.read_text("utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            missing = "no such folder" if not self.path.exists() else f"it has no {name}"
+            raise UserError(f"{self.path} is not a (finished) run: {missing}; give a folder that train made") from None
+        except ValueError as error:
+            raise UserError(f"{file} is not readable JSON ({error}); restore it or train again") from None
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the samples and the curves."""
+        import base64
+
+        pictures = [self.path / "samples" / "last.png", self.path / "curves.png"]
+        data = [base64.b64encode(picture.read_bytes()).decode() for picture in pictures if picture.exists()]
+        return f"<p>{self!r}</p>" + "".join(f'<img src="data:image/png;base64,{text}">' for text in data)
+
+
+def check_settings(model: Samples, settings: dict[str, Any], name: str) -> None:
+    """Refuse sampling settings that this model does not take.
+
+    Raises:
+        UserError: with the settings it takes.
+    """
+    known = set(inspect.signature(model.sample).parameters) - {"n", "seed", "first", "labels"}
+    for key in settings:
+        if key not in known:
+            hint = nearest(key, known)
+            text = f'{name} takes no sampling setting "{key}"; it takes {", ".join(sorted(known)) or "none"}'
+            raise UserError(f'{text} (did you mean "{hint}"?)' if hint else text)

@@ -1,0 +1,53 @@
+"""The training keys common to every model. Progress is counted in images, so the batch size changes no schedule."""
+
+from typing import Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from trilemma.config import Config
+
+LENGTHS = ("steps", "epochs", "images", "minutes")
+
+
+class TrainConfig(Config):
+    """How a model is trained. Exactly one of steps, epochs, images and minutes says for how long."""
+
+    steps: PositiveInt | None = Field(None, description="length in optimiser steps")
+    epochs: PositiveFloat | None = Field(None, description="length in passes over the training images")
+    images: PositiveInt | None = Field(None, description="length in training images seen")
+    minutes: PositiveFloat | None = Field(None, description="length in minutes of training steps")
+    batch: PositiveInt = Field(128, description="images in a step")
+    lr: PositiveFloat | dict[str, PositiveFloat] = Field(1e-3, description="learning rate, or one for each phase")
+    optimizer: Literal["nadam", "adam", "adamw", "rmsprop"] = "nadam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: PositiveFloat | None = Field(1.0, description="largest norm of a phase's gradient")
+    schedule: Literal["constant", "plateau", "cosine"] = Field("plateau", description="of the learning rate")
+    warmup_images: int = Field(0, ge=0, description="images over which the learning rate rises from 0")
+    ema_halflife_images: PositiveInt | None = Field(None, description="half-life of the averaged weights, in images")
+    augment: tuple[str, ...] = ()
+    valid: float | None = Field(None, gt=0, lt=1, description="fraction of the images held out")
+    size: tuple[int, int] | None = Field(None, description="height and width to bring images to, px")
+    seed: int = 0
+    monitor: str | None = Field(None, description="figure to keep the best weights by (lowest); the last where None")
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    channels_last: bool = Field(False, description="memory layout; gains for convolution + batch norm networks")
+    device: str = "auto"
+    save_every: PositiveInt | None = Field(None, description="images between checkpoints")
+    sample_every: PositiveInt | None = Field(None, description="images between sample pictures")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        given = [name for name in LENGTHS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(LENGTHS)}; came {', '.join(given) or 'none'}")
+        return self
+
+    def total_images(self, n_train: int, stride: int) -> int | None:
+        """Length in images for a training split of `n_train` and `stride` images per step; None for minutes."""
+        if self.minutes is not None:
+            return None
+        if self.steps is not None:
+            return self.steps * stride
+        wanted = self.images if self.images is not None else round((self.epochs or 0) * n_train)
+        return max(1, round(wanted / stride)) * stride

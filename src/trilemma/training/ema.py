@@ -1,0 +1,60 @@
+"""Exponential moving average of the weights: e <- d e + (1 - d) p after every step.
+
+The decay is given as a half-life in images, d = 2**(-images per step / half-life), so that the batch size does not
+change it. Early on the half-life is at most 5% of the images seen (Karras et al. 2024, "Analyzing and improving the
+training dynamics of diffusion models", section 3), so the first, random weights are soon forgotten.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+RAMP = 0.05
+
+
+class EMA:
+    """Averaged copy of a module's parameters; its buffers (batch-norm statistics) are taken as they are."""
+
+    def __init__(self, model: nn.Module, halflife_images: int) -> None:
+        self.halflife_images = halflife_images
+        self.parameters = dict(model.named_parameters())
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    def decay(self, images_seen: int, images: int) -> float:
+        """Decay for a step of `images` images that brings the count to `images_seen`."""
+        halflife = min(self.halflife_images, RAMP * images_seen)
+        return 0.5 ** (images / max(halflife, 1e-8))
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """One step of the average, after the optimisers' steps."""
+        averages = list(self.average.values())
+        torch._foreach_lerp_(averages, [p.detach() for p in self.parameters.values()], 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the module has the averaged weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def state(self) -> dict[str, Tensor]:
+        """The averaged weights by parameter name."""
+        return self.average
+
+    @torch.no_grad()
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take averaged weights back."""
+        for name, tensor in self.average.items():
+            tensor.copy_(state[name])
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, parameter in self.parameters.items():
+            held = parameter.detach().clone()
+            parameter.copy_(self.average[name])
+            self.average[name].copy_(held)

@@ -1,0 +1,108 @@
+"""Run folders: their names, which of them a command continues, and the lock that keeps two writers apart."""
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import IO, Any
+
+from trilemma.errors import UserError
+from trilemma.files import disk_errors, write_json
+
+RUNS = Path("runs")
+CONFIG = "config.json"
+LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "device"}
+
+
+class RunFolder:
+    """A run folder held by this process until `close`."""
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        self.path, self._lock = path, lock
+
+    def close(self) -> None:
+        """Let others have it."""
+        self._lock.close()
+
+
+def open_run_folder(name: str, config: dict[str, Any], out: str | Path | None) -> RunFolder:
+    """The folder that this training continues, or a new one: runs/NAME, runs/NAME-2, ... or `out`.
+
+    A folder is continued if its config says the same training, whatever its length.
+    Raises:
+        UserError: if `out` holds another training or something else, or another process is writing to it.
+    """
+    if out is not None:
+        path = Path(out)
+        if path.is_dir() and any(path.iterdir()) and not same_training(path, config):
+            raise UserError(f"{path} holds {_content(path)}; choose another out=, or remove it first")
+        return _claim(path, config)
+    number = 1
+    while True:
+        path = RUNS / (name if number == 1 else f"{name}-{number}")
+        number += 1
+        if path.exists() and not same_training(path, config):
+            continue
+        try:
+            folder = _claim(path, config)
+        except Busy:
+            continue
+        if same_training(path, config):
+            return folder
+        folder.close()  # another process took the name between our look and our lock
+
+
+class Busy(UserError):
+    """Another process is training in the folder."""
+
+
+def same_training(path: Path, config: dict[str, Any]) -> bool:
+    """Whether the folder's config says the same training as `config`, apart from its length."""
+    try:
+        found = json.loads((path / CONFIG).read_text("utf-8"))
+        return _identity(found) == _identity(config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _claim(path: Path, config: dict[str, Any]) -> RunFolder:
+    """Make the folder if need be, lock it, and write its config where there is none."""
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = _lock(path / "lock")
+        if not (path / CONFIG).exists():
+            write_json(path / CONFIG, config)
+    return RunFolder(path, lock)
+
+
+def _lock(path: Path) -> IO[str]:
+    """An exclusive lock that the system drops when the process ends, however it ends."""
+    file = path.open("a+", encoding="utf-8")
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise Busy(f"{path.parent} is being trained by {holder}; wait for it, stop it, or choose another out=") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    training = {key: value for key, value in config["training"].items() if key not in LENGTH_KEYS}
+    parts = {key: config[key] for key in ("format", "model", "data", "fingerprint", "model_config")}
+    return {**parts, "training": training}
+
+
+def _content(path: Path) -> str:
+    return "another training" if (path / CONFIG).exists() else "files that are no run"

@@ -1,0 +1,118 @@
+"""What a training says: `log.jsonl` with every figure, a progress bar on a terminal, plain lines elsewhere."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+PLAIN_EVERY_S = 15.0
+
+
+class Averages:
+    """Running means of named scalars, kept on their device so that a step never waits for a number."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, prefix: str, parts: dict[str, Tensor]) -> None:
+        """Add one value per part."""
+        for part, value in parts.items():
+            name = f"{prefix}/{part}"
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call; the sums start again."""
+        if not self.sums:
+            return {}
+        values = torch.stack([value.float() for value in self.sums.values()]).tolist()
+        means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+class Journal:
+    """`log.jsonl`, one JSON object per report. A disk that refuses costs a warning, never the training."""
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self.path, self.say, self.failed = path, say, False
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row; numbers that JSON does not know (nan, inf) become text."""
+        row = {key: value if not isinstance(value, float) or _finite(value) else str(value) for key, value in row.items()}
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            if not self.failed:
+                self.say(f"warning: {self.path} cannot be written ({error}); training goes on without its log")
+            self.failed = True
+
+    def cut(self, step: int) -> None:
+        """Drop the rows after `step`: they are about to be written again."""
+        rows = [row for row in read_log(self.path) if row["step"] <= step]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a log; a last line that was cut off is passed over."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+class Display:
+    """Progress for a person: a bar on a terminal, one plain line at a time elsewhere, nothing when quiet."""
+
+    def __init__(self, title: str, *, quiet: bool = False) -> None:
+        self.console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
+        self.title, self.last, self.bar = title, 0.0, None
+        if self.console.is_terminal and not quiet:
+            columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%")
+            self.bar = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=self.console)
+            self.task = self.bar.add_task(title, total=1.0, figures="")
+            self.bar.start()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False)
+
+    def update(self, progress: float, text: str) -> None:
+        """Show how far the training is; at most one plain line per PLAIN_EVERY_S seconds."""
+        if self.bar is not None:
+            self.bar.update(self.task, completed=progress, figures=text)
+        elif time.monotonic() - self.last >= PLAIN_EVERY_S:
+            self.last = time.monotonic()
+            self.say(f"{self.title} {progress:4.0%} {text}")
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def figures_text(row: dict[str, Any]) -> str:
+    """A row of the log as short text.
+
+    >>> figures_text({"step": 3, "images": 96, "seconds": 1.0, "vae/loss": 0.03125})
+    '96 images, vae/loss 0.03125'
+    """
+    shown = [f"{name} {value:.4g}" for name, value in row.items() if name not in ("step", "images", "seconds", "lr")]
+    return ", ".join([f"{row['images']:,} images", *shown])
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")

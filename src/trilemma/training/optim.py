@@ -1,0 +1,78 @@
+"""Optimisers by name, and the learning rate as a factor of progress."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from trilemma.errors import UserError
+from trilemma.training.config import TrainConfig
+from trilemma.types import Phase
+
+PATIENCE = 2  # validations without improvement before the learning rate is halved
+
+
+def make_optimizer(phase: Phase, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser of one phase, in the quickest implementation torch has for it."""
+    parameters, lr, decay = list(phase.parameters), learning_rate(phase.name, config), config.weight_decay
+    if config.optimizer == "nadam":
+        return torch.optim.NAdam(parameters, lr, config.betas, weight_decay=decay, foreach=True)
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr, weight_decay=decay, foreach=True)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    return kind(parameters, lr, config.betas, weight_decay=decay, fused=fused)
+
+
+def learning_rate(phase: str, config: TrainConfig) -> float:
+    """The base learning rate of a phase.
+
+    Raises:
+        UserError: if rates are given by phase and this one is not among them.
+    """
+    if not isinstance(config.lr, dict):
+        return config.lr
+    if phase not in config.lr:
+        raise UserError(f'lr has no rate for the phase "{phase}"; it has {", ".join(config.lr)}: give one number or add it')
+    return config.lr[phase]
+
+
+@dataclass
+class Plateau:
+    """Halves the learning rate when the followed figure has not improved for PATIENCE validations."""
+
+    best: float = math.inf
+    waited: int = 0
+    factor: float = 1.0
+
+    def see(self, figure: float) -> None:
+        """Take the figure of one validation; lower is better."""
+        if figure < self.best:
+            self.best, self.waited = figure, 0
+            return
+        self.waited += 1
+        if self.waited >= PATIENCE:
+            self.factor, self.waited = self.factor / 2, 0
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for a checkpoint (JSON has no infinity: None stands for it)."""
+        return asdict(self) | {"best": None if math.isinf(self.best) else self.best}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take the state back."""
+        self.best = math.inf if state["best"] is None else state["best"]
+        self.waited, self.factor = state["waited"], state["factor"]
+
+
+def lr_factor(config: TrainConfig, progress: float, images_seen: int, plateau: Plateau) -> float:
+    """What the base learning rate is multiplied by at `progress` in [0, 1] of the training.
+
+    cosine: (1 + cos(pi * progress)) / 2 (Loshchilov & Hutter 2017); plateau: see Plateau; and a linear warm-up.
+    """
+    factor = plateau.factor if config.schedule == "plateau" else 1.0
+    if config.schedule == "cosine":
+        factor = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    if images_seen < config.warmup_images:
+        factor *= images_seen / config.warmup_images
+    return factor

@@ -1,0 +1,37 @@
+"""The pictures a training leaves: its curves."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+SKIP = ("step", "images", "seconds", "lr")
+
+
+def draw_curves(log: list[dict[str, Any]], path: Path) -> None:
+    """curves.png: one panel per kind of figure (loss parts by name, validation figures), against images seen."""
+    from matplotlib.figure import Figure
+
+    series: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for row in log:
+        for name, value in row.items():
+            if name not in SKIP and isinstance(value, int | float):
+                series[name].append((row["images"], value))
+    panels: dict[str, list[str]] = defaultdict(list)
+    for name in series:
+        panels[name.split("/")[-1].removeprefix("valid_")].append(name)
+    if not panels:
+        return
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.0 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, (panel, names) in zip(axes, panels.items(), strict=False):
+        for name in names:
+            images, values = zip(*series[name], strict=True)
+            axis.plot(images, values, label=name, marker="o" if len(values) == 1 else None)
+        axis.set_title(panel)
+        axis.set_xlabel("images seen")
+        axis.legend(fontsize="small")
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,205 @@
+"""From words to a run folder: `train("vae", "fashion-mnist")`."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trilemma import __version__, rng
+from trilemma.config import Config, ModelConfig
+from trilemma.data import Data, Loader, load_data
+from trilemma.errors import UserError, nearest
+from trilemma.files import write_atomic, write_json
+from trilemma.hardware import describe, pick_device, supports_fast_bf16
+from trilemma.pictures import grid, save_png
+from trilemma.registry import Recipe, build, get_recipe
+from trilemma.run import FORMAT, WEIGHTS, Run
+from trilemma.training.card import model_card
+from trilemma.training.checkpoint import write_tensors
+from trilemma.training.config import LENGTHS, TrainConfig
+from trilemma.training.folder import open_run_folder
+from trilemma.training.log import Display, read_log
+from trilemma.training.loop import Stopped, Trainer
+from trilemma.training.pictures import draw_curves
+
+
+def train(
+    model: str,
+    data: str | Path | Data = "digits",
+    *,
+    steps: int | None = None,
+    epochs: float | None = None,
+    images: int | None = None,
+    minutes: float | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    seed: int = 0,
+    size: int | str | tuple[int, int] | None = None,
+    valid: float | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    save_every: int | None = None,
+    sample_every: int | None = None,
+    out: str | Path | None = None,
+    quiet: bool = False,
+    **model_settings: Any,
+) -> Run:
+    """Train a model and leave a run folder; the same call again continues it, or does nothing if it is done.
+
+    Args:
+        model: a preset of `list_models()`.
+        data: a word (digits, shapes, mnist, fashion-mnist, cifar10), a path, or data already loaded.
+        steps, epochs, images, minutes: the length, one of them; the preset's own where none is given.
+        batch: images per step; lr: learning rate of every phase. The preset's own where None.
+        size: height and width of the images, px; inferred where None.
+        valid: fraction held out for validation, where the data has no split of its own.
+        device, precision: "auto" takes what the machine has and gains from.
+        save_every, sample_every: images between checkpoints, and between sample pictures.
+        out: the run folder; runs/MODEL-DATA (-2, -3, ...) where None.
+        quiet: print nothing.
+        model_settings: fields of the model's config (`trilemma list MODEL` shows them).
+    Raises:
+        UserError: a wrong name, key or value, data that cannot be read, or a disk that refuses.
+        Stopped: after Ctrl-C or SIGTERM, when the state is saved.
+    """
+    recipe = get_recipe(model)
+    _check_keys(recipe, model_settings)
+    length = {"steps": steps, "epochs": epochs, "images": images, "minutes": minutes}
+    changes = {"batch": batch, "lr": lr, "valid": valid, "save_every": save_every, "sample_every": sample_every}
+    training = _training(recipe, length, {**changes, "seed": seed, "device": device, "precision": precision})
+    place = pick_device(training.device)
+    display = Display(model, quiet=quiet)
+    try:
+        loaded = data if isinstance(data, Data) else load_data(data, size=size, valid=valid, seed=seed)
+        training = training.with_(size=loaded.shape[1:])
+        model_config = _model_config(recipe, loaded, model_settings)
+        record = _record(recipe, loaded, model_config, training)
+        folder = open_run_folder(f"{model}-{loaded.name}", record, out)
+        try:
+            return _train_in(folder.path, recipe, loaded, model_config, training, record, place, display)
+        finally:
+            folder.close()
+    finally:
+        display.close()
+
+
+def _train_in(
+    path: Path,
+    recipe: Recipe,
+    data: Data,
+    model_config: ModelConfig,
+    training: TrainConfig,
+    record: dict[str, Any],
+    device: torch.device,
+    display: Display,
+) -> Run:
+    """Train in a folder that is ours, from where it was left."""
+    write_json(path / "config.json", record)
+    bf16 = training.precision == "bf16" or (training.precision == "auto" and supports_fast_bf16(device))
+    environment = {**describe(), "device": str(device), "precision": "bf16 autocast" if bf16 else "float32"}
+    write_json(path / "environment.json", environment)
+    for note in data.notes:
+        display.say(f"  {note}")
+    module = build(recipe, model_config, seed=training.seed).to(device)
+    trainer = Trainer(module, data, training, path, display, bf16=bf16)
+    display.say(f"{path}: {recipe.name}, {_count(module):,} parameters, on {device} in {environment['precision']}")
+    if not (path / "batch.png").exists():
+        picture = Loader(data.train, batch=64, seed=training.seed, augment=training.augment).batch_at(0).image
+        save_png(grid(picture), path / "batch.png")
+    try:
+        trainer.run()
+    except Stopped as stopped:
+        draw_curves(read_log(path / "log.jsonl"), path / "curves.png")
+        display.say(f"{stopped}. Go on with: {record['command']} out={shlex.quote(str(path))}")
+        raise
+    _write_results(path, recipe, trainer, record, environment)
+    return Run(path)
+
+
+def _write_results(
+    path: Path, recipe: Recipe, trainer: Trainer, record: dict[str, Any], environment: dict[str, Any]
+) -> None:
+    """The weights to use, the last pictures, the summary and the card."""
+    with rng.isolated():
+        trainer.draw_samples("last")
+    write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
+    draw_curves(read_log(path / "log.jsonl"), path / "curves.png")
+    summary = {
+        **trainer.figures,
+        "images": trainer.images,
+        "steps": trainer.step,
+        "seconds": round(trainer.seconds, 3),
+        "images_per_second": round(trainer.images / max(trainer.seconds, 1e-9), 1),
+        "parameters": _count(trainer.model),
+        "best": trainer.best,
+    }
+    write_json(path / "summary.json", summary)
+    write_atomic(path / "README.md", model_card(str(path), record, recipe, summary, environment))
+
+
+def _training(recipe: Recipe, length: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
+    """The recipe's training keys with the given ones in their place; a given length replaces the recipe's."""
+    given = {name: value for name, value in length.items() if value is not None}
+    kept = {name: value for name, value in recipe.training.items() if not (given and name in LENGTHS)}
+    from trilemma.config import make
+
+    return make(TrainConfig, {**kept, **given, **{k: v for k, v in changes.items() if v is not None}})
+
+
+def _model_config(recipe: Recipe, data: Data, settings: dict[str, Any]) -> ModelConfig:
+    known = {"shape": data.shape}
+    if "n_classes" in type(recipe.config).model_fields and data.classes:
+        known["n_classes"] = len(data.classes)
+    return recipe.config.with_(**{**known, **settings})
+
+
+def _check_keys(recipe: Recipe, settings: dict[str, Any]) -> None:
+    """A key that neither training nor the model knows is named with the nearest of both."""
+    import inspect
+
+    own = [name for name in type(recipe.config).model_fields if name != "shape"]
+    common = [name for name, p in inspect.signature(train).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for key in settings:
+        if key not in own:
+            hint = nearest(key, [*common, *own])
+            text = f'unknown key "{key}"; training takes {", ".join(common)}; {recipe.name} takes {", ".join(own)}'
+            raise UserError(f'{text} (did you mean "{hint}"?)' if hint else text)
+
+
+def _record(recipe: Recipe, data: Data, model_config: Config, training: TrainConfig) -> dict[str, Any]:
+    """config.json: everything needed to train it again."""
+    return {
+        "format": FORMAT,
+        "trilemma": __version__,
+        "model": recipe.name,
+        "data": str(data.source),
+        "fingerprint": data.fingerprint,
+        "classes": list(data.classes),
+        "notes": list(data.notes),
+        "model_config": model_config.to_json(),
+        "training": training.to_json(),
+        "command": _command(recipe, data, model_config, training),
+    }
+
+
+def _command(recipe: Recipe, data: Data, model_config: Config, training: TrainConfig) -> str:
+    """The command line that trains this again."""
+    keys: dict[str, Any] = {name: getattr(training, name) for name in LENGTHS if getattr(training, name) is not None}
+    for name in ("batch", "lr", "seed"):
+        if not isinstance(value := getattr(training, name), dict):
+            keys[name] = value
+    height, width = data.shape[1:]
+    keys["size"] = f"{height}x{width}"
+    if training.valid is not None:
+        keys["valid"] = training.valid
+    for name in type(model_config).model_fields:
+        value = getattr(model_config, name)
+        if name not in ("shape", "n_classes") and value != getattr(recipe.config, name):
+            keys[name] = ",".join(map(str, value)) if isinstance(value, tuple) else value
+    words = ["trilemma", "train", recipe.name, str(data.source), *(f"{k}={v}" for k, v in keys.items())]
+    return shlex.join(words)
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,127 @@
+"""What the parts of the project hand to each other: a batch, a phase of training, and what a model can do.
+
+Nothing here imports the project. Ask what a model can do (`isinstance(model, Encodes)`), never what it is.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+Logs = dict[str, Tensor]
+Loss = Callable[["Batch", torch.Generator], tuple[Tensor, Logs]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with what is known of them.
+
+    image: float32 in [0, 1], shape (B, C, H, W).
+    label: class index, int64 (B,), or None where the data has no classes.
+    caption: one text per image, or None.
+    index: position of each image in its split, int64 (B,), or None for images from elsewhere.
+    """
+
+    image: Tensor
+    label: Tensor | None = None
+    caption: Sequence[str] | None = None
+    index: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One player: the parameters it moves and the loss it lowers.
+
+    `loss(batch, rng)` returns the scalar to minimise and its named parts. The phase runs in every `every`-th
+    step, `repeats` times, each time on a batch of its own (a Wasserstein critic has repeats=5).
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    loss: Loss
+    every: int = 1
+    repeats: int = 1
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """Draws new images. Image k of a call depends on (seed, first + k) alone."""
+
+    sampling_network: nn.Module  # the network whose forward calls are the cost of sampling
+
+    def sample(self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None, **settings: Any) -> Tensor:
+        """(n, C, H, W) in [0, 1]; the images numbered first ... first + n - 1 of `seed`."""
+        ...
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """Turns images into codes."""
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> (B, Z)."""
+        ...
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """Turns codes into images."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, Z) -> (B, C, H, W) in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """Gives an image back after passing it through the model."""
+
+    def reconstruct(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> the same shape and range."""
+        ...
+
+
+@runtime_checkable
+class Denoises(Protocol):
+    """Estimates the clean image behind a noisy one."""
+
+    def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """x_t (B, C, H, W) in the family's own range, t (B,) in [0, 1] with 1 = noise -> x0_hat, as x_t."""
+        ...
+
+
+@runtime_checkable
+class BoundsLikelihood(Protocol):
+    """Bounds the log-likelihood of an image from below."""
+
+    def elbo(self, image: Tensor, rng: torch.Generator) -> Tensor:
+        """(B, C, H, W) -> nats per image (B,)."""
+        ...
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """Draws what is asked for: `sample(labels=...)` is obeyed."""
+
+    n_classes: int
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """Has a last step after (or between) training: for instance a density fitted on the codes."""
+
+    def finish(self, batches: Iterable[Batch], *, seed: int) -> None:
+        """Sees some training images once; the result is stored in the model's buffers."""
+        ...
+
+
+@runtime_checkable
+class Validates(Protocol):
+    """Has figures of its own to follow on held-out images."""
+
+    def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Named values per image, each (B,). The trainer averages them over the split; a name that ends in
+        `mse` is also reported as its square root with `rmse` in its place."""
+        ...

@@ -1,0 +1,52 @@
+"""A comparison that trains and measures nothing."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from comparison.stand_ins import FAMILIES, evaluation, finished, make
+
+from trilemma.errors import UserError
+
+
+class Flat(torch.nn.Module):
+    """Features of an image: its pixels."""
+
+    def features(self, image):
+        return image.flatten(1)
+
+
+@pytest.fixture
+def stage(monkeypatch, tmp_path):
+    """A place where compare() trains and measures nothing. `stage.broken[name]` is the error a model ends with."""
+    from trilemma.metrics.features import FeatureNetwork
+
+    stage = SimpleNamespace(data=make(), broken={}, trained=[], measured=[], evaluation=evaluation)
+
+    def train(model, data, *, minutes, seed, size, out, quiet):
+        stage.trained.append((model, minutes, seed, size, Path(out)))
+        if model in stage.broken:
+            raise stage.broken[model]
+        return finished(model, out, data)
+
+    def evaluate(run, *, n, seed):
+        stage.measured.append((run.recipe.name, n, seed))
+        return stage.evaluation(run.recipe.name, n=n or 10)
+
+    def get_recipe(name):
+        if name not in FAMILIES:
+            raise UserError(f'unknown model "{name}"')
+        return SimpleNamespace(name=name)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("trilemma.training.train", train)
+    monkeypatch.setattr("trilemma.metrics.evaluate", evaluate)
+    monkeypatch.setattr("trilemma.data.load_data", lambda source, **_: stage.data)
+    monkeypatch.setattr("trilemma.registry.get_recipe", get_recipe)
+    monkeypatch.setattr(
+        "trilemma.registry.list_models", lambda pattern="*": [n for n in FAMILIES if n.startswith(pattern[:-1])]
+    )
+    network = FeatureNetwork("flat", Flat(), (1, 8, 8))
+    monkeypatch.setattr("trilemma.metrics.features.feature_network", lambda *_: network)
+    return stage

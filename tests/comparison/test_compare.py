@@ -1,0 +1,141 @@
+import io
+import json
+
+import pytest
+from comparison.stand_ins import FAMILIES, evaluation, finished, make
+from rich.console import Console
+
+from trilemma.comparison import compare
+from trilemma.errors import UserError
+
+
+def refuse(constant):
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_one_model_of_each_family_by_default(stage, tmp_path):
+    found = compare(quiet=True)
+    assert [row["name"] for row in found.rows] == list(FAMILIES)
+    assert [t[:4] for t in stage.trained] == [(name, 0.5, 0, None) for name in FAMILIES]
+    assert found.html.resolve() == tmp_path / "runs/compare-digits/report.html"
+    assert [t[4] for t in stage.trained] == [found.html.parent / "runs" / name for name in FAMILIES]
+    assert stage.measured == [(name, None, 0) for name in FAMILIES]
+    values = json.loads(found.json.read_text("utf-8"), parse_constant=refuse)
+    assert values == found.document
+    assert values["again"]["all"].startswith("trilemma compare data=digits models=ae-stacked,vae,")
+
+
+def test_rows_and_table_show_the_figures_of_the_document(stage):
+    found = compare(quiet=True, models="vae,gan-dcgan", n=20, seed=3)
+    row = found.rows[0]
+    assert (row["precision"], row["precision_interval"]) == (0.7102, [0.95 * 0.7102, 1.05 * 0.7102])
+    assert row["frechet_distance_refused"] == "10 images are too few"
+    assert stage.measured == [("vae", 20, 3), ("gan-dcgan", 20, 3)]
+    console = Console(file=io.StringIO(), width=140)
+    console.print(found.table())
+    text = console.file.getvalue()
+    for part in ("vae", "gan-dcgan", "0.71", "0.67 to 0.75", "refused:", "1,234,567"):
+        assert part in text
+    html = found._repr_html_()
+    assert "<svg" in html and "gan-dcgan" in html
+
+
+def test_folders_are_numbered_and_one_may_be_named(stage):
+    places = [compare(quiet=True, models=["vae"]).html.parent.name for _ in range(3)]
+    assert places == ["compare-digits", "compare-digits-2", "compare-digits-3"]
+    for _ in range(2):  # naming it again continues it
+        assert compare(quiet=True, models=["vae"], out="here").json.as_posix() == "here/report.json"
+
+
+def test_a_failed_model_does_not_lose_the_others(stage):
+    stage.broken = {"vae": UserError("the loss is nan"), "gan-dcgan": RuntimeError("out of memory")}
+    found = compare(quiet=True)
+    errors = {row["name"]: row["error"] for row in found.rows}
+    assert errors["vae"] == "the loss is nan"
+    assert errors["gan-dcgan"] == "RuntimeError: out of memory"
+    assert errors["ae-stacked"] is None
+    assert [name for name, *_ in stage.measured] == ["ae-stacked", "diffusion-small"]
+
+
+def test_all_failed_is_an_error_with_every_reason(stage):
+    stage.broken = {name: UserError(f"{name} broke") for name in FAMILIES}
+    with pytest.raises(UserError, match=r"ae-stacked broke.*diffusion-small broke"):
+        compare(quiet=True)
+
+
+def test_ctrl_c_ends_the_comparison(stage):
+    stage.broken = {"vae": KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        compare(quiet=True)
+
+
+def test_another_protocol_never_joins_the_table(stage):
+    stage.evaluation = lambda name, n: evaluation(name, n, **({"split": "valid"} if name == "vae" else {}))
+    found = compare(quiet=True, models="gan-dcgan,vae,ae-stacked")
+    errors = [row["error"] for row in found.rows]
+    assert errors[0] is None and errors[2] is None
+    assert "another protocol than gan-dcgan" in errors[1] and "'valid'" in errors[1]
+    assert "precision" not in found.rows[1]
+
+
+def test_names_are_checked_before_anything_is_trained(stage):
+    with pytest.raises(UserError, match="unknown model"):
+        compare(quiet=True, models="vae,van")
+    with pytest.raises(UserError, match="no model matches"):
+        compare(quiet=True, models="zzz*")
+    with pytest.raises(UserError, match="names no model"):
+        compare(quiet=True, models=" , ")
+    for minutes in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="minutes="):
+            compare(quiet=True, minutes=minutes)
+    assert stage.trained == []
+
+
+def test_wildcards_are_spelt_out_and_names_kept_once(stage):
+    found = compare(quiet=True, models="vae, gan*,vae")
+    assert [row["name"] for row in found.rows] == ["vae", "gan-dcgan"]
+    assert "models=vae,gan-dcgan" in found.document["again"]["all"]
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Runs by path; opened by the stand-in of as_run."""
+    known = {}
+    monkeypatch.setattr("trilemma.run.as_run", lambda what: known.get(what, what))
+    return known
+
+
+def test_finished_runs_are_compared_without_training(stage, runs):
+    data = make()
+    runs |= {"a/vae": finished("vae", "a/vae", data), "b/vae": finished("vae", "b/vae", data)}
+    found = compare("a/vae", "b/vae", quiet=True)
+    assert stage.trained == []
+    assert [row["name"] for row in found.rows] == ["a/vae", "b/vae"]  # the folders alone would not tell them apart
+    assert found.document["again"]["all"] == "trilemma compare a/vae b/vae seed=0"
+    assert found.document["budget"]["asked_seconds"] is None
+
+
+def test_runs_on_different_data_are_refused(stage, runs):
+    one, other = make(), make(name="photos", source="photos", seed=1)
+    runs |= {"x": finished("vae", "x", one), "y": finished("gan-dcgan", "y", other)}
+    with pytest.raises(UserError, match=r"x was trained on digits .*, y on photos .*same data="):
+        compare("x", "y", quiet=True)
+    runs["y"] = finished("gan-dcgan", "y", make(seed=1))
+    with pytest.raises(UserError, match="same size=, valid= and seed="):
+        compare("x", "y", quiet=True)
+
+
+def test_runs_exclude_training_keys_and_repetition(stage, runs):
+    runs |= {"x": finished("vae", "x", make())}
+    with pytest.raises(UserError, match="data=digits: finished runs"):
+        compare("x", data="digits", quiet=True)
+    with pytest.raises(UserError, match="given twice"):
+        compare("x", "x", quiet=True)
+
+
+def test_the_same_comparison_gives_the_same_files(stage):
+    first, second = (compare(quiet=True, models="vae", out="same") for _ in range(2))
+    assert first.document == second.document
+    text = first.html.read_bytes()
+    compare(quiet=True, models="vae", out="same")
+    assert first.html.read_bytes() == text

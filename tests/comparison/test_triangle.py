@@ -1,0 +1,112 @@
+import itertools
+import math
+import re
+
+import pytest
+
+from trilemma.comparison import figures, triangle
+from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST, placed, point, speed, speed_place, spread
+
+
+def scores(**values):
+    return {name: {"value": v, "interval": i} for name, (v, i) in values.items()}
+
+
+@pytest.mark.parametrize("decade", range(7))
+def test_each_factor_of_ten_is_the_same_step_of_speed(decade):
+    assert speed_place(10.0**decade) == pytest.approx(decade / 6, abs=1e-12)
+
+
+def test_speed_is_held_between_its_anchors():
+    assert [speed_place(s) for s in (0.0, 1e-3, SLOWEST, FASTEST, 1e9, math.inf)] == [0, 0, 0, 1, 1, 1]
+
+
+def test_milliseconds_become_images_per_second_with_the_ends_in_order():
+    found = placed(scores(ms_per_image=(4.0, (2.0, 8.0))))["speed"]
+    assert found["value"] == 250.0
+    assert found["interval"] == [125.0, 500.0]
+    steps = [math.log10(s) / 6 for s in (125, 500)]
+    assert found["reach"] == pytest.approx(steps, abs=1e-12)
+    assert found["place"] == pytest.approx(math.log10(250) / 6, abs=1e-12)
+    assert speed(0.0) == math.inf
+
+
+def test_precision_is_fidelity_and_recall_is_diversity():
+    found = placed(scores(precision=(0.9, (0.8, 0.95)), recall=(0.2, (0.1, 0.3))))
+    assert found["fidelity"]["place"] == 0.9
+    assert found["diversity"]["place"] == 0.2
+    assert found["fidelity"]["reach"] == [0.8, 0.95]
+    assert found["speed"] is None
+
+
+def test_a_refused_figure_and_a_time_of_zero_have_no_place():
+    assert placed(scores(precision=(None, None)))["fidelity"] is None
+    assert placed(scores(ms_per_image=(0.0, (0.0, 0.0))))["speed"] is None
+    assert placed(scores(ms_per_image=(1.0, (0.0, 2.0))))["speed"]["interval"] is None
+
+
+def test_the_spokes_are_120_degrees_apart_and_of_equal_length():
+    corners = [point(axis.angle, 1.0) for axis in AXES]
+    assert corners[0] == pytest.approx((0, 1), abs=1e-12)
+    for i in range(3):
+        assert math.dist(corners[i], corners[i - 1]) == pytest.approx(math.sqrt(3), abs=1e-12)
+        assert point(AXES[i].angle, 0.5) == pytest.approx([c / 2 for c in corners[i]], abs=1e-12)
+
+
+def test_standing_aside_does_not_move_along_the_spoke():
+    for axis in AXES:
+        x, y = point(axis.angle, 0.3, 0.05)
+        along = x * math.cos(math.radians(axis.angle)) + y * math.sin(math.radians(axis.angle))
+        assert along == pytest.approx(0.3, abs=1e-12)
+
+
+def test_labels_keep_their_order_and_distance_and_move_least():
+    assert spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
+    assert spread([0.5, 0.5], 0.2) == pytest.approx([0.4, 0.6])
+    assert spread([0.52, 0.5, 0.9], 0.1) == pytest.approx([0.56, 0.46, 0.9])
+    assert spread([], 0.1) == []
+    found = sorted(spread([0.31, 0.3, 0.33, 0.36, 0.9], 0.08))
+    assert all(b - a >= 0.08 - 1e-12 for a, b in itertools.pairwise(found))
+    assert sum(found) == pytest.approx(0.31 + 0.3 + 0.33 + 0.36 + 0.9)
+
+
+def model(name, p=0.8, **more):
+    place = placed(
+        scores(precision=(p, (p - 0.05, p + 0.05)), recall=(0.5, (0.4, 0.6)), ms_per_image=(1.0, (0.9, 1.1)))
+    )
+    return {"name": name, "place": place | more, "scores": {}, "error": None}
+
+
+def test_the_plot_names_every_model_once_and_escapes_it():
+    text = figures.svg(triangle.draw([model("<b>&$x$", 0.2), model("vae", 0.4), model("vae-2", 0.6)]), 'a "label"')
+    assert text.count(">vae<") == 1
+    assert text.count(">vae-2<") == 1
+    assert "&lt;b&gt;&amp;$x$" in text
+    assert "<b>" not in text
+    assert 'aria-label="a &quot;label&quot;"' in text
+
+
+def test_markers_stand_where_the_figures_say():
+    figure = triangle.draw([model("a", 0.8)])
+    dots = figure.axes[0].collections[0].get_offsets()
+    expected = [point(90, 0.8), point(210, 0.5), point(330, 0.5)]  # 1000 images/s is half of six decades
+    assert [tuple(d) for d in dots] == [pytest.approx(e, abs=1e-12) for e in expected]
+
+
+def test_missing_figures_and_many_models_are_drawn():
+    nothing = dict.fromkeys(("fidelity", "diversity", "speed"))
+    models = [model("a", speed=None), model("b", **nothing), *[model(f"m{i}") for i in range(20)]]
+    assert "m19" in figures.svg(triangle.draw(models), "many")
+    assert "m19" not in figures.svg(triangle.draw(models, only="a"), "one")
+    assert len({str(figures.look(k)) for k in range(35)}) == 35
+
+
+def test_the_page_and_not_the_plot_decides_on_ink_and_paper():
+    text = figures.svg(triangle.draw([model("a")]), "x")
+    assert "var(--ink)" in text and "var(--paper)" in text and "var(--sans)" in text
+    assert "#12340" not in text
+    assert not re.search(r"<g id=|<style|<metadata|<\?xml|http-equiv", text)
+
+
+def test_the_same_plot_is_drawn_twice_alike():
+    assert figures.svg(triangle.draw([model("a")]), "x") == figures.svg(triangle.draw([model("a")]), "x")

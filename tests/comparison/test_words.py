@@ -1,0 +1,91 @@
+import pytest
+
+from trilemma.comparison.triangle import AXES
+from trilemma.comparison.words import leaders, listed, number, span, verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "text"),
+    [
+        (0.81234, (0.78, 0.84), "0.81"),  # width 0.06 is 6 units of 0.01
+        (0.81234, (0.80, 0.83), "0.812"),  # width 0.03 is 30 units of 0.001
+        (81234.5, (79000.0, 83000.0), "81,000"),  # width 4000 is 4 units of 1000
+        (0.0071, (0.0063, 0.0079), "0.0071"),
+        (50.0, (50.0, 50.0), "50"),
+        (1437, None, "1,437"),
+        (0.0, None, "0"),
+        (1234.56, None, "1,230"),
+        (-0.00012345, None, "-0.000123"),
+        (float("nan"), None, "not a number"),
+        (float("inf"), None, "not a number"),
+    ],
+)
+def test_a_number_is_no_finer_than_its_interval(value, interval, text):
+    assert number(value, interval) == text
+
+
+@pytest.mark.parametrize("power", range(-5, 7))
+@pytest.mark.parametrize("lead", [1.0, 2.5, 3.99, 4.01, 9.9])
+def test_rounding_moves_a_value_by_less_than_an_eighth_of_its_interval(power, lead):
+    width, value = lead * 10.0**power, 21.9911486 * 10.0**power
+    shown = float(number(value, (value - width / 2, value + width / 2)).replace(",", ""))
+    assert abs(shown - value) <= width / 8 * 1.000001  # half a unit of the last digit; the width is at least 4 units
+
+
+def test_an_interval_in_words():
+    assert span(0.81, (0.78, 0.84)) == "0.78 to 0.84"
+    assert span(1.0, (1.0, 1.0)) == "exact"
+    assert span(1.0, None) == ""
+
+
+def test_a_list_in_words():
+    assert [listed([]), listed(["a"]), listed(["a", "b", "c"])] == ["", "a", "a, b and c"]
+
+
+def test_leaders_in_either_direction():
+    figures = {"a": (1.0, (0.9, 1.1)), "b": (2.0, (1.8, 2.2)), "c": (2.1, (2.15, 2.3)), "d": (3.0, (2.31, 4.0))}
+    assert leaders(figures, "higher") == ["d"]
+    assert leaders(figures, "lower") == ["a"]
+    assert leaders({k: figures[k] for k in "abc"}, "higher") == ["c", "b"]  # 2.15 to 2.3 meets 1.8 to 2.2
+
+
+def test_touching_intervals_overlap_and_a_missing_interval_claims_nothing():
+    assert leaders({"a": (1.0, (0.5, 1.5)), "b": (2.0, (1.5, 2.5))}) == ["b", "a"]
+    assert leaders({"a": (1.0, (0.5, 1.49)), "b": (2.0, (1.5, 2.5))}) == ["b"]
+    assert leaders({"a": (1.0, None), "b": (2.0, (1.9, 2.1))}) == ["b", "a"]
+    assert leaders({}) == []
+
+
+def model(name, *figures, error=None):
+    place = {
+        axis.name: None if f is None else {"value": f[0], "interval": f[1]}
+        for axis, f in zip(AXES, figures, strict=True)
+    }
+    return {"name": name, "error": error, "place": place}
+
+
+def test_a_verdict_claims_what_the_intervals_carry_and_no_more():
+    found = verdict(
+        [
+            model("a", (0.9, (0.85, 0.95)), (0.2, (0.1, 0.3)), None),
+            model("b", (0.5, (0.4, 0.6)), (0.25, (0.15, 0.35)), None),
+        ],
+        AXES,
+    )
+    assert found["axes"]["fidelity"] == {"first": ["a"], "clear": True}
+    assert found["axes"]["diversity"] == {"first": ["b", "a"], "clear": False}
+    assert found["axes"]["speed"] == {"first": [], "clear": False}
+    assert "Fidelity: a leads (precision 0.90, 0.85 to 0.95)." in found["text"]
+    assert "Diversity: no clear difference between b and a" in found["text"]
+    assert "Speed: no model has a figure." in found["text"]
+    assert "No model clearly leads on all three axes." in found["text"]
+
+
+def test_a_model_that_leads_everywhere_and_one_alone():
+    best = model("a", *[(0.9, (0.85, 0.95))] * 3)
+    text = verdict([best, model("b", *[(0.1, (0.05, 0.15))] * 3)], AXES)["text"]
+    assert "a leads on all three axes." in text
+    alone = verdict([best, model("b", None, None, None, error="broke")], AXES)
+    assert not alone["axes"]["speed"]["clear"]
+    assert "leads" not in alone["text"]
+    assert "Failed: b." in alone["text"]

@@ -1,0 +1,166 @@
+"""Samplers against Gaussian data N(M, S**2), whose exact denoiser is known, in float64.
+
+E[x0 | x_t] = M + alpha S**2 (x_t - alpha M) / (alpha**2 S**2 + sigma**2).
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trilemma.diffusion.samplers import SAMPLERS, Denoise, ddim, ddpm, get_sampler
+from trilemma.diffusion.schedule import Schedule, cosine, linear
+from trilemma.errors import UserError
+
+M, S = 0.3, 0.4
+
+
+def exact_denoiser(schedule: Schedule) -> Denoise:
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (level(t)[:, None, None, None] for level in (schedule.alpha, schedule.sigma))
+        return M + alpha * S**2 * (x_t - alpha * M) / (alpha**2 * S**2 + sigma**2)
+
+    return denoise
+
+
+def no_noise(step: int) -> Tensor:
+    raise AssertionError("a deterministic sampler asked for noise")
+
+
+def test_ddim_converges_to_the_probability_flow_at_order_one() -> None:
+    schedule = cosine(4000)
+    x_T = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(9, 1, 1, 1)
+    start, stop = torch.tensor([0.95, 0.05], dtype=torch.float64)
+    std = [math.sqrt(schedule.alpha(t) ** 2 * S**2 + schedule.sigma(t) ** 2) for t in (start, stop)]
+    exact = schedule.alpha(stop) * M + (x_T - schedule.alpha(start) * M) * std[1] / std[0]
+    counts = torch.tensor([18.0, 36, 72, 144], dtype=torch.float64)  # divisors of the 3600 steps between
+    errors = []
+    for n in counts.int().tolist():
+        times = torch.linspace(3800, 200, n + 1, dtype=torch.float64) / 4000
+        errors.append((ddim(exact_denoiser(schedule), schedule, times, x_T, no_noise) - exact).abs().max())
+    x, y = counts.log(), torch.stack(errors).log()
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
+    assert slope.item() == pytest.approx(-1, abs=0.1)
+    assert 0 < errors[-1] < 0.02
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+def test_with_one_image_ddim_is_exact_in_any_number_of_steps(steps: int) -> None:
+    schedule, x_T = cosine(4000), torch.randn(3, 2, 4, 5, dtype=torch.float64)
+    image = torch.rand(1, 2, 4, 5, dtype=torch.float64)
+    denoise: Denoise = lambda x_t, t: image.expand_as(x_t)  # noqa: E731
+    x0 = ddim(denoise, schedule, schedule.times(steps), x_T, no_noise)
+    torch.testing.assert_close(x0, image.expand_as(x0), atol=1e-12, rtol=0)
+    times = torch.linspace(4000, 400, steps + 1, dtype=torch.float64).round() / 4000  # stop on the way, at t = 0.1
+    alpha, sigma = schedule.alpha(times), schedule.sigma(times)
+    expected = alpha[-1] * image + sigma[-1] / sigma[0] * (x_T - alpha[0] * image)
+    torch.testing.assert_close(ddim(denoise, schedule, times, x_T, no_noise), expected, atol=1e-12, rtol=0)
+
+
+def sampled_moments(sampler: Callable[..., Tensor], schedule: Schedule, steps: int, **options: Any) -> list[float]:
+    """Mean and variance of a sampler's output, exactly: it is affine in x_T and in each step's noise.
+
+    Image 0 has no noise at all; image 1 has x_T = 1; image 2 + i has 1 in the noise of step i.
+    """
+    size = steps + 2
+    one = torch.eye(size, dtype=torch.float64).reshape(size, size, 1, 1, 1)
+    noise = lambda step: one[2 + step]  # noqa: E731
+    x0 = sampler(exact_denoiser(schedule), schedule, schedule.times(steps), one[1], noise, **options).flatten()
+    return [x0[0].item(), (x0[1:] - x0[0]).square().sum().item()]
+
+
+def recursion(schedule: Schedule, steps: int, step_variance: Callable[..., float]) -> list[float]:
+    """Mean and variance by the affine recursion x_s = alpha_s x0_hat + sqrt(sigma_s**2 - v) eps_hat + sqrt(v) noise.
+
+    Starts from N(0, 1); v = step_variance(alpha_t, sigma_t, alpha_s, sigma_s).
+    """
+    mean, variance = 0.0, 1.0
+    times = schedule.times(steps)
+    for (alpha_t, sigma_t), (alpha_s, sigma_s) in pairwise(
+        zip(schedule.alpha(times).tolist(), schedule.sigma(times).tolist(), strict=True)
+    ):
+        v = step_variance(alpha_t, sigma_t, alpha_s, sigma_s)
+        gain = alpha_t * S**2 / (alpha_t**2 * S**2 + sigma_t**2)  # x0_hat = gain * x + M (1 - gain * alpha_t)
+        eps_share = math.sqrt(max(0, sigma_s**2 - v)) / sigma_t
+        slope = alpha_s * gain + eps_share * (1 - alpha_t * gain)
+        offset = (alpha_s - eps_share * alpha_t) * M * (1 - gain * alpha_t)
+        mean, variance = slope * mean + offset, slope**2 * variance + v
+    return [mean, variance]
+
+
+def posterior_variance(alpha_t: float, sigma_t: float, alpha_s: float, sigma_s: float) -> float:
+    """Variance of q(x_s | x_t, x0): 1 / (a**2 / (1 - a**2) + 1 / sigma_s**2) with a = alpha_t / alpha_s."""
+    a = alpha_t / alpha_s
+    return 0.0 if sigma_s == 0 else 1 / (a**2 / (1 - a**2) + 1 / sigma_s**2)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 50])
+@pytest.mark.parametrize("make", [cosine, linear])
+def test_moments_follow_the_affine_recursion(make: Callable[[], Schedule], steps: int) -> None:
+    schedule = make()
+    for eta in (0.0, 0.5, 0.85, 1.0):
+        expected = recursion(schedule, steps, lambda *levels, eta=eta: eta**2 * posterior_variance(*levels))
+        assert sampled_moments(ddim, schedule, steps, eta=eta) == pytest.approx(expected, abs=1e-9)
+    expected = recursion(schedule, steps, posterior_variance)
+    assert sampled_moments(ddpm, schedule, steps) == pytest.approx(expected, abs=1e-9)
+
+
+def test_all_steps_of_ddpm_give_the_data_back() -> None:
+    schedule = linear(1000)
+    mean, variance = sampled_moments(ddpm, schedule, 1000)
+    assert mean == pytest.approx(M, abs=0.01)
+    assert variance == pytest.approx(S**2, rel=0.02)
+    _, fewer = sampled_moments(ddpm, schedule, 10)
+    assert fewer < 0.9 * S**2  # with few steps the variance is too small: the recursion is the truth
+
+
+@pytest.mark.parametrize("steps", [1, 5, 50])
+def test_ddpm_is_ddim_with_eta_one(steps: int) -> None:
+    schedule, x_T = cosine(4000), torch.randn(4, 1, 3, 3, dtype=torch.float64)
+    draws = torch.randn(steps, 4, 1, 3, 3, dtype=torch.float64)
+    arguments = (exact_denoiser(schedule), schedule, schedule.times(steps), x_T, lambda step: draws[step])
+    by_ddpm, by_ddim = ddpm(*arguments), ddim(*arguments, eta=1.0)
+    torch.testing.assert_close(by_ddpm, by_ddim, atol=1e-9, rtol=0)
+    if steps > 1:
+        assert (by_ddpm - ddim(*arguments, eta=0.0)).abs().max() > 1e-3
+        assert (by_ddpm - ddpm(*arguments, variance="beta")).abs().max() > 1e-3
+
+
+def test_the_larger_variance_of_ddpm_is_beta() -> None:
+    schedule = cosine(100)
+    times = torch.tensor([0.6, 0.5], dtype=torch.float64)
+    zero = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    denoise = exact_denoiser(schedule)
+    still = ddpm(denoise, schedule, times, zero, lambda step: zero, variance="beta")
+    moved = ddpm(denoise, schedule, times, zero, lambda step: zero + 1, variance="beta")
+    expected = 1 - schedule.alpha_bar(0.6) / schedule.alpha_bar(0.5)
+    assert (moved - still).item() ** 2 == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_the_denoiser_is_called_once_a_step_with_the_time() -> None:
+    schedule, seen = cosine(4000), []
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append(t)
+        return torch.zeros_like(x_t)
+
+    for sampler in SAMPLERS.values():
+        seen.clear()
+        sampler(denoise, schedule, schedule.times(4), torch.zeros(2, 1, 1, 1), lambda step: torch.zeros(2, 1, 1, 1))
+        assert [t.tolist() for t in seen] == [[1, 1], [0.75, 0.75], [0.5, 0.5], [0.25, 0.25]]
+
+
+def test_wrong_names_and_values_are_refused() -> None:
+    schedule, x = cosine(10), torch.zeros(1, 1, 1, 1)
+    with pytest.raises(UserError, match='did you mean "ddim"'):
+        get_sampler("ddin")
+    with pytest.raises(UserError, match="unknown ddpm option"):
+        get_sampler("ddpm", eta=0.5)
+    with pytest.raises(UserError, match="eta=2"):
+        ddim(exact_denoiser(schedule), schedule, schedule.times(2), x, no_noise, eta=2)
+    with pytest.raises(UserError, match="unknown variance"):
+        ddpm(exact_denoiser(schedule), schedule, schedule.times(2), x, no_noise, variance="alpha")

@@ -1,0 +1,103 @@
+"""Toy models whose number of network calls is known."""
+
+import math
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from trilemma.metrics.cost import BUDGET_S, REPEATS, counted_rows, draw_with_cost, measure_cost, median_interval
+
+
+class Guided(nn.Module):
+    """Three guided steps: a call of the network on twice the rows each, and a decoder that is not counted."""
+
+    def __init__(self, seconds=0.0):
+        super().__init__()
+        self.sampling_network = nn.Linear(4, 4)  # 20 parameters
+        self.decoder = nn.Linear(4, 4)
+        self.seconds = seconds
+        self.draws = []
+
+    def sample(self, n, *, seed, first=0, labels=None, steps=3):
+        self.draws.append((first, n))
+        time.sleep(self.seconds)
+        x = torch.zeros(n, 4)
+        for _ in range(steps):
+            x = self.sampling_network(torch.cat([x, x]))[:n]
+        return self.decoder(x).sigmoid().reshape(n, 1, 2, 2)
+
+
+def draw_from(model, **settings):
+    return lambda first, count: model.sample(count, seed=0, first=first, **settings)
+
+
+@pytest.mark.parametrize(("n", "batch"), [(10, 4), (8, 8), (3, 64), (1, 1)])
+def test_calls_are_counted(n, batch):
+    model = Guided()
+    images, cost = draw_with_cost(draw_from(model), model, n, batch=batch)
+    assert images.shape == (n, 1, 2, 2)
+    assert cost.calls_per_image == 6
+    assert cost.calls_interval == (6, 6)
+    assert (cost.parameters, cost.sampling_parameters) == (40, 20)
+
+
+def test_settings_reach_the_sampler():
+    assert measure_cost(Guided(), batch=4, steps=5).calls_per_image == 10
+
+
+def test_images_are_numbered_through():
+    model = Guided()
+    draw_with_cost(draw_from(model), model, 10, batch=4)
+    assert model.draws[:3] == [(0, 4), (4, 4), (8, 2)]
+    assert set(model.draws[3:]) == {(0, 4)}, "repeats for the timing draw the first batch again"
+
+
+def test_time_per_image():
+    """A batch of 5 that sleeps 10 ms takes 2 ms per image; one more for what else the machine does."""
+    cost = measure_cost(Guided(seconds=0.01), batch=5)
+    assert 2 <= cost.ms_per_image < 4
+    assert cost.ms_interval[0] <= cost.ms_per_image <= cost.ms_interval[1]
+    assert cost.repeats == REPEATS
+
+
+def test_slow_models_are_not_repeated(monkeypatch):
+    """Once the budget is spent nothing more is drawn for timing alone; one time has no interval."""
+    monkeypatch.setattr("trilemma.metrics.cost.BUDGET_S", 0.0)
+    model = Guided()
+    _, cost = draw_with_cost(draw_from(model), model, 4, batch=4)
+    assert model.draws == [(0, 4)]
+    assert cost.repeats == 1
+    assert cost.ms_interval is None
+    assert BUDGET_S > 0
+
+
+def test_hook_is_removed():
+    network = nn.Linear(2, 2)
+    with counted_rows(network) as rows:
+        network(torch.zeros(3, 2))
+        network(input=torch.zeros(4, 2))
+    network(torch.zeros(5, 2))
+    assert rows.total == 7
+    with pytest.raises(ValueError, match="stop"), counted_rows(network):
+        raise ValueError("stop")
+    assert not network._forward_pre_hooks
+
+
+@pytest.mark.parametrize("n", range(6, 40))
+def test_median_interval_has_its_coverage(n):
+    """P(x_(r) <= median <= x_(n + 1 - r)) = 1 - 2 P(Bin(n, 1/2) < r): at least 95%, and less for the next r."""
+    low, high = median_interval([float(i) for i in range(1, n + 1)])
+    rank = int(low)
+    assert high == n + 1 - rank
+
+    def outside(r):
+        return 2 * sum(math.comb(n, i) for i in range(r)) / 2**n
+
+    assert outside(rank) <= 0.05 < outside(rank + 1)
+
+
+def test_median_interval_of_few_values_is_the_range():
+    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    assert median_interval([2.0]) == (2.0, 2.0)

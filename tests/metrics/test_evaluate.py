@@ -1,0 +1,215 @@
+"""Evaluation from end to end on sets that are known to be good, collapsed, incomplete, copied or noise."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from trilemma.data import Data, Split
+from trilemma.errors import UserError
+from trilemma.metrics import Score, evaluate
+from trilemma.metrics.features import FeatureNetwork
+
+SHAPE = (1, 6, 6)
+
+
+class Pixels(nn.Module):
+    """Features that need no training: the pixels."""
+
+    def features(self, image):
+        return image.flatten(1)
+
+
+PIXELS = FeatureNetwork("pixels", Pixels(), SHAPE)
+
+
+def images_of(classes, n, seed):
+    """Images of the given classes at random: a template each, and noise; uint8 (n, 1, 6, 6)."""
+    templates = torch.rand(10, *SHAPE, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(seed + 1)
+    noise = 0.05 * torch.randn(n, *SHAPE, generator=generator)
+    label = torch.tensor(classes)[torch.randint(len(classes), (n,), generator=generator)]
+    return ((templates[label] + noise).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def data_of(n=400, shape=SHAPE):
+    splits = {name: Split(images_of(range(10), n, seed)) for name, seed in (("train", 1), ("valid", 2), ("test", 3))}
+    return Data("made-up", "made-up", shape, (), splits, (), (), "fingerprint")
+
+
+class Gallery(nn.Module):
+    """Gives out stored images in order, one pass of its network each."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.images = images.float() / 255
+        self.sampling_network = nn.Linear(1, 1)
+
+    def sample(self, n, *, seed, first=0, labels=None, calls=1):
+        for _ in range(calls):
+            self.sampling_network(torch.zeros(n, 1))
+        return self.images[first : first + n]
+
+
+class FakeRun:
+    def __init__(self, path, model, data):
+        self.path, self.model, self.data = path, model, data
+
+    def sample(self, n, *, seed=0, first=0, batch=256, **settings):
+        return self.model.sample(n, seed=seed, first=first, **settings)
+
+
+def run_of(tmp_path, images, data=None):
+    return FakeRun(tmp_path, Gallery(images), data or data_of())
+
+
+def measure(tmp_path, images):
+    return evaluate(run_of(tmp_path, images), features=PIXELS, n=400)
+
+
+def worse(bad, good):
+    """Whether the kernel distance is larger by more than both intervals allow."""
+    return bad["kernel_distance"].interval[0] > good["kernel_distance"].interval[1]
+
+
+@pytest.fixture
+def good(tmp_path):
+    """Other images of the same distribution as the real ones."""
+    return measure(tmp_path, images_of(range(10), 400, seed=9))
+
+
+def test_good_images(good):
+    low, high = good["kernel_distance"].interval
+    assert low < 0 < high
+    assert good["precision"].value > 0.7
+    assert good["recall"].value > 0.7
+    assert good["calls_per_image"].value == 1
+    assert good["ms_per_image"].value > 0
+
+
+def test_collapsed_generator(tmp_path, good):
+    bad = measure(tmp_path, images_of(range(10), 1, seed=9).expand(400, *SHAPE))
+    assert worse(bad, good)
+    assert bad["recall"].value == 0
+
+
+def test_noise(tmp_path, good):
+    noise = torch.randint(0, 256, (400, *SHAPE), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    bad = measure(tmp_path, noise)
+    assert worse(bad, good)
+    assert bad["precision"].value == 0
+
+
+def test_dropped_classes(tmp_path, good):
+    """Half the classes: what is drawn is as plausible as before, half of the real images are not covered."""
+    bad = measure(tmp_path, images_of(range(5), 400, seed=9))
+    assert worse(bad, good)
+    assert bad["precision"].value == pytest.approx(good["precision"].value, abs=0.1)
+    assert bad["recall"].value == pytest.approx(0.5 * good["recall"].value, abs=0.1)
+
+
+def test_few_images_repeated(tmp_path, good):
+    """Twenty good images over and over: as plausible as before, but they cover next to nothing."""
+    bad = measure(tmp_path, images_of(range(10), 20, seed=9).repeat(20, 1, 1, 1))
+    assert bad["precision"].value == pytest.approx(good["precision"].value, abs=0.2)
+    assert bad["recall"].value < 0.05
+
+
+def test_copied_training_images(tmp_path, good):
+    """A copy of the training set passes for good by every figure here: that is what the nearest images are for."""
+    bad = measure(tmp_path, data_of().train.images)
+    assert not worse(bad, good)
+    assert bad["recall"].value == pytest.approx(good["recall"].value, abs=0.1)
+
+
+def test_receipts_are_written(tmp_path):
+    run = run_of(tmp_path, images_of(range(10), 400, seed=9))
+    found = evaluate(run, features=PIXELS, n=300, calls=2)
+    files = sorted(path.name for path in (tmp_path / "metrics").iterdir())
+    assert "kernel_pixels_300_test_calls-2.json" in files
+    assert len(files) == len(found.scores) == 6
+    for score in found.scores:
+        (file,) = [f for f in files if f.startswith(score.protocol)]
+        assert Score.from_json(json.loads((tmp_path / "metrics" / file).read_text("utf-8"))) == score
+        assert score.settings == {"calls": 2}
+    kernel = found["kernel_distance"]
+    assert (kernel.n_real, kernel.n_fake, kernel.split, kernel.resize) == (300, 300, "test", "none")
+    assert (kernel.data, kernel.data_fingerprint) == ("made-up", "fingerprint")
+    assert found["calls_per_image"].value == 2
+    assert found.fakes.shape == (300, *SHAPE)
+    assert found.fakes.dtype == torch.float32
+    with pytest.raises(UserError, match="unknown score"):
+        found["fid"]
+
+
+def test_frechet_needs_2048_images(tmp_path):
+    few = evaluate(run_of(tmp_path, images_of(range(10), 400, seed=9)), features=PIXELS)
+    assert few["frechet_distance"].value is None
+    assert few["frechet_distance"].interval is None
+    assert "use the kernel distance" in few["frechet_distance"].refused
+    assert any("refused" in note for note in few.notes)
+    run = run_of(tmp_path, images_of(range(10), 2048, seed=9), data_of(2048))
+    many = evaluate(run, features=PIXELS)
+    assert many["frechet_distance"].refused is None
+    assert many["frechet_distance"].value == pytest.approx(0, abs=0.05)
+    assert many["frechet_distance"].protocol == "frechet_pixels_2048_test"
+
+
+def test_repeats_itself(tmp_path):
+    run = run_of(tmp_path, images_of(range(10), 400, seed=9))
+    first, second = (evaluate(run, features=PIXELS, n=100, batch=b) for b in (64, 13))
+    for name in ("kernel_distance", "precision", "recall"):
+        assert first[name] == second[name]
+
+
+def test_other_split_and_other_data(tmp_path):
+    run = run_of(tmp_path, images_of(range(10), 400, seed=9))
+    assert evaluate(run, features=PIXELS, n=50, split="train")["recall"].protocol == "recall_pixels_50_train"
+    with pytest.raises(UserError, match=r'unknown split "tset".*"test"'):
+        evaluate(run, features=PIXELS, split="tset")
+
+
+@pytest.mark.parametrize("n", [0, 3, 401])
+def test_numbers_that_do_not_fit(tmp_path, n):
+    with pytest.raises(UserError, match="4 to 400"):
+        evaluate(run_of(tmp_path, images_of(range(10), 400, seed=9)), features=PIXELS, n=n)
+
+
+def test_images_that_are_not_finite(tmp_path):
+    run = run_of(tmp_path, images_of(range(10), 400, seed=9))
+    run.model.images[7] = torch.nan
+    with pytest.raises(UserError, match="1 of 400 images"):
+        evaluate(run, features=PIXELS, n=400)
+    assert not (tmp_path / "metrics").exists()
+
+
+def test_model_that_cannot_sample(tmp_path):
+    run = run_of(tmp_path, images_of(range(10), 400, seed=9))
+    run.model = nn.Linear(1, 1)
+    with pytest.raises(UserError, match=r"Linear cannot sample.*models that can: .*vae"):
+        evaluate(run, features=PIXELS)
+
+
+def save_images(folder, images):
+    from PIL import Image
+
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).save(folder / f"{i:04}.png")
+
+
+def test_folder_of_images(tmp_path):
+    images = images_of(range(10), 60, seed=9)
+    save_images(tmp_path / "fakes", images)
+    save_images(tmp_path / "reals", images_of(range(10), 100, seed=3))
+    found = evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS, split="train", n=50)
+    assert {score.name for score in found.scores} == {"frechet_distance", "kernel_distance", "precision", "recall"}
+    assert found["precision"].value > 0.5
+    assert "reals-train" in found["precision"].protocol
+    everything = {tuple(image.flatten().tolist()) for image in images}
+    assert {tuple((image * 255).round().int().flatten().tolist()) for image in found.fakes} <= everything
+    with pytest.raises(UserError, match="against="):
+        evaluate(tmp_path / "fakes", features=PIXELS)
+    with pytest.raises(UserError, match="steps"):
+        evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS, steps=3)

@@ -1,0 +1,380 @@
+"""The command line as a user types it, each time in a process of its own."""
+
+import inspect
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+import trilemma
+from trilemma import cli
+from trilemma.arguments import normalise, parse_rate, parse_value
+from trilemma.errors import UserError
+
+COMMAND = typer.main.get_command(cli.app)
+FUNCTIONS = {
+    "train": "train",
+    "sample": "sample",
+    "reconstruct": "reconstruct",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "doctor": "doctor",
+    "data show": "show",
+}
+
+
+def command(verb):
+    found = COMMAND
+    for word in verb.split():
+        found = found.commands[word]
+    return found
+
+
+def trilemma_(*words, cwd=None, **environment):
+    """Run a command line; its output has no control codes, for it goes to a pipe."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trilemma", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        timeout=300,
+    )
+    assert "\x1b" not in done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def run(home):
+    """A short run, trained by a command."""
+    done = trilemma_("train", "vae", "digits", "steps=20", "out=first", "latent=8", cwd=home)
+    assert done.returncode == 0, done.stderr
+    return home / "first"
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (["train", "vae", "digits", "steps=20"], ["train", "--steps=20", "--", "vae", "digits"]),
+        (["train", "vae", "digits", "--steps=20"], ["train", "--steps=20", "--", "vae", "digits"]),
+        (["train", "--steps", "20", "vae", "digits"], ["train", "--steps=20", "--", "vae", "digits"]),
+        (["train", "vae", "digits", "save_every=5"], ["train", "--save_every=5", "--", "vae", "digits"]),
+        (["train", "vae", "digits", "--save-every", "5"], ["train", "--save_every=5", "--", "vae", "digits"]),
+        (["train", "data=digits", "model=vae"], ["train", "--", "vae", "digits"]),
+        (["train", "vae", "data=digits"], ["train", "--", "vae", "digits"]),
+        (["train", "data=digits"], ["train"]),
+        (["train", "vae", "digits", "beta=4"], ["train", "--setting=beta=4", "--", "vae", "digits"]),
+        (["train", "vae", "--beta", "-4", "digits"], ["train", "--setting=beta=-4", "--", "vae", "digits"]),
+        (["train", "vae", "digits", "note=a=b"], ["train", "--setting=note=a=b", "--", "vae", "digits"]),
+        (["train", "--help", "vae"], ["train", "--help", "--", "vae"]),
+        (["sample", "run", "singles=false"], ["sample", "--no-singles", "--", "run"]),
+        (["sample", "run", "singles=yes"], ["sample", "--singles", "--", "run"]),
+        (["sample", "--no-singles", "run"], ["sample", "--no-singles", "--", "run"]),
+        (["sample", "run", "n="], ["sample", "--n=", "--", "run"]),
+        (["compare", "data=digits", "models=vae,gan"], ["compare", "--data=digits", "--models=vae,gan"]),
+        (["compare", "dta=digits"], ["compare", "--dta=digits"]),
+        (["compare", "runs/a=b", "--", "c=d"], ["compare", "--", "runs/a=b", "c=d"]),
+        (["data", "show", "digits", "n=4"], ["data", "show", "--n=4", "--", "digits"]),
+        (["--version"], ["--version"]),
+        (["nonsense", "a=b"], ["nonsense", "a=b"]),
+        ([], []),
+    ],
+)
+def test_three_ways_to_write_an_option(words, typed):
+    assert normalise(words, COMMAND) == typed
+
+
+def test_a_path_with_an_equals_sign_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "size=3").mkdir()
+    assert normalise(["compare", "size=3", "seed=1"], COMMAND) == ["compare", "--seed=1", "--", "size=3"]
+
+
+def test_the_home_folder_is_known():
+    home = os.path.expanduser("~/x")
+    assert normalise(["sample", "run", "out=~/x"], COMMAND) == ["sample", f"--out={home}", "--", "run"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3), ("-3", -3), ("3.0", 3.0), ("1e-3", 0.001), ("true", True), ("False", False), ("None", None),
+        ("heun", "heun"), ("", ""), ("1,2.5,a", (1, 2.5, "a")), ("4,", (4,)), (None, None),
+    ],
+)  # fmt: skip
+def test_values_get_types(text, value):
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)
+
+
+def test_a_rate_that_is_no_number_is_refused():
+    for text in ("fast", "critic:fast", "critic:1,2"):
+        with pytest.raises(UserError, match="learning rate"):
+            parse_rate(text)
+
+
+@pytest.mark.parametrize("verb", FUNCTIONS)
+def test_options_are_the_keywords_of_the_function(verb):
+    """Same words, same defaults: a line can be moved to Python as it stands, and the other way round."""
+    keywords = inspect.signature(getattr(trilemma, FUNCTIONS[verb])).parameters
+    takes_more = any(p.kind is p.VAR_KEYWORD for p in keywords.values())
+    for option in command(verb).params:
+        if option.name == "setting":
+            continue
+        assert option.name in keywords, f"{verb}: {option.name}"
+        assert option.help
+        keyword = keywords[option.name]
+        assert option.required == (keyword.default is keyword.empty and keyword.kind is not keyword.VAR_POSITIONAL)
+        if not option.required and keyword.kind is not keyword.VAR_POSITIONAL:
+            default = None if keyword.default == () else keyword.default  # an empty list cannot be typed
+            assert option.default == default, f"{verb}: {option.name}"
+        if option.opts[0].startswith("-"):
+            assert option.opts[0] == f"--{option.name}"
+    assert takes_more == any(option.name == "setting" for option in command(verb).params)
+
+
+def test_keywords_of_the_function_are_options():
+    for verb, name in FUNCTIONS.items():
+        keywords = inspect.signature(getattr(trilemma, name)).parameters.values()
+        plain = {p.name for p in keywords if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        assert plain <= {option.name for option in command(verb).params}, verb
+
+
+# --- finding out ----------------------------------------------------------------------------------------------------
+
+
+def test_help_and_version():
+    plain = trilemma_("--help")
+    assert plain.returncode == 0
+    for verb in ("train", "sample", "reconstruct", "evaluate", "compare", "list", "data", "doctor"):
+        assert re.search(rf"^  {verb} ", plain.stdout, re.MULTILINE)
+    assert trilemma_().stdout == trilemma_("help").stdout == plain.stdout
+    assert trilemma_("--version").stdout == f"trilemma {trilemma.__version__}\n"
+
+
+def test_help_of_a_verb_has_defaults_and_units():
+    text = trilemma_("help", "train").stdout
+    assert text == trilemma_("train", "-h").stdout == trilemma_("train", "--help").stdout
+    assert "trilemma list MODEL" in text.replace("\n  ", " ")
+    for words in ("[default: auto]", "px", "minutes", "--save_every"):
+        assert words in text
+    assert "--setting" not in text
+
+
+def test_list_names_every_model():
+    done = trilemma_("list")
+    assert done.returncode == 0
+    names = [line.split()[0] for line in done.stdout.splitlines()[1:]]
+    assert names == trilemma.list_models()
+    assert "vae" in names
+
+
+def test_list_takes_a_pattern():
+    done = trilemma_("list", "vae*")
+    names = [line.split()[0] for line in done.stdout.splitlines()[1:] if line]
+    assert names == trilemma.list_models("vae*") or done.stdout.startswith("model")  # one match of that very name
+
+
+def test_list_of_a_name_shows_its_keys():
+    done = trilemma_("list", "vae")
+    assert done.returncode == 0
+    assert re.search(r"^latent +32 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^source +\w", done.stdout, re.MULTILINE)
+    assert "shape " not in done.stdout
+
+
+def test_list_of_nothing_names_the_nearest():
+    done = trilemma_("list", "vaee")
+    assert done.returncode == 2
+    assert 'did you mean "vae"?' in done.stderr
+
+
+def test_data_list_and_show(tmp_path):
+    done = trilemma_("data", "list")
+    assert done.returncode == 0
+    assert re.search(r"^digits ", done.stdout, re.MULTILINE)
+    done = trilemma_("data", "show", "digits", "n=4", "out=digits.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "digits.png" in done.stdout
+    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_doctor_finds_no_problem(tmp_path):
+    done = trilemma_("doctor", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    for check in ("python", "torch", "device", "memory", "free disk", "write", "extra hub"):
+        assert re.search(rf"^{check} ", done.stdout, re.MULTILINE)
+
+
+def test_doctor_leaves_with_1_on_a_problem(tmp_path):
+    done = trilemma_("doctor", cwd=tmp_path, TRILEMMA_DATA=str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    assert re.search(r"^TRILEMMA_DATA +problem", done.stdout, re.MULTILINE)
+
+
+# --- the work -------------------------------------------------------------------------------------------------------
+
+
+def test_train_leaves_a_run_folder(run):
+    for name in ("config.json", "weights.safetensors", "summary.json", "log.jsonl", "README.md"):
+        assert (run / name).is_file()
+    loaded = trilemma.load(run)
+    assert loaded.summary["images"] > 0
+    assert loaded.model_config.latent == 8
+
+
+def test_the_same_command_continues(run, home):
+    before = trilemma.load(run).summary["images"]
+    done = trilemma_("train", "vae", "digits", "--steps", "30", "--out=first", "latent=8", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert trilemma.load(run).summary["images"] == before * 30 // 20
+
+
+def test_sample_draws(run, home):
+    done = trilemma_("sample", run, "n=5", "seed=3", "out=drawn", cwd=home)
+    assert done.returncode == 0, done.stderr
+    grid = re.search(r"^grid +(.+)$", done.stdout, re.MULTILINE)
+    assert grid and (home / grid[1]).is_file()
+    singles = re.search(r"^images +(.+)$", done.stdout, re.MULTILINE)
+    assert singles and len([p for p in (home / singles[1]).glob("*.png") if p != home / grid[1]]) == 5
+
+
+def test_sample_passes_settings_on(run, home):
+    done = trilemma_("sample", run, "n=2", "temperatur=0.5", cwd=home)
+    assert done.returncode == 2
+    assert "temperature" in done.stderr
+
+
+def test_reconstruct_shows_and_measures(run, home):
+    done = trilemma_("reconstruct", run, "n=4", "out=pairs.png", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert (home / "pairs.png").is_file()
+    assert 0 < float(re.search(r"^rmse +(\S+)$", done.stdout, re.MULTILINE)[1]) < 1
+
+
+def test_evaluate_measures(run, home):
+    done = trilemma_("evaluate", run, "n=100", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^kernel_distance +\S+", done.stdout, re.MULTILINE)
+    assert list((run / "metrics").glob("*.json"))
+
+
+# --- mistakes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["train", "vea", "digits", "steps=1"], "vae"),
+        (["train", "vae", "digit", "steps=1"], "digits"),
+        (["train", "vae", "digits", "setps=1"], "steps"),
+        (["train", "vae", "digits", "steps=1", "latnet=3"], "latent"),
+        (["train", "vae", "digits", "steps=1", "latent=many"], "latent"),
+        (["train", "vae", "digits", "steps=1", "device=gpu"], "cpu"),
+        (["train", "vae", "digits", "steps=1", "precision=bf61"], "bf16"),
+        (["train", "vae", "digits", "steps=1", "epochs=1"], "steps"),
+        (["train", "vae", "digits", "steps=many"], "steps"),
+        (["train", "vae", "digits", "steps=0"], "steps"),
+        (["train", "data=digits"], "MODEL"),
+        (["train", "vae", "no/such/folder", "steps=1"], "no/such/folder"),
+        (["sample", "no-run"], "no-run"),
+        (["sample"], "RUN"),
+        (["evaluate", "no-run"], "no-run"),
+        (["evaluate", "."], "against="),
+        (["reconstruct", "no-run"], "no-run"),
+        (["compare", "dta=digits"], "data"),
+        (["compare", "data=digits", "models=vea"], "vae"),
+        (["compare", "no-run"], "no-run"),
+        (["compare", "minutes=0"], "minutes"),
+        (["data", "show", "digitz"], "digits"),
+        (["trian"], "train"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_explained(words, hint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    text = capsys.readouterr().err
+    assert hint.lower() in text.lower()
+    assert "Traceback" not in text
+    assert re.search(r"^error: ", text, re.MULTILINE | re.IGNORECASE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_is_one_message(tmp_path):
+    done = trilemma_("train", "vea", "digits", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(r'error: .*did you mean "vae"\?.*\n', done.stderr)
+
+
+def test_debug_shows_the_trace(tmp_path):
+    for words, environment in ((["--debug"], {}), ([], {"TRILEMMA_DEBUG": "1"})):
+        done = trilemma_("sample", "no-run", *words, cwd=tmp_path, **environment)
+        assert done.returncode not in (0, 2)
+        assert "Traceback" in done.stderr
+        assert "UserError" in done.stderr
+
+
+def test_a_defect_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_run", lambda words: 1 / 0)
+    assert cli.main([]) == 1
+    text = capsys.readouterr().err
+    assert "ZeroDivisionError" in text and "defect" in text and "--debug" in text
+
+
+def test_a_file_that_is_not_there_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_run", lambda words: Path("no-such-file").read_text())
+    assert cli.main([]) == 2
+    assert "no-such-file" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_with_130(monkeypatch, capsys):
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    assert cli.main([]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_stopped_training_leaves_with_the_code_of_its_signal(monkeypatch, capsys):
+    class Stopped(KeyboardInterrupt):
+        code = 128 + 15
+
+    def train(*args, **settings):
+        raise Stopped
+
+    monkeypatch.setattr(trilemma, "train", train)
+    assert cli.main(["train", "vae"]) == 143
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="pipes break differently here")
+def test_a_reader_that_leaves_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "trilemma", "list"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.stderr == ""
+
+
+def test_the_installed_command_is_the_same():
+    script = Path(sys.executable).with_name("trilemma")
+    if not script.exists():
+        pytest.skip("trilemma is not installed in this environment")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"trilemma {trilemma.__version__}\n"

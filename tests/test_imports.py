@@ -1,0 +1,97 @@
+"""Imports point one way, and nothing heavy is loaded before it is needed."""
+
+import ast
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "trilemma"
+FAMILIES = {"autoencoders", "gans", "diffusion"}
+UPPER = {"recipes", "training", "metrics", "comparison", "explore", "run"}
+HEAVY = {"torch", "numpy", "sklearn", "matplotlib", "PIL", "scipy"}
+
+FORBIDDEN = {
+    **dict.fromkeys(("errors", "types", "config", "rng", "files", "pictures", "registry"), FAMILIES),
+    "nets": FAMILIES | UPPER,
+    **{family: FAMILIES - {family} | UPPER for family in FAMILIES},
+    "training": FAMILIES | {"comparison"},
+    "metrics": FAMILIES,
+    "comparison": FAMILIES,
+    "explore": FAMILIES,
+}
+
+
+def imported(source: str) -> set[str]:
+    """The parts of the project (first name after `trilemma.`) that a source text imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are written in full"
+            names |= {node.module} if node.module != "trilemma" else {f"trilemma.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("trilemma.")}
+
+
+def files():
+    return [path for path in sorted(SOURCE.rglob("*.py")) if path != SOURCE / "__init__.py"]
+
+
+def test_imported_sees_every_form():
+    text = "import torch, trilemma.gans.losses\nfrom trilemma.nets import mlp\ndef f():\n    from trilemma import rng"
+    assert imported(text) == {"gans", "nets", "rng"}
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_one_way(path):
+    part = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    found = imported(path.read_text("utf-8"))
+    assert not found & FORBIDDEN.get(part, set())
+    assert "cli" not in found or part == "__main__"
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_import_loads_nothing_heavy():
+    loaded = json.loads(python("import sys, json, trilemma; print(json.dumps(list(sys.modules)))"))
+    assert not HEAVY & set(loaded)
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys, trilemma.cli as c; c.main(['--help']); print(); print(sorted(sys.modules))"
+    assert not HEAVY & set(ast.literal_eval(python(code).splitlines()[-1]))
+
+
+def test_help_answers_at_once():
+    def seconds():
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "trilemma", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.3  # the least of five: other processes may be busy
+
+
+def test_public_names_are_there():
+    import trilemma
+
+    for name in trilemma.__all__:
+        assert getattr(trilemma, name) is not None
+        assert name in dir(trilemma)
+    for name in ("train", "compare", "doctor", "sample", "evaluate"):
+        assert callable(getattr(trilemma, name))
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        trilemma.nothing_of_the_kind  # noqa: B018
+
+
+def test_no_module_hides_a_public_name():
+    """A module of the same name would take the place of the function as soon as it is imported."""
+    import trilemma
+
+    parts = {path.stem for path in SOURCE.glob("*.py")} | {path.name for path in SOURCE.iterdir() if path.is_dir()}
+    assert not parts & set(trilemma.__all__)
