@@ -272,6 +272,15 @@ def test_evaluate_measures(run, home):
     assert list((run / "metrics").glob("*.json"))
 
 
+def test_compare_reports(home):
+    words = ("data=digits", "models=ae-stacked,vae", "minutes=0.005", "n=64", "out=report")
+    done = trilemma_("compare", *words, cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^vae ", done.stdout, re.MULTILINE)
+    for name in ("report", "figures"):
+        assert (home / re.search(rf"^{name} +(.+)$", done.stdout, re.MULTILINE)[1]).is_file()
+
+
 # --- mistakes -------------------------------------------------------------------------------------------------------
 
 

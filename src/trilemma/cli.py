@@ -134,7 +134,7 @@ def evaluate(
             for s in result.scores
         ],
     )
-    for text in [f"{s.name}: {s.refused}" for s in result.scores if s.refused] + list(result.notes):
+    for text in result.notes:
         print(text)
 
 

@@ -30,9 +30,9 @@ def stage(monkeypatch, tmp_path):
             raise stage.broken[model]
         return finished(model, out, data)
 
-    def evaluate(run, *, n, seed):
-        stage.measured.append((run.recipe.name, n, seed))
-        return stage.evaluation(run.recipe.name, n=n or 10)
+    def evaluate(run, *, n, seed, batch):
+        stage.measured.append((run.recipe.name, n, seed, batch))
+        return stage.evaluation(run.recipe.name, n=n)
 
     def get_recipe(name):
         if name not in FAMILIES:

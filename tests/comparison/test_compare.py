@@ -19,22 +19,29 @@ def test_one_model_of_each_family_by_default(stage, tmp_path):
     assert [t[:4] for t in stage.trained] == [(name, 0.5, 0, None) for name in FAMILIES]
     assert found.html.resolve() == tmp_path / "runs/compare-digits/report.html"
     assert [t[4] for t in stage.trained] == [found.html.parent / "runs" / name for name in FAMILIES]
-    assert stage.measured == [(name, None, 0) for name in FAMILIES]
+    assert stage.measured == [(name, 10, 0, 1) for name in FAMILIES]  # all 10 test images, in 8 batches at least
     values = json.loads(found.json.read_text("utf-8"), parse_constant=refuse)
     assert values == found.document
     assert values["again"]["all"].startswith("trilemma compare data=digits models=ae-stacked,vae,")
 
 
 def test_rows_and_table_show_the_figures_of_the_document(stage):
-    found = compare(quiet=True, models="vae,gan-dcgan", n=20, seed=3)
+    found = compare(quiet=True, models="vae,gan-dcgan", n=9, seed=3)
     row = found.rows[0]
     assert (row["precision"], row["precision_interval"]) == (0.7102, [0.95 * 0.7102, 1.05 * 0.7102])
     assert row["frechet_distance_refused"] == "10 images are too few"
-    assert stage.measured == [("vae", 20, 3), ("gan-dcgan", 20, 3)]
+    assert stage.measured == [("vae", 9, 3, 1), ("gan-dcgan", 9, 3, 1)]
     console = Console(file=io.StringIO(), width=140)
     console.print(found.table())
     text = console.file.getvalue()
-    for part in ("vae", "gan-dcgan", "0.71", "0.67 to 0.75", "refused:", "1,234,567"):
+    for part in (
+        "vae",
+        "gan-dcgan",
+        "0.71",
+        "0.67 to 0.75",
+        "frechet distance refused: 10 images are too few",
+        "1,234,567",
+    ):
         assert part in text
     html = found._repr_html_()
     assert "<svg" in html and "gan-dcgan" in html
@@ -85,6 +92,9 @@ def test_names_are_checked_before_anything_is_trained(stage):
         compare(quiet=True, models="zzz*")
     with pytest.raises(UserError, match="names no model"):
         compare(quiet=True, models=" , ")
+    for n in (0, 3, 11):
+        with pytest.raises(UserError, match=r"test split of digits has 10 images .* from 4 to 10"):
+            compare(quiet=True, n=n)
     for minutes in (0, -1, float("nan"), float("inf")):
         with pytest.raises(UserError, match="minutes="):
             compare(quiet=True, minutes=minutes)
@@ -111,7 +121,7 @@ def test_finished_runs_are_compared_without_training(stage, runs):
     found = compare("a/vae", "b/vae", quiet=True)
     assert stage.trained == []
     assert [row["name"] for row in found.rows] == ["a/vae", "b/vae"]  # the folders alone would not tell them apart
-    assert found.document["again"]["all"] == "trilemma compare a/vae b/vae seed=0"
+    assert found.document["again"]["all"] == "trilemma compare a/vae b/vae n=10 seed=0"
     assert found.document["budget"]["asked_seconds"] is None
 
 

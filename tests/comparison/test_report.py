@@ -50,7 +50,7 @@ def page(stage):
     def build(names=("ae-stacked", "vae", "gan-dcgan", "diffusion-small"), data=None, entries=None):
         data = data or make()
         entries = entries or [Entry(n, finished(n, f"runs/{n}", data), evaluation(n)) for n in names]
-        request = {"command": "trilemma compare data=digits", "minutes": 0.5, "n": None, "seed": 0}
+        request = {"command": "trilemma compare data=digits", "minutes": 0.5, "n": 10, "batch": 1, "seed": 0}
         machine = {"device_name": "a processor", "cores": 2, "device": "cpu", "torch": "2.13.0"}
         values = document(entries, data, request, machine)
         pictures, near = report.pictures_of(entries, data, 0)

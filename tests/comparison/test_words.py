@@ -9,13 +9,16 @@ from trilemma.comparison.words import leaders, listed, number, span, verdict
     [
         (0.81234, (0.78, 0.84), "0.81"),  # width 0.06 is 6 units of 0.01
         (0.81234, (0.80, 0.83), "0.812"),  # width 0.03 is 30 units of 0.001
-        (81234.5, (79000.0, 83000.0), "81,000"),  # width 4000 is 4 units of 1000
+        (81234.5, (79234.5, 83234.5), "81,000"),  # width 4000 is 4 units of 1000
         (0.0071, (0.0063, 0.0079), "0.0071"),
         (50.0, (50.0, 50.0), "50"),
         (1437, None, "1,437"),
         (0.0, None, "0"),
         (1234.56, None, "1,230"),
         (-0.00012345, None, "-0.000123"),
+        (0.0011, (0.0009, 0.49), "0.0011"),  # a long arm on one side does not hide the value
+        (0.00012, (-0.02, 0.02), "0.00012"),  # nor does a wide interval make it zero
+        (0.0, (0.0, 0.011), "0.000"),
         (float("nan"), None, "not a number"),
         (float("inf"), None, "not a number"),
     ],
@@ -34,6 +37,7 @@ def test_rounding_moves_a_value_by_less_than_an_eighth_of_its_interval(power, le
 
 def test_an_interval_in_words():
     assert span(0.81, (0.78, 0.84)) == "0.78 to 0.84"
+    assert span(9e5, (2032.0, 1.1e6)) == "2,000 to 1,100,000"
     assert span(1.0, (1.0, 1.0)) == "exact"
     assert span(1.0, None) == ""
 

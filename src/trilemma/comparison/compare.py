@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trilemma.run import Run
 
 ONE_PER_FAMILY = ("ae-stacked", "vae", "gan-dcgan", "diffusion-small")
+BATCHES, LARGEST_BATCH = 8, 256  # of images drawn: one batch to warm up and seven to time at least
 SHORT_TITLES = {
     "precision": "fidelity",
     "recall": "diversity",
@@ -51,16 +52,19 @@ class Comparison:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(caption=Text(self.document["verdict"]["text"]), caption_justify="left")
+        columns = [column for column in self.document["columns"] if not column["refused"]]
+        below = [
+            f"{c['name'].replace('_', ' ')} refused: {c['refused']}" for c in self.document["columns"] if c["refused"]
+        ]
+        caption = Text("\n".join([*below, self.document["verdict"]["text"]]))
+        table = Table(caption=caption, caption_justify="left")
         table.add_column("model", overflow="fold")
-        titles = [SHORT_TITLES.get(column["name"], str(column["name"])) for column in self.document["columns"]]
-        for title in [*titles, "parameters", "seconds"]:
+        for title in [*(SHORT_TITLES.get(c["name"], str(c["name"])) for c in columns), "parameters", "seconds"]:
             table.add_column(title, justify="right", overflow="fold")
         for model in self.document["models"]:
-            cells = [_cell(model, column) for column in self.document["columns"]]
             cost = [number(model[key]) if key in model else "" for key in ("parameters", "seconds")]
             name = f"{model['name']}\nfailed: {model['error']}" if model["error"] else model["name"]
-            table.add_row(*map(Text, [name, *cells, *cost]))
+            table.add_row(*map(Text, [name, *(_cell(model, column) for column in columns), *cost]))
         return table
 
     def _repr_html_(self) -> str:
@@ -102,11 +106,13 @@ def compare(
         _refuse_training_keys(data=data, models=models, size=size)
         entries = _finished(runs)
         loaded = entries[0].run.data
+        n, batch = _sizes(loaded, n)
         folder = _folder(loaded.name, out)
     else:
         names = _names(models)
         _check_minutes(minutes)
         loaded = _loaded("digits" if data is None else data, size, seed)
+        n, batch = _sizes(loaded, n)
         folder = _folder(loaded.name, out)
         say(f"{folder}: {', '.join(names)} on {loaded.name}, {number(60 * minutes)} s of training each")
         entries = [Entry(name) for name in names]
@@ -114,11 +120,12 @@ def compare(
             _attempt(entry, lambda e=entry: _train(e, loaded, folder, minutes, seed, size, quiet), say)
     for entry in entries:
         if entry.run is not None:
-            say(f"{entry.name}: drawing and measuring")
-            _attempt(entry, lambda e=entry: _measure(e, entries, n, seed), say)
+            entry.run.data = loaded  # the same images; read once for all
+            say(f"{entry.name}: drawing and measuring {n} images")
+            _attempt(entry, lambda e=entry: _measure(e, entries, n, batch, seed), say)
     if all(entry.error for entry in entries):
         raise UserError("no model could be compared: " + "; ".join(f"{e.name}: {e.error}" for e in entries))
-    request = {"minutes": None if runs else minutes, "n": n, "seed": seed}
+    request = {"minutes": None if runs else minutes, "n": n, "batch": batch, "seed": seed}
     request["command"] = _command(entries, loaded, request, size)
     return _write(entries, loaded, request, folder)
 
@@ -144,16 +151,35 @@ def _train(entry: Entry, data: "Data", folder: Path, minutes: float, seed: int, 
     entry.run = train(entry.name, data, minutes=minutes, seed=seed, size=size, out=out, quiet=quiet)
 
 
-def _measure(entry: Entry, entries: Sequence[Entry], n: int | None, seed: int) -> None:
+def _measure(entry: Entry, entries: Sequence[Entry], n: int, batch: int, seed: int) -> None:
     from trilemma.metrics import evaluate
 
-    evaluation = evaluate(entry.run, n=n, seed=seed)
+    evaluation = evaluate(entry.run, n=n, seed=seed, batch=batch)
     first = next((e for e in entries if e.evaluation is not None), None)
     if first and (difference := protocol_difference(scores_of(evaluation), scores_of(first.evaluation))):
         raise UserError(
             f"measured by another protocol than {first.name} ({difference}), so the figures cannot be compared"
         )
     entry.evaluation = evaluation
+
+
+def _sizes(data: "Data", n: int | None) -> tuple[int, int]:
+    """How many images of each model are measured, and how many are drawn at a time.
+
+    Both are the same for all models. The batch is small enough for BATCHES of them, as the interval of the speed
+    comes from the differences between batches.
+    """
+    from trilemma.metrics.evaluate import N_DEFAULT
+    from trilemma.metrics.precision_recall import K
+
+    split, most = data.held_out[0], len(data.held_out[1])
+    n = min(most, N_DEFAULT) if n is None else n
+    if not K < n <= most:
+        raise UserError(
+            f"n={n}: the {split} split of {data.name} has {most} images to compare with; "
+            f"choose n from {K + 1} to {most}, or give more data"
+        )
+    return n, max(1, min(LARGEST_BATCH, n // BATCHES))
 
 
 def _attempt(entry: Entry, action: Callable[[], None], say: Callable[[str], None]) -> None:
@@ -278,8 +304,7 @@ def _command(entries: Sequence[Entry], data: "Data", request: dict[str, Any], si
             f"minutes={request['minutes']:g}",
         ]
         words += [] if size is None else [f"size={size if isinstance(size, int | str) else 'x'.join(map(str, size))}"]
-    words += [] if request["n"] is None else [f"n={request['n']}"]
-    return shlex.join(["trilemma", "compare", *words, f"seed={request['seed']}"])
+    return shlex.join(["trilemma", "compare", *words, f"n={request['n']}", f"seed={request['seed']}"])
 
 
 def _row(model: dict[str, Any]) -> dict[str, Any]:

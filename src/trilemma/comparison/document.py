@@ -42,12 +42,11 @@ def document(
     Args:
         entries: the models, in the order asked for.
         data: the `Data` all of them were trained on.
-        request: "command", "minutes" (None for finished runs), "n", "seed".
+        request: "command", "minutes" (None for finished runs), "n", "batch", "seed".
         machine: what `hardware.describe` tells of the machine that sampled and measured.
     """
-    models = [_model(entry, data, request) for entry in entries]
-    measured = [m for m in models if m["scores"]]
-    n_fake = next((s["n_fake"] for m in measured for s in m["scores"].values() if s["name"] in QUALITY), None)
+    shared = _shared_notes(entries)
+    models = [_model(entry, data, request, shared) for entry in entries]
     values = {
         "format": FORMAT,
         "trilemma": __version__,
@@ -59,7 +58,7 @@ def document(
         "versions": {key: value for column in table for key, value in column["receipt"]["versions"].items()},
         "axes": [{"name": a.name, "metric": a.metric, "unit": a.short} for a in AXES],
         "speed_scale": {"centre": SLOWEST, "corner": FASTEST, "unit": "images per second", "scale": "logarithmic"},
-        "n_fake": n_fake,
+        "notes": shared,
         "seed": request["seed"],
         "models": models,
         "again": _again(models, request),
@@ -107,15 +106,21 @@ def _finite_score(score: dict[str, Any]) -> dict[str, Any]:
     return score
 
 
-def _model(entry: Entry, data: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+def _model(entry: Entry, data: Any, request: Mapping[str, Any], shared: Sequence[str]) -> dict[str, Any]:
     values = {"name": entry.name, "error": entry.error, "scores": {}, "curves": [], "notes": [], "commands": {}}
     if entry.run is not None:
         values |= _training(entry.run, data)
         values["commands"] = _commands(entry.run, request)
     if entry.evaluation is not None:
         values["scores"] = scores_of(entry.evaluation)
-        values["notes"] = list(entry.evaluation.notes)
+        values["notes"] = [note for note in entry.evaluation.notes if note not in shared]
     return {**values, "place": placed(values["scores"])}
+
+
+def _shared_notes(entries: Sequence[Entry]) -> list[str]:
+    """What the evaluation noted of every model alike."""
+    notes = [entry.evaluation.notes for entry in entries if entry.evaluation is not None]
+    return [note for note in notes[0] if all(note in others for others in notes)] if notes else []
 
 
 def _training(run: Any, data: Any) -> dict[str, Any]:
@@ -188,18 +193,18 @@ def _budget(
 
 def _commands(run: Any, request: Mapping[str, Any]) -> dict[str, str]:
     path = str(run.path)
-    n = [] if request["n"] is None else [f"n={request['n']}"]
+    draw = [f"n={request['n']}", f"seed={request['seed']}", f"batch={request['batch']}"]
     return {
         "train": run.config["command"],
         "sample": shlex.join(["trilemma", "sample", path, "n=64", f"seed={request['seed']}"]),
-        "evaluate": shlex.join(["trilemma", "evaluate", path, *n, f"seed={request['seed']}"]),
+        "evaluate": shlex.join(["trilemma", "evaluate", path, *draw]),
     }
 
 
 def _again(models: Sequence[Mapping[str, Any]], request: Mapping[str, Any]) -> dict[str, Any]:
     paths = [m["run"] for m in models if "run" in m]
-    n = [] if request["n"] is None else [f"n={request['n']}"]
-    measure = shlex.join(["trilemma", "compare", *paths, *n, f"seed={request['seed']}"]) if paths else None
+    keys = [f"n={request['n']}", f"seed={request['seed']}"]
+    measure = shlex.join(["trilemma", "compare", *paths, *keys]) if paths else None
     return {"all": request["command"], "measure": measure}
 
 

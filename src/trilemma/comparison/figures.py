@@ -29,6 +29,15 @@ def look(k: int) -> tuple[str, str, Any]:
     return _colours[k % len(_colours)], _markers[k % len(_markers)], _dashes[k % len(_dashes)]
 
 
+def short(name: str, most: int = 20) -> str:
+    """A name that fits beside a plot: the middle of a long one is left out.
+
+    >>> short("runs/compare-digits/runs/vae")
+    'runs/com...s/runs/vae'
+    """
+    return name if len(name) <= most + 1 else f"{name[: most // 2 - 2]}...{name[-most // 2 :]}"
+
+
 def svg(figure: "Figure", label: str) -> str:
     """The figure as an inline SVG element; `label` is what a reader who cannot see it is told."""
     import matplotlib
@@ -61,7 +70,7 @@ def dots(models: Sequence[Mapping[str, Any]], axis: Any) -> "Figure":
 
     figure = Figure(figsize=(4.9, 0.62 + 0.27 * len(models)))
     height = figure.get_figheight()
-    ax = figure.add_axes((0.27, 0.3 / height, 0.36, 1 - 0.62 / height))
+    ax = figure.add_axes((0.28, 0.3 / height, 0.33, 1 - 0.62 / height))
     places = [tick for tick, _ in axis.ticks]
     ax.set_xlim(-0.03, 1.03)
     ax.set_ylim(len(models) - 0.5, -0.5)
@@ -83,7 +92,9 @@ def dots(models: Sequence[Mapping[str, Any]], axis: Any) -> "Figure":
 def _row(ax: Any, k: int, model: Mapping[str, Any], found: Mapping[str, Any] | None, axis: Any) -> None:
     colour, marker, _ = look(k)
     side = ax.get_yaxis_transform()
-    ax.text(-0.03, k, model["name"], transform=side, ha="right", va="center", fontsize=9, color=INK, parse_math=False)
+    ax.text(
+        -0.03, k, short(model["name"]), transform=side, ha="right", va="center", fontsize=9, color=INK, parse_math=False
+    )
     if found is None:
         why = "failed" if model["error"] else "refused" if axis.metric in model["scores"] else "not measured"
         ax.text(1.03, k, why, transform=side, va="center", fontsize=8.5, color=MUTED)

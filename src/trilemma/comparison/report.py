@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from trilemma.comparison import figures, triangle
-from trilemma.comparison.words import listed, number, span
+from trilemma.comparison.words import ends, listed, number, span
 from trilemma.errors import UserError
 
 if TYPE_CHECKING:
@@ -127,10 +127,15 @@ def _context(values: Mapping[str, Any]) -> dict[str, Any]:
         "small": {
             m["name"]: _svg(triangle.draw(models, only=m["name"]), f"{m['name']} among the others") for m in shown
         },
-        "curves": {m["name"]: [_curve(m["name"], curve) for curve in m["curves"] if curve["values"]] for m in models},
+        "curves": {m["name"]: [_curve(m["name"], curve) for curve in m["curves"] if _worth(curve)] for m in models},
         "size": " x ".join(str(side) for side in values["data"]["shape"][1:]),
         "colour": {1: "grey", 3: "colour", 4: "colour with alpha"}.get(values["data"]["shape"][0], ""),
     }
+
+
+def _worth(curve: Mapping[str, Any]) -> bool:
+    """A single figure on held-out images is no curve; it stands among the facts."""
+    return len(curve["values"]) > (1 if curve["name"].startswith("valid_") else 0)
 
 
 def _curve(model: str, curve: Mapping[str, Any]) -> Markup:
@@ -177,7 +182,7 @@ def _template(name: str) -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "span": span, "listed": listed, "text": _text}
+    environment.filters |= {"number": number, "ends": ends, "listed": listed, "text": _text}
     return environment.get_template(name)
 
 

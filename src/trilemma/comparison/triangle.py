@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SLOWEST, FASTEST = 1.0, 1e6  # images per second at the centre and at the corner
 DODGE, ABREAST = 0.022, 0.14  # models stand this far apart beside a spoke, all of them within ABREAST
 GAP = 0.085  # smallest distance between two labels on the upright spoke; twice that on the slanted ones
+LETTER = 0.036  # width of a letter of a name, with some room
 TICK_SIDE = {"fidelity": 1, "diversity": 1, "speed": -1}  # 1: left of the outward direction; names stand opposite
 
 
@@ -212,7 +213,7 @@ def _band(ax: "Axes", reach: Sequence[tuple[float, Sequence[float]]], aside: flo
 
 def _names(ax: "Axes", models: Sequence[Mapping[str, Any]]) -> None:
     """Each name once, at the spoke where its model stands farthest from the others."""
-    from trilemma.comparison.figures import INK, MUTED
+    from trilemma.comparison.figures import MUTED, short
 
     homes: dict[str, list[tuple[int, float]]] = {}
     for k, model in enumerate(models):
@@ -226,9 +227,17 @@ def _names(ax: "Axes", models: Sequence[Mapping[str, Any]]) -> None:
             side = -TICK_SIDE[axis.name]
             start, end = point(axis.angle, place, _aside(k, len(models))), point(axis.angle, height, side * 0.17)
             ax.plot(*_xy([start, end]), color=MUTED, linewidth=0.6, zorder=5)
-            align = "right" if axis.angle == 210 else "left"
-            ax.text(*end, models[k]["name"], ha=align, va="center", color=INK, fontsize=9.5, zorder=6,
-                    parse_math=False)  # fmt: skip
+            _name(ax, short(models[k]["name"]), *end, left=axis.angle == 210)
+
+
+def _name(ax: "Axes", name: str, x: float, y: float, *, left: bool) -> None:
+    """A name to the right or left of a place, moved back into the picture where it would leave it."""
+    from trilemma.comparison.figures import INK
+
+    low, high = ax.get_xlim()
+    x = max(x, low + LETTER * len(name)) if left else min(x, high - LETTER * len(name))
+    align = "right" if left else "left"
+    ax.text(x, y, name, ha=align, va="center", color=INK, fontsize=9.5, zorder=6, parse_math=False)
 
 
 def _home(models: Sequence[Mapping[str, Any]], k: int) -> str | None:

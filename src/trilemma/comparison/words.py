@@ -16,24 +16,21 @@ def number(value: float, interval: Sequence[float] | None = None) -> str:
     """The value with the digits its interval deserves (its width is 4 to 40 units of the last one), else three digits.
 
     >>> number(0.81234, (0.78, 0.84)), number(81234.5, (79000, 83000)), number(1437), number(0.00012345)
-    ('0.81', '81,000', '1,437', '0.000123')
+    ('0.81', '81,200', '1,437', '0.000123')
     """
-    if not math.isfinite(value):
-        return "not a number"
-    width = abs(interval[1] - interval[0]) if interval else 0.0
-    if not width and float(value).is_integer():
-        return f"{value:,.0f}"
-    places = 1 - _magnitude(2.5 * width) if width else 2 - _magnitude(value)
-    if places > 7:
-        return f"{value:.2e}"
-    return f"{round(value, places):,.{max(places, 0)}f}"
+    return _shown(value, _places(value, interval))
+
+
+def ends(value: float, interval: Sequence[float]) -> list[str]:
+    """Both ends of the interval, with the digits of its value."""
+    return [_shown(end, _places(value, interval)) for end in interval]
 
 
 def span(value: float, interval: Sequence[float] | None) -> str:
-    """The interval as "0.79 to 0.83", with its value's digits; "exact" for a width of 0; empty where there is none."""
+    """The interval as "0.79 to 0.83"; "exact" for a width of 0; empty where there is none."""
     if not interval:
         return ""
-    return "exact" if interval[0] == interval[1] == value else " to ".join(number(end, interval) for end in interval)
+    return "exact" if interval[0] == interval[1] == value else " to ".join(ends(value, interval))
 
 
 def listed(words: Sequence[str]) -> str:
@@ -107,5 +104,21 @@ def _overlap(a: Figure, b: Figure) -> bool:
     return a[1][0] <= b[1][1] and b[1][0] <= a[1][1]
 
 
+def _places(value: float, interval: Sequence[float] | None) -> int:
+    """Digits after the point, negative for zeros before it. A lopsided interval counts as twice its shorter arm."""
+    if interval and interval[0] < interval[1]:
+        arm = min(value - interval[0], interval[1] - value)
+        return 1 - _magnitude(2.5 * (2 * arm if arm > 0 else interval[1] - interval[0]))
+    return 0 if float(value).is_integer() else 2 - _magnitude(value)
+
+
+def _shown(value: float, places: int) -> str:
+    if not math.isfinite(value):
+        return "not a number"
+    if value and not round(value, places):
+        places = 1 - _magnitude(value)  # what is not zero is not shown as zero
+    return f"{round(value, places):,.{max(places, 0)}f}" if places <= 7 else f"{value:.2e}"
+
+
 def _magnitude(value: float) -> int:
-    return math.floor(math.log10(abs(value))) if value else 0
+    return math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0

@@ -22,7 +22,7 @@ class ClassifierConfig(ModelConfig):
     """Settings of the classifier."""
 
     n_classes: int = Field(default=10, ge=2, description="number of classes")
-    widths: tuple[int, ...] = Field(default=(16, 32, 64), description="channels of the stages; the last is the feature size")
+    widths: tuple[int, ...] = Field(default=(16, 32, 64), description="channels of the stages; the last is D")
 
     @model_validator(mode="after")
     def _widths(self) -> Self:

@@ -7,6 +7,8 @@ from trilemma.autoencoders.autoencoder import Autoencoder, AutoencoderConfig
 from trilemma.autoencoders.vae import VAE, VAEConfig
 from trilemma.registry import Recipe, register
 
+COMMON = {"schedule": "cosine", "monitor": "valid_rmse"}
+
 register(
     Recipe(
         name="ae-stacked",
@@ -15,7 +17,7 @@ register(
         source="Hinton & Salakhutdinov 2006; Ghosh et al. 2020 (sampling)",
         build=Autoencoder,
         config=AutoencoderConfig(),
-        training={"epochs": 10, "batch": 256, "lr": 0.01, "schedule": "cosine", "monitor": "valid_rmse"},
+        training={"epochs": 10, "batch": 128, "lr": 0.005, "warmup_images": 30_000, **COMMON},
         figures={"valid_rmse": 0.120},
     )
 )
@@ -28,7 +30,7 @@ register(
         source="Kingma & Welling 2014",
         build=VAE,
         config=VAEConfig(),
-        training={"epochs": 20, "batch": 64, "lr": 0.002, "schedule": "cosine", "monitor": "valid_rmse"},
+        training={"epochs": 20, "batch": 64, "lr": 0.002, **COMMON},
         figures={"valid_rmse": 0.148},
     )
 )

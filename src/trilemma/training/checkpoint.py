@@ -108,6 +108,7 @@ def write_tensors(path: Path, tensors: Tensors) -> None:
     try:
         with disk_errors(path):
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, scratch)
+            scratch.chmod(0o644)  # safetensors leaves it to the owner alone
             with scratch.open("rb") as file:
                 os.fsync(file.fileno())
             scratch.replace(path)
@@ -127,11 +128,14 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put the named tensors of `flatten_optimizer` back."""
+    """Put the named tensors of `flatten_optimizer` back, in the memory layout of their parameters (fused steps need it)."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         number, key = name.split("/")
-        state.setdefault(int(number), {})[key] = tensor
+        like = parameters[int(number)]
+        same = tensor.shape == like.shape
+        state.setdefault(int(number), {})[key] = torch.empty_like(like).copy_(tensor) if same else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

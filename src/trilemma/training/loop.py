@@ -189,7 +189,7 @@ class Trainer:
         self.journal.write(row)
         self.display.update(self.progress, figures_text(row))
         if not over and self._due(self.sample_every):
-            self.draw_samples(f"{self.images:012d}")
+            self._snapshot()
         if not over and self._save_is_due():
             self._save()
 
@@ -230,12 +230,20 @@ class Trainer:
             self.best = {**self.figures, "images": self.images}
             self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
+    def _snapshot(self) -> None:
+        """A sample picture on the way, which leaves the training as it was."""
+        held = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        with self._weights_in_use(), torch.no_grad():
+            self.finish(FINISH_IMAGES // 5)
+            self.draw_samples(f"{self.images:012d}")
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(held[name])
+
     def draw_samples(self, name: str) -> None:
         """The same 64 latents as every time, as samples/NAME.png; a failure is a warning, never the end."""
         if not isinstance(self.model, Samples):
             return
-        with self._weights_in_use(), torch.no_grad():
-            self.finish(FINISH_IMAGES // 5)
+        with torch.no_grad():
             images = self.model.sample(64, seed=self.config.seed)
         try:
             (self.path / "samples").mkdir(exist_ok=True)

@@ -1,0 +1,159 @@
+"""What every registered model promises, checked on every one of them, on small images of several shapes."""
+
+import copy
+import inspect
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trilemma import rng
+from trilemma.config import ModelConfig
+from trilemma.registry import build, create, get_recipe, list_models
+from trilemma.training import train
+from trilemma.training.checkpoint import list_checkpoints
+from trilemma.training.loop import Trainer
+from trilemma.types import Batch, Decodes, Encodes, Finishes, Phase, Reconstructs, Samples, Validates
+
+SHAPES = [(1, 8, 8), (3, 12, 9)]  # the second: colour, not square, odd
+MODELS = list_models()
+
+
+def batch_of(shape: tuple[int, int, int], n: int = 16) -> Batch:
+    image = rng.uniform(torch.arange(n), shape, 0, "contract")
+    return Batch(image, label=torch.arange(n) % 4, index=torch.arange(n))
+
+
+def loss_of(phase: Phase, batch: Batch) -> Tensor:
+    """The phase's loss with the same random numbers each time."""
+    with rng.isolated(7):
+        return phase.loss(batch, torch.default_generator)[0]
+
+
+@pytest.fixture(params=list(itertools.product(MODELS, SHAPES)), ids=lambda p: f"{p[0]}-{'x'.join(map(str, p[1]))}")
+def model(request: pytest.FixtureRequest) -> nn.Module:
+    name, shape = request.param
+    return create(name, shape=shape, seed=1)
+
+
+def test_each_phase_lowers_its_loss_with_the_others_held_still(model: nn.Module) -> None:
+    batch = batch_of(model.config.shape)
+    for phase in model.phases:
+        held = {name: p.detach().clone() for name, p in model.named_parameters()}
+        first = loss_of(phase, batch).item()
+        optimizer = torch.optim.Adam(phase.parameters, 2e-3)
+        for _ in range(30):
+            optimizer.zero_grad()
+            loss_of(phase, batch).backward()
+            optimizer.step()
+        assert loss_of(phase, batch).item() < first - 0.01 * abs(first)
+        own = {id(p) for p in phase.parameters}
+        assert all(torch.equal(p, held[name]) for name, p in model.named_parameters() if id(p) not in own)
+
+
+def test_every_parameter_belongs_to_one_phase_and_gets_a_finite_gradient(model: nn.Module) -> None:
+    batch = batch_of(model.config.shape)
+    owners = [id(p) for phase in model.phases for p in phase.parameters]
+    assert sorted(owners) == sorted(id(p) for p in model.parameters())
+    for phase in model.phases:
+        model.zero_grad()
+        loss, parts = phase.loss(batch, torch.default_generator)
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in phase.parameters)
+        assert loss.ndim == 0 and all(part.ndim == 0 and not part.requires_grad for part in parts.values())
+
+
+def test_a_loss_draws_from_its_generator_alone(model: nn.Module) -> None:
+    batch = batch_of(model.config.shape)
+    for phase in model.phases:
+        losses = [loss_of(phase, batch).item() for _ in range(2)]
+        assert losses[0] == losses[1]
+
+
+def test_config_and_weights_rebuild_the_model(model: nn.Module) -> None:
+    name = next(n for n in MODELS if type(get_recipe(n).config) is type(model.config) and matches(n, model.config))
+    other = build(get_recipe(name), type(model.config)(**model.config.to_json()), seed=99)
+    prepare(model)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(draw(model, 3), draw(other, 3))
+
+
+def matches(name: str, config: ModelConfig) -> bool:
+    return get_recipe(name).config.with_(shape=config.shape) == config
+
+
+def prepare(model: nn.Module) -> None:
+    """What the trainer does before a model samples."""
+    model.eval()
+    if isinstance(model, Finishes):
+        model.finish([batch_of(model.config.shape, 64)], seed=0)
+
+
+def draw(model: nn.Module, n: int, **where: int) -> Tensor:
+    few = {"steps": 3} if "steps" in inspect.signature(model.sample).parameters else {}
+    return model.sample(n, seed=5, **where, **few)
+
+
+def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in(model: nn.Module) -> None:
+    assert isinstance(model, Samples)
+    prepare(model)
+    whole = draw(model, 7)
+    assert whole.shape == (7, *model.config.shape) and whole.dtype == torch.float32
+    assert 0 <= whole.min() and whole.max() <= 1
+    parts = torch.cat([draw(model, 3), draw(model, 1, first=3), draw(model, 3, first=4)])
+    assert (whole - parts).abs().max() <= 1 / 255
+    assert (whole[0] - whole[1]).abs().max() > 1e-4
+
+
+def test_sampling_leaves_the_global_random_state_and_the_mode_alone(model: nn.Module) -> None:
+    prepare(model)
+    model.train()
+    before = torch.get_rng_state()
+    draw(model, 2)
+    assert torch.equal(before, torch.get_rng_state()) and model.training
+
+
+def test_capabilities_have_the_shapes_they_promise(model: nn.Module) -> None:
+    batch = batch_of(model.config.shape)
+    if isinstance(model, Encodes):
+        assert model.encode(batch.image).ndim == 2
+    if isinstance(model, Encodes) and isinstance(model, Decodes):
+        assert model.decode(model.encode(batch.image)).shape == batch.image.shape
+    if isinstance(model, Reconstructs):
+        assert model.reconstruct(batch.image).shape == batch.image.shape
+    if isinstance(model, Validates):
+        figures = model.validation(batch, torch.default_generator)
+        assert all(values.shape == (16,) and values.isfinite().all() for values in figures.values())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_stopped_and_continued_equals_unbroken_bit_for_bit(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"batch": 16, "steps": 8, "seed": 3, "quiet": True}
+    whole = train(name, "digits", out=tmp_path / "whole", **keys)
+    steps_taken = []
+    one_step = Trainer._one_step
+
+    def stop_after_three(trainer: Trainer) -> None:
+        one_step(trainer)
+        steps_taken.append(trainer.step)
+        if len(steps_taken) == 3:
+            trainer.stop_signal = 2
+
+    monkeypatch.setattr(Trainer, "_one_step", stop_after_three)
+    with pytest.raises(KeyboardInterrupt, match="the state is saved"):
+        train(name, "digits", out=tmp_path / "parts", **keys)
+    parts = train(name, "digits", out=tmp_path / "parts", **keys)
+    assert steps_taken == [1, 2, 3, 4, 5, 6, 7, 8]
+    for one, other in zip(files(whole.path), files(parts.path), strict=True):
+        assert one.name == other.name and one.read_bytes() == other.read_bytes()
+    assert copy.deepcopy(whole.model.state_dict()).keys() == parts.model.state_dict().keys()
+
+
+def files(run: Path) -> list[Path]:
+    """The weights to use, and every tensor of the last full state."""
+    state = list_checkpoints(run / "checkpoints")[-1]
+    return [run / "weights.safetensors", *sorted(state.glob("*.safetensors"))]

@@ -1,0 +1,161 @@
+"""`train` from words to a run folder, on tiny budgets."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import trilemma
+from trilemma.errors import UserError
+from trilemma.training import loop
+from trilemma.training.log import read_log
+
+FILES = {
+    "README.md",
+    "batch.png",
+    "config.json",
+    "curves.png",
+    "environment.json",
+    "log.jsonl",
+    "summary.json",
+    "weights.safetensors",
+}
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_run_folder_has_everything() -> None:
+    run = trilemma.train("vae", "digits", steps=40, batch=32, latent=3, quiet=True)
+    assert run.path == Path("runs/vae-digits")
+    assert FILES <= {path.name for path in run.path.iterdir()}
+    assert (run.path / "samples" / "last.png").exists()
+    assert run.summary["images"] == 40 * 32 and run.summary["steps"] == 40
+    assert run.model_config.latent == 3
+    assert run.config["command"] == (
+        "trilemma train vae digits steps=40 batch=32 lr=0.002 seed=0 size=8x8 latent=3"
+    )
+    assert not list(run.path.rglob("*.tmp*"))
+
+
+def test_the_card_says_the_figures_of_the_summary() -> None:
+    run = trilemma.train("ae-stacked", "digits", steps=20, quiet=True)
+    card = (run.path / "README.md").read_text("utf-8")
+    assert f"| valid_rmse | {run.summary['valid_rmse']:.4g} (to reach: 0.12 on fashion-mnist) |" in card
+    assert run.config["command"] in card
+
+
+def test_valid_rmse_is_the_root_of_the_mean_squared_error_of_the_split() -> None:
+    run = trilemma.train("ae-stacked", "digits", steps=20, quiet=True)
+    images = run.data.valid.images.float() / 255
+    with torch.no_grad():
+        expected = (run.model.reconstruct(images) - images).double().square().mean().sqrt()
+    assert run.summary["valid_rmse"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_weights_are_those_of_the_best_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
+    figures = iter([0.5, 0.2, 0.9, 0.8])
+    validate = loop.Trainer._validate
+
+    def pretend(trainer: loop.Trainer) -> dict[str, float]:
+        validation = trainer.model.validation
+        value = next(figures)
+        trainer.model.validation = lambda batch, rng: {"mse": torch.full((len(batch.image),), value**2)}
+        seen.append((value, [p.detach().clone() for p in trainer.model.parameters()]))
+        try:
+            return validate(trainer)
+        finally:
+            trainer.model.validation = validation
+
+    seen: list[tuple[float, list[torch.Tensor]]] = []
+    monkeypatch.setattr(loop.Trainer, "_validate", pretend)
+    run = trilemma.train("ae-stacked", "digits", epochs=4, batch=1293, quiet=True)
+    assert run.summary["valid_rmse"] == pytest.approx(0.2) and run.summary["best"]["images"] == 2 * 1293
+    best = next(weights for value, weights in seen if value == 0.2)
+    assert all(torch.equal(p, q) for p, q in zip(run.model.parameters(), best, strict=True))
+
+
+def test_the_log_has_every_part_and_the_seconds_grow() -> None:
+    run = trilemma.train("gan-dcgan", "digits", steps=30, batch=256, quiet=True)
+    rows = run.log
+    assert {"critic/loss", "critic/d_real", "critic/d_fake", "generator/loss"} <= set(rows[0])
+    assert [row["images"] for row in rows] == sorted(row["images"] for row in rows)
+    assert all(a["seconds"] < b["seconds"] for a, b in zip(rows, rows[1:], strict=False))
+
+
+def test_minutes_are_kept() -> None:
+    run = trilemma.train("ae-stacked", "digits", minutes=0.02, quiet=True)
+    assert 1.2 <= run.summary["seconds"] < 1.2 + 1.0  # one step more than asked at most
+
+
+def test_repeating_the_command_does_nothing_and_a_longer_one_goes_on() -> None:
+    first = trilemma.train("vae", "digits", steps=10, quiet=True)
+    again = trilemma.train("vae", "digits", steps=10, quiet=True)
+    assert again.path == first.path and again.summary["steps"] == 10
+    longer = trilemma.train("vae", "digits", steps=15, quiet=True)
+    assert longer.path == first.path and longer.summary["steps"] == 15
+    other = trilemma.train("vae", "digits", steps=10, seed=1, quiet=True)
+    assert other.path == Path("runs/vae-digits-2")
+
+
+def test_training_is_a_function_of_the_seed_and_leaves_the_global_state_alone() -> None:
+    before = torch.get_rng_state()
+    runs = [trilemma.train("vae", "digits", steps=5, seed=s, out=f"r{i}", quiet=True) for i, s in enumerate((4, 4, 5))]
+    assert torch.equal(before, torch.get_rng_state())
+    weights = [(run.path / "weights.safetensors").read_bytes() for run in runs]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="try a lower lr"):
+        trilemma.train("ae-stacked", "digits", steps=400, lr=1e30, quiet=True)
+    assert not Path("runs/ae-stacked-digits/weights.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"latnet": 3}, 'unknown key "latnet".*did you mean "latent"'),
+        ({"stpes": 3}, 'unknown key "stpes".*did you mean "steps"'),
+        ({"latent": 0}, "latent=0"),
+        ({"steps": 3, "epochs": 1}, "exactly one of"),
+        ({"device": "tpu"}, "tpu"),
+        ({"precision": "int4"}, "precision='int4'"),
+    ],
+)
+def test_wrong_keys_are_named_and_leave_nothing(keys: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        trilemma.train("vae", "digits", quiet=True, **keys)
+    assert not Path("runs").exists()
+
+
+def test_a_failing_sample_picture_never_stops_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loop, "save_png", refuse)
+    assert trilemma.train("vae", "digits", steps=5, quiet=True).summary["steps"] == 5
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent another way on Windows")
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, signum: int) -> None:
+    argv = [sys.executable, "-m", "trilemma", "train", "vae", "digits", "minutes=10", "out=r"]
+    process = subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log = tmp_path / "r" / "log.jsonl"
+    while process.poll() is None and len(read_log(log)) < 2:
+        pass
+    process.send_signal(signum)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signum, output
+    assert "Go on with: trilemma train vae digits minutes=10" in output and "Traceback" not in output
+    step = json.loads((next((tmp_path / "r" / "checkpoints").iterdir()) / "state.json").read_text())["step"]
+    assert step == read_log(log)[-1]["step"] > 0
