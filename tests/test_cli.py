@@ -81,6 +81,7 @@ def run(home):
         (["train", "vae", "digits", "note=a=b"], ["train", "--setting=note=a=b", "--", "vae", "digits"]),
         (["train", "--help", "vae"], ["train", "--help", "--", "vae"]),
         (["sample", "run", "singles=false"], ["sample", "--no-singles", "--", "run"]),
+        (["compare", "quiet=no"], ["compare", "--no-quiet"]),
         (["sample", "run", "singles=yes"], ["sample", "--singles", "--", "run"]),
         (["sample", "--no-singles", "run"], ["sample", "--no-singles", "--", "run"]),
         (["sample", "run", "n="], ["sample", "--n=", "--", "run"]),

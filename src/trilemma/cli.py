@@ -39,7 +39,7 @@ Out = Annotated[Path | None, typer.Option(help="where to write; chosen and print
 Seed = Annotated[int, typer.Option(help="of everything random")]
 Size = Annotated[str | None, typer.Option(help="bring images to this size: 32 or 32,48 (height, width), px")]
 BatchSize = Annotated[int, typer.Option(help="images at a time; changes speed and memory, not the images")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="show no progress")]
+Quiet = Annotated[bool, typer.Option(help="show no progress")]
 Settings = Annotated[list[str] | None, typer.Option(SETTING, hidden=True)]
 
 

@@ -1,6 +1,6 @@
 """Frozen settings that go to JSON and back; an unknown key is an error that names the nearest one."""
 
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -41,9 +41,16 @@ def make(kind: type[C], values: dict[str, Any]) -> C:
         UserError: in one line per problem: an unknown key with the nearest one, or a value that does not fit.
     """
     try:
-        return kind(**values)
+        return kind(**{key: _as_tuple(kind, key, value) for key, value in values.items()})
     except ValidationError as error:
         raise UserError("; ".join(_explain(kind, e) for e in error.errors())) from None
+
+
+def _as_tuple(kind: type[Config], key: str, value: Any) -> Any:
+    """A single value where several may stand: hidden=128 means hidden=(128,)."""
+    field = kind.model_fields.get(key)
+    several = field is not None and get_origin(field.annotation) is tuple
+    return (value,) if several and isinstance(value, int | float | str) else value
 
 
 def _explain(kind: type[Config], error: Any) -> str:

@@ -79,7 +79,7 @@ class Run:
         """The images it was trained on, read again from their source."""
         training = self.config["training"]
         size = tuple(training["size"]) if training["size"] else None
-        return load_data(self.config["data"], size=size, valid=training["valid"], seed=training["seed"])
+        return load_data(self.config["data"], size=size, valid=training["valid"])
 
     @property
     def summary(self) -> dict[str, Any]:

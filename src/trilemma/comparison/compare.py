@@ -92,7 +92,7 @@ def compare(
         data: what to train on, where no runs are given: a word, a path, or data already loaded; "digits" where None.
         models: names or wildcards (a list, or one text with commas); one model per family where None.
         minutes: of training, for each model.
-        n: images drawn and measured per model; as the evaluation chooses where None.
+        n: images drawn and measured per model; as many as are held out, at most as an evaluation takes, where None.
         size: height and width of the images, px; inferred where None.
         seed: of the training and of the images drawn.
         out: folder of the report; runs/compare-DATA (-2, -3, ...) where None. Naming the folder of an interrupted
@@ -111,7 +111,7 @@ def compare(
     else:
         names = _names(models)
         _check_minutes(minutes)
-        loaded = _loaded("digits" if data is None else data, size, seed)
+        loaded = _loaded("digits" if data is None else data, size)
         n, batch = _sizes(loaded, n)
         folder = _folder(loaded.name, out)
         say(f"{folder}: {', '.join(names)} on {loaded.name}, {number(60 * minutes)} s of training each")
@@ -204,9 +204,9 @@ def _names(models: str | Sequence[str] | None) -> list[str]:
     words = [word.strip() for word in words if word.strip()]
     if not words:
         raise UserError('models="" names no model; give names with commas, for instance models=vae,gan-dcgan')
-    names = [
-        name for word in words for name in (_matching(word, list_models) if "*" in word else [get_recipe(word).name])
-    ]
+    names: list[str] = []
+    for word in words:
+        names += _matching(word, list_models) if "*" in word else [get_recipe(word).name]
     return list(dict.fromkeys(names))
 
 
@@ -230,10 +230,10 @@ def _refuse_training_keys(**given: Any) -> None:
             )
 
 
-def _loaded(data: "str | Path | Data", size: Any, seed: int) -> "Data":
+def _loaded(data: "str | Path | Data", size: Any) -> "Data":
     from trilemma.data import Data, load_data
 
-    return data if isinstance(data, Data) else load_data(data, size=size, seed=seed)
+    return data if isinstance(data, Data) else load_data(data, size=size)
 
 
 def _finished(runs: Sequence["Run | str | Path"]) -> list[Entry]:
@@ -260,7 +260,7 @@ def _same_data(runs: Sequence["Run"]) -> None:
             what, other = _images_text(first), _images_text(run)
             why = "the figures would not compare. Train both on the same data="
             if first.config["data"] == run.config["data"]:
-                why += ", with the same size=, valid= and seed="
+                why += ", with the same size= and valid="
             raise UserError(f"{first.path} was trained on {what}, {run.path} on {other}: {why}")
 
 

@@ -188,8 +188,10 @@ def _template(name: str) -> "Template":
 
 def _text(value: Any) -> str:
     """A setting as a person writes it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items()) or "none"
     if isinstance(value, list):
-        return " x ".join(map(_text, value)) if value else "none"
+        return ", ".join(map(_text, value)) or "none"
     if isinstance(value, float):
         return f"{value:g}" if math.isfinite(value) else "none"
     return "none" if value is None else str(value)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from trilemma.types import Samples
 
-REPEATS = 5  # timed batches wanted, within BUDGET_S
-BUDGET_S = 5.0  # seconds after which no batch is drawn for timing alone
+REPEATS = 20  # timed batches wanted, within BUDGET_S
+BUDGET_S = 2.0  # seconds after which no batch is drawn for timing alone
 TIME_IS = "95% for the median over batches, from their order; the range where there are fewer than 6 batches"
 CALLS_IS = "the range over the batches; counted, not estimated"
 

@@ -7,6 +7,7 @@ one is set aside as NAME.corrupt. Tensors are safetensors, everything else JSON:
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -106,8 +108,8 @@ def write_tensors(path: Path, tensors: Tensors) -> None:
     """Tensors to one safetensors file, beside its final name first, flushed and renamed."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with disk_errors(path):
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, scratch)
+        with disk_errors(path, sum(tensor.nbytes for tensor in tensors.values())):
+            _save(tensors, scratch)
             scratch.chmod(0o644)  # safetensors leaves it to the owner alone
             with scratch.open("rb") as file:
                 os.fsync(file.fileno())
@@ -115,6 +117,14 @@ def write_tensors(path: Path, tensors: Tensors) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def _save(tensors: Tensors, path: Path) -> None:
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # it hides the system's error in its text
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else 0, str(error)) from error
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:

@@ -1,5 +1,6 @@
 """From words to a run folder: `train("vae", "fashion-mnist")`."""
 
+import inspect
 import shlex
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 import torch
 
 from trilemma import __version__, rng
-from trilemma.config import Config, ModelConfig
-from trilemma.data import Data, Loader, load_data
+from trilemma.config import Config, ModelConfig, make
+from trilemma.data import Data, Loader, load_data, texts_of
 from trilemma.errors import UserError, nearest
 from trilemma.files import write_atomic, write_json
 from trilemma.hardware import describe, pick_device, supports_fast_bf16
@@ -71,7 +72,7 @@ def train(
     place = pick_device(training.device)
     display = Display(model, quiet=quiet)
     try:
-        loaded = data if isinstance(data, Data) else load_data(data, size=size, valid=valid, seed=seed)
+        loaded = data if isinstance(data, Data) else load_data(data, size=size, valid=valid)
         training = training.with_(size=loaded.shape[1:])
         model_config = _model_config(recipe, loaded, model_settings)
         record = _record(recipe, loaded, model_config, training)
@@ -105,8 +106,8 @@ def _train_in(
     trainer = Trainer(module, data, training, path, display, bf16=bf16)
     display.say(f"{path}: {recipe.name}, {_count(module):,} parameters, on {device} in {environment['precision']}")
     if not (path / "batch.png").exists():
-        picture = Loader(data.train, batch=64, seed=training.seed, augment=training.augment).batch_at(0).image
-        save_png(grid(picture), path / "batch.png")
+        batch = Loader(data.train, batch=64, seed=training.seed, augment=training.augment).batch_at(0)
+        save_png(grid(batch.image, texts=texts_of(batch, data)), path / "batch.png")
     try:
         trainer.run()
     except Stopped as stopped:
@@ -142,8 +143,6 @@ def _training(recipe: Recipe, length: dict[str, Any], changes: dict[str, Any]) -
     """The recipe's training keys with the given ones in their place; a given length replaces the recipe's."""
     given = {name: value for name, value in length.items() if value is not None}
     kept = {name: value for name, value in recipe.training.items() if not (given and name in LENGTHS)}
-    from trilemma.config import make
-
     return make(TrainConfig, {**kept, **given, **{k: v for k, v in changes.items() if v is not None}})
 
 
@@ -156,8 +155,6 @@ def _model_config(recipe: Recipe, data: Data, settings: dict[str, Any]) -> Model
 
 def _check_keys(recipe: Recipe, settings: dict[str, Any]) -> None:
     """A key that neither training nor the model knows is named with the nearest of both."""
-    import inspect
-
     own = [name for name in type(recipe.config).model_fields if name != "shape"]
     common = [name for name, p in inspect.signature(train).parameters.items() if p.kind is p.KEYWORD_ONLY]
     for key in settings:
