@@ -1,4 +1,4 @@
-"""Training speed against the loop of a notebook, both measured in this process: python benchmarks/plain_loop.py [MODEL ...]
+"""Training speed against the loop of a notebook, both in this process: python benchmarks/plain_loop.py [MODEL ...]
 
 The plain loop takes one image at a time through PIL and a DataLoader, batches of 32, float32, and reads the loss as a
 number in every step. The network and its loss are the same. Both are run for SECONDS after a warm-up, in turns, ROUNDS
@@ -43,7 +43,9 @@ def plain(name: str, data: Data) -> float:
     """Images per second of the plain loop."""
     model = create(name, shape=data.shape)
     recipe = get_recipe(name).training
-    rate = recipe["lr"] if isinstance(recipe["lr"], dict) else dict.fromkeys((p.name for p in model.phases), recipe["lr"])
+    rate = (
+        recipe["lr"] if isinstance(recipe["lr"], dict) else dict.fromkeys((p.name for p in model.phases), recipe["lr"])
+    )
     optimizers = [torch.optim.NAdam(phase.parameters, rate[phase.name], foreach=False) for phase in model.phases]
     generator = torch.default_generator
     seen, start = 0, 0.0

@@ -6,7 +6,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trilemma.errors import UserError, nearest
 
-
 C = TypeVar("C", bound="Config")
 
 

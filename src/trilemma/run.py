@@ -173,6 +173,6 @@ def check_settings(model: Samples, settings: dict[str, Any], name: str) -> None:
     known = set(inspect.signature(model.sample).parameters) - {"n", "seed", "first", "labels"}
     for key in settings:
         if key not in known:
-            hint = nearest(key, known)
+            hint = nearest(key, [*known, "n", "seed", "first", "label", "batch"])
             text = f'{name} takes no sampling setting "{key}"; it takes {", ".join(sorted(known)) or "none"}'
             raise UserError(f'{text} (did you mean "{hint}"?)' if hint else text)

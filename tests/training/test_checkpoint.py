@@ -73,7 +73,7 @@ def test_a_full_disk_leaves_the_old_one_and_nothing_else(tmp_path: Path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module, "save_file", full)
-    with pytest.raises(UserError, match="the disk is full.*bytes free"):
+    with pytest.raises(UserError, match=r"the disk is full.*bytes free"):
         save_checkpoint(tmp_path, 200, state(2))
     assert sorted(tmp_path.rglob("*")) == before
     assert step_of(tmp_path) == 1

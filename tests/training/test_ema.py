@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trilemma.training.ema import RAMP, EMA
+from trilemma.training.ema import EMA, RAMP
 
 
 def test_average_of_a_constant_is_approached_geometrically() -> None:

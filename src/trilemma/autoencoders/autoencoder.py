@@ -23,11 +23,11 @@ from trilemma.types import Batch, Logs, Phase
 class AutoencoderConfig(ModelConfig):
     """Settings of a fully connected autoencoder; the decoder mirrors the encoder."""
 
-    hidden: tuple[int, ...] = Field((128,), description="widths of the encoder's hidden layers")
-    latent: int = Field(32, ge=1, description="numbers in a code")
-    code: Literal["none", "relu", "sigmoid"] = Field("relu", description="activation of the code")
-    reconstruction: Literal["mse", "bce"] = Field("mse", description="loss between image and reconstruction")
-    components: int = Field(10, ge=1, description="Gaussians in the density that samples codes")
+    hidden: tuple[int, ...] = Field(default=(128,), description="widths of the encoder's hidden layers")
+    latent: int = Field(default=32, ge=1, description="numbers in a code")
+    code: Literal["none", "relu", "sigmoid"] = Field(default="relu", description="activation of the code")
+    reconstruction: Literal["mse", "bce"] = Field(default="mse", description="loss between image and reconstruction")
+    components: int = Field(default=10, ge=1, description="Gaussians in the density that samples codes")
 
 
 class Autoencoder(nn.Module):

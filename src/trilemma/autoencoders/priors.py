@@ -25,7 +25,6 @@ class GaussianMixture(nn.Module):
 
     def fit(self, codes: Tensor, *, seed: int) -> None:
         """Expectation-maximisation from a k-means start; codes (N, Z). Fewer codes than components use fewer."""
-        import numpy as np
         from sklearn.mixture import GaussianMixture as Mixture
 
         used = min(len(self.weights), len(codes))
@@ -35,7 +34,7 @@ class GaussianMixture(nn.Module):
         for buffer, values in (
             (self.weights, found.weights_),
             (self.means, found.means_),
-            (self.factors, np.linalg.cholesky(found.covariances_)),
+            (self.factors, torch.linalg.cholesky(torch.as_tensor(found.covariances_))),
         ):
             buffer.zero_()
             buffer[:used] = torch.as_tensor(values, dtype=buffer.dtype)

@@ -33,10 +33,10 @@ VARIANCE = 0.5  # of the Gaussian decoder whose negative ELBO is |x_hat - x|**2 
 class VAEConfig(ModelConfig):
     """Settings of a fully connected variational autoencoder; the decoder mirrors the encoder."""
 
-    hidden: tuple[int, ...] = Field((128,), description="widths of the encoder's hidden layers")
-    latent: int = Field(32, ge=1, description="numbers in a code")
-    beta: float = Field(1.0, ge=0, description="weight of the KL divergence; 1 is the ELBO")
-    reconstruction: Literal["mse", "bce"] = Field("mse", description="loss between image and reconstruction")
+    hidden: tuple[int, ...] = Field(default=(128,), description="widths of the encoder's hidden layers")
+    latent: int = Field(default=32, ge=1, description="numbers in a code")
+    beta: float = Field(default=1.0, ge=0, description="weight of the KL divergence; 1 is the ELBO")
+    reconstruction: Literal["mse", "bce"] = Field(default="mse", description="loss between image and reconstruction")
 
 
 class VAE(nn.Module):

@@ -31,7 +31,8 @@ class EMA:
     def update(self, decay: float) -> None:
         """One step of the average, after the optimisers' steps."""
         averages = list(self.average.values())
-        torch._foreach_lerp_(averages, [p.detach() for p in self.parameters.values()], 1 - decay)
+        parameters = [p.detach() for p in self.parameters.values()]
+        torch._foreach_lerp_(averages, parameters, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def applied(self) -> Iterator[None]:

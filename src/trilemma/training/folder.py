@@ -91,7 +91,9 @@ def _lock(path: Path) -> IO[str]:
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
-        raise Busy(f"{path.parent} is being trained by {holder}; wait for it, stop it, or choose another out=") from None
+        raise Busy(
+            f"{path.parent} is being trained by {holder}; wait for it, stop it, or choose another out="
+        ) from None
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()

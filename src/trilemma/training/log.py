@@ -46,7 +46,9 @@ class Journal:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row; numbers that JSON does not know (nan, inf) become text."""
-        row = {key: value if not isinstance(value, float) or _finite(value) else str(value) for key, value in row.items()}
+        row = {
+            key: value if not isinstance(value, float) or _finite(value) else str(value) for key, value in row.items()
+        }
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -82,7 +84,9 @@ class Display:
         self.title, self.last, self.bar = title, 0.0, None
         if self.console.is_terminal and not quiet:
             columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%")
-            self.bar = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=self.console)
+            self.bar = Progress(
+                *columns, TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=self.console
+            )
             self.task = self.bar.add_task(title, total=1.0, figures="")
             self.bar.start()
 

@@ -60,7 +60,14 @@ class Trainer:
     def __init__(
         self, model: nn.Module, data: Data, config: TrainConfig, path: Path, display: Display, *, bf16: bool
     ) -> None:
-        self.model, self.data, self.config, self.path, self.display, self.bf16 = model, data, config, path, display, bf16
+        self.model, self.data, self.config, self.path, self.display, self.bf16 = (
+            model,
+            data,
+            config,
+            path,
+            display,
+            bf16,
+        )
         self.device = next(model.parameters()).device
         self.phases: list[Phase] = list(model.phases)  # type: ignore[arg-type]
         if config.channels_last:
@@ -94,14 +101,19 @@ class Trainer:
             return min(1.0, self.images / self.total)
         return min(1.0, self.seconds / (60 * (self.config.minutes or 1)))
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Train to the end, from the newest checkpoint if there is one; leaves the best weights in the model.
 
+        Returns:
+            Whether there was anything left to train.
         Raises:
             Stopped: after a signal, when the state is saved.
             UserError: if the loss is not finite, or the disk refuses a checkpoint.
         """
         self._resume()
+        if self.progress >= 1:
+            self._take_final_weights()
+            return False
         with rng.isolated(), self._signals():
             while self.progress < 1 and not self.stop_signal:
                 self._steps_until_due()
@@ -110,6 +122,7 @@ class Trainer:
             if self.stop_signal:
                 raise Stopped(self.stop_signal, f"stopped after {self.images:,} images; the state is saved")
         self._take_final_weights()
+        return True
 
     def _steps_until_due(self) -> None:
         """Train until the next report; the clock of training seconds runs only here."""
@@ -176,7 +189,9 @@ class Trainer:
         """Log the averages; validate, draw and save where it is time for it."""
         row: dict[str, Any] = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3)}
         row |= self.averages.take()
-        bad = [name for name, value in row.items() if isinstance(value, float) and not torch.isfinite(torch.tensor(value))]
+        bad = [
+            name for name, value in row.items() if isinstance(value, float) and not torch.isfinite(torch.tensor(value))
+        ]
         if bad:
             self.journal.write(row)
             raise UserError(

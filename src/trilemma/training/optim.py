@@ -34,7 +34,9 @@ def learning_rate(phase: str, config: TrainConfig) -> float:
     if not isinstance(config.lr, dict):
         return config.lr
     if phase not in config.lr:
-        raise UserError(f'lr has no rate for the phase "{phase}"; it has {", ".join(config.lr)}: give one number or add it')
+        raise UserError(
+            f'lr has no rate for the phase "{phase}"; it has {", ".join(config.lr)}: give one number or add it'
+        )
     return config.lr[phase]
 
 

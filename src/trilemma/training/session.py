@@ -109,12 +109,13 @@ def _train_in(
         batch = Loader(data.train, batch=64, seed=training.seed, augment=training.augment).batch_at(0)
         save_png(grid(batch.image, texts=texts_of(batch, data)), path / "batch.png")
     try:
-        trainer.run()
+        trained = trainer.run()
     except Stopped as stopped:
         draw_curves(read_log(path / "log.jsonl"), path / "curves.png")
         display.say(f"{stopped}. Go on with: {record['command']} out={shlex.quote(str(path))}")
         raise
-    _write_results(path, recipe, trainer, record, environment)
+    if trained or not (path / "summary.json").exists():
+        _write_results(path, recipe, trainer, record, environment)
     return Run(path)
 
 
@@ -136,7 +137,7 @@ def _write_results(
         "best": trainer.best,
     }
     write_json(path / "summary.json", summary)
-    write_atomic(path / "README.md", model_card(str(path), record, recipe, summary, environment))
+    write_atomic(path / "README.md", model_card(path, record, recipe, summary, environment))
 
 
 def _training(recipe: Recipe, length: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
@@ -147,7 +148,7 @@ def _training(recipe: Recipe, length: dict[str, Any], changes: dict[str, Any]) -
 
 
 def _model_config(recipe: Recipe, data: Data, settings: dict[str, Any]) -> ModelConfig:
-    known = {"shape": data.shape}
+    known: dict[str, Any] = {"shape": data.shape}
     if "n_classes" in type(recipe.config).model_fields and data.classes:
         known["n_classes"] = len(data.classes)
     return recipe.config.with_(**{**known, **settings})
