@@ -64,13 +64,13 @@ def test_the_weights_are_those_of_the_best_validation(monkeypatch: pytest.Monkey
     figures = iter([0.5, 0.2, 0.9, 0.8])
     validate = loop.Trainer._validate
 
-    def pretend(trainer: loop.Trainer) -> dict[str, float]:
+    def pretend(trainer: loop.Trainer, size: int) -> dict[str, float]:
         validation = trainer.model.validation
         value = next(figures)
         trainer.model.validation = lambda batch, rng: {"mse": torch.full((len(batch.image),), value**2)}
         seen.append((value, [p.detach().clone() for p in trainer.model.parameters()]))
         try:
-            return validate(trainer)
+            return validate(trainer, size)
         finally:
             trainer.model.validation = validation
 

@@ -123,9 +123,15 @@ class Diffusion(nn.Module):
         return (x0 + 1).div(2).clamp(0, 1)
 
     def _noised(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images in [0, 1] -> (x0, x_t, t, eps): (B, C, H, W) but t (B,)."""
+        """Images in [0, 1] -> (x0, x_t, t, eps): (B, C, H, W) but t (B,).
+
+        The times of a batch are spread evenly from one random start: each is uniform by itself, and their mean loss
+        varies far less than that of independent ones (Kingma et al. 2021, "Variational diffusion models", app. I.1).
+        """
         x0 = 2 * image - 1
-        index = torch.randint(1, self.config.T + 1, (len(image),), generator=rng, device=rng.device)
+        places = torch.arange(len(image), device=rng.device) / len(image)
+        spread = (places + torch.rand((), generator=rng, device=rng.device)) % 1
+        index = (spread * self.config.T).long().clamp(max=self.config.T - 1) + 1
         eps = torch.randn(image.shape, generator=rng, device=rng.device).to(image.device)
         t = index.to(image.device).float() / self.config.T
         alpha, sigma = self._levels(t)

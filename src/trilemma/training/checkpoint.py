@@ -1,8 +1,8 @@
 """The full state of a training, as a directory that is either whole or not there.
 
 It is written beside its final name, every file is flushed to the disk, `manifest.json` with the size and SHA-256 of
-each is written last, and then the directory is renamed. Loading takes the newest directory whose manifest holds; a broken
-one is set aside as NAME.corrupt. Tensors are safetensors, everything else JSON: nothing is executed on loading.
+each is written last, and then the directory is renamed. Loading takes the newest directory whose manifest holds; a
+broken one is set aside as NAME.corrupt. Tensors are safetensors, everything else JSON: nothing is executed on loading.
 """
 
 import json
@@ -138,7 +138,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put the named tensors of `flatten_optimizer` back, in the memory layout that fused steps need: the parameters'."""
+    """Put the named tensors of `flatten_optimizer` back, in the memory layout of their parameters."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():

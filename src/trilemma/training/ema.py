@@ -34,6 +34,11 @@ class EMA:
         parameters = [p.detach() for p in self.parameters.values()]
         torch._foreach_lerp_(averages, parameters, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
+    def is_finite(self) -> bool:
+        """Whether every averaged weight is a number."""
+        norms = torch._foreach_norm(list(self.average.values()))  # pyright: ignore[reportPrivateImportUsage]
+        return bool(torch.stack(norms).isfinite().all())
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the module has the averaged weights."""

@@ -21,10 +21,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trilemma import rng
 from trilemma.data import Data, Loader, batches
 from trilemma.errors import UserError
+from trilemma.memory import halving, is_out_of_memory, release
 from trilemma.pictures import grid, save_png
 from trilemma.training.checkpoint import (
     Checkpoint,
@@ -35,15 +37,20 @@ from trilemma.training.checkpoint import (
 )
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
+from trilemma.training.health import NotFinite, Pulse, Reading
 from trilemma.training.log import Averages, Display, Journal, figures_text
+from trilemma.training.monitor import Said, collapse, critic_too_strong, posterior_collapse
 from trilemma.training.optim import Plateau, learning_rate, lr_factor, make_optimizer
-from trilemma.types import Batch, Finishes, Phase, Samples, Validates
+from trilemma.types import Batch, Finishes, Logs, Phase, Samples, Validates
 
 VALIDATE_AT_LEAST = 10_000  # images between validations of a data set smaller than this
 SNAPSHOTS = 10  # sample pictures in a training whose length is known
 SAVE_EVERY_S = 60.0  # a checkpoint at the next report after this time, where save_every is not given
 FINISH_IMAGES = 10_000  # training images shown to a model's last step
 VALID_BATCH = 500
+SETTLED = 0.25  # share of a training after which its samples and codes are judged
+N_SAMPLES = 64  # in a sample picture
+MOST_SKIPPED = 5  # steps left out since the last good state, after which a training gives up
 
 
 class Stopped(KeyboardInterrupt):
@@ -60,14 +67,8 @@ class Trainer:
     def __init__(
         self, model: nn.Module, data: Data, config: TrainConfig, path: Path, display: Display, *, bf16: bool
     ) -> None:
-        self.model, self.data, self.config, self.path, self.display, self.bf16 = (
-            model,
-            data,
-            config,
-            path,
-            display,
-            bf16,
-        )
+        self.model, self.data, self.config = model, data, config
+        self.path, self.display, self.bf16 = path, display, bf16
         self.device = next(model.parameters()).device
         self.phases: list[Phase] = list(model.phases)  # type: ignore[arg-type]
         if config.channels_last:
@@ -87,6 +88,10 @@ class Trainer:
         self.figures: dict[str, float] = {}
         self.best: dict[str, Any] = {}
         self.best_weights: dict[str, Tensor] = {}
+        self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
+        self.skipped: list[int] = []  # steps left out because a number was not finite
+        self.pulse, self.said = Pulse(model, spikes=len(self.phases) == 1), Said()
+        self.good = self._state()
         self.stop_signal = 0
 
     @property
@@ -108,7 +113,8 @@ class Trainer:
             Whether there was anything left to train.
         Raises:
             Stopped: after a signal, when the state is saved.
-            UserError: if the loss is not finite, or the disk refuses a checkpoint.
+            UserError: if numbers stop being finite for good, memory runs out in a model whose batch must not be
+                divided, or the disk refuses a checkpoint.
         """
         self._resume()
         if self.progress >= 1:
@@ -129,13 +135,27 @@ class Trainer:
         self.model.train()
         start, before = time.perf_counter(), self.seconds
         while self.progress < 1 and not self.stop_signal:
-            self._one_step()
+            self._guarded_step()
             self.seconds = before + time.perf_counter() - start
             if self._due(self.report_every):
                 break
         if self.device.type == "cuda":
             torch.cuda.synchronize()
             self.seconds = before + time.perf_counter() - start
+
+    def _guarded_step(self) -> None:
+        """A step, or a return to the last good state if the step cannot be made."""
+        try:
+            if self.step in self.skipped:
+                self.step += 1
+            else:
+                self._one_step()
+        except NotFinite as found:
+            self._roll_back(found)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._divide_batch(error)
 
     def _one_step(self) -> None:
         generator = _default_generator(self.device)
@@ -150,20 +170,87 @@ class Trainer:
                 group["lr"] = factor * learning_rate(phase.name, self.config)
             for batch in batches_of_step[: phase.repeats]:
                 self._move(phase, optimizer, batch, generator)
-        self.step += 1
         if self.ema is not None:
-            self.ema.update(self.ema.decay(self.images, self.stride))
+            self.ema.update(self.ema.decay(self.images + self.stride, self.stride))
+            if not self.ema.is_finite():
+                raise NotFinite(self.step, "the averaged weights are not finite")
+        self.step += 1
 
     def _move(self, phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, generator: torch.Generator) -> None:
         """One step of one player."""
-        with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-            loss, parts = phase.loss(batch, generator)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.config.clip is not None:
-            nn.utils.clip_grad_norm_(phase.parameters, self.config.clip, foreach=True)
+        loss, parts = self._gradient(phase, batch, generator)
+        norm = self._clipped_norm(phase)
+        warning = self.pulse.feel(Reading(self.step, phase, batch, parts, torch.stack([loss, norm])))
+        if warning is not None:
+            self._warn(warning)
         optimizer.step()
-        self.averages.add(phase.name, {"loss": loss.detach(), **parts})
+        self.averages.add(phase.name, {"loss": loss, **parts})
+
+    def _clipped_norm(self, phase: Phase) -> Tensor:
+        """Norm of a phase's gradient, which is then scaled down to `clip` where it is larger."""
+        gradients = [p.grad for p in phase.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        if self.config.clip is not None:
+            nn.utils.clip_grads_with_norm_(phase.parameters, self.config.clip, norm, foreach=True)
+        return norm
+
+    def _gradient(self, phase: Phase, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Logs]:
+        """Gradients of the mean loss over a batch, in micro-batches if memory asks for it; the loss and its parts."""
+        total, sums = torch.zeros((), device=self.device), Averages()
+        pieces = _split(batch, self.pieces)
+        for piece in pieces:
+            with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+                loss, parts = phase.loss(piece, generator)
+            if len(pieces) == 1:
+                loss.backward()
+                return loss.detach(), parts
+            share = len(piece.image) / len(batch.image)
+            (share * loss).backward()
+            total += share * loss.detach()
+            sums.add(phase.name, {name: share * len(pieces) * part for name, part in parts.items()})
+        return total, {name.split("/", 1)[1]: torch.tensor(value) for name, value in sums.take().items()}
+
+    def _roll_back(self, found: NotFinite) -> None:
+        """Return to the last good state, and leave out the step that spoilt the numbers from then on."""
+        self.skipped.append(found.step)
+        recent = [step for step in self.skipped if step >= self.good.values["step"]]
+        if len(recent) > MOST_SKIPPED:
+            raise UserError(
+                f"{found} (step {found.step}); {MOST_SKIPPED} steps were left out and it did not help: try a lower "
+                f"lr= (it is {self.config.lr}) or precision=float32. The last checkpoint is as it was"
+            )
+        self._return_to_good()
+        self._warn(f"{found}. Back to step {self.step:,}; step {found.step:,} is left out")
+
+    def _divide_batch(self, error: Exception) -> None:
+        """Go on with half the micro-batch, accumulated to the same batch, where that is the same mathematics."""
+        norms = [name for name, module in self.model.named_modules() if isinstance(module, _BatchNorm)]
+        size = self.config.batch // self.pieces
+        if norms:
+            raise UserError(
+                f"out of memory with batch={size} ({error}); smaller pieces would change the statistics of the batch "
+                f"normalisation ({norms[0]} and others), so choose a smaller batch= or size= yourself"
+            ) from error
+        if size < 2:
+            raise UserError(f"out of memory even for one image at a time ({error}); choose a smaller size=") from error
+        self._return_to_good()
+        self.pieces *= 2
+        release()
+        self._warn(f"out of memory: batches of {self.config.batch} go in {self.pieces} pieces from here on")
+
+    def _return_to_good(self) -> None:
+        pieces, skipped, seconds = self.pieces, self.skipped, self.seconds
+        self._take(self.good)
+        self.pieces, self.skipped, self.seconds = pieces, skipped, seconds
+        self.pulse.forget()
+        self.averages = Averages()
+        self.journal.cut(self.step)
+
+    def _warn(self, text: str) -> None:
+        """Say a warning and keep it in the log."""
+        self.display.say(f"warning: {text}")
+        self.journal.write({"step": self.step, "images": self.images, "seconds": self.seconds, "warning": text})
 
     def _batch(self, position: int) -> Batch:
         batch = self.loader.batch_at(position)
@@ -189,19 +276,12 @@ class Trainer:
         """Log the averages; validate, draw and save where it is time for it."""
         row: dict[str, Any] = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3)}
         row |= self.averages.take()
-        bad = [
-            name for name, value in row.items() if isinstance(value, float) and not torch.isfinite(torch.tensor(value))
-        ]
-        if bad:
-            self.journal.write(row)
-            raise UserError(
-                f"{bad[0]} is {row[bad[0]]} after {self.images:,} images; try a lower lr= (it is {self.config.lr})"
-                " or precision=float32. The last checkpoint is as it was"
-            )
         over = self.progress >= 1
         if isinstance(self.model, Validates) and (over or self._due(self.epoch)):
-            row |= self._validate()
+            row |= halving(self._validate, VALID_BATCH, self._warn)
+            self.good = self._state()
         self.journal.write(row)
+        self._listen("critic", critic_too_strong(row))
         self.display.update(self.progress, figures_text(row))
         if not over and self._due(self.sample_every):
             self._snapshot()
@@ -219,11 +299,11 @@ class Trainer:
         return time.monotonic() - self.saved_at >= SAVE_EVERY_S
 
     @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, size: int) -> dict[str, float]:
         """Figures on the validation split, with the averaged weights where there are any; always in float32."""
         sums: dict[str, Tensor] = {}
         with self._weights_in_use():
-            for number, batch in enumerate(batches(self.data.valid, VALID_BATCH, self.device)):
+            for number, batch in enumerate(batches(self.data.valid, size, self.device)):
                 generator = rng.generator(self.config.seed, "valid", number, device=self.device)
                 for name, values in self.model.validation(batch, generator).items():  # type: ignore[operator]
                     sums[name] = sums.get(name, torch.zeros((), device=self.device)) + values.double().sum().float()
@@ -231,6 +311,7 @@ class Trainer:
             figures |= {n.replace("mse", "rmse"): v**0.5 for n, v in figures.items() if n.endswith("mse")}
             self.figures = figures
             self._keep_best()
+            self._listen("posterior", posterior_collapse(self.model, self._some_real(VALID_BATCH)))
         return figures
 
     def _keep_best(self) -> None:
@@ -244,6 +325,15 @@ class Trainer:
         if not self.best or figure < self.best[name]:
             self.best = {**self.figures, "images": self.images}
             self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
+    def _listen(self, rule: str, text: str | None) -> None:
+        """Pass a warning on if it is new and the training is no longer at its beginning."""
+        if self.progress >= SETTLED and (news := self.said.news(rule, text)) is not None:
+            self._warn(news)
+
+    def _some_real(self, n: int) -> Tensor:
+        """The first images of the validation split, (n, C, H, W) in [0, 1]."""
+        return next(batches(self.data.valid, n, self.device)).image
 
     def _snapshot(self) -> None:
         """A sample picture on the way, which leaves the training as it was."""
@@ -259,12 +349,19 @@ class Trainer:
         if not isinstance(self.model, Samples):
             return
         with torch.no_grad():
-            images = self.model.sample(64, seed=self.config.seed)
+            images = halving(self._draw, N_SAMPLES, self._warn)
+        if len(self.phases) > 1:  # players against each other
+            self._listen("collapse", collapse(images, self._some_real(N_SAMPLES)))
         try:
             (self.path / "samples").mkdir(exist_ok=True)
             save_png(grid(images.cpu()), self.path / "samples" / f"{name}.png")
         except (OSError, UserError) as error:
             self.display.say(f"warning: the sample picture {name}.png was not written ({error}); training goes on")
+
+    def _draw(self, size: int) -> Tensor:
+        """The N_SAMPLES images of the sample pictures, `size` at a time."""
+        seed, starts = self.config.seed, range(0, N_SAMPLES, size)
+        return torch.cat([self.model.sample(size, seed=seed, first=first) for first in starts])  # type: ignore
 
     def finish(self, n: int) -> None:
         """Let the model take its last step, on the first `n` training images."""
@@ -296,7 +393,8 @@ class Trainer:
         with torch.no_grad():
             self.finish(FINISH_IMAGES)
 
-    def _save(self) -> None:
+    def _state(self) -> Checkpoint:
+        """Everything that the next steps depend on, as copies."""
         values = {
             "step": self.step,
             "images": self.images,
@@ -304,35 +402,46 @@ class Trainer:
             "plateau": self.plateau.state(),
             "figures": self.figures,
             "best": self.best,
+            "pieces": self.pieces,
+            "skipped": list(self.skipped),
         }
         tensors = {"model": dict(self.model.state_dict())}
         if self.ema is not None:
             tensors["ema"] = self.ema.state()
-        if self.best_weights:
-            tensors["best"] = self.best_weights
         for name, optimizer in self.optimizers.items():
             tensors[f"optimizer-{name}"] = flatten_optimizer(optimizer)
-        save_checkpoint(self.path / "checkpoints", self.images, Checkpoint(values, tensors))
+        copies = {file: {name: t.detach().clone() for name, t in group.items()} for file, group in tensors.items()}
+        if self.best_weights:
+            copies["best"] = self.best_weights  # replaced as a whole, never changed
+        return Checkpoint(values, copies)
+
+    def _take(self, state: Checkpoint) -> None:
+        """Go on from a state."""
+        self.model.load_state_dict(state.tensors["model"])
+        if self.ema is not None:
+            self.ema.load(state.tensors["ema"])
+        self.best_weights = {k: v.to(self.device) for k, v in state.tensors.get("best", {}).items()}
+        for name, optimizer in self.optimizers.items():
+            restore_optimizer(optimizer, state.tensors.get(f"optimizer-{name}", {}))
+        values = state.values
+        self.step, self.seconds = values["step"], values["seconds"]
+        self.figures, self.best = values["figures"], values["best"]
+        self.pieces, self.skipped = values["pieces"], values["skipped"]
+        self.plateau.load(values["plateau"])
+
+    def _save(self) -> None:
+        save_checkpoint(self.path / "checkpoints", self.images, self._state())
         self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
         """Take the newest checkpoint, if there is one."""
         self.saved_at = time.monotonic()
         found = load_checkpoint(self.path / "checkpoints", self.display.say)
-        if found is None:
-            self.journal.cut(-1)
-            return
-        self.model.load_state_dict(found.tensors["model"])
-        if self.ema is not None:
-            self.ema.load(found.tensors["ema"])
-        self.best_weights = {k: v.to(self.device) for k, v in found.tensors.get("best", {}).items()}
-        for name, optimizer in self.optimizers.items():
-            restore_optimizer(optimizer, found.tensors.get(f"optimizer-{name}", {}))
-        self.step, self.seconds = found.values["step"], found.values["seconds"]
-        self.plateau.load(found.values["plateau"])
-        self.figures, self.best = found.values["figures"], found.values["best"]
-        self.journal.cut(self.step)
-        self.display.say(f"going on from {self.images:,} images")
+        if found is not None:
+            self._take(found)
+            self.display.say(f"going on from {self.images:,} images")
+        self.good = self._state()
+        self.journal.cut(self.step if found is not None else -1)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -352,6 +461,23 @@ class Trainer:
         finally:
             for signum, handler in previous.items():
                 signal.signal(signum, handler)
+
+
+def _split(batch: Batch, pieces: int) -> list[Batch]:
+    """A batch in pieces of nearly equal size."""
+    if pieces == 1:
+        return [batch]
+    parts = torch.arange(len(batch.image), device=batch.image.device).tensor_split(pieces)
+    return [_take_rows(batch, rows) for rows in parts if len(rows)]
+
+
+def _take_rows(batch: Batch, rows: Tensor) -> Batch:
+    return Batch(
+        image=batch.image[rows],
+        label=None if batch.label is None else batch.label[rows],
+        caption=None if batch.caption is None else [batch.caption[i] for i in rows.tolist()],
+        index=None if batch.index is None else batch.index[rows.cpu()],
+    )
 
 
 def _default_generator(device: torch.device) -> torch.Generator:

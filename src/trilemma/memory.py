@@ -1,0 +1,39 @@
+"""Out of memory: recognise it, and do the same work in smaller pieces where that gives the same result."""
+
+import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the machine has no memory left."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def halving(action: Callable[[int], T], size: int, notice: Callable[[str], None] = lambda text: None) -> T:
+    """`action(size)`, again with half the size each time memory runs out, down to 1.
+
+    For work whose result does not depend on the size of its batches: validation, sampling, encoding.
+    """
+    while True:
+        try:
+            return action(size)
+        except (MemoryError, RuntimeError) as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+        size //= 2
+        release()
+        notice(f"out of memory: going on with batches of {size}")
+
+
+def release() -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,106 @@
+"""Is every number a number? The loss and the gradient's norm of every move are looked at before the weights change.
+
+A NaN or an infinity anywhere in images, weights, losses or gradients reaches the loss or the norm of the gradient, so
+these two tell. On a CPU they are read at once; on a GPU one move late, so that the device is never waited for.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from trilemma.types import Batch, Logs, Phase
+
+WINDOW = 50  # losses that a new one is compared with
+SPIKE = 2.0  # a spike is this many times the window's median, and SPREADS median deviations above it
+SPREADS = 20.0
+
+
+class NotFinite(Exception):
+    """A number that is none; `step` is the step it was found in, the text says where."""
+
+    def __init__(self, step: int, text: str) -> None:
+        super().__init__(text)
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one move told: loss and norm of the gradient, on their device."""
+
+    step: int
+    phase: Phase
+    batch: Batch
+    parts: Logs
+    values: Tensor  # (2,): loss, norm of the gradient
+
+
+class Pulse:
+    """Looks at the moves of a training, one by one."""
+
+    def __init__(self, model: nn.Module, *, spikes: bool = True) -> None:
+        self.model, self.spikes = model, spikes  # losses of players against each other jump in health, too
+        self.waiting: Reading | None = None
+        self.losses: dict[str, deque[float]] = {}
+
+    def feel(self, reading: Reading) -> str | None:
+        """Take the reading of a move, before its weights change (on a GPU: look at the one before).
+
+        Returns:
+            A warning in words if the loss jumped.
+        Raises:
+            NotFinite: naming the tensor and the images of the batch.
+        """
+        if reading.values.is_cuda:
+            reading, self.waiting = self.waiting, reading
+            if reading is None:
+                return None
+        loss, norm = reading.values.tolist()
+        if not math.isfinite(loss + norm):
+            raise NotFinite(reading.step, f"{where(self.model, reading)}; images of the batch: {ids(reading.batch)}")
+        return self._spike(reading.phase.name, loss, reading.step)
+
+    def forget(self) -> None:
+        """Start anew, after a return to an earlier state."""
+        self.waiting, self.losses = None, {}
+
+    def _spike(self, phase: str, loss: float, step: int) -> str | None:
+        window = self.losses.setdefault(phase, deque(maxlen=WINDOW))
+        warning = None
+        if self.spikes and len(window) == WINDOW:
+            middle = median(window)
+            spread = median(abs(value - middle) for value in window)
+            if loss - middle > max((SPIKE - 1) * abs(middle), SPREADS * spread):
+                warning = (
+                    f"the loss of {phase} jumped to {loss:.4g} in step {step} (it was about {middle:.4g}): "
+                    "if it does not come back, lower lr= or set a smaller clip"
+                )
+                window.clear()
+                return warning
+        window.append(loss)
+        return warning
+
+
+def where(model: nn.Module, reading: Reading) -> str:
+    """The first tensor that is not finite, in the order in which one would spoil the next."""
+    named: list[tuple[str, Tensor | None]] = [("the batch's images", reading.batch.image)]
+    named += [(f"the weight {name}", p) for name, p in model.named_parameters()]
+    named += [(f"the buffer {name}", b) for name, b in model.named_buffers()]
+    named += [(f"the loss part {reading.phase.name}/{name}", part) for name, part in reading.parts.items()]
+    named += [("the loss", reading.values[0])]
+    named += [(f"the gradient of {name}", p.grad) for name, p in model.named_parameters()]
+    for name, tensor in named:
+        if tensor is not None and not torch.isfinite(tensor).all():
+            return f"{name} is not finite"
+    return f"the gradient of {reading.phase.name} is too large for its norm to be a number"
+
+
+def ids(batch: Batch, most: int = 8) -> str:
+    """The positions of a batch's images in the training split, the first few of them."""
+    if batch.index is None:
+        return "unknown"
+    shown = ", ".join(map(str, batch.index[:most].tolist()))
+    return f"{shown}, ... ({len(batch.index)} in all)" if len(batch.index) > most else shown

@@ -1,0 +1,87 @@
+"""Says in words when a training goes wrong in the way of its family, and what to do about it.
+
+It asks what the model can do and what its log says, never what it is. Each rule returns a sentence or None; the trainer
+says it once, and again only after the rule was quiet in between.
+
+- Collapse: samples of different latents are alike. Measured as the mean distance between pairs of samples, relative to
+  that between pairs of training images (1 is as varied as the data).
+- Overpowered critic: it tells real from generated without error, so that the generator's gradient vanishes.
+- Posterior collapse (Bowman et al. 2016): codes that say nothing about the image. A unit is active if the variance of
+  its posterior mean over images is above 0.01 (Burda et al. 2016, section 5.2).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trilemma.types import BoundsLikelihood, Encodes
+
+COLLAPSED = 0.25  # of the variety of the data
+ACTIVE = 0.01
+SURE = 0.98  # mean probability of being right at which a critic leaves nothing to learn
+
+
+def variety(images: Tensor) -> float:
+    """Mean Euclidean distance between pairs of images: (n, C, H, W) -> one number."""
+    flat = images.flatten(1).float()
+    return float(torch.cdist(flat, flat).sum() / (len(flat) * (len(flat) - 1)))
+
+
+def collapse(samples: Tensor, real: Tensor) -> str | None:
+    """Whether the samples are alike where the data is not."""
+    share = variety(samples) / max(variety(real), 1e-12)
+    if share >= COLLAPSED:
+        return None
+    return (
+        f"the samples are alike: their variety is {share:.0%} of the data's (mode collapse). "
+        "Lower the generator's lr=, raise batch=, or choose a model with another loss"
+    )
+
+
+def critic_too_strong(row: dict[str, Any]) -> str | None:
+    """Whether a critic is right about nearly every image, from a row of the log."""
+    real, fake = row.get("critic/d_real"), row.get("critic/d_fake")
+    if real is None or fake is None or real < SURE or fake > 1 - SURE:
+        return None
+    return (
+        f"the critic is right about nearly every image (real {real:.3f}, generated {fake:.3f}), so the generator "
+        "learns little. Lower the critic's lr= (lr=critic:...,generator:...) or give more images"
+    )
+
+
+def active_units(codes: Tensor) -> int:
+    """Units of a code whose posterior mean moves with the image: (N, Z) -> count."""
+    return int((codes.float().var(0) > ACTIVE).sum())
+
+
+def posterior_collapse(model: nn.Module, images: Tensor) -> str | None:
+    """Whether fewer than one in ten units of a variational code are in use; images (N, C, H, W)."""
+    if not (isinstance(model, Encodes) and isinstance(model, BoundsLikelihood)) or len(images) < 2:
+        return None
+    with torch.no_grad():
+        codes = model.encode(images)
+    active = active_units(codes)
+    if active >= max(1, codes.shape[1] // 10):
+        return None
+    return (
+        f"{active} of {codes.shape[1]} units of the code are active (posterior collapse). "
+        "Lower beta=, or raise it slowly from 0"
+    )
+
+
+class Said:
+    """Remembers what was said, so that a warning that stays is not repeated."""
+
+    def __init__(self) -> None:
+        self.standing: set[str] = set()
+
+    def news(self, rule: str, text: str | None) -> str | None:
+        """The text if it is new; a rule that is quiet may speak again later."""
+        if text is None:
+            self.standing.discard(rule)
+            return None
+        if rule in self.standing:
+            return None
+        self.standing.add(rule)
+        return text

@@ -1,0 +1,268 @@
+"""NaN, spikes, lost memory and collapse: found, named, mended or said."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import trilemma
+from trilemma.errors import UserError
+from trilemma.memory import halving
+from trilemma.run import Run
+from trilemma.training import loop
+from trilemma.training.health import SPIKE, WINDOW, Pulse, Reading
+from trilemma.training.loop import Trainer
+from trilemma.training.monitor import (
+    Said,
+    active_units,
+    collapse,
+    critic_too_strong,
+    posterior_collapse,
+    variety,
+)
+from trilemma.types import Batch, Phase
+
+NAN = float("nan")
+BAD_STEP = 5
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def short(out: str, model: str = "vae", **keys: object) -> Run:
+    return trilemma.train(model, "digits", steps=12, batch=16, out=out, quiet=True, **keys)
+
+
+def harm_input(trainer: Trainer) -> Callable[[], None]:
+    batch_at = trainer.loader.batch_at
+
+    def spoilt(position: int, size: int | None = None) -> Batch:
+        batch = batch_at(position, size)
+        batch.image[3, 0, 0, 0] = NAN
+        return batch
+
+    trainer.loader.batch_at = spoilt  # type: ignore[method-assign]
+    return lambda: setattr(trainer.loader, "batch_at", batch_at)
+
+
+def harm_weight(trainer: Trainer) -> Callable[[], None]:
+    with torch.no_grad():
+        next(trainer.model.parameters()).view(-1)[0] = NAN
+    return lambda: None
+
+
+def harm_gradient(trainer: Trainer) -> Callable[[], None]:
+    parameter = next(trainer.model.parameters())
+    handle = parameter.register_hook(lambda grad: grad + float("inf"))
+    return handle.remove
+
+
+def harm_ema(trainer: Trainer) -> Callable[[], None]:
+    assert trainer.ema is not None
+    next(iter(trainer.ema.average.values())).view(-1)[0] = NAN
+    return lambda: None
+
+
+HARMS = [
+    (harm_input, "vae", "the batch's images is not finite"),
+    (harm_weight, "vae", "the weight encoder.0.weight is not finite"),
+    (harm_gradient, "vae", "the gradient of encoder.0.weight is not finite"),
+    (harm_ema, "diffusion-small", "the averaged weights are not finite"),
+    (harm_input, "gan-dcgan", "the batch's images is not finite"),
+]
+
+
+@pytest.mark.parametrize(("harm", "model", "named"), HARMS, ids=lambda x: getattr(x, "__name__", None))
+def test_a_nan_is_found_in_its_step_named_and_left_out(
+    harm: Callable[[Trainer], Callable[[], None]], model: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_step = Trainer._one_step
+    harmed: list[int] = []
+
+    def step(trainer: Trainer) -> None:
+        undo = lambda: None  # noqa: E731
+        if trainer.step == BAD_STEP and not harmed:
+            harmed.append(trainer.step)
+            undo = harm(trainer)
+        try:
+            one_step(trainer)
+        finally:
+            undo()
+
+    monkeypatch.setattr(Trainer, "_one_step", step)
+    run = short("harmed", model)
+    warnings = [row["warning"] for row in run.log if "left out" in row.get("warning", "")]
+    assert len(warnings) == 1 and named in warnings[0] and f"step {BAD_STEP} is left out" in warnings[0]
+
+    def skip(trainer: Trainer) -> None:
+        if trainer.step == BAD_STEP:
+            trainer.step += 1
+        else:
+            one_step(trainer)
+
+    monkeypatch.setattr(Trainer, "_one_step", skip)
+    assert weights(short("skipped", model)) == weights(run)
+
+
+def weights(run: Run) -> bytes:
+    return (run.path / "weights.safetensors").read_bytes()
+
+
+def test_the_images_of_the_bad_batch_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trilemma.create("vae", shape=(1, 8, 8))
+    image = torch.rand(20, 1, 8, 8)
+    image[2] = NAN
+    reading = Reading(7, model.phases[0], Batch(image, index=torch.arange(100, 120)), {}, torch.tensor([NAN, 1.0]))
+    with pytest.raises(Exception, match=r"the batch's images is not finite; .*100, 101, .*107, \.\.\. \(20 in all\)"):
+        Pulse(model).feel(reading)
+
+
+def feel(pulse: Pulse, losses: list[float]) -> list[int]:
+    """The numbers of the losses that raise a warning."""
+    phase = Phase("p", [], lambda batch, rng: (torch.zeros(()), {}))
+    batch = Batch(torch.zeros(1, 1, 1, 1))
+    readings = [Reading(k, phase, batch, {}, torch.tensor([loss, 1.0])) for k, loss in enumerate(losses)]
+    return [k for k, reading in enumerate(readings) if pulse.feel(reading) is not None]
+
+
+def test_a_spike_is_said_at_once_and_noise_is_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    healthy = (
+        (0.4 * torch.randn(2000, generator=generator)).exp() * torch.linspace(3, 0.2, 2000)
+    ).tolist()  # heavy-tailed
+    assert feel(Pulse(nn.Identity()), healthy) == []
+    steady = [1.0 + 0.01 * (k % 7) for k in range(WINDOW + 10)]
+    assert feel(Pulse(nn.Identity()), [*steady, 1.06 * SPIKE, *steady]) == [len(steady)]
+
+
+def test_a_rate_a_hundred_times_too_high_is_flagged_within_five_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    factor = loop.lr_factor
+    steps: list[int] = []
+
+    def raised(*args: object) -> float:
+        steps.append(len(steps))
+        return factor(*args) * (100 if 100 <= steps[-1] < 105 else 1)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "lr_factor", raised)
+    run = trilemma.train("ae-stacked", "digits", steps=120, lr=0.02, batch=64, out="r", quiet=True)
+    said = [row["step"] for row in run.log if "jumped" in row.get("warning", "")]
+    assert said and 100 <= said[0] <= 105
+
+
+def test_memory_that_runs_out_divides_the_batch_and_the_gradient_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradient = Trainer._gradient
+    grads: list[torch.Tensor] = []
+
+    def scarce(trainer: Trainer, phase: Phase, batch: Batch, generator: torch.Generator):  # noqa: ANN202
+        if len(batch.image) // trainer.pieces > 8:
+            raise torch.OutOfMemoryError("out of memory")
+        result = gradient(trainer, phase, batch, generator)
+        grads.append(phase.parameters[0].grad.clone())
+        return result
+
+    keys = {"steps": 3, "batch": 32, "precision": "float32", "quiet": True}
+    monkeypatch.setattr(Trainer, "_gradient", scarce)
+    divided = trilemma.train("ae-stacked", "digits", out="divided", **keys)
+    assert [row["warning"] for row in divided.log if "warning" in row][-1].endswith("go in 4 pieces from here on")
+    monkeypatch.setattr(Trainer, "_gradient", gradient)
+    first: list[torch.Tensor] = []
+
+    def keep(trainer: Trainer, phase: Phase, batch: Batch, generator: torch.Generator):  # noqa: ANN202
+        result = gradient(trainer, phase, batch, generator)
+        first.append(phase.parameters[0].grad.clone())
+        return result
+
+    monkeypatch.setattr(Trainer, "_gradient", keep)
+    trilemma.train("ae-stacked", "digits", out="whole", **keys)
+    assert (grads[0] - first[0]).abs().max() < 1e-6 * first[0].abs().max() + 1e-9
+
+
+def test_batch_normalisation_is_not_divided_behind_the_users_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "_gradient", none_left)
+    with pytest.raises(UserError, match="statistics of the batch normalisation .* smaller batch= or size="):
+        short("gan", "gan-dcgan")
+    with pytest.raises(UserError, match="even for one image at a time"):
+        short("ae", "ae-stacked")
+
+
+def test_validation_and_pictures_go_on_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    validate, draw = Trainer._validate, Trainer._draw
+
+    def scarce(action):  # noqa: ANN001, ANN202
+        def limited(trainer: Trainer, size: int):  # noqa: ANN202
+            if size > 16:
+                raise torch.OutOfMemoryError
+            return action(trainer, size)
+
+        return limited
+
+    monkeypatch.setattr(Trainer, "_validate", scarce(validate))
+    monkeypatch.setattr(Trainer, "_draw", scarce(draw))
+    run = short("r", "ae-stacked")
+    assert run.summary["steps"] == 12 and (run.path / "samples" / "last.png").exists()
+
+
+def test_halving_goes_down_to_one_and_passes_other_errors_on() -> None:
+    sizes: list[int] = []
+
+    def never(size: int) -> None:
+        sizes.append(size)
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        halving(never, 9)
+    assert sizes == [9, 4, 2, 1]
+    with pytest.raises(RuntimeError, match="size"):
+        halving(lambda size: torch.zeros(2) @ torch.zeros(3), 4)
+
+
+def test_variety_of_standard_normals_has_its_known_mean() -> None:
+    x = torch.randn(2000, 400, generator=torch.Generator().manual_seed(0))
+    assert variety(x) == pytest.approx((2 * 400) ** 0.5, rel=0.01)  # E|a - b| for large dimension
+
+
+def test_collapse_is_said_of_copies_and_not_of_varied_samples() -> None:
+    real = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    other = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert collapse(other, real) is None
+    copies = real[:1].expand(64, 1, 8, 8) + 0.01 * (other - 0.5)
+    assert "mode collapse" in (collapse(copies, real) or "")
+
+
+def test_critic_rule() -> None:
+    assert critic_too_strong({"critic/d_real": 0.995, "critic/d_fake": 0.004})
+    assert critic_too_strong({"critic/d_real": 0.9, "critic/d_fake": 0.01}) is None
+    assert critic_too_strong({"vae/loss": 1.0}) is None
+
+
+def test_active_units_and_posterior_collapse() -> None:
+    codes = torch.zeros(100, 4)
+    codes[:, 1] = torch.linspace(-1, 1, 100)
+    codes[:, 2] = 0.05 * codes[:, 1]  # its variance is below the bar
+    assert active_units(codes) == 1
+    model, images = trilemma.create("vae", shape=(1, 8, 8)), torch.rand(50, 1, 8, 8)
+    with torch.no_grad():
+        model.encoder[-2].weight.zero_()
+        model.encoder[-2].bias.zero_()
+    assert "posterior collapse" in (posterior_collapse(model, images) or "")
+    healthy = trilemma.create("ae-stacked", shape=(1, 8, 8))
+    assert posterior_collapse(healthy, images) is None
+
+
+def test_too_high_a_weight_of_the_divergence_is_said_and_a_healthy_training_is_quiet() -> None:
+    high = trilemma.train("vae", "digits", steps=700, batch=32, beta=50.0, out="high", quiet=True)
+    assert any("posterior collapse" in row.get("warning", "") for row in high.log)
+    healthy = trilemma.train("vae", "digits", steps=700, batch=32, out="healthy", quiet=True)
+    assert not any("warning" in row for row in healthy.log)
+
+
+def test_a_standing_warning_is_said_once() -> None:
+    said = Said()
+    assert [said.news("a", text) for text in ("x", "x", None, "x")] == ["x", None, None, "x"]
