@@ -135,27 +135,29 @@ class Trainer:
         self.model.train()
         start, before = time.perf_counter(), self.seconds
         while self.progress < 1 and not self.stop_signal:
-            self._guarded_step()
+            advanced = self._guarded_step()
             self.seconds = before + time.perf_counter() - start
-            if self._due(self.report_every):
+            if advanced and self._due(self.report_every):
                 break
         if self.device.type == "cuda":
             torch.cuda.synchronize()
             self.seconds = before + time.perf_counter() - start
 
-    def _guarded_step(self) -> None:
-        """A step, or a return to the last good state if the step cannot be made."""
+    def _guarded_step(self) -> bool:
+        """A step, or a return to the last good state if the step cannot be made; whether the training advanced."""
         try:
             if self.step in self.skipped:
                 self.step += 1
             else:
                 self._one_step()
+            return True
         except NotFinite as found:
             self._roll_back(found)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             self._divide_batch(error)
+        return False
 
     def _one_step(self) -> None:
         generator = _default_generator(self.device)
