@@ -22,6 +22,7 @@ from trilemma.training.monitor import (
     posterior_collapse,
     variety,
 )
+from trilemma.training.observe import Observer
 from trilemma.types import Batch, Phase
 
 NAN = float("nan")
@@ -157,7 +158,7 @@ def test_memory_that_runs_out_divides_the_batch_and_the_gradient_stays(monkeypat
     gradient = Trainer._gradient
     grads: list[torch.Tensor] = []
 
-    def scarce(trainer: Trainer, phase: Phase, batch: Batch, generator: torch.Generator):  # noqa: ANN202
+    def scarce(trainer: Trainer, phase: Phase, batch: Batch, generator: torch.Generator):
         if len(batch.image) // trainer.pieces > 8:
             raise torch.OutOfMemoryError("out of memory")
         result = gradient(trainer, phase, batch, generator)
@@ -171,7 +172,7 @@ def test_memory_that_runs_out_divides_the_batch_and_the_gradient_stays(monkeypat
     monkeypatch.setattr(Trainer, "_gradient", gradient)
     first: list[torch.Tensor] = []
 
-    def keep(trainer: Trainer, phase: Phase, batch: Batch, generator: torch.Generator):  # noqa: ANN202
+    def keep(trainer: Trainer, phase: Phase, batch: Batch, generator: torch.Generator):
         result = gradient(trainer, phase, batch, generator)
         first.append(phase.parameters[0].grad.clone())
         return result
@@ -193,18 +194,18 @@ def test_batch_normalisation_is_not_divided_behind_the_users_back(monkeypatch: p
 
 
 def test_validation_and_pictures_go_on_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    validate, draw = Trainer._validate, Trainer._draw
+    validate, draw = Observer._validate, Observer._draw
 
-    def scarce(action):  # noqa: ANN001, ANN202
-        def limited(trainer: Trainer, size: int):  # noqa: ANN202
+    def scarce(action):
+        def limited(observer: Observer, size: int):
             if size > 16:
                 raise torch.OutOfMemoryError
-            return action(trainer, size)
+            return action(observer, size)
 
         return limited
 
-    monkeypatch.setattr(Trainer, "_validate", scarce(validate))
-    monkeypatch.setattr(Trainer, "_draw", scarce(draw))
+    monkeypatch.setattr(Observer, "_validate", scarce(validate))
+    monkeypatch.setattr(Observer, "_draw", scarce(draw))
     run = short("r", "ae-stacked")
     assert run.summary["steps"] == 12 and (run.path / "samples" / "last.png").exists()
 

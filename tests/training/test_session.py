@@ -13,8 +13,9 @@ import torch
 
 import trilemma
 from trilemma.errors import UserError
-from trilemma.training import loop
+from trilemma.training import loop, observe
 from trilemma.training.log import read_log
+from trilemma.training.observe import Observer
 
 FILES = {
     "README.md",
@@ -62,20 +63,20 @@ def test_valid_rmse_is_the_root_of_the_mean_squared_error_of_the_split() -> None
 def test_the_weights_are_those_of_the_best_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
     figures = iter([0.5, 0.2, 0.9, 0.8])
-    validate = loop.Trainer._validate
+    validate = Observer._validate
 
-    def pretend(trainer: loop.Trainer, size: int) -> dict[str, float]:
-        validation = trainer.model.validation
+    def pretend(observer: Observer, size: int) -> dict[str, float]:
+        validation = observer.model.validation
         value = next(figures)
-        trainer.model.validation = lambda batch, rng: {"mse": torch.full((len(batch.image),), value**2)}
-        seen.append((value, [p.detach().clone() for p in trainer.model.parameters()]))
+        observer.model.validation = lambda batch, rng: {"mse": torch.full((len(batch.image),), value**2)}
+        seen.append((value, [p.detach().clone() for p in observer.model.parameters()]))
         try:
-            return validate(trainer, size)
+            return validate(observer, size)
         finally:
-            trainer.model.validation = validation
+            observer.model.validation = validation
 
     seen: list[tuple[float, list[torch.Tensor]]] = []
-    monkeypatch.setattr(loop.Trainer, "_validate", pretend)
+    monkeypatch.setattr(Observer, "_validate", pretend)
     run = trilemma.train("ae-stacked", "digits", epochs=4, batch=1293, quiet=True)
     assert run.summary["valid_rmse"] == pytest.approx(0.2) and run.summary["best"]["images"] == 2 * 1293
     best = next(weights for value, weights in seen if value == 0.2)
@@ -140,7 +141,7 @@ def test_a_failing_sample_picture_never_stops_training(monkeypatch: pytest.Monke
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(loop, "save_png", refuse)
+    monkeypatch.setattr(observe, "save_png", refuse)
     assert trilemma.train("vae", "digits", steps=5, quiet=True).summary["steps"] == 5
 
 

@@ -42,11 +42,11 @@ class EMA:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the module has the averaged weights."""
-        self._swap()
+        self.swap()
         try:
             yield
         finally:
-            self._swap()
+            self.swap()
 
     def state(self) -> dict[str, Tensor]:
         """The averaged weights by parameter name."""
@@ -59,7 +59,8 @@ class EMA:
             tensor.copy_(state[name])
 
     @torch.no_grad()
-    def _swap(self) -> None:
+    def swap(self) -> None:
+        """Exchange the module's weights and the averaged ones."""
         for name, parameter in self.parameters.items():
             held = parameter.detach().clone()
             parameter.copy_(self.average[name])

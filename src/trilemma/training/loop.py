@@ -24,10 +24,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trilemma import rng
-from trilemma.data import Data, Loader, batches
+from trilemma.data import Data, Loader
 from trilemma.errors import UserError
-from trilemma.memory import halving, is_out_of_memory, release
-from trilemma.pictures import grid, save_png
+from trilemma.memory import is_out_of_memory, release
 from trilemma.training.checkpoint import (
     Checkpoint,
     flatten_optimizer,
@@ -39,17 +38,14 @@ from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
 from trilemma.training.health import NotFinite, Pulse, Reading
 from trilemma.training.log import Averages, Display, Journal, figures_text
-from trilemma.training.monitor import Said, collapse, critic_too_strong, posterior_collapse
-from trilemma.training.optim import Plateau, learning_rate, lr_factor, make_optimizer
-from trilemma.types import Batch, Finishes, Logs, Phase, Samples, Validates
+from trilemma.training.observe import Observer
+from trilemma.training.optim import learning_rate, lr_factor, make_optimizer
+from trilemma.types import Batch, Logs, Phase
 
 VALIDATE_AT_LEAST = 10_000  # images between validations of a data set smaller than this
 SNAPSHOTS = 10  # sample pictures in a training whose length is known
 SAVE_EVERY_S = 60.0  # a checkpoint at the next report after this time, where save_every is not given
-FINISH_IMAGES = 10_000  # training images shown to a model's last step
-VALID_BATCH = 500
 SETTLED = 0.25  # share of a training after which its samples and codes are judged
-N_SAMPLES = 64  # in a sample picture
 MOST_SKIPPED = 5  # steps left out since the last good state, after which a training gives up
 
 
@@ -75,7 +71,7 @@ class Trainer:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = {phase.name: make_optimizer(phase, config) for phase in self.phases}
         self.ema = EMA(model, config.ema_halflife_images) if config.ema_halflife_images else None
-        self.plateau = Plateau()
+        self.observer = Observer(model, data, config, path, self.ema, self._warn)
         self.loader = Loader(
             data.train, batch=config.batch, seed=config.seed, device=self.device, augment=config.augment
         )
@@ -85,12 +81,9 @@ class Trainer:
         self.averages = Averages()
         self.journal = Journal(path / "log.jsonl", display.say)
         self.step, self.seconds = 0, 0.0
-        self.figures: dict[str, float] = {}
-        self.best: dict[str, Any] = {}
-        self.best_weights: dict[str, Tensor] = {}
         self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
         self.skipped: list[int] = []  # steps left out because a number was not finite
-        self.pulse, self.said = Pulse(model, spikes=len(self.phases) == 1), Said()
+        self.pulse = Pulse(model, spikes=len(self.phases) == 1)
         self.good = self._state()
         self.stop_signal = 0
 
@@ -118,7 +111,7 @@ class Trainer:
         """
         self._resume()
         if self.progress >= 1:
-            self._take_final_weights()
+            self.observer.take_final_weights()
             return False
         with rng.isolated(), self._signals():
             while self.progress < 1 and not self.stop_signal:
@@ -127,7 +120,7 @@ class Trainer:
             self._save()
             if self.stop_signal:
                 raise Stopped(self.stop_signal, f"stopped after {self.images:,} images; the state is saved")
-        self._take_final_weights()
+        self.observer.take_final_weights()
         return True
 
     def _steps_until_due(self) -> None:
@@ -162,7 +155,7 @@ class Trainer:
     def _one_step(self) -> None:
         generator = _default_generator(self.device)
         generator.manual_seed(rng.seed_of(self.config.seed, "step", self.step))
-        factor = lr_factor(self.config, self.progress, self.images, self.plateau)
+        factor = lr_factor(self.config, self.progress, self.images, self.observer.plateau)
         batches_of_step = [self._batch(self.images + r * self.config.batch) for r in range(self.repeats)]
         for phase in self.phases:
             if self.step % phase.every:
@@ -279,14 +272,16 @@ class Trainer:
         row: dict[str, Any] = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3)}
         row |= self.averages.take()
         over = self.progress >= 1
-        if isinstance(self.model, Validates) and (over or self._due(self.epoch)):
-            row |= halving(self._validate, VALID_BATCH, self._warn)
+        if over or self._due(self.epoch):
+            row |= self.observer.validate(self.images)
             self.good = self._state()
         self.journal.write(row)
-        self._listen("critic", critic_too_strong(row))
         self.display.update(self.progress, figures_text(row))
+        settled = self.progress >= SETTLED
+        if settled:
+            self.observer.listen(row)
         if not over and self._due(self.sample_every):
-            self._snapshot()
+            self.observer.snapshot(f"{self.images:012d}", settled=settled)
         if not over and self._save_is_due():
             self._save()
 
@@ -300,110 +295,15 @@ class Trainer:
             return self._due(self.config.save_every)
         return time.monotonic() - self.saved_at >= SAVE_EVERY_S
 
-    @torch.no_grad()
-    def _validate(self, size: int) -> dict[str, float]:
-        """Figures on the validation split, with the averaged weights where there are any; always in float32."""
-        sums: dict[str, Tensor] = {}
-        with self._weights_in_use():
-            for number, batch in enumerate(batches(self.data.valid, size, self.device)):
-                generator = rng.generator(self.config.seed, "valid", number, device=self.device)
-                for name, values in self.model.validation(batch, generator).items():  # type: ignore[operator]
-                    sums[name] = sums.get(name, torch.zeros((), device=self.device)) + values.double().sum().float()
-            figures = {f"valid_{name}": float(value) / len(self.data.valid) for name, value in sums.items()}
-            figures |= {n.replace("mse", "rmse"): v**0.5 for n, v in figures.items() if n.endswith("mse")}
-            self.figures = figures
-            self._keep_best()
-            self._listen("posterior", posterior_collapse(self.model, self._some_real(VALID_BATCH)))
-        return figures
-
-    def _keep_best(self) -> None:
-        name = self.config.monitor
-        if name is None:
-            return
-        if name not in self.figures:
-            raise UserError(f'monitor="{name}" is no figure of this model; it has {", ".join(self.figures)}')
-        figure = self.figures[name]
-        self.plateau.see(figure)
-        if not self.best or figure < self.best[name]:
-            self.best = {**self.figures, "images": self.images}
-            self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-
-    def _listen(self, rule: str, text: str | None) -> None:
-        """Pass a warning on if it is new and the training is no longer at its beginning."""
-        if self.progress >= SETTLED and (news := self.said.news(rule, text)) is not None:
-            self._warn(news)
-
-    def _some_real(self, n: int) -> Tensor:
-        """The first images of the validation split, (n, C, H, W) in [0, 1]."""
-        return next(batches(self.data.valid, n, self.device)).image
-
-    def _snapshot(self) -> None:
-        """A sample picture on the way, which leaves the training as it was."""
-        held = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        with self._weights_in_use(), torch.no_grad():
-            self.finish(FINISH_IMAGES // 5)
-            self.draw_samples(f"{self.images:012d}")
-        for name, buffer in self.model.named_buffers():
-            buffer.copy_(held[name])
-
-    def draw_samples(self, name: str) -> None:
-        """The same 64 latents as every time, as samples/NAME.png; a failure is a warning, never the end."""
-        if not isinstance(self.model, Samples):
-            return
-        with torch.no_grad():
-            images = halving(self._draw, N_SAMPLES, self._warn)
-        if len(self.phases) > 1:  # players against each other
-            self._listen("collapse", collapse(images, self._some_real(N_SAMPLES)))
-        try:
-            (self.path / "samples").mkdir(exist_ok=True)
-            save_png(grid(images.cpu()), self.path / "samples" / f"{name}.png")
-        except (OSError, UserError) as error:
-            self.display.say(f"warning: the sample picture {name}.png was not written ({error}); training goes on")
-
-    def _draw(self, size: int) -> Tensor:
-        """The N_SAMPLES images of the sample pictures, `size` at a time."""
-        seed, starts = self.config.seed, range(0, N_SAMPLES, size)
-        return torch.cat([self.model.sample(size, seed=seed, first=first) for first in starts])  # type: ignore
-
-    def finish(self, n: int) -> None:
-        """Let the model take its last step, on the first `n` training images."""
-        if not isinstance(self.model, Finishes):
-            return
-        count = min(n, len(self.data.train))
-        steps = range(0, count, VALID_BATCH)
-        plain = Loader(self.data.train, batch=VALID_BATCH, seed=self.config.seed, device=self.device)
-        self.model.finish((plain.batch_at(p, min(VALID_BATCH, count - p)) for p in steps), seed=self.config.seed)
-
-    @contextmanager
-    def _weights_in_use(self) -> Iterator[None]:
-        """Inside, the model is in eval mode and has its averaged weights where there are any."""
-        training = self.model.training
-        self.model.eval()
-        with self.ema.applied() if self.ema is not None else nullcontext():
-            yield
-        self.model.train(training)
-
-    def _take_final_weights(self) -> None:
-        """The model ends with its best weights, or the averaged, or the last ones; then its last step."""
-        if self.best_weights:
-            self.model.load_state_dict(self.best_weights)
-            self.figures = {name: value for name, value in self.best.items() if name != "images"}
-        elif self.ema is not None:
-            self.ema._swap()
-        self.model.eval()
-        self.ema = None
-        with torch.no_grad():
-            self.finish(FINISH_IMAGES)
-
     def _state(self) -> Checkpoint:
         """Everything that the next steps depend on, as copies."""
         values = {
             "step": self.step,
             "images": self.images,
             "seconds": self.seconds,
-            "plateau": self.plateau.state(),
-            "figures": self.figures,
-            "best": self.best,
+            "plateau": self.observer.plateau.state(),
+            "figures": self.observer.figures,
+            "best": self.observer.best,
             "pieces": self.pieces,
             "skipped": list(self.skipped),
         }
@@ -413,8 +313,8 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             tensors[f"optimizer-{name}"] = flatten_optimizer(optimizer)
         copies = {file: {name: t.detach().clone() for name, t in group.items()} for file, group in tensors.items()}
-        if self.best_weights:
-            copies["best"] = self.best_weights  # replaced as a whole, never changed
+        if self.observer.best_weights:
+            copies["best"] = self.observer.best_weights  # replaced as a whole, never changed
         return Checkpoint(values, copies)
 
     def _take(self, state: Checkpoint) -> None:
@@ -422,14 +322,15 @@ class Trainer:
         self.model.load_state_dict(state.tensors["model"])
         if self.ema is not None:
             self.ema.load(state.tensors["ema"])
-        self.best_weights = {k: v.to(self.device) for k, v in state.tensors.get("best", {}).items()}
+        observer = self.observer
+        observer.best_weights = {k: v.to(self.device) for k, v in state.tensors.get("best", {}).items()}
         for name, optimizer in self.optimizers.items():
             restore_optimizer(optimizer, state.tensors.get(f"optimizer-{name}", {}))
         values = state.values
         self.step, self.seconds = values["step"], values["seconds"]
-        self.figures, self.best = values["figures"], values["best"]
+        observer.figures, observer.best = values["figures"], values["best"]
         self.pieces, self.skipped = values["pieces"], values["skipped"]
-        self.plateau.load(values["plateau"])
+        observer.plateau.load(values["plateau"])
 
     def _save(self) -> None:
         save_checkpoint(self.path / "checkpoints", self.images, self._state())

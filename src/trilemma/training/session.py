@@ -124,17 +124,17 @@ def _write_results(
 ) -> None:
     """The weights to use, the last pictures, the summary and the card."""
     with rng.isolated():
-        trainer.draw_samples("last")
+        trainer.observer.draw_samples("last")
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
     draw_curves(read_log(path / "log.jsonl"), path / "curves.png")
     summary = {
-        **trainer.figures,
+        **trainer.observer.figures,
         "images": trainer.images,
         "steps": trainer.step,
         "seconds": round(trainer.seconds, 3),
         "images_per_second": round(trainer.images / max(trainer.seconds, 1e-9), 1),
         "parameters": _count(trainer.model),
-        "best": trainer.best,
+        "best": trainer.observer.best,
     }
     write_json(path / "summary.json", summary)
     write_atomic(path / "README.md", model_card(path, record, recipe, summary, environment))

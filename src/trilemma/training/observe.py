@@ -1,0 +1,154 @@
+"""What is looked at while a model trains: figures on held-out images, the best weights so far, sample pictures.
+
+All of it is done with the weights that would be used (averaged where there are any), and none of it changes what the
+training does next, apart from the learning rate that follows the validation figure.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trilemma import rng
+from trilemma.data import Data, Loader, batches
+from trilemma.errors import UserError
+from trilemma.memory import halving
+from trilemma.pictures import grid, save_png
+from trilemma.training.config import TrainConfig
+from trilemma.training.ema import EMA
+from trilemma.training.monitor import Said, collapse, critic_too_strong, posterior_collapse
+from trilemma.training.optim import Plateau
+from trilemma.types import Finishes, Samples, Validates
+
+FINISH_IMAGES = 10_000  # training images shown to a model's last step
+VALID_BATCH = 500
+N_SAMPLES = 64  # in a sample picture
+
+
+class Observer:
+    """Follows a model in training. `figures` are the last validation's, `best` those of `best_weights`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Data,
+        config: TrainConfig,
+        path: Path,
+        ema: EMA | None,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.model, self.data, self.config, self.path = model, data, config, path
+        self.ema, self.warn = ema, warn
+        self.device = next(model.parameters()).device
+        self.plateau, self.said = Plateau(), Said()
+        self.figures: dict[str, float] = {}
+        self.best: dict[str, Any] = {}
+        self.best_weights: dict[str, Tensor] = {}
+
+    def validate(self, images: int) -> dict[str, float]:
+        """Figures on the validation split after so many images; {} for a model that has none."""
+        if not isinstance(self.model, Validates):
+            return {}
+        with self.weights_in_use():
+            self.figures = halving(self._validate, VALID_BATCH, self.warn)
+            self._keep_best(images)
+        return self.figures
+
+    def listen(self, row: dict[str, Any]) -> None:
+        """Warn of what a row of the log or the codes say; for a training past its beginning."""
+        self._tell("critic", critic_too_strong(row))
+        if any(name.startswith("valid_") for name in row):
+            with self.weights_in_use():
+                self._tell("posterior", posterior_collapse(self.model, self._some_real(VALID_BATCH)))
+
+    def snapshot(self, name: str, *, settled: bool) -> None:
+        """A sample picture on the way, which leaves the training as it was."""
+        held = {key: buffer.clone() for key, buffer in self.model.named_buffers()}
+        with self.weights_in_use(), torch.no_grad():
+            self.finish(FINISH_IMAGES // 5)
+            self.draw_samples(name, settled=settled)
+            for key, buffer in self.model.named_buffers():
+                buffer.copy_(held[key])
+
+    def draw_samples(self, name: str, *, settled: bool = True) -> None:
+        """The same latents as every time, as samples/NAME.png; a failure is a warning, never the end."""
+        if not isinstance(self.model, Samples):
+            return
+        images = halving(self._draw, N_SAMPLES, self.warn)
+        if settled and len(list(self.model.phases)) > 1:  # players against each other
+            self._tell("collapse", collapse(images, self._some_real(N_SAMPLES)))
+        try:
+            (self.path / "samples").mkdir(exist_ok=True)
+            save_png(grid(images.cpu()), self.path / "samples" / f"{name}.png")
+        except (OSError, UserError) as error:
+            self.warn(f"the sample picture {name}.png was not written ({error}); training goes on")
+
+    def finish(self, n: int = FINISH_IMAGES) -> None:
+        """Let the model take its last step, on the first `n` training images."""
+        if not isinstance(self.model, Finishes):
+            return
+        count = min(n, len(self.data.train))
+        steps = range(0, count, VALID_BATCH)
+        plain = Loader(self.data.train, batch=VALID_BATCH, seed=self.config.seed, device=self.device)
+        self.model.finish((plain.batch_at(p, min(VALID_BATCH, count - p)) for p in steps), seed=self.config.seed)
+
+    def take_final_weights(self) -> None:
+        """The model ends with its best weights, or the averaged, or the last ones; then its last step."""
+        if self.best_weights:
+            self.model.load_state_dict(self.best_weights)
+            self.figures = {name: value for name, value in self.best.items() if name != "images"}
+        elif self.ema is not None:
+            self.ema.swap()
+        self.model.eval()
+        self.ema = None
+        with torch.no_grad():
+            self.finish()
+
+    @contextmanager
+    def weights_in_use(self) -> Iterator[None]:
+        """Inside, the model is in eval mode and has its averaged weights where there are any."""
+        training = self.model.training
+        self.model.eval()
+        with self.ema.applied() if self.ema is not None else nullcontext():
+            yield
+        self.model.train(training)
+
+    @torch.no_grad()
+    def _validate(self, size: int) -> dict[str, float]:
+        """Means over the validation split, `size` images at a time; in float32."""
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches(self.data.valid, size, self.device)):
+            generator = rng.generator(self.config.seed, "valid", number, device=self.device)
+            for name, values in self.model.validation(batch, generator).items():  # type: ignore[operator]
+                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + values.double().sum().float()
+        figures = {f"valid_{name}": float(value) / len(self.data.valid) for name, value in sums.items()}
+        return figures | {n.replace("mse", "rmse"): v**0.5 for n, v in figures.items() if n.endswith("mse")}
+
+    def _keep_best(self, images: int) -> None:
+        name = self.config.monitor
+        if name is None:
+            return
+        if name not in self.figures:
+            raise UserError(f'monitor="{name}" is no figure of this model; it has {", ".join(self.figures)}')
+        figure = self.figures[name]
+        self.plateau.see(figure)
+        if not self.best or figure < self.best[name]:
+            self.best = {**self.figures, "images": images}
+            self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
+    def _draw(self, size: int) -> Tensor:
+        """The N_SAMPLES images of the sample pictures, `size` at a time."""
+        seed, starts = self.config.seed, range(0, N_SAMPLES, size)
+        return torch.cat([self.model.sample(size, seed=seed, first=first) for first in starts])  # type: ignore
+
+    def _some_real(self, n: int) -> Tensor:
+        """The first images of the validation split, (n, C, H, W) in [0, 1]."""
+        return next(batches(self.data.valid, n, self.device)).image
+
+    def _tell(self, rule: str, text: str | None) -> None:
+        """Pass a warning on if it is new."""
+        if (news := self.said.news(rule, text)) is not None:
+            self.warn(news)
