@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from trilemma.comparison import compare
     from trilemma.data import load_data, show
     from trilemma.errors import UserError
-    from trilemma.explore import reconstruct, sample
+    from trilemma.explore import again, reconstruct, sample
     from trilemma.metrics import evaluate
     from trilemma.registry import create, list_models
     from trilemma.run import Run, load
@@ -23,6 +23,7 @@ __all__ = [
     "Run",
     "UserError",
     "__version__",
+    "again",
     "compare",
     "create",
     "doctor",
@@ -39,6 +40,7 @@ __all__ = [
 _HOME = {
     "Run": "run",
     "UserError": "errors",
+    "again": "explore",
     "compare": "comparison",
     "create": "registry",
     "doctor": "checkup",

@@ -89,15 +89,39 @@ def sample(
     first: Annotated[int, typer.Option(help="number of the first image; image k of a seed is always the same")] = 0,
     label: Annotated[str | None, typer.Option(help="class to draw, by name or number")] = None,
     batch: BatchSize = 256,
+    exact: Annotated[
+        bool, typer.Option(help="bit-equal for every n, first and batch; always computes whole batches of 64")
+    ] = False,
     out: Out = None,
-    singles: Annotated[bool, typer.Option(help="also write each image by itself")] = True,
+    singles: Annotated[bool, typer.Option(help="also write each image by itself; the grid shows 400 at most")] = True,
     setting: Settings = None,
 ) -> None:
     """Draw new images from a run: a grid and single files."""
     drawn = trilemma.sample(
-        run, n=n, seed=seed, first=first, label=label, batch=batch, out=out, singles=singles, **parse_settings(setting)
-    )
+        run, n=n, seed=seed, first=first, label=label, batch=batch, exact=exact, out=out, singles=singles,
+        **parse_settings(setting),
+    )  # fmt: skip
     _facts({"grid": drawn.grid, **({"images": drawn.images[0].parent} if drawn.images else {})})
+
+
+@app.command()
+def again(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="a PNG as `trilemma sample` wrote it")],
+    run: Annotated[Path | None, typer.Option(help="its run folder; looked for where not given")] = None,
+    out: Out = None,
+) -> None:
+    """Make a picture again, and compare the two.
+
+    Its PNG says how it was made. The run is looked for where it was, around the picture, and in runs/.
+    The exit code is 1 if a pixel differs.
+    """
+    made = trilemma.again(image, run=run, out=out)
+    by = "the size" if made.difference is None else f"up to {made.difference} of 255 levels"
+    _facts({"picture": made.picture, "run": made.run, "equal": "yes" if made.equal else f"no, by {by}"})
+    if not made.equal:
+        since = f"since then: {'; '.join(made.changed)}" if made.changed else "versions and device are the same"
+        print(f"error: {made.picture} is not equal to {image}: they differ by {by}; {since}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command()

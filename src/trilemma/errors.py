@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: what came, what is allowed, what to do. The command line shows no trace of them."""
+"""Errors that are the user's to mend: what came, what is allowed, what to do. The command line shows no trace."""
 
 import difflib
 from collections.abc import Iterable

@@ -2,9 +2,12 @@
 
 import inspect
 import json
-from functools import cached_property
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -15,11 +18,13 @@ from trilemma.data import Data, load_data
 from trilemma.errors import UserError, nearest, unknown
 from trilemma.files import sha256_of
 from trilemma.hardware import pick_device
+from trilemma.memory import halving, is_out_of_memory
 from trilemma.registry import Recipe, build, get_recipe, list_models
 from trilemma.types import Conditional, Samples
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
+EXACT_BATCH = 64  # images computed together where each must be bit-equal; image k has place k % 64 in its batch
 
 
 def load(path: str | Path, *, device: str = "auto") -> "Run":
@@ -34,6 +39,14 @@ def load(path: str | Path, *, device: str = "auto") -> "Run":
 def as_run(what: "Run | str | Path") -> "Run":
     """A run as it is, or the run of a folder."""
     return what if isinstance(what, Run) else Run(what)
+
+
+class Drawn(NamedTuple):
+    """Images number `first` and on (n, C, H, W), and the batch they were computed in: its first number, its size."""
+
+    images: Tensor
+    first: int
+    batch: tuple[int, int]
 
 
 class Run:
@@ -105,31 +118,84 @@ class Run:
         first: int = 0,
         label: str | int | None = None,
         batch: int = 256,
+        exact: bool = False,
         **settings: Any,
     ) -> Tensor:
-        """Draw images number first ... first + n - 1 of `seed`, in batches that do not change them.
+        """Draw images number first ... first + n - 1 of `seed`; image k is the same whatever n, first and batch are.
+
+        Its noise is bit-equal; its values may differ by rounding, 1/255 at most, because a processor adds up batches
+        of different sizes in a different order.
 
         Args:
             label: a class by name or index, for a model that takes one.
+            batch: images computed at a time, which bounds the memory; halved if it runs out.
+            exact: bit-equal values too (same machine and version): whole batches of EXACT_BATCH are computed, in
+                which each image has its own place. One image then costs as much as 64; `batch` has no effect.
             settings: what this model's sampler takes (steps, eta, temperature, ...).
         Returns:
             float32 in [0, 1] on the CPU, (n, C, H, W).
         Raises:
-            UserError: if the model does not sample, or does not take the label or a setting.
+            UserError: if the model does not sample, does not take the label or a setting, or draws NaN.
         """
-        if n < 1 or batch < 1:
-            raise UserError(f"n={n}, batch={batch}: both must be at least 1")
+        parts = self.draw(n, seed=seed, first=first, label=label, batch=batch, exact=exact, **settings)
+        images = torch.empty(n, *self.model_config.shape)
+        for part in parts:
+            images[part.first - first :][: len(part.images)] = part.images
+        return images
+
+    def draw(
+        self,
+        n: int = 64,
+        *,
+        seed: int = 0,
+        first: int = 0,
+        label: str | int | None = None,
+        batch: int = 256,
+        exact: bool = False,
+        **settings: Any,
+    ) -> Iterator[Drawn]:
+        """As `sample`, batch by batch: never more than one batch is held."""
+        if n < 1 or batch < 1 or first < 0:
+            raise UserError(f"n={n}, batch={batch}, first={first}: n and batch must be at least 1, first at least 0")
         model = self.model
         if not isinstance(model, Samples):
             raise UserError(f"{self.recipe.name} does not draw samples; models that do: {', '.join(list_models())}")
         check_settings(model, settings, self.recipe.name)
         index = self._label_index(label)
-        parts = []
-        for start in range(first, first + n, batch):
-            count = min(batch, first + n - start)
+
+        def compute(start: int, count: int) -> Tensor:
             labels = None if index is None else torch.full((count,), index, device=self.device)
-            parts.append(model.sample(count, seed=seed, first=start, labels=labels, **settings).float().cpu())
-        return torch.cat(parts)
+            with _one_algorithm():
+                return model.sample(count, seed=seed, first=start, labels=labels, **settings).float().cpu()
+
+        return self._in_parts(compute, first, first + n, batch, exact)
+
+    def _in_parts(
+        self, compute: Callable[[int, int], Tensor], first: int, end: int, batch: int, exact: bool
+    ) -> Iterator[Drawn]:
+        """Images number first ... end - 1 from `compute(start, count)`."""
+        while first < end:
+            if exact:
+                start = first - first % EXACT_BATCH
+                images = _whole(compute, start)
+            else:
+                start = first
+                images = halving(partial(compute, start), min(batch, end - first), _warn)
+                batch = min(batch, len(images))  # smaller from now on if memory ran out
+            size, images = len(images), images[first - start : end - start]
+            self._check_finite(images, first)
+            yield Drawn(images, first, (start, size))
+            first += len(images)
+
+    def _check_finite(self, images: Tensor, first: int) -> None:
+        bad = ~images.flatten(1).isfinite().all(1)
+        if not bad.any():
+            return
+        text = f"{self.path}: {int(bad.sum())} of {len(bad)} images hold NaN or infinite values (the first is number"
+        text += f" {first + int(bad.nonzero()[0])})"
+        if all(value.isfinite().all() for value in self.model.state_dict().values()):
+            raise UserError(f"{text}; the weights are finite, so give the sampler milder settings")
+        raise UserError(f"{text}, because the weights do: the training diverged; train again with a lower lr=")
 
     def _label_index(self, label: str | int | None) -> int | None:
         if label is None:
@@ -173,6 +239,34 @@ def check_settings(model: Samples, settings: dict[str, Any], name: str) -> None:
     known = set(inspect.signature(model.sample).parameters) - {"n", "seed", "first", "labels"}
     for key in settings:
         if key not in known:
-            hint = nearest(key, [*known, "n", "seed", "first", "label", "batch"])
+            hint = nearest(key, [*known, "n", "seed", "first", "label", "batch", "exact"])
             text = f'{name} takes no sampling setting "{key}"; it takes {", ".join(sorted(known)) or "none"}'
             raise UserError(f'{text} (did you mean "{hint}"?)' if hint else text)
+
+
+@contextmanager
+def _one_algorithm() -> Iterator[None]:
+    """Inside, cuDNN computes equal shapes in one way: no trials of what is fastest, no sums in the order of arrival."""
+    cudnn = torch.backends.cudnn
+    held = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = held
+
+
+def _whole(compute: Callable[[int, int], Tensor], start: int) -> Tensor:
+    """A batch of EXACT_BATCH, which cannot be halved and stay exact."""
+    try:
+        return compute(start, EXACT_BATCH)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"exact=true computes {EXACT_BATCH} images at a time, and memory ran out; leave it out"
+        ) from error
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=2)

@@ -4,17 +4,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from trilemma import __version__
-from trilemma.pictures import grid, save_png
+from trilemma.config import Config
+from trilemma.pictures import grid, save_png, to_uint8
 from trilemma.run import Run, as_run
+
+FORMAT = 1  # of a receipt
+GRID_LIMIT = 400  # images
 
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """Where the pictures lie: all of them in one grid, and one file each."""
+    """Where the pictures lie: the first GRID_LIMIT in one grid, and one file each."""
 
     grid: Path
     images: list[Path]
+
+
+class Receipt(Config):
+    """How a picture was made: what it takes to make it again, and what its last digits may depend on.
+
+    run, weights: the run's folder, and the `weights_id` it had.
+    first, n, grid: the images numbered first ... first + n - 1 of `seed`, in a grid or one by itself.
+    batches: the batches they were computed in, each with the number of its first image and its size.
+    """
+
+    format: int = FORMAT
+    trilemma: str
+    torch: str
+    device: str
+    threads: int
+    precision: str
+    model: str
+    run: str
+    weights: str
+    seed: int
+    label: str | int | None
+    exact: bool
+    settings: dict[str, Any]
+    first: int
+    n: int
+    grid: bool
+    batches: tuple[tuple[int, int], ...]
 
 
 def sample(
@@ -25,36 +59,56 @@ def sample(
     first: int = 0,
     label: str | int | None = None,
     batch: int = 256,
+    exact: bool = False,
     out: str | Path | None = None,
     singles: bool = True,
     **settings: Any,
 ) -> SampleFiles:
-    """Draw `n` images and write `grid.png` and, with `singles`, one PNG each.
+    """Draw `n` images and write `grid.png` and, with `singles`, one PNG each; every file is written as it is drawn.
 
     Args:
         run: a run or its folder.
         first: number of the first image; image k of a seed is the same whatever n, first and batch are.
+        batch: images computed at a time, which bounds the memory whatever n is.
+        exact: bit-equal for every n, first and batch, see `Run.sample`; costs as much as whole batches of 64.
         out: the folder to write to; RUN/samples/seed-SEED where None.
+        singles: one file for each image; the grid shows the first 400.
         settings: of the model's sampler, see `Run.sample`.
     Raises:
         UserError: as `Run.sample`, or if the disk refuses.
     """
     run = as_run(run)
-    images = run.sample(n, seed=seed, first=first, label=label, batch=batch, **settings)
+    parts = run.draw(n, seed=seed, first=first, label=label, batch=batch, exact=exact, **settings)
+    receipt = receipt_of(
+        run, seed=seed, label=label, exact=exact, settings=settings, first=first, n=1, grid=False, batches=()
+    )
     folder = Path(out) if out is not None else run.path / "samples" / f"seed-{seed}"
-    receipt = {
-        "trilemma": __version__,
-        "model": run.recipe.name,
-        "run": str(run.path.resolve()),
-        "weights": run.weights_id,
-        "seed": seed,
-        "label": label,
-        "settings": settings,
-    }
-    paths = []
-    if singles:
-        for k, image in enumerate(images, start=first):
-            paths.append(folder / f"{k:05d}.png")
-            save_png(grid(image[None], scale=1, pad=0), paths[-1], {**receipt, "first": k, "n": 1})
-    save_png(grid(images), folder / "grid.png", {**receipt, "first": first, "n": n})
-    return SampleFiles(folder / "grid.png", paths)
+    paths: list[Path] = []
+    shown: list[Tensor] = []
+    batches = []
+    for part in parts:
+        levels = to_uint8(part.images)
+        if part.first < first + GRID_LIMIT:
+            shown.append(levels[: first + GRID_LIMIT - part.first])
+            batches.append(part.batch)
+        for k, image in enumerate(levels if singles else (), start=part.first):
+            made = receipt.with_(first=k, batches=(part.batch,))
+            paths.append(save_png(image, folder / f"{k:05d}.png", made.to_json()))
+    images = torch.cat(shown)
+    made = receipt.with_(n=len(images), grid=True, batches=tuple(batches))
+    return SampleFiles(save_png(grid(images), folder / "grid.png", made.to_json()), paths)
+
+
+def receipt_of(run: Run, **what: Any) -> Receipt:
+    """The receipt of a picture made now, on this machine."""
+    return Receipt(
+        trilemma=__version__,
+        torch=torch.__version__,
+        device=str(run.device),
+        threads=torch.get_num_threads(),
+        precision=str(next(run.model.parameters()).dtype).removeprefix("torch."),
+        model=run.recipe.name,
+        run=str(run.path.resolve()),
+        weights=run.weights_id,
+        **what,
+    )

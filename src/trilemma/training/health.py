@@ -54,10 +54,12 @@ class Pulse:
         Raises:
             NotFinite: naming the tensor and the images of the batch.
         """
-        if reading.values.is_cuda:
-            reading, self.waiting = self.waiting, reading
-            if reading is None:
-                return None
+        if not reading.values.is_cuda:
+            return self._judge(reading)
+        before, self.waiting = self.waiting, reading
+        return None if before is None else self._judge(before)
+
+    def _judge(self, reading: Reading) -> str | None:
         loss, norm = reading.values.tolist()
         if not math.isfinite(loss + norm):
             raise NotFinite(reading.step, f"{where(self.model, reading)}; images of the batch: {ids(reading.batch)}")

@@ -378,7 +378,7 @@ def _take_rows(batch: Batch, rows: Tensor) -> Batch:
     return Batch(
         image=batch.image[rows],
         label=None if batch.label is None else batch.label[rows],
-        caption=None if batch.caption is None else [batch.caption[i] for i in rows.tolist()],
+        caption=None if batch.caption is None else [str(batch.caption[i]) for i in rows.tolist()],
         index=None if batch.index is None else batch.index[rows.cpu()],
     )
 

@@ -42,6 +42,7 @@ class Observer:
     ) -> None:
         self.model, self.data, self.config, self.path = model, data, config, path
         self.ema, self.warn = ema, warn
+        self.players = len(model.phases)  # type: ignore[arg-type]
         self.device = next(model.parameters()).device
         self.plateau, self.said = Plateau(), Said()
         self.figures: dict[str, float] = {}
@@ -78,7 +79,7 @@ class Observer:
         if not isinstance(self.model, Samples):
             return
         images = halving(self._draw, N_SAMPLES, self.warn)
-        if settled and len(list(self.model.phases)) > 1:  # players against each other
+        if settled and self.players > 1:  # players against each other
             self._tell("collapse", collapse(images, self._some_real(N_SAMPLES)))
         try:
             (self.path / "samples").mkdir(exist_ok=True)

@@ -195,6 +195,7 @@ def _command(recipe: Recipe, data: Data, model_config: Config, training: TrainCo
         value = getattr(model_config, name)
         if name not in ("shape", "n_classes") and value != getattr(recipe.config, name):
             keys[name] = ",".join(map(str, value)) if isinstance(value, tuple) else value
+    keys = {key: f"{value:g}" if isinstance(value, float) else value for key, value in keys.items()}
     words = ["trilemma", "train", recipe.name, str(data.source), *(f"{k}={v}" for k, v in keys.items())]
     return shlex.join(words)
 
