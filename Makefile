@@ -6,12 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test slow lint bench clean
+.PHONY: help install demo test slow fixtures kill lint bench clean
 
 help:
 	@echo "make demo    compare the model families on small digits and write a report"
 	@echo "make test    the quick tests"
 	@echo "make slow    the tests that take minutes"
+	@echo "make fixtures  the folder of broken and unusual images"
+	@echo "make kill    kill trainings at every moment and compare what is left"
 	@echo "make lint    formatting, lint and types"
 	@echo "make bench   the benchmarks, one after the other"
 	@echo "make clean   remove the environment, caches and builds (runs and reports stay)"
@@ -34,6 +36,12 @@ test: $(STAMP)
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
+fixtures: $(STAMP)
+	$(BIN)/python -m pytest tests/data/test_fixtures.py tests/data/test_data_colour.py
+
+kill: $(STAMP)
+	$(BIN)/python benchmarks/kill.py
+
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -41,7 +49,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	@set -e; for script in benchmarks/*.py; do \
-	  if [ -e "$$script" ]; then echo "== $$script"; $(BIN)/python "$$script"; fi; done
+	  if [ "$$script" != benchmarks/kill.py ]; then echo "== $$script"; $(BIN)/python "$$script"; fi; done
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist

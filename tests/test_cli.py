@@ -20,11 +20,13 @@ COMMAND = typer.main.get_command(cli.app)
 FUNCTIONS = {
     "train": "train",
     "sample": "sample",
+    "again": "again",
     "reconstruct": "reconstruct",
     "evaluate": "evaluate",
     "compare": "compare",
     "doctor": "doctor",
     "data show": "show",
+    "data check": "check",
 }
 
 
@@ -277,7 +279,7 @@ def test_compare_reports(home):
     words = ("data=digits", "models=ae-stacked,vae", "minutes=0.005", "n=64", "out=report")
     done = trilemma_("compare", *words, cwd=home)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^vae ", done.stdout, re.MULTILINE)
+    assert re.search(r"^ *vae ", done.stdout, re.MULTILINE)
     for name in ("report", "figures"):
         assert (home / re.search(rf"^{name} +(.+)$", done.stdout, re.MULTILINE)[1]).is_file()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trilemma.checkup import doctor
     from trilemma.comparison import compare
-    from trilemma.data import load_data, show
+    from trilemma.data import check, load_data, show
     from trilemma.errors import UserError
     from trilemma.explore import again, reconstruct, sample
     from trilemma.metrics import evaluate
@@ -24,6 +24,7 @@ __all__ = [
     "UserError",
     "__version__",
     "again",
+    "check",
     "compare",
     "create",
     "doctor",
@@ -41,6 +42,7 @@ _HOME = {
     "Run": "run",
     "UserError": "errors",
     "again": "explore",
+    "check": "data",
     "compare": "comparison",
     "create": "registry",
     "doctor": "checkup",

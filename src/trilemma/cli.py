@@ -34,6 +34,8 @@ app = typer.Typer(
 data_app = typer.Typer(name="data", help="What data there is, and how it looks.")
 app.add_typer(data_app)
 
+WIDE = 160  # letters in a line of a table that goes to a file
+
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, as `trilemma train` leaves it")]
 Out = Annotated[Path | None, typer.Option(help="where to write; chosen and printed where not given")]
 Seed = Annotated[int, typer.Option(help="of everything random")]
@@ -62,6 +64,7 @@ def train(
     lr: Annotated[str | None, typer.Option(help="learning rate, or one per phase: generator:1e-3,critic:5e-4")] = None,
     seed: Seed = 0,
     size: Size = None,
+    augment: Annotated[str | None, typer.Option(help="changes to training images: flip,shift; '' for none")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16")] = "auto",
     save_every: Annotated[int | None, typer.Option("--save_every", help="images between checkpoints")] = None,
@@ -74,7 +77,7 @@ def train(
     """Train a model on images. The same command again continues the run."""
     run = trilemma.train(
         model, data, steps=steps, epochs=epochs, images=images, minutes=minutes, batch=batch, lr=parse_rate(lr),
-        seed=seed, size=parse_value(size), device=device, precision=precision, save_every=save_every,
+        seed=seed, size=parse_value(size), augment=augment, device=device, precision=precision, save_every=save_every,
         sample_every=sample_every, valid=valid, out=out, quiet=quiet, **parse_settings(setting),
     )  # fmt: skip
     _facts({"run": run.path, **{name: _number(v) for name, v in run.summary.items() if name.startswith("valid_")}})
@@ -229,6 +232,23 @@ def data_show(
     _facts({"picture": trilemma.show(data, n=n, seed=seed, out=out, augment=words)})
 
 
+@data_app.command("check")
+def data_check(
+    source: Annotated[str, typer.Argument(help="a word from `trilemma data list`, or a path")],
+    size: Size = None,
+) -> None:
+    """Name bad files, silent changes, duplicates and training images that are in another split.
+
+    The exit code is 1 if a file cannot be read, a training image is in another split too, or metadata has no file.
+    """
+    from trilemma.data import check
+
+    report = check(source, size=parse_value(size))
+    print(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
 @app.command()
 def doctor() -> None:
     """Check the machine and the installation.
@@ -289,10 +309,16 @@ def _explain(error: Exception) -> tuple[int, str]:
         return 2, str(error)
     if isinstance(error, OSError) and error.filename:
         return 2, f"{error.filename}: {error.strerror}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if _is_out_of_memory(error):
         return 1, f"out of memory ({error}); try a smaller batch= or size="
     what = f"{type(error).__name__}: {error}"
     return 1, f"{what}\nThis looks like a defect in trilemma; run the same command with --debug to see where."
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    from trilemma.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _show_model(name: str) -> None:
@@ -332,13 +358,13 @@ def _sampling_keys(model: Any) -> list[tuple[str, str]]:
 
 
 def _show_comparison(result: Any) -> None:
-    """The figures of a comparison; the report has them with their intervals and pictures."""
-    if sys.stdout.isatty():
-        from rich.console import Console
+    """The figures of a comparison with their intervals, as in the report."""
+    from rich.console import Console
 
-        return Console().print(result.table())
-    columns = [key for key in result.rows[0] if not key.endswith(("_interval", "_refused"))]
-    _table(columns, [[_cell(row.get(key)) for key in columns] for row in result.rows])
+    table = result.table()
+    if not sys.stdout.isatty():
+        table.box = None
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def _facts(facts: Mapping[str, Any]) -> None:
@@ -381,10 +407,6 @@ def _word(value: Any) -> str:
     if isinstance(value, tuple | list):
         return ",".join(map(_word, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-def _cell(value: Any) -> str:
-    return _number(value) if isinstance(value, float) or value is None else str(value)
 
 
 def _number(value: float | None) -> str:

@@ -54,6 +54,8 @@ def _as_tuple(kind: type[Config], key: str, value: Any) -> Any:
 
 def _explain(kind: type[Config], error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
+    if not key:  # a rule about several keys
+        return error["msg"].removeprefix("Value error, ")
     if error["type"] != "extra_forbidden":
         return f"{key}={error['input']!r}: {error['msg'].removeprefix('Value error, ').lower()}"
     hint = nearest(key, kind.model_fields)

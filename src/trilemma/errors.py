@@ -24,3 +24,13 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
     hint = nearest(word, names)
     text = f'unknown {kind} "{word}"; choose one of {", ".join(names) or "nothing: there is none"}'
     return UserError(f'{text} (did you mean "{hint}"?)' if hint else text)
+
+
+def refuse_labels(labels: object) -> None:
+    """For models that draw no classes.
+
+    Raises:
+        UserError: if there are labels.
+    """
+    if labels is not None:
+        raise UserError("this model was trained without labels and cannot draw a class; leave the label out")

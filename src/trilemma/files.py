@@ -73,6 +73,12 @@ def remove(path: str | Path) -> None:
         os.unlink(path)
 
 
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what a killed process was writing here, or removing; only for a folder that nobody else writes to."""
+    for leftover in (*Path(folder).glob(".tmp-*"), *Path(folder).glob(".*.tmp")):
+        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else remove(leftover)
+
+
 def _free(path: str | Path) -> str:
     """Free bytes of the disk that would hold `path`, in words."""
     path = Path(path).absolute()

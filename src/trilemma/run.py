@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from trilemma.types import Conditional, Samples
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
+KEYS = ("format", "model", "model_config", "training", "data", "fingerprint", "classes", "command")  # of config.json
 EXACT_BATCH = 64  # images computed together where each must be bit-equal; image k has place k % 64 in its batch
 
 
@@ -56,8 +58,11 @@ class Run:
         self.path = Path(path)
         self.device = pick_device(device)
         self.config = self._read("config.json")
-        if self.config.get("format") != FORMAT:
-            came = self.config.get("format")
+        missing = [key for key in KEYS if not isinstance(self.config, dict) or key not in self.config]
+        if missing:
+            raise UserError(f"{self.path} is not a run: its config.json has no {', '.join(missing)}")
+        if self.config["format"] != FORMAT:
+            came = self.config["format"]
             raise UserError(f"{self.path} has format {came}; this version reads {FORMAT}: use the version that made it")
         self.recipe: Recipe = get_recipe(self.config["model"])
 
@@ -85,14 +90,26 @@ class Run:
             model.load_state_dict(load_file(weights))
         except Exception as error:  # safetensors and torch have no common error
             raise UserError(f"{weights} does not hold the weights of {self.recipe.name}: {error}") from error
+        if self.config["training"]["channels_last"]:  # the layout that gained in training gains in sampling
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model.to(self.device).eval()
 
     @cached_property
     def data(self) -> Data:
-        """The images it was trained on, read again from their source."""
-        training = self.config["training"]
+        """The images it was trained on, read again from their source.
+
+        Raises:
+            UserError: if the source is gone or its images changed: what was held out may have been trained on.
+        """
+        training, source = self.config["training"], self.config["data"]
         size = tuple(training["size"]) if training["size"] else None
-        return load_data(self.config["data"], size=size, valid=training["valid"])
+        data = load_data(source, size=size, valid=training["valid"])
+        if data.fingerprint != self.config["fingerprint"]:
+            raise UserError(
+                f"the images of {source} are not those that {self.path} was trained on (files came, went or changed); "
+                "bring them back, or train again"
+            )
+        return data
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -160,7 +177,7 @@ class Run:
         model = self.model
         if not isinstance(model, Samples):
             raise UserError(f"{self.recipe.name} does not draw samples; models that do: {', '.join(list_models())}")
-        check_settings(model, settings, self.recipe.name)
+        settings = checked_settings(model, settings, self.recipe.name)
         index = self._label_index(label)
 
         def compute(start: int, count: int) -> Tensor:
@@ -230,18 +247,25 @@ class Run:
         return f"<p>{self!r}</p>" + "".join(f'<img src="data:image/png;base64,{text}">' for text in data)
 
 
-def check_settings(model: Samples, settings: dict[str, Any], name: str) -> None:
-    """Refuse sampling settings that this model does not take.
+def checked_settings(model: Samples, settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """Sampling settings that this model takes, as values of the types it says.
 
     Raises:
-        UserError: with the settings it takes.
+        UserError: for a key it does not take, with those it takes, or a value that does not fit.
     """
     known = set(inspect.signature(model.sample).parameters) - {"n", "seed", "first", "labels"}
-    for key in settings:
+    types = get_type_hints(model.sample)
+    checked = {}
+    for key, value in settings.items():
         if key not in known:
             hint = nearest(key, [*known, "n", "seed", "first", "label", "batch", "exact"])
             text = f'{name} takes no sampling setting "{key}"; it takes {", ".join(sorted(known)) or "none"}'
             raise UserError(f'{text} (did you mean "{hint}"?)' if hint else text)
+        try:
+            checked[key] = TypeAdapter(types[key]).validate_python(value)
+        except ValidationError as error:
+            raise UserError(f"{key}={value}: {error.errors()[0]['msg'].lower()}") from None
+    return checked
 
 
 @contextmanager

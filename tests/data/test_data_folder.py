@@ -183,7 +183,7 @@ def test_zip_in_place(tmp_path):
 
 
 def test_a_member_that_says_to_be_huge_is_not_opened(tmp_path, monkeypatch):
-    monkeypatch.setattr("trilemma.data.folder.MEMBER_LIMIT", 10_000)
+    monkeypatch.setattr("trilemma.data.pixels.FILE_LIMIT", 10_000)
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         file = io.BytesIO()
@@ -206,7 +206,7 @@ def test_truncated_zip(tmp_path):
 
 
 def test_too_many_pixels_and_other_formats_are_refused(monkeypatch):
-    monkeypatch.setattr("trilemma.data.decode.PIXELS", 50)
+    monkeypatch.setattr("trilemma.data.pixels.PIXELS", 50)
     decoded = decode([item(noise()), item(noise(), "ppm"), item(noise(5, 5))])
     assert decoded.kept == [2]
     assert "not opened" in decoded.skipped[0]

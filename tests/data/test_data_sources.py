@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from trilemma.data import builtin, list_sources, load_data, show
+from trilemma.data.idx import read_idx
 from trilemma.data.shapes import BACKGROUND, COLOURS, KINDS, SIZES, captions_of, draw_shapes, render
 from trilemma.data.size import choose_size, cover, parse_size, with_channels
 from trilemma.data.split import Split, split_off
@@ -244,13 +245,13 @@ def test_idx(tmp_path):
     array = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype=np.uint8)
     path = tmp_path / "a"
     path.write_bytes(idx(array))
-    assert np.array_equal(builtin.read_idx(path, hashlib.sha256(idx(array)).hexdigest()).numpy(), array)
+    assert np.array_equal(read_idx(path, hashlib.sha256(idx(array)).hexdigest()).numpy(), array)
     with pytest.raises(UserError, match="not the published file"):
-        builtin.read_idx(path, "0" * 64)
+        read_idx(path, "0" * 64)
     for content in (b"", b"\0\0", idx(array)[:-1], idx(array) + b"x", b"\0\0\x0d" + idx(array)[3:]):
         path.write_bytes(content)
         with pytest.raises(UserError, match="not a whole idx file"):
-            builtin.read_idx(path)
+            read_idx(path)
 
 
 def cifar(path, drop=0, label=None, per_file=20):
@@ -312,9 +313,9 @@ def test_the_published_files(real, name):
     assert counts == {"train": 55_000, "valid": 5_000, "test": 10_000}
     assert data.shape == (1, 28, 28)
     for file, expected in zip(builtin.FILES, builtin.SHA256[name], strict=True):
-        array = builtin.read_idx(builtin.find(name, file))
+        array = read_idx(builtin.find(name, file))
         assert hashlib.sha256(idx(array.numpy())).hexdigest() == expected
-    images = builtin.read_idx(builtin.find(name, builtin.FILES[0]))
+    images = read_idx(builtin.find(name, builtin.FILES[0]))
     assert torch.equal(data.valid.images[:, 0], images[-5_000:])
     assert torch.equal(data.train.images[:, 0], images[:55_000])
 

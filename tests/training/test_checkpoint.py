@@ -9,14 +9,8 @@ import torch
 
 from trilemma.errors import UserError
 from trilemma.training import checkpoint as module
-from trilemma.training.checkpoint import (
-    Checkpoint,
-    flatten_optimizer,
-    list_checkpoints,
-    load_checkpoint,
-    restore_optimizer,
-    save_checkpoint,
-)
+from trilemma.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from trilemma.training.state import Checkpoint, flatten_optimizer, restore_optimizer
 
 
 def state(value: float) -> Checkpoint:

@@ -39,6 +39,11 @@ def test_warmup_is_linear_in_images() -> None:
     assert [lr_factor(config, 0, seen, Plateau()) for seen in (0, 100, 400, 500)] == [0, 0.25, 1, 1]
 
 
+def test_warmup_is_over_after_a_tenth_of_a_short_training() -> None:
+    config = TrainConfig(minutes=1, schedule="constant", warmup_images=10**9)
+    assert [lr_factor(config, p, 1000, Plateau()) for p in (0.05, 0.1, 0.7)] == pytest.approx([0.5, 1, 1], rel=1e-5)
+
+
 def test_a_phase_without_a_rate_is_named() -> None:
     config = TrainConfig(steps=1, lr={"critic": 0.1})
     assert learning_rate("critic", config) == 0.1

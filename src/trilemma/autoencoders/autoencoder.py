@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from trilemma.autoencoders.losses import bernoulli_nats, squared_error
 from trilemma.autoencoders.priors import GaussianMixture
 from trilemma.config import ModelConfig
+from trilemma.errors import refuse_labels
 from trilemma.nets.mlp import ACTIVATIONS, mlp
 from trilemma.nets.precision import full
 from trilemma.types import Batch, Logs, Phase
@@ -23,7 +24,7 @@ from trilemma.types import Batch, Logs, Phase
 class AutoencoderConfig(ModelConfig):
     """Settings of a fully connected autoencoder; the decoder mirrors the encoder."""
 
-    hidden: tuple[int, ...] = Field(default=(128,), description="widths of the encoder's hidden layers")
+    hidden: tuple[PositiveInt, ...] = Field(default=(128,), description="widths of the encoder's hidden layers")
     latent: int = Field(default=32, ge=1, description="numbers in a code")
     code: Literal["none", "relu", "sigmoid"] = Field(default="relu", description="activation of the code")
     reconstruction: Literal["mse", "bce"] = Field(default="mse", description="loss between image and reconstruction")
@@ -84,6 +85,7 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None) -> Tensor:
         """Decode codes drawn from the fitted density, brought into the range of the code's activation: (n, C, H, W)."""
+        refuse_labels(labels)
         z = self.prior.sample(torch.arange(first, first + n), seed=seed)
         return self.decode(z.clamp(*_RANGES[self.config.code]))
 

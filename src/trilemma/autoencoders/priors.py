@@ -24,10 +24,14 @@ class GaussianMixture(nn.Module):
         self.register_buffer("factors", torch.eye(latent).repeat(components, 1, 1))  # lower Cholesky, (K, Z, Z)
 
     def fit(self, codes: Tensor, *, seed: int) -> None:
-        """Expectation-maximisation from a k-means start; codes (N, Z). Fewer codes than components use fewer."""
+        """Expectation-maximisation from a k-means start; codes (N, Z). Fewer codes than components use fewer.
+
+        A single code is given twice: the mixture is then one narrow Gaussian around it.
+        """
         from sklearn.mixture import GaussianMixture as Mixture
 
         used = min(len(self.weights), len(codes))
+        codes = codes if len(codes) > 1 else codes.expand(2, -1)
         spread = float(codes.var(0, correction=0).mean())
         found = Mixture(used, reg_covar=1e-6 + 1e-4 * spread, random_state=rng.seed_of(seed, "prior") % 2**32)
         found.fit(codes.double().cpu().numpy())

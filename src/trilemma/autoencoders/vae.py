@@ -12,7 +12,7 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from trilemma import rng as random
@@ -23,6 +23,7 @@ from trilemma.autoencoders.losses import (
     squared_error,
 )
 from trilemma.config import ModelConfig
+from trilemma.errors import UserError, refuse_labels
 from trilemma.nets.mlp import mlp
 from trilemma.nets.precision import full
 from trilemma.types import Batch, Logs, Phase
@@ -33,7 +34,7 @@ VARIANCE = 0.5  # of the Gaussian decoder whose negative ELBO is |x_hat - x|**2 
 class VAEConfig(ModelConfig):
     """Settings of a fully connected variational autoencoder; the decoder mirrors the encoder."""
 
-    hidden: tuple[int, ...] = Field(default=(128,), description="widths of the encoder's hidden layers")
+    hidden: tuple[PositiveInt, ...] = Field(default=(128,), description="widths of the encoder's hidden layers")
     latent: int = Field(default=32, ge=1, description="numbers in a code")
     beta: float = Field(default=1.0, ge=0, description="weight of the KL divergence; 1 is the ELBO")
     reconstruction: Literal["mse", "bce"] = Field(default="mse", description="loss between image and reconstruction")
@@ -108,6 +109,9 @@ class VAE(nn.Module):
         self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None, temperature: float = 1.0
     ) -> Tensor:
         """Decode z ~ N(0, temperature**2 I): mean images, (n, C, H, W) in [0, 1]."""
+        refuse_labels(labels)
+        if temperature < 0:
+            raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
         ids = torch.arange(first, first + n)
         z = random.normal(ids, (self.config.latent,), seed, "latent") * temperature
         return self.decode(z.to(next(self.parameters())))

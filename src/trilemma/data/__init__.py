@@ -1,8 +1,20 @@
 """Data: from a source anyone has to batches of images."""
 
+from trilemma.data.check import Report, check
 from trilemma.data.loader import Loader, batches
 from trilemma.data.show import show, texts_of
 from trilemma.data.sources import list_sources, load_data
 from trilemma.data.split import Data, Split
 
-__all__ = ["Data", "Loader", "Split", "batches", "list_sources", "load_data", "show", "texts_of"]
+__all__ = [
+    "Data",
+    "Loader",
+    "Report",
+    "Split",
+    "batches",
+    "check",
+    "list_sources",
+    "load_data",
+    "show",
+    "texts_of",
+]

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trilemma.data.folder import complete
 from trilemma.data.size import choose_size, fit
-from trilemma.data.split import Data, Split, make_data
+from trilemma.data.split import Data, Split, complete, make_data
 from trilemma.errors import UserError
 
 IMAGES = ("images", "image", "x", "data", "arr_0")

@@ -1,31 +1,32 @@
 """The sources known by name: digits, shapes, mnist, fashion-mnist, cifar10.
 
 The last three are looked for in $TRILEMMA_DATA/NAME, then in the user's cache, and are otherwise fetched into the cache
-once. MNIST and Fashion-MNIST are idx files: a big-endian header (0, 0, type 8 = uint8, number of axes, then each axis
-as 32 bits), then the bytes; they are checked by the SHA-256 of their decompressed bytes wherever they come from.
+once. MNIST and Fashion-MNIST are idx files, which are checked by the SHA-256 of their decompressed bytes wherever they
+come from.
 CIFAR-10 is the binary version: records of 1 label and 3 * 32 * 32 pixels. Nothing is unpickled.
 """
 
-import gzip
-import hashlib
 import math
 import os
 import tarfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from trilemma.data.decode import Item
-from trilemma.data.download import check_hash, download
-from trilemma.data.folder import complete, listed, load_items
+from trilemma.data.download import cache_dir, check_hash, download
+from trilemma.data.folder import read_listing
+from trilemma.data.idx import read_idx
+from trilemma.data.listing import Listing, listed
+from trilemma.data.raw import finish
 from trilemma.data.shapes import COUNTS, KINDS, draw_shapes
 from trilemma.data.size import choose_size, fit
-from trilemma.data.split import Data, Split, cut_last, make_data, share, split_off
+from trilemma.data.split import Data, Split, complete, cut_last, make_data, share, split_off
 from trilemma.errors import UserError
 
 MNIST_VALID = 5_000  # of the 60,000
@@ -153,13 +154,6 @@ def where(word: str) -> str:
     return f"to be fetched ({megabytes} MB)"
 
 
-def cache_dir() -> Path:
-    """Where fetched files are kept: $TRILEMMA_CACHE, or the user's cache."""
-    import pooch
-
-    return Path(os.environ.get("TRILEMMA_CACHE") or pooch.os_cache("trilemma"))
-
-
 def places(name: str) -> list[Path]:
     """The folders in which a source is looked for, in this order."""
     own = os.environ.get("TRILEMMA_DATA")
@@ -173,26 +167,6 @@ def find(name: str, file: str) -> Path | None:
 
 def _in_folder(folder: Path, file: str) -> Path | None:
     return next((path for path in (folder / file, folder / f"{file}.gz") if path.exists()), None)
-
-
-def read_idx(path: Path, sha256: str | None = None) -> Tensor:
-    """An idx file of bytes, plain or .gz, as a uint8 tensor of the axes that its header names.
-
-    Raises:
-        UserError: it is truncated, has another header, or another SHA-256 of the decompressed bytes.
-    """
-    advice = "remove it to have it fetched again"
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}; {advice}") from error
-    if sha256 and (found := hashlib.sha256(data).hexdigest()) != sha256:
-        raise UserError(f"{path} is not the published file: SHA-256 {found} instead of {sha256}; {advice}")
-    axes = data[3] if len(data) > 3 else 0
-    shape = np.frombuffer(data, ">u4", axes, 4).tolist() if len(data) >= 4 + 4 * axes else []
-    if data[:3] != b"\0\0\x08" or len(data) != 4 + 4 * axes + math.prod(shape):
-        raise UserError(f"{path} is not a whole idx file of bytes ({len(data):,} bytes, axes {shape}); {advice}")
-    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape).copy())
 
 
 def read_cifar(path: Path) -> dict[str, Split]:
@@ -223,17 +197,24 @@ def read_cifar(path: Path) -> dict[str, Split]:
 
 def _load_cifar_zips(folder: Path, options: Options) -> Data:
     """train.zip and test.zip with CLASS/FILE members."""
-    with listed(folder / "train.zip") as train, listed(folder / "test.zip") as test:
-        items = [
-            Item(f"{split}/{i.name}", i.open) for split, found in (("train", train), ("test", test)) for i in found
-        ]
-        return load_items(items, "cifar10", "cifar10", **options._asdict())
+
+    @contextmanager
+    def both() -> Iterator[Listing]:
+        with listed(folder / "train.zip") as train, listed(folder / "test.zip") as test:
+            parts = (("train", train), ("test", test))
+            yield Listing([Item(f"{split}/{item.name}", item.open) for split, part in parts for item in part.files])
+
+    paths = [folder / "train.zip", folder / "test.zip"]
+    raw = read_listing(paths, both, "cifar10", options.size, options.channels)
+    return finish(raw, "cifar10", "cifar10", options.valid, options.seed)
 
 
 def _load_idx(name: str, classes: tuple[str, ...], options: Options) -> Data:
     """The four files of MNIST or Fashion-MNIST; the last of the 60,000 are the validation images."""
     hashes = dict(zip(FILES, SHA256[name], strict=True))
-    images, labels, test_images, test_labels = (read_idx(_get(name, file), hashes[file]) for file in FILES)
+    images, labels, test_images, test_labels = (
+        read_idx(_get(name, file), hashes[file], "remove it to have it fetched again") for file in FILES
+    )
     whole = Split(images[:, None], labels.long())
     count = MNIST_VALID if options.valid is None else share(len(whole), options.valid)
     train, valid = cut_last(whole, count)

@@ -1,23 +1,20 @@
-"""Folders and zip files of images: flat, one folder per class, or train / valid / test folders of either.
+"""Folders, zip and tar files of images: flat, one folder per class, or train / valid / test folders of either.
 
-A zip is read in place: nothing is extracted to the disk, so the names of its members can do no harm.
+Labels and captions come from metadata and from files beside the images too (metadata.py); where every image has a
+label there, the folders do not count as classes.
 """
 
-import io
-import os
 import re
-import unicodedata
-import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO
 
-import torch
-
-from trilemma.data.decode import SUFFIXES, Item, decode
-from trilemma.data.split import Data, Split, make_data, split_off
+from trilemma.data.cache import read_cached
+from trilemma.data.decode import SUFFIXES, Item, Room
+from trilemma.data.listing import Listing, listed, nfc
+from trilemma.data.metadata import find_metadata, key_of
+from trilemma.data.raw import Entry, Raw, finish, name_of, read_entries
+from trilemma.data.split import Data, counted
 from trilemma.errors import UserError
 
 SPLITS = {
@@ -25,9 +22,11 @@ SPLITS = {
     **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-MEMBER_LIMIT = 2**28  # bytes; a larger member of a zip is not opened
-SHOWN = 5  # names in a note
-HIDDEN = re.compile(r"(^|/)(\.(?!\./)[^/]+|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
+# Images by their names, in formats that are not read.
+FOREIGN = (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".eps", ".pdf", ".psd", ".xcf", ".ico", ".fits"),
+    *(".exr", ".hdr", ".ppm", ".pgm", ".tga", ".raw", ".dng", ".nef", ".cr2"),
+)
 
 Place = tuple[str, str | None]  # split, class
 
@@ -41,69 +40,83 @@ def load_folder(
     valid: float | None = None,
     seed: int = 0,
 ) -> Data:
-    """Images of a folder or a zip file.
+    """Images of a folder, a zip or a tar file.
 
     Raises:
-        UserError: fewer than two images can be read, or the zip file is broken.
+        UserError: fewer than two images can be read, or the archive is broken.
     """
-    with listed(path) as files:
-        return load_items(files, name, str(path), size=size, channels=channels, valid=valid, seed=seed)
+    return finish(read_folder(path, size, channels), name, str(path), valid, seed)
 
 
-def load_items(
-    files: list[Item],
-    name: str,
+def read_folder(path: Path, size: tuple[int, int] | None = None, channels: int | None = None) -> Raw:
+    """Images of a folder, a zip or a tar file, before anything is set aside."""
+    return read_listing([path], lambda: listed(path), str(path), size, channels)
+
+
+def read_listing(
+    paths: list[Path],
+    listing: Callable[[], AbstractContextManager[Listing]],
     source: str,
-    *,
-    size: tuple[int, int] | None = None,
-    channels: int | None = None,
-    valid: float | None = None,
-    seed: int = 0,
-) -> Data:
-    """Images among `files`, whose names tell split and class."""
-    images = [item for item in files if item.name.lower().endswith(SUFFIXES)]
+    size: tuple[int, int] | None,
+    channels: int | None,
+) -> Raw:
+    """Images among files whose names tell split and class; `paths` are where they lie, for the cache."""
+
+    def read(room: Room) -> Raw:
+        with listing() as found:
+            return _read(found, source, size, channels, room)
+
+    return read_cached(paths, size, channels, read)
+
+
+def _read(found: Listing, source: str, size: tuple[int, int] | None, channels: int | None, room: Room) -> Raw:
+    images = [item for item in found.files if item.name.lower().endswith(SUFFIXES)]
     if not images:
-        raise UserError(f"{source} holds no images; files ending in {', '.join(SUFFIXES)} are read, in any case")
-    places, classes, layout = arrange([item.name for item in images])
-    inside = [(item, place) for item, place in zip(images, places, strict=True) if place]
-    decoded = decode([item for item, _ in inside], size, channels)
-    kept = [inside[i] for i in decoded.kept]
-    splits = _splits(decoded.images, [item.name for item, _ in kept], [place for _, place in kept], classes)
-    expected = {split for _, (split, _) in inside}
-    splits, rule = complete(splits, expected, source, decoded.skipped, valid, seed)
-    outside = [item.name for item, place in zip(images, places, strict=True) if not place]
-    other = [item.name for item in files if not item.name.lower().endswith(SUFFIXES)]
+        because = f"; {counted('broken', found.skipped)}" if found.skipped else ""
+        raise UserError(
+            f"{source} holds no images; files ending in {', '.join(SUFFIXES)} are read, in any case{because}"
+        )
+    known = find_metadata(found.files, images)
+    places, classes, layout = arrange([_placed(item) for item in images])
+    keys = [key_of(item) if known.used else ("", "") for item in images]
+    use = bool(known.labels) and (not classes or all(key in known.labels for key in keys))
+    entries = [
+        Entry(item, place[0], known.labels.get(key) if use else place[1], known.captions.get(key))
+        for item, place, key in zip(images, places, keys, strict=True)
+        if place
+    ]
+    rest = [item for item in found.files if not item.name.lower().endswith(SUFFIXES)]
+    rest = [item for item in rest if key_of(item) not in known.used]
+    foreign = [item for item in rest if item.name.lower().endswith(FOREIGN)]
+    other = [name_of(item) for item in rest if not item.name.lower().endswith(FOREIGN)]
+    outside = [name_of(item) for item, place in zip(images, places, strict=True) if not place]
     notes = [
-        layout,
-        *decoded.notes,
-        rule,
-        counted("unreadable and skipped", decoded.skipped),
+        "layout: classes from the metadata" if use else layout,
+        *known.notes,
         counted("in none of the split folders and left out", outside),
         counted("not images by their names and left out", other),
     ]
-    return make_data(name, source, splits, classes=classes, notes=notes, skipped=decoded.skipped)
+    kind = "{}: files ending in {} are not read; save it as PNG or JPEG"
+    skipped = [kind.format(name_of(item), Path(item.name).suffix.lower()) for item in foreign]
+    return read_entries(
+        entries, size, channels, room, notes=notes, skipped=[*found.skipped, *skipped], unmatched=known.unmatched
+    )
 
 
-def complete(
-    splits: dict[str, Split], expected: Iterable[str], source: str, skipped: list[str], valid: float | None, seed: int
-) -> tuple[dict[str, Split], str]:
-    """Add a validation split where the source has none; returns what was done, in words.
+def split_of(name: str) -> str | None:
+    """The split that the first word of a name tells.
 
-    Raises:
-        UserError: an expected split is empty, or there are too few images to set one aside.
+    >>> split_of("validation-00001.tar"), split_of("0001.tar")
+    ('valid', None)
     """
-    counts = {key: len(splits.get(key, ())) for key in ("train", *expected)}
-    if not all(counts.values()) or sum(counts.values()) < 2 or ("valid" not in counts and counts["train"] < 2):
-        found = ", ".join(f"{count} {key}" for key, count in counts.items())
-        because = f"; {counted('unreadable and skipped', skipped)}" if skipped else ""
-        raise UserError(
-            f"{source} has too few readable images ({found}); training and validation need one each{because}"
-        )
-    if "valid" in splits:
-        return splits, "" if valid is None else f"valid={valid} is not used: the source has its own validation images"
-    train, held = split_off(splits["train"], valid, seed)
-    rule = f"{len(held):,} of the training images are set aside for validation, chosen by the seed"
-    return {"train": train, "valid": held} | {key: split for key, split in splits.items() if key != "train"}, rule
+    word = re.match(r"[a-z]*", name.lower())
+    return SPLITS.get(word[0]) if word else None
+
+
+def _placed(item: Item) -> str:
+    """The name that tells split and class; the files of train-0001.tar count as those of a folder train."""
+    split = split_of(Path(item.shard).name) if item.shard else None
+    return f"{split}/{item.name}" if split else item.name
 
 
 def arrange(names: list[str]) -> tuple[list[Place | None], tuple[str, ...], str]:
@@ -115,7 +128,7 @@ def arrange(names: list[str]) -> tuple[list[Place | None], tuple[str, ...], str]
     >>> arrange(["cat/1.png", "dog/2.png"])
     ([('train', 'cat'), ('train', 'dog')], ('cat', 'dog'), 'layout: one folder per class')
     """
-    parts = _without_common([[p for p in _nfc(name).split("/") if p not in ("", ".", "..")] for name in names])
+    parts = _without_common([[p for p in nfc(name).split("/") if p not in ("", ".", "..")] for name in names])
     splits = [SPLITS.get(part[0].lower()) if len(part) > 1 else None for part in parts]
     if split_folders := "train" in splits and ("valid" in splits or "test" in splits):
         parts = [part[1:] for part in parts]
@@ -132,66 +145,8 @@ def arrange(names: list[str]) -> tuple[list[Place | None], tuple[str, ...], str]
     return places, classes, f"layout: {folders}{'one folder per class' if classed else 'no class folders'}"
 
 
-def _splits(images: torch.Tensor, names: list[str], places: list[Place], classes: tuple[str, ...]) -> dict[str, Split]:
-    """The images by split."""
-    number = {name: k for k, name in enumerate(classes)}
-    labels = torch.tensor([number[str(label)] for _, label in places], dtype=torch.int64) if classes else None
-    whole = Split(images, labels, names=tuple(names))
-    rows = {key: [k for k, (split, _) in enumerate(places) if split == key] for key in ("train", "valid", "test")}
-    if not rows["valid"] and not rows["test"]:
-        return {"train": whole}
-    return {key: whole.take(torch.tensor(at)) for key, at in rows.items() if at}
-
-
 def _without_common(parts: list[list[str]]) -> list[list[str]]:
     """Without the folders that all the names begin with."""
     while parts and all(len(part) > 1 and part[0] == parts[0][0] for part in parts):
         parts = [part[1:] for part in parts]
     return parts
-
-
-@contextmanager
-def listed(path: Path) -> Iterator[list[Item]]:
-    """The files of a folder or a zip, sorted by name; hidden ones are passed over."""
-    try:
-        with nullcontext() if path.is_dir() else zipfile.ZipFile(path) as archive:
-            items = _members(archive) if archive else _walk(path)
-            yield sorted((item for item in items if not HIDDEN.search(item.name)), key=lambda item: _nfc(item.name))
-    except (zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise UserError(f"{path} is not a whole zip file: {error}; make or fetch it again") from error
-
-
-def _walk(root: Path) -> Iterator[Item]:
-    """All files below a folder; links to folders are followed, once each."""
-    seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        seen.add(os.path.realpath(folder))
-        folders[:] = sorted(f for f in folders if os.path.realpath(os.path.join(folder, f)) not in seen)
-        for file in files:
-            path = os.path.join(folder, file)
-            name = Path(os.path.relpath(path, root)).as_posix()
-            yield Item(os.fsencode(name).decode(errors="replace"), partial(open, path, "rb"))
-
-
-def _members(archive: zipfile.ZipFile) -> Iterator[Item]:
-    """All files of a zip."""
-    for info in archive.infolist():
-        if not info.is_dir():
-            yield Item(info.filename.replace("\\", "/"), partial(_member, archive, info))
-
-
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
-    if info.file_size > MEMBER_LIMIT:
-        raise ValueError(f"{info.file_size:,} bytes; more than {MEMBER_LIMIT:,} are not opened")
-    return io.BytesIO(archive.read(info))
-
-
-def counted(what: str, names: list[str]) -> str:
-    """How many, with the first few; "" for none."""
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return f"{len(names):,} {what}: {', '.join(names[:SHOWN])}{more}" if names else ""
-
-
-def _nfc(name: str) -> str:
-    """One spelling for letters that can be composed in several ways."""
-    return unicodedata.normalize("NFC", name)

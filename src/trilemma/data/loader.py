@@ -1,5 +1,7 @@
 """Batches out of a split that lives on the device as uint8: one look-up per batch, no per-image work.
 
+A split too large for memory stays in its file, and the batches are looked up there; their order is the same.
+
 The training order is an endless stream, the shuffled epochs joined end to end: epoch e is a permutation that depends on
 (seed, e) alone, so any position of the stream can be had at once, and a run continues exactly where it stopped.
 A level v becomes the float v / 255, correctly rounded.
@@ -23,7 +25,7 @@ class Loader:
     """The training stream of a split.
 
     Args:
-        split: the images; all of them go to `device`.
+        split: the images; all of them go to `device`, unless they lie in a file.
         batch: images per batch.
         seed: of the order and the augmentation.
         augment: names from `augment.AUGMENTATIONS`.
@@ -41,7 +43,8 @@ class Loader:
         if len(split) < 1 or batch < 1:
             raise UserError(f"batch={batch} of {len(split)} images; both must be at least 1")
         self.split, self.batch, self.seed = split, batch, seed
-        self.images = split.images.to(device)
+        self.device = torch.device(device)
+        self.images = split.images if split.mapped else split.images.to(device)
         self.labels = None if split.labels is None else split.labels.to(device)
         self.augmentations = check_augmentations(augment)
         self._orders: dict[int, Tensor] = {}
@@ -53,8 +56,9 @@ class Loader:
         """
         parts = list(self._parts(position, self.batch if size is None else size))
         index = torch.cat([part for _, part in parts]) if len(parts) > 1 else parts[0][1]
-        at = index.to(self.images.device, non_blocking=True)
-        images = self.images.index_select(0, at)
+        at = index.to(self.device, non_blocking=True)
+        rows = index if self.split.mapped else at
+        images = self.images.index_select(0, rows).to(self.device, non_blocking=True)
         if self.augmentations:
             numbers = torch.cat([draws(part, self.seed, epoch) for epoch, part in parts])
             images = augment(images, self.augmentations, numbers)

@@ -1,4 +1,4 @@
-"""From a source anyone has to Data: a word, a folder, a zip, a .npz or .npy file."""
+"""From a source anyone has to Data: a word, a folder, an archive, arrays, idx or parquet files, the hub."""
 
 import re
 import unicodedata
@@ -6,13 +6,23 @@ from pathlib import Path
 
 from trilemma.data.arrays import load_arrays
 from trilemma.data.builtin import SOURCES, Options, where
-from trilemma.data.folder import load_folder
+from trilemma.data.folder import read_folder
+from trilemma.data.hub import PREFIX, read_hub
+from trilemma.data.idx import NAME as IDX
+from trilemma.data.idx import load_idx
+from trilemma.data.listing import TARS
+from trilemma.data.parquet import parquet_files, read_parquet
+from trilemma.data.pixels import SUFFIXES
+from trilemma.data.raw import Raw, finish
 from trilemma.data.size import Size, parse_size
 from trilemma.data.split import Data, share
 from trilemma.errors import UserError, unknown
 
 ARRAYS = (".npz", ".npy")
-KINDS = "a folder of images, a .zip of one, a .npz or .npy file"
+KINDS = (
+    "a folder of images, a .zip or .tar of one, a folder of .tar shards, a .npz or .npy file, an idx file of images, "
+    "a .parquet file or a folder of them, or hf:NAME"
+)
 NAME_LENGTH = 40  # characters of a source's short name
 
 
@@ -27,7 +37,8 @@ def load_data(
     """Decode a source into uint8 images with splits.
 
     Args:
-        source: a word of `list_sources()`, or a path to a folder of images, a .zip of one, a .npz or .npy file.
+        source: a word of `list_sources()`, `hf:NAME`, or a path to a folder of images, a .zip or .tar of one, a
+            folder of .tar shards, a .npz or .npy file, an idx file of images, a .parquet file or a folder of them.
             A Data is given back as it is, or loaded again from its source if it doesn't have the size and channels.
         size: one side as 32, or height x width as "48x64" or (48, 64); inferred where None.
         channels: 1 or 3; inferred where None.
@@ -49,15 +60,38 @@ def load_data(
     if source in SOURCES:
         return SOURCES[str(source)].load(options)
     path = Path(source).expanduser()
-    if path.is_dir() or (path.suffix.lower() == ".zip" and path.is_file()):
-        return load_folder(path, slug(path), **options._asdict())
+    raw = read_raw(source, target, channels)
+    if raw is not None:
+        return finish(raw, slug(path), str(source if is_hub(source) else path), valid, seed)
     if path.suffix.lower() in ARRAYS and path.is_file():
         return load_arrays(path, slug(path), **options._asdict())
+    if IDX.search(path.name) and path.is_file():
+        return load_idx(path, slug(path), **options._asdict())
     if path.exists():
         raise UserError(f"{path} is none of the kinds that can be read: {KINDS}")
     if path.suffix or len(path.parts) > 1:
         raise UserError(f"there is no {path}; give {KINDS}, or one of {', '.join(SOURCES)}")
     raise unknown("data source", str(source), SOURCES)
+
+
+def read_raw(source: str | Path, size: tuple[int, int] | None, channels: int | None = None) -> Raw | None:
+    """A source of image files as it was read; None where it is of another kind or not there."""
+    if is_hub(source):
+        return read_hub(str(source), size, channels)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        parquet = parquet_files(path) and not any(file.suffix.lower() in SUFFIXES for file in path.rglob("*"))
+        return read_parquet(path, size, channels) if parquet else read_folder(path, size, channels)
+    if not path.is_file():
+        return None
+    if path.suffix.lower() == ".parquet":
+        return read_parquet(path, size, channels)
+    return read_folder(path, size, channels) if path.name.lower().endswith((".zip", *TARS)) else None
+
+
+def is_hub(source: str | Path) -> bool:
+    """Whether a source is one of the Hugging Face hub."""
+    return str(source).startswith(PREFIX)
 
 
 def list_sources() -> list[tuple[str, str, str]]:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from trilemma import rng
+from trilemma.data.storage import blocks
 from trilemma.errors import UserError
 
+SHOWN = 5  # names in a note
 FRACTION = 0.1  # of the images become the validation split where nothing else is said
 
 
@@ -22,6 +24,7 @@ class Split:
     captions: one text per image, or None.
     names: the file each image came from, or None.
     factors: what each image was drawn from, by name, (N,) each; only for data drawn by the project.
+    mapped: the images are too many for memory and lie in a file, from which rows are read as they are asked for.
     """
 
     images: Tensor
@@ -29,6 +32,7 @@ class Split:
     captions: tuple[str, ...] | None = None
     names: tuple[str, ...] | None = None
     factors: dict[str, Tensor] | None = None
+    mapped: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,6 +91,7 @@ def make_data(
     classes: Sequence[str] = (),
     notes: Iterable[str] = (),
     skipped: Sequence[str] = (),
+    fingerprint: str | None = None,
 ) -> Data:
     """A Data from its splits: the shape, the summary in words and the fingerprint follow; empty notes are dropped."""
     _, channels, height, width = splits["train"].images.shape
@@ -101,14 +106,15 @@ def make_data(
         splits,
         (summary, *filter(None, notes)),
         tuple(skipped),
-        fingerprint_of(splits["train"]),
+        fingerprint or fingerprint_of(splits["train"]),
     )
 
 
 def fingerprint_of(split: Split) -> str:
     """SHA-256, in hex, of the shape, the images and the labels."""
     digest = hashlib.sha256(str(tuple(split.images.shape)).encode())
-    digest.update(split.images.contiguous().numpy().data)
+    for rows in blocks(split.images):
+        digest.update(rows.contiguous().numpy().data)
     if split.labels is not None:
         digest.update(split.labels.contiguous().numpy().data)
     return digest.hexdigest()
@@ -138,3 +144,36 @@ def share(n: int, fraction: float | None) -> int:
     if not 0 < fraction < 1:
         raise UserError(f"valid={fraction}: the fraction for validation lies between 0 and 1, for instance 0.1")
     return max(1, min(n - 1, round(n * fraction)))
+
+
+def complete(
+    splits: dict[str, Split],
+    expected: Iterable[str],
+    source: str,
+    skipped: Sequence[str],
+    valid: float | None,
+    seed: int,
+) -> tuple[dict[str, Split], str]:
+    """Add a validation split where the source has none; returns what was done, in words.
+
+    Raises:
+        UserError: an expected split is empty, or there are too few images to set one aside.
+    """
+    counts = {key: len(splits.get(key, ())) for key in ("train", *expected)}
+    if not all(counts.values()) or sum(counts.values()) < 2 or ("valid" not in counts and counts["train"] < 2):
+        found = ", ".join(f"{count} {key}" for key, count in counts.items())
+        because = f"; {counted('unreadable and skipped', skipped)}" if skipped else ""
+        raise UserError(
+            f"{source} has too few readable images ({found}); training and validation need one each{because}"
+        )
+    if "valid" in splits:
+        return splits, "" if valid is None else f"valid={valid} is not used: the source has its own validation images"
+    train, held = split_off(splits["train"], valid, seed)
+    rule = f"{len(held):,} of the training images are set aside for validation, chosen by the seed"
+    return {"train": train, "valid": held} | {key: split for key, split in splits.items() if key != "train"}, rule
+
+
+def counted(what: str, names: Sequence[str]) -> str:
+    """How many, with the first few; "" for none."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return f"{len(names):,} {what}: {', '.join(names[:SHOWN])}{more}" if names else ""

@@ -13,7 +13,7 @@ Loss: Huber (delta = 1) or squared error between prediction and target, mean ove
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +21,7 @@ from trilemma import rng as random
 from trilemma.config import ModelConfig
 from trilemma.diffusion.samplers import get_sampler
 from trilemma.diffusion.schedule import get_schedule
-from trilemma.errors import UserError
+from trilemma.errors import refuse_labels
 from trilemma.nets.unet import UNet
 from trilemma.types import Batch, Logs, Phase
 
@@ -37,7 +37,9 @@ class DiffusionConfig(ModelConfig):
     loss: Literal["huber", "mse"] = Field(default="huber", description="between prediction and target")
     clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")
     embedding: int = Field(default=64, ge=2, multiple_of=2, description="size of the time embedding")
-    widths: tuple[int, ...] = Field(default=(16, 32, 64, 128), min_length=2, description="channels from full size down")
+    widths: tuple[PositiveInt, ...] = Field(
+        default=(16, 32, 64, 128), min_length=2, description="channels from full size down"
+    )
 
 
 class Diffusion(nn.Module):
@@ -104,8 +106,7 @@ class Diffusion(nn.Module):
         Raises:
             UserError: if labels are given (the model has none), or for an unknown or impossible setting.
         """
-        if labels is not None:
-            raise UserError("this model was trained without labels and cannot draw a class; leave the label out")
+        refuse_labels(labels)
         options: dict[str, Any] = {"eta": eta, "variance": variance}
         options = {name: value for name, value in options.items() if value is not None}
         draw, times = get_sampler(sampler, **options), self.schedule.times(steps)

@@ -13,10 +13,21 @@ from trilemma.errors import UserError
 from trilemma.explore.sample import FORMAT, Receipt, receipt_of
 from trilemma.hardware import pick_device
 from trilemma.pictures import grid, read_metadata, save_png, to_image
-from trilemma.run import WEIGHTS, Run, as_run
+from trilemma.run import WEIGHTS, Run
 
 if TYPE_CHECKING:
     from PIL import Image
+
+WHAT = {
+    "seed",
+    "label",
+    "exact",
+    "settings",
+    "first",
+    "n",
+    "grid",
+    "batches",
+}  # of a receipt; the rest is who and where
 
 
 @dataclass(frozen=True)
@@ -48,16 +59,14 @@ def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | 
     """
     image = Path(image)
     receipt = _read(image)
-    found = _find(receipt, image) if run is None else _checked(as_run(run), receipt)
+    if run is None:
+        found = _find(receipt, image)
+    else:
+        found = _checked(run if isinstance(run, Run) else Run(run, device=_device(receipt)), receipt)
     images = _draw(found, receipt)
     picture = grid(images) if receipt.grid else to_image(images[0])
     difference = _difference(picture, image)
-    made = receipt_of(
-        found,
-        **receipt.model_dump(include={"seed", "label", "exact", "settings", "first", "n"}),
-        grid=receipt.grid,
-        batches=receipt.batches,
-    )
+    made = receipt_of(found, **receipt.model_dump(include=WHAT))
     path = Path(out) if out is not None else image.with_name(f"{image.stem}-again.png")
     save_png(picture, path, made.to_json())
     return Again(path, found.path, difference == 0, difference, tuple(_changes(receipt, made)))
@@ -74,10 +83,11 @@ def _read(image: Path) -> Receipt:
         receipt = make(Receipt, found)
     except UserError as error:
         raise UserError(f"{image} does not say how it was made as trilemma's `sample` does: {error}") from None
-    numbers = [start + k for start, size in receipt.batches for k in (0, size - 1)]
-    first, last = receipt.first, receipt.first + receipt.n - 1
-    if not numbers or receipt.n < 1 or not numbers[0] <= first <= last <= numbers[-1]:
-        raise UserError(f"{image} does not say which images it shows; only a PNG as trilemma wrote it can be remade")
+    first, end = receipt.first, receipt.first + receipt.n
+    if not receipt.batches or not receipt.batches[0][0] <= first < end <= sum(receipt.batches[-1]):
+        raise UserError(
+            f"{image} does not say which images it shows; only a PNG as trilemma wrote it can be made again"
+        )
     return receipt
 
 

@@ -64,14 +64,14 @@ def sample(
     singles: bool = True,
     **settings: Any,
 ) -> SampleFiles:
-    """Draw `n` images and write `grid.png` and, with `singles`, one PNG each; every file is written as it is drawn.
+    """Draw `n` images and write `OUT.png`, a grid, and with `singles` one PNG each into OUT, as they are drawn.
 
     Args:
         run: a run or its folder.
         first: number of the first image; image k of a seed is the same whatever n, first and batch are.
         batch: images computed at a time, which bounds the memory whatever n is.
         exact: bit-equal for every n, first and batch, see `Run.sample`; costs as much as whole batches of 64.
-        out: the folder to write to; RUN/samples/seed-SEED where None.
+        out: the folder of single images, beside which the grid lies; RUN/samples/seed-SEED where None.
         singles: one file for each image; the grid shows the first 400.
         settings: of the model's sampler, see `Run.sample`.
     Raises:
@@ -96,7 +96,7 @@ def sample(
             paths.append(save_png(image, folder / f"{k:05d}.png", made.to_json()))
     images = torch.cat(shown)
     made = receipt.with_(n=len(images), grid=True, batches=tuple(batches))
-    return SampleFiles(save_png(grid(images), folder / "grid.png", made.to_json()), paths)
+    return SampleFiles(save_png(grid(images), folder.with_name(f"{folder.name}.png"), made.to_json()), paths)
 
 
 def receipt_of(run: Run, **what: Any) -> Receipt:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trilemma import rng as random
 from trilemma.config import ModelConfig
-from trilemma.errors import UserError
+from trilemma.errors import UserError, refuse_labels
 from trilemma.gans.losses import LOSSES
 from trilemma.nets import dcgan
 from trilemma.types import Batch, Logs, Phase
@@ -82,8 +82,7 @@ class GAN(nn.Module):
         Raises:
             UserError: if labels are given (the model has none), or truncation is negative.
         """
-        if labels is not None:
-            raise UserError("this model was trained without labels and cannot draw a class; leave the label out")
+        refuse_labels(labels)
         if truncation < 0:
             raise UserError(f"truncation={truncation}: give 0 or more; 1 is the model's own distribution")
         device = next(self.generator.parameters()).device

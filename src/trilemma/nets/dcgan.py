@@ -8,7 +8,7 @@ doubling the size from a base grid of ceil(H / 2**S) x ceil(W / 2**S), cropped a
     32x32xC -> 16x16x64 -> 8x8x128 -> 4x4x256 -> 1       k4 s2 p1, LeakyReLU 0.2, batch norm but in the first
 
 Their tanh and their input live in [-1, 1]; the change of range is inside. `Generator28` and `Critic28` are the smaller
-pair for 28x28 (two stages, sigmoid). No bias stands before a batch norm, which would remove it.
+pair for 28x28 (two stages, sigmoid). No bias stands right before a batch norm, which would remove it.
 """
 
 import math
@@ -16,14 +16,24 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from trilemma.errors import UserError
 from trilemma.nets.conv import centre_crop
 
 MAX_CHANNELS = 512
 INIT_STD = 0.02
+SMALLEST = 4  # px: two halvings
 
 
 def stage_widths(height: int, width_px: int, width: int) -> list[int]:
-    """Channels of the stages from the image inwards: width, 2 width, 4 width, ... (at most MAX_CHANNELS)."""
+    """Channels of the stages from the image inwards: width, 2 width, 4 width, ... (at most MAX_CHANNELS).
+
+    Raises:
+        UserError: if the image is too small to be halved twice.
+    """
+    if min(height, width_px) < SMALLEST:
+        raise UserError(
+            f"images of {height}x{width_px} are too small for this network; it takes {SMALLEST} px and more"
+        )
     stages = max(2, round(math.log2(min(height, width_px) / 4)))
     return [min(width * 2**i, MAX_CHANNELS) for i in range(stages)]
 
@@ -77,7 +87,7 @@ class Generator28(nn.Module):
         self.project = _project(latent, 2 * width, self.size, 4)
         self.body = nn.Sequential(
             nn.BatchNorm2d(2 * width),
-            nn.ConvTranspose2d(2 * width, width, 3, 2, 1, output_padding=1, bias=False),
+            nn.ConvTranspose2d(2 * width, width, 3, 2, 1, output_padding=1),
             nn.ReLU(),
             nn.BatchNorm2d(width),
             nn.ConvTranspose2d(width, channels, 3, 2, 1, output_padding=1),

@@ -1,8 +1,9 @@
 """The full state of a training, as a directory that is either whole or not there.
 
 It is written beside its final name, every file is flushed to the disk, `manifest.json` with the size and SHA-256 of
-each is written last, and then the directory is renamed. Loading takes the newest directory whose manifest holds; a
-broken one is set aside as NAME.corrupt. Tensors are safetensors, everything else JSON: nothing is executed on loading.
+each is written last, and then the directory is renamed. Loading takes the newest directory whose manifest holds and
+whose tensors have the names, shapes and types of the training, all finite; a broken one is set aside as NAME.corrupt.
+Tensors are safetensors, everything else JSON: nothing is executed on loading.
 """
 
 import json
@@ -10,30 +11,19 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from trilemma.files import disk_errors, sha256_of, sync_folder, write_json
+from trilemma.files import disk_errors, remove_leftovers, sha256_of, sync_folder, write_json
+from trilemma.training.state import Broken, Checkpoint, Tensors, check_state
 
-MANIFEST = "manifest.json"
+MANIFEST, STATE = "manifest.json", "state.json"
 FORMAT = 1
 KEEP = 2
-
-Tensors = dict[str, Tensor]
-
-
-@dataclass
-class Checkpoint:
-    """Tensors by file ("model", "ema", "optimizer", ...) and the plain values of the state."""
-
-    values: dict[str, Any]
-    tensors: dict[str, Tensors] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, images: int, checkpoint: Checkpoint) -> Path:
@@ -44,14 +34,16 @@ def save_checkpoint(folder: Path, images: int, checkpoint: Checkpoint) -> Path:
     """
     final = folder / f"{images:012d}"
     if final.exists():
-        return final
-    scratch = folder / f".{final.name}.{os.getpid()}.tmp"
+        if why_broken(final) is None:
+            return final
+        _set_aside(final)
+    scratch = _scratch(final)
     try:
-        with disk_errors(scratch):
+        with disk_errors(scratch, sum(map(_bytes, checkpoint.tensors.values()))):
             scratch.mkdir(parents=True)
             for name, tensors in checkpoint.tensors.items():
-                write_tensors(scratch / f"{name}.safetensors", tensors)
-            write_json(scratch / "state.json", checkpoint.values)
+                _save(tensors, scratch / f"{name}.safetensors")
+            write_json(scratch / STATE, checkpoint.values)
             write_json(scratch / MANIFEST, _manifest(scratch))
             sync_folder(scratch)
             scratch.rename(final)
@@ -61,58 +53,68 @@ def save_checkpoint(folder: Path, images: int, checkpoint: Checkpoint) -> Path:
         raise
     if why_broken(final) is None:
         for old in list_checkpoints(folder)[:-KEEP]:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
     return final
 
 
-def load_checkpoint(folder: Path, notice: Callable[[str], None]) -> Checkpoint | None:
-    """The newest valid checkpoint, or None. Broken ones are renamed, with a notice; leftovers are removed."""
+def load_checkpoint(folder: Path, notice: Callable[[str], None], like: Checkpoint | None = None) -> Checkpoint | None:
+    """The newest valid checkpoint, or None. Broken ones are renamed, with a notice; leftovers are removed.
+
+    Args:
+        like: a state after one step of the same training, whose form a valid checkpoint must have.
+    """
     if not folder.is_dir():
         return None
-    for leftover in folder.glob(".*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_leftovers(folder)
     for path in reversed(list_checkpoints(folder)):
-        reason = why_broken(path)
-        if reason is None:
-            return _read(path)
-        aside = path.with_name(f"{path.name}.corrupt")
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
-        notice(f"the checkpoint {path.name} is broken ({reason}); it is set aside as {aside.name}")
+        try:
+            return read_checkpoint(path, like)
+        except Broken as reason:
+            aside = _set_aside(path)
+            notice(f"the checkpoint {path.name} is broken ({reason}); it is set aside as {aside.name}")
     return None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoint directories, oldest first."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
+    found = (path for path in folder.iterdir() if re.fullmatch("[0-9]{12,}", path.name))
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def read_checkpoint(path: Path, like: Checkpoint | None = None) -> Checkpoint:
+    """A checkpoint whose files are those that were written, and whose state fits (see `load_checkpoint`).
+
+    Raises:
+        Broken: with the reason.
+    """
+    try:
+        files = _checked_files(path)
+        values = json.loads((path / STATE).read_text("utf-8"))
+        tensors = {Path(name).stem: load_file(path / name) for name in files if name != STATE}
+        if like is not None:
+            check_state(Checkpoint(values, tensors), like, images=int(path.name))
+    except PermissionError:  # it may be whole: nothing to set aside
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise Broken(f"{type(error).__name__}: {error}") from error
+    return Checkpoint(values, tensors)
 
 
 def why_broken(path: Path) -> str | None:
-    """The first reason why a checkpoint cannot be trusted, or None."""
+    """The first reason why the files of a checkpoint cannot be trusted, or None."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
-        if manifest["format"] != FORMAT:
-            return f"its format is {manifest['format']}, this version reads {FORMAT}"
-        for name, entry in manifest["files"].items():
-            file = path / name
-            if file.stat().st_size != entry["bytes"]:
-                return f"{name} has {file.stat().st_size} bytes, {entry['bytes']} were written"
-            if sha256_of(file) != entry["sha256"]:
-                return f"{name} does not have the content that was written"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{type(error).__name__}: {error}"
+        read_checkpoint(path)
+    except Broken as reason:
+        return str(reason)
     return None
 
 
 def write_tensors(path: Path, tensors: Tensors) -> None:
     """Tensors to one safetensors file, beside its final name first, flushed and renamed."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    scratch = _scratch(path)
     try:
-        with disk_errors(path, sum(tensor.nbytes for tensor in tensors.values())):
+        with disk_errors(path, _bytes(tensors)):
             _save(tensors, scratch)
-            scratch.chmod(0o644)  # safetensors leaves it to the owner alone
-            with scratch.open("rb") as file:
-                os.fsync(file.fileno())
             scratch.replace(path)
     except BaseException:
         scratch.unlink(missing_ok=True)
@@ -120,33 +122,35 @@ def write_tensors(path: Path, tensors: Tensors) -> None:
 
 
 def _save(tensors: Tensors, path: Path) -> None:
+    """A safetensors file, flushed to the disk."""
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:  # it hides the system's error in its text
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else 0, str(error)) from error
+    path.chmod(0o644)  # safetensors leaves it to the owner alone
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
-    """An optimiser's state as named tensors: "parameter number/key"; plain numbers become float64 tensors."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{number}/{key}": value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
-        for number, entries in state.items()
-        for key, value in entries.items()
-    }
+def _scratch(path: Path) -> Path:
+    """Where something is written, or removed, before or after it has its name; see `remove_leftovers`."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put the named tensors of `flatten_optimizer` back, in the memory layout of their parameters."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Any]] = {}
-    for name, tensor in tensors.items():
-        number, key = name.split("/")
-        like = parameters[int(number)]
-        same = tensor.shape == like.shape
-        state.setdefault(int(number), {})[key] = torch.empty_like(like).copy_(tensor) if same else tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def _remove(path: Path) -> None:
+    """Remove a checkpoint, which loses its name first: a half removed one is never met under it."""
+    with suppress(OSError):
+        shutil.rmtree(path.rename(_scratch(path)), ignore_errors=True)
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a broken checkpoint to NAME.corrupt, or NAME.2.corrupt, ... where there is one already."""
+    aside, number = path.with_name(f"{path.name}.corrupt"), 2
+    while aside.exists():
+        aside, number = path.with_name(f"{path.name}.{number}.corrupt"), number + 1
+    with disk_errors(aside):
+        return path.rename(aside)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -155,6 +159,22 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return {"format": FORMAT, "files": entries}
 
 
-def _read(path: Path) -> Checkpoint:
-    values = json.loads((path / "state.json").read_text("utf-8"))
-    return Checkpoint(values, {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))})
+def _checked_files(path: Path) -> list[str]:
+    """The files of a checkpoint, each with the size and the content that its manifest says."""
+    manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+    if manifest["format"] != FORMAT:
+        raise Broken(f"its format is {manifest['format']}, this version reads {FORMAT}")
+    files, found = manifest["files"], {entry.name for entry in path.iterdir()} - {MANIFEST}
+    if set(files) != found:
+        raise Broken(f"{', '.join(sorted(set(files) ^ found))}: not both written and there")
+    for name, entry in files.items():
+        size = (path / name).stat().st_size
+        if size != entry["bytes"]:
+            raise Broken(f"{name} has {size} bytes, {entry['bytes']} were written")
+        if sha256_of(path / name) != entry["sha256"]:
+            raise Broken(f"{name} does not have the content that was written")
+    return list(files)
+
+
+def _bytes(tensors: Tensors) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from trilemma.errors import UserError
-from trilemma.files import disk_errors, write_json
+from trilemma.files import disk_errors, remove_leftovers, sync_folder, write_json
 
 RUNS = Path("runs")
-CONFIG = "config.json"
+CONFIG, LOCK = "config.json", "lock"
 LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "device"}
 
 
@@ -34,14 +34,14 @@ def open_run_folder(name: str, config: dict[str, Any], out: str | Path | None) -
     """
     if out is not None:
         path = Path(out)
-        if path.is_dir() and any(path.iterdir()) and not same_training(path, config):
+        if not _is_free(path) and not same_training(path, config):
             raise UserError(f"{path} holds {_content(path)}; choose another out=, or remove it first")
         return _claim(path, config)
     number = 1
     while True:
         path = RUNS / (name if number == 1 else f"{name}-{number}")
         number += 1
-        if path.exists() and not same_training(path, config):
+        if not _is_free(path) and not same_training(path, config):
             continue
         try:
             folder = _claim(path, config)
@@ -65,13 +65,24 @@ def same_training(path: Path, config: dict[str, Any]) -> bool:
         return False
 
 
+def _is_free(path: Path) -> bool:
+    """Whether nothing is there, or only what a start leaves that was killed before it could write its config."""
+    if not path.is_dir():
+        return not path.exists()
+    return all(entry.name == LOCK or entry.name.startswith(".tmp-") for entry in path.iterdir())
+
+
 def _claim(path: Path, config: dict[str, Any]) -> RunFolder:
-    """Make the folder if need be, lock it, and write its config where there is none."""
+    """Make the folder if need be, lock it, tidy it, and write its config where there is none."""
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path / "lock")
+        lock = _lock(path / LOCK)
+        for part in (path, path / "samples"):
+            remove_leftovers(part)
         if not (path / CONFIG).exists():
             write_json(path / CONFIG, config)
+            sync_folder(path)
+            sync_folder(path.parent)
     return RunFolder(path, lock)
 
 

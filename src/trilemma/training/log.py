@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+
+from trilemma.errors import UserError
+from trilemma.files import write_atomic
 
 PLAIN_EVERY_S = 15.0
 
@@ -49,31 +53,35 @@ class Journal:
         row = {
             key: value if not isinstance(value, float) or _finite(value) else str(value) for key, value in row.items()
         }
+        with self._surviving(), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def cut(self, step: int) -> None:
+        """Drop the rows after `step`: they are about to be written again."""
+        with self._surviving():
+            rows = [row for row in read_log(self.path) if row["step"] <= step]
+            write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Inside, an error of the disk is a warning, said once."""
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
+            yield
+        except (OSError, UserError) as error:
             if not self.failed:
                 self.say(f"warning: {self.path} cannot be written ({error}); training goes on without its log")
             self.failed = True
 
-    def cut(self, step: int) -> None:
-        """Drop the rows after `step`: they are about to be written again."""
-        rows = [row for row in read_log(self.path) if row["step"] <= step]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log; a last line that was cut off is passed over."""
+    """The rows of a log; a line that was cut off, or is none of ours, is passed over."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        with suppress(json.JSONDecodeError):
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    return [row for row in rows if isinstance(row, dict) and "step" in row]
 
 
 class Display:
@@ -91,8 +99,11 @@ class Display:
             self.bar.start()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(text, markup=False)
+        """A line that stays. A terminal that was closed, or a reader that left, ends the talk and not the training."""
+        try:
+            self.console.print(text, markup=False)
+        except (OSError, SystemExit):  # rich leaves the process when a pipe breaks
+            self.console.quiet = True
 
     def update(self, progress: float, text: str) -> None:
         """Show how far the training is; at most one plain line per PLAIN_EVERY_S seconds."""
@@ -105,7 +116,8 @@ class Display:
     def close(self) -> None:
         """Leave the terminal as it was."""
         if self.bar is not None:
-            self.bar.stop()
+            with suppress(OSError, SystemExit):
+                self.bar.stop()
 
 
 def figures_text(row: dict[str, Any]) -> str:

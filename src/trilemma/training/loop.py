@@ -5,9 +5,9 @@
             loss <- phase.loss(batch, rng);  that phase's parameters take a step
         the averaged weights follow, once
 
-Batch, noise and learning rate are functions of the step alone, so a training that was interrupted and continued ends
-with the same bits as an unbroken one (on a CPU). Time spent on validation, pictures and checkpoints is not counted as
-training seconds.
+Batch and noise are functions of the step, the learning rate of the step and of what is saved with the state, so a
+training that was interrupted and continued ends with the same bits as an unbroken one (on a CPU, and unless its length
+is given in minutes). Time spent on validation, pictures and checkpoints is not counted as training seconds.
 """
 
 import signal
@@ -27,19 +27,14 @@ from trilemma import rng
 from trilemma.data import Data, Loader
 from trilemma.errors import UserError
 from trilemma.memory import is_out_of_memory, release
-from trilemma.training.checkpoint import (
-    Checkpoint,
-    flatten_optimizer,
-    load_checkpoint,
-    restore_optimizer,
-    save_checkpoint,
-)
+from trilemma.training.checkpoint import load_checkpoint, save_checkpoint
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
 from trilemma.training.health import NotFinite, Pulse, Reading
 from trilemma.training.log import Averages, Display, Journal, figures_text
 from trilemma.training.observe import Observer
 from trilemma.training.optim import learning_rate, lr_factor, make_optimizer
+from trilemma.training.state import Checkpoint, first_entries, flatten_optimizer, restore_optimizer
 from trilemma.types import Batch, Logs, Phase
 
 VALIDATE_AT_LEAST = 10_000  # images between validations of a data set smaller than this
@@ -99,29 +94,23 @@ class Trainer:
             return min(1.0, self.images / self.total)
         return min(1.0, self.seconds / (60 * (self.config.minutes or 1)))
 
-    def run(self) -> bool:
-        """Train to the end, from the newest checkpoint if there is one; leaves the best weights in the model.
+    def run(self) -> None:
+        """Train to the end; leaves the best weights in the model.
 
-        Returns:
-            Whether there was anything left to train.
         Raises:
             Stopped: after a signal, when the state is saved.
             UserError: if numbers stop being finite for good, memory runs out in a model whose batch must not be
                 divided, or the disk refuses a checkpoint.
         """
-        self._resume()
-        if self.progress >= 1:
-            self.observer.take_final_weights()
-            return False
         with rng.isolated(), self._signals():
             while self.progress < 1 and not self.stop_signal:
                 self._steps_until_due()
-                self._report()
+                if self.progress >= 1 or self.step > self.good.values["step"]:  # else nothing new: all was taken back
+                    self._report()
             self._save()
             if self.stop_signal:
                 raise Stopped(self.stop_signal, f"stopped after {self.images:,} images; the state is saved")
         self.observer.take_final_weights()
-        return True
 
     def _steps_until_due(self) -> None:
         """Train until the next report; the clock of training seconds runs only here."""
@@ -130,7 +119,7 @@ class Trainer:
         while self.progress < 1 and not self.stop_signal:
             advanced = self._guarded_step()
             self.seconds = before + time.perf_counter() - start
-            if advanced and self._due(self.report_every):
+            if advanced and any(self._due(every) for every in self.halts):
                 break
         if self.device.type == "cuda":
             torch.cuda.synchronize()
@@ -245,7 +234,11 @@ class Trainer:
     def _warn(self, text: str) -> None:
         """Say a warning and keep it in the log."""
         self.display.say(f"warning: {text}")
-        self.journal.write({"step": self.step, "images": self.images, "seconds": self.seconds, "warning": text})
+        self.journal.write({**self._place(), "warning": text})
+
+    def _place(self) -> dict[str, Any]:
+        """Where the training is, as every row of the log begins."""
+        return {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3)}
 
     def _batch(self, position: int) -> Batch:
         batch = self.loader.batch_at(position)
@@ -259,9 +252,10 @@ class Trainer:
         return max(len(self.data.train), VALIDATE_AT_LEAST)
 
     @property
-    def report_every(self) -> int:
-        """Images between lines of the log: twenty to an epoch."""
-        return max(self.epoch // 20, self.stride)
+    def halts(self) -> list[int]:
+        """Images after which the training halts to report: twenty times in an epoch, and where the user says so."""
+        asked = (self.config.save_every, self.config.sample_every)
+        return [max(self.epoch // 20, self.stride), self.epoch, *(every for every in asked if every)]
 
     def _due(self, every: int) -> bool:
         """Whether the last step passed a multiple of `every` images."""
@@ -269,8 +263,7 @@ class Trainer:
 
     def _report(self) -> None:
         """Log the averages; validate, draw and save where it is time for it."""
-        row: dict[str, Any] = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3)}
-        row |= self.averages.take()
+        row = {**self._place(), **self.averages.take()}
         over = self.progress >= 1
         if over or self._due(self.epoch):
             row |= self.observer.validate(self.images)
@@ -280,7 +273,7 @@ class Trainer:
         settled = self.progress >= SETTLED
         if settled:
             self.observer.listen(row)
-        if not over and self._due(self.sample_every):
+        if not over and not self.stop_signal and self._due(self.sample_every):
             self.observer.snapshot(f"{self.images:012d}", settled=settled)
         if not over and self._save_is_due():
             self._save()
@@ -333,13 +326,21 @@ class Trainer:
         observer.plateau.load(values["plateau"])
 
     def _save(self) -> None:
-        save_checkpoint(self.path / "checkpoints", self.images, self._state())
+        self.good = self._state()
+        save_checkpoint(self.path / "checkpoints", self.images, self.good)
         self.saved_at = time.monotonic()
 
-    def _resume(self) -> None:
+    def _form(self) -> Checkpoint:
+        """The form of every saved state: this one, as if one step had been made."""
+        state = self._state()
+        state.values |= {"step": 1, "images": self.stride}
+        state.tensors |= {f"optimizer-{phase.name}": first_entries(phase, self.config) for phase in self.phases}
+        return state
+
+    def resume(self) -> None:
         """Take the newest checkpoint, if there is one."""
         self.saved_at = time.monotonic()
-        found = load_checkpoint(self.path / "checkpoints", self.display.say)
+        found = load_checkpoint(self.path / "checkpoints", self.display.say, like=self._form())
         if found is not None:
             self._take(found)
             self.display.say(f"going on from {self.images:,} images")
@@ -348,7 +349,7 @@ class Trainer:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM ends the training after its step; the second one leaves at once."""
+        """The first SIGINT, SIGTERM or SIGHUP ends the training after its step; the second one leaves at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -358,7 +359,10 @@ class Trainer:
                 raise KeyboardInterrupt
             self.stop_signal = signum
 
-        previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+            signals.append(signal.SIGHUP)
+        previous = {signum: signal.signal(signum, stop) for signum in signals}
         try:
             yield
         finally:

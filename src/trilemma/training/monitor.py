@@ -30,6 +30,8 @@ def variety(images: Tensor) -> float:
 
 def collapse(samples: Tensor, real: Tensor) -> str | None:
     """Whether the samples are alike where the data is not."""
+    if len(real) < 2:
+        return None
     share = variety(samples) / max(variety(real), 1e-12)
     if share >= COLLAPSED:
         return None

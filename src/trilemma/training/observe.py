@@ -113,9 +113,11 @@ class Observer:
         """Inside, the model is in eval mode and has its averaged weights where there are any."""
         training = self.model.training
         self.model.eval()
-        with self.ema.applied() if self.ema is not None else nullcontext():
-            yield
-        self.model.train(training)
+        try:
+            with self.ema.applied() if self.ema is not None else nullcontext():
+                yield
+        finally:
+            self.model.train(training)
 
     @torch.no_grad()
     def _validate(self, size: int) -> dict[str, float]:

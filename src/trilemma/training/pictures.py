@@ -1,8 +1,11 @@
 """The pictures a training leaves: its curves."""
 
 from collections import defaultdict
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from trilemma.files import write_atomic
 
 SKIP = ("step", "images", "seconds", "lr")
 
@@ -34,4 +37,6 @@ def draw_curves(log: list[dict[str, Any]], path: Path) -> None:
         axis.legend(fontsize="small")
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    figure.savefig(path, dpi=100)
+    content = BytesIO()
+    figure.savefig(content, dpi=100, format="png")
+    write_atomic(path, content.getvalue())

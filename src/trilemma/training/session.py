@@ -1,7 +1,10 @@
 """From words to a run folder: `train("vae", "fashion-mnist")`."""
 
 import inspect
+import json
 import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,10 @@ import torch
 from trilemma import __version__, rng
 from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
+from trilemma.data.augment import check_augmentations
 from trilemma.errors import UserError, nearest
 from trilemma.files import write_atomic, write_json
-from trilemma.hardware import describe, pick_device, supports_fast_bf16
+from trilemma.hardware import describe, pick_device, supports_fast_bf16, tune_allocator
 from trilemma.pictures import grid, save_png
 from trilemma.registry import Recipe, build, get_recipe
 from trilemma.run import FORMAT, WEIGHTS, Run
@@ -22,6 +26,7 @@ from trilemma.training.config import LENGTHS, TrainConfig
 from trilemma.training.folder import open_run_folder
 from trilemma.training.log import Display, read_log
 from trilemma.training.loop import Stopped, Trainer
+from trilemma.training.optim import learning_rate
 from trilemma.training.pictures import draw_curves
 
 
@@ -38,6 +43,7 @@ def train(
     seed: int = 0,
     size: int | str | tuple[int, int] | None = None,
     valid: float | None = None,
+    augment: str | Sequence[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
     save_every: int | None = None,
@@ -55,6 +61,8 @@ def train(
         batch: images per step; lr: learning rate of every phase. The preset's own where None.
         size: height and width of the images, px; inferred where None.
         valid: fraction held out for validation, where the data has no split of its own.
+        augment: changes to the training images: flip, shift, or both with a comma; "" for none. The preset's own
+            where None.
         device, precision: "auto" takes what the machine has and gains from.
         save_every, sample_every: images between checkpoints, and between sample pictures.
         out: the run folder; runs/MODEL-DATA (-2, -3, ...) where None.
@@ -64,21 +72,28 @@ def train(
         UserError: a wrong name, key or value, data that cannot be read, or a disk that refuses.
         Stopped: after Ctrl-C or SIGTERM, when the state is saved.
     """
+    tune_allocator()
     recipe = get_recipe(model)
     _check_keys(recipe, model_settings)
     length = {"steps": steps, "epochs": epochs, "images": images, "minutes": minutes}
     changes = {"batch": batch, "lr": lr, "valid": valid, "save_every": save_every, "sample_every": sample_every}
+    if augment is not None:
+        words = augment.split(",") if isinstance(augment, str) else augment
+        changes["augment"] = check_augmentations(tuple(word for word in words if word))
     training = _training(recipe, length, {**changes, "seed": seed, "device": device, "precision": precision})
     place = pick_device(training.device)
     display = Display(model, quiet=quiet)
     try:
-        loaded = data if isinstance(data, Data) else load_data(data, size=size, valid=valid)
+        loaded = load_data(data, size=size, valid=valid)
         training = training.with_(size=loaded.shape[1:])
         model_config = _model_config(recipe, loaded, model_settings)
         record = _record(recipe, loaded, model_config, training)
+        module = build(recipe, model_config, seed=seed).to(place)
+        for phase in module.phases:  # type: ignore[union-attr]
+            learning_rate(phase.name, training)
         folder = open_run_folder(f"{model}-{loaded.name}", record, out)
         try:
-            return _train_in(folder.path, recipe, loaded, model_config, training, record, place, display)
+            return _train_in(folder.path, recipe, loaded, module, training, record, display)
         finally:
             folder.close()
     finally:
@@ -89,34 +104,56 @@ def _train_in(
     path: Path,
     recipe: Recipe,
     data: Data,
-    model_config: ModelConfig,
+    module: torch.nn.Module,
     training: TrainConfig,
     record: dict[str, Any],
-    device: torch.device,
     display: Display,
 ) -> Run:
     """Train in a folder that is ours, from where it was left."""
-    write_json(path / "config.json", record)
+    device = next(module.parameters()).device
     bf16 = training.precision == "bf16" or (training.precision == "auto" and supports_fast_bf16(device))
     environment = {**describe(), "device": str(device), "precision": "bf16 autocast" if bf16 else "float32"}
-    write_json(path / "environment.json", environment)
     for note in data.notes:
         display.say(f"  {note}")
-    module = build(recipe, model_config, seed=training.seed).to(device)
     trainer = Trainer(module, data, training, path, display, bf16=bf16)
+    trainer.resume()
+    if trainer.progress >= 1 and _has_results(path, trainer.step):
+        display.say(f"{path} is trained already ({trainer.images:,} images); for more, give a greater length")
+        return Run(path)
+    write_json(path / "config.json", record)
+    write_json(path / "environment.json", environment)
     display.say(f"{path}: {recipe.name}, {_count(module):,} parameters, on {device} in {environment['precision']}")
     if not (path / "batch.png").exists():
         batch = Loader(data.train, batch=64, seed=training.seed, augment=training.augment).batch_at(0)
-        save_png(grid(batch.image, texts=texts_of(batch, data)), path / "batch.png")
+        with _optional("batch.png", display):
+            made = {"trilemma": __version__, "what": "the first training images", "run": str(path), "n": 64}
+            save_png(grid(batch.image, texts=texts_of(batch, data)), path / "batch.png", made)
     try:
-        trained = trainer.run()
+        trainer.run()
     except Stopped as stopped:
-        draw_curves(read_log(path / "log.jsonl"), path / "curves.png")
         display.say(f"{stopped}. Go on with: {record['command']} out={shlex.quote(str(path))}")
+        with _optional("curves.png", display):
+            draw_curves(read_log(path / "log.jsonl"), path / "curves.png")
         raise
-    if trained or not (path / "summary.json").exists():
-        _write_results(path, recipe, trainer, record, environment)
+    _write_results(path, recipe, trainer, record, environment)
     return Run(path)
+
+
+@contextmanager
+def _optional(name: str, display: Display) -> Iterator[None]:
+    """Inside, a disk that refuses a file which can be missing costs a warning."""
+    try:
+        yield
+    except (OSError, UserError) as error:
+        display.say(f"warning: {name} was not written ({error}); going on without it")
+
+
+def _has_results(path: Path, steps: int) -> bool:
+    """Whether the results of a training of so many steps were written; the summary is the last of them."""
+    try:
+        return json.loads((path / "summary.json").read_text("utf-8"))["steps"] == steps
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _write_results(
@@ -126,7 +163,8 @@ def _write_results(
     with rng.isolated():
         trainer.observer.draw_samples("last")
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
-    draw_curves(read_log(path / "log.jsonl"), path / "curves.png")
+    with _optional("curves.png", trainer.display):
+        draw_curves(read_log(path / "log.jsonl"), path / "curves.png")
     summary = {
         **trainer.observer.figures,
         "images": trainer.images,
@@ -136,8 +174,9 @@ def _write_results(
         "parameters": _count(trainer.model),
         "best": trainer.observer.best,
     }
+    with _optional("README.md", trainer.display):
+        write_atomic(path / "README.md", model_card(path, record, recipe, summary, environment))
     write_json(path / "summary.json", summary)
-    write_atomic(path / "README.md", model_card(path, record, recipe, summary, environment))
 
 
 def _training(recipe: Recipe, length: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
@@ -171,7 +210,7 @@ def _record(recipe: Recipe, data: Data, model_config: Config, training: TrainCon
         "format": FORMAT,
         "trilemma": __version__,
         "model": recipe.name,
-        "data": str(data.source),
+        "data": _source(data),
         "fingerprint": data.fingerprint,
         "classes": list(data.classes),
         "notes": list(data.notes),
@@ -184,8 +223,9 @@ def _record(recipe: Recipe, data: Data, model_config: Config, training: TrainCon
 def _command(recipe: Recipe, data: Data, model_config: Config, training: TrainConfig) -> str:
     """The command line that trains this again."""
     keys: dict[str, Any] = {name: getattr(training, name) for name in LENGTHS if getattr(training, name) is not None}
-    for name in ("batch", "lr", "seed"):
-        if not isinstance(value := getattr(training, name), dict):
+    keys |= {name: getattr(training, name) for name in ("batch", "lr", "seed")}
+    for name in ("precision", "augment"):
+        if (value := getattr(training, name)) != TrainConfig.model_fields[name].default:
             keys[name] = value
     height, width = data.shape[1:]
     keys["size"] = f"{height}x{width}"
@@ -194,10 +234,27 @@ def _command(recipe: Recipe, data: Data, model_config: Config, training: TrainCo
     for name in type(model_config).model_fields:
         value = getattr(model_config, name)
         if name not in ("shape", "n_classes") and value != getattr(recipe.config, name):
-            keys[name] = ",".join(map(str, value)) if isinstance(value, tuple) else value
-    keys = {key: f"{value:g}" if isinstance(value, float) else value for key, value in keys.items()}
-    words = ["trilemma", "train", recipe.name, str(data.source), *(f"{k}={v}" for k, v in keys.items())]
-    return shlex.join(words)
+            keys[name] = value
+    return shlex.join(["trilemma", "train", recipe.name, _source(data), *(f"{k}={_word(v)}" for k, v in keys.items())])
+
+
+def _word(value: Any) -> str:
+    """A value as it is typed on the command line.
+
+    >>> _word({"critic": 5e-4, "generator": 0.001}), _word((128, 64)), _word(10.0)
+    ('critic:0.0005,generator:0.001', '128,64', '10')
+    """
+    if isinstance(value, dict):
+        return ",".join(f"{key}:{_word(part)}" for key, part in value.items())
+    if isinstance(value, tuple):
+        return ",".join(map(_word, value))
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _source(data: Data) -> str:
+    """The word of a source, or its absolute path: a run is used from other folders, too."""
+    path = Path(data.source).expanduser()
+    return str(path.absolute()) if path.exists() else str(data.source)
 
 
 def _count(module: torch.nn.Module) -> int:

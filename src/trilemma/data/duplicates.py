@@ -1,0 +1,112 @@
+"""Images that are there twice: exactly (equal decoded pixels) or nearly (recompressed, rescaled, brightened).
+
+Exact: equal SHA-256 of the decoded pixels. Near: candidates have difference hashes (each of 8 x 8 cells against its
+right neighbour, 64 bits) within HAMMING bits; a candidate pair (x, y) counts where y = gain * x + offset explains the
+colours of the cells and the lightness of the pixels (colour is what JPEG keeps least of) each to within a residual of
+RESIDUAL standard deviations. Images that are nearly flat have no such pattern: they count only where they are equal.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trilemma.data.storage import blocks
+
+HAMMING = 6  # bits of 64
+RESIDUAL = 0.12  # of the standard deviation
+SIDE = 32  # cells each way in which the lightness is compared, at most
+FLAT = 4.0  # levels: a smaller standard deviation is called flat
+NEAR_LIMIT = 50_000  # images that are compared each with each
+PAIR_LIMIT = 1_000_000  # candidate pairs that are looked at
+ROWS = 256  # images compared with all others at a time
+PAIRS = 4096  # pairs looked at in one go
+
+Pair = tuple[int, int]
+
+
+def exact_groups(images: Tensor) -> list[list[int]]:
+    """Numbers of images whose pixels are equal: uint8 (N, C, H, W) to groups of two or more."""
+    groups: dict[bytes, list[int]] = {}
+    for k, digest in enumerate(digest for rows in blocks(images) for digest in _digests(rows)):
+        groups.setdefault(digest, []).append(k)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def near_pairs(images: Tensor, exact: Sequence[Sequence[int]] = ()) -> tuple[list[Pair], bool]:
+    """Pairs (i, j), i < j, that show the same picture without being equal; of `exact` groups only the first counts.
+
+    Returns:
+        The pairs, and whether all were looked at: not with more than NEAR_LIMIT images or PAIR_LIMIT candidates.
+    """
+    repeats = {k for group in exact for k in group[1:]}
+    limited = images[:NEAR_LIMIT]
+    cells, spread = _cells(limited)
+    use = np.array([k not in repeats for k in range(len(limited))], bool) & (spread >= FLAT)
+    numbers = torch.from_numpy(np.flatnonzero(use))
+    hashes, cells, total = _hashes(cells[numbers]), _unit(cells[numbers]), 0
+    found: list[Pair] = []
+    for left, right in _candidates(hashes):
+        total += len(left)
+        same = _near(cells, left, right)
+        i, j = numbers[left[same]], numbers[right[same]]
+        for at in range(0, len(i), PAIRS):
+            a, b = i[at : at + PAIRS], j[at : at + PAIRS]
+            both = torch.arange(len(a)), torch.arange(len(a), 2 * len(a))
+            alike = _near(_unit(_small(limited[torch.cat([a, b])])), *both)
+            found += zip(a[alike].tolist(), b[alike].tolist(), strict=True)
+        if total > PAIR_LIMIT:
+            return sorted(found), False
+    return sorted(found), len(images) <= NEAR_LIMIT
+
+
+def _digests(rows: Tensor) -> list[bytes]:
+    return [hashlib.sha256(row.data).digest() for row in rows.contiguous().numpy()]
+
+
+def _cells(images: Tensor) -> tuple[Tensor, np.ndarray]:
+    """Each image in 8 x 9 cells, float32 (N, C, 8, 9), and the standard deviation of its pixels, (N,)."""
+    cells, spread = [torch.empty(0, images.shape[1], 8, 9)], [np.empty(0, np.float32)]
+    for rows in blocks(images):
+        values = rows.float()
+        cells.append(torch.nn.functional.interpolate(values, (8, 9), mode="area"))
+        spread.append(values.flatten(1).std(1, correction=0).numpy())
+    return torch.cat(cells), np.concatenate(spread)
+
+
+def _hashes(cells: Tensor) -> np.ndarray:
+    """Difference hashes of the grey cells, uint64 (N,)."""
+    bits = (cells.mean(1).diff(dim=2) > 0).flatten(1).numpy()  # (N, 64)
+    return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+
+
+def _candidates(hashes: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of positions whose hashes differ in few bits."""
+    for first in range(0, len(hashes), ROWS):
+        distance = np.bitwise_count(hashes[first : first + ROWS, None] ^ hashes[None, first:])  # (rows, the rest)
+        left, right = np.nonzero(distance <= HAMMING)
+        upper = right > left
+        yield torch.from_numpy(left[upper] + first), torch.from_numpy(right[upper] + first)
+
+
+def _unit(values: Tensor) -> Tensor:
+    """Each row without its mean and of length 1, so that the product of two is their correlation."""
+    rows = values.flatten(1).float()
+    return torch.nn.functional.normalize(rows - rows.mean(1, keepdim=True), dim=1)
+
+
+def _near(units: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """Whether the best gain > 0 and offset leave little of row j given row i: sqrt(1 - r^2) <= RESIDUAL; bool (n,)."""
+    found = [torch.empty(0, dtype=torch.bool)]
+    for at in range(0, len(i), PAIRS):
+        r = (units[i[at : at + PAIRS]] * units[j[at : at + PAIRS]]).sum(1)
+        found.append(1 - r.clamp(0, 1).square() <= RESIDUAL**2)
+    return torch.cat(found)
+
+
+def _small(images: Tensor) -> Tensor:
+    """Lightness, at no more than SIDE cells each way: what a rescaled copy keeps."""
+    size = min(images.shape[2], SIDE), min(images.shape[3], SIDE)
+    return torch.nn.functional.interpolate(images.float().mean(1, keepdim=True), size, mode="area")

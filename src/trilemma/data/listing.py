@@ -1,0 +1,158 @@
+"""The files of a folder, a zip or tar files, each with a way to read it; nothing is ever extracted to its name.
+
+Bytes of archives are read by offset, so that threads do not wait for one another. A member of a zip (PKWARE APPNOTE,
+4.3.7) has a header of 30 bytes, whose last four are the lengths of the name and the extra field before its content.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import re
+import struct
+import tarfile
+import tempfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import IO
+
+from trilemma.data.pixels import Item, check_length, open_file
+from trilemma.data.storage import room_for
+from trilemma.errors import UserError
+
+HIDDEN = re.compile(r"(^|/)(\.(?!\./)[^/]+|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}  # by their first two bytes
+BLOCK = 2**20
+_lock = Lock()  # where bytes cannot be read by offset
+
+
+@dataclass(frozen=True)
+class Listing:
+    """files: sorted by archive and name, without hidden ones; skipped: "archive: reason" where one breaks off."""
+
+    files: list[Item]
+    skipped: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def listed(path: Path) -> Iterator[Listing]:
+    """The files of a folder, a zip or a tar, as long as they may be read; of a folder of tars, what they hold.
+
+    Raises:
+        UserError: a zip or tar that cannot be opened at all.
+    """
+    with ExitStack() as stack:
+        found = Listing([])
+        if path.is_dir():
+            found.files.extend(_walk(path))
+            for shard in [item for item in found.files if item.name.lower().endswith(TARS)]:
+                if not HIDDEN.search(shard.name):
+                    _add_tar(stack, path / shard.name, shard.name, found)
+                    found.files.remove(shard)
+        elif path.name.lower().endswith(TARS):
+            _add_tar(stack, path, "", found)
+            if not found.files:
+                raise UserError(f"{found.skipped[0] if found.skipped else path} and nothing in it can be read")
+        else:
+            found.files.extend(_members(stack, path))
+        files = [item for item in found.files if not HIDDEN.search(item.name)]
+        yield Listing(sorted(files, key=lambda item: (item.shard, nfc(item.name), item.name)), found.skipped)
+
+
+def nfc(name: str) -> str:
+    """One spelling for letters that can be composed in several ways."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _walk(root: Path) -> Iterator[Item]:
+    """All files below a folder; links to folders are followed, once each."""
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        folders[:] = sorted(f for f in folders if os.path.realpath(os.path.join(folder, f)) not in seen)
+        for file in files:
+            path = os.path.join(folder, file)
+            name = Path(os.path.relpath(path, root)).as_posix()
+            yield Item(os.fsencode(name).decode(errors="replace"), partial(open_file, path))
+
+
+def _members(stack: ExitStack, path: Path) -> Iterator[Item]:
+    """All files of a zip."""
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(path))
+    except (zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        raise UserError(f"{path} is not a whole zip file: {error}; make or fetch it again") from error
+    for info in archive.infolist():
+        if not info.is_dir():
+            yield Item(info.filename.replace("\\", "/"), partial(_member, archive, info))
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    """The content of one member, checked."""
+    check_length(info.file_size)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1 or os.name == "nt":
+        return io.BytesIO(archive.read(info))
+    assert archive.fp is not None
+    file = archive.fp.fileno()
+    start = info.header_offset + 30 + sum(struct.unpack("<HH", os.pread(file, 4, info.header_offset + 26)))
+    content = os.pread(file, info.compress_size, start)
+    if info.compress_type == zipfile.ZIP_DEFLATED:
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, info.file_size + 1)
+    if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
+        raise ValueError("damaged in the archive: its checksum is wrong")
+    return io.BytesIO(content)
+
+
+def _add_tar(stack: ExitStack, path: Path, shard: str, found: Listing) -> None:
+    """Add the files of a tar, up to where it breaks off; a compressed one is read into a temporary file first."""
+    name = shard or str(path)
+    try:
+        file = stack.enter_context(open(path, "rb"))  # noqa: SIM115
+        if opener := PACKED.get(file.read(2)):
+            file = _unpacked(stack, path, opener, name, found)
+        file.seek(0)
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            for info in archive:
+                if info.isreg() and not info.issparse():
+                    open_ = partial(_slice, file, info.offset_data, info.size)
+                    found.files.append(Item(info.name.replace("\\", "/"), open_, shard))
+    except (tarfile.TarError, OSError) as error:
+        found.skipped.append(f"{name}: not a whole tar file: {error}")
+
+
+def _unpacked(stack: ExitStack, path: Path, opener: object, name: str, found: Listing) -> IO[bytes]:
+    """The bytes of a compressed file in a temporary one, which goes when the stack ends."""
+    file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    try:
+        with opener(path) as packed:  # pyright: ignore
+            while block := packed.read(BLOCK):
+                if not room_for(Path(tempfile.gettempdir()), len(block)):
+                    raise OSError(f"no room to unpack it in {tempfile.gettempdir()}")
+                file.write(block)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        found.skipped.append(f"{name}: breaks off: {error}")
+    file.flush()
+    return file
+
+
+def _slice(file: IO[bytes], first: int, length: int) -> IO[bytes]:
+    """Some bytes of an open file."""
+    check_length(length)
+    if hasattr(os, "pread"):
+        content = os.pread(file.fileno(), length, first)
+    else:
+        with _lock:
+            file.seek(first)
+            content = file.read(length)
+    if len(content) < length:
+        raise ValueError("cut short by the end of its archive")
+    return io.BytesIO(content)

@@ -1,0 +1,164 @@
+"""One image file of any kind to plain 8-bit pixels, within bounds, and in words everything that had to be done to it.
+
+An image is turned as its EXIF entry says (orientations 2 to 8), brought to sRGB where it carries another colour
+profile, composed over white where it is transparent, and 16-bit values v are scaled linearly (round(v / 257)); of
+several frames the first is taken. Only the formats below are opened, and only up to PIXELS pixels, as the header says.
+"""
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from trilemma.data.colour import to_srgb
+from trilemma.data.faults import end_of_jpeg, end_of_png
+from trilemma.data.size import cover
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+PLAIN = ("L", "RGB")
+ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange height and width
+PIXELS = 2**30 // 12  # a larger image is taken for a decompression bomb
+FILE_LIMIT = 2**28  # bytes; a larger image file is not opened
+
+TURNED = "turned as their EXIF orientation says"
+FRAMES = "several frames or pages, of which the first is used"
+DEPTH = "16-bit or float values, scaled linearly to 8 bits"
+ALPHA = "transparency, composed over white"
+PROFILE = "a colour profile, converted to sRGB"
+BAD_PROFILE = "a colour profile that cannot be used, passed over"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file: its name, with "/" between folders; how to open it for reading; the archive of several it lies in;
+    whether a forked process may open it."""
+
+    name: str
+    open: Callable[[], IO[bytes]]
+    shard: str = ""
+    forks: bool = True
+
+
+class Header(NamedTuple):
+    """size: (height, width) as seen; grey: whether the file can hold nothing but grey."""
+
+    size: tuple[int, int]
+    grey: bool
+
+
+def open_file(path: str | Path) -> IO[bytes]:
+    """A file of reasonable size for reading; a pipe or a device, which could block for ever, is not opened."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("not a regular file")
+    check_length(found.st_size)
+    return open(path, "rb")
+
+
+def check_length(length: int) -> None:
+    """Raises ValueError where a file is too large to be opened."""
+    if length > FILE_LIMIT:
+        raise ValueError(f"{length:,} bytes; more than {FILE_LIMIT:,} are not opened")
+
+
+def header(item: Item) -> Header:
+    """What can be told without decoding the pixels."""
+    with item.open() as file, _open(file) as image:
+        return _header(image)
+
+
+def decode_into(place: np.ndarray, item: Item) -> tuple[Header, list[str]]:
+    """Decode one image into `place`, uint8 (C, H, W); returns its header and what had to be done, in words."""
+    channels, height, width = place.shape
+    words: list[str] = []
+    with item.open() as file, _open(file) as image:
+        if image.format in ("PNG", "JPEG"):
+            at = file.tell()
+            words += end_of_png(file) if image.format == "PNG" else end_of_jpeg(file)
+            file.seek(at)
+        found = _header(image)
+        if getattr(image, "is_animated", False):
+            words.append(FRAMES)
+        if _deep(image):
+            words.append(DEPTH)
+        if image.format == "JPEG" and max(image.size) >= 4 * max(height, width):
+            image.draft(None, (2 * max(height, width),) * 2)  # decoded at a fraction, at least this size
+        turned = image.getexif().get(ORIENTATION, 1) != 1 if image.format != "JPEG" or "exif" in image.info else False
+        image.load()
+        if turned:  # a TIFF is already, and says so
+            words.append(TURNED)
+            ImageOps.exif_transpose(image, in_place=True)
+        pixels, mode = _plain(image, words), "L" if channels == 1 else "RGB"
+        pixels = cover(pixels if pixels.mode == mode else pixels.convert(mode), (height, width))
+    place[:] = np.asarray(pixels).reshape(height, width, channels).transpose(2, 0, 1)
+    return found, words
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read, without the path, which stands before it."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image in one of the formats {', '.join(FORMATS)}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[:1].lower() + error.strerror[1:]
+    return str(error) or type(error).__name__
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    """The header of an image; the pixels are read later."""
+    image = Image.open(file, formats=FORMATS)
+    if image.width * image.height > PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels; more than {PIXELS:,} are not opened")
+    return image
+
+
+def _header(image: Image.Image) -> Header:
+    width, height = image.size
+    # A square needs no asking, a TIFF gives its size as turned, a PNG without an early EXIF entry would be decoded.
+    ask = width != height and image.format != "TIFF" and ("exif" in image.info or image.format not in ("PNG", "JPEG"))
+    turned = ask and image.getexif().get(ORIENTATION, 1) >= 5
+    return Header((width, height) if turned else (height, width), image.mode in GREY)
+
+
+def _deep(image: Image.Image) -> bool:
+    """Whether the file holds more than 8 bits per value: Pillow keeps the upper 8 where there are several channels."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return True
+    args = [tile[3] for tile in getattr(image, "tile", ())]
+    return any(";16" in str(arg[0] if isinstance(arg, tuple) and arg else arg) for arg in args)
+
+
+def _plain(image: Image.Image, words: list[str]) -> Image.Image:
+    """Without transparency, in sRGB, with 8 bits per channel; what was done is added to `words`."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _eight_bits(image)
+    if image.mode not in (*PLAIN, "RGBA", "LA", "RGBa", "La"):
+        words.append(
+            {"P": "converted from palette", "1": "1 bit per pixel"}.get(image.mode) or f"converted from {image.mode}"
+        )
+    if image.has_transparency_data and image.mode not in ("RGBA", "LA"):
+        image = image.convert("RGBA")
+    if image.mode == "LAB" or "icc_profile" in image.info:
+        image, converted = to_srgb(image)
+        words += [] if converted is None else [PROFILE if converted else BAD_PROFILE]
+    if image.has_transparency_data:
+        if image.getchannel("A").getextrema()[0] == 255:
+            return image.convert("RGB" if image.mode == "RGBA" else "L")
+        words.append(ALPHA)
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Integers 0 ... 65535, or floats 0 ... 1, to 0 ... 255."""
+    values, top = np.asarray(image), 1 if image.mode == "F" else 65535
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= top):  # False for NaN
+        raise ValueError(f"values between {low:g} and {high:g}; 0 to {top} can be read")
+    return Image.fromarray(np.rint(values * np.float32(255 / top)).astype(np.uint8))

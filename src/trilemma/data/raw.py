@@ -1,0 +1,161 @@
+"""A source as it was read, before anything is set aside for validation; and from there to Data.
+
+Everything that does not depend on the seed is here, so that a decoded source can be kept and opened again.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trilemma.data.decode import Item, Room, decode
+from trilemma.data.split import Data, Split, complete, counted, fingerprint_of, make_data
+from trilemma.data.storage import gather
+from trilemma.files import write_atomic
+
+LARGE = "{:,} bytes decoded, more than memory is given: images are read from their file as they are needed"
+KEPT_FINGERPRINT = 2**23  # bytes; of more images the fingerprint is kept with them
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a source: its file, split, class and caption."""
+
+    item: Item
+    split: str = "train"
+    label: str | None = None
+    caption: str | None = None
+
+
+@dataclass(frozen=True)
+class Raw:
+    """images: uint8 (N, C, H, W); names, splits, labels (class numbers), captions: one per image, or None.
+
+    expected: splits that must not be empty; changes: what was done, in words, and to which files; unmatched: rows of
+    metadata without a file, and files without; large: the images stay in a file; folder: where they are kept.
+    """
+
+    images: Tensor
+    names: tuple[str, ...]
+    splits: tuple[str, ...]
+    labels: tuple[int, ...] | None
+    captions: tuple[str, ...] | None
+    classes: tuple[str, ...]
+    expected: tuple[str, ...]
+    notes: tuple[str, ...]
+    skipped: tuple[str, ...]
+    changes: dict[str, list[str]] = field(default_factory=dict)
+    unmatched: tuple[str, ...] = ()
+    large: bool = False
+    folder: Path | None = None
+
+
+def read_entries(
+    entries: Sequence[Entry],
+    size: tuple[int, int] | None,
+    channels: int | None,
+    room: Room,
+    *,
+    classes: tuple[str, ...] | None = None,
+    notes: Sequence[str] = (),
+    skipped: Sequence[str] = (),
+    unmatched: Sequence[str] = (),
+) -> Raw:
+    """Decode the images of a source.
+
+    Args:
+        classes: in their order; those that occur, sorted, where None.
+        notes, skipped, unmatched: what there is to say before.
+    """
+    decoded = decode([entry.item for entry in entries], size, channels, room)
+    kept = [entries[i] for i in decoded.kept]
+    names = [name_of(entry.item) for entry in entries]
+    labelled = [entry.label for entry in kept if entry.label is not None]
+    if classes is None:
+        classes = sort_classes({entry.label for entry in entries if entry.label is not None}) if labelled else ()
+    number = {name: k for k, name in enumerate(classes)}
+    whole = bool(kept) and len(labelled) == len(kept)
+    missing = "" if whole or not labelled else f"{len(kept) - len(labelled):,} images have no class: none are used"
+    skipped = [*skipped, *decoded.skipped]
+    return Raw(
+        decoded.images,
+        tuple(names[i] for i in decoded.kept),
+        tuple(entry.split for entry in kept),
+        tuple(number[str(entry.label)] for entry in kept) if whole else None,
+        tuple(entry.caption or "" for entry in kept) if any(entry.caption for entry in kept) else None,
+        classes if whole else (),
+        tuple({entry.split: None for entry in entries}),
+        tuple(filter(None, (*notes, *decoded.notes, missing, counted("unreadable and skipped", skipped)))),
+        tuple(skipped),
+        {what: [names[i] for i in which] for what, which in decoded.changes.items()},
+        tuple(unmatched),
+    )
+
+
+def name_of(item: Item) -> str:
+    """A file's name for reports: with the archive of several in which it lies."""
+    return f"{item.shard}:{item.name}" if item.shard else item.name
+
+
+def sort_classes(names: set[str]) -> tuple[str, ...]:
+    """Names of classes in order: as numbers where all are.
+
+    >>> sort_classes({"10", "9"}), sort_classes({"b", "a"})
+    (('9', '10'), ('a', 'b'))
+    """
+    return tuple(sorted(names, key=(lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else None))
+
+
+def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int) -> Data:
+    """Set images aside for validation where the source has none, and put each split together.
+
+    Raises:
+        UserError: a split is empty, or there are too few images to set one aside.
+    """
+    at = torch.arange(len(raw.names))
+    parts = [part for part in ("train", "valid", "test") if part in raw.splits]
+    rows = {part: Split(at[torch.tensor([split == part for split in raw.splits])]) for part in parts}
+    found, rule = complete(rows, raw.expected, source, raw.skipped, valid, seed)
+    splits = {part: _rows(raw, split.images) for part, split in found.items()}
+    fingerprint = _kept(raw, found["train"].images, lambda: fingerprint_of(splits["train"]))
+    return make_data(
+        name,
+        source,
+        splits,
+        classes=raw.classes,
+        notes=[*raw.notes, LARGE.format(raw.images.numel()) if raw.large else "", rule],
+        skipped=raw.skipped,
+        fingerprint=fingerprint,
+    )
+
+
+def _rows(raw: Raw, index: Tensor) -> Split:
+    """The images numbered `index` with all that is known of them."""
+    at = index.tolist()
+    whole = len(at) == len(raw.names) and not raw.folder  # nothing to choose, and no file to leave
+    path = raw.folder / f"rows-{_hash(index)}.u8" if raw.large and raw.folder else None
+    return Split(
+        raw.images if whole else gather(raw.images, index, path),
+        None if raw.labels is None else torch.tensor(raw.labels, dtype=torch.int64)[index],
+        None if raw.captions is None else tuple(raw.captions[i] for i in at),
+        tuple(raw.names[i] for i in at),
+        mapped=raw.large,
+    )
+
+
+def _kept(raw: Raw, index: Tensor, make: Callable[[], str]) -> str:
+    """A fingerprint, written beside large images so that it is computed once."""
+    if raw.folder is None or raw.images.numel() < KEPT_FINGERPRINT:
+        return make()
+    path = raw.folder / f"fingerprint-{_hash(index)}.txt"
+    try:
+        return path.read_text()
+    except OSError:
+        return write_atomic(path, make()).read_text()
+
+
+def _hash(index: Tensor) -> str:
+    return hashlib.sha256(index.numpy().data).hexdigest()[:16]

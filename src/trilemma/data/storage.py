@@ -1,0 +1,125 @@
+"""Where decoded images lie: in memory, or in a file of plain bytes that is mapped and read as it is needed.
+
+A mapped file costs no memory of the process: its pages belong to the system, which drops them when others need room.
+"""
+
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trilemma.errors import UserError
+from trilemma.files import disk_errors, remove
+from trilemma.hardware import memory_bytes
+
+BLOCK = 2**22  # bytes handled at a time
+SPARE = 2**28  # bytes of the disk that are left free
+
+
+def memory_limit() -> int:
+    """Bytes of decoded images that are kept in memory: $TRILEMMA_MEMORY, else half of what is free."""
+    own = os.environ.get("TRILEMMA_MEMORY")
+    if own is not None:
+        if not own.isdecimal():
+            raise UserError(f"TRILEMMA_MEMORY={own}: give a number of bytes, for instance 1000000000")
+        return int(own)
+    return min(_available(), _group_limit()) // 2
+
+
+def create(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """A new file for a uint8 tensor of that shape, with its room on the disk reserved; what is written goes into it.
+
+    Raises:
+        UserError: the disk has too little room.
+    """
+    count = int(np.prod(shape))
+    with disk_errors(path, count):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(path)
+        with open(path, "xb") as file:
+            if hasattr(os, "posix_fallocate") and count:
+                os.posix_fallocate(file.fileno(), 0, count)  # else a full disk would end the process in mid-writing
+            else:
+                file.truncate(count)
+        return torch.from_numpy(np.memmap(path, np.uint8, "r+", shape=shape))
+
+
+def room_for(folder: Path, count: int) -> bool:
+    """Whether the disk that would hold `folder` has room for that many bytes."""
+    here = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path("/"))
+    try:
+        return shutil.disk_usage(here).free >= count + SPARE
+    except OSError:
+        return False
+
+
+def mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """A file of bytes as a uint8 tensor that must not be written to."""
+    if not np.prod(shape):
+        return torch.empty(shape, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch has no tensors that refuse writing
+        return torch.from_numpy(np.memmap(path, np.uint8, "r", shape=shape))
+
+
+def gather(images: Tensor, index: Tensor, path: Path | None = None) -> Tensor:
+    """Rows `index` of the images.
+
+    Args:
+        path: where to put them, as a mapped file; a file that is there is taken as it is. In memory where None.
+    """
+    if path is None:
+        return images[index]
+    first, count = int(index[0]) if len(index) else 0, len(index)
+    if torch.equal(index, torch.arange(first, first + count)):
+        return images[first : first + count]
+    shape = (count, *images.shape[1:])
+    if not path.exists() or path.stat().st_size != int(np.prod(shape)):
+        temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+        try:
+            if not room_for(path.parent, int(np.prod(shape))):
+                raise UserError(
+                    f"{path.parent} has no room for another {int(np.prod(shape)):,} bytes of decoded images; "
+                    "make room, or set TRILEMMA_CACHE to a folder on another disk"
+                )
+            out, at = create(temporary, shape), 0
+            for rows in blocks(images, index):
+                out[at : at + len(rows)] = rows
+                at += len(rows)
+            os.replace(temporary, path)
+        except BaseException:
+            remove(temporary)
+            raise
+    return mapped(path, shape)
+
+
+def blocks(images: Tensor, index: Tensor | None = None) -> Iterator[Tensor]:
+    """The images (those numbered `index`, where given) in order, some megabytes at a time."""
+    step = max(1, BLOCK // max(1, images[0].numel() if len(images) else 1))
+    for at in range(0, len(images) if index is None else len(index), step):
+        yield images[at : at + step] if index is None else images[index[at : at + step]]
+
+
+def _available() -> int:
+    """Free main memory of the machine."""
+    try:
+        with open("/proc/meminfo") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return memory_bytes() or 2**32
+
+
+def _group_limit() -> int:
+    """What a container's limit leaves, where there is one."""
+    try:
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{word}").read_text().strip() for word in ("max", "current"))
+        return max(0, int(limit) - int(used))
+    except (OSError, ValueError):
+        return 2**63

@@ -1,0 +1,110 @@
+"""The full state of a training, and whether one that was read can be of this training.
+
+The form that every state of a training has is known before it begins: the names, shapes and types of its weights are
+those of the model, and what an optimiser holds follows from the parameters it moves. A state of another form, at
+another place of the training than its name says, or with a number that is none, is refused as a whole.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trilemma.training.config import TrainConfig
+from trilemma.training.optim import make_optimizer
+from trilemma.types import Phase
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Checkpoint:
+    """Tensors by file ("model", "ema", "optimizer-PHASE", "best") and the plain values of the state."""
+
+    values: dict[str, Any]
+    tensors: dict[str, Tensors] = field(default_factory=dict)
+
+
+class Broken(Exception):
+    """Why a checkpoint cannot be trusted."""
+
+
+def first_entries(phase: Phase, config: TrainConfig) -> Tensors:
+    """The form, without values, of what a phase's optimiser holds after its first step."""
+    parameters: list[Any] = [torch.empty_like(p, device="meta").requires_grad_() for p in phase.parameters]
+    for parameter in parameters:
+        parameter.grad = torch.empty_like(parameter)
+    optimizer = make_optimizer(replace(phase, parameters=parameters), config)
+    optimizer.step()
+    return flatten_optimizer(optimizer)
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
+    """An optimiser's state as named tensors: "parameter number/key"; plain numbers become float64 tensors."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{number}/{key}": value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+        for number, entries in state.items()
+        for key, value in entries.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Put the named tensors of `flatten_optimizer` back, in the memory layout of their parameters."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        number, key = name.split("/")
+        like = parameters[int(number)]
+        same = tensor.shape == like.shape
+        state.setdefault(int(number), {})[key] = torch.empty_like(like).copy_(tensor) if same else tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def check_state(found: Checkpoint, like: Checkpoint, *, images: int) -> None:
+    """Whether a state has the form of `like`, a state after the first step of the same training.
+
+    Args:
+        images: how many the training had seen, as the checkpoint's name says.
+    Raises:
+        Broken: with the first difference.
+    """
+    values, first = found.values, like.values
+    if not _same_form(values, first):
+        raise Broken(f"its values are not those of this training: {', '.join(first)}")
+    if values["images"] != images or values["images"] * first["step"] != values["step"] * first["images"]:
+        raise Broken(f"it is of step {values['step']} and image {values['images']}, not of image {images}")
+    if values["pieces"] < 1 or not 0 <= values["seconds"] < math.inf:
+        raise Broken(f"it says pieces={values['pieces']}, seconds={values['seconds']}")
+    expected = {**like.tensors, **({"best": like.tensors["model"]} if values["best"] else {})}
+    if found.tensors.keys() != expected.keys():
+        raise Broken(f"it has the tensors of {', '.join(found.tensors)}, not of {', '.join(expected)}")
+    unmoved = values["step"] == 0 or values["skipped"]
+    for group, tensors in expected.items():
+        if not (unmoved and group.startswith("optimizer-") and not found.tensors[group]):
+            _check_group(group, found.tensors[group], tensors)
+
+
+def _same_form(value: Any, like: Any) -> bool:
+    """Whether a plain value has the type, and the keys, of another; what is empty there may be filled with numbers."""
+    if isinstance(like, dict) and like:
+        same_keys = isinstance(value, dict) and value.keys() == like.keys()
+        return same_keys and all(_same_form(value[key], like[key]) for key in like)
+    if isinstance(like, dict | list):
+        entries = value.values() if isinstance(value, dict) else value
+        return type(value) is type(like) and all(type(entry) in (int, float) for entry in entries)
+    return type(value) is type(like) or (like is None and type(value) is float)
+
+
+def _check_group(group: str, found: Tensors, like: Tensors) -> None:
+    if found.keys() != like.keys():
+        raise Broken(f"{group}: missing or too many: {', '.join(sorted(found.keys() ^ like.keys())[:3])}")
+    for name, tensor in found.items():
+        form = like[name]
+        if (tensor.shape, tensor.dtype) != (form.shape, form.dtype):
+            came, wanted = (f"{t.dtype} {tuple(t.shape)}" for t in (tensor, form))
+            raise Broken(f"{group}: {name} is {came}, not {wanted}")
+        if not tensor.isfinite().all() and (form.is_meta or form.isfinite().all()):
+            raise Broken(f"{group}: {name} is not finite")

@@ -1,0 +1,355 @@
+"""Decoded sources are kept and opened again, never stale; sources larger than memory stream in the same order."""
+
+import io
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from trilemma.data import Loader, cache, load_data, storage, workers
+from trilemma.errors import UserError
+
+SIDE = 32
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TRILEMMA_MEMORY", raising=False)
+    return tmp_path / "cache" / "decoded"
+
+
+@pytest.fixture
+def keep_all(monkeypatch):
+    """Sources of any size are kept."""
+    monkeypatch.setattr(cache, "SMALL", 0)
+
+
+def flat(k, side=SIDE):
+    """A picture of one colour that tells its number."""
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), (k % 256, k // 256 % 256, k // 65536)).save(file, "png", compress_level=1)
+    return file.getvalue()
+
+
+def number(image):
+    """The number of such a picture, uint8 or float (3, H, W)."""
+    red, green, blue = (int(v) for v in (image[:, 0, 0].float() * (1 if image.dtype == torch.uint8 else 255)).round())
+    return red + 256 * green + 65536 * blue
+
+
+def zipped(path, n, side=SIDE, first=0):
+    with zipfile.ZipFile(path, "w") as archive:
+        for k in range(n):
+            archive.writestr(f"{k:06}.png", flat(first + k, side))
+    return path
+
+
+def folder_of(path, n):
+    path.mkdir()
+    for k in range(n):
+        (path / f"{k:06}.png").write_bytes(flat(k))
+    return path
+
+
+def same(a, b):
+    assert a.fingerprint == b.fingerprint
+    assert (a.skipped, a.classes, a.shape, list(a.splits)) == (b.skipped, b.classes, b.shape, list(b.splits))
+    for split, other in zip(a.splits.values(), b.splits.values(), strict=True):
+        assert torch.equal(split.images, other.images)
+        assert split.names == other.names
+        assert split.captions == other.captions
+        assert (split.labels is None) == (other.labels is None)
+
+
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+def test_the_second_opening_decodes_nothing(tmp_path, keep_all, monkeypatch, own_cache, kind):
+    path = zipped(tmp_path / "a.zip", 50) if kind == "zip" else folder_of(tmp_path / "a", 50)
+    first = load_data(path)
+    (entry,) = own_cache.iterdir()
+    assert (entry / "images.u8").stat().st_size == 50 * 3 * SIDE * SIDE
+    assert any("decoded once" in note for note in first.notes)
+    monkeypatch.setattr("trilemma.data.raw.decode", None)  # to be called would be an error
+    same(load_data(path), first)
+    other = load_data(path, seed=1)  # another choice for validation, from the same entry
+    assert other.valid.names != first.valid.names
+    assert len(list(own_cache.iterdir())) == 1
+
+
+def test_small_sources_are_not_kept(tmp_path, own_cache):
+    load_data(folder_of(tmp_path / "a", 10))
+    assert not own_cache.exists()
+
+
+def test_options_have_entries_of_their_own(tmp_path, keep_all, own_cache):
+    path = zipped(tmp_path / "a.zip", 10)
+    shapes = {load_data(path, size=size, channels=channels).shape for size in (None, 8) for channels in (1, 3)}
+    assert shapes == {(c, s, s) for c in (1, 3) for s in (8, SIDE)}
+    assert len(list(own_cache.iterdir())) == 4
+
+
+def test_a_change_is_seen(tmp_path, keep_all):
+    folder = folder_of(tmp_path / "a", 10)
+    keys = {cache.key_of([folder], None, None)}
+
+    def changed():
+        key = cache.key_of([folder], None, None)
+        assert key not in keys
+        keys.add(key)
+
+    (folder / "000003.png").write_bytes(flat(77))
+    changed()
+    assert 77 in {number(i) for split in load_data(folder).splits.values() for i in split.images}
+    (folder / "000003.png").unlink()
+    changed()
+    (folder / "000004.png").rename(folder / "new.png")
+    changed()
+    (folder / "sub").mkdir()
+    (folder / "sub" / "a.txt").write_text("x")
+    changed()
+    os.utime(folder / "sub" / "a.txt", (1, 1))
+    changed()
+    (folder / "sub" / "loop").symlink_to(folder, target_is_directory=True)
+    changed()
+    assert cache.key_of([folder], None, None) in keys  # and without a change it is the same
+
+
+@pytest.mark.parametrize("damage", ["cut", "no json", "bad json", "other"])
+def test_a_broken_entry_is_made_again(tmp_path, keep_all, own_cache, damage):
+    path = zipped(tmp_path / "a.zip", 20)
+    first = load_data(path)
+    (entry,) = own_cache.iterdir()
+    if damage == "cut":
+        os.truncate(entry / "images.u8", 100)
+    elif damage == "no json":
+        (entry / "entry.json").unlink()
+    elif damage == "bad json":
+        (entry / "entry.json").write_text('{"shape": [1')
+    else:
+        (entry / "entry.json").write_text(json.dumps({"shape": [20, 3, SIDE, SIDE], "unknown": 1}))
+    same(load_data(path), first)
+    assert [p.name for p in own_cache.iterdir()] == [entry.name]
+
+
+def test_an_error_leaves_nothing(tmp_path, keep_all, own_cache, monkeypatch):
+    monkeypatch.setattr("trilemma.data.cache.write_atomic", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        load_data(zipped(tmp_path / "a.zip", 20))
+    assert list(own_cache.iterdir()) == []
+
+
+def test_leftovers_and_old_entries_go(tmp_path, keep_all, own_cache):
+    for name, days in ((".tmp-old", 2), (".tmp-new", 0), ("entry-old", 31), ("entry-new", 29)):
+        (own_cache / name).mkdir(parents=True)
+        os.utime(own_cache / name, (time.time() - days * 86_400,) * 2)
+    load_data(zipped(tmp_path / "a.zip", 20))
+    names = {p.name for p in own_cache.iterdir()}
+    assert {".tmp-new", "entry-new"} < names
+    assert not {".tmp-old", "entry-old"} & names
+
+
+def open_at_once(path, start, results):
+    start.wait()
+    results.put(load_data(path).fingerprint)
+
+
+def test_several_processes_at_once(tmp_path, monkeypatch, own_cache):
+    path = zipped(tmp_path / "a.zip", 3000)  # 9 MB: kept without being told
+    context = multiprocessing.get_context("spawn")
+    start, results = context.Event(), context.Queue()
+    processes = [context.Process(target=open_at_once, args=(path, start, results)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    start.set()
+    found = {results.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join()
+    assert found == {load_data(path).fingerprint}
+    (entry,) = own_cache.iterdir()
+    assert sorted(p.name.split("-")[0] for p in entry.iterdir()) == ["entry.json", "fingerprint", "images.u8"]
+
+
+def test_a_full_disk(tmp_path, keep_all, monkeypatch, own_cache):
+    path = zipped(tmp_path / "a.zip", 20)
+    monkeypatch.setattr("trilemma.data.cache.room_for", lambda *_: False)
+    data = load_data(path)  # small enough for memory: no harm
+    assert not data.train.mapped
+    assert not own_cache.exists()
+    monkeypatch.setenv("TRILEMMA_MEMORY", "1000")
+    with pytest.raises(UserError, match=r"61,440 bytes, more than the 1,000 .* set TRILEMMA_CACHE"):
+        load_data(path)
+
+
+def test_a_wrong_limit(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRILEMMA_MEMORY", "1GB")
+    with pytest.raises(UserError, match="give a number of bytes"):
+        load_data(zipped(tmp_path / "a.zip", 20))
+
+
+# -- processes
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked on Linux only")
+def test_forked_processes_decode_the_same(tmp_path, keep_all, monkeypatch):
+    path = zipped(tmp_path / "a.zip", 300)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("bad.png", b"no image")
+    threads = load_data(path)
+    used = []
+    monkeypatch.setattr(workers, "FORK_FROM", 100)
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+    monkeypatch.setattr(cache, "VERSION", -1)  # another key
+    monkeypatch.setattr(workers, "get_context", lambda kind: used.append(kind) or multiprocessing.get_context(kind))
+    same(load_data(path), threads)
+    assert used == ["fork"]
+
+
+def crash(i):
+    if os.getpid() != PARENT:
+        os._exit(1)
+    return i
+
+
+PARENT = os.getpid()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked on Linux only")
+def test_a_process_that_crashes_is_replaced_by_threads(monkeypatch):
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+    n = workers.FORK_FROM
+    assert workers.each(crash, range(n), {}, shared=True) == {i: i for i in range(n)}
+
+
+# -- larger than memory
+
+
+def test_a_source_larger_than_memory_is_the_same_data(tmp_path, monkeypatch, own_cache):
+    path = zipped(tmp_path / "a.zip", 3000)
+    small = load_data(path)
+    assert not small.train.mapped
+    monkeypatch.setenv("TRILEMMA_MEMORY", str(2**20))
+    large = load_data(path)
+    assert large.train.mapped
+    assert large.valid.mapped
+    assert any("more than memory is given" in note for note in large.notes)
+    same(small, large)
+    for names in ((), ("flip", "shift")):
+        a, b = (Loader(data.train, batch=50, seed=3, augment=names) for data in (small, large))
+        for position in (0, 2690, 12_345):
+            x, y = a.batch_at(position), b.batch_at(position)
+            assert torch.equal(x.image, y.image)
+            assert torch.equal(x.index, y.index)
+    same(load_data(path), large)  # opened again
+
+
+def test_a_mapped_split_stays_where_it_is():
+    from trilemma.data import Split
+
+    class Kept(torch.Tensor):
+        """Refuses to be moved as a whole."""
+
+        def to(self, *args, **kwargs):
+            raise AssertionError("the whole split is moved")
+
+    images = torch.randint(0, 256, (10, 1, 4, 4), dtype=torch.uint8).as_subclass(Kept)
+    loader = Loader(Split(images, mapped=True), batch=4, seed=0)
+    loader.images = images.as_subclass(torch.Tensor)
+    assert loader.batch_at(0).image.shape == (4, 1, 4, 4)
+    with pytest.raises(AssertionError, match="whole split"):
+        Loader(Split(images), batch=4, seed=0)
+
+
+def test_rows_are_gathered_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "BLOCK", 100)
+    images = torch.randint(0, 256, (50, 1, 5, 5), dtype=torch.uint8)
+    index = torch.randperm(50)[:30]
+    found = storage.gather(images, index, tmp_path / "rows.u8")
+    assert torch.equal(found, images[index])
+    assert torch.equal(torch.cat(list(storage.blocks(images))), images)
+    assert storage.gather(images, torch.arange(3, 9), tmp_path / "no.u8").data_ptr() == images[3:].data_ptr()
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.u8"]
+
+
+WATCH = """
+import sys, threading, time
+
+def anonymous():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
+
+peak, done = [0], threading.Event()
+def watch():
+    while not done.is_set():
+        peak[0] = max(peak[0], anonymous())
+        time.sleep(0.002)
+
+from trilemma import rng
+from trilemma.data import Loader, batches, load_data
+load_data("digits")
+before = anonymous()
+threading.Thread(target=watch, daemon=True).start()
+data = load_data(sys.argv[1], size=int(sys.argv[2]))
+assert data.train.mapped
+names, n = data.train.names, len(data.train)
+loader, order = Loader(data.train, batch=16, seed=5), rng.permutation(n, 5, "order", 0)
+for position in range(0, n - 16, max(1, n // 40)):
+    batch = loader.batch_at(position)
+    assert batch.index.tolist() == order[position : position + 16].tolist()
+    for image, k in zip(batch.image, batch.index.tolist()):
+        red, green, blue = (image[:, 0, 0] * 255).round().int().tolist()
+        assert red + 256 * green + 65536 * blue == int(names[k].split(".")[0])
+for k, batch in enumerate(batches(data.valid, 16)):
+    assert len(batch.image) > 0
+done.set()
+print(before, max(peak[0], anonymous()), n + len(data.valid))
+"""
+
+
+def watched(path, side, limit):
+    """(anonymous memory before and at its peak, images) of a process that streams a source."""
+    environment = {**os.environ, "TRILEMMA_MEMORY": str(limit), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", WATCH, str(path), str(side)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return tuple(map(int, done.stdout.split()))
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+
+
+@needs_proc
+def test_memory_while_64_mb_stream_with_16_mb(tmp_path):
+    n = 2**26 // (3 * 128 * 128) + 1
+    before, peak, found = watched(zipped(tmp_path / "a.zip", n, 128), 128, 2**24)
+    assert found == n
+    assert peak - before < 0.75 * 2**26  # a block that is gathered, batches as floats, and what the allocator keeps
+
+
+@needs_proc
+@pytest.mark.slow
+def test_four_gb_stream_under_one_gb(tmp_path):
+    n = 2**32 // (3 * 256 * 256) + 1
+    _, peak, found = watched(zipped(tmp_path / "a.zip", n, 256), 256, 2**28)
+    assert found == n
+    assert peak < 2**30
+
+
+@needs_proc
+def test_memory_while_a_source_is_decoded_and_loaded(tmp_path):
+    """At most 1.2 times the tensor, at the first opening and the second."""
+    n, side = 1500, 128
+    path = zipped(tmp_path / "a.zip", n, side)
+    code = WATCH.split("data = load_data")[0] + "data = load_data(sys.argv[1])\ndone.set()\nprint(before, peak[0])"
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        before, peak = map(int, done.stdout.split())
+        assert peak - before <= 1.2 * n * 3 * side * side + 2**24

@@ -1,0 +1,182 @@
+"""Duplicates exact and near, images shared by splits, and what `trilemma data check` prints and ends with."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageEnhance
+
+from trilemma import cli
+from trilemma.data import check, duplicates, load_data
+from trilemma.data.decode import Item, decode
+from trilemma.data.duplicates import exact_groups, near_pairs
+from trilemma.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def photo(rng, height=96, width=128):
+    """Detail on all scales, less on the finer ones, and more in lightness than in colour: as photographs have it."""
+    whole = np.full((height, width, 3), 128.0)
+    for cells, strength in ((6, 60), (12, 40), (24, 25), (48, 12)):
+        noise = rng.normal(size=(cells, cells * 4 // 3, 3)).astype(np.float32)
+        layer = [np.asarray(Image.fromarray(noise[..., c]).resize((width, height), 3)) for c in range(3)]
+        layer = np.stack(layer, -1)
+        whole += strength * (1.4 * layer.mean(-1, keepdims=True) + 0.35 * layer)
+    return Image.fromarray(np.clip(whole, 0, 255).astype(np.uint8))
+
+
+def content(image, form="png", **options):
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+CHANGES = {
+    "recompressed": lambda image: content(image, "jpeg", quality=50),
+    "recompressed hard": lambda image: content(image, "jpeg", quality=20),
+    "half the size": lambda image: content(image.resize((image.width // 2, image.height // 2), 1)),
+    "larger": lambda image: content(image.resize((200, 150), 3)),
+    "brighter": lambda image: content(ImageEnhance.Brightness(image).enhance(1.15)),
+    "darker, recompressed": lambda image: content(ImageEnhance.Brightness(image).enhance(0.85), "jpeg", quality=70),
+}
+
+
+@pytest.fixture(scope="module")
+def photos():
+    rng = np.random.default_rng(0)
+    return [photo(rng) for _ in range(100)]
+
+
+def decoded(contents, size):
+    return decode([Item(str(k), lambda c=c: io.BytesIO(c)) for k, c in enumerate(contents)], size).images
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("size", [(32, 32), (64, 64)])
+def test_planted_near_duplicates_are_found(photos, change, size):
+    n = len(photos)
+    images = decoded([content(image) for image in photos] + [CHANGES[change](image) for image in photos], size)
+    found = set(near_pairs(images, exact_groups(images))[0])
+    expected = {(k, k + n) for k in range(n)}
+    assert len(found & expected) >= 0.95 * n
+    assert found <= expected
+
+
+def test_exact_duplicates_are_all_found():
+    images = torch.randint(0, 256, (300, 1, 8, 8), dtype=torch.uint8)
+    images[[50, 120, 299]] = images[7].clone()
+    images[200] = images[100].clone()
+    images[201] = images[100].clone()
+    images[201, 0, 7, 7] ^= 1
+    assert exact_groups(images) == [[7, 50, 120, 299], [100, 200]]
+    assert near_pairs(images, exact_groups(images)) == ([(100, 201)], True)  # a group counts once
+
+
+def test_flat_images_are_not_near_duplicates():
+    levels = torch.arange(0, 256, 4, dtype=torch.uint8)
+    images = levels.view(-1, 1, 1, 1).expand(-1, 3, 32, 32).clone()
+    images[:, :, 0, 0] += 2  # and all different
+    assert exact_groups(images) == []
+    assert near_pairs(images) == ([], True)
+
+
+def test_images_of_different_things_are_no_near_duplicates():
+    digits = load_data("digits")
+    images = torch.cat([split.images for split in digits.splits.values()])
+    labels = torch.cat([split.labels for split in digits.splits.values()])
+    pairs, _ = near_pairs(images)
+    assert len(pairs) <= 2  # of 1.6 million pairs
+    assert all(labels[i] == labels[j] for i, j in pairs)
+    split = load_data("shapes").train
+    first = 3000
+    names = ("kind", "colour", "size", "row", "column")
+    for i, j in near_pairs(split.images[:first])[0]:
+        assert all(split.factors[name][i] == split.factors[name][j] for name in names)
+
+
+def test_many_images_alike_take_bounded_time(monkeypatch):
+    """All hashes equal, the worst case: the search stops soon after its limit, and says so."""
+    monkeypatch.setattr(duplicates, "PAIR_LIMIT", 10_000)
+    images = (8 * torch.arange(16) + torch.randint(0, 8, (2_000, 1, 16, 16))).to(torch.uint8)
+    found, whole = near_pairs(images)
+    assert not whole
+    assert len(found) <= duplicates.ROWS * len(images)  # of 2 million
+
+
+def test_empty_and_single():
+    for n in (0, 1):
+        images = torch.zeros(n, 1, 8, 8, dtype=torch.uint8)
+        assert exact_groups(images) == []
+        assert near_pairs(images) == ([], True)
+
+
+def fill(root, photos):
+    """train and test folders that share one image exactly and one nearly."""
+    for k, image in enumerate(photos[:12]):
+        path = root / ("train" if k < 8 else "test") / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content(image))
+    (root / "test" / "leak.png").write_bytes(content(photos[0]))
+    (root / "test" / "leak.jpg").write_bytes(content(photos[1], "jpeg", quality=60))
+    (root / "train" / "twice.png").write_bytes(content(photos[2]))
+    return root
+
+
+def test_images_in_two_splits_are_named(tmp_path, photos):
+    report = check(fill(tmp_path, photos), size=32)
+    assert report.overlap == [("train/0.png", "test/leak.png")]
+    assert report.near_overlap == [("train/1.png", "test/leak.jpg")]
+    assert ("train/2.png", "train/twice.png") in report.duplicates
+    assert (report.files, report.read, report.bad) == (15, 15, [])
+    assert not report.ok
+    text = str(report)
+    assert "in the training images and in another split: 1: train/0.png = test/leak.png" in text
+    assert text.endswith("not ok: see above")
+
+
+def test_duplicates_alone_are_no_fault(tmp_path, photos):
+    for k in range(4):
+        (tmp_path / f"{k}.png").write_bytes(content(photos[k // 2]))
+    report = check(tmp_path)
+    assert report.duplicates == [("0.png", "1.png"), ("2.png", "3.png")]
+    assert report.ok
+
+
+def test_check_agrees_with_loading_and_never_trains(tmp_path, photos):
+    (tmp_path / "only.png").write_bytes(content(photos[0]))
+    (tmp_path / "bad.png").write_bytes(b"bad")
+    with pytest.raises(UserError, match="too few"):
+        load_data(tmp_path)
+    report = check(tmp_path)  # a report all the same
+    assert (report.read, [name for name, _ in report.bad]) == (1, ["bad.png"])
+    (tmp_path / "only.png").unlink()
+    assert check(tmp_path).read == 0
+    assert not check(tmp_path).ok
+
+
+def test_check_takes_every_kind_of_source(tmp_path):
+    assert check("digits").ok
+    assert check(load_data("digits")).read == 1797
+    np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).integers(0, 256, (9, 8, 8), dtype=np.uint8))
+    assert check(tmp_path / "a.npz").read == 9
+    with pytest.raises(UserError, match="did you mean"):
+        check("digit")
+
+
+def test_the_command(tmp_path, photos, capsys):
+    assert cli.main(["data", "check", str(fill(tmp_path / "a", photos)), "size=32"]) == 1
+    assert "train/0.png = test/leak.png" in capsys.readouterr().out
+    (tmp_path / "a" / "test" / "leak.png").unlink()
+    assert cli.main(["data", "check", str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "ok"
+    (tmp_path / "a" / "train" / "bad.png").write_bytes(b"bad")
+    assert cli.main(["data", "check", str(tmp_path / "a")]) == 1
+    assert "bad: train/bad.png: not an image" in capsys.readouterr().out
+    assert cli.main(["data", "check", str(tmp_path / "absent")]) == 2
+    assert cli.main(["data", "check", "--help"]) == 0
+    assert "exit code" in capsys.readouterr().out

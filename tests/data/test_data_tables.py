@@ -1,0 +1,326 @@
+"""Metadata files, files beside the images, tar shards, idx, parquet and hub sources."""
+
+import csv
+import gzip
+import io
+import json
+import sys
+import tarfile
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trilemma.data import check, load_data
+from trilemma.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def png(level=None):
+    pixels = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8) if level is None else np.full((8, 8, 3), level, np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+def write(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def told(data):
+    """{file name: (class, caption)} over all splits."""
+    return {
+        name: (
+            data.classes[int(split.labels[k])] if split.labels is not None else None,
+            split.captions[k] if split.captions is not None else None,
+        )
+        for split in data.splits.values()
+        for k, name in enumerate(split.names)
+    }
+
+
+ROWS = [{"file_name": f"{k}.png", "label": "ab"[k % 2], "text": f"caption {k}, with a comma"} for k in range(6)]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+@pytest.mark.parametrize("folder", ["", "train/"])
+def test_metadata(tmp_path, form, folder):
+    files = {f"{folder}{k}.png": png() for k in range(6)}
+    if form == "jsonl":
+        text = "".join(json.dumps(row) + "\n" for row in ROWS)
+    else:
+        out = io.StringIO(newline="")
+        writer = csv.DictWriter(out, ROWS[0])
+        writer.writeheader()
+        writer.writerows(ROWS)
+        text = "\ufeff" + out.getvalue()
+    data = load_data(write(tmp_path / "d", {**files, f"{folder}metadata.{form}": text}))
+    assert told(data) == {f"{folder}{row['file_name']}": (row["label"], row["text"]) for row in ROWS}
+    assert data.classes == ("a", "b")
+    assert not any("metadata" in note and "left out" in note for note in data.notes)
+    assert check(tmp_path / "d").unmatched == []
+
+
+def test_rows_and_files_that_do_not_match_are_counted_with_five_examples(tmp_path):
+    rows = [*ROWS[:4], *({"file_name": f"lost{k}.png", "text": "x"} for k in range(7))]
+    files = {f"{k}.png": png() for k in range(6)}
+    write(tmp_path, {**files, "metadata.jsonl": "\n".join(map(json.dumps, rows))})
+    data = load_data(tmp_path)
+    lost = next(note for note in data.notes if note.startswith("7 rows of metadata.jsonl without a file"))
+    assert lost.endswith("lost0.png, lost1.png, lost2.png, lost3.png, lost4.png and 2 more")
+    assert any(note.startswith("2 files without a row in metadata.jsonl: 4.png, 5.png") for note in data.notes)
+    assert data.classes == ()  # two images have no class
+    assert any(note.startswith("2 images have no class") for note in data.notes)
+    assert told(data)["4.png"] == (None, "")
+    report = check(tmp_path)
+    assert len(report.unmatched) == 9
+    assert not report.ok
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("metadata.csv", "name,label\n0.png,a\n", "without file_name; its columns are name, label"),
+        ("metadata.jsonl", '{"file_name": "0.png"', "cannot be read"),
+        ("metadata.jsonl", "[1]\n", "without file_name"),
+    ],
+)
+def test_broken_metadata(tmp_path, name, text, message):
+    write(tmp_path, {"0.png": png(), "1.png": png(), name: text})
+    with pytest.raises(UserError, match=message):
+        load_data(tmp_path)
+
+
+def test_captions_beside_the_images(tmp_path):
+    files = {f"{k}.png": png() for k in range(4)} | {f"{k}.txt": f" a picture, {k}\n" for k in range(3)}
+    write(tmp_path, {**files, "readme.txt": "other"})
+    data = load_data(tmp_path)
+    assert told(data) == {f"{k}.png": (None, f"a picture, {k}" if k < 3 else "") for k in range(4)}
+    assert any(note.startswith("1 .txt files without an image: readme.txt") for note in data.notes)
+    assert any(note.startswith("1 images without a .txt file: 3.png") for note in data.notes)
+    assert check(tmp_path).unmatched == ["readme.txt: no image of this name", "3.png: no .txt file"]
+
+
+def test_texts_without_any_image_are_other_files(tmp_path):
+    data = load_data(write(tmp_path, {"0.png": png(), "1.png": png(), "readme.txt": "other"}))
+    assert data.train.captions is None
+    assert any("not images by their names and left out: readme.txt" in note for note in data.notes)
+
+
+def test_composed_and_decomposed_names_match(tmp_path):
+    row = {"file_name": "\u1ea3nh.png", "text": "one"}
+    write(tmp_path, {"a\u0309nh.png": png(), "b.png": png(), "metadata.jsonl": json.dumps(row)})
+    assert "one" in {caption for _, caption in told(load_data(tmp_path)).values()}
+
+
+# -- tar
+
+
+def tar(path, files, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def sample(k):
+    return {f"{k:04}.png": png(), f"{k:04}.cls": str(k % 3).encode(), f"{k:04}.txt": f"text {k}".encode()}
+
+
+@pytest.mark.parametrize("mode", ["", ":gz", ":bz2", ":xz"])
+def test_a_tar_of_samples(tmp_path, mode):
+    files = {name: content for k in range(12) for name, content in sample(k).items()}
+    suffix = mode.replace(":", ".")
+    data = load_data(tar(tmp_path / f"My Set.tar{suffix}", files, f"w{mode}"))
+    assert told(data) == {f"{k:04}.png": (str(k % 3), f"text {k}") for k in range(12)}
+    assert data.classes == ("0", "1", "2")
+
+
+def test_a_tar_of_class_folders_with_links_and_bad_names(tmp_path):
+    path = tar(tmp_path / "a.tar", {f"x/{kind}/{k}.png": png() for kind in "ab" for k in range(2)})
+    with tarfile.open(path, "a") as archive:
+        for name, kind in (("x/a/link.png", tarfile.SYMTYPE), ("x/a/pipe.png", tarfile.FIFOTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    before = set(tmp_path.iterdir())
+    data = load_data(path)
+    assert data.classes == ("a", "b")
+    assert sum(map(len, data.splits.values())) == 4
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_shards_with_splits_in_their_names_and_equal_keys(tmp_path):
+    for split, n in (("train", 3), ("val", 1)):
+        for shard in range(n):
+            files = {"0.png": png(), "0.json": json.dumps({"label": shard, "caption": f"{split} {shard}"}).encode()}
+            tar(tmp_path / f"{split}-{shard:05}.tar", files)
+    data = load_data(tmp_path)
+    assert {key: len(split) for key, split in data.splits.items()} == {"train": 3, "valid": 1}
+    assert data.train.captions == ("train 0", "train 1", "train 2")
+    assert data.train.names[2] == "train-00002.tar:0.png"
+    assert data.train.labels.tolist() == [0, 1, 2]
+
+
+def test_a_broken_shard_is_named_and_the_rest_read(tmp_path):
+    for shard in range(3):
+        tar(tmp_path / f"{shard}.tar", {f"{k}.png": png() for k in range(3)})
+    whole = (tmp_path / "2.tar").read_bytes()
+    (tmp_path / "2.tar").write_bytes(whole[:700])
+    report = check(tmp_path)
+    assert report.read == 6
+    assert {name for name, _ in report.bad} >= {"2.tar"}
+    (tmp_path / "3.tar").write_bytes(b"no tar at all" * 100)
+    assert "3.tar" in {name for name, _ in check(tmp_path).bad}
+    with pytest.raises(UserError, match="nothing in it can be read"):
+        load_data(tmp_path / "3.tar")
+
+
+# -- idx
+
+
+def idx(array):
+    return bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_by_path(tmp_path, packed):
+    images = RNG.integers(0, 256, (30, 6, 7), dtype=np.uint8)
+    labels = np.arange(30, dtype=np.uint8) % 3 + 4
+    end, pack = (".gz", gzip.compress) if packed else ("", bytes)
+    for word, n in (("train", 30), ("t10k", 5)):
+        (tmp_path / f"{word}-images-idx3-ubyte{end}").write_bytes(pack(idx(images[:n])))
+        (tmp_path / f"{word}-labels-idx1-ubyte{end}").write_bytes(pack(idx(labels[:n])))
+    data = load_data(tmp_path / f"train-images-idx3-ubyte{end}")
+    assert {key: len(split) for key, split in data.splits.items()} == {"train": 27, "valid": 3, "test": 5}
+    assert data.shape == (1, 6, 7)
+    assert data.classes == ("4", "5", "6")
+    assert np.array_equal(data.splits["test"].images[:, 0].numpy(), images[:5])
+    assert data.splits["test"].labels.tolist() == [0, 1, 2, 0, 1]
+    (tmp_path / f"train-labels-idx1-ubyte{end}").write_bytes(pack(idx(labels[:7])))
+    with pytest.raises(UserError, match="one label per image"):
+        load_data(tmp_path / f"train-images-idx3-ubyte{end}")
+
+
+# -- parquet and hub
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r'pip install "trilemma\[hub\]"'):
+        load_data(tmp_path / "a.parquet")
+
+
+def table(n, first=0):
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow (extra hub) is not installed")
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    rows = {
+        "image": [{"bytes": png(10 * (first + k)), "path": f"{k}.png"} for k in range(n)],
+        "label": [k % 2 for k in range(n)],
+        "text": [f"text {k}" for k in range(n)],
+    }
+    return arrow.table(rows).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def test_parquet_files(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow (extra hub) is not installed")
+    (tmp_path / "data").mkdir()
+    parquet.write_table(table(12), tmp_path / "data" / "train-00000-of-00001.parquet", row_group_size=5)
+    parquet.write_table(table(3, 20), tmp_path / "data" / "test-00000-of-00001.parquet")
+    data = load_data(tmp_path, valid=0.25)
+    assert {key: len(split) for key, split in data.splits.items()} == {"train": 9, "valid": 3, "test": 3}
+    assert data.classes == ("cat", "dog")
+    assert data.splits["test"].images[:, 0, 0, 0].tolist() == [200, 210, 220]
+    for split in (data.train, data.valid):
+        levels = split.images[:, 0, 0, 0] // 10
+        assert split.labels.tolist() == (levels % 2).tolist()
+        assert split.captions == tuple(f"text {k}" for k in levels.tolist())
+    whole = (tmp_path / "data" / "test-00000-of-00001.parquet").read_bytes()
+    (tmp_path / "one.parquet").write_bytes(whole[:-20])
+    with pytest.raises(UserError, match="not a whole parquet file"):
+        load_data(tmp_path / "one.parquet")
+
+
+def test_metadata_in_parquet(tmp_path):
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow (extra hub) is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write(tmp_path, {f"{k}.png": png() for k in range(6)})
+    parquet.write_table(arrow.Table.from_pylist(ROWS), tmp_path / "metadata.parquet")
+    assert told(load_data(tmp_path)) == {row["file_name"]: (row["label"], row["text"]) for row in ROWS}
+
+
+class Image_:  # the features of the stand-in library
+    def __init__(self, decode=True):
+        self.decode = decode
+
+
+Image_.__name__ = "Image"
+
+
+class ClassLabel:
+    names = ("cat", "dog")
+
+
+class Rows:
+    """What the library gives for a split: rows, columns, and features."""
+
+    def __init__(self, n, first=0, decode=True):
+        self.n, self.first, self.decode = n, first, decode
+        self.features = {"image": Image_(), "label": ClassLabel(), "caption": object()}
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, key):
+        if key == "label":
+            return [k % 2 for k in range(self.n)]
+        if key == "caption":
+            return [f"text {k}" for k in range(self.n)]
+        assert not self.decode  # the bytes are asked for, not a picture decoded elsewhere
+        return {"image": {"bytes": png(10 * (self.first + key)) if key != 1 else b"broken", "path": None}}
+
+    def cast_column(self, name, feature):
+        return Rows(self.n, self.first, feature.decode)
+
+    def select_columns(self, names):
+        return self
+
+
+def test_a_data_set_of_the_hub(monkeypatch):
+    stand_in = types.ModuleType("datasets")
+    stand_in.Image = Image_
+    found = {"train": Rows(6), "test": Rows(3, 10), "extra": Rows(1)}
+    stand_in.load_dataset = lambda name: {"someone/things": found}[name]
+    monkeypatch.setitem(sys.modules, "datasets", stand_in)
+    data = load_data("hf:someone/things", valid=0.2)
+    assert data.source == "hf:someone/things"
+    assert data.name == "things"
+    assert {key: len(split) for key, split in data.splits.items()} == {"train": 4, "valid": 1, "test": 2}
+    assert data.splits["test"].images[:, 0, 0, 0].tolist() == [100, 120]
+    assert data.splits["test"].captions == ("text 0", "text 2")
+    assert data.classes == ("cat", "dog")
+    assert [line.split(":")[0] for line in data.skipped] == ["train row 1", "test row 1"]
+    assert any("splits left out: extra" in note for note in data.notes)
+    with pytest.raises(UserError, match="cannot load hf:nothing"):
+        load_data("hf:nothing")
+
+
+def test_the_hub_without_its_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match=r'pip install "trilemma\[hub\]"'):
+        load_data("hf:someone/things")

@@ -1,0 +1,94 @@
+"""Reconstructions: the figures are those of the model, and the picture holds originals over results."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import trilemma
+from trilemma.errors import UserError
+from trilemma.explore import reconstruct
+
+
+class Halves(nn.Module):
+    """Reconstructs every value as its half, so the error of an image x is sqrt(mean(x^2)) / 2."""
+
+    def reconstruct(self, image):
+        return image / 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("reconstruct") / "run"
+    return trilemma.train("vae", "digits", steps=4, batch=16, out=out, device="cpu", quiet=True).path
+
+
+@pytest.fixture
+def halves(folder):
+    run = trilemma.load(folder)
+    run.model = Halves()
+    return run
+
+
+def test_errors_are_root_mean_squares(halves, tmp_path):
+    result = reconstruct(halves, n=5, out=tmp_path / "pairs.png")
+    images = halves.data.held_out[1].images[:5].double() / 255
+    squared = (images / 2).square().flatten(1).mean(1)
+    torch.testing.assert_close(result.errors.double(), squared.sqrt(), rtol=1e-5, atol=0)
+    assert result.rmse == pytest.approx(float(squared.mean().sqrt()), rel=1e-5)
+
+
+def test_the_picture_holds_originals_over_results(halves, tmp_path):
+    """20 images: a row of 16 over its results, then 4 over theirs, filled up with white."""
+    picture = reconstruct(halves, n=20, out=tmp_path / "pairs.png").picture
+    images = halves.data.held_out[1].images[:20, 0].numpy()
+    sheet = np.asarray(Image.open(picture))
+    step = (sheet.shape[1] - 1) // 16
+    assert sheet.shape == (1 + 4 * step, 1 + 16 * step)
+    tiles = sheet[1:, 1:].reshape(4, step, 16, step).transpose(0, 2, 1, 3)[:, :, :-1, :-1]  # (row, column, y, x)
+    scale = (step - 1) // 8
+    tiles = tiles[:, :, ::scale, ::scale]
+    assert np.array_equal(tiles[0], images[:16]) and np.array_equal(tiles[2, :4], images[16:])
+    for row, originals in ((1, images[:16]), (3, images[16:])):
+        assert np.abs(tiles[row, : len(originals)] - originals / 2).max() <= 0.5
+    assert (tiles[2:, 4:] == 255).all()
+
+
+def test_the_model_of_the_run_is_used(folder):
+    run = trilemma.load(folder)
+    result = reconstruct(folder, n=3)
+    images = run.data.held_out[1].images[:3].float() / 255
+    with torch.no_grad():
+        expected = (run.model.reconstruct(images) - images).square().flatten(1).mean(1).sqrt()
+    torch.testing.assert_close(result.errors, expected, rtol=1e-5, atol=1e-7)
+    assert result.picture == folder / "reconstructions.png" and result.picture.is_file()
+
+
+def test_other_images_are_brought_to_the_size_of_the_run(halves, tmp_path):
+    images = np.full((12, 16, 16), 100, np.uint8)
+    images[:, 4:, :] = 60
+    np.save(tmp_path / "images.npy", images)
+    result = reconstruct(halves, data=tmp_path / "images.npy", n=1, out=tmp_path / "pairs.png")
+    assert 60 / 255 / 2 <= result.rmse <= 100 / 255 / 2
+
+
+def test_fewer_images_than_asked_for_are_all_there_are(halves, tmp_path):
+    there = len(halves.data.held_out[1])
+    assert len(reconstruct(halves, n=there + 5, out=tmp_path / "pairs.png").errors) == there
+
+
+def test_what_is_refused(folder, halves):
+    with pytest.raises(UserError, match="at least 1"):
+        reconstruct(halves, n=0)
+    halves.model = nn.Linear(1, 1)
+    with pytest.raises(UserError, match=r"does not reconstruct: it has no encoder; models that do: .*vae"):
+        reconstruct(halves)
+    with pytest.raises(UserError, match="no such folder"):
+        reconstruct(folder / "nowhere")
+
+
+def test_random_states_are_untouched(folder, tmp_path):
+    before = torch.get_rng_state()
+    reconstruct(folder, n=2, out=tmp_path / "pairs.png")
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,90 @@
+"""Sample files: the pixels are the run's images, and each file carries how it was made."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import trilemma
+from trilemma.config import make
+from trilemma.errors import UserError
+from trilemma.explore import sample
+from trilemma.explore.sample import GRID_LIMIT, Receipt
+from trilemma.pictures import grid, read_metadata, to_uint8
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("sample") / "run"
+    return trilemma.train("vae", "digits", steps=4, batch=16, out=out, device="cpu", quiet=True)
+
+
+def test_files_hold_the_images_of_the_run(run):
+    made = sample(run, n=5, seed=3, first=2)
+    assert made.grid == run.path / "samples" / "seed-3.png"
+    assert [path.name for path in made.images] == [f"0000{k}.png" for k in range(2, 7)]
+    images = to_uint8(run.sample(5, seed=3, first=2))
+    for path, image in zip(made.images, images, strict=True):
+        with Image.open(path) as picture:
+            assert np.array_equal(np.asarray(picture), image[0].numpy())
+    with Image.open(made.grid) as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(grid(images)))
+
+
+def test_a_grid_alone(run, tmp_path):
+    made = sample(run.path, n=3, out=tmp_path / "drawn", singles=False)
+    assert made.images == [] and list(tmp_path.iterdir()) == [made.grid] == [tmp_path / "drawn.png"]
+
+
+def test_metadata_say_how_each_file_was_made(run, tmp_path):
+    made = sample(run, n=5, seed=3, first=2, batch=3, out=tmp_path, temperature=0.5)
+    common = {
+        "format": 1, "trilemma": trilemma.__version__, "torch": torch.__version__, "device": "cpu",
+        "threads": torch.get_num_threads(), "precision": "float32", "model": "vae", "run": str(run.path.resolve()),
+        "weights": run.weights_id, "seed": 3, "label": None, "exact": False, "settings": {"temperature": 0.5},
+    }  # fmt: skip
+    batches = [[2, 3], [5, 2]]
+    assert read_metadata(made.grid) == {**common, "first": 2, "n": 5, "grid": True, "batches": batches}
+    for k, path in enumerate(made.images, start=2):
+        own = {"first": k, "n": 1, "grid": False, "batches": [batches[k >= 5]]}
+        assert read_metadata(path) == {**common, **own}
+
+
+def test_a_receipt_survives_json(run, tmp_path):
+    found = read_metadata(sample(run, n=1, out=tmp_path, exact=True).grid)
+    receipt = make(Receipt, found)
+    assert receipt.batches == ((0, 64),) and receipt.exact
+    assert json.loads(json.dumps(receipt.to_json())) == found
+    for key in set(found) - {"format"}:
+        with pytest.raises(UserError, match=key):
+            make(Receipt, {k: v for k, v in found.items() if k != key})
+
+
+def test_files_are_written_as_they_are_drawn_and_the_grid_is_bounded(run, tmp_path, monkeypatch):
+    """When the drawing stops in the middle, what was drawn is there; a grid of very many would show nothing."""
+    n, compute = GRID_LIMIT + 30, run.model.sample
+
+    def stops(count, *, first=0, **keys):
+        if first >= 20:
+            raise KeyboardInterrupt
+        return compute(count, first=first, **keys)
+
+    monkeypatch.setattr(run.model, "sample", stops)
+    with pytest.raises(KeyboardInterrupt):
+        sample(run, n=40, batch=10, out=tmp_path / "stopped")
+    assert len(list((tmp_path / "stopped").glob("*.png"))) == 20
+    monkeypatch.undo()
+    made = sample(run, n=n, batch=n - 7, out=tmp_path, singles=False)
+    found = read_metadata(made.grid)
+    assert found["n"] == GRID_LIMIT and found["batches"] == [[0, n - 7]]
+    with Image.open(made.grid) as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(grid(run.sample(GRID_LIMIT))))
+
+
+def test_nothing_is_written_for_a_mistake(run, tmp_path):
+    for keys in ({"n": 0}, {"label": 3}, {"temperatur": 1}, {"temperature": float("nan")}):
+        with pytest.raises(UserError):
+            sample(run, out=tmp_path / "out", **keys)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,135 @@
+"""A disk that refuses: what can be missing costs a warning, a checkpoint that cannot be written leaves the old one."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trilemma
+from trilemma.training import checkpoint, observe, session
+from trilemma.training.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
+from trilemma.training.log import Display, Journal, read_log
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(session, "draw_curves", lambda log, path: path.write_bytes(b""))
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(Display, "say", lambda display, text: lines.append(text))
+    return lines
+
+
+def train(out: str, steps: int = 6) -> trilemma.Run:
+    keys = {"batch": 16, "save_every": 32, "sample_every": 32, "device": "cpu"}
+    return trilemma.train("vae", "digits", steps=steps, out=out, **keys)
+
+
+def weights(run: trilemma.Run) -> bytes:
+    return (run.path / "weights.safetensors").read_bytes()
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise FULL
+
+
+def refuse_path(patch: pytest.MonkeyPatch, owner: Any, function: str, ending: str) -> None:
+    """`function` fails for a path that ends so, and works for the others."""
+    real: Callable[..., Any] = getattr(owner, function)
+    picked = lambda args: any(str(arg).endswith(ending) for arg in args)  # noqa: E731
+    patch.setattr(owner, function, lambda *args, **keys: refuse() if picked(args) else real(*args, **keys))
+
+
+def no_samples(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(observe, "save_png", refuse)
+
+
+def no_first_batch(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(session, "save_png", refuse)
+
+
+def no_log(patch: pytest.MonkeyPatch) -> None:
+    refuse_path(patch, Path, "open", "log.jsonl")
+
+
+def no_log_cut(patch: pytest.MonkeyPatch) -> None:
+    from trilemma.training import log
+
+    patch.setattr(log, "write_atomic", refuse)
+
+
+def no_curves(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(session, "draw_curves", refuse)
+
+
+def no_card(patch: pytest.MonkeyPatch) -> None:
+    refuse_path(patch, session, "write_atomic", "README.md")
+
+
+@pytest.mark.parametrize("harm", [no_samples, no_first_batch, no_log, no_log_cut, no_curves, no_card])
+def test_what_can_be_missing_costs_a_warning_and_not_the_training(
+    harm: Callable[[pytest.MonkeyPatch], None], said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train("whole")
+    said.clear()
+    harm(monkeypatch)
+    assert weights(train("harmed")) == weights(whole)
+    assert [line for line in said if line.startswith("warning") and "No space left on device" in line]
+
+
+CALLS = [(checkpoint, "save_file"), (os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir")]
+
+
+@pytest.mark.parametrize(("owner", "call"), CALLS, ids=lambda x: x if isinstance(x, str) else "")
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_says_why(
+    owner: Any, call: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train("whole")
+
+    def save(folder: Path, images: int, state: Any) -> Path:
+        with monkeypatch.context() as patch:
+            if images == 64:
+                patch.setattr(owner, call, lambda *_, **__: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+            return save_checkpoint(folder, images, state)
+
+    from trilemma.training import loop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", save)
+        with pytest.raises(
+            trilemma.UserError, match=r"cannot write run/checkpoints/.* bytes needed, [\d,]+ bytes free"
+        ):
+            train("run")
+    assert [path.name for path in Path("run/checkpoints").iterdir()] == [f"{32:012d}"]
+    assert read_checkpoint(Path("run/checkpoints") / f"{32:012d}").values["step"] == 2
+    assert weights(train("run")) == weights(whole)
+
+
+def test_the_bytes_needed_are_those_of_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = train("run").path
+    files = [file for file in list_checkpoints(path / "checkpoints")[-1].iterdir() if file.suffix == ".safetensors"]
+    monkeypatch.setattr(checkpoint, "save_file", refuse)
+    with pytest.raises(trilemma.UserError) as error:
+        train("run", steps=7)
+    needed = int(str(error.value).split(" bytes needed")[0].split()[-1].replace(",", ""))
+    assert needed == pytest.approx(sum(file.stat().st_size for file in files), rel=0.1)
+
+
+def test_a_log_with_foreign_bytes_is_read_past_them(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"step": 1}\n\xff\xfe\0\0\nnull\n{"step": 2}\n{"step": 3')
+    assert [row["step"] for row in read_log(path)] == [1, 2]
+    journal = Journal(path, print)
+    journal.cut(1)
+    journal.write({"step": 2})
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'

@@ -1,0 +1,60 @@
+"""SIGKILL, a few times: benchmarks/kill.py on one family, and whether it would notice a loss."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+KILL = Path(__file__).parents[2] / "benchmarks" / "kill.py"
+pytestmark = pytest.mark.skipif(not (hasattr(os, "fork") and KILL.exists()), reason="needs os.fork and benchmarks/")
+
+
+def harness(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(KILL), *words], capture_output=True, text=True)
+
+
+def test_a_few_kills_lose_nothing() -> None:
+    done = harness("--families", "vae", "--kills", "3", "--calls", "8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    cells = dict(line.rsplit(maxsplit=1) for line in done.stdout.splitlines() if line.startswith(("manual", "runs")))
+    assert cells == {"manual repairs": "0", "runs lost": "0"}
+
+
+LOSSY = """
+import sys, tempfile
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import kill
+from trilemma.training import checkpoint, loop
+kill.warm_up()
+
+def careless(folder, images, state):  # straight to the final name, the old one removed first
+    final = folder / f"{images:012d}"
+    if final.exists():
+        return
+    for old in checkpoint.list_checkpoints(folder) if folder.exists() else []:
+        checkpoint.shutil.rmtree(old)
+    final.mkdir(parents=True)
+    for name, tensors in state.tensors.items():
+        checkpoint._save(tensors, final / f"{name}.safetensors")
+    checkpoint.write_json(final / "state.json", state.values)
+    checkpoint.write_json(final / "manifest.json", checkpoint._manifest(final))
+
+loop.save_checkpoint = careless
+with tempfile.TemporaryDirectory() as folder:
+    tally = kill.kills_at_calls("vae", "vae", part=0, parts=1, most=10, folder=Path(folder))
+assert tally.lost and any("is not whole" in text for text in tally.broken), tally
+"""
+
+
+def test_a_careless_save_would_be_noticed() -> None:
+    done = subprocess.run([sys.executable, "-c", LOSSY, str(KILL.parent)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_hundreds_of_kills_lose_nothing() -> None:
+    done = harness("--kills", "40")
+    assert done.returncode == 0, done.stdout + done.stderr

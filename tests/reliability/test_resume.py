@@ -1,0 +1,178 @@
+"""A training that was interrupted is the training that was not: leaf by leaf, wherever it stopped."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import trilemma
+from trilemma.run import Run
+from trilemma.training import checkpoint, loop, session
+from trilemma.training.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint, why_broken
+from trilemma.training.folder import open_run_folder
+from trilemma.training.loop import Stopped, Trainer
+from trilemma.training.state import Checkpoint
+
+STEPS = 10
+TINY: dict[str, dict[str, Any]] = {
+    "vae": {},
+    "gan-dcgan": {"width": 4, "latent": 8},
+    "diffusion-small": {"widths": (8, 16), "embedding": 16, "T": 50},
+}
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(session, "draw_curves", lambda log, path: None)
+
+
+def train(model: str, out: str | None, steps: int = STEPS, **keys: Any) -> Run:
+    keys = {"batch": 16, "sample_every": 10**6, "device": "cpu", **TINY[model], **keys}
+    return trilemma.train(model, "digits", steps=steps, out=out, quiet=True, **keys)
+
+
+def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
+    one_step = Trainer._one_step
+
+    def stopping(trainer: Trainer) -> None:
+        one_step(trainer)
+        if trainer.step == step:
+            trainer.stop_signal = 2
+
+    patch.setattr(Trainer, "_one_step", stopping)
+
+
+def leaves(state: Checkpoint) -> dict[str, Any]:
+    """Every value and every tensor by its path, without the clock."""
+    plain = {f"values/{name}": value for name, value in state.values.items() if name != "seconds"}
+    return plain | {f"{file}/{name}": t for file, group in state.tensors.items() for name, t in group.items()}
+
+
+def differing(one: Checkpoint, other: Checkpoint) -> list[str]:
+    a, b = leaves(one), leaves(other)
+    same = torch.equal, lambda x, y: x == y
+    return [k for k in {**a, **b} if k not in a or k not in b or not same[k.startswith("values/")](a[k], b[k])]
+
+
+def last_state(run: Path) -> Checkpoint:
+    return read_checkpoint(list_checkpoints(run / "checkpoints")[-1])
+
+
+@pytest.mark.parametrize("model", TINY)
+def test_no_leaf_differs_wherever_it_stopped(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(model, "whole")
+    for step in (1, 2, 5, 9):
+        with monkeypatch.context() as patch:
+            stop_after(step, patch)
+            with pytest.raises(Stopped):
+                train(model, f"stopped-{step}")
+        assert last_state(Path(f"stopped-{step}")).values["step"] == step
+        run = train(model, f"stopped-{step}")
+        assert differing(last_state(whole.path), last_state(run.path)) == []
+        assert (whole.path / "weights.safetensors").read_bytes() == (run.path / "weights.safetensors").read_bytes()
+
+
+def test_a_difference_would_be_seen() -> None:
+    one = Checkpoint({"step": 1}, {"model": {"w": torch.zeros(2)}})
+    assert differing(one, Checkpoint({"step": 2}, {"model": {"w": torch.zeros(2)}})) == ["values/step"]
+    assert differing(one, Checkpoint({"step": 1}, {"model": {"w": torch.ones(2)}})) == ["model/w"]
+    assert differing(one, Checkpoint({"step": 1}, {})) == ["model/w"]
+
+
+def test_what_is_taken_from_a_checkpoint_is_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    train("gan-dcgan", "run")
+    taken: list[Checkpoint] = []
+    take = Trainer._take
+    monkeypatch.setattr(Trainer, "_take", lambda trainer, state: (take(trainer, state), taken.append(trainer._state())))
+    train("gan-dcgan", "run", steps=STEPS + 1)
+    assert differing(taken[0], read_checkpoint(Path(f"run/checkpoints/{STEPS * 16:012d}"))) == []
+
+
+def test_saves_are_made_at_every_multiple_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(
+        loop,
+        "save_checkpoint",
+        lambda folder, images, state: (saved.append(images), save_checkpoint(folder, images, state)),
+    )
+    train("vae", "run", save_every=40)
+    assert saved == [48, 80, 128, 160]  # the first step at or after 40, 80, 120 and 160 images
+
+
+def test_every_epoch_is_validated_whatever_the_size_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
+    run = train("vae", "run", steps=130, batch=50)
+    n = len(run.data.train)
+    validated = [row["images"] for row in run.log if "valid_rmse" in row]
+    assert n % 20 and validated == [-(-k * n // 50) * 50 for k in range(1, 6)]
+
+
+def test_a_longer_training_killed_before_its_results_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    train("vae", "whole")
+    whole = train("vae", "whole", steps=15)
+    train("vae", "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "write_tensors", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train("vae", "run", steps=15)
+    run = train("vae", "run", steps=15)
+    assert run.summary["steps"] == 15
+    assert (run.path / "weights.safetensors").read_bytes() == (whole.path / "weights.safetensors").read_bytes()
+
+
+def test_a_kill_between_save_and_removal_leaves_whole_ones_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state(step: int) -> Checkpoint:
+        return Checkpoint({"step": step}, {"model": {"w": torch.zeros(3)}, "ema": {"w": torch.ones(3)}})
+
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, state(step))
+
+    def killed(path: Path, **_: object) -> None:
+        next(iter(path.iterdir())).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tmp_path, 3, state(3))
+    there = list_checkpoints(tmp_path)
+    assert [int(path.name) for path in there] == [2, 3]
+    assert [why_broken(path) for path in there] == [None, None]
+    found = checkpoint.load_checkpoint(tmp_path, print)
+    assert found is not None and found.values == {"step": 3}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in there]
+
+
+@pytest.mark.parametrize("left", [[], ["lock"], ["lock", ".tmp-0123"]])
+def test_a_start_killed_before_its_config_is_taken_up(left: list[str]) -> None:
+    for folder in (Path("runs/vae-digits"), Path("mine")):
+        folder.mkdir(parents=True)
+        for name in left:
+            (folder / name).touch()
+    assert train("vae", None, steps=1).path == Path("runs/vae-digits")
+    assert train("vae", "mine", steps=1).path == Path("mine")
+    assert not Path("mine/.tmp-0123").exists()
+
+
+def test_leftovers_in_the_run_folder_are_removed_at_the_next_start() -> None:
+    path = train("vae", "run", steps=2).path
+    clean = sorted(path.rglob("*"))
+    shutil.copytree(path / "checkpoints" / f"{32:012d}", path / "checkpoints" / f".{48:012d}.77.tmp")
+    for name in (".tmp-0123", ".weights.safetensors.77.tmp", "samples/.tmp-4567"):
+        (path / name).write_bytes(b"half")
+    train("vae", "run", steps=2)
+    assert sorted(path.rglob("*")) == clean
+
+
+def test_a_second_process_on_one_run_is_refused_by_name() -> None:
+    config = train("vae", "run", steps=1).config
+    held = open_run_folder("vae-digits", config, "run")
+    with pytest.raises(trilemma.UserError, match=r"run is being trained by process \d+ on "):
+        train("vae", "run", steps=1)
+    held.close()
+    train("vae", "run", steps=1)

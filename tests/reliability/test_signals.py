@@ -1,0 +1,173 @@
+"""Signals end a training after its step and its save; a second one at once; a lost terminal or reader ends nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trilemma
+from trilemma.training import session
+from trilemma.training.checkpoint import list_checkpoints, read_checkpoint
+from trilemma.training.log import Display, read_log
+from trilemma.training.loop import Stopped, Trainer
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are sent another way on Windows")
+COMMAND = [sys.executable, "-m", "trilemma", "train", "vae", "digits", "out=r", "device=cpu"]
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(session, "draw_curves", lambda log, path: None)
+
+
+@pytest.fixture
+def hangup() -> Any:
+    """SIGHUP as a shell leaves it to a program, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def send(patch: pytest.MonkeyPatch, *signums: int, at: int = 3) -> list[str]:
+    """Signals in the middle of a step; what is passed after each of them is returned."""
+    one_step, passed = Trainer._one_step, []
+
+    def step(trainer: Trainer) -> None:
+        if trainer.step == at:
+            for signum in signums:
+                signal.raise_signal(signum)
+                passed.append(signal.Signals(signum).name)
+        one_step(trainer)
+
+    patch.setattr(Trainer, "_one_step", step)
+    return passed
+
+
+def train(steps: int = 8) -> trilemma.Run:
+    keys = {"batch": 16, "save_every": 16, "sample_every": 10**6, "device": "cpu"}
+    return trilemma.train("vae", "digits", steps=steps, out="r", quiet=True, **keys)
+
+
+def saved_step() -> int:
+    return read_checkpoint(list_checkpoints(Path("r/checkpoints"))[-1]).values["step"]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.usefixtures("hangup")
+def test_one_signal_finishes_the_step_saves_and_tells_its_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    signum = getattr(signal, name)
+    send(monkeypatch, signum)
+    with pytest.raises(Stopped, match="the state is saved") as stopped:
+        train()
+    assert stopped.value.code == 128 + signum and saved_step() == 4
+
+
+def test_a_second_signal_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = send(monkeypatch, signal.SIGINT, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as left:
+        train()
+    assert not isinstance(left.value, Stopped)
+    assert passed == ["SIGINT"] and saved_step() == 3  # in the middle of step 3: it is neither finished nor saved
+
+
+def test_a_second_signal_in_a_save_leaves_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trilemma.training import checkpoint
+
+    send(monkeypatch, signal.SIGTERM)
+    write = checkpoint._save
+
+    def slow(tensors: Any, path: Path) -> None:
+        write(tensors, path)
+        if f"{4 * 16:012d}" in str(path):
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoint, "_save", slow)
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert saved_step() == 3 and not list(Path("r").rglob("*.tmp"))
+
+
+def test_nohup_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert send(monkeypatch, signal.SIGHUP) == []
+        assert train().summary["steps"] == 8
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_handlers_of_the_caller_are_put_back() -> None:
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    before = [signal.getsignal(number) for number in numbers]
+    train(steps=1)
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def rows_in(log: Path, least: int, process: subprocess.Popen) -> None:
+    while process.poll() is None and len(read_log(log)) < least:
+        time.sleep(0.02)
+
+
+def test_a_closed_terminal_saves_within_ten_seconds_and_leaves_with_129(tmp_path: Path) -> None:
+    terminal, end = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", TAKE_TERMINAL, *COMMAND, "minutes=10"],
+        cwd=tmp_path,
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+    )
+    os.close(end)
+    os.set_blocking(terminal, False)
+    while process.poll() is None and len(read_log(tmp_path / "r" / "log.jsonl")) < 2:
+        drain(terminal)
+    os.close(terminal)
+    begin = time.monotonic()
+    assert process.wait(timeout=60) == 129
+    assert time.monotonic() - begin < 10
+    assert saved_step() == read_log(tmp_path / "r" / "log.jsonl")[-1]["step"] > 0
+
+
+TAKE_TERMINAL = """
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def drain(terminal: int) -> None:
+    """Read what was written to a terminal, so that its buffer does not fill."""
+    try:
+        os.read(terminal, 65536)
+    except BlockingIOError:
+        time.sleep(0.02)
+
+
+def test_a_reader_that_leaves_does_not_end_the_training(tmp_path: Path) -> None:
+    process = subprocess.Popen([*COMMAND, "steps=30"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert process.stderr is not None
+    process.stderr.close()
+    process.wait(timeout=120)
+    assert (tmp_path / "r" / "summary.json").exists()
+
+
+def test_a_display_whose_file_is_gone_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+        flush = isatty = lambda self: False
+
+    display = Display("x")
+    display.console.file = Gone()  # type: ignore[assignment]
+    display.say("anyone there?")
+    assert display.console.quiet
+    display.close()

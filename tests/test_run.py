@@ -1,0 +1,258 @@
+"""What a run draws: image k depends on (seed, k) alone, memory is bounded by the batch, errors say what to do."""
+
+import inspect
+import json
+import random
+import shutil
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+import trilemma
+from trilemma import rng
+from trilemma.errors import UserError
+from trilemma.registry import list_models
+from trilemma.run import EXACT_BATCH, Run, load
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module", params=list_models())
+def run(request, folder):
+    """Each model, trained for a few steps, in a run that is not at its start any more."""
+    return trained(request.param, folder)
+
+
+@pytest.fixture
+def vae(folder):
+    return load(trained("vae", folder).path)  # a fresh object: tests change its model
+
+
+def trained(name, folder):
+    return trilemma.train(name, "digits", steps=4, batch=16, out=folder / name, device="cpu", quiet=True)
+
+
+def few(run):
+    return {"steps": 2} if "steps" in inspect.signature(run.model.sample).parameters else {}
+
+
+# --- image k depends on (seed, k) alone -----------------------------------------------------------------------------
+
+
+def test_batches_of_1_7_and_64_give_the_same_images_from_bit_equal_noise(run, monkeypatch):
+    drawn = {}
+    for name in ("normal", "uniform"):
+
+        def recorded(ids, shape, seed, purpose, *position, draw=getattr(rng, name), name=name):
+            numbers = draw(ids, shape, seed, purpose, *position)
+            drawn[batch] |= {(name, seed, purpose, *position, int(k)): row for k, row in zip(ids, numbers, strict=True)}
+            return numbers
+
+        monkeypatch.setattr(rng, name, recorded)
+    images = {}
+    for batch in (1, 7, 64):
+        drawn[batch] = {}
+        images[batch] = run.sample(64, seed=3, batch=batch, **few(run))
+    assert len(drawn[64]) >= 64
+    for batch in (1, 7):
+        assert drawn[batch].keys() == drawn[64].keys()
+        assert all(torch.equal(row, drawn[64][key]) for key, row in drawn[batch].items())
+        assert (images[batch] - images[64]).abs().max() <= 1 / 255
+    assert (images[64][0] - images[64][1]).abs().max() > 1e-3  # they are not all one image
+
+
+def test_exact_is_bit_equal_whatever_n_first_and_batch_are(run):
+    start = EXACT_BATCH - 3
+    whole = run.sample(start + 8, seed=3, exact=True, **few(run))
+    for n, first, batch in [(1, start, 1), (8, start, 7), (5, start + 2, 64)]:
+        part = run.sample(n, seed=3, first=first, batch=batch, exact=True, **few(run))
+        assert torch.equal(part, whole[first:][:n])
+    assert (whole - run.sample(start + 8, seed=3, **few(run))).abs().max() <= 1 / 255
+
+
+def test_exact_computes_batches_of_one_shape_in_fixed_places(vae, monkeypatch):
+    computed = record_batches(vae, monkeypatch)
+    first = 2 * EXACT_BATCH - 1
+    vae.sample(2, first=first, batch=5, exact=True)
+    assert computed == [(EXACT_BATCH, EXACT_BATCH), (2 * EXACT_BATCH, EXACT_BATCH)]
+    assert [(p.first, len(p.images), p.batch) for p in vae.draw(2, first=first, exact=True)] == [
+        (first, 1, (EXACT_BATCH, EXACT_BATCH)),
+        (first + 1, 1, (2 * EXACT_BATCH, EXACT_BATCH)),
+    ]
+
+
+def test_another_seed_gives_other_images(run):
+    one, other = (run.sample(2, seed=seed, **few(run)) for seed in (0, 1))
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_global_random_states_are_untouched(run):
+    def states():
+        return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()
+
+    before = states()
+    load(run.path).sample(3, exact=True, **few(run))
+    assert states() == before
+
+
+def test_cudnn_is_left_as_it_was(vae, monkeypatch):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    seen = []
+    monkeypatch.setattr(vae.model, "sample", lambda n, **_: seen.append(cudnn.benchmark) or torch.zeros(n, 1, 8, 8))
+    vae.sample(1)
+    assert seen == [False] and cudnn.benchmark
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def record_batches(run, monkeypatch):
+    """The (first, size) of every batch that the model computes from now on."""
+    computed, compute = [], run.model.sample
+
+    def sample(n: int, *, seed: int, first: int = 0, labels=None, temperature: float = 1.0):
+        computed.append((first, n))
+        return compute(n, seed=seed, first=first, labels=labels, temperature=temperature)
+
+    monkeypatch.setattr(run.model, "sample", sample)
+    return computed
+
+
+def test_ten_thousand_images_hold_one_batch_at_a_time(vae, monkeypatch):
+    arrays = []
+
+    def sample(n: int, **_):
+        assert sum(array() is not None for array in arrays) <= 1  # the part that was drawn before
+        array = np.zeros((n, 1, 8, 8), np.float32)
+        arrays.append(weakref.ref(array))
+        return torch.from_numpy(array)  # the tensor's memory is the array's
+
+    monkeypatch.setattr(vae.model, "sample", sample)
+    images = vae.sample(10_000, batch=256)
+    assert images.shape == (10_000, 1, 8, 8)
+    assert len(arrays) == -(-10_000 // 256)
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_the_images(vae, monkeypatch):
+    whole = vae.sample(50)
+    computed, compute = [], vae.model.sample
+
+    def sample(n: int, *, first: int = 0, **keys):
+        if n > 10:
+            raise torch.OutOfMemoryError("planted")
+        computed.append((first, n))
+        return compute(n, first=first, **keys)
+
+    monkeypatch.setattr(vae.model, "sample", sample)
+    with pytest.warns(RuntimeWarning, match="out of memory: going on with batches of") as warned:
+        images = vae.sample(50, batch=25)
+    assert (images - whole).abs().max() <= 1 / 255
+    assert computed == [(first, min(6, 50 - first)) for first in range(0, 50, 6)]
+    assert [str(w.message).split()[-1] for w in warned] == ["12", "6"]  # halved twice, and it stays so
+    with pytest.raises(UserError, match="exact=true computes 64 images"):
+        vae.sample(1, exact=True)
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keys", [{"n": 0}, {"batch": 0}, {"first": -1}])
+def test_numbers_that_make_no_sense(vae, keys):
+    with pytest.raises(UserError, match="at least 1"):
+        vae.sample(**keys)
+
+
+def test_unknown_settings_name_the_nearest(vae):
+    for key, hint in (("temperatur", "temperature"), ("exakt", "exact"), ("frist", "first")):
+        with pytest.raises(UserError, match=f'did you mean "{hint}"'):
+            vae.sample(1, **{key: 1})
+
+
+def test_nan_is_an_error_and_no_black_image(vae):
+    with pytest.raises(UserError, match=r"4 of 4 images hold NaN.*the first is number 2.*weights are finite"):
+        vae.sample(4, first=2, temperature=float("nan"))
+    with torch.no_grad():
+        for parameter in vae.model.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(UserError, match=r"because the weights do: .*lower lr="):
+        vae.sample(4)
+
+
+def test_nan_in_an_image_that_was_not_asked_for_is_none_of_it(vae, monkeypatch):
+    images = torch.zeros(EXACT_BATCH, 1, 8, 8)
+    images[5, 0, 3, 3] = torch.inf
+    monkeypatch.setattr(vae.model, "sample", lambda n, *, first=0, **_: images[first:][:n])
+    vae.sample(5, exact=True)
+    with pytest.raises(UserError, match=r"1 of 1 images .*number 5"):
+        vae.sample(1, first=5, exact=True)
+
+
+def test_a_label_that_the_model_does_not_take(run):
+    if not hasattr(run.model, "n_classes"):
+        with pytest.raises(UserError, match=f"{run.recipe.name} was not trained to take a class; leave label out"):
+            run.sample(1, label=3)
+
+
+def test_labels_by_name_and_number(vae, monkeypatch):
+    """A model that takes a class gets its index for every image of the batch."""
+    seen = []
+
+    def sample(n: int, *, labels=None, **_):
+        seen.append(labels)
+        return torch.zeros(n, 1, 8, 8)
+
+    monkeypatch.setattr(vae.model, "n_classes", 3, raising=False)
+    monkeypatch.setattr(vae.model, "sample", sample)
+    vae.config["classes"] = ["cat", "dog", "7"]
+    for label, index in (("dog", 1), (2, 2), ("0", 0), ("7", 2)):
+        vae.sample(2, label=label)
+        assert seen[-1].tolist() == [index, index]
+    for wrong in ("dgo", 3, -1):
+        with pytest.raises(UserError, match=f'unknown label "{wrong}"; choose one of cat, dog, 7'):
+            vae.sample(1, label=wrong)
+    vae.config["classes"] = []
+    with pytest.raises(UserError, match="has no classes"):
+        vae.sample(1, label="cat")
+
+
+def test_a_model_that_draws_nothing(vae):
+    vae.model = torch.nn.Linear(1, 1)
+    with pytest.raises(UserError, match="vae does not draw samples"):
+        vae.sample(1)
+
+
+# --- the folder -----------------------------------------------------------------------------------------------------
+
+
+def test_folders_that_are_no_run(vae, tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"it has no config\.json"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not readable JSON"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**vae.config, "format": 99}))
+    with pytest.raises(UserError, match="has format 99"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(vae.config))
+    with pytest.raises(
+        UserError, match=r"not finished: it has no weights\.safetensors\. Go on with: trilemma train vae"
+    ):
+        load(tmp_path).sample(1)
+    (tmp_path / "weights.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match="does not hold the weights of vae"):
+        load(tmp_path).sample(1)
+
+
+def test_a_moved_run_is_the_same_run(vae, tmp_path):
+    shutil.copytree(vae.path, tmp_path / "moved")
+    moved = Run(tmp_path / "moved")
+    assert moved.name == "moved" and moved.weights_id == vae.weights_id
+    assert torch.equal(moved.sample(3), vae.sample(3))
