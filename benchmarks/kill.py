@@ -47,9 +47,9 @@ FRESH_EVERY = 5
 PATIENCE_S = 120.0  # after which a start counts as hanging
 
 SMALL = {"gan": ["width=8", "latent=16"], "diffusion": ["widths=8,16", "embedding=16", "T=200"]}
-LONG = ["steps=400", "batch=32", "save_every=640", "sample_every=3200"]  # with a validation on the way
+SAVE_EVERY = 640  # images between saves, as in the first of these
+LONG = ["steps=400", "batch=32", f"save_every={SAVE_EVERY}", "sample_every=3200"]  # with a validation on the way
 SHORT = ["steps=12", "batch=16", "save_every=64", "sample_every=96"]
-SAVE_EVERY = 640  # images, of LONG
 
 CHANGES = ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "chmod", "truncate")
 
@@ -207,6 +207,7 @@ class Bench:
 
     def __init__(self, model: str, family: str, keys: list[str], folder: Path) -> None:
         self.folder, self.run, self.trace = folder, folder / "run", folder / "trace"
+        self.save_every = next(int(key.split("=")[1]) for key in keys if key.startswith("save_every="))
         self.words = ["train", model, "digits", *keys, *SMALL.get(family, []), "device=cpu", f"out={self.run}"]
 
     def clear(self) -> None:
@@ -304,7 +305,7 @@ class Life:
 
     def __init__(self, bench: Bench, unbroken: "Unbroken", tally: Tally) -> None:
         self.bench, self.unbroken, self.tally = bench, unbroken, tally
-        self.newest, self.reached, self.starts = -1, 0, 0
+        self.newest, self.reached, self.starts = 0, 0, 0  # images of the newest checkpoint, images trained on
         self.batches: dict[int, int] = {}
         self.same = True
         bench.clear()
@@ -333,13 +334,14 @@ class Life:
             self.tally.repeated.append(max(0, self.reached - first))
             (self.tally.fresh_s if fresh else self.tally.warm_s).append(attempt.wait_s or 0.0)
         self.reached = max(self.reached, last + self.unbroken.batch)
+        self.newest = max(self.newest, last - last % self.bench.save_every)  # saved before that batch was taken
         self.batches |= dict(attempt.batches)
         self.same &= all(self.unbroken.batches.get(at) == images for at, images in attempt.batches)
 
     def _look_at_checkpoints(self) -> None:
         valid, wrong = valid_checkpoints(self.bench.run)
         self.tally.broken += wrong
-        newest = max(valid, default=-1)
+        newest = max(valid, default=0)
         if newest < self.newest:
             self.tally.lost += 1
             self.tally.broken.append(f"a checkpoint of {self.newest} images was there; the newest is of {newest}")

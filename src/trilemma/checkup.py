@@ -20,7 +20,7 @@ MEMORY_FLOOR = 2 << 30  # bytes, below which even the small models may not fit n
 DISK_FLOOR = 1 << 30  # bytes, a few runs with their checkpoints
 
 EXTRAS = {
-    "hub": ("huggingface_hub", "datasets"),
+    "hub": ("huggingface_hub", "datasets", "pyarrow"),
     "pretrained": ("diffusers", "transformers", "accelerate"),
     "studio": ("fastapi", "uvicorn", "python-multipart"),
     "track": ("tensorboard",),

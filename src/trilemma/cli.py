@@ -173,7 +173,7 @@ def compare(
         str | None, typer.Option(help="names with commas between; one per family where not given")
     ] = None,
     minutes: Annotated[float, typer.Option(help="training time of each model, minutes")] = 0.5,
-    n: Annotated[int | None, typer.Option(help="number of images drawn from each model")] = None,
+    n: Annotated[int | None, typer.Option(help="images drawn from each model, and real ones")] = None,
     size: Size = None,
     seed: Seed = 0,
     out: Out = None,
@@ -181,7 +181,8 @@ def compare(
 ) -> None:
     """Train a model per family, measure them, write a report.
 
-    Each model gets the same training time. Given RUNs, nothing is trained: these are measured and set side by side.
+    Each model gets the same training time. The same command again continues a comparison that was interrupted.
+    Given RUNs, nothing is trained: these are measured and set side by side.
     """
     result = trilemma.compare(
         *(runs or ()), data=data, models=models, minutes=minutes, n=n, size=parse_value(size), seed=seed, out=out,

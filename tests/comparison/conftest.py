@@ -22,10 +22,10 @@ def stage(monkeypatch, tmp_path):
     """A place where compare() trains and measures nothing. `stage.broken[name]` is the error a model ends with."""
     from trilemma.metrics.features import FeatureNetwork
 
-    stage = SimpleNamespace(data=make(), broken={}, trained=[], measured=[], evaluation=evaluation)
+    stage = SimpleNamespace(data=make(), broken={}, trained=[], measured=[], loaded=[], evaluation=evaluation)
 
-    def train(model, data, *, minutes, seed, size, out, quiet):
-        stage.trained.append((model, minutes, seed, size, Path(out)))
+    def train(model, data, *, minutes, seed, out, quiet):
+        stage.trained.append((model, minutes, seed, Path(out)))
         if model in stage.broken:
             raise stage.broken[model]
         return finished(model, out, data)
@@ -33,6 +33,10 @@ def stage(monkeypatch, tmp_path):
     def evaluate(run, *, n, seed, batch):
         stage.measured.append((run.recipe.name, n, seed, batch))
         return stage.evaluation(run.recipe.name, n=n)
+
+    def load_data(source, *, size):
+        stage.loaded.append((source, size))
+        return stage.data
 
     def get_recipe(name):
         if name not in FAMILIES:
@@ -42,7 +46,7 @@ def stage(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("trilemma.training.train", train)
     monkeypatch.setattr("trilemma.metrics.evaluate", evaluate)
-    monkeypatch.setattr("trilemma.data.load_data", lambda source, **_: stage.data)
+    monkeypatch.setattr("trilemma.data.load_data", load_data)
     monkeypatch.setattr("trilemma.registry.get_recipe", get_recipe)
     monkeypatch.setattr(
         "trilemma.registry.list_models", lambda pattern="*": [n for n in FAMILIES if n.startswith(pattern[:-1])]

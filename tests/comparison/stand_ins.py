@@ -19,11 +19,12 @@ FIGURES = {  # precision, recall, kernel distance, ms per image, calls per image
 }
 
 
-def make(name="digits", source="digits", seed=0):
-    """12 training and 10 test images, 8 x 8, grey."""
+def make(name="digits", source="digits", seed=0, without=()):
+    """12 training, 2 validation and 10 test images, 8 x 8, grey."""
     g = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (24, 1, 8, 8), generator=g, dtype=torch.uint8)
     splits = {"train": Split(images[:12]), "valid": Split(images[12:14]), "test": Split(images[14:])}
+    splits = {key: split for key, split in splits.items() if key not in without}
     return make_data(name, source, splits, classes=("a", "b"), notes=("seen as grey",), skipped=("x.png: cut off",))
 
 
@@ -66,6 +67,7 @@ def finished(name, path, data, seconds=30.0):
         },
         summary=summary | {"parameters": 1234567, "best": {}},
         log=rows,
+        model=None,
         weights_id="0123456789abcdef",
         data=data,
     )

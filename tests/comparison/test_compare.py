@@ -1,12 +1,18 @@
 import io
 import json
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from comparison.stand_ins import FAMILIES, evaluation, finished, make
 from rich.console import Console
 
 from trilemma.comparison import compare
+from trilemma.comparison.folder import claim_folder
 from trilemma.errors import UserError
+from trilemma.training.loop import Stopped
 
 
 def refuse(constant):
@@ -16,9 +22,9 @@ def refuse(constant):
 def test_one_model_of_each_family_by_default(stage, tmp_path):
     found = compare(quiet=True)
     assert [row["name"] for row in found.rows] == list(FAMILIES)
-    assert [t[:4] for t in stage.trained] == [(name, 0.5, 0, None) for name in FAMILIES]
+    assert [t[:3] for t in stage.trained] == [(name, 0.5, 0) for name in FAMILIES]
     assert found.html.resolve() == tmp_path / "runs/compare-digits/report.html"
-    assert [t[4] for t in stage.trained] == [found.html.parent / "runs" / name for name in FAMILIES]
+    assert [t[3] for t in stage.trained] == [found.html.parent / "runs" / name for name in FAMILIES]
     assert stage.measured == [(name, 10, 0, 1) for name in FAMILIES]  # all 10 test images, in 8 batches at least
     values = json.loads(found.json.read_text("utf-8"), parse_constant=refuse)
     assert values == found.document
@@ -70,10 +76,77 @@ def test_all_failed_is_an_error_with_every_reason(stage):
         compare(quiet=True)
 
 
-def test_ctrl_c_ends_the_comparison(stage):
-    stage.broken = {"vae": KeyboardInterrupt()}
-    with pytest.raises(KeyboardInterrupt):
-        compare(quiet=True)
+def test_ctrl_c_ends_the_comparison_with_the_command_that_goes_on(stage, capsys):
+    stopped = stage.broken["vae"] = Stopped(2, "stopped after 5 images")
+    with pytest.raises(Stopped) as raised:
+        compare(minutes=0.25, size="8")
+    assert raised.value is stopped and raised.value.code == 130
+    assert [name for name, *_ in stage.trained] == ["ae-stacked", "vae"]
+    last = capsys.readouterr().err.splitlines()[-1]
+    command = last.partition("Go on with: ")[2]
+    models = "models=ae-stacked,vae,gan-dcgan,diffusion-small"
+    assert command == f"trilemma compare data=digits {models} minutes=0.25 size=8x8 n=10 seed=0 out=runs/compare-digits"
+
+
+def test_the_same_request_continues_what_was_interrupted(stage):
+    stage.broken["gan-dcgan"] = KeyboardInterrupt()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            compare(quiet=True)
+    stage.broken.clear()
+    assert compare(quiet=True, seed=1).html.parent.name == "compare-digits-2"  # another request: another folder
+    assert compare(quiet=True).html.parent.name == "compare-digits"
+    assert compare(quiet=True).html.parent.name == "compare-digits-3"  # the first is finished
+
+
+def test_the_newest_of_several_interrupted_comparisons_is_continued(stage):
+    request = {"data": "digits", "n": 4}
+    for number, age in (("", 300), ("-2", 100), ("-3", 200)):
+        folder = Path(f"runs/compare-digits{number}")
+        folder.mkdir(parents=True)
+        (folder / "request.json").write_text(json.dumps(request))
+        then = time.time() - age
+        os.utime(folder / "request.json", (then, then))
+    with claim_folder("digits", request, None) as first, claim_folder("digits", request, None) as second:
+        assert (first.name, second.name) == ("compare-digits-2", "compare-digits-3")  # the first is held
+    with claim_folder("digits", request | {"n": 5}, None) as other:
+        assert other.name == "compare-digits-4"
+        assert json.loads((other / "request.json").read_text()) == {"data": "digits", "n": 5}
+        with pytest.raises(UserError, match="another out="), claim_folder("digits", request | {"n": 5}, other):
+            pass
+
+
+def test_a_named_folder_with_another_comparison_is_refused(stage):
+    compare(quiet=True, models="vae", out="here")
+    before = Path("here/report.json").read_bytes()
+    with pytest.raises(UserError, match="here holds another comparison"):
+        compare(quiet=True, models="vae", n=9, out="here")
+    Path("here/request.json").unlink()
+    with pytest.raises(UserError, match="here holds another comparison"):
+        compare(quiet=True, models="vae", out="here")
+    assert Path("here/report.json").read_bytes() == before
+
+
+def test_loaded_data_is_brought_to_the_size(stage):
+    data = make()
+    compare(data=data, size=16, models="vae", quiet=True)
+    assert stage.loaded == [(data, 16)]
+
+
+def test_few_held_out_images_give_way_to_the_training_images(stage):
+    """2 validation images and no test split: the 12 training images are measured by, and it is said."""
+    stage.data = make(without=("test",))
+    stage.evaluation = lambda name, n: evaluation(name, n, split="train")
+    found = compare(models="vae,gan-dcgan", quiet=True)
+    assert [n for _, n, *_ in stage.measured] == [12, 12]
+    assert found.document["real"]["split"] == "train"
+    seen, rough = found.document["caveats"]
+    assert "seen in training" in seen and "12 images on either side give rough figures" in rough
+    console = Console(file=io.StringIO(), width=100)
+    console.print(found.table())
+    shown = " ".join(console.file.getvalue().split())
+    for text in (seen, rough):
+        assert text in shown and text in found.html.read_text("utf-8")
 
 
 def test_another_protocol_never_joins_the_table(stage):
@@ -93,7 +166,7 @@ def test_names_are_checked_before_anything_is_trained(stage):
     with pytest.raises(UserError, match="names no model"):
         compare(quiet=True, models=" , ")
     for n in (0, 3, 11):
-        with pytest.raises(UserError, match=r"test split of digits has 10 images .* from 4 to 10"):
+        with pytest.raises(UserError, match=r"test split of digits has 10 images; choose n from 4 to 10"):
             compare(quiet=True, n=n)
     for minutes in (0, -1, float("nan"), float("inf")):
         with pytest.raises(UserError, match="minutes="):
@@ -133,6 +206,32 @@ def test_runs_on_different_data_are_refused(stage, runs):
     runs["y"] = finished("gan-dcgan", "y", make(seed=1))
     with pytest.raises(UserError, match="same size= and valid="):
         compare("x", "y", quiet=True)
+
+
+def test_runs_that_cannot_be_measured_or_shown_are_refused_first(stage, runs):
+    class Unfinished(SimpleNamespace):
+        @property
+        def summary(self):
+            raise UserError(f"{self.path} is not a (finished) run: it has no summary.json")
+
+    whole = finished("gan-dcgan", "y", make())
+    cut = {key: value for key, value in vars(finished("vae", "x", make())).items() if key != "summary"}
+    runs |= {"y": whole, "x": Unfinished(**cut)}
+    with pytest.raises(UserError, match=r"x is not a .*finished.* run: it has no summary.json"):
+        compare("y", "x", quiet=True)
+    assert stage.measured == [] and not Path("runs").exists()
+
+
+def test_images_that_changed_since_the_training_are_said(stage, runs):
+    class Changed(SimpleNamespace):
+        @property
+        def data(self):
+            raise UserError("the images of photos are not those that x was trained on")
+
+    runs["x"] = Changed(**{key: value for key, value in vars(finished("vae", "x", make())).items() if key != "data"})
+    with pytest.raises(UserError, match="images of photos are not those"):
+        compare("x", quiet=True)
+    assert stage.measured == []
 
 
 def test_runs_exclude_training_keys_and_repetition(stage, runs):

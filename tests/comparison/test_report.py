@@ -47,13 +47,16 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(stage):
-    def build(names=("ae-stacked", "vae", "gan-dcgan", "diffusion-small"), data=None, entries=None):
+    def build(
+        names=("ae-stacked", "vae", "gan-dcgan", "diffusion-small"), data=None, entries=None, split="test", caveats=()
+    ):
         data = data or make()
         entries = entries or [Entry(n, finished(n, f"runs/{n}", data), evaluation(n)) for n in names]
         request = {"command": "trilemma compare data=digits", "minutes": 0.5, "n": 10, "batch": 1, "seed": 0}
+        request |= {"split": split, "caveats": caveats}
         machine = {"device_name": "a processor", "cores": 2, "device": "cpu", "torch": "2.13.0"}
         values = document(entries, data, request, machine)
-        pictures, near = report.pictures_of(entries, data, 0)
+        pictures, near = report.pictures_of(entries, data, split, 0)
         for model in values["models"]:
             model["nearest"] = clean(near.get(model["name"]))
         return values, report.render(values, pictures)
@@ -175,7 +178,7 @@ def test_the_nearest_training_image_of_a_copy_is_itself(stage):
     data = make()
     copies = evaluation("vae")
     copies.fakes = data.train.images[[3, 1, 2]].float() / 255
-    _, near = report.pictures_of([Entry("vae", finished("vae", "vae", data), copies)], data, 0)
+    _, near = report.pictures_of([Entry("vae", finished("vae", "vae", data), copies)], data, "test", 0)
     assert near["vae"]["index"] == [3, 1, 2]
     assert near["vae"]["distance"] == [0.0, 0.0, 0.0]
     assert near["vae"]["real_median"] > 0
@@ -203,6 +206,16 @@ def test_unequal_budgets_are_said(page):
     assert not values["budget"]["equal"]
     assert "The training budgets were not equal." in text
     assert page()[0]["budget"]["equal"]
+
+
+def test_the_page_says_what_the_real_images_were_in_training(page):
+    texts = {"test": "never seen in training", "valid": "the best weights were chosen by them", "train": "(trained on)"}
+    for split, text in texts.items():
+        values, html = page(split=split, caveats=["few & rough"])
+        assert values["real"]["split"] == split
+        assert [other in html for other in texts.values()] == [other == text for other in texts.values()]
+        assert "Note: few &amp; rough." in html
+    assert "no model saw" not in html
 
 
 def test_the_page_is_the_same_for_the_same_inputs(page):

@@ -1,6 +1,7 @@
 """Evaluation from end to end on sets that are known to be good, collapsed, incomplete, copied or noise."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from torch import nn
 from trilemma.data import Data, Split
 from trilemma.errors import UserError
 from trilemma.metrics import Score, evaluate
+from trilemma.metrics.evaluate import caveats, choose_reals
 from trilemma.metrics.features import FeatureNetwork
+from trilemma.pictures import grid, save_png
 
 SHAPE = (1, 6, 6)
 
@@ -55,6 +58,7 @@ class Gallery(nn.Module):
 class FakeRun:
     def __init__(self, path, model, data):
         self.path, self.model, self.data = path, model, data
+        self.model_config = SimpleNamespace(shape=SHAPE)
 
     def sample(self, n, *, seed=0, first=0, batch=256, **settings):
         return self.model.sample(n, seed=seed, first=first, **settings)
@@ -170,6 +174,71 @@ def test_other_split_and_other_data(tmp_path):
         evaluate(run, features=PIXELS, split="tset")
 
 
+def sized(**counts):
+    splits = {name: Split(torch.zeros(count, *SHAPE, dtype=torch.uint8)) for name, count in counts.items()}
+    return Data("sized", "sized", SHAPE, (), splits, (), (), "fingerprint")
+
+
+@pytest.mark.parametrize(
+    ("counts", "chosen"),
+    [
+        ({"train": 100, "valid": 50, "test": 10}, ("test", 10)),
+        ({"train": 100, "valid": 50, "test": 3}, ("train", 100)),  # 3 neighbours and the image itself are 4
+        ({"train": 100, "valid": 20}, ("valid", 20)),
+        ({"train": 100, "valid": 19}, ("train", 100)),
+        ({"train": 27, "valid": 3}, ("train", 27)),  # a folder of 30 photos
+        ({"train": 11, "valid": 1}, ("train", 11)),
+        ({"train": 6, "valid": 6}, ("valid", 6)),  # no more to be had from the training images
+        ({"train": 9000, "valid": 9000}, ("valid", 2500)),
+    ],
+)
+def test_the_real_images_that_are_measured_against(counts, chosen):
+    assert choose_reals(sized(**counts)) == chosen
+
+
+def test_too_few_images_are_refused_without_an_empty_range():
+    with pytest.raises(UserError, match=r"train split of sized has 3 images; a measurement needs 4 on either side"):
+        choose_reals(sized(train=3, valid=1))
+    with pytest.raises(UserError, match=r"has 27 images; choose n from 4 to 27"):
+        choose_reals(sized(train=27, valid=3), 28)
+    with pytest.raises(UserError, match=r"and there are 2 generated ones; a measurement needs 4"):
+        choose_reals(sized(train=27, valid=3), n_fake=2)
+
+
+def test_caveats_of_few_images_and_of_training_images():
+    assert caveats(sized(train=100, valid=50), "valid", 50, own=True) == []
+    assert "49 images" in caveats(sized(train=100, valid=49), "valid", 49, own=True)[0]
+    (seen,) = caveats(sized(train=100, valid=3), "train", 50, own=True)
+    assert "seen in training (the valid split has 3)" in seen
+    assert caveats(sized(train=100, valid=3), "train", 50, own=False) == []
+
+
+def test_notes_say_what_the_real_images_were_in_training(tmp_path):
+    run = run_of(tmp_path, images_of(range(10), 400, seed=9))
+    notes = {split: " ".join(evaluate(run, features=PIXELS, n=60, split=split).notes) for split in run.data.splits}
+    assert "never seen in training" in notes["test"]
+    assert "best weights were chosen" in notes["valid"]
+    assert "were seen in training" in notes["train"]
+    save_images(tmp_path / "reals", images_of(range(10), 60, seed=3))
+    other = evaluate(run, against=str(tmp_path / "reals"), features=PIXELS)
+    assert "training" not in " ".join(other.notes)
+    assert other["recall"].protocol == "recall_pixels_54_reals-train"  # 6 of the 60 are set aside for validation
+
+
+def test_images_that_changed_since_the_training_are_said(tmp_path):
+    class Changed(FakeRun):
+        data = property(lambda self: self.refuse(), lambda self, data: None)
+
+        def refuse(self):
+            raise UserError("the images of photos are not those that x was trained on")
+
+    run = Changed(tmp_path, Gallery(images_of(range(10), 60, seed=9)), None)
+    with pytest.raises(UserError, match="images of photos are not those"):
+        evaluate(run, features=PIXELS)
+    save_images(tmp_path / "reals", images_of(range(10), 60, seed=3))
+    assert evaluate(run, against=str(tmp_path / "reals"), features=PIXELS).scores  # other images do not need them
+
+
 @pytest.mark.parametrize("n", [0, 3, 401])
 def test_numbers_that_do_not_fit(tmp_path, n):
     with pytest.raises(UserError, match="4 to 400"):
@@ -213,3 +282,17 @@ def test_folder_of_images(tmp_path):
         evaluate(tmp_path / "fakes", features=PIXELS)
     with pytest.raises(UserError, match="steps"):
         evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS, steps=3)
+
+
+def test_our_grids_in_a_folder_of_images_are_refused(tmp_path):
+    images = images_of(range(10), 30, seed=9)
+    save_images(tmp_path / "fakes", images)
+    save_images(tmp_path / "reals", images_of(range(10), 60, seed=3))
+    save_png(images[0], tmp_path / "fakes" / "single.png", {"n": 1, "grid": False})
+    found = evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS)
+    assert len(found.fakes) == 31
+    (tmp_path / "fakes" / "more").mkdir()
+    save_png(grid(images), tmp_path / "fakes" / "more" / "sheet.png", {"n": 30, "grid": True})
+    save_png(grid(images), tmp_path / "fakes" / "last.png", {"n": 30})
+    with pytest.raises(UserError, match=r"2 grids of several: last.png, more/sheet.png; give a folder of single"):
+        evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS)

@@ -130,6 +130,6 @@ def test_a_log_with_foreign_bytes_is_read_past_them(tmp_path: Path) -> None:
     path.write_bytes(b'{"step": 1}\n\xff\xfe\0\0\nnull\n{"step": 2}\n{"step": 3')
     assert [row["step"] for row in read_log(path)] == [1, 2]
     journal = Journal(path, print)
-    journal.cut(1)
+    journal.cut(step=1)
     journal.write({"step": 2})
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'

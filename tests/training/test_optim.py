@@ -34,6 +34,11 @@ def test_cosine_goes_from_one_to_zero() -> None:
     assert values == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, 0])
 
 
+def test_linear_goes_from_one_to_zero() -> None:
+    config = TrainConfig(steps=10, schedule="linear")
+    assert [lr_factor(config, p, 10**6, Plateau()) for p in (0, 0.25, 0.5, 1)] == pytest.approx([1, 0.75, 0.5, 0])
+
+
 def test_warmup_is_linear_in_images() -> None:
     config = TrainConfig(steps=10, schedule="constant", warmup_images=400)
     assert [lr_factor(config, 0, seen, Plateau()) for seen in (0, 100, 400, 500)] == [0, 0.25, 1, 1]

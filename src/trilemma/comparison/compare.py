@@ -2,7 +2,7 @@
 
 The budget is training seconds: every model gets the same, on the same machine, one after the other. Every model is
 then measured by one protocol: the same number of images, features, split and seed. A model that fails is reported
-with its error; the others go on.
+with its error; the others go on. The same call again continues an interrupted comparison.
 """
 
 import shlex
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trilemma.comparison.document import Entry, clean, document, protocol_difference, scores_of
-from trilemma.comparison.words import number, span
+from trilemma.comparison.words import TITLES, number, span
 from trilemma.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 
 ONE_PER_FAMILY = ("ae-stacked", "vae", "gan-dcgan", "diffusion-small")
 BATCHES, LARGEST_BATCH = 8, 256  # of images drawn: one batch to warm up and seven to time at least
-SHORT_TITLES = {
-    "precision": "fidelity",
-    "recall": "diversity",
-    "kernel_distance": "kernel dist.",
-    "frechet_distance": "Frechet dist.",
-    "ms_per_image": "ms/image",
-    "calls_per_image": "calls",
-}
 
 
 @dataclass(frozen=True)
@@ -56,10 +48,12 @@ class Comparison:
         below = [
             f"{c['name'].replace('_', ' ')} refused: {c['refused']}" for c in self.document["columns"] if c["refused"]
         ]
-        caption = Text("\n".join([*below, self.document["verdict"]["text"]]))
+        caveats = [f"Note: {text}." for text in self.document["caveats"]]
+        caption = Text("\n".join([*below, *caveats, self.document["verdict"]["text"]]))
         table = Table(caption=caption, caption_justify="left")
         table.add_column("model", overflow="fold")
-        for title in [*(SHORT_TITLES.get(c["name"], str(c["name"])) for c in columns), "parameters", "seconds"]:
+        titles = [TITLES[c["name"]].short if c["name"] in TITLES else str(c["name"]) for c in columns]
+        for title in [*titles, "parameters", "seconds"]:
             table.add_column(title, justify="right", overflow="fold")
         for model in self.document["models"]:
             cost = [number(model[key]) if key in model else "" for key in ("parameters", "seconds")]
@@ -87,47 +81,64 @@ def compare(
 ) -> Comparison:
     """Train models with an equal budget, or take finished runs; measure them all alike; write one report.
 
+    The same call again continues a comparison that was interrupted: what is trained already is not trained again.
+
     Args:
         runs: finished runs to compare; nothing is trained then.
         data: what to train on, where no runs are given: a word, a path, or data already loaded; "digits" where None.
         models: names or wildcards (a list, or one text with commas); one model per family where None.
         minutes: of training, for each model.
-        n: images drawn and measured per model; as many as are held out, at most as an evaluation takes, where None.
+        n: images drawn and measured per model; as many as there are real ones to measure by, at most as an evaluation
+            takes, where None.
         size: height and width of the images, px; inferred where None.
         seed: of the training and of the images drawn.
-        out: folder of the report; runs/compare-DATA (-2, -3, ...) where None. Naming the folder of an interrupted
-            comparison continues it: what is trained already is not trained again.
+        out: folder of the report; where None, that of the same comparison if it was interrupted, else a new
+            runs/compare-DATA (-2, -3, ...).
         quiet: print no progress.
     Raises:
         UserError: a wrong name or value, runs on different data, or no model that could be trained and measured.
+        KeyboardInterrupt: after Ctrl-C, when it is said how to go on.
     """
+    from trilemma.comparison.folder import claim_folder
+    from trilemma.data import load_data
+    from trilemma.metrics.evaluate import caveats, choose_reals
+
     say = _speaker(quiet)
     if runs:
         _refuse_training_keys(data=data, models=models, size=size)
         entries = _finished(runs)
         loaded = entries[0].run.data
-        n, batch = _sizes(loaded, n)
-        folder = _folder(loaded.name, out)
+        wanted: dict[str, Any] = {"runs": [str(entry.run.path.resolve()) for entry in entries]}
     else:
-        names = _names(models)
+        entries = [Entry(name) for name in _names(models)]
         _check_minutes(minutes)
-        loaded = _loaded("digits" if data is None else data, size)
-        n, batch = _sizes(loaded, n)
-        folder = _folder(loaded.name, out)
-        say(f"{folder}: {', '.join(names)} on {loaded.name}, {number(60 * minutes)} s of training each")
-        entries = [Entry(name) for name in names]
-        for entry in entries:
-            _attempt(entry, lambda e=entry: _train(e, loaded, folder, minutes, seed, size, quiet), say)
-    for entry in entries:
-        if entry.run is not None:
-            entry.run.data = loaded  # the same images; read once for all
-            say(f"{entry.name}: drawing and measuring {n} images")
-            _attempt(entry, lambda e=entry: _measure(e, entries, n, batch, seed), say)
-    if all(entry.error for entry in entries):
-        raise UserError("no model could be compared: " + "; ".join(f"{e.name}: {e.error}" for e in entries))
-    request = {"minutes": None if runs else minutes, "n": n, "batch": batch, "seed": seed}
-    request["command"] = _command(entries, loaded, request, size)
-    return _write(entries, loaded, request, folder)
+        loaded = load_data("digits" if data is None else data, size=size)
+        wanted = {"models": [entry.name for entry in entries], "minutes": minutes}
+    split, n = choose_reals(loaded, n)
+    request = {
+        "data": loaded.source,
+        "fingerprint": loaded.fingerprint,
+        **wanted,
+        "n": n,
+        "size": list(loaded.shape[1:]),
+        "seed": seed,
+    }
+    command = _command(entries, request, with_size=size is not None or not isinstance(data, str | Path | None))
+    with claim_folder(loaded.name, request, out) as folder:
+        try:
+            if not runs:
+                names = ", ".join(entry.name for entry in entries)
+                say(f"{folder}: {names} on {loaded.name}, {number(60 * minutes)} s of training each")
+                for entry in entries:
+                    _attempt(entry, lambda e=entry: _train(e, loaded, folder, minutes, seed, quiet), say)
+            batch = max(1, min(LARGEST_BATCH, n // BATCHES))
+            _measure_all(entries, loaded, n, batch, seed, say)
+            shown = {"command": command, "minutes": None if runs else minutes, "n": n, "batch": batch, "seed": seed}
+            shown |= {"split": split, "caveats": caveats(loaded, split, n, own=True)}
+            return _write(entries, loaded, shown, folder)
+        except KeyboardInterrupt:
+            say(f"the comparison stopped. Go on with: {command} {shlex.quote(f'out={folder}')}")
+            raise
 
 
 def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], folder: Path) -> Comparison:
@@ -136,7 +147,7 @@ def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], fold
     from trilemma.hardware import describe
 
     values = document(entries, data, request, describe())
-    pictures, neighbours = pictures_of(entries, data, request["seed"])
+    pictures, neighbours = pictures_of(entries, data, request["split"], request["seed"])
     for model in values["models"]:
         model["nearest"] = clean(neighbours.get(model["name"]))
     json = write_json(folder / "report.json", values)
@@ -144,11 +155,28 @@ def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], fold
     return Comparison(html, json, values)
 
 
-def _train(entry: Entry, data: "Data", folder: Path, minutes: float, seed: int, size: Any, quiet: bool) -> None:
+def _train(entry: Entry, data: "Data", folder: Path, minutes: float, seed: int, quiet: bool) -> None:
     from trilemma.training import train
 
     out = folder / "runs" / entry.name
-    entry.run = train(entry.name, data, minutes=minutes, seed=seed, size=size, out=out, quiet=quiet)
+    entry.run = train(entry.name, data, minutes=minutes, seed=seed, out=out, quiet=quiet)
+
+
+def _measure_all(
+    entries: Sequence[Entry], data: "Data", n: int, batch: int, seed: int, say: Callable[[str], None]
+) -> None:
+    """Measure every model that was trained.
+
+    Raises:
+        UserError: if none could be trained and measured.
+    """
+    for entry in entries:
+        if entry.run is not None:
+            entry.run.data = data  # the same images; read once for all
+            say(f"{entry.name}: drawing and measuring {n} images")
+            _attempt(entry, lambda e=entry: _measure(e, entries, n, batch, seed), say)
+    if all(entry.error for entry in entries):
+        raise UserError("no model could be compared: " + "; ".join(f"{e.name}: {e.error}" for e in entries))
 
 
 def _measure(entry: Entry, entries: Sequence[Entry], n: int, batch: int, seed: int) -> None:
@@ -161,25 +189,6 @@ def _measure(entry: Entry, entries: Sequence[Entry], n: int, batch: int, seed: i
             f"measured by another protocol than {first.name} ({difference}), so the figures cannot be compared"
         )
     entry.evaluation = evaluation
-
-
-def _sizes(data: "Data", n: int | None) -> tuple[int, int]:
-    """How many images of each model are measured, and how many are drawn at a time.
-
-    Both are the same for all models. The batch is small enough for BATCHES of them, as the interval of the speed
-    comes from the differences between batches.
-    """
-    from trilemma.metrics.evaluate import N_DEFAULT
-    from trilemma.metrics.precision_recall import K
-
-    split, most = data.held_out[0], len(data.held_out[1])
-    n = min(most, N_DEFAULT) if n is None else n
-    if not K < n <= most:
-        raise UserError(
-            f"n={n}: the {split} split of {data.name} has {most} images to compare with; "
-            f"choose n from {K + 1} to {most}, or give more data"
-        )
-    return n, max(1, min(LARGEST_BATCH, n // BATCHES))
 
 
 def _attempt(entry: Entry, action: Callable[[], None], say: Callable[[str], None]) -> None:
@@ -230,17 +239,13 @@ def _refuse_training_keys(**given: Any) -> None:
             )
 
 
-def _loaded(data: "str | Path | Data", size: Any) -> "Data":
-    from trilemma.data import Data, load_data
-
-    return data if isinstance(data, Data) else load_data(data, size=size)
-
-
 def _finished(runs: Sequence["Run | str | Path"]) -> list[Entry]:
-    """Entries of finished runs on the same images, with names that tell them apart."""
+    """Entries of finished runs on the same images, with names that tell them apart; all there is of them is read."""
     from trilemma.run import as_run
 
     opened = [as_run(run) for run in runs]
+    for run in opened:
+        _ = run.model, run.summary, run.log  # an unfinished run is refused before anything is measured
     places = [run.path.resolve() for run in opened]
     for k, place in enumerate(places):
         if place in places[:k]:
@@ -273,37 +278,13 @@ def _images_text(run: "Run") -> str:
     return f"{run.config['data']} ({shape}, fingerprint {run.config['fingerprint'][:12]})"
 
 
-def _folder(name: str, out: str | Path | None) -> Path:
-    """A folder for the report: the one given, or the first runs/compare-NAME (-2, -3, ...) that nobody has."""
-    from trilemma.files import disk_errors
-
-    if out is not None:
-        with disk_errors(out):
-            Path(out).mkdir(parents=True, exist_ok=True)
-        return Path(out)
-    number = 1
-    while True:
-        path = Path("runs") / (f"compare-{name}" if number == 1 else f"compare-{name}-{number}")
-        try:
-            with disk_errors(path):
-                path.parent.mkdir(exist_ok=True)
-                path.mkdir()
-            return path
-        except FileExistsError:
-            number += 1
-
-
-def _command(entries: Sequence[Entry], data: "Data", request: dict[str, Any], size: Any) -> str:
+def _command(entries: Sequence[Entry], request: dict[str, Any], *, with_size: bool) -> str:
     """The command line that makes this report again."""
-    if request["minutes"] is None:
+    if "runs" in request:
         words = [str(entry.run.path) for entry in entries]
     else:
-        words = [
-            f"data={data.source}",
-            f"models={','.join(e.name for e in entries)}",
-            f"minutes={request['minutes']:g}",
-        ]
-        words += [] if size is None else [f"size={size if isinstance(size, int | str) else 'x'.join(map(str, size))}"]
+        words = [f"data={request['data']}", f"models={','.join(request['models'])}", f"minutes={request['minutes']:g}"]
+        words += [f"size={'x'.join(map(str, request['size']))}"] if with_size else []
     return shlex.join(["trilemma", "compare", *words, f"n={request['n']}", f"seed={request['seed']}"])
 
 

@@ -42,11 +42,14 @@ def document(
     Args:
         entries: the models, in the order asked for.
         data: the `Data` all of them were trained on.
-        request: "command", "minutes" (None for finished runs), "n", "batch", "seed".
+        request: "command", "minutes" (None for finished runs), "n", "batch", "seed", and of the real images "split" and
+            "caveats".
         machine: what `hardware.describe` tells of the machine that sampled and measured.
     """
-    shared = _shared_notes(entries)
-    models = [_model(entry, data, request, shared) for entry in entries]
+    from trilemma.metrics.evaluate import ROLES
+
+    notes = _shared_notes(entries)
+    models = [_model(entry, data, request, notes) for entry in entries]
     values = {
         "format": FORMAT,
         "trilemma": __version__,
@@ -58,7 +61,9 @@ def document(
         "versions": {key: value for column in table for key, value in column["receipt"]["versions"].items()},
         "axes": [{"name": a.name, "metric": a.metric, "unit": a.short} for a in AXES],
         "speed_scale": {"centre": SLOWEST, "corner": FASTEST, "unit": "images per second", "scale": "logarithmic"},
-        "notes": shared,
+        "real": {"split": request["split"], "role": ROLES[request["split"]]},
+        "caveats": request["caveats"],
+        "notes": [note for note in notes if note not in request["caveats"]],
         "seed": request["seed"],
         "models": models,
         "again": _again(models, request),

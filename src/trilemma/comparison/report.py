@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from trilemma.comparison import figures, triangle
-from trilemma.comparison.words import ends, listed, number, span
+from trilemma.comparison.words import TITLES, ends, listed, number, span
 from trilemma.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,14 +28,6 @@ if TYPE_CHECKING:
 SAMPLES, LARGE_SAMPLES, LARGE = 64, 16, 64  # images in a grid; fewer where a side is larger than LARGE px
 PAIRS = 8  # samples shown with their nearest training image
 WIDTH = 340  # px on the page that a grid of samples is enlarged towards
-TITLES = {
-    "precision": "Fidelity: precision",
-    "recall": "Diversity: recall",
-    "kernel_distance": "Kernel distance",
-    "frechet_distance": "Frechet distance",
-    "ms_per_image": "Milliseconds per image",
-    "calls_per_image": "Network calls per image",
-}
 
 
 def render(values: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
@@ -53,17 +45,19 @@ def fragment(values: Mapping[str, Any]) -> str:
     return _template("fragment.html").render(**_context(values))
 
 
-def pictures_of(entries: Sequence["Entry"], data: "Data", seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Pictures of real and generated images, and what was found of the nearest training images.
+def pictures_of(
+    entries: Sequence["Entry"], data: "Data", split: str, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Pictures of real images of a split and of generated ones, and what was found of the nearest training images.
 
     Returns:
         {"real": image, "models": {name: {"samples": image, "nearest": image or None}}} with each image as
         {"uri", "width", "n"}; and {name: {"index", "distance", "median", "real_median"} or {"refused"}}.
     """
     count = SAMPLES if max(data.shape[1:]) <= LARGE else LARGE_SAMPLES
-    real = _some(data.held_out[1].images, count, seed)
+    real, held_out = (_some(part.images, count, seed) for part in (data.splits[split], data.held_out[1]))
     fakes = {e.name: e.evaluation.fakes[:count] for e in entries if e.evaluation is not None}
-    found = _nearest(fakes, real, data)
+    found = _nearest(fakes, held_out, data)
     shown = {name: {"samples": picture(images), "nearest": None} for name, images in fakes.items()}
     for name, images in fakes.items():
         if "index" in found[name]:
@@ -83,7 +77,7 @@ def picture(images: "Tensor", columns: int | None = None) -> dict[str, Any]:
 
 
 def _nearest(fakes: Mapping[str, "Tensor"], real: "Tensor", data: "Data") -> dict[str, Any]:
-    """Nearest training images of all models' samples, and of real images as the yardstick, in one pass."""
+    """Nearest training images of all models' samples, and of held-out ones as the yardstick, in one pass."""
     from trilemma.metrics.features import feature_network
     from trilemma.metrics.nearest import nearest_training_images
 
@@ -121,7 +115,7 @@ def _context(values: Mapping[str, Any]) -> dict[str, Any]:
     shown = [m for m in models if any(m["place"].values())]
     return {
         "doc": values,
-        "titles": TITLES,
+        "titles": {name: title.long for name, title in TITLES.items()},
         "triangle": _svg(triangle.draw(models), _triangle_text(shown)),
         "dots": [_svg(figures.dots(models, axis), _dots_text(models, axis)) for axis in triangle.AXES],
         "small": {

@@ -7,9 +7,26 @@ than too seldom. A figure without an interval carries no claim.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 Figure = tuple[float, Sequence[float] | None]
+
+
+class Title(NamedTuple):
+    """How a metric is called on the page and, shorter, in a terminal."""
+
+    long: str
+    short: str
+
+
+TITLES = {
+    "precision": Title("Fidelity: precision", "fidelity"),
+    "recall": Title("Diversity: recall", "diversity"),
+    "kernel_distance": Title("Kernel distance", "kernel dist."),
+    "frechet_distance": Title("Frechet distance", "Frechet dist."),
+    "ms_per_image": Title("Milliseconds per image", "ms/image"),
+    "calls_per_image": Title("Network calls per image", "calls"),
+}
 
 
 def number(value: float, interval: Sequence[float] | None = None) -> str:

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data, load_data
+from trilemma.data.split import counted
 from trilemma.errors import UserError, unknown
 from trilemma.metrics import cost, frechet, kernel, precision_recall
 from trilemma.metrics.features import FeatureNetwork, extract, feature_network, to_levels
 from trilemma.metrics.receipt import Score, protocol_name, versions, write_score
+from trilemma.pictures import read_metadata
 from trilemma.registry import get_recipe, list_models
 from trilemma.types import Samples
 
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
     from trilemma.run import Run
 
 N_DEFAULT = 2500  # images on either side where the user does not say: minutes on a CPU at most
+LEAST = precision_recall.K + 1  # images that can be measured
+FEW = 20  # images set aside for validation that are too few to measure by
+ROUGH = 50  # real images below which the figures are called rough
+ROLES = {  # what the images of a split were to a model that was trained on the same data
+    "test": "never seen in training",
+    "valid": "not trained on, but the best weights were chosen by them, where a model keeps its best",
+    "train": "trained on",
+}
 
 
 @dataclass(frozen=True)
@@ -45,11 +55,16 @@ class _Setup:
 
     data: Data
     split: str
-    split_label: str  # the split's name in a protocol
+    own: bool  # whether the run was trained on the same data
     network: FeatureNetwork
     n: int
     seed: int
     settings: dict[str, Any]
+
+    @property
+    def split_label(self) -> str:
+        """The split's name in a protocol."""
+        return self.split if self.own else f"{self.data.name}-{self.split}"
 
 
 def evaluate(
@@ -70,7 +85,7 @@ def evaluate(
         against: the real data; the run's own where None.
         n: images on either side; as many as there are, at most N_DEFAULT, where None.
         features: "auto", the name of a bundled feature network, or a network of your own.
-        split: of the real data; the test split, else the validation split, where None.
+        split: of the real data; as `choose_reals` says where None.
         seed: of the generated images, and of which real images are taken.
         batch: images drawn at a time; the time per image is for this batch.
         settings: of the run's sampler (steps, ...).
@@ -78,7 +93,8 @@ def evaluate(
         Frechet distance (refused below 2,048 images), kernel distance, precision, recall; for a run also the cost,
         and every score is written to metrics/<protocol>.json in its folder.
     Raises:
-        UserError: if the model cannot sample, its images are not finite, or there are too few images.
+        UserError: if the model cannot sample, its images are not finite, there are too few images, or a file of ours
+            holds several.
     """
     run = _as_run(what)
     if run is not None:
@@ -88,7 +104,7 @@ def evaluate(
     if against is None:
         raise UserError(f"{what} holds images; say what to measure them against, for instance against=fashion-mnist")
     assert isinstance(what, str | Path)
-    images = torch.cat([part.images for part in load_data(what).splits.values()])
+    images = _generated(what)
     setup = _prepare(load_data(against), n, features, split, seed, {}, own=False, n_fake=len(images))
     fakes = images[_choice(len(images), setup.n, seed)]
     return _evaluation(setup, _quality(setup, fakes), fakes)
@@ -110,9 +126,8 @@ def _evaluate_run(
         raise UserError(
             f"{type(model).__name__} cannot sample, so there is nothing to measure; models that can: {able}"
         )
-    data = run.data
-    if against is not None:
-        data = load_data(against, size=data.shape[1:], channels=data.shape[0])
+    channels, height, width = run.model_config.shape
+    data = run.data if against is None else load_data(against, size=(height, width), channels=channels)
     setup = _prepare(data, n, features, split, seed, settings, own=against is None)
 
     def draw(first: int, count: int) -> Tensor:
@@ -124,6 +139,50 @@ def _evaluate_run(
     for score in evaluation.scores:
         write_score(run.path / "metrics", score)
     return evaluation
+
+
+def choose_reals(
+    data: Data, n: int | None = None, *, split: str | None = None, n_fake: int | None = None
+) -> tuple[str, int]:
+    """Which split of the data is measured against, and how many images of it.
+
+    Where no split is asked for: the test split, else the validation split; or the training split, where that is larger
+    and the test split cannot be measured by (fewer than LEAST images), or the validation split hardly (than FEW).
+
+    Args:
+        n: as many as there are, at most N_DEFAULT, where None; n_fake: generated images there are, None for any number.
+    Raises:
+        UserError: if there is no such split, or it does not have so many images.
+    """
+    if split is None:
+        split, held_out = data.held_out
+        if len(held_out) < min(FEW if split == "valid" else LEAST, len(data.train)):
+            split = "train"
+    if split not in data.splits:
+        raise unknown("split", split, data.splits)
+    n_real = len(data.splits[split])
+    most = n_real if n_fake is None else min(n_real, n_fake)
+    n = min(most, N_DEFAULT) if n is None else n
+    if not LEAST <= n <= most:
+        there = f"the {split} split of {data.name} has {n_real} images"
+        there += "" if n_fake is None else f", and there are {n_fake} generated ones"
+        allowed = f"choose n from {LEAST} to {most}" if most >= LEAST else f"a measurement needs {LEAST} on either side"
+        raise UserError(f"n={n}: {there}; {allowed}, or give more images")
+    return split, n
+
+
+def caveats(data: Data, split: str, n: int, *, own: bool) -> list[str]:
+    """What limits every figure measured by n images of that split; own: whether the model was trained on this data."""
+    found = []
+    if own and split == "train":
+        name, held_out = data.held_out
+        found.append(
+            f"the real images were seen in training (the {name} split has {len(held_out)}), so a model that copies "
+            "its training images looks good"
+        )
+    if n < ROUGH:
+        found.append(f"{n} images on either side give rough figures: the intervals are wide; give more images")
+    return found
 
 
 def _evaluation(setup: _Setup, scores: Iterable[Score], fakes: Tensor) -> Evaluation:
@@ -141,22 +200,10 @@ def _prepare(
     own: bool,
     n_fake: int | None = None,
 ) -> _Setup:
-    """Settle split, number of images and feature network before anything is drawn.
-
-    own: whether the data are those the run was trained on; n_fake: generated images there are, None for any number.
-    """
-    name = data.held_out[0] if split is None else split
-    if name not in data.splits:
-        raise unknown("split", name, data.splits)
-    n_real = len(data.splits[name])
-    least, most = precision_recall.K + 1, n_real if n_fake is None else min(n_real, n_fake)
-    n = min(most, N_DEFAULT) if n is None else n
-    if not least <= n <= most:
-        there = f"{data.name} has {n_real} images in its {name} split"
-        there += "" if n_fake is None else f", and there are {n_fake} generated ones"
-        raise UserError(f"n={n}: {there}; {least} to {most} can be measured")
+    """Settle split, number of images and feature network before anything is drawn."""
+    split, n = choose_reals(data, n, split=split, n_fake=n_fake)
     network = features if isinstance(features, FeatureNetwork) else feature_network(features, data.shape, data.name)
-    return _Setup(data, name, name if own else f"{data.name}-{name}", network, n, seed, settings)
+    return _Setup(data, split, own, network, n, seed, settings)
 
 
 def _quality(setup: _Setup, fakes: Tensor) -> Iterator[Score]:
@@ -231,7 +278,9 @@ def _notes(setup: _Setup, fakes: Tensor) -> Iterator[str]:
     """What the reader of the scores has to know."""
     if setup.network.note:
         yield setup.network.note
-    yield f"{setup.n} real images of {setup.data.name} ({setup.split}) against {setup.n} generated, all at uint8 levels"
+    reals = f"{setup.split}: {ROLES[setup.split]}" if setup.own else setup.split
+    yield f"{setup.n} real images of {setup.data.name} ({reals}) against {setup.n} generated, all at uint8 levels"
+    yield from caveats(setup.data, setup.split, setup.n, own=setup.own)
     shape = tuple(fakes.shape[1:])
     if shape != tuple(setup.data.shape):
         yield (
@@ -247,6 +296,24 @@ def _resize(setup: _Setup, fakes: Tensor) -> str:
     real = setup.network.resize_rule(setup.data.shape)
     fake = setup.network.resize_rule(fakes.shape[1:])
     return real if real == fake else f"real: {real}; generated: {fake}"
+
+
+def _generated(what: str | Path) -> Tensor:
+    """The images of a folder or zip, one to a file: a grid among them would also spoil the size they are read at."""
+    splits = load_data(what).splits.values()
+    if grids := [name for part in splits for name in part.names or () if _is_grid(Path(what) / name)]:
+        found = counted("grids of several", grids)
+        raise UserError(f"{what} holds {found}; give a folder of single images, as `trilemma sample` writes one")
+    return torch.cat([part.images for part in splits])
+
+
+def _is_grid(path: Path) -> bool:
+    """Whether a PNG of ours says that it holds several images."""
+    try:
+        made = read_metadata(path)
+    except UserError:
+        return False
+    return bool(made.get("grid")) or made.get("n", 1) != 1
 
 
 def _choice(n: int, count: int, seed: int) -> Tensor:

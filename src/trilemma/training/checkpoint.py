@@ -10,15 +10,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from trilemma.files import disk_errors, remove_leftovers, sha256_of, sync_folder, write_json
+from trilemma.files import disk_errors, remove, remove_leftovers, sha256_of, sync_folder, write_json
 from trilemma.training.state import Broken, Checkpoint, Tensors, check_state
 
 MANIFEST, STATE = "manifest.json", "state.json"
@@ -38,22 +38,17 @@ def save_checkpoint(folder: Path, images: int, checkpoint: Checkpoint) -> Path:
             return final
         _set_aside(final)
     scratch = _scratch(final)
-    try:
-        with disk_errors(scratch, sum(map(_bytes, checkpoint.tensors.values()))):
-            scratch.mkdir(parents=True)
-            for name, tensors in checkpoint.tensors.items():
-                _save(tensors, scratch / f"{name}.safetensors")
-            write_json(scratch / STATE, checkpoint.values)
-            write_json(scratch / MANIFEST, _manifest(scratch))
-            sync_folder(scratch)
-            scratch.rename(final)
-            sync_folder(folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+    with disk_errors(final, sum(map(_bytes, checkpoint.tensors.values()))), _removed_on_error(scratch):
+        scratch.mkdir(parents=True)
+        for name, tensors in checkpoint.tensors.items():
+            _save(tensors, scratch / f"{name}.safetensors")
+        write_json(scratch / STATE, checkpoint.values)
+        write_json(scratch / MANIFEST, _manifest(scratch))
+        sync_folder(scratch)
+        scratch.rename(final)
+        sync_folder(folder)
     if why_broken(final) is None:
-        for old in list_checkpoints(folder)[:-KEEP]:
-            _remove(old)
+        _remove_old(folder)
     return final
 
 
@@ -68,10 +63,13 @@ def load_checkpoint(folder: Path, notice: Callable[[str], None], like: Checkpoin
     remove_leftovers(folder)
     for path in reversed(list_checkpoints(folder)):
         try:
-            return read_checkpoint(path, like)
+            found = read_checkpoint(path, like)
         except Broken as reason:
             aside = _set_aside(path)
             notice(f"the checkpoint {path.name} is broken ({reason}); it is set aside as {aside.name}")
+            continue
+        _remove_old(folder)
+        return found
     return None
 
 
@@ -112,13 +110,9 @@ def why_broken(path: Path) -> str | None:
 def write_tensors(path: Path, tensors: Tensors) -> None:
     """Tensors to one safetensors file, beside its final name first, flushed and renamed."""
     scratch = _scratch(path)
-    try:
-        with disk_errors(path, _bytes(tensors)):
-            _save(tensors, scratch)
-            scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+    with disk_errors(path, _bytes(tensors)), _removed_on_error(scratch):
+        _save(tensors, scratch)
+        scratch.replace(path)
 
 
 def _save(tensors: Tensors, path: Path) -> None:
@@ -138,10 +132,21 @@ def _scratch(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def _remove(path: Path) -> None:
-    """Remove a checkpoint, which loses its name first: a half removed one is never met under it."""
-    with suppress(OSError):
-        shutil.rmtree(path.rename(_scratch(path)), ignore_errors=True)
+@contextmanager
+def _removed_on_error(scratch: Path) -> Iterator[None]:
+    """Inside, an error removes what was written so far, before the free space is told."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True) if scratch.is_dir() else remove(scratch)
+        raise
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove all but the newest KEEP; each loses its name first, so that a half removed one is never met under it."""
+    for path in list_checkpoints(folder)[:-KEEP]:
+        with suppress(OSError):
+            shutil.rmtree(path.rename(_scratch(path)), ignore_errors=True)
 
 
 def _set_aside(path: Path) -> Path:

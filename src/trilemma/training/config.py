@@ -22,7 +22,7 @@ class TrainConfig(Config):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     clip: PositiveFloat | None = Field(1.0, description="largest norm of a phase's gradient")
-    schedule: Literal["constant", "plateau", "cosine"] = Field("plateau", description="of the learning rate")
+    schedule: Literal["constant", "plateau", "cosine", "linear"] = Field("plateau", description="of the learning rate")
     warmup_images: int = Field(0, ge=0, description="images over which the learning rate rises from 0")
     ema_halflife_images: PositiveInt | None = Field(None, description="half-life of the averaged weights, in images")
     augment: tuple[str, ...] = ()

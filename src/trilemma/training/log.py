@@ -47,6 +47,7 @@ class Journal:
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self.path, self.say, self.failed = path, say, False
+        self.rows = 0  # in the file
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row; numbers that JSON does not know (nan, inf) become text."""
@@ -55,12 +56,14 @@ class Journal:
         }
         with self._surviving(), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+            self.rows += 1
 
-    def cut(self, step: int) -> None:
-        """Drop the rows after `step`: they are about to be written again."""
+    def cut(self, *, step: int | None = None, rows: int | None = None) -> None:
+        """Drop the rows after a step, or after so many rows: they are about to be written again."""
         with self._surviving():
-            rows = [row for row in read_log(self.path) if row["step"] <= step]
-            write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+            kept = [row for row in read_log(self.path)[:rows] if step is None or row["step"] <= step]
+            write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+            self.rows = len(kept)
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:

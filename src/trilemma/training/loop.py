@@ -13,6 +13,7 @@ is given in minutes). Time spent on validation, pictures and checkpoints is not 
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -30,7 +31,7 @@ from trilemma.memory import is_out_of_memory, release
 from trilemma.training.checkpoint import load_checkpoint, save_checkpoint
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
-from trilemma.training.health import NotFinite, Pulse, Reading
+from trilemma.training.health import WINDOW, NotFinite, Pulse, Reading
 from trilemma.training.log import Averages, Display, Journal, figures_text
 from trilemma.training.observe import Observer
 from trilemma.training.optim import learning_rate, lr_factor, make_optimizer
@@ -229,7 +230,7 @@ class Trainer:
         self.pieces, self.skipped, self.seconds = pieces, skipped, seconds
         self.pulse.forget()
         self.averages = Averages()
-        self.journal.cut(self.step)
+        self.journal.cut(step=self.step)
 
     def _warn(self, text: str) -> None:
         """Say a warning and keep it in the log."""
@@ -299,6 +300,9 @@ class Trainer:
             "best": self.observer.best,
             "pieces": self.pieces,
             "skipped": list(self.skipped),
+            "losses": {phase.name: list(self.pulse.losses.get(phase.name, ())) for phase in self.phases},
+            "said": sorted(self.observer.said.standing),
+            "rows": self.journal.rows,
         }
         tensors = {"model": dict(self.model.state_dict())}
         if self.ema is not None:
@@ -324,6 +328,8 @@ class Trainer:
         observer.figures, observer.best = values["figures"], values["best"]
         self.pieces, self.skipped = values["pieces"], values["skipped"]
         observer.plateau.load(values["plateau"])
+        observer.said.standing = set(values["said"])
+        self.pulse.losses = {name: deque(losses, maxlen=WINDOW) for name, losses in values["losses"].items()}
 
     def _save(self) -> None:
         self.good = self._state()
@@ -345,7 +351,7 @@ class Trainer:
             self._take(found)
             self.display.say(f"going on from {self.images:,} images")
         self.good = self._state()
-        self.journal.cut(self.step if found is not None else -1)
+        self.journal.cut(rows=found.values["rows"] if found is not None else 0)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -71,12 +71,15 @@ class Plateau:
 def lr_factor(config: TrainConfig, progress: float, images_seen: int, plateau: Plateau) -> float:
     """What the base learning rate is multiplied by at `progress` in [0, 1] of the training.
 
-    cosine: (1 + cos(pi * progress)) / 2 (Loshchilov & Hutter 2017); plateau: see Plateau; and a linear warm-up, which
-    is over after a tenth of the training at the latest.
+    cosine: (1 + cos(pi * progress)) / 2 (Loshchilov & Hutter 2017); linear: 1 - progress (Defazio et al. 2023, "When,
+    why and how much? Adaptive learning rate scheduling by refinement"); plateau: see Plateau; and a linear warm-up,
+    which is over after a tenth of the training at the latest.
     """
     factor = plateau.factor if config.schedule == "plateau" else 1.0
     if config.schedule == "cosine":
         factor = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    if config.schedule == "linear":
+        factor = 1 - min(progress, 1.0)
     if images_seen < config.warmup_images:
         factor *= max(images_seen / config.warmup_images, min(1.0, progress / LONGEST_WARMUP))
     return factor

@@ -88,13 +88,13 @@ def check_state(found: Checkpoint, like: Checkpoint, *, images: int) -> None:
 
 
 def _same_form(value: Any, like: Any) -> bool:
-    """Whether a plain value has the type, and the keys, of another; what is empty there may be filled with numbers."""
+    """Whether a plain value has the type, and the keys, of another; what is empty there may hold any single values."""
     if isinstance(like, dict) and like:
         same_keys = isinstance(value, dict) and value.keys() == like.keys()
         return same_keys and all(_same_form(value[key], like[key]) for key in like)
     if isinstance(like, dict | list):
         entries = value.values() if isinstance(value, dict) else value
-        return type(value) is type(like) and all(type(entry) in (int, float) for entry in entries)
+        return type(value) is type(like) and all(type(entry) in (int, float, str) for entry in entries)
     return type(value) is type(like) or (like is None and type(value) is float)
 
 

@@ -1,0 +1,76 @@
+"""The folder of a comparison: request.json says what was asked, report.json that it is done.
+
+The same request takes the newest folder in which it was not finished, so an interrupted comparison goes on.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import escape
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from trilemma.comparison.document import clean
+from trilemma.errors import UserError
+from trilemma.files import disk_errors, write_json
+from trilemma.training.folder import LOCK, RUNS, Busy, _lock
+
+REQUEST, REPORT = "request.json", "report.json"
+
+
+@contextmanager
+def claim_folder(name: str, request: dict[str, Any], out: str | Path | None) -> Iterator[Path]:
+    """A folder for this request, held by this process inside: `out`, the newest unfinished one, or a new one.
+
+    Args:
+        name: of the data; new folders are runs/compare-NAME, runs/compare-NAME-2, ...
+        request: plain values.
+    Raises:
+        UserError: if `out` holds another comparison, or another process is writing to it.
+    """
+    request = clean(request)
+    path, lock = _named(Path(out), request) if out is not None else _chosen(f"compare-{name}", request)
+    try:
+        with disk_errors(path):
+            write_json(path / REQUEST, request)
+        yield path
+    finally:
+        lock.close()
+
+
+def _named(path: Path, request: dict[str, Any]) -> tuple[Path, Any]:
+    if _request_in(path) != request and any((path / name).exists() for name in (REQUEST, REPORT)):
+        raise UserError(f"{path} holds another comparison (see {path / REQUEST}); choose another out=, or remove it")
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        return path, _lock(path / LOCK)
+
+
+def _chosen(name: str, request: dict[str, Any]) -> tuple[Path, Any]:
+    begun = [file for file in RUNS.glob(f"{escape(name)}*/{REQUEST}") if not (file.parent / REPORT).exists()]
+    for file in sorted(begun, key=lambda file: file.stat().st_mtime, reverse=True):
+        if _request_in(file.parent) != request:
+            continue
+        try:
+            return file.parent, _lock(file.parent / LOCK)
+        except Busy:  # the same comparison is running in another process: this one is another
+            continue
+    with disk_errors(RUNS):
+        RUNS.mkdir(exist_ok=True)
+        for number in count(1):
+            path = RUNS / (name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir()  # of two processes only one succeeds
+            except FileExistsError:
+                continue
+            return path, _lock(path / LOCK)
+    raise AssertionError  # count never ends
+
+
+def _request_in(path: Path) -> Any:
+    """What was asked for in this folder; None where that cannot be read."""
+    try:
+        return json.loads((path / REQUEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
