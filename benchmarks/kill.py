@@ -277,7 +277,9 @@ def _wait(pid: int, until: Callable[[], bool], seconds: float) -> int | None:
 
 def outcome(run: Path) -> dict[str, Any]:
     """All of a finished run that must not depend on how often it was killed."""
-    checkpoint = sorted(path for path in (run / "checkpoints").iterdir() if path.name.isdigit())[-1]
+    from trilemma.training.checkpoint import list_checkpoints
+
+    checkpoint = list_checkpoints(run / "checkpoints")[-1]
     state, summary = json.loads((checkpoint / "state.json").read_text()), json.loads((run / "summary.json").read_text())
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     timed = {"seconds", "images_per_second"}
@@ -292,10 +294,10 @@ def outcome(run: Path) -> dict[str, Any]:
 
 def valid_checkpoints(run: Path) -> tuple[list[int], list[str]]:
     """Images of the valid checkpoints, and what is wrong with the others."""
-    from trilemma.training.checkpoint import list_checkpoints, why_broken
+    from trilemma.training.checkpoint import images_of, list_checkpoints, why_broken
 
     folder = run / "checkpoints"
-    found = {int(path.name): why_broken(path) for path in (list_checkpoints(folder) if folder.is_dir() else [])}
+    found = {images_of(path): why_broken(path) for path in (list_checkpoints(folder) if folder.is_dir() else [])}
     wrong = [f"checkpoint {images} is not whole: {why}" for images, why in found.items() if why is not None]
     return [images for images, why in found.items() if why is None], wrong
 

@@ -195,7 +195,10 @@ def test_pictures_hold_the_pixels_one_for_one():
     sheet = Image.open(io.BytesIO(base64.b64decode(found["uri"].partition(",")[2])))
     assert sheet.size == (19, 19)  # 2 tiles of 8 and 3 lines of 1
     assert [sheet.getpixel((x, 1)) for x in range(1, 9)] == list(range(8))
-    assert found["width"] % 19 == 0
+    assert found["width"] % 19 == 0 and found["enlarged"]
+    assert not report.picture(torch.zeros(4, 3, 200, 200))[
+        "enlarged"
+    ]  # it may be shrunk to the page: not by leaving out lines
 
 
 def test_unequal_budgets_are_said(page):

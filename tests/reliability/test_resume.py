@@ -1,6 +1,7 @@
 """A training that was interrupted is the training that was not: leaf by leaf, wherever it stopped."""
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from trilemma.training import checkpoint, loop, session
 from trilemma.training.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint, why_broken
 from trilemma.training.folder import open_run_folder
 from trilemma.training.loop import Stopped, Trainer
+from trilemma.training.observe import Observer
 from trilemma.training.state import Checkpoint
 
 STEPS = 10
@@ -46,8 +48,8 @@ def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
 
 
 def leaves(state: Checkpoint) -> dict[str, Any]:
-    """Every value and every tensor by its path, without the clock and the log's length (a stop is a row more)."""
-    plain = {f"values/{name}": value for name, value in state.values.items() if name not in ("seconds", "rows")}
+    """Every value and every tensor by its path, without the clock."""
+    plain = {f"values/{name}": value for name, value in state.values.items() if name != "seconds"}
     return plain | {f"{file}/{name}": t for file, group in state.tensors.items() for name, t in group.items()}
 
 
@@ -73,6 +75,55 @@ def test_no_leaf_differs_wherever_it_stopped(model: str, monkeypatch: pytest.Mon
         run = train(model, f"stopped-{step}")
         assert differing(last_state(whole.path), last_state(run.path)) == []
         assert (whole.path / "weights.safetensors").read_bytes() == (run.path / "weights.safetensors").read_bytes()
+        assert figures(run) == figures(whole)
+
+
+def figures(run: Run) -> list[dict[str, Any]]:
+    """The log without the clock."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in run.log]
+
+
+@pytest.mark.parametrize("where", ["validate", "listen", "snapshot"])
+@pytest.mark.parametrize("model", ["vae", "diffusion-small"])
+def test_a_report_that_a_signal_interrupts_is_made_on_going_on(
+    model: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
+    keys = {"steps": 7, "batch": 431, "sample_every": 1293}  # an epoch is three steps
+    whole = train(model, "whole", **keys)
+    for at in (3, 6, 7):
+        with monkeypatch.context() as patch:
+            interrupt(where, at, patch)
+            if where == "snapshot" and at == 7:
+                continue  # the last picture is drawn with the results
+            with pytest.raises(Stopped) as stopped:
+                train(model, "run", **keys)
+        assert stopped.value.code == 130 and last_state(Path("run")).values["unreported"]
+    run = train(model, "run", **keys)
+    assert differing(last_state(whole.path), last_state(run.path)) == [] and figures(run) == figures(whole)
+    assert sorted(p.name for p in (run.path / "samples").iterdir()) == [
+        "000000001293.png",
+        "000000002586.png",
+        "last.png",
+    ]
+
+
+def interrupt(where: str, at: int, patch: pytest.MonkeyPatch) -> None:
+    """SIGINT within a part of the report after step `at`."""
+    resume, real = Trainer.resume, getattr(Observer, where)
+
+    def patched(trainer: Trainer) -> None:
+        def act(*args: Any, **keys: Any) -> Any:
+            if trainer.step == at:
+                with trainer.observer.weights_in_use():
+                    signal.raise_signal(signal.SIGINT)
+                raise AssertionError("the signal was to end the report")
+            return real(trainer.observer, *args, **keys)
+
+        setattr(trainer.observer, where, act)
+        resume(trainer)
+
+    patch.setattr(Trainer, "resume", patched)
 
 
 def test_a_difference_would_be_seen() -> None:
@@ -85,8 +136,8 @@ def test_a_difference_would_be_seen() -> None:
 def test_what_is_taken_from_a_checkpoint_is_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     train("gan-dcgan", "run")
     taken: list[Checkpoint] = []
-    take = Trainer._take
-    monkeypatch.setattr(Trainer, "_take", lambda trainer, state: (take(trainer, state), taken.append(trainer._state())))
+    resume = Trainer.resume
+    monkeypatch.setattr(Trainer, "resume", lambda trainer: (resume(trainer), taken.append(trainer._state())))
     train("gan-dcgan", "run", steps=STEPS + 1)
     assert differing(taken[0], read_checkpoint(Path(f"run/checkpoints/{STEPS * 16:012d}"))) == []
 

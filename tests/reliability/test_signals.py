@@ -132,7 +132,7 @@ def test_a_closed_terminal_saves_within_ten_seconds_and_leaves_with_129(tmp_path
     begin = time.monotonic()
     assert process.wait(timeout=60) == 129
     assert time.monotonic() - begin < 10
-    assert saved_step() == read_log(tmp_path / "r" / "log.jsonl")[-1]["step"] > 0
+    assert saved_step() >= read_log(tmp_path / "r" / "log.jsonl")[-1]["step"] > 0
 
 
 TAKE_TERMINAL = """

@@ -158,4 +158,4 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, signum: int) -> No
     assert process.returncode == 128 + signum, output
     assert "Go on with: trilemma train vae digits minutes=10" in output and "Traceback" not in output
     step = json.loads((next((tmp_path / "r" / "checkpoints").iterdir()) / "state.json").read_text())["step"]
-    assert step == read_log(log)[-1]["step"] > 0
+    assert step >= read_log(log)[-1]["step"] > 0

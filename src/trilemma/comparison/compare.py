@@ -81,7 +81,8 @@ def compare(
 ) -> Comparison:
     """Train models with an equal budget, or take finished runs; measure them all alike; write one report.
 
-    The same call again continues a comparison that was interrupted: what is trained already is not trained again.
+    The same call again continues a comparison that was interrupted, and measures a finished one again: what is trained
+    already is not trained again.
 
     Args:
         runs: finished runs to compare; nothing is trained then.
@@ -92,8 +93,7 @@ def compare(
             takes, where None.
         size: height and width of the images, px; inferred where None.
         seed: of the training and of the images drawn.
-        out: folder of the report; where None, that of the same comparison if it was interrupted, else a new
-            runs/compare-DATA (-2, -3, ...).
+        out: folder of the report; where None, that of the same comparison, else a new runs/compare-DATA (-2, -3, ...).
         quiet: print no progress.
     Raises:
         UserError: a wrong name or value, runs on different data, or no model that could be trained and measured.
@@ -142,7 +142,7 @@ def compare(
 
 
 def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], folder: Path) -> Comparison:
-    from trilemma.comparison.report import pictures_of, render
+    from trilemma.comparison.report import pictures_of, render, triangle_png
     from trilemma.files import write_atomic, write_json
     from trilemma.hardware import describe
 
@@ -152,6 +152,7 @@ def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], fold
         model["nearest"] = clean(neighbours.get(model["name"]))
     json = write_json(folder / "report.json", values)
     html = write_atomic(folder / "report.html", render(values, pictures))
+    write_atomic(folder / "triangle.png", triangle_png(values["models"]))
     return Comparison(html, json, values)
 
 

@@ -1,6 +1,7 @@
 """The folder of a comparison: request.json says what was asked, report.json that it is done.
 
-The same request takes the newest folder in which it was not finished, so an interrupted comparison goes on.
+The same request takes the newest folder of its kind: an interrupted comparison goes on, and a finished one is measured
+again without training again.
 """
 
 import json
@@ -14,14 +15,14 @@ from typing import Any
 from trilemma.comparison.document import clean
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, write_json
-from trilemma.training.folder import LOCK, RUNS, Busy, _lock
+from trilemma.training.folder import LOCK, RUNS, Busy, hold
 
 REQUEST, REPORT = "request.json", "report.json"
 
 
 @contextmanager
 def claim_folder(name: str, request: dict[str, Any], out: str | Path | None) -> Iterator[Path]:
-    """A folder for this request, held by this process inside: `out`, the newest unfinished one, or a new one.
+    """A folder for this request, held by this process inside: `out`, the newest with this request, or a new one.
 
     Args:
         name: of the data; new folders are runs/compare-NAME, runs/compare-NAME-2, ...
@@ -44,16 +45,16 @@ def _named(path: Path, request: dict[str, Any]) -> tuple[Path, Any]:
         raise UserError(f"{path} holds another comparison (see {path / REQUEST}); choose another out=, or remove it")
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        return path, _lock(path / LOCK)
+        return path, hold(path / LOCK)
 
 
 def _chosen(name: str, request: dict[str, Any]) -> tuple[Path, Any]:
-    begun = [file for file in RUNS.glob(f"{escape(name)}*/{REQUEST}") if not (file.parent / REPORT).exists()]
+    begun = RUNS.glob(f"{escape(name)}*/{REQUEST}")
     for file in sorted(begun, key=lambda file: file.stat().st_mtime, reverse=True):
         if _request_in(file.parent) != request:
             continue
         try:
-            return file.parent, _lock(file.parent / LOCK)
+            return file.parent, hold(file.parent / LOCK)
         except Busy:  # the same comparison is running in another process: this one is another
             continue
     with disk_errors(RUNS):
@@ -64,7 +65,7 @@ def _chosen(name: str, request: dict[str, Any]) -> tuple[Path, Any]:
                 path.mkdir()  # of two processes only one succeeds
             except FileExistsError:
                 continue
-            return path, _lock(path / LOCK)
+            return path, hold(path / LOCK)
     raise AssertionError  # count never ends
 
 

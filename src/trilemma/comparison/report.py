@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def pictures_of(
 
     Returns:
         {"real": image, "models": {name: {"samples": image, "nearest": image or None}}} with each image as
-        {"uri", "width", "n"}; and {name: {"index", "distance", "median", "real_median"} or {"refused"}}.
+        {"uri", "width", "enlarged", "n"}; and {name: {"index", "distance", "median", "real_median"} or {"refused"}}.
     """
     count = SAMPLES if max(data.shape[1:]) <= LARGE else LARGE_SAMPLES
     real, held_out = (_some(part.images, count, seed) for part in (data.splits[split], data.held_out[1]))
@@ -66,6 +67,13 @@ def pictures_of(
     return {"real": picture(real), "models": shown}, found
 
 
+def triangle_png(models: Sequence[Mapping[str, Any]]) -> bytes:
+    """The triangle alone, as a PNG file's content, for a page or a talk."""
+    content = BytesIO()
+    triangle.draw(models).savefig(content, dpi=150, format="png", facecolor="white")
+    return content.getvalue()
+
+
 def picture(images: "Tensor", columns: int | None = None) -> dict[str, Any]:
     """Images (N, C, H, W) in a grid as a data URI, one pixel for one pixel, and the width to show it at, px."""
     from trilemma.pictures import grid
@@ -73,7 +81,8 @@ def picture(images: "Tensor", columns: int | None = None) -> dict[str, Any]:
     sheet, buffer = grid(images, columns=columns, scale=1), io.BytesIO()
     sheet.save(buffer, "png", optimize=True)
     uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"uri": uri, "width": sheet.width * max(1, round(WIDTH / sheet.width)), "n": len(images)}
+    factor = max(1, round(WIDTH / sheet.width))
+    return {"uri": uri, "width": sheet.width * factor, "enlarged": factor > 1, "n": len(images)}
 
 
 def _nearest(fakes: Mapping[str, "Tensor"], real: "Tensor", data: "Data") -> dict[str, Any]:

@@ -29,14 +29,16 @@ KEEP = 2
 def save_checkpoint(folder: Path, images: int, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint named by the images seen, then remove all but the newest KEEP.
 
+    Where there is one of that name with another state (its report was interrupted), the new one is NAME.2.
+
     Raises:
         UserError: if the disk is full or cannot be written; what was there before is untouched.
     """
-    final = folder / f"{images:012d}"
-    if final.exists():
-        if why_broken(final) is None:
+    name, number = f"{images:012d}", 1
+    while (final := folder / (name if number == 1 else f"{name}.{number}")).exists():
+        if _holds(final, checkpoint):
             return final
-        _set_aside(final)
+        number += 1
     scratch = _scratch(final)
     with disk_errors(final, sum(map(_bytes, checkpoint.tensors.values()))), _removed_on_error(scratch):
         scratch.mkdir(parents=True)
@@ -75,8 +77,13 @@ def load_checkpoint(folder: Path, notice: Callable[[str], None], like: Checkpoin
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoint directories, oldest first."""
-    found = (path for path in folder.iterdir() if re.fullmatch("[0-9]{12,}", path.name))
-    return sorted(found, key=lambda path: int(path.name))
+    found = (path for path in folder.iterdir() if re.fullmatch(r"[0-9]{12,}(\.[0-9]+)?", path.name))
+    return sorted(found, key=lambda path: (images_of(path), int(path.suffix[1:] or 1)))
+
+
+def images_of(path: Path) -> int:
+    """How many images the training had seen, as a checkpoint's name says."""
+    return int(path.stem)
 
 
 def read_checkpoint(path: Path, like: Checkpoint | None = None) -> Checkpoint:
@@ -90,7 +97,7 @@ def read_checkpoint(path: Path, like: Checkpoint | None = None) -> Checkpoint:
         values = json.loads((path / STATE).read_text("utf-8"))
         tensors = {Path(name).stem: load_file(path / name) for name in files if name != STATE}
         if like is not None:
-            check_state(Checkpoint(values, tensors), like, images=int(path.name))
+            check_state(Checkpoint(values, tensors), like, images=images_of(path))
     except PermissionError:  # it may be whole: nothing to set aside
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
@@ -105,6 +112,14 @@ def why_broken(path: Path) -> str | None:
     except Broken as reason:
         return str(reason)
     return None
+
+
+def _holds(path: Path, checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is whole and of this state; the plain values say which."""
+    try:
+        return read_checkpoint(path).values == checkpoint.values
+    except Broken:
+        return False
 
 
 def write_tensors(path: Path, tensors: Tensors) -> None:

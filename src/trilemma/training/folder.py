@@ -76,7 +76,7 @@ def _claim(path: Path, config: dict[str, Any]) -> RunFolder:
     """Make the folder if need be, lock it, tidy it, and write its config where there is none."""
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path / LOCK)
+        lock = hold(path / LOCK)
         for part in (path, path / "samples"):
             remove_leftovers(part)
         if not (path / CONFIG).exists():
@@ -86,7 +86,7 @@ def _claim(path: Path, config: dict[str, Any]) -> RunFolder:
     return RunFolder(path, lock)
 
 
-def _lock(path: Path) -> IO[str]:
+def hold(path: Path) -> IO[str]:
     """An exclusive lock that the system drops when the process ends, however it ends."""
     file = path.open("a+", encoding="utf-8")
     try:

@@ -59,6 +59,11 @@ class Pulse:
         before, self.waiting = self.waiting, reading
         return None if before is None else self._judge(before)
 
+    def flush(self) -> str | None:
+        """`feel` for the reading that waits, before the state after it is trusted."""
+        before, self.waiting = self.waiting, None
+        return None if before is None else self._judge(before)
+
     def _judge(self, reading: Reading) -> str | None:
         loss, norm = reading.values.tolist()
         if not math.isfinite(loss + norm):

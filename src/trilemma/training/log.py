@@ -29,7 +29,7 @@ class Averages:
         """Add one value per part."""
         for part, value in parts.items():
             name = f"{prefix}/{part}"
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.sums[name] = self.sums[name].to(value) + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
@@ -40,6 +40,15 @@ class Averages:
         means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
         self.sums, self.counts = {}, {}
         return means
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Sums and counts as plain numbers."""
+        return {"sums": {name: value.item() for name, value in self.sums.items()}, "counts": dict(self.counts)}
+
+    def load(self, state: dict[str, dict[str, Any]]) -> None:
+        """Take sums and counts back; in double precision each sum is what it was."""
+        self.sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
+        self.counts = dict(state["counts"])
 
 
 class Journal:

@@ -14,8 +14,8 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,10 @@ class Stopped(KeyboardInterrupt):
         self.code = 128 + signum
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal came in the middle of a report."""
+
+
 class Trainer:
     """A model in training: its optimisers, its averages and its place in the run."""
 
@@ -80,6 +84,8 @@ class Trainer:
         self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
         self.skipped: list[int] = []  # steps left out because a number was not finite
         self.pulse = Pulse(model, spikes=len(self.phases) == 1)
+        self.unreported = False  # whether the last step is to be reported still
+        self.unfinished: Checkpoint | None = None  # the state before a report that may take long, while it is made
         self.good = self._state()
         self.stop_signal = 0
 
@@ -104,11 +110,13 @@ class Trainer:
                 divided, or the disk refuses a checkpoint.
         """
         with rng.isolated(), self._signals():
-            while self.progress < 1 and not self.stop_signal:
-                self._steps_until_due()
-                if self.progress >= 1 or self.step > self.good.values["step"]:  # else nothing new: all was taken back
-                    self._report()
-            self._save()
+            with suppress(Interrupted):
+                while not self.stop_signal and (self.unreported or self.progress < 1):
+                    if self.unreported:
+                        self._report()
+                    else:
+                        self._steps_until_due()
+            self._save(self.unfinished)
             if self.stop_signal:
                 raise Stopped(self.stop_signal, f"stopped after {self.images:,} images; the state is saved")
         self.observer.take_final_weights()
@@ -117,22 +125,20 @@ class Trainer:
         """Train until the next report; the clock of training seconds runs only here."""
         self.model.train()
         start, before = time.perf_counter(), self.seconds
-        while self.progress < 1 and not self.stop_signal:
-            advanced = self._guarded_step()
+        while not self.stop_signal and not self.unreported:
+            advanced = self._guarded(self._next_step)
             self.seconds = before + time.perf_counter() - start
-            if advanced and any(self._due(every) for every in self.halts):
-                break
+            due = advanced and (self.progress >= 1 or any(self._due(every) for every in self.halts))
+            if due or self.stop_signal:
+                self.unreported = self._guarded(lambda: self._heed(self.pulse.flush())) and due
         if self.device.type == "cuda":
             torch.cuda.synchronize()
             self.seconds = before + time.perf_counter() - start
 
-    def _guarded_step(self) -> bool:
-        """A step, or a return to the last good state if the step cannot be made; whether the training advanced."""
+    def _guarded(self, action: Callable[[], None]) -> bool:
+        """Whether an action succeeds; if not, the training has returned to its last good state."""
         try:
-            if self.step in self.skipped:
-                self.step += 1
-            else:
-                self._one_step()
+            action()
             return True
         except NotFinite as found:
             self._roll_back(found)
@@ -141,6 +147,12 @@ class Trainer:
                 raise
             self._divide_batch(error)
         return False
+
+    def _next_step(self) -> None:
+        if self.step in self.skipped:
+            self.step += 1
+        else:
+            self._one_step()
 
     def _one_step(self) -> None:
         generator = _default_generator(self.device)
@@ -166,9 +178,7 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         loss, parts = self._gradient(phase, batch, generator)
         norm = self._clipped_norm(phase)
-        warning = self.pulse.feel(Reading(self.step, phase, batch, parts, torch.stack([loss, norm])))
-        if warning is not None:
-            self._warn(warning)
+        self._heed(self.pulse.feel(Reading(self.step, phase, batch, parts, torch.stack([loss, norm]))))
         optimizer.step()
         self.averages.add(phase.name, {"loss": loss, **parts})
 
@@ -229,13 +239,16 @@ class Trainer:
         self._take(self.good)
         self.pieces, self.skipped, self.seconds = pieces, skipped, seconds
         self.pulse.forget()
-        self.averages = Averages()
         self.journal.cut(step=self.step)
 
     def _warn(self, text: str) -> None:
         """Say a warning and keep it in the log."""
         self.display.say(f"warning: {text}")
         self.journal.write({**self._place(), "warning": text})
+
+    def _heed(self, warning: str | None) -> None:
+        if warning is not None:
+            self._warn(warning)
 
     def _place(self) -> dict[str, Any]:
         """Where the training is, as every row of the log begins."""
@@ -263,19 +276,28 @@ class Trainer:
         return self.images // every > (self.images - self.stride) // every
 
     def _report(self) -> None:
-        """Log the averages; validate, draw and save where it is time for it."""
+        """Log the averages; validate, draw and save where it is time for it.
+
+        What may take long is given up when a signal comes, and done when the training goes on.
+        """
+        over, draw = self.progress >= 1, self._due(self.sample_every)
+        validate = over or self._due(self.epoch)
+        self.unfinished = self._state() if validate or draw else None
+        if self.stop_signal:
+            raise Interrupted
         row = {**self._place(), **self.averages.take()}
-        over = self.progress >= 1
-        if over or self._due(self.epoch):
+        if validate:
             row |= self.observer.validate(self.images)
-            self.good = self._state()
         self.journal.write(row)
         self.display.update(self.progress, figures_text(row))
         settled = self.progress >= SETTLED
         if settled:
             self.observer.listen(row)
-        if not over and not self.stop_signal and self._due(self.sample_every):
+        if draw and not over:
             self.observer.snapshot(f"{self.images:012d}", settled=settled)
+        self.unreported, self.unfinished = False, None
+        if validate or self.good.values["unreported"]:
+            self.good = self._state()
         if not over and self._save_is_due():
             self._save()
 
@@ -303,6 +325,8 @@ class Trainer:
             "losses": {phase.name: list(self.pulse.losses.get(phase.name, ())) for phase in self.phases},
             "said": sorted(self.observer.said.standing),
             "rows": self.journal.rows,
+            "averages": self.averages.state(),
+            "unreported": self.unreported,
         }
         tensors = {"model": dict(self.model.state_dict())}
         if self.ema is not None:
@@ -330,9 +354,11 @@ class Trainer:
         observer.plateau.load(values["plateau"])
         observer.said.standing = set(values["said"])
         self.pulse.losses = {name: deque(losses, maxlen=WINDOW) for name, losses in values["losses"].items()}
+        self.averages.load(values["averages"])
+        self.unreported = values["unreported"]
 
-    def _save(self) -> None:
-        self.good = self._state()
+    def _save(self, state: Checkpoint | None = None) -> None:
+        self.good = state or self._state()
         save_checkpoint(self.path / "checkpoints", self.images, self.good)
         self.saved_at = time.monotonic()
 
@@ -350,8 +376,8 @@ class Trainer:
         if found is not None:
             self._take(found)
             self.display.say(f"going on from {self.images:,} images")
-        self.good = self._state()
         self.journal.cut(rows=found.values["rows"] if found is not None else 0)
+        self.good = self._state()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -364,6 +390,8 @@ class Trainer:
             if self.stop_signal:
                 raise KeyboardInterrupt
             self.stop_signal = signum
+            if self.unfinished is not None:
+                raise Interrupted
 
         signals = [signal.SIGINT, signal.SIGTERM]
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
