@@ -7,7 +7,8 @@ that are ended by SIGKILL (the whole process group) and started again, always by
   forked from a process that has the imports behind it, and do not draw the curves.
 - Kills at the j-th call to the system that changes a file, j = 1, 2, ... to the last of a whole training with three
   saves: open for writing, write (after half of the bytes), fsync, rename, replace, unlink, rmdir, mkdir, chmod, and
-  safetensors' own writing (before it, and with half of the file written).
+  safetensors' own writing (before it, and with half of the file written). The next start is ended at one of its first
+  calls, too.
 
 After each kill: no checkpoint that was there is gone, and none is there that is not whole. After each finish: final
 weights, averaged weights, optimisers, log, summary and sample pictures equal those of the unbroken training, the
@@ -18,6 +19,7 @@ import argparse
 import builtins
 import hashlib
 import io
+import itertools
 import json
 import math
 import multiprocessing
@@ -44,6 +46,7 @@ LANES = 2  # trainings at a time, one thread each
 KILLS, CALLS = 50, 10_000  # of each family: at random, and at a call that changes a file (at most)
 CHUNK = 25  # kills in a piece of work
 FRESH_EVERY = 5
+FIRST_CALLS = 30  # of a start, among which one is chosen
 PATIENCE_S = 120.0  # after which a start counts as hanging
 
 SMALL = {"gan": ["width=8", "latent=16"], "diffusion": ["widths=8,16", "embedding=16", "T=200"]}
@@ -309,7 +312,7 @@ class Life:
         self.bench, self.unbroken, self.tally = bench, unbroken, tally
         self.newest, self.reached, self.starts = 0, 0, 0  # images of the newest checkpoint, images trained on
         self.batches: dict[int, int] = {}
-        self.same = True
+        self.same, self.going_on = True, True
         bench.clear()
 
     def start(self, **how: Any) -> bool:
@@ -320,13 +323,13 @@ class Life:
         self.tally.restarts += self.starts > 1
         if attempt.killed:
             self._look_at_checkpoints()
-            return True
-        if attempt.code:
+        elif attempt.code:
             self.tally.repairs += 1
             self.tally.broken.append(f"the command was refused ({attempt.code}): {self.bench.output()}")
-            return False
-        self._look_at_outcome()
-        return False
+        else:
+            self._look_at_outcome()
+        self.going_on = attempt.killed
+        return self.going_on
 
     def _look_at_steps(self, attempt: Attempt, *, fresh: bool) -> None:
         if not attempt.batches:
@@ -382,24 +385,26 @@ def random_kills(model: str, family: str, kills: int, seed: int, folder: Path) -
     unbroken = Unbroken(bench)
     starts = 0
     while tally.kills < kills:
-        life, going_on = Life(bench, unbroken, tally), True
-        while going_on:
+        life = Life(bench, unbroken, tally)
+        while life.going_on:
             after_s = choose.uniform(0, unbroken.seconds) if tally.kills < kills else None
             starts += 1
-            going_on = life.start(after_s=after_s, fresh=starts % FRESH_EVERY == 0)
-            tally.kills += going_on
+            tally.kills += life.start(after_s=after_s, fresh=starts % FRESH_EVERY == 0)
     return tally
 
 
-def kills_at_calls(model: str, family: str, part: int, parts: int, most: int, folder: Path) -> Tally:
-    """For each call of a training that changes a file: die at it, start again, come to the same end."""
-    tally, bench = Tally(family), Bench(model, family, SHORT, folder)
+def kills_at_calls(model: str, family: str, part: int, parts: int, most: int, seed: int, folder: Path) -> Tally:
+    """For each call of a training that changes a file: die at it, in the next start die at one of the first calls
+    (where what the first left is tidied up), then come to the same end.
+    """
+    tally, bench, choose = Tally(family), Bench(model, family, SHORT, folder), random.Random(f"{seed}/{part}")
     unbroken = Unbroken(bench)
     calls = range(1, unbroken.calls + 1, math.ceil(unbroken.calls / most))
     for number in calls[part::parts]:
         life = Life(bench, unbroken, tally)
-        tally.calls += life.start(kill_at=number)
-        if life.start():
+        starts = (life.start(kill_at=at) for at in (number, choose.randint(1, FIRST_CALLS)))
+        tally.calls += sum(itertools.takewhile(bool, starts))
+        if life.going_on and life.start():
             tally.broken.append(f"killed at call {number}, and not again: the command does not end")
     tally.repeated.clear()  # of another save interval than the random kills
     return tally
@@ -435,7 +440,7 @@ def plan(families: list[str], kills: int, calls: int, seed: int) -> list[tuple[A
             counts = [min(CHUNK, share - done) for done in range(0, share, CHUNK)]
             pieces += [("random", model, family, count, seed + k) for k, count in enumerate(counts)]
         if calls:
-            pieces += [("calls", models[0], family, part, LANES, calls) for part in range(LANES)]
+            pieces += [("calls", models[0], family, part, LANES, calls, seed) for part in range(LANES)]
     return pieces
 
 
@@ -501,6 +506,8 @@ def main(argv: list[str]) -> int:
     with ProcessPoolExecutor(LANES, context, initializer=warm_up) as lanes:
         for tally in lanes.map(do, plan(families, asked.kills, asked.calls, asked.seed)):
             tallies[tally.family] += tally
+            done = f"{tally.kills} random kills, {tally.calls} at a file call, {tally.finished} trainings finished"
+            print(f"{tally.family}: {done}, {tally.equal} of them equal", file=sys.stderr, flush=True)
     print(as_text([row(tally) for tally in tallies.values()], markdown=asked.markdown))
     minutes = (time.monotonic() - begin) / 60
     print(f"\n{minutes:.1f} minutes, {LANES} trainings at a time, {platform.machine()}, {platform.system()}")

@@ -7,9 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 from comparison.stand_ins import FAMILIES, evaluation, finished, make
+from matplotlib.colors import to_rgb
+from PIL import Image
 from rich.console import Console
 
 from trilemma.comparison import compare
+from trilemma.comparison.figures import LIGHT, SOFT
 from trilemma.comparison.folder import claim_folder
 from trilemma.errors import UserError
 from trilemma.training.loop import Stopped
@@ -248,3 +251,11 @@ def test_the_same_comparison_gives_the_same_files(stage):
     text = first.html.read_bytes()
     compare(quiet=True, models="vae", out="same")
     assert first.html.read_bytes() == text
+
+
+def test_the_triangle_is_a_picture_of_its_own_without_stand_in_colours(stage):
+    picture = Image.open(compare(quiet=True).html.with_name("triangle.png")).convert("RGB")
+    found = {colour for _, colour in picture.getcolors(picture.width * picture.height)}
+    levels = {name: tuple(round(255 * part) for part in to_rgb(name)) for name in (*LIGHT, *LIGHT.values())}
+    assert not any(levels[name] in found for name in LIGHT)
+    assert (255, 255, 255) in found and levels[LIGHT[SOFT]] in found

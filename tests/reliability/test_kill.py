@@ -16,7 +16,7 @@ def harness(*words: str) -> subprocess.CompletedProcess:
 
 
 def test_a_few_kills_lose_nothing() -> None:
-    done = harness("--families", "vae", "--kills", "3", "--calls", "8")
+    done = harness("--families", "vae", "--kills", "2", "--calls", "4")
     assert done.returncode == 0, done.stdout + done.stderr
     cells = dict(line.rsplit(maxsplit=1) for line in done.stdout.splitlines() if line.startswith(("manual", "runs")))
     assert cells == {"manual repairs": "0", "runs lost": "0"}
@@ -44,7 +44,7 @@ def careless(folder, images, state):  # straight to the final name, the old one 
 
 loop.save_checkpoint = careless
 with tempfile.TemporaryDirectory() as folder:
-    tally = kill.kills_at_calls("vae", "vae", part=0, parts=1, most=10, folder=Path(folder))
+    tally = kill.kills_at_calls("vae", "vae", part=0, parts=1, most=8, seed=0, folder=Path(folder))
 assert tally.lost and any("is not whole" in text for text in tally.broken), tally
 """
 

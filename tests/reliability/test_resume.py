@@ -13,9 +13,11 @@ from trilemma.run import Run
 from trilemma.training import checkpoint, loop, session
 from trilemma.training.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint, why_broken
 from trilemma.training.folder import open_run_folder
+from trilemma.training.health import NotFinite, Pulse, Reading
 from trilemma.training.loop import Stopped, Trainer
 from trilemma.training.observe import Observer
 from trilemma.training.state import Checkpoint
+from trilemma.types import Batch, Phase
 
 STEPS = 10
 TINY: dict[str, dict[str, Any]] = {
@@ -227,3 +229,32 @@ def test_a_second_process_on_one_run_is_refused_by_name() -> None:
         train("vae", "run", steps=1)
     held.close()
     train("vae", "run", steps=1)
+
+
+def test_two_states_of_one_step_are_told_apart_and_the_later_is_taken(tmp_path: Path) -> None:
+    for unreported in (True, False, False):
+        save_checkpoint(tmp_path, 16, Checkpoint({"unreported": unreported}, {}))
+    assert [path.name for path in list_checkpoints(tmp_path)] == [f"{16:012d}", f"{16:012d}.2"]
+    found = checkpoint.load_checkpoint(tmp_path, print)
+    assert found is not None and found.values == {"unreported": False}
+
+
+def test_the_reading_that_waits_on_a_gpu_is_judged_before_a_state_is_trusted() -> None:
+    class Late:
+        """Loss and norm as they lie on a GPU."""
+
+        is_cuda = True
+
+        def tolist(self) -> list[float]:
+            return [float("inf"), 1.0]
+
+        def __getitem__(self, number: int) -> torch.Tensor:
+            return torch.tensor(self.tolist()[number])
+
+    pulse = Pulse(torch.nn.Identity())
+    phase = Phase("p", [], lambda batch, rng: (torch.zeros(()), {}))
+    reading = Reading(3, phase, Batch(torch.zeros(1, 1, 1, 1)), {}, Late())  # type: ignore[arg-type]
+    assert pulse.feel(reading) is None
+    with pytest.raises(NotFinite, match="the loss is not finite"):
+        pulse.flush()
+    assert pulse.flush() is None

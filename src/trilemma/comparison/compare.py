@@ -142,7 +142,9 @@ def compare(
 
 
 def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], folder: Path) -> Comparison:
-    from trilemma.comparison.report import pictures_of, render, triangle_png
+    from trilemma.comparison import triangle
+    from trilemma.comparison.figures import png
+    from trilemma.comparison.report import pictures_of, render
     from trilemma.files import write_atomic, write_json
     from trilemma.hardware import describe
 
@@ -152,7 +154,7 @@ def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], fold
         model["nearest"] = clean(neighbours.get(model["name"]))
     json = write_json(folder / "report.json", values)
     html = write_atomic(folder / "report.html", render(values, pictures))
-    write_atomic(folder / "triangle.png", triangle_png(values["models"]))
+    write_atomic(folder / "triangle.png", png(triangle.draw(values["models"])))
     return Comparison(html, json, values)
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, FAINT, PAPER, SOFT = "#123401", "#123402", "#123403", "#123404", "#123405"
+LIGHT: dict[str, str] = dict(
+    zip((INK, MUTED, FAINT, PAPER, SOFT), ("#1b1f24", "#59636e", "#d0d7de", "#ffffff", "#f5f7f9"), strict=True)
+)
 _variables = dict(zip((INK, MUTED, FAINT, PAPER, SOFT), ("ink", "muted", "line", "paper", "soft"), strict=True))
 _colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
 _markers = ("o", "s", "^", "D", "v", "P", "X")
@@ -62,6 +65,25 @@ def svg(figure: "Figure", label: str) -> str:
     for stand_in, variable in _variables.items():
         text = text.replace(stand_in, f"var(--{variable})")
     return text
+
+
+def png(figure: "Figure") -> bytes:
+    """The figure as a PNG file's content, on white: the stand-in colours become those of the light page."""
+    for artist in figure.findobj():
+        for kind in ("color", "facecolor", "edgecolor", "markeredgecolor", "markerfacecolor"):
+            if hasattr(artist, f"get_{kind}") and hasattr(artist, f"set_{kind}"):
+                getattr(artist, f"set_{kind}")(_light(getattr(artist, f"get_{kind}")()))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, facecolor="white")
+    return buffer.getvalue()
+
+
+def _light(colour: Any) -> Any:
+    """A colour, or several, with those of the light page in place of stand-ins."""
+    from matplotlib.colors import to_hex, to_rgba, to_rgba_array
+
+    rows = [to_rgba(LIGHT.get(to_hex(row), row), alpha=row[3]) for row in to_rgba_array(colour)]
+    return rows[0] if len(rows) == 1 else rows
 
 
 def dots(models: Sequence[Mapping[str, Any]], axis: Any) -> "Figure":

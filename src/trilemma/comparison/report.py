@@ -9,7 +9,6 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +64,6 @@ def pictures_of(
             near = data.train.images[found[name]["index"][:PAIRS]]
             shown[name]["nearest"] = picture(_levels([images[:PAIRS], near]), columns=len(near))
     return {"real": picture(real), "models": shown}, found
-
-
-def triangle_png(models: Sequence[Mapping[str, Any]]) -> bytes:
-    """The triangle alone, as a PNG file's content, for a page or a talk."""
-    content = BytesIO()
-    triangle.draw(models).savefig(content, dpi=150, format="png", facecolor="white")
-    return content.getvalue()
 
 
 def picture(images: "Tensor", columns: int | None = None) -> dict[str, Any]:

@@ -41,7 +41,10 @@ def save_checkpoint(folder: Path, images: int, checkpoint: Checkpoint) -> Path:
         number += 1
     scratch = _scratch(final)
     with disk_errors(final, sum(map(_bytes, checkpoint.tensors.values()))), _removed_on_error(scratch):
-        scratch.mkdir(parents=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            sync_folder(folder.parent)
+        scratch.mkdir()
         for name, tensors in checkpoint.tensors.items():
             _save(tensors, scratch / f"{name}.safetensors")
         write_json(scratch / STATE, checkpoint.values)

@@ -22,33 +22,31 @@ class Averages:
     """Running means of named scalars, kept on their device so that a step never waits for a number."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor | float] = {}
         self.counts: dict[str, int] = {}
 
     def add(self, prefix: str, parts: dict[str, Tensor]) -> None:
         """Add one value per part."""
         for part, value in parts.items():
             name = f"{prefix}/{part}"
-            self.sums[name] = self.sums[name].to(value) + value if name in self.sums else value
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
         """The means since the last call; the sums start again."""
-        if not self.sums:
-            return {}
-        values = torch.stack([value.float() for value in self.sums.values()]).tolist()
-        means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
+        there = {name: value.float() for name, value in self.sums.items() if isinstance(value, Tensor)}
+        here = dict(zip(there, torch.stack(list(there.values())).tolist(), strict=True)) if there else {}
+        means = {name: here.get(name, self.sums[name]) / count for name, count in self.counts.items()}
         self.sums, self.counts = {}, {}
         return means
 
     def state(self) -> dict[str, dict[str, Any]]:
         """Sums and counts as plain numbers."""
-        return {"sums": {name: value.item() for name, value in self.sums.items()}, "counts": dict(self.counts)}
+        return {"sums": {name: float(value) for name, value in self.sums.items()}, "counts": dict(self.counts)}
 
     def load(self, state: dict[str, dict[str, Any]]) -> None:
-        """Take sums and counts back; in double precision each sum is what it was."""
-        self.sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
-        self.counts = dict(state["counts"])
+        """Take sums and counts back; a sum in single precision is the same as a plain number."""
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
 
 
 class Journal:
