@@ -82,7 +82,8 @@ def _light(colour: Any) -> Any:
     """A colour, or several, with those of the light page in place of stand-ins."""
     from matplotlib.colors import to_hex, to_rgba, to_rgba_array
 
-    rows = [to_rgba(LIGHT.get(to_hex(row), row), alpha=row[3]) for row in to_rgba_array(colour)]
+    rows: list[Any] = list(to_rgba_array(colour))
+    rows = [to_rgba(LIGHT.get(to_hex(row)) or row, alpha=row[3]) for row in rows]
     return rows[0] if len(rows) == 1 else rows
 
 
