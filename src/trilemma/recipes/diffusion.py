@@ -16,7 +16,7 @@ register(
         config=DiffusionConfig(),
         training={
             "epochs": 20,
-            "batch": 32,
+            "batch": 64,
             "lr": 0.003,
             "optimizer": "nadam",
             "clip": 1.0,
