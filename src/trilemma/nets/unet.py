@@ -49,8 +49,8 @@ class UNet(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t (B, C, H, W), t (B,) in [0, 1] -> (B, C, H, W)."""
         first, *times = self._times(t)
-        with torch.autocast(x_t.device.type, enabled=False):  # bfloat16 would round away the noise of the first steps
-            h = self.first(F.pad(x_t, self.pad)) + first  # (B, w0, H', W'), H' and W' multiples of 2**L
+        h = self.first(F.pad(x_t, self.pad))  # (B, w0, H', W'), H' and W' multiples of 2**L
+        h = h + first.to(h.dtype)
         kept = []
         for block, time in zip(self.down, times[: len(self.down)], strict=True):
             h, skip = block(h, time)

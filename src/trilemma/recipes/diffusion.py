@@ -16,7 +16,7 @@ register(
         config=DiffusionConfig(),
         training={
             "epochs": 20,
-            "batch": 64,
+            "batch": 32,
             "lr": 0.003,
             "optimizer": "nadam",
             "clip": 1.0,
