@@ -4,7 +4,7 @@ from typing import Any, Self, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trilemma.errors import UserError, nearest
+from trilemma.errors import UserError, with_hint
 
 C = TypeVar("C", bound="Config")
 
@@ -58,6 +58,5 @@ def _explain(kind: type[Config], error: Any) -> str:
         return error["msg"].removeprefix("Value error, ")
     if error["type"] != "extra_forbidden":
         return f"{key}={error['input']!r}: {error['msg'].removeprefix('Value error, ').lower()}"
-    hint = nearest(key, kind.model_fields)
     text = f'unknown key "{key}"; the keys here are {", ".join(kind.model_fields)}'
-    return f'{text} (did you mean "{hint}"?)' if hint else text
+    return with_hint(text, key, kind.model_fields)

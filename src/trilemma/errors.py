@@ -21,9 +21,18 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
     'unknown sampler "huen"; choose one of ddim, heun (did you mean "heun"?)'
     """
     names = [str(c) for c in choices]
-    hint = nearest(word, names)
     text = f'unknown {kind} "{word}"; choose one of {", ".join(names) or "nothing: there is none"}'
-    return UserError(f'{text} (did you mean "{hint}"?)' if hint else text)
+    return UserError(with_hint(text, word, names))
+
+
+def with_hint(text: str, word: str, choices: Iterable[str]) -> str:
+    """A message about a wrong word, with the nearest of the right ones where there is one.
+
+    >>> with_hint("unknown key", "stpes", ["steps", "lr"])
+    'unknown key (did you mean "steps"?)'
+    """
+    hint = nearest(word, choices)
+    return f'{text} (did you mean "{hint}"?)' if hint else text
 
 
 def refuse_labels(labels: object) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trilemma.config import ModelConfig, make
 from trilemma.data import Data, load_data
-from trilemma.errors import UserError, nearest, unknown
+from trilemma.errors import UserError, unknown, with_hint
 from trilemma.files import sha256_of
 from trilemma.hardware import pick_device
 from trilemma.memory import halving, is_out_of_memory
@@ -258,9 +258,8 @@ def checked_settings(model: Samples, settings: dict[str, Any], name: str) -> dic
     checked = {}
     for key, value in settings.items():
         if key not in known:
-            hint = nearest(key, [*known, "n", "seed", "first", "label", "batch", "exact"])
             text = f'{name} takes no sampling setting "{key}"; it takes {", ".join(sorted(known)) or "none"}'
-            raise UserError(f'{text} (did you mean "{hint}"?)' if hint else text)
+            raise UserError(with_hint(text, key, [*known, "n", "seed", "first", "label", "batch", "exact"]))
         try:
             checked[key] = TypeAdapter(types[key]).validate_python(value)
         except ValidationError as error:

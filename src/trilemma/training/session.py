@@ -14,7 +14,7 @@ from trilemma import __version__, rng
 from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
 from trilemma.data.augment import check_augmentations
-from trilemma.errors import UserError, nearest
+from trilemma.errors import UserError, with_hint
 from trilemma.files import write_atomic, write_json
 from trilemma.hardware import describe, pick_device, supports_fast_bf16, tune_allocator
 from trilemma.pictures import grid, save_png
@@ -199,9 +199,8 @@ def _check_keys(recipe: Recipe, settings: dict[str, Any]) -> None:
     common = [name for name, p in inspect.signature(train).parameters.items() if p.kind is p.KEYWORD_ONLY]
     for key in settings:
         if key not in own:
-            hint = nearest(key, [*common, *own])
             text = f'unknown key "{key}"; training takes {", ".join(common)}; {recipe.name} takes {", ".join(own)}'
-            raise UserError(f'{text} (did you mean "{hint}"?)' if hint else text)
+            raise UserError(with_hint(text, key, [*common, *own]))
 
 
 def _record(recipe: Recipe, data: Data, model_config: Config, training: TrainConfig) -> dict[str, Any]:
