@@ -22,12 +22,14 @@ class Batch:
     label: class index, int64 (B,), or None where the data has no classes.
     caption: one text per image, or None.
     index: position of each image in its split, int64 (B,), or None for images from elsewhere.
+    progress: share of the training that is done, in [0, 1], for what changes in the course of it (a temperature).
     """
 
     image: Tensor
     label: Tensor | None = None
     caption: Sequence[str] | None = None
     index: Tensor | None = None
+    progress: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Phase:
     """One player: the parameters it moves and the loss it lowers.
 
     `loss(batch, rng)` returns the scalar to minimise and its named parts. The phase runs in every `every`-th
-    step, `repeats` times, each time on a batch of its own (a Wasserstein critic has repeats=5).
+    step, `repeats` times, each time on a batch of its own (a Wasserstein critic has repeats=5). It is active from
+    the share `begin` of the training to the share `end`, and its learning rate goes through its whole schedule in
+    that span: stages that follow each other are phases with spans that do.
     """
 
     name: str
@@ -43,6 +47,13 @@ class Phase:
     loss: Loss
     every: int = 1
     repeats: int = 1
+    begin: float = 0.0
+    end: float = 1.0
+
+    def progress(self, of_training: float) -> float | None:
+        """Share of the span that is over; None outside it."""
+        active = self.begin <= of_training < self.end
+        return (of_training - self.begin) / (self.end - self.begin) if active else None
 
 
 @runtime_checkable
@@ -58,9 +69,9 @@ class Samples(Protocol):
 
 @runtime_checkable
 class Encodes(Protocol):
-    """Turns images into codes."""
+    """Turns images into codes; a conditional model is given their labels, too."""
 
-    def encode(self, image: Tensor) -> Tensor:
+    def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, Z)."""
         ...
 
@@ -69,7 +80,7 @@ class Encodes(Protocol):
 class Decodes(Protocol):
     """Turns codes into images."""
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, Z) -> (B, C, H, W) in [0, 1]."""
         ...
 
@@ -78,7 +89,7 @@ class Decodes(Protocol):
 class Reconstructs(Protocol):
     """Gives an image back after passing it through the model."""
 
-    def reconstruct(self, image: Tensor) -> Tensor:
+    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) in [0, 1] -> the same shape and range."""
         ...
 
@@ -96,8 +107,13 @@ class Denoises(Protocol):
 class BoundsLikelihood(Protocol):
     """Bounds the log-likelihood of an image from below."""
 
-    def elbo(self, image: Tensor, rng: torch.Generator) -> Tensor:
+    def elbo(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) -> nats per image (B,)."""
+        ...
+
+    def log_weight(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+        """log p(x, z) - log q(z|x) of one z ~ q(z|x): (B, C, H, W) -> nats per image (B,). Its mean is the ELBO, and
+        the log of the mean exponential of k of them the importance-weighted bound."""
         ...
 
 

@@ -187,7 +187,7 @@ def test_batch_normalisation_is_not_divided_behind_the_users_back(monkeypatch: p
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Trainer, "_gradient", none_left)
-    with pytest.raises(UserError, match=r"statistics of the batch normalisation .* smaller batch= or size="):
+    with pytest.raises(UserError, match=r"statistics that .* takes over a batch, so choose a smaller batch= or size="):
         short("gan", "gan-dcgan")
     with pytest.raises(UserError, match="even for one image at a time"):
         short("ae", "ae-stacked")

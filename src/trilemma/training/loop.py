@@ -157,12 +157,14 @@ class Trainer:
     def _one_step(self) -> None:
         generator = _default_generator(self.device)
         generator.manual_seed(rng.seed_of(self.config.seed, "step", self.step))
-        factor = lr_factor(self.config, self.progress, self.images, self.observer.plateau)
+        progress = self.progress
         batches_of_step = [self._batch(self.images + r * self.config.batch) for r in range(self.repeats)]
         for phase in self.phases:
-            if self.step % phase.every:
+            span = phase.progress(progress)
+            if self.step % phase.every or span is None:
                 continue
             optimizer = self.optimizers[phase.name]
+            factor = lr_factor(self.config, span, self.images - self._images_before(phase), self.observer.plateau)
             for group in optimizer.param_groups:
                 group["lr"] = factor * learning_rate(phase.name, self.config)
             for batch in batches_of_step[: phase.repeats]:
@@ -220,12 +222,12 @@ class Trainer:
 
     def _divide_batch(self, error: Exception) -> None:
         """Go on with half the micro-batch, accumulated to the same batch, where that is the same mathematics."""
-        norms = [name for name, module in self.model.named_modules() if isinstance(module, _BatchNorm)]
+        whole = [name or "its loss" for name, module in self.model.named_modules() if _needs_whole_batch(module)]
         size = self.config.batch // self.pieces
-        if norms:
+        if whole:
             raise UserError(
-                f"out of memory with batch={size} ({error}); smaller pieces would change the statistics of the batch "
-                f"normalisation ({norms[0]} and others), so choose a smaller batch= or size= yourself"
+                f"out of memory with batch={size} ({error}); smaller pieces would change the statistics that "
+                f"{whole[0]} takes over a batch, so choose a smaller batch= or size= yourself"
             ) from error
         if size < 2:
             raise UserError(f"out of memory even for one image at a time ({error}); choose a smaller size=") from error
@@ -254,8 +256,12 @@ class Trainer:
         """Where the training is, as every row of the log begins."""
         return {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3)}
 
+    def _images_before(self, phase: Phase) -> float:
+        """Images seen before the phase began."""
+        return self.images * phase.begin / self.progress if phase.begin else 0
+
     def _batch(self, position: int) -> Batch:
-        batch = self.loader.batch_at(position)
+        batch = replace(self.loader.batch_at(position), progress=self.progress)
         if not self.config.channels_last:
             return batch
         return replace(batch, image=batch.image.contiguous(memory_format=torch.channels_last))
@@ -404,6 +410,11 @@ class Trainer:
                 signal.signal(signum, handler)
 
 
+def _needs_whole_batch(module: nn.Module) -> bool:
+    """Whether its training depends on statistics of the batch: batch norm, or a module that says so of itself."""
+    return isinstance(module, _BatchNorm) or getattr(module, "batch_statistics", False)
+
+
 def _split(batch: Batch, pieces: int) -> list[Batch]:
     """A batch in pieces of nearly equal size."""
     if pieces == 1:
@@ -418,6 +429,7 @@ def _take_rows(batch: Batch, rows: Tensor) -> Batch:
         label=None if batch.label is None else batch.label[rows],
         caption=None if batch.caption is None else [str(batch.caption[i]) for i in rows.tolist()],
         index=None if batch.index is None else batch.index[rows.cpu()],
+        progress=batch.progress,
     )
 
 

@@ -68,8 +68,8 @@ class Plateau:
         self.waited, self.factor = state["waited"], state["factor"]
 
 
-def lr_factor(config: TrainConfig, progress: float, images_seen: int, plateau: Plateau) -> float:
-    """What the base learning rate is multiplied by at `progress` in [0, 1] of the training.
+def lr_factor(config: TrainConfig, progress: float, images_seen: float, plateau: Plateau) -> float:
+    """What the base learning rate is multiplied by at `progress` in [0, 1] of the training, or of a phase's span of it.
 
     cosine: (1 + cos(pi * progress)) / 2 (Loshchilov & Hutter 2017); linear: 1 - progress (Defazio et al. 2023, "When,
     why and how much? Adaptive learning rate scheduling by refinement"); plateau: see Plateau; and a linear warm-up,
