@@ -1,31 +1,62 @@
-"""Training speed against the loop of a notebook, both in this process: python benchmarks/plain_loop.py [MODEL ...]
+"""Training against the loop of a notebook: python benchmarks/plain_loop.py [MODEL ...] [--figure]
 
-The plain loop takes one image at a time through PIL and a DataLoader, batches of 32, float32, and reads the loss as a
-number in every step. The network and its loss are the same. Both are run for SECONDS after a warm-up, in turns, ROUNDS
-times; the ratio of the medians is printed.
+The plain loop takes one image at a time through PIL and a DataLoader, in batches of 32 and float32, with the published
+settings, and reads its metric and its loss as numbers in every batch. The network is the same.
+
+- Images per second (the default): both for SECONDS after a warm-up, in turns, ROUNDS times; medians and their ratio.
+- With --figure, the time to the published validation figure: from the first step until a validation reaches it, both
+  validated after every epoch. Where the plain loop would take longer than LONGEST_S, the time is that of the published
+  epochs at the speed measured over SECONDS, and the line says so.
+
+Each measurement has a process of its own: the plain loop does not get what trilemma does to its process.
 """
 
+import argparse
+import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
 import trilemma
-from trilemma.data import Data, load_data
-from trilemma.hardware import tune_allocator
+from trilemma.data import Data, batches, load_data
 from trilemma.registry import create, get_recipe
 from trilemma.types import Batch
 
-SECONDS, ROUNDS = 6.0, 3
-MODELS = ("ae-stacked", "vae", "gan-dcgan-28", "diffusion-small")
+SECONDS, ROUNDS, WARM_UP, LONGEST_S = 6.0, 3, 20, 600.0
+
+
+@dataclass(frozen=True)
+class Published:
+    """Settings and figure of a notebook; batch 32 and NAdam throughout."""
+
+    lr: float | dict[str, float]
+    epochs: int
+    figure: tuple[str, float] | None = None
+
+
+PUBLISHED = {
+    "ae-stacked": Published(0.01, 10, ("mse", 0.120)),
+    "vae": Published(0.001, 20, ("mse", 0.148)),
+    "ae-conv": Published(0.005, 10, ("mse", 0.110)),
+    "ae-recurrent": Published(0.001, 10, ("mse", 0.109)),
+    "gan": Published({"critic": 0.0005, "generator": 0.001}, 20),
+    "gan-dcgan-28": Published({"critic": 0.0005, "generator": 0.001}, 20),
+    "diffusion-small": Published(0.003, 20, ("noise_mse", 0.285)),
+}
 
 
 class OneByOne(torch.utils.data.Dataset):
-    """Images decoded one at a time, as a tutorial does it."""
+    """Images opened one at a time, as a tutorial does it."""
 
     def __init__(self, data: Data) -> None:
         self.images = data.train.images.squeeze(1).numpy()
@@ -35,54 +66,151 @@ class OneByOne(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         image = Image.fromarray(self.images[index])
-        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-        return pixels.view(1, *image.size[::-1]).float() / 255
+        return torch.from_numpy(np.array(image))[None].float() / 255
 
 
-def plain(name: str, data: Data) -> float:
-    """Images per second of the plain loop."""
-    model = create(name, shape=data.shape)
-    recipe = get_recipe(name).training
-    rate = (
-        recipe["lr"] if isinstance(recipe["lr"], dict) else dict.fromkeys((p.name for p in model.phases), recipe["lr"])
-    )
-    optimizers = [torch.optim.NAdam(phase.parameters, rate[phase.name], foreach=False) for phase in model.phases]
-    generator = torch.default_generator
-    seen, start = 0, 0.0
-    loader = torch.utils.data.DataLoader(OneByOne(data), batch_size=32, shuffle=True)
-    for step, image in enumerate(loader):
-        if step == 20:
-            start, seen = time.perf_counter(), 0
-        for phase, optimizer in zip(model.phases, optimizers, strict=True):
-            loss, _ = phase.loss(Batch(image), generator)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(phase.parameters, 1.0)
-            optimizer.step()
-            loss.item()
-        seen += len(image)
-        if step > 20 and time.perf_counter() - start > SECONDS:
-            break
-    return seen / (time.perf_counter() - start)
+class Plain:
+    """The loop of a notebook."""
+
+    def __init__(self, name: str, data: Data) -> None:
+        self.model = create(name, shape=data.shape)
+        self.published, self.data = PUBLISHED[name], data
+        rate = self.published.lr
+        self.optimizers = {
+            phase.name: torch.optim.NAdam(phase.parameters, rate[phase.name] if isinstance(rate, dict) else rate)
+            for phase in self.model.phases
+        }
+        self.loader = torch.utils.data.DataLoader(OneByOne(data), batch_size=32, shuffle=True)
+
+    def epoch(self) -> Iterator[int]:
+        """Train; yields the number of images after every batch."""
+        self.model.train()
+        for image in self.loader:
+            for phase in self.model.phases:
+                loss, parts = phase.loss(Batch(image), torch.default_generator)
+                optimizer = self.optimizers[phase.name]
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(phase.parameters, 1.0)
+                optimizer.step()
+                for value in (loss, *parts.values()):
+                    value.item()
+            yield len(image)
+
+    def speed(self) -> float:
+        """Images per second."""
+        seen = start = 0.0
+        for step, count in enumerate(self.epoch()):
+            if step == WARM_UP:
+                start, seen = time.perf_counter(), 0
+            seen += count
+            if step > WARM_UP and time.perf_counter() - start > SECONDS:
+                break
+        return seen / (time.perf_counter() - start)
+
+    def time_to(self, figure: tuple[str, float]) -> dict[str, Any]:
+        """Seconds until the validation figure is reached, the learning rate halved after two epochs without a better
+        one; or, where it would take too long, those of the published epochs at the speed of the first batches."""
+        quick = self.speed()
+        expected = self.published.epochs * len(self.data.train) / quick
+        if expected > LONGEST_S:
+            return {"seconds": expected, "how": f"{self.published.epochs} epochs at the speed measured"}
+        name, bar = figure
+        plateaus = [
+            torch.optim.lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=1) for o in self.optimizers.values()
+        ]
+        start, found = time.perf_counter(), []
+        for _ in range(self.published.epochs):
+            for _ in self.epoch():
+                pass
+            found.append(self.validate(name))
+            if found[-1] <= bar:
+                break
+            for plateau in plateaus:
+                plateau.step(found[-1])
+        how = f"{len(found)} epochs, {min(found):.4f}" + ("" if found[-1] <= bar else ": not reached")
+        return {"seconds": time.perf_counter() - start, "how": how}
+
+    @torch.no_grad()
+    def validate(self, name: str) -> float:
+        """The square root of the mean of a validation figure."""
+        self.model.eval()
+        parts = [self.model.validation(b, torch.default_generator)[name] for b in batches(self.data.valid, 500)]
+        return float(torch.cat(parts).mean().sqrt())
 
 
-def ours(name: str, data: Data) -> float:
+def our_speed(name: str, data: Data) -> float:
     """Images per second of training steps, as a user gets them."""
     with tempfile.TemporaryDirectory() as folder:
+        trilemma.train(name, data, steps=WARM_UP, out=Path(folder) / "warm-up", quiet=True)
         run = trilemma.train(name, data, minutes=SECONDS / 60, out=Path(folder) / "run", quiet=True)
         return run.summary["images_per_second"]
 
 
-def main(names: list[str]) -> None:
-    """Print a line per model."""
-    tune_allocator()
+def our_time(name: str, data: Data, figure: tuple[str, float]) -> dict[str, Any]:
+    """Seconds of the recipe, validations included, until a validation reached the figure."""
+    key, bar = f"valid_{figure[0].replace('mse', 'rmse')}", figure[1]
+    with tempfile.TemporaryDirectory() as folder:
+        trilemma.train(name, data, steps=WARM_UP, out=Path(folder) / "warm-up", quiet=True)
+        start = time.perf_counter()
+        run = trilemma.train(name, data, out=Path(folder) / "run", quiet=True)
+        whole = time.perf_counter() - start
+        rows = [row for row in run.log if key in row]
+        reached = next((row for row in rows if row[key] <= bar), None)
+        last = rows[-1] if reached is None else reached
+        how = f"{last['images'] / len(data.train):.1f} epochs, {last[key]:.4f}"
+        how += "" if reached else ": not reached"
+        return {"seconds": whole * last["images"] / rows[-1]["images"], "how": how}
+
+
+def measure(what: str, name: str) -> Any:
+    """One measurement, in this process."""
     data = load_data("fashion-mnist")
-    print(f"{'model':18}{'plain loop':>12}{'trilemma':>12}{'ratio':>8}   (images/s, medians of {ROUNDS})")
-    for name in names or MODELS:
-        pairs = [(plain(name, data), ours(name, data)) for _ in range(ROUNDS)]
+    figure = PUBLISHED[name].figure
+    if what == "plain":
+        return Plain(name, data).speed()
+    if what == "ours":
+        return our_speed(name, data)
+    assert figure is not None
+    return Plain(name, data).time_to(figure) if what == "plain-figure" else our_time(name, data, figure)
+
+
+def apart(what: str, name: str) -> Any:
+    """One measurement, in a process of its own."""
+    command = [sys.executable, __file__, "--measure", what, name]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+
+def speeds(names: list[str]) -> None:
+    """Print a line per model."""
+    print(f"{'model':18}{'batch':>6}{'plain loop':>12}{'trilemma':>12}{'ratio':>8}   (images/s, medians of {ROUNDS})")
+    for name in names or PUBLISHED:
+        pairs = [(apart("plain", name), apart("ours", name)) for _ in range(ROUNDS)]
         slow, quick = (statistics.median(values) for values in zip(*pairs, strict=True))
-        print(f"{name:18}{slow:12,.0f}{quick:12,.0f}{quick / slow:8.1f}", flush=True)
+        batch = get_recipe(name).training["batch"]
+        print(f"{name:18}{batch:6}{slow:12,.0f}{quick:12,.0f}{quick / slow:8.1f}", flush=True)
+
+
+def times(names: list[str]) -> None:
+    """Print a line per model that has a figure."""
+    for name in names or [name for name, published in PUBLISHED.items() if published.figure]:
+        slow, quick = apart("plain-figure", name), apart("our-figure", name)
+        ratio = slow["seconds"] / quick["seconds"]
+        one, other = (f"{found['seconds']:.1f} s ({found['how']})" for found in (slow, quick))
+        print(f"{name}: plain {one}, trilemma {other}: {ratio:.1f} x", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--figure", action="store_true", help="time to the published figure")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        print(json.dumps(measure(given.measure, given.models[0])))
+    else:
+        (times if given.figure else speeds)(given.models)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -12,7 +12,7 @@ from trilemma.errors import UserError
 from trilemma.memory import halving
 from trilemma.run import Run
 from trilemma.training import loop
-from trilemma.training.health import SPIKE, WINDOW, Pulse, Reading
+from trilemma.training.health import LASTING, SPIKE, WINDOW, Pulse, Reading
 from trilemma.training.loop import Trainer
 from trilemma.training.monitor import (
     Said,
@@ -70,8 +70,8 @@ def harm_ema(trainer: Trainer) -> Callable[[], None]:
 
 HARMS = [
     (harm_input, "vae", "the batch's images is not finite"),
-    (harm_weight, "vae", "the weight encoder.0.weight is not finite"),
-    (harm_gradient, "vae", "the gradient of encoder.0.weight is not finite"),
+    (harm_weight, "vae", "the weight encoder.net.0.0.weight is not finite"),
+    (harm_gradient, "vae", "the gradient of encoder.net.0.0.weight is not finite"),
     (harm_ema, "diffusion-small", "the averaged weights are not finite"),
     (harm_input, "gan-dcgan", "the batch's images is not finite"),
 ]
@@ -130,14 +130,18 @@ def feel(pulse: Pulse, losses: list[float]) -> list[int]:
     return [k for k, reading in enumerate(readings) if pulse.feel(reading) is not None]
 
 
-def test_a_spike_is_said_at_once_and_noise_is_not() -> None:
+def test_a_spike_that_lasts_is_said_and_noise_is_not() -> None:
     generator = torch.Generator().manual_seed(0)
     healthy = (
         (0.4 * torch.randn(2000, generator=generator)).exp() * torch.linspace(3, 0.2, 2000)
     ).tolist()  # heavy-tailed
     assert feel(Pulse(nn.Identity()), healthy) == []
     steady = [1.0 + 0.01 * (k % 7) for k in range(WINDOW + 10)]
-    assert feel(Pulse(nn.Identity()), [*steady, 1.06 * SPIKE, *steady]) == [len(steady)]
+    for lasting in range(1, LASTING + 2):
+        said = feel(Pulse(nn.Identity()), [*steady, *[1.06 * SPIKE] * lasting, *steady])
+        assert said == ([] if lasting < LASTING else [len(steady) + LASTING - 1])
+    negative = [-value for value in steady]  # as nats of a density may be
+    assert feel(Pulse(nn.Identity()), [*negative, *[0.5] * LASTING]) == [len(steady) + LASTING - 1]
 
 
 def test_a_rate_a_hundred_times_too_high_is_flagged_within_five_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,9 +253,10 @@ def test_active_units_and_posterior_collapse() -> None:
     codes[:, 2] = 0.05 * codes[:, 1]  # its variance is below the bar
     assert active_units(codes) == 1
     model, images = trilemma.create("vae", shape=(1, 8, 8)), torch.rand(50, 1, 8, 8)
+    last = [layer for layer in model.encoder.modules() if isinstance(layer, nn.Linear)][-1]
     with torch.no_grad():
-        model.encoder[-2].weight.zero_()
-        model.encoder[-2].bias.zero_()
+        last.weight.zero_()
+        last.bias.zero_()
     assert "posterior collapse" in (posterior_collapse(model, images) or "")
     healthy = trilemma.create("ae-stacked", shape=(1, 8, 8))
     assert posterior_collapse(healthy, images) is None

@@ -17,10 +17,11 @@ from trilemma import rng as random
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError, refuse_labels
 from trilemma.gans.losses import LOSSES
-from trilemma.nets import dcgan
+from trilemma.nets import dcgan, mlp
 from trilemma.types import Batch, Logs, Phase
 
 NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "mlp": (mlp.Generator, mlp.Critic),
     "dcgan": (dcgan.Generator, dcgan.Critic),
     "dcgan-28": (dcgan.Generator28, dcgan.Critic28),
 }
@@ -31,7 +32,7 @@ class GANConfig(ModelConfig):
 
     latent: int = Field(default=100, ge=1, description="numbers in z")
     width: int = Field(default=64, ge=2, description="channels of the stage next to the image; inner stages have more")
-    network: Literal["dcgan", "dcgan-28"] = Field(default="dcgan", description="networks of generator and critic")
+    network: Literal["mlp", "dcgan", "dcgan-28"] = Field(default="dcgan", description="networks of generator and critic")
     loss: Literal["non-saturating", "hinge"] = Field(default="non-saturating", description="adversarial loss")
 
 

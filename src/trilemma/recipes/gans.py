@@ -5,6 +5,25 @@ from trilemma.registry import Recipe, register
 
 register(
     Recipe(
+        name="gan",
+        family="gan",
+        summary="fully connected GAN; one network call per image",
+        source="Goodfellow et al. 2014",
+        build=GAN,
+        config=GANConfig(network="mlp", latent=32, width=128),
+        training={
+            "epochs": 20,
+            "batch": 32,
+            "lr": {"critic": 0.0005, "generator": 0.001},
+            "optimizer": "nadam",
+            "clip": 1.0,
+            "schedule": "constant",
+        },
+    )
+)
+
+register(
+    Recipe(
         name="gan-dcgan",
         family="gan",
         summary="deep convolutional GAN; one network call per image",

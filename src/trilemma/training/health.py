@@ -17,6 +17,7 @@ from trilemma.types import Batch, Logs, Phase
 WINDOW = 50  # losses that a new one is compared with
 SPIKE = 2.0  # a spike is this many times the window's median, and SPREADS median deviations above it
 SPREADS = 20.0
+LASTING = 3  # steps in a row: a single batch may stand out in a healthy training
 
 
 class NotFinite(Exception):
@@ -75,20 +76,20 @@ class Pulse:
         self.waiting, self.losses = None, {}
 
     def _spike(self, phase: str, loss: float, step: int) -> str | None:
+        """A warning when the last LASTING losses all stand out of the window's."""
         window = self.losses.setdefault(phase, deque(maxlen=WINDOW))
-        warning = None
-        if self.spikes and len(window) == WINDOW:
-            middle = median(window)
-            spread = median(abs(value - middle) for value in window)
-            if loss - middle > max((SPIKE - 1) * abs(middle), SPREADS * spread):
-                warning = (
-                    f"the loss of {phase} jumped to {loss:.4g} in step {step} (it was about {middle:.4g}): "
-                    "if it does not come back, lower lr= or set a smaller clip"
-                )
-                window.clear()
-                return warning
         window.append(loss)
-        return warning
+        if not self.spikes or len(window) < WINDOW or loss <= SPIKE * min(window):  # the last: quick, and mostly true
+            return None
+        middle = median(window)
+        spread = median(abs(value - middle) for value in window)
+        if min(list(window)[-LASTING:]) - middle <= max((SPIKE - 1) * abs(middle), SPREADS * spread):
+            return None
+        window.clear()
+        return (
+            f"the loss of {phase} jumped to {loss:.4g} in step {step} (it was about {middle:.4g}): "
+            "if it does not come back, lower lr= or set a smaller clip"
+        )
 
 
 def where(model: nn.Module, reading: Reading) -> str:

@@ -1,0 +1,64 @@
+"""The bare step of a recipe: forward, backward, clipping, optimiser and averages on batches that lie ready.
+
+Imported by the benchmarks beside it; no part of a training but the mathematics.
+"""
+
+import time
+from contextlib import nullcontext
+
+import torch
+
+from trilemma.data import Data, Loader
+from trilemma.registry import create, get_recipe
+from trilemma.training.config import TrainConfig
+from trilemma.training.ema import EMA
+from trilemma.training.optim import make_optimizer
+from trilemma.types import Batch
+
+BATCHES = 16  # that lie ready
+WARM_UP = 5  # steps
+
+
+class BareStep:
+    """A recipe's network, with its batch, optimiser and averages; precision and layout as asked for."""
+
+    def __init__(self, name: str, data: Data, *, bf16: bool, channels_last: bool, device: str = "cpu") -> None:
+        self.config = TrainConfig(**get_recipe(name).training)
+        self.model = create(name, shape=data.shape).to(device)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.model.to(memory_format=layout)  # type: ignore[call-overload]
+        self.bf16, self.device = bf16, torch.device(device)
+        self.optimizers = {phase.name: make_optimizer(phase, self.config) for phase in self.model.phases}
+        self.ema = EMA(self.model, self.config.ema_halflife_images) if self.config.ema_halflife_images else None
+        loader = Loader(data.train, batch=self.config.batch, seed=0, device=device)
+        found = [loader.batch_at(k * self.config.batch) for k in range(BATCHES)]
+        self.batches = [Batch(b.image.contiguous(memory_format=layout), b.label, index=b.index) for b in found]
+
+    def __call__(self, k: int) -> None:
+        """The k-th step."""
+        for phase in self.model.phases:
+            self.optimizers[phase.name].zero_grad(set_to_none=True)
+            with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+                loss, _ = phase.loss(self.batches[k % BATCHES], torch.default_generator)
+            loss.backward()
+            if self.config.clip is not None:
+                torch.nn.utils.clip_grad_norm_(phase.parameters, self.config.clip)
+            self.optimizers[phase.name].step()
+        if self.ema is not None:
+            self.ema.update(0.999)
+
+    def speed(self, seconds: float) -> float:
+        """Images per second."""
+        for k in range(WARM_UP):
+            self(k)
+        self._wait()
+        start, steps = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            self(steps)
+            steps += 1
+        self._wait()
+        return steps * self.config.batch / (time.perf_counter() - start)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
