@@ -11,7 +11,19 @@ if TYPE_CHECKING:
     from trilemma.comparison import compare
     from trilemma.data import check, load_data, show
     from trilemma.errors import UserError
-    from trilemma.explore import again, reconstruct, sample
+    from trilemma.explore import (
+        again,
+        augment,
+        compress,
+        detect,
+        disentangle,
+        edit,
+        interpolate,
+        latent_map,
+        reconstruct,
+        sample,
+        traverse,
+    )
     from trilemma.metrics import evaluate
     from trilemma.registry import create, list_models
     from trilemma.run import Run, load
@@ -24,11 +36,18 @@ __all__ = [
     "UserError",
     "__version__",
     "again",
+    "augment",
     "check",
     "compare",
+    "compress",
     "create",
+    "detect",
+    "disentangle",
     "doctor",
+    "edit",
     "evaluate",
+    "interpolate",
+    "latent_map",
     "list_models",
     "load",
     "load_data",
@@ -36,17 +55,25 @@ __all__ = [
     "sample",
     "show",
     "train",
+    "traverse",
 ]
 
 _HOME = {
     "Run": "run",
     "UserError": "errors",
     "again": "explore",
+    "augment": "explore",
     "check": "data",
     "compare": "comparison",
+    "compress": "explore",
     "create": "registry",
+    "detect": "explore",
+    "disentangle": "explore",
     "doctor": "checkup",
+    "edit": "explore",
     "evaluate": "metrics",
+    "interpolate": "explore",
+    "latent_map": "explore",
     "list_models": "registry",
     "load": "run",
     "load_data": "data",
@@ -54,6 +81,7 @@ _HOME = {
     "sample": "explore",
     "show": "data",
     "train": "training",
+    "traverse": "explore",
 }
 
 

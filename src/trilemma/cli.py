@@ -8,14 +8,16 @@ import errno
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import trilemma
+from trilemma import cli_explore
 from trilemma.arguments import SETTING, normalise, parse_rate, parse_settings, parse_value
+from trilemma.cli_output import facts, interval, number, table, word, words
 from trilemma.errors import UserError, unknown
 from trilemma.hardware import tune_allocator
 
@@ -33,6 +35,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(name="data", help="What data there is, and how it looks.")
 app.add_typer(data_app)
+app.add_typer(cli_explore.app)
 
 WIDE = 160  # letters in a line of a table that goes to a file
 
@@ -40,6 +43,7 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, as `tril
 Out = Annotated[Path | None, typer.Option(help="where to write; chosen and printed where not given")]
 Seed = Annotated[int, typer.Option(help="of everything random")]
 Size = Annotated[str | None, typer.Option(help="bring images to this size: 32 or 32,48 (height, width), px")]
+Frames = Annotated[str | None, typer.Option(help="all: each frame or page is an image; the first where not given")]
 BatchSize = Annotated[int, typer.Option(help="images at a time; changes speed and memory, not the images")]
 Quiet = Annotated[bool, typer.Option(help="show no progress")]
 Settings = Annotated[list[str] | None, typer.Option(SETTING, hidden=True)]
@@ -70,6 +74,7 @@ def train(
     save_every: Annotated[int | None, typer.Option("--save_every", help="images between checkpoints")] = None,
     sample_every: Annotated[int | None, typer.Option("--sample_every", help="images between sample pictures")] = None,
     valid: Annotated[float | None, typer.Option(help="fraction of the images held out to validate on")] = None,
+    frames: Frames = None,
     out: Out = None,
     quiet: Quiet = False,
     setting: Settings = None,
@@ -78,9 +83,9 @@ def train(
     run = trilemma.train(
         model, data, steps=steps, epochs=epochs, images=images, minutes=minutes, batch=batch, lr=parse_rate(lr),
         seed=seed, size=parse_value(size), augment=augment, device=device, precision=precision, save_every=save_every,
-        sample_every=sample_every, valid=valid, out=out, quiet=quiet, **parse_settings(setting),
+        sample_every=sample_every, valid=valid, frames=frames, out=out, quiet=quiet, **parse_settings(setting),
     )  # fmt: skip
-    _facts({"run": run.path, **{name: _number(v) for name, v in run.summary.items() if name.startswith("valid_")}})
+    facts({"run": run.path, **{name: number(v) for name, v in run.summary.items() if name.startswith("valid_")}})
     print(f"next: trilemma sample {run.path}")
 
 
@@ -104,7 +109,7 @@ def sample(
         run, n=n, seed=seed, first=first, label=label, batch=batch, exact=exact, out=out, singles=singles,
         **parse_settings(setting),
     )  # fmt: skip
-    _facts({"grid": drawn.grid, **({"images": drawn.images[0].parent} if drawn.images else {})})
+    facts({"grid": drawn.grid, **({"images": drawn.images[0].parent} if drawn.images else {})})
 
 
 @app.command()
@@ -120,23 +125,11 @@ def again(
     """
     made = trilemma.again(image, run=run, out=out)
     by = "the size" if made.difference is None else f"up to {made.difference} of 255 levels"
-    _facts({"picture": made.picture, "run": made.run, "equal": "yes" if made.equal else f"no, by {by}"})
+    facts({"picture": made.picture, "run": made.run, "equal": "yes" if made.equal else f"no, by {by}"})
     if not made.equal:
         since = f"since then: {'; '.join(made.changed)}" if made.changed else "versions and device are the same"
         print(f"error: {made.picture} is not equal to {image}: they differ by {by}; {since}", file=sys.stderr)
         raise typer.Exit(1)
-
-
-@app.command()
-def reconstruct(
-    run: Run,
-    data: Annotated[str | None, typer.Option(help="images to pass through; the run's own where not given")] = None,
-    n: Annotated[int, typer.Option(help="number of images shown")] = 16,
-    out: Out = None,
-) -> None:
-    """Show images above what the model makes of them."""
-    result = trilemma.reconstruct(run, data=data, n=n, out=out)
-    _facts({"picture": result.picture, "rmse": _number(result.rmse)})
 
 
 @app.command(epilog="A model's sampler has keys of its own (steps, sampler, eta ...): see `trilemma list MODEL`.")
@@ -148,16 +141,21 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="real images to take: test, valid or train; held out first")] = None,
     seed: Seed = 0,
     batch: BatchSize = 256,
+    bound_samples: Annotated[
+        int, typer.Option("--bound_samples", help="codes per image in the bound on the likelihood; 0 for none")
+    ] = 50,
+    bound_images: Annotated[int, typer.Option("--bound_images", help="images it is measured on, at most")] = 1000,
     setting: Settings = None,
 ) -> None:
     """Measure generated images against real ones."""
     result = trilemma.evaluate(
-        what, against=against, n=n, features=features, split=split, seed=seed, batch=batch, **parse_settings(setting)
-    )
-    _table(
+        what, against=against, n=n, features=features, split=split, seed=seed, batch=batch,
+        bound_samples=bound_samples, bound_images=bound_images, **parse_settings(setting),
+    )  # fmt: skip
+    table(
         ("figure", "value", "95% interval", "unit", "better", "real", "generated", "protocol"),
         [
-            (s.name, _number(s.value), _interval(s.interval), s.unit, s.better, s.n_real, s.n_fake, s.protocol)
+            (s.name, number(s.value), interval(s.interval), s.unit, s.better, s.n_real, s.n_fake, s.protocol)
             for s in result.scores
         ],
     )
@@ -189,7 +187,7 @@ def compare(
         quiet=quiet,
     )  # fmt: skip
     _show_comparison(result)
-    _facts({"report": result.html, "figures": result.json})
+    facts({"report": result.html, "figures": result.json})
 
 
 @app.command("list")
@@ -204,8 +202,8 @@ def list_(
         raise unknown("model", pattern, list_models())
     if names == [pattern]:
         return _show_model(pattern)
-    rows = [(r.name, r.family, r.summary, r.data, _words(r.figures)) for r in map(get_recipe, names)]
-    _table(("name", "family", "summary", "data", "figures to reach"), rows)
+    rows = [(r.name, r.family, r.summary, r.data, words(r.figures)) for r in map(get_recipe, names)]
+    table(("name", "family", "summary", "data", "figures to reach"), rows)
 
 
 @data_app.command("list")
@@ -213,7 +211,7 @@ def data_list() -> None:
     """List the data sets that have a name; a folder, an archive or an array file is given by its path."""
     from trilemma.data import list_sources
 
-    _table(("word", "what", "where"), list_sources())
+    table(("word", "what", "where"), list_sources())
 
 
 @data_app.command("show")
@@ -224,19 +222,21 @@ def data_show(
     seed: Seed = 0,
     out: Out = None,
     augment: Annotated[str | None, typer.Option(help="changes as in training: flip, shift")] = None,
+    frames: Frames = None,
 ) -> None:
     """Show images as a network would see them."""
-    data = trilemma.load_data(source, size=parse_value(size), seed=seed)
+    data = trilemma.load_data(source, size=parse_value(size), seed=seed, frames=frames)
     for text in (*data.notes, *(f"passed over: {reason}" for reason in data.skipped)):
         print(text)
     words = tuple(augment.split(",")) if augment else ()
-    _facts({"picture": trilemma.show(data, n=n, seed=seed, out=out, augment=words)})
+    facts({"picture": trilemma.show(data, n=n, seed=seed, out=out, augment=words)})
 
 
 @data_app.command("check")
 def data_check(
     source: Annotated[str, typer.Argument(help="a word from `trilemma data list`, or a path")],
     size: Size = None,
+    frames: Frames = None,
 ) -> None:
     """Name bad files, silent changes, duplicates and training images that are in another split.
 
@@ -244,7 +244,7 @@ def data_check(
     """
     from trilemma.data import check
 
-    report = check(source, size=parse_value(size))
+    report = check(source, size=parse_value(size), frames=frames)
     print(report)
     if not report.ok:
         raise typer.Exit(1)
@@ -257,7 +257,7 @@ def doctor() -> None:
     Nothing goes over the network. The exit code is 1 if something stands in the way.
     """
     checks = trilemma.doctor()
-    _table(("check", "status", "found", "to do"), [(c.name, c.status, c.found, c.advice) for c in checks])
+    table(("check", "status", "found", "to do"), [(c.name, c.status, c.found, c.advice) for c in checks])
     if any(c.status == "problem" for c in checks):
         raise typer.Exit(1)
 
@@ -328,34 +328,34 @@ def _show_model(name: str) -> None:
 
     recipe, config = get_recipe(name), get_recipe(name).config
     shape = " x ".join(map(str, config.shape))
-    _facts(
+    facts(
         {
             "model": recipe.name,
             "family": recipe.family,
             "summary": recipe.summary,
             "source": recipe.source,
             "data": recipe.data,
-            "figures to reach": _words(recipe.figures),
+            "figures to reach": words(recipe.figures),
             "parameters": f"{sum(p.numel() for p in create(name).parameters()):,} for images of {shape}",
-            "training": _words(recipe.training),
+            "training": words(recipe.training),
         }
     )
     fields = type(config).model_fields
-    keys = [(k, _word(getattr(config, k)), f.description or "") for k, f in fields.items() if k != "shape"]
+    keys = [(k, word(getattr(config, k)), f.description or "") for k, f in fields.items() if k != "shape"]
     if keys:
         print(f"\nKeys for trilemma train {name} DATA key=value")
-        _table(("key", "default", "what"), keys)
+        table(("key", "default", "what"), keys)
     settings = _sampling_keys(recipe.build)
     if settings:
         print("\nKeys for trilemma sample RUN key=value")
-        _table(("key", "default"), settings)
+        table(("key", "default"), settings)
 
 
 def _sampling_keys(model: Any) -> list[tuple[str, str]]:
     """The settings of a model's own that its `sample` takes, with their defaults."""
     given = inspect.signature(model.sample).parameters.values() if hasattr(model, "sample") else ()
     common = ("self", "n", "seed", "first", "labels")
-    return [(p.name, _word(p.default)) for p in given if p.name not in common and p.kind is not p.VAR_KEYWORD]
+    return [(p.name, word(p.default)) for p in given if p.name not in common and p.kind is not p.VAR_KEYWORD]
 
 
 def _show_comparison(result: Any) -> None:
@@ -366,53 +366,3 @@ def _show_comparison(result: Any) -> None:
     if not sys.stdout.isatty():
         table.box = None
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
-
-
-def _facts(facts: Mapping[str, Any]) -> None:
-    """One line for each fact."""
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:{width}}  {value}")
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table: drawn on a terminal, plain columns elsewhere."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(*columns)
-        for row in cells:
-            table.add_row(*map(Text, row))
-        Console().print(table)
-        return
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    for row in [columns, *cells]:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _words(values: Mapping[str, Any]) -> str:
-    """The form in which keys are typed.
-
-    >>> _words({"lr": 0.001, "hidden": (256, 128)})
-    'lr=0.001 hidden=256,128'
-    """
-    return " ".join(f"{key}={_word(value)}" for key, value in values.items())
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}:{_word(part)}" for key, part in value.items())
-    if isinstance(value, tuple | list):
-        return ",".join(map(_word, value))
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "-" if interval is None else " to ".join(map(_number, interval))

@@ -103,7 +103,7 @@ class Run:
         """
         training, source = self.config["training"], self.config["data"]
         size = tuple(training["size"]) if training["size"] else None
-        data = load_data(source, size=size, valid=training["valid"])
+        data = load_data(source, size=size, valid=training["valid"], frames=training.get("frames"))
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
                 f"the images of {source} are not those that {self.path} was trained on (files came, went or changed); "

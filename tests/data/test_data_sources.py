@@ -69,7 +69,7 @@ def test_a_data_is_given_back():
     [
         ("digit", 'did you mean "digits"'),
         ("fashion_mnist", 'did you mean "fashion-mnist"'),
-        ("nothing-like-it", "choose one of digits, shapes, mnist"),
+        ("nothing-like-it", "choose one of digits, shapes, ellipse, mnist"),
         ("./absent/folder", "there is no absent/folder"),
         ("absent.zip", "there is no absent.zip"),
         (__file__, "none of the kinds"),
@@ -144,16 +144,16 @@ def test_validation_images_are_at_least_one_and_never_all():
 
 def test_list_of_sources(tmp_path, monkeypatch):
     rows = {word: place for word, _, place in list_sources()}
-    assert list(rows) == ["digits", "shapes", "mnist", "fashion-mnist", "cifar10"]
+    assert list(rows) == ["digits", "shapes", "ellipse", "mnist", "fashion-mnist", "cifar10", "mnist-binary"]
     assert rows["digits"] == "built in"
     assert rows["cifar10"] == "to be fetched (170 MB)"
     monkeypatch.setenv("TRILEMMA_DATA", str(tmp_path / "absent"))
-    assert list_sources()[2][2] == "to be fetched (12 MB)"
+    assert list_sources()[3][2] == "to be fetched (12 MB)"
     (tmp_path / "cifar10").mkdir()
     for split in ("train", "test"):
         (tmp_path / "cifar10" / f"{split}.zip").touch()
     monkeypatch.setenv("TRILEMMA_DATA", str(tmp_path))
-    assert list_sources()[4][2] == f"in {tmp_path / 'cifar10'}"
+    assert list_sources()[5][2] == f"in {tmp_path / 'cifar10'}"
 
 
 # -- shapes

@@ -9,13 +9,23 @@ from torch import nn
 import trilemma
 from trilemma.errors import UserError
 from trilemma.explore import reconstruct
+from trilemma.pictures import read_metadata
 
 
 class Halves(nn.Module):
     """Reconstructs every value as its half, so the error of an image x is sqrt(mean(x^2)) / 2."""
 
-    def reconstruct(self, image):
+    def reconstruct(self, image, labels=None):
         return image / 2
+
+
+class Classes(nn.Module):
+    """Reconstructs an image of class k as the constant k / 9."""
+
+    n_classes = 10
+
+    def reconstruct(self, image, labels=None):
+        return (labels / 9)[:, None, None, None].expand_as(image)
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +50,35 @@ def test_errors_are_root_mean_squares(halves, tmp_path):
 
 
 def test_the_picture_holds_originals_over_results(halves, tmp_path):
-    """20 images: a row of 16 over its results, then 4 over theirs, filled up with white."""
+    """20 images in rows of 16: 64 px of the original, a white line, 64 px of the result, and 13 px for the error."""
     picture = reconstruct(halves, n=20, out=tmp_path / "pairs.png").picture
     images = halves.data.held_out[1].images[:20, 0].numpy()
     sheet = np.asarray(Image.open(picture))
-    step = (sheet.shape[1] - 1) // 16
-    assert sheet.shape == (1 + 4 * step, 1 + 16 * step)
-    tiles = sheet[1:, 1:].reshape(4, step, 16, step).transpose(0, 2, 1, 3)[:, :, :-1, :-1]  # (row, column, y, x)
-    scale = (step - 1) // 8
-    tiles = tiles[:, :, ::scale, ::scale]
-    assert np.array_equal(tiles[0], images[:16]) and np.array_equal(tiles[2, :4], images[16:])
-    for row, originals in ((1, images[:16]), (3, images[16:])):
-        assert np.abs(tiles[row, : len(originals)] - originals / 2).max() <= 0.5
-    assert (tiles[2:, 4:] == 255).all()
+    high, wide = 64 + 1 + 64 + 13 + 1, 64 + 1
+    assert sheet.shape == (1 + 2 * high, 1 + 16 * wide)
+    tiles = sheet[1:, 1:].reshape(2, high, 16, wide).transpose(0, 2, 1, 3).reshape(32, high, wide)[:, :, :64]
+    assert np.array_equal(tiles[:20, :64:8, ::8], images)
+    assert np.abs(tiles[:20, 65:129:8, ::8] - images / 2).max() <= 0.5
+    assert (tiles[:20, 64] == 255).all() and (tiles[20:] == 255).all()
+    assert (tiles[:20, 129:].min((1, 2)) < 128).all()  # a number under each
+
+
+def test_labels_come_from_the_data(halves, tmp_path):
+    halves.model = Classes()
+    split = halves.data.held_out[1]
+    result = reconstruct(halves, n=6, out=tmp_path / "pairs.png")
+    squared = (split.images[:6].double() / 255 - split.labels[:6].double()[:, None, None, None] / 9).square()
+    torch.testing.assert_close(result.errors.double(), squared.flatten(1).mean(1).sqrt(), rtol=1e-5, atol=0)
+    np.save(tmp_path / "images.npy", split.images.numpy()[:, 0])
+    with pytest.raises(UserError, match="needs the class of each image"):
+        reconstruct(halves, data=tmp_path / "images.npy", out=tmp_path / "pairs.png")
+
+
+def test_metadata_say_how_it_was_made(halves, tmp_path):
+    result = reconstruct(halves, n=3, split="train", out=tmp_path / "pairs.png")
+    made = read_metadata(result.picture)
+    assert (made["verb"], made["n"], made["split"]) == ("reconstruct", 3, "train")
+    assert made["rmse"] == result.rmse and made["weights"] == halves.weights_id
 
 
 def test_the_model_of_the_run_is_used(folder):

@@ -257,9 +257,9 @@ def test_active_units_and_posterior_collapse() -> None:
     with torch.no_grad():
         last.weight.zero_()
         last.bias.zero_()
-    assert "posterior collapse" in (posterior_collapse(model, images) or "")
+    assert "posterior collapse" in (posterior_collapse(model, Batch(images)) or "")
     healthy = trilemma.create("ae-stacked", shape=(1, 8, 8))
-    assert posterior_collapse(healthy, images) is None
+    assert posterior_collapse(healthy, Batch(images)) is None
 
 
 def test_too_high_a_weight_of_the_divergence_is_said_and_a_healthy_training_is_quiet() -> None:

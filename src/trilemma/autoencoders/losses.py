@@ -1,4 +1,4 @@
-"""Reconstruction errors, the KL divergence and the Gaussian likelihood, each written once.
+"""Reconstruction errors, the KL divergence and the Gaussian log-likelihoods, each written once.
 
 All of them give one value per image; the caller decides how to average.
 """
@@ -7,6 +7,8 @@ import math
 
 import torch.nn.functional as F
 from torch import Tensor
+
+LOG_2PI = math.log(2 * math.pi)
 
 
 def squared_error(reconstruction: Tensor, image: Tensor) -> Tensor:
@@ -22,11 +24,23 @@ def bernoulli_nats(logits: Tensor, image: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, image, reduction="none").flatten(1).sum(1)
 
 
-def gaussian_log_likelihood(mean: Tensor, image: Tensor, variance: float) -> Tensor:
-    """log N(x; mean, variance I), summed over pixels; nats per image, (B,)."""
-    n_pixels = image[0].numel()
-    squared = (mean - image).square().flatten(1).sum(1)
-    return -0.5 * (squared / variance + n_pixels * math.log(2 * math.pi * variance))
+def gaussian_log_likelihood(mean: Tensor, image: Tensor, logvar: Tensor) -> Tensor:
+    """log N(x; mean, exp(logvar)), summed over pixels; nats per image, (B,).
+
+    Args:
+        mean, image: (B, C, H, W).
+        logvar: natural log of the variance, of any shape that broadcasts to the image's: () is one for all pixels.
+    """
+    scaled = (mean - image).square() * (-logvar).exp()
+    return -0.5 * (scaled + logvar + LOG_2PI).flatten(1).sum(1)
+
+
+def log_prior_ratio(eps: Tensor, z: Tensor, logvar: Tensor) -> Tensor:
+    """log p(z) - log q(z|x) at z = mu + exp(logvar / 2) * eps, with p = N(0, I); nats per image, (B,).
+
+    The mean over eps is minus the KL divergence. eps, z, logvar: (B, Z).
+    """
+    return 0.5 * (eps.square() + logvar - z.square()).sum(1)
 
 
 def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -44,3 +58,17 @@ def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
     if mu.shape != logvar.shape:
         raise ValueError(f"mu has shape {tuple(mu.shape)} and logvar {tuple(logvar.shape)}; they must be equal")
     return 0.5 * (logvar.exp() + mu.square() - 1 - logvar).sum(1)
+
+
+def kl_between_normals(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> Tensor:
+    """KL divergence from N(mu_q, exp(logvar_q)) to N(mu_p, exp(logvar_p)), summed over all entries of a code.
+
+    0.5 * sum(exp(logvar_q - logvar_p) + (mu_q - mu_p)**2 / exp(logvar_p) - 1 - logvar_q + logvar_p)
+
+    Args:
+        mu_q, logvar_q, mu_p, logvar_p: means and natural logs of the variances, (B, ...).
+    Returns:
+        Nats per image, (B,).
+    """
+    ratio = logvar_q - logvar_p
+    return 0.5 * (ratio.exp() + (mu_q - mu_p).square() * (-logvar_p).exp() - 1 - ratio).flatten(1).sum(1)

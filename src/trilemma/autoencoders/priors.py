@@ -5,9 +5,12 @@ fitted by expectation-maximisation on the codes of training images.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from trilemma import rng
+from trilemma.nets.autoregressive import CausalTransformer, Memory
 
 
 class GaussianMixture(nn.Module):
@@ -50,3 +53,51 @@ class GaussianMixture(nn.Module):
         component = component.to(self.means.device)
         eps = rng.normal(ids, (self.means.shape[1],), seed, "latent").to(self.means)
         return self.means[component] + torch.einsum("bij,bj->bi", self.factors[component], eps)
+
+
+class AutoregressivePrior(nn.Module):
+    """p(k) = prod_i p(k_i | k_1 ... k_(i-1)) over sequences of L categories, learned by a causal transformer."""
+
+    def __init__(self, categories: int, length: int, *, width: int, depth: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.length = length
+        self.network = CausalTransformer(categories, length, width=width, depth=depth, dropout=dropout)
+
+    def nats(self, codes: Tensor) -> Tensor:
+        """-log p of sequences of categories: int64 (B, L) -> nats per sequence, (B,)."""
+        start = codes.new_full((len(codes), 1), self.network.start)
+        logits = self.network(torch.cat([start, codes[:, :-1]], dim=1))
+        return F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(codes.shape).sum(1)
+
+    @torch.no_grad()
+    def sample(self, ids: Tensor, *, seed: int, temperature: float = 1.0) -> Tensor:
+        """One sequence per id, int64 (len(ids), L); a temperature below 1 prefers what is probable, 0 takes only that.
+
+        The network computes in float64 where the device has it: its rounding depends on the batch, and a number that
+        falls between two categories would otherwise choose one or the other.
+        """
+        device = self.network.places.device
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        weights = {name: p.to(exact) for name, p in self.network.named_parameters()}
+        u = rng.uniform(ids, (self.length,), seed, "codes").to(device, exact)
+        codes = torch.full((len(ids), 1), self.network.start, device=device)
+        memory: Memory = []
+        for place in range(self.length):
+            logits = functional_call(self.network, weights, (codes[:, -1:], memory))[:, -1]
+            codes = torch.cat([codes, pick(logits, u[:, place], temperature)[:, None]], dim=1)
+        return codes[:, 1:]
+
+
+def pick(logits: Tensor, u: Tensor, temperature: float = 1.0) -> Tensor:
+    """The category that a uniform number chooses, by inversion of the distribution function.
+
+    Args:
+        logits: (B, categories); u: (B,), in [0, 1).
+        temperature: the logits are divided by it; 0 takes the most probable category.
+    Returns:
+        int64 (B,): the number of categories whose cumulative probability is at most u.
+    """
+    if temperature == 0:
+        return logits.argmax(1)
+    cumulative = (logits / temperature).softmax(1).cumsum(1)
+    return (cumulative <= u[:, None]).sum(1).clamp(max=logits.shape[1] - 1)

@@ -3,52 +3,88 @@
     q(z|x) = N(mu(x), exp(logvar(x))),   p(z) = N(0, I),   z = mu + exp(logvar / 2) * eps
     ELBO(x) = E_q[log p(x|z)] - KL(q(z|x) || p(z))  <=  log p(x)
 
-Loss: mean squared error per pixel + beta * KL / D for D pixels. Times D this is |x_hat - x|**2 + beta * KL: for
-beta = 1 the negative ELBO of a Gaussian decoder with variance 1/2, up to the constant (D / 2) ln(pi). With
-reconstruction "bce" it is the binary cross-entropy summed over pixels + beta * KL.
+Loss, by `reconstruction`, for D pixels:
+
+    mse        mean squared error per pixel + beta * KL / D. Times D this is |x_hat - x|^2 + beta * KL: for beta = 1 the
+               negative ELBO of a Gaussian with variance 1/2, up to the constant (D / 2) ln(pi)
+    bce        -log p(x|z) of a Bernoulli (binary cross-entropy summed over pixels) + beta * KL, in nats
+    gaussian   -log p(x|z) of a Gaussian + beta * KL, in nats; `variance` is fixed, learned or optimal
+
+beta > 1 presses the code towards the prior, whose units are independent (Higgins et al. 2017, "beta-VAE"). Controlled
+capacity (Burgess et al. 2018, "Understanding disentangling in beta-VAE", equation 8) has beta * |KL - C| in its place,
+with C rising linearly from 0. A conditional model gives the label to both networks: q(z|x, y) and p(x|z, y) (Sohn, Lee
+& Yan 2015, with a prior that does not depend on y).
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from trilemma import rng as random
-from trilemma.autoencoders.losses import (
-    bernoulli_nats,
-    gaussian_log_likelihood,
-    kl_to_standard_normal,
-    squared_error,
-)
-from trilemma.config import ModelConfig
+from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
+from trilemma.autoencoders.likelihoods import LEAST_VARIANCE, Bernoulli, Gaussian, Variance
+from trilemma.autoencoders.losses import kl_to_standard_normal, log_prior_ratio, squared_error
 from trilemma.errors import UserError, refuse_labels
-from trilemma.nets.mlp import mlp
 from trilemma.nets.precision import full
 from trilemma.types import Batch, Logs, Phase
 
 VARIANCE = 0.5  # of the Gaussian decoder whose negative ELBO is |x_hat - x|**2 + KL
 
 
-class VAEConfig(ModelConfig):
-    """Settings of a fully connected variational autoencoder; the decoder mirrors the encoder."""
+class VAEConfig(NetworkConfig):
+    """Settings of a variational autoencoder; the decoder mirrors the encoder."""
 
-    hidden: tuple[PositiveInt, ...] = Field(default=(128,), description="widths of the encoder's hidden layers")
     latent: int = Field(default=32, ge=1, description="numbers in a code")
     beta: float = Field(default=1.0, ge=0, description="weight of the KL divergence; 1 is the ELBO")
-    reconstruction: Literal["mse", "bce"] = Field(default="mse", description="loss between image and reconstruction")
+    capacity_nats: float | None = Field(default=None, ge=0, description="KL to aim at, which beta then weighs")
+    capacity_share: float = Field(default=0.5, gt=0, le=1, description="share of training over which it rises from 0")
+    reconstruction: Literal["mse", "bce", "gaussian"] = Field(
+        default="mse", description="loss between image and reconstruction"
+    )
+    variance: Variance = Field(default="optimal", description="gaussian: of a pixel; a number, learned or optimal")
+    output: Literal["sigmoid", "none"] = Field(default="sigmoid", description="what follows the decoder")
+    conditional: bool = Field(default=False, description="whether the networks are given the label")
+    n_classes: int = Field(default=0, ge=0, description="classes, taken from the data; for a conditional model")
+
+    @field_validator("variance", mode="before")
+    @classmethod
+    def _known_variance(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and LEAST_VARIANCE <= value < math.inf
+        if not number and value not in ("learned", "optimal"):
+            raise ValueError(f"give learned, optimal, or a number of at least {LEAST_VARIANCE:.1e} (one level squared)")
+        return value
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        if self.reconstruction == "bce" and self.output != "sigmoid":
+            raise ValueError("output=none: a Bernoulli needs probabilities; take output=sigmoid or reconstruction=mse")
+        if self.reconstruction != "gaussian" and self.variance != "optimal":
+            raise ValueError(f"variance={self.variance} is for reconstruction=gaussian, not {self.reconstruction}")
+        if self.conditional and not self.n_classes:
+            raise ValueError("conditional=true needs images with classes; the data has none")
+        return self
 
 
 class VAE(nn.Module):
-    """Encoder to (mu, logvar), decoder, standard normal prior. Images (B, C, H, W) in [0, 1]; codes (B, latent)."""
+    """Encoder to (mu, logvar), decoder, standard normal prior. Images (B, C, H, W) in [0, 1]; codes (B, latent).
+
+    A conditional model needs labels, int64 (B,), wherever it is given images or codes; any other refuses them.
+    """
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
         self.n_pixels = math.prod(config.shape)
-        self.encoder = mlp([self.n_pixels, *config.hidden, 2 * config.latent])
-        self.decoder = mlp([config.latent, *reversed(config.hidden), self.n_pixels])
+        if config.conditional:
+            self.n_classes = config.n_classes
+        n_classes = config.n_classes if config.conditional else 0
+        self.likelihood = _likelihood(config)
+        channels = config.shape[0] * self.likelihood.channels_per_channel
+        self.encoder = make_encoder(config, 2 * config.latent, n_classes=n_classes)
+        self.decoder = make_decoder(config, config.latent, n_classes=n_classes, channels=channels)
         self.phases = [Phase("vae", list(self.parameters()), self.loss)]
 
     @property
@@ -56,69 +92,120 @@ class VAE(nn.Module):
         """The decoder: one call per batch of samples."""
         return self.decoder
 
-    def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, image: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """mu and logvar of q(z|x): (B, C, H, W) -> two (B, latent)."""
-        mu, logvar = full(self.encoder(image.flatten(1))).chunk(2, dim=1)
+        mu, logvar = full(self.encoder(image, labels)).chunk(2, dim=1)
         return mu, logvar
 
-    def encode(self, image: Tensor) -> Tensor:
+    def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """The posterior mean, (B, latent)."""
-        return self.posterior(image)[0]
+        return self.posterior(image, self._checked(labels))[0]
 
-    def decode_logits(self, z: Tensor) -> Tensor:
-        """Code (B, latent) -> the image before its sigmoid (B, C, H, W)."""
-        return full(self.decoder(z)).unflatten(1, self.config.shape)
+    def decode_outputs(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Code (B, latent) -> what the likelihood is made of, (B, C, H, W) or (B, 2C, H, W)."""
+        return full(self.decoder(z, labels))
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Code (B, latent) -> mean image (B, C, H, W) in [0, 1]."""
-        return self.decode_logits(z).sigmoid()
+        return self._image(self.decode_outputs(z, self._checked(labels)))
 
-    def reconstruct(self, image: Tensor) -> Tensor:
+    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """The image decoded from its posterior mean, (B, C, H, W) in [0, 1]."""
-        return self.decode(self.encode(image))
+        return self.decode(self.encode(image, labels), labels)
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        """Reconstruction loss + weighted KL; parts: mse (per pixel) or bce_nats (per image), kl_nats (per image)."""
-        logits, kl = self._pass(batch.image, rng)
-        kl = kl.mean()
-        if self.config.reconstruction == "bce":
-            error, weight, name = bernoulli_nats(logits, batch.image).mean(), self.config.beta, "bce_nats"
+        """Reconstruction loss + weighted KL; parts: mse (per pixel), or bce_nats or gaussian_nats (per image), and
+        kl_nats (per image)."""
+        outputs, kl = self._pass(batch.image, self._labels_of(batch), rng)
+        kl, kind = kl.mean(), self.config.reconstruction
+        if kind == "mse":
+            error, scale, name = squared_error(self.likelihood.mean(outputs), batch.image).mean(), self.n_pixels, "mse"
         else:
-            error, name = squared_error(logits.sigmoid(), batch.image).mean(), "mse"
-            weight = self.config.beta / self.n_pixels
-        return error + weight * kl, {name: error.detach(), "kl_nats": kl.detach()}
+            error, scale, name = -self.likelihood.log_prob(outputs, batch.image).mean(), 1, f"{kind}_nats"
+        loss = error + self.config.beta / scale * self._over_capacity(kl, batch.progress)
+        return loss, {name: error.detach(), "kl_nats": kl.detach()}
 
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Per image (B,): mse of a reconstruction from a *sampled* code, as published; mean_code_mse; kl_nats."""
-        logits, kl = self._pass(batch.image, rng)
-        return {
-            "mse": squared_error(logits.sigmoid(), batch.image),
-            "mean_code_mse": squared_error(self.reconstruct(batch.image), batch.image),
+        """Per image (B,): mse of a reconstruction from a *sampled* code, as published; mean_code_mse; kl_nats; and
+        neg_elbo_nats where the reconstruction loss is in nats (whatever beta is)."""
+        labels = self._labels_of(batch)
+        outputs, kl = self._pass(batch.image, labels, rng)
+        figures = {
+            "mse": squared_error(self._image(outputs), batch.image),
+            "mean_code_mse": squared_error(self.reconstruct(batch.image, labels), batch.image),
             "kl_nats": kl,
         }
+        if self.config.reconstruction != "mse":
+            figures["neg_elbo_nats"] = kl - self.likelihood.log_prob(outputs, batch.image)
+        return figures
 
-    def elbo(self, image: Tensor, rng: torch.Generator) -> Tensor:
-        """One-sample estimate of the ELBO, nats per image (B,); a density over [0, 1] for the Gaussian decoder."""
-        logits, kl = self._pass(image, rng)
-        if self.config.reconstruction == "bce":
-            return -bernoulli_nats(logits, image) - kl
-        return gaussian_log_likelihood(logits.sigmoid(), image, VARIANCE) - kl
+    def elbo(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+        """One-sample estimate of the ELBO with the KL in closed form, nats per image (B,); a density over [0, 1] for a
+        Gaussian."""
+        outputs, kl = self._pass(image, self._checked(labels), rng)
+        return self.likelihood.log_prob(outputs, image) - kl
+
+    def log_weight(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+        """log p(x|z) + log p(z) - log q(z|x) of one z ~ q(z|x), nats per image (B,)."""
+        labels = self._checked(labels)
+        z, eps, _, logvar = self._draw(image, labels, rng)
+        return self.likelihood.log_prob(self.decode_outputs(z, labels), image) + log_prior_ratio(eps, z, logvar)
 
     @torch.no_grad()
     def sample(
         self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Decode z ~ N(0, temperature**2 I): mean images, (n, C, H, W) in [0, 1]."""
-        refuse_labels(labels)
+        """Decode z ~ N(0, temperature**2 I): mean images, (n, C, H, W) in [0, 1].
+
+        Where a conditional model is given no labels, image k has label k % n_classes.
+        """
         if temperature < 0:
             raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
-        ids = torch.arange(first, first + n)
+        ids, parameter = torch.arange(first, first + n), next(self.parameters())
+        if self.config.conditional and labels is None:
+            labels = (ids % self.config.n_classes).to(parameter.device)
         z = random.normal(ids, (self.config.latent,), seed, "latent") * temperature
-        return self.decode(z.to(next(self.parameters())))
+        return self.decode(z.to(parameter), labels)
 
-    def _pass(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Logits of the image decoded from z ~ q(z|x), and the KL in nats per image."""
-        mu, logvar = self.posterior(image)
+    def _pass(self, image: Tensor, labels: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Outputs of the decoder for z ~ q(z|x), and the KL in nats per image."""
+        z, _, mu, logvar = self._draw(image, labels, rng)
+        return self.decode_outputs(z, labels), kl_to_standard_normal(mu, logvar)
+
+    def _draw(
+        self, image: Tensor, labels: Tensor | None, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """z = mu + exp(logvar / 2) * eps with eps, mu and logvar, (B, latent) each."""
+        mu, logvar = self.posterior(image, labels)
         eps = torch.empty_like(mu).normal_(generator=rng)
-        z = mu + (0.5 * logvar).exp() * eps
-        return self.decode_logits(z), kl_to_standard_normal(mu, logvar)
+        return mu + (0.5 * logvar).exp() * eps, eps, mu, logvar
+
+    def _over_capacity(self, kl: Tensor, progress: float) -> Tensor:
+        """What beta weighs: the KL of a batch, or its distance from the capacity."""
+        if self.config.capacity_nats is None:
+            return kl
+        return (kl - self.config.capacity_nats * min(1.0, progress / self.config.capacity_share)).abs()
+
+    def _image(self, outputs: Tensor) -> Tensor:
+        """The mean image, kept in [0, 1] where no sigmoid does so."""
+        mean = self.likelihood.mean(outputs)
+        return mean.clamp(0, 1) if self.config.output == "none" else mean
+
+    def _labels_of(self, batch: Batch) -> Tensor | None:
+        """A batch's labels for a conditional model: the networks refuse to go without."""
+        return batch.label if self.config.conditional else None
+
+    def _checked(self, labels: Tensor | None) -> Tensor | None:
+        """Labels as they came, if they are what the model was trained with."""
+        if not self.config.conditional:
+            refuse_labels(labels)
+        elif labels is not None and not bool(((labels >= 0) & (labels < self.config.n_classes)).all()):
+            raise UserError(f"labels {labels.unique().tolist()}: they go from 0 to {self.config.n_classes - 1}")
+        return labels
+
+
+def _likelihood(config: VAEConfig) -> Bernoulli | Gaussian:
+    """p(x|z) by the config's `reconstruction`."""
+    if config.reconstruction == "bce":
+        return Bernoulli()
+    return Gaussian(VARIANCE if config.reconstruction == "mse" else config.variance, config.output)

@@ -99,8 +99,15 @@ def protocol_difference(scores: Mapping[str, Any], others: Mapping[str, Any]) ->
 
 
 def scores_of(evaluation: Any) -> dict[str, dict[str, Any]]:
-    """Scores by metric name, as plain values; a value that is no finite number is refused here at the latest."""
-    return {score.name: _finite_score(clean(score.to_json())) for score in evaluation.scores}
+    """Scores by metric name, as plain values; a value that is no finite number is refused here at the latest.
+
+    What only some models have goes by its protocol: bounds of different likelihoods do not share a column.
+    """
+    return {_column_name(score): _finite_score(clean(score.to_json())) for score in evaluation.scores}
+
+
+def _column_name(score: Any) -> str:
+    return score.name if score.name in (*QUALITY, *COST) else score.protocol
 
 
 def _finite_score(score: dict[str, Any]) -> dict[str, Any]:

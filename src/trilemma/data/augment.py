@@ -3,6 +3,9 @@
 Each output pixel (i, j) is read from row r(i + dy) and column r(j + dx), where r reflects what leaves the image:
 r(k) = (n - 1) - |n - 1 - |k||. A flip exchanges column j for W - 1 - j first. Both are a table of rows (B, H), a
 table of columns (B, W), and one look-up.
+
+Binarisation follows: a pixel of level v is 255 with the probability v / 255, else 0. Drawn anew in every epoch this is
+the binarisation of Salakhutdinov & Murray (2008), "On the quantitative analysis of deep belief networks".
 """
 
 from collections.abc import Sequence
@@ -13,9 +16,9 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.errors import unknown
 
-AUGMENTATIONS = ("flip", "shift")
+AUGMENTATIONS = ("flip", "shift", "binarise")
 REACH = 8  # a shift goes up to 1/8 of the side
-DRAWS = 3  # numbers per image: flip, dy, dx
+DRAWS = 3  # numbers per image: flip, dy, dx; then one for each of its values to be binarised
 
 
 def check_augmentations(names: Sequence[str]) -> tuple[str, ...]:
@@ -30,19 +33,37 @@ def check_augmentations(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def draws(index: Tensor, seed: int, epoch: int) -> Tensor:
-    """The random numbers of the images `index` in an epoch, float32 in [0, 1), (B, 3)."""
-    return rng.uniform(index, (DRAWS,), seed, "augment", epoch)
+def draws_needed(names: Sequence[str], size: int) -> int:
+    """Random numbers for each image of `size` values."""
+    return DRAWS + (size if "binarise" in names else 0)
+
+
+def draws(index: Tensor, seed: int, epoch: int, count: int = DRAWS) -> Tensor:
+    """The random numbers of the images `index` in an epoch, float32 in [0, 1), (B, count)."""
+    return rng.uniform(index, (count,), seed, "augment", epoch)
 
 
 def augment(images: Tensor, names: Sequence[str], u: Tensor) -> Tensor:
     """Images changed as their numbers say.
 
     Args:
-        images: any type, (B, C, H, W).
-        names: "flip" (left and right exchanged with probability 1/2), "shift" (uniformly by up to 1/8 of each side).
-        u: numbers in [0, 1), (B, 3), from `draws`.
+        images: any type, (B, C, H, W); uint8 where they are binarised.
+        names: "flip" (left and right exchanged with probability 1/2), "shift" (uniformly by up to 1/8 of each side),
+            "binarise" (each value drawn as 0 or 255), in whatever order they are given.
+        u: numbers in [0, 1), (B, draws_needed(names, C * H * W)), from `draws`.
     """
+    if "flip" in names or "shift" in names:
+        images = _moved(images, names, u)
+    return binarise(images, u[:, DRAWS:].view(images.shape)) if "binarise" in names else images
+
+
+def binarise(images: Tensor, u: Tensor) -> Tensor:
+    """Level v becomes 255 where u < v / 255, else 0: uint8 images and numbers in [0, 1) of any one shape."""
+    return (255 * u.to(images.device, non_blocking=True) < images).to(torch.uint8) * 255
+
+
+def _moved(images: Tensor, names: Sequence[str], u: Tensor) -> Tensor:
+    """Flips, then shifts."""
     count, channels, height, width = images.shape
     rows = torch.arange(height).expand(count, -1)  # (B, H)
     columns = torch.arange(width).expand(count, -1)  # (B, W)

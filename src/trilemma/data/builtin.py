@@ -1,9 +1,9 @@
-"""The sources known by name: digits, shapes, mnist, fashion-mnist, cifar10.
+"""The sources known by name: digits, shapes, ellipse, mnist, fashion-mnist, cifar10, mnist-binary.
 
-The last three are looked for in $TRILEMMA_DATA/NAME, then in the user's cache, and are otherwise fetched into the cache
-once. MNIST and Fashion-MNIST are idx files, which are checked by the SHA-256 of their decompressed bytes wherever they
-come from.
-CIFAR-10 is the binary version: records of 1 label and 3 * 32 * 32 pixels. Nothing is unpickled.
+MNIST, Fashion-MNIST and CIFAR-10 are looked for in $TRILEMMA_DATA/NAME, then in the user's cache, and are otherwise
+fetched into the cache once. MNIST and Fashion-MNIST are idx files, which are checked by the SHA-256 of their
+decompressed bytes wherever they come from. CIFAR-10 is the binary version: records of 1 label and 3 * 32 * 32 pixels.
+Nothing is unpickled.
 """
 
 import math
@@ -12,14 +12,19 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from trilemma import rng
+from trilemma.data.augment import binarise
 from trilemma.data.decode import Item
 from trilemma.data.download import cache_dir, check_hash, download
+from trilemma.data.ellipse import COUNTS as POINTS
+from trilemma.data.ellipse import draw_ellipse
 from trilemma.data.folder import read_listing
 from trilemma.data.idx import read_idx
 from trilemma.data.listing import Listing, listed
@@ -31,6 +36,7 @@ from trilemma.errors import UserError
 
 MNIST_VALID = 5_000  # of the 60,000
 DIGITS_TEST = 360  # of the 1,797
+CHUNK = 1_000  # images binarised at a time
 URLS = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "fashion-mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -101,9 +107,37 @@ def load_shapes(options: Options) -> Data:
     return make_data("shapes", "shapes", splits, classes=KINDS, notes=[f"drawn with seed {seed}, with captions"])
 
 
+def load_ellipse(options: Options) -> Data:
+    """Points near a tilted ellipse in space: images of one pixel, whose three channels are the coordinates."""
+    counts = POINTS if options.valid is None else POINTS | {"valid": share(POINTS["train"], options.valid)}
+    splits = {purpose: draw_ellipse(n, seed=options.seed, purpose=purpose) for purpose, n in counts.items()}
+    notes = [f"drawn with seed {options.seed}", "a channel is a coordinate x from -2 to 2: level / 255 = (x + 2) / 4"]
+    return _finish("ellipse", splits, (), options, notes)
+
+
 def load_mnist(options: Options) -> Data:
     """70,000 handwritten digits, 28x28."""
     return _load_idx("mnist", NUMERALS, options)
+
+
+def load_mnist_binary(options: Options) -> Data:
+    """MNIST in black and white: each pixel drawn once, the same in every call."""
+    grey, first, splits = load_mnist(options), 0, {}
+    for name, split in grey.splits.items():
+        splits[name] = replace(split, images=_drawn_once(split.images, first))
+        first += len(split)
+    note = "each pixel drawn once as 0 or 255 with the probability of its grey level; not the file of Larochelle (2011)"
+    return make_data("mnist-binary", "mnist-binary", splits, classes=grey.classes, notes=[*grey.notes[1:], note])
+
+
+def _drawn_once(images: torch.Tensor, first: int) -> torch.Tensor:
+    """Images number `first` and on, binarised with numbers that depend on the image's number alone."""
+    parts = []
+    for at in range(0, len(images), CHUNK):
+        part = images[at : at + CHUNK]
+        ids = torch.arange(first + at, first + at + len(part))
+        parts.append(binarise(part, rng.uniform(ids, tuple(part.shape[1:]), 0, "mnist-binary")))
+    return torch.cat(parts)
 
 
 def load_fashion_mnist(options: Options) -> Data:
@@ -131,14 +165,17 @@ class Source(NamedTuple):
     what: str
     files: tuple[str, ...] = ()  # that must be found or fetched
     megabytes: int = 0  # to fetch
+    folder: str = ""  # where they lie, if not in one of the source's own name
 
 
 SOURCES = {
     "digits": Source(load_digits, "1,797 handwritten digits, 8x8 grey, 10 classes"),
     "shapes": Source(load_shapes, "drawn shapes with captions and factors, any size, 3 classes"),
+    "ellipse": Source(load_ellipse, "points near a tilted ellipse in 3-D as one-pixel images, no classes"),
     "mnist": Source(load_mnist, "70,000 handwritten digits, 28x28 grey, 10 classes", FILES, 12),
     "fashion-mnist": Source(load_fashion_mnist, "70,000 articles of clothing, 28x28 grey, 10 classes", FILES, 31),
     "cifar10": Source(load_cifar10, "60,000 photographs, 32x32 colour, 10 classes", (CIFAR,), 170),
+    "mnist-binary": Source(load_mnist_binary, "mnist in black and white, each pixel drawn once", FILES, 12, "mnist"),
 }
 
 
@@ -147,7 +184,7 @@ def where(word: str) -> str:
     files, megabytes = SOURCES[word].files, SOURCES[word].megabytes
     if not files:
         return "built in"
-    for folder in places(word):
+    for folder in places(SOURCES[word].folder or word):
         zips = word == "cifar10" and all((folder / f"{split}.zip").exists() for split in CIFAR_FILES)
         if zips or all(_in_folder(folder, file) for file in files):
             return f"in {folder}"

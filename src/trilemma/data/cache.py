@@ -1,8 +1,8 @@
 """Decoded sources kept in the user's cache, so that the second opening takes no decoding.
 
 An entry is the folder CACHE/decoded/KEY: images.u8, the plain bytes of the tensor (N, C, H, W), and entry.json, all
-else. KEY is the hash of the paths, sizes and times of change of the source's files, the size and channels asked for
-and the version of the decoding: a file that changes gives another key. An entry is written beside its place and put
+else. KEY is the hash of the paths, sizes and times of change of the source's files, the size, channels and frames asked
+for and the version of the decoding: a file that changes gives another key. An entry is written beside its place and put
 there in one move, so processes that decode the same source at once do not meet; entries not opened for KEEP_DAYS are
 removed. A source of less than SMALL bytes decoded is not kept.
 """

@@ -12,7 +12,7 @@ import torch
 from trilemma.data.duplicates import exact_groups, near_pairs
 from trilemma.data.raw import Raw
 from trilemma.data.size import Size, parse_size
-from trilemma.data.sources import load_data, read_raw
+from trilemma.data.sources import check_frames, load_data, read_raw
 from trilemma.data.split import Data
 
 SHOWN = 5  # examples of a kind in the text
@@ -26,7 +26,8 @@ class Report:
     changes: what was done to images on the way, in words, and to which files; duplicates: groups of files that decode
     to the same pixels; near: pairs that nearly do; overlap: pairs of equal images (training file, file of another
     split); near_overlap: nearly equal ones; unmatched: rows of metadata without a file and files without a row;
-    searched: whether all images were compared for near duplicates.
+    searched: whether all images were compared for near duplicates; frames: as in `load_data`; for "all" each frame
+    counts as a file.
     """
 
     source: str
@@ -41,6 +42,7 @@ class Report:
     unmatched: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     searched: bool = True
+    frames: str = "first"
 
     @property
     def ok(self) -> bool:
@@ -49,7 +51,8 @@ class Report:
 
     def __str__(self) -> str:
         """All bad files, and of everything else the count with some examples."""
-        lines = [f"{self.source}: {self.files:,} image files, {self.read:,} read, {len(self.bad):,} bad", *self.notes]
+        what = "images" if self.frames == "all" else "image files"
+        lines = [f"{self.source}: {self.files:,} {what}, {self.read:,} read, {len(self.bad):,} bad", *self.notes]
         lines += [f"bad: {name}: {reason}" for name, reason in self.bad]
         lines += [_line(f"changed: {what}", names) for what, names in self.changes.items()]
         lines += _pairs("duplicates (equal pixels)", self.duplicates)
@@ -64,19 +67,20 @@ class Report:
         return "\n".join([*lines, "ok" if self.ok else "not ok: see above"])
 
 
-def check(source: str | Path | Data, *, size: Size | None = None) -> Report:
+def check(source: str | Path | Data, *, size: Size | None = None, frames: str | None = None) -> Report:
     """Look through a source.
 
     Args:
-        size: as in `load_data`; duplicates are looked for among the images as they are decoded to this size.
+        size, frames: as in `load_data`; duplicates are looked for among the images as they are decoded to this size.
     Raises:
         UserError: the source is not known, or holds no images at all.
     """
-    raw = None if isinstance(source, Data) else read_raw(source, parse_size(size))
+    check_frames(frames)
+    raw = None if isinstance(source, Data) else read_raw(source, parse_size(size), frames=frames or "first")
     if raw is None:
-        data = load_data(source, size=size)
-        return _report(_raw_of(data), data.source)
-    return _report(raw, str(source))
+        data = load_data(source, size=size, frames=frames)
+        return _report(_raw_of(data), data.source, data.frames)
+    return _report(raw, str(source), frames or "first")
 
 
 def _raw_of(data: Data) -> Raw:
@@ -100,7 +104,7 @@ def _raw_of(data: Data) -> Raw:
     )
 
 
-def _report(raw: Raw, source: str) -> Report:
+def _report(raw: Raw, source: str, frames: str) -> Report:
     exact = exact_groups(raw.images)
     near, searched = near_pairs(raw.images, exact)
     training = [split == "train" for split in raw.splits]
@@ -125,6 +129,7 @@ def _report(raw: Raw, source: str) -> Report:
         list(raw.unmatched),
         tuple(note for note in raw.notes if not note.startswith(tuple("0123456789"))),
         searched,
+        frames,
     )
 
 

@@ -8,6 +8,7 @@ the rest was as supposed; else all headers are read first.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,7 +71,7 @@ def decode(
         target, depth, rule = _plan([headers[i] for i in good if i in headers], size, channels)
         images = room.empty((len(good), depth, *target))
         places = dict(zip(good, images.numpy(), strict=True))
-        done = each(lambda i, places=places: decode_into(places[i], items[i]), good, bad, shared=room.shared and forks)
+        done = _decode_files(items, places, bad, shared=room.shared and forks)
         headers = {i: head for i, (head, _) in done.items()}
         rows, kept = [k for k, i in enumerate(good) if i not in bad], [i for i in good if i not in bad]
         changes = _changes({i: words for i, (_, words) in done.items()})
@@ -94,6 +95,27 @@ def _first_look(items: Sequence[Item], size: tuple[int, int] | None, bad: dict[i
         return headers
     rest = [i for i in range(len(items)) if i not in headers and i not in bad]
     return headers | each(lambda i: header(items[i]), rest, bad)
+
+
+def _decode_files(
+    items: Sequence[Item], places: dict[int, np.ndarray], bad: dict[int, str], *, shared: bool
+) -> dict[int, tuple[Header, list[str]]]:
+    """Decode those that have a place; the frames of a file in one go, because each may need those before it."""
+    files, first = {}, -1
+    for i in places:
+        if items[i].frame is None or first < 0 or items[i].open is not items[first].open:
+            first = i
+        files.setdefault(first, []).append(i)
+    lost: dict[int, str] = {}
+
+    def work(i: int) -> list[tuple[Header, list[str]] | str]:
+        return decode_into([places[k] for k in files[i]], [items[k] for k in files[i]])
+
+    decoded = each(work, [*files], lost, shared=shared)
+    bad.update({k: why for i, why in lost.items() for k in files[i]})
+    done = {k: result for i, results in decoded.items() for k, result in zip(files[i], results, strict=True)}
+    bad.update({k: result for k, result in done.items() if isinstance(result, str)})
+    return {k: result for k, result in done.items() if not isinstance(result, str)}
 
 
 def _plan(

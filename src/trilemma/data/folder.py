@@ -48,9 +48,11 @@ def load_folder(
     return finish(read_folder(path, size, channels), name, str(path), valid, seed)
 
 
-def read_folder(path: Path, size: tuple[int, int] | None = None, channels: int | None = None) -> Raw:
+def read_folder(
+    path: Path, size: tuple[int, int] | None = None, channels: int | None = None, frames: str = "first"
+) -> Raw:
     """Images of a folder, a zip or a tar file, before anything is set aside."""
-    return read_listing([path], lambda: listed(path), str(path), size, channels)
+    return read_listing([path], lambda: listed(path), str(path), size, channels, frames)
 
 
 def read_listing(
@@ -59,17 +61,20 @@ def read_listing(
     source: str,
     size: tuple[int, int] | None,
     channels: int | None,
+    frames: str = "first",
 ) -> Raw:
     """Images among files whose names tell split and class; `paths` are where they lie, for the cache."""
 
     def read(room: Room) -> Raw:
         with listing() as found:
-            return _read(found, source, size, channels, room)
+            return _read(found, source, size, channels, room, frames)
 
-    return read_cached(paths, size, channels, read)
+    return read_cached(paths, size, channels, read, frames)
 
 
-def _read(found: Listing, source: str, size: tuple[int, int] | None, channels: int | None, room: Room) -> Raw:
+def _read(
+    found: Listing, source: str, size: tuple[int, int] | None, channels: int | None, room: Room, frames: str
+) -> Raw:
     images = [item for item in found.files if item.name.lower().endswith(SUFFIXES)]
     if not images:
         because = f"; {counted('broken', found.skipped)}" if found.skipped else ""
@@ -98,9 +103,8 @@ def _read(found: Listing, source: str, size: tuple[int, int] | None, channels: i
     ]
     kind = "{}: files ending in {} are not read; save it as PNG or JPEG"
     skipped = [kind.format(name_of(item), Path(item.name).suffix.lower()) for item in foreign]
-    return read_entries(
-        entries, size, channels, room, notes=notes, skipped=[*found.skipped, *skipped], unmatched=known.unmatched
-    )
+    skipped = [*found.skipped, *skipped]
+    return read_entries(entries, size, channels, room, frames, notes=notes, skipped=skipped, unmatched=known.unmatched)
 
 
 def split_of(name: str) -> str | None:

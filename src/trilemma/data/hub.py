@@ -20,7 +20,9 @@ from trilemma.errors import UserError
 PREFIX = "hf:"
 
 
-def read_hub(source: str, size: tuple[int, int] | None = None, channels: int | None = None) -> Raw:
+def read_hub(
+    source: str, size: tuple[int, int] | None = None, channels: int | None = None, frames: str = "first"
+) -> Raw:
     """The images of `hf:NAME`.
 
     Raises:
@@ -47,9 +49,10 @@ def read_hub(source: str, size: tuple[int, int] | None = None, channels: int | N
         for split, part in used.items():
             more, names = _entries(datasets, part, split, source)
             entries += more
-        return read_entries(entries, size, channels, room, classes=names, notes=[left])
+        return read_entries(entries, size, channels, room, frames, classes=names, notes=[left])
 
-    return read_cached([], size, channels, read, source, *(str(getattr(p, "_fingerprint", "")) for p in used.values()))
+    marks = [str(getattr(part, "_fingerprint", "")) for part in used.values()]
+    return read_cached([], size, channels, read, frames, source, *marks)
 
 
 def _entries(datasets: Any, part: Any, split: str, source: str) -> tuple[list[Entry], tuple[str, ...] | None]:

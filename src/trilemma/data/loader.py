@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.data.augment import augment, check_augmentations, draws
+from trilemma.data.augment import augment, check_augmentations, draws, draws_needed
 from trilemma.data.split import Split
 from trilemma.errors import UserError
 from trilemma.types import Batch
@@ -60,7 +60,8 @@ class Loader:
         rows = index if self.split.mapped else at
         images = self.images.index_select(0, rows).to(self.device, non_blocking=True)
         if self.augmentations:
-            numbers = torch.cat([draws(part, self.seed, epoch) for epoch, part in parts])
+            count = draws_needed(self.augmentations, images[0].numel())
+            numbers = torch.cat([draws(part, self.seed, epoch, count) for epoch, part in parts])
             images = augment(images, self.augmentations, numbers)
         captions = self.split.captions
         return Batch(

@@ -44,7 +44,9 @@ def parquet_files(path: Path) -> list[Path]:
     return sorted(file for file in found if not file.name.startswith((".", "metadata.")))
 
 
-def read_parquet(path: Path, size: tuple[int, int] | None = None, channels: int | None = None) -> Raw:
+def read_parquet(
+    path: Path, size: tuple[int, int] | None = None, channels: int | None = None, frames: str = "first"
+) -> Raw:
     """Images of a parquet file or a folder of them, whose names tell their splits (train-0.parquet).
 
     Raises:
@@ -61,9 +63,9 @@ def read_parquet(path: Path, size: tuple[int, int] | None = None, channels: int 
             entries += found
             classes = None if names is None or classes is None else classes | dict.fromkeys(names)
         _table.cache_clear()
-        return read_entries(entries, size, channels, room, classes=tuple(classes) if classes else None)
+        return read_entries(entries, size, channels, room, frames, classes=tuple(classes) if classes else None)
 
-    return read_cached(files, size, channels, read)
+    return read_cached(files, size, channels, read, frames)
 
 
 def _entries(path: Path, root: Path) -> tuple[list[Entry], tuple[str, ...] | None]:

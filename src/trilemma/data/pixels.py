@@ -1,14 +1,16 @@
 """One image file of any kind to plain 8-bit pixels, within bounds, and in words everything that had to be done to it.
 
 An image is turned as its EXIF entry says (orientations 2 to 8), brought to sRGB where it carries another colour
-profile, composed over white where it is transparent, and 16-bit values v are scaled linearly (round(v / 257)); of
-several frames the first is taken. Only the formats below are opened, and only up to PIXELS pixels, as the header says.
+profile, composed over white where it is transparent, and 16-bit values v are scaled linearly (round(v / 257)). Of
+several frames the first is taken, or each as an image of its own. Only the formats below are opened, and only up to
+PIXELS pixels, as the header says.
 """
 
 import os
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, repeat
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -26,24 +28,18 @@ PLAIN = ("L", "RGB")
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange height and width
 PIXELS = 2**30 // 12  # a larger image is taken for a decompression bomb
 FILE_LIMIT = 2**28  # bytes; a larger image file is not opened
+LAYERED = ("GIF", "WEBP", "PNG")  # their frames are drawn over one another, so that each needs those before it
+FRAMED = (*LAYERED, "TIFF")
+FRAME_LIMIT, FRAME_PIXELS = 20_000, 2**30  # frames of a file, and pixels of all of them
 
 TURNED = "turned as their EXIF orientation says"
-FRAMES = "several frames or pages, of which the first is used"
+FRAMES = "several frames or pages, of which the first is used (frames=all uses each)"
+PICTURES = "several pictures in a JPEG, of which the first is used"
+AFTER_BROKEN = "drawn over a frame that cannot be decoded"
 DEPTH = "16-bit or float values, scaled linearly to 8 bits"
 ALPHA = "transparency, composed over white"
 PROFILE = "a colour profile, converted to sRGB"
 BAD_PROFILE = "a colour profile that cannot be used, passed over"
-
-
-@dataclass(frozen=True)
-class Item:
-    """One file: its name, with "/" between folders; how to open it for reading; the archive of several it lies in;
-    whether a forked process may open it."""
-
-    name: str
-    open: Callable[[], IO[bytes]]
-    shard: str = ""
-    forks: bool = True
 
 
 class Header(NamedTuple):
@@ -51,6 +47,20 @@ class Header(NamedTuple):
 
     size: tuple[int, int]
     grey: bool
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file: its name, with "/" between folders; how to open it for reading; the archive of several it lies in;
+    whether a forked process may open it; the number of the frame that is meant, from 0, where each frame is an image
+    of its own; its header, where that was read before."""
+
+    name: str
+    open: Callable[[], IO[bytes]]
+    shard: str = ""
+    forks: bool = True
+    frame: int | None = None
+    header: Header | None = None
 
 
 def open_file(path: str | Path) -> IO[bytes]:
@@ -70,35 +80,88 @@ def check_length(length: int) -> None:
 
 def header(item: Item) -> Header:
     """What can be told without decoding the pixels."""
+    if item.header:
+        return item.header
     with item.open() as file, _open(file) as image:
         return _header(image)
 
 
-def decode_into(place: np.ndarray, item: Item) -> tuple[Header, list[str]]:
-    """Decode one image into `place`, uint8 (C, H, W); returns its header and what had to be done, in words."""
-    channels, height, width = place.shape
-    words: list[str] = []
+def frames_of(item: Item) -> list[Item]:
+    """The frames of a file, each as an item of its own, NAME#0 and on; the item alone where there is but one image.
+
+    Raises:
+        ValueError: they are more than FRAME_LIMIT, or have more than FRAME_PIXELS pixels.
+    """
+    found, pixels = [], 0
     with item.open() as file, _open(file) as image:
+        if image.format not in FRAMED or not getattr(image, "is_animated", False):
+            return [replace(item, header=_header(image))]
+        for k, head in enumerate(_headers(image)):
+            pixels += head.size[0] * head.size[1]
+            if k == FRAME_LIMIT or pixels > FRAME_PIXELS:
+                raise ValueError(f"more than {FRAME_LIMIT:,} frames, or {FRAME_PIXELS:,} pixels in all of them")
+            found.append(replace(item, name=f"{item.name}#{k}", frame=k, header=head))
+    return found
+
+
+def decode_into(places: Sequence[np.ndarray], items: Sequence[Item]) -> list[tuple[Header, list[str]] | str]:
+    """Decode the images `items` of one file, in the order of their frames, each into its place, uint8 (C, H, W).
+
+    Returns:
+        For each its header and what had to be done, in words; or why it cannot be decoded.
+    """
+    found: list[tuple[Header, list[str]] | str] = []
+    with items[0].open() as file, _open(file) as image:
+        damage = []
         if image.format in ("PNG", "JPEG"):
             at = file.tell()
-            words += end_of_png(file) if image.format == "PNG" else end_of_jpeg(file)
+            damage = end_of_png(file) if image.format == "PNG" else end_of_jpeg(file)
             file.seek(at)
-        found = _header(image)
-        if getattr(image, "is_animated", False):
-            words.append(FRAMES)
-        if _deep(image):
-            words.append(DEPTH)
-        if image.format == "JPEG" and max(image.size) >= 4 * max(height, width):
-            image.draft(None, (2 * max(height, width),) * 2)  # decoded at a fraction, at least this size
-        turned = image.getexif().get(ORIENTATION, 1) != 1 if image.format != "JPEG" or "exif" in image.info else False
-        image.load()
-        if turned:  # a TIFF is already, and says so
-            words.append(TURNED)
-            ImageOps.exif_transpose(image, in_place=True)
-        pixels, mode = _plain(image, words), "L" if channels == 1 else "RGB"
-        pixels = cover(pixels if pixels.mode == mode else pixels.convert(mode), (height, width))
+        for place, item in zip(places, items, strict=True):
+            if found and isinstance(found[-1], str) and image.format in LAYERED:
+                found.append(AFTER_BROKEN)
+                continue
+            try:
+                found.append(_decode(image, place, item.frame, [*damage]))
+            except Exception as error:  # a decoder may raise anything on a broken file
+                found.append(reason(error))
+    return found
+
+
+def _decode(image: Image.Image, place: np.ndarray, frame: int | None, words: list[str]) -> tuple[Header, list[str]]:
+    """Decode one frame into its place; what had to be done is added to `words`."""
+    channels, height, width = place.shape
+    if frame is not None:
+        _go_to(image, frame)
+    elif getattr(image, "is_animated", False):
+        words.append(FRAMES if image.format in FRAMED else PICTURES)
+    found = _header(image)
+    if _deep(image):
+        words.append(DEPTH)
+    if image.format == "JPEG" and max(image.size) >= 4 * max(height, width):
+        image.draft(None, (2 * max(height, width),) * 2)  # decoded at a fraction, at least this size
+    turned = image.getexif().get(ORIENTATION, 1) != 1 if image.format != "JPEG" or "exif" in image.info else False
+    image.load()
+    if turned:  # a TIFF is already, and says so
+        words.append(TURNED)
+        image = ImageOps.exif_transpose(image)
+    pixels, mode = _plain(image, words), "L" if channels == 1 else "RGB"
+    pixels = cover(pixels if pixels.mode == mode else pixels.convert(mode), (height, width))
     place[:] = np.asarray(pixels).reshape(height, width, channels).transpose(2, 0, 1)
     return found, words
+
+
+def _go_to(image: Image.Image, frame: int) -> None:
+    """Make a frame the one that is decoded."""
+    image.seek(frame)
+    _check_size(image)
+    if frame and image.format == "GIF" and image.mode == "L":
+        image.load()
+        if image.mode == "P":  # a colour palette, whose numbers Pillow would draw as levels: begin again in colour
+            image.seek(0)
+            image.load()
+            image.im, image._mode = image.im.convert("RGB"), "RGB"
+            image.seek(frame)
 
 
 def reason(error: Exception) -> str:
@@ -113,9 +176,13 @@ def reason(error: Exception) -> str:
 def _open(file: IO[bytes]) -> Image.Image:
     """The header of an image; the pixels are read later."""
     image = Image.open(file, formats=FORMATS)
+    _check_size(image)
+    return image
+
+
+def _check_size(image: Image.Image) -> None:
     if image.width * image.height > PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels; more than {PIXELS:,} are not opened")
-    return image
 
 
 def _header(image: Image.Image) -> Header:
@@ -124,6 +191,32 @@ def _header(image: Image.Image) -> Header:
     ask = width != height and image.format != "TIFF" and ("exif" in image.info or image.format not in ("PNG", "JPEG"))
     turned = ask and image.getexif().get(ORIENTATION, 1) >= 5
     return Header((width, height) if turned else (height, width), image.mode in GREY)
+
+
+def _headers(image: Image.Image) -> Iterator[Header]:
+    """The header of each frame; that of one which cannot be found is a guess, and decoding it says why."""
+    if image.format in LAYERED:
+        yield from repeat(_header(image), _n_frames(image))
+        return
+    for k in count():
+        try:
+            image.seek(k)
+        except EOFError:
+            return
+        except SyntaxError:  # a kind of page that is not known; others may follow
+            pass
+        except Exception:  # the way to the others is broken
+            yield _header(image)
+            return
+        yield _header(image)
+
+
+def _n_frames(image: Image.Image) -> int:
+    """The number of frames; of a file that breaks off in the head of one, with that one."""
+    try:
+        return image.n_frames  # pyright: ignore[reportAttributeAccessIssue]
+    except Exception:
+        return image.tell() + 2
 
 
 def _deep(image: Image.Image) -> bool:

@@ -4,16 +4,19 @@ Everything that does not depend on the seed is here, so that a decoded source ca
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from trilemma.data.decode import Item, Room, decode
+from trilemma.data.pixels import frames_of
 from trilemma.data.split import Data, Split, complete, counted, fingerprint_of, make_data
 from trilemma.data.storage import gather
+from trilemma.data.workers import each
 from trilemma.files import write_atomic
 
 LARGE = "{:,} bytes decoded, more than memory is given: images are read from their file as they are needed"
@@ -58,6 +61,7 @@ def read_entries(
     size: tuple[int, int] | None,
     channels: int | None,
     room: Room,
+    frames: str = "first",
     *,
     classes: tuple[str, ...] | None = None,
     notes: Sequence[str] = (),
@@ -67,15 +71,21 @@ def read_entries(
     """Decode the images of a source.
 
     Args:
+        frames: "all" makes an image of each frame of a file.
         classes: in their order; those that occur, sorted, where None.
         notes, skipped, unmatched: what there is to say before.
     """
+    words = {entry.label for entry in entries if entry.label is not None}
+    expected = tuple({entry.split: None for entry in entries})
+    if frames == "all":
+        entries, note, lost = _all_frames(entries)
+        notes, skipped = [*notes, note], [*skipped, *lost]
     decoded = decode([entry.item for entry in entries], size, channels, room)
     kept = [entries[i] for i in decoded.kept]
     names = [name_of(entry.item) for entry in entries]
     labelled = [entry.label for entry in kept if entry.label is not None]
     if classes is None:
-        classes = sort_classes({entry.label for entry in entries if entry.label is not None}) if labelled else ()
+        classes = sort_classes(words) if labelled else ()
     number = {name: k for k, name in enumerate(classes)}
     whole = bool(kept) and len(labelled) == len(kept)
     missing = "" if whole or not labelled else f"{len(kept) - len(labelled):,} images have no class: none are used"
@@ -87,12 +97,28 @@ def read_entries(
         tuple(number[str(entry.label)] for entry in kept) if whole else None,
         tuple(entry.caption or "" for entry in kept) if any(entry.caption for entry in kept) else None,
         classes if whole else (),
-        tuple({entry.split: None for entry in entries}),
+        expected,
         tuple(filter(None, (*notes, *decoded.notes, missing, counted("unreadable and skipped", skipped)))),
         tuple(skipped),
         {what: [names[i] for i in which] for what, which in decoded.changes.items()},
         tuple(unmatched),
     )
+
+
+def _all_frames(entries: Sequence[Entry]) -> tuple[list[Entry], str, list[str]]:
+    """An entry for each frame, what that made in words, and "name: reason" for the files that cannot be opened."""
+    bad: dict[int, str] = {}
+    items = each(lambda i: frames_of(entries[i].item), range(len(entries)), bad)
+    several = [len(found) for found in items.values() if len(found) > 1]
+    note = f"frames=all: {len(several):,} files hold {sum(several):,} frames or pages, each an image of its own"
+    found = [replace(entries[i], item=item) for i in sorted(items) for item in items[i]]
+    return found, note, [f"{entries[i].item.name}: {bad[i]}" for i in sorted(bad)]
+
+
+def _files(names: Sequence[str]) -> list[str] | None:
+    """The file of each image where some are frames, whose names end in #k and not in a file's suffix; else None."""
+    files = [re.sub(r"#\d+$", "", name) if "#" in name else name for name in names]
+    return None if files == [*names] else files
 
 
 def name_of(item: Item) -> str:
@@ -118,7 +144,8 @@ def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int) -> 
     at = torch.arange(len(raw.names))
     parts = [part for part in ("train", "valid", "test") if part in raw.splits]
     rows = {part: Split(at[torch.tensor([split == part for split in raw.splits])]) for part in parts}
-    found, rule = complete(rows, raw.expected, source, raw.skipped, valid, seed)
+    files = _files([raw.names[i] for i in rows["train"].images.tolist()]) if "train" in rows else None
+    found, rule = complete(rows, raw.expected, source, raw.skipped, valid, seed, files)
     splits = {part: _rows(raw, split.images) for part, split in found.items()}
     fingerprint = _kept(raw, found["train"].images, lambda: fingerprint_of(splits["train"]))
     return make_data(

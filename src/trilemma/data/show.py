@@ -18,13 +18,15 @@ def show(
     seed: int = 0,
     out: str | Path | None = None,
     augment: tuple[str, ...] = (),
+    frames: str | None = None,
 ) -> Path:
     """Write a picture of the first n training images, as they come in the first epoch.
 
     Args:
+        frames: as in `load_data`.
         out: the PNG; the source's name in the current folder where None.
     """
-    data = load_data(source, size=size, seed=seed)
+    data = load_data(source, size=size, seed=seed, frames=frames)
     loader = Loader(data.train, batch=min(n, len(data.train)), seed=seed, augment=augment)
     batch = loader.batch_at(0)
     path = Path(out) if out else Path(f"{data.name}.png")

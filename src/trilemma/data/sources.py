@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 from trilemma.data.arrays import load_arrays
@@ -23,6 +24,7 @@ KINDS = (
     "a folder of images, a .zip or .tar of one, a folder of .tar shards, a .npz or .npy file, an idx file of images, "
     "a .parquet file or a folder of them, or hf:NAME"
 )
+FRAMES = ("first", "all")  # of a file with several
 NAME_LENGTH = 40  # characters of a source's short name
 
 
@@ -33,17 +35,21 @@ def load_data(
     channels: int | None = None,
     valid: float | None = None,
     seed: int = 0,
+    frames: str | None = None,
 ) -> Data:
     """Decode a source into uint8 images with splits.
 
     Args:
         source: a word of `list_sources()`, `hf:NAME`, or a path to a folder of images, a .zip or .tar of one, a
             folder of .tar shards, a .npz or .npy file, an idx file of images, a .parquet file or a folder of them.
-            A Data is given back as it is, or loaded again from its source if it doesn't have the size and channels.
+            A Data is given back as it is, or loaded again from its source if it doesn't have the size, the channels
+            and the frames.
         size: one side as 32, or height x width as "48x64" or (48, 64); inferred where None.
         channels: 1 or 3; inferred where None.
         valid: fraction of the training images to set aside for validation, where the source has none; 1/10.
         seed: chooses them; and draws the shapes.
+        frames: "first" takes the first frame or page of a GIF, WebP, PNG or TIFF file that has several; "all" makes
+            an image of each, FILE#0 and on, with the file's class, caption and split. "first" where None.
     Raises:
         UserError: the source is not known or holds nothing that can be read, or a value does not fit.
     """
@@ -52,17 +58,32 @@ def load_data(
         raise UserError(f"channels={channels}: choose 1 (grey) or 3 (colour)")
     if valid is not None:
         share(2, valid)
+    check_frames(frames)
     if isinstance(source, Data):
-        if target in (None, source.shape[1:]) and channels in (None, source.shape[0]):
+        fits = target in (None, source.shape[1:]) and channels in (None, source.shape[0])
+        if fits and frames in (None, source.frames):
             return source
-        source = source.source
-    options = Options(target, channels, valid, seed)
+        source, frames = source.source, frames or source.frames
+    options, path = Options(target, channels, valid, seed), Path(source).expanduser()
+    raw = None if source in SOURCES else read_raw(source, target, channels, frames or "first")
+    if raw is not None:
+        data = finish(raw, slug(path), str(source if is_hub(source) else path), valid, seed)
+        return replace(data, frames=frames or "first")
+    data = _load_other(source, path, options)
+    unused = "frames=all is not used: the source has no image files"
+    return replace(data, notes=(*data.notes, unused)) if frames == "all" else data
+
+
+def check_frames(frames: str | None) -> None:
+    """Raises UserError for a word that is not known."""
+    if frames not in (None, *FRAMES):
+        raise UserError(f"frames={frames}: choose first (of each file the first frame or page) or all (each an image)")
+
+
+def _load_other(source: str | Path, path: Path, options: Options) -> Data:
+    """A source that is not made of image files."""
     if source in SOURCES:
         return SOURCES[str(source)].load(options)
-    path = Path(source).expanduser()
-    raw = read_raw(source, target, channels)
-    if raw is not None:
-        return finish(raw, slug(path), str(source if is_hub(source) else path), valid, seed)
     if path.suffix.lower() in ARRAYS and path.is_file():
         return load_arrays(path, slug(path), **options._asdict())
     if IDX.search(path.name) and path.is_file():
@@ -74,19 +95,21 @@ def load_data(
     raise unknown("data source", str(source), SOURCES)
 
 
-def read_raw(source: str | Path, size: tuple[int, int] | None, channels: int | None = None) -> Raw | None:
+def read_raw(
+    source: str | Path, size: tuple[int, int] | None, channels: int | None = None, frames: str = "first"
+) -> Raw | None:
     """A source of image files as it was read; None where it is of another kind or not there."""
     if is_hub(source):
-        return read_hub(str(source), size, channels)
+        return read_hub(str(source), size, channels, frames)
     path = Path(source).expanduser()
     if path.is_dir():
         parquet = parquet_files(path) and not any(file.suffix.lower() in SUFFIXES for file in path.rglob("*"))
-        return read_parquet(path, size, channels) if parquet else read_folder(path, size, channels)
+        return (read_parquet if parquet else read_folder)(path, size, channels, frames)
     if not path.is_file():
         return None
     if path.suffix.lower() == ".parquet":
-        return read_parquet(path, size, channels)
-    return read_folder(path, size, channels) if path.name.lower().endswith((".zip", *TARS)) else None
+        return read_parquet(path, size, channels, frames)
+    return read_folder(path, size, channels, frames) if path.name.lower().endswith((".zip", *TARS)) else None
 
 
 def is_hub(source: str | Path) -> bool:

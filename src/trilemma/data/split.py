@@ -1,6 +1,7 @@
 """What a source becomes: uint8 images in splits, with everything that was inferred about them in words."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,8 @@ class Data:
     name: short, fit for a folder's name; source: as the user gave it; shape: (channels, height, width);
     classes: names, () where there are none; splits: "train", "valid" and, where there is one, "test";
     notes: everything inferred or done, in words; skipped: "path: reason" for each image that could not be read;
-    fingerprint: hex, of the decoded training images and labels.
+    fingerprint: hex, of the decoded training images and labels; frames: "first" or "all", those of a file that are
+    images.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Data:
     notes: tuple[str, ...]
     skipped: tuple[str, ...]
     fingerprint: str
+    frames: str = "first"
 
     @property
     def train(self) -> Split:
@@ -120,16 +123,37 @@ def fingerprint_of(split: Split) -> str:
     return digest.hexdigest()
 
 
-def split_off(split: Split, fraction: float | None, seed: int) -> tuple[Split, Split]:
+def split_off(
+    split: Split, fraction: float | None, seed: int, files: Sequence[str] | None = None
+) -> tuple[Split, Split]:
     """Set aside images for validation: which ones depends on the number of images and the seed alone.
 
+    Args:
+        files: the file that each image came from, where the images of a file must stay together.
     Returns:
         (the rest, the images set aside), each in the order they came; at least one image in each.
     """
-    n = len(split)
-    order = rng.permutation(n, seed, "valid")
-    count = share(n, fraction)
-    return split.take(order[count:].sort().values), split.take(order[:count].sort().values)
+    n, count = len(split), share(len(split), fraction)
+    if files and len(set(files)) > 1:
+        held = _whole_files(files, count, seed)
+    else:
+        held = torch.zeros(n, dtype=torch.bool)
+        held[rng.permutation(n, seed, "valid")[:count]] = True
+    at = torch.arange(n)
+    return split.take(at[~held]), split.take(at[held])
+
+
+def _whole_files(files: Sequence[str], count: int, seed: int) -> Tensor:
+    """Which images are set aside, bool (N,): files drawn by the seed while they fit; the smallest where none does."""
+    sizes = Counter(files)
+    names, taken = list(sizes), set()
+    order = [names[k] for k in rng.permutation(len(names), seed, "valid").tolist()]
+    for name in order:
+        if sizes[name] <= count:
+            taken.add(name)
+            count -= sizes[name]
+    taken = taken or {min(order, key=sizes.__getitem__)}
+    return torch.tensor([file in taken for file in files])
 
 
 def cut_last(split: Split, count: int) -> tuple[Split, Split]:
@@ -153,9 +177,12 @@ def complete(
     skipped: Sequence[str],
     valid: float | None,
     seed: int,
+    files: Sequence[str] | None = None,
 ) -> tuple[dict[str, Split], str]:
     """Add a validation split where the source has none; returns what was done, in words.
 
+    Args:
+        files: as in `split_off`, of the training images.
     Raises:
         UserError: an expected split is empty, or there are too few images to set one aside.
     """
@@ -168,8 +195,11 @@ def complete(
         )
     if "valid" in splits:
         return splits, "" if valid is None else f"valid={valid} is not used: the source has its own validation images"
-    train, held = split_off(splits["train"], valid, seed)
+    train, held = split_off(splits["train"], valid, seed, files)
     rule = f"{len(held):,} of the training images are set aside for validation, chosen by the seed"
+    if files:
+        several = len(set(files)) > 1
+        rule += ", in whole files" if several else "; neighbouring frames of the one file may be in both"
     return {"train": train, "valid": held} | {key: split for key, split in splits.items() if key != "train"}, rule
 
 

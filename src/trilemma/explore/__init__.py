@@ -1,7 +1,27 @@
-"""What people do with a trained model: draw from it, make a picture again, look at its reconstructions."""
+"""What people do with a trained model: draw from it, look at its codes and reconstructions, edit, detect, augment."""
 
 from trilemma.explore.again import again
+from trilemma.explore.augment import augment
+from trilemma.explore.compress import compress
+from trilemma.explore.detect import detect
+from trilemma.explore.disentangle import disentangle
+from trilemma.explore.edit import edit
+from trilemma.explore.interpolate import interpolate
+from trilemma.explore.map import latent_map
 from trilemma.explore.reconstruct import reconstruct
 from trilemma.explore.sample import sample
+from trilemma.explore.traverse import traverse
 
-__all__ = ["again", "reconstruct", "sample"]
+__all__ = [
+    "again",
+    "augment",
+    "compress",
+    "detect",
+    "disentangle",
+    "edit",
+    "interpolate",
+    "latent_map",
+    "reconstruct",
+    "sample",
+    "traverse",
+]

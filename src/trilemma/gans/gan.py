@@ -32,7 +32,9 @@ class GANConfig(ModelConfig):
 
     latent: int = Field(default=100, ge=1, description="numbers in z")
     width: int = Field(default=64, ge=2, description="channels of the stage next to the image; inner stages have more")
-    network: Literal["mlp", "dcgan", "dcgan-28"] = Field(default="dcgan", description="networks of generator and critic")
+    network: Literal["mlp", "dcgan", "dcgan-28"] = Field(
+        default="dcgan", description="networks of generator and critic"
+    )
     loss: Literal["non-saturating", "hinge"] = Field(default="non-saturating", description="adversarial loss")
 
 

@@ -1,6 +1,6 @@
 """Everything the package measures of a model or of a set of images, in one call, each figure with its receipt."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,13 @@ from trilemma.data import Data, load_data
 from trilemma.data.split import counted
 from trilemma.errors import UserError, unknown
 from trilemma.metrics import cost, frechet, kernel, precision_recall
+from trilemma.metrics.classification import class_scores
 from trilemma.metrics.features import FeatureNetwork, extract, feature_network, to_levels
+from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.receipt import Score, protocol_name, versions, write_score
 from trilemma.pictures import read_metadata
 from trilemma.registry import get_recipe, list_models
-from trilemma.types import Samples
+from trilemma.types import Conditional, Samples
 
 if TYPE_CHECKING:
     from trilemma.run import Run
@@ -76,6 +78,8 @@ def evaluate(
     split: str | None = None,
     seed: int = 0,
     batch: int = 256,
+    bound_samples: int = 50,
+    bound_images: int = 1000,
     **settings: Any,
 ) -> Evaluation:
     """Measure a run, or a folder or zip of generated images, against real images.
@@ -88,17 +92,20 @@ def evaluate(
         split: of the real data; as `choose_reals` says where None.
         seed: of the generated images, and of which real images are taken.
         batch: images drawn at a time; the time per image is for this batch.
+        bound_samples: codes per image in the bound on the likelihood, for a model that has one; 0 for no bound.
+        bound_images: real images it is measured on, at most.
         settings: of the run's sampler (steps, ...).
     Returns:
-        Frechet distance (refused below 2,048 images), kernel distance, precision, recall; for a run also the cost,
-        and every score is written to metrics/<protocol>.json in its folder.
+        Frechet distance (refused below 2,048 images), kernel distance, precision, recall; for a run also the cost and
+        bounds on the likelihood, and every score is written to metrics/<protocol>.json in its folder.
     Raises:
         UserError: if the model cannot sample, its images are not finite, there are too few images, or a file of ours
             holds several.
     """
     run = _as_run(what)
     if run is not None:
-        return _evaluate_run(run, against, n, features, split, seed, batch, settings)
+        bounds = {"samples": bound_samples, "n": bound_images}
+        return _evaluate_run(run, against, n, features, split, seed, batch, bounds, settings)
     if settings:
         raise UserError(f"{', '.join(settings)}: sampling settings are for a run, and {what} holds images; drop them")
     if against is None:
@@ -118,6 +125,7 @@ def _evaluate_run(
     split: str | None,
     seed: int,
     batch: int,
+    bounds: dict[str, int],
     settings: dict[str, Any],
 ) -> Evaluation:
     model = run.model
@@ -135,7 +143,13 @@ def _evaluate_run(
 
     images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch)
     fakes = to_levels(images)
-    evaluation = _evaluation(setup, [*_quality(setup, fakes), *_cost_scores(setup, spent)], fakes)
+    found, notes = likelihood_scores(
+        model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
+    )
+    scores = [*_quality(setup, fakes), *_cost_scores(setup, spent), *found]
+    if isinstance(model, Conditional) and setup.own:
+        scores += class_scores(data, fakes, model.n_classes, seed=seed, settings=settings)
+    evaluation = _evaluation(setup, scores, fakes, notes)
     for score in evaluation.scores:
         write_score(run.path / "metrics", score)
     return evaluation
@@ -185,8 +199,8 @@ def caveats(data: Data, split: str, n: int, *, own: bool) -> list[str]:
     return found
 
 
-def _evaluation(setup: _Setup, scores: Iterable[Score], fakes: Tensor) -> Evaluation:
-    return Evaluation(tuple(scores), fakes.float() / 255, tuple(_notes(setup, fakes)))
+def _evaluation(setup: _Setup, scores: Iterable[Score], fakes: Tensor, notes: Sequence[str] = ()) -> Evaluation:
+    return Evaluation(tuple(scores), fakes.float() / 255, (*_notes(setup, fakes), *notes))
 
 
 def _prepare(

@@ -16,7 +16,10 @@ from trilemma import __version__
 from trilemma.errors import UserError, unknown
 from trilemma.files import write_json
 
-NAMES = ("frechet_distance", "kernel_distance", "precision", "recall", "ms_per_image", "calls_per_image")
+NAMES = (
+    *("frechet_distance", "kernel_distance", "precision", "recall", "ms_per_image", "calls_per_image"),
+    *("elbo_nats", "bound_nats", "bits_per_dim", "active_units", "class_obeyed"),
+)
 Z_95 = 1.959963984540054  # 97.5% point of the standard normal distribution
 
 

@@ -28,6 +28,7 @@ class TrainConfig(Config):
     augment: tuple[str, ...] = ()
     valid: float | None = Field(None, gt=0, lt=1, description="fraction of the images held out")
     size: tuple[int, int] | None = Field(None, description="height and width to bring images to, px")
+    frames: Literal["first", "all"] = Field("first", description="of image files with several frames or pages")
     seed: int = 0
     monitor: str | None = Field(None, description="figure to keep the best weights by (lowest); the last where None")
     precision: Literal["auto", "float32", "bf16"] = "auto"

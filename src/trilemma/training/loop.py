@@ -177,7 +177,8 @@ class Trainer:
 
     def _move(self, phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, generator: torch.Generator) -> None:
         """One step of one player."""
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in phase.parameters:
+            parameter.grad = None
         loss, parts = self._gradient(phase, batch, generator)
         norm = self._clipped_norm(phase)
         self._heed(self.pulse.feel(Reading(self.step, phase, batch, parts, torch.stack([loss, norm]))))

@@ -8,6 +8,7 @@ says it once, and again only after the rule was quiet in between.
 - Overpowered critic: it tells real from generated without error, so that the generator's gradient vanishes.
 - Posterior collapse (Bowman et al. 2016): codes that say nothing about the image. A unit is active if the variance of
   its posterior mean over images is above 0.01 (Burda et al. 2016, section 5.2).
+- Dead codes (van den Oord et al. 2017): entries of a codebook that no image chooses.
 """
 
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trilemma.types import BoundsLikelihood, Encodes
+from trilemma.types import Batch, BoundsLikelihood, Conditional, Encodes
 
 COLLAPSED = 0.25  # of the variety of the data
 ACTIVE = 0.01
+IN_USE = 0.5  # share of a codebook
 SURE = 0.98  # mean probability of being right at which a critic leaves nothing to learn
 
 
@@ -57,18 +59,29 @@ def active_units(codes: Tensor) -> int:
     return int((codes.float().var(0) > ACTIVE).sum())
 
 
-def posterior_collapse(model: nn.Module, images: Tensor) -> str | None:
-    """Whether fewer than one in ten units of a variational code are in use; images (N, C, H, W)."""
-    if not (isinstance(model, Encodes) and isinstance(model, BoundsLikelihood)) or len(images) < 2:
+def posterior_collapse(model: nn.Module, batch: Batch) -> str | None:
+    """Whether fewer than one in ten units of a variational code are in use."""
+    if not (isinstance(model, Encodes) and isinstance(model, BoundsLikelihood)) or len(batch.image) < 2:
         return None
     with torch.no_grad():
-        codes = model.encode(images)
+        codes = model.encode(batch.image, batch.label if isinstance(model, Conditional) else None)
     active = active_units(codes)
     if active >= max(1, codes.shape[1] // 10):
         return None
     return (
         f"{active} of {codes.shape[1]} units of the code are active (posterior collapse). "
         "Lower beta=, or raise it slowly from 0"
+    )
+
+
+def dead_codes(row: dict[str, Any]) -> str | None:
+    """Whether fewer than half of the codes of a codebook are in use, from a row of the log."""
+    used = min((value for name, value in row.items() if name.endswith("/used_codes")), default=1.0)
+    if used >= IN_USE:
+        return None
+    return (
+        f"only {used:.0%} of the codes are in use (dead codes). Give restart=true, raise batch=, lower lr=, or take "
+        "fewer codes="
     )
 
 

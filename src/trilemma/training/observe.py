@@ -19,9 +19,9 @@ from trilemma.memory import halving
 from trilemma.pictures import grid, save_png
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
-from trilemma.training.monitor import Said, collapse, critic_too_strong, posterior_collapse
+from trilemma.training.monitor import Said, collapse, critic_too_strong, dead_codes, posterior_collapse
 from trilemma.training.optim import Plateau
-from trilemma.types import Finishes, Samples, Validates
+from trilemma.types import Batch, Finishes, Samples, Validates
 
 FINISH_IMAGES = 10_000  # training images shown to a model's last step
 VALID_BATCH = 500
@@ -61,9 +61,10 @@ class Observer:
     def listen(self, row: dict[str, Any]) -> None:
         """Warn of what a row of the log or the codes say; for a training past its beginning."""
         self._tell("critic", critic_too_strong(row))
+        self._tell("codes", dead_codes(row))
         if any(name.startswith("valid_") for name in row):
             with self.weights_in_use():
-                self._tell("posterior", posterior_collapse(self.model, self._some_real(VALID_BATCH)))
+                self._tell("posterior", posterior_collapse(self.model, self._held_out(VALID_BATCH)))
 
     def snapshot(self, name: str, *, settled: bool) -> None:
         """A sample picture on the way, which leaves the training as it was."""
@@ -80,7 +81,7 @@ class Observer:
             return
         images = halving(self._draw, N_SAMPLES, self.warn)
         if settled and self.players > 1:  # players against each other
-            self._tell("collapse", collapse(images, self._some_real(N_SAMPLES)))
+            self._tell("collapse", collapse(images, self._held_out(N_SAMPLES).image))
         try:
             (self.path / "samples").mkdir(exist_ok=True)
             save_png(grid(images.cpu()), self.path / "samples" / f"{name}.png")
@@ -147,9 +148,9 @@ class Observer:
         seed, starts = self.config.seed, range(0, N_SAMPLES, size)
         return torch.cat([self.model.sample(size, seed=seed, first=first) for first in starts])  # type: ignore
 
-    def _some_real(self, n: int) -> Tensor:
-        """The first images of the validation split, (n, C, H, W) in [0, 1]."""
-        return next(batches(self.data.valid, n, self.device)).image
+    def _held_out(self, n: int) -> Batch:
+        """The first images of the validation split."""
+        return next(batches(self.data.valid, n, self.device))
 
     def _tell(self, rule: str, text: str | None) -> None:
         """Pass a warning on if it is new."""

@@ -43,6 +43,7 @@ def train(
     seed: int = 0,
     size: int | str | tuple[int, int] | None = None,
     valid: float | None = None,
+    frames: str | None = None,
     augment: str | Sequence[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -61,6 +62,8 @@ def train(
         batch: images per step; lr: learning rate of every phase. The preset's own where None.
         size: height and width of the images, px; inferred where None.
         valid: fraction held out for validation, where the data has no split of its own.
+        frames: of image files with several frames or pages: "first", or "all", each an image of its own. "first", or
+            as `data` was loaded, where None.
         augment: changes to the training images: flip, shift, or both with a comma; "" for none. The preset's own
             where None.
         device, precision: "auto" takes what the machine has and gains from.
@@ -84,8 +87,8 @@ def train(
     place = pick_device(training.device)
     display = Display(model, quiet=quiet)
     try:
-        loaded = load_data(data, size=size, valid=valid)
-        training = training.with_(size=loaded.shape[1:])
+        loaded = load_data(data, size=size, valid=valid, frames=frames)
+        training = training.with_(size=loaded.shape[1:], frames=loaded.frames)
         model_config = _model_config(recipe, loaded, model_settings)
         record = _record(recipe, loaded, model_config, training)
         module = build(recipe, model_config, seed=seed).to(place)
@@ -223,7 +226,7 @@ def _command(recipe: Recipe, data: Data, model_config: Config, training: TrainCo
     """The command line that trains this again."""
     keys: dict[str, Any] = {name: getattr(training, name) for name in LENGTHS if getattr(training, name) is not None}
     keys |= {name: getattr(training, name) for name in ("batch", "lr", "seed")}
-    for name in ("precision", "augment"):
+    for name in ("precision", "augment", "frames"):
         if (value := getattr(training, name)) != TrainConfig.model_fields[name].default:
             keys[name] = value
     height, width = data.shape[1:]

@@ -1,0 +1,130 @@
+"""A variational autoencoder whose code is V choices out of K categories each.
+
+Jang, Gu & Poole (2017), "Categorical reparameterization with Gumbel-softmax"; Maddison, Mnih & Teh (2017), "The
+concrete distribution".
+
+    q(k|x) = prod_v softmax(logits_v(x))[k_v],   p(k) = K**-V
+    KL(q || p) = sum_v (log K - entropy of q_v)
+
+A code is drawn by Gumbel noise (codes.py) and is one-hot; its gradient is that of the Gumbel-softmax, whose temperature
+falls linearly with the training. Loss: mean squared error per pixel + beta * KL / D for D pixels, as in vae.py: for
+beta = 1 the negative ELBO of a Gaussian with variance 1/2, divided by D and up to a constant.
+"""
+
+import math
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from trilemma import rng as random
+from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
+from trilemma.autoencoders.codes import gumbel_softmax, kl_to_uniform, one_hot
+from trilemma.autoencoders.likelihoods import Gaussian
+from trilemma.autoencoders.losses import squared_error
+from trilemma.autoencoders.vae import VARIANCE
+from trilemma.errors import refuse_labels
+from trilemma.nets.precision import full
+from trilemma.types import Batch, Logs, Phase
+
+
+class DiscreteConfig(NetworkConfig):
+    """Settings of a variational autoencoder with a discrete code; the decoder mirrors the encoder."""
+
+    hidden: tuple[PositiveInt, ...] = Field(
+        default=(256, 128), description="mlp: widths of the encoder's hidden layers"
+    )
+    variables: PositiveInt = Field(default=32, description="choices in a code")
+    categories: int = Field(default=16, ge=2, description="categories of each choice")
+    temperature_first: PositiveFloat = Field(default=1.0, description="of the Gumbel-softmax when training begins")
+    temperature_last: PositiveFloat = Field(default=0.1, description="of the Gumbel-softmax when training ends")
+    beta: float = Field(default=1.0, ge=0, description="weight of the KL divergence; 1 is the ELBO")
+
+
+class DiscreteVAE(nn.Module):
+    """Encoder to logits of categories, decoder, uniform prior. Images (B, C, H, W) in [0, 1].
+
+    Codes are (B, variables * categories): a one-hot vector for each variable, one after the other.
+    """
+
+    def __init__(self, config: DiscreteConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.n_pixels = math.prod(config.shape)
+        self.likelihood = Gaussian(VARIANCE)
+        self.encoder = make_encoder(config, config.variables * config.categories)
+        self.decoder = make_decoder(config, config.variables * config.categories)
+        self.phases = [Phase("vae", list(self.parameters()), self.loss)]
+
+    @property
+    def sampling_network(self) -> nn.Module:
+        """The decoder: one call per batch of samples."""
+        return self.decoder
+
+    def posterior(self, image: Tensor) -> Tensor:
+        """log q(k|x) of each variable: (B, C, H, W) -> (B, variables, categories)."""
+        logits = full(self.encoder(image)).unflatten(1, (self.config.variables, self.config.categories))
+        return logits.log_softmax(2)
+
+    def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The most probable category of each variable, one-hot: (B, variables * categories)."""
+        refuse_labels(labels)
+        log_q = self.posterior(image)
+        return one_hot(log_q.argmax(2), log_q).flatten(1)
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Weights of the categories, one-hot or any others, (B, variables * categories) -> (B, C, H, W) in [0, 1]."""
+        refuse_labels(labels)
+        return self.likelihood.mean(full(self.decoder(z)))
+
+    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The image decoded from its most probable categories, (B, C, H, W) in [0, 1]."""
+        return self.decode(self.encode(image, labels))
+
+    def temperature(self, progress: float) -> float:
+        """Of the Gumbel-softmax at a share of the training."""
+        return self.config.temperature_first + progress * (self.config.temperature_last - self.config.temperature_first)
+
+    def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """Squared error + weighted KL; parts: mse (per pixel), kl_nats (per image)."""
+        log_q, code = self._draw(batch.image, rng, self.temperature(batch.progress))
+        error, kl = squared_error(self.decode(code), batch.image).mean(), kl_to_uniform(log_q).mean()
+        return error + self.config.beta / self.n_pixels * kl, {"mse": error.detach(), "kl_nats": kl.detach()}
+
+    def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Per image (B,): mse of a reconstruction from a *drawn* code, as published; best_code_mse; kl_nats."""
+        log_q, code = self._draw(batch.image, rng)
+        return {
+            "mse": squared_error(self.decode(code), batch.image),
+            "best_code_mse": squared_error(self.reconstruct(batch.image), batch.image),
+            "kl_nats": kl_to_uniform(log_q),
+        }
+
+    def elbo(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+        """One-draw estimate of the ELBO with the KL in closed form, nats per image (B,); a density over [0, 1]."""
+        refuse_labels(labels)
+        log_q, code = self._draw(image, rng)
+        return self.likelihood.log_prob(full(self.decoder(code)), image) - kl_to_uniform(log_q)
+
+    def log_weight(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+        """log p(x|k) + log p(k) - log q(k|x) of one k ~ q(k|x), nats per image (B,)."""
+        refuse_labels(labels)
+        log_q, code = self._draw(image, rng)
+        log_ratio = -self.config.variables * math.log(self.config.categories) - (log_q.flatten(1) * code).sum(1)
+        return self.likelihood.log_prob(full(self.decoder(code)), image) + log_ratio
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None) -> Tensor:
+        """Decode categories drawn alike: mean images, (n, C, H, W) in [0, 1]."""
+        u = random.uniform(torch.arange(first, first + n), (self.config.variables,), seed, "categories")
+        category = (u * self.config.categories).long()
+        like = next(self.parameters()).new_empty(self.config.categories)
+        return self.decode(one_hot(category.to(like.device), like).flatten(1), labels)
+
+    def _draw(self, image: Tensor, rng: torch.Generator, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """log q(k|x) (B, variables, categories) and k ~ q(k|x), one-hot (B, variables * categories).
+
+        The temperature matters to the gradient alone.
+        """
+        log_q = self.posterior(image)
+        return log_q, gumbel_softmax(log_q, temperature, rng).flatten(1)

@@ -1,0 +1,272 @@
+"""Variational autoencoders with a hierarchy of codes z_1 ... z_T, z_1 next to the image.
+
+Every conditional is a Gaussian with independent entries, given by a network; the generative direction goes down,
+
+    p(x, z) = p(z_T) p(z_{T-1}|z_T) ... p(z_1|z_2) p(x|z_1)
+
+and the posterior is one of two. The chain goes up, one code after another (Rezende, Mohamed & Wierstra 2014):
+
+    q(z|x) = q(z_1|x) q(z_2|z_1) ... q(z_T|z_{T-1})
+
+The ladder (Sonderby et al. 2016, "Ladder variational autoencoders") first goes up to a deterministic feature d_t of
+each level, then down along with the prior, each level seeing what was drawn above it:
+
+    q(z|x) = q(z_T|x) q(z_{T-1}|z_T, x) ... q(z_1|z_2, x)
+
+With `mlp` networks q(z_t|.) of the ladder is the normalised product of the prior p(z_t|z_{t+1}) and a Gaussian given
+by d_t. With `residual` networks (see nets/ladder.py) codes are maps, several to a level, p(z_t|.) and x depend on all
+codes above, and q is the prior moved by what a network makes of both directions. In nats,
+
+    log w = log p(x|z_1) + sum_t log p(z_t|.) - log q(z_t|.),    ELBO = E_q[log w] <= log p(x)
+
+Loss: -log p(x|z_1) + weight * sum_t max(free_nats, KL_t). KL_t is the mean over the batch of log q(z_t|.) -
+log p(z_t|.): in closed form for the ladder; at the drawn codes for the chain, where q and p of a level depend on
+different neighbours. The weight rises from 0 to 1 in the first `warmup` of the training.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Self
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from trilemma import rng as random
+from trilemma.autoencoders.levels import Normal, combine, free_bits, normal, shifted, warm_up
+from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian
+from trilemma.autoencoders.losses import kl_between_normals, squared_error
+from trilemma.config import ModelConfig
+from trilemma.errors import UserError, refuse_labels
+from trilemma.nets.ladder import Down, MLPChain, MLPDown, MLPUp, ResidualDown, ResidualUp
+from trilemma.nets.precision import full
+from trilemma.types import Batch, Logs, Phase
+
+
+class HierarchicalConfig(ModelConfig):
+    """Settings of a hierarchy. `levels`, `hidden` and `depth` have one number per level, that next to the image first;
+    a single number of `hidden` or `depth` stands for all."""
+
+    structure: Literal["chain", "ladder"] = Field(default="chain", description="of the posterior")
+    network: Literal["mlp", "residual"] = Field(default="mlp", description="residual: convolutional, for a ladder")
+    levels: tuple[PositiveInt, ...] = Field(default=(32, 16, 8), description="numbers (residual: channels) in a code")
+    hidden: tuple[PositiveInt, ...] = Field(default=(512, 256, 128), description="widths of hidden layers (channels)")
+    depth: tuple[NonNegativeInt, ...] = Field(
+        default=(2,), description="hidden layers of the networks of a level; residual: codes at its size"
+    )
+    reconstruction: Literal["bce", "gaussian"] = Field(default="bce", description="likelihood of the pixels")
+    variance: PositiveFloat | Literal["learned", "optimal"] = Field(
+        default="optimal", description="gaussian: of a pixel; a number, learned or optimal"
+    )
+    warmup: float = Field(default=0.0, ge=0, le=1, description="share of the training over which the KL gains weight")
+    free_nats: float = Field(default=0.0, ge=0, description="KL of a level below which it is not lowered")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="residual: share of activations set to 0 in training")
+
+    @property
+    def widths(self) -> list[int]:
+        """`hidden` of each level."""
+        return _per_level(self.hidden, len(self.levels))
+
+    @property
+    def depths(self) -> list[int]:
+        """`depth` of each level."""
+        return _per_level(self.depth, len(self.levels))
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        n = len(self.levels)
+        if not n:
+            raise ValueError("levels needs at least one number")
+        for name, values in (("hidden", self.hidden), ("depth", self.depth)):
+            if len(values) not in (1, n):
+                raise ValueError(f"{name} has {len(values)} numbers for {n} levels; give 1 or {n}")
+        if self.structure == "chain" and self.network == "residual":
+            raise ValueError("network=residual needs structure=ladder; a chain takes network=mlp")
+        if self.structure == "ladder" and 0 in self.depths:
+            raise ValueError("depth: a ladder needs at least 1 at every level")
+        return self
+
+
+class Step(NamedTuple):
+    """What one layer of a descent had: its prior, its posterior, and the code taken from that."""
+
+    prior: Normal
+    posterior: Normal
+    z: Tensor
+
+
+class HierarchicalVAE(nn.Module):
+    """Codes on several levels. Images (B, C, H, W) in [0, 1].
+
+    The code of an image (B, Z) is, layer by layer from the top, the posterior mean, given the means taken before it,
+    in units of the prior: its distance from the prior's mean in standard deviations. So codes of the prior are N(0, I),
+    all levels together; a level that tells nothing is 0; and a change of a level carries on to those below it.
+    """
+
+    def __init__(self, config: HierarchicalConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.likelihood = Bernoulli() if config.reconstruction == "bce" else Gaussian(config.variance)
+        self.is_chain = config.structure == "chain"
+        sizes = config.levels, config.widths, config.depths
+        self.up: nn.Module
+        self.down: Down
+        out = (config.shape[0] * self.likelihood.channels_per_channel, *config.shape[1:])
+        if config.network == "residual":
+            self.up = ResidualUp(config.shape, *sizes, config.dropout)
+            self.down = ResidualDown(out, *sizes, config.dropout)
+        else:
+            self.up = (MLPChain if self.is_chain else MLPUp)(math.prod(config.shape), *sizes)
+            self.down = MLPDown(out, *sizes)
+        self.phases = [Phase("vae", list(self.parameters()), self.loss)]
+
+    @property
+    def sampling_network(self) -> nn.Module:
+        """The way down: one call per batch of samples."""
+        return self.down
+
+    def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Posterior means in units of their priors, (B, Z)."""
+        refuse_labels(labels)
+        _, steps = self._descend(image, lambda q: q.mu)
+        return torch.cat([step.prior.inverse(step.z).flatten(1) for step in steps], dim=1)
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Codes (B, Z) -> mean image (B, C, H, W) in [0, 1]."""
+        refuse_labels(labels)
+        shapes = self.down.code_shapes
+        parts = z.split([math.prod(shape) for shape in shapes], dim=1)
+
+        def choose(i: int, prior: Tensor, h: Tensor) -> Tensor:
+            return normal(prior).at(parts[i].unflatten(1, shapes[i]))
+
+        return self.likelihood.mean(full(self.down(self.down.start(len(z)), choose)))
+
+    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The image decoded from its code, (B, C, H, W) in [0, 1]."""
+        return self.decode(self.encode(image, labels))
+
+    def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """-log p(x|z) + weighted divergence; parts in nats per image: bce_nats or gaussian_nats, kl_nats, and kl1_nats
+        ... klT_nats of the levels, the one next to the image first."""
+        outputs, steps = self._draw(batch.image, rng)
+        error, kl = -self.likelihood.log_prob(outputs, batch.image).mean(), self._kl(steps)
+        weight = warm_up(batch.progress, self.config.warmup)
+        loss = error + weight * free_bits(kl, self.config.free_nats)
+        means = kl.detach().mean(1)
+        parts = {f"{self.config.reconstruction}_nats": error.detach(), "kl_nats": means.sum(), **_by_level(means)}
+        return loss, parts
+
+    def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Per image (B,): neg_elbo_nats; kl1_nats ... klT_nats; mse of a reconstruction from a sampled code."""
+        outputs, steps = self._draw(batch.image, rng)
+        kl = self._kl(steps)
+        return {
+            "neg_elbo_nats": kl.sum(0) - self.likelihood.log_prob(outputs, batch.image),
+            "mse": squared_error(self.likelihood.mean(outputs), batch.image),
+            **_by_level(kl),
+        }
+
+    def elbo(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+        """One-sample estimate of the ELBO, nats per image (B,), with the divergences of a ladder in closed form."""
+        refuse_labels(labels)
+        outputs, steps = self._draw(image, rng)
+        return self.likelihood.log_prob(outputs, image) - self._kl(steps).sum(0)
+
+    def log_weight(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+        """log p(x, z) - log q(z|x) of one z ~ q(z|x), nats per image (B,)."""
+        refuse_labels(labels)
+        outputs, steps = self._draw(image, rng)
+        return self.likelihood.log_prob(outputs, image) - torch.stack([_log_ratio(step) for step in steps]).sum(0)
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """Mean images of codes drawn from the top down, (n, C, H, W) in [0, 1].
+
+        Args:
+            temperature: every standard deviation is multiplied by it.
+        """
+        refuse_labels(labels)
+        if temperature < 0:
+            raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
+        ids = torch.arange(first, first + n)
+        eps = [random.normal(ids, shape, seed, "latent", i) for i, shape in enumerate(self.down.code_shapes)]
+        z = torch.cat([part.flatten(1) for part in eps], dim=1) * temperature
+        training = self.training
+        self.eval()
+        try:
+            return self.decode(z.to(next(self.parameters())))
+        finally:
+            self.train(training)
+
+    def _draw(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, list[Step]]:
+        """One z ~ q(z|x): the outputs for the image and the steps from the top."""
+
+        def pick(q: Normal) -> Tensor:
+            eps = torch.randn(q.mu.shape, generator=rng, dtype=q.mu.dtype, device=q.mu.device)
+            return q.at(eps)
+
+        return self._descend(image, pick)
+
+    def _descend(self, image: Tensor, pick: Callable[[Normal], Tensor]) -> tuple[Tensor, list[Step]]:
+        """The way down with codes that `pick` takes from the posterior."""
+        place = self._chain(image, pick) if self.is_chain else self._ladder(image, pick)
+        steps: list[Step] = []
+
+        def choose(i: int, prior: Tensor, h: Tensor) -> Tensor:
+            p = normal(prior)
+            q, z = place(i, p, h)
+            steps.append(Step(p, q, z))
+            return z
+
+        return full(self.down(self.down.start(len(image)), choose)), steps
+
+    def _chain(self, image: Tensor, pick: Callable[[Normal], Tensor]) -> "Place":
+        """Posteriors and codes all the way up, before the way down."""
+        below, found = image, []
+        for t in range(len(self.config.levels)):
+            q = normal(self.up(below, t))
+            below = pick(q)
+            found.append((q, below))
+        return lambda i, _prior, _h: found[self.down.level_of[i]]
+
+    def _ladder(self, image: Tensor, pick: Callable[[Normal], Tensor]) -> "Place":
+        """Features on the way up; posteriors and codes on the way down."""
+        features = self.up(image)
+        merge = shifted if self.config.network == "residual" else combine
+
+        def place(i: int, prior: Normal, h: Tensor) -> tuple[Normal, Tensor]:
+            q = merge(normal(self.up.posterior(i, h, features[self.down.level_of[i]])), prior)  # type: ignore[operator]
+            return q, pick(q)
+
+        return place
+
+    def _kl(self, steps: list[Step]) -> Tensor:
+        """Divergence of each level and image in nats, (T, B); the lowest level first."""
+        divergence = torch.stack([(_log_ratio if self.is_chain else _closed_form)(step) for step in steps])
+        level_of = self.down.level_of
+        counts = [level_of.count(t) for t in sorted(set(level_of), reverse=True)]
+        return torch.stack([layers.sum(0) for layers in divergence.split(counts)]).flip(0)
+
+
+Place = Callable[[int, Normal, Tensor], tuple[Normal, Tensor]]  # number of the layer, prior, state -> posterior, code
+
+
+def _log_ratio(step: Step) -> Tensor:
+    """log q - log p of a layer's code, nats (B,); its mean is the divergence."""
+    return step.posterior.log_prob(step.z) - step.prior.log_prob(step.z)
+
+
+def _closed_form(step: Step) -> Tensor:
+    """KL divergence of a layer's posterior from its prior, nats (B,)."""
+    return kl_between_normals(*step.posterior, *step.prior)
+
+
+def _by_level(values: Tensor) -> dict[str, Tensor]:
+    return {f"kl{t}_nats": value for t, value in enumerate(values, start=1)}
+
+
+def _per_level(values: tuple[int, ...], n: int) -> list[int]:
+    return list(values) * n if len(values) == 1 else list(values)

@@ -1,0 +1,197 @@
+"""The vector-quantised autoencoder of van den Oord, Vinyals & Kavukcuoglu (2017), "Neural discrete representation
+learning", with a learned density over its codes.
+
+    z = e(x), a grid of h x w vectors;    q = the nearest entry of a codebook for each of them;    x_hat = d(q)
+
+It is trained in two stages. First the autoencoder, by the mean squared error per pixel + commitment * mean((z - q)**2),
+whose gradient reaches the encoder straight through the choice; the codebook follows by running means (codes.py). Then
+p(k), the density of the h * w indices in reading order (priors.py), by their cross-entropy in nats; images are drawn
+by decoding what is drawn from it.
+"""
+
+import math
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Self
+
+import torch
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from trilemma.autoencoders.codes import Codebook, perplexity, straight_through
+from trilemma.autoencoders.losses import squared_error
+from trilemma.autoencoders.priors import AutoregressivePrior
+from trilemma.config import ModelConfig
+from trilemma.errors import UserError, refuse_labels
+from trilemma.nets.autoregressive import HEAD
+from trilemma.nets.conv import CentreCrop
+from trilemma.nets.precision import full
+from trilemma.nets.residual import Block, conv3
+from trilemma.types import Batch, Logs, Phase
+
+GRID = 8  # vectors along the shorter side of a grid, about
+PRIOR_FROM = 0.6  # share of the training after which the codes stay and their density is learned
+
+
+class VQConfig(ModelConfig):
+    """Settings of a vector-quantised autoencoder and of the density of its codes."""
+
+    width: PositiveInt = Field(default=64, description="channels of the smallest map")
+    blocks: int = Field(default=1, ge=0, description="residual blocks at the smallest map")
+    halvings: PositiveInt | None = Field(default=None, description="of height and width; to a grid of about 8 if none")
+    codes: int = Field(default=256, ge=2, description="entries of the codebook")
+    dim: PositiveInt = Field(default=32, description="numbers in an entry")
+    commitment: float = Field(default=0.25, ge=0, description="weight of the distance between a vector and its entry")
+    decay: float = Field(default=0.99, ge=0, lt=1, description="of the codebook's running means, per batch")
+    restart: bool = Field(default=True, description="whether entries out of use start again at vectors of the batch")
+    prior_width: PositiveInt = Field(default=128, description=f"numbers in the prior's vectors, a multiple of {HEAD}")
+    prior_depth: PositiveInt = Field(default=3, description="layers of the prior")
+    prior_dropout: float = Field(default=0.0, ge=0, lt=1, description="of the prior's layers, for few images")
+
+    @model_validator(mode="after")
+    def _heads(self) -> Self:
+        if self.prior_width % HEAD:
+            raise ValueError(f"prior_width={self.prior_width} is no multiple of {HEAD}")
+        return self
+
+
+class VQ(nn.Module):
+    """Encoder, codebook, decoder and prior. Images (B, C, H, W) in [0, 1]; codes (B, h * w * dim), entry by entry."""
+
+    usage: Tensor
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        self.config = config
+        halvings = config.halvings or max(1, round(math.log2(min(config.shape[1:]) / GRID)))
+        height, width = (math.ceil(side / 2**halvings) for side in config.shape[1:])
+        self.grid = height, width
+        self.encoder = _encoder(config, halvings)
+        self.codebook = Codebook(config.codes, config.dim, decay=config.decay, restart=config.restart)
+        self.decoder = _decoder(config, halvings)
+        self.prior = AutoregressivePrior(
+            config.codes,
+            height * width,
+            width=config.prior_width,
+            depth=config.prior_depth,
+            dropout=config.prior_dropout,
+        )
+        self.register_buffer("usage", torch.zeros(config.codes, dtype=torch.int64))  # of the training images
+        networks = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self.phases = [
+            Phase("autoencoder", networks, self.loss, end=PRIOR_FROM),
+            Phase("prior", list(self.prior.parameters()), self.prior_loss, begin=PRIOR_FROM),
+        ]
+
+    @property
+    def sampling_network(self) -> nn.Module:
+        """The prior: one call per place of the grid; the decoder's single call is not counted."""
+        return self.prior.network
+
+    def vectors(self, image: Tensor) -> Tensor:
+        """Before the codebook: (B, C, H, W) -> (B, h, w, dim)."""
+        return full(self.encoder(image)).permute(0, 2, 3, 1)
+
+    def code_indices(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) -> the entry at each place of the grid, int64 (B, h, w)."""
+        return self.codebook.nearest(self.vectors(image))
+
+    def decode_entries(self, entries: Tensor) -> Tensor:
+        """(B, h, w, dim) as they are -> (B, C, H, W) in [0, 1]."""
+        return full(self.decoder(entries.permute(0, 3, 1, 2))).sigmoid()
+
+    def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The entries of the codebook that the image becomes, (B, h * w * dim)."""
+        refuse_labels(labels)
+        return self.codebook.entries[self.code_indices(image)].flatten(1)
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Any vectors (B, h * w * dim), each taken to its nearest entry -> (B, C, H, W) in [0, 1]."""
+        refuse_labels(labels)
+        vectors = z.unflatten(1, (*self.grid, self.config.dim))
+        return self.decode_entries(self.codebook.entries[self.codebook.nearest(vectors)])
+
+    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The image after a pass through the codebook, (B, C, H, W) in [0, 1]."""
+        refuse_labels(labels)
+        return self.decode_entries(self.codebook.entries[self.code_indices(image)])
+
+    def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """Squared error + commitment; in training mode the codebook moves, too.
+
+        Parts: mse (per pixel), commitment (before its weight), perplexity (codes, of the batch), used_codes (share of
+        the codebook, of the last batches; in training mode).
+        """
+        vectors = self.vectors(batch.image)
+        chosen = self.codebook.nearest(vectors)
+        entries = self.codebook.entries[chosen]
+        error = squared_error(self.decode_entries(straight_through(entries, vectors)), batch.image).mean()
+        commitment = (vectors - entries).square().mean()
+        parts = {
+            "mse": error.detach(),
+            "commitment": commitment.detach(),
+            "perplexity": perplexity(chosen.flatten().bincount(minlength=self.config.codes)),
+        }
+        if self.training:
+            parts["used_codes"] = self.codebook.update(vectors, chosen, rng)
+        return error + self.config.commitment * commitment, parts
+
+    def prior_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """Cross-entropy of the prior, nats per code; part: nats (per image)."""
+        with torch.no_grad():
+            codes = self.code_indices(batch.image).flatten(1)
+        nats = self.prior.nats(codes).mean()
+        return nats / codes.shape[1], {"nats": nats.detach()}
+
+    def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Per image (B,): mse over its pixels; prior_nats, the cross-entropy of its codes under the prior."""
+        chosen = self.code_indices(batch.image)
+        return {
+            "mse": squared_error(self.decode_entries(self.codebook.entries[chosen]), batch.image),
+            "prior_nats": self.prior.nats(chosen.flatten(1)),
+        }
+
+    @torch.no_grad()
+    def finish(self, batches: Iterable[Batch], *, seed: int) -> None:
+        """Count how often the given training images choose each code."""
+        self.usage.zero_()
+        for batch in batches:
+            self.usage += self.code_indices(batch.image).flatten().bincount(minlength=self.config.codes)
+
+    def perplexity(self) -> float:
+        """exp of the entropy of the codes that training images chose, in codes, at most their number."""
+        return float(perplexity(self.usage))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """Decode grids drawn from the prior, (n, C, H, W) in [0, 1]; a temperature below 1 prefers what is probable."""
+        refuse_labels(labels)
+        if temperature < 0:
+            raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
+        codes = self.prior.sample(torch.arange(first, first + n), seed=seed, temperature=temperature)
+        return self.decode_entries(self.codebook.entries[codes].unflatten(1, self.grid))
+
+
+def _widths(config: VQConfig, halvings: int) -> list[int]:
+    """Channels from the largest map to the smallest, halved outwards."""
+    return [max(config.width >> k, 1) for k in reversed(range(halvings))]
+
+
+def _encoder(config: VQConfig, halvings: int) -> nn.Sequential:
+    """Image (B, C, H, W) -> (B, dim, h, w), sides divided by 2 and rounded up `halvings` times."""
+    layers: list[nn.Module] = []
+    for c_in, c_out in pairwise([config.shape[0], *_widths(config, halvings)]):
+        layers += [conv3(c_in, c_out, 2), nn.SiLU()]
+    layers += [Block(config.width) for _ in range(config.blocks)]
+    return nn.Sequential(*layers, nn.Conv2d(config.width, config.dim, 1))
+
+
+def _decoder(config: VQConfig, halvings: int) -> nn.Sequential:
+    """Entries (B, dim, h, w) -> image before its sigmoid (B, C, H, W)."""
+    layers: list[nn.Module] = [conv3(config.dim, config.width)]
+    layers += [Block(config.width) for _ in range(config.blocks)]
+    for c_in, c_out in pairwise([*reversed(_widths(config, halvings)), config.shape[0]]):
+        layers += [nn.SiLU(), nn.ConvTranspose2d(c_in, c_out, 4, 2, 1)]
+    return nn.Sequential(*layers, CentreCrop(*config.shape[1:]))

@@ -1,0 +1,64 @@
+"""How the command line prints: facts, tables, and values as they are typed."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def facts(values: Mapping[str, Any]) -> None:
+    """One line for each fact; those that are None are left out."""
+    values = {name: value for name, value in values.items() if value is not None}
+    width = max(map(len, values))
+    for name, value in values.items():
+        print(f"{name:{width}}  {value}")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table: drawn on a terminal, plain columns elsewhere."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table(*columns)
+        for row in cells:
+            drawn.add_row(*map(Text, row))
+        Console().print(drawn)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for row in [columns, *cells]:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def words(values: Mapping[str, Any]) -> str:
+    """The form in which keys are typed.
+
+    >>> words({"lr": 0.001, "hidden": (256, 128)})
+    'lr=0.001 hidden=256,128'
+    """
+    return " ".join(f"{key}={word(value)}" for key, value in values.items())
+
+
+def word(value: Any) -> str:
+    """A value as it is typed."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}:{word(part)}" for key, part in value.items())
+    if isinstance(value, tuple | list):
+        return ",".join(map(word, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def number(value: float | None) -> str:
+    """Four digits, or a dash for none."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def interval(bounds: tuple[float, float] | None) -> str:
+    """Both ends, or a dash for none."""
+    return "-" if bounds is None else " to ".join(map(number, bounds))
+
+
+def estimate(value: float | None, bounds: tuple[float, float] | None) -> str:
+    """A value with its interval behind it."""
+    return number(value) if bounds is None else f"{number(value)} ({interval(bounds)})"

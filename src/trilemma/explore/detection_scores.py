@@ -1,0 +1,199 @@
+"""Scores of abnormality, the higher the more abnormal: a model's own, and two baselines that need none."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trilemma import rng
+from trilemma.errors import UserError
+from trilemma.explore.compress import by_pca, code_bytes, fit_count, fit_pca
+from trilemma.explore.images import PART, encode, labels_for
+from trilemma.run import Run
+from trilemma.types import BoundsLikelihood, Conditional, Encodes, Reconstructs
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
+
+TRAIN = 10_000  # training images that the baselines and the density of codes are fitted on, at most
+NUMBERS = 32  # of PCA, for a model without codes
+LARGEST_CODE = 1024  # numbers that a covariance matrix is made of
+ELBO_DRAWS = 4  # of z, averaged
+BLOCK = 1024  # images that are compared with all training images at a time
+TINY = 1e-6  # keeps logarithms and divisions finite; below one grey level squared
+RIDGE = 1e-6  # of the mean variance, added to a covariance: units of a code may be constant
+
+
+class Score(NamedTuple):
+    """How images are scored: `of(images uint8 (N, C, H, W), known) -> float64 (N,)`, on the CPU; `known` holds what
+    the scores before it gave for the same images."""
+
+    name: str
+    title: str
+    baseline: bool
+    of: Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+
+
+def scores_of(run: Run, seed: int) -> dict[str, Score]:
+    """The model's own scores, then the baselines."""
+    model, train = run.model, run.data.train
+    count = min(TRAIN, fit_count(train.images.shape[1:]))
+    some = train.take(rng.permutation(len(train), seed, "detect train")[:count])
+    numbers, scores = NUMBERS, []
+    if isinstance(model, Reconstructs):
+        error = partial(_error, run)
+        scores.append(Score("error", "reconstruction error", False, _alone(error)))
+        scores.append(Score("relative", "error relative to detail", False, _relative("error", error, some.images)))
+    if isinstance(model, BoundsLikelihood):
+        scores.append(Score("elbo", "negative ELBO (nats)", False, _alone(partial(_negative_elbo, run, seed))))
+    if isinstance(model, Encodes):
+        few = some.take(torch.arange(1))
+        numbers = encode(run, _float(few.images), labels_for(model, few.labels)).shape[1]
+        if numbers <= LARGEST_CODE and not isinstance(model, Conditional):
+            scores.append(Score("code", "distance of the code", False, _alone(_mahalanobis(run, some.images))))
+        numbers = int(code_bytes(model, numbers)[0] // 2)
+    pca = fit_pca(some.images, min(numbers, some.images[0].numel() // 2))  # all of them would leave no error
+    error, title = partial(_pca_error, pca), f"PCA ({pca.n_components_} components)"
+    scores.append(Score("pca", title, True, _alone(error)))
+    scores.append(Score("pca-relative", f"{title} relative to detail", True, _relative("pca", error, some.images)))
+    title = f"nearest of {len(some):,} training images"
+    scores.append(Score("nearest", title, True, _alone(partial(_nearest, some.images))))
+    return {score.name: score for score in scores}
+
+
+def _alone(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Mapping[str, Tensor]], Tensor]:
+    """A score that needs no others."""
+    return lambda images, known: score(images)
+
+
+def _relative(
+    base: str, error: Callable[[Tensor], Tensor], train: Tensor
+) -> Callable[[Tensor, Mapping[str, Tensor]], Tensor]:
+    """log error - (a + b log detail), with the line that fits training images best (least squares)."""
+    x, y = _detail(train).log(), error(train).clamp(min=TINY).log()
+    b = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum().clamp(min=TINY)
+    a = y.mean() - b * x.mean()
+    return lambda images, known: known[base].clamp(min=TINY).log() - a - b * _detail(images).log()
+
+
+def _detail(images: Tensor) -> Tensor:
+    """Squared differences of neighbouring pixels, summed, by the number of pixels: (N,)."""
+    x = _float(images).double()
+    total = sum(x.diff(dim=side).square().flatten(1).sum(1) for side in (2, 3))
+    return torch.as_tensor(total).div(images[0].numel()).clamp(min=TINY)
+
+
+def _pca_error(pca: "PCA", images: Tensor) -> Tensor:
+    return _mse(by_pca(pca, images, half=False), _float(images))
+
+
+def _error(run: Run, images: Tensor) -> Tensor:
+    return torch.cat([_mse(_reconstructed(run.model, part), part).cpu() for part in _parts(run, images)])
+
+
+def _negative_elbo(run: Run, seed: int, images: Tensor) -> Tensor:
+    model = run.model
+    assert isinstance(model, BoundsLikelihood)
+    scores = []
+    for k, part in enumerate(_parts(run, images)):
+        bounds = []
+        for labels in _labels(model, len(part), run.device):
+            noise = rng.generator(seed, "detect elbo", k, device=run.device)
+            with torch.no_grad():
+                draws = [model.elbo(part, noise, labels=labels) for _ in range(ELBO_DRAWS)]
+            bounds.append(torch.stack(draws).double().mean(0))
+        scores.append(-torch.stack(bounds).max(0).values.cpu())
+    return torch.cat(scores)
+
+
+def _mahalanobis(run: Run, train: Tensor) -> Callable[[Tensor], Tensor]:
+    """Squared Mahalanobis distance from the codes of training images."""
+    codes = encode(run, _float(train)).double()
+    mean = codes.mean(0)
+    covariance = (codes - mean).T @ (codes - mean) / len(codes)
+    ridge = RIDGE * covariance.diagonal().mean().clamp(min=1e-12)
+    root = torch.linalg.cholesky(covariance + ridge * torch.eye(len(mean), dtype=torch.float64))
+
+    def distance(images: Tensor) -> Tensor:
+        apart = encode(run, _float(images)).double() - mean
+        return torch.linalg.solve_triangular(root, apart.T, upper=False).square().sum(0)
+
+    return distance
+
+
+def _nearest(train: Tensor, images: Tensor) -> Tensor:
+    """Root mean squared difference from the nearest of some training images.
+
+    It is sought by |y|^2 - 2 x.y, which is quick and may take one of two that are almost equally near.
+    """
+    y = _float(train).flatten(1)
+    squares, found = y.square().sum(1), []
+    for part in images.split(BLOCK):
+        x = _float(part).flatten(1)
+        nearest = (squares - 2 * x @ y.T).argmin(1)
+        found.append(_mse(x, y[nearest]).sqrt())
+    return torch.cat(found)
+
+
+def _reconstructed(model: nn.Module, images: Tensor) -> Tensor:
+    """(B, C, H, W) -> the same; by a conditional model under the class that does it best."""
+    assert isinstance(model, Reconstructs)
+    with torch.no_grad():
+        tries = torch.stack([model.reconstruct(images, labels=y) for y in _labels(model, len(images), images.device)])
+    best = (tries - images).square().flatten(2).mean(2).argmin(0)  # (B,)
+    return tries[best, torch.arange(len(images), device=images.device)].float()
+
+
+def _labels(model: nn.Module, count: int, device: torch.device) -> Iterator[Tensor | None]:
+    """Every class for all of `count` images; None once for a model without classes."""
+    if not isinstance(model, Conditional):
+        yield None
+        return
+    for k in range(model.n_classes):
+        yield torch.full((count,), k, device=device)
+
+
+def _parts(run: Run, images: Tensor) -> Iterator[Tensor]:
+    for part in images.split(PART):
+        yield _float(part).to(run.device)
+
+
+def _float(images: Tensor) -> Tensor:
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def _mse(result: Tensor, images: Tensor) -> Tensor:
+    return (result.double() - images.double()).square().flatten(1).mean(1)
+
+
+def score_all(scores: Mapping[str, Score], images: Tensor) -> dict[str, Tensor]:
+    """Every score of uint8 images (N, C, H, W), each float64 (N,).
+
+    Raises:
+        UserError: if one is not finite.
+    """
+    parts = [_score(scores, part) for part in images.split(fit_count(images.shape[1:]))]
+    found = {name: torch.cat([part[name] for part in parts]) for name in scores}
+    for name, values in found.items():
+        bad = int((~values.isfinite()).sum())
+        if bad:
+            raise UserError(
+                f"{bad} of {len(images)} images have a score ({name}) that is NaN or infinite; the training may have "
+                "diverged: look at the run's samples, or train with a lower lr="
+            )
+    return found
+
+
+def _score(scores: Mapping[str, Score], images: Tensor) -> dict[str, Tensor]:
+    known: dict[str, Tensor] = {}
+    for name, score in scores.items():
+        known[name] = score.of(images, known)
+    return known
+
+
+def reconstructions(run: Run, images: Tensor) -> Tensor:
+    """uint8 or float images (N, C, H, W) after a pass through the model, float32 on the CPU; a conditional model tries
+    every class (what the image shows is not known), and the best counts."""
+    return torch.cat([_reconstructed(run.model, part).cpu() for part in _parts(run, images)])

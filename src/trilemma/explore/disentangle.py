@@ -1,0 +1,202 @@
+"""How far the codes of a model follow the factors that images were drawn from, each code one factor.
+
+Scores and their papers: metrics/disentanglement.py. The codes are what `encode` gives: for a variational autoencoder
+the mean of q(z|x).
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trilemma import __version__, rng
+from trilemma.data import Data, Split
+from trilemma.errors import UserError
+from trilemma.explore.images import labels_for, source_of, through
+from trilemma.files import write_atomic, write_json
+from trilemma.metrics.classification import half_width
+from trilemma.metrics.disentanglement import (
+    BINS,
+    DCI,
+    Gap,
+    dci,
+    mutual_information_gap,
+    separated_attribute_predictability,
+)
+from trilemma.metrics.receipt import Estimate
+from trilemma.registry import create, list_models
+from trilemma.run import Run, as_run
+from trilemma.types import Encodes
+
+PARTS = 5  # of the images, whose scores say how sure the whole one is
+LEAST = 50  # images in a part
+MOST_TICKS = 40  # numbers beside the codes
+INTERVAL_IS = f"95%, from the spread of the score over {PARTS} parts of the images (Student's t); the model held fixed"
+
+
+@dataclass(frozen=True)
+class Disentanglement:
+    """Scores in [0, 1], 1 where each code follows one factor and each factor one code.
+
+    scores: mig, disentanglement, completeness, informativeness, sap, each with its 95% interval.
+    of_factor: mig, completeness, informativeness and sap by factor.
+    picture: codes by factors, mutual information and importance; figures: all of this as JSON.
+    """
+
+    picture: Path
+    figures: Path
+    scores: dict[str, Estimate]
+    of_factor: dict[str, dict[str, float]]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    mig: Gap
+    dci: DCI
+    sap: Gap
+
+    @property
+    def scores(self) -> dict[str, float]:
+        return {
+            "mig": self.mig.value,
+            "disentanglement": self.dci.disentanglement,
+            "completeness": self.dci.completeness,
+            "informativeness": self.dci.informativeness,
+            "sap": self.sap.value,
+        }
+
+    @property
+    def of_factor(self) -> dict[str, dict[str, float]]:
+        return {
+            "mig": self.mig.of_factor,
+            "completeness": self.dci.completeness_of,
+            "informativeness": self.dci.informativeness_of,
+            "sap": self.sap.of_factor,
+        }
+
+
+def disentangle(
+    run: Run | str | Path,
+    *,
+    data: str | Path | Data = "shapes",
+    n: int = 5_000,
+    seed: int = 0,
+    out: str | Path | None = None,
+) -> Disentanglement:
+    """Encode images that were drawn from known factors, and score how the codes follow them: MIG, DCI and SAP.
+
+    Args:
+        data: images with factors; they are drawn in the size and channels that the run was trained on.
+        n: images, held-out ones first.
+        seed: of the parts that the images are divided into, and of the predictor behind DCI.
+        out: the picture to write, beside which its figures lie as JSON; RUN/disentanglement.png where None.
+    Raises:
+        UserError: if the model does not encode, the data have no factors, or there are too few images.
+    """
+    run = as_run(run)
+    if not isinstance(run.model, Encodes):
+        able = [name for name in list_models() if isinstance(create(name), Encodes)]
+        raise UserError(f"{run.recipe.name} does not encode: it has no codes to measure; models that do: {able}")
+    source = source_of(run, data)
+    images = _images(source, n)
+    labels = labels_for(run.model, images.labels)
+    codes = through(run, run.model.encode, images.images.float() / 255, labels)
+    factors, notes = _own(images.factors or {})
+    whole = _measure(codes, factors, seed)
+    order = rng.permutation(len(codes), seed, "disentangle")
+    parts = [_measure(codes[i], {k: v[i] for k, v in factors.items()}, seed).scores for i in order.chunk(PARTS)]
+    scores = {name: _around(value, [part[name] for part in parts]) for name, value in whole.scores.items()}
+    picture = Path(out) if out is not None else run.path / "disentanglement.png"
+    write_atomic(picture, _draw(whole, list(factors)))
+    values = {
+        "trilemma": __version__,
+        "run": str(run.path.resolve()),
+        "weights": run.weights_id,
+        "data": source.name,
+        "n": len(codes),
+        "seed": seed,
+        "interval_is": INTERVAL_IS,
+        "scores": {name: {"value": found.value, "interval": found.interval} for name, found in scores.items()},
+        "of_factor": whole.of_factor,
+        "mutual_information": whole.mig.matrix.tolist(),
+        "importance": whole.dci.matrix.tolist(),
+        "notes": notes,
+    }
+    return Disentanglement(picture, write_json(picture.with_suffix(".json"), values), scores, whole.of_factor, notes)
+
+
+def _images(data: Data, n: int) -> Split:
+    """The first n images with factors: of the test split, then of the others."""
+    splits = [data.splits[name] for name in ("test", "valid", "train") if name in data.splits]
+    if any(split.factors is None for split in splits):
+        raise UserError(
+            f"{data.name} does not say from which factors its images were drawn; choose data that does, as data=shapes"
+        )
+    there = sum(map(len, splits))
+    if not PARTS * LEAST <= n <= there:
+        raise UserError(f"n={n}: choose from {PARTS * LEAST:,} to {there:,}, as many images as {data.name} has")
+    return Split(
+        torch.cat([split.images for split in splits])[:n],
+        None if splits[0].labels is None else torch.cat([split.labels for split in splits])[:n],  # type: ignore
+        factors={name: torch.cat([split.factors[name] for split in splits])[:n] for name in splits[0].factors},  # type: ignore
+    )
+
+
+def _own(factors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Without the factors that another one determines, as the row of a shape is by its y; which these are, in words."""
+    kept = dict(factors)
+    notes = []
+    for name, values in factors.items():
+        by = [other for other in kept if other != name and _determines(kept[other], values)]
+        if by:
+            del kept[name]
+            notes.append(f'the factor "{name}" is left out: "{by[0]}" determines it')
+    return kept, tuple(notes)
+
+
+def _determines(by: Tensor, values: Tensor) -> bool:
+    """Whether images alike in one factor (in the same of BINS bins, where it is continuous) are alike in another."""
+    if values.is_floating_point():
+        return False
+    if by.is_floating_point():
+        by = ((by - by.min()) / (by.max() - by.min()).clamp(min=1e-12) * BINS).long()
+    return len(torch.stack([by, values]).unique(dim=1)[0]) == len(by.unique())
+
+
+def _measure(codes: Tensor, factors: dict[str, Tensor], seed: int) -> _Measured:
+    return _Measured(
+        mutual_information_gap(codes, factors),
+        dci(codes, factors, seed=seed),
+        separated_attribute_predictability(codes, factors),
+    )
+
+
+def _around(value: float, of_parts: list[float]) -> Estimate:
+    """A score in [0, 1] with the interval that its spread over parts of the images gives."""
+    half = half_width(of_parts)
+    return Estimate(value, (max(0.0, value - half), min(1.0, value + half)))
+
+
+def _draw(measured: _Measured, factors: list[str]) -> bytes:
+    """Heat maps of codes (rows) by factors (columns): mutual information and importance."""
+    from matplotlib.figure import Figure
+
+    panels = {
+        "mutual information, share of the factor's entropy": measured.mig.matrix,
+        "importance to a predictor of the factor": measured.dci.matrix,
+    }
+    n = len(measured.mig.matrix)
+    figure = Figure(figsize=(2.5 + 1.1 * len(factors) * len(panels), min(2 + 0.3 * n, 40)), layout="constrained")
+    for axis, (title, matrix) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        shown = axis.imshow(matrix.numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        axis.set_title(title, fontsize="medium")
+        axis.set_xticks(range(len(factors)), factors)
+        axis.set_yticks(range(0, n, -(-n // MOST_TICKS)))
+        axis.set_ylabel("code")
+        figure.colorbar(shown, ax=axis)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=100, format="png")
+    return content.getvalue()

@@ -1,0 +1,208 @@
+"""Attribute vectors: edits of an image by arithmetic on its code.
+
+    v = mean of e(x) over the images of one group - mean of e(x) over the images of another,
+    x_s = d(e(x) + s v)
+
+for several strengths s (Larsen et al. 2016, "Autoencoding beyond pixels using a learned similarity metric"; White
+2016, "Sampling generative networks"). s = 0 is the reconstruction; s = 1 moves a code by the whole distance between
+the groups' means.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trilemma import rng
+from trilemma.data import Data
+from trilemma.data.sources import slug
+from trilemma.errors import UserError, with_hint
+from trilemma.explore.images import (
+    decode_codes,
+    encode,
+    find_code,
+    labels_for,
+    made_by,
+    pick_images,
+    require,
+    source_of,
+)
+from trilemma.files import write_atomic
+from trilemma.pictures import grid, save_png
+from trilemma.run import Run, as_run
+from trilemma.types import Batch, Decodes, Encodes
+
+Group = str | int | Path
+GROUP = 2000  # images of a group whose codes are averaged
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The row of pictures (the image itself if it was given, then one for each strength) and what they were made from.
+
+    vector: (Z,), also in `file`, which later edits take in place of a group; counts: images averaged for it on
+    either side, none for a vector from a file; images: (steps, C, H, W) in [0, 1].
+    """
+
+    picture: Path
+    file: Path
+    vector: Tensor
+    strengths: tuple[float, ...]
+    counts: tuple[int, int] | None
+    images: Tensor
+
+
+def edit(
+    run: Run | str | Path,
+    image: str | int | Path | Tensor,
+    *,
+    towards: Group,
+    away: Group | None = None,
+    strength: float = 1.0,
+    steps: int = 7,
+    data: str | Path | Data | None = None,
+    label: str | int | None = None,
+    out: str | Path | None = None,
+) -> Edit:
+    """Move an image towards a group of images, along the difference of the groups' mean codes.
+
+    Args:
+        image: the number of a held-out image, an image file, or a code, see `find_code`.
+        towards: the name or number of a class, a source of images (a folder, ...), or a vector saved by an earlier
+            edit.
+        away: another group; where None, every other class, or for a source of images the run's training images.
+        strength: of the last picture; the first has 0, which is the plain reconstruction. Negative goes the other way.
+        steps: pictures.
+        data: other images than the run's own, whose classes and images are meant.
+        label: the image's class, for a model that takes one and an image that does not tell.
+        out: the picture to write, with the vector as .npy beside it; RUN/edit-TOWARDS.png where None.
+    Raises:
+        UserError: the model does not encode and decode, a group is unknown or empty, or a vector has another length
+            than the model's codes.
+    """
+    run = as_run(run)
+    require(run, "change images by their codes", Encodes, Decodes)
+    if steps < 2:
+        raise UserError(f"steps={steps}: at least 2 are needed, without and with the change")
+    code, labels, original = find_code(run, image, data, label)  # (1, Z)
+    vector, counts = _vector(run, code.shape[1], towards, away, data)
+    strengths = torch.linspace(0, strength, steps)
+    images = decode_codes(run, code + strengths[:, None] * vector, labels)
+    before = images[:0] if original is None else original
+    texts = ["original"] * len(before) + [f"{s:.3g}" for s in strengths.tolist()]
+    picture = Path(out) if out is not None else run.path / f"edit-{slug(Path(str(towards)))}.png"
+    what = {"towards": str(towards), "away": None if away is None else str(away), "strength": strength, "steps": steps}
+    sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
+    save_png(sheet, picture, made_by(run, "edit", image=str(image), **what))
+    file = save_vector(vector, picture.with_suffix(".npy"))
+    return Edit(picture, file, vector, tuple(strengths.tolist()), counts, images)
+
+
+def save_vector(vector: Tensor, path: Path) -> Path:
+    """A vector (Z,) as a .npy file."""
+    import io
+
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, vector.numpy(), allow_pickle=False)
+    return write_atomic(path, buffer.getvalue())
+
+
+def load_vector(path: Path, length: int) -> Tensor | None:
+    """The vector in a .npy file, float32 (Z,); None if the file is none or holds images.
+
+    Raises:
+        UserError: if it has another length than a code, or holds no finite numbers.
+    """
+    import numpy as np
+
+    if path.suffix != ".npy" or not path.is_file():
+        return None
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{path} is not a readable .npy file: {error}") from None
+    if values.ndim != 1:
+        return None
+    if len(values) != length or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+        raise UserError(
+            f"{path} holds {len(values)} values of type {values.dtype}; a code of this model is {length} finite "
+            "numbers: give a vector saved by `edit` with a run of the same model"
+        )
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def class_index(word: Group, classes: Sequence[str]) -> int | None:
+    """The number of a class given by name or number; None for anything else.
+
+    >>> class_index("bag", ["shoe", "bag"]), class_index(0, ["shoe", "bag"]), class_index("2", ["shoe", "bag"])
+    (1, 0, None)
+    """
+    text = str(word)
+    if text in classes:
+        return list(classes).index(text)
+    return int(text) if text.isdecimal() and int(text) < len(classes) else None
+
+
+def _vector(
+    run: Run, length: int, towards: Group, away: Group | None, data: str | Path | Data | None
+) -> tuple[Tensor, tuple[int, int] | None]:
+    """The difference of the groups' mean codes, (Z,), and their sizes; or a vector from its file."""
+    found = load_vector(Path(str(towards)), length)
+    if found is not None:
+        if away is not None:
+            raise UserError(f"{towards} is a whole attribute vector; leave away out")
+        return found, None
+    one = _group(run, towards, data)
+    other = _group(run, away, data) if away is not None else _rest(run, towards, data)
+    means = [_mean_code(run, batch) for batch in (one, other)]
+    return means[0] - means[1], (len(one.image), len(other.image))
+
+
+def _group(run: Run, word: Group, data: str | Path | Data | None) -> Batch:
+    """Training images of a class, or the images of a source.
+
+    Raises:
+        UserError: if it is neither, or the class has no images.
+    """
+    source = source_of(run, data)
+    index = class_index(word, source.classes)
+    if index is not None:
+        return _of_classes(run, source, {index})
+    try:
+        return pick_images(run, str(word), GROUP, "train", seed=0)
+    except UserError as error:
+        if not source.classes or Path(str(word)).exists():
+            raise
+        text = f'"{word}" is neither a class ({", ".join(source.classes)}) nor a source of images: {error}'
+        raise UserError(with_hint(text, str(word), source.classes)) from None
+
+
+def _rest(run: Run, towards: Group, data: str | Path | Data | None) -> Batch:
+    """What a group stands out from: the other classes, or all training images where it is no class."""
+    source = source_of(run, data)
+    index = class_index(towards, source.classes)
+    if index is None:
+        return pick_images(run, source, GROUP, "train", seed=0)
+    return _of_classes(run, source, set(range(len(source.classes))) - {index})
+
+
+def _of_classes(run: Run, source: Data, numbers: set[int]) -> Batch:
+    """At most GROUP training images of some classes, spread over them."""
+    labels = source.train.labels
+    assert labels is not None  # a source with class names has labels
+    where = torch.isin(labels, torch.tensor(sorted(numbers))).nonzero()[:, 0]
+    if not len(where):
+        names = ", ".join(source.classes[k] for k in sorted(numbers)) or "any other class"
+        raise UserError(f"{source.name} has no training images of {names}; a group needs at least one")
+    chosen = source.train.take(where[rng.permutation(len(where), 0, "group")[:GROUP]])
+    label = None if chosen.labels is None else chosen.labels.to(run.device)
+    return Batch(chosen.images.to(run.device).float() / 255, label)
+
+
+def _mean_code(run: Run, batch: Batch) -> Tensor:
+    """(Z,)."""
+    return encode(run, batch.image, labels_for(run.model, batch.label)).mean(0)

@@ -1,0 +1,138 @@
+"""The way from one image to another through the codes of a model.
+
+    linear      z(t) = (1 - t) a + t b
+    spherical   z(t) = sin((1 - t) theta) / sin(theta) a + sin(t theta) / sin(theta) b,   theta the angle from a to b
+
+for t from 0 to 1. Shoemake (1985), "Animating rotation with quaternion curves"; for codes, White (2016), "Sampling
+generative networks": under a normal prior in many dimensions, codes lie near a sphere, whose inside a straight line
+crosses. Where a and b are (nearly) parallel, opposite or zero, theta or the way is not determined: linear.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from trilemma.errors import UserError, unknown
+from trilemma.explore.images import Named, Source, decode_codes, find_code, made_by, require, table
+from trilemma.files import write_atomic
+from trilemma.pictures import grid, save_png
+from trilemma.run import Run, as_run
+from trilemma.types import Decodes, Encodes
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PARALLEL = 1e-6  # sin(theta) below which two codes count as parallel
+FINER = 4  # steps of the animation for one of the grid
+MOVING = 128  # px: the animation's images are enlarged towards this side
+STEP_MS, REST_MS = 60, 600  # time of a step of the animation, and of its two ends
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """The picture, the animation (None where there is none), and the images of each way: (frames, C, H, W)."""
+
+    picture: Path
+    animation: Path | None
+    frames: dict[str, Tensor]
+
+
+def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Points on the straight line from a to b, both (Z,): (len(t), Z)."""
+    return (1 - t)[:, None] * a + t[:, None] * b
+
+
+def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Points on the arc from a to b, both (Z,): (len(t), Z); linear where the arc is not determined."""
+    one, other = (x / x.norm().clamp_min(torch.finfo(x.dtype).tiny) for x in (a, b))
+    theta = 2 * torch.atan2((one - other).norm(), (one + other).norm())  # exact for small angles, which arccos is not
+    if theta.sin() < PARALLEL or not a.any() or not b.any():
+        return linear(a, b, t)
+    weights = [((1 - t) * theta).sin() / theta.sin(), (t * theta).sin() / theta.sin()]
+    return weights[0][:, None] * a + weights[1][:, None] * b
+
+
+WAYS = {"linear": linear, "spherical": spherical}
+
+
+def interpolate(
+    run: Run | str | Path,
+    a: Named,
+    b: Named,
+    *,
+    frames: int = 7,
+    how: Literal["linear", "spherical", "both"] = "both",
+    data: Source = None,
+    animate: bool = True,
+    label: str | int | None = None,
+    out: str | Path | None = None,
+) -> Interpolation:
+    """Decode the codes between two images or two codes: a picture with a row for each way, and an animation.
+
+    Args:
+        a, b: each an image file, the number of a held-out image, or a code: its numbers with commas between them, or
+            a .npy file of them. Between two images, a last row blends their pixels, for comparison.
+        frames: images in a row, with both ends.
+        data: the images that numbers count in; the run's own where None.
+        label: the class to decode, for a conditional model; where None, each frame has that of the nearer end.
+        out: the picture to write; RUN/interpolation.png where None. The animation lies beside it as .gif.
+    Raises:
+        UserError: the model does not encode and decode, or a or b has another shape than the run's, or lacks a class.
+    """
+    run = as_run(run)
+    if frames < 2:
+        raise UserError(f"frames={frames}: at least 2 are needed, for the two ends")
+    if how not in (*WAYS, "both"):
+        raise unknown("how", how, [*WAYS, "both"])
+    require(run, "interpolate", Encodes, Decodes)
+    ends = [find_code(run, what, data, label) for what in (a, b)]
+    ways = list(WAYS) if how == "both" else [how]
+    fine = torch.linspace(0, 1, (frames - 1) * FINER + 1, dtype=torch.float64)
+    start, end = (code[0].double() for code, _, _ in ends)
+    moving = {way: _decoded(run, WAYS[way](start, end, fine), ends) for way in ways}
+    rows = {way: images[::FINER] for way, images in moving.items()}
+    shown, (first, last) = dict(rows), (image for _, _, image in ends)
+    if first is not None and last is not None:
+        blend = linear(first.flatten().double(), last.flatten().double(), fine[::FINER])
+        shown["pixels"] = blend.float().unflatten(1, run.model_config.shape)
+    picture = Path(out) if out is not None else run.path / "interpolation.png"
+    picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture
+    how_made = made_by(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, label=label)
+    heads = [f"{t:.2f}" for t in fine[::FINER].tolist()]
+    save_png(table(torch.cat(list(shown.values())), list(shown), heads), picture, how_made)
+    animation = _animate(moving, picture.with_suffix(".gif")) if animate else None
+    return Interpolation(picture, animation, rows)
+
+
+def _decoded(run: Run, codes: Tensor, ends: Sequence[tuple[Tensor, Tensor | None, Tensor | None]]) -> Tensor:
+    """Images of the codes from one end to the other, each with the class of the nearer end: (N, C, H, W)."""
+    (_, first, _), (_, last, _) = ends
+    half = (len(codes) + 1) // 2
+    labels = None if first is None or last is None else torch.cat([first.expand(half), last.expand(len(codes) - half)])
+    return decode_codes(run, codes.float(), labels)
+
+
+def _animate(ways: dict[str, Tensor], path: Path) -> Path:
+    """A GIF that goes there and back for ever, the ways side by side."""
+    there = [_side_by_side(list(images)) for images in zip(*ways.values(), strict=True)]
+    pictures = [*there, *there[-2:0:-1]]
+    rest = {0, len(there) - 1}
+    times = [REST_MS if k in rest else STEP_MS for k in range(len(pictures))]
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, "gif", save_all=True, append_images=pictures[1:], duration=times, loop=0)
+    return write_atomic(path, buffer.getvalue())
+
+
+def _side_by_side(images: list[Tensor]) -> "Image.Image":
+    side = max(images[0].shape[1:])
+    return grid(torch.stack(images), columns=len(images), scale=max(1, MOVING // side), pad=4)
+
+
+def _word(what: Named) -> str:
+    """What stood for an end, in words."""
+    return str(what) if isinstance(what, str | int | Path) else "given values"

@@ -1,0 +1,359 @@
+"""A map of the codes of a model: each image a point in the plane, near those that the model takes to be alike.
+
+    pca     the projection on the two directions of largest variance: Z V_2 of the centred codes Z = U S V^T
+    tsne    van der Maaten & Hinton (2008), "Visualizing data using t-SNE": places whose Student-t neighbourhoods are
+            like the Gaussian ones of the codes; only who is near whom carries meaning, distances and sizes do not
+
+The colours of ten classes are those of Petroff (2021), "Accessible color sequences for data visualization"; with
+more, the markers change. Thumbnails are put one after the other on their points where they stay clear of those before.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from trilemma import rng
+from trilemma.data import Data
+from trilemma.errors import UserError, unknown
+from trilemma.explore.images import Source, encode, labels_for, made_by, pick_images, require, source_of, table
+from trilemma.files import write_atomic, write_json
+from trilemma.pictures import save_png, to_image, to_uint8
+from trilemma.run import Run, as_run
+from trilemma.types import Batch, Encodes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from PIL import Image
+
+COLOURS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LEGEND = 40  # classes; more are not listed
+SIDE_IN, DPI = 8.0, 150  # of the map
+FRAME = 2  # px around a thumbnail
+THUMBNAIL = 44  # px: images are enlarged or reduced towards this side
+CLEAR = 0.5  # of a thumbnail's side that is left free around it, so that the points between stay visible
+QUERIES = 8
+SPRITE = 8192  # px: the largest side that the projector shows
+PBTXT = """embeddings {{
+  tensor_name: "codes"
+  tensor_path: "vectors.tsv"
+  metadata_path: "metadata.tsv"
+  sprite {{
+    image_path: "sprite.png"
+    single_image_dim: {side}
+    single_image_dim: {side}
+  }}
+}}
+"""
+
+How = Literal["pca", "tsne"]
+
+
+@dataclass(frozen=True)
+class LatentMap:
+    """The files of a map, and its points.
+
+    picture, coordinates, neighbours: the map, its table (.csv), and the nearest neighbours of some images.
+    projector: the folder for the embedding projector; None where not asked for.
+    points: (n, 2); index: the positions of the images in their split, (n,).
+    nearest: for each image in the picture of the neighbours, itself and its neighbours as rows of `points`.
+    """
+
+    picture: Path
+    coordinates: Path
+    neighbours: Path
+    projector: Path | None
+    points: Tensor
+    index: Tensor
+    nearest: Tensor
+
+
+def latent_map(
+    run: Run | str | Path,
+    *,
+    how: How = "tsne",
+    n: int = 2000,
+    perplexity: float = 30.0,
+    data: Source = None,
+    split: str | None = None,
+    thumbnails: bool = True,
+    neighbours: int = 5,
+    projector: bool = False,
+    seed: int = 0,
+    out: str | Path | None = None,
+) -> LatentMap:
+    """Draw the codes of images as points in the plane, coloured by class, with thumbnails that do not overlap.
+
+    Beside the picture OUT.png lie OUT.csv with the coordinates, OUT-neighbours.png with some images and those of the
+    nearest codes, and with `projector` the folder OUT-projector, for https://projector.tensorflow.org or TensorBoard.
+
+    Args:
+        how: "tsne", or "pca".
+        n: images at most, drawn from the split by the seed.
+        perplexity: of t-SNE: about how many neighbours each point attends to.
+        data: other images than the run's own; they are brought to the size it was trained on.
+        split: "train", "valid" or "test"; the held-out split where None.
+        neighbours: how many to show of each image.
+        projector: write codes, classes and thumbnails for the embedding projector.
+        seed: of the choice of the images and of t-SNE.
+        out: the picture to write; RUN/map-HOW.png where None.
+    Raises:
+        UserError: the model does not encode, the images are too few for the map, or all have one code.
+    """
+    run = as_run(run)
+    require(run, "encode images", Encodes)
+    if how not in get_args(How):
+        raise unknown("how", how, get_args(How))
+    if neighbours < 1:
+        raise UserError(f"neighbours={neighbours}: at least 1 is needed")
+    source = source_of(run, data)
+    batch = pick_images(run, source, n, split, seed=seed)
+    codes = encode(run, batch.image, labels_for(run.model, batch.label))
+    points = project(codes, how, perplexity=perplexity, seed=seed)
+    picture = Path(out) if out is not None else run.path / f"map-{how}.png"
+    part = source.held_out[0] if split is None else split
+    made = made_by(run, "map", how=how, n=len(points), perplexity=perplexity, split=part, seed=seed)
+    rows = _rows(batch, source, part)
+    save_png(_draw(run, points, batch, source, thumbnails, _axes_names(codes, how, perplexity)), picture, made)
+    coordinates = _write_table(rows, points, picture.with_suffix(".csv"))
+    nearest = _nearest(codes, _queries(batch.label, len(codes)), neighbours)
+    page = _neighbours_page(batch, codes, nearest, rows)
+    beside = save_png(page, picture.with_name(f"{picture.stem}-neighbours.png"), {**made, "neighbours": neighbours})
+    folder = picture.with_name(f"{picture.stem}-projector") if projector else None
+    if folder is not None:
+        export_projector(folder, codes, batch.image, rows)
+    assert batch.index is not None
+    return LatentMap(picture, coordinates, beside, folder, points, batch.index.cpu(), nearest)
+
+
+def project(codes: Tensor, how: How = "tsne", *, perplexity: float = 30.0, seed: int = 0) -> Tensor:
+    """Codes (N, Z) to points in the plane (N, 2), float32.
+
+    Raises:
+        UserError: too few codes, or all are equal.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    n = len(codes)
+    if n < 3:
+        raise UserError(f"a map of {n} images shows nothing; give at least 3")
+    if how == "tsne" and not 0 < perplexity < n:
+        raise UserError(
+            f"perplexity={perplexity:g} with {n} images: it must be above 0 and below the number of images; "
+            "give more images, a smaller perplexity, or how=pca"
+        )
+    if (codes == codes[0]).all():
+        raise UserError(
+            f"all {n} images have the same code: the encoder has collapsed, and there is no map of one point"
+        )
+    values = codes.double().numpy()
+    if values.shape[1] == 1:
+        values = torch.cat([codes, torch.zeros(n, 1)], 1).double().numpy()  # a line is a plane's
+    state = rng.seed_of(seed, "map") % 2**32
+    if how == "pca":
+        return torch.from_numpy(PCA(2, svd_solver="full", random_state=state).fit_transform(values)).float()
+    found = TSNE(2, perplexity=perplexity, init="pca", random_state=state).fit_transform(values)
+    return torch.from_numpy(found).float()
+
+
+def clear_places(centres: Tensor, size: tuple[float, float]) -> list[int]:
+    """Which rectangles of one size (width, height) to draw around the centres (N, 2), so that no two overlap.
+
+    Each is taken in turn if it stays clear of all taken before: |dx| >= width or |dy| >= height.
+    """
+    taken: list[int] = []
+    extent = torch.tensor(size)
+    for k, centre in enumerate(centres):
+        apart = (centres[taken] - centre).abs() >= extent  # (taken, 2)
+        if apart.any(1).all():
+            taken.append(k)
+    return taken
+
+
+def export_projector(folder: Path, codes: Tensor, images: Tensor, rows: Sequence[dict[str, Any]]) -> Path:
+    """Codes, a line of metadata each and a sheet of thumbnails in the format of the embedding projector.
+
+    Smilkov et al. (2016), "Embedding projector: interactive visualization and interpretation of embeddings". Tabs
+    between the values; a header only where the metadata have several columns; thumbnails row by row on a square.
+    projector_config.json is for the page (its paths become addresses), projector_config.pbtxt for TensorBoard.
+    """
+    sheet, side = sprite(images)
+    vectors = "\n".join("\t".join(f"{value:.7g}" for value in code) for code in codes.tolist())
+    columns = list(rows[0])
+    header = ["\t".join(columns)] if len(columns) > 1 else []
+    lines = ["\t".join(" ".join(str(row[name]).split()) for name in columns) for row in rows]
+    write_atomic(folder / "vectors.tsv", vectors + "\n")
+    write_atomic(folder / "metadata.tsv", "\n".join([*header, *lines]) + "\n")
+    save_png(sheet, folder / "sprite.png")
+    entry = {
+        "tensorName": "codes",
+        "tensorShape": list(codes.shape),
+        "tensorPath": "vectors.tsv",
+        "metadataPath": "metadata.tsv",
+        "sprite": {"imagePath": "sprite.png", "singleImageDim": [side, side]},
+    }
+    write_json(folder / "projector_config.json", {"embeddings": [entry]})
+    write_atomic(folder / "projector_config.pbtxt", PBTXT.format(side=side))
+    return folder
+
+
+def sprite(images: Tensor) -> tuple["Image.Image", int]:
+    """Images (N, C, H, W) in as many rows as columns, each in the middle of a square; and the side of that in px."""
+    from PIL import Image
+
+    columns = int((len(images) - 1) ** 0.5) + 1  # least whole number whose square is at least N
+    side = min(max(images.shape[2:]), SPRITE // columns)
+    sheet = Image.new("L" if images.shape[1] == 1 else "RGB", (columns * side, columns * side), "white")
+    for k, image in enumerate(to_uint8(images).cpu()):
+        tile = _within(to_image(image), side)
+        x, y = (k % columns) * side, (k // columns) * side
+        sheet.paste(tile, (x + (side - tile.width) // 2, y + (side - tile.height) // 2))
+    return sheet, side
+
+
+def _within(image: "Image.Image", side: int) -> "Image.Image":
+    """An image whose longer side is at most `side` px."""
+    from PIL import Image
+
+    factor = side / max(image.size)
+    if factor >= 1:
+        return image
+    width, height = (max(1, round(length * factor)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _rows(batch: Batch, source: Data, split: str) -> list[dict[str, Any]]:
+    """What is known of each image: its position in the split, its class and its file."""
+    assert batch.index is not None
+    names = source.splits[split].names
+    rows: list[dict[str, Any]] = [{"index": int(k)} for k in batch.index]
+    for k, row in enumerate(rows):
+        if batch.label is not None:
+            row["class"] = _class_name(source, int(batch.label[k]))
+        if names is not None:
+            row["file"] = names[row["index"]]
+    return rows
+
+
+def _class_name(source: Data, label: int) -> str:
+    return source.classes[label] if source.classes else str(label)
+
+
+def _write_table(rows: Sequence[dict[str, Any]], points: Tensor, path: Path) -> Path:
+    """A line for each point: x, y and what is known of its image."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["x", "y", *rows[0]])
+    writer.writerows([*point, *row.values()] for point, row in zip(points.tolist(), rows, strict=True))
+    return write_atomic(path, text.getvalue())
+
+
+def _queries(labels: Tensor | None, n: int) -> list[int]:
+    """Images whose neighbours are shown: the first of each class, or some spread evenly."""
+    if labels is None:
+        return torch.linspace(0, n - 1, min(QUERIES, n)).long().tolist()
+    found = labels.tolist()
+    return [found.index(label) for label in sorted(set(found))][:QUERIES]
+
+
+def _nearest(codes: Tensor, queries: Sequence[int], count: int) -> Tensor:
+    """Each query and the `count` codes nearest to it by Euclidean distance: rows of `codes`, (queries, 1 + count)."""
+    count = min(count, len(codes) - 1)
+    distance = torch.cdist(codes[list(queries)].double(), codes.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    distance[torch.arange(len(queries)), list(queries)] = -1.0  # itself first, even where another has its code
+    return distance.argsort(dim=1, stable=True)[:, : 1 + count]
+
+
+def _neighbours_page(batch: Batch, codes: Tensor, nearest: Tensor, rows: Sequence[dict[str, Any]]) -> "Image.Image":
+    """A row for each query: itself, then its neighbours with their class and distance."""
+    own, flat = nearest[:, :1].expand_as(nearest).flatten(), nearest.flatten()
+    distances = (codes[flat].double() - codes[own].double()).norm(dim=1).tolist()
+    texts = [
+        f"{rows[k].get('class', '')} {'' if k == query else f'({distance:.2f})'}"
+        for k, query, distance in zip(flat.tolist(), own.tolist(), distances, strict=True)
+    ]
+    names = [f"image {rows[k]['index']}" for k in nearest[:, 0].tolist()]
+    heads = ["image", *(f"nearest {k}" if k == 1 else str(k) for k in range(1, nearest.shape[1]))]
+    return table(batch.image[flat.to(batch.image.device)].cpu(), names, heads, texts)
+
+
+def _axes_names(codes: Tensor, how: str, perplexity: float) -> tuple[str, str, str]:
+    """The title's last words, and the names of both axes."""
+    if how == "tsne":
+        return f"t-SNE of {len(codes):,} codes, perplexity {perplexity:g}", "", ""
+    variance = torch.linalg.svdvals((codes - codes.mean(0)).double()).square()
+    shares = [*(variance / variance.sum()).tolist(), 0.0][:2]
+    first, second = (f"component {k}: {share:.0%} of the variance" for k, share in enumerate(shares, start=1))
+    return f"PCA of {len(codes):,} codes", first, second
+
+
+def _draw(
+    run: Run, points: Tensor, batch: Batch, source: Data, thumbnails: bool, words: tuple[str, str, str]
+) -> "Image.Image":
+    """The map as a picture."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    labels = torch.zeros(len(points), dtype=torch.int64) if batch.label is None else batch.label.cpu()
+    kinds = sorted(set(labels.tolist()))
+    figure = Figure(figsize=(SIDE_IN, SIDE_IN), dpi=DPI)
+    ax = figure.add_subplot()
+    middle, half = (points.amax(0) + points.amin(0)) / 2, (points.amax(0) - points.amin(0)) / 2
+    half = 1.06 * half.clamp_min(float(half.max()) / 2)  # the map is no longer than twice its width
+    (left, low), (right, high) = (middle - half).tolist(), (middle + half).tolist()
+    ax.set(xlim=(left, right), ylim=(low, high), aspect="equal")
+    ax.set_title(f"{run.name}: {words[0]}", fontsize=11, loc="left", parse_math=False)
+    ax.set_xlabel(words[1], fontsize=9)
+    ax.set_ylabel(words[2], fontsize=9)
+    ax.tick_params(labelsize=8)
+    if not words[1]:  # the values on the axes of t-SNE carry no meaning
+        ax.set_xticks([])
+        ax.set_yticks([])
+    for kind in kinds:
+        place, (colour, marker) = points[labels == kind].T.numpy(), _look(kind)
+        ax.scatter(*place, s=9, marker=marker, color=colour, linewidths=0, label=_class_name(source, kind))
+    if 1 < len(kinds) <= LEGEND:
+        beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "ncols": 1 + (len(kinds) - 1) // 25}
+        ax.legend(**beside, markerscale=2.5, fontsize=9, frameon=False, handletextpad=0.3, borderaxespad=0.3)
+    if thumbnails:
+        figure.draw_without_rendering()  # settles the limits, from which the places in pixels follow
+        _put_thumbnails(ax, points, batch.image, labels)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.15)
+    return Image.open(buffer).convert("RGB")
+
+
+def _look(kind: int) -> tuple[str, str]:
+    """Colour and marker of a class: a new marker after each round of colours."""
+    return COLOURS[kind % len(COLOURS)], MARKERS[kind // len(COLOURS) % len(MARKERS)]
+
+
+def _put_thumbnails(ax: "Axes", points: Tensor, images: Tensor, labels: Tensor) -> None:
+    """Images on their points, framed in the colour of their class, where they do not overlap."""
+    import numpy as np
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+    from PIL import ImageOps
+
+    height, width = (length + 2 * FRAME for length in _thumbnail(images[0]).size[::-1])
+    pixels = torch.from_numpy(ax.transData.transform(points.numpy()))
+    order = rng.permutation(len(points), 0, "thumbnails")  # in data sorted by class, the first would take the room
+    for k in order[clear_places(pixels[order], ((1 + CLEAR) * width, (1 + CLEAR) * height))].tolist():
+        picture = ImageOps.expand(_thumbnail(images[k]).convert("RGB"), FRAME, _look(int(labels[k]))[0])
+        tile = OffsetImage(np.asarray(picture), zoom=72 / DPI, interpolation="nearest")
+        ax.add_artist(AnnotationBbox(tile, tuple(points[k].tolist()), frameon=False, pad=0))
+
+
+def _thumbnail(image: Tensor) -> "Image.Image":
+    """An image (C, H, W) enlarged by a whole factor, or reduced, to a longer side of about THUMBNAIL."""
+    factor = max(1, THUMBNAIL // max(image.shape[1:]))
+    large = to_uint8(image).cpu().repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    return _within(to_image(large), THUMBNAIL)

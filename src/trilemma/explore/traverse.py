@@ -1,0 +1,218 @@
+"""What each number of a code means: one is moved over the range it has on real images, the others are held.
+
+    z_u(s) = m_u + s * std_u,   s from -span to span,   z_v as in the start for v != u
+
+with mean m_u and standard deviation std_u of unit u over the codes of real images. Units with a larger std carry more
+of the image; in a VAE, a unit that is not used has the mean of the prior for every image (Burda et al. 2016,
+"Importance weighted autoencoders", section 5.1: activity A_u = Var_x(E[z_u | x])).
+
+The plane walk moves two units at once, by default through equal shares of the codes: its lines are the quantiles
+(k + 1/2) / steps of each unit, as those of the prior in Kingma & Welling (2014), appendix A.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from trilemma.errors import UserError, unknown
+from trilemma.explore.images import (
+    Named,
+    Source,
+    class_of,
+    decode_codes,
+    encode,
+    find_code,
+    labels_for,
+    made_by,
+    pick_images,
+    require,
+    table,
+)
+from trilemma.pictures import save_png
+from trilemma.run import Run, as_run
+from trilemma.types import Conditional, Decodes, Encodes
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MEASURED = 2000  # real images whose codes give the mean and the standard deviation
+MOST = 10  # units shown where none are asked for
+STEPS, PLANE_STEPS = 7, 15
+Spacing = Literal["quantiles", "even"]
+
+
+@dataclass(frozen=True)
+class Traversal:
+    """The picture, the units that were moved, and the values each took: (len(units), steps).
+
+    images: (len(units), steps, C, H, W); of a plane (steps, steps, C, H, W), the second unit falling from row to row.
+    """
+
+    picture: Path
+    units: tuple[int, ...]
+    values: Tensor
+    images: Tensor
+
+
+def traverse(
+    run: Run | str | Path,
+    *,
+    image: Named | None = None,
+    units: str | int | Sequence[int] | None = None,
+    span: float = 3.0,
+    steps: int | None = None,
+    plane: str | bool | Sequence[int] | None = None,
+    spacing: Spacing = "quantiles",
+    data: Source = None,
+    label: str | int | None = None,
+    out: str | Path | None = None,
+) -> Traversal:
+    """Move one number of a code at a time and decode: a row of images for each; or two of them over a plane.
+
+    Args:
+        image: where to start: an image file, the number of a held-out image, or a code as for `interpolate`; where
+            None, the mean code of real images.
+        units: which numbers of the code to move, as "3" or "0,4,7"; the ten with the largest standard deviation
+            where None.
+        span: how far to go to both sides of the mean, in standard deviations.
+        steps: images in a row; 7, or 15 for each side of a plane.
+        plane: two units to move together, as "0,1"; where None, a plane if the codes have just two numbers and
+            `units` is not given; False for none.
+        spacing: lines of the plane: "quantiles" (equal shares of real images between them) or "even", within `span`.
+        data: the images that give mean and standard deviation, and that numbers count in; the run's own where None.
+        label: the class to decode, for a conditional model; where None, that of the image, or class 0.
+        out: the picture to write; RUN/traversal.png or RUN/plane.png where None.
+    Raises:
+        UserError: the model does not encode and decode, a unit is not there, or the start does not fit.
+    """
+    run = as_run(run)
+    require(run, "traverse codes", Encodes, Decodes)
+    if not 0 < span < float("inf"):
+        raise UserError(f"span={span}: give a positive number of standard deviations, for instance 3")
+    if steps is not None and steps < 2:
+        raise UserError(f"steps={steps}: at least 2 images are needed")
+    if spacing not in get_args(Spacing):
+        raise unknown("spacing", spacing, get_args(Spacing))
+    codes = _codes(run, data)
+    pair = _pair(plane, units, codes.shape[1])
+    chosen = _numbers(units, codes.shape[1]) if units is not None else _most_active(codes)
+    start, labels = _start(run, image, data, label, codes)
+    how = {"image": None if image is None else str(image), "label": label, "span": span}
+    if pair is not None:
+        values = _lines(codes[:, list(pair)], steps or PLANE_STEPS, spacing, span)
+        images = decode_codes(run, on_plane(start, pair, values), labels)
+        page, name = _plane_page(images, values), "plane.png"
+        made = made_by(run, "traverse", **how, plane=pair, spacing=spacing, steps=values.shape[1])
+    else:
+        values = _steps(codes[:, list(chosen)], steps or STEPS, span)
+        images = decode_codes(run, one_at_a_time(start, chosen, values), labels)
+        first = None if image is None else decode_codes(run, start[None], labels)
+        page, name = _rows_page(images, chosen, codes, values.shape[1], span, first), "traversal.png"
+        made = made_by(run, "traverse", **how, units=chosen, steps=values.shape[1])
+    picture = save_png(page, Path(out) if out is not None else run.path / name, made)
+    return Traversal(picture, pair or chosen, values, images.unflatten(0, (-1, values.shape[1])))
+
+
+def one_at_a_time(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
+    """Codes that differ from `start` (Z,) in one unit: values (len(units), steps) -> (len(units) * steps, Z)."""
+    codes = start.repeat(*values.shape, 1)  # (units, steps, Z)
+    for row, unit in enumerate(units):
+        codes[row, :, unit] = values[row]
+    return codes.flatten(0, 1)
+
+
+def on_plane(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
+    """Codes that differ from `start` (Z,) in two units, values (2, n): the first rises from column to column, the
+    second falls from row to row, as on the axes of a plot. (n * n, Z)."""
+    n = values.shape[1]
+    codes = start.repeat(n, n, 1)
+    codes[:, :, units[0]] = values[0]
+    codes[:, :, units[1]] = values[1].flip(0)[:, None]
+    return codes.flatten(0, 1)
+
+
+def _codes(run: Run, data: Source) -> Tensor:
+    """Codes of real images, (N, Z)."""
+    batch = pick_images(run, data, MEASURED, seed=0)
+    return encode(run, batch.image, labels_for(run.model, batch.label))
+
+
+def _start(
+    run: Run, image: Named | None, data: Source, label: str | int | None, codes: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The code (Z,) to start from, and the class to decode."""
+    if image is not None:
+        code, labels, _ = find_code(run, image, data, label)
+        return code[0], labels
+    labels = class_of(run, 0 if label is None and isinstance(run.model, Conditional) else label)
+    return codes.mean(0), labels
+
+
+def _pair(plane: str | bool | Sequence[int] | None, units: object, width: int) -> tuple[int, int] | None:
+    """The two units of a plane; None for rows."""
+    if plane is False or (plane is None and (units is not None or width != 2)):
+        return None
+    if plane is None or plane is True:
+        plane = (0, 1)
+    found = _numbers(plane, width)
+    if len(found) != 2:
+        raise UserError(f"plane={plane}: give two units, for instance 0,1")
+    return found[0], found[1]
+
+
+def _numbers(units: str | int | Sequence[int], width: int) -> tuple[int, ...]:
+    """Units as numbers, each there and named once."""
+    parts = units.split(",") if isinstance(units, str) else [units] if isinstance(units, int) else units
+    try:
+        found = tuple(int(part) for part in parts)
+    except ValueError:
+        found = ()
+    if not found or len({*found}) < len(found) or not all(0 <= unit < width for unit in found):
+        raise UserError(f"unknown units {units}: give different numbers from 0 to {width - 1}, for instance 0,1")
+    return found
+
+
+def _most_active(codes: Tensor) -> tuple[int, ...]:
+    """The units with the largest standard deviation, the largest first; none that is constant, if any moves."""
+    std = codes.std(0, correction=0)
+    order = std.argsort(descending=True, stable=True)[:MOST]
+    return tuple(unit for unit in order.tolist() if std[unit] > 0) or (0,)
+
+
+def _steps(codes: Tensor, n: int, span: float) -> Tensor:
+    """Even steps from -span to span standard deviations around the mean of each column of codes: (Z, n)."""
+    s = torch.linspace(-span, span, n)
+    return codes.mean(0)[:, None] + s * codes.std(0, correction=0)[:, None]
+
+
+def _lines(codes: Tensor, n: int, spacing: str, span: float) -> Tensor:
+    """The values that the units of a plane take, (2, n)."""
+    if spacing == "even":
+        return _steps(codes, n, span)
+    return codes.quantile((torch.arange(n) + 0.5) / n, dim=0).T
+
+
+def _rows_page(
+    images: Tensor, units: Sequence[int], codes: Tensor, n: int, span: float, first: Tensor | None
+) -> "Image.Image":
+    """A row for each unit, behind the image of the start where that is not the mean."""
+    std = codes.std(0, correction=0)
+    names, heads = (
+        [f"unit {unit} (std {std[unit]:.2g})" for unit in units],
+        [f"{s:+.1f}" for s in torch.linspace(-span, span, n).tolist()],
+    )
+    if first is None:
+        return table(images, names, heads)
+    rows = images.unflatten(0, (len(units), n))
+    rows = torch.cat([first.expand(len(units), 1, -1, -1, -1), rows], dim=1)
+    return table(rows.flatten(0, 1), names, ["start", *heads])
+
+
+def _plane_page(images: Tensor, values: Tensor) -> "Image.Image":
+    """The plane with the values of its lines."""
+    across, down = values[0].tolist(), values[1].flip(0).tolist()
+    return table(images, [f"{v:.2f}" for v in down], [f"{v:.2f}" for v in across])

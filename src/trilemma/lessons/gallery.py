@@ -1,0 +1,119 @@
+"""The figures by name: what each shows, what it needs, and the function that draws it."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import create_model
+
+from trilemma import __version__
+from trilemma.config import Config, make
+from trilemma.errors import UserError, unknown
+from trilemma.lessons.beside import beside
+from trilemma.lessons.beta import beta
+from trilemma.lessons.gumbel import gumbel
+from trilemma.lessons.jensen import jensen_gap
+from trilemma.lessons.levels import levels
+from trilemma.lessons.pca import pca
+from trilemma.lessons.penalty import kl_penalty_figure
+from trilemma.lessons.sparse import sparse_units
+from trilemma.pictures import save_png
+from trilemma.run import Run, as_run
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class Lesson(NamedTuple):
+    """what: one line; runs: what stands behind the name, as typed; draw: takes the runs, and keys by name."""
+
+    what: str
+    runs: str
+    draw: "Callable[..., Image.Image]"
+
+
+class Listed(NamedTuple):
+    """A figure in a list: its name, what it shows, and what it needs, with its keys and their defaults."""
+
+    name: str
+    what: str
+    needs: str
+
+
+LESSONS = {
+    "pca": Lesson("points, what a linear autoencoder makes of them, and the plane of PCA", "RUN of ae-linear", pca),
+    "beside": Lesson(
+        "the same held-out images through several models, as they are or with noise, and samples of each",
+        "RUN RUN ...",
+        beside,
+    ),
+    "sparse-units": Lesson(
+        "activations of a sparse code, the mean of each unit, favourite images of some",
+        "RUN of ae-sparse",
+        sparse_units,
+    ),
+    "kl-penalty": Lesson("the KL penalty against L1 and L2, and their slopes", "nothing", kl_penalty_figure),
+    "jensen-gap": Lesson(
+        "a model with known log p(x): the gap of the ELBO, closed by more samples", "nothing", jensen_gap
+    ),
+    "beta": Lesson(
+        "reconstruction and KL divergence for several weights beta; trains them if no runs are given",
+        "nothing, or RUN RUN ... of different beta",
+        beta,
+    ),
+    "gumbel": Lesson("draws of the Gumbel-softmax at several temperatures", "nothing", gumbel),
+    "levels": Lesson("KL divergence of each level through the training", "RUN of vae-hierarchical", levels),
+}
+
+
+def list_figures() -> list[Listed]:
+    """All figures, in the order of the pages."""
+    return [Listed(name, lesson.what, _needs(lesson)) for name, lesson in LESSONS.items()]
+
+
+def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **keys: Any) -> Path:
+    """Draw a figure of `list_figures()`.
+
+    Args:
+        runs: what it is drawn from, where it needs any.
+        out: the picture to write; where None, RUN/figure-NAME.png for a single run, else figures/NAME.png.
+        keys: of this figure.
+    Returns:
+        The PNG file, which carries how it was made.
+    Raises:
+        UserError: an unknown figure or key, a value that does not fit, or runs that do not.
+    """
+    if name not in LESSONS:
+        raise unknown("figure", name, LESSONS)
+    lesson, opened = LESSONS[name], [as_run(run) for run in runs]
+    settings = make(_settings_of(lesson), keys)
+    try:
+        inspect.signature(lesson.draw).bind(*opened)
+    except TypeError:
+        raise UserError(f"the figure {name} needs {lesson.runs}; came {len(opened) or 'no'} runs") from None
+    picture = lesson.draw(*opened, **dict(settings))
+    made_of = [{"run": str(run.path.resolve()), "weights": run.weights_id} for run in opened]
+    made = {"trilemma": __version__, "verb": "figure", "figure": name, "runs": made_of, **settings.to_json()}
+    folder = opened[0].path / f"figure-{name}.png" if len(opened) == 1 else Path("figures") / f"{name}.png"
+    return save_png(picture, folder if out is None else out, made)
+
+
+def _settings_of(lesson: Lesson) -> type[Config]:
+    """The keys of a figure, as settings that are checked: its function's keywords."""
+    parameters = inspect.signature(lesson.draw).parameters.values()
+    keywords = {p.name: (p.annotation, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return create_model("Keys", __base__=Config, **keywords)  # type: ignore[call-overload]
+
+
+def _needs(lesson: Lesson) -> str:
+    """What a figure is drawn from, and its keys with their defaults as they are typed."""
+    keys = " ".join(f"{key}={_typed(field.default)}" for key, field in _settings_of(lesson).model_fields.items())
+    return f"{lesson.runs}; keys: {keys}" if keys else lesson.runs
+
+
+def _typed(value: Any) -> str:
+    """A default as it is typed."""
+    if isinstance(value, tuple):
+        return ",".join(map(_typed, value))
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

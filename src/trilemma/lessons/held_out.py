@@ -1,0 +1,39 @@
+"""Held-out images that several runs are given alike."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from trilemma.errors import UserError
+from trilemma.explore.images import Source, labels_for, pick_images, through
+from trilemma.run import Run
+from trilemma.types import Batch
+
+
+def common_images(runs: Sequence[Run], data: Source, n: int) -> Batch:
+    """At most n images that none of the runs was trained on, chosen from the whole split.
+
+    Args:
+        data: other images than those the runs were trained on.
+    Raises:
+        UserError: the runs take images of different shapes, or were trained on different images and `data` is None.
+    """
+    shapes = {run.model_config.shape for run in runs}
+    if len(shapes) > 1:
+        raise UserError(
+            f"the runs take images of different shapes, {', '.join(map(str, sorted(shapes)))}; choose others"
+        )
+    seen = {(run.config["fingerprint"], run.config["training"]["valid"]) for run in runs}
+    if data is None and len(seen) > 1:
+        raise UserError("the runs were trained on different images; choose others, or give all the same with data=")
+    return pick_images(runs[0], data, n, seed=0)
+
+
+def reconstructed(run: Run, batch: Batch) -> Tensor:
+    """What a run's model gives back for the images, (N, C, H, W) on the CPU."""
+    return through(run, run.model.reconstruct, batch.image, labels_for(run.model, batch.label))  # type: ignore[arg-type]
+
+
+def rmse(results: Tensor, images: Tensor) -> float:
+    """Root of the mean squared error over all pixels of all images."""
+    return float((results - images.cpu()).square().mean().sqrt())

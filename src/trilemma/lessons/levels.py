@@ -1,0 +1,42 @@
+"""How much each level of a hierarchy carries: KL(q(z_t|.) || p(z_t|.)) of the held-out images through the training. A
+level whose divergence is 0 is not used (Sonderby et al. 2016, "Ladder variational autoencoders", section 3)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from trilemma.errors import UserError
+from trilemma.lessons.drawing import label, plots, rendered, style
+from trilemma.run import Run
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LEVEL = re.compile(r"valid_kl(\d+)_nats")
+
+
+def divergences(log: Sequence[Mapping[str, Any]]) -> dict[int, tuple[list[int], list[float]]]:
+    """Of each level, the lowest first: images seen, and nats per image then."""
+    found: dict[int, tuple[list[int], list[float]]] = {}
+    for row in log:
+        for name, value in row.items():
+            if level := LEVEL.fullmatch(name):
+                images, nats = found.setdefault(int(level[1]), ([], []))
+                images.append(row["images"])
+                nats.append(value)
+    return dict(sorted(found.items()))
+
+
+def levels(run: Run) -> "Image.Image":
+    """A line for each level through the training, and a bar for each at its end."""
+    found = divergences(run.log)
+    if not found:
+        raise UserError(f"the log of {run.path} has no divergences of levels; take a run of vae-hierarchical")
+    figure, (through, end) = plots(2)
+    for k, (level, (images, nats)) in enumerate(found.items()):
+        through.plot(images, nats, label=f"level {level}", marker="o" if len(nats) == 1 else "", **style(k))
+        end.bar(str(level), nats[-1], color=style(k)["color"])
+    through.legend(fontsize=8.5, frameon=False)
+    label(through, "KL divergence on held-out images", "images seen", "nats per image")
+    label(end, "at the end; level 1 is next to the image", "level", "nats per image")
+    return rendered(figure)

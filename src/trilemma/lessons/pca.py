@@ -1,0 +1,71 @@
+"""A linear autoencoder beside principal component analysis: the subspace of its reconstructions is that of the first
+principal components (Baldi & Hornik 1989, "Neural networks and principal component analysis")."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from trilemma.data.loader import to_float
+from trilemma.errors import UserError
+from trilemma.explore.images import encode, labels_for, pick_images, require
+from trilemma.lessons.drawing import GREY, label, plots, rendered, style
+from trilemma.lessons.held_out import reconstructed, rmse
+from trilemma.run import Run
+from trilemma.types import Encodes, Reconstructs
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MEASURED = 2000  # images of a split
+SHOWN = 200  # points
+
+
+def principal_axes(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and principal axes as rows (min(N, D), D), that of the largest variance first; points (N, D)."""
+    mean = points.mean(0)
+    return mean, torch.linalg.svd(points - mean, full_matrices=False).Vh
+
+
+def largest_angle(one: Tensor, other: Tensor) -> float:
+    """Radians between two subspaces with orthonormal rows (k, D), from the sine, which is exact for small angles."""
+    across = other - other @ one.T @ one
+    return math.asin(min(1.0, float(torch.linalg.svdvals(across)[0])))
+
+
+def pca(run: Run) -> "Image.Image":
+    """Held-out points and their reconstructions, seen from above the principal subspace and along its edge."""
+    require(run, "reconstruct from codes", Encodes, Reconstructs)
+    train, held = pick_images(run, None, MEASURED, "train"), pick_images(run, None, MEASURED)
+    x, learned = held.image.cpu().flatten(1).double(), reconstructed(run, held).flatten(1).double()
+    k = encode(run, held.image[:1], labels_for(run.model, None if held.label is None else held.label[:1])).shape[1]
+    if not k < min(x.shape[1], len(x), len(train.image)):
+        raise UserError(
+            f"{run.path}: a code of {k} numbers for {x.shape[1]} values leaves nothing to see; give latent="
+        )
+    mean, axes = principal_axes(to_float(run.data.train.images).flatten(1).double())
+    flat = mean + (x - mean) @ axes[:k].T @ axes[:k]
+    angle = largest_angle(axes[:k], principal_axes(learned)[1][:k])
+    figure, views = plots(2, height=3.6)
+    points, results = ((part[:SHOWN] - mean) @ axes.T for part in (x, learned))
+    for ax, second in zip(views, (1, k), strict=True):
+        ax.plot(*_pairs(points, results, second), color=GREY, linewidth=0.5)
+        ax.plot(
+            points[:, 0], points[:, second], "o", markersize=6, alpha=0.45, label="held out", color=style(0)["color"]
+        )
+        ax.plot(results[:, 0], results[:, second], "o", markersize=2.5, label="reconstructed", color=style(1)["color"])
+        ax.set_aspect("equal", adjustable="datalim")
+    views[0].legend(fontsize=8, frameon=False)
+    label(views[0], "from above", "principal component 1", "component 2")
+    label(
+        views[1], f"edge on: {math.degrees(angle):.2f} degrees from PCA", "principal component 1", f"component {k + 1}"
+    )
+    figure.suptitle(f"RMSE {rmse(learned, x):.4f}, of PCA {rmse(flat, x):.4f}", fontsize=10)
+    return rendered(figure)
+
+
+def _pairs(points: Tensor, results: Tensor, second: int) -> tuple[Tensor, Tensor]:
+    """Lines from each point to its result: first and second coordinates, (2, N) each."""
+    both = torch.stack([points, results])
+    return both[:, :, 0], both[:, :, second]

@@ -1,0 +1,44 @@
+"""The penalties of autoencoders/penalties.py as curves: how far a mean activation q is from its target p, and the slope
+that the descent feels."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from trilemma.autoencoders.penalties import kl_penalty, l1_penalty, l2_penalty
+from trilemma.lessons.drawing import GREY, label, plots, rendered, style
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PENALTIES = {"KL(p || q)": kl_penalty, "|q - p|  (L1)": l1_penalty, "(q - p)²  (L2)": l2_penalty}
+POINTS = 999  # between 0 and 1
+
+
+def curves(p: float, points: int = POINTS) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+    """q, evenly inside (0, 1), and of each penalty the value and the slope d/dq there; all float64 (points,)."""
+    q = torch.linspace(0, 1, points + 2, dtype=torch.float64)[1:-1].requires_grad_()
+    found = {}
+    for name, penalty in PENALTIES.items():
+        value = penalty(q, p)
+        found[name] = value.detach(), torch.autograd.grad(value.sum(), q)[0]
+    return q.detach(), found
+
+
+def kl_penalty_figure(*, target: Annotated[float, Field(gt=0, lt=1)] = 0.1) -> "Image.Image":
+    """Values and slopes of the penalties over q."""
+    q, found = curves(target)
+    figure, (values, slopes) = plots(2)
+    for k, (name, (value, slope)) in enumerate(found.items()):
+        values.plot(q, value, label=name, **style(k))
+        slopes.plot(q, slope, **style(k))
+    for ax, limits in ((values, (0, 2)), (slopes, (-6, 6))):
+        ax.axvline(target, color=GREY, linewidth=0.8)
+        ax.set_ylim(*limits)
+    slopes.axhline(0, color=GREY, linewidth=0.8)
+    values.legend(fontsize=8.5, frameon=False)
+    label(values, f"penalty for a target of p = {target:g}", "mean activation q")
+    label(slopes, "its slope", "mean activation q")
+    return rendered(figure)

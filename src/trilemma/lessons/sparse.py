@@ -1,0 +1,85 @@
+"""What a sparse code does: the mean activation of a unit over images against its target (Ng 2011, "Sparse
+autoencoder"), and the favourite images of a unit, those that its activation is above its 90th percentile for."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from trilemma.errors import UserError
+from trilemma.explore.images import encode, labels_for, pick_images, require, table
+from trilemma.lessons.drawing import GREY, below, label, plots, rendered, style
+from trilemma.run import Run
+from trilemma.types import Encodes
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MEASURED = 5000  # images
+FAVOURED = 0.9  # quantile of a unit's activations above which an image is a favourite
+
+
+def favourites(activations: Tensor, n: int) -> Tensor:
+    """Numbers of n images above the 90th percentile of a unit's activations (N,): the strongest, then in equal steps
+    of rank down to the last above it; int64, fewer where there are fewer."""
+    order = activations.argsort(descending=True, stable=True)
+    above = order[activations[order] > activations.quantile(FAVOURED)]
+    steps = torch.linspace(0, max(len(above) - 1, 0), min(n, len(above))).round().long()
+    return above[steps]
+
+
+def spread(codes: Tensor, n: int) -> list[int]:
+    """At most n units of codes (N, Z), from the one whose activation varies most in equal steps of rank to the last that
+    varies at all."""
+    std = codes.std(0, correction=0)
+    order = std.argsort(descending=True, stable=True)[: int((std > 0).sum())]
+    return order[torch.linspace(0, max(len(order) - 1, 0), min(n, len(order))).round().long()].tolist()
+
+
+def sparse_units(
+    run: Run, *, units: PositiveInt = 6, images: PositiveInt = 12, data: str | None = None
+) -> "Image.Image":
+    """Histogram of all activations, mean activation of each unit, and a row of favourite images for some units.
+
+    Args:
+        units: rows; images: in a row.
+        data: other images than the run's own held-out ones.
+    """
+    require(run, "give activations", Encodes)
+    batch = pick_images(run, data, MEASURED, seed=0)
+    codes = encode(run, batch.image, labels_for(run.model, batch.label))  # (N, Z)
+    if (codes < 0).any():
+        raise UserError(f"{run.path}: its codes have negative numbers and no activations; take a run of ae-sparse")
+    shown = spread(codes, units)
+    if not shown:
+        raise UserError(f"{run.path}: no unit of its code varies with the image; train again with a lower lr=")
+    rows = [_row(batch.image.cpu()[favourites(codes[:, unit], images)], images) for unit in shown]
+    names = [f"unit {unit} (mean {codes[:, unit].mean():.3f})" for unit in shown]
+    return below(_histograms(codes, _target(run)), table(torch.cat(rows), names))
+
+
+def _row(images: Tensor, n: int) -> Tensor:
+    """Images and white ones, n in all."""
+    return torch.cat([images, torch.ones(n - len(images), *images.shape[1:])])
+
+
+def _histograms(codes: Tensor, target: float | None) -> "Image.Image":
+    figure, (all_of_them, means) = plots(2)
+    percent = torch.full((codes.numel(),), 100 / codes.numel())
+    top = float(codes.max().clamp(min=1))
+    all_of_them.hist(codes.flatten(), bins=50, range=(0, top), weights=percent, color=style(0)["color"])
+    label(all_of_them, f"{codes.shape[1]} units, {len(codes):,} images", "activation", "% of activations")
+    of_units = codes.mean(0)
+    means.hist(of_units, bins=50, color=style(1)["color"])
+    if target is not None:
+        means.axvline(target, color=GREY, linewidth=1.2, label=f"target {target:g}")
+    means.axvline(float(of_units.mean()), color="black", linestyle=":", label=f"mean {float(of_units.mean()):.4f}")
+    means.legend(fontsize=8.5, frameon=False)
+    label(means, "mean activation of a unit", "over the images", "units")
+    return rendered(figure)
+
+
+def _target(run: Run) -> float | None:
+    """The activation that the training aimed at; None where it did not aim."""
+    return getattr(run.model_config, "sparsity_target", None) if getattr(run.model_config, "sparsity", 0) else None

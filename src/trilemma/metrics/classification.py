@@ -1,0 +1,178 @@
+"""Whether a conditional model draws what it is asked for, as judged by a classifier of the same classes.
+
+The share of generated images that a classifier takes for the class they were asked for (Ravuri & Vinyals 2019 train
+their classifier on the generated images; here it is a bundled feature network, trained on real ones). The classifier
+errs, too: real images of its test split are taken for their class with the accuracy in its card, so 1 is not to be
+expected even of perfect images.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trilemma.data import Data
+from trilemma.errors import UserError
+from trilemma.metrics.features import BUNDLED, CHANNELS, FeatureNetwork, extract, load_network, read_card
+from trilemma.metrics.precision_recall import wilson
+from trilemma.metrics.receipt import Estimate, Score, protocol_name, versions
+from trilemma.registry import get_recipe, list_models
+from trilemma.types import Conditional, Samples
+
+if TYPE_CHECKING:
+    from trilemma.run import Drawn, Run
+
+INTERVAL_IS = "Wilson 95% over the generated images, the classifier held fixed"
+
+
+@dataclass(frozen=True)
+class Obedience:
+    """Share of `n` images that are taken for the class asked for, over all and by class, each with its interval.
+
+    taken_for: (n_classes, n_classes) int64, images by the class asked for (row) and the one seen (column).
+    classifier: the network that judged; accuracy: on real images, from its card.
+    """
+
+    obeyed: Estimate
+    of_class: dict[str, Estimate]
+    taken_for: Tensor
+    n: int
+    classifier: str
+    accuracy: float
+
+
+def class_obedience(run: "Run | str", *, n: int = 1000, seed: int = 0, batch: int = 256, **settings: Any) -> Obedience:
+    """Draw `n` images, the classes equally often, and let the classifier of the run's data say what they are.
+
+    Args:
+        settings: of the model's sampler (`Run.sample`).
+    Raises:
+        UserError: if the model takes no class, or no bundled classifier knows its classes.
+    """
+    from trilemma.run import as_run
+
+    run = as_run(run)
+    counts = class_counts(run, n)
+    network = classifier_of(run.data)
+    drawn = [(label, part) for label, part in draw_classes(run, counts, seed=seed, batch=batch, **settings)]
+    images = torch.cat([part.images for _, part in drawn])
+    labels = torch.cat([torch.full((len(part.images),), label) for label, part in drawn])
+    return judge(network, images, labels, run.data.classes)
+
+
+def class_scores(
+    data: Data, images: Tensor, n_classes: int, *, seed: int = 0, settings: dict[str, Any] | None = None
+) -> Iterator[Score]:
+    """The score `class_obeyed` of images 0 ... n - 1 that were drawn without a label: image k is of class
+    k % n_classes. It is refused where no bundled classifier knows the classes of the data.
+
+    Args:
+        data: what the model was trained on; images: (n, C, H, W), uint8 or float in [0, 1].
+        seed, settings: with which the images were drawn.
+    """
+    labels = torch.arange(len(images)) % n_classes
+    try:
+        network, refused = classifier_of(data), None
+        found, name = judge(network, images, labels, data.classes).obeyed, network.name
+        resize, used = network.resize_rule(images.shape[1:]), {"feature_weights_sha256": network.sha256}
+    except UserError as error:
+        found, refused, name, resize, used = None, str(error), "none", "none", {}
+    yield Score(
+        name="class_obeyed",
+        protocol=protocol_name("classes", name, len(images)),
+        value=None if found is None else found.value,
+        interval=None if found is None else found.interval,
+        unit="fraction of images",
+        better="higher",
+        n_real=0,
+        n_fake=len(images),
+        features=name,
+        split="none",
+        seed=seed,
+        resize=resize,
+        versions=versions(**used),
+        refused=refused,
+        interval_is="" if found is None else INTERVAL_IS,
+        data=data.name,
+        data_fingerprint=data.fingerprint,
+        settings=settings or {},
+    )
+
+
+def judge(network: FeatureNetwork, images: Tensor, labels: Tensor, classes: Sequence[str]) -> Obedience:
+    """What a classifier takes images for that were asked to be of the classes `labels`, int64 (N,)."""
+    logits = network.network.head(extract(network, images).float())  # linear in the features
+    seen, m = logits.argmax(1), len(classes)
+    taken_for = torch.bincount(labels * m + seen, minlength=m * m).view(m, m)
+    right, asked = taken_for.diagonal().tolist(), taken_for.sum(1).tolist()
+    of_class = {name: wilson(r, a) for name, r, a in zip(classes, right, asked, strict=True) if a}
+    accuracy = float(read_card(network.name)["test"]["accuracy"])
+    return Obedience(wilson(sum(right), len(labels)), of_class, taken_for, len(labels), network.name, accuracy)
+
+
+def classifier_of(data: Data) -> FeatureNetwork:
+    """The bundled classifier that was trained on these data, and so knows their classes.
+
+    Raises:
+        UserError: if there is none.
+    """
+    own = data.source == data.name and data.name in BUNDLED and data.shape[0] == CHANNELS[data.name]
+    network = load_network(BUNDLED[data.name]) if own else None
+    if network is None or network.network.config.n_classes != len(data.classes):
+        raise UserError(
+            f"no bundled classifier knows the classes of {data.name}, so nothing says whether they are drawn as asked; "
+            f"there is one for {', '.join(BUNDLED)}"
+        )
+    return network
+
+
+def class_counts(run: "Run", n: int) -> dict[str, int]:
+    """How many of n images are of each class, as equal as can be: the first classes have one more.
+
+    Raises:
+        UserError: if the run's model takes no class, or there is not an image for each.
+    """
+    classes = run.config["classes"]
+    if not (isinstance(run.model, Conditional) and isinstance(run.model, Samples) and classes):
+        able = ", ".join(conditional_models()) or "none is installed"
+        raise UserError(f"{run.recipe.name} does not draw a class that is asked for; models that do: {able}")
+    if n < len(classes):
+        raise UserError(f"n={n}: at least one image for each of the {len(classes)} classes is needed")
+    return {name: n // len(classes) + (k < n % len(classes)) for k, name in enumerate(classes)}
+
+
+def draw_classes(
+    run: "Run", counts: dict[str, int], *, seed: int = 0, batch: int = 256, **settings: Any
+) -> "Iterator[tuple[int, Drawn]]":
+    """Parts of one class each, with its number; the images are numbered through, so that no two have equal noise."""
+    first = 0
+    for label, (name, count) in enumerate(counts.items()):
+        for part in run.draw(count, seed=seed, first=first, label=name, batch=batch, **settings):
+            yield label, part
+        first += count
+
+
+def conditional_models() -> list[str]:
+    """Presets whose model draws a class that is asked for; built without memory, on the meta device."""
+    names = []
+    for name in list_models():
+        recipe = get_recipe(name)
+        with torch.device("meta"):
+            if isinstance(recipe.build(recipe.config), Conditional):
+                names.append(name)
+    return names
+
+
+def half_width(values: Sequence[float], least: float = 0.0) -> float:
+    """Half of the 95% interval of the mean of independent values: t_{0.975, n - 1} s / sqrt(n) (Student 1908).
+
+    Args:
+        least: what the standard deviation s is at least, where values can only be told apart so far.
+    """
+    from scipy.special import stdtrit
+
+    s = torch.tensor(values, dtype=torch.float64).std().item()
+    return float(stdtrit(len(values) - 1, 0.975)) * max(s, least) / math.sqrt(len(values))

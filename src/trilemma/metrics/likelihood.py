@@ -1,0 +1,184 @@
+"""Bounds on log p(x) by importance weights (Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders").
+
+    log w_i = log p(x, z_i) - log q(z_i|x),  z_i ~ q(z|x)
+    L_k = E log (1/k) sum_{i=1}^{k} w_i,     ELBO = L_1 <= L_2 <= ... <= log p(x)
+
+Bits per dimension are -L_k / (D ln 2) for pixels that are black or white, plus 8 for a density over images in [0, 1]
+(256 levels; no noise is added to them). A Bernoulli of grey pixels is no likelihood, so that it has nats and no bits.
+
+A unit of a code is active if the variance of its posterior mean over images is above 0.01 (the same, section 5.2); few
+active units are what is called posterior collapse.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from trilemma import rng as random
+from trilemma.data import Data
+from trilemma.data.loader import to_float
+from trilemma.data.split import Split
+from trilemma.errors import UserError
+from trilemma.metrics.receipt import Z_95, Estimate, Score, protocol_name, versions
+from trilemma.training.monitor import active_units
+from trilemma.types import BoundsLikelihood, Conditional, Encodes
+
+ROW_VALUES = 2**20  # pixel values that go through a model at a time
+INTERVAL_IS = "mean +- 1.96 standard errors over the images; says nothing of another training"
+COUNT_IS = "counted, not estimated"
+NO_LIKELIHOOD = "a Bernoulli of grey pixels is no likelihood; measure it against black and white ones (mnist-binary)"
+
+
+@torch.no_grad()
+def bounds(
+    model: BoundsLikelihood,
+    image: Tensor,
+    k: int,
+    rng: torch.Generator,
+    *,
+    labels: Tensor | None = None,
+    rows: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The ELBO and the importance-weighted bound of each image, from the same k weights.
+
+    Args:
+        image: (B, C, H, W) in [0, 1].
+        k: weights per image, at least 1.
+        labels: int64 (B,), for a conditional model.
+        rows: images in a pass, which bounds the memory; ROW_VALUES pixel values where None.
+    Returns:
+        Nats per image, float64 (B,) each; equal for k = 1.
+    """
+    if k < 1:
+        raise UserError(f"k={k}: a bound needs at least 1 sample")
+    rows = max(1, rows or ROW_VALUES // image[0].numel())
+    size = max(1, rows // k)  # images in a pass, each at_once times
+    at_once = max(1, rows // size)
+    parts = [
+        _bounds(model, image[at : at + size], k, at_once, rng, None if labels is None else labels[at : at + size])
+        for at in range(0, len(image), size)
+    ]
+    return torch.cat([elbo for elbo, _ in parts]), torch.cat([bound for _, bound in parts])
+
+
+def importance_weighted_bound(
+    model: BoundsLikelihood,
+    image: Tensor,
+    k: int,
+    rng: torch.Generator,
+    *,
+    labels: Tensor | None = None,
+    rows: int | None = None,
+) -> Tensor:
+    """log (1/k) sum_i w_i of each image, nats, float64 (B,); see `bounds`."""
+    return bounds(model, image, k, rng, labels=labels, rows=rows)[1]
+
+
+def _bounds(
+    model: BoundsLikelihood, image: Tensor, k: int, at_once: int, rng: torch.Generator, labels: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """As `bounds`, `at_once` weights of every image at a time."""
+    total = torch.zeros(len(image), dtype=torch.float64, device=image.device)
+    log_total = torch.full_like(total, -math.inf)
+    for first in range(0, k, at_once):
+        n = min(at_once, k - first)
+        given = None if labels is None else labels.repeat(n)
+        log_w = model.log_weight(image.repeat(n, 1, 1, 1), rng, given).double().view(n, len(image))
+        total += log_w.sum(0)
+        log_total = torch.logaddexp(log_total, log_w.logsumexp(0))
+    return total / k, log_total - math.log(k)
+
+
+def likelihood_scores(
+    model: nn.Module, data: Data, split: str, *, split_label: str, own: bool, samples: int, n: int, seed: int
+) -> tuple[list[Score], list[str]]:
+    """What a model says of real images: ELBO, importance-weighted bound, bits per dimension, active units; and notes.
+
+    Args:
+        model: nothing is measured where it bounds no likelihood.
+        split_label: the split's name in a protocol; own: whether the model was trained on this data.
+        samples: k of the bound, 0 for no scores; n: images at most.
+        seed: of the codes that are drawn and of which images are taken.
+    Raises:
+        UserError: if the numbers do not fit.
+    """
+    if samples < 0 or n < 2:
+        raise UserError(f"bound_samples={samples}, bound_images={n}: give 0 samples or more, and at least 2 images")
+    if not isinstance(model, BoundsLikelihood) or samples == 0:
+        return [], []
+    if isinstance(model, Conditional) and not own:
+        return [], [f"no bound on the likelihood: the model takes labels, and those of {data.name} are not its own"]
+    image, labels = _some(model, data.splits[split], n, seed)
+    name, density = _likelihood_of(model)
+    binary = bool(((image == 0) | (image == 1)).all())
+    kind, known = f"{name}-{'binary' if binary else 'continuous'}", density or binary
+    generator = random.generator(seed, "likelihood", device=image.device)
+    elbo, bound = bounds(model, image, samples, generator, labels=labels)
+    if bad := int((~bound.isfinite()).sum()):
+        raise UserError(f"the bound is not finite for {bad} of {len(image)} images; bound_samples=0 leaves it out")
+    bits = -bound / (image[0].numel() * math.log(2)) + (8 if density else 0)
+    interval_is = INTERVAL_IS if known else f"{INTERVAL_IS}; {NO_LIKELIHOOD}"
+    rows = [
+        ("elbo_nats", f"elbo_{kind}", _mean(elbo), "nats per image", "higher", interval_is),
+        ("bound_nats", f"bound{samples}_{kind}", _mean(bound), "nats per image", "higher", interval_is),
+        ("bits_per_dim", f"bits{samples}_{kind}", _mean(bits) if known else None, "bits", "lower", INTERVAL_IS),
+    ]
+    notes = [] if known else [f"ELBO and bound: {NO_LIKELIHOOD}"]
+    if isinstance(model, Encodes):
+        active, units = _active_units(model, image, labels)
+        count = Estimate(active, (active, active))
+        rows.append(("active_units", f"active-units_{units}", count, "units", "higher", COUNT_IS))
+        notes.append(f"{active} of the {units} units of the code are active: their mean moves with the image")
+    scores = [
+        Score(
+            name=name,
+            protocol=protocol_name(word, len(image), split_label),
+            value=None if estimate is None else estimate.value,
+            interval=None if estimate is None else estimate.interval,
+            unit=unit,
+            better=better,
+            n_real=len(image),
+            n_fake=0,
+            features="none",
+            split=split,
+            seed=seed,
+            resize="none",
+            versions=versions(),
+            refused=NO_LIKELIHOOD if estimate is None else None,
+            interval_is="" if estimate is None else interval_is,
+            data=data.name,
+            data_fingerprint=data.fingerprint,
+        )
+        for name, word, estimate, unit, better, interval_is in rows
+    ]
+    return scores, notes
+
+
+def _some(model: nn.Module, part: Split, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    """At most n images of a split, (n, C, H, W) in [0, 1] on the model's device, and the labels the model takes."""
+    chosen = random.permutation(len(part), seed, "likelihood")[:n].sort().values
+    device = next(model.parameters()).device
+    labels = part.labels[chosen].to(device) if isinstance(model, Conditional) and part.labels is not None else None
+    return to_float(part.images[chosen].to(device)), labels
+
+
+def _likelihood_of(model: nn.Module) -> tuple[str, bool]:
+    """The name of p(x|z), and whether it is a density over images in [0, 1], as the model says in `likelihood`."""
+    said = getattr(model, "likelihood", None)
+    return getattr(said, "name", "density"), getattr(said, "density", True)
+
+
+@torch.no_grad()
+def _active_units(model: Encodes, image: Tensor, labels: Tensor | None) -> tuple[int, int]:
+    """Active units, and units, of the codes of some images."""
+    size = max(1, ROW_VALUES // image[0].numel())
+    parts = [slice(at, at + size) for at in range(0, len(image), size)]
+    codes = torch.cat([model.encode(image[part], None if labels is None else labels[part]) for part in parts])
+    return active_units(codes), codes.shape[1]
+
+
+def _mean(values: Tensor) -> Estimate:
+    """Mean over images with its 95% interval by the normal approximation; values (n,), n > 1."""
+    value, error = values.mean().item(), (values.std() / math.sqrt(len(values))).item()
+    return Estimate(value, (value - Z_95 * error, value + Z_95 * error))

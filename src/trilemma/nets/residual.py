@@ -1,0 +1,72 @@
+"""A residual encoder and its mirror image, for colour images of 32 to 128 px.
+
+He et al. (2016), "Identity mappings in deep residual networks": h <- h + conv(SiLU(GN(conv(SiLU(GN(h)))))), with the
+group norm of Wu & He (2018). Each halving of the size is a convolution with stride 2 that doubles the channels (up to
+CAP times those at full size) and one such block; each doubling is one block, a nearest upsampling and a convolution.
+The longer side of the smallest map has at most SMALLEST px.
+"""
+
+import math
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from trilemma.nets.conv import CentreCrop
+
+SMALLEST = 8  # px
+CAP = 8  # the channels are at most this many times those at full size
+
+
+class Block(nn.Module):
+    """h + f(h), with f twice group norm, SiLU and a 3x3 convolution; (B, C, H, W) -> the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        last = conv3(channels, channels)
+        nn.init.zeros_(last.weight)  # the identity at first
+        self.body = nn.Sequential(*_normed(channels), conv3(channels, channels), *_normed(channels), last)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """h + f(h)."""
+        return h + self.body(h)
+
+
+def conv3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
+    """3x3 convolution; each side n becomes ceil(n / stride)."""
+    return nn.Conv2d(c_in, c_out, 3, stride, 1)
+
+
+def residual_encoder(shape: tuple[int, int, int], outputs: int, width: int) -> nn.Sequential:
+    """Image (B, C, H, W) -> (B, outputs)."""
+    widths, (height, breadth) = _plan(shape, width)
+    layers: list[nn.Module] = [conv3(shape[0], width)]
+    for c_in, c_out in pairwise(widths):
+        layers += [conv3(c_in, c_out, 2), Block(c_out)]
+    if len(widths) == 1:
+        layers.append(Block(width))
+    return nn.Sequential(*layers, *_normed(widths[-1]), nn.Flatten(), nn.Linear(widths[-1] * height * breadth, outputs))
+
+
+def residual_decoder(inputs: int, shape: tuple[int, int, int], width: int) -> nn.Sequential:
+    """Code (B, inputs) -> image before its last activation (B, C, H, W)."""
+    widths, (height, breadth) = _plan(shape, width)
+    layers: list[nn.Module] = [
+        nn.Linear(inputs, widths[-1] * height * breadth),
+        nn.Unflatten(1, (widths[-1], height, breadth)),
+    ]
+    for c_in, c_out in pairwise(reversed(widths)):
+        layers += [Block(c_in), nn.Upsample(scale_factor=2), conv3(c_in, c_out)]
+    if len(widths) == 1:
+        layers.append(Block(width))
+    return nn.Sequential(*layers, *_normed(width), conv3(width, shape[0]), CentreCrop(*shape[1:]))
+
+
+def _plan(shape: tuple[int, int, int], width: int) -> tuple[list[int], tuple[int, int]]:
+    """Channels at full size and after each halving, and the size of the smallest map."""
+    halvings = max(0, math.ceil(math.log2(max(shape[1:]) / SMALLEST)))
+    height, breadth = (math.ceil(side / 2**halvings) for side in shape[1:])
+    return [width * min(2**k, CAP) for k in range(halvings + 1)], (height, breadth)
+
+
+def _normed(channels: int) -> tuple[nn.Module, nn.Module]:
+    return nn.GroupNorm(math.gcd(channels, 8), channels), nn.SiLU()

@@ -1,0 +1,92 @@
+"""Disentanglement of a model: an encoder that measures where a shape is, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import trilemma
+from trilemma.data.shapes import draw_factors
+from trilemma.errors import UserError
+from trilemma.explore.disentangle import _own, disentangle
+
+
+class Centre(nn.Module):
+    """Codes: the centre of gravity, x and y; turned by 45 degrees if asked for."""
+
+    def __init__(self, turned=False):
+        super().__init__()
+        self.turned = turned
+
+    def encode(self, image, labels=None):
+        mass = (image - image.amin((1, 2, 3), keepdim=True)).sum(1)  # (B, H, W)
+        at = torch.arange(image.shape[-1], dtype=torch.float32)
+        total = mass.sum((1, 2))
+        x, y = (mass.sum(1) * at).sum(1) / total, (mass.sum(2) * at).sum(1) / total
+        return torch.stack([x - y, x + y] if self.turned else [x, y], dim=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("disentangle") / "run"
+    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
+
+
+def run_of(folder, model=None):
+    run = trilemma.load(folder)
+    if model is not None:
+        run.model = model
+    return run
+
+
+def test_codes_that_measure_the_place(folder, tmp_path):
+    found = disentangle(run_of(folder, Centre()), n=1000, out=tmp_path / "place.png")
+    assert found.of_factor["informativeness"]["x"] > 0.95 and found.of_factor["informativeness"]["y"] > 0.95
+    assert found.of_factor["mig"]["x"] > 0.5 and found.of_factor["mig"]["kind"] < 0.05
+    figures = json.loads(found.figures.read_text("utf-8"))
+    assert list(figures["of_factor"]["mig"]) == ["kind", "colour", "size", "y", "x"]
+    y, x = list(zip(*figures["importance"], strict=True))[3:]
+    assert x[0] > 0.95 and y[1] > 0.95
+    assert figures["scores"]["mig"]["value"] == found.scores["mig"].value and figures["n"] == 1000
+    assert figures["weights"] == run_of(folder).weights_id
+    with Image.open(found.picture) as picture:
+        assert picture.format == "PNG" and found.picture == tmp_path / "place.png"
+    assert found.figures == tmp_path / "place.json"
+
+
+def test_turned_codes_score_lower_beyond_the_intervals(folder, tmp_path):
+    straight = disentangle(run_of(folder, Centre()), n=1000, out=tmp_path / "a.png").scores
+    turned = disentangle(run_of(folder, Centre(turned=True)), n=1000, out=tmp_path / "b.png").scores
+    for name in ("mig", "disentanglement", "completeness", "sap"):
+        assert turned[name].interval[1] < straight[name].interval[0]
+    for value, (low, high) in (*straight.values(), *turned.values()):
+        assert 0 <= low <= value <= high <= 1
+
+
+def test_a_trained_model_and_the_default_places(folder):
+    one, other = (disentangle(folder, n=250) for _ in range(2))
+    assert one.picture == folder / "disentanglement.png" and one.picture.is_file()
+    assert one.scores == other.scores and one.of_factor == other.of_factor
+
+
+def test_factors_that_another_one_determines_are_left_out():
+    factors = draw_factors(torch.arange(500), 0, "test")
+    kept, notes = _own(factors)
+    assert list(kept) == ["kind", "colour", "size", "y", "x"]
+    assert notes == (
+        'the factor "row" is left out: "y" determines it',
+        'the factor "column" is left out: "x" determines it',
+    )
+    twice = {"kind": factors["kind"], "again": 2 - factors["kind"]}
+    assert len(_own(twice)[0]) == 1  # one of the two stays
+
+
+def test_what_is_refused(folder):
+    with pytest.raises(UserError, match=r"digits does not say from which factors its images were drawn.*shapes"):
+        disentangle(folder, data="digits", n=300)
+    with pytest.raises(UserError, match="n=249: choose from 250 to 12,000"):
+        disentangle(folder, n=249)
+    with pytest.raises(UserError, match=r"vae does not encode: .*models that do: .*vae"):
+        disentangle(run_of(folder, nn.Linear(1, 1)))

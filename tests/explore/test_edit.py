@@ -1,0 +1,171 @@
+"""Attribute vectors with a code that is the image itself, so that every edit is known."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import trilemma
+from trilemma.errors import UserError
+from trilemma.explore.edit import edit
+from trilemma.pictures import save_png
+
+
+class Pixels(nn.Module):
+    """The code is the image."""
+
+    def encode(self, image, labels=None):
+        return image.flatten(1)
+
+    def decode(self, z, labels=None):
+        return z.clamp(0, 1).unflatten(1, (1, 8, 8))
+
+
+class WithClasses(Pixels):
+    """The code is the image plus its label; decoding takes it off again."""
+
+    n_classes = 10
+
+    def encode(self, image, labels=None):
+        return super().encode(image) + labels[:, None]
+
+    def decode(self, z, labels=None):
+        return super().decode(z - labels[:, None])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("edit") / "run"
+    return trilemma.train("ae-stacked", "digits", steps=4, batch=16, out=out, device="cpu", quiet=True).path
+
+
+@pytest.fixture
+def run(folder):
+    run = trilemma.load(folder, device="cpu")
+    run.model = Pixels()
+    return run
+
+
+def means(run):
+    """Mean image of each class, and of all others than it: (10, 64) each."""
+    train = run.data.train
+    x = train.images.double().flatten(1) / 255
+    inside = torch.stack([x[train.labels == k].mean(0) for k in range(10)])
+    return inside, torch.stack([x[train.labels != k].mean(0) for k in range(10)])
+
+
+def test_the_vector_is_the_difference_of_the_means(run):
+    inside, outside = means(run)
+    found = edit(run, 3, towards="7")
+    torch.testing.assert_close(found.vector.double(), inside[7] - outside[7], rtol=0, atol=1e-6)
+    labels = run.data.train.labels
+    assert found.counts == (int((labels == 7).sum()), int((labels != 7).sum()))
+    between = edit(run, 3, towards=7, away=1)
+    torch.testing.assert_close(between.vector.double(), inside[7] - inside[1], rtol=0, atol=1e-6)
+
+
+def test_each_picture_has_its_strength(run):
+    found = edit(run, 5, towards="0", strength=2.0, steps=5)
+    original = run.data.held_out[1].images[5].float() / 255
+    assert found.strengths == (0, 0.5, 1, 1.5, 2)
+    for strength, image in zip(found.strengths, found.images, strict=True):
+        expected = (original + strength * found.vector.unflatten(0, (1, 8, 8))).clamp(0, 1)
+        torch.testing.assert_close(image, expected)
+    back = edit(run, 5, towards="0", strength=-1.0, steps=2)
+    torch.testing.assert_close(back.images[1], (original - found.vector.unflatten(0, (1, 8, 8))).clamp(0, 1))
+
+
+def test_the_row_shows_the_image_and_the_edits(run):
+    found = edit(run, 5, towards="0", steps=3)
+    assert found.picture == run.path / "edit-0.png"
+    sheet = np.asarray(Image.open(found.picture))
+    original = run.data.held_out[1].images[5, 0].numpy()
+    step = (sheet.shape[1] - 1) // 4
+    scale = (step - 1) // 8
+    tiles = [sheet[1 : 1 + 8 * scale : scale, 1 + k * step : k * step + 8 * scale : scale] for k in range(4)]
+    assert np.array_equal(tiles[0], original) and np.array_equal(tiles[1], original)
+    expected = [(image[0] * 255).round().to(torch.uint8).numpy() for image in found.images]
+    assert all(np.array_equal(tile, image) for tile, image in zip(tiles[1:], expected, strict=True))
+
+
+def test_a_group_may_be_a_folder(run, tmp_path):
+    """Against the training images where nothing else is said, or against another folder."""
+    for name, level in (("bright", 200), ("dark", 50)):
+        for k in range(6):
+            save_png(torch.full((1, 8, 8), level, dtype=torch.uint8), tmp_path / name / f"{k}.png")
+    train = run.data.train.images.double().flatten(1).mean(0) / 255
+    found = edit(run, 0, towards=tmp_path / "bright")
+    torch.testing.assert_close(found.vector.double(), 200 / 255 - train, rtol=0, atol=1e-6)
+    found = edit(run, 0, towards=str(tmp_path / "bright"), away=tmp_path / "dark")
+    torch.testing.assert_close(found.vector, torch.full((64,), 150 / 255))
+
+
+def test_an_image_file_and_a_saved_vector(run, tmp_path):
+    image = run.data.held_out[1].images[9]
+    save_png(image, tmp_path / "nine.png")
+    first = edit(run, 9, towards="3", out=tmp_path / "first.png")
+    assert first.file == tmp_path / "first.npy"
+    again = edit(run, tmp_path / "nine.png", towards=first.file, out=tmp_path / "again.png")
+    assert torch.equal(again.vector, first.vector) and again.counts is None
+    torch.testing.assert_close(again.images, first.images)
+
+
+def test_a_code_in_place_of_an_image(run):
+    code = [0.25] * 64
+    found = edit(run, torch.tensor(code), towards="3", steps=2)
+    assert (found.images[0] == 0.25).all()
+
+
+def test_a_model_with_classes_keeps_that_of_the_image(run):
+    """Its codes carry the label, which cancels in the picture and is part of the vector."""
+    plain = edit(run, 4, towards="2", steps=2)
+    run.model = WithClasses()
+    found = edit(run, 4, towards="2", steps=2)
+    labels = run.data.train.labels
+    shift = 2 - labels[labels != 2].double().mean()
+    torch.testing.assert_close(found.vector.double(), plain.vector.double() + shift, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.images[0], plain.images[0], rtol=0, atol=1e-6)
+
+
+def test_vectors_of_another_shape_are_refused(run, tmp_path):
+    np.save(tmp_path / "short.npy", np.zeros(7, np.float32))
+    with pytest.raises(UserError, match=r"holds 7 values of type float32; a code of this model is 64 finite numbers"):
+        edit(run, 0, towards=tmp_path / "short.npy")
+    np.save(tmp_path / "nan.npy", np.full(64, np.nan))
+    with pytest.raises(UserError, match="64 finite numbers"):
+        edit(run, 0, towards=tmp_path / "nan.npy")
+    np.save(tmp_path / "good.npy", np.zeros(64))
+    with pytest.raises(UserError, match="leave away out"):
+        edit(run, 0, towards=tmp_path / "good.npy", away="1")
+    (tmp_path / "broken.npy").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"not a readable \.npy"):
+        edit(run, 0, towards=tmp_path / "broken.npy")
+    np.save(tmp_path / "objects.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"not a readable \.npy"):
+        edit(run, 0, towards=tmp_path / "objects.npy")
+
+
+def test_what_is_refused(run, tmp_path):
+    with pytest.raises(UserError, match='"12" is neither a class'):
+        edit(run, 0, towards="12")
+    with pytest.raises(UserError, match='"smile" is neither a class'):
+        edit(run, 0, towards="smile")
+    with pytest.raises(UserError, match="at least 2"):
+        edit(run, 0, towards="1", steps=1)
+    with pytest.raises(UserError, match="no image 100000"):
+        edit(run, 100_000, towards="1")
+    with pytest.raises(UserError, match="64"):
+        edit(run, torch.zeros(7), towards="1")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError):
+        edit(run, 0, towards=tmp_path / "empty")
+    run.model = nn.Linear(1, 1)
+    with pytest.raises(UserError, match=r"does not change images by their codes: .*ae-stacked"):
+        edit(run, 0, towards="1")
+
+
+def test_random_states_are_untouched(run):
+    before = torch.get_rng_state()
+    edit(run, 0, towards="1")
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,299 @@
+"""What the exploring verbs share: images, labels and codes by every name a user may give them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import trilemma
+from trilemma.errors import UserError
+from trilemma.explore.images import (
+    class_of,
+    decode_codes,
+    encode,
+    find_code,
+    labels_for,
+    load_image,
+    made_by,
+    pick_image,
+    pick_images,
+    require,
+    source_of,
+    table,
+    through,
+)
+from trilemma.types import Decodes, Encodes, Reconstructs
+
+
+class Pixels(nn.Module):
+    """Codes are pixels."""
+
+    def encode(self, image, labels=None):
+        return image.flatten(1)
+
+    def decode(self, z, labels=None):
+        return z.unflatten(1, (1, 8, 8))
+
+
+class Classes(Pixels):
+    """A code is the pixels plus the label, which decoding takes away again."""
+
+    n_classes = 10
+
+    def encode(self, image, labels=None):
+        return image.flatten(1) + labels[:, None]
+
+    def decode(self, z, labels=None):
+        return (z - labels[:, None]).unflatten(1, (1, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("images") / "run"
+    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
+
+
+@pytest.fixture
+def run(folder):
+    run = trilemma.load(folder, device="cpu")
+    run.model = Pixels()
+    return run
+
+
+@pytest.fixture
+def conditional(folder):
+    run = trilemma.load(folder, device="cpu")
+    run.model = Classes()
+    return run
+
+
+# --- labels ---------------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_for_models_that_take_them():
+    labels = torch.tensor([0, 9, 3])
+    assert labels_for(Pixels(), labels) is None and labels_for(Pixels(), None) is None
+    assert labels_for(Classes(), labels) is labels
+    with pytest.raises(UserError, match="needs the class of each image"):
+        labels_for(Classes(), None)
+    for wrong in (10, -1):
+        with pytest.raises(UserError, match=f"label {wrong} is no class of this model: it has 0 to 9"):
+            labels_for(Classes(), torch.tensor([3, wrong]))
+
+
+def test_classes_of_other_data_are_matched_by_name(conditional, tmp_path):
+    """Folders 7 and 2 are numbered 0 and 1 by themselves ("2", "7"), but are the classes 2 and 7 of the run."""
+    for name in ("7", "2"):
+        (tmp_path / "some" / name).mkdir(parents=True)
+        for k in range(6):
+            Image.new("L", (8, 8), 20 * int(name) + k).save(tmp_path / "some" / name / f"{k}.png")
+    source = source_of(conditional, tmp_path / "some")
+    assert source.classes == tuple(conditional.config["classes"])
+    for part in source.splits.values():
+        assert torch.equal(part.labels, part.images[:, 0, 0, 0].long() // 20)
+    (tmp_path / "some" / "2").rename(tmp_path / "some" / "cat")
+    with pytest.raises(UserError, match='unknown class "cat"; choose one of 0, 1'):
+        source_of(conditional, tmp_path / "some")
+    conditional.model = Pixels()  # a model without classes does not mind
+    assert source_of(conditional, tmp_path / "some").classes == ("7", "cat")
+
+
+def test_class_by_name_or_number(conditional, run):
+    assert class_of(conditional, None) is None
+    assert class_of(conditional, "7").tolist() == class_of(conditional, 7).tolist() == [7]
+    with pytest.raises(UserError, match="11"):
+        class_of(conditional, 11)
+    with pytest.raises(UserError, match="not trained to take a class"):
+        class_of(run, 1)
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_images_or_some_by_the_seed(run):
+    held = run.data.held_out[1]
+    first = pick_images(run, n=7)
+    assert torch.equal(first.image, held.images[:7].float() / 255) and torch.equal(first.label, held.labels[:7])
+    drawn = pick_images(run, n=7, seed=3)
+    assert torch.equal(drawn.index, drawn.index.sort().values) and len(drawn.index.unique()) == 7
+    assert torch.equal(drawn.image, held.images[drawn.index].float() / 255)
+    assert torch.equal(drawn.index, pick_images(run, n=7, seed=3).index)
+    assert not torch.equal(drawn.index, pick_images(run, n=7, seed=4).index)
+    assert drawn.index.max() > len(held) / 2 > drawn.index.min()
+    assert len(pick_images(run).image) == len(pick_images(run, n=10**6).image) == len(held)
+    assert torch.equal(pick_images(run, n=2, split="train").image, run.data.train.images[:2].float() / 255)
+
+
+def test_what_cannot_be_picked(run):
+    with pytest.raises(UserError, match="at least 1"):
+        pick_images(run, n=0)
+    with pytest.raises(UserError, match=r'unknown split "tset"; .*did you mean "test"'):
+        pick_images(run, run_with_test(run), split="tset")
+
+
+def run_with_test(run):
+    return replace(run.data, splits={**run.data.splits, "test": run.data.valid})
+
+
+def test_an_image_by_number_or_file(run, tmp_path):
+    held = run.data.held_out[1]
+    for number in (5, "5"):
+        batch = pick_image(run, number)
+        assert torch.equal(batch.image, held.images[5:6].float() / 255)
+        assert batch.label.tolist() == [int(held.labels[5])] and batch.index.tolist() == [5]
+    Image.fromarray(held.images[5, 0].numpy()).save(tmp_path / "five.png")
+    assert torch.equal(load_image(run, tmp_path / "five.png"), load_image(run, 5))
+    assert pick_image(run, str(tmp_path / "five.png")).label is None
+
+
+def test_a_file_of_another_size_and_colour_goes_by_the_rules_for_data(run, tmp_path):
+    """Red, 16 x 36, black at its sides: the middle 16 x 16 is scaled to 8 x 8; grey is the luma 0.299 R."""
+    pixels = np.zeros((16, 36, 3), np.uint8)
+    pixels[:, 5:31, 0] = 200  # beyond the 10 ... 25 that are kept, as far as the filter reaches
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    image = load_image(run, tmp_path / "wide.png")
+    assert image.shape == (1, 1, 8, 8)
+    torch.testing.assert_close(image, torch.full((1, 1, 8, 8), 60 / 255), rtol=0, atol=1.5 / 255)
+
+
+def test_images_that_are_not_there(run, tmp_path):
+    last = len(run.data.held_out[1]) - 1
+    for number in (last + 1, -1, str(last + 1), "-1"):
+        with pytest.raises(UserError, match=rf"no image {number} in the \w+ split: it has 0 to {last}"):
+            load_image(run, number)
+    with pytest.raises(UserError, match=r"no image file nowhere\.png"):
+        load_image(run, "nowhere.png")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(UserError, match=r"cannot read the image .*text\.png"):
+        load_image(run, tmp_path / "text.png")
+
+
+# --- codes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_code_in_every_form(run, tmp_path):
+    values = np.arange(64, dtype=np.float64) / 64
+    np.save(tmp_path / "code.npy", values)
+    np.save(tmp_path / "row.npy", values[None])
+    text = ",".join(map(str, values))
+    for what in (values, values[None], values.tolist(), torch.tensor(values), tmp_path / "row.npy", text,
+                 str(tmp_path / "code.npy")):  # fmt: skip
+        code, labels, image = find_code(run, what)
+        assert code.shape == (1, 64) and code.dtype == torch.float32 and labels is None and image is None
+        torch.testing.assert_close(code[0].double(), torch.tensor(values), rtol=1e-6, atol=0)
+
+
+def test_the_code_of_an_image_in_every_form(run, tmp_path):
+    image = run.data.held_out[1].images[3]
+    np.save(tmp_path / "image.npy", image.numpy())
+    for what in (3, "3", image, image[None], image.float() / 255, tmp_path / "image.npy"):
+        code, _, shown = find_code(run, what)
+        assert torch.equal(code, image.float().flatten()[None] / 255)
+        assert torch.equal(shown[0], image.float() / 255)
+
+
+def test_codes_and_images_of_other_shapes_are_refused(run, tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    for what, message in (
+        ("1,2,3", "the code has 3 numbers; those of vae in .* have 64"),
+        ("0.5", "the code has 1 numbers"),
+        (np.zeros((2, 64)), r"one row of numbers.*got shape \(2, 64\)"),
+        (np.zeros((1, 9, 8)), "the image is 1 x 9 x 8 .*takes 1 x 8 x 8"),
+        (np.zeros((3, 8, 8)), "the image is 3 x 8 x 8"),
+        (np.full((1, 8, 8), 1.5), "outside 0 to 1"),
+        (np.full(64, np.nan), "NaN"),
+        (tmp_path / "objects.npy", "cannot be read"),
+        (["a"], "neither an image nor a code"),
+        ("1,b", "no image file 1,b"),
+        ("1,b" * 999, "no image file 1,b1,b"),
+    ):
+        with pytest.raises(UserError, match=message):
+            find_code(run, what)
+
+
+def test_the_class_of_a_code_comes_from_the_image_or_the_label(conditional):
+    held = conditional.data.held_out[1]
+    pixels, own = held.images[2].float().flatten()[None] / 255, int(held.labels[2])
+    code, labels, _ = find_code(conditional, 2)
+    assert labels.tolist() == [own] and torch.equal(code, pixels + own)
+    code, labels, _ = find_code(conditional, 2, label="4")
+    assert labels.tolist() == [4] and torch.equal(code, pixels + 4)
+    code, labels, _ = find_code(conditional, [0.0] * 64, label=6)
+    assert labels.tolist() == [6]
+    with pytest.raises(UserError, match="needs the class"):
+        find_code(conditional, [0.0] * 64)
+    with pytest.raises(UserError, match="needs the class"):
+        find_code(conditional, held.images[2])
+
+
+def test_parts_are_put_together_with_their_labels(conditional):
+    """More images than go through at a time; decoding takes away what encoding added."""
+    batch = pick_images(conditional, n=600, split="train")
+    codes = encode(conditional, batch.image, batch.label)
+    assert torch.equal(codes, batch.image.flatten(1) + batch.label[:, None])
+    torch.testing.assert_close(decode_codes(conditional, codes, batch.label), batch.image, rtol=0, atol=1e-6)
+    one = decode_codes(conditional, codes, torch.tensor([3]))  # one label for all
+    assert torch.equal(one.flatten(1), codes - 3)
+
+
+def test_codes_that_are_not_finite_are_refused(run):
+    run.model.encode = lambda image, labels=None: image.flatten(1) / 0
+    with pytest.raises(UserError, match="NaN or infinite codes"):
+        encode(run, torch.zeros(2, 1, 8, 8))
+
+
+def test_through_keeps_no_gradients(run):
+    weight = torch.ones(1, requires_grad=True)
+    assert not through(run, lambda x, _: x * weight, torch.ones(3, 2)).requires_grad
+
+
+# --- the rest -------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_model_lacks(run):
+    require(run, "encode", Encodes, Decodes)
+    with pytest.raises(UserError, match=r"vae does not reconstruct: it has no encoder; models that do: .*ae-stacked"):
+        require(run, "reconstruct", Reconstructs)
+    run.model.decode = None
+    run.model = nn.Linear(1, 1)
+    run.model.encode = lambda image, labels=None: image
+    with pytest.raises(UserError, match="it has no decoder"):
+        require(run, "walk", Encodes, Decodes)
+
+
+def test_metadata_name_the_run_and_its_weights(run):
+    made = made_by(run, "walk", steps=3)
+    assert made == {
+        "trilemma": trilemma.__version__, "verb": "walk", "model": "vae", "run": str(run.path.resolve()),
+        "weights": run.weights_id, "steps": 3,
+    }  # fmt: skip
+
+
+def test_a_table_holds_its_images_beside_their_names():
+    """Tiles of 8 px become 64 px; the page is white but for them and the letters, which lie left and above."""
+    images = torch.zeros(6, 1, 8, 8)
+    images[4] = 0.5
+    page = np.asarray(table(images, ["one", "a longer name"], ["x", "y", "z"]))
+    assert page.shape[1] > 3 * 65 + 1
+    body = page[-(2 * 65 + 6) : -6, -(3 * 65 + 6) : -6]  # within the gap of 6 px
+    tiles = body.reshape(2, 65, 3, 65).transpose(0, 2, 1, 3)[:, :, :-1, :-1]
+    assert (tiles.reshape(6, -1) == np.array([0, 0, 0, 0, 128, 0])[:, None]).all()
+    left, top = page[-(2 * 65 + 6) :, : -(3 * 65 + 7)], page[: -(2 * 65 + 7)]
+    assert left.min() < 128 and top.min() < 128
+    assert left[:, 0].min() == 255 and top[0].min() == 255  # no letter is cut
+
+
+def test_heads_that_are_too_wide_are_thinned_out():
+    images = torch.ones(40, 1, 2, 64)[:, :, :, :2]  # tiles of 64 px
+    heads = [f"{k} million and some more" for k in range(40)]
+    assert np.asarray(table(images, ["x"], heads))[3:14].min() < 255
+
+
+def test_paths_with_a_home_are_expanded(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("L", (8, 8), 51).save(tmp_path / "grey.png")
+    assert torch.equal(load_image(run, Path("~/grey.png")), torch.full((1, 1, 8, 8), 51 / 255))

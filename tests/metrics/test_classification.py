@@ -1,0 +1,150 @@
+"""Whether what was asked for is drawn: shares counted by hand, real images, and models that cannot be judged."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import trilemma
+from trilemma.data import load_data
+from trilemma.errors import UserError
+from trilemma.metrics import receipt
+from trilemma.metrics.classification import (
+    class_counts,
+    class_obedience,
+    class_scores,
+    classifier_of,
+    conditional_models,
+    draw_classes,
+    half_width,
+    judge,
+)
+from trilemma.metrics.features import FeatureNetwork, read_card
+from trilemma.metrics.precision_recall import wilson
+from trilemma.registry import create
+from trilemma.types import Conditional
+
+
+class Looks(nn.Module):
+    """The class of an image of 3 pixels is its brightest pixel."""
+
+    head = nn.Identity()
+
+    def features(self, image):
+        return image.flatten(1)
+
+
+class Gallery(nn.Module):
+    """Draws held-out digits of the class asked for; `off` classes beside it. Without labels, k % 10."""
+
+    n_classes = 10
+
+    def __init__(self, split, off=0):
+        super().__init__()
+        self.sampling_network = nn.Linear(1, 1)
+        self.images, self.off = [split.images[split.labels == c].float() / 255 for c in range(10)], off
+
+    def sample(self, n, *, seed, first=0, labels=None):
+        labels = (torch.arange(first, first + n) if labels is None else labels) + self.off
+        own = [self.images[int(c) % 10] for c in labels]
+        return torch.stack([images[(first + k) % len(images)] for k, images in enumerate(own)])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("classes") / "run"
+    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_data("digits")
+
+
+@pytest.fixture
+def named(monkeypatch):
+    if "class_obeyed" not in receipt.NAMES:
+        monkeypatch.setattr(receipt, "NAMES", (*receipt.NAMES, "class_obeyed"))
+
+
+def run_of(folder, off=0):
+    run = trilemma.load(folder)
+    run.model = Gallery(run.data.held_out[1], off)
+    return run
+
+
+def test_shares_are_counted_by_class():
+    seen = torch.tensor([0, 0, 1, 1, 1, 2, 0, 2])
+    asked = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2])
+    images = torch.eye(3)[seen][:, None, None, :]
+    network = FeatureNetwork("digits-cnn", Looks(), (1, 1, 3))
+    found = judge(network, images, asked, ("a", "b", "c"))
+    assert found.taken_for.tolist() == [[2, 1, 0], [0, 2, 1], [1, 0, 1]]
+    assert found.obeyed == wilson(5, 8) and found.n == 8
+    assert found.of_class == {"a": wilson(2, 3), "b": wilson(2, 3), "c": wilson(1, 2)}
+    assert found.accuracy == read_card("digits-cnn")["test"]["accuracy"]
+
+
+def test_real_images_obey_as_often_as_the_card_says(folder):
+    """Every held-out digit about once: the share is the classifier's accuracy, within 4 standard errors."""
+    found = class_obedience(run_of(folder), n=360)
+    stated = read_card("digits-cnn")["test"]["accuracy"]
+    assert abs(found.obeyed.value - stated) <= 4 * math.sqrt(stated * (1 - stated) / 360)
+    assert found.taken_for.sum(1).tolist() == [36] * 10 and found.classifier == "digits-cnn"
+
+
+def test_a_model_that_draws_the_next_class_does_not_obey(folder):
+    found = class_obedience(run_of(folder, off=1), n=100)
+    assert found.obeyed.value < 0.05
+    assert all(found.taken_for[c].argmax() == (c + 1) % 10 for c in range(10))
+
+
+def test_numbers_go_through_the_classes(folder):
+    run = run_of(folder)
+    counts = class_counts(run, 23)
+    assert counts == {str(c): 3 if c < 3 else 2 for c in range(10)}
+    drawn = [(label, part.first, len(part.images)) for label, part in draw_classes(run, counts, seed=0, batch=2)]
+    assert sum(count for *_, count in drawn) == 23
+    assert [first for _, first, _ in drawn] == [sum(c for *_, c in drawn[:k]) for k in range(len(drawn))]
+    assert drawn[:4] == [(0, 0, 2), (0, 2, 1), (1, 3, 2), (1, 5, 1)]
+
+
+def test_the_score_of_images_drawn_without_labels(folder, digits, named):
+    """Image k was of class k % 10."""
+    images = Gallery(digits.held_out[1]).sample(200, seed=0)
+    (score,) = class_scores(digits, images, 10, seed=3, settings={"temperature": 0.5})
+    assert score.value > 0.9 and score.interval == wilson(round(score.value * 200), 200).interval
+    assert (score.protocol, score.n_fake, score.seed) == ("classes_digits-cnn_200", 200, 3)
+    assert score.settings == {"temperature": 0.5} and score.data_fingerprint == digits.fingerprint
+    (other,) = class_scores(digits, images.roll(1, 0), 10)
+    assert other.value < 0.05
+
+
+def test_the_score_is_refused_where_no_classifier_knows_the_classes(digits, named):
+    (score,) = class_scores(replace(digits, source="/photos/digits"), torch.zeros(20, 1, 8, 8), 10)
+    assert score.value is None and "no bundled classifier knows the classes of digits" in score.refused
+
+
+def test_only_the_data_it_was_trained_on_have_its_classes(digits):
+    assert classifier_of(digits).name == "digits-cnn"
+    for other in (replace(digits, name="cats", source="cats"), replace(digits, classes=("a", "b"))):
+        with pytest.raises(UserError, match="there is one for digits, mnist"):
+            classifier_of(other)
+
+
+def test_what_is_refused(folder):
+    assert all(isinstance(create(name), Conditional) for name in conditional_models())
+    with pytest.raises(UserError, match="vae does not draw a class that is asked for; models that do: "):
+        class_obedience(folder)
+    with pytest.raises(UserError, match="n=9: at least one image for each of the 10 classes"):
+        class_obedience(run_of(folder), n=9)
+
+
+def test_half_width_is_students():
+    """t has closed forms: with 1 degree of freedom tan(pi (p - 1/2)), with 2 (2p - 1) sqrt(2 / (4 p (1 - p)))."""
+    assert half_width([1.0, 3.0]) == pytest.approx(math.tan(math.pi * 0.475) * math.sqrt(2) / math.sqrt(2), rel=1e-9)
+    t = 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))
+    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(t / math.sqrt(3), rel=1e-9)
+    assert half_width([2.0, 2.0, 2.0], 0.5) == pytest.approx(t * 0.5 / math.sqrt(3), rel=1e-9)

@@ -1,0 +1,160 @@
+"""MIG, DCI and SAP on codes built from factors, where each score follows from its definition."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from trilemma.errors import UserError
+from trilemma.metrics.disentanglement import BINS, dci, mutual_information_gap, separated_attribute_predictability
+
+COUNTS = {"kind": 3, "colour": 4, "size": 2}
+COPIES = 50
+
+
+@pytest.fixture(scope="module")
+def factors():
+    """Every combination equally often, so that the factors are exactly independent."""
+    rows = torch.tensor(list(itertools.product(*map(range, COUNTS.values()))) * COPIES)
+    return {name: rows[:, k] for k, name in enumerate(COUNTS)}
+
+
+@pytest.fixture(scope="module")
+def perfect(factors):
+    return torch.stack([v.double() for v in factors.values()], dim=1)
+
+
+def uniform(n, count, seed=0):
+    return torch.rand(n, count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def rotation(angle):
+    return torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
+
+
+def test_mig_of_one_code_for_each_factor_is_1(factors, perfect):
+    found = mutual_information_gap(perfect, factors)
+    assert found.value == pytest.approx(1, abs=1e-12)
+    torch.testing.assert_close(found.matrix, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_no_score_depends_on_the_scale_or_the_order_of_codes(factors, perfect):
+    other = perfect[:, [2, 0, 1]] * torch.tensor([1e-6, -3, 1e4]) + 7
+    for score in (mutual_information_gap, separated_attribute_predictability):
+        assert score(other, factors).of_factor == pytest.approx(score(perfect, factors).of_factor, abs=1e-9)
+    assert dci(other, factors).disentanglement == pytest.approx(1, abs=1e-9)
+
+
+def test_mig_of_a_code_that_holds_half_of_a_factor(factors, perfect):
+    """Of 4 equally likely colours a code tells one bit of two; nothing else tells any."""
+    codes = perfect.clone()
+    codes[:, 1] = factors["colour"] // 2
+    found = mutual_information_gap(codes, factors).of_factor
+    assert found == pytest.approx({"kind": 1, "colour": math.log(2) / math.log(4), "size": 1}, abs=1e-12)
+
+
+def test_a_factor_in_two_codes(factors, perfect):
+    """Two equal codes have no gap. Each code still stands for one factor; the factor is spread over 2 of 4 codes."""
+    codes = torch.cat([perfect, perfect[:, :1]], dim=1)
+    assert mutual_information_gap(codes, factors).of_factor == pytest.approx(
+        {"kind": 0, "colour": 1, "size": 1}, abs=1e-12
+    )
+    assert separated_attribute_predictability(codes, factors).of_factor["kind"] == pytest.approx(0, abs=1e-12)
+    found = dci(codes, factors)
+    assert found.disentanglement == pytest.approx(1, abs=1e-9)
+    assert found.completeness_of["kind"] == pytest.approx(1 - math.log(2) / math.log(4), abs=0.05)
+    assert found.completeness_of["colour"] == pytest.approx(1, abs=1e-9)
+
+
+def test_a_code_for_two_factors(factors, perfect):
+    """One code that tells two factors apart completely: each of them is complete, the code is not disentangled."""
+    codes = torch.stack([factors["kind"] + 3.0 * factors["size"], factors["colour"]], dim=1).double()
+    found = dci(codes, factors)
+    assert found.completeness == pytest.approx(1, abs=1e-9) and found.informativeness == pytest.approx(1, abs=1e-9)
+    one, other = found.of_code.tolist()
+    assert one == pytest.approx(1 - math.log(2) / math.log(3), abs=1e-9)  # two of three factors, equally important
+    assert other == pytest.approx(1, abs=1e-9)
+    assert found.disentanglement == pytest.approx((2 * one + other) / 3, abs=1e-9)  # two factors hang on the first
+
+
+def test_perfect_codes_by_dci_and_sap(factors, perfect):
+    found = dci(perfect, factors)
+    torch.testing.assert_close(found.matrix, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-9)
+    assert found.disentanglement == found.completeness == found.informativeness == pytest.approx(1, abs=1e-9)
+    expected = {name: 1 - 1 / count for name, count in COUNTS.items()}  # the second code is right by chance
+    assert separated_attribute_predictability(perfect, factors).of_factor == pytest.approx(expected, abs=1e-9)
+
+
+def test_two_uniform_factors_turned_by_45_degrees():
+    """Both codes tell as much of either factor: no gap, and importances of one half each."""
+    values = uniform(3000, 2)
+    factors, codes = {"x": values[:, 0], "y": values[:, 1]}, (values - 0.5) @ rotation(math.pi / 4)
+    assert mutual_information_gap(codes, factors).value < 0.03
+    assert separated_attribute_predictability(codes, factors).value < 0.05
+    found = dci(codes, factors)
+    assert found.disentanglement < 0.05 and found.completeness < 0.05 and found.informativeness > 0.9
+    straight = dci(values, factors)
+    assert straight.disentanglement > 0.99 and mutual_information_gap(values, factors).value > 0.9
+
+
+def test_sap_of_a_continuous_factor_is_the_gap_of_r2():
+    """A code v + e with e independent and as wide has R^2 = 1/2; exact on a grid."""
+    grid = torch.tensor(list(itertools.product(range(10), range(10), range(2))), dtype=torch.float64)
+    v, e, other = grid.T
+    found = separated_attribute_predictability(torch.stack([v + e, other], dim=1), {"v": v})
+    torch.testing.assert_close(found.matrix, torch.tensor([[0.5], [0]], dtype=torch.float64), rtol=0, atol=1e-12)
+    assert found.value == pytest.approx(0.5, abs=1e-12)
+
+
+def test_noise_tells_nothing(factors):
+    codes = torch.randn(len(factors["kind"]), 4, generator=torch.Generator().manual_seed(1))
+    assert mutual_information_gap(codes, factors).value < 0.02
+    assert separated_attribute_predictability(codes, factors).value < 0.06
+    found = dci(codes, factors)
+    assert found.disentanglement < 0.1 and found.completeness < 0.1
+    assert found.informativeness_of["size"] == pytest.approx(1 / 2, abs=0.06)
+
+
+def test_dead_codes_change_nothing_but_the_base_of_completeness(factors, perfect):
+    codes = torch.cat([perfect, torch.zeros(len(perfect), 2)], dim=1)
+    assert mutual_information_gap(codes, factors).value == pytest.approx(1, abs=1e-12)
+    found = dci(codes, factors)
+    assert found.disentanglement == pytest.approx(1, abs=1e-9) and found.completeness == pytest.approx(1, abs=1e-9)
+    assert found.matrix[3:].abs().max() == 0
+    assert dci(torch.zeros(len(perfect), 3), factors).disentanglement == 0
+
+
+def test_a_single_code_and_a_single_factor(factors):
+    codes, own = factors["kind"][:, None].double(), {"kind": factors["kind"]}
+    assert mutual_information_gap(codes, own).value == pytest.approx(1, abs=1e-12)
+    found = dci(codes, own)
+    assert (found.disentanglement, found.completeness) == (1, 1)
+
+
+def test_continuous_factors_are_binned():
+    """A uniform factor in BINS bins has entropy log BINS, of which the code of its halves tells log 2."""
+    x = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    found = mutual_information_gap(torch.stack([(x > 0.5).double(), x], dim=1), {"x": x})
+    assert found.matrix[0, 0] == pytest.approx(math.log(2) / math.log(BINS), rel=0.01)
+    assert found.matrix[1, 0] == pytest.approx(1, abs=1e-12)
+
+
+def test_the_forest_depends_on_its_seed_alone(factors):
+    codes = torch.randn(len(factors["kind"]), 4, generator=torch.Generator().manual_seed(1))
+    before = torch.get_rng_state()
+    one, other, third = (dci(codes, factors, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one.matrix, other.matrix) and not torch.equal(one.matrix, third.matrix)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_is_refused(factors, perfect):
+    score = mutual_information_gap
+    with pytest.raises(UserError, match="factors none"):
+        score(perfect, {})
+    with pytest.raises(UserError, match=r"codes \(1200, 3\) and factors v \(7,\)"):
+        score(perfect, {"v": torch.arange(7)})
+    with pytest.raises(UserError, match='factor "v" has one value in 1200 images'):
+        score(perfect, {"v": torch.zeros(1200, dtype=torch.int64)})
+    with pytest.raises(UserError, match="NaN or infinite"):
+        score(perfect * float("nan"), factors)
