@@ -1,6 +1,8 @@
 """Hierarchies of codes against linear Gaussians, where the joint density, the posterior and log p(x) are known."""
 
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from trilemma.autoencoders.likelihoods import Gaussian
 from trilemma.autoencoders.losses import kl_between_normals
 from trilemma.config import make
 from trilemma.errors import UserError
+from trilemma.training import train
+from trilemma.training.monitor import active_units
 from trilemma.types import Batch
 
 D = 6  # pixels
@@ -352,6 +356,8 @@ def test_dropout_is_off_outside_training() -> None:
         ({"depth": (1, 1)}, "depth has 2 numbers for 3 levels"),
         ({"levels": ()}, "levels needs at least one"),
         ({"structure": "ladder", "depth": 0}, "at least 1 at every level"),
+        ({"dropout": 0.1}, "dropout=0.1 is for network=residual"),
+        ({"variance": 0.5}, "variance=0.5 is for reconstruction=gaussian"),
         ({"structure": "tree"}, "structure='tree'"),
     ],
 )
@@ -375,3 +381,20 @@ def test_a_negative_temperature_and_labels_are_refused() -> None:
     ):
         with pytest.raises(UserError, match="without labels"):
             call()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("structure", ["chain", "ladder"])
+def test_three_levels_bound_the_likelihood_better_than_one_of_equal_size(structure: str, tmp_path: Path) -> None:
+    if not os.environ.get("TRILEMMA_DATA"):
+        pytest.skip("needs MNIST: set TRILEMMA_DATA to the folder it lies in")
+    keys = {"images": 150_000, "quiet": True}
+    one = train("vae-hierarchical", "mnist-binary", levels=32, hidden=590, out=tmp_path / "one", **keys)
+    three = train("vae-hierarchical", "mnist-binary", structure=structure, out=tmp_path / "three", **keys)
+    sizes = [sum(p.numel() for p in run.model.parameters()) for run in (one, three)]
+    assert abs(sizes[0] / sizes[1] - 1) < 0.1
+    figures = [run.summary["best"] for run in (one, three)]
+    assert figures[1]["valid_neg_elbo_nats"] < figures[0]["valid_neg_elbo_nats"] - 1
+    assert all(figures[1][f"valid_kl{t}_nats"] > 0.3 for t in (1, 2, 3))
+    codes = three.model.encode(three.data.held_out[1].images[:500].float() / 255)
+    assert all(active_units(part) > 0 for part in codes.split([8, 16, 32], dim=1))  # levels from the top

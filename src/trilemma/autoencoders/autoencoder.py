@@ -24,6 +24,7 @@ from typing import Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
 from trilemma.autoencoders.losses import bernoulli_nats, squared_error
@@ -116,7 +117,7 @@ class Autoencoder(nn.Module):
         if self.config.reconstruction == "bce":
             name, loss = "bce_nats", bernoulli_nats(logits, batch.image).mean()
         else:
-            name, loss = "mse", squared_error(self._image(logits), batch.image).mean()
+            name, loss = "mse", F.mse_loss(self._image(logits), batch.image)
         parts = {name: loss.detach()}
         if self.config.sparsity > 0:
             penalty = kl_penalty(z.mean(0), self.config.sparsity_target).sum()

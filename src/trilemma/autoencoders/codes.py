@@ -96,17 +96,19 @@ def gumbel_noise(like: Tensor, rng: torch.Generator) -> Tensor:
     return -(-u.log()).log().to(like.dtype)
 
 
-def gumbel_softmax(logits: Tensor, temperature: float, rng: torch.Generator) -> Tensor:
-    """One-hot draws from softmax(logits), whose gradient is that of the softmax at a temperature.
+def gumbel_softmax(logits: Tensor, temperature: float, rng: torch.Generator, *, hard: bool = True) -> Tensor:
+    """Draws from softmax(logits) that pass gradients on.
 
     Args:
         logits: (..., categories).
         temperature: above 0.
+        hard: whether the draw is one-hot.
     Returns:
-        As logits: the one-hot vector of argmax(logits + g) with the gradient of softmax((logits + g) / temperature).
+        As logits: softmax((logits + g) / temperature); if hard, the one-hot vector of its largest with its gradient.
     """
     noisy = logits + gumbel_noise(logits, rng)
-    return straight_through(one_hot(noisy.argmax(-1), logits), (noisy / temperature).softmax(-1))
+    soft = (noisy / temperature).softmax(-1)
+    return straight_through(one_hot(noisy.argmax(-1), logits), soft) if hard else soft
 
 
 def kl_to_uniform(log_q: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ concrete distribution".
     KL(q || p) = sum_v (log K - entropy of q_v)
 
 A code is drawn by Gumbel noise (codes.py) and is one-hot; its gradient is that of the Gumbel-softmax, whose temperature
-falls linearly with the training. Loss: mean squared error per pixel + beta * KL / D for D pixels, as in vae.py: for
+changes linearly with the training. Loss: mean squared error per pixel + beta * KL / D for D pixels, as in vae.py: for
 beta = 1 the negative ELBO of a Gaussian with variance 1/2, divided by D and up to a constant.
 """
 
@@ -38,6 +38,7 @@ class DiscreteConfig(NetworkConfig):
     categories: int = Field(default=16, ge=2, description="categories of each choice")
     temperature_first: PositiveFloat = Field(default=1.0, description="of the Gumbel-softmax when training begins")
     temperature_last: PositiveFloat = Field(default=0.1, description="of the Gumbel-softmax when training ends")
+    hard: bool = Field(default=True, description="whether codes are one-hot in training, too")
     beta: float = Field(default=1.0, ge=0, description="weight of the KL divergence; 1 is the ELBO")
 
 
@@ -87,7 +88,8 @@ class DiscreteVAE(nn.Module):
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Squared error + weighted KL; parts: mse (per pixel), kl_nats (per image)."""
-        log_q, code = self._draw(batch.image, rng, self.temperature(batch.progress))
+        log_q = self.posterior(batch.image)
+        code = gumbel_softmax(log_q, self.temperature(batch.progress), rng, hard=self.config.hard).flatten(1)
         error, kl = squared_error(self.decode(code), batch.image).mean(), kl_to_uniform(log_q).mean()
         return error + self.config.beta / self.n_pixels * kl, {"mse": error.detach(), "kl_nats": kl.detach()}
 
@@ -121,10 +123,7 @@ class DiscreteVAE(nn.Module):
         like = next(self.parameters()).new_empty(self.config.categories)
         return self.decode(one_hot(category.to(like.device), like).flatten(1), labels)
 
-    def _draw(self, image: Tensor, rng: torch.Generator, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-        """log q(k|x) (B, variables, categories) and k ~ q(k|x), one-hot (B, variables * categories).
-
-        The temperature matters to the gradient alone.
-        """
+    def _draw(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """log q(k|x) (B, variables, categories) and k ~ q(k|x), one-hot (B, variables * categories)."""
         log_q = self.posterior(image)
-        return log_q, gumbel_softmax(log_q, temperature, rng).flatten(1)
+        return log_q, gumbel_softmax(log_q, self.config.temperature_last, rng).flatten(1)

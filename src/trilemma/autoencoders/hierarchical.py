@@ -84,6 +84,10 @@ class HierarchicalConfig(ModelConfig):
             raise ValueError("network=residual needs structure=ladder; a chain takes network=mlp")
         if self.structure == "ladder" and 0 in self.depths:
             raise ValueError("depth: a ladder needs at least 1 at every level")
+        if self.network == "mlp" and self.dropout:
+            raise ValueError(f"dropout={self.dropout} is for network=residual, not mlp")
+        if self.reconstruction == "bce" and self.variance != "optimal":
+            raise ValueError(f"variance={self.variance} is for reconstruction=gaussian, not bce")
         return self
 
 

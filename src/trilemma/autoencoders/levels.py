@@ -36,7 +36,7 @@ def normal(parameters: Tensor) -> Normal:
 def combine(one: Normal, other: Normal) -> Normal:
     """The normalised product of two Gaussians: precisions add up, and weigh the means.
 
-    Sonderby et al. (2016), equations 17 to 19: 1/var = 1/var_1 + 1/var_2,  mu = var (mu_1/var_1 + mu_2/var_2).
+    Sonderby et al. (2016), section 2.2: 1/var = 1/var_1 + 1/var_2,  mu = var (mu_1/var_1 + mu_2/var_2).
     """
     logvar = -torch.logaddexp(-one.logvar, -other.logvar)
     share = (logvar - one.logvar).exp()  # of the first precision in the sum
@@ -44,8 +44,8 @@ def combine(one: Normal, other: Normal) -> Normal:
 
 
 def shifted(by: Normal, prior: Normal) -> Normal:
-    """The prior with its mean and its log variance moved: `by` = 0 is the prior itself (Vahdat & Kautz 2020, "NVAE",
-    section 3.2)."""
+    """The prior with its mean and its log variance moved, the mean in standard deviations of the prior; `by` = 0 is the
+    prior itself. After Vahdat & Kautz (2020), "NVAE", section 3.2."""
     return Normal(prior.mu + (0.5 * prior.logvar).exp() * by.mu, prior.logvar + by.logvar)
 
 
@@ -55,7 +55,7 @@ def warm_up(progress: float, share: float) -> float:
 
 
 def free_bits(kl: Tensor, free_nats: float) -> Tensor:
-    """Sum over levels of max(free_nats, mean over the batch); Kingma et al. (2016), equation 15.
+    """Sum over levels of max(free_nats, mean over the batch); the free bits of Kingma et al. (2016).
 
     Args:
         kl: nats of each level and image, (T, B).

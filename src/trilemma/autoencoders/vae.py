@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trilemma import rng as random
 from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
@@ -119,7 +120,7 @@ class VAE(nn.Module):
         outputs, kl = self._pass(batch.image, self._labels_of(batch), rng)
         kl, kind = kl.mean(), self.config.reconstruction
         if kind == "mse":
-            error, scale, name = squared_error(self.likelihood.mean(outputs), batch.image).mean(), self.n_pixels, "mse"
+            error, scale, name = F.mse_loss(self.likelihood.mean(outputs), batch.image), self.n_pixels, "mse"
         else:
             error, scale, name = -self.likelihood.log_prob(outputs, batch.image).mean(), 1, f"{kind}_nats"
         loss = error + self.config.beta / scale * self._over_capacity(kl, batch.progress)

@@ -26,7 +26,7 @@ from trilemma.errors import UserError, refuse_labels
 from trilemma.nets.autoregressive import HEAD
 from trilemma.nets.conv import CentreCrop
 from trilemma.nets.precision import full
-from trilemma.nets.residual import Block, conv3
+from trilemma.nets.residual import conv3
 from trilemma.types import Batch, Logs, Phase
 
 GRID = 8  # vectors along the shorter side of a grid, about
@@ -174,6 +174,17 @@ class VQ(nn.Module):
         return self.decode_entries(self.codebook.entries[codes].unflatten(1, self.grid))
 
 
+class _Block(nn.Module):
+    """h + f(h), with f = ReLU, conv 3x3, ReLU, conv 1x1 (section 4.1 of the paper)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.ReLU(), conv3(width, width), nn.ReLU(), nn.Conv2d(width, width, 1))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.body(h)
+
+
 def _widths(config: VQConfig, halvings: int) -> list[int]:
     """Channels from the largest map to the smallest, halved outwards."""
     return [max(config.width >> k, 1) for k in reversed(range(halvings))]
@@ -183,15 +194,15 @@ def _encoder(config: VQConfig, halvings: int) -> nn.Sequential:
     """Image (B, C, H, W) -> (B, dim, h, w), sides divided by 2 and rounded up `halvings` times."""
     layers: list[nn.Module] = []
     for c_in, c_out in pairwise([config.shape[0], *_widths(config, halvings)]):
-        layers += [conv3(c_in, c_out, 2), nn.SiLU()]
-    layers += [Block(config.width) for _ in range(config.blocks)]
+        layers += [conv3(c_in, c_out, 2), nn.ReLU()]
+    layers += [_Block(config.width) for _ in range(config.blocks)]
     return nn.Sequential(*layers, nn.Conv2d(config.width, config.dim, 1))
 
 
 def _decoder(config: VQConfig, halvings: int) -> nn.Sequential:
     """Entries (B, dim, h, w) -> image before its sigmoid (B, C, H, W)."""
     layers: list[nn.Module] = [conv3(config.dim, config.width)]
-    layers += [Block(config.width) for _ in range(config.blocks)]
+    layers += [_Block(config.width) for _ in range(config.blocks)]
     for c_in, c_out in pairwise([*reversed(_widths(config, halvings)), config.shape[0]]):
-        layers += [nn.SiLU(), nn.ConvTranspose2d(c_in, c_out, 4, 2, 1)]
+        layers += [nn.ReLU(), nn.ConvTranspose2d(c_in, c_out, 4, 2, 1)]
     return nn.Sequential(*layers, CentreCrop(*config.shape[1:]))

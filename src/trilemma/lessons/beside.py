@@ -1,5 +1,6 @@
 """The same images through several models: what each gives back, as they are or after noise, and what each draws."""
 
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import torch
@@ -63,4 +64,4 @@ def beside(
         if samples and isinstance(run.model, Samples):
             rows.append((f"{run.name}: samples", run.sample(len(blank), seed=seed), blank))
     names, pictures, texts = zip(*rows, strict=True)
-    return table(torch.cat([part[:n] for part in pictures]), names, texts=sum(texts, []))
+    return table(torch.cat([part[:n] for part in pictures]), names, texts=list(chain(*texts)))

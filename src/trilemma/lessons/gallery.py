@@ -91,7 +91,7 @@ def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **
     try:
         inspect.signature(lesson.draw).bind(*opened)
     except TypeError:
-        raise UserError(f"the figure {name} needs {lesson.runs}; came {len(opened) or 'no'} runs") from None
+        raise UserError(f"the figure {name} is drawn from {lesson.runs}; runs given: {len(opened)}") from None
     picture = lesson.draw(*opened, **dict(settings))
     made_of = [{"run": str(run.path.resolve()), "weights": run.weights_id} for run in opened]
     made = {"trilemma": __version__, "verb": "figure", "figure": name, "runs": made_of, **settings.to_json()}

@@ -46,11 +46,16 @@ def gumbel(
     categories = range(1, len(logits) + 1)
     edges = (0.5, len(logits) + 0.5, draws + 0.5, 0.5)
     for ax, temperature, weights in zip(axes, temperatures, relaxed(logits, temperatures, noise), strict=False):
-        ax.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto", extent=edges, interpolation="nearest")
+        ax.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto", extent=edges, interpolation="nearest")
         label(ax, f"temperature {temperature:g}", "category", "draw" if ax is axes[0] else "")
         ax.set_xticks(categories)
     axes[-1].bar(
-        categories, chosen(logits, MANY, seed), width=0.7, alpha=0.5, color=style(0)["color"], label="share of draws"
+        categories,
+        chosen(logits, MANY, seed).tolist(),
+        width=0.7,
+        alpha=0.5,
+        color=style(0)["color"],
+        label="share of draws",
     )
     axes[-1].plot(categories, probabilities, "k_", markersize=16, label="probability")
     axes[-1].set_xticks(categories)

@@ -76,8 +76,8 @@ class LinearGaussian:
         ):
             (layer,) = [part for part in network.modules() if isinstance(part, nn.Linear)]  # type: ignore[union-attr]
             with torch.no_grad():
-                layer.weight.copy_(torch.tensor(weight)[:, None])
-                layer.bias.copy_(torch.tensor(bias))
+                layer.weight.copy_(torch.tensor(weight, dtype=torch.float64)[:, None])
+                layer.bias.copy_(torch.tensor(bias, dtype=torch.float64))
         return vae
 
 

@@ -21,17 +21,16 @@ FAVOURED = 0.9  # quantile of a unit's activations above which an image is a fav
 
 
 def favourites(activations: Tensor, n: int) -> Tensor:
-    """Numbers of n images above the 90th percentile of a unit's activations (N,): the strongest, then in equal steps
-    of rank down to the last above it; int64, fewer where there are fewer."""
-    order = activations.argsort(descending=True, stable=True)
-    above = order[activations[order] > activations.quantile(FAVOURED)]
-    steps = torch.linspace(0, max(len(above) - 1, 0), min(n, len(above))).round().long()
-    return above[steps]
+    """Numbers of n images of the tenth with the largest activations (N,) of a unit: the strongest, then in equal steps
+    of rank to the last of them. int64; fewer where there are fewer whose activation is above the least."""
+    order = activations.argsort(descending=True, stable=True)[: max(1, round((1 - FAVOURED) * len(activations)))]
+    order = order[activations[order] > activations.min()]
+    return order[torch.linspace(0, max(len(order) - 1, 0), min(n, len(order))).round().long()]
 
 
 def spread(codes: Tensor, n: int) -> list[int]:
-    """At most n units of codes (N, Z), from the one whose activation varies most in equal steps of rank to the last that
-    varies at all."""
+    """At most n units of codes (N, Z), from the one whose activation varies most in equal steps of rank to the last
+    that varies at all."""
     std = codes.std(0, correction=0)
     order = std.argsort(descending=True, stable=True)[: int((std > 0).sum())]
     return order[torch.linspace(0, max(len(order) - 1, 0), min(n, len(order))).round().long()].tolist()

@@ -12,9 +12,9 @@ numbers as the prior has, of which the caller makes a posterior.
 `MLPUp` and `MLPDown` have one fully connected layer per level, and h is the code above alone: a Markov chain (Sonderby
 et al. 2016, "Ladder variational autoencoders"). `ResidualUp` and `ResidualDown` are convolutional, with pre-activation
 residual blocks (He et al. 2016), several layers per level, and an h that sums up all codes above, as in Kingma et al.
-(2016), "Improved variational inference with inverse autoregressive flow", section 5, and Child (2021), "Very deep VAEs
-generalize autoregressive models and can outperform them on images". Their level 1 has half the size of the image, and
-each further level half of that.
+(2016), "Improved variational inference with inverse autoregressive flow", and Child (2021), "Very deep VAEs generalize
+autoregressive models and can outperform them on images". Their level 1 has half the size of the image, and each further
+level half of that.
 """
 
 import math

@@ -2,8 +2,13 @@
 
 Hochreiter & Schmidhuber (1997), "Long short-term memory"; Srivastava, Mansimov & Salakhutdinov (2015), "Unsupervised
 learning of video representations using LSTMs", for the pair of encoder and decoder.
+
+Weights of the input start as in Glorot & Bengio (2010), those of the state orthogonal (Saxe, McClelland & Ganguli
+2014), and the bias of the forget gate 1 higher (Jozefowicz, Zaremba & Sutskever 2015), so that what the first steps
+bring lasts to the last one.
 """
 
+import torch
 from torch import Tensor, nn
 
 HIDDEN = 128  # numbers in the state of each layer
@@ -22,7 +27,7 @@ class RowEncoder(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(inputs, HIDDEN, num_layers=2)
+        self.lstm = _lstm(inputs, layers=2)
         self.linear = nn.Linear(HIDDEN, outputs)
 
     def forward(self, signal: Tensor) -> Tensor:
@@ -37,7 +42,7 @@ class RowDecoder(nn.Module):
     def __init__(self, inputs: int, shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.shape = shape
-        self.lstm = nn.LSTM(inputs, HIDDEN)
+        self.lstm = _lstm(inputs)
         self.linear = nn.Linear(HIDDEN, shape[0] * shape[2])
 
     def forward(self, z: Tensor) -> Tensor:
@@ -45,3 +50,18 @@ class RowDecoder(nn.Module):
         channels, height, width = self.shape
         states, _ = self.lstm(z.expand(height, *z.shape))  # (H, B, HIDDEN)
         return self.linear(states).unflatten(2, (channels, width)).permute(1, 2, 0, 3)
+
+
+@torch.no_grad()
+def _lstm(inputs: int, layers: int = 1) -> nn.LSTM:
+    """An LSTM whose memory lasts; the rows of its weights are the input, forget, cell and output gates."""
+    lstm = nn.LSTM(inputs, HIDDEN, num_layers=layers)
+    for name, value in lstm.named_parameters():
+        for number, gate in enumerate(value.chunk(4)):
+            if name.startswith("weight_ih"):
+                nn.init.xavier_uniform_(gate)
+            elif name.startswith("weight_hh"):
+                nn.init.orthogonal_(gate)
+            else:
+                gate.fill_(1.0 if number == 1 and name.startswith("bias_ih") else 0.0)
+    return lstm

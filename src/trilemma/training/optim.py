@@ -8,6 +8,7 @@ import torch
 
 from trilemma.errors import UserError
 from trilemma.training.config import TrainConfig
+from trilemma.training.nadam import NAdam
 from trilemma.types import Phase
 
 LONGEST_WARMUP = 0.1  # of the training
@@ -17,12 +18,14 @@ PATIENCE = 2  # validations without improvement before the learning rate is halv
 def make_optimizer(phase: Phase, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser of one phase, in the quickest implementation torch has for it."""
     parameters, lr, decay = list(phase.parameters), learning_rate(phase.name, config), config.weight_decay
+    fused = parameters[0].device.type in ("cpu", "cuda", "meta")
+    if config.optimizer == "nadam" and fused and not decay:
+        return NAdam(parameters, lr, config.betas)
     if config.optimizer == "nadam":
         return torch.optim.NAdam(parameters, lr, config.betas, weight_decay=decay, foreach=True)
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr, weight_decay=decay, foreach=True)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    fused = parameters[0].device.type in ("cpu", "cuda")
     return kind(parameters, lr, config.betas, weight_decay=decay, fused=fused)
 
 

@@ -1,0 +1,22 @@
+"""Small runs that several tests draw from; none of the tests writes into them."""
+
+import pytest
+
+import trilemma
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """Folders of short trainings by model's name."""
+    base = tmp_path_factory.mktemp("lessons")
+
+    def short(model, data="digits", **keys):
+        return trilemma.train(model, data, steps=3, batch=16, out=base / model, device="cpu", quiet=True, **keys).path
+
+    return {
+        "vae": short("vae"),
+        "ae-stacked": short("ae-stacked"),
+        "ae-sparse": short("ae-sparse"),
+        "ae-linear": short("ae-linear", "ellipse"),
+        "vae-hierarchical": short("vae-hierarchical", "digits"),
+    }

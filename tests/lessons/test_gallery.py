@@ -1,0 +1,81 @@
+"""Every figure is drawn by its name, into the file asked for, and mistakes are answered with what is allowed."""
+
+import pytest
+from PIL import Image
+
+from trilemma.errors import UserError
+from trilemma.lessons import figure, list_figures
+from trilemma.lessons.gallery import LESSONS
+from trilemma.pictures import read_metadata
+
+QUICK = {
+    "jensen-gap": {"repeats": 20, "samples": 10},
+    "sparse-units": {"units": 2, "images": 3},
+    "beside": {"n": 4},
+    "beta": {"n": 2},
+}
+RUNS = {
+    "pca": ["ae-linear"],
+    "sparse-units": ["ae-sparse"],
+    "beside": ["ae-stacked", "vae"],
+    "beta": ["vae"],
+    "levels": ["vae-hierarchical"],
+}
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_every_figure_is_drawn_and_says_how(name, folders, tmp_path):
+    runs = [folders[model] for model in RUNS.get(name, [])]
+    picture = figure(name, *runs, out=tmp_path / "picture.png", **QUICK.get(name, {}))
+    with Image.open(picture) as image:
+        assert image.width > 300 and image.height > 150
+        assert len(image.convert("RGB").getcolors(2**24)) > 10
+    made = read_metadata(picture)
+    assert (made["verb"], made["figure"], len(made["runs"])) == ("figure", name, len(runs))
+    assert QUICK.get(name, {}).items() <= made.items()
+
+
+def test_where_a_figure_is_written(folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert figure("gumbel", draws=2) == tmp_path.relative_to(tmp_path) / "figures" / "gumbel.png"
+    assert (tmp_path / "figures" / "gumbel.png").is_file()
+    linear = folders["ae-linear"]
+    assert figure("pca", linear) == linear / "figure-pca.png"
+
+
+def test_the_list_tells_runs_and_keys():
+    listed = {entry.name: entry for entry in list_figures()}
+    assert list(listed) == list(LESSONS)
+    assert listed["kl-penalty"].needs == "nothing; keys: target=0.1"
+    assert listed["sparse-units"].needs == "RUN of ae-sparse; keys: units=6 images=12 data=none"
+    assert listed["pca"].needs == "RUN of ae-linear"
+    assert "temperatures=1,0.5,0.1" in listed["gumbel"].needs
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("gumble", {}, 'did you mean "gumbel"'),
+        ("kl-penalty", {"targte": 0.2}, 'did you mean "target"'),
+        ("kl-penalty", {"target": 1}, "target=1: input should be less than 1"),
+        ("jensen-gap", {"scale": 0.5}, "greater than 0.71"),
+        ("jensen-gap", {"x": float("inf")}, "finite"),
+        ("gumbel", {"probabilities": (0.5, 0.6)}, "sum to 1"),
+        ("gumbel", {"temperatures": 0}, "greater than 0"),
+        ("pca", {}, "is drawn from RUN of ae-linear; runs given: 0"),
+    ],
+)
+def test_mistakes_are_named(name, keys, message):
+    with pytest.raises(UserError, match=message):
+        figure(name, **keys)
+
+
+def test_runs_that_do_not_fit_are_refused(folders):
+    with pytest.raises(UserError, match="drawn from nothing; runs given: 1"):
+        figure("gumbel", folders["vae"])
+    with pytest.raises(UserError, match="drawn from RUN of ae-linear; runs given: 2"):
+        figure("pca", folders["ae-linear"], folders["ae-linear"])
+    with pytest.raises(UserError, match="is not a"):
+        figure("pca", folders["vae"] / "nowhere")
+    with pytest.raises(UserError, match="no divergences"):
+        figure("levels", folders["vae"])
