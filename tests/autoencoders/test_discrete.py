@@ -90,7 +90,7 @@ def test_temperature_limits() -> None:
     assert (soft[1.0] - hard).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("temperature", [0.1, 1.0])
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_gradient_of_a_hard_draw_is_that_of_the_soft_one(temperature: float) -> None:
     logits = LOGITS.clone().requires_grad_()
     weights = torch.tensor([1.0, 2.0, -1.0, 0.5], dtype=torch.float64)

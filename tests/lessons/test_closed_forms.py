@@ -7,7 +7,6 @@ import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from trilemma import rng
-from trilemma.autoencoders.codes import gumbel_noise
 from trilemma.lessons import gumbel, jensen, penalty
 
 
@@ -95,11 +94,16 @@ def test_a_gumbel_softmax_chooses_by_its_probabilities():
 
 
 def test_relaxed_draws_are_weights_that_become_choices():
-    logits = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
-    noise = gumbel_noise(logits.expand(100, -1), rng.generator(0, "test"))
-    warm, cold = gumbel.relaxed(logits, (1.0, 1e-4), noise)
-    torch.testing.assert_close(warm.sum(1), torch.ones(100).double())
-    torch.testing.assert_close(warm, (logits + noise).exp() / (logits + noise).exp().sum(1, keepdim=True))
-    assert (warm.argmax(1) == cold.argmax(1)).all() and cold.max(1).values.min() > 0.99 > warm.max(1).values.median()
-    still = gumbel.relaxed(logits, (1.0,), torch.zeros(1, 3).double())
-    torch.testing.assert_close(still[0, 0], logits.exp())
+    probabilities = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    once, warm, cold = gumbel.relaxed(probabilities.log(), (1.0, 2.0, 1e-4), 1000, 0)
+    torch.testing.assert_close(once.sum(1), torch.ones(1000).double())
+    # The same noise at every temperature: log weights are (logits + noise) / temperature, up to a constant of the draw.
+    one, other = once.log(), 2 * warm.log()
+    torch.testing.assert_close(one - one[:, :1], other - other[:, :1], rtol=1e-9, atol=1e-9)
+    assert (once.argmax(1) == cold.argmax(1)).all() and cold.max(1).values.median() > 0.999 > once.max(
+        1
+    ).values.median()
+    # Gumbel noise has the mean of Euler's constant in each category, so the mean log ratios are those of the logits;
+    # a difference of two has the variance pi^2 / 3.
+    ratios = (once[:, 0] / once[:, 2]).log().mean()
+    assert abs(float(ratios) - math.log(0.5 / 0.2)) < 4 * math.pi / math.sqrt(3 * 1000)

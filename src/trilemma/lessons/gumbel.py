@@ -9,7 +9,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.autoencoders.codes import gumbel_noise
+from trilemma.autoencoders.codes import gumbel_softmax
 from trilemma.errors import UserError
 from trilemma.lessons.drawing import label, plots, rendered, style
 
@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 MANY = 100_000  # draws whose largest weights are counted
 
 
-def relaxed(logits: Tensor, temperatures: tuple[float, ...], noise: Tensor) -> Tensor:
-    """softmax((logits + noise) / temperature) for the same noise at each: (K,), (N, K) -> (len(temperatures), N, K)."""
-    return torch.stack([((logits + noise) / temperature).softmax(1) for temperature in temperatures])
+def relaxed(logits: Tensor, temperatures: tuple[float, ...], n: int, seed: int) -> Tensor:
+    """n draws at each temperature, with the same noise: logits (K,) -> (len(temperatures), n, K)."""
+    return torch.stack([_draws(logits, n, seed, temperature, hard=False) for temperature in temperatures])
 
 
 def chosen(logits: Tensor, n: int, seed: int) -> Tensor:
-    """Share of n draws in which each category has the largest logit + noise, (K,)."""
-    noise = gumbel_noise(logits.expand(n, -1), rng.generator(seed, "gumbel"))
-    return (logits + noise).argmax(1).bincount(minlength=len(logits)) / n
+    """Share of n draws in which each category is the largest, (K,)."""
+    return _draws(logits, n, seed, hard=True).mean(0)
+
+
+def _draws(logits: Tensor, n: int, seed: int, temperature: float = 1.0, *, hard: bool) -> Tensor:
+    return gumbel_softmax(logits.expand(n, -1), temperature, rng.generator(seed, "gumbel"), hard=hard)
 
 
 def gumbel(
@@ -41,11 +44,10 @@ def gumbel(
     if not math.isclose(sum(probabilities), 1, abs_tol=1e-6) or len(probabilities) < 2:
         raise UserError(f"probabilities={probabilities}: give two or more that sum to 1")
     logits = torch.tensor(probabilities).log()
-    noise = gumbel_noise(logits.expand(draws, -1), rng.generator(seed, "gumbel"))
     figure, axes = plots(len(temperatures) + 1, width=2.6 * (len(temperatures) + 1))
     categories = range(1, len(logits) + 1)
     edges = (0.5, len(logits) + 0.5, draws + 0.5, 0.5)
-    for ax, temperature, weights in zip(axes, temperatures, relaxed(logits, temperatures, noise), strict=False):
+    for ax, temperature, weights in zip(axes, temperatures, relaxed(logits, temperatures, draws, seed), strict=False):
         ax.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto", extent=edges, interpolation="nearest")
         label(ax, f"temperature {temperature:g}", "category", "draw" if ax is axes[0] else "")
         ax.set_xticks(categories)

@@ -36,6 +36,7 @@ def levels(run: Run) -> "Image.Image":
     for k, (level, (images, nats)) in enumerate(found.items()):
         through.plot(images, nats, label=f"level {level}", marker="o" if len(nats) == 1 else "", **style(k))
         end.bar(str(level), nats[-1], color=style(k)["color"])
+    through.set_ylim(bottom=0)
     through.legend(fontsize=8.5, frameon=False)
     label(through, "KL divergence on held-out images", "images seen", "nats per image")
     label(end, "at the end; level 1 is next to the image", "level", "nats per image")

@@ -18,15 +18,15 @@ PATIENCE = 2  # validations without improvement before the learning rate is halv
 def make_optimizer(phase: Phase, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser of one phase, in the quickest implementation torch has for it."""
     parameters, lr, decay = list(phase.parameters), learning_rate(phase.name, config), config.weight_decay
-    fused = parameters[0].device.type in ("cpu", "cuda", "meta")
-    if config.optimizer == "nadam" and fused and not decay:
+    device = parameters[0].device.type
+    if config.optimizer == "nadam" and device in ("cpu", "cuda", "meta") and not decay:
         return NAdam(parameters, lr, config.betas)
     if config.optimizer == "nadam":
         return torch.optim.NAdam(parameters, lr, config.betas, weight_decay=decay, foreach=True)
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr, weight_decay=decay, foreach=True)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr, config.betas, weight_decay=decay, fused=fused)
+    return kind(parameters, lr, config.betas, weight_decay=decay, fused=device in ("cpu", "cuda"))
 
 
 def learning_rate(phase: str, config: TrainConfig) -> float:
