@@ -35,7 +35,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_folder_has_everything() -> None:
-    run = trilemma.train("vae", "digits", steps=40, batch=32, latent=3, quiet=True)
+    run = trilemma.train("vae", "digits", steps=40, batch=32, lr=0.002, latent=3, quiet=True)
     assert run.path == Path("runs/vae-digits")
     assert {path.name for path in run.path.iterdir()} >= FILES
     assert (run.path / "samples" / "last.png").exists()
