@@ -203,6 +203,19 @@ def test_principal_axes_are_those_of_the_covariance():
     torch.testing.assert_close(covariance @ axes.T, axes.T * variances, rtol=0, atol=1e-9)
 
 
+def test_the_directions_of_a_decoder(halves):
+    """Of d(z) = W z + c, the columns of W: a combination of them is at an angle of 0, what is not in them is not."""
+    weight = torch.randn(64, 2, generator=torch.Generator().manual_seed(1)) / 100
+    halves.model = Pixels()
+    halves.model.encode = lambda image, labels=None: image.flatten(1)[:, :2]
+    halves.model.decode = lambda z, labels=None: (0.5 + z @ weight.T).unflatten(1, (1, 8, 8))
+    found = pca.decoded_directions(halves, torch.full((1, 1, 8, 8), 0.5))
+    torch.testing.assert_close(found @ found.T, torch.eye(2, dtype=torch.float64))
+    mixed = torch.linalg.qr(weight.double() @ torch.tensor([[1.0, 2.0], [0.5, -1.0]], dtype=torch.float64)).Q.T
+    assert pca.largest_angle(mixed, found) < 1e-5
+    assert pca.largest_angle(torch.eye(64, dtype=torch.float64)[:2], found) > 1
+
+
 @pytest.mark.parametrize("angle", [0.0, 1e-8, 0.3, math.pi / 2])
 def test_the_angle_of_two_planes(angle):
     plane = torch.eye(4, dtype=torch.float64)[:2]

@@ -1,7 +1,8 @@
 """Densities over codes, fitted after training, so that a plain autoencoder samples too.
 
 Ghosh et al. (2020), "From variational to deterministic autoencoders", section 4: p(z) = sum_k pi_k N(z; m_k, S_k),
-fitted by expectation-maximisation on the codes of training images.
+fitted by expectation-maximisation on the codes of training images. Discrete codes, sequences of categories, have an
+autoregressive density instead, p(k) = prod_i p(k_i | k_1 ... k_(i-1)), which is trained by its cross-entropy.
 """
 
 import torch

@@ -1,19 +1,19 @@
-"""A linear autoencoder beside principal component analysis: the subspace of its reconstructions is that of the first
-principal components (Baldi & Hornik 1989, "Neural networks and principal component analysis")."""
+"""A linear autoencoder beside principal component analysis: its decoder spans the directions of the first principal
+components (Baldi & Hornik 1989, "Neural networks and principal component analysis")."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from trilemma.data.loader import to_float
 from trilemma.errors import UserError
-from trilemma.explore.images import encode, labels_for, pick_images, require
+from trilemma.explore.images import encode, pick_images, require
 from trilemma.lessons.drawing import GREY, label, plots, rendered, style
 from trilemma.lessons.held_out import reconstructed, rmse
 from trilemma.run import Run
-from trilemma.types import Encodes, Reconstructs
+from trilemma.types import Decodes, Encodes, Reconstructs
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,19 +34,29 @@ def largest_angle(one: Tensor, other: Tensor) -> float:
     return math.asin(min(1.0, float(torch.linalg.svdvals(across)[0])))
 
 
+def decoded_directions(run: Run, image: Tensor) -> Tensor:
+    """Orthonormal rows (Z, D) that span the derivative of the decoder by the code, at the code of an image
+    (1, C, H, W)."""
+    decode: Any = run.model.decode
+    code = encode(run, image)[0].to(run.device)
+    jacobian = torch.autograd.functional.jacobian(lambda z: decode(z[None]).flatten(), code)  # (D, Z)
+    return torch.linalg.qr(torch.as_tensor(jacobian).cpu().double()).Q.T
+
+
 def pca(run: Run) -> "Image.Image":
     """Held-out points and their reconstructions, seen from above the principal subspace and along its edge."""
-    require(run, "reconstruct from codes", Encodes, Reconstructs)
-    train, held = pick_images(run, None, MEASURED, "train"), pick_images(run, None, MEASURED)
+    require(run, "reconstruct from codes", Encodes, Decodes, Reconstructs)
+    train, held = to_float(run.data.train.images), pick_images(run, None, MEASURED)
     x, learned = held.image.cpu().flatten(1).double(), reconstructed(run, held).flatten(1).double()
-    k = encode(run, held.image[:1], labels_for(run.model, None if held.label is None else held.label[:1])).shape[1]
-    if not k < min(x.shape[1], len(x), len(train.image)):
+    mean, axes = principal_axes(train.flatten(1).double())
+    directions = decoded_directions(run, train.mean(0, keepdim=True))
+    k = len(directions)
+    if k >= len(axes):
         raise UserError(
             f"{run.path}: a code of {k} numbers for {x.shape[1]} values leaves nothing to see; give latent="
         )
-    mean, axes = principal_axes(to_float(run.data.train.images).flatten(1).double())
     flat = mean + (x - mean) @ axes[:k].T @ axes[:k]
-    angle = largest_angle(axes[:k], principal_axes(learned)[1][:k])
+    angle = largest_angle(axes[:k], directions)
     figure, views = plots(2, height=3.6)
     points, results = ((part[:SHOWN] - mean) @ axes.T for part in (x, learned))
     for ax, second in zip(views, (1, k), strict=True):

@@ -64,7 +64,7 @@ register(
         build=Autoencoder,
         config=AutoencoderConfig(network="conv"),
         # Published: 0.005.
-        training={"epochs": 10, "batch": 128, "lr": 0.006, "warmup_images": 30_000, "channels_last": True, **COMMON},
+        training={"epochs": 10, "batch": 64, "lr": 0.008, "warmup_images": 10_000, "channels_last": True, **COMMON},
         figures={"valid_rmse": 0.110},
     )
 )
@@ -77,8 +77,8 @@ register(
         source="Srivastava, Mansimov & Salakhutdinov 2015",
         build=Autoencoder,
         config=AutoencoderConfig(network="recurrent", code="none"),
-        # Published: 0.001.
-        training={"epochs": 10, "batch": 128, "lr": 0.004, "warmup_images": 30_000, **COMMON},
+        # Published: 0.001. Larger batches learn too little in 10 epochs.
+        training={"epochs": 10, "batch": 32, "lr": 0.003, "warmup_images": 10_000, **COMMON},
         figures={"valid_rmse": 0.109},
     )
 )
@@ -105,8 +105,8 @@ register(
         source="Ng 2011",
         build=Autoencoder,
         config=AutoencoderConfig(latent=256, code="sigmoid", sparsity=1e-3),
-        # Published: 0.002.
-        training={"epochs": 10, "batch": 128, "lr": 0.004, "warmup_images": 30_000, **COMMON},
+        # Published: 0.002. The penalty sees means over a batch, so its size is the published one: 64 missed the figure.
+        training={"epochs": 10, "batch": 32, "lr": 0.004, "warmup_images": 30_000, **COMMON},
         figures={"valid_rmse": 0.0911, "valid_mean_activation": 0.1016},
     )
 )
@@ -119,7 +119,7 @@ register(
         source="He et al. 2016; Wu & He 2018",
         build=Autoencoder,
         config=AutoencoderConfig(network="residual", shape=(3, 32, 32), latent=128, code="none"),
-        training={"epochs": 20, "batch": 64, "lr": 0.001, "optimizer": "adamw", "warmup_images": 10_000, **COMMON},
+        training={"epochs": 10, "batch": 64, "lr": 0.001, "optimizer": "adamw", "warmup_images": 10_000, **COMMON},
         data="cifar10",
     )
 )

@@ -324,6 +324,7 @@ class Trainer:
             "step": self.step,
             "images": self.images,
             "seconds": self.seconds,
+            "progress": self.progress,
             "plateau": self.observer.plateau.state(),
             "figures": self.observer.figures,
             "best": self.observer.best,
@@ -374,6 +375,7 @@ class Trainer:
         state = self._state()
         state.values |= {"step": 1, "images": self.stride}
         state.tensors |= {f"optimizer-{phase.name}": first_entries(phase, self.config) for phase in self.phases}
+        state.begins = {f"optimizer-{phase.name}": phase.begin for phase in self.phases}
         return state
 
     def resume(self) -> None:

@@ -21,10 +21,14 @@ Tensors = dict[str, Tensor]
 
 @dataclass
 class Checkpoint:
-    """Tensors by file ("model", "ema", "optimizer-PHASE", "best") and the plain values of the state."""
+    """Tensors by file ("model", "ema", "optimizer-PHASE", "best") and the plain values of the state.
+
+    begins: of a form, the share of the training from which an optimiser holds something, by file.
+    """
 
     values: dict[str, Any]
     tensors: dict[str, Tensors] = field(default_factory=dict)
+    begins: dict[str, float] = field(default_factory=dict)
 
 
 class Broken(Exception):
@@ -83,7 +87,8 @@ def check_state(found: Checkpoint, like: Checkpoint, *, images: int) -> None:
         raise Broken(f"it has the tensors of {', '.join(found.tensors)}, not of {', '.join(expected)}")
     unmoved = values["step"] == 0 or values["skipped"]
     for group, tensors in expected.items():
-        if not (unmoved and group.startswith("optimizer-") and not found.tensors[group]):
+        before = unmoved or values["progress"] <= like.begins.get(group, 0)
+        if not (before and group.startswith("optimizer-") and not found.tensors[group]):
             _check_group(group, found.tensors[group], tensors)
 
 
