@@ -34,6 +34,13 @@ def test_samples_have_the_moments_of_the_mixture() -> None:
     assert abs(float((drawn[:, 0] < 0).float().mean()) - 0.25) < 0.02
 
 
+def test_one_component_is_the_gaussian_of_the_codes() -> None:
+    prior, data = GaussianMixture(2, 1), codes(5_000)
+    prior.fit(data, seed=0)
+    assert (prior.means[0] - data.mean(0)).abs().max() < 1e-4
+    assert (prior.factors[0] @ prior.factors[0].T - data.T.cov(correction=0)).abs().max() < 0.01
+
+
 def test_a_code_depends_on_its_number_alone() -> None:
     prior = GaussianMixture(3, 4)
     prior.fit(torch.randn(100, 3, generator=torch.Generator().manual_seed(1)), seed=0)

@@ -95,8 +95,8 @@ def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **
     picture = lesson.draw(*opened, **dict(settings))
     made_of = [{"run": str(run.path.resolve()), "weights": run.weights_id} for run in opened]
     made = {"trilemma": __version__, "verb": "figure", "figure": name, "runs": made_of, **settings.to_json()}
-    folder = opened[0].path / f"figure-{name}.png" if len(opened) == 1 else Path("figures") / f"{name}.png"
-    return save_png(picture, folder if out is None else out, made)
+    default = opened[0].path / f"figure-{name}.png" if len(opened) == 1 else Path("figures") / f"{name}.png"
+    return save_png(picture, default if out is None else out, made)
 
 
 def _settings_of(lesson: Lesson) -> type[Config]:

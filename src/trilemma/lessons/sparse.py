@@ -1,5 +1,5 @@
 """What a sparse code does: the mean activation of a unit over images against its target (Ng 2011, "Sparse
-autoencoder"), and the favourite images of a unit, those that its activation is above its 90th percentile for."""
+autoencoder"), and the favourite images of a unit: those whose activation is above its 90th percentile."""
 
 from typing import TYPE_CHECKING
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MEASURED = 5000  # images
-FAVOURED = 0.9  # quantile of a unit's activations above which an image is a favourite
+FAVOURED = 0.1  # share of the images, those with a unit's largest activations, that are its favourites
 
 
 def favourites(activations: Tensor, n: int) -> Tensor:
     """Numbers of n images of the tenth with the largest activations (N,) of a unit: the strongest, then in equal steps
     of rank to the last of them. int64; fewer where there are fewer whose activation is above the least."""
-    order = activations.argsort(descending=True, stable=True)[: max(1, round((1 - FAVOURED) * len(activations)))]
+    order = activations.argsort(descending=True, stable=True)[: max(1, round(FAVOURED * len(activations)))]
     order = order[activations[order] > activations.min()]
     return order[torch.linspace(0, max(len(order) - 1, 0), min(n, len(order))).round().long()]
 

@@ -23,7 +23,8 @@ class Block(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         last = conv3(channels, channels)
-        nn.init.zeros_(last.weight)  # the identity at first
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)  # the identity at first
         self.body = nn.Sequential(*_normed(channels), conv3(channels, channels), *_normed(channels), last)
 
     def forward(self, h: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def train(
     place = pick_device(training.device)
     display = Display(model, quiet=quiet)
     try:
-        loaded = load_data(data, size=size, valid=valid, frames=frames)
+        loaded = load_data(data, size=size, valid=training.valid, frames=frames)
         training = training.with_(size=loaded.shape[1:], frames=loaded.frames)
         model_config = _model_config(recipe, loaded, model_settings)
         record = _record(recipe, loaded, model_config, training)
