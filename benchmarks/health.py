@@ -2,9 +2,9 @@
 
 Trainings on the 8x8 digits, each with a seed of its own:
 
-- GANs: 10 with their recipe's settings, 10 with the critic's learning rate 20 times as high (which ends in collapse or
-  a critic that leaves nothing to learn), and 10 with both rates 100 times as high (divergence). Counted are the runs with
-  a warning, and the share of the training after which the first one came.
+- GANs: 10 with their recipe's settings, 10 with the critic's learning rate 20 times as high (collapse, or a critic that
+  leaves nothing to learn), and 10 with both rates 100 times as high (divergence). Counted are the runs with a warning,
+  and the share of the training after which the first one came.
 - 20 healthy trainings over all families: counted are warnings of any kind, which would be false.
 """
 

@@ -32,7 +32,7 @@ from trilemma.data import Data, batches, load_data
 from trilemma.registry import create, get_recipe
 from trilemma.types import Batch
 
-SECONDS, ROUNDS, WARM_UP, LONGEST_S = 6.0, 3, 20, 600.0
+SECONDS, ROUNDS, WARM_UP, LONGEST_S = 5.0, 3, 20, 600.0
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,17 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "trilemma"
 FAMILIES = {"autoencoders", "gans", "diffusion"}
-UPPER = {"recipes", "training", "metrics", "comparison", "explore", "run"}
+UPPER = {"recipes", "training", "metrics", "comparison", "explore", "lessons", "run"}
 HEAVY = {"torch", "numpy", "sklearn", "matplotlib", "PIL", "scipy"}
 
 FORBIDDEN = {
     **dict.fromkeys(("errors", "types", "config", "rng", "files", "pictures", "registry"), FAMILIES),
     "nets": FAMILIES | UPPER,
     **{family: FAMILIES - {family} | UPPER for family in FAMILIES},
-    "training": FAMILIES | {"comparison"},
-    "metrics": FAMILIES,
-    "comparison": FAMILIES,
-    "explore": FAMILIES,
+    "training": FAMILIES | {"comparison", "lessons"},
+    "metrics": FAMILIES | {"lessons"},
+    "comparison": FAMILIES | {"lessons"},
+    "explore": FAMILIES | {"lessons"},
 }
 
 

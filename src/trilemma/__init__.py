@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         sample,
         traverse,
     )
+    from trilemma.lessons import figure, list_figures
     from trilemma.metrics import evaluate
     from trilemma.registry import create, list_models
     from trilemma.run import Run, load
@@ -46,8 +47,10 @@ __all__ = [
     "doctor",
     "edit",
     "evaluate",
+    "figure",
     "interpolate",
     "latent_map",
+    "list_figures",
     "list_models",
     "load",
     "load_data",
@@ -72,8 +75,10 @@ _HOME = {
     "doctor": "checkup",
     "edit": "explore",
     "evaluate": "metrics",
+    "figure": "lessons",
     "interpolate": "explore",
     "latent_map": "explore",
+    "list_figures": "lessons",
     "list_models": "registry",
     "load": "run",
     "load_data": "data",

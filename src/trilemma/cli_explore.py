@@ -212,6 +212,19 @@ def disentangle(
     facts({"picture": result.picture, "figures": result.figures})
 
 
+@app.command(epilog="A figure has keys of its own: `trilemma figure` lists them.")
+def figure(
+    name: Annotated[str | None, typer.Argument(help="a figure's name; all are listed where not given")] = None,
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN]...", help="the runs it is drawn from")] = None,
+    out: Annotated[Path | None, typer.Option(help="the picture to write")] = None,
+    setting: Settings = None,
+) -> None:
+    """Draw a figure of the lessons in docs/."""
+    if name is None:
+        return table(("figure", "what", "needs"), trilemma.list_figures())
+    facts({"picture": trilemma.figure(name, *(runs or ()), out=out, **parse_settings(setting))})
+
+
 def _figure(value: object) -> str:
     """A plain number, or an estimate with its interval."""
     if value is None or isinstance(value, int | float):

@@ -33,6 +33,8 @@ from trilemma.nets.precision import full
 from trilemma.types import Batch, Logs, Phase
 
 VARIANCE = 0.5  # of the Gaussian decoder whose negative ELBO is |x_hat - x|**2 + KL
+# q starts narrow and its means apart: the decoder learns to use units that it would give up under the noise.
+FIRST_LOGVAR, FIRST_SPREAD = -3.0, 2.0
 
 
 class VAEConfig(NetworkConfig):
@@ -86,6 +88,7 @@ class VAE(nn.Module):
         channels = config.shape[0] * self.likelihood.channels_per_channel
         self.encoder = make_encoder(config, 2 * config.latent, n_classes=n_classes)
         self.decoder = make_decoder(config, config.latent, n_classes=n_classes, channels=channels)
+        self._set_first_posterior()
         self.phases = [Phase("vae", list(self.parameters()), self.loss)]
 
     @property
@@ -195,6 +198,12 @@ class VAE(nn.Module):
     def _labels_of(self, batch: Batch) -> Tensor | None:
         """A batch's labels for a conditional model: the networks refuse to go without."""
         return batch.label if self.config.conditional else None
+
+    @torch.no_grad()
+    def _set_first_posterior(self) -> None:
+        last = [layer for layer in self.encoder.modules() if isinstance(layer, nn.Linear)][-1]
+        last.weight[: self.config.latent] *= FIRST_SPREAD
+        last.bias[self.config.latent :] = FIRST_LOGVAR
 
     def _checked(self, labels: Tensor | None) -> Tensor | None:
         """Labels as they came, if they are what the model was trained with."""
