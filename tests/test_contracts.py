@@ -11,11 +11,23 @@ from torch import Tensor, nn
 
 from trilemma import rng
 from trilemma.config import ModelConfig
+from trilemma.errors import UserError
 from trilemma.registry import build, create, get_recipe, list_models
 from trilemma.training import train
 from trilemma.training.checkpoint import list_checkpoints
 from trilemma.training.loop import Trainer
-from trilemma.types import Batch, Decodes, Encodes, Finishes, Phase, Reconstructs, Samples, Validates
+from trilemma.types import (
+    Batch,
+    BoundsLikelihood,
+    Conditional,
+    Decodes,
+    Encodes,
+    Finishes,
+    Phase,
+    Reconstructs,
+    Samples,
+    Validates,
+)
 
 SHAPES = [(1, 8, 8), (3, 12, 9)]  # the second: colour, not square, odd
 MODELS = list_models()
@@ -121,15 +133,36 @@ def test_sampling_leaves_the_global_random_state_and_the_mode_alone(model: nn.Mo
 
 def test_capabilities_have_the_shapes_they_promise(model: nn.Module) -> None:
     batch = batch_of(model.config.shape)
+    labels = batch.label if isinstance(model, Conditional) else None
     if isinstance(model, Encodes):
-        assert model.encode(batch.image).ndim == 2
+        assert model.encode(batch.image, labels).ndim == 2
     if isinstance(model, Encodes) and isinstance(model, Decodes):
-        assert model.decode(model.encode(batch.image)).shape == batch.image.shape
+        assert model.decode(model.encode(batch.image, labels), labels).shape == batch.image.shape
     if isinstance(model, Reconstructs):
-        assert model.reconstruct(batch.image).shape == batch.image.shape
+        assert model.reconstruct(batch.image, labels).shape == batch.image.shape
+    if isinstance(model, BoundsLikelihood):
+        for bound in (model.elbo, model.log_weight):
+            values = bound(batch.image, torch.Generator().manual_seed(0), labels)
+            assert values.shape == (16,) and values.isfinite().all()
     if isinstance(model, Validates):
         figures = model.validation(batch, torch.default_generator)
         assert all(values.shape == (16,) and values.isfinite().all() for values in figures.values())
+
+
+def test_labels_are_asked_for_where_they_are_needed_and_refused_elsewhere(model: nn.Module) -> None:
+    batch = batch_of(model.config.shape)
+    conditional = isinstance(model, Conditional)
+    wrong = [None, torch.full((16,), 10**6)] if conditional else [batch.label]
+    for labels in wrong:
+        if isinstance(model, Encodes):
+            with pytest.raises(UserError):
+                model.encode(batch.image, labels)
+        if isinstance(model, Reconstructs):
+            with pytest.raises(UserError):
+                model.reconstruct(batch.image, labels)
+    if not conditional:
+        with pytest.raises(UserError):
+            model.sample(2, seed=0, labels=batch.label[:2])
 
 
 @pytest.mark.parametrize("name", MODELS)

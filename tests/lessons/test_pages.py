@@ -62,7 +62,7 @@ def test_there_is_something_to_check():
 @pytest.mark.parametrize(("file", "code"), ALL_EXCERPTS, ids=lambda part: part.strip()[:40])
 def test_an_excerpt_is_in_its_file(file, code):
     source = (DOCS / file).read_text("utf-8")
-    assert code in source, f"{file} has no longer\n{textwrap.dedent(code)}"
+    assert code.strip() in source, f"{file} has no longer\n{textwrap.dedent(code)}"
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -141,7 +141,9 @@ def test_what_is_taken_from_a_checkpoint_is_what_is_in_it(monkeypatch: pytest.Mo
     resume = Trainer.resume
     monkeypatch.setattr(Trainer, "resume", lambda trainer: (resume(trainer), taken.append(trainer._state())))
     train("gan-dcgan", "run", steps=STEPS + 1)
-    assert differing(taken[0], read_checkpoint(Path(f"run/checkpoints/{STEPS * 16:012d}"))) == []
+    saved = read_checkpoint(Path(f"run/checkpoints/{STEPS * 16:012d}"))
+    assert differing(taken[0], saved) == ["values/progress"]  # the training is longer now
+    assert (saved.values["progress"], taken[0].values["progress"]) == (1, STEPS / (STEPS + 1))
 
 
 def test_saves_are_made_at_every_multiple_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,6 +181,6 @@ register(
             **COMMON_NATS,
         },
         data="mnist-binary",
-        figures={"test_bound_nats": -83},
+        figures={"bound_nats": -83},
     )
 )
