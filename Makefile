@@ -31,7 +31,7 @@ demo: $(STAMP)
 	$(BIN)/trilemma compare data=digits
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -428,19 +428,21 @@ def do(piece: tuple[Any, ...]) -> Tally:
 
 
 def plan(families: list[str], kills: int, calls: int, seed: int) -> list[tuple[Any, ...]]:
-    """Pieces of work: every model of a family has its share of the random kills, its first model the others."""
+    """Pieces of work: every model of a family has its share of the random kills, its usual model the others."""
     from trilemma import list_models
+    from trilemma.comparison.compare import ONE_PER_FAMILY
     from trilemma.registry import get_recipe
 
     pieces: list[tuple[Any, ...]] = []
     for family in families:
         models = [name for name in list_models() if get_recipe(name).family == family]
-        for model in models:
+        for model in models[:kills]:
             share = math.ceil(kills / len(models))
             counts = [min(CHUNK, share - done) for done in range(0, share, CHUNK)]
             pieces += [("random", model, family, count, seed + k) for k, count in enumerate(counts)]
         if calls:
-            pieces += [("calls", models[0], family, part, LANES, calls, seed) for part in range(LANES)]
+            usual = next(model for model in models if model in ONE_PER_FAMILY)
+            pieces += [("calls", usual, family, part, LANES, calls, seed) for part in range(LANES)]
     return pieces
 
 
