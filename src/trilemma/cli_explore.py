@@ -49,7 +49,7 @@ def interpolate(
 ) -> None:
     """Go from one image to another through their codes."""
     result = trilemma.interpolate(
-        run, a, b, frames=frames, how=how, data=data, animate=animate, label=label, out=out
+        run, a, b, frames=frames, how=how, data=data, animate=animate, label=label, out=out  # type: ignore[arg-type]
     )  # fmt: skip
     facts({"picture": result.picture, "animation": result.animation})
 
@@ -74,7 +74,7 @@ def traverse(
     """Move one number of a code at a time, or two over a plane, and look at the images."""
     result = trilemma.traverse(
         run, image=image, units=units, span=span, steps=steps, plane=False if plane == "false" else plane,
-        spacing=spacing, data=data, label=label, out=out,
+        spacing=spacing, data=data, label=label, out=out,  # type: ignore[arg-type]
     )  # fmt: skip
     facts({"picture": result.picture, "units": ", ".join(map(str, result.units))})
 
@@ -95,7 +95,7 @@ def map_(
 ) -> None:
     """Draw the codes of images as a map, coloured by class."""
     result = trilemma.latent_map(
-        run, how=how, n=n, perplexity=perplexity, data=data, split=split, thumbnails=thumbnails,
+        run, how=how, n=n, perplexity=perplexity, data=data, split=split, thumbnails=thumbnails,  # type: ignore[arg-type]
         neighbours=neighbours, projector=projector, seed=seed, out=out,
     )  # fmt: skip
     files = {"map": result.picture, "coordinates": result.coordinates, "neighbours": result.neighbours}

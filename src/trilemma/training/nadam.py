@@ -42,11 +42,11 @@ class NAdam(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """Move the weights by their gradients."""
         for group in self.param_groups:
-            moved = [p for p in group["params"] if p.grad is not None]
+            moved: list[Tensor] = [p for p in group["params"] if p.grad is not None]
             if moved:
                 self._move(group, moved)
 
-    def _move(self, group: dict[str, Any], weights: list[nn.Parameter]) -> None:
+    def _move(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         gradients: list[Tensor] = [p.grad for p in weights]  # type: ignore[misc]
         states = [self._state_of(p) for p in weights]
         steps, means, squares = ([state[key] for state in states] for key in ("step", "exp_avg", "exp_avg_sq"))
@@ -74,7 +74,7 @@ class NAdam(torch.optim.Optimizer):
         torch._foreach_lerp_(means, gradients, -b / a)  # pyright: ignore[reportPrivateImportUsage]
         self.taken = t
 
-    def _state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+    def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), device=parameter.device)
