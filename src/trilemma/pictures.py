@@ -75,7 +75,7 @@ def grid(
         x, y = pad + k % columns * step_x, pad + k // columns * step_y
         sheet.paste(to_image(image).resize((width * scale, height * scale), Image.Resampling.NEAREST), (x, y))
         if lines:
-            draw.multiline_text((x, y + height * scale), "\n".join(lines[k]), fill="black", font=_font(), spacing=2)
+            draw.multiline_text((x, y + height * scale), "\n".join(lines[k]), fill="black", font=font(), spacing=2)
     return sheet
 
 
@@ -115,7 +115,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def _font() -> "ImageFont.FreeTypeFont":
+def font() -> "ImageFont.FreeTypeFont":
     """A font with the letters of most alphabets (the one matplotlib carries)."""
     import matplotlib
     from PIL import ImageFont
@@ -125,12 +125,12 @@ def _font() -> "ImageFont.FreeTypeFont":
 
 def _wrap(text: str, width: int) -> list[str]:
     """Lines that fit into `width` px: broken between words, or inside one that is too long."""
-    font, lines = _font(), [""]
+    letters, lines = font(), [""]
     for word in text.split():
-        if lines[-1] and font.getlength(f"{lines[-1]} {word}") > width:
+        if lines[-1] and letters.getlength(f"{lines[-1]} {word}") > width:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
-        while len(lines[-1]) > 1 and font.getlength(lines[-1]) > width:
-            fits = max((k for k in range(1, len(lines[-1])) if font.getlength(lines[-1][:k]) <= width), default=1)
+        while len(lines[-1]) > 1 and letters.getlength(lines[-1]) > width:
+            fits = max((k for k in range(1, len(lines[-1])) if letters.getlength(lines[-1][:k]) <= width), default=1)
             lines[-1:] = [lines[-1][:fits], lines[-1][fits:]]
     return lines

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import nn
 
 from trilemma import rng
@@ -69,6 +70,18 @@ def list_models(pattern: str = "*") -> list[str]:
     _load()
     listed = [r for r in _recipes.values() if r.listed and fnmatchcase(r.name, pattern)]
     return [r.name for r in sorted(listed, key=lambda r: FAMILIES.index(r.family))]
+
+
+def models_that(*protocols: type) -> list[str]:
+    """Names of the models with all these capabilities; built without memory, on the meta device."""
+    names = []
+    for name in list_models():
+        recipe = get_recipe(name)
+        with torch.device("meta"):
+            model = recipe.build(recipe.config)
+        if all(isinstance(model, protocol) for protocol in protocols):
+            names.append(name)
+    return names
 
 
 def create(name: str, *, shape: tuple[int, int, int] | None = None, seed: int = 0, **settings: Any) -> nn.Module:

@@ -16,14 +16,13 @@ from trilemma.metrics.classification import (
     class_obedience,
     class_scores,
     classifier_of,
-    conditional_models,
     draw_classes,
     half_width,
     judge,
 )
 from trilemma.metrics.features import FeatureNetwork, read_card
 from trilemma.metrics.precision_recall import wilson
-from trilemma.registry import create
+from trilemma.registry import create, models_that
 from trilemma.types import Conditional
 
 
@@ -135,7 +134,7 @@ def test_only_the_data_it_was_trained_on_have_its_classes(digits):
 
 
 def test_what_is_refused(folder):
-    assert all(isinstance(create(name), Conditional) for name in conditional_models())
+    assert all(isinstance(create(name), Conditional) for name in models_that(Conditional))
     with pytest.raises(UserError, match="vae does not draw a class that is asked for; models that do: "):
         class_obedience(folder)
     with pytest.raises(UserError, match="n=9: at least one image for each of the 10 classes"):

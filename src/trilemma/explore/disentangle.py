@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trilemma import __version__, rng
 from trilemma.data import Data, Split
+from trilemma.data.loader import to_float
 from trilemma.errors import UserError
 from trilemma.explore.images import labels_for, source_of, through
 from trilemma.files import write_atomic, write_json
@@ -26,7 +27,7 @@ from trilemma.metrics.disentanglement import (
     separated_attribute_predictability,
 )
 from trilemma.metrics.receipt import Estimate
-from trilemma.registry import create, list_models
+from trilemma.registry import models_that
 from trilemma.run import Run, as_run
 from trilemma.types import Encodes
 
@@ -98,12 +99,12 @@ def disentangle(
     """
     run = as_run(run)
     if not isinstance(run.model, Encodes):
-        able = [name for name in list_models() if isinstance(create(name), Encodes)]
+        able = models_that(Encodes)
         raise UserError(f"{run.recipe.name} does not encode: it has no codes to measure; models that do: {able}")
     source = source_of(run, data)
     images = _images(source, n)
     labels = labels_for(run.model, images.labels)
-    codes = through(run, run.model.encode, images.images.float() / 255, labels)
+    codes = through(run, run.model.encode, to_float(images.images), labels)
     factors, notes = _own(images.factors or {})
     whole = _measure(codes, factors, seed)
     order = rng.permutation(len(codes), seed, "disentangle")

@@ -28,6 +28,7 @@ from trilemma.explore.images import (
     pick_images,
     require,
     source_of,
+    take,
 )
 from trilemma.files import write_atomic
 from trilemma.pictures import grid, save_png
@@ -198,9 +199,7 @@ def _of_classes(run: Run, source: Data, numbers: set[int]) -> Batch:
     if not len(where):
         names = ", ".join(source.classes[k] for k in sorted(numbers)) or "any other class"
         raise UserError(f"{source.name} has no training images of {names}; a group needs at least one")
-    chosen = source.train.take(where[rng.permutation(len(where), 0, "group")[:GROUP]])
-    label = None if chosen.labels is None else chosen.labels.to(run.device)
-    return Batch(chosen.images.to(run.device).float() / 255, label)
+    return take(run, source, "train", where[rng.permutation(len(where), 0, "group")[:GROUP]])
 
 
 def _mean_code(run: Run, batch: Batch) -> Tensor:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from trilemma import __version__, rng
 from trilemma.data import Data, load_data
 from trilemma.data.decode import decode
+from trilemma.data.loader import to_float
 from trilemma.data.pixels import Item, open_file
 from trilemma.errors import UserError, unknown
-from trilemma.pictures import TEXT, TILE, grid
-from trilemma.pictures import _font as font
-from trilemma.registry import create, list_models
+from trilemma.pictures import TEXT, TILE, font, grid
+from trilemma.registry import models_that
 from trilemma.run import Run
 from trilemma.types import Batch, Conditional, Decodes
 
@@ -41,10 +41,9 @@ def require(run: Run, doing: str, *protocols: type) -> None:
     """
     missing = [protocol for protocol in protocols if not isinstance(run.model, protocol)]
     if missing:
-        models = {name: create(name) for name in list_models()}
-        able = [name for name, model in models.items() if all(isinstance(model, p) for p in protocols)]
         part = "decoder" if missing == [Decodes] else "encoder"
-        raise UserError(f"{run.recipe.name} does not {doing}: it has no {part}; models that do: {', '.join(able)}")
+        able = ", ".join(models_that(*protocols))
+        raise UserError(f"{run.recipe.name} does not {doing}: it has no {part}; models that do: {able}")
 
 
 def labels_for(model: nn.Module, labels: Tensor | None) -> Tensor | None:
@@ -107,7 +106,7 @@ def pick_images(
     there = len(source.held_out[1] if split is None else source.splits[split])
     count = there if n is None else min(n, there)
     index = torch.arange(count) if seed is None else rng.permutation(there, seed, "images")[:count].sort().values
-    return _take(run, source, split, index)
+    return take(run, source, split, index)
 
 
 def pick_image(run: Run, what: str | int | Path, data: Source = None) -> Batch:
@@ -122,12 +121,12 @@ def pick_image(run: Run, what: str | int | Path, data: Source = None) -> Batch:
     """
     number = _number(what)
     if number is None:
-        return Batch(_read(run, Path(str(what))).to(run.device).float() / 255)
+        return Batch(to_float(_read(run, Path(str(what))).to(run.device)))
     source = source_of(run, data)
     name, part = source.held_out
     if not 0 <= number < len(part):
         raise UserError(f"there is no image {number} in the {name} split: it has 0 to {len(part) - 1}")
-    return _take(run, source, None, torch.tensor([number]))
+    return take(run, source, None, torch.tensor([number]))
 
 
 def load_image(run: Run, what: str | int | Path, data: Source = None) -> Tensor:
@@ -227,11 +226,11 @@ def table(
     return page
 
 
-def _take(run: Run, source: Data, split: str | None, index: Tensor) -> Batch:
+def take(run: Run, source: Data, split: str | None, index: Tensor) -> Batch:
     """The images numbered `index` of a split, on the run's device."""
     chosen = (source.held_out[1] if split is None else source.splits[split]).take(index)
     return Batch(
-        chosen.images.to(run.device).float() / 255,
+        to_float(chosen.images.to(run.device)),
         None if chosen.labels is None else chosen.labels.to(run.device),
         chosen.captions,
         index.to(run.device),

@@ -19,7 +19,7 @@ from trilemma.errors import UserError
 from trilemma.metrics.features import BUNDLED, CHANNELS, FeatureNetwork, extract, load_network, read_card
 from trilemma.metrics.precision_recall import wilson
 from trilemma.metrics.receipt import Estimate, Score, protocol_name, versions
-from trilemma.registry import get_recipe, list_models
+from trilemma.registry import models_that
 from trilemma.types import Conditional, Samples
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def class_counts(run: "Run", n: int) -> dict[str, int]:
     """
     classes = run.config["classes"]
     if not (isinstance(run.model, Conditional) and isinstance(run.model, Samples) and classes):
-        able = ", ".join(conditional_models()) or "none is installed"
+        able = ", ".join(models_that(Conditional)) or "none is installed"
         raise UserError(f"{run.recipe.name} does not draw a class that is asked for; models that do: {able}")
     if n < len(classes):
         raise UserError(f"n={n}: at least one image for each of the {len(classes)} classes is needed")
@@ -153,17 +153,6 @@ def draw_classes(
         for part in run.draw(count, seed=seed, first=first, label=name, batch=batch, **settings):
             yield label, part
         first += count
-
-
-def conditional_models() -> list[str]:
-    """Presets whose model draws a class that is asked for; built without memory, on the meta device."""
-    names = []
-    for name in list_models():
-        recipe = get_recipe(name)
-        with torch.device("meta"):
-            if isinstance(recipe.build(recipe.config), Conditional):
-                names.append(name)
-    return names
 
 
 def half_width(values: Sequence[float], least: float = 0.0) -> float:

@@ -18,7 +18,7 @@ from trilemma.metrics.features import FeatureNetwork, extract, feature_network, 
 from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.receipt import Score, protocol_name, versions, write_score
 from trilemma.pictures import read_metadata
-from trilemma.registry import get_recipe, list_models
+from trilemma.registry import models_that
 from trilemma.types import Conditional, Samples
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _evaluate_run(
 ) -> Evaluation:
     model = run.model
     if not isinstance(model, Samples):
-        able = ", ".join(_models_that_sample()) or "none is installed"
+        able = ", ".join(models_that(Samples)) or "none is installed"
         raise UserError(
             f"{type(model).__name__} cannot sample, so there is nothing to measure; models that can: {able}"
         )
@@ -344,15 +344,3 @@ def _as_run(what: "Run | str | Path") -> "Run | None":
     from trilemma.run import load
 
     return load(what)
-
-
-def _models_that_sample() -> list[str]:
-    """Presets whose model draws images; built without memory, on the meta device."""
-    names = []
-    for name in list_models():
-        recipe = get_recipe(name)
-        with torch.device("meta"):
-            model = recipe.build(recipe.config)
-        if isinstance(model, Samples):
-            names.append(name)
-    return names
