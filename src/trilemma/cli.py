@@ -68,7 +68,9 @@ def train(
     lr: Annotated[str | None, typer.Option(help="learning rate, or one per phase: generator:1e-3,critic:5e-4")] = None,
     seed: Seed = 0,
     size: Size = None,
-    augment: Annotated[str | None, typer.Option(help="changes to training images: flip,shift; '' for none")] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="changes to training images: flip,shift,binarise; '' for none")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16")] = "auto",
     save_every: Annotated[int | None, typer.Option("--save_every", help="images between checkpoints")] = None,

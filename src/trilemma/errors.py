@@ -2,6 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class UserError(ValueError):
@@ -43,3 +47,15 @@ def refuse_labels(labels: object) -> None:
     """
     if labels is not None:
         raise UserError("this model was trained without labels and cannot draw a class; leave the label out")
+
+
+def check_labels(labels: "Tensor | None", n_classes: int) -> None:
+    """For models that may draw classes, 0 to n_classes - 1; with n_classes=0 there are none.
+
+    Raises:
+        UserError: if a label, int64 (B,), is none of them.
+    """
+    if not n_classes:
+        refuse_labels(labels)
+    elif labels is not None and not bool(((labels >= 0) & (labels < n_classes)).all()):
+        raise UserError(f"labels {labels.unique().tolist()}: they go from 0 to {n_classes - 1}")

@@ -128,8 +128,8 @@ class Conditional(Protocol):
 class Finishes(Protocol):
     """Has a last step after (or between) training: for instance a density fitted on the codes."""
 
-    def finish(self, batches: Iterable[Batch], *, seed: int) -> None:
-        """Sees some training images once; the result is stored in the model's buffers."""
+    def finish(self, batches: Iterable[Batch], *, seed: int) -> dict[str, float]:
+        """Sees some training images once; the result is stored in the model's buffers. Returns figures for the card."""
         ...
 
 

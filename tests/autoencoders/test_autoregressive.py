@@ -59,6 +59,18 @@ def test_probabilities_of_all_sequences_sum_to_one() -> None:
 
 
 @torch.no_grad()
+def test_each_class_has_a_law_of_its_own() -> None:
+    torch.manual_seed(0)
+    model = AutoregressivePrior(3, 4, width=HEAD, depth=1, n_classes=2).double()
+    for parameter in model.parameters():
+        parameter.add_(0.15 * torch.randn_like(parameter))
+    codes = all_sequences(3, 4)
+    nats = [model.nats(codes, torch.full((3**4,), label)) for label in (0, 1)]
+    assert all(abs(float((-each).exp().sum()) - 1) < 1e-12 for each in nats)
+    assert (nats[0] - nats[1]).abs().max() > 0.1
+
+
+@torch.no_grad()
 def test_sequences_are_drawn_by_their_probability() -> None:
     model, n = prior(3, 3), 30_000
     drawn = model.sample(torch.arange(n), seed=0)

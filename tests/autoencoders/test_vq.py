@@ -13,6 +13,11 @@ from trilemma.data import load_data
 from trilemma.errors import UserError
 from trilemma.types import Batch
 
+TWO_CLASSES = {
+    "shape": (1, 8, 8), "width": 16, "codes": 32, "dim": 8, "prior_width": 32, "prior_depth": 1,
+    "conditional": True, "n_classes": 2,
+}  # fmt: skip
+
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -175,12 +180,51 @@ def test_vectors_are_taken_to_their_nearest_entry() -> None:
 def test_usage_is_counted_on_the_images_given() -> None:
     model = small()
     images = torch.rand(30, 1, 8, 8)
-    model.finish([Batch(images[:20]), Batch(images[20:])], seed=0)
+    figures = model.finish([Batch(images[:20]), Batch(images[20:])], seed=0)
     counts = model.code_indices(images).flatten().bincount(minlength=32)
     assert torch.equal(model.usage, counts) and int(model.usage.sum()) == 30 * 16
-    assert model.perplexity() == pytest.approx(float(perplexity(counts)))
+    assert figures == {"perplexity": pytest.approx(float(perplexity(counts)))}
     model.finish([Batch(images)], seed=0)
     assert torch.equal(model.usage, counts)
+
+
+def test_a_conditional_prior_draws_the_class_asked_for() -> None:
+    """Class 0 is a dark image, class 1 a bright one."""
+    torch.manual_seed(0)
+    model = VQ(make(VQConfig, TWO_CLASSES))
+    images = torch.stack([torch.full((1, 8, 8), 0.1), torch.full((1, 8, 8), 0.9)])
+    batch = Batch(images, torch.tensor([0, 1]))
+    optimizer = torch.optim.Adam(model.prior.parameters(), 0.01)
+    with torch.no_grad():
+        model.codebook.entries[:2] = model.vectors(images)[:, 2, 2]
+        dark, bright = model.code_indices(images).flatten(1)
+    assert not torch.equal(dark, bright)
+    for _ in range(60):
+        loss, _ = model.prior_loss(batch, generator())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    reconstructions = model.reconstruct(images, batch.label)
+    for label in (0, 1):
+        drawn = model.sample(4, seed=0, labels=torch.full((4,), label))
+        assert torch.equal(drawn, reconstructions[[label] * 4])
+    assert torch.equal(model.sample(4, seed=0), reconstructions[[0, 1, 0, 1]])
+
+
+def test_labels_of_a_conditional_prior_are_checked() -> None:
+    model = VQ(make(VQConfig, TWO_CLASSES))
+    with pytest.raises(UserError, match=r"labels \[2\]: they go from 0 to 1"):
+        model.sample(1, seed=0, labels=torch.tensor([2]))
+    with pytest.raises(UserError, match="trained with labels: give each image one, 0 to 1"):
+        model.prior_loss(Batch(torch.rand(2, 1, 8, 8)), generator())
+    with pytest.raises(UserError, match="trained without labels"):
+        small().sample(1, seed=0, labels=torch.tensor([0]))
+    with pytest.raises(UserError, match="needs images with classes"):
+        make(VQConfig, TWO_CLASSES | {"n_classes": 0})
+
+
+def test_a_code_takes_the_bits_of_its_choices() -> None:
+    assert small().code_bits == 4 * 4 * math.log2(32)
 
 
 def test_wrong_settings_are_refused() -> None:

@@ -17,6 +17,7 @@ from trilemma.explore.compress import (
     best_file,
     by_codec,
     by_pca,
+    code_bytes,
     compress,
     fit_pca,
     jpeg_data_bytes,
@@ -100,6 +101,10 @@ def test_a_discrete_code_says_its_bits(run):
     found = compress(run, n=20)
     assert found.bytes == 4.5 and found.rows[0].counted == "discrete code" and found.rows[0].rmse < 1e-3
     assert found.rows[1].bytes == 4  # two components
+
+
+def test_a_discrete_model_says_its_bits():
+    assert code_bytes(trilemma.create("vae-discrete", variables=5, categories=8), 40) == (15 / 8, "discrete code")
 
 
 def test_pca_is_its_definition():

@@ -113,6 +113,7 @@ def test_channels():
         ((1, 8, 8), "digits", "digits-cnn"),
         ((1, 28, 28), "mnist", "mnist-cnn"),
         ((1, 32, 32), "mnist", "mnist-cnn"),
+        ((1, 28, 28), "mnist-binary", "mnist-cnn"),
         ((1, 28, 28), "fashion-mnist", "fashion-mnist-cnn"),
         ((3, 32, 32), "cifar10", "cifar10-cnn"),
         ((3, 28, 28), "mnist", "cifar10-cnn"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import trilemma
 from trilemma.errors import UserError
 from trilemma.training import loop, observe
 from trilemma.training.log import read_log
+from trilemma.training.loop import SNAPSHOTS
 from trilemma.training.observe import Observer
 
 FILES = {
@@ -89,6 +91,16 @@ def test_the_log_has_every_part_and_the_seconds_grow() -> None:
     assert {"critic/loss", "critic/d_real", "critic/d_fake", "generator/loss"} <= set(rows[0])
     assert [row["images"] for row in rows] == sorted(row["images"] for row in rows)
     assert all(a["seconds"] <= b["seconds"] for a, b in itertools.pairwise(rows))
+
+
+@pytest.mark.parametrize("length", [{"minutes": 0.03}, {"images": 33_333}])
+def test_ten_sample_pictures_in_a_training_of_any_kind_of_length(length: dict[str, Any]) -> None:
+    run = trilemma.train("vae", "digits", batch=64, **length, quiet=True)
+    at = sorted(int(path.stem) for path in (run.path / "samples").glob("0*.png"))
+    assert len(at) == SNAPSHOTS - 1  # the tenth is last.png
+    shares = torch.tensor(at, dtype=torch.float64) / run.summary["images"]
+    expected = torch.arange(1, SNAPSHOTS) / SNAPSHOTS
+    assert length.get("minutes") or ((shares >= expected) & (shares < expected + 0.03)).all()
 
 
 def test_minutes_are_kept() -> None:

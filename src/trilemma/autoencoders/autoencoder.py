@@ -132,9 +132,10 @@ class Autoencoder(nn.Module):
         return figures | {"mean_activation": z.mean(1)} if self.config.code == "sigmoid" else figures
 
     @torch.no_grad()
-    def finish(self, batches: Iterable[Batch], *, seed: int) -> None:
+    def finish(self, batches: Iterable[Batch], *, seed: int) -> dict[str, float]:
         """Fit the density over codes on the given training images."""
         self.prior.fit(torch.cat([self.encode(batch.image) for batch in batches]), seed=seed)
+        return {}
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None) -> Tensor:

@@ -58,6 +58,11 @@ class DiscreteVAE(nn.Module):
         self.phases = [Phase("vae", list(self.parameters()), self.loss)]
 
     @property
+    def code_bits(self) -> float:
+        """Bits of a code in a fixed length for each."""
+        return self.config.variables * math.log2(self.config.categories)
+
+    @property
     def sampling_network(self) -> nn.Module:
         """The decoder: one call per batch of samples."""
         return self.decoder

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from trilemma import rng
+from trilemma.errors import UserError
 from trilemma.nets.autoregressive import CausalTransformer, Memory
 
 
@@ -57,21 +58,28 @@ class GaussianMixture(nn.Module):
 
 
 class AutoregressivePrior(nn.Module):
-    """p(k) = prod_i p(k_i | k_1 ... k_(i-1)) over sequences of L categories, learned by a causal transformer."""
+    """p(k) = prod_i p(k_i | k_1 ... k_(i-1)) over sequences of L categories, learned by a causal transformer.
 
-    def __init__(self, categories: int, length: int, *, width: int, depth: int, dropout: float = 0.0) -> None:
+    With `n_classes` it is p(k | label): each class has a start symbol of its own, and labels, int64 (B,), are needed.
+    """
+
+    def __init__(
+        self, categories: int, length: int, *, width: int, depth: int, dropout: float = 0.0, n_classes: int = 0
+    ) -> None:
         super().__init__()
-        self.length = length
-        self.network = CausalTransformer(categories, length, width=width, depth=depth, dropout=dropout)
+        self.length, self.n_classes = length, n_classes
+        self.network = CausalTransformer(
+            categories, length, width=width, depth=depth, dropout=dropout, starts=max(1, n_classes)
+        )
 
-    def nats(self, codes: Tensor) -> Tensor:
+    def nats(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
         """-log p of sequences of categories: int64 (B, L) -> nats per sequence, (B,)."""
-        start = codes.new_full((len(codes), 1), self.network.start)
+        start = self._start(len(codes), labels).to(codes)
         logits = self.network(torch.cat([start, codes[:, :-1]], dim=1))
         return F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(codes.shape).sum(1)
 
     @torch.no_grad()
-    def sample(self, ids: Tensor, *, seed: int, temperature: float = 1.0) -> Tensor:
+    def sample(self, ids: Tensor, *, seed: int, temperature: float = 1.0, labels: Tensor | None = None) -> Tensor:
         """One sequence per id, int64 (len(ids), L); a temperature below 1 prefers what is probable, 0 takes only that.
 
         The network computes in float64 where the device has it: its rounding depends on the batch, and a number that
@@ -81,12 +89,20 @@ class AutoregressivePrior(nn.Module):
         exact = torch.float32 if device.type == "mps" else torch.float64
         weights = {name: p.to(exact) for name, p in self.network.named_parameters()}
         u = rng.uniform(ids, (self.length,), seed, "codes").to(device, exact)
-        codes = torch.full((len(ids), 1), self.network.start, device=device)
+        codes = self._start(len(ids), labels).to(device)
         memory: Memory = []
         for place in range(self.length):
             logits = functional_call(self.network, weights, (codes[:, -1:], memory))[:, -1]
             codes = torch.cat([codes, pick(logits, u[:, place], temperature)[:, None]], dim=1)
         return codes[:, 1:]
+
+    def _start(self, n: int, labels: Tensor | None) -> Tensor:
+        """The start symbols of n sequences, int64 (n, 1)."""
+        if not self.n_classes:
+            return torch.full((n, 1), self.network.start)
+        if labels is None:
+            raise UserError(f"this prior was trained with labels: give each image one, 0 to {self.n_classes - 1}")
+        return self.network.start + labels[:, None]
 
 
 def pick(logits: Tensor, u: Tensor, temperature: float = 1.0) -> Tensor:

@@ -28,7 +28,7 @@ from trilemma import rng as random
 from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
 from trilemma.autoencoders.likelihoods import LEAST_VARIANCE, Bernoulli, Gaussian, Variance
 from trilemma.autoencoders.losses import kl_to_standard_normal, log_prior_ratio, squared_error
-from trilemma.errors import UserError, refuse_labels
+from trilemma.errors import UserError, check_labels
 from trilemma.nets.precision import full
 from trilemma.types import Batch, Logs, Phase
 
@@ -207,10 +207,7 @@ class VAE(nn.Module):
 
     def _checked(self, labels: Tensor | None) -> Tensor | None:
         """Labels as they came, if they are what the model was trained with."""
-        if not self.config.conditional:
-            refuse_labels(labels)
-        elif labels is not None and not bool(((labels >= 0) & (labels < self.config.n_classes)).all()):
-            raise UserError(f"labels {labels.unique().tolist()}: they go from 0 to {self.config.n_classes - 1}")
+        check_labels(labels, self.config.n_classes if self.config.conditional else 0)
         return labels
 
 

@@ -22,7 +22,7 @@ from trilemma.autoencoders.codes import Codebook, perplexity, straight_through
 from trilemma.autoencoders.losses import squared_error
 from trilemma.autoencoders.priors import AutoregressivePrior
 from trilemma.config import ModelConfig
-from trilemma.errors import UserError, refuse_labels
+from trilemma.errors import UserError, check_labels
 from trilemma.nets.autoregressive import HEAD
 from trilemma.nets.conv import CentreCrop
 from trilemma.nets.precision import full
@@ -46,23 +46,33 @@ class VQConfig(ModelConfig):
     restart: bool = Field(default=True, description="whether entries out of use start again at vectors of the batch")
     prior_width: PositiveInt = Field(default=128, description=f"numbers in the prior's vectors, a multiple of {HEAD}")
     prior_depth: PositiveInt = Field(default=3, description="layers of the prior")
+    conditional: bool = Field(default=False, description="whether the prior is given the label")
+    n_classes: int = Field(default=0, ge=0, description="classes, taken from the data; for a conditional model")
     prior_dropout: float = Field(default=0.0, ge=0, lt=1, description="of the prior's layers, for few images")
 
     @model_validator(mode="after")
-    def _heads(self) -> Self:
+    def _fitting(self) -> Self:
         if self.prior_width % HEAD:
             raise ValueError(f"prior_width={self.prior_width} is no multiple of {HEAD}")
+        if self.conditional and not self.n_classes:
+            raise ValueError("conditional=true needs images with classes; the data has none")
         return self
 
 
 class VQ(nn.Module):
-    """Encoder, codebook, decoder and prior. Images (B, C, H, W) in [0, 1]; codes (B, h * w * dim), entry by entry."""
+    """Encoder, codebook, decoder and prior. Images (B, C, H, W) in [0, 1]; codes (B, h * w * dim), entry by entry.
+
+    A conditional model draws the class that labels, int64 (B,), ask for: its prior is given them, the rest is not.
+    """
 
     usage: Tensor
 
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
         self.config = config
+        self.known_classes = config.n_classes if config.conditional else 0
+        if config.conditional:
+            self.n_classes = config.n_classes
         halvings = config.halvings or max(1, round(math.log2(min(config.shape[1:]) / GRID)))
         height, width = (math.ceil(side / 2**halvings) for side in config.shape[1:])
         self.grid = height, width
@@ -75,6 +85,7 @@ class VQ(nn.Module):
             width=config.prior_width,
             depth=config.prior_depth,
             dropout=config.prior_dropout,
+            n_classes=self.known_classes,
         )
         self.register_buffer("usage", torch.zeros(config.codes, dtype=torch.int64))  # of the training images
         networks = [*self.encoder.parameters(), *self.decoder.parameters()]
@@ -82,6 +93,11 @@ class VQ(nn.Module):
             Phase("autoencoder", networks, self.loss, end=PRIOR_FROM),
             Phase("prior", list(self.prior.parameters()), self.prior_loss, begin=PRIOR_FROM),
         ]
+
+    @property
+    def code_bits(self) -> float:
+        """Bits of an image's entries in a fixed length for each."""
+        return math.prod(self.grid) * math.log2(self.config.codes)
 
     @property
     def sampling_network(self) -> nn.Module:
@@ -102,18 +118,18 @@ class VQ(nn.Module):
 
     def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """The entries of the codebook that the image becomes, (B, h * w * dim)."""
-        refuse_labels(labels)
+        check_labels(labels, self.known_classes)
         return self.codebook.entries[self.code_indices(image)].flatten(1)
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Any vectors (B, h * w * dim), each taken to its nearest entry -> (B, C, H, W) in [0, 1]."""
-        refuse_labels(labels)
+        check_labels(labels, self.known_classes)
         vectors = z.unflatten(1, (*self.grid, self.config.dim))
         return self.decode_entries(self.codebook.entries[self.codebook.nearest(vectors)])
 
     def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """The image after a pass through the codebook, (B, C, H, W) in [0, 1]."""
-        refuse_labels(labels)
+        check_labels(labels, self.known_classes)
         return self.decode_entries(self.codebook.entries[self.code_indices(image)])
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
@@ -140,7 +156,7 @@ class VQ(nn.Module):
         """Cross-entropy of the prior, nats per code; part: nats (per image)."""
         with torch.no_grad():
             codes = self.code_indices(batch.image).flatten(1)
-        nats = self.prior.nats(codes).mean()
+        nats = self.prior.nats(codes, self._labels_of(batch)).mean()
         return nats / codes.shape[1], {"nats": nats.detach()}
 
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
@@ -148,15 +164,16 @@ class VQ(nn.Module):
         chosen = self.code_indices(batch.image)
         return {
             "mse": squared_error(self.decode_entries(self.codebook.entries[chosen]), batch.image),
-            "prior_nats": self.prior.nats(chosen.flatten(1)),
+            "prior_nats": self.prior.nats(chosen.flatten(1), self._labels_of(batch)),
         }
 
     @torch.no_grad()
-    def finish(self, batches: Iterable[Batch], *, seed: int) -> None:
-        """Count how often the given training images choose each code."""
+    def finish(self, batches: Iterable[Batch], *, seed: int) -> dict[str, float]:
+        """Count how often the given training images choose each code, and give the perplexity of that."""
         self.usage.zero_()
         for batch in batches:
             self.usage += self.code_indices(batch.image).flatten().bincount(minlength=self.config.codes)
+        return {"perplexity": self.perplexity()}
 
     def perplexity(self) -> float:
         """exp of the entropy of the codes that training images chose, in codes, at most their number."""
@@ -166,12 +183,22 @@ class VQ(nn.Module):
     def sample(
         self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Decode grids drawn from the prior, (n, C, H, W) in [0, 1]; a temperature below 1 prefers what is probable."""
-        refuse_labels(labels)
+        """Decode grids drawn from the prior, (n, C, H, W) in [0, 1]; a temperature below 1 prefers what is probable.
+
+        Where a conditional model is given no labels, image k has label k % n_classes.
+        """
+        check_labels(labels, self.known_classes)
         if temperature < 0:
             raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
-        codes = self.prior.sample(torch.arange(first, first + n), seed=seed, temperature=temperature)
+        ids = torch.arange(first, first + n)
+        if self.known_classes and labels is None:
+            labels = ids % self.known_classes
+        codes = self.prior.sample(ids, seed=seed, temperature=temperature, labels=labels)
         return self.decode_entries(self.codebook.entries[codes].unflatten(1, self.grid))
+
+    def _labels_of(self, batch: Batch) -> Tensor | None:
+        """A batch's labels for a conditional prior, which refuses to go without."""
+        return batch.label if self.known_classes else None
 
 
 class _Block(nn.Module):

@@ -32,6 +32,7 @@ BUNDLED = {  # data it was trained on -> network
     "fashion-mnist": "fashion-mnist-cnn",
     "cifar10": "cifar10-cnn",
 }
+SAME_IMAGES = {"mnist-binary": "mnist"}  # in other pixel values
 CHANNELS = {"digits": 1, "mnist": 1, "fashion-mnist": 1, "cifar10": 3}
 SMALL_PX = 12  # grey images up to this size are nearer to the 8x8 digits than to 28x28
 LUMA = (0.299, 0.587, 0.114)
@@ -86,6 +87,9 @@ def choose(shape: Shape, data_name: str) -> tuple[str, str]:
     if data_name in BUNDLED and CHANNELS[data_name] == shape[0]:
         name = BUNDLED[data_name]
         return name, f"features: {name}, the bundled network trained on {data_name}"
+    if data_name in SAME_IMAGES:
+        name = BUNDLED[SAME_IMAGES[data_name]]
+        return name, f"features: {name}, the bundled network trained on the grey images behind {data_name}"
     if shape[0] != 1:
         name, kind = "cifar10-cnn", "colour images"
     else:

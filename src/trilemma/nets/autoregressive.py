@@ -22,16 +22,19 @@ Memory = list[tuple[Tensor, Tensor]]  # keys and values of each layer, (B, heads
 class CausalTransformer(nn.Module):
     """Categories (B, n) of the first places -> logits (B, n, categories) of the places after each of them."""
 
-    def __init__(self, categories: int, length: int, *, width: int, depth: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, categories: int, length: int, *, width: int, depth: int, dropout: float = 0.0, starts: int = 1
+    ) -> None:
         """
         Args:
             length: places in a sequence.
+            starts: start symbols, numbered from `start` on: kinds of sequences.
             width: numbers in a place's vector, a multiple of HEAD; depth: layers.
             dropout: share of a layer's output that is left out in training.
         """
         super().__init__()
-        self.start = categories  # the symbol before the first place
-        self.symbols = nn.Embedding(categories + 1, width)
+        self.start = categories  # the first of the symbols that stand before the first place
+        self.symbols = nn.Embedding(categories + starts, width)
         self.places = nn.Parameter(torch.empty(length, width))
         self.layers = nn.ModuleList(_Layer(width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -46,8 +49,8 @@ class CausalTransformer(nn.Module):
         """Logits for the places that follow.
 
         Args:
-            before: int64 (B, n), of each place the category before it, `start` for the first. With a memory that is
-                not empty: (B, 1), the next one.
+            before: int64 (B, n), of each place the category before it, a start symbol for the first. With a memory
+                that is not empty: (B, 1), the next one.
             memory: what earlier calls left there, [] at first; this call adds its own.
         Returns:
             (B, n, categories), float32 or better.

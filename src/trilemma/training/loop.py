@@ -39,7 +39,7 @@ from trilemma.training.state import Checkpoint, first_entries, flatten_optimizer
 from trilemma.types import Batch, Logs, Phase
 
 VALIDATE_AT_LEAST = 10_000  # images between validations of a data set smaller than this
-SNAPSHOTS = 10  # sample pictures in a training whose length is known
+SNAPSHOTS = 10  # sample pictures in a training, where sample_every is not given
 SAVE_EVERY_S = 60.0  # a checkpoint at the next report after this time, where save_every is not given
 SETTLED = 0.25  # share of a training after which its samples and codes are judged
 MOST_SKIPPED = 5  # steps left out since the last good state, after which a training gives up
@@ -84,6 +84,7 @@ class Trainer:
         self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
         self.skipped: list[int] = []  # steps left out because a number was not finite
         self.pulse = Pulse(model, spikes=len(self.phases) == 1)
+        self.reported = 0.0  # progress at the last report
         self.unreported = False  # whether the last step is to be reported still
         self.unfinished: Checkpoint | None = None  # the state before a report that may take long, while it is made
         self.good = self._state()
@@ -287,7 +288,7 @@ class Trainer:
 
         What may take long is given up when a signal comes, and done when the training goes on.
         """
-        over, draw = self.progress >= 1, self._due(self.sample_every)
+        over, draw = self.progress >= 1, self._picture_is_due()
         validate = over or self._due(self.epoch)
         self.unfinished = self._state() if validate or draw else None
         if self.stop_signal:
@@ -302,16 +303,17 @@ class Trainer:
             self.observer.listen(row)
         if draw and not over:
             self.observer.snapshot(f"{self.images:012d}", settled=settled)
-        self.unreported, self.unfinished = False, None
+        self.reported, self.unreported, self.unfinished = self.progress, False, None
         if validate or self.good.values["unreported"]:
             self.good = self._state()
         if not over and self._save_is_due():
             self._save()
 
-    @property
-    def sample_every(self) -> int:
-        """Images between sample pictures."""
-        return self.config.sample_every or (self.total // SNAPSHOTS if self.total else 2 * self.epoch) or self.stride
+    def _picture_is_due(self) -> bool:
+        """Whether a sample picture is to be drawn: one in `sample_every` images, or SNAPSHOTS in a training."""
+        if self.config.sample_every:
+            return self._due(self.config.sample_every)
+        return int(SNAPSHOTS * self.progress) > int(SNAPSHOTS * self.reported)
 
     def _save_is_due(self) -> bool:
         if self.config.save_every is not None:
@@ -334,6 +336,7 @@ class Trainer:
             "said": sorted(self.observer.said.standing),
             "rows": self.journal.rows,
             "averages": self.averages.state(),
+            "reported": self.reported,
             "unreported": self.unreported,
         }
         tensors = {"model": dict(self.model.state_dict())}
@@ -363,7 +366,7 @@ class Trainer:
         observer.said.standing = set(values["said"])
         self.pulse.losses = {name: deque(losses, maxlen=WINDOW) for name, losses in values["losses"].items()}
         self.averages.load(values["averages"])
-        self.unreported = values["unreported"]
+        self.reported, self.unreported = min(values["reported"], self.progress), values["unreported"]
 
     def _save(self, state: Checkpoint | None = None) -> None:
         self.good = state or self._state()

@@ -88,14 +88,15 @@ class Observer:
         except (OSError, UserError) as error:
             self.warn(f"the sample picture {name}.png was not written ({error}); training goes on")
 
-    def finish(self, n: int = FINISH_IMAGES) -> None:
-        """Let the model take its last step, on the first `n` training images."""
+    def finish(self, n: int = FINISH_IMAGES) -> dict[str, float]:
+        """Let the model take its last step, on the first `n` training images; figures of it are named train_..."""
         if not isinstance(self.model, Finishes):
-            return
+            return {}
         count = min(n, len(self.data.train))
         steps = range(0, count, VALID_BATCH)
         plain = Loader(self.data.train, batch=VALID_BATCH, seed=self.config.seed, device=self.device)
-        self.model.finish((plain.batch_at(p, min(VALID_BATCH, count - p)) for p in steps), seed=self.config.seed)
+        shown = (plain.batch_at(p, min(VALID_BATCH, count - p)) for p in steps)
+        return {f"train_{name}": value for name, value in self.model.finish(shown, seed=self.config.seed).items()}
 
     def take_final_weights(self) -> None:
         """The model ends with its best weights, or the averaged, or the last ones; then its last step."""
@@ -107,7 +108,7 @@ class Observer:
         self.model.eval()
         self.ema = None
         with torch.no_grad():
-            self.finish()
+            self.figures = self.figures | self.finish()
 
     @contextmanager
     def weights_in_use(self) -> Iterator[None]:
