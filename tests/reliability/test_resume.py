@@ -142,8 +142,8 @@ def test_what_is_taken_from_a_checkpoint_is_what_is_in_it(monkeypatch: pytest.Mo
     monkeypatch.setattr(Trainer, "resume", lambda trainer: (resume(trainer), taken.append(trainer._state())))
     train("gan-dcgan", "run", steps=STEPS + 1)
     saved = read_checkpoint(Path(f"run/checkpoints/{STEPS * 16:012d}"))
-        shares = ["values/progress", "values/reported"]  # of a training that is longer now
-        assert differing(taken[0], saved) == shares
+    shares = ["values/progress", "values/reported"]  # of a training that is longer now
+    assert differing(taken[0], saved) == shares
     assert (saved.values["progress"], taken[0].values["progress"]) == (1, STEPS / (STEPS + 1))
 
 
