@@ -64,7 +64,7 @@ register(
         build=Autoencoder,
         config=AutoencoderConfig(network="conv"),
         # Published: 0.005.
-        training={"epochs": 10, "batch": 64, "lr": 0.008, "warmup_images": 10_000, "channels_last": True, **COMMON},
+        training={"epochs": 10, "batch": 128, "lr": 0.011, "warmup_images": 20_000, "channels_last": True, **COMMON},
         figures={"valid_rmse": 0.110},
     )
 )
