@@ -56,6 +56,8 @@ def _explain(kind: type[Config], error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if not key:  # a rule about several keys
         return error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{key} is missing"
     if error["type"] != "extra_forbidden":
         return f"{key}={error['input']!r}: {error['msg'].removeprefix('Value error, ').lower()}"
     text = f'unknown key "{key}"; the keys here are {", ".join(kind.model_fields)}'

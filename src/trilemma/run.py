@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,7 +85,8 @@ class Run:
         """The trained network, in eval mode on the run's device."""
         weights = self.path / WEIGHTS
         if not weights.exists():
-            raise UserError(f"{self.path} is not finished: it has no {WEIGHTS}. Go on with: {self.config['command']}")
+            go_on = f"{self.config['command']} out={shlex.quote(str(self.path))}"
+            raise UserError(f"{self.path} is not finished: it has no {WEIGHTS}. Go on with: {go_on}")
         model = build(self.recipe, self.model_config)
         try:
             model.load_state_dict(load_file(weights))
@@ -177,7 +179,7 @@ class Run:
         model = self.model
         if not isinstance(model, Samples):
             raise UserError(f"{self.recipe.name} does not draw samples; models that do: {', '.join(list_models())}")
-        settings = checked_settings(model, settings, self.recipe.name)
+        settings = self.checked(settings, Run.sample)
         index = self._label_index(label)
 
         def compute(start: int, count: int) -> Tensor:
@@ -186,6 +188,10 @@ class Run:
                 return model.sample(count, seed=seed, first=start, labels=labels, **settings).float().cpu()
 
         return self._in_parts(compute, first, first + n, batch, exact)
+
+    def checked(self, settings: dict[str, Any], verb: Callable[..., Any]) -> dict[str, Any]:
+        """Settings of this run's sampler that `verb` was given, as `checked_settings`; for a model that samples."""
+        return checked_settings(self.model, settings, self.recipe.name, verb)  # type: ignore[arg-type]
 
     def _in_parts(
         self, compute: Callable[[int, int], Tensor], first: int, end: int, batch: int, exact: bool
@@ -247,9 +253,11 @@ class Run:
         return f"<p>{self!r}</p>" + "".join(f'<img src="data:image/png;base64,{text}">' for text in data)
 
 
-def checked_settings(model: Samples, settings: dict[str, Any], name: str) -> dict[str, Any]:
+def checked_settings(model: Samples, settings: dict[str, Any], name: str, verb: Callable[..., Any]) -> dict[str, Any]:
     """Sampling settings that this model takes, as values of the types it says.
 
+    Args:
+        verb: what was called with them, whose own keys may have been meant.
     Raises:
         UserError: for a key it does not take, with those it takes, or a value that does not fit.
     """
@@ -258,8 +266,9 @@ def checked_settings(model: Samples, settings: dict[str, Any], name: str) -> dic
     checked = {}
     for key, value in settings.items():
         if key not in known:
-            text = f'{name} takes no sampling setting "{key}"; it takes {", ".join(sorted(known)) or "none"}'
-            raise UserError(with_hint(text, key, [*known, "n", "seed", "first", "label", "batch", "exact"]))
+            own = [word for word, p in inspect.signature(verb).parameters.items() if p.kind is p.KEYWORD_ONLY]
+            text = f'unknown key "{key}"; {verb.__name__} takes {", ".join(own)}; drawing from {name} takes '
+            raise UserError(with_hint(text + (", ".join(sorted(known)) or "nothing more"), key, [*own, *known]))
         try:
             checked[key] = TypeAdapter(types[key]).validate_python(value)
         except ValidationError as error:

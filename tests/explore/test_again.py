@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,12 +51,13 @@ def own(metadata):
 
 
 @pytest.mark.parametrize("keys", [{}, {"batch": 3}, {"exact": True}, {"temperature": 0.5, "first": 60, "exact": True}])
-def test_single_and_grid_are_made_again(run, tmp_path, keys):
+def test_single_and_grid_are_made_again(run, tmp_path, keys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     made = sample(run, n=7, seed=5, out=tmp_path / "out", **keys)
     for picture in (made.grid, made.images[0], made.images[5]):
         result = again(picture)
         assert result.equal and result.difference == 0 and result.changed == ()
-        assert result.picture == picture.with_name(f"{picture.stem}-again.png")
+        assert result.picture == Path(f"{picture.stem}-again.png")
         assert result.run.samefile(run.path)
         assert np.array_equal(pixels(result.picture), pixels(picture))
         assert read_metadata(result.picture) == read_metadata(picture)
@@ -162,7 +164,7 @@ def test_in_a_new_process_after_a_move(run, elsewhere):
     words = [sys.executable, "-m", "trilemma", "again", str(picture)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=elsewhere, env=dict(os.environ), timeout=120)
     assert done.returncode == 0, done.stderr
-    assert f"picture  {picture.with_name('00002-again.png')}\n" in done.stdout
+    assert "picture  00002-again.png\n" in done.stdout and (elsewhere / "00002-again.png").exists()
     assert "equal    yes\n" in done.stdout and done.stderr == ""
 
 

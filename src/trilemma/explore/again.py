@@ -52,7 +52,7 @@ def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | 
     Args:
         image: the PNG; it names its run and weights, seed, image number and settings.
         run: the run's folder; where None, it is looked for where it was, around the picture, and in runs/.
-        out: the picture to write; NAME-again.png beside `image` where None.
+        out: the picture to write; NAME-again.png in the current folder where None.
     Raises:
         UserError: the file does not say how it was made, or says it in a later format; its run is not found, or has
             other weights by now.
@@ -67,7 +67,7 @@ def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | 
     picture = grid(images) if receipt.grid else to_image(images[0])
     difference = _difference(picture, image)
     made = receipt_of(found, **receipt.model_dump(include=WHAT))
-    path = Path(out) if out is not None else image.with_name(f"{image.stem}-again.png")
+    path = Path(out) if out is not None else Path(f"{image.stem}-again.png")
     save_png(picture, path, made.to_json())
     return Again(path, found.path, difference == 0, difference, tuple(_changes(receipt, made)))
 
@@ -79,6 +79,8 @@ def _read(image: Path) -> Receipt:
     if isinstance(version, int) and version > FORMAT:
         made = found.get("trilemma")
         raise UserError(f"{image} is of format {version}, made by trilemma {made}; this version reads {FORMAT}: update")
+    if verb := found.get("verb"):
+        raise UserError(f"{image} was made by `trilemma {verb}`; only what `sample` draws can be made again")
     try:
         receipt = make(Receipt, found)
     except UserError as error:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trilemma import __version__
 from trilemma.config import Config
+from trilemma.metrics.receipt import protocol_name
 from trilemma.pictures import grid, save_png, to_uint8
 from trilemma.run import Run, as_run
 
@@ -71,18 +72,20 @@ def sample(
         first: number of the first image; image k of a seed is the same whatever n, first and batch are.
         batch: images computed at a time, which bounds the memory whatever n is.
         exact: bit-equal for every n, first and batch, see `Run.sample`; costs as much as whole batches of 64.
-        out: the folder of single images, beside which the grid lies; RUN/samples/seed-SEED where None.
+        out: the folder of single images, beside which the grid lies; where None, RUN/samples/seed-SEED, with the label
+            and the settings in its name.
         singles: one file for each image; the grid shows the first 400.
         settings: of the model's sampler, see `Run.sample`.
     Raises:
         UserError: as `Run.sample`, or if the disk refuses.
     """
     run = as_run(run)
+    settings = run.checked(settings, sample)
     parts = run.draw(n, seed=seed, first=first, label=label, batch=batch, exact=exact, **settings)
     receipt = receipt_of(
         run, seed=seed, label=label, exact=exact, settings=settings, first=first, n=1, grid=False, batches=()
     )
-    folder = Path(out) if out is not None else run.path / "samples" / f"seed-{seed}"
+    folder = Path(out) if out is not None else run.path / "samples" / _folder_name(seed, label, settings)
     paths: list[Path] = []
     shown: list[Tensor] = []
     batches = []
@@ -97,6 +100,15 @@ def sample(
     images = torch.cat(shown)
     made = receipt.with_(n=len(images), grid=True, batches=tuple(batches))
     return SampleFiles(save_png(grid(images), folder.with_name(f"{folder.name}.png"), made.to_json()), paths)
+
+
+def _folder_name(seed: int, label: str | int | None, settings: dict[str, Any]) -> str:
+    """
+    >>> _folder_name(3, None, {}), _folder_name(0, "T-shirt/top", {"steps": 50, "eta": 0.5})
+    ('seed-3', 'seed-0_label-T-shirt-top_eta-0.5_steps-50')
+    """
+    label_part = [] if label is None else [f"label-{label}"]
+    return protocol_name(f"seed-{seed}", *label_part, *(f"{key}-{settings[key]}" for key in sorted(settings)))
 
 
 def receipt_of(run: Run, **what: Any) -> Receipt:

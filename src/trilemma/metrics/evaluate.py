@@ -1,7 +1,7 @@
 """Everything the package measures of a model or of a set of images, in one call, each figure with its receipt."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,8 @@ def evaluate(
     run = _as_run(what)
     if run is not None:
         bounds = {"samples": bound_samples, "n": bound_images}
-        return _evaluate_run(run, against, n, features, split, seed, batch, bounds, settings)
+        settings = run.checked(settings, evaluate)
+        return _evaluate_run(run, against, n, features, split, seed=seed, batch=batch, bounds=bounds, settings=settings)
     if settings:
         raise UserError(f"{', '.join(settings)}: sampling settings are for a run, and {what} holds images; drop them")
     if against is None:
@@ -123,11 +124,13 @@ def _evaluate_run(
     n: int | None,
     features: str | FeatureNetwork,
     split: str | None,
+    *,
     seed: int,
     batch: int,
     bounds: dict[str, int],
     settings: dict[str, Any],
 ) -> Evaluation:
+    """The scores of a run, written into its folder; `bounds` are the keys of `likelihood_scores`."""
     model = run.model
     if not isinstance(model, Samples):
         able = ", ".join(models_that(Samples)) or "none is installed"
@@ -136,7 +139,8 @@ def _evaluate_run(
         )
     channels, height, width = run.model_config.shape
     data = run.data if against is None else load_data(against, size=(height, width), channels=channels)
-    setup = _prepare(data, n, features, split, seed, settings, own=against is None)
+    own = data.fingerprint == run.config["fingerprint"]
+    setup = _prepare(data, n, features, split, seed, settings, own=own)
 
     def draw(first: int, count: int) -> Tensor:
         return run.sample(count, seed=seed, first=first, batch=count, **settings)
@@ -144,12 +148,13 @@ def _evaluate_run(
     images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch)
     fakes = to_levels(images)
     found, notes = likelihood_scores(
-        model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
+        model, data, setup.split, split_label=setup.split_label, own=own, seed=seed, **bounds
     )
     scores = [*_quality(setup, fakes), *_cost_scores(setup, spent), *found]
-    if isinstance(model, Conditional) and setup.own:
+    if isinstance(model, Conditional) and own:
         scores += class_scores(data, fakes, model.n_classes, seed=seed, settings=settings)
-    evaluation = _evaluation(setup, scores, fakes, notes)
+    weights = run.weights_id
+    evaluation = _evaluation(setup, [replace(score, weights=weights) for score in scores], fakes, notes)
     for score in evaluation.scores:
         write_score(run.path / "metrics", score)
     return evaluation
@@ -315,19 +320,24 @@ def _resize(setup: _Setup, fakes: Tensor) -> str:
 def _generated(what: str | Path) -> Tensor:
     """The images of a folder or zip, one to a file: a grid among them would also spoil the size they are read at."""
     splits = load_data(what).splits.values()
-    if grids := [name for part in splits for name in part.names or () if _is_grid(Path(what) / name)]:
+    made = {name: _made(Path(what) / name) for part in splits for name in part.names or ()}
+    if grids := [name for name, how in made.items() if how.get("grid") or how.get("n", 1) != 1]:
         found = counted("grids of several", grids)
         raise UserError(f"{what} holds {found}; give a folder of single images, as `trilemma sample` writes one")
+    if len({(how.get("weights"), str(how.get("settings"))) for how in made.values() if how}) > 1:
+        raise UserError(
+            f"{what} holds images of ours that were drawn with different weights or settings; "
+            "draw each kind into a folder of its own with out="
+        )
     return torch.cat([part.images for part in splits])
 
 
-def _is_grid(path: Path) -> bool:
-    """Whether a PNG of ours says that it holds several images."""
+def _made(path: Path) -> dict[str, Any]:
+    """What a PNG of ours says of how it was made; {} of any other image."""
     try:
-        made = read_metadata(path)
+        return read_metadata(path)
     except UserError:
-        return False
-    return bool(made.get("grid")) or made.get("n", 1) != 1
+        return {}
 
 
 def _choice(n: int, count: int, seed: int) -> Tensor:
@@ -339,6 +349,8 @@ def _as_run(what: "Run | str | Path") -> "Run | None":
     """The run, or None for a path that holds images."""
     if not isinstance(what, str | Path):
         return what
+    if not Path(what).exists():
+        raise UserError(f"there is no {what}; give a run, which train made, or a folder or zip of images")
     if not (Path(what) / "config.json").is_file():
         return None
     from trilemma.run import load

@@ -36,6 +36,7 @@ class Score:
 
     interval: 95%, (low, high), or None; `interval_is` says how it was made and what it leaves out.
     resize: how the images were brought to the feature network, "none" where they fitted.
+    weights: of a run, its `weights_id` when it was measured.
     data, data_fingerprint: the real images; settings: the sampling settings that differ from the model's own.
     """
 
@@ -57,6 +58,7 @@ class Score:
     data: str = ""
     data_fingerprint: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:

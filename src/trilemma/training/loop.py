@@ -61,7 +61,15 @@ class Trainer:
     """A model in training: its optimisers, its averages and its place in the run."""
 
     def __init__(
-        self, model: nn.Module, data: Data, config: TrainConfig, path: Path, display: Display, *, bf16: bool
+        self,
+        model: nn.Module,
+        data: Data,
+        config: TrainConfig,
+        path: Path,
+        display: Display,
+        *,
+        bf16: bool,
+        command: str = "",
     ) -> None:
         self.model, self.data, self.config = model, data, config
         self.path, self.display, self.bf16 = path, display, bf16
@@ -71,7 +79,7 @@ class Trainer:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = {phase.name: make_optimizer(phase, config) for phase in self.phases}
         self.ema = EMA(model, config.ema_halflife_images) if config.ema_halflife_images else None
-        self.observer = Observer(model, data, config, path, self.ema, self._warn)
+        self.observer = Observer(model, data, config, path, self.ema, self._warn, command)
         self.loader = Loader(
             data.train, batch=config.batch, seed=config.seed, device=self.device, augment=config.augment
         )

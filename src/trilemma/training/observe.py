@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trilemma import rng
+from trilemma import __version__, rng
 from trilemma.data import Data, Loader, batches
 from trilemma.errors import UserError
 from trilemma.memory import halving
@@ -39,9 +39,10 @@ class Observer:
         path: Path,
         ema: EMA | None,
         warn: Callable[[str], None],
+        command: str = "",
     ) -> None:
         self.model, self.data, self.config, self.path = model, data, config, path
-        self.ema, self.warn = ema, warn
+        self.ema, self.warn, self.command = ema, warn, command
         self.players = len(model.phases)  # type: ignore[arg-type]
         self.device = next(model.parameters()).device
         self.plateau, self.said = Plateau(), Said()
@@ -84,7 +85,8 @@ class Observer:
             self._tell("collapse", collapse(images, self._held_out(N_SAMPLES).image))
         try:
             (self.path / "samples").mkdir(exist_ok=True)
-            save_png(grid(images.cpu()), self.path / "samples" / f"{name}.png")
+            made = {"trilemma": __version__, "verb": "train", "command": self.command, "shows": f"samples {name}"}
+            save_png(grid(images.cpu()), self.path / "samples" / f"{name}.png", made)
         except (OSError, UserError) as error:
             self.warn(f"the sample picture {name}.png was not written ({error}); training goes on")
 

@@ -5,14 +5,20 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from trilemma.files import write_atomic
+from trilemma import __version__
+from trilemma.pictures import save_png
 
 SKIP = ("step", "images", "seconds", "lr")
 
 
-def draw_curves(log: list[dict[str, Any]], path: Path) -> None:
-    """curves.png: one panel per kind of figure (loss parts by name, validation figures), against images seen."""
+def draw_curves(log: list[dict[str, Any]], path: Path, command: str = "") -> None:
+    """One panel per kind of figure (loss parts by name, validation figures), against images seen.
+
+    Args:
+        command: that made the run, for the picture's metadata.
+    """
     from matplotlib.figure import Figure
+    from PIL import Image
 
     series: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for row in log:
@@ -39,4 +45,5 @@ def draw_curves(log: list[dict[str, Any]], path: Path) -> None:
         axis.set_axis_off()
     content = BytesIO()
     figure.savefig(content, dpi=100, format="png")
-    write_atomic(path, content.getvalue())
+    with Image.open(content) as image:
+        save_png(image, path, {"trilemma": __version__, "verb": "train", "command": command, "shows": "curves"})

@@ -118,7 +118,7 @@ def _train_in(
     environment = {**describe(), "device": str(device), "precision": "bf16 autocast" if bf16 else "float32"}
     for note in data.notes:
         display.say(f"  {note}")
-    trainer = Trainer(module, data, training, path, display, bf16=bf16)
+    trainer = Trainer(module, data, training, path, display, bf16=bf16, command=record["command"])
     trainer.resume()
     if trainer.progress >= 1 and _has_results(path, trainer.step):
         display.say(f"{path} is trained already ({trainer.images:,} images); for more, give a greater length")
@@ -129,14 +129,14 @@ def _train_in(
     if not (path / "batch.png").exists():
         batch = Loader(data.train, batch=64, seed=training.seed, augment=training.augment).batch_at(0)
         with _optional("batch.png", display):
-            made = {"trilemma": __version__, "what": "the first training images", "run": str(path), "n": 64}
+            made = {"trilemma": __version__, "verb": "train", "command": record["command"], "shows": "batch"}
             save_png(grid(batch.image, texts=texts_of(batch, data)), path / "batch.png", made)
     try:
         trainer.run()
     except Stopped as stopped:
         display.say(f"{stopped}. Go on with: {record['command']} out={shlex.quote(str(path))}")
         with _optional("curves.png", display):
-            draw_curves(read_log(path / "log.jsonl"), path / "curves.png")
+            draw_curves(read_log(path / "log.jsonl"), path / "curves.png", record["command"])
         raise
     _write_results(path, recipe, trainer, record, environment)
     return Run(path)
@@ -167,7 +167,7 @@ def _write_results(
         trainer.observer.draw_samples("last")
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
     with _optional("curves.png", trainer.display):
-        draw_curves(read_log(path / "log.jsonl"), path / "curves.png")
+        draw_curves(read_log(path / "log.jsonl"), path / "curves.png", record["command"])
     summary = {
         **trainer.observer.figures,
         "images": trainer.images,
