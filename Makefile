@@ -50,6 +50,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	@set -e; for script in benchmarks/*.py; do \
 	  if [ "$$script" != benchmarks/kill.py ]; then echo "== $$script"; $(BIN)/python "$$script"; fi; done
+	$(BIN)/python benchmarks/plain_loop.py --figure
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist

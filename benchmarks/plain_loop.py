@@ -51,6 +51,7 @@ PUBLISHED = {
     "ae-recurrent": Published(0.001, 10, ("mse", 0.109)),
     "gan": Published({"critic": 0.0005, "generator": 0.001}, 20),
     "gan-dcgan-28": Published({"critic": 0.0005, "generator": 0.001}, 20),
+    "gan-dcgan": Published({"critic": 0.0002, "generator": 0.0002}, 10),
     "diffusion-small": Published(0.003, 20, ("noise_mse", 0.285)),
 }
 
@@ -72,8 +73,8 @@ class OneByOne(torch.utils.data.Dataset):
 class Plain:
     """The loop of a notebook."""
 
-    def __init__(self, name: str, data: Data) -> None:
-        self.model = create(name, shape=data.shape)
+    def __init__(self, name: str, data: Data, device: str) -> None:
+        self.model, self.device = create(name, shape=data.shape).to(device), device
         self.published, self.data = PUBLISHED[name], data
         rate = self.published.lr
         self.optimizers = {
@@ -86,6 +87,7 @@ class Plain:
         """Train; yields the number of images after every batch."""
         self.model.train()
         for image in self.loader:
+            image = image.to(self.device)
             for phase in self.model.phases:
                 loss, parts = phase.loss(Batch(image), torch.default_generator)
                 optimizer = self.optimizers[phase.name]
@@ -135,25 +137,28 @@ class Plain:
     def validate(self, name: str) -> float:
         """The square root of the mean of a validation figure."""
         self.model.eval()
-        parts = [self.model.validation(b, torch.default_generator)[name] for b in batches(self.data.valid, 500)]
+        parts = [
+            self.model.validation(b, torch.default_generator)[name]
+            for b in batches(self.data.valid, 500, torch.device(self.device))
+        ]
         return float(torch.cat(parts).mean().sqrt())
 
 
-def our_speed(name: str, data: Data) -> float:
+def our_speed(name: str, data: Data, device: str) -> float:
     """Images per second of training steps, as a user gets them."""
     with tempfile.TemporaryDirectory() as folder:
-        trilemma.train(name, data, steps=WARM_UP, out=Path(folder) / "warm-up", quiet=True)
-        run = trilemma.train(name, data, minutes=SECONDS / 60, out=Path(folder) / "run", quiet=True)
+        trilemma.train(name, data, steps=WARM_UP, out=Path(folder) / "warm-up", quiet=True, device=device)
+        run = trilemma.train(name, data, minutes=SECONDS / 60, out=Path(folder) / "run", quiet=True, device=device)
         return run.summary["images_per_second"]
 
 
-def our_time(name: str, data: Data, figure: tuple[str, float]) -> dict[str, Any]:
+def our_time(name: str, data: Data, figure: tuple[str, float], device: str) -> dict[str, Any]:
     """Seconds of the recipe, validations included, until a validation reached the figure."""
     key, bar = f"valid_{figure[0].replace('mse', 'rmse')}", figure[1]
     with tempfile.TemporaryDirectory() as folder:
-        trilemma.train(name, data, steps=WARM_UP, out=Path(folder) / "warm-up", quiet=True)
+        trilemma.train(name, data, steps=WARM_UP, out=Path(folder) / "warm-up", quiet=True, device=device)
         start = time.perf_counter()
-        run = trilemma.train(name, data, out=Path(folder) / "run", quiet=True)
+        run = trilemma.train(name, data, out=Path(folder) / "run", quiet=True, device=device)
         whole = time.perf_counter() - start
         rows = [row for row in run.log if key in row]
         reached = next((row for row in rows if row[key] <= bar), None)
@@ -163,38 +168,38 @@ def our_time(name: str, data: Data, figure: tuple[str, float]) -> dict[str, Any]
         return {"seconds": whole * last["images"] / rows[-1]["images"], "how": how}
 
 
-def measure(what: str, name: str) -> Any:
+def measure(what: str, name: str, device: str) -> Any:
     """One measurement, in this process."""
     data = load_data("fashion-mnist")
     figure = PUBLISHED[name].figure
     if what == "plain":
-        return Plain(name, data).speed()
+        return Plain(name, data, device).speed()
     if what == "ours":
-        return our_speed(name, data)
+        return our_speed(name, data, device)
     assert figure is not None
-    return Plain(name, data).time_to(figure) if what == "plain-figure" else our_time(name, data, figure)
+    return Plain(name, data, device).time_to(figure) if what == "plain-figure" else our_time(name, data, figure, device)
 
 
-def apart(what: str, name: str) -> Any:
+def apart(what: str, name: str, device: str) -> Any:
     """One measurement, in a process of its own."""
-    command = [sys.executable, __file__, "--measure", what, name]
+    command = [sys.executable, __file__, "--measure", what, name, "--device", device]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
-def speeds(names: list[str]) -> None:
+def speeds(names: list[str], device: str) -> None:
     """Print a line per model."""
     print(f"{'model':18}{'batch':>6}{'plain loop':>12}{'trilemma':>12}{'ratio':>8}   (images/s, medians of {ROUNDS})")
     for name in names or PUBLISHED:
-        pairs = [(apart("plain", name), apart("ours", name)) for _ in range(ROUNDS)]
+        pairs = [(apart("plain", name, device), apart("ours", name, device)) for _ in range(ROUNDS)]
         slow, quick = (statistics.median(values) for values in zip(*pairs, strict=True))
         batch = get_recipe(name).training["batch"]
         print(f"{name:18}{batch:6}{slow:12,.0f}{quick:12,.0f}{quick / slow:8.1f}", flush=True)
 
 
-def times(names: list[str]) -> None:
+def times(names: list[str], device: str) -> None:
     """Print a line per model that has a figure."""
     for name in names or [name for name, published in PUBLISHED.items() if published.figure]:
-        slow, quick = apart("plain-figure", name), apart("our-figure", name)
+        slow, quick = apart("plain-figure", name, device), apart("our-figure", name, device)
         ratio = slow["seconds"] / quick["seconds"]
         one, other = (f"{found['seconds']:.1f} s ({found['how']})" for found in (slow, quick))
         print(f"{name}: plain {one}, trilemma {other}: {ratio:.1f} x", flush=True)
@@ -204,12 +209,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*")
     parser.add_argument("--figure", action="store_true", help="time to the published figure")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
-        print(json.dumps(measure(given.measure, given.models[0])))
+        print(json.dumps(measure(given.measure, given.models[0], given.device)))
     else:
-        (times if given.figure else speeds)(given.models)
+        (times if given.figure else speeds)(given.models, given.device)
 
 
 if __name__ == "__main__":
