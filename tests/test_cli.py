@@ -333,6 +333,7 @@ def test_compare_reports(home):
         (["compare", "data=digits", "models=vea"], "vae"),
         (["compare", "no-run"], "no-run"),
         (["compare", "minutes=0"], "minutes"),
+        (["train", "vae", "digits", "steps=1", "channels=2"], "channels=2"),
         (["data", "show", "digitz"], "digits"),
         (["data", "show", "digits", "n=0"], "--n"),
         (["data", "show", "digits:5"], "shapes"),

@@ -69,6 +69,7 @@ def train(
     lr: Annotated[str | None, typer.Option(help="learning rate, or one per phase: generator:1e-3,critic:5e-4")] = None,
     seed: Seed = 0,
     size: Size = None,
+    channels: Channels = None,
     augment: Annotated[
         str | None, typer.Option(help="changes to training images: flip,shift,binarise; '' for none")
     ] = None,
@@ -77,6 +78,9 @@ def train(
     save_every: Annotated[int | None, typer.Option("--save_every", help="images between checkpoints")] = None,
     sample_every: Annotated[int | None, typer.Option("--sample_every", help="images between sample pictures")] = None,
     valid: Annotated[float | None, typer.Option(help="fraction of the images held out to validate on")] = None,
+    split_seed: Annotated[
+        int | None, typer.Option("--split_seed", help="chooses the images held out; draws data that are drawn [0]")
+    ] = None,
     frames: Frames = None,
     out: Out = None,
     quiet: Quiet = False,
@@ -85,8 +89,9 @@ def train(
     """Train a model on images. The same command again continues the run."""
     run = trilemma.train(
         model, data, steps=steps, epochs=epochs, images=images, minutes=minutes, batch=batch, lr=parse_rate(lr),
-        seed=seed, size=parse_value(size), augment=augment, device=device, precision=precision, save_every=save_every,
-        sample_every=sample_every, valid=valid, frames=frames, out=out, quiet=quiet, **parse_settings(setting),
+        seed=seed, size=parse_value(size), channels=channels, augment=augment, device=device, precision=precision,
+        save_every=save_every, sample_every=sample_every, valid=valid, split_seed=split_seed, frames=frames, out=out,
+        quiet=quiet, **parse_settings(setting),
     )  # fmt: skip
     facts({"run": run.path, **{name: number(v) for name, v in run.summary.items() if name.startswith("valid_")}})
     print(f"next: trilemma sample {run.path}")
