@@ -195,6 +195,15 @@ def test_a_word_stays_a_word_beside_a_folder_of_that_name() -> None:
     assert trilemma.train("vae", "digits", steps=2, quiet=True).config["data"] == "digits"
 
 
+def test_a_model_with_labels_refuses_data_without_classes_before_it_writes(animations: Path) -> None:
+    with pytest.raises(UserError, match=f"{animations} has no classes.*one folder per class.*such as vae"):
+        trilemma.train("vae-conditional", animations, steps=2, quiet=True)
+    assert not Path("runs").exists()
+    with pytest.raises(UserError, match="ellipse has no classes"):
+        trilemma.train("vae-conditional", "ellipse", steps=2, out="there", quiet=True)
+    assert not Path("there").exists()
+
+
 def test_training_is_a_function_of_the_seed_and_leaves_the_global_state_alone() -> None:
     before = torch.get_rng_state()
     runs = [trilemma.train("vae", "digits", steps=5, seed=s, out=f"r{i}", quiet=True) for i, s in enumerate((4, 4, 5))]

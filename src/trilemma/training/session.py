@@ -29,6 +29,7 @@ from trilemma.training.log import Display, read_log
 from trilemma.training.loop import Stopped, Trainer
 from trilemma.training.optim import learning_rate
 from trilemma.training.pictures import draw_curves
+from trilemma.types import Conditional
 
 
 def train(
@@ -108,6 +109,7 @@ def train(
         module = build(recipe, model_config, seed=seed).to(place)
         for phase in module.phases:  # type: ignore[union-attr]
             learning_rate(phase.name, training)
+        _check_classes(module, recipe, loaded)
         folder = open_run_folder(f"{model}-{loaded.name}", record, out)
         try:
             return _train_in(folder.path, recipe, loaded, module, training, record, display)
@@ -210,6 +212,15 @@ def _model_config(recipe: Recipe, data: Data, settings: dict[str, Any]) -> Model
     if "n_classes" in type(recipe.config).model_fields and data.classes:
         known["n_classes"] = len(data.classes)
     return recipe.config.with_(**{**known, **settings})
+
+
+def _check_classes(module: torch.nn.Module, recipe: Recipe, data: Data) -> None:
+    """Refuses data without classes for a model that learns from them."""
+    if isinstance(module, Conditional) and not data.classes:
+        raise UserError(
+            f"{data.source} has no classes, and {recipe.name} learns to draw a class: put the images into one folder "
+            "per class (or name their classes in metadata.csv), or choose a model without labels, such as vae"
+        )
 
 
 def _check_keys(recipe: Recipe, settings: dict[str, Any]) -> None:
