@@ -204,6 +204,15 @@ def test_a_model_with_labels_refuses_data_without_classes_before_it_writes(anima
     assert not Path("there").exists()
 
 
+def test_a_learning_rate_for_each_phase() -> None:
+    rates = {"critic": 5e-4, "generator": 1e-3}
+    run = trilemma.train("gan-dcgan", "digits", steps=2, lr=rates, quiet=True)
+    assert run.config["training"]["lr"] == rates
+    assert " lr=critic:0.0005,generator:0.001 " in run.config["command"]
+    with pytest.raises(UserError, match="lr"):
+        trilemma.train("gan-dcgan", "digits", steps=2, lr={"critics": 1e-3}, quiet=True)
+
+
 def test_training_is_a_function_of_the_seed_and_leaves_the_global_state_alone() -> None:
     before = torch.get_rng_state()
     runs = [trilemma.train("vae", "digits", steps=5, seed=s, out=f"r{i}", quiet=True) for i, s in enumerate((4, 4, 5))]

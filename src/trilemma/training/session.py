@@ -41,7 +41,7 @@ def train(
     images: int | None = None,
     minutes: float | None = None,
     batch: int | None = None,
-    lr: float | None = None,
+    lr: float | dict[str, float] | None = None,
     seed: int = 0,
     size: int | str | tuple[int, int] | None = None,
     channels: int | None = None,
@@ -64,7 +64,9 @@ def train(
         data: a word (digits, shapes, mnist, fashion-mnist, cifar10; shapes:20000 for that many images), a path, or
             data already loaded, which is loaded again where a key below says otherwise.
         steps, epochs, images, minutes: the length, one of them; the preset's own where none is given.
-        batch: images per step; lr: learning rate of every phase. The preset's own where None.
+        batch: images per step. The preset's own where None.
+        lr: learning rate of every phase, or one for each by name, as {"critic": 5e-4, "generator": 1e-3}. The preset's
+            own where None.
         seed: of the weights, the order of the images and all noise; not of the data.
         size: height and width of the images, px; inferred where None.
         channels: 1 brings the images to grey, 3 to colour; inferred where None.
@@ -142,7 +144,7 @@ def _train_in(
     write_json(path / "config.json", record)
     write_json(path / "environment.json", environment)
     display.say(
-        f"{path}: {recipe.name}, {_count(module):,} parameters, on {device} in {environment['precision']}"
+        f"{path}: {recipe.name}, {count_parameters(module):,} parameters, on {device} in {environment['precision']}"
     )
     if not (path / "batch.png").exists():
         batch = Loader(data.train, batch=64, seed=training.seed, augment=training.augment).batch_at(0)
@@ -192,7 +194,7 @@ def _write_results(
         "steps": trainer.step,
         "seconds": round(trainer.seconds, 3),
         "images_per_second": round(trainer.images / max(trainer.seconds, 1e-9), 1),
-        "parameters": _count(trainer.model),
+        "parameters": count_parameters(trainer.model),
         "best": trainer.observer.best,
     }
     with _optional("README.md", trainer.display):
@@ -288,5 +290,6 @@ def _source(data: Data) -> str:
     return str(path.absolute()) if path.exists() else str(data.source)
 
 
-def _count(module: torch.nn.Module) -> int:
+def count_parameters(module: torch.nn.Module) -> int:
+    """Numbers that a network learns."""
     return sum(p.numel() for p in module.parameters())
