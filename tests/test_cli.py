@@ -215,6 +215,28 @@ def test_data_list_and_show(tmp_path):
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_data_show_and_check_in_grey(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for verb in ("show", "check"):
+        assert cli.main(["data", verb, "shapes:20", "channels=1", "size=8"]) == 0
+        assert "20 train, 1,000 valid, 1,000 test; grey 8x8" in capsys.readouterr().out
+    assert (tmp_path / "shapes-20.png").exists()
+
+
+def test_data_show_names_a_bad_file_once_and_nothing_before_a_mistake(tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    for k in range(3):
+        Image.new("L", (8, 8), k).save(tmp_path / "d" / f"{k}.png")
+    (tmp_path / "d" / "bad.png").write_text("no image")
+    assert cli.main(["data", "show", "d"]) == 0
+    assert capsys.readouterr().out.count("bad.png") == 1
+    assert cli.main(["data", "show", "d", "augment=flop"]) == 2
+    assert capsys.readouterr().out == ""
+
+
 def test_doctor_finds_no_problem(tmp_path):
     done = trilemma_("doctor", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
@@ -312,7 +334,10 @@ def test_compare_reports(home):
         (["compare", "data=digits", "models=vea"], "vae"),
         (["compare", "no-run"], "no-run"),
         (["compare", "minutes=0"], "minutes"),
+        (["train", "vae", "digits", "steps=1", "channels=2"], "channels=2"),
         (["data", "show", "digitz"], "digits"),
+        (["data", "show", "digits", "n=0"], "--n"),
+        (["data", "show", "digits:5"], "shapes"),
         (["trian"], "train"),
     ],
     ids=str,

@@ -43,6 +43,7 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, as `tril
 Out = Annotated[Path | None, typer.Option(help="where to write; chosen and printed where not given")]
 Seed = Annotated[int, typer.Option(help="of everything random")]
 Size = Annotated[str | None, typer.Option(help="bring images to this size: 32 or 32,48 (height, width), px")]
+Channels = Annotated[int | None, typer.Option(help="1: bring images to grey, 3: to colour; inferred where not given")]
 Frames = Annotated[str | None, typer.Option(help="all: each frame or page is an image; the first where not given")]
 BatchSize = Annotated[int, typer.Option(help="images at a time; changes speed and memory, not the images")]
 Quiet = Annotated[bool, typer.Option(help="show no progress")]
@@ -68,6 +69,7 @@ def train(
     lr: Annotated[str | None, typer.Option(help="learning rate, or one per phase: generator:1e-3,critic:5e-4")] = None,
     seed: Seed = 0,
     size: Size = None,
+    channels: Channels = None,
     augment: Annotated[
         str | None, typer.Option(help="changes to training images: flip,shift,binarise; '' for none")
     ] = None,
@@ -76,6 +78,9 @@ def train(
     save_every: Annotated[int | None, typer.Option("--save_every", help="images between checkpoints")] = None,
     sample_every: Annotated[int | None, typer.Option("--sample_every", help="images between sample pictures")] = None,
     valid: Annotated[float | None, typer.Option(help="fraction of the images held out to validate on")] = None,
+    split_seed: Annotated[
+        int | None, typer.Option("--split_seed", help="chooses the images held out; draws data that are drawn [0]")
+    ] = None,
     frames: Frames = None,
     out: Out = None,
     quiet: Quiet = False,
@@ -84,8 +89,9 @@ def train(
     """Train a model on images. The same command again continues the run."""
     run = trilemma.train(
         model, data, steps=steps, epochs=epochs, images=images, minutes=minutes, batch=batch, lr=parse_rate(lr),
-        seed=seed, size=parse_value(size), augment=augment, device=device, precision=precision, save_every=save_every,
-        sample_every=sample_every, valid=valid, frames=frames, out=out, quiet=quiet, **parse_settings(setting),
+        seed=seed, size=parse_value(size), channels=channels, augment=augment, device=device, precision=precision,
+        save_every=save_every, sample_every=sample_every, valid=valid, split_seed=split_seed, frames=frames, out=out,
+        quiet=quiet, **parse_settings(setting),
     )  # fmt: skip
     facts({"run": run.path, **{name: number(v) for name, v in run.summary.items() if name.startswith("valid_")}})
     print(f"next: trilemma sample {run.path}")
@@ -219,25 +225,28 @@ def data_list() -> None:
 @data_app.command("show")
 def data_show(
     source: Annotated[str, typer.Argument(help="a word from `trilemma data list`, or a path")],
-    n: Annotated[int, typer.Option(help="number of images")] = 64,
+    n: Annotated[int, typer.Option(min=1, help="number of images")] = 64,
     size: Size = None,
-    seed: Seed = 0,
+    channels: Channels = None,
+    seed: Annotated[int, typer.Option(help="of their order, and of the images held out (split_seed in training)")] = 0,
     out: Out = None,
     augment: Annotated[str | None, typer.Option(help="changes as in training: flip, shift")] = None,
     frames: Frames = None,
 ) -> None:
     """Show images as a network would see them."""
-    data = trilemma.load_data(source, size=parse_value(size), seed=seed, frames=frames)
-    for text in (*data.notes, *(f"passed over: {reason}" for reason in data.skipped)):
-        print(text)
+    data = trilemma.load_data(source, size=parse_value(size), channels=channels, seed=seed, frames=frames)
     words = tuple(augment.split(",")) if augment else ()
-    facts({"picture": trilemma.show(data, n=n, seed=seed, out=out, augment=words)})
+    picture = trilemma.show(data, n=n, seed=seed, out=out, augment=words)
+    for text in data.notes:  # they name the first of the files that were passed over, and `data check` all
+        print(text)
+    facts({"picture": picture})
 
 
 @data_app.command("check")
 def data_check(
     source: Annotated[str, typer.Argument(help="a word from `trilemma data list`, or a path")],
     size: Size = None,
+    channels: Channels = None,
     frames: Frames = None,
 ) -> None:
     """Name bad files, silent changes, duplicates and training images that are in another split.
@@ -246,7 +255,7 @@ def data_check(
     """
     from trilemma.data import check
 
-    report = check(source, size=parse_value(size), frames=frames)
+    report = check(source, size=parse_value(size), channels=channels, frames=frames)
     print(report)
     if not report.ok:
         raise typer.Exit(1)

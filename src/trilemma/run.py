@@ -104,8 +104,14 @@ class Run:
             UserError: if the source is gone or its images changed: what was held out may have been trained on.
         """
         training, source = self.config["training"], self.config["data"]
-        size = tuple(training["size"]) if training["size"] else None
-        data = load_data(source, size=size, valid=training["valid"], frames=training.get("frames"))
+        data = load_data(
+            source,
+            size=tuple(training["size"]) if training["size"] else None,
+            channels=training.get("channels") or self.model_config.shape[0],  # earlier versions did not write the key
+            valid=training["valid"],
+            seed=training.get("split_seed"),
+            frames=training.get("frames"),
+        )
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
                 f"the images of {source} are not those that {self.path} was trained on (files came, went or changed); "

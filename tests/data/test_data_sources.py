@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trilemma.data import builtin, list_sources, load_data, show
+from trilemma.data import builtin, check, list_sources, load_data, show
 from trilemma.data.idx import read_idx
 from trilemma.data.shapes import BACKGROUND, COLOURS, KINDS, SIZES, captions_of, draw_shapes, render
 from trilemma.data.size import choose_size, cover, parse_size, with_channels
@@ -62,6 +62,30 @@ def test_a_data_is_given_back():
     assert load_data(data) is data
     assert load_data(data, size=8, channels=1) is data
     assert load_data(data, size=16).shape == (1, 16, 16)
+
+
+OPTIONS = {"size": (9, 12), "channels": 3, "valid": 0.3, "seed": 4}
+
+
+def test_a_data_loaded_again_keeps_what_is_not_asked():
+    loaded = load_data("digits", **OPTIONS)
+    assert load_data(loaded) is load_data(loaded, **OPTIONS) is loaded
+    for key, value in {"size": (8, 8), "channels": 1, "valid": 0.2, "seed": 0}.items():
+        other = load_data(loaded, **{key: value})
+        assert other.fingerprint == load_data("digits", **OPTIONS | {key: value}).fingerprint != loaded.fingerprint
+        assert load_data(other, **{key: OPTIONS[key]}).fingerprint == loaded.fingerprint
+
+
+def test_a_folder_named_like_a_word(tmp_path, monkeypatch):
+    """The word is the source, `./WORD` the folder, also when its data are loaded again."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    for k in range(4):
+        Image.new("L", (5, 5), 10 * k).save(tmp_path / "digits" / f"{k}.png")
+    word, folder = load_data("digits"), load_data("./digits")
+    assert (word.source, word.shape, check("digits").read) == ("digits", (1, 8, 8), 1797)
+    assert (folder.source, folder.shape) == (str(tmp_path / "digits"), (1, 5, 5))
+    assert load_data(folder, valid=0.5).shape == (1, 5, 5)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +199,34 @@ def test_shapes_as_data():
     assert data.classes == KINDS
     assert not any(colour in caption for colour in COLOURS for caption in data.valid.captions)
     assert data.valid.labels.tolist() == data.valid.factors["kind"].tolist()
+
+
+@pytest.mark.parametrize("n", [1, 30])
+def test_shapes_of_any_number(n):
+    data = load_data(f"shapes:{n}", size=8, channels=1)
+    assert {key: len(split) for key, split in data.splits.items()} == {"train": n, "valid": 1000, "test": 1000}
+    assert (data.source, data.name) == (f"shapes:{n}", f"shapes-{n}")
+    whole = load_data("shapes", size=8, channels=1)
+    assert torch.equal(data.train.images, whole.train.images[:n])
+    assert torch.equal(data.valid.images, whole.valid.images)
+    assert len(load_data(data, valid=0.4).valid) == max(1, round(0.4 * n))
+    assert f"{n + 2000:,} image files" in str(check(f"shapes:{n}", size=8))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("shapes:many", "shapes:many: give a whole number .* as shapes:20000"),
+        ("shapes:0", "1 or more"),
+        ("shapes:", "1 or more"),
+        ("digits:5", "digits has as many images as it has; a number can be given to shapes"),
+        (f"shapes:{10**12}", r"bytes of memory, .*fewer \(shapes:N\) or smaller"),
+        ("shaped:5", 'did you mean "shapes"'),
+    ],
+)
+def test_numbers_that_are_none(source, message):
+    with pytest.raises(UserError, match=message):
+        load_data(source)
 
 
 def test_every_factor_is_drawn_evenly():
@@ -344,3 +396,18 @@ def test_show(tmp_path, monkeypatch):
     enlarged = data.train.images[:, 0].repeat_interleave(8, 1).repeat_interleave(8, 2).numpy()
     assert (enlarged == levels).all((1, 2)).any()
     assert show("shapes", n=4, size=16, out=tmp_path / "new" / "a.png").exists()
+
+
+def test_show_checks_the_number_of_images_first():
+    with pytest.raises(UserError, match="n=0: a picture shows 1 image or more"):
+        show("no-source-at-all", n=0)
+
+
+def test_show_in_grey_and_of_loaded_data(tmp_path):
+    assert show("shapes:9", n=4, channels=1, out=tmp_path / "a.png").exists()
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "L" or all(low == high for low, high in zip(*np.asarray(image).T[:2], strict=True))
+    data = load_data("shapes:9", seed=3)
+    show(data, n=9, seed=1, out=tmp_path / "b.png")  # in another order, but these images
+    show("shapes:9", n=9, seed=1, out=tmp_path / "c.png")
+    assert read_metadata(tmp_path / "b.png")["notes"] == list(data.notes) != read_metadata(tmp_path / "c.png")["notes"]

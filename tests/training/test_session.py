@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import trilemma
+from trilemma import cli
 from trilemma.errors import UserError
 from trilemma.training import loop, observe
 from trilemma.training.log import read_log
@@ -43,7 +46,9 @@ def test_a_run_folder_has_everything() -> None:
     assert (run.path / "samples" / "last.png").exists()
     assert run.summary["images"] == 40 * 32 and run.summary["steps"] == 40
     assert run.model_config.latent == 3
-    assert run.config["command"] == ("trilemma train vae digits steps=40 batch=32 lr=0.002 seed=0 size=8x8 latent=3")
+    assert run.config["command"] == (
+        "trilemma train vae digits steps=40 batch=32 lr=0.002 seed=0 size=8x8 channels=1 latent=3"
+    )
     assert not list(run.path.rglob("*.tmp*"))
 
 
@@ -116,6 +121,96 @@ def test_repeating_the_command_does_nothing_and_a_longer_one_goes_on() -> None:
     assert longer.path == first.path and longer.summary["steps"] == 15
     other = trilemma.train("vae", "digits", steps=10, seed=1, quiet=True)
     assert other.path == Path("runs/vae-digits-2")
+
+
+@pytest.fixture
+def animations(tmp_path: Path) -> Path:
+    """A folder of 40 GIF files in colour, of three frames each, no two alike."""
+    folder = tmp_path / "animations"
+    folder.mkdir()
+    for k in range(40):
+        frames = [Image.new("RGB", (10, 8), (6 * k, 80 * frame, 255 - 6 * k)) for frame in range(3)]
+        frames[0].save(folder / f"{k}.gif", save_all=True, append_images=frames[1:])
+    return folder
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        ("animations", {}),
+        ("animations", {"size": (12, 9)}),
+        ("animations", {"channels": 1}),
+        ("animations", {"valid": 0.3}),
+        ("animations", {"seed": 3}),
+        ("animations", {"frames": "all"}),
+        ("animations", {"size": (12, 9), "channels": 1, "valid": 0.3, "seed": 3, "frames": "all"}),
+        ("shapes:60", {"size": (12, 9), "channels": 1, "valid": 0.3, "seed": 3}),
+    ],
+    ids=str,
+)
+def test_a_run_loads_its_data_as_it_was_trained_on_them(
+    animations: Path, source: str, options: dict[str, Any], loaded: bool
+) -> None:
+    """Each option of `load_data`: in a Data or as a key of `train`, in Run.data and in the recorded command."""
+    data = trilemma.load_data(source, **options)
+    assert not options or data.fingerprint != trilemma.load_data(source).fingerprint
+    keys = {{"seed": "split_seed"}.get(key, key): value for key, value in options.items()}
+    words = {"steps": 2, "batch": 8, "quiet": True}
+    run = trilemma.train("vae", data, **words) if loaded else trilemma.train("vae", source, **keys, **words)
+    found = trilemma.load(run.path).data
+    assert (found.fingerprint, found.shape) == (data.fingerprint, data.shape)
+    assert torch.equal(found.valid.images, data.valid.images)
+    assert trilemma.evaluate(run.path, n=8, bound_samples=0).scores
+    line = shlex.split(run.config["command"])
+    assert cli.main([*line[1:], "quiet=true", "out=other"]) == 0
+    other = trilemma.load("other")
+    assert other.config == run.config
+    assert other.data.fingerprint == data.fingerprint
+    assert cli.main([*line[1:], "quiet=true"]) == 0  # continues the run, which is done
+    assert [path.name for path in Path("runs").iterdir()] == [run.path.name]
+
+
+def test_a_key_is_stronger_than_how_the_data_were_loaded() -> None:
+    data = trilemma.load_data("shapes:60", size=12, channels=1, valid=0.3, seed=3)
+    run = trilemma.train("vae", data, steps=2, channels=3, valid=0.4, split_seed=0, quiet=True)
+    expected = trilemma.load_data("shapes:60", size=12, valid=0.4)
+    assert run.data.fingerprint == run.config["fingerprint"] == expected.fingerprint
+    assert "split_seed" not in run.config["command"]
+
+
+def test_a_run_of_a_version_that_did_not_write_all_keys() -> None:
+    """It is read, and continued: channels are those of the model, the images held out those of seed 0."""
+    run = trilemma.train("vae", "shapes:60", steps=2, channels=1, quiet=True)
+    for key in ("channels", "split_seed", "frames"):
+        del run.config["training"][key]
+    (run.path / "config.json").write_text(json.dumps(run.config))
+    assert trilemma.load(run.path).data.shape == (1, 32, 32)
+    assert trilemma.train("vae", "shapes:60", steps=3, channels=1, quiet=True).path == run.path
+    assert trilemma.train("vae", "shapes:60", steps=2, channels=1, split_seed=1, quiet=True).path != run.path
+
+
+def test_a_word_stays_a_word_beside_a_folder_of_that_name() -> None:
+    Path("digits").mkdir()
+    assert trilemma.train("vae", "digits", steps=2, quiet=True).config["data"] == "digits"
+
+
+def test_a_model_with_labels_refuses_data_without_classes_before_it_writes(animations: Path) -> None:
+    with pytest.raises(UserError, match=f"{animations} has no classes.*one folder per class.*such as vae"):
+        trilemma.train("vae-conditional", animations, steps=2, quiet=True)
+    assert not Path("runs").exists()
+    with pytest.raises(UserError, match="ellipse has no classes"):
+        trilemma.train("vae-conditional", "ellipse", steps=2, out="there", quiet=True)
+    assert not Path("there").exists()
+
+
+def test_a_learning_rate_for_each_phase() -> None:
+    rates = {"critic": 5e-4, "generator": 1e-3}
+    run = trilemma.train("gan-dcgan", "digits", steps=2, lr=rates, quiet=True)
+    assert run.config["training"]["lr"] == rates
+    assert " lr=critic:0.0005,generator:0.001 " in run.config["command"]
+    with pytest.raises(UserError, match="lr"):
+        trilemma.train("gan-dcgan", "digits", steps=2, lr={"critics": 1e-3}, quiet=True)
 
 
 def test_training_is_a_function_of_the_seed_and_leaves_the_global_state_alone() -> None:

@@ -1,4 +1,4 @@
-"""The sources known by name: digits, shapes, ellipse, mnist, fashion-mnist, cifar10, mnist-binary.
+"""The sources known by name: digits, shapes (shapes:N), ellipse, mnist, fashion-mnist, cifar10, mnist-binary.
 
 MNIST, Fashion-MNIST and CIFAR-10 are looked for in $TRILEMMA_DATA/NAME, then in the user's cache, and are otherwise
 fetched into the cache once. MNIST and Fashion-MNIST are idx files, which are checked by the SHA-256 of their
@@ -8,6 +8,7 @@ Nothing is unpickled.
 
 import math
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -32,11 +33,13 @@ from trilemma.data.raw import finish
 from trilemma.data.shapes import COUNTS, KINDS, draw_shapes
 from trilemma.data.size import choose_size, fit
 from trilemma.data.split import Data, Split, complete, cut_last, make_data, share, split_off
+from trilemma.data.storage import memory_limit
 from trilemma.errors import UserError
 
 MNIST_VALID = 5_000  # of the 60,000
 DIGITS_TEST = 360  # of the 1,797
 CHUNK = 1_000  # images binarised at a time
+TOLD = 150  # bytes of memory that the factors and the caption of a drawn shape take
 URLS = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "fashion-mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -99,12 +102,27 @@ def load_digits(options: Options) -> Data:
     return _finish("digits", {"train": train, "valid": valid, "test": test}, NUMERALS, options)
 
 
-def load_shapes(options: Options) -> Data:
-    """Shapes drawn here, 32x32 in colour where nothing else is asked for, with factors and captions."""
-    counts = COUNTS if options.valid is None else COUNTS | {"valid": share(COUNTS["train"], options.valid)}
+def load_shapes(options: Options, count: int | None = None) -> Data:
+    """Shapes drawn here, 32x32 in colour where nothing else is asked for, with factors and captions.
+
+    Args:
+        count: training images; COUNTS where None. Those for validation and testing are drawn besides.
+    Raises:
+        UserError: so many have no room in memory.
+    """
+    counts = COUNTS if count is None else COUNTS | {"train": count}
+    counts = counts if options.valid is None else counts | {"valid": share(counts["train"], options.valid)}
     size, channels, seed = options.size or (32, 32), options.channels or 3, options.seed
+    source = "shapes" if count is None else f"shapes:{count}"
+    needed, limit = sum(counts.values()) * (channels * math.prod(size) + TOLD), memory_limit()
+    if needed > limit:
+        raise UserError(
+            f"{source} of {size[0]}x{size[1]} takes {needed:,} bytes of memory, and {limit:,} are given to images: ask "
+            "for fewer (shapes:N) or smaller ones (size=), or set TRILEMMA_MEMORY"
+        )
     splits = {p: draw_shapes(n, size=size, channels=channels, seed=seed, purpose=p) for p, n in counts.items()}
-    return make_data("shapes", "shapes", splits, classes=KINDS, notes=[f"drawn with seed {seed}, with captions"])
+    notes = [f"drawn with seed {seed}, with captions"]
+    return make_data(source.replace(":", "-"), source, splits, classes=KINDS, notes=notes)
 
 
 def load_ellipse(options: Options) -> Data:
@@ -161,22 +179,49 @@ def load_cifar10(options: Options) -> Data:
 class Source(NamedTuple):
     """A source known by name."""
 
-    load: Callable[[Options], Data]
+    load: Callable[..., Data]  # (options), and (options, number of training images) where these can be chosen
     what: str
     files: tuple[str, ...] = ()  # that must be found or fetched
     megabytes: int = 0  # to fetch
     folder: str = ""  # where they lie, if not in one of the source's own name
+    unlimited: bool = False  # the number of training images can be chosen
 
 
 SOURCES = {
     "digits": Source(load_digits, "1,797 handwritten digits, 8x8 grey, 10 classes"),
-    "shapes": Source(load_shapes, "drawn shapes with captions and factors, any size, 3 classes"),
+    "shapes": Source(
+        load_shapes,
+        "drawn shapes, any size, grey or colour, captions, factors, 3 classes; shapes:N trains on N (10,000)",
+        unlimited=True,
+    ),
     "ellipse": Source(load_ellipse, "points near a tilted ellipse in 3-D as one-pixel images, no classes"),
     "mnist": Source(load_mnist, "70,000 handwritten digits, 28x28 grey, 10 classes", FILES, 12),
     "fashion-mnist": Source(load_fashion_mnist, "70,000 articles of clothing, 28x28 grey, 10 classes", FILES, 31),
     "cifar10": Source(load_cifar10, "60,000 photographs, 32x32 colour, 10 classes", (CIFAR,), 170),
     "mnist-binary": Source(load_mnist_binary, "mnist in black and white, each pixel drawn once", FILES, 12, "mnist"),
 }
+
+
+def is_named(source: str | Path) -> bool:
+    """Whether this is a word of SOURCES, by itself or before a colon; a path never is."""
+    return isinstance(source, str) and source.partition(":")[0] in SOURCES
+
+
+def load_named(source: str, options: Options) -> Data:
+    """A word of SOURCES, or WORD:N for N training images.
+
+    Raises:
+        UserError: N is no number of images, or the source has as many as it has; see its `load`, too.
+    """
+    word, colon, text = source.partition(":")
+    if not colon:
+        return SOURCES[word].load(options)
+    able = [name for name, known in SOURCES.items() if known.unlimited]
+    if word not in able:
+        raise UserError(f"{source}: {word} has as many images as it has; a number can be given to {', '.join(able)}")
+    if not re.fullmatch("0*[1-9][0-9]*", text):
+        raise UserError(f"{source}: give a whole number of training images, 1 or more, as {word}:20000")
+    return SOURCES[word].load(options, int(text))
 
 
 def where(word: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from trilemma.data.duplicates import exact_groups, near_pairs
 from trilemma.data.raw import Raw
 from trilemma.data.size import Size, parse_size
-from trilemma.data.sources import check_frames, load_data, read_raw
+from trilemma.data.sources import check_channels, check_frames, load_data, read_raw
 from trilemma.data.split import Data
 
 SHOWN = 5  # examples of a kind in the text
@@ -67,18 +67,21 @@ class Report:
         return "\n".join([*lines, "ok" if self.ok else "not ok: see above"])
 
 
-def check(source: str | Path | Data, *, size: Size | None = None, frames: str | None = None) -> Report:
+def check(
+    source: str | Path | Data, *, size: Size | None = None, frames: str | None = None, channels: int | None = None
+) -> Report:
     """Look through a source.
 
     Args:
-        size, frames: as in `load_data`; duplicates are looked for among the images as they are decoded to this size.
+        size, frames, channels: as in `load_data`; duplicates are looked for among the images as they are decoded so.
     Raises:
         UserError: the source is not known, or holds no images at all.
     """
     check_frames(frames)
-    raw = None if isinstance(source, Data) else read_raw(source, parse_size(size), frames=frames or "first")
+    check_channels(channels)
+    raw = None if isinstance(source, Data) else read_raw(source, parse_size(size), channels, frames or "first")
     if raw is None:
-        data = load_data(source, size=size, frames=frames)
+        data = load_data(source, size=size, channels=channels, frames=frames)
         return _report(_raw_of(data), data.source, data.frames)
     return _report(raw, str(source), frames or "first")
 

@@ -6,6 +6,7 @@ from trilemma.data.loader import Loader
 from trilemma.data.size import Size
 from trilemma.data.sources import load_data
 from trilemma.data.split import Data
+from trilemma.errors import UserError
 from trilemma.pictures import grid, save_png
 from trilemma.types import Batch
 
@@ -19,14 +20,21 @@ def show(
     out: str | Path | None = None,
     augment: tuple[str, ...] = (),
     frames: str | None = None,
+    channels: int | None = None,
 ) -> Path:
     """Write a picture of the first n training images, as they come in the first epoch.
 
     Args:
-        frames: as in `load_data`.
+        seed: of that order; and as in `load_data`, for data not loaded yet.
+        size, frames, channels: as in `load_data`.
         out: the PNG; the source's name in the current folder where None.
+    Raises:
+        UserError: n is less than 1, or as `load_data`.
     """
-    data = load_data(source, size=size, seed=seed, frames=frames)
+    if n < 1:
+        raise UserError(f"n={n}: a picture shows 1 image or more")
+    split_seed = None if isinstance(source, Data) else seed
+    data = load_data(source, size=size, channels=channels, seed=split_seed, frames=frames)
     loader = Loader(data.train, batch=min(n, len(data.train)), seed=seed, augment=augment)
     batch = loader.batch_at(0)
     path = Path(out) if out else Path(f"{data.name}.png")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trilemma.data.arrays import load_arrays
-from trilemma.data.builtin import SOURCES, Options, where
+from trilemma.data.builtin import SOURCES, Options, is_named, load_named, where
 from trilemma.data.folder import read_folder
 from trilemma.data.hub import PREFIX, read_hub
 from trilemma.data.idx import NAME as IDX
@@ -34,7 +34,7 @@ def load_data(
     size: Size | None = None,
     channels: int | None = None,
     valid: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     frames: str | None = None,
 ) -> Data:
     """Decode a source into uint8 images with splits.
@@ -42,36 +42,46 @@ def load_data(
     Args:
         source: a word of `list_sources()`, `hf:NAME`, or a path to a folder of images, a .zip or .tar of one, a
             folder of .tar shards, a .npz or .npy file, an idx file of images, a .parquet file or a folder of them.
-            A Data is given back as it is, or loaded again from its source if it doesn't have the size, the channels
-            and the frames.
+            shapes:20000 draws that many training images. A Data is given back as it is, or loaded again from its
+            source if it was loaded in another way than is asked; what is not asked stays as it was.
         size: one side as 32, or height x width as "48x64" or (48, 64); inferred where None.
         channels: 1 or 3; inferred where None.
         valid: fraction of the training images to set aside for validation, where the source has none; 1/10.
-        seed: chooses them; and draws the shapes.
+        seed: chooses them; and draws the shapes. 0 where None.
         frames: "first" takes the first frame or page of a GIF, WebP, PNG or TIFF file that has several; "all" makes
             an image of each, FILE#0 and on, with the file's class, caption and split. "first" where None.
     Raises:
         UserError: the source is not known or holds nothing that can be read, or a value does not fit.
     """
     target = parse_size(size)
-    if channels not in (None, 1, 3):
-        raise UserError(f"channels={channels}: choose 1 (grey) or 3 (colour)")
+    check_channels(channels)
     if valid is not None:
         share(2, valid)
     check_frames(frames)
     if isinstance(source, Data):
-        fits = target in (None, source.shape[1:]) and channels in (None, source.shape[0])
-        if fits and frames in (None, source.frames):
+        was = (source.shape[1:], source.shape[0], source.fraction, source.seed, source.frames)
+        target, channels, frames = target or source.shape[1:], channels or source.shape[0], frames or source.frames
+        valid, seed = source.fraction if valid is None else valid, source.seed if seed is None else seed
+        if (target, channels, valid, seed, frames) == was:
             return source
-        source, frames = source.source, frames or source.frames
-    options, path = Options(target, channels, valid, seed), Path(source).expanduser()
-    raw = None if source in SOURCES else read_raw(source, target, channels, frames or "first")
+        source = source.source
+    seed, path = seed or 0, Path(source).expanduser()
+    raw = read_raw(source, target, channels, frames or "first")
     if raw is not None:
         data = finish(raw, slug(path), str(source if is_hub(source) else path), valid, seed)
-        return replace(data, frames=frames or "first")
-    data = _load_other(source, path, options)
-    unused = "frames=all is not used: the source has no image files"
-    return replace(data, notes=(*data.notes, unused)) if frames == "all" else data
+        data = replace(data, frames=frames or "first")
+    else:
+        data = _load_other(source, path, Options(target, channels, valid, seed))
+        unused = ("frames=all is not used: the source has no image files",) if frames == "all" else ()
+        data = replace(data, notes=(*data.notes, *unused))
+    a_word = not is_named(source) and is_named(data.source)  # a path that would be taken for one the next time
+    return replace(data, source=str(path.absolute()) if a_word else data.source, fraction=valid, seed=seed)
+
+
+def check_channels(channels: int | None) -> None:
+    """Raises UserError for a number that images do not have."""
+    if channels not in (None, 1, 3):
+        raise UserError(f"channels={channels}: choose 1 (grey) or 3 (colour)")
 
 
 def check_frames(frames: str | None) -> None:
@@ -82,8 +92,8 @@ def check_frames(frames: str | None) -> None:
 
 def _load_other(source: str | Path, path: Path, options: Options) -> Data:
     """A source that is not made of image files."""
-    if source in SOURCES:
-        return SOURCES[str(source)].load(options)
+    if is_named(source):
+        return load_named(str(source), options)
     if path.suffix.lower() in ARRAYS and path.is_file():
         return load_arrays(path, slug(path), **options._asdict())
     if IDX.search(path.name) and path.is_file():
@@ -99,6 +109,8 @@ def read_raw(
     source: str | Path, size: tuple[int, int] | None, channels: int | None = None, frames: str = "first"
 ) -> Raw | None:
     """A source of image files as it was read; None where it is of another kind or not there."""
+    if is_named(source):
+        return None
     if is_hub(source):
         return read_hub(str(source), size, channels, frames)
     path = Path(source).expanduser()

@@ -58,7 +58,7 @@ class Data:
     classes: names, () where there are none; splits: "train", "valid" and, where there is one, "test";
     notes: everything inferred or done, in words; skipped: "path: reason" for each image that could not be read;
     fingerprint: hex, of the decoded training images and labels; frames: "first" or "all", those of a file that are
-    images.
+    images; fraction: asked for validation, or None; seed: chose the validation images, or drew all of them.
     """
 
     name: str
@@ -70,6 +70,8 @@ class Data:
     skipped: tuple[str, ...]
     fingerprint: str
     frames: str = "first"
+    fraction: float | None = None
+    seed: int = 0
 
     @property
     def train(self) -> Split:

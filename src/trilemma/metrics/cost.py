@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trilemma.training.session import count_parameters
 from trilemma.types import Samples
 
 REPEATS = 20  # timed batches wanted, within BUDGET_S
@@ -88,8 +89,8 @@ def draw_with_cost(draw: Callable[[int, int], Tensor], model: Samples, n: int, *
         ms_interval=median_interval(times) if len(times) > 1 else None,
         calls_per_image=calls_per_image,
         calls_interval=(min(calls), max(calls)),
-        parameters=_count(model),
-        sampling_parameters=_count(model.sampling_network),
+        parameters=count_parameters(model),
+        sampling_parameters=count_parameters(model.sampling_network),
         device=device.type,
         batch=batch,
         repeats=len(times),
@@ -125,10 +126,6 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
         rank += 1
         tail += math.comb(n, rank) * 0.5**n
     return ordered[rank], ordered[n - 1 - rank]
-
-
-def _count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _now(device: torch.device) -> float:

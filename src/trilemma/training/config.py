@@ -28,6 +28,8 @@ class TrainConfig(Config):
     augment: tuple[str, ...] = ()
     valid: float | None = Field(None, gt=0, lt=1, description="fraction of the images held out")
     size: tuple[int, int] | None = Field(None, description="height and width to bring images to, px")
+    channels: Literal[1, 3] | None = Field(None, description="1 brings images to grey, 3 to colour")
+    split_seed: int = Field(0, description="chooses the validation images; draws the images of drawn data")
     frames: Literal["first", "all"] = Field("first", description="of image files with several frames or pages")
     seed: int = 0
     monitor: str | None = Field(None, description="figure to keep the best weights by (lowest); the last where None")

@@ -11,6 +11,7 @@ from trilemma.files import disk_errors, remove_leftovers, sync_folder, write_jso
 
 RUNS = Path("runs")
 CONFIG, LOCK = "config.json", "lock"
+NEW_KEYS = {"frames": "first", "split_seed": 0}  # that earlier versions did not write, with what they did
 LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "device"}
 
 
@@ -112,7 +113,8 @@ def hold(path: Path) -> IO[str]:
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    training = {key: value for key, value in config["training"].items() if key not in LENGTH_KEYS}
+    written = {**NEW_KEYS, "channels": config["model_config"].get("shape", [None])[0], **config["training"]}
+    training = {key: value for key, value in written.items() if key not in LENGTH_KEYS}
     parts = {key: config[key] for key in ("format", "model", "data", "fingerprint", "model_config")}
     return {**parts, "training": training}
 

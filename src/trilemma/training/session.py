@@ -14,6 +14,7 @@ from trilemma import __version__, rng
 from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
 from trilemma.data.augment import check_augmentations
+from trilemma.data.builtin import is_named
 from trilemma.errors import UserError, with_hint
 from trilemma.files import write_atomic, write_json
 from trilemma.hardware import describe, pick_device, supports_fast_bf16, tune_allocator
@@ -28,6 +29,7 @@ from trilemma.training.log import Display, read_log
 from trilemma.training.loop import Stopped, Trainer
 from trilemma.training.optim import learning_rate
 from trilemma.training.pictures import draw_curves
+from trilemma.types import Conditional
 
 
 def train(
@@ -39,10 +41,12 @@ def train(
     images: int | None = None,
     minutes: float | None = None,
     batch: int | None = None,
-    lr: float | None = None,
+    lr: float | dict[str, float] | None = None,
     seed: int = 0,
     size: int | str | tuple[int, int] | None = None,
+    channels: int | None = None,
     valid: float | None = None,
+    split_seed: int | None = None,
     frames: str | None = None,
     augment: str | Sequence[str] | None = None,
     device: str = "auto",
@@ -57,11 +61,18 @@ def train(
 
     Args:
         model: a preset of `list_models()`.
-        data: a word (digits, shapes, mnist, fashion-mnist, cifar10), a path, or data already loaded.
+        data: a word (digits, shapes, mnist, fashion-mnist, cifar10; shapes:20000 for that many images), a path, or
+            data already loaded, which is loaded again where a key below says otherwise.
         steps, epochs, images, minutes: the length, one of them; the preset's own where none is given.
-        batch: images per step; lr: learning rate of every phase. The preset's own where None.
+        batch: images per step. The preset's own where None.
+        lr: learning rate of every phase, or one for each by name, as {"critic": 5e-4, "generator": 1e-3}. The preset's
+            own where None.
+        seed: of the weights, the order of the images and all noise; not of the data.
         size: height and width of the images, px; inferred where None.
+        channels: 1 brings the images to grey, 3 to colour; inferred where None.
         valid: fraction held out for validation, where the data has no split of its own.
+        split_seed: chooses the images held out, and draws data that are drawn; the `seed` of `load_data`. 0, or as
+            `data` was loaded, where None.
         frames: of image files with several frames or pages: "first", or "all", each an image of its own. "first", or
             as `data` was loaded, where None.
         augment: changes to the training images: flip, shift, or both with a comma; "" for none. The preset's own
@@ -87,13 +98,20 @@ def train(
     place = pick_device(training.device)
     display = Display(model, quiet=quiet)
     try:
-        loaded = load_data(data, size=size, valid=training.valid, frames=frames)
-        training = training.with_(size=loaded.shape[1:], frames=loaded.frames)
+        loaded = load_data(data, size=size, channels=channels, valid=training.valid, seed=split_seed, frames=frames)
+        training = training.with_(
+            size=loaded.shape[1:],
+            channels=loaded.shape[0],
+            valid=loaded.fraction,
+            split_seed=loaded.seed,
+            frames=loaded.frames,
+        )
         model_config = _model_config(recipe, loaded, model_settings)
         record = _record(recipe, loaded, model_config, training)
         module = build(recipe, model_config, seed=seed).to(place)
         for phase in module.phases:  # type: ignore[union-attr]
             learning_rate(phase.name, training)
+        _check_classes(module, recipe, loaded)
         folder = open_run_folder(f"{model}-{loaded.name}", record, out)
         try:
             return _train_in(folder.path, recipe, loaded, module, training, record, display)
@@ -125,7 +143,9 @@ def _train_in(
         return Run(path)
     write_json(path / "config.json", record)
     write_json(path / "environment.json", environment)
-    display.say(f"{path}: {recipe.name}, {_count(module):,} parameters, on {device} in {environment['precision']}")
+    display.say(
+        f"{path}: {recipe.name}, {count_parameters(module):,} parameters, on {device} in {environment['precision']}"
+    )
     if not (path / "batch.png").exists():
         batch = Loader(data.train, batch=64, seed=training.seed, augment=training.augment).batch_at(0)
         with _optional("batch.png", display):
@@ -174,7 +194,7 @@ def _write_results(
         "steps": trainer.step,
         "seconds": round(trainer.seconds, 3),
         "images_per_second": round(trainer.images / max(trainer.seconds, 1e-9), 1),
-        "parameters": _count(trainer.model),
+        "parameters": count_parameters(trainer.model),
         "best": trainer.observer.best,
     }
     with _optional("README.md", trainer.display):
@@ -194,6 +214,15 @@ def _model_config(recipe: Recipe, data: Data, settings: dict[str, Any]) -> Model
     if "n_classes" in type(recipe.config).model_fields and data.classes:
         known["n_classes"] = len(data.classes)
     return recipe.config.with_(**{**known, **settings})
+
+
+def _check_classes(module: torch.nn.Module, recipe: Recipe, data: Data) -> None:
+    """Refuses data without classes for a model that learns from them."""
+    if isinstance(module, Conditional) and not data.classes:
+        raise UserError(
+            f"{data.source} has no classes, and {recipe.name} learns to draw a class: put the images into one folder "
+            "per class (or name their classes in metadata.csv), or choose a model without labels, such as vae"
+        )
 
 
 def _check_keys(recipe: Recipe, settings: dict[str, Any]) -> None:
@@ -226,11 +255,11 @@ def _command(recipe: Recipe, data: Data, model_config: Config, training: TrainCo
     """The command line that trains this again."""
     keys: dict[str, Any] = {name: getattr(training, name) for name in LENGTHS if getattr(training, name) is not None}
     keys |= {name: getattr(training, name) for name in ("batch", "lr", "seed")}
-    for name in ("precision", "augment", "frames"):
+    for name in ("precision", "augment", "frames", "split_seed"):
         if (value := getattr(training, name)) != TrainConfig.model_fields[name].default:
             keys[name] = value
     height, width = data.shape[1:]
-    keys["size"] = f"{height}x{width}"
+    keys |= {"size": f"{height}x{width}", "channels": data.shape[0]}
     if training.valid is not None:
         keys["valid"] = training.valid
     for name in type(model_config).model_fields:
@@ -255,9 +284,12 @@ def _word(value: Any) -> str:
 
 def _source(data: Data) -> str:
     """The word of a source, or its absolute path: a run is used from other folders, too."""
+    if is_named(data.source):
+        return data.source
     path = Path(data.source).expanduser()
     return str(path.absolute()) if path.exists() else str(data.source)
 
 
-def _count(module: torch.nn.Module) -> int:
+def count_parameters(module: torch.nn.Module) -> int:
+    """Numbers that a network learns."""
     return sum(p.numel() for p in module.parameters())
