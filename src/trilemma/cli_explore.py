@@ -135,9 +135,13 @@ def compress(
     """Measure codes as compression, beside PCA, JPEG and WebP."""
     result = trilemma.compress(run, data=data, n=n, out=out)
     rows = [
-        (r.name, r.counted, number(r.bytes), number(r.ratio), number(r.rmse), f"{r.psnr_db:.2f}") for r in result.rows
+        (r.name, r.counted, number(r.bytes), f"{r.within:.1%}", number(r.ratio), number(r.rmse), f"{r.psnr_db:.2f}")
+        for r in result.rows
     ]
-    table(("by", "counted", "bytes", "ratio", "rmse", "psnr dB"), rows)
+    table(("by", "counted", "bytes", "within", "ratio", "rmse", "psnr dB"), rows)
+    if any(r.within < 1 for r in result.rows):
+        budget = f"at most {number(result.bytes)} bytes"
+        print(f"within: share of images in {budget}; of the others the smallest file is taken")
     facts({"picture": result.picture, "figures": result.file})
 
 

@@ -1,5 +1,7 @@
 """What the verbs that explore a model print: every one is called once through the command line."""
 
+import re
+
 import pytest
 
 from trilemma.cli import main
@@ -12,7 +14,17 @@ def home(tmp_path_factory):
     """Two short runs of digits: one that encodes and decodes, one that takes a class."""
     home = tmp_path_factory.mktemp("printed")
     for model, name in (("vae", "plain"), ("vae-conditional", "classes")):
-        words = ["train", model, "digits", "steps=3", "batch=16", "device=cpu", f"out={home / name}", "quiet=true"]
+        words = [
+            "train",
+            model,
+            "digits",
+            "steps=3",
+            "latent=4",
+            "batch=16",
+            "device=cpu",
+            f"out={home / name}",
+            "quiet=true",
+        ]
         assert main(words) == 0
     return home
 
@@ -51,8 +63,19 @@ def test_figures_are_readable(words, home, monkeypatch, capsys):
 def test_the_columns_of_a_detection(home, monkeypatch, capsys):
     first, second = printed(["detect", "plain", "against=shapes", "n=200"], home, monkeypatch, capsys).split("\n\n")
     lines = first.splitlines()
-    assert lines[0].split("  ")[0] == "score" and lines[0].endswith("chosen")
-    assert [name for name in ("threshold", "false alarms (95% interval)") if name in lines[0]]
+    heads = [re.split(r"\s{2,}", part.splitlines()[0]) for part in (first, second)]
+    assert heads[0] == ["score", "what it is", "threshold", "false alarms (95% interval)", "chosen"]
+    assert heads[1] == ["score", "AUROC (95% interval)", "AP (95% interval)", "flagged share (95% interval)"]
     assert sum(line.endswith(" yes") for line in lines) == 1
-    assert second.splitlines()[0].split() == "score AUROC (95% interval) AP (95% interval) flagged share (95% interval)".split()
     assert " to " in second.splitlines()[1]
+
+
+def test_a_codec_that_misses_the_budget_says_so(home, monkeypatch, capsys):
+    """A code of 4 numbers has 8 bytes, which no JPEG file fits into."""
+    lines = printed(["compress", "plain", "n=20"], home, monkeypatch, capsys).splitlines()
+    at = lines[0].index("within")
+    within = {
+        line.split("  ")[0] + (" file" if "whole file" in line else ""): line[at:].split()[0] for line in lines[1:7]
+    }
+    assert within["vae"] == within["PCA"] == "100.0%" and within["JPEG file"] == within["WebP file"] == "0.0%"
+    assert lines[7].startswith("within: share of images in at most 8 bytes")
