@@ -218,9 +218,10 @@ def disentangle(
     n: Annotated[int, typer.Option(help="number of images")] = 5000,
     seed: Seed = 0,
     out: Out = None,
+    quiet: Annotated[bool, typer.Option(help="show no progress")] = False,
 ) -> None:
     """Score how the numbers of a code follow the factors of images: MIG, DCI, SAP."""
-    result = trilemma.disentangle(run, data=data, n=n, seed=seed, out=out)
+    result = trilemma.disentangle(run, data=data, n=n, seed=seed, out=out, quiet=quiet)
     table(("score", "value (95% interval)"), [(name, _estimate(found)) for name, found in result.scores.items()])
     for note in result.notes:
         print(note)
