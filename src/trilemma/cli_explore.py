@@ -1,13 +1,17 @@
 """The verbs that explore and use a trained model, as commands: parse, call the function of that name, print."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import trilemma
 from trilemma.arguments import SETTING, parse_settings
 from trilemma.cli_output import estimate, facts, number, table
+
+if TYPE_CHECKING:
+    from trilemma.metrics.receipt import Estimate
 
 app = typer.Typer()
 
@@ -131,9 +135,13 @@ def compress(
     """Measure codes as compression, beside PCA, JPEG and WebP."""
     result = trilemma.compress(run, data=data, n=n, out=out)
     rows = [
-        (r.name, r.counted, number(r.bytes), number(r.ratio), number(r.rmse), f"{r.psnr_db:.2f}") for r in result.rows
+        (r.name, r.counted, number(r.bytes), f"{r.within:.1%}", number(r.ratio), number(r.rmse), f"{r.psnr_db:.2f}")
+        for r in result.rows
     ]
-    table(("by", "counted", "bytes", "ratio", "rmse", "psnr dB"), rows)
+    table(("by", "counted", "bytes", "within", "ratio", "rmse", "psnr dB"), rows)
+    if any(r.within < 1 for r in result.rows):
+        budget = f"at most {number(result.bytes)} bytes"
+        print(f"within: share of images in {budget}; of the others the smallest file is taken")
     facts({"picture": result.picture, "figures": result.file})
 
 
@@ -161,9 +169,17 @@ def detect(
     result = trilemma.detect(
         run, against=against, normal=normal, data=data, false_alarms=false_alarms, score=score, n=n, seed=seed, out=out
     )
-    columns = sorted({key for row in result.rows.values() for key in row})
-    rows = [(name, *(_figure(row.get(key)) for key in columns)) for name, row in result.rows.items()]
-    table(("score", *columns), rows)
+    rows = result.rows.items()
+    table(
+        ("score", "what it is", "threshold", "false alarms (95% interval)", "chosen"),
+        [(name, r["title"], number(r["threshold"]), _estimate(r["false_alarm_rate"]), _mark(r)) for name, r in rows],
+    )
+    if against is not None:  # in two tables, that a line may hold them
+        print()
+        table(
+            ("score", "AUROC (95% interval)", "AP (95% interval)", "flagged share (95% interval)"),
+            [(name, *map(_estimate, (r["auroc"], r["average_precision"], _flagged(r)))) for name, r in rows],
+        )
     facts({"page": result.report, "score": result.score, "flagged": f"{len(result.flagged):,}"})
 
 
@@ -190,8 +206,7 @@ def augment(
     )  # fmt: skip
     facts({"folder": result.folder, "grid": result.grid, "zip": result.archive})
     if result.verdict is not None:
-        rows = [(name, estimate(*found)) for name, found in result.verdict.accuracy.items()]
-        rows = [(name, estimate(*a), "-" if d is None else estimate(*d)) for name, a, d in result.verdict.rows]
+        rows = [(name, _estimate(a), _estimate(d)) for name, a, d in result.verdict.rows]
         table(("learnt from", "accuracy on real test images (95% interval)", "difference to real alone"), rows)
         print(result.verdict.text)
 
@@ -203,10 +218,11 @@ def disentangle(
     n: Annotated[int, typer.Option(help="number of images")] = 5000,
     seed: Seed = 0,
     out: Out = None,
+    quiet: Annotated[bool, typer.Option(help="show no progress")] = False,
 ) -> None:
     """Score how the numbers of a code follow the factors of images: MIG, DCI, SAP."""
-    result = trilemma.disentangle(run, data=data, n=n, seed=seed, out=out)
-    table(("score", "value (95% interval)"), [(name, estimate(*found)) for name, found in result.scores.items()])
+    result = trilemma.disentangle(run, data=data, n=n, seed=seed, out=out, quiet=quiet)
+    table(("score", "value (95% interval)"), [(name, _estimate(found)) for name, found in result.scores.items()])
     for note in result.notes:
         print(note)
     facts({"picture": result.picture, "figures": result.figures})
@@ -225,8 +241,15 @@ def figure(
     facts({"picture": trilemma.figure(name, *(runs or ()), out=out, **parse_settings(setting))})
 
 
-def _figure(value: object) -> str:
-    """A plain number, or an estimate with its interval."""
-    if value is None or isinstance(value, int | float):
-        return number(value)
-    return estimate(*value) if isinstance(value, tuple) else str(value)
+def _estimate(found: "Estimate | None") -> str:
+    """A value with its interval, or a dash for none."""
+    return "-" if found is None else estimate(*found)
+
+
+def _flagged(row: Mapping[str, Any]) -> "Estimate | None":
+    """The share flagged of the images that were looked at, abnormal or unknown."""
+    return row["detection_rate"] or row["flagged_share"]
+
+
+def _mark(row: Mapping[str, Any]) -> str:
+    return "yes" if row["chosen"] else ""

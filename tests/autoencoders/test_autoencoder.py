@@ -194,6 +194,9 @@ def test_labels_are_refused() -> None:
         ({"sparsity": 0.1}, "sparsity=0.1 needs code=sigmoid"),
         ({"reconstruction": "bce", "output": "none"}, "needs output=sigmoid"),
         ({"corruption": "dropout", "level": 1.0}, "share of pixels to drop is below 1"),
+        ({"level": 0.9}, "level=0.9 is for corruption=dropout or corruption=gaussian, not none"),
+        ({"sparsity_target": 0.3}, "sparsity_target=0.3 is for a sparsity above 0"),
+        ({"code": "sigmoid", "sparsity_target": 0.3}, "sparsity_target=0.3 is for a sparsity above 0"),
         ({"network": "mpl"}, "network='mpl'"),
     ],
 )

@@ -6,8 +6,19 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from trilemma.autoencoders.likelihoods import FOLLOW, LEAST_LOGVAR, Bernoulli, Gaussian, at_least_one_level
+from trilemma.autoencoders.hierarchical import HierarchicalConfig
+from trilemma.autoencoders.likelihoods import (
+    FOLLOW,
+    LEAST_LOGVAR,
+    LEAST_VARIANCE,
+    Bernoulli,
+    Gaussian,
+    at_least_one_level,
+)
 from trilemma.autoencoders.losses import squared_error
+from trilemma.autoencoders.vae import VAEConfig
+from trilemma.config import make
+from trilemma.errors import UserError
 
 D = 2 * 4 * 5
 
@@ -108,3 +119,14 @@ def test_names_and_what_needs_the_whole_batch():
     ]
     assert [Gaussian(v).batch_statistics for v in (0.5, "learned", "optimal")] == [False, False, True]
     assert (Bernoulli.name, Bernoulli.density, Gaussian.density) == ("bernoulli", False, True)
+
+
+@pytest.mark.parametrize("kind", [VAEConfig, HierarchicalConfig])
+def test_every_model_takes_the_same_variances(kind):
+    for variance in (LEAST_VARIANCE, 1, "learned", "optimal"):
+        assert make(kind, {"reconstruction": "gaussian", "variance": variance}).variance == variance
+    for variance in (1e-12, 0, -1.0, math.inf, math.nan, True, "lerned", None, [0.5]):
+        with pytest.raises(UserError) as refused:
+            make(kind, {"reconstruction": "gaussian", "variance": variance})
+        allowed = "give learned, optimal, or a number of at least 1.5e-05 (one level squared)"
+        assert str(refused.value) == f"variance={variance!r}: {allowed}"

@@ -28,6 +28,23 @@ class Centre(nn.Module):
         return torch.stack([x - y, x + y] if self.turned else [x, y], dim=1)
 
 
+class Uncertain(nn.Module):
+    """Says where the centre is to a hundredth of a pixel, and in a second unit by a thousandth of its noise."""
+
+    def posterior(self, image, labels=None):
+        x = Centre().encode(image)[:, :1]
+        spread = torch.tensor([0.01, 1.0]).expand(len(x), 2)
+        return torch.cat([x, 0.001 * x], dim=1), 2 * spread.log()
+
+    def encode(self, image, labels=None):
+        return self.posterior(image)[0]
+
+
+class Wide(nn.Module):
+    def encode(self, image, labels=None):
+        return image.flatten(1).repeat(1, 3)[:, :129]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("disentangle") / "run"
@@ -65,6 +82,14 @@ def test_turned_codes_score_lower_beyond_the_intervals(folder, tmp_path):
         assert 0 <= low <= value <= high <= 1
 
 
+def test_a_collapsed_unit_does_not_close_the_gap(folder, tmp_path):
+    """The means of both units say where the shape is; only in draws of q(z|x) the second one is noise."""
+    uncertain = disentangle(run_of(folder, Uncertain()), n=1000, out=tmp_path / "a.png")
+    assert uncertain.of_factor["mig"]["x"] > 0.5
+    assert uncertain.of_factor["sap"]["x"] == pytest.approx(0, abs=1e-5)  # of means, as before
+    assert any(note.startswith("mig: of one draw") for note in uncertain.notes)
+
+
 def test_a_trained_model_and_the_default_places(folder):
     one, other = (disentangle(folder, n=250) for _ in range(2))
     assert one.picture == folder / "disentanglement.png" and one.picture.is_file()
@@ -90,3 +115,14 @@ def test_what_is_refused(folder):
         disentangle(folder, n=249)
     with pytest.raises(UserError, match=r"vae does not encode: .*models that do: .*vae"):
         disentangle(run_of(folder, nn.Linear(1, 1)))
+    with pytest.raises(UserError, match="have 129 numbers, and up to 128 are held against each factor"):
+        disentangle(run_of(folder, Wide()), n=250)
+
+
+def test_progress_goes_to_the_error_stream(folder, capsys):
+    run = run_of(folder, Centre())
+    disentangle(run, n=250)
+    done = capsys.readouterr()
+    assert done.err.startswith("disentangle ") and "250 codes of 2 numbers" in done.err and not done.out
+    disentangle(run, n=250, quiet=True)
+    assert capsys.readouterr() == ("", "")

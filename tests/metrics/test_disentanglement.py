@@ -3,11 +3,19 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 
 from trilemma.errors import UserError
-from trilemma.metrics.disentanglement import BINS, dci, mutual_information_gap, separated_attribute_predictability
+from trilemma.metrics.disentanglement import (
+    BINS,
+    dci,
+    mutual_information_gap,
+    separated_attribute_predictability,
+    threshold_accuracy,
+)
 
 COUNTS = {"kind": 3, "colour": 4, "size": 2}
 COPIES = 50
@@ -105,6 +113,46 @@ def test_sap_of_a_continuous_factor_is_the_gap_of_r2():
     found = separated_attribute_predictability(torch.stack([v + e, other], dim=1), {"v": v})
     torch.testing.assert_close(found.matrix, torch.tensor([[0.5], [0]], dtype=torch.float64), rtol=0, atol=1e-12)
     assert found.value == pytest.approx(0.5, abs=1e-12)
+
+
+def test_classes_that_take_turns_along_a_code():
+    """0, 1, 0, 1 along a code: one threshold leaves one image of four wrong, three none."""
+    code, factor = np.arange(4.0)[None], np.array([0, 1, 0, 1])
+    assert threshold_accuracy(code, factor) == pytest.approx([0.75])
+    assert threshold_accuracy(code, factor, thresholds=0) == pytest.approx([0.5])
+    assert threshold_accuracy(code, factor, thresholds=3) == pytest.approx([1])
+    codes = torch.stack([torch.arange(4.0), torch.zeros(4)], dim=1).repeat(5, 1)
+    found = separated_attribute_predictability(codes, {"v": torch.tensor([0, 1, 0, 1] * 5)})
+    torch.testing.assert_close(found.matrix, torch.tensor([[0.75], [0.5]], dtype=torch.float64), rtol=0, atol=1e-12)
+    assert found.value == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_thresholds_are_those_of_trying_all(seed):
+    """Codes with ties and classes of unequal size, against every choice of intervals and of a class for each."""
+    draw = np.random.default_rng(seed)
+    codes, factor = draw.integers(0, 5, (3, 9)).astype(float), draw.permutation([0, 0, 0, 0, 0, 3, 3, 3, 7])
+
+    def best(code):
+        cuts = [edge + 0.5 for edge in range(-1, 4)]
+        return max(
+            balanced_accuracy_score(factor, np.array(given)[(code > low).astype(int) + (code > high)])
+            for low, high in itertools.combinations_with_replacement(cuts, 2)
+            for given in itertools.product([0, 3, 7], repeat=3)
+        )
+
+    assert threshold_accuracy(codes, factor) == pytest.approx([best(code) for code in codes])
+
+
+def test_mig_of_draws_leaves_out_a_collapsed_unit_which_that_of_means_counts():
+    """Unit 0 says v; unit 1 is noise whose mean moves by a thousandth of its spread, so both means say v completely."""
+    v = torch.arange(4).repeat(500)
+    mu = torch.stack([v.double(), 0.001 * v], dim=1)
+    std = torch.tensor([0.05, 1.0], dtype=torch.float64)
+    z = mu + std * torch.randn(mu.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert mutual_information_gap(mu, {"v": v}).value == pytest.approx(0, abs=1e-12)
+    found = mutual_information_gap(z, {"v": v})
+    assert found.matrix[0, 0] == pytest.approx(1, abs=1e-3) and found.value > 0.95
 
 
 def test_noise_tells_nothing(factors):

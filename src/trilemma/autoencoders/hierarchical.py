@@ -29,12 +29,12 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from trilemma import rng as random
 from trilemma.autoencoders.levels import Normal, combine, free_bits, normal, shifted, warm_up
-from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian
+from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance
 from trilemma.autoencoders.losses import kl_between_normals, squared_error
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError, refuse_labels
@@ -55,9 +55,7 @@ class HierarchicalConfig(ModelConfig):
         default=(2,), description="hidden layers of the networks of a level; residual: codes at its size"
     )
     reconstruction: Literal["bce", "gaussian"] = Field(default="bce", description="likelihood of the pixels")
-    variance: PositiveFloat | Literal["learned", "optimal"] = Field(
-        default="optimal", description="gaussian: of a pixel; a number, learned or optimal"
-    )
+    variance: Variance = Field(default="optimal", description="gaussian: of a pixel; a number, learned or optimal")
     warmup: float = Field(default=0.0, ge=0, le=1, description="share of the training over which the KL gains weight")
     free_nats: float = Field(default=0.0, ge=0, description="KL of a level below which it is not lowered")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="residual: share of activations set to 0 in training")

@@ -16,10 +16,11 @@ are constant in the data. At that width the density at a level and its mean over
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from trilemma.autoencoders.losses import bernoulli_nats, gaussian_log_likelihood, squared_error
@@ -28,7 +29,16 @@ LEAST_VARIANCE = 1 / 255**2  # of a pixel: one level
 LEAST_LOGVAR = math.log(LEAST_VARIANCE)
 FOLLOW = 0.05  # share of a batch in the running mean of the optimal variance
 
-Variance = float | Literal["learned", "optimal"]
+
+def _known_variance(value: Any) -> Any:
+    """A variance as a user gave it; refused before pydantic tries each of its types and reports on all of them."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and LEAST_VARIANCE <= value < math.inf) and value not in ("learned", "optimal"):
+        raise ValueError(f"give learned, optimal, or a number of at least {LEAST_VARIANCE:.1e} (one level squared)")
+    return value
+
+
+Variance = Annotated[float | Literal["learned", "optimal"], BeforeValidator(_known_variance)]
 OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "none": lambda x: x}
 
 

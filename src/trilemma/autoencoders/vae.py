@@ -17,21 +17,22 @@ with C rising linearly from 0. A conditional model gives the label to both netwo
 """
 
 import math
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma import rng as random
 from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
-from trilemma.autoencoders.likelihoods import LEAST_VARIANCE, Bernoulli, Gaussian, Variance
+from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance
 from trilemma.autoencoders.losses import kl_to_standard_normal, log_prior_ratio, squared_error
 from trilemma.errors import UserError, check_labels
 from trilemma.nets.precision import full
 from trilemma.types import Batch, Logs, Phase
 
+SHARE = 0.5  # of the training in which the capacity rises; any other is refused without a capacity
 VARIANCE = 0.5  # of the Gaussian decoder whose negative ELBO is |x_hat - x|**2 + KL
 # q starts narrow and its means apart: the decoder learns to use units that it would give up under the noise.
 FIRST_LOGVAR, FIRST_SPREAD = -3.0, 2.0
@@ -43,7 +44,7 @@ class VAEConfig(NetworkConfig):
     latent: int = Field(default=32, ge=1, description="numbers in a code")
     beta: float = Field(default=1.0, ge=0, description="weight of the KL divergence; 1 is the ELBO")
     capacity_nats: float | None = Field(default=None, ge=0, description="KL to aim at, which beta then weighs")
-    capacity_share: float = Field(default=0.5, gt=0, le=1, description="share of training over which it rises from 0")
+    capacity_share: float = Field(default=SHARE, gt=0, le=1, description="share of training over which it rises from 0")
     reconstruction: Literal["mse", "bce", "gaussian"] = Field(
         default="mse", description="loss between image and reconstruction"
     )
@@ -52,20 +53,14 @@ class VAEConfig(NetworkConfig):
     conditional: bool = Field(default=False, description="whether the networks are given the label")
     n_classes: int = Field(default=0, ge=0, description="classes, taken from the data; for a conditional model")
 
-    @field_validator("variance", mode="before")
-    @classmethod
-    def _known_variance(cls, value: Any) -> Any:
-        number = isinstance(value, int | float) and LEAST_VARIANCE <= value < math.inf
-        if not number and value not in ("learned", "optimal"):
-            raise ValueError(f"give learned, optimal, or a number of at least {LEAST_VARIANCE:.1e} (one level squared)")
-        return value
-
     @model_validator(mode="after")
     def _fitting(self) -> Self:
         if self.reconstruction == "bce" and self.output != "sigmoid":
             raise ValueError("output=none: a Bernoulli needs probabilities; take output=sigmoid or reconstruction=mse")
         if self.reconstruction != "gaussian" and self.variance != "optimal":
             raise ValueError(f"variance={self.variance} is for reconstruction=gaussian, not {self.reconstruction}")
+        if self.capacity_nats is None and self.capacity_share != SHARE:
+            raise ValueError(f"capacity_share={self.capacity_share} is for a capacity, as capacity_nats=25")
         if self.conditional and not self.n_classes:
             raise ValueError("conditional=true needs images with classes; the data has none")
         return self

@@ -50,8 +50,8 @@ class Detection:
     """What was found.
 
     picture: histograms of the scores; report: the page; score: the one that flags, with its threshold.
-    rows: for each score by name its threshold, AUROC, average precision and rates, each with its 95% interval, None
-        where nothing is known to be abnormal.
+    rows: for each score by name its threshold, and as estimates with 95% intervals the AUROC, average precision and
+        rates, None where nothing is known to be abnormal.
     scores: by name, then by kind of image, (N,).
     flagged: positions of the flagged images in `against` (where None, in the held-out normals), the most abnormal
         first.
@@ -156,7 +156,7 @@ def flagged(scores: Tensor, threshold: float) -> Tensor:
 
 
 def _row(way: Score, scores: dict[str, Tensor], false_alarms: float, seed: int) -> dict[str, Any]:
-    """What a score is worth; each figure is {"value", "interval"}, or None where nothing is known to be abnormal."""
+    """What a score is worth; each figure is an estimate, or None where nothing is known to be abnormal."""
     threshold = threshold_of(scores[CALIBRATION], false_alarms)
     shares = {kind: wilson(int((s > threshold).sum()), len(s)) for kind, s in scores.items()}
     both = (None, None)
@@ -168,22 +168,23 @@ def _row(way: Score, scores: dict[str, Tensor], false_alarms: float, seed: int) 
         "baseline": way.baseline,
         "chosen": False,
         "threshold": threshold,
-        "auroc": _plain(both[0]),
-        "average_precision": _plain(both[1]),
-        "false_alarm_rate": _plain(shares[NORMAL]),
-        "detection_rate": _plain(shares.get(ABNORMAL)),
-        "flagged_share": _plain(shares.get(UNKNOWN)),
+        "auroc": both[0],
+        "average_precision": both[1],
+        "false_alarm_rate": shares[NORMAL],
+        "detection_rate": shares.get(ABNORMAL),
+        "flagged_share": shares.get(UNKNOWN),
     }
 
 
-def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
-    return estimate and {"value": estimate.value, "interval": list(estimate.interval)}
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as it stands in figures.json: each estimate as {"value", "interval"}."""
+    return {key: value._asdict() if isinstance(value, Estimate) else value for key, value in row.items()}
 
 
 def _choice(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """The model's own score with the highest AUROC; the first without labels."""
     own = [name for name, row in rows.items() if not row["baseline"]] or list(rows)
-    return max(own, key=lambda name: rows[name]["auroc"]["value"] if rows[name]["auroc"] else 0)
+    return max(own, key=lambda name: rows[name]["auroc"].value if rows[name]["auroc"] else 0)
 
 
 def _document(
@@ -211,7 +212,7 @@ def _document(
         "counts": {group.kind: len(group.split) for group in groups},
         "sources": {group.kind: group.source for group in groups},
         "interval_is": {"auroc, average_precision": INTERVAL_IS, "rates": "Wilson 95%"},
-        "rows": rows,
+        "rows": {name: _plain(row) for name, row in rows.items()},
     }
 
 

@@ -1,12 +1,14 @@
 """How far the codes of a model follow the factors that images were drawn from, each code one factor.
 
-Scores and their papers: metrics/disentanglement.py. The codes are what `encode` gives: for a variational autoencoder
-the mean of q(z|x).
+Scores and their papers: metrics/disentanglement.py. The codes are what `encode` gives. A model with a Gaussian q(z|x)
+for each image, `posterior`, is judged by its means in DCI and SAP, and in MIG, which is defined by the information in
+z ~ q(z|x), by one draw for each image: the noise tells units that hold a factor from those that collapsed.
 """
 
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -29,19 +31,36 @@ from trilemma.metrics.disentanglement import (
 from trilemma.metrics.receipt import Estimate
 from trilemma.registry import models_that
 from trilemma.run import Run, as_run
+from trilemma.training.log import Display
 from trilemma.types import Encodes
 
 PARTS = 5  # of the images, whose scores say how sure the whole one is
 LEAST = 50  # images in a part
+LARGEST_CODE = 128  # numbers, each of which is held against every factor; minutes at this length
 MOST_TICKS = 40  # numbers beside the codes
+MIG_OF = {
+    True: "mig: of one draw z ~ q(z|x) for each image; the other scores: of the means of q(z|x)",
+    False: "all scores: of the codes as they are, for the model gives no q(z|x) to draw from",
+}
 INTERVAL_IS = f"95%, from the spread of the score over {PARTS} parts of the images (Student's t); the model held fixed"
+
+
+@runtime_checkable
+class Posterior(Protocol):
+    """Gives an image a Gaussian of codes with independent entries."""
+
+    def posterior(self, image: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """mu and logvar of q(z|x): (B, C, H, W) -> two (B, Z)."""
+        ...
 
 
 @dataclass(frozen=True)
 class Disentanglement:
     """Scores in [0, 1], 1 where each code follows one factor and each factor one code.
 
-    scores: mig, disentanglement, completeness, informativeness, sap, each with its 95% interval.
+    scores: mig, disentanglement, completeness, informativeness, sap, each with its 95% interval. MIG is of one draw of
+        q(z|x) for each image, the others of its means; without a posterior all are of the codes.
+    notes: which of the two it was, and the factors that were left out.
     of_factor: mig, completeness, informativeness and sap by factor.
     picture: codes by factors, mutual information and importance; figures: all of this as JSON.
     """
@@ -86,16 +105,19 @@ def disentangle(
     n: int = 5_000,
     seed: int = 0,
     out: str | Path | None = None,
+    quiet: bool = False,
 ) -> Disentanglement:
     """Encode images that were drawn from known factors, and score how the codes follow them: MIG, DCI and SAP.
 
     Args:
         data: images with factors; they are drawn in the size and channels that the run was trained on.
         n: images, held-out ones first.
-        seed: of the parts that the images are divided into, and of the predictor behind DCI.
+        seed: of the draws of codes, of the parts that the images are divided into, and of the predictor behind DCI.
         out: the picture to write, beside which its figures lie as JSON; RUN/disentanglement.png where None.
+        quiet: print no progress.
     Raises:
-        UserError: if the model does not encode, the data have no factors, or there are too few images.
+        UserError: if the model does not encode, its codes are longer than LARGEST_CODE, the data have no factors, or
+            there are too few images.
     """
     run = as_run(run)
     if not isinstance(run.model, Encodes):
@@ -104,11 +126,31 @@ def disentangle(
     source = source_of(run, data)
     images = _images(source, n)
     labels = labels_for(run.model, images.labels)
-    codes = through(run, run.model.encode, to_float(images.images), labels)
+    codes, drawn = _codes(run, images, labels, seed)
     factors, notes = _own(images.factors or {})
-    whole = _measure(codes, factors, seed)
+    notes += (MIG_OF[isinstance(run.model, Posterior)],)
     order = rng.permutation(len(codes), seed, "disentangle")
-    parts = [_measure(codes[i], {k: v[i] for k, v in factors.items()}, seed).scores for i in order.chunk(PARTS)]
+    display = Display("disentangle", quiet=quiet)
+    done = 0
+
+    def measure(index: Tensor) -> _Measured:
+        def told() -> None:  # of the work, half is the whole and half its parts
+            nonlocal done
+            done += len(index)
+            display.update(done / (2 * len(codes) * len(factors)), f"{len(codes):,} codes of {codes.shape[1]} numbers")
+
+        of_index = {name: values[index] for name, values in factors.items()}
+        return _Measured(
+            mutual_information_gap(drawn[index], of_index),
+            dci(codes[index], of_index, seed=seed, told=told),
+            separated_attribute_predictability(codes[index], of_index),
+        )
+
+    try:
+        whole = measure(torch.arange(len(codes)))
+        parts = [measure(index).scores for index in order.chunk(PARTS)]
+    finally:
+        display.close()
     scores = {name: _around(value, [part[name] for part in parts]) for name, value in whole.scores.items()}
     picture = Path(out) if out is not None else run.path / "disentanglement.png"
     write_atomic(picture, _draw(whole, list(factors)))
@@ -127,6 +169,25 @@ def disentangle(
         "notes": notes,
     }
     return Disentanglement(picture, write_json(picture.with_suffix(".json"), values), scores, whole.of_factor, notes)
+
+
+def _codes(run: Run, images: Split, labels: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
+    """Codes (N, Z), means where they are random, and a draw z ~ q(z|x) for each image; without a posterior the same."""
+    model, x = run.model, to_float(images.images)
+    assert isinstance(model, Encodes)
+    numbers = through(run, model.encode, x[:1], None if labels is None else labels[:1]).shape[1]
+    if numbers > LARGEST_CODE:
+        raise UserError(
+            f"the codes of {run.recipe.name} have {numbers:,} numbers, and up to {LARGEST_CODE} are held against each "
+            "factor of the images; choose a model with shorter codes, as vae-beta, or train it with fewer numbers"
+        )
+    if not isinstance(model, Posterior):
+        codes = through(run, model.encode, x, labels)
+        return codes, codes
+    both = through(run, lambda part, y: torch.cat(model.posterior(part, y), dim=1), x, labels)
+    mu, logvar = both.chunk(2, dim=1)
+    eps = rng.normal(torch.arange(len(mu)), (numbers,), seed, "disentangle")
+    return mu, mu + (0.5 * logvar).exp() * eps
 
 
 def _images(data: Data, n: int) -> Split:
@@ -165,14 +226,6 @@ def _determines(by: Tensor, values: Tensor) -> bool:
     if by.is_floating_point():
         by = ((by - by.min()) / (by.max() - by.min()).clamp(min=1e-12) * BINS).long()
     return len(torch.stack([by, values]).unique(dim=1)[0]) == len(by.unique())
-
-
-def _measure(codes: Tensor, factors: dict[str, Tensor], seed: int) -> _Measured:
-    return _Measured(
-        mutual_information_gap(codes, factors),
-        dci(codes, factors, seed=seed),
-        separated_attribute_predictability(codes, factors),
-    )
 
 
 def _around(value: float, of_parts: list[float]) -> Estimate:
