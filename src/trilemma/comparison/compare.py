@@ -85,6 +85,7 @@ def compare(
     already is not trained again.
 
     Args:
+    from trilemma.training.session import source_word
         runs: finished runs to compare; nothing is trained then.
         data: what to train on, where no runs are given: a word, a path, or data already loaded; "digits" where None.
         models: names or wildcards (a list, or one text with commas); one model per family where None.
@@ -116,14 +117,15 @@ def compare(
         wanted = {"models": [entry.name for entry in entries], "minutes": minutes}
     split, n = choose_reals(loaded, n)
     request = {
-        "data": loaded.source,
+        "data": source_word(loaded),
         "fingerprint": loaded.fingerprint,
         **wanted,
         "n": n,
         "size": list(loaded.shape[1:]),
         "seed": seed,
     }
-    command = _command(entries, request, with_size=size is not None or not isinstance(data, str | Path | None))
+    with_size = size is not None or not isinstance(data, str | Path | None)
+    command = _command(request, out, with_size=with_size)
     with claim_folder(loaded.name, request, out) as folder:
         try:
             if not runs:
@@ -137,7 +139,7 @@ def compare(
             shown |= {"split": split, "caveats": caveats(loaded, split, n, own=True)}
             return _write(entries, loaded, shown, folder)
         except KeyboardInterrupt:
-            say(f"the comparison stopped. Go on with: {command} {shlex.quote(f'out={folder}')}")
+            say(f"the comparison stopped. Go on with: {_command(request, folder, with_size=with_size)}")
             raise
 
 
@@ -281,14 +283,22 @@ def _images_text(run: "Run") -> str:
     return f"{run.config['data']} ({shape}, fingerprint {run.config['fingerprint'][:12]})"
 
 
-def _command(entries: Sequence[Entry], request: dict[str, Any], *, with_size: bool) -> str:
-    """The command line that makes this report again."""
+def _command(request: dict[str, Any], out: str | Path | None, *, with_size: bool) -> str:
+    """The command line that makes this report again, from any folder."""
     if "runs" in request:
-        words = [str(entry.run.path) for entry in entries]
+        words = request["runs"]
     else:
-        words = [f"data={request['data']}", f"models={','.join(request['models'])}", f"minutes={request['minutes']:g}"]
+        words = [f"data={request['data']}", f"models={','.join(request['models'])}"]
+        words += [f"minutes={_shortest(request['minutes'])}"]
         words += [f"size={'x'.join(map(str, request['size']))}"] if with_size else []
-    return shlex.join(["trilemma", "compare", *words, f"n={request['n']}", f"seed={request['seed']}"])
+    words = [*words, f"n={request['n']}", f"seed={request['seed']}"]
+    words += [] if out is None else [f"out={Path(out).absolute()}"]
+    return shlex.join(["trilemma", "compare", *words])
+
+
+def _shortest(value: float) -> str:
+    """The fewest digits that give the same number: with another number the command would ask for another comparison."""
+    return text if float(text := f"{value:g}") == value else repr(value)
 
 
 def _row(model: dict[str, Any]) -> dict[str, Any]:

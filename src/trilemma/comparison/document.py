@@ -144,7 +144,7 @@ def _training(run: Any, data: Any) -> dict[str, Any]:
         "family": recipe.family,
         "summary": recipe.summary,
         "source": recipe.source,
-        "run": str(run.path),
+        "run": str(run.path.absolute()),
         "weights": run.weights_id,
         "parameters": summary["parameters"],
         "images": summary["images"],
@@ -204,7 +204,7 @@ def _budget(
 
 
 def _commands(run: Any, request: Mapping[str, Any]) -> dict[str, str]:
-    path = str(run.path)
+    path = str(run.path.absolute())
     draw = [f"n={request['n']}", f"seed={request['seed']}", f"batch={request['batch']}"]
     return {
         "train": run.config["command"],
@@ -227,6 +227,9 @@ def clean(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if isinstance(value, Mapping):
+    """The command of this report and, where it trained, one that measures the same weights again; from any folder."""
+    if request["minutes"] is None:
+        return {"all": request["command"], "measure": request["command"]}
         return {clean(str(key)): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [clean(item) for item in value]
