@@ -49,7 +49,7 @@ def test_rows_and_table_show_the_figures_of_the_document(stage):
         "gan-dcgan",
         "0.71",
         "0.67 to 0.75",
-        "frechet distance refused: 10 images are too few",
+        "Frechet distance refused: 10 images are too few",
         "1,234,567",
     ):
         assert part in text
@@ -213,6 +213,12 @@ def test_the_report_is_made_again_from_another_folder(stage, tmp_path, monkeypat
 def test_the_command_asks_for_the_same_minutes(stage, minutes):
     command = compare(models="vae", minutes=minutes, quiet=True).document["again"]["all"]
     assert float(command.partition("minutes=")[2].split()[0]) == minutes
+
+
+def test_one_second_is_no_seconds(stage):
+    found = compare(models="vae", minutes=1 / 60, quiet=True)
+    assert found.document["budget"]["text"].startswith("1 second of training was asked for each model; ")
+    assert "1 second each" in found.html.read_text("utf-8")
 
 
 @pytest.fixture
