@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,7 +49,7 @@ def test_rows_and_table_show_the_figures_of_the_document(stage):
         "gan-dcgan",
         "0.71",
         "0.67 to 0.75",
-        "frechet distance refused: 10 images are too few",
+        "Frechet distance refused: 10 images are too few",
         "1,234,567",
     ):
         assert part in text
@@ -88,7 +89,8 @@ def test_ctrl_c_ends_the_comparison_with_the_command_that_goes_on(stage, capsys)
     last = capsys.readouterr().err.splitlines()[-1]
     command = last.partition("Go on with: ")[2]
     models = "models=ae-stacked,vae,gan-dcgan,diffusion-small"
-    assert command == f"trilemma compare data=digits {models} minutes=0.25 size=8x8 n=10 seed=0 out=runs/compare-digits"
+    out = Path("runs/compare-digits").absolute()
+    assert command == f"trilemma compare data=digits {models} minutes=0.25 size=8x8 n=10 seed=0 out={out}"
 
 
 def test_the_same_request_continues_what_was_interrupted(stage):
@@ -183,6 +185,42 @@ def test_wildcards_are_spelt_out_and_names_kept_once(stage):
     assert "models=vae,gan-dcgan" in found.document["again"]["all"]
 
 
+def test_the_report_is_made_again_from_another_folder(stage, tmp_path, monkeypatch):
+    Path("odd 1.zip").touch()
+    stage.data = make(source="odd 1.zip")
+    found = compare(data="odd 1.zip", models="vae", minutes=1 / 60, out="here", quiet=True)
+    words = shlex.split(found.document["again"]["all"])
+    keys = dict(word.split("=", 1) for word in words[2:])
+    assert words[:2] == ["trilemma", "compare"]
+    assert keys["data"] == str(tmp_path / "odd 1.zip") and keys["out"] == str(tmp_path / "here")
+    (model,) = found.document["models"]
+    run = str(tmp_path / "here/runs/vae")
+    assert model["run"] == run
+    assert found.document["again"]["measure"] == f"trilemma compare {run} n=10 seed=0"
+    assert all(f" {run} " in model["commands"][verb] for verb in ("sample", "evaluate"))
+
+    before = found.json.read_bytes()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    stage.data = make(source=keys["data"])  # as it is loaded by that path; it names the same comparison, in its folder
+    again = compare(data=keys["data"], models=keys["models"], minutes=float(keys["minutes"]), n=int(keys["n"]),
+                    seed=int(keys["seed"]), out=keys["out"], quiet=True)  # fmt: skip
+    assert again.json == tmp_path / "here/report.json" and again.document["again"] == found.document["again"]
+    assert json.loads(before)["columns"] == again.document["columns"]
+
+
+@pytest.mark.parametrize("minutes", [1, 0.02, 1 / 60, 0.1 + 0.2])
+def test_the_command_asks_for_the_same_minutes(stage, minutes):
+    command = compare(models="vae", minutes=minutes, quiet=True).document["again"]["all"]
+    assert float(command.partition("minutes=")[2].split()[0]) == minutes
+
+
+def test_one_second_is_no_seconds(stage):
+    found = compare(models="vae", minutes=1 / 60, quiet=True)
+    assert found.document["budget"]["text"].startswith("1 second of training was asked for each model; ")
+    assert "1 second each" in found.html.read_text("utf-8")
+
+
 @pytest.fixture
 def runs(monkeypatch):
     """Runs by path; opened by the stand-in of as_run."""
@@ -197,7 +235,9 @@ def test_finished_runs_are_compared_without_training(stage, runs):
     found = compare("a/vae", "b/vae", quiet=True)
     assert stage.trained == []
     assert [row["name"] for row in found.rows] == ["a/vae", "b/vae"]  # the folders alone would not tell them apart
-    assert found.document["again"]["all"] == "trilemma compare a/vae b/vae n=10 seed=0"
+    places = " ".join(str(Path(run).absolute()) for run in ("a/vae", "b/vae"))
+    again = found.document["again"]
+    assert again == {"all": f"trilemma compare {places} n=10 seed=0", "measure": again["all"]}
     assert found.document["budget"]["asked_seconds"] is None
 
 

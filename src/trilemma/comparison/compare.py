@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trilemma.comparison.document import Entry, clean, document, protocol_difference, scores_of
-from trilemma.comparison.words import TITLES, number, span
+from trilemma.comparison.words import counted
 from trilemma.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from trilemma.comparison.terminal import Tables
     from trilemma.data import Data
     from trilemma.run import Run
 
@@ -39,27 +38,11 @@ class Comparison:
         `<metric>_interval` and `<metric>_refused`."""
         return [_row(model) for model in self.document["models"]]
 
-    def table(self) -> "Table":
-        """The report's table for a terminal."""
-        from rich.table import Table
-        from rich.text import Text
+    def table(self) -> "Tables":
+        """The report's tables for a terminal; rich prints them in the layout that fits its width."""
+        from trilemma.comparison.terminal import Tables
 
-        columns = [column for column in self.document["columns"] if not column["refused"]]
-        below = [
-            f"{c['name'].replace('_', ' ')} refused: {c['refused']}" for c in self.document["columns"] if c["refused"]
-        ]
-        caveats = [f"Note: {text}." for text in self.document["caveats"]]
-        caption = Text("\n".join([*below, *caveats, self.document["verdict"]["text"]]))
-        table = Table(caption=caption, caption_justify="left")
-        table.add_column("model", overflow="fold")
-        titles = [TITLES[c["name"]].short if c["name"] in TITLES else str(c["name"]) for c in columns]
-        for title in [*titles, "parameters", "seconds"]:
-            table.add_column(title, justify="right", overflow="fold")
-        for model in self.document["models"]:
-            cost = [number(model[key]) if key in model else "" for key in ("parameters", "seconds")]
-            name = f"{model['name']}\nfailed: {model['error']}" if model["error"] else model["name"]
-            table.add_row(*map(Text, [name, *(_cell(model, column) for column in columns), *cost]))
-        return table
+        return Tables(self.document)
 
     def _repr_html_(self) -> str:
         """In a notebook: the triangle and the table."""
@@ -102,6 +85,7 @@ def compare(
     from trilemma.comparison.folder import claim_folder
     from trilemma.data import load_data
     from trilemma.metrics.evaluate import caveats, choose_reals
+    from trilemma.training.session import source_word
 
     say = _speaker(quiet)
     if runs:
@@ -116,19 +100,20 @@ def compare(
         wanted = {"models": [entry.name for entry in entries], "minutes": minutes}
     split, n = choose_reals(loaded, n)
     request = {
-        "data": loaded.source,
+        "data": source_word(loaded),
         "fingerprint": loaded.fingerprint,
         **wanted,
         "n": n,
         "size": list(loaded.shape[1:]),
         "seed": seed,
     }
-    command = _command(entries, request, with_size=size is not None or not isinstance(data, str | Path | None))
+    with_size = size is not None or not isinstance(data, str | Path | None)
+    command = _command(request, out, with_size=with_size)
     with claim_folder(loaded.name, request, out) as folder:
         try:
             if not runs:
                 names = ", ".join(entry.name for entry in entries)
-                say(f"{folder}: {names} on {loaded.name}, {number(60 * minutes)} s of training each")
+                say(f"{folder}: {names} on {loaded.name}, {counted(60 * minutes, 'second')} of training each")
                 for entry in entries:
                     _attempt(entry, lambda e=entry: _train(e, loaded, folder, minutes, seed, quiet), say)
             batch = max(1, min(LARGEST_BATCH, n // BATCHES))
@@ -137,7 +122,7 @@ def compare(
             shown |= {"split": split, "caveats": caveats(loaded, split, n, own=True)}
             return _write(entries, loaded, shown, folder)
         except KeyboardInterrupt:
-            say(f"the comparison stopped. Go on with: {command} {shlex.quote(f'out={folder}')}")
+            say(f"the comparison stopped. Go on with: {_command(request, folder, with_size=with_size)}")
             raise
 
 
@@ -281,14 +266,22 @@ def _images_text(run: "Run") -> str:
     return f"{run.config['data']} ({shape}, fingerprint {run.config['fingerprint'][:12]})"
 
 
-def _command(entries: Sequence[Entry], request: dict[str, Any], *, with_size: bool) -> str:
-    """The command line that makes this report again."""
+def _command(request: dict[str, Any], out: str | Path | None, *, with_size: bool) -> str:
+    """The command line that makes this report again, from any folder."""
     if "runs" in request:
-        words = [str(entry.run.path) for entry in entries]
+        words = request["runs"]
     else:
-        words = [f"data={request['data']}", f"models={','.join(request['models'])}", f"minutes={request['minutes']:g}"]
+        words = [f"data={request['data']}", f"models={','.join(request['models'])}"]
+        words += [f"minutes={_shortest(request['minutes'])}"]
         words += [f"size={'x'.join(map(str, request['size']))}"] if with_size else []
-    return shlex.join(["trilemma", "compare", *words, f"n={request['n']}", f"seed={request['seed']}"])
+    words = [*words, f"n={request['n']}", f"seed={request['seed']}"]
+    words += [] if out is None else [f"out={Path(out).absolute()}"]
+    return shlex.join(["trilemma", "compare", *words])
+
+
+def _shortest(value: float) -> str:
+    """The fewest digits that give the same number: with another number the command would ask for another comparison."""
+    return text if float(text := f"{value:g}") == value else repr(value)
 
 
 def _row(model: dict[str, Any]) -> dict[str, Any]:
@@ -299,15 +292,6 @@ def _row(model: dict[str, Any]) -> dict[str, Any]:
     for name, score in model["scores"].items():
         row |= {name: score["value"], f"{name}_interval": score["interval"], f"{name}_refused": score["refused"]}
     return row
-
-
-def _cell(model: dict[str, Any], column: dict[str, Any]) -> str:
-    score = model["scores"].get(column["name"])
-    if score is None:
-        return ""
-    if score["value"] is None:
-        return f"refused: {score['refused']}"
-    return "\n".join(filter(None, [number(score["value"], score["interval"]), span(score["value"], score["interval"])]))
 
 
 def _speaker(quiet: bool) -> Callable[[str], None]:

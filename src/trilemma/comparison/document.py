@@ -1,8 +1,9 @@
 """The content of a report as plain values: report.json is this, and report.html shows this and the pictures.
 
-    {"format", "trilemma", "title", "verdict", "data", "budget", "protocol", "axes", "models": [...], "again"}
+    {"format", "trilemma", "title", "verdict", "data", "budget", "columns", "axes", "models": [...], "again"}
 
-Every number is finite: a figure that is missing is None, with the reason beside it.
+The table holds the columns that every measured model has ("shared"); what only some have is listed beside it
+(`further`). Every number is finite: a figure that is missing is None, with the reason beside it.
 """
 
 import math
@@ -14,7 +15,7 @@ from typing import Any
 
 from trilemma import __version__
 from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST, placed
-from trilemma.comparison.words import leaders, listed, number, verdict
+from trilemma.comparison.words import counted, leaders, listed, title, verdict
 
 FORMAT = 1
 CURVE_POINTS = 200  # of one loss curve at most
@@ -72,18 +73,28 @@ def document(
 
 
 def columns(models: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The metrics of the table, known ones first, each with its receipt and its leaders."""
+    """The metrics that were measured, known ones first, each with its title, receipt and leaders; `shared` where
+    every model that was measured has it."""
     names = dict.fromkeys([*QUALITY, *COST])
     found = {name: None for m in models for name in m["scores"]}
     order = [name for name in names if name in found] + [name for name in found if name not in names]
-    return [_column(name, [m for m in models if name in m["scores"]]) for name in order]
+    measured = sum(1 for m in models if m["scores"])
+    return [_column(name, [m for m in models if name in m["scores"]], measured) for name in order]
 
 
-def _column(name: str, models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def further(values: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
+    """What only some models have, model by model: (model, column, score)."""
+    rest = [column for column in values["columns"] if not column["shared"]]
+    return [(m, c, m["scores"][c["name"]]) for m in values["models"] for c in rest if c["name"] in m["scores"]]
+
+
+def _column(name: str, models: Sequence[Mapping[str, Any]], measured: int) -> dict[str, Any]:
     first = models[0]["scores"][name]
     known = {m["name"]: (s["value"], s["interval"]) for m in models if (s := m["scores"][name])["value"] is not None}
     receipt = {key: first.get(key) for key in (*SAME, "versions", "interval_is", "data_fingerprint")}
-    head = {"name": name, "unit": first["unit"], "better": first["better"], "best": leaders(known, first["better"])}
+    long, short = title(first["name"], first["protocol"])
+    head = {"name": name, "title": long, "head": short, "shared": len(models) == measured}
+    head |= {"unit": first["unit"], "better": first["better"], "best": leaders(known, first["better"])}
     reasons = {m["scores"][name]["refused"] for m in models}
     refused = next(iter(reasons)) if len(reasons) == 1 else None  # one reason for all models, or None
     return {**head, "refused": refused, "receipt": receipt}
@@ -144,7 +155,7 @@ def _training(run: Any, data: Any) -> dict[str, Any]:
         "family": recipe.family,
         "summary": recipe.summary,
         "source": recipe.source,
-        "run": str(run.path),
+        "run": str(run.path.absolute()),
         "weights": run.weights_id,
         "parameters": summary["parameters"],
         "images": summary["images"],
@@ -194,7 +205,9 @@ def _budget(
     equal = not used or max(used) <= BUDGET_FACTOR * min(used)
     asked = None if request["minutes"] is None else 60 * request["minutes"]
     text = (
-        f"{number(asked)} seconds of training were asked for each model" if asked else "These runs were trained before"
+        f"{counted(asked, 'second')} of training {'was' if asked == 1 else 'were'} asked for each model"
+        if asked
+        else "These runs were trained before"
     )
     if used:
         low, high = (f"{end:,.1f}" for end in (min(used), max(used)))
@@ -204,7 +217,7 @@ def _budget(
 
 
 def _commands(run: Any, request: Mapping[str, Any]) -> dict[str, str]:
-    path = str(run.path)
+    path = str(run.path.absolute())
     draw = [f"n={request['n']}", f"seed={request['seed']}", f"batch={request['batch']}"]
     return {
         "train": run.config["command"],
@@ -214,6 +227,9 @@ def _commands(run: Any, request: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _again(models: Sequence[Mapping[str, Any]], request: Mapping[str, Any]) -> dict[str, Any]:
+    """The command of this report and, where it trained, one that measures the same weights again; from any folder."""
+    if request["minutes"] is None:
+        return {"all": request["command"], "measure": request["command"]}
     paths = [m["run"] for m in models if "run" in m]
     keys = [f"n={request['n']}", f"seed={request['seed']}"]
     measure = shlex.join(["trilemma", "compare", *paths, *keys]) if paths else None

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from trilemma.comparison import figures, triangle
-from trilemma.comparison.words import TITLES, ends, listed, number, span
+from trilemma.comparison.document import further
+from trilemma.comparison.words import TITLES, counted, ends, listed, number, span
 from trilemma.errors import UserError
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def _context(values: Mapping[str, Any]) -> dict[str, Any]:
     shown = [m for m in models if any(m["place"].values())]
     return {
         "doc": values,
+        "further": further(values),
         "titles": {name: title.long for name, title in TITLES.items()},
         "triangle": _svg(triangle.draw(models), _triangle_text(shown)),
         "dots": [_svg(figures.dots(models, axis), _dots_text(models, axis)) for axis in triangle.AXES],
@@ -177,7 +179,7 @@ def _template(name: str) -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "ends": ends, "listed": listed, "text": _text}
+    environment.filters |= {"number": number, "counted": counted, "ends": ends, "listed": listed, "text": _text}
     return environment.get_template(name)
 
 

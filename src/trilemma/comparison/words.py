@@ -6,6 +6,7 @@ than too seldom. A figure without an interval carries no claim.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,20 +14,53 @@ Figure = tuple[float, Sequence[float] | None]
 
 
 class Title(NamedTuple):
-    """How a metric is called on the page and, shorter, in a terminal."""
+    """How a metric is called on the page and, in lines as short as its words allow, at the head of a column."""
 
     long: str
     short: str
 
 
 TITLES = {
-    "precision": Title("Fidelity: precision", "fidelity"),
-    "recall": Title("Diversity: recall", "diversity"),
-    "kernel_distance": Title("Kernel distance", "kernel dist."),
-    "frechet_distance": Title("Frechet distance", "Frechet dist."),
-    "ms_per_image": Title("Milliseconds per image", "ms/image"),
-    "calls_per_image": Title("Network calls per image", "calls"),
+    "precision": Title("Fidelity: precision", "Fidelity\n(precision)"),
+    "recall": Title("Diversity: recall", "Diversity\n(recall)"),
+    "kernel_distance": Title("Kernel distance", "Kernel\ndistance"),
+    "frechet_distance": Title("Frechet distance", "Frechet\ndistance"),
+    "ms_per_image": Title("Milliseconds per image", "Milliseconds\nper image"),
+    "calls_per_image": Title("Network calls per image", "Network calls\nper image"),
+    "elbo_nats": Title("ELBO", "ELBO, nats\nper image"),
+    "bound_nats": Title("Likelihood bound", "Bound, nats\nper image"),
+    "bits_per_dim": Title("Bits per dimension", "Bits per\ndimension"),
+    "active_units": Title("Active units of the code", "Active\nunits"),
+    "class_obeyed": Title("Drawn as the class asked for", "Class\nobeyed"),
 }
+
+
+def title(name: str, protocol: str) -> Title:
+    """What a metric is called; of figures that only some models have, also what tells their protocols apart.
+
+    >>> title("bound_nats", "bound50_gaussian-0.5-continuous_360_test").long
+    'Likelihood bound of 50 samples (gaussian 0.5, continuous pixels)'
+    >>> title("active_units", "active-units_32_360_test").long, title("coverage", "coverage_10").long
+    ('Active units of the code, of 32', 'Coverage')
+    """
+    plain = name.replace("_", " ").capitalize()
+    long, short = TITLES.get(name, Title(plain, plain.replace(" ", "\n", 1)))
+    if found := re.fullmatch(r"[a-z]+(\d*)_(.+)-(binary|continuous)_\d+_[^_]+", protocol):
+        samples, likelihood, pixels = found.groups()
+        within = f"{likelihood.replace('-', ' ')}, {pixels} pixels"
+        return Title(f"{long} of {samples} samples ({within})" if samples else f"{long} ({within})", short)
+    if found := re.match(r"active-units_(\d+)_", protocol):
+        return Title(f"{long}, of {found[1]}", f"{short}, of {found[1]}")
+    return Title(long, short)
+
+
+def counted(value: float, unit: str) -> str:
+    """
+    >>> counted(1.0, "second"), counted(30, "second"), counted(1.2, "second")
+    ('1 second', '30 seconds', '1.20 seconds')
+    """
+    text = number(value)
+    return f"{text} {unit}" if text == "1" else f"{text} {unit}s"
 
 
 def number(value: float, interval: Sequence[float] | None = None) -> str:

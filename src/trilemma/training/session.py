@@ -241,7 +241,7 @@ def _record(recipe: Recipe, data: Data, model_config: Config, training: TrainCon
         "format": FORMAT,
         "trilemma": __version__,
         "model": recipe.name,
-        "data": _source(data),
+        "data": source_word(data),
         "fingerprint": data.fingerprint,
         "classes": list(data.classes),
         "notes": list(data.notes),
@@ -266,7 +266,9 @@ def _command(recipe: Recipe, data: Data, model_config: Config, training: TrainCo
         value = getattr(model_config, name)
         if name not in ("shape", "n_classes") and value != getattr(recipe.config, name):
             keys[name] = value
-    return shlex.join(["trilemma", "train", recipe.name, _source(data), *(f"{k}={_word(v)}" for k, v in keys.items())])
+    return shlex.join(
+        ["trilemma", "train", recipe.name, source_word(data), *(f"{k}={_word(v)}" for k, v in keys.items())]
+    )
 
 
 def _word(value: Any) -> str:
@@ -282,7 +284,7 @@ def _word(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _source(data: Data) -> str:
+def source_word(data: Data) -> str:
     """The word of a source, or its absolute path: a run is used from other folders, too."""
     if is_named(data.source):
         return data.source

@@ -1,0 +1,146 @@
+import io
+import re
+
+import pytest
+import torch
+from comparison.stand_ins import FAMILIES, FIGURES, evaluation, make
+from rich.console import Console
+
+from trilemma.autoencoders.vae import VAE, VAEConfig
+from trilemma.comparison import compare
+from trilemma.comparison.document import further
+from trilemma.comparison.words import span
+from trilemma.errors import UserError
+from trilemma.metrics.likelihood import likelihood_scores
+
+BOUNDS = [
+    "ELBO (gaussian 0.5, continuous pixels)",
+    "Likelihood bound of 5 samples (gaussian 0.5, continuous pixels)",
+    "Bits per dimension of 5 samples (gaussian 0.5, continuous pixels)",
+    "Active units of the code, of 3",
+]
+
+
+def vae_scores(data):
+    """What a real VAE, not trained, says of the test images."""
+    torch.manual_seed(0)
+    model = VAE(VAEConfig(shape=data.shape, hidden=(8,), latent=3)).eval()
+    scores, _ = likelihood_scores(model, data, "test", split_label="test", own=True, samples=5, n=100, seed=0)
+    return scores
+
+
+@pytest.fixture
+def found(stage):
+    """A comparison of four models, of which the VAE alone has bounds."""
+    scores = vae_scores(make())
+
+    def measured(name, n):
+        result = evaluation(name, n)
+        result.scores += tuple(scores) if name == "vae" else ()
+        return result
+
+    stage.evaluation = measured
+    return compare(quiet=True)
+
+
+def printed(tables, width):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(tables)
+    return console.file.getvalue()
+
+
+def words_of(values):
+    """Every word that the tables may hold: of titles, names and units, and the figures as they are printed wide."""
+    texts = [
+        "Model Figure Value 95% interval Unit",
+        *(m["name"] for m in values["models"]),
+        "Parameters Training seconds",
+    ]
+    texts += [c["title"] for c in values["columns"]] + [c["head"] for c in values["columns"]]
+    texts += [score["unit"] for _, _, score in further(values)]
+    return set(" ".join(texts).split()) | {
+        "to",
+        "exact",
+        "failed",
+        "Further",
+        "figures,",
+        "of",
+        "some",
+        "models",
+        "only",
+    }
+
+
+@pytest.mark.parametrize("width", [46, 60, 70, 80, 100, 120, 160])
+def test_no_word_is_broken(found, width):
+    text = printed(found.table(), width)
+    assert max(map(len, text.splitlines())) <= width
+    tables = text[: text.index("Frechet distance refused")].replace("The 95% intervals do not fit this width; they are "
+                                                                    "in the report.", "")  # fmt: skip
+    known = words_of(found.document)
+    for word in tables.split():
+        figure = re.fullmatch(r"\(?-?[\d,]+(\.\d+)?\)?", word)
+        assert figure or word.strip("():,") in {w.strip("():,") for w in known} or set(word) == {"─"}, word
+    for name in FAMILIES:
+        assert name in tables
+
+
+def test_the_intervals_are_there_where_they_fit(found):
+    for width in (60, 100, 120):
+        text = printed(found.table(), width)
+        for figures in FIGURES.values():
+            assert all(span(v, (0.95 * v, 1.05 * v)) in text for v in figures[:4])
+
+
+def test_models_are_rows_where_that_fits_and_columns_where_not(found):
+    first = {width: printed(found.table(), width).splitlines() for width in (80, 140)}
+    assert first[80][0].split() == list(FAMILIES)
+    assert first[140][1].split()[0] == "Model"
+
+
+def test_intervals_that_do_not_fit_are_said_to_be_in_the_report(found):
+    text = " ".join(printed(found.table(), 80).split())
+    assert "0.67 to 0.75" not in text
+    assert "The 95% intervals do not fit this width; they are in the report." in text
+
+
+def test_what_one_model_has_stands_apart_and_nothing_is_lost(found):
+    values = found.document
+    shared = [c["name"] for c in values["columns"] if c["shared"]]
+    assert shared == ["precision", "recall", "kernel_distance", "frechet_distance", "ms_per_image", "calls_per_image"]
+    rows = further(values)
+    assert [(m["name"], c["title"]) for m, c, _ in rows] == [("vae", title) for title in BOUNDS]
+    assert [s["value"] for _, _, s in rows] == [s.value for s in vae_scores(make())]
+    assert [c["receipt"]["protocol"] for _, c, _ in rows] == [s.protocol for s in vae_scores(make())]
+    assert set(found.rows[1]) >= {c["name"] for c in values["columns"]}
+    for text in (found.html.read_text("utf-8"), found._repr_html_(), printed(found.table(), 120)):
+        main, _, rest = text.partition("Further figures, of some models only")
+        assert all(title in rest and title not in main for title in BOUNDS)
+    page = found.html.read_text("utf-8")
+    head = page[page.index("<thead>") : page.index("</thead>")]
+    assert "gaussian" not in head and head.count("<th ") == 6  # the model and five figures; one is refused
+
+
+def test_what_every_model_has_is_in_the_table(stage):
+    """Two VAEs of one likelihood: their bounds compare."""
+    scores = tuple(vae_scores(make()))
+
+    def measured(name, n):
+        result = evaluation(name, n)
+        result.scores += scores
+        return result
+
+    stage.evaluation = measured
+    found = compare(models="vae,gan-dcgan", quiet=True)
+    assert further(found.document) == []
+    assert "Further figures" not in printed(found.table(), 80) + found.html.read_text("utf-8")
+    assert "ELBO, nats" in printed(found.table(), 80)
+
+
+def test_a_model_that_failed_takes_no_figure_from_the_others(stage):
+    stage.broken = {"vae": UserError("the loss is [red]nan")}
+    found = compare(models="vae,gan-dcgan", quiet=True)
+    assert further(found.document) == []
+    for width in (40, 80, 160):
+        text = " ".join(printed(found.table(), width).split())
+        assert "0.85" in text and "failed" in text and "vae failed: the loss is [red]nan." in text
