@@ -178,7 +178,9 @@ def test_images_and_codes_of_other_shapes_are_refused(model: nn.Module) -> None:
         if not isinstance(model, protocol):
             continue
         for wrong in (larger, other, larger[0], image.flatten(1)):
-            with pytest.raises(UserError, match=rf"images came as float32 {re.escape(str(tuple(wrong.shape)))}.*{takes}"):
+            with pytest.raises(
+                UserError, match=rf"images came as float32 {re.escape(str(tuple(wrong.shape)))}.*{takes}"
+            ):
                 getattr(model, verb)(wrong, labels)
         with pytest.raises(UserError, match=r"images came as uint8 .*floats in \[0, 1\]"):
             getattr(model, verb)(image.byte(), labels)

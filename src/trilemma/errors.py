@@ -62,7 +62,9 @@ def check_labels(labels: "Tensor | None", n_classes: int, count: int | None = No
     if not n_classes or labels is None:
         return refuse_labels(labels)
     if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-        raise UserError(f"labels came as {_form(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each")
+        raise UserError(
+            f"labels came as {_form(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each"
+        )
     if count is not None and len(labels) != count:
         raise UserError(f"{len(labels)} labels came for {count} images or codes; give one for each")
     if not bool(((labels >= 0) & (labels < n_classes)).all()):
@@ -92,7 +94,9 @@ def check_codes(z: "Tensor", length: int) -> None:
         UserError: if the codes are not floats (B, length).
     """
     if z.ndim != 2 or z.shape[1] != length or not z.is_floating_point():
-        raise UserError(f"codes came as {_form(z)}; this model takes floats (B, {length}): {length} numbers for each image")
+        raise UserError(
+            f"codes came as {_form(z)}; this model takes floats (B, {length}): {length} numbers for each image"
+        )
 
 
 def _form(values: object) -> str:

@@ -53,7 +53,7 @@ def scores_of(run: Run, seed: int) -> dict[str, Score]:
         numbers = encode(run, _float(few.images), labels_for(model, few.labels)).shape[1]
         if numbers <= LARGEST_CODE and not codes_need_labels(model):
             scores.append(Score("code", "distance of the code", False, _alone(_mahalanobis(run, some.images))))
-        numbers = int(code_bytes(model, numbers)[0] // 2)
+        numbers = int(code_bytes(run.model, numbers)[0] // 2)
     pca = fit_pca(some.images, min(numbers, some.images[0].numel() // 2))  # all of them would leave no error
     error, title = partial(_pca_error, pca), f"PCA ({pca.n_components_} components)"
     scores.append(Score("pca", title, True, _alone(error)))
