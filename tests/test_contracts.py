@@ -3,6 +3,7 @@
 import copy
 import inspect
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from trilemma.types import (
     Reconstructs,
     Samples,
     Validates,
+    codes_need_labels,
 )
 
 SHAPES = [(1, 8, 8), (3, 12, 9)]  # the second: colour, not square, odd
@@ -163,6 +165,58 @@ def test_labels_are_asked_for_where_they_are_needed_and_refused_elsewhere(model:
     if not conditional:
         with pytest.raises(UserError):
             model.sample(2, seed=0, labels=batch.label[:2])
+
+
+def test_images_and_codes_of_other_shapes_are_refused(model: nn.Module) -> None:
+    """Whatever the network could make of them: each error says what came and what is taken."""
+    shape, image = model.config.shape, batch_of(model.config.shape).image
+    labels = torch.arange(16) % 4 if codes_need_labels(model) else None
+    larger = torch.zeros(16, shape[0], shape[1] + 2, shape[2] + 2)
+    other = torch.zeros(16, 4 - shape[0], *shape[1:])  # grey for a colour model, colour for a grey one
+    takes = re.escape(f"takes (B, {', '.join(map(str, shape))})")
+    for protocol, verb in ((Encodes, "encode"), (Reconstructs, "reconstruct")):
+        if not isinstance(model, protocol):
+            continue
+        for wrong in (larger, other, larger[0], image.flatten(1)):
+            with pytest.raises(
+                UserError, match=rf"images came as float32 {re.escape(str(tuple(wrong.shape)))}.*{takes}"
+            ):
+                getattr(model, verb)(wrong, labels)
+        with pytest.raises(UserError, match=r"images came as uint8 .*floats in \[0, 1\]"):
+            getattr(model, verb)(image.byte(), labels)
+    if isinstance(model, Encodes) and isinstance(model, Decodes):
+        z = model.encode(image, labels)
+        assert z.shape == (16, model.code_length)
+        for wrong in (z[:, 1:], torch.cat([z, z], 1), z[0], z[None], z.long()):
+            with pytest.raises(UserError, match=rf"codes came as .*takes floats \(B, {model.code_length}\)"):
+                model.decode(wrong, labels)
+
+
+@pytest.mark.parametrize("name", ["vae", "vae-vq"])
+def test_labels_that_are_no_labels_are_refused(name: str) -> None:
+    """Of both kinds of conditional model: the codes of one need the labels, those of the other take no notice."""
+    model = create(name, shape=SHAPES[0], seed=1, conditional=True, n_classes=4).eval()
+    assert isinstance(model, Conditional) and codes_need_labels(model) == (name == "vae")
+    image, right = batch_of(SHAPES[0], 4).image, torch.arange(4)
+    z = model.encode(image, right)
+    if not codes_need_labels(model):
+        assert torch.equal(model.encode(image), z) and torch.equal(model.encode(image, right.flip(0)), z)
+        assert torch.equal(model.reconstruct(image), model.decode(z))
+    for labels, message in (
+        (right[:3], "3 labels came for 4"),
+        (right.repeat(2), "8 labels came for 4"),
+        (right + 0.5, r"labels came as float32 \(4,\); give an int64 tensor"),
+        (right > 1, r"labels came as bool \(4,\)"),
+        (right[:, None], r"labels came as int64 \(4, 1\)"),
+        ([0, 1, 2, 3], "labels came as list"),
+        (right + 1, "they go from 0 to 3"),
+    ):
+        calls = [(model.encode, image), (model.decode, z), (model.reconstruct, image)]
+        for call, value in calls:
+            with pytest.raises(UserError, match=message):
+                call(value, labels)
+        with pytest.raises(UserError, match=message):
+            model.sample(4, seed=0, labels=labels)
 
 
 @pytest.mark.parametrize("name", MODELS)

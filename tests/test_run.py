@@ -15,6 +15,7 @@ from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.registry import list_models
 from trilemma.run import EXACT_BATCH, Run, load
+from trilemma.types import Decodes, Encodes, Reconstructs, codes_need_labels
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +226,104 @@ def test_a_model_that_draws_nothing(vae):
     vae.model = torch.nn.Linear(1, 1)
     with pytest.raises(UserError, match="vae does not draw samples"):
         vae.sample(1)
+
+
+# --- codes and reconstructions --------------------------------------------------------------------------------------
+
+
+def held_out(run, n):
+    part = run.data.held_out[1]
+    return part.images[:n].float() / 255, part.labels[:n]
+
+
+def test_codes_and_reconstructions_are_those_of_the_model_in_any_batch(run):
+    images, labels = held_out(run, 7)
+    label = labels if codes_need_labels(run.model) else None
+    with torch.no_grad():
+        for verb, protocol in (("encode", Encodes), ("reconstruct", Reconstructs)):
+            if not isinstance(run.model, protocol):
+                with pytest.raises(UserError, match=rf"{run.recipe.name} does not {verb}.*models that do: .*vae"):
+                    getattr(run, verb)(images)
+                continue
+            expected = getattr(run.model, verb)(images, label)
+            for batch in (3, 256):
+                found = getattr(run, verb)(images, label, batch=batch)
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+                assert not found.requires_grad and found.dtype == torch.float32 and found.device.type == "cpu"
+        if not isinstance(run.model, Decodes):
+            with pytest.raises(UserError, match=f"{run.recipe.name} does not decode.*models that do: .*vae"):
+                run.decode(torch.zeros(2, 3))
+        elif isinstance(run.model, Encodes):
+            codes = run.encode(images, label)
+            expected = run.model.decode(codes, label)
+            torch.testing.assert_close(run.decode(codes.double(), label, batch=2), expected, rtol=1e-4, atol=1e-4)
+            with pytest.raises(UserError, match="codes came as float32"):
+                run.decode(codes[:, 1:], label)
+
+
+def test_labels_of_codes_by_name_number_and_one_for_each(vae, monkeypatch):
+    seen = []
+
+    def encode(image, labels=None):
+        seen.append(labels.tolist())
+        return image.flatten(1)
+
+    monkeypatch.setattr(vae.model, "n_classes", 3, raising=False)
+    monkeypatch.setattr(vae.model, "encode", encode)
+    vae.config["classes"] = ["cat", "dog", "7"]
+    images = torch.zeros(3, 1, 8, 8)
+    for label, expected in (("dog", [1, 1, 1]), (2, [2, 2, 2]), ("7", [2, 2, 2]), (torch.tensor([0, 2, 1]), [0, 2, 1])):
+        vae.encode(images, label, batch=2)
+        assert seen == [expected[:2], expected[2:]]
+        seen.clear()
+    for label, message in (
+        (None, "needs the class of each image or code; give label="),
+        ("dgo", 'unknown label "dgo"; choose one of cat, dog, 7'),
+        (torch.tensor([0, 1]), "2 labels came for 3"),
+        (torch.tensor([0, 1, 3]), "they go from 0 to 2"),
+        (torch.tensor([0.0, 1, 2]), "labels came as float32"),
+    ):
+        with pytest.raises(UserError, match=message):
+            vae.encode(images, label)
+    assert not seen
+
+
+def test_what_a_run_does_not_encode_or_decode(vae):
+    images = torch.zeros(2, 1, 8, 8)
+    for call, message in (
+        (lambda: vae.encode(images[0]), r"images came as float32 \(1, 8, 8\)"),
+        (lambda: vae.reconstruct(torch.zeros(2, 1, 10, 10)), "images came as"),
+        (lambda: vae.decode(torch.zeros(300)), r"codes came as float32 \(300,\)"),
+        (lambda: vae.encode(images[:0]), "0 given"),
+        (lambda: vae.encode(images, batch=0), "batch=0"),
+        (lambda: vae.encode(images, label=1), "was not trained to take a class"),
+        (lambda: vae.encode(images, label=torch.tensor([1, 1])), "was trained without labels"),
+        (lambda: vae.encode(images / 0), "NaN or infinite codes, because some of what it was given is"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call()
+    with torch.no_grad():
+        next(vae.model.encoder.parameters()).fill_(torch.nan)
+    with pytest.raises(UserError, match="NaN or infinite images; train again with a lower lr="):
+        vae.reconstruct(images)
+
+
+def test_codes_in_smaller_batches_where_memory_runs_out(vae, monkeypatch):
+    sizes, encode = [], vae.model.encode
+
+    def scarce(image, labels=None):
+        sizes.append(len(image))
+        if len(image) > 4:
+            raise torch.OutOfMemoryError
+        return encode(image, labels)
+
+    images, _ = held_out(vae, 10)
+    expected = vae.encode(images)
+    monkeypatch.setattr(vae.model, "encode", scarce)
+    with pytest.warns(RuntimeWarning, match="batches of 4"):
+        found = vae.encode(images, batch=8)
+    assert sizes == [8, 4, 4, 2]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 # --- the folder -----------------------------------------------------------------------------------------------------

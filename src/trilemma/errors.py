@@ -1,7 +1,7 @@
 """Errors that are the user's to mend: what came, what is allowed, what to do. The command line shows no trace."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,13 +49,57 @@ def refuse_labels(labels: object) -> None:
         raise UserError("this model was trained without labels and cannot draw a class; leave the label out")
 
 
-def check_labels(labels: "Tensor | None", n_classes: int) -> None:
+def check_labels(labels: "Tensor | None", n_classes: int, count: int | None = None) -> None:
     """For models that may draw classes, 0 to n_classes - 1; with n_classes=0 there are none.
 
+    Args:
+        count: how many images or codes they belong to; any number where None.
     Raises:
-        UserError: if a label, int64 (B,), is none of them.
+        UserError: if they are not int64 (count,), or one is no class.
     """
-    if not n_classes:
-        refuse_labels(labels)
-    elif labels is not None and not bool(((labels >= 0) & (labels < n_classes)).all()):
+    import torch
+
+    if not n_classes or labels is None:
+        return refuse_labels(labels)
+    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+        raise UserError(
+            f"labels came as {_form(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each"
+        )
+    if count is not None and len(labels) != count:
+        raise UserError(f"{len(labels)} labels came for {count} images or codes; give one for each")
+    if not bool(((labels >= 0) & (labels < n_classes)).all()):
         raise UserError(f"labels {labels.unique().tolist()}: they go from 0 to {n_classes - 1}")
+
+
+def check_images(image: "Tensor", shape: Sequence[int]) -> None:
+    """For models of images of one shape (C, H, W). Looks at no values, so that a GPU is not waited for.
+
+    Raises:
+        UserError: if the images are not floats (B, C, H, W).
+    """
+    if image.ndim != 4 or tuple(image.shape[1:]) != tuple(shape):
+        takes = ", ".join(map(str, shape))
+        raise UserError(
+            f"images came as {_form(image)}; this model takes (B, {takes}): images, channels, height, width. Resize "
+            "them, or train a model of their size"
+        )
+    if not image.is_floating_point():
+        raise UserError(f"images came as {_form(image)}; give floats in [0, 1]: divide levels of 0 to 255 by 255")
+
+
+def check_codes(z: "Tensor", length: int) -> None:
+    """For models whose codes have `length` numbers. Looks at no values, as `check_images`.
+
+    Raises:
+        UserError: if the codes are not floats (B, length).
+    """
+    if z.ndim != 2 or z.shape[1] != length or not z.is_floating_point():
+        raise UserError(
+            f"codes came as {_form(z)}; this model takes floats (B, {length}): {length} numbers for each image"
+        )
+
+
+def _form(values: object) -> str:
+    """Kind and shape of a tensor or an array, in words."""
+    kind, shape = getattr(values, "dtype", type(values).__name__), getattr(values, "shape", None)
+    return str(kind).removeprefix("torch.") + ("" if shape is None else f" {tuple(shape)}")

@@ -17,14 +17,15 @@ from torch import Tensor, nn
 
 from trilemma.config import ModelConfig, make
 from trilemma.data import Data, load_data
-from trilemma.errors import UserError, unknown, with_hint
+from trilemma.errors import UserError, check_codes, check_images, check_labels, unknown, with_hint
 from trilemma.files import sha256_of
 from trilemma.hardware import pick_device
 from trilemma.memory import halving, is_out_of_memory
-from trilemma.registry import Recipe, build, get_recipe, list_models
-from trilemma.types import Conditional, Samples
+from trilemma.registry import Recipe, build, get_recipe, list_models, models_that
+from trilemma.types import Conditional, Decodes, Encodes, Reconstructs, Samples, codes_need_labels
 
 FORMAT = 1
+Label = str | int | Tensor | None  # of given images: one class by name or index for all, or int64 (N,)
 WEIGHTS = "weights.safetensors"
 KEYS = ("format", "model", "model_config", "training", "data", "fingerprint", "classes", "command")  # of config.json
 EXACT_BATCH = 64  # images computed together where each must be bit-equal; image k has place k % 64 in its batch
@@ -194,6 +195,98 @@ class Run:
                 return model.sample(count, seed=seed, first=start, labels=labels, **settings).float().cpu()
 
         return self._in_parts(compute, first, first + n, batch, exact)
+
+    def encode(self, images: Tensor, label: Label = None, batch: int = 256) -> Tensor:
+        """Codes of images.
+
+        Args:
+            images: floats in [0, 1], (N, C, H, W), on any device.
+            label: the class of all of them by name or index, or of each, int64 (N,), for a model that takes one; where
+                the codes do not depend on it (`codes_need_labels`), it makes no difference.
+            batch: images computed at a time, which bounds the memory; halved if it runs out.
+        Returns:
+            float32 on the CPU, (N, Z).
+        Raises:
+            UserError: if the model does not encode, images or labels do not fit it, or a code is not finite.
+        """
+        self.require("encode images", Encodes)
+        check_images(images, self.model_config.shape)
+        results = self._passed(self.model.encode, images, label, batch)  # type: ignore[arg-type]
+        return self._finite("codes", images, results)
+
+    def decode(self, codes: Tensor, label: Label = None, batch: int = 256) -> Tensor:
+        """Images of codes (N, Z), as `encode`: float32 in [0, 1] on the CPU, (N, C, H, W).
+
+        Raises:
+            UserError: if the model does not decode, codes or labels do not fit it, or an image is not finite.
+        """
+        self.require("decode", Decodes)
+        if (length := getattr(self.model, "code_length", None)) is not None:
+            check_codes(codes, length)
+        results = self._passed(self.model.decode, codes, label, batch)  # type: ignore[arg-type]
+        return self._finite("images", codes, results)
+
+    def reconstruct(self, images: Tensor, label: Label = None, batch: int = 256) -> Tensor:
+        """Images after a pass through the model, as `encode`: float32 in [0, 1] on the CPU, (N, C, H, W).
+
+        Raises:
+            UserError: if the model does not reconstruct, images or labels do not fit it, or a result is not finite.
+        """
+        self.require("reconstruct", Reconstructs)
+        check_images(images, self.model_config.shape)
+        results = self._passed(self.model.reconstruct, images, label, batch)  # type: ignore[arg-type]
+        return self._finite("images", images, results)
+
+    def require(self, doing: str, *protocols: type) -> None:
+        """Refuse a model that lacks a capability, with the models that have it.
+
+        Args:
+            doing: what it would do, as in "does not reconstruct".
+        """
+        missing = [protocol for protocol in protocols if not isinstance(self.model, protocol)]
+        if missing:
+            part = "decoder" if missing == [Decodes] else "encoder"
+            able = ", ".join(models_that(*protocols))
+            raise UserError(f"{self.recipe.name} does not {doing}: it has no {part}; models that do: {able}")
+
+    def _passed(self, function: Callable[..., Tensor], inputs: Tensor, label: Label, batch: int) -> Tensor:
+        """`function(inputs, labels)` on the run's device, batch by batch, without gradients: float32 on the CPU."""
+        if batch < 1 or not len(inputs):
+            raise UserError(f"batch={batch}, {len(inputs)} given: at least 1 of each is needed")
+        labels = self._labels(label, len(inputs))
+
+        def compute(start: int, count: int) -> Tensor:
+            part = slice(start, start + count)
+            of_part = None if labels is None else labels[part].to(self.device)
+            with torch.no_grad():
+                return function(inputs[part].to(self.device, torch.float32), of_part).float().cpu()
+
+        done, results = 0, torch.empty(0)
+        while done < len(inputs):
+            part = halving(partial(compute, done), min(batch, len(inputs) - done), _warn)
+            batch = min(batch, len(part))  # smaller from now on if memory ran out
+            results = results if done else torch.empty(len(inputs), *part.shape[1:])
+            results[done : done + len(part)] = part
+            done += len(part)
+        return results
+
+    def _labels(self, label: Label, count: int) -> Tensor | None:
+        """Labels (count,) of given images or codes; None for a model that takes none."""
+        if label is None and codes_need_labels(self.model):
+            raise UserError(f"{self.recipe.name} in {self.path} needs the class of each image or code; give label=")
+        if isinstance(label, str | int):
+            return torch.tensor([self._label_index(label)]).expand(count)
+        check_labels(label, self.model.n_classes if isinstance(self.model, Conditional) else 0, count)
+        return label
+
+    def _finite(self, what: str, inputs: Tensor, results: Tensor) -> Tensor:
+        """The results, if they are finite."""
+        if results.isfinite().all():
+            return results
+        what = f"{self.path}: the model gives NaN or infinite {what}"
+        if not inputs.isfinite().all():
+            raise UserError(f"{what}, because some of what it was given is; give finite values")
+        raise UserError(f"{what}; train again with a lower lr=")
 
     def checked(self, settings: dict[str, Any], verb: Callable[..., Any]) -> dict[str, Any]:
         """Settings of this run's sampler that `verb` was given, as `checked_settings`; for a model that samples."""

@@ -5,7 +5,7 @@ Nothing here imports the project. Ask what a model can do (`isinstance(model, En
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class Samples(Protocol):
 
 @runtime_checkable
 class Encodes(Protocol):
-    """Turns images into codes; a conditional model is given their labels, too."""
+    """Turns images into codes; where `codes_need_labels`, it is given their labels, too."""
 
     def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, Z)."""
@@ -119,9 +119,17 @@ class BoundsLikelihood(Protocol):
 
 @runtime_checkable
 class Conditional(Protocol):
-    """Draws what is asked for: `sample(labels=...)` is obeyed."""
+    """Draws what is asked for: `sample(labels=...)` is obeyed.
+
+    Its codes, too, are made and read with the class of each image, unless it says `codes_need_labels = False`.
+    """
 
     n_classes: int
+
+
+def codes_need_labels(model: object) -> TypeGuard[Conditional]:
+    """Whether `encode`, `decode` and `reconstruct` of a model need the labels of the images."""
+    return isinstance(model, Conditional) and getattr(model, "codes_need_labels", True)
 
 
 @runtime_checkable

@@ -80,6 +80,13 @@ def test_labels_are_for_models_that_take_them():
     assert labels_for(Classes(), labels) is labels
     with pytest.raises(UserError, match="needs the class of each image"):
         labels_for(Classes(), None)
+    with pytest.raises(UserError, match=r"or say the class with label=$"):
+        labels_for(Classes(), None, label=True)
+    with pytest.raises(UserError, match=r"give images with classes$"):  # where there is no label= to give
+        labels_for(Classes(), None)
+    drawing = Classes()
+    drawing.codes_need_labels = False  # it draws classes, and its codes are the same for all
+    assert labels_for(drawing, None) is None and labels_for(drawing, labels) is None
     for wrong in (10, -1):
         with pytest.raises(UserError, match=f"label {wrong} is no class of this model: it has 0 to 9"):
             labels_for(Classes(), torch.tensor([3, wrong]))
@@ -158,6 +165,24 @@ def test_a_file_of_another_size_and_colour_goes_by_the_rules_for_data(run, tmp_p
     image = load_image(run, tmp_path / "wide.png")
     assert image.shape == (1, 1, 8, 8)
     torch.testing.assert_close(image, torch.full((1, 1, 8, 8), 60 / 255), rtol=0, atol=1.5 / 255)
+
+
+def test_a_file_that_is_changed_is_said_to_be(run, tmp_path, capsys):
+    """33 x 90 to a square: the middle 33 of 90 columns are kept, so 57 / 90 = 63% is lost. 11 x 8 loses 27%, which is
+    within the factor of 1.5; 13 x 8 is beyond it."""
+    cut = "% of it is cut off: it is scaled to cover, its centre kept"
+    for (height, width), mode, said in (
+        ((33, 90), "RGB", f"33x90 colour (height x width), brought to 8x8 grey; 63{cut}"),
+        ((90, 33), "L", f"90x33 grey (height x width), brought to 8x8 grey; 63{cut}"),
+        ((11, 8), "L", "11x8 grey (height x width), brought to 8x8 grey"),
+        ((13, 8), "L", f"13x8 grey (height x width), brought to 8x8 grey; 38{cut}"),
+        ((8, 8), "RGB", "8x8 colour (height x width), brought to 8x8 grey"),
+        ((8, 8), "L", None),
+    ):
+        Image.new(mode, (width, height)).save(tmp_path / "some.png")
+        load_image(run, tmp_path / "some.png")
+        out, err = capsys.readouterr()
+        assert not out and err == (f"some.png: {said}\n" if said else "")
 
 
 def test_images_that_are_not_there(run, tmp_path):

@@ -248,6 +248,28 @@ def test_the_model_of_a_run_and_the_default_place(folder):
     torch.testing.assert_close(torch.tensor(vectors), codes, rtol=1e-4, atol=1e-5)
 
 
+def test_a_class_for_images_without(run, tmp_path):
+    """Where the codes need a class: that of each image, or one for all, which moves no point past another."""
+
+    class Classes(Pixels):
+        n_classes = 10
+
+        def encode(self, image, labels=None):
+            seen.append(labels.tolist())
+            return super().encode(image)
+
+    seen, run.model = [], Classes()
+    out = tmp_path / "map.png"
+    own = latent_map(run, how="pca", n=30, thumbnails=False, out=out)
+    assert seen.pop() == run.data.held_out[1].labels[own.index].tolist()
+    np.save(tmp_path / "images.npy", run.data.held_out[1].images.numpy()[:, 0])
+    with pytest.raises(UserError, match=r"needs the class of each image; .*, or say the class with label="):
+        latent_map(run, how="pca", n=30, data=tmp_path / "images.npy", out=out)
+    found = latent_map(run, how="pca", n=30, data=tmp_path / "images.npy", thumbnails=False, label="4", out=out)
+    assert seen == [[4] * len(found.points)]
+    assert read_metadata(found.picture)["label"] == "4"
+
+
 def test_what_is_refused(run, tmp_path):
     out = tmp_path / "none" / "map.png"
     for keys, message in (

@@ -1,5 +1,7 @@
 """Reconstructions: the figures are those of the model, and the picture holds originals over results."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -70,8 +72,26 @@ def test_labels_come_from_the_data(halves, tmp_path):
     squared = (split.images[:6].double() / 255 - split.labels[:6].double()[:, None, None, None] / 9).square()
     torch.testing.assert_close(result.errors.double(), squared.flatten(1).mean(1).sqrt(), rtol=1e-5, atol=0)
     np.save(tmp_path / "images.npy", split.images.numpy()[:, 0])
-    with pytest.raises(UserError, match="needs the class of each image"):
+    with pytest.raises(UserError, match=r"needs the class of each image; .*, or say the class with label="):
         reconstruct(halves, data=tmp_path / "images.npy", out=tmp_path / "pairs.png")
+    for label in ("9", 9):  # the constant 1
+        result = reconstruct(halves, data=tmp_path / "images.npy", n=2, label=label, out=tmp_path / "pairs.png")
+        assert torch.equal(result.images, torch.ones(2, 1, 8, 8))
+    assert torch.equal(reconstruct(halves, n=2, label=0).images, torch.zeros(2, 1, 8, 8))  # whatever the data say
+
+
+def test_results_and_errors_are_at_hand(halves, tmp_path):
+    result = reconstruct(halves, n=5, out=tmp_path / "pairs.png")
+    split = halves.data.held_out[1]
+    torch.testing.assert_close(result.images, split.images[:5].float() / 255 / 2, rtol=0, atol=1e-7)
+    assert result.file == tmp_path / "pairs.json"
+    found = json.loads(result.file.read_text())
+    assert (found["verb"], found["split"], found["rmse"]) == ("reconstruct", halves.data.held_out[0], result.rmse)
+    expected = [
+        {"index": k, "class": halves.config["classes"][split.labels[k]], "rmse": float(result.errors[k])}
+        for k in range(5)
+    ]
+    assert found["images"] == expected
 
 
 def test_metadata_say_how_it_was_made(halves, tmp_path):

@@ -30,7 +30,7 @@ from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_en
 from trilemma.autoencoders.losses import bernoulli_nats, squared_error
 from trilemma.autoencoders.penalties import kl_penalty
 from trilemma.autoencoders.priors import GaussianMixture
-from trilemma.errors import refuse_labels
+from trilemma.errors import check_codes, check_images, refuse_labels
 from trilemma.nets.precision import full
 from trilemma.types import Batch, Logs, Phase
 
@@ -85,6 +85,11 @@ class Autoencoder(nn.Module):
         self.phases = [Phase("autoencoder", [*self.encoder.parameters(), *self.decoder.parameters()], self.loss)]
 
     @property
+    def code_length(self) -> int:
+        """Numbers in a code."""
+        return self.config.latent
+
+    @property
     def sampling_network(self) -> nn.Module:
         """The decoder: one call per batch of samples."""
         return self.decoder
@@ -92,11 +97,13 @@ class Autoencoder(nn.Module):
     def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) -> code (B, latent)."""
         refuse_labels(labels)
+        check_images(image, self.config.shape)
         return full(self.encoder(2 * image - 1 if self.config.output == "none" else image))
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Code (B, latent) -> image (B, C, H, W) in [0, 1]."""
         refuse_labels(labels)
+        check_codes(z, self.code_length)
         return self._image(full(self.decoder(z))).clamp(0, 1)
 
     def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -23,7 +23,7 @@ from trilemma.autoencoders.codes import gumbel_softmax, kl_to_uniform, one_hot
 from trilemma.autoencoders.likelihoods import Gaussian
 from trilemma.autoencoders.losses import squared_error
 from trilemma.autoencoders.vae import VARIANCE
-from trilemma.errors import refuse_labels
+from trilemma.errors import check_codes, check_images, refuse_labels
 from trilemma.nets.precision import full
 from trilemma.types import Batch, Logs, Phase
 
@@ -63,6 +63,11 @@ class DiscreteVAE(nn.Module):
         return self.config.variables * math.log2(self.config.categories)
 
     @property
+    def code_length(self) -> int:
+        """Numbers in a code."""
+        return self.config.variables * self.config.categories
+
+    @property
     def sampling_network(self) -> nn.Module:
         """The decoder: one call per batch of samples."""
         return self.decoder
@@ -75,12 +80,14 @@ class DiscreteVAE(nn.Module):
     def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """The most probable category of each variable, one-hot: (B, variables * categories)."""
         refuse_labels(labels)
+        check_images(image, self.config.shape)
         log_q = self.posterior(image)
         return one_hot(log_q.argmax(2), log_q).flatten(1)
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Weights of the categories, one-hot or any others, (B, variables * categories) -> (B, C, H, W) in [0, 1]."""
         refuse_labels(labels)
+        check_codes(z, self.code_length)
         return self.likelihood.mean(full(self.decoder(z)))
 
     def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:

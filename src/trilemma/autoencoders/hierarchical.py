@@ -37,7 +37,7 @@ from trilemma.autoencoders.levels import Normal, combine, free_bits, normal, shi
 from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance
 from trilemma.autoencoders.losses import kl_between_normals, squared_error
 from trilemma.config import ModelConfig
-from trilemma.errors import UserError, refuse_labels
+from trilemma.errors import UserError, check_codes, check_images, refuse_labels
 from trilemma.nets.ladder import Down, MLPChain, MLPDown, MLPUp, ResidualDown, ResidualUp
 from trilemma.nets.precision import full
 from trilemma.types import Batch, Logs, Phase
@@ -123,6 +123,11 @@ class HierarchicalVAE(nn.Module):
         self.phases = [Phase("vae", list(self.parameters()), self.loss)]
 
     @property
+    def code_length(self) -> int:
+        """Numbers in a code."""
+        return sum(map(math.prod, self.down.code_shapes))
+
+    @property
     def sampling_network(self) -> nn.Module:
         """The way down: one call per batch of samples."""
         return self.down
@@ -130,12 +135,14 @@ class HierarchicalVAE(nn.Module):
     def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """Posterior means in units of their priors, (B, Z)."""
         refuse_labels(labels)
+        check_images(image, self.config.shape)
         _, steps = self._descend(image, lambda q: q.mu)
         return torch.cat([step.prior.inverse(step.z).flatten(1) for step in steps], dim=1)
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Codes (B, Z) -> mean image (B, C, H, W) in [0, 1]."""
         refuse_labels(labels)
+        check_codes(z, self.code_length)
         shapes = self.down.code_shapes
         parts = z.split([math.prod(shape) for shape in shapes], dim=1)
 

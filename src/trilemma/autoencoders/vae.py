@@ -28,7 +28,7 @@ from trilemma import rng as random
 from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
 from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance
 from trilemma.autoencoders.losses import kl_to_standard_normal, log_prior_ratio, squared_error
-from trilemma.errors import UserError, check_labels
+from trilemma.errors import UserError, check_codes, check_images, check_labels
 from trilemma.nets.precision import full
 from trilemma.types import Batch, Logs, Phase
 
@@ -87,6 +87,11 @@ class VAE(nn.Module):
         self.phases = [Phase("vae", list(self.parameters()), self.loss)]
 
     @property
+    def code_length(self) -> int:
+        """Numbers in a code."""
+        return self.config.latent
+
+    @property
     def sampling_network(self) -> nn.Module:
         """The decoder: one call per batch of samples."""
         return self.decoder
@@ -98,7 +103,8 @@ class VAE(nn.Module):
 
     def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """The posterior mean, (B, latent)."""
-        return self.posterior(image, self._checked(labels))[0]
+        check_images(image, self.config.shape)
+        return self.posterior(image, self._checked(labels, len(image)))[0]
 
     def decode_outputs(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Code (B, latent) -> what the likelihood is made of, (B, C, H, W) or (B, 2C, H, W)."""
@@ -106,7 +112,8 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Code (B, latent) -> mean image (B, C, H, W) in [0, 1]."""
-        return self._image(self.decode_outputs(z, self._checked(labels)))
+        check_codes(z, self.code_length)
+        return self._image(self.decode_outputs(z, self._checked(labels, len(z))))
 
     def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """The image decoded from its posterior mean, (B, C, H, W) in [0, 1]."""
@@ -141,12 +148,12 @@ class VAE(nn.Module):
     def elbo(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
         """One-sample estimate of the ELBO with the KL in closed form, nats per image (B,); a density over [0, 1] for a
         Gaussian."""
-        outputs, kl = self._pass(image, self._checked(labels), rng)
+        outputs, kl = self._pass(image, self._checked(labels, len(image)), rng)
         return self.likelihood.log_prob(outputs, image) - kl
 
     def log_weight(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x) of one z ~ q(z|x), nats per image (B,)."""
-        labels = self._checked(labels)
+        labels = self._checked(labels, len(image))
         z, eps, _, logvar = self._draw(image, labels, rng)
         return self.likelihood.log_prob(self.decode_outputs(z, labels), image) + log_prior_ratio(eps, z, logvar)
 
@@ -200,9 +207,9 @@ class VAE(nn.Module):
         last.weight[: self.config.latent] *= FIRST_SPREAD
         last.bias[self.config.latent :] = FIRST_LOGVAR
 
-    def _checked(self, labels: Tensor | None) -> Tensor | None:
-        """Labels as they came, if they are what the model was trained with."""
-        check_labels(labels, self.config.n_classes if self.config.conditional else 0)
+    def _checked(self, labels: Tensor | None, count: int) -> Tensor | None:
+        """Labels as they came, if they are what the model was trained with, one for each of `count` images."""
+        check_labels(labels, self.config.n_classes if self.config.conditional else 0, count)
         return labels
 
 

@@ -22,7 +22,7 @@ from trilemma.autoencoders.codes import Codebook, perplexity, straight_through
 from trilemma.autoencoders.losses import squared_error
 from trilemma.autoencoders.priors import AutoregressivePrior
 from trilemma.config import ModelConfig
-from trilemma.errors import UserError, check_labels
+from trilemma.errors import UserError, check_codes, check_images, check_labels
 from trilemma.nets.autoregressive import HEAD
 from trilemma.nets.conv import CentreCrop
 from trilemma.nets.precision import full
@@ -66,6 +66,7 @@ class VQ(nn.Module):
     """
 
     usage: Tensor
+    codes_need_labels = False  # of a conditional model only the prior takes them
 
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
@@ -100,6 +101,11 @@ class VQ(nn.Module):
         return math.prod(self.grid) * math.log2(self.config.codes)
 
     @property
+    def code_length(self) -> int:
+        """Numbers in a code."""
+        return math.prod(self.grid) * self.config.dim
+
+    @property
     def sampling_network(self) -> nn.Module:
         """The prior: one call per place of the grid; the decoder's single call is not counted."""
         return self.prior.network
@@ -118,18 +124,21 @@ class VQ(nn.Module):
 
     def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """The entries of the codebook that the image becomes, (B, h * w * dim)."""
-        check_labels(labels, self.known_classes)
+        check_images(image, self.config.shape)
+        check_labels(labels, self.known_classes, len(image))
         return self.codebook.entries[self.code_indices(image)].flatten(1)
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Any vectors (B, h * w * dim), each taken to its nearest entry -> (B, C, H, W) in [0, 1]."""
-        check_labels(labels, self.known_classes)
+        check_codes(z, self.code_length)
+        check_labels(labels, self.known_classes, len(z))
         vectors = z.unflatten(1, (*self.grid, self.config.dim))
         return self.decode_entries(self.codebook.entries[self.codebook.nearest(vectors)])
 
     def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         """The image after a pass through the codebook, (B, C, H, W) in [0, 1]."""
-        check_labels(labels, self.known_classes)
+        check_images(image, self.config.shape)
+        check_labels(labels, self.known_classes, len(image))
         return self.decode_entries(self.codebook.entries[self.code_indices(image)])
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
@@ -187,7 +196,7 @@ class VQ(nn.Module):
 
         Where a conditional model is given no labels, image k has label k % n_classes.
         """
-        check_labels(labels, self.known_classes)
+        check_labels(labels, self.known_classes, n)
         if temperature < 0:
             raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
         ids = torch.arange(first, first + n)

@@ -12,7 +12,7 @@ from trilemma.errors import UserError
 from trilemma.explore.compress import by_pca, code_bytes, fit_count, fit_pca
 from trilemma.explore.images import PART, encode, labels_for
 from trilemma.run import Run
-from trilemma.types import BoundsLikelihood, Conditional, Encodes, Reconstructs
+from trilemma.types import BoundsLikelihood, Encodes, Reconstructs, codes_need_labels
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
@@ -51,9 +51,9 @@ def scores_of(run: Run, seed: int) -> dict[str, Score]:
     if isinstance(model, Encodes):
         few = some.take(torch.arange(1))
         numbers = encode(run, _float(few.images), labels_for(model, few.labels)).shape[1]
-        if numbers <= LARGEST_CODE and not isinstance(model, Conditional):
+        if numbers <= LARGEST_CODE and not codes_need_labels(model):
             scores.append(Score("code", "distance of the code", False, _alone(_mahalanobis(run, some.images))))
-        numbers = int(code_bytes(model, numbers)[0] // 2)
+        numbers = int(code_bytes(run.model, numbers)[0] // 2)
     pca = fit_pca(some.images, min(numbers, some.images[0].numel() // 2))  # all of them would leave no error
     error, title = partial(_pca_error, pca), f"PCA ({pca.n_components_} components)"
     scores.append(Score("pca", title, True, _alone(error)))
@@ -147,8 +147,8 @@ def _reconstructed(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def _labels(model: nn.Module, count: int, device: torch.device) -> Iterator[Tensor | None]:
-    """Every class for all of `count` images; None once for a model without classes."""
-    if not isinstance(model, Conditional):
+    """Every class for all of `count` images; None once for a model whose codes need none."""
+    if not codes_need_labels(model):
         yield None
         return
     for k in range(model.n_classes):

@@ -3,6 +3,7 @@ model takes and passed through it in parts; and a table of images with names bes
 
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +17,19 @@ from trilemma import __version__, rng
 from trilemma.data import Data, load_data
 from trilemma.data.decode import decode
 from trilemma.data.loader import to_float
-from trilemma.data.pixels import Item, open_file
+from trilemma.data.pixels import Header, Item, header, open_file
+from trilemma.data.size import text as size_text
 from trilemma.errors import UserError, unknown
 from trilemma.pictures import TEXT, TILE, font, grid
-from trilemma.registry import models_that
 from trilemma.run import Run
-from trilemma.types import Batch, Conditional, Decodes
+from trilemma.types import Batch, codes_need_labels
 
 if TYPE_CHECKING:
     from PIL import Image
 
 PART = 256  # images that go through a model at a time
 GAP = 6  # px between a table and its names
+CROPPED = 1.5  # shapes (width / height) that differ by more than this factor lose so much that it is said
 
 Source = str | Path | Data | None
 Named = str | int | Path | Tensor | np.ndarray | Sequence[float]  # what stands for an image or a code
@@ -39,23 +41,22 @@ def require(run: Run, doing: str, *protocols: type) -> None:
     Args:
         doing: what it would do, as in "does not reconstruct".
     """
-    missing = [protocol for protocol in protocols if not isinstance(run.model, protocol)]
-    if missing:
-        part = "decoder" if missing == [Decodes] else "encoder"
-        able = ", ".join(models_that(*protocols))
-        raise UserError(f"{run.recipe.name} does not {doing}: it has no {part}; models that do: {able}")
+    run.require(doing, *protocols)
 
 
-def labels_for(model: nn.Module, labels: Tensor | None) -> Tensor | None:
-    """The labels for a model that takes them, None for one that does not.
+def labels_for(model: nn.Module, labels: Tensor | None, *, label: bool = False) -> Tensor | None:
+    """The labels for a model whose codes need them, None for one whose codes do not.
 
+    Args:
+        label: whether the caller takes label=, which the error then advises.
     Raises:
         UserError: if the model needs labels and there are none, or one is not a class of the model.
     """
-    if not isinstance(model, Conditional):
+    if not codes_need_labels(model):
         return None
     if labels is None:
-        raise UserError("this model needs the class of each image; give images with classes, or label=")
+        advice = ", or say the class with label=" if label else ""
+        raise UserError(f"this model needs the class of each image; give images with classes{advice}")
     outside = labels[(labels < 0) | (labels >= model.n_classes)]
     if len(outside):
         raise UserError(f"label {int(outside[0])} is no class of this model: it has 0 to {model.n_classes - 1}")
@@ -63,16 +64,16 @@ def labels_for(model: nn.Module, labels: Tensor | None) -> Tensor | None:
 
 
 def source_of(run: Run, data: Source = None) -> Data:
-    """The run's own data, or other data in its size and channels; to a conditional model, classes of one name are one.
+    """The run's own data, or other data in its size and channels; where codes need labels, classes of one name are one.
 
     Raises:
-        UserError: the data cannot be read, or have classes that a conditional model does not know.
+        UserError: the data cannot be read, or have classes that such a model does not know.
     """
     if data is None:
         return run.data
     channels, height, width = run.model_config.shape
     source, known = load_data(data, size=(height, width), channels=channels), run.config["classes"]
-    if not isinstance(run.model, Conditional) or not source.classes or list(source.classes) == list(known):
+    if not codes_need_labels(run.model) or not source.classes or list(source.classes) == list(known):
         return source
     strange = [name for name in source.classes if name not in known]
     if strange:
@@ -114,7 +115,7 @@ def pick_image(run: Run, what: str | int | Path, data: Source = None) -> Batch:
 
     Args:
         what: the number of an image of the held-out split; or an image file, which is brought to the run's size and
-            channels by the rules for training images.
+            channels by the rules for training images, which standard error says where it changes the image.
         data: other images to count in than the run's own.
     Raises:
         UserError: there is no such number or file, or the file cannot be read.
@@ -149,45 +150,39 @@ def find_code(
     Raises:
         UserError: it has another shape than the run's, is not finite, or lacks the class that the model needs.
     """
-    found, index = _values(what), class_of(run, label)
+    found = _values(what)
     if isinstance(found, Tensor) and found.ndim == 1:
-        labels = labels_for(run.model, index)
+        labels = labels_for(run.model, class_of(run, label), label=True)
         return _checked_code(run, found[None]), labels, None
     batch = Batch(_checked_image(run, found)) if isinstance(found, Tensor) else pick_image(run, found, data)
-    labels = labels_for(run.model, batch.label if index is None else index)
+    labels = labels_for(run.model, class_of(run, label, batch), label=True)
     return encode(run, batch.image, labels), labels, batch.image.cpu()
 
 
-def class_of(run: Run, label: str | int | None) -> Tensor | None:
-    """A class by name or number as labels (1,), for a model that takes one; None stays None."""
-    return None if label is None else torch.tensor([run._label_index(label)], device=run.device)
+def class_of(run: Run, label: str | int | None, batch: Batch | None = None) -> Tensor | None:
+    """A class by name or number as labels for a batch of images, or else (1,); where None, the batch's own, if any.
+
+    Raises:
+        UserError: if the model takes no class, or has none of that name.
+    """
+    if label is None:
+        return None if batch is None else batch.label
+    return torch.tensor([run._label_index(label)], device=run.device).expand(1 if batch is None else len(batch.image))
 
 
 def encode(run: Run, images: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Codes of images (N, C, H, W): (N, Z) on the CPU.
-
-    Raises:
-        UserError: if a code is not finite.
-    """
-    codes = through(run, run.model.encode, images, labels)  # type: ignore[arg-type]
-    if not codes.isfinite().all():
-        raise UserError(f"{run.path}: the encoder gives NaN or infinite codes; train again with a lower lr=")
-    return codes
+    """Codes of images (N, C, H, W), with a label for each: (N, Z) on the CPU."""
+    return run.encode(images, labels, PART)
 
 
 def decode_codes(run: Run, codes: Tensor, labels: Tensor | None = None) -> Tensor:
     """Images of codes (N, Z): (N, C, H, W) in [0, 1] on the CPU; one label stands for all."""
-    labels = labels if labels is None else labels.expand(len(codes))
-    return through(run, run.model.decode, codes, labels)  # type: ignore[arg-type]
+    return run.decode(codes, None if labels is None else labels.expand(len(codes)), PART)
 
 
 def through(run: Run, function: Callable[..., Tensor], inputs: Tensor, labels: Tensor | None = None) -> Tensor:
     """`function(inputs, labels)` on the run's device, PART rows at a time, without gradients; on the CPU."""
-    parts = inputs.split(PART)
-    of_part = [None] * len(parts) if labels is None else labels.to(run.device).split(PART)
-    with torch.no_grad():
-        done = [function(x.to(run.device), y).float().cpu() for x, y in zip(parts, of_part, strict=True)]
-    return torch.cat(done)
+    return run._passed(function, inputs, labels, PART)
 
 
 def made_by(run: Run, verb: str, **what: Any) -> dict[str, Any]:
@@ -237,6 +232,24 @@ def take(run: Run, source: Data, split: str | None, index: Tensor) -> Batch:
     )
 
 
+def rows_of(batch: Batch, source: Data, split: str) -> list[dict[str, Any]]:
+    """What is known of each image: its position in the split, its class and its file."""
+    assert batch.index is not None
+    names = source.splits[split].names
+    rows: list[dict[str, Any]] = [{"index": int(k)} for k in batch.index]
+    for k, row in enumerate(rows):
+        if batch.label is not None:
+            row["class"] = class_name(source, int(batch.label[k]))
+        if names is not None:
+            row["file"] = names[row["index"]]
+    return rows
+
+
+def class_name(source: Data, label: int) -> str:
+    """The name of a class, or its number where the classes have none."""
+    return source.classes[label] if source.classes else str(label)
+
+
 def _number(what: str | int | Path) -> int | None:
     """The number of an image; None for a file."""
     text = str(what)
@@ -250,10 +263,32 @@ def _read(run: Run, path: Path) -> Tensor:
     path = path.expanduser()
     if not os.path.isfile(path):  # False, too, for what is too long for a name
         raise UserError(f"there is no image file {path}; give one, or the number of an image of the held-out split")
-    done = decode([Item(str(path), lambda: open_file(path))], (height, width), channels)
+    item = Item(str(path), lambda: open_file(path))
+    done = decode([item], (height, width), channels)
     if done.skipped:
         raise UserError(f"cannot read the image {done.skipped[0]}")
+    if change := _change(header(item), (channels, height, width)):
+        print(f"{path.name}: {change}", file=sys.stderr)
     return done.images
+
+
+def _change(came: Header, shape: tuple[int, int, int]) -> str | None:
+    """What the rule of data/size.py does to an image file, in words; None where it has the model's shape (C, H, W).
+
+    >>> _change(Header((33, 90), grey=False), (1, 8, 8))
+    '33x90 colour (height x width), brought to 8x8 grey; 63% of it is cut off: it is scaled to cover, its centre kept'
+    >>> _change(Header((16, 16), grey=False), (3, 8, 8))
+    '16x16 colour (height x width), brought to 8x8 colour'
+    """
+    channels, height, width = shape
+    if came == ((height, width), channels == 1):
+        return None
+    to = f"brought to {size_text((height, width))} {'grey' if channels == 1 else 'colour'}"
+    said = f"{size_text(came.size)} {'grey' if came.grey else 'colour'} (height x width), {to}"
+    factor = came.size[1] / came.size[0] * height / width  # of the shapes
+    factor = max(factor, 1 / factor)
+    cut = f"; {1 - 1 / factor:.0%} of it is cut off: it is scaled to cover, its centre kept"
+    return said + cut if factor > CROPPED else said
 
 
 def _values(what: Named) -> Tensor | str | int | Path:

@@ -21,7 +21,19 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data import Data
 from trilemma.errors import UserError, unknown
-from trilemma.explore.images import Source, encode, labels_for, made_by, pick_images, require, source_of, table
+from trilemma.explore.images import (
+    Source,
+    class_name,
+    class_of,
+    encode,
+    labels_for,
+    made_by,
+    pick_images,
+    require,
+    rows_of,
+    source_of,
+    table,
+)
 from trilemma.files import write_atomic, write_json
 from trilemma.pictures import save_png, to_image, to_uint8
 from trilemma.run import Run, as_run
@@ -87,6 +99,7 @@ def latent_map(
     thumbnails: bool = True,
     neighbours: int = 5,
     projector: bool = False,
+    label: str | int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
 ) -> LatentMap:
@@ -103,10 +116,12 @@ def latent_map(
         split: "train", "valid" or "test"; the held-out split where None.
         neighbours: how many to show of each image.
         projector: write codes, classes and thumbnails for the embedding projector.
+        label: the class to encode all of them with, for a conditional model; where None, that of each image.
         seed: of the choice of the images and of t-SNE.
         out: the picture to write; RUN/map-HOW.png where None.
     Raises:
-        UserError: the model does not encode, the images are too few for the map, or all have one code.
+        UserError: the model does not encode, the images are too few for the map, all have one code, or lack the class
+            that the model needs.
     """
     run = as_run(run)
     require(run, "encode images", Encodes)
@@ -116,12 +131,12 @@ def latent_map(
         raise UserError(f"neighbours={neighbours}: at least 1 is needed")
     source = source_of(run, data)
     batch = pick_images(run, source, n, split, seed=seed)
-    codes = encode(run, batch.image, labels_for(run.model, batch.label))
+    codes = encode(run, batch.image, labels_for(run.model, class_of(run, label, batch), label=True))
     points = project(codes, how, perplexity=perplexity, seed=seed)
     picture = Path(out) if out is not None else run.path / f"map-{how}.png"
     part = source.held_out[0] if split is None else split
-    made = made_by(run, "map", how=how, n=len(points), perplexity=perplexity, split=part, seed=seed)
-    rows = _rows(batch, source, part)
+    made = made_by(run, "map", how=how, n=len(points), perplexity=perplexity, split=part, label=label, seed=seed)
+    rows = rows_of(batch, source, part)
     save_png(_draw(run, points, batch, source, thumbnails, _axes_names(codes, how, perplexity)), picture, made)
     coordinates = _write_table(rows, points, picture.with_suffix(".csv"))
     nearest = _nearest(codes, _queries(batch.label, len(codes)), neighbours)
@@ -231,23 +246,6 @@ def _within(image: "Image.Image", side: int) -> "Image.Image":
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _rows(batch: Batch, source: Data, split: str) -> list[dict[str, Any]]:
-    """What is known of each image: its position in the split, its class and its file."""
-    assert batch.index is not None
-    names = source.splits[split].names
-    rows: list[dict[str, Any]] = [{"index": int(k)} for k in batch.index]
-    for k, row in enumerate(rows):
-        if batch.label is not None:
-            row["class"] = _class_name(source, int(batch.label[k]))
-        if names is not None:
-            row["file"] = names[row["index"]]
-    return rows
-
-
-def _class_name(source: Data, label: int) -> str:
-    return source.classes[label] if source.classes else str(label)
-
-
 def _write_table(rows: Sequence[dict[str, Any]], points: Tensor, path: Path) -> Path:
     """A line for each point: x, y and what is known of its image."""
     text = io.StringIO()
@@ -320,7 +318,7 @@ def _draw(
         ax.set_yticks([])
     for kind in kinds:
         place, (colour, marker) = points[labels == kind].T.numpy(), _look(kind)
-        ax.scatter(*place, s=9, marker=marker, color=colour, linewidths=0, label=_class_name(source, kind))
+        ax.scatter(*place, s=9, marker=marker, color=colour, linewidths=0, label=class_name(source, kind))
     if 1 < len(kinds) <= LEGEND:
         beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "ncols": 1 + (len(kinds) - 1) // 25}
         ax.legend(**beside, markerscale=2.5, fontsize=9, frameon=False, handletextpad=0.3, borderaxespad=0.3)

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trilemma.explore.images import Source, labels_for, made_by, pick_images, require, through
+from trilemma.explore.images import Source, class_of, labels_for, made_by, pick_images, require, rows_of, source_of
+from trilemma.files import write_json
 from trilemma.pictures import TILE, grid, save_png
 from trilemma.run import Run, as_run
 from trilemma.types import Reconstructs
@@ -18,38 +19,52 @@ COLUMNS = 16
 class Reconstruction:
     """The picture, and the root of the mean squared error over all pixels, in pixel units of [0, 1].
 
-    errors: root mean squared error of each image, (n,).
+    errors: root mean squared error of each image, (n,); images: what the model made of each, (n, C, H, W) in [0, 1].
+    file: JSON beside the picture: of each image its position in the split, its class and file if any, and its rmse.
     """
 
     picture: Path
     rmse: float
     errors: Tensor
+    images: Tensor
+    file: Path
 
 
 def reconstruct(
-    run: Run | str | Path, *, data: Source = None, n: int = 16, split: str | None = None, out: str | Path | None = None
+    run: Run | str | Path,
+    *,
+    data: Source = None,
+    n: int = 16,
+    split: str | None = None,
+    label: str | int | None = None,
+    out: str | Path | None = None,
 ) -> Reconstruction:
     """Pass `n` held-out images through a model and lay the results below them, with the error of each.
 
     Args:
         data: other images than the run's own; they are brought to the size it was trained on.
         split: "train", "valid" or "test"; the held-out split where None.
-        out: the picture to write; RUN/reconstructions.png where None.
+        label: the class of all of them, for a conditional model; where None, that of each image.
+        out: the picture to write, with the errors as JSON beside it; RUN/reconstructions.png where None.
     Raises:
         UserError: if the model does not reconstruct, or is conditional and the images have no classes of its own.
     """
     run = as_run(run)
     require(run, "reconstruct", Reconstructs)
-    batch = pick_images(run, data, n, split)
+    source = source_of(run, data)
+    batch = pick_images(run, source, n, split)
     images = batch.image.cpu()
-    labels = labels_for(run.model, batch.label)
-    results = through(run, run.model.reconstruct, batch.image, labels)  # type: ignore[arg-type]
+    results = run.reconstruct(batch.image, labels_for(run.model, class_of(run, label, batch), label=True))
     squared = (results - images).square().flatten(1).mean(1)
     rmse, errors = float(squared.mean().sqrt()), squared.sqrt()
     picture = Path(out) if out is not None else run.path / "reconstructions.png"
     sheet = grid(_pairs(images, results), COLUMNS, scale=1, texts=[f"{error:.3f}" for error in errors.tolist()])
-    save_png(sheet, picture, made_by(run, "reconstruct", n=len(images), split=split, rmse=rmse))
-    return Reconstruction(picture, rmse, errors)
+    made = made_by(run, "reconstruct", n=len(images), split=split, label=label, rmse=rmse)
+    save_png(sheet, picture, made)
+    part = source.held_out[0] if split is None else split
+    rows = [row | {"rmse": error} for row, error in zip(rows_of(batch, source, part), errors.tolist(), strict=True)]
+    file = write_json(picture.with_suffix(".json"), made | {"split": part, "images": rows})
+    return Reconstruction(picture, rmse, errors, results, file)
 
 
 def _pairs(images: Tensor, results: Tensor) -> Tensor:
