@@ -19,7 +19,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 @pytest.fixture(autouse=True)
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "draw_curves", lambda log, path: path.write_bytes(b""))
+    monkeypatch.setattr(session, "draw_curves", lambda log, path, *_: path.write_bytes(b""))
 
 
 @pytest.fixture

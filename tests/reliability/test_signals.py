@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-m", "trilemma", "train", "vae", "digits", "out=r", 
 @pytest.fixture(autouse=True)
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "draw_curves", lambda log, path: None)
+    monkeypatch.setattr(session, "draw_curves", lambda log, path, *_: None)
 
 
 @pytest.fixture
