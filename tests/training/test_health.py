@@ -1,5 +1,6 @@
 """NaN, spikes, lost memory and collapse: found, named, mended or said."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import trilemma
 from trilemma.errors import UserError
 from trilemma.memory import halving
 from trilemma.run import Run
-from trilemma.training import loop
+from trilemma.training import loop, observe
 from trilemma.training.health import LASTING, SPIKE, WINDOW, Pulse, Reading
 from trilemma.training.loop import Trainer
 from trilemma.training.monitor import (
@@ -23,7 +24,7 @@ from trilemma.training.monitor import (
     variety,
 )
 from trilemma.training.observe import Observer
-from trilemma.types import Batch, Phase
+from trilemma.types import Batch, Phase, players
 
 NAN = float("nan")
 BAD_STEP = 5
@@ -267,6 +268,39 @@ def test_too_high_a_weight_of_the_divergence_is_said_and_a_healthy_training_is_q
     assert any("posterior collapse" in row.get("warning", "") for row in high.log)
     healthy = trilemma.train("vae", "digits", steps=700, batch=32, out="healthy", quiet=True)
     assert not any("warning" in row for row in healthy.log)
+
+
+def test_phases_that_follow_each_other_are_no_players() -> None:
+    def phase(begin: float, end: float) -> Phase:
+        return Phase("p", [], lambda batch, rng: (torch.zeros(()), {}), begin=begin, end=end)
+
+    def of(*spans: tuple[float, float]) -> int:
+        return players([phase(*span) for span in spans])
+
+    assert of((0, 1)) == of((0, 0.5), (0.5, 1)) == of((0.5, 1), (0, 0.5)) == 1
+    assert of((0, 1), (0, 1)) == of((0, 0.6), (0.5, 1)) == of((0, 0.6), (0.5, 1), (0.8, 1)) == 2
+    assert of((0, 1), (0.2, 0.4), (0.3, 0.5)) == 3
+    assert {name: players(trilemma.create(name, shape=(1, 8, 8)).phases) for name in ("vae-vq", "gan-dcgan")} == {
+        "vae-vq": 1,
+        "gan-dcgan": 2,
+    }
+
+
+def test_samples_of_stages_in_a_row_that_are_alike_are_no_collapse_and_a_jump_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(observe, "collapse", lambda samples, real: "the samples are alike (mode collapse)")
+    factor, steps = loop.lr_factor, itertools.count()
+
+    def raised(*args: object) -> float:
+        return factor(*args) * (1000 if 70 <= next(steps) < 75 else 1)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "lr_factor", raised)
+    stages = trilemma.train("vae-vq", "digits", steps=150, batch=16, out="stages", quiet=True)
+    said = [row["warning"] for row in stages.log if "warning" in row]
+    assert not any("collapse" in text for text in said) and any("jumped" in text for text in said)
+    rivals = short("rivals", "gan-dcgan", width=4, latent=8)
+    assert any("collapse" in row.get("warning", "") for row in rivals.log)
 
 
 def test_a_standing_warning_is_said_once() -> None:

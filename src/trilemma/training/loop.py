@@ -36,7 +36,7 @@ from trilemma.training.log import Averages, Display, Journal, figures_text
 from trilemma.training.observe import Observer
 from trilemma.training.optim import learning_rate, lr_factor, make_optimizer
 from trilemma.training.state import Checkpoint, first_entries, flatten_optimizer, restore_optimizer
-from trilemma.types import Batch, Logs, Phase
+from trilemma.types import Batch, Logs, Phase, players
 
 VALIDATE_AT_LEAST = 10_000  # images between validations of a data set smaller than this
 SNAPSHOTS = 10  # sample pictures in a training, where sample_every is not given
@@ -91,7 +91,7 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
         self.skipped: list[int] = []  # steps left out because a number was not finite
-        self.pulse = Pulse(model, spikes=len(self.phases) == 1)
+        self.pulse = Pulse(model, spikes=players(self.phases) == 1)
         self.reported = 0.0  # progress at the last report
         self.unreported = False  # whether the last step is to be reported still
         self.unfinished: Checkpoint | None = None  # the state before a report that may take long, while it is made

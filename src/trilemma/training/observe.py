@@ -21,7 +21,7 @@ from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
 from trilemma.training.monitor import Said, collapse, critic_too_strong, dead_codes, posterior_collapse
 from trilemma.training.optim import Plateau
-from trilemma.types import Batch, Finishes, Samples, Validates
+from trilemma.types import Batch, Finishes, Samples, Validates, players
 
 FINISH_IMAGES = 10_000  # training images shown to a model's last step
 VALID_BATCH = 500
@@ -43,7 +43,7 @@ class Observer:
     ) -> None:
         self.model, self.data, self.config, self.path = model, data, config, path
         self.ema, self.warn, self.command = ema, warn, command
-        self.players = len(model.phases)  # type: ignore[arg-type]
+        self.players = players(model.phases)  # type: ignore[arg-type]
         self.device = next(model.parameters()).device
         self.plateau, self.said = Plateau(), Said()
         self.figures: dict[str, float] = {}
