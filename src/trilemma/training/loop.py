@@ -97,6 +97,7 @@ class Trainer:
         self.unfinished: Checkpoint | None = None  # the state before a report that may take long, while it is made
         self.good = self._state()
         self.stop_signal = 0
+        self.over = False  # whether the last state is saved
 
     @property
     def images(self) -> int:
@@ -118,7 +119,7 @@ class Trainer:
             UserError: if numbers stop being finite for good, memory runs out in a model whose batch must not be
                 divided, or the disk refuses a checkpoint.
         """
-        with rng.isolated(), self._signals():
+        with rng.isolated(), self.signals():
             with suppress(Interrupted):
                 while not self.stop_signal and (self.unreported or self.progress < 1):
                     if self.unreported:
@@ -126,9 +127,14 @@ class Trainer:
                     else:
                         self._steps_until_due()
             self._save(self.unfinished)
-            if self.stop_signal:
-                raise Stopped(self.stop_signal, f"stopped after {self.images:,} images; the state is saved")
-        self.observer.take_final_weights()
+            self.over = True
+            self._obey()
+            self.observer.take_final_weights()
+
+    def _obey(self) -> None:
+        """End the training, whose state is saved, if a signal came."""
+        if self.stop_signal:
+            raise Stopped(self.stop_signal, f"stopped after {self.images:,} images; the state is saved")
 
     def _steps_until_due(self) -> None:
         """Train until the next report; the clock of training seconds runs only here."""
@@ -400,8 +406,9 @@ class Trainer:
         self.good = self._state()
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first SIGINT, SIGTERM or SIGHUP ends the training after its step; the second one leaves at once."""
+    def signals(self) -> Iterator[None]:
+        """Inside, the first SIGINT, SIGTERM or SIGHUP ends the training after its step, or what follows the last step
+        at once; the second one leaves at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -410,6 +417,8 @@ class Trainer:
             if self.stop_signal:
                 raise KeyboardInterrupt
             self.stop_signal = signum
+            if self.over:
+                self._obey()
             if self.unfinished is not None:
                 raise Interrupted
 
