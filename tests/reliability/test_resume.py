@@ -158,6 +158,37 @@ def test_saves_are_made_at_every_multiple_asked_for(monkeypatch: pytest.MonkeyPa
     assert saved == [48, 80, 128, 160]  # the first step at or after 40, 80, 120 and 160 images
 
 
+@pytest.mark.parametrize("model", TINY)
+def test_the_clock_saves_between_reports_too_and_changes_nothing(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
+    keys = {"steps": 8, "batch": 431}  # an epoch, and its report, is every three steps
+    monkeypatch.setattr(Trainer, "halts", property(lambda trainer: [3 * 431]))
+    whole = train(model, "whole", **keys)
+    saved: list[int] = []
+    one_step = Trainer._one_step
+
+    def killed(trainer: Trainer) -> None:
+        if trainer.step == 5:
+            raise KeyboardInterrupt
+        one_step(trainer)
+
+    def noted(folder: Path, images: int, state: Checkpoint) -> Path:
+        saved.append(images // 431)
+        return save_checkpoint(folder, images, state)
+
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0)
+    monkeypatch.setattr(loop, "save_checkpoint", noted)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_one_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(model, "run", **keys)
+    assert saved == [1, 2, 3, 4, 5]
+    run = train(model, "run", **keys)
+    assert saved == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert differing(last_state(whole.path), last_state(run.path)) == [] and figures(run) == figures(whole)
+    assert (whole.path / "weights.safetensors").read_bytes() == (run.path / "weights.safetensors").read_bytes()
+
+
 def test_every_epoch_is_validated_whatever_the_size_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
     run = train("vae", "run", steps=130, batch=50)

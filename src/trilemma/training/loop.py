@@ -40,7 +40,7 @@ from trilemma.types import Batch, Logs, Phase, players
 
 VALIDATE_AT_LEAST = 10_000  # images between validations of a data set smaller than this
 SNAPSHOTS = 10  # sample pictures in a training, where sample_every is not given
-SAVE_EVERY_S = 60.0  # a checkpoint at the next report after this time, where save_every is not given
+SAVE_EVERY_S = 60.0  # a checkpoint at the next step after this time, where save_every is not given
 SETTLED = 0.25  # share of a training after which its samples and codes are judged
 MOST_SKIPPED = 5  # steps left out since the last good state, after which a training gives up
 
@@ -126,6 +126,8 @@ class Trainer:
                         self._report()
                     else:
                         self._steps_until_due()
+                        if self._save_is_late() and not (self.unreported or self.stop_signal):
+                            self._save()
             self._save(self.unfinished)
             self.over = True
             self._obey()
@@ -137,15 +139,18 @@ class Trainer:
             raise Stopped(self.stop_signal, f"stopped after {self.images:,} images; the state is saved")
 
     def _steps_until_due(self) -> None:
-        """Train until the next report; the clock of training seconds runs only here."""
+        """Train until the next report or the next save by the clock; that of training seconds runs only here."""
         self.model.train()
         start, before = time.perf_counter(), self.seconds
         while not self.stop_signal and not self.unreported:
             advanced = self._guarded(self._next_step)
             self.seconds = before + time.perf_counter() - start
             due = advanced and (self.progress >= 1 or any(self._due(every) for every in self.halts))
-            if due or self.stop_signal:
+            late = self._save_is_late()
+            if due or late or self.stop_signal:
                 self.unreported = self._guarded(lambda: self._heed(self.pulse.flush())) and due
+            if late:
+                break
         if self.device.type == "cuda":
             torch.cuda.synchronize()
             self.seconds = before + time.perf_counter() - start
@@ -332,7 +337,11 @@ class Trainer:
     def _save_is_due(self) -> bool:
         if self.config.save_every is not None:
             return self._due(self.config.save_every)
-        return time.monotonic() - self.saved_at >= SAVE_EVERY_S
+        return self._save_is_late()
+
+    def _save_is_late(self) -> bool:
+        """Whether the clock asks for a save, which it does where the user did not say how often."""
+        return self.config.save_every is None and time.monotonic() - self.saved_at >= SAVE_EVERY_S
 
     def _state(self) -> Checkpoint:
         """Everything that the next steps depend on, as copies."""
