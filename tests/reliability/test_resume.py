@@ -10,7 +10,7 @@ import torch
 
 import trilemma
 from trilemma.run import Run
-from trilemma.training import checkpoint, loop, session
+from trilemma.training import checkpoint, health, loop, session
 from trilemma.training.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint, why_broken
 from trilemma.training.folder import open_run_folder
 from trilemma.training.health import NotFinite, Pulse, Reading
@@ -273,22 +273,43 @@ def test_two_states_of_one_step_are_told_apart_and_the_later_is_taken(tmp_path: 
     assert found is not None and found.values == {"unreported": False}
 
 
-def test_the_reading_that_waits_on_a_gpu_is_judged_before_a_state_is_trusted() -> None:
-    class Late:
-        """Loss and norm as they lie on a GPU."""
+class Late:
+    """Numbers as they lie on a GPU."""
 
-        is_cuda = True
+    is_cuda = True
 
-        def tolist(self) -> list[float]:
-            return [float("inf"), 1.0]
+    def __init__(self, *values: float) -> None:
+        self.values = values
 
-        def __getitem__(self, number: int) -> torch.Tensor:
-            return torch.tensor(self.tolist()[number])
+    def __getitem__(self, number: int) -> torch.Tensor:
+        return torch.tensor(self.values[number])
 
-    pulse = Pulse(torch.nn.Identity())
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_on_its_way", lambda late: lambda: list(late.values))
+
+
+def reading(step: int, *values: float) -> Any:
     phase = Phase("p", [], lambda batch, rng: (torch.zeros(()), {}))
-    reading = Reading(3, phase, Batch(torch.zeros(1, 1, 1, 1)), {}, Late())  # type: ignore[arg-type]
-    assert pulse.feel(reading) is None
+    return Reading(step, phase, Batch(torch.zeros(1, 1, 1, 1)), {}, Late(*values))  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_reading_that_waits_on_a_gpu_is_judged_before_a_state_is_trusted() -> None:
+    pulse = Pulse(torch.nn.Identity())
+    assert pulse.feel(reading(3, float("inf"), 1.0)) is None
     with pytest.raises(NotFinite, match="the loss is not finite"):
         pulse.flush()
     assert pulse.flush() is None
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("by", ["the next move", "a state"])
+def test_averaged_weights_on_a_gpu_are_judged_within_a_step_under_its_number(by: str) -> None:
+    pulse = Pulse(torch.nn.Identity())
+    assert pulse.feel(reading(3, 1.0, 1.0)) is None
+    pulse.feel_average(3, Late())  # type: ignore[arg-type]  # an empty list, which is as false as False
+    with pytest.raises(NotFinite, match="averaged weights are not finite") as found:
+        pulse.flush() if by == "a state" else pulse.feel(reading(4, 1.0, 1.0))
+    assert found.value.step == 3 and pulse.flush() is None

@@ -34,10 +34,10 @@ class EMA:
         parameters = [p.detach() for p in self.parameters.values()]
         torch._foreach_lerp_(averages, parameters, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
-    def is_finite(self) -> bool:
-        """Whether every averaged weight is a number."""
+    def is_finite(self) -> Tensor:
+        """Whether every averaged weight is a number; a scalar on their device, which is not waited for."""
         norms = torch._foreach_norm(list(self.average.values()))  # pyright: ignore[reportPrivateImportUsage]
-        return bool(torch.stack(norms).isfinite().all())
+        return torch.stack(norms).isfinite().all()
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -191,8 +191,7 @@ class Trainer:
                 self._move(phase, optimizer, batch, generator)
         if self.ema is not None:
             self.ema.update(self.ema.decay(self.images + self.stride, self.stride))
-            if not self.ema.is_finite():
-                raise NotFinite(self.step, "the averaged weights are not finite")
+            self.pulse.feel_average(self.step, self.ema.is_finite())
         self.step += 1
 
     def _move(self, phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, generator: torch.Generator) -> None:
