@@ -7,6 +7,7 @@ where an older one is taken in its place, and where there is none the training s
 is brought up to date by `_migrated`. Tensors are safetensors, everything else JSON: nothing is executed on loading.
 """
 
+import errno
 import json
 import os
 import re
@@ -149,15 +150,28 @@ def write_tensors(path: Path, tensors: Tensors) -> None:
 
 
 def _save(tensors: Tensors, path: Path) -> None:
-    """A safetensors file, flushed to the disk."""
+    """A safetensors file, flushed to the disk.
+
+    Raises:
+        MemoryError: also where the system says so in its own way.
+    """
+    try:
+        _write(tensors, path)
+        path.chmod(0o644)  # safetensors leaves it to the owner alone
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(str(error)) from error
+        raise
+
+
+def _write(tensors: Tensors, path: Path) -> None:
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:  # it hides the system's error in its text
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else 0, str(error)) from error
-    path.chmod(0o644)  # safetensors leaves it to the owner alone
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _scratch(path: Path) -> Path:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from trilemma.memory import copies
+
 RAMP = 0.05
 
 
@@ -62,6 +64,6 @@ class EMA:
     def swap(self) -> None:
         """Exchange the module's weights and the averaged ones."""
         for name, parameter in self.parameters.items():
-            held = parameter.detach().clone()
+            held = copies({name: parameter})[name]  # one at a time; a failure here would leave half of them exchanged
             parameter.copy_(self.average[name])
             self.average[name].copy_(held)

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trilemma import rng
 from trilemma.data import Data, Loader
 from trilemma.errors import UserError
-from trilemma.memory import is_out_of_memory, release
+from trilemma.memory import copies, is_out_of_memory, release, with_room
 from trilemma.training.checkpoint import load_checkpoint, save_checkpoint
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
@@ -127,8 +128,8 @@ class Trainer:
                     else:
                         self._steps_until_due()
                         if self._save_is_late() and not (self.unreported or self.stop_signal):
-                            self._save()
-            self._save(self.unfinished)
+                            self._unless_full("a checkpoint", self._save)
+            with_room(lambda: self._save(self.unfinished))
             self.over = True
             self._obey()
             self.observer.take_final_weights()
@@ -162,11 +163,25 @@ class Trainer:
             return True
         except NotFinite as found:
             self._roll_back(found)
+            return False
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            self._divide_batch(error)
+            reason = str(error)  # the error itself holds on to the step that had no room
+        self._divide_batch(reason)
         return False
+
+    def _unless_full(self, what: str, action: Callable[[], None]) -> None:
+        """Do what a training can go without for a while; a warning if memory runs out, and runs out again."""
+        try:
+            with_room(action)
+            return
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error)
+        release()
+        self._warn(f"out of memory ({reason}): {what} is left out")
 
     def _next_step(self) -> None:
         if self.step in self.skipped:
@@ -240,25 +255,25 @@ class Trainer:
         self._return_to_good()
         self._warn(f"{found}. Back to step {self.step:,}; step {found.step:,} is left out")
 
-    def _divide_batch(self, error: Exception) -> None:
+    def _divide_batch(self, reason: str) -> None:
         """Go on with half the micro-batch, accumulated to the same batch, where that is the same mathematics."""
         whole = [name or "its loss" for name, module in self.model.named_modules() if _needs_whole_batch(module)]
         size = self.config.batch // self.pieces
         if whole:
             raise UserError(
-                f"out of memory with batch={size} ({error}); smaller pieces would change the statistics that "
+                f"out of memory with batch={size} ({reason}); smaller pieces would change the statistics that "
                 f"{whole[0]} takes over a batch, so choose a smaller batch= or size= yourself"
-            ) from error
+            )
         if size < 2:
-            raise UserError(f"out of memory even for one image at a time ({error}); choose a smaller size=") from error
+            raise UserError(f"out of memory even for one image at a time ({reason}); choose a smaller size=")
+        release()
         self._return_to_good()
         self.pieces *= 2
-        release()
         self._warn(f"out of memory: batches of {self.config.batch} go in {self.pieces} pieces from here on")
 
     def _return_to_good(self) -> None:
         pieces, skipped, seconds = self.pieces, self.skipped, self.seconds
-        self._take(self.good)
+        with_room(lambda: self._take(self.good))
         self.pieces, self.skipped, self.seconds = pieces, skipped, seconds
         self.pulse.forget()
         self.journal.cut(step=self.step)
@@ -311,21 +326,22 @@ class Trainer:
         self.unfinished = self._state() if validate or draw else None
         if self.stop_signal:
             raise Interrupted
-        row = {**self._place(), **self.averages.take()}
+        row = {**self._place(), **with_room(self.averages.take)}
         if validate:
             row |= self.observer.validate(self.images)
         self.journal.write(row)
         self.display.update(self.progress, figures_text(row))
         settled = self.progress >= SETTLED
         if settled:
-            self.observer.listen(row)
+            self._unless_full("a look at the codes", lambda: self.observer.listen(row))
         if draw and not over:
-            self.observer.snapshot(f"{self.images:012d}", settled=settled)
+            name = f"{self.images:012d}"
+            self._unless_full(f"the picture {name}.png", lambda: self.observer.snapshot(name, settled=settled))
         self.reported, self.unreported, self.unfinished = self.progress, False, None
         if validate or self.good.values["unreported"]:
             self.good = self._state()
         if not over and self._save_is_due():
-            self._save()
+            self._unless_full("a checkpoint", self._save)
 
     def _picture_is_due(self) -> bool:
         """Whether a sample picture is to be drawn: one in `sample_every` images, or SNAPSHOTS in a training."""
@@ -366,10 +382,10 @@ class Trainer:
             tensors["ema"] = self.ema.state()
         for name, optimizer in self.optimizers.items():
             tensors[f"optimizer-{name}"] = flatten_optimizer(optimizer)
-        copies = {file: {name: t.detach().clone() for name, t in group.items()} for file, group in tensors.items()}
+        held = {file: copies(group) for file, group in tensors.items()}
         if self.observer.best_weights:
-            copies["best"] = self.observer.best_weights  # replaced as a whole, never changed
-        return Checkpoint(values, copies)
+            held["best"] = self.observer.best_weights  # replaced as a whole, never changed
+        return Checkpoint(values, held)
 
     def _take(self, state: Checkpoint) -> None:
         """Go on from a state."""
@@ -377,7 +393,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.load(state.tensors["ema"])
         observer = self.observer
-        observer.best_weights = {k: v.to(self.device) for k, v in state.tensors.get("best", {}).items()}
+        observer.best_weights = state.tensors.get("best", {})
         for name, optimizer in self.optimizers.items():
             restore_optimizer(optimizer, state.tensors.get(f"optimizer-{name}", {}))
         values = state.values
@@ -391,6 +407,7 @@ class Trainer:
         self.reported, self.unreported = min(values["reported"], self.progress), values["unreported"]
 
     def _save(self, state: Checkpoint | None = None) -> None:
+        self.saved_at = time.monotonic()  # if memory runs out, the next attempt has its own time
         self.good = state or self._state()
         save_checkpoint(self.path / "checkpoints", self.images, self.good)
         self.saved_at = time.monotonic()
@@ -408,7 +425,7 @@ class Trainer:
         self.saved_at = time.monotonic()
         found = load_checkpoint(self.path / "checkpoints", self.display.say, like=self._form())
         if found is not None:
-            self._take(found)
+            with_room(partial(self._take, found))
             self.display.say(f"going on from {self.images:,} images")
         self.journal.cut(rows=found.values["rows"] if found is not None else 0)
         self.good = self._state()

@@ -57,6 +57,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
     """Put the named tensors of `flatten_optimizer` back, in the memory layout of their parameters."""
+    optimizer.state.clear()  # room for what comes in its place
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
