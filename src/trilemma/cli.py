@@ -75,7 +75,9 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16")] = "auto",
-    save_every: Annotated[int | None, typer.Option("--save_every", help="images between checkpoints")] = None,
+    save_every: Annotated[
+        int | None, typer.Option("--save_every", help="images between checkpoints; about once a minute where not given")
+    ] = None,
     sample_every: Annotated[int | None, typer.Option("--sample_every", help="images between sample pictures")] = None,
     valid: Annotated[float | None, typer.Option(help="fraction of the images held out to validate on")] = None,
     split_seed: Annotated[

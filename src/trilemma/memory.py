@@ -1,10 +1,11 @@
 """Out of memory: recognise it, and do the same work in smaller pieces where that gives the same result."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -30,6 +31,28 @@ def halving(action: Callable[[int], T], size: int, notice: Callable[[str], None]
         size //= 2
         release()
         notice(f"out of memory: going on with batches of {size}")
+
+
+def with_room(action: Callable[[], T]) -> T:
+    """`action()`; if memory runs out, once more after what nothing refers to was given back."""
+    try:
+        return action()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    release()
+    return action()
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Detached copies by name; on the CPU where their own device has no room for them."""
+    try:
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    release()
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def release() -> None:

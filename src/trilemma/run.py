@@ -128,8 +128,9 @@ class Run:
     @property
     def log(self) -> list[dict[str, Any]]:
         """The rows of log.jsonl."""
-        lines = (self.path / "log.jsonl").read_text("utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        from trilemma.training.log import read_log  # training imports this module
+
+        return read_log(self.path / "log.jsonl")
 
     @property
     def weights_id(self) -> str:

@@ -56,6 +56,11 @@ class Phase:
         return (of_training - self.begin) / (self.end - self.begin) if active else None
 
 
+def players(phases: Sequence[Phase]) -> int:
+    """How many phases move at the same time, at most: 2 for a GAN, 1 for stages that follow each other."""
+    return max(sum(other.progress(phase.begin) is not None for other in phases) for phase in phases)
+
+
 @runtime_checkable
 class Samples(Protocol):
     """Draws new images. Image k of a call depends on (seed, first + k) alone."""

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 @pytest.fixture(autouse=True)
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "draw_curves", lambda log, path: path.write_bytes(b""))
+    monkeypatch.setattr(session, "draw_curves", lambda log, path, *_: path.write_bytes(b""))
 
 
 @pytest.fixture
@@ -133,3 +134,50 @@ def test_a_log_with_foreign_bytes_is_read_past_them(tmp_path: Path) -> None:
     journal.cut(step=1)
     journal.write({"step": 2})
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+class FullForAMoment:
+    """A file on a disk that takes a part of the first line it is given, and no more."""
+
+    def __init__(self, file: FileIO, part: int) -> None:
+        self.file, self.part, self.left = file, part, 2
+
+    def write(self, line: bytes) -> int:
+        self.left -= 1
+        if not self.left:
+            raise FULL
+        return self.file.write(line[: self.part])
+
+    def __enter__(self) -> "FullForAMoment":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("part", [0, 1, 7])
+def test_a_log_on_a_disk_that_was_full_for_a_moment_has_whole_rows_and_counts_them(
+    part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    journal = Journal(tmp_path / "log.jsonl", said.append)
+    journal.write({"step": 1})
+    with monkeypatch.context() as patch:
+        real = Path.open
+        patch.setattr(Path, "open", lambda path, *args, **keys: FullForAMoment(real(path, *args, **keys), part))
+        journal.write({"step": 2})
+    assert journal.rows == 1 and "No space left" in said[0]
+    journal.write({"step": 3})
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 3}\n'
+    assert journal.rows == len(read_log(tmp_path / "log.jsonl")) == 2
+
+
+def test_a_run_reads_its_log_past_a_line_that_was_cut_off() -> None:
+    run = train("run")
+    rows = run.log
+    with (run.path / "log.jsonl").open("a") as file:
+        file.write('{"step": 9, "vae": {"loss": 1}\n')  # ends with a bracket and is none the less cut off
+    assert run.log == rows != []

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import trilemma
 from trilemma.files import sha256_of
 from trilemma.training import session
-from trilemma.training.checkpoint import list_checkpoints, load_checkpoint
+from trilemma.training.checkpoint import FORMAT, list_checkpoints, load_checkpoint
 from trilemma.training.log import Display
 from trilemma.training.loop import Trainer
 from trilemma.training.observe import Observer
@@ -86,7 +86,7 @@ def agreed(harm: Harm) -> Harm:
             for file in path.iterdir()
             if file.name != "manifest.json"
         }
-        (path / "manifest.json").write_text(json.dumps({"format": 1, "files": entries}))
+        (path / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": entries}))
 
     return both
 
@@ -179,14 +179,14 @@ MUTATIONS: dict[str, Harm] = {
     "agreed: no object": agreed(lambda path: (path / "state.json").write_text("[1]")),
     "manifest of nothing": manifest(lambda content: content.update(files={})),
     "manifest of files elsewhere": manifest(lambda content: content["files"].update({f"../{BEFORE}/state.json": {}})),
-    "manifest of a later format": manifest(lambda content: content.update(format=2)),
+    "manifest of a later format": manifest(lambda content: content.update(format=FORMAT + 1)),
     "renamed to a later place": lambda path: path.rename(path.with_name("000000000112")),
 }
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "draw_curves", lambda log, path: None)
+    monkeypatch.setattr(session, "draw_curves", lambda log, path, *_: None)
     monkeypatch.setattr(Observer, "draw_samples", lambda *_, **__: None)
 
 
@@ -205,7 +205,7 @@ def train(out: Path) -> trilemma.Run:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A finished run with two checkpoints."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "draw_curves", lambda log, path: None)
+        patch.setattr(session, "draw_curves", lambda log, path, *_: None)
         patch.setattr(Observer, "draw_samples", lambda *_, **__: None)
         yield train(tmp_path_factory.mktemp("whole") / "run").path
 
@@ -251,14 +251,24 @@ def test_an_unharmed_one_is_taken(run: Path, said: list[str]) -> None:
     assert not [line for line in said if "broken" in line]
 
 
-def test_two_that_were_swapped_are_both_refused(run: Path, whole: Path, said: list[str]) -> None:
+def test_two_that_were_swapped_are_both_refused_and_left_to_the_user(run: Path, said: list[str]) -> None:
     one, other = run / "checkpoints" / NEWEST, run / "checkpoints" / BEFORE
     one.rename(run / "between")
     other.rename(one)
     (run / "between").rename(other)
+    files = [content(one), content(other)]
+    for _ in range(2):  # the same command does not begin anew behind one's back, the second time neither
+        with pytest.raises(trilemma.UserError, match=rf"none of the 2 .* \({NEWEST}: .*; {BEFORE}: .*another out="):
+            train(run)
+    assert [content(one), content(other)] == files and sorted(one.parent.iterdir()) == [other, one]
+    assert not [line for line in said if "set aside" in line]
+
+
+def test_a_notice_names_the_keys_that_differ_and_no_others(run: Path, said: list[str]) -> None:
+    values(plateau=..., other=1, seconds="3")(run / "checkpoints" / NEWEST)
     train(run)
-    assert len([line for line in said if "is broken" in line]) == 2
-    assert (run / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    (notice,) = (line for line in said if "is broken" in line)
+    assert "training: plateau is missing, other is unknown, seconds has another form)" in notice
 
 
 def test_an_earlier_one_that_was_set_aside_is_never_touched(run: Path) -> None:

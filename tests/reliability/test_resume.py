@@ -10,7 +10,7 @@ import torch
 
 import trilemma
 from trilemma.run import Run
-from trilemma.training import checkpoint, loop, session
+from trilemma.training import checkpoint, health, loop, session
 from trilemma.training.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint, why_broken
 from trilemma.training.folder import open_run_folder
 from trilemma.training.health import NotFinite, Pulse, Reading
@@ -30,7 +30,7 @@ TINY: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "draw_curves", lambda log, path: None)
+    monkeypatch.setattr(session, "draw_curves", lambda log, path, *_: None)
 
 
 def train(model: str, out: str | None, steps: int = STEPS, **keys: Any) -> Run:
@@ -158,6 +158,37 @@ def test_saves_are_made_at_every_multiple_asked_for(monkeypatch: pytest.MonkeyPa
     assert saved == [48, 80, 128, 160]  # the first step at or after 40, 80, 120 and 160 images
 
 
+@pytest.mark.parametrize("model", TINY)
+def test_the_clock_saves_between_reports_too_and_changes_nothing(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
+    keys = {"steps": 8, "batch": 431}  # an epoch, and its report, is every three steps
+    monkeypatch.setattr(Trainer, "halts", property(lambda trainer: [3 * 431]))
+    whole = train(model, "whole", **keys)
+    saved: list[int] = []
+    one_step = Trainer._one_step
+
+    def killed(trainer: Trainer) -> None:
+        if trainer.step == 5:
+            raise KeyboardInterrupt
+        one_step(trainer)
+
+    def noted(folder: Path, images: int, state: Checkpoint) -> Path:
+        saved.append(images // 431)
+        return save_checkpoint(folder, images, state)
+
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0)
+    monkeypatch.setattr(loop, "save_checkpoint", noted)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_one_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(model, "run", **keys)
+    assert saved == [1, 2, 3, 4, 5]
+    run = train(model, "run", **keys)
+    assert saved == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert differing(last_state(whole.path), last_state(run.path)) == [] and figures(run) == figures(whole)
+    assert (whole.path / "weights.safetensors").read_bytes() == (run.path / "weights.safetensors").read_bytes()
+
+
 def test_every_epoch_is_validated_whatever_the_size_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
     run = train("vae", "run", steps=130, batch=50)
@@ -242,22 +273,43 @@ def test_two_states_of_one_step_are_told_apart_and_the_later_is_taken(tmp_path: 
     assert found is not None and found.values == {"unreported": False}
 
 
-def test_the_reading_that_waits_on_a_gpu_is_judged_before_a_state_is_trusted() -> None:
-    class Late:
-        """Loss and norm as they lie on a GPU."""
+class Late:
+    """Numbers as they lie on a GPU."""
 
-        is_cuda = True
+    is_cuda = True
 
-        def tolist(self) -> list[float]:
-            return [float("inf"), 1.0]
+    def __init__(self, *values: float) -> None:
+        self.values = values
 
-        def __getitem__(self, number: int) -> torch.Tensor:
-            return torch.tensor(self.tolist()[number])
+    def __getitem__(self, number: int) -> torch.Tensor:
+        return torch.tensor(self.values[number])
 
-    pulse = Pulse(torch.nn.Identity())
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_on_its_way", lambda late: lambda: list(late.values))
+
+
+def reading(step: int, *values: float) -> Any:
     phase = Phase("p", [], lambda batch, rng: (torch.zeros(()), {}))
-    reading = Reading(3, phase, Batch(torch.zeros(1, 1, 1, 1)), {}, Late())  # type: ignore[arg-type]
-    assert pulse.feel(reading) is None
+    return Reading(step, phase, Batch(torch.zeros(1, 1, 1, 1)), {}, Late(*values))  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_reading_that_waits_on_a_gpu_is_judged_before_a_state_is_trusted() -> None:
+    pulse = Pulse(torch.nn.Identity())
+    assert pulse.feel(reading(3, float("inf"), 1.0)) is None
     with pytest.raises(NotFinite, match="the loss is not finite"):
         pulse.flush()
     assert pulse.flush() is None
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("by", ["the next move", "a state"])
+def test_averaged_weights_on_a_gpu_are_judged_within_a_step_under_its_number(by: str) -> None:
+    pulse = Pulse(torch.nn.Identity())
+    assert pulse.feel(reading(3, 1.0, 1.0)) is None
+    pulse.feel_average(3, Late())  # type: ignore[arg-type]  # an empty list, which is as false as False
+    with pytest.raises(NotFinite, match="averaged weights are not finite") as found:
+        pulse.flush() if by == "a state" else pulse.feel(reading(4, 1.0, 1.0))
+    assert found.value.step == 3 and pulse.flush() is None

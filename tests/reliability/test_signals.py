@@ -15,6 +15,7 @@ from trilemma.training import session
 from trilemma.training.checkpoint import list_checkpoints, read_checkpoint
 from trilemma.training.log import Display, read_log
 from trilemma.training.loop import Stopped, Trainer
+from trilemma.training.observe import Observer
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are sent another way on Windows")
 COMMAND = [sys.executable, "-m", "trilemma", "train", "vae", "digits", "out=r", "device=cpu"]
@@ -23,7 +24,7 @@ COMMAND = [sys.executable, "-m", "trilemma", "train", "vae", "digits", "out=r", 
 @pytest.fixture(autouse=True)
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "draw_curves", lambda log, path: None)
+    monkeypatch.setattr(session, "draw_curves", lambda log, path, *_: None)
 
 
 @pytest.fixture
@@ -49,9 +50,9 @@ def send(patch: pytest.MonkeyPatch, *signums: int, at: int = 3) -> list[str]:
     return passed
 
 
-def train(steps: int = 8) -> trilemma.Run:
+def train(steps: int = 8, out: str = "r") -> trilemma.Run:
     keys = {"batch": 16, "save_every": 16, "sample_every": 10**6, "device": "cpu"}
-    return trilemma.train("vae", "digits", steps=steps, out="r", quiet=True, **keys)
+    return trilemma.train("vae", "digits", steps=steps, out=out, quiet=True, **keys)
 
 
 def saved_step() -> int:
@@ -91,6 +92,43 @@ def test_a_second_signal_in_a_save_leaves_the_old_one(monkeypatch: pytest.Monkey
     with pytest.raises(KeyboardInterrupt):
         train()
     assert saved_step() == 3 and not list(Path("r").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("owner, function", [(Observer, "finish"), (session, "write_tensors"), (session, "write_json")])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_last_step_says_how_to_go_on(
+    owner: Any, function: str, signum: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Display, "say", lambda display, text: said.append(text))
+    whole = train(out="whole")
+    real = getattr(owner, function)
+
+    def interrupted(*args: Any) -> Any:
+        if str(args[0]).endswith(("config.json", "environment.json")):
+            return real(*args)
+        signal.raise_signal(signum)
+        raise AssertionError("the signal was to end it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, function, interrupted)
+        with pytest.raises(Stopped) as stopped:
+            train()
+    assert stopped.value.code == 128 + signum and saved_step() == 8 and not Path("r/summary.json").exists()
+    assert said[-1].startswith("stopped after 128 images; the state is saved. Go on with: trilemma train vae digits ")
+    assert said[-1].endswith(" seed=0 size=8x8 save_every=16 sample_every=1000000 device=cpu out=r")
+    again = train()
+    assert (again.path / "weights.safetensors").read_bytes() == (whole.path / "weights.safetensors").read_bytes()
+
+
+def test_keys_that_were_not_given_are_not_in_the_line_and_no_curves_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, drawn = [], []
+    monkeypatch.setattr(Display, "say", lambda display, text: said.append(text))
+    monkeypatch.setattr(session, "draw_curves", lambda *args: drawn.append(args))  # the import alone may take seconds
+    send(monkeypatch, signal.SIGTERM)
+    with pytest.raises(Stopped):
+        trilemma.train("vae", "digits", steps=8, batch=16, out="r")
+    assert said[-1].endswith(" seed=0 size=8x8 out=r") and not drawn
 
 
 def test_nohup_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:

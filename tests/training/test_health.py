@@ -1,18 +1,27 @@
 """NaN, spikes, lost memory and collapse: found, named, mended or said."""
 
+import errno
+import itertools
+import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 import trilemma
+from trilemma.autoencoders.vae import VAE
 from trilemma.errors import UserError
-from trilemma.memory import halving
+from trilemma.memory import copies, halving
 from trilemma.run import Run
-from trilemma.training import loop
+from trilemma.training import checkpoint, loop, observe
+from trilemma.training.checkpoint import list_checkpoints
 from trilemma.training.health import LASTING, SPIKE, WINDOW, Pulse, Reading
+from trilemma.training.log import Averages
 from trilemma.training.loop import Trainer
 from trilemma.training.monitor import (
     Said,
@@ -23,7 +32,8 @@ from trilemma.training.monitor import (
     variety,
 )
 from trilemma.training.observe import Observer
-from trilemma.types import Batch, Phase
+from trilemma.training.state import Checkpoint
+from trilemma.types import Batch, Phase, players
 
 NAN = float("nan")
 BAD_STEP = 5
@@ -186,6 +196,127 @@ def test_memory_that_runs_out_divides_the_batch_and_the_gradient_stays(monkeypat
     assert (grads[0] - first[0]).abs().max() < 1e-6 * first[0].abs().max() + 1e-9
 
 
+def test_what_the_lost_step_held_is_free_before_the_state_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradient, back = Trainer._gradient, Trainer._return_to_good
+    held: list[weakref.ref] = []
+
+    def scarce(trainer: Trainer, *args: Any):
+        if trainer.pieces == 1:
+            activations = torch.zeros(10)
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("out of memory")
+        return gradient(trainer, *args)
+
+    def checked(trainer: Trainer) -> None:
+        assert [ref() for ref in held] == [None]
+        back(trainer)
+
+    monkeypatch.setattr(Trainer, "_gradient", scarce)
+    monkeypatch.setattr(Trainer, "_return_to_good", checked)
+    assert short("r").summary["steps"] == 12 and len(held) == 1
+
+
+def saving(**keys: object) -> Run:
+    return short("r", save_every=64, sample_every=48, **keys)
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """The weights of a training that had memory enough, with a picture and a look at the codes on the way."""
+    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
+    monkeypatch.setattr(loop, "SETTLED", 0.0)
+    monkeypatch.setattr(Trainer, "epoch", property(lambda trainer: 48))
+    run = short("whole", save_every=64, sample_every=48)
+    assert not any("warning" in row for row in run.log)
+    return weights(run)
+
+
+class Scarce:
+    """A function for which memory runs out in some of its calls."""
+
+    def __init__(self, action: Callable[..., Any], fails: Callable[[int], bool], error: BaseException) -> None:
+        self.action, self.fails, self.error, self.calls = action, fails, error, 0
+
+    def __get__(self, owner: Any, kind: Any) -> Callable[..., Any]:
+        return partial(self, owner)
+
+    def __call__(self, *args: Any, **keys: Any) -> Any:
+        self.calls += 1
+        if self.fails(self.calls):
+            raise self.error
+        return self.action(*args, **keys)
+
+
+LOST = torch.OutOfMemoryError("CUDA out of memory")
+HIDDEN = SafetensorError("Error while serializing: I/O error: Cannot allocate memory (os error 12)")
+PLACES = [
+    (checkpoint, "save_file", MemoryError("in save")),
+    (checkpoint, "save_file", OSError(errno.ENOMEM, "Cannot allocate memory")),
+    (checkpoint, "save_file", HIDDEN),
+    (Observer, "listen", LOST),
+    (Observer, "snapshot", LOST),
+    (Averages, "take", LOST),
+    (VAE, "encode", LOST),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "error"), PLACES, ids=lambda x: x if isinstance(x, str) else "")
+def test_memory_that_is_short_for_a_moment_outside_a_step_changes_nothing(
+    owner: Any, name: str, error: Exception, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scarce = Scarce(getattr(owner, name), lambda call: call == 2, error)
+    monkeypatch.setattr(owner, name, scarce)
+    run = saving()
+    assert scarce.calls > 2 and weights(run) == whole
+    assert [row["warning"] for row in run.log if "warning" in row] in ([], [HALVED])
+    assert [int(path.name) for path in list_checkpoints(run.path / "checkpoints")] == [128, 192]
+
+
+HALVED = "out of memory: going on with batches of 250"
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "said"),
+    [
+        (loop, "save_checkpoint", "a checkpoint is left out"),
+        (Observer, "listen", "a look at the codes is left out"),
+        (Observer, "snapshot", "the picture 000000000048.png is left out"),
+    ],
+)
+def test_memory_that_stays_short_outside_a_step_costs_a_warning(
+    owner: Any, name: str, said: str, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, name, Scarce(getattr(owner, name), lambda call: call <= 2, LOST))
+    run = saving()
+    assert weights(run) == whole
+    (warning,) = (row["warning"] for row in run.log if "warning" in row)
+    assert warning == f"out of memory (CUDA out of memory): {said}"
+
+
+def test_copies_for_which_the_device_has_no_room_are_made_on_the_cpu(
+    whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone, state = torch.Tensor.clone, Trainer._state
+
+    def full(tensor: torch.Tensor, **_: object) -> torch.Tensor:
+        raise LOST
+
+    def scarce(trainer: Trainer) -> Checkpoint:
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "clone", full)
+            return state(trainer)
+
+    monkeypatch.setattr(Trainer, "_state", scarce)
+    assert weights(saving()) == whole
+    assert torch.Tensor.clone is clone
+    parameter = nn.Parameter(torch.ones(2))
+    monkeypatch.setattr(torch.Tensor, "clone", full)
+    (copy,) = copies({"w": parameter}).values()
+    with torch.no_grad():
+        parameter.zero_()
+    assert copy.tolist() == [1, 1] and not copy.requires_grad
+
+
 def test_batch_normalisation_is_not_divided_behind_the_users_back(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -267,6 +398,39 @@ def test_too_high_a_weight_of_the_divergence_is_said_and_a_healthy_training_is_q
     assert any("posterior collapse" in row.get("warning", "") for row in high.log)
     healthy = trilemma.train("vae", "digits", steps=700, batch=32, out="healthy", quiet=True)
     assert not any("warning" in row for row in healthy.log)
+
+
+def test_phases_that_follow_each_other_are_no_players() -> None:
+    def phase(begin: float, end: float) -> Phase:
+        return Phase("p", [], lambda batch, rng: (torch.zeros(()), {}), begin=begin, end=end)
+
+    def of(*spans: tuple[float, float]) -> int:
+        return players([phase(*span) for span in spans])
+
+    assert of((0, 1)) == of((0, 0.5), (0.5, 1)) == of((0.5, 1), (0, 0.5)) == 1
+    assert of((0, 1), (0, 1)) == of((0, 0.6), (0.5, 1)) == of((0, 0.6), (0.5, 1), (0.8, 1)) == 2
+    assert of((0, 1), (0.2, 0.4), (0.3, 0.5)) == 3
+    assert {name: players(trilemma.create(name, shape=(1, 8, 8)).phases) for name in ("vae-vq", "gan-dcgan")} == {
+        "vae-vq": 1,
+        "gan-dcgan": 2,
+    }
+
+
+def test_samples_of_stages_in_a_row_that_are_alike_are_no_collapse_and_a_jump_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(observe, "collapse", lambda samples, real: "the samples are alike (mode collapse)")
+    factor, steps = loop.lr_factor, itertools.count()
+
+    def raised(*args: object) -> float:
+        return factor(*args) * (1000 if 70 <= next(steps) < 75 else 1)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "lr_factor", raised)
+    stages = trilemma.train("vae-vq", "digits", steps=150, batch=16, out="stages", quiet=True)
+    said = [row["warning"] for row in stages.log if "warning" in row]
+    assert not any("collapse" in text for text in said) and any("jumped" in text for text in said)
+    rivals = short("rivals", "gan-dcgan", width=4, latent=8)
+    assert any("collapse" in row.get("warning", "") for row in rivals.log)
 
 
 def test_a_standing_warning_is_said_once() -> None:

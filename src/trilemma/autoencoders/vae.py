@@ -75,6 +75,7 @@ class VAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
+        self.batch_statistics = config.capacity_nats is not None  # the distance is that of the mean over the batch
         self.n_pixels = math.prod(config.shape)
         if config.conditional:
             self.n_classes = config.n_classes

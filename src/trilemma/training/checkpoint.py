@@ -2,10 +2,12 @@
 
 It is written beside its final name, every file is flushed to the disk, `manifest.json` with the size and SHA-256 of
 each is written last, and then the directory is renamed. Loading takes the newest directory whose manifest holds and
-whose tensors have the names, shapes and types of the training, all finite; a broken one is set aside as NAME.corrupt.
-Tensors are safetensors, everything else JSON: nothing is executed on loading.
+whose tensors have the names, shapes and types of the training, all finite; a broken one is set aside as NAME.corrupt
+where an older one is taken in its place, and where there is none the training stops. A checkpoint of an earlier version
+is brought up to date by `_migrated`. Tensors are safetensors, everything else JSON: nothing is executed on loading.
 """
 
+import errno
 import json
 import os
 import re
@@ -18,11 +20,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from trilemma.errors import UserError
 from trilemma.files import disk_errors, remove, remove_leftovers, sha256_of, sync_folder, write_json
 from trilemma.training.state import Broken, Checkpoint, Tensors, check_state
 
 MANIFEST, STATE = "manifest.json", "state.json"
-FORMAT = 1
+FORMAT = 2
 KEEP = 2
 
 
@@ -58,23 +61,36 @@ def save_checkpoint(folder: Path, images: int, checkpoint: Checkpoint) -> Path:
 
 
 def load_checkpoint(folder: Path, notice: Callable[[str], None], like: Checkpoint | None = None) -> Checkpoint | None:
-    """The newest valid checkpoint, or None. Broken ones are renamed, with a notice; leftovers are removed.
+    """The newest valid checkpoint; None where there is none at all. Leftovers are removed.
+
+    Broken ones that are newer than it are renamed, each with a notice.
 
     Args:
         like: a state after one step of the same training, whose form a valid checkpoint must have.
+    Raises:
+        UserError: if there are checkpoints and none is valid; they stay as they are.
     """
     if not folder.is_dir():
         return None
     remove_leftovers(folder)
+    broken: list[tuple[Path, Broken]] = []
     for path in reversed(list_checkpoints(folder)):
         try:
             found = read_checkpoint(path, like)
         except Broken as reason:
-            aside = _set_aside(path)
-            notice(f"the checkpoint {path.name} is broken ({reason}); it is set aside as {aside.name}")
+            broken.append((path, reason))
             continue
+        for newer, reason in broken:
+            aside = _set_aside(newer)
+            notice(f"the checkpoint {newer.name} is broken ({reason}); it is set aside as {aside.name}")
         _remove_old(folder)
         return found
+    if broken:
+        reasons = "; ".join(f"{path.name}: {reason}" for path, reason in broken)
+        raise UserError(
+            f"none of the {len(broken)} checkpoints in {folder} can be used ({reasons}). To begin anew choose another "
+            f"out= or remove {folder}; to go on use the version of trilemma that made them, or bring back their files"
+        )
     return None
 
 
@@ -96,8 +112,8 @@ def read_checkpoint(path: Path, like: Checkpoint | None = None) -> Checkpoint:
         Broken: with the reason.
     """
     try:
-        files = _checked_files(path)
-        values = json.loads((path / STATE).read_text("utf-8"))
+        files, version = _checked_files(path)
+        values = _migrated(json.loads((path / STATE).read_text("utf-8")), version)
         tensors = {Path(name).stem: load_file(path / name) for name in files if name != STATE}
         if like is not None:
             check_state(Checkpoint(values, tensors), like, images=images_of(path))
@@ -134,15 +150,28 @@ def write_tensors(path: Path, tensors: Tensors) -> None:
 
 
 def _save(tensors: Tensors, path: Path) -> None:
-    """A safetensors file, flushed to the disk."""
+    """A safetensors file, flushed to the disk.
+
+    Raises:
+        MemoryError: also where the system says so in its own way.
+    """
+    try:
+        _write(tensors, path)
+        path.chmod(0o644)  # safetensors leaves it to the owner alone
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(str(error)) from error
+        raise
+
+
+def _write(tensors: Tensors, path: Path) -> None:
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:  # it hides the system's error in its text
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else 0, str(error)) from error
-    path.chmod(0o644)  # safetensors leaves it to the owner alone
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _scratch(path: Path) -> Path:
@@ -182,11 +211,18 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return {"format": FORMAT, "files": entries}
 
 
-def _checked_files(path: Path) -> list[str]:
-    """The files of a checkpoint, each with the size and the content that its manifest says."""
+def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
+    """The plain values of a state of an earlier format, as this version writes them."""
+    if version < 2:  # the place of the last report decides when the next sample picture is drawn, and nothing else
+        values.setdefault("reported", values["progress"])
+    return values
+
+
+def _checked_files(path: Path) -> tuple[list[str], int]:
+    """The files of a checkpoint, each with the size and the content that its manifest says; and its format."""
     manifest = json.loads((path / MANIFEST).read_text("utf-8"))
-    if manifest["format"] != FORMAT:
-        raise Broken(f"its format is {manifest['format']}, this version reads {FORMAT}")
+    if manifest["format"] not in range(1, FORMAT + 1):
+        raise Broken(f"its format is {manifest['format']}, this version reads up to {FORMAT}")
     files, found = manifest["files"], {entry.name for entry in path.iterdir()} - {MANIFEST}
     if set(files) != found:
         raise Broken(f"{', '.join(sorted(set(files) ^ found))}: not both written and there")
@@ -196,7 +232,7 @@ def _checked_files(path: Path) -> list[str]:
             raise Broken(f"{name} has {size} bytes, {entry['bytes']} were written")
         if sha256_of(path / name) != entry["sha256"]:
             raise Broken(f"{name} does not have the content that was written")
-    return list(files)
+    return list(files), manifest["format"]
 
 
 def _bytes(tensors: Tensors) -> int:

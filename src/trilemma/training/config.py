@@ -36,7 +36,7 @@ class TrainConfig(Config):
     precision: Literal["auto", "float32", "bf16"] = "auto"
     channels_last: bool = Field(False, description="memory layout; gains for convolution + batch norm networks")
     device: str = "auto"
-    save_every: PositiveInt | None = Field(None, description="images between checkpoints")
+    save_every: PositiveInt | None = Field(None, description="images between checkpoints; once a minute where None")
     sample_every: PositiveInt | None = Field(None, description="images between sample pictures")
 
     @model_validator(mode="after")

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from trilemma.memory import copies
+
 RAMP = 0.05
 
 
@@ -34,10 +36,10 @@ class EMA:
         parameters = [p.detach() for p in self.parameters.values()]
         torch._foreach_lerp_(averages, parameters, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
-    def is_finite(self) -> bool:
-        """Whether every averaged weight is a number."""
+    def is_finite(self) -> Tensor:
+        """Whether every averaged weight is a number; a scalar on their device, which is not waited for."""
         norms = torch._foreach_norm(list(self.average.values()))  # pyright: ignore[reportPrivateImportUsage]
-        return bool(torch.stack(norms).isfinite().all())
+        return torch.stack(norms).isfinite().all()
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -62,6 +64,6 @@ class EMA:
     def swap(self) -> None:
         """Exchange the module's weights and the averaged ones."""
         for name, parameter in self.parameters.items():
-            held = parameter.detach().clone()
+            held = copies({name: parameter})[name]  # one at a time; a failure here would leave half of them exchanged
             parameter.copy_(self.average[name])
             self.average[name].copy_(held)

@@ -1,13 +1,17 @@
 """Is every number a number? The loss and the gradient's norm of every move are looked at before the weights change.
 
 A NaN or an infinity anywhere in images, weights, losses or gradients reaches the loss or the norm of the gradient, so
-these two tell. On a CPU they are read at once; on a GPU one move late, so that the device is never waited for.
+these two tell; averaged weights, which no loss depends on, are looked at by themselves after every step. On a CPU all
+of it is read at once; on a GPU it is copied aside and read one move late, so that the device is not waited for.
 """
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,36 +48,49 @@ class Pulse:
 
     def __init__(self, model: nn.Module, *, spikes: bool = True) -> None:
         self.model, self.spikes = model, spikes  # losses of players against each other jump in health, too
-        self.waiting: Reading | None = None
+        self.waiting: list[tuple[Callable[[], Any], Callable[[Any], str | None]]] = []  # numbers on their way, judges
         self.losses: dict[str, deque[float]] = {}
 
     def feel(self, reading: Reading) -> str | None:
-        """Take the reading of a move, before its weights change (on a GPU: look at the one before).
+        """Take the reading of a move, before its weights change (on a GPU: look at what came before).
 
         Returns:
             A warning in words if the loss jumped.
         Raises:
             NotFinite: naming the tensor and the images of the batch.
         """
-        if not reading.values.is_cuda:
-            return self._judge(reading)
-        before, self.waiting = self.waiting, reading
-        return None if before is None else self._judge(before)
+        earlier = self.flush()
+        return self._look(reading.values, partial(self._judge, reading)) or earlier
+
+    def feel_average(self, step: int, finite: Tensor) -> None:
+        """Take whether the averaged weights after a step are numbers, a scalar on their device.
+
+        Raises:
+            NotFinite: if they are not.
+        """
+        self._look(finite, partial(_judge_average, step))
 
     def flush(self) -> str | None:
-        """`feel` for the reading that waits, before the state after it is trusted."""
-        before, self.waiting = self.waiting, None
-        return None if before is None else self._judge(before)
+        """Look at what waits, before the state after it is trusted."""
+        waiting, self.waiting = self.waiting, []
+        warnings = [judge(wait()) for wait, judge in waiting]
+        return next((text for text in warnings if text is not None), None)
 
-    def _judge(self, reading: Reading) -> str | None:
-        loss, norm = reading.values.tolist()
+    def _look(self, values: Tensor, judge: Callable[[Any], str | None]) -> str | None:
+        if not values.is_cuda:
+            return judge(values.tolist())
+        self.waiting.append((_on_its_way(values), judge))
+        return None
+
+    def _judge(self, reading: Reading, numbers: list[float]) -> str | None:
+        loss, norm = numbers
         if not math.isfinite(loss + norm):
             raise NotFinite(reading.step, f"{where(self.model, reading)}; images of the batch: {ids(reading.batch)}")
         return self._spike(reading.phase.name, loss, reading.step)
 
     def forget(self) -> None:
         """Start anew, after a return to an earlier state."""
-        self.waiting, self.losses = None, {}
+        self.waiting, self.losses = [], {}
 
     def _spike(self, phase: str, loss: float, step: int) -> str | None:
         """A warning when the last LASTING losses all stand out of the window's."""
@@ -90,6 +107,23 @@ class Pulse:
             f"the loss of {phase} jumped to {loss:.4g} in step {step} (it was about {middle:.4g}): "
             "if it does not come back, lower lr= or set a smaller clip"
         )
+
+
+def _judge_average(step: int, finite: bool) -> None:
+    if not finite:
+        raise NotFinite(step, "the averaged weights are not finite")
+
+
+def _on_its_way(values: Tensor) -> Callable[[], Any]:
+    """Begins to copy from a GPU; the result waits for the copy alone, not for what the device was given since."""
+    copy, arrived = values.to("cpu", non_blocking=True), torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(values.device))
+
+    def wait() -> Any:
+        arrived.synchronize()
+        return copy.tolist()
+
+    return wait
 
 
 def where(model: nn.Module, reading: Reading) -> str:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ class Journal:
         row = {
             key: value if not isinstance(value, float) or _finite(value) else str(value) for key, value in row.items()
         }
-        with self._surviving(), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        with self._surviving(), self.path.open("ab", buffering=0) as file:
+            _append(file, json.dumps(row).encode() + b"\n")
             self.rows += 1
 
     def cut(self, *, step: int | None = None, rows: int | None = None) -> None:
@@ -81,6 +82,18 @@ class Journal:
             if not self.failed:
                 self.say(f"warning: {self.path} cannot be written ({error}); training goes on without its log")
             self.failed = True
+
+
+def _append(file: FileIO, line: bytes) -> None:
+    """The whole line at the end of a file, or nothing of it."""
+    good = file.tell()
+    try:
+        while line:  # a disk that is nearly full takes a part without an error
+            line = line[file.write(line) :]
+    except BaseException:
+        with suppress(OSError):
+            file.truncate(good)
+        raise
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

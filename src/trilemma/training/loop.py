@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trilemma import rng
 from trilemma.data import Data, Loader
 from trilemma.errors import UserError
-from trilemma.memory import is_out_of_memory, release
+from trilemma.memory import copies, is_out_of_memory, release, with_room
 from trilemma.training.checkpoint import load_checkpoint, save_checkpoint
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
@@ -36,11 +37,11 @@ from trilemma.training.log import Averages, Display, Journal, figures_text
 from trilemma.training.observe import Observer
 from trilemma.training.optim import learning_rate, lr_factor, make_optimizer
 from trilemma.training.state import Checkpoint, first_entries, flatten_optimizer, restore_optimizer
-from trilemma.types import Batch, Logs, Phase
+from trilemma.types import Batch, Logs, Phase, players
 
 VALIDATE_AT_LEAST = 10_000  # images between validations of a data set smaller than this
 SNAPSHOTS = 10  # sample pictures in a training, where sample_every is not given
-SAVE_EVERY_S = 60.0  # a checkpoint at the next report after this time, where save_every is not given
+SAVE_EVERY_S = 60.0  # a checkpoint at the next step after this time, where save_every is not given
 SETTLED = 0.25  # share of a training after which its samples and codes are judged
 MOST_SKIPPED = 5  # steps left out since the last good state, after which a training gives up
 
@@ -91,12 +92,13 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
         self.skipped: list[int] = []  # steps left out because a number was not finite
-        self.pulse = Pulse(model, spikes=len(self.phases) == 1)
+        self.pulse = Pulse(model, spikes=players(self.phases) == 1)
         self.reported = 0.0  # progress at the last report
         self.unreported = False  # whether the last step is to be reported still
         self.unfinished: Checkpoint | None = None  # the state before a report that may take long, while it is made
         self.good = self._state()
         self.stop_signal = 0
+        self.over = False  # whether the last state is saved
 
     @property
     def images(self) -> int:
@@ -118,28 +120,38 @@ class Trainer:
             UserError: if numbers stop being finite for good, memory runs out in a model whose batch must not be
                 divided, or the disk refuses a checkpoint.
         """
-        with rng.isolated(), self._signals():
+        with rng.isolated(), self.signals():
             with suppress(Interrupted):
                 while not self.stop_signal and (self.unreported or self.progress < 1):
                     if self.unreported:
                         self._report()
                     else:
                         self._steps_until_due()
-            self._save(self.unfinished)
-            if self.stop_signal:
-                raise Stopped(self.stop_signal, f"stopped after {self.images:,} images; the state is saved")
-        self.observer.take_final_weights()
+                        if self._save_is_late() and not (self.unreported or self.stop_signal):
+                            self._unless_full("a checkpoint", self._save)
+            with_room(lambda: self._save(self.unfinished))
+            self.over = True
+            self._obey()
+            self.observer.take_final_weights()
+
+    def _obey(self) -> None:
+        """End the training, whose state is saved, if a signal came."""
+        if self.stop_signal:
+            raise Stopped(self.stop_signal, f"stopped after {self.images:,} images; the state is saved")
 
     def _steps_until_due(self) -> None:
-        """Train until the next report; the clock of training seconds runs only here."""
+        """Train until the next report or the next save by the clock; that of training seconds runs only here."""
         self.model.train()
         start, before = time.perf_counter(), self.seconds
         while not self.stop_signal and not self.unreported:
             advanced = self._guarded(self._next_step)
             self.seconds = before + time.perf_counter() - start
             due = advanced and (self.progress >= 1 or any(self._due(every) for every in self.halts))
-            if due or self.stop_signal:
+            late = self._save_is_late()
+            if due or late or self.stop_signal:
                 self.unreported = self._guarded(lambda: self._heed(self.pulse.flush())) and due
+            if late:
+                break
         if self.device.type == "cuda":
             torch.cuda.synchronize()
             self.seconds = before + time.perf_counter() - start
@@ -151,11 +163,25 @@ class Trainer:
             return True
         except NotFinite as found:
             self._roll_back(found)
+            return False
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            self._divide_batch(error)
+            reason = str(error)  # the error itself holds on to the step that had no room
+        self._divide_batch(reason)
         return False
+
+    def _unless_full(self, what: str, action: Callable[[], None]) -> None:
+        """Do what a training can go without for a while; a warning if memory runs out, and runs out again."""
+        try:
+            with_room(action)
+            return
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error)
+        release()
+        self._warn(f"out of memory ({reason}): {what} is left out")
 
     def _next_step(self) -> None:
         if self.step in self.skipped:
@@ -180,8 +206,7 @@ class Trainer:
                 self._move(phase, optimizer, batch, generator)
         if self.ema is not None:
             self.ema.update(self.ema.decay(self.images + self.stride, self.stride))
-            if not self.ema.is_finite():
-                raise NotFinite(self.step, "the averaged weights are not finite")
+            self.pulse.feel_average(self.step, self.ema.is_finite())
         self.step += 1
 
     def _move(self, phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, generator: torch.Generator) -> None:
@@ -230,25 +255,25 @@ class Trainer:
         self._return_to_good()
         self._warn(f"{found}. Back to step {self.step:,}; step {found.step:,} is left out")
 
-    def _divide_batch(self, error: Exception) -> None:
+    def _divide_batch(self, reason: str) -> None:
         """Go on with half the micro-batch, accumulated to the same batch, where that is the same mathematics."""
         whole = [name or "its loss" for name, module in self.model.named_modules() if _needs_whole_batch(module)]
         size = self.config.batch // self.pieces
         if whole:
             raise UserError(
-                f"out of memory with batch={size} ({error}); smaller pieces would change the statistics that "
+                f"out of memory with batch={size} ({reason}); smaller pieces would change the statistics that "
                 f"{whole[0]} takes over a batch, so choose a smaller batch= or size= yourself"
-            ) from error
+            )
         if size < 2:
-            raise UserError(f"out of memory even for one image at a time ({error}); choose a smaller size=") from error
+            raise UserError(f"out of memory even for one image at a time ({reason}); choose a smaller size=")
+        release()
         self._return_to_good()
         self.pieces *= 2
-        release()
         self._warn(f"out of memory: batches of {self.config.batch} go in {self.pieces} pieces from here on")
 
     def _return_to_good(self) -> None:
         pieces, skipped, seconds = self.pieces, self.skipped, self.seconds
-        self._take(self.good)
+        with_room(lambda: self._take(self.good))
         self.pieces, self.skipped, self.seconds = pieces, skipped, seconds
         self.pulse.forget()
         self.journal.cut(step=self.step)
@@ -301,21 +326,22 @@ class Trainer:
         self.unfinished = self._state() if validate or draw else None
         if self.stop_signal:
             raise Interrupted
-        row = {**self._place(), **self.averages.take()}
+        row = {**self._place(), **with_room(self.averages.take)}
         if validate:
             row |= self.observer.validate(self.images)
         self.journal.write(row)
         self.display.update(self.progress, figures_text(row))
         settled = self.progress >= SETTLED
         if settled:
-            self.observer.listen(row)
+            self._unless_full("a look at the codes", lambda: self.observer.listen(row))
         if draw and not over:
-            self.observer.snapshot(f"{self.images:012d}", settled=settled)
+            name = f"{self.images:012d}"
+            self._unless_full(f"the picture {name}.png", lambda: self.observer.snapshot(name, settled=settled))
         self.reported, self.unreported, self.unfinished = self.progress, False, None
         if validate or self.good.values["unreported"]:
             self.good = self._state()
         if not over and self._save_is_due():
-            self._save()
+            self._unless_full("a checkpoint", self._save)
 
     def _picture_is_due(self) -> bool:
         """Whether a sample picture is to be drawn: one in `sample_every` images, or SNAPSHOTS in a training."""
@@ -326,7 +352,11 @@ class Trainer:
     def _save_is_due(self) -> bool:
         if self.config.save_every is not None:
             return self._due(self.config.save_every)
-        return time.monotonic() - self.saved_at >= SAVE_EVERY_S
+        return self._save_is_late()
+
+    def _save_is_late(self) -> bool:
+        """Whether the clock asks for a save, which it does where the user did not say how often."""
+        return self.config.save_every is None and time.monotonic() - self.saved_at >= SAVE_EVERY_S
 
     def _state(self) -> Checkpoint:
         """Everything that the next steps depend on, as copies."""
@@ -352,10 +382,10 @@ class Trainer:
             tensors["ema"] = self.ema.state()
         for name, optimizer in self.optimizers.items():
             tensors[f"optimizer-{name}"] = flatten_optimizer(optimizer)
-        copies = {file: {name: t.detach().clone() for name, t in group.items()} for file, group in tensors.items()}
+        held = {file: copies(group) for file, group in tensors.items()}
         if self.observer.best_weights:
-            copies["best"] = self.observer.best_weights  # replaced as a whole, never changed
-        return Checkpoint(values, copies)
+            held["best"] = self.observer.best_weights  # replaced as a whole, never changed
+        return Checkpoint(values, held)
 
     def _take(self, state: Checkpoint) -> None:
         """Go on from a state."""
@@ -363,7 +393,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.load(state.tensors["ema"])
         observer = self.observer
-        observer.best_weights = {k: v.to(self.device) for k, v in state.tensors.get("best", {}).items()}
+        observer.best_weights = state.tensors.get("best", {})
         for name, optimizer in self.optimizers.items():
             restore_optimizer(optimizer, state.tensors.get(f"optimizer-{name}", {}))
         values = state.values
@@ -377,6 +407,7 @@ class Trainer:
         self.reported, self.unreported = min(values["reported"], self.progress), values["unreported"]
 
     def _save(self, state: Checkpoint | None = None) -> None:
+        self.saved_at = time.monotonic()  # if memory runs out, the next attempt has its own time
         self.good = state or self._state()
         save_checkpoint(self.path / "checkpoints", self.images, self.good)
         self.saved_at = time.monotonic()
@@ -394,14 +425,15 @@ class Trainer:
         self.saved_at = time.monotonic()
         found = load_checkpoint(self.path / "checkpoints", self.display.say, like=self._form())
         if found is not None:
-            self._take(found)
+            with_room(partial(self._take, found))
             self.display.say(f"going on from {self.images:,} images")
         self.journal.cut(rows=found.values["rows"] if found is not None else 0)
         self.good = self._state()
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first SIGINT, SIGTERM or SIGHUP ends the training after its step; the second one leaves at once."""
+    def signals(self) -> Iterator[None]:
+        """Inside, the first SIGINT, SIGTERM or SIGHUP ends the training after its step, or what follows the last step
+        at once; the second one leaves at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -410,6 +442,8 @@ class Trainer:
             if self.stop_signal:
                 raise KeyboardInterrupt
             self.stop_signal = signum
+            if self.over:
+                self._obey()
             if self.unfinished is not None:
                 raise Interrupted
 

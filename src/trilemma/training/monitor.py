@@ -11,11 +11,13 @@ says it once, and again only after the rule was quiet in between.
 - Dead codes (van den Oord et al. 2017): entries of a codebook that no image chooses.
 """
 
+from itertools import repeat
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trilemma.memory import halving
 from trilemma.types import Batch, BoundsLikelihood, Conditional, Encodes
 
 COLLAPSED = 0.25  # of the variety of the data
@@ -63,8 +65,14 @@ def posterior_collapse(model: nn.Module, batch: Batch) -> str | None:
     """Whether fewer than one in ten units of a variational code are in use."""
     if not (isinstance(model, Encodes) and isinstance(model, BoundsLikelihood)) or len(batch.image) < 2:
         return None
+    labels = batch.label if isinstance(model, Conditional) else None
+
+    def codes_of(size: int) -> Tensor:
+        parts = zip(batch.image.split(size), labels.split(size) if labels is not None else repeat(None), strict=False)
+        return torch.cat([model.encode(*part) for part in parts])
+
     with torch.no_grad():
-        codes = model.encode(batch.image, batch.label if isinstance(model, Conditional) else None)
+        codes = halving(codes_of, len(batch.image))
     active = active_units(codes)
     if active >= max(1, codes.shape[1] // 10):
         return None

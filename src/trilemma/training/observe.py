@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from trilemma import __version__, rng
 from trilemma.data import Data, Loader, batches
 from trilemma.errors import UserError
-from trilemma.memory import halving
+from trilemma.memory import copies, halving
 from trilemma.pictures import grid, save_png
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
 from trilemma.training.monitor import Said, collapse, critic_too_strong, dead_codes, posterior_collapse
 from trilemma.training.optim import Plateau
-from trilemma.types import Batch, Finishes, Samples, Validates
+from trilemma.types import Batch, Finishes, Samples, Validates, players
 
 FINISH_IMAGES = 10_000  # training images shown to a model's last step
 VALID_BATCH = 500
@@ -43,7 +43,7 @@ class Observer:
     ) -> None:
         self.model, self.data, self.config, self.path = model, data, config, path
         self.ema, self.warn, self.command = ema, warn, command
-        self.players = len(model.phases)  # type: ignore[arg-type]
+        self.players = players(model.phases)  # type: ignore[arg-type]
         self.device = next(model.parameters()).device
         self.plateau, self.said = Plateau(), Said()
         self.figures: dict[str, float] = {}
@@ -69,12 +69,14 @@ class Observer:
 
     def snapshot(self, name: str, *, settled: bool) -> None:
         """A sample picture on the way, which leaves the training as it was."""
-        held = {key: buffer.clone() for key, buffer in self.model.named_buffers()}
+        held = copies(dict(self.model.named_buffers()))
         with self.weights_in_use(), torch.no_grad():
-            self.finish(FINISH_IMAGES // 5)
-            self.draw_samples(name, settled=settled)
-            for key, buffer in self.model.named_buffers():
-                buffer.copy_(held[key])
+            try:
+                self.finish(FINISH_IMAGES // 5)
+                self.draw_samples(name, settled=settled)
+            finally:
+                for key, buffer in self.model.named_buffers():
+                    buffer.copy_(held[key])
 
     def draw_samples(self, name: str, *, settled: bool = True) -> None:
         """The same latents as every time, as samples/NAME.png; a failure is a warning, never the end."""
@@ -144,7 +146,7 @@ class Observer:
         self.plateau.see(figure)
         if not self.best or figure < self.best[name]:
             self.best = {**self.figures, "images": images}
-            self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+            self.best_weights = copies(self.model.state_dict())
 
     def _draw(self, size: int) -> Tensor:
         """The N_SAMPLES images of the sample pictures, `size` at a time."""

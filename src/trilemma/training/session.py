@@ -152,14 +152,21 @@ def _train_in(
             made = {"trilemma": __version__, "verb": "train", "command": record["command"], "shows": "batch"}
             save_png(grid(batch.image, texts=texts_of(batch, data)), path / "batch.png", made)
     try:
-        trainer.run()
-    except Stopped as stopped:
-        display.say(f"{stopped}. Go on with: {record['command']} out={shlex.quote(str(path))}")
-        with _optional("curves.png", display):
-            draw_curves(read_log(path / "log.jsonl"), path / "curves.png", record["command"])
+        with trainer.signals():
+            trainer.run()
+            _write_results(path, recipe, trainer, record, environment)
+    except Stopped as stopped:  # nothing but the line: who stops a training wants it to end
+        display.say(f"{stopped}. Go on with: {_go_on(path, record['command'], training)}")
         raise
-    _write_results(path, recipe, trainer, record, environment)
     return Run(path)
+
+
+def _go_on(path: Path, command: str, training: TrainConfig) -> str:
+    """The command line that continues a folder, with the keys that are no part of what is trained."""
+    keys = {name: getattr(training, name) for name in ("save_every", "sample_every")}
+    keys["device"] = training.device if training.device != "auto" else None
+    given = [f"{name}={value}" for name, value in keys.items() if value is not None]
+    return " ".join([command, *given, f"out={shlex.quote(str(path))}"])
 
 
 @contextmanager

@@ -57,6 +57,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
     """Put the named tensors of `flatten_optimizer` back, in the memory layout of their parameters."""
+    optimizer.state.clear()  # room for what comes in its place
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
@@ -76,8 +77,8 @@ def check_state(found: Checkpoint, like: Checkpoint, *, images: int) -> None:
         Broken: with the first difference.
     """
     values, first = found.values, like.values
-    if not _same_form(values, first):
-        raise Broken(f"its values are not those of this training: {', '.join(first)}")
+    if odd := _odd_keys(values, first):
+        raise Broken(f"its values are not those of this training: {', '.join(odd)}")
     if values["images"] != images or values["images"] * first["step"] != values["step"] * first["images"]:
         raise Broken(f"it is of step {values['step']} and image {values['images']}, not of image {images}")
     if values["pieces"] < 1 or not 0 <= values["seconds"] < math.inf:
@@ -90,6 +91,16 @@ def check_state(found: Checkpoint, like: Checkpoint, *, images: int) -> None:
         before = unmoved or values["progress"] <= like.begins.get(group, 0)
         if not (before and group.startswith("optimizer-") and not found.tensors[group]):
             _check_group(group, found.tensors[group], tensors)
+
+
+def _odd_keys(values: Any, like: dict[str, Any]) -> list[str]:
+    """The values that are missing, too many, or of another form, each with which of these it is."""
+    if not isinstance(values, dict):
+        return ["they are no object"]
+    missing = [f"{key} is missing" for key in like if key not in values]
+    unknown = [f"{key} is unknown" for key in values if key not in like]
+    other = [f"{key} has another form" for key in like if key in values and not _same_form(values[key], like[key])]
+    return missing + unknown + other
 
 
 def _same_form(value: Any, like: Any) -> bool:

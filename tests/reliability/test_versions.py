@@ -1,0 +1,70 @@
+"""A checkpoint of an earlier version is continued, bit for bit, and not begun anew."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trilemma
+from trilemma.files import sha256_of
+from trilemma.training import session
+from trilemma.training.checkpoint import FORMAT, list_checkpoints, read_checkpoint
+from trilemma.training.loop import Trainer
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "ae-stacked": {},
+    "vae": {},
+    "vae-vq": {},
+    "gan-dcgan": {"width": 4, "latent": 8},
+    "diffusion-small": {"widths": (8, 16), "embedding": 16, "T": 50},
+}
+STEPS = 8
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(session, "draw_curves", lambda log, path, *_: None)
+
+
+def train(model: str, out: str) -> trilemma.Run:
+    keys = {"batch": 16, "save_every": 48, "sample_every": 10**6, "device": "cpu", **FAMILIES[model]}
+    return trilemma.train(model, "digits", steps=STEPS, out=out, quiet=True, **keys)
+
+
+def as_format_1(path: Path) -> None:
+    """Make of a checkpoint what the versions before the key `reported` wrote."""
+    state = json.loads((path / "state.json").read_text())
+    del state["reported"]
+    (path / "state.json").write_text(json.dumps(state))
+    files = {f.name: {"bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in path.iterdir()}
+    del files["manifest.json"]
+    (path / "manifest.json").write_text(json.dumps({"format": 1, "files": files}))
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_a_checkpoint_of_format_1_is_continued_bit_for_bit(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(model, "whole")
+    shutil.copytree("whole", "run")
+    Path("run/summary.json").unlink()
+    last, before = list_checkpoints(Path("run/checkpoints"))[::-1]
+    shutil.rmtree(last)
+    as_format_1(before)
+    steps: list[int] = []
+    one_step = Trainer._one_step
+    monkeypatch.setattr(Trainer, "_one_step", lambda trainer: (steps.append(trainer.step), one_step(trainer))[1])
+    run = train(model, "run")
+    assert steps == [6, 7]
+    assert (run.path / "weights.safetensors").read_bytes() == (whole.path / "weights.safetensors").read_bytes()
+    ends = [read_checkpoint(last_of(r)) for r in (run, whole)]
+    assert {**ends[0].values, "seconds": 0} == {**ends[1].values, "seconds": 0}
+    assert all(
+        (last_of(run) / file.name).read_bytes() == file.read_bytes() for file in last_of(whole).glob("*.safetensors")
+    )
+    assert json.loads((last_of(run) / "manifest.json").read_text())["format"] == FORMAT
+
+
+def last_of(run: trilemma.Run) -> Path:
+    return list_checkpoints(run.path / "checkpoints")[-1]
