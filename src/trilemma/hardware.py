@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,7 @@ def _device_name(device: torch.device) -> str:
     return _processor("model name") or platform.processor() or platform.machine()
 
 
+@cache
 def _processor(key: str) -> str:
     """A line of Linux's /proc/cpuinfo; empty elsewhere."""
     try:

@@ -28,7 +28,7 @@ def original(tmp_path_factory):
 
 
 @pytest.fixture
-def run(original, tmp_path):
+def run(original, elsewhere, tmp_path):
     """A run in a folder of its own, which a test may move or spoil."""
     shutil.copytree(original, tmp_path / "home" / "run")
     return trilemma.load(tmp_path / "home" / "run")
@@ -51,8 +51,7 @@ def own(metadata):
 
 
 @pytest.mark.parametrize("keys", [{}, {"batch": 3}, {"exact": True}, {"temperature": 0.5, "first": 60, "exact": True}])
-def test_single_and_grid_are_made_again(run, tmp_path, keys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_single_and_grid_are_made_again(run, tmp_path, keys):
     made = sample(run, n=7, seed=5, out=tmp_path / "out", **keys)
     for picture in (made.grid, made.images[0], made.images[5]):
         result = again(picture)

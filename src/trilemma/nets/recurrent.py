@@ -11,6 +11,8 @@ bring lasts to the last one.
 import torch
 from torch import Tensor, nn
 
+from trilemma.hardware import supports_fast_bf16
+
 HIDDEN = 128  # numbers in the state of each layer
 
 
@@ -32,7 +34,7 @@ class RowEncoder(nn.Module):
 
     def forward(self, signal: Tensor) -> Tensor:
         """(B, inputs, H) -> (B, outputs)."""
-        _, (state, _) = self.lstm(signal.permute(2, 0, 1))  # steps first
+        _, (state, _) = _through(self.lstm, signal.permute(2, 0, 1))  # steps first
         return self.linear(state[-1])
 
 
@@ -48,8 +50,16 @@ class RowDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """(B, inputs) -> (B, C, H, W)."""
         channels, height, width = self.shape
-        states, _ = self.lstm(z.expand(height, *z.shape))  # (H, B, HIDDEN)
+        states, _ = _through(self.lstm, z.expand(height, *z.shape))  # (H, B, HIDDEN)
         return self.linear(states).unflatten(2, (channels, width)).permute(1, 2, 0, 3)
+
+
+def _through(lstm: nn.LSTM, steps: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """What an LSTM makes of (H, B, inputs); in float32 on a processor without bfloat16, where torch has no other."""
+    if steps.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not supports_fast_bf16("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return lstm(steps.float())
+    return lstm(steps)
 
 
 @torch.no_grad()
