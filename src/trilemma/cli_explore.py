@@ -30,11 +30,12 @@ def reconstruct(
     data: Images = None,
     n: Annotated[int, typer.Option(help="number of images shown")] = 16,
     split: Split = None,
+    label: Label = None,
     out: Out = None,
 ) -> None:
     """Show images above what the model makes of them, with the error of each."""
-    result = trilemma.reconstruct(run, data=data, n=n, split=split, out=out)
-    facts({"picture": result.picture, "rmse": number(result.rmse)})
+    result = trilemma.reconstruct(run, data=data, n=n, split=split, label=label, out=out)
+    facts({"picture": result.picture, "errors": result.file, "rmse": number(result.rmse)})
 
 
 @app.command()
@@ -91,6 +92,7 @@ def map_(
     perplexity: Annotated[float, typer.Option(help="of t-SNE: neighbours each point attends to")] = 30.0,
     data: Images = None,
     split: Split = None,
+    label: Label = None,
     thumbnails: Annotated[bool, typer.Option(help="small images where they have room")] = True,
     neighbours: Annotated[int, typer.Option(help="nearest neighbours to show of some images")] = 5,
     projector: Annotated[bool, typer.Option(help="write the files of the embedding projector, too")] = False,
@@ -99,8 +101,8 @@ def map_(
 ) -> None:
     """Draw the codes of images as a map, coloured by class."""
     result = trilemma.latent_map(
-        run, how=how, n=n, perplexity=perplexity, data=data, split=split, thumbnails=thumbnails,  # type: ignore[arg-type]
-        neighbours=neighbours, projector=projector, seed=seed, out=out,
+        run, how=how, n=n, perplexity=perplexity, data=data, split=split, label=label,  # type: ignore[arg-type]
+        thumbnails=thumbnails, neighbours=neighbours, projector=projector, seed=seed, out=out,
     )  # fmt: skip
     files = {"map": result.picture, "coordinates": result.coordinates, "neighbours": result.neighbours}
     facts({**files, "projector": result.projector})
