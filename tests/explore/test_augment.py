@@ -186,7 +186,7 @@ def test_what_is_refused(folder, tmp_path):
         ({"real": 10**6}, "digits has .* training images"),
         ({"steps": 0}, "steps"),
         ({"classical": "shft"}, r'unknown augmentation "shft".*"shift"'),
-        ({"nois": 1}, 'no sampling setting "nois"'),
+        ({"nois": 1}, 'unknown key "nois"'),
     ):
         with pytest.raises(UserError, match=text):
             augment(run, **{**keys, **mistake})

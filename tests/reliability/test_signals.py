@@ -116,7 +116,7 @@ def test_a_signal_after_the_last_step_says_how_to_go_on(
             train()
     assert stopped.value.code == 128 + signum and saved_step() == 8 and not Path("r/summary.json").exists()
     assert said[-1].startswith("stopped after 128 images; the state is saved. Go on with: trilemma train vae digits ")
-    assert said[-1].endswith(" seed=0 size=8x8 save_every=16 sample_every=1000000 device=cpu out=r")
+    assert said[-1].endswith(" seed=0 size=8x8 channels=1 save_every=16 sample_every=1000000 device=cpu out=r")
     again = train()
     assert (again.path / "weights.safetensors").read_bytes() == (whole.path / "weights.safetensors").read_bytes()
 
@@ -128,7 +128,7 @@ def test_keys_that_were_not_given_are_not_in_the_line_and_no_curves_are_drawn(mo
     send(monkeypatch, signal.SIGTERM)
     with pytest.raises(Stopped):
         trilemma.train("vae", "digits", steps=8, batch=16, out="r")
-    assert said[-1].endswith(" seed=0 size=8x8 out=r") and not drawn
+    assert said[-1].endswith(" seed=0 size=8x8 channels=1 out=r") and not drawn
 
 
 def test_nohup_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
