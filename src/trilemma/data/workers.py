@@ -2,9 +2,13 @@
 
 Decoding a small image spends more time in Pillow's Python than in its C, so threads wait for one another; processes do
 not. They are forked (Linux only): nothing is imported again, open archives are read by offset, and the images go
-straight into the file that all of them have mapped.
+straight into the file that all of them have mapped. The system ends them with the process that forked them, however
+that one ends.
 """
 
+import ctypes
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,6 +22,7 @@ from trilemma.hardware import cores
 
 CHUNK, FORKED_CHUNK = 32, 128  # files per task
 FORK_FROM = 2_000  # files that are worth forking for
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when the thread that forked it ends
 
 R = TypeVar("R")
 _work: Callable[[int], Any] | None = None  # what the forked processes do
@@ -36,7 +41,8 @@ def each(
     if shared and able and len(indices) >= FORK_FROM:
         _work = work
         try:
-            with ProcessPoolExecutor(cores(), mp_context=get_context("fork")) as pool:
+            fork = get_context("fork")
+            with ProcessPoolExecutor(cores(), fork, initializer=_end_with, initargs=(os.getpid(),)) as pool:
                 return _gather(pool, _in_process, indices, bad, FORKED_CHUNK)
         except (BrokenProcessPool, OSError):  # a decoder crashed, or no process may be made
             pass
@@ -61,6 +67,15 @@ def _gather(
             results.update(found)
             bad.update(failed)
     return results
+
+
+def _end_with(parent: int) -> None:
+    """Have this process killed when its parent ends: it waits on a pipe that its siblings hold open, else for ever."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the parent does on a signal is not for this process to do
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        return  # a sandbox that forbids it
+    if os.getppid() != parent:  # it ended before
+        os._exit(1)
 
 
 def _in_process(chunk: Sequence[int]) -> tuple[dict[int, Any], dict[int, str]]:
