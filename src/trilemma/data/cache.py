@@ -3,8 +3,9 @@
 An entry is the folder CACHE/decoded/KEY: images.u8, the plain bytes of the tensor (N, C, H, W), and entry.json, all
 else. KEY is the hash of the paths, sizes and times of change of the source's files, the size, channels and frames asked
 for and the version of the decoding: a file that changes gives another key. An entry is written beside its place and put
-there in one move, so processes that decode the same source at once do not meet; the next opening of a source removes
-what a process that was killed had begun, and entries not opened for KEEP_DAYS. A source of less than SMALL bytes decoded is not kept.
+there in one move, so processes that decode the same source at once do not meet. The next opening of any source removes
+what a process that was killed had begun, and entries not opened for KEEP_DAYS. A source of less than SMALL bytes
+decoded is not kept.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from trilemma.data.storage import create, left_over, mapped, memory_limit, room_
 from trilemma.errors import UserError
 from trilemma.files import write_atomic
 
-VERSION = 1  # of the decoding and of the entries
+VERSION = 2  # of the decoding and of the entries
 SMALL = 2**23  # bytes
 KEEP_DAYS = 30
 IMAGES, ENTRY = "images.u8", "entry.json"

@@ -37,8 +37,10 @@ class Entry:
 class Raw:
     """images: uint8 (N, C, H, W); names, splits, labels (class numbers), captions: one per image, or None.
 
-    expected: splits that must not be empty; changes: what was done, in words, and to which files; unmatched: rows of
-    metadata without a file, and files without; large: the images stay in a file; folder: where they are kept.
+    expected: splits that must not be empty; notes: in words what was inferred; counts: in words how many files are in
+    the fields that name all of them, which are skipped ("path: reason"), changes (what was done, and to which files),
+    left_out (why, and which files were never opened) and unmatched (rows of metadata without a file, and files
+    without); large: the images stay in a file; folder: where they are kept.
     """
 
     images: Tensor
@@ -50,7 +52,9 @@ class Raw:
     expected: tuple[str, ...]
     notes: tuple[str, ...]
     skipped: tuple[str, ...]
+    counts: tuple[str, ...] = ()
     changes: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
     large: bool = False
     folder: Path | None = None
@@ -65,7 +69,9 @@ def read_entries(
     *,
     classes: tuple[str, ...] | None = None,
     notes: Sequence[str] = (),
+    counts: Sequence[str] = (),
     skipped: Sequence[str] = (),
+    left_out: dict[str, list[str]] | None = None,
     unmatched: Sequence[str] = (),
 ) -> Raw:
     """Decode the images of a source.
@@ -73,7 +79,7 @@ def read_entries(
     Args:
         frames: "all" makes an image of each frame of a file.
         classes: in their order; those that occur, sorted, where None.
-        notes, skipped, unmatched: what there is to say before.
+        notes, counts, skipped, left_out, unmatched: what there is to say before; see `Raw`.
     """
     words = {entry.label for entry in entries if entry.label is not None}
     expected = tuple({entry.split: None for entry in entries})
@@ -89,7 +95,14 @@ def read_entries(
     number = {name: k for k, name in enumerate(classes)}
     whole = bool(kept) and len(labelled) == len(kept)
     missing = "" if whole or not labelled else f"{len(kept) - len(labelled):,} images have no class: none are used"
-    skipped = [*skipped, *decoded.skipped]
+    skipped, left_out = [*skipped, *decoded.skipped], {what: files for what, files in (left_out or {}).items() if files}
+    changes = {what: [names[i] for i in which] for what, which in decoded.changes.items()}
+    counts = [
+        *counts,
+        *(counted(f"{what} and left out", files) for what, files in left_out.items()),
+        *(f"{len(files):,} of the images: {what}" for what, files in changes.items()),
+        counted("unreadable and skipped", skipped),
+    ]
     return Raw(
         decoded.images,
         tuple(names[i] for i in decoded.kept),
@@ -98,9 +111,11 @@ def read_entries(
         tuple(entry.caption or "" for entry in kept) if any(entry.caption for entry in kept) else None,
         classes if whole else (),
         expected,
-        tuple(filter(None, (*notes, *decoded.notes, missing, counted("unreadable and skipped", skipped)))),
+        tuple(filter(None, (*notes, decoded.rule, missing))),
         tuple(skipped),
-        {what: [names[i] for i in which] for what, which in decoded.changes.items()},
+        tuple(filter(None, counts)),
+        changes,
+        left_out,
         tuple(unmatched),
     )
 
@@ -153,7 +168,7 @@ def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int) -> 
         source,
         splits,
         classes=raw.classes,
-        notes=[*raw.notes, LARGE.format(raw.images.numel()) if raw.large else "", rule],
+        notes=[*raw.notes, *raw.counts, LARGE.format(raw.images.numel()) if raw.large else "", rule],
         skipped=raw.skipped,
         fingerprint=fingerprint,
     )
