@@ -176,7 +176,12 @@ def test_several_processes_at_once(tmp_path, monkeypatch, own_cache):
         process.join()
     assert found == {load_data(path).fingerprint}
     (entry,) = own_cache.iterdir()
-    assert sorted(p.name.split("-")[0] for p in entry.iterdir()) == ["entry.json", "fingerprint", "images.u8"]
+    assert sorted(p.name.split("-")[0] for p in entry.iterdir()) == [
+        "entry.json",
+        "equal.json",
+        "fingerprint",
+        "images.u8",
+    ]
 
 
 def test_a_full_disk(tmp_path, keep_all, monkeypatch, own_cache):

@@ -4,15 +4,18 @@ Everything that does not depend on the seed is here, so that a decoded source ca
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from trilemma.data.decode import Item, Room, decode
+from trilemma.data.duplicates import exact_groups
 from trilemma.data.pixels import frames_of
 from trilemma.data.split import Data, Split, complete, counted, fingerprint_of, make_data
 from trilemma.data.storage import gather
@@ -20,7 +23,7 @@ from trilemma.data.workers import each
 from trilemma.files import write_atomic
 
 LARGE = "{:,} bytes decoded, more than memory is given: images are read from their file as they are needed"
-KEPT_FINGERPRINT = 2**23  # bytes; of more images the fingerprint is kept with them
+KEPT = 2**23  # bytes; of more images the fingerprint and the groups of equal ones are kept with them
 
 
 @dataclass(frozen=True)
@@ -160,9 +163,11 @@ def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int) -> 
     parts = [part for part in ("train", "valid", "test") if part in raw.splits]
     rows = {part: Split(at[torch.tensor([split == part for split in raw.splits])]) for part in parts}
     files = _files([raw.names[i] for i in rows["train"].images.tolist()]) if "train" in rows else None
-    found, rule = complete(rows, raw.expected, source, raw.skipped, valid, seed, files)
+    equal = partial(_equal, raw, rows["train"].images) if "train" in rows else None
+    found, rule = complete(rows, raw.expected, source, raw.skipped, valid, seed, files, equal)
     splits = {part: _rows(raw, split.images) for part, split in found.items()}
-    fingerprint = _kept(raw, found["train"].images, lambda: fingerprint_of(splits["train"]))
+    kept = f"fingerprint-{_hash(found['train'].images)}.txt"
+    fingerprint = _kept(raw, kept, lambda: fingerprint_of(splits["train"]))
     return make_data(
         name,
         source,
@@ -188,11 +193,19 @@ def _rows(raw: Raw, index: Tensor) -> Split:
     )
 
 
-def _kept(raw: Raw, index: Tensor, make: Callable[[], str]) -> str:
-    """A fingerprint, written beside large images so that it is computed once."""
-    if raw.folder is None or raw.images.numel() < KEPT_FINGERPRINT:
+def _equal(raw: Raw, index: Tensor) -> list[list[int]]:
+    """Groups of equal images among those numbered `index`, by their place in it."""
+    groups = json.loads(_kept(raw, "equal.json", lambda: json.dumps(exact_groups(raw.images))))
+    place = {k: at for at, k in enumerate(index.tolist())} if groups else {}
+    found = [[place[k] for k in group if k in place] for group in groups]
+    return [group for group in found if len(group) > 1]
+
+
+def _kept(raw: Raw, name: str, make: Callable[[], str]) -> str:
+    """What takes a reading of all pixels: of many it is written beside them, so that it is made once."""
+    if raw.folder is None or raw.images.numel() < KEPT:
         return make()
-    path = raw.folder / f"fingerprint-{_hash(index)}.txt"
+    path = raw.folder / name
     try:
         return path.read_text()
     except OSError:
