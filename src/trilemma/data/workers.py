@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import current_process, get_context
 from typing import Any, TypeVar
 
+from trilemma.data.budget import Budget, share
 from trilemma.data.pixels import reason
 from trilemma.hardware import cores
 
@@ -42,7 +43,8 @@ def each(
         _work = work
         try:
             fork = get_context("fork")
-            with ProcessPoolExecutor(cores(), fork, initializer=_end_with, initargs=(os.getpid(),)) as pool:
+            start = (os.getpid(), Budget(fork))
+            with ProcessPoolExecutor(cores(), fork, initializer=_start, initargs=start) as pool:
                 return _gather(pool, _in_process, indices, bad, FORKED_CHUNK)
         except (BrokenProcessPool, OSError):  # a decoder crashed, or no process may be made
             pass
@@ -69,13 +71,13 @@ def _gather(
     return results
 
 
-def _end_with(parent: int) -> None:
-    """Have this process killed when its parent ends: it waits on a pipe that its siblings hold open, else for ever."""
+def _start(parent: int, together: Budget) -> None:
+    """Begin a forked process: one that shares the pixels in flight with the others, and ends with its parent."""
+    share(together)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the parent does on a signal is not for this process to do
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        return  # a sandbox that forbids it
-    if os.getppid() != parent:  # it ended before
-        os._exit(1)
+    # Else it would wait for ever on a pipe that its siblings hold open. A sandbox may forbid the call.
+    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0 and os.getppid() != parent:
+        os._exit(1)  # the parent ended before
 
 
 def _in_process(chunk: Sequence[int]) -> tuple[dict[int, Any], dict[int, str]]:
