@@ -4,10 +4,12 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -174,7 +176,12 @@ def test_several_processes_at_once(tmp_path, monkeypatch, own_cache):
         process.join()
     assert found == {load_data(path).fingerprint}
     (entry,) = own_cache.iterdir()
-    assert sorted(p.name.split("-")[0] for p in entry.iterdir()) == ["entry.json", "fingerprint", "images.u8"]
+    assert sorted(p.name.split("-")[0] for p in entry.iterdir()) == [
+        "entry.json",
+        "equal.json",
+        "fingerprint",
+        "images.u8",
+    ]
 
 
 def test_a_full_disk(tmp_path, keep_all, monkeypatch, own_cache):
@@ -226,6 +233,72 @@ def test_a_process_that_crashes_is_replaced_by_threads(monkeypatch):
     monkeypatch.setattr(workers, "cores", lambda: 2)
     n = workers.FORK_FROM
     assert workers.each(crash, range(n), {}, shared=True) == {i: i for i in range(n)}
+
+
+SLOW = """
+import sys, time
+from trilemma.data import decode, load_data, workers
+from trilemma.data.decode import decode_into
+workers.cores = lambda: 3
+def slow(places, items):
+    time.sleep(0.01)
+    return decode_into(places, items)
+decode.decode_into = slow
+load_data(sys.argv[1])
+"""
+
+
+def living():
+    """The parent of each process that lives, by number."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            found |= {int(path.parent.name): int(parent)} if state != "Z" else {}
+    return found
+
+
+def until(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked on Linux only")
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_decoding_leaves_no_process_and_no_files(tmp_path, own_cache, ending):
+    path = zipped(tmp_path / "a.zip", 3000)  # 9 MB: kept without being told
+    process = subprocess.Popen([sys.executable, "-c", SLOW, str(path)], stderr=subprocess.DEVNULL)
+    decoders = []
+
+    def decoding():
+        decoders[:] = [pid for pid, parent in living().items() if parent == process.pid]
+        return len(decoders) == 3
+
+    assert until(decoding, 60)
+    process.send_signal(ending)
+    process.wait()
+    assert until(lambda: not living().keys() & set(decoders), 2)
+    assert [p.name[:5] for p in own_cache.iterdir()] == [".tmp-"]
+    load_data(folder_of(tmp_path / "other", 10))  # of any source, and one that is not kept
+    assert list(own_cache.iterdir()) == []
+
+
+def test_only_what_dead_processes_of_this_machine_wrote_is_left_over(tmp_path):
+    own = storage.temporary(tmp_path)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    name = own.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-")
+    assert not storage.left_over(own)
+    assert storage.left_over(tmp_path / name)
+    assert not storage.left_over(tmp_path / name.replace(".tmp-", ".tmp-other"))
+    assert not storage.left_over(tmp_path / ".tmp-0123456789")
+    images = torch.randint(0, 256, (9, 1, 2, 2), dtype=torch.uint8)
+    (tmp_path / name).write_bytes(b"half")
+    own.write_bytes(b"half")
+    storage.gather(images, torch.tensor([3, 1]), tmp_path / "rows.u8")
+    assert {p.name for p in tmp_path.iterdir()} == {"rows.u8", own.name}
 
 
 # -- larger than memory

@@ -139,6 +139,65 @@ def test_images_in_two_splits_are_named(tmp_path, photos):
     assert text.endswith("not ok: see above")
 
 
+def test_files_that_loading_leaves_out_are_counted(tmp_path, photos):
+    """What loading says of them begins with a digit, and once was hidden for that."""
+    fill(tmp_path, photos[:12])
+    (tmp_path / "test" / "leak.png").unlink()
+    (tmp_path / "extra").mkdir()
+    for k in range(9):
+        (tmp_path / "extra" / f"{k}.png").write_bytes(content(photos[20 + k]))
+    for k in range(2):
+        (tmp_path / f"read{k}.me").write_text("x")
+    report, data = check(tmp_path, size=32), load_data(tmp_path, size=32)
+    outside = [f"extra/{k}.png" for k in range(9)]
+    assert report.left_out == {
+        "in none of the split folders": outside,
+        "not images by their names": ["read0.me", "read1.me"],
+    }
+    assert report.files == report.read + 9 == 14 + 9
+    assert report.ok
+    text = str(report)
+    assert "23 image files, 14 read, 0 bad, 11 files left out" in text
+    assert "left out, in none of the split folders: 9: extra/0.png, " in text
+    assert "extra/4.png and 4 more" in text
+    assert "left out, not images by their names: 2: read0.me, read1.me" in text
+    assert any(note.startswith("9 in none of the split folders and left out: extra/0.png") for note in data.notes)
+
+
+def test_images_without_a_class_are_told(tmp_path, photos):
+    """A note that begins with a digit, and is about no file that the report names."""
+    for k in range(4):
+        (tmp_path / f"{k}.png").write_bytes(content(photos[k]))
+    (tmp_path / "metadata.csv").write_text("file_name,label\n0.png,a\n1.png,b\n2.png,a\n3.png,\n")
+    assert "1 images have no class: none are used" in check(tmp_path).notes
+
+
+def test_every_fault_is_named_and_everything_in_the_file(tmp_path, photos):
+    root = tmp_path / "a"
+    for k in range(9):
+        for part in ("train", "test"):
+            path = root / part / f"{k}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content(photos[k]))
+    rows = [f"{part}/{k}.png,a" for part in ("train", "test") for k in range(9)]
+    (root / "metadata.csv").write_text("\n".join(["file_name,label", *rows, *(f"gone{k}.png,a" for k in range(8))]))
+    for k in range(7):
+        (root / "train" / f"mode{k}.png").write_bytes(content(photos[20 + k].convert("P")))
+    report = check(root, size=32, out=tmp_path / "new" / "report.txt")
+    assert len(report.overlap) == 9
+    text, whole = str(report), (tmp_path / "new" / "report.txt").read_text()
+    for k in range(9):
+        assert f"    train/{k}.png = test/{k}.png\n" in text
+    for k in range(8):
+        assert f"    gone{k}.png: named in metadata.csv, but not there\n" in text
+    assert "train/mode6.png: no row in metadata.csv" in text
+    assert "changed: converted from palette: 7: train/mode0.png" in text
+    assert "train/mode4.png and 2 more" in text
+    assert "changed: converted from palette: 7:\n    train/mode0.png\n" in whole
+    assert " more" not in whole
+    assert whole.endswith("not ok: see above\n")
+
+
 def test_duplicates_alone_are_no_fault(tmp_path, photos):
     for k in range(4):
         (tmp_path / f"{k}.png").write_bytes(content(photos[k // 2]))

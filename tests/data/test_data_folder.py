@@ -36,10 +36,10 @@ def item(image, form="png", **options):
 
 
 def one(image, form="png", size=None, channels=None, **options):
-    """The image as decoded, (C, H, W), and the notes."""
+    """The image as decoded, (C, H, W), and what was done to it."""
     decoded = decode([item(image, form, **options)], size, channels)
     assert decoded.skipped == []
-    return decoded.images[0].numpy(), decoded.notes
+    return decoded.images[0].numpy(), [*decoded.changes]
 
 
 def test_flat_folder(tmp_path):
@@ -227,7 +227,7 @@ def test_transparency_lies_over_white():
     found, notes = one(Image.fromarray(pixels))
     assert found[0, 0].tolist() == [255, 255 * 4 // 5 + 200 // 5, 200]
     assert found[1, 0].tolist() == [255, 204, 0]
-    assert any(note == "1 of the images: transparency, composed over white" for note in notes)
+    assert any(note == "transparency, composed over white" for note in notes)
     found, _ = one(Image.fromarray(pixels).convert("LA"))
     assert found.shape == (1, 1, 3)
     assert found[0, 0, 0] == 255

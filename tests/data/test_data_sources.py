@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from trilemma import rng
 from trilemma.data import builtin, check, list_sources, load_data, show
 from trilemma.data.idx import read_idx
 from trilemma.data.shapes import BACKGROUND, COLOURS, KINDS, SIZES, captions_of, draw_shapes, render
@@ -411,3 +412,72 @@ def test_show_in_grey_and_of_loaded_data(tmp_path):
     show(data, n=9, seed=1, out=tmp_path / "b.png")  # in another order, but these images
     show("shapes:9", n=9, seed=1, out=tmp_path / "c.png")
     assert read_metadata(tmp_path / "b.png")["notes"] == list(data.notes) != read_metadata(tmp_path / "c.png")["notes"]
+
+
+# Equal images and the split that is set aside.
+
+
+def twins(n, copies=2):
+    """n different images, uint8 (copies * n, 1, 4, 4), each with its copies side by side."""
+    images = torch.arange(n).repeat_interleave(copies)
+    return images.view(-1, 1, 1, 1).expand(-1, 1, 4, 4).to(torch.uint8).contiguous()
+
+
+def shared(data):
+    """Images that are in both splits."""
+    train, valid = ({image.numpy().tobytes() for image in split.images} for split in (data.train, data.valid))
+    return train & valid
+
+
+@pytest.mark.parametrize("kind", ["folder", "npy", "idx", "stream"])
+def test_equal_images_are_on_one_side(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+    images, path = twins(20), tmp_path / "a"
+    if kind in ("folder", "stream"):
+        path.mkdir()
+        for k, image in enumerate(images):
+            Image.fromarray(image[0].numpy()).save(path / f"{k:02}.png")
+    elif kind == "npy":
+        path = tmp_path / "a.npy"
+        np.save(path, images.numpy())
+    else:
+        path = tmp_path / "a-idx3-ubyte"
+        path.write_bytes(bytes((0, 0, 8, 3, *np.array([40, 4, 4], ">u4").tobytes())) + images.numpy().tobytes())
+    if kind == "stream":
+        monkeypatch.setenv("TRILEMMA_MEMORY", "100")
+    for seed in range(3):
+        data = load_data(path, valid=0.2, seed=seed)
+        assert (len(data.train), len(data.valid), data.train.mapped) == (32, 8, kind == "stream")
+        assert not shared(data)
+        assert any("40 of them equal another" in note for note in data.notes)
+
+
+def test_equal_images_change_the_split_no_further_than_they_must():
+    split = Split(torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1))
+    plain = split_off(split, 0.2, 0)[1].images.flatten().tolist()
+    held, free = plain[0], next(k for k in range(40) if k not in plain)
+
+    def taken(*equal, fraction=0.2, files=None):
+        rest, valid = split_off(split, fraction, 0, files, equal)
+        assert len(rest) and len(rest) + len(valid) == 40
+        return set(valid.images.flatten().tolist())
+
+    others = sorted(set(range(40)) - set(plain))
+    assert taken() == taken(others[:2]) == set(plain)  # on one side anyhow
+    assert len(taken([held, free]) - set(plain)) <= 1
+    assert len(taken([held, free])) == 8
+    assert taken(range(30), fraction=0.2) <= set(range(30, 40))  # never the group that does not fit
+    assert taken(range(30), range(30, 40), fraction=0.1) == set(range(30, 40))  # none fits: the smallest
+    assert taken(range(40)) == set(plain)  # they cannot stay together
+    files = [f"{k // 4}" for k in range(40)]
+    whole = taken([3, 4], [8, 39], files=files)
+    assert all(len({k in whole for k in range(first, first + 4)}) == 1 for first in range(0, 40, 4))
+    assert (3 in whole) == (4 in whole)
+    assert (8 in whole) == (39 in whole)
+
+
+def test_where_no_images_are_equal_the_split_is_the_first_of_the_permutation(tmp_path):
+    np.save(tmp_path / "a.npy", torch.randint(0, 256, (50, 6, 6), dtype=torch.uint8).numpy())
+    data, images = load_data(tmp_path / "a.npy", seed=4), torch.from_numpy(np.load(tmp_path / "a.npy"))
+    held = sorted(rng.permutation(50, 4, "valid")[:5].tolist())
+    assert torch.equal(data.valid.images[:, 0], images[held])

@@ -3,8 +3,9 @@
 An entry is the folder CACHE/decoded/KEY: images.u8, the plain bytes of the tensor (N, C, H, W), and entry.json, all
 else. KEY is the hash of the paths, sizes and times of change of the source's files, the size, channels and frames asked
 for and the version of the decoding: a file that changes gives another key. An entry is written beside its place and put
-there in one move, so processes that decode the same source at once do not meet; entries not opened for KEEP_DAYS are
-removed. A source of less than SMALL bytes decoded is not kept.
+there in one move, so processes that decode the same source at once do not meet. The next opening of any source removes
+what a process that was killed had begun, and entries not opened for KEEP_DAYS. A source of less than SMALL bytes
+decoded is not kept.
 """
 
 import hashlib
@@ -12,7 +13,6 @@ import json
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -26,11 +26,11 @@ from torch import Tensor
 from trilemma.data.decode import Room
 from trilemma.data.download import cache_dir
 from trilemma.data.raw import Raw
-from trilemma.data.storage import create, mapped, memory_limit, room_for
+from trilemma.data.storage import create, left_over, mapped, memory_limit, room_for, temporary
 from trilemma.errors import UserError
 from trilemma.files import write_atomic
 
-VERSION = 1  # of the decoding and of the entries
+VERSION = 2  # of the decoding and of the entries
 SMALL = 2**23  # bytes
 KEEP_DAYS = 30
 IMAGES, ENTRY = "images.u8", "entry.json"
@@ -51,7 +51,9 @@ def read_cached(
         extra: what else the result depends on.
     """
     key = key_of(paths, size, channels, *extra)
-    if found := _recall(_folder() / key):
+    found = _recall(_folder() / key)
+    _tidy(_folder())
+    if found:
         return found
     room = _CacheRoom()
     try:
@@ -125,9 +127,8 @@ class _CacheRoom(Room):
         count, limit = int(torch.Size(shape).numel()), memory_limit()
         if count < SMALL and count <= limit:
             return torch.empty(shape, dtype=torch.uint8)
-        place = _folder() / f".tmp-{uuid.uuid4().hex}"
+        place = temporary(_folder())
         try:
-            _tidy(_folder())
             if not room_for(_folder(), count):
                 raise UserError(f"{_folder()} has too little room")
             images = create(place / IMAGES, shape)
@@ -173,9 +174,9 @@ class _CacheRoom(Room):
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what was not opened for long, and what a process that was ended left."""
+    """Remove what was not opened for long, and what a process that was ended left: of another machine after a day."""
     for entry in folder.iterdir() if folder.exists() else ():
         with suppress(OSError):
             days = (time.time() - entry.stat().st_mtime) / 86_400
-            if days > (1 if entry.name.startswith(".tmp-") else KEEP_DAYS):
+            if left_over(entry) or days > (1 if entry.name.startswith(".tmp-") else KEEP_DAYS):
                 shutil.rmtree(entry, ignore_errors=True)

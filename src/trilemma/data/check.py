@@ -10,30 +10,35 @@ from pathlib import Path
 import torch
 
 from trilemma.data.duplicates import exact_groups, near_pairs
+from trilemma.data.folder import OUTSIDE
 from trilemma.data.raw import Raw
 from trilemma.data.size import Size, parse_size
 from trilemma.data.sources import check_channels, check_frames, load_data, read_raw
 from trilemma.data.split import Data
+from trilemma.files import write_atomic
 
-SHOWN = 5  # examples of a kind in the text
+SHOWN = 5  # examples of a kind that is no fault, in the short text
+SHARED = "in the training images and in another split"
 
 
 @dataclass(frozen=True)
 class Report:
     """What was found.
 
-    files: images by their names; read: those that could be read; bad: (file, reason) for the others;
-    changes: what was done to images on the way, in words, and to which files; duplicates: groups of files that decode
-    to the same pixels; near: pairs that nearly do; overlap: pairs of equal images (training file, file of another
-    split); near_overlap: nearly equal ones; unmatched: rows of metadata without a file and files without a row;
-    searched: whether all images were compared for near duplicates; frames: as in `load_data`; for "all" each frame
-    counts as a file.
+    files: images by their names; read: those that could be read; bad: (file, reason) for those that could not;
+    left_out: why, and which files were not opened at all (of them, only those outside the split folders are images by
+    their names); changes: what was done to images on the way, in words, and to which files; duplicates: groups of
+    files that decode to the same pixels; near: pairs that nearly do; overlap: pairs of equal images (training file,
+    file of another split); near_overlap: nearly equal ones; unmatched: rows of metadata without a file and files
+    without a row; searched: whether all images were compared for near duplicates; frames: as in `load_data`; for "all"
+    each frame counts as a file.
     """
 
     source: str
     files: int
     read: int
     bad: list[tuple[str, str]] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
     changes: dict[str, list[str]] = field(default_factory=dict)
     duplicates: list[tuple[str, ...]] = field(default_factory=list)
     near: list[tuple[str, str]] = field(default_factory=list)
@@ -50,16 +55,29 @@ class Report:
         return not (self.bad or self.overlap or self.unmatched or not self.read)
 
     def __str__(self) -> str:
-        """All bad files, and of everything else the count with some examples."""
+        """Everything that is a fault by name, and of everything else the count with some examples."""
+        return self.text(SHOWN)
+
+    def text(self, shown: int | None = None) -> str:
+        """The report in words.
+
+        Args:
+            shown: names of each kind that is no fault; all, each on a line of its own, where None.
+        """
         what = "images" if self.frames == "all" else "image files"
-        lines = [f"{self.source}: {self.files:,} {what}, {self.read:,} read, {len(self.bad):,} bad", *self.notes]
+        left = sum(map(len, self.left_out.values()))
+        counts = f"{self.source}: {self.files:,} {what}, {self.read:,} read, {len(self.bad):,} bad"
+        lines = [f"{counts}, {left:,} files left out" if left else counts, *self.notes]
         lines += [f"bad: {name}: {reason}" for name, reason in self.bad]
-        lines += [_line(f"changed: {what}", names) for what, names in self.changes.items()]
-        lines += _pairs("duplicates (equal pixels)", self.duplicates)
-        lines += _pairs("near duplicates", self.near)
-        lines += _pairs("in the training images and in another split", self.overlap)
-        lines += _pairs("nearly the same in the training images and in another split", self.near_overlap)
-        lines += [_line("unmatched metadata", self.unmatched)] if self.unmatched else []
+        for why, names in self.left_out.items():
+            lines += _named(f"left out, {why}", names, shown)
+        for words, names in self.changes.items():
+            lines += _named(f"changed: {words}", names, shown)
+        lines += _named("duplicates (equal pixels)", _joined(self.duplicates), shown)
+        lines += _named("near duplicates", _joined(self.near), shown)
+        lines += _named(f"nearly the same {SHARED}", _joined(self.near_overlap), shown)
+        lines += _named(SHARED, _joined(self.overlap), None)
+        lines += _named("unmatched metadata", self.unmatched, None)
         if not self.searched:
             lines.append(
                 "so many images, or so many alike, that near duplicates were looked for in the first ones only"
@@ -68,15 +86,28 @@ class Report:
 
 
 def check(
-    source: str | Path | Data, *, size: Size | None = None, frames: str | None = None, channels: int | None = None
+    source: str | Path | Data,
+    *,
+    size: Size | None = None,
+    frames: str | None = None,
+    channels: int | None = None,
+    out: str | Path | None = None,
 ) -> Report:
     """Look through a source.
 
     Args:
         size, frames, channels: as in `load_data`; duplicates are looked for among the images as they are decoded so.
+        out: a text file for the report with every name.
     Raises:
-        UserError: the source is not known, or holds no images at all.
+        UserError: the source is not known, or holds no images at all; `out` cannot be written.
     """
+    report = _look(source, size, frames, channels)
+    if out is not None:
+        write_atomic(Path(out).expanduser(), report.text() + "\n")
+    return report
+
+
+def _look(source: str | Path | Data, size: Size | None, frames: str | None, channels: int | None) -> Report:
     check_frames(frames)
     check_channels(channels)
     raw = None if isinstance(source, Data) else read_raw(source, parse_size(size), channels, frames or "first")
@@ -102,7 +133,7 @@ def _raw_of(data: Data) -> Raw:
         None,
         data.classes,
         tuple(data.splits),
-        data.notes,
+        data.notes,  # which hold the counts of what the report cannot name
         data.skipped,
     )
 
@@ -121,27 +152,30 @@ def _report(raw: Raw, source: str, frames: str) -> Report:
     crossing = [(i, j) if training[i] else (j, i) for i, j in near if training[i] != training[j]]
     return Report(
         source,
-        len(raw.names) + len(raw.skipped),
+        len(raw.names) + len(raw.skipped) + len(raw.left_out.get(OUTSIDE, ())),
         len(raw.names),
         [(name, reason) for name, _, reason in (line.partition(": ") for line in raw.skipped)],
+        raw.left_out,
         raw.changes,
         [tuple(raw.names[k] for k in group) for group in exact],
         [(raw.names[i], raw.names[j]) for i, j in near],
         overlap,
         [(raw.names[i], raw.names[j]) for i, j in crossing],
         list(raw.unmatched),
-        tuple(note for note in raw.notes if not note.startswith(tuple("0123456789"))),
+        raw.notes,
         searched,
         frames,
     )
 
 
-def _pairs(what: str, groups: Sequence[tuple[str, ...]]) -> list[str]:
-    """A line for groups of names, none where there are none."""
-    return [_line(what, [" = ".join(group) for group in groups])] if groups else []
+def _joined(groups: Sequence[tuple[str, ...]]) -> list[str]:
+    """Names that belong together, as a text each."""
+    return [" = ".join(group) for group in groups]
 
 
-def _line(what: str, names: Sequence[str]) -> str:
-    """How many, with the first few."""
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return f"{what}: {len(names):,}: {', '.join(names[:SHOWN])}{more}"
+def _named(what: str, names: Sequence[str], shown: int | None) -> list[str]:
+    """A line with how many and the first `shown`, or a line for each where None; none where there are none."""
+    if shown is None and len(names) > 1:
+        return [f"{what}: {len(names):,}:", *(f"    {name}" for name in names)]
+    more = f" and {len(names) - shown:,} more" if shown and len(names) > shown else ""
+    return [f"{what}: {len(names):,}: {', '.join(names[:shown])}{more}"] if names else []

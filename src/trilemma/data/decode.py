@@ -36,14 +36,14 @@ class Room:
 
 @dataclass(frozen=True)
 class Decoded:
-    """images: uint8 (N, C, H, W); kept: which items they are; notes: as in Data; skipped: "name: reason".
+    """images: uint8 (N, C, H, W); kept: which items they are; rule: of their size, in words; skipped: "name: reason".
 
     changes: what was done to some of the images, in words, with the numbers of those items.
     """
 
     images: Tensor
     kept: list[int]
-    notes: list[str]
+    rule: str
     skipped: list[str]
     changes: dict[str, list[int]]
 
@@ -65,7 +65,7 @@ def decode(
     bad: dict[int, str] = {}
     forks = all(item.forks for item in items)
     headers = _first_look(items, size, bad)
-    good, notes, changes = [i for i in range(len(items)) if i not in bad], [], {}
+    good, rule, changes = [i for i in range(len(items)) if i not in bad], "", {}
     images = torch.empty(0, 1, 1, 1, dtype=torch.uint8)
     while good:
         target, depth, rule = _plan([headers[i] for i in good if i in headers], size, channels)
@@ -75,16 +75,15 @@ def decode(
         headers = {i: head for i, (head, _) in done.items()}
         rows, kept = [k for k, i in enumerate(good) if i not in bad], [i for i in good if i not in bad]
         changes = _changes({i: words for i, (_, words) in done.items()})
-        notes = [rule, *(f"{len(which):,} of the images: {what}" for what, which in changes.items())]
         images, good = _close_up(images, rows), kept
         if not kept:
             break
         plan = _plan([headers[i] for i in kept], size, channels)
-        notes[0] = plan[2]
+        rule = plan[2]
         # A file that broke only now must not have had a say in the size or the colours: then do it again without it.
         if plan[:2] == (target, depth):
             break
-    return Decoded(images, good, notes, [f"{items[i].name}: {bad[i]}" for i in sorted(bad)], changes)
+    return Decoded(images, good, rule, [f"{items[i].name}: {bad[i]}" for i in sorted(bad)], changes)
 
 
 def _first_look(items: Sequence[Item], size: tuple[int, int] | None, bad: dict[int, str]) -> dict[int, Header]:

@@ -28,6 +28,8 @@ FOREIGN = (
     *(".exr", ".hdr", ".ppm", ".pgm", ".tga", ".raw", ".dng", ".nef", ".cr2"),
 )
 
+OUTSIDE, OTHER = "in none of the split folders", "not images by their names"  # why a file is left out
+
 Place = tuple[str, str | None]  # split, class
 
 
@@ -95,16 +97,23 @@ def _read(
     foreign = [item for item in rest if item.name.lower().endswith(FOREIGN)]
     other = [name_of(item) for item in rest if not item.name.lower().endswith(FOREIGN)]
     outside = [name_of(item) for item, place in zip(images, places, strict=True) if not place]
-    notes = [
-        "layout: classes from the metadata" if use else layout,
-        *known.notes,
-        counted("in none of the split folders and left out", outside),
-        counted("not images by their names and left out", other),
-    ]
+    left_out = {OUTSIDE: outside, OTHER: other}
+    notes = ["layout: classes from the metadata" if use else layout]
     kind = "{}: files ending in {} are not read; save it as PNG or JPEG"
     skipped = [kind.format(name_of(item), Path(item.name).suffix.lower()) for item in foreign]
     skipped = [*found.skipped, *skipped]
-    return read_entries(entries, size, channels, room, frames, notes=notes, skipped=skipped, unmatched=known.unmatched)
+    return read_entries(
+        entries,
+        size,
+        channels,
+        room,
+        frames,
+        notes=notes,
+        counts=known.notes,
+        skipped=skipped,
+        left_out=left_out,
+        unmatched=known.unmatched,
+    )
 
 
 def split_of(name: str) -> str | None:

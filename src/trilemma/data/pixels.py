@@ -3,7 +3,7 @@
 An image is turned as its EXIF entry says (orientations 2 to 8), brought to sRGB where it carries another colour
 profile, composed over white where it is transparent, and 16-bit values v are scaled linearly (round(v / 257)). Of
 several frames the first is taken, or each as an image of its own. Only the formats below are opened, and only up to
-PIXELS pixels, as the header says.
+PIXELS pixels, as the header says; large ones are worked on in bands, and few of them at a time (budget.py).
 """
 
 import os
@@ -17,6 +17,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from trilemma.data.budget import budget
 from trilemma.data.colour import to_srgb
 from trilemma.data.faults import end_of_jpeg, end_of_png
 from trilemma.data.size import cover
@@ -27,6 +28,7 @@ GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 PLAIN = ("L", "RGB")
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange height and width
 PIXELS = 2**30 // 12  # a larger image is taken for a decompression bomb
+BAND = 2**20  # pixels that are converted at a time
 FILE_LIMIT = 2**28  # bytes; a larger image file is not opened
 LAYERED = ("GIF", "WEBP", "PNG")  # their frames are drawn over one another, so that each needs those before it
 FRAMED = (*LAYERED, "TIFF")
@@ -131,24 +133,55 @@ def decode_into(places: Sequence[np.ndarray], items: Sequence[Item]) -> list[tup
 def _decode(image: Image.Image, place: np.ndarray, frame: int | None, words: list[str]) -> tuple[Header, list[str]]:
     """Decode one frame into its place; what had to be done is added to `words`."""
     channels, height, width = place.shape
-    if frame is not None:
-        _go_to(image, frame)
-    elif getattr(image, "is_animated", False):
+    drawn = frame is not None and image.format in LAYERED  # to go to it draws those before it
+    if frame is None and getattr(image, "is_animated", False):
         words.append(FRAMES if image.format in FRAMED else PICTURES)
+    elif frame is not None and not drawn:
+        _go_to(image, frame)
     found = _header(image)
-    if _deep(image):
-        words.append(DEPTH)
+    deep = _deep(image)
     if image.format == "JPEG" and max(image.size) >= 4 * max(height, width):
         image.draft(None, (2 * max(height, width),) * 2)  # decoded at a fraction, at least this size
-    turned = image.getexif().get(ORIENTATION, 1) != 1 if image.format != "JPEG" or "exif" in image.info else False
-    image.load()
-    if turned:  # a TIFF is already, and says so
-        words.append(TURNED)
-        image = ImageOps.exif_transpose(image)
-    pixels, mode = _plain(image, words), "L" if channels == 1 else "RGB"
-    pixels = cover(pixels if pixels.mode == mode else pixels.convert(mode), (height, width))
+    with budget().taken(image.width * image.height):
+        if frame is not None and drawn:
+            _go_to(image, frame)
+            found, deep = _header(image), _deep(image)
+        words += [DEPTH] if deep else []
+        asks = image.format != "JPEG" or "exif" in image.info
+        turned = asks and image.getexif().get(ORIENTATION, 1) != 1  # of a PNG this decodes the pixels
+        image.load()
+        if turned:  # a TIFF is already, and says so
+            words.append(TURNED)
+            image = ImageOps.exif_transpose(image)
+        pixels = _fitted(_plain(image, words), "L" if channels == 1 else "RGB", (height, width))
     place[:] = np.asarray(pixels).reshape(height, width, channels).transpose(2, 0, 1)
     return found, words
+
+
+def _fitted(image: Image.Image, mode: str, target: tuple[int, int]) -> Image.Image:
+    """In the mode "L" or "RGB" and the target (height, width)."""
+    if image.mode == mode:
+        return cover(image, target)
+    if image.mode == "RGBA" and mode == "RGB" and image.width * image.height > BAND:
+        return Image.merge(mode, [cover(image.getchannel(c), target) for c in mode])  # one at a time; A says nothing
+    return cover(_in_bands(lambda band: band.convert(mode), image, mode), target)
+
+
+def _in_bands(work: Callable[[Image.Image], Image.Image], image: Image.Image, mode: str) -> Image.Image:
+    """work(image), which looks at each pixel alone, in that mode; done for some rows at a time, to save memory."""
+    if image.width * image.height <= BAND:
+        return work(image)
+    out = Image.new(mode, image.size)
+    for band, top in _bands(image):
+        out.paste(work(band), (0, top))
+    return out
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[Image.Image, int]]:
+    """Some rows of an image at a time, and the number of the first."""
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height))), top
 
 
 def _go_to(image: Image.Image, frame: int) -> None:
@@ -228,7 +261,7 @@ def _deep(image: Image.Image) -> bool:
 
 
 def _plain(image: Image.Image, words: list[str]) -> Image.Image:
-    """Without transparency, in sRGB, with 8 bits per channel; what was done is added to `words`."""
+    """Opaque, in sRGB, with 8 bits per channel; what was done is added to `words`."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _eight_bits(image)
     if image.mode not in (*PLAIN, "RGBA", "LA", "RGBa", "La"):
@@ -241,17 +274,31 @@ def _plain(image: Image.Image, words: list[str]) -> Image.Image:
         image, converted = to_srgb(image)
         words += [] if converted is None else [PROFILE if converted else BAD_PROFILE]
     if image.has_transparency_data:
-        if image.getchannel("A").getextrema()[0] == 255:
-            return image.convert("RGB" if image.mode == "RGBA" else "L")
-        words.append(ALPHA)
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        if image.getchannel("A").getextrema() != (255, 255):
+            words.append(ALPHA)
+            return _over_white(image)
+        return image if image.mode == "RGBA" else image.convert("L")
     return image
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """A transparent image composed over white; "RGBA", and opaque."""
+
+    def composed(band: Image.Image) -> Image.Image:
+        return Image.alpha_composite(Image.new("RGBA", band.size, "white"), band.convert("RGBA"))
+
+    return _in_bands(composed, image, "RGBA")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Integers 0 ... 65535, or floats 0 ... 1, to 0 ... 255."""
-    values, top = np.asarray(image), 1 if image.mode == "F" else 65535
-    low, high = values.min(), values.max()
+    top = 1 if image.mode == "F" else 65535
+    ends = [(values.min(), values.max()) for values in (np.asarray(band) for band, _ in _bands(image))]
+    low, high = np.min([low for low, _ in ends]), np.max([high for _, high in ends])  # NaN where one is
     if not (low >= 0 and high <= top):  # False for NaN
         raise ValueError(f"values between {low:g} and {high:g}; 0 to {top} can be read")
-    return Image.fromarray(np.rint(values * np.float32(255 / top)).astype(np.uint8))
+
+    def scaled(band: Image.Image) -> Image.Image:
+        return Image.fromarray(np.rint(np.asarray(band) * np.float32(255 / top)).astype(np.uint8))
+
+    return _in_bands(scaled, image, "L")

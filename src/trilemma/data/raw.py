@@ -4,15 +4,18 @@ Everything that does not depend on the seed is here, so that a decoded source ca
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from trilemma.data.decode import Item, Room, decode
+from trilemma.data.duplicates import exact_groups
 from trilemma.data.pixels import frames_of
 from trilemma.data.split import Data, Split, complete, counted, fingerprint_of, make_data
 from trilemma.data.storage import gather
@@ -20,7 +23,7 @@ from trilemma.data.workers import each
 from trilemma.files import write_atomic
 
 LARGE = "{:,} bytes decoded, more than memory is given: images are read from their file as they are needed"
-KEPT_FINGERPRINT = 2**23  # bytes; of more images the fingerprint is kept with them
+KEPT = 2**23  # bytes; of more images the fingerprint and the groups of equal ones are kept with them
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,10 @@ class Entry:
 class Raw:
     """images: uint8 (N, C, H, W); names, splits, labels (class numbers), captions: one per image, or None.
 
-    expected: splits that must not be empty; changes: what was done, in words, and to which files; unmatched: rows of
-    metadata without a file, and files without; large: the images stay in a file; folder: where they are kept.
+    expected: splits that must not be empty; notes: in words what was inferred; counts: in words how many files are in
+    the fields that name all of them, which are skipped ("path: reason"), changes (what was done, and to which files),
+    left_out (why, and which files were never opened) and unmatched (rows of metadata without a file, and files
+    without); large: the images stay in a file; folder: where they are kept.
     """
 
     images: Tensor
@@ -50,7 +55,9 @@ class Raw:
     expected: tuple[str, ...]
     notes: tuple[str, ...]
     skipped: tuple[str, ...]
+    counts: tuple[str, ...] = ()
     changes: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
     large: bool = False
     folder: Path | None = None
@@ -65,7 +72,9 @@ def read_entries(
     *,
     classes: tuple[str, ...] | None = None,
     notes: Sequence[str] = (),
+    counts: Sequence[str] = (),
     skipped: Sequence[str] = (),
+    left_out: dict[str, list[str]] | None = None,
     unmatched: Sequence[str] = (),
 ) -> Raw:
     """Decode the images of a source.
@@ -73,7 +82,7 @@ def read_entries(
     Args:
         frames: "all" makes an image of each frame of a file.
         classes: in their order; those that occur, sorted, where None.
-        notes, skipped, unmatched: what there is to say before.
+        notes, counts, skipped, left_out, unmatched: what there is to say before; see `Raw`.
     """
     words = {entry.label for entry in entries if entry.label is not None}
     expected = tuple({entry.split: None for entry in entries})
@@ -89,7 +98,14 @@ def read_entries(
     number = {name: k for k, name in enumerate(classes)}
     whole = bool(kept) and len(labelled) == len(kept)
     missing = "" if whole or not labelled else f"{len(kept) - len(labelled):,} images have no class: none are used"
-    skipped = [*skipped, *decoded.skipped]
+    skipped, left_out = [*skipped, *decoded.skipped], {what: files for what, files in (left_out or {}).items() if files}
+    changes = {what: [names[i] for i in which] for what, which in decoded.changes.items()}
+    counts = [
+        *counts,
+        *(counted(f"{what} and left out", files) for what, files in left_out.items()),
+        *(f"{len(files):,} of the images: {what}" for what, files in changes.items()),
+        counted("unreadable and skipped", skipped),
+    ]
     return Raw(
         decoded.images,
         tuple(names[i] for i in decoded.kept),
@@ -98,9 +114,11 @@ def read_entries(
         tuple(entry.caption or "" for entry in kept) if any(entry.caption for entry in kept) else None,
         classes if whole else (),
         expected,
-        tuple(filter(None, (*notes, *decoded.notes, missing, counted("unreadable and skipped", skipped)))),
+        tuple(filter(None, (*notes, decoded.rule, missing))),
         tuple(skipped),
-        {what: [names[i] for i in which] for what, which in decoded.changes.items()},
+        tuple(filter(None, counts)),
+        changes,
+        left_out,
         tuple(unmatched),
     )
 
@@ -145,15 +163,17 @@ def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int) -> 
     parts = [part for part in ("train", "valid", "test") if part in raw.splits]
     rows = {part: Split(at[torch.tensor([split == part for split in raw.splits])]) for part in parts}
     files = _files([raw.names[i] for i in rows["train"].images.tolist()]) if "train" in rows else None
-    found, rule = complete(rows, raw.expected, source, raw.skipped, valid, seed, files)
+    equal = partial(_equal, raw, rows["train"].images) if "train" in rows else None
+    found, rule = complete(rows, raw.expected, source, raw.skipped, valid, seed, files, equal)
     splits = {part: _rows(raw, split.images) for part, split in found.items()}
-    fingerprint = _kept(raw, found["train"].images, lambda: fingerprint_of(splits["train"]))
+    kept = f"fingerprint-{_hash(found['train'].images)}.txt"
+    fingerprint = _kept(raw, kept, lambda: fingerprint_of(splits["train"]))
     return make_data(
         name,
         source,
         splits,
         classes=raw.classes,
-        notes=[*raw.notes, LARGE.format(raw.images.numel()) if raw.large else "", rule],
+        notes=[*raw.notes, *raw.counts, LARGE.format(raw.images.numel()) if raw.large else "", rule],
         skipped=raw.skipped,
         fingerprint=fingerprint,
     )
@@ -173,11 +193,19 @@ def _rows(raw: Raw, index: Tensor) -> Split:
     )
 
 
-def _kept(raw: Raw, index: Tensor, make: Callable[[], str]) -> str:
-    """A fingerprint, written beside large images so that it is computed once."""
-    if raw.folder is None or raw.images.numel() < KEPT_FINGERPRINT:
+def _equal(raw: Raw, index: Tensor) -> list[list[int]]:
+    """Groups of equal images among those numbered `index`, by their place in it."""
+    groups = json.loads(_kept(raw, "equal.json", lambda: json.dumps(exact_groups(raw.images))))
+    place = {k: at for at, k in enumerate(index.tolist())} if groups else {}
+    found = [[place[k] for k in group if k in place] for group in groups]
+    return [group for group in found if len(group) > 1]
+
+
+def _kept(raw: Raw, name: str, make: Callable[[], str]) -> str:
+    """What takes a reading of all pixels: of many it is written beside them, so that it is made once."""
+    if raw.folder is None or raw.images.numel() < KEPT:
         return make()
-    path = raw.folder / f"fingerprint-{_hash(index)}.txt"
+    path = raw.folder / name
     try:
         return path.read_text()
     except OSError:

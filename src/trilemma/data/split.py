@@ -2,18 +2,22 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from trilemma import rng
+from trilemma.data.duplicates import exact_groups
 from trilemma.data.storage import blocks
 from trilemma.errors import UserError
 
 SHOWN = 5  # names in a note
 FRACTION = 0.1  # of the images become the validation split where nothing else is said
+
+Unit = TypeVar("Unit", bound=Hashable)  # what is drawn for validation: a file, or the number of an image
 
 
 @dataclass(frozen=True)
@@ -126,18 +130,24 @@ def fingerprint_of(split: Split) -> str:
 
 
 def split_off(
-    split: Split, fraction: float | None, seed: int, files: Sequence[str] | None = None
+    split: Split,
+    fraction: float | None,
+    seed: int,
+    files: Sequence[str] | None = None,
+    equal: Sequence[Sequence[int]] = (),
 ) -> tuple[Split, Split]:
-    """Set aside images for validation: which ones depends on the number of images and the seed alone.
+    """Set aside images for validation: which ones depends on their number, the seed and what must stay together.
 
     Args:
         files: the file that each image came from, where the images of a file must stay together.
+        equal: groups of images, by number, that must stay together because they are equal.
     Returns:
         (the rest, the images set aside), each in the order they came; at least one image in each.
     """
     n, count = len(split), share(len(split), fraction)
-    if files and len(set(files)) > 1:
-        held = _whole_files(files, count, seed)
+    units = files if files and len(set(files)) > 1 else range(n)
+    if units is files or equal:
+        held = _whole_groups(units, together(units, equal), count, seed)
     else:
         held = torch.zeros(n, dtype=torch.bool)
         held[rng.permutation(n, seed, "valid")[:count]] = True
@@ -145,17 +155,40 @@ def split_off(
     return split.take(at[~held]), split.take(at[held])
 
 
-def _whole_files(files: Sequence[str], count: int, seed: int) -> Tensor:
-    """Which images are set aside, bool (N,): files drawn by the seed while they fit; the smallest where none does."""
-    sizes = Counter(files)
-    names, taken = list(sizes), set()
-    order = [names[k] for k in rng.permutation(len(names), seed, "valid").tolist()]
-    for name in order:
-        if sizes[name] <= count:
-            taken.add(name)
-            count -= sizes[name]
+def together(units: Sequence[Unit], equal: Sequence[Sequence[int]]) -> Sequence[Unit]:
+    """The group of each image: its unit, or the first of those that equal images join; only units where all are one.
+
+    >>> together(range(5), [[1, 3]]), together("aabbc", [[1, 2]]), together("aab", [[0, 2]])
+    ([0, 1, 2, 1, 4], ['a', 'a', 'a', 'a', 'c'], 'aab')
+    """
+    joined: dict[Unit, Unit] = {}
+
+    def first(unit: Unit) -> Unit:
+        while unit in joined:
+            unit = joined[unit]
+        return unit
+
+    for group in equal:
+        to = first(units[group[0]])
+        for k in group[1:]:
+            if (unit := first(units[k])) != to:
+                joined[unit] = to
+    groups = [first(unit) for unit in units]
+    return groups if len(set(groups)) > 1 else units
+
+
+def _whole_groups(units: Sequence[Unit], groups: Sequence[Unit], count: int, seed: int) -> Tensor:
+    """Which images are set aside, bool (N,): groups while they fit, in the order in which the seed draws the units;
+    the smallest where none does."""
+    group_of, sizes, taken = dict(zip(units, groups, strict=True)), Counter(groups), set()
+    drawn = list(group_of.values())
+    order = dict.fromkeys(drawn[k] for k in rng.permutation(len(drawn), seed, "valid").tolist())
+    for group in order:
+        if sizes[group] <= count:
+            taken.add(group)
+            count -= sizes[group]
     taken = taken or {min(order, key=sizes.__getitem__)}
-    return torch.tensor([file in taken for file in files])
+    return torch.tensor([group in taken for group in groups])
 
 
 def cut_last(split: Split, count: int) -> tuple[Split, Split]:
@@ -180,11 +213,13 @@ def complete(
     valid: float | None,
     seed: int,
     files: Sequence[str] | None = None,
+    find_equal: Callable[[], Sequence[Sequence[int]]] | None = None,
 ) -> tuple[dict[str, Split], str]:
     """Add a validation split where the source has none; returns what was done, in words.
 
     Args:
         files: as in `split_off`, of the training images.
+        find_equal: finds groups of equal training images, which are not divided; by their pixels where None.
     Raises:
         UserError: an expected split is empty, or there are too few images to set one aside.
     """
@@ -197,11 +232,14 @@ def complete(
         )
     if "valid" in splits:
         return splits, "" if valid is None else f"valid={valid} is not used: the source has its own validation images"
-    train, held = split_off(splits["train"], valid, seed, files)
+    equal = find_equal() if find_equal else exact_groups(splits["train"].images)
+    train, held = split_off(splits["train"], valid, seed, files, equal)
     rule = f"{len(held):,} of the training images are set aside for validation, chosen by the seed"
     if files:
         several = len(set(files)) > 1
         rule += ", in whole files" if several else "; neighbouring frames of the one file may be in both"
+    if equal:
+        rule += f"; {sum(map(len, equal)):,} of them equal another, and equal images stay on one side unless all are"
     return {"train": train, "valid": held} | {key: split for key, split in splits.items() if key != "train"}, rule
 
 

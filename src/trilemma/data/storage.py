@@ -5,6 +5,7 @@ A mapped file costs no memory of the process: its pages belong to the system, wh
 
 import os
 import shutil
+import socket
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -68,6 +69,28 @@ def mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(np.memmap(path, np.uint8, "r", shape=shape))
 
 
+def temporary(folder: Path) -> Path:
+    """A name in a folder for what is being written, which tells whose it is: .tmp-HOST-PROCESS-..."""
+    return folder / f"{_host()}{os.getpid()}-{uuid.uuid4().hex}"
+
+
+def left_over(path: Path) -> bool:
+    """Whether this was being written by a process of this machine that is no more."""
+    owner = path.name.removeprefix(_host()).partition("-")[0]
+    if path.name.startswith(_host()) and owner.isdecimal():
+        try:
+            os.kill(int(owner), 0)  # asks only
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):  # it is another user's
+            return False
+    return False
+
+
+def _host() -> str:
+    return f".tmp-{socket.gethostname()}-"
+
+
 def gather(images: Tensor, index: Tensor, path: Path | None = None) -> Tensor:
     """Rows `index` of the images.
 
@@ -81,20 +104,22 @@ def gather(images: Tensor, index: Tensor, path: Path | None = None) -> Tensor:
         return images[first : first + count]
     shape = (count, *images.shape[1:])
     if not path.exists() or path.stat().st_size != int(np.prod(shape)):
-        temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+        for old in filter(left_over, path.parent.glob(".tmp-*")):
+            remove(old)
+        new = temporary(path.parent)
         try:
             if not room_for(path.parent, int(np.prod(shape))):
                 raise UserError(
                     f"{path.parent} has no room for another {int(np.prod(shape)):,} bytes of decoded images; "
                     "make room, or set TRILEMMA_CACHE to a folder on another disk"
                 )
-            out, at = create(temporary, shape), 0
+            out, at = create(new, shape), 0
             for rows in blocks(images, index):
                 out[at : at + len(rows)] = rows
                 at += len(rows)
-            os.replace(temporary, path)
+            os.replace(new, path)
         except BaseException:
-            remove(temporary)
+            remove(new)
             raise
     return mapped(path, shape)
 

@@ -2,9 +2,13 @@
 
 Decoding a small image spends more time in Pillow's Python than in its C, so threads wait for one another; processes do
 not. They are forked (Linux only): nothing is imported again, open archives are read by offset, and the images go
-straight into the file that all of them have mapped.
+straight into the file that all of them have mapped. The system ends them with the process that forked them, however
+that one ends.
 """
 
+import ctypes
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,11 +17,13 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import current_process, get_context
 from typing import Any, TypeVar
 
+from trilemma.data.budget import Budget, share
 from trilemma.data.pixels import reason
 from trilemma.hardware import cores
 
 CHUNK, FORKED_CHUNK = 32, 128  # files per task
 FORK_FROM = 2_000  # files that are worth forking for
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when the thread that forked it ends
 
 R = TypeVar("R")
 _work: Callable[[int], Any] | None = None  # what the forked processes do
@@ -36,7 +42,9 @@ def each(
     if shared and able and len(indices) >= FORK_FROM:
         _work = work
         try:
-            with ProcessPoolExecutor(cores(), mp_context=get_context("fork")) as pool:
+            fork = get_context("fork")
+            start = (os.getpid(), Budget(fork))
+            with ProcessPoolExecutor(cores(), fork, initializer=_start, initargs=start) as pool:
                 return _gather(pool, _in_process, indices, bad, FORKED_CHUNK)
         except (BrokenProcessPool, OSError):  # a decoder crashed, or no process may be made
             pass
@@ -61,6 +69,15 @@ def _gather(
             results.update(found)
             bad.update(failed)
     return results
+
+
+def _start(parent: int, together: Budget) -> None:
+    """Begin a forked process: one that shares the pixels in flight with the others, and ends with its parent."""
+    share(together)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the parent does on a signal is not for this process to do
+    # Else it would wait for ever on a pipe that its siblings hold open. A sandbox may forbid the call.
+    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0 and os.getppid() != parent:
+        os._exit(1)  # the parent ended before
 
 
 def _in_process(chunk: Sequence[int]) -> tuple[dict[int, Any], dict[int, str]]:
