@@ -250,6 +250,9 @@ def data_check(
     size: Size = None,
     channels: Channels = None,
     frames: Frames = None,
+    out: Annotated[
+        Path | None, typer.Option(help="file for the whole report, with every name", metavar="<path>")
+    ] = None,
 ) -> None:
     """Name bad files, silent changes, duplicates and training images that are in another split.
 
@@ -257,7 +260,7 @@ def data_check(
     """
     from trilemma.data import check
 
-    report = check(source, size=parse_value(size), channels=channels, frames=frames)
+    report = check(source, size=parse_value(size), channels=channels, frames=frames, out=out)
     print(report)
     if not report.ok:
         raise typer.Exit(1)
