@@ -400,7 +400,7 @@ print(before, max(peak[0], anonymous()), n + len(data.valid), len(forked), simpl
 
 
 def watched(path, side, limit):
-    """Where a process streams a source: anonymous memory before and at its peak, of it and those that it forked; images;
+    """Of a process that streams a source: anonymous memory before and at its peak, with those that it forked; images;
     forked processes; and the peak where a page that they share counts for each."""
     environment = {**os.environ, "TRILEMMA_MEMORY": str(limit), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", WATCH, str(path), str(side)]
