@@ -1,5 +1,10 @@
 """Arrays: which keys, which layouts, which types; everything else is refused with what to do."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +139,84 @@ def test_truncated(tmp_path, name):
         path.write_bytes(whole[:length])
         with pytest.raises(UserError, match="cannot be read"):
             load_data(path)
+
+
+# -- larger than memory is given
+
+
+def test_a_large_file_stays_on_the_disk_and_is_the_same_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+    images, labels = RNG.integers(0, 256, (50, 12, 10, 3), dtype=np.uint8), np.arange(50) % 3
+    floats, clear = images.astype(np.float32) / 255, RNG.integers(0, 256, (50, 12, 10, 4), dtype=np.uint8)
+    np.save(tmp_path / "plain.npy", images)
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(images))
+    np.save(tmp_path / "grey.npy", images[..., 0])
+    np.save(tmp_path / "float.npy", floats)
+    np.save(tmp_path / "clear.npy", clear)
+    np.savez(tmp_path / "labels.npz", X=images, y=labels, classes=np.array(["a", "b", "c"]))
+    np.savez_compressed(tmp_path / "splits.npz", x_train=images, y_train=labels, x_test=images[:9], y_test=labels[:9])
+    for file in sorted(tmp_path.glob("*.np?")):
+        for options in ({}, {"size": 7, "channels": 1}, {"valid": 0.3, "seed": 5}):
+            monkeypatch.delenv("TRILEMMA_MEMORY", raising=False)
+            small = load_data(file, **options)
+            monkeypatch.setenv("TRILEMMA_MEMORY", "1000")
+            for large in (load_data(file, **options), load_data(file, **options)):  # made, and opened again
+                assert large.train.mapped and not small.train.mapped
+                assert (large.fingerprint, large.classes) == (small.fingerprint, small.classes)
+                assert set(small.notes) < set(large.notes)
+                for split, other in zip(small.splits.values(), large.splits.values(), strict=True):
+                    assert torch.equal(split.images, other.images)
+                    assert split.names is other.names is None
+                    assert (split.labels is None) == (other.labels is None)
+                    assert split.labels is None or torch.equal(split.labels, other.labels)
+    assert not list((tmp_path / "cache" / "decoded").glob(".tmp-*"))
+
+
+def test_a_large_file_that_is_broken_is_refused_as_a_small_one_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TRILEMMA_MEMORY", "100")
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}] * 100, object), allow_pickle=True)
+    np.save(tmp_path / "cut.npy", GREY)
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:-50])
+    np.savez(tmp_path / "cut.npz", x=GREY)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-50])
+    np.save(tmp_path / "wide.npy", np.full((30, 7, 9), 2.0))
+    np.save(tmp_path / "flat.npy", np.zeros(300))
+    np.savez(tmp_path / "other.npz", z=GREY)
+    for name in ("objects.npy", "cut.npy", "cut.npz", "wide.npy", "flat.npy", "other.npz"):
+        with pytest.raises(UserError, match=name):
+            load_data(tmp_path / name)
+    assert not list((tmp_path / "cache" / "decoded").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_while_an_array_of_80_mb_is_opened_with_1_mb(tmp_path):
+    """Measured: 10 MB; 242 MB where it is read as a whole, which holds three copies for a moment."""
+    np.save(tmp_path / "a.npy", RNG.integers(0, 256, (80_000_000 // 3072, 32, 32, 3), dtype=np.uint8))
+    np.save(tmp_path / "small.npy", np.zeros((600, 32, 32, 3), np.uint8))
+    code = """
+import sys, threading, time
+def anonymous():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
+from trilemma.data import load_data
+load_data(sys.argv[2])
+before, peak = anonymous(), [0]
+def watch():
+    while True:
+        peak[0] = max(peak[0], anonymous())
+        time.sleep(0.001)
+threading.Thread(target=watch, daemon=True).start()
+data = load_data(sys.argv[1])
+print(int(data.train.mapped), max(peak[0], anonymous()) - before)
+"""
+    found = {}
+    for limit in (2**20, 2**30):
+        environment = {**os.environ, "TRILEMMA_MEMORY": str(limit), "TRILEMMA_CACHE": str(tmp_path / "cache")}
+        words = [sys.executable, "-c", code, str(tmp_path / "a.npy"), str(tmp_path / "small.npy")]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        mapped, found[limit] = map(int, done.stdout.split())
+        assert mapped == (limit == 2**20)
+    print(found)
+    assert found[2**20] < 40e6 < 80e6 < found[2**30]

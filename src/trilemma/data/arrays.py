@@ -1,16 +1,28 @@
-"""Arrays in .npz and .npy files: which one holds the images, which the labels, and in which order the axes are."""
+"""Arrays in .npz and .npy files: which one holds the images, which the labels, and in which order the axes are.
 
+A file of more bytes than memory is given is never read as a whole: it is mapped (.npz: its members, unpacked in the
+cache) and converted some images at a time into the file in which decoded sources are kept.
+"""
+
+import shutil
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trilemma.data.cache import read_cached
+from trilemma.data.decode import Room
+from trilemma.data.download import cache_dir
+from trilemma.data.raw import Raw, finish
 from trilemma.data.size import choose_size, fit
 from trilemma.data.split import Data, Split, complete, make_data
+from trilemma.data.storage import BLOCK, memory_limit, room_for, temporary
 from trilemma.errors import UserError
 
 IMAGES = ("images", "image", "x", "data", "arr_0")
@@ -34,14 +46,11 @@ def load_arrays(
     Raises:
         UserError: the file is broken or holds Python objects; no such key; shapes, types or values that do not fit.
     """
-    arrays = {key.lower(): array for key, array in _read(path).items()}
-    found = {split: _pick(arrays, split) for split in NAMES}
-    pairs = {split: pair for split, pair in found.items() if pair}
-    if "train" not in pairs:
-        keys = ", ".join(arrays) or "none"
-        raise UserError(
-            f"{path} has no array of training images; its keys are {keys}; one must be images, x or x_train"
-        )
+    if _bytes(path) > memory_limit():
+        raw = read_cached([path], size, channels, lambda room: _read_raw(path, size, channels, room))
+        return finish(raw, name, str(path), valid, seed)
+    arrays = _read(path)
+    pairs = _pairs(arrays, path)
     images, notes = {}, []
     for split, (key, array, _) in pairs.items():
         images[split], done = to_images(array, f"{path}, {key}")
@@ -54,10 +63,37 @@ def load_arrays(
     return make_data(name, str(path), splits, classes=classes, notes=[*notes, rule, held])
 
 
-def to_images(array: np.ndarray, where: str) -> tuple[Tensor, list[str]]:
+def _read_raw(path: Path, size: tuple[int, int] | None, channels: int | None, room: Room) -> Raw:
+    """The images of a large file, put where decoded images go."""
+    with _mapped(path) as arrays:
+        pairs = _pairs(arrays, path)
+        first, notes = {}, []
+        for split, (key, array, _) in pairs.items():
+            first[split], done = to_images(array[:1], f"{path}, {key}", len(array) if array.ndim else 0)
+            notes += [f"{key}: {word}" for word in done]
+        counts = {split: len(array) for split, (_, array, _) in pairs.items()}
+        labels, classes = _labels({split: (counts[split], pair[2]) for split, pair in pairs.items()}, arrays, path)
+        target, rule = choose_size([image.shape[2:] for image in first.values()], size)
+        depth, at = channels or max(image.shape[1] for image in first.values()), 0
+        images = room.empty((sum(counts.values()), depth, *target))
+        for key, array, _ in pairs.values():
+            step = max(1, BLOCK // max(1, array[:1].nbytes))
+            for k in range(0, len(array), step):
+                rows = fit(to_images(array[k : k + step], f"{path}, {key}")[0], target, depth)
+                images[at : at + len(rows)] = rows
+                at += len(rows)
+        parts = tuple(split for split, count in counts.items() for _ in range(count))
+        numbers = tuple(torch.cat([labels[split] for split in pairs]).tolist()) if labels else None
+        return Raw(images, (), parts, numbers, None, classes, tuple(pairs), (*notes, rule), ())
+
+
+def to_images(array: np.ndarray, where: str, count: int | None = None) -> tuple[Tensor, list[str]]:
     """An array of images as uint8 (N, 1 or 3, H, W), with what was done in words.
 
     uint8 is taken as it is, floats in [0, 1] as 255 times their value, rounded; a fourth channel is transparency.
+
+    Args:
+        count: images in the whole array, for the words, where this is a part of it.
     """
     levels, notes = _levels(array, where), []
     if array.dtype != np.uint8:
@@ -74,7 +110,8 @@ def to_images(array: np.ndarray, where: str) -> tuple[Tensor, list[str]]:
         notes.append("transparency, composed over white")
         alpha = levels[:, 3:].astype(np.float32) / 255
         levels = np.rint(levels[:, :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    notes.append(f"{len(levels):,} images, taken as (channels, height, width) = {levels.shape[1:]}")
+    n = len(levels) if count is None else count
+    notes.append(f"{n:,} images, taken as (channels, height, width) = {levels.shape[1:]}")
     return torch.from_numpy(np.ascontiguousarray(levels)), notes
 
 
@@ -93,12 +130,69 @@ def _levels(array: np.ndarray, where: str) -> np.ndarray:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     """All arrays of the file by key; never unpickles."""
+    with _whole(path), open(path, "rb") as file:
+        found = np.load(file, allow_pickle=False)
+        return _by_key(found) if isinstance(found, Mapping) else {"images": found}
+
+
+def _bytes(path: Path) -> int:
+    """Bytes of all arrays of the file."""
+    with _whole(path):
+        if not zipfile.is_zipfile(path):
+            return path.stat().st_size
+        with zipfile.ZipFile(path) as archive:
+            return sum(info.file_size for info in archive.infolist())
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[dict[str, np.ndarray]]:
+    """As `_read`, with arrays that lie in files as long as they may be used."""
+    folder = cache_dir() / "decoded"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory("", temporary(folder).name, folder, ignore_cleanup_errors=True) as room:
+        with _whole(path):
+            found = {"images": path} if not zipfile.is_zipfile(path) else _unpacked(path, Path(room))
+            arrays = {key: np.load(file, mmap_mode="r", allow_pickle=False) for key, file in found.items()}
+        yield _by_key(arrays)
+
+
+def _unpacked(path: Path, folder: Path) -> dict[str, Path]:
+    """The members of a .npz, each in a file in that folder."""
+    with zipfile.ZipFile(path) as archive:
+        if not room_for(folder, sum(info.file_size for info in archive.infolist())):
+            raise UserError(f"{folder.parent} has no room to unpack {path}; make room, or set TRILEMMA_CACHE")
+        files = {}
+        for k, info in enumerate(archive.infolist()):
+            files[info.filename.removesuffix(".npy")] = folder / f"{k}.npy"
+            with archive.open(info) as member, open(folder / f"{k}.npy", "wb") as file:
+                shutil.copyfileobj(member, file, BLOCK)
+    return files
+
+
+def _by_key(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {key.lower(): array for key, array in arrays.items()}
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Inside, what is wrong with the file becomes a UserError."""
     try:
-        with open(path, "rb") as file:
-            found = np.load(file, allow_pickle=False)
-            return dict(found.items()) if isinstance(found, Mapping) else {"images": found}
+        yield
+    except UserError:
+        raise
     except (ValueError, EOFError, OSError, KeyError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read: {error}; it must hold plain arrays (np.savez, np.save)") from error
+
+
+def _pairs(arrays: dict[str, np.ndarray], path: Path) -> dict[str, tuple[str, np.ndarray, np.ndarray | None]]:
+    """(key, images, labels or None) of each split that the file has."""
+    pairs = {split: pair for split in NAMES if (pair := _pick(arrays, split))}
+    if "train" not in pairs:
+        keys = ", ".join(arrays) or "none"
+        raise UserError(
+            f"{path} has no array of training images; its keys are {keys}; one must be images, x or x_train"
+        )
+    return pairs
 
 
 def _pick(arrays: dict[str, np.ndarray], split: str) -> tuple[str, np.ndarray, np.ndarray | None] | None:

@@ -1,6 +1,6 @@
 """How many pixels are decoded at a time: a few large images, however many threads or processes there are.
 
-A small file may hold an image of as many pixels as are let through, and each pixel takes 3 to 9 bytes until the image
+A small file may hold an image of as many pixels as are let through, and each pixel takes 3 to 13 bytes until the image
 has its final size. An image waits until the others that are being decoded leave room for it. Small images do not count:
 a core has one of them at a time.
 """

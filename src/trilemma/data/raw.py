@@ -38,7 +38,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Raw:
-    """images: uint8 (N, C, H, W); names, splits, labels (class numbers), captions: one per image, or None.
+    """images: uint8 (N, C, H, W); names (or none), splits, labels (class numbers), captions: one per image, or None.
 
     expected: splits that must not be empty; notes: in words what was inferred; counts: in words how many files are in
     the fields that name all of them, which are skipped ("path: reason"), changes (what was done, and to which files),
@@ -159,10 +159,11 @@ def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int) -> 
     Raises:
         UserError: a split is empty, or there are too few images to set one aside.
     """
-    at = torch.arange(len(raw.names))
+    at = torch.arange(len(raw.splits))
     parts = [part for part in ("train", "valid", "test") if part in raw.splits]
     rows = {part: Split(at[torch.tensor([split == part for split in raw.splits])]) for part in parts}
-    files = _files([raw.names[i] for i in rows["train"].images.tolist()]) if "train" in rows else None
+    named = raw.names and "train" in rows
+    files = _files([raw.names[i] for i in rows["train"].images.tolist()]) if named else None
     equal = partial(_equal, raw, rows["train"].images) if "train" in rows else None
     found, rule = complete(rows, raw.expected, source, raw.skipped, valid, seed, files, equal)
     splits = {part: _rows(raw, split.images) for part, split in found.items()}
@@ -182,13 +183,13 @@ def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int) -> 
 def _rows(raw: Raw, index: Tensor) -> Split:
     """The images numbered `index` with all that is known of them."""
     at = index.tolist()
-    whole = len(at) == len(raw.names) and not raw.folder  # nothing to choose, and no file to leave
+    whole = len(at) == len(raw.splits) and not raw.folder  # nothing to choose, and no file to leave
     path = raw.folder / f"rows-{_hash(index)}.u8" if raw.large and raw.folder else None
     return Split(
         raw.images if whole else gather(raw.images, index, path),
         None if raw.labels is None else torch.tensor(raw.labels, dtype=torch.int64)[index],
         None if raw.captions is None else tuple(raw.captions[i] for i in at),
-        tuple(raw.names[i] for i in at),
+        tuple(raw.names[i] for i in at) if raw.names else None,
         mapped=raw.large,
     )
 
