@@ -290,8 +290,27 @@ class Run:
         raise UserError(f"{what}; train again with a lower lr=")
 
     def checked(self, settings: dict[str, Any], verb: Callable[..., Any]) -> dict[str, Any]:
-        """Settings of this run's sampler that `verb` was given, as `checked_settings`; for a model that samples."""
-        return checked_settings(self.model, settings, self.recipe.name, verb)  # type: ignore[arg-type]
+        """Settings of this run's sampler, as values of the types it says; for a model that samples.
+
+        Args:
+            verb: what was called with them, whose own keys may have been meant.
+        Raises:
+            UserError: for a key it does not take, with those it takes, or a value that does not fit.
+        """
+        known = set(inspect.signature(self.model.sample).parameters) - {"n", "seed", "first", "labels"}  # type: ignore[arg-type]
+        types = get_type_hints(self.model.sample)
+        checked = {}
+        for key, value in settings.items():
+            if key not in known:
+                own = [word for word, p in inspect.signature(verb).parameters.items() if p.kind is p.KEYWORD_ONLY]
+                text = f'unknown key "{key}"; {verb.__name__} takes {", ".join(own)}; drawing from {self.recipe.name} '
+                text += f"takes {', '.join(sorted(known)) or 'nothing more'}"
+                raise UserError(with_hint(text, key, [*own, *known]))
+            try:
+                checked[key] = TypeAdapter(types[key]).validate_python(value)
+            except ValidationError as error:
+                raise UserError(f"{key}={value}: {error.errors()[0]['msg'].lower()}") from None
+        return checked
 
     def _in_parts(
         self, compute: Callable[[int, int], Tensor], first: int, end: int, batch: int, exact: bool
@@ -351,29 +370,6 @@ class Run:
         pictures = [self.path / "samples" / "last.png", self.path / "curves.png"]
         data = [base64.b64encode(picture.read_bytes()).decode() for picture in pictures if picture.exists()]
         return f"<p>{self!r}</p>" + "".join(f'<img src="data:image/png;base64,{text}">' for text in data)
-
-
-def checked_settings(model: Samples, settings: dict[str, Any], name: str, verb: Callable[..., Any]) -> dict[str, Any]:
-    """Sampling settings that this model takes, as values of the types it says.
-
-    Args:
-        verb: what was called with them, whose own keys may have been meant.
-    Raises:
-        UserError: for a key it does not take, with those it takes, or a value that does not fit.
-    """
-    known = set(inspect.signature(model.sample).parameters) - {"n", "seed", "first", "labels"}
-    types = get_type_hints(model.sample)
-    checked = {}
-    for key, value in settings.items():
-        if key not in known:
-            own = [word for word, p in inspect.signature(verb).parameters.items() if p.kind is p.KEYWORD_ONLY]
-            text = f'unknown key "{key}"; {verb.__name__} takes {", ".join(own)}; drawing from {name} takes '
-            raise UserError(with_hint(text + (", ".join(sorted(known)) or "nothing more"), key, [*own, *known]))
-        try:
-            checked[key] = TypeAdapter(types[key]).validate_python(value)
-        except ValidationError as error:
-            raise UserError(f"{key}={value}: {error.errors()[0]['msg'].lower()}") from None
-    return checked
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trilemma import __version__, rng
+from trilemma import rng
 from trilemma.data import Data, Loader, batches
 from trilemma.errors import UserError
 from trilemma.memory import copies, halving
@@ -21,6 +21,7 @@ from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
 from trilemma.training.monitor import Said, collapse, critic_too_strong, dead_codes, posterior_collapse
 from trilemma.training.optim import Plateau
+from trilemma.training.pictures import made_by_training
 from trilemma.types import Batch, Finishes, Samples, Validates, players
 
 FINISH_IMAGES = 10_000  # training images shown to a model's last step
@@ -87,7 +88,7 @@ class Observer:
             self._tell("collapse", collapse(images, self._held_out(N_SAMPLES).image))
         try:
             (self.path / "samples").mkdir(exist_ok=True)
-            made = {"trilemma": __version__, "verb": "train", "command": self.command, "shows": f"samples {name}"}
+            made = made_by_training(self.command, f"samples {name}")
             save_png(grid(images.cpu()), self.path / "samples" / f"{name}.png", made)
         except (OSError, UserError) as error:
             self.warn(f"the sample picture {name}.png was not written ({error}); training goes on")

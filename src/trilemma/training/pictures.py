@@ -11,6 +11,11 @@ from trilemma.pictures import save_png
 SKIP = ("step", "images", "seconds", "lr")
 
 
+def made_by_training(command: str, shows: str) -> dict[str, str]:
+    """What a picture in a run folder says of how it was made."""
+    return {"trilemma": __version__, "verb": "train", "command": command, "shows": shows}
+
+
 def draw_curves(log: list[dict[str, Any]], path: Path, command: str = "") -> None:
     """One panel per kind of figure (loss parts by name, validation figures), against images seen.
 
@@ -46,4 +51,4 @@ def draw_curves(log: list[dict[str, Any]], path: Path, command: str = "") -> Non
     content = BytesIO()
     figure.savefig(content, dpi=100, format="png")
     with Image.open(content) as image:
-        save_png(image, path, {"trilemma": __version__, "verb": "train", "command": command, "shows": "curves"})
+        save_png(image, path, made_by_training(command, "curves"))

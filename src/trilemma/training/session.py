@@ -28,7 +28,7 @@ from trilemma.training.folder import open_run_folder
 from trilemma.training.log import Display, read_log
 from trilemma.training.loop import Stopped, Trainer
 from trilemma.training.optim import learning_rate
-from trilemma.training.pictures import draw_curves
+from trilemma.training.pictures import draw_curves, made_by_training
 from trilemma.types import Conditional
 
 
@@ -149,7 +149,7 @@ def _train_in(
     if not (path / "batch.png").exists():
         batch = Loader(data.train, batch=64, seed=training.seed, augment=training.augment).batch_at(0)
         with _optional("batch.png", display):
-            made = {"trilemma": __version__, "verb": "train", "command": record["command"], "shows": "batch"}
+            made = made_by_training(record["command"], "batch")
             save_png(grid(batch.image, texts=texts_of(batch, data)), path / "batch.png", made)
     try:
         with trainer.signals():
