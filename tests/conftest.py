@@ -1,10 +1,16 @@
-"""For all tests: no network beyond this machine, no windows, and a data folder that survives a change of directory."""
+"""For all tests: no network beyond this machine, no windows, a data folder that survives a change of directory, and
+trainings that do not draw their curves, which takes longer than a small training, unless a test asks for them."""
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from trilemma.training import session
+from trilemma.training.pictures import draw_curves
 
 os.environ["MPLBACKEND"] = "Agg"
 if "TRILEMMA_DATA" in os.environ:
@@ -23,3 +29,20 @@ def offline(monkeypatch):
         return _connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+def _no_curves(log: Any, path: Path, *_: Any) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_trainings() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "draw_curves", _no_curves)
+        yield
+
+
+@pytest.fixture
+def curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test whose trainings do draw them."""
+    monkeypatch.setattr(session, "draw_curves", draw_curves)

@@ -139,6 +139,7 @@ def test_one_test_image_more_in_each_training_is_no_evidence():
     assert decide(accuracies(one_more), 1_000)[0] == "help"
 
 
+@pytest.mark.slow
 def test_good_images_help_and_mislabelled_ones_hurt(folder, tmp_path):
     """30 real images; the synthetic ones are the other training images, then the same with the next digit's label."""
     keys = {"n": 500, "real": 30, "steps": 25, "quiet": True}

@@ -11,6 +11,7 @@ import trilemma
 from trilemma.data.shapes import draw_factors
 from trilemma.errors import UserError
 from trilemma.explore.disentangle import _own, disentangle
+from trilemma.metrics import disentanglement
 
 
 class Centre(nn.Module):
@@ -43,6 +44,12 @@ class Uncertain(nn.Module):
 class Wide(nn.Module):
     def encode(self, image, labels=None):
         return image.flatten(1).repeat(1, 3)[:, :129]
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch):
+    """The scores themselves are checked in tests/metrics; here it is what goes into them and what comes out."""
+    monkeypatch.setattr(disentanglement, "TREES", 15)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 import trilemma
 from trilemma.files import sha256_of
-from trilemma.training import session
 from trilemma.training.checkpoint import FORMAT, list_checkpoints, load_checkpoint
 from trilemma.training.log import Display
 from trilemma.training.loop import Trainer
@@ -186,7 +185,6 @@ MUTATIONS: dict[str, Harm] = {
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "draw_curves", lambda log, path, *_: None)
     monkeypatch.setattr(Observer, "draw_samples", lambda *_, **__: None)
 
 
@@ -205,7 +203,6 @@ def train(out: Path) -> trilemma.Run:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A finished run with two checkpoints."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "draw_curves", lambda log, path, *_: None)
         patch.setattr(Observer, "draw_samples", lambda *_, **__: None)
         yield train(tmp_path_factory.mktemp("whole") / "run").path
 

@@ -30,7 +30,6 @@ TINY: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "draw_curves", lambda log, path, *_: None)
 
 
 def train(model: str, out: str | None, steps: int = STEPS, **keys: Any) -> Run:

@@ -24,7 +24,6 @@ COMMAND = [sys.executable, "-m", "trilemma", "train", "vae", "digits", "out=r", 
 @pytest.fixture(autouse=True)
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "draw_curves", lambda log, path, *_: None)
 
 
 @pytest.fixture
@@ -129,6 +128,21 @@ def test_keys_that_were_not_given_are_not_in_the_line_and_no_curves_are_drawn(mo
     with pytest.raises(Stopped):
         trilemma.train("vae", "digits", steps=8, batch=16, out="r")
     assert said[-1].endswith(" seed=0 size=8x8 channels=1 out=r") and not drawn
+
+
+def test_the_signal_that_announces_the_end_saves_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, saved = train(steps=8, out="whole"), []
+    save = Trainer._save
+
+    def noted(trainer: Trainer, *args: Any) -> None:
+        saved.append(trainer.step)
+        save(trainer, *args)
+
+    monkeypatch.setattr(Trainer, "_save", noted)
+    send(monkeypatch, signal.SIGUSR1)
+    run = trilemma.train("vae", "digits", steps=8, batch=16, out="r", quiet=True, save_every=10**6, device="cpu")
+    assert saved == [4, 8] and run.summary["steps"] == 8
+    assert (run.path / "weights.safetensors").read_bytes() == (whole.path / "weights.safetensors").read_bytes()
 
 
 def test_nohup_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 import trilemma
 from trilemma.files import sha256_of
-from trilemma.training import session
 from trilemma.training.checkpoint import FORMAT, list_checkpoints, read_checkpoint
 from trilemma.training.loop import Trainer
 
@@ -26,7 +25,6 @@ STEPS = 8
 @pytest.fixture(autouse=True)
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "draw_curves", lambda log, path, *_: None)
 
 
 def train(model: str, out: str) -> trilemma.Run:

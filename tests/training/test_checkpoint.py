@@ -2,14 +2,16 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from trilemma.errors import UserError
 from trilemma.training import checkpoint as module
-from trilemma.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from trilemma.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, write_tensors
 from trilemma.training.state import Checkpoint, flatten_optimizer, restore_optimizer
 
 
@@ -104,3 +106,42 @@ def test_optimizer_state_round_trip(kind: type[torch.optim.Optimizer]) -> None:
     restore_optimizer(third, flatten_optimizer(second))
     steps(half, third, 3)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), half.parameters(), strict=True))
+
+
+def test_all_that_a_checkpoint_holds_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut may take is what was written since a file's last flush: nothing when the folder is renamed, and
+    the rename itself is flushed too."""
+    fsync, rename = os.fsync, Path.rename
+    flushed: dict[int, int] = {}  # by inode: the size of a file, the number of entries of a folder
+    lost: list[str] = []
+
+    def extent(path: Path) -> int:
+        return len(list(path.iterdir())) if path.is_dir() else path.stat().st_size
+
+    def noted_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        inode = os.fstat(descriptor).st_ino
+        found = [path for path in (tmp_path, *tmp_path.rglob("*")) if path.stat().st_ino == inode]
+        flushed.update({inode: extent(path) for path in found})
+
+    def noted_rename(path: Path, to: Path) -> Path:
+        lost.extend(str(p) for p in (path, *path.iterdir()) if flushed.get(p.stat().st_ino) != extent(p))
+        flushed.pop(to.parent.stat().st_ino, None)  # its newest entry is not on the disk yet
+        return rename(path, to)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    final = save_checkpoint(tmp_path, 100, state(1))
+    assert {path.name for path in final.iterdir()} == {"model.safetensors", "state.json", "manifest.json"}
+    assert lost == [] and flushed[tmp_path.stat().st_ino] == 1
+
+
+def test_weights_are_written_over_the_file_they_were_read_from(tmp_path: Path) -> None:
+    """Tensors that were read lie in the file itself; written to the same name they keep their values."""
+    path = tmp_path / "weights.safetensors"
+    write_tensors(path, {"w": torch.arange(100_000.0)})
+    before = path.read_bytes()
+    write_tensors(path, load_file(path))
+    assert path.read_bytes() == before and torch.equal(load_file(path)["w"], torch.arange(100_000.0))

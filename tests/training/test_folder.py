@@ -1,8 +1,7 @@
 """Run folders: who gets which name, and one writer at a time."""
 
-import json
-import subprocess
-import sys
+import multiprocessing
+import os
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +67,22 @@ def test_a_second_writer_is_refused_by_name_or_gets_its_own_folder() -> None:
     open_run_folder("a", config(), "runs/a").close()
 
 
+def start(all_there: Any, paths: Any, counted: Any) -> None:
+    all_there.wait()
+    held = open_run_folder("a", config(), None)
+    paths.put(held.path)
+    counted.wait()
+    held.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forked, so that sixteen processes start within milliseconds")
 def test_sixteen_starts_of_one_name_get_sixteen_folders() -> None:
-    code = (
-        "import json, sys; from trilemma.training.folder import open_run_folder\n"
-        "held = open_run_folder('a', json.loads(sys.argv[1]), None); print(held.path, flush=True); sys.stdin.read()"
-    )
-    argv = [sys.executable, "-c", code, json.dumps(config())]
-    started = [subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(16)]
-    paths = [process.stdout.readline().strip() for process in started if process.stdout]
+    fork = multiprocessing.get_context("fork")
+    all_there, paths, counted = fork.Barrier(16), fork.Queue(), fork.Event()
+    started = [fork.Process(target=start, args=(all_there, paths, counted)) for _ in range(16)]
     for process in started:
-        process.communicate("")
-    assert len(set(paths)) == 16
+        process.start()
+    assert len({paths.get(timeout=60) for _ in started}) == 16
+    counted.set()
+    for process in started:
+        process.join()

@@ -39,6 +39,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.usefixtures("curves")
 def test_a_run_folder_has_everything() -> None:
     run = trilemma.train("vae", "digits", steps=40, batch=32, lr=0.002, latent=3, quiet=True)
     assert run.path == Path("runs/vae-digits")

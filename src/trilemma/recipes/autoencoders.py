@@ -77,8 +77,8 @@ register(
         source="Srivastava, Mansimov & Salakhutdinov 2015",
         build=Autoencoder,
         config=AutoencoderConfig(network="recurrent", code="none"),
-        # Published: 0.001. Larger batches learn too little in 10 epochs.
-        training={"epochs": 10, "batch": 32, "lr": 0.003, "warmup_images": 10_000, **COMMON},
+        # Published: 0.001. In batches of 128 it missed the figure: 0.1116 with a rate of 0.006, 0.1151 with 0.01.
+        training={"epochs": 10, "batch": 64, "lr": 0.005, "warmup_images": 10_000, **COMMON},
         figures={"valid_rmse": 0.109},
     )
 )

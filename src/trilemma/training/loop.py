@@ -98,6 +98,7 @@ class Trainer:
         self.unfinished: Checkpoint | None = None  # the state before a report that may take long, while it is made
         self.good = self._state()
         self.stop_signal = 0
+        self.save_signal = False  # whether a signal asked for a checkpoint
         self.over = False  # whether the last state is saved
 
     @property
@@ -350,13 +351,12 @@ class Trainer:
         return int(SNAPSHOTS * self.progress) > int(SNAPSHOTS * self.reported)
 
     def _save_is_due(self) -> bool:
-        if self.config.save_every is not None:
-            return self._due(self.config.save_every)
-        return self._save_is_late()
+        return self._save_is_late() or (self.config.save_every is not None and self._due(self.config.save_every))
 
     def _save_is_late(self) -> bool:
-        """Whether the clock asks for a save, which it does where the user did not say how often."""
-        return self.config.save_every is None and time.monotonic() - self.saved_at >= SAVE_EVERY_S
+        """Whether a signal asks for a save, or the clock, which it does where the user did not say how often."""
+        by_clock = self.config.save_every is None and time.monotonic() - self.saved_at >= SAVE_EVERY_S
+        return self.save_signal or by_clock
 
     def _state(self) -> Checkpoint:
         """Everything that the next steps depend on, as copies."""
@@ -408,6 +408,7 @@ class Trainer:
 
     def _save(self, state: Checkpoint | None = None) -> None:
         self.saved_at = time.monotonic()  # if memory runs out, the next attempt has its own time
+        self.save_signal = False
         self.good = state or self._state()
         save_checkpoint(self.path / "checkpoints", self.images, self.good)
         self.saved_at = time.monotonic()
@@ -433,7 +434,8 @@ class Trainer:
     @contextmanager
     def signals(self) -> Iterator[None]:
         """Inside, the first SIGINT, SIGTERM or SIGHUP ends the training after its step, or what follows the last step
-        at once; the second one leaves at once."""
+        at once; the second one leaves at once. SIGUSR1, by which batch systems announce the end, saves after the step
+        and goes on."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -447,10 +449,15 @@ class Trainer:
             if self.unfinished is not None:
                 raise Interrupted
 
-        signals = [signal.SIGINT, signal.SIGTERM]
+        def save(signum: int, frame: Any) -> None:
+            self.save_signal = True
+
+        handlers = {signal.SIGINT: stop, signal.SIGTERM: stop}
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
-            signals.append(signal.SIGHUP)
-        previous = {signum: signal.signal(signum, stop) for signum in signals}
+            handlers[signal.SIGHUP] = stop
+        if hasattr(signal, "SIGUSR1"):
+            handlers[signal.SIGUSR1] = save
+        previous = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
         try:
             yield
         finally:
