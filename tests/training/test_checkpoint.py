@@ -123,8 +123,7 @@ def test_all_that_a_checkpoint_holds_is_on_the_disk_before_it_has_its_name(
     def noted_fsync(descriptor: int) -> None:
         fsync(descriptor)
         inode = os.fstat(descriptor).st_ino
-        found = [path for path in (tmp_path, *tmp_path.rglob("*")) if path.stat().st_ino == inode]
-        flushed.update({inode: extent(path) for path in found})
+        flushed[inode] = next(extent(p) for p in (tmp_path, *tmp_path.rglob("*")) if p.stat().st_ino == inode)
 
     def noted_rename(path: Path, to: Path) -> Path:
         lost.extend(str(p) for p in (path, *path.iterdir()) if flushed.get(p.stat().st_ino) != extent(p))

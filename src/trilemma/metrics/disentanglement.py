@@ -86,7 +86,7 @@ def mutual_information_gap(codes: Tensor, factors: Mapping[str, Tensor]) -> Gap:
 
 
 def mutual_information(one: "np.ndarray[Any, Any]", other: "np.ndarray[Any, Any]") -> float:
-    """I(one; other) = H(one) + H(other) - H(one, other) of two columns of whole numbers (N,), as they occur; in nats."""
+    """I(one; other) = H(one) + H(other) - H(one, other) of two columns of whole numbers (N,), as counted; in nats."""
     import numpy as np
 
     (values, a), (others, b) = (np.unique(column, return_inverse=True) for column in (one, other))
