@@ -50,11 +50,12 @@ def opened(path: Path, cache: Path) -> tuple[float, float]:
     code = (
         "import resource, sys, time, trilemma, torch, PIL.Image\n"
         "from trilemma.data import load_data\n"
-        "rss = lambda who: resource.getrusage(who).ru_maxrss * 1024\n"
-        "mine, children = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN\n"
-        "before, start = rss(mine), time.perf_counter()\n"
+        "status = lambda: dict(line.split(':') for line in open('/proc/self/status'))\n"
+        "mine = lambda: 1024 * int(status()['VmHWM'].split()[0])\n"  # ru_maxrss has that of the parent in it
+        "children = lambda: 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
+        "before, start = mine(), time.perf_counter()\n"
         "load_data(sys.argv[1])\n"
-        "print(time.perf_counter() - start, max(rss(mine), rss(children)) - before)"
+        "print(time.perf_counter() - start, max(mine(), children()) - before)"
     )
     env = os.environ | {"TRILEMMA_CACHE": str(cache)}
     found = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, env=env)

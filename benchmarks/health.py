@@ -5,7 +5,8 @@ Trainings on the 8x8 digits, each with a seed of its own:
 - GANs: 10 with their recipe's settings, 10 with the critic's learning rate 20 times as high (collapse, or a critic that
   leaves nothing to learn), and 10 with both rates 100 times as high (divergence). Counted are the runs with a warning,
   and the share of the training after which the first one came.
-- 20 healthy trainings over all families: counted are warnings of any kind, which would be false.
+- A healthy training of every model: counted are warnings of any kind, which would be false, and which make the exit
+  code 1. Models whose codes would truly collapse on such small images have a divergence that weighs less.
 """
 
 import statistics
@@ -18,7 +19,8 @@ from trilemma.registry import get_recipe
 
 STEPS = 600
 GAN = "gan-dcgan-28"
-HEALTHY = ("ae-stacked", "vae", "gan-dcgan-28", "gan", "diffusion-small")
+LIGHT = {"beta": 0.1}
+SETTINGS: dict[str, dict[str, object]] = {"vae": LIGHT, "vae-beta": LIGHT, "vae-conditional": LIGHT}
 
 
 def warnings_of(
@@ -49,19 +51,18 @@ def gans(folder: Path) -> None:
             print(f"    {text}")
 
 
-def healthy(folder: Path) -> None:
-    """Print how many of the healthy trainings warned."""
-    runs = [(model, seed) for model in HEALTHY for seed in range(10, 14)]
+def healthy(folder: Path) -> int:
+    """Print how many of the healthy trainings warned; their number."""
     false = []
-    for model, seed in runs:
-        keys = {"beta": 0.1} if model == "vae" else {}  # with 1, codes of 8x8 digits do collapse
-        found = warnings_of(model, seed, None, folder / f"{model}-{seed}", **keys)
+    for seed, model in enumerate(names := trilemma.list_models(), start=10):
+        found = warnings_of(model, seed, None, folder / model, **SETTINGS.get(model, {}))
         false += [f"{model}, seed {seed}: {text}" for _, text in found]
-    print(f"{len(runs)} healthy trainings: {len(false)} warnings", *false, sep="\n    ", flush=True)
+    print(f"{len(names)} healthy trainings: {len(false)} warnings", *false, sep="\n    ", flush=True)
+    return len(false)
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         if "healthy" not in sys.argv[1:]:
             gans(Path(name))
-        healthy(Path(name))
+        sys.exit(min(1, healthy(Path(name))))

@@ -8,13 +8,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+ELSEWHERE = {  # words that other tools have for keys of this one
+    "learning_rate": "lr",
+    "image_size": "size",
+    "resolution": "size",
+    "output_dir": "out",
+    "outdir": "out",
+    "z_dim": "latent",
+    "num_samples": "n",
+    "n_samples": "n",
+    "amp": "precision",
+}
+
+
 class UserError(ValueError):
     """Something in the request, the data or the machine, with a message a user can act on."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice most like `word`, or None where nothing is alike."""
-    found = difflib.get_close_matches(word.lower(), [str(c) for c in choices], n=1, cutoff=0.6)
+    """The choice that other tools call `word`, or that is most like it; None where nothing is alike.
+
+    >>> nearest("learning_rate", ["lr", "steps"]), nearest("stpes", ["lr", "steps"]), nearest("n", ["lr"])
+    ('lr', 'steps', None)
+    """
+    names = [str(c) for c in choices]
+    if (meant := ELSEWHERE.get(word.lower())) in names:
+        return meant
+    found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
     return found[0] if found else None
 
 

@@ -2,6 +2,8 @@
 
 import errno
 import itertools
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -436,3 +438,11 @@ def test_samples_of_stages_in_a_row_that_are_alike_are_no_collapse_and_a_jump_is
 def test_a_standing_warning_is_said_once() -> None:
     said = Said()
     assert [said.news("a", text) for text in ("x", "x", None, "x")] == ["x", None, None, "x"]
+
+
+@pytest.mark.slow
+def test_healthy_trainings_of_every_model_are_quiet() -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "health.py"
+    done = subprocess.run([sys.executable, str(script), "healthy"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith(f"{len(trilemma.list_models())} healthy trainings: 0 warnings")
