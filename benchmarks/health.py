@@ -1,12 +1,12 @@
-"""Do the warnings come when they should, and only then? python benchmarks/health.py
+"""Do the warnings come when they should, and only then? python benchmarks/health.py [gans] [healthy]
 
 Trainings on the 8x8 digits, each with a seed of its own:
 
 - GANs: 10 with their recipe's settings, 10 with the critic's learning rate 20 times as high (collapse, or a critic that
   leaves nothing to learn), and 10 with both rates 100 times as high (divergence). Counted are the runs with a warning,
-  and the share of the training after which the first one came.
-- A healthy training of every model: counted are warnings of any kind, which would be false, and which make the exit
-  code 1. Models whose codes would truly collapse on such small images have a divergence that weighs less.
+  and the share of the training after which the first one came. 9 of 10 bad ones and at most 1 healthy one may warn.
+- A healthy training of every model: counted are warnings of any kind, which would be false. Models whose codes would
+  truly collapse on such small images have a divergence that weighs less.
 """
 
 import statistics
@@ -34,14 +34,15 @@ def warnings_of(
     return [(row["step"] / steps, row["warning"]) for row in run.log if "warning" in row]
 
 
-def gans(folder: Path) -> None:
-    """Print a line per kind of training."""
+def gans(folder: Path) -> bool:
+    """Print a line per kind of training; whether the bars are reached."""
     rates = get_recipe(GAN).training["lr"]
     kinds = {
         "healthy": dict(rates),
         "critic x 20": {**rates, "critic": 20 * rates["critic"]},
         "both x 100": {name: 100 * rate for name, rate in rates.items()},
     }
+    reached = True
     for kind, lr in kinds.items():
         found = [warnings_of(GAN, seed, lr, folder / f"{kind}-{seed}", batch=32) for seed in range(10)]
         told = [warnings for warnings in found if warnings]
@@ -49,20 +50,22 @@ def gans(folder: Path) -> None:
         print(f"{GAN}, {kind}: {len(told)} of 10 warned{when}", flush=True)
         for text in sorted({text[:100] for warnings in told for _, text in warnings})[:4]:
             print(f"    {text}")
+        reached &= len(told) <= 1 if kind == "healthy" else len(told) >= 9
+    return reached
 
 
-def healthy(folder: Path) -> int:
-    """Print how many of the healthy trainings warned; their number."""
+def healthy(folder: Path) -> bool:
+    """Print how many of the healthy trainings warned; whether none did."""
     false = []
     for seed, model in enumerate(names := trilemma.list_models(), start=10):
         found = warnings_of(model, seed, None, folder / model, **SETTINGS.get(model, {}))
         false += [f"{model}, seed {seed}: {text}" for _, text in found]
     print(f"{len(names)} healthy trainings: {len(false)} warnings", *false, sep="\n    ", flush=True)
-    return len(false)
+    return not false
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        if "healthy" not in sys.argv[1:]:
-            gans(Path(name))
-        sys.exit(min(1, healthy(Path(name))))
+        asked = [kind for kind in (gans, healthy) if kind.__name__ in sys.argv[1:]] or [gans, healthy]
+        missed = [kind for kind in asked if not kind(Path(name))]
+    sys.exit(1 if missed else 0)

@@ -4,9 +4,11 @@ The plain loop takes one image at a time through PIL and a DataLoader, in batche
 settings, and reads its metric and its loss as numbers in every batch. The network is the same.
 
 - Images per second (the default): both for SECONDS after a warm-up, in turns, ROUNDS times; medians and their ratio.
-- With --figure, the time to the published validation figure: from the first step until a validation reaches it, both
-  validated after every epoch. Where the plain loop would take longer than LONGEST_S, the time is that of the published
-  epochs at the speed measured over SECONDS, and the line says so.
+- With --figure, the time to the published validation figure, both validated after every epoch. The plain loop's is
+  from the first step until a validation reaches it; where that would take longer than LONGEST_S, it is that of the
+  published epochs at the speed measured over SECONDS, and the line says so. Ours is of the whole command, loading and
+  last pictures included, times the share of the images after which a validation reached it. A side that does not
+  reach the figure has the time of its whole training, and the line says so.
 
 Each measurement has a process of its own: the plain loop does not get what trilemma does to its process.
 """
@@ -74,8 +76,8 @@ class Plain:
     """The loop of a notebook."""
 
     def __init__(self, name: str, data: Data, device: str) -> None:
-        self.model, self.device = create(name, shape=data.shape).to(device), device
-        self.published, self.data = PUBLISHED[name], data
+        self.name, self.data, self.device = name, data, device
+        self.model, self.published = create(name, shape=data.shape).to(device), PUBLISHED[name]
         rate = self.published.lr
         self.optimizers = {
             phase.name: torch.optim.NAdam(phase.parameters, rate[phase.name] if isinstance(rate, dict) else rate)
@@ -113,7 +115,7 @@ class Plain:
     def time_to(self, figure: tuple[str, float]) -> dict[str, Any]:
         """Seconds until the validation figure is reached, the learning rate halved after two epochs without a better
         one; or, where it would take too long, those of the published epochs at the speed of the first batches."""
-        quick = self.speed()
+        quick = Plain(self.name, self.data, self.device).speed()  # of a model of its own: this one is to start anew
         expected = self.published.epochs * len(self.data.train) / quick
         if expected > LONGEST_S:
             return {"seconds": expected, "how": f"{self.published.epochs} epochs at the speed measured"}
