@@ -125,6 +125,94 @@ def weights(run: Run) -> bytes:
     return (run.path / "weights.safetensors").read_bytes()
 
 
+def all_finite(state: Checkpoint) -> bool:
+    return all(bool(t.isfinite().all()) for group in state.tensors.values() for t in group.values())
+
+
+def spoil_weight(trainer: Trainer) -> None:
+    with torch.no_grad():
+        list(trainer.model.parameters())[-1].view(-1)[0] = float("inf")
+
+
+def spoil_average(trainer: Trainer) -> None:
+    assert trainer.ema is not None
+    list(trainer.ema.average.values())[-1].view(-1)[0] = NAN
+
+
+def spoil_moment(trainer: Trainer) -> None:
+    (optimizer,) = trainer.optimizers.values()
+    next(iter(optimizer.state.values()))["exp_avg_sq"].view(-1)[0] = float("inf")
+
+
+AT_END = 11
+KEPT = [  # what is spoilt, after which step, why that state would be kept
+    (spoil_weight, "vae", BAD_STEP, "a save", "decoder.net.0.2.bias of the model"),
+    (spoil_moment, "vae", BAD_STEP, "a save", "0/exp_avg_sq of the optimizer-vae"),
+    (spoil_average, "diffusion-small", BAD_STEP, "a save", "of the ema"),
+    (spoil_weight, "vae", BAD_STEP, "the clock", "decoder.net.0.2.bias of the model"),
+    (spoil_weight, "vae", BAD_STEP, "a validation", "decoder.net.0.2.bias of the model"),
+    (spoil_weight, "vae", BAD_STEP, "a signal", "decoder.net.0.2.bias of the model"),
+    (spoil_weight, "vae", AT_END, "the end", "decoder.net.0.2.bias of the model"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "model", "bad", "why", "named"), KEPT, ids=lambda x: getattr(x, "__name__", None))
+def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
+    spoil: Callable[[Trainer], None], model: str, bad: int, why: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step follows whose loss would tell: the state itself is looked at."""
+    one_step, saved, done = Trainer._one_step, [], []
+    keys = {"save_every": 16 * (bad + 1) if why == "a save" else 10**6}
+    if model == "diffusion-small":
+        keys |= {"widths": (8, 16), "embedding": 16, "T": 50}
+    if why == "a validation":
+        monkeypatch.setattr(Trainer, "epoch", property(lambda trainer: 16 * (bad + 1)))
+        monkeypatch.setattr(Trainer, "halts", property(lambda trainer: [trainer.epoch]))
+
+    def step(trainer: Trainer) -> None:
+        one_step(trainer)
+        if trainer.step == bad + 1 and not done:
+            done.append(trainer.step)
+            spoil(trainer)
+            trainer.save_signal |= why == "the clock"
+            trainer.stop_signal = 2 if why == "a signal" else 0
+
+    def noted(folder: Path, images: int, state: Checkpoint) -> Path:
+        saved.append(state)
+        return checkpoint.save_checkpoint(folder, images, state)
+
+    monkeypatch.setattr(loop, "save_checkpoint", noted)
+    monkeypatch.setattr(Observer, "draw_samples", lambda *_, **__: None)  # they take most of a small training's time
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_one_step", step)
+        if why == "a signal":
+            with pytest.raises(loop.Stopped):
+                short("spoilt", model, **keys)
+        run = short("spoilt", model, **keys)
+    assert saved and all(map(all_finite, saved))
+    (warning,) = (row["warning"] for row in run.log if "left out" in row.get("warning", ""))
+    assert f"{named} is not finite" in warning and f"step {bad} is left out" in warning
+
+    def skip(trainer: Trainer) -> None:
+        if trainer.step == bad:
+            trainer.step += 1
+        else:
+            one_step(trainer)
+
+    monkeypatch.setattr(Trainer, "_one_step", skip)
+    assert weights(short("skipped", model, **keys)) == weights(run)
+
+
+def test_a_rate_beyond_all_numbers_leaves_no_weights_that_are_none() -> None:
+    """The first step's rate is 0 (warm-up), and the second one's moves make infinite weights: it is left out."""
+    run = trilemma.train("ae-stacked", "digits", steps=2, lr=1e39, batch=16, save_every=16, out="r", quiet=True)
+    left_out = [row["warning"].split("; ")[-1] for row in run.log if "left out" in row.get("warning", "")]
+    assert left_out == ["step 1 is left out"]
+    for path in list_checkpoints(run.path / "checkpoints"):
+        assert all_finite(checkpoint.read_checkpoint(path))
+    assert all(p.isfinite().all() for p in run.model.parameters())
+
+
 def test_the_images_of_the_bad_batch_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     model = trilemma.create("vae", shape=(1, 8, 8))
     image = torch.rand(20, 1, 8, 8)
