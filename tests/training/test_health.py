@@ -18,7 +18,7 @@ from torch import nn
 import trilemma
 from trilemma.autoencoders.vae import VAE
 from trilemma.errors import UserError
-from trilemma.memory import copies, halving
+from trilemma.memory import copies, halving, is_out_of_memory
 from trilemma.run import Run
 from trilemma.training import checkpoint, loop, observe
 from trilemma.training.checkpoint import list_checkpoints
@@ -74,6 +74,19 @@ def harm_gradient(trainer: Trainer) -> Callable[[], None]:
     return handle.remove
 
 
+def harm_middle_gradient(trainer: Trainer) -> Callable[[], None]:
+    """One parameter's alone: the others' are made NaN by the norm they are scaled by, if that comes first."""
+    parameter = trainer.model.get_parameter("decoder.net.0.0.weight")
+    return parameter.register_hook(lambda grad: grad * NAN).remove
+
+
+def harm_gradient_that_spreads(trainer: Trainer) -> Callable[[], None]:
+    """That of a layer's result: it goes on to the layer's own parameters, and to those of every layer before it."""
+    layer = trainer.model.get_submodule("decoder.net.0.0")
+    harm = lambda module, inputs, result: result.register_hook(lambda grad: grad * NAN) and None  # noqa: E731
+    return layer.register_forward_hook(harm).remove
+
+
 def harm_ema(trainer: Trainer) -> Callable[[], None]:
     assert trainer.ema is not None
     next(iter(trainer.ema.average.values())).view(-1)[0] = NAN
@@ -84,6 +97,8 @@ HARMS = [
     (harm_input, "vae", "the batch's images is not finite"),
     (harm_weight, "vae", "the weight encoder.net.0.0.weight is not finite"),
     (harm_gradient, "vae", "the gradient of encoder.net.0.0.weight is not finite"),
+    (harm_middle_gradient, "vae", "the gradient of decoder.net.0.0.weight is not finite"),
+    (harm_gradient_that_spreads, "vae", "the gradient of decoder.net.0.0.bias is not finite"),
     (harm_ema, "diffusion-small", "the averaged weights are not finite"),
     (harm_input, "gan-dcgan", "the batch's images is not finite"),
 ]
@@ -447,6 +462,28 @@ def test_halving_goes_down_to_one_and_passes_other_errors_on() -> None:
     assert sizes == [9, 4, 2, 1]
     with pytest.raises(RuntimeError, match="size"):
         halving(lambda size: torch.zeros(2) @ torch.zeros(3), 4)
+
+
+FULL = [  # as torch, cuBLAS, cuDNN and Metal word it
+    "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8",
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 1.2 GB, max allowed: 18.1 GB).",
+]
+OTHER = [
+    "CUDA error: an illegal memory access was encountered",
+    "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`",
+    "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED",
+    "MPS backend does not support this",
+    "index 9 is out of bounds for dimension 0 with size 4",
+]
+
+
+def test_every_way_of_saying_that_memory_ran_out_is_understood_and_no_other_error_is() -> None:
+    assert all(is_out_of_memory(RuntimeError(text)) for text in FULL)
+    assert not any(is_out_of_memory(RuntimeError(text)) for text in OTHER)
+    assert not any(is_out_of_memory(ValueError(text)) for text in FULL)  # of somebody else
 
 
 def test_variety_of_standard_normals_has_its_known_mean() -> None:

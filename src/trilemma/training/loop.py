@@ -223,18 +223,12 @@ class Trainer:
         for parameter in phase.parameters:
             parameter.grad = None
         loss, parts = self._gradient(phase, batch, generator)
-        norm = self._clipped_norm(phase)
+        norm = nn.utils.get_total_norm([p.grad for p in phase.parameters if p.grad is not None], foreach=True)
         self._heed(self.pulse.feel(Reading(self.step, phase, batch, parts, torch.stack([loss, norm]))))
+        if self.config.clip is not None:  # after the look: a norm that is NaN makes every gradient NaN
+            nn.utils.clip_grads_with_norm_(phase.parameters, self.config.clip, norm, foreach=True)
         optimizer.step()
         self.averages.add(phase.name, {"loss": loss, **parts})
-
-    def _clipped_norm(self, phase: Phase) -> Tensor:
-        """Norm of a phase's gradient, which is then scaled down to `clip` where it is larger."""
-        gradients = [p.grad for p in phase.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients, foreach=True)
-        if self.config.clip is not None:
-            nn.utils.clip_grads_with_norm_(phase.parameters, self.config.clip, norm, foreach=True)
-        return norm
 
     def _gradient(self, phase: Phase, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Logs]:
         """Gradients of the mean loss over a batch, in micro-batches if memory asks for it; the loss and its parts."""
