@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image
 import trilemma
 from trilemma import cli
 from trilemma.errors import UserError
-from trilemma.training import loop, observe
+from trilemma.training import loop, observe, session
 from trilemma.training.log import read_log
 from trilemma.training.loop import SNAPSHOTS
 from trilemma.training.observe import Observer
@@ -212,6 +213,19 @@ def test_a_learning_rate_for_each_phase() -> None:
     assert " lr=critic:0.0005,generator:0.001 " in run.config["command"]
     with pytest.raises(UserError, match="lr"):
         trilemma.train("gan-dcgan", "digits", steps=2, lr={"critics": 1e-3}, quiet=True)
+
+
+@pytest.mark.parametrize(("key", "expected"), [({}, "bf16"), ({"precision": "float32"}, "float32")])
+def test_a_preset_has_its_own_precision_unless_one_is_given(
+    key: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = session.get_recipe("ae-stacked")
+    own = replace(recipe, training={**recipe.training, "precision": "bf16"})
+    monkeypatch.setattr(session, "get_recipe", lambda name: own)
+    run = trilemma.train("ae-stacked", "digits", steps=2, batch=8, device="cpu", quiet=True, **key)
+    assert run.config["training"]["precision"] == expected and f" precision={expected} " in run.config["command"]
+    used = json.loads((run.path / "environment.json").read_text("utf-8"))["precision"]
+    assert used.split()[0] == expected  # "bf16 autocast" of the one
 
 
 def test_training_is_a_function_of_the_seed_and_leaves_the_global_state_alone() -> None:

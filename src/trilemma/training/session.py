@@ -77,7 +77,8 @@ def train(
             as `data` was loaded, where None.
         augment: changes to the training images: flip, shift, or both with a comma; "" for none. The preset's own
             where None.
-        device, precision: "auto" takes what the machine has and gains from.
+        device: "auto" takes what the machine has.
+        precision: "auto" is the preset's own, or what the machine gains from where it has none.
         save_every, sample_every: images between checkpoints, and between sample pictures.
         out: the run folder; runs/MODEL-DATA (-2, -3, ...) where None.
         quiet: print nothing.
@@ -94,7 +95,8 @@ def train(
     if augment is not None:
         words = augment.split(",") if isinstance(augment, str) else augment
         changes["augment"] = check_augmentations(tuple(word for word in words if word))
-    training = _training(recipe, length, {**changes, "seed": seed, "device": device, "precision": precision})
+    changes["precision"] = precision if precision != "auto" else None
+    training = _training(recipe, length, {**changes, "seed": seed, "device": device})
     place = pick_device(training.device)
     display = Display(model, quiet=quiet)
     try:
