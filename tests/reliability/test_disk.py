@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import trilemma
-from trilemma.training import checkpoint, observe, session
+from trilemma.training import checkpoint, log, observe, session
 from trilemma.training.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
 from trilemma.training.log import Display, Journal, read_log
 
@@ -62,8 +62,6 @@ def no_log(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_log_cut(patch: pytest.MonkeyPatch) -> None:
-    from trilemma.training import log
-
     patch.setattr(log, "write_atomic", refuse)
 
 
@@ -133,6 +131,23 @@ def test_a_log_with_foreign_bytes_is_read_past_them(tmp_path: Path) -> None:
     journal.cut(step=1)
     journal.write({"step": 2})
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+@pytest.mark.parametrize("fails", ["write_atomic", "read_log"])
+def test_a_log_that_cannot_be_cut_loses_no_row_at_the_next_start(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows counted go into the checkpoint, and the next start keeps so many."""
+    path, said = tmp_path / "log.jsonl", []
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in (1, 2, 3)))
+    journal = Journal(path, said.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(log, fails, refuse)
+        journal.cut(rows=3)
+    assert "No space left" in said[0]
+    journal.write({"step": 4})
+    Journal(path, print).cut(rows=journal.rows)
+    assert [row["step"] for row in read_log(path)] == [1, 2, 3, 4]
 
 
 class FullForAMoment:
