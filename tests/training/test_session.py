@@ -125,6 +125,25 @@ def test_repeating_the_command_does_nothing_and_a_longer_one_goes_on() -> None:
     assert other.path == Path("runs/vae-digits-2")
 
 
+def test_results_that_went_missing_are_written_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """The state they come from is in the checkpoint, so they are what they were; nothing else is written."""
+    words = {"model": "ae-stacked", "steps": 3, "batch": 16, "device": "cpu"}
+    path = trilemma.train(**words).path
+    there = sorted(path.rglob("*"))
+    weights, summary = (path / "weights.safetensors").read_bytes(), trilemma.load(path).summary
+    for name in ("weights.safetensors", "curves.png", "README.md", "samples/last.png"):
+        (path / name).unlink()
+        if name == "weights.safetensors":
+            with pytest.raises(UserError, match="Go on with: trilemma train"):
+                trilemma.load(path).sample(1)
+        trilemma.train(**words)
+        assert "trained already" not in capsys.readouterr().err
+        assert sorted(path.rglob("*")) == there
+        assert (path / "weights.safetensors").read_bytes() == weights and trilemma.load(path).summary == summary
+    trilemma.train(**words)
+    assert "trained already" in capsys.readouterr().err
+
+
 @pytest.fixture
 def animations(tmp_path: Path) -> Path:
     """A folder of 40 GIF files in colour, of three frames each, no two alike."""
