@@ -192,9 +192,9 @@ def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
             trainer.save_signal |= why == "the clock"
             trainer.stop_signal = 2 if why == "a signal" else 0
 
-    def noted(folder: Path, images: int, state: Checkpoint) -> Path:
+    def noted(folder: Path, images: int, state: Checkpoint, notice: Callable[[str], None]) -> Path:
         saved.append(state)
-        return checkpoint.save_checkpoint(folder, images, state)
+        return checkpoint.save_checkpoint(folder, images, state, notice)
 
     monkeypatch.setattr(loop, "save_checkpoint", noted)
     monkeypatch.setattr(Observer, "draw_samples", lambda *_, **__: None)  # they take most of a small training's time

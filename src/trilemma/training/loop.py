@@ -427,7 +427,7 @@ class Trainer:
         self.saved_at = time.monotonic()  # if memory runs out, the next attempt has its own time
         self.save_signal = False
         self.good = state or self._sound_state()
-        save_checkpoint(self.path / "checkpoints", self.images, self.good)
+        save_checkpoint(self.path / "checkpoints", self.images, self.good, self._warn)
         self.saved_at = time.monotonic()
 
     def _form(self) -> Checkpoint:
