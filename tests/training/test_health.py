@@ -377,6 +377,29 @@ def test_memory_that_is_short_for_a_moment_outside_a_step_changes_nothing(
     assert [int(path.name) for path in list_checkpoints(run.path / "checkpoints")] == [128, 192]
 
 
+@pytest.mark.parametrize(("owner", "name"), [(Trainer, "_take"), (loop, "restore_optimizer")])
+def test_memory_that_is_short_for_a_moment_when_a_training_goes_on_changes_nothing(
+    owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a part of the state is taken already."""
+    keys = {"steps": 6, "batch": 16, "device": "cpu", "quiet": True}
+    trained = trilemma.train("vae", "digits", out="whole", **keys)
+    one_step = Trainer._one_step
+
+    def stopping(trainer: Trainer) -> None:
+        one_step(trainer)
+        trainer.stop_signal = 2 if trainer.step == 3 else 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_one_step", stopping)
+        with pytest.raises(loop.Stopped):
+            trilemma.train("vae", "digits", out="r", **keys)
+    scarce = Scarce(getattr(owner, name), lambda call: call == 1, LOST)
+    monkeypatch.setattr(owner, name, scarce)
+    assert weights(trilemma.train("vae", "digits", out="r", **keys)) == weights(trained)
+    assert scarce.calls == 2  # the one that failed and the one after it
+
+
 HALVED = "out of memory: going on with batches of 250"
 
 
