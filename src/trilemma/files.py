@@ -18,6 +18,7 @@ DISK = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the disk is read-only",
     errno.EACCES: "writing is not permitted here",
+    errno.EIO: "the disk failed to write (input/output error)",
 }
 
 
@@ -63,8 +64,10 @@ def disk_errors(path: str | Path, needed: int | None = None) -> Iterator[None]:
         if error.errno not in DISK:
             raise
         need = "" if needed is None else f" {needed:,} bytes needed,"
-        advice = "make room or choose another folder"
-        raise UserError(f"cannot write {path}: {DISK[error.errno]};{need} {_free(path)}; {advice}") from error
+        what = "look after the disk" if error.errno == errno.EIO else "make room"
+        raise UserError(
+            f"cannot write {path}: {DISK[error.errno]};{need} {_free(path)}; {what} or choose another folder"
+        ) from error
 
 
 def remove(path: str | Path) -> None:

@@ -8,13 +8,20 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
+FULL = (  # how torch says so where it has no kind of error for it
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device or the machine has no memory left."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in FULL)
 
 
 def halving(action: Callable[[int], T], size: int, notice: Callable[[str], None] = lambda text: None) -> T:

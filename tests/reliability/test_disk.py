@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import trilemma
-from trilemma.training import checkpoint, observe, session
+from trilemma.training import checkpoint, log, observe, session
 from trilemma.training.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
 from trilemma.training.log import Display, Journal, read_log
 
@@ -62,8 +62,6 @@ def no_log(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_log_cut(patch: pytest.MonkeyPatch) -> None:
-    from trilemma.training import log
-
     patch.setattr(log, "write_atomic", refuse)
 
 
@@ -90,17 +88,17 @@ CALLS = [(checkpoint, "save_file"), (os, "fsync"), (os, "replace"), (os, "rename
 
 
 @pytest.mark.parametrize(("owner", "call"), CALLS, ids=lambda x: x if isinstance(x, str) else "")
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_says_why(
     owner: Any, call: str, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train("whole")
 
-    def save(folder: Path, images: int, state: Any) -> Path:
+    def save(folder: Path, images: int, *rest: Any) -> Path:
         with monkeypatch.context() as patch:
             if images == 64:
                 patch.setattr(owner, call, lambda *_, **__: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
-            return save_checkpoint(folder, images, state)
+            return save_checkpoint(folder, images, *rest)
 
     from trilemma.training import loop
 
@@ -113,6 +111,30 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_says_why(
     assert [path.name for path in Path("run/checkpoints").iterdir()] == [f"{32:012d}"]
     assert read_checkpoint(Path("run/checkpoints") / f"{32:012d}").values["step"] == 2
     assert weights(train("run")) == weights(whole)
+
+
+def test_a_checkpoint_that_does_not_read_back_is_said_and_the_training_goes_on_with_the_older_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, manifest, there = train("whole", steps=8), checkpoint._manifest, []
+
+    def harmed(folder: Path) -> dict[str, Any]:
+        """The right sums, of a file that the disk then loses a byte of: the second and the third time."""
+        content = manifest(folder)
+        there.append([path.name for path in list_checkpoints(folder.parent)])
+        if len(there) in (2, 3):
+            path = folder / "model.safetensors"
+            path.write_bytes(path.read_bytes()[:-1])
+        return content
+
+    monkeypatch.setattr(checkpoint, "_manifest", harmed)
+    run = train("run", steps=8)
+    names = [f"{images:012d}" for images in (32, 64, 96, 128)]
+    assert there == [names[:0], names[:1], names[:2], names[:3]]  # none goes before there is a new one that is whole
+    warnings = [row["warning"] for row in run.log if "warning" in row]
+    assert [text.split()[2] for text in warnings] == names[1:3]
+    assert all("cannot be read back" in text and "model.safetensors has" in text for text in warnings)
+    assert weights(run) == weights(whole)
 
 
 def test_the_bytes_needed_are_those_of_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +155,23 @@ def test_a_log_with_foreign_bytes_is_read_past_them(tmp_path: Path) -> None:
     journal.cut(step=1)
     journal.write({"step": 2})
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+@pytest.mark.parametrize("fails", ["write_atomic", "read_log"])
+def test_a_log_that_cannot_be_cut_loses_no_row_at_the_next_start(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows counted go into the checkpoint, and the next start keeps so many."""
+    path, said = tmp_path / "log.jsonl", []
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in (1, 2, 3)))
+    journal = Journal(path, said.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(log, fails, refuse)
+        journal.cut(rows=3)
+    assert "No space left" in said[0]
+    journal.write({"step": 4})
+    Journal(path, print).cut(rows=journal.rows)
+    assert [row["step"] for row in read_log(path)] == [1, 2, 3, 4]
 
 
 class FullForAMoment:

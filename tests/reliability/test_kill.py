@@ -30,7 +30,7 @@ import kill
 from trilemma.training import checkpoint, loop
 kill.warm_up()
 
-def careless(folder, images, state):  # straight to the final name, the old one removed first
+def careless(folder, images, state, notice):  # straight to the final name, the old one removed first
     final = folder / f"{images:012d}"
     if final.exists():
         return

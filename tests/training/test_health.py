@@ -18,7 +18,7 @@ from torch import nn
 import trilemma
 from trilemma.autoencoders.vae import VAE
 from trilemma.errors import UserError
-from trilemma.memory import copies, halving
+from trilemma.memory import copies, halving, is_out_of_memory
 from trilemma.run import Run
 from trilemma.training import checkpoint, loop, observe
 from trilemma.training.checkpoint import list_checkpoints
@@ -74,6 +74,19 @@ def harm_gradient(trainer: Trainer) -> Callable[[], None]:
     return handle.remove
 
 
+def harm_middle_gradient(trainer: Trainer) -> Callable[[], None]:
+    """One parameter's alone: the others' are made NaN by the norm they are scaled by, if that comes first."""
+    parameter = trainer.model.get_parameter("decoder.net.0.0.weight")
+    return parameter.register_hook(lambda grad: grad * NAN).remove
+
+
+def harm_gradient_that_spreads(trainer: Trainer) -> Callable[[], None]:
+    """That of a layer's result: it goes on to the layer's own parameters, and to those of every layer before it."""
+    layer = trainer.model.get_submodule("decoder.net.0.0")
+    harm = lambda module, inputs, result: result.register_hook(lambda grad: grad * NAN) and None  # noqa: E731
+    return layer.register_forward_hook(harm).remove
+
+
 def harm_ema(trainer: Trainer) -> Callable[[], None]:
     assert trainer.ema is not None
     next(iter(trainer.ema.average.values())).view(-1)[0] = NAN
@@ -84,6 +97,8 @@ HARMS = [
     (harm_input, "vae", "the batch's images is not finite"),
     (harm_weight, "vae", "the weight encoder.net.0.0.weight is not finite"),
     (harm_gradient, "vae", "the gradient of encoder.net.0.0.weight is not finite"),
+    (harm_middle_gradient, "vae", "the gradient of decoder.net.0.0.weight is not finite"),
+    (harm_gradient_that_spreads, "vae", "the gradient of decoder.net.0.0.bias is not finite"),
     (harm_ema, "diffusion-small", "the averaged weights are not finite"),
     (harm_input, "gan-dcgan", "the batch's images is not finite"),
 ]
@@ -123,6 +138,94 @@ def test_a_nan_is_found_in_its_step_named_and_left_out(
 
 def weights(run: Run) -> bytes:
     return (run.path / "weights.safetensors").read_bytes()
+
+
+def all_finite(state: Checkpoint) -> bool:
+    return all(bool(t.isfinite().all()) for group in state.tensors.values() for t in group.values())
+
+
+def spoil_weight(trainer: Trainer) -> None:
+    with torch.no_grad():
+        list(trainer.model.parameters())[-1].view(-1)[0] = float("inf")
+
+
+def spoil_average(trainer: Trainer) -> None:
+    assert trainer.ema is not None
+    list(trainer.ema.average.values())[-1].view(-1)[0] = NAN
+
+
+def spoil_moment(trainer: Trainer) -> None:
+    (optimizer,) = trainer.optimizers.values()
+    next(iter(optimizer.state.values()))["exp_avg_sq"].view(-1)[0] = float("inf")
+
+
+AT_END = 11
+KEPT = [  # what is spoilt, after which step, why that state would be kept
+    (spoil_weight, "vae", BAD_STEP, "a save", "decoder.net.0.2.bias of the model"),
+    (spoil_moment, "vae", BAD_STEP, "a save", "0/exp_avg_sq of the optimizer-vae"),
+    (spoil_average, "diffusion-small", BAD_STEP, "a save", "of the ema"),
+    (spoil_weight, "vae", BAD_STEP, "the clock", "decoder.net.0.2.bias of the model"),
+    (spoil_weight, "vae", BAD_STEP, "a validation", "decoder.net.0.2.bias of the model"),
+    (spoil_weight, "vae", BAD_STEP, "a signal", "decoder.net.0.2.bias of the model"),
+    (spoil_weight, "vae", AT_END, "the end", "decoder.net.0.2.bias of the model"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "model", "bad", "why", "named"), KEPT, ids=lambda x: getattr(x, "__name__", None))
+def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
+    spoil: Callable[[Trainer], None], model: str, bad: int, why: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step follows whose loss would tell: the state itself is looked at."""
+    one_step, saved, done = Trainer._one_step, [], []
+    keys = {"save_every": 16 * (bad + 1) if why == "a save" else 10**6}
+    if model == "diffusion-small":
+        keys |= {"widths": (8, 16), "embedding": 16, "T": 50}
+    if why == "a validation":
+        monkeypatch.setattr(Trainer, "epoch", property(lambda trainer: 16 * (bad + 1)))
+        monkeypatch.setattr(Trainer, "halts", property(lambda trainer: [trainer.epoch]))
+
+    def step(trainer: Trainer) -> None:
+        one_step(trainer)
+        if trainer.step == bad + 1 and not done:
+            done.append(trainer.step)
+            spoil(trainer)
+            trainer.save_signal |= why == "the clock"
+            trainer.stop_signal = 2 if why == "a signal" else 0
+
+    def noted(folder: Path, images: int, state: Checkpoint, notice: Callable[[str], None]) -> Path:
+        saved.append(state)
+        return checkpoint.save_checkpoint(folder, images, state, notice)
+
+    monkeypatch.setattr(loop, "save_checkpoint", noted)
+    monkeypatch.setattr(Observer, "draw_samples", lambda *_, **__: None)  # they take most of a small training's time
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_one_step", step)
+        if why == "a signal":
+            with pytest.raises(loop.Stopped):
+                short("spoilt", model, **keys)
+        run = short("spoilt", model, **keys)
+    assert saved and all(map(all_finite, saved))
+    (warning,) = (row["warning"] for row in run.log if "left out" in row.get("warning", ""))
+    assert f"{named} is not finite" in warning and f"step {bad} is left out" in warning
+
+    def skip(trainer: Trainer) -> None:
+        if trainer.step == bad:
+            trainer.step += 1
+        else:
+            one_step(trainer)
+
+    monkeypatch.setattr(Trainer, "_one_step", skip)
+    assert weights(short("skipped", model, **keys)) == weights(run)
+
+
+def test_a_rate_beyond_all_numbers_leaves_no_weights_that_are_none() -> None:
+    """The first step's rate is 0 (warm-up), and the second one's moves make infinite weights: it is left out."""
+    run = trilemma.train("ae-stacked", "digits", steps=2, lr=1e39, batch=16, save_every=16, out="r", quiet=True)
+    left_out = [row["warning"].split("; ")[-1] for row in run.log if "left out" in row.get("warning", "")]
+    assert left_out == ["step 1 is left out"]
+    for path in list_checkpoints(run.path / "checkpoints"):
+        assert all_finite(checkpoint.read_checkpoint(path))
+    assert all(p.isfinite().all() for p in run.model.parameters())
 
 
 def test_the_images_of_the_bad_batch_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,6 +377,29 @@ def test_memory_that_is_short_for_a_moment_outside_a_step_changes_nothing(
     assert [int(path.name) for path in list_checkpoints(run.path / "checkpoints")] == [128, 192]
 
 
+@pytest.mark.parametrize(("owner", "name"), [(Trainer, "_take"), (loop, "restore_optimizer")])
+def test_memory_that_is_short_for_a_moment_when_a_training_goes_on_changes_nothing(
+    owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a part of the state is taken already."""
+    keys = {"steps": 6, "batch": 16, "device": "cpu", "quiet": True}
+    trained = trilemma.train("vae", "digits", out="whole", **keys)
+    one_step = Trainer._one_step
+
+    def stopping(trainer: Trainer) -> None:
+        one_step(trainer)
+        trainer.stop_signal = 2 if trainer.step == 3 else 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_one_step", stopping)
+        with pytest.raises(loop.Stopped):
+            trilemma.train("vae", "digits", out="r", **keys)
+    scarce = Scarce(getattr(owner, name), lambda call: call == 1, LOST)
+    monkeypatch.setattr(owner, name, scarce)
+    assert weights(trilemma.train("vae", "digits", out="r", **keys)) == weights(trained)
+    assert scarce.calls == 2  # the one that failed and the one after it
+
+
 HALVED = "out of memory: going on with batches of 250"
 
 
@@ -359,6 +485,28 @@ def test_halving_goes_down_to_one_and_passes_other_errors_on() -> None:
     assert sizes == [9, 4, 2, 1]
     with pytest.raises(RuntimeError, match="size"):
         halving(lambda size: torch.zeros(2) @ torch.zeros(3), 4)
+
+
+FULL = [  # as torch, cuBLAS, cuDNN and Metal word it
+    "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8",
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 1.2 GB, max allowed: 18.1 GB).",
+]
+OTHER = [
+    "CUDA error: an illegal memory access was encountered",
+    "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`",
+    "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED",
+    "MPS backend does not support this",
+    "index 9 is out of bounds for dimension 0 with size 4",
+]
+
+
+def test_every_way_of_saying_that_memory_ran_out_is_understood_and_no_other_error_is() -> None:
+    assert all(is_out_of_memory(RuntimeError(text)) for text in FULL)
+    assert not any(is_out_of_memory(RuntimeError(text)) for text in OTHER)
+    assert not any(is_out_of_memory(ValueError(text)) for text in FULL)  # of somebody else
 
 
 def test_variety_of_standard_normals_has_its_known_mean() -> None:

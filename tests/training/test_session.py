@@ -7,6 +7,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from PIL import Image
 import trilemma
 from trilemma import cli
 from trilemma.errors import UserError
-from trilemma.training import loop, observe
+from trilemma.training import loop, observe, session
 from trilemma.training.log import read_log
 from trilemma.training.loop import SNAPSHOTS
 from trilemma.training.observe import Observer
@@ -124,6 +126,25 @@ def test_repeating_the_command_does_nothing_and_a_longer_one_goes_on() -> None:
     assert other.path == Path("runs/vae-digits-2")
 
 
+def test_results_that_went_missing_are_written_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """The state they come from is in the checkpoint, so they are what they were; nothing else is written."""
+    words = {"model": "ae-stacked", "steps": 3, "batch": 16, "device": "cpu"}
+    path = trilemma.train(**words).path
+    there = sorted(path.rglob("*"))
+    weights, summary = (path / "weights.safetensors").read_bytes(), trilemma.load(path).summary
+    for name in ("weights.safetensors", "curves.png", "README.md", "samples/last.png"):
+        (path / name).unlink()
+        if name == "weights.safetensors":
+            with pytest.raises(UserError, match="Go on with: trilemma train"):
+                trilemma.load(path).sample(1)
+        trilemma.train(**words)
+        assert "trained already" not in capsys.readouterr().err
+        assert sorted(path.rglob("*")) == there
+        assert (path / "weights.safetensors").read_bytes() == weights and trilemma.load(path).summary == summary
+    trilemma.train(**words)
+    assert "trained already" in capsys.readouterr().err
+
+
 @pytest.fixture
 def animations(tmp_path: Path) -> Path:
     """A folder of 40 GIF files in colour, of three frames each, no two alike."""
@@ -214,6 +235,19 @@ def test_a_learning_rate_for_each_phase() -> None:
         trilemma.train("gan-dcgan", "digits", steps=2, lr={"critics": 1e-3}, quiet=True)
 
 
+@pytest.mark.parametrize(("key", "expected"), [({}, "bf16"), ({"precision": "float32"}, "float32")])
+def test_a_preset_has_its_own_precision_unless_one_is_given(
+    key: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = session.get_recipe("ae-stacked")
+    own = replace(recipe, training={**recipe.training, "precision": "bf16"})
+    monkeypatch.setattr(session, "get_recipe", lambda name: own)
+    run = trilemma.train("ae-stacked", "digits", steps=2, batch=8, device="cpu", quiet=True, **key)
+    assert run.config["training"]["precision"] == expected and f" precision={expected} " in run.config["command"]
+    used = json.loads((run.path / "environment.json").read_text("utf-8"))["precision"]
+    assert used.split()[0] == expected  # "bf16 autocast" of the one
+
+
 def test_training_is_a_function_of_the_seed_and_leaves_the_global_state_alone() -> None:
     before = torch.get_rng_state()
     runs = [trilemma.train("vae", "digits", steps=5, seed=s, out=f"r{i}", quiet=True) for i, s in enumerate((4, 4, 5))]
@@ -255,14 +289,16 @@ def test_a_failing_sample_picture_never_stops_training(monkeypatch: pytest.Monke
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent another way on Windows")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, signum: int) -> None:
+def test_a_signal_saves_within_ten_seconds_and_says_how_to_go_on(tmp_path: Path, signum: int) -> None:
     argv = [sys.executable, "-m", "trilemma", "train", "vae", "digits", "minutes=10", "out=r"]
     process = subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     log = tmp_path / "r" / "log.jsonl"
     while process.poll() is None and len(read_log(log)) < 2:
         pass
+    begin = time.monotonic()
     process.send_signal(signum)
     output = process.communicate(timeout=60)[0]
+    assert time.monotonic() - begin < 10
     assert process.returncode == 128 + signum, output
     assert "Go on with: trilemma train vae digits minutes=10" in output and "Traceback" not in output
     step = json.loads((next((tmp_path / "r" / "checkpoints").iterdir()) / "state.json").read_text())["step"]

@@ -29,10 +29,13 @@ FORMAT = 2
 KEEP = 2
 
 
-def save_checkpoint(folder: Path, images: int, checkpoint: Checkpoint) -> Path:
+def save_checkpoint(
+    folder: Path, images: int, checkpoint: Checkpoint, notice: Callable[[str], None] = lambda text: None
+) -> Path:
     """Write a checkpoint named by the images seen, then remove all but the newest KEEP.
 
-    Where there is one of that name with another state (its report was interrupted), the new one is NAME.2.
+    Where there is one of that name with another state (its report was interrupted), the new one is NAME.2. Where the
+    new one cannot be read back, that is said by `notice`, and nothing is removed.
 
     Raises:
         UserError: if the disk is full or cannot be written; what was there before is untouched.
@@ -55,8 +58,10 @@ def save_checkpoint(folder: Path, images: int, checkpoint: Checkpoint) -> Path:
         sync_folder(scratch)
         scratch.rename(final)
         sync_folder(folder)
-    if why_broken(final) is None:
+    if (reason := why_broken(final)) is None:
         _remove_old(folder)
+    else:
+        notice(f"the checkpoint {final.name} cannot be read back as it was written ({reason}); older ones are kept")
     return final
 
 
@@ -128,7 +133,7 @@ def why_broken(path: Path) -> str | None:
     """The first reason why the files of a checkpoint cannot be trusted, or None."""
     try:
         read_checkpoint(path)
-    except Broken as reason:
+    except (Broken, PermissionError) as reason:
         return str(reason)
     return None
 

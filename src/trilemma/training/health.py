@@ -127,13 +127,13 @@ def _on_its_way(values: Tensor) -> Callable[[], Any]:
 
 
 def where(model: nn.Module, reading: Reading) -> str:
-    """The first tensor that is not finite, in the order in which one would spoil the next."""
+    """The first tensor that is not finite, in the order in which one would spoil the next: gradients go backwards."""
     named: list[tuple[str, Tensor | None]] = [("the batch's images", reading.batch.image)]
     named += [(f"the weight {name}", p) for name, p in model.named_parameters()]
     named += [(f"the buffer {name}", b) for name, b in model.named_buffers()]
     named += [(f"the loss part {reading.phase.name}/{name}", part) for name, part in reading.parts.items()]
     named += [("the loss", reading.values[0])]
-    named += [(f"the gradient of {name}", p.grad) for name, p in model.named_parameters()]
+    named += [(f"the gradient of {name}", p.grad) for name, p in reversed(list(model.named_parameters()))]
     for name, tensor in named:
         if tensor is not None and not torch.isfinite(tensor).all():
             return f"{name} is not finite"

@@ -67,9 +67,15 @@ class Journal:
             self.rows += 1
 
     def cut(self, *, step: int | None = None, rows: int | None = None) -> None:
-        """Drop the rows after a step, or after so many rows: they are about to be written again."""
+        """Drop the rows after a step, or after so many rows: they are about to be written again.
+
+        Where the disk refuses, they stay and count: `rows` is what the next cut, after a restart, keeps.
+        """
+        self.rows = self.rows if rows is None else rows
         with self._surviving():
-            kept = [row for row in read_log(self.path)[:rows] if step is None or row["step"] <= step]
+            there = read_log(self.path)
+            self.rows = len(there)
+            kept = [row for row in there[:rows] if step is None or row["step"] <= step]
             write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
             self.rows = len(kept)
 

@@ -36,7 +36,7 @@ from trilemma.training.health import WINDOW, NotFinite, Pulse, Reading
 from trilemma.training.log import Averages, Display, Journal, figures_text
 from trilemma.training.observe import Observer
 from trilemma.training.optim import learning_rate, lr_factor, make_optimizer
-from trilemma.training.state import Checkpoint, first_entries, flatten_optimizer, restore_optimizer
+from trilemma.training.state import Checkpoint, first_entries, flatten_optimizer, restore_optimizer, spoilt
 from trilemma.types import Batch, Logs, Phase, players
 
 VALIDATE_AT_LEAST = 10_000  # images between validations of a data set smaller than this
@@ -97,6 +97,7 @@ class Trainer:
         self.unreported = False  # whether the last step is to be reported still
         self.unfinished: Checkpoint | None = None  # the state before a report that may take long, while it is made
         self.good = self._state()
+        self.never_finite = spoilt(self.good)  # such as a buffer that marks with an infinity
         self.stop_signal = 0
         self.save_signal = False  # whether a signal asked for a checkpoint
         self.over = False  # whether the last state is saved
@@ -124,13 +125,9 @@ class Trainer:
         with rng.isolated(), self.signals():
             with suppress(Interrupted):
                 while not self.stop_signal and (self.unreported or self.progress < 1):
-                    if self.unreported:
-                        self._report()
-                    else:
-                        self._steps_until_due()
-                        if self._save_is_late() and not (self.unreported or self.stop_signal):
-                            self._unless_full("a checkpoint", self._save)
-            with_room(lambda: self._save(self.unfinished))
+                    self._unless_spoilt(self._report if self.unreported else self._train_on)
+            if not self._unless_spoilt(lambda: with_room(lambda: self._save(self.unfinished))):
+                with_room(self._save)
             self.over = True
             self._obey()
             self.observer.take_final_weights()
@@ -139,6 +136,12 @@ class Trainer:
         """End the training, whose state is saved, if a signal came."""
         if self.stop_signal:
             raise Stopped(self.stop_signal, f"stopped after {self.images:,} images; the state is saved")
+
+    def _train_on(self) -> None:
+        """Train until the next report, or until the clock or a signal asks for a save, and make that."""
+        self._steps_until_due()
+        if self._save_is_late() and not (self.unreported or self.stop_signal):
+            self._unless_full("a checkpoint", self._save)
 
     def _steps_until_due(self) -> None:
         """Train until the next report or the next save by the clock; that of training seconds runs only here."""
@@ -157,14 +160,19 @@ class Trainer:
             torch.cuda.synchronize()
             self.seconds = before + time.perf_counter() - start
 
-    def _guarded(self, action: Callable[[], None]) -> bool:
-        """Whether an action succeeds; if not, the training has returned to its last good state."""
+    def _unless_spoilt(self, action: Callable[[], None]) -> bool:
+        """Whether an action met finite numbers only; if not, the training has returned to its last good state."""
         try:
             action()
             return True
         except NotFinite as found:
             self._roll_back(found)
             return False
+
+    def _guarded(self, action: Callable[[], None]) -> bool:
+        """Whether an action succeeds; if not, the training has returned to its last good state."""
+        try:
+            return self._unless_spoilt(action)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -215,18 +223,12 @@ class Trainer:
         for parameter in phase.parameters:
             parameter.grad = None
         loss, parts = self._gradient(phase, batch, generator)
-        norm = self._clipped_norm(phase)
+        norm = nn.utils.get_total_norm([p.grad for p in phase.parameters if p.grad is not None], foreach=True)
         self._heed(self.pulse.feel(Reading(self.step, phase, batch, parts, torch.stack([loss, norm]))))
+        if self.config.clip is not None:  # after the look: a norm that is NaN makes every gradient NaN
+            nn.utils.clip_grads_with_norm_(phase.parameters, self.config.clip, norm, foreach=True)
         optimizer.step()
         self.averages.add(phase.name, {"loss": loss, **parts})
-
-    def _clipped_norm(self, phase: Phase) -> Tensor:
-        """Norm of a phase's gradient, which is then scaled down to `clip` where it is larger."""
-        gradients = [p.grad for p in phase.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients, foreach=True)
-        if self.config.clip is not None:
-            nn.utils.clip_grads_with_norm_(phase.parameters, self.config.clip, norm, foreach=True)
-        return norm
 
     def _gradient(self, phase: Phase, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Logs]:
         """Gradients of the mean loss over a batch, in micro-batches if memory asks for it; the loss and its parts."""
@@ -324,7 +326,7 @@ class Trainer:
         """
         over, draw = self.progress >= 1, self._picture_is_due()
         validate = over or self._due(self.epoch)
-        self.unfinished = self._state() if validate or draw else None
+        self.unfinished = self._sound_state() if validate or draw else None
         if self.stop_signal:
             raise Interrupted
         row = {**self._place(), **with_room(self.averages.take)}
@@ -340,7 +342,7 @@ class Trainer:
             self._unless_full(f"the picture {name}.png", lambda: self.observer.snapshot(name, settled=settled))
         self.reported, self.unreported, self.unfinished = self.progress, False, None
         if validate or self.good.values["unreported"]:
-            self.good = self._state()
+            self.good = self._sound_state()
         if not over and self._save_is_due():
             self._unless_full("a checkpoint", self._save)
 
@@ -387,6 +389,21 @@ class Trainer:
             held["best"] = self.observer.best_weights  # replaced as a whole, never changed
         return Checkpoint(values, held)
 
+    def _sound_state(self) -> Checkpoint:
+        """The state, to be saved or to be returned to.
+
+        A step's own look is at what it starts from; what the last step made is looked at here.
+
+        Raises:
+            NotFinite: if a tensor of it is not finite that was at the start, under the last step that was made.
+        """
+        self._heed(self.pulse.flush())
+        state = self._state()
+        if found := [name for name in spoilt(state) if name not in self.never_finite]:
+            made = set(range(self.good.values["step"], self.step)) - set(self.skipped)
+            raise NotFinite(max(made, default=self.step - 1), f"after the step {found[0]} is not finite")
+        return state
+
     def _take(self, state: Checkpoint) -> None:
         """Go on from a state."""
         self.model.load_state_dict(state.tensors["model"])
@@ -409,8 +426,8 @@ class Trainer:
     def _save(self, state: Checkpoint | None = None) -> None:
         self.saved_at = time.monotonic()  # if memory runs out, the next attempt has its own time
         self.save_signal = False
-        self.good = state or self._state()
-        save_checkpoint(self.path / "checkpoints", self.images, self.good)
+        self.good = state or self._sound_state()
+        save_checkpoint(self.path / "checkpoints", self.images, self.good, self._warn)
         self.saved_at = time.monotonic()
 
     def _form(self) -> Checkpoint:

@@ -29,7 +29,9 @@ from trilemma.training.log import Display, read_log
 from trilemma.training.loop import Stopped, Trainer
 from trilemma.training.optim import learning_rate
 from trilemma.training.pictures import draw_curves, made_by_training
-from trilemma.types import Conditional
+from trilemma.types import Conditional, Samples
+
+CURVES, CARD, LAST_SAMPLES = "curves.png", "README.md", "samples/last.png"
 
 
 def train(
@@ -77,7 +79,8 @@ def train(
             as `data` was loaded, where None.
         augment: changes to the training images: flip, shift, or both with a comma; "" for none. The preset's own
             where None.
-        device, precision: "auto" takes what the machine has and gains from.
+        device: "auto" takes what the machine has.
+        precision: "auto" is the preset's own, or what the machine gains from where it has none.
         save_every, sample_every: images between checkpoints, and between sample pictures.
         out: the run folder; runs/MODEL-DATA (-2, -3, ...) where None.
         quiet: print nothing.
@@ -94,7 +97,8 @@ def train(
     if augment is not None:
         words = augment.split(",") if isinstance(augment, str) else augment
         changes["augment"] = check_augmentations(tuple(word for word in words if word))
-    training = _training(recipe, length, {**changes, "seed": seed, "device": device, "precision": precision})
+    changes["precision"] = precision if precision != "auto" else None
+    training = _training(recipe, length, {**changes, "seed": seed, "device": device})
     place = pick_device(training.device)
     display = Display(model, quiet=quiet)
     try:
@@ -138,7 +142,7 @@ def _train_in(
         display.say(f"  {note}")
     trainer = Trainer(module, data, training, path, display, bf16=bf16, command=record["command"])
     trainer.resume()
-    if trainer.progress >= 1 and _has_results(path, trainer.step):
+    if trainer.progress >= 1 and _has_results(path, trainer.step, module):
         display.say(f"{path} is trained already ({trainer.images:,} images); for more, give a greater length")
         return Run(path)
     write_json(path / "config.json", record)
@@ -178,8 +182,11 @@ def _optional(name: str, display: Display) -> Iterator[None]:
         display.say(f"warning: {name} was not written ({error}); going on without it")
 
 
-def _has_results(path: Path, steps: int) -> bool:
-    """Whether the results of a training of so many steps were written; the summary is the last of them."""
+def _has_results(path: Path, steps: int, module: torch.nn.Module) -> bool:
+    """Whether all results of a training of so many steps are there; the summary, written last, says of how many."""
+    names = [WEIGHTS, CURVES, CARD, *([LAST_SAMPLES] if isinstance(module, Samples) else [])]
+    if not all((path / name).exists() for name in names):
+        return False
     try:
         return json.loads((path / "summary.json").read_text("utf-8"))["steps"] == steps
     except (OSError, ValueError, LookupError, TypeError):
@@ -191,10 +198,10 @@ def _write_results(
 ) -> None:
     """The weights to use, the last pictures, the summary and the card."""
     with rng.isolated():
-        trainer.observer.draw_samples("last")
+        trainer.observer.draw_samples(Path(LAST_SAMPLES).stem)
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
-    with _optional("curves.png", trainer.display):
-        draw_curves(read_log(path / "log.jsonl"), path / "curves.png", record["command"])
+    with _optional(CURVES, trainer.display):
+        draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"])
     summary = {
         **trainer.observer.figures,
         "images": trainer.images,
@@ -204,8 +211,8 @@ def _write_results(
         "parameters": count_parameters(trainer.model),
         "best": trainer.observer.best,
     }
-    with _optional("README.md", trainer.display):
-        write_atomic(path / "README.md", model_card(path, record, recipe, summary, environment))
+    with _optional(CARD, trainer.display):
+        write_atomic(path / CARD, model_card(path, record, recipe, summary, environment))
     write_json(path / "summary.json", summary)
 
 

@@ -122,5 +122,22 @@ def _check_group(group: str, found: Tensors, like: Tensors) -> None:
         if (tensor.shape, tensor.dtype) != (form.shape, form.dtype):
             came, wanted = (f"{t.dtype} {tuple(t.shape)}" for t in (tensor, form))
             raise Broken(f"{group}: {name} is {came}, not {wanted}")
-        if not tensor.isfinite().all() and (form.is_meta or form.isfinite().all()):
+        if not is_finite(tensor) and (form.is_meta or is_finite(form)):
             raise Broken(f"{group}: {name} is not finite")
+
+
+def spoilt(state: Checkpoint) -> list[str]:
+    """The tensors with a NaN or an infinity; the best weights were among them when they were the model's."""
+    return [
+        f"{name} of the {group}"
+        for group, tensors in state.tensors.items()
+        for name, tensor in tensors.items()
+        if group != "best" and not is_finite(tensor)
+    ]
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite, by their bounds: one pass, no copy in memory, and nothing that overflows."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return bool(torch.stack(tensor.aminmax()).isfinite().all())
