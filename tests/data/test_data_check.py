@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from trilemma import cli
-from trilemma.data import check, duplicates, load_data
+from trilemma.data import check, duplicates, load_data, storage
 from trilemma.data.decode import Item, decode
 from trilemma.data.duplicates import exact_groups, near_pairs
 from trilemma.errors import UserError
@@ -106,6 +108,45 @@ def test_many_images_alike_take_bounded_time(monkeypatch):
     found, whole = near_pairs(images)
     assert not whole
     assert len(found) <= duplicates.ROWS * len(images)  # of 2 million
+
+
+class Largest(TorchDispatchMode):
+    """Inside, the bytes of the largest new tensor; views of what is there cost nothing."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        given, made = ([x for x in tree_leaves(tree) if isinstance(x, torch.Tensor)] for tree in (args, found))
+        old = {tensor.untyped_storage().data_ptr() for tensor in given}
+        new = [tensor.nbytes for tensor in made if tensor.untyped_storage().data_ptr() not in old]
+        self.bytes = max([self.bytes, *new])
+        return found
+
+
+def test_many_images_alike_take_bounded_memory():
+    """The pairs of n alike images are many more than the images; to gather both sides of each would take n times all
+    images."""
+    n, side = 40, 128
+    rng = np.random.default_rng(0)
+    image = np.asarray(photo(rng, side, side)).transpose(2, 0, 1)
+    images = torch.from_numpy(np.stack([np.clip(image + rng.integers(-2, 3, image.shape), 0, 255) for _ in range(n)]))
+    images = images.to(torch.uint8)
+    with Largest() as largest:
+        found, whole = near_pairs(images)
+    assert whole
+    assert found == [(i, j) for i in range(n) for j in range(i + 1, n)]
+    assert 0 < largest.bytes <= 4 * storage.BLOCK  # a block as floats
+
+
+def test_pairs_are_found_in_whatever_pieces(photos, monkeypatch):
+    images = decoded([content(image) for image in photos[:20]] * 2, (32, 32))
+    images[20:, 0, :4] ^= 3
+    whole = near_pairs(images)
+    assert whole == ([(k, k + 20) for k in range(20)], True)
+    monkeypatch.setattr(duplicates, "PAIRS", 3)
+    monkeypatch.setattr(storage, "BLOCK", images[0].numel() * 2)
+    assert near_pairs(images) == whole
 
 
 def test_empty_and_single():

@@ -23,7 +23,7 @@ FLAT = 4.0  # levels: a smaller standard deviation is called flat
 NEAR_LIMIT = 50_000  # images that are compared each with each
 PAIR_LIMIT = 1_000_000  # candidate pairs that are looked at
 ROWS = 256  # images compared with all others at a time
-PAIRS = 4096  # pairs looked at in one go
+PAIRS = 1024  # pairs looked at in one go: at most twice as many images in SIDE x SIDE cells, 8 MiB
 
 Pair = tuple[int, int]
 
@@ -59,8 +59,7 @@ def near_pairs(images: Tensor, exact: Sequence[Sequence[int]] = ()) -> tuple[lis
         i, j = numbers[left[same]], numbers[right[same]]
         for at in range(0, len(i), PAIRS):
             a, b = i[at : at + PAIRS], j[at : at + PAIRS]
-            both = torch.arange(len(a)), torch.arange(len(a), 2 * len(a))
-            alike = _near(_unit(_small(limited[torch.cat([a, b])])), *both)
+            alike = _near_whole(limited, a, b)
             found += zip(a[alike].tolist(), b[alike].tolist(), strict=True)
         if total > PAIR_LIMIT:
             return sorted(found), False
@@ -111,6 +110,13 @@ def _near(units: Tensor, i: Tensor, j: Tensor) -> Tensor:
         r = (units[i[at : at + PAIRS]] * units[j[at : at + PAIRS]]).sum(1)
         found.append(1 - r.clamp(0, 1).square() <= RESIDUAL**2)
     return torch.cat(found)
+
+
+def _near_whole(images: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """`_near` by the lightness of images i and j; each image is read once, however many pairs it is in; bool (n,)."""
+    which, place = torch.cat([i, j]).unique(return_inverse=True)
+    units = torch.cat([_unit(_small(rows)) for rows in blocks(images, which)])
+    return _near(units, place[: len(i)], place[len(i) :])
 
 
 def _small(images: Tensor) -> Tensor:
