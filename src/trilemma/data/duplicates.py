@@ -90,8 +90,9 @@ def _hashes(cells: Tensor) -> np.ndarray:
 
 def _candidates(hashes: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs of positions whose hashes differ in few bits."""
-    for first in range(0, len(hashes), ROWS):
-        distance = np.bitwise_count(hashes[first : first + ROWS, None] ^ hashes[None, first:])  # (rows, the rest)
+    rows = min(ROWS, max(1, PAIR_LIMIT // max(1, len(hashes))))  # so that no more than the limit come in one go
+    for first in range(0, len(hashes), rows):
+        distance = np.bitwise_count(hashes[first : first + rows, None] ^ hashes[None, first:])  # (rows, the rest)
         left, right = np.nonzero(distance <= HAMMING)
         upper = right > left
         yield torch.from_numpy(left[upper] + first), torch.from_numpy(right[upper] + first)
