@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from trilemma.data import load_data
+from trilemma.data import check, load_data
 from trilemma.data.decode import Item, decode
 from trilemma.data.folder import arrange
+from trilemma.data.listing import listed
 from trilemma.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -126,6 +127,34 @@ def test_links_that_go_round_are_followed_once(tmp_path):
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in", target_is_directory=True)
     data = load_data(tmp_path / "in")
     assert len(data.train) + len(data.valid) == 2
+
+
+@pytest.mark.parametrize("alias", ["a", "z"])  # before and after the folder it is a link to
+def test_a_link_beside_its_folder_does_not_double_it(tmp_path, alias):
+    root = tmp_path / "in"
+    fill(root / "real", ["1.png", "sub/2.png"])
+    fill(root, ["other/3.png"])
+    (root / alias).symlink_to(root / "real", target_is_directory=True)
+    (root / "other" / alias).symlink_to("../real/sub", target_is_directory=True)
+    data = load_data(root)
+    names = sorted(name for split in data.splits.values() for name in split.names)
+    assert names == ["other/3.png", "real/1.png", "real/sub/2.png"]
+    (note,) = (note for note in data.notes if "links to folders" in note)
+    assert note.startswith("2 links to folders that are read already, passed over: ")
+    assert f"{alias} to real" in note
+    assert f"other/{alias} to real/sub" in note
+    assert note in check(root).notes
+
+
+def test_folders_outside_and_hidden_ones_are_read_by_one_link(tmp_path):
+    root = tmp_path / "in"
+    fill(root, ["1.png", ".store/new/2.png"])
+    fill(tmp_path / "out", ["3.png", "sub/4.png"])
+    for name, target in (("a", "out"), ("b", "out"), ("c", "out/sub"), ("d", "in/.store/new"), ("up", ".")):
+        (root / name).symlink_to(tmp_path / target, target_is_directory=True)
+    with listed(root) as found:
+        assert [item.name for item in found.files] == ["1.png", "a/3.png", "a/sub/4.png", "d/2.png"]
+        assert found.links == ["b to a", "c to a/sub", "up/in to .", "up/out to a"]
 
 
 def test_bad_files_are_named_and_skipped(tmp_path):

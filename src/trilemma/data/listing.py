@@ -37,10 +37,12 @@ _lock = Lock()  # where bytes cannot be read by offset
 
 @dataclass(frozen=True)
 class Listing:
-    """files: sorted by archive and name, without hidden ones; skipped: "archive: reason" where one breaks off."""
+    """files: sorted by archive and name, without hidden ones; skipped: "archive: reason" where one breaks off; links:
+    "name to folder" for each link to a folder that is read under another name."""
 
     files: list[Item]
     skipped: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -53,7 +55,7 @@ def listed(path: Path) -> Iterator[Listing]:
     with ExitStack() as stack:
         found = Listing([])
         if path.is_dir():
-            found.files.extend(_walk(path))
+            _walk(path, found)
             for shard in [item for item in found.files if item.name.lower().endswith(TARS)]:
                 if not HIDDEN.search(shard.name):
                     _add_tar(stack, path / shard.name, shard.name, found)
@@ -65,7 +67,9 @@ def listed(path: Path) -> Iterator[Listing]:
         else:
             found.files.extend(_members(stack, path))
         files = [item for item in found.files if not HIDDEN.search(item.name)]
-        yield Listing(sorted(files, key=lambda item: (item.shard, nfc(item.name), item.name)), found.skipped)
+        yield Listing(
+            sorted(files, key=lambda item: (item.shard, nfc(item.name), item.name)), found.skipped, found.links
+        )
 
 
 def nfc(name: str) -> str:
@@ -73,16 +77,40 @@ def nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _walk(root: Path) -> Iterator[Item]:
-    """All files below a folder; links to folders are followed, once each."""
-    seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        seen.add(os.path.realpath(folder))
-        folders[:] = sorted(f for f in folders if os.path.realpath(os.path.join(folder, f)) not in seen)
+def _walk(root: Path, found: Listing) -> None:
+    """Add all files below a folder. Links to folders are followed after all else, so that of a folder and links to it
+    the folder is read; each folder once, under the first name."""
+    seen: dict[str, str] = {}
+    waiting = [os.fspath(root)]
+    while waiting:
+        waiting = [link for start in waiting for link in _add_folder(start, root, seen, found)]
+
+
+def _add_folder(start: str, root: Path, seen: dict[str, str], found: Listing) -> list[str]:
+    """Add the files below a folder but not behind links to folders, which are returned.
+
+    Args:
+        seen: the name of each real folder that was read; those met here are added.
+    """
+    links = []
+    for folder, folders, files in os.walk(start):
+        name, real = _name(folder, root), os.path.realpath(folder)
+        if real in seen:
+            found.links.append(f"{name} to {seen[real]}")
+            folders.clear()
+            continue
+        seen[real] = name
+        folders[:] = sorted(f for f in folders if not HIDDEN.search(f))  # not read, so that a link to it is followed
+        links += [path for f in folders if os.path.islink(path := os.path.join(folder, f))]
         for file in files:
             path = os.path.join(folder, file)
-            name = Path(os.path.relpath(path, root)).as_posix()
-            yield Item(os.fsencode(name).decode(errors="replace"), partial(open_file, path))
+            found.files.append(Item(_name(path, root), partial(open_file, path)))
+    return links
+
+
+def _name(path: str, root: Path) -> str:
+    """The name of a file or folder from the root."""
+    return os.fsencode(Path(os.path.relpath(path, root)).as_posix()).decode(errors="replace")
 
 
 def _members(stack: ExitStack, path: Path) -> Iterator[Item]:
