@@ -80,7 +80,11 @@ def _stamps(path: str, seen: tuple[str, ...] = ()) -> list[bytes]:
         found = os.stat(path)
         return [f"{found.st_size} {found.st_mtime_ns}\0".encode()]
     here, lines = os.path.realpath(path), []
-    for entry in os.scandir(path) if here not in seen else ():
+    try:
+        entries = [*os.scandir(path)] if here not in seen else []
+    except OSError:  # it may not be listed
+        return [b"closed\0"]
+    for entry in entries:
         try:
             folder, found = entry.is_dir(), entry.stat()
             stamp = b"" if folder else f" {found.st_size} {found.st_mtime_ns}".encode()

@@ -9,6 +9,7 @@ import gzip
 import io
 import lzma
 import os
+import posixpath
 import re
 import struct
 import tarfile
@@ -16,7 +17,7 @@ import tempfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,7 @@ from pathlib import Path
 from threading import Lock
 from typing import IO
 
+from trilemma.data.links import end, folders_of, linked
 from trilemma.data.pixels import Item, check_length, open_file
 from trilemma.data.storage import room_for
 from trilemma.errors import UserError
@@ -31,14 +33,16 @@ from trilemma.errors import UserError
 HIDDEN = re.compile(r"(^|/)(\.(?!\./)[^/]+|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}  # by their first two bytes
+BROKEN = "{}: not a whole tar file: {}"
 BLOCK = 2**20
 _lock = Lock()  # where bytes cannot be read by offset
 
 
 @dataclass(frozen=True)
 class Listing:
-    """files: sorted by archive and name, without hidden ones; skipped: "archive: reason" where one breaks off; links:
-    "name to folder" for each link to a folder that is read under another name."""
+    """files: sorted by archive and name, without hidden ones; skipped: "name: reason" where an archive breaks off, a
+    folder cannot be listed, or a member of a tar is no file and leads to none; links: "name to folder" for each link
+    to a folder that is read under another name."""
 
     files: list[Item]
     skipped: list[str] = field(default_factory=list)
@@ -93,7 +97,11 @@ def _add_folder(start: str, root: Path, seen: dict[str, str], found: Listing) ->
         seen: the name of each real folder that was read; those met here are added.
     """
     links = []
-    for folder, folders, files in os.walk(start):
+
+    def closed(error: OSError) -> None:
+        found.skipped.append(f"{_name(error.filename or start, root)}: cannot be listed: {error.strerror}")
+
+    for folder, folders, files in os.walk(start, onerror=closed):
         name, real = _name(folder, root), os.path.realpath(folder)
         if real in seen:
             found.links.append(f"{name} to {seen[real]}")
@@ -149,12 +157,63 @@ def _add_tar(stack: ExitStack, path: Path, shard: str, found: Listing) -> None:
             file = _unpacked(stack, path, opener, name, found)
         file.seek(0)
         with tarfile.open(fileobj=file, mode="r:") as archive:
-            for info in archive:
-                if info.isreg() and not info.issparse():
-                    open_ = partial(_slice, file, info.offset_data, info.size)
-                    found.files.append(Item(info.name.replace("\\", "/"), open_, shard))
+            _add_members(_infos(archive, name, found), file, shard, found)
     except (tarfile.TarError, OSError) as error:
-        found.skipped.append(f"{name}: not a whole tar file: {error}")
+        found.skipped.append(BROKEN.format(name, error))
+
+
+def _infos(archive: tarfile.TarFile, name: str, found: Listing) -> Iterator[tarfile.TarInfo]:
+    """The members, up to where the archive breaks off."""
+    try:
+        yield from archive
+    except (tarfile.TarError, OSError) as error:
+        found.skipped.append(BROKEN.format(name, error))
+
+
+def _add_members(infos: Iterable[tarfile.TarInfo], file: IO[bytes], shard: str, found: Listing) -> None:
+    """Add the files of a tar; a hard link is the file of that name before it, a symbolic one may lead to a later."""
+    opens: dict[str, Callable[[], IO[bytes]]] = {}  # the last file of each name
+    links: dict[str, str] = {}
+    for info in infos:
+        name = info.name.replace("\\", "/")
+        plain, to = posixpath.normpath(name), linked(info)
+        open_ = opens.get(to) if info.islnk() else None
+        if info.isreg() and not info.issparse():
+            open_ = partial(_slice, file, info.offset_data, info.size)
+        if to == plain and open_:  # tar writes so what it was given twice
+            continue
+        if open_:
+            opens[plain] = open_
+            found.files.append(Item(name, open_, shard))
+        elif to:
+            links[plain] = to
+        elif not info.isdir():
+            _skip(name, "neither a plain file nor a link", shard, found)
+    _add_links(links, opens, shard, found)
+
+
+def _add_links(links: dict[str, str], opens: dict[str, Callable[[], IO[bytes]]], shard: str, found: Listing) -> None:
+    """Add the files that links lead to; a folder in the archive is read there, where it is not hidden."""
+    folders = folders_of(opens) if links else set()
+    for name, first in links.items():
+        to = end(first, links)
+        if to in opens:
+            found.files.append(Item(name, opens[to], shard))
+        elif to in folders and not HIDDEN.search(to) and not HIDDEN.search(name):
+            found.links.append(f"{_in(shard, name)} to {to}")
+        else:
+            what = "a hidden folder" if to in folders else "no file of this archive"
+            _skip(name, f"a link to {first}, which is {what}", shard, found)
+
+
+def _skip(name: str, reason: str, shard: str, found: Listing) -> None:
+    """Name what cannot be read, where it is not hidden."""
+    if not HIDDEN.search(name):
+        found.skipped.append(f"{_in(shard, name)}: {reason}")
+
+
+def _in(shard: str, name: str) -> str:
+    return f"{shard}:{name}" if shard else name
 
 
 def _unpacked(stack: ExitStack, path: Path, opener: object, name: str, found: Listing) -> IO[bytes]:
