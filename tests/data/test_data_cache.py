@@ -1,5 +1,6 @@
 """Decoded sources are kept and opened again, never stale; sources larger than memory stream in the same order."""
 
+import errno
 import io
 import json
 import multiprocessing
@@ -349,6 +350,35 @@ def test_rows_are_gathered_in_blocks(tmp_path, monkeypatch):
     assert torch.equal(torch.cat(list(storage.blocks(images))), images)
     assert storage.gather(images, torch.arange(3, 9), tmp_path / "no.u8").data_ptr() == images[3:].data_ptr()
     assert [p.name for p in tmp_path.iterdir()] == ["rows.u8"]
+
+
+def test_rows_are_on_the_disk_before_they_get_their_name(tmp_path, monkeypatch):
+    """A file of the right length is taken as it is, and its fingerprint is kept: it must not be one of zeros."""
+    images = torch.randint(0, 256, (50, 1, 5, 5), dtype=torch.uint8)
+    index, flushed, fsync, move = torch.randperm(50)[:30], {}, os.fsync, os.replace
+
+    def note(number):
+        fsync(number)
+        flushed[os.fstat(number).st_ino] = os.pread(number, 30 * 25, 0)
+
+    def check(old, new):
+        assert flushed[os.stat(old).st_ino] == images[index].numpy().tobytes()
+        move(old, new)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "replace", check)
+    assert torch.equal(storage.gather(images, index, tmp_path / "rows.u8"), images[index])
+    assert len(flushed) == 1
+
+
+def test_rows_that_the_disk_refuses_leave_nothing(tmp_path, monkeypatch):
+    def fail(number):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UserError, match=r"rows\.u8: the disk is full; 12 bytes needed"):
+        storage.gather(torch.zeros(9, 1, 2, 2, dtype=torch.uint8), torch.tensor([3, 1, 2]), tmp_path / "rows.u8")
+    assert os.listdir(tmp_path) == []
 
 
 WATCH = """

@@ -1,14 +1,17 @@
 """Duplicates exact and near, images shared by splits, and what `trilemma data check` prints and ends with."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from trilemma import cli
-from trilemma.data import check, duplicates, load_data
+from trilemma.data import check, duplicates, load_data, storage
 from trilemma.data.decode import Item, decode
 from trilemma.data.duplicates import exact_groups, near_pairs
 from trilemma.errors import UserError
@@ -61,7 +64,7 @@ def decoded(contents, size):
 def test_planted_near_duplicates_are_found(photos, change, size):
     n = len(photos)
     images = decoded([content(image) for image in photos] + [CHANGES[change](image) for image in photos], size)
-    found = set(near_pairs(images, exact_groups(images))[0])
+    found = set(near_pairs(images, exact=exact_groups(images))[0])
     expected = {(k, k + n) for k in range(n)}
     assert len(found & expected) >= 0.95 * n
     assert found <= expected
@@ -74,7 +77,7 @@ def test_exact_duplicates_are_all_found():
     images[201] = images[100].clone()
     images[201, 0, 7, 7] ^= 1
     assert exact_groups(images) == [[7, 50, 120, 299], [100, 200]]
-    assert near_pairs(images, exact_groups(images)) == ([(100, 201)], True)  # a group counts once
+    assert near_pairs(images, exact=exact_groups(images)) == ([(100, 201)], True)  # a group counts once
 
 
 def test_flat_images_are_not_near_duplicates():
@@ -100,12 +103,64 @@ def test_images_of_different_things_are_no_near_duplicates():
 
 
 def test_many_images_alike_take_bounded_time(monkeypatch):
-    """All hashes equal, the worst case: the search stops soon after its limit, and says so."""
+    """All hashes equal, the worst case: the search stops soon after its limit, and says so. One go is within the limit,
+    so that it is passed by less than itself."""
     monkeypatch.setattr(duplicates, "PAIR_LIMIT", 10_000)
     images = (8 * torch.arange(16) + torch.randint(0, 8, (2_000, 1, 16, 16))).to(torch.uint8)
     found, whole = near_pairs(images)
     assert not whole
-    assert len(found) <= duplicates.ROWS * len(images)  # of 2 million
+    assert 0 < len(found) <= 2 * duplicates.PAIR_LIMIT  # of 2 million
+
+
+class Largest(TorchFunctionMode):
+    """Inside, the bytes of the largest new tensor; views of what is there cost nothing."""
+
+    bytes = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        given, made = ([x for x in tree_leaves(tree) if isinstance(x, torch.Tensor)] for tree in (args, found))
+        old = {tensor.untyped_storage().data_ptr() for tensor in given}
+        new = [tensor.nbytes for tensor in made if tensor.untyped_storage().data_ptr() not in old]
+        self.bytes = max([self.bytes, *new])
+        return found
+
+
+def test_many_images_alike_take_bounded_memory():
+    """The pairs of n alike images are many more than the images; to gather both sides of each would take n times all
+    images."""
+    n, side = 24, 128
+    rng = np.random.default_rng(0)
+    image = np.asarray(photo(rng, side, side)).transpose(2, 0, 1)
+    images = torch.from_numpy(np.stack([np.clip(image + rng.integers(-2, 3, image.shape), 0, 255) for _ in range(n)]))
+    images = images.to(torch.uint8)
+    with Largest() as largest:
+        found, whole = near_pairs(images)
+    assert whole
+    assert found == [(i, j) for i in range(n) for j in range(i + 1, n)]
+    assert 0 < largest.bytes <= 4 * storage.BLOCK  # a block as floats
+
+
+def test_pairs_are_found_in_whatever_pieces(photos, monkeypatch):
+    images = decoded([content(image) for image in photos[:20]] * 2, (32, 32))
+    images[20:, 0, :4] ^= 3
+    whole = near_pairs(images)
+    assert whole == ([(k, k + 20) for k in range(20)], True)
+    monkeypatch.setattr(duplicates, "PAIRS", 3)
+    monkeypatch.setattr(storage, "BLOCK", images[0].numel() * 2)
+    assert near_pairs(images) == whole
+
+
+def test_several_tensors_are_numbered_as_one(photos, monkeypatch):
+    images = decoded([content(image) for image in photos[:30]] * 2, (32, 32))
+    images[:10, 0, :4] ^= 3  # nearly equal to 30 to 39; the others are equal
+    exact, near = [[k, k + 30] for k in range(10, 30)], ([(k, k + 30) for k in range(10)], True)
+    monkeypatch.setattr(storage, "BLOCK", images[0].numel() * 4)
+    for parts in ([images], images.split(7), [images[:0], images[:35], images[35:35], images[35:]]):
+        assert exact_groups(*parts) == exact
+        assert near_pairs(*parts, exact=exact) == near
+    monkeypatch.setattr(duplicates, "NEAR_LIMIT", 35)  # and the limit holds for all of them
+    assert near_pairs(*images.split(7), exact=exact) == ([(k, k + 30) for k in range(5)], False)
 
 
 def test_empty_and_single():
@@ -225,6 +280,26 @@ def test_check_takes_every_kind_of_source(tmp_path):
     assert check(tmp_path / "a.npz").read == 9
     with pytest.raises(UserError, match="did you mean"):
         check("digit")
+
+
+def test_an_array_larger_than_memory_is_not_read_as_a_whole(tmp_path, photos, monkeypatch):
+    """Its splits are mapped; the report is that of the same array in memory."""
+    images = decoded([content(image) for image in photos[:60]], (32, 32)).permute(0, 2, 3, 1).numpy()
+    train, test = images[:50].copy(), images[45:].copy()
+    train[1] = train[0]
+    train[2] = train[3] ^ 1
+    np.savez(tmp_path / "a.npz", x_train=train, x_valid=test[5:9], x_test=test)
+    small = check(tmp_path / "a.npz")
+    assert len(small.overlap) == 5
+    assert small.near == [("train image 2", "train image 3")]
+    monkeypatch.setenv("TRILEMMA_MEMORY", "1000")
+    monkeypatch.setattr(storage, "BLOCK", 4 * images[0].nbytes)
+    load_data(tmp_path / "a.npz")  # makes the entry in the cache
+    with Largest() as largest:
+        large = check(tmp_path / "a.npz")
+    assert 0 < largest.bytes < images.nbytes / 2
+    assert replace(large, notes=()) == replace(small, notes=())
+    assert set(small.notes) < set(large.notes)  # which tell where the images lie
 
 
 def test_the_command(tmp_path, photos, capsys):

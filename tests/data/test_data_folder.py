@@ -1,6 +1,9 @@
 """Folders and zips: every layout, every kind of pixel, and bad files that are named and passed over."""
 
+import errno
 import io
+import os
+import tarfile
 import zipfile
 
 import numpy as np
@@ -8,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from trilemma.data import load_data
+from trilemma.data import cache, check, load_data
 from trilemma.data.decode import Item, decode
 from trilemma.data.folder import arrange
+from trilemma.data.listing import listed
 from trilemma.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -126,6 +130,123 @@ def test_links_that_go_round_are_followed_once(tmp_path):
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in", target_is_directory=True)
     data = load_data(tmp_path / "in")
     assert len(data.train) + len(data.valid) == 2
+
+
+@pytest.mark.parametrize("alias", ["a", "z"])  # before and after the folder it is a link to
+def test_a_link_beside_its_folder_does_not_double_it(tmp_path, alias):
+    root = tmp_path / "in"
+    fill(root / "real", ["1.png", "sub/2.png"])
+    fill(root, ["other/3.png"])
+    (root / alias).symlink_to(root / "real", target_is_directory=True)
+    (root / "other" / alias).symlink_to("../real/sub", target_is_directory=True)
+    data = load_data(root)
+    names = sorted(name for split in data.splits.values() for name in split.names)
+    assert names == ["other/3.png", "real/1.png", "real/sub/2.png"]
+    (note,) = (note for note in data.notes if "links to folders" in note)
+    assert note.startswith("2 links to folders that are read already, passed over: ")
+    assert f"{alias} to real" in note
+    assert f"other/{alias} to real/sub" in note
+    assert note in check(root).notes
+
+
+def test_folders_outside_and_hidden_ones_are_read_by_one_link(tmp_path):
+    root = tmp_path / "in"
+    fill(root, ["1.png", ".store/new/2.png"])
+    fill(tmp_path / "out", ["3.png", "sub/4.png"])
+    for name, target in (("a", "out"), ("b", "out"), ("c", "out/sub"), ("d", "in/.store/new"), ("up", ".")):
+        (root / name).symlink_to(tmp_path / target, target_is_directory=True)
+    with listed(root) as found:
+        assert [item.name for item in found.files] == ["1.png", "a/3.png", "a/sub/4.png", "d/2.png"]
+        assert found.links == ["b to a", "c to a/sub", "up/in to .", "up/out to a"]
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):
+    fill(tmp_path, ["1.png", "2.png", "closed/3.png", "open/4.png"])
+    scandir = os.scandir
+
+    def refuse(path="."):
+        if os.path.basename(os.fspath(path)) == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    data = load_data(tmp_path)
+    assert len(data.train) + len(data.valid) == 3
+    assert data.skipped == (f"closed: cannot be listed: {os.strerror(errno.EACCES)}",)
+    assert check(tmp_path).bad == [("closed", f"cannot be listed: {os.strerror(errno.EACCES)}")]
+    key = cache.key_of([tmp_path], None, None)
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert cache.key_of([tmp_path], None, None) != key  # what is listed later is not taken from the cache
+
+
+def linked(path, members):
+    """A tar with files (content as bytes) and links ("hard" or "symbolic", target), in that order."""
+    kinds = {"hard": tarfile.LNKTYPE, "symbolic": tarfile.SYMTYPE, "pipe": tarfile.FIFOTYPE}
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+            else:
+                info.type, info.linkname = kinds[content[0]], content[1]
+                archive.addfile(info)
+    return path
+
+
+def test_links_in_a_tar_are_the_files_they_lead_to(tmp_path):
+    path = linked(
+        tmp_path / "a.tar",
+        [
+            ("./x/1.png", b"one"),
+            ("y/hard.png", ("hard", "./x/1.png")),
+            ("y/soft.png", ("symbolic", "../x/1.png")),
+            ("y/chain.png", ("symbolic", "later.png")),  # to a link, and to what comes after it
+            ("y/later.png", ("symbolic", "./two.png")),
+            ("y/two.png", b"two"),
+            ("z", ("symbolic", "y")),
+            ("through.png", ("symbolic", "z/two.png")),
+            ("./x/1.png", ("hard", "x/1.png")),  # the same file a second time
+            ("hard-to-soft.png", ("hard", "y/soft.png")),
+        ],
+    )
+    with listed(path) as found:
+        contents = {item.name.removeprefix("./"): item.open().read() for item in found.files}
+        assert len(contents) == len(found.files)
+    one, two = ("x/1", "y/hard", "y/soft", "hard-to-soft"), ("y/two", "y/chain", "y/later", "through")
+    expected = {f"{name}.png": b"one" for name in one} | {f"{name}.png": b"two" for name in two}
+    assert (contents, found.skipped, found.links) == (expected, [], ["z to y"])
+
+
+def test_links_that_lead_out_of_a_tar_are_named(tmp_path):
+    file = io.BytesIO()
+    noise().save(file, "png")
+    members = [
+        ("1.png", file.getvalue()),
+        ("2.png", ("hard", "1.png")),
+        ("gone.png", ("symbolic", "../1.png")),
+        ("absolute.png", ("symbolic", "/1.png")),
+        ("round.png", ("symbolic", "round.png")),
+        ("lost.png", ("hard", "none.png")),
+        ("pipe.png", ("pipe", "")),
+        ("hidden", ("symbolic", ".store")),
+        (".store/3.png", file.getvalue()),
+        (".gone.png", ("symbolic", "none.png")),  # hidden: not said
+    ]
+    out, lead = "which is no file of this archive", "a link to"
+    expected = {
+        "gone.png": f"{lead} ../1.png, {out}",
+        "absolute.png": f"{lead} /1.png, {out}",
+        "round.png": f"{lead} round.png, {out}",
+        "lost.png": f"{lead} none.png, {out}",
+        "pipe.png": "neither a plain file nor a link",
+        "hidden": f"{lead} .store, which is a hidden folder",
+    }
+    report = check(linked(tmp_path / "a.tar", members))
+    assert (report.read, dict(report.bad), report.duplicates) == (2, expected, [("1.png", "2.png")])
+    (tmp_path / "shards").mkdir()
+    linked(tmp_path / "shards" / "a.tar", members)
+    assert dict(check(tmp_path / "shards").bad) == {f"a.tar:{name}": reason for name, reason in expected.items()}
 
 
 def test_bad_files_are_named_and_skipped(tmp_path):

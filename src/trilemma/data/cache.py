@@ -30,7 +30,7 @@ from trilemma.data.storage import create, left_over, mapped, memory_limit, room_
 from trilemma.errors import UserError
 from trilemma.files import write_atomic
 
-VERSION = 2  # of the decoding and of the entries
+VERSION = 3  # of the listing, the decoding and the entries
 SMALL = 2**23  # bytes
 KEEP_DAYS = 30
 IMAGES, ENTRY = "images.u8", "entry.json"
@@ -80,7 +80,11 @@ def _stamps(path: str, seen: tuple[str, ...] = ()) -> list[bytes]:
         found = os.stat(path)
         return [f"{found.st_size} {found.st_mtime_ns}\0".encode()]
     here, lines = os.path.realpath(path), []
-    for entry in os.scandir(path) if here not in seen else ():
+    try:
+        entries = [*os.scandir(path)] if here not in seen else []
+    except OSError:  # it may not be listed
+        return [b"closed\0"]
+    for entry in entries:
         try:
             folder, found = entry.is_dir(), entry.stat()
             stamp = b"" if folder else f" {found.st_size} {found.st_mtime_ns}".encode()

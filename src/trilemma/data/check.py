@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from trilemma.data.duplicates import exact_groups, near_pairs
 from trilemma.data.folder import OUTSIDE
@@ -113,12 +114,14 @@ def _look(source: str | Path | Data, size: Size | None, frames: str | None, chan
     raw = None if isinstance(source, Data) else read_raw(source, parse_size(size), channels, frames or "first")
     if raw is None:
         data = load_data(source, size=size, channels=channels, frames=frames)
-        return _report(_raw_of(data), data.source, data.frames)
-    return _report(raw, str(source), frames or "first")
+        images = [split.images for split in data.splits.values()]
+        return _report(_raw_of(data), images, data.source, data.frames)
+    return _report(raw, [raw.images], str(source), frames or "first")
 
 
 def _raw_of(data: Data) -> Raw:
-    """The splits of a Data side by side."""
+    """What is known of the images of a Data, without them: they may be more than memory holds, and stay in their
+    splits."""
     splits = [part for part, split in data.splits.items() for _ in range(len(split))]
     names = [
         name
@@ -126,7 +129,7 @@ def _raw_of(data: Data) -> Raw:
         for name in split.names or [f"{part} image {k}" for k in range(len(split))]
     ]
     return Raw(
-        torch.cat([split.images for split in data.splits.values()]),
+        torch.empty(0, *data.shape, dtype=torch.uint8),
         tuple(names),
         tuple(splits),
         None,
@@ -138,9 +141,9 @@ def _raw_of(data: Data) -> Raw:
     )
 
 
-def _report(raw: Raw, source: str, frames: str) -> Report:
-    exact = exact_groups(raw.images)
-    near, searched = near_pairs(raw.images, exact)
+def _report(raw: Raw, images: Sequence[Tensor], source: str, frames: str) -> Report:
+    exact = exact_groups(*images)
+    near, searched = near_pairs(*images, exact=exact)
     training = [split == "train" for split in raw.splits]
     overlap = [
         (raw.names[next(k for k in group if training[k])], raw.names[k])

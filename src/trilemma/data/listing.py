@@ -9,6 +9,7 @@ import gzip
 import io
 import lzma
 import os
+import posixpath
 import re
 import struct
 import tarfile
@@ -16,7 +17,7 @@ import tempfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,7 @@ from pathlib import Path
 from threading import Lock
 from typing import IO
 
+from trilemma.data.links import end, folders_of, linked
 from trilemma.data.pixels import Item, check_length, open_file
 from trilemma.data.storage import room_for
 from trilemma.errors import UserError
@@ -31,16 +33,20 @@ from trilemma.errors import UserError
 HIDDEN = re.compile(r"(^|/)(\.(?!\./)[^/]+|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}  # by their first two bytes
+BROKEN = "{}: not a whole tar file: {}"
 BLOCK = 2**20
 _lock = Lock()  # where bytes cannot be read by offset
 
 
 @dataclass(frozen=True)
 class Listing:
-    """files: sorted by archive and name, without hidden ones; skipped: "archive: reason" where one breaks off."""
+    """files: sorted by archive and name, without hidden ones; skipped: "name: reason" where an archive breaks off, a
+    folder cannot be listed, or a member of a tar is no file and leads to none; links: "name to folder" for each link
+    to a folder that is read under another name."""
 
     files: list[Item]
     skipped: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -53,7 +59,7 @@ def listed(path: Path) -> Iterator[Listing]:
     with ExitStack() as stack:
         found = Listing([])
         if path.is_dir():
-            found.files.extend(_walk(path))
+            _walk(path, found)
             for shard in [item for item in found.files if item.name.lower().endswith(TARS)]:
                 if not HIDDEN.search(shard.name):
                     _add_tar(stack, path / shard.name, shard.name, found)
@@ -65,7 +71,9 @@ def listed(path: Path) -> Iterator[Listing]:
         else:
             found.files.extend(_members(stack, path))
         files = [item for item in found.files if not HIDDEN.search(item.name)]
-        yield Listing(sorted(files, key=lambda item: (item.shard, nfc(item.name), item.name)), found.skipped)
+        yield Listing(
+            sorted(files, key=lambda item: (item.shard, nfc(item.name), item.name)), found.skipped, found.links
+        )
 
 
 def nfc(name: str) -> str:
@@ -73,16 +81,44 @@ def nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _walk(root: Path) -> Iterator[Item]:
-    """All files below a folder; links to folders are followed, once each."""
-    seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        seen.add(os.path.realpath(folder))
-        folders[:] = sorted(f for f in folders if os.path.realpath(os.path.join(folder, f)) not in seen)
+def _walk(root: Path, found: Listing) -> None:
+    """Add all files below a folder. Links to folders are followed after all else, so that of a folder and links to it
+    the folder is read; each folder once, under the first name."""
+    seen: dict[str, str] = {}
+    waiting = [os.fspath(root)]
+    while waiting:
+        waiting = [link for start in waiting for link in _add_folder(start, root, seen, found)]
+
+
+def _add_folder(start: str, root: Path, seen: dict[str, str], found: Listing) -> list[str]:
+    """Add the files below a folder but not behind links to folders, which are returned.
+
+    Args:
+        seen: the name of each real folder that was read; those met here are added.
+    """
+    links = []
+
+    def closed(error: OSError) -> None:
+        found.skipped.append(f"{_name(error.filename or start, root)}: cannot be listed: {error.strerror}")
+
+    for folder, folders, files in os.walk(start, onerror=closed):
+        name, real = _name(folder, root), os.path.realpath(folder)
+        if real in seen:
+            found.links.append(f"{name} to {seen[real]}")
+            folders.clear()
+            continue
+        seen[real] = name
+        folders[:] = sorted(f for f in folders if not HIDDEN.search(f))  # not read, so that a link to it is followed
+        links += [path for f in folders if os.path.islink(path := os.path.join(folder, f))]
         for file in files:
             path = os.path.join(folder, file)
-            name = Path(os.path.relpath(path, root)).as_posix()
-            yield Item(os.fsencode(name).decode(errors="replace"), partial(open_file, path))
+            found.files.append(Item(_name(path, root), partial(open_file, path)))
+    return links
+
+
+def _name(path: str, root: Path) -> str:
+    """The name of a file or folder from the root."""
+    return os.fsencode(Path(os.path.relpath(path, root)).as_posix()).decode(errors="replace")
 
 
 def _members(stack: ExitStack, path: Path) -> Iterator[Item]:
@@ -121,12 +157,63 @@ def _add_tar(stack: ExitStack, path: Path, shard: str, found: Listing) -> None:
             file = _unpacked(stack, path, opener, name, found)
         file.seek(0)
         with tarfile.open(fileobj=file, mode="r:") as archive:
-            for info in archive:
-                if info.isreg() and not info.issparse():
-                    open_ = partial(_slice, file, info.offset_data, info.size)
-                    found.files.append(Item(info.name.replace("\\", "/"), open_, shard))
+            _add_members(_infos(archive, name, found), file, shard, found)
     except (tarfile.TarError, OSError) as error:
-        found.skipped.append(f"{name}: not a whole tar file: {error}")
+        found.skipped.append(BROKEN.format(name, error))
+
+
+def _infos(archive: tarfile.TarFile, name: str, found: Listing) -> Iterator[tarfile.TarInfo]:
+    """The members, up to where the archive breaks off."""
+    try:
+        yield from archive
+    except (tarfile.TarError, OSError) as error:
+        found.skipped.append(BROKEN.format(name, error))
+
+
+def _add_members(infos: Iterable[tarfile.TarInfo], file: IO[bytes], shard: str, found: Listing) -> None:
+    """Add the files of a tar; a hard link is the file of that name before it, a symbolic one may lead to a later."""
+    opens: dict[str, Callable[[], IO[bytes]]] = {}  # the last file of each name
+    links: dict[str, str] = {}
+    for info in infos:
+        name = info.name.replace("\\", "/")
+        plain, to = posixpath.normpath(name), linked(info)
+        open_ = opens.get(to) if info.islnk() else None
+        if info.isreg() and not info.issparse():
+            open_ = partial(_slice, file, info.offset_data, info.size)
+        if to == plain and open_:  # tar writes so what it was given twice
+            continue
+        if open_:
+            opens[plain] = open_
+            found.files.append(Item(name, open_, shard))
+        elif to:
+            links[plain] = to
+        elif not info.isdir():
+            _skip(name, "neither a plain file nor a link", shard, found)
+    _add_links(links, opens, shard, found)
+
+
+def _add_links(links: dict[str, str], opens: dict[str, Callable[[], IO[bytes]]], shard: str, found: Listing) -> None:
+    """Add the files that links lead to; a folder in the archive is read there, where it is not hidden."""
+    folders = folders_of(opens) if links else set()
+    for name, first in links.items():
+        to = end(first, links)
+        if to in opens:
+            found.files.append(Item(name, opens[to], shard))
+        elif to in folders and not HIDDEN.search(to) and not HIDDEN.search(name):
+            found.links.append(f"{_in(shard, name)} to {to}")
+        else:
+            what = "a hidden folder" if to in folders else "no file of this archive"
+            _skip(name, f"a link to {first}, which is {what}", shard, found)
+
+
+def _skip(name: str, reason: str, shard: str, found: Listing) -> None:
+    """Name what cannot be read, where it is not hidden."""
+    if not HIDDEN.search(name):
+        found.skipped.append(f"{_in(shard, name)}: {reason}")
+
+
+def _in(shard: str, name: str) -> str:
+    return f"{shard}:{name}" if shard else name
 
 
 def _unpacked(stack: ExitStack, path: Path, opener: object, name: str, found: Listing) -> IO[bytes]:

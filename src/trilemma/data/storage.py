@@ -117,6 +117,8 @@ def gather(images: Tensor, index: Tensor, path: Path | None = None) -> Tensor:
             for rows in blocks(images, index):
                 out[at : at + len(rows)] = rows
                 at += len(rows)
+            with disk_errors(path, out.numel()), open(new, "r+b") as file:
+                os.fsync(file.fileno())  # of what is mapped too: else a crash could leave a file of the right length
             os.replace(new, path)
         except BaseException:
             remove(new)
