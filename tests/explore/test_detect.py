@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import trilemma
-from trilemma.data import load_data
+from trilemma.data import Data, load_data
 from trilemma.errors import UserError
 from trilemma.explore.detect import detect, flagged, threshold_of
 from trilemma.explore.detection_report import heat
@@ -189,14 +190,53 @@ def test_the_odd_ones_among_the_held_out_images(run):
     assert len(found.flagged) == (found.scores["error"]["normal"] > found.threshold).sum()
 
 
-def test_without_a_test_split_the_validation_images_are_halved(run, tmp_path):
-    images = pixels(400, 0, 250, seed=3)
+def errors_of(found, *kinds):
+    return torch.cat([found.scores["error"][kind] for kind in kinds]).sort().values
+
+
+def test_all_normal_images_of_another_source_are_used(run, flat, tmp_path):
+    """None was trained on: half of them set the threshold and half are counted on; all set it where others count."""
+    images = torch.rand(41, 1, 8, 8, generator=torch.Generator().manual_seed(3)).mul(255).to(torch.uint8)
     np.save(tmp_path / "normals.npy", images[:, 0].numpy())
     found = detect(run, data=tmp_path / "normals.npy", false_alarms=0.2)
-    assert found.counts == {"calibration": 20, "normal": 20}
-    held_out = load_data(tmp_path / "normals.npy").valid.images
-    both = torch.cat([found.scores["error"][kind] for kind in ("calibration", "normal")])
-    torch.testing.assert_close(both.sort().values, mean_square(held_out).sort().values)
+    assert found.counts == {"calibration": 21, "normal": 20}
+    torch.testing.assert_close(errors_of(found, "calibration", "normal"), mean_square(images).sort().values)
+    np.savez(tmp_path / "set.npz", images=images[:20, 0].numpy(), labels=[0, 1] * 10, classes=["good", "bad"])
+    found = detect(run, data=tmp_path / "normals.npy", against=tmp_path / "set.npz", normal="good")
+    assert found.counts == {"calibration": 41, "normal": 10, "abnormal": 10}
+
+
+def test_test_images_of_another_source_are_not_kept_apart(run, tmp_path):
+    """They are as new to the model as those that their source calls training images."""
+    parts = {"train": pixels(20, 20, 60), "test": pixels(10, 80, 120, seed=1)}
+    for name, images in parts.items():
+        for k, image in enumerate(images):
+            save_png(image, tmp_path / "photos" / name / f"{k:02d}.png")
+    assert set(load_data(tmp_path / "photos").splits) == {"train", "valid", "test"}
+    found = detect(run, data=tmp_path / "photos", false_alarms=0.2)
+    assert found.counts == {"calibration": 15, "normal": 15}
+    everything = mean_square(torch.cat(list(parts.values())))
+    torch.testing.assert_close(errors_of(found, "calibration", "normal"), everything.sort().values)
+
+
+def test_of_its_own_data_the_held_out_images_are_used(run):
+    """Also where they are named, and by another Data of the same source."""
+    for data in ("digits", run.data, load_data("digits", size=8, channels=1, valid=0.3)):
+        found = detect(run, data=data)
+        source = data if isinstance(data, Data) else run.data
+        for kind, split in (("calibration", "valid"), ("normal", "test")):
+            expected = mean_square(source.splits[split].images).sort().values
+            torch.testing.assert_close(errors_of(found, kind), expected)
+
+
+def test_without_a_test_split_the_runs_own_validation_images_are_halved(run):
+    splits = {name: run.data.splits[name] for name in ("train", "valid")}
+    run.__dict__["data"] = replace(run.data, splits=splits)
+    count = len(run.data.valid)
+    found = detect(run)
+    assert found.counts == {"calibration": -(-count // 2), "normal": count // 2}
+    expected = mean_square(run.data.valid.images).sort().values
+    torch.testing.assert_close(errors_of(found, "calibration", "normal"), expected)
 
 
 def test_fewer_images_are_chosen_by_the_seed(run, classes):
