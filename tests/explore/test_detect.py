@@ -17,8 +17,9 @@ import trilemma
 from trilemma.data import Data, load_data
 from trilemma.errors import UserError
 from trilemma.explore.detect import detect, flagged, threshold_of
-from trilemma.explore.detection_report import heat
+from trilemma.explore.detection_report import Shown, _difference, heat
 from trilemma.explore.detection_scores import score_all, scores_of
+from trilemma.explore.images import GAP
 from trilemma.pictures import save_png
 
 
@@ -27,6 +28,17 @@ class Darkens(nn.Module):
 
     def reconstruct(self, image, labels=None):
         return torch.zeros_like(image)
+
+
+class Recalls(nn.Module):
+    """Reconstructs one image, whatever it is shown."""
+
+    def __init__(self, image):
+        super().__init__()
+        self.image = image
+
+    def reconstruct(self, image, labels=None):
+        return self.image.expand_as(image)
 
 
 class Bounds(nn.Module):
@@ -371,6 +383,54 @@ def test_pictures_of_an_earlier_call_do_not_stay(paged, classes, flat, tmp_path)
     found = detect(paged, against=flat, score="error", out=tmp_path / "out", data=tmp_path / "white.npy")
     assert found.flagged == () and not (tmp_path / "out" / "flagged.png").exists()
     assert "No image has a score above the threshold" in found.report.read_text()
+
+
+def tiles_of(page, counts):
+    """The tiles of blocks that stand below each other, each of three rows of `counts` images of 64 x 64 px with a line
+    of 1 px around them, at the lower right of its block but for a margin: (sum of counts, 3, 8, 8, 3), a pixel of each
+    square of 8 x 8."""
+    pixels, found = np.asarray(page), []
+    left, height = pixels.shape[1] - GAP - max(counts) * 65, len(pixels) // len(counts)
+    for k, count in enumerate(counts):
+        top = (k + 1) * height - GAP - 3 * 65
+        body = pixels[top:, left:][: 3 * 65, : count * 65].reshape(3, 65, count, 65, 3)
+        found.append(body.transpose(2, 0, 1, 3, 4)[:, :, 4:64:8, 4:64:8])
+    return np.concatenate(found)
+
+
+def test_a_heat_map_is_hot_where_its_image_is_abnormal(paged, tmp_path):
+    """17 images, which take two blocks; each has one pixel that the model does not know, none on the diagonal or at
+    the mirror image of another's, and brighter by a step of its own, in another order than that of the files."""
+    known = torch.arange(64, dtype=torch.uint8).view(1, 8, 8)
+    places = [(row, column) for row in range(8) for column in range(row)][:17]
+    brighter = [100 + 5 * (7 * k % 17) for k in range(17)]
+    images = known.repeat(17, 1, 1, 1)
+    for k, (row, column) in enumerate(places):
+        images[k, 0, row, column] += brighter[k]
+        save_png(images[k], tmp_path / "spots" / f"{k:02d}.png")
+    np.save(tmp_path / "known.npy", known.repeat(40, 1, 1).numpy())
+    paged.model = Recalls(known.float() / 255)
+    found = detect(paged, data=tmp_path / "known.npy", against=tmp_path / "spots", score="error", out=tmp_path / "out")
+    order = sorted(range(17), key=lambda k: -brighter[k])
+    assert list(found.flagged) == order
+    tiles = tiles_of(Image.open(tmp_path / "out" / "heatmaps.png"), (14, 3))
+    for k, (image, result, heat_map) in zip(order, tiles, strict=True):
+        assert np.array_equal(image, images[k, 0, :, :, None].expand(8, 8, 3).numpy())
+        assert np.array_equal(result, known[0, :, :, None].expand(8, 8, 3).numpy())
+        difference = torch.zeros(1, 8, 8)
+        difference[0][places[k]] = brighter[k] / 255
+        expected = heat(difference, max(brighter) / 255)[0].permute(1, 2, 0) * 255
+        assert np.abs(heat_map - expected.numpy()).max() < 1.01
+        hottest = heat_map.astype(int).sum(2)
+        assert np.argwhere(hottest > hottest.min() + 100).tolist() == [list(places[k])]
+
+
+def test_a_difference_is_the_mean_over_the_colours():
+    images, results = torch.zeros(1, 3, 4, 5), torch.zeros(1, 3, 4, 5)
+    images[0, :, 1, 3], results[0, 2, 3, 0] = torch.tensor([0.3, 0.0, 0.6]), 0.9
+    expected = torch.zeros(1, 4, 5)
+    expected[0, 1, 3] = expected[0, 3, 0] = 0.3
+    torch.testing.assert_close(_difference(Shown(images, results, [""])), expected)
 
 
 def test_heat_runs_from_black_to_yellow():
