@@ -270,8 +270,8 @@ Place = Callable[[int, Normal, Tensor], tuple[Normal, Tensor]]  # number of the 
 
 
 def _log_ratio(step: Step) -> Tensor:
-    """log q - log p of a layer's code, nats (B,). The mean of the sum over layers is the divergence of q(z|x) from p(z),
-    that of one layer a divergence only if q and p are given the same codes."""
+    """log q - log p of a layer's code, nats (B,). Its mean, summed over layers, is the divergence of q(z|x) from p(z);
+    that of one layer is a divergence only if q and p are given the same codes."""
     return step.posterior.log_prob(step.z) - step.prior.log_prob(step.z)
 
 
