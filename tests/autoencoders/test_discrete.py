@@ -40,7 +40,7 @@ def all_codes() -> Tensor:
 def exact(model: DiscreteVAE, image: Tensor) -> tuple[Tensor, Tensor]:
     """log p(x) and the ELBO of each image, by summing over all codes; (B,) each."""
     codes, elbo, log_p = all_codes(), [], []
-    for x, log_q in zip(image, model.posterior(image).flatten(1), strict=True):
+    for x, log_q in zip(image, model.log_posterior(image).flatten(1), strict=True):
         squared = (model.decode(codes) - x).square().flatten(1).sum(1)
         log_joint = -squared / (2 * VARIANCE) - 3 * math.log(2 * math.pi * VARIANCE) - math.log(9)  # 6 pixels / 2
         log_q_of = codes @ log_q
@@ -165,7 +165,7 @@ def test_codes_are_one_hot_and_any_weights_are_decoded() -> None:
     image = torch.rand(6, 3, 9, 12)
     z = model.encode(image)
     assert z.shape == (6, 20) and torch.equal(z.view(6, 5, 4).sum(2), torch.ones(6, 5))
-    best = model.posterior(image).argmax(2)
+    best = model.log_posterior(image).argmax(2)
     assert torch.equal(z.view(6, 5, 4).argmax(2), best)
     between = model.decode(0.3 * z + 0.7 * z.roll(1, 0))
     assert between.shape == image.shape and between.min() >= 0 and between.max() <= 1

@@ -290,6 +290,32 @@ def disturbed(kind: str, shape: tuple[int, int, int], **settings: object) -> Hie
     return model
 
 
+def test_a_term_of_a_chain_may_be_negative_and_their_sum_is_the_divergence() -> None:
+    """q(z1|x) = N(0, 1) and q(z2|z1) = N(z1, s), but p(z1|z2) = N(z2, s) for a small s: given z2, p knows z1 better
+    than q does given x. In closed form, with E log N(z; mu, v) = -(log(2 pi v) + r / v) / 2, r the mean square:
+
+        term 1 = E[log q(z1|x) - log p(z1|z2)] = (-1 + 1 + log s) / 2 = log(s) / 2
+        term 2 = E[log q(z2|z1) - log p(z2)]   = (-log s - 1 + 1 + s) / 2 = (s - log s) / 2
+
+    as r = s for q(z2|z1) and p(z1|z2), and 1 + s for p(z2) = N(0, 1). Their sum, s / 2, is a divergence.
+    """
+    s = 0.01
+    config = HierarchicalConfig(shape=(1, 2, 3), levels=(1, 1), hidden=(4,), depth=(0,))
+    model = HierarchicalVAE(config).double()
+    zero, one = double(0), torch.ones(1, 1, dtype=torch.float64)
+    set_map(model.up.levels[0][0], torch.zeros(1, D, dtype=torch.float64), zero, double(1))
+    set_map(model.up.levels[1][0], one, zero, double(s))
+    set_map(model.down.layers[1].net[0], one, zero, double(s))
+    n = 20_000
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        found = model.validation(Batch(torch.rand(n, 1, 2, 3, dtype=torch.float64)), generator)
+    low, high, both = found["kl1_nats"], found["kl2_nats"], found["kl1_nats"] + found["kl2_nats"]
+    for values, expected in ((low, math.log(s) / 2), (high, (s - math.log(s)) / 2), (both, s / 2)):
+        assert abs(float(values.mean()) - expected) < 4.5 * float(values.std()) / math.sqrt(n)
+    assert low.mean() < -2 and free_bits(torch.stack([low, high]), 0.5) == 0.5 + high.mean()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_elbo_is_the_mean_weight(kind: str) -> None:
     model, n = disturbed(kind, (1, 8, 8)), 4000

@@ -239,6 +239,11 @@ def test_the_model_of_the_run_is_used(folder):
     assert found.picture == folder / "compression.png" and found.picture.is_file()
 
 
+def test_other_images_are_all_compressed(run, tmp_path):
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8))
+    assert compress(run, data=tmp_path / "images.npy", out=tmp_path / "it.png").n == 20
+
+
 def test_an_exact_result_is_none_in_json(run):
     assert json.loads(compress(run, n=20).file.read_text())["rows"][0]["psnr_db"] is None
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,11 +14,12 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import trilemma
-from trilemma.data import load_data
+from trilemma.data import Data, load_data
 from trilemma.errors import UserError
 from trilemma.explore.detect import detect, flagged, threshold_of
-from trilemma.explore.detection_report import heat
+from trilemma.explore.detection_report import Shown, _difference, heat
 from trilemma.explore.detection_scores import score_all, scores_of
+from trilemma.explore.images import GAP
 from trilemma.pictures import save_png
 
 
@@ -26,6 +28,17 @@ class Darkens(nn.Module):
 
     def reconstruct(self, image, labels=None):
         return torch.zeros_like(image)
+
+
+class Recalls(nn.Module):
+    """Reconstructs one image, whatever it is shown."""
+
+    def __init__(self, image):
+        super().__init__()
+        self.image = image
+
+    def reconstruct(self, image, labels=None):
+        return self.image.expand_as(image)
 
 
 class Bounds(nn.Module):
@@ -189,14 +202,53 @@ def test_the_odd_ones_among_the_held_out_images(run):
     assert len(found.flagged) == (found.scores["error"]["normal"] > found.threshold).sum()
 
 
-def test_without_a_test_split_the_validation_images_are_halved(run, tmp_path):
-    images = pixels(400, 0, 250, seed=3)
+def errors_of(found, *kinds):
+    return torch.cat([found.scores["error"][kind] for kind in kinds]).sort().values
+
+
+def test_all_normal_images_of_another_source_are_used(run, flat, tmp_path):
+    """None was trained on: half of them set the threshold and half are counted on; all set it where others count."""
+    images = torch.rand(41, 1, 8, 8, generator=torch.Generator().manual_seed(3)).mul(255).to(torch.uint8)
     np.save(tmp_path / "normals.npy", images[:, 0].numpy())
     found = detect(run, data=tmp_path / "normals.npy", false_alarms=0.2)
-    assert found.counts == {"calibration": 20, "normal": 20}
-    held_out = load_data(tmp_path / "normals.npy").valid.images
-    both = torch.cat([found.scores["error"][kind] for kind in ("calibration", "normal")])
-    torch.testing.assert_close(both.sort().values, mean_square(held_out).sort().values)
+    assert found.counts == {"calibration": 21, "normal": 20}
+    torch.testing.assert_close(errors_of(found, "calibration", "normal"), mean_square(images).sort().values)
+    np.savez(tmp_path / "set.npz", images=images[:20, 0].numpy(), labels=[0, 1] * 10, classes=["good", "bad"])
+    found = detect(run, data=tmp_path / "normals.npy", against=tmp_path / "set.npz", normal="good")
+    assert found.counts == {"calibration": 41, "normal": 10, "abnormal": 10}
+
+
+def test_test_images_of_another_source_are_not_kept_apart(run, tmp_path):
+    """They are as new to the model as those that their source calls training images."""
+    parts = {"train": pixels(20, 20, 60), "test": pixels(10, 80, 120, seed=1)}
+    for name, images in parts.items():
+        for k, image in enumerate(images):
+            save_png(image, tmp_path / "photos" / name / f"{k:02d}.png")
+    assert set(load_data(tmp_path / "photos").splits) == {"train", "valid", "test"}
+    found = detect(run, data=tmp_path / "photos", false_alarms=0.2)
+    assert found.counts == {"calibration": 15, "normal": 15}
+    everything = mean_square(torch.cat(list(parts.values())))
+    torch.testing.assert_close(errors_of(found, "calibration", "normal"), everything.sort().values)
+
+
+def test_of_its_own_data_the_held_out_images_are_used(run):
+    """Also where they are named, and by another Data of the same source."""
+    for data in ("digits", run.data, load_data("digits", size=8, channels=1, valid=0.3)):
+        found = detect(run, data=data)
+        source = data if isinstance(data, Data) else run.data
+        for kind, split in (("calibration", "valid"), ("normal", "test")):
+            expected = mean_square(source.splits[split].images).sort().values
+            torch.testing.assert_close(errors_of(found, kind), expected)
+
+
+def test_without_a_test_split_the_runs_own_validation_images_are_halved(run):
+    splits = {name: run.data.splits[name] for name in ("train", "valid")}
+    run.__dict__["data"] = replace(run.data, splits=splits)
+    count = len(run.data.valid)
+    found = detect(run)
+    assert found.counts == {"calibration": -(-count // 2), "normal": count // 2}
+    expected = mean_square(run.data.valid.images).sort().values
+    torch.testing.assert_close(errors_of(found, "calibration", "normal"), expected)
 
 
 def test_fewer_images_are_chosen_by_the_seed(run, classes):
@@ -331,6 +383,54 @@ def test_pictures_of_an_earlier_call_do_not_stay(paged, classes, flat, tmp_path)
     found = detect(paged, against=flat, score="error", out=tmp_path / "out", data=tmp_path / "white.npy")
     assert found.flagged == () and not (tmp_path / "out" / "flagged.png").exists()
     assert "No image has a score above the threshold" in found.report.read_text()
+
+
+def tiles_of(page, counts):
+    """The tiles of blocks that stand below each other, each of three rows of `counts` images of 64 x 64 px with a line
+    of 1 px around them, at the lower right of its block but for a margin: (sum of counts, 3, 8, 8, 3), a pixel of each
+    square of 8 x 8."""
+    pixels, found = np.asarray(page), []
+    left, height = pixels.shape[1] - GAP - max(counts) * 65, len(pixels) // len(counts)
+    for k, count in enumerate(counts):
+        top = (k + 1) * height - GAP - 3 * 65
+        body = pixels[top:, left:][: 3 * 65, : count * 65].reshape(3, 65, count, 65, 3)
+        found.append(body.transpose(2, 0, 1, 3, 4)[:, :, 4:64:8, 4:64:8])
+    return np.concatenate(found)
+
+
+def test_a_heat_map_is_hot_where_its_image_is_abnormal(paged, tmp_path):
+    """17 images, which take two blocks; each has one pixel that the model does not know, none on the diagonal or at
+    the mirror image of another's, and brighter by a step of its own, in another order than that of the files."""
+    known = torch.arange(64, dtype=torch.uint8).view(1, 8, 8)
+    places = [(row, column) for row in range(8) for column in range(row)][:17]
+    brighter = [100 + 5 * (7 * k % 17) for k in range(17)]
+    images = known.repeat(17, 1, 1, 1)
+    for k, (row, column) in enumerate(places):
+        images[k, 0, row, column] += brighter[k]
+        save_png(images[k], tmp_path / "spots" / f"{k:02d}.png")
+    np.save(tmp_path / "known.npy", known.repeat(40, 1, 1).numpy())
+    paged.model = Recalls(known.float() / 255)
+    found = detect(paged, data=tmp_path / "known.npy", against=tmp_path / "spots", score="error", out=tmp_path / "out")
+    order = sorted(range(17), key=lambda k: -brighter[k])
+    assert list(found.flagged) == order
+    tiles = tiles_of(Image.open(tmp_path / "out" / "heatmaps.png"), (14, 3))
+    for k, (image, result, heat_map) in zip(order, tiles, strict=True):
+        assert np.array_equal(image, images[k, 0, :, :, None].expand(8, 8, 3).numpy())
+        assert np.array_equal(result, known[0, :, :, None].expand(8, 8, 3).numpy())
+        difference = torch.zeros(1, 8, 8)
+        difference[0][places[k]] = brighter[k] / 255
+        expected = heat(difference, max(brighter) / 255)[0].permute(1, 2, 0) * 255
+        assert np.abs(heat_map - expected.numpy()).max() < 1.01
+        hottest = heat_map.astype(int).sum(2)
+        assert np.argwhere(hottest > hottest.min() + 100).tolist() == [list(places[k])]
+
+
+def test_a_difference_is_the_mean_over_the_colours():
+    images, results = torch.zeros(1, 3, 4, 5), torch.zeros(1, 3, 4, 5)
+    images[0, :, 1, 3], results[0, 2, 3, 0] = torch.tensor([0.3, 0.0, 0.6]), 0.9
+    expected = torch.zeros(1, 4, 5)
+    expected[0, 1, 3] = expected[0, 3, 0] = 0.3
+    torch.testing.assert_close(_difference(Shown(images, results, [""])), expected)
 
 
 def test_heat_runs_from_black_to_yellow():

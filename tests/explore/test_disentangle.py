@@ -103,6 +103,23 @@ def test_a_trained_model_and_the_default_places(folder):
     assert one.scores == other.scores and one.of_factor == other.of_factor
 
 
+def test_codes_of_a_discrete_model_are_measured_as_they_are(tmp_path):
+    """Its q(z|x) is over categories, so that there are no means and variances to draw from."""
+    run = trilemma.train(
+        "vae-discrete", "digits", steps=2, batch=16, variables=2, categories=3, out=tmp_path, device="cpu", quiet=True
+    )
+    found = disentangle(run, n=250)
+    assert found.notes[-1] == "all scores: of the codes as they are, for the model gives no q(z|x) to draw from"
+    figures = json.loads(found.figures.read_text("utf-8"))
+    assert len(figures["mutual_information"]) == 2 * 3  # a row for each number of the code
+    columns = zip(*figures["mutual_information"], strict=True)
+    gaps = {
+        name: sorted(column)[-1] - sorted(column)[-2]
+        for name, column in zip(found.of_factor["mig"], columns, strict=True)
+    }
+    assert found.of_factor["mig"] == pytest.approx(gaps)
+
+
 def test_factors_that_another_one_determines_are_left_out():
     factors = draw_factors(torch.arange(500), 0, "test")
     kept, notes = _own(factors)

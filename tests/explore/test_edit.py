@@ -90,15 +90,32 @@ def test_the_row_shows_the_image_and_the_edits(run):
 
 
 def test_a_group_may_be_a_folder(run, tmp_path):
-    """Against the training images where nothing else is said, or against another folder."""
+    """All its images, against the training images where nothing else is said, or against another folder."""
     for name, level in (("bright", 200), ("dark", 50)):
-        for k in range(6):
-            save_png(torch.full((1, 8, 8), level, dtype=torch.uint8), tmp_path / name / f"{k}.png")
+        for k in range(6):  # 2 ** k apart, so that the mean of any five differs from that of all
+            save_png(torch.full((1, 8, 8), level + 2**k, dtype=torch.uint8), tmp_path / name / f"{k}.png")
+    bright = (200 + (2**6 - 1) / 6) / 255
     train = run.data.train.images.double().flatten(1).mean(0) / 255
     found = edit(run, 0, towards=tmp_path / "bright")
-    torch.testing.assert_close(found.vector.double(), 200 / 255 - train, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.vector.double(), bright - train, rtol=0, atol=1e-6)
+    assert found.counts == (6, min(2000, len(run.data.train)))
     found = edit(run, 0, towards=str(tmp_path / "bright"), away=tmp_path / "dark")
     torch.testing.assert_close(found.vector, torch.full((64,), 150 / 255))
+    assert found.counts == (6, 6)
+
+
+def test_classes_of_other_data(run, tmp_path):
+    """Their means are taken over all images, of which none was trained on; those of the run's own over the training
+    images, whichever way the source is given."""
+    for name, level in (("bright", 200), ("dark", 50)):
+        for k in range(6):
+            save_png(torch.full((1, 8, 8), level + 2**k, dtype=torch.uint8), tmp_path / "photos" / name / f"{k}.png")
+    found = edit(run, 0, towards="bright", data=tmp_path / "photos")
+    assert found.counts == (6, 6)
+    torch.testing.assert_close(found.vector, torch.full((64,), 150 / 255))
+    own = edit(run, 3, towards="7")
+    named = edit(run, 3, towards="7", data="digits")
+    assert torch.equal(named.vector, own.vector) and named.counts == own.counts
 
 
 def test_an_image_file_and_a_saved_vector(run, tmp_path):

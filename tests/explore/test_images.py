@@ -10,12 +10,14 @@ from PIL import Image
 from torch import nn
 
 import trilemma
+from trilemma.data import Split, load_data
 from trilemma.errors import UserError
 from trilemma.explore.images import (
     class_of,
     decode_codes,
     encode,
     find_code,
+    is_own,
     labels_for,
     load_image,
     made_by,
@@ -25,6 +27,7 @@ from trilemma.explore.images import (
     source_of,
     table,
     through,
+    unseen,
 )
 from trilemma.types import Decodes, Encodes, Reconstructs
 
@@ -135,6 +138,81 @@ def test_the_first_images_or_some_by_the_seed(run):
     assert torch.equal(pick_images(run, n=2, split="train").image, run.data.train.images[:2].float() / 255)
 
 
+def photos(folder):
+    """20 files in three splits, whose levels rise with their names."""
+    for k in range(20):
+        path = folder / ("test" if k % 5 == 0 else "train") / f"{k:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 10 * k, np.uint8)).save(path)
+    return folder
+
+
+def test_all_images_of_other_data_are_unseen(run, tmp_path):
+    """In the order of their names with the folder: test/00, 05, 10, 15, then train/01 ..."""
+    files = sorted(path.relative_to(tmp_path) for path in photos(tmp_path / "photos").glob("*/*"))
+    source = load_data(tmp_path / "photos", size=8, channels=1)
+    assert set(source.splits) == {"train", "valid", "test"}
+    levels = torch.tensor([10 * int(file.stem) for file in files])
+    part = unseen(run, source)
+    everything = part.take(torch.arange(20))
+    assert part.name == "all" and len(part) == 20 and torch.equal(everything.images[:, 0, 0, 0].long(), levels)
+    assert [name.endswith(file.name) for name, file in zip(everything.names, files, strict=True)] == [True] * 20
+    some = torch.tensor([13, 2, 2, 19])
+    assert torch.equal(part.take(some).images[:, 0, 0, 0].long(), levels[some])
+    batch = pick_images(run, tmp_path / "photos", 7, seed=0)
+    assert torch.equal((batch.image[:, 0, 0, 0] * 255).round().long(), levels[batch.index])
+    assert len(pick_images(run, tmp_path / "photos").image) == 20
+    assert float(load_image(run, 4, tmp_path / "photos")[0, 0, 0, 0]) == pytest.approx(10 / 255)
+    with pytest.raises(UserError, match="no image 20 in photos: it has 0 to 19"):
+        load_image(run, 20, tmp_path / "photos")
+    assert len(pick_images(run, tmp_path / "photos", split="test").image) == 4
+
+
+def test_labels_and_captions_go_with_their_images(run):
+    """Of splits laid end to end; where one split has none of them, none are known."""
+    labels = [torch.tensor([3, 1]), torch.tensor([2])]
+    splits = [Split(torch.full((len(y), 1, 8, 8), 9), y, tuple(f"a {int(k)}" for k in y)) for y in labels]
+    source = replace(
+        run.data, source="elsewhere", fingerprint="", splits=dict(zip(("train", "valid"), splits, strict=True))
+    )
+    part = unseen(run, source)
+    taken = part.take(torch.tensor([2, 0]))
+    assert part.labels.tolist() == [3, 1, 2] and taken.labels.tolist() == [2, 3]
+    assert taken.captions == ("a 2", "a 3") and taken.names is None
+    plain = replace(source, splits={**source.splits, "valid": replace(splits[1], labels=None)})
+    assert unseen(run, plain).labels is None and unseen(run, plain).take(torch.tensor([2, 0])).labels is None
+
+
+def test_of_the_runs_own_data_the_held_out_split_is_unseen(run):
+    """However it is named: by its word, by the images, or divided in another way."""
+    name, held = run.data.held_out
+    renamed = replace(run.data, source="elsewhere", name="elsewhere")
+    for data in (None, "digits", run.data, renamed):
+        part = unseen(run, source_of(run, data))
+        assert part.name == name and torch.equal(part.take(torch.arange(len(part))).images, held.images)
+    other = load_data("digits", size=8, channels=1, valid=0.3)
+    assert unseen(run, other).name == name
+    assert not is_own(run, replace(renamed, fingerprint=""))
+
+
+def test_drawn_data_are_the_same_in_any_number(run, monkeypatch):
+    data = run.data
+    monkeypatch.setitem(run.config, "data", "shapes")
+    for word, own in (("shapes:40", True), ("shapes", True), ("elsewhere", False)):
+        assert is_own(run, replace(data, source=word, fingerprint="")) is own
+
+
+def test_named_by_its_path_the_runs_own_data_are_divided_as_in_training(tmp_path):
+    """A third held out, not the tenth that is the rule: two thirds were trained on."""
+    path = photos(tmp_path / "photos") / "train"
+    run = trilemma.train("vae", path, steps=1, batch=4, valid=0.4, out=tmp_path / "run", device="cpu", quiet=True)
+    held = run.data.valid
+    assert len(held) == round(0.4 * 16)
+    for word in (path, str(path)):
+        batch = pick_images(run, word)
+        assert torch.equal(batch.image, held.images.float() / 255)
+
+
 def test_what_cannot_be_picked(run):
     with pytest.raises(UserError, match="at least 1"):
         pick_images(run, n=0)
@@ -229,6 +307,7 @@ def test_codes_and_images_of_other_shapes_are_refused(run, tmp_path):
         (np.zeros((2, 64)), r"one row of numbers.*got shape \(2, 64\)"),
         (np.zeros((1, 9, 8)), "the image is 1 x 9 x 8 .*takes 1 x 8 x 8"),
         (np.zeros((3, 8, 8)), "the image is 3 x 8 x 8"),
+        (np.zeros((2, 1, 8, 8)), "^2 images came, and one is asked for"),
         (np.full((1, 8, 8), 1.5), "outside 0 to 1"),
         (np.full(64, np.nan), "NaN"),
         (tmp_path / "objects.npy", "cannot be read"),

@@ -198,6 +198,18 @@ def test_a_folder_of_images_without_classes_keeps_their_names(run, tmp_path):
     assert (result.projector / "metadata.tsv").read_text().splitlines()[0] == "index\tfile"
 
 
+def test_a_map_of_other_images_shows_all_of_them(run, tmp_path):
+    for k in range(30):
+        path = tmp_path / "photos" / f"{k:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8), 8 * k, np.uint8)).save(path)
+    result = latent_map(run, how="pca", data=tmp_path / "photos", out=tmp_path / "m.png")
+    with open(result.coordinates, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"][-6:] for row in rows] == [f"{k:02d}.png" for k in range(30)]
+    assert read_metadata(result.picture)["split"] == "all"
+
+
 def test_files_for_the_projector(tmp_path):
     """10 images of 6 x 4: squares of 6 px, four rows of four."""
     codes, images = rng.normal(torch.arange(10), (3,), 0, "codes"), torch.arange(10)[:, None, None, None] / 10

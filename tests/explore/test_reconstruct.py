@@ -119,6 +119,15 @@ def test_other_images_are_brought_to_the_size_of_the_run(halves, tmp_path):
     assert 60 / 255 / 2 <= result.rmse <= 100 / 255 / 2
 
 
+def test_other_images_are_all_passed_through(halves, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    result = reconstruct(halves, data=tmp_path / "images.npy", n=100, out=tmp_path / "pairs.png")
+    expected = np.sqrt(np.square(images / 255 / 2).mean((1, 2)))
+    assert sorted(result.errors.tolist()) == pytest.approx(sorted(expected), rel=1e-5)
+    assert json.loads(result.file.read_text())["split"] == "all"
+
+
 def test_fewer_images_than_asked_for_are_all_there_are(halves, tmp_path):
     there = len(halves.data.held_out[1])
     assert len(reconstruct(halves, n=there + 5, out=tmp_path / "pairs.png").errors) == there

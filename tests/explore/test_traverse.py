@@ -67,9 +67,24 @@ def test_only_the_chosen_unit_changes_and_by_standard_deviations(run, pixels, tm
     for row, unit in enumerate((28, 3)):
         codes = result.images[row].flatten(1).double()  # (5, 64)
         expected = pixels[2].repeat(5, 1)
-        expected[:, unit] = mean[unit] + torch.linspace(-2, 2, 5).double() * std[unit]
+        steps = mean[unit] + torch.linspace(-2, 2, 5).double() * std[unit]
+        expected[:, unit] = steps.clamp(pixels[:, unit].min(), pixels[:, unit].max())
         torch.testing.assert_close(codes, expected, rtol=0, atol=1e-6)
-        assert (codes[:, unit].diff() > 0).all() and result.values[row].tolist() == codes[:, unit].float().tolist()
+        assert (codes[1:4, unit].diff() > 0).all() and result.values[row].tolist() == codes[:, unit].float().tolist()
+
+
+def test_no_unit_leaves_the_values_it_has_on_real_images(run, pixels, tmp_path):
+    """Pixels are never negative, but three standard deviations below their mean would be. Those that are dark in most
+    images stop early below and late above."""
+    result = traverse(run, units=range(64), steps=9, out=tmp_path / "rows.png")
+    least, most = pixels.amin(0), pixels.amax(0)
+    free = pixels.mean(0)[:, None] + torch.linspace(-3, 3, 9).double() * pixels.std(0, correction=0)[:, None]
+    inside = (free > least[:, None]) & (free < most[:, None])
+    assert (free < least[:, None]).any() and (free > most[:, None]).any() and inside.any()
+    values = result.values.double()
+    torch.testing.assert_close(values[inside], free[inside], rtol=0, atol=1e-6)
+    torch.testing.assert_close(values.amin(1), torch.maximum(free.amin(1), least), rtol=0, atol=1e-6)
+    torch.testing.assert_close(values.amax(1), torch.minimum(free.amax(1), most), rtol=0, atol=1e-6)
 
 
 def test_the_mean_code_and_the_most_active_units_by_default(run, pixels, tmp_path):
@@ -129,6 +144,7 @@ def test_a_plane_of_any_two_units_and_no_plane(run, pixels, tmp_path):
     mean, std = pixels.mean(0), pixels.std(0, correction=0)
     for row, unit in enumerate((30, 20)):
         expected = mean[unit] + torch.tensor([-1.5, 0, 1.5]).double() * std[unit]
+        expected = expected.clamp(pixels[:, unit].min(), pixels[:, unit].max())
         torch.testing.assert_close(result.values[row].double(), expected, rtol=0, atol=1e-6)
     changed = (result.images.flatten(2).double() - pixels[4]).abs().amax((0, 1)) > 1e-6
     assert changed.nonzero().flatten().tolist() == [20, 30]
@@ -157,6 +173,7 @@ def test_the_model_of_a_run_and_the_default_place(folder):
         codes = run.model.encode(run.data.held_out[1].images.float() / 255)
         z = codes.mean(0).repeat(3, 1)
         z[:, 3] += torch.tensor([-3.0, 0, 3]) * codes[:, 3].std(correction=0)
+        z[:, 3].clamp_(codes[:, 3].min(), codes[:, 3].max())
         torch.testing.assert_close(result.images[0], run.model.decode(z), rtol=0, atol=1e-5)
 
 

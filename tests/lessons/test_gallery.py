@@ -77,5 +77,5 @@ def test_runs_that_do_not_fit_are_refused(folders):
         figure("pca", folders["ae-linear"], folders["ae-linear"])
     with pytest.raises(UserError, match="is not a"):
         figure("pca", folders["vae"] / "nowhere")
-    with pytest.raises(UserError, match="no divergences"):
+    with pytest.raises(UserError, match="no terms"):
         figure("levels", folders["vae"])

@@ -181,15 +181,27 @@ def test_beta_trains_what_is_asked_for(tmp_path, monkeypatch):
     assert all(run.summary["steps"] == 2 for run in runs)
 
 
-def test_divergences_of_levels_by_image():
+def test_terms_of_levels_by_image():
     log = [
         {"images": 10, "vae/kl1_nats": 9.0},
         {"images": 20, "valid_kl2_nats": 0.5, "valid_kl1_nats": 3.0, "valid_kl_nats": 3.5},
         {"images": 40, "valid_kl1_nats": 4.0, "valid_kl2_nats": 1.5},
     ]
-    assert levels.divergences(log) == {1: ([20, 40], [3.0, 4.0]), 2: ([20, 40], [0.5, 1.5])}
-    with pytest.raises(UserError, match="no divergences"):
+    assert levels.terms(log) == {1: ([20, 40], [3.0, 4.0]), 2: ([20, 40], [0.5, 1.5])}
+    with pytest.raises(UserError, match="no terms"):
         levels.levels(SimpleNamespace(log=log[:1], path="there"))
+
+
+@pytest.mark.parametrize(("structure", "title"), [("chain", "E[log q - log p]"), ("ladder", "KL divergence")])
+def test_a_term_of_a_chain_is_not_called_a_divergence(structure, title, monkeypatch):
+    """It may be negative, and is drawn where it is."""
+    monkeypatch.setattr(levels, "rendered", lambda figure: figure)
+    lowest = -2.0 if structure == "chain" else 0.5
+    log = [{"images": k, "valid_kl1_nats": 3.0, "valid_kl2_nats": lowest} for k in (20, 40)]
+    figure = levels.levels(SimpleNamespace(log=log, path="there", model_config=SimpleNamespace(structure=structure)))
+    through, _ = figure.axes
+    assert through.get_title(loc="left") == f"{title} on held-out images"
+    assert through.get_ylim()[0] == min(0.0, lowest)
 
 
 def test_principal_axes_are_those_of_the_covariance():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
+from trilemma.autoencoders.discrete import DiscreteConfig, DiscreteVAE
 from trilemma.autoencoders.vae import VAE, VAEConfig
 from trilemma.comparison.document import protocol_difference, scores_of
 from trilemma.data import Data, Split
@@ -217,6 +218,12 @@ def test_active_units() -> None:
     scores, notes = measure(model, data_of())
     assert (scores["active_units"].value, scores["active_units"].protocol) == (2, "active-units_3_60_test")
     assert "2 of the 3 units" in notes
+
+
+def test_choices_have_no_means_to_be_active() -> None:
+    config = DiscreteConfig(shape=(1, 4, 4), hidden=(8,), variables=2, categories=3)
+    scores, notes = measure(DiscreteVAE(config).eval(), data_of())
+    assert set(scores) == {"elbo_nats", "bound_nats", "bits_per_dim"} and "active" not in notes
 
 
 def test_a_conditional_model_is_given_the_labels() -> None:

@@ -7,6 +7,7 @@ from torch import nn
 from trilemma.nets.conv import (
     CentreCrop,
     centre_crop,
+    conv3,
     pooled_decoder,
     pooled_encoder,
     strided_decoder,
@@ -22,6 +23,14 @@ def sizes(net: nn.Sequential, x: torch.Tensor) -> list[tuple[int, ...]]:
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.MaxPool2d):
             found.append(tuple(x.shape[1:]))
     return found
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(1, 4), (5, 8), (7, 6)])
+def test_a_3x3_convolution_keeps_sides_or_halves_them(size: tuple[int, int], stride: int) -> None:
+    net = conv3(2, 3, stride)
+    assert net(torch.rand(1, 2, *size)).shape[2:] == tuple(-(-n // stride) for n in size)
+    assert net.weight.shape == (3, 2, 3, 3) and net.bias is not None
 
 
 def test_the_pooled_encoder_is_the_published_one() -> None:

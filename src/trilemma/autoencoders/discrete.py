@@ -72,7 +72,7 @@ class DiscreteVAE(nn.Module):
         """The decoder: one call per batch of samples."""
         return self.decoder
 
-    def posterior(self, image: Tensor) -> Tensor:
+    def log_posterior(self, image: Tensor) -> Tensor:
         """log q(k|x) of each variable: (B, C, H, W) -> (B, variables, categories)."""
         logits = full(self.encoder(image)).unflatten(1, (self.config.variables, self.config.categories))
         return logits.log_softmax(2)
@@ -81,7 +81,7 @@ class DiscreteVAE(nn.Module):
         """The most probable category of each variable, one-hot: (B, variables * categories)."""
         refuse_labels(labels)
         check_images(image, self.config.shape)
-        log_q = self.posterior(image)
+        log_q = self.log_posterior(image)
         return one_hot(log_q.argmax(2), log_q).flatten(1)
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -100,7 +100,7 @@ class DiscreteVAE(nn.Module):
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Squared error + weighted KL; parts: mse (per pixel), kl_nats (per image)."""
-        log_q = self.posterior(batch.image)
+        log_q = self.log_posterior(batch.image)
         code = gumbel_softmax(log_q, self.temperature(batch.progress), rng, hard=self.config.hard).flatten(1)
         error, kl = squared_error(self.decode(code), batch.image).mean(), kl_to_uniform(log_q).mean()
         return error + self.config.beta / self.n_pixels * kl, {"mse": error.detach(), "kl_nats": kl.detach()}
@@ -137,5 +137,5 @@ class DiscreteVAE(nn.Module):
 
     def _draw(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """log q(k|x) (B, variables, categories) and k ~ q(k|x), one-hot (B, variables * categories)."""
-        log_q = self.posterior(image)
+        log_q = self.log_posterior(image)
         return log_q, gumbel_softmax(log_q, self.config.temperature_last, rng).flatten(1)

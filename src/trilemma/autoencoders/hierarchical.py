@@ -19,9 +19,11 @@ codes above, and q is the prior moved by what a network makes of both directions
 
     log w = log p(x|z_1) + sum_t log p(z_t|.) - log q(z_t|.),    ELBO = E_q[log w] <= log p(x)
 
-Loss: -log p(x|z_1) + weight * sum_t max(free_nats, KL_t). KL_t is the mean over the batch of log q(z_t|.) -
-log p(z_t|.): in closed form for the ladder; at the drawn codes for the chain, where q and p of a level depend on
-different neighbours. The weight rises from 0 to 1 in the first `warmup` of the training.
+Loss: -log p(x|z_1) + weight * sum_t max(free_nats, K_t). The term K_t of a level is the mean over the batch of
+log q(z_t|.) - log p(z_t|.). In the ladder both are given the codes above, so that K_t is a KL divergence, and taken in
+closed form. In the chain q(z_t|z_{t-1}) looks down and p(z_t|z_{t+1}) up: K_t, taken at the drawn codes, is none and
+may be negative; only the sum over the levels is a divergence, that of q(z|x) from p(z). The weight rises from 0 to 1 in
+the first `warmup` of the training.
 """
 
 import math
@@ -57,7 +59,9 @@ class HierarchicalConfig(ModelConfig):
     reconstruction: Literal["bce", "gaussian"] = Field(default="bce", description="likelihood of the pixels")
     variance: Variance = Field(default="optimal", description="gaussian: of a pixel; a number, learned or optimal")
     warmup: float = Field(default=0.0, ge=0, le=1, description="share of the training over which the KL gains weight")
-    free_nats: float = Field(default=0.0, ge=0, description="KL of a level below which it is not lowered")
+    free_nats: float = Field(
+        default=0.0, ge=0, description="term of a level (ladder: its KL) below which it is not lowered"
+    )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="residual: share of activations set to 0 in training")
 
     @property
@@ -157,31 +161,31 @@ class HierarchicalVAE(nn.Module):
         return self.decode(self.encode(image, labels))
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        """-log p(x|z) + weighted divergence; parts in nats per image: bce_nats or gaussian_nats, kl_nats, and kl1_nats
-        ... klT_nats of the levels, the one next to the image first."""
+        """-log p(x|z) + weighted divergence; parts in nats per image: bce_nats or gaussian_nats, kl_nats, and the terms
+        kl1_nats ... klT_nats of the levels, the one next to the image first."""
         outputs, steps = self._draw(batch.image, rng)
-        error, kl = -self.likelihood.log_prob(outputs, batch.image).mean(), self._kl(steps)
+        error, terms = -self.likelihood.log_prob(outputs, batch.image).mean(), self._terms(steps)
         weight = warm_up(batch.progress, self.config.warmup)
-        loss = error + weight * free_bits(kl, self.config.free_nats)
-        means = kl.detach().mean(1)
+        loss = error + weight * free_bits(terms, self.config.free_nats)
+        means = terms.detach().mean(1)
         parts = {f"{self.config.reconstruction}_nats": error.detach(), "kl_nats": means.sum(), **_by_level(means)}
         return loss, parts
 
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Per image (B,): neg_elbo_nats; kl1_nats ... klT_nats; mse of a reconstruction from a sampled code."""
         outputs, steps = self._draw(batch.image, rng)
-        kl = self._kl(steps)
+        terms = self._terms(steps)
         return {
-            "neg_elbo_nats": kl.sum(0) - self.likelihood.log_prob(outputs, batch.image),
+            "neg_elbo_nats": terms.sum(0) - self.likelihood.log_prob(outputs, batch.image),
             "mse": squared_error(self.likelihood.mean(outputs), batch.image),
-            **_by_level(kl),
+            **_by_level(terms),
         }
 
     def elbo(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
-        """One-sample estimate of the ELBO, nats per image (B,), with the divergences of a ladder in closed form."""
+        """One-sample estimate of the ELBO, nats per image (B,), with the terms of a ladder in closed form."""
         refuse_labels(labels)
         outputs, steps = self._draw(image, rng)
-        return self.likelihood.log_prob(outputs, image) - self._kl(steps).sum(0)
+        return self.likelihood.log_prob(outputs, image) - self._terms(steps).sum(0)
 
     def log_weight(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
         """log p(x, z) - log q(z|x) of one z ~ q(z|x), nats per image (B,)."""
@@ -253,19 +257,21 @@ class HierarchicalVAE(nn.Module):
 
         return place
 
-    def _kl(self, steps: list[Step]) -> Tensor:
-        """Divergence of each level and image in nats, (T, B); the lowest level first."""
-        divergence = torch.stack([(_log_ratio if self.is_chain else _closed_form)(step) for step in steps])
+    def _terms(self, steps: list[Step]) -> Tensor:
+        """What each level adds to the divergence of q(z|x) from p(z), of each image in nats, (T, B); the lowest level
+        first. A KL divergence itself in a ladder, not in a chain."""
+        terms = torch.stack([(_log_ratio if self.is_chain else _closed_form)(step) for step in steps])
         level_of = self.down.level_of
         counts = [level_of.count(t) for t in sorted(set(level_of), reverse=True)]
-        return torch.stack([layers.sum(0) for layers in divergence.split(counts)]).flip(0)
+        return torch.stack([layers.sum(0) for layers in terms.split(counts)]).flip(0)
 
 
 Place = Callable[[int, Normal, Tensor], tuple[Normal, Tensor]]  # number of the layer, prior, state -> posterior, code
 
 
 def _log_ratio(step: Step) -> Tensor:
-    """log q - log p of a layer's code, nats (B,); its mean is the divergence."""
+    """log q - log p of a layer's code, nats (B,). Its mean, summed over layers, is the divergence of q(z|x) from p(z);
+    that of one layer is a divergence only if q and p are given the same codes."""
     return step.posterior.log_prob(step.z) - step.prior.log_prob(step.z)
 
 

@@ -1,4 +1,4 @@
-"""Diagonal Gaussians over the codes of a hierarchy, and how the divergences of its levels enter the loss."""
+"""Diagonal Gaussians over the codes of a hierarchy, and how the terms of its levels enter the loss."""
 
 from typing import NamedTuple
 
@@ -50,15 +50,18 @@ def shifted(by: Normal, prior: Normal) -> Normal:
 
 
 def warm_up(progress: float, share: float) -> float:
-    """Weight of the divergence: linearly from 0 to 1 over the first `share` of the training (Sonderby et al. 2016)."""
+    """Weight of the terms: linearly from 0 to 1 over the first `share` of the training (Sonderby et al. 2016)."""
     return min(1.0, progress / share) if share else 1.0
 
 
-def free_bits(kl: Tensor, free_nats: float) -> Tensor:
+def free_bits(terms: Tensor, free_nats: float) -> Tensor:
     """Sum over levels of max(free_nats, mean over the batch); the free bits of Kingma et al. (2016).
 
+    Theirs are KL divergences, as the terms of a ladder are. That of a level of a chain, E[log q(z_t|z_{t-1}) -
+    log p(z_t|z_{t+1})], is not one: it may be negative while the level tells much, and then counts free_nats, too.
+
     Args:
-        kl: nats of each level and image, (T, B).
+        terms: nats of each level and image, (T, B).
     """
-    means = kl.mean(1)
+    means = terms.mean(1)
     return (means.clamp(min=free_nats) if free_nats else means).sum()

@@ -24,9 +24,8 @@ from trilemma.autoencoders.priors import AutoregressivePrior
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError, check_codes, check_images, check_labels
 from trilemma.nets.autoregressive import HEAD
-from trilemma.nets.conv import CentreCrop
+from trilemma.nets.conv import CentreCrop, conv3
 from trilemma.nets.precision import full
-from trilemma.nets.residual import conv3
 from trilemma.types import Batch, Logs, Phase
 
 GRID = 8  # vectors along the shorter side of a grid, about

@@ -80,10 +80,10 @@ def compress(
     n: int = 1000,
     out: str | Path | None = None,
 ) -> Compression:
-    """Compress `n` held-out images by a model's codes, by PCA, JPEG and WebP.
+    """Compress `n` images that a model was not trained on by its codes, by PCA, JPEG and WebP.
 
     Args:
-        data: other images than the run's own; they are brought to the size it was trained on.
+        data: other images than the run's own held-out ones; they are brought to the size it was trained on.
         out: the picture to write, with the figures as JSON beside it; RUN/compression.png where None.
     Raises:
         UserError: the model does not encode and decode, or a code does not fit into half precision.

@@ -84,7 +84,8 @@ def detect(
     A run learns every image of its data: to learn one class as normal, train on a folder of that class alone.
 
     The threshold comes from the run's validation images, the false alarms are counted on its test images; without a
-    test split, either gets half of the validation images. Of `against` all images are scored, or its test split.
+    test split, either gets half of the validation images, and of other images in `data` half of all. Of `against` all
+    images are scored, or its test split.
 
     Args:
         against: a source of abnormal, mixed or unknown images, or one image file. Without classes nothing is known of

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.data import Data, Split, load_data
+from trilemma.data import Data, Split
 from trilemma.data.pixels import SUFFIXES
 from trilemma.data.sources import slug
 from trilemma.errors import UserError, unknown
 from trilemma.explore.edit import class_index
-from trilemma.explore.images import load_image
+from trilemma.explore.images import is_own, load, load_image, unseen
+from trilemma.explore.parts import ALL, Part, all_splits, one_split
 from trilemma.pictures import to_uint8
 from trilemma.run import Run
 
@@ -53,35 +54,43 @@ def groups_of(
                 f"{run.config['data']}, so that none of its classes is abnormal to it: train on a folder of normal "
                 "images alone, and give the others with against="
             )
-        calibration, held_out = _held_out(run.data if data is None else _load(run, data), False, n, seed)
-        return run.data.name, [calibration, held_out]
+        return run.data.name, _normals(run, run.data if data is None else load(run, data), False, n, seed)
     source, found = _looked_at(run, against, normal, n, seed)
     has_normals = found[0].kind == NORMAL
-    held_out = _held_out(run.data if data is None else _load(run, data), has_normals, n, seed)
-    return source, [held_out[0], *(() if has_normals else held_out[1:]), *found]
+    return source, [*_normals(run, run.data if data is None else load(run, data), has_normals, n, seed), *found]
 
 
-def _held_out(data: Data, whole: bool, n: int, seed: int) -> list[Group]:
-    """Normal images for the threshold and for counting false alarms.
+def _normals(run: Run, data: Data, whole: bool, n: int, seed: int) -> list[Group]:
+    """Normal images that the run was not trained on: for the threshold, and others for counting false alarms.
 
     Args:
         whole: the second kind comes from elsewhere.
     """
-    if "test" in data.splits or whole:
-        names = ["valid"] if whole else ["valid", "test"]
-        parts = [(f"{name} split", data.splits[name], torch.arange(len(data.splits[name]))) for name in names]
+    if is_own(run, data) and "test" in data.splits:
+        own = [one_split(data, name) for name in ("valid", "test")]
+        pieces = [(f"{part.name} split", part, torch.arange(len(part))) for part in own]
     else:
-        halves = rng.permutation(len(data.valid), seed, "detect halves").chunk(2)
-        if len(halves) < 2:
-            raise UserError(
-                f"{data.name} has {len(data.valid)} held-out image; one is needed for the threshold and one to count "
-                "false alarms on: give more normal images with data="
-            )
-        parts = [("half of the validation split", data.valid, half.sort().values) for half in halves]
+        part = unseen(run, data)
+        place = "all images" if part.name == ALL else "the validation split"
+        pieces = [(place, part, torch.arange(len(part)))]
+        if not whole:
+            pieces = [(f"half of {place}", part, half) for half in _halves(data, part, seed)]
+    kinds = (CALIBRATION,) if whole else (CALIBRATION, NORMAL)
     return [
-        _group(kind, f"{data.name}, {where}", split, at, data.classes, n, seed)
-        for kind, (where, split, at) in zip((CALIBRATION, NORMAL), parts, strict=False)
+        _group(kind, f"{data.name}, {where}", part, at, data.classes, n, seed)
+        for kind, (where, part, at) in zip(kinds, pieces, strict=False)
     ]
+
+
+def _halves(data: Data, part: Part, seed: int) -> list[Tensor]:
+    """The numbers of the images in two halves, drawn by the seed."""
+    halves = rng.permutation(len(part), seed, "detect halves").chunk(2)
+    if len(halves) < 2:
+        raise UserError(
+            f"{data.name} has {len(part)} held-out image; one is needed for the threshold and one to count "
+            "false alarms on: give more normal images with data="
+        )
+    return [half.sort().values for half in halves]
 
 
 def _looked_at(run: Run, against: Source, normal: Classes | None, n: int, seed: int) -> tuple[str, list[Group]]:
@@ -92,21 +101,22 @@ def _looked_at(run: Run, against: Source, normal: Classes | None, n: int, seed: 
         split = Split(to_uint8(load_image(run, Path(str(against)))).cpu(), names=(str(against),))
         kind = UNKNOWN if normal is None else ABNORMAL
         return slug(Path(str(against))), [Group(kind, str(against), split, torch.tensor([0]))]
-    data = _load(run, against)
+    data = load(run, against)
     if data.fingerprint == run.data.fingerprint:
         raise UserError(
             f"{data.source} is what {run.path} was trained on: all of it is normal to the model. Leave against out to "
             "find the odd ones among its held-out images, or give images that it was not trained on"
         )
-    split, where = _all_images(data)
-    numbers = torch.arange(len(split))
-    make = partial(_group, split=split, classes=data.classes, n=n, seed=seed)
+    part = one_split(data, "test") if "test" in data.splits else all_splits(data)
+    where = data.name if part.name == ALL else f"{data.name}, test split"
+    numbers = torch.arange(len(part))
+    make = partial(_group, part=part, classes=data.classes, n=n, seed=seed)
     if normal in (None, NONE):
         kind = ABNORMAL if data.classes or normal == NONE else UNKNOWN
         return data.name, [make(kind, where, at=numbers)]
     wanted = _classes(normal, data)
-    assert split.labels is not None  # a source with class names has labels
-    is_normal = torch.isin(split.labels, torch.tensor(sorted(wanted)))
+    assert part.labels is not None  # a source with class names has labels
+    is_normal = torch.isin(part.labels, torch.tensor(sorted(wanted)))
     names = ", ".join(data.classes[k] for k in sorted(wanted))
     if not is_normal.any():
         raise UserError(f"{where} has no images of {names}; without normal images there is nothing to compare with")
@@ -139,32 +149,10 @@ def _no_classes(normal: object, source: object) -> UserError:
     return UserError(f"normal={normal}: {source} has no classes; leave normal out, or put its images in folders")
 
 
-def _all_images(data: Data) -> tuple[Split, str]:
-    """The test split, or, where a source has none, all its images."""
-    if "test" in data.splits:
-        return data.splits["test"], f"{data.name}, test split"
-    parts = list(data.splits.values())
-    first = parts[0]
-    joined = Split(
-        torch.cat([part.images for part in parts]),
-        None if first.labels is None else torch.cat([part.labels for part in parts if part.labels is not None]),
-        None,
-        None if first.names is None else tuple(name for part in parts for name in part.names or ()),
-    )
-    if joined.names is not None:  # files in the order of their names again
-        joined = joined.take(torch.tensor(sorted(range(len(joined)), key=joined.names.__getitem__)))
-    return joined, data.name
-
-
-def _group(kind: str, source: str, split: Split, at: Tensor, classes: tuple[str, ...], n: int, seed: int) -> Group:
+def _group(kind: str, source: str, part: Part, at: Tensor, classes: tuple[str, ...], n: int, seed: int) -> Group:
     """At most n of the images numbered `at`, chosen by the seed, in their order."""
     at = at[rng.permutation(len(at), seed, "detect", n)[:n].sort().values]
-    return Group(kind, source, split.take(at), at, classes)
-
-
-def _load(run: Run, source: Source) -> Data:
-    channels, height, width = run.model_config.shape
-    return load_data(source, size=(height, width), channels=channels)
+    return Group(kind, source, part.take(at), at, classes)
 
 
 def _is_image(against: Source) -> bool:

@@ -20,16 +20,18 @@ from trilemma.data import Data
 from trilemma.data.sources import slug
 from trilemma.errors import UserError, with_hint
 from trilemma.explore.images import (
+    choose,
     decode_codes,
     encode,
     find_code,
+    is_own,
     labels_for,
     made_by,
-    pick_images,
     require,
     source_of,
     take,
 )
+from trilemma.explore.parts import Part, all_splits, one_split
 from trilemma.files import write_atomic
 from trilemma.pictures import grid, save_png
 from trilemma.run import Run, as_run
@@ -164,7 +166,7 @@ def _vector(
 
 
 def _group(run: Run, word: Group, data: str | Path | Data | None) -> Batch:
-    """Training images of a class, or the images of a source.
+    """Images of a class, or of a source of its own, at most GROUP; see `_averaged`.
 
     Raises:
         UserError: if it is neither, or the class has no images.
@@ -174,32 +176,40 @@ def _group(run: Run, word: Group, data: str | Path | Data | None) -> Batch:
     if index is not None:
         return _of_classes(run, source, {index})
     try:
-        return pick_images(run, str(word), GROUP, "train", seed=0)
+        found = source_of(run, str(word))
     except UserError as error:
         if not source.classes or Path(str(word)).exists():
             raise
         text = f'"{word}" is neither a class ({", ".join(source.classes)}) nor a source of images: {error}'
         raise UserError(with_hint(text, str(word), source.classes)) from None
+    return choose(run, _averaged(run, found), GROUP, seed=0)
 
 
 def _rest(run: Run, towards: Group, data: str | Path | Data | None) -> Batch:
-    """What a group stands out from: the other classes, or all training images where it is no class."""
+    """What a group stands out from: the other classes, or the images of all classes where it is no class."""
     source = source_of(run, data)
     index = class_index(towards, source.classes)
     if index is None:
-        return pick_images(run, source, GROUP, "train", seed=0)
+        return choose(run, _averaged(run, source), GROUP, seed=0)
     return _of_classes(run, source, set(range(len(source.classes))) - {index})
 
 
+def _averaged(run: Run, source: Data) -> Part:
+    """What a mean is taken over: the training images of the run's own data, whose held-out ones are there to be
+    edited; all images of any other."""
+    return one_split(source, "train") if is_own(run, source) else all_splits(source)
+
+
 def _of_classes(run: Run, source: Data, numbers: set[int]) -> Batch:
-    """At most GROUP training images of some classes, spread over them."""
-    labels = source.train.labels
+    """At most GROUP images of some classes, spread over them; see `_averaged`."""
+    part = _averaged(run, source)
+    labels = part.labels
     assert labels is not None  # a source with class names has labels
     where = torch.isin(labels, torch.tensor(sorted(numbers))).nonzero()[:, 0]
     if not len(where):
         names = ", ".join(source.classes[k] for k in sorted(numbers)) or "any other class"
-        raise UserError(f"{source.name} has no training images of {names}; a group needs at least one")
-    return take(run, source, "train", where[rng.permutation(len(where), 0, "group")[:GROUP]])
+        raise UserError(f"{source.name} has no images of {names} to average over; a group needs at least one")
+    return take(run, part, where[rng.permutation(len(where), 0, "group")[:GROUP]])
 
 
 def _mean_code(run: Run, batch: Batch) -> Tensor:

@@ -15,13 +15,16 @@ from torch import Tensor, nn
 
 from trilemma import __version__, rng
 from trilemma.data import Data, load_data
+from trilemma.data.builtin import is_named
 from trilemma.data.decode import decode
 from trilemma.data.loader import to_float
 from trilemma.data.pixels import Header, Item, header, open_file
 from trilemma.data.size import text as size_text
 from trilemma.errors import UserError, unknown
+from trilemma.explore.parts import ALL, Part, all_splits, one_split
 from trilemma.pictures import TEXT, TILE, font, grid
 from trilemma.run import Run
+from trilemma.training.session import source_word
 from trilemma.types import Batch, codes_need_labels
 
 if TYPE_CHECKING:
@@ -71,8 +74,7 @@ def source_of(run: Run, data: Source = None) -> Data:
     """
     if data is None:
         return run.data
-    channels, height, width = run.model_config.shape
-    source, known = load_data(data, size=(height, width), channels=channels), run.config["classes"]
+    source, known = load(run, data), run.config["classes"]
     if not codes_need_labels(run.model) or not source.classes or list(source.classes) == list(known):
         return source
     strange = [name for name in source.classes if name not in known]
@@ -86,28 +88,70 @@ def source_of(run: Run, data: Source = None) -> Data:
     return replace(source, classes=tuple(known), splits=splits)
 
 
+def load(run: Run, data: str | Path | Data) -> Data:
+    """Images in the size and channels that a run was trained on; its own data, if named, are split as in training.
+
+    Raises:
+        UserError: the data cannot be read, or are the run's own and have changed.
+    """
+    if not isinstance(data, Data) and _word(data) == run.config["data"]:
+        return run.data
+    channels, height, width = run.model_config.shape
+    return load_data(data, size=(height, width), channels=channels)
+
+
+def is_own(run: Run, source: Data) -> bool:
+    """Whether a run was trained on images of this source.
+
+    Data that are drawn in any number (shapes, shapes:500) are one source: the first of them are the same.
+    """
+    word, own = source_word(source), run.config["data"]
+    if is_named(word):
+        word, own = word.partition(":")[0], own.partition(":")[0]
+    return word == own or source.fingerprint == run.config["fingerprint"]
+
+
+def unseen(run: Run, source: Data) -> Part:
+    """The images of a source that a run was not trained on: the held-out split of its own data, all of any other."""
+    return one_split(source, source.held_out[0]) if is_own(run, source) else all_splits(source)
+
+
+def part_of(run: Run, source: Data, split: str | None) -> Part:
+    """A split by name; where None, the images that the run was not trained on.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    if split is None:
+        return unseen(run, source)
+    if split not in source.splits:
+        raise unknown("split", split, source.splits)
+    return one_split(source, split)
+
+
 def pick_images(
     run: Run, data: Source = None, n: int | None = None, split: str | None = None, *, seed: int | None = None
 ) -> Batch:
-    """Images of a split, with their positions in it, on the run's device.
+    """Images that the run was not trained on, or of a split, with their positions among them, on the run's device.
 
     Args:
         data: other images than the run's own; they are brought to the size and channels it was trained on.
         n: how many at most; all where None.
-        split: "train", "valid" or "test"; the held-out split where None.
-        seed: chooses which, spread over the whole split; the first n where None.
+        split: "train", "valid" or "test"; where None, the run's held-out split, or all images of other data.
+        seed: chooses which, spread over all of them; the first n where None.
     Raises:
         UserError: n is less than 1, or there is no such split.
     """
     if n is not None and n < 1:
         raise UserError(f"n={n}: at least 1 image is needed")
-    source = source_of(run, data)
-    if split is not None and split not in source.splits:
-        raise unknown("split", split, source.splits)
-    there = len(source.held_out[1] if split is None else source.splits[split])
-    count = there if n is None else min(n, there)
-    index = torch.arange(count) if seed is None else rng.permutation(there, seed, "images")[:count].sort().values
-    return take(run, source, split, index)
+    return choose(run, part_of(run, source_of(run, data), split), n, seed)
+
+
+def choose(run: Run, part: Part, n: int | None, seed: int | None) -> Batch:
+    """The first n images at most, or n drawn by the seed, in their order, on the run's device."""
+    count = len(part) if n is None else min(n, len(part))
+    index = torch.arange(count) if seed is None else rng.permutation(len(part), seed, "images")[:count].sort().values
+    return take(run, part, index)
 
 
 def pick_image(run: Run, what: str | int | Path, data: Source = None) -> Batch:
@@ -116,7 +160,7 @@ def pick_image(run: Run, what: str | int | Path, data: Source = None) -> Batch:
     Args:
         what: the number of an image of the held-out split; or an image file, which is brought to the run's size and
             channels by the rules for training images, which standard error says where it changes the image.
-        data: other images to count in than the run's own.
+        data: other images to count in than the run's own, all of them.
     Raises:
         UserError: there is no such number or file, or the file cannot be read.
     """
@@ -124,10 +168,11 @@ def pick_image(run: Run, what: str | int | Path, data: Source = None) -> Batch:
     if number is None:
         return Batch(to_float(_read(run, Path(str(what))).to(run.device)))
     source = source_of(run, data)
-    name, part = source.held_out
+    part = unseen(run, source)
     if not 0 <= number < len(part):
-        raise UserError(f"there is no image {number} in the {name} split: it has 0 to {len(part) - 1}")
-    return take(run, source, None, torch.tensor([number]))
+        where = source.name if part.name == ALL else f"the {part.name} split"
+        raise UserError(f"there is no image {number} in {where}: it has 0 to {len(part) - 1}")
+    return take(run, part, torch.tensor([number]))
 
 
 def load_image(run: Run, what: str | int | Path, data: Source = None) -> Tensor:
@@ -221,9 +266,9 @@ def table(
     return page
 
 
-def take(run: Run, source: Data, split: str | None, index: Tensor) -> Batch:
-    """The images numbered `index` of a split, on the run's device."""
-    chosen = (source.held_out[1] if split is None else source.splits[split]).take(index)
+def take(run: Run, part: Part, index: Tensor) -> Batch:
+    """The images numbered `index`, on the run's device."""
+    chosen = part.take(index)
     return Batch(
         to_float(chosen.images.to(run.device)),
         None if chosen.labels is None else chosen.labels.to(run.device),
@@ -232,22 +277,28 @@ def take(run: Run, source: Data, split: str | None, index: Tensor) -> Batch:
     )
 
 
-def rows_of(batch: Batch, source: Data, split: str) -> list[dict[str, Any]]:
-    """What is known of each image: its position in the split, its class and its file."""
+def rows_of(batch: Batch, source: Data, part: Part) -> list[dict[str, Any]]:
+    """What is known of each image: its position in the part of the source, its class and its file."""
     assert batch.index is not None
-    names = source.splits[split].names
+    names = part.take(batch.index.cpu()).names
     rows: list[dict[str, Any]] = [{"index": int(k)} for k in batch.index]
     for k, row in enumerate(rows):
         if batch.label is not None:
             row["class"] = class_name(source, int(batch.label[k]))
         if names is not None:
-            row["file"] = names[row["index"]]
+            row["file"] = names[k]
     return rows
 
 
 def class_name(source: Data, label: int) -> str:
     """The name of a class, or its number where the classes have none."""
     return source.classes[label] if source.classes else str(label)
+
+
+def _word(data: str | Path) -> str:
+    """How config.json names a source: by its word or its absolute path."""
+    path = Path(data).expanduser()
+    return str(data) if is_named(data) or not path.exists() else str(path.absolute())
 
 
 def _number(what: str | int | Path) -> int | None:
@@ -341,6 +392,8 @@ def _checked_code(run: Run, code: Tensor) -> Tensor:
 
 def _checked_image(run: Run, image: Tensor) -> Tensor:
     """An image (1, C, H, W), if it has the run's shape."""
+    if len(image) != 1:
+        raise UserError(f"{len(image)} images came, and one is asked for; give them one by one, as images[0]")
     if tuple(image.shape) != (1, *run.model_config.shape):
         expected = " x ".join(map(str, run.model_config.shape))
         came = " x ".join(map(str, image.shape[1:]))

@@ -28,6 +28,7 @@ from trilemma.explore.images import (
     encode,
     labels_for,
     made_by,
+    part_of,
     pick_images,
     require,
     rows_of,
@@ -110,10 +111,10 @@ def latent_map(
 
     Args:
         how: "tsne", or "pca".
-        n: images at most, drawn from the split by the seed.
+        n: images at most, drawn by the seed where there are more.
         perplexity: of t-SNE: about how many neighbours each point attends to.
         data: other images than the run's own; they are brought to the size it was trained on.
-        split: "train", "valid" or "test"; the held-out split where None.
+        split: "train", "valid" or "test"; where None, the run's held-out split, or all images of other data.
         neighbours: how many to show of each image.
         projector: write codes, classes and thumbnails for the embedding projector.
         label: the class to encode all of them with, for a conditional model; where None, that of each image.
@@ -134,8 +135,8 @@ def latent_map(
     codes = encode(run, batch.image, labels_for(run.model, class_of(run, label, batch), label=True))
     points = project(codes, how, perplexity=perplexity, seed=seed)
     picture = Path(out) if out is not None else run.path / f"map-{how}.png"
-    part = source.held_out[0] if split is None else split
-    made = made_by(run, "map", how=how, n=len(points), perplexity=perplexity, split=part, label=label, seed=seed)
+    part = part_of(run, source, split)
+    made = made_by(run, "map", how=how, n=len(points), perplexity=perplexity, split=part.name, label=label, seed=seed)
     rows = rows_of(batch, source, part)
     save_png(_draw(run, points, batch, source, thumbnails, _axes_names(codes, how, perplexity)), picture, made)
     coordinates = _write_table(rows, points, picture.with_suffix(".csv"))

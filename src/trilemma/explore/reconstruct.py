@@ -6,7 +6,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trilemma.explore.images import Source, class_of, labels_for, made_by, pick_images, require, rows_of, source_of
+from trilemma.explore.images import (
+    Source,
+    class_of,
+    labels_for,
+    made_by,
+    part_of,
+    pick_images,
+    require,
+    rows_of,
+    source_of,
+)
 from trilemma.files import write_json
 from trilemma.pictures import TILE, grid, save_png
 from trilemma.run import Run, as_run
@@ -39,11 +49,11 @@ def reconstruct(
     label: str | int | None = None,
     out: str | Path | None = None,
 ) -> Reconstruction:
-    """Pass `n` held-out images through a model and lay the results below them, with the error of each.
+    """Pass `n` images through a model that was not trained on them; lay the results below, with the error of each.
 
     Args:
         data: other images than the run's own; they are brought to the size it was trained on.
-        split: "train", "valid" or "test"; the held-out split where None.
+        split: "train", "valid" or "test"; where None, the run's held-out split, or all images of other data.
         label: the class of all of them, for a conditional model; where None, that of each image.
         out: the picture to write, with the errors as JSON beside it; RUN/reconstructions.png where None.
     Raises:
@@ -61,9 +71,9 @@ def reconstruct(
     sheet = grid(_pairs(images, results), COLUMNS, scale=1, texts=[f"{error:.3f}" for error in errors.tolist()])
     made = made_by(run, "reconstruct", n=len(images), split=split, label=label, rmse=rmse)
     save_png(sheet, picture, made)
-    part = source.held_out[0] if split is None else split
+    part = part_of(run, source, split)
     rows = [row | {"rmse": error} for row, error in zip(rows_of(batch, source, part), errors.tolist(), strict=True)]
-    file = write_json(picture.with_suffix(".json"), made | {"split": part, "images": rows})
+    file = write_json(picture.with_suffix(".json"), made | {"split": part.name, "images": rows})
     return Reconstruction(picture, rmse, errors, results, file)
 
 

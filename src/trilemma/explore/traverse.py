@@ -1,10 +1,11 @@
 """What each number of a code means: one is moved over the range it has on real images, the others are held.
 
-    z_u(s) = m_u + s * std_u,   s from -span to span,   z_v as in the start for v != u
+    z_u(s) = m_u + s * std_u, within [min_u, max_u],   s from -span to span,   z_v as in the start for v != u
 
-with mean m_u and standard deviation std_u of unit u over the codes of real images. Units with a larger std carry more
-of the image; in a VAE, a unit that is not used has the mean of the prior for every image (Burda et al. 2016,
-"Importance weighted autoencoders", section 5.1: activity A_u = Var_x(E[z_u | x])).
+with mean m_u, standard deviation std_u, smallest and largest value of unit u over the codes of real images. None of
+them has a value outside: that of a ReLU is never negative, though m_u - 3 std_u may be. Units with a larger std carry
+more of the image; in a VAE, a unit that is not used has the mean of the prior for every image (Burda et al. 2016,
+"Importance weighted autoencoders", section 5.2: activity A_u = Var_x(E[z_u | x])).
 
 The plane walk moves two units at once, by default through equal shares of the codes: its lines are the quantiles
 (k + 1/2) / steps of each unit, as those of the prior in Kingma & Welling (2014), appendix A.
@@ -39,7 +40,7 @@ from trilemma.types import Conditional, Decodes, Encodes
 if TYPE_CHECKING:
     from PIL import Image
 
-MEASURED = 2000  # real images whose codes give the mean and the standard deviation
+MEASURED = 2000  # real images whose codes give the mean, the standard deviation and the range
 MOST = 10  # units shown where none are asked for
 STEPS, PLANE_STEPS = 7, 15
 Spacing = Literal["quantiles", "even"]
@@ -78,12 +79,13 @@ def traverse(
             None, the mean code of real images.
         units: which numbers of the code to move, as "3" or "0,4,7"; the ten with the largest standard deviation
             where None.
-        span: how far to go to both sides of the mean, in standard deviations.
+        span: how far to go to both sides of the mean, in standard deviations; a unit stops at the smallest and the
+            largest value that it has on real images.
         steps: images in a row; 7, or 15 for each side of a plane.
         plane: two units to move together, as "0,1"; where None, a plane if the codes have just two numbers and
             `units` is not given; False for none.
         spacing: lines of the plane: "quantiles" (equal shares of real images between them) or "even", within `span`.
-        data: the images that give mean and standard deviation, and that numbers count in; the run's own where None.
+        data: the images that give mean, deviation and range, and that numbers count in; the run's own where None.
         label: the class to decode, for a conditional model; where None, that of the image, or class 0.
         out: the picture to write; RUN/traversal.png or RUN/plane.png where None.
     Raises:
@@ -184,9 +186,11 @@ def _most_active(codes: Tensor) -> tuple[int, ...]:
 
 
 def _steps(codes: Tensor, n: int, span: float) -> Tensor:
-    """Even steps from -span to span standard deviations around the mean of each column of codes: (Z, n)."""
+    """Even steps from -span to span standard deviations around the mean of each column of codes, within its range:
+    (Z, n)."""
     s = torch.linspace(-span, span, n)
-    return codes.mean(0)[:, None] + s * codes.std(0, correction=0)[:, None]
+    values = codes.mean(0)[:, None] + s * codes.std(0, correction=0)[:, None]
+    return values.clamp(codes.amin(0)[:, None], codes.amax(0)[:, None])
 
 
 def _lines(codes: Tensor, n: int, spacing: str, span: float) -> Tensor:

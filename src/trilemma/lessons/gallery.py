@@ -63,7 +63,7 @@ LESSONS = {
         beta,
     ),
     "gumbel": Lesson("draws of the Gumbel-softmax at several temperatures", "nothing", gumbel),
-    "levels": Lesson("KL divergence of each level through the training", "RUN of vae-hierarchical", levels),
+    "levels": Lesson("what each level adds to the divergence through the training", "RUN of vae-hierarchical", levels),
 }
 
 

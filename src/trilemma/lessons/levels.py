@@ -1,5 +1,7 @@
-"""How much each level of a hierarchy carries: KL(q(z_t|.) || p(z_t|.)) of the held-out images through the training. A
-level whose divergence is 0 is not used (Sonderby et al. 2016, "Ladder variational autoencoders", section 3)."""
+"""What each level of a hierarchy adds to the divergence of q(z|x) from p(z), E[log q(z_t|.) - log p(z_t|.)], on the
+held-out images through the training. In a ladder, whose q and p of a level are given the same codes, it is the KL
+divergence of the level, and a level where it is 0 is not used (Sonderby et al. 2016, "Ladder variational autoencoders",
+section 3). In a chain it is not a divergence by itself and may be negative."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,9 +15,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LEVEL = re.compile(r"valid_kl(\d+)_nats")
+TITLES = {"ladder": "KL divergence on held-out images", "chain": "E[log q - log p] on held-out images"}
 
 
-def divergences(log: Sequence[Mapping[str, Any]]) -> dict[int, tuple[list[int], list[float]]]:
+def terms(log: Sequence[Mapping[str, Any]]) -> dict[int, tuple[list[int], list[float]]]:
     """Of each level, the lowest first: images seen, and nats per image then."""
     found: dict[int, tuple[list[int], list[float]]] = {}
     for row in log:
@@ -29,15 +32,15 @@ def divergences(log: Sequence[Mapping[str, Any]]) -> dict[int, tuple[list[int], 
 
 def levels(run: Run) -> "Image.Image":
     """A line for each level through the training, and a bar for each at its end."""
-    found = divergences(run.log)
+    found = terms(run.log)
     if not found:
-        raise UserError(f"the log of {run.path} has no divergences of levels; take a run of vae-hierarchical")
+        raise UserError(f"the log of {run.path} has no terms of levels; take a run of vae-hierarchical")
     figure, (through, end) = plots(2)
     for k, (level, (images, nats)) in enumerate(found.items()):
         through.plot(images, nats, label=f"level {level}", marker="o" if len(nats) == 1 else "", **style(k))
         end.bar(str(level), nats[-1], color=style(k)["color"])
-    through.set_ylim(bottom=0)
+    through.set_ylim(bottom=min(0.0, *(value for _, nats in found.values() for value in nats)))
     through.legend(fontsize=8.5, frameon=False)
-    label(through, "KL divergence on held-out images", "images seen", "nats per image")
+    label(through, TITLES[run.model_config.structure], "images seen", "nats per image")
     label(end, "at the end; level 1 is next to the image", "level", "nats per image")
     return rendered(figure)

@@ -8,7 +8,6 @@ expected even of perfect images.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from trilemma.data import Data
 from trilemma.errors import UserError
-from trilemma.metrics.features import BUNDLED, CHANNELS, FeatureNetwork, extract, load_network, read_card
+from trilemma.metrics.features import BUNDLED, CHANNELS, FeatureNetwork, extract, load_network
 from trilemma.metrics.precision_recall import wilson
 from trilemma.metrics.receipt import Estimate, Score, protocol_name, versions
 from trilemma.registry import models_that
@@ -26,41 +25,6 @@ if TYPE_CHECKING:
     from trilemma.run import Drawn, Run
 
 INTERVAL_IS = "Wilson 95% over the generated images, the classifier held fixed"
-
-
-@dataclass(frozen=True)
-class Obedience:
-    """Share of `n` images that are taken for the class asked for, over all and by class, each with its interval.
-
-    taken_for: (n_classes, n_classes) int64, images by the class asked for (row) and the one seen (column).
-    classifier: the network that judged; accuracy: on real images, from its card.
-    """
-
-    obeyed: Estimate
-    of_class: dict[str, Estimate]
-    taken_for: Tensor
-    n: int
-    classifier: str
-    accuracy: float
-
-
-def class_obedience(run: "Run | str", *, n: int = 1000, seed: int = 0, batch: int = 256, **settings: Any) -> Obedience:
-    """Draw `n` images, the classes equally often, and let the classifier of the run's data say what they are.
-
-    Args:
-        settings: of the model's sampler (`Run.sample`).
-    Raises:
-        UserError: if the model takes no class, or no bundled classifier knows its classes.
-    """
-    from trilemma.run import as_run
-
-    run = as_run(run)
-    counts = class_counts(run, n)
-    network = classifier_of(run.data)
-    drawn = [(label, part) for label, part in draw_classes(run, counts, seed=seed, batch=batch, **settings)]
-    images = torch.cat([part.images for _, part in drawn])
-    labels = torch.cat([torch.full((len(part.images),), label) for label, part in drawn])
-    return judge(network, images, labels, run.data.classes)
 
 
 def class_scores(
@@ -76,7 +40,7 @@ def class_scores(
     labels = torch.arange(len(images)) % n_classes
     try:
         network, refused = classifier_of(data), None
-        found, name = judge(network, images, labels, data.classes).obeyed, network.name
+        found, name = judge(network, images, labels), network.name
         resize, used = network.resize_rule(images.shape[1:]), {"feature_weights_sha256": network.sha256}
     except UserError as error:
         found, refused, name, resize, used = None, str(error), "none", "none", {}
@@ -102,15 +66,10 @@ def class_scores(
     )
 
 
-def judge(network: FeatureNetwork, images: Tensor, labels: Tensor, classes: Sequence[str]) -> Obedience:
-    """What a classifier takes images for that were asked to be of the classes `labels`, int64 (N,)."""
+def judge(network: FeatureNetwork, images: Tensor, labels: Tensor) -> Estimate:
+    """The share of images that a classifier takes for the class they were asked for, `labels`, int64 (N,)."""
     logits = network.network.head(extract(network, images).float())  # linear in the features
-    seen, m = logits.argmax(1), len(classes)
-    taken_for = torch.bincount(labels * m + seen, minlength=m * m).view(m, m)
-    right, asked = taken_for.diagonal().tolist(), taken_for.sum(1).tolist()
-    of_class = {name: wilson(r, a) for name, r, a in zip(classes, right, asked, strict=True) if a}
-    accuracy = float(read_card(network.name)["test"]["accuracy"])
-    return Obedience(wilson(sum(right), len(labels)), of_class, taken_for, len(labels), network.name, accuracy)
+    return wilson(int((logits.argmax(1) == labels).sum()), len(labels))
 
 
 def classifier_of(data: Data) -> FeatureNetwork:

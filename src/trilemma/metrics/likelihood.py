@@ -7,7 +7,8 @@ Bits per dimension are -L_k / (D ln 2) for pixels that are black or white, plus 
 (256 levels; no noise is added to them). A Bernoulli of grey pixels is no likelihood, so that it has nats and no bits.
 
 A unit of a code is active if the variance of its posterior mean over images is above 0.01 (the same, section 5.2); few
-active units are what is called posterior collapse.
+active units are what is called posterior collapse. Codes that are choices out of finite sets have no means, and so no
+such figure.
 """
 
 import math
@@ -125,7 +126,7 @@ def likelihood_scores(
         ("bits_per_dim", f"bits{samples}_{kind}", _mean(bits) if known else None, "bits", "lower", INTERVAL_IS),
     ]
     notes = [] if known else [f"ELBO and bound: {NO_LIKELIHOOD}"]
-    if isinstance(model, Encodes):
+    if isinstance(model, Encodes) and getattr(model, "code_bits", None) is None:  # codes of means, not of choices
         active, units = _active_units(model, image, labels)
         count = Estimate(active, (active, active))
         rows.append(("active_units", f"active-units_{units}", count, "units", "higher", COUNT_IS))

@@ -1,4 +1,4 @@
-"""Convolutional encoders and decoders of two kinds, and a crop.
+"""Convolutional encoders and decoders of two kinds, and what all convolutional networks share: a crop, a convolution.
 
 pooled   conv 16, 32, 64, 32 with ReLU, max-pooling after the first three, the mean over the map; back by a linear layer
          to 16 small maps and transposed convolutions 32, 16, C
@@ -34,6 +34,11 @@ class CentreCrop(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, height, width)."""
         return centre_crop(image, *self.size)
+
+
+def conv3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
+    """3x3 convolution; each side n becomes ceil(n / stride)."""
+    return nn.Conv2d(c_in, c_out, 3, stride, 1)
 
 
 def pooled_encoder(shape: tuple[int, int, int], outputs: int, *, linear: bool) -> nn.Sequential:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trilemma.nets.conv import conv3
 from trilemma.nets.mlp import mlp
 
 Choose = Callable[[int, Tensor, Tensor], Tensor]  # number of the layer, prior, state -> code
@@ -284,11 +285,6 @@ def branch(c_in: int, width: int, c_out: int, *, kernel: int, dropout: float) ->
     nn.init.zeros_(last.bias)  # type: ignore[arg-type]
     drop = [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(nn.ReLU(), conv3(c_in, width), nn.ReLU(), *drop, last)
-
-
-def conv3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
-    """3x3 convolution; each side n becomes ceil(n / stride)."""
-    return nn.Conv2d(c_in, c_out, 3, stride, 1)
 
 
 def _run(levels: nn.ModuleList, d: Tensor) -> list[Tensor]:

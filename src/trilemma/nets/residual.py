@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from trilemma.nets.conv import CentreCrop
+from trilemma.nets.conv import CentreCrop, conv3
 
 SMALLEST = 8  # px
 CAP = 8  # the channels are at most this many times those at full size
@@ -30,11 +30,6 @@ class Block(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """h + f(h)."""
         return h + self.body(h)
-
-
-def conv3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
-    """3x3 convolution; each side n becomes ceil(n / stride)."""
-    return nn.Conv2d(c_in, c_out, 3, stride, 1)
 
 
 def residual_encoder(shape: tuple[int, int, int], outputs: int, width: int) -> nn.Sequential:
