@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import re
 import subprocess
 import sys
 import weakref
@@ -538,9 +539,26 @@ def test_active_units_and_posterior_collapse() -> None:
     with torch.no_grad():
         last.weight.zero_()
         last.bias.zero_()
-    assert "posterior collapse" in (posterior_collapse(model, Batch(images)) or "")
+    assert re.search(r"posterior collapse.*Lower beta=", posterior_collapse(model, Batch(images)) or "")
     healthy = trilemma.create("ae-stacked", shape=(1, 8, 8))
     assert posterior_collapse(healthy, Batch(images)) is None
+
+
+@pytest.mark.parametrize(
+    ("active", "units", "collapsed"), [(4, 200, True), (5, 200, False), (2, 30, True), (3, 30, False)]
+)
+def test_a_tenth_of_the_units_or_five_are_no_collapse(active: int, units: int, collapsed: bool) -> None:
+    model = trilemma.create("vae", shape=(1, 8, 8))
+    codes = torch.zeros(50, units)
+    codes[:, :active] = torch.linspace(-1, 1, 50)[:, None]
+    model.encode = lambda *_: codes  # type: ignore[method-assign]
+    assert bool(posterior_collapse(model, Batch(torch.rand(50, 1, 8, 8)))) == collapsed
+
+
+def test_advice_names_keys_that_the_model_has() -> None:
+    model = trilemma.create("vae-hierarchical", shape=(1, 8, 8))
+    model.encode = lambda *_: torch.zeros(50, 32)  # type: ignore[method-assign]
+    assert "Raise warmup= or free_nats=" in (posterior_collapse(model, Batch(torch.rand(50, 1, 8, 8))) or "")
 
 
 def test_too_high_a_weight_of_the_divergence_is_said_and_a_healthy_training_is_quiet() -> None:

@@ -22,6 +22,7 @@ from trilemma.types import Batch, BoundsLikelihood, Conditional, Encodes
 
 COLLAPSED = 0.25  # of the variety of the data
 ACTIVE = 0.01
+ENOUGH = 5  # active units that are no collapse, however many there are: a ladder has thousands
 IN_USE = 0.5  # share of a codebook
 SURE = 0.98  # mean probability of being right at which a critic leaves nothing to learn
 
@@ -62,7 +63,7 @@ def active_units(codes: Tensor) -> int:
 
 
 def posterior_collapse(model: nn.Module, batch: Batch) -> str | None:
-    """Whether fewer than one in ten units of a variational code are in use."""
+    """Whether fewer than one in ten units of a variational code are in use, and fewer than ENOUGH."""
     if not (isinstance(model, Encodes) and isinstance(model, BoundsLikelihood)) or len(batch.image) < 2:
         return None
     labels = batch.label if isinstance(model, Conditional) else None
@@ -74,12 +75,12 @@ def posterior_collapse(model: nn.Module, batch: Batch) -> str | None:
     with torch.no_grad():
         codes = halving(codes_of, len(batch.image))
     active = active_units(codes)
-    if active >= max(1, codes.shape[1] // 10):
+    if active >= min(max(1, codes.shape[1] // 10), ENOUGH):
         return None
-    return (
-        f"{active} of {codes.shape[1]} units of the code are active (posterior collapse). "
-        "Lower beta=, or raise it slowly from 0"
+    advice = (
+        "Lower beta=, or raise it slowly from 0" if hasattr(model.config, "beta") else "Raise warmup= or free_nats="
     )
+    return f"{active} of {codes.shape[1]} units of the code are active (posterior collapse). {advice}"
 
 
 def dead_codes(row: dict[str, Any]) -> str | None:
