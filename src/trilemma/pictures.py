@@ -79,13 +79,17 @@ def grid(
     return sheet
 
 
-def save_png(image: "Image.Image | Tensor", path: str | Path, metadata: dict[str, Any] | None = None) -> Path:
-    """Write a picture (PIL image, or one image as a tensor) and how it was made; whole or not at all."""
+def save_png(image: "Image.Image | Tensor | bytes", path: str | Path, metadata: dict[str, Any] | None = None) -> Path:
+    """Write a picture (PIL image, one image as a tensor, or the content of a PNG file) and how it was made; whole or
+    not at all."""
+    from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     if metadata is not None:
         info.add_itxt(KEY, json.dumps(metadata, ensure_ascii=False))
+    if isinstance(image, bytes):
+        image = Image.open(io.BytesIO(image), formats=["PNG"])
     buffer = io.BytesIO()
     (to_image(image) if isinstance(image, Tensor) else image).save(buffer, "png", pnginfo=info)
     return write_atomic(path, buffer.getvalue())

@@ -20,7 +20,7 @@ from trilemma.explore.detect import detect, flagged, threshold_of
 from trilemma.explore.detection_report import Shown, _difference, heat
 from trilemma.explore.detection_scores import score_all, scores_of
 from trilemma.explore.images import GAP
-from trilemma.pictures import save_png
+from trilemma.pictures import read_metadata, save_png
 
 
 class Darkens(nn.Module):
@@ -361,6 +361,8 @@ def test_the_files_hold_what_was_found(paged, classes, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "scores.csv", "figures.json", "report.html", "histogram.png", "flagged.png", "heatmaps.png"
     }  # fmt: skip
+    for name in ("histogram.png", "flagged.png", "heatmaps.png"):
+        assert read_metadata(tmp_path / "out" / name)["verb"] == "detect"
 
 
 def test_the_page_needs_nothing_else(paged, classes):

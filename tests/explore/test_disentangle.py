@@ -12,6 +12,7 @@ from trilemma.data.shapes import draw_factors
 from trilemma.errors import UserError
 from trilemma.explore.disentangle import _own, disentangle
 from trilemma.metrics import disentanglement
+from trilemma.pictures import read_metadata
 
 
 class Centre(nn.Module):
@@ -99,7 +100,7 @@ def test_a_collapsed_unit_does_not_close_the_gap(folder, tmp_path):
 
 def test_a_trained_model_and_the_default_places(folder):
     one, other = (disentangle(folder, n=250) for _ in range(2))
-    assert one.picture == folder / "disentanglement.png" and one.picture.is_file()
+    assert one.picture == folder / "disentanglement.png" and read_metadata(one.picture)["verb"] == "disentangle"
     assert one.scores == other.scores and one.of_factor == other.of_factor
 
 

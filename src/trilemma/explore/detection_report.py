@@ -82,7 +82,7 @@ def write_report(
     drawn = _histogram(document, scores)
     text = f"Histograms of the {document['title']} with the threshold {number(document['threshold'])}"
     histogram = Markup(figures.svg(drawn, text))
-    picture = write_atomic(folder / "histogram.png", figures.png(drawn))  # after the SVG: it changes the colours
+    picture = save_png(figures.png(drawn), folder / "histogram.png", made)  # after the SVG: it changes the colours
     page = _template().render(
         doc=document,
         words=WORDS,

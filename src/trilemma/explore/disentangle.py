@@ -17,8 +17,8 @@ from trilemma import __version__, rng
 from trilemma.data import Data, Split
 from trilemma.data.loader import to_float
 from trilemma.errors import UserError
-from trilemma.explore.images import labels_for, source_of, through
-from trilemma.files import write_atomic, write_json
+from trilemma.explore.images import labels_for, made_by, source_of, through
+from trilemma.files import write_json
 from trilemma.metrics.classification import half_width
 from trilemma.metrics.disentanglement import (
     BINS,
@@ -29,6 +29,7 @@ from trilemma.metrics.disentanglement import (
     separated_attribute_predictability,
 )
 from trilemma.metrics.receipt import Estimate
+from trilemma.pictures import save_png
 from trilemma.registry import models_that
 from trilemma.run import Run, as_run
 from trilemma.training.log import Display
@@ -153,7 +154,9 @@ def disentangle(
         display.close()
     scores = {name: _around(value, [part[name] for part in parts]) for name, value in whole.scores.items()}
     picture = Path(out) if out is not None else run.path / "disentanglement.png"
-    write_atomic(picture, _draw(whole, list(factors)))
+    save_png(
+        _draw(whole, list(factors)), picture, made_by(run, "disentangle", data=source.name, n=len(codes), seed=seed)
+    )
     values = {
         "trilemma": __version__,
         "run": str(run.path.resolve()),

@@ -23,7 +23,6 @@ def draw_curves(log: list[dict[str, Any]], path: Path, command: str = "") -> Non
         command: that made the run, for the picture's metadata.
     """
     from matplotlib.figure import Figure
-    from PIL import Image
 
     series: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for row in log:
@@ -50,5 +49,4 @@ def draw_curves(log: list[dict[str, Any]], path: Path, command: str = "") -> Non
         axis.set_axis_off()
     content = BytesIO()
     figure.savefig(content, dpi=100, format="png")
-    with Image.open(content) as image:
-        save_png(image, path, made_by_training(command, "curves"))
+    save_png(content.getvalue(), path, made_by_training(command, "curves"))
