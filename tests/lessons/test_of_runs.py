@@ -198,7 +198,7 @@ def test_a_term_of_a_chain_is_not_called_a_divergence(structure, title, monkeypa
     monkeypatch.setattr(levels, "rendered", lambda figure: figure)
     lowest = -2.0 if structure == "chain" else 0.5
     log = [{"images": k, "valid_kl1_nats": 3.0, "valid_kl2_nats": lowest} for k in (20, 40)]
-    figure = levels.levels(SimpleNamespace(log=log, path="there", model_config=SimpleNamespace(structure=structure)))
+    figure = levels.levels(SimpleNamespace(log=log, path="there", config={"model_config": {"structure": structure}}))
     through, _ = figure.axes
     assert through.get_title(loc="left") == f"{title} on held-out images"
     assert through.get_ylim()[0] == min(0.0, lowest)

@@ -54,14 +54,14 @@ def warm_up(progress: float, share: float) -> float:
     return min(1.0, progress / share) if share else 1.0
 
 
-def free_bits(terms: Tensor, free_nats: float) -> Tensor:
+def free_bits(kl: Tensor, free_nats: float) -> Tensor:
     """Sum over levels of max(free_nats, mean over the batch); the free bits of Kingma et al. (2016).
 
     Theirs are KL divergences, as the terms of a ladder are. That of a level of a chain, E[log q(z_t|z_{t-1}) -
     log p(z_t|z_{t+1})], is not one: it may be negative while the level tells much, and then counts free_nats, too.
 
     Args:
-        terms: nats of each level and image, (T, B).
+        kl: the term of each level and image, nats, (T, B).
     """
-    means = terms.mean(1)
+    means = kl.mean(1)
     return (means.clamp(min=free_nats) if free_nats else means).sum()

@@ -41,6 +41,6 @@ def levels(run: Run) -> "Image.Image":
         end.bar(str(level), nats[-1], color=style(k)["color"])
     through.set_ylim(bottom=min(0.0, *(value for _, nats in found.values() for value in nats)))
     through.legend(fontsize=8.5, frameon=False)
-    label(through, TITLES[run.model_config.structure], "images seen", "nats per image")
+    label(through, TITLES[run.config["model_config"]["structure"]], "images seen", "nats per image")
     label(end, "at the end; level 1 is next to the image", "level", "nats per image")
     return rendered(figure)
