@@ -189,6 +189,7 @@ def test_a_large_file_that_is_broken_is_refused_as_a_small_one_is(tmp_path, monk
     assert not list((tmp_path / "cache" / "decoded").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_while_an_array_of_80_mb_is_opened_with_1_mb(tmp_path):
     """Measured: 10 MB; 242 MB where it is read as a whole, which holds three copies for a moment."""

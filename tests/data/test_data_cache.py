@@ -164,6 +164,7 @@ def open_at_once(path, start, results):
     results.put(load_data(path).fingerprint)
 
 
+@pytest.mark.slow
 def test_several_processes_at_once(tmp_path, monkeypatch, own_cache):
     path = zipped(tmp_path / "a.zip", 3000)  # 9 MB: kept without being told
     context = multiprocessing.get_context("spawn")
@@ -463,6 +464,7 @@ def test_four_gb_stream_under_one_gb(tmp_path):
     assert peak < 2**30
 
 
+@pytest.mark.slow
 @needs_proc
 def test_memory_while_a_source_is_decoded_and_loaded(tmp_path):
     """At most 1.2 times the tensor, at the first opening and the second."""

@@ -14,8 +14,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -93,13 +94,24 @@ class Options(NamedTuple):
 
 def load_digits(options: Options) -> Data:
     """1,797 handwritten digits of 8x8 inside scikit-learn, whose levels 0 ... 16 become 0 ... 255; works offline."""
-    from sklearn.datasets import load_digits as load
-
-    images, labels = load(return_X_y=True)
+    images, labels = _digits()
     levels = torch.from_numpy(np.rint(images * (255 / 16)).astype(np.uint8)).view(-1, 1, 8, 8)
-    rest, test = cut_last(Split(levels, torch.from_numpy(labels).long()), DIGITS_TEST)
+    rest, test = cut_last(Split(levels, torch.from_numpy(labels.astype(np.int64))), DIGITS_TEST)
     train, valid = split_off(rest, options.valid, options.seed)
     return _finish("digits", {"train": train, "valid": valid, "test": test}, NUMERALS, options)
+
+
+def _digits() -> tuple[Any, Any]:
+    """Images (1797, 64) and labels (1797,), from the file that scikit-learn reads, too: importing it takes a second."""
+    found = find_spec("sklearn")
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            table = np.loadtxt(path, delimiter=",")
+            return table[:, :-1], table[:, -1]
+    from sklearn.datasets import load_digits as load
+
+    return load(return_X_y=True)  # pyright: ignore[reportReturnType]
 
 
 def load_shapes(options: Options, count: int | None = None) -> Data:

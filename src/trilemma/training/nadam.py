@@ -11,6 +11,7 @@ momentum n that Adam would make of the old m with a decay b of its own, b = b1 A
 with this decay moves the weights, and m, which that step left as n, follows from m = n + (B / A) (n - g).
 """
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +26,10 @@ class NAdam(torch.optim.Optimizer):
 
     All weights of a group are taken to have their gradients in the same steps.
     """
+
+    # Without torch's mark for its compiler, whose import would take a second or two of the start of every training.
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
 
     def __init__(
         self, params: Iterable[nn.Parameter], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8

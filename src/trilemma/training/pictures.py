@@ -36,8 +36,11 @@ def draw_curves(log: list[dict[str, Any]], path: Path, command: str = "") -> Non
         return
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.0 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    width, height = 4.2 * columns, 3.0 * rows  # inches
+    figure = Figure(figsize=(width, height))
+    edges = {"left": 0.65 / width, "right": 1 - 0.15 / width, "bottom": 0.5 / height, "top": 1 - 0.35 / height}
+    places = {**edges, "wspace": 0.25, "hspace": 0.45}  # a layout that matplotlib finds takes as long as the drawing
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=places).flatten()
     for axis, (panel, names) in zip(axes, panels.items(), strict=False):
         for name in names:
             images, values = zip(*series[name], strict=True)
