@@ -42,7 +42,10 @@ def test_loads(name, data):
     assert feature_network("auto", network.shape, data).name == name
 
 
-@cases
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if case[1] == "cifar10" else []) for case in CASES],  # 60,000 JPEG
+)
 def test_accuracy_is_what_the_card_says(name, data):
     """On 2,000 of the held-out images: within 4 standard errors of the card's accuracy."""
     if data != "digits" and "TRILEMMA_DATA" not in os.environ:

@@ -15,6 +15,7 @@ def harness(*words: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, str(KILL), *words], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_few_kills_lose_nothing() -> None:
     done = harness("--families", "vae", "--kills", "2", "--calls", "4")
     assert done.returncode == 0, done.stdout + done.stderr
