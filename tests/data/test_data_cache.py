@@ -443,6 +443,26 @@ def watched(path, side, limit):
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 
 
+def from_files():
+    """Bytes of mapped files that are in the memory of this process."""
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(lines["RssFile"].split()[0])
+
+
+@needs_proc
+def test_rows_that_come_into_memory_leave_the_mapped_file(tmp_path):
+    path, shape = tmp_path / "images.u8", (512, 1, 256, 256)
+    path.write_bytes(bytes(range(256)) * (2**25 // 256))
+    images, index, before = storage.mapped(path, shape), torch.arange(0, 512, 2), from_files()
+    total = images.sum().item()
+    assert from_files() - before > 0.9 * 2**25
+    rows = storage.load_rows(images, index)
+    assert from_files() - before < 0.2 * 2**25
+    assert torch.equal(rows, torch.arange(256, dtype=torch.uint8).repeat(2**17)[: rows.numel()].view_as(rows))
+    assert images.sum().item() == total  # still there, in the file
+    assert len(storage.load_rows(images, index[:0])) == 0
+
+
 @needs_proc
 def test_memory_while_64_mb_stream_with_16_mb(tmp_path):
     n = 2**26 // (3 * 128 * 128) + 1

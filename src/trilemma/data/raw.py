@@ -18,7 +18,7 @@ from trilemma.data.decode import Item, Room, decode
 from trilemma.data.duplicates import exact_groups
 from trilemma.data.pixels import frames_of
 from trilemma.data.split import Data, Split, complete, counted, fingerprint_of, make_data
-from trilemma.data.storage import gather
+from trilemma.data.storage import gather, let_go, load_rows
 from trilemma.data.workers import each
 from trilemma.files import write_atomic
 
@@ -183,10 +183,8 @@ def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int) -> 
 def _rows(raw: Raw, index: Tensor) -> Split:
     """The images numbered `index` with all that is known of them."""
     at = index.tolist()
-    whole = len(at) == len(raw.splits) and not raw.folder  # nothing to choose, and no file to leave
-    path = raw.folder / f"rows-{_hash(index)}.u8" if raw.large and raw.folder else None
     return Split(
-        raw.images if whole else gather(raw.images, index, path),
+        _pixels(raw, index),
         None if raw.labels is None else torch.tensor(raw.labels, dtype=torch.int64)[index],
         None if raw.captions is None else tuple(raw.captions[i] for i in at),
         tuple(raw.names[i] for i in at) if raw.names else None,
@@ -194,9 +192,20 @@ def _rows(raw: Raw, index: Tensor) -> Split:
     )
 
 
+def _pixels(raw: Raw, index: Tensor) -> Tensor:
+    """The images numbered `index`: in memory, unless they are too many."""
+    if raw.folder is None:
+        return raw.images if len(index) == len(raw.images) else raw.images[index]
+    if raw.large:
+        return gather(raw.images, index, raw.folder / f"rows-{_hash(index)}.u8")
+    return load_rows(raw.images, index)
+
+
 def _equal(raw: Raw, index: Tensor) -> list[list[int]]:
     """Groups of equal images among those numbered `index`, by their place in it."""
     groups = json.loads(_kept(raw, "equal.json", lambda: json.dumps(exact_groups(raw.images))))
+    if raw.folder is not None:
+        let_go(raw.images)  # all of it was read, and it is read again to be put into splits
     place = {k: at for at, k in enumerate(index.tolist())} if groups else {}
     found = [[place[k] for k in group if k in place] for group in groups]
     return [group for group in found if len(group) > 1]

@@ -3,12 +3,15 @@
 A mapped file costs no memory of the process: its pages belong to the system, which drops them when others need room.
 """
 
+import ctypes
+import mmap
 import os
 import shutil
 import socket
 import uuid
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -91,14 +94,28 @@ def _host() -> str:
     return f".tmp-{socket.gethostname()}-"
 
 
-def gather(images: Tensor, index: Tensor, path: Path | None = None) -> Tensor:
-    """Rows `index` of the images.
+def let_go(images: Tensor) -> None:
+    """Take the pages of a mapped file out of the memory of this process; the system may keep them for the next reader.
 
-    Args:
-        path: where to put them, as a mapped file; a file that is there is taken as it is. In memory where None.
+    Only for what `mapped` made: any other memory would lose its content.
     """
-    if path is None:
-        return images[index]
+    with suppress(AttributeError, OSError, TypeError):  # where the system has no such call
+        ctypes.CDLL(None).madvise(
+            ctypes.c_void_p(images.data_ptr()), ctypes.c_size_t(images.numel()), mmap.MADV_DONTNEED
+        )
+
+
+def load_rows(images: Tensor, index: Tensor) -> Tensor:
+    """Rows `index` of what `mapped` made, in memory; at no time are both there as a whole."""
+    out = torch.empty((len(index), *images.shape[1:]), dtype=images.dtype)
+    for part, numbers in zip(out.split(step := _step(images)), index.split(step), strict=True):
+        torch.index_select(images, 0, numbers, out=part)
+        let_go(images)
+    return out
+
+
+def gather(images: Tensor, index: Tensor, path: Path) -> Tensor:
+    """Rows `index` of the images as a mapped file at `path`; a file that is there is taken as it is."""
     first, count = int(index[0]) if len(index) else 0, len(index)
     if torch.equal(index, torch.arange(first, first + count)):
         return images[first : first + count]
@@ -128,9 +145,14 @@ def gather(images: Tensor, index: Tensor, path: Path | None = None) -> Tensor:
 
 def blocks(images: Tensor, index: Tensor | None = None) -> Iterator[Tensor]:
     """The images (those numbered `index`, where given) in order, some megabytes at a time."""
-    step = max(1, BLOCK // max(1, images[0].numel() if len(images) else 1))
+    step = _step(images)
     for at in range(0, len(images) if index is None else len(index), step):
         yield images[at : at + step] if index is None else images[index[at : at + step]]
+
+
+def _step(images: Tensor) -> int:
+    """Images of BLOCK bytes."""
+    return max(1, BLOCK // max(1, images[0].numel() if len(images) else 1))
 
 
 def _available() -> int:
