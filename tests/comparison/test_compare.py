@@ -16,6 +16,7 @@ from trilemma.comparison import compare
 from trilemma.comparison.figures import LIGHT, SOFT
 from trilemma.comparison.folder import claim_folder
 from trilemma.errors import UserError
+from trilemma.pictures import read_metadata
 from trilemma.training.loop import Stopped
 
 
@@ -294,7 +295,9 @@ def test_the_same_comparison_gives_the_same_files(stage):
 
 
 def test_the_triangle_is_a_picture_of_its_own_without_stand_in_colours(stage):
-    picture = Image.open(compare(quiet=True).html.with_name("triangle.png")).convert("RGB")
+    path = compare(quiet=True).html.with_name("triangle.png")
+    assert read_metadata(path)["command"].startswith("trilemma compare data=")
+    picture = Image.open(path).convert("RGB")
     found = {colour for _, colour in picture.getcolors(picture.width * picture.height)}
     levels = {name: tuple(round(255 * part) for part in to_rgb(name)) for name in (*LIGHT, *LIGHT.values())}
     assert not any(levels[name] in found for name in LIGHT)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trilemma import __version__
 from trilemma.comparison.document import Entry, clean, document, protocol_difference, scores_of
 from trilemma.comparison.words import counted
 from trilemma.errors import UserError
@@ -132,6 +133,7 @@ def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], fold
     from trilemma.comparison.report import pictures_of, render
     from trilemma.files import write_atomic, write_json
     from trilemma.hardware import describe
+    from trilemma.pictures import save_png
 
     values = document(entries, data, request, describe())
     pictures, neighbours = pictures_of(entries, data, request["split"], request["seed"])
@@ -139,7 +141,8 @@ def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], fold
         model["nearest"] = clean(neighbours.get(model["name"]))
     json = write_json(folder / "report.json", values)
     html = write_atomic(folder / "report.html", render(values, pictures))
-    write_atomic(folder / "triangle.png", png(triangle.draw(values["models"])))
+    made = {"trilemma": __version__, "verb": "compare", "command": request["command"]}
+    save_png(png(triangle.draw(values["models"])), folder / "triangle.png", made)
     return Comparison(html, json, values)
 
 
