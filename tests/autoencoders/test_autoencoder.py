@@ -45,6 +45,7 @@ def linear(shape: tuple[int, int, int], latent: int) -> Autoencoder:
     return Autoencoder(config).double()
 
 
+@pytest.mark.slow
 def test_long_trained_ae_linear_has_the_plane_and_the_error_of_pca(tmp_path: Path) -> None:
     run = train("ae-linear", "ellipse", batch=60, epochs=200, precision="float32", out=tmp_path / "run", quiet=True)
     x = run.data.train.images.flatten(1).double() / 255

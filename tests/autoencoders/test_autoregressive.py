@@ -105,6 +105,7 @@ def test_pick_inverts_the_distribution_function(u: float, expected: int) -> None
     assert int(pick(probabilities.log(), torch.tensor([u], dtype=torch.float64))) == expected
 
 
+@pytest.mark.slow
 def test_learns_a_law_whose_entropy_is_known() -> None:
     """Sequences k, k, j, j, ...: each second place is certain, so the entropy is half of L ln K."""
     model = AutoregressivePrior(4, 6, width=2 * HEAD, depth=2)

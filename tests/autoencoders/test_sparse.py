@@ -52,6 +52,7 @@ def test_only_a_sparse_autoencoder_needs_whole_batches() -> None:
     assert not create("ae-sparse", shape=(1, 4, 4), sparsity=0.0).batch_statistics
 
 
+@pytest.mark.slow
 def test_training_meets_the_target_and_nothing_else_would(tmp_path: Path) -> None:
     mean = {}
     for weight in (0.0, 1e-3):

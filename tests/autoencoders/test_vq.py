@@ -234,6 +234,7 @@ def test_wrong_settings_are_refused() -> None:
         small().sample(1, seed=0, temperature=-1)
 
 
+@pytest.mark.slow
 def test_learns_digits_with_more_than_half_of_its_codes() -> None:
     model, data = small(), load_data("digits")
     images, rng = data.train.images.float() / 255, generator()

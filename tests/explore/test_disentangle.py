@@ -81,6 +81,7 @@ def test_codes_that_measure_the_place(folder, tmp_path):
     assert found.figures == tmp_path / "place.json"
 
 
+@pytest.mark.slow
 def test_turned_codes_score_lower_beyond_the_intervals(folder, tmp_path):
     straight = disentangle(run_of(folder, Centre()), n=1000, out=tmp_path / "a.png").scores
     turned = disentangle(run_of(folder, Centre(turned=True)), n=1000, out=tmp_path / "b.png").scores

@@ -561,6 +561,7 @@ def test_advice_names_keys_that_the_model_has() -> None:
     assert "Raise warmup= or free_nats=" in (posterior_collapse(model, Batch(torch.rand(50, 1, 8, 8))) or "")
 
 
+@pytest.mark.slow
 def test_too_high_a_weight_of_the_divergence_is_said_and_a_healthy_training_is_quiet() -> None:
     high = trilemma.train("vae", "digits", steps=700, batch=32, beta=50.0, out="high", quiet=True)
     assert any("posterior collapse" in row.get("warning", "") for row in high.log)

@@ -29,6 +29,7 @@ def test_rule_says_the_share_and_what_to_do_and_is_quiet_of_other_models() -> No
     assert dead_codes({"step": 3, "vae/loss": 0.1}) is None
 
 
+@pytest.mark.slow
 def test_a_training_with_dead_codes_says_so_once(tmp_path: Path) -> None:
     assert len(said(short(tmp_path / "dead", restart=False))) == 1
     assert said(short(tmp_path / "healthy")) == []
