@@ -268,7 +268,7 @@ def until(condition, seconds):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked on Linux only")
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("ending", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_killed_decoding_leaves_no_process_and_no_files(tmp_path, own_cache, ending):
     path = zipped(tmp_path / "a.zip", 3000)  # 9 MB: kept without being told
     process = subprocess.Popen([sys.executable, "-c", SLOW, str(path)], stderr=subprocess.DEVNULL)
@@ -463,6 +463,7 @@ def test_rows_that_come_into_memory_leave_the_mapped_file(tmp_path):
     assert len(storage.load_rows(images, index[:0])) == 0
 
 
+@pytest.mark.slow
 @needs_proc
 def test_memory_while_64_mb_stream_with_16_mb(tmp_path):
     n = 2**26 // (3 * 128 * 128) + 1

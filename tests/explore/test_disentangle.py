@@ -145,6 +145,7 @@ def test_what_is_refused(folder):
         disentangle(run_of(folder, Wide()), n=250)
 
 
+@pytest.mark.slow
 def test_progress_goes_to_the_error_stream(folder, capsys):
     run = run_of(folder, Centre())
     disentangle(run, n=250)

@@ -585,6 +585,7 @@ def test_phases_that_follow_each_other_are_no_players() -> None:
     }
 
 
+@pytest.mark.slow
 def test_samples_of_stages_in_a_row_that_are_alike_are_no_collapse_and_a_jump_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
