@@ -1,6 +1,7 @@
 """For all tests: no network beyond this machine, no windows, a data folder that survives a change of directory, and
 trainings that do not draw their curves, which takes longer than a small training, unless a test asks for them."""
 
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -17,6 +18,12 @@ if "TRILEMMA_DATA" in os.environ:
     os.environ["TRILEMMA_DATA"] = str(Path(os.environ["TRILEMMA_DATA"]).resolve())
 
 _connect = socket.socket.connect
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collections of garbage that a release of memory makes need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -279,15 +279,15 @@ def test_train_leaves_a_run_folder(run):
     assert loaded.model_config.latent == 8
 
 
-def test_the_same_command_continues(run, home):
+def test_the_same_command_continues(here, run, home):
     before = trilemma.load(run).summary["images"]
-    done = trilemma_("train", "vae", "digits", "--steps", "30", "--out=first", "latent=8", cwd=home)
+    done = here("train", "vae", "digits", "--steps", "30", "--out=first", "latent=8", cwd=home)
     assert done.returncode == 0, done.stderr
     assert trilemma.load(run).summary["images"] == before * 30 // 20
 
 
-def test_sample_draws(run, home):
-    done = trilemma_("sample", run, "n=5", "seed=3", "out=drawn", cwd=home)
+def test_sample_draws(here, run, home):
+    done = here("sample", run, "n=5", "seed=3", "out=drawn", cwd=home)
     assert done.returncode == 0, done.stderr
     grid = re.search(r"^grid +(.+)$", done.stdout, re.MULTILINE)
     assert grid and (home / grid[1]).is_file()
@@ -308,8 +308,8 @@ def test_reconstruct_shows_and_measures(here, run, home):
     assert 0 < float(re.search(r"^rmse +(\S+)$", done.stdout, re.MULTILINE)[1]) < 1
 
 
-def test_evaluate_measures(run, home):
-    done = trilemma_("evaluate", run, "n=100", cwd=home)
+def test_evaluate_measures(here, run, home):
+    done = here("evaluate", run, "n=100", cwd=home)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^kernel_distance +\S+", done.stdout, re.MULTILINE)
     assert list((run / "metrics").glob("*.json"))

@@ -65,13 +65,16 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(folder: Path, notice: Callable[[str], None], like: Checkpoint | None = None) -> Checkpoint | None:
+def load_checkpoint(
+    folder: Path, notice: Callable[[str], None], form: Callable[[], Checkpoint] | None = None
+) -> Checkpoint | None:
     """The newest valid checkpoint; None where there is none at all. Leftovers are removed.
 
     Broken ones that are newer than it are renamed, each with a notice.
 
     Args:
-        like: a state after one step of the same training, whose form a valid checkpoint must have.
+        form: gives a state after one step of the same training, whose form a valid checkpoint must have; called
+            where there is a checkpoint, for it takes a second.
     Raises:
         UserError: if there are checkpoints and none is valid; they stay as they are.
     """
@@ -79,7 +82,9 @@ def load_checkpoint(folder: Path, notice: Callable[[str], None], like: Checkpoin
         return None
     remove_leftovers(folder)
     broken: list[tuple[Path, Broken]] = []
-    for path in reversed(list_checkpoints(folder)):
+    paths = list_checkpoints(folder)
+    like = form() if form is not None and paths else None
+    for path in reversed(paths):
         try:
             found = read_checkpoint(path, like)
         except Broken as reason:

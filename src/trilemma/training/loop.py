@@ -441,7 +441,7 @@ class Trainer:
     def resume(self) -> None:
         """Take the newest checkpoint, if there is one."""
         self.saved_at = time.monotonic()
-        found = load_checkpoint(self.path / "checkpoints", self.display.say, like=self._form())
+        found = load_checkpoint(self.path / "checkpoints", self.display.say, self._form)
         if found is not None:
             with_room(partial(self._take, found))
             self.display.say(f"going on from {self.images:,} images")
