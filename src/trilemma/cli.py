@@ -340,7 +340,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _show_model(name: str) -> None:
     """All that is known of one model."""
-    from trilemma.registry import create, get_recipe
+    from trilemma.registry import count_parameters, create, get_recipe
 
     recipe, config = get_recipe(name), get_recipe(name).config
     shape = " x ".join(map(str, config.shape))
@@ -352,7 +352,7 @@ def _show_model(name: str) -> None:
             "source": recipe.source,
             "data": recipe.data,
             "figures to reach": words(recipe.figures),
-            "parameters": f"{sum(p.numel() for p in create(name).parameters()):,} for images of {shape}",
+            "parameters": f"{count_parameters(create(name)):,} for images of {shape}",
             "training": words(recipe.training),
         }
     )

@@ -106,6 +106,11 @@ def build(recipe: Recipe, config: ModelConfig, *, seed: int = 0) -> nn.Module:
         return recipe.build(config)
 
 
+def count_parameters(module: nn.Module) -> int:
+    """Numbers that a network learns."""
+    return sum(p.numel() for p in module.parameters())
+
+
 def _load() -> None:
     """Recipes register themselves when their package is imported."""
     import_module("trilemma.recipes")

@@ -17,8 +17,8 @@ from trilemma.autoencoders.likelihoods import Gaussian
 from trilemma.autoencoders.losses import kl_between_normals
 from trilemma.config import make
 from trilemma.errors import UserError
+from trilemma.metrics.likelihood import active_units
 from trilemma.training import train
-from trilemma.training.monitor import active_units
 from trilemma.types import Batch
 
 D = 6  # pixels

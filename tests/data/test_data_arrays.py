@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data.memory import WATCH
 
 from trilemma.data import load_data
 from trilemma.errors import UserError
@@ -196,25 +197,16 @@ def test_memory_while_an_array_of_80_mb_is_opened_with_1_mb(tmp_path):
     np.save(tmp_path / "a.npy", RNG.integers(0, 256, (80_000_000 // 3072, 32, 32, 3), dtype=np.uint8))
     np.save(tmp_path / "small.npy", np.zeros((600, 32, 32, 3), np.uint8))
     code = """
-import sys, threading, time
-def anonymous():
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
 from trilemma.data import load_data
 load_data(sys.argv[2])
-before, peak = anonymous(), [0]
-def watch():
-    while True:
-        peak[0] = max(peak[0], anonymous())
-        time.sleep(0.001)
-threading.Thread(target=watch, daemon=True).start()
+watch()
 data = load_data(sys.argv[1])
-print(int(data.train.mapped), max(peak[0], anonymous()) - before)
+print(int(data.train.mapped), peak() - before())
 """
     found = {}
     for limit in (2**20, 2**30):
         environment = {**os.environ, "TRILEMMA_MEMORY": str(limit), "TRILEMMA_CACHE": str(tmp_path / "cache")}
-        words = [sys.executable, "-c", code, str(tmp_path / "a.npy"), str(tmp_path / "small.npy")]
+        words = [sys.executable, "-c", WATCH + code, str(tmp_path / "a.npy"), str(tmp_path / "small.npy")]
         done = subprocess.run(words, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         mapped, found[limit] = map(int, done.stdout.split())

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data.memory import WATCH
 from PIL import Image
 
 from trilemma.data import budget, pixels
@@ -99,28 +100,18 @@ def test_pixels_at_a_time(shared):
         pass
 
 
-PEAK = """
-import sys, threading, time
+DECODE = """
 from functools import partial
 from trilemma.data import workers
 from trilemma.data.decode import Item, decode
 from trilemma.data.pixels import open_file
 
-def anonymous():
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
-
 workers.cores = lambda: 4
 workers._gather.__defaults__ = (1,)
-before, peak = anonymous(), [0]
-def watch():
-    while True:
-        peak[0] = max(peak[0], anonymous())
-        time.sleep(0.002)
-threading.Thread(target=watch, daemon=True).start()
+watch()
 done = decode([Item(str(k), partial(open_file, sys.argv[1])) for k in range(4)], (16, 16))
 assert len(done.kept) == 4
-print(peak[0] - before)
+print(peak() - before())
 """
 
 
@@ -130,7 +121,7 @@ def test_four_threads_meet_the_largest_transparent_image(tmp_path):
     """Measured: 1.2 GB, where they took 5.7 before; one alone takes 0.8, and took 1.4."""
     side = int(pixels.PIXELS**0.5)
     Image.new("RGBA", (side, side), (200, 10, 10, 128)).save(tmp_path / "a.png")
-    words = [sys.executable, "-c", PEAK, str(tmp_path / "a.png")]
+    words = [sys.executable, "-c", WATCH + DECODE, str(tmp_path / "a.png")]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 1.5e9

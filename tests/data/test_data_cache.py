@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from data.memory import WATCH
 from PIL import Image
 
 from trilemma.data import Loader, cache, load_data, storage, workers
@@ -382,37 +383,11 @@ def test_rows_that_the_disk_refuses_leave_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-WATCH = """
-import glob, os, sys, threading, time
-from contextlib import suppress
-
-def of(process, file, word):
-    with suppress(OSError), open(f"/proc/{process}/{file}") as lines:
-        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(word)), 0)
-    return 0
-
-def anonymous():  # of this process and those that it forked, a page that they share divided by their number
-    children = []
-    for path in glob.glob("/proc/self/task/*/children"):
-        with suppress(OSError), open(path) as file:
-            children += file.read().split()
-    if not children:
-        return of("self", "status", "RssAnon")
-    forked.update(children)
-    simple[0] = max(simple[0], sum(of(p, "status", "RssAnon") for p in ("self", *children)))
-    return sum(of(p, "smaps_rollup", "Pss_Anon") for p in ("self", *children))
-
-forked, simple, peak, done = set(), [0], [0], threading.Event()
-def watch():
-    while not done.is_set():
-        peak[0] = max(peak[0], anonymous())
-        time.sleep(0.002)
-
+STREAM = """
 from trilemma import rng
 from trilemma.data import Loader, batches, load_data
 load_data("digits")
-before = anonymous()
-threading.Thread(target=watch, daemon=True).start()
+watch()
 data = load_data(sys.argv[1], size=int(sys.argv[2]))
 assert data.train.mapped
 names, n = data.train.names, len(data.train)
@@ -425,8 +400,7 @@ for position in range(0, n - 16, max(1, n // 40)):
         assert red + 256 * green + 65536 * blue == int(names[k].split(".")[0])
 for k, batch in enumerate(batches(data.valid, 16)):
     assert len(batch.image) > 0
-done.set()
-print(before, max(peak[0], anonymous()), n + len(data.valid), len(forked), simple[0])
+print(before(), peak(), n + len(data.valid), len(forked), simple[0])
 """
 
 
@@ -434,7 +408,7 @@ def watched(path, side, limit):
     """Of a process that streams a source: anonymous memory before and at its peak, with those that it forked; images;
     forked processes; and the peak where a page that they share counts for each."""
     environment = {**os.environ, "TRILEMMA_MEMORY": str(limit), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", WATCH, str(path), str(side)]
+    words = [sys.executable, "-c", WATCH + STREAM, str(path), str(side)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return tuple(map(int, done.stdout.split()))

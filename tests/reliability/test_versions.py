@@ -32,24 +32,28 @@ def train(model: str, out: str) -> trilemma.Run:
     return trilemma.train(model, "digits", steps=STEPS, out=out, quiet=True, **keys)
 
 
-def as_format_1(path: Path) -> None:
-    """Make of a checkpoint what the versions before the key `reported` wrote."""
+def as_format(number: int, path: Path) -> None:
+    """Make of a checkpoint what the versions before the keys `reported` (1) and `distance` (2) wrote."""
     state = json.loads((path / "state.json").read_text())
-    del state["reported"]
+    for key in ("reported", "distance")[number - 1 :]:
+        del state[key]
+    state["said"] = sorted(state["said"])
     (path / "state.json").write_text(json.dumps(state))
     files = {f.name: {"bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in path.iterdir()}
     del files["manifest.json"]
-    (path / "manifest.json").write_text(json.dumps({"format": 1, "files": files}))
+    (path / "manifest.json").write_text(json.dumps({"format": number, "files": files}))
 
 
-@pytest.mark.parametrize("model", FAMILIES)
-def test_a_checkpoint_of_format_1_is_continued_bit_for_bit(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "model"), [*((1, model) for model in FAMILIES), (2, "gan-dcgan")])
+def test_a_checkpoint_of_an_earlier_format_is_continued_bit_for_bit(
+    number: int, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = train(model, "whole")
     shutil.copytree("whole", "run")
     Path("run/summary.json").unlink()
     last, before = list_checkpoints(Path("run/checkpoints"))[::-1]
     shutil.rmtree(last)
-    as_format_1(before)
+    as_format(number, before)
     steps: list[int] = []
     one_step = Trainer._one_step
     monkeypatch.setattr(Trainer, "_one_step", lambda trainer: (steps.append(trainer.step), one_step(trainer))[1])
@@ -57,6 +61,8 @@ def test_a_checkpoint_of_format_1_is_continued_bit_for_bit(model: str, monkeypat
     assert steps == [6, 7]
     assert (run.path / "weights.safetensors").read_bytes() == (whole.path / "weights.safetensors").read_bytes()
     ends = [read_checkpoint(last_of(r)) for r in (run, whole)]
+    quiet = [end.values.pop("said") for end in ends]  # since when, the earlier formats do not know
+    assert quiet[0].keys() == quiet[1].keys()
     assert {**ends[0].values, "seconds": 0} == {**ends[1].values, "seconds": 0}
     assert all(
         (last_of(run) / file.name).read_bytes() == file.read_bytes() for file in last_of(whole).glob("*.safetensors")

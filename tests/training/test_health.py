@@ -2,7 +2,9 @@
 
 import errno
 import itertools
+import math
 import re
+import statistics
 import subprocess
 import sys
 import weakref
@@ -20,19 +22,22 @@ import trilemma
 from trilemma.autoencoders.vae import VAE
 from trilemma.errors import UserError
 from trilemma.memory import copies, halving, is_out_of_memory
+from trilemma.metrics.likelihood import active_units
 from trilemma.run import Run
-from trilemma.training import checkpoint, loop, observe
+from trilemma.training import checkpoint, loop
 from trilemma.training.checkpoint import list_checkpoints
 from trilemma.training.health import LASTING, SPIKE, WINDOW, Pulse, Reading
 from trilemma.training.log import Averages
 from trilemma.training.loop import Trainer
 from trilemma.training.monitor import (
+    QUIET,
+    Rivalry,
     Said,
-    active_units,
-    collapse,
+    coverage,
     critic_too_strong,
+    energy_distance,
     posterior_collapse,
-    variety,
+    small,
 )
 from trilemma.training.observe import Observer
 from trilemma.training.state import Checkpoint
@@ -127,14 +132,20 @@ def test_a_nan_is_found_in_its_step_named_and_left_out(
     warnings = [row["warning"] for row in run.log if "left out" in row.get("warning", "")]
     assert len(warnings) == 1 and named in warnings[0] and f"step {BAD_STEP} is left out" in warnings[0]
 
-    def skip(trainer: Trainer) -> None:
-        if trainer.step == BAD_STEP:
+    monkeypatch.setattr(Trainer, "_one_step", without(BAD_STEP, one_step))
+    assert weights(short("skipped", model)) == weights(run)
+
+
+def without(bad: int, one_step: Callable[[Trainer], None]) -> Callable[[Trainer], None]:
+    """Steps of which the bad one is left out."""
+
+    def step(trainer: Trainer) -> None:
+        if trainer.step == bad:
             trainer.step += 1
         else:
             one_step(trainer)
 
-    monkeypatch.setattr(Trainer, "_one_step", skip)
-    assert weights(short("skipped", model)) == weights(run)
+    return step
 
 
 def weights(run: Run) -> bytes:
@@ -209,13 +220,7 @@ def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
     (warning,) = (row["warning"] for row in run.log if "left out" in row.get("warning", ""))
     assert f"{named} is not finite" in warning and f"step {bad} is left out" in warning
 
-    def skip(trainer: Trainer) -> None:
-        if trainer.step == bad:
-            trainer.step += 1
-        else:
-            one_step(trainer)
-
-    monkeypatch.setattr(Trainer, "_one_step", skip)
+    monkeypatch.setattr(Trainer, "_one_step", without(bad, one_step))
     assert weights(short("skipped", model, **keys)) == weights(run)
 
 
@@ -510,17 +515,62 @@ def test_every_way_of_saying_that_memory_ran_out_is_understood_and_no_other_erro
     assert not any(is_out_of_memory(ValueError(text)) for text in FULL)  # of somebody else
 
 
-def test_variety_of_standard_normals_has_its_known_mean() -> None:
-    x = torch.randn(2000, 400, generator=torch.Generator().manual_seed(0))
-    assert variety(x) == pytest.approx((2 * 400) ** 0.5, rel=0.01)  # E|a - b| for large dimension
+def test_coverage_of_a_set_by_another_of_its_kind_has_its_known_mean() -> None:
+    """Naeem et al. (2020), equation 9: of M generated and N real ones, 1 - (N-1)...(N-k) / ((M+N-1)...(M+N-k))."""
+    n, k, draws = 64, 5, 200
+    generator = torch.Generator().manual_seed(0)
+    found = [coverage(real=x, fake=y, k=k) for x, y in torch.randn(draws, 2, n, 3, generator=generator)]
+    expected = 1 - math.prod((n - i) / (2 * n - i) for i in range(1, k + 1))
+    error = statistics.stdev(found) / math.sqrt(draws)
+    assert statistics.mean(found) == pytest.approx(expected, abs=4 * error) and error < 0.005
 
 
-def test_collapse_is_said_of_copies_and_not_of_varied_samples() -> None:
-    real = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    other = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    assert collapse(other, real) is None
-    copies = real[:1].expand(64, 1, 8, 8) + 0.01 * (other - 0.5)
-    assert "mode collapse" in (collapse(copies, real) or "")
+def test_the_energy_distance_of_shifted_normals_is_the_known_one() -> None:
+    """In one dimension x ~ N(0, 1), y ~ N(m, 1): E|x - y| is the mean of |N(m, 2)|, and E|x - x'| = 2 / sqrt(pi)."""
+    m, n, draws = 1.5, 64, 400
+    x = torch.randn(2, draws, n, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = [energy_distance(real=a, fake=b + m) for a, b in zip(*x, strict=True)]
+    between = 2 / math.sqrt(math.pi) * math.exp(-(m**2) / 4) + m * math.erf(m / 2)
+    error = statistics.stdev(found) / math.sqrt(draws)
+    assert statistics.mean(found) == pytest.approx(2 * between - 4 / math.sqrt(math.pi), abs=4 * error)
+    assert error < 0.02
+
+
+def test_collapse_and_divergence_are_said_of_those_and_of_nothing_else() -> None:
+    draw = torch.Generator().manual_seed(0)
+    means, noise = torch.rand(10, 1, 1, 1, generator=draw), torch.randn(4, 64, 1, 8, 8, generator=draw)
+    real, like, one, far = (
+        means[torch.arange(64) % 10] + torch.tensor([0.01, 0.01, 0.01, 0.2]).view(4, 1, 1, 1, 1) * noise
+    )
+    one = one - means[torch.arange(64) % 10] + means[0]
+
+    def said(samples: torch.Tensor, real: torch.Tensor = real) -> set[str]:
+        rivalry = Rivalry()
+        assert rivalry.look(far + 1, real) == {}  # of the first picture it is not known whether it gets better
+        rivalry.distance = 0.0  # it was better before
+        return {rule for rule, text in rivalry.look(samples, real).items() if text is not None}
+
+    assert said(like) == set()
+    assert "collapse" in said(one) and "divergence" in said(far)
+    assert said(one[:15], real[:15]) == set()  # too few to tell
+
+
+def test_what_gets_better_is_not_said() -> None:
+    real, rivalry = torch.rand(64, 1, 8, 8), Rivalry()
+    distances = [2.0, 1.0, 0.85, 0.84, 0.7]  # those of 0.85 and 0.84 are not a tenth better
+
+    def at(distance: float) -> bool:
+        samples = real + distance * torch.ones(())
+        return bool(rivalry.look(samples, real))
+
+    assert [at(distance) for distance in distances] == [False, False, False, True, False]
+
+
+def test_what_is_compared_is_small_and_as_wide_as_it_is_high() -> None:
+    images = torch.rand(3, 2, 32, 48, dtype=torch.float64)
+    expected = images.reshape(3, 2, 8, 4, 8, 6).mean((3, 5)).flatten(1)
+    assert torch.allclose(small(images), expected.float(), atol=1e-6)
+    assert small(torch.rand(3, 1, 4, 9)).shape == (3, 4 * 8)
 
 
 def test_critic_rule() -> None:
@@ -589,7 +639,7 @@ def test_phases_that_follow_each_other_are_no_players() -> None:
 def test_samples_of_stages_in_a_row_that_are_alike_are_no_collapse_and_a_jump_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(observe, "collapse", lambda samples, real: "the samples are alike (mode collapse)")
+    monkeypatch.setattr(Rivalry, "look", lambda *_: {"collapse": "mode collapse"})
     factor, steps = loop.lr_factor, itertools.count()
 
     def raised(*args: object) -> float:
@@ -605,7 +655,9 @@ def test_samples_of_stages_in_a_row_that_are_alike_are_no_collapse_and_a_jump_is
 
 def test_a_standing_warning_is_said_once() -> None:
     said = Said()
-    assert [said.news("a", text) for text in ("x", "x", None, "x")] == ["x", None, None, "x"]
+    assert [said.news("a", text) for text in ("x", "x", None, "x")] == ["x", None, None, None]
+    assert [said.news("a", text) for text in [None] * QUIET + ["x"]] == [None] * QUIET + ["x"]
+    assert said.news("b", "y") == "y"
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trilemma.training.session import count_parameters
+from trilemma.registry import count_parameters
 from trilemma.types import Samples
 
 REPEATS = 20  # timed batches wanted, within BUDGET_S

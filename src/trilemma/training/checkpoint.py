@@ -25,7 +25,7 @@ from trilemma.files import disk_errors, remove, remove_leftovers, sha256_of, syn
 from trilemma.training.state import Broken, Checkpoint, Tensors, check_state
 
 MANIFEST, STATE = "manifest.json", "state.json"
-FORMAT = 2
+FORMAT = 3
 KEEP = 2
 
 
@@ -225,6 +225,9 @@ def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
     """The plain values of a state of an earlier format, as this version writes them."""
     if version < 2:  # the place of the last report decides when the next sample picture is drawn, and nothing else
         values.setdefault("reported", values["progress"])
+    if version < 3:  # both decide which warnings are said, and nothing else
+        values["said"] = dict.fromkeys(values["said"], 0)
+        values.setdefault("distance", None)
     return values
 
 

@@ -1,10 +1,13 @@
 """Says in words when a training goes wrong in the way of its family, and what to do about it.
 
 It asks what the model can do and what its log says, never what it is. Each rule returns a sentence or None; the trainer
-says it once, and again only after the rule was quiet in between.
+says it once, and again only after a long quiet.
 
-- Collapse: samples of different latents are alike. Measured as the mean distance between pairs of samples, relative to
-  that between pairs of training images (1 is as varied as the data).
+- Mode collapse: the samples show little of what the data shows. Measured as the recall of as many training images
+  (Kynkaanniemi et al. 2019), on small copies of them, so that it needs no network and fits every data.
+- Divergence: the samples are unlike the data. Measured as their coverage (Naeem et al. 2020, "Reliable fidelity and
+  diversity metrics for generative models", section 3.2), the share of training images that have a sample as near as
+  their k-th nearest other image, on the same copies; of two sets alike it is about 1 - 2^-k.
 - Overpowered critic: it tells real from generated without error, so that the generator's gradient vanishes.
 - Posterior collapse (Bowman et al. 2016): codes that say nothing about the image. A unit is active if the variance of
   its posterior mean over images is above 0.01 (Burda et al. 2016, section 5.2).
@@ -15,35 +18,86 @@ from itertools import repeat
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trilemma.memory import halving
+from trilemma.metrics.likelihood import active_units
+from trilemma.metrics.precision_recall import distances, precision_recall
 from trilemma.types import Batch, BoundsLikelihood, Conditional, Encodes
 
-COLLAPSED = 0.25  # of the variety of the data
-ACTIVE = 0.01
+SIDE = 8  # pixels of the copies that samples are compared by
+NEIGHBOUR = 5  # the nearest neighbour that is still near
+FEWEST = 16  # images that tell anything
+RECALLED, COVERED = 0.3, 0.2  # of 64 images: healthy trainings have twice that and more (benchmarks/health.py)
 ENOUGH = 5  # active units that are no collapse, however many there are: a ladder has thousands
 IN_USE = 0.5  # share of a codebook
+BETTER = 0.9  # of the last picture's distance between samples and data
+QUIET = 10  # looks after which what was said is news again
 SURE = 0.98  # mean probability of being right at which a critic leaves nothing to learn
 
 
-def variety(images: Tensor) -> float:
-    """Mean Euclidean distance between pairs of images: (n, C, H, W) -> one number."""
-    flat = images.flatten(1).float()
-    return float(torch.cdist(flat, flat).sum() / (len(flat) * (len(flat) - 1)))
+def small(images: Tensor) -> Tensor:
+    """Copies whose sides are SIDE pixels at most, in rows: (n, C, H, W) -> (n, D)."""
+    height, width = images.shape[-2:]
+    return F.adaptive_avg_pool2d(images.float(), (min(height, SIDE), min(width, SIDE))).flatten(1)
 
 
-def collapse(samples: Tensor, real: Tensor) -> str | None:
-    """Whether the samples are alike where the data is not."""
-    if len(real) < 2:
-        return None
-    share = variety(samples) / max(variety(real), 1e-12)
-    if share >= COLLAPSED:
+def coverage(*, real: Tensor, fake: Tensor, k: int = NEIGHBOUR) -> float:
+    """Share of real points with a generated one as near as their k-th nearest other real one: (N, D), (M, D)."""
+    near = distances(real, real).kthvalue(k + 1, dim=1).values
+    return float((distances(real, fake).amin(1) <= near).float().mean())
+
+
+def collapse(*, real: Tensor, fake: Tensor) -> str | None:
+    """Whether generated points (N, D) show little of what as many real ones show."""
+    recall = precision_recall(real=real, fake=fake, k=NEIGHBOUR).recall.value
+    if recall >= RECALLED:
         return None
     return (
-        f"the samples are alike: their variety is {share:.0%} of the data's (mode collapse). "
-        "Lower the generator's lr=, raise batch=, or choose a model with another loss"
+        f"the samples show little of the data's variety: {recall:.0%} of the training images are like any of them "
+        "(mode collapse). Lower the generator's lr=, raise batch=, or choose a model with another loss"
     )
+
+
+def divergence(*, real: Tensor, fake: Tensor) -> str | None:
+    """Whether generated points (N, D) are unlike as many real ones."""
+    share = coverage(real=real, fake=fake)
+    if share >= COVERED:
+        return None
+    return (
+        f"the samples are unlike the data: {share:.0%} of the training images have one near them (divergence). "
+        "Lower lr= of both players, or take the recipe's"
+    )
+
+
+def energy_distance(*, real: Tensor, fake: Tensor) -> float:
+    """2 E|x - y| - E|x - x'| - E|y - y'| of points (N, D) and (M, D), unbiased (Szekely and Rizzo 2013, eq. 2.5)."""
+
+    def within(x: Tensor) -> Tensor:
+        return distances(x, x).sum() / (len(x) * (len(x) - 1))
+
+    return float(2 * distances(real, fake).mean() - within(real) - within(fake))
+
+
+class Rivalry:
+    """Judges the samples of players against each other, picture by picture.
+
+    What is wrong but gets better is not said: a training is short of variety before it has it.
+    """
+
+    def __init__(self) -> None:
+        self.distance: float | None = None  # of the last picture
+
+    def look(self, samples: Tensor, real: Tensor) -> dict[str, str | None]:
+        """By rule, what is wrong with samples (n, C, H, W), n that of `real`; nothing for fewer than FEWEST."""
+        if len(real) < FEWEST:
+            return {}
+        real, fake = small(real), small(samples)
+        last, self.distance = self.distance, energy_distance(real=real, fake=fake)
+        if last is None or self.distance < BETTER * last:
+            return {}
+        return {"collapse": collapse(real=real, fake=fake), "divergence": divergence(real=real, fake=fake)}
 
 
 def critic_too_strong(row: dict[str, Any]) -> str | None:
@@ -55,11 +109,6 @@ def critic_too_strong(row: dict[str, Any]) -> str | None:
         f"the critic is right about nearly every image (real {real:.3f}, generated {fake:.3f}), so the generator "
         "learns little. Lower the critic's lr= (lr=critic:...,generator:...) or give more images"
     )
-
-
-def active_units(codes: Tensor) -> int:
-    """Units of a code whose posterior mean moves with the image: (N, Z) -> count."""
-    return int((codes.float().var(0) > ACTIVE).sum())
 
 
 def posterior_collapse(model: nn.Module, batch: Batch) -> str | None:
@@ -95,17 +144,18 @@ def dead_codes(row: dict[str, Any]) -> str | None:
 
 
 class Said:
-    """Remembers what was said, so that a warning that stays is not repeated."""
+    """Remembers what was said: a rule says its warning again only after QUIET looks without one."""
 
     def __init__(self) -> None:
-        self.standing: set[str] = set()
+        self.quiet: dict[str, int] = {}  # of the rules that spoke: looks since then without a warning
 
     def news(self, rule: str, text: str | None) -> str | None:
-        """The text if it is new; a rule that is quiet may speak again later."""
-        if text is None:
-            self.standing.discard(rule)
-            return None
-        if rule in self.standing:
-            return None
-        self.standing.add(rule)
-        return text
+        """The text if it is new."""
+        new = rule not in self.quiet
+        if text is not None:
+            self.quiet[rule] = 0
+        elif not new:
+            self.quiet[rule] += 1
+            if self.quiet[rule] == QUIET:
+                del self.quiet[rule]
+        return text if new else None

@@ -19,7 +19,7 @@ from trilemma.memory import copies, halving
 from trilemma.pictures import grid, save_png
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
-from trilemma.training.monitor import Said, collapse, critic_too_strong, dead_codes, posterior_collapse
+from trilemma.training.monitor import Rivalry, Said, critic_too_strong, dead_codes, posterior_collapse
 from trilemma.training.optim import Plateau
 from trilemma.training.pictures import made_by_training
 from trilemma.types import Batch, Finishes, Samples, Validates, players
@@ -46,7 +46,7 @@ class Observer:
         self.ema, self.warn, self.command = ema, warn, command
         self.players = players(model.phases)  # type: ignore[arg-type]
         self.device = next(model.parameters()).device
-        self.plateau, self.said = Plateau(), Said()
+        self.plateau, self.said, self.rivalry = Plateau(), Said(), Rivalry()
         self.figures: dict[str, float] = {}
         self.best: dict[str, Any] = {}
         self.best_weights: dict[str, Tensor] = {}
@@ -84,8 +84,10 @@ class Observer:
         if not isinstance(self.model, Samples):
             return
         images = halving(self._draw, N_SAMPLES, self.warn)
-        if settled and self.players > 1:  # players against each other
-            self._tell("collapse", collapse(images, self._held_out(N_SAMPLES).image))
+        if self.players > 1:  # players against each other
+            real = next(self._training_images(min(N_SAMPLES, len(self.data.train)))).image
+            for rule, text in self.rivalry.look(images[: len(real)], real).items():
+                self._tell(rule, text if settled else None)
         try:
             (self.path / "samples").mkdir(exist_ok=True)
             made = made_by_training(self.command, f"samples {name}")
@@ -97,10 +99,7 @@ class Observer:
         """Let the model take its last step, on the first `n` training images; figures of it are named train_..."""
         if not isinstance(self.model, Finishes):
             return {}
-        count = min(n, len(self.data.train))
-        steps = range(0, count, VALID_BATCH)
-        plain = Loader(self.data.train, batch=VALID_BATCH, seed=self.config.seed, device=self.device)
-        shown = (plain.batch_at(p, min(VALID_BATCH, count - p)) for p in steps)
+        shown = self._training_images(min(n, len(self.data.train)))
         return {f"train_{name}": value for name, value in self.model.finish(shown, seed=self.config.seed).items()}
 
     def take_final_weights(self) -> None:
@@ -153,6 +152,11 @@ class Observer:
         """The N_SAMPLES images of the sample pictures, `size` at a time."""
         seed, starts = self.config.seed, range(0, N_SAMPLES, size)
         return torch.cat([self.model.sample(size, seed=seed, first=first) for first in starts])  # type: ignore
+
+    def _training_images(self, n: int) -> Iterator[Batch]:
+        """The first `n` images of the training order, VALID_BATCH at a time, as they are."""
+        plain = Loader(self.data.train, batch=VALID_BATCH, seed=self.config.seed, device=self.device)
+        return (plain.batch_at(p, min(VALID_BATCH, n - p)) for p in range(0, n, VALID_BATCH))
 
     def _held_out(self, n: int) -> Batch:
         """The first images of the validation split."""

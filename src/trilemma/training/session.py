@@ -19,7 +19,7 @@ from trilemma.errors import UserError, with_hint
 from trilemma.files import write_atomic, write_json
 from trilemma.hardware import describe, pick_device, supports_fast_bf16, tune_allocator
 from trilemma.pictures import grid, save_png
-from trilemma.registry import Recipe, build, get_recipe
+from trilemma.registry import Recipe, build, count_parameters, get_recipe
 from trilemma.run import FORMAT, WEIGHTS, Run
 from trilemma.training.card import model_card
 from trilemma.training.checkpoint import write_tensors
@@ -304,8 +304,3 @@ def source_word(data: Data) -> str:
         return data.source
     path = Path(data.source).expanduser()
     return str(path.absolute()) if path.exists() else str(data.source)
-
-
-def count_parameters(module: torch.nn.Module) -> int:
-    """Numbers that a network learns."""
-    return sum(p.numel() for p in module.parameters())
