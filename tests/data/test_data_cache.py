@@ -465,9 +465,15 @@ def test_memory_while_a_source_is_decoded_and_loaded(tmp_path):
     """At most 1.2 times the tensor, at the first opening and the second."""
     n, side = 1500, 128
     path = zipped(tmp_path / "a.zip", n, side)
-    code = WATCH.split("data = load_data")[0] + "data = load_data(sys.argv[1])\ndone.set()\nprint(before, peak[0])"
+    code = """
+from trilemma.data import load_data
+load_data("digits")
+watch()
+data = load_data(sys.argv[1])
+print(before(), peak())
+"""
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", WATCH + code, str(path)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         before, peak = map(int, done.stdout.split())
         assert peak - before <= 1.2 * n * 3 * side * side + 2**24
