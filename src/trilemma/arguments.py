@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,21 @@ def parse_value(text: str | None) -> Any:
         except ValueError:
             continue
     return text
+
+
+def word(value: Any) -> str:
+    """A value as it is typed, of which `parse_value` and `parse_rate` make the value again.
+
+    >>> word({"critic": 5e-4, "generator": 0.001}), word((128, 64)), word(10.0), word(True)
+    ('critic:0.0005,generator:0.001', '128,64', '10', 'true')
+    """
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}:{word(part)}" for key, part in value.items())
+    if isinstance(value, tuple | list):
+        return ",".join(map(word, value))
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def parse_settings(words: Sequence[str] | None) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import typer
 
 import trilemma
 from trilemma import cli_explore
-from trilemma.arguments import SETTING, normalise, parse_rate, parse_settings, parse_value
-from trilemma.cli_output import facts, interval, number, table, word, words
+from trilemma.arguments import SETTING, normalise, parse_rate, parse_settings, parse_value, word
+from trilemma.cli_output import facts, interval, number, table, words
 from trilemma.errors import UserError, unknown
 from trilemma.hardware import tune_allocator
 

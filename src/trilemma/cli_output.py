@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from trilemma.arguments import word
+
 
 def facts(values: Mapping[str, Any]) -> None:
     """One line for each fact; those that are None are left out."""
@@ -38,15 +40,6 @@ def words(values: Mapping[str, Any]) -> str:
     'lr=0.001 hidden=256,128'
     """
     return " ".join(f"{key}={word(value)}" for key, value in values.items())
-
-
-def word(value: Any) -> str:
-    """A value as it is typed."""
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}:{word(part)}" for key, part in value.items())
-    if isinstance(value, tuple | list):
-        return ",".join(map(word, value))
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def number(value: float | None) -> str:

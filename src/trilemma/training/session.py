@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from trilemma import __version__, rng
+from trilemma.arguments import word
 from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
 from trilemma.data.augment import check_augmentations
@@ -281,21 +282,8 @@ def _command(recipe: Recipe, data: Data, model_config: Config, training: TrainCo
         if name not in ("shape", "n_classes") and value != getattr(recipe.config, name):
             keys[name] = value
     return shlex.join(
-        ["trilemma", "train", recipe.name, source_word(data), *(f"{k}={_word(v)}" for k, v in keys.items())]
+        ["trilemma", "train", recipe.name, source_word(data), *(f"{k}={word(v)}" for k, v in keys.items())]
     )
-
-
-def _word(value: Any) -> str:
-    """A value as it is typed on the command line.
-
-    >>> _word({"critic": 5e-4, "generator": 0.001}), _word((128, 64)), _word(10.0)
-    ('critic:0.0005,generator:0.001', '128,64', '10')
-    """
-    if isinstance(value, dict):
-        return ",".join(f"{key}:{_word(part)}" for key, part in value.items())
-    if isinstance(value, tuple):
-        return ",".join(map(_word, value))
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def source_word(data: Data) -> str:
