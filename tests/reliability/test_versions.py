@@ -33,9 +33,9 @@ def train(model: str, out: str) -> trilemma.Run:
 
 
 def as_format(number: int, path: Path) -> None:
-    """Make of a checkpoint what the versions before the keys `reported` (1) and `distance` (2) wrote."""
+    """Make of a checkpoint what the versions before the keys `reported` (1) and `distances` (2) wrote."""
     state = json.loads((path / "state.json").read_text())
-    for key in ("reported", "distance")[number - 1 :]:
+    for key in ("reported", "distances")[number - 1 :]:
         del state[key]
     state["said"] = sorted(state["said"])
     (path / "state.json").write_text(json.dumps(state))

@@ -547,7 +547,7 @@ def test_collapse_and_divergence_are_said_of_those_and_of_nothing_else() -> None
     def said(samples: torch.Tensor, real: torch.Tensor = real) -> set[str]:
         rivalry = Rivalry()
         assert rivalry.look(far + 1, real) == {}  # of the first picture it is not known whether it gets better
-        rivalry.distance = 0.0  # it was better before
+        rivalry.distances = [0.0]  # it was better before
         return {rule for rule, text in rivalry.look(samples, real).items() if text is not None}
 
     assert said(like) == set()
@@ -556,14 +556,13 @@ def test_collapse_and_divergence_are_said_of_those_and_of_nothing_else() -> None
 
 
 def test_what_gets_better_is_not_said() -> None:
-    real, rivalry = torch.rand(64, 1, 8, 8), Rivalry()
-    distances = [2.0, 1.0, 0.85, 0.84, 0.7]  # those of 0.85 and 0.84 are not a tenth better
-
-    def at(distance: float) -> bool:
-        samples = real + distance * torch.ones(())
-        return bool(rivalry.look(samples, real))
-
-    assert [at(distance) for distance in distances] == [False, False, False, True, False]
+    """Each picture is compared with the one after half as many: 2 with 1, 3 with 1, 4 with 2, 5 with 2, 6 with 3."""
+    real, rivalry = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)), Rivalry()
+    shifts = [2.0, 1.7, 1.5, 1.4, 1.3, 1.5]
+    said = [bool(rivalry.look(real + shift, real)) for shift in shifts]
+    better = [now < 0.8 * rivalry.distances[at] for now, at in zip(rivalry.distances[1:], (0, 0, 1, 1, 2), strict=True)]
+    assert said == [False] + [not it for it in better] and {*said[1:]} == {True, False}
+    assert rivalry.look(real * math.nan, real) == {} and len(rivalry.distances) == 6
 
 
 def test_what_is_compared_is_small_and_as_wide_as_it_is_high() -> None:

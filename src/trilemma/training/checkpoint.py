@@ -227,7 +227,7 @@ def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
         values.setdefault("reported", values["progress"])
     if version < 3:  # both decide which warnings are said, and nothing else
         values["said"] = dict.fromkeys(values["said"], 0)
-        values.setdefault("distance", None)
+        values.setdefault("distances", [])
     return values
 
 

@@ -374,7 +374,7 @@ class Trainer:
             "skipped": list(self.skipped),
             "losses": {phase.name: list(self.pulse.losses.get(phase.name, ())) for phase in self.phases},
             "said": dict(self.observer.said.quiet),
-            "distance": self.observer.rivalry.distance,
+            "distances": list(self.observer.rivalry.distances),
             "rows": self.journal.rows,
             "averages": self.averages.state(),
             "reported": self.reported,
@@ -419,7 +419,7 @@ class Trainer:
         observer.figures, observer.best = values["figures"], values["best"]
         self.pieces, self.skipped = values["pieces"], values["skipped"]
         observer.plateau.load(values["plateau"])
-        observer.said.quiet, observer.rivalry.distance = dict(values["said"]), values["distance"]
+        observer.said.quiet, observer.rivalry.distances = dict(values["said"]), list(values["distances"])
         self.pulse.losses = {name: deque(losses, maxlen=WINDOW) for name, losses in values["losses"].items()}
         self.averages.load(values["averages"])
         self.reported, self.unreported = min(values["reported"], self.progress), values["unreported"]

@@ -32,7 +32,7 @@ FEWEST = 16  # images that tell anything
 RECALLED, COVERED = 0.3, 0.2  # of 64 images: healthy trainings have twice that and more (benchmarks/health.py)
 ENOUGH = 5  # active units that are no collapse, however many there are: a ladder has thousands
 IN_USE = 0.5  # share of a codebook
-BETTER = 0.9  # of the last picture's distance between samples and data
+BETTER = 0.8  # of the distance between samples and data that there was
 QUIET = 10  # looks after which what was said is news again
 SURE = 0.98  # mean probability of being right at which a critic leaves nothing to learn
 
@@ -83,19 +83,21 @@ def energy_distance(*, real: Tensor, fake: Tensor) -> float:
 class Rivalry:
     """Judges the samples of players against each other, picture by picture.
 
-    What is wrong but gets better is not said: a training is short of variety before it has it.
+    What is wrong but gets better is not said, for a training is short of variety before it has it. It gets better if
+    the samples are nearer the data than they were after half of the pictures so far.
     """
 
     def __init__(self) -> None:
-        self.distance: float | None = None  # of the last picture
+        self.distances: list[float] = []  # between samples and data, of each picture
 
     def look(self, samples: Tensor, real: Tensor) -> dict[str, str | None]:
         """By rule, what is wrong with samples (n, C, H, W), n that of `real`; nothing for fewer than FEWEST."""
-        if len(real) < FEWEST:
+        if len(real) < FEWEST or not samples.isfinite().all():
             return {}
         real, fake = small(real), small(samples)
-        last, self.distance = self.distance, energy_distance(real=real, fake=fake)
-        if last is None or self.distance < BETTER * last:
+        self.distances.append(energy_distance(real=real, fake=fake))
+        half = len(self.distances) // 2
+        if not half or self.distances[-1] < BETTER * self.distances[half - 1]:
             return {}
         return {"collapse": collapse(real=real, fake=fake), "divergence": divergence(real=real, fake=fake)}
 
