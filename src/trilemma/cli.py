@@ -8,6 +8,7 @@ import errno
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -299,10 +300,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say
             return 1
-        if debug:
-            raise
         code, text = _explain(error)
-        print(f"error: {text}", file=sys.stderr)
+        if debug:
+            traceback.print_exc()
+        else:
+            print(f"error: {text}", file=sys.stderr)
         return code
 
 
@@ -327,7 +329,7 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError) and error.filename:
         return 2, f"{error.filename}: {error.strerror}"
     if _is_out_of_memory(error):
-        return 1, f"out of memory ({error}); try a smaller batch= or size="
+        return 1, f"out of memory ({str(error) or type(error).__name__}); try a smaller batch= or size="
     what = f"{type(error).__name__}: {error}"
     return 1, f"{what}\nThis looks like a defect in trilemma; run the same command with --debug to see where."
 

@@ -14,6 +14,7 @@ FULL = (  # how torch says so where it has no kind of error for it
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "MPS backend out of memory",
+    "could not create a primitive",  # oneDNN, on a CPU
 )
 
 

@@ -81,10 +81,15 @@ def grid(
 
 def save_png(image: "Image.Image | Tensor | bytes", path: str | Path, metadata: dict[str, Any] | None = None) -> Path:
     """Write a picture (PIL image, one image as a tensor, or the content of a PNG file) and how it was made; whole or
-    not at all."""
+    not at all.
+
+    Raises:
+        UserError: there is a file that is no picture of ours, or the disk refuses.
+    """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
+    _refuse_foreign(Path(path))
     info = PngInfo()
     if metadata is not None:
         info.add_itxt(KEY, json.dumps(metadata, ensure_ascii=False))
@@ -93,6 +98,16 @@ def save_png(image: "Image.Image | Tensor | bytes", path: str | Path, metadata: 
     buffer = io.BytesIO()
     (to_image(image) if isinstance(image, Tensor) else image).save(buffer, "png", pnginfo=info)
     return write_atomic(path, buffer.getvalue())
+
+
+def _refuse_foreign(path: Path) -> None:
+    """A file is written over only where it is empty, or a picture that says how it was made, as ours do."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    try:
+        read_metadata(path)
+    except UserError:
+        raise UserError(f"{path} is there, and no picture of trilemma; choose another out=, or remove it") from None
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -314,3 +314,16 @@ def test_the_command(tmp_path, photos, capsys):
     assert cli.main(["data", "check", str(tmp_path / "absent")]) == 2
     assert cli.main(["data", "check", "--help"]) == 0
     assert "exit code" in capsys.readouterr().out
+
+
+def test_too_few_to_train_are_not_ok(tmp_path, photos):
+    for n, ok in ((1, False), (2, True)):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        for k in range(n):
+            photos[k].save(folder / f"{k}.png")
+        report = check(folder)
+        assert report.ok == ok and ("1 images are too few" in report.text()) == (not ok)
+    load_data(tmp_path / "2")
+    with pytest.raises(UserError, match="too few"):
+        load_data(tmp_path / "1")

@@ -5,6 +5,7 @@ import io
 import math
 import os
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trilemma import rng
+from trilemma import cli, rng
 from trilemma.data import builtin, check, list_sources, load_data, show
 from trilemma.data.idx import read_idx
 from trilemma.data.shapes import BACKGROUND, COLOURS, KINDS, SIZES, captions_of, draw_shapes, render
@@ -307,6 +308,16 @@ def test_idx(tmp_path):
             read_idx(path)
 
 
+def test_an_idx_file_takes_memory_for_what_it_holds(tmp_path):
+    (tmp_path / "a").write_bytes(idx(np.zeros((3, 4, 5), np.uint8)))
+    tracemalloc.start()
+    try:
+        read_idx(tmp_path / "a")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
 def cifar(path, drop=0, label=None, per_file=20):
     """A small archive of the published form."""
     with tarfile.open(path, "w:gz") as archive:
@@ -389,7 +400,11 @@ def test_show(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = show("digits", n=9)
     assert path == Path("digits.png")
-    assert read_metadata(path)["data"] == "digits"
+    command = read_metadata(path)["command"]
+    assert command == "trilemma data show digits n=9 size=8x8 channels=1 seed=0 frames=first"
+    made = path.read_bytes()
+    path.unlink()
+    assert cli.main(command.split()[1:]) == 0 and path.read_bytes() == made
     with Image.open(path) as image:
         assert image.width == 1 + 3 * (64 + 1)
         levels = np.asarray(image)[1:65, 1:65]

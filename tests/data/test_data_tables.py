@@ -92,7 +92,7 @@ def test_rows_and_files_that_do_not_match_are_counted_with_five_examples(tmp_pat
     ("name", "text", "message"),
     [
         ("metadata.csv", "name,label\n0.png,a\n", "without file_name; its columns are name, label"),
-        ("metadata.jsonl", '{"file_name": "0.png"', "cannot be read"),
+        ("metadata.jsonl", '{"file_name": "0.png"}\n\n{"file_name": "0.png"', "cannot be read: line 3 is no JSON"),
         ("metadata.jsonl", "[1]\n", "without file_name"),
     ],
 )
@@ -318,6 +318,27 @@ def test_a_data_set_of_the_hub(monkeypatch):
     assert any("splits left out: extra" in note for note in data.notes)
     with pytest.raises(UserError, match="cannot load hf:nothing"):
         load_data("hf:nothing")
+
+
+def test_local_files_through_the_hubs_own_library(tmp_path, monkeypatch):
+    """Runs where the extra `hub` is installed."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    datasets = pytest.importorskip("datasets", minversion="4")
+    for split, count in (("train", 6), ("test", 2)):
+        for k in range(count):
+            path = tmp_path / "set" / split / ("cat", "dog")[k % 2] / f"{k}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(10 * k))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    data = load_data(f"hf:{tmp_path / 'set'}", valid=0.2)
+    assert {key: len(split) for key, split in data.splits.items()} == {"train": 5, "valid": 1, "test": 2}
+    assert data.classes == ("cat", "dog")
+    pixels = {
+        int(row[0, 0, 0]): int(label)
+        for row, label in zip(data.splits["test"].images, data.splits["test"].labels, strict=True)
+    }
+    assert pixels == {0: 0, 10: 1}
 
 
 def test_the_hub_without_its_library(monkeypatch):

@@ -493,7 +493,8 @@ def test_halving_goes_down_to_one_and_passes_other_errors_on() -> None:
         halving(lambda size: torch.zeros(2) @ torch.zeros(3), 4)
 
 
-FULL = [  # as torch, cuBLAS, cuDNN and Metal word it
+FULL = [  # as torch, cuBLAS, cuDNN, oneDNN and Metal word it
+    "could not create a primitive",
     "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8",
     "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
     "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",

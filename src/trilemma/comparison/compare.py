@@ -85,8 +85,8 @@ def compare(
     """
     from trilemma.comparison.folder import claim_folder
     from trilemma.data import load_data
+    from trilemma.data.sources import source_word
     from trilemma.metrics.evaluate import caveats, choose_reals
-    from trilemma.training.session import source_word
 
     say = _speaker(quiet)
     if runs:
@@ -113,6 +113,8 @@ def compare(
     with claim_folder(loaded.name, request, out) as folder:
         try:
             if not runs:
+                for note in loaded.notes:
+                    say(f"  {note}")
                 names = ", ".join(entry.name for entry in entries)
                 say(f"{folder}: {names} on {loaded.name}, {counted(60 * minutes, 'second')} of training each")
                 for entry in entries:

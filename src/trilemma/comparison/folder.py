@@ -15,7 +15,7 @@ from typing import Any
 from trilemma.comparison.document import clean
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, write_json
-from trilemma.training.folder import LOCK, RUNS, Busy, hold
+from trilemma.training.folder import LOCK, RUNS, Busy, hold, is_free
 
 REQUEST, REPORT = "request.json", "report.json"
 
@@ -41,8 +41,13 @@ def claim_folder(name: str, request: dict[str, Any], out: str | Path | None) -> 
 
 
 def _named(path: Path, request: dict[str, Any]) -> tuple[Path, Any]:
-    if _request_in(path) != request and any((path / name).exists() for name in (REQUEST, REPORT)):
-        raise UserError(f"{path} holds another comparison (see {path / REQUEST}); choose another out=, or remove it")
+    if _request_in(path) != request:
+        if any((path / name).exists() for name in (REQUEST, REPORT)):
+            raise UserError(
+                f"{path} holds another comparison (see {path / REQUEST}); choose another out=, or remove it"
+            )
+        if not is_free(path):
+            raise UserError(f"{path} holds files that are no comparison; choose another out=")
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         return path, hold(path / LOCK)

@@ -18,6 +18,7 @@ from trilemma.data.sources import check_channels, check_frames, load_data, read_
 from trilemma.data.split import Data
 from trilemma.files import write_atomic
 
+FEWEST = 2  # images that a training needs
 SHOWN = 5  # examples of a kind that is no fault, in the short text
 SHARED = "in the training images and in another split"
 
@@ -52,8 +53,9 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Every file could be read, no training image is in another split, and all metadata has its file."""
-        return not (self.bad or self.overlap or self.unmatched or not self.read)
+        """Every file could be read, no training image is in another split, all metadata has its file, and there are
+        images enough to train."""
+        return not (self.bad or self.overlap or self.unmatched or self.read < FEWEST)
 
     def __str__(self) -> str:
         """Everything that is a fault by name, and of everything else the count with some examples."""
@@ -79,6 +81,8 @@ class Report:
         lines += _named(f"nearly the same {SHARED}", _joined(self.near_overlap), shown)
         lines += _named(SHARED, _joined(self.overlap), None)
         lines += _named("unmatched metadata", self.unmatched, None)
+        if self.read < FEWEST:
+            lines.append(f"{self.read} images are too few: one to train on and one to validate on are needed")
         if not self.searched:
             lines.append(
                 "so many images, or so many alike, that near duplicates were looked for in the first ones only"

@@ -20,6 +20,7 @@ from trilemma.errors import UserError
 
 NAME = re.compile(r"(idx\d?[-.]?ubyte|\.idx\d?)(\.gz)?$", re.IGNORECASE)
 LIMIT = 2**32  # bytes, decompressed
+BLOCK = 2**22  # bytes read at a time: room for as many as asked for is taken at once
 TRAIN, TESTS = "train", ("t10k", "test")
 
 
@@ -64,7 +65,9 @@ def read_idx(path: Path, sha256: str | None = None, advice: str = "make or fetch
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            data = file.read(LIMIT)
+            data = bytearray()
+            while len(data) < LIMIT and (block := file.read(BLOCK)):
+                data += block
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}; {advice}") from error
     if sha256 and (found := hashlib.sha256(data).hexdigest()) != sha256:

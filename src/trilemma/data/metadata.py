@@ -99,14 +99,21 @@ def _rows(item: Item) -> Iterator[dict[str, Any]]:
         if item.name.lower().endswith(".csv"):
             yield from csv.DictReader(io.StringIO(text, newline=""))
             return
-        for line in text.splitlines():
+        for number, line in enumerate(text.splitlines(), start=1):
             if line.strip():
-                row = json.loads(line)
-                yield row if isinstance(row, dict) else {}
+                yield _row(line, number)
     except (ValueError, OSError, csv.Error) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{item.name} cannot be read: {error}; mend it, or remove it") from error
+
+
+def _row(line: str, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number} is no JSON ({error})") from error
+    return row if isinstance(row, dict) else {}
 
 
 def _add_beside(files: Sequence[Item], names: set[Key], known: Known) -> None:

@@ -1,10 +1,13 @@
 """A picture of a batch as the network sees it: after every conversion, with captions or class names."""
 
+import shlex
 from pathlib import Path
 
+from trilemma import __version__
+from trilemma.arguments import word
 from trilemma.data.loader import Loader
 from trilemma.data.size import Size
-from trilemma.data.sources import load_data
+from trilemma.data.sources import load_data, source_word
 from trilemma.data.split import Data
 from trilemma.errors import UserError
 from trilemma.pictures import grid, save_png
@@ -38,7 +41,11 @@ def show(
     loader = Loader(data.train, batch=min(n, len(data.train)), seed=seed, augment=augment)
     batch = loader.batch_at(0)
     path = Path(out) if out else Path(f"{data.name}.png")
-    return save_png(grid(batch.image, texts=texts_of(batch, data)), path, {"data": data.source, "notes": data.notes})
+    keys = {"n": n, "size": f"{data.shape[1]}x{data.shape[2]}", "channels": data.shape[0], "seed": seed}
+    keys |= {"frames": data.frames} | ({"augment": augment} if augment else {})
+    command = ["trilemma", "data", "show", source_word(data), *(f"{key}={word(value)}" for key, value in keys.items())]
+    made = {"trilemma": __version__, "verb": "data show", "command": shlex.join(command), "notes": data.notes}
+    return save_png(grid(batch.image, texts=texts_of(batch, data)), path, made)
 
 
 def texts_of(batch: Batch, data: Data) -> list[str] | None:

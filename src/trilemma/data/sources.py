@@ -143,3 +143,11 @@ def slug(path: Path) -> str:
     stem = path.resolve().name if path.is_dir() else path.stem
     name = re.sub(r"[^\w]+", "-", unicodedata.normalize("NFC", stem).lower()).strip("-_")
     return name[:NAME_LENGTH].rstrip("-_") or "data"
+
+
+def source_word(data: Data) -> str:
+    """The word of a source, or its absolute path: a run is used from other folders, too."""
+    if is_named(data.source):
+        return data.source
+    path = Path(data.source).expanduser()
+    return str(path.absolute()) if path.exists() else str(data.source)

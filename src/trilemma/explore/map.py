@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from trilemma import rng
+from trilemma import __version__, rng
 from trilemma.data import Data
 from trilemma.errors import UserError, unknown
 from trilemma.explore.images import (
@@ -209,7 +209,7 @@ def export_projector(folder: Path, codes: Tensor, images: Tensor, rows: Sequence
     lines = ["\t".join(" ".join(str(row[name]).split()) for name in columns) for row in rows]
     write_atomic(folder / "vectors.tsv", vectors + "\n")
     write_atomic(folder / "metadata.tsv", "\n".join([*header, *lines]) + "\n")
-    save_png(sheet, folder / "sprite.png")
+    save_png(sheet, folder / "sprite.png", {"trilemma": __version__, "verb": "map", "shows": "its thumbnails"})
     entry = {
         "tensorName": "codes",
         "tensorShape": list(codes.shape),

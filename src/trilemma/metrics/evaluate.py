@@ -200,7 +200,10 @@ def caveats(data: Data, split: str, n: int, *, own: bool) -> list[str]:
             "its training images looks good"
         )
     if n < ROUGH:
-        found.append(f"{n} images on either side give rough figures: the intervals are wide; give more images")
+        found.append(
+            f"{n} images on either side give rough figures: precision and recall come out too high, by more than their "
+            "intervals say; give more images"
+        )
     return found
 
 

@@ -35,14 +35,14 @@ def open_run_folder(name: str, config: dict[str, Any], out: str | Path | None) -
     """
     if out is not None:
         path = Path(out)
-        if not _is_free(path) and not same_training(path, config):
+        if not is_free(path) and not same_training(path, config):
             raise UserError(f"{path} holds {_content(path)}; choose another out=, or remove it first")
         return _claim(path, config)
     number = 1
     while True:
         path = RUNS / (name if number == 1 else f"{name}-{number}")
         number += 1
-        if not _is_free(path) and not same_training(path, config):
+        if not is_free(path) and not same_training(path, config):
             continue
         try:
             folder = _claim(path, config)
@@ -66,7 +66,7 @@ def same_training(path: Path, config: dict[str, Any]) -> bool:
         return False
 
 
-def _is_free(path: Path) -> bool:
+def is_free(path: Path) -> bool:
     """Whether nothing is there, or only what a start leaves that was killed before it could write its config."""
     if not path.is_dir():
         return not path.exists()

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch import Tensor
 
 from trilemma.errors import UserError
 from trilemma.files import write_atomic
 
 PLAIN_EVERY_S = 15.0
+BAR = 20  # characters
 
 
 class Averages:
@@ -120,9 +122,15 @@ class Display:
         self.console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
         self.title, self.last, self.bar = title, 0.0, None
         if self.console.is_terminal and not quiet:
-            columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%")
+            rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # all columns but the figures have their width
             self.bar = Progress(
-                *columns, TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=self.console
+                TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len(title))),
+                BarColumn(BAR, table_column=Column(min_width=BAR)),
+                TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True, min_width=4)),
+                TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+                TextColumn("{task.fields[figures]}", table_column=rest),
+                console=self.console,
+                expand=True,
             )
             self.task = self.bar.add_task(title, total=1.0, figures="")
             self.bar.start()

@@ -15,7 +15,7 @@ from trilemma.arguments import word
 from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
 from trilemma.data.augment import check_augmentations
-from trilemma.data.builtin import is_named
+from trilemma.data.sources import source_word
 from trilemma.errors import UserError, with_hint
 from trilemma.files import write_atomic, write_json
 from trilemma.hardware import describe, pick_device, supports_fast_bf16, tune_allocator
@@ -104,6 +104,8 @@ def train(
     display = Display(model, quiet=quiet)
     try:
         loaded = load_data(data, size=size, channels=channels, valid=training.valid, seed=split_seed, frames=frames)
+        for note in () if isinstance(data, Data) else loaded.notes:
+            display.say(f"  {note}")
         training = training.with_(
             size=loaded.shape[1:],
             channels=loaded.shape[0],
@@ -139,8 +141,6 @@ def _train_in(
     device = next(module.parameters()).device
     bf16 = training.precision == "bf16" or (training.precision == "auto" and supports_fast_bf16(device))
     environment = {**describe(), "device": str(device), "precision": "bf16 autocast" if bf16 else "float32"}
-    for note in data.notes:
-        display.say(f"  {note}")
     trainer = Trainer(module, data, training, path, display, bf16=bf16, command=record["command"])
     trainer.resume()
     if trainer.progress >= 1 and _has_results(path, trainer.step, module):
@@ -284,11 +284,3 @@ def _command(recipe: Recipe, data: Data, model_config: Config, training: TrainCo
     return shlex.join(
         ["trilemma", "train", recipe.name, source_word(data), *(f"{k}={word(v)}" for k, v in keys.items())]
     )
-
-
-def source_word(data: Data) -> str:
-    """The word of a source, or its absolute path: a run is used from other folders, too."""
-    if is_named(data.source):
-        return data.source
-    path = Path(data.source).expanduser()
-    return str(path.absolute()) if path.exists() else str(data.source)
