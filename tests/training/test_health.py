@@ -3,7 +3,6 @@
 import errno
 import itertools
 import math
-import re
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from trilemma.training.monitor import (
     critic_too_strong,
     energy_distance,
     posterior_collapse,
+    posterior_means,
     small,
 )
 from trilemma.training.observe import Observer
@@ -364,7 +364,7 @@ PLACES = [
     (checkpoint, "save_file", MemoryError("in save")),
     (checkpoint, "save_file", OSError(errno.ENOMEM, "Cannot allocate memory")),
     (checkpoint, "save_file", HIDDEN),
-    (Observer, "listen", LOST),
+    (Observer, "active_units", LOST),
     (Observer, "snapshot", LOST),
     (Averages, "take", LOST),
     (VAE, "encode", LOST),
@@ -413,7 +413,7 @@ HALVED = "out of memory: going on with batches of 250"
     ("owner", "name", "said"),
     [
         (loop, "save_checkpoint", "a checkpoint is left out"),
-        (Observer, "listen", "a look at the codes is left out"),
+        (Observer, "active_units", "a look at the codes is left out"),
         (Observer, "snapshot", "the picture 000000000048.png is left out"),
     ],
 )
@@ -584,31 +584,35 @@ def test_active_units_and_posterior_collapse() -> None:
     codes[:, 1] = torch.linspace(-1, 1, 100)
     codes[:, 2] = 0.05 * codes[:, 1]  # its variance is below the bar
     assert active_units(codes) == 1
-    model, images = trilemma.create("vae", shape=(1, 8, 8)), torch.rand(50, 1, 8, 8)
-    last = [layer for layer in model.encoder.modules() if isinstance(layer, nn.Linear)][-1]
-    with torch.no_grad():
-        last.weight.zero_()
-        last.bias.zero_()
-    assert re.search(r"posterior collapse.*Lower beta=", posterior_collapse(model, Batch(images)) or "")
-    healthy = trilemma.create("ae-stacked", shape=(1, 8, 8))
-    assert posterior_collapse(healthy, Batch(images)) is None
+    batch = Batch(torch.rand(50, 1, 8, 8))
+    found = posterior_means(trilemma.create("vae", shape=(1, 8, 8), latent=3), batch)
+    assert found is not None and found.shape == (50, 3)
+    for other in ("ae-stacked", "vae-discrete", "vae-vq", "gan"):  # codes that are no means of a posterior, or none
+        assert posterior_means(trilemma.create(other, shape=(1, 8, 8)), batch) is None
 
 
 @pytest.mark.parametrize(
-    ("active", "units", "collapsed"), [(4, 200, True), (5, 200, False), (2, 30, True), (3, 30, False)]
+    ("active", "units", "collapsed"), [(4, 200, True), (5, 200, False), (2, 30, True), (3, 30, False), (0, 1, True)]
 )
 def test_a_tenth_of_the_units_or_five_are_no_collapse(active: int, units: int, collapsed: bool) -> None:
-    model = trilemma.create("vae", shape=(1, 8, 8))
-    codes = torch.zeros(50, units)
-    codes[:, :active] = torch.linspace(-1, 1, 50)[:, None]
-    model.encode = lambda *_: codes  # type: ignore[method-assign]
-    assert bool(posterior_collapse(model, Batch(torch.rand(50, 1, 8, 8)))) == collapsed
+    text = posterior_collapse(active, units, trilemma.create("vae", shape=(1, 8, 8)).config)
+    assert bool(text) == collapsed
+    assert not text or (f"{active} of {units} units" in text and "Lower beta=" in text)
 
 
 def test_advice_names_keys_that_the_model_has() -> None:
-    model = trilemma.create("vae-hierarchical", shape=(1, 8, 8))
-    model.encode = lambda *_: torch.zeros(50, 32)  # type: ignore[method-assign]
-    assert "Raise warmup= or free_nats=" in (posterior_collapse(model, Batch(torch.rand(50, 1, 8, 8))) or "")
+    config = trilemma.create("vae-hierarchical", shape=(1, 8, 8)).config
+    assert "Raise warmup= or free_nats=" in (posterior_collapse(0, 32, config) or "")
+
+
+def test_the_log_says_how_many_units_are_active_and_a_collapse_after_one_pass() -> None:
+    run = trilemma.train("vae", "digits", steps=60, batch=1293, beta=20.0, latent=6, quiet=True)
+    pass_ = -(-loop.VALIDATE_AT_LEAST // 1293)  # steps until the first validation
+    first = next(row for row in run.log if "valid_active_units" in row)
+    assert first["step"] == pass_ and first["valid_active_units"] in range(7)
+    collapsed = [row["step"] for row in run.log if "posterior collapse" in row.get("warning", "")]
+    assert len(collapsed) == 1 and collapsed[0] < 30  # of 60: it collapses soon with such a weight
+    assert collapsed == [row["step"] for row in run.log if row.get("valid_active_units") == 0][:1]
 
 
 @pytest.mark.slow

@@ -332,11 +332,11 @@ class Trainer:
         row = {**self._place(), **with_room(self.averages.take)}
         if validate:
             row |= self.observer.validate(self.images)
+            self._unless_full("a look at the codes", lambda: row.update(self.observer.active_units()))
         self.journal.write(row)
         self.display.update(self.progress, figures_text(row))
         settled = self.progress >= SETTLED
-        if settled:
-            self._unless_full("a look at the codes", lambda: self.observer.listen(row))
+        self.observer.listen(row, settled=settled)
         if draw and not over:
             name = f"{self.images:012d}"
             self._unless_full(f"the picture {name}.png", lambda: self.observer.snapshot(name, settled=settled))

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trilemma.config import ModelConfig
 from trilemma.memory import halving
-from trilemma.metrics.likelihood import active_units
 from trilemma.metrics.precision_recall import distances, precision_recall
 from trilemma.types import Batch, BoundsLikelihood, Conditional, Encodes
 
@@ -113,9 +113,9 @@ def critic_too_strong(row: dict[str, Any]) -> str | None:
     )
 
 
-def posterior_collapse(model: nn.Module, batch: Batch) -> str | None:
-    """Whether fewer than one in ten units of a variational code are in use, and fewer than ENOUGH."""
-    if not (isinstance(model, Encodes) and isinstance(model, BoundsLikelihood)) or len(batch.image) < 2:
+def posterior_means(model: nn.Module, batch: Batch) -> Tensor | None:
+    """Codes of a batch, (B, Z), of a model whose code is variational and no choice; None for any other."""
+    if not (isinstance(model, Encodes) and isinstance(model, BoundsLikelihood)) or hasattr(model, "code_bits"):
         return None
     labels = batch.label if isinstance(model, Conditional) else None
 
@@ -124,14 +124,15 @@ def posterior_collapse(model: nn.Module, batch: Batch) -> str | None:
         return torch.cat([model.encode(*part) for part in parts])
 
     with torch.no_grad():
-        codes = halving(codes_of, len(batch.image))
-    active = active_units(codes)
-    if active >= min(max(1, codes.shape[1] // 10), ENOUGH):
+        return halving(codes_of, len(batch.image))
+
+
+def posterior_collapse(active: float, units: int, config: ModelConfig) -> str | None:
+    """Whether fewer than one in ten units of a variational code are in use, and fewer than ENOUGH."""
+    if active >= min(max(1, units // 10), ENOUGH):
         return None
-    advice = (
-        "Lower beta=, or raise it slowly from 0" if hasattr(model.config, "beta") else "Raise warmup= or free_nats="
-    )
-    return f"{active} of {codes.shape[1]} units of the code are active (posterior collapse). {advice}"
+    advice = "Lower beta=, or raise it slowly from 0" if hasattr(config, "beta") else "Raise warmup= or free_nats="
+    return f"{active} of {units} units of the code are active (posterior collapse). {advice}"
 
 
 def dead_codes(row: dict[str, Any]) -> str | None:

@@ -16,10 +16,11 @@ from trilemma import rng
 from trilemma.data import Data, Loader, batches
 from trilemma.errors import UserError
 from trilemma.memory import copies, halving
+from trilemma.metrics.likelihood import active_units
 from trilemma.pictures import grid, save_png
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
-from trilemma.training.monitor import Rivalry, Said, critic_too_strong, dead_codes, posterior_collapse
+from trilemma.training.monitor import Rivalry, Said, critic_too_strong, dead_codes, posterior_collapse, posterior_means
 from trilemma.training.optim import Plateau
 from trilemma.training.pictures import made_by_training
 from trilemma.types import Batch, Finishes, Samples, Validates, players
@@ -27,6 +28,7 @@ from trilemma.types import Batch, Finishes, Samples, Validates, players
 FINISH_IMAGES = 10_000  # training images shown to a model's last step
 VALID_BATCH = 500
 N_SAMPLES = 64  # in a sample picture
+ACTIVE = "valid_active_units"
 
 
 class Observer:
@@ -50,6 +52,7 @@ class Observer:
         self.figures: dict[str, float] = {}
         self.best: dict[str, Any] = {}
         self.best_weights: dict[str, Tensor] = {}
+        self.units = 0  # of the code that `active_units` saw
 
     def validate(self, images: int) -> dict[str, float]:
         """Figures on the validation split after so many images; {} for a model that has none."""
@@ -60,13 +63,27 @@ class Observer:
             self._keep_best(images)
         return self.figures
 
-    def listen(self, row: dict[str, Any]) -> None:
-        """Warn of what a row of the log or the codes say; for a training past its beginning."""
-        self._tell("critic", critic_too_strong(row))
-        self._tell("codes", dead_codes(row))
-        if any(name.startswith("valid_") for name in row):
-            with self.weights_in_use():
-                self._tell("posterior", posterior_collapse(self.model, self._held_out(VALID_BATCH)))
+    def active_units(self) -> dict[str, int]:
+        """How many units of a variational code are in use, by held-out images; {} for a model that has none."""
+        held_out = self._held_out(VALID_BATCH)
+        if len(held_out.image) < 2:
+            return {}
+        with self.weights_in_use():
+            codes = posterior_means(self.model, held_out)
+        if codes is None:
+            return {}
+        self.units = codes.shape[1]
+        return {ACTIVE: active_units(codes)}
+
+    def listen(self, row: dict[str, Any], *, settled: bool) -> None:
+        """Warn of what a row of the log says; of codes from the first validation on."""
+        validated = any(name.startswith("valid_") for name in row)
+        if settled:
+            self._tell("critic", critic_too_strong(row))
+        if settled or validated:
+            self._tell("codes", dead_codes(row))
+        if ACTIVE in row:
+            self._tell("posterior", posterior_collapse(row[ACTIVE], self.units, self.model.config))  # type: ignore[arg-type]
 
     def snapshot(self, name: str, *, settled: bool) -> None:
         """A sample picture on the way, which leaves the training as it was."""
