@@ -15,11 +15,13 @@ UPPER = {"recipes", "training", "metrics", "comparison", "explore", "lessons", "
 HEAVY = {"torch", "numpy", "sklearn", "matplotlib", "PIL", "scipy"}
 
 FORBIDDEN = {
-    **dict.fromkeys(("errors", "types", "config", "rng", "files", "pictures", "registry"), FAMILIES),
-    "nets": FAMILIES | UPPER,
+    **dict.fromkeys(("errors", "types", "config", "rng", "files", "memory", "hardware"), FAMILIES | UPPER | {"nets"}),
+    **dict.fromkeys(("pictures", "arguments", "data", "nets"), FAMILIES | UPPER),
+    "registry": FAMILIES,
     **{family: FAMILIES - {family} | UPPER for family in FAMILIES},
-    "training": FAMILIES | {"comparison", "lessons"},
-    "metrics": FAMILIES | {"lessons"},
+    "training": FAMILIES | {"comparison", "explore", "lessons"},
+    "run": FAMILIES | {"comparison", "explore", "lessons"},
+    "metrics": FAMILIES | {"comparison", "explore", "lessons"},
     "comparison": FAMILIES | {"lessons"},
     "explore": FAMILIES | {"lessons"},
 }

@@ -122,6 +122,14 @@ def test_the_newest_of_several_interrupted_comparisons_is_continued(stage):
             pass
 
 
+def test_a_folder_of_other_files_is_refused(stage):
+    Path("mine").mkdir()
+    Path("mine/photo.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"mine holds files that are no comparison; choose another out="):
+        compare(quiet=True, out="mine")
+    assert [path.name for path in Path("mine").iterdir()] == ["photo.png"] and not stage.trained
+
+
 def test_a_named_folder_with_another_comparison_is_refused(stage):
     compare(quiet=True, models="vae", out="here")
     before = Path("here/report.json").read_bytes()

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import trilemma
 from trilemma import cli
 from trilemma.errors import UserError
 from trilemma.training import loop, observe, session
-from trilemma.training.log import read_log
+from trilemma.training.log import Display, read_log
 from trilemma.training.loop import SNAPSHOTS
 from trilemma.training.observe import Observer
 
@@ -303,3 +304,17 @@ def test_a_signal_saves_within_ten_seconds_and_says_how_to_go_on(tmp_path: Path,
     assert "Go on with: trilemma train vae digits minutes=10" in output and "Traceback" not in output
     step = json.loads((next((tmp_path / "r" / "checkpoints").iterdir()) / "state.json").read_text())["step"]
     assert step >= read_log(log)[-1]["step"] > 0
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_bar_is_whole_beside_figures_of_any_length(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # as on a terminal
+    monkeypatch.setenv("COLUMNS", str(columns))
+    display = Display("gan-dcgan-28")
+    display.update(0.5, "1,920 images, " + ", ".join(f"critic/part{k} 0.5" for k in range(9)))
+    display.close()
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err).splitlines()[-1].split("\r")[-1]
+    assert len(last) <= columns
+    assert re.match(r"gan-dcgan-28 \S{20}  50% \S{7} 1,920 images, critic/part0 ", last), last
