@@ -38,9 +38,9 @@ SURE = 0.98  # mean probability of being right at which a critic leaves nothing 
 
 
 def small(images: Tensor) -> Tensor:
-    """Copies whose sides are SIDE pixels at most, in rows: (n, C, H, W) -> (n, D)."""
+    """Copies whose sides are SIDE pixels at most, in rows on the CPU: (n, C, H, W) -> (n, D)."""
     height, width = images.shape[-2:]
-    return F.adaptive_avg_pool2d(images.float(), (min(height, SIDE), min(width, SIDE))).flatten(1)
+    return F.adaptive_avg_pool2d(images.float(), (min(height, SIDE), min(width, SIDE))).flatten(1).cpu()
 
 
 def coverage(*, real: Tensor, fake: Tensor, k: int = NEIGHBOUR) -> float:

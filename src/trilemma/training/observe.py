@@ -6,6 +6,7 @@ training does next, apart from the learning rate that follows the validation fig
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +172,12 @@ class Observer:
         return torch.cat([self.model.sample(size, seed=seed, first=first) for first in starts])  # type: ignore
 
     def _training_images(self, n: int) -> Iterator[Batch]:
-        """The first `n` images of the training order, VALID_BATCH at a time, as they are."""
-        plain = Loader(self.data.train, batch=VALID_BATCH, seed=self.config.seed, device=self.device)
-        return (plain.batch_at(p, min(VALID_BATCH, n - p)) for p in range(0, n, VALID_BATCH))
+        """The first `n` images of the training order, VALID_BATCH at a time, as they are; only those go to a GPU."""
+        plain = Loader(self.data.train, batch=VALID_BATCH, seed=self.config.seed)
+        for position in range(0, n, VALID_BATCH):
+            batch = plain.batch_at(position, min(VALID_BATCH, n - position))
+            label = None if batch.label is None else batch.label.to(self.device)
+            yield replace(batch, image=batch.image.to(self.device), label=label)
 
     def _held_out(self, n: int) -> Batch:
         """The first images of the validation split."""
