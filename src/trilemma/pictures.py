@@ -79,17 +79,26 @@ def grid(
     return sheet
 
 
-def save_png(image: "Image.Image | Tensor | bytes", path: str | Path, metadata: dict[str, Any] | None = None) -> Path:
+def save_png(
+    image: "Image.Image | Tensor | bytes",
+    path: str | Path,
+    metadata: dict[str, Any] | None = None,
+    *,
+    replace: bool = False,
+) -> Path:
     """Write a picture (PIL image, one image as a tensor, or the content of a PNG file) and how it was made; whole or
     not at all.
 
+    Args:
+        replace: write over whatever is there, in a folder that is ours.
     Raises:
         UserError: there is a file that is no picture of ours, or the disk refuses.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    _refuse_foreign(Path(path))
+    if not replace:
+        refuse_foreign(Path(path))
     info = PngInfo()
     if metadata is not None:
         info.add_itxt(KEY, json.dumps(metadata, ensure_ascii=False))
@@ -100,8 +109,8 @@ def save_png(image: "Image.Image | Tensor | bytes", path: str | Path, metadata: 
     return write_atomic(path, buffer.getvalue())
 
 
-def _refuse_foreign(path: Path) -> None:
-    """A file is written over only where it is empty, or a picture that says how it was made, as ours do."""
+def refuse_foreign(path: Path) -> None:
+    """Raise UserError where a file is there that is neither empty nor a picture that says how it was made, as ours."""
     if not path.exists() or not path.stat().st_size:
         return
     try:

@@ -316,14 +316,26 @@ def test_the_command(tmp_path, photos, capsys):
     assert "exit code" in capsys.readouterr().out
 
 
-def test_too_few_to_train_are_not_ok(tmp_path, photos):
-    for n, ok in ((1, False), (2, True)):
-        folder = tmp_path / str(n)
-        folder.mkdir()
-        for k in range(n):
-            photos[k].save(folder / f"{k}.png")
-        report = check(folder)
-        assert report.ok == ok and ("1 images are too few" in report.text()) == (not ok)
-    load_data(tmp_path / "2")
-    with pytest.raises(UserError, match="too few"):
-        load_data(tmp_path / "1")
+@pytest.mark.parametrize(
+    ("files", "ok"),
+    [
+        (["a"], False),
+        (["a", "b"], True),
+        (["train/a", "test/b"], False),
+        (["train/a", "valid/b"], True),
+        (["test/a"], False),
+    ],
+    ids=str,
+)
+def test_too_few_to_train_are_not_ok(tmp_path, photos, files, ok):
+    for name, photo in zip(files, photos, strict=False):
+        path = tmp_path / "set" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo.save(path)
+    report = check(tmp_path / "set")
+    assert report.ok == ok and ("too few readable images" in report.text()) == (not ok)
+    if ok:
+        load_data(tmp_path / "set")
+    else:
+        with pytest.raises(UserError, match="too few readable images"):
+            load_data(tmp_path / "set")

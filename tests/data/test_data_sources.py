@@ -424,7 +424,8 @@ def test_show_in_grey_and_of_loaded_data(tmp_path):
     with Image.open(tmp_path / "a.png") as image:
         assert image.mode == "L" or all(low == high for low, high in zip(*np.asarray(image).T[:2], strict=True))
     data = load_data("shapes:9", seed=3)
-    show(data, n=9, seed=1, out=tmp_path / "b.png")  # in another order, but these images
+    show(data, n=9, seed=1, out=tmp_path / "b.png")  # in another order, but these images: no command has two seeds
+    assert "command" not in read_metadata(tmp_path / "b.png")
     show("shapes:9", n=9, seed=1, out=tmp_path / "c.png")
     assert read_metadata(tmp_path / "b.png")["notes"] == list(data.notes) != read_metadata(tmp_path / "c.png")["notes"]
 

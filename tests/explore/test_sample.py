@@ -88,3 +88,14 @@ def test_nothing_is_written_for_a_mistake(run, tmp_path):
         with pytest.raises(UserError):
             sample(run, out=tmp_path / "out", **keys)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["drawn.png", "drawn/00003.png"])
+def test_pictures_of_others_are_refused_before_anything_is_drawn(run, tmp_path, name):
+    photo = tmp_path / name
+    photo.parent.mkdir(exist_ok=True)
+    Image.new("L", (2, 2)).save(photo)
+    before = photo.read_bytes()
+    with pytest.raises(UserError, match="no picture of trilemma"):
+        sample(run, n=5, out=tmp_path / "drawn")
+    assert photo.read_bytes() == before and list(tmp_path.rglob("*.png")) == [photo]

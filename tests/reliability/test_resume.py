@@ -79,6 +79,21 @@ def test_no_leaf_differs_wherever_it_stopped(model: str, monkeypatch: pytest.Mon
         assert figures(run) == figures(whole)
 
 
+def test_what_samples_were_judged_by_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The samples of so short a training are far from the data, and get no nearer: that is said, once."""
+    keys = {"steps": 8, "sample_every": 32}  # a picture after every second step
+    whole = train("gan-dcgan", "whole", **keys)
+    with monkeypatch.context() as patch:
+        stop_after(5, patch)
+        with pytest.raises(Stopped):
+            train("gan-dcgan", "parts", **keys)
+    run = train("gan-dcgan", "parts", **keys)
+    states = [last_state(r.path).values for r in (whole, run)]
+    assert len(states[0]["distances"]) == 3 and states[0]["said"].keys() >= {"collapse"}
+    assert [states[1][key] for key in ("distances", "said")] == [states[0][key] for key in ("distances", "said")]
+    assert figures(run) == figures(whole)
+
+
 def figures(run: Run) -> list[dict[str, Any]]:
     """The log without the clock."""
     return [{name: value for name, value in row.items() if name != "seconds"} for row in run.log]

@@ -281,7 +281,7 @@ def test_wrong_keys_are_named_and_leave_nothing(keys: dict[str, object], message
 
 
 def test_a_failing_sample_picture_never_stops_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(observe, "save_png", refuse)

@@ -144,7 +144,7 @@ def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], fold
     json = write_json(folder / "report.json", values)
     html = write_atomic(folder / "report.html", render(values, pictures))
     made = {"trilemma": __version__, "verb": "compare", "command": request["command"]}
-    save_png(png(triangle.draw(values["models"])), folder / "triangle.png", made)
+    save_png(png(triangle.draw(values["models"])), folder / "triangle.png", made, replace=True)
     return Comparison(html, json, values)
 
 

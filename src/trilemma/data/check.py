@@ -15,10 +15,9 @@ from trilemma.data.folder import OUTSIDE
 from trilemma.data.raw import Raw
 from trilemma.data.size import Size, parse_size
 from trilemma.data.sources import check_channels, check_frames, load_data, read_raw
-from trilemma.data.split import Data
+from trilemma.data.split import Data, too_few
 from trilemma.files import write_atomic
 
-FEWEST = 2  # images that a training needs
 SHOWN = 5  # examples of a kind that is no fault, in the short text
 SHARED = "in the training images and in another split"
 
@@ -50,12 +49,13 @@ class Report:
     notes: tuple[str, ...] = ()
     searched: bool = True
     frames: str = "first"
+    few: str | None = None
 
     @property
     def ok(self) -> bool:
         """Every file could be read, no training image is in another split, all metadata has its file, and there are
         images enough to train."""
-        return not (self.bad or self.overlap or self.unmatched or self.read < FEWEST)
+        return not (self.bad or self.overlap or self.unmatched or self.few)
 
     def __str__(self) -> str:
         """Everything that is a fault by name, and of everything else the count with some examples."""
@@ -81,8 +81,8 @@ class Report:
         lines += _named(f"nearly the same {SHARED}", _joined(self.near_overlap), shown)
         lines += _named(SHARED, _joined(self.overlap), None)
         lines += _named("unmatched metadata", self.unmatched, None)
-        if self.read < FEWEST:
-            lines.append(f"{self.read} images are too few: one to train on and one to validate on are needed")
+        if self.few:
+            lines.append(self.few)
         if not self.searched:
             lines.append(
                 "so many images, or so many alike, that near duplicates were looked for in the first ones only"
@@ -172,6 +172,7 @@ def _report(raw: Raw, images: Sequence[Tensor], source: str, frames: str) -> Rep
         raw.notes,
         searched,
         frames,
+        too_few({key: raw.splits.count(key) for key in ("train", *raw.expected)}),
     )
 
 

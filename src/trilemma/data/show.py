@@ -43,8 +43,10 @@ def show(
     path = Path(out) if out else Path(f"{data.name}.png")
     keys = {"n": n, "size": f"{data.shape[1]}x{data.shape[2]}", "channels": data.shape[0], "seed": seed}
     keys |= {"frames": data.frames} | ({"augment": augment} if augment else {})
-    command = ["trilemma", "data", "show", source_word(data), *(f"{key}={word(value)}" for key, value in keys.items())]
-    made = {"trilemma": __version__, "verb": "data show", "command": shlex.join(command), "notes": data.notes}
+    words = ["trilemma", "data", "show", source_word(data), *(f"{key}={word(value)}" for key, value in keys.items())]
+    made = {"trilemma": __version__, "verb": "data show", "data": data.source, **keys, "notes": data.notes}
+    if data.seed == seed and data.fraction is None:  # of loaded data both may be others, which the verb has no keys for
+        made["command"] = shlex.join(words)
     return save_png(grid(batch.image, texts=texts_of(batch, data)), path, made)
 
 

@@ -205,6 +205,14 @@ def share(n: int, fraction: float | None) -> int:
     return max(1, min(n - 1, round(n * fraction)))
 
 
+def too_few(counts: dict[str, int]) -> str | None:
+    """Whether so many images in the splits of a source, "train" among them, are too few to train and to validate on."""
+    if all(counts.values()) and sum(counts.values()) > 1 and ("valid" in counts or counts["train"] > 1):
+        return None
+    found = ", ".join(f"{count} {key}" for key, count in counts.items())
+    return f"too few readable images ({found}); training and validation need one each"
+
+
 def complete(
     splits: dict[str, Split],
     expected: Iterable[str],
@@ -223,13 +231,9 @@ def complete(
     Raises:
         UserError: an expected split is empty, or there are too few images to set one aside.
     """
-    counts = {key: len(splits.get(key, ())) for key in ("train", *expected)}
-    if not all(counts.values()) or sum(counts.values()) < 2 or ("valid" not in counts and counts["train"] < 2):
-        found = ", ".join(f"{count} {key}" for key, count in counts.items())
+    if few := too_few({key: len(splits.get(key, ())) for key in ("train", *expected)}):
         because = f"; {counted('unreadable and skipped', skipped)}" if skipped else ""
-        raise UserError(
-            f"{source} has too few readable images ({found}); training and validation need one each{because}"
-        )
+        raise UserError(f"{source} has {few}{because}")
     if "valid" in splits:
         return splits, "" if valid is None else f"valid={valid} is not used: the source has its own validation images"
     equal = find_equal() if find_equal else exact_groups(splits["train"].images)

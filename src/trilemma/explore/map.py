@@ -209,7 +209,9 @@ def export_projector(folder: Path, codes: Tensor, images: Tensor, rows: Sequence
     lines = ["\t".join(" ".join(str(row[name]).split()) for name in columns) for row in rows]
     write_atomic(folder / "vectors.tsv", vectors + "\n")
     write_atomic(folder / "metadata.tsv", "\n".join([*header, *lines]) + "\n")
-    save_png(sheet, folder / "sprite.png", {"trilemma": __version__, "verb": "map", "shows": "its thumbnails"})
+    save_png(
+        sheet, folder / "sprite.png", {"trilemma": __version__, "verb": "map", "shows": "its thumbnails"}, replace=True
+    )
     entry = {
         "tensorName": "codes",
         "tensorShape": list(codes.shape),

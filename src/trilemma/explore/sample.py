@@ -10,7 +10,7 @@ from torch import Tensor
 from trilemma import __version__
 from trilemma.config import Config
 from trilemma.metrics.receipt import protocol_name
-from trilemma.pictures import grid, save_png, to_uint8
+from trilemma.pictures import grid, refuse_foreign, save_png, to_uint8
 from trilemma.run import Run, as_run
 
 FORMAT = 1  # of a receipt
@@ -86,6 +86,9 @@ def sample(
         run, seed=seed, label=label, exact=exact, settings=settings, first=first, n=1, grid=False, batches=()
     )
     folder = Path(out) if out is not None else run.path / "samples" / _folder_name(seed, label, settings)
+    sheet = folder.with_name(f"{folder.name}.png")
+    for path in (sheet, *(folder / f"{k:05d}.png" for k in range(first, first + n) if singles)):
+        refuse_foreign(path)  # before anything is drawn
     paths: list[Path] = []
     shown: list[Tensor] = []
     batches = []
@@ -99,7 +102,7 @@ def sample(
             paths.append(save_png(image, folder / f"{k:05d}.png", made.to_json()))
     images = torch.cat(shown)
     made = receipt.with_(n=len(images), grid=True, batches=tuple(batches))
-    return SampleFiles(save_png(grid(images), folder.with_name(f"{folder.name}.png"), made.to_json()), paths)
+    return SampleFiles(save_png(grid(images), sheet, made.to_json()), paths)
 
 
 def _folder_name(seed: int, label: str | int | None, settings: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from trilemma.types import BoundsLikelihood, Conditional, Encodes
 
 ROW_VALUES = 2**20  # pixel values that go through a model at a time
 INTERVAL_IS = "mean +- 1.96 standard errors over the images; says nothing of another training"
-ACTIVE = 0.01
+ACTIVE = 0.01  # variance of the posterior mean above which a unit is active
 COUNT_IS = "counted, not estimated"
 NO_LIKELIHOOD = "a Bernoulli of grey pixels is no likelihood; measure it against black and white ones (mnist-binary)"
 
@@ -131,7 +131,7 @@ def likelihood_scores(
         ("bits_per_dim", f"bits{samples}_{kind}", _mean(bits) if known else None, "bits", "lower", INTERVAL_IS),
     ]
     notes = [] if known else [f"ELBO and bound: {NO_LIKELIHOOD}"]
-    if isinstance(model, Encodes) and getattr(model, "code_bits", None) is None:  # codes of means, not of choices
+    if isinstance(model, Encodes) and not hasattr(model, "code_bits"):  # codes of means, not of choices
         active, units = _active_units(model, image, labels)
         count = Estimate(active, (active, active))
         rows.append(("active_units", f"active-units_{units}", count, "units", "higher", COUNT_IS))

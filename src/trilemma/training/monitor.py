@@ -14,17 +14,15 @@ says it once, and again only after a long quiet.
 - Dead codes (van den Oord et al. 2017): entries of a codebook that no image chooses.
 """
 
-from itertools import repeat
+import math
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trilemma.config import ModelConfig
-from trilemma.memory import halving
 from trilemma.metrics.precision_recall import distances, precision_recall
-from trilemma.types import Batch, BoundsLikelihood, Conditional, Encodes
+from trilemma.types import BoundsLikelihood, Encodes
 
 SIDE = 8  # pixels of the copies that samples are compared by
 NEIGHBOUR = 5  # the nearest neighbour that is still near
@@ -72,7 +70,9 @@ def divergence(*, real: Tensor, fake: Tensor) -> str | None:
 
 
 def energy_distance(*, real: Tensor, fake: Tensor) -> float:
-    """2 E|x - y| - E|x - x'| - E|y - y'| of points (N, D) and (M, D), unbiased (Szekely and Rizzo 2013, eq. 2.5)."""
+    """2 E|x - y| - E|x - x'| - E|y - y'| of points (N, D) and (M, D), unbiased (Szekely and Rizzo 2013, eq. 2.5); so
+    that of two sets alike it is as often below 0 as above."""
+    real, fake = real.double(), fake.double()
 
     def within(x: Tensor) -> Tensor:
         return distances(x, x).sum() / (len(x) * (len(x) - 1))
@@ -84,7 +84,8 @@ class Rivalry:
     """Judges the samples of players against each other, picture by picture.
 
     What is wrong but gets better is not said, for a training is short of variety before it has it. It gets better if
-    the samples are nearer the data than they were after half of the pictures so far.
+    the samples are nearer the data than they were after half of the pictures so far; so of the first picture nothing
+    is said.
     """
 
     def __init__(self) -> None:
@@ -92,14 +93,16 @@ class Rivalry:
 
     def look(self, samples: Tensor, real: Tensor) -> dict[str, str | None]:
         """By rule, what is wrong with samples (n, C, H, W), n that of `real`; nothing for fewer than FEWEST."""
-        if len(real) < FEWEST or not samples.isfinite().all():
+        if len(real) < FEWEST:
             return {}
         real, fake = small(real), small(samples)
-        self.distances.append(energy_distance(real=real, fake=fake))
-        half = len(self.distances) // 2
-        if not half or self.distances[-1] < BETTER * self.distances[half - 1]:
+        found = {"collapse": collapse(real=real, fake=fake), "divergence": divergence(real=real, fake=fake)}
+        distance = energy_distance(real=real, fake=fake)
+        if not math.isfinite(distance):
             return {}
-        return {"collapse": collapse(real=real, fake=fake), "divergence": divergence(real=real, fake=fake)}
+        self.distances.append(max(0.0, distance))  # the last thing that can fail is behind us: a picture counts once
+        half = len(self.distances) // 2
+        return found if half and self.distances[-1] >= BETTER * self.distances[half - 1] else {}
 
 
 def critic_too_strong(row: dict[str, Any]) -> str | None:
@@ -113,18 +116,9 @@ def critic_too_strong(row: dict[str, Any]) -> str | None:
     )
 
 
-def posterior_means(model: nn.Module, batch: Batch) -> Tensor | None:
-    """Codes of a batch, (B, Z), of a model whose code is variational and no choice; None for any other."""
-    if not (isinstance(model, Encodes) and isinstance(model, BoundsLikelihood)) or hasattr(model, "code_bits"):
-        return None
-    labels = batch.label if isinstance(model, Conditional) else None
-
-    def codes_of(size: int) -> Tensor:
-        parts = zip(batch.image.split(size), labels.split(size) if labels is not None else repeat(None), strict=False)
-        return torch.cat([model.encode(*part) for part in parts])
-
-    with torch.no_grad():
-        return halving(codes_of, len(batch.image))
+def has_posterior(model: nn.Module) -> bool:
+    """Whether its code is variational and has means: no choices out of finite sets."""
+    return isinstance(model, Encodes) and isinstance(model, BoundsLikelihood) and not hasattr(model, "code_bits")
 
 
 def posterior_collapse(active: float, units: int, config: ModelConfig) -> str | None:

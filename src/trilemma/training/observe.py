@@ -7,6 +7,7 @@ training does next, apart from the learning rate that follows the validation fig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,15 @@ from trilemma.metrics.likelihood import active_units
 from trilemma.pictures import grid, save_png
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
-from trilemma.training.monitor import Rivalry, Said, critic_too_strong, dead_codes, posterior_collapse, posterior_means
+from trilemma.training.monitor import Rivalry, Said, critic_too_strong, dead_codes, has_posterior, posterior_collapse
 from trilemma.training.optim import Plateau
 from trilemma.training.pictures import made_by_training
-from trilemma.types import Batch, Finishes, Samples, Validates, players
+from trilemma.types import Batch, Conditional, Finishes, Samples, Validates, players
 
 FINISH_IMAGES = 10_000  # training images shown to a model's last step
 VALID_BATCH = 500
 N_SAMPLES = 64  # in a sample picture
-ACTIVE = "valid_active_units"
+ACTIVE_UNITS = "valid_active_units"
 
 
 class Observer:
@@ -66,15 +67,19 @@ class Observer:
 
     def active_units(self) -> dict[str, int]:
         """How many units of a variational code are in use, by held-out images; {} for a model that has none."""
-        held_out = self._held_out(VALID_BATCH)
-        if len(held_out.image) < 2:
+        if not has_posterior(self.model) or len(self.data.valid) < 2:
             return {}
         with self.weights_in_use():
-            codes = posterior_means(self.model, held_out)
-        if codes is None:
-            return {}
+            codes = halving(self._posterior_means, VALID_BATCH)
         self.units = codes.shape[1]
-        return {ACTIVE: active_units(codes)}
+        return {ACTIVE_UNITS: active_units(codes)}
+
+    @torch.no_grad()
+    def _posterior_means(self, size: int) -> Tensor:
+        """Codes of the first VALID_BATCH held-out images, (B, Z), `size` at a time."""
+        parts = islice(batches(self.data.valid, size, self.device), -(-VALID_BATCH // size))
+        conditional = isinstance(self.model, Conditional)
+        return torch.cat([self.model.encode(b.image, b.label if conditional else None) for b in parts])  # type: ignore
 
     def listen(self, row: dict[str, Any], *, settled: bool) -> None:
         """Warn of what a row of the log says; of codes from the first validation on."""
@@ -83,8 +88,8 @@ class Observer:
             self._tell("critic", critic_too_strong(row))
         if settled or validated:
             self._tell("codes", dead_codes(row))
-        if ACTIVE in row:
-            self._tell("posterior", posterior_collapse(row[ACTIVE], self.units, self.model.config))  # type: ignore[arg-type]
+        if ACTIVE_UNITS in row:
+            self._tell("posterior", posterior_collapse(row[ACTIVE_UNITS], self.units, self.model.config))  # type: ignore[arg-type]
 
     def snapshot(self, name: str, *, settled: bool) -> None:
         """A sample picture on the way, which leaves the training as it was."""
@@ -102,16 +107,16 @@ class Observer:
         if not isinstance(self.model, Samples):
             return
         images = halving(self._draw, N_SAMPLES, self.warn)
+        try:
+            (self.path / "samples").mkdir(exist_ok=True)
+            made = made_by_training(self.command, f"samples {name}")
+            save_png(grid(images.cpu()), self.path / "samples" / f"{name}.png", made, replace=True)
+        except (OSError, UserError) as error:
+            self.warn(f"the sample picture {name}.png was not written ({error}); training goes on")
         if self.players > 1:  # players against each other
             real = next(self._training_images(min(N_SAMPLES, len(self.data.train)))).image
             for rule, text in self.rivalry.look(images[: len(real)], real).items():
                 self._tell(rule, text if settled else None)
-        try:
-            (self.path / "samples").mkdir(exist_ok=True)
-            made = made_by_training(self.command, f"samples {name}")
-            save_png(grid(images.cpu()), self.path / "samples" / f"{name}.png", made)
-        except (OSError, UserError) as error:
-            self.warn(f"the sample picture {name}.png was not written ({error}); training goes on")
 
     def finish(self, n: int = FINISH_IMAGES) -> dict[str, float]:
         """Let the model take its last step, on the first `n` training images; figures of it are named train_..."""

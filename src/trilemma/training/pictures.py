@@ -52,4 +52,4 @@ def draw_curves(log: list[dict[str, Any]], path: Path, command: str = "") -> Non
         axis.set_axis_off()
     content = BytesIO()
     figure.savefig(content, dpi=100, format="png")
-    save_png(content.getvalue(), path, made_by_training(command, "curves"))
+    save_png(content.getvalue(), path, made_by_training(command, "curves"), replace=True)

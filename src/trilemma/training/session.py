@@ -155,7 +155,7 @@ def _train_in(
         batch = Loader(data.train, batch=64, seed=training.seed, augment=training.augment).batch_at(0)
         with _optional("batch.png", display):
             made = made_by_training(record["command"], "batch")
-            save_png(grid(batch.image, texts=texts_of(batch, data)), path / "batch.png", made)
+            save_png(grid(batch.image, texts=texts_of(batch, data)), path / "batch.png", made, replace=True)
     try:
         with trainer.signals():
             trainer.run()
