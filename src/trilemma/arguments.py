@@ -46,6 +46,15 @@ def word(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
+def typed(values: Mapping[str, Any]) -> list[str]:
+    """Words `key=value`.
+
+    >>> typed({"lr": 0.001, "hidden": (256, 128)})
+    ['lr=0.001', 'hidden=256,128']
+    """
+    return [f"{key}={word(value)}" for key, value in values.items()]
+
+
 def parse_settings(words: Sequence[str] | None) -> dict[str, Any]:
     """Keywords from `key=value` words.
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from trilemma.arguments import word
+from trilemma.arguments import typed
 
 
 def facts(values: Mapping[str, Any]) -> None:
@@ -39,7 +39,7 @@ def words(values: Mapping[str, Any]) -> str:
     >>> words({"lr": 0.001, "hidden": (256, 128)})
     'lr=0.001 hidden=256,128'
     """
-    return " ".join(f"{key}={word(value)}" for key, value in values.items())
+    return " ".join(typed(values))
 
 
 def number(value: float | None) -> str:

@@ -21,7 +21,7 @@ import trilemma
 from trilemma.autoencoders.vae import VAE
 from trilemma.errors import UserError
 from trilemma.memory import copies, halving, is_out_of_memory
-from trilemma.metrics.likelihood import active_units
+from trilemma.metrics.likelihood import active_units, has_posterior
 from trilemma.run import Run
 from trilemma.training import checkpoint, loop
 from trilemma.training.checkpoint import list_checkpoints
@@ -35,7 +35,6 @@ from trilemma.training.monitor import (
     coverage,
     critic_too_strong,
     energy_distance,
-    has_posterior,
     posterior_collapse,
     small,
 )

@@ -101,7 +101,7 @@ def compare(
         wanted = {"models": [entry.name for entry in entries], "minutes": minutes}
     split, n = choose_reals(loaded, n)
     request = {
-        "data": source_word(loaded),
+        "data": source_word(loaded.source),
         "fingerprint": loaded.fingerprint,
         **wanted,
         "n": n,

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from trilemma import __version__
-from trilemma.arguments import word
+from trilemma.arguments import typed
 from trilemma.data.loader import Loader
 from trilemma.data.size import Size
 from trilemma.data.sources import load_data, source_word
@@ -43,7 +43,7 @@ def show(
     path = Path(out) if out else Path(f"{data.name}.png")
     keys = {"n": n, "size": f"{data.shape[1]}x{data.shape[2]}", "channels": data.shape[0], "seed": seed}
     keys |= {"frames": data.frames} | ({"augment": augment} if augment else {})
-    words = ["trilemma", "data", "show", source_word(data), *(f"{key}={word(value)}" for key, value in keys.items())]
+    words = ["trilemma", "data", "show", source_word(data.source), *typed(keys)]
     made = {"trilemma": __version__, "verb": "data show", "data": data.source, **keys, "notes": data.notes}
     if data.seed == seed and data.fraction is None:  # of loaded data both may be others, which the verb has no keys for
         made["command"] = shlex.join(words)

@@ -145,9 +145,7 @@ def slug(path: Path) -> str:
     return name[:NAME_LENGTH].rstrip("-_") or "data"
 
 
-def source_word(data: Data) -> str:
+def source_word(source: str | Path) -> str:
     """The word of a source, or its absolute path: a run is used from other folders, too."""
-    if is_named(data.source):
-        return data.source
-    path = Path(data.source).expanduser()
-    return str(path.absolute()) if path.exists() else str(data.source)
+    path = Path(source).expanduser()
+    return str(source) if is_named(source) or not path.exists() else str(path.absolute())

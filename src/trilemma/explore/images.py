@@ -94,7 +94,7 @@ def load(run: Run, data: str | Path | Data) -> Data:
     Raises:
         UserError: the data cannot be read, or are the run's own and have changed.
     """
-    if not isinstance(data, Data) and _word(data) == run.config["data"]:
+    if not isinstance(data, Data) and source_word(data) == run.config["data"]:
         return run.data
     channels, height, width = run.model_config.shape
     return load_data(data, size=(height, width), channels=channels)
@@ -105,7 +105,7 @@ def is_own(run: Run, source: Data) -> bool:
 
     Data that are drawn in any number (shapes, shapes:500) are one source: the first of them are the same.
     """
-    word, own = source_word(source), run.config["data"]
+    word, own = source_word(source.source), run.config["data"]
     if is_named(word):
         word, own = word.partition(":")[0], own.partition(":")[0]
     return word == own or source.fingerprint == run.config["fingerprint"]
@@ -293,12 +293,6 @@ def rows_of(batch: Batch, source: Data, part: Part) -> list[dict[str, Any]]:
 def class_name(source: Data, label: int) -> str:
     """The name of a class, or its number where the classes have none."""
     return source.classes[label] if source.classes else str(label)
-
-
-def _word(data: str | Path) -> str:
-    """How config.json names a source: by its word or its absolute path."""
-    path = Path(data).expanduser()
-    return str(data) if is_named(data) or not path.exists() else str(path.absolute())
 
 
 def _number(what: str | int | Path) -> int | None:

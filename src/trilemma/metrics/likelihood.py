@@ -12,6 +12,7 @@ such figure.
 """
 
 import math
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,11 @@ INTERVAL_IS = "mean +- 1.96 standard errors over the images; says nothing of ano
 ACTIVE = 0.01  # variance of the posterior mean above which a unit is active
 COUNT_IS = "counted, not estimated"
 NO_LIKELIHOOD = "a Bernoulli of grey pixels is no likelihood; measure it against black and white ones (mnist-binary)"
+
+
+def has_posterior(model: object) -> TypeGuard[Encodes]:
+    """Whether a model's code is variational and has means: no choices out of finite sets."""
+    return isinstance(model, Encodes) and isinstance(model, BoundsLikelihood) and not hasattr(model, "code_bits")
 
 
 def active_units(codes: Tensor) -> int:
@@ -131,7 +137,7 @@ def likelihood_scores(
         ("bits_per_dim", f"bits{samples}_{kind}", _mean(bits) if known else None, "bits", "lower", INTERVAL_IS),
     ]
     notes = [] if known else [f"ELBO and bound: {NO_LIKELIHOOD}"]
-    if isinstance(model, Encodes) and not hasattr(model, "code_bits"):  # codes of means, not of choices
+    if has_posterior(model):
         active, units = _active_units(model, image, labels)
         count = Estimate(active, (active, active))
         rows.append(("active_units", f"active-units_{units}", count, "units", "higher", COUNT_IS))

@@ -18,11 +18,10 @@ import math
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from trilemma.config import ModelConfig
 from trilemma.metrics.precision_recall import distances, precision_recall
-from trilemma.types import BoundsLikelihood, Encodes
 
 SIDE = 8  # pixels of the copies that samples are compared by
 NEIGHBOUR = 5  # the nearest neighbour that is still near
@@ -114,11 +113,6 @@ def critic_too_strong(row: dict[str, Any]) -> str | None:
         f"the critic is right about nearly every image (real {real:.3f}, generated {fake:.3f}), so the generator "
         "learns little. Lower the critic's lr= (lr=critic:...,generator:...) or give more images"
     )
-
-
-def has_posterior(model: nn.Module) -> bool:
-    """Whether its code is variational and has means: no choices out of finite sets."""
-    return isinstance(model, Encodes) and isinstance(model, BoundsLikelihood) and not hasattr(model, "code_bits")
 
 
 def posterior_collapse(active: float, units: int, config: ModelConfig) -> str | None:

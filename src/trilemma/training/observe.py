@@ -18,11 +18,11 @@ from trilemma import rng
 from trilemma.data import Data, Loader, batches
 from trilemma.errors import UserError
 from trilemma.memory import copies, halving
-from trilemma.metrics.likelihood import active_units
+from trilemma.metrics.likelihood import active_units, has_posterior
 from trilemma.pictures import grid, save_png
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
-from trilemma.training.monitor import Rivalry, Said, critic_too_strong, dead_codes, has_posterior, posterior_collapse
+from trilemma.training.monitor import Rivalry, Said, critic_too_strong, dead_codes, posterior_collapse
 from trilemma.training.optim import Plateau
 from trilemma.training.pictures import made_by_training
 from trilemma.types import Batch, Conditional, Finishes, Samples, Validates, players
@@ -183,10 +183,6 @@ class Observer:
             batch = plain.batch_at(position, min(VALID_BATCH, n - position))
             label = None if batch.label is None else batch.label.to(self.device)
             yield replace(batch, image=batch.image.to(self.device), label=label)
-
-    def _held_out(self, n: int) -> Batch:
-        """The first images of the validation split."""
-        return next(batches(self.data.valid, n, self.device))
 
     def _tell(self, rule: str, text: str | None) -> None:
         """Pass a warning on if it is new."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from trilemma import __version__, rng
-from trilemma.arguments import word
+from trilemma.arguments import typed
 from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
 from trilemma.data.augment import check_augmentations
@@ -256,7 +256,7 @@ def _record(recipe: Recipe, data: Data, model_config: Config, training: TrainCon
         "format": FORMAT,
         "trilemma": __version__,
         "model": recipe.name,
-        "data": source_word(data),
+        "data": source_word(data.source),
         "fingerprint": data.fingerprint,
         "classes": list(data.classes),
         "notes": list(data.notes),
@@ -281,6 +281,4 @@ def _command(recipe: Recipe, data: Data, model_config: Config, training: TrainCo
         value = getattr(model_config, name)
         if name not in ("shape", "n_classes") and value != getattr(recipe.config, name):
             keys[name] = value
-    return shlex.join(
-        ["trilemma", "train", recipe.name, source_word(data), *(f"{k}={word(v)}" for k, v in keys.items())]
-    )
+    return shlex.join(["trilemma", "train", recipe.name, source_word(data.source), *typed(keys)])
