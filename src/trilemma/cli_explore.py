@@ -11,7 +11,7 @@ from trilemma.arguments import SETTING, parse_settings
 from trilemma.cli_output import estimate, facts, number, table
 
 if TYPE_CHECKING:
-    from trilemma.metrics.receipt import Estimate
+    from trilemma.metrics.intervals import Estimate
 
 app = typer.Typer()
 

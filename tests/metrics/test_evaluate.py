@@ -136,7 +136,7 @@ def test_receipts_are_written(tmp_path):
     found = evaluate(run, features=PIXELS, n=300, calls=2)
     files = sorted(path.name for path in (tmp_path / "metrics").iterdir())
     assert "kernel_pixels_300_test_calls-2.json" in files
-    assert len(files) == len(found.scores) == 6
+    assert len(files) == len(found.scores) == 8
     for score in found.scores:
         (file,) = [f for f in files if f.startswith(score.protocol)]
         assert Score.from_json(json.loads((tmp_path / "metrics" / file).read_text("utf-8"))) == score
@@ -186,13 +186,11 @@ def sized(**counts):
 @pytest.mark.parametrize(
     ("counts", "chosen"),
     [
-        ({"train": 100, "valid": 50, "test": 10}, ("test", 10)),
-        ({"train": 100, "valid": 50, "test": 3}, ("train", 100)),  # 3 neighbours and the image itself are 4
-        ({"train": 100, "valid": 20}, ("valid", 20)),
-        ({"train": 100, "valid": 19}, ("train", 100)),
-        ({"train": 27, "valid": 3}, ("train", 27)),  # a folder of 30 photos
-        ({"train": 11, "valid": 1}, ("train", 11)),
-        ({"train": 6, "valid": 6}, ("valid", 6)),  # no more to be had from the training images
+        ({"train": 100, "valid": 50, "test": 12}, ("test", 12)),
+        ({"train": 100, "valid": 50, "test": 11}, ("valid", 50)),  # halves of 12 images have a fifth neighbour
+        ({"train": 100, "valid": 12}, ("valid", 12)),
+        ({"train": 100, "valid": 11}, ("train", 100)),
+        ({"train": 27, "valid": 3}, ("train", 27)),
         ({"train": 9000, "valid": 9000}, ("valid", 2500)),
     ],
 )
@@ -201,20 +199,20 @@ def test_the_real_images_that_are_measured_against(counts, chosen):
 
 
 def test_too_few_images_are_refused_without_an_empty_range():
-    with pytest.raises(UserError, match=r"train split of sized has 3 images; a measurement needs 4 on either side"):
+    with pytest.raises(UserError, match=r"train split of sized has 3 images; a measurement needs 12 on either side"):
         choose_reals(sized(train=3, valid=1))
-    with pytest.raises(UserError, match=r"has 27 images; choose n from 4 to 27"):
+    with pytest.raises(UserError, match=r"has 27 images; choose n from 12 to 27"):
         choose_reals(sized(train=27, valid=3), 28)
-    with pytest.raises(UserError, match=r"and there are 2 generated ones; a measurement needs 4"):
+    with pytest.raises(UserError, match=r"and there are 2 generated ones; a measurement needs 12"):
         choose_reals(sized(train=27, valid=3), n_fake=2)
 
 
 def test_caveats_of_few_images_and_of_training_images():
-    assert caveats(sized(train=100, valid=50), "valid", 50, own=True) == []
-    assert "49 images" in caveats(sized(train=100, valid=49), "valid", 49, own=True)[0]
-    (seen,) = caveats(sized(train=100, valid=3), "train", 50, own=True)
+    assert caveats(sized(train=1000, valid=200), "valid", 200, own=True) == []
+    assert "199 images" in caveats(sized(train=1000, valid=199), "valid", 199, own=True)[0]
+    (seen,) = caveats(sized(train=300, valid=3), "train", 300, own=True)
     assert "seen in training (the valid split has 3)" in seen
-    assert caveats(sized(train=100, valid=3), "train", 50, own=False) == []
+    assert caveats(sized(train=300, valid=3), "train", 300, own=False) == []
 
 
 def test_notes_say_what_the_real_images_were_in_training(tmp_path):
@@ -226,7 +224,7 @@ def test_notes_say_what_the_real_images_were_in_training(tmp_path):
     save_images(tmp_path / "reals", images_of(range(10), 60, seed=3))
     other = evaluate(run, against=str(tmp_path / "reals"), features=PIXELS)
     assert "training" not in " ".join(other.notes)
-    assert other["recall"].protocol == "recall_pixels_54_reals-train"  # 6 of the 60 are set aside for validation
+    assert other["recall"].protocol == "recall_pixels_60_reals-all"  # none is held out: no model was trained on them
 
 
 def test_images_that_changed_since_the_training_are_said(tmp_path):
@@ -245,7 +243,7 @@ def test_images_that_changed_since_the_training_are_said(tmp_path):
 
 @pytest.mark.parametrize("n", [0, 3, 401])
 def test_numbers_that_do_not_fit(tmp_path, n):
-    with pytest.raises(UserError, match="4 to 400"):
+    with pytest.raises(UserError, match="12 to 400"):
         evaluate(run_of(tmp_path, images_of(range(10), 400, seed=9)), features=PIXELS, n=n)
 
 
@@ -277,7 +275,8 @@ def test_folder_of_images(tmp_path):
     save_images(tmp_path / "fakes", images)
     save_images(tmp_path / "reals", images_of(range(10), 100, seed=3))
     found = evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS, split="train", n=50)
-    assert {score.name for score in found.scores} == {"frechet_distance", "kernel_distance", "precision", "recall"}
+    names = {"frechet_distance", "kernel_distance", "density", "coverage", "precision", "recall"}
+    assert {score.name for score in found.scores} == names
     assert found["precision"].value > 0.5
     assert "reals-train" in found["precision"].protocol
     everything = {tuple(image.flatten().tolist()) for image in images}

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 
 from trilemma.errors import UserError
 from trilemma.metrics.kernel import kernel_distance
@@ -48,9 +49,9 @@ def test_blocks_change_nothing():
     x, y = normal(100, 6, seed=1), normal(70, 6, seed=2)
     whole = kernel_distance(real=x, fake=y, block=1000)
     for block in (1, 7, 64):
-        value, interval = kernel_distance(real=x, fake=y, block=block)
+        value, interval = kernel_distance(real=x, fake=y, block=block).estimate()
         assert value == pytest.approx(whole.value, abs=1e-12)
-        assert interval == pytest.approx(whole.interval, abs=1e-12)
+        assert interval == pytest.approx(whole.estimate().interval, abs=1e-12)
 
 
 def test_interval_is_the_delete_one_jackknife():
@@ -60,10 +61,13 @@ def test_interval_is_the_delete_one_jackknife():
         left_out = torch.tensor([of(torch.cat([z[:i], z[i + 1 :]])) for i in range(len(z))], dtype=torch.float64)
         return (len(z) - 1) / len(z) * ((left_out - left_out.mean()) ** 2).sum().item()
 
-    error = math.sqrt(variance(x, lambda z: naive(z, y)) + variance(y, lambda z: naive(x, z)))
-    value, (low, high) = kernel_distance(real=x, fake=y)
-    assert high - value == pytest.approx(1.959964 * error, rel=1e-6)
-    assert value - low == pytest.approx(1.959964 * error, rel=1e-6)
+    parts = variance(x, lambda z: naive(z, y)), variance(y, lambda z: naive(x, z))
+    spread = kernel_distance(real=x, fake=y)
+    assert [float(d.square().sum()) for d in (spread.shared, spread.own)] == pytest.approx(parts, rel=1e-6)
+    value, (low, high) = spread.estimate()
+    df = sum(parts) ** 2 / (parts[0] ** 2 / 14 + parts[1] ** 2 / 11)
+    half = stats.t.ppf(0.975, df) * math.sqrt(sum(parts))
+    assert (low, high) == pytest.approx((value - half, value + half), rel=1e-6)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
@@ -87,7 +91,7 @@ def test_interval_covers(shift, low, high):
     inside = 0
     for s in range(200):
         real, fake = normal(400, 1, seed=s), normal(400, 1, seed=10_000 + s) + shift
-        left, right = kernel_distance(real=real, fake=fake).interval
+        left, right = kernel_distance(real=real, fake=fake).estimate().interval
         inside += left <= mmd2_of_normals(shift) <= right
     assert low <= inside <= high
 

@@ -33,8 +33,8 @@ from trilemma.files import disk_errors, remove, write_atomic, write_json
 from trilemma.hardware import supports_fast_bf16
 from trilemma.metrics.classification import class_counts, draw_classes, half_width
 from trilemma.metrics.features import BUNDLED, choose
+from trilemma.metrics.intervals import Estimate
 from trilemma.metrics.make_features import figures_of
-from trilemma.metrics.receipt import Estimate
 from trilemma.pictures import grid, save_png, to_uint8
 from trilemma.registry import Recipe, build, get_recipe
 from trilemma.run import Run, as_run

@@ -36,9 +36,8 @@ from trilemma.explore.detection_images import ABNORMAL, CALIBRATION, NORMAL, UNK
 from trilemma.explore.detection_scores import Score, score_all, scores_of
 from trilemma.explore.images import require
 from trilemma.files import write_atomic, write_json
-from trilemma.metrics.precision_recall import wilson
+from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.ranking import INTERVAL_IS, ranking
-from trilemma.metrics.receipt import Estimate
 from trilemma.run import Run, as_run
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
 

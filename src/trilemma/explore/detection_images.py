@@ -10,12 +10,12 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data, Split
+from trilemma.data.parts import ALL, Part, all_splits, one_split
 from trilemma.data.pixels import SUFFIXES
 from trilemma.data.sources import slug
 from trilemma.errors import UserError, unknown
 from trilemma.explore.edit import class_index
 from trilemma.explore.images import is_own, load, load_image, unseen
-from trilemma.explore.parts import ALL, Part, all_splits, one_split
 from trilemma.pictures import to_uint8
 from trilemma.run import Run
 

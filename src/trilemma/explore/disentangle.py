@@ -28,7 +28,7 @@ from trilemma.metrics.disentanglement import (
     mutual_information_gap,
     separated_attribute_predictability,
 )
-from trilemma.metrics.receipt import Estimate
+from trilemma.metrics.intervals import Estimate
 from trilemma.pictures import save_png
 from trilemma.registry import models_that
 from trilemma.run import Run, as_run

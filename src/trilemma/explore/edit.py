@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data
+from trilemma.data.parts import Part, all_splits, one_split
 from trilemma.data.sources import slug
 from trilemma.errors import UserError, with_hint
 from trilemma.explore.images import (
@@ -31,7 +32,6 @@ from trilemma.explore.images import (
     source_of,
     take,
 )
-from trilemma.explore.parts import Part, all_splits, one_split
 from trilemma.files import write_atomic
 from trilemma.pictures import grid, save_png
 from trilemma.run import Run, as_run

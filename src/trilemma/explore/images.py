@@ -18,11 +18,11 @@ from trilemma.data import Data, load_data
 from trilemma.data.builtin import is_named
 from trilemma.data.decode import decode
 from trilemma.data.loader import to_float
+from trilemma.data.parts import ALL, Part, all_splits, one_split
 from trilemma.data.pixels import Header, Item, header, open_file
 from trilemma.data.size import text as size_text
 from trilemma.data.sources import source_word
 from trilemma.errors import UserError, unknown
-from trilemma.explore.parts import ALL, Part, all_splits, one_split
 from trilemma.pictures import TEXT, TILE, font, grid
 from trilemma.run import Run
 from trilemma.types import Batch, codes_need_labels

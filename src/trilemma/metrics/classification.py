@@ -16,8 +16,8 @@ from torch import Tensor
 from trilemma.data import Data
 from trilemma.errors import UserError
 from trilemma.metrics.features import BUNDLED, CHANNELS, FeatureNetwork, extract, load_network
-from trilemma.metrics.precision_recall import wilson
-from trilemma.metrics.receipt import Estimate, Score, protocol_name, versions
+from trilemma.metrics.intervals import Estimate, wilson
+from trilemma.metrics.receipt import Score, protocol_name, versions
 from trilemma.registry import models_that
 from trilemma.types import Conditional, Samples
 

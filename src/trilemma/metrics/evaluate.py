@@ -8,14 +8,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trilemma import rng
 from trilemma.data import Data, load_data
+from trilemma.data.parts import ALL
 from trilemma.data.split import counted
 from trilemma.errors import UserError, unknown
-from trilemma.metrics import cost, frechet, kernel, precision_recall
+from trilemma.metrics import cost, frechet, neighbours
 from trilemma.metrics.classification import class_scores
+from trilemma.metrics.controls import (
+    Control,
+    Reference,
+    choice,
+    learned_nothing,
+    part_named,
+    reference_of,
+    spreads_of,
+)
 from trilemma.metrics.features import FeatureNetwork, extract, feature_network, to_levels
+from trilemma.metrics.intervals import Spread
 from trilemma.metrics.likelihood import likelihood_scores
+from trilemma.metrics.quality import Setup, quality, quality_scores
 from trilemma.metrics.receipt import Score, protocol_name, versions, write_score
 from trilemma.pictures import read_metadata
 from trilemma.registry import models_that
@@ -25,23 +36,35 @@ if TYPE_CHECKING:
     from trilemma.run import Run
 
 N_DEFAULT = 2500  # images on either side where the user does not say: minutes on a CPU at most
-LEAST = precision_recall.K + 1  # images that can be measured
-FEW = 20  # images set aside for validation that are too few to measure by
-ROUGH = 50  # real images below which the figures are called rough
+LEAST = neighbours.LEAST  # images that can be measured
 ROLES = {  # what the images of a split were to a model that was trained on the same data
     "test": "never seen in training",
     "valid": "not trained on, but the best weights were chosen by them, where a model keeps its best",
     "train": "trained on",
+    ALL: "every image, for no model was trained on them",
 }
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores, the generated images they are about (float32 on uint8 levels, (n, C, H, W) in [0, 1]), and notes."""
+    """Scores of a set of generated images.
+
+    fakes: the images, float32 on uint8 levels, (n, C, H, W) in [0, 1]; spreads: how the scores of quality scatter, by
+    name; reference: the real images' features and the controls, for further evaluations by the same real images;
+    learned_nothing: a sentence where the mean image or static is as good.
+    """
 
     scores: tuple[Score, ...]
     fakes: Tensor
     notes: tuple[str, ...]
+    spreads: dict[str, Spread]
+    reference: Reference
+    learned_nothing: str | None
+
+    @property
+    def controls(self) -> tuple[Control, ...]:
+        """The scores of images whose worth is known."""
+        return self.reference.controls
 
     def __getitem__(self, name: str) -> Score:
         """The score of that name."""
@@ -49,24 +72,6 @@ class Evaluation:
             if score.name == name:
                 return score
         raise unknown("score", name, [score.name for score in self.scores])
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """What all the scores of one evaluation have in common."""
-
-    data: Data
-    split: str
-    own: bool  # whether the run was trained on the same data
-    network: FeatureNetwork
-    n: int
-    seed: int
-    settings: dict[str, Any]
-
-    @property
-    def split_label(self) -> str:
-        """The split's name in a protocol."""
-        return self.split if self.own else f"{self.data.name}-{self.split}"
 
 
 def evaluate(
@@ -80,6 +85,7 @@ def evaluate(
     batch: int = 256,
     bound_samples: int = 50,
     bound_images: int = 1000,
+    reference: Reference | None = None,
     **settings: Any,
 ) -> Evaluation:
     """Measure a run, or a folder or zip of generated images, against real images.
@@ -94,10 +100,12 @@ def evaluate(
         batch: images drawn at a time; the time per image is for this batch.
         bound_samples: codes per image in the bound on the likelihood, for a model that has one; 0 for no bound.
         bound_images: real images it is measured on, at most.
+        reference: that of an earlier evaluation by the same real images, which are not read again then.
         settings: of the run's sampler (steps, ...).
     Returns:
-        Frechet distance (refused below 2,048 images), kernel distance, precision, recall; for a run also the cost and
-        bounds on the likelihood, and every score is written to metrics/<protocol>.json in its folder.
+        Frechet distance (refused below 2,048 images), kernel distance, density, coverage, precision, recall, and the
+        same of controls; for a run also the cost and bounds on the likelihood, and every score is written to
+        metrics/<protocol>.json in its folder.
     Raises:
         UserError: if the model cannot sample, its images are not finite, there are too few images, or a file of ours
             holds several.
@@ -106,7 +114,8 @@ def evaluate(
     if run is not None:
         bounds = {"samples": bound_samples, "n": bound_images}
         settings = run.checked(settings, evaluate)
-        return _evaluate_run(run, against, n, features, split, seed=seed, batch=batch, bounds=bounds, settings=settings)
+        keys = {"seed": seed, "batch": batch, "bounds": bounds, "settings": settings, "reference": reference}
+        return _evaluate_run(run, against, n, features, split, **keys)
     if settings:
         raise UserError(f"{', '.join(settings)}: sampling settings are for a run, and {what} holds images; drop them")
     if against is None:
@@ -114,8 +123,8 @@ def evaluate(
     assert isinstance(what, str | Path)
     images = _generated(what)
     setup = _prepare(load_data(against), n, features, split, seed, {}, own=False, n_fake=len(images))
-    fakes = images[_choice(len(images), setup.n, seed)]
-    return _evaluation(setup, _quality(setup, fakes), fakes)
+    fakes = images[choice(len(images), setup.n, seed)]
+    return _evaluation(setup, fakes, reference)
 
 
 def _evaluate_run(
@@ -129,6 +138,7 @@ def _evaluate_run(
     batch: int,
     bounds: dict[str, int],
     settings: dict[str, Any],
+    reference: Reference | None,
 ) -> Evaluation:
     """The scores of a run, written into its folder; `bounds` are the keys of `likelihood_scores`."""
     model = run.model
@@ -150,23 +160,23 @@ def _evaluate_run(
     found, notes = likelihood_scores(
         model, data, setup.split, split_label=setup.split_label, own=own, seed=seed, **bounds
     )
-    scores = [*_quality(setup, fakes), *_cost_scores(setup, spent), *found]
+    more = [*_cost_scores(setup, spent), *found]
     if isinstance(model, Conditional) and own:
-        scores += class_scores(data, fakes, model.n_classes, seed=seed, settings=settings)
-    weights = run.weights_id
-    evaluation = _evaluation(setup, [replace(score, weights=weights) for score in scores], fakes, notes)
+        more += class_scores(data, fakes, model.n_classes, seed=seed, settings=settings)
+    evaluation = _evaluation(setup, fakes, reference, more, notes, weights=run.weights_id)
     for score in evaluation.scores:
         write_score(run.path / "metrics", score)
     return evaluation
 
 
 def choose_reals(
-    data: Data, n: int | None = None, *, split: str | None = None, n_fake: int | None = None
+    data: Data, n: int | None = None, *, split: str | None = None, n_fake: int | None = None, own: bool = True
 ) -> tuple[str, int]:
     """Which split of the data is measured against, and how many images of it.
 
-    Where no split is asked for: the test split, else the validation split; or the training split, where that is larger
-    and the test split cannot be measured by (fewer than LEAST images), or the validation split hardly (than FEW).
+    Where no split is asked for: the test split, or without one all images, for no model was trained on them; of data
+    that a run was trained on (`own`) the test split, else the validation split, and the training split only where
+    neither has LEAST images.
 
     Args:
         n: as many as there are, at most N_DEFAULT, where None; n_fake: generated images there are, None for any number.
@@ -174,20 +184,28 @@ def choose_reals(
         UserError: if there is no such split, or it does not have so many images.
     """
     if split is None:
-        split, held_out = data.held_out
-        if len(held_out) < min(FEW if split == "valid" else LEAST, len(data.train)):
-            split = "train"
-    if split not in data.splits:
-        raise unknown("split", split, data.splits)
-    n_real = len(data.splits[split])
+        split = _default_split(data, own)
+    if split not in (*data.splits, ALL):
+        raise unknown("split", split, [*data.splits, ALL])
+    n_real = len(part_named(data, split))
     most = n_real if n_fake is None else min(n_real, n_fake)
     n = min(most, N_DEFAULT) if n is None else n
     if not LEAST <= n <= most:
-        there = f"the {split} split of {data.name} has {n_real} images"
+        there = (
+            f"{data.name} has {n_real} images"
+            if split == ALL
+            else f"the {split} split of {data.name} has {n_real} images"
+        )
         there += "" if n_fake is None else f", and there are {n_fake} generated ones"
         allowed = f"choose n from {LEAST} to {most}" if most >= LEAST else f"a measurement needs {LEAST} on either side"
         raise UserError(f"n={n}: {there}; {allowed}, or give more images")
     return split, n
+
+
+def _default_split(data: Data, own: bool) -> str:
+    if not own and "test" not in data.splits:
+        return ALL
+    return next((name for name in ("test", "valid") if len(data.splits.get(name, ())) >= LEAST), "train")
 
 
 def caveats(data: Data, split: str, n: int, *, own: bool) -> list[str]:
@@ -199,16 +217,36 @@ def caveats(data: Data, split: str, n: int, *, own: bool) -> list[str]:
             f"the real images were seen in training (the {name} split has {len(held_out)}), so a model that copies "
             "its training images looks good"
         )
-    if n < ROUGH:
+    if n < neighbours.ROUGH:
         found.append(
-            f"{n} images on either side give rough figures: precision and recall come out too high, by more than their "
-            "intervals say; give more images"
+            f"with {n} images on either side precision and recall are rough, for they come out too high; they decide "
+            "nothing. Use more images"
         )
     return found
 
 
-def _evaluation(setup: _Setup, scores: Iterable[Score], fakes: Tensor, notes: Sequence[str] = ()) -> Evaluation:
-    return Evaluation(tuple(scores), fakes.float() / 255, (*_notes(setup, fakes), *notes))
+def _evaluation(
+    setup: Setup,
+    fakes: Tensor,
+    reference: Reference | None,
+    more: Iterable[Score] = (),
+    notes: Sequence[str] = (),
+    *,
+    weights: str = "",
+) -> Evaluation:
+    """The scores of uint8 images (n, C, H, W), beside the controls; `more` scores and notes join them."""
+    reference = reference_of(setup, reference)
+    values = quality(reference.real, extract(setup.network, fakes))
+    spreads = spreads_of(values)
+    scores = [*quality_scores(setup, values, _resize(setup, fakes)), *more]
+    return Evaluation(
+        tuple(replace(score, weights=weights) for score in scores),
+        fakes.float() / 255,
+        (*_notes(setup, fakes), *notes),
+        spreads,
+        reference,
+        learned_nothing(spreads, reference.controls),
+    )
 
 
 def _prepare(
@@ -221,52 +259,14 @@ def _prepare(
     *,
     own: bool,
     n_fake: int | None = None,
-) -> _Setup:
+) -> Setup:
     """Settle split, number of images and feature network before anything is drawn."""
-    split, n = choose_reals(data, n, split=split, n_fake=n_fake)
+    split, n = choose_reals(data, n, split=split, n_fake=n_fake, own=own)
     network = features if isinstance(features, FeatureNetwork) else feature_network(features, data.shape, data.name)
-    return _Setup(data, split, own, network, n, seed, settings)
+    return Setup(data, split, own, network, n, seed, settings)
 
 
-def _quality(setup: _Setup, fakes: Tensor) -> Iterator[Score]:
-    """Frechet distance, kernel distance, precision and recall of uint8 images (n, C, H, W)."""
-    split = setup.data.splits[setup.split]
-    reals = split.images[_choice(len(split), setup.n, setup.seed)]
-    real, fake = extract(setup.network, reals), extract(setup.network, fakes)
-    both = precision_recall.precision_recall(real=real, fake=fake)
-    refused = frechet.refusal(len(real), len(fake))
-    distance = None if refused else frechet.frechet_distance(real=real, fake=fake)
-    kernel_distance = kernel.kernel_distance(real=real, fake=fake)
-    rows = (
-        ("frechet_distance", "frechet", distance, "squared feature units", "lower", frechet.INTERVAL_IS),
-        ("kernel_distance", "kernel", kernel_distance, "squared kernel units", "lower", kernel.INTERVAL_IS),
-        ("precision", "precision", both.precision, "fraction of images", "higher", precision_recall.INTERVAL_IS),
-        ("recall", "recall", both.recall, "fraction of images", "higher", precision_recall.INTERVAL_IS),
-    )
-    for name, word, estimate, unit, better, interval_is in rows:
-        yield Score(
-            name=name,
-            protocol=protocol_name(word, setup.network.name, setup.n, setup.split_label),
-            value=None if estimate is None else estimate.value,
-            interval=None if estimate is None else estimate.interval,
-            unit=unit,
-            better=better,
-            n_real=setup.n,
-            n_fake=setup.n,
-            features=setup.network.name,
-            split=setup.split,
-            seed=setup.seed,
-            resize=_resize(setup, fakes),
-            versions=versions(feature_weights_sha256=setup.network.sha256),
-            refused=refused if estimate is None else None,
-            interval_is="" if estimate is None else interval_is,
-            data=setup.data.name,
-            data_fingerprint=setup.data.fingerprint,
-            settings=setup.settings,
-        )
-
-
-def _cost_scores(setup: _Setup, spent: cost.Cost) -> Iterator[Score]:
+def _cost_scores(setup: Setup, spent: cost.Cost) -> Iterator[Score]:
     """Milliseconds and network calls per image."""
     counted = spent.calls_per_image > 0
     calls, calls_interval = (spent.calls_per_image, spent.calls_interval) if counted else (None, None)
@@ -296,7 +296,7 @@ def _cost_scores(setup: _Setup, spent: cost.Cost) -> Iterator[Score]:
         )
 
 
-def _notes(setup: _Setup, fakes: Tensor) -> Iterator[str]:
+def _notes(setup: Setup, fakes: Tensor) -> Iterator[str]:
     """What the reader of the scores has to know."""
     if setup.network.note:
         yield setup.network.note
@@ -313,7 +313,7 @@ def _notes(setup: _Setup, fakes: Tensor) -> Iterator[str]:
         yield f"Frechet distance refused: {refused}"
 
 
-def _resize(setup: _Setup, fakes: Tensor) -> str:
+def _resize(setup: Setup, fakes: Tensor) -> str:
     """How real and generated images are brought to the feature network."""
     real = setup.network.resize_rule(setup.data.shape)
     fake = setup.network.resize_rule(fakes.shape[1:])
@@ -341,11 +341,6 @@ def _made(path: Path) -> dict[str, Any]:
         return read_metadata(path)
     except UserError:
         return {}
-
-
-def _choice(n: int, count: int, seed: int) -> Tensor:
-    """Which `count` of n images are taken, in the order they lie there; int64 (count,)."""
-    return rng.permutation(n, seed, "evaluate")[:count].sort().values
 
 
 def _as_run(what: "Run | str | Path") -> "Run | None":

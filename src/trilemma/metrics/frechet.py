@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.metrics.receipt import Z_95, Estimate
+from trilemma.metrics.intervals import Spread
 
 MINIMUM = 2048
-INTERVAL_IS = "value +- 1.96 infinitesimal-jackknife standard errors; the bias at this number of images is not in it"
+INTERVAL_IS = "infinitesimal jackknife over both sets; the bias at this number of images is not in it"
 
 
 def refusal(n_real: int, n_fake: int) -> str | None:
@@ -38,8 +38,8 @@ def refusal(n_real: int, n_fake: int) -> str | None:
     )
 
 
-def frechet_distance(*, real: Tensor, fake: Tensor, minimum: int = MINIMUM) -> Estimate:
-    """Frechet distance of two sets of features with its 95% interval.
+def frechet_distance(*, real: Tensor, fake: Tensor, minimum: int = MINIMUM) -> Spread:
+    """Frechet distance of two sets of features with its spread.
 
     Args:
         real, fake: features, (N, D) and (M, D); N and M at least `minimum`.
@@ -54,8 +54,7 @@ def frechet_distance(*, real: Tensor, fake: Tensor, minimum: int = MINIMUM) -> E
     value = frechet_of_gaussians(mean_r, cov_r, mean_f, cov_f)
     rate_r = _rate(real.double() - mean_r, mean_r - mean_f, _map(cov_f, cov_r))
     rate_f = _rate(fake.double() - mean_f, mean_f - mean_r, _map(cov_r, cov_f))
-    error = math.sqrt((rate_r.var() / len(real) + rate_f.var() / len(fake)).item())
-    return Estimate(value, (max(0.0, value - Z_95 * error), value + Z_95 * error))
+    return Spread(value, _deviations(rate_r), _deviations(rate_f), least=0.0)
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,6 +90,12 @@ def _map(cov_to: Tensor, cov_from: Tensor) -> Tensor:
 def _rate(centred: Tensor, shift: Tensor, optimal_map: Tensor) -> Tensor:
     """Rate of change of the distance with the weight of each image, less a constant; (N,)."""
     return 2 * centred @ shift + (centred * (centred - centred @ optimal_map)).sum(dim=1)
+
+
+def _deviations(rate: Tensor) -> Tensor:
+    """What the images move the distance by: deviations whose squares add up to var(rate) / n."""
+    n = len(rate)
+    return (rate - rate.mean()) / math.sqrt(n * (n - 1))
 
 
 def _rounding(values: Tensor) -> Tensor:

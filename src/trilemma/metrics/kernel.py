@@ -11,20 +11,20 @@ delete-one jackknife over the images of both sets, computed from the kernel's ro
 which on average is not too small (Efron & Stein 1981).
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.metrics.receipt import Z_95, Estimate
+from trilemma.metrics.intervals import Spread, jackknife
 
 MINIMUM = 3
-INTERVAL_IS = "value +- 1.96 delete-one jackknife standard errors over the images of both sets; the value is unbiased"
+INTERVAL_IS = (
+    "delete-one jackknife over the images of both sets, too wide rather than too narrow; the value is unbiased"
+)
 
 
-def kernel_distance(*, real: Tensor, fake: Tensor, block: int = 1024) -> Estimate:
-    """Unbiased squared MMD of two sets of features with its 95% interval.
+def kernel_distance(*, real: Tensor, fake: Tensor, block: int = 1024) -> Spread:
+    """Unbiased squared MMD of two sets of features with its spread.
 
     Args:
         real, fake: features, (N, D) and (M, D), at least 3 each.
@@ -46,8 +46,7 @@ def kernel_distance(*, real: Tensor, fake: Tensor, block: int = 1024) -> Estimat
     value = distance(total_x, total_y, total, m, n).item()
     without_x = distance(total_x - 2 * xx, total_y, total - xy, m - 1, n)  # (m,)
     without_y = distance(total_x, total_y - 2 * yy, total - yx, m, n - 1)  # (n,)
-    error = math.sqrt((_jackknife_variance(without_x) + _jackknife_variance(without_y)).item())
-    return Estimate(value, (value - Z_95 * error, value + Z_95 * error))
+    return Spread(value, jackknife(without_x), jackknife(without_y))
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -68,8 +67,3 @@ def _across(x: Tensor, y: Tensor, block: int) -> tuple[Tensor, Tensor]:
         rows.append(k.sum(dim=1))
         columns += k.sum(dim=0)
     return torch.cat(rows), columns
-
-
-def _jackknife_variance(left_out: Tensor) -> Tensor:
-    n = len(left_out)
-    return (n - 1) / n * (left_out - left_out.mean()).square().sum()

@@ -22,7 +22,8 @@ from trilemma.data import Data
 from trilemma.data.loader import to_float
 from trilemma.data.split import Split
 from trilemma.errors import UserError
-from trilemma.metrics.receipt import Z_95, Estimate, Score, protocol_name, versions
+from trilemma.metrics.intervals import Estimate, mean_estimate
+from trilemma.metrics.receipt import Score, protocol_name, versions
 from trilemma.types import BoundsLikelihood, Conditional, Encodes
 
 ROW_VALUES = 2**20  # pixel values that go through a model at a time
@@ -132,9 +133,23 @@ def likelihood_scores(
     bits = -bound / (image[0].numel() * math.log(2)) + (8 if density else 0)
     interval_is = INTERVAL_IS if known else f"{INTERVAL_IS}; {NO_LIKELIHOOD}"
     rows = [
-        ("elbo_nats", f"elbo_{kind}", _mean(elbo), "nats per image", "higher", interval_is),
-        ("bound_nats", f"bound{samples}_{kind}", _mean(bound), "nats per image", "higher", interval_is),
-        ("bits_per_dim", f"bits{samples}_{kind}", _mean(bits) if known else None, "bits", "lower", INTERVAL_IS),
+        ("elbo_nats", f"elbo_{kind}", mean_estimate(elbo.tolist()), "nats per image", "higher", interval_is),
+        (
+            "bound_nats",
+            f"bound{samples}_{kind}",
+            mean_estimate(bound.tolist()),
+            "nats per image",
+            "higher",
+            interval_is,
+        ),
+        (
+            "bits_per_dim",
+            f"bits{samples}_{kind}",
+            mean_estimate(bits.tolist()) if known else None,
+            "bits",
+            "lower",
+            INTERVAL_IS,
+        ),
     ]
     notes = [] if known else [f"ELBO and bound: {NO_LIKELIHOOD}"]
     if has_posterior(model):
@@ -188,9 +203,3 @@ def _active_units(model: Encodes, image: Tensor, labels: Tensor | None) -> tuple
     parts = [slice(at, at + size) for at in range(0, len(image), size)]
     codes = torch.cat([model.encode(image[part], None if labels is None else labels[part]) for part in parts])
     return active_units(codes), codes.shape[1]
-
-
-def _mean(values: Tensor) -> Estimate:
-    """Mean over images with its 95% interval by the normal approximation; values (n,), n > 1."""
-    value, error = values.mean().item(), (values.std() / math.sqrt(len(values))).item()
-    return Estimate(value, (value - Z_95 * error, value + Z_95 * error))

@@ -16,7 +16,7 @@ from trilemma.errors import UserError, unknown
 from trilemma.files import sha256_of, write_json
 from trilemma.hardware import tune_allocator
 from trilemma.metrics.features import BUNDLED, REMAKE, WEIGHTS
-from trilemma.metrics.precision_recall import wilson
+from trilemma.metrics.intervals import wilson
 from trilemma.metrics.receipt import versions
 from trilemma.nets.classifier import Classifier
 from trilemma.registry import get_recipe

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from trilemma.metrics.features import FeatureNetwork, extract
-from trilemma.metrics.precision_recall import distances
+from trilemma.metrics.neighbours import distances
 
 
 def nearest_training_images(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.errors import UserError
-from trilemma.metrics.receipt import Estimate
+from trilemma.metrics.intervals import Estimate
 
 RESAMPLES = 1000
 INTERVAL_IS = (

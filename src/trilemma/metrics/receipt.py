@@ -10,30 +10,24 @@ import re
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from trilemma import __version__
 from trilemma.errors import UserError, unknown
 from trilemma.files import write_json
 
 NAMES = (
-    *("frechet_distance", "kernel_distance", "precision", "recall", "ms_per_image", "calls_per_image"),
+    *("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"),
+    *("ms_per_image", "calls_per_image"),
     *("elbo_nats", "bound_nats", "bits_per_dim", "active_units", "class_obeyed"),
 )
-Z_95 = 1.959963984540054  # 97.5% point of the standard normal distribution
-
-
-class Estimate(NamedTuple):
-    """A value with its 95% interval (low, high)."""
-
-    value: float
-    interval: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Score:
     """One figure with its receipt. `value` is None where the figure is refused; `refused` then says why.
 
+    rough: of too few images to decide anything, whatever the interval says.
     interval: 95%, (low, high), or None; `interval_is` says how it was made and what it leaves out.
     resize: how the images were brought to the feature network, "none" where they fitted.
     weights: of a run, its `weights_id` when it was measured.
@@ -59,6 +53,7 @@ class Score:
     data_fingerprint: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     weights: str = ""
+    rough: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trilemma.config import ModelConfig
-from trilemma.metrics.precision_recall import distances, precision_recall
+from trilemma.metrics.neighbours import coverage, distances, recall
 
 SIDE = 8  # pixels of the copies that samples are compared by
 NEIGHBOUR = 5  # the nearest neighbour that is still near
@@ -40,26 +40,20 @@ def small(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images.float(), (min(height, SIDE), min(width, SIDE))).flatten(1).cpu()
 
 
-def coverage(*, real: Tensor, fake: Tensor, k: int = NEIGHBOUR) -> float:
-    """Share of real points with a generated one as near as their k-th nearest other real one: (N, D), (M, D)."""
-    near = distances(real, real).kthvalue(k + 1, dim=1).values
-    return float((distances(real, fake).amin(1) <= near).float().mean())
-
-
 def collapse(*, real: Tensor, fake: Tensor) -> str | None:
     """Whether generated points (N, D) show little of what as many real ones show."""
-    recall = precision_recall(real=real, fake=fake, k=NEIGHBOUR).recall.value
-    if recall >= RECALLED:
+    share = recall(real=real, fake=fake, k=NEIGHBOUR)
+    if share >= RECALLED:
         return None
     return (
-        f"the samples show little of the data's variety: {recall:.0%} of the training images are like any of them "
+        f"the samples show little of the data's variety: {share:.0%} of the training images are like any of them "
         "(mode collapse). Lower the generator's lr=, raise batch=, or choose a model with another loss"
     )
 
 
 def divergence(*, real: Tensor, fake: Tensor) -> str | None:
     """Whether generated points (N, D) are unlike as many real ones."""
-    share = coverage(real=real, fake=fake)
+    share = coverage(real=real, fake=fake, k=NEIGHBOUR)
     if share >= COVERED:
         return None
     return (

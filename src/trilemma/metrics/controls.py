@@ -1,0 +1,142 @@
+"""Controls: what the scores are for images whose worth is known, by the same real images, numbers and features.
+
+    real        real images that neither a model nor the measurement has seen: what a perfect model would get
+    training    training images: what a model that copies them would get
+    mean        the mean training image, every time
+    static      uniform noise in every pixel
+
+A model has learned nothing yet where its samples are no better than the mean image or static: not significantly nearer
+the real images in kernel distance, or not covering significantly more of them.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trilemma import rng
+from trilemma.data import Data
+from trilemma.data.parts import ALL, Part, all_splits, one_split
+from trilemma.metrics.features import extract
+from trilemma.metrics.intervals import Spread, difference
+from trilemma.metrics.quality import Setup, quality, quality_scores
+from trilemma.metrics.receipt import Score
+
+TITLES = {
+    "real": "Held-out images",
+    "training": "Training images (a copier)",
+    "mean": "Mean image",
+    "static": "Static",
+}
+NOTHING = ("mean", "static")  # that a model has to beat
+MEAN_IMAGES = 10_000  # the mean is taken over, at most
+
+
+@dataclass(frozen=True)
+class Control:
+    """The scores of one control; `spreads` by the name of the score, without those that are refused."""
+
+    name: str
+    title: str
+    scores: tuple[Score, ...]
+    spreads: dict[str, Spread]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What every model of a comparison is measured by: the features of the real images, (n, D), and the controls."""
+
+    setup: Setup
+    real: Tensor
+    controls: tuple[Control, ...]
+
+
+def reference_of(setup: Setup, earlier: Reference | None = None) -> Reference:
+    """The real images' features and the controls for which there are enough images; an earlier one by the same images.
+
+    Raises:
+        ValueError: if the earlier one is by other real images.
+    """
+    if earlier is not None:
+        if _key(earlier.setup) != _key(setup):
+            raise ValueError("this reference was made with other real images")
+        return earlier
+    real = extract(setup.network, real_images(setup.data, setup.split, setup.n, setup.seed))
+    return Reference(setup, real, tuple(_control(setup, real, name, x) for name, x in _images(setup)))
+
+
+def learned_nothing(spreads: Mapping[str, Spread], controls: tuple[Control, ...]) -> str | None:
+    """Which of the mean image and static is as good as a model's samples, in a sentence; None where neither is."""
+    for control in controls:
+        if control.name in NOTHING and (why := _no_better(spreads, control.spreads)):
+            return f"learned nothing yet: its samples {why} {control.title.lower()}"
+    return None
+
+
+def real_images(data: Data, split: str, n: int, seed: int) -> Tensor:
+    """The n images that are measured by, uint8 (n, C, H, W), in the order in which they lie."""
+    part = part_named(data, split)
+    return part.take(choice(len(part), n, seed)).images
+
+
+def part_named(data: Data, split: str) -> Part:
+    """A split, or with "all" every image."""
+    return all_splits(data) if split == ALL else one_split(data, split)
+
+
+def choice(total: int, n: int, seed: int) -> Tensor:
+    """Which n of all images are taken, ascending; int64 (n,)."""
+    return _order(total, seed)[:n].sort().values
+
+
+def spreads_of(values: Mapping[str, Spread | str]) -> dict[str, Spread]:
+    """The scores that are not refused."""
+    return {name: value for name, value in values.items() if isinstance(value, Spread)}
+
+
+def _no_better(model: Mapping[str, Spread], control: Mapping[str, Spread]) -> str | None:
+    if difference(control["kernel_distance"], model["kernel_distance"]).interval[0] <= 0:
+        return "are no nearer the real images than the"
+    if difference(model["coverage"], control["coverage"]).interval[0] <= 0:
+        return "cover no more of the real images than the"
+    return None
+
+
+def _control(setup: Setup, real: Tensor, name: str, images: Tensor) -> Control:
+    fake = extract(setup.network, images[:1]).expand(setup.n, -1) if name == "mean" else extract(setup.network, images)
+    values = quality(real, fake)
+    resize = setup.network.resize_rule(setup.data.shape)
+    return Control(name, TITLES[name], tuple(quality_scores(setup, values, resize)), spreads_of(values))
+
+
+def _images(setup: Setup) -> Iterator[tuple[str, Tensor]]:
+    """The images of each control, uint8 (n, C, H, W); of the mean only one, for they are all alike."""
+    data, n, seed = setup.data, setup.n, setup.seed
+    part = part_named(data, setup.split)
+    if len(part) >= 2 * n:
+        yield "real", part.take(_order(len(part), seed)[n : 2 * n]).images
+    elif other := next((name for name in _others(setup) if len(data.splits[name]) >= n), None):
+        yield "real", real_images(data, other, n, seed)
+    if setup.own and setup.split != "train" and len(data.train) >= n:
+        yield "training", real_images(data, "train", n, seed)
+    first = data.train.images[choice(len(data.train), MEAN_IMAGES, seed)]
+    yield "mean", first.float().mean(0, keepdim=True).round().to(torch.uint8)
+    yield "static", (256 * rng.uniform(torch.arange(n), data.shape, seed, "static")).floor().to(torch.uint8)
+
+
+def _others(setup: Setup) -> list[str]:
+    """Splits of which neither a model nor the measurement has seen an image."""
+    if setup.split == ALL:
+        return []
+    return [name for name in setup.data.splits if name != setup.split and not (setup.own and name == "train")]
+
+
+def _order(total: int, seed: int) -> Tensor:
+    return rng.permutation(total, seed, "evaluate")
+
+
+def _key(setup: Setup) -> tuple[object, ...]:
+    """What makes two references the same."""
+    network, data = setup.network, setup.data
+    return data.fingerprint, data.shape, setup.split, setup.own, network.name, network.sha256, setup.n, setup.seed

@@ -1,0 +1,190 @@
+"""Scores from nearest neighbours: precision, recall, density, coverage.
+
+A ball around each point of a set reaches to its k-th nearest other point of the set.
+
+    precision   share of generated images inside a ball of a real one       Kynkaanniemi et al. 2019, k = 3
+    recall      share of real images inside a ball of a generated one
+    density     real balls that hold a generated image, on average, / k     Naeem et al. 2020, eq. 4, k = 5
+    coverage    share of real balls that hold a generated image             Naeem et al. 2020, eq. 5
+
+A real image far from the others has a ball that may hold everything between, so precision can be fooled, by flat grey
+for one. Density asks how many balls hold an image: about 1 on average for real images, and it may exceed 1. A point on
+a ball's surface is inside (<=), so that a set is always inside itself.
+
+Balls shrink as images are added, so all values depend on the number of images: the two sets are brought to the same
+size, and only values at equal size compare. Distances are differences squared and summed in float64, not the quicker
+|x|^2 + |y|^2 - 2 x.y, which loses the distance between near duplicates.
+
+Intervals: both sets are cut in halves at random, SPLITS times. The scores T_1 and T_2 of the two pairs of halves are
+independent of each other, so E (T_1 - T_2)^2 / 4 = Var(T_1) / 2, which is the variance at all images where it falls as
+1 / n. A jackknife would need scores that change smoothly with their images. Of half as many images a fraction p is
+p_half, and its variance is scaled by p (1 - p) / (p_half (1 - p_half)).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trilemma import rng
+from trilemma.errors import UserError
+from trilemma.metrics.intervals import Spread
+
+K_PRECISION, K_DENSITY = 3, 5
+LEAST = 2 * (K_DENSITY + 1)  # images: half of them have a K_DENSITY-th neighbour
+ROUGH = 200  # images a side below which the values are rough
+SPLITS = 40
+LOOKED_AT = 40  # nearest points, of which K_DENSITY lie in one half but for odds of 10^-7
+INTERVAL_IS = "over both sets of images, from 40 cuts of both in halves; at this number of images"
+
+
+class Near(NamedTuple):
+    """Pairs of a ball and a point that it may hold: their numbers, int64 (P,), and the distance, (P,)."""
+
+    ball: Tensor
+    point: Tensor
+    distance: Tensor
+
+
+class Sorted(NamedTuple):
+    """The nearest points of each point, ascending: distances and numbers, (n, LOOKED_AT)."""
+
+    distance: Tensor
+    index: Tensor
+
+
+def neighbour_scores(*, real: Tensor, fake: Tensor, block: int = 1024) -> dict[str, Spread]:
+    """Precision, recall, density and coverage of two sets of features.
+
+    Args:
+        real, fake: features, (N, D) and (M, D); the larger set is thinned to the size of the smaller one.
+        block: rows of the distance matrix held at a time; bounds the memory, changes nothing else.
+    Raises:
+        UserError: if a set has fewer than LEAST images.
+    """
+    n = min(len(real), len(fake))
+    if n < LEAST:
+        raise UserError(f"nearest neighbours need at least {LEAST} images on either side, not {n}")
+    x, y = _thin(real.double(), n), _thin(fake.double(), n)
+    half_x, half_y = _halves(n, "real"), _halves(n, "generated")
+    near_x, near_y = _among(x, block), _among(y, block)
+    narrow, wide = _radii(near_x, K_PRECISION, half_x), _radii(near_x, K_DENSITY, half_x)
+    drawn = _radii(near_y, K_PRECISION, half_y)
+    of_x, of_y, nearest = _between(x, y, wide.amax(0), drawn.amax(0), block)
+    covered = _first(nearest, half_x, half_y) <= wide
+    return {
+        "precision": _fraction(_held(of_x, narrow, half_x, half_y) > 0, half_y),
+        "recall": _fraction(_held(of_y, drawn, half_y, half_x) > 0, half_x),
+        "density": _mean(_held(of_x, wide, half_x, half_y).double() / K_DENSITY, half_y),
+        "coverage": _fraction(covered, half_x),
+    }
+
+
+def recall(*, real: Tensor, fake: Tensor, k: int) -> float:
+    """Share of real points (N, D) inside the ball of a generated one (M, D)."""
+    radii = distances(fake, fake).kthvalue(k + 1, dim=1).values
+    return float((distances(real, fake) <= radii).any(dim=1).double().mean())
+
+
+def coverage(*, real: Tensor, fake: Tensor, k: int) -> float:
+    """Share of real points (N, D) with a generated one (M, D) as near as their k-th nearest other real one."""
+    radii = distances(real, real).kthvalue(k + 1, dim=1).values
+    return float((distances(real, fake).amin(1) <= radii).double().mean())
+
+
+def distances(x: Tensor, y: Tensor) -> Tensor:
+    """Euclidean distances (N, M) of x (N, D) and y (M, D); exactly 0 between equal points."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _thin(x: Tensor, n: int) -> Tensor:
+    """n rows, chosen by a fixed permutation where there are more."""
+    return x if len(x) == n else x[rng.permutation(len(x), 0, "precision and recall")[:n]]
+
+
+def _halves(n: int, which: str) -> Tensor:
+    """The half of each of n images: all in one, then SPLITS cuts in two; bool (1 + SPLITS, n)."""
+    cuts = [rng.permutation(n, 0, f"halves of the {which} images", s) < n // 2 for s in range(SPLITS)]
+    return torch.stack([torch.zeros(n, dtype=torch.bool), *cuts])
+
+
+def _among(x: Tensor, block: int) -> Sorted:
+    """The nearest other points of each point of a set."""
+    parts = []
+    for start in range(0, len(x), block):
+        d = distances(x[start : start + block], x)
+        d.diagonal(start).fill_(torch.inf)
+        parts.append(d.topk(min(LOOKED_AT, len(x) - 1), dim=1, largest=False))
+    return _joined(parts)
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> Sorted:
+    return Sorted(torch.cat([distance for distance, _ in parts]), torch.cat([index for _, index in parts]))
+
+
+def _radii(near: Sorted, k: int, half: Tensor) -> Tensor:
+    """Distance to the k-th nearest other point of the same half, for each cut, (1 + SPLITS, n)."""
+    last = near.distance.shape[1] - 1
+    radii = []
+    for side in half:
+        rank = (side[near.index] == side[:, None]).cumsum(1, dtype=torch.int16)
+        place = (rank < k).sum(1).clamp(max=last)
+        radii.append(near.distance.gather(1, place[:, None])[:, 0])
+    return torch.stack(radii)
+
+
+def _between(x: Tensor, y: Tensor, reach_x: Tensor, reach_y: Tensor, block: int) -> tuple[Near, Near, Sorted]:
+    """Pairs within the reach of the balls of x and of y, (n,) each, and the nearest of y to each of x."""
+    of_x, of_y, nearest = [], [], []
+    for start in range(0, len(x), block):
+        d = distances(x[start : start + block], y)
+        row, column = (d <= reach_x[start : start + block, None]).nonzero(as_tuple=True)
+        of_x.append((row + start, column, d[row, column]))
+        row, column = (d <= reach_y).nonzero(as_tuple=True)
+        of_y.append((column, row + start, d[row, column]))
+        nearest.append(d.topk(min(LOOKED_AT, len(y)), dim=1, largest=False))
+    return _pairs(of_x), _pairs(of_y), _joined(nearest)
+
+
+def _pairs(parts: list[tuple[Tensor, Tensor, Tensor]]) -> Near:
+    return Near(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _held(near: Near, radii: Tensor, half_balls: Tensor, half_points: Tensor) -> Tensor:
+    """How many balls of its own half hold each point, for each cut, int64 (1 + SPLITS, n)."""
+    counts = []
+    for reach, balls, points in zip(radii, half_balls, half_points, strict=True):
+        inside = (near.distance <= reach[near.ball]) & (balls[near.ball] == points[near.point])
+        counts.append(torch.bincount(near.point[inside], minlength=len(reach)))
+    return torch.stack(counts)
+
+
+def _first(nearest: Sorted, half_x: Tensor, half_y: Tensor) -> Tensor:
+    """Distance of each real image to the nearest generated one of its own half, for each cut, (1 + SPLITS, n)."""
+    least = []
+    for of_x, of_y in zip(half_x, half_y, strict=True):
+        same = of_y[nearest.index] == of_x[:, None]
+        least.append(torch.where(same, nearest.distance, torch.inf).amin(1))
+    return torch.stack(least)
+
+
+def _mean(values: Tensor, half: Tensor, scale: float = 1.0) -> Spread:
+    """Mean of values (1 + SPLITS, n), and its spread from what the halves of each cut differ by."""
+    first, second = _half_means(values, half)
+    return Spread(float(values[0].double().mean()), scale * (first - second) / (2 * math.sqrt(SPLITS)), least=0.0)
+
+
+def _fraction(values: Tensor, half: Tensor) -> Spread:
+    """A fraction, whose spread at half as many images is scaled to where the fraction lies at all of them."""
+    p, p_half = float(values[0].double().mean()), float(torch.stack(_half_means(values, half)).mean())
+    known = 0 < p < 1 and 0 < p_half < 1
+    spread = _mean(values, half, math.sqrt(p * (1 - p) / (p_half * (1 - p_half))) if known else 1.0)
+    return Spread(spread.value, spread.shared, n=values.shape[1])
+
+
+def _half_means(values: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+    """Means over the two halves of each cut, (SPLITS,) each."""
+    values, half = values[1:].double(), half[1:]
+    size = half.sum(1)
+    return (values * ~half).sum(1) / (half.shape[1] - size), (values * half).sum(1) / size

@@ -1,0 +1,86 @@
+"""How near two sets of images are in features: Frechet and kernel distance, precision, recall, density, coverage."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from trilemma.data import Data
+from trilemma.metrics import frechet, kernel, neighbours
+from trilemma.metrics.features import FeatureNetwork
+from trilemma.metrics.intervals import Spread
+from trilemma.metrics.receipt import Score, protocol_name, versions
+
+ROWS = (  # score, word of its protocol, unit, which is better, what its interval is
+    ("frechet_distance", "frechet", "squared feature units", "lower", frechet.INTERVAL_IS),
+    ("kernel_distance", "kernel", "squared kernel units", "lower", kernel.INTERVAL_IS),
+    ("density", "density", "balls, 1 for real images", "higher", neighbours.INTERVAL_IS),
+    ("coverage", "coverage", "fraction of images", "higher", neighbours.INTERVAL_IS),
+    ("precision", "precision", "fraction of images", "higher", neighbours.INTERVAL_IS),
+    ("recall", "recall", "fraction of images", "higher", neighbours.INTERVAL_IS),
+)
+ROUGH = ("precision", "recall")  # come out too high where there are few images, whatever their interval says
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all the scores of one evaluation have in common.
+
+    split: of the real data, "all" for all its images; own: whether a run was trained on the same data; n: images on
+    either side; seed: of which real images are taken; settings: of the run's sampler.
+    """
+
+    data: Data
+    split: str
+    own: bool
+    network: FeatureNetwork
+    n: int
+    seed: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def split_label(self) -> str:
+        """The split's name in a protocol."""
+        return self.split if self.own else f"{self.data.name}-{self.split}"
+
+
+def quality(real: Tensor, fake: Tensor) -> dict[str, Spread | str]:
+    """Every score of two sets of features, (N, D) and (M, D), by name; the reason where it is refused."""
+    refused = frechet.refusal(len(real), len(fake))
+    return {
+        "frechet_distance": refused or frechet.frechet_distance(real=real, fake=fake),
+        "kernel_distance": kernel.kernel_distance(real=real, fake=fake),
+        **neighbours.neighbour_scores(real=real, fake=fake),
+    }
+
+
+def quality_scores(setup: Setup, values: Mapping[str, Spread | str], resize: str) -> list[Score]:
+    """Scores with their receipts; `resize` says how the images were brought to the feature network."""
+    return [_score(setup, row, values[row[0]], resize) for row in ROWS]
+
+
+def _score(setup: Setup, row: tuple[str, str, str, str, str], value: Spread | str, resize: str) -> Score:
+    name, word, unit, better, interval_is = row
+    estimate = None if isinstance(value, str) else value.estimate()
+    return Score(
+        name=name,
+        protocol=protocol_name(word, setup.network.name, setup.n, setup.split_label),
+        value=None if estimate is None else estimate.value,
+        interval=None if estimate is None else estimate.interval,
+        unit=unit,
+        better=better,
+        n_real=setup.n,
+        n_fake=setup.n,
+        features=setup.network.name,
+        split=setup.split,
+        seed=setup.seed,
+        resize=resize,
+        versions=versions(feature_weights_sha256=setup.network.sha256),
+        refused=value if isinstance(value, str) else None,
+        interval_is="" if estimate is None else interval_is,
+        rough=name in ROUGH and setup.n < neighbours.ROUGH,
+        data=setup.data.name,
+        data_fingerprint=setup.data.fingerprint,
+        settings=setup.settings,
+    )

@@ -1,0 +1,193 @@
+"""Sets whose precision, recall, density and coverage are known, and a reference written pair by pair."""
+
+import pytest
+import torch
+
+from trilemma.errors import UserError
+from trilemma.metrics import neighbours
+from trilemma.metrics.intervals import difference
+from trilemma.metrics.neighbours import coverage, distances, neighbour_scores, recall
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def values(real, fake, *names):
+    scores = neighbour_scores(real=real, fake=fake)
+    return tuple(scores[name].value for name in names or ("precision", "recall"))
+
+
+def naive(real, fake):
+    """The definitions, pair by pair: precision, recall (k = 3), density, coverage (k = 5)."""
+
+    def gap(a, b):
+        return sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) ** 0.5
+
+    def radii(points, k):
+        return [sorted(gap(p, q) for j, q in enumerate(points) if j != i)[k - 1] for i, p in enumerate(points)]
+
+    def held(asked, points, k):
+        reach = radii(points, k)
+        return [sum(gap(a, p) <= r for p, r in zip(points, reach, strict=True)) for a in asked]
+
+    def share(of):
+        return sum(x > 0 for x in of) / len(of)
+
+    real, fake = real.tolist(), fake.tolist()
+    covered = [min(gap(x, y) for y in fake) <= r for x, r in zip(real, radii(real, 5), strict=True)]
+    density = sum(held(fake, real, 5)) / (5 * len(fake))
+    return share(held(fake, real, 3)), share(held(real, fake, 3)), density, share(covered)
+
+
+def test_tight_cluster_inside_wide_data():
+    """Every generated image is plausible, hardly any real one is covered: swapped arguments would show."""
+    real, fake = normal(500, 4, seed=1), 0.05 * normal(500, 4, seed=2)
+    precision, recall = values(real, fake)
+    assert precision > 0.98
+    assert recall < 0.02
+
+
+def test_wide_cloud_around_tight_data():
+    real, fake = 0.05 * normal(500, 4, seed=1), normal(500, 4, seed=2)
+    precision, recall = values(real, fake)
+    assert precision < 0.02
+    assert recall > 0.98
+
+
+def test_identical_sets():
+    x = normal(300, 8)
+    assert values(x, x) == (1, 1)
+    assert values(x, x.flip(0)) == (1, 1)
+
+
+def test_ties_and_repeated_images():
+    """Where every image occurs five times all radii are 0; equal points are at distance exactly 0, and 0 <= 0."""
+    x = (1000 + normal(40, 64)).repeat(5, 1)
+    assert values(x, x.flip(0)) == (1, 1)
+    collapsed = torch.ones(50, 3)
+    assert values(collapsed, collapsed) == (1, 1)
+
+
+def test_surface_of_a_ball_is_inside():
+    """Real points at 0, 1, ..., 11: the third neighbour of 11 is 3 away, the fifth 5 away. 14 lies on the surface of
+    the last ball of k = 3, 14.01 outside all of them; 16 on the surface of k = 5, in one ball of five."""
+    real = torch.arange(12.0)[:, None]
+    fake = torch.tensor([[14.0], [14.01]]).repeat(6, 1)
+    assert values(real, fake, "precision") == (0.5,)
+    assert values(real, torch.full((12, 1), 16.0), "density") == pytest.approx((0.2,))
+
+
+def test_flat_grey_that_precision_takes_for_perfect():
+    """Tight real data and one far real image: everything between lies in its ball, so precision is 1 of what is like
+    no real image; it lies in no other ball, so density is 1/5."""
+    real = torch.cat([normal(99, 4), torch.full((1, 4), 100.0)])
+    fake = torch.full((100, 4), 50.0)
+    assert values(real, fake, "precision", "density") == pytest.approx((1, 0.2))
+    assert values(real, fake, "coverage") == (0.01,)
+
+
+def test_real_against_real_has_density_one_and_coverage_of_one_less_half_to_the_k():
+    """Of 2 k + ... exchangeable points around a real one, none of the k nearest is generated with probability about
+    2^-k; a generated point lies in about k of the balls of radius r_k."""
+    scores = [values(normal(300, 4, seed=s), normal(300, 4, seed=500 + s), "density", "coverage") for s in range(20)]
+    density, covered = torch.tensor(scores).mean(0).tolist()
+    assert abs(density - 1) < 0.05
+    assert abs(covered - (1 - 2**-5)) < 0.01
+
+
+def test_far_away_noise():
+    assert values(normal(200, 8, seed=1), normal(200, 8, seed=2) + 100) == (0, 0)
+
+
+def test_equals_the_definition():
+    real, fake = normal(40, 3, seed=1), 0.7 * normal(40, 3, seed=2) + 0.5
+    names = ("precision", "recall", "density", "coverage")
+    assert values(real, fake, *names) == pytest.approx(naive(real, fake), abs=1e-12)
+    assert recall(real=real, fake=fake, k=3) == pytest.approx(naive(real, fake)[1], abs=1e-12)
+    assert coverage(real=real, fake=fake, k=5) == pytest.approx(naive(real, fake)[3], abs=1e-12)
+
+
+def test_a_half_is_scored_as_if_it_were_the_whole():
+    """What the halves of the first cut differ by is the difference of their scores by themselves."""
+    x, y = normal(60, 3, seed=1), 0.8 * normal(60, 3, seed=2)
+    spread = neighbour_scores(real=x, fake=y)["density"].shared[0]
+    cut_x, cut_y = neighbours._halves(60, "real")[1], neighbours._halves(60, "generated")[1]
+    first, second = (values(x[a], y[b], "density")[0] for a, b in ((~cut_x, ~cut_y), (cut_x, cut_y)))
+    assert float(spread) == pytest.approx((first - second) / 2 / neighbours.SPLITS**0.5, abs=1e-12)
+
+
+def test_chunks_change_nothing():
+    real, fake = normal(150, 5, seed=1), normal(150, 5, seed=2) + 0.5
+    whole = neighbour_scores(real=real, fake=fake, block=1000)
+    for block in (1, 37, 149):
+        for name, score in neighbour_scores(real=real, fake=fake, block=block).items():
+            assert score == whole[name]
+            assert score.shared.equal(whole[name].shared)
+
+
+def test_same_distribution_gives_equal_values():
+    """Exchangeable sets: precision and recall have one expectation, so their mean difference is 0."""
+    gaps = []
+    for seed in range(60):
+        precision, recall = values(normal(100, 4, seed=seed), normal(100, 4, seed=1000 + seed))
+        assert 0.5 < precision < 1
+        gaps.append(precision - recall)
+    gaps = torch.tensor(gaps)
+    assert abs(gaps.mean()) < 4 * gaps.std() / 60**0.5
+
+
+def test_larger_set_is_thinned_the_same_way_each_time():
+    real, fake = normal(300, 4, seed=1), normal(100, 4, seed=2)
+    scores = neighbour_scores(real=real, fake=fake)
+    assert scores["precision"].n == 100
+    assert scores == neighbour_scores(real=real, fake=fake)
+
+
+def test_distances_do_not_cancel():
+    x = torch.tensor([[1e6, 1e6]], dtype=torch.float64)
+    assert distances(x, x).item() == 0
+    assert distances(x, x + 1e-3).item() == pytest.approx(1e-3 * 2**0.5, rel=1e-6)
+
+
+LAWS = {"alike": (1.0, 0.0), "narrow": (0.8, 0.0), "shifted": (1.0, 0.4)}  # spread and mean of what is generated
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", LAWS)
+def test_intervals_cover(law):
+    """Of 400 draws, 95% of the intervals hold the mean over all draws: 93 to 97%, and twice the error of 400 draws."""
+    scale, shift = LAWS[law]
+    draws = [
+        neighbour_scores(real=normal(200, 8, seed=s), fake=scale * normal(200, 8, seed=10_000 + s) + shift)
+        for s in range(400)
+    ]
+    for name in ("precision", "recall", "density", "coverage"):
+        truth = sum(draw[name].value for draw in draws) / len(draws)
+        intervals = [draw[name].estimate().interval for draw in draws]
+        held = sum(low <= truth <= high for low, high in intervals) / len(draws)
+        assert 0.93 - 0.022 <= held <= 0.97 + 0.022, name
+
+
+@pytest.mark.slow
+def test_two_models_alike_differ_in_five_draws_of_a_hundred():
+    """Shared real images, own generated ones of one law: 95% intervals of the difference hold 0."""
+    held = dict.fromkeys(("precision", "recall", "density", "coverage"), 0)
+    for s in range(300):
+        real = normal(150, 8, seed=s)
+        a, b = (neighbour_scores(real=real, fake=0.9 * normal(150, 8, seed=k * 10_000 + s)) for k in (1, 2))
+        for name in held:
+            low, high = difference(a[name], b[name]).interval
+            held[name] += low <= 0 <= high
+    for name, count in held.items():
+        assert 0.91 <= count / 300 <= 0.99, name
+
+
+def test_too_few_images():
+    with pytest.raises(UserError, match="at least 12 images on either side, not 11"):
+        neighbour_scores(real=normal(11, 2), fake=normal(20, 2))
+
+
+def test_arguments_are_keywords():
+    with pytest.raises(TypeError):
+        neighbour_scores(normal(20, 2), normal(20, 2))
