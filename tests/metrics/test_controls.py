@@ -58,7 +58,7 @@ def value(control, name):
 
 def test_real_images_are_good_and_static_and_the_mean_are_not():
     _, controls = judged(setup_of(data_of(test=300), "test"), blobs(100, 9))
-    assert set(controls) == {"real", "training", "mean", "static"}
+    assert set(controls) == {"real", "training", "mean", "static", "one"}
     for name in ("real", "training"):
         assert value(controls[name], "density") == pytest.approx(1, abs=0.25)
         assert value(controls[name], "coverage") > 0.9
@@ -84,7 +84,7 @@ def test_flat_images_have_learned_nothing(level):
 
 
 def test_one_real_image_over_and_over_has_learned_nothing():
-    """It is near the real images, but covers no more of them than the mean image does."""
+    """It is near the real images, but covers no more of them than one does."""
     text, _ = judged(setup_of(data_of()), blobs(1, 9).expand(100, *SHAPE))
     assert "learned nothing yet" in text
 

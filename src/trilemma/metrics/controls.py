@@ -4,9 +4,10 @@
     training    training images: what a model that copies them would get
     mean        the mean training image, every time
     static      uniform noise in every pixel
+    one         one training image, every time: what a model that has collapsed would get
 
 A model has learned nothing yet where its samples are no better than the mean image or static: not significantly nearer
-the real images in kernel distance, or not covering significantly more of them.
+the real images in kernel distance, or not covering significantly more of them; or covering no more than one image does.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,8 +29,14 @@ TITLES = {
     "training": "Training images (a copier)",
     "mean": "Mean image",
     "static": "Static",
+    "one": "One image, repeated",
 }
-NOTHING = ("mean", "static")  # that a model has to beat
+NOTHING = {  # what a model has to be better than, and in which scores, each with the sign of "better"
+    "mean": {"kernel_distance": -1, "coverage": 1},
+    "static": {"kernel_distance": -1, "coverage": 1},
+    "one": {"coverage": 1},
+}
+WORDS = {"kernel_distance": "are no nearer the real images than", "coverage": "cover no more of the real images than"}
 MEAN_IMAGES = 10_000  # the mean is taken over, at most
 
 
@@ -67,10 +74,12 @@ def reference_of(setup: Setup, earlier: Reference | None = None) -> Reference:
 
 
 def learned_nothing(spreads: Mapping[str, Spread], controls: tuple[Control, ...]) -> str | None:
-    """Which of the mean image and static is as good as a model's samples, in a sentence; None where neither is."""
+    """Which of the mean image, static and one image is as good as a model's samples, in a sentence; None if none is."""
     for control in controls:
-        if control.name in NOTHING and (why := _no_better(spreads, control.spreads)):
-            return f"learned nothing yet: its samples {why} {control.title.lower()}"
+        for name, sign in NOTHING.get(control.name, {}).items():
+            low, high = difference(spreads[name], control.spreads[name]).interval
+            if (low if sign > 0 else -high) <= 0:
+                return f"learned nothing yet: its samples {WORDS[name]} {control.title.lower()}"
     return None
 
 
@@ -95,23 +104,14 @@ def spreads_of(values: Mapping[str, Spread | str]) -> dict[str, Spread]:
     return {name: value for name, value in values.items() if isinstance(value, Spread)}
 
 
-def _no_better(model: Mapping[str, Spread], control: Mapping[str, Spread]) -> str | None:
-    if difference(control["kernel_distance"], model["kernel_distance"]).interval[0] <= 0:
-        return "are no nearer the real images than the"
-    if difference(model["coverage"], control["coverage"]).interval[0] <= 0:
-        return "cover no more of the real images than the"
-    return None
-
-
 def _control(setup: Setup, real: Tensor, name: str, images: Tensor) -> Control:
-    fake = extract(setup.network, images[:1]).expand(setup.n, -1) if name == "mean" else extract(setup.network, images)
-    values = quality(real, fake)
+    values = quality(real, extract(setup.network, images).expand(setup.n, -1))
     resize = setup.network.resize_rule(setup.data.shape)
     return Control(name, TITLES[name], tuple(quality_scores(setup, values, resize)), spreads_of(values))
 
 
 def _images(setup: Setup) -> Iterator[tuple[str, Tensor]]:
-    """The images of each control, uint8 (n, C, H, W); of the mean only one, for they are all alike."""
+    """The images of each control, uint8 (n, C, H, W); a single one where they are all alike."""
     data, n, seed = setup.data, setup.n, setup.seed
     part = part_named(data, setup.split)
     if len(part) >= 2 * n:
@@ -123,6 +123,7 @@ def _images(setup: Setup) -> Iterator[tuple[str, Tensor]]:
     first = data.train.images[choice(len(data.train), MEAN_IMAGES, seed)]
     yield "mean", first.float().mean(0, keepdim=True).round().to(torch.uint8)
     yield "static", (256 * rng.uniform(torch.arange(n), data.shape, seed, "static")).floor().to(torch.uint8)
+    yield "one", first[:1]
 
 
 def _others(setup: Setup) -> list[str]:
