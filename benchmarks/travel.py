@@ -1,9 +1,9 @@
-"""Do the presets travel? python benchmarks/travel.py [models=a,b] [data=x,y] [minutes=0.5] [out=FOLDER] [key=value ...]
+"""Do the presets travel? python benchmarks/travel.py [models=a,b] [data=x,y] [minutes=0.5] [out=FOLDER] [key=value]
 
-Trains each preset on each data set for the same training time and prints a line for each: the error of reconstruction on
-held-out images beside that of the mean image of the training split, the active units of a code, the variance of samples
-over that of the data (both about the own mean image: 0 for a model that draws one image, about 1 for a good one), and
-the warnings of the training. Further keys go to every training. The folder keeps the runs, so that the same line goes on.
+Trains each preset on each data set for the same training time and prints a line for each: the reconstruction error on
+held-out images beside that of the mean image of the training split, the active units of a code, the variance of
+samples over that of the data (both about their own mean image: 0 for a model that draws one image, about 1 for a good
+one), and the warnings of the training. Further keys go to every training. The same line resumes the runs in FOLDER.
 """
 
 import sys

@@ -13,7 +13,8 @@ D/2 (log(2 pi s^2) + 1) per image of D pixels. Outside training it is the runnin
 weights are divided by their sum, 1 - 0.95^n after n batches, so that nothing is left of the first value.
 
 No standard deviation falls below 1 / 255, the step between two levels: a narrower density could be raised without end
-by pixels that are constant in the data. At that width the density at a level and its mean over the level differ by 0.06 bits.
+by pixels that are constant in the data. At that width the density at a level and its mean over the level differ by
+0.06 bits.
 """
 
 import math

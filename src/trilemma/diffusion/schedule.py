@@ -69,9 +69,11 @@ class Schedule:
 
 
 def linear(T: int = 1000) -> Schedule:
-    """Ho et al. (2020). Defined for T = 1000; for other T the betas are scaled by 1000 / T, which keeps the total noise
-    as long as they stay small: log alpha_bar_T is -10.12 at T = 1000, -10.07 at 4000, -10.8 at 100, and -15 at 25, below
-    which betas would pass 0.8 and are cut at 0.999, so that the schedule is all noise long before its end."""
+    """Ho et al. (2020). Defined for T = 1000; for other T the betas are scaled by 1000 / T.
+
+    That keeps the total noise while the betas are small: log alpha_bar_T is -10.12 at T = 1000, -10.07 at 4000, -10.8
+    at 100 and -15 at 25. From T = 20 down the last betas are cut at 0.999: all noise long before the end.
+    """
     scale = 1000 / T
     return from_betas(torch.linspace(1e-4 * scale, 0.02 * scale, T, dtype=torch.float64).clamp(max=0.999))
 

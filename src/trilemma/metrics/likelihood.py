@@ -4,9 +4,9 @@
     L_k = E log (1/k) sum_{i=1}^{k} w_i,     ELBO = L_1 <= L_2 <= ... <= log p(x)
 
 Bits per dimension are -L_k / (D ln 2) for pixels that are black or white, plus log2(255) for a density over images in
-[0, 1]: the 256 levels k / 255 lie 1 / 255 apart, so that a level has the probability p(x) / 255. (Plus 8 belongs to
-pixels that were made continuous, (k + u) / 256; here no noise is added.) A Bernoulli of grey pixels is not a likelihood,
-so it has nats and no bits.
+[0, 1]: the 256 levels k / 255 lie 1 / 255 apart, so a level has the probability p(x) / 255. (Plus 8 belongs to pixels
+made continuous, (k + u) / 256; no noise is added here.) A Bernoulli of grey pixels is not a likelihood, so it has nats
+and no bits.
 
 A unit of a code is active if the variance of its posterior mean over images is above 0.01 (the same, section 5.2); few
 active units are what is called posterior collapse. Codes that are choices out of finite sets have no means, and so no
