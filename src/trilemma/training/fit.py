@@ -5,9 +5,9 @@ below. Each leaves the recipe's own data as it is, changes no key that the user 
 
 - Batch: at most an eighth of the training images, as a power of two, so that a pass over few images has several steps.
 - Learning rate: times the recipe's inputs / inputs of a fully connected layer that sees the pixels, where it has more
-  of them here. One step of Adam moves each weight by about the rate, and so a sum over n inputs that pull alike, as those
-  of a bright picture do, by n times that (Yang et al. 2022, "Tensor programs V", table 3). Without this, one step on
-  photographs of 64 px can end every hidden unit, and the mean image is all that is left.
+  of them here. One step of Adam moves each weight by about the rate, so it moves a sum over n inputs that pull alike,
+  as those of a bright picture do, by n times that (Yang et al. 2022, "Tensor programs V", table 3). Without this, one
+  step on photographs of 64 px can end every hidden unit, and the mean image is all that is left.
 - Length, where the user gives none: at least LEAST_STEPS steps.
 - Likelihood: a Gaussian decoder of the fixed variance s^2 weighs |x_hat - x|^2, a sum over D pixels, against a
   divergence that does not grow with D. With s^2 times D / (the recipe's D) an image of any size is as much evidence as
