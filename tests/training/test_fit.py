@@ -17,7 +17,7 @@ MANY = 50_000
 def fitted(model: str, shape: tuple[int, int, int], n_train: int, **given: Any):
     """The training and the model's settings for images of a shape, and all notes."""
     recipe = get_recipe(model)
-    length = {"epochs": given.pop("epochs", None)}
+    length = {name: given.pop(name, None) for name in ("epochs", "minutes")}
     config, of_model = fit_model(recipe, recipe.config.with_(shape=shape), ())
     with torch.device("meta"):
         module = build(recipe, config)
@@ -33,10 +33,18 @@ def test_on_the_data_of_the_recipe_nothing_changes(model: str) -> None:
     assert (training, config, notes) == (_training(recipe, {}, {}), recipe.config, ())
 
 
-@pytest.mark.parametrize(("n_train", "batch"), [(50_000, 256), (2_048, 256), (2_047, 128), (177, 16), (20, 8), (1, 8)])
+@pytest.mark.parametrize(
+    ("n_train", "batch"), [(50_000, 256), (2_048, 256), (2_047, 128), (177, 16), (20, 16), (1, 16)]
+)
 def test_a_pass_over_few_images_has_several_batches(n_train: int, batch: int) -> None:
     assert fit_batch(256, n_train) == batch
     assert fit_batch(4, n_train) == 4  # a batch that is small already
+
+
+def test_a_step_of_a_training_in_minutes_takes_no_more_pixels_than_the_recipes() -> None:
+    assert [fit_batch(256, MANY, growth) for growth in (0.1, 1, 4, 3072 / 784, 100)] == [256, 256, 64, 64, 16]
+    for length, batch in (({"minutes": 0.5}, 64), ({"epochs": 1}, 256)):
+        assert fitted("ae-stacked", (3, 32, 32), MANY, **length)[0].batch == batch
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (3, 32, 32), (1, 56, 28)])
@@ -58,7 +66,9 @@ def test_rates_of_small_images_and_of_convolutions_stay() -> None:
 
 def test_a_default_length_has_enough_steps() -> None:
     training, _, notes = fitted("ae-stacked", (1, 28, 28), 177)
-    steps = training.total_images(177, training.batch) / training.batch
+    images = training.total_images(177, training.batch)
+    assert images is not None
+    steps = images / training.batch
     assert LEAST_STEPS <= steps < LEAST_STEPS + 177 / training.batch + 1
     assert any("epochs" in note for note in notes)
     assert fitted("ae-stacked", (1, 28, 28), 177, epochs=3)[0].epochs == 3
@@ -76,7 +86,7 @@ def test_the_divergence_weighs_the_same_against_images_of_any_size(model: str) -
     for shape in ((1, 8, 8), (3, 64, 64)):
         pixels = shape[0] * shape[1] * shape[2]
         config = fitted(model, shape, MANY)[1]
-        assert 2 * config.variance / pixels == pytest.approx(1 / 784, rel=1e-12)
+        assert 2 * config.to_json()["variance"] / pixels == pytest.approx(1 / 784, rel=1e-12)
     recipe = get_recipe(model)
     for key in ("beta", "variance"):
         config = recipe.config.with_(shape=(1, 8, 8))
@@ -95,7 +105,7 @@ def test_a_training_says_what_changed_and_its_command_says_all(
 ) -> None:
     run = trilemma.train("vae", "digits", steps=2, out=tmp_path / "run")
     said = capsys.readouterr()
-    assert "batch 128 (256 where" in said.out + said.err and "variance of a pixel 0.0408" in said.out + said.err
+    assert "batch 128 (256 for" in said.out + said.err and "variance of a pixel 0.0408" in said.out + said.err
     assert run.config["model_config"]["variance"] == 0.5 * 64 / 784
     for word in ("batch=128", "lr=0.01", "variance=0.0408"):
         assert word in run.config["command"]

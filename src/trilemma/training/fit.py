@@ -3,7 +3,8 @@
 A recipe is tuned on data of its own: so many pixels, tens of thousands of images. Every training passes the rules
 below. Each leaves the recipe's own data as it is, changes no key that the user gave, and says what it changed.
 
-- Batch: at most an eighth of the training images, as a power of two, so that a pass over few images has several steps.
+- Batch: at most an eighth of the training images, so that a pass over few of them has several steps. With a length in
+  minutes, also no more pixels than the recipe's batch, so that large images leave time for as many steps.
 - Learning rate: times the recipe's inputs / inputs of a fully connected layer that sees the pixels, where it has more
   of them here. One step of Adam moves each weight by about the rate, so it moves a sum over n inputs that pull alike,
   as those of a bright picture do, by n times that (Yang et al. 2022, "Tensor programs V", table 3). Without this, one
@@ -30,7 +31,7 @@ from trilemma.training.config import LENGTHS, TrainConfig
 from trilemma.types import Phase
 
 SHARE = 8  # batches in a pass over the training images, at least
-LEAST_BATCH, LEAST_STEPS = 8, 1_000
+LEAST_BATCH, LEAST_STEPS = 16, 1_000
 NEAR = 0.95  # a factor that is not worth a change: a label's inputs, beside the pixels
 VARIANCE = 0.5  # of a pixel, behind a mean squared error
 SAME_LOSS = ("beta", "variance", "reconstruction", "capacity_nats")  # keys that say how the divergence is weighed
@@ -39,11 +40,15 @@ SAME_LOSS = ("beta", "variance", "reconstruction", "capacity_nats")  # keys that
 Rates = float | dict[str, float]
 
 
-def fit_batch(batch: int, n_train: int) -> int:
-    """At most `batch`, at most an eighth of the training images, at least LEAST_BATCH; a power of two if it changes."""
-    if batch <= max(LEAST_BATCH, n_train // SHARE):
-        return batch
-    return max(LEAST_BATCH, 2 ** int(math.log2(max(1, n_train // SHARE))))
+def fit_batch(batch: int, n_train: int, growth: float = 1.0) -> int:
+    """At most `batch`, an eighth of the training images, and batch / growth; a power of two if it changes, and not
+    below LEAST_BATCH.
+
+    Args:
+        growth: pixels of an image over those of the recipe's, where a step may take no longer than there.
+    """
+    most = max(LEAST_BATCH, int(min(n_train / SHARE, batch / max(1.0, growth))))
+    return batch if batch <= most else 2 ** int(math.log2(most))
 
 
 def pixel_inputs(phase: Phase, n_pixels: int) -> int | None:
@@ -63,7 +68,7 @@ def fit_model(recipe: Recipe, config: ModelConfig, given: Collection[str]) -> tu
     Args:
         config: for the images at hand; given: the names of the keys that the user gave.
     """
-    here, there = math.prod(config.shape), math.prod(recipe.config.shape)
+    here, there = _pixels(config), _pixels(recipe.config)
     by_squares = getattr(config, "reconstruction", "mse") == "mse" and hasattr(config, "variance")
     if not by_squares or here == there or any(key in given for key in SAME_LOSS):
         return config, ()
@@ -83,9 +88,11 @@ def fit_training(
     """
     changes: dict[str, Any] = {}
     notes: list[str] = []
-    if "batch" not in given and (batch := fit_batch(training.batch, n_train)) != training.batch:
+    here, there = _pixels(module.config), _pixels(recipe.config)  # type: ignore[arg-type]
+    growth = here / there if training.minutes is not None else 1.0
+    if "batch" not in given and (batch := fit_batch(training.batch, n_train, growth)) != training.batch:
         changes["batch"] = batch
-        notes.append(f"batch {batch} ({training.batch} where there are more than {n_train:,} training images)")
+        notes.append(f"batch {batch} ({training.batch} for more training images, or smaller ones)")
     if "lr" not in given:
         lr = fit_rates(recipe, training.lr, module)
         if lr != training.lr:
@@ -103,7 +110,7 @@ def fit_rates(recipe: Recipe, lr: Rates, module: nn.Module) -> Rates:
     """The learning rates for layers of these widths."""
     with torch.device("meta"):
         own = recipe.build(recipe.config)
-    sizes = math.prod(module.config.shape), math.prod(recipe.config.shape)  # type: ignore[union-attr, arg-type]
+    sizes = _pixels(module.config), _pixels(recipe.config)  # type: ignore[arg-type]
     factors = {
         here.name: width_factor(pixel_inputs(here, sizes[0]), pixel_inputs(there, sizes[1]))
         for here, there in zip(module.phases, own.phases, strict=True)  # type: ignore[arg-type]
@@ -111,6 +118,11 @@ def fit_rates(recipe: Recipe, lr: Rates, module: nn.Module) -> Rates:
     if isinstance(lr, dict):
         return {name: _scaled(rate, factors.get(name, 1.0)) for name, rate in lr.items()}
     return _scaled(lr, min(factors.values()))
+
+
+def _pixels(config: ModelConfig) -> int:
+    """Values of an image."""
+    return math.prod(config.shape)
 
 
 def _scaled(rate: float, factor: float) -> float:
