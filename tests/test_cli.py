@@ -15,6 +15,7 @@ import trilemma
 from trilemma import cli
 from trilemma.arguments import normalise, parse_rate, parse_value
 from trilemma.errors import UserError
+from trilemma.registry import get_recipe
 
 COMMAND = typer.main.get_command(cli.app)
 FUNCTIONS = {
@@ -434,3 +435,19 @@ def test_the_installed_command_is_the_same():
         pytest.skip("trilemma is not installed in this environment")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"trilemma {trilemma.__version__}\n"
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_list_is_readable_on_a_narrow_terminal(width, monkeypatch, capsys):
+    """Names stand whole at the start of a line, nothing is cut off, and every model says what it is good for."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert cli.main(["list"]) == 0
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "\u2026" not in shown
+    for name in trilemma.list_models():
+        assert any(re.match(rf"\W*{name}\s", line) for line in lines), name
+        assert 20 <= len(get_recipe(name).suits) <= 80
+    assert "quickest" in shown

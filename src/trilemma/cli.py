@@ -213,8 +213,7 @@ def list_(
         raise unknown("model", pattern, list_models())
     if names == [pattern]:
         return _show_model(pattern)
-    rows = [(r.name, r.family, r.summary, r.data, words(r.figures)) for r in map(get_recipe, names)]
-    table(("name", "family", "summary", "data", "figures to reach"), rows)
+    table(("name", "good for", "what"), [(r.name, r.suits, r.summary) for r in map(get_recipe, names)])
 
 
 @data_app.command("list")
@@ -351,6 +350,7 @@ def _show_model(name: str) -> None:
             "model": recipe.name,
             "family": recipe.family,
             "summary": recipe.summary,
+            "good for": recipe.suits or None,
             "source": recipe.source,
             "data": recipe.data,
             "figures to reach": words(recipe.figures),

@@ -20,6 +20,7 @@ FAMILIES = ("autoencoder", "vae", "gan", "diffusion")
 class Recipe:
     """A preset: everything that stands behind a model's name.
 
+    suits: what it is good for, in a line: sizes, colour, how many images;
     build: from settings to a module; `config`: the settings' defaults; `training`: the training keys that differ from
     the common defaults; `figures`: published or required figures by name, reached on `data`.
     """
@@ -34,6 +35,7 @@ class Recipe:
     data: str = "fashion-mnist"
     figures: Mapping[str, float] = field(default_factory=dict)
     listed: bool = True
+    suits: str = ""
 
 
 _recipes: dict[str, Recipe] = {}

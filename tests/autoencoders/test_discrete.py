@@ -138,14 +138,15 @@ def test_bounds_are_those_of_all_codes() -> None:
     assert ((weights.mean(0) - 1).abs() < 4.5 * error).all() and (error < 0.1).all()
 
 
-def test_loss_times_pixels_is_the_negative_elbo_up_to_its_constant() -> None:
-    model = tiny()
+@pytest.mark.parametrize(("variance", "settings"), [(VARIANCE, {}), (0.03, {"variance": 0.03})])
+def test_loss_in_units_of_the_variance_is_the_negative_elbo_up_to_its_constant(variance, settings) -> None:
+    model = tiny(**settings)
     image = torch.rand(6, 1, 2, 3, dtype=torch.float64, generator=generator(1))
     loss, parts = model.loss(Batch(image), generator(2))
     elbo = model.elbo(image, generator(2)).mean()
-    constant = 3 * math.log(2 * math.pi * VARIANCE)
-    assert abs(float((6 * loss + elbo + constant).detach())) < 1e-12
-    assert abs(float(parts["mse"] + parts["kl_nats"] / 6 - loss.detach())) < 1e-12
+    constant = 3 * math.log(2 * math.pi * variance)
+    assert abs(float((6 / (2 * variance) * loss + elbo + constant).detach())) < 1e-10
+    assert abs(float(parts["mse"] + 2 * variance * parts["kl_nats"] / 6 - loss.detach())) < 1e-12
 
 
 def test_temperature_moves_with_the_training() -> None:

@@ -83,17 +83,29 @@ def test_gradient_of_the_optimal_variance_is_that_of_the_log_error():
 
 
 def test_optimal_variance_of_images_outside_training_is_the_running_mean():
+    """Each batch has 1 - FOLLOW times the weight of the next, and the weights add up to 1 from the first batch on."""
     outputs, likelihood = draw(), Gaussian("optimal").double()
-    error = float(squared_error(outputs.sigmoid(), IMAGE).mean())
-    for _ in range(3):
-        likelihood.log_prob(outputs, IMAGE)
-    variance = error + (1 - FOLLOW) ** 3 * (1 - error)
+    errors, weights = [], [(1 - FOLLOW) ** k for k in (2, 1, 0)]
+    for n in (1, 2, 3):
+        errors.append(float(squared_error((n * outputs).sigmoid(), IMAGE).mean()))
+        likelihood.log_prob(n * outputs, IMAGE)
+    variance = sum(w * error for w, error in zip(weights, errors, strict=True)) / sum(weights)
+    assert max(errors) - min(errors) > 0.01
     assert float(likelihood.state_dict()["variance"]) == pytest.approx(variance)
     likelihood.eval()
     expected = Normal(outputs.sigmoid(), math.sqrt(variance)).log_prob(IMAGE).flatten(1).sum(1)
     for rows in (slice(0, 6), slice(2, 3)):  # each image by itself
         assert likelihood.log_prob(outputs[rows], IMAGE[rows]).sub(expected[rows]).abs().max() < 1e-9
     assert float(likelihood.state_dict()["variance"]) == pytest.approx(variance)
+
+
+def test_the_running_mean_of_an_earlier_version_is_taken_as_it_is():
+    likelihood = Gaussian("optimal")
+    likelihood.load_state_dict({"variance": torch.tensor(0.3)})
+    assert (float(likelihood.variance), float(likelihood.weight)) == (pytest.approx(0.3), 1)
+    likelihood.double().log_prob(draw(), IMAGE)
+    error = float(squared_error(draw().sigmoid(), IMAGE).mean())
+    assert float(likelihood.variance) == pytest.approx((1 - FOLLOW) * 0.3 + FOLLOW * error)
 
 
 def test_optimal_variance_of_a_perfect_reconstruction_is_one_level():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
+from torch.nn import functional as F
 
 from trilemma.autoencoders.likelihoods import Gaussian
 from trilemma.autoencoders.losses import bernoulli_nats, kl_to_standard_normal
@@ -46,6 +47,7 @@ def images(n: int = 4) -> Tensor:
 
 EXACT = [
     (VARIANCE, {}),  # the decoder of the published loss
+    (0.2, {"variance": 0.2}),
     (0.2, {"reconstruction": "gaussian", "variance": 0.2}),
 ]
 
@@ -71,13 +73,28 @@ def test_elbo_at_the_exact_posterior_is_log_p(variance, settings) -> None:
     assert (tolerance < 0.1).all()  # which sees a wrong bound
 
 
-def test_loss_times_pixels_is_the_negative_elbo_up_to_its_constant() -> None:
-    model = VAE(VAEConfig(shape=(1, 4, 5), hidden=(8,), latent=3)).double()
+@pytest.mark.parametrize(("variance", "settings"), [(VARIANCE, {}), (0.03, {"variance": 0.03})])
+def test_loss_in_units_of_the_variance_is_the_negative_elbo_up_to_its_constant(variance, settings) -> None:
+    model = VAE(VAEConfig(shape=(1, 4, 5), hidden=(8,), latent=3, **settings)).double()
     batch = Batch(torch.rand(6, 1, 4, 5, dtype=torch.float64))
     loss, _ = model.loss(batch, torch.Generator().manual_seed(1))
     elbo = model.elbo(batch.image, torch.Generator().manual_seed(1)).mean()
-    constant = 20 / 2 * math.log(2 * math.pi * VARIANCE)
-    assert abs(float((20 * loss + elbo + constant).detach())) < 1e-9
+    constant = 20 / 2 * math.log(2 * math.pi * variance)
+    assert abs(float((20 / (2 * variance) * loss + elbo + constant).detach())) < 1e-9
+
+
+def test_with_a_variance_that_grows_with_the_pixels_a_larger_copy_of_an_image_has_the_same_loss() -> None:
+    """Each pixel as 2 x 2 of them, four times the variance: the same error per pixel, the same weight of the KL."""
+    small = VAE(VAEConfig(shape=(1, 4, 4), hidden=(8,), latent=3, variance=0.1)).double()
+    large = VAE(VAEConfig(shape=(1, 8, 8), hidden=(8,), latent=3, variance=0.4)).double()
+    large.encoder.forward = lambda image, labels=None: small.encoder(F.avg_pool2d(image, 2))
+    large.decoder.forward = lambda z, labels=None: F.interpolate(small.decoder(z), scale_factor=2.0)
+    image = torch.rand(6, 1, 4, 4, dtype=torch.float64)
+    losses = [
+        float(model.loss(Batch(x), torch.Generator().manual_seed(1))[0].detach())
+        for model, x in ((small, image), (large, F.interpolate(image, scale_factor=2.0)))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 
 
 @pytest.mark.parametrize("settings", [{"reconstruction": "bce"}, {"reconstruction": "gaussian", "variance": 0.1},
@@ -260,7 +277,8 @@ def test_an_unconditional_model_refuses_labels_and_has_no_classes() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"variance": 0.1}, "is for reconstruction=gaussian"),
+        ({"reconstruction": "bce", "variance": 0.1}, "is for reconstruction=gaussian or mse, not bce"),
+        ({"variance": "learned"}, "is for reconstruction=gaussian, not mse, which takes a number"),
         ({"reconstruction": "gaussian", "variance": 0.0}, "learned, optimal, or a number"),
         ({"reconstruction": "gaussian", "variance": "optimum"}, "learned, optimal, or a number"),
         ({"reconstruction": "bce", "output": "none"}, "needs probabilities"),

@@ -164,6 +164,31 @@ def test_each_step_has_noise_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     assert drawn == [([3, 4], 5, "x_T"), *(([3, 4], 5, "step", i) for i in range(3))]
 
 
+class BestForGaussians(nn.Module):
+    """The best eps_hat for x0 ~ N(0, s^2), sigma x_t / (alpha^2 s^2 + sigma^2), off by a fixed small pattern."""
+
+    def __init__(self, model: Diffusion, s: float, error: float) -> None:
+        super().__init__()
+        self.schedule, self.s = model.schedule, s
+        self.error = error * torch.randn(model.config.shape, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (level(t)[:, None, None, None].float() for level in (self.schedule.alpha, self.schedule.sigma))
+        return sigma * x_t / (alpha**2 * self.s**2 + sigma**2) + self.error
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_small_error_stays_small_without_clipping(schedule: str) -> None:
+    """At t = 1 of the cosine schedule 1 / alpha is 80,000: an error of 0.01 would become one of 800."""
+    model, s = tiny(schedule=schedule, T=4000, clip_x0=False), 0.3
+    samples = {}
+    for error in (0.0, 0.01):
+        model.network = BestForGaussians(model, s, error)  # type: ignore[assignment]
+        samples[error] = 2 * model.sample(64, seed=0, steps=300) - 1  # Euler steps: order 1
+    assert samples[0.0].std().item() == pytest.approx(s, rel=0.03)
+    assert (samples[0.01] - samples[0.0]).abs().max() < 0.1
+
+
 def test_clipping_is_an_option() -> None:
     x_t, t = 3 * torch.randn(2, *SHAPE), torch.ones(2)
     assert tiny().denoise(x_t, t).abs().max() <= 1

@@ -37,6 +37,27 @@ def test_linear_has_the_betas_of_the_paper() -> None:
         assert schedule.beta(i / 1000).item() == pytest.approx(1e-4 + (0.02 - 1e-4) * (i - 1) / 999, abs=1e-12)
 
 
+@pytest.mark.parametrize(("T", "tolerance"), [(4000, 0.06), (500, 0.08), (100, 0.7)])
+def test_other_lengths_of_the_linear_schedule_keep_the_total_noise_while_betas_are_small(
+    T: int, tolerance: float
+) -> None:
+    """log(1 - b) = -b - b^2 / 2 - ...: the sum of the betas is kept, so what differs is half the sum of squares."""
+    betas = linear(1000).beta(torch.arange(1, 1001) / 1000)
+    squares = float(betas.square().sum()) / 2
+    change = float(linear(T).table[-1].log() - linear(1000).table[-1].log())
+    assert change == pytest.approx(squares * (1 - 1000 / T), abs=0.15 * abs(squares * (1000 / T - 1)) + 1e-3)
+    assert abs(change) < tolerance
+
+
+def test_a_grid_may_begin_where_there_is_signal() -> None:
+    schedule = cosine(4000)
+    first = int(schedule.index(schedule.times(50, least_signal=1e-4)[0]))
+    assert schedule.table[first] >= 1e-4 > schedule.table[first + 1]
+    assert schedule.times(50, least_signal=0.0)[0] == 1 and schedule.times(50, least_signal=1e-4)[-1] == 0
+    with pytest.raises(UserError, match=f"give 1 to {first}$"):
+        schedule.times(first + 1, least_signal=1e-4)
+
+
 def test_lookup_rounds_to_the_nearest_step() -> None:
     schedule = cosine(10)
     t = torch.tensor([[0.0, 0.04], [0.06, 0.96]])

@@ -2,12 +2,14 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, mutual_info_score
 
+from trilemma.data.shapes import draw_factors
 from trilemma.errors import UserError
 from trilemma.metrics.disentanglement import (
     BINS,
@@ -216,3 +218,16 @@ def test_what_is_refused(factors, perfect):
         score(perfect, {"v": torch.zeros(1200, dtype=torch.int64)})
     with pytest.raises(UserError, match="NaN or infinite"):
         score(perfect * float("nan"), factors)
+
+
+def test_the_best_sap_on_shapes_is_what_the_page_says():
+    """One unit to a factor: a gap of 1 - 1 / C of C classes, and of 1 of a place, which a line predicts."""
+    every = draw_factors(torch.arange(4000), 0, "test")
+    factors = {name: every[name] for name in ("kind", "colour", "size", "x", "y")}
+    perfect = torch.stack([values.double() for values in factors.values()], dim=1)
+    found = separated_attribute_predictability(perfect, factors)
+    counts = {name: int(every[name].max()) + 1 for name in ("kind", "colour", "size")}
+    best = sum(1 - 1 / counts[name] if name in counts else 1 for name in factors) / len(factors)
+    assert best - 0.03 < found.value < best  # the second unit is a little better than chance on 4,000 images
+    page = (Path(__file__).parents[2] / "docs" / "vaes.md").read_text("utf-8")
+    assert f"beside two continuous places, is {best:.2f}" in page

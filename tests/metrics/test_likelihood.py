@@ -183,8 +183,14 @@ def test_bits_of_black_and_white_pixels() -> None:
 
 
 def test_bits_of_a_density_are_those_of_256_levels() -> None:
+    """The levels are k / 255. A Gaussian that is wide beside them has at each the probability density / 255, and these
+    add up to 1; the bits are the mean of -log2 of that."""
+    levels = torch.arange(-1000, 1256, dtype=torch.float64) / 255
+    wide = normal(0.4, 0.1).log_prob(levels)
+    assert (wide.exp() / 255).sum().item() == pytest.approx(1, abs=1e-9)
     scores, _ = measure(vae(reconstruction="gaussian", variance=0.1), data_of())
-    assert scores["bits_per_dim"].value == pytest.approx(-scores["bound_nats"].value / (16 * math.log(2)) + 8)
+    nats_per_pixel = scores["bound_nats"].value / 16
+    assert scores["bits_per_dim"].value == pytest.approx(-math.log2(math.exp(nats_per_pixel) / 255), rel=1e-9)
     assert scores["bound_nats"].protocol == "bound5_gaussian-0.1-continuous_60_test"
 
 

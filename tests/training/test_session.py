@@ -51,7 +51,8 @@ def test_a_run_folder_has_everything() -> None:
     assert run.summary["images"] == 40 * 32 and run.summary["steps"] == 40
     assert run.model_config.latent == 3
     assert run.config["command"] == (
-        "trilemma train vae digits steps=40 batch=32 lr=0.002 seed=0 size=8x8 channels=1 latent=3"
+        "trilemma train vae digits steps=40 batch=32 lr=0.002 seed=0 size=8x8 channels=1 latent=3 "
+        f"variance={0.5 * 64 / 784}"  # of digits, which have 64 pixels where the recipe has 784
     )
     assert not list(run.path.rglob("*.tmp*"))
 

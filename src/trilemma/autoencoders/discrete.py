@@ -7,8 +7,9 @@ concrete distribution".
     KL(q || p) = sum_v (log K - entropy of q_v)
 
 A code is drawn by Gumbel noise (codes.py) and is one-hot; its gradient is that of the Gumbel-softmax, whose temperature
-changes linearly with the training. Loss: mean squared error per pixel + beta * KL / D for D pixels, as in vae.py: for
-beta = 1 the negative ELBO of a Gaussian with variance 1/2, divided by D and up to a constant.
+changes linearly with the training. Loss: mean squared error per pixel + 2 s^2 beta * KL / D for D pixels, as `mse` in
+vae.py: for beta = 1 the negative ELBO of a Gaussian with variance s^2 (1/2 where none is given), times 2 s^2 / D and
+up to a constant.
 """
 
 import math
@@ -20,9 +21,9 @@ from torch import Tensor, nn
 from trilemma import rng as random
 from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
 from trilemma.autoencoders.codes import gumbel_softmax, kl_to_uniform, one_hot
-from trilemma.autoencoders.likelihoods import Gaussian
+from trilemma.autoencoders.likelihoods import LEAST_VARIANCE, Gaussian
 from trilemma.autoencoders.losses import squared_error
-from trilemma.autoencoders.vae import VARIANCE
+from trilemma.autoencoders.vae import pixel_variance
 from trilemma.errors import check_codes, check_images, refuse_labels
 from trilemma.nets.precision import full
 from trilemma.types import Batch, Logs, Phase
@@ -40,6 +41,7 @@ class DiscreteConfig(NetworkConfig):
     temperature_last: PositiveFloat = Field(default=0.1, description="of the Gumbel-softmax when training ends")
     hard: bool = Field(default=True, description="whether codes are one-hot in training, too")
     beta: float = Field(default=1.0, ge=0, description="weight of the KL divergence; 1 is the ELBO")
+    variance: float | None = Field(default=None, ge=LEAST_VARIANCE, description="of a pixel; 1/2 where none is given")
 
 
 class DiscreteVAE(nn.Module):
@@ -52,7 +54,8 @@ class DiscreteVAE(nn.Module):
         super().__init__()
         self.config = config
         self.n_pixels = math.prod(config.shape)
-        self.likelihood = Gaussian(VARIANCE)
+        self.variance = pixel_variance(config.variance)
+        self.likelihood = Gaussian(self.variance)
         self.encoder = make_encoder(config, config.variables * config.categories)
         self.decoder = make_decoder(config, config.variables * config.categories)
         self.phases = [Phase("vae", list(self.parameters()), self.loss)]
@@ -103,7 +106,8 @@ class DiscreteVAE(nn.Module):
         log_q = self.log_posterior(batch.image)
         code = gumbel_softmax(log_q, self.temperature(batch.progress), rng, hard=self.config.hard).flatten(1)
         error, kl = squared_error(self.decode(code), batch.image).mean(), kl_to_uniform(log_q).mean()
-        return error + self.config.beta / self.n_pixels * kl, {"mse": error.detach(), "kl_nats": kl.detach()}
+        weight = self.config.beta / (self.n_pixels / (2 * self.variance))
+        return error + weight * kl, {"mse": error.detach(), "kl_nats": kl.detach()}
 
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Per image (B,): mse of a reconstruction from a *drawn* code, as published; best_code_mse; kl_nats."""

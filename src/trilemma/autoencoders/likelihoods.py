@@ -8,10 +8,13 @@ of Loaiza-Ganem & Cunningham 2019 has the constant that is missing). Gaussians a
 Their variance s^2 is a given number; or learned, one for each pixel as a second output of the decoder; or optimal, one
 for all pixels: the mean squared error of the batch, where log p is greatest (Rybkin, Daniilidis & Levine 2021, "Simple
 and effective VAE training with calibrated decoders"). With the optimal one, -log p of a batch is
-D/2 (log(2 pi s^2) + 1) per image of D pixels.
+D/2 (log(2 pi s^2) + 1) per image of D pixels. Outside training it is the running mean over the batches, each with
+0.95 times the weight of the next, corrected for its start as Adam's means are (Kingma & Ba 2015, section 3): the
+weights are divided by their sum, 1 - 0.95^n after n batches, so that nothing is left of the first value.
 
-No standard deviation falls below one of the 256 levels: a narrower density could be raised without end by pixels that
-are constant in the data. At that width the density at a level and its mean over the level differ by 0.06 bits.
+No standard deviation falls below 1 / 255, the step between two levels: a narrower density could be raised without end
+by pixels that are constant in the data. At that width the density at a level and its mean over the level differ by
+0.06 bits.
 """
 
 import math
@@ -68,6 +71,7 @@ class Gaussian(nn.Module):
 
     density = True
     variance: Tensor
+    weight: Tensor
 
     def __init__(self, variance: Variance, output: str = "sigmoid") -> None:
         super().__init__()
@@ -80,6 +84,8 @@ class Gaussian(nn.Module):
             self.logvar = math.log(variance)
         if variance == "optimal":
             self.register_buffer("variance", torch.ones(()))  # running mean over the batches of the training
+            self.register_buffer("weight", torch.zeros(()))  # sum of their weights, 1 - (1 - FOLLOW)**n
+            self.register_load_state_dict_pre_hook(_fill_in_weight)
 
     def mean(self, outputs: Tensor) -> Tensor:
         """Decoder's outputs (B, C or 2C, H, W) -> mean image (B, C, H, W)."""
@@ -100,8 +106,14 @@ class Gaussian(nn.Module):
             return self.variance.log()
         # As a constant: at the optimum, the gradient through the variance is 0.
         variance = squared_error(mean, image).mean().detach().clamp(min=LEAST_VARIANCE)
-        self.variance.lerp_(variance, FOLLOW)
+        self.weight.lerp_(torch.ones_like(self.weight), FOLLOW)
+        self.variance.lerp_(variance, FOLLOW / self.weight)
         return variance.log()
+
+
+def _fill_in_weight(_module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """The weights of earlier versions have no `weight`; their mean was not corrected, which is a weight of 1."""
+    state.setdefault(f"{prefix}weight", torch.ones(()))
 
 
 def at_least_one_level(raw: Tensor) -> Tensor:

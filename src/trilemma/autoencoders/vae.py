@@ -5,8 +5,9 @@
 
 Loss, by `reconstruction`, for D pixels:
 
-    mse        mean squared error per pixel + beta * KL / D. Times D this is |x_hat - x|^2 + beta * KL: for beta = 1 the
-               negative ELBO of a Gaussian with variance 1/2, up to the constant (D / 2) ln(pi)
+    mse        mean squared error per pixel + 2 s^2 beta * KL / D. Times D / (2 s^2) this is |x_hat - x|^2 / (2 s^2) +
+               beta * KL: for beta = 1 the negative ELBO of a Gaussian with variance s^2, up to the constant
+               (D / 2) ln(2 pi s^2). s^2 is `variance`, or 1/2, as published, where none is given
     bce        -log p(x|z) of a Bernoulli (binary cross-entropy summed over pixels) + beta * KL, in nats
     gaussian   -log p(x|z) of a Gaussian + beta * KL, in nats; `variance` is fixed, learned or optimal
 
@@ -48,7 +49,9 @@ class VAEConfig(NetworkConfig):
     reconstruction: Literal["mse", "bce", "gaussian"] = Field(
         default="mse", description="loss between image and reconstruction"
     )
-    variance: Variance = Field(default="optimal", description="gaussian: of a pixel; a number, learned or optimal")
+    variance: Variance = Field(
+        default="optimal", description="of a pixel; gaussian: a number, learned or optimal; mse: a number, else 1/2"
+    )
     output: Literal["sigmoid", "none"] = Field(default="sigmoid", description="what follows the decoder")
     conditional: bool = Field(default=False, description="whether the networks are given the label")
     n_classes: int = Field(default=0, ge=0, description="classes, taken from the data; for a conditional model")
@@ -57,8 +60,10 @@ class VAEConfig(NetworkConfig):
     def _fitting(self) -> Self:
         if self.reconstruction == "bce" and self.output != "sigmoid":
             raise ValueError("output=none: a Bernoulli needs probabilities; take output=sigmoid or reconstruction=mse")
-        if self.reconstruction != "gaussian" and self.variance != "optimal":
-            raise ValueError(f"variance={self.variance} is for reconstruction=gaussian, not {self.reconstruction}")
+        if self.reconstruction == "bce" and self.variance != "optimal":
+            raise ValueError(f"variance={self.variance} is for reconstruction=gaussian or mse, not bce")
+        if self.reconstruction == "mse" and self.variance == "learned":
+            raise ValueError("variance=learned is for reconstruction=gaussian, not mse, which takes a number")
         if self.capacity_nats is None and self.capacity_share != SHARE:
             raise ValueError(f"capacity_share={self.capacity_share} is for a capacity, as capacity_nats=25")
         if self.conditional and not self.n_classes:
@@ -126,7 +131,8 @@ class VAE(nn.Module):
         outputs, kl = self._pass(batch.image, self._labels_of(batch), rng)
         kl, kind = kl.mean(), self.config.reconstruction
         if kind == "mse":
-            error, scale, name = F.mse_loss(self.likelihood.mean(outputs), batch.image), self.n_pixels, "mse"
+            error, name = F.mse_loss(self.likelihood.mean(outputs), batch.image), "mse"
+            scale = self.n_pixels / (2 * pixel_variance(self.config.variance))
         else:
             error, scale, name = -self.likelihood.log_prob(outputs, batch.image).mean(), 1, f"{kind}_nats"
         loss = error + self.config.beta / scale * self._over_capacity(kl, batch.progress)
@@ -218,4 +224,10 @@ def _likelihood(config: VAEConfig) -> Bernoulli | Gaussian:
     """p(x|z) by the config's `reconstruction`."""
     if config.reconstruction == "bce":
         return Bernoulli()
-    return Gaussian(VARIANCE if config.reconstruction == "mse" else config.variance, config.output)
+    variance = pixel_variance(config.variance) if config.reconstruction == "mse" else config.variance
+    return Gaussian(variance, config.output)
+
+
+def pixel_variance(variance: object) -> float:
+    """Of the Gaussian behind a mean squared error: the number that a config gives, or VARIANCE where it gives none."""
+    return variance if isinstance(variance, float) else VARIANCE

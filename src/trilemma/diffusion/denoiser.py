@@ -25,6 +25,7 @@ from trilemma.errors import refuse_labels
 from trilemma.nets.unet import UNet
 from trilemma.types import Batch, Logs, Phase
 
+LEAST_SIGNAL = 1e-4  # alpha_bar below which eps tells nothing of x0: the division by alpha makes 100 of an error of 1
 LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss}
 
 
@@ -99,7 +100,7 @@ class Diffusion(nn.Module):
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
         Args:
-            steps: network calls per image, 1 to T.
+            steps: network calls per image, 1 to T (somewhat fewer for prediction=eps with clip_x0=false).
             sampler: "ddim" or "ddpm".
             eta: for ddim, 0 (deterministic, its default) to 1.
             variance: for ddpm, "posterior" (its default) or "beta".
@@ -109,7 +110,7 @@ class Diffusion(nn.Module):
         refuse_labels(labels)
         options: dict[str, Any] = {"eta": eta, "variance": variance}
         options = {name: value for name, value in options.items() if value is not None}
-        draw, times = get_sampler(sampler, **options), self.schedule.times(steps)
+        draw, times = get_sampler(sampler, **options), self._times(steps)
         ids = torch.arange(first, first + n)
 
         def noise(purpose: str, *step: int) -> Tensor:
@@ -122,6 +123,12 @@ class Diffusion(nn.Module):
         finally:
             self.network.train(training)
         return (x0 + 1).div(2).clamp(0, 1)
+
+    def _times(self, steps: int) -> Tensor:
+        """The sampler's grid. Where x0_hat is neither clipped nor predicted with bounded factors, it begins at the last
+        time with LEAST_SIGNAL: on the cosine schedule 1 / alpha is 80,000 at t = 1."""
+        divides = self.config.prediction == "eps" and not self.config.clip_x0
+        return self.schedule.times(steps, least_signal=LEAST_SIGNAL if divides else 0.0)
 
     def _noised(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images in [0, 1] -> (x0, x_t, t, eps): (B, C, H, W) but t (B,).

@@ -58,13 +58,18 @@ class GAN(nn.Module):
         return self.generator
 
     def critic_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        """The critic's turn; parts: loss, d_real and d_fake (mean probability of being real given to each half)."""
+        """The critic's turn; parts: loss, and what each half is given on average: d_real and d_fake, the probability of
+        being real, or, of a hinge critic, whose logits stand for no probability, logit_real and logit_fake."""
         with torch.no_grad():
             fake = self.generator(self._draw_z(batch, rng))
         logits_real, logits_fake = self.critic(batch.image), self.critic(fake)
         loss = LOSSES[self.config.loss][0](logits_real, logits_fake)
-        d_real, d_fake = (logits.detach().sigmoid().mean() for logits in (logits_real, logits_fake))
-        return loss, {"loss": loss.detach(), "d_real": d_real, "d_fake": d_fake}
+        halves = {"real": logits_real.detach(), "fake": logits_fake.detach()}
+        if self.config.loss == "hinge":
+            given = {f"logit_{name}": logits.mean() for name, logits in halves.items()}
+        else:
+            given = {f"d_{name}": logits.sigmoid().mean() for name, logits in halves.items()}
+        return loss, {"loss": loss.detach(), **given}
 
     def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """The generator's turn; part: loss. Gradients pass through the critic and leave none in it."""

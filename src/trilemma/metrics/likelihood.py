@@ -3,8 +3,10 @@
     log w_i = log p(x, z_i) - log q(z_i|x),  z_i ~ q(z|x)
     L_k = E log (1/k) sum_{i=1}^{k} w_i,     ELBO = L_1 <= L_2 <= ... <= log p(x)
 
-Bits per dimension are -L_k / (D ln 2) for pixels that are black or white, plus 8 for a density over images in [0, 1]
-(256 levels; no noise is added to them). A Bernoulli of grey pixels is no likelihood, so that it has nats and no bits.
+Bits per dimension are -L_k / (D ln 2) for pixels that are black or white, plus log2(255) for a density over images in
+[0, 1]: the 256 levels k / 255 lie 1 / 255 apart, so a level has the probability p(x) / 255. (Plus 8 belongs to pixels
+made continuous, (k + u) / 256; no noise is added here.) A Bernoulli of grey pixels is not a likelihood, so it has nats
+and no bits.
 
 A unit of a code is active if the variance of its posterior mean over images is above 0.01 (the same, section 5.2); few
 active units are what is called posterior collapse. Codes that are choices out of finite sets have no means, and so no
@@ -28,6 +30,7 @@ from trilemma.types import BoundsLikelihood, Conditional, Encodes
 
 ROW_VALUES = 2**20  # pixel values that go through a model at a time
 INTERVAL_IS = "mean +- 1.96 standard errors over the images; says nothing of another training"
+LEVEL_BITS = math.log2(255)  # a level of an image in [0, 1] is 1 / 255 wide
 ACTIVE = 0.01  # variance of the posterior mean above which a unit is active
 COUNT_IS = "counted, not estimated"
 NO_LIKELIHOOD = "a Bernoulli of grey pixels is no likelihood; measure it against black and white ones (mnist-binary)"
@@ -130,7 +133,7 @@ def likelihood_scores(
     elbo, bound = bounds(model, image, samples, generator, labels=labels)
     if bad := int((~bound.isfinite()).sum()):
         raise UserError(f"the bound is not finite for {bad} of {len(image)} images; bound_samples=0 leaves it out")
-    bits = -bound / (image[0].numel() * math.log(2)) + (8 if density else 0)
+    bits = -bound / (image[0].numel() * math.log(2)) + (LEVEL_BITS if density else 0)
     interval_is = INTERVAL_IS if known else f"{INTERVAL_IS}; {NO_LIKELIHOOD}"
     rows = [
         ("elbo_nats", f"elbo_{kind}", mean_estimate(elbo.tolist()), "nats per image", "higher", interval_is),

@@ -11,6 +11,7 @@ register(
         name="diffusion-small",
         family="diffusion",
         summary="denoising diffusion with a small U-Net; 50 network calls per image unless steps= says otherwise",
+        suits="8 to 32 px; thousands of images; varied, slow to draw",
         source="Ho, Jain & Abbeel 2020; Nichol & Dhariwal 2021 (schedule); Song, Meng & Ermon 2021 (sampler)",
         build=Diffusion,
         config=DiffusionConfig(loss="mse"),  # published: Huber, which stays at 0.2855 (docs/results.md)

@@ -20,7 +20,11 @@ class TrainConfig(Config):
     lr: PositiveFloat | dict[str, PositiveFloat] = Field(1e-3, description="learning rate, or one for each phase")
     optimizer: Literal["nadam", "adam", "adamw", "rmsprop"] = "nadam"
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        description="adamw: apart from the gradient, as lr * decay * weight; the others: added to the gradient",
+    )
     clip: PositiveFloat | None = Field(1.0, description="largest norm of a phase's gradient")
     schedule: Literal["constant", "plateau", "cosine", "linear"] = Field("plateau", description="of the learning rate")
     warmup_images: int = Field(0, ge=0, description="images over which the learning rate rises from 0")

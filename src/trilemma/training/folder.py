@@ -115,8 +115,9 @@ def hold(path: Path) -> IO[str]:
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
     written = {**NEW_KEYS, "channels": config["model_config"].get("shape", [None])[0], **config["training"]}
     training = {key: value for key, value in written.items() if key not in LENGTH_KEYS}
-    parts = {key: config[key] for key in ("format", "model", "data", "fingerprint", "model_config")}
-    return {**parts, "training": training}
+    parts = {key: config[key] for key in ("format", "model", "data", "fingerprint")}
+    model = {key: value for key, value in config["model_config"].items() if value is not None}  # new keys are None
+    return {**parts, "model_config": model, "training": training}
 
 
 def _content(path: Path) -> str:

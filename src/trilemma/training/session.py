@@ -25,6 +25,7 @@ from trilemma.run import FORMAT, WEIGHTS, Run
 from trilemma.training.card import model_card
 from trilemma.training.checkpoint import write_tensors
 from trilemma.training.config import LENGTHS, TrainConfig
+from trilemma.training.fit import fit_model, fit_training
 from trilemma.training.folder import open_run_folder
 from trilemma.training.log import Display, read_log
 from trilemma.training.loop import Stopped, Trainer
@@ -113,11 +114,15 @@ def train(
             split_seed=loaded.seed,
             frames=loaded.frames,
         )
-        model_config = _model_config(recipe, loaded, model_settings)
-        record = _record(recipe, loaded, model_config, training)
+        model_config, fitted = fit_model(recipe, _model_config(recipe, loaded, model_settings), model_settings)
         module = build(recipe, model_config, seed=seed).to(place)
         for phase in module.phases:  # type: ignore[union-attr]
             learning_rate(phase.name, training)
+        given = {name for name, value in (length | changes).items() if value is not None}
+        training, more = fit_training(recipe, training, given, module, len(loaded.train))
+        for note in fitted + more:
+            display.say(f"  {note}")
+        record = _record(recipe, loaded, model_config, training)
         _check_classes(module, recipe, loaded)
         folder = open_run_folder(f"{model}-{loaded.name}", record, out)
         try:

@@ -1,0 +1,134 @@
+"""How a recipe's settings follow the data at hand.
+
+A recipe is tuned on data of its own: so many pixels, tens of thousands of images. Every training passes the rules
+below. Each leaves the recipe's own data as it is, changes no key that the user gave, and says what it changed.
+
+- Batch: at most an eighth of the training images, so that a pass over few of them has several steps. With a length in
+  minutes, also no more pixels than the recipe's batch, so that large images leave time for as many steps.
+- Learning rate: times the recipe's inputs / inputs of a fully connected layer that sees the pixels, where it has more
+  of them here. One step of Adam moves each weight by about the rate, so it moves a sum over n inputs that pull alike,
+  as those of a bright picture do, by n times that (Yang et al. 2022, "Tensor programs V", table 3). Without this, one
+  step on photographs of 64 px can end every hidden unit, and the mean image is all that is left.
+- Length, where the user gives none: at least LEAST_STEPS steps.
+- Likelihood: a Gaussian decoder of the fixed variance s^2 weighs |x_hat - x|^2, a sum over D pixels, against a
+  divergence that does not grow with D. With s^2 times D / (the recipe's D) an image of any size is as much evidence as
+  one of the recipe's: stored with twice the sides it has the same code. Without this, small images lose their codes.
+
+Warm-ups need no rule here: they are over after a tenth of a training (optim.py), the half-life of averaged weights is
+at most 5% of the images seen (ema.py), and schedules are functions of the share of a training that is over.
+"""
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import nn
+
+from trilemma.config import ModelConfig
+from trilemma.registry import Recipe
+from trilemma.training.config import LENGTHS, TrainConfig
+from trilemma.types import Phase
+
+SHARE = 8  # batches in a pass over the training images, at least
+LEAST_BATCH, LEAST_STEPS = 16, 1_000
+NEAR = 0.95  # a factor that is not worth a change: a label's inputs, beside the pixels
+VARIANCE = 0.5  # of a pixel, behind a mean squared error
+SAME_LOSS = ("beta", "variance", "reconstruction", "capacity_nats")  # keys that say how the divergence is weighed
+
+
+Rates = float | dict[str, float]
+
+
+def fit_batch(batch: int, n_train: int, growth: float = 1.0) -> int:
+    """At most `batch`, an eighth of the training images, and batch / growth; a power of two if it changes, and not
+    below LEAST_BATCH.
+
+    Args:
+        growth: pixels of an image over those of the recipe's, where a step may take no longer than there.
+    """
+    most = max(LEAST_BATCH, int(min(n_train / SHARE, batch / max(1.0, growth))))
+    return batch if batch <= most else 2 ** int(math.log2(most))
+
+
+def pixel_inputs(phase: Phase, n_pixels: int) -> int | None:
+    """Inputs of the widest fully connected layer that a phase moves, if it sees the pixels."""
+    widest = max((p.shape[1] for p in phase.parameters if p.ndim == 2), default=0)
+    return widest if widest >= n_pixels else None
+
+
+def width_factor(inputs: int | None, own: int | None) -> float:
+    """Of the learning rate, for a layer with so many inputs that has `own` of them in the recipe; at most 1."""
+    return min(1.0, own / inputs) if inputs and own else 1.0
+
+
+def fit_model(recipe: Recipe, config: ModelConfig, given: Collection[str]) -> tuple[ModelConfig, tuple[str, ...]]:
+    """The model's settings with a variance for its number of pixels, and what was changed.
+
+    Args:
+        config: for the images at hand; given: the names of the keys that the user gave.
+    """
+    here, there = _pixels(config), _pixels(recipe.config)
+    by_squares = getattr(config, "reconstruction", "mse") == "mse" and hasattr(config, "variance")
+    if not by_squares or here == there or any(key in given for key in SAME_LOSS):
+        return config, ()
+    variance = VARIANCE * here / there
+    note = f"variance of a pixel {variance:.3g} ({VARIANCE:g} at {there:,} values; {here:,} here)"
+    return config.with_(variance=variance), (note,)
+
+
+def fit_training(
+    recipe: Recipe, training: TrainConfig, given: Collection[str], module: nn.Module, n_train: int
+) -> tuple[TrainConfig, tuple[str, ...]]:
+    """Batch, learning rate and length for the images at hand, and a line for each change.
+
+    Args:
+        training: the recipe's keys with the user's in their place; given: the names of the user's.
+        module: the model for images of their size.
+    """
+    changes: dict[str, Any] = {}
+    notes: list[str] = []
+    here, there = _pixels(module.config), _pixels(recipe.config)  # type: ignore[arg-type]
+    growth = here / there if training.minutes is not None else 1.0
+    if "batch" not in given and (batch := fit_batch(training.batch, n_train, growth)) != training.batch:
+        changes["batch"] = batch
+        notes.append(f"batch {batch} ({training.batch} for more training images, or smaller ones)")
+    if "lr" not in given:
+        lr = fit_rates(recipe, training.lr, module)
+        if lr != training.lr:
+            changes["lr"] = lr
+            notes.append(f"learning rate {_rates(lr)} ({_rates(training.lr)} for images of the recipe's size)")
+    if not any(name in given for name in LENGTHS) and training.epochs is not None:
+        epochs = math.ceil(LEAST_STEPS * changes.get("batch", training.batch) / n_train)
+        if epochs > training.epochs:
+            changes["epochs"] = epochs
+            notes.append(f"{epochs:,} epochs ({training.epochs:g} where those are {LEAST_STEPS:,} steps and more)")
+    return training.with_(**changes), tuple(notes)
+
+
+def fit_rates(recipe: Recipe, lr: Rates, module: nn.Module) -> Rates:
+    """The learning rates for layers of these widths."""
+    with torch.device("meta"):
+        own = recipe.build(recipe.config)
+    sizes = _pixels(module.config), _pixels(recipe.config)  # type: ignore[arg-type]
+    factors = {
+        here.name: width_factor(pixel_inputs(here, sizes[0]), pixel_inputs(there, sizes[1]))
+        for here, there in zip(module.phases, own.phases, strict=True)  # type: ignore[arg-type]
+    }
+    if isinstance(lr, dict):
+        return {name: _scaled(rate, factors.get(name, 1.0)) for name, rate in lr.items()}
+    return _scaled(lr, min(factors.values()))
+
+
+def _pixels(config: ModelConfig) -> int:
+    """Values of an image."""
+    return math.prod(config.shape)
+
+
+def _scaled(rate: float, factor: float) -> float:
+    """In two digits, as rates are written; the rate itself for a factor of about 1."""
+    return rate if factor > NEAR else float(f"{rate * factor:.2g}")
+
+
+def _rates(lr: Rates) -> str:
+    return ", ".join(f"{name} {rate:g}" for name, rate in lr.items()) if isinstance(lr, dict) else f"{lr:g}"
