@@ -13,7 +13,7 @@ from PIL import Image
 
 from trilemma.data import cache, check, load_data
 from trilemma.data.decode import Item, decode
-from trilemma.data.folder import arrange
+from trilemma.data.layout import arrange
 from trilemma.data.listing import listed
 from trilemma.errors import UserError
 
@@ -106,9 +106,9 @@ def test_train_and_test_folders_get_a_validation_split(tmp_path):
     ],
 )
 def test_layouts(names, expected, classes):
-    places, found, _ = arrange(names)
-    assert places == expected
-    assert found == classes
+    layout = arrange(names)
+    assert layout.places == expected
+    assert layout.classes == classes
 
 
 def test_one_spelling_of_class_names(tmp_path):

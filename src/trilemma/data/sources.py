@@ -7,19 +7,17 @@ from pathlib import Path
 
 from trilemma.data.arrays import load_arrays
 from trilemma.data.builtin import SOURCES, Options, is_named, load_named, where
-from trilemma.data.folder import read_folder
+from trilemma.data.folder import ARRAYS, read_folder
 from trilemma.data.hub import PREFIX, read_hub
 from trilemma.data.idx import NAME as IDX
 from trilemma.data.idx import load_idx
 from trilemma.data.listing import TARS
-from trilemma.data.parquet import parquet_files, read_parquet
-from trilemma.data.pixels import SUFFIXES
+from trilemma.data.parquet import is_parquet, read_parquet
 from trilemma.data.raw import Raw, finish
 from trilemma.data.size import Size, parse_size
 from trilemma.data.split import Data, share
 from trilemma.errors import UserError, unknown
 
-ARRAYS = (".npz", ".npy")
 KINDS = (
     "a folder of images, a .zip or .tar of one, a folder of .tar shards, a .npz or .npy file, an idx file of images, "
     "a .parquet file or a folder of them, or hf:NAME"
@@ -75,6 +73,8 @@ def load_data(
         unused = ("frames=all is not used: the source has no image files",) if frames == "all" else ()
         data = replace(data, notes=(*data.notes, *unused))
     a_word = not is_named(source) and is_named(data.source)  # a path that would be taken for one the next time
+    if is_named(source) and path.exists():
+        data = replace(data, notes=(*data.notes, f"{source} is the built-in data; for the folder here type ./{source}"))
     return replace(data, source=str(path.absolute()) if a_word else data.source, fraction=valid, seed=seed)
 
 
@@ -115,8 +115,7 @@ def read_raw(
         return read_hub(str(source), size, channels, frames)
     path = Path(source).expanduser()
     if path.is_dir():
-        parquet = parquet_files(path) and not any(file.suffix.lower() in SUFFIXES for file in path.rglob("*"))
-        return (read_parquet if parquet else read_folder)(path, size, channels, frames)
+        return (read_parquet if is_parquet(path) else read_folder)(path, size, channels, frames)
     if not path.is_file():
         return None
     if path.suffix.lower() == ".parquet":
