@@ -112,6 +112,7 @@ class Run:
             valid=training["valid"],
             seed=training.get("split_seed"),
             frames=training.get("frames"),
+            rule=training.get("split_rule", "tenth"),  # as earlier versions divided
         )
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(

@@ -4,7 +4,6 @@ Labels and captions come from metadata and from files beside the images too (met
 label there, the folders do not count as classes.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -15,10 +14,10 @@ from trilemma.data.dataset_json import add_dataset_json
 from trilemma.data.decode import SUFFIXES, Item, Room
 from trilemma.data.idx import NAME as IDX
 from trilemma.data.layout import BESIDE, OUTSIDE, Layout, arrange
-from trilemma.data.listing import ARCHIVES, Listing, listed
+from trilemma.data.listing import STEM, Listing, listed
 from trilemma.data.metadata import Known, find_metadata, key_of
-from trilemma.data.raw import Entry, Raw, finish, name_of, read_entries
-from trilemma.data.split import SHOWN, Data, counted
+from trilemma.data.raw import Entry, Raw, name_of, read_entries
+from trilemma.data.split import SHOWN, counted
 from trilemma.errors import UserError
 
 # Images by their names, in formats that are not read.
@@ -31,25 +30,7 @@ ARRAYS = (".npz", ".npy")
 OTHER = "not images by their names"  # why a file is left out
 IMAGES = (OUTSIDE, BESIDE)  # why an image is
 ALIASES = "links to folders that are read already, passed over"
-STEM = re.compile(f"({'|'.join(map(re.escape, ARCHIVES))})$", re.IGNORECASE)
 SYSTEM = "hidden or system folders, passed over"
-
-
-def load_folder(
-    path: Path,
-    name: str,
-    *,
-    size: tuple[int, int] | None = None,
-    channels: int | None = None,
-    valid: float | None = None,
-    seed: int = 0,
-) -> Data:
-    """Images of a folder, a zip or a tar file.
-
-    Raises:
-        UserError: fewer than two images can be read, or the archive is broken.
-    """
-    return finish(read_folder(path, size, channels), name, str(path), valid, seed)
 
 
 def read_folder(

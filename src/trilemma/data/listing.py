@@ -41,11 +41,13 @@ SYSTEM = (
 HIDDEN = re.compile(rf"(^|/)(\.(?!\./)[^/]+|{'|'.join(map(re.escape, SYSTEM))})(/|$)", re.IGNORECASE)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARCHIVES = (*TARS, ".zip")
+STEM = re.compile(f"({'|'.join(map(re.escape, ARCHIVES))})$", re.IGNORECASE)
 PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}  # by their first two bytes
 BROKEN = "{}: not a whole tar file: {}"
 BLOCK = 2**20
 TAR_BLOCK = 512  # bytes
 CLOSED = "archives beside unpacked images, which are read instead; give an archive's path to read it"
+TWIN = "archives beside a larger one of the same name, which is read instead"
 LESS = "images beside larger archives or tables, which are read instead; put the images into a folder of their own"
 _lock = Lock()  # where bytes cannot be read by offset
 
@@ -126,6 +128,10 @@ def _open_archives(stack: ExitStack, path: Path, found: Listing) -> None:
         _sizes(path, [item.name for item in found.files if item.name.lower().endswith(SUFFIXES)]) if archives else {}
     )
     found.files[:] = [item for item in found.files if item.name not in archives]
+    largest = {STEM.sub("", name): name for name in sorted(archives, key=lambda name: archives[name])}
+    if twins := sorted(set(archives) - set(largest.values())):
+        found.left_out[TWIN] = twins
+        archives = {name: size for name, size in archives.items() if name not in twins}
     if images and not outweighs(archives, images):
         found.left_out[CLOSED] = sorted(archives)
         return

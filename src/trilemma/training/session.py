@@ -25,7 +25,7 @@ from trilemma.run import FORMAT, WEIGHTS, Run
 from trilemma.training.card import model_card
 from trilemma.training.checkpoint import write_tensors
 from trilemma.training.config import LENGTHS, TrainConfig
-from trilemma.training.folder import open_run_folder
+from trilemma.training.folder import earlier_fingerprints, open_run_folder
 from trilemma.training.log import Display, read_log
 from trilemma.training.loop import Stopped, Trainer
 from trilemma.training.optim import learning_rate
@@ -103,7 +103,8 @@ def train(
     place = pick_device(training.device)
     display = Display(model, quiet=quiet)
     try:
-        loaded = load_data(data, size=size, channels=channels, valid=training.valid, seed=split_seed, frames=frames)
+        keys = {"size": size, "channels": channels, "valid": training.valid, "seed": split_seed, "frames": frames}
+        loaded = _load(model, data, out, keys)
         for note in () if isinstance(data, Data) else loaded.notes:
             display.say(f"  {note}")
         training = training.with_(
@@ -112,6 +113,7 @@ def train(
             valid=loaded.fraction,
             split_seed=loaded.seed,
             frames=loaded.frames,
+            split_rule=loaded.rule,
         )
         model_config = _model_config(recipe, loaded, model_settings)
         record = _record(recipe, loaded, model_config, training)
@@ -126,6 +128,15 @@ def train(
             folder.close()
     finally:
         display.close()
+
+
+def _load(model: str, data: str | Path | Data, out: str | Path | None, keys: dict[str, Any]) -> Data:
+    """The images, divided as those of a run of an earlier version that this training continues, or lies beside."""
+    loaded = load_data(data, **keys)
+    if isinstance(data, Data) or loaded.fingerprint in (marks := earlier_fingerprints(f"{model}-{loaded.name}", out)):
+        return loaded
+    earlier = load_data(data, **keys, rule="tenth") if marks else loaded
+    return earlier if earlier.fingerprint in marks else loaded
 
 
 def _train_in(
