@@ -51,7 +51,7 @@ def test_flat_folder(tmp_path):
     data = load_data(tmp_path)
     assert data.shape == (3, 10, 12)
     assert data.classes == ()
-    assert {key: len(split) for key, split in data.splits.items()} == {"train": 18, "valid": 2}
+    assert {key: len(split) for key, split in data.splits.items()} == {"train": 13, "valid": 7}
     assert data.held_out == ("valid", data.valid)
     assert data.train.labels is None
     for split in data.splits.values():
