@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from trilemma.data import check, load_data
-from trilemma.data.layout import BESIDE, LOOSE, OUTSIDE, UNUSED, arrange, name_splits, split_of
+from trilemma.data.layout import ALONE, BESIDE, LOOSE, OUTSIDE, UNUSED, arrange, class_advice, name_splits, split_of
 from trilemma.data.listing import CLOSED, LESS, TWIN, outweighs
 from trilemma.data.parquet import choose_column
 from trilemma.errors import UserError
@@ -222,7 +222,9 @@ def test_one_folder_alone_is_no_class_and_that_is_said(names):
     layout = arrange(names)
     assert layout.classes == () and not layout.left_out
     alone = names[0].split("/")[0]
-    assert layout.notes == [f"layout: no class folders (one folder alone, {alone}, counts as none)"]
+    assert layout.notes == [f"layout: no class folders ({ALONE}: {alone})"]
+    assert class_advice(layout.notes).startswith("one class alone counts as none")
+    assert "folder per class" in class_advice(arrange(["1.png", "2.png"]).notes)
 
 
 def packed(n, size, form="img{:08}.png"):

@@ -30,6 +30,7 @@ LOOSE = 0.2  # of the images beside the class folders are left out at most; more
 PACKED = re.compile(r"\d{5,}")  # folders that tools fill one after the other
 
 OUTSIDE = "in none of the split folders"  # why an image is left out
+ALONE = "one folder alone counts as none"
 BESIDE = "beside the class folders"
 UNUSED = "names look like splits and are not taken as such (a split needs a training and a held-out name alike)"
 
@@ -109,6 +110,13 @@ def arrange(names: Sequence[str], shards: Sequence[str] | None = None, classes: 
     named = tuple(sorted({place[1] for place in places if place and place[1]}))
     notes = [f"layout: {words}{told}", *_passed_over(levels, () if words else [path[-1] for path in paths])]
     return Layout(places, named, notes, left_out)
+
+
+def class_advice(notes: Iterable[str]) -> str:
+    """How to give a source classes, which by its notes has none."""
+    if any(ALONE in note for note in notes):
+        return "one class alone counts as none: give images of two or more classes"
+    return "put the images into one folder per class (or name their classes in metadata.csv)"
 
 
 def _parts(name: str) -> Parts:
@@ -210,7 +218,7 @@ def _flat(splits: list[str], loose: Collection[int]) -> set[str]:
 def _against(paths: list[Parts], splits: list[str], loose: set[int], heads: set[str], alone: str) -> str | None:
     """What speaks against taking the folders for classes, in words; None for nothing."""
     if not heads:
-        return f" (one folder alone, {alone}, counts as none)" if alone else ""
+        return f" ({ALONE}: {alone})" if alone else ""
     if "train" in _flat(splits, loose):
         beside = next(paths[k][0] for k in sorted(loose))
         return f" ({len(loose):,} of {len(paths):,} images lie in none, such as {beside})"

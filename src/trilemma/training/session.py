@@ -15,6 +15,7 @@ from trilemma.arguments import typed
 from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
 from trilemma.data.augment import check_augmentations
+from trilemma.data.layout import class_advice
 from trilemma.data.sources import source_word
 from trilemma.errors import UserError, with_hint
 from trilemma.files import write_atomic, write_json
@@ -246,8 +247,8 @@ def _check_classes(module: torch.nn.Module, recipe: Recipe, data: Data) -> None:
     """Refuses data without classes for a model that learns from them."""
     if isinstance(module, Conditional) and not data.classes:
         raise UserError(
-            f"{data.source} has no classes, and {recipe.name} learns to draw a class: put the images into one folder "
-            "per class (or name their classes in metadata.csv), or choose a model without labels, such as vae"
+            f"{data.source} has no classes, and {recipe.name} learns to draw a class: {class_advice(data.notes)}, or "
+            "choose a model without labels, such as vae"
         )
 
 
