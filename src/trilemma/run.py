@@ -116,8 +116,8 @@ class Run:
         )
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
-                f"the images of {source} are not those that {self.path} was trained on (files came, went or changed); "
-                "bring them back, or train again"
+                f"the images of {source} are not those that {self.path} was trained on (files came, went or changed, "
+                "or an earlier version read them otherwise); bring them back, or train again"
             )
         return data
 
