@@ -319,7 +319,7 @@ def test_what_stands_before_a_break_is_exact_and_nothing_after_it_is_used(tmp_pa
         assert all(np.array_equal(image, true) for image, true in zip(kept, made, strict=False))
         # A GIF does not tell how many frames it should have: a cut between two of them cannot be seen.
         assert len(kept) == 8 or any(line.startswith(f"a.{form}") for line in data.skipped) or form == "gif"
-        assert share < 0.5 or form != "gif" or len(kept) >= 2  # those before the cut are there
+        assert part < 0.5 or form != "gif" or len(kept) >= 2  # those before the cut are there
 
 
 def test_frames_drawn_over_a_broken_one_are_not_used(monkeypatch):
