@@ -112,11 +112,12 @@ class Run:
             valid=training["valid"],
             seed=training.get("split_seed"),
             frames=training.get("frames"),
+            rule=training.get("split_rule", "tenth"),  # as earlier versions divided
         )
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
-                f"the images of {source} are not those that {self.path} was trained on (files came, went or changed); "
-                "bring them back, or train again"
+                f"the images of {source} are not those that {self.path} was trained on (files came, went or changed, "
+                "or an earlier version read them otherwise); bring them back, or train again"
             )
         return data
 

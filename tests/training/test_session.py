@@ -214,6 +214,46 @@ def test_a_run_of_a_version_that_did_not_write_all_keys() -> None:
     assert trilemma.train("vae", "shapes:60", steps=2, channels=1, split_seed=1, quiet=True).path != run.path
 
 
+@pytest.fixture
+def thirty(tmp_path: Path) -> Path:
+    """Thirty grey images of 8 x 8, of which earlier versions held out 3 and now 10 are."""
+    for k in range(30):
+        path = tmp_path / "thirty" / f"{k:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8), 8 * k).save(path)
+    return tmp_path / "thirty"
+
+
+def earlier_run(data: Path, **keys: Any) -> trilemma.Run:
+    """A run as earlier versions left it: a tenth held out, and no word of the rule in its config."""
+    loaded = trilemma.load_data(data, rule="tenth")
+    run = trilemma.train("vae", loaded, steps=2, quiet=True, **keys)
+    assert run.config["training"].pop("split_rule") == "tenth"
+    (run.path / "config.json").write_text(json.dumps(run.config))
+    return run
+
+
+@pytest.mark.parametrize("keys", [{}, {"out": "there"}])
+def test_a_run_of_an_earlier_version_keeps_its_split(thirty: Path, keys: dict[str, Any]) -> None:
+    old = earlier_run(thirty, **keys)
+    for run in (trilemma.load(old.path), trilemma.train("vae", thirty, steps=3, quiet=True, **keys)):
+        assert run.path == old.path
+        assert (len(run.data.train), len(run.data.valid)) == (27, 3)
+        assert run.data.fingerprint == run.config["fingerprint"] == old.config["fingerprint"]
+    assert trilemma.train("vae", thirty, steps=4, quiet=True, **keys).path == old.path  # its config has the rule now
+    new = trilemma.train("vae", thirty, steps=2, out="new", quiet=True)
+    assert (len(new.data.train), len(new.data.valid)) == (20, 10)
+    assert trilemma.load(new.path).data.fingerprint == new.config["fingerprint"] != old.config["fingerprint"]
+
+
+def test_a_run_of_other_images_does_not_change_the_rule(thirty: Path) -> None:
+    old = earlier_run(thirty)
+    Image.new("L", (8, 8), 255).save(thirty / "30.png")
+    run = trilemma.train("vae", thirty, steps=2, quiet=True)
+    assert run.path != old.path
+    assert (len(run.data.train), len(run.data.valid)) == (21, 10)
+
+
 def test_a_word_stays_a_word_beside_a_folder_of_that_name() -> None:
     Path("digits").mkdir()
     assert trilemma.train("vae", "digits", steps=2, quiet=True).config["data"] == "digits"

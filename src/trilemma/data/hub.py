@@ -10,8 +10,9 @@ from typing import IO, Any
 
 from trilemma.data.cache import read_cached
 from trilemma.data.decode import Item, Room
-from trilemma.data.folder import SPLITS
+from trilemma.data.layout import name_splits, split_of
 from trilemma.data.metadata import CAPTION, LABEL
+from trilemma.data.parquet import choose_column
 from trilemma.data.pixels import check_length, open_file
 from trilemma.data.raw import Entry, Raw, read_entries
 from trilemma.data.split import counted
@@ -38,43 +39,56 @@ def read_hub(
     except Exception as error:  # the library has many kinds
         raise UserError(f"cannot load {source}: {error}; check the name, the connection and your login") from error
     parts = dict(found) if isinstance(found, dict) else {"train": found}
-    used = {split: part for split, part in parts.items() if split.lower() in SPLITS}
-    if "train" not in {SPLITS[split.lower()] for split in used}:
-        used = {"train": next(iter(parts.values()))} if len(parts) == 1 else used
-    left = counted("splits left out", [split for split in parts if split not in used])
+    splits = _splits(list(parts), source)
+    left = counted("splits left out", [name for name in parts if name not in splits])
 
     def read(room: Room) -> Raw:
         entries: list[Entry] = []
-        names = None
-        for split, part in used.items():
-            more, names = _entries(datasets, part, split, source)
+        names, notes = None, dict.fromkeys([left])
+        for name, split in splits.items():
+            more, names, said = _entries(datasets, parts[name], name, split, source)
             entries += more
-        return read_entries(entries, size, channels, room, frames, classes=names, notes=[left])
+            notes |= dict.fromkeys(said)
+        return read_entries(entries, size, channels, room, frames, classes=names, notes=[*notes])
 
-    marks = [str(getattr(part, "_fingerprint", "")) for part in used.values()]
+    marks = [str(getattr(parts[name], "_fingerprint", "")) for name in splits]
     return read_cached([], size, channels, read, frames, source, *marks)
 
 
-def _entries(datasets: Any, part: Any, split: str, source: str) -> tuple[list[Entry], tuple[str, ...] | None]:
-    """The rows of a split, and the names of the classes where it has them."""
+def _splits(names: list[str], source: str) -> dict[str, str]:
+    """The splits that are read, with what each is for."""
+    if len(names) == 1:
+        return {names[0]: "train"}
+    named = name_splits(names) or {name: told for name in names if (told := split_of(name))}
+    splits = {name: named[name].split for name in names if name in named}
+    if "train" not in splits.values():
+        raise UserError(f"{source} has no split to train on; its splits are {', '.join(names)}")
+    return splits
+
+
+def _entries(
+    datasets: Any, part: Any, name: str, split: str, source: str
+) -> tuple[list[Entry], tuple[str, ...] | None, list[str]]:
+    """The rows of a split, the names of the classes where it has them, and what was chosen, in words."""
     features = part.features
-    images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    images = [key for key, feature in features.items() if type(feature).__name__ == "Image"]
     if not images:
         raise UserError(f"{source} has no column of images; its columns are {', '.join(features)}")
     label = next((n for n, f in features.items() if type(f).__name__ == "ClassLabel"), None)
     label = label or next((name for name in LABEL if name in features), None)
     caption = next((name for name in CAPTION if name in features), None)
+    image, said = choose_column(images)
     names = tuple(features[label].names) if label and hasattr(features[label], "names") else None
     labels, captions = (part[column] if column else None for column in (label, caption))
-    rows = part.cast_column(images[0], datasets.Image(decode=False)).select_columns([images[0]])
+    rows = part.cast_column(image, datasets.Image(decode=False)).select_columns([image])
     entries = []
     for k in range(len(part)):
         value = labels[k] if labels is not None else None
         word = None if value is None else names[value] if names else str(value)
         text = str(captions[k] or "") if captions is not None else None
-        item = Item(f"{split} row {k}", partial(_open, rows, k, images[0]), forks=False)
-        entries.append(Entry(item, SPLITS[split.lower()], word, text))
-    return entries, names
+        item = Item(f"{name} row {k}", partial(_open, rows, k, image), forks=False)
+        entries.append(Entry(item, split, word, text))
+    return entries, names, said
 
 
 def _open(rows: Any, k: int, column: str) -> IO[bytes]:

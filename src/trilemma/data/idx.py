@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trilemma.data.size import choose_size, fit
-from trilemma.data.split import Data, Split, complete, make_data
+from trilemma.data.split import RULES, Data, Split, complete, make_data
 from trilemma.errors import UserError
 
 NAME = re.compile(r"(idx\d?[-.]?ubyte|\.idx\d?)(\.gz)?$", re.IGNORECASE)
@@ -32,6 +32,7 @@ def load_idx(
     channels: int | None = None,
     valid: float | None = None,
     seed: int = 0,
+    rule: str = RULES[0],
 ) -> Data:
     """Images of an idx file (N, H, W), with their labels and the test images where those lie beside it.
 
@@ -45,15 +46,15 @@ def load_idx(
     labels = {split: _labels(file, len(images[split])) for split, file in files.items()}
     known = [column for column in labels.values() if column is not None]
     values = torch.cat(known).unique() if len(known) == len(files) else None
-    target, rule = choose_size([part.shape[2:] for part in images.values()], size)
+    target, resized = choose_size([part.shape[2:] for part in images.values()], size)
     splits = {}
     for split, part in images.items():
         column = labels[split]
         numbers = None if values is None or column is None else torch.searchsorted(values, column)
         splits[split] = Split(fit(part, target, channels or 1), numbers)
     classes = () if values is None else tuple(map(str, values.tolist()))
-    splits, held = complete(splits, splits, str(path), [], valid, seed)
-    notes = ["read from " + ", ".join(file.name for file in files.values()), rule, held]
+    splits, held = complete(splits, splits, str(path), [], valid, seed, classes=classes, rule=rule)
+    notes = ["read from " + ", ".join(file.name for file in files.values()), resized, held]
     return make_data(name, str(path), splits, classes=classes, notes=notes)
 
 

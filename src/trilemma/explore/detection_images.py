@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data, Split
+from trilemma.data.layout import class_advice
 from trilemma.data.parts import ALL, Part, all_splits, one_split
 from trilemma.data.pixels import SUFFIXES
 from trilemma.data.sources import slug
@@ -131,7 +132,7 @@ def _looked_at(run: Run, against: Source, normal: Classes | None, n: int, seed: 
 def _classes(normal: Classes, data: Data) -> set[int]:
     """The numbers of the classes that are named."""
     if not data.classes:
-        raise _no_classes(normal, data.source)
+        raise _no_classes(normal, data.source, data.notes)
     if isinstance(normal, str):
         words: Sequence[str | int] = [normal] if normal in data.classes else normal.split(",")
     else:
@@ -145,8 +146,8 @@ def _classes(normal: Classes, data: Data) -> set[int]:
     return numbers
 
 
-def _no_classes(normal: object, source: object) -> UserError:
-    return UserError(f"normal={normal}: {source} has no classes; leave normal out, or put its images in folders")
+def _no_classes(normal: object, source: object, notes: Sequence[str] = ()) -> UserError:
+    return UserError(f"normal={normal}: {source} has no classes; leave normal out, or {class_advice(notes)}")
 
 
 def _group(kind: str, source: str, part: Part, at: Tensor, classes: tuple[str, ...], n: int, seed: int) -> Group:

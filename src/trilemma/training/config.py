@@ -34,6 +34,7 @@ class TrainConfig(Config):
     size: tuple[int, int] | None = Field(None, description="height and width to bring images to, px")
     channels: Literal[1, 3] | None = Field(None, description="1 brings images to grey, 3 to colour")
     split_seed: int = Field(0, description="chooses the validation images; draws the images of drawn data")
+    split_rule: Literal["enough", "tenth"] = Field("enough", description="how many are held out if valid is not given")
     frames: Literal["first", "all"] = Field("first", description="of image files with several frames or pages")
     seed: int = 0
     monitor: str | None = Field(None, description="figure to keep the best weights by (lowest); the last where None")

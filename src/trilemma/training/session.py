@@ -15,6 +15,7 @@ from trilemma.arguments import typed
 from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
 from trilemma.data.augment import check_augmentations
+from trilemma.data.layout import class_advice
 from trilemma.data.sources import source_word
 from trilemma.errors import UserError, with_hint
 from trilemma.files import write_atomic, write_json
@@ -26,7 +27,7 @@ from trilemma.training.card import model_card
 from trilemma.training.checkpoint import write_tensors
 from trilemma.training.config import LENGTHS, TrainConfig
 from trilemma.training.fit import fit_model, fit_training
-from trilemma.training.folder import open_run_folder
+from trilemma.training.folder import earlier_fingerprints, open_run_folder
 from trilemma.training.log import Display, read_log
 from trilemma.training.loop import Stopped, Trainer
 from trilemma.training.optim import learning_rate
@@ -104,7 +105,8 @@ def train(
     place = pick_device(training.device)
     display = Display(model, quiet=quiet)
     try:
-        loaded = load_data(data, size=size, channels=channels, valid=training.valid, seed=split_seed, frames=frames)
+        keys = {"size": size, "channels": channels, "valid": training.valid, "seed": split_seed, "frames": frames}
+        loaded = _load(model, data, out, keys)
         for note in () if isinstance(data, Data) else loaded.notes:
             display.say(f"  {note}")
         training = training.with_(
@@ -113,6 +115,7 @@ def train(
             valid=loaded.fraction,
             split_seed=loaded.seed,
             frames=loaded.frames,
+            split_rule=loaded.rule,
         )
         model_config, fitted = fit_model(recipe, _model_config(recipe, loaded, model_settings), model_settings)
         module = build(recipe, model_config, seed=seed).to(place)
@@ -131,6 +134,15 @@ def train(
             folder.close()
     finally:
         display.close()
+
+
+def _load(model: str, data: str | Path | Data, out: str | Path | None, keys: dict[str, Any]) -> Data:
+    """The images, divided as those of a run of an earlier version that this training continues, or lies beside."""
+    loaded = load_data(data, **keys)
+    if isinstance(data, Data) or loaded.fingerprint in (marks := earlier_fingerprints(f"{model}-{loaded.name}", out)):
+        return loaded
+    earlier = load_data(data, **keys, rule="tenth") if marks else loaded
+    return earlier if earlier.fingerprint in marks else loaded
 
 
 def _train_in(
@@ -240,8 +252,8 @@ def _check_classes(module: torch.nn.Module, recipe: Recipe, data: Data) -> None:
     """Refuses data without classes for a model that learns from them."""
     if isinstance(module, Conditional) and not data.classes:
         raise UserError(
-            f"{data.source} has no classes, and {recipe.name} learns to draw a class: put the images into one folder "
-            "per class (or name their classes in metadata.csv), or choose a model without labels, such as vae"
+            f"{data.source} has no classes, and {recipe.name} learns to draw a class: {class_advice(data.notes)}, or "
+            "choose a model without labels, such as vae"
         )
 
 
