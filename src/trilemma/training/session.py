@@ -213,7 +213,7 @@ def _write_results(
         trainer.observer.judge()
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
     with _optional(CURVES, trainer.display):
-        draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"])
+        draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"], trainer.observer.baseline)
     summary = {
         **trainer.observer.figures,
         "images": trainer.images,
@@ -226,7 +226,7 @@ def _write_results(
         "warnings": trainer.warnings,
     }
     with _optional(CARD, trainer.display):
-        write_atomic(path / CARD, model_card(path, record, recipe, summary, environment))
+        write_atomic(path / CARD, model_card(path, trainer.data.name, record, recipe, summary, environment))
     write_json(path / "summary.json", summary)
 
 
