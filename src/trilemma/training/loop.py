@@ -33,7 +33,13 @@ from trilemma import rng
 from trilemma.data import Data, Loader
 from trilemma.errors import UserError
 from trilemma.memory import copies, is_out_of_memory, release, with_room
-from trilemma.training.checkpoint import list_checkpoints, load_checkpoint, read_checkpoint, save_checkpoint
+from trilemma.training.checkpoint import (
+    images_of,
+    list_checkpoints,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
 from trilemma.training.health import WINDOW, Jump, NotFinite, Pulse, Reading, Risen
@@ -290,17 +296,18 @@ class Trainer:
         return SLOWER if self.slowed and self.step >= self.slowed[0] else 1.0
 
     def _state_before(self, step: int) -> Checkpoint:
-        """The newest state that is held, or saved, of this step or before; the oldest there is where all are later."""
+        """The newest state that is held, or saved, of this step or before."""
         held = [state for state in (self.good, self.earlier) if state is not None]
-        if early := next((state for state in held if state.values["step"] <= step), None):
-            return early
+        newest = next((state for state in held if state.values["step"] <= step), None)
         folder = self.path / "checkpoints"
         for path in reversed(list_checkpoints(folder) if folder.is_dir() else []):
+            if newest is not None and images_of(path) <= newest.values["images"]:
+                break
             with suppress(Broken, PermissionError):
                 state = read_checkpoint(path, self._form())
                 if state.values["step"] <= step:
                     return state
-        return held[-1]
+        return newest or held[-1]
 
     def _divide_batch(self, reason: str) -> None:
         """Go on with half the micro-batch, accumulated to the same batch, where that is the same mathematics."""
@@ -553,8 +560,9 @@ class Trainer:
         if found is not None:
             with_room(partial(self._take, found))
             self.display.say(f"going on from {self.images:,} images")
+            self.earlier, self.saved = self.good, self.images  # the first is the state it began with
         self.journal.rows = found.values["rows"] if found is not None else 0
-        self.good, self.pace, self.saved = self._state(), Pace(self.seconds), self.images if found is not None else -1
+        self.good, self.pace = self._state(), Pace(self.seconds)
 
     @contextmanager
     def signals(self) -> Iterator[None]:
