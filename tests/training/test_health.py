@@ -315,7 +315,7 @@ def test_memory_that_runs_out_divides_the_batch_and_the_gradient_stays(monkeypat
 
 
 def test_what_the_lost_step_held_is_free_before_the_state_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    gradient, back = Trainer._gradient, Trainer._return_to_good
+    gradient, back = Trainer._gradient, Trainer._return_to
     held: list[weakref.ref] = []
 
     def scarce(trainer: Trainer, *args: Any):
@@ -325,12 +325,12 @@ def test_what_the_lost_step_held_is_free_before_the_state_is_taken_back(monkeypa
             raise torch.OutOfMemoryError("out of memory")
         return gradient(trainer, *args)
 
-    def checked(trainer: Trainer) -> None:
+    def checked(trainer: Trainer, state: Checkpoint) -> None:
         assert [ref() for ref in held] == [None]
-        back(trainer)
+        back(trainer, state)
 
     monkeypatch.setattr(Trainer, "_gradient", scarce)
-    monkeypatch.setattr(Trainer, "_return_to_good", checked)
+    monkeypatch.setattr(Trainer, "_return_to", checked)
     assert short("r").summary["steps"] == 12 and len(held) == 1
 
 
@@ -473,10 +473,10 @@ def test_validation_and_pictures_go_on_in_smaller_batches(monkeypatch: pytest.Mo
     validate, draw = Observer._validate, Observer._draw
 
     def scarce(action):
-        def limited(observer: Observer, size: int):
+        def limited(observer: Observer, size: int, *rest: int):
             if size > 16:
                 raise torch.OutOfMemoryError
-            return action(observer, size)
+            return action(observer, size, *rest)
 
         return limited
 

@@ -21,6 +21,7 @@ import trilemma
 from trilemma import cli
 from trilemma.errors import UserError
 from trilemma.training import loop, observe, session
+from trilemma.training.card import model_card
 from trilemma.training.log import Display, read_log
 from trilemma.training.loop import SNAPSHOTS
 from trilemma.training.observe import Observer
@@ -60,8 +61,21 @@ def test_a_run_folder_has_everything() -> None:
 def test_the_card_says_the_figures_of_the_summary() -> None:
     run = trilemma.train("ae-stacked", "digits", steps=20, sample_every=10**6, quiet=True)
     card = (run.path / "README.md").read_text("utf-8")
-    assert f"| valid_rmse | {run.summary['valid_rmse']:.4g} (to reach: 0.12 on fashion-mnist) |" in card
+    assert f"| valid_rmse | {run.summary['valid_rmse']:.4g} |" in card
     assert run.config["command"] in card
+
+
+def test_the_card_of_the_recipes_own_data_says_the_figure_to_reach_and_what_it_names_is_there() -> None:
+    run = trilemma.train("ae-stacked", "digits", steps=2, out="a folder", quiet=True)
+    words = (run.config, run.recipe, run.summary, json.loads((run.path / "environment.json").read_text()))
+    assert "to reach" not in model_card(run.path, "digits", *words)
+    run.config["data"], run.config["notes"] = "fashion-mnist", ["a [link](x) of\nthe data", "b"]
+    card = model_card(run.path, "fashion-mnist", *words)
+    assert f"| valid_rmse | {run.summary['valid_rmse']:.4g} (to reach: 0.12) |" in card
+    assert card.startswith("# ae-stacked on fashion-mnist\n") and "\n    trilemma sample 'a folder' n=64" in card
+    assert "\n- a \\[link\\](x) of the data\n- b\n" in card
+    named = set(re.findall("^- `(.*)`: ", card, re.MULTILINE))
+    assert named == {path.name for path in run.path.iterdir()} - {"README.md", "lock"}
 
 
 def test_valid_rmse_is_the_root_of_the_mean_squared_error_of_the_split() -> None:

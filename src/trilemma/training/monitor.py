@@ -37,7 +37,7 @@ BETTER = 0.8  # of the distance between samples and data that there was
 QUIET = 10  # looks after which what was said is news again
 SURE = 0.98  # mean probability of being right at which a critic leaves nothing to learn
 NO_BETTER = 0.95  # of the mean image's error: an error above this share of it is no success
-SAME = 0.02  # of the data's variance: samples that vary less are one image
+SAME = 0.05  # of the data's variance: samples that vary less are one image
 LEVEL = 1 / 255  # data that vary less than this are one image themselves
 
 
@@ -132,13 +132,13 @@ def mean_image_rmse(train: Iterable[Tensor], held_out: Iterable[Tensor]) -> floa
     return float(torch.cat(errors).mean().sqrt())
 
 
-def no_better_than_mean(rmse: float, baseline: float) -> str | None:
+def no_better_than_mean(rmse: float, baseline: float, config: ModelConfig | None = None) -> str | None:
     """Whether reconstructions are no better than the mean training image, by the error of either on held-out images."""
     if rmse < NO_BETTER * baseline or baseline <= LEVEL:
         return None
     return (
-        f"learned nothing yet: its reconstructions are no better than the mean image ({rmse:.3f} against "
-        f"{baseline:.3f} RMSE). Train longer, lower lr=, or lower the weight of what is added to this error"
+        f"learned nothing yet: its reconstructions are no better than the mean image (RMSE {rmse:.3f} against "
+        f"{baseline:.3f}). Train longer{', lower beta=' if hasattr(config, 'beta') else ''} or change lr="
     )
 
 

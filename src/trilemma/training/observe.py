@@ -115,7 +115,7 @@ class Observer:
         if self.baseline is None:
             return None
         rmse = figures["valid_rmse"] if "valid_rmse" in figures else halving(self._reconstruction_rmse, VALID_BATCH)
-        return no_better_than_mean(rmse, self.baseline)
+        return no_better_than_mean(rmse, self.baseline, self.model.config)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def _reconstruction_rmse(self, size: int) -> float:
@@ -161,7 +161,7 @@ class Observer:
         if isinstance(self.model, Samples):
             with self._untouched():
                 self.finish(FINISH_IMAGES // 5 // parts)
-                self._draw(N_SAMPLES, N_SAMPLES // parts)
+                self._draw(N_SAMPLES // parts, N_SAMPLES // parts)
 
     def draw_samples(self, name: str, *, settled: bool = True, last: bool = False) -> None:
         """The same latents as every time, as samples/NAME.png; a failure is a warning, never the end.
