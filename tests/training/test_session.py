@@ -86,9 +86,10 @@ def test_valid_rmse_is_the_root_of_the_mean_squared_error_of_the_split() -> None
     assert run.summary["valid_rmse"] == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_the_weights_are_those_of_the_best_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first", [0.5, float("nan")])
+def test_the_weights_are_those_of_the_best_validation(first: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
-    figures = iter([0.5, 0.2, 0.9, 0.8])
+    figures = iter([first, 0.2, 0.9, 0.8])
     validate = Observer._validate
 
     def pretend(observer: Observer, size: int) -> dict[str, float]:

@@ -4,6 +4,7 @@ All of it is done with the weights that would be used (averaged where there are 
 training does next, apart from the learning rate that follows the validation figure.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -250,7 +251,7 @@ class Observer:
             raise UserError(f'monitor="{name}" is no figure of this model; it has {", ".join(self.figures)}')
         figure = self.figures[name]
         self.plateau.see(figure)
-        if not self.best or figure < self.best[name]:
+        if not self.best or figure < self.best[name] or math.isnan(self.best[name]):
             self.best = {**self.figures, "images": images}
             self.best_weights = copies(self.model.state_dict())
 
