@@ -65,7 +65,7 @@ def test_slow_pictures_are_left_out_and_change_nothing_but_the_last(monkeypatch:
     none = trilemma.train("vae", "digits", out="none", sample_every=10**6, **keys)
     calls = slow(monkeypatch, "_draw", 0.02)
     run = trilemma.train("vae", "digits", out="slow", **keys)
-    assert len(calls) == 2 and [path.name for path in (run.path / "samples").iterdir()] == ["last.png"]
+    assert len(calls) == 3 and [path.name for path in (run.path / "samples").iterdir()] == ["last.png"]
     rows = [[{**row, "seconds": 0} for row in r.log] for r in (none, run)]
     assert rows[0] == rows[1]
     assert (none.path / "weights.safetensors").read_bytes() == (run.path / "weights.safetensors").read_bytes()

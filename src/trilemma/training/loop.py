@@ -443,9 +443,14 @@ class Trainer:
             return True
         share = PICTURES * SHARE
         if "picture" not in self.pace.costs and self.pace.allows("picture", self.seconds, share):
-            with self.pace.timed("picture", times=PARTS), rng.isolated():
-                self._unless_full("a picture", lambda: self.observer.draw_part(PARTS))
+            self._draw_part(4 * PARTS)  # what is done once in a process, such as an import, does not count
+            with self.pace.timed("picture", times=PARTS):
+                self._draw_part(PARTS)
         return self.pace.allows("picture", self.seconds, share)
+
+    def _draw_part(self, parts: int) -> None:
+        with rng.isolated():
+            self._unless_full("a picture", lambda: self.observer.draw_part(parts))
 
     def _save_is_due(self) -> bool:
         return self._save_is_late() or (self.config.save_every is not None and self._due(self.config.save_every))
