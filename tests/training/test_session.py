@@ -123,6 +123,7 @@ def test_ten_sample_pictures_in_a_training_of_any_kind_of_length(
     length: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pace, "FREE_S", float("inf"))  # there is time for all of them
+    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)  # a report after every step, however slow they are
     run = trilemma.train("vae", "digits", batch=64, **length, quiet=True)
     at = sorted(int(path.stem) for path in (run.path / "samples").glob("0*.png"))
     assert len(at) == SNAPSHOTS - 1  # the tenth is last.png
@@ -203,7 +204,7 @@ def test_a_run_loads_its_data_as_it_was_trained_on_them(
     found = trilemma.load(run.path).data
     assert (found.fingerprint, found.shape) == (data.fingerprint, data.shape)
     assert torch.equal(found.valid.images, data.valid.images)
-    assert trilemma.evaluate(run.path, n=8, bound_samples=0).scores
+    assert trilemma.evaluate(run.path, n=12, bound_samples=0).scores
     line = shlex.split(run.config["command"])
     assert cli.main([*line[1:], "quiet=true", "out=other"]) == 0
     other = trilemma.load("other")
