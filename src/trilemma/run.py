@@ -127,6 +127,13 @@ class Run:
         return self._read("summary.json")
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What happened to its training and what is wrong with its model, each with the step; () of earlier versions,
+        which did not write it."""
+        found = self.summary.get("warnings", [])
+        return tuple(text for text in found if isinstance(text, str)) if isinstance(found, list) else ()
+
+    @property
     def log(self) -> list[dict[str, Any]]:
         """The rows of log.jsonl."""
         from trilemma.training.log import read_log  # training imports this module

@@ -26,7 +26,9 @@ class TrainConfig(Config):
         description="adamw: apart from the gradient, as lr * decay * weight; the others: added to the gradient",
     )
     clip: PositiveFloat | None = Field(1.0, description="largest norm of a phase's gradient")
-    schedule: Literal["constant", "plateau", "cosine", "linear"] = Field("plateau", description="of the learning rate")
+    schedule: Literal["constant", "plateau", "cosine", "linear"] = Field(
+        "plateau", description="of the learning rate; plateau follows `monitor`, and is constant without one"
+    )
     warmup_images: int = Field(0, ge=0, description="images over which the learning rate rises from 0")
     ema_halflife_images: PositiveInt | None = Field(None, description="half-life of the averaged weights, in images")
     augment: tuple[str, ...] = ()

@@ -129,11 +129,14 @@ def train(
         _check_classes(module, recipe, loaded)
         folder = open_run_folder(f"{model}-{loaded.name}", record, out)
         try:
-            return _train_in(folder.path, recipe, loaded, module, training, record, display)
+            run = _train_in(folder.path, recipe, loaded, module, training, record, display)
         finally:
             folder.close()
     finally:
         display.close()
+    for text in run.warnings:  # they went by in the course of the training: the last lines have them together
+        display.say(f"warning: {text}")
+    return run
 
 
 def _load(model: str, data: str | Path | Data, out: str | Path | None, keys: dict[str, Any]) -> Data:
@@ -168,6 +171,8 @@ def _train_in(
     display.say(
         f"{path}: {recipe.name}, {count_parameters(module):,} parameters, on {device} in {environment['precision']}"
     )
+    if (baseline := trainer.observer.baseline) is not None:
+        display.say(f"  the mean of the training images has an RMSE of {baseline:.3f} on the held-out images")
     if not (path / "batch.png").exists():
         batch = Loader(data.train, batch=64, seed=training.seed, augment=training.augment).batch_at(0)
         with _optional("batch.png", display):
@@ -216,10 +221,11 @@ def _write_results(
 ) -> None:
     """The weights to use, the last pictures, the summary and the card."""
     with rng.isolated():
-        trainer.observer.draw_samples(Path(LAST_SAMPLES).stem)
+        trainer.observer.draw_samples(Path(LAST_SAMPLES).stem, last=True)
+        trainer.observer.judge()
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
     with _optional(CURVES, trainer.display):
-        draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"])
+        draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"], trainer.observer.baseline)
     summary = {
         **trainer.observer.figures,
         "images": trainer.images,
@@ -228,9 +234,11 @@ def _write_results(
         "images_per_second": round(trainer.images / max(trainer.seconds, 1e-9), 1),
         "parameters": count_parameters(trainer.model),
         "best": trainer.observer.best,
+        "mean_image_rmse": trainer.observer.baseline,
+        "warnings": trainer.warnings,
     }
     with _optional(CARD, trainer.display):
-        write_atomic(path / CARD, model_card(path, record, recipe, summary, environment))
+        write_atomic(path / CARD, model_card(path, trainer.data.name, record, recipe, summary, environment))
     write_json(path / "summary.json", summary)
 
 
