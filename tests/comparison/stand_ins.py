@@ -43,10 +43,11 @@ def evaluation(name, n=10, **changes):
     scores.append(score("calls_per_image", calls, (calls, calls), "lower", n=n))
     scores.append(score("frechet_distance", None, None, "lower", "10 images are too few", n=n))
     fakes = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(len(name)))
-    return SimpleNamespace(scores=tuple(scores), fakes=fakes, notes=("features: digits-cnn",))
+    unknown = {"spreads": {}, "controls": (), "learned_nothing": None}
+    return SimpleNamespace(scores=tuple(scores), fakes=fakes, notes=("features: digits-cnn",), **unknown)
 
 
-def finished(name, path, data, seconds=30.0):
+def finished(name, path, data, seconds=30.0, seed=0):
     """What compare asks of a run."""
     rows = [
         {"step": i, "images": 64 * i, "seconds": i / 10, "a/loss": math.exp(-i / 9), "lr": 0.1} for i in range(1, 301)
@@ -62,11 +63,13 @@ def finished(name, path, data, seconds=30.0):
             "data": data.source,
             "fingerprint": data.fingerprint,
             "model_config": {"shape": list(data.shape), "width": 32},
-            "training": {"minutes": 0.5, "seed": 0, "steps": None},
+            "training": {"minutes": 0.5, "seed": seed, "steps": None},
             "command": shlex.join(["trilemma", "train", name, data.source]),
         },
         summary=summary | {"parameters": 1234567, "best": {}},
         log=rows,
+        warnings=(),
+        device=torch.device("cpu"),
         model=None,
         weights_id="0123456789abcdef",
         data=data,

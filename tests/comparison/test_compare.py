@@ -30,7 +30,7 @@ def test_one_model_of_each_family_by_default(stage, tmp_path):
     assert [t[:3] for t in stage.trained] == [(name, 0.5, 0) for name in FAMILIES]
     assert found.html.resolve() == tmp_path / "runs/compare-digits/report.html"
     assert [t[3] for t in stage.trained] == [found.html.parent / "runs" / name for name in FAMILIES]
-    assert stage.measured == [(name, 10, 0, 1) for name in FAMILIES]  # all 10 test images, in 8 batches at least
+    assert stage.measured == [(name, 10, 0, 10) for name in FAMILIES]  # all 10 test images, in one batch of at most 64
     values = json.loads(found.json.read_text("utf-8"), parse_constant=refuse)
     assert values == found.document
     assert values["again"]["all"].startswith("trilemma compare data=digits models=ae-stacked,vae,")
@@ -41,7 +41,7 @@ def test_rows_and_table_show_the_figures_of_the_document(stage):
     row = found.rows[0]
     assert (row["precision"], row["precision_interval"]) == (0.7102, [0.95 * 0.7102, 1.05 * 0.7102])
     assert row["frechet_distance_refused"] == "10 images are too few"
-    assert stage.measured == [("vae", 9, 3, 1), ("gan-dcgan", 9, 3, 1)]
+    assert stage.measured == [("vae", 9, 3, 9), ("gan-dcgan", 9, 3, 9)]
     console = Console(file=io.StringIO(), width=140)
     console.print(found.table())
     text = console.file.getvalue()
@@ -88,7 +88,7 @@ def test_ctrl_c_ends_the_comparison_with_the_command_that_goes_on(stage, capsys)
     assert raised.value is stopped and raised.value.code == 130
     assert [name for name, *_ in stage.trained] == ["ae-stacked", "vae"]
     last = capsys.readouterr().err.splitlines()[-1]
-    command = last.partition("Go on with: ")[2]
+    command = last.partition("Resume with: ")[2]
     models = "models=ae-stacked,vae,gan-dcgan,diffusion-small"
     out = Path("runs/compare-digits").absolute()
     assert command == f"trilemma compare data=digits {models} minutes=0.25 size=8x8 n=10 seed=0 out={out}"
@@ -125,7 +125,7 @@ def test_the_newest_of_several_interrupted_comparisons_is_continued(stage):
 def test_a_folder_of_other_files_is_refused(stage):
     Path("mine").mkdir()
     Path("mine/photo.png").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"mine holds files that are no comparison; choose another out="):
+    with pytest.raises(UserError, match=r"mine holds files that are not a comparison; choose another out="):
         compare(quiet=True, out="mine")
     assert [path.name for path in Path("mine").iterdir()] == ["photo.png"] and not stage.trained
 
