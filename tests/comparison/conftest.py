@@ -22,12 +22,14 @@ def stage(monkeypatch, tmp_path):
     """A place where compare() trains and measures nothing. `stage.broken[name]` is the error a model ends with."""
     from trilemma.metrics.features import FeatureNetwork
 
-    stage = SimpleNamespace(data=make(), broken={}, trained=[], measured=[], loaded=[], evaluation=evaluation)
+    stage = SimpleNamespace(
+        data=make(), broken={}, broken_seeds={}, trained=[], measured=[], loaded=[], evaluation=evaluation
+    )
 
     def train(model, data, *, minutes, seed, out, quiet):
         stage.trained.append((model, minutes, seed, Path(out)))
-        if model in stage.broken:
-            raise stage.broken[model]
+        if error := stage.broken.get(model) or stage.broken_seeds.get((model, seed)):
+            raise error
         return finished(model, out, data, seed=seed)
 
     def evaluate(run, *, n, seed, batch):

@@ -1,8 +1,11 @@
 import io
 import json
+import math
 import os
+import re
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -310,3 +313,122 @@ def test_the_triangle_is_a_picture_of_its_own_without_stand_in_colours(stage):
     levels = {name: tuple(round(255 * part) for part in to_rgb(name)) for name in (*LIGHT, *LIGHT.values())}
     assert not any(levels[name] in found for name in LIGHT)
     assert (255, 255, 255) in found and levels[LIGHT[SOFT]] in found
+
+
+def test_several_seeds_are_one_row_with_the_mean_and_an_interval_over_trainings(stage):
+    """Recalls of 0.5, 0.6 and 0.7: mean 0.6, and t = 4.303 with 2 degrees of freedom times sqrt(0.01 / 3)."""
+    recalls = {"vae": iter([0.5, 0.6, 0.7]), "gan-dcgan": iter([0.1, 0.1, 0.1])}
+
+    def measured(name, n):
+        result = evaluation(name, n)
+        result.scores = tuple(
+            replace(s, value=next(recalls[name]), interval=(0, 1), unit="fraction of images")
+            if s.name == "recall"
+            else s
+            for s in result.scores
+        )
+        return result
+
+    stage.evaluation = measured
+    found = compare(models="vae,gan-dcgan", seed=5, seeds=3, quiet=True)
+    folder = found.html.parent / "runs"
+    labels = [
+        ("vae", 5),
+        ("gan-dcgan", 5),
+        ("vae-seed-6", 6),
+        ("gan-dcgan-seed-6", 6),
+        ("vae-seed-7", 7),
+        ("gan-dcgan-seed-7", 7),
+    ]
+    assert [(t[3], t[2]) for t in stage.trained] == [(folder / name, seed) for name, seed in labels]
+    assert [row["name"] for row in found.rows] == ["vae", "gan-dcgan"]
+    row, (vae, _) = found.rows[0], found.document["models"]
+    half = 4.30265 * math.sqrt(0.01 / 3)
+    assert row["recall"] == pytest.approx(0.6) and row["recall_interval"] == pytest.approx(
+        [0.6 - half, 0.6 + half], abs=1e-4
+    )
+    assert [(t["name"], t["seed"], t["scores"]["recall"]["value"]) for t in vae["trainings"]] == [
+        ("vae", 5, 0.5), ("vae-seed-6", 6, 0.6), ("vae-seed-7", 7, 0.7),
+    ]  # fmt: skip
+    (pair,) = found.document["differences"]["recall"]
+    assert pair["value"] == pytest.approx(0.5) and pair["interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-4)
+    assert "seeds=3" in found.document["again"]["all"]
+    assert not any("seeds=3 covers" in item["text"] for item in found.document["answer"])
+
+
+def test_more_seeds_add_to_what_is_trained(stage):
+    assert compare(models="vae", quiet=True).html.parent.name == "compare-digits"
+    assert compare(models="vae", seeds=2, quiet=True).html.parent.name == "compare-digits"
+    assert [t[3].name for t in stage.trained] == ["vae", "vae", "vae-seed-1"]
+    for seeds in (0, -1, 1.5):
+        with pytest.raises(UserError, match=r"seeds=.*for instance seeds=3"):
+            compare(models="vae", seeds=seeds, quiet=True)
+
+
+def test_a_training_that_fails_leaves_its_row_the_others(stage):
+    stage.broken_seeds = {("vae", 1): UserError("the loss is nan")}
+    found = compare(models="vae,gan-dcgan", seeds=3, quiet=True)
+    vae, gan = found.document["models"]
+    assert vae["error"] is None and vae["warnings"] == ["seed 1: failed: the loss is nan"]
+    assert [bool(t["scores"]) for t in vae["trainings"]] == [True, False, True] and gan["warnings"] == []
+
+
+def test_one_training_says_that_its_luck_is_not_covered(stage):
+    found = compare(models="vae,gan-dcgan", quiet=True)
+    console = Console(file=io.StringIO(), width=60)
+    console.print(found.table())
+    assert "do not cover the luck of one training" in " ".join(console.file.getvalue().split())
+    assert found.document["answer"][-1]["command"].endswith("seeds=3")
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_row(stage, runs):
+    data = make()
+    runs |= {f"v{k}": finished("vae", f"v{k}", data, seed=k) for k in range(3)}
+    runs |= {"wide": finished("vae", "wide", data, seed=7), "again": finished("vae", "again", data, seed=0)}
+    runs["wide"].config["model_config"]["width"] = 64
+    found = compare("v0", "wide", "v1", "again", "v2", quiet=True)
+    trainings = {m["name"]: [t["name"] for t in m["trainings"]] for m in found.document["models"]}
+    assert trainings == {
+        "vae": ["v0", "v1", "v2"],
+        "wide": ["wide"],
+        "again": ["again"],
+    }  # the same seed is no new luck
+    with pytest.raises(UserError, match="seeds=2: finished runs"):
+        compare("v0", seeds=2, quiet=True)
+
+
+def test_a_list_of_runs_is_taken_like_the_runs_themselves(stage, runs):
+    runs |= {name: finished("vae", name, make()) for name in ("x", "y", "z")}
+    runs["y"].config["model_config"]["width"] = 64
+    runs["z"].config["model_config"]["width"] = 16
+    names = ["x", "y", "z"]
+    assert [row["name"] for row in compare(names, quiet=True).rows] == names
+    assert [row["name"] for row in compare(["x", "y"], "z", quiet=True).rows] == names
+
+
+def test_notes_of_the_data_and_the_whole_time_are_said_once(stage, capsys):
+    compare(models="vae,gan-dcgan", minutes=0.5, seeds=2)
+    said = capsys.readouterr().err
+    assert said.count("seen as grey") == 1
+    assert "2 models x 2 seeds x 30 s of training, about 3 min in all" in said
+    assert len(re.findall(r"^done in \d", said, re.MULTILINE)) == 1
+
+
+def test_models_are_timed_in_turns_and_the_median_stands_in_the_table(stage, monkeypatch):
+    """Six turns: the interval is their range. A ratio of 2 in each turn is a lead, though the times overlap."""
+    turns = {"vae": (1.0, 3.0, 1.0, 3.0, 1.2, 1.0), "gan-dcgan": (2.0, 6.0, 2.0, 6.0, 2.4, 2.0)}
+    monkeypatch.setattr("trilemma.metrics.cost.time_in_turns", lambda draws, batch: list(turns.values()))
+    found = compare(models=list(turns), quiet=True)
+    assert (found.rows[0]["ms_per_image"], found.rows[0]["ms_per_image_interval"]) == (1.1, [1.0, 3.0])
+    assert found.document["verdict"]["axes"]["speed"]["first"] == ["vae"]
+
+
+def test_warnings_of_a_training_stand_in_its_row_and_at_the_end_of_the_terminal(stage, runs):
+    runs |= {"x": finished("vae", "x", make()), "y": finished("gan-dcgan", "y", make())}
+    runs["x"].warnings = ("30 of 32 units are idle (posterior collapse)",)
+    found = compare("x", "y", quiet=True)
+    assert [row["warnings"] for row in found.rows] == [["30 of 32 units are idle (posterior collapse)"], []]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(found.table())
+    last = console.file.getvalue().splitlines()[-3:]
+    assert any("x, a warning of its training: 30 of 32 units are idle (posterior collapse)." in line for line in last)

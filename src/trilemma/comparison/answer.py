@@ -104,13 +104,11 @@ def _none_yet(models: Sequence[Mapping[str, Any]], request: Mapping[str, Any]) -
     if rough:
         why = (
             f"{request['n']} real and {request['n']} generated images are too few to tell the models apart. Add "
-            "images; until then, train longer and choose by the samples (`trilemma list` shows which models suit few images)"
+            "images; until then, train longer and choose by the samples"
         )
     else:
-        why = (
-            "none has learned to draw these images. Train longer, or try other models (`trilemma list` shows which suit "
-            "few images)"
-        )
+        why = "none has learned to draw these images. Train longer, or try other models"
+    why += " (`trilemma list` shows which suit few images)"
     return _item("use", f"{start} {why}.", (), _longer(models, request))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from trilemma.comparison.entries import Entry, rows_of
+from trilemma.comparison.entries import Entry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,7 +131,7 @@ def about(seconds: float) -> str:
 def in_words(seconds: float) -> str:
     """
     >>> in_words(30), in_words(0.9), in_words(200), in_words(7000)
-    ('30 s', '0.9 s', '3 min 20 s', '1 h 57 min')
+    ('30 s', '0.9 s', '3 min 20 s', '1 h 56 min')
     """
     if seconds < 99.5:
         return f"{seconds:.0f} s" if seconds >= 9.95 or float(seconds).is_integer() else f"{seconds:.1f} s"

@@ -5,6 +5,7 @@ that is said; then there is one row for each figure of each model, and on the na
 The controls stand under the models, dim. The last lines are the answer: which model to use, and what went wrong.
 """
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from textwrap import fill
@@ -66,8 +67,8 @@ class Tables:
         yield Text("\n".join(["", *lines, *self._refused(rows), *self._notes(), ""]))
         for item in self.values["answer"]:
             yield Text(item["text"])
-            if item["command"]:  # on one line, so that it can be copied; the terminal breaks it where it has to
-                yield Text(f"  next: {item['command']}", no_wrap=True, overflow="ignore")
+            if item["command"]:
+                yield Text(_typed(item["command"], options.max_width), overflow="fold")
 
     def _models_down(self) -> "Table":
         """A row for each model, then for each control."""
@@ -196,6 +197,21 @@ def _marked(model: Mapping[str, Any]) -> "Text":
 def _narrow(text: str) -> str:
     """Words under each other that fit a column of figures."""
     return fill(text, 14, break_long_words=False, break_on_hyphens=False)
+
+
+def _typed(command: str, width: int) -> str:
+    """The command after "next:", continued as a shell does where it does not fit.
+
+    >>> print(_typed("trilemma compare data='my photos' minutes=2", 36))
+      next: trilemma compare \\
+        'data=my photos' minutes=2
+    """
+    lines = ["  next:"]
+    for word in map(shlex.quote, shlex.split(command)):
+        if len(lines[-1]) + len(word) + 3 > width and lines[-1] != "  next:":
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    return " \\\n".join(lines)
 
 
 def _dim(text: "Text") -> "Text":

@@ -43,8 +43,8 @@ def title(name: str, protocol: str) -> Title:
 
     >>> title("bound_nats", "bound50_gaussian-0.5-continuous_360_test").long
     'Likelihood bound of 50 samples (gaussian 0.5, continuous pixels)'
-    >>> title("active_units", "active-units_32_360_test").long, title("coverage", "coverage_10").long
-    ('Active units of the code, of 32', 'Coverage')
+    >>> title("active_units", "active-units_32_360_test").long, title("new_score", "new_10").long
+    ('Active units of the code, of 32', 'New score')
     """
     plain = name.replace("_", " ").capitalize()
     long, short = TITLES.get(name, Title(plain, plain.replace(" ", "\n", 1)))
@@ -140,7 +140,7 @@ def _judged(axis: Any, models: Sequence[Mapping[str, Any]], pairs: Sequence[Mapp
 
 
 def _in_units_of(axis: Any, pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The pairs, a and b exchanged where a lower score is higher on the axis: what is slow has few images per second."""
+    """The pairs, a and b exchanged where a higher score is lower on the axis: of a long time few images per second."""
     if axis.value(1.0) < axis.value(2.0):
         return list(pairs)
     return [{**pair, "a": pair["b"], "b": pair["a"]} for pair in pairs]
