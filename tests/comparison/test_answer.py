@@ -96,7 +96,7 @@ def test_a_model_that_learned_nothing_is_never_to_be_used_and_is_told_what_to_do
     items = answered([grey, model("b")], quality=[ahead("grey", "b")], diversity=[ahead("grey", "b")])
     assert items[0]["text"] == "Use b: it is the only one of those compared that can be recommended."
     (item,) = of_kind(items, "failed")
-    assert item["text"] == "grey has learned nothing yet: the mean image gets as much. the codes collapsed."
+    assert item["text"] == "grey has learned nothing yet. The mean image gets as much. The codes collapsed."
     assert item["command"] == "trilemma compare data=photos models=a,b seed=0 minutes=2"
 
 
@@ -121,8 +121,14 @@ def test_where_nothing_was_learned_or_all_is_rough_no_model_is_recommended():
 )
 def test_a_failure_is_named_with_the_line_to_type_next(error, command):
     (item,) = of_kind(answered([model("a"), failed("b", error)]), "failed")
-    assert item["text"] == f"b failed: {error}." and item["models"] == ["b"]
+    assert item["text"] == f"b failed. {error[0].upper()}{error[1:]}." and item["models"] == ["b"]
     assert item["command"] == command
+
+
+def test_a_collapse_is_answered_with_a_lower_beta():
+    one = model("b", warnings=["2 of 32 units are active. Lower beta="], settings={"beta": 0.5})
+    (item, *_) = of_kind(answered([model("a"), one]), "limits")
+    assert item["command"] == "trilemma train b photos minutes=0.5 seed=0 beta=0.15"
 
 
 def test_a_rate_for_each_phase_is_lowered_for_each():
@@ -134,7 +140,7 @@ def test_a_rate_for_each_phase_is_lowered_for_each():
 def test_warnings_of_a_training_are_repeated():
     items = answered([model("a"), model("b", warnings=["32 units are idle", "the critic wins"])])
     texts = [item["text"] for item in of_kind(items, "limits")]
-    assert texts == ["b, a warning of its training: 32 units are idle. the critic wins."]
+    assert texts == ["b was trained with warnings. 32 units are idle. The critic wins."]
 
 
 def test_the_luck_of_training_is_said_where_a_model_leads_and_was_trained_once():

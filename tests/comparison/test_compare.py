@@ -431,4 +431,4 @@ def test_warnings_of_a_training_stand_in_its_row_and_at_the_end_of_the_terminal(
     console = Console(file=io.StringIO(), width=200)
     console.print(found.table())
     last = console.file.getvalue().splitlines()[-3:]
-    assert any("x, a warning of its training: 30 of 32 units are idle (posterior collapse)." in line for line in last)
+    assert any("x was trained with warnings. 30 of 32 units are idle (posterior collapse)." in line for line in last)

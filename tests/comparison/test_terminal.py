@@ -144,7 +144,7 @@ def test_a_model_that_failed_takes_no_figure_from_the_others(stage):
     assert further(found.document) == []
     for width in (40, 80, 160):
         text = " ".join(printed(found.table(), width).split())
-        assert "0.85" in text and "failed" in text and "vae failed: the loss is [red]nan." in text
+        assert "0.85" in text and "failed" in text and "vae failed. The loss is [red]nan." in text
 
 
 def control(name, title, precision):
@@ -188,7 +188,7 @@ def test_a_model_that_learned_nothing_is_marked_in_the_table_and_in_the_words(co
     table, _, rest = text.partition("Frechet")
     assert "learned" in table and "nothing yet" in " ".join(table.split())
     said = " ".join(rest.split())
-    assert "vae has learned nothing yet: the mean image gets as much." in said
+    assert "vae has learned nothing yet. The mean image gets as much." in said
     assert "Use gan-dcgan" in said
 
 

@@ -15,7 +15,7 @@ from trilemma.comparison.words import counts, listed
 
 QUALITY, DIVERSITY, SPEED = "fidelity", "diversity", "speed"  # axes
 LONGER = 4  # times the minutes, where a model needs more training
-LOWER = 0.3  # of the learning rate, where a training broke
+LOWER = 0.3  # of a key that is to be lowered
 LUCK = (
     "Each model was trained once: the intervals do not cover the luck of one training, and another seed may change the "
     "order. seeds=3 covers it."
@@ -113,19 +113,18 @@ def _none_yet(models: Sequence[Mapping[str, Any]], request: Mapping[str, Any]) -
 
 
 def _failed(model: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    text = f"{model['name']} failed: {_sentence(model['error'])}"
+    text = f"{model['name']} failed. {_sentence(model['error'])}"
     return _item("failed", text, [model["name"]], _repair(model, model["error"], request))
 
 
 def _learned_nothing(model: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    text = f"{model['name']} has learned nothing yet: {_sentence(model['learned_nothing'])}"
-    said = " ".join([*model["warnings"], "minutes="])
-    text = " ".join([text, *map(_sentence, model["warnings"])])
-    return _item("failed", text, [model["name"]], _repair(model, said, request))
+    said = [model["learned_nothing"], *model["warnings"]]
+    text = " ".join([f"{model['name']} has learned nothing yet.", *map(_sentence, said)])
+    return _item("failed", text, [model["name"]], _repair(model, " ".join([*model["warnings"], "minutes="]), request))
 
 
 def _warned(model: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    text = f"{model['name']}, a warning of its training: " + " ".join(map(_sentence, model["warnings"]))
+    text = " ".join([f"{model['name']} was trained with warnings.", *map(_sentence, model["warnings"])])
     return _item("limits", text, [model["name"]], _repair(model, " ".join(model["warnings"]), request))
 
 
@@ -143,9 +142,12 @@ def single_trainings(models: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _repair(model: Mapping[str, Any], text: str, request: Mapping[str, Any]) -> str | None:
-    """The next line to type: a lower learning rate or a longer training, as the text advises, else the same alone."""
+    """The next line to type: a lower key or a longer training, as the text advises, else the same training alone."""
     if request["minutes"] is None:
         return None
+    beta = model.get("settings", {}).get("beta")
+    if "beta=" in text and beta:
+        return _train(model["name"], request, beta=f"{LOWER * beta:.2g}")
     if re.search(r"\blr=|not finite|\bnan\b|diverge", text, re.IGNORECASE) and (lr := _lower(model)):
         return _train(model["name"], request, lr=lr)
     if "minutes=" in text:
@@ -196,5 +198,9 @@ def _either(names: Sequence[str]) -> str:
 
 
 def _sentence(text: str) -> str:
-    """With a full stop at the end."""
+    """
+    >>> _sentence("the codes collapsed"), _sentence("Stop.")
+    ('The codes collapsed.', 'Stop.')
+    """
+    text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -101,7 +101,7 @@ def compare(
     from trilemma.metrics.evaluate import caveats, choose_reals
 
     say, begin = _speaker(quiet), time.perf_counter()
-    given = [run for item in runs for run in (item if isinstance(item, list | tuple) else [item])]
+    given: list[Any] = [run for item in runs for run in (item if isinstance(item, list | tuple) else [item])]
     if given:
         _refuse_training_keys(data=data, models=models, size=size, seeds=None if seeds == 1 else seeds)
         entries = finished(given)
@@ -128,7 +128,9 @@ def compare(
         try:
             steps = steps_of(entries, loaded, folder, None if given else 60 * minutes, n)
             progress = Progress(steps, say, begin)
-            if not given:
+            if given:
+                say(f"{folder}: {counted(len(entries), 'run')} to measure, {about(progress.stated)} in all")
+            else:
                 for note in loaded.notes:
                     say(f"  {note}")
                 say(f"{folder}: {', '.join(wanted['models'])} on {loaded.name}")

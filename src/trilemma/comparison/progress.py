@@ -57,7 +57,8 @@ class Progress:
         self.last = now
         total = self.total()
         if self.steps and not 1 / OTHER < total / self.stated < OTHER:
-            self.say(f"now {about(total)} in all, not {about(self.stated)}")
+            if about(total) != about(self.stated):
+                self.say(f"now {about(total)} in all, not {about(self.stated)}")
             self.stated = total
 
     def end(self) -> None:
