@@ -432,3 +432,11 @@ def test_warnings_of_a_training_stand_in_its_row_and_at_the_end_of_the_terminal(
     console.print(found.table())
     last = console.file.getvalue().splitlines()[-3:]
     assert any("x was trained with warnings. 30 of 32 units are idle (posterior collapse)." in line for line in last)
+
+
+def test_a_warning_of_several_trainings_is_said_once_with_their_seeds(stage, runs):
+    runs |= {f"v{k}": finished("vae", f"v{k}", make(), seed=k) for k in range(3)}
+    for k, warnings in enumerate([("idle units",), ("idle units", "a spike"), ()]):
+        runs[f"v{k}"].warnings = warnings
+    (row,) = compare("v0", "v1", "v2", quiet=True).rows
+    assert row["warnings"] == ["seeds 0 and 1: idle units", "seed 1: a spike"]

@@ -121,7 +121,10 @@ def test_models_are_timed_in_turns():
         return lambda first, count: order.append((k, first, count)) or models[k].sample(count, seed=0, first=first)
 
     times = time_in_turns([(draw(k), torch.device("cpu")) for k in (0, 1)], batch=4, turns=5)
-    assert order == [(0, 0, 4), (1, 0, 4)] * 5
+    timed = [k for k, _, count in order if count == 4]
+    assert order == [(k, 0, count) for k in timed for count in (1, 4)]  # one image to warm up
+    assert [sorted(timed[i : i + 2]) for i in range(0, 10, 2)] == [[0, 1]] * 5
+    assert timed != [0, 1] * 5  # nobody always follows the same model
     assert [len(own) for own in times] == [5, 5]
     assert all(ms >= 1 for ms in times[1])  # 4 ms for 4 images
     assert statistics.median(times[0]) < statistics.median(times[1])
@@ -131,5 +134,5 @@ def test_slow_turns_are_few(monkeypatch):
     monkeypatch.setattr("trilemma.metrics.cost.TURNS_S", 0.0)
     model = Guided()
     (times,) = time_in_turns([(draw_from(model), torch.device("cpu"))], batch=2)
-    assert len(times) == LEAST_TURNS and model.draws == [(0, 2)] * LEAST_TURNS
+    assert len(times) == LEAST_TURNS and model.draws == [(0, 1), (0, 2)] * LEAST_TURNS
     assert time_in_turns([]) == []

@@ -17,6 +17,7 @@ from trilemma.comparison.differences import (
 from trilemma.comparison.entries import Entry, shown
 from trilemma.comparison.plain import clean, finite
 from trilemma.comparison.triangle import AXES, placed
+from trilemma.comparison.words import listed
 
 CURVE_POINTS = 200  # of one loss curve at most
 QUALITY = ("density", "coverage", "precision", "recall", "kernel_distance", "frechet_distance")
@@ -73,16 +74,21 @@ def _one(entry: Entry) -> dict[str, Any]:
 
 
 def _warnings(row: Sequence[Entry], measured: Sequence[Entry]) -> list[str]:
-    """The warnings of the trainings, and what happened to some of them only; which one where there are several."""
-    texts = []
+    """The warnings of the trainings, and what happened to some of them only; of which ones, where there are several."""
+    by_text: dict[str, list[int | None]] = {}
     for entry in row:
         said = [] if entry.run is None else list(entry.run.warnings)
         if measured and entry.error:
             said.append(f"failed: {entry.error}")
         if entry.evaluation is not None and entry.evaluation.learned_nothing and not _learned_nothing(measured):
             said.append(f"learned nothing yet: {entry.evaluation.learned_nothing}")
-        texts += [f"seed {entry.seed}: {text}" if len(row) > 1 else text for text in said]
-    return texts
+        for text in dict.fromkeys(said):
+            by_text.setdefault(text, []).append(entry.seed)
+    return [text if len(row) == 1 else f"{_seeds(seeds)}: {text}" for text, seeds in by_text.items()]
+
+
+def _seeds(seeds: Sequence[int | None]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {listed([str(seed) for seed in seeds])}"
 
 
 def _learned_nothing(measured: Sequence[Entry]) -> str | None:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trilemma import rng
 from trilemma.registry import count_parameters
 from trilemma.types import Samples
 
@@ -105,7 +106,7 @@ def draw_with_cost(draw: Callable[[int, int], Tensor], model: Samples, n: int, *
 def time_in_turns(
     draws: Sequence[tuple[Callable[[int, int], Tensor], torch.device]], *, batch: int = BATCH, turns: int = REPEATS
 ) -> list[tuple[float, ...]]:
-    """Milliseconds per image of several models in each turn; all have drawn before.
+    """Milliseconds per image of several models in each turn, each turn in an order of its own.
 
     Args:
         draws: of each model, (first, count) -> images (count, C, H, W), and the device it draws on.
@@ -117,10 +118,12 @@ def time_in_turns(
     for turn in range(turns):
         if turn >= LEAST_TURNS and time.perf_counter() - begin >= TURNS_S:
             break
-        for (draw, device), own in zip(draws, times, strict=True):
+        for k in rng.permutation(len(draws), turn, "turns").tolist():
+            draw, device = draws[k]
+            draw(0, 1)  # what the model before it left in the processor's caches is not its concern
             start = _now(device)
             draw(0, batch)
-            own.append(1000 * (_now(device) - start) / batch)
+            times[k].append(1000 * (_now(device) - start) / batch)
     return [tuple(own) for own in times]
 
 
