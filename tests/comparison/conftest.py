@@ -32,7 +32,7 @@ def stage(monkeypatch, tmp_path):
             raise error
         return finished(model, out, data, seed=seed)
 
-    def evaluate(run, *, n, seed, batch):
+    def evaluate(run, *, n, seed, batch, reference):
         stage.measured.append((run.recipe.name, n, seed, batch))
         return stage.evaluation(run.recipe.name, n=n)
 

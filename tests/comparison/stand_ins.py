@@ -20,9 +20,9 @@ FIGURES = {  # precision, recall, kernel distance, ms per image, calls per image
 
 
 def make(name="digits", source="digits", seed=0, without=()):
-    """12 training, 2 validation and 10 test images, 8 x 8, grey."""
+    """12 training, 2 validation and 14 test images, 8 x 8, grey."""
     g = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (24, 1, 8, 8), generator=g, dtype=torch.uint8)
+    images = torch.randint(0, 256, (28, 1, 8, 8), generator=g, dtype=torch.uint8)
     splits = {"train": Split(images[:12]), "valid": Split(images[12:14]), "test": Split(images[14:])}
     splits = {key: split for key, split in splits.items() if key not in without}
     return make_data(name, source, splits, classes=("a", "b"), notes=("seen as grey",), skipped=("x.png: cut off",))
@@ -43,7 +43,7 @@ def evaluation(name, n=10, **changes):
     scores.append(score("calls_per_image", calls, (calls, calls), "lower", n=n))
     scores.append(score("frechet_distance", None, None, "lower", "10 images are too few", n=n))
     fakes = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(len(name)))
-    unknown = {"spreads": {}, "controls": (), "learned_nothing": None}
+    unknown = {"spreads": {}, "controls": (), "learned_nothing": None, "reference": None}
     return SimpleNamespace(scores=tuple(scores), fakes=fakes, notes=("features: digits-cnn",), **unknown)
 
 

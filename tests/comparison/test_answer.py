@@ -5,6 +5,7 @@ from trilemma.comparison.triangle import AXES
 from trilemma.comparison.words import verdict
 
 QUALITY, DIVERSITY, SPEED = (axis.metric for axis in AXES)
+NOTHING = "learned nothing yet: its samples are no nearer the real images than the mean image"
 REQUEST = {"command": "trilemma compare data=photos models=a,b minutes=0.5 seed=0", "minutes": 0.5, "n": 360}
 
 
@@ -92,16 +93,16 @@ def test_a_trade_off_is_named():
 
 
 def test_a_model_that_learned_nothing_is_never_to_be_used_and_is_told_what_to_do():
-    grey = model("grey", 1.0, 0.9, 0.1, learned_nothing="the mean image gets as much", warnings=["the codes collapsed"])
+    grey = model("grey", 1.0, 0.9, 0.1, learned_nothing=NOTHING, warnings=["the codes collapsed"])
     items = answered([grey, model("b")], quality=[ahead("grey", "b")], diversity=[ahead("grey", "b")])
     assert items[0]["text"] == "Use b: it is the only one of those compared that can be recommended."
     (item,) = of_kind(items, "failed")
-    assert item["text"] == "grey has learned nothing yet. The mean image gets as much. The codes collapsed."
+    assert item["text"] == f"grey {NOTHING}. The codes collapsed."
     assert item["command"] == "trilemma compare data=photos models=a,b seed=0 minutes=2"
 
 
 def test_where_nothing_was_learned_or_all_is_rough_no_model_is_recommended():
-    grey = model("grey", learned_nothing="the mean image gets as much")
+    grey = model("grey", learned_nothing=NOTHING)
     (use, *_) = answered([grey])
     assert use["text"].startswith("No model can be recommended yet: none has learned to draw these images.")
     assert use["models"] == [] and use["command"] == "trilemma compare data=photos models=a,b seed=0 minutes=5"

@@ -33,18 +33,18 @@ def test_one_model_of_each_family_by_default(stage, tmp_path):
     assert [t[:3] for t in stage.trained] == [(name, 0.5, 0) for name in FAMILIES]
     assert found.html.resolve() == tmp_path / "runs/compare-digits/report.html"
     assert [t[3] for t in stage.trained] == [found.html.parent / "runs" / name for name in FAMILIES]
-    assert stage.measured == [(name, 10, 0, 10) for name in FAMILIES]  # all 10 test images, in one batch of at most 64
+    assert stage.measured == [(name, 14, 0, 14) for name in FAMILIES]  # all 14 test images, in one batch of at most 64
     values = json.loads(found.json.read_text("utf-8"), parse_constant=refuse)
     assert values == found.document
     assert values["again"]["all"].startswith("trilemma compare data=digits models=ae-stacked,vae,")
 
 
 def test_rows_and_table_show_the_figures_of_the_document(stage):
-    found = compare(quiet=True, models="vae,gan-dcgan", n=9, seed=3)
+    found = compare(quiet=True, models="vae,gan-dcgan", n=13, seed=3)
     row = found.rows[0]
     assert (row["precision"], row["precision_interval"]) == (0.7102, [0.95 * 0.7102, 1.05 * 0.7102])
     assert row["frechet_distance_refused"] == "10 images are too few"
-    assert stage.measured == [("vae", 9, 3, 9), ("gan-dcgan", 9, 3, 9)]
+    assert stage.measured == [("vae", 13, 3, 13), ("gan-dcgan", 13, 3, 13)]
     console = Console(file=io.StringIO(), width=140)
     console.print(found.table())
     text = console.file.getvalue()
@@ -94,7 +94,7 @@ def test_ctrl_c_ends_the_comparison_with_the_command_that_goes_on(stage, capsys)
     command = last.partition("Resume with: ")[2]
     models = "models=ae-stacked,vae,gan-dcgan,diffusion-small"
     out = Path("runs/compare-digits").absolute()
-    assert command == f"trilemma compare data=digits {models} minutes=0.25 size=8x8 n=10 seed=0 out={out}"
+    assert command == f"trilemma compare data=digits {models} minutes=0.25 size=8x8 n=14 seed=0 out={out}"
 
 
 def test_the_same_request_continues_what_was_interrupted(stage):
@@ -137,7 +137,7 @@ def test_a_named_folder_with_another_comparison_is_refused(stage):
     compare(quiet=True, models="vae", out="here")
     before = Path("here/report.json").read_bytes()
     with pytest.raises(UserError, match="here holds another comparison"):
-        compare(quiet=True, models="vae", n=9, out="here")
+        compare(quiet=True, models="vae", n=13, out="here")
     Path("here/request.json").unlink()
     with pytest.raises(UserError, match="here holds another comparison"):
         compare(quiet=True, models="vae", out="here")
@@ -158,7 +158,7 @@ def test_few_held_out_images_give_way_to_the_training_images(stage):
     assert [n for _, n, *_ in stage.measured] == [12, 12]
     assert found.document["real"]["split"] == "train"
     seen, rough = found.document["caveats"]
-    assert "seen in training" in seen and "12 images on either side give rough figures" in rough
+    assert "seen in training" in seen and "with 12 images on either side precision and recall are rough" in rough
     console = Console(file=io.StringIO(), width=100)
     console.print(found.table())
     shown = " ".join(console.file.getvalue().split())
@@ -182,8 +182,8 @@ def test_names_are_checked_before_anything_is_trained(stage):
         compare(quiet=True, models="zzz*")
     with pytest.raises(UserError, match="names no model"):
         compare(quiet=True, models=" , ")
-    for n in (0, 3, 11):
-        with pytest.raises(UserError, match=r"test split of digits has 10 images; choose n from 4 to 10"):
+    for n in (0, 11, 15):
+        with pytest.raises(UserError, match=r"test split of digits has 14 images; choose n from 12 to 14"):
             compare(quiet=True, n=n)
     for minutes in (0, -1, float("nan"), float("inf")):
         with pytest.raises(UserError, match="minutes="):
@@ -208,7 +208,7 @@ def test_the_report_is_made_again_from_another_folder(stage, tmp_path, monkeypat
     (model,) = found.document["models"]
     run = str(tmp_path / "here/runs/vae")
     assert model["run"] == run
-    assert found.document["again"]["measure"] == f"trilemma compare {run} n=10 seed=0"
+    assert found.document["again"]["measure"] == f"trilemma compare {run} n=14 seed=0"
     assert all(f" {run} " in model["commands"][verb] for verb in ("sample", "evaluate"))
 
     before = found.json.read_bytes()
@@ -249,7 +249,7 @@ def test_finished_runs_are_compared_without_training(stage, runs):
     assert [row["name"] for row in found.rows] == ["a/vae", "b/vae"]  # the folders alone would not tell them apart
     places = " ".join(str(Path(run).absolute()) for run in ("a/vae", "b/vae"))
     again = found.document["again"]
-    assert again == {"all": f"trilemma compare {places} n=10 seed=0", "measure": again["all"]}
+    assert again == {"all": f"trilemma compare {places} n=14 seed=0", "measure": again["all"]}
     assert found.document["budget"]["asked_seconds"] is None
 
 

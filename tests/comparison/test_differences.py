@@ -19,15 +19,14 @@ N = 40  # real images, and generated ones of each model
 DRAWS = 300
 
 
-def left_out(values):
-    """The mean of values (n,) without each of them."""
-    return (values.sum() - values) / (len(values) - 1)
+def deviations(values):
+    """Of the mean of values (n,): their squares add up to the variance over n."""
+    return (values - values.mean()) / math.sqrt(len(values) * (len(values) - 1))
 
 
 def spread(real, fake):
     """The score mean(fake) - mean(real)."""
-    own = float(fake.var() / len(fake))
-    return Spread(float(fake.mean() - real.mean()), -left_out(real), own, len(fake) - 1)
+    return Spread(float(fake.mean() - real.mean()), -deviations(real), deviations(fake))
 
 
 def draw(means, generator, scale=1.0):
@@ -91,10 +90,12 @@ def test_trainings_add_their_luck():
 
 def test_the_spread_over_trainings_is_their_mean_and_the_variance_of_it():
     real = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
-    found = over_trainings([Spread(1.0, real, 9.0, 5.0), Spread(3.0, 3 * real, 9.0, 5.0)])
-    assert (found.value, found.own, found.own_df) == (2.0, 1.0, 1)  # variance 2 of two values, over two
-    assert found.real.tolist() == pytest.approx([0.2, 0.4, 0.6])
-    one = Spread(1.0, real, 9.0, 5.0)
+    found = over_trainings([Spread(value, k * real, real) for k, value in ((1, 1.0), (3, 3.0), (5, 8.0))])
+    assert found.value == 4.0
+    assert found.shared.tolist() == pytest.approx([0.3, 0.6, 0.9])
+    assert found.own.square().sum().item() == pytest.approx(13 / 3)  # the variance of 1, 3 and 8 is 13
+    assert len(found.own) == 2  # degrees of freedom
+    one = Spread(1.0, real)
     assert over_trainings([one]) is one
 
 

@@ -118,8 +118,7 @@ def _failed(model: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, A
 
 
 def _learned_nothing(model: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    said = [model["learned_nothing"], *model["warnings"]]
-    text = " ".join([f"{model['name']} has learned nothing yet.", *map(_sentence, said)])
+    text = " ".join([f"{model['name']} {model['learned_nothing']}.", *map(_sentence, model["warnings"])])
     return _item("failed", text, [model["name"]], _repair(model, " ".join([*model["warnings"], "minutes="]), request))
 
 

@@ -199,8 +199,9 @@ def _measure_all(entries: Sequence[Entry], data: "Data", n: int, batch: int, see
 def _measure(entry: Entry, entries: Sequence[Entry], n: int, batch: int, seed: int) -> None:
     from trilemma.metrics import evaluate
 
-    evaluation = evaluate(entry.run, n=n, seed=seed, batch=batch)
     first = next((e for e in entries if e.evaluation is not None), None)
+    reference = first.evaluation.reference if first else None  # the real images and the controls are the same for all
+    evaluation = evaluate(entry.run, n=n, seed=seed, batch=batch, reference=reference)
     if first and (difference := protocol_difference(scores_of(evaluation), scores_of(first.evaluation))):
         raise UserError(
             f"measured by another protocol than {first.label} ({difference}), so the figures cannot be compared"

@@ -85,21 +85,24 @@ def _loser(pair: Mapping[str, Any], sign: int) -> str | None:
 def over_trainings(spreads: Sequence["Spread"]) -> "Spread":
     """The mean over trainings, which were measured by the same real images: it scatters with these and with the luck
     of a training."""
+    import torch
+
     from trilemma.metrics.intervals import Spread
 
     if len(spreads) == 1:
         return spreads[0]
     n, first = len(spreads), spreads[0]
-    values = [s.value for s in spreads]
-    real = sum(s.real for s in spreads) / n
-    return Spread(mean(values), real, variance(values) / n, n - 1, n=first.n, least=first.least)  # type: ignore[arg-type]
+    values, shared = [s.value for s in spreads], torch.stack([s.shared for s in spreads]).mean(0)
+    luck = math.sqrt(variance(values) / n / (n - 1))  # n - 1 deviations that add up to the variance of the mean
+    own = torch.full((n - 1,), luck, dtype=torch.float64)
+    return Spread(mean(values), shared, own, n=first.n, least=first.least)
 
 
 def mean_over_trainings(values: Sequence[float], unit: str) -> "Estimate":
     """Mean and interval of a figure that has no spread; a fraction stays in [0, 1]."""
-    from trilemma.metrics.intervals import Estimate, between_trainings
+    from trilemma.metrics.intervals import Estimate, mean_estimate
 
-    found = between_trainings(values)
+    found = mean_estimate(values)
     if not unit.startswith("fraction"):
         return found
     return Estimate(found.value, (max(0.0, found.interval[0]), min(1.0, found.interval[1])))
@@ -114,12 +117,12 @@ def of_turns(times: Sequence[float]) -> "Estimate":
 
 
 def _compared(a: Figure, b: Figure, level: float) -> dict[str, Any] | None:
-    from trilemma.metrics.intervals import between_trainings, difference, difference_of_trainings
+    from trilemma.metrics.intervals import difference, difference_of_trainings, mean_estimate
 
     ratio = len(a.times) == len(b.times) > 1
     if ratio:
         logs = [math.log(x / y) for x, y in zip(a.times, b.times, strict=True)]
-        found = between_trainings(logs, level=level)
+        found = mean_estimate(logs, level=level)
         value, interval = math.exp(found.value), tuple(math.exp(end) for end in found.interval)
     elif a.spread is not None and b.spread is not None:
         value, interval = difference(a.spread, b.spread, level=level)

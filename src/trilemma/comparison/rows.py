@@ -81,7 +81,7 @@ def _warnings(row: Sequence[Entry], measured: Sequence[Entry]) -> list[str]:
         if measured and entry.error:
             said.append(f"failed: {entry.error}")
         if entry.evaluation is not None and entry.evaluation.learned_nothing and not _learned_nothing(measured):
-            said.append(f"learned nothing yet: {entry.evaluation.learned_nothing}")
+            said.append(entry.evaluation.learned_nothing)
         for text in dict.fromkeys(said):
             by_text.setdefault(text, []).append(entry.seed)
     return [text if len(row) == 1 else f"{_seeds(seeds)}: {text}" for text, seeds in by_text.items()]
