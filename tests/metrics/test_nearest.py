@@ -44,7 +44,11 @@ def test_samples_that_all_resemble_one_image_are_not_copies():
     real = torch.linspace(1, 2, 100)
     near = torch.full((100,), 0.5)
     (one, _), (many, _) = (closeness(i, near, real=real) for i in (torch.zeros(100).long(), torch.arange(100)))
-    assert (one.share, one.count, one.p) == (1.0, 1, pytest.approx(0.5))  # the first of 200 is as often one as the other
+    assert (one.share, one.count, one.p) == (
+        1.0,
+        1,
+        pytest.approx(0.5),
+    )  # the first of 200 is as often one as the other
     assert many.count == 100 and many.p < 1e-9
 
 

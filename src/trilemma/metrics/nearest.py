@@ -2,8 +2,8 @@
 
 The yardstick is the distance of held-out real images to their nearest training image. Let t be the k-th smallest of m
 such distances, k = ceil(q m). If generated images are like new real ones, every order of the n + m distances is equally
-likely, and at least x of the n generated ones lie below t where the first x + k - 1 of that order hold fewer than k real
-ones (a hypergeometric law; in the limit of many real images, x of n binomial with probability q):
+likely, and at least x of the n generated ones lie below t where the first x + k - 1 of that order hold fewer than k
+real ones (a hypergeometric law; with ever more real images, x of n is binomial with probability q):
 
     P(X >= x) = sum_{j < k} C(m, j) C(n, x + k - 1 - j) / C(n + m, x + k - 1)
 """
