@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from trilemma.metrics.nearest import QUANTILES, closeness, copies, tail
+from trilemma.metrics.nearest import closeness, copies, tail
 from trilemma.metrics.precision_recall import distances
 
 
@@ -36,14 +36,15 @@ def test_forty_per_cent_of_copies_are_found_and_a_model_without_copies_is_not_ac
 
 def test_two_per_cent_of_copies_are_found_in_the_nearest_hundredth():
     parts = draw(torch.Generator().manual_seed(1), copied=20)
-    assert [part.quantile for part in parts] == list(QUANTILES)
+    assert [part.expected for part in parts] == [4 / 361, 18 / 361]  # the 4th and the 18th of 360 are the quantiles
+    assert [part.farther for part in parts] == [357 / 360, 343 / 360]
     assert parts[0].share >= 20 / 360 and parts[0].p < 0.001
 
 
 def test_samples_that_all_resemble_one_image_are_not_copies():
     real = torch.linspace(1, 2, 100)
     near = torch.full((100,), 0.5)
-    (one, _), (many, _) = (closeness(i, near, real=real) for i in (torch.zeros(100).long(), torch.arange(100)))
+    (one, *_), (many, *_) = (closeness(i, near, real=real) for i in (torch.zeros(100).long(), torch.arange(100)))
     assert (one.share, one.count, one.p) == (
         1.0,
         1,
@@ -55,3 +56,9 @@ def test_samples_that_all_resemble_one_image_are_not_copies():
 def test_real_images_that_equal_training_images_make_no_copies_of_equal_distances():
     zeros = torch.zeros(50)
     assert not copies(closeness(torch.arange(50), zeros, real=zeros))
+
+
+def test_few_real_images_make_one_test():
+    """Both quantiles of 20 distances are the smallest of them: nearer than all 20, by chance in one of 21."""
+    (part,) = closeness(torch.arange(9), torch.zeros(9), real=torch.linspace(1, 2, 20))
+    assert (part.farther, part.expected, part.count) == (1.0, 1 / 21, 9)

@@ -136,7 +136,7 @@ def _bold(text: str, names: Sequence[str]) -> Markup:
 
 def _percent(share: float) -> str:
     """
-    >>> _percent(0.01), _percent(0.1234), _percent(0.0)
-    ('1%', '12.3%', '0%')
+    >>> _percent(0.01), _percent(0.1234), _percent(1.0)
+    ('1%', '12.3%', '100%')
     """
-    return f"{100 * share:.3g}%"
+    return f"{100 * share:.1f}".removesuffix(".0") + "%"

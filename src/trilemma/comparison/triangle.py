@@ -116,9 +116,8 @@ def draw(models: Sequence[Mapping[str, Any]], only: str | None = None) -> "Figur
     """The plot. With `only`, that model stands out, the others are grey, and there are no names: a small picture."""
     from matplotlib.figure import Figure
 
-    figure = Figure(
-        figsize=(2.4, 2.1) if only else tuple((high - low) * UNIT / 72 for low, high in zip(LOW, HIGH, strict=True))
-    )
+    width, height = ((high - low) * UNIT / 72 for low, high in zip(LOW, HIGH, strict=True))
+    figure = Figure(figsize=(2.4, 2.1) if only else (width, height))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set_aspect("equal")
     ax.axis("off")

@@ -24,13 +24,15 @@ LEVEL = 0.05  # of all quantiles together
 
 @dataclass(frozen=True)
 class Closeness:
-    """Generated images that lie nearer to a training image than all but a `quantile` of held-out real images.
+    """Generated images that lie nearer to a training image than a share `farther` of held-out real images.
 
-    `count` counts each training image once, so that samples which all resemble one image are not taken for copies;
-    `share` is the share of all generated images; `p` is the probability of `count` or more without copying.
+    `share` is their share of all generated images, `expected` that share without copying. `count` counts each training
+    image once, so that samples which all resemble one image are not taken for copies; `p` is the probability of `count`
+    or more without copying.
     """
 
-    quantile: float
+    farther: float
+    expected: float
     threshold: float
     share: float
     count: int
@@ -59,13 +61,14 @@ def nearest_training_images(
 
 
 def closeness(index: Tensor, distance: Tensor, *, real: Tensor) -> tuple[Closeness, ...]:
-    """How close generated images lie to the training images, for each of QUANTILES.
+    """How close generated images lie to the training images, for each of QUANTILES that the real images can tell apart.
 
     Args:
         index, distance: of the generated images, (N,), as `nearest_training_images` returns them.
         real: the same distances of held-out real images, (M,).
     """
-    return tuple(_closeness(index, distance, real.sort().values, q) for q in QUANTILES)
+    ranks = dict.fromkeys(math.ceil(q * len(real)) for q in QUANTILES)
+    return tuple(_closeness(index, distance, real.sort().values, k) for k in ranks)
 
 
 def copies(parts: Sequence[Closeness]) -> bool:
@@ -73,13 +76,12 @@ def copies(parts: Sequence[Closeness]) -> bool:
     return min(part.p for part in parts) <= LEVEL / len(parts)
 
 
-def _closeness(index: Tensor, distance: Tensor, ordered: Tensor, q: float) -> Closeness:
-    k = math.ceil(q * len(ordered))
-    threshold = ordered[k - 1].item()
+def _closeness(index: Tensor, distance: Tensor, ordered: Tensor, k: int) -> Closeness:
+    m, threshold = len(ordered), ordered[k - 1].item()
     near = distance < threshold
     count = index[near].unique().numel()
-    p = tail(count, n=len(distance), k=k, m=len(ordered))
-    return Closeness(q, threshold, near.double().mean().item(), count, p)
+    p = tail(count, n=len(distance), k=k, m=m)
+    return Closeness(1 - (k - 1) / m, k / (m + 1), threshold, near.double().mean().item(), count, p)
 
 
 def tail(x: int, *, n: int, k: int, m: int) -> float:
