@@ -57,7 +57,7 @@ class Layout:
     def _crossed(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Whether a line passes under each box."""
         points = np.array(self.points).reshape(-1, 2)
-        return ((points < high[..., None, :]) & (points > low[..., None, :])).all(axis=-1).any(axis=-1)
+        return np.asarray(((points < high[..., None, :]) & (points > low[..., None, :])).all(axis=-1).any(axis=-1))
 
 
 def around(marks: Sequence[Point], size: Point) -> tuple[np.ndarray, np.ndarray]:
