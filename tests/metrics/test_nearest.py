@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trilemma.metrics.nearest import closeness, copies, tail
-from trilemma.metrics.precision_recall import distances
+from trilemma.metrics.neighbours import distances
 
 
 @pytest.mark.parametrize("n, m, k", [(3, 3, 1), (4, 3, 2), (2, 5, 5)])
