@@ -161,7 +161,7 @@ def _row(way: Score, scores: dict[str, Tensor], false_alarms: float, seed: int) 
     shares = {kind: wilson(int((s > threshold).sum()), len(s)) for kind, s in scores.items()}
     both = (None, None)
     if ABNORMAL in scores:
-        both = ranking(normal=scores[NORMAL], abnormal=scores[ABNORMAL], seed=seed)
+        both = ranking(normal=scores[NORMAL], abnormal=scores[ABNORMAL])
     return {
         "name": way.name,
         "title": way.title,
