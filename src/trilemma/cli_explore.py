@@ -182,6 +182,7 @@ def detect(
             ("score", "AUROC (95% interval)", "AP (95% interval)", "flagged share (95% interval)"),
             [(name, *map(_estimate, (r["auroc"], r["average_precision"], _flagged(r)))) for name, r in rows],
         )
+    print("\n" + "\n".join(result.in_short) + "\n")
     facts({"page": result.report, "score": result.score, "flagged": f"{len(result.flagged):,}"})
 
 
