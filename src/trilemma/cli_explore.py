@@ -89,7 +89,9 @@ def map_(
     run: Run,
     how: Annotated[str, typer.Option(help="tsne or pca")] = "tsne",
     n: Annotated[int, typer.Option(help="images at most")] = 2000,
-    perplexity: Annotated[float, typer.Option(help="of t-SNE: neighbours each point attends to")] = 30.0,
+    perplexity: Annotated[
+        float | None, typer.Option(help="of t-SNE: neighbours each point attends to (default: a quarter, at most 30)")
+    ] = None,
     data: Images = None,
     split: Split = None,
     label: Label = None,
