@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import stdtrit
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
@@ -183,6 +184,17 @@ def test_the_training_scores_alone_do_not_set_the_threshold():
     assert (one.images, one.by, one.expected(0.05)) == (43, "spread", None)
     assert one.p_values(torch.tensor([100.0, -100.0])).tolist() == pytest.approx([1 / 44, 1])
     assert math.isfinite(by_spread(new[:1], old).threshold(0.05))
+
+
+def test_training_scores_that_are_all_equal_say_nothing_of_the_spread():
+    """As the codes of a collapsed encoder are; or extremely small ones."""
+    new = torch.tensor([1.0, 2.0, 3.0])
+    for old in (torch.full((30,), 1e-9), torch.zeros(30)):
+        for log in (False, True):
+            found = by_spread(new.exp() if log else new, old, log=log).threshold(0.05)
+            found = math.log(found) if log else found
+            assert found == pytest.approx(2 + stdtrit(2, 0.95) * math.sqrt(4 / 3), rel=0.2)  # Student's t alone
+    assert math.isfinite(by_spread(torch.tensor([1e-12, 1.0, 1e12]), torch.zeros(30), log=True).threshold(0.05))
 
 
 def test_too_few_images_for_a_rate():

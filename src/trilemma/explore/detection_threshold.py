@@ -9,11 +9,11 @@ of the n images, the share of all normal images above it is Beta(k, n + 1 - k).
 By spread: where the m held-out images are too few (k = 0), the training images help. A model has seen them, so they
 score lower; each is therefore scored without its fold where that can be done (principal components, density of codes,
 nearest image: cross-conformal, as the jackknife+ of Barber et al. 2021, "Predictive inference with the jackknife+"),
-and only the shape of their law is used. With scores y on a log scale where they are positive, residuals
-e = y - mean(y) of all n images, the mean u of the held-out scores, s0^2 and s^2 the variances of training and held-out
-scores, and the law of a new score
+and only the shape of their law is used. With scores y on a log scale where they are positive, s0^2 and s^2 the
+variances of training and held-out scores, residuals e = (y - mean) / s0 or / s of all n images, the mean u of the
+held-out scores, and the law of a new score
 
-    y = u + c (e - mean of m others e),   c^2 = (d0 + (m - 1) s^2 / s0^2) / chi^2(d0 + m - 1),
+    y = u + c (e - mean of m others e),   c^2 = (d0 s0^2 + (m - 1) s^2) / chi^2(d0 + m - 1),
 
 the threshold is the (1 - k / n) quantile, k = floor(f (n + 1)). The spread of m scores is uncertain, so it is drawn
 towards that of the training scores as if these were d0 + 1 more (moderated t: Smyth 2004, "Linear models and empirical
@@ -35,7 +35,7 @@ RANK, SPREAD = "rank", "spread"
 DRAWS = 200  # of the mean and of the spread, for each residual
 PRIOR = 4  # d0: degrees of freedom that the spread of the training scores stands for
 LEAST_TRAINED = 5  # training images that a spread is taken from
-TINY = 1e-12  # keeps logarithms finite
+TINY, MOST_LOG = 1e-12, 700.0  # keep logarithms and exponentials finite
 
 
 class Reference(NamedTuple):
@@ -90,15 +90,16 @@ def by_spread(held_out: Tensor, trained: Tensor, *, log: bool = False, seed: int
         log: the scores are positive, and their logarithms are compared.
     """
     new, old = ((y.double().clamp(min=TINY).log() if log else y.double()) for y in (held_out, trained))
-    m, freedom = len(new), PRIOR + len(new) - 1
-    residuals = _residuals(old) if m == 1 else torch.cat([_residuals(old), _residuals(new)])
-    ratio = 0.0 if m == 1 else float(new.var() / old.var().clamp(min=TINY)) * (m - 1)
+    m, prior = len(new), PRIOR if old.std() > TINY else 0  # equal scores, as of a collapsed encoder, say nothing
+    freedom = max(1, prior + m - 1)
+    residuals = torch.cat([_residuals(old), _residuals(new)]) if m > 1 else _residuals(old)
+    squares = prior * old.var() + ((m - 1) * new.var() if m > 1 else 0)
     generator = rng.generator(seed, "threshold by spread")
     chi = torch.randn(DRAWS, freedom, generator=generator, dtype=torch.float64).square().sum(1)
     others = residuals[torch.randint(len(residuals), (DRAWS, m), generator=generator)].mean(1)
-    drawn = new.mean() + ((PRIOR + ratio) / chi).sqrt() * (residuals[:, None] - others)  # (N + M, DRAWS)
+    drawn = new.mean() + (squares / chi).sqrt() * (residuals[:, None] - others)  # (N + M, DRAWS)
     scores = drawn.flatten().sort(descending=True).values
-    return Reference(scores.exp() if log else scores, len(residuals), SPREAD)
+    return Reference(scores.clamp(max=MOST_LOG).exp() if log else scores, len(residuals), SPREAD)
 
 
 def check_enough(held_out: int, trained: int, false_alarms: float) -> None:
@@ -117,6 +118,7 @@ def _allowed(images: int, false_alarms: float) -> int:
 
 
 def _residuals(values: Tensor) -> Tensor:
-    """Differences from the mean, with the variance of the values' law."""
-    n = len(values)
-    return (values - values.mean()) * math.sqrt(n / max(n - 1, 1))
+    """Differences from the mean in standard deviations; those of a normal law where all values are equal."""
+    if values.std() > TINY:
+        return (values - values.mean()) / values.std()
+    return torch.special.ndtri((torch.arange(len(values), dtype=torch.float64) + 0.5) / len(values))
