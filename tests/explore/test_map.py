@@ -23,6 +23,7 @@ from trilemma.explore.map import (
     clear_places,
     export_projector,
     latent_map,
+    perplexity_for,
     project,
     sprite,
 )
@@ -95,6 +96,13 @@ def test_too_few_points_are_refused():
         project(codes[:2], "pca")
     with pytest.raises(UserError, match="all 9 images have the same code"):
         project(torch.ones(9, 4), "pca")
+
+
+@pytest.mark.parametrize(("images", "expected"), [(3, 1), (4, 1), (10, 2.5), (100, 25), (121, 30), (9999, 30)])
+def test_the_perplexity_follows_the_number_of_points(images, expected):
+    assert perplexity_for(images) == expected < images
+    if images <= 10:
+        assert project(torch.randn(images, 4, generator=torch.Generator().manual_seed(0))).isfinite().all()
 
 
 # --- thumbnails -----------------------------------------------------------------------------------------------------
@@ -286,7 +294,7 @@ def test_what_is_refused(run, tmp_path):
     out = tmp_path / "none" / "map.png"
     for keys, message in (
         ({"how": "tnse"}, 'unknown how "tnse".*did you mean "tsne"'),
-        ({"n": 20}, "perplexity=30 with 20 images"),
+        ({"n": 20, "perplexity": 30}, "perplexity=30 with 20 images"),
         ({"n": 0}, "at least 1"),
         ({"neighbours": 0}, "at least 1"),
         ({"split": "test2"}, 'unknown split "test2"'),
