@@ -465,7 +465,7 @@ def test_equal_images_are_on_one_side(tmp_path, monkeypatch, kind):
         data = load_data(path, valid=0.2, seed=seed)
         assert (len(data.train), len(data.valid), data.train.mapped) == (32, 8, kind == "stream")
         assert not shared(data)
-        assert any("40 of them are duplicates" in note for note in data.notes)
+        assert any("40 images are duplicates" in note for note in data.notes)
 
 
 def test_equal_images_change_the_split_no_further_than_they_must():

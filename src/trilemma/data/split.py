@@ -296,9 +296,7 @@ def complete(
     words = f"{len(held):,} of {len(whole):,} images are held out for validation{few}, chosen by the seed"
     if files:
         words += ", in whole files" if len(set(files)) > 1 else "; neighbouring frames of the one file may be in both"
-    words += (
-        f"; {sum(map(len, equal)):,} of them are duplicates, which stay on one side unless all are" if equal else ""
-    )
+    words += f"; {sum(map(len, equal)):,} images are duplicates, and stay on one side unless all are" if equal else ""
     if whole.labels is not None and train.labels is not None and (none := lost(whole.labels, train.labels)):
         words += f"; {counted('classes without a training image', [classes[k] if classes else str(k) for k in none])}"
     return {"train": train, "valid": held} | {key: split for key, split in splits.items() if key != "train"}, words
