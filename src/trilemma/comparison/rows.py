@@ -29,6 +29,7 @@ NOTES = {  # of the controls, by name
     "training": "what a model that copies its training images would get",
     "mean": "the mean of the training images, over and over: a model must beat it",
     "static": "random pixels: a model must beat them",
+    "one": "what a model that has collapsed would get: a model must cover more",
 }
 
 

@@ -2,8 +2,8 @@
 
 Three spokes, 120 degrees apart, from the centre (worst) to the corner (best). The place of a figure on its spoke is
 
-    fidelity    precision                       Kynkaanniemi et al. 2019, "Improved precision and recall metric for
-    diversity   recall                          assessing generative models": shares, so already in [0, 1]
+    fidelity    density     Naeem et al. 2020, "Reliable fidelity and diversity metrics for generative models": about 1
+    diversity   coverage    for real images; unlike precision, density takes no flat grey for real
     speed       log(s / SLOWEST) / log(FASTEST / SLOWEST),  s = images per second = 1000 / milliseconds per image
 
 held in [0, 1]. Only places along the spokes carry meaning; the area of a triangle does not.
@@ -58,15 +58,15 @@ def speed_place(images_per_second: float) -> float:
 
 
 def share_place(share: float) -> float:
-    """Place of a precision or recall: itself, held in [0, 1]."""
+    """Place of a density or coverage: itself, held in [0, 1]."""
     return min(max(share, 0.0), 1.0)
 
 
 _shares = ((0.0, "0"), (0.25, ""), (0.5, "0.5"), (0.75, ""), (1.0, "1"))
 _speeds = ((1, "1"), (10, ""), (100, "100"), (1e3, ""), (1e4, "10k"), (1e5, ""), (1e6, "1M"))
 AXES = (
-    Axis("fidelity", "precision", "precision", 90, float, share_place, _shares),
-    Axis("diversity", "recall", "recall", 210, float, share_place, _shares),
+    Axis("fidelity", "density", "density", 90, float, share_place, _shares),
+    Axis("diversity", "coverage", "coverage", 210, float, share_place, _shares),
     Axis("speed", "ms_per_image", "images per second", 330, speed, speed_place, _speeds),
 )
 

@@ -22,8 +22,8 @@ class Title(NamedTuple):
 
 
 TITLES = {
-    "precision": Title("Fidelity: precision", "Fidelity\n(precision)"),
-    "recall": Title("Diversity: recall", "Diversity\n(recall)"),
+    "precision": Title("Precision", "Precision"),
+    "recall": Title("Recall", "Recall"),
     "density": Title("Fidelity: density", "Fidelity\n(density)"),
     "coverage": Title("Diversity: coverage", "Diversity\n(coverage)"),
     "kernel_distance": Title("Kernel distance", "Kernel\ndistance"),

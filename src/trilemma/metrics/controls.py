@@ -31,6 +31,7 @@ TITLES = {
     "static": "Static",
     "one": "One image, repeated",
 }
+IN_WORDS = {"mean": "the mean image", "static": "static", "one": "one image, repeated"}
 NOTHING = {  # what a model has to be better than, and in which scores, each with the sign of "better"
     "mean": {"kernel_distance": -1, "coverage": 1},
     "static": {"kernel_distance": -1, "coverage": 1},
@@ -79,7 +80,7 @@ def learned_nothing(spreads: Mapping[str, Spread], controls: tuple[Control, ...]
         for name, sign in NOTHING.get(control.name, {}).items():
             low, high = difference(spreads[name], control.spreads[name]).interval
             if (low if sign > 0 else -high) <= 0:
-                return f"learned nothing yet: its samples {WORDS[name]} {control.title.lower()}"
+                return f"learned nothing yet: its samples {WORDS[name]} {IN_WORDS[control.name]}"
     return None
 
 
