@@ -27,9 +27,9 @@ IN_TURNS = "95% for the median over turns, in each of which every model draws on
 NOTES = {  # of the controls, by name
     "real": "what a perfect model would get",
     "training": "what a model that copies its training images would get",
-    "mean": "the mean of the training images, over and over: a model must beat it",
-    "static": "random pixels: a model must beat them",
-    "one": "what a model that has collapsed would get: a model must cover more",
+    "mean": "the mean of the training images, every time; a model has to beat it",
+    "static": "random pixels; a model has to beat them",
+    "one": "one training image, every time; what a collapsed model would get",
 }
 
 
