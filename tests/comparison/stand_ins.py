@@ -36,8 +36,8 @@ def score(name, value, interval, better, refused=None, n=10, **changes):
 
 def evaluation(name, n=10, **changes):
     """The scores of FIGURES with intervals of 10% around them, and a refused Frechet distance."""
-    known = zip(("precision", "recall", "kernel_distance", "ms_per_image"), FIGURES[name][:4], strict=True)
-    better = {"precision": "higher", "recall": "higher"}
+    known = zip(("density", "coverage", "kernel_distance", "ms_per_image"), FIGURES[name][:4], strict=True)
+    better = {"density": "higher", "coverage": "higher"}
     scores = [score(m, v, (0.95 * v, 1.05 * v), better.get(m, "lower"), n=n, **changes) for m, v in known]
     calls = float(FIGURES[name][4])
     scores.append(score("calls_per_image", calls, (calls, calls), "lower", n=n))

@@ -42,7 +42,7 @@ def test_one_model_of_each_family_by_default(stage, tmp_path):
 def test_rows_and_table_show_the_figures_of_the_document(stage):
     found = compare(quiet=True, models="vae,gan-dcgan", n=13, seed=3)
     row = found.rows[0]
-    assert (row["precision"], row["precision_interval"]) == (0.7102, [0.95 * 0.7102, 1.05 * 0.7102])
+    assert (row["density"], row["density_interval"]) == (0.7102, [0.95 * 0.7102, 1.05 * 0.7102])
     assert row["frechet_distance_refused"] == "10 images are too few"
     assert stage.measured == [("vae", 13, 3, 13), ("gan-dcgan", 13, 3, 13)]
     console = Console(file=io.StringIO(), width=140)
@@ -172,7 +172,7 @@ def test_another_protocol_never_joins_the_table(stage):
     errors = [row["error"] for row in found.rows]
     assert errors[0] is None and errors[2] is None
     assert "another protocol than gan-dcgan" in errors[1] and "'valid'" in errors[1]
-    assert "precision" not in found.rows[1]
+    assert "density" not in found.rows[1]
 
 
 def test_names_are_checked_before_anything_is_trained(stage):
@@ -323,7 +323,7 @@ def test_several_seeds_are_one_row_with_the_mean_and_an_interval_over_trainings(
         result = evaluation(name, n)
         result.scores = tuple(
             replace(s, value=next(recalls[name]), interval=(0, 1), unit="fraction of images")
-            if s.name == "recall"
+            if s.name == "coverage"
             else s
             for s in result.scores
         )
@@ -344,13 +344,13 @@ def test_several_seeds_are_one_row_with_the_mean_and_an_interval_over_trainings(
     assert [row["name"] for row in found.rows] == ["vae", "gan-dcgan"]
     row, (vae, _) = found.rows[0], found.document["models"]
     half = 4.30265 * math.sqrt(0.01 / 3)
-    assert row["recall"] == pytest.approx(0.6) and row["recall_interval"] == pytest.approx(
+    assert row["coverage"] == pytest.approx(0.6) and row["coverage_interval"] == pytest.approx(
         [0.6 - half, 0.6 + half], abs=1e-4
     )
-    assert [(t["name"], t["seed"], t["scores"]["recall"]["value"]) for t in vae["trainings"]] == [
+    assert [(t["name"], t["seed"], t["scores"]["coverage"]["value"]) for t in vae["trainings"]] == [
         ("vae", 5, 0.5), ("vae-seed-6", 6, 0.6), ("vae-seed-7", 7, 0.7),
     ]  # fmt: skip
-    (pair,) = found.document["differences"]["recall"]
+    (pair,) = found.document["differences"]["coverage"]
     assert pair["value"] == pytest.approx(0.5) and pair["interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-4)
     assert "seeds=3" in found.document["again"]["all"]
     assert not any("seeds=3 covers" in item["text"] for item in found.document["answer"])

@@ -51,7 +51,7 @@ def answered(values):
     values["answer"] = [
         {"kind": "use", "text": f"Use {names[0]}.", "models": names[:1], "command": "trilemma sample x"}
     ]
-    scores = {"precision": score("precision", 0.875, (0.86, 0.89), "higher").to_json()}
+    scores = {"density": score("density", 0.875, (0.86, 0.89), "higher").to_json()}
     values["controls"] = [{"name": "real", "title": "Real images", "note": "A perfect model.", "scores": scores}]
     for model in values["models"]:
         model |= {"warnings": [], "learned_nothing": None, "trainings": []}
@@ -116,10 +116,10 @@ def test_every_model_is_there_with_the_figures_of_the_json(page):
 def test_each_column_is_one_metric_in_one_order(page):
     values, _ = page()
     names = [c["name"] for c in values["columns"]]
-    assert names == ["precision", "recall", "kernel_distance", "frechet_distance", "ms_per_image", "calls_per_image"]
+    assert names == ["density", "coverage", "kernel_distance", "frechet_distance", "ms_per_image", "calls_per_image"]
     best = {c["name"]: c["best"] for c in values["columns"]}
     assert best["kernel_distance"] == ["diffusion-small"]
-    assert best["precision"] == ["gan-dcgan", "diffusion-small"]  # 0.85 and 0.83, 5% either way
+    assert best["density"] == ["gan-dcgan", "diffusion-small"]  # 0.85 and 0.83, 5% either way
     assert best["frechet_distance"] == []
 
 
@@ -128,7 +128,7 @@ def test_refused_figures_say_why(page):
     assert "Frechet distance refused: 10 images are too few" in text  # once, as all refuse alike
     data = make()
     mixed = evaluation("vae")
-    mixed.scores = (score("precision", None, None, "higher", "the images <are> equal"), *mixed.scores[1:])
+    mixed.scores = (score("density", None, None, "higher", "the images <are> equal"), *mixed.scores[1:])
     entries = [Entry(n, finished(n, n, data), mixed if n == "vae" else evaluation(n)) for n in ("vae", "gan-dcgan")]
     _, text = page(entries=entries, data=data)
     assert "refused: the images &lt;are&gt; equal" in text
@@ -165,17 +165,17 @@ def test_a_failed_model_is_shown_with_its_error(page):
 
 def test_no_number_of_the_document_is_nan(page):
     class Loose:
-        name = "precision"
+        name = "density"
 
         def to_json(self):
-            return score("precision", 0.5, (0.1, 0.9), "higher").to_json() | {"value": float("nan")}
+            return score("density", 0.5, (0.1, 0.9), "higher").to_json() | {"value": float("nan")}
 
     data = make()
     broken = evaluation("vae")
     broken.scores = (Loose(), *broken.scores[1:])
     values, text = page(entries=[Entry("vae", finished("vae", "vae", data), broken)], data=data)
     json.dumps(values, allow_nan=False)
-    assert values["models"][0]["scores"]["precision"]["refused"] == "the value is not a finite number"
+    assert values["models"][0]["scores"]["density"]["refused"] == "the value is not a finite number"
     assert "refused: the value is not a finite number" in text
 
 
@@ -248,7 +248,7 @@ def test_the_page_is_the_same_for_the_same_inputs(page):
 
 
 def test_a_metric_nobody_knows_yet_gets_a_column_of_its_own():
-    one = {"name": "a", "scores": {"coverage": score("recall", 0.5, None, "higher").to_json() | {"name": "coverage"}}}
+    one = {"name": "a", "scores": {"coverage": score("coverage", 0.5, None, "higher").to_json() | {"name": "coverage"}}}
     assert [c["name"] for c in columns([one])] == ["coverage"]
 
 

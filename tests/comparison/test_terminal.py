@@ -108,7 +108,7 @@ def test_intervals_that_do_not_fit_are_said_to_be_in_the_report(found):
 def test_what_one_model_has_stands_apart_and_nothing_is_lost(found):
     values = found.document
     shared = [c["name"] for c in values["columns"] if c["shared"]]
-    assert shared == ["precision", "recall", "kernel_distance", "frechet_distance", "ms_per_image", "calls_per_image"]
+    assert shared == ["density", "coverage", "kernel_distance", "frechet_distance", "ms_per_image", "calls_per_image"]
     rows = further(values)
     assert [(m["name"], c["title"]) for m, c, _ in rows] == [("vae", title) for title in BOUNDS]
     assert [s["value"] for _, _, s in rows] == [s.value for s in vae_scores(make())]
@@ -148,7 +148,7 @@ def test_a_model_that_failed_takes_no_figure_from_the_others(stage):
 
 
 def control(name, title, precision):
-    values = [score("precision", precision, (0.9 * precision, precision), "higher")]
+    values = [score("density", precision, (0.9 * precision, precision), "higher")]
     return SimpleNamespace(name=name, title=title, scores=values, spreads={})
 
 

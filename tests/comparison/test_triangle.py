@@ -33,8 +33,8 @@ def test_milliseconds_become_images_per_second_with_the_ends_in_order():
     assert speed(0.0) == math.inf
 
 
-def test_precision_is_fidelity_and_recall_is_diversity():
-    found = placed(scores(precision=(0.9, (0.8, 0.95)), recall=(0.2, (0.1, 0.3))))
+def test_density_is_fidelity_and_coverage_is_diversity():
+    found = placed(scores(density=(0.9, (0.8, 0.95)), coverage=(0.2, (0.1, 0.3))))
     assert found["fidelity"]["place"] == 0.9
     assert found["diversity"]["place"] == 0.2
     assert found["fidelity"]["reach"] == [0.8, 0.95]
@@ -42,7 +42,7 @@ def test_precision_is_fidelity_and_recall_is_diversity():
 
 
 def test_a_refused_figure_and_a_time_of_zero_have_no_place():
-    assert placed(scores(precision=(None, None)))["fidelity"] is None
+    assert placed(scores(density=(None, None)))["fidelity"] is None
     assert placed(scores(ms_per_image=(0.0, (0.0, 0.0))))["speed"] is None
     assert placed(scores(ms_per_image=(1.0, (0.0, 2.0))))["speed"]["interval"] is None
 
@@ -64,7 +64,7 @@ def test_standing_aside_does_not_move_along_the_spoke():
 
 def model(name, p=0.8, **more):
     place = placed(
-        scores(precision=(p, (p - 0.05, p + 0.05)), recall=(0.5, (0.4, 0.6)), ms_per_image=(1.0, (0.9, 1.1)))
+        scores(density=(p, (p - 0.05, p + 0.05)), coverage=(0.5, (0.4, 0.6)), ms_per_image=(1.0, (0.9, 1.1)))
     )
     return {"name": name, "place": place | more, "scores": {}, "error": None}
 
