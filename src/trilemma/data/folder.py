@@ -100,6 +100,7 @@ def _read(
     outside = [name_of(item) for item, place in zip(images, places, strict=True) if not place]
     left_out = {OUTSIDE: outside, OTHER: other}
     notes = ["layout: classes from the metadata" if use else layout]
+    notes += known.sources
     notes += [counted(ALIASES, found.links)] if found.links else []
     kind = "{}: files ending in {} are not read; save it as PNG or JPEG"
     skipped = [kind.format(name_of(item), Path(item.name).suffix.lower()) for item in foreign]

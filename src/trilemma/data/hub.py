@@ -11,9 +11,9 @@ from typing import IO, Any
 from trilemma.data.cache import read_cached
 from trilemma.data.decode import Item, Room
 from trilemma.data.folder import SPLITS
-from trilemma.data.metadata import CAPTION, LABEL
+from trilemma.data.labels import CAPTION, LABEL, Columns, named, read_columns
 from trilemma.data.pixels import check_length, open_file
-from trilemma.data.raw import Entry, Raw, read_entries
+from trilemma.data.raw import Entry, Raw, read_entries, without_unlabelled
 from trilemma.data.split import counted
 from trilemma.errors import UserError
 
@@ -45,36 +45,44 @@ def read_hub(
 
     def read(room: Room) -> Raw:
         entries: list[Entry] = []
-        names = None
+        names, wrong, notes = None, [], {}
         for split, part in used.items():
-            more, names = _entries(datasets, part, split, source)
+            more, names, columns = _entries(datasets, part, split, source)
             entries += more
-        return read_entries(entries, size, channels, room, frames, classes=names, notes=[left])
+            wrong += [f"{split} row {row}: {why}" for row, why in columns.wrong]
+            notes[columns.note] = None
+        return read_entries(
+            without_unlabelled(entries),
+            size,
+            channels,
+            room,
+            frames,
+            classes=names,
+            notes=[left, *notes],
+            counts=[counted("labels that are no class", wrong)],
+            unmatched=wrong,
+        )
 
     marks = [str(getattr(part, "_fingerprint", "")) for part in used.values()]
     return read_cached([], size, channels, read, frames, source, *marks)
 
 
-def _entries(datasets: Any, part: Any, split: str, source: str) -> tuple[list[Entry], tuple[str, ...] | None]:
-    """The rows of a split, and the names of the classes where it has them."""
+def _entries(datasets: Any, part: Any, split: str, source: str) -> tuple[list[Entry], tuple[str, ...] | None, Columns]:
+    """The rows of a split, the names of the classes where it has them, and what was read beside the images."""
     features = part.features
     images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
     if not images:
         raise UserError(f"{source} has no column of images; its columns are {', '.join(features)}")
-    label = next((n for n, f in features.items() if type(f).__name__ == "ClassLabel"), None)
-    label = label or next((name for name in LABEL if name in features), None)
-    caption = next((name for name in CAPTION if name in features), None)
-    names = tuple(features[label].names) if label and hasattr(features[label], "names") else None
-    labels, captions = (part[column] if column else None for column in (label, caption))
+    names = {name: tuple(feature.names) for name, feature in features.items() if type(feature).__name__ == "ClassLabel"}
+    beside = dict.fromkeys([*names, *named((name for name in features if name not in images), (*LABEL, *CAPTION))])
+    columns = read_columns({name: part[name] for name in beside}, names)
     rows = part.cast_column(images[0], datasets.Image(decode=False)).select_columns([images[0]])
     entries = []
     for k in range(len(part)):
-        value = labels[k] if labels is not None else None
-        word = None if value is None else names[value] if names else str(value)
-        text = str(captions[k] or "") if captions is not None else None
         item = Item(f"{split} row {k}", partial(_open, rows, k, images[0]), forks=False)
-        entries.append(Entry(item, SPLITS[split.lower()], word, text))
-    return entries, names
+        label = columns.labels[k] if columns.labels else None
+        entries.append(Entry(item, SPLITS[split.lower()], label, columns.captions[k] if columns.captions else None))
+    return entries, names.get(columns.label), columns
 
 
 def _open(rows: Any, k: int, column: str) -> IO[bytes]:

@@ -5,7 +5,6 @@ Needs pyarrow (extra `hub`). Only the group of rows that is being decoded is in 
 
 import io
 import json
-from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
@@ -14,9 +13,10 @@ from typing import IO, Any
 from trilemma.data.cache import read_cached
 from trilemma.data.decode import Item, Room
 from trilemma.data.folder import split_of
-from trilemma.data.metadata import CAPTION, LABEL
+from trilemma.data.labels import CAPTION, LABEL, Columns, named, read_columns
 from trilemma.data.pixels import check_length
-from trilemma.data.raw import Entry, Raw, read_entries
+from trilemma.data.raw import Entry, Raw, read_entries, without_unlabelled
+from trilemma.data.split import counted
 from trilemma.errors import UserError
 
 GROUPS = 2  # row groups held in memory
@@ -58,60 +58,73 @@ def read_parquet(
     def read(room: Room) -> Raw:
         entries: list[Entry] = []
         classes: dict[str, None] | None = {}
+        wrong, notes = [], {}
         for file in files:
-            found, names = _entries(file, path)
+            found, names, columns = _entries(file, path)
             entries += found
             classes = None if names is None or classes is None else classes | dict.fromkeys(names)
+            wrong += [f"{file.name} row {row}: {why}" for row, why in columns.wrong]
+            notes[columns.note] = None
         _table.cache_clear()
-        return read_entries(entries, size, channels, room, frames, classes=tuple(classes) if classes else None)
+        return read_entries(
+            without_unlabelled(entries),
+            size,
+            channels,
+            room,
+            frames,
+            classes=tuple(classes) if classes else None,
+            notes=[*notes],
+            counts=[counted("labels that are no class", wrong)],
+            unmatched=wrong,
+        )
 
     return read_cached(files, size, channels, read, frames)
 
 
-def _entries(path: Path, root: Path) -> tuple[list[Entry], tuple[str, ...] | None]:
-    """The rows of a file, and the names of the classes where the file gives them."""
+def _entries(path: Path, root: Path) -> tuple[list[Entry], tuple[str, ...] | None, Columns]:
+    """The rows of a file, the names of the classes where the file gives them, and what was read beside the images."""
     try:
         file = arrow().parquet.ParquetFile(path)
-        image, label, caption = _columns(file.schema_arrow, path)
-        names = _class_names(file.schema_arrow, label)
-        told = file.read(columns=[column for column in (label, caption) if column]).to_pydict()
+        image = _column(file.schema_arrow, path)
+        names = _class_names(file.schema_arrow)
+        beside = dict.fromkeys([*names, *named(file.schema_arrow.names, (*LABEL, *CAPTION))])
+        beside.pop(image, None)
+        columns = read_columns(file.read(columns=[*beside]).to_pydict(), names)
         lengths = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
     except UserError:
         raise
     except Exception as error:  # arrow has its own kinds
         raise UserError(f"{path} is not a whole parquet file: {error}; make or fetch it again") from error
     split, shard = split_of(path.stem) or "train", path.name if root.is_dir() else ""
-    labels, captions = told.get(label), told.get(caption)
     entries, row = [], 0
     for group, length in enumerate(lengths):
         for k in range(length):
             item = Item(f"row {row}", partial(_open, path, group, image, k), shard, forks=False)
-            value = labels[row] if labels else None
-            word = None if value is None else names[value] if names and isinstance(value, int) else str(value)
-            entries.append(Entry(item, split, word, str(captions[row] or "") if captions else None))
+            label = columns.labels[row] if columns.labels else None
+            entries.append(Entry(item, split, label, columns.captions[row] if columns.captions else None))
             row += 1
-    return entries, names
+    return entries, names.get(columns.label), columns
 
 
-def _columns(schema: Any, path: Path) -> tuple[str, str | None, str | None]:
-    """The names of the columns of the image, the label and the caption."""
+def _column(schema: Any, path: Path) -> str:
+    """The name of the column of the images."""
     images = [f.name for f in schema if "bytes" in str(f.type) or str(f.type) in ("binary", "large_binary")]
     if not images:
         raise UserError(f"{path} has no column of image bytes; its columns are {', '.join(schema.names)}")
-
-    def first(words: Sequence[str]) -> str | None:
-        return next((word for word in words if word in schema.names), None)
-
-    return images[0], first(LABEL), first(CAPTION)
+    return images[0]
 
 
-def _class_names(schema: Any, label: str | None) -> tuple[str, ...] | None:
-    """The names behind the class numbers, as the hub writes them into the file."""
+def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
+    """The names behind class numbers by column, as the hub writes them into the file."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        return tuple(map(str, features[label]["names"]))
-    except (TypeError, KeyError, ValueError):
-        return None
+        return {
+            column: tuple(map(str, feature["names"]))
+            for column, feature in features.items()
+            if column in schema.names and isinstance(feature, dict) and isinstance(feature.get("names"), list)
+        }
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return {}
 
 
 def _open(path: Path, group: int, column: str, row: int) -> IO[bytes]:

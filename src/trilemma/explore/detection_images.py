@@ -10,11 +10,11 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data, Split
+from trilemma.data.labels import class_number
 from trilemma.data.parts import ALL, Part, all_splits, one_split
 from trilemma.data.pixels import SUFFIXES
 from trilemma.data.sources import slug
 from trilemma.errors import UserError, unknown
-from trilemma.explore.edit import class_index
 from trilemma.explore.images import is_own, load, load_image, unseen
 from trilemma.pictures import to_uint8
 from trilemma.run import Run
@@ -115,7 +115,8 @@ def _looked_at(run: Run, against: Source, normal: Classes | None, n: int, seed: 
         kind = ABNORMAL if data.classes or normal == NONE else UNKNOWN
         return data.name, [make(kind, where, at=numbers)]
     wanted = _classes(normal, data)
-    assert part.labels is not None  # a source with class names has labels
+    if part.labels is None:
+        raise _no_classes(normal, where)
     is_normal = torch.isin(part.labels, torch.tensor(sorted(wanted)))
     names = ", ".join(data.classes[k] for k in sorted(wanted))
     if not is_normal.any():
@@ -138,7 +139,7 @@ def _classes(normal: Classes, data: Data) -> set[int]:
         words = [normal] if isinstance(normal, int) else normal
     numbers = set()
     for word in words:
-        index = class_index(str(word).strip(), data.classes)
+        index = class_number(str(word).strip(), data.classes)
         if index is None:
             raise unknown(f"class of {data.name}", str(word), data.classes)
         numbers.add(index)
