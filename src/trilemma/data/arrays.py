@@ -138,7 +138,8 @@ def _levels(array: np.ndarray, where: str) -> np.ndarray:
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * 255
     if not np.issubdtype(array.dtype, np.floating):
-        raise UserError(f"{where}: type {array.dtype}; images are uint8, or floats between 0 and 1")
+        kind = "Python objects" if array.dtype == object else f"type {array.dtype}"
+        raise UserError(f"{where}: {kind}; images are uint8, or floats between 0 and 1")
     if array.size and (why := outside(array.min(), array.max(), 1)):
         raise UserError(f"{where}: {why}; scale them to lie between 0 and 1")
     return np.rint(array.astype(np.float32) * 255).clip(0, 255).astype(np.uint8)

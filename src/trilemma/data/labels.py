@@ -51,7 +51,8 @@ def read_columns(table: Mapping[str, Sequence[Any]], names: Mapping[str, Sequenc
     caption = _first(named(table, CAPTION), unused, lambda column: _read_captions(table[column]))
     words = [f"classes from the column {label[0]}" if label else "no column of classes"]
     words += [f"captions from {caption[0]}"] if caption else []
-    words += ["not used: " + ", ".join(f"{column} ({why})" for column, why in unused.items())] if unused else []
+    unused_words = ", ".join(f"{column} ({why})" for column, why in unused.items())
+    words += [f"not used: {unused_words}"] if unused else []
     name, (labels, wrong) = label or ("", (None, []))
     return Columns(labels, caption[1][0] if caption else None, wrong, "; ".join(words), name)
 
@@ -62,7 +63,7 @@ def _first(
     """The first column that can be read, and its values; why others are not used goes into `unused`."""
     used = None
     for column in columns:
-        found = f"{used[0]} is" if used else read(column)
+        found = f"{used[0]} is used" if used else read(column)
         if isinstance(found, str):
             unused[column] = found
         else:

@@ -186,7 +186,8 @@ def _add_beside(files: Sequence[Item], names: set[Key], known: Known) -> None:
             known.unmatched.append(f"{item.name}: cannot be read: {error}")
             continue
         if not (found.labels or found.captions):  # of another tool
-            known.columns.setdefault(found.note, []).append(name_of(item))
+            words = found.note if "not used" in found.note else f"{found.note}: not used"
+            known.columns.setdefault(words, []).append(name_of(item))
             continue
         known.used.add(key)
         having.setdefault(suffix, set()).update(images)
