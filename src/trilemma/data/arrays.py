@@ -128,7 +128,7 @@ def to_images(array: np.ndarray, where: str, count: int | None = None) -> tuple[
         levels = np.rint(levels[:, :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
     n = len(levels) if count is None else count
     notes.append(f"{n:,} images, taken as (channels, height, width) = {levels.shape[1:]}")
-    return torch.from_numpy(np.ascontiguousarray(levels)), notes
+    return torch.from_numpy(np.require(levels, requirements=("C", "W"))), notes
 
 
 def _levels(array: np.ndarray, where: str) -> np.ndarray:
