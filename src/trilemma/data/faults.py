@@ -54,20 +54,43 @@ def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
         file.seek(at)
 
 
-def needed_of_png(file: IO[bytes]) -> list[tuple[int, int]] | None:
-    """The ranges of a PNG, from one byte up to another, without chunks that the picture does not need and that may be
-    broken or too long; None where there are none, or the file is not a PNG."""
+def needed(file: IO[bytes]) -> list[tuple[int, int]] | None:
+    """The ranges of a PNG or JPEG, from one byte up to another, without the parts that the picture does not need and
+    that may be broken or too long; None where there are none, or the file is neither."""
     file.seek(0)
-    if file.read(len(SIGNATURE)) != SIGNATURE:
-        return None
-    ranges, stop, left_out = [(0, len(SIGNATURE))], len(SIGNATURE), False
+    head = file.read(len(SIGNATURE))
+    parts = _parts_of_png(file) if head == SIGNATURE else _parts_of_jpeg(file) if head.startswith(b"\xff\xd8") else ()
+    ranges, left_out = [(0, 0)], False
+    for start, stop, wanted in parts:
+        if wanted:
+            ranges[-1:] = [(ranges[-1][0], stop)] if ranges[-1][1] == start else [ranges[-1], (start, stop)]
+        left_out = left_out or not wanted
+    return ranges if left_out else None
+
+
+def _parts_of_png(file: IO[bytes]) -> Iterator[tuple[int, int, bool]]:
+    """Where each part begins and ends, and whether it is needed."""
+    stop = len(SIGNATURE)
+    yield 0, stop, True
     for kind, length in _chunks(file):
         start, stop = stop, stop + length + 12
-        if kind[:1].isupper() or kind in NEEDED or (kind in USED and _is_whole(kind, file, length)):
-            ranges[-1:] = [(ranges[-1][0], stop)] if ranges[-1][1] == start else [ranges[-1], (start, stop)]
-        else:
-            left_out = True
-    return ranges if left_out else None
+        yield start, stop, kind[:1].isupper() or kind in NEEDED or (kind in USED and _is_whole(kind, file, length))
+
+
+def _parts_of_jpeg(file: IO[bytes]) -> Iterator[tuple[int, int, bool]]:
+    """As of a PNG, up to the scan: of the segments for applications, EXIF and Adobe's kind of colour are needed."""
+    start, end = 2, file.seek(0, os.SEEK_END)
+    yield 0, start, True
+    while start < end:
+        file.seek(start)
+        head = file.read(10)
+        if len(head) < 4 or head[0] != 0xFF or head[1] == 0xDA:  # start of scan, or not as a JPEG is
+            yield start, end, True
+            return
+        stop = start + 2 + int.from_bytes(head[2:4], "big")
+        extra = 0xE0 <= head[1] <= 0xEF or head[1] == 0xFE  # APP0 to APP15, comment
+        yield start, stop, not extra or head[1] == 0xEE or head[4:] == b"Exif\0\0"
+        start = stop
 
 
 def _is_whole(kind: bytes, file: IO[bytes], length: int) -> bool:

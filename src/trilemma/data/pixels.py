@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from trilemma.data.budget import budget
 from trilemma.data.colour import to_srgb
-from trilemma.data.faults import Ranges, end_of_jpeg, end_of_png, needed_of_png
+from trilemma.data.faults import Ranges, end_of_jpeg, end_of_png, needed
 from trilemma.data.size import cover
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -135,7 +135,9 @@ def decode_into(places: Sequence[np.ndarray], items: Sequence[Item]) -> list[tup
             found = _decode_frames(file, image, places, items, words)
         if words or not any(isinstance(result, str) for result in found) or not (plain := _without_extras(file)):
             return found
-        with Image.open(plain, formats=["PNG"]) as image:  # what stands after the pixels is met only in decoding
+        with Image.open(
+            plain, formats=["PNG", "JPEG"]
+        ) as image:  # what stands after the pixels is met only in decoding
             return _decode_frames(file, image, places, items, [BAD_EXTRAS])
 
 
@@ -238,8 +240,8 @@ def reason(error: Exception) -> str:
 
 
 def _open(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
-    """The header of an image, and words about it; the pixels are read later. A PNG whose text or profile stands in the
-    way is read without it."""
+    """The header of an image, and words about it; the pixels are read later. A PNG or JPEG whose text or profile
+    stands in the way is read without it."""
     words = []
     try:
         image = Image.open(file, formats=FORMATS)
@@ -247,14 +249,14 @@ def _open(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
         plain = _without_extras(file)
         if plain is None:
             raise
-        image, words = Image.open(plain, formats=["PNG"]), [BAD_EXTRAS]
+        image, words = Image.open(plain, formats=["PNG", "JPEG"]), [BAD_EXTRAS]
     _check_size(image)
     return image, words
 
 
 def _without_extras(file: IO[bytes]) -> IO[bytes] | None:
-    """A PNG without the chunks that its picture does not need; None where there are none, or it is not a PNG."""
-    ranges = needed_of_png(file)
+    """A PNG or JPEG without what its picture does not need; None where there is nothing of it, or it is neither."""
+    ranges = needed(file)
     file.seek(0)
     return None if ranges is None else io.BufferedReader(Ranges(file, ranges))
 
