@@ -71,7 +71,7 @@ def coverage(real: Law, fake: Law, n: int, draws: int) -> dict[str, float]:
 
 
 def leads(real: Law, fakes: list[Law], n: int, draws: int) -> dict[str, tuple[float, float]]:
-    """Shares of draws in which a model leads that is not the only best one (false), and one that is truly worse (wrong).
+    """Shares of draws in which a model leads that is not the only best one (false), and a truly worse one (wrong-way).
 
     Which model is best is told by the means over all draws; equal laws are equally good.
     """

@@ -176,26 +176,27 @@ def evaluate(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="finished runs to set side by side")] = None,
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="finished runs to compare")] = None,
     data: Annotated[str | None, typer.Option(help="train on this: a word from `trilemma data list`, or a path")] = None,
-    models: Annotated[
-        str | None, typer.Option(help="names with commas between; one per family where not given")
-    ] = None,
+    models: Annotated[str | None, typer.Option(help="names, comma-separated (default: one model per family)")] = None,
     minutes: Annotated[float, typer.Option(help="training time of each model, minutes")] = 0.5,
     n: Annotated[int | None, typer.Option(help="images drawn from each model, and real ones")] = None,
     size: Size = None,
     seed: Seed = 0,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="trainings of each model (seed, seed + 1, ...); 3 show the luck of training")
+    ] = 1,
     out: Out = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model per family, measure them, write a report.
+    """Train a model per family, measure them, and say which to use.
 
-    Each model gets the same training time. The same command again continues a comparison that was interrupted.
-    Given RUNs, nothing is trained: these are measured and set side by side.
+    Each training gets the same time. The same command again resumes a comparison that was interrupted.
+    Given RUNs, nothing is trained: these are measured and compared.
     """
     result = trilemma.compare(
-        *(runs or ()), data=data, models=models, minutes=minutes, n=n, size=parse_value(size), seed=seed, out=out,
-        quiet=quiet,
+        *(runs or ()), data=data, models=models, minutes=minutes, n=n, size=parse_value(size), seed=seed,
+        seeds=seeds, out=out, quiet=quiet,
     )  # fmt: skip
     _show_comparison(result)
     facts({"report": result.html, "figures": result.json})

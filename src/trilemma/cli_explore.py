@@ -1,5 +1,6 @@
 """The verbs that explore and use a trained model, as commands: parse, call the function of that name, print."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,7 +90,9 @@ def map_(
     run: Run,
     how: Annotated[str, typer.Option(help="tsne or pca")] = "tsne",
     n: Annotated[int, typer.Option(help="images at most")] = 2000,
-    perplexity: Annotated[float, typer.Option(help="of t-SNE: neighbours each point attends to")] = 30.0,
+    perplexity: Annotated[
+        float | None, typer.Option(help="of t-SNE: neighbours each point attends to (default: a quarter, at most 30)")
+    ] = None,
     data: Images = None,
     split: Split = None,
     label: Label = None,
@@ -182,6 +185,7 @@ def detect(
             ("score", "AUROC (95% interval)", "AP (95% interval)", "flagged share (95% interval)"),
             [(name, *map(_estimate, (r["auroc"], r["average_precision"], _flagged(r)))) for name, r in rows],
         )
+    print("\n" + "\n".join(textwrap.fill(sentence, 80) for sentence in result.in_short) + "\n")
     facts({"page": result.report, "score": result.score, "flagged": f"{len(result.flagged):,}"})
 
 

@@ -113,11 +113,12 @@ class Run:
             valid=training["valid"],
             seed=training.get("split_seed"),
             frames=training.get("frames"),
+            rule=training.get("split_rule", "tenth"),  # as earlier versions divided
         )
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
-                f"the images of {source} are not those that {self.path} was trained on (files came, went or changed); "
-                "bring them back, or train again"
+                f"the images of {source} are not those that {self.path} was trained on (files came, went or changed, "
+                "or an earlier version read them otherwise); bring them back, or train again"
             )
         return data
 
@@ -125,6 +126,13 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """Last and best figures by name, images, seconds, images per second, parameters."""
         return self._read("summary.json")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What happened to its training and what is wrong with its model, each with the step; () of earlier versions,
+        which did not write it."""
+        found = self.summary.get("warnings", [])
+        return tuple(text for text in found if isinstance(text, str)) if isinstance(found, list) else ()
 
     @property
     def log(self) -> list[dict[str, Any]]:

@@ -22,15 +22,17 @@ def stage(monkeypatch, tmp_path):
     """A place where compare() trains and measures nothing. `stage.broken[name]` is the error a model ends with."""
     from trilemma.metrics.features import FeatureNetwork
 
-    stage = SimpleNamespace(data=make(), broken={}, trained=[], measured=[], loaded=[], evaluation=evaluation)
+    stage = SimpleNamespace(
+        data=make(), broken={}, broken_seeds={}, trained=[], measured=[], loaded=[], evaluation=evaluation
+    )
 
     def train(model, data, *, minutes, seed, out, quiet):
         stage.trained.append((model, minutes, seed, Path(out)))
-        if model in stage.broken:
-            raise stage.broken[model]
-        return finished(model, out, data)
+        if error := stage.broken.get(model) or stage.broken_seeds.get((model, seed)):
+            raise error
+        return finished(model, out, data, seed=seed)
 
-    def evaluate(run, *, n, seed, batch):
+    def evaluate(run, *, n, seed, batch, reference):
         stage.measured.append((run.recipe.name, n, seed, batch))
         return stage.evaluation(run.recipe.name, n=n)
 
@@ -41,9 +43,15 @@ def stage(monkeypatch, tmp_path):
     def get_recipe(name):
         if name not in FAMILIES:
             raise UserError(f'unknown model "{name}"')
-        return SimpleNamespace(name=name)
+        return SimpleNamespace(name=name, training={"lr": 0.001})
 
     monkeypatch.chdir(tmp_path)
+
+    def time_in_turns(draws, *, batch):
+        return [()] * len(draws)  # the times per image stay those of the evaluation
+
+    monkeypatch.setattr("trilemma.metrics.cost.time_in_turns", time_in_turns)
+    monkeypatch.setattr("trilemma.comparison.progress.seconds_per_image", lambda model, shape: 0.001)
     monkeypatch.setattr("trilemma.training.train", train)
     monkeypatch.setattr("trilemma.metrics.evaluate", evaluate)
     monkeypatch.setattr("trilemma.data.load_data", load_data)

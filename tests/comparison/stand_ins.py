@@ -20,9 +20,9 @@ FIGURES = {  # precision, recall, kernel distance, ms per image, calls per image
 
 
 def make(name="digits", source="digits", seed=0, without=()):
-    """12 training, 2 validation and 10 test images, 8 x 8, grey."""
+    """12 training, 2 validation and 14 test images, 8 x 8, grey."""
     g = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (24, 1, 8, 8), generator=g, dtype=torch.uint8)
+    images = torch.randint(0, 256, (28, 1, 8, 8), generator=g, dtype=torch.uint8)
     splits = {"train": Split(images[:12]), "valid": Split(images[12:14]), "test": Split(images[14:])}
     splits = {key: split for key, split in splits.items() if key not in without}
     return make_data(name, source, splits, classes=("a", "b"), notes=("seen as grey",), skipped=("x.png: cut off",))
@@ -43,10 +43,11 @@ def evaluation(name, n=10, **changes):
     scores.append(score("calls_per_image", calls, (calls, calls), "lower", n=n))
     scores.append(score("frechet_distance", None, None, "lower", "10 images are too few", n=n))
     fakes = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(len(name)))
-    return SimpleNamespace(scores=tuple(scores), fakes=fakes, notes=("features: digits-cnn",))
+    unknown = {"spreads": {}, "controls": (), "learned_nothing": None, "reference": None}
+    return SimpleNamespace(scores=tuple(scores), fakes=fakes, notes=("features: digits-cnn",), **unknown)
 
 
-def finished(name, path, data, seconds=30.0):
+def finished(name, path, data, seconds=30.0, seed=0):
     """What compare asks of a run."""
     rows = [
         {"step": i, "images": 64 * i, "seconds": i / 10, "a/loss": math.exp(-i / 9), "lr": 0.1} for i in range(1, 301)
@@ -62,11 +63,13 @@ def finished(name, path, data, seconds=30.0):
             "data": data.source,
             "fingerprint": data.fingerprint,
             "model_config": {"shape": list(data.shape), "width": 32},
-            "training": {"minutes": 0.5, "seed": 0, "steps": None},
+            "training": {"minutes": 0.5, "seed": seed, "steps": None},
             "command": shlex.join(["trilemma", "train", name, data.source]),
         },
         summary=summary | {"parameters": 1234567, "best": {}},
         log=rows,
+        warnings=(),
+        device=torch.device("cpu"),
         model=None,
         weights_id="0123456789abcdef",
         data=data,

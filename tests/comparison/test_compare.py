@@ -1,8 +1,11 @@
 import io
 import json
+import math
 import os
+import re
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,18 +33,18 @@ def test_one_model_of_each_family_by_default(stage, tmp_path):
     assert [t[:3] for t in stage.trained] == [(name, 0.5, 0) for name in FAMILIES]
     assert found.html.resolve() == tmp_path / "runs/compare-digits/report.html"
     assert [t[3] for t in stage.trained] == [found.html.parent / "runs" / name for name in FAMILIES]
-    assert stage.measured == [(name, 10, 0, 1) for name in FAMILIES]  # all 10 test images, in 8 batches at least
+    assert stage.measured == [(name, 14, 0, 14) for name in FAMILIES]  # all 14 test images, in one batch of at most 64
     values = json.loads(found.json.read_text("utf-8"), parse_constant=refuse)
     assert values == found.document
     assert values["again"]["all"].startswith("trilemma compare data=digits models=ae-stacked,vae,")
 
 
 def test_rows_and_table_show_the_figures_of_the_document(stage):
-    found = compare(quiet=True, models="vae,gan-dcgan", n=9, seed=3)
+    found = compare(quiet=True, models="vae,gan-dcgan", n=13, seed=3)
     row = found.rows[0]
     assert (row["precision"], row["precision_interval"]) == (0.7102, [0.95 * 0.7102, 1.05 * 0.7102])
     assert row["frechet_distance_refused"] == "10 images are too few"
-    assert stage.measured == [("vae", 9, 3, 1), ("gan-dcgan", 9, 3, 1)]
+    assert stage.measured == [("vae", 13, 3, 13), ("gan-dcgan", 13, 3, 13)]
     console = Console(file=io.StringIO(), width=140)
     console.print(found.table())
     text = console.file.getvalue()
@@ -88,10 +91,10 @@ def test_ctrl_c_ends_the_comparison_with_the_command_that_goes_on(stage, capsys)
     assert raised.value is stopped and raised.value.code == 130
     assert [name for name, *_ in stage.trained] == ["ae-stacked", "vae"]
     last = capsys.readouterr().err.splitlines()[-1]
-    command = last.partition("Go on with: ")[2]
+    command = last.partition("Resume with: ")[2]
     models = "models=ae-stacked,vae,gan-dcgan,diffusion-small"
     out = Path("runs/compare-digits").absolute()
-    assert command == f"trilemma compare data=digits {models} minutes=0.25 size=8x8 n=10 seed=0 out={out}"
+    assert command == f"trilemma compare data=digits {models} minutes=0.25 size=8x8 n=14 seed=0 out={out}"
 
 
 def test_the_same_request_continues_what_was_interrupted(stage):
@@ -125,7 +128,7 @@ def test_the_newest_of_several_interrupted_comparisons_is_continued(stage):
 def test_a_folder_of_other_files_is_refused(stage):
     Path("mine").mkdir()
     Path("mine/photo.png").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"mine holds files that are no comparison; choose another out="):
+    with pytest.raises(UserError, match=r"mine holds files that are not a comparison; choose another out="):
         compare(quiet=True, out="mine")
     assert [path.name for path in Path("mine").iterdir()] == ["photo.png"] and not stage.trained
 
@@ -134,7 +137,7 @@ def test_a_named_folder_with_another_comparison_is_refused(stage):
     compare(quiet=True, models="vae", out="here")
     before = Path("here/report.json").read_bytes()
     with pytest.raises(UserError, match="here holds another comparison"):
-        compare(quiet=True, models="vae", n=9, out="here")
+        compare(quiet=True, models="vae", n=13, out="here")
     Path("here/request.json").unlink()
     with pytest.raises(UserError, match="here holds another comparison"):
         compare(quiet=True, models="vae", out="here")
@@ -155,7 +158,7 @@ def test_few_held_out_images_give_way_to_the_training_images(stage):
     assert [n for _, n, *_ in stage.measured] == [12, 12]
     assert found.document["real"]["split"] == "train"
     seen, rough = found.document["caveats"]
-    assert "seen in training" in seen and "12 images on either side give rough figures" in rough
+    assert "seen in training" in seen and "with 12 images on either side precision and recall are rough" in rough
     console = Console(file=io.StringIO(), width=100)
     console.print(found.table())
     shown = " ".join(console.file.getvalue().split())
@@ -179,8 +182,8 @@ def test_names_are_checked_before_anything_is_trained(stage):
         compare(quiet=True, models="zzz*")
     with pytest.raises(UserError, match="names no model"):
         compare(quiet=True, models=" , ")
-    for n in (0, 3, 11):
-        with pytest.raises(UserError, match=r"test split of digits has 10 images; choose n from 4 to 10"):
+    for n in (0, 11, 15):
+        with pytest.raises(UserError, match=r"test split of digits has 14 images; choose n from 12 to 14"):
             compare(quiet=True, n=n)
     for minutes in (0, -1, float("nan"), float("inf")):
         with pytest.raises(UserError, match="minutes="):
@@ -205,7 +208,7 @@ def test_the_report_is_made_again_from_another_folder(stage, tmp_path, monkeypat
     (model,) = found.document["models"]
     run = str(tmp_path / "here/runs/vae")
     assert model["run"] == run
-    assert found.document["again"]["measure"] == f"trilemma compare {run} n=10 seed=0"
+    assert found.document["again"]["measure"] == f"trilemma compare {run} n=14 seed=0"
     assert all(f" {run} " in model["commands"][verb] for verb in ("sample", "evaluate"))
 
     before = found.json.read_bytes()
@@ -246,7 +249,7 @@ def test_finished_runs_are_compared_without_training(stage, runs):
     assert [row["name"] for row in found.rows] == ["a/vae", "b/vae"]  # the folders alone would not tell them apart
     places = " ".join(str(Path(run).absolute()) for run in ("a/vae", "b/vae"))
     again = found.document["again"]
-    assert again == {"all": f"trilemma compare {places} n=10 seed=0", "measure": again["all"]}
+    assert again == {"all": f"trilemma compare {places} n=14 seed=0", "measure": again["all"]}
     assert found.document["budget"]["asked_seconds"] is None
 
 
@@ -310,3 +313,130 @@ def test_the_triangle_is_a_picture_of_its_own_without_stand_in_colours(stage):
     levels = {name: tuple(round(255 * part) for part in to_rgb(name)) for name in (*LIGHT, *LIGHT.values())}
     assert not any(levels[name] in found for name in LIGHT)
     assert (255, 255, 255) in found and levels[LIGHT[SOFT]] in found
+
+
+def test_several_seeds_are_one_row_with_the_mean_and_an_interval_over_trainings(stage):
+    """Recalls of 0.5, 0.6 and 0.7: mean 0.6, and t = 4.303 with 2 degrees of freedom times sqrt(0.01 / 3)."""
+    recalls = {"vae": iter([0.5, 0.6, 0.7]), "gan-dcgan": iter([0.1, 0.1, 0.1])}
+
+    def measured(name, n):
+        result = evaluation(name, n)
+        result.scores = tuple(
+            replace(s, value=next(recalls[name]), interval=(0, 1), unit="fraction of images")
+            if s.name == "recall"
+            else s
+            for s in result.scores
+        )
+        return result
+
+    stage.evaluation = measured
+    found = compare(models="vae,gan-dcgan", seed=5, seeds=3, quiet=True)
+    folder = found.html.parent / "runs"
+    labels = [
+        ("vae", 5),
+        ("gan-dcgan", 5),
+        ("vae-seed-6", 6),
+        ("gan-dcgan-seed-6", 6),
+        ("vae-seed-7", 7),
+        ("gan-dcgan-seed-7", 7),
+    ]
+    assert [(t[3], t[2]) for t in stage.trained] == [(folder / name, seed) for name, seed in labels]
+    assert [row["name"] for row in found.rows] == ["vae", "gan-dcgan"]
+    row, (vae, _) = found.rows[0], found.document["models"]
+    half = 4.30265 * math.sqrt(0.01 / 3)
+    assert row["recall"] == pytest.approx(0.6) and row["recall_interval"] == pytest.approx(
+        [0.6 - half, 0.6 + half], abs=1e-4
+    )
+    assert [(t["name"], t["seed"], t["scores"]["recall"]["value"]) for t in vae["trainings"]] == [
+        ("vae", 5, 0.5), ("vae-seed-6", 6, 0.6), ("vae-seed-7", 7, 0.7),
+    ]  # fmt: skip
+    (pair,) = found.document["differences"]["recall"]
+    assert pair["value"] == pytest.approx(0.5) and pair["interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-4)
+    assert "seeds=3" in found.document["again"]["all"]
+    assert not any("seeds=3 covers" in item["text"] for item in found.document["answer"])
+
+
+def test_more_seeds_add_to_what_is_trained(stage):
+    assert compare(models="vae", quiet=True).html.parent.name == "compare-digits"
+    assert compare(models="vae", seeds=2, quiet=True).html.parent.name == "compare-digits"
+    assert [t[3].name for t in stage.trained] == ["vae", "vae", "vae-seed-1"]
+    for seeds in (0, -1, 1.5):
+        with pytest.raises(UserError, match=r"seeds=.*for instance seeds=3"):
+            compare(models="vae", seeds=seeds, quiet=True)
+
+
+def test_a_training_that_fails_leaves_its_row_the_others(stage):
+    stage.broken_seeds = {("vae", 1): UserError("the loss is nan")}
+    found = compare(models="vae,gan-dcgan", seeds=3, quiet=True)
+    vae, gan = found.document["models"]
+    assert vae["error"] is None and vae["warnings"] == ["seed 1: failed: the loss is nan"]
+    assert [bool(t["scores"]) for t in vae["trainings"]] == [True, False, True] and gan["warnings"] == []
+
+
+def test_one_training_says_that_its_luck_is_not_covered(stage):
+    found = compare(models="vae,gan-dcgan", quiet=True)
+    console = Console(file=io.StringIO(), width=60)
+    console.print(found.table())
+    assert "do not cover the luck of one training" in " ".join(console.file.getvalue().split())
+    assert found.document["answer"][-1]["command"].endswith("seeds=3")
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_row(stage, runs):
+    data = make()
+    runs |= {f"v{k}": finished("vae", f"v{k}", data, seed=k) for k in range(3)}
+    runs |= {"wide": finished("vae", "wide", data, seed=7), "again": finished("vae", "again", data, seed=0)}
+    runs["wide"].config["model_config"]["width"] = 64
+    found = compare("v0", "wide", "v1", "again", "v2", quiet=True)
+    trainings = {m["name"]: [t["name"] for t in m["trainings"]] for m in found.document["models"]}
+    assert trainings == {
+        "vae": ["v0", "v1", "v2"],
+        "wide": ["wide"],
+        "again": ["again"],
+    }  # the same seed is no new luck
+    with pytest.raises(UserError, match="seeds=2: finished runs"):
+        compare("v0", seeds=2, quiet=True)
+
+
+def test_a_list_of_runs_is_taken_like_the_runs_themselves(stage, runs):
+    runs |= {name: finished("vae", name, make()) for name in ("x", "y", "z")}
+    runs["y"].config["model_config"]["width"] = 64
+    runs["z"].config["model_config"]["width"] = 16
+    names = ["x", "y", "z"]
+    assert [row["name"] for row in compare(names, quiet=True).rows] == names
+    assert [row["name"] for row in compare(["x", "y"], "z", quiet=True).rows] == names
+
+
+def test_notes_of_the_data_and_the_whole_time_are_said_once(stage, capsys):
+    compare(models="vae,gan-dcgan", minutes=0.5, seeds=2)
+    said = capsys.readouterr().err
+    assert said.count("seen as grey") == 1
+    assert "2 models x 2 seeds x 30 s of training, about 3 min in all" in said
+    assert len(re.findall(r"^done in \d", said, re.MULTILINE)) == 1
+
+
+def test_models_are_timed_in_turns_and_the_median_stands_in_the_table(stage, monkeypatch):
+    """Six turns: the interval is their range. A ratio of 2 in each turn is a lead, though the times overlap."""
+    turns = {"vae": (1.0, 3.0, 1.0, 3.0, 1.2, 1.0), "gan-dcgan": (2.0, 6.0, 2.0, 6.0, 2.4, 2.0)}
+    monkeypatch.setattr("trilemma.metrics.cost.time_in_turns", lambda draws, batch: list(turns.values()))
+    found = compare(models=list(turns), quiet=True)
+    assert (found.rows[0]["ms_per_image"], found.rows[0]["ms_per_image_interval"]) == (1.1, [1.0, 3.0])
+    assert found.document["verdict"]["axes"]["speed"]["first"] == ["vae"]
+
+
+def test_warnings_of_a_training_stand_in_its_row_and_at_the_end_of_the_terminal(stage, runs):
+    runs |= {"x": finished("vae", "x", make()), "y": finished("gan-dcgan", "y", make())}
+    runs["x"].warnings = ("30 of 32 units are idle (posterior collapse)",)
+    found = compare("x", "y", quiet=True)
+    assert [row["warnings"] for row in found.rows] == [["30 of 32 units are idle (posterior collapse)"], []]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(found.table())
+    last = console.file.getvalue().splitlines()[-3:]
+    assert any("x was trained with warnings. 30 of 32 units are idle (posterior collapse)." in line for line in last)
+
+
+def test_a_warning_of_several_trainings_is_said_once_with_their_seeds(stage, runs):
+    runs |= {f"v{k}": finished("vae", f"v{k}", make(), seed=k) for k in range(3)}
+    for k, warnings in enumerate([("idle units",), ("idle units", "a spike"), ()]):
+        runs[f"v{k}"].warnings = warnings
+    (row,) = compare("v0", "v1", "v2", quiet=True).rows
+    assert row["warnings"] == ["seeds 0 and 1: idle units", "seed 1: a spike"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from comparison.stand_ins import evaluation, finished, make, score
 
-from trilemma.comparison import report
+from trilemma.comparison import images, report
 from trilemma.comparison.document import Entry, clean, columns, curves, document
 
 LOADS = {"src", "href", "srcset", "data", "poster", "action", "background", "xlink:href"}
@@ -45,10 +45,28 @@ class Page(HTMLParser):
         self.texts.append(text)
 
 
+def answered(values):
+    """The document with an answer, a control, and nothing to warn of."""
+    names = [m["name"] for m in values["models"]]
+    values["answer"] = [
+        {"kind": "use", "text": f"Use {names[0]}.", "models": names[:1], "command": "trilemma sample x"}
+    ]
+    scores = {"precision": score("precision", 0.875, (0.86, 0.89), "higher").to_json()}
+    values["controls"] = [{"name": "real", "title": "Real images", "note": "A perfect model.", "scores": scores}]
+    for model in values["models"]:
+        model |= {"warnings": [], "learned_nothing": None, "trainings": []}
+    return values
+
+
 @pytest.fixture
 def page(stage):
     def build(
-        names=("ae-stacked", "vae", "gan-dcgan", "diffusion-small"), data=None, entries=None, split="test", caveats=()
+        names=("ae-stacked", "vae", "gan-dcgan", "diffusion-small"),
+        data=None,
+        entries=None,
+        split="test",
+        caveats=(),
+        change=lambda values: None,
     ):
         data = data or make()
         entries = entries or [Entry(n, finished(n, f"runs/{n}", data), evaluation(n)) for n in names]
@@ -59,6 +77,7 @@ def page(stage):
         pictures, near = report.pictures_of(entries, data, split, 0)
         for model in values["models"]:
             model["nearest"] = clean(near.get(model["name"]))
+        change(answered(values))
         return values, report.render(values, pictures)
 
     return build
@@ -90,7 +109,6 @@ def test_every_model_is_there_with_the_figures_of_the_json(page):
             assert model[key] in found.values
     for column in values["columns"]:
         assert column["receipt"]["protocol"] in shown
-    assert values["verdict"]["text"] in shown
     assert values["data"]["fingerprint"] in shown
     assert values["again"]["all"] in shown
 
@@ -181,7 +199,10 @@ def test_the_nearest_training_image_of_a_copy_is_itself(stage):
     _, near = report.pictures_of([Entry("vae", finished("vae", "vae", data), copies)], data, "test", 0)
     assert near["vae"]["index"] == [3, 1, 2]
     assert near["vae"]["distance"] == [0.0, 0.0, 0.0]
-    assert near["vae"]["real_median"] > 0
+    assert near["vae"]["different"] == 3
+    assert [part["share"] for part in near["vae"]["closeness"]] == [1.0]  # 10 images: one rank
+    others = torch.cdist(data.held_out[1].images.double().flatten(1), data.train.images.double().flatten(1)).amin(1)
+    assert near["vae"]["closeness"][0]["threshold"] == pytest.approx(others.min().item() / 255, rel=1e-5)
 
 
 def test_pictures_hold_the_pixels_one_for_one():
@@ -190,13 +211,14 @@ def test_pictures_hold_the_pixels_one_for_one():
 
     from PIL import Image
 
-    images = torch.arange(4 * 64, dtype=torch.uint8).reshape(4, 1, 8, 8)
-    found = report.picture(images)
+    levels = torch.arange(4 * 64, dtype=torch.uint8).reshape(4, 1, 8, 8)
+    found = images.picture(levels)
     sheet = Image.open(io.BytesIO(base64.b64decode(found["uri"].partition(",")[2])))
     assert sheet.size == (19, 19)  # 2 tiles of 8 and 3 lines of 1
-    assert [sheet.getpixel((x, 1)) for x in range(1, 9)] == list(range(8))
+    assert [sheet.getpixel((x, 1)) for x in range(1, 9)] == [(level, 255) for level in range(8)]
+    assert sheet.getchannel("A").histogram()[0] == 19 * 19 - levels.numel()  # the gaps, and nothing else, let through
     assert found["width"] % 19 == 0 and found["enlarged"]
-    assert not report.picture(torch.zeros(4, 3, 200, 200))[
+    assert not images.picture(torch.zeros(4, 3, 200, 200))[
         "enlarged"
     ]  # it may be shrunk to the page: not by leaving out lines
 
@@ -228,3 +250,96 @@ def test_the_page_is_the_same_for_the_same_inputs(page):
 def test_a_metric_nobody_knows_yet_gets_a_column_of_its_own():
     one = {"name": "a", "scores": {"coverage": score("recall", 0.5, None, "higher").to_json() | {"name": "coverage"}}}
     assert [c["name"] for c in columns([one])] == ["coverage"]
+
+
+def test_the_page_begins_with_the_answer_then_shows_eight_of_each_model_beside_real_images(page):
+    values, text = page()
+    texts = [found.strip() for found in Page(text).texts if found.strip()]
+    assert texts[texts.index("Which model to use") + 1 :][:4] == ["Use", "ae-stacked", ".", "trilemma sample x"]
+    assert "Use <strong>ae-stacked</strong>." in text
+    rows = text[text.index('<table class="beside">') :].partition("</table>")[0].split("<tr>")[1:]
+    names = [re.sub("<[^>]+>", " ", row).split()[0] for row in rows]
+    assert names == ["Real", *(m["name"] for m in values["models"])]
+    for row in rows:  # two strips of four
+        assert [alt.split()[0] for alt in re.findall('alt="([^"]*)"', row)] == ["4", "4"]
+
+
+def test_every_link_of_the_page_leads_to_a_place_on_it_and_the_settings_are_one_away(page):
+    values, text = page()
+    links, places = re.findall(r'href="#([^"]+)"', text), re.findall(r'id="([^"]+)"', text)
+    assert set(links) <= set(places) and len(places) == len(set(places))
+    for k in range(1, len(values["models"]) + 1):
+        assert {f"model-{k}", f"settings-{k}"} <= set(links)
+
+
+def test_controls_stand_under_the_models(page):
+    _, text = page()
+    table = text[text.index('<table class="figures">') :].partition("</table>")[0]
+    assert table.index("diffusion-small") < table.index("Real images") < table.index("A perfect model.")
+    assert 0.875 in Page(f"{table}</table>").values
+
+
+def test_what_went_wrong_stands_in_the_row_and_the_section_of_its_model(page):
+    def change(values):
+        values["models"][1] |= {"learned_nothing": "The mean image is better.", "warnings": ["3 of 32 <units>"]}
+
+    _, text = page(change=change)
+    table = text[text.index('<table class="figures">') :].partition("</table>")[0]
+    row = table[table.index(">vae<") if ">vae<" in table else table.index("vae") : table.index("gan-dcgan")]
+    section = text[text.index('id="model-2"') : text.index('id="model-3"')]
+    for part in (row, section):
+        assert "The mean image is better." in part and "3 of 32 &lt;units&gt;" in part
+    assert text.count("learned nothing yet</span>") == 3  # beside its samples, in the table, over its section
+
+
+def nearest(copies, different, learned_nothing=None):
+    def change(values):
+        model = values["models"][0]
+        model["nearest"] |= {"copies": copies, "different": different}
+        model["learned_nothing"] = learned_nothing
+
+    return change
+
+
+def test_copies_are_named_only_where_they_are_significant_and_the_model_has_learned(page):
+    assert "look for copies" in page(names=["vae"], change=nearest(True, 8))[1]
+    assert "look for copies" not in page(names=["vae"], change=nearest(False, 8))[1]
+    _, text = page(names=["vae"], change=nearest(True, 8, "The mean image is better."))
+    assert "look for copies" not in text and "says nothing about copying" in text
+
+
+def test_one_training_image_nearest_to_all_samples_is_named(page):
+    texts = {1: "same training image is nearest to all", 4: "Only 4 different training images"}
+    for different, said in {1: texts[1], 4: texts[4], 5: None}.items():
+        _, text = page(names=["vae"], change=nearest(False, different))
+        assert [other in text for other in texts.values()] == [other == said for other in texts.values()]
+
+
+def test_trainings_that_differ_in_their_seed_are_listed_under_one_row(page):
+    def change(values):
+        model = values["models"][0]
+        names = [f"vae-seed-{seed}" for seed in (3, 4)]
+        model["trainings"] = [
+            {"name": n, "seed": n[-1], "run": n, "scores": model["scores"], "warnings": []} for n in names
+        ]
+
+    _, text = page(names=["vae"], change=change)
+    assert "mean of 2 trainings" in text and "vae-seed-3" in text and "vae-seed-4" in text
+    assert "Each training" not in page(names=["vae"])[1]
+
+
+def test_names_inside_other_names_are_not_bold():
+    assert str(report._bold("vae-2 < vae, not vae-20", ["vae", "vae-2"])) == (
+        "<strong>vae-2</strong> &lt; <strong>vae</strong>, not vae-20"
+    )
+
+
+def test_images_with_alpha_are_laid_over_white():
+    import base64
+    import io
+
+    from PIL import Image
+
+    clear = torch.tensor([10, 20, 30, 0], dtype=torch.uint8).view(1, 4, 1, 1).expand(1, 4, 8, 8)
+    sheet = Image.open(io.BytesIO(base64.b64decode(images.picture(clear)["uri"].partition(",")[2])))
+    assert sheet.getpixel((4, 4)) == (255, 255, 255, 255) and sheet.getpixel((0, 0))[3] == 0

@@ -1,9 +1,10 @@
 import io
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
-from comparison.stand_ins import FAMILIES, FIGURES, evaluation, make
+from comparison.stand_ins import FAMILIES, FIGURES, evaluation, make, score
 from rich.console import Console
 
 from trilemma.autoencoders.vae import VAE, VAEConfig
@@ -143,4 +144,64 @@ def test_a_model_that_failed_takes_no_figure_from_the_others(stage):
     assert further(found.document) == []
     for width in (40, 80, 160):
         text = " ".join(printed(found.table(), width).split())
-        assert "0.85" in text and "failed" in text and "vae failed: the loss is [red]nan." in text
+        assert "0.85" in text and "failed" in text and "vae failed. The loss is [red]nan." in text
+
+
+def control(name, title, precision):
+    values = [score("precision", precision, (0.9 * precision, precision), "higher")]
+    return SimpleNamespace(name=name, title=title, scores=values, spreads={})
+
+
+NOTHING = "learned nothing yet: its samples are no nearer the real images than the mean image"
+CONTROLS = {"Held-out images": 0.9, "Training images (a copier)": 0.8, "Mean image": 0.05, "Static": 0.01}
+
+
+@pytest.fixture
+def controlled(stage):
+    """Two models beside the controls; the VAE learned nothing."""
+    names = ("real", "training", "mean", "static")
+
+    def measured(name, n):
+        result = evaluation(name, n)
+        result.controls = tuple(control(k, *row) for k, row in zip(names, CONTROLS.items(), strict=True))
+        result.learned_nothing = NOTHING if name == "vae" else None
+        return result
+
+    stage.evaluation = measured
+    return compare(models="vae,gan-dcgan", quiet=True)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 160])
+def test_the_controls_stand_under_the_models_in_every_layout(controlled, width):
+    """Each by its title, whose words may stand under each other, with its figure, after those of the models."""
+    text = printed(controlled.table(), width)
+    table = text[: text.index("Frechet")]
+    for title in CONTROLS:
+        assert all(word in table for word in title.split())
+    assert all(f"{value:.2f}" in table or f"{value:.3f}" in table for value in CONTROLS.values())
+    assert table.index("Static") > table.index("gan-dcgan")
+    assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 160])
+def test_a_model_that_learned_nothing_is_marked_in_the_table_and_in_the_words(controlled, width):
+    text = printed(controlled.table(), width)
+    table, _, rest = text.partition("Frechet")
+    assert "learned" in table and "nothing yet" in " ".join(table.split())
+    said = " ".join(rest.split())
+    assert f"vae {NOTHING}." in said
+    assert "Use gan-dcgan" in said
+
+
+def test_the_controls_are_explained_once(controlled):
+    text = " ".join(printed(controlled.table(), 80).split())
+    assert text.count("Held-out images: what a perfect model would get") == 1
+    assert text.index("Controls:") < text.index("Use gan-dcgan")
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_command_can_be_copied_at_any_width(controlled, width):
+    """A line that does not fit is continued as a shell does."""
+    text = printed(controlled.table(), width).partition("next: trilemma compare")[2].replace(" \\\n", " ")
+    words = "data=digits models=vae,gan-dcgan n=14 seed=0 minutes=2"
+    assert " ".join(text.split()).startswith(words)

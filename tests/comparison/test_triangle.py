@@ -2,10 +2,12 @@ import itertools
 import math
 import re
 
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from trilemma.comparison import figures, triangle
-from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST, placed, point, speed, speed_place, spread
+from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST, placed, point, speed, speed_place
 
 
 def scores(**values):
@@ -60,16 +62,6 @@ def test_standing_aside_does_not_move_along_the_spoke():
         assert along == pytest.approx(0.3, abs=1e-12)
 
 
-def test_labels_keep_their_order_and_distance_and_move_least():
-    assert spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
-    assert spread([0.5, 0.5], 0.2) == pytest.approx([0.4, 0.6])
-    assert spread([0.52, 0.5, 0.9], 0.1) == pytest.approx([0.56, 0.46, 0.9])
-    assert spread([], 0.1) == []
-    found = sorted(spread([0.31, 0.3, 0.33, 0.36, 0.9], 0.08))
-    assert all(b - a >= 0.08 - 1e-12 for a, b in itertools.pairwise(found))
-    assert sum(found) == pytest.approx(0.31 + 0.3 + 0.33 + 0.36 + 0.9)
-
-
 def model(name, p=0.8, **more):
     place = placed(
         scores(precision=(p, (p - 0.05, p + 0.05)), recall=(0.5, (0.4, 0.6)), ms_per_image=(1.0, (0.9, 1.1)))
@@ -110,3 +102,46 @@ def test_the_page_and_not_the_plot_decides_on_ink_and_paper():
 
 def test_the_same_plot_is_drawn_twice_alike():
     assert figures.svg(triangle.draw([model("a")]), "x") == figures.svg(triangle.draw([model("a")]), "x")
+
+
+def texts_and_marks(models):
+    """Boxes of all texts of the plot, and centres of all marks, px."""
+    figure = triangle.draw(models)
+    FigureCanvasAgg(figure).draw()
+    (ax,) = figure.axes
+    boxes = [(text.get_text(), text.get_window_extent()) for text in ax.texts]
+    marks = [ax.transData.transform(dot) for dots in ax.collections for dot in dots.get_offsets()]
+    return boxes, marks
+
+
+def at_the_centre(n):
+    nowhere = {"value": 0.0, "interval": [0.0, 0.01], "place": 0.0, "reach": [0.0, 0.01]}
+    return [model(f"model-{k}", fidelity=nowhere, diversity=nowhere) for k in range(n)]
+
+
+@pytest.mark.parametrize("models", [at_the_centre(6), [model("a", 1.0), model("b", 0.5), model("c", 0.5)]])
+def test_no_text_covers_a_text_or_a_mark(models):
+    boxes, marks = texts_and_marks(models)
+    assert {m["name"] for m in models} <= {text for text, _ in boxes}
+    for k, (_, box) in enumerate(boxes):
+        assert not [text for text, other in boxes[:k] if box.overlaps(other)]
+        assert not [mark for mark in marks if box.contains(*mark)]
+        assert box.x0 >= 0 and box.y0 >= 0
+
+
+def test_an_interval_narrower_than_its_mark_has_ends_that_are_wider():
+    narrow = {"value": 0.5, "interval": [0.499, 0.501], "place": 0.5, "reach": [0.499, 0.501]}
+    (ax,) = triangle.draw([model("a", fidelity=narrow)]).axes
+    ends = [np.asarray(line.get_xydata()) for line in ax.lines if line.get_linewidth() == 1.1]  # (2, 2) each
+    assert [math.dist(*end) for end in ends] == pytest.approx([2 * triangle.CAP] * 6)
+    assert [end[:, 1].mean() for end in ends[:2]] == pytest.approx([0.499, 0.501])
+    assert 2 * triangle.CAP > triangle.MARK
+
+
+@pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.name)
+def test_the_ticks_of_one_axis_do_not_touch(axis):
+    figure = figures.dots([model("a"), model("b")], axis)
+    FigureCanvasAgg(figure).draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].get_xticklabels() if text.get_text()]
+    assert len(boxes) >= 3
+    assert all(left.x1 + 3 < right.x0 for left, right in itertools.pairwise(boxes))

@@ -60,36 +60,62 @@ def test_touching_intervals_overlap_and_a_missing_interval_claims_nothing():
     assert leaders({}) == []
 
 
-def model(name, *figures, error=None):
+def model(name, *values, error=None, rough=False, learned_nothing=None):
     place = {
-        axis.name: None if f is None else {"value": f[0], "interval": f[1]}
-        for axis, f in zip(AXES, figures, strict=True)
+        axis.name: None if v is None else {"value": v, "interval": [0.9 * v, 1.1 * v], "rough": rough}
+        for axis, v in zip(AXES, values, strict=True)
     }
-    return {"name": name, "error": error, "place": place}
+    return {"name": name, "error": error, "place": place, "learned_nothing": learned_nothing}
 
 
-def test_a_verdict_claims_what_the_intervals_carry_and_no_more():
-    found = verdict(
-        [
-            model("a", (0.9, (0.85, 0.95)), (0.2, (0.1, 0.3)), None),
-            model("b", (0.5, (0.4, 0.6)), (0.25, (0.15, 0.35)), None),
-        ],
-        AXES,
-    )
-    assert found["axes"]["fidelity"] == {"first": ["a"], "clear": True}
-    assert found["axes"]["diversity"] == {"first": ["b", "a"], "clear": False}
-    assert found["axes"]["speed"] == {"first": [], "clear": False}
-    assert "Fidelity: a leads (precision 0.90, 0.85 to 0.95)." in found["text"]
-    assert "Diversity: no clear difference between b and a" in found["text"]
+def pair(a, b, low, high, ratio=False):
+    return {"a": a, "b": b, "value": (low + high) / 2, "interval": [low, high], "ratio": ratio}
+
+
+QUALITY, DIVERSITY, SPEED = (axis.metric for axis in AXES)
+
+
+def test_a_verdict_claims_what_the_differences_carry_and_no_more():
+    """The intervals of the values themselves (10% either way) decide nothing: those of diversity do not overlap."""
+    pairs = {QUALITY: [pair("a", "b", 0.01, 0.2)], DIVERSITY: [pair("a", "b", -0.3, 0.1)]}
+    found = verdict([model("a", 0.9, 0.2, None), model("b", 0.89, 0.3, None)], AXES, pairs)
+    assert found["axes"]["fidelity"]["first"] == ["a"] and found["axes"]["fidelity"]["clear"]
+    assert found["axes"]["diversity"]["first"] == ["b", "a"] and not found["axes"]["diversity"]["clear"]
+    assert found["axes"]["speed"]["first"] == []
+    assert f"Fidelity: a leads ({AXES[0].short} 0.90, 0.81 to 0.99)." in found["text"]
+    assert "Diversity: no difference could be shown between b and a (highest value" in found["text"]
     assert "Speed: no model has a figure." in found["text"]
-    assert "No model clearly leads on all three axes." in found["text"]
+    assert "No model leads on all three axes." in found["text"]
+
+
+def test_fewer_milliseconds_are_more_images_per_second():
+    """Three times as many milliseconds: the slower model is behind, whichever of the pair it is."""
+    models = [model("slow", 0.5, 0.5, 100.0), model("fast", 0.5, 0.5, 300.0)]
+    for p in (pair("slow", "fast", 2.8, 3.2, ratio=True), pair("fast", "slow", 0.31, 0.36, ratio=True)):
+        assert verdict(models, AXES, {SPEED: [p]})["axes"]["speed"]["first"] == ["fast"]
+    near = verdict(models, AXES, {SPEED: [pair("slow", "fast", 0.9, 1.2, ratio=True)]})
+    assert near["axes"]["speed"]["first"] == ["fast", "slow"]
 
 
 def test_a_model_that_leads_everywhere_and_one_alone():
-    best = model("a", *[(0.9, (0.85, 0.95))] * 3)
-    text = verdict([best, model("b", *[(0.1, (0.05, 0.15))] * 3)], AXES)["text"]
+    pairs = {axis.metric: [pair("a", "b", 0.1, 0.9)] for axis in AXES[:2]} | {SPEED: [pair("b", "a", 1.1, 1.9, True)]}
+    text = verdict([model("a", 0.9, 0.9, 0.9), model("b", 0.1, 0.1, 0.1)], AXES, pairs)["text"]
     assert "a leads on all three axes." in text
-    alone = verdict([best, model("b", None, None, None, error="broke")], AXES)
+    alone = verdict([model("a", 0.9, 0.9, 0.9), model("b", None, None, None, error="broke")], AXES, {})
     assert not alone["axes"]["speed"]["clear"]
     assert "leads" not in alone["text"]
     assert "Failed: b." in alone["text"]
+
+
+def test_what_learned_nothing_and_what_is_rough_never_leads():
+    pairs = {QUALITY: [pair("grey", "a", 0.1, 0.3), pair("a", "b", 0.2, 0.4)]}
+    grey = model("grey", 1.0, 0.0, 900.0, learned_nothing="the mean image does as well")
+    found = verdict([grey, model("a", 0.8, 0.5, 1.0), model("b", 0.5, 0.5, 1.0)], AXES, pairs)
+    assert found["axes"]["fidelity"]["first"] == ["a"] and found["axes"]["fidelity"]["clear"]
+    assert "grey" not in found["axes"]["speed"]["first"]
+    assert "Learned nothing yet, so never ahead: grey." in found["text"]
+    rough = verdict([model("a", 0.8, 0.5, 1.0, rough=True), model("b", 0.5, 0.5, 1.0, rough=True)], AXES, pairs)
+    assert rough["axes"]["fidelity"]["first"] == [] and not rough["axes"]["fidelity"]["clear"]
+    assert "Fidelity: there are too few images, so the figures are rough; no model leads." in rough["text"]
+    nothing = verdict([grey], AXES, {})
+    assert "no model has learned anything yet" in nothing["text"]

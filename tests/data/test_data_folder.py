@@ -13,7 +13,7 @@ from PIL import Image
 
 from trilemma.data import cache, check, load_data
 from trilemma.data.decode import Item, decode
-from trilemma.data.folder import arrange
+from trilemma.data.layout import arrange
 from trilemma.data.listing import listed
 from trilemma.errors import UserError
 
@@ -51,7 +51,7 @@ def test_flat_folder(tmp_path):
     data = load_data(tmp_path)
     assert data.shape == (3, 10, 12)
     assert data.classes == ()
-    assert {key: len(split) for key, split in data.splits.items()} == {"train": 18, "valid": 2}
+    assert {key: len(split) for key, split in data.splits.items()} == {"train": 13, "valid": 7}
     assert data.held_out == ("valid", data.valid)
     assert data.train.labels is None
     for split in data.splits.values():
@@ -106,9 +106,9 @@ def test_train_and_test_folders_get_a_validation_split(tmp_path):
     ],
 )
 def test_layouts(names, expected, classes):
-    places, found, _ = arrange(names)
-    assert places == expected
-    assert found == classes
+    layout = arrange(names)
+    assert layout.places == expected
+    assert layout.classes == classes
 
 
 def test_one_spelling_of_class_names(tmp_path):

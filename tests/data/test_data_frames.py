@@ -14,7 +14,7 @@ import trilemma
 from trilemma import cli
 from trilemma.data import cache, check, load_data, pixels
 from trilemma.data.decode import Item, decode
-from trilemma.data.split import Split, split_off
+from trilemma.data.split import Split, share, split_off
 from trilemma.errors import UserError
 
 SIDE = (12, 16)  # height, width
@@ -310,16 +310,16 @@ def test_a_page_of_an_unknown_kind_is_named_and_the_others_are_kept(tmp_path):
 def test_what_stands_before_a_break_is_exact_and_nothing_after_it_is_used(tmp_path, form):
     made = pictures(8)
     whole = animation(made, form)
-    for k, share in enumerate(np.linspace(0.2, 0.99, 25)):
+    for k, part in enumerate(np.linspace(0.2, 0.99, 25)):
         root = write(
-            tmp_path / f"{k}", {f"a.{form}": whole[: int(share * len(whole))], "b.png": still(1), "c.png": still(2)}
+            tmp_path / f"{k}", {f"a.{form}": whole[: int(part * len(whole))], "b.png": still(1), "c.png": still(2)}
         )
         data = load_data(root, frames="all")
         kept = [image for name, image in sorted(by_name(data).items()) if name.startswith("a.")]
         assert all(np.array_equal(image, true) for image, true in zip(kept, made, strict=False))
         # A GIF does not tell how many frames it should have: a cut between two of them cannot be seen.
         assert len(kept) == 8 or any(line.startswith(f"a.{form}") for line in data.skipped) or form == "gif"
-        assert share < 0.5 or form != "gif" or len(kept) >= 2  # those before the cut are there
+        assert part < 0.5 or form != "gif" or len(kept) >= 2  # those before the cut are there
 
 
 def test_frames_drawn_over_a_broken_one_are_not_used(monkeypatch):
@@ -375,7 +375,7 @@ def test_which_files_are_set_aside():
     def held(sizes, fraction):
         files = [name for name, size in sizes.items() for _ in range(size)]
         split = Split(torch.arange(len(files), dtype=torch.uint8).view(-1, 1, 1, 1))
-        rest, valid = split_off(split, fraction, 0, files)
+        rest, valid = split_off(split, share(len(split), fraction), 0, files)
         assert len(rest) and len(rest) + len(valid) == len(files)
         return {files[k] for k in valid.images.flatten().tolist()}
 
@@ -383,7 +383,7 @@ def test_which_files_are_set_aside():
     assert held({"large": 30, "small": 20, "middle": 25}, 0.1) == {"small"}  # none fits: the smallest
     single = {str(k): 1 for k in range(40)}  # files of one image: as without files
     split = Split(torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1))
-    plain = split_off(split, 0.2, 0)[1].images.flatten().tolist()
+    plain = split_off(split, 8, 0)[1].images.flatten().tolist()
     assert held(single, 0.2) == {str(k) for k in plain}
 
 

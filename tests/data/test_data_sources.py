@@ -19,7 +19,7 @@ from trilemma.data import builtin, check, list_sources, load_data, show
 from trilemma.data.idx import read_idx
 from trilemma.data.shapes import BACKGROUND, COLOURS, KINDS, SIZES, captions_of, draw_shapes, render
 from trilemma.data.size import choose_size, cover, parse_size, with_channels
-from trilemma.data.split import Split, split_off
+from trilemma.data.split import Split, share, split_off
 from trilemma.errors import UserError
 from trilemma.pictures import read_metadata
 
@@ -160,7 +160,7 @@ def test_luma_is_that_of_pil():
 def test_validation_images_are_at_least_one_and_never_all():
     for n, fraction in ((2, 0.01), (2, 0.99), (10, None), (100, 0.25)):
         split = Split(torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1))
-        rest, held = split_off(split, fraction, 0)
+        rest, held = split_off(split, share(n, fraction), 0)
         count = max(1, min(n - 1, round(n * (0.1 if fraction is None else fraction))))
         assert (len(rest), len(held)) == (n - count, count)
         both = torch.cat([rest.images, held.images]).flatten()
@@ -465,16 +465,16 @@ def test_equal_images_are_on_one_side(tmp_path, monkeypatch, kind):
         data = load_data(path, valid=0.2, seed=seed)
         assert (len(data.train), len(data.valid), data.train.mapped) == (32, 8, kind == "stream")
         assert not shared(data)
-        assert any("40 of them equal another" in note for note in data.notes)
+        assert any("40 of them are duplicates" in note for note in data.notes)
 
 
 def test_equal_images_change_the_split_no_further_than_they_must():
     split = Split(torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1))
-    plain = split_off(split, 0.2, 0)[1].images.flatten().tolist()
+    plain = split_off(split, 8, 0)[1].images.flatten().tolist()
     held, free = plain[0], next(k for k in range(40) if k not in plain)
 
     def taken(*equal, fraction=0.2, files=None):
-        rest, valid = split_off(split, fraction, 0, files, equal)
+        rest, valid = split_off(split, share(40, fraction), 0, files, equal)
         assert len(rest) and len(rest) + len(valid) == 40
         return set(valid.images.flatten().tolist())
 
@@ -494,6 +494,6 @@ def test_equal_images_change_the_split_no_further_than_they_must():
 
 def test_where_no_images_are_equal_the_split_is_the_first_of_the_permutation(tmp_path):
     np.save(tmp_path / "a.npy", torch.randint(0, 256, (50, 6, 6), dtype=torch.uint8).numpy())
-    data, images = load_data(tmp_path / "a.npy", seed=4), torch.from_numpy(np.load(tmp_path / "a.npy"))
+    data, images = load_data(tmp_path / "a.npy", seed=4, valid=0.1), torch.from_numpy(np.load(tmp_path / "a.npy"))
     held = sorted(rng.permutation(50, 4, "valid")[:5].tolist())
     assert torch.equal(data.valid.images[:, 0], images[held])

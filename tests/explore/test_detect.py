@@ -10,15 +10,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import stdtrit
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import trilemma
+from trilemma.comparison.words import number
 from trilemma.data import Data, load_data
 from trilemma.errors import UserError
-from trilemma.explore.detect import detect, flagged, threshold_of
+from trilemma.explore.detect import detect, flagged
+from trilemma.explore.detection_choice import patched, quartered, worth
 from trilemma.explore.detection_report import Shown, _difference, heat
-from trilemma.explore.detection_scores import score_all, scores_of
+from trilemma.explore.detection_scores import Score, fitted_on, score_all, scores_of, training_scores
+from trilemma.explore.detection_threshold import by_rank, by_spread, check_enough
+from trilemma.explore.detection_words import in_short
 from trilemma.explore.images import GAP
 from trilemma.pictures import read_metadata, save_png
 
@@ -126,20 +131,84 @@ def mean_square(images):
 def test_a_new_normal_image_is_flagged_with_the_stated_probability(n, rate):
     """Of n + 1 exchangeable scores each is as likely to be the new one: count the cases in which it is flagged."""
     scores = torch.randperm(n + 1, generator=torch.Generator().manual_seed(n)).double()
-    cases = [torch.cat([scores[:k], scores[k + 1 :]]) for k in range(n + 1)]
-    hits = sum(scores[k].item() > threshold_of(case, rate) for k, case in enumerate(cases))
+    cases = [by_rank(torch.cat([scores[:k], scores[k + 1 :]])) for k in range(n + 1)]
+    hits = sum(scores[k].item() > case.threshold(rate) for k, case in enumerate(cases))
     allowed = math.floor(Fraction(str(rate)) * (n + 1))
     assert hits == allowed and allowed / (n + 1) <= rate < (allowed + 1) / (n + 1)
+    assert cases[0].expected(rate).value == pytest.approx(allowed / (n + 1))
+    p_values = sorted(case.p_values(scores[k : k + 1]).item() for k, case in enumerate(cases))
+    assert p_values == pytest.approx([(k + 1) / (n + 1) for k in range(n + 1)])
+
+
+def test_the_expected_rate_is_the_law_of_the_rank():
+    """Uniform scores: the share above the threshold t is 1 - t; 19 of 20 draws lie within the interval."""
+    generator = torch.Generator().manual_seed(0)
+    references = [by_rank(torch.rand(30, generator=generator, dtype=torch.float64)) for _ in range(2000)]
+    shares = torch.tensor([1 - reference.threshold(0.1) for reference in references])
+    value, (low, high) = references[0].expected(0.1)
+    assert shares.mean() == pytest.approx(value, abs=4 * shares.std().item() / math.sqrt(2000))
+    held = ((shares >= low) & (shares <= high)).double().mean()
+    assert held == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 2000))
+
+
+LAWS = {
+    "normal": lambda n, g: torch.randn(n, generator=g),
+    "exponential": lambda n, g: -torch.rand(n, generator=g).log(),
+    "two kinds": lambda n, g: torch.randn(n, generator=g) / 2 + 3 * (torch.rand(n, generator=g) < 0.2),
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("log", [False, True])
+def test_false_alarms_of_a_threshold_by_spread(law, log):
+    """27 training images and 3 that are held out and score higher: 0.05 to 0.12 of new normal images at a stated 0.1,
+    and 0.08 where the training scores spread less by a quarter, which the threshold cannot know."""
+    generator, rates = torch.Generator().manual_seed(0), []
+    for spread in (1.0, 1.25):
+        shares = []
+        for seed in range(250):
+            sides = LAWS[law](27, generator) / spread, LAWS[law](3, generator) + 2, LAWS[law](500, generator) + 2
+            trained, held_out, new = (side.exp() if log else side for side in sides)
+            reference = by_spread(held_out, trained, log=log, seed=seed)
+            shares.append((new > reference.threshold(0.1)).double().mean().item())
+        rates.append(sum(shares) / len(shares))
+    assert 0.05 <= rates[0] <= 0.12 and rates[0] < rates[1] <= 0.14
+
+
+def test_the_training_scores_alone_do_not_set_the_threshold():
+    """Only their shape counts: shifted, or of another model, they give the same one."""
+    new, old = torch.tensor([3.0, 3.5, 4.0]), torch.randn(40, generator=torch.Generator().manual_seed(1))
+    one, other = by_spread(new, old), by_spread(new, old - 100)
+    assert one.threshold(0.05) == pytest.approx(other.threshold(0.05), abs=1e-4)
+    assert by_spread(new + 7, old).threshold(0.05) == pytest.approx(one.threshold(0.05) + 7, abs=1e-4)
+    assert (one.images, one.by, one.expected(0.05)) == (43, "spread", None)
+    assert one.p_values(torch.tensor([100.0, -100.0])).tolist() == pytest.approx([1 / 44, 1])
+    assert math.isfinite(by_spread(new[:1], old).threshold(0.05))
+
+
+def test_training_scores_that_are_all_equal_say_nothing_of_the_spread():
+    """As the codes of a collapsed encoder are; or extremely small ones."""
+    new = torch.tensor([1.0, 2.0, 3.0])
+    for old in (torch.full((30,), 1e-9), torch.zeros(30)):
+        for log in (False, True):
+            found = by_spread(new.exp() if log else new, old, log=log).threshold(0.05)
+            found = math.log(found) if log else found
+            assert found == pytest.approx(2 + stdtrit(2, 0.95) * math.sqrt(4 / 3), rel=0.2)  # Student's t alone
+    assert math.isfinite(by_spread(torch.tensor([1e-12, 1.0, 1e12]), torch.zeros(30), log=True).threshold(0.05))
 
 
 def test_too_few_images_for_a_rate():
-    assert threshold_of(torch.arange(99.0), 0.01) == 98
-    with pytest.raises(UserError, match="needs at least 99 held-out normal images, and there are 98"):
-        threshold_of(torch.arange(98.0), 0.01)
+    assert by_rank(torch.arange(99.0)).threshold(0.01) == 98
+    check_enough(99, 0, 0.01)
+    check_enough(3, 96, 0.01)
+    with pytest.raises(UserError, match="needs at least 99 normal images, and there are 3 held out and 95 to train on"):
+        check_enough(3, 95, 0.01)
+    with pytest.raises(UserError, match="needs at least 2 normal images, and there are 1 held out and 4"):
+        check_enough(1, 4, 0.4)
 
 
 def test_equal_scores_are_not_flagged():
-    assert threshold_of(torch.ones(40), 0.1) == 1
+    assert by_rank(torch.ones(40)).threshold(0.1) == 1
     assert flagged(torch.tensor([1.0, 3.0, 0.5, 2.0, 1.0]), 1.0).tolist() == [1, 3]
 
 
@@ -177,7 +246,7 @@ def test_named_classes_are_the_normal_images(run, classes):
 
 
 def test_without_classes_nothing_is_known(run, flat):
-    found = detect(run, against=flat)
+    found = detect(run, against=flat, score="error")
     assert found.counts["unknown"] == 25 and found.score == "error"
     row = found.rows["error"]
     assert row["auroc"] is row["average_precision"] is row["detection_rate"] is None
@@ -197,7 +266,7 @@ def test_one_image_file(run, flat):
 
 
 def test_the_odd_ones_among_the_held_out_images(run):
-    found = detect(run, n=100, false_alarms=0.1)
+    found = detect(run, n=100, false_alarms=0.1, score="error")
     assert found.counts == {"calibration": 100, "normal": 100}
     assert len(found.flagged) == (found.scores["error"]["normal"] > found.threshold).sum()
 
@@ -207,12 +276,14 @@ def errors_of(found, *kinds):
 
 
 def test_all_normal_images_of_another_source_are_used(run, flat, tmp_path):
-    """None was trained on: half of them set the threshold and half are counted on; all set it where others count."""
+    """None was trained on: all of them set the threshold, and false alarms are counted where there are others."""
     images = torch.rand(41, 1, 8, 8, generator=torch.Generator().manual_seed(3)).mul(255).to(torch.uint8)
     np.save(tmp_path / "normals.npy", images[:, 0].numpy())
     found = detect(run, data=tmp_path / "normals.npy", false_alarms=0.2)
-    assert found.counts == {"calibration": 21, "normal": 20}
-    torch.testing.assert_close(errors_of(found, "calibration", "normal"), mean_square(images).sort().values)
+    assert found.counts == {"calibration": 41, "normal": 41}
+    torch.testing.assert_close(errors_of(found, "calibration"), mean_square(images).sort().values)
+    assert found.rows["error"]["false_alarm_rate"].value == pytest.approx(8 / 42)  # expected: floor(0.2 * 42) / 42
+    assert "no other normal images to count" in " ".join(found.in_short)
     np.savez(tmp_path / "set.npz", images=images[:20, 0].numpy(), labels=[0, 1] * 10, classes=["good", "bad"])
     found = detect(run, data=tmp_path / "normals.npy", against=tmp_path / "set.npz", normal="good")
     assert found.counts == {"calibration": 41, "normal": 10, "abnormal": 10}
@@ -226,9 +297,9 @@ def test_test_images_of_another_source_are_not_kept_apart(run, tmp_path):
             save_png(image, tmp_path / "photos" / name / f"{k:02d}.png")
     assert set(load_data(tmp_path / "photos").splits) == {"train", "valid", "test"}
     found = detect(run, data=tmp_path / "photos", false_alarms=0.2)
-    assert found.counts == {"calibration": 15, "normal": 15}
+    assert found.counts == {"calibration": 30, "normal": 30}
     everything = mean_square(torch.cat(list(parts.values())))
-    torch.testing.assert_close(errors_of(found, "calibration", "normal"), everything.sort().values)
+    torch.testing.assert_close(errors_of(found, "calibration"), everything.sort().values)
 
 
 def test_of_its_own_data_the_held_out_images_are_used(run):
@@ -241,14 +312,103 @@ def test_of_its_own_data_the_held_out_images_are_used(run):
             torch.testing.assert_close(errors_of(found, kind), expected)
 
 
-def test_without_a_test_split_the_runs_own_validation_images_are_halved(run):
+def test_without_a_test_split_all_validation_images_set_the_threshold(run):
     splits = {name: run.data.splits[name] for name in ("train", "valid")}
     run.__dict__["data"] = replace(run.data, splits=splits)
     count = len(run.data.valid)
     found = detect(run)
-    assert found.counts == {"calibration": -(-count // 2), "normal": count // 2}
-    expected = mean_square(run.data.valid.images).sort().values
-    torch.testing.assert_close(errors_of(found, "calibration", "normal"), expected)
+    assert found.counts == {"calibration": count, "normal": count}
+    torch.testing.assert_close(errors_of(found, "calibration"), mean_square(run.data.valid.images).sort().values)
+
+
+def strange(run, *splits):
+    """The run's data as if its last class were not among the training images, with some of the splits."""
+    data, last = run.data, len(run.data.classes) - 1
+    kept = {name: data.splits[name] for name in splits}
+    kept["train"] = kept["train"].take((kept["train"].labels != last).nonzero()[:, 0])
+    return replace(data, splits=kept)
+
+
+@pytest.mark.parametrize("words", [{}, {"against": "digits"}, {"against": "digits", "normal": "0,1,2,3,4,5,6,7,8"}])
+def test_classes_that_training_never_had_are_abnormal(run, words):
+    """As in MVTec's layout: train/good, test/good, test/broken."""
+    run.__dict__["data"] = data = strange(run, "train", "valid", "test")
+    labels, valid = data.splits["test"].labels, int((data.valid.labels != 9).sum())
+    found = detect(run, **words)
+    counts = {"calibration": valid, "normal": int((labels != 9).sum()), "abnormal": int((labels == 9).sum())}
+    assert found.counts == counts and found.rows["error"]["auroc"] is not None
+    assert "classes that training never had are abnormal: 9" in found.in_short
+
+
+def test_strange_classes_without_a_test_split(run):
+    run.__dict__["data"] = data = strange(run, "train", "valid")
+    valid, abnormal = int((data.valid.labels != 9).sum()), int((data.valid.labels == 9).sum())
+    assert detect(run).counts == {"calibration": valid, "normal": valid, "abnormal": abnormal}
+
+
+def test_normal_classes_of_ones_own_data_are_those_of_training(run):
+    run.__dict__["data"] = strange(run, "train", "valid", "test")
+    with pytest.raises(UserError, match="was trained on 0, 1, 2, 3, 4, 5, 6, 7, 8, which is what is normal to it"):
+        detect(run, against="digits", normal="3")
+
+
+def test_classes_of_training_are_normal_in_other_images(run, tmp_path):
+    for name, images in (("3", pixels(12, 20, 90)), ("dog", pixels(9, 80, 250, seed=1))):
+        for k, image in enumerate(images):
+            save_png(image, tmp_path / "set" / name / f"{k:02d}.png")
+    found = detect(run, against=tmp_path / "set")
+    assert (found.counts["normal"], found.counts["abnormal"]) == (12, 9)
+    assert any(text.startswith("classes that training had are normal: 3") for text in found.in_short)
+    assert detect(run, against=tmp_path / "set", normal="none").counts["abnormal"] == 21
+
+
+def test_test_images_without_classes_are_unknown(run, tmp_path):
+    for name, count in (("train/3", 12), ("train/dog", 9), ("test", 5)):
+        for k, image in enumerate(pixels(count, 20, 250, seed=count)):
+            save_png(image, tmp_path / "set" / name / f"{k:02d}.png")
+    counts = detect(run, against=tmp_path / "set").counts
+    assert counts["unknown"] == 5 and "abnormal" not in counts
+    assert detect(run, against=tmp_path / "set", normal="none").counts["abnormal"] == 5
+    with pytest.raises(UserError, match="test split has no classes"):
+        detect(run, against=tmp_path / "set", normal="3")
+
+
+def test_images_that_were_trained_on_are_not_counted(run, tmp_path):
+    """Whatever source they come from."""
+    for k, image in enumerate([*run.data.train.images[:7], *pixels(12, 20, 90)]):
+        save_png(image, tmp_path / "mixed" / f"{k:02d}.png")
+    found = detect(run, against=tmp_path / "mixed")
+    assert found.counts["unknown"] == 12 and min(found.flagged, default=7) >= 7
+    assert "7 images of mixed were trained on and are left out" in found.in_short
+    assert detect(run, data=tmp_path / "mixed", false_alarms=0.1).counts["calibration"] == 12
+    for path in sorted((tmp_path / "mixed").iterdir())[7:]:
+        path.unlink()
+    with pytest.raises(UserError, match="was trained on every image of mixed"):
+        detect(run, against=tmp_path / "mixed")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_training_images_help_where_few_are_held_out(run, classes, count):
+    """Of 30 images 3 or 1 are held out."""
+    data = run.data
+    splits = {"train": data.train.take(torch.arange(30 - count)), "valid": data.valid.take(torch.arange(count))}
+    run.__dict__["data"] = replace(data, splits=splits)
+    found = detect(run, against=classes)
+    assert found.counts == {"calibration": count, "normal": count, "abnormal": 50}
+    trained = training_scores(run, 0, fitted_on(run, 0))
+    expected = by_spread(found.scores["error"]["calibration"], trained["error"], log=True)
+    assert found.rows["error"]["threshold"] == pytest.approx(expected.threshold(0.05), rel=1e-6)
+    assert found.rows["error"]["false_alarm_rate"] is None and "too few to set one" in " ".join(found.in_short)
+
+
+def test_training_images_are_scored_without_themselves(run):
+    """The nearest image of one is another; principal components do not hold it."""
+    some = run.data.train.take(torch.arange(25))
+    found = training_scores(run, 0, some)
+    assert all(len(values) == 25 for values in found.values())
+    apart = torch.cdist(some.images.double().flatten(1), some.images.double().flatten(1)) / 255 / 8
+    assert found["nearest"].min() >= apart[apart > 0].min() * (1 - 1e-4)
+    assert found["pca"].min() > 1e-3 > score_all(scores_of(run, 0, some), some.images)["pca"].max()
 
 
 def test_fewer_images_are_chosen_by_the_seed(run, classes):
@@ -335,11 +495,66 @@ def test_a_model_with_classes_is_tried_with_each(run):
     assert score(run, images)["error"].tolist() == pytest.approx([0, 0, 0.04, 0.04])
 
 
-def test_auto_takes_the_best_of_the_models_own_scores(run, classes):
-    found = detect(run, against=classes)
-    own = {name: row["auroc"].value for name, row in found.rows.items() if not row["baseline"]}
-    assert set(own) == {"error", "relative"} and own[found.score] == max(own.values())
-    assert [name for name, row in found.rows.items() if row["chosen"]] == [found.score]
+def test_a_patch_of_another_image_and_quarters_changed_over():
+    images = torch.arange(1, 4, dtype=torch.uint8)[:, None, None, None].expand(3, 1, 8, 8).clone()
+    for image, one, other in zip(patched(images, 0), (1, 2, 3), (2, 3, 1), strict=True):
+        assert set(image.flatten().tolist()) == {one, other} and 4 <= int((image == other).sum()) <= 16
+    corner = torch.zeros(1, 1, 4, 6)
+    corner[0, 0, 0, 1] = 1
+    assert quartered(corner)[0, 0].nonzero().tolist() == [[2, 4]]
+
+
+def test_auto_takes_the_score_that_tells_altered_images(run, classes):
+    """A score that rises on them is worth 1, one that does not 1/2, one that falls 0; the abnormal images have no
+    say, and a baseline is not chosen."""
+    images = pixels(20, 0, 250)
+    plain = {image.numpy().tobytes() for image in images}
+
+    def rises(images, known):
+        return torch.tensor([float(image.numpy().tobytes() not in plain) for image in images])
+
+    scores = {
+        "rises": Score("rises", "", False, False, rises),
+        "still": Score("still", "", False, False, lambda images, known: torch.zeros(len(images))),
+        "falls": Score("falls", "", False, False, lambda images, known: -rises(images, known)),
+        "other": Score("other", "", True, False, rises),
+    }
+    textured = images + torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8) % 5
+    plain |= {image.numpy().tobytes() for image in textured}
+    found = worth(scores, textured, score_all(scores, textured), 0)
+    assert found == {"rises": 1.0, "still": 0.5, "falls": 0.0}
+    detection = detect(run, against=classes)
+    worths = {name: row["worth"] for name, row in detection.rows.items() if not row["baseline"]}
+    assert detection.score == max(worths, key=worths.get)
+    assert detection.score == detect(run, against=classes, normal="good").score == detect(run).score
+    assert [name for name, row in detection.rows.items() if row["chosen"]] == [detection.score]
+
+
+def told(**areas):
+    """The sentences of a detection of abnormal images whose scores have these AUROC."""
+    rows = {
+        name: {
+            "name": name, "title": f"the {name}", "baseline": name == "pca", "threshold": 1.0,
+            "auroc": {"value": value, "interval": (max(0.0, value - 0.05), min(1.0, value + 0.05))},
+            "detection_rate": {"value": value, "interval": (value, value)},
+            "false_alarm_rate": {"value": 0.05, "interval": (0.0, 0.1)},
+        }
+        for name, value in areas.items()
+    }  # fmt: skip
+    document = {"rows": rows, "score": "error", "kind": "abnormal", "counts": {"normal": 9, "abnormal": 9}, "notes": ()}
+    document["counts"]["calibration"] = 30
+    return " ".join(
+        in_short(document | {"counted": True, "threshold": 1.0, "threshold_by": "rank", "false_alarms": 0.1})
+    )
+
+
+def test_the_sentences_name_the_best_score_and_what_is_upside_down():
+    assert "No other score has a higher AUROC" in told(error=0.9, pca=0.8) and "upside" not in told(error=0.41)
+    text = told(error=0.617, pca=0.94)
+    assert "61.7% (61.7% to 61.7%) of 9 abnormal images are flagged" in text
+    assert "The pca, which needs no model, ranks them better" in text and "flags 94.0%" in text and "score=pca" in text
+    assert "The scores are upside down" in told(error=0.39, pca=0.8)
+    assert "Every score is upside down" in told(error=0.1, pca=0.2)
 
 
 # files
@@ -379,12 +594,15 @@ def test_names_are_escaped(paged, tmp_path):
     assert "<b>bad" not in text and "&lt;b&gt;bad" in text
 
 
-def test_pictures_of_an_earlier_call_do_not_stay(paged, classes, flat, tmp_path):
+def test_the_highest_scores_are_shown_though_nothing_is_flagged(paged, classes, flat, tmp_path):
+    """16 of 25; pictures of an earlier call do not stay."""
     detect(paged, against=classes, score="error", out=tmp_path / "out")
     np.save(tmp_path / "white.npy", np.full((400, 8, 8), 255, np.uint8))
     found = detect(paged, against=flat, score="error", out=tmp_path / "out", data=tmp_path / "white.npy")
     assert found.flagged == () and not (tmp_path / "out" / "flagged.png").exists()
-    assert "No image has a score above the threshold" in found.report.read_text()
+    page = found.report.read_text()
+    assert "No image has a score above the threshold" in page and page.count("Image that is not flagged") == 16
+    assert f"score {number(found.scores['error']['unknown'].max().item())}" in page
 
 
 def tiles_of(page, counts):
@@ -475,7 +693,7 @@ def test_what_is_refused(run, classes, flat):
             detect(run, against=flat, false_alarms=rate)
     with pytest.raises(UserError, match="at least 1 image"):
         detect(run, against=flat, n=0)
-    with pytest.raises(UserError, match=r"needs at least 9,999 held-out normal images"):
+    with pytest.raises(UserError, match=r"needs at least 9,999 normal images"):
         detect(run, against=flat, false_alarms=0.0001)
 
 

@@ -23,6 +23,7 @@ from trilemma.explore.map import (
     clear_places,
     export_projector,
     latent_map,
+    perplexity_for,
     project,
     sprite,
 )
@@ -95,6 +96,13 @@ def test_too_few_points_are_refused():
         project(codes[:2], "pca")
     with pytest.raises(UserError, match="all 9 images have the same code"):
         project(torch.ones(9, 4), "pca")
+
+
+@pytest.mark.parametrize(("images", "expected"), [(3, 1), (4, 1), (10, 2.5), (100, 25), (121, 30), (9999, 30)])
+def test_the_perplexity_follows_the_number_of_points(images, expected):
+    assert perplexity_for(images) == expected < images
+    if images <= 10:
+        assert project(torch.randn(images, 4, generator=torch.Generator().manual_seed(0))).isfinite().all()
 
 
 # --- thumbnails -----------------------------------------------------------------------------------------------------
@@ -193,7 +201,7 @@ def test_a_folder_of_images_without_classes_keeps_their_names(run, tmp_path):
     result = latent_map(run, how="pca", data=tmp_path / "photos", split="train", projector=True, out=tmp_path / "m.png")
     with open(result.coordinates, newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["x", "y", "index", "file"] and len(rows) == 36
+    assert list(rows[0]) == ["x", "y", "index", "file"] and len(rows) == 40 - 13  # a third is held out
     assert len(result.nearest) == 8
     assert (result.projector / "metadata.tsv").read_text().splitlines()[0] == "index\tfile"
 
@@ -286,7 +294,7 @@ def test_what_is_refused(run, tmp_path):
     out = tmp_path / "none" / "map.png"
     for keys, message in (
         ({"how": "tnse"}, 'unknown how "tnse".*did you mean "tsne"'),
-        ({"n": 20}, "perplexity=30 with 20 images"),
+        ({"n": 20, "perplexity": 30}, "perplexity=30 with 20 images"),
         ({"n": 0}, "at least 1"),
         ({"neighbours": 0}, "at least 1"),
         ({"split": "test2"}, 'unknown split "test2"'),

@@ -61,13 +61,15 @@ def test_figures_are_readable(words, home, monkeypatch, capsys):
 
 
 def test_the_columns_of_a_detection(home, monkeypatch, capsys):
-    first, second = printed(["detect", "plain", "against=shapes", "n=200"], home, monkeypatch, capsys).split("\n\n")
+    parts = printed(["detect", "plain", "against=shapes", "n=200"], home, monkeypatch, capsys).split("\n\n")
+    first, second, sentences, _ = parts
     lines = first.splitlines()
     heads = [re.split(r"\s{2,}", part.splitlines()[0]) for part in (first, second)]
     assert heads[0] == ["score", "what it is", "threshold", "false alarms (95% interval)", "chosen"]
     assert heads[1] == ["score", "AUROC (95% interval)", "AP (95% interval)", "flagged share (95% interval)"]
     assert sum(line.endswith(" yes") for line in lines) == 1
     assert " to " in second.splitlines()[1]
+    assert "of 200 abnormal images are flagged" in " ".join(sentences.split())
 
 
 def test_a_codec_that_misses_the_budget_says_so(home, monkeypatch, capsys):

@@ -11,7 +11,8 @@ from torch import nn
 import trilemma
 from trilemma.errors import UserError
 from trilemma.explore import reconstruct
-from trilemma.pictures import read_metadata
+from trilemma.explore.images import GAP
+from trilemma.pictures import TEXT, read_metadata
 
 
 class Halves(nn.Module):
@@ -55,7 +56,10 @@ def test_the_picture_holds_originals_over_results(halves, tmp_path):
     """20 images in rows of 16: 64 px of the original, a white line, 64 px of the result, and 13 px for the error."""
     picture = reconstruct(halves, n=20, out=tmp_path / "pairs.png").picture
     images = halves.data.held_out[1].images[:20, 0].numpy()
-    sheet = np.asarray(Image.open(picture))
+    page = np.asarray(Image.open(picture))
+    left = page.shape[1] - (1 + 16 * 65)
+    sheet = page[GAP + TEXT + GAP :, left:]  # beside the names of the rows, under what the numbers are
+    assert page[: GAP + TEXT + GAP].min() < 128 and page[GAP + TEXT + GAP :, :left].min() < 128
     high, wide = 64 + 1 + 64 + 13 + 1, 64 + 1
     assert sheet.shape == (1 + 2 * high, 1 + 16 * wide)
     tiles = sheet[1:, 1:].reshape(2, high, 16, wide).transpose(0, 2, 1, 3).reshape(32, high, wide)[:, :, :64]

@@ -20,7 +20,7 @@ from trilemma.metrics.classification import (
     judge,
 )
 from trilemma.metrics.features import FeatureNetwork, read_card
-from trilemma.metrics.precision_recall import wilson
+from trilemma.metrics.intervals import wilson
 from trilemma.registry import create, models_that
 from trilemma.types import Conditional
 

@@ -1,13 +1,23 @@
 """Toy models whose number of network calls is known."""
 
 import math
+import statistics
 import time
 
 import pytest
 import torch
 from torch import nn
 
-from trilemma.metrics.cost import BUDGET_S, REPEATS, counted_rows, draw_with_cost, measure_cost, median_interval
+from trilemma.metrics.cost import (
+    BUDGET_S,
+    LEAST_TURNS,
+    REPEATS,
+    counted_rows,
+    draw_with_cost,
+    measure_cost,
+    median_interval,
+    time_in_turns,
+)
 
 
 class Guided(nn.Module):
@@ -101,3 +111,28 @@ def test_median_interval_has_its_coverage(n):
 def test_median_interval_of_few_values_is_the_range():
     assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
     assert median_interval([2.0]) == (2.0, 2.0)
+
+
+def test_models_are_timed_in_turns():
+    """A batch of each after the other, so that a slow minute hits all alike."""
+    models, order = [Guided(seconds=0.0), Guided(seconds=0.004)], []
+
+    def draw(k):
+        return lambda first, count: order.append((k, first, count)) or models[k].sample(count, seed=0, first=first)
+
+    times = time_in_turns([(draw(k), torch.device("cpu")) for k in (0, 1)], batch=4, turns=5)
+    timed = [k for k, _, count in order if count == 4]
+    assert order == [(k, 0, count) for k in timed for count in (1, 4)]  # one image to warm up
+    assert [sorted(timed[i : i + 2]) for i in range(0, 10, 2)] == [[0, 1]] * 5
+    assert timed != [0, 1] * 5  # nobody always follows the same model
+    assert [len(own) for own in times] == [5, 5]
+    assert all(ms >= 1 for ms in times[1])  # 4 ms for 4 images
+    assert statistics.median(times[0]) < statistics.median(times[1])
+
+
+def test_slow_turns_are_few(monkeypatch):
+    monkeypatch.setattr("trilemma.metrics.cost.TURNS_S", 0.0)
+    model = Guided()
+    (times,) = time_in_turns([(draw_from(model), torch.device("cpu"))], batch=2)
+    assert len(times) == LEAST_TURNS and model.draws == [(0, 1), (0, 2)] * LEAST_TURNS
+    assert time_in_turns([]) == []

@@ -55,6 +55,11 @@ def short(out: str, model: str = "vae", **keys: object) -> Run:
     return trilemma.train(model, "digits", steps=12, batch=16, out=out, quiet=True, **keys)
 
 
+def warned(run: Run, part: str) -> list[str]:
+    """The warnings in a log that have a part; so short a training is warned of for other reasons, too."""
+    return [row["warning"] for row in run.log if part in row.get("warning", "")]
+
+
 def harm_input(trainer: Trainer) -> Callable[[], None]:
     batch_at = trainer.loader.batch_at
 
@@ -128,7 +133,7 @@ def test_a_nan_is_found_in_its_step_named_and_left_out(
 
     monkeypatch.setattr(Trainer, "_one_step", step)
     run = short("harmed", model)
-    warnings = [row["warning"] for row in run.log if "left out" in row.get("warning", "")]
+    warnings = warned(run, "left out")
     assert len(warnings) == 1 and named in warnings[0] and f"step {BAD_STEP} is left out" in warnings[0]
 
     monkeypatch.setattr(Trainer, "_one_step", without(BAD_STEP, one_step))
@@ -216,7 +221,7 @@ def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
                 short("spoilt", model, **keys)
         run = short("spoilt", model, **keys)
     assert saved and all(map(all_finite, saved))
-    (warning,) = (row["warning"] for row in run.log if "left out" in row.get("warning", ""))
+    (warning,) = warned(run, "left out")
     assert f"{named} is not finite" in warning and f"step {bad} is left out" in warning
 
     monkeypatch.setattr(Trainer, "_one_step", without(bad, one_step))
@@ -226,7 +231,7 @@ def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
 def test_a_rate_beyond_all_numbers_leaves_no_weights_that_are_none() -> None:
     """The first step's rate is 0 (warm-up), and the second one's moves make infinite weights: it is left out."""
     run = trilemma.train("ae-stacked", "digits", steps=2, lr=1e39, batch=16, save_every=16, out="r", quiet=True)
-    left_out = [row["warning"].split("; ")[-1] for row in run.log if "left out" in row.get("warning", "")]
+    left_out = [text.split("; ")[-1] for text in warned(run, "left out")]
     assert left_out == ["step 1 is left out"]
     for path in list_checkpoints(run.path / "checkpoints"):
         assert all_finite(checkpoint.read_checkpoint(path))
@@ -292,7 +297,10 @@ def test_memory_that_runs_out_divides_the_batch_and_the_gradient_stays(monkeypat
     keys = {"steps": 3, "batch": 32, "precision": "float32", "quiet": True}
     monkeypatch.setattr(Trainer, "_gradient", scarce)
     divided = trilemma.train("ae-stacked", "digits", out="divided", **keys)
-    assert [row["warning"] for row in divided.log if "warning" in row][-1].endswith("go in 4 pieces from here on")
+    assert warned(divided, "memory")[-1].endswith("go in 4 pieces from here on")
+    assert [text for text in divided.warnings if "memory" in text] == [
+        "step 0: out of memory: batches of 32 go in 4 pieces from here on"
+    ]
     monkeypatch.setattr(Trainer, "_gradient", gradient)
     first: list[torch.Tensor] = []
 
@@ -307,7 +315,7 @@ def test_memory_that_runs_out_divides_the_batch_and_the_gradient_stays(monkeypat
 
 
 def test_what_the_lost_step_held_is_free_before_the_state_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    gradient, back = Trainer._gradient, Trainer._return_to_good
+    gradient, back = Trainer._gradient, Trainer._return_to
     held: list[weakref.ref] = []
 
     def scarce(trainer: Trainer, *args: Any):
@@ -317,12 +325,12 @@ def test_what_the_lost_step_held_is_free_before_the_state_is_taken_back(monkeypa
             raise torch.OutOfMemoryError("out of memory")
         return gradient(trainer, *args)
 
-    def checked(trainer: Trainer) -> None:
+    def checked(trainer: Trainer, state: Checkpoint) -> None:
         assert [ref() for ref in held] == [None]
-        back(trainer)
+        back(trainer, state)
 
     monkeypatch.setattr(Trainer, "_gradient", scarce)
-    monkeypatch.setattr(Trainer, "_return_to_good", checked)
+    monkeypatch.setattr(Trainer, "_return_to", checked)
     assert short("r").summary["steps"] == 12 and len(held) == 1
 
 
@@ -337,7 +345,7 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> bytes:
     monkeypatch.setattr(loop, "SETTLED", 0.0)
     monkeypatch.setattr(Trainer, "epoch", property(lambda trainer: 48))
     run = short("whole", save_every=64, sample_every=48)
-    assert not any("warning" in row for row in run.log)
+    assert not warned(run, "memory")
     return weights(run)
 
 
@@ -378,7 +386,7 @@ def test_memory_that_is_short_for_a_moment_outside_a_step_changes_nothing(
     monkeypatch.setattr(owner, name, scarce)
     run = saving()
     assert scarce.calls > 2 and weights(run) == whole
-    assert [row["warning"] for row in run.log if "warning" in row] in ([], [HALVED])
+    assert warned(run, "memory") in ([], [HALVED])
     assert [int(path.name) for path in list_checkpoints(run.path / "checkpoints")] == [128, 192]
 
 
@@ -422,7 +430,7 @@ def test_memory_that_stays_short_outside_a_step_costs_a_warning(
     monkeypatch.setattr(owner, name, Scarce(getattr(owner, name), lambda call: call <= 2, LOST))
     run = saving()
     assert weights(run) == whole
-    (warning,) = (row["warning"] for row in run.log if "warning" in row)
+    (warning,) = warned(run, "memory")
     assert warning == f"out of memory (CUDA out of memory): {said}"
 
 
@@ -465,10 +473,10 @@ def test_validation_and_pictures_go_on_in_smaller_batches(monkeypatch: pytest.Mo
     validate, draw = Observer._validate, Observer._draw
 
     def scarce(action):
-        def limited(observer: Observer, size: int):
+        def limited(observer: Observer, size: int, *rest: int):
             if size > 16:
                 raise torch.OutOfMemoryError
-            return action(observer, size)
+            return action(observer, size, *rest)
 
         return limited
 

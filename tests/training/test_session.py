@@ -20,7 +20,8 @@ from PIL import Image
 import trilemma
 from trilemma import cli
 from trilemma.errors import UserError
-from trilemma.training import loop, observe, session
+from trilemma.training import loop, observe, pace, session
+from trilemma.training.card import model_card
 from trilemma.training.log import Display, read_log
 from trilemma.training.loop import SNAPSHOTS
 from trilemma.training.observe import Observer
@@ -60,8 +61,21 @@ def test_a_run_folder_has_everything() -> None:
 def test_the_card_says_the_figures_of_the_summary() -> None:
     run = trilemma.train("ae-stacked", "digits", steps=20, sample_every=10**6, quiet=True)
     card = (run.path / "README.md").read_text("utf-8")
-    assert f"| valid_rmse | {run.summary['valid_rmse']:.4g} (to reach: 0.12 on fashion-mnist) |" in card
+    assert f"| valid_rmse | {run.summary['valid_rmse']:.4g} |" in card
     assert run.config["command"] in card
+
+
+def test_the_card_of_the_recipes_own_data_says_the_figure_to_reach_and_what_it_names_is_there() -> None:
+    run = trilemma.train("ae-stacked", "digits", steps=2, out="a folder", quiet=True)
+    words = (run.config, run.recipe, run.summary, json.loads((run.path / "environment.json").read_text()))
+    assert "to reach" not in model_card(run.path, "digits", *words)
+    run.config["data"], run.config["notes"] = "fashion-mnist", ["a [link](x) of\nthe data", "b"]
+    card = model_card(run.path, "fashion-mnist", *words)
+    assert f"| valid_rmse | {run.summary['valid_rmse']:.4g} (to reach: 0.12) |" in card
+    assert card.startswith("# ae-stacked on fashion-mnist\n") and "\n    trilemma sample 'a folder' n=64" in card
+    assert "\n- a \\[link\\](x) of the data\n- b\n" in card
+    named = set(re.findall("^- `(.*)`: ", card, re.MULTILINE))
+    assert named == {path.name for path in run.path.iterdir()} - {"README.md", "lock"}
 
 
 def test_valid_rmse_is_the_root_of_the_mean_squared_error_of_the_split() -> None:
@@ -72,9 +86,10 @@ def test_valid_rmse_is_the_root_of_the_mean_squared_error_of_the_split() -> None
     assert run.summary["valid_rmse"] == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_the_weights_are_those_of_the_best_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first", [0.5, float("nan")])
+def test_the_weights_are_those_of_the_best_validation(first: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
-    figures = iter([0.5, 0.2, 0.9, 0.8])
+    figures = iter([first, 0.2, 0.9, 0.8])
     validate = Observer._validate
 
     def pretend(observer: Observer, size: int) -> dict[str, float]:
@@ -104,7 +119,11 @@ def test_the_log_has_every_part_and_the_seconds_grow() -> None:
 
 
 @pytest.mark.parametrize("length", [{"minutes": 0.03}, {"images": 33_333}])
-def test_ten_sample_pictures_in_a_training_of_any_kind_of_length(length: dict[str, Any]) -> None:
+def test_ten_sample_pictures_in_a_training_of_any_kind_of_length(
+    length: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "FREE_S", float("inf"))  # there is time for all of them
+    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)  # a report after every step, however slow they are
     run = trilemma.train("vae", "digits", batch=64, **length, quiet=True)
     at = sorted(int(path.stem) for path in (run.path / "samples").glob("0*.png"))
     assert len(at) == SNAPSHOTS - 1  # the tenth is last.png
@@ -185,7 +204,7 @@ def test_a_run_loads_its_data_as_it_was_trained_on_them(
     found = trilemma.load(run.path).data
     assert (found.fingerprint, found.shape) == (data.fingerprint, data.shape)
     assert torch.equal(found.valid.images, data.valid.images)
-    assert trilemma.evaluate(run.path, n=8, bound_samples=0).scores
+    assert trilemma.evaluate(run.path, n=12, bound_samples=0).scores
     line = shlex.split(run.config["command"])
     assert cli.main([*line[1:], "quiet=true", "out=other"]) == 0
     other = trilemma.load("other")
@@ -212,6 +231,46 @@ def test_a_run_of_a_version_that_did_not_write_all_keys() -> None:
     assert trilemma.load(run.path).data.shape == (1, 32, 32)
     assert trilemma.train("vae", "shapes:60", steps=3, channels=1, quiet=True).path == run.path
     assert trilemma.train("vae", "shapes:60", steps=2, channels=1, split_seed=1, quiet=True).path != run.path
+
+
+@pytest.fixture
+def thirty(tmp_path: Path) -> Path:
+    """Thirty grey images of 8 x 8, of which earlier versions held out 3 and now 10 are."""
+    for k in range(30):
+        path = tmp_path / "thirty" / f"{k:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8), 8 * k).save(path)
+    return tmp_path / "thirty"
+
+
+def earlier_run(data: Path, **keys: Any) -> trilemma.Run:
+    """A run as earlier versions left it: a tenth held out, and no word of the rule in its config."""
+    loaded = trilemma.load_data(data, rule="tenth")
+    run = trilemma.train("vae", loaded, steps=2, quiet=True, **keys)
+    assert run.config["training"].pop("split_rule") == "tenth"
+    (run.path / "config.json").write_text(json.dumps(run.config))
+    return run
+
+
+@pytest.mark.parametrize("keys", [{}, {"out": "there"}])
+def test_a_run_of_an_earlier_version_keeps_its_split(thirty: Path, keys: dict[str, Any]) -> None:
+    old = earlier_run(thirty, **keys)
+    for run in (trilemma.load(old.path), trilemma.train("vae", thirty, steps=3, quiet=True, **keys)):
+        assert run.path == old.path
+        assert (len(run.data.train), len(run.data.valid)) == (27, 3)
+        assert run.data.fingerprint == run.config["fingerprint"] == old.config["fingerprint"]
+    assert trilemma.train("vae", thirty, steps=4, quiet=True, **keys).path == old.path  # its config has the rule now
+    new = trilemma.train("vae", thirty, steps=2, out="new", quiet=True)
+    assert (len(new.data.train), len(new.data.valid)) == (20, 10)
+    assert trilemma.load(new.path).data.fingerprint == new.config["fingerprint"] != old.config["fingerprint"]
+
+
+def test_a_run_of_other_images_does_not_change_the_rule(thirty: Path) -> None:
+    old = earlier_run(thirty)
+    Image.new("L", (8, 8), 255).save(thirty / "30.png")
+    run = trilemma.train("vae", thirty, steps=2, quiet=True)
+    assert run.path != old.path
+    assert (len(run.data.train), len(run.data.valid)) == (21, 10)
 
 
 def test_a_word_stays_a_word_beside_a_folder_of_that_name() -> None:

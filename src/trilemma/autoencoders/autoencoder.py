@@ -146,9 +146,13 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch], *, seed: int) -> dict[str, float]:
-        """Fit the density over codes on the given training images."""
-        self.prior.fit(torch.cat([self.encode(batch.image) for batch in batches]), seed=seed)
-        return {}
+        """Fit the density over codes on the given training images.
+
+        Returns:
+            distinct_codes, where the images have fewer than the density has components.
+        """
+        used = self.prior.fit(torch.cat([self.encode(batch.image) for batch in batches]), seed=seed)
+        return {"distinct_codes": used} if used < self.config.components else {}
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None) -> Tensor:

@@ -5,6 +5,8 @@ fitted by expectation-maximisation on the codes of training images. Discrete cod
 autoregressive density instead, p(k) = prod_i p(k_i | k_1 ... k_(i-1)), which is trained by its cross-entropy.
 """
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,18 +30,24 @@ class GaussianMixture(nn.Module):
         self.register_buffer("means", torch.zeros(components, latent))
         self.register_buffer("factors", torch.eye(latent).repeat(components, 1, 1))  # lower Cholesky, (K, Z, Z)
 
-    def fit(self, codes: Tensor, *, seed: int) -> None:
-        """Expectation-maximisation from a k-means start; codes (N, Z). Fewer codes than components use fewer.
+    def fit(self, codes: Tensor, *, seed: int) -> int:
+        """Expectation-maximisation from a k-means start; codes (N, Z).
 
         A single code is given twice: the mixture is then one narrow Gaussian around it.
+
+        Returns:
+            The components in use: no more than there are distinct codes.
         """
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture as Mixture
 
-        used = min(len(self.weights), len(codes))
+        used = min(len(self.weights), distinct(codes))
         codes = codes if len(codes) > 1 else codes.expand(2, -1)
         spread = float(codes.var(0, correction=0).mean())
         found = Mixture(used, reg_covar=1e-6 + 1e-4 * spread, random_state=rng.seed_of(seed, "prior") % 2**32)
-        found.fit(codes.double().cpu().numpy())
+        with warnings.catch_warnings():  # an expectation-maximisation that has not quite converged is good enough
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            found.fit(codes.double().cpu().numpy())
         for buffer, values in (
             (self.weights, found.weights_),
             (self.means, found.means_),
@@ -47,6 +55,7 @@ class GaussianMixture(nn.Module):
         ):
             buffer.zero_()
             buffer[:used] = torch.as_tensor(values, dtype=buffer.dtype)
+        return used
 
     def sample(self, ids: Tensor, *, seed: int) -> Tensor:
         """One code per id, (len(ids), Z): pick a component, then m_k + L_k eps."""
@@ -55,6 +64,12 @@ class GaussianMixture(nn.Module):
         component = component.to(self.means.device)
         eps = rng.normal(ids, (self.means.shape[1],), seed, "latent").to(self.means)
         return self.means[component] + torch.einsum("bij,bj->bi", self.factors[component], eps)
+
+
+def distinct(codes: Tensor) -> int:
+    """How many of codes (N, Z) differ by more than rounding, a millionth of the largest number."""
+    step = 1e-6 * codes.abs().max().clamp(min=1e-30)
+    return len((codes / step).round().unique(dim=0))
 
 
 class AutoregressivePrior(nn.Module):

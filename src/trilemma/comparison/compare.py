@@ -1,28 +1,36 @@
 """The main job: `compare(data="digits")` trains one model of each family with the same budget, measures them, reports.
 
-The budget is training seconds: every model gets the same, on the same machine, one after the other. Every model is
-then measured by one protocol: the same number of images, features, split and seed. A model that fails is reported
-with its error; the others go on. The same call again continues an interrupted comparison.
+The budget is training seconds: every training gets the same, on the same machine, one after the other. Every model is
+then measured by one protocol: the same number of images, features, split and seed; the times per image are measured in
+turns. A model that fails is reported with its error, and the others are compared. The same call resumes an interrupted
+comparison.
 """
 
 import shlex
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trilemma import __version__
-from trilemma.comparison.document import Entry, clean, document, protocol_difference, scores_of
+from trilemma.comparison.document import document, protocol_difference
+from trilemma.comparison.entries import Entry, finished, rows_of, shown, to_train
+from trilemma.comparison.plain import clean
+from trilemma.comparison.progress import Progress, about, in_words, steps_of
+from trilemma.comparison.rows import scores_of
 from trilemma.comparison.words import counted
 from trilemma.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from trilemma.comparison.terminal import Tables
     from trilemma.data import Data
     from trilemma.run import Run
 
 ONE_PER_FAMILY = ("ae-stacked", "vae", "gan-dcgan", "diffusion-small")
-BATCHES, LARGEST_BATCH = 8, 256  # of images drawn: one batch to warm up and seven to time at least
 
 
 @dataclass(frozen=True)
@@ -31,11 +39,11 @@ class Comparison:
 
     html: Path
     json: Path
-    document: dict[str, Any]
+    document: dict[str, Any] = field(repr=False)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One dict per model: name, family, error, parameters, seconds, images, and each metric's value with
+        """One dict per model: name, family, error, warnings, parameters, seconds, images, and each metric's value with
         `<metric>_interval` and `<metric>_refused`."""
         return [_row(model) for model in self.document["models"]]
 
@@ -53,52 +61,58 @@ class Comparison:
 
 
 def compare(
-    *runs: "Run | str | Path",
+    *runs: "Run | str | Path | Sequence[Run | str | Path]",
     data: "str | Path | Data | None" = None,
     models: str | Sequence[str] | None = None,
     minutes: float = 0.5,
     n: int | None = None,
     size: int | str | tuple[int, int] | None = None,
     seed: int = 0,
+    seeds: int = 1,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Comparison:
     """Train models with an equal budget, or take finished runs; measure them all alike; write one report.
 
-    The same call again continues a comparison that was interrupted, and measures a finished one again: what is trained
-    already is not trained again.
+    The same call again resumes a comparison that was interrupted, and measures a finished one again: what is trained
+    already is not trained again. With more seeds= it trains only those that are missing.
 
     Args:
-        runs: finished runs to compare; nothing is trained then.
+        runs: finished runs to compare, one by one or as a list; nothing is trained then. Runs that differ in their
+            seed alone share a row.
         data: what to train on, where no runs are given: a word, a path, or data already loaded; "digits" where None.
         models: names or wildcards (a list, or one text with commas); one model per family where None.
-        minutes: of training, for each model.
+        minutes: of training, for each training.
         n: images drawn and measured per model; as many as there are real ones to measure by, at most as an evaluation
             takes, where None.
         size: height and width of the images, px; inferred where None.
-        seed: of the training and of the images drawn.
+        seed: of the first training of each model, and of the images drawn.
+        seeds: trainings of each model, with seed, seed + 1, ...; a row is their mean, its interval is over trainings.
         out: folder of the report; where None, that of the same comparison, else a new runs/compare-DATA (-2, -3, ...).
         quiet: print no progress.
     Raises:
         UserError: a wrong name or value, runs on different data, or no model that could be trained and measured.
-        KeyboardInterrupt: after Ctrl-C, when it is said how to go on.
+        KeyboardInterrupt: after Ctrl-C, when the command that resumes has been printed.
     """
     from trilemma.comparison.folder import claim_folder
     from trilemma.data import load_data
     from trilemma.data.sources import source_word
+    from trilemma.metrics.cost import BATCH
     from trilemma.metrics.evaluate import caveats, choose_reals
 
-    say = _speaker(quiet)
-    if runs:
-        _refuse_training_keys(data=data, models=models, size=size)
-        entries = _finished(runs)
+    say, begin = _speaker(quiet), time.perf_counter()
+    given: list[Any] = [run for item in runs for run in (item if isinstance(item, list | tuple) else [item])]
+    if given:
+        _refuse_training_keys(data=data, models=models, size=size, seeds=None if seeds == 1 else seeds)
+        entries = finished(given)
         loaded = entries[0].run.data
         wanted: dict[str, Any] = {"runs": [str(entry.run.path.resolve()) for entry in entries]}
     else:
-        entries = [Entry(name) for name in _names(models)]
         _check_minutes(minutes)
+        _check_seeds(seeds)
+        entries = to_train(_names(models), seed, seeds)
         loaded = load_data("digits" if data is None else data, size=size)
-        wanted = {"models": [entry.name for entry in entries], "minutes": minutes}
+        wanted = {"models": list(rows_of(entries)), "minutes": minutes, "seeds": seeds}
     split, n = choose_reals(loaded, n)
     request = {
         "data": source_word(loaded.source),
@@ -112,20 +126,28 @@ def compare(
     command = _command(request, out, with_size=with_size)
     with claim_folder(loaded.name, request, out) as folder:
         try:
-            if not runs:
+            steps = steps_of(entries, loaded, folder, None if given else 60 * minutes, n)
+            progress = Progress(steps, say, begin)
+            if given:
+                say(f"{folder}: {counted(len(entries), 'run')} to measure, {about(progress.stated)} in all")
+            else:
                 for note in loaded.notes:
                     say(f"  {note}")
-                names = ", ".join(entry.name for entry in entries)
-                say(f"{folder}: {names} on {loaded.name}, {counted(60 * minutes, 'second')} of training each")
+                say(f"{folder}: {', '.join(wanted['models'])} on {loaded.name}")
+                trainings = f"{counted(len(wanted['models']), 'model')} x " + (f"{seeds} seeds x " if seeds > 1 else "")
+                say(f"{trainings}{in_words(60 * minutes)} of training, {about(progress.stated)} in all")
                 for entry in entries:
-                    _attempt(entry, lambda e=entry: _train(e, loaded, folder, minutes, seed, quiet), say)
-            batch = max(1, min(LARGEST_BATCH, n // BATCHES))
-            _measure_all(entries, loaded, n, batch, seed, say)
-            shown = {"command": command, "minutes": None if runs else minutes, "n": n, "batch": batch, "seed": seed}
-            shown |= {"split": split, "caveats": caveats(loaded, split, n, own=True)}
-            return _write(entries, loaded, shown, folder)
+                    _attempt(entry, lambda e=entry: _train(e, loaded, folder, minutes, quiet), say)
+                    progress.done()
+            batch = min(BATCH, n)
+            _measure_all(entries, loaded, n, batch, seed, progress)
+            asked = {"command": command, "minutes": None if given else minutes, "n": n, "batch": batch, "seed": seed}
+            asked |= {"split": split, "caveats": caveats(loaded, split, n, own=True)}
+            result = _write(entries, loaded, asked, folder)
+            progress.end()
+            return result
         except KeyboardInterrupt:
-            say(f"the comparison stopped. Go on with: {_command(request, folder, with_size=with_size)}")
+            say(f"the comparison stopped. Resume with: {_command(request, folder, with_size=with_size)}")
             raise
 
 
@@ -138,7 +160,8 @@ def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], fold
     from trilemma.pictures import save_png
 
     values = document(entries, data, request, describe())
-    pictures, neighbours = pictures_of(entries, data, request["split"], request["seed"])
+    stand = [shown(row) for row in rows_of(entries).values()]
+    pictures, neighbours = pictures_of(stand, data, request["split"], request["seed"])
     for model in values["models"]:
         model["nearest"] = clean(neighbours.get(model["name"]))
     json = write_json(folder / "report.json", values)
@@ -148,17 +171,15 @@ def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], fold
     return Comparison(html, json, values)
 
 
-def _train(entry: Entry, data: "Data", folder: Path, minutes: float, seed: int, quiet: bool) -> None:
+def _train(entry: Entry, data: "Data", folder: Path, minutes: float, quiet: bool) -> None:
     from trilemma.training import train
 
-    out = folder / "runs" / entry.name
-    entry.run = train(entry.name, data, minutes=minutes, seed=seed, out=out, quiet=quiet)
+    out = folder / "runs" / entry.label
+    entry.run = train(entry.name, data, minutes=minutes, seed=entry.seed or 0, out=out, quiet=quiet)
 
 
-def _measure_all(
-    entries: Sequence[Entry], data: "Data", n: int, batch: int, seed: int, say: Callable[[str], None]
-) -> None:
-    """Measure every model that was trained.
+def _measure_all(entries: Sequence[Entry], data: "Data", n: int, batch: int, seed: int, progress: "Progress") -> None:
+    """Measure every training that ended well, then time one of each model in turns.
 
     Raises:
         UserError: if none could be trained and measured.
@@ -166,22 +187,47 @@ def _measure_all(
     for entry in entries:
         if entry.run is not None:
             entry.run.data = data  # the same images; read once for all
-            say(f"{entry.name}: drawing and measuring {n} images")
-            _attempt(entry, lambda e=entry: _measure(e, entries, n, batch, seed), say)
+            progress.say(f"{entry.label}: drawing and measuring {n} images")
+            _attempt(entry, lambda e=entry: _measure(e, entries, n, batch, seed), progress.say)
+        progress.done()
     if all(entry.error for entry in entries):
-        raise UserError("no model could be compared: " + "; ".join(f"{e.name}: {e.error}" for e in entries))
+        reasons = "; ".join(f"{e.label}: {e.error}" for e in entries)
+        raise UserError(f"no model could be compared, so none can be recommended: {reasons}")
+    _time([shown(row) for row in rows_of(entries).values()], batch, seed)
 
 
 def _measure(entry: Entry, entries: Sequence[Entry], n: int, batch: int, seed: int) -> None:
     from trilemma.metrics import evaluate
 
-    evaluation = evaluate(entry.run, n=n, seed=seed, batch=batch)
     first = next((e for e in entries if e.evaluation is not None), None)
+    reference = first.evaluation.reference if first else None  # the real images and the controls are the same for all
+    evaluation = evaluate(entry.run, n=n, seed=seed, batch=batch, reference=reference)
     if first and (difference := protocol_difference(scores_of(evaluation), scores_of(first.evaluation))):
         raise UserError(
-            f"measured by another protocol than {first.name} ({difference}), so the figures cannot be compared"
+            f"measured by another protocol than {first.label} ({difference}), so the figures cannot be compared"
         )
+    if any(e.name == entry.name and e.evaluation is not None for e in entries):
+        evaluation = _without_images(evaluation)
     entry.evaluation = evaluation
+
+
+def _without_images(evaluation: Any) -> Any:
+    """The images of one training stand for a row; those of the others would fill the memory."""
+    return type(evaluation)(**{**vars(evaluation), "fakes": evaluation.fakes[:0]})
+
+
+def _time(entries: Sequence[Entry], batch: int, seed: int) -> None:
+    """The time per image of each model, measured in turns."""
+    from trilemma.metrics import cost
+
+    measured = [entry for entry in entries if entry.evaluation is not None]
+    draws = [(partial(_draw, entry.run, seed), entry.run.device) for entry in measured]
+    for entry, times in zip(measured, cost.time_in_turns(draws, batch=batch), strict=True):
+        entry.times = times
+
+
+def _draw(run: "Run", seed: int, first: int, count: int) -> "Tensor":
+    return run.sample(count, seed=seed, first=first, batch=count)
 
 
 def _attempt(entry: Entry, action: Callable[[], None], say: Callable[[str], None]) -> None:
@@ -193,7 +239,7 @@ def _attempt(entry: Entry, action: Callable[[], None], say: Callable[[str], None
     except Exception as error:  # a fault in one model must not lose the others' minutes
         entry.error = f"{type(error).__name__}: {error}"
     if entry.error:
-        say(f"{entry.name} failed: {entry.error}")
+        say(f"{entry.label} failed: {entry.error}")
 
 
 def _names(models: str | Sequence[str] | None) -> list[str]:
@@ -224,51 +270,19 @@ def _check_minutes(minutes: float) -> None:
         raise UserError(f"minutes={minutes}: training needs a time above 0, for instance minutes=0.5")
 
 
+def _check_seeds(seeds: int) -> None:
+    if not isinstance(seeds, int) or seeds < 1:
+        raise UserError(
+            f"seeds={seeds}: this is the number of trainings of each model, 1 or more, for instance seeds=3"
+        )
+
+
 def _refuse_training_keys(**given: Any) -> None:
     for key, value in given.items():
         if value is not None:
             raise UserError(
                 f"{key}={value}: finished runs are compared as they are; leave {key} out, or leave the runs out"
             )
-
-
-def _finished(runs: Sequence["Run | str | Path"]) -> list[Entry]:
-    """Entries of finished runs on the same images, with names that tell them apart; all there is of them is read."""
-    from trilemma.run import as_run
-
-    opened = [as_run(run) for run in runs]
-    for run in opened:
-        _ = run.model, run.summary, run.log  # an unfinished run is refused before anything is measured
-    places = [run.path.resolve() for run in opened]
-    for k, place in enumerate(places):
-        if place in places[:k]:
-            raise UserError(f"{opened[k].path} is given twice; name each run once")
-    _same_data(opened)
-    plain = [place.name for place in places]
-    names = plain if len(set(plain)) == len(plain) else ["/".join(place.parts[-2:]) for place in places]
-    names = names if len(set(names)) == len(names) else [str(place) for place in places]
-    return [Entry(name, run) for name, run in zip(names, opened, strict=True)]
-
-
-def _same_data(runs: Sequence["Run"]) -> None:
-    """Refuse runs on different images: their figures would not compare."""
-    first = runs[0]
-    for run in runs[1:]:
-        if _images(run) != _images(first):
-            what, other = _images_text(first), _images_text(run)
-            why = "the figures would not compare. Train both on the same data="
-            if first.config["data"] == run.config["data"]:
-                why += ", with the same size= and valid="
-            raise UserError(f"{first.path} was trained on {what}, {run.path} on {other}: {why}")
-
-
-def _images(run: "Run") -> tuple[Any, ...]:
-    return run.config["fingerprint"], tuple(run.config["model_config"]["shape"])
-
-
-def _images_text(run: "Run") -> str:
-    shape = " x ".join(map(str, run.config["model_config"]["shape"]))
-    return f"{run.config['data']} ({shape}, fingerprint {run.config['fingerprint'][:12]})"
 
 
 def _command(request: dict[str, Any], out: str | Path | None, *, with_size: bool) -> str:
@@ -278,6 +292,7 @@ def _command(request: dict[str, Any], out: str | Path | None, *, with_size: bool
     else:
         words = [f"data={request['data']}", f"models={','.join(request['models'])}"]
         words += [f"minutes={_shortest(request['minutes'])}"]
+        words += [f"seeds={request['seeds']}"] if request["seeds"] > 1 else []
         words += [f"size={'x'.join(map(str, request['size']))}"] if with_size else []
     words = [*words, f"n={request['n']}", f"seed={request['seed']}"]
     words += [] if out is None else [f"out={Path(out).absolute()}"]
@@ -292,7 +307,7 @@ def _shortest(value: float) -> str:
 def _row(model: dict[str, Any]) -> dict[str, Any]:
     row = {
         key: model.get(key)
-        for key in ("name", "family", "error", "parameters", "seconds", "images", "images_per_second")
+        for key in ("name", "family", "error", "warnings", "parameters", "seconds", "images", "images_per_second")
     }
     for name, score in model["scores"].items():
         row |= {name: score["value"], f"{name}_interval": score["interval"], f"{name}_refused": score["refused"]}

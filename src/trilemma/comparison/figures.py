@@ -69,7 +69,10 @@ def svg(figure: "Figure", label: str) -> str:
 
 def png(figure: "Figure") -> bytes:
     """The figure as a PNG file's content, on white: the stand-in colours become those of the light page."""
-    for artist in figure.findobj():
+    from matplotlib.text import Text
+
+    texts = [text.get_bbox_patch() for text in figure.findobj(match=Text)]
+    for artist in [*figure.findobj(), *filter(None, texts)]:
         for kind in ("color", "facecolor", "edgecolor", "markeredgecolor", "markerfacecolor"):
             if hasattr(artist, f"get_{kind}") and hasattr(artist, f"set_{kind}"):
                 getattr(artist, f"set_{kind}")(_light(getattr(artist, f"get_{kind}")()))
@@ -97,9 +100,7 @@ def dots(models: Sequence[Mapping[str, Any]], axis: Any) -> "Figure":
     places = [tick for tick, _ in axis.ticks]
     ax.set_xlim(-0.03, 1.03)
     ax.set_ylim(len(models) - 0.5, -0.5)
-    ax.set_xticks(
-        [axis.place(p) for p in places], [text or f"{p:g}" for p, text in axis.ticks], fontsize=7.5, color=MUTED
-    )
+    ax.set_xticks([axis.place(p) for p in places], [text for _, text in axis.ticks], fontsize=7.5, color=MUTED)
     ax.set_yticks(range(len(models)), [""] * len(models))
     ax.tick_params(length=0)
     ax.grid(axis="x", color=FAINT, linewidth=0.7)
@@ -124,21 +125,23 @@ def _row(ax: Any, k: int, model: Mapping[str, Any], found: Mapping[str, Any] | N
         return
     if found["reach"]:
         ax.plot(found["reach"], [k, k], color=colour, linewidth=3, solid_capstyle="butt", alpha=0.75)
+        ax.plot(found["reach"], [k, k], color=colour, linestyle="", marker="|", markersize=10)
     ax.scatter([found["place"]], [k], s=34, marker=marker, color=colour, edgecolors=PAPER, linewidths=0.8, zorder=3)
     value, interval = found["value"], found["interval"]
     text = f"{number(value, interval)}  ({span(value, interval)})" if interval else number(value)
     ax.text(1.03, k, text, transform=side, va="center", fontsize=8.5, color=INK)
 
 
-def curve(name: str, seconds: Sequence[float], values: Sequence[float]) -> "Figure":
-    """One loss part, or one figure on held-out images, over the seconds of training."""
+def curve(title: str, seconds: Sequence[float], values: Sequence[float]) -> "Figure":
+    """One line of a training over its seconds."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(2.5, 1.55))
     ax = figure.add_axes((0.2, 0.24, 0.76, 0.6))
     ax.plot(seconds, values, color=INK, linewidth=1.1, marker="" if len(values) > 1 else "o", markersize=3)
-    ax.set_title(name, fontsize=8.5, color=INK, loc="left", pad=4, parse_math=False)
+    size = min(8.5, 8.5 * 36 / max(len(title), 1))  # points: about 36 letters of 8.5 fill the width
+    ax.set_title(title, fontsize=size, color=INK, x=-0.26, ha="left", loc="left", pad=4, parse_math=False)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(4))
     ax.set_xlabel("training seconds", fontsize=7.5, color=MUTED, labelpad=1)

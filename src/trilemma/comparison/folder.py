@@ -1,7 +1,7 @@
 """The folder of a comparison: request.json says what was asked, report.json that it is done.
 
-The same request takes the newest folder of its kind: an interrupted comparison goes on, and a finished one is measured
-again without training again.
+The same request takes the newest folder of its kind: an interrupted comparison is resumed, and a finished one is
+measured again without training again. How many seeds were asked for makes no other request: more of them add trainings.
 """
 
 import json
@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from trilemma.comparison.document import clean
+from trilemma.comparison.plain import clean
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, write_json
 from trilemma.training.folder import LOCK, RUNS, Busy, hold, is_free
@@ -41,13 +41,13 @@ def claim_folder(name: str, request: dict[str, Any], out: str | Path | None) -> 
 
 
 def _named(path: Path, request: dict[str, Any]) -> tuple[Path, Any]:
-    if _request_in(path) != request:
+    if not _same(_request_in(path), request):
         if any((path / name).exists() for name in (REQUEST, REPORT)):
             raise UserError(
                 f"{path} holds another comparison (see {path / REQUEST}); choose another out=, or remove it"
             )
         if not is_free(path):
-            raise UserError(f"{path} holds files that are no comparison; choose another out=")
+            raise UserError(f"{path} holds files that are not a comparison; choose another out=")
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         return path, hold(path / LOCK)
@@ -56,7 +56,7 @@ def _named(path: Path, request: dict[str, Any]) -> tuple[Path, Any]:
 def _chosen(name: str, request: dict[str, Any]) -> tuple[Path, Any]:
     begun = RUNS.glob(f"{escape(name)}*/{REQUEST}")
     for file in sorted(begun, key=lambda file: file.stat().st_mtime, reverse=True):
-        if _request_in(file.parent) != request:
+        if not _same(_request_in(file.parent), request):
             continue
         try:
             return file.parent, hold(file.parent / LOCK)
@@ -72,6 +72,11 @@ def _chosen(name: str, request: dict[str, Any]) -> tuple[Path, Any]:
                 continue
             return path, hold(path / LOCK)
     raise AssertionError  # count never ends
+
+
+def _same(found: Any, request: dict[str, Any]) -> bool:
+    """Whether a folder holds this comparison, with however many seeds."""
+    return isinstance(found, dict) and {**found, "seeds": None} == {**request, "seeds": None}
 
 
 def _request_in(path: Path) -> Any:

@@ -1,34 +1,28 @@
 """One HTML file that needs nothing else: plots and pictures inside, no script, no request, fit for print.
 
 The page is the document of `document.py` poured into templates/report.html, every text escaped. The pictures come
-beside it: they are the only part of the page that report.json does not hold.
+beside it, from `images.py`.
 """
 
-import base64
-import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from trilemma.comparison import figures, triangle
+from trilemma.comparison.curves import curve_title, shown_curves, squared
 from trilemma.comparison.document import further
+from trilemma.comparison.images import pictures_of
 from trilemma.comparison.words import TITLES, counted, ends, listed, number, span
-from trilemma.errors import UserError
 
 if TYPE_CHECKING:
     from jinja2 import Template
-    from torch import Tensor
 
-    from trilemma.comparison.document import Entry
-    from trilemma.data import Data
-
-SAMPLES, LARGE_SAMPLES, LARGE = 64, 16, 64  # images in a grid; fewer where a side is larger than LARGE px
-PAIRS = 8  # samples shown with their nearest training image
-WIDTH = 340  # px on the page that a grid of samples is enlarged towards
+__all__ = ["fragment", "pictures_of", "render"]
 
 
 def render(values: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
@@ -46,72 +40,6 @@ def fragment(values: Mapping[str, Any]) -> str:
     return _template("fragment.html").render(**_context(values))
 
 
-def pictures_of(
-    entries: Sequence["Entry"], data: "Data", split: str, seed: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Pictures of real images of a split and of generated ones, and what was found of the nearest training images.
-
-    Returns:
-        {"real": image, "models": {name: {"samples": image, "nearest": image or None}}} with each image as
-        {"uri", "width", "enlarged", "n"}; and {name: {"index", "distance", "median", "real_median"} or {"refused"}}.
-    """
-    count = SAMPLES if max(data.shape[1:]) <= LARGE else LARGE_SAMPLES
-    real, held_out = (_some(part.images, count, seed) for part in (data.splits[split], data.held_out[1]))
-    fakes = {e.name: e.evaluation.fakes[:count] for e in entries if e.evaluation is not None}
-    found = _nearest(fakes, held_out, data)
-    shown = {name: {"samples": picture(images), "nearest": None} for name, images in fakes.items()}
-    for name, images in fakes.items():
-        if "index" in found[name]:
-            near = data.train.images[found[name]["index"][:PAIRS]]
-            shown[name]["nearest"] = picture(_levels([images[:PAIRS], near]), columns=len(near))
-    return {"real": picture(real), "models": shown}, found
-
-
-def picture(images: "Tensor", columns: int | None = None) -> dict[str, Any]:
-    """Images (N, C, H, W) in a grid as a data URI, one pixel for one pixel, and the width to show it at, px."""
-    from trilemma.pictures import grid
-
-    sheet, buffer = grid(images, columns=columns, scale=1), io.BytesIO()
-    sheet.save(buffer, "png", optimize=True)
-    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    factor = max(1, round(WIDTH / sheet.width))
-    return {"uri": uri, "width": sheet.width * factor, "enlarged": factor > 1, "n": len(images)}
-
-
-def _nearest(fakes: Mapping[str, "Tensor"], real: "Tensor", data: "Data") -> dict[str, Any]:
-    """Nearest training images of all models' samples, and of held-out ones as the yardstick, in one pass."""
-    from trilemma.metrics.features import feature_network
-    from trilemma.metrics.nearest import nearest_training_images
-
-    try:
-        network = feature_network("auto", data.shape, data.name)
-        index, distance = nearest_training_images(_levels([*fakes.values(), real]), data.train.images, network)
-    except UserError as error:
-        return {name: {"refused": str(error)} for name in fakes}
-    sizes = [len(images) for images in [*fakes.values(), real]]
-    distances = distance.split(sizes)
-    yardstick = distances[-1].median().item()
-    parts = zip(fakes, index.split(sizes), distances, strict=False)
-    return {
-        name: {"index": i.tolist(), "distance": d.tolist(), "median": d.median().item(), "real_median": yardstick}
-        for name, i, d in parts
-    }
-
-
-def _some(images: "Tensor", n: int, seed: int) -> "Tensor":
-    from trilemma import rng
-
-    return images[rng.permutation(len(images), seed, "report")[:n]]
-
-
-def _levels(parts: Sequence["Tensor"]) -> "Tensor":
-    import torch
-
-    from trilemma.pictures import to_uint8
-
-    return torch.cat([to_uint8(part) for part in parts])
-
-
 def _context(values: Mapping[str, Any]) -> dict[str, Any]:
     models = values["models"]
     shown = [m for m in models if any(m["place"].values())]
@@ -124,21 +52,25 @@ def _context(values: Mapping[str, Any]) -> dict[str, Any]:
         "small": {
             m["name"]: _svg(triangle.draw(models, only=m["name"]), f"{m['name']} among the others") for m in shown
         },
-        "curves": {m["name"]: [_curve(m["name"], curve) for curve in m["curves"] if _worth(curve)] for m in models},
+        "curves": {m["name"]: [_curve(m["name"], curve) for curve in shown_curves(m["curves"])] for m in models},
+        "valid": {m["name"]: _validation(m.get("valid", {})) for m in models},
+        "measured": [c for c in values["columns"] if c["shared"] and not c["refused"]],
         "size": " x ".join(str(side) for side in values["data"]["shape"][1:]),
         "colour": {1: "grey", 3: "colour", 4: "colour with alpha"}.get(values["data"]["shape"][0], ""),
     }
 
 
-def _worth(curve: Mapping[str, Any]) -> bool:
-    """A single figure on held-out images is no curve; it stands among the facts."""
-    return len(curve["values"]) > (1 if curve["name"].startswith("valid_") else 0)
-
-
-def _curve(model: str, curve: Mapping[str, Any]) -> Markup:
+def _curve(model: str, curve: Mapping[str, Any]) -> tuple[Markup, str | None]:
+    """The plot, and what is healthy."""
     first, last = curve["values"][0], curve["values"][-1]
-    text = f"{curve['name']} of {model} over training: from {number(first)} to {number(last)}"
-    return _svg(figures.curve(curve["name"], curve["seconds"], curve["values"]), text)
+    text = f"{curve['title']} of {model} over training: from {number(first)} to {number(last)}"
+    return _svg(figures.curve(curve["title"], curve["seconds"], curve["values"]), text), curve["healthy"]
+
+
+def _validation(values: Mapping[str, float]) -> dict[str, float]:
+    """The last validation values by their names in words."""
+    titles = {name: curve_title(name) for name in values if not squared(name, [*values])}
+    return {title[0].upper() + title[1:]: values[name] for name, title in titles.items()}
 
 
 def _svg(figure: Any, label: str) -> Markup:
@@ -179,7 +111,8 @@ def _template(name: str) -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "counted": counted, "ends": ends, "listed": listed, "text": _text}
+    environment.filters |= {"number": number, "counted": counted, "ends": ends, "listed": listed}
+    environment.filters |= {"text": _text, "bold": _bold, "percent": _percent}
     return environment.get_template(name)
 
 
@@ -192,3 +125,18 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" if math.isfinite(value) else "none"
     return "none" if value is None else str(value)
+
+
+def _bold(text: str, names: Sequence[str]) -> Markup:
+    """A sentence with the names of models in bold."""
+    longest_first = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name)
+    parts = re.split(rf"(?<![\w-])({longest_first})(?![\w-])", text) if longest_first else [text]
+    return Markup().join(Markup("<strong>{}</strong>").format(p) if p in names else escape(p) for p in parts)
+
+
+def _percent(share: float) -> str:
+    """
+    >>> _percent(0.01), _percent(0.1234), _percent(1.0)
+    ('1%', '12.3%', '100%')
+    """
+    return f"{100 * share:.1f}".removesuffix(".0") + "%"

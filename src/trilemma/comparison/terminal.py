@@ -2,8 +2,10 @@
 
 Models are rows where that fits, else columns; where the intervals do not fit either, they are left to the report and
 that is said; then there is one row for each figure of each model, and on the narrowest terminals one line of text.
+The controls stand under the models, dim. The last lines are the answer: which model to use, and what went wrong.
 """
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from textwrap import fill
@@ -31,6 +33,7 @@ class Cell(NamedTuple):
     interval: str = ""
 
 
+NOTHING = "learned nothing yet"
 Row = tuple[str, str, Cell, str]  # model, title, figure, unit
 Layout = Callable[[], Any]  # makes a table or a text
 
@@ -47,6 +50,7 @@ class Tables:
         self.box: box.Box | None = box.HORIZONTALS
         self.values = values
         self.columns = [c for c in values["columns"] if c["shared"] and not c["refused"]]
+        self.measured = [c for c in self.columns if any(c["name"] in x["scores"] for x in values["controls"])]
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[RenderableType]":
         from rich.text import Text
@@ -60,44 +64,77 @@ class Tables:
             tables = [*(partial(self._further, lists, wrap) for wrap in WRAPS), lambda: _plain(lists)]
             yield Text(FURTHER, style="bold")
             yield _first_that_fits(tables, console, options)()
-        yield Text("\n".join(["", *lines, *self._refused(rows), *self._said()]))
+        yield Text("\n".join(["", *lines, *self._refused(rows), *self._notes(), ""]))
+        for item in self.values["answer"]:
+            yield Text(item["text"])
+            if item["command"]:
+                yield Text(_typed(item["command"], options.max_width), overflow="fold")
 
     def _models_down(self) -> "Table":
-        """A row for each model."""
+        """A row for each model, then for each control."""
+        from rich.text import Text
+
         table = self._table(["Model", *(c["head"] for c in self.columns), *(head for _, head in SPENT)])
         for model in self.values["models"]:
-            _add(table, model["name"], *map(_stacked, [*self._figures(model), *_costs(model)]))
+            _add(table, _marked(model), *map(_stacked, [*self._figures(model), *_costs(model)]))
+        for control in self.values["controls"]:
+            _add(table, Text(control["title"], style="dim"), *map(_dim, map(_stacked, self._figures(control))))
         return table
 
-    def _models_across(self, *, intervals: bool = True) -> "Table":
-        """A column for each model."""
-        models = self.values["models"]
-        table = self._table(["", *(m["name"] for m in models)], leading=int(intervals))
-        rows = zip(*(self._figures(model) for model in models), strict=True)
-        for column, cells in zip(self.columns, rows, strict=True):
-            shown = map(_stacked, cells) if intervals else (cell.value for cell in cells)
-            _add(table, column["head"] if intervals else column["title"], *shown)
+    def _models_across(self, *, intervals: bool = True) -> "RenderableType":
+        """A column for each model; under them a table with one for each control."""
+        from rich.console import Group
+
+        models, controls = self.values["models"], self.values["controls"]
+        table = self._across(models, [_marked(model) for model in models], self.columns, intervals=intervals)
         costs = zip(*(_costs(model) for model in models), strict=True)
         for (_, head), cells in zip(SPENT, costs, strict=True):
             _add(table, head if intervals else head.replace("\n", " "), *(cell.value for cell in cells))
+        if not self.measured:
+            return table
+        heads = [_narrow(control["title"]) for control in controls]
+        below = self._across(controls, heads, self.measured, intervals=intervals)
+        below.style = "dim"
+        return Group(table, "", below)
+
+    def _across(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        heads: "Sequence[str | Text]",
+        columns: Sequence[Mapping[str, Any]],
+        *,
+        intervals: bool,
+    ) -> "Table":
+        """Models or controls as columns, figures as rows."""
+        table = self._table(["", *heads], leading=int(intervals))
+        for column in columns:
+            cells = [_figure(row, column) for row in rows]
+            shown = map(_stacked, cells) if intervals else (cell.value for cell in cells)
+            _add(table, column["head"] if intervals else column["title"], *shown)
         return table
 
     def _list(self) -> "Table":
-        """A row for each figure of each model, under the title of the figure."""
+        """A row for each figure of each model and control, under the title of the figure."""
+        from rich.text import Text
+
         table, last = self._table(["Figure", "Value", "95% interval"]), None
-        for model, title, cell, _ in self._by_figure():
+        controls = {control["title"] for control in self.values["controls"]}
+        for name, title, cell, _ in self._by_figure():
             if title != last:
                 _add(table, last := title)
-            _add(table, f"  {model}", *cell)
+            style = "dim" if name in controls else ""
+            _add(table, *(Text(text, style) for text in (f"  {name}", *cell)))
         return table
 
     def _by_figure(self) -> "Iterator[Row]":
-        """The figures of the table, figure by figure."""
-        models = self.values["models"]
-        for k, column in enumerate(self.columns):
-            yield from ((m["name"], column["title"], self._figures(m)[k], "") for m in models)
+        """The figures of the table, figure by figure, of the models and then of the controls."""
+        models, controls = self.values["models"], self.values["controls"]
+        for column in self.columns:
+            yield from ((_named(m), column["title"], _figure(m, column), "") for m in models)
+            if column in self.measured:
+                yield from ((c["title"], column["title"], _figure(c, column), "") for c in controls)
         for k, (_, head) in enumerate(SPENT):
-            yield from ((m["name"], head.replace("\n", " "), _costs(m)[k], "") for m in models)
+            yield from ((_named(m), head.replace("\n", " "), _costs(m)[k], "") for m in models)
 
     def _further(self, rows: "Iterable[Row]", wrap: int) -> "Table":
         table = self._table(["Model", "Figure", "Value", "95% interval", "Unit"], left=(0, 1, 4))
@@ -106,20 +143,20 @@ class Tables:
             _add(table, model, next(shown), *cell, next(shown))
         return table
 
-    def _table(self, heads: Sequence[str], *, leading: int = 0, left: Sequence[int] = (0,)) -> "Table":
+    def _table(self, heads: "Sequence[str | Text]", *, leading: int = 0, left: Sequence[int] = (0,)) -> "Table":
         """An empty table whose lines end where a cell says so and nowhere else."""
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=self.box, show_edge=False, pad_edge=False, collapse_padding=True, leading=leading)
         for k, head in enumerate(heads):
-            table.add_column(Text(head), justify="left" if k in left else "right", no_wrap=True)
+            table.add_column(
+                Text(head) if isinstance(head, str) else head, justify="left" if k in left else "right", no_wrap=True
+            )
         return table
 
-    def _figures(self, model: Mapping[str, Any]) -> list[Cell]:
-        if model["error"]:
-            return [Cell("failed")] * len(self.columns)
-        return [_cell(model["scores"].get(column["name"])) for column in self.columns]
+    def _figures(self, row: Mapping[str, Any]) -> list[Cell]:
+        return [_figure(row, column) for column in self.columns]
 
     def _refused(self, rows: Iterable[tuple[Any, Any, Any]]) -> Iterator[str]:
         """Why a figure is missing: the table itself has no room for reasons."""
@@ -130,13 +167,56 @@ class Tables:
         for model, column, score in [*single, *rows]:
             if score and score["refused"]:
                 yield f"{column['title']} of {model['name']} refused: {score['refused']}."
-        for model in self.values["models"]:
-            if model["error"]:
-                yield f"{model['name']} failed: {model['error']}."
 
-    def _said(self) -> Iterator[str]:
+    def _notes(self) -> Iterator[str]:
         yield from (f"Note: {text}." for text in self.values["caveats"])
-        yield self.values["verdict"]["text"]
+        yield from (f"Controls: {_meaning(self.values['controls'])}." for _ in self.values["controls"][:1])
+
+
+def _figure(row: Mapping[str, Any], column: Mapping[str, Any]) -> Cell:
+    """The figure of a model or a control."""
+    return Cell("failed") if row.get("error") else _cell(row["scores"].get(column["name"]))
+
+
+def _meaning(controls: Iterable[Mapping[str, Any]]) -> str:
+    """What each control is there for."""
+    return "; ".join(f"{control['title']}: {control['note']}" for control in controls)
+
+
+def _named(model: Mapping[str, Any]) -> str:
+    return f"{model['name']}, {NOTHING}" if model["learned_nothing"] else model["name"]
+
+
+def _marked(model: Mapping[str, Any]) -> "Text":
+    """The name, and below it that a control beats the model."""
+    from rich.text import Text
+
+    return Text.assemble(model["name"], (f"\n{_narrow(NOTHING)}" if model["learned_nothing"] else "", "dim"))
+
+
+def _narrow(text: str) -> str:
+    """Words under each other that fit a column of figures."""
+    return fill(text, 14, break_long_words=False, break_on_hyphens=False)
+
+
+def _typed(command: str, width: int) -> str:
+    """The command after "next:", continued as a shell does where it does not fit.
+
+    >>> print(_typed("trilemma compare data='my photos' minutes=2", 36))
+      next: trilemma compare \\
+        'data=my photos' minutes=2
+    """
+    lines = ["  next:"]
+    for word in map(shlex.quote, shlex.split(command)):
+        if len(lines[-1]) + len(word) + 3 > width and lines[-1] != "  next:":
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    return " \\\n".join(lines)
+
+
+def _dim(text: "Text") -> "Text":
+    text.stylize("dim")
+    return text
 
 
 def _cell(score: Mapping[str, Any] | None) -> Cell:

@@ -14,15 +14,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from trilemma.comparison.labels import COVERED, Layout, Point, around, text_size
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SLOWEST, FASTEST = 1.0, 1e6  # images per second at the centre and at the corner
-DODGE, ABREAST = 0.022, 0.14  # models stand this far apart beside a spoke, all of them within ABREAST
-GAP = 0.085  # smallest distance between two labels on the upright spoke; twice that on the slanted ones
-LETTER = 0.036  # width of a letter of a name, with some room
-TICK_SIDE = {"fidelity": 1, "diversity": 1, "speed": -1}  # 1: left of the outward direction; names stand opposite
+DODGE, ABREAST = 0.042, 0.2  # models stand this far apart beside a spoke, all of them within ABREAST
+LOW, HIGH = (-1.2, -0.82), (1.2, 1.29)  # corners of the picture
+UNIT = 150.0  # points on paper of a length of 1
+MARK, CAP = 0.05, 0.036  # width of a mark; half the width of an interval's ends
+BESIDE = (0.065, 0.1, 0.14)  # how far beside its spoke a tick's text may stand
+
+Reach = tuple[float, Sequence[float]]  # angle of a spoke, ends of an interval on it
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,8 @@ def share_place(share: float) -> float:
     return min(max(share, 0.0), 1.0)
 
 
-_shares = ((0.0, ""), (0.25, ""), (0.5, "0.5"), (0.75, ""), (1.0, "1"))
-_speeds = ((1, ""), (10, "10"), (100, "100"), (1e3, "1k"), (1e4, "10k"), (1e5, "100k"), (1e6, "1M"))
+_shares = ((0.0, "0"), (0.25, ""), (0.5, "0.5"), (0.75, ""), (1.0, "1"))
+_speeds = ((1, "1"), (10, ""), (100, "100"), (1e3, ""), (1e4, "10k"), (1e5, ""), (1e6, "1M"))
 AXES = (
     Axis("fidelity", "precision", "precision", 90, float, share_place, _shares),
     Axis("diversity", "recall", "recall", 210, float, share_place, _shares),
@@ -105,77 +112,69 @@ def _xy(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, ...], ...]:
     return tuple(zip(*points, strict=True))
 
 
-def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Places for labels: as near to `places` as can be, in the same order, at least `gap` apart.
-
-    Neighbours that are too close form a block with equal gaps whose mean stays where it was (least squares).
-    """
-    order = sorted(range(len(places)), key=places.__getitem__)
-    blocks: list[list[float]] = []  # [sum of (place - gap * rank), count]
-    for rank, i in enumerate(order):
-        blocks.append([places[i] - gap * rank, 1])
-        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
-            total, count = blocks.pop()
-            blocks[-1][0] += total
-            blocks[-1][1] += count
-    starts = [total / count for total, count in blocks for _ in range(int(count))]
-    found = [0.0] * len(places)
-    for rank, i in enumerate(order):
-        found[i] = starts[rank] + gap * rank
-    return found
-
-
 def draw(models: Sequence[Mapping[str, Any]], only: str | None = None) -> "Figure":
     """The plot. With `only`, that model stands out, the others are grey, and there are no names: a small picture."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.4, 2.1) if only else (5.0, 4.4))
+    width, height = ((high - low) * UNIT / 72 for low, high in zip(LOW, HIGH, strict=True))
+    figure = Figure(figsize=(2.4, 2.1) if only else (width, height))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set_aspect("equal")
     ax.axis("off")
-    ax.set_xlim(-1.2, 1.2)
-    ax.set_ylim(-0.82, 1.29)
-    _spokes(ax, small=only is not None)
+    ax.set_xlim(LOW[0], HIGH[0])
+    ax.set_ylim(LOW[1], HIGH[1])
+    layout = Layout(LOW, HIGH)
+    _spokes(ax, layout, small=only is not None)
     for k, model in enumerate(models):
-        _model(
-            ax,
-            model["place"],
-            k,
-            _aside(k, len(models)),
-            quiet=only is not None and only != model["name"],
-            small=only is not None,
-        )
+        quiet = only is not None and only != model["name"]
+        _model(ax, layout, model["place"], k, _aside(k, len(models)), quiet=quiet, small=only is not None)
     if only is None:
-        _names(ax, models)
+        _ticks(ax, layout)
+        _names(ax, layout, models)
     return figure
 
 
-def _spokes(ax: "Axes", small: bool) -> None:
-    """The rim, the spokes with their ticks, and their names."""
+def _spokes(ax: "Axes", layout: Layout, small: bool) -> None:
+    """The rim, the spokes, and their names."""
     from trilemma.comparison.figures import FAINT, INK, MUTED, SOFT
 
     corners = [point(axis.angle, 1) for axis in AXES]
     ax.fill(*_xy(corners), facecolor=SOFT, edgecolor=FAINT, linewidth=1.2, zorder=1)
-    for axis in AXES:
-        ax.plot(*_xy([(0, 0), point(axis.angle, 1)]), color=FAINT, linewidth=1.2, zorder=1)
-        x, y = point(axis.angle, 1)
-        vertical, step = ("bottom", 1) if y > 0 else ("top", -1)
+    for axis, (x, y) in zip(AXES, corners, strict=True):
+        ax.plot(*_xy([(0, 0), (x, y)]), color=FAINT, linewidth=1.2, zorder=1)
+        step = 1 if y > 0 else -1
         if small:
-            ax.text(x, y + 0.07 * step, axis.name, ha="center", va=vertical, color=MUTED, fontsize=7)
+            ax.text(x, y + 0.11 * step, axis.name, ha="center", va="center", color=MUTED, fontsize=7)
             continue
-        first, second = (0.155, 0.07) if y > 0 else (0.08, 0.19)
-        ax.text(x, y + first * step, axis.name.capitalize(), ha="center", va=vertical, color=INK, fontsize=11.5,
-                fontweight="bold")  # fmt: skip
-        ax.text(x, y + second * step, axis.short, ha="center", va=vertical, color=MUTED, fontsize=8.5)
-        for value, text in axis.ticks:
-            tick, beside = axis.place(value), 0.065 * TICK_SIDE[axis.name]
-            ax.plot(*_xy([point(axis.angle, tick, -0.012), point(axis.angle, tick, 0.012)]), color=MUTED, linewidth=0.8)
-            ax.text(
-                *point(axis.angle, tick, beside), text, ha="center", va="center", color=MUTED, fontsize=7.5, zorder=5
-            )
+        first, second = (0.21, 0.105) if y > 0 else (0.14, 0.245)
+        _text(ax, layout, (x, y + first * step), axis.name.capitalize(), 11.5, color=INK, fontweight="bold")
+        _text(ax, layout, (x, y + second * step), axis.short, 8.5, color=MUTED)
 
 
-def _model(ax: "Axes", places: Mapping[str, Any], k: int, aside: float, *, quiet: bool, small: bool) -> None:
+def _text(ax: "Axes", layout: Layout, centre: Point, text: str, points: float, **look: Any) -> None:
+    """A text that no later text covers."""
+    ax.text(*centre, text, ha="center", va="center", fontsize=points, parse_math=False, zorder=6, **look)
+    layout.block(centre, *text_size(text, points, UNIT))
+
+
+def _ticks(ax: "Axes", layout: Layout) -> None:
+    """Ticks and their texts: over the lines, on the side of the spoke with fewer; left out where a mark stands."""
+    from trilemma.comparison.figures import MUTED, SOFT
+
+    for axis in AXES:
+        for value, text in axis.ticks[1:]:
+            tick = axis.place(value)
+            ax.plot(*_xy([point(axis.angle, tick, end) for end in (-0.012, 0.012)]), color=MUTED, linewidth=0.8)
+            sides = np.array([point(axis.angle, tick, sign * aside) for aside in BESIDE for sign in (1, -1)])
+            k, cost = layout.best(text_size(text, 7.5, UNIT), np.array([point(axis.angle, tick)] * len(sides)), sides)
+            if text and cost < COVERED:
+                patch = {"boxstyle": "square,pad=0.1", "facecolor": SOFT, "edgecolor": "none"}
+                _text(ax, layout, (sides[k][0], sides[k][1]), text, 7.5, color=MUTED, bbox=patch)
+
+
+def _model(
+    ax: "Axes", layout: Layout, places: Mapping[str, Any], k: int, aside: float, *, quiet: bool, small: bool
+) -> None:
     from trilemma.comparison.figures import FAINT, PAPER, look
 
     colour, marker, dashes = look(k)
@@ -186,64 +185,55 @@ def _model(ax: "Axes", places: Mapping[str, Any], k: int, aside: float, *, quiet
         return
     ends = dots if len(dots) < 3 else [*dots, dots[0]]
     ax.plot(*_xy(ends), color=colour, linestyle="-" if quiet else dashes, linewidth=1.0 if small else 1.5, zorder=layer)
-    if not quiet and len(shown) == 3 and all(p["reach"] for _, p in shown):
-        _band(ax, [(angle, p["reach"]) for angle, p in shown], aside, colour)
-    for angle, p in shown:
-        if p["reach"] and not quiet:
-            whisker = [point(angle, end, aside) for end in p["reach"]]
-            ax.plot(*_xy(whisker), color=colour, linewidth=2.2, solid_capstyle="butt", alpha=0.75, zorder=layer + 1)
-    ax.scatter(
-        *_xy(dots),
-        s=14 if small else 34,
-        marker=marker,
-        color=colour,
-        edgecolors=PAPER,
-        linewidths=0.8,
-        zorder=layer + 2,
-    )
+    layout.line(ends)
+    reach = [(angle, p["reach"]) for angle, p in shown if p["reach"]]
+    if not quiet:
+        _band(ax, reach, aside, colour)
+        _whiskers(ax, layout, reach, aside, colour, layer + 1, cap=0 if small else CAP)
+    size = 14 if small else 30
+    ax.scatter(*_xy(dots), s=size, marker=marker, color=colour, edgecolors=PAPER, linewidths=0.8, zorder=layer + 2)
+    for dot in dots:
+        layout.block(dot, MARK, MARK)
 
 
-def _band(ax: "Axes", reach: Sequence[tuple[float, Sequence[float]]], aside: float, colour: str) -> None:
-    """The ring between the lower and the upper ends of the intervals."""
+def _whiskers(
+    ax: "Axes", layout: Layout, reach: Sequence[Reach], aside: float, colour: str, layer: float, *, cap: float
+) -> None:
+    """Intervals with ends that are wider than a mark, so that one narrower than its mark is seen."""
+    for angle, (low, high) in reach:
+        whisker = [point(angle, low, aside), point(angle, high, aside)]
+        ax.plot(*_xy(whisker), color=colour, linewidth=2.2, solid_capstyle="butt", alpha=0.75, zorder=layer)
+        for end in (low, high):
+            across = [point(angle, end, aside - cap), point(angle, end, aside + cap)]
+            ax.plot(*_xy(across), color=colour, linewidth=1.1, zorder=layer)
+        layout.line(whisker, 2 * CAP)
+
+
+def _band(ax: "Axes", reach: Sequence[Reach], aside: float, colour: str) -> None:
+    """The ring between the lower and the upper ends of three intervals."""
+    if len(reach) < len(AXES):
+        return
     outer = [point(angle, ends[1], aside) for angle, ends in reach]
     inner = [point(angle, ends[0], aside) for angle, ends in reach]
     ring = [*outer, outer[0], inner[0], *inner[:0:-1], inner[0]]
     ax.fill(*_xy(ring), facecolor=colour, edgecolor="none", alpha=0.16, zorder=2.5)
 
 
-def _names(ax: "Axes", models: Sequence[Mapping[str, Any]]) -> None:
-    """Each name once, at the spoke where its model stands farthest from the others."""
-    from trilemma.comparison.figures import MUTED, short
+def _names(ax: "Axes", layout: Layout, models: Sequence[Mapping[str, Any]]) -> None:
+    """Each name once, beside one of its model's marks, with a line to it."""
+    from trilemma.comparison.figures import INK, MUTED, short
 
-    homes: dict[str, list[tuple[int, float]]] = {}
     for k, model in enumerate(models):
-        if home := _home(models, k):
-            homes.setdefault(home, []).append((k, model["place"][home]["place"]))
-    for axis in AXES:
-        here = homes.get(axis.name, [])
-        slanted = axis.angle != 90
-        heights = spread([place for _, place in here], min(GAP, 1 / max(len(here), 1)) * (2 if slanted else 1))
-        for (k, place), height in zip(here, heights, strict=True):
-            side = -TICK_SIDE[axis.name]
-            start, end = point(axis.angle, place, _aside(k, len(models))), point(axis.angle, height, side * 0.17)
-            ax.plot(*_xy([start, end]), color=MUTED, linewidth=0.6, zorder=5)
-            _name(ax, short(models[k]["name"]), *end, left=axis.angle == 210)
-
-
-def _name(ax: "Axes", name: str, x: float, y: float, *, left: bool) -> None:
-    """A name to the right or left of a place, moved back into the picture where it would leave it."""
-    from trilemma.comparison.figures import INK
-
-    low, high = ax.get_xlim()
-    x = max(x, low + LETTER * len(name)) if left else min(x, high - LETTER * len(name))
-    align = "right" if left else "left"
-    ax.text(x, y, name, ha=align, va="center", color=INK, fontsize=9.5, zorder=6, parse_math=False)
-
-
-def _home(models: Sequence[Mapping[str, Any]], k: int) -> str | None:
-    def room(axis: str) -> float:
-        others = [m["place"][axis]["place"] for i, m in enumerate(models) if i != k and m["place"][axis]]
-        return min((abs(models[k]["place"][axis]["place"] - other) for other in others), default=1.0)
-
-    mine = [axis.name for axis in AXES if models[k]["place"][axis.name]]
-    return max(mine, key=room) if mine else None
+        places, aside = model["place"], _aside(k, len(models))
+        marks = [point(axis.angle, places[axis.name]["place"], aside) for axis in AXES if places[axis.name]]
+        if not marks:
+            continue
+        name = short(model["name"])
+        size = text_size(name, 9.5, UNIT)
+        starts, centres = around(marks, size)
+        best, _ = layout.best(size, starts, centres)
+        start, centre = starts[best], centres[best]
+        edge = np.clip(start, centre - np.array(size) / 2, centre + np.array(size) / 2)
+        ax.plot(*_xy([start, edge]), color=MUTED, linewidth=0.7, zorder=5.5)
+        layout.line([start, edge])
+        _text(ax, layout, (centre[0], centre[1]), name, 9.5, color=INK)

@@ -1,14 +1,15 @@
-"""Figures in words: numbers no finer than their interval, who leads, and the verdict at the top of a report.
+"""Figures in words: numbers no finer than their interval, and who leads on each axis.
 
-A claim is made only where the evidence carries it: a model leads when its 95% interval does not overlap that of any
-other model. This is stricter than a test of the difference at 5%, so "no clear difference" is said rather too often
-than too seldom. A figure without an interval carries no claim.
+A claim is made only where the evidence carries it: a model leads where every other one is beaten (`differences.py`).
+A model that learned nothing, and rough figures, decide nothing.
 """
 
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from trilemma.comparison.differences import unbeaten
 
 Figure = tuple[float, Sequence[float] | None]
 
@@ -23,6 +24,8 @@ class Title(NamedTuple):
 TITLES = {
     "precision": Title("Fidelity: precision", "Fidelity\n(precision)"),
     "recall": Title("Diversity: recall", "Diversity\n(recall)"),
+    "density": Title("Fidelity: density", "Fidelity\n(density)"),
+    "coverage": Title("Diversity: coverage", "Diversity\n(coverage)"),
     "kernel_distance": Title("Kernel distance", "Kernel\ndistance"),
     "frechet_distance": Title("Frechet distance", "Frechet\ndistance"),
     "ms_per_image": Title("Milliseconds per image", "Milliseconds\nper image"),
@@ -40,8 +43,8 @@ def title(name: str, protocol: str) -> Title:
 
     >>> title("bound_nats", "bound50_gaussian-0.5-continuous_360_test").long
     'Likelihood bound of 50 samples (gaussian 0.5, continuous pixels)'
-    >>> title("active_units", "active-units_32_360_test").long, title("coverage", "coverage_10").long
-    ('Active units of the code, of 32', 'Coverage')
+    >>> title("active_units", "active-units_32_360_test").long, title("new_score", "new_10").long
+    ('Active units of the code, of 32', 'New score')
     """
     plain = name.replace("_", " ").capitalize()
     long, short = TITLES.get(name, Title(plain, plain.replace(" ", "\n", 1)))
@@ -93,7 +96,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def leaders(figures: Mapping[str, Figure], better: str = "higher") -> list[str]:
-    """The best model, then every model that is not clearly behind it: one name alone is a clear lead.
+    """The best, then every other whose interval overlaps that of the best: for figures whose differences are not known.
 
     >>> leaders({"a": (0.5, (0.4, 0.6)), "b": (0.7, (0.65, 0.75)), "c": (0.6, (0.5, 0.66))})
     ['b', 'c']
@@ -103,50 +106,73 @@ def leaders(figures: Mapping[str, Figure], better: str = "higher") -> list[str]:
     return [name for name in order if name == order[0] or _overlap(figures[order[0]], figures[name])]
 
 
-def verdict(models: Sequence[Mapping[str, Any]], axes: Sequence[Any]) -> dict[str, Any]:
+def verdict(
+    models: Sequence[Mapping[str, Any]], axes: Sequence[Any], differences: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
     """Who leads on each axis, and the sentences that say so.
 
     Args:
-        models: the document's models, each with `place[axis]` (value and interval, or None where there is no figure).
+        models: the document's models, each with "place" (by axis: value and interval, or None where there is no figure)
+            and "learned_nothing"; a place may be "rough".
         axes: `triangle.AXES`.
+        differences: of the document, by metric.
     Returns:
-        {"text", "axes": {axis: {"first": [names], "clear": bool}}}.
+        {"text", "axes": {axis: {"first": [names], "clear": bool, "text"}}}: `first` are the unbeaten among those that
+        count; one name alone is `clear` where it is ahead of another model.
     """
-    found, sentences = {}, []
-    for axis in axes:
-        figures = {m["name"]: _figure(m["place"][axis.name]) for m in models if m["place"].get(axis.name)}
-        first = leaders(figures)
-        found[axis.name] = {"first": first, "clear": len(first) == 1 and len(figures) > 1}
-        sentences.append(_sentence(axis, figures, first))
-    return {"text": " ".join([*sentences, *_overall(found, models)]), "axes": found}
+    judged = {axis.name: _judged(axis, models, differences.get(axis.metric, ())) for axis in axes}
+    texts = [f"{axis.name.capitalize()}: {judged[axis.name]['text']}" for axis in axes]
+    return {"text": " ".join([*texts, *_overall(judged, models)]), "axes": judged}
 
 
-def _sentence(axis: Any, figures: Mapping[str, Figure], first: Sequence[str]) -> str:
-    name = axis.name.capitalize()
+def counts(model: Mapping[str, Any], axis: str) -> bool:
+    """Whether a model can lead on an axis: it has a figure, which is not rough, and it learned something."""
+    place = model["place"].get(axis)
+    return bool(place) and not place.get("rough") and not model.get("learned_nothing")
+
+
+def _judged(axis: Any, models: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    figures = {m["name"]: m["place"][axis.name] for m in models if m["place"].get(axis.name)}
+    able = {m["name"]: figures[m["name"]]["value"] for m in models if counts(m, axis.name)}
+    first = unbeaten(able, _in_units_of(axis, pairs))
+    clear = len(first) == 1 and len(able) > 1
+    return {"first": first, "clear": clear, "text": _sentence(axis, figures, able, first)}
+
+
+def _in_units_of(axis: Any, pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The pairs, a and b exchanged where a higher score is lower on the axis: of a long time few images per second."""
+    if axis.value(1.0) < axis.value(2.0):
+        return list(pairs)
+    return [{**pair, "a": pair["b"], "b": pair["a"]} for pair in pairs]
+
+
+def _sentence(axis: Any, figures: Mapping[str, Any], able: Mapping[str, float], first: Sequence[str]) -> str:
+    if not figures:
+        return "no model has a figure."
     if not first:
-        return f"{name}: no model has a figure."
-    value, interval = figures[first[0]]
+        rough = any(place.get("rough") for place in figures.values())
+        why = "there are too few images, so the figures are rough" if rough else "no model has learned anything yet"
+        return f"{why}; no model leads."
+    value, interval = figures[first[0]]["value"], figures[first[0]]["interval"]
     text = f"{axis.short} {number(value, interval)}" + (f", {span(value, interval)}" if interval else ", no interval")
     if len(figures) == 1:
-        return f"{name}: only {first[0]} has a figure ({text})."
+        return f"only {first[0]} has a figure ({text})."
     if len(first) == 1:
-        return f"{name}: {first[0]} leads ({text})."
-    behind = ", ahead of the others" if len(first) < len(figures) else ""
-    return f"{name}: no clear difference between {listed(first)}{behind} (highest value: {text})."
+        return f"{first[0]} leads ({text})." if len(able) > 1 else f"{first[0]} ({text}); no other model counts."
+    behind = ", which are ahead of the others" if len(first) < len(able) else ""
+    return f"no difference could be shown between {listed(first)}{behind} (highest value: {text})."
 
 
-def _overall(found: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> list[str]:
+def _overall(judged: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> list[str]:
     failed = [m["name"] for m in models if m["error"]]
-    clear = {a["first"][0] if a["clear"] else None for a in found.values()}
+    nothing = [m["name"] for m in models if m.get("learned_nothing")]
+    leaders = {a["first"][0] if a["clear"] else None for a in judged.values()}
     texts = []
     if len(models) - len(failed) > 1:
-        one = len(clear) == 1 and None not in clear
-        texts.append(f"{clear.pop()} leads on all three axes." if one else "No model clearly leads on all three axes.")
+        one = len(leaders) == 1 and None not in leaders
+        texts.append(f"{leaders.pop()} leads on all three axes." if one else "No model leads on all three axes.")
+    texts += [f"Learned nothing yet, so never ahead: {listed(nothing)}."] if nothing else []
     return texts + ([f"Failed: {listed(failed)}."] if failed else [])
-
-
-def _figure(place: Mapping[str, Any]) -> Figure:
-    return place["value"], place["interval"]
 
 
 def _overlap(a: Figure, b: Figure) -> bool:

@@ -25,7 +25,7 @@ from trilemma.data.levels import few_levels
 from trilemma.data.pixels import outside
 from trilemma.data.raw import NO_CLASS, Raw, finish
 from trilemma.data.size import choose_size, fit
-from trilemma.data.split import Data, Split, complete, counted, make_data
+from trilemma.data.split import RULES, Data, Split, complete, counted, make_data
 from trilemma.data.storage import BLOCK, memory_limit, room_for, temporary
 from trilemma.errors import UserError
 
@@ -44,6 +44,7 @@ def load_arrays(
     channels: int | None = None,
     valid: float | None = None,
     seed: int = 0,
+    rule: str = RULES[0],
 ) -> Data:
     """Images of a .npz file (keys as in IMAGES and LABELS, alone or with _train, _valid, _test) or a .npy file.
 
@@ -52,7 +53,7 @@ def load_arrays(
     """
     if _bytes(path) > memory_limit():
         raw = read_cached([path], size, channels, lambda room: _read_raw(path, size, channels, room))
-        return finish(raw, name, str(path), valid, seed)
+        return finish(raw, name, str(path), valid, seed, rule)
     arrays = _read(path)
     pairs = _pairs(arrays, path)
     images, notes = {}, []
@@ -60,12 +61,12 @@ def load_arrays(
         images[split], done = to_images(array, f"{path}, {key}")
         notes += [f"{key}: {word}" for word in done]
     labels, classes, words = _labels({split: len(image) for split, image in images.items()}, pairs, arrays)
-    target, rule = choose_size([image.shape[2:] for image in images.values()], size)
+    target, resized = choose_size([image.shape[2:] for image in images.values()], size)
     depth = channels or max(image.shape[1] for image in images.values())
     splits = {split: Split(fit(image, target, depth), labels.get(split)) for split, image in images.items()}
     dark = few_levels(splits["train"].images)
-    splits, held = complete(splits, splits, str(path), [], valid, seed)
-    return make_data(name, str(path), splits, classes=classes, notes=[*notes, *words, rule, dark, held])
+    splits, held = complete(splits, splits, str(path), [], valid, seed, classes=classes, rule=rule)
+    return make_data(name, str(path), splits, classes=classes, notes=[*notes, *words, resized, dark, held])
 
 
 def _read_raw(path: Path, size: tuple[int, int] | None, channels: int | None, room: Room) -> Raw:

@@ -33,7 +33,7 @@ from trilemma.data.listing import Listing, listed
 from trilemma.data.raw import finish
 from trilemma.data.shapes import COUNTS, KINDS, draw_shapes
 from trilemma.data.size import choose_size, fit
-from trilemma.data.split import Data, Split, complete, cut_last, make_data, share, split_off
+from trilemma.data.split import RULES, Data, Split, complete, cut_last, make_data, share, split_off
 from trilemma.data.storage import memory_limit
 from trilemma.errors import UserError
 
@@ -90,6 +90,7 @@ class Options(NamedTuple):
     channels: int | None = None
     valid: float | None = None
     seed: int = 0
+    rule: str = RULES[0]
 
 
 def load_digits(options: Options) -> Data:
@@ -97,7 +98,7 @@ def load_digits(options: Options) -> Data:
     images, labels = _digits()
     levels = torch.from_numpy(np.rint(images * (255 / 16)).astype(np.uint8)).view(-1, 1, 8, 8)
     rest, test = cut_last(Split(levels, torch.from_numpy(labels.astype(np.int64))), DIGITS_TEST)
-    train, valid = split_off(rest, options.valid, options.seed)
+    train, valid = split_off(rest, share(len(rest), options.valid), options.seed)
     return _finish("digits", {"train": train, "valid": valid, "test": test}, NUMERALS, options)
 
 
@@ -184,7 +185,7 @@ def load_cifar10(options: Options) -> Data:
         URLS["cifar10"] + CIFAR, cache_dir() / "cifar10" / CIFAR, check=check_hash(CIFAR_MD5, "md5", decompress=False)
     )
     splits = read_cifar(path)
-    splits, rule = complete(splits, splits, str(path), [], options.valid, options.seed)
+    splits, rule = complete(splits, splits, str(path), [], options.valid, options.seed, rule=options.rule)
     return _finish("cifar10", splits, CIFAR_CLASSES, options, [f"read from {path}", rule])
 
 
@@ -300,7 +301,7 @@ def _load_cifar_zips(folder: Path, options: Options) -> Data:
 
     paths = [folder / "train.zip", folder / "test.zip"]
     raw = read_listing(paths, both, "cifar10", options.size, options.channels)
-    return finish(raw, "cifar10", "cifar10", options.valid, options.seed)
+    return finish(raw, "cifar10", "cifar10", options.valid, options.seed, options.rule)
 
 
 def _load_idx(name: str, classes: tuple[str, ...], options: Options) -> Data:

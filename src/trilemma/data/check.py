@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trilemma.data.duplicates import exact_groups, near_pairs
-from trilemma.data.folder import OUTSIDE
+from trilemma.data.folder import IMAGES
 from trilemma.data.raw import Raw
 from trilemma.data.size import Size, parse_size
 from trilemma.data.sources import check_channels, check_frames, load_data, read_raw
@@ -27,10 +27,10 @@ class Report:
     """What was found.
 
     files: images by their names; read: those that could be read; bad: (file, reason) for those that could not;
-    left_out: why, and which files were not opened at all (of them, only those outside the split folders are images by
-    their names); changes: what was done to images on the way, in words, and to which files; duplicates: groups of
-    files that decode to the same pixels; near: pairs that nearly do; overlap: pairs of equal images (training file,
-    file of another split); near_overlap: nearly equal ones; unmatched: rows of metadata without a file and files
+    left_out: why, and which files were not opened at all (of them, those outside the split folders and beside the class
+    folders count as images); changes: what was done to images on the way, in words, and to which files; duplicates:
+    groups of files that decode to the same pixels; near: pairs that nearly do; overlap: pairs of equal images (training
+    file, file of another split); near_overlap: nearly equal ones; unmatched: rows of metadata without a file and files
     without a row; searched: whether all images were compared for near duplicates; frames: as in `load_data`; for "all"
     each frame counts as a file.
     """
@@ -159,7 +159,7 @@ def _report(raw: Raw, images: Sequence[Tensor], source: str, frames: str) -> Rep
     crossing = [(i, j) if training[i] else (j, i) for i, j in near if training[i] != training[j]]
     return Report(
         source,
-        len(raw.names) + len(raw.skipped) + len(raw.left_out.get(OUTSIDE, ())),
+        len(raw.names) + len(raw.skipped) + sum(len(raw.left_out.get(why, ())) for why in IMAGES),
         len(raw.names),
         [(name, reason) for name, _, reason in (line.partition(": ") for line in raw.skipped)],
         raw.left_out,

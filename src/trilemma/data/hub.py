@@ -10,8 +10,9 @@ from typing import IO, Any
 
 from trilemma.data.cache import read_cached
 from trilemma.data.decode import Item, Room
-from trilemma.data.folder import SPLITS
-from trilemma.data.labels import CAPTION, LABEL, Columns, named, read_columns
+from trilemma.data.labels import CAPTION, LABEL, Wrong, named, read_columns
+from trilemma.data.layout import name_splits, split_of
+from trilemma.data.parquet import choose_column
 from trilemma.data.pixels import check_length, open_file
 from trilemma.data.raw import Entry, Raw, read_entries, without_unlabelled
 from trilemma.data.split import counted
@@ -38,19 +39,17 @@ def read_hub(
     except Exception as error:  # the library has many kinds
         raise UserError(f"cannot load {source}: {error}; check the name, the connection and your login") from error
     parts = dict(found) if isinstance(found, dict) else {"train": found}
-    used = {split: part for split, part in parts.items() if split.lower() in SPLITS}
-    if "train" not in {SPLITS[split.lower()] for split in used}:
-        used = {"train": next(iter(parts.values()))} if len(parts) == 1 else used
-    left = counted("splits left out", [split for split in parts if split not in used])
+    splits = _splits(list(parts), source)
+    left = counted("splits left out", [name for name in parts if name not in splits])
 
     def read(room: Room) -> Raw:
         entries: list[Entry] = []
-        names, wrong, notes = None, [], {}
-        for split, part in used.items():
-            more, names, columns = _entries(datasets, part, split, source)
+        names, wrong, notes = None, [], dict.fromkeys([left])
+        for name, split in splits.items():
+            more, names, bad, said = _entries(datasets, parts[name], name, split, source)
             entries += more
-            wrong += [f"{split} row {row}: {why}" for row, why in columns.wrong]
-            notes[columns.note] = None
+            notes |= dict.fromkeys(said)
+            wrong += [f"{name} row {row}: {why}" for row, why in bad]
         return read_entries(
             without_unlabelled(entries),
             size,
@@ -58,31 +57,46 @@ def read_hub(
             room,
             frames,
             classes=names,
-            notes=[left, *notes],
+            notes=[*notes],
             counts=[counted("labels that are no class", wrong)],
             unmatched=wrong,
         )
 
-    marks = [str(getattr(part, "_fingerprint", "")) for part in used.values()]
+    marks = [str(getattr(parts[name], "_fingerprint", "")) for name in splits]
     return read_cached([], size, channels, read, frames, source, *marks)
 
 
-def _entries(datasets: Any, part: Any, split: str, source: str) -> tuple[list[Entry], tuple[str, ...] | None, Columns]:
-    """The rows of a split, the names of the classes where it has them, and what was read beside the images."""
+def _splits(names: list[str], source: str) -> dict[str, str]:
+    """The splits that are read, with what each is for."""
+    if len(names) == 1:
+        return {names[0]: "train"}
+    known = name_splits(names) or {name: told for name in names if (told := split_of(name))}
+    splits = {name: known[name].split for name in names if name in known}
+    if "train" not in splits.values():
+        raise UserError(f"{source} has no split to train on; its splits are {', '.join(names)}")
+    return splits
+
+
+def _entries(
+    datasets: Any, part: Any, name: str, split: str, source: str
+) -> tuple[list[Entry], tuple[str, ...] | None, Wrong, list[str]]:
+    """The rows of a split, the names of the classes where it has them, what is wrong with labels, and which columns
+    were read, in words."""
     features = part.features
-    images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    images = [key for key, feature in features.items() if type(feature).__name__ == "Image"]
     if not images:
         raise UserError(f"{source} has no column of images; its columns are {', '.join(features)}")
-    names = {name: tuple(feature.names) for name, feature in features.items() if type(feature).__name__ == "ClassLabel"}
-    beside = dict.fromkeys([*names, *named((name for name in features if name not in images), (*LABEL, *CAPTION))])
-    columns = read_columns({name: part[name] for name in beside}, names)
-    rows = part.cast_column(images[0], datasets.Image(decode=False)).select_columns([images[0]])
+    names = {key: tuple(feature.names) for key, feature in features.items() if type(feature).__name__ == "ClassLabel"}
+    beside = dict.fromkeys([*names, *named((key for key in features if key not in images), (*LABEL, *CAPTION))])
+    columns = read_columns({key: part[key] for key in beside}, names)
+    image, said = choose_column(images)
+    rows = part.cast_column(image, datasets.Image(decode=False)).select_columns([image])
     entries = []
     for k in range(len(part)):
-        item = Item(f"{split} row {k}", partial(_open, rows, k, images[0]), forks=False)
+        item = Item(f"{name} row {k}", partial(_open, rows, k, image), forks=False)
         label = columns.labels[k] if columns.labels else None
-        entries.append(Entry(item, SPLITS[split.lower()], label, columns.captions[k] if columns.captions else None))
-    return entries, names.get(columns.label), columns
+        entries.append(Entry(item, split, label, columns.captions[k] if columns.captions else None))
+    return entries, names.get(columns.label), columns.wrong, [*said, columns.note]
 
 
 def _open(rows: Any, k: int, column: str) -> IO[bytes]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from trilemma.data.labels import labelled_splits
 from trilemma.data.levels import few_levels
 from trilemma.data.size import choose_size, fit
-from trilemma.data.split import Data, Split, complete, make_data
+from trilemma.data.split import RULES, Data, Split, complete, make_data
 from trilemma.errors import UserError
 
 NAME = re.compile(r"(idx\d?[-.]?ubyte|\.idx\d?)(\.gz)?$", re.IGNORECASE)
@@ -34,6 +34,7 @@ def load_idx(
     channels: int | None = None,
     valid: float | None = None,
     seed: int = 0,
+    rule: str = RULES[0],
 ) -> Data:
     """Images of an idx file (N, H, W), with their labels and the test images where those lie beside it.
 
@@ -53,7 +54,8 @@ def load_idx(
             labels[split] = column
     used, missing = labelled_splits(counts, {split: 0 if split in labels else n for split, n in counts.items()})
     values = torch.cat([labels[split] for split in used]).unique() if used else torch.empty(0)
-    target, rule = choose_size([part.shape[2:] for part in images.values()], size)
+    classes = tuple(map(str, values.tolist()))
+    target, resized = choose_size([part.shape[2:] for part in images.values()], size)
     splits = {
         split: Split(
             fit(part, target, channels or 1), torch.searchsorted(values, labels[split]) if split in used else None
@@ -61,9 +63,9 @@ def load_idx(
         for split, part in images.items()
     }
     dark = few_levels(images["train"])
-    splits, held = complete(splits, splits, str(path), [], valid, seed)
-    notes = ["read from " + ", ".join(file.name for file in files.values()), *notes, missing, rule, dark, held]
-    return make_data(name, str(path), splits, classes=tuple(map(str, values.tolist())), notes=notes)
+    splits, held = complete(splits, splits, str(path), [], valid, seed, classes=classes, rule=rule)
+    notes = ["read from " + ", ".join(file.name for file in files.values()), *notes, missing, resized, dark, held]
+    return make_data(name, str(path), splits, classes=classes, notes=notes)
 
 
 def read_idx(path: Path, sha256: str | None = None, advice: str = "make or fetch it again") -> Tensor:

@@ -8,6 +8,7 @@ import bz2
 import gzip
 import io
 import lzma
+import math
 import os
 import posixpath
 import re
@@ -18,23 +19,36 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import IO
 
 from trilemma.data.links import end, folders_of, linked
-from trilemma.data.pixels import Item, check_length, open_file
+from trilemma.data.pixels import SUFFIXES, Item, check_length, open_file
 from trilemma.data.storage import room_for
 from trilemma.errors import UserError
 
-HIDDEN = re.compile(r"(^|/)(\.(?!\./)[^/]+|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
+# What systems leave in folders: thumbnails, deleted files, older versions. The names of Synology, QNAP, Windows, Linux
+# and macOS, in this order.
+SYSTEM = (
+    *("@eaDir", "@tmp", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot"),
+    *("$RECYCLE.BIN", "RECYCLER", "System Volume Information", "Thumbs.db", "ehthumbs.db", "desktop.ini"),
+    *("lost+found", "__MACOSX"),
+)
+HIDDEN = re.compile(rf"(^|/)(\.(?!\./)[^/]+|{'|'.join(map(re.escape, SYSTEM))})(/|$)", re.IGNORECASE)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+ARCHIVES = (*TARS, ".zip")
+STEM = re.compile(f"({'|'.join(map(re.escape, ARCHIVES))})$", re.IGNORECASE)
 PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}  # by their first two bytes
 BROKEN = "{}: not a whole tar file: {}"
 BLOCK = 2**20
+TAR_BLOCK = 512  # bytes
+CLOSED = "archives beside unpacked images, which are read instead; give an archive's path to read it"
+TWIN = "archives beside a larger one of the same name, which is read instead"
+LESS = "images beside larger archives or tables, which are read instead; put the images into a folder of their own"
 _lock = Lock()  # where bytes cannot be read by offset
 
 
@@ -42,16 +56,19 @@ _lock = Lock()  # where bytes cannot be read by offset
 class Listing:
     """files: sorted by archive and name, without hidden ones; skipped: "name: reason" where an archive breaks off, a
     folder cannot be listed, or a member of a tar is no file and leads to none; links: "name to folder" for each link
-    to a folder that is read under another name."""
+    to a folder that is read under another name; hidden: folders of systems and dotted ones; left_out: why, and which
+    files, where a folder holds both images and archives of them."""
 
     files: list[Item]
     skipped: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
 
 @contextmanager
 def listed(path: Path) -> Iterator[Listing]:
-    """The files of a folder, a zip or a tar, as long as they may be read; of a folder of tars, what they hold.
+    """The files of a folder, a zip or a tar, as long as they may be read; of a folder of archives, what they hold.
 
     Raises:
         UserError: a zip or tar that cannot be opened at all.
@@ -60,20 +77,88 @@ def listed(path: Path) -> Iterator[Listing]:
         found = Listing([])
         if path.is_dir():
             _walk(path, found)
-            for shard in [item for item in found.files if item.name.lower().endswith(TARS)]:
-                if not HIDDEN.search(shard.name):
-                    _add_tar(stack, path / shard.name, shard.name, found)
-                    found.files.remove(shard)
+            _open_archives(stack, path, found)
         elif path.name.lower().endswith(TARS):
             _add_tar(stack, path, "", found)
             if not found.files:
                 raise UserError(f"{found.skipped[0] if found.skipped else path} and nothing in it can be read")
         else:
-            found.files.extend(_members(stack, path))
+            found.files.extend(_members(stack, path, ""))
+        hidden = {item.name[: match.end()].rstrip("/") for item in found.files if (match := _hidden_folder(item.name))}
         files = [item for item in found.files if not HIDDEN.search(item.name)]
-        yield Listing(
-            sorted(files, key=lambda item: (item.shard, nfc(item.name), item.name)), found.skipped, found.links
-        )
+        files.sort(key=lambda item: (item.shard, nfc(item.name), item.name))
+        yield Listing(files, found.skipped, found.links, sorted({*found.hidden, *hidden}), found.left_out)
+
+
+def _hidden_folder(name: str) -> re.Match[str] | None:
+    match = HIDDEN.search(name)
+    return match if match and match.end() < len(name) else None
+
+
+def files_below(path: Path, suffixes: tuple[str, ...]) -> dict[str, int]:
+    """Name and bytes of the files below a folder that end so, without hidden ones."""
+    found = Listing([])
+    _walk(path, found)
+    return _sizes(path, [item.name for item in found.files if item.name.lower().endswith(suffixes)])
+
+
+def _sizes(root: Path, names: Iterable[str]) -> dict[str, int]:
+    sizes = {}
+    for name in sorted(name for name in names if not HIDDEN.search(name)):
+        with suppress(OSError):  # a broken link
+            sizes[name] = (root / name).stat().st_size
+    return sizes
+
+
+def outweighs(others: dict[str, int], images: dict[str, int]) -> bool:
+    """Whether archives or tables hold more than the images beside them, by their bytes.
+
+    Each image counts as much as in a plain tar: a header (of three blocks at most, in practice) and its bytes in whole
+    blocks; a tar ends in a record. So an archive of these very images does not outweigh them.
+    """
+    packed = sum(TAR_BLOCK * (3 + math.ceil(size / TAR_BLOCK)) for size in images.values())
+    tars = sum(name.lower().endswith(TARS) for name in others)
+    return sum(others.values()) > (packed + tarfile.RECORDSIZE * tars if images else 0)
+
+
+def _open_archives(stack: ExitStack, path: Path, found: Listing) -> None:
+    """Put the files of the archives in a folder in their place; or leave them closed, where images lie beside them."""
+    archives = _sizes(path, [item.name for item in found.files if item.name.lower().endswith(ARCHIVES)])
+    images = (
+        _sizes(path, [item.name for item in found.files if item.name.lower().endswith(SUFFIXES)]) if archives else {}
+    )
+    found.files[:] = [item for item in found.files if item.name not in archives]
+    largest = {STEM.sub("", name): name for name in sorted(archives, key=lambda name: archives[name])}
+    if twins := sorted(set(archives) - set(largest.values())):
+        found.left_out[TWIN] = twins
+        archives = {name: size for name, size in archives.items() if name not in twins}
+    if images and not outweighs(archives, images):
+        found.left_out[CLOSED] = sorted(archives)
+        return
+    if images:
+        found.left_out[LESS] = sorted(images)
+        found.files[:] = [item for item in found.files if item.name not in images]
+    if len(archives) == 1:
+        found.files[:] = [_as_inside(item, *archives) for item in found.files]
+    for name in archives:
+        if name.lower().endswith(TARS):
+            _add_tar(stack, path / name, name, found)
+        else:
+            _add_zip(stack, path / name, name, found)
+
+
+def _as_inside(item: Item, archive: str) -> Item:
+    """A file beside the only archive as one in it, so that metadata meets its images."""
+    folder, name = posixpath.split(item.name)
+    return replace(item, name=name, shard=archive) if folder == posixpath.dirname(archive) else item
+
+
+def _add_zip(stack: ExitStack, path: Path, shard: str, found: Listing) -> None:
+    """Add the files of one zip of several."""
+    try:
+        found.files.extend(_members(stack, path, shard))
+    except UserError as error:
+        found.skipped.append(f"{shard}: {error}")
 
 
 def nfc(name: str) -> str:
@@ -108,6 +193,7 @@ def _add_folder(start: str, root: Path, seen: dict[str, str], found: Listing) ->
             folders.clear()
             continue
         seen[real] = name
+        found.hidden.extend(_name(os.path.join(folder, f), root) for f in folders if HIDDEN.search(f))
         folders[:] = sorted(f for f in folders if not HIDDEN.search(f))  # not read, so that a link to it is followed
         links += [path for f in folders if os.path.islink(path := os.path.join(folder, f))]
         for file in files:
@@ -121,7 +207,7 @@ def _name(path: str, root: Path) -> str:
     return os.fsencode(Path(os.path.relpath(path, root)).as_posix()).decode(errors="replace")
 
 
-def _members(stack: ExitStack, path: Path) -> Iterator[Item]:
+def _members(stack: ExitStack, path: Path, shard: str) -> Iterator[Item]:
     """All files of a zip."""
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
@@ -129,7 +215,7 @@ def _members(stack: ExitStack, path: Path) -> Iterator[Item]:
         raise UserError(f"{path} is not a whole zip file: {error}; make or fetch it again") from error
     for info in archive.infolist():
         if not info.is_dir():
-            yield Item(info.filename.replace("\\", "/"), partial(_member, archive, info))
+            yield Item(info.filename.replace("\\", "/"), partial(_member, archive, info), shard)
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:

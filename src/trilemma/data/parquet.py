@@ -5,6 +5,7 @@ Needs pyarrow (extra `hub`). Only the group of rows that is being decoded is in 
 
 import io
 import json
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
@@ -12,13 +13,16 @@ from typing import IO, Any
 
 from trilemma.data.cache import read_cached
 from trilemma.data.decode import Item, Room
-from trilemma.data.folder import split_of
-from trilemma.data.labels import CAPTION, LABEL, Columns, named, read_columns
-from trilemma.data.pixels import check_length
+from trilemma.data.labels import CAPTION, LABEL, Wrong, named, read_columns
+from trilemma.data.layout import OUTSIDE, arrange
+from trilemma.data.listing import ARCHIVES, LESS, files_below, outweighs
+from trilemma.data.pixels import SUFFIXES, check_length
 from trilemma.data.raw import Entry, Raw, read_entries, without_unlabelled
 from trilemma.data.split import counted
 from trilemma.errors import UserError
 
+IMAGE = ("image", "img", "images", "picture", "photo")
+TABLES = "parquet rows"
 GROUPS = 2  # row groups held in memory
 _lock = Lock()
 
@@ -37,34 +41,47 @@ def arrow() -> Any:
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The parquet files that hold images: the file itself, or those in a folder and its subfolders."""
+    """The parquet files that hold images: the file itself, or those in a folder and below."""
     if not path.is_dir():
         return [path]
-    found = [*path.glob("*.parquet"), *path.glob("*/*.parquet")]
-    return sorted(file for file in found if not file.name.startswith((".", "metadata.")))
+    found = (path / name for name in files_below(path, (".parquet",)))
+    return sorted(file for file in found if not file.name.startswith("metadata."))
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a folder holds parquet files of images, and no more images of other files (by their bytes)."""
+    tables = {str(file): file.stat().st_size for file in parquet_files(path)}
+    return bool(tables) and outweighs(tables, files_below(path, (*SUFFIXES, *ARCHIVES)))
 
 
 def read_parquet(
     path: Path, size: tuple[int, int] | None = None, channels: int | None = None, frames: str = "first"
 ) -> Raw:
-    """Images of a parquet file or a folder of them, whose names tell their splits (train-0.parquet).
+    """Images of a parquet file or a folder of them, whose names and folders tell their splits (train-0.parquet).
 
     Raises:
         UserError: pyarrow is missing, a file is broken, or no column holds images.
     """
     arrow()
-    files = parquet_files(path)
+    files, root = parquet_files(path), path if path.is_dir() else path.parent
+    names = [file.relative_to(root).as_posix() for file in files]
+    layout = arrange(["row"] * len(files), [name.removesuffix(".parquet") for name in names], TABLES)
+    left_out = {OUTSIDE: [names[k] for k in layout.left_out]}
+    left_out[LESS] = [*files_below(path, (*SUFFIXES, *ARCHIVES))] if path.is_dir() else []
 
     def read(room: Room) -> Raw:
         entries: list[Entry] = []
         classes: dict[str, None] | None = {}
-        wrong, notes = [], {}
-        for file in files:
-            found, names, columns = _entries(file, path)
+        wrong: list[str] = []
+        notes: dict[str, None] = dict.fromkeys(layout.notes if len(files) > 1 else layout.notes[1:])
+        for file, name, place in zip(files, names, layout.places, strict=True):
+            if place is None:
+                continue
+            found, words, bad, said = _entries(file, place[0], name if path.is_dir() else "")
             entries += found
-            classes = None if names is None or classes is None else classes | dict.fromkeys(names)
-            wrong += [f"{file.name} row {row}: {why}" for row, why in columns.wrong]
-            notes[columns.note] = None
+            notes |= dict.fromkeys(said)
+            wrong += [f"{name} row {row}: {why}" for row, why in bad]
+            classes = None if words is None or classes is None else classes | dict.fromkeys(words)
         _table.cache_clear()
         return read_entries(
             without_unlabelled(entries),
@@ -75,17 +92,19 @@ def read_parquet(
             classes=tuple(classes) if classes else None,
             notes=[*notes],
             counts=[counted("labels that are no class", wrong)],
+            left_out=left_out,
             unmatched=wrong,
         )
 
-    return read_cached(files, size, channels, read, frames)
+    return read_cached([path], size, channels, read, frames)
 
 
-def _entries(path: Path, root: Path) -> tuple[list[Entry], tuple[str, ...] | None, Columns]:
-    """The rows of a file, the names of the classes where the file gives them, and what was read beside the images."""
+def _entries(path: Path, split: str, shard: str) -> tuple[list[Entry], tuple[str, ...] | None, Wrong, list[str]]:
+    """The rows of a file, the names of the classes where the file gives them, what is wrong with labels, and which
+    columns were read, in words."""
     try:
         file = arrow().parquet.ParquetFile(path)
-        image = _column(file.schema_arrow, path)
+        image, said = _image_column(file, path)
         names = _class_names(file.schema_arrow)
         beside = dict.fromkeys([*names, *named(file.schema_arrow.names, (*LABEL, *CAPTION))])
         beside.pop(image, None)
@@ -95,7 +114,6 @@ def _entries(path: Path, root: Path) -> tuple[list[Entry], tuple[str, ...] | Non
         raise
     except Exception as error:  # arrow has its own kinds
         raise UserError(f"{path} is not a whole parquet file: {error}; make or fetch it again") from error
-    split, shard = split_of(path.stem) or "train", path.name if root.is_dir() else ""
     entries, row = [], 0
     for group, length in enumerate(lengths):
         for k in range(length):
@@ -103,15 +121,39 @@ def _entries(path: Path, root: Path) -> tuple[list[Entry], tuple[str, ...] | Non
             label = columns.labels[row] if columns.labels else None
             entries.append(Entry(item, split, label, columns.captions[row] if columns.captions else None))
             row += 1
-    return entries, names.get(columns.label), columns
+    return entries, names.get(columns.label), columns.wrong, [*said, columns.note]
 
 
-def _column(schema: Any, path: Path) -> str:
-    """The name of the column of the images."""
-    images = [f.name for f in schema if "bytes" in str(f.type) or str(f.type) in ("binary", "large_binary")]
-    if not images:
+def _image_column(file: Any, path: Path) -> tuple[str, list[str]]:
+    """The column of the images: of several with bytes the one named so, else the largest; and that, in words."""
+    schema = file.schema_arrow
+    columns = [f.name for f in schema if "bytes" in str(f.type) or str(f.type) in ("binary", "large_binary")]
+    if not columns:
         raise UserError(f"{path} has no column of image bytes; its columns are {', '.join(schema.names)}")
-    return images[0]
+    sizes = _column_sizes(file) if len(columns) > 1 else {}
+    return choose_column(sorted(columns, key=lambda name: -sizes.get(name, 0)))
+
+
+def choose_column(columns: Sequence[str]) -> tuple[str, list[str]]:
+    """The column called IMAGE, else the first; and which it was of several, in words.
+
+    >>> choose_column(["mask", "image"])
+    ('image', ['images are read from the column image, not from mask'])
+    """
+    image = next((name for word in IMAGE for name in columns if name.lower() == word), columns[0])
+    others = ", ".join(name for name in columns if name != image)
+    return image, [f"images are read from the column {image}, not from {others}"] if others else []
+
+
+def _column_sizes(file: Any) -> dict[str, int]:
+    """The compressed bytes of each column."""
+    sizes: dict[str, int] = {}
+    for group in range(file.metadata.num_row_groups):
+        rows = file.metadata.row_group(group)
+        for column in map(rows.column, range(rows.num_columns)):
+            name = column.path_in_schema.partition(".")[0]
+            sizes[name] = sizes.get(name, 0) + column.total_compressed_size
+    return sizes
 
 
 def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:

@@ -20,7 +20,7 @@ from trilemma.data.duplicates import exact_groups
 from trilemma.data.labels import UNLABELLED, labelled_splits, marks_unlabelled
 from trilemma.data.levels import few_levels
 from trilemma.data.pixels import frames_of, name_of
-from trilemma.data.split import Data, Split, complete, counted, fingerprint_of, make_data
+from trilemma.data.split import RULES, Data, Split, complete, counted, fingerprint_of, make_data
 from trilemma.data.storage import gather, let_go, load_rows
 from trilemma.data.workers import each
 from trilemma.files import write_atomic
@@ -160,19 +160,25 @@ def sort_classes(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=(lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else None))
 
 
-def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int) -> Data:
+def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int, rule: str = RULES[0]) -> Data:
     """Set images aside for validation where the source has none, and put each split together.
 
+    Args:
+        rule: of RULES.
     Raises:
         UserError: a split is empty, or there are too few images to set one aside.
     """
     at = torch.arange(len(raw.splits))
     parts = [part for part in ("train", "valid", "test") if part in raw.splits]
-    rows = {part: Split(at[torch.tensor([split == part for split in raw.splits])]) for part in parts}
+    labels = None if raw.labels is None else torch.tensor(raw.labels, dtype=torch.int64)
+    whole = Split(at, labels)  # the number of each image stands for it
+    rows = {part: whole.take(at[torch.tensor([split == part for split in raw.splits])]) for part in parts}
     named = raw.names and "train" in rows
     files = _files([raw.names[i] for i in rows["train"].images.tolist()]) if named else None
     equal = partial(_equal, raw, rows["train"].images) if "train" in rows else None
-    found, rule = complete(rows, raw.expected, source, raw.skipped, valid, seed, files, equal)
+    found, how = complete(
+        rows, raw.expected, source, raw.skipped, valid, seed, files, equal, classes=raw.classes, rule=rule
+    )
     splits = {part: _rows(raw, split.images) for part, split in found.items()}
     kept = f"fingerprint-{_hash(found['train'].images)}.txt"
     fingerprint = _kept(raw, kept, lambda: fingerprint_of(splits["train"]))
@@ -181,7 +187,7 @@ def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int) -> 
         source,
         splits,
         classes=raw.classes,
-        notes=[*raw.notes, *raw.counts, LARGE.format(raw.images.numel()) if raw.large else "", rule],
+        notes=[*raw.notes, *raw.counts, LARGE.format(raw.images.numel()) if raw.large else "", how],
         skipped=raw.skipped,
         fingerprint=fingerprint,
     )

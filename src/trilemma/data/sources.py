@@ -7,19 +7,17 @@ from pathlib import Path
 
 from trilemma.data.arrays import load_arrays
 from trilemma.data.builtin import SOURCES, Options, is_named, load_named, where
-from trilemma.data.folder import read_folder
+from trilemma.data.folder import ARRAYS, read_folder
 from trilemma.data.hub import PREFIX, read_hub
 from trilemma.data.idx import NAME as IDX
 from trilemma.data.idx import load_idx
 from trilemma.data.listing import TARS
-from trilemma.data.parquet import parquet_files, read_parquet
-from trilemma.data.pixels import SUFFIXES
+from trilemma.data.parquet import is_parquet, read_parquet
 from trilemma.data.raw import Raw, finish
 from trilemma.data.size import Size, parse_size
-from trilemma.data.split import Data, share
+from trilemma.data.split import RULES, Data, share
 from trilemma.errors import UserError, unknown
 
-ARRAYS = (".npz", ".npy")
 KINDS = (
     "a folder of images, a .zip or .tar of one, a folder of .tar shards, a .npz or .npy file, an idx file of images, "
     "a .parquet file or a folder of them, or hf:NAME"
@@ -36,6 +34,7 @@ def load_data(
     valid: float | None = None,
     seed: int | None = None,
     frames: str | None = None,
+    rule: str | None = None,
 ) -> Data:
     """Decode a source into uint8 images with splits.
 
@@ -46,10 +45,13 @@ def load_data(
             source if it was loaded in another way than is asked; what is not asked stays as it was.
         size: one side as 32, or height x width as "48x64" or (48, 64); inferred where None.
         channels: 1 or 3; inferred where None.
-        valid: fraction of the training images to set aside for validation, where the source has none; 1/10.
+        valid: fraction of the training images to set aside for validation, where the source has none. A tenth where
+            None; of a source without test images, which are then measured by, more: a third of them, up to 200.
         seed: chooses them; and draws the shapes. 0 where None.
         frames: "first" takes the first frame or page of a GIF, WebP, PNG or TIFF file that has several; "all" makes
             an image of each, FILE#0 and on, with the file's class, caption and split. "first" where None.
+        rule: "tenth" divides as earlier versions did, for their runs: a tenth, whatever the classes. "enough" where
+            None.
     Raises:
         UserError: the source is not known or holds nothing that can be read, or a value does not fit.
     """
@@ -58,24 +60,29 @@ def load_data(
     if valid is not None:
         share(2, valid)
     check_frames(frames)
+    if rule not in (None, *RULES):
+        raise unknown("rule", rule, RULES)
     if isinstance(source, Data):
-        was = (source.shape[1:], source.shape[0], source.fraction, source.seed, source.frames)
+        was = (source.shape[1:], source.shape[0], source.fraction, source.seed, source.frames, source.rule)
         target, channels, frames = target or source.shape[1:], channels or source.shape[0], frames or source.frames
         valid, seed = source.fraction if valid is None else valid, source.seed if seed is None else seed
-        if (target, channels, valid, seed, frames) == was:
+        rule = rule or source.rule
+        if (target, channels, valid, seed, frames, rule) == was:
             return source
         source = source.source
-    seed, path = seed or 0, Path(source).expanduser()
+    seed, rule, path = seed or 0, rule or RULES[0], Path(source).expanduser()
     raw = read_raw(source, target, channels, frames or "first")
     if raw is not None:
-        data = finish(raw, slug(path), str(source if is_hub(source) else path), valid, seed)
+        data = finish(raw, slug(path), str(source if is_hub(source) else path), valid, seed, rule)
         data = replace(data, frames=frames or "first")
     else:
-        data = _load_other(source, path, Options(target, channels, valid, seed))
+        data = _load_other(source, path, Options(target, channels, valid, seed, rule))
         unused = ("frames=all is not used: the source has no image files",) if frames == "all" else ()
         data = replace(data, notes=(*data.notes, *unused))
     a_word = not is_named(source) and is_named(data.source)  # a path that would be taken for one the next time
-    return replace(data, source=str(path.absolute()) if a_word else data.source, fraction=valid, seed=seed)
+    if is_named(source) and path.exists():
+        data = replace(data, notes=(*data.notes, f"{source} is the built-in data; for the folder here type ./{source}"))
+    return replace(data, source=str(path.absolute()) if a_word else data.source, fraction=valid, seed=seed, rule=rule)
 
 
 def check_channels(channels: int | None) -> None:
@@ -115,8 +122,7 @@ def read_raw(
         return read_hub(str(source), size, channels, frames)
     path = Path(source).expanduser()
     if path.is_dir():
-        parquet = parquet_files(path) and not any(file.suffix.lower() in SUFFIXES for file in path.rglob("*"))
-        return (read_parquet if parquet else read_folder)(path, size, channels, frames)
+        return (read_parquet if is_parquet(path) else read_folder)(path, size, channels, frames)
     if not path.is_file():
         return None
     if path.suffix.lower() == ".parquet":

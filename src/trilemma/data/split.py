@@ -16,6 +16,9 @@ from trilemma.errors import UserError
 
 SHOWN = 5  # names in a note
 FRACTION = 0.1  # of the images become the validation split where nothing else is said
+ENOUGH, MOST = 200, 1 / 3  # images to measure by: of fewer than 2,000 so many are held out, but no more than a third
+# How a source is divided. "tenth" is the rule of earlier versions: a tenth, without a look at the classes.
+RULES = ("enough", "tenth")
 
 Unit = TypeVar("Unit", bound=Hashable)  # what is drawn for validation: a file, or the number of an image
 
@@ -62,7 +65,8 @@ class Data:
     classes: names, () where there are none; splits: "train", "valid" and, where there is one, "test";
     notes: everything inferred or done, in words; skipped: "path: reason" for each image that could not be read;
     fingerprint: hex, of the decoded training images and labels; frames: "first" or "all", those of a file that are
-    images; fraction: asked for validation, or None; seed: chose the validation images, or drew all of them.
+    images; fraction: asked for validation, or None; seed: chose the validation images, or drew all of them; rule: of
+    RULES, by which they were chosen.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Data:
     frames: str = "first"
     fraction: float | None = None
     seed: int = 0
+    rule: str = RULES[0]
 
     @property
     def train(self) -> Split:
@@ -131,28 +136,40 @@ def fingerprint_of(split: Split) -> str:
 
 def split_off(
     split: Split,
-    fraction: float | None,
+    count: int,
     seed: int,
     files: Sequence[str] | None = None,
     equal: Sequence[Sequence[int]] = (),
+    labels: Tensor | None = None,
 ) -> tuple[Split, Split]:
-    """Set aside images for validation: which ones depends on their number, the seed and what must stay together.
+    """Set aside images for validation: which ones depends on their number, the seed and what must stay together; and on
+    their classes where one would lose all its training images.
 
     Args:
+        count: images that are set aside.
         files: the file that each image came from, where the images of a file must stay together.
         equal: groups of images, by number, that must stay together because they are equal.
+        labels: int64 (N,); every class keeps an image in the rest, as far as one image at least can be set aside.
     Returns:
         (the rest, the images set aside), each in the order they came; at least one image in each.
     """
-    n, count = len(split), share(len(split), fraction)
+    n = len(split)
     units = files if files and len(set(files)) > 1 else range(n)
+    groups = together(units, equal)
     if units is files or equal:
-        held = _whole_groups(units, together(units, equal), count, seed)
+        held = _whole_groups(units, groups, count, seed)
     else:
         held = torch.zeros(n, dtype=torch.bool)
         held[rng.permutation(n, seed, "valid")[:count]] = True
+    if labels is not None and len(lost(labels, labels[~held])):
+        held = _whole_groups(units, groups, count, seed, labels)
     at = torch.arange(n)
     return split.take(at[~held]), split.take(at[held])
+
+
+def lost(labels: Tensor, kept: Tensor) -> list[int]:
+    """The classes of `labels` that are not in `kept`."""
+    return sorted(set(labels.unique().tolist()) - set(kept.unique().tolist()))
 
 
 def together(units: Sequence[Unit], equal: Sequence[Sequence[int]]) -> Sequence[Unit]:
@@ -177,24 +194,52 @@ def together(units: Sequence[Unit], equal: Sequence[Sequence[int]]) -> Sequence[
     return groups if len(set(groups)) > 1 else units
 
 
-def _whole_groups(units: Sequence[Unit], groups: Sequence[Unit], count: int, seed: int) -> Tensor:
+def _whole_groups(
+    units: Sequence[Unit], groups: Sequence[Unit], count: int, seed: int, labels: Tensor | None = None
+) -> Tensor:
     """Which images are set aside, bool (N,): groups while they fit, in the order in which the seed draws the units;
-    the smallest where none does."""
+    the smallest where none does. With labels, groups that hold the last images of a class do not fit."""
     group_of, sizes, taken = dict(zip(units, groups, strict=True)), Counter(groups), set()
     drawn = list(group_of.values())
     order = dict.fromkeys(drawn[k] for k in rng.permutation(len(drawn), seed, "valid").tolist())
+    classes, left = _classes_of(groups, labels), Counter([] if labels is None else labels.tolist())
+
+    def fits(group: Unit) -> bool:
+        return all(left[label] > n for label, n in classes[group].items())
+
     for group in order:
-        if sizes[group] <= count:
+        if sizes[group] <= count and fits(group):
             taken.add(group)
             count -= sizes[group]
-    taken = taken or {min(order, key=sizes.__getitem__)}
+            left.subtract(classes[group])
+    taken = taken or {min(list(filter(fits, order)) or order, key=sizes.__getitem__)}
     return torch.tensor([group in taken for group in groups])
+
+
+def _classes_of(groups: Sequence[Unit], labels: Tensor | None) -> dict[Unit, Counter[int]]:
+    """How many images of each class a group has; none where there are no labels."""
+    classes: dict[Unit, Counter[int]] = {group: Counter() for group in groups}
+    for group, label in () if labels is None else zip(groups, labels.tolist(), strict=True):
+        classes[group][label] += 1
+    return classes
 
 
 def cut_last(split: Split, count: int) -> tuple[Split, Split]:
     """(all but the last `count` images, the last `count` images)."""
     first = len(split) - count
     return split.take(torch.arange(first)), split.take(torch.arange(first, len(split)))
+
+
+def enough(n: int) -> int:
+    """How many of n images are held out to measure by: a tenth, but at least min(ENOUGH, n / 3), and at least 1.
+
+    It is continuous in n, and so is the number that is left. Figures of fewer than ENOUGH images are rough; below three
+    times as many, training keeps two thirds of the images.
+
+    >>> enough(30), enough(197), enough(600), enough(1999), enough(60_000)
+    (10, 66, 200, 200, 6000)
+    """
+    return max(share(n, FRACTION), min(ENOUGH, share(n, MOST)))
 
 
 def share(n: int, fraction: float | None) -> int:
@@ -222,12 +267,17 @@ def complete(
     seed: int,
     files: Sequence[str] | None = None,
     find_equal: Callable[[], Sequence[Sequence[int]]] | None = None,
+    *,
+    classes: Sequence[str] = (),
+    rule: str = RULES[0],
 ) -> tuple[dict[str, Split], str]:
     """Add a validation split where the source has none; returns what was done, in words.
 
     Args:
         files: as in `split_off`, of the training images.
         find_equal: finds groups of equal training images, which are not divided; by their pixels where None.
+        classes: names of the classes, for the words.
+        rule: of RULES.
     Raises:
         UserError: an expected split is empty, or there are too few images to set one aside.
     """
@@ -236,15 +286,22 @@ def complete(
         raise UserError(f"{source} has {few}{because}")
     if "valid" in splits:
         return splits, "" if valid is None else f"valid={valid} is not used: the source has its own validation images"
-    equal = find_equal() if find_equal else exact_groups(splits["train"].images)
-    train, held = split_off(splits["train"], valid, seed, files, equal)
-    rule = f"{len(held):,} of the training images are set aside for validation, chosen by the seed"
+    whole = splits["train"]
+    more = valid is None and "test" not in splits and rule != "tenth"
+    count = enough(len(whole)) if more else share(len(whole), valid)
+    equal = find_equal() if find_equal else exact_groups(whole.images)
+    labels = None if rule == "tenth" else whole.labels
+    train, held = split_off(whole, count, seed, files, equal, labels)
+    few = " (a tenth would be too few to measure by)" if more and count > share(len(whole), FRACTION) else ""
+    words = f"{len(held):,} of {len(whole):,} images are held out for validation{few}, chosen by the seed"
     if files:
-        several = len(set(files)) > 1
-        rule += ", in whole files" if several else "; neighbouring frames of the one file may be in both"
-    if equal:
-        rule += f"; {sum(map(len, equal)):,} of them equal another, and equal images stay on one side unless all are"
-    return {"train": train, "valid": held} | {key: split for key, split in splits.items() if key != "train"}, rule
+        words += ", in whole files" if len(set(files)) > 1 else "; neighbouring frames of the one file may be in both"
+    words += (
+        f"; {sum(map(len, equal)):,} of them are duplicates, which stay on one side unless all are" if equal else ""
+    )
+    if whole.labels is not None and train.labels is not None and (none := lost(whole.labels, train.labels)):
+        words += f"; {counted('classes without a training image', [classes[k] if classes else str(k) for k in none])}"
+    return {"train": train, "valid": held} | {key: split for key, split in splits.items() if key != "train"}, words
 
 
 def counted(what: str, names: Sequence[str]) -> str:

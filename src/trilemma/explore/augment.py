@@ -49,6 +49,7 @@ BATCH = 128  # images in a step
 SHOWN = 10  # images of each class in the grid
 WARMUP = 0.1  # share of the training over which the learning rate rises
 VERDICT = "verdict.json"
+NO_EFFECT = "No effect of the synthetic images could be shown"  # which is not to say that there is none
 INTERVAL_IS = "95% over the trainings (Student's t), the real test images held fixed"
 
 
@@ -58,7 +59,7 @@ class Verdict:
 
     accuracies: of each training, by what it learnt from; accuracy: their means with 95% intervals.
     difference: to real images alone, paired over the trainings; gain: of real + synthetic over real + classical.
-    word: "help", "make no difference" or "hurt", by the interval of difference["real + synthetic"]; text: in full.
+    word: "help", "no effect shown" or "hurt", by the interval of difference["real + synthetic"]; text: in full.
     """
 
     word: str
@@ -170,17 +171,17 @@ def decide(
         return Estimate(centre, (centre - half, centre + half))
 
     def paired(one: str, other: str) -> Estimate:
-        return mean([a - b for a, b in zip(accuracies[one], accuracies[other], strict=True)])
+        return _within(mean([a - b for a, b in zip(accuracies[one], accuracies[other], strict=True)]), -1.0)
 
     difference = {name: paired(name, REAL) for name in accuracies if name != REAL}
-    word = _word(difference[BOTH], "help", "make no difference", "hurt")
-    return word, {name: _share(mean(a)) for name, a in accuracies.items()}, difference, paired(BOTH, CLASSICAL)
+    word = _word(difference[BOTH], "help", "no effect shown", "hurt")
+    return word, {name: _within(mean(a), 0.0) for name, a in accuracies.items()}, difference, paired(BOTH, CLASSICAL)
 
 
-def _share(estimate: Estimate) -> Estimate:
-    """With an interval inside [0, 1]."""
+def _within(estimate: Estimate, least: float) -> Estimate:
+    """With an interval inside [least, 1]: a share is at least 0, a difference of shares at least -1."""
     low, high = estimate.interval
-    return Estimate(estimate.value, (max(0.0, low), min(1.0, high)))
+    return Estimate(estimate.value, (max(least, low), min(1.0, high)))
 
 
 def _word(difference: Estimate, above: str, between: str, below: str) -> str:
@@ -257,7 +258,7 @@ def _try(plan: _Plan, synthetic: Split, display: Display) -> Verdict:
     word, accuracy, difference, gain = decide(accuracies, len(test))
     return Verdict(
         word,
-        _text(word, accuracy, difference[BOTH], gain, plan, len(test)),
+        _text(accuracy, difference[BOTH], gain, plan, len(test)),
         {name: tuple(values) for name, values in accuracies.items()},
         accuracy,
         difference,
@@ -293,15 +294,14 @@ def _together(one: Split, other: Split) -> Split:
     return Split(torch.cat([one.images, other.images]), torch.cat([one.labels, other.labels]))
 
 
-def _text(
-    word: str, accuracy: Mapping[str, Estimate], difference: Estimate, gain: Estimate, plan: _Plan, n_test: int
-) -> str:
+def _text(accuracy: Mapping[str, Estimate], difference: Estimate, gain: Estimate, plan: _Plan, n_test: int) -> str:
     """The verdict in two sentences."""
-    than = _word(gain, "better than", "not to be told apart from", "worse than")
+    than = _word(gain, "They are better than", "No difference could be shown from", "They are worse than")
     words = ", ".join(plan.classical) or "none"
+    effect = _word(difference, "Synthetic images help", NO_EFFECT, "Synthetic images hurt")
     return (
-        f"Synthetic images {word}: a classifier gets {accuracy[BOTH].value:.2%} of {n_test:,} real images right with "
-        f"them and {accuracy[REAL].value:.2%} without ({_points(difference)}, {plan.seeds} trainings each). They are "
+        f"{effect}: a classifier gets {accuracy[BOTH].value:.2%} of {n_test:,} real images right with "
+        f"them and {accuracy[REAL].value:.2%} without ({_points(difference)}, {plan.seeds} trainings each). "
         f"{than} classical augmentation ({words}; {accuracy[CLASSICAL].value:.2%}): {_points(gain)}."
     )
 

@@ -15,25 +15,38 @@ using reconstruction probability"). Scores, the higher the more abnormal:
               numbers; pca-relative likewise: baselines
     nearest   root mean squared difference from the nearest training image: a baseline
 
-Threshold: with n held-out normal images and a rate f, the k-th largest of their scores, k = floor(f (n + 1)). An
-image is flagged if its score is higher. A new normal image then is with probability at most f, whatever the scores'
-distribution (Vovk et al. 2005, "Algorithmic learning in a random world").
+Threshold: the k-th largest of the scores of n normal images that the model was not trained on, k = floor(f (n + 1)),
+for a rate f of false alarms; where they are too few for that, training images lend the shape of their scores'
+distribution (detection_threshold.py). Which score flags is chosen without abnormal images (detection_choice.py).
 """
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from trilemma import __version__
 from trilemma.errors import UserError, unknown
-from trilemma.explore.detection_images import ABNORMAL, CALIBRATION, NORMAL, UNKNOWN, Classes, Group, Source, groups_of
-from trilemma.explore.detection_scores import Score, score_all, scores_of
+from trilemma.explore.detection_choice import worth
+from trilemma.explore.detection_images import (
+    ABNORMAL,
+    CALIBRATION,
+    NORMAL,
+    UNKNOWN,
+    Classes,
+    Group,
+    Looked,
+    Source,
+    groups_of,
+)
+from trilemma.explore.detection_scores import Score, fitted_on, score_all, scores_of, training_scores
+from trilemma.explore.detection_threshold import Reference, by_rank, by_spread, check_enough, enough
+from trilemma.explore.detection_words import in_short
 from trilemma.explore.images import require
 from trilemma.files import write_atomic, write_json
 from trilemma.metrics.intervals import Estimate, wilson
@@ -42,6 +55,9 @@ from trilemma.run import Run, as_run
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
 
 AUTO = "auto"
+MOST_TRAINED = 1000  # training images that lend the shape of their scores' distribution
+SHOWN = 16  # images with the highest scores that are shown in any case
+EXPECTED_IS = "95% of the rates that thresholds from as many images have (Beta law of the rank); not counted"
 
 
 @dataclass(frozen=True)
@@ -49,10 +65,11 @@ class Detection:
     """What was found.
 
     picture: histograms of the scores; report: the page; score: the one that flags, with its threshold.
+    in_short: the result in sentences.
     rows: for each score by name its threshold, and as estimates with 95% intervals the AUROC, average precision and
-        rates, None where nothing is known to be abnormal.
+        rates, None where nothing is known to be abnormal or no other normal images were there to count on.
     scores: by name, then by kind of image, (N,).
-    flagged: positions of the flagged images in `against` (where None, in the held-out normals), the most abnormal
+    flagged: positions of the flagged images in `against` (where None, in the held-out images), the most abnormal
         first.
     """
 
@@ -60,6 +77,7 @@ class Detection:
     report: Path
     score: str
     threshold: float
+    in_short: tuple[str, ...]
     counts: dict[str, int]
     rows: dict[str, dict[str, Any]]
     scores: dict[str, dict[str, Tensor]]
@@ -80,73 +98,84 @@ def detect(
 ) -> Detection:
     """Score images by a run that was trained on normal images alone, and flag the abnormal ones.
 
-    A run learns every image of its data: to learn one class as normal, train on a folder of that class alone.
+    A run learns every image of its data: to learn one class as normal, train on a folder of that class alone. Classes
+    of its data that no training image has, as the test split of MVTec's layout has them, are abnormal.
 
     The threshold comes from the run's validation images, the false alarms are counted on its test images; without a
-    test split, either gets half of the validation images, and of other images in `data` half of all. Of `against` all
-    images are scored, or its test split.
+    test split, or with other images in `data`, all of them set the threshold, and the rate is the expected one. Where
+    they are too few for it by rank, the training images help (detection_threshold.py). Of `against` all images that
+    were not trained on are scored, or its test split.
 
     Args:
         against: a source of abnormal, mixed or unknown images, or one image file. Without classes nothing is known of
-            its images: they are scored and flagged. With classes all are abnormal but those named in `normal`. Where
-            None, the held-out normal images themselves are, which finds the odd ones.
+            its images: they are scored and flagged. With classes all are abnormal but those named in `normal`, or else
+            those of the training images' classes. Where None, the held-out images of the run are looked at.
         normal: the names or numbers of normal classes of `against`, commas between them; its images of those then
             are the normal ones that are counted on. "none": all are abnormal, for a source without classes.
-        data: other normal images to set the threshold and to count false alarms on, none of them trained on.
+        data: other normal images to set the threshold on, none of them trained on.
         false_alarms: the share of normal images that may be flagged.
-        score: error, relative, elbo, code, pca, pca-relative or nearest; auto takes the model's own with the highest
-            AUROC, without labels the first of these that it has.
+        score: error, relative, elbo, code, pca, pca-relative or nearest; auto takes that of the model's own which best
+            tells held-out normal images from altered ones (detection_choice.py).
         n: images of each kind, at most; chosen by the seed where there are more.
-        seed: of that choice, of the ELBO's noise and of the intervals.
+        seed: of that choice, of the ELBO's noise, of the altered images and of a threshold by spread.
         out: the folder to write; RUN/detect or RUN/detect-AGAINST where None.
     Raises:
         UserError: the model neither reconstructs nor bounds the likelihood nor encodes; there are no normal images, or
             too few for the rate of false alarms; `against` is the run's own data; a name or value does not fit.
     """
     run = as_run(run)
+    _check(run, false_alarms, n)
+    looked = groups_of(run, data, against, normal, n, seed)
+    groups, some = looked.groups, fitted_on(run, seed)
+    check_enough(len(groups[0].split), len(some), false_alarms)
+    ways = scores_of(run, seed, some)
+    if score not in (AUTO, *ways):
+        raise unknown("score", score, [AUTO, *ways])
+    of_kind = {group.kind: score_all(ways, group.split.images) for group in groups}
+    scores = {name: {kind: values[name] for kind, values in of_kind.items()} for name in ways}
+    trained = {}
+    if not enough(len(groups[0].split), false_alarms):
+        trained = training_scores(run, seed, some.take(torch.arange(min(len(some), MOST_TRAINED))))
+    references = {way.name: _reference(way, scores[way.name][CALIBRATION], trained, seed) for way in ways.values()}
+    rows = {name: _row(way, scores[name], references[name], false_alarms, looked.counted) for name, way in ways.items()}
+    worths = worth(ways, groups[0].split.images, _as_they_are(scores, trained), seed)
+    chosen = max(worths, key=worths.__getitem__) if score == AUTO else score
+    for name, row in rows.items():
+        row |= {"chosen": name == chosen, "worth": worths.get(name)}
+    document = _document(run, looked, rows, chosen, scores[chosen])
+    document |= {"false_alarms": false_alarms, "seed": seed, "score_was": "given" if score != AUTO else "chosen"}
+    document["threshold_by"], document["images_behind"] = references[chosen].by, references[chosen].images
+    document["in_short"] = in_short(document)
+    folder = Path(out) if out is not None else run.path / ("detect" if against is None else f"detect-{looked.source}")
+    write_json(folder / "figures.json", document)
+    p_values = {group.kind: references[chosen].p_values(scores[chosen][group.kind]) for group in groups}
+    write_atomic(folder / "scores.csv", _table(groups, scores, p_values, chosen, document["threshold"]))
+    from trilemma.explore.detection_report import write_report
+
+    found = _positions(groups[-1].kind, scores[chosen], document["threshold"], looked.counted)
+    picture, report = write_report(run, folder, document, groups, scores[chosen], found)
+    numbers = tuple(groups[-1].numbers[found["hits"]].tolist())
+    texts = tuple(document["in_short"])
+    return Detection(picture, report, chosen, document["threshold"], texts, document["counts"], rows, scores, numbers)
+
+
+def _check(run: Run, false_alarms: float, n: int) -> None:
     if not isinstance(run.model, BoundsLikelihood | Encodes):
         require(run, "score images", Reconstructs)
     if not 0 < false_alarms < 1:
         raise UserError(f"false_alarms={false_alarms}: a share of the normal images, for instance 0.05")
     if n < 1:
         raise UserError(f"n={n}: at least 1 image of each kind is needed")
-    source, groups = groups_of(run, data, against, normal, n, seed)
-    ways = scores_of(run, seed)
-    if score not in (AUTO, *ways):
-        raise unknown("score", score, [AUTO, *ways])
-    of_kind = {group.kind: score_all(ways, group.split.images) for group in groups}
-    scores = {name: {kind: values[name] for kind, values in of_kind.items()} for name in ways}
-    rows = {way.name: _row(way, scores[way.name], false_alarms, seed) for way in ways.values()}
-    chosen = _choice(rows) if score == AUTO else score
-    rows[chosen]["chosen"] = True
-    document = _document(run, source, groups, rows, chosen, scores[chosen])
-    document["false_alarms"], document["seed"] = false_alarms, seed
-    document["score_was"] = "given" if score != AUTO else "highest AUROC" if rows[chosen]["auroc"] else "first"
-    folder = Path(out) if out is not None else run.path / ("detect" if against is None else f"detect-{source}")
-    write_json(folder / "figures.json", document)
-    write_atomic(folder / "scores.csv", _table(groups, scores, chosen, document["threshold"]))
-    from trilemma.explore.detection_report import write_report
-
-    found = _positions(groups[-1].kind, scores[chosen], document["threshold"])
-    picture, report = write_report(run, folder, document, groups, scores[chosen], found)
-    numbers = tuple(groups[-1].numbers[found["hits"]].tolist())
-    return Detection(picture, report, chosen, document["threshold"], document["counts"], rows, scores, numbers)
 
 
-def threshold_of(scores: Tensor, false_alarms: float) -> float:
-    """The score that a new normal image exceeds with probability at most `false_alarms`, from those of held-out ones.
+def _reference(way: Score, held_out: Tensor, trained: Mapping[str, Tensor], seed: int) -> Reference:
+    """What a new normal image may score: by rank, or with the scores of training images by spread."""
+    return by_spread(held_out, trained[way.name], log=way.log, seed=seed) if trained else by_rank(held_out)
 
-    Raises:
-        UserError: if they are too few to tell: k = floor(f (n + 1)) is 0.
-    """
-    k = math.floor(false_alarms * (len(scores) + 1) + 1e-9)  # 0.05 * 20 is 1, not a rounding error less
-    if k < 1:
-        needed = math.ceil(1 / false_alarms - 1 - 1e-9)
-        raise UserError(
-            f"false_alarms={false_alarms} needs at least {needed:,} held-out normal images, and there are "
-            f"{len(scores):,}; allow more false alarms, or give more normal images with data="
-        )
-    return scores.sort(descending=True).values[k - 1].item()
+
+def _as_they_are(scores: Mapping[str, Mapping[str, Tensor]], trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The scores of normal images by name: those held out, and where they are few, training images."""
+    return {name: torch.cat([s[CALIBRATION], *([trained[name]] if trained else [])]) for name, s in scores.items()}
 
 
 def flagged(scores: Tensor, threshold: float) -> Tensor:
@@ -155,22 +184,23 @@ def flagged(scores: Tensor, threshold: float) -> Tensor:
     return order[scores[order] > threshold]
 
 
-def _row(way: Score, scores: dict[str, Tensor], false_alarms: float, seed: int) -> dict[str, Any]:
+def _row(
+    way: Score, scores: Mapping[str, Tensor], reference: Reference, false_alarms: float, counted: bool
+) -> dict[str, Any]:
     """What a score is worth; each figure is an estimate, or None where nothing is known to be abnormal."""
-    threshold = threshold_of(scores[CALIBRATION], false_alarms)
+    threshold = reference.threshold(false_alarms)
     shares = {kind: wilson(int((s > threshold).sum()), len(s)) for kind, s in scores.items()}
     both = (None, None)
     if ABNORMAL in scores:
-        both = ranking(normal=scores[NORMAL], abnormal=scores[ABNORMAL], seed=seed)
+        both = ranking(normal=scores[NORMAL], abnormal=scores[ABNORMAL])
     return {
         "name": way.name,
         "title": way.title,
         "baseline": way.baseline,
-        "chosen": False,
         "threshold": threshold,
         "auroc": both[0],
         "average_precision": both[1],
-        "false_alarm_rate": shares[NORMAL],
+        "false_alarm_rate": shares[NORMAL] if counted else reference.expected(false_alarms),
         "detection_rate": shares.get(ABNORMAL),
         "flagged_share": shares.get(UNKNOWN),
     }
@@ -181,21 +211,15 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value._asdict() if isinstance(value, Estimate) else value for key, value in row.items()}
 
 
-def _choice(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The model's own score with the highest AUROC; the first without labels."""
-    own = [name for name, row in rows.items() if not row["baseline"]] or list(rows)
-    return max(own, key=lambda name: rows[name]["auroc"].value if rows[name]["auroc"] else 0)
-
-
 def _document(
     run: Run,
-    source: str,
-    groups: Sequence[Group],
+    looked: Looked,
     rows: Mapping[str, Mapping[str, Any]],
     chosen: str,
     scores: Mapping[str, Tensor],
 ) -> dict[str, Any]:
     """What stands in figures.json, in plain values."""
+    groups = looked.groups
     kind, threshold = groups[-1].kind, rows[chosen]["threshold"]
     return {
         "trilemma": __version__,
@@ -203,7 +227,7 @@ def _document(
         "model": run.recipe.name,
         "weights": run.weights_id,
         "trained_on": run.config["data"],
-        "source": source,
+        "source": looked.source,
         "kind": kind,
         "score": chosen,
         "title": rows[chosen]["title"],
@@ -211,32 +235,46 @@ def _document(
         "flagged": int((scores[kind] > threshold).sum()),
         "counts": {group.kind: len(group.split) for group in groups},
         "sources": {group.kind: group.source for group in groups},
-        "interval_is": {"auroc, average_precision": INTERVAL_IS, "rates": "Wilson 95%"},
+        "counted": looked.counted,
+        "notes": looked.notes,
+        "interval_is": {
+            "auroc, average_precision": INTERVAL_IS,
+            "rates": "Wilson 95%",
+            "false_alarm_rate": "Wilson 95%" if looked.counted else EXPECTED_IS,
+        },
         "rows": {name: _plain(row) for name, row in rows.items()},
     }
 
 
-def _positions(kind: str, scores: Mapping[str, Tensor], threshold: float) -> dict[str, Tensor]:
-    """Positions in their group of what is flagged (`hits`), of false `alarms`, and of `misses`, the lowest first."""
-    found = {"hits": flagged(scores[kind], threshold)}
-    if kind != NORMAL:
+def _positions(kind: str, scores: Mapping[str, Tensor], threshold: float, counted: bool) -> dict[str, Tensor]:
+    """Positions in their group of what is flagged (`hits`), of the highest scores that are not (`below`, as many as
+    make SHOWN with the hits), of false `alarms`, and of `misses`, the lowest first."""
+    hits = flagged(scores[kind], threshold)
+    order = scores[kind].argsort(descending=True, stable=True)
+    found = {"hits": hits, "below": order[len(hits) : max(SHOWN, len(hits))]}
+    if kind != NORMAL and counted:
         found["alarms"] = flagged(scores[NORMAL], threshold)
     if kind == ABNORMAL:
-        order = scores[kind].argsort(stable=True)
-        found["misses"] = order[scores[kind][order] <= threshold]
+        found["misses"] = order[len(hits) :].flip(0)
     return found
 
 
-def _table(groups: Sequence[Group], scores: dict[str, dict[str, Tensor]], chosen: str, threshold: float) -> str:
-    """Every image with its scores, as CSV."""
+def _table(
+    groups: Sequence[Group],
+    scores: Mapping[str, Mapping[str, Tensor]],
+    p_values: Mapping[str, Tensor],
+    chosen: str,
+    threshold: float,
+) -> str:
+    """Every image with its scores, as CSV; p_value: of the score that flags, if the image is normal."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["kind", "number", "file", "class", *scores, "flagged"])
+    writer.writerow(["kind", "number", "file", "class", *scores, "p_value", "flagged"])
     for g in groups:
         for k, number in enumerate(g.numbers.tolist()):
             name = "" if g.split.names is None else g.split.names[k]
             label = "" if g.split.labels is None else g.classes[int(g.split.labels[k])]
-            values = [by_kind[g.kind][k].item() for by_kind in scores.values()]
+            values = [*(by_kind[g.kind][k].item() for by_kind in scores.values()), p_values[g.kind][k].item()]
             hit = int(scores[chosen][g.kind][k] > threshold)
             writer.writerow([g.kind, number, name, label, *(f"{value:.8g}" for value in values), hit])
     return text.getvalue()

@@ -16,12 +16,13 @@ from markupsafe import Markup
 from torch import Tensor
 
 from trilemma.comparison import figures
-from trilemma.comparison.words import ends, leaders, listed, number, span
+from trilemma.comparison.words import ends, number
 from trilemma.explore.detection_images import ABNORMAL, NORMAL, UNKNOWN, Group
 from trilemma.explore.detection_scores import reconstructions
+from trilemma.explore.detection_words import capital
 from trilemma.explore.images import made_by, table
 from trilemma.files import remove, write_atomic
-from trilemma.pictures import TILE, grid, save_png
+from trilemma.pictures import TILE, grid, save_png, to_image
 from trilemma.run import Run
 from trilemma.types import Reconstructs
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-FLAGGED, HEATED, OTHERS = 96, 32, 16  # flagged images in the grid, with heat maps; false alarms and misses
+FLAGGED, HEATED, OTHERS = 96, 32, 16  # flagged images, those with heat maps; others of each kind
 WIDTH, COLUMNS = 960, 16  # px and images in a row, at most
 BINS = 60
 WORDS = {NORMAL: "normal", ABNORMAL: "abnormal", UNKNOWN: "unknown"}
@@ -52,85 +53,46 @@ def write_report(
     scores: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
 ) -> tuple[Path, Path]:
-    """Write histogram.png, flagged.png, heatmaps.png (the last two if anything is flagged) and report.html.
+    """Write histogram.png, flagged.png (if anything is flagged), heatmaps.png of the highest scores and report.html.
 
     Args:
         document: what `detect` found, as in figures.json.
-        scores: those that flag, by kind of image; found: positions of hits, alarms and misses in their groups.
+        scores: those that flag, by kind of image; found: positions of hits, of the highest scores below the threshold,
+            of alarms and misses in their groups.
     Returns:
         The histogram and the page.
     """
     by_kind, kind = {group.kind: group for group in groups}, document["kind"]
-    parts = {"hits": (kind, FLAGGED), "alarms": (NORMAL, OTHERS), "misses": (ABNORMAL, OTHERS)}
+    parts = {"hits": (kind, FLAGGED), "below": (kind, OTHERS), "alarms": (NORMAL, OTHERS), "misses": (ABNORMAL, OTHERS)}
     shown = {
         name: _shown(run, by_kind[parts[name][0]], scores[parts[name][0]], at[: parts[name][1]])
         for name, at in found.items()
         if len(at)
     }
     brightest = max((_difference(part).max().item() for part in shown.values() if part.results is not None), default=0)
-    sheets = {name: _sheets(part, brightest) for name, part in shown.items()}
     made = made_by(run, "detect", against=document["source"], score=document["score"])
     for name in ("flagged", "heatmaps"):
         remove(folder / f"{name}.png")
-    pages: dict[str, Any] = {name: [_inline(sheet) for sheet in part] for name, part in sheets.items()}
     if "hits" in shown:
         part = shown["hits"]
         gallery = grid(part.images, columns=min(len(part.images), _columns(part.images)), texts=part.texts)
         save_png(gallery, folder / "flagged.png", made)
-        save_png(_stacked(sheets["hits"]), folder / "heatmaps.png", made)
-        pages["gallery"] = _inline(gallery)
-    drawn = _histogram(document, scores)
+    highest = [sheet for name in ("hits", "below") if name in shown for sheet in _sheets(shown[name], brightest)]
+    save_png(_stacked(highest), folder / "heatmaps.png", made)
     text = f"Histograms of the {document['title']} with the threshold {number(document['threshold'])}"
-    histogram = Markup(figures.svg(drawn, text))
-    picture = save_png(figures.png(drawn), folder / "histogram.png", made)  # after the SVG: it changes the colours
+    drawn = [_histogram(document, scores, narrow) for narrow in (False, True)]
+    histograms = [Markup(figures.svg(figure, f"{text}{end}")) for figure, end in zip(drawn, ("", " "), strict=True)]
+    picture = save_png(figures.png(drawn[0]), folder / "histogram.png", made)  # after the SVG: it changes the colours
     page = _template().render(
         doc=document,
         words=WORDS,
-        in_short=in_short(document),
-        histogram=histogram,
-        pictures=pages,
+        histograms=histograms,
+        pictures={name: _tiles(part, brightest) for name, part in shown.items()},
         brightest=brightest,
         heated=isinstance(run.model, Reconstructs),
-        shown={name: len(part.images) for name, part in shown.items()},
+        most=HEATED,
     )
     return picture, write_atomic(folder / "report.html", page)
-
-
-def in_short(document: Mapping[str, Any]) -> list[str]:
-    """What was found, in sentences."""
-    row, counts = document["rows"][document["score"]], document["counts"]
-    texts = [
-        f"{_capital(row['title'])}: an image is flagged above {number(row['threshold'])}. {counts['calibration']:,} "
-        "held-out normal images set this threshold, so that at most "
-        f"{100 * document['false_alarms']:.3g}% of new normal images are flagged."
-    ]
-    texts.append(f"Of {counts['normal']:,} other normal images {_percent(row['false_alarm_rate'])} were flagged.")
-    if document["kind"] == UNKNOWN:
-        texts.append(f"Of {counts['unknown']:,} unknown images {document['flagged']:,} were flagged.")
-    if document["kind"] == ABNORMAL:
-        texts.append(f"Of {counts['abnormal']:,} abnormal images {_percent(row['detection_rate'])} were flagged.")
-        texts.append(_ranked(document["rows"]))
-    return texts
-
-
-def _ranked(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which scores tell abnormal from normal images best."""
-    areas = {row["title"]: (row["auroc"]["value"], row["auroc"]["interval"]) for row in rows.values()}
-    first = leaders(areas)
-    value, interval = areas[first[0]]
-    text = f"AUROC {number(value, interval)}" + (f", {span(value, interval)}" if interval[0] < interval[1] else "")
-    if len(first) == 1:
-        return f"Best of all scores: {first[0]} ({text})."
-    return f"No clear difference between {listed(first)} (highest value: {text})."
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def _percent(share: Mapping[str, Any]) -> str:
-    low, high = share["interval"]
-    return f"{share['value']:.1%} ({low:.1%} to {high:.1%})"
 
 
 def _shown(run: Run, group: Group, scores: Tensor, at: Tensor) -> Shown:
@@ -186,26 +148,40 @@ def _stacked(sheets: Sequence["Image.Image"]) -> "Image.Image":
     return whole
 
 
-def _inline(sheet: "Image.Image") -> dict[str, Any]:
-    """A picture as a data URI, with its width in px."""
+def _tiles(shown: Shown, brightest: float) -> list[dict[str, Any]]:
+    """Of each image its score as text, and itself, its reconstruction and its heat map as data URIs; of those after
+    the first HEATED the image alone."""
+    rows = [shown.images]
+    if shown.results is not None:
+        rows += [shown.results, heat(_difference(shown), brightest)]
+    return [
+        {"text": text, "parts": [_inline(row[k]) for row in (rows if k < HEATED else rows[:1])]}
+        for k, text in enumerate(shown.texts)
+    ]
+
+
+def _inline(image: Tensor) -> dict[str, Any]:
+    """An image (C, H, W), enlarged as a picture's tile, as a data URI with its width in px."""
+    scale = max(1, TILE // max(image.shape[1:]))
     buffer = io.BytesIO()
-    sheet.save(buffer, "png", optimize=True)
-    return {"uri": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"), "width": sheet.width}
+    to_image(image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)).save(buffer, "png", optimize=True)
+    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return {"uri": uri, "width": image.shape[2] * scale}
 
 
-def _histogram(document: Mapping[str, Any], scores: Mapping[str, Tensor]) -> "Figure":
+def _histogram(document: Mapping[str, Any], scores: Mapping[str, Tensor], narrow: bool = False) -> "Figure":
     """Shares of the normal images, and of those looked at, over the score; the threshold as a line."""
     import numpy as np
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     kinds = list(dict.fromkeys((NORMAL, document["kind"])))
     threshold = document["threshold"]
     ends_of = [scores[kind].quantile(torch.tensor([0.001, 0.995], dtype=torch.float64)) for kind in kinds]
     low, high = min(threshold, *(e[0].item() for e in ends_of)), max(threshold, *(e[1].item() for e in ends_of))
-    edges = np.linspace(low, high + 1e-9 * max(1, abs(high)), BINS + 1)
-    figure = Figure(figsize=(8.6, 3.3))
-    ax = figure.add_axes((0.07, 0.15, 0.91, 0.69))
+    edges = np.linspace(low, high + 1e-9 * max(1, abs(high)), (BINS // 2 if narrow else BINS) + 1)
+    figure = Figure(figsize=(3.9, 3.5) if narrow else (8.6, 3.3))
+    ax = figure.add_axes((0.12, 0.15, 0.85, 0.62) if narrow else (0.07, 0.15, 0.91, 0.69))
     for k, kind in enumerate(kinds):
         values, colour = scores[kind].clamp(edges[0], edges[-1]).numpy(), figures.look(k)[0]
         weights = np.full(len(values), 1 / len(values))
@@ -213,16 +189,19 @@ def _histogram(document: Mapping[str, Any], scores: Mapping[str, Tensor]) -> "Fi
         ax.hist(values, edges, weights=weights, histtype="stepfilled", color=colour, alpha=0.3)
         ax.hist(values, edges, weights=weights, histtype="step", color=colour, linewidth=1.3, label=label)
     ax.axvline(threshold, color=figures.INK, linewidth=1.1, linestyle=(0, (4, 2)))
-    ax.text(threshold, 1.02, f"threshold {number(threshold)}", transform=ax.get_xaxis_transform(), ha="center",
+    share = (threshold - edges[0]) / (edges[-1] - edges[0])
+    side = "left" if share < 0.2 else "right" if share > 0.8 else "center"  # the words stay over the axis
+    ax.text(threshold, 1.02, f"threshold {number(threshold)}", transform=ax.get_xaxis_transform(), ha=side,
             fontsize=8.5, color=figures.INK)  # fmt: skip
     ax.set_xlim(edges[0], edges[-1])
+    ax.xaxis.set_major_locator(MaxNLocator(4 if narrow else 9))
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol="%"))
-    ax.set_xlabel(_capital(document["title"]), fontsize=9, color=figures.INK, labelpad=3)
+    ax.set_xlabel(capital(document["title"]), fontsize=9, color=figures.INK, labelpad=3)
     ax.tick_params(length=2, labelsize=8, color=figures.FAINT, labelcolor=figures.MUTED)
     ax.grid(axis="y", color=figures.FAINT, linewidth=0.6)
     ax.set_axisbelow(True)
-    ax.legend(frameon=False, fontsize=9, labelcolor=figures.INK, loc="lower left", bbox_to_anchor=(0, 1.08), ncols=2,
-              borderpad=0, borderaxespad=0)  # fmt: skip
+    ax.legend(frameon=False, fontsize=9, labelcolor=figures.INK, loc="lower left", bbox_to_anchor=(0, 1.08),
+              ncols=1 if narrow else 2, borderpad=0, borderaxespad=0)  # fmt: skip
     for side, line in ax.spines.items():
         line.set_visible(side == "bottom")
         line.set_color(figures.FAINT)
@@ -241,5 +220,5 @@ def _template() -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "ends": ends, "capital": _capital}
+    environment.filters |= {"number": number, "ends": ends, "capital": capital}
     return environment.get_template("detection.html")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
+from trilemma.data import Split
 from trilemma.errors import UserError
 from trilemma.explore.compress import by_pca, code_bytes, fit_count, fit_pca
 from trilemma.explore.images import PART, encode, labels_for
@@ -23,44 +24,72 @@ LARGEST_CODE = 1024  # numbers that a covariance matrix is made of
 ELBO_DRAWS = 4  # of z, averaged
 BLOCK = 1024  # images that are compared with all training images at a time
 TINY = 1e-6  # keeps logarithms and divisions finite; below one grey level squared
+FOLDS = 5  # of training images that are scored without their own
 RIDGE = 1e-6  # of the mean variance, added to a covariance: units of a code may be constant
 
 
 class Score(NamedTuple):
     """How images are scored: `of(images uint8 (N, C, H, W), known) -> float64 (N,)`, on the CPU; `known` holds what
-    the scores before it gave for the same images."""
+    the scores before it gave for the same images. log: it is positive, and compares by its logarithm."""
 
     name: str
     title: str
     baseline: bool
+    log: bool
     of: Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
 
-def scores_of(run: Run, seed: int) -> dict[str, Score]:
-    """The model's own scores, then the baselines."""
-    model, train = run.model, run.data.train
-    count = min(TRAIN, fit_count(train.images.shape[1:]))
-    some = train.take(rng.permutation(len(train), seed, "detect train")[:count])
+def fitted_on(run: Run, seed: int) -> Split:
+    """The training images that baselines and densities are fitted on, drawn by the seed."""
+    train = run.data.train
+    return train.take(
+        rng.permutation(len(train), seed, "detect train")[: min(TRAIN, fit_count(train.images.shape[1:]))]
+    )
+
+
+def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, Score]:
+    """The model's own scores, then the baselines.
+
+    Args:
+        some: training images that they are fitted on.
+    """
+    model = run.model
+    some = fitted_on(run, seed) if some is None else some
     numbers, scores = NUMBERS, []
     if isinstance(model, Reconstructs):
         error = partial(_error, run)
-        scores.append(Score("error", "reconstruction error", False, _alone(error)))
-        scores.append(Score("relative", "error relative to detail", False, _relative("error", error, some.images)))
+        scores.append(Score("error", "reconstruction error", False, True, _alone(error)))
+        scores.append(
+            Score("relative", "error relative to detail", False, False, _relative("error", error, some.images))
+        )
     if isinstance(model, BoundsLikelihood):
-        scores.append(Score("elbo", "negative ELBO (nats)", False, _alone(partial(_negative_elbo, run, seed))))
+        scores.append(Score("elbo", "negative ELBO (nats)", False, False, _alone(partial(_negative_elbo, run, seed))))
     if isinstance(model, Encodes):
         few = some.take(torch.arange(1))
         numbers = encode(run, _float(few.images), labels_for(model, few.labels)).shape[1]
         if numbers <= LARGEST_CODE and not codes_need_labels(model):
-            scores.append(Score("code", "distance of the code", False, _alone(_mahalanobis(run, some.images))))
+            scores.append(Score("code", "distance of the code", False, True, _alone(_mahalanobis(run, some.images))))
         numbers = int(code_bytes(run.model, numbers)[0] // 2)
     pca = fit_pca(some.images, min(numbers, some.images[0].numel() // 2))  # all of them would leave no error
     error, title = partial(_pca_error, pca), f"PCA ({pca.n_components_} components)"
-    scores.append(Score("pca", title, True, _alone(error)))
-    scores.append(Score("pca-relative", f"{title} relative to detail", True, _relative("pca", error, some.images)))
+    scores.append(Score("pca", title, True, True, _alone(error)))
+    scores.append(
+        Score("pca-relative", f"{title} relative to detail", True, False, _relative("pca", error, some.images))
+    )
     title = f"nearest of {len(some):,} training images"
-    scores.append(Score("nearest", title, True, _alone(partial(_nearest, some.images))))
+    scores.append(Score("nearest", title, True, True, _alone(partial(_nearest, some.images))))
     return {score.name: score for score in scores}
+
+
+def training_scores(run: Run, seed: int, some: Split) -> dict[str, Tensor]:
+    """Every score of some training images, (N,), each fitted on the other folds: what can be fitted anew has not seen
+    the image; the model has."""
+    order = rng.permutation(len(some), seed, "detect folds")
+    parts = []
+    for fold in order.chunk(FOLDS):
+        rest = order[~torch.isin(order, fold)]
+        parts.append(score_all(scores_of(run, seed, some.take(rest)), some.take(fold).images))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _alone(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Mapping[str, Tensor]], Tensor]:

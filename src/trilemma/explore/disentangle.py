@@ -238,22 +238,26 @@ def _around(value: float, of_parts: list[float]) -> Estimate:
 
 
 def _draw(measured: _Measured, factors: list[str]) -> bytes:
-    """Heat maps of codes (rows) by factors (columns): mutual information and importance."""
+    """Heat maps of units (rows) by factors (columns): mutual information and importance."""
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     panels = {
-        "mutual information, share of the factor's entropy": measured.mig.matrix,
-        "importance to a predictor of the factor": measured.dci.matrix,
+        f"share of the factor's entropy that the unit tells\nMIG {measured.mig.value:.2f}": measured.mig.matrix,
+        f"importance of the unit to a predictor of the factor\ndisentanglement {measured.dci.disentanglement:.2f}": (
+            measured.dci.matrix
+        ),
     }
     n = len(measured.mig.matrix)
     figure = Figure(figsize=(2.5 + 1.1 * len(factors) * len(panels), min(2 + 0.3 * n, 40)), layout="constrained")
     for axis, (title, matrix) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        shown = axis.imshow(matrix.numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        norm = PowerNorm(0.5, vmin=0, vmax=1)  # a share of 0.04 takes a fifth of the colours
+        shown = axis.imshow(matrix.numpy(), norm=norm, cmap="YlGnBu", aspect="auto")
         axis.set_title(title, fontsize="medium")
         axis.set_xticks(range(len(factors)), factors)
         axis.set_yticks(range(0, n, -(-n // MOST_TICKS)))
-        axis.set_ylabel("code")
-        figure.colorbar(shown, ax=axis)
+        axis.set_ylabel("unit")
+        figure.colorbar(shown, ax=axis, ticks=(0, 0.04, 0.25, 0.5, 1))
     content = io.BytesIO()
     figure.savefig(content, dpi=100, format="png")
     return content.getvalue()

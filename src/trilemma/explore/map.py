@@ -10,6 +10,7 @@ more, the markers change. Thumbnails are put one after the other on their points
 
 import csv
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,9 @@ FRAME = 2  # px around a thumbnail
 THUMBNAIL = 44  # px: images are enlarged or reduced towards this side
 CLEAR = 0.5  # of a thumbnail's side that is left free around it, so that the points between stay visible
 QUERIES = 8
+MOST_PERPLEXITY = 30.0
+LEAST_SIDE = 0.8  # of the longer side of the map, so that a title fits over it
+TITLE = 60  # letters in a line of the title
 SPRITE = 8192  # px: the largest side that the projector shows
 PBTXT = """embeddings {{
   tensor_name: "codes"
@@ -94,7 +98,7 @@ def latent_map(
     *,
     how: How = "tsne",
     n: int = 2000,
-    perplexity: float = 30.0,
+    perplexity: float | None = None,
     data: Source = None,
     split: str | None = None,
     thumbnails: bool = True,
@@ -112,7 +116,8 @@ def latent_map(
     Args:
         how: "tsne", or "pca".
         n: images at most, drawn by the seed where there are more.
-        perplexity: of t-SNE: about how many neighbours each point attends to.
+        perplexity: of t-SNE: about how many neighbours each point attends to; a quarter of the images where None, from
+            1 to 30.
         data: other images than the run's own; they are brought to the size it was trained on.
         split: "train", "valid" or "test"; where None, the run's held-out split, or all images of other data.
         neighbours: how many to show of each image.
@@ -133,6 +138,7 @@ def latent_map(
     source = source_of(run, data)
     batch = pick_images(run, source, n, split, seed=seed)
     codes = encode(run, batch.image, labels_for(run.model, class_of(run, label, batch), label=True))
+    perplexity = perplexity_for(len(codes)) if perplexity is None else perplexity
     points = project(codes, how, perplexity=perplexity, seed=seed)
     picture = Path(out) if out is not None else run.path / f"map-{how}.png"
     part = part_of(run, source, split)
@@ -150,8 +156,13 @@ def latent_map(
     return LatentMap(picture, coordinates, beside, folder, points, batch.index.cpu(), nearest)
 
 
-def project(codes: Tensor, how: How = "tsne", *, perplexity: float = 30.0, seed: int = 0) -> Tensor:
-    """Codes (N, Z) to points in the plane (N, 2), float32.
+def perplexity_for(images: int) -> float:
+    """The perplexity of t-SNE that fits so many images: a quarter of them, from 1 to 30."""
+    return min(MOST_PERPLEXITY, max(1.0, images / 4))
+
+
+def project(codes: Tensor, how: How = "tsne", *, perplexity: float | None = None, seed: int = 0) -> Tensor:
+    """Codes (N, Z) to points in the plane (N, 2), float32; perplexity: `perplexity_for` their number where None.
 
     Raises:
         UserError: too few codes, or all are equal.
@@ -162,6 +173,7 @@ def project(codes: Tensor, how: How = "tsne", *, perplexity: float = 30.0, seed:
     n = len(codes)
     if n < 3:
         raise UserError(f"a map of {n} images shows nothing; give at least 3")
+    perplexity = perplexity_for(n) if perplexity is None else perplexity
     if how == "tsne" and not 0 < perplexity < n:
         raise UserError(
             f"perplexity={perplexity:g} with {n} images: it must be above 0 and below the number of images; "
@@ -309,10 +321,13 @@ def _draw(
     figure = Figure(figsize=(SIDE_IN, SIDE_IN), dpi=DPI)
     ax = figure.add_subplot()
     middle, half = (points.amax(0) + points.amin(0)) / 2, (points.amax(0) - points.amin(0)) / 2
-    half = 1.06 * half.clamp_min(float(half.max()) / 2)  # the map is no longer than twice its width
+    half = 1.06 * half.clamp_min(float(half.max()) * LEAST_SIDE)
     (left, low), (right, high) = (middle - half).tolist(), (middle + half).tolist()
     ax.set(xlim=(left, right), ylim=(low, high), aspect="equal")
-    ax.set_title(f"{run.name}: {words[0]}", fontsize=11, loc="left", parse_math=False)
+    title = textwrap.fill(f"{run.name}: {words[0]}", TITLE)
+    if batch.label is None:
+        title += "\nThe images have no classes, so there is one colour."
+    ax.set_title(title, fontsize=11, loc="left", parse_math=False)
     ax.set_xlabel(words[1], fontsize=9)
     ax.set_ylabel(words[2], fontsize=9)
     ax.tick_params(labelsize=8)

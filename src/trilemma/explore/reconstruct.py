@@ -1,12 +1,15 @@
 """Originals over their reconstructions, with the error of each: sqrt(mean((x_hat - x)**2)) over the pixels of x."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trilemma.explore.images import (
+    GAP,
     Source,
     class_of,
     labels_for,
@@ -18,9 +21,12 @@ from trilemma.explore.images import (
     source_of,
 )
 from trilemma.files import write_json
-from trilemma.pictures import TILE, grid, save_png
+from trilemma.pictures import TEXT, TILE, font, grid, save_png
 from trilemma.run import Run, as_run
 from trilemma.types import Reconstructs
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 COLUMNS = 16
 
@@ -70,11 +76,32 @@ def reconstruct(
     picture = Path(out) if out is not None else run.path / "reconstructions.png"
     sheet = grid(_pairs(images, results), COLUMNS, scale=1, texts=[f"{error:.3f}" for error in errors.tolist()])
     made = made_by(run, "reconstruct", n=len(images), split=split, label=label, rmse=rmse)
-    save_png(sheet, picture, made)
+    save_png(_labelled(sheet, images), picture, made)
     part = part_of(run, source, split)
     rows = [row | {"rmse": error} for row, error in zip(rows_of(batch, source, part), errors.tolist(), strict=True)]
     file = write_json(picture.with_suffix(".json"), made | {"split": part.name, "images": rows})
     return Reconstruction(picture, rmse, errors, results, file)
+
+
+def _labelled(sheet: "Image.Image", images: Tensor) -> "Image.Image":
+    """The sheet with names beside its rows, and what the numbers are above."""
+    from PIL import Image, ImageDraw
+
+    letters, count = font(), -(-len(images) // COLUMNS)
+    height = images.shape[2] * max(1, TILE // max(images.shape[2:]))
+    names = {"image": height / 2, "reconstruction": 1.5 * height + 1, "RMSE": 2 * height + 1 + TEXT / 2}
+    left, top = GAP + math.ceil(max(map(letters.getlength, names))) + GAP, GAP + TEXT + GAP
+    title = "RMSE: root mean squared error over the pixels, which lie in [0, 1]"
+    width = max(left + sheet.width, math.ceil(GAP + letters.getlength(title) + GAP))
+    page = Image.new(sheet.mode, (width, top + sheet.height), "white")
+    page.paste(sheet, (left, top))
+    draw = ImageDraw.Draw(page)
+    draw.text((GAP, GAP), title, fill="black", font=letters)
+    step = (sheet.height - 1) / count
+    for row in range(count):
+        for name, y in names.items():
+            draw.text((left - GAP, top + 1 + row * step + y), name, fill="black", font=letters, anchor="rm")
+    return page
 
 
 def _pairs(images: Tensor, results: Tensor) -> Tensor:

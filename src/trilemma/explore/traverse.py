@@ -21,6 +21,7 @@ from torch import Tensor
 
 from trilemma.errors import UserError, unknown
 from trilemma.explore.images import (
+    GAP,
     Named,
     Source,
     class_of,
@@ -33,7 +34,7 @@ from trilemma.explore.images import (
     require,
     table,
 )
-from trilemma.pictures import save_png
+from trilemma.pictures import TEXT, font, save_png
 from trilemma.run import Run, as_run
 from trilemma.types import Conditional, Decodes, Encodes
 
@@ -107,7 +108,7 @@ def traverse(
     if pair is not None:
         values = _lines(codes[:, list(pair)], steps or PLANE_STEPS, spacing, span)
         images = decode_codes(run, on_plane(start, pair, values), labels)
-        page, name = _plane_page(images, values), "plane.png"
+        page, name = _plane_page(images, pair, values), "plane.png"
         made = made_by(run, "traverse", **how, plane=pair, spacing=spacing, steps=values.shape[1])
     else:
         values = _steps(codes[:, list(chosen)], steps or STEPS, span)
@@ -208,7 +209,7 @@ def _rows_page(
     std = codes.std(0, correction=0)
     names, heads = (
         [f"unit {unit} (std {std[unit]:.2g})" for unit in units],
-        [f"{s:+.1f}" for s in torch.linspace(-span, span, n).tolist()],
+        [f"{s:+.3g} std" if s else "mean" for s in torch.linspace(-span, span, n).tolist()],
     )
     if first is None:
         return table(images, names, heads)
@@ -217,7 +218,17 @@ def _rows_page(
     return table(rows.flatten(0, 1), names, ["start", *heads])
 
 
-def _plane_page(images: Tensor, values: Tensor) -> "Image.Image":
-    """The plane with the values of its lines."""
+def _plane_page(images: Tensor, units: tuple[int, int], values: Tensor) -> "Image.Image":
+    """The plane with the values of its lines and the names of its axes."""
+    from PIL import Image, ImageDraw
+
     across, down = values[0].tolist(), values[1].flip(0).tolist()
-    return table(images, [f"{v:.2f}" for v in down], [f"{v:.2f}" for v in across])
+    plane = table(images, [f"{v:.2f}" for v in down], [f"{v:.2f}" for v in across])
+    strip = GAP + TEXT + GAP
+    page = Image.new(plane.mode, (strip + plane.width, strip + plane.height), "white")
+    page.paste(plane, (strip, strip))
+    for unit, length, turned in ((units[0], plane.width, False), (units[1], plane.height, True)):
+        name = Image.new(plane.mode, (length, strip), "white")
+        ImageDraw.Draw(name).text((length / 2, strip / 2), f"unit {unit}", fill="black", font=font(), anchor="mm")
+        page.paste(name.rotate(90, expand=True) if turned else name, (0, strip) if turned else (strip, 0))
+    return page

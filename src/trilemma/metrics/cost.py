@@ -4,6 +4,9 @@ Several batches are drawn; the time of an image is the median over the batches, 
 move it. Interval: the order statistics that hold the median with at least 95% (binomial with p = 1/2), smallest and
 largest where there are fewer than 6. Calls are rows through the sampling network's forward, counted by a hook, over
 images made: a guided step counts 2, an image decoded in one pass counts 1.
+
+Models that are compared with each other are timed in turns, a batch of each, so that a slow minute of the machine hits
+all alike, and in batches of one size, because the time of an image depends on it.
 """
 
 import math
@@ -17,11 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trilemma import rng
 from trilemma.registry import count_parameters
 from trilemma.types import Samples
 
 REPEATS = 20  # timed batches wanted, within BUDGET_S
 BUDGET_S = 2.0  # seconds after which no batch is drawn for timing alone
+BATCH = 64  # images drawn at a time where models are compared
+LEAST_TURNS, TURNS_S = 3, 10.0  # turns at least, and seconds after which there is no further one
 TIME_IS = "95% for the median over batches, from their order; the range where there are fewer than 6 batches"
 CALLS_IS = "the range over the batches; counted, not estimated"
 
@@ -41,7 +47,7 @@ class Cost:
     repeats: int
 
 
-def measure_cost(model: Samples, *, batch: int = 64, seed: int = 0, **settings: Any) -> Cost:
+def measure_cost(model: Samples, *, batch: int = BATCH, seed: int = 0, **settings: Any) -> Cost:
     """Cost of drawing from a model.
 
     Args:
@@ -95,6 +101,30 @@ def draw_with_cost(draw: Callable[[int, int], Tensor], model: Samples, n: int, *
         batch=batch,
         repeats=len(times),
     )
+
+
+def time_in_turns(
+    draws: Sequence[tuple[Callable[[int, int], Tensor], torch.device]], *, batch: int = BATCH, turns: int = REPEATS
+) -> list[tuple[float, ...]]:
+    """Milliseconds per image of several models in each turn, each turn in an order of its own.
+
+    Args:
+        draws: of each model, (first, count) -> images (count, C, H, W), and the device it draws on.
+        batch: images drawn at a time.
+        turns: at most; fewer, but LEAST_TURNS, where they take longer than TURNS_S.
+    """
+    times: list[list[float]] = [[] for _ in draws]
+    begin = time.perf_counter()
+    for turn in range(turns):
+        if turn >= LEAST_TURNS and time.perf_counter() - begin >= TURNS_S:
+            break
+        for k in rng.permutation(len(draws), turn, "turns").tolist():
+            draw, device = draws[k]
+            draw(0, 1)  # what the model before it left in the processor's caches is not its concern
+            start = _now(device)
+            draw(0, batch)
+            times[k].append(1000 * (_now(device) - start) / batch)
+    return [tuple(own) for own in times]
 
 
 class Rows:

@@ -1,10 +1,42 @@
-"""Nearest training images: the first look at whether a model has learnt or has copied."""
+"""Nearest training images, and whether generated images lie nearer to them than new real images do: a test of copying.
+
+The yardstick is the distance of held-out real images to their nearest training image. Let t be the k-th smallest of m
+such distances, k = ceil(q m). If generated images are like new real ones, every order of the n + m distances is equally
+likely, and at least x of the n generated ones lie below t where the first x + k - 1 of that order hold fewer than k
+real ones (a hypergeometric law; with ever more real images, x of n is binomial with probability q):
+
+    P(X >= x) = sum_{j < k} C(m, j) C(n, x + k - 1 - j) / C(n + m, x + k - 1)
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trilemma.metrics.features import FeatureNetwork, extract
 from trilemma.metrics.neighbours import distances
+
+QUANTILES = (0.01, 0.05)  # of the held-out images' distances
+LEVEL = 0.05  # of all quantiles together
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """Generated images that lie nearer to a training image than a share `farther` of held-out real images.
+
+    `share` is their share of all generated images, `expected` that share without copying. `count` counts each training
+    image once, so that samples which all resemble one image are not taken for copies; `p` is the probability of `count`
+    or more without copying.
+    """
+
+    farther: float
+    expected: float
+    threshold: float
+    share: float
+    count: int
+    p: float
 
 
 def nearest_training_images(
@@ -26,3 +58,38 @@ def nearest_training_images(
         closer = d < best
         best, index = torch.where(closer, d, best), torch.where(closer, where + start, index)
     return index, best
+
+
+def closeness(index: Tensor, distance: Tensor, *, real: Tensor) -> tuple[Closeness, ...]:
+    """How close generated images lie to the training images, for each of QUANTILES that the real images can tell apart.
+
+    Args:
+        index, distance: of the generated images, (N,), as `nearest_training_images` returns them.
+        real: the same distances of held-out real images, (M,).
+    """
+    ranks = dict.fromkeys(math.ceil(q * len(real)) for q in QUANTILES)
+    return tuple(_closeness(index, distance, real.sort().values, k) for k in ranks)
+
+
+def copies(parts: Sequence[Closeness]) -> bool:
+    """Whether generated images are significantly nearer to training images than new real ones (Bonferroni)."""
+    return min(part.p for part in parts) <= LEVEL / len(parts)
+
+
+def _closeness(index: Tensor, distance: Tensor, ordered: Tensor, k: int) -> Closeness:
+    m, threshold = len(ordered), ordered[k - 1].item()
+    near = distance < threshold
+    count = index[near].unique().numel()
+    p = tail(count, n=len(distance), k=k, m=m)
+    return Closeness(1 - (k - 1) / m, k / (m + 1), threshold, near.double().mean().item(), count, p)
+
+
+def tail(x: int, *, n: int, k: int, m: int) -> float:
+    """P(X >= x): at least x of n distances below the k-th smallest of m others of the same law.
+
+    >>> tail(2, n=2, k=1, m=1)  # one order of the three in which both come first
+    0.3333333333333333
+    """
+    first = x + k - 1
+    ways = sum(math.comb(m, j) * math.comb(n, first - j) for j in range(min(k, first + 1)))
+    return ways / math.comb(n + m, first)

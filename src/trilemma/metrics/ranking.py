@@ -7,25 +7,27 @@ area under a receiver operating characteristic curve"): 0.5 is chance, 1 is perf
 the distinct scores, from the highest down, of precision * (growth of the detection rate); chance is the share of
 abnormal images, so it depends on the numbers of either kind.
 
-Both follow from the counts of normal and of abnormal images at each distinct score. A bootstrap (Efron 1979,
-"Bootstrap methods: another look at the jackknife") draws the images of either kind anew, which only changes the
-counts: the scores are sorted once.
+Interval: every image is left out once (jackknife; Arvesen 1969, "Jackknifing U-statistics", for two samples), which
+gives the variance of a value v as the sum over both kinds of (n - 1) / n * sum_i (v_(-i) - mean)^2. For AUROC it is
+that of DeLong et al. (1988). The interval is v +- t sd on the scale of log(v / (1 - v)), on which both ends stay
+within [0, 1]; t is Student's for the degrees of freedom of the two variances (Satterthwaite 1946). It always holds v.
+Where no score overlaps, every v_(-i) is equal: the images are then taken as if the closest two of either kind had
+changed places, and the interval is stretched to v. With one image of a kind it is all of [0, 1].
+
+Both values follow from the counts of normal and of abnormal images at each distinct score, and so do all v_(-i), by
+running sums: the scores are sorted once.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.metrics.intervals import Estimate
 
-RESAMPLES = 1000
-INTERVAL_IS = (
-    f"2.5% to 97.5% of {RESAMPLES} bootstrap samples of the images of either kind; without width where no score "
-    "overlaps, which a larger set might show"
-)
+INTERVAL_IS = "95% by leaving each image of either kind out (jackknife, Student's t on the logit scale)"
 
 
 class Ranking(NamedTuple):
@@ -35,35 +37,34 @@ class Ranking(NamedTuple):
     average_precision: Estimate
 
 
-def ranking(*, normal: Tensor, abnormal: Tensor, seed: int = 0, resamples: int = RESAMPLES) -> Ranking:
-    """AUROC and average precision with bootstrap intervals.
+def ranking(*, normal: Tensor, abnormal: Tensor) -> Ranking:
+    """AUROC and average precision with jackknife intervals.
 
     Args:
         normal, abnormal: scores, (N,) and (M,).
-        seed: of the bootstrap samples.
     Raises:
         UserError: if a side has no score, or one that is not a number.
     """
-    places, counts = _places(normal, abnormal)
-    generator = rng.generator(seed, "bootstrap")
-    drawn = torch.stack([_figures(*_again(places, len(counts[0]), generator)) for _ in range(resamples)])  # (R, 2)
-    low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0).tolist()
-    values = _figures(*counts).tolist()
-    return Ranking(*(Estimate(value, (a, b)) for value, a, b in zip(values, low, high, strict=True)))
+    counts = _counts(normal, abnormal)
+    values = _figures(*counts)
+    if min(len(normal), len(abnormal)) < 2:
+        return Ranking(*(Estimate(value, (0.0, 1.0)) for value in values.tolist()))
+    looked_at = counts if 0 < values[0] < 1 else _swapped(*counts)
+    return Ranking(*(_estimate(*both) for both in zip(values.tolist(), _intervals(*looked_at), strict=True)))
 
 
 def auroc(*, normal: Tensor, abnormal: Tensor) -> float:
     """Area under the receiver operating characteristic curve; `ranking` gives its interval."""
-    return float(_figures(*_places(normal, abnormal)[1])[0])
+    return float(_figures(*_counts(normal, abnormal))[0])
 
 
 def average_precision(*, normal: Tensor, abnormal: Tensor) -> float:
     """Average precision of the abnormal images; `ranking` gives its interval."""
-    return float(_figures(*_places(normal, abnormal)[1])[1])
+    return float(_figures(*_counts(normal, abnormal))[1])
 
 
-def _places(normal: Tensor, abnormal: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """For normal and for abnormal images: which of the distinct scores (ascending) each has, and how many have each."""
+def _counts(normal: Tensor, abnormal: Tensor) -> tuple[Tensor, Tensor]:
+    """How many normal and how many abnormal images have each of the distinct scores, from the highest down."""
     if not len(normal) or not len(abnormal):
         raise UserError(
             f"{len(normal)} normal and {len(abnormal)} abnormal images: a ranking needs at least one of either"
@@ -72,25 +73,79 @@ def _places(normal: Tensor, abnormal: Tensor) -> tuple[tuple[Tensor, Tensor], tu
     if scores.isnan().any():
         raise UserError(f"{int(scores.isnan().sum())} of {len(scores)} scores are not numbers; the model gave NaN")
     distinct, place = scores.unique(return_inverse=True)
-    places = place[: len(normal)], place[len(normal) :]
-    return places, (_counts(places[0], len(distinct)), _counts(places[1], len(distinct)))
-
-
-def _counts(place: Tensor, size: int) -> Tensor:
-    return torch.bincount(place, minlength=size).double()
-
-
-def _again(places: tuple[Tensor, Tensor], size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The counts of as many images of either kind, drawn with replacement."""
-    one, other = (_counts(p[torch.randint(len(p), (len(p),), generator=generator)], size) for p in places)
+    one, other = (
+        torch.bincount(p, minlength=len(distinct)).flip(0).double()
+        for p in (place[: len(normal)], place[len(normal) :])
+    )
     return one, other
 
 
 def _figures(normal: Tensor, abnormal: Tensor) -> Tensor:
-    """AUROC and average precision, (2,), from the counts at each distinct score, ascending."""
-    below = normal.cumsum(0) - normal  # normal images with a lower score
-    area = (abnormal * (below + normal / 2)).sum() / (normal.sum() * abnormal.sum())
-    found = abnormal.flip(0).cumsum(0)  # abnormal images with this score or a higher one, from the highest down
-    flagged = found + normal.flip(0).cumsum(0)
-    precision = found / flagged.clamp(min=1)  # the highest scores may be absent from a bootstrap sample
-    return torch.stack([area, (precision * abnormal.flip(0)).sum() / abnormal.sum()])
+    """AUROC and average precision, (2,), from the counts at each distinct score, from the highest down."""
+    n, m = normal.sum(), abnormal.sum()
+    below = n - normal.cumsum(0)  # normal images with a lower score
+    hits = abnormal.cumsum(0)  # abnormal images with this score or a higher one
+    precision = hits / (hits + normal.cumsum(0))
+    return torch.stack([(abnormal * (below + normal / 2)).sum() / (n * m), (abnormal * precision).sum() / m])
+
+
+def _without_a_normal(normal: Tensor, abnormal: Tensor) -> Tensor:
+    """Both figures without one normal image of each distinct score, (2, D); meaningless where there is none."""
+    n, m, hits = normal.sum(), abnormal.sum(), abnormal.cumsum(0)
+    flagged, above = hits + normal.cumsum(0), hits - abnormal
+    wins = n * m * _figures(normal, abnormal)[0]
+    area = (wins - (above + abnormal / 2)) / ((n - 1) * m)
+    before = (abnormal * hits / flagged).cumsum(0) - abnormal * hits / flagged  # at higher scores nothing changes
+    after = _rest(abnormal * hits / (flagged - 1).clamp(min=1))  # at lower ones an image less is flagged
+    return torch.stack([area, (before + after) / m])
+
+
+def _without_an_abnormal(normal: Tensor, abnormal: Tensor) -> Tensor:
+    """Both figures without one abnormal image of each distinct score, (2, D); meaningless where there is none."""
+    n, m, hits = normal.sum(), abnormal.sum(), abnormal.cumsum(0)
+    flagged, below = hits + normal.cumsum(0), n - normal.cumsum(0)
+    wins = n * m * _figures(normal, abnormal)[0]
+    area = (wins - (below + normal / 2)) / (n * (m - 1))
+    before = (abnormal * hits / flagged).cumsum(0) - abnormal * hits / flagged
+    precision = (hits - 1) / (flagged - 1).clamp(min=1)
+    return torch.stack([area, (before + _rest(abnormal * precision) - precision) / (m - 1)])
+
+
+def _rest(values: Tensor) -> Tensor:
+    """The sum of each value and all that follow it."""
+    return values.flip(0).cumsum(0).flip(0)
+
+
+def _intervals(normal: Tensor, abnormal: Tensor) -> list[tuple[float, float]]:
+    """The intervals of AUROC and average precision."""
+    from scipy.special import expit, logit, stdtrit
+
+    parts, freedom = torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    for k, (counts, of) in enumerate(((normal, _without_a_normal), (abnormal, _without_an_abnormal))):
+        size, without = counts.sum(), of(normal, abnormal)
+        mean = (counts * without).sum(1, keepdim=True) / size
+        parts[k] = (size - 1) / size * (counts * (without - mean).square()).sum(1)
+        freedom[k] = size - 1
+    variance = parts.sum(0)
+    t = stdtrit((variance.square() / (parts.square() / freedom[:, None]).sum(0)).nan_to_num(nan=1.0).numpy(), 0.975)
+    found = []
+    for value, sd, times in zip(_figures(normal, abnormal).tolist(), variance.sqrt().tolist(), t, strict=True):
+        half = float(times) * sd / (value * (1 - value)) if 0 < value < 1 else math.inf
+        found.append((float(expit(logit(value) - half)), float(expit(logit(value) + half))))
+    return found
+
+
+def _swapped(normal: Tensor, abnormal: Tensor) -> tuple[Tensor, Tensor]:
+    """The counts after the closest two images of either kind have changed places, where no score overlaps."""
+    one, other = normal.clone(), abnormal.clone()
+    top, rest = (one, other) if one[0] else (other, one)
+    last, first = int(top.nonzero()[-1]), int(rest.nonzero()[0])
+    for counts, sign in ((top, 1), (rest, -1)):
+        counts[last] -= sign
+        counts[first] += sign
+    return one, other
+
+
+def _estimate(value: float, interval: tuple[float, float]) -> Estimate:
+    """The value with an interval that holds it."""
+    return Estimate(value, (min(value, interval[0]), max(value, interval[1])))

@@ -25,7 +25,7 @@ from trilemma.files import disk_errors, remove, remove_leftovers, sha256_of, syn
 from trilemma.training.state import Broken, Checkpoint, Tensors, check_state
 
 MANIFEST, STATE = "manifest.json", "state.json"
-FORMAT = 3
+FORMAT = 4
 KEEP = 2
 
 
@@ -228,6 +228,8 @@ def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
     if version < 3:  # both decide which warnings are said, and nothing else
         values["said"] = dict.fromkeys(values["said"], 0)
         values.setdefault("distances", [])
+    if version < 4:  # nothing of this had happened: earlier versions did not lower the rate
+        values.update(slowed=[], events={}, current={})
     return values
 
 

@@ -26,7 +26,9 @@ class TrainConfig(Config):
         description="adamw: apart from the gradient, as lr * decay * weight; the others: added to the gradient",
     )
     clip: PositiveFloat | None = Field(1.0, description="largest norm of a phase's gradient")
-    schedule: Literal["constant", "plateau", "cosine", "linear"] = Field("plateau", description="of the learning rate")
+    schedule: Literal["constant", "plateau", "cosine", "linear"] = Field(
+        "plateau", description="of the learning rate; plateau follows `monitor`, and is constant without one"
+    )
     warmup_images: int = Field(0, ge=0, description="images over which the learning rate rises from 0")
     ema_halflife_images: PositiveInt | None = Field(None, description="half-life of the averaged weights, in images")
     augment: tuple[str, ...] = ()
@@ -34,6 +36,7 @@ class TrainConfig(Config):
     size: tuple[int, int] | None = Field(None, description="height and width to bring images to, px")
     channels: Literal[1, 3] | None = Field(None, description="1 brings images to grey, 3 to colour")
     split_seed: int = Field(0, description="chooses the validation images; draws the images of drawn data")
+    split_rule: Literal["enough", "tenth"] = Field("enough", description="how many are held out if valid is not given")
     frames: Literal["first", "all"] = Field("first", description="of image files with several frames or pages")
     seed: int = 0
     monitor: str | None = Field(None, description="figure to keep the best weights by (lowest); the last where None")

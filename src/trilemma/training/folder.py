@@ -3,6 +3,9 @@
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count, takewhile
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +16,7 @@ RUNS = Path("runs")
 CONFIG, LOCK = "config.json", "lock"
 NEW_KEYS = {"frames": "first", "split_seed": 0}  # that earlier versions did not write, with what they did
 LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "device"}
+LENGTH_KEYS |= {"split_rule"}  # what it decides, the fingerprint tells
 
 
 class RunFolder:
@@ -64,6 +68,22 @@ def same_training(path: Path, config: dict[str, Any]) -> bool:
         return _identity(found) == _identity(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
+    """Of the images of the runs that a training may continue and that were divided by the rule of earlier versions."""
+    paths = [Path(out)] if out is not None else takewhile(Path.exists, map(RUNS.joinpath, _names(name)))
+    marks = set()
+    for path in paths:
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            config = json.loads((path / CONFIG).read_text("utf-8"))
+            if config["training"].get("split_rule", "tenth") == "tenth":
+                marks.add(config["fingerprint"])
+    return marks
+
+
+def _names(name: str) -> Iterator[str]:
+    return (name if number == 1 else f"{name}-{number}" for number in count(1))
 
 
 def is_free(path: Path) -> bool:

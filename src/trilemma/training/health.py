@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from trilemma.types import Batch, Logs, Phase
 
-WINDOW = 50  # losses that a new one is compared with
-SPIKE = 2.0  # a spike is this many times the window's median, and SPREADS median deviations above it
-SPREADS = 20.0
+WINDOW = 50  # losses that a new one is compared with, and after which a loss that rose has come back or has not
+SPIKE, SPIKE_SPREADS = 2.0, 20.0  # a spike is so many times the window's median, and median deviations above it
+RISE, RISE_SPREADS = 1.3, 10.0  # a rise is smaller, and is said only if the loss does not come back
 LASTING = 3  # steps in a row: a single batch may stand out in a healthy training
 
 
@@ -30,6 +30,35 @@ class NotFinite(Exception):
     def __init__(self, step: int, text: str) -> None:
         super().__init__(text)
         self.step = step
+
+
+@dataclass(frozen=True)
+class Jump:
+    """A loss that rose: in words, the step it began in, and whether it had WINDOW losses to come back and did not."""
+
+    text: str
+    step: int
+    stays: bool = False
+
+
+class Risen(Exception):
+    """A loss rose and did not come back."""
+
+    def __init__(self, jump: Jump) -> None:
+        super().__init__(jump.text)
+        self.jump = jump
+
+
+@dataclass
+class Watch:
+    """Over a loss that rose in `step` above what it was: its level before, and since then the losses."""
+
+    step: int
+    before: float
+    rise: float
+    spike: float
+    losses: list[float]
+    said: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,14 +77,20 @@ class Pulse:
 
     def __init__(self, model: nn.Module, *, spikes: bool = True) -> None:
         self.model, self.spikes = model, spikes  # losses of players against each other jump in health, too
-        self.waiting: list[tuple[Callable[[], Any], Callable[[Any], str | None]]] = []  # numbers on their way, judges
+        self.waiting: list[tuple[Callable[[], Any], Callable[[Any], Jump | None]]] = []  # numbers on their way, judges
         self.losses: dict[str, deque[float]] = {}
+        self.watches: dict[str, Watch] = {}  # by phase: a loss that may have risen
 
-    def feel(self, reading: Reading) -> str | None:
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a loss stands out now: the state is one that may have to be given up."""
+        return bool(self.watches)
+
+    def feel(self, reading: Reading) -> Jump | None:
         """Take the reading of a move, before its weights change (on a GPU: look at what came before).
 
         Returns:
-            A warning in words if the loss jumped.
+            A jump of the loss, if it is news.
         Raises:
             NotFinite: naming the tensor and the images of the batch.
         """
@@ -70,43 +105,71 @@ class Pulse:
         """
         self._look(finite, partial(_judge_average, step))
 
-    def flush(self) -> str | None:
+    def flush(self) -> Jump | None:
         """Look at what waits, before the state after it is trusted."""
         waiting, self.waiting = self.waiting, []
-        warnings = [judge(wait()) for wait, judge in waiting]
-        return next((text for text in warnings if text is not None), None)
+        jumps = [judge(wait()) for wait, judge in waiting]
+        return next((jump for jump in jumps if jump is not None), None)
 
-    def _look(self, values: Tensor, judge: Callable[[Any], str | None]) -> str | None:
+    def _look(self, values: Tensor, judge: Callable[[Any], Jump | None]) -> Jump | None:
         if not values.is_cuda:
             return judge(values.tolist())
         self.waiting.append((_on_its_way(values), judge))
         return None
 
-    def _judge(self, reading: Reading, numbers: list[float]) -> str | None:
+    def _judge(self, reading: Reading, numbers: list[float]) -> Jump | None:
         loss, norm = numbers
         if not math.isfinite(loss + norm):
             raise NotFinite(reading.step, f"{where(self.model, reading)}; images of the batch: {ids(reading.batch)}")
-        return self._spike(reading.phase.name, loss, reading.step)
+        if not self.spikes:
+            return None
+        over = [name for name, watch in self.watches.items() if reading.step - watch.step > WINDOW]
+        for name in over:  # of a phase that ended before its loss could come back
+            del self.watches[name]
+        return self._compare(reading.phase.name, loss, reading.step)
 
     def forget(self) -> None:
         """Start anew, after a return to an earlier state."""
-        self.waiting, self.losses = [], {}
+        self.waiting, self.watches = [], {}
 
-    def _spike(self, phase: str, loss: float, step: int) -> str | None:
-        """A warning when the last LASTING losses all stand out of the window's."""
+    def _compare(self, phase: str, loss: float, step: int) -> Jump | None:
+        """Compare a loss with the window of those before it, or with what there was before it rose."""
         window = self.losses.setdefault(phase, deque(maxlen=WINDOW))
-        window.append(loss)
-        if not self.spikes or len(window) < WINDOW or loss <= SPIKE * min(window):  # the last: quick, and mostly true
+        watch = self.watches.get(phase) or _rising(window, loss, step)
+        if watch is None:
+            window.append(loss)
             return None
-        middle = median(window)
-        spread = median(abs(value - middle) for value in window)
-        if min(list(window)[-LASTING:]) - middle <= max((SPIKE - 1) * abs(middle), SPREADS * spread):
-            return None
-        window.clear()
-        return (
-            f"the loss of {phase} jumped to {loss:.4g} in step {step} (it was about {middle:.4g}): "
-            "if it does not come back, lower lr= or set a smaller clip"
-        )
+        self.watches[phase] = watch
+        watch.losses.append(loss)
+        seen = len(watch.losses)
+        if seen == WINDOW or (seen <= LASTING and loss <= watch.rise):
+            del self.watches[phase]
+            window.extend(watch.losses)
+        if seen == WINDOW and median(watch.losses) > watch.rise:
+            return Jump(f"{_rose(phase, watch)} and did not come back in {WINDOW} steps", watch.step, stays=True)
+        if not watch.said and seen >= LASTING and min(watch.losses[-LASTING:]) > watch.spike:
+            watch.said = True
+            return Jump(f"{_rose(phase, watch)}: if it does not come back, lower lr= or set a smaller clip", watch.step)
+        return None
+
+
+def _rising(window: deque[float], loss: float, step: int) -> Watch | None:
+    """A watch over a loss that stands out of the window of those before it."""
+    if len(window) < WINDOW or loss <= RISE * min(window):  # the last: quick, and mostly true
+        return None
+    middle = median(window)
+    spread = median(abs(value - middle) for value in window)
+    rise, spike = (
+        middle + max((times - 1) * abs(middle), spreads * spread)
+        for times, spreads in ((RISE, RISE_SPREADS), (SPIKE, SPIKE_SPREADS))
+    )
+    return Watch(step, middle, rise, spike, []) if loss > rise else None
+
+
+def _rose(phase: str, watch: Watch) -> str:
+    return (
+        f"the loss of {phase} jumped to {watch.losses[-1]:.4g} in step {watch.step} (it was about {watch.before:.4g})"
+    )
 
 
 def _judge_average(step: int, finite: bool) -> None:

@@ -4,13 +4,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from trilemma.files import write_atomic
 
 PLAIN_EVERY_S = 15.0
 BAR = 20  # characters
+UNKNOWN = "-:--:--"  # time left
 
 
 class Averages:
@@ -121,18 +123,19 @@ class Display:
     def __init__(self, title: str, *, quiet: bool = False) -> None:
         self.console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
         self.title, self.last, self.bar = title, 0.0, None
+        self.first: tuple[float, float] | None = None  # time and progress when it was first updated
         if self.console.is_terminal and not quiet:
             rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # all columns but the figures have their width
             self.bar = Progress(
                 TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len(title))),
                 BarColumn(BAR, table_column=Column(min_width=BAR)),
                 TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True, min_width=4)),
-                TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+                TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, min_width=len(UNKNOWN))),
                 TextColumn("{task.fields[figures]}", table_column=rest),
                 console=self.console,
                 expand=True,
             )
-            self.task = self.bar.add_task(title, total=1.0, figures="")
+            self.task = self.bar.add_task(title, total=1.0, figures="", left=UNKNOWN)
             self.bar.start()
 
     def say(self, text: str) -> None:
@@ -144,11 +147,20 @@ class Display:
 
     def update(self, progress: float, text: str) -> None:
         """Show how far the training is; at most one plain line per PLAIN_EVERY_S seconds."""
+        left = self._left(progress)
         if self.bar is not None:
-            self.bar.update(self.task, completed=progress, figures=text)
+            self.bar.update(self.task, completed=progress, figures=text, left=left)
         elif time.monotonic() - self.last >= PLAIN_EVERY_S:
             self.last = time.monotonic()
-            self.say(f"{self.title} {progress:4.0%} {text}")
+            self.say(f"{self.title} {progress:4.0%} {left} {text}")
+
+    def _left(self, progress: float) -> str:
+        """The time left, at the mean pace so far of all that is done: steps, validation, pictures, checkpoints."""
+        now = time.monotonic()
+        since, begin = self.first = self.first or (now, progress)
+        if progress <= begin:
+            return UNKNOWN
+        return str(timedelta(seconds=round((now - since) / (progress - begin) * (1 - progress))))
 
     def close(self) -> None:
         """Leave the terminal as it was."""

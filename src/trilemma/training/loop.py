@@ -8,6 +8,10 @@
 Batch and noise are functions of the step, the learning rate of the step and of what is saved with the state, so a
 training that was interrupted and continued ends with the same bits as an unbroken one (on a CPU, and unless its length
 is given in minutes). Time spent on validation, pictures and checkpoints is not counted as training seconds.
+
+A loss that jumps and does not come back: the training returns to WINDOW steps before the jump, and goes on from there
+with SLOWER times the learning rate; once. From which step on is part of the state, and a state that is in doubt is not
+saved, so that this, too, is the same wherever a training was interrupted.
 """
 
 import signal
@@ -29,20 +33,28 @@ from trilemma import rng
 from trilemma.data import Data, Loader
 from trilemma.errors import UserError
 from trilemma.memory import copies, is_out_of_memory, release, with_room
-from trilemma.training.checkpoint import load_checkpoint, save_checkpoint
+from trilemma.training.checkpoint import (
+    images_of,
+    list_checkpoints,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
-from trilemma.training.health import WINDOW, NotFinite, Pulse, Reading
+from trilemma.training.health import WINDOW, Jump, NotFinite, Pulse, Reading, Risen
 from trilemma.training.log import Averages, Display, Journal, figures_text
-from trilemma.training.observe import Observer
+from trilemma.training.observe import PARTS, Observer
 from trilemma.training.optim import learning_rate, lr_factor, make_optimizer
-from trilemma.training.state import Checkpoint, first_entries, flatten_optimizer, restore_optimizer, spoilt
+from trilemma.training.pace import PICTURES, SHARE, Pace
+from trilemma.training.state import Broken, Checkpoint, first_entries, flatten_optimizer, restore_optimizer, spoilt
 from trilemma.types import Batch, Logs, Phase, players
 
 VALIDATE_AT_LEAST = 10_000  # images between validations of a data set smaller than this
 SNAPSHOTS = 10  # sample pictures in a training, where sample_every is not given
 SAVE_EVERY_S = 60.0  # a checkpoint at the next step after this time, where save_every is not given
 SETTLED = 0.25  # share of a training after which its samples and codes are judged
+SLOWER = 0.5  # times the learning rate, after a loss that jumped and did not come back
 MOST_SKIPPED = 5  # steps left out since the last good state, after which a training gives up
 
 
@@ -92,12 +104,17 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
         self.skipped: list[int] = []  # steps left out because a number was not finite
+        self.slowed: list[int] = []  # the step from which the learning rate is lower, if there is one
+        self.events: dict[str, str] = {}  # by kind, the last thing that happened to the training, with its step
+        self.pace = Pace()
         self.pulse = Pulse(model, spikes=players(self.phases) == 1)
         self.reported = 0.0  # progress at the last report
         self.unreported = False  # whether the last step is to be reported still
         self.unfinished: Checkpoint | None = None  # the state before a report that may take long, while it is made
         self.good = self._state()
+        self.earlier: Checkpoint | None = None  # the good state before it, until it is known that no jump began there
         self.never_finite = spoilt(self.good)  # such as a buffer that marks with an infinity
+        self.saved = -1  # images of the state that was saved last
         self.stop_signal = 0
         self.save_signal = False  # whether a signal asked for a checkpoint
         self.over = False  # whether the last state is saved
@@ -122,6 +139,7 @@ class Trainer:
             UserError: if numbers stop being finite for good, memory runs out in a model whose batch must not be
                 divided, or the disk refuses a checkpoint.
         """
+        self.journal.cut(rows=self.journal.rows)
         with rng.isolated(), self.signals():
             with suppress(Interrupted):
                 while not self.stop_signal and (self.unreported or self.progress < 1):
@@ -130,12 +148,15 @@ class Trainer:
                 with_room(self._save)
             self.over = True
             self._obey()
-            self.observer.take_final_weights()
+            self.observer.take_final_weights(60 * SHARE * self.config.minutes if self.config.minutes else None)
 
     def _obey(self) -> None:
         """End the training, whose state is saved, if a signal came."""
         if self.stop_signal:
-            raise Stopped(self.stop_signal, f"stopped after {self.images:,} images; the state is saved")
+            when = (
+                "the state" if self.saved == self.images else f"the state after {self.saved:,}, before the loss jumped,"
+            )
+            raise Stopped(self.stop_signal, f"stopped after {self.images:,} images; {when} is saved")
 
     def _train_on(self) -> None:
         """Train until the next report, or until the clock or a signal asks for a save, and make that."""
@@ -161,13 +182,15 @@ class Trainer:
             self.seconds = before + time.perf_counter() - start
 
     def _unless_spoilt(self, action: Callable[[], None]) -> bool:
-        """Whether an action met finite numbers only; if not, the training has returned to its last good state."""
+        """Whether an action met sound numbers only; if not, the training has returned to a good state."""
         try:
             action()
             return True
         except NotFinite as found:
             self._roll_back(found)
-            return False
+        except Risen as risen:
+            self._slow_down(risen.jump)
+        return False
 
     def _guarded(self, action: Callable[[], None]) -> bool:
         """Whether an action succeeds; if not, the training has returned to its last good state."""
@@ -210,7 +233,7 @@ class Trainer:
             optimizer = self.optimizers[phase.name]
             factor = lr_factor(self.config, span, self.images - self._images_before(phase), self.observer.plateau)
             for group in optimizer.param_groups:
-                group["lr"] = factor * learning_rate(phase.name, self.config)
+                group["lr"] = self._slower() * factor * learning_rate(phase.name, self.config)
             for batch in batches_of_step[: phase.repeats]:
                 self._move(phase, optimizer, batch, generator)
         if self.ema is not None:
@@ -255,8 +278,36 @@ class Trainer:
                 f"{found} (step {found.step}); {MOST_SKIPPED} steps were left out and it did not help: try a lower "
                 f"lr= (it is {self.config.lr}) or precision=float32. The last checkpoint is as it was"
             )
-        self._return_to_good()
+        self._return_to(self.good)
         self._warn(f"{found}. Back to step {self.step:,}; step {found.step:,} is left out")
+        self._note("left out", found.step, f"{found}, so this step is left out")
+
+    def _slow_down(self, jump: Jump) -> None:
+        """Return to before a jump, and lower the learning rate from WINDOW steps before it on."""
+        state = self._state_before(jump.step - WINDOW)
+        self.slowed = [max(jump.step - WINDOW, state.values["step"])]
+        self._return_to(state)
+        text = f"{jump.text}. Back to step {self.slowed[0]:,}, and on with {SLOWER:g} times the learning rate"
+        self._warn(text)
+        self._note("slowed", jump.step, text)
+
+    def _slower(self) -> float:
+        """What the learning rate is multiplied by since a loss jumped and did not come back."""
+        return SLOWER if self.slowed and self.step >= self.slowed[0] else 1.0
+
+    def _state_before(self, step: int) -> Checkpoint:
+        """The newest state that is held, or saved, of this step or before."""
+        held = [state for state in (self.good, self.earlier) if state is not None]
+        newest = next((state for state in held if state.values["step"] <= step), None)
+        folder = self.path / "checkpoints"
+        for path in reversed(list_checkpoints(folder) if folder.is_dir() else []):
+            if newest is not None and images_of(path) <= newest.values["images"]:
+                break
+            with suppress(Broken, PermissionError):
+                state = read_checkpoint(path, self._form())
+                if state.values["step"] <= step:
+                    return state
+        return newest or held[-1]
 
     def _divide_batch(self, reason: str) -> None:
         """Go on with half the micro-batch, accumulated to the same batch, where that is the same mathematics."""
@@ -270,25 +321,51 @@ class Trainer:
         if size < 2:
             raise UserError(f"out of memory even for one image at a time ({reason}); choose a smaller size=")
         release()
-        self._return_to_good()
+        self._return_to(self.good)
         self.pieces *= 2
-        self._warn(f"out of memory: batches of {self.config.batch} go in {self.pieces} pieces from here on")
+        text = f"out of memory: batches of {self.config.batch} go in {self.pieces} pieces from here on"
+        self._warn(text)
+        self._note("memory", self.step, text)
 
-    def _return_to_good(self) -> None:
-        pieces, skipped, seconds = self.pieces, self.skipped, self.seconds
-        with_room(lambda: self._take(self.good))
-        self.pieces, self.skipped, self.seconds = pieces, skipped, seconds
+    def _return_to(self, state: Checkpoint) -> None:
+        """Go on from an earlier state, but for what was learned of the training itself, and the time it took."""
+        kept = ("pieces", "skipped", "slowed", "events", "seconds")
+        held = {name: getattr(self, name) for name in kept}
+        with_room(lambda: self._take(state))
+        for name, value in held.items():
+            setattr(self, name, value)
+        self.good, self.earlier = state, None
         self.pulse.forget()
         self.journal.cut(step=self.step)
 
     def _warn(self, text: str) -> None:
-        """Say a warning and keep it in the log."""
-        self.display.say(f"warning: {text}")
+        """Say a warning and keep it in the log; what is found when the training is over is said with all the others."""
+        if not self.over:
+            self.display.say(f"warning: {text}")
         self.journal.write({**self._place(), "warning": text})
 
-    def _heed(self, warning: str | None) -> None:
-        if warning is not None:
-            self._warn(warning)
+    def _note(self, kind: str, step: int, text: str) -> None:
+        """Keep what happened for the summary."""
+        self.events[kind] = f"step {step:,}: {text}"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What happened to the training, and what is wrong with it now, each with its step."""
+        return [*self.events.values(), *(f"step {self.step:,}: {t}" for t in self.observer.said.current.values())]
+
+    def _heed(self, jump: Jump | None) -> None:
+        """Say that a loss jumped.
+
+        Raises:
+            Risen: if it did not come back, for the first time.
+        """
+        if jump is None:
+            return
+        if jump.stays and not self.slowed:
+            raise Risen(jump)
+        self._warn(jump.text)
+        if jump.stays:
+            self._note("risen", jump.step, jump.text)
 
     def _place(self) -> dict[str, Any]:
         """Where the training is, as every row of the log begins."""
@@ -325,32 +402,55 @@ class Trainer:
         What may take long is given up when a signal comes, and done when the training goes on.
         """
         over, draw = self.progress >= 1, self._picture_is_due()
-        validate = over or self._due(self.epoch)
+        validate = over or (self._due(self.epoch) and self._has_time_to_validate())
         self.unfinished = self._sound_state() if validate or draw else None
         if self.stop_signal:
             raise Interrupted
         row = {**self._place(), **with_room(self.averages.take)}
         if validate:
-            row |= self.observer.validate(self.images)
-            self._unless_full("a look at the codes", lambda: row.update(self.observer.active_units()))
+            with self.pace.timed("validation"):
+                row |= self.observer.validate(self.images)
+                self._unless_full("a look at the codes", lambda: row.update(self.observer.active_units()))
         self.journal.write(row)
         self.display.update(self.progress, figures_text(row))
         settled = self.progress >= SETTLED
         self.observer.listen(row, settled=settled)
         if draw and not over:
             name = f"{self.images:012d}"
-            self._unless_full(f"the picture {name}.png", lambda: self.observer.snapshot(name, settled=settled))
+            with self.pace.timed("picture"):
+                self._unless_full(f"the picture {name}.png", lambda: self.observer.snapshot(name, settled=settled))
         self.reported, self.unreported, self.unfinished = self.progress, False, None
         if validate or self.good.values["unreported"]:
-            self.good = self._sound_state()
+            self._keep(self._sound_state())
+        if not self.pulse.in_doubt and self.step >= self.good.values["step"] + WINDOW:
+            self.earlier = None
         if not over and self._save_is_due():
             self._unless_full("a checkpoint", self._save)
 
     def _picture_is_due(self) -> bool:
-        """Whether a sample picture is to be drawn: one in `sample_every` images, or SNAPSHOTS in a training."""
+        """Whether a sample picture is to be drawn: one in `sample_every` images, or SNAPSHOTS in a training at most."""
         if self.config.sample_every:
             return self._due(self.config.sample_every)
-        return int(SNAPSHOTS * self.progress) > int(SNAPSHOTS * self.reported)
+        return int(SNAPSHOTS * self.progress) > int(SNAPSHOTS * self.reported) and self._has_time_to_draw()
+
+    def _has_time_to_validate(self) -> bool:
+        """Whether there is time for it: in a training of given minutes, for in others the next steps depend on it."""
+        return self.config.minutes is None or self.pace.allows("validation", self.seconds)
+
+    def _has_time_to_draw(self) -> bool:
+        """Whether there is time for a picture. Where warnings follow from it, only minutes depend on the clock."""
+        if self.observer.players > 1 and self.config.minutes is None:
+            return True
+        share = PICTURES * SHARE
+        if "picture" not in self.pace.costs and self.pace.allows("picture", self.seconds, share):
+            self._draw_part(4 * PARTS)  # what is done once in a process, such as an import, does not count
+            with self.pace.timed("picture", times=PARTS):
+                self._draw_part(PARTS)
+        return self.pace.allows("picture", self.seconds, share)
+
+    def _draw_part(self, parts: int) -> None:
+        with rng.isolated():
+            self._unless_full("a picture", lambda: self.observer.draw_part(parts))
 
     def _save_is_due(self) -> bool:
         return self._save_is_late() or (self.config.save_every is not None and self._due(self.config.save_every))
@@ -372,8 +472,11 @@ class Trainer:
             "best": self.observer.best,
             "pieces": self.pieces,
             "skipped": list(self.skipped),
+            "slowed": list(self.slowed),
+            "events": dict(self.events),
             "losses": {phase.name: list(self.pulse.losses.get(phase.name, ())) for phase in self.phases},
             "said": dict(self.observer.said.quiet),
+            "current": dict(self.observer.said.current),
             "distances": list(self.observer.rivalry.distances),
             "rows": self.journal.rows,
             "averages": self.averages.state(),
@@ -418,8 +521,10 @@ class Trainer:
         self.step, self.seconds = values["step"], values["seconds"]
         observer.figures, observer.best = values["figures"], values["best"]
         self.pieces, self.skipped = values["pieces"], values["skipped"]
+        self.slowed, self.events = list(values["slowed"]), dict(values["events"])
         observer.plateau.load(values["plateau"])
-        observer.said.quiet, observer.rivalry.distances = dict(values["said"]), list(values["distances"])
+        observer.said.quiet, observer.said.current = dict(values["said"]), dict(values["current"])
+        observer.rivalry.distances = list(values["distances"])
         self.pulse.losses = {name: deque(losses, maxlen=WINDOW) for name, losses in values["losses"].items()}
         self.averages.load(values["averages"])
         self.reported, self.unreported = min(values["reported"], self.progress), values["unreported"]
@@ -427,9 +532,23 @@ class Trainer:
     def _save(self, state: Checkpoint | None = None) -> None:
         self.saved_at = time.monotonic()  # if memory runs out, the next attempt has its own time
         self.save_signal = False
-        self.good = state or self._sound_state()
-        save_checkpoint(self.path / "checkpoints", self.images, self.good, self._warn)
-        self.saved_at = time.monotonic()
+        state = state or self._sound_state()
+        if self.pulse.in_doubt and not _is_last(state):
+            if self.saved >= self.good.values["images"]:
+                return
+            state = self.good
+        self._keep(state)
+        save_checkpoint(self.path / "checkpoints", state.values["images"], state, self._warn)
+        self.saved, self.saved_at = state.values["images"], time.monotonic()
+
+    def _keep(self, state: Checkpoint) -> None:
+        """Keep a state to return to, unless a loss stands out: it may be one to be given up. They are WINDOW steps
+        apart, so that one is far enough before every jump; see `_slow_down`."""
+        steps = state.values["step"] - self.good.values["step"]
+        if steps == 0:
+            self.good = state
+        elif steps >= WINDOW and not self.pulse.in_doubt:
+            self.earlier, self.good = self.good, state
 
     def _form(self) -> Checkpoint:
         """The form of every saved state: this one, as if one step had been made."""
@@ -446,8 +565,9 @@ class Trainer:
         if found is not None:
             with_room(partial(self._take, found))
             self.display.say(f"going on from {self.images:,} images")
-        self.journal.cut(rows=found.values["rows"] if found is not None else 0)
-        self.good = self._state()
+            self.earlier, self.saved = self.good, self.images  # the first is the state it began with
+        self.journal.rows = found.values["rows"] if found is not None else 0
+        self.good, self.pace = self._state(), Pace(self.seconds)
 
     @contextmanager
     def signals(self) -> Iterator[None]:
@@ -481,6 +601,11 @@ class Trainer:
         finally:
             for signum, handler in previous.items():
                 signal.signal(signum, handler)
+
+
+def _is_last(state: Checkpoint) -> bool:
+    """Whether nothing follows a state: its training is over, and reported."""
+    return state.values["progress"] >= 1 and not state.values["unreported"]
 
 
 def _needs_whole_batch(module: nn.Module) -> bool:

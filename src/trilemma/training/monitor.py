@@ -12,11 +12,15 @@ says it once, and again only after a long quiet.
 - Posterior collapse (Bowman et al. 2016): codes that say nothing about the image. A unit is active if the variance of
   its posterior mean over images is above 0.01 (Burda et al. 2016, section 5.2).
 - Dead codes (van den Oord et al. 2017): entries of a codebook that no image chooses.
+- Nothing learned: reconstructions no better than the mean training image, which is what a model that ignores its input
+  gives at best: its error is the standard deviation of the data. For samples: all of them are the same image.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,6 +36,9 @@ IN_USE = 0.5  # share of a codebook
 BETTER = 0.8  # of the distance between samples and data that there was
 QUIET = 10  # looks after which what was said is news again
 SURE = 0.98  # mean probability of being right at which a critic leaves nothing to learn
+NO_BETTER = 0.95  # of the mean image's error: an error above this share of it is no success
+SAME = 0.05  # of the data's variance: samples that vary less are one image
+LEVEL = 1 / 255  # data that vary less than this are one image themselves
 
 
 def small(images: Tensor) -> Tensor:
@@ -117,6 +124,45 @@ def posterior_collapse(active: float, units: int, config: ModelConfig) -> str | 
     return f"{active} of {units} units of the code are active (posterior collapse). {advice}"
 
 
+def mean_image_rmse(train: Iterable[Tensor], held_out: Iterable[Tensor]) -> float:
+    """RMSE of the mean of the training images on held-out ones, each given in batches (B, C, H, W)."""
+    sums = [(batch.double().sum(0), len(batch)) for batch in map(Tensor.cpu, train)]
+    mean = sum(total for total, _ in sums) / sum(n for _, n in sums)
+    errors = [(batch.double() - mean).square().flatten(1).mean(1) for batch in map(Tensor.cpu, held_out)]
+    return float(torch.cat(errors).mean().sqrt())
+
+
+def no_better_than_mean(rmse: float, baseline: float, config: ModelConfig | None = None) -> str | None:
+    """Whether reconstructions are no better than the mean training image, by the error of either on held-out images."""
+    if rmse < NO_BETTER * baseline or baseline <= LEVEL:
+        return None
+    return (
+        f"learned nothing yet: its reconstructions are no better than the mean image (RMSE {rmse:.3f} against "
+        f"{baseline:.3f}). Train longer{', lower beta=' if hasattr(config, 'beta') else ''} or change lr="
+    )
+
+
+def all_the_same(*, real: Tensor, fake: Tensor) -> str | None:
+    """Whether generated points (N, D) are one image, where as many real ones are not."""
+    varies, needed = (float(points.double().var(0).mean()) for points in (fake, real))
+    if varies >= SAME * needed or needed <= LEVEL**2:
+        return None
+    return (
+        f"all samples are the same image: they vary by {(varies / needed) ** 0.5:.1%} of what the training images do. "
+        "Train longer, lower lr=, or choose another model"
+    )
+
+
+def few_distinct_codes(distinct: float | None) -> str | None:
+    """Whether the images have fewer codes than the density over codes has components; None where there are enough."""
+    if distinct is None:
+        return None
+    return (
+        f"the training images have {distinct:.0f} distinct {'code' if distinct == 1 else 'codes'} only, so the samples "
+        "can show no more than that. Train longer, lower lr=, or give a larger latent="
+    )
+
+
 def dead_codes(row: dict[str, Any]) -> str | None:
     """Whether fewer than half of the codes of a codebook are in use, from a row of the log."""
     used = min((value for name, value in row.items() if name.endswith("/used_codes")), default=1.0)
@@ -129,16 +175,21 @@ def dead_codes(row: dict[str, Any]) -> str | None:
 
 
 class Said:
-    """Remembers what was said: a rule says its warning again only after QUIET looks without one."""
+    """Remembers what was said: a rule says its warning again only after QUIET looks without one.
+
+    `current` holds, by rule, the text that was true at the last look.
+    """
 
     def __init__(self) -> None:
         self.quiet: dict[str, int] = {}  # of the rules that spoke: looks since then without a warning
+        self.current: dict[str, str] = {}
 
     def news(self, rule: str, text: str | None) -> str | None:
         """The text if it is new."""
         new = rule not in self.quiet
+        self.current.pop(rule, None)
         if text is not None:
-            self.quiet[rule] = 0
+            self.quiet[rule], self.current[rule] = 0, text
         elif not new:
             self.quiet[rule] += 1
             if self.quiet[rule] == QUIET:

@@ -4,9 +4,12 @@ All of it is done with the weights that would be used (averaged where there are 
 training does next, apart from the learning rate that follows the validation figure.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,14 +25,26 @@ from trilemma.metrics.likelihood import active_units, has_posterior
 from trilemma.pictures import grid, save_png
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
-from trilemma.training.monitor import Rivalry, Said, critic_too_strong, dead_codes, posterior_collapse
+from trilemma.training.monitor import (
+    Rivalry,
+    Said,
+    all_the_same,
+    critic_too_strong,
+    dead_codes,
+    few_distinct_codes,
+    mean_image_rmse,
+    no_better_than_mean,
+    posterior_collapse,
+    small,
+)
 from trilemma.training.optim import Plateau
 from trilemma.training.pictures import made_by_training
-from trilemma.types import Batch, Conditional, Finishes, Samples, Validates, players
+from trilemma.types import Batch, Conditional, Finishes, Reconstructs, Samples, Validates, codes_need_labels, players
 
 FINISH_IMAGES = 10_000  # training images shown to a model's last step
 VALID_BATCH = 500
 N_SAMPLES = 64  # in a sample picture
+PARTS = 16  # of a sample picture, of which one tells how long it takes
 ACTIVE_UNITS = "valid_active_units"
 
 
@@ -56,6 +71,14 @@ class Observer:
         self.best_weights: dict[str, Tensor] = {}
         self.units = 0  # of the code that `active_units` saw
 
+    @cached_property
+    def baseline(self) -> float | None:
+        """RMSE of the mean training image on the held-out images: what a model that reconstructs has to beat."""
+        if not isinstance(self.model, Reconstructs) or not len(self.data.valid):
+            return None
+        train = (batch.image for batch in self._training_images(FINISH_IMAGES))
+        return mean_image_rmse(train, (batch.image for batch in batches(self.data.valid, VALID_BATCH)))
+
     def validate(self, images: int) -> dict[str, float]:
         """Figures on the validation split after so many images; {} for a model that has none."""
         if not isinstance(self.model, Validates):
@@ -81,11 +104,37 @@ class Observer:
         conditional = isinstance(self.model, Conditional)
         return torch.cat([self.model.encode(b.image, b.label if conditional else None) for b in parts])  # type: ignore
 
+    def judge(self) -> None:
+        """Say what is wrong with the weights that the training ends with."""
+        self.figures = self.figures | self.active_units()
+        self._tell("mean image", self._no_better_than_mean(self.figures))
+        if ACTIVE_UNITS in self.figures:
+            self._tell("posterior", posterior_collapse(self.figures[ACTIVE_UNITS], self.units, self.model.config))  # type: ignore[arg-type]
+        self._tell("distinct codes", few_distinct_codes(self.figures.get("train_distinct_codes")))
+
+    def _no_better_than_mean(self, figures: dict[str, float]) -> str | None:
+        if self.baseline is None:
+            return None
+        rmse = figures["valid_rmse"] if "valid_rmse" in figures else halving(self._reconstruction_rmse, VALID_BATCH)
+        return no_better_than_mean(rmse, self.baseline, self.model.config)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def _reconstruction_rmse(self, size: int) -> float:
+        """Of held-out images after a pass through a model that does not measure that itself, `size` at a time."""
+        errors = []
+        with self.weights_in_use():
+            for batch in islice(batches(self.data.valid, size, self.device), -(-VALID_BATCH // size)):
+                label = batch.label if codes_need_labels(self.model) else None
+                errors.append((self.model.reconstruct(batch.image, label) - batch.image).square().flatten(1).mean(1))  # type: ignore[operator]
+        return float(torch.cat(errors).mean().sqrt())
+
     def listen(self, row: dict[str, Any], *, settled: bool) -> None:
         """Warn of what a row of the log says; of codes from the first validation on."""
         validated = any(name.startswith("valid_") for name in row)
         if settled:
             self._tell("critic", critic_too_strong(row))
+        if settled and validated:
+            self._tell("mean image", self._no_better_than_mean(row))
         if settled or validated:
             self._tell("codes", dead_codes(row))
         if ACTIVE_UNITS in row:
@@ -93,17 +142,34 @@ class Observer:
 
     def snapshot(self, name: str, *, settled: bool) -> None:
         """A sample picture on the way, which leaves the training as it was."""
+        with self._untouched():
+            self.finish(FINISH_IMAGES // 5)
+            self.draw_samples(name, settled=settled)
+
+    @contextmanager
+    def _untouched(self) -> Iterator[None]:
+        """Inside, the model has the weights to use, and what it does to its buffers is undone afterwards."""
         held = copies(dict(self.model.named_buffers()))
         with self.weights_in_use(), torch.no_grad():
             try:
-                self.finish(FINISH_IMAGES // 5)
-                self.draw_samples(name, settled=settled)
+                yield
             finally:
                 for key, buffer in self.model.named_buffers():
                     buffer.copy_(held[key])
 
-    def draw_samples(self, name: str, *, settled: bool = True) -> None:
-        """The same latents as every time, as samples/NAME.png; a failure is a warning, never the end."""
+    def draw_part(self, parts: int) -> None:
+        """One of so many parts of the work of a sample picture, to learn how long one takes."""
+        if isinstance(self.model, Samples):
+            with self._untouched():
+                self.finish(FINISH_IMAGES // 5 // parts)
+                self._draw(N_SAMPLES // parts, N_SAMPLES // parts)
+
+    def draw_samples(self, name: str, *, settled: bool = True, last: bool = False) -> None:
+        """The same latents as every time, as samples/NAME.png; a failure is a warning, never the end.
+
+        Args:
+            settled: whether the samples of rivals are judged; last: whether those of every model are.
+        """
         if not isinstance(self.model, Samples):
             return
         images = halving(self._draw, N_SAMPLES, self.warn)
@@ -113,20 +179,38 @@ class Observer:
             save_png(grid(images.cpu()), self.path / "samples" / f"{name}.png", made, replace=True)
         except (OSError, UserError) as error:
             self.warn(f"the sample picture {name}.png was not written ({error}); training goes on")
+        if self.players > 1 or last:
+            real = next(self._training_images(N_SAMPLES)).image
+            self._judge_samples(images[: len(real)], real, settled=settled, last=last)
+
+    def _judge_samples(self, images: Tensor, real: Tensor, *, settled: bool, last: bool) -> None:
         if self.players > 1:  # players against each other
-            real = next(self._training_images(min(N_SAMPLES, len(self.data.train)))).image
-            for rule, text in self.rivalry.look(images[: len(real)], real).items():
-                self._tell(rule, text if settled else None)
+            wrong = self.rivalry.look(images, real)
+            for rule in ("collapse", "divergence"):
+                self._tell(rule, wrong.get(rule) if settled else None)
+        if last and len(real) > 1:
+            self._tell("one image", all_the_same(real=small(real), fake=small(images)))
 
     def finish(self, n: int = FINISH_IMAGES) -> dict[str, float]:
         """Let the model take its last step, on the first `n` training images; figures of it are named train_..."""
         if not isinstance(self.model, Finishes):
             return {}
-        shown = self._training_images(min(n, len(self.data.train)))
-        return {f"train_{name}": value for name, value in self.model.finish(shown, seed=self.config.seed).items()}
+        figures = self.model.finish(self._training_images(n), seed=self.config.seed)
+        return {f"train_{name}": value for name, value in figures.items()}
 
-    def take_final_weights(self) -> None:
-        """The model ends with its best weights, or the averaged, or the last ones; then its last step."""
+    def _finish_within(self, seconds: float | None) -> dict[str, float]:
+        """The last step on FINISH_IMAGES training images, or on as many as take so many seconds; a tenth at least."""
+        if seconds is None:
+            return self.finish()
+        few, start = FINISH_IMAGES // 10, time.perf_counter()
+        figures = self.finish(few)
+        took = max(time.perf_counter() - start, 1e-9)
+        n = min(FINISH_IMAGES, int(few * (seconds - took) / took))
+        return self.finish(n) if n > few and len(self.data.train) > few else figures
+
+    def take_final_weights(self, seconds: float | None = None) -> None:
+        """The model ends with its best weights, or the averaged, or the last ones; then its last step, which may take
+        so many seconds."""
         if self.best_weights:
             self.model.load_state_dict(self.best_weights)
             self.figures = {name: value for name, value in self.best.items() if name != "images"}
@@ -135,7 +219,7 @@ class Observer:
         self.model.eval()
         self.ema = None
         with torch.no_grad():
-            self.figures = self.figures | self.finish()
+            self.figures = self.figures | self._finish_within(seconds)
 
     @contextmanager
     def weights_in_use(self) -> Iterator[None]:
@@ -167,18 +251,20 @@ class Observer:
             raise UserError(f'monitor="{name}" is no figure of this model; it has {", ".join(self.figures)}')
         figure = self.figures[name]
         self.plateau.see(figure)
-        if not self.best or figure < self.best[name]:
+        if not self.best or figure < self.best[name] or math.isnan(self.best[name]):
             self.best = {**self.figures, "images": images}
             self.best_weights = copies(self.model.state_dict())
 
-    def _draw(self, size: int) -> Tensor:
-        """The N_SAMPLES images of the sample pictures, `size` at a time."""
-        seed, starts = self.config.seed, range(0, N_SAMPLES, size)
+    def _draw(self, size: int, n: int = N_SAMPLES) -> Tensor:
+        """The first `n` images of the sample pictures, `size` at a time."""
+        seed, size = self.config.seed, min(size, n)
+        starts = range(0, n, size)
         return torch.cat([self.model.sample(size, seed=seed, first=first) for first in starts])  # type: ignore
 
     def _training_images(self, n: int) -> Iterator[Batch]:
         """The first `n` images of the training order, VALID_BATCH at a time, as they are; only those go to a GPU."""
         plain = Loader(self.data.train, batch=VALID_BATCH, seed=self.config.seed)
+        n = min(n, len(self.data.train))
         for position in range(0, n, VALID_BATCH):
             batch = plain.batch_at(position, min(VALID_BATCH, n - position))
             label = None if batch.label is None else batch.label.to(self.device)

@@ -16,6 +16,7 @@ from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
 from trilemma.data.augment import check_augmentations
 from trilemma.data.labels import UNUSED
+from trilemma.data.layout import class_advice
 from trilemma.data.sources import source_word
 from trilemma.errors import UserError, with_hint
 from trilemma.files import write_atomic, write_json
@@ -27,7 +28,7 @@ from trilemma.training.card import model_card
 from trilemma.training.checkpoint import write_tensors
 from trilemma.training.config import LENGTHS, TrainConfig
 from trilemma.training.fit import fit_model, fit_training
-from trilemma.training.folder import open_run_folder
+from trilemma.training.folder import earlier_fingerprints, open_run_folder
 from trilemma.training.log import Display, read_log
 from trilemma.training.loop import Stopped, Trainer
 from trilemma.training.optim import learning_rate
@@ -105,7 +106,8 @@ def train(
     place = pick_device(training.device)
     display = Display(model, quiet=quiet)
     try:
-        loaded = load_data(data, size=size, channels=channels, valid=training.valid, seed=split_seed, frames=frames)
+        keys = {"size": size, "channels": channels, "valid": training.valid, "seed": split_seed, "frames": frames}
+        loaded = _load(model, data, out, keys)
         for note in () if isinstance(data, Data) else loaded.notes:
             display.say(f"  {note}")
         training = training.with_(
@@ -114,6 +116,7 @@ def train(
             valid=loaded.fraction,
             split_seed=loaded.seed,
             frames=loaded.frames,
+            split_rule=loaded.rule,
         )
         model_config, fitted = fit_model(recipe, _model_config(recipe, loaded, model_settings), model_settings)
         module = build(recipe, model_config, seed=seed).to(place)
@@ -127,11 +130,23 @@ def train(
         _check_classes(module, recipe, loaded)
         folder = open_run_folder(f"{model}-{loaded.name}", record, out)
         try:
-            return _train_in(folder.path, recipe, loaded, module, training, record, display)
+            run = _train_in(folder.path, recipe, loaded, module, training, record, display)
         finally:
             folder.close()
     finally:
         display.close()
+    for text in run.warnings:  # they went by in the course of the training: the last lines have them together
+        display.say(f"warning: {text}")
+    return run
+
+
+def _load(model: str, data: str | Path | Data, out: str | Path | None, keys: dict[str, Any]) -> Data:
+    """The images, divided as those of a run of an earlier version that this training continues, or lies beside."""
+    loaded = load_data(data, **keys)
+    if isinstance(data, Data) or loaded.fingerprint in (marks := earlier_fingerprints(f"{model}-{loaded.name}", out)):
+        return loaded
+    earlier = load_data(data, **keys, rule="tenth") if marks else loaded
+    return earlier if earlier.fingerprint in marks else loaded
 
 
 def _train_in(
@@ -157,6 +172,8 @@ def _train_in(
     display.say(
         f"{path}: {recipe.name}, {count_parameters(module):,} parameters, on {device} in {environment['precision']}"
     )
+    if (baseline := trainer.observer.baseline) is not None:
+        display.say(f"  the mean of the training images has an RMSE of {baseline:.3f} on the held-out images")
     if not (path / "batch.png").exists():
         batch = Loader(data.train, batch=64, seed=training.seed, augment=training.augment).batch_at(0)
         with _optional("batch.png", display):
@@ -205,10 +222,11 @@ def _write_results(
 ) -> None:
     """The weights to use, the last pictures, the summary and the card."""
     with rng.isolated():
-        trainer.observer.draw_samples(Path(LAST_SAMPLES).stem)
+        trainer.observer.draw_samples(Path(LAST_SAMPLES).stem, last=True)
+        trainer.observer.judge()
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
     with _optional(CURVES, trainer.display):
-        draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"])
+        draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"], trainer.observer.baseline)
     summary = {
         **trainer.observer.figures,
         "images": trainer.images,
@@ -217,9 +235,11 @@ def _write_results(
         "images_per_second": round(trainer.images / max(trainer.seconds, 1e-9), 1),
         "parameters": count_parameters(trainer.model),
         "best": trainer.observer.best,
+        "mean_image_rmse": trainer.observer.baseline,
+        "warnings": trainer.warnings,
     }
     with _optional(CARD, trainer.display):
-        write_atomic(path / CARD, model_card(path, record, recipe, summary, environment))
+        write_atomic(path / CARD, model_card(path, trainer.data.name, record, recipe, summary, environment))
     write_json(path / "summary.json", summary)
 
 
@@ -242,8 +262,8 @@ def _check_classes(module: torch.nn.Module, recipe: Recipe, data: Data) -> None:
     if isinstance(module, Conditional) and not data.classes:
         because = next((f" ({note})" for note in data.notes if note.endswith(UNUSED)), "")
         raise UserError(
-            f"{data.source} has no classes{because}, and {recipe.name} learns to draw a class: put the images into one "
-            "folder per class (or name their classes in metadata.csv), or choose a model without labels, such as vae"
+            f"{data.source} has no classes{because}, and {recipe.name} learns to draw a class: "
+            f"{class_advice(data.notes)}, or choose a model without labels, such as vae"
         )
 
 

@@ -1,0 +1,151 @@
+"""Differences between the rows of a comparison, and who is not beaten.
+
+All pairs of k rows are compared at once, each at the level 1 - 0.05 / (k (k - 1) / 2) (Bonferroni), so that all the
+intervals of one metric hold together in 95% of draws. A row is beaten if the interval of its difference to some other
+row lies on the wrong side of 0; it leads if every other row is beaten. Overlapping intervals of the values themselves
+decide nothing: they are wrong in both directions, because the rows share their real images.
+
+How a pair is compared depends on what is known of it:
+
+- the time per image: the ratio of the times in each turn, with Student's t over the logarithms (`cost.time_in_turns`);
+- scores of the same real images: the jackknife of the difference (`intervals.difference`);
+- other scores of several trainings: Welch's interval over trainings;
+- all else: from the two intervals, scaled to the level (Zou & Donner 2008, "Construction of confidence limits about
+  effect measures": MOVER), as if they were independent.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, median, variance
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trilemma.metrics.intervals import Estimate, Spread
+
+FAMILY = 0.05  # of draws in which any interval of a metric misses
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is known of one metric of one row.
+
+    value, interval: as they stand in the table.
+    spread: how the value scatters with the real images, and with the generated ones or the trainings.
+    values: of each training.
+    times: ms per image in each turn, measured in turns with the other rows.
+    """
+
+    value: float
+    interval: Sequence[float] | None = None
+    spread: "Spread | None" = None
+    values: tuple[float, ...] = ()
+    times: tuple[float, ...] = ()
+
+
+def level_for(rows: int) -> float:
+    """The level of each of the intervals between so many rows.
+
+    >>> level_for(2), round(level_for(4), 5)
+    (0.95, 0.99167)
+    """
+    return 1 - FAMILY / max(math.comb(rows, 2), 1)
+
+
+def differences(figures: Mapping[str, Figure]) -> list[dict[str, Any]]:
+    """Every pair of rows: {"a", "b", "value", "interval", "level", "ratio"}.
+
+    The value is a - b, or a / b where `ratio` is true. Pairs that nothing is known of are left out.
+    """
+    names, level = list(figures), level_for(len(figures))
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    known = ((a, b, _compared(figures[a], figures[b], level)) for a, b in pairs)
+    return [{"a": a, "b": b, "level": level, **values} for a, b, values in known if values]
+
+
+def unbeaten(figures: Mapping[str, float], pairs: Sequence[Mapping[str, Any]], better: str = "higher") -> list[str]:
+    """The row with the best value, then all others that no row is shown to be better than.
+
+    >>> unbeaten({"a": 0.1, "b": 0.5, "c": 0.4}, [{"a": "a", "b": "b", "interval": [-0.6, -0.2], "ratio": False}])
+    ['b', 'c']
+    """
+    sign = 1 if better == "higher" else -1
+    order = sorted(figures, key=lambda name: -sign * figures[name])
+    beaten = {_loser(pair, sign) for pair in pairs if pair["a"] in figures and pair["b"] in figures}
+    return [name for name in order if name not in beaten]
+
+
+def _loser(pair: Mapping[str, Any], sign: int) -> str | None:
+    low, high = (sign * (end - pair["ratio"]) for end in pair["interval"])  # a ratio of 1 is no difference
+    if max(low, high) < 0:
+        return pair["a"]
+    return pair["b"] if min(low, high) > 0 else None
+
+
+def over_trainings(spreads: Sequence["Spread"]) -> "Spread":
+    """The mean over trainings, which were measured by the same real images: it scatters with these and with the luck
+    of a training."""
+    import torch
+
+    from trilemma.metrics.intervals import Spread
+
+    if len(spreads) == 1:
+        return spreads[0]
+    n, first = len(spreads), spreads[0]
+    values, shared = [s.value for s in spreads], torch.stack([s.shared for s in spreads]).mean(0)
+    luck = math.sqrt(variance(values) / n / (n - 1))  # n - 1 deviations that add up to the variance of the mean
+    own = torch.full((n - 1,), luck, dtype=torch.float64)
+    return Spread(mean(values), shared, own, n=first.n, least=first.least)
+
+
+def mean_over_trainings(values: Sequence[float], unit: str) -> "Estimate":
+    """Mean and interval of a figure that has no spread; a fraction stays in [0, 1]."""
+    from trilemma.metrics.intervals import Estimate, mean_estimate
+
+    found = mean_estimate(values)
+    if not unit.startswith("fraction"):
+        return found
+    return Estimate(found.value, (max(0.0, found.interval[0]), min(1.0, found.interval[1])))
+
+
+def of_turns(times: Sequence[float]) -> "Estimate":
+    """The median time per image over the turns, with its interval."""
+    from trilemma.metrics.cost import median_interval
+    from trilemma.metrics.intervals import Estimate
+
+    return Estimate(median(times), median_interval(times))
+
+
+def _compared(a: Figure, b: Figure, level: float) -> dict[str, Any] | None:
+    from trilemma.metrics.intervals import difference, difference_of_trainings, mean_estimate
+
+    ratio = len(a.times) == len(b.times) > 1
+    if ratio:
+        logs = [math.log(x / y) for x, y in zip(a.times, b.times, strict=True)]
+        found = mean_estimate(logs, level=level)
+        value, interval = math.exp(found.value), tuple(math.exp(end) for end in found.interval)
+    elif a.spread is not None and b.spread is not None:
+        value, interval = difference(a.spread, b.spread, level=level)
+    elif len(a.values) > 1 and len(b.values) > 1:
+        value, interval = difference_of_trainings(a.values, b.values, level=level)
+    elif a.interval and b.interval:
+        value, interval = a.value - b.value, _mover(a, b, level)
+    else:
+        return None
+    return {"value": value, "interval": list(interval), "ratio": ratio} if _finite(interval) else None
+
+
+def _mover(a: Figure, b: Figure, level: float) -> tuple[float, float]:
+    """The interval of a - b from those of a and b, at 95% each."""
+    from trilemma.metrics.intervals import quantile
+
+    assert a.interval and b.interval
+    (low_a, high_a), (low_b, high_b) = a.interval, b.interval
+    scale, value = quantile(level) / quantile(), a.value - b.value
+    below = math.hypot(a.value - low_a, high_b - b.value)
+    above = math.hypot(high_a - a.value, b.value - low_b)
+    return value - scale * below, value + scale * above
+
+
+def _finite(interval: Sequence[float]) -> bool:
+    return all(map(math.isfinite, interval))

@@ -1,0 +1,143 @@
+"""How long a comparison takes: an estimate of the whole at its start, a better one on the way, and what it was.
+
+Before anything is trained, a small batch is drawn from each untrained model: it draws as fast as a trained one. What a
+training does beside its steps (pictures, validation, checkpoints) takes at most a tenth of their time. The estimate for
+the steps to come is scaled by how long those of the same kind have taken, and a total that has changed is said.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from trilemma.comparison.entries import Entry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trilemma.data import Data
+
+PROBE = 8  # images of the batch that is timed
+DRAWN = 64  # images of the last picture of a training
+EXTRAS = 0.1  # of a training's seconds
+STARTED, MEASURED, WRITTEN = 2.0, 5.0, 5.0  # seconds: to begin and end a training, to measure one, to write the report
+OTHER = 1.2  # times as much, or as little, is another total
+
+
+class Step(NamedTuple):
+    """A part of the work, and the seconds it is estimated to take."""
+
+    kind: str
+    seconds: float
+
+
+class Progress:
+    """Knows the steps, and says how long all of them take together.
+
+    Args:
+        steps: in their order, each to be followed by `done`.
+        say: takes a line.
+        begin: `time.perf_counter()` when the work began.
+    """
+
+    def __init__(self, steps: Sequence[Step], say: Callable[[str], None], begin: float) -> None:
+        self.steps, self.say, self.begin = list(steps), say, begin
+        self.taken: list[tuple[Step, float]] = []
+        self.last = time.perf_counter()
+        self.stated = self.total()
+
+    def total(self) -> float:
+        """Seconds of the whole work, as far as is known."""
+        return time.perf_counter() - self.begin + sum(step.seconds * self._factor(step.kind) for step in self.steps)
+
+    def done(self) -> None:
+        """The next step is done; a total that is another one now is said."""
+        now = time.perf_counter()
+        self.taken.append((self.steps.pop(0), now - self.last))
+        self.last = now
+        total = self.total()
+        if self.steps and not 1 / OTHER < total / self.stated < OTHER:
+            if about(total) != about(self.stated):
+                self.say(f"now {about(total)} in all, not {about(self.stated)}")
+            self.stated = total
+
+    def end(self) -> None:
+        """Say how long it took."""
+        self.say(f"done in {in_words(time.perf_counter() - self.begin)}")
+
+    def _factor(self, kind: str) -> float:
+        """Times as long as was estimated, of the steps of this kind."""
+        known = [(step.seconds, seconds) for step, seconds in self.taken if step.kind == kind]
+        estimated = sum(seconds for seconds, _ in known)
+        return sum(seconds for _, seconds in known) / estimated if estimated > 0 else 1.0
+
+
+def steps_of(entries: Sequence[Entry], data: "Data", folder: Path, seconds: float | None, n: int) -> list[Step]:
+    """The steps of a comparison: trainings, measurements, the report.
+
+    Args:
+        seconds: of each training; None where nothing is trained.
+        n: images to measure.
+    """
+    from trilemma.metrics.cost import BATCH, LEAST_TURNS, REPEATS, TURNS_S
+
+    names = {entry.name: entry.run.recipe.name if entry.run else entry.name for entry in entries}
+    cost = {name: seconds_per_image(model, data.shape) for name, model in names.items()}
+    steps = [] if seconds is None else [Step("training", _training(e, folder, seconds, cost[e.name])) for e in entries]
+    steps += [Step("measuring", MEASURED + n * cost[entry.name]) for entry in entries]
+    turn = min(BATCH, n) * sum(cost.values())
+    return [*steps, Step("writing", WRITTEN + min(REPEATS * turn, max(LEAST_TURNS * turn, TURNS_S)))]
+
+
+def _training(entry: Entry, folder: Path, seconds: float, per_image: float) -> float:
+    """Seconds that a training takes; one that is finished takes none."""
+    if (folder / "runs" / entry.label / "summary.json").exists():
+        return 0.0
+    return STARTED + (1 + EXTRAS) * seconds + DRAWN * per_image
+
+
+def seconds_per_image(model: str, shape: tuple[int, int, int]) -> float:
+    """Seconds that an untrained model takes to draw an image; 0 for one that cannot, whose training will say why."""
+    from trilemma.hardware import pick_device
+    from trilemma.metrics.cost import time_in_turns
+    from trilemma.registry import create
+
+    device = pick_device("auto")
+    try:
+        network = create(model, shape=shape).to(device).eval()
+
+        def draw(first: int, count: int) -> "Tensor":
+            return network.sample(count, seed=0, first=first)  # type: ignore[operator]
+
+        draw(0, 1)  # warms up
+        return time_in_turns([(draw, device)], batch=PROBE, turns=1)[0][0] / 1000
+    except Exception:  # whatever it is, the training of this model ends with it too, and its error is kept there
+        return 0.0
+
+
+def about(seconds: float) -> str:
+    """A rounded time.
+
+    >>> about(48), about(95), about(170), about(5000)
+    ('about 50 s', 'about 1.5 min', 'about 3 min', 'about 1.4 h')
+    """
+    if seconds < 55:
+        return f"about {max(10 * round(seconds / 10), 10)} s"
+    if seconds < 3600:
+        minutes = seconds / 60
+        return f"about {round(2 * minutes) / 2:g} min" if minutes < 10 else f"about {minutes:.0f} min"
+    return f"about {seconds / 3600:.1f} h"
+
+
+def in_words(seconds: float) -> str:
+    """
+    >>> in_words(30), in_words(0.9), in_words(200), in_words(7000)
+    ('30 s', '0.9 s', '3 min 20 s', '1 h 56 min')
+    """
+    if seconds < 99.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 or float(seconds).is_integer() else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"

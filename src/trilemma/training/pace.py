@@ -1,0 +1,36 @@
+"""How much time goes into looking at a training beside its steps, and whether there is time for the next look."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SHARE = 0.1  # of the time of the steps, at most, goes into pictures, validation and the density fit
+PICTURES = 0.5  # of that share, at most, is spent before a picture is drawn: the rest is kept for validation
+FREE_S = 0.5  # seconds that nobody misses, however short a training is
+
+
+class Pace:
+    """Measures looks by their kind; `spent` seconds in all, `costs` those of the last look of a kind.
+
+    Args:
+        since: seconds of steps before this process began.
+    """
+
+    def __init__(self, since: float = 0.0) -> None:
+        self.since, self.spent = since, 0.0
+        self.costs: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, kind: str, times: float = 1.0) -> Iterator[None]:
+        """Inside, a look is taken, or a part of one that takes `times` as long in full."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            self.spent += seconds
+            self.costs[kind] = times * seconds
+
+    def allows(self, kind: str, seconds: float, share: float = SHARE) -> bool:
+        """Whether one more look like the last stays within the share of so many seconds of steps."""
+        return self.spent + self.costs.get(kind, 0.0) <= max(FREE_S, share * (seconds - self.since))

@@ -1,0 +1,153 @@
+import pytest
+
+from trilemma.comparison.answer import LUCK, answer
+from trilemma.comparison.triangle import AXES
+from trilemma.comparison.words import verdict
+
+QUALITY, DIVERSITY, SPEED = (axis.metric for axis in AXES)
+NOTHING = "learned nothing yet: its samples are no nearer the real images than the mean image"
+REQUEST = {"command": "trilemma compare data=photos models=a,b minutes=0.5 seed=0", "minutes": 0.5, "n": 360}
+
+
+@pytest.fixture(autouse=True)
+def recipes(stage, monkeypatch):
+    """Any name is a model, learning at 0.001."""
+    from types import SimpleNamespace
+
+    monkeypatch.setattr("trilemma.registry.get_recipe", lambda name: SimpleNamespace(training={"lr": 1e-3}))
+
+
+def model(name, quality=0.5, diversity=0.5, ms=1.0, **changes):
+    values = {QUALITY: quality, DIVERSITY: diversity, SPEED: ms}
+    found = {
+        "name": name,
+        "error": None,
+        "warnings": [],
+        "learned_nothing": None,
+        "commands": {"sample": f"draw {name}"},
+    }
+    found["scores"] = {metric: {"value": value, "interval": None} for metric, value in values.items()}
+    found["place"] = {a.name: {"value": values[a.metric], "interval": None, "rough": False} for a in AXES}
+    found["trainings"] = [{"scores": found["scores"]}]
+    return found | changes
+
+
+def rough(found):
+    for place in found["place"].values():
+        place["rough"] = True
+    return found
+
+
+def failed(name, error):
+    return model(name) | {"error": error, "scores": {}, "place": dict.fromkeys(a.name for a in AXES), "trainings": []}
+
+
+def ahead(a, b, ratio=False):
+    """a is better than b: lower for a time."""
+    return {"a": a, "b": b, "value": 0.5, "interval": [0.4, 0.6], "ratio": ratio}
+
+
+def answered(models, request=REQUEST, **pairs):
+    named = {"quality": QUALITY, "diversity": DIVERSITY, "speed": SPEED}
+    by_metric = {named[key]: value for key, value in pairs.items()}
+    return answer(models, verdict(models, AXES, by_metric), by_metric, request)
+
+
+def of_kind(items, kind):
+    return [item for item in items if item["kind"] == kind]
+
+
+def test_the_kinds_come_in_order():
+    items = answered([model("a"), model("b")], quality=[ahead("a", "b")])
+    assert [item["kind"] for item in items] == ["use", "quality", "diversity", "speed", "limits"]
+    assert all(set(item) == {"kind", "text", "models", "command"} for item in items)
+
+
+def test_who_is_ahead_in_both_is_to_be_used():
+    use, quality, *_ = answered([model("a"), model("b")], quality=[ahead("a", "b")], diversity=[ahead("a", "b")])
+    assert use["text"] == "Use a: it is ahead in both quality and diversity."
+    assert use["models"] == ["a"] and use["command"] == "draw a"
+    assert quality["text"].startswith("For quality: a leads (") and quality["models"] == ["a"]
+
+
+def test_who_is_beaten_in_neither_is_to_be_used():
+    """a is ahead in quality, and no difference in diversity could be shown; b may be faster."""
+    (use, *_) = answered([model("a"), model("b")], quality=[ahead("a", "b")], speed=[ahead("b", "a", ratio=True)])
+    assert use["text"] == "Use a: no other model is shown to be better in quality or diversity."
+
+
+def test_of_several_unbeaten_the_fastest():
+    models = [model("a", ms=1.0), model("b", ms=2.0), model("c", ms=0.1)]
+    worse = [ahead("a", "c"), ahead("b", "c")]  # the fastest of all is worse, so its speed does not count
+    (use, *_) = answered(models, quality=worse, speed=[ahead("a", "b", ratio=True), ahead("c", "a", ratio=True)])
+    assert use["models"] == ["a"]
+    assert "between a and b could" not in use["text"] and "and it is the fastest of them" in use["text"]
+    (use, *_) = answered(models, quality=worse)
+    assert use["text"].startswith("Use a or b: no difference in quality and diversity could be shown between a and b")
+
+
+def test_a_trade_off_is_named():
+    (use, *_) = answered([model("a"), model("b")], quality=[ahead("a", "b")], diversity=[ahead("b", "a")])
+    assert use["text"] == "No model is best in both: use a for quality, b for diversity."
+    assert use["models"] == ["a", "b"]
+
+
+def test_a_model_that_learned_nothing_is_never_to_be_used_and_is_told_what_to_do():
+    grey = model("grey", 1.0, 0.9, 0.1, learned_nothing=NOTHING, warnings=["the codes collapsed"])
+    items = answered([grey, model("b")], quality=[ahead("grey", "b")], diversity=[ahead("grey", "b")])
+    assert items[0]["text"] == "Use b: it is the only one of those compared that can be recommended."
+    (item,) = of_kind(items, "failed")
+    assert item["text"] == f"grey {NOTHING}. The codes collapsed."
+    assert item["command"] == "trilemma compare data=photos models=a,b seed=0 minutes=2"
+
+
+def test_where_nothing_was_learned_or_all_is_rough_no_model_is_recommended():
+    grey = model("grey", learned_nothing=NOTHING)
+    (use, *_) = answered([grey])
+    assert use["text"].startswith("No model can be recommended yet: none has learned to draw these images.")
+    assert use["models"] == [] and use["command"] == "trilemma compare data=photos models=a,b seed=0 minutes=5"
+    (use, *_) = answered([rough(model("a")), rough(model("b"))], quality=[ahead("a", "b")])
+    assert use["text"].startswith("No model can be recommended yet: 360 real and 360 generated images are too few")
+    (use, *_) = answered([grey], request=REQUEST | {"minutes": None})
+    assert use["command"] is None  # finished runs were trained elsewhere
+
+
+@pytest.mark.parametrize(
+    ("error", "command"),
+    [
+        ("the loss is nan; lower lr=", "trilemma train b photos minutes=0.5 seed=0 lr=0.0003"),
+        ("photos has no classes", "trilemma train b photos minutes=0.5 seed=0"),
+        ("too short; raise minutes=", "trilemma compare data=photos models=a,b seed=0 minutes=2"),
+    ],
+)
+def test_a_failure_is_named_with_the_line_to_type_next(error, command):
+    (item,) = of_kind(answered([model("a"), failed("b", error)]), "failed")
+    assert item["text"] == f"b failed. {error[0].upper()}{error[1:]}." and item["models"] == ["b"]
+    assert item["command"] == command
+
+
+def test_a_collapse_is_answered_with_a_lower_beta():
+    one = model("b", warnings=["2 of 32 units are active. Lower beta="], settings={"beta": 0.5})
+    (item, *_) = of_kind(answered([model("a"), one]), "limits")
+    assert item["command"] == "trilemma train b photos minutes=0.5 seed=0 beta=0.15"
+
+
+def test_a_rate_for_each_phase_is_lowered_for_each():
+    one = model("b", warnings=["lower lr="], training={"lr": {"critic": 1e-3, "generator": 2e-4}})
+    (item, *_) = of_kind(answered([model("a"), one]), "limits")
+    assert item["command"].endswith("lr=critic:0.0003,generator:6e-05")
+
+
+def test_warnings_of_a_training_are_repeated():
+    items = answered([model("a"), model("b", warnings=["32 units are idle", "the critic wins"])])
+    texts = [item["text"] for item in of_kind(items, "limits")]
+    assert texts == ["b was trained with warnings. 32 units are idle. The critic wins."]
+
+
+def test_the_luck_of_training_is_said_where_a_model_leads_and_was_trained_once():
+    lead = {"quality": [ahead("a", "b")]}
+    (item,) = of_kind(answered([model("a"), model("b")], **lead), "limits")
+    assert item["text"] == LUCK and item["command"] == f"{REQUEST['command']} seeds=3"
+    assert of_kind(answered([model("a"), model("b")]), "limits") == []  # nobody leads
+    three = [model(name) | {"trainings": 3 * model(name)["trainings"]} for name in "ab"]
+    assert of_kind(answered(three, **lead), "limits") == []

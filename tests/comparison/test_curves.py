@@ -1,0 +1,35 @@
+from trilemma.comparison.curves import shown_curves
+
+
+def curve(name, values, seconds=(1.0, 2.0)):
+    return {"name": name, "seconds": list(seconds), "values": list(values)}
+
+
+def titles(*curves):
+    return [found["title"] for found in shown_curves(curves)]
+
+
+def test_equal_lines_are_drawn_once_under_both_names():
+    loss, noise = (curve(f"denoiser/{part}", (0.9, 0.5)) for part in ("loss", "eps_mse"))
+    assert titles(loss, noise) == ["loss (squared error of the noise)"]
+    assert titles(loss, curve("denoiser/eps_mse", (0.9, 0.500001))) == ["loss", "squared error of the noise"]
+    assert titles(loss, curve("denoiser/eps_mse", (0.9, 0.5), (1.0, 3.0))) == ["loss", "squared error of the noise"]
+    assert titles(loss, curve("denoiser/eps_mse", (0.9, 0.5 * (1 + 1e-8)))) == ["loss (squared error of the noise)"]
+
+
+def test_two_players_are_told_apart_and_one_is_not_named():
+    assert titles(curve("critic/loss", (1, 2)), curve("generator/loss", (2, 1))) == ["critic: loss", "generator: loss"]
+    assert titles(curve("vae/loss", (1, 2))) == ["loss"]
+
+
+def test_an_error_is_shown_as_its_root_alone_and_a_single_value_is_not_a_curve():
+    assert titles(curve("valid_mse", (4, 1)), curve("valid_rmse", (2, 1))) == ["validation error (RMSE)"]
+    assert titles(curve("valid_mse", (4, 1))) == ["validation squared error"]
+    assert titles(curve("valid_rmse", (2,), (1.0,)), curve("vae/loss", (2,), (1.0,)), curve("vae/kl", ())) == ["loss"]
+
+
+def test_a_healthy_range_is_told_where_it_is_known():
+    found = shown_curves(
+        [curve("critic/d_real", (0.5, 0.6)), curve("valid_active_units", (3, 4)), curve("a/b", (1, 2))]
+    )
+    assert "below 0.98" in found[0]["healthy"] and "at least 5" in found[1]["healthy"] and found[2]["healthy"] is None

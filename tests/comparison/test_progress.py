@@ -1,0 +1,64 @@
+import pytest
+
+from trilemma.comparison import progress
+from trilemma.comparison.entries import to_train
+from trilemma.comparison.progress import EXTRAS, MEASURED, STARTED, WRITTEN, Progress, Step, steps_of
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time is what the test says; steps take no time of their own."""
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_a_total_that_changes_by_a_fifth_is_said(clock):
+    said = []
+    work = Progress([Step("training", 100.0)] * 3, said.append, begin=clock[0] - 5)
+    assert work.stated == 305.0
+    clock[0] += 115  # 15% longer: 5 + 3 x 115 is 350, within a fifth of 305
+    work.done()
+    assert said == []
+    clock[0] += 185  # 150 each on average: 5 + 115 + 185 + 150 is 455
+    work.done()
+    assert said == ["now about 7.5 min in all, not about 5 min"]
+    clock[0] += 150
+    work.done()
+    work.end()
+    assert said[1:] == ["done in 7 min 35 s"]
+
+
+def test_a_factor_is_of_one_kind(clock):
+    work = Progress([Step("training", 10.0), Step("measuring", 10.0)], lambda text: None, begin=clock[0])
+    clock[0] += 20
+    work.done()
+    assert work.total() == 30.0  # that trainings take twice as long says nothing of measuring
+
+
+def test_a_finished_training_takes_nothing_again(clock):
+    """What it took in the past is no measure: it was estimated at 0, and took 0.1."""
+    work = Progress([Step("training", 0.0), Step("training", 10.0)], lambda text: None, begin=clock[0])
+    clock[0] += 0.1
+    work.done()
+    assert work.total() == pytest.approx(10.1)
+
+
+def test_the_steps_add_up_to_the_whole(stage, tmp_path):
+    """Two models, two seeds, 0.001 s an image (as the stage says); one training is finished."""
+    (tmp_path / "runs/vae").mkdir(parents=True)
+    (tmp_path / "runs/vae/summary.json").touch()
+    entries = to_train(["vae", "gan-dcgan"], 0, 2)
+    steps = steps_of(entries, stage.data, tmp_path, 30.0, 100)
+    assert [step.kind for step in steps] == 4 * ["training"] + 4 * ["measuring"] + ["writing"]
+    one = STARTED + 30 * (1 + EXTRAS) + 0.064
+    turns = 20 * 64 * 2 * 0.001
+    assert sum(step.seconds for step in steps) == pytest.approx(3 * one + 4 * (MEASURED + 0.1) + WRITTEN + turns)
+    assert steps_of(entries, stage.data, tmp_path, None, 100)[0].kind == "measuring"
+
+
+def test_a_slow_model_is_seen_before_it_is_trained():
+    """50 calls of a network take longer than one; a model that cannot be built costs nothing."""
+    slow, fast = (progress.seconds_per_image(name, (1, 8, 8)) for name in ("diffusion-small", "vae"))
+    assert slow > 5 * fast > 0
+    assert progress.seconds_per_image("van", (1, 8, 8)) == 0.0

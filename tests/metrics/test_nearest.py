@@ -1,0 +1,64 @@
+"""Copying, tested against orders counted one by one and against drawn images whose truth is known."""
+
+from itertools import combinations
+
+import pytest
+import torch
+
+from trilemma.metrics.nearest import closeness, copies, tail
+from trilemma.metrics.neighbours import distances
+
+
+@pytest.mark.parametrize("n, m, k", [(3, 3, 1), (4, 3, 2), (2, 5, 5)])
+def test_the_tail_counts_every_order_once(n, m, k):
+    """Places of the m real distances among all n + m; below the k-th of them lie place - (k - 1) generated ones."""
+    orders = list(combinations(range(n + m), m))
+    for x in range(n + 1):
+        share = sum(places[k - 1] - (k - 1) >= x for places in orders) / len(orders)
+        assert tail(x, n=n, k=k, m=m) == pytest.approx(share, abs=1e-12)
+
+
+def draw(generator, copied=0, n=360, n_train=500):
+    """Nearest training points of `n` new points, the first `copied` of which are training points, and of real ones."""
+    train, fake, real = (torch.randn(size, 6, generator=generator).double() for size in (n_train, n, n))
+    fake[:copied] = train[torch.randint(n_train, (copied,), generator=generator)]
+    (distance, index), (reals, _) = (distances(points, train).min(dim=1) for points in (fake, real))
+    return closeness(index, distance, real=reals)
+
+
+def test_forty_per_cent_of_copies_are_found_and_a_model_without_copies_is_not_accused():
+    generator = torch.Generator().manual_seed(0)
+    found = [copies(draw(generator, copied=144)) for _ in range(40)]
+    accused = [copies(draw(generator)) for _ in range(200)]
+    assert sum(found) >= 38
+    assert sum(accused) <= 10  # 5% of 200
+
+
+def test_two_per_cent_of_copies_are_found_in_the_nearest_hundredth():
+    parts = draw(torch.Generator().manual_seed(1), copied=20)
+    assert [part.expected for part in parts] == [4 / 361, 18 / 361]  # the 4th and the 18th of 360 are the quantiles
+    assert [part.farther for part in parts] == [357 / 360, 343 / 360]
+    assert parts[0].share >= 20 / 360 and parts[0].p < 0.001
+
+
+def test_samples_that_all_resemble_one_image_are_not_copies():
+    real = torch.linspace(1, 2, 100)
+    near = torch.full((100,), 0.5)
+    (one, *_), (many, *_) = (closeness(i, near, real=real) for i in (torch.zeros(100).long(), torch.arange(100)))
+    assert (one.share, one.count, one.p) == (
+        1.0,
+        1,
+        pytest.approx(0.5),
+    )  # the first of 200 is as often one as the other
+    assert many.count == 100 and many.p < 1e-9
+
+
+def test_real_images_that_equal_training_images_make_no_copies_of_equal_distances():
+    zeros = torch.zeros(50)
+    assert not copies(closeness(torch.arange(50), zeros, real=zeros))
+
+
+def test_few_real_images_make_one_test():
+    """Both quantiles of 20 distances are the smallest of them: nearer than all 20, by chance in one of 21."""
+    (part,) = closeness(torch.arange(9), torch.zeros(9), real=torch.linspace(1, 2, 20))
+    assert (part.farther, part.expected, part.count) == (1.0, 1 / 21, 9)

@@ -1,0 +1,153 @@
+"""A loss that jumps and does not come back: the training goes on from before it, with a lower rate, once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import trilemma
+from trilemma.run import Run
+from trilemma.training.checkpoint import list_checkpoints, read_checkpoint
+from trilemma.training.health import LASTING, RISE, SPIKE, WINDOW, Jump, Pulse, Reading
+from trilemma.training.loop import SLOWER, Stopped, Trainer
+from trilemma.types import Batch, Phase
+
+HARMED = 120  # the step after which a toy's weights are harmed
+STEPS = 240
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def jumps(losses: list[float], pulse: Pulse | None = None, phase: str = "p") -> dict[int, Jump]:
+    """The jumps that are said of losses, by their number."""
+    pulse = pulse or Pulse(nn.Identity())
+    moved = Phase(phase, [], lambda batch, rng: (torch.zeros(()), {}))
+    readings = [
+        Reading(k, moved, Batch(torch.zeros(1, 1, 1, 1)), {}, torch.tensor([x, 1.0])) for k, x in enumerate(losses)
+    ]
+    said = {reading.step: pulse.feel(reading) for reading in readings}
+    return {step: jump for step, jump in said.items() if jump is not None}
+
+
+STEADY = [1.0 + 0.001 * (k % 7) for k in range(WINDOW + 10)]  # median 1.003
+
+
+@pytest.mark.parametrize(("height", "stays"), [(1.01 * RISE, True), (0.99 * RISE, False), (1.5 * SPIKE, True)])
+def test_a_loss_that_stays_up_is_said_after_a_window(height: float, stays: bool) -> None:
+    said = jumps([*STEADY, *[height] * WINDOW])
+    last = len(STEADY) + WINDOW - 1
+    assert {step for step, jump in said.items() if jump.stays} == ({last} if stays else set())
+    assert not stays or said[last].step == len(STEADY)
+
+
+@pytest.mark.parametrize(("up", "stays"), [(WINDOW // 2 + 1, True), (WINDOW // 2 - 1, False)])
+def test_a_loss_has_come_back_if_half_of_the_window_did(up: int, stays: bool) -> None:
+    said = jumps([*STEADY, *[1.5 * SPIKE] * up, *STEADY])
+    assert [jump.stays for jump in said.values()] == ([False, True] if stays else [False])
+
+
+def test_the_state_is_in_doubt_from_the_first_loss_that_stands_out_until_it_is_decided() -> None:
+    pulse = Pulse(nn.Identity())
+    assert jumps(STEADY, pulse) == {} and not pulse.in_doubt
+    jumps([1.5], pulse)
+    assert pulse.in_doubt
+    jumps([1.0] * (LASTING - 1), pulse)  # one batch
+    assert not pulse.in_doubt
+    jumps([3.0] * LASTING, pulse)
+    assert pulse.in_doubt
+    jumps([1.0] * (WINDOW - LASTING), pulse)
+    assert not pulse.in_doubt
+
+
+def test_a_phase_that_ends_in_doubt_leaves_none() -> None:
+    pulse = Pulse(nn.Identity())
+    jumps([*STEADY, 3.0], pulse, "first")
+    jumps([1.0] * (len(STEADY) + WINDOW + 2), pulse, "second")
+    assert not pulse.in_doubt
+
+
+def harmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training whose loss jumps at the full rate, by weights that a tiny rate cannot mend, and not at a lower one."""
+    one_step = Trainer._one_step
+
+    def step(trainer: Trainer) -> None:
+        one_step(trainer)
+        if trainer.step == HARMED + 1 and trainer._slower() == 1:
+            with torch.no_grad():
+                list(trainer.model.parameters())[-1].add_(4.0)
+
+    monkeypatch.setattr(Trainer, "_one_step", step)
+
+
+def train(out: str, **keys: object) -> Run:
+    keys = {"steps": STEPS, "batch": 16, "lr": 1e-5, "sample_every": 10**6, **keys}
+    return trilemma.train("ae-stacked", "digits", out=out, quiet=True, device="cpu", **keys)
+
+
+def weights(run: Run) -> bytes:
+    return (run.path / "weights.safetensors").read_bytes()
+
+
+def test_a_jump_that_stays_is_rolled_back_with_a_lower_rate_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = HARMED + 1 - WINDOW  # the jump is seen in the step after the harm
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_slower", lambda trainer: SLOWER if trainer.step >= begin else 1.0)
+        expected = weights(train("slower"))
+    plain = weights(train("plain"))
+    harmed(monkeypatch)
+    run = train("harmed")
+    assert weights(run) == expected != plain
+    (text,) = (text for text in run.warnings if "jumped" in text)
+    assert text.startswith(f"step {HARMED + 1}: ") and f"Back to step {begin}, and on with {SLOWER}" in text
+    assert text in (run.path / "README.md").read_text("utf-8").replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    ("at", "every"),
+    [
+        (130, 10**6),
+        *(pytest.param(at, 16 * 20, marks=pytest.mark.slow) for at in (60, 100, 130, 160)),
+        *(pytest.param(at, 10**6, marks=pytest.mark.slow) for at in (60, 100, 160)),
+    ],
+)
+def test_it_is_the_same_wherever_the_training_was_stopped(at: int, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the lower rate, between it and the jump, while it is not known if the loss comes back, and afterwards."""
+    harmed(monkeypatch)
+    whole = train("whole", save_every=every)
+    one_step = Trainer._one_step
+    stopped: list[int] = []
+
+    def stopping(trainer: Trainer) -> None:
+        one_step(trainer)
+        if trainer.step == at and (at < 150 or trainer.slowed) and not stopped:
+            trainer.stop_signal = 2
+            stopped.append(at)
+
+    monkeypatch.setattr(Trainer, "_one_step", stopping)
+    with pytest.raises(Stopped):
+        train("parts", save_every=every)
+    run = train("parts", save_every=every)
+    states = [read_checkpoint(list_checkpoints(r.path / "checkpoints")[-1]) for r in (whole, run)]
+    for state in states:
+        state.values.pop("seconds")
+    assert states[0].values == states[1].values and states[0].values["slowed"] == [HARMED + 1 - WINDOW]
+    assert weights(run) == weights(whole) and run.warnings == whole.warnings
+
+
+def test_a_second_jump_is_said_and_not_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_step = Trainer._one_step
+
+    def step(trainer: Trainer) -> None:
+        one_step(trainer)
+        if trainer.step == HARMED + 1:
+            with torch.no_grad():
+                list(trainer.model.parameters())[-1].add_(4.0)
+
+    monkeypatch.setattr(Trainer, "_one_step", step)
+    run = train("r")
+    assert run.summary["steps"] == STEPS
+    assert [("Back to" in text) for text in run.warnings if "did not come back" in text] == [True, False]
