@@ -218,6 +218,11 @@ def test_labels_by_name_and_number(vae, monkeypatch):
     for wrong in ("dgo", 3, -1):
         with pytest.raises(UserError, match=f'unknown label "{wrong}"; choose one of cat, dog, 7'):
             vae.sample(1, label=wrong)
+    vae.config["classes"] = ["1", "2", "3"]
+    vae.sample(2, label=1)
+    assert seen[-1].tolist() == [0, 0]
+    with pytest.raises(UserError, match='unknown label "0"; choose one of 1, 2, 3'):
+        vae.sample(1, label=0)
     vae.config["classes"] = []
     with pytest.raises(UserError, match="has no classes"):
         vae.sample(1, label="cat")

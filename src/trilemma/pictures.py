@@ -6,7 +6,8 @@ A level v of 0 ... 255 is the float v / 255; round(255 * v / 255) = v for all 25
 import io
 import json
 import math
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ KEY = "trilemma"  # of our entry in a PNG
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 TILE = 64  # px: small images are enlarged towards this side
 TEXT = 11  # px: height of the letters under a tile
+LINES, LETTERS, MORE = 4, 400, "..."  # under a tile, at most; what stands for the rest
 ENTRY_LIMIT = 2**20  # bytes of our entry that are read
 
 
@@ -58,7 +60,7 @@ def grid(
         scale: how many pixels each pixel becomes (nearest neighbour); where None, towards a side of 64.
         pad: white pixels around each tile. Without texts, tile (row, column) begins at
             (pad + column * (W * scale + pad), pad + row * (H * scale + pad)).
-        texts: one line or more under each tile.
+        texts: up to LINES lines under each tile.
     """
     from PIL import Image, ImageDraw
 
@@ -152,13 +154,21 @@ def font() -> "ImageFont.FreeTypeFont":
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Lines that fit into `width` px: broken between words, or inside one that is too long."""
-    letters, lines = font(), [""]
-    for word in text.split():
-        if lines[-1] and letters.getlength(f"{lines[-1]} {word}") > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-        while len(lines[-1]) > 1 and letters.getlength(lines[-1]) > width:
-            fits = max((k for k in range(1, len(lines[-1])) if letters.getlength(lines[-1][:k]) <= width), default=1)
-            lines[-1:] = [lines[-1][:fits], lines[-1][fits:]]
-    return lines
+    """At most LINES lines that fit into `width` px, the last with "..." where more follows: broken between words, or
+    inside one that is too long."""
+    measure, lines, rest = font().getlength, [], " ".join(text[:LETTERS].split())
+    while rest and len(lines) < LINES:
+        fits = _fitting(rest, width, measure)
+        space = rest.rfind(" ", 0, fits + 1) if fits < len(rest) else -1
+        at = space if space > 0 else fits
+        lines.append(rest[:at])
+        rest = rest[at:].lstrip()
+    if rest or len(text) > LETTERS:
+        last = lines[-1][: _fitting(lines[-1], width - measure(MORE), measure)]
+        lines[-1] = f"{last.rstrip()}{MORE}"
+    return lines or [""]
+
+
+def _fitting(text: str, width: float, measure: Callable[[str], float]) -> int:
+    """How many of the first letters fit into `width` px, at least one."""
+    return max(1, bisect_right(range(1, len(text) + 1), width, key=lambda k: measure(text[:k])))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trilemma.config import ModelConfig, make
 from trilemma.data import Data, load_data
+from trilemma.data.labels import class_number
 from trilemma.errors import UserError, check_codes, check_images, check_labels, unknown, with_hint
 from trilemma.files import sha256_of
 from trilemma.hardware import pick_device
@@ -355,11 +356,10 @@ class Run:
             raise UserError(f"label={label}: the data of {self.path} has no classes; leave label out")
         if not isinstance(self.model, Conditional):
             raise UserError(f"label={label}: {self.recipe.name} was not trained to take a class; leave label out")
-        if str(label) in classes:
-            return classes.index(str(label))
-        if str(label).isdigit() and int(label) < len(classes):
-            return int(label)
-        raise unknown("label", str(label), classes)
+        number = class_number(label, classes)
+        if number is None:
+            raise unknown("label", str(label), classes)
+        return number
 
     def _read(self, name: str) -> Any:
         file = self.path / name

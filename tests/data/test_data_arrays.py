@@ -1,6 +1,7 @@
 """Arrays: which keys, which layouts, which types; everything else is refused with what to do."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,22 +94,102 @@ def test_size_and_channels(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": GREY.astype(np.float32)}, "floats from 0 to 255; scale them"),
-        ({"x": np.full((3, 8, 8), np.nan)}, "floats from nan"),
+        ({"x": GREY.astype(np.float32)}, "values from 0 to 255; scale them"),
+        ({"x": np.full((3, 8, 8), np.nan)}, "x: NaN values"),
+        ({"x": np.full((3, 8, 8), np.inf)}, "x: infinite values"),
         ({"x": GREY.astype(np.int32)}, "type int32"),
         ({"x": GREY.reshape(30, -1)}, r"shape \(30, 63\)"),
         ({"x": GREY[..., None].repeat(2, -1)}, "C of 1, 3 or 4"),
         ({"x": GREY[:1]}, "too few"),
         ({"x": GREY[:0]}, "too few"),
         ({"pictures": GREY}, "keys are pictures"),
-        ({"x": GREY, "y": np.zeros(29, int)}, r"labels of shape \(29,\)"),
-        ({"x": GREY, "y": np.zeros(30)}, "float64"),
-        ({"x": GREY, "y": np.arange(30), "classes": np.array(["a", "b"])}, "do not fit the 2 class names"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, arrays, message):
     with pytest.raises(UserError, match=message):
         load(tmp_path, **arrays)
+
+
+FLAGS, HALVES = np.arange(30) % 2 == 0, np.arange(30) % 3 + 0.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [(FLAGS, ("False", "True")), (HALVES, ("0", "1", "2")), (np.array(["b", "a", "c"] * 10), ("a", "b", "c"))],
+)
+def test_flags_whole_floats_and_text_are_classes(tmp_path, labels, classes):
+    data = load(tmp_path, x=GREY, y=labels)
+    assert data.classes == classes
+    numbers = np.searchsorted(np.unique(labels), labels).tolist()
+    assert sorted(data.train.labels.tolist() + data.valid.labels.tolist()) == sorted(numbers)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.zeros(29, int), "y: labels of shape (29,) for 30 images; one each is needed: not used"),
+        (np.zeros((30, 14), int), "y: labels of shape (30, 14) for 30 images; one each is needed: not used"),
+        (np.arange(30) + 0.25, "labels: numbers with a fraction: not used"),
+        (np.array([None] * 30), "y: labels of type object; save them as plain numbers or text: not used"),
+        (np.arange(30) % 3 - 1, "10 of the 30 train images have no class: classes are not used"),
+    ],
+)
+def test_labels_that_are_no_classes_are_named_and_the_images_read(tmp_path, labels, words):
+    data = load(tmp_path, x=GREY, y=labels)
+    assert data.classes == ()
+    assert data.train.labels is None
+    assert words in data.notes
+
+
+def test_numbers_beyond_the_class_names_are_named(tmp_path):
+    data = load(
+        tmp_path, x_train=GREY, y_train=np.arange(30) % 2, x_test=GREY, y_test=np.arange(30) % 3, classes=["a", "b"]
+    )
+    assert data.classes == ("a", "b")
+    assert data.splits["test"].labels is None
+    note = next(note for note in data.notes if note.startswith("10 labels that are no class: "))
+    assert "test image 2: label 2, where classes go from 0 to 1, test image 5: " in note
+
+
+def test_a_test_split_without_labels_takes_none_from_training(tmp_path, monkeypatch):
+    arrays = {"x_train": GREY, "y_train": np.arange(30) % 2, "x_test": GREY, "y_test": np.full(30, -1), "ages": GREY[0]}
+    data = load(tmp_path, **arrays)
+    assert data.classes == ("0", "1")
+    assert data.splits["test"].labels is None
+    assert "30 of the 30 test images have no class" in data.notes
+    assert "1 arrays not used: ages" in data.notes
+    monkeypatch.setenv("TRILEMMA_MEMORY", "100")
+    large = load(tmp_path, **arrays)
+    assert large.classes == data.classes
+    assert large.splits["test"].labels is None
+    assert torch.equal(large.train.labels, data.train.labels)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(("low", "high"), [(-1e-9, 1 + 1.2e-7), (-0.49 / 255, 1 + 0.49 / 255), (0, 1 + 2.3e-16)])
+def test_floats_that_round_to_a_level_are_cut_off(tmp_path, kind, low, high):
+    images = np.full((30, 8, 8), 0.5, kind)
+    images[0, 0, 0], images[0, 0, 1] = low, high
+    data = load(tmp_path, x=images)
+    found = torch.cat([split.images for split in data.splits.values()])
+    assert (int(found.min()), int(found.max())) == (0, 255)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1 + 0.51 / 255), (-0.51 / 255, 1), (-0.02, 1.03)])
+def test_floats_beyond_are_refused_with_the_exact_numbers(tmp_path, low, high):
+    images = np.full((30, 8, 8), 0.5)
+    images[0, 0, 0], images[0, 0, 1] = low, high
+    with pytest.raises(UserError, match="scale them to lie between 0 and 1") as error:
+        load(tmp_path, x=images)
+    first, last = re.search(r"values from (\S+) to (\S+);", str(error.value)).groups()
+    assert (float(first), float(last)) == (low, high)
+
+
+@pytest.mark.parametrize(("top", "said"), [(63 / 255, True), (64 / 255, False), (1, False)])
+def test_images_that_fill_few_levels_are_said(tmp_path, top, said):
+    images = np.linspace(0, top, 30 * 64).reshape(30, 8, 8)
+    notes = load(tmp_path, x=images).notes
+    assert any("of 256 levels" in note for note in notes) == said
 
 
 class Trap:
@@ -123,8 +204,9 @@ class Trap:
 
 def test_objects_are_never_unpickled(tmp_path):
     trap = np.array([Trap(tmp_path / "sprung")], dtype=object)
-    with pytest.raises(UserError, match="plain arrays"):
+    with pytest.raises(UserError, match="Python objects"):
         load(tmp_path, x=trap)
+    load(tmp_path, x=GREY, y=trap)
     np.save(tmp_path / "a.npy", trap, allow_pickle=True)
     with pytest.raises(UserError, match="plain arrays"):
         load_data(tmp_path / "a.npy")

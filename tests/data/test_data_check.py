@@ -224,7 +224,7 @@ def test_images_without_a_class_are_told(tmp_path, photos):
     for k in range(4):
         (tmp_path / f"{k}.png").write_bytes(content(photos[k]))
     (tmp_path / "metadata.csv").write_text("file_name,label\n0.png,a\n1.png,b\n2.png,a\n3.png,\n")
-    assert "1 images have no class: none are used" in check(tmp_path).notes
+    assert "1 of the 4 train images have no class: classes are not used" in check(tmp_path).notes
 
 
 def test_every_fault_is_named_and_everything_in_the_file(tmp_path, photos):

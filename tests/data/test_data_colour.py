@@ -76,7 +76,7 @@ def test_profiles_become_srgb(matrix, gamma, mode):
 
 def test_srgb_and_broken_profiles_change_nothing():
     own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    for content, words in ((own, set()), (b"broken" * 40, {"a colour profile that cannot be used, passed over"})):
+    for content, words in ((own, set()), (b"broken" * 40, {"a colour profile that cannot be used, skipped"})):
         found, changes = decoded(saved(Image.fromarray(LEVELS), icc_profile=content))
         assert np.array_equal(found, LEVELS)
         assert set(changes) == words

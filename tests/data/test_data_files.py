@@ -12,7 +12,7 @@ from PIL import Image
 
 from trilemma.errors import UserError
 from trilemma.files import sha256_of, write_atomic, write_json
-from trilemma.pictures import grid, read_metadata, save_png, to_uint8
+from trilemma.pictures import LINES, MORE, _wrap, font, grid, read_metadata, save_png, to_uint8
 
 
 def test_write_replaces_the_whole_file(tmp_path):
@@ -79,6 +79,27 @@ def test_grid_writes_texts_in_any_alphabet():
     assert written.width == plain.width
     assert written.height > plain.height
     assert (np.asarray(written)[plain.height :] < 128).any()
+
+
+@pytest.mark.parametrize("text", ["猫" * 60_000, "https://a.b/" + "x" * 20_000, "word " * 3_000, "a\u0301" * 3_000])
+def test_a_long_text_takes_a_few_lines_that_fit(text):
+    """At once, too: a test of a minute would show the cost of measuring each beginning for each line."""
+    lines = _wrap(text, 64)
+    assert len(lines) == LINES
+    assert lines[-1].endswith(MORE)
+    assert all(font().getlength(line) <= 64 for line in lines)
+    assert " ".join(text.split()).startswith(lines[0])
+    few, many = (grid(torch.zeros(2, 1, 8, 8), texts=[words, "b"]) for words in ("a\n", text))
+    assert many.height - few.height == (LINES - 1) * 13  # px: 11 of a letter and 2 between lines
+
+
+def test_lines_break_between_words_and_lose_no_letter():
+    text = "one two three four five"
+    lines = _wrap(text, 90)
+    assert " ".join(lines) == text
+    assert all(font().getlength(line) <= 90 for line in lines)
+    assert "".join(_wrap("averyveryverylongname", 64)) == "averyveryverylongname"
+    assert _wrap("", 64) == [""]
 
 
 def test_metadata_comes_back(tmp_path):

@@ -266,6 +266,16 @@ def test_dataset_json_without_classes(tmp_path, labels):
     assert any("dataset.json" in note for note in data.notes)
 
 
+def test_labels_of_dataset_json_are_read_as_all_labels(tmp_path):
+    """1.0 is 1, and -1 is no class: with it, not every image has one."""
+    names = packed(12, 5)
+    write(tmp_path, names)
+    for labels, classes in (([1.0, 2] * 6, ("1", "2")), ([0, 1, -1] * 4, ())):
+        pairs = [list(pair) for pair in zip(names, labels, strict=True)]
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": pairs}))
+        assert load_data(tmp_path).classes == classes
+
+
 @pytest.mark.parametrize("content", ["", "[1]", '{"labels": 3}', '{"labels": [1]}', '{"images": []}'])
 def test_a_dataset_json_of_another_form_is_another_file(tmp_path, content):
     write(tmp_path, numbered("cat", "dog"))

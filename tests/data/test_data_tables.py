@@ -81,7 +81,7 @@ def test_rows_and_files_that_do_not_match_are_counted_with_five_examples(tmp_pat
     assert lost.endswith("lost0.png, lost1.png, lost2.png, lost3.png, lost4.png and 2 more")
     assert any(note.startswith("2 files without a row in metadata.jsonl: 4.png, 5.png") for note in data.notes)
     assert data.classes == ()  # two images have no class
-    assert any(note.startswith("2 images have no class") for note in data.notes)
+    assert "2 of the 6 train images have no class: classes are not used" in data.notes
     assert told(data)["4.png"] == (None, "")
     report = check(tmp_path)
     assert len(report.unmatched) == 9
@@ -91,15 +91,122 @@ def test_rows_and_files_that_do_not_match_are_counted_with_five_examples(tmp_pat
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("metadata.csv", "name,label\n0.png,a\n", "without file_name; its columns are name, label"),
-        ("metadata.jsonl", '{"file_name": "0.png"}\n\n{"file_name": "0.png"', "cannot be read: line 3 is no JSON"),
-        ("metadata.jsonl", "[1]\n", "without file_name"),
+        ("metadata.csv", "name,label\n0.png,a\n", "not used: no column file_name; its columns are name, label"),
+        ("metadata.csv", "file_name,label\n0.png,\xff\n", "not used: 'utf-8' codec"),
+        ("metadata.jsonl", '{"file_name": "0.png"}\n\n{"file_name": "1.png"', "metadata.jsonl line 3 (Expecting"),
+        ("metadata.jsonl", '{"file_name": "0.png"}\n' + "[" * 100_000, "metadata.jsonl line 2 ("),
+        ("metadata.jsonl", '{"file_name": "0.png"}\n{"text": "a"}', "metadata.jsonl: row 1: no file_name"),
+        ("metadata.jsonl", "[1]\n", "not used: no column file_name"),
     ],
 )
-def test_broken_metadata(tmp_path, name, text, message):
-    write(tmp_path, {"0.png": png(), "1.png": png(), name: text})
-    with pytest.raises(UserError, match=message):
-        load_data(tmp_path)
+def test_broken_metadata_is_named_and_the_images_are_read(tmp_path, name, text, message):
+    write(tmp_path, {"0.png": png(), "1.png": png(), name: text.encode("latin-1")})
+    report = check(tmp_path)
+    assert report.read == 2
+    assert any(message in line for line in report.unmatched)
+    assert not report.ok
+    assert len(load_data(tmp_path).train) == 1
+
+
+ODD = "a\u2028b", "a\u2029b", "a\x85b", "a\x0bb", "a\x1cb"  # str.splitlines ends a line at each
+
+
+def test_lines_of_json_end_at_newlines_only(tmp_path):
+    rows = [json.dumps({"file_name": f"{k}.png", "text": text}, ensure_ascii=False) for k, text in enumerate(ODD)]
+    rows = [row.replace("\\u000b", "\u2028") for row in rows]
+    write(tmp_path, {f"{k}.png": png() for k in range(len(ODD))} | {"metadata.jsonl": "\r\n".join(rows)})
+    wanted = {f"{k}.png": (None, json.loads(row)["text"]) for k, row in enumerate(rows)}
+    assert told(load_data(tmp_path)) == wanted
+
+
+@pytest.mark.parametrize("suffix", ["txt", "json"])
+def test_a_long_file_beside_an_image_is_read_whole(tmp_path, suffix):
+    text = "long " * 40_000 + "end"
+    write(
+        tmp_path,
+        {"0.png": png(), "1.png": png(), f"0.{suffix}": json.dumps({"text": text}) if suffix == "json" else text},
+    )
+    assert told(load_data(tmp_path))["0.png"] == (None, text)
+
+
+def test_a_long_field_of_a_csv_is_read_and_the_limit_stays(tmp_path):
+    before, text = csv.field_size_limit(), "w" * (csv.field_size_limit() + 1)
+    write(tmp_path, {"0.png": png(), "1.png": png(), "metadata.csv": f"file_name,text\n0.png,{text}\n1.png,b\n"})
+    assert told(load_data(tmp_path)) == {"0.png": (None, text), "1.png": (None, "b")}
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "words"),
+    [
+        ("json", json.dumps({"shapes": [1], "imageData": "x" * 2**17}), "no column of classes: not used"),
+        ("json", "[1, 2]", "no column of classes: not used"),
+        ("json", json.dumps({"label": [1, 2]}), "label (several values, not one)"),
+        ("txt", "0 0.5 0.5 0.25 0.25\n1 0.1 0.2 0.3 0.4\n", "boxes, not captions: not used"),
+    ],
+)
+def test_files_of_other_tools_are_no_fault_and_named(tmp_path, suffix, content, words):
+    files = {f"{k}.png": png() for k in range(4)} | {f"{k}.{suffix}": content for k in range(3)}
+    report = check(write(tmp_path, files))
+    assert report.ok
+    assert any(note.startswith(f"0.{suffix}, 1.{suffix}, 2.{suffix}: ") and words in note for note in report.notes)
+    data = load_data(tmp_path)
+    assert data.classes == ()
+    assert data.train.captions is None
+
+
+def classes_of(data):
+    """The class of each image by its file, None for none."""
+    return {
+        name: None if split.labels is None else data.classes[split.labels[k]]
+        for split in data.splits.values()
+        for k, name in enumerate(split.names)
+    }
+
+
+@pytest.mark.parametrize("column", ["label", "labels", "Label", "CLASS", "class_name", "target", "y", "category"])
+def test_the_column_of_classes_is_named(tmp_path, column):
+    files = {f"{k}.png": png() for k in range(4)}
+    rows = "".join(f"{k}.png,{'ab'[k % 2]},{k}\n" for k in range(4))
+    data = load_data(write(tmp_path, {**files, "metadata.csv": f"file_name,{column},size\n{rows}"}))
+    assert classes_of(data) == {f"{k}.png": "ab"[k % 2] for k in range(4)}
+    assert f"metadata.csv: classes from the column {column}" in data.notes
+
+
+def test_columns_that_are_not_used_are_named(tmp_path):
+    rows = [
+        {"file_name": f"{k}.png", "label": [k, 5], "target": k + 0.5, "class": "ab"[k % 2], "y": k} for k in range(4)
+    ]
+    text = "\n".join(map(json.dumps, rows))
+    data = load_data(write(tmp_path, {f"{k}.png": png() for k in range(4)} | {"metadata.jsonl": text}))
+    wanted = (
+        "metadata.jsonl: classes from the column class; not used: label (several values, not one), "
+        "target (class is used), y (class is used)"
+    )
+    assert wanted in data.notes
+    assert data.classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["0", "1", "-1", "1"], {"0", "1"}),  # -1: no class, so that training lacks one
+        (["-1", "1", "-1", "1"], {"-1", "1"}),  # the two classes of a support vector machine
+        (["1.0", "0.0", "2.0", "1.0"], {"0", "1", "2"}),
+        (["01", "02", "01", "02"], {"01", "02"}),
+        (["1.5", "0.0", "2.0", "1.0"], set()),
+    ],
+)
+def test_labels_in_csv(tmp_path, labels, classes):
+    rows = "".join(f"{k}.png,{label}\n" for k, label in enumerate(labels))
+    write(tmp_path, {f"train/{k}.png": png() for k in range(4)} | {"train/metadata.csv": f"file_name,label\n{rows}"})
+    write(tmp_path, {"test/9.png": png(), "test/metadata.csv": "file_name,label\n9.png,-1\n"} if "0" in labels else {})
+    data = load_data(tmp_path)
+    if "-1" in labels and len(classes) == 2 and "0" in classes:
+        assert data.classes == ()
+        assert any(note.endswith("have no class: classes are not used") for note in data.notes)
+    else:
+        assert set(data.classes) == classes
 
 
 def test_captions_beside_the_images(tmp_path):
@@ -211,8 +318,10 @@ def test_idx_files_by_path(tmp_path, packed):
     assert np.array_equal(data.splits["test"].images[:, 0].numpy(), images[:5])
     assert data.splits["test"].labels.tolist() == [0, 1, 2, 0, 1]
     (tmp_path / f"train-labels-idx1-ubyte{end}").write_bytes(pack(idx(labels[:7])))
-    with pytest.raises(UserError, match="one label per image"):
-        load_data(tmp_path / f"train-images-idx3-ubyte{end}")
+    data = load_data(tmp_path / f"train-images-idx3-ubyte{end}")
+    assert data.classes == ()
+    assert any("holds axes (7,) for 30 images; one each is needed" in note for note in data.notes)
+    assert "30 of the 30 train images have no class: classes are not used" in data.notes
 
 
 # -- parquet and hub
@@ -235,6 +344,69 @@ def table(n, first=0):
         "text": [f"text {k}" for k in range(n)],
     }
     return arrow.table(rows).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def hub_table(labels, names=("cat", "dog", "fish"), column="label"):
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow (extra hub) is not installed")
+    features = {column: {"names": list(names), "_type": "ClassLabel"}} if names else {}
+    images = [{"bytes": png(k), "path": f"{k}.png"} for k in range(len(labels))]
+    meta = {"huggingface": json.dumps({"info": {"features": features}})}
+    return arrow.table({"image": images, column: labels}).replace_schema_metadata(meta)
+
+
+@pytest.mark.parametrize("names", [("cat", "dog", "fish"), None])
+def test_minus_one_in_parquet_is_no_class(tmp_path, names):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow (extra hub) is not installed")
+    parquet.write_table(hub_table([0, 1, 2] * 4, names), tmp_path / "train.parquet")
+    parquet.write_table(hub_table([-1] * 3, names), tmp_path / "test.parquet")
+    data = load_data(tmp_path)
+    assert data.classes == (names or ("0", "1", "2"))
+    assert data.splits["test"].labels is None
+    assert sorted(data.train.labels.tolist() + data.valid.labels.tolist()) == sorted([0, 1, 2] * 4)
+    assert "3 of the 3 test images have no class" in data.notes
+
+
+def test_a_label_beyond_the_names_is_named_with_row_and_value(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow (extra hub) is not installed")
+    parquet.write_table(hub_table([0, 1, 3, -2] * 3), tmp_path / "train.parquet")
+    report, data = check(tmp_path), load_data(tmp_path)
+    assert report.unmatched[:2] == [
+        "train.parquet row 2: label 3, where classes go from 0 to 2",
+        "train.parquet row 3: label -2, where classes go from 0 to 2",
+    ]
+    assert len(report.unmatched) == 6
+    assert not report.ok
+    assert data.classes == ()
+    assert "6 of the 12 train images have no class: classes are not used" in data.notes
+
+
+def test_class_names_that_are_numbers_stand_at_their_positions(tmp_path):
+    """The number 1 of the names "1", "2" is the second, "2"."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow (extra hub) is not installed")
+    parquet.write_table(hub_table([0, 1] * 6, ("1", "2"), "fine_label"), tmp_path / "train.parquet")
+    data = load_data(tmp_path)
+    number = {
+        name: data.classes[label]
+        for split in data.splits.values()
+        for name, label in zip(split.names, split.labels, strict=True)
+    }
+    assert data.classes == ("1", "2")
+    assert number == {name: str(int(name.rpartition("row ")[2]) % 2 + 1) for name in number}
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([[0, 1]] * 8, "label (several values, not one)"),
+        ([k + 0.5 for k in range(8)], "label (numbers with a fraction)"),
+    ],
+)
+def test_parquet_labels_that_are_no_classes_are_named(tmp_path, labels, words):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow (extra hub) is not installed")
+    parquet.write_table(hub_table(labels, None), tmp_path / "train.parquet")
+    data = load_data(tmp_path)
+    assert data.classes == ()
+    assert f"no column of classes; not used: {words}" in data.notes
 
 
 def test_parquet_files(tmp_path):

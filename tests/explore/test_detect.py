@@ -362,6 +362,17 @@ def test_classes_of_training_are_normal_in_other_images(run, tmp_path):
     assert detect(run, against=tmp_path / "set", normal="none").counts["abnormal"] == 21
 
 
+def test_test_images_without_classes_are_unknown(run, tmp_path):
+    for name, count in (("train/3", 12), ("train/dog", 9), ("test", 5)):
+        for k, image in enumerate(pixels(count, 20, 250, seed=count)):
+            save_png(image, tmp_path / "set" / name / f"{k:02d}.png")
+    counts = detect(run, against=tmp_path / "set").counts
+    assert counts["unknown"] == 5 and "abnormal" not in counts
+    assert detect(run, against=tmp_path / "set", normal="none").counts["abnormal"] == 5
+    with pytest.raises(UserError, match="test split has no classes"):
+        detect(run, against=tmp_path / "set", normal="3")
+
+
 def test_images_that_were_trained_on_are_not_counted(run, tmp_path):
     """Whatever source they come from."""
     for k, image in enumerate([*run.data.train.images[:7], *pixels(12, 20, 90)]):

@@ -30,7 +30,7 @@ from trilemma.data.storage import create, left_over, mapped, memory_limit, room_
 from trilemma.errors import UserError
 from trilemma.files import write_atomic
 
-VERSION = 4  # of the listing, the decoding and the entries
+VERSION = 5  # of the listing, the decoding and the entries
 SMALL = 2**23  # bytes
 KEEP_DAYS = 30
 IMAGES, ENTRY = "images.u8", "entry.json"

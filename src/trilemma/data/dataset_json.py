@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from trilemma.data.labels import UNLABELLED, marks_unlabelled, read_labels
 from trilemma.data.listing import nfc
 from trilemma.data.metadata import Key, Known, key_of
 from trilemma.data.pixels import Item
@@ -26,12 +27,15 @@ def add_dataset_json(files: Sequence[Item], names: Collection[Key], known: Known
             continue
         known.used.add(key_of(item))
         folder, names = posixpath.dirname(item.name), set(names)
-        classes = {
-            (item.shard, nfc(posixpath.normpath(posixpath.join(folder, str(name))))): str(label)
-            for name, label in rows
-            if isinstance(label, int)
+        found = read_labels([label for _, label in rows])
+        labels = [] if isinstance(found, str) else found[0]
+        none = UNLABELLED if marks_unlabelled(labels) else None
+        keys = [(item.shard, nfc(posixpath.normpath(posixpath.join(folder, str(name))))) for name, _ in rows]
+        fitting = {
+            key: label
+            for key, label in zip(keys, labels, strict=False)
+            if key in names and label is not None and label != none
         }
-        fitting = {key: label for key, label in classes.items() if key in names}
         known.labels |= fitting
         known.notes.append(f"{item.name}: {len(rows):,} rows, of which {len(fitting):,} give the class of an image")
 

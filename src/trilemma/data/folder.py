@@ -16,7 +16,8 @@ from trilemma.data.idx import NAME as IDX
 from trilemma.data.layout import BESIDE, OUTSIDE, Layout, arrange
 from trilemma.data.listing import STEM, Listing, listed
 from trilemma.data.metadata import Known, find_metadata, key_of
-from trilemma.data.raw import Entry, Raw, name_of, read_entries
+from trilemma.data.pixels import name_of
+from trilemma.data.raw import Entry, Raw, read_entries
 from trilemma.data.split import SHOWN, counted
 from trilemma.errors import UserError
 
@@ -79,7 +80,8 @@ def _read(
         why: [name_of(images[k]) for k in sorted(layout.left_out) if layout.left_out[k] == why] for why in IMAGES
     }
     left_out = {**left_out, **found.left_out, OTHER: other}
-    notes = [*layout.notes, *(counted(ALIASES, found.links), counted(SYSTEM, found.hidden))]
+    aside = (counted(ALIASES, found.links), counted(SYSTEM, found.hidden))
+    notes = [*layout.notes, *known.sources, *aside]
     kind = "{}: files ending in {} are not read; save it as PNG or JPEG"
     skipped = [kind.format(name_of(item), Path(item.name).suffix.lower()) for item in foreign]
     skipped = [*found.skipped, *skipped]

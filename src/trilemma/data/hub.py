@@ -10,11 +10,11 @@ from typing import IO, Any
 
 from trilemma.data.cache import read_cached
 from trilemma.data.decode import Item, Room
+from trilemma.data.labels import CAPTION, LABEL, Wrong, named, read_columns
 from trilemma.data.layout import name_splits, split_of
-from trilemma.data.metadata import CAPTION, LABEL
 from trilemma.data.parquet import choose_column
 from trilemma.data.pixels import check_length, open_file
-from trilemma.data.raw import Entry, Raw, read_entries
+from trilemma.data.raw import Entry, Raw, read_entries, without_unlabelled
 from trilemma.data.split import counted
 from trilemma.errors import UserError
 
@@ -44,12 +44,23 @@ def read_hub(
 
     def read(room: Room) -> Raw:
         entries: list[Entry] = []
-        names, notes = None, dict.fromkeys([left])
+        names, wrong, notes = None, [], dict.fromkeys([left])
         for name, split in splits.items():
-            more, names, said = _entries(datasets, parts[name], name, split, source)
+            more, names, bad, said = _entries(datasets, parts[name], name, split, source)
             entries += more
             notes |= dict.fromkeys(said)
-        return read_entries(entries, size, channels, room, frames, classes=names, notes=[*notes])
+            wrong += [f"{name} row {row}: {why}" for row, why in bad]
+        return read_entries(
+            without_unlabelled(entries),
+            size,
+            channels,
+            room,
+            frames,
+            classes=names,
+            notes=[*notes],
+            counts=[counted("labels that are no class", wrong)],
+            unmatched=wrong,
+        )
 
     marks = [str(getattr(parts[name], "_fingerprint", "")) for name in splits]
     return read_cached([], size, channels, read, frames, source, *marks)
@@ -59,8 +70,8 @@ def _splits(names: list[str], source: str) -> dict[str, str]:
     """The splits that are read, with what each is for."""
     if len(names) == 1:
         return {names[0]: "train"}
-    named = name_splits(names) or {name: told for name in names if (told := split_of(name))}
-    splits = {name: named[name].split for name in names if name in named}
+    known = name_splits(names) or {name: told for name in names if (told := split_of(name))}
+    splits = {name: known[name].split for name in names if name in known}
     if "train" not in splits.values():
         raise UserError(f"{source} has no split to train on; its splits are {', '.join(names)}")
     return splits
@@ -68,27 +79,24 @@ def _splits(names: list[str], source: str) -> dict[str, str]:
 
 def _entries(
     datasets: Any, part: Any, name: str, split: str, source: str
-) -> tuple[list[Entry], tuple[str, ...] | None, list[str]]:
-    """The rows of a split, the names of the classes where it has them, and what was chosen, in words."""
+) -> tuple[list[Entry], tuple[str, ...] | None, Wrong, list[str]]:
+    """The rows of a split, the names of the classes where it has them, what is wrong with labels, and which columns
+    were read, in words."""
     features = part.features
     images = [key for key, feature in features.items() if type(feature).__name__ == "Image"]
     if not images:
         raise UserError(f"{source} has no column of images; its columns are {', '.join(features)}")
-    label = next((n for n, f in features.items() if type(f).__name__ == "ClassLabel"), None)
-    label = label or next((name for name in LABEL if name in features), None)
-    caption = next((name for name in CAPTION if name in features), None)
+    names = {key: tuple(feature.names) for key, feature in features.items() if type(feature).__name__ == "ClassLabel"}
+    beside = dict.fromkeys([*names, *named((key for key in features if key not in images), (*LABEL, *CAPTION))])
+    columns = read_columns({key: part[key] for key in beside}, names)
     image, said = choose_column(images)
-    names = tuple(features[label].names) if label and hasattr(features[label], "names") else None
-    labels, captions = (part[column] if column else None for column in (label, caption))
     rows = part.cast_column(image, datasets.Image(decode=False)).select_columns([image])
     entries = []
     for k in range(len(part)):
-        value = labels[k] if labels is not None else None
-        word = None if value is None else names[value] if names else str(value)
-        text = str(captions[k] or "") if captions is not None else None
         item = Item(f"{name} row {k}", partial(_open, rows, k, image), forks=False)
-        entries.append(Entry(item, split, word, text))
-    return entries, names, said
+        label = columns.labels[k] if columns.labels else None
+        entries.append(Entry(item, split, label, columns.captions[k] if columns.captions else None))
+    return entries, names.get(columns.label), columns.wrong, [*said, columns.note]
 
 
 def _open(rows: Any, k: int, column: str) -> IO[bytes]:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trilemma.data.labels import labelled_splits
+from trilemma.data.levels import few_levels
 from trilemma.data.size import choose_size, fit
 from trilemma.data.split import RULES, Data, Split, complete, make_data
 from trilemma.errors import UserError
@@ -43,18 +45,26 @@ def load_idx(
     test = next((file for file in tests if file.is_file()), None)
     files = {"train": path} | ({"test": test} if test else {})
     images = {split: _images(file) for split, file in files.items()}
-    labels = {split: _labels(file, len(images[split])) for split, file in files.items()}
-    known = [column for column in labels.values() if column is not None]
-    values = torch.cat(known).unique() if len(known) == len(files) else None
+    counts, labels, notes = {split: len(part) for split, part in images.items()}, {}, []
+    for split, file in files.items():
+        column = _labels(file, counts[split])
+        if isinstance(column, str):
+            notes.append(column)
+        elif column is not None:
+            labels[split] = column
+    used, missing = labelled_splits(counts, {split: 0 if split in labels else n for split, n in counts.items()})
+    values = torch.cat([labels[split] for split in used]).unique() if used else torch.empty(0)
+    classes = tuple(map(str, values.tolist()))
     target, resized = choose_size([part.shape[2:] for part in images.values()], size)
-    splits = {}
-    for split, part in images.items():
-        column = labels[split]
-        numbers = None if values is None or column is None else torch.searchsorted(values, column)
-        splits[split] = Split(fit(part, target, channels or 1), numbers)
-    classes = () if values is None else tuple(map(str, values.tolist()))
+    splits = {
+        split: Split(
+            fit(part, target, channels or 1), torch.searchsorted(values, labels[split]) if split in used else None
+        )
+        for split, part in images.items()
+    }
+    dark = few_levels(images["train"])
     splits, held = complete(splits, splits, str(path), [], valid, seed, classes=classes, rule=rule)
-    notes = ["read from " + ", ".join(file.name for file in files.values()), resized, held]
+    notes = ["read from " + ", ".join(file.name for file in files.values()), *notes, missing, resized, dark, held]
     return make_data(name, str(path), splits, classes=classes, notes=notes)
 
 
@@ -88,14 +98,18 @@ def _images(path: Path) -> Tensor:
     return images[:, None]
 
 
-def _labels(path: Path, n: int) -> Tensor | None:
-    """int64 (N,), from the file whose name has "labels" and "idx1" for "images" and "idx3", where it is there."""
+def _labels(path: Path, n: int) -> Tensor | str | None:
+    """int64 (N,), from the file whose name has "labels" and "idx1" for "images" and "idx3", where it is there; or why
+    it cannot be used."""
     name = path.name.replace("images", "labels", 1).replace("idx3", "idx1", 1)
     beside = [path.with_name(word) for word in (name, name.removesuffix(".gz"), f"{name}.gz") if word != path.name]
     file = next((file for file in beside if file.is_file()), None)
     if file is None:
         return None
-    labels = read_idx(file)
+    try:
+        labels = read_idx(file)
+    except UserError as error:
+        return f"labels not used: {error}"
     if labels.shape != (n,):
-        raise UserError(f"{file} holds axes {tuple(labels.shape)} for {n:,} images; one label per image is needed")
+        return f"labels not used: {file} holds axes {tuple(labels.shape)} for {n:,} images; one each is needed"
     return labels.long()

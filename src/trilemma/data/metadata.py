@@ -1,50 +1,57 @@
 """What lies beside the images: metadata.jsonl, .csv or .parquet, and a.txt, a.cls or a.json beside a.png.
 
 A metadata file has a row per image: `file_name` is its path from the folder of the metadata file; the label and the
-caption stand in one of the columns below. Of files beside an image, .txt and .caption hold its caption, .cls its class,
-.json both; an image and its files share archive, folder and name up to the last dot.
+caption stand in one of the columns of labels.py. Of files beside an image, .txt and .caption hold its caption, .cls its
+class, .json both; an image and its files share archive, folder and name up to the last dot.
+
+All of this may add to the images and takes none away: what cannot be read is skipped and named.
 """
 
 import csv
 import io
 import json
 import posixpath
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from trilemma.data.labels import DECIMAL, UNLABELLED, Columns, marks_unlabelled, named, read_columns
 from trilemma.data.listing import nfc
-from trilemma.data.pixels import Item
-from trilemma.data.split import counted
+from trilemma.data.pixels import FILE_LIMIT, Item, name_of
+from trilemma.data.split import counted, some
 from trilemma.errors import UserError
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 FILE = ("file_name", "filename", "file", "image")
-LABEL = ("label", "class", "cls", "category")
-CAPTION = ("text", "caption", "captions", "prompt", "description")
 BESIDE = (".txt", ".caption", ".cls", ".json")
-TEXT_LIMIT = 2**16  # bytes of a file beside an image
+TEXT_LIMIT = 2**26  # bytes; a longer file beside an image is not read
+BOX = 5  # numbers in each line of a .txt that holds boxes: a class and its place (YOLO)
 
 Key = tuple[str, str]  # archive, name
 
 
 @dataclass
 class Known:
-    """labels, captions: by image; used: files that were read for them; unmatched, notes: what did not fit, in words."""
+    """labels, captions: by image; used: files that were read for them; unmatched, notes: what did not fit, in words;
+    columns: the metadata files by what was used of them, in words."""
 
     labels: dict[Key, str] = field(default_factory=dict)
     captions: dict[Key, str] = field(default_factory=dict)
     used: set[Key] = field(default_factory=set)
     unmatched: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    columns: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> list[str]:
+        """What was used of which files, in words."""
+        return [f"{some(names)}: {words}" for words, names in self.columns.items()]
 
 
 def find_metadata(files: Sequence[Item], images: Sequence[Item]) -> Known:
-    """Labels and captions of the images.
-
-    Raises:
-        UserError: a metadata file is broken or lacks the column of file names.
-    """
+    """Labels and captions of the images."""
     known = Known()
     files = [item for item in files if item.name.lower().endswith((*METADATA, *BESIDE))]
     if not files:
@@ -54,6 +61,8 @@ def find_metadata(files: Sequence[Item], images: Sequence[Item]) -> Known:
         if posixpath.basename(item.name).lower() in METADATA:
             _add_table(item, names, known)
     _add_beside(files, names, known)
+    if marks_unlabelled(set(known.labels.values())):
+        known.labels = {key: label for key, label in known.labels.items() if label != UNLABELLED}
     return known
 
 
@@ -64,56 +73,93 @@ def key_of(item: Item) -> Key:
 
 def _add_table(item: Item, names: set[Key], known: Known) -> None:
     """The rows of a metadata file."""
-    folder, rowed, absent = posixpath.dirname(item.name), set(), []
-    for row in _rows(item):
-        file = _first(row, FILE)
-        if file is None:
-            columns = ", ".join(map(str, row)) or "none"
-            raise UserError(
-                f"{item.name}: a row without file_name; its columns are {columns}; name the file in each row"
-            )
-        key = item.shard, nfc(posixpath.normpath(posixpath.join(folder, file)))
-        if key not in names:
-            absent.append(file)
-            continue
-        rowed.add(key)
-        _put(known, key, _first(row, LABEL), _first(row, CAPTION))
-    inside = (key for key in names if key[0] == item.shard and (not folder or key[1].startswith(f"{folder}/")))
-    without = sorted(name for _, name in set(inside) - rowed)
+    try:
+        rows = _rows(item, known)
+    except (ValueError, OSError, csv.Error, UserError) as error:
+        _skip(known, item, str(error))
+        return
+    columns = list(dict.fromkeys(column for row in rows for column in row if isinstance(column, str)))
+    table = {column: [row.get(column) for row in rows] for column in columns}
+    files = _files(table)
+    if not any(files):
+        _skip(known, item, f"no column file_name; its columns are {', '.join(columns) or 'none'}")
+        return
+    folder, prefix = posixpath.dirname(item.name), f"{item.name}: row"
+    keys = [(item.shard, nfc(posixpath.normpath(posixpath.join(folder, file)))) if file else None for file in files]
+    found = read_columns(table)
     known.used.add(key_of(item))
+    known.columns.setdefault(found.note, []).append(name_of(item))
+    _put(known, keys, found, names)
+    if twice := [file for file, n in Counter(filter(None, files)).items() if n > 1]:
+        known.columns.setdefault(f"{counted('files have several rows, of which the last counts', twice)}", []).append(
+            name_of(item)
+        )
+    inside = {key for key in names if key[0] == item.shard and (not folder or key[1].startswith(f"{folder}/"))}
+    absent = [file for file, key in zip(files, keys, strict=True) if file and key not in names]
+    without = sorted(name for _, name in inside - set(keys))
     _say(known, f"rows of {item.name} without a file", f"named in {item.name}, but not there", absent)
     _say(known, f"files without a row in {item.name}", f"no row in {item.name}", without)
+    _say(known, "rows without file_name", "no file_name", [f"{prefix} {k}" for k, key in enumerate(keys) if not key])
+    _say(known, "labels that are no class", "no class", [f"{prefix} {k}: {why}" for k, why in found.wrong])
 
 
-def _rows(item: Item) -> Iterator[dict[str, Any]]:
-    """The rows of a metadata file, each as a mapping from column to value."""
+def _files(table: dict[str, list[Any]]) -> list[str | None]:
+    """The file that each row names, in the first column of files that has one."""
+    rows = zip(*(table[column] for column in named(table, FILE)), strict=True)
+    return [
+        next((str(value).strip() for value in row if isinstance(value, str) and value.strip()), None) for row in rows
+    ]
+
+
+def _skip(known: Known, item: Item, why: str) -> None:
+    """A metadata file that is not used."""
+    known.used.add(key_of(item))
+    known.unmatched.append(f"{name_of(item)}: not used: {why}")
+    known.columns.setdefault(f"not used: {why}", []).append(name_of(item))
+
+
+def _rows(item: Item, known: Known) -> list[dict[str, Any]]:
+    """The rows of a metadata file, each as a mapping from column to value; a broken line is skipped and named."""
+    with item.open() as file:
+        content = file.read()
+    if item.name.lower().endswith(".parquet"):
+        return _parquet(content)
+    text = content.decode("utf-8-sig")
+    if item.name.lower().endswith(".csv"):
+        with _long_fields():
+            return list(csv.DictReader(io.StringIO(text, newline="")))
+    rows, broken = [], []
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+            if row is not None and not isinstance(row, dict):
+                raise ValueError("not an object")
+        except (ValueError, RecursionError) as error:
+            broken.append(f"{name_of(item)} line {number} ({error})")
+            continue
+        rows += [row] if row else []
+    _say(known, "lines that are not JSON", "not JSON", broken)
+    return rows
+
+
+def _parquet(content: bytes) -> list[dict[str, Any]]:
+    from trilemma.data.parquet import arrow
+
+    parquet = arrow().parquet
     try:
-        with item.open() as file:
-            content = file.read()
-        if item.name.lower().endswith(".parquet"):
-            from trilemma.data.parquet import arrow
-
-            yield from arrow().parquet.read_table(io.BytesIO(content)).to_pylist()
-            return
-        text = content.decode("utf-8-sig")
-        if item.name.lower().endswith(".csv"):
-            yield from csv.DictReader(io.StringIO(text, newline=""))
-            return
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                yield _row(line, number)
-    except (ValueError, OSError, csv.Error) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{item.name} cannot be read: {error}; mend it, or remove it") from error
+        return parquet.read_table(io.BytesIO(content)).to_pylist()
+    except Exception as error:  # arrow has its own kinds
+        raise ValueError(f"not a whole parquet file: {error}") from error
 
 
-def _row(line: str, number: int) -> dict[str, Any]:
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Inside, a field of a CSV file may be as long as a file."""
+    before = csv.field_size_limit(FILE_LIMIT)
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"line {number} is no JSON ({error})") from error
-    return row if isinstance(row, dict) else {}
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _add_beside(files: Sequence[Item], names: set[Key], known: Known) -> None:
@@ -121,55 +167,67 @@ def _add_beside(files: Sequence[Item], names: set[Key], known: Known) -> None:
     stems: dict[Key, list[Key]] = {}
     for shard, name in names:
         stems.setdefault((shard, posixpath.splitext(name)[0]), []).append((shard, name))
-    found: dict[str, set[Key]] = {}
+    having: dict[str, set[Key]] = {}
     orphans: dict[str, list[str]] = {}
     for item in files:
         key = key_of(item)
         stem, suffix = posixpath.splitext(key[1])
-        if suffix.lower() not in BESIDE:
+        suffix = suffix.lower()
+        if suffix not in BESIDE:
             continue
         images = stems.get((key[0], stem), [])
         if not images:
-            orphans.setdefault(suffix.lower(), []).append(item.name)
+            orphans.setdefault(suffix, []).append(item.name)
             continue
-        known.used.add(key)
-        found.setdefault(suffix.lower(), set()).update(images)
         try:
-            label, caption = _beside(item, suffix.lower())
-        except (ValueError, OSError) as error:
+            found = _beside(item, suffix)
+        except (ValueError, OSError, RecursionError) as error:
+            known.used.add(key)
             known.unmatched.append(f"{item.name}: cannot be read: {error}")
             continue
-        for image in images:
-            _put(known, image, label, caption)
-    for suffix, having in found.items():
+        if not (found.labels or found.captions):  # of another tool
+            words = found.note if "not used" in found.note else f"{found.note}: not used"
+            known.columns.setdefault(words, []).append(name_of(item))
+            continue
+        known.used.add(key)
+        having.setdefault(suffix, set()).update(images)
+        _put(known, images, found, names)
+    for suffix, labelled in having.items():
         lonely = orphans.get(suffix, [])
         known.used |= {("", nfc(name)) for name in lonely}
+        without = sorted(name for _, name in names - labelled)
         _say(known, f"{suffix} files without an image", "no image of this name", lonely)
-        _say(known, f"images without a {suffix} file", f"no {suffix} file", sorted(name for _, name in names - having))
+        _say(known, f"images without a {suffix} file", f"no {suffix} file", without)
 
 
-def _beside(item: Item, suffix: str) -> tuple[Any, Any]:
-    """(label, caption) of a file beside an image, None for what it does not tell."""
+def _beside(item: Item, suffix: str) -> Columns:
+    """Label and caption in a file beside an image; neither where it is another tool's."""
     with item.open() as file:
-        text = file.read(TEXT_LIMIT).decode("utf-8-sig").strip()
+        content = file.read(TEXT_LIMIT + 1)
+    if len(content) > TEXT_LIMIT:
+        raise ValueError(f"more than {TEXT_LIMIT:,} bytes")
+    text = content.decode("utf-8-sig").strip()
     if suffix == ".json":
         row = json.loads(text)
-        return (_first(row, LABEL), _first(row, CAPTION)) if isinstance(row, dict) else (None, None)
-    return (text, None) if suffix == ".cls" else (None, text)
+        return read_columns({str(column): [value] for column, value in row.items()} if isinstance(row, dict) else {})
+    if suffix == ".cls":
+        return read_columns({"cls": [text]})
+    return (
+        Columns(None, None, [], "boxes, not captions: not used") if _is_boxes(text) else Columns(None, [text], [], "")
+    )
 
 
-def _first(row: dict[str, Any], columns: Sequence[str]) -> str | None:
-    """The value of the first of the columns that has one, as text."""
-    values = (row.get(column) for column in columns)
-    found = next((value for value in values if value is not None and not isinstance(value, (dict, list))), None)
-    return None if found is None or not str(found).strip() else str(found).strip()
+def _is_boxes(text: str) -> bool:
+    """Whether each line of a text is a row of numbers, as detectors keep their boxes."""
+    rows = [line.split() for line in text.splitlines()]
+    return bool(rows) and all(len(row) >= BOX and all(map(DECIMAL.fullmatch, row)) for row in rows)
 
 
-def _put(known: Known, key: Key, label: str | None, caption: str | None) -> None:
-    if label is not None:
-        known.labels[key] = label
-    if caption is not None:
-        known.captions[key] = caption
+def _put(known: Known, keys: Sequence[Key | None], found: Columns, names: set[Key]) -> None:
+    """Label and caption of each image that is there; those of one row are for all."""
+    for words, into in ((found.labels, known.labels), (found.captions, known.captions)):
+        words = words if words is None or len(words) == len(keys) else words * len(keys)
+        into.update((key, word) for key, word in zip(keys, words or (), strict=False) if key in names and word)
 
 
 def _say(known: Known, what: str, reason: str, names: list[str]) -> None:

@@ -13,11 +13,12 @@ from typing import IO, Any
 
 from trilemma.data.cache import read_cached
 from trilemma.data.decode import Item, Room
+from trilemma.data.labels import CAPTION, LABEL, Wrong, named, read_columns
 from trilemma.data.layout import OUTSIDE, arrange
 from trilemma.data.listing import ARCHIVES, LESS, files_below, outweighs
-from trilemma.data.metadata import CAPTION, LABEL
 from trilemma.data.pixels import SUFFIXES, check_length
-from trilemma.data.raw import Entry, Raw, read_entries
+from trilemma.data.raw import Entry, Raw, read_entries, without_unlabelled
+from trilemma.data.split import counted
 from trilemma.errors import UserError
 
 IMAGE = ("image", "img", "images", "picture", "photo")
@@ -71,44 +72,56 @@ def read_parquet(
     def read(room: Room) -> Raw:
         entries: list[Entry] = []
         classes: dict[str, None] | None = {}
+        wrong: list[str] = []
         notes: dict[str, None] = dict.fromkeys(layout.notes if len(files) > 1 else layout.notes[1:])
         for file, name, place in zip(files, names, layout.places, strict=True):
             if place is None:
                 continue
-            found, words, said = _entries(file, place[0], name if path.is_dir() else "")
+            found, words, bad, said = _entries(file, place[0], name if path.is_dir() else "")
             entries += found
             notes |= dict.fromkeys(said)
+            wrong += [f"{name} row {row}: {why}" for row, why in bad]
             classes = None if words is None or classes is None else classes | dict.fromkeys(words)
         _table.cache_clear()
-        words = tuple(classes) if classes else None
-        return read_entries(entries, size, channels, room, frames, classes=words, notes=[*notes], left_out=left_out)
+        return read_entries(
+            without_unlabelled(entries),
+            size,
+            channels,
+            room,
+            frames,
+            classes=tuple(classes) if classes else None,
+            notes=[*notes],
+            counts=[counted("labels that are no class", wrong)],
+            left_out=left_out,
+            unmatched=wrong,
+        )
 
     return read_cached([path], size, channels, read, frames)
 
 
-def _entries(path: Path, split: str, shard: str) -> tuple[list[Entry], tuple[str, ...] | None, list[str]]:
-    """The rows of a file, the names of the classes where the file gives them, and what was chosen, in words."""
+def _entries(path: Path, split: str, shard: str) -> tuple[list[Entry], tuple[str, ...] | None, Wrong, list[str]]:
+    """The rows of a file, the names of the classes where the file gives them, what is wrong with labels, and which
+    columns were read, in words."""
     try:
         file = arrow().parquet.ParquetFile(path)
         image, said = _image_column(file, path)
-        label, caption = (next((w for w in words if w in file.schema_arrow.names), None) for words in (LABEL, CAPTION))
-        names = _class_names(file.schema_arrow, label)
-        told = file.read(columns=[column for column in (label, caption) if column]).to_pydict()
+        names = _class_names(file.schema_arrow)
+        beside = dict.fromkeys([*names, *named(file.schema_arrow.names, (*LABEL, *CAPTION))])
+        beside.pop(image, None)
+        columns = read_columns(file.read(columns=[*beside]).to_pydict(), names)
         lengths = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
     except UserError:
         raise
     except Exception as error:  # arrow has its own kinds
         raise UserError(f"{path} is not a whole parquet file: {error}; make or fetch it again") from error
-    labels, captions = told.get(label), told.get(caption)
     entries, row = [], 0
     for group, length in enumerate(lengths):
         for k in range(length):
             item = Item(f"row {row}", partial(_open, path, group, image, k), shard, forks=False)
-            value = labels[row] if labels else None
-            word = None if value is None else names[value] if names and isinstance(value, int) else str(value)
-            entries.append(Entry(item, split, word, str(captions[row] or "") if captions else None))
+            label = columns.labels[row] if columns.labels else None
+            entries.append(Entry(item, split, label, columns.captions[row] if columns.captions else None))
             row += 1
-    return entries, names, said
+    return entries, names.get(columns.label), columns.wrong, [*said, columns.note]
 
 
 def _image_column(file: Any, path: Path) -> tuple[str, list[str]]:
@@ -143,13 +156,17 @@ def _column_sizes(file: Any) -> dict[str, int]:
     return sizes
 
 
-def _class_names(schema: Any, label: str | None) -> tuple[str, ...] | None:
-    """The names behind the class numbers, as the hub writes them into the file."""
+def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
+    """The names behind class numbers by column, as the hub writes them into the file."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        return tuple(map(str, features[label]["names"]))
-    except (TypeError, KeyError, ValueError):
-        return None
+        return {
+            column: tuple(map(str, feature["names"]))
+            for column, feature in features.items()
+            if column in schema.names and isinstance(feature, dict) and isinstance(feature.get("names"), list)
+        }
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return {}
 
 
 def _open(path: Path, group: int, column: str, row: int) -> IO[bytes]:

@@ -6,6 +6,7 @@ several frames the first is taken, or each as an image of its own. Only the form
 PIXELS pixels, as the header says; large ones are worked on in bands, and few of them at a time (budget.py).
 """
 
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +16,11 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from trilemma.data.budget import budget
 from trilemma.data.colour import to_srgb
-from trilemma.data.faults import end_of_jpeg, end_of_png
+from trilemma.data.faults import Ranges, end_of_jpeg, end_of_png, needed
 from trilemma.data.size import cover
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -41,7 +42,18 @@ AFTER_BROKEN = "drawn over a frame that cannot be decoded"
 DEPTH = "16-bit or float values, scaled linearly to 8 bits"
 ALPHA = "transparency, composed over white"
 PROFILE = "a colour profile, converted to sRGB"
-BAD_PROFILE = "a colour profile that cannot be used, passed over"
+BAD_PROFILE = "a colour profile that cannot be used, skipped"
+BAD_EXIF = "EXIF that cannot be read, skipped"
+BAD_EXTRAS = "text, a profile or other metadata that is broken or too long, skipped"
+TURN = {  # EXIF orientation -> how the pixels are turned
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Header(NamedTuple):
@@ -65,6 +77,11 @@ class Item:
     header: Header | None = None
 
 
+def name_of(item: Item) -> str:
+    """A file's name for reports: with the archive of several in which it lies."""
+    return f"{item.shard}:{item.name}" if item.shard else item.name
+
+
 def open_file(path: str | Path) -> IO[bytes]:
     """A file of reasonable size for reading; a pipe or a device, which could block for ever, is not opened."""
     found = os.stat(path)
@@ -84,7 +101,7 @@ def header(item: Item) -> Header:
     """What can be told without decoding the pixels."""
     if item.header:
         return item.header
-    with item.open() as file, _open(file) as image:
+    with item.open() as file, _open(file)[0] as image:
         return _header(image)
 
 
@@ -95,7 +112,7 @@ def frames_of(item: Item) -> list[Item]:
         ValueError: they are more than FRAME_LIMIT, or have more than FRAME_PIXELS pixels.
     """
     found, pixels = [], 0
-    with item.open() as file, _open(file) as image:
+    with item.open() as file, _open(file)[0] as image:
         if image.format not in FRAMED or not getattr(image, "is_animated", False):
             return [replace(item, header=_header(image))]
         for k, head in enumerate(_headers(image)):
@@ -112,21 +129,36 @@ def decode_into(places: Sequence[np.ndarray], items: Sequence[Item]) -> list[tup
     Returns:
         For each its header and what had to be done, in words; or why it cannot be decoded.
     """
+    with items[0].open() as file:
+        image, words = _open(file)
+        with image:
+            found = _decode_frames(file, image, places, items, words)
+        if words or not any(isinstance(result, str) for result in found) or not (plain := _without_extras(file)):
+            return found
+        with Image.open(
+            plain, formats=["PNG", "JPEG"]
+        ) as image:  # what stands after the pixels is met only in decoding
+            return _decode_frames(file, image, places, items, [BAD_EXTRAS])
+
+
+def _decode_frames(
+    file: IO[bytes], image: Image.Image, places: Sequence[np.ndarray], items: Sequence[Item], words: list[str]
+) -> list[tuple[Header, list[str]] | str]:
+    """As `decode_into`, with the file, the opened image, and words about it."""
     found: list[tuple[Header, list[str]] | str] = []
-    with items[0].open() as file, _open(file) as image:
-        damage = []
-        if image.format in ("PNG", "JPEG"):
-            at = file.tell()
-            damage = end_of_png(file) if image.format == "PNG" else end_of_jpeg(file)
-            file.seek(at)
-        for place, item in zip(places, items, strict=True):
-            if found and isinstance(found[-1], str) and image.format in LAYERED:
-                found.append(AFTER_BROKEN)
-                continue
-            try:
-                found.append(_decode(image, place, item.frame, [*damage]))
-            except Exception as error:  # a decoder may raise anything on a broken file
-                found.append(reason(error))
+    damage = [*words]
+    if image.format in ("PNG", "JPEG"):
+        at = file.tell()
+        damage += end_of_png(file) if image.format == "PNG" else end_of_jpeg(file)
+        file.seek(at)
+    for place, item in zip(places, items, strict=True):
+        if found and isinstance(found[-1], str) and image.format in LAYERED:
+            found.append(AFTER_BROKEN)
+            continue
+        try:
+            found.append(_decode(image, place, item.frame, [*damage]))
+        except Exception as error:  # a decoder may raise anything on a broken file
+            found.append(reason(error))
     return found
 
 
@@ -138,21 +170,22 @@ def _decode(image: Image.Image, place: np.ndarray, frame: int | None, words: lis
         words.append(FRAMES if image.format in FRAMED else PICTURES)
     elif frame is not None and not drawn:
         _go_to(image, frame)
-    found = _header(image)
-    deep = _deep(image)
+    early = "exif" in image.info or image.format not in ("PNG", "JPEG")  # to ask a PNG for it decodes the pixels
+    orientation = _orientation(image, words) if early else 1
+    found, deep = _header(image, orientation), _deep(image)
     if image.format == "JPEG" and max(image.size) >= 4 * max(height, width):
         image.draft(None, (2 * max(height, width),) * 2)  # decoded at a fraction, at least this size
     with budget().taken(image.width * image.height):
         if frame is not None and drawn:
             _go_to(image, frame)
-            found, deep = _header(image), _deep(image)
+            found, deep = _header(image, orientation), _deep(image)
         words += [DEPTH] if deep else []
-        asks = image.format != "JPEG" or "exif" in image.info
-        turned = asks and image.getexif().get(ORIENTATION, 1) != 1  # of a PNG this decodes the pixels
         image.load()
-        if turned:  # a TIFF is already, and says so
+        if not early and image.format == "PNG":
+            orientation = _orientation(image, words)
+        if orientation in TURN:
             words.append(TURNED)
-            image = ImageOps.exif_transpose(image)
+            image = image if image.format == "TIFF" else image.transpose(TURN[orientation])  # a TIFF is already
         pixels = _fitted(_plain(image, words), "L" if channels == 1 else "RGB", (height, width))
     place[:] = np.asarray(pixels).reshape(height, width, channels).transpose(2, 0, 1)
     return found, words
@@ -206,11 +239,26 @@ def reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _open(file: IO[bytes]) -> Image.Image:
-    """The header of an image; the pixels are read later."""
-    image = Image.open(file, formats=FORMATS)
+def _open(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
+    """The header of an image, and words about it; the pixels are read later. A PNG or JPEG whose text or profile
+    stands in the way is read without it."""
+    words = []
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except Exception:
+        plain = _without_extras(file)
+        if plain is None:
+            raise
+        image, words = Image.open(plain, formats=["PNG", "JPEG"]), [BAD_EXTRAS]
     _check_size(image)
-    return image
+    return image, words
+
+
+def _without_extras(file: IO[bytes]) -> IO[bytes] | None:
+    """A PNG or JPEG without what its picture does not need; None where there is nothing of it, or it is neither."""
+    ranges = needed(file)
+    file.seek(0)
+    return None if ranges is None else io.BufferedReader(Ranges(file, ranges))
 
 
 def _check_size(image: Image.Image) -> None:
@@ -218,12 +266,25 @@ def _check_size(image: Image.Image) -> None:
         raise ValueError(f"{image.width}x{image.height} pixels; more than {PIXELS:,} are not opened")
 
 
-def _header(image: Image.Image) -> Header:
+def _header(image: Image.Image, orientation: int | None = None) -> Header:
+    """The header; the orientation is asked for where None."""
     width, height = image.size
-    # A square needs no asking, a TIFF gives its size as turned, a PNG without an early EXIF entry would be decoded.
-    ask = width != height and image.format != "TIFF" and ("exif" in image.info or image.format not in ("PNG", "JPEG"))
-    turned = ask and image.getexif().get(ORIENTATION, 1) >= 5
+    if orientation is None:
+        # A square needs no asking, and a PNG without an early EXIF entry would be decoded.
+        ask = width != height and ("exif" in image.info or image.format not in ("PNG", "JPEG"))
+        orientation = _orientation(image, []) if ask else 1
+    turned = orientation >= 5 and image.format != "TIFF"  # which gives its size as turned
     return Header((width, height) if turned else (height, width), image.mode in GREY)
+
+
+def _orientation(image: Image.Image, words: list[str]) -> int:
+    """How an image is turned, 1 to 8; 1 where its EXIF entry cannot be read, which is added to `words`."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # whatever stands there
+        words.append(BAD_EXIF)
+        return 1
+    return int(found) if isinstance(found, int | float) and found in TURN else 1
 
 
 def _headers(image: Image.Image) -> Iterator[Header]:
@@ -294,11 +355,22 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Integers 0 ... 65535, or floats 0 ... 1, to 0 ... 255."""
     top = 1 if image.mode == "F" else 65535
     ends = [(values.min(), values.max()) for values in (np.asarray(band) for band, _ in _bands(image))]
-    low, high = np.min([low for low, _ in ends]), np.max([high for _, high in ends])  # NaN where one is
-    if not (low >= 0 and high <= top):  # False for NaN
-        raise ValueError(f"values between {low:g} and {high:g}; 0 to {top} can be read")
+    if why := outside(np.min([low for low, _ in ends]), np.max([high for _, high in ends]), top):
+        raise ValueError(f"{why}; 0 to {top} can be read")
 
     def scaled(band: Image.Image) -> Image.Image:
-        return Image.fromarray(np.rint(np.asarray(band) * np.float32(255 / top)).astype(np.uint8))
+        return Image.fromarray(np.rint(np.asarray(band) * np.float32(255 / top)).clip(0, 255).astype(np.uint8))
 
     return _in_bands(scaled, image, "L")
+
+
+def outside(low: np.generic, high: np.generic, top: int) -> str:
+    """Whether values from `low` to `high`, NaN where one is, go beyond 0 ... top by more than rounding mends, in words.
+
+    Half a level of 255 does no harm: such a value becomes 0 or 255 all the same.
+    """
+    if not np.isfinite([low, high]).all():
+        return f"{'NaN' if np.isnan([low, high]).any() else 'infinite'} values"
+    ends = np.rint(np.array([low, high], np.float64) * (255 / top))
+    shown = [str(end).removesuffix(".0") for end in (low, high)]  # exact: the shortest text that is this number
+    return "" if ends[0] >= 0 and ends[1] <= 255 else f"values from {shown[0]} to {shown[1]}"

@@ -6,6 +6,7 @@ Everything that does not depend on the seed is here, so that a decoded source ca
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,13 +17,16 @@ from torch import Tensor
 
 from trilemma.data.decode import Item, Room, decode
 from trilemma.data.duplicates import exact_groups
-from trilemma.data.pixels import frames_of
+from trilemma.data.labels import UNLABELLED, labelled_splits, marks_unlabelled
+from trilemma.data.levels import few_levels
+from trilemma.data.pixels import frames_of, name_of
 from trilemma.data.split import RULES, Data, Split, complete, counted, fingerprint_of, make_data
 from trilemma.data.storage import gather, let_go, load_rows
 from trilemma.data.workers import each
 from trilemma.files import write_atomic
 
 LARGE = "{:,} bytes decoded, more than memory is given: images are read from their file as they are needed"
+NO_CLASS = -1  # the number of an image in a split without classes
 KEPT = 2**23  # bytes; of more images the fingerprint and the groups of equal ones are kept with them
 
 
@@ -38,7 +42,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Raw:
-    """images: uint8 (N, C, H, W); names (or none), splits, labels (class numbers), captions: one per image, or None.
+    """images: uint8 (N, C, H, W); names (or none), splits, labels (class numbers, -1 in a split without classes),
+    captions: one per image, or None.
 
     expected: splits that must not be empty; notes: in words what was inferred; counts: in words how many files are in
     the fields that name all of them, which are skipped ("path: reason"), changes (what was done, and to which files),
@@ -92,12 +97,12 @@ def read_entries(
     decoded = decode([entry.item for entry in entries], size, channels, room)
     kept = [entries[i] for i in decoded.kept]
     names = [name_of(entry.item) for entry in entries]
-    labelled = [entry.label for entry in kept if entry.label is not None]
+    total = Counter(entry.split for entry in kept)
+    used, missing = labelled_splits(total, Counter(entry.split for entry in kept if entry.label is None))
     if classes is None:
-        classes = sort_classes(words) if labelled else ()
+        classes = sort_classes(words) if used else ()
     number = {name: k for k, name in enumerate(classes)}
-    whole = bool(kept) and len(labelled) == len(kept)
-    missing = "" if whole or not labelled else f"{len(kept) - len(labelled):,} images have no class: none are used"
+    numbers = tuple(number[str(entry.label)] if entry.split in used else NO_CLASS for entry in kept)
     skipped, left_out = [*skipped, *decoded.skipped], {what: files for what, files in (left_out or {}).items() if files}
     changes = {what: [names[i] for i in which] for what, which in decoded.changes.items()}
     counts = [
@@ -110,17 +115,24 @@ def read_entries(
         decoded.images,
         tuple(names[i] for i in decoded.kept),
         tuple(entry.split for entry in kept),
-        tuple(number[str(entry.label)] for entry in kept) if whole else None,
+        numbers if used else None,
         tuple(entry.caption or "" for entry in kept) if any(entry.caption for entry in kept) else None,
-        classes if whole else (),
+        classes if used else (),
         expected,
-        tuple(filter(None, (*notes, decoded.rule, missing))),
+        tuple(filter(None, (*notes, decoded.rule, few_levels(decoded.images), missing))),
         tuple(skipped),
         tuple(filter(None, counts)),
         changes,
         left_out,
         tuple(unmatched),
     )
+
+
+def without_unlabelled(entries: list[Entry]) -> list[Entry]:
+    """The entries of a table, where the label -1 may mean "no class"."""
+    if not marks_unlabelled({entry.label for entry in entries}):
+        return entries
+    return [replace(entry, label=None) if entry.label == UNLABELLED else entry for entry in entries]
 
 
 def _all_frames(entries: Sequence[Entry]) -> tuple[list[Entry], str, list[str]]:
@@ -137,11 +149,6 @@ def _files(names: Sequence[str]) -> list[str] | None:
     """The file of each image where some are frames, whose names end in #k and not in a file's suffix; else None."""
     files = [re.sub(r"#\d+$", "", name) if "#" in name else name for name in names]
     return None if files == [*names] else files
-
-
-def name_of(item: Item) -> str:
-    """A file's name for reports: with the archive of several in which it lies."""
-    return f"{item.shard}:{item.name}" if item.shard else item.name
 
 
 def sort_classes(names: set[str]) -> tuple[str, ...]:
@@ -189,9 +196,10 @@ def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int, rul
 def _rows(raw: Raw, index: Tensor) -> Split:
     """The images numbered `index` with all that is known of them."""
     at = index.tolist()
+    labels = torch.tensor([raw.labels[i] for i in at], dtype=torch.int64) if raw.labels else None
     return Split(
         _pixels(raw, index),
-        None if raw.labels is None else torch.tensor(raw.labels, dtype=torch.int64)[index],
+        None if labels is None or NO_CLASS in labels else labels,
         None if raw.captions is None else tuple(raw.captions[i] for i in at),
         tuple(raw.names[i] for i in at) if raw.names else None,
         mapped=raw.large,

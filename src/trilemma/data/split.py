@@ -304,5 +304,10 @@ def complete(
 
 def counted(what: str, names: Sequence[str]) -> str:
     """How many, with the first few; "" for none."""
+    return f"{len(names):,} {what}: {some(names)}" if names else ""
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return f"{len(names):,} {what}: {', '.join(names[:SHOWN])}{more}" if names else ""
+    return f"{', '.join(names[:SHOWN])}{more}"

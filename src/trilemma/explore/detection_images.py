@@ -10,12 +10,12 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data, Split
+from trilemma.data.labels import class_number
 from trilemma.data.layout import class_advice
 from trilemma.data.parts import ALL, Part, all_splits, one_split
 from trilemma.data.pixels import SUFFIXES
 from trilemma.data.sources import slug
 from trilemma.errors import UserError, unknown
-from trilemma.explore.edit import class_index
 from trilemma.explore.images import is_own, load, load_image
 from trilemma.pictures import to_uint8
 from trilemma.run import Run
@@ -172,11 +172,13 @@ def _looked_at(
         raise UserError(f"{run.path} was trained on every image of {where}: all of it is normal to the model")
     make = partial(_group, part=part, classes=data.classes, n=n, seed=seed)
     wanted = _shared_classes(run, data) if normal is None else set() if normal == NONE else _classes(normal, data)
-    if not wanted:
-        kind = ABNORMAL if data.classes or normal == NONE else UNKNOWN
+    labels = part.labels if data.classes else None
+    if wanted and normal is not None and labels is None:
+        raise _no_classes(normal, where, data.notes)
+    if labels is None or not wanted:
+        kind = UNKNOWN if labels is None and normal != NONE else ABNORMAL
         return data.name, [make(kind, where, at=numbers)], notes
-    assert part.labels is not None  # a source with class names has labels
-    is_normal = torch.isin(part.labels[numbers], torch.tensor(sorted(wanted)))
+    is_normal = torch.isin(labels[numbers], torch.tensor(sorted(wanted)))
     names = ", ".join(data.classes[k] for k in sorted(wanted))
     if not is_normal.any():
         raise UserError(f"{where} has no images of {names}; without normal images there is nothing to compare with")
@@ -225,7 +227,7 @@ def _classes(normal: Classes, data: Data) -> set[int]:
         words = [normal] if isinstance(normal, int) else normal
     numbers = set()
     for word in words:
-        index = class_index(str(word).strip(), data.classes)
+        index = class_number(str(word).strip(), data.classes)
         if index is None:
             raise unknown(f"class of {data.name}", str(word), data.classes)
         numbers.add(index)

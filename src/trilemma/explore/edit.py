@@ -8,7 +8,6 @@ for several strengths s (Larsen et al. 2016, "Autoencoding beyond pixels using a
 the groups' means.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data
+from trilemma.data.labels import class_number
 from trilemma.data.parts import Part, all_splits, one_split
 from trilemma.data.sources import slug
 from trilemma.errors import UserError, with_hint
@@ -138,18 +138,6 @@ def load_vector(path: Path, length: int) -> Tensor | None:
     return torch.from_numpy(values.astype(np.float32))
 
 
-def class_index(word: Group, classes: Sequence[str]) -> int | None:
-    """The number of a class given by name or number; None for anything else.
-
-    >>> class_index("bag", ["shoe", "bag"]), class_index(0, ["shoe", "bag"]), class_index("2", ["shoe", "bag"])
-    (1, 0, None)
-    """
-    text = str(word)
-    if text in classes:
-        return list(classes).index(text)
-    return int(text) if text.isdecimal() and int(text) < len(classes) else None
-
-
 def _vector(
     run: Run, length: int, towards: Group, away: Group | None, data: str | Path | Data | None
 ) -> tuple[Tensor, tuple[int, int] | None]:
@@ -172,7 +160,7 @@ def _group(run: Run, word: Group, data: str | Path | Data | None) -> Batch:
         UserError: if it is neither, or the class has no images.
     """
     source = source_of(run, data)
-    index = class_index(word, source.classes)
+    index = class_number(word, source.classes)
     if index is not None:
         return _of_classes(run, source, {index})
     try:
@@ -188,7 +176,7 @@ def _group(run: Run, word: Group, data: str | Path | Data | None) -> Batch:
 def _rest(run: Run, towards: Group, data: str | Path | Data | None) -> Batch:
     """What a group stands out from: the other classes, or the images of all classes where it is no class."""
     source = source_of(run, data)
-    index = class_index(towards, source.classes)
+    index = class_number(towards, source.classes)
     if index is None:
         return choose(run, _averaged(run, source), GROUP, seed=0)
     return _of_classes(run, source, set(range(len(source.classes))) - {index})
@@ -204,7 +192,8 @@ def _of_classes(run: Run, source: Data, numbers: set[int]) -> Batch:
     """At most GROUP images of some classes, spread over them; see `_averaged`."""
     part = _averaged(run, source)
     labels = part.labels
-    assert labels is not None  # a source with class names has labels
+    if labels is None:
+        raise UserError(f"some images of {source.name} have no class, so no class can be averaged over; give a folder")
     where = torch.isin(labels, torch.tensor(sorted(numbers))).nonzero()[:, 0]
     if not len(where):
         names = ", ".join(source.classes[k] for k in sorted(numbers)) or "any other class"

@@ -151,7 +151,8 @@ def _start(
     if image is not None:
         code, labels, _ = find_code(run, image, data, label)
         return code[0], labels
-    labels = class_of(run, 0 if label is None and isinstance(run.model, Conditional) else label)
+    first = run.config["classes"][0] if isinstance(run.model, Conditional) else None
+    labels = class_of(run, first if label is None else label)
     return codes.mean(0), labels
 
 

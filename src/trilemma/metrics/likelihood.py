@@ -125,6 +125,8 @@ def likelihood_scores(
         return [], []
     if isinstance(model, Conditional) and not own:
         return [], [f"no bound on the likelihood: the model takes labels, and those of {data.name} are not its own"]
+    if isinstance(model, Conditional) and data.splits[split].labels is None:
+        return [], [f"no bound on the likelihood: the model takes labels, and the {split} images have no class"]
     image, labels = _some(model, data.splits[split], n, seed)
     name, density = _likelihood_of(model)
     binary = bool(((image == 0) | (image == 1)).all())

@@ -15,6 +15,7 @@ from trilemma.arguments import typed
 from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
 from trilemma.data.augment import check_augmentations
+from trilemma.data.labels import UNUSED
 from trilemma.data.layout import class_advice
 from trilemma.data.sources import source_word
 from trilemma.errors import UserError, with_hint
@@ -259,9 +260,10 @@ def _model_config(recipe: Recipe, data: Data, settings: dict[str, Any]) -> Model
 def _check_classes(module: torch.nn.Module, recipe: Recipe, data: Data) -> None:
     """Refuses data without classes for a model that learns from them."""
     if isinstance(module, Conditional) and not data.classes:
+        because = next((f" ({note})" for note in data.notes if note.endswith(UNUSED)), "")
         raise UserError(
-            f"{data.source} has no classes, and {recipe.name} learns to draw a class: {class_advice(data.notes)}, or "
-            "choose a model without labels, such as vae"
+            f"{data.source} has no classes{because}, and {recipe.name} learns to draw a class: "
+            f"{class_advice(data.notes)}, or choose a model without labels, such as vae"
         )
 
 
