@@ -18,6 +18,7 @@ from trilemma.lessons.levels import levels
 from trilemma.lessons.pca import pca
 from trilemma.lessons.penalty import kl_penalty_figure
 from trilemma.lessons.sparse import sparse_units
+from trilemma.modes import own_modes
 from trilemma.pictures import save_png
 from trilemma.run import Run, as_run
 
@@ -72,6 +73,7 @@ def list_figures() -> list[Listed]:
     return [Listed(name, lesson.what, _needs(lesson)) for name, lesson in LESSONS.items()]
 
 
+@own_modes()
 def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **keys: Any) -> Path:
     """Draw a figure of `list_figures()`.
 

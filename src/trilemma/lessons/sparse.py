@@ -60,7 +60,7 @@ def sparse_units(
 
 def _row(images: Tensor, n: int) -> Tensor:
     """Images and white ones, n in all."""
-    return torch.cat([images, torch.ones(n - len(images), *images.shape[1:])])
+    return torch.cat([images, images.new_ones(n - len(images), *images.shape[1:])])
 
 
 def _histograms(codes: Tensor, target: float | None) -> "Image.Image":

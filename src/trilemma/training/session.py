@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trilemma import __version__, rng
+from trilemma import __version__
 from trilemma.arguments import typed
 from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
@@ -20,6 +20,7 @@ from trilemma.data.sources import source_word
 from trilemma.errors import UserError, with_hint
 from trilemma.files import write_atomic, write_json
 from trilemma.hardware import describe, pick_device, supports_fast_bf16, tune_allocator
+from trilemma.modes import own_modes
 from trilemma.pictures import grid, save_png
 from trilemma.registry import Recipe, build, count_parameters, get_recipe
 from trilemma.run import FORMAT, WEIGHTS, Run
@@ -37,6 +38,7 @@ from trilemma.types import Conditional, Samples
 CURVES, CARD, LAST_SAMPLES = "curves.png", "README.md", "samples/last.png"
 
 
+@own_modes()
 def train(
     model: str,
     data: str | Path | Data = "digits",
@@ -220,9 +222,8 @@ def _write_results(
     path: Path, recipe: Recipe, trainer: Trainer, record: dict[str, Any], environment: dict[str, Any]
 ) -> None:
     """The weights to use, the last pictures, the summary and the card."""
-    with rng.isolated():
-        trainer.observer.draw_samples(Path(LAST_SAMPLES).stem, last=True)
-        trainer.observer.judge()
+    trainer.observer.draw_samples(Path(LAST_SAMPLES).stem, last=True)
+    trainer.observer.judge()
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
     with _optional(CURVES, trainer.display):
         draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"], trainer.observer.baseline)
