@@ -454,8 +454,7 @@ class Trainer:
         return self.pace.allows("picture", self.seconds, share)
 
     def _draw_part(self, parts: int) -> None:
-        with rng.isolated():
-            self._unless_full("a picture", lambda: self.observer.draw_part(parts))
+        self._unless_full("a picture", lambda: self.observer.draw_part(parts))
 
     def _save_is_due(self) -> bool:
         return self._save_is_late() or (self.config.save_every is not None and self._due(self.config.save_every))

@@ -129,7 +129,7 @@ def train(
             display.say(f"  {note}")
         record = _record(recipe, loaded, model_config, training)
         _check_classes(module, recipe, loaded)
-        folder = open_run_folder(f"{model}-{loaded.name}", record, out)
+        folder = open_run_folder(f"{model}-{loaded.name}", record, out, display.say)
         try:
             run = _train_in(folder.path, recipe, loaded, module, training, record, display)
         finally:
@@ -167,6 +167,7 @@ def _train_in(
     trainer.resume()
     if trainer.progress >= 1 and _has_results(path, trainer.step, module):
         display.say(f"{path} is trained already ({trainer.images:,} images); for more, give a greater length")
+        _follow_images(path, record)
         return Run(path)
     write_json(path / "config.json", record)
     write_json(path / "environment.json", environment)
@@ -188,6 +189,14 @@ def _train_in(
         display.say(f"{stopped}. Go on with: {_go_on(path, record['command'], training)}")
         raise
     return Run(path)
+
+
+def _follow_images(path: Path, record: dict[str, Any]) -> None:
+    """Let a finished run read its images where they lie now, if they were moved."""
+    then = json.loads((path / "config.json").read_text("utf-8"))
+    if then["data"] != record["data"]:
+        command = then["command"].replace(shlex.quote(then["data"]), shlex.quote(record["data"]))
+        write_json(path / "config.json", {**then, "data": record["data"], "command": command})
 
 
 def _go_on(path: Path, command: str, training: TrainConfig) -> str:
@@ -284,6 +293,7 @@ def _record(recipe: Recipe, data: Data, model_config: Config, training: TrainCon
         "model": recipe.name,
         "data": source_word(data.source),
         "fingerprint": data.fingerprint,
+        "n_images": sum(map(len, data.splits.values())),
         "classes": list(data.classes),
         "notes": list(data.notes),
         "model_config": model_config.to_json(),
