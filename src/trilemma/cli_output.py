@@ -10,7 +10,7 @@ from trilemma.arguments import typed
 
 @contextmanager
 def every_letter() -> Iterator[None]:
-    """Inside, "?" is printed for a letter that the encoding of the terminal lacks, where Python would raise an error."""
+    """Inside, "?" is printed for a letter that the terminal's encoding lacks, where Python would raise an error."""
     strict = [stream for stream in (sys.stdout, sys.stderr) if getattr(stream, "errors", "") == "strict"]
     streams = [stream for stream in strict if hasattr(stream, "reconfigure")]
     for stream in streams:

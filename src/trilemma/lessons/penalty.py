@@ -38,7 +38,7 @@ def kl_penalty_figure(*, target: Annotated[float, Field(gt=0, lt=1)] = 0.1) -> "
         ax.axvline(target, color=GREY, linewidth=0.8)
         ax.set_ylim(*limits)
     slopes.axhline(0, color=GREY, linewidth=0.8)
-    values.legend(fontsize=8.5, frameon=False)
+    values.legend(fontsize=8.5, loc="upper right" if target < 0.5 else "upper left").set_zorder(5)
     label(values, f"penalty for a target of p = {target:g}", "mean activation q")
     label(slopes, "its slope", "mean activation q")
     return rendered(figure)
