@@ -68,7 +68,7 @@ def own_dropout(model: nn.Module, source: torch.Generator) -> None:
     """From now on the model's dropout draws from `source`: on a CPU, the bits of torch's own from the same seed."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
-            module.forward = partial(_dropout, module, source)
+            module.forward = partial(_dropout, module, source)  # type: ignore[method-assign]
 
 
 def _dropout(module: nn.Dropout, source: torch.Generator, x: Tensor) -> Tensor:
