@@ -104,8 +104,8 @@ def _curves(points: Sequence[Point], of_mean: float, how: str) -> "Image.Image":
     divergences.plot(values, [point.kl_nats for point in points], marker="o", markersize=4, **style(1))
     for ax in (errors, divergences):
         _mark_betas(ax, values)
+        ax.margins(y=0.15)
         ax.set_ylim(bottom=0)
-    errors.margins(y=0.15)
     errors.legend(fontsize=8.5, frameon=False)
     label(errors, f"reconstruction error, {how}", "beta", "RMSE, held out, from a drawn code")
     label(divergences, "what a code says: KL(q(z|x) || p(z))", "beta", "nats per image")
