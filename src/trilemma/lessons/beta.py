@@ -104,8 +104,7 @@ def _curves(points: Sequence[Point], of_mean: float, how: str) -> "Image.Image":
     divergences.plot(values, [point.kl_nats for point in points], marker="o", markersize=4, **style(1))
     for ax in (errors, divergences):
         _mark_betas(ax, values)
-        ax.margins(y=0.15)
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.1 * float(ax.dataLim.y1) or 1)  # no line on the frame
     errors.legend(fontsize=8.5, frameon=False)
     label(errors, f"reconstruction error, {how}", "beta", "RMSE, held out, from a drawn code")
     label(divergences, "what a code says: KL(q(z|x) || p(z))", "beta", "nats per image")
