@@ -18,7 +18,7 @@ import typer
 import trilemma
 from trilemma import cli_explore
 from trilemma.arguments import SETTING, normalise, parse_rate, parse_settings, parse_value, word
-from trilemma.cli_output import facts, interval, number, table, words
+from trilemma.cli_output import every_letter, facts, interval, number, table, words
 from trilemma.errors import UserError, unknown
 from trilemma.hardware import tune_allocator
 
@@ -279,6 +279,7 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+@every_letter()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line.
 

@@ -1,10 +1,26 @@
 """How the command line prints: facts, tables, and values as they are typed."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from trilemma.arguments import typed
+
+
+@contextmanager
+def every_letter() -> Iterator[None]:
+    """Inside, "?" is printed for a letter that the terminal's encoding lacks, where Python would raise an error."""
+    strict = [stream for stream in (sys.stdout, sys.stderr) if getattr(stream, "errors", "") == "strict"]
+    streams = [stream for stream in strict if hasattr(stream, "reconfigure")]
+    for stream in streams:
+        stream.reconfigure(errors="replace")  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for stream in streams:
+            with suppress(OSError, ValueError):  # closed, or its reader left
+                stream.reconfigure(errors="strict")  # type: ignore[attr-defined]
 
 
 def facts(values: Mapping[str, Any]) -> None:

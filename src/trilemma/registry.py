@@ -12,6 +12,7 @@ from torch import nn
 from trilemma import rng
 from trilemma.config import ModelConfig
 from trilemma.errors import unknown
+from trilemma.modes import own_modes
 
 FAMILIES = ("autoencoder", "vae", "gan", "diffusion")
 
@@ -103,8 +104,8 @@ def create(name: str, *, shape: tuple[int, int, int] | None = None, seed: int = 
 
 
 def build(recipe: Recipe, config: ModelConfig, *, seed: int = 0) -> nn.Module:
-    """The recipe's network with given settings and initial weights that depend on `seed` alone."""
-    with rng.isolated(rng.seed_of(seed, "weights")):
+    """The recipe's network with given settings, in float32, with initial weights that depend on `seed` alone."""
+    with own_modes(), rng.OwnStart(rng.generator(seed, "weights")):
         return recipe.build(config)
 
 

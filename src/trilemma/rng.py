@@ -5,19 +5,30 @@ Two tools. `generator` seeds a torch generator for one purpose at one position (
 SplitMix64 finaliser (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"), started per image
 from a hash of (seed, purpose, position, k), so a whole batch is drawn in a few vector operations. They are always
 computed on the CPU: the noise is bit-equal on every device.
+
+torch's own generators belong to the whole process: the caller, and every training beside this one, draw from them.
+Where a layer of torch would, it is given a generator of ours: `OwnStart` for initial weights, `own_dropout`.
 """
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2**64 / golden ratio, as a signed 64-bit number
 MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 MIX_2 = 0x94D049BB133111EB - 2**64
+CREATE = {"empty", "zeros", "ones", "eye", "linspace", "rand", "randn"}  # in the default type where none is given
+INITIALISE = {f"{law}_{kind}_" for law in ("xavier", "kaiming") for kind in ("uniform", "normal")}
+INITIALISE |= {"uniform_", "normal_", "trunc_normal_", "orthogonal_", "sparse_"}  # of torch.nn.init
+DRAW = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial"}
+DRAW |= {"bernoulli_", "random_", "exponential_", *INITIALISE}  # those that take generator=
 
 
 def seed_of(seed: int, purpose: str, *position: int) -> int:
@@ -31,13 +42,49 @@ def generator(seed: int, purpose: str, *position: int, device: torch.device | st
     return torch.Generator(device).manual_seed(seed_of(seed, purpose, *position))
 
 
+class OwnStart(TorchFunctionMode):
+    """Inside, and in this thread alone, weights are float32 and drawn from one generator, whatever the process has set.
+
+    The numbers are those that torch's own generator would draw from the same seed, in float32.
+    """
+
+    def __init__(self, source: torch.Generator) -> None:
+        super().__init__()
+        self.source = source
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call `func`, with the keys that it would otherwise take from the process."""
+        name, given = func.__name__, {k: v for k, v in (kwargs or {}).items() if v is not None}
+        ours = {
+            **({"generator": self.source} if name in DRAW else {}),
+            **({"dtype": torch.float32} if name in CREATE else {}),
+        }
+        return func(*args, **{**ours, **given})
+
+
+def own_dropout(model: nn.Module, source: torch.Generator) -> None:
+    """From now on the model's dropout draws from `source`: on a CPU, the bits of torch's own from the same seed."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.forward = partial(_dropout, module, source)  # type: ignore[method-assign]
+
+
+def _dropout(module: nn.Dropout, source: torch.Generator, x: Tensor) -> Tensor:
+    """Srivastava et al. (2014): each number is 0 with probability p; what stays is divided by 1 - p."""
+    if not module.training or module.p == 0:
+        return x
+    if module.p == 1:
+        return torch.zeros_like(x)
+    return x * torch.empty_like(x).bernoulli_(1 - module.p, generator=source).div_(1 - module.p)
+
+
 @contextmanager
-def isolated(seed: int | None = None) -> Iterator[None]:
-    """Inside, torch's global random state is this block's own (seeded if asked); outside it is untouched."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
-        if seed is not None:
-            torch.manual_seed(seed)
+def isolated(seed: int) -> Iterator[None]:
+    """Inside, torch's global random state is this block's own; afterwards it is as before. Not beside threads."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
         yield
 
 

@@ -22,6 +22,7 @@ from trilemma.errors import UserError, check_codes, check_images, check_labels, 
 from trilemma.files import sha256_of
 from trilemma.hardware import pick_device
 from trilemma.memory import halving, is_out_of_memory
+from trilemma.modes import own_modes
 from trilemma.registry import Recipe, build, get_recipe, list_models, models_that
 from trilemma.types import Conditional, Decodes, Encodes, Reconstructs, Samples, codes_need_labels
 
@@ -83,6 +84,7 @@ class Run:
         return make(type(self.recipe.config), self.config["model_config"])
 
     @cached_property
+    @own_modes()
     def model(self) -> nn.Module:
         """The trained network, in eval mode on the run's device."""
         weights = self.path / WEIGHTS
@@ -99,6 +101,7 @@ class Run:
         return model.to(self.device).eval()
 
     @cached_property
+    @own_modes()
     def data(self) -> Data:
         """The images it was trained on, read again from their source.
 
@@ -174,7 +177,7 @@ class Run:
             UserError: if the model does not sample, does not take the label or a setting, or draws NaN.
         """
         parts = self.draw(n, seed=seed, first=first, label=label, batch=batch, exact=exact, **settings)
-        images = torch.empty(n, *self.model_config.shape)
+        images = torch.empty(n, *self.model_config.shape, dtype=torch.float32)
         for part in parts:
             images[part.first - first :][: len(part.images)] = part.images
         return images
@@ -201,7 +204,7 @@ class Run:
 
         def compute(start: int, count: int) -> Tensor:
             labels = None if index is None else torch.full((count,), index, device=self.device)
-            with _one_algorithm():
+            with own_modes(), _one_algorithm():
                 return model.sample(count, seed=seed, first=start, labels=labels, **settings).float().cpu()
 
         return self._in_parts(compute, first, first + n, batch, exact)
@@ -268,14 +271,14 @@ class Run:
         def compute(start: int, count: int) -> Tensor:
             part = slice(start, start + count)
             of_part = None if labels is None else labels[part].to(self.device)
-            with torch.no_grad():
+            with own_modes(), torch.no_grad():
                 return function(inputs[part].to(self.device, torch.float32), of_part).float().cpu()
 
-        done, results = 0, torch.empty(0)
+        done, results = 0, torch.empty(0, dtype=torch.float32)
         while done < len(inputs):
             part = halving(partial(compute, done), min(batch, len(inputs) - done), _warn)
             batch = min(batch, len(part))  # smaller from now on if memory ran out
-            results = results if done else torch.empty(len(inputs), *part.shape[1:])
+            results = results if done else torch.empty(len(inputs), *part.shape[1:], dtype=torch.float32)
             results[done : done + len(part)] = part
             done += len(part)
         return results

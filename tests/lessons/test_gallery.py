@@ -1,5 +1,7 @@
 """Every figure is drawn by its name, into the file asked for, and mistakes are answered with what is allowed."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -37,10 +39,22 @@ def test_every_figure_is_drawn_and_says_how(name, folders, tmp_path):
 
 def test_where_a_figure_is_written(folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert figure("gumbel", draws=2) == tmp_path.relative_to(tmp_path) / "figures" / "gumbel.png"
-    assert (tmp_path / "figures" / "gumbel.png").is_file()
+    assert figure("kl-penalty") == Path("figures/kl-penalty.png")
+    assert figure("kl-penalty", target=0.5) == Path("figures/kl-penalty-target-0.5.png")
+    assert sorted(path.name for path in Path("figures").iterdir()) == ["kl-penalty-target-0.5.png", "kl-penalty.png"]
     linear = folders["ae-linear"]
     assert figure("pca", linear) == linear / "figure-pca.png"
+
+
+def test_a_figure_of_other_runs_does_not_replace_the_first(folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = folders["ae-stacked"], folders["vae"]
+    for _ in range(2):  # made again, it takes its own place
+        assert figure("beside", *runs, n=2) == Path("figures/beside-n-2.png")
+        assert figure("beside", *runs[::-1], n=2) == Path("figures/beside-n-2-2.png")
+    Path("figures/kl-penalty.png").write_bytes(b"mine")
+    with pytest.raises(UserError, match="no picture of trilemma"):
+        figure("kl-penalty")
 
 
 def test_the_list_tells_runs_and_keys():

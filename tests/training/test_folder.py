@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trilemma.errors import UserError
-from trilemma.training.folder import open_run_folder
+from trilemma.training.folder import differences, open_run_folder
 
 
 def config(**training: Any) -> dict[str, Any]:
@@ -45,9 +45,50 @@ def test_the_length_may_change_on_continuing() -> None:
     assert open_and_close("a", config(steps=99), None) == Path("runs/a")
 
 
+def test_a_run_belongs_to_its_images_wherever_they_lie() -> None:
+    open_and_close("a", {**config(), "data": "/here/photos"}, None)
+    assert open_and_close("a", {**config(), "data": "/there/photos"}, None) == Path("runs/a")
+
+
+def test_differences_are_said_in_words() -> None:
+    then = {**config(), "n_images": 1060, "data": "/a"}
+    assert differences(then, {**config(steps=99, device="cuda"), "n_images": 1060}) == []
+    assert differences(then, {**then, "model_config": {"latent": 7}}) == ["latent 2 then, 7 now"]
+    assert differences(then, {**then, "fingerprint": "cd", "n_images": 70, **{"model": "gan"}}) == [
+        "its images were others: 1,060 then, 70 now",
+        "model vae then, gan now",
+    ]
+    other = {**config(), "fingerprint": "cd", "data": "/b", "n_images": 70}
+    assert differences(then, other) == ["its images were others: 1,060 of /a then, 70 of /b now"]
+    del then["n_images"]  # as earlier versions wrote it
+    assert differences(then, {**other, "data": "/a"}) == ["its images were others: 70 now"]
+
+
+def test_one_key_of_model_and_training_is_compared_in_both() -> None:
+    def both(network: str, rate: str) -> dict[str, Any]:
+        return {**config(schedule=rate), "model_config": {"schedule": network}}
+
+    assert differences(both("cosine", "linear"), both("edm", "linear")) == ["schedule cosine then, edm now"]
+    assert differences(both("cosine", "linear"), both("cosine", "plateau")) == ["schedule linear then, plateau now"]
+
+
+def test_a_new_folder_is_never_begun_without_a_reason() -> None:
+    said: list[str] = []
+    for seed, batch in ((0, 1), (1, 1), (0, 1), (1, 2)):
+        open_run_folder("a", config(seed=seed, batch=batch), None, said.append).close()
+    held = open_run_folder("b", config(), None, said.append)
+    open_run_folder("b", config(), None, said.append).close()
+    held.close()
+    assert said == [
+        "runs/a-2 is a new training, because runs/a holds another training: seed 0 then, 1 now",
+        "runs/a-3 is a new training, because runs/a-2 holds another training: batch 1 then, 2 now",
+        "runs/b-2 is a new training, because runs/b is being trained by another process",
+    ]
+
+
 def test_out_with_other_content_is_refused_and_left_alone(tmp_path: Path) -> None:
     open_and_close("a", config(), "there")
-    with pytest.raises(UserError, match="holds another training"):
+    with pytest.raises(UserError, match="there holds another training: seed 0 then, 1 now; choose"):
         open_run_folder("a", config(seed=1), "there")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")

@@ -92,7 +92,7 @@ def perplexity(counts: Tensor) -> Tensor:
 def gumbel_noise(like: Tensor, rng: torch.Generator) -> Tensor:
     """Standard Gumbel numbers, -log(-log u), of the shape of another tensor; u is kept where both logarithms are
     finite."""
-    u = torch.rand(like.shape, generator=rng, device=like.device).clamp(SMALLEST, LARGEST)
+    u = torch.rand(like.shape, generator=rng, dtype=torch.float32, device=like.device).clamp(SMALLEST, LARGEST)
     return -(-u.log()).log().to(like.dtype)
 
 

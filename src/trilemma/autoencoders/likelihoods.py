@@ -113,7 +113,7 @@ class Gaussian(nn.Module):
 
 def _fill_in_weight(_module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """The weights of earlier versions have no `weight`; their mean was not corrected, which is a weight of 1."""
-    state.setdefault(f"{prefix}weight", torch.ones(()))
+    state.setdefault(f"{prefix}weight", torch.ones((), dtype=torch.float32))
 
 
 def at_least_one_level(raw: Tensor) -> Tensor:

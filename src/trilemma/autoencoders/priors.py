@@ -26,7 +26,7 @@ class GaussianMixture(nn.Module):
 
     def __init__(self, latent: int, components: int) -> None:
         super().__init__()
-        self.register_buffer("weights", torch.full((components,), 1 / components))
+        self.register_buffer("weights", torch.full((components,), 1 / components, dtype=torch.float32))
         self.register_buffer("means", torch.zeros(components, latent))
         self.register_buffer("factors", torch.eye(latent).repeat(components, 1, 1))  # lower Cholesky, (K, Z, Z)
 

@@ -22,6 +22,7 @@ from trilemma.comparison.progress import Progress, about, in_words, steps_of
 from trilemma.comparison.rows import scores_of
 from trilemma.comparison.words import counted
 from trilemma.errors import UserError
+from trilemma.modes import own_modes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +61,7 @@ class Comparison:
         return fragment(self.document)
 
 
+@own_modes()
 def compare(
     *runs: "Run | str | Path | Sequence[Run | str | Path]",
     data: "str | Path | Data | None" = None,

@@ -95,7 +95,7 @@ def _cells(images: Iterable[Tensor]) -> tuple[Tensor, np.ndarray]:
         values = rows.float()
         cells.append(torch.nn.functional.interpolate(values, (8, 9), mode="area"))
         spread.append(values.flatten(1).std(1, correction=0).numpy())
-    return torch.cat(cells or [torch.empty(0, 1, 8, 9)]), np.concatenate(spread)
+    return torch.cat(cells or [torch.empty(0, 1, 8, 9, dtype=torch.float32)]), np.concatenate(spread)
 
 
 def _hashes(cells: Tensor) -> np.ndarray:

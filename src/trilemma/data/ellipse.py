@@ -39,6 +39,6 @@ def points(ids: Tensor, seed: int, purpose: str) -> Tensor:
 def rotation() -> Tensor:
     """By TILT about the first axis, then by TURN about the third, (3, 3)."""
     (c, s), (c2, s2) = ((math.cos(a), math.sin(a)) for a in (TILT, TURN))
-    tilt = torch.tensor([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
-    turn = torch.tensor([[c2, -s2, 0.0], [s2, c2, 0.0], [0.0, 0.0, 1.0]])
+    tilt = torch.tensor([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]], dtype=torch.float32)
+    turn = torch.tensor([[c2, -s2, 0.0], [s2, c2, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float32)
     return turn @ tilt

@@ -60,7 +60,7 @@ def draw_factors(ids: Tensor, seed: int, purpose: str) -> dict[str, Tensor]:
     u = rng.uniform(ids, (7,), seed, f"shapes/{purpose}")
     counts = {"kind": len(KINDS), "colour": len(COLOURS), "size": len(SIZES), "row": 3, "column": 3}
     factors = {name: (u[:, k] * count).long() for k, (name, count) in enumerate(counts.items())}
-    centres = torch.tensor(CENTRES)
+    centres = torch.tensor(CENTRES, dtype=torch.float32)
     for k, name, cell in ((5, "y", "row"), (6, "x", "column")):
         factors[name] = centres[factors[cell]] + JITTER * (2 * u[:, k] - 1)
     return factors
@@ -69,9 +69,13 @@ def draw_factors(ids: Tensor, seed: int, purpose: str) -> dict[str, Tensor]:
 def render(factors: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
     """The images with these factors, uint8 (n, 3, H, W)."""
     height, width = size
-    y = (torch.arange(height) + 0.5)[None, :, None] - height * factors["y"][:, None, None]  # (n, H, 1)
-    x = (torch.arange(width) + 0.5)[None, None, :] - width * factors["x"][:, None, None]  # (n, 1, W)
-    r = min(size) * torch.tensor(list(SIZES.values()))[factors["size"]][:, None, None]
+    y = (torch.arange(height, dtype=torch.float32) + 0.5)[None, :, None] - height * factors["y"][
+        :, None, None
+    ]  # (n, H, 1)
+    x = (torch.arange(width, dtype=torch.float32) + 0.5)[None, None, :] - width * factors["x"][
+        :, None, None
+    ]  # (n, 1, W)
+    r = min(size) * torch.tensor(list(SIZES.values()), dtype=torch.float32)[factors["size"]][:, None, None]
     circle = (x**2 + y**2).sqrt() - r
     square = torch.maximum(x.abs(), y.abs()) - r * math.sqrt(math.pi) / 2
     corner = 1.2 * r

@@ -137,10 +137,10 @@ class Diffusion(nn.Module):
         varies far less than that of independent ones (Kingma et al. 2021, "Variational diffusion models", app. I.1).
         """
         x0 = 2 * image - 1
-        places = torch.arange(len(image), device=rng.device) / len(image)
-        spread = (places + torch.rand((), generator=rng, device=rng.device)) % 1
+        places = torch.arange(len(image), dtype=torch.float32, device=rng.device) / len(image)
+        spread = (places + torch.rand((), generator=rng, dtype=torch.float32, device=rng.device)) % 1
         index = (spread * self.config.T).long().clamp(max=self.config.T - 1) + 1
-        eps = torch.randn(image.shape, generator=rng, device=rng.device).to(image.device)
+        eps = torch.randn(image.shape, generator=rng, dtype=torch.float32, device=rng.device).to(image.device)
         t = index.to(image.device).float() / self.config.T
         alpha, sigma = self._levels(t)
         return x0, alpha * x0 + sigma * eps, t, eps

@@ -35,6 +35,7 @@ from trilemma.metrics.classification import class_counts, draw_classes, half_wid
 from trilemma.metrics.features import BUNDLED, choose
 from trilemma.metrics.intervals import Estimate
 from trilemma.metrics.make_features import figures_of
+from trilemma.modes import own_modes
 from trilemma.pictures import grid, save_png, to_uint8
 from trilemma.registry import Recipe, build, get_recipe
 from trilemma.run import Run, as_run
@@ -103,6 +104,7 @@ class Augmentation:
     verdict: Verdict | None
 
 
+@own_modes()
 def augment(
     run: Run | str | Path,
     *,

@@ -51,6 +51,7 @@ from trilemma.explore.images import require
 from trilemma.files import write_atomic, write_json
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.ranking import INTERVAL_IS, ranking
+from trilemma.modes import own_modes
 from trilemma.run import Run, as_run
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
 
@@ -84,6 +85,7 @@ class Detection:
     flagged: tuple[int, ...]
 
 
+@own_modes()
 def detect(
     run: Run | str | Path,
     *,

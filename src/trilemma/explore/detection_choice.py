@@ -42,7 +42,7 @@ def patched(images: Tensor, seed: int) -> Tensor:
     generator, result = rng.generator(seed, "detect patches"), images.clone()
     for k, image in enumerate(images.roll(-1, 0)):
         low, high = SIDES
-        share = low + (high - low) * torch.rand(2, generator=generator)
+        share = low + (high - low) * torch.rand(2, generator=generator, dtype=torch.float32)
         height, width = (max(1, round(float(s) * side)) for s, side in zip(share, images.shape[2:], strict=True))
         (y, v), (x, u) = (
             torch.randint(side - length + 1, (2,), generator=generator).tolist()

@@ -29,6 +29,7 @@ from trilemma.metrics.disentanglement import (
     separated_attribute_predictability,
 )
 from trilemma.metrics.intervals import Estimate
+from trilemma.modes import own_modes
 from trilemma.pictures import save_png
 from trilemma.registry import models_that
 from trilemma.run import Run, as_run
@@ -99,6 +100,7 @@ class _Measured:
         }
 
 
+@own_modes()
 def disentangle(
     run: Run | str | Path,
     *,

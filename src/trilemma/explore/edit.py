@@ -91,7 +91,7 @@ def edit(
         raise UserError(f"steps={steps}: at least 2 are needed, without and with the change")
     code, labels, original = find_code(run, image, data, label)  # (1, Z)
     vector, counts = _vector(run, code.shape[1], towards, away, data)
-    strengths = torch.linspace(0, strength, steps)
+    strengths = torch.linspace(0, strength, steps, dtype=code.dtype)
     images = decode_codes(run, code + strengths[:, None] * vector, labels)
     before = images[:0] if original is None else original
     texts = ["original"] * len(before) + [f"{s:.3g}" for s in strengths.tolist()]

@@ -375,7 +375,7 @@ def _numbers_of(what: str | Path) -> np.ndarray | list[float] | None:
 
 def _checked_code(run: Run, code: Tensor) -> Tensor:
     """A code (1, Z), if it is one of the model's."""
-    blank = torch.zeros(1, *run.model_config.shape)
+    blank = torch.zeros(1, *run.model_config.shape, dtype=torch.float32)
     width = encode(run, blank, labels_for(run.model, torch.zeros(1, dtype=torch.int64))).shape[1]
     if code.shape[1] != width:
         raise UserError(f"the code has {code.shape[1]} numbers; those of {run.recipe.name} in {run.path} have {width}")

@@ -190,7 +190,7 @@ def _most_active(codes: Tensor) -> tuple[int, ...]:
 def _steps(codes: Tensor, n: int, span: float) -> Tensor:
     """Even steps from -span to span standard deviations around the mean of each column of codes, within its range:
     (Z, n)."""
-    s = torch.linspace(-span, span, n)
+    s = torch.linspace(-span, span, n, dtype=codes.dtype)
     values = codes.mean(0)[:, None] + s * codes.std(0, correction=0)[:, None]
     return values.clamp(codes.amin(0)[:, None], codes.amax(0)[:, None])
 
@@ -199,7 +199,7 @@ def _lines(codes: Tensor, n: int, spacing: str, span: float) -> Tensor:
     """The values that the units of a plane take, (2, n)."""
     if spacing == "even":
         return _steps(codes, n, span)
-    return codes.quantile((torch.arange(n) + 0.5) / n, dim=0).T
+    return codes.quantile((torch.arange(n, dtype=codes.dtype) + 0.5) / n, dim=0).T
 
 
 def _rows_page(

@@ -104,7 +104,8 @@ class GAN(nn.Module):
     def _draw_z(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """z ~ N(0, I), (B, latent), on the images' device."""
         n_images = len(batch.image)
-        return torch.randn(n_images, self.config.latent, generator=rng, device=rng.device).to(batch.image.device)
+        z = torch.randn(n_images, self.config.latent, generator=rng, dtype=torch.float32, device=rng.device)
+        return z.to(batch.image.device)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Higgins et al. (2017), "beta-VAE"; Alemi et al. (2018), "Fixing a broken ELBO", 
 against reconstruction error (the distortion)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -13,15 +14,18 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data.loader import to_float
+from trilemma.data.sources import slug
 from trilemma.errors import UserError
 from trilemma.explore.images import labels_for, table, through
 from trilemma.lessons.drawing import GREY, below, label, plots, rendered, side_by_side, style
 from trilemma.lessons.held_out import common_images, reconstructed, rmse
 from trilemma.run import Run
 from trilemma.training import train
+from trilemma.training.folder import RUNS
 from trilemma.types import Batch, Reconstructs, Samples, Validates
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from PIL import Image
 
 MEASURED = 2000  # images
@@ -47,14 +51,15 @@ def beta(
     """Error and divergence over beta, then for each beta a row of reconstructions and one of samples.
 
     Args:
-        runs: finished runs that differ in beta. Where none are given, models are trained, into runs/.
+        runs: finished runs that differ in beta. Where none are given, models are trained, into runs/figure-beta/.
         model, data, betas, steps: what to train, and how many steps each.
         n: images in a row.
         seed: of the training, the drawn codes and the samples.
     """
     if not runs:
+        name = RUNS / "figure-beta" / f"{model}-{slug(Path(data))}-seed-{seed}"
         each = {"steps": steps, "seed": seed, "quiet": True}
-        runs = tuple(train(model, data, beta=value, **each) for value in sorted(set(betas)))
+        runs = tuple(train(model, data, beta=b, out=f"{name}-beta-{b:g}", **each) for b in sorted(set(betas)))
     runs = tuple(sorted(runs, key=_beta_of))
     batch = common_images(runs, None, MEASURED)
     points = [measure(run, batch, seed) for run in runs]
@@ -97,14 +102,22 @@ def _curves(points: Sequence[Point], of_mean: float, how: str) -> "Image.Image":
     errors.axhline(of_mean, color=GREY, linewidth=1, label="the mean image for every image")
     errors.plot(values, [point.rmse for point in points], marker="o", markersize=4, label="model", **style(0))
     divergences.plot(values, [point.kl_nats for point in points], marker="o", markersize=4, **style(1))
-    positive = [value for value in values if value > 0] or [1.0]
     for ax in (errors, divergences):
-        ax.set_xscale("symlog", linthresh=min(positive)) if 0 in values else ax.set_xscale("log")
-        ax.set_ylim(bottom=0)
+        _mark_betas(ax, values)
+        ax.set_ylim(0, 1.1 * float(ax.dataLim.y1) or 1)  # no line on the frame
     errors.legend(fontsize=8.5, frameon=False)
     label(errors, f"reconstruction error, {how}", "beta", "RMSE, held out, from a drawn code")
     label(divergences, "what a code says: KL(q(z|x) || p(z))", "beta", "nats per image")
     return rendered(figure)
+
+
+def _mark_betas(ax: "Axes", values: Sequence[float]) -> None:
+    """A logarithmic axis whose marks are the weights themselves, with room on both sides."""
+    positive = [value for value in values if value > 0] or [1.0]
+    ax.set_xscale("symlog", linthresh=min(positive)) if 0 in values else ax.set_xscale("log")
+    ax.margins(x=0.08)
+    ax.set_xticks(sorted(set(values)), [f"{value:g}" for value in sorted(set(values))])
+    ax.minorticks_off()
 
 
 def _rows(runs: Sequence[Run], batch: Batch, n: int, seed: int) -> "Image.Image":

@@ -1,7 +1,9 @@
 """The figures by name: what each shows, what it needs, and the function that draws it."""
 
 import inspect
+import re
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,11 +20,15 @@ from trilemma.lessons.levels import levels
 from trilemma.lessons.pca import pca
 from trilemma.lessons.penalty import kl_penalty_figure
 from trilemma.lessons.sparse import sparse_units
-from trilemma.pictures import save_png
+from trilemma.modes import own_modes
+from trilemma.pictures import read_metadata, save_png
 from trilemma.run import Run, as_run
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+LONGEST_NAME = 80  # letters of a picture's default name
 
 
 class Lesson(NamedTuple):
@@ -72,12 +78,14 @@ def list_figures() -> list[Listed]:
     return [Listed(name, lesson.what, _needs(lesson)) for name, lesson in LESSONS.items()]
 
 
+@own_modes()
 def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **keys: Any) -> Path:
     """Draw a figure of `list_figures()`.
 
     Args:
         runs: what it is drawn from, where it needs any.
-        out: the picture to write; where None, RUN/figure-NAME.png for a single run, else figures/NAME.png.
+        out: the picture to write; where None, RUN/figure-NAME.png for a single run, else figures/NAME.png. The keys
+            that differ from their defaults follow NAME, and -2, -3, ... where other runs have that name.
         keys: of this figure.
     Returns:
         The PNG file, which carries how it was made.
@@ -95,8 +103,30 @@ def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **
     picture = lesson.draw(*opened, **dict(settings))
     made_of = [{"run": str(run.path.resolve()), "weights": run.weights_id} for run in opened]
     made = {"trilemma": __version__, "verb": "figure", "figure": name, "runs": made_of, **settings.to_json()}
-    default = opened[0].path / f"figure-{name}.png" if len(opened) == 1 else Path("figures") / f"{name}.png"
-    return save_png(picture, default if out is None else out, made)
+    return save_png(picture, _default_path(opened, made, settings) if out is None else out, made)
+
+
+def _default_path(runs: list[Run], made: dict[str, Any], settings: Config) -> Path:
+    """Where a picture made so is written: over one made in the same way, never over another."""
+    fields = type(settings).model_fields
+    other = {key: value for key, value in settings if value != fields[key].default}
+    stem = "-".join([made["figure"], *(f"{key}-{_typed(value)}" for key, value in other.items())])
+    stem = re.sub(r"[^\w.]+", "-", stem)[:LONGEST_NAME]
+    folder, stem = (runs[0].path, f"figure-{stem}") if len(runs) == 1 else (Path("figures"), stem)
+    for number in count(1):
+        path = folder / f"{stem if number == 1 else f'{stem}-{number}'}.png"
+        try:
+            if _subject(read_metadata(path)) == _subject(made):
+                return path
+        except UserError:  # there is none, or none of ours, which is not written over
+            return path
+    raise AssertionError  # count never ends
+
+
+def _subject(made: dict[str, Any]) -> dict[str, Any]:
+    """What a picture shows, whatever the version and the state of its runs."""
+    runs = [run.get("run") for run in made.get("runs", ())]
+    return {key: value for key, value in made.items() if key != "trilemma"} | {"runs": runs}
 
 
 def _settings_of(lesson: Lesson) -> type[Config]:

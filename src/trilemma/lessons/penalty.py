@@ -38,7 +38,8 @@ def kl_penalty_figure(*, target: Annotated[float, Field(gt=0, lt=1)] = 0.1) -> "
         ax.axvline(target, color=GREY, linewidth=0.8)
         ax.set_ylim(*limits)
     slopes.axhline(0, color=GREY, linewidth=0.8)
-    values.legend(fontsize=8.5, frameon=False)
+    loc, at = ("upper left", 0.53) if target <= 0.5 else ("upper right", 0.47)  # clear of the target's line
+    values.legend(fontsize=8.5, frameon=False, loc=loc, bbox_to_anchor=(at, 1))
     label(values, f"penalty for a target of p = {target:g}", "mean activation q")
     label(slopes, "its slope", "mean activation q")
     return rendered(figure)

@@ -60,7 +60,7 @@ def sparse_units(
 
 def _row(images: Tensor, n: int) -> Tensor:
     """Images and white ones, n in all."""
-    return torch.cat([images, torch.ones(n - len(images), *images.shape[1:])])
+    return torch.cat([images, images.new_ones(n - len(images), *images.shape[1:])])
 
 
 def _histograms(codes: Tensor, target: float | None) -> "Image.Image":
@@ -75,7 +75,7 @@ def _histograms(codes: Tensor, target: float | None) -> "Image.Image":
         means.axvline(target, color=GREY, linewidth=1.2, label=f"target {target:g}")
     means.axvline(float(of_units.mean()), color="black", linestyle=":", label=f"mean {float(of_units.mean()):.4f}")
     means.legend(fontsize=8.5, frameon=False)
-    label(means, "mean activation of a unit", "over the images", "units")
+    label(means, f"each unit's mean over {len(codes):,} images", "mean activation", "number of units")
     return rendered(figure)
 
 

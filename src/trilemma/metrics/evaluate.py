@@ -28,6 +28,7 @@ from trilemma.metrics.intervals import Spread
 from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.quality import Setup, quality, quality_scores
 from trilemma.metrics.receipt import Score, protocol_name, versions, write_score
+from trilemma.modes import own_modes
 from trilemma.pictures import read_metadata
 from trilemma.registry import models_that
 from trilemma.types import Conditional, Samples
@@ -74,6 +75,7 @@ class Evaluation:
         raise unknown("score", name, [score.name for score in self.scores])
 
 
+@own_modes()
 def evaluate(
     what: "Run | str | Path",
     *,

@@ -20,9 +20,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from trilemma import rng
 from trilemma.config import make
 from trilemma.errors import UserError, unknown
 from trilemma.files import sha256_of
+from trilemma.modes import own_modes
 from trilemma.nets.classifier import Classifier, ClassifierConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -114,8 +116,9 @@ def load_network(name: str, *, note: str = "", folder: Path = WEIGHTS) -> Featur
             f"{weights} is not the file its card describes (SHA-256 {found[:12]}, card {card['sha256'][:12]}); "
             f"install the package again, or: {REMAKE} {name}"
         )
-    network = Classifier(make(ClassifierConfig, card["config"]))
-    network.load_state_dict(load_file(weights))
+    with own_modes(), rng.OwnStart(rng.generator(0, name)):
+        network = Classifier(make(ClassifierConfig, card["config"]))
+        network.load_state_dict(load_file(weights))
     network.requires_grad_(False).eval()
     return FeatureNetwork(name, network, network.config.shape, found, note)
 
@@ -132,6 +135,7 @@ def read_card(name: str, folder: Path = WEIGHTS) -> dict[str, Any]:
         raise UserError(f"{name} has no card in {folder}; install the package again, or: {REMAKE} {name}") from None
 
 
+@own_modes()
 @torch.no_grad()
 def extract(network: FeatureNetwork, images: Tensor, batch: int = 500) -> Tensor:
     """Features of images, float64 (N, D).
@@ -187,4 +191,4 @@ def to_channels(x: Tensor, channels: int) -> Tensor:
         return x
     if channels == 3:
         return x.expand(-1, 3, -1, -1)
-    return (x * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return (x * torch.tensor(LUMA, dtype=x.dtype).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)

@@ -3,17 +3,19 @@
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count, takewhile
 from pathlib import Path
 from typing import IO, Any
 
+from trilemma.arguments import word
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, remove_leftovers, sync_folder, write_json
 
 RUNS = Path("runs")
 CONFIG, LOCK = "config.json", "lock"
+FINGERPRINT = ("", "fingerprint")
 NEW_KEYS = {"frames": "first", "split_seed": 0}  # that earlier versions did not write, with what they did
 LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "device"}
 LENGTH_KEYS |= {"split_rule"}  # what it decides, the fingerprint tells
@@ -30,31 +32,41 @@ class RunFolder:
         self._lock.close()
 
 
-def open_run_folder(name: str, config: dict[str, Any], out: str | Path | None) -> RunFolder:
+def open_run_folder(
+    name: str, config: dict[str, Any], out: str | Path | None, say: Callable[[str], None] = lambda text: None
+) -> RunFolder:
     """The folder that this training continues, or a new one: runs/NAME, runs/NAME-2, ... or `out`.
 
-    A folder is continued if its config says the same training, whatever its length.
+    A folder is continued if its config says the same training, whatever its length and wherever its images lie.
+
+    Args:
+        say: told why a new folder is begun beside another.
     Raises:
         UserError: if `out` holds another training or something else, or another process is writing to it.
     """
     if out is not None:
         path = Path(out)
-        if not is_free(path) and not same_training(path, config):
-            raise UserError(f"{path} holds {_content(path)}; choose another out=, or remove it first")
+        if reasons := _obstacles(path, config):
+            raise UserError(f"{path} {'; '.join(reasons)}; choose another out=, or remove it first")
         return _claim(path, config)
-    number = 1
-    while True:
-        path = RUNS / (name if number == 1 else f"{name}-{number}")
-        number += 1
-        if not is_free(path) and not same_training(path, config):
+    passed: list[tuple[Path, list[str]]] = []  # folders of this name that hold something else, and what
+    for path in map(RUNS.joinpath, _names(name)):
+        if reasons := _obstacles(path, config):
+            passed.append((path, reasons))
             continue
+        new = is_free(path)
         try:
             folder = _claim(path, config)
         except Busy:
+            passed.append((path, ["is being trained by another process"]))
             continue
         if same_training(path, config):
+            if new and passed:
+                nearest, reasons = min(passed, key=lambda other: len(other[1]))
+                say(f"{path} is a new training, because {nearest} {'; '.join(reasons)}")
             return folder
         folder.close()  # another process took the name between our look and our lock
+    raise AssertionError  # names never end
 
 
 class Busy(UserError):
@@ -63,11 +75,40 @@ class Busy(UserError):
 
 def same_training(path: Path, config: dict[str, Any]) -> bool:
     """Whether the folder's config says the same training as `config`, apart from its length."""
+    return not is_free(path) and not _obstacles(path, config)
+
+
+def _obstacles(path: Path, config: dict[str, Any]) -> list[str]:
+    """Why `config` cannot be trained in a folder, in words that follow its name; [] if it can."""
+    if is_free(path):
+        return []
+    if not (path / CONFIG).exists():
+        return ["holds files that are no run"]
     try:
-        found = json.loads((path / CONFIG).read_text("utf-8"))
-        return _identity(found) == _identity(config)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+        reasons = differences(json.loads((path / CONFIG).read_text("utf-8")), config)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ["holds another training, whose config.json cannot be read"]
+    return [f"holds another training: {reasons[0]}", *reasons[1:]] if reasons else []
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In what two configs are other trainings, in words, the images first; [] if one continues the other.
+
+    Lengths do not count, nor does the place of the images: these are told apart by their fingerprint. A
+    key that is None is as one that an earlier version did not write.
+    """
+    one, other = _identity(then), _identity(now)
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    texts = [f"{key[1]} {word(one.get(key))} then, {word(other.get(key))} now" for key in keys if key != FINGERPRINT]
+    return [_other_images(then, now), *texts] if FINGERPRINT in keys else texts
+
+
+def _other_images(then: dict[str, Any], now: dict[str, Any]) -> str:
+    counts = [f"{config['n_images']:,}" if "n_images" in config else "" for config in (then, now)]
+    places = [f"{config['data']}" if then["data"] != now["data"] else "" for config in (then, now)]
+    texts = [" of ".join(filter(None, pair)) for pair in zip(counts, places, strict=True)]
+    known = [f"{text} {when}" for text, when in zip(texts, ("then", "now"), strict=True) if text]
+    return ": ".join(filter(None, ["its images were others", ", ".join(known)]))
 
 
 def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
@@ -132,13 +173,13 @@ def hold(path: Path) -> IO[str]:
     return file
 
 
-def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    written = {**NEW_KEYS, "channels": config["model_config"].get("shape", [None])[0], **config["training"]}
-    training = {key: value for key, value in written.items() if key not in LENGTH_KEYS}
-    parts = {key: config[key] for key in ("format", "model", "data", "fingerprint")}
-    model = {key: value for key, value in config["model_config"].items() if value is not None}  # new keys are None
-    return {**parts, "model_config": model, "training": training}
-
-
-def _content(path: Path) -> str:
-    return "another training" if (path / CONFIG).exists() else "files that are no run"
+def _identity(config: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """What makes a training this one, by part of the config and key."""
+    settings = config["model_config"]
+    training = {**NEW_KEYS, "channels": settings.get("shape", [None])[0], **config["training"]}
+    parts = {
+        "": {key: config[key] for key in ("format", "model", FINGERPRINT[1])},
+        "model_config": settings,
+        "training": {key: value for key, value in training.items() if key not in LENGTH_KEYS},
+    }
+    return {(part, key): value for part, values in parts.items() for key, value in values.items()}

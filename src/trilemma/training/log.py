@@ -141,7 +141,7 @@ class Display:
     def say(self, text: str) -> None:
         """A line that stays. A terminal that was closed, or a reader that left, ends the talk and not the training."""
         try:
-            self.console.print(text, markup=False)
+            self.console.print(self._printable(text), markup=False)
         except (OSError, SystemExit):  # rich leaves the process when a pipe breaks
             self.console.quiet = True
 
@@ -149,7 +149,7 @@ class Display:
         """Show how far the training is; at most one plain line per PLAIN_EVERY_S seconds."""
         left = self._left(progress)
         if self.bar is not None:
-            self.bar.update(self.task, completed=progress, figures=text, left=left)
+            self.bar.update(self.task, completed=progress, figures=self._printable(text), left=left)
         elif time.monotonic() - self.last >= PLAIN_EVERY_S:
             self.last = time.monotonic()
             self.say(f"{self.title} {progress:4.0%} {left} {text}")
@@ -161,6 +161,10 @@ class Display:
         if progress <= begin:
             return UNKNOWN
         return str(timedelta(seconds=round((now - since) / (progress - begin) * (1 - progress))))
+
+    def _printable(self, text: str) -> str:
+        """The text with "?" for letters that the terminal's encoding lacks."""
+        return text.encode(self.console.encoding, "replace").decode(self.console.encoding)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

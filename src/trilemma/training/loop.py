@@ -33,6 +33,7 @@ from trilemma import rng
 from trilemma.data import Data, Loader
 from trilemma.errors import UserError
 from trilemma.memory import copies, is_out_of_memory, release, with_room
+from trilemma.modes import own_modes
 from trilemma.training.checkpoint import (
     images_of,
     list_checkpoints,
@@ -96,6 +97,8 @@ class Trainer:
         self.loader = Loader(
             data.train, batch=config.batch, seed=config.seed, device=self.device, augment=config.augment
         )
+        self.noise = torch.Generator(self.device)  # of a step, seeded anew in each
+        rng.own_dropout(model, self.noise)
         self.repeats = max(phase.repeats for phase in self.phases)
         self.stride = self.repeats * config.batch  # images per step
         self.total = config.total_images(len(data.train), self.stride)
@@ -131,6 +134,7 @@ class Trainer:
             return min(1.0, self.images / self.total)
         return min(1.0, self.seconds / (60 * (self.config.minutes or 1)))
 
+    @own_modes()
     def run(self) -> None:
         """Train to the end; leaves the best weights in the model.
 
@@ -140,7 +144,7 @@ class Trainer:
                 divided, or the disk refuses a checkpoint.
         """
         self.journal.cut(rows=self.journal.rows)
-        with rng.isolated(), self.signals():
+        with self.signals():
             with suppress(Interrupted):
                 while not self.stop_signal and (self.unreported or self.progress < 1):
                     self._unless_spoilt(self._report if self.unreported else self._train_on)
@@ -222,8 +226,7 @@ class Trainer:
             self._one_step()
 
     def _one_step(self) -> None:
-        generator = _default_generator(self.device)
-        generator.manual_seed(rng.seed_of(self.config.seed, "step", self.step))
+        generator = self.noise.manual_seed(rng.seed_of(self.config.seed, "step", self.step))
         progress = self.progress
         batches_of_step = [self._batch(self.images + r * self.config.batch) for r in range(self.repeats)]
         for phase in self.phases:
@@ -255,7 +258,7 @@ class Trainer:
 
     def _gradient(self, phase: Phase, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Logs]:
         """Gradients of the mean loss over a batch, in micro-batches if memory asks for it; the loss and its parts."""
-        total, sums = torch.zeros((), device=self.device), Averages()
+        total, sums = torch.zeros((), dtype=torch.float32, device=self.device), Averages()
         pieces = _split(batch, self.pieces)
         for piece in pieces:
             with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
@@ -267,7 +270,9 @@ class Trainer:
             (share * loss).backward()
             total += share * loss.detach()
             sums.add(phase.name, {name: share * len(pieces) * part for name, part in parts.items()})
-        return total, {name.split("/", 1)[1]: torch.tensor(value) for name, value in sums.take().items()}
+        return total, {
+            name.split("/", 1)[1]: torch.tensor(value, dtype=torch.float32) for name, value in sums.take().items()
+        }
 
     def _roll_back(self, found: NotFinite) -> None:
         """Return to the last good state, and leave out the step that spoilt the numbers from then on."""
@@ -449,8 +454,7 @@ class Trainer:
         return self.pace.allows("picture", self.seconds, share)
 
     def _draw_part(self, parts: int) -> None:
-        with rng.isolated():
-            self._unless_full("a picture", lambda: self.observer.draw_part(parts))
+        self._unless_full("a picture", lambda: self.observer.draw_part(parts))
 
     def _save_is_due(self) -> bool:
         return self._save_is_late() or (self.config.save_every is not None and self._due(self.config.save_every))
@@ -629,12 +633,3 @@ def _take_rows(batch: Batch, rows: Tensor) -> Batch:
         index=None if batch.index is None else batch.index[rows.cpu()],
         progress=batch.progress,
     )
-
-
-def _default_generator(device: torch.device) -> torch.Generator:
-    """The generator that torch's own layers (dropout) draw from on this device."""
-    if device.type == "cuda":
-        return torch.cuda.default_generators[device.index or 0]
-    if device.type == "mps":
-        return torch.mps._get_default_mps_generator()
-    return torch.default_generator

@@ -239,7 +239,10 @@ class Observer:
         for number, batch in enumerate(batches(self.data.valid, size, self.device)):
             generator = rng.generator(self.config.seed, "valid", number, device=self.device)
             for name, values in self.model.validation(batch, generator).items():  # type: ignore[operator]
-                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + values.double().sum().float()
+                sums[name] = (
+                    sums.get(name, torch.zeros((), dtype=torch.float32, device=self.device))
+                    + values.double().sum().float()
+                )
         figures = {f"valid_{name}": float(value) / len(self.data.valid) for name, value in sums.items()}
         return figures | {n.replace("mse", "rmse"): v**0.5 for n, v in figures.items() if n.endswith("mse")}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trilemma import __version__, rng
+from trilemma import __version__
 from trilemma.arguments import typed
 from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
@@ -21,6 +21,7 @@ from trilemma.data.sources import source_word
 from trilemma.errors import UserError, with_hint
 from trilemma.files import write_atomic, write_json
 from trilemma.hardware import describe, pick_device, supports_fast_bf16, tune_allocator
+from trilemma.modes import own_modes
 from trilemma.pictures import grid, save_png
 from trilemma.registry import Recipe, build, count_parameters, get_recipe
 from trilemma.run import FORMAT, WEIGHTS, Run
@@ -38,6 +39,7 @@ from trilemma.types import Conditional, Samples
 CURVES, CARD, LAST_SAMPLES = "curves.png", "README.md", "samples/last.png"
 
 
+@own_modes()
 def train(
     model: str,
     data: str | Path | Data = "digits",
@@ -128,7 +130,7 @@ def train(
             display.say(f"  {note}")
         record = _record(recipe, loaded, model_config, training)
         _check_classes(module, recipe, loaded)
-        folder = open_run_folder(f"{model}-{loaded.name}", record, out)
+        folder = open_run_folder(f"{model}-{loaded.name}", record, out, display.say)
         try:
             run = _train_in(folder.path, recipe, loaded, module, training, record, display)
         finally:
@@ -166,6 +168,7 @@ def _train_in(
     trainer.resume()
     if trainer.progress >= 1 and _has_results(path, trainer.step, module):
         display.say(f"{path} is trained already ({trainer.images:,} images); for more, give a greater length")
+        _follow_images(path, record)
         return Run(path)
     write_json(path / "config.json", record)
     write_json(path / "environment.json", environment)
@@ -187,6 +190,14 @@ def _train_in(
         display.say(f"{stopped}. Go on with: {_go_on(path, record['command'], training)}")
         raise
     return Run(path)
+
+
+def _follow_images(path: Path, record: dict[str, Any]) -> None:
+    """Let a finished run read its images where they lie now, if they were moved."""
+    then = json.loads((path / "config.json").read_text("utf-8"))
+    if then["data"] != record["data"]:
+        command = then["command"].replace(shlex.quote(then["data"]), shlex.quote(record["data"]))
+        write_json(path / "config.json", {**then, "data": record["data"], "command": command})
 
 
 def _go_on(path: Path, command: str, training: TrainConfig) -> str:
@@ -221,9 +232,8 @@ def _write_results(
     path: Path, recipe: Recipe, trainer: Trainer, record: dict[str, Any], environment: dict[str, Any]
 ) -> None:
     """The weights to use, the last pictures, the summary and the card."""
-    with rng.isolated():
-        trainer.observer.draw_samples(Path(LAST_SAMPLES).stem, last=True)
-        trainer.observer.judge()
+    trainer.observer.draw_samples(Path(LAST_SAMPLES).stem, last=True)
+    trainer.observer.judge()
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
     with _optional(CURVES, trainer.display):
         draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"], trainer.observer.baseline)
@@ -285,6 +295,7 @@ def _record(recipe: Recipe, data: Data, model_config: Config, training: TrainCon
         "model": recipe.name,
         "data": source_word(data.source),
         "fingerprint": data.fingerprint,
+        "n_images": sum(map(len, data.splits.values())),
         "classes": list(data.classes),
         "notes": list(data.notes),
         "model_config": model_config.to_json(),

@@ -1,0 +1,37 @@
+"""The modes of torch that a caller may have set in his thread: gradients off, inference mode, autocast."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def own_modes() -> Iterator[None]:
+    """Inside, gradients are taken, tensors can be trained, and nothing is cast; afterwards the caller's modes hold.
+
+    It serves as a decorator too.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), _outside_autocast():
+        yield
+
+
+@contextmanager
+def _outside_autocast() -> Iterator[None]:
+    """As if there were no autocast: torch forgets the casts of weights where the outermost one ends, so that within one
+    that is only switched off, those of a step would be used in the next."""
+    on = [device for device in ("cpu", "cuda", "mps") if torch.is_autocast_enabled(device)]
+    cached, depth = torch.is_autocast_cache_enabled(), torch.autocast_increment_nesting()
+    for _ in range(depth):
+        torch.autocast_decrement_nesting()
+    for device in on:
+        torch.set_autocast_enabled(device, False)
+    torch.set_autocast_cache_enabled(True)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(cached)
+        for device in on:
+            torch.set_autocast_enabled(device, True)
+        for _ in range(depth - 1):
+            torch.autocast_increment_nesting()

@@ -1,0 +1,186 @@
+"""Nothing depends on what the caller has set in his process or thread, and nothing of it is changed."""
+
+import io
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import trilemma
+from trilemma import rng
+from trilemma.cli import main
+from trilemma.data import Loader
+from trilemma.modes import own_modes
+from trilemma.registry import create, list_models
+from trilemma.training.log import Display
+
+MODELS = ["vae", "gan"]  # gan: with dropout, and two players
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@contextmanager
+def double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextmanager
+def busy_caller() -> Iterator[None]:
+    """All that a notebook may have set."""
+    with double(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        yield
+
+
+def short(model: str, out: str, **keys: object) -> trilemma.Run:
+    return trilemma.train(model, "digits", steps=2, batch=16, out=out, quiet=True, device="cpu", **keys)
+
+
+def layers() -> nn.Module:
+    kinds = [nn.Linear(3, 4), nn.Conv2d(2, 3, 3), nn.LSTM(3, 5), nn.Embedding(4, 3), nn.BatchNorm1d(3)]
+    kinds += [nn.MultiheadAttention(4, 2)]
+    nn.init.orthogonal_(kinds[0].weight)  # type: ignore[arg-type]
+    nn.init.kaiming_normal_(kinds[1].weight)  # type: ignore[arg-type]
+    nn.init.trunc_normal_(kinds[3].weight)  # type: ignore[arg-type]
+    kinds[4].register_buffer("drawn", torch.randn(7))
+    return nn.ModuleList(kinds)
+
+
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
+
+
+def test_weights_are_those_of_torchs_own_generator_and_leave_it_alone() -> None:
+    with rng.isolated(3):
+        expected = layers()
+    before = torch.get_rng_state()
+    with double(), rng.OwnStart(torch.Generator().manual_seed(3)):
+        found = layers()
+    assert equal(found, expected)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_dropout_is_that_of_torchs_own_generator(p: float) -> None:
+    x, net = torch.randn(50, 20, generator=torch.Generator().manual_seed(0)), nn.Sequential(nn.Dropout(p))
+    for dtype in (torch.float32, torch.bfloat16):
+        with rng.isolated(5):
+            expected = nn.functional.dropout(x.to(dtype), p)
+        rng.own_dropout(net, torch.Generator().manual_seed(5))
+        assert torch.equal(net(x.to(dtype)), expected)
+    assert torch.equal(net.eval()(x), x)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_models_are_built_alike_whatever_is_set(name: str) -> None:
+    expected, before = create(name, shape=(1, 8, 8), seed=1), torch.get_rng_state()
+    with double(), torch.inference_mode():
+        found = create(name, shape=(1, 8, 8), seed=1)
+    assert equal(found, expected) and torch.equal(torch.get_rng_state(), before)
+    assert not any(value.is_inference() for value in found.state_dict().values())
+
+
+@pytest.mark.parametrize(("model", "precision"), [("vae", "float32"), ("gan", "bf16")])
+def test_a_training_does_not_see_the_modes_of_its_caller(model: str, precision: str) -> None:
+    expected = short(model, "plain", precision=precision)
+    images = expected.sample(3, seed=1)
+    with busy_caller():
+        run = short(model, "busy", precision=precision)
+        drawn = run.sample(3, seed=1)
+    assert run.weights_id == expected.weights_id
+    assert drawn.dtype == torch.float32 and torch.equal(drawn, images)
+
+
+def test_an_evaluation_does_not_see_the_modes_of_its_caller() -> None:
+    def values() -> dict[str, float | None]:
+        result = trilemma.evaluate(short("vae", "run"), n=30, bound_samples=2, bound_images=10)
+        return {s.name: s.value for s in result.scores if s.unit != "ms"}
+
+    expected = values()
+    with busy_caller():
+        assert values() == expected
+
+
+def test_modes_of_the_caller_hold_afterwards() -> None:
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with own_modes():
+            assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+            assert not torch.is_autocast_enabled("cpu")
+        assert torch.is_inference_mode_enabled() and torch.is_autocast_enabled("cpu")
+        assert not torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_caller_who_draws_beside_a_training_changes_nothing_in_it(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(5)
+    expected = [torch.randn(3) for _ in range(4)]
+    alone, drawn, batch_at = short(model, "alone"), list[Tensor](), Loader.batch_at
+
+    def beside(*args: object) -> object:
+        drawn.append(torch.randn(3))
+        return batch_at(*args)  # type: ignore[arg-type]
+
+    torch.manual_seed(5)
+    monkeypatch.setattr(Loader, "batch_at", beside)
+    assert short(model, "beside").weights_id == alone.weights_id
+    assert len(drawn) >= 2
+    assert all(torch.equal(mine, wanted) for mine, wanted in zip(drawn, expected, strict=False))
+
+
+def test_trainings_in_two_threads_are_those_of_one() -> None:
+    found: dict[str, str] = {}
+    tasks = [("gan", 0), ("gan", 1)]
+
+    def work(model: str, seed: int, out: str) -> None:
+        found[out] = short(model, out, seed=seed).weights_id
+
+    for model, seed in tasks:
+        work(model, seed, f"alone-{seed}")
+    threads = [threading.Thread(target=work, args=(model, seed, f"both-{seed}")) for model, seed in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found["both-0"] == found["alone-0"] != found["alone-1"] == found["both-1"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_without_a_letter_ends_no_verb(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path("ảnh 🐱")
+    folder.mkdir()
+    for k in range(12):
+        noise = np.random.default_rng(k).integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(noise).save(folder / f"số{k}.png")
+    out = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["data", "show", str(folder), "out=shown.png"]) == 0
+    assert main(["data", "check", str(folder)]) == 0
+    (folder / "hỏng.png").write_bytes(b"no image")
+    assert main(["data", "check", str(folder)]) == 1
+    out.seek(0)
+    assert "h?ng.png" in out.read()
+    assert out.errors == "strict"
+
+
+def test_progress_is_shown_on_a_terminal_without_a_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    err = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stderr", err)
+    Display("vae").say("số 1")
+    err.seek(0)
+    assert err.read() == "s? 1\n"
