@@ -18,7 +18,8 @@ import typer
 import trilemma
 from trilemma import cli_explore
 from trilemma.arguments import SETTING, normalise, parse_rate, parse_settings, parse_value, word
-from trilemma.cli_output import every_letter, facts, interval, number, table, words
+from trilemma.cli_evaluation import print_evaluation
+from trilemma.cli_output import every_letter, facts, number, table, words
 from trilemma.errors import UserError, unknown
 from trilemma.hardware import tune_allocator
 
@@ -163,15 +164,7 @@ def evaluate(
         what, against=against, n=n, features=features, split=split, seed=seed, batch=batch,
         bound_samples=bound_samples, bound_images=bound_images, **parse_settings(setting),
     )  # fmt: skip
-    table(
-        ("figure", "value", "95% interval", "unit", "better", "real", "generated", "protocol"),
-        [
-            (s.name, number(s.value), interval(s.interval), s.unit, s.better, s.n_real, s.n_fake, s.protocol)
-            for s in result.scores
-        ],
-    )
-    for text in result.notes:
-        print(text)
+    print_evaluation(result)
 
 
 @app.command()
