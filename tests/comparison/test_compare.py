@@ -410,7 +410,7 @@ def test_notes_of_the_data_and_the_whole_time_are_said_once(stage, capsys):
     compare(models="vae,gan-dcgan", minutes=0.5, seeds=2)
     said = capsys.readouterr().err
     assert said.count("seen as grey") == 1
-    assert "2 models x 2 seeds x 30 s of training, about 3 min in all" in said
+    assert "2 models x 2 seeds x 30 s of training, about 2.5 min in all" in said
     assert len(re.findall(r"^done in \d", said, re.MULTILINE)) == 1
 
 

@@ -2,7 +2,17 @@ import pytest
 
 from trilemma.comparison import progress
 from trilemma.comparison.entries import to_train
-from trilemma.comparison.progress import EXTRAS, MEASURED, STARTED, WRITTEN, Progress, Step, steps_of
+from trilemma.comparison.progress import (
+    CONTROLS,
+    EXTRAS,
+    MEASURED,
+    PER_IMAGE,
+    STARTED,
+    WRITTEN,
+    Progress,
+    Step,
+    steps_of,
+)
 
 
 @pytest.fixture
@@ -53,7 +63,8 @@ def test_the_steps_add_up_to_the_whole(stage, tmp_path):
     assert [step.kind for step in steps] == 4 * ["training"] + 4 * ["measuring"] + ["writing"]
     one = STARTED + 30 * (1 + EXTRAS) + 0.064
     turns = 20 * 64 * 2 * 0.001
-    assert sum(step.seconds for step in steps) == pytest.approx(3 * one + 4 * (MEASURED + 0.1) + WRITTEN + turns)
+    measuring = (4 + CONTROLS) * (MEASURED + 100 * PER_IMAGE) + 4 * 0.1
+    assert sum(step.seconds for step in steps) == pytest.approx(3 * one + measuring + WRITTEN + turns)
     assert steps_of(entries, stage.data, tmp_path, None, 100)[0].kind == "measuring"
 
 

@@ -1,8 +1,9 @@
 """How long a comparison takes: an estimate of the whole at its start, a better one on the way, and what it was.
 
-Before anything is trained, a small batch is drawn from each untrained model: it draws as fast as a trained one. What a
-training does beside its steps (pictures, validation, checkpoints) takes at most a tenth of their time. The estimate for
-the steps to come is scaled by how long those of the same kind have taken, and a total that has changed is said.
+Before anything is trained, two small batches are drawn from each untrained model, which draws as fast as a trained one:
+a batch of k images takes about a + b k. What a training does beside its steps (pictures, validation, checkpoints) takes
+at most a tenth of their time. The estimate for the steps to come is scaled by how long those of the same kind have
+taken, and a total that has changed is said.
 """
 
 import time
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
     from trilemma.data import Data
 
-PROBE = 8  # images of the batch that is timed
+PROBES = (4, 16)  # images of the batches that are timed
 DRAWN = 64  # images of the last picture of a training
 EXTRAS = 0.1  # of a training's seconds
-STARTED, MEASURED, WRITTEN = 2.0, 5.0, 5.0  # seconds: to begin and end a training, to measure one, to write the report
+STARTED, MEASURED, WRITTEN = 2.0, 1.0, 5.0  # seconds: to begin and end a training, to measure one, to write the report
+PER_IMAGE = 0.002  # seconds to measure an image, once drawn
+CONTROLS = 5  # are measured once, before the first model
 OTHER = 1.2  # times as much, or as little, is another total
 
 
@@ -84,7 +87,8 @@ def steps_of(entries: Sequence[Entry], data: "Data", folder: Path, seconds: floa
     names = {entry.name: entry.run.recipe.name if entry.run else entry.name for entry in entries}
     cost = {name: seconds_per_image(model, data.shape) for name, model in names.items()}
     steps = [] if seconds is None else [Step("training", _training(e, folder, seconds, cost[e.name])) for e in entries]
-    steps += [Step("measuring", MEASURED + n * cost[entry.name]) for entry in entries]
+    one = MEASURED + n * PER_IMAGE
+    steps += [Step("measuring", one * (1 if k else 1 + CONTROLS) + n * cost[e.name]) for k, e in enumerate(entries)]
     turn = min(BATCH, n) * sum(cost.values())
     return [*steps, Step("writing", WRITTEN + min(REPEATS * turn, max(LEAST_TURNS * turn, TURNS_S)))]
 
@@ -97,9 +101,9 @@ def _training(entry: Entry, folder: Path, seconds: float, per_image: float) -> f
 
 
 def seconds_per_image(model: str, shape: tuple[int, int, int]) -> float:
-    """Seconds that an untrained model takes to draw an image; 0 for one that cannot, whose training will say why."""
+    """Seconds for an image in a batch of 64 of an untrained model; 0 where it cannot draw: its training says why."""
     from trilemma.hardware import pick_device
-    from trilemma.metrics.cost import time_in_turns
+    from trilemma.metrics.cost import BATCH, time_in_turns
     from trilemma.registry import create
 
     device = pick_device("auto")
@@ -109,8 +113,9 @@ def seconds_per_image(model: str, shape: tuple[int, int, int]) -> float:
         def draw(first: int, count: int) -> "Tensor":
             return network.sample(count, seed=0, first=first)  # type: ignore[operator]
 
-        draw(0, 1)  # warms up
-        return time_in_turns([(draw, device)], batch=PROBE, turns=1)[0][0] / 1000
+        few, many = (k * time_in_turns([(draw, device)], batch=k, turns=1)[0][0] / 1000 for k in PROBES)
+        each = max(0.0, many - few) / (PROBES[1] - PROBES[0])
+        return each + max(0.0, few - PROBES[0] * each) / BATCH
     except Exception:  # whatever it is, the training of this model ends with it too, and its error is kept there
         return 0.0
 
