@@ -47,15 +47,19 @@ def model_row(
     if measured:
         values["scores"] = _row_scores(measured)
         values["notes"] = [note for note in first.evaluation.notes if note not in shared]
-    return {**values, "trainings": [_one(entry) for entry in row], "place": _place(values["scores"])}
+    place = _place(values["scores"], learned=not values["learned_nothing"])
+    return {**values, "trainings": [_one(entry) for entry in row], "place": place}
 
 
-def _place(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a model stands on each axis, and whether the figure is rough."""
+def _place(scores: Mapping[str, Any], *, learned: bool) -> dict[str, Any]:
+    """Where a model stands on each axis, and whether the figure is rough. The centre is the place of the fidelity and
+    the diversity of one that learned nothing: a few balls hold a constant image by chance, whatever it shows."""
     places = placed(scores)
     for axis in AXES:
         if place := places[axis.name]:
             place["rough"] = bool(scores[axis.metric].get("rough"))
+            if axis.metric in QUALITY and not learned:
+                place |= {"place": 0.0, "reach": None}
     return places
 
 
