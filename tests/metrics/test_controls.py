@@ -89,6 +89,17 @@ def test_one_real_image_over_and_over_has_learned_nothing():
     assert "learned nothing yet" in text
 
 
+@pytest.mark.parametrize("n", [12, 20, 33, 66])
+def test_few_images_condemn_no_good_model(n):
+    """Real images judged as a model's, 20 times each; and flat grey is told where there are enough."""
+    for seed in range(20):
+        splits = {"train": Split(blobs(200, 1)), "valid": Split(blobs(n, 40 + seed))}
+        setup = setup_of(Data("b", "b", SHAPE, (), splits, (), (), "f"), n=n)
+        assert judged(setup, blobs(n, 90 + seed))[0] is None
+        if n >= 33:
+            assert judged(setup, torch.full((n, *SHAPE), 128, dtype=torch.uint8))[0] is not None
+
+
 def test_real_controls_are_images_that_nobody_has_seen():
     """The rest of the split that is measured by; or another held-out split; never the training images of a run."""
     data = data_of(train=400, valid=120, test=100)

@@ -11,7 +11,8 @@ from torch.distributions import Normal, kl_divergence
 
 from trilemma.autoencoders.discrete import DiscreteConfig, DiscreteVAE
 from trilemma.autoencoders.vae import VAE, VAEConfig
-from trilemma.comparison.document import protocol_difference, scores_of
+from trilemma.comparison.document import protocol_difference
+from trilemma.comparison.rows import scores_of
 from trilemma.data import Data, Split
 from trilemma.errors import UserError
 from trilemma.metrics import evaluate

@@ -6,8 +6,10 @@
     static      uniform noise in every pixel
     one         one training image, every time: what a model that has collapsed would get
 
-A model has learned nothing yet where its samples are no better than the mean image or static: not significantly nearer
-the real images in kernel distance, or not covering significantly more of them; or covering no more than one image does.
+A model has learned nothing yet where its samples are as bad as the mean image or static in kernel distance or coverage,
+or cover as little as one image does: not significantly better than the control, and nearer to it than to what real
+images get. Few images condemn no good model: a score whose interval is wider than what lies between the control and
+real images tells nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,6 +21,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data import Data
 from trilemma.data.parts import ALL, Part, all_splits, one_split
+from trilemma.metrics import neighbours
 from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Spread, difference
 from trilemma.metrics.quality import Setup, quality, quality_scores
@@ -37,6 +40,7 @@ NOTHING = {  # what a model has to be better than, and in which scores, each wit
     "static": {"kernel_distance": -1, "coverage": 1},
     "one": {"coverage": 1},
 }
+REAL = {"kernel_distance": 0.0, "coverage": 1 - 2.0**-neighbours.K_DENSITY}  # of real images, on average
 WORDS = {"kernel_distance": "are no nearer the real images than", "coverage": "cover no more of the real images than"}
 MEAN_IMAGES = 10_000  # the mean is taken over, at most
 
@@ -78,10 +82,18 @@ def learned_nothing(spreads: Mapping[str, Spread], controls: tuple[Control, ...]
     """Which of the mean image, static and one image is as good as a model's samples, in a sentence; None if none is."""
     for control in controls:
         for name, sign in NOTHING.get(control.name, {}).items():
-            low, high = difference(spreads[name], control.spreads[name]).interval
-            if (low if sign > 0 else -high) <= 0:
+            if _as_bad(spreads[name], control.spreads[name], REAL[name], sign):
                 return f"learned nothing yet: its samples {WORDS[name]} {IN_WORDS[control.name]}"
     return None
+
+
+def _as_bad(model: Spread, control: Spread, real: float, sign: int) -> bool:
+    """Whether a score is not shown to be better than the control's, and nearer to it than to that of real images, which
+    the images are enough to tell apart."""
+    low, high = difference(model, control).interval
+    gap, width = sign * (real - control.value), high - low
+    shown = (low if sign > 0 else -high) > 0
+    return not shown and gap > width and sign * (model.value - control.value) < gap / 2
 
 
 def real_images(data: Data, split: str, n: int, seed: int) -> Tensor:
