@@ -1,6 +1,7 @@
 """Who leads: laws of toy scores whose truth is known, in many draws."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from trilemma.comparison.differences import (
     over_trainings,
     unbeaten,
 )
+from trilemma.comparison.rows import row_differences
 from trilemma.metrics.intervals import Spread
 
 N = 40  # real images, and generated ones of each model
@@ -39,6 +41,26 @@ def draw(means, generator, scale=1.0):
 def first(spreads):
     figures = {name: Figure(s.value, spread=s) for name, s in spreads.items()}
     return unbeaten({name: s.value for name, s in spreads.items()}, differences(figures))
+
+
+def test_a_density_above_that_of_real_images_is_no_lead():
+    """Samples that crowd have a density of 1.5, those like real images 1: the difference is 0 +- 0, not 0.5."""
+
+    def entry(value):
+        real = SimpleNamespace(name="real", spreads={"density": Spread(1.0, torch.zeros(N, dtype=torch.float64))})
+        evaluation = SimpleNamespace(
+            spreads={"density": Spread(value, deviations(torch.arange(N).double()))}, controls=[real]
+        )
+        return SimpleNamespace(evaluation=evaluation, times=())
+
+    def model(name, value):
+        scores = {"density": {"value": value, "interval": None}}
+        return {"name": name, "scores": scores, "trainings": [{"scores": scores}]}
+
+    rows = {"crowded": [entry(1.5)], "real": [entry(1.0)], "poor": [entry(0.4)]}
+    models = [model("crowded", 1.5), model("real", 1.0), model("poor", 0.4)]
+    values = {(p["a"], p["b"]): p["value"] for p in row_differences(rows, models)["density"]}
+    assert values == pytest.approx({("crowded", "real"): 0, ("crowded", "poor"): 0.6, ("real", "poor"): 0.6})
 
 
 def test_of_models_of_one_law_none_leads_in_95_of_100_draws():

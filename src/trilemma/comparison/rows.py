@@ -3,9 +3,11 @@
 With each row what its trainings measured; below the models the controls; and the differences between all pairs of rows.
 """
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from trilemma.comparison.differences import (
     Figure,
@@ -18,6 +20,9 @@ from trilemma.comparison.entries import Entry, shown
 from trilemma.comparison.plain import clean, finite
 from trilemma.comparison.triangle import AXES, placed
 from trilemma.comparison.words import listed
+
+if TYPE_CHECKING:
+    from trilemma.metrics.intervals import Spread
 
 CURVE_POINTS = 200  # of one loss curve at most
 QUALITY = ("density", "coverage", "precision", "recall", "kernel_distance", "frechet_distance")
@@ -153,13 +158,25 @@ def _has_value(score: Mapping[str, Any] | None) -> bool:
 def _figure(name: str, model: Mapping[str, Any], row: Sequence[Entry]) -> Figure:
     score, measured = model["scores"][name], [e for e in row if e.evaluation is not None]
     spreads = [entry.evaluation.spreads.get(name) for entry in measured]
+    most = _of_real_images(measured) if name == "density" else math.inf
     return Figure(
-        value=score["value"],
+        value=min(score["value"], most),
         interval=score["interval"],
-        spread=None if None in spreads else over_trainings(spreads),
+        spread=None if None in spreads else _at_most(over_trainings(spreads), most),
         values=tuple(t["scores"][name]["value"] for t in model["trainings"] if _has_value(t["scores"].get(name))),
         times=_times(measured) if name == TIME else (),
     )
+
+
+def _at_most(spread: "Spread", most: float) -> "Spread":
+    return replace(spread, value=min(spread.value, most))
+
+
+def _of_real_images(measured: Sequence[Entry]) -> float:
+    """The density of real images that are no model's: more of it is no better, as where samples crowd in few places."""
+    known = {c.name: c for entry in measured for c in entry.evaluation.controls}
+    control = known.get("real") or known.get("training")
+    return math.inf if control is None or "density" not in control.spreads else control.spreads["density"].value
 
 
 def controls(entries: Sequence[Entry]) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ NOTHING = {  # what a model has to be better than, and in which scores, each wit
 }
 REAL = {"kernel_distance": 0.0, "coverage": 1 - 2.0**-neighbours.K_DENSITY}  # of real images, on average
 WORDS = {"kernel_distance": "are no nearer the real images than", "coverage": "cover no more of the real images than"}
+FEWEST = 20  # images a side that tell whether a model has learned anything
 MEAN_IMAGES = 10_000  # the mean is taken over, at most
 
 
@@ -80,6 +81,8 @@ def reference_of(setup: Setup, earlier: Reference | None = None) -> Reference:
 
 def learned_nothing(spreads: Mapping[str, Spread], controls: tuple[Control, ...]) -> str | None:
     """Which of the mean image, static and one image is as good as a model's samples, in a sentence; None if none is."""
+    if spreads["coverage"].n < FEWEST:
+        return None
     for control in controls:
         for name, sign in NOTHING.get(control.name, {}).items():
             if _as_bad(spreads[name], control.spreads[name], REAL[name], sign):
