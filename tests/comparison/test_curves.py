@@ -1,4 +1,7 @@
-from trilemma.comparison.curves import shown_curves
+from matplotlib.figure import Figure
+
+from trilemma.comparison.curves import curve_title, shown_curves
+from trilemma.training.pictures import _draw_panel, panels_of
 
 
 def curve(name, values, seconds=(1.0, 2.0)):
@@ -22,10 +25,21 @@ def test_two_players_are_told_apart_and_one_is_not_named():
     assert titles(curve("vae/loss", (1, 2))) == ["loss"]
 
 
-def test_an_error_is_shown_as_its_root_alone_and_a_single_value_is_not_a_curve():
-    assert titles(curve("valid_mse", (4, 1)), curve("valid_rmse", (2, 1))) == ["validation error (RMSE)"]
-    assert titles(curve("valid_mse", (4, 1))) == ["validation squared error"]
+def test_of_an_error_and_its_root_the_square_is_drawn_and_a_single_value_is_not_a_curve():
+    """As in curves.png: training logs the square alone, so that both can be compared."""
+    assert titles(curve("valid_mse", (4, 1)), curve("valid_rmse", (2, 1))) == ["validation squared error per pixel"]
+    assert titles(curve("valid_rmse", (2, 1))) == ["validation error (RMSE)"]
     assert titles(curve("valid_rmse", (2,), (1.0,)), curve("vae/loss", (2,), (1.0,)), curve("vae/kl", ())) == ["loss"]
+
+
+def test_report_and_curves_png_use_the_same_words_for_a_line():
+    log = [{"step": k, "images": k, "vae/mse": 0.5 / k, "valid_mse": 0.6 / k, "valid_rmse": 0.7 / k} for k in (1, 2)]
+    drawn = {line for lines in panels_of(log).values() for line in lines}
+    curves = [curve(name, [row[name] for row in log]) for name in ("vae/mse", "valid_mse", "valid_rmse")]
+    assert {found["name"] for found in shown_curves(curves)} == drawn == {"vae/mse", "valid_mse"}
+    axis = Figure().subplots()
+    _draw_panel(axis, "mse", {"vae/mse": [(1, 0.5), (2, 0.25)]}, None)
+    assert axis.get_title(loc="left").lower() == curve_title("vae/mse")
 
 
 def test_a_healthy_range_is_told_where_it_is_known():

@@ -270,6 +270,7 @@ def test_every_link_of_the_page_leads_to_a_place_on_it_and_the_settings_are_one_
     assert set(links) <= set(places) and len(places) == len(set(places))
     for k in range(1, len(values["models"]) + 1):
         assert {f"model-{k}", f"settings-{k}"} <= set(links)
+        assert f'<details id="settings-{k}">' in text  # a link opens the details that it leads to, not what is in them
 
 
 def test_controls_stand_under_the_models(page):

@@ -40,7 +40,7 @@ def test_lines_of_a_kind_share_a_panel() -> None:
     log = log_of(
         critic__d_real=FALLING, critic__d_fake=[0.1, 0.2, 0.3], critic__loss=[1, 2, 3], generator__loss=[3, 2, 1]
     )
-    assert {panel: len(lines) for panel, lines in panels_of(log).items()} == {"d_real": 2, "loss": 2}
+    assert {panel: len(lines) for panel, lines in panels_of(log).items()} == {"critic_output": 2, "loss": 2}
     log = log_of(vae__kl1_nats=[3, 2, 1], vae__kl2_nats=[9, 5, 1])
     assert {panel: len(lines) for panel, lines in panels_of(log).items()} == {"kl_by_level_nats": 2}
 
@@ -60,7 +60,7 @@ def test_tick_labels_do_not_touch(images: int, ratio: float) -> None:
 def test_the_legend_says_what_tells_the_lines_apart_and_the_title_the_unit() -> None:
     axis = Figure().subplots()
     _draw_panel(axis, "mse", {"ae/mse": [(0, 0.5), (1, 0.3)]}, None)
-    assert axis.get_legend() is None and axis.get_title(loc="left") == "Reconstruction: squared error (per pixel)"
+    assert axis.get_legend() is None and axis.get_title(loc="left") == "Squared error per pixel"
     axis = Figure().subplots()
     _draw_panel(axis, "mse", {"ae/mse": [(0, 0.5), (1, 0.3)], "valid_mse": [(1, 0.4)]}, 0.07)
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["training", "held out", "mean image"]

@@ -1,35 +1,13 @@
-"""The curves of a training as a person reads them: equal lines once, names with units, and a healthy range where known.
-
-A validation error is shown once, as its root: the mean of squares has the same shape and a unit that nobody sees.
-"""
+"""The curves of a training as a person reads them: equal lines once, titles with units, and a healthy range where
+known."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trilemma.training.monitor import ENOUGH, IN_USE, SURE
+from trilemma.training.titles import square_of, title
 
-TITLES = {
-    "mse": "squared error",
-    "rmse": "error (RMSE)",
-    "bce": "cross-entropy",
-    "bce_nats": "cross-entropy (nats)",
-    "gaussian_nats": "reconstruction error (nats)",
-    "huber": "Huber error",
-    "eps_mse": "squared error of the noise",
-    "noise_rmse": "error of the noise (RMSE)",
-    "mean_code_rmse": "error from the mean code (RMSE)",
-    "best_code_rmse": "error from the likeliest code (RMSE)",
-    "kl_nats": "KL divergence (nats)",
-    "neg_elbo_nats": "negative ELBO (nats)",
-    "prior_nats": "prior of the codes (nats)",
-    "nats": "loss per code (nats)",
-    "perplexity": "codes in use (perplexity)",
-    "used_codes": "codes in use (share)",
-    "active_units": "active units of the code",
-    "d_real": "D(real image)",
-    "d_fake": "D(generated image)",
-}
 HEALTHY = {
     "d_real": f"D is the probability that the critic gives to an image of being real. Healthy: below {SURE:g}.",
     "d_fake": f"Healthy: above {1 - SURE:.2g}.",
@@ -45,7 +23,8 @@ def shown_curves(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Args:
         curves: the document's, {"name", "seconds", "values"}.
     """
-    kept = [c for c in curves if _worth(c) and not squared(c["name"], [other["name"] for other in curves])]
+    names = {curve["name"] for curve in curves}
+    kept = [c for c in curves if _is_curve(c) and square_of(c["name"]) not in names]
     phases = {c["name"].partition("/")[0] for c in kept if "/" in c["name"]}
     return [_merged(group, phase=len(phases) > 1) for group in _equal(kept)]
 
@@ -57,23 +36,17 @@ def curve_title(name: str, *, phase: bool = False) -> str:
     ('KL divergence (nats)', 'critic: loss', 'validation error (RMSE)')
     """
     head, _, _ = name.partition("/")
-    part = _part(name)
-    words = TITLES.get(part, part.replace("_nats", " (nats)").replace("_", " "))
+    words = title(_part(name))
     if name.startswith("valid_"):
         return f"validation {words}" if words[1:2].islower() else f"{words}, validation"
     return f"{head}: {words}" if phase and "/" in name else words
-
-
-def squared(name: str, others: Sequence[str]) -> bool:
-    """Whether a validation value is the square of another."""
-    return name.startswith("valid_") and name.endswith("mse") and f"{name.removesuffix('mse')}rmse" in others
 
 
 def _part(name: str) -> str:
     return name.partition("/")[2] or name.removeprefix("valid_")
 
 
-def _worth(curve: Mapping[str, Any]) -> bool:
+def _is_curve(curve: Mapping[str, Any]) -> bool:
     """A single value on held-out images is not a curve; it stands among the facts."""
     return len(curve["values"]) > (1 if curve["name"].startswith("valid_") else 0)
 

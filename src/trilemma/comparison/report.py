@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from trilemma.comparison import figures, triangle
-from trilemma.comparison.curves import curve_title, shown_curves, squared
+from trilemma.comparison.curves import curve_title, shown_curves
 from trilemma.comparison.document import further
 from trilemma.comparison.images import pictures_of
 from trilemma.comparison.words import TITLES, counted, ends, listed, number, span
+from trilemma.training.titles import capital, root_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -69,8 +70,7 @@ def _curve(model: str, curve: Mapping[str, Any]) -> tuple[Markup, str | None]:
 
 def _validation(values: Mapping[str, float]) -> dict[str, float]:
     """The last validation values by their names in words."""
-    titles = {name: curve_title(name) for name in values if not squared(name, [*values])}
-    return {title[0].upper() + title[1:]: values[name] for name, title in titles.items()}
+    return {capital(curve_title(name)): value for name, value in values.items() if root_of(name) not in values}
 
 
 def _svg(figure: Any, label: str) -> Markup:
@@ -80,9 +80,9 @@ def _svg(figure: Any, label: str) -> Markup:
 def _triangle_text(models: Sequence[Mapping[str, Any]]) -> str:
     def say(model: Mapping[str, Any]) -> str:
         return f"{model['name']}: " + ", ".join(
-            f"{axis.name} {number(found['value'], found['interval'])}"
+            f"{axis.name} {number(place['value'], place['interval'])}"
             for axis in triangle.AXES
-            if (found := model["place"][axis.name])
+            if (place := model["place"][axis.name])
         )
 
     return "Triangle of fidelity, diversity and speed. " + "; ".join(map(say, models))
@@ -90,11 +90,11 @@ def _triangle_text(models: Sequence[Mapping[str, Any]]) -> str:
 
 def _dots_text(models: Sequence[Mapping[str, Any]], axis: triangle.Axis) -> str:
     def say(model: Mapping[str, Any]) -> str:
-        found = model["place"][axis.name]
-        if not found:
+        place = model["place"][axis.name]
+        if not place:
             return f"{model['name']} none"
-        within = f" ({span(found['value'], found['interval'])})" if found["interval"] else ""
-        return f"{model['name']} {number(found['value'], found['interval'])}{within}"
+        within = f" ({span(place['value'], place['interval'])})" if place["interval"] else ""
+        return f"{model['name']} {number(place['value'], place['interval'])}{within}"
 
     return f"{axis.name.capitalize()}, {axis.short}: " + "; ".join(map(say, models))
 

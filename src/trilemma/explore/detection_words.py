@@ -6,6 +6,7 @@ from typing import Any
 from trilemma.comparison.words import number, span
 from trilemma.explore.detection_images import ABNORMAL, NORMAL, UNKNOWN
 from trilemma.explore.detection_threshold import SPREAD
+from trilemma.training.titles import capital
 
 UPSIDE_DOWN = 0.4  # AUROC below which the abnormal images clearly score lower
 
@@ -13,11 +14,6 @@ UPSIDE_DOWN = 0.4  # AUROC below which the abnormal images clearly score lower
 def in_short(document: Mapping[str, Any]) -> list[str]:
     """What was found, the result first."""
     return [*_result(document), *_others(document), _threshold(document), _alarms(document), *document["notes"]]
-
-
-def capital(text: str) -> str:
-    """With a capital letter at the beginning."""
-    return text[:1].upper() + text[1:]
 
 
 def percent(share: Mapping[str, Any]) -> str:

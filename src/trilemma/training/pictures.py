@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trilemma import __version__
 from trilemma.pictures import save_png
+from trilemma.training.titles import capital, square_of, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,21 +19,7 @@ SKIP = ("step", "images", "seconds", "lr")
 HELD_OUT = "valid_"
 LOG_RANGE = 20.0  # largest to smallest value, both above 0, from which the axis is logarithmic
 LEVEL = 0.01  # of their size: values that differ by less say nothing
-TITLES = {
-    "loss": "Loss",
-    "mse": "Reconstruction: squared error",
-    "noise_mse": "Noise: squared error",
-    "d_real": "Critic: output, 1 is real",
-    "kl_nats": "KL divergence",
-    "kl_by_level_nats": "KL divergence by level",
-    "bce_nats": "Reconstruction: cross-entropy",
-    "gaussian_nats": "Reconstruction: -log p(x|z)",
-    "neg_elbo_nats": "Negative ELBO",
-    "used_codes": "Codes in use, share",
-    "perplexity": "Perplexity, codes",
-}
-UNITS = {"mse": "per pixel", "rmse": "per pixel", "nats": "nats per image"}  # by the last word of a name
-TOGETHER = {"d_fake": "d_real"}  # drawn in the panel of another
+TOGETHER = {"d_real": "critic_output", "d_fake": "critic_output"}  # lines of different names in one panel
 IMAGES = {"d_real": "real images", "d_fake": "generated images"}
 
 
@@ -54,8 +41,7 @@ def panels_of(log: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
     panels: dict[str, dict[str, Points]] = {}
     drawn: list[Points] = []
     for name, points in sorted(series.items(), key=lambda item: item[0].endswith("loss")):  # the parts say more
-        square = name.replace("rmse", "mse")
-        if points not in drawn and (square == name or square not in series):
+        if points not in drawn and square_of(name) not in series:
             drawn.append(points)
             panels.setdefault(_panel(name), {})[name] = points
     return {panel: lines for panel, lines in panels.items() if not _is_level(lines)} or panels
@@ -104,7 +90,7 @@ def _draw_panel(axis: "Axes", panel: str, lines: dict[str, Points], level: float
         axis.yaxis.set_minor_formatter(NullFormatter())
     else:
         axis.yaxis.set_major_locator(MaxNLocator(5))
-    axis.set_title(_title(panel), fontsize=10, loc="left")
+    axis.set_title(capital(title(panel)), fontsize=10, loc="left")
     axis.set_xlabel("images seen", fontsize=9)
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
@@ -113,20 +99,9 @@ def _draw_panel(axis: "Axes", panel: str, lines: dict[str, Points], level: float
 
 
 def _panel(name: str) -> str:
-    """The panel of a line: its name without who says it, or that of the line it is drawn with."""
+    """The panel of a line: its name without who says it, or that of the lines it is drawn with."""
     name = name.split("/")[-1].removeprefix(HELD_OUT)
     return "kl_by_level_nats" if re.fullmatch(r"kl\d+_nats", name) else TOGETHER.get(name, name)
-
-
-def _title(panel: str) -> str:
-    """
-    >>> _title("prior_nats"), _title("active_units")
-    ('Prior (nats per image)', 'Active units')
-    """
-    words = panel.split("_")
-    unit = UNITS.get(words[-1])
-    text = TITLES.get(panel, " ".join(words[:-1] if words[-1] == "nats" else words).capitalize())
-    return f"{text} ({unit})" if unit else text
 
 
 def _label(name: str, lines: Iterable[str]) -> str:
