@@ -1,6 +1,6 @@
 import pytest
 
-from trilemma.comparison.answer import LUCK, answer
+from trilemma.comparison.answer import ONE_TRAINING_CAVEAT, answer
 from trilemma.comparison.triangle import AXES
 from trilemma.comparison.words import verdict
 
@@ -27,15 +27,9 @@ def model(name, quality=0.5, diversity=0.5, ms=1.0, **changes):
         "commands": {"sample": f"draw {name}"},
     }
     found["scores"] = {metric: {"value": value, "interval": None} for metric, value in values.items()}
-    found["place"] = {a.name: {"value": values[a.metric], "interval": None, "rough": False} for a in AXES}
+    found["place"] = {a.name: {"value": values[a.metric], "interval": None} for a in AXES}
     found["trainings"] = [{"scores": found["scores"]}]
     return found | changes
-
-
-def rough(found):
-    for place in found["place"].values():
-        place["rough"] = True
-    return found
 
 
 def failed(name, error):
@@ -101,13 +95,11 @@ def test_a_model_that_learned_nothing_is_never_to_be_used_and_is_told_what_to_do
     assert item["command"] == "trilemma compare data=photos models=a,b seed=0 minutes=2"
 
 
-def test_where_nothing_was_learned_or_all_is_rough_no_model_is_recommended():
+def test_where_nothing_was_learned_no_model_is_recommended():
     grey = model("grey", learned_nothing=NOTHING)
     (use, *_) = answered([grey])
     assert use["text"].startswith("No model can be recommended yet: none has learned to draw these images.")
     assert use["models"] == [] and use["command"] == "trilemma compare data=photos models=a,b seed=0 minutes=5"
-    (use, *_) = answered([rough(model("a")), rough(model("b"))], quality=[ahead("a", "b")])
-    assert use["text"].startswith("No model can be recommended yet: 360 real and 360 generated images are too few")
     (use, *_) = answered([grey], request=REQUEST | {"minutes": None})
     assert use["command"] is None  # finished runs were trained elsewhere
 
@@ -144,10 +136,19 @@ def test_warnings_of_a_training_are_repeated():
     assert texts == ["b was trained with warnings. 32 units are idle. The critic wins."]
 
 
-def test_the_luck_of_training_is_said_where_a_model_leads_and_was_trained_once():
+@pytest.mark.parametrize("axis", ["quality", "diversity", "speed"])
+def test_the_luck_of_training_is_said_wherever_a_model_is_beaten_and_was_trained_once(axis):
+    models = [model(name) for name in "abc"]
+    (item,) = of_kind(answered(models, **{axis: [ahead("a", "c"), ahead("b", "c")]}), "limits")  # a and b lead together
+    assert item["text"] == ONE_TRAINING_CAVEAT and item["command"] == f"{REQUEST['command']} seeds=3"
+
+
+def test_the_luck_of_training_is_not_said_where_no_model_is_beaten_or_each_was_trained_often():
     lead = {"quality": [ahead("a", "b")]}
     (item,) = of_kind(answered([model("a"), model("b")], **lead), "limits")
-    assert item["text"] == LUCK and item["command"] == f"{REQUEST['command']} seeds=3"
-    assert of_kind(answered([model("a"), model("b")]), "limits") == []  # nobody leads
+    assert item["text"] == ONE_TRAINING_CAVEAT
+    assert of_kind(answered([model("a"), model("b")]), "limits") == []
+    grey = model("b", learned_nothing=NOTHING)
+    assert of_kind(answered([model("a"), grey], **lead), "limits") == []  # it does not count, so it is not beaten
     three = [model(name) | {"trainings": 3 * model(name)["trainings"]} for name in "ab"]
     assert of_kind(answered(three, **lead), "limits") == []

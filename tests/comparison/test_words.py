@@ -1,7 +1,7 @@
 import pytest
 
 from trilemma.comparison.triangle import AXES
-from trilemma.comparison.words import leaders, listed, number, span, verdict
+from trilemma.comparison.words import listed, number, span, verdict
 
 
 @pytest.mark.parametrize(
@@ -46,23 +46,9 @@ def test_a_list_in_words():
     assert [listed([]), listed(["a"]), listed(["a", "b", "c"])] == ["", "a", "a, b and c"]
 
 
-def test_leaders_in_either_direction():
-    figures = {"a": (1.0, (0.9, 1.1)), "b": (2.0, (1.8, 2.2)), "c": (2.1, (2.15, 2.3)), "d": (3.0, (2.31, 4.0))}
-    assert leaders(figures, "higher") == ["d"]
-    assert leaders(figures, "lower") == ["a"]
-    assert leaders({k: figures[k] for k in "abc"}, "higher") == ["c", "b"]  # 2.15 to 2.3 meets 1.8 to 2.2
-
-
-def test_touching_intervals_overlap_and_a_missing_interval_claims_nothing():
-    assert leaders({"a": (1.0, (0.5, 1.5)), "b": (2.0, (1.5, 2.5))}) == ["b", "a"]
-    assert leaders({"a": (1.0, (0.5, 1.49)), "b": (2.0, (1.5, 2.5))}) == ["b"]
-    assert leaders({"a": (1.0, None), "b": (2.0, (1.9, 2.1))}) == ["b", "a"]
-    assert leaders({}) == []
-
-
-def model(name, *values, error=None, rough=False, learned_nothing=None):
+def model(name, *values, error=None, learned_nothing=None):
     place = {
-        axis.name: None if v is None else {"value": v, "interval": [0.9 * v, 1.1 * v], "rough": rough}
+        axis.name: None if v is None else {"value": v, "interval": [0.9 * v, 1.1 * v]}
         for axis, v in zip(AXES, values, strict=True)
     }
     return {"name": name, "error": error, "place": place, "learned_nothing": learned_nothing}
@@ -107,15 +93,15 @@ def test_a_model_that_leads_everywhere_and_one_alone():
     assert "Failed: b." in alone["text"]
 
 
-def test_what_learned_nothing_and_what_is_rough_never_leads():
+def test_what_learned_nothing_never_leads():
     pairs = {QUALITY: [pair("grey", "a", 0.1, 0.3), pair("a", "b", 0.2, 0.4)]}
     grey = model("grey", 1.0, 0.0, 900.0, learned_nothing="the mean image does as well")
     found = verdict([grey, model("a", 0.8, 0.5, 1.0), model("b", 0.5, 0.5, 1.0)], AXES, pairs)
     assert found["axes"]["fidelity"]["first"] == ["a"] and found["axes"]["fidelity"]["clear"]
     assert "grey" not in found["axes"]["speed"]["first"]
     assert "Learned nothing yet, so never ahead: grey." in found["text"]
-    rough = verdict([model("a", 0.8, 0.5, 1.0, rough=True), model("b", 0.5, 0.5, 1.0, rough=True)], AXES, pairs)
-    assert rough["axes"]["fidelity"]["first"] == [] and not rough["axes"]["fidelity"]["clear"]
-    assert "Fidelity: there are too few images, so the figures are rough; no model leads." in rough["text"]
+    assert found["axes"]["fidelity"]["beaten"] == ["b"] and found["axes"]["diversity"]["beaten"] == []
+    alone = verdict([grey, model("a", 0.8, 0.5, 1.0)], AXES, pairs)
+    assert "0.88); the others have learned nothing yet." in alone["axes"]["fidelity"]["text"]
     nothing = verdict([grey], AXES, {})
     assert "no model has learned anything yet" in nothing["text"]

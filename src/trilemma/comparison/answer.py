@@ -2,7 +2,7 @@
 
 All told, a model is to be used that no other one is shown to beat in fidelity or in diversity; of several, the fastest.
 Where no model is unbeaten in both, there is a trade-off, and it is named. A model that learned nothing yet is never
-recommended, nor is any while the figures are rough.
+recommended.
 """
 
 import re
@@ -16,7 +16,7 @@ from trilemma.comparison.words import counts, listed
 QUALITY, DIVERSITY, SPEED = "fidelity", "diversity", "speed"  # axes
 LONGER = 4  # times the minutes, where a model needs more training
 LOWER = 0.3  # of a key that is to be lowered
-LUCK = (
+ONE_TRAINING_CAVEAT = (
     "Each model was trained once: the intervals do not cover the luck of one training, and another seed may change the "
     "order. seeds=3 covers it."
 )
@@ -38,8 +38,8 @@ def answer(
     """
     items = [_use(models, verdict["axes"], differences, request)]
     for kind, axis in (("quality", QUALITY), ("diversity", DIVERSITY), ("speed", SPEED)):
-        found = verdict["axes"][axis]
-        items.append(_item(kind, f"For {kind}: {found['text']}", found["first"]))
+        judged = verdict["axes"][axis]
+        items.append(_item(kind, f"For {kind}: {judged['text']}", judged["first"]))
     items += [_failed(model, request) for model in models if model["error"]]
     items += [_learned_nothing(model, request) for model in models if model["learned_nothing"]]
     items += [_warned(model, request) for model in models if model["warnings"] and not model["learned_nothing"]]
@@ -58,7 +58,7 @@ def _use(
 ) -> dict[str, Any]:
     able = [m["name"] for m in models if counts(m, QUALITY) and counts(m, DIVERSITY)]
     if not able:
-        return _none_yet(models, request)
+        return _none_yet(request)
     if len(able) == 1:
         others = " of those compared" if len(models) > 1 else ""
         return _item(
@@ -96,20 +96,13 @@ def _fastest(
     return _item("use", f"Use {fast[0]}: {same}, and it is the fastest of them.", fast, _draw(models, fast[0]))
 
 
-def _none_yet(models: Sequence[Mapping[str, Any]], request: Mapping[str, Any]) -> dict[str, Any]:
+def _none_yet(request: Mapping[str, Any]) -> dict[str, Any]:
     """What to do where nothing can be recommended."""
-    measured = [m for m in models if m["scores"]]
-    rough = [m for m in measured if not m["learned_nothing"]]
-    start = "No model can be recommended yet:"
-    if rough:
-        why = (
-            f"{request['n']} real and {request['n']} generated images are too few to tell the models apart. Add "
-            "images; until then, train longer and choose by the samples"
-        )
-    else:
-        why = "none has learned to draw these images. Train longer, or try other models"
-    why += " (`trilemma list` shows which suit few images)"
-    return _item("use", f"{start} {why}.", (), _longer(models, request))
+    text = (
+        "No model can be recommended yet: none has learned to draw these images. Train longer, or try other models "
+        "(`trilemma list` shows which suit few images)."
+    )
+    return _item("use", text, (), _longer(request))
 
 
 def _failed(model: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,9 +123,9 @@ def _warned(model: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, A
 def _limits(
     models: Sequence[Mapping[str, Any]], axes: Mapping[str, Any], request: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """What the figures leave out, where a claim rests on them."""
-    if single_trainings(models) and any(axis["clear"] for axis in axes.values()):
-        yield _item("limits", LUCK, (), _again(request, seeds=3))
+    """What the figures leave out, where a claim rests on them: on any axis some model is beaten by another."""
+    if single_trainings(models) and any(axis["beaten"] for axis in axes.values()):
+        yield _item("limits", ONE_TRAINING_CAVEAT, (), _again(request, seeds=3))
 
 
 def single_trainings(models: Sequence[Mapping[str, Any]]) -> bool:
@@ -154,7 +147,7 @@ def _repair(model: Mapping[str, Any], text: str, request: Mapping[str, Any]) -> 
     return _train(model["name"], request)
 
 
-def _longer(models: Sequence[Mapping[str, Any]], request: Mapping[str, Any]) -> str | None:
+def _longer(request: Mapping[str, Any]) -> str | None:
     return None if request["minutes"] is None else _again(request, minutes=max(5.0, LONGER * request["minutes"]))
 
 

@@ -1,7 +1,7 @@
 """Figures in words: numbers no finer than their interval, and who leads on each axis.
 
 A claim is made only where the evidence carries it: a model leads where every other one is beaten (`differences.py`).
-A model that learned nothing, and rough figures, decide nothing.
+A model that learned nothing decides nothing.
 """
 
 import math
@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from trilemma.comparison.differences import unbeaten
-
-Figure = tuple[float, Sequence[float] | None]
 
 
 class Title(NamedTuple):
@@ -95,17 +93,6 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def leaders(figures: Mapping[str, Figure], better: str = "higher") -> list[str]:
-    """The best, then every other whose interval overlaps that of the best: for figures whose differences are not known.
-
-    >>> leaders({"a": (0.5, (0.4, 0.6)), "b": (0.7, (0.65, 0.75)), "c": (0.6, (0.5, 0.66))})
-    ['b', 'c']
-    """
-    sign = 1 if better == "higher" else -1
-    order = sorted(figures, key=lambda name: -sign * figures[name][0])
-    return [name for name in order if name == order[0] or _overlap(figures[order[0]], figures[name])]
-
-
 def verdict(
     models: Sequence[Mapping[str, Any]], axes: Sequence[Any], differences: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> dict[str, Any]:
@@ -113,12 +100,12 @@ def verdict(
 
     Args:
         models: the document's models, each with "place" (by axis: value and interval, or None where there is no figure)
-            and "learned_nothing"; a place may be "rough".
+            and "learned_nothing".
         axes: `triangle.AXES`.
         differences: of the document, by metric.
     Returns:
-        {"text", "axes": {axis: {"first": [names], "clear": bool, "text"}}}: `first` are the unbeaten among those that
-        count; one name alone is `clear` where it is ahead of another model.
+        {"text", "axes": {axis: {"first": [names], "beaten": [names], "clear": bool, "text"}}}: `first` are the unbeaten
+        among those that count, `beaten` the others; one name alone is `clear` where it is ahead of another model.
     """
     judged = {axis.name: _judged(axis, models, differences.get(axis.metric, ())) for axis in axes}
     texts = [f"{axis.name.capitalize()}: {judged[axis.name]['text']}" for axis in axes]
@@ -126,17 +113,17 @@ def verdict(
 
 
 def counts(model: Mapping[str, Any], axis: str) -> bool:
-    """Whether a model can lead on an axis: it has a figure, which is not rough, and it learned something."""
-    place = model["place"].get(axis)
-    return bool(place) and not place.get("rough") and not model.get("learned_nothing")
+    """Whether a model can lead on an axis: it has a figure, and it learned something."""
+    return bool(model["place"].get(axis)) and not model.get("learned_nothing")
 
 
 def _judged(axis: Any, models: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     figures = {m["name"]: m["place"][axis.name] for m in models if m["place"].get(axis.name)}
     able = {m["name"]: figures[m["name"]]["value"] for m in models if counts(m, axis.name)}
     first = unbeaten(able, _in_units_of(axis, pairs))
-    clear = len(first) == 1 and len(able) > 1
-    return {"first": first, "clear": clear, "text": _sentence(axis, figures, able, first)}
+    beaten = [name for name in able if name not in first]
+    clear = len(first) == 1 and bool(beaten)
+    return {"first": first, "beaten": beaten, "clear": clear, "text": _sentence(axis, figures, first, beaten)}
 
 
 def _in_units_of(axis: Any, pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -146,20 +133,18 @@ def _in_units_of(axis: Any, pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[
     return [{**pair, "a": pair["b"], "b": pair["a"]} for pair in pairs]
 
 
-def _sentence(axis: Any, figures: Mapping[str, Any], able: Mapping[str, float], first: Sequence[str]) -> str:
+def _sentence(axis: Any, figures: Mapping[str, Any], first: Sequence[str], beaten: Sequence[str]) -> str:
     if not figures:
         return "no model has a figure."
     if not first:
-        rough = any(place.get("rough") for place in figures.values())
-        why = "there are too few images, so the figures are rough" if rough else "no model has learned anything yet"
-        return f"{why}; no model leads."
+        return "no model has learned anything yet; no model leads."
     value, interval = figures[first[0]]["value"], figures[first[0]]["interval"]
     text = f"{axis.short} {number(value, interval)}" + (f", {span(value, interval)}" if interval else ", no interval")
     if len(figures) == 1:
         return f"only {first[0]} has a figure ({text})."
     if len(first) == 1:
-        return f"{first[0]} leads ({text})." if len(able) > 1 else f"{first[0]} ({text}); no other model counts."
-    behind = ", which are ahead of the others" if len(first) < len(able) else ""
+        return f"{first[0]} leads ({text})." if beaten else f"{first[0]} ({text}); the others have learned nothing yet."
+    behind = ", which are ahead of the others" if beaten else ""
     return f"no difference could be shown between {listed(first)}{behind} (highest value: {text})."
 
 
@@ -173,12 +158,6 @@ def _overall(judged: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> 
         texts.append(f"{leaders.pop()} leads on all three axes." if one else "No model leads on all three axes.")
     texts += [f"Learned nothing yet, so never ahead: {listed(nothing)}."] if nothing else []
     return texts + ([f"Failed: {listed(failed)}."] if failed else [])
-
-
-def _overlap(a: Figure, b: Figure) -> bool:
-    if a[1] is None or b[1] is None:
-        return True
-    return a[1][0] <= b[1][1] and b[1][0] <= a[1][1]
 
 
 def _places(value: float, interval: Sequence[float] | None) -> int:
