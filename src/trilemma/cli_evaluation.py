@@ -24,9 +24,17 @@ def print_evaluation(result: "Evaluation") -> None:
     for score in result.scores:
         print(f"{score.name}: {'; '.join(_receipt(score))}")
     if result.learned_nothing:
-        print(f"\nwarning: this model has {result.learned_nothing}")
+        print(f"\nwarning: {warning(result)}")
     for text in result.notes:
         print(text)
+
+
+def warning(result: "Evaluation") -> str:
+    """Of a model that it learned nothing; images of a folder may have been made in any way."""
+    text = result.learned_nothing or ""
+    if any(score.weights for score in result.scores):
+        return f"this model has {text}"
+    return text.replace("learned nothing yet: its samples", "these images")
 
 
 def _control(control: "Control") -> list[str]:
@@ -39,5 +47,5 @@ def _receipt(score: "Score") -> Iterator[str]:
     yield score.unit
     yield ARROWS[score.better]
     if score.rough:
-        yield "rough, for there are few images"
+        yield "rough: too few images"
     yield score.refused if score.refused else score.protocol

@@ -10,7 +10,7 @@ from PIL import Image
 
 from trilemma import rng
 from trilemma.data import load_data
-from trilemma.data.split import ENOUGH, Split, complete, enough, lost, share, split_off
+from trilemma.data.split import ENOUGH, Split, complete, enough, held_out_split, lost, share, split_off
 from trilemma.errors import UserError
 
 
@@ -38,6 +38,19 @@ def test_how_many_are_held_out_grows_without_a_jump_and_so_does_the_rest():
     counts = [enough(n) for n in range(2, 5000)]
     steps = [after - before for before, after in pairwise(counts)]
     assert set(steps) == {0, 1}  # so n - count never falls
+
+
+@pytest.mark.parametrize(
+    ("counts", "name"),
+    [
+        ({"train": 9, "valid": 5, "test": 5}, "test"),
+        ({"train": 9, "valid": 5, "test": 4}, "valid"),
+        ({"train": 9, "valid": 4, "test": 4}, "test"),  # neither has enough
+        ({"train": 9, "valid": 1}, "valid"),
+    ],
+)
+def test_which_split_is_measured_on(counts, name):
+    assert held_out_split({key: split(n) for key, n in counts.items()}, least=5) == name
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Evaluation from end to end on sets that are known to be good, collapsed, incomplete, copied or noise."""
 
+import inspect
 import json
 from types import SimpleNamespace
 
@@ -7,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from trilemma.cli_evaluation import warning
 from trilemma.data import Data, Split
+from trilemma.data.split import held_out_split
 from trilemma.errors import UserError
-from trilemma.metrics import Score, evaluate
+from trilemma.metrics import Score, evaluate, neighbours
 from trilemma.metrics.evaluate import caveats, choose_reals
 from trilemma.metrics.features import FeatureNetwork
 from trilemma.pictures import grid, save_png
@@ -196,6 +199,12 @@ def sized(**counts):
 )
 def test_the_real_images_that_are_measured_against(counts, chosen):
     assert choose_reals(sized(**counts)) == chosen
+    if chosen[0] != "train":  # every other verb takes the same split
+        assert sized(**counts).held_out[0] == chosen[0]
+
+
+def test_one_number_of_images_can_be_measured_by_everywhere():
+    assert inspect.signature(held_out_split).parameters["least"].default == neighbours.LEAST
 
 
 def test_too_few_images_are_refused_without_an_empty_range():
@@ -299,3 +308,12 @@ def test_our_grids_in_a_folder_of_images_are_refused(tmp_path):
     save_png(grid(images), tmp_path / "fakes" / "last.png", {"n": 30})
     with pytest.raises(UserError, match=r"2 grids of several: last.png, more/sheet.png; give a folder of single"):
         evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS)
+
+
+def test_images_without_a_model_are_not_called_a_model():
+    text = "learned nothing yet: its samples are no nearer the real images than the mean image"
+    of_run, of_folder = (
+        SimpleNamespace(scores=(SimpleNamespace(weights=weights),), learned_nothing=text) for weights in ("0f3a", "")
+    )
+    assert warning(of_run) == f"this model has {text}"
+    assert warning(of_folder) == "these images are no nearer the real images than the mean image"

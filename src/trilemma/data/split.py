@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from trilemma.data.storage import blocks
 from trilemma.errors import UserError
 
 SHOWN = 5  # names in a note
+LEAST = 12  # images that can be measured
 FRACTION = 0.1  # of the images become the validation split where nothing else is said
 ENOUGH, MOST = 200, 1 / 3  # images to measure by: of fewer than 2,000 so many are held out, but no more than a third
 # How a source is divided. "tenth" is the rule of earlier versions: a tenth, without a look at the classes.
@@ -92,9 +93,18 @@ class Data:
 
     @property
     def held_out(self) -> tuple[str, Split]:
-        """The split to measure on, with its name: the test split where there is one, else the validation split."""
-        name = "test" if "test" in self.splits else "valid"
+        """The split to measure on, with its name, as `held_out_split` says."""
+        name = held_out_split(self.splits)
         return name, self.splits[name]
+
+
+def held_out_split(splits: Mapping[str, Split], least: int = LEAST) -> str:
+    """The name of the split to measure on: the test split, or the validation split where that alone has so many images.
+
+    Where neither has, it is the test split where there is one; the caller decides whether that is enough.
+    """
+    there = [name for name in ("test", "valid") if name in splits]
+    return next((name for name in there if len(splits[name]) >= least), there[0])
 
 
 def make_data(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trilemma.data import Data, load_data
 from trilemma.data.parts import ALL
-from trilemma.data.split import counted
+from trilemma.data.split import counted, held_out_split
 from trilemma.errors import UserError, unknown
 from trilemma.metrics import cost, frechet, neighbours
 from trilemma.metrics.classification import class_scores
@@ -207,7 +207,8 @@ def choose_reals(
 def _default_split(data: Data, own: bool) -> str:
     if not own and "test" not in data.splits:
         return ALL
-    return next((name for name in ("test", "valid") if len(data.splits.get(name, ())) >= LEAST), "train")
+    name = held_out_split(data.splits, LEAST)
+    return name if len(data.splits[name]) >= LEAST else "train"
 
 
 def caveats(data: Data, split: str, n: int, *, own: bool) -> list[str]:
