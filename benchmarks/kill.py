@@ -430,7 +430,7 @@ def do(piece: tuple[Any, ...]) -> Tally:
 def plan(families: list[str], kills: int, calls: int, seed: int) -> list[tuple[Any, ...]]:
     """Pieces of work: every model of a family has its share of the random kills, its usual model the others."""
     from trilemma import list_models
-    from trilemma.comparison.compare import ONE_PER_FAMILY
+    from trilemma.comparison.request import ONE_PER_FAMILY
     from trilemma.registry import get_recipe
 
     pieces: list[tuple[Any, ...]] = []

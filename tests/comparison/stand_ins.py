@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,19 @@ FIGURES = {  # precision, recall, kernel distance, ms per image, calls per image
     "gan-dcgan": (0.8506, 0.4307, 0.0041, 0.2109, 1),
     "diffusion-small": (0.8308, 0.8009, 0.0016, 27.011, 50),
 }
+
+
+@dataclass
+class Measured:
+    """What compare asks of an evaluation."""
+
+    scores: tuple[Score, ...]
+    fakes: torch.Tensor
+    notes: tuple[str, ...] = ("features: digits-cnn",)
+    spreads: dict = field(default_factory=dict)
+    controls: tuple = ()
+    learned_nothing: str | None = None
+    reference: object = None
 
 
 def make(name="digits", source="digits", seed=0, without=()):
@@ -43,8 +57,7 @@ def evaluation(name, n=10, **changes):
     scores.append(score("calls_per_image", calls, (calls, calls), "lower", n=n))
     scores.append(score("frechet_distance", None, None, "lower", "10 images are too few", n=n))
     fakes = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(len(name)))
-    unknown = {"spreads": {}, "controls": (), "learned_nothing": None, "reference": None}
-    return SimpleNamespace(scores=tuple(scores), fakes=fakes, notes=("features: digits-cnn",), **unknown)
+    return Measured(tuple(scores), fakes)
 
 
 def finished(name, path, data, seconds=30.0, seed=0):

@@ -6,19 +6,27 @@ turns. A model that fails is reported with its error, and the others are compare
 comparison.
 """
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trilemma import __version__
 from trilemma.comparison.document import document, protocol_difference
 from trilemma.comparison.entries import Entry, finished, rows_of, shown, to_train
 from trilemma.comparison.plain import clean
 from trilemma.comparison.progress import Progress, about, in_words, steps_of
+from trilemma.comparison.request import (
+    Budget,
+    check_minutes,
+    check_seeds,
+    command_of,
+    model_names,
+    refuse_training_keys,
+    request_of,
+)
 from trilemma.comparison.rows import scores_of
 from trilemma.comparison.words import counted
 from trilemma.errors import UserError
@@ -30,8 +38,6 @@ if TYPE_CHECKING:
     from trilemma.comparison.terminal import Tables
     from trilemma.data import Data
     from trilemma.run import Run
-
-ONE_PER_FAMILY = ("ae-stacked", "vae", "gan-dcgan", "diffusion-small")
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,21 @@ class Comparison:
         from trilemma.comparison.report import fragment
 
         return fragment(self.document)
+
+
+class Plan(NamedTuple):
+    """What a comparison does: trainings or finished runs, measured by n real images of a split.
+
+    budget: None where nothing is trained; command: makes the same report again.
+    """
+
+    entries: list[Entry]
+    data: "Data"
+    budget: Budget | None
+    split: str
+    n: int
+    seed: int
+    command: str
 
 
 @own_modes()
@@ -97,60 +118,78 @@ def compare(
         KeyboardInterrupt: after Ctrl-C, when the command that resumes has been printed.
     """
     from trilemma.comparison.folder import claim_folder
-    from trilemma.data import load_data
-    from trilemma.data.sources import source_word
-    from trilemma.metrics.cost import BATCH
-    from trilemma.metrics.evaluate import caveats, choose_reals
+    from trilemma.metrics.evaluate import choose_reals
 
     say, begin = _speaker(quiet), time.perf_counter()
-    given: list[Any] = [run for item in runs for run in (item if isinstance(item, list | tuple) else [item])]
-    if given:
-        _refuse_training_keys(data=data, models=models, size=size, seeds=None if seeds == 1 else seeds)
-        entries = finished(given)
+    if given := _flat(runs):
+        refuse_training_keys(data=data, models=models, size=size, seeds=None if seeds == 1 else seeds)
+        entries, budget = finished(given), None
         loaded = entries[0].run.data
-        wanted: dict[str, Any] = {"runs": [str(entry.run.path.resolve()) for entry in entries]}
     else:
-        _check_minutes(minutes)
-        _check_seeds(seeds)
-        entries = to_train(_names(models), seed, seeds)
-        loaded = load_data("digits" if data is None else data, size=size)
-        wanted = {"models": list(rows_of(entries)), "minutes": minutes, "seeds": seeds}
+        entries, budget = _trainings(models, minutes, seed, seeds), Budget(minutes, seeds)
+        loaded = _loaded(data, size)
     split, n = choose_reals(loaded, n)
-    request = {
-        "data": source_word(loaded.source),
-        "fingerprint": loaded.fingerprint,
-        **wanted,
-        "n": n,
-        "size": list(loaded.shape[1:]),
-        "seed": seed,
-    }
+    request = request_of(entries, loaded, budget, n, seed)
     with_size = size is not None or not isinstance(data, str | Path | None)
-    command = _command(request, out, with_size=with_size)
+    plan = Plan(entries, loaded, budget, split, n, seed, command_of(request, out, with_size=with_size))
     with claim_folder(loaded.name, request, out) as folder:
         try:
-            steps = steps_of(entries, loaded, folder, None if given else 60 * minutes, n)
-            progress = Progress(steps, say, begin)
-            if given:
-                say(f"{folder}: {counted(len(entries), 'run')} to measure, {about(progress.stated)} in all")
-            else:
-                for note in loaded.notes:
-                    say(f"  {note}")
-                say(f"{folder}: {', '.join(wanted['models'])} on {loaded.name}")
-                trainings = f"{counted(len(wanted['models']), 'model')} x " + (f"{seeds} seeds x " if seeds > 1 else "")
-                say(f"{trainings}{in_words(60 * minutes)} of training, {about(progress.stated)} in all")
-                for entry in entries:
-                    _attempt(entry, lambda e=entry: _train(e, loaded, folder, minutes, quiet), say)
-                    progress.done()
-            batch = min(BATCH, n)
-            _measure_all(entries, loaded, n, batch, seed, progress)
-            asked = {"command": command, "minutes": None if given else minutes, "n": n, "batch": batch, "seed": seed}
-            asked |= {"split": split, "caveats": caveats(loaded, split, n, own=True)}
-            result = _write(entries, loaded, asked, folder)
-            progress.end()
-            return result
+            return _carry_out(plan, folder, say, begin, quiet=quiet)
         except KeyboardInterrupt:
-            say(f"the comparison stopped. Resume with: {_command(request, folder, with_size=with_size)}")
+            say(f"the comparison stopped. Resume with: {command_of(request, folder, with_size=with_size)}")
             raise
+
+
+def _flat(runs: "Sequence[Run | str | Path | Sequence[Run | str | Path]]") -> list[Any]:
+    """Runs that are given one by one or as lists, as one list."""
+    return [run for item in runs for run in (item if isinstance(item, list | tuple) else [item])]
+
+
+def _trainings(models: str | Sequence[str] | None, minutes: float, seed: int, seeds: int) -> list[Entry]:
+    """What is to be trained, checked."""
+    check_minutes(minutes)
+    check_seeds(seeds)
+    return to_train(model_names(models), seed, seeds)
+
+
+def _loaded(data: "str | Path | Data | None", size: int | str | tuple[int, int] | None) -> "Data":
+    from trilemma.data import load_data
+
+    return load_data("digits" if data is None else data, size=size)
+
+
+def _carry_out(plan: Plan, folder: Path, say: Callable[[str], None], begin: float, *, quiet: bool) -> Comparison:
+    """Train where there is a budget, measure, and write the report."""
+    from trilemma.metrics.cost import BATCH
+    from trilemma.metrics.evaluate import caveats
+
+    entries, data, n, budget = plan.entries, plan.data, plan.n, plan.budget
+    minutes = None if budget is None else budget.minutes
+    progress = Progress(steps_of(entries, data, folder, None if minutes is None else 60 * minutes, n), say, begin)
+    if budget is None:
+        say(f"{folder}: {counted(len(entries), 'run')} to measure, {about(progress.stated)} in all")
+    else:
+        _train_all(plan, budget, folder, progress, quiet=quiet)
+    batch = min(BATCH, n)
+    _measure_all(entries, data, n, batch, plan.seed, progress)
+    request = {"command": plan.command, "minutes": minutes, "n": n, "batch": batch, "seed": plan.seed}
+    request |= {"split": plan.split, "caveats": caveats(data, plan.split, n, own=True)}
+    result = _write(entries, data, request, folder)
+    progress.end()
+    return result
+
+
+def _train_all(plan: Plan, budget: Budget, folder: Path, progress: Progress, *, quiet: bool) -> None:
+    """Say what is trained and for how long, then train one after the other."""
+    say, models, minutes = progress.say, list(rows_of(plan.entries)), budget.minutes
+    for note in plan.data.notes:
+        say(f"  {note}")
+    say(f"{folder}: {', '.join(models)} on {plan.data.name}")
+    trainings = f"{counted(len(models), 'model')} x " + (f"{budget.seeds} seeds x " if budget.seeds > 1 else "")
+    say(f"{trainings}{in_words(60 * minutes)} of training, {about(progress.stated)} in all")
+    for entry in plan.entries:
+        _attempt(entry, lambda e=entry: _train(e, plan.data, folder, minutes, quiet), say)
+        progress.done()
 
 
 def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], folder: Path) -> Comparison:
@@ -209,13 +248,8 @@ def _measure(entry: Entry, entries: Sequence[Entry], n: int, batch: int, seed: i
             f"measured by another protocol than {first.label} ({difference}), so the figures cannot be compared"
         )
     if any(e.name == entry.name and e.evaluation is not None for e in entries):
-        evaluation = _without_images(evaluation)
+        evaluation = replace(evaluation, fakes=evaluation.fakes[:0])  # those of the first training stand for the row
     entry.evaluation = evaluation
-
-
-def _without_images(evaluation: Any) -> Any:
-    """The images of one training stand for a row; those of the others would fill the memory."""
-    return type(evaluation)(**{**vars(evaluation), "fakes": evaluation.fakes[:0]})
 
 
 def _time(entries: Sequence[Entry], batch: int, seed: int) -> None:
@@ -242,68 +276,6 @@ def _attempt(entry: Entry, action: Callable[[], None], say: Callable[[str], None
         entry.error = f"{type(error).__name__}: {error}"
     if entry.error:
         say(f"{entry.label} failed: {entry.error}")
-
-
-def _names(models: str | Sequence[str] | None) -> list[str]:
-    """Model names from a list or a text with commas; wildcards are spelt out, unknown names refused."""
-    from trilemma.registry import get_recipe, list_models
-
-    if models is None:
-        return list(ONE_PER_FAMILY)
-    words = models.split(",") if isinstance(models, str) else list(models)
-    words = [word.strip() for word in words if word.strip()]
-    if not words:
-        raise UserError('models="" names no model; give names with commas, for instance models=vae,gan-dcgan')
-    names: list[str] = []
-    for word in words:
-        names += _matching(word, list_models) if "*" in word else [get_recipe(word).name]
-    return list(dict.fromkeys(names))
-
-
-def _matching(pattern: str, list_models: Callable[[str], list[str]]) -> list[str]:
-    found = list_models(pattern)
-    if not found:
-        raise UserError(f'no model matches "{pattern}"; choose from {", ".join(list_models("*"))}')
-    return found
-
-
-def _check_minutes(minutes: float) -> None:
-    if not (isinstance(minutes, int | float) and 0 < minutes < float("inf")):
-        raise UserError(f"minutes={minutes}: training needs a time above 0, for instance minutes=0.5")
-
-
-def _check_seeds(seeds: int) -> None:
-    if not isinstance(seeds, int) or seeds < 1:
-        raise UserError(
-            f"seeds={seeds}: this is the number of trainings of each model, 1 or more, for instance seeds=3"
-        )
-
-
-def _refuse_training_keys(**given: Any) -> None:
-    for key, value in given.items():
-        if value is not None:
-            raise UserError(
-                f"{key}={value}: finished runs are compared as they are; leave {key} out, or leave the runs out"
-            )
-
-
-def _command(request: dict[str, Any], out: str | Path | None, *, with_size: bool) -> str:
-    """The command line that makes this report again, from any folder."""
-    if "runs" in request:
-        words = request["runs"]
-    else:
-        words = [f"data={request['data']}", f"models={','.join(request['models'])}"]
-        words += [f"minutes={_shortest(request['minutes'])}"]
-        words += [f"seeds={request['seeds']}"] if request["seeds"] > 1 else []
-        words += [f"size={'x'.join(map(str, request['size']))}"] if with_size else []
-    words = [*words, f"n={request['n']}", f"seed={request['seed']}"]
-    words += [] if out is None else [f"out={Path(out).absolute()}"]
-    return shlex.join(["trilemma", "compare", *words])
-
-
-def _shortest(value: float) -> str:
-    """The fewest digits that give the same number: with another number the command would ask for another comparison."""
-    return text if float(text := f"{value:g}") == value else repr(value)
 
 
 def _row(model: dict[str, Any]) -> dict[str, Any]:
