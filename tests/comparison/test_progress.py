@@ -32,7 +32,7 @@ def test_a_total_that_changes_by_a_fifth_is_said(clock):
     assert said == []
     clock[0] += 185  # 150 each on average: 5 + 115 + 185 + 150 is 455
     work.done()
-    assert said == ["now about 7.5 min in all, not about 5 min"]
+    assert said == ["about 7.5 min in all (first estimate: about 5 min)"]
     clock[0] += 150
     work.done()
     work.end()

@@ -19,7 +19,7 @@ from trilemma.comparison.words import number
 from trilemma.data import Data, load_data
 from trilemma.errors import UserError
 from trilemma.explore.detect import detect, flagged
-from trilemma.explore.detection_choice import patched, quartered, worth
+from trilemma.explore.detection_choice import altered_aurocs, patched, quartered
 from trilemma.explore.detection_report import Shown, _difference, heat
 from trilemma.explore.detection_scores import Score, fitted_on, score_all, scores_of, training_scores
 from trilemma.explore.detection_threshold import by_rank, by_spread, check_enough
@@ -521,7 +521,7 @@ def test_auto_takes_the_score_that_tells_altered_images(run, classes):
     }
     textured = images + torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8) % 5
     plain |= {image.numpy().tobytes() for image in textured}
-    found = worth(scores, textured, score_all(scores, textured), 0)
+    found = altered_aurocs(scores, textured, score_all(scores, textured), 0)
     assert found == {"rises": 1.0, "still": 0.5, "falls": 0.0}
     detection = detect(run, against=classes)
     worths = {name: row["worth"] for name, row in detection.rows.items() if not row["baseline"]}

@@ -69,7 +69,7 @@ def test_a_difference_leaves_out_what_both_share():
     half = stats.t.ppf(0.975, (4 + 9) ** 2 / (4**2 / 10 + 9**2 / 10)) * 13**0.5
     assert value == 2
     assert (low, high) == pytest.approx((2 - half, 2 + half))
-    with pytest.raises(ValueError, match="have not the same real images"):
+    with pytest.raises(ValueError, match="are not of the same real images"):
         difference(a, Spread(1.0, normal(20)))
 
 

@@ -93,6 +93,7 @@ def weights(run: Run) -> bytes:
 
 
 def test_a_jump_that_stays_is_rolled_back_with_a_lower_rate_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SLOWER == 0.5  # "half" in the text
     begin = HARMED + 1 - WINDOW  # the jump is seen in the step after the harm
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_slower", lambda trainer: SLOWER if trainer.step >= begin else 1.0)
@@ -102,7 +103,7 @@ def test_a_jump_that_stays_is_rolled_back_with_a_lower_rate_and_said(monkeypatch
     run = train("harmed")
     assert weights(run) == expected != plain
     (text,) = (text for text in run.warnings if "jumped" in text)
-    assert text.startswith(f"step {HARMED + 1}: ") and f"Back to step {begin}, and on with {SLOWER}" in text
+    assert text.startswith(f"step {HARMED + 1}: ") and f"Resumed from step {begin} with half the learning rate" in text
     assert text in (run.path / "README.md").read_text("utf-8").replace("\\", "")
 
 
@@ -150,4 +151,4 @@ def test_a_second_jump_is_said_and_not_rolled_back(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Trainer, "_one_step", step)
     run = train("r")
     assert run.summary["steps"] == STEPS
-    assert [("Back to" in text) for text in run.warnings if "did not come back" in text] == [True, False]
+    assert [("Resumed from" in text) for text in run.warnings if "did not come back" in text] == [True, False]

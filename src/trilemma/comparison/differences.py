@@ -102,10 +102,10 @@ def mean_over_trainings(values: Sequence[float], unit: str) -> "Estimate":
     """Mean and interval of a figure that has no spread; a fraction stays in [0, 1]."""
     from trilemma.metrics.intervals import Estimate, mean_estimate
 
-    found = mean_estimate(values)
+    estimate = mean_estimate(values)
     if not unit.startswith("fraction"):
-        return found
-    return Estimate(found.value, (max(0.0, found.interval[0]), min(1.0, found.interval[1])))
+        return estimate
+    return Estimate(estimate.value, (max(0.0, estimate.interval[0]), min(1.0, estimate.interval[1])))
 
 
 def of_turns(times: Sequence[float]) -> "Estimate":
@@ -122,8 +122,8 @@ def _compared(a: Figure, b: Figure, level: float) -> dict[str, Any] | None:
     ratio = len(a.times) == len(b.times) > 1
     if ratio:
         logs = [math.log(x / y) for x, y in zip(a.times, b.times, strict=True)]
-        found = mean_estimate(logs, level=level)
-        value, interval = math.exp(found.value), tuple(math.exp(end) for end in found.interval)
+        log_ratio = mean_estimate(logs, level=level)
+        value, interval = math.exp(log_ratio.value), tuple(math.exp(end) for end in log_ratio.interval)
     elif a.spread is not None and b.spread is not None:
         value, interval = difference(a.spread, b.spread, level=level)
     elif len(a.values) > 1 and len(b.values) > 1:

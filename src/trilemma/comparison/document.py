@@ -77,8 +77,8 @@ def columns(
     """The metrics that were measured, known ones first, each with its title, receipt and its best models, which no
     other is shown to beat; `shared` where every model that was measured has it."""
     names = dict.fromkeys([*QUALITY, *COST])
-    found = {name: None for m in models for name in m["scores"]}
-    order = [name for name in names if name in found] + [name for name in found if name not in names]
+    measured_names = {name: None for m in models for name in m["scores"]}
+    order = [name for name in names if name in measured_names] + [name for name in measured_names if name not in names]
     measured = sum(1 for m in models if m["scores"])
     pairs = pairs or {}
     return [_column(name, [m for m in models if name in m["scores"]], measured, pairs.get(name, ())) for name in order]

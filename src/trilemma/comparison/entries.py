@@ -43,8 +43,8 @@ def rows_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
 
 def shown(row: Sequence[Entry]) -> Entry:
     """The training whose samples, curves and settings stand for the row: the first measured, else the first trained."""
-    found = [e for e in row if e.evaluation is not None] or [e for e in row if e.run is not None] or row
-    return found[0]
+    best_first = [e for e in row if e.evaluation is not None] or [e for e in row if e.run is not None] or row
+    return best_first[0]
 
 
 def to_train(names: Sequence[str], seed: int, seeds: int) -> list[Entry]:

@@ -113,21 +113,21 @@ def dots(models: Sequence[Mapping[str, Any]], axis: Any) -> "Figure":
     return figure
 
 
-def _row(ax: Any, k: int, model: Mapping[str, Any], found: Mapping[str, Any] | None, axis: Any) -> None:
+def _row(ax: Any, k: int, model: Mapping[str, Any], place: Mapping[str, Any] | None, axis: Any) -> None:
     colour, marker, _ = look(k)
     side = ax.get_yaxis_transform()
     ax.text(
         -0.03, k, short(model["name"]), transform=side, ha="right", va="center", fontsize=9, color=INK, parse_math=False
     )
-    if found is None:
+    if place is None:
         why = "failed" if model["error"] else "refused" if axis.metric in model["scores"] else "not measured"
         ax.text(1.03, k, why, transform=side, va="center", fontsize=8.5, color=MUTED)
         return
-    if found["reach"]:
-        ax.plot(found["reach"], [k, k], color=colour, linewidth=3, solid_capstyle="butt", alpha=0.75)
-        ax.plot(found["reach"], [k, k], color=colour, linestyle="", marker="|", markersize=10)
-    ax.scatter([found["place"]], [k], s=34, marker=marker, color=colour, edgecolors=PAPER, linewidths=0.8, zorder=3)
-    value, interval = found["value"], found["interval"]
+    if place["reach"]:
+        ax.plot(place["reach"], [k, k], color=colour, linewidth=3, solid_capstyle="butt", alpha=0.75)
+        ax.plot(place["reach"], [k, k], color=colour, linestyle="", marker="|", markersize=10)
+    ax.scatter([place["place"]], [k], s=34, marker=marker, color=colour, edgecolors=PAPER, linewidths=0.8, zorder=3)
+    value, interval = place["value"], place["interval"]
     text = f"{number(value, interval)}  ({span(value, interval)})" if interval else number(value)
     ax.text(1.03, k, text, transform=side, va="center", fontsize=8.5, color=INK)
 

@@ -47,7 +47,7 @@ class Progress:
         self.steps, self.say, self.begin = list(steps), say, begin
         self.taken: list[tuple[Step, float]] = []
         self.last = time.perf_counter()
-        self.stated = self.total()
+        self.first = self.stated = self.total()
 
     def total(self) -> float:
         """Seconds of the whole work, as far as is known."""
@@ -61,7 +61,7 @@ class Progress:
         total = self.total()
         if self.steps and not 1 / OTHER < total / self.stated < OTHER:
             if about(total) != about(self.stated):
-                self.say(f"now {about(total)} in all, not {about(self.stated)}")
+                self.say(f"{about(total)} in all (first estimate: {about(self.first)})")
             self.stated = total
 
     def end(self) -> None:

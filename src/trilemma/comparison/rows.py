@@ -57,14 +57,12 @@ def model_row(
 
 
 def _place(scores: Mapping[str, Any], *, learned: bool) -> dict[str, Any]:
-    """Where a model stands on each axis, and whether the figure is rough. The centre is the place of the fidelity and
-    the diversity of one that learned nothing: a few balls hold a constant image by chance, whatever it shows."""
+    """Where a model stands on each axis. The centre is the place of the fidelity and the diversity of one that learned
+    nothing: a few balls hold a constant image by chance, whatever it shows."""
     places = placed(scores)
     for axis in AXES:
-        if place := places[axis.name]:
-            place["rough"] = bool(scores[axis.metric].get("rough"))
-            if axis.metric in QUALITY and not learned:
-                place |= {"place": 0.0, "reach": None}
+        if (place := places[axis.name]) and axis.metric in QUALITY and not learned:
+            place |= {"place": 0.0, "reach": None}
     return places
 
 
@@ -126,11 +124,11 @@ def _mean_score(name: str, measured: Sequence[Entry], each: Sequence[dict[str, A
         return {**each[0], "value": None, "interval": None, "refused": refused}
     spreads = [entry.evaluation.spreads.get(name) for entry in measured]
     if None not in spreads:
-        found = over_trainings(spreads).estimate()
+        estimate = over_trainings(spreads).estimate()
     else:
-        found = mean_over_trainings([score["value"] for score in each], each[0]["unit"])
-    said = {"value": found.value, "interval": list(found.interval), "interval_is": OVER_TRAININGS.format(n=len(each))}
-    return {**each[0], **said}
+        estimate = mean_over_trainings([score["value"] for score in each], each[0]["unit"])
+    interval_is = OVER_TRAININGS.format(n=len(each))
+    return {**each[0], "value": estimate.value, "interval": list(estimate.interval), "interval_is": interval_is}
 
 
 def _times(measured: Sequence[Entry]) -> tuple[float, ...]:

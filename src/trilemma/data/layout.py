@@ -83,8 +83,8 @@ def name_splits(names: Iterable[str]) -> dict[str, Named]:
     paired = {rest for rest, those in splits.items() if len(those) > 1 and "train" in those}
     if paired == set(splits) or (paired and len(known) < len(names)):
         return {name: named for name, named in known.items() if named.rest.lower() in paired}
-    told = {named.split for named in known.values()}
-    whole = len(known) == len(names) and len(told) > 1 and "train" in told
+    split_names = {named.split for named in known.values()}
+    whole = len(known) == len(names) and len(split_names) > 1 and "train" in split_names
     return {name: Named(named.split, "*") for name, named in known.items()} if whole else {}
 
 
@@ -103,12 +103,14 @@ def arrange(names: Sequence[str], shards: Sequence[str] | None = None, classes: 
     splits, paths, words, levels = _split(outer, paths)
     inside = [k for k, split in enumerate(splits) if split]
     plain = ([None] * len(inside), classes, set())
-    labels, told, loose = plain if classes else _classes([paths[k] for k in inside], [str(splits[k]) for k in inside])
+    labels, class_note, loose = (
+        plain if classes else _classes([paths[k] for k in inside], [str(splits[k]) for k in inside])
+    )
     left_out = {k: OUTSIDE for k, split in enumerate(splits) if not split} | {inside[i]: BESIDE for i in loose}
     label = dict(zip(inside, labels, strict=True))
     places = [None if k in left_out else (str(split), label[k]) for k, split in enumerate(splits)]
     named = tuple(sorted({place[1] for place in places if place and place[1]}))
-    notes = [f"layout: {words}{told}", *_passed_over(levels, () if words else [path[-1] for path in paths])]
+    notes = [f"layout: {words}{class_note}", *_passed_over(levels, () if words else [path[-1] for path in paths])]
     return Layout(places, named, notes, left_out)
 
 
@@ -166,7 +168,7 @@ def _rest(named: Named) -> Parts:
 def _shown(named: dict[str, Named]) -> str:
     if all(name.lower() in SPLITS for name in named):
         return "split folders, "
-    of = {split: sorted(name for name, told in named.items() if told.split == split) for split in WORDS}
+    of = {split: sorted(name for name, word in named.items() if word.split == split) for split in WORDS}
     words = (
         f"{split}: {names[0]}{f' and {len(names) - 1:,} more' if names[1:] else ''}"
         for split, names in of.items()
@@ -204,9 +206,9 @@ def _classes(paths: list[Parts], splits: list[str]) -> tuple[list[str | None], s
     if against is not None:
         return [None] * len(paths), f"no class folders{against}", set()
     flat = _flat(splits, loose)
-    told = f" ({', '.join(sorted(flat))}: no class folders)" if flat else ""
+    exceptions = f" ({', '.join(sorted(flat))}: no class folders)" if flat else ""
     labels = [None if k in loose else path[0] for k, path in enumerate(paths)]
-    return labels, f"one folder per class{told}", {k for k in loose if splits[k] not in flat}
+    return labels, f"one folder per class{exceptions}", {k for k in loose if splits[k] not in flat}
 
 
 def _flat(splits: list[str], loose: Collection[int]) -> set[str]:

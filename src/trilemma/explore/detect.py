@@ -32,15 +32,15 @@ from torch import Tensor
 
 from trilemma import __version__
 from trilemma.errors import UserError, unknown
-from trilemma.explore.detection_choice import worth
+from trilemma.explore.detection_choice import altered_aurocs
 from trilemma.explore.detection_images import (
     ABNORMAL,
     CALIBRATION,
     NORMAL,
     UNKNOWN,
     Classes,
+    DetectionImages,
     Group,
-    Looked,
     Source,
     groups_of,
 )
@@ -127,8 +127,8 @@ def detect(
     """
     run = as_run(run)
     _check(run, false_alarms, n)
-    looked = groups_of(run, data, against, normal, n, seed)
-    groups, some = looked.groups, fitted_on(run, seed)
+    images = groups_of(run, data, against, normal, n, seed)
+    groups, some = images.groups, fitted_on(run, seed)
     check_enough(len(groups[0].split), len(some), false_alarms)
     ways = scores_of(run, seed, some)
     if score not in (AUTO, *ways):
@@ -139,24 +139,24 @@ def detect(
     if not enough(len(groups[0].split), false_alarms):
         trained = training_scores(run, seed, some.take(torch.arange(min(len(some), MOST_TRAINED))))
     references = {way.name: _reference(way, scores[way.name][CALIBRATION], trained, seed) for way in ways.values()}
-    rows = {name: _row(way, scores[name], references[name], false_alarms, looked.counted) for name, way in ways.items()}
-    worths = worth(ways, groups[0].split.images, _as_they_are(scores, trained), seed)
-    chosen = max(worths, key=worths.__getitem__) if score == AUTO else score
+    rows = {name: _row(way, scores[name], references[name], false_alarms, images.counted) for name, way in ways.items()}
+    aurocs = altered_aurocs(ways, groups[0].split.images, _as_they_are(scores, trained), seed)
+    chosen = max(aurocs, key=aurocs.__getitem__) if score == AUTO else score
     for name, row in rows.items():
-        row |= {"chosen": name == chosen, "worth": worths.get(name)}
-    document = _document(run, looked, rows, chosen, scores[chosen])
+        row |= {"chosen": name == chosen, "worth": aurocs.get(name)}
+    document = _document(run, images, rows, chosen, scores[chosen])
     document |= {"false_alarms": false_alarms, "seed": seed, "score_was": "given" if score != AUTO else "chosen"}
     document["threshold_by"], document["images_behind"] = references[chosen].by, references[chosen].images
     document["in_short"] = in_short(document)
-    folder = Path(out) if out is not None else run.path / ("detect" if against is None else f"detect-{looked.source}")
+    folder = Path(out) if out is not None else run.path / ("detect" if against is None else f"detect-{images.source}")
     write_json(folder / "figures.json", document)
     p_values = {group.kind: references[chosen].p_values(scores[chosen][group.kind]) for group in groups}
     write_atomic(folder / "scores.csv", _table(groups, scores, p_values, chosen, document["threshold"]))
     from trilemma.explore.detection_report import write_report
 
-    found = _positions(groups[-1].kind, scores[chosen], document["threshold"], looked.counted)
-    picture, report = write_report(run, folder, document, groups, scores[chosen], found)
-    numbers = tuple(groups[-1].numbers[found["hits"]].tolist())
+    positions = _positions(groups[-1].kind, scores[chosen], document["threshold"], images.counted)
+    picture, report = write_report(run, folder, document, groups, scores[chosen], positions)
+    numbers = tuple(groups[-1].numbers[positions["hits"]].tolist())
     texts = tuple(document["in_short"])
     return Detection(picture, report, chosen, document["threshold"], texts, document["counts"], rows, scores, numbers)
 
@@ -215,13 +215,13 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _document(
     run: Run,
-    looked: Looked,
+    images: DetectionImages,
     rows: Mapping[str, Mapping[str, Any]],
     chosen: str,
     scores: Mapping[str, Tensor],
 ) -> dict[str, Any]:
     """What stands in figures.json, in plain values."""
-    groups = looked.groups
+    groups = images.groups
     kind, threshold = groups[-1].kind, rows[chosen]["threshold"]
     return {
         "trilemma": __version__,
@@ -229,7 +229,7 @@ def _document(
         "model": run.recipe.name,
         "weights": run.weights_id,
         "trained_on": run.config["data"],
-        "source": looked.source,
+        "source": images.source,
         "kind": kind,
         "score": chosen,
         "title": rows[chosen]["title"],
@@ -237,12 +237,12 @@ def _document(
         "flagged": int((scores[kind] > threshold).sum()),
         "counts": {group.kind: len(group.split) for group in groups},
         "sources": {group.kind: group.source for group in groups},
-        "counted": looked.counted,
-        "notes": looked.notes,
+        "counted": images.counted,
+        "notes": images.notes,
         "interval_is": {
             "auroc, average_precision": INTERVAL_IS,
             "rates": "Wilson 95%",
-            "false_alarm_rate": "Wilson 95%" if looked.counted else EXPECTED_IS,
+            "false_alarm_rate": "Wilson 95%" if images.counted else EXPECTED_IS,
         },
         "rows": {name: _plain(row) for name, row in rows.items()},
     }
@@ -253,12 +253,12 @@ def _positions(kind: str, scores: Mapping[str, Tensor], threshold: float, counte
     make SHOWN with the hits), of false `alarms`, and of `misses`, the lowest first."""
     hits = flagged(scores[kind], threshold)
     order = scores[kind].argsort(descending=True, stable=True)
-    found = {"hits": hits, "below": order[len(hits) : max(SHOWN, len(hits))]}
+    positions = {"hits": hits, "below": order[len(hits) : max(SHOWN, len(hits))]}
     if kind != NORMAL and counted:
-        found["alarms"] = flagged(scores[NORMAL], threshold)
+        positions["alarms"] = flagged(scores[NORMAL], threshold)
     if kind == ABNORMAL:
-        found["misses"] = order[len(hits) :].flip(0)
-    return found
+        positions["misses"] = order[len(hits) :].flip(0)
+    return positions
 
 
 def _table(

@@ -21,7 +21,9 @@ MOST = 256  # images that are altered
 SIDES = 0.25, 0.5  # of a patch, as shares of the image's sides
 
 
-def worth(scores: Mapping[str, Score], images: Tensor, normal: Mapping[str, Tensor], seed: int) -> dict[str, float]:
+def altered_aurocs(
+    scores: Mapping[str, Score], images: Tensor, normal: Mapping[str, Tensor], seed: int
+) -> dict[str, float]:
     """The mean AUROC of each of the model's own scores over both alterations.
 
     Args:

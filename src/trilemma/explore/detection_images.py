@@ -40,7 +40,7 @@ class Group(NamedTuple):
     classes: tuple[str, ...] = ()
 
 
-class Looked(NamedTuple):
+class DetectionImages(NamedTuple):
     """The images of a detection.
 
     source: the short name of what is looked at; groups: by kind, those that are looked at last; counted: whether the
@@ -60,7 +60,7 @@ def groups_of(
     normal: Classes | None,
     n: int,
     seed: int,
-) -> Looked:
+) -> DetectionImages:
     """The images by kind."""
     if against is not None and not _is_image(against):
         against = load(run, against)
@@ -80,16 +80,16 @@ def groups_of(
             groups.append(
                 _group(ABNORMAL, f"{run.data.name}, {', '.join(strange)}", part, at, run.data.classes, n, seed)
             )
-    return Looked(source.name, groups, _counted(groups), notes)
+    return DetectionImages(source.name, groups, _counted(groups), notes)
 
 
 def _with_normals(
-    run: Run, data: Source | None, source: str, found: list[Group], notes: tuple[str, ...], n: int, seed: int
-) -> Looked:
+    run: Run, data: Source | None, source: str, others: list[Group], notes: tuple[str, ...], n: int, seed: int
+) -> DetectionImages:
     """Images that are looked at, after normal ones of the run or of `data`."""
     normals, more = _normals(run, run.data if data is None else load(run, data), n, seed)
-    groups = [*(normals[:1] if found[0].kind == NORMAL else normals), *found]
-    return Looked(source, groups, _counted(groups), more + notes)
+    groups = [*(normals[:1] if others[0].kind == NORMAL else normals), *others]
+    return DetectionImages(source, groups, _counted(groups), more + notes)
 
 
 def _counted(groups: Sequence[Group]) -> bool:

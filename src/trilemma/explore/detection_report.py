@@ -19,11 +19,11 @@ from trilemma.comparison import figures
 from trilemma.comparison.words import ends, number
 from trilemma.explore.detection_images import ABNORMAL, NORMAL, UNKNOWN, Group
 from trilemma.explore.detection_scores import reconstructions
-from trilemma.explore.detection_words import capital
 from trilemma.explore.images import made_by, table
 from trilemma.files import remove, write_atomic
 from trilemma.pictures import TILE, grid, save_png, to_image
 from trilemma.run import Run
+from trilemma.training.titles import capital
 from trilemma.types import Reconstructs
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ def write_report(
     document: Mapping[str, Any],
     groups: Sequence[Group],
     scores: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
+    positions: Mapping[str, Tensor],
 ) -> tuple[Path, Path]:
     """Write histogram.png, flagged.png (if anything is flagged), heatmaps.png of the highest scores and report.html.
 
     Args:
         document: what `detect` found, as in figures.json.
-        scores: those that flag, by kind of image; found: positions of hits, of the highest scores below the threshold,
+        scores: those that flag, by kind of image; positions: of hits, of the highest scores below the threshold,
             of alarms and misses in their groups.
     Returns:
         The histogram and the page.
@@ -66,7 +66,7 @@ def write_report(
     parts = {"hits": (kind, FLAGGED), "below": (kind, OTHERS), "alarms": (NORMAL, OTHERS), "misses": (ABNORMAL, OTHERS)}
     shown = {
         name: _shown(run, by_kind[parts[name][0]], scores[parts[name][0]], at[: parts[name][1]])
-        for name, at in found.items()
+        for name, at in positions.items()
         if len(at)
     }
     brightest = max((_difference(part).max().item() for part in shown.values() if part.results is not None), default=0)

@@ -158,12 +158,12 @@ def _nearest(train: Tensor, images: Tensor) -> Tensor:
     It is sought by |y|^2 - 2 x.y, which is quick and may take one of two that are almost equally near.
     """
     y = _float(train).flatten(1)
-    squares, found = y.square().sum(1), []
+    squares, distances = y.square().sum(1), []
     for part in images.split(BLOCK):
         x = _float(part).flatten(1)
         nearest = (squares - 2 * x @ y.T).argmin(1)
-        found.append(_mse(x, y[nearest]).sqrt())
-    return torch.cat(found)
+        distances.append(_mse(x, y[nearest]).sqrt())
+    return torch.cat(distances)
 
 
 def _reconstructed(model: nn.Module, images: Tensor) -> Tensor:
@@ -204,15 +204,15 @@ def score_all(scores: Mapping[str, Score], images: Tensor) -> dict[str, Tensor]:
         UserError: if one is not finite.
     """
     parts = [_score(scores, part) for part in images.split(fit_count(images.shape[1:]))]
-    found = {name: torch.cat([part[name] for part in parts]) for name in scores}
-    for name, values in found.items():
+    scored = {name: torch.cat([part[name] for part in parts]) for name in scores}
+    for name, values in scored.items():
         bad = int((~values.isfinite()).sum())
         if bad:
             raise UserError(
                 f"{bad} of {len(images)} images have a score ({name}) that is NaN or infinite; the training may have "
                 "diverged: look at the run's samples, or train with a lower lr="
             )
-    return found
+    return scored
 
 
 def _score(scores: Mapping[str, Score], images: Tensor) -> dict[str, Tensor]:

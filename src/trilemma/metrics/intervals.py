@@ -63,7 +63,9 @@ def difference(a: Spread, b: Spread, *, level: float = LEVEL) -> Estimate:
         ValueError: if the spreads are not over the same real images.
     """
     if len(a.shared) != len(b.shared):
-        raise ValueError(f"{len(a.shared)} and {len(b.shared)} deviations: these scores have not the same real images")
+        raise ValueError(
+            f"{len(a.shared)} and {len(b.shared)} deviations: these scores are not of the same real images"
+        )
     spread, df = _total([a.shared - b.shared, a.own, b.own])
     floor = sum(_least_variance(s) for s in (a, b) if s.n)
     half = quantile(level, df) * math.sqrt(max(spread, floor))

@@ -41,7 +41,7 @@ class Jump:
     stays: bool = False
 
 
-class Risen(Exception):
+class LastingJump(Exception):
     """A loss rose and did not come back."""
 
     def __init__(self, jump: Jump) -> None:

@@ -43,7 +43,7 @@ from trilemma.training.checkpoint import (
 )
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
-from trilemma.training.health import WINDOW, Jump, NotFinite, Pulse, Reading, Risen
+from trilemma.training.health import WINDOW, Jump, LastingJump, NotFinite, Pulse, Reading
 from trilemma.training.log import Averages, Display, Journal, figures_text
 from trilemma.training.observe import PARTS, Observer
 from trilemma.training.optim import learning_rate, lr_factor, make_optimizer
@@ -192,8 +192,8 @@ class Trainer:
             return True
         except NotFinite as found:
             self._roll_back(found)
-        except Risen as risen:
-            self._slow_down(risen.jump)
+        except LastingJump as lasting:
+            self._slow_down(lasting.jump)
         return False
 
     def _guarded(self, action: Callable[[], None]) -> bool:
@@ -284,7 +284,7 @@ class Trainer:
                 f"lr= (it is {self.config.lr}) or precision=float32. The last checkpoint is as it was"
             )
         self._return_to(self.good)
-        self._warn(f"{found}. Back to step {self.step:,}; step {found.step:,} is left out")
+        self._warn(f"{found}. Resumed from step {self.step:,}; step {found.step:,} is left out")
         self._note("left out", found.step, f"{found}, so this step is left out")
 
     def _slow_down(self, jump: Jump) -> None:
@@ -292,7 +292,7 @@ class Trainer:
         state = self._state_before(jump.step - WINDOW)
         self.slowed = [max(jump.step - WINDOW, state.values["step"])]
         self._return_to(state)
-        text = f"{jump.text}. Back to step {self.slowed[0]:,}, and on with {SLOWER:g} times the learning rate"
+        text = f"{jump.text}. Resumed from step {self.slowed[0]:,} with half the learning rate"
         self._warn(text)
         self._note("slowed", jump.step, text)
 
@@ -362,12 +362,12 @@ class Trainer:
         """Say that a loss jumped.
 
         Raises:
-            Risen: if it did not come back, for the first time.
+            LastingJump: if it did not come back, for the first time.
         """
         if jump is None:
             return
         if jump.stays and not self.slowed:
-            raise Risen(jump)
+            raise LastingJump(jump)
         self._warn(jump.text)
         if jump.stays:
             self._note("risen", jump.step, jump.text)

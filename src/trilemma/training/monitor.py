@@ -158,7 +158,7 @@ def few_distinct_codes(distinct: float | None) -> str | None:
     if distinct is None:
         return None
     return (
-        f"the training images have {distinct:.0f} distinct {'code' if distinct == 1 else 'codes'} only, so the samples "
+        f"the training images have only {distinct:.0f} distinct {'code' if distinct == 1 else 'codes'}, so the samples "
         "can show no more than that. Train longer, lower lr=, or give a larger latent="
     )
 
