@@ -120,7 +120,7 @@ def train(
             frames=loaded.frames,
             split_rule=loaded.rule,
         )
-        model_config, fitted = fit_model(recipe, _model_config(recipe, loaded, model_settings), model_settings)
+        model_config, fitted = fit_model(recipe, _model_config(recipe, loaded, model_settings))
         module = build(recipe, model_config, seed=seed).to(place)
         for phase in module.phases:  # type: ignore[union-attr]
             learning_rate(phase.name, training)
