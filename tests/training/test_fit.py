@@ -103,7 +103,7 @@ def test_beta_weighs_the_divergence_as_fitted(model: str) -> None:
         config, _ = fit_model(recipe, recipe.config.with_(shape=(1, 8, 8), beta=beta))
         network, batch = build(recipe, config), Batch(torch.rand(5, 1, 8, 8, generator=torch.manual_seed(0)))
         loss, parts = network.phases[0].loss(batch, torch.manual_seed(1))  # type: ignore[union-attr]
-        assert float((loss - parts["mse"]) / parts["kl_nats"]) == pytest.approx(beta / 784, rel=1e-4)
+        assert float((loss.detach() - parts["mse"]) / parts["kl_nats"]) == pytest.approx(beta / 784, rel=1e-4)
 
 
 @pytest.mark.parametrize(
