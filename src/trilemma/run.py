@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from trilemma.autoencoders.likelihoods import stated_variance
 from trilemma.config import ModelConfig, make
 from trilemma.data import Data, load_data
 from trilemma.data.labels import class_number
@@ -81,7 +82,7 @@ class Run:
     @cached_property
     def model_config(self) -> ModelConfig:
         """The settings of the network."""
-        return make(type(self.recipe.config), self.config["model_config"])
+        return make(type(self.recipe.config), stated_variance(self.config["model_config"]))
 
     @cached_property
     @own_modes()

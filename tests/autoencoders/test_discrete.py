@@ -9,7 +9,7 @@ from torch.distributions import Categorical, kl_divergence
 
 from trilemma.autoencoders.codes import gumbel_noise, gumbel_softmax, kl_to_uniform, one_hot, straight_through
 from trilemma.autoencoders.discrete import DiscreteConfig, DiscreteVAE
-from trilemma.autoencoders.vae import VARIANCE
+from trilemma.autoencoders.likelihoods import VARIANCE
 from trilemma.errors import UserError
 from trilemma.types import Batch
 

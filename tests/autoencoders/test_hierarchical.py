@@ -384,6 +384,7 @@ def test_dropout_is_off_outside_training() -> None:
         ({"structure": "ladder", "depth": 0}, "at least 1 at every level"),
         ({"dropout": 0.1}, "dropout=0.1 is for network=residual"),
         ({"variance": 0.5}, "variance=0.5 is for reconstruction=gaussian"),
+        ({"variance": "optimal"}, "variance=optimal is for reconstruction=gaussian"),
         ({"structure": "tree"}, "structure='tree'"),
     ],
 )

@@ -11,9 +11,11 @@ from trilemma.autoencoders.likelihoods import (
     FOLLOW,
     LEAST_LOGVAR,
     LEAST_VARIANCE,
+    VARIANCE,
     Bernoulli,
     Gaussian,
     at_least_one_level,
+    stated_variance,
 )
 from trilemma.autoencoders.losses import squared_error
 from trilemma.autoencoders.vae import VAEConfig
@@ -123,6 +125,19 @@ def test_a_density_of_one_level_is_near_the_probability_of_the_level():
     assert 0 < float((density / probability).log2()) < 0.061
 
 
+def test_the_default_variance_is_the_optimal_one_and_half_behind_a_squared_error():
+    assert Gaussian(None).name == Gaussian("optimal").name
+    for default in (None, "optimal"):  # as this version and earlier ones write it
+        stated = [
+            stated_variance({"reconstruction": kind, "variance": default})["variance"]
+            for kind in ("mse", "gaussian", "bce")
+        ]
+        assert stated == [VARIANCE, None, None]
+    assert stated_variance({"variance": None})["variance"] == VARIANCE  # vae-discrete, always a squared error
+    for other in ({"hidden": 3}, {"reconstruction": "mse", "variance": 0.2}, {"variance": "learned"}):
+        assert stated_variance(other) == other
+
+
 def test_names_and_what_needs_the_whole_batch():
     assert [Gaussian(v).name for v in (0.5, "learned", "optimal")] == [
         "gaussian-0.5",
@@ -135,9 +150,9 @@ def test_names_and_what_needs_the_whole_batch():
 
 @pytest.mark.parametrize("kind", [VAEConfig, HierarchicalConfig])
 def test_every_model_takes_the_same_variances(kind):
-    for variance in (LEAST_VARIANCE, 1, "learned", "optimal"):
+    for variance in (LEAST_VARIANCE, 1, "learned", "optimal", None):
         assert make(kind, {"reconstruction": "gaussian", "variance": variance}).variance == variance
-    for variance in (1e-12, 0, -1.0, math.inf, math.nan, True, "lerned", None, [0.5]):
+    for variance in (1e-12, 0, -1.0, math.inf, math.nan, True, "lerned", [0.5]):
         with pytest.raises(UserError) as refused:
             make(kind, {"reconstruction": "gaussian", "variance": variance})
         allowed = "give learned, optimal, or a number of at least 1.5e-05 (one level squared)"

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from torch.nn import functional as F
 
-from trilemma.autoencoders.likelihoods import Gaussian
+from trilemma.autoencoders.likelihoods import VARIANCE, Gaussian
 from trilemma.autoencoders.losses import bernoulli_nats, kl_to_standard_normal
-from trilemma.autoencoders.vae import VAE, VARIANCE, VAEConfig
+from trilemma.autoencoders.vae import VAE, VAEConfig
 from trilemma.errors import UserError
 from trilemma.types import Batch, BoundsLikelihood, Conditional
 
@@ -278,7 +278,9 @@ def test_an_unconditional_model_refuses_labels_and_has_no_classes() -> None:
     ("settings", "message"),
     [
         ({"reconstruction": "bce", "variance": 0.1}, "is for reconstruction=gaussian or mse, not bce"),
-        ({"variance": "learned"}, "is for reconstruction=gaussian, not mse, which takes a number"),
+        ({"reconstruction": "bce", "variance": "optimal"}, "is for reconstruction=gaussian or mse, not bce"),
+        ({"variance": "learned"}, "variance=learned is for reconstruction=gaussian, not mse, which takes a number"),
+        ({"variance": "optimal"}, "variance=optimal is for reconstruction=gaussian, not mse, which takes a number"),
         ({"reconstruction": "gaussian", "variance": 0.0}, "learned, optimal, or a number"),
         ({"reconstruction": "gaussian", "variance": "optimum"}, "learned, optimal, or a number"),
         ({"reconstruction": "bce", "output": "none"}, "needs probabilities"),

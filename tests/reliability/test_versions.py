@@ -74,3 +74,21 @@ def test_a_checkpoint_of_an_earlier_format_is_continued_bit_for_bit(
 
 def last_of(run: trilemma.Run) -> Path:
     return list_checkpoints(run.path / "checkpoints")[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "stated"),
+    [({"variance": 0.5}, 0.5), ({"reconstruction": "gaussian"}, None), ({"capacity_nats": 3}, 0.5)],
+)
+def test_a_run_whose_config_says_optimal_for_a_variance_that_was_not_given_is_continued(
+    settings: dict[str, Any], stated: float | None
+) -> None:
+    keys = {"batch": 16, "sample_every": 10**6, "device": "cpu", "quiet": True, **settings}
+    run = trilemma.train("vae", "digits", steps=2, **keys)
+    config = json.loads((run.path / "config.json").read_text())
+    config["model_config"]["variance"] = "optimal"
+    (run.path / "config.json").write_text(json.dumps(config))
+    assert trilemma.load(run.path).model_config == run.model_config
+    assert run.model_config.variance == stated
+    longer = trilemma.train("vae", "digits", steps=3, **keys)
+    assert (longer.path, longer.summary["steps"]) == (run.path, 3)

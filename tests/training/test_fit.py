@@ -1,5 +1,6 @@
 """Settings that follow the data: each rule's law, the recipe's own data, and keys that the user gave."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,12 @@ import pytest
 import torch
 
 import trilemma
+from trilemma.arguments import parse_settings
+from trilemma.autoencoders.likelihoods import stated_variance
 from trilemma.registry import build, get_recipe, list_models
 from trilemma.training.fit import LEAST_STEPS, fit_batch, fit_model, fit_training
-from trilemma.training.session import _training
+from trilemma.training.session import _command, _model_config, _training
+from trilemma.types import Batch
 
 MANY = 50_000
 
@@ -18,7 +22,7 @@ def fitted(model: str, shape: tuple[int, int, int], n_train: int, **given: Any):
     """The training and the model's settings for images of a shape, and all notes."""
     recipe = get_recipe(model)
     length = {name: given.pop(name, None) for name in ("epochs", "minutes")}
-    config, of_model = fit_model(recipe, recipe.config.with_(shape=shape), ())
+    config, of_model = fit_model(recipe, recipe.config.with_(shape=shape))
     with torch.device("meta"):
         module = build(recipe, config)
     names = {*given, *(name for name, value in length.items() if value)}
@@ -30,7 +34,9 @@ def fitted(model: str, shape: tuple[int, int, int], n_train: int, **given: Any):
 def test_on_the_data_of_the_recipe_nothing_changes(model: str) -> None:
     recipe = get_recipe(model)
     training, config, notes = fitted(model, recipe.config.shape, MANY)
-    assert (training, config, notes) == (_training(recipe, {}, {}), recipe.config, ())
+    assert (training, notes) == (_training(recipe, {}, {}), ())
+    own, same = (stated_variance(c.to_json()) for c in (recipe.config, config))
+    assert same == own
 
 
 @pytest.mark.parametrize(
@@ -87,17 +93,76 @@ def test_the_divergence_weighs_the_same_against_images_of_any_size(model: str) -
         pixels = shape[0] * shape[1] * shape[2]
         config = fitted(model, shape, MANY)[1]
         assert 2 * config.to_json()["variance"] / pixels == pytest.approx(1 / 784, rel=1e-12)
-    recipe = get_recipe(model)
-    for key in ("beta", "variance"):
-        config = recipe.config.with_(shape=(1, 8, 8))
-        assert fit_model(recipe, config, {key}) == (config, ())
 
 
-@pytest.mark.parametrize("model", ["vae-mnist", "vae-beta", "ae-stacked", "vae-hierarchical"])
-def test_other_likelihoods_stay(model: str) -> None:
+@pytest.mark.parametrize("model", ["vae", "vae-conv", "vae-discrete"])
+def test_beta_weighs_the_divergence_as_fitted(model: str) -> None:
+    """The gradient of the loss by the divergence, 2 s^2 beta / D, is beta times that of beta=1 at 784 pixels."""
     recipe = get_recipe(model)
-    config = recipe.config.with_(shape=(1, 8, 8))
-    assert fit_model(recipe, config, ()) == (config, ())
+    for beta in (0.3, 1.0, 4.0):
+        config, _ = fit_model(recipe, recipe.config.with_(shape=(1, 8, 8), beta=beta))
+        network, batch = build(recipe, config), Batch(torch.rand(5, 1, 8, 8, generator=torch.manual_seed(0)))
+        loss, parts = network.phases[0].loss(batch, torch.manual_seed(1))  # type: ignore[union-attr]
+        assert float((loss.detach() - parts["mse"]) / parts["kl_nats"]) == pytest.approx(beta / 784, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("vae-mnist", {}),
+        ("vae-beta", {}),
+        ("vae-beta", {"reconstruction": "mse"}),  # of variance 0.02
+        ("ae-stacked", {}),
+        ("vae-hierarchical", {}),
+        ("vae", {"variance": 0.5}),
+        ("vae", {"variance": 0.03}),
+        ("vae", {"reconstruction": "gaussian"}),
+    ],
+)
+def test_other_likelihoods_and_given_variances_stay(model: str, settings: dict[str, Any]) -> None:
+    recipe = get_recipe(model)
+    config = recipe.config.with_(shape=(1, 8, 8), **settings)
+    assert fit_model(recipe, config) == (config, ())
+
+
+def test_beside_a_capacity_the_variance_is_the_published_one() -> None:
+    recipe = get_recipe("vae")
+    config = recipe.config.with_(shape=(1, 8, 8), capacity_nats=5)
+    assert fit_model(recipe, config) == (config.with_(variance=0.5), ())
+
+
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [
+        ("vae", {"beta": 1}),  # keys that are equal to the recipe's
+        ("vae", {"reconstruction": "mse"}),
+        ("vae", {"beta": 0.3}),
+        ("vae", {"capacity_nats": 5, "beta": 2}),
+        ("vae", {"variance": 0.5}),
+        ("vae-conv", {"beta": 0.001, "variance": 0.2}),
+        ("vae-discrete", {"beta": 1, "epochs": 1}),
+        ("vae-mnist", {"reconstruction": "mse"}),
+        ("vae", {"reconstruction": "gaussian"}),
+        ("vae", {"batch": 256, "lr": 0.01}),
+    ],
+)
+def test_the_recorded_command_is_the_same_training(model: str, given: dict[str, Any]) -> None:
+    recipe, data = get_recipe(model), trilemma.load_data("shapes:300", size=8)
+    length, both = ("steps", "epochs", "images", "minutes"), []
+    for _ in range(2):
+        lengths = {name: given.pop(name, None) for name in length}
+        of_training = {name: given.pop(name) for name in ("batch", "lr", "seed") if name in given}
+        config, _ = fit_model(recipe, _model_config(recipe, data, given))
+        names = {*of_training, *(name for name, value in lengths.items() if value)}
+        training = _training(recipe, lengths, of_training)
+        training, _ = fit_training(recipe, training, names, build(recipe, config), len(data.train))
+        command = _command(recipe, data, config, training)
+        both.append((config, training, command))
+        words = parse_settings(shlex.split(command)[4:])
+        given = {key: value for key, value in words.items() if key not in ("size", "channels")}
+    assert both[0] == both[1]
+    if hasattr(both[0][0], "variance") and getattr(both[0][0], "reconstruction", "mse") == "mse":
+        assert f" variance={both[0][0].variance}" in both[0][2]
 
 
 def test_a_training_says_what_changed_and_its_command_says_all(

@@ -34,7 +34,50 @@ def test_what_is_done_stays_within_the_share_and_uses_most_of_it(monkeypatch: py
             with looks.timed("picture"):
                 now[0] += 3.0
         assert looks.spent <= max(pace.FREE_S, SHARE * (second - 50))
-    assert looks.spent == pytest.approx(SHARE * 300, abs=3.0)
+    assert looks.spent == pytest.approx(SHARE * 300 - 3.0, abs=3.0)  # one more is kept for the end
+
+
+def test_what_is_done_at_the_end_finds_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validations of 4 s and pictures of 2 s, wanted after each of 300 s, one of each at the end, and a fit."""
+    now, looks = clock(monkeypatch, pace), Pace()
+    looks.costs = {"validation": 4.0, "picture": 2.0}
+
+    def look(kind: str, seconds: float) -> None:
+        with looks.timed(kind):
+            now[0] += seconds
+
+    look("baseline", 1.0)
+    for second in range(300):
+        for kind, seconds in (("validation", 4.0), ("picture", 2.0)):
+            if looks.allows(kind, second):
+                look(kind, seconds)
+    look("validation", 4.0)
+    for_fit = looks.left(300, "picture")
+    assert for_fit >= 0
+    look("fit", for_fit)
+    look("picture", 2.0)
+    assert looks.spent == now[0] == pytest.approx(SHARE * 300)
+
+
+@pytest.mark.parametrize("length", [{"minutes": 0.01}, {"steps": 5}])
+def test_all_looks_are_counted_and_the_last_step_has_what_is_left(
+    length: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainers, given = [], []
+    resume, take = loop.Trainer.resume, Observer.take_final_weights
+    monkeypatch.setattr(loop.Trainer, "resume", lambda trainer: (trainers.append(trainer), resume(trainer)))
+
+    def take_final_weights(observer: Observer, seconds: float | None = None) -> None:
+        looks = trainers[0].pace
+        kept = sum(looks.costs.get(kind, 0.0) for kind in ("picture", "judgement"))
+        given.append((seconds, max(pace.FREE_S, SHARE * trainers[0].seconds) - looks.spent - kept))
+        take(observer, seconds)
+
+    monkeypatch.setattr(Observer, "take_final_weights", take_final_weights)
+    trilemma.train("ae-stacked", "digits", batch=64, out="r", device="cpu", quiet=True, **length)
+    ((seconds, left),) = given
+    assert seconds == (pytest.approx(left) if "minutes" in length else None)
+    assert {"baseline", "validation", "picture", "judgement", "final weights"} <= trainers[0].pace.costs.keys()
 
 
 def test_a_part_tells_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +85,7 @@ def test_a_part_tells_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     with looks.timed("picture", times=16):
         now[0] += 0.25
     assert (looks.spent, looks.costs) == (0.25, {"picture": 4.0})
-    bar = (0.25 + 4.0) / SHARE
+    bar = (0.25 + 4.0 + 4.0) / SHARE  # with room for one more at the end
     assert looks.allows("picture", bar + 0.1) and not looks.allows("picture", bar - 0.1)
 
 
@@ -87,7 +130,10 @@ def test_slow_validations_are_left_out_where_nothing_depends_on_them(
         assert 2 <= len(calls) <= 2 + SHARE * 1.3 / 0.1 < epochs
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(None, [1.0]), (100.0, [0.1, 1.0]), (4.0, [0.1, 0.3]), (0.5, [0.1])])
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(None, [1.0]), (100.0, [0.05, 1.0]), (4.0, [0.05, 0.35]), (0.5, [0.05]), (-3.0, [0.05])],
+)
 def test_the_last_step_takes_as_many_images_as_there_is_time_for(
     seconds: float | None, expected: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:

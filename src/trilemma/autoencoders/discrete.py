@@ -8,7 +8,7 @@ concrete distribution".
 
 A code is drawn by Gumbel noise (codes.py) and is one-hot; its gradient is that of the Gumbel-softmax, whose temperature
 changes linearly with the training. Loss: mean squared error per pixel + 2 s^2 beta * KL / D for D pixels, as `mse` in
-vae.py: for beta = 1 the negative ELBO of a Gaussian with variance s^2 (1/2 where none is given), times 2 s^2 / D and
+vae.py: for beta = 1 the negative ELBO of a Gaussian with variance s^2 (default: 1/2), times 2 s^2 / D and
 up to a constant.
 """
 
@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from trilemma import rng as random
 from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
 from trilemma.autoencoders.codes import gumbel_softmax, kl_to_uniform, one_hot
-from trilemma.autoencoders.likelihoods import LEAST_VARIANCE, Gaussian
+from trilemma.autoencoders.likelihoods import LEAST_VARIANCE, Gaussian, pixel_variance
 from trilemma.autoencoders.losses import squared_error
-from trilemma.autoencoders.vae import pixel_variance
 from trilemma.errors import check_codes, check_images, refuse_labels
 from trilemma.nets.precision import full
 from trilemma.types import Batch, Logs, Phase
@@ -41,7 +40,7 @@ class DiscreteConfig(NetworkConfig):
     temperature_last: PositiveFloat = Field(default=0.1, description="of the Gumbel-softmax when training ends")
     hard: bool = Field(default=True, description="whether codes are one-hot in training, too")
     beta: float = Field(default=1.0, ge=0, description="weight of the KL divergence; 1 is the ELBO")
-    variance: float | None = Field(default=None, ge=LEAST_VARIANCE, description="of a pixel; 1/2 where none is given")
+    variance: float | None = Field(default=None, ge=LEAST_VARIANCE, description="of a pixel; default: 1/2")
 
 
 class DiscreteVAE(nn.Module):

@@ -57,7 +57,7 @@ class HierarchicalConfig(ModelConfig):
         default=(2,), description="hidden layers of the networks of a level; residual: codes at its size"
     )
     reconstruction: Literal["bce", "gaussian"] = Field(default="bce", description="likelihood of the pixels")
-    variance: Variance = Field(default="optimal", description="gaussian: of a pixel; a number, learned or optimal")
+    variance: Variance = Field(default=None, description="gaussian: of a pixel; a number, learned or optimal (default)")
     warmup: float = Field(default=0.0, ge=0, le=1, description="share of the training over which the KL gains weight")
     free_nats: float = Field(
         default=0.0, ge=0, description="term of a level (ladder: its KL) below which it is not lowered"
@@ -88,7 +88,7 @@ class HierarchicalConfig(ModelConfig):
             raise ValueError("depth: a ladder needs at least 1 at every level")
         if self.network == "mlp" and self.dropout:
             raise ValueError(f"dropout={self.dropout} is for network=residual, not mlp")
-        if self.reconstruction == "bce" and self.variance != "optimal":
+        if self.reconstruction == "bce" and self.variance is not None:
             raise ValueError(f"variance={self.variance} is for reconstruction=gaussian, not bce")
         return self
 

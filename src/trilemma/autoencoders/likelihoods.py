@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from trilemma.autoencoders.losses import bernoulli_nats, gaussian_log_likelihood, squared_error
 
+VARIANCE = 0.5  # of the Gaussian whose -log p is |x_hat - x|**2, up to a constant: behind a mean squared error
 LEAST_VARIANCE = 1 / 255**2  # of a pixel: one level
 LEAST_LOGVAR = math.log(LEAST_VARIANCE)
 FOLLOW = 0.05  # share of a batch in the running mean of the optimal variance
@@ -35,14 +36,32 @@ FOLLOW = 0.05  # share of a batch in the running mean of the optimal variance
 
 def _known_variance(value: Any) -> Any:
     """A variance as a user gave it; refused before pydantic tries each of its types and reports on all of them."""
+    if value is None:
+        return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (is_number and LEAST_VARIANCE <= value < math.inf) and value not in ("learned", "optimal"):
         raise ValueError(f"give learned, optimal, or a number of at least {LEAST_VARIANCE:.1e} (one level squared)")
     return value
 
 
-Variance = Annotated[float | Literal["learned", "optimal"], BeforeValidator(_known_variance)]
+Variance = Annotated[float | Literal["learned", "optimal"] | None, BeforeValidator(_known_variance)]
 OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "none": lambda x: x}
+
+
+def pixel_variance(variance: object) -> float:
+    """Of the Gaussian behind a mean squared error: the number that a config gives; default: VARIANCE."""
+    return variance if isinstance(variance, float) else VARIANCE
+
+
+def stated_variance(settings: dict[str, Any]) -> dict[str, Any]:
+    """A model's settings as in config.json, where the default variance is written in one way.
+
+    Earlier versions wrote "optimal" for every variance that was not given. Behind a squared error that meant VARIANCE;
+    elsewhere None means the same.
+    """
+    if "variance" not in settings or settings["variance"] not in (None, "optimal"):
+        return settings
+    return {**settings, "variance": VARIANCE if settings.get("reconstruction", "mse") == "mse" else None}
 
 
 class Bernoulli(nn.Module):
@@ -65,7 +84,7 @@ class Gaussian(nn.Module):
     """Every pixel is normal around output(first C channels of the decoder).
 
     Args:
-        variance: a number, "learned" or "optimal"; see the head of this module.
+        variance: a number, "learned" or "optimal" (default where None); see the head of this module.
         output: a key of OUTPUTS.
     """
 
@@ -75,6 +94,7 @@ class Gaussian(nn.Module):
 
     def __init__(self, variance: Variance, output: str = "sigmoid") -> None:
         super().__init__()
+        variance = "optimal" if variance is None else variance
         self.kind = variance if isinstance(variance, str) else "fixed"
         self.name = f"gaussian-{variance if isinstance(variance, str) else f'{variance:g}'}"
         self.channels_per_channel = 2 if variance == "learned" else 1

@@ -7,9 +7,9 @@ Loss, by `reconstruction`, for D pixels:
 
     mse        mean squared error per pixel + 2 s^2 beta * KL / D. Times D / (2 s^2) this is |x_hat - x|^2 / (2 s^2) +
                beta * KL: for beta = 1 the negative ELBO of a Gaussian with variance s^2, up to the constant
-               (D / 2) ln(2 pi s^2). s^2 is `variance`, or 1/2, as published, where none is given
+               (D / 2) ln(2 pi s^2). s^2 is `variance`; default: 1/2, as published
     bce        -log p(x|z) of a Bernoulli (binary cross-entropy summed over pixels) + beta * KL, in nats
-    gaussian   -log p(x|z) of a Gaussian + beta * KL, in nats; `variance` is fixed, learned or optimal
+    gaussian   -log p(x|z) of a Gaussian + beta * KL, in nats; `variance` is fixed, learned or optimal (default)
 
 beta > 1 presses the code towards the prior, whose units are independent (Higgins et al. 2017, "beta-VAE"). Controlled
 capacity (Burgess et al. 2018, "Understanding disentangling in beta-VAE", equation 8) has beta * |KL - C| in its place,
@@ -27,14 +27,13 @@ from torch.nn import functional as F
 
 from trilemma import rng as random
 from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
-from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance
+from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance, pixel_variance
 from trilemma.autoencoders.losses import kl_to_standard_normal, log_prior_ratio, squared_error
 from trilemma.errors import UserError, check_codes, check_images, check_labels
 from trilemma.nets.precision import full
 from trilemma.types import Batch, Logs, Phase
 
 SHARE = 0.5  # of the training in which the capacity rises; any other is refused without a capacity
-VARIANCE = 0.5  # of the Gaussian decoder whose negative ELBO is |x_hat - x|**2 + KL
 # q starts narrow and its means apart: the decoder learns to use units that it would give up under the noise.
 FIRST_LOGVAR, FIRST_SPREAD = -3.0, 2.0
 
@@ -50,7 +49,7 @@ class VAEConfig(NetworkConfig):
         default="mse", description="loss between image and reconstruction"
     )
     variance: Variance = Field(
-        default="optimal", description="of a pixel; gaussian: a number, learned or optimal; mse: a number, else 1/2"
+        default=None, description="of a pixel; gaussian: a number, learned or optimal (default); mse: a number"
     )
     output: Literal["sigmoid", "none"] = Field(default="sigmoid", description="what follows the decoder")
     conditional: bool = Field(default=False, description="whether the networks are given the label")
@@ -60,10 +59,10 @@ class VAEConfig(NetworkConfig):
     def _fitting(self) -> Self:
         if self.reconstruction == "bce" and self.output != "sigmoid":
             raise ValueError("output=none: a Bernoulli needs probabilities; take output=sigmoid or reconstruction=mse")
-        if self.reconstruction == "bce" and self.variance != "optimal":
+        if self.reconstruction == "bce" and self.variance is not None:
             raise ValueError(f"variance={self.variance} is for reconstruction=gaussian or mse, not bce")
-        if self.reconstruction == "mse" and self.variance == "learned":
-            raise ValueError("variance=learned is for reconstruction=gaussian, not mse, which takes a number")
+        if self.reconstruction == "mse" and isinstance(self.variance, str):
+            raise ValueError(f"variance={self.variance} is for reconstruction=gaussian, not mse, which takes a number")
         if self.capacity_nats is None and self.capacity_share != SHARE:
             raise ValueError(f"capacity_share={self.capacity_share} is for a capacity, as capacity_nats=25")
         if self.conditional and not self.n_classes:
@@ -226,8 +225,3 @@ def _likelihood(config: VAEConfig) -> Bernoulli | Gaussian:
         return Bernoulli()
     variance = pixel_variance(config.variance) if config.reconstruction == "mse" else config.variance
     return Gaussian(variance, config.output)
-
-
-def pixel_variance(variance: object) -> float:
-    """Of the Gaussian behind a mean squared error: the number that a config gives, or VARIANCE where it gives none."""
-    return variance if isinstance(variance, float) else VARIANCE

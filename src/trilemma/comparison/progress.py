@@ -1,9 +1,9 @@
 """How long a comparison takes: an estimate of the whole at its start, a better one on the way, and what it was.
 
 Before anything is trained, two small batches are drawn from each untrained model, which draws as fast as a trained one:
-a batch of k images takes about a + b k. What a training does beside its steps (pictures, validation, checkpoints) takes
-at most a tenth of their time. The estimate for the steps to come is scaled by how long those of the same kind have
-taken, and a total that has changed is said.
+a batch of k images takes about a + b k. What a training does beside its steps (pictures, validation, the density fit)
+takes at most a tenth of their time. The estimate for the steps to come is scaled by how long those of the same kind
+have taken, and a total that has changed is said.
 """
 
 import time

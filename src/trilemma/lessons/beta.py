@@ -43,7 +43,7 @@ def beta(
     *runs: Run,
     model: str = "vae",
     data: str = "digits",
-    betas: tuple[NonNegativeFloat, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    betas: tuple[NonNegativeFloat, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
     steps: PositiveInt = 2000,
     n: PositiveInt = 6,
     seed: int = 0,

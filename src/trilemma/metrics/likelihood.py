@@ -29,7 +29,7 @@ from trilemma.metrics.receipt import Score, protocol_name, versions
 from trilemma.types import BoundsLikelihood, Conditional, Encodes
 
 ROW_VALUES = 2**20  # pixel values that go through a model at a time
-INTERVAL_IS = "mean +- 1.96 standard errors over the images; says nothing of another training"
+INTERVAL_IS = "95% of the mean over the images (Student's t); says nothing of another training"
 LEVEL_BITS = math.log2(255)  # a level of an image in [0, 1] is 1 / 255 wide
 ACTIVE = 0.01  # variance of the posterior mean above which a unit is active
 COUNT_IS = "counted, not estimated"

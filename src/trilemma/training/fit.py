@@ -13,6 +13,8 @@ below. Each leaves the recipe's own data as it is, changes no key that the user 
 - Likelihood: a Gaussian decoder of the fixed variance s^2 weighs |x_hat - x|^2, a sum over D pixels, against a
   divergence that does not grow with D. With s^2 times D / (the recipe's D) an image of any size is as much evidence as
   one of the recipe's: stored with twice the sides it has the same code. Without this, small images lose their codes.
+  A `beta` weighs the loss with this variance. A `variance` of the recipe's own or the user's stays, as does 1/2 where
+  the divergence has a capacity to aim at. The number is written into the settings, so that they say all.
 
 Warm-ups need no rule here: they are over after a tenth of a training (optim.py), the half-life of averaged weights is
 at most 5% of the images seen (ema.py), and schedules are functions of the share of a training that is over.
@@ -25,6 +27,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trilemma.autoencoders.likelihoods import VARIANCE
 from trilemma.config import ModelConfig
 from trilemma.registry import Recipe
 from trilemma.training.config import LENGTHS, TrainConfig
@@ -33,9 +36,6 @@ from trilemma.types import Phase
 SHARE = 8  # batches in a pass over the training images, at least
 LEAST_BATCH, LEAST_STEPS = 16, 1_000
 NEAR = 0.95  # a factor that is not worth a change: a label's inputs, beside the pixels
-VARIANCE = 0.5  # of a pixel, behind a mean squared error
-SAME_LOSS = ("beta", "variance", "reconstruction", "capacity_nats")  # keys that say how the divergence is weighed
-
 
 Rates = float | dict[str, float]
 
@@ -62,16 +62,17 @@ def width_factor(inputs: int | None, own: int | None) -> float:
     return min(1.0, own / inputs) if inputs and own else 1.0
 
 
-def fit_model(recipe: Recipe, config: ModelConfig, given: Collection[str]) -> tuple[ModelConfig, tuple[str, ...]]:
-    """The model's settings with a variance for its number of pixels, and what was changed.
+def fit_model(recipe: Recipe, config: ModelConfig) -> tuple[ModelConfig, tuple[str, ...]]:
+    """The model's settings, for the images at hand, with a variance for their number of pixels, and what was changed.
 
-    Args:
-        config: for the images at hand; given: the names of the keys that the user gave.
+    A function of the settings alone: those that it returns, it returns again.
     """
     here, there = _pixels(config), _pixels(recipe.config)
     by_squares = getattr(config, "reconstruction", "mse") == "mse" and hasattr(config, "variance")
-    if not by_squares or here == there or any(key in given for key in SAME_LOSS):
+    if not by_squares or config.variance is not None:  # type: ignore[attr-defined]
         return config, ()
+    if here == there or getattr(config, "capacity_nats", None) is not None:
+        return config.with_(variance=VARIANCE), ()
     variance = VARIANCE * here / there
     note = f"variance of a pixel {variance:.3g} ({VARIANCE:g} at {there:,} values; {here:,} here)"
     return config.with_(variance=variance), (note,)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trilemma.arguments import word
+from trilemma.autoencoders.likelihoods import stated_variance
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, remove_leftovers, sync_folder, write_json
 
@@ -175,7 +176,7 @@ def hold(path: Path) -> IO[str]:
 
 def _identity(config: dict[str, Any]) -> dict[tuple[str, str], Any]:
     """What makes a training this one, by part of the config and key."""
-    settings = config["model_config"]
+    settings = stated_variance(config["model_config"])
     training = {**NEW_KEYS, "channels": settings.get("shape", [None])[0], **config["training"]}
     parts = {
         "": {key: config[key] for key in ("format", "model", FINGERPRINT[1])},

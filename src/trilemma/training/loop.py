@@ -152,7 +152,13 @@ class Trainer:
                 with_room(self._save)
             self.over = True
             self._obey()
-            self.observer.take_final_weights(60 * SHARE * self.config.minutes if self.config.minutes else None)
+            with self.pace.timed("final weights"):
+                self.observer.take_final_weights(self._seconds_to_finish())
+
+    def _seconds_to_finish(self) -> float | None:
+        """Seconds for the model's last step, so that the last picture has its time too; None: no limit, as in trainings
+        whose result does not depend on the clock."""
+        return None if self.config.minutes is None else self.pace.left(self.seconds, "picture", "judgement")
 
     def _obey(self) -> None:
         """End the training, whose state is saved, if a signal came."""
@@ -406,7 +412,8 @@ class Trainer:
 
         What may take long is given up when a signal comes, and done when the training goes on.
         """
-        over, draw = self.progress >= 1, self._picture_is_due()
+        over = self.progress >= 1
+        draw = not over and self._picture_is_due()
         validate = over or (self._due(self.epoch) and self._has_time_to_validate())
         self.unfinished = self._sound_state() if validate or draw else None
         if self.stop_signal:
@@ -419,8 +426,9 @@ class Trainer:
         self.journal.write(row)
         self.display.update(self.progress, figures_text(row))
         settled = self.progress >= SETTLED
-        self.observer.listen(row, settled=settled)
-        if draw and not over:
+        with self.pace.timed("judgement"):
+            self.observer.listen(row, settled=settled)
+        if draw:
             name = f"{self.images:012d}"
             with self.pace.timed("picture"):
                 self._unless_full(f"the picture {name}.png", lambda: self.observer.snapshot(name, settled=settled))
@@ -440,7 +448,12 @@ class Trainer:
 
     def _has_time_to_validate(self) -> bool:
         """Whether there is time for it: in a training of given minutes, for in others the next steps depend on it."""
-        return self.config.minutes is None or self.pace.allows("validation", self.seconds)
+        if self.config.minutes is None:
+            return True
+        if "validation" not in self.pace.costs and self.pace.allows("validation", self.seconds):
+            with self.pace.timed("validation", times=self.observer.valid_batches):
+                self.observer.validate_part()
+        return self.pace.allows("validation", self.seconds)
 
     def _has_time_to_draw(self) -> bool:
         """Whether there is time for a picture. Where warnings follow from it, only minutes depend on the clock."""
@@ -448,7 +461,8 @@ class Trainer:
             return True
         share = PICTURES * SHARE
         if "picture" not in self.pace.costs and self.pace.allows("picture", self.seconds, share):
-            self._draw_part(4 * PARTS)  # what is done once in a process, such as an import, does not count
+            with self.pace.timed("start"):  # what is done once in a process, such as an import
+                self._draw_part(4 * PARTS)
             with self.pace.timed("picture", times=PARTS):
                 self._draw_part(PARTS)
         return self.pace.allows("picture", self.seconds, share)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,17 @@ class Observer:
             self.figures = halving(self._validate, VALID_BATCH, self.warn)
             self._keep_best(images)
         return self.figures
+
+    @property
+    def valid_batches(self) -> int:
+        """Batches in a validation."""
+        return -(-len(self.data.valid) // VALID_BATCH)
+
+    def validate_part(self) -> None:
+        """One batch of a validation, to learn how long one takes."""
+        if isinstance(self.model, Validates):
+            with self.weights_in_use():
+                halving(partial(self._validate, most=1), VALID_BATCH)
 
     def active_units(self) -> dict[str, int]:
         """How many units of a variational code are in use, by held-out images; {} for a model that has none."""
@@ -199,10 +210,10 @@ class Observer:
         return {f"train_{name}": value for name, value in figures.items()}
 
     def _finish_within(self, seconds: float | None) -> dict[str, float]:
-        """The last step on FINISH_IMAGES training images, or on as many as take so many seconds; a tenth at least."""
+        """The last step on FINISH_IMAGES training images, or on as many as take so many seconds; one batch at least."""
         if seconds is None:
             return self.finish()
-        few, start = FINISH_IMAGES // 10, time.perf_counter()
+        few, start = VALID_BATCH, time.perf_counter()
         figures = self.finish(few)
         took = max(time.perf_counter() - start, 1e-9)
         n = min(FINISH_IMAGES, int(few * (seconds - took) / took))
@@ -233,10 +244,10 @@ class Observer:
             self.model.train(training)
 
     @torch.no_grad()
-    def _validate(self, size: int) -> dict[str, float]:
-        """Means over the validation split, `size` images at a time; in float32."""
+    def _validate(self, size: int, most: int | None = None) -> dict[str, float]:
+        """Means over the validation split, or over `most` batches of it, `size` images at a time; in float32."""
         sums: dict[str, Tensor] = {}
-        for number, batch in enumerate(batches(self.data.valid, size, self.device)):
+        for number, batch in enumerate(islice(batches(self.data.valid, size, self.device), most)):
             generator = rng.generator(self.config.seed, "valid", number, device=self.device)
             for name, values in self.model.validation(batch, generator).items():  # type: ignore[operator]
                 sums[name] = (

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SHARE = 0.1  # of the time of the steps, at most, goes into pictures, validation and the density fit
+LAST = ("validation", "picture")  # kinds of looks that are taken at the end in any case
 PICTURES = 0.5  # of that share, at most, is spent before a picture is drawn: the rest is kept for validation
 FREE_S = 0.5  # seconds that nobody misses, however short a training is
 
@@ -31,6 +32,12 @@ class Pace:
             self.spent += seconds
             self.costs[kind] = times * seconds
 
+    def left(self, seconds: float, *kinds: str, share: float = SHARE) -> float:
+        """What the share of so many seconds of steps has left after one more look of each of these kinds, in seconds;
+        negative if it has not enough."""
+        needed = self.spent + sum(self.costs.get(kind, 0.0) for kind in kinds)
+        return max(FREE_S, share * (seconds - self.since)) - needed
+
     def allows(self, kind: str, seconds: float, share: float = SHARE) -> bool:
-        """Whether one more look like the last stays within the share of so many seconds of steps."""
-        return self.spent + self.costs.get(kind, 0.0) <= max(FREE_S, share * (seconds - self.since))
+        """Whether one more look like the last stays within the share, with room for the LAST ones."""
+        return self.left(seconds, kind, *LAST, share=share) >= 0

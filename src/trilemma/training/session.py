@@ -120,7 +120,7 @@ def train(
             frames=loaded.frames,
             split_rule=loaded.rule,
         )
-        model_config, fitted = fit_model(recipe, _model_config(recipe, loaded, model_settings), model_settings)
+        model_config, fitted = fit_model(recipe, _model_config(recipe, loaded, model_settings))
         module = build(recipe, model_config, seed=seed).to(place)
         for phase in module.phases:  # type: ignore[union-attr]
             learning_rate(phase.name, training)
@@ -175,7 +175,9 @@ def _train_in(
     display.say(
         f"{path}: {recipe.name}, {count_parameters(module):,} parameters, on {device} in {environment['precision']}"
     )
-    if (baseline := trainer.observer.baseline) is not None:
+    with trainer.pace.timed("baseline"):
+        baseline = trainer.observer.baseline
+    if baseline is not None:
         display.say(f"  the mean of the training images has an RMSE of {baseline:.3f} on the held-out images")
     if not (path / "batch.png").exists():
         batch = Loader(data.train, batch=64, seed=training.seed, augment=training.augment).batch_at(0)
@@ -232,8 +234,10 @@ def _write_results(
     path: Path, recipe: Recipe, trainer: Trainer, record: dict[str, Any], environment: dict[str, Any]
 ) -> None:
     """The weights to use, the last pictures, the summary and the card."""
-    trainer.observer.draw_samples(Path(LAST_SAMPLES).stem, last=True)
-    trainer.observer.judge()
+    with trainer.pace.timed("picture"):
+        trainer.observer.draw_samples(Path(LAST_SAMPLES).stem, last=True)
+    with trainer.pace.timed("judgement"):
+        trainer.observer.judge()
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
     with _optional(CURVES, trainer.display):
         draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"], trainer.observer.baseline)
