@@ -152,3 +152,12 @@ def test_the_luck_of_training_is_not_said_where_no_model_is_beaten_or_each_was_t
     assert of_kind(answered([model("a"), grey], **lead), "limits") == []  # it does not count, so it is not beaten
     three = [model(name) | {"trainings": 3 * model(name)["trainings"]} for name in "ab"]
     assert of_kind(answered(three, **lead), "limits") == []
+
+
+@pytest.mark.parametrize(("covered", "said"), [(0.47, True), (0.49, False)])
+def test_a_recommendation_far_from_real_images_says_so(covered, said):
+    """Other real images cover 96% of those that are measured by, half of which is 48%."""
+    control = {"name": "training", "scores": {"coverage": {"value": 0.96}}}
+    models = [model("a", diversity=covered), model("b", diversity=0.1)]
+    items = answer(models, verdict(models, AXES, {}), {}, REQUEST, [control])
+    assert ("the best covers 47% of the real images, and other real images cover 96%" in items[0]["text"]) is said

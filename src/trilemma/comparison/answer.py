@@ -14,6 +14,7 @@ from trilemma.comparison.differences import unbeaten
 from trilemma.comparison.words import counts, listed
 
 QUALITY, DIVERSITY, SPEED = "fidelity", "diversity", "speed"  # axes
+FAR = 0.5  # of the coverage of real images, below which a recommendation says so
 LONGER = 4  # times the minutes, where a model needs more training
 LOWER = 0.3  # of a key that is to be lowered
 ONE_TRAINING_CAVEAT = (
@@ -27,6 +28,7 @@ def answer(
     verdict: Mapping[str, Any],
     differences: Mapping[str, Sequence[Mapping[str, Any]]],
     request: Mapping[str, Any],
+    controls: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """What a person wants to know first: {"kind", "text", "models", "command"} in the order of a report.
 
@@ -35,8 +37,10 @@ def answer(
         verdict: the document's verdict.
         differences: the document's, by metric.
         request: as `document` takes it.
+        controls: the document's.
     """
-    items = [_use(models, verdict["axes"], differences, request)]
+    use = _use(models, verdict["axes"], differences, request)
+    items = [{**use, "text": " ".join([use["text"], *_so_far(use["models"], models, controls)])}]
     for kind, axis in (("quality", QUALITY), ("diversity", DIVERSITY), ("speed", SPEED)):
         judged = verdict["axes"][axis]
         items.append(_item(kind, f"For {kind}: {judged['text']}", judged["first"]))
@@ -76,6 +80,26 @@ def _use(
         )
         return _item("use", f"Use {best[0]}: {why}.", best, _draw(models, best[0]))
     return _fastest(best, models, differences)
+
+
+def _so_far(
+    names: Sequence[str], models: Sequence[Mapping[str, Any]], controls: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """That the recommended models are far from real images, where the best of them covers less than FAR of what other
+    real images do."""
+    shares = [value for m in models if m["name"] in names and (value := _coverage(m["scores"])) is not None]
+    known = {control["name"]: _coverage(control["scores"]) for control in controls}
+    real = known.get("real") or known.get("training")
+    if shares and real and max(shares) < FAR * real:
+        each = "it covers" if len(names) == 1 else "the best covers"
+        yield (
+            f"But {each} {max(shares):.0%} of the real images, and other real images cover {real:.0%}: it needs a longer "
+            "training, or a model that suits these images (`trilemma list`)."
+        )
+
+
+def _coverage(scores: Mapping[str, Any]) -> float | None:
+    return scores["coverage"]["value"] if "coverage" in scores else None
 
 
 def _trade_off(quality: Sequence[str], diversity: Sequence[str]) -> dict[str, Any]:

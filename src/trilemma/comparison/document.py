@@ -46,12 +46,12 @@ def document(
     rows = rows_of(entries)
     models = [model_row(name, row, data, request, notes) for name, row in rows.items()]
     pairs = row_differences(rows, models)
-    judged = verdict(models, AXES, pairs)
+    judged, below = verdict(models, AXES, pairs), controls(entries)
     values = {
         "format": FORMAT,
         "trilemma": __version__,
         "title": f"{listed(list(rows))} on {data.name}",
-        "answer": answer(models, judged, pairs, request),
+        "answer": answer(models, judged, pairs, request, below),
         "verdict": judged,
         "data": _data(data),
         "budget": _budget(models, request, machine),
@@ -65,7 +65,7 @@ def document(
         "notes": [note for note in notes if note not in request["caveats"]],
         "seed": request["seed"],
         "models": models,
-        "controls": controls(entries),
+        "controls": below,
         "again": _again(models, request),
     }
     return clean(values)
