@@ -50,8 +50,6 @@ def test_a_density_above_that_of_real_images_is_no_lead():
         real = SimpleNamespace(name="real", spreads={"density": Spread(1.0, torch.zeros(N, dtype=torch.float64))})
         spread = Spread(value, deviations(torch.arange(N).double()))
         evaluation = SimpleNamespace(spreads={"density": spread}, controls=[real])
-            spreads={"density": Spread(value, deviations(torch.arange(N).double()))}, controls=[real]
-        )
         return SimpleNamespace(evaluation=evaluation, times=())
 
     def model(name, value):

@@ -103,7 +103,7 @@ def test_warnings_stand_in_the_summary_the_card_and_the_last_lines(
 ) -> None:
     dead(monkeypatch)
     run = short(quiet=False)
-    expected = ["all samples are the same image", "learned nothing yet", "1 distinct code "]
+    expected = ["all samples are the same image", "learned nothing yet", "1 distinct code,"]
     assert all(any(part in text for text in run.warnings) for part in expected) and len(run.warnings) == 3
     assert all(text.startswith("step 6: ") for text in run.warnings)
     assert run.summary["warnings"] == list(run.warnings)
