@@ -70,7 +70,7 @@ def test_all_looks_are_counted_and_the_last_step_has_what_is_left(
     def take_final_weights(observer: Observer, seconds: float | None = None) -> None:
         looks = trainers[0].pace
         kept = sum(looks.costs.get(kind, 0.0) for kind in ("picture", "judgement"))
-        given.append((seconds, max(pace.FREE_S, SHARE * trainers[0].seconds) - looks.spent - kept))
+        given.append((seconds, max(0.0, max(pace.FREE_S, SHARE * trainers[0].seconds) - looks.spent - kept)))
         take(observer, seconds)
 
     monkeypatch.setattr(Observer, "take_final_weights", take_final_weights)

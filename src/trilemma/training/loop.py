@@ -157,8 +157,10 @@ class Trainer:
 
     def _seconds_to_finish(self) -> float | None:
         """Seconds for the model's last step, so that the last picture has its time too; None: no limit, as in trainings
-        whose result does not depend on the clock."""
-        return None if self.config.minutes is None else self.pace.left(self.seconds, "picture", "judgement")
+        whose result does not depend on the clock. What was spent before a resume is not known: half of its share."""
+        if self.config.minutes is None:
+            return None
+        return max(self.pace.left(self.seconds, "picture", "judgement"), SHARE / 2 * self.pace.since)
 
     def _obey(self) -> None:
         """End the training, whose state is saved, if a signal came."""
@@ -461,8 +463,7 @@ class Trainer:
             return True
         share = PICTURES * SHARE
         if "picture" not in self.pace.costs and self.pace.allows("picture", self.seconds, share):
-            with self.pace.timed("start"):  # what is done once in a process, such as an import
-                self._draw_part(4 * PARTS)
+            self._draw_part(4 * PARTS)  # what is done once in a process, such as an import, does not count
             with self.pace.timed("picture", times=PARTS):
                 self._draw_part(PARTS)
         return self.pace.allows("picture", self.seconds, share)
