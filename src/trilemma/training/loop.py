@@ -160,7 +160,7 @@ class Trainer:
         whose result does not depend on the clock. What was spent before a resume is not known: half of its share."""
         if self.config.minutes is None:
             return None
-        return max(self.pace.left(self.seconds, "picture", "judgement"), SHARE / 2 * self.pace.since)
+        return max(self.pace.left(self.seconds, "drawing", "judgement"), SHARE / 2 * self.pace.since)
 
     def _obey(self) -> None:
         """End the training, whose state is saved, if a signal came."""
@@ -470,6 +470,7 @@ class Trainer:
 
     def _draw_part(self, parts: int) -> None:
         self._unless_full("a picture", lambda: self.observer.draw_part(parts))
+        self.pace.costs["drawing"] = self.observer.draw_seconds
 
     def _save_is_due(self) -> bool:
         return self._save_is_late() or (self.config.save_every is not None and self._due(self.config.save_every))
