@@ -217,7 +217,7 @@ class Observer:
         few, start = VALID_BATCH, time.perf_counter()
         figures = self.finish(few)
         took = max(time.perf_counter() - start, 1e-9)
-        n = min(FINISH_IMAGES, int(few * (seconds - took) / took))
+        n = int(min(FINISH_IMAGES, few * (seconds - took) / took))
         return self.finish(n) if n > few and len(self.data.train) > few else figures
 
     def take_final_weights(self, seconds: float | None = None) -> None:
