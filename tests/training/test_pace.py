@@ -34,13 +34,13 @@ def test_what_is_done_stays_within_the_share_and_uses_most_of_it(monkeypatch: py
             with looks.timed("picture"):
                 now[0] += 3.0
         assert looks.spent <= max(pace.FREE_S, SHARE * (second - 50))
-    assert looks.spent == pytest.approx(SHARE * 300 - 3.0, abs=3.0)  # one more is kept for the end
+    assert looks.spent == pytest.approx(SHARE * 300, abs=3.0)
 
 
 def test_what_is_done_at_the_end_finds_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Validations of 4 s and pictures of 2 s, wanted after each of 300 s, one of each at the end, and a fit."""
+    """Validations of 4 s and pictures of 2 s, wanted after each of 300 s, then one, a fit and 1 s of drawing."""
     now, looks = clock(monkeypatch, pace), Pace()
-    looks.costs = {"validation": 4.0, "picture": 2.0}
+    looks.costs = {"validation": 4.0, "picture": 2.0, "drawing": 1.0}
 
     def look(kind: str, seconds: float) -> None:
         with looks.timed(kind):
@@ -52,10 +52,10 @@ def test_what_is_done_at_the_end_finds_room(monkeypatch: pytest.MonkeyPatch) -> 
             if looks.allows(kind, second):
                 look(kind, seconds)
     look("validation", 4.0)
-    for_fit = looks.left(300, "picture")
+    for_fit = looks.left(300, "drawing")
     assert for_fit >= 0
     look("fit", for_fit)
-    look("picture", 2.0)
+    look("drawing", 1.0)
     assert looks.spent == now[0] == pytest.approx(SHARE * 300)
 
 
@@ -69,8 +69,8 @@ def test_all_looks_are_counted_and_the_last_step_has_what_is_left(
 
     def take_final_weights(observer: Observer, seconds: float | None = None) -> None:
         looks = trainers[0].pace
-        kept = sum(looks.costs.get(kind, 0.0) for kind in ("picture", "judgement"))
-        given.append((seconds, max(pace.FREE_S, SHARE * trainers[0].seconds) - looks.spent - kept))
+        kept = sum(looks.costs.get(kind, 0.0) for kind in ("drawing", "judgement"))
+        given.append((seconds, max(0.0, max(pace.FREE_S, SHARE * trainers[0].seconds) - looks.spent - kept)))
         take(observer, seconds)
 
     monkeypatch.setattr(Observer, "take_final_weights", take_final_weights)
@@ -85,7 +85,7 @@ def test_a_part_tells_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     with looks.timed("picture", times=16):
         now[0] += 0.25
     assert (looks.spent, looks.costs) == (0.25, {"picture": 4.0})
-    bar = (0.25 + 4.0 + 4.0) / SHARE  # with room for one more at the end
+    bar = (0.25 + 4.0) / SHARE
     assert looks.allows("picture", bar + 0.1) and not looks.allows("picture", bar - 0.1)
 
 

@@ -157,8 +157,10 @@ class Trainer:
 
     def _seconds_to_finish(self) -> float | None:
         """Seconds for the model's last step, so that the last picture has its time too; None: no limit, as in trainings
-        whose result does not depend on the clock."""
-        return None if self.config.minutes is None else self.pace.left(self.seconds, "picture", "judgement")
+        whose result does not depend on the clock. What was spent before a resume is not known: half of its share."""
+        if self.config.minutes is None:
+            return None
+        return max(self.pace.left(self.seconds, "drawing", "judgement"), SHARE / 2 * self.pace.since)
 
     def _obey(self) -> None:
         """End the training, whose state is saved, if a signal came."""
@@ -461,14 +463,14 @@ class Trainer:
             return True
         share = PICTURES * SHARE
         if "picture" not in self.pace.costs and self.pace.allows("picture", self.seconds, share):
-            with self.pace.timed("start"):  # what is done once in a process, such as an import
-                self._draw_part(4 * PARTS)
+            self._draw_part(4 * PARTS)  # what is done once in a process, such as an import, does not count
             with self.pace.timed("picture", times=PARTS):
                 self._draw_part(PARTS)
         return self.pace.allows("picture", self.seconds, share)
 
     def _draw_part(self, parts: int) -> None:
         self._unless_full("a picture", lambda: self.observer.draw_part(parts))
+        self.pace.costs["drawing"] = self.observer.draw_seconds
 
     def _save_is_due(self) -> bool:
         return self._save_is_late() or (self.config.save_every is not None and self._due(self.config.save_every))

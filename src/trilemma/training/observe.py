@@ -69,6 +69,7 @@ class Observer:
         self.figures: dict[str, float] = {}
         self.best: dict[str, Any] = {}
         self.best_weights: dict[str, Tensor] = {}
+        self.draw_seconds = 0.0  # that the images of a sample picture take, by the last that were drawn
         self.units = 0  # of the code that `active_units` saw
 
     @cached_property
@@ -216,7 +217,7 @@ class Observer:
         few, start = VALID_BATCH, time.perf_counter()
         figures = self.finish(few)
         took = max(time.perf_counter() - start, 1e-9)
-        n = min(FINISH_IMAGES, int(few * (seconds - took) / took))
+        n = int(min(FINISH_IMAGES, few * (seconds - took) / took))
         return self.finish(n) if n > few and len(self.data.train) > few else figures
 
     def take_final_weights(self, seconds: float | None = None) -> None:
@@ -271,9 +272,10 @@ class Observer:
 
     def _draw(self, size: int, n: int = N_SAMPLES) -> Tensor:
         """The first `n` images of the sample pictures, `size` at a time."""
-        seed, size = self.config.seed, min(size, n)
-        starts = range(0, n, size)
-        return torch.cat([self.model.sample(size, seed=seed, first=first) for first in starts])  # type: ignore
+        seed, size, start = self.config.seed, min(size, n), time.perf_counter()
+        images = torch.cat([self.model.sample(size, seed=seed, first=first) for first in range(0, n, size)])  # type: ignore
+        self.draw_seconds = (time.perf_counter() - start) * N_SAMPLES / n
+        return images
 
     def _training_images(self, n: int) -> Iterator[Batch]:
         """The first `n` images of the training order, VALID_BATCH at a time, as they are; only those go to a GPU."""

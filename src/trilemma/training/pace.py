@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SHARE = 0.1  # of the time of the steps, at most, goes into pictures, validation and the density fit
-LAST = ("validation", "picture")  # kinds of looks that are taken at the end in any case
+LAST = ("validation", "drawing")  # what is done at the end in any case; a picture on the way has a fit of its own
 PICTURES = 0.5  # of that share, at most, is spent before a picture is drawn: the rest is kept for validation
 FREE_S = 0.5  # seconds that nobody misses, however short a training is
 
