@@ -143,7 +143,7 @@ def test_a_collapsed_model_costs_no_more_than_a_good_one(monkeypatch, spread):
     real, good, collapsed = normal(n, 64, seed=1), normal(n, 64, seed=2), spread * normal(n, 64, seed=3)
     assert values(real, collapsed, "density")[0] > 0.8 * n / 5
     assert 0 < compared(monkeypatch, real, good) < 0.3 * n**2
-    assert compared(monkeypatch, real, collapsed) < 2 * compared(monkeypatch, real, good)
+    assert compared(monkeypatch, real, collapsed) < compared(monkeypatch, real, good)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5, 1.0])
@@ -151,7 +151,9 @@ def test_pairs_that_need_no_comparison_are_counted_right(spread):
     """Balls that hold each point, by one comparison of each pair in each cut."""
     n, generator = 60, torch.Generator().manual_seed(0)
     d = distances(normal(n, 16, seed=1), spread * normal(n, 16, seed=2))
-    radii = 2 + 4 * torch.rand(1 + neighbours.SPLITS, n, generator=generator, dtype=torch.float64)
+    cuts = torch.rand(1 + neighbours.SPLITS, n, generator=generator, dtype=torch.float64)
+    radii = torch.linspace(2, 6, n) + cuts
+    assert (d <= radii.amin(0)[:, None]).sum(0).max() > 5  # balls that hold one point in all cuts
     balls, points = neighbours._halves(n, "real"), neighbours._halves(n, "generated")
     inside = (d <= radii[:, :, None]) & (balls[:, :, None] == points[:, None, :])
     assert neighbours._held(d, radii, balls, points).equal(inside.sum(1).float())
