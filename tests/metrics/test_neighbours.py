@@ -126,6 +126,40 @@ def test_chunks_change_nothing():
             assert score.shared.equal(whole[name].shared)
 
 
+def compared(monkeypatch, real, fake):
+    """Pairs of a ball and a point that are compared cut by cut."""
+    sizes, inside = [], neighbours._inside
+    with monkeypatch.context() as patch:
+        patch.setattr(neighbours, "_inside", lambda d, *of_pairs: sizes.append(len(d)) or inside(d, *of_pairs))
+        neighbour_scores(real=real, fake=fake)
+    return sum(sizes)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.5])
+def test_a_collapsed_model_costs_no_more_than_a_good_one(monkeypatch, spread):
+    """In 64 dimensions the mean is nearer to every point than its neighbours are: where all that is generated lies
+    there, all balls hold all of it, so density is n / 5, and hardly any pair is left to be compared cut by cut."""
+    n = 200
+    real, good, collapsed = normal(n, 64, seed=1), normal(n, 64, seed=2), spread * normal(n, 64, seed=3)
+    assert values(real, collapsed, "density")[0] > 0.8 * n / 5
+    assert 0 < compared(monkeypatch, real, good) < 0.3 * n**2
+    assert compared(monkeypatch, real, collapsed) < compared(monkeypatch, real, good)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 1.0])
+def test_pairs_that_need_no_comparison_are_counted_right(spread):
+    """Balls that hold each point, by one comparison of each pair in each cut."""
+    n, generator = 60, torch.Generator().manual_seed(0)
+    d = distances(normal(n, 16, seed=1), spread * normal(n, 16, seed=2))
+    cuts = torch.rand(1 + neighbours.SPLITS, n, generator=generator, dtype=torch.float64)
+    radii = torch.linspace(2, 6, n) + cuts
+    assert (d <= radii.amin(0)[:, None]).sum(0).max() > 5  # balls that hold one point in all cuts
+    balls, points = neighbours._halves(n, "real"), neighbours._halves(n, "generated")
+    inside = (d <= radii[:, :, None]) & (balls[:, :, None] == points[:, None, :])
+    assert neighbours._held(d, radii, balls, points).equal(inside.sum(1).float())
+    assert (neighbours._held(d, radii, balls, points, count=False) > 0).equal(inside.any(1))
+
+
 def test_same_distribution_gives_equal_values():
     """Exchangeable sets: precision and recall have one expectation, so their mean difference is 0."""
     gaps = []
