@@ -79,6 +79,7 @@ def finished(name, path, data, seconds=30.0, seed=0):
             "training": {"minutes": 0.5, "seed": seed, "steps": None},
             "command": shlex.join(["trilemma", "train", name, data.source]),
         },
+        model_config={"shape": data.shape, "width": 32},
         summary=summary | {"parameters": 1234567, "best": {}},
         log=rows,
         warnings=(),
