@@ -62,6 +62,7 @@ def evaluation(name, n=10, **changes):
 
 def finished(name, path, data, seconds=30.0, seed=0):
     """What compare asks of a run."""
+    settings = {"shape": list(data.shape), "width": 32}
     rows = [
         {"step": i, "images": 64 * i, "seconds": i / 10, "a/loss": math.exp(-i / 9), "lr": 0.1} for i in range(1, 301)
     ]
@@ -75,11 +76,11 @@ def finished(name, path, data, seconds=30.0, seed=0):
         config={
             "data": data.source,
             "fingerprint": data.fingerprint,
-            "model_config": {"shape": list(data.shape), "width": 32},
+            "model_config": settings,
             "training": {"minutes": 0.5, "seed": seed, "steps": None},
             "command": shlex.join(["trilemma", "train", name, data.source]),
         },
-        model_config={"shape": data.shape, "width": 32},
+        model_config=settings,
         summary=summary | {"parameters": 1234567, "best": {}},
         log=rows,
         warnings=(),
