@@ -613,7 +613,7 @@ def test_advice_names_keys_that_the_model_has() -> None:
 
 
 def test_the_log_says_how_many_units_are_active_and_a_collapse_after_one_pass() -> None:
-    run = trilemma.train("vae", "digits", steps=60, batch=1293, beta=20.0, latent=6, quiet=True)
+    run = trilemma.train("vae", "digits", steps=60, batch=1293, beta=20.0, variance=0.5, latent=6, quiet=True)
     pass_ = -(-loop.VALIDATE_AT_LEAST // 1293)  # steps until the first validation
     first = next(row for row in run.log if "valid_active_units" in row)
     assert first["step"] == pass_ and first["valid_active_units"] in range(7)
@@ -624,7 +624,7 @@ def test_the_log_says_how_many_units_are_active_and_a_collapse_after_one_pass() 
 
 @pytest.mark.slow
 def test_too_high_a_weight_of_the_divergence_is_said_and_a_healthy_training_is_quiet() -> None:
-    high = trilemma.train("vae", "digits", steps=700, batch=32, beta=50.0, out="high", quiet=True)
+    high = trilemma.train("vae", "digits", steps=700, batch=32, beta=50.0, variance=0.5, out="high", quiet=True)
     assert any("posterior collapse" in row.get("warning", "") for row in high.log)
     healthy = trilemma.train("vae", "digits", steps=700, batch=32, out="healthy", quiet=True)
     assert not any("warning" in row for row in healthy.log)
