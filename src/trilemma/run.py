@@ -15,7 +15,6 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trilemma.autoencoders.likelihoods import stated_variance
 from trilemma.config import ModelConfig, make
 from trilemma.data import Data, load_data
 from trilemma.data.labels import class_number
@@ -23,6 +22,7 @@ from trilemma.errors import UserError, check_codes, check_images, check_labels, 
 from trilemma.files import sha256_of
 from trilemma.hardware import pick_device
 from trilemma.memory import halving, is_out_of_memory
+from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
 from trilemma.registry import Recipe, build, get_recipe, list_models, models_that
 from trilemma.types import Conditional, Decodes, Encodes, Reconstructs, Samples, codes_need_labels

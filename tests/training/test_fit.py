@@ -9,7 +9,7 @@ import torch
 
 import trilemma
 from trilemma.arguments import parse_settings
-from trilemma.autoencoders.likelihoods import stated_variance
+from trilemma.migration import stated_variance
 from trilemma.registry import build, get_recipe, list_models
 from trilemma.training.fit import LEAST_STEPS, fit_batch, fit_model, fit_training
 from trilemma.training.session import _command, _model_config, _training

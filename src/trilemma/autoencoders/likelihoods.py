@@ -27,8 +27,8 @@ from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from trilemma.autoencoders.losses import bernoulli_nats, gaussian_log_likelihood, squared_error
+from trilemma.migration import VARIANCE
 
-VARIANCE = 0.5  # of the Gaussian whose -log p is |x_hat - x|**2, up to a constant: behind a mean squared error
 LEAST_VARIANCE = 1 / 255**2  # of a pixel: one level
 LEAST_LOGVAR = math.log(LEAST_VARIANCE)
 FOLLOW = 0.05  # share of a batch in the running mean of the optimal variance
@@ -51,17 +51,6 @@ OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "non
 def pixel_variance(variance: object) -> float:
     """Of the Gaussian behind a mean squared error: the number that a config gives; default: VARIANCE."""
     return variance if isinstance(variance, float) else VARIANCE
-
-
-def stated_variance(settings: dict[str, Any]) -> dict[str, Any]:
-    """A model's settings as in config.json, where the default variance is written in one way.
-
-    Earlier versions wrote "optimal" for every variance that was not given. Behind a squared error that meant VARIANCE;
-    elsewhere None means the same.
-    """
-    if "variance" not in settings or settings["variance"] not in (None, "optimal"):
-        return settings
-    return {**settings, "variance": VARIANCE if settings.get("reconstruction", "mse") == "mse" else None}
 
 
 class Bernoulli(nn.Module):

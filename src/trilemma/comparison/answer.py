@@ -93,8 +93,8 @@ def _so_far(
     if shares and real and max(shares) < FAR * real:
         each = "it covers" if len(names) == 1 else "the best covers"
         yield (
-            f"But {each} {max(shares):.0%} of the real images, and other real images cover {real:.0%}: train longer, or "
-            "take a model that suits these images (`trilemma list`)."
+            f"But {each} {max(shares):.0%} of the real images, and other real images cover {real:.0%}: train longer, "
+            "or take a model that suits these images (`trilemma list`)."
         )
 
 

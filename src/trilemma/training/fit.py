@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from trilemma.autoencoders.likelihoods import VARIANCE
 from trilemma.config import ModelConfig
+from trilemma.migration import VARIANCE
 from trilemma.registry import Recipe
 from trilemma.training.config import LENGTHS, TrainConfig
 from trilemma.types import Phase

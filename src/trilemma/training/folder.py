@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from trilemma.arguments import word
-from trilemma.autoencoders.likelihoods import stated_variance
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, remove_leftovers, sync_folder, write_json
+from trilemma.migration import stated_variance
 
 RUNS = Path("runs")
 CONFIG, LOCK = "config.json", "lock"
