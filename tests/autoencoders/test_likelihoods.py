@@ -11,7 +11,6 @@ from trilemma.autoencoders.likelihoods import (
     FOLLOW,
     LEAST_LOGVAR,
     LEAST_VARIANCE,
-    VARIANCE,
     Bernoulli,
     Gaussian,
     at_least_one_level,
@@ -21,6 +20,7 @@ from trilemma.autoencoders.losses import squared_error
 from trilemma.autoencoders.vae import VAEConfig
 from trilemma.config import make
 from trilemma.errors import UserError
+from trilemma.migration import VARIANCE
 
 D = 2 * 4 * 5
 
