@@ -14,13 +14,12 @@ from trilemma.autoencoders.likelihoods import (
     Bernoulli,
     Gaussian,
     at_least_one_level,
-    stated_variance,
 )
 from trilemma.autoencoders.losses import squared_error
 from trilemma.autoencoders.vae import VAEConfig
 from trilemma.config import make
 from trilemma.errors import UserError
-from trilemma.migration import VARIANCE
+from trilemma.migration import VARIANCE, stated_variance
 
 D = 2 * 4 * 5
 
