@@ -15,7 +15,7 @@ from trilemma.metrics.receipt import Score, protocol_name, versions
 ROWS = (  # score, word of its protocol, unit, which is better, what its interval is
     ("frechet_distance", "frechet", "squared feature units", "lower", frechet.INTERVAL_IS),
     ("kernel_distance", "kernel", "squared kernel units", "lower", kernel.INTERVAL_IS),
-    ("density", "density", "balls, 1 for real images", "higher", neighbours.INTERVAL_IS),
+    ("density", "density", "1 for real images", "higher", neighbours.INTERVAL_IS),
     ("coverage", "coverage", "fraction of images", "higher", neighbours.INTERVAL_IS),
     ("precision", "precision", "fraction of images", "higher", neighbours.INTERVAL_IS),
     ("recall", "recall", "fraction of images", "higher", neighbours.INTERVAL_IS),
