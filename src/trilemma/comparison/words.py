@@ -161,10 +161,12 @@ def _overall(judged: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> 
 
 
 def _places(value: float, interval: Sequence[float] | None) -> int:
-    """Digits after the point, negative for zeros before it. A lopsided interval counts as twice its shorter arm."""
+    """Digits after the point, negative for zeros before it. A lopsided interval counts as twice its shorter arm, or a
+    quarter of its width if that is more."""
     if interval and interval[0] < interval[1]:
+        width = interval[1] - interval[0]
         arm = min(value - interval[0], interval[1] - value)
-        return 1 - _magnitude(2.5 * (2 * arm if arm > 0 else interval[1] - interval[0]))
+        return 1 - _magnitude(2.5 * (max(2 * arm, width / 4) if arm > 0 else width))
     return 0 if float(value).is_integer() else 2 - _magnitude(value)
 
 
