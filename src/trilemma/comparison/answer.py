@@ -94,7 +94,7 @@ def _so_far(
         each = "it covers" if len(names) == 1 else "the best covers"
         yield (
             f"But {each} {max(shares):.0%} of the real images, and other real images cover {real:.0%}: train longer, "
-            "or take a model that suits these images (`trilemma list`)."
+            "or take a model that suits these images (see trilemma list)."
         )
 
 
@@ -124,7 +124,7 @@ def _none_yet(request: Mapping[str, Any]) -> dict[str, Any]:
     """What to do where nothing can be recommended."""
     text = (
         "No model can be recommended yet: none has learned to draw these images. Train longer, or try other models "
-        "(`trilemma list` shows which suit few images)."
+        "(trilemma list shows which suit few images)."
     )
     return _item("use", text, (), _longer(request))
 

@@ -37,7 +37,7 @@ ROUGH = 200  # images a side below which the values are rough
 SPLITS = 40
 PAIRS = 4096  # compared with all cuts at a time: few enough for a processor's cache
 LOOKED_AT = 40  # nearest points, of which K_DENSITY lie in one half but for odds of 10^-7
-INTERVAL_IS = "over both sets of images, at this number of images; holds the truth in 92 to 98% of simulated draws"
+INTERVAL_IS = "over both sets of images, at this number of images; holds the truth in 90 to 98% of simulated draws"
 
 
 class Sorted(NamedTuple):
