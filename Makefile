@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+HOURS := kill coverage first_samples travel  # benchmarks that take long, to be run by themselves
 
 .PHONY: help install demo test slow fixtures kill lint bench clean
 
@@ -48,8 +49,8 @@ lint: $(STAMP)
 	$(BIN)/pyright
 
 bench: $(STAMP)
-	@set -e; for script in benchmarks/*.py; do \
-	  if [ "$$script" != benchmarks/kill.py ]; then echo "== $$script"; $(BIN)/python "$$script"; fi; done
+	@set -e; for script in $(filter-out $(HOURS:%=benchmarks/%.py),$(wildcard benchmarks/*.py)); do \
+	  echo "== $$script"; $(BIN)/python "$$script"; done
 	$(BIN)/python benchmarks/plain_loop.py --figure
 
 clean:

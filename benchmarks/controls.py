@@ -41,7 +41,7 @@ def row(title: str, values: dict[str, float | None], note: str | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("data")
+    parser.add_argument("data", nargs="?", default="digits")
     parser.add_argument("--size")
     parser.add_argument("--run", nargs="*", default=[])
     options = parser.parse_args()

@@ -16,7 +16,7 @@ from torch import Tensor
 from trilemma.data import Data
 from trilemma.errors import UserError
 from trilemma.metrics.features import BUNDLED, CHANNELS, FeatureNetwork, extract, load_network
-from trilemma.metrics.intervals import Estimate, wilson
+from trilemma.metrics.intervals import Estimate, quantile, wilson
 from trilemma.metrics.receipt import Score, protocol_name, versions
 from trilemma.registry import models_that
 from trilemma.types import Conditional, Samples
@@ -120,7 +120,5 @@ def half_width(values: Sequence[float], least: float = 0.0) -> float:
     Args:
         least: what the standard deviation s is at least, where values can only be told apart so far.
     """
-    from scipy.special import stdtrit
-
     s = torch.tensor(values, dtype=torch.float64).std().item()
-    return float(stdtrit(len(values) - 1, 0.975)) * max(s, least) / math.sqrt(len(values))
+    return quantile(df=len(values) - 1) * max(s, least) / math.sqrt(len(values))

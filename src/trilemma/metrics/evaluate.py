@@ -52,7 +52,7 @@ class Evaluation:
 
     fakes: the images, float32 on uint8 levels, (n, C, H, W) in [0, 1]; spreads: how the scores of quality scatter, by
     name; reference: the real images' features and the controls, for further evaluations by the same real images;
-    learned_nothing: a sentence where the mean image or static is as good.
+    learned_nothing: a sentence where the mean image, static or one image repeated is as good.
     """
 
     scores: tuple[Score, ...]

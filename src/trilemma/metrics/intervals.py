@@ -117,9 +117,10 @@ def satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
 @lru_cache(maxsize=1024)
 def quantile(level: float = LEVEL, df: float = math.inf) -> float:
     """The number that |t| stays below with probability `level`; Student's t, the normal law for df infinite."""
-    from scipy.stats import norm, t
+    from scipy.special import ndtri, stdtrit  # scipy.stats takes a second to import
 
-    return float(norm.ppf(0.5 + level / 2) if math.isinf(df) else t.ppf(0.5 + level / 2, max(df, 1.0)))
+    p = 0.5 + level / 2
+    return float(ndtri(p) if math.isinf(df) else stdtrit(max(df, 1.0), p))
 
 
 def _total(deviations: Sequence[Tensor]) -> tuple[float, float]:
