@@ -1,17 +1,25 @@
-"""Files that are either whole or absent: written beside their place, flushed, then put there in one move."""
+"""Files that are either whole or absent: written beside their place, flushed, then put there in one move.
+
+Files of others are read within bounds: only plain files are opened (a pipe would wait for ever, a device never ends),
+at most a stated number of bytes is read, and JSON has bounded depth and numbers.
+"""
 
 import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from trilemma.errors import UserError
+
+LARGEST_JSON = 64 << 20  # bytes; a log of 100,000 rows has about 30 MB
+DEEPEST_JSON = 64  # lists and objects inside each other; our own files have 6
 
 DISK = {
     errno.ENOSPC: "the disk is full",
@@ -47,6 +55,79 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
 def write_json(path: str | Path, obj: Any) -> Path:
     """`write_atomic` of plain values as indented JSON."""
     return write_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+
+
+def open_plain(path: str | Path) -> BinaryIO:
+    """Open a plain file to read its bytes, never a pipe, a device or a folder, also behind a link.
+
+    Raises:
+        UserError: it is something else.
+        OSError: as `open`.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise UserError(f"{path} is not a plain file; remove it or replace it by a copy of the file")
+    return os.fdopen(handle, "rb")
+
+
+def read_plain(path: str | Path, largest: int) -> bytes:
+    """The bytes of a plain file that has at most `largest` of them.
+
+    Raises:
+        UserError: it is no plain file, or is larger.
+        OSError: as `open`.
+    """
+    with open_plain(path) as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise UserError(f"{path} has more than {largest:,} bytes, the most that is read of such a file")
+    return content
+
+
+def read_json(path: str | Path, largest: int = LARGEST_JSON) -> Any:
+    """The content of a JSON file, with the bounds of `read_plain` and `parse_json`.
+
+    Raises:
+        UserError: it is no plain file, too large, or not JSON within the bounds; the message names the file.
+        OSError: as `open`.
+    """
+    return parse_json(read_plain(path, largest), path)
+
+
+def parse_json(content: bytes | str, name: object = "the text") -> Any:
+    """JSON, at most `DEEPEST_JSON` levels deep, its integers within 64 bits. NaN and infinity are read as such.
+
+    Args:
+        name: what the text is called in the message.
+    Raises:
+        UserError: it is not UTF-8, not JSON, or beyond the bounds.
+
+    >>> parse_json('{"n": [1, 2.5]}')
+    {'n': [1, 2.5]}
+    """
+    try:
+        value = json.loads(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
+    except RecursionError:
+        raise UserError(f"{name} is not valid: it is nested more than {DEEPEST_JSON} levels deep") from None
+    except ValueError as error:
+        raise UserError(f"{name} is not valid JSON: {error}") from None
+    _check_bounds(value, name)
+    return value
+
+
+def _check_bounds(value: Any, name: object) -> None:
+    """Refuse a value that is nested too deeply or has an integer of more than 64 bits."""
+    layer, depth = [value], 0
+    while layer:
+        depth += 1
+        if depth > DEEPEST_JSON:
+            raise UserError(f"{name} is not valid: it is nested more than {DEEPEST_JSON} levels deep")
+        if any(type(v) is int and not -(2**63) <= v < 2**64 for v in layer):
+            raise UserError(f"{name} is not valid: it has an integer of more than 64 bits")
+        layer = [
+            inner for v in layer if isinstance(v, dict | list) for inner in (v.values() if isinstance(v, dict) else v)
+        ]
 
 
 def sha256_of(path: str | Path) -> str:
