@@ -31,6 +31,7 @@ from trilemma.comparison.rows import scores_of
 from trilemma.comparison.words import counted
 from trilemma.errors import UserError
 from trilemma.modes import own_modes
+from trilemma.text import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -292,4 +293,4 @@ def _speaker(quiet: bool) -> Callable[[str], None]:
     from rich.console import Console
 
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-    return lambda text: console.print(text, markup=False)
+    return lambda text: console.print(printable(text), markup=False)
