@@ -31,7 +31,7 @@ def say(text: str) -> None:
 
 def facts(values: Mapping[str, Any]) -> None:
     """One line for each fact; those that are None are left out."""
-    values = {name: value for name, value in values.items() if value is not None}
+    values = {printable(name): value for name, value in values.items() if value is not None}
     width = max(map(len, values))
     for name, value in values.items():
         say(f"{name:{width}}  {value}")

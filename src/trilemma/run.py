@@ -62,7 +62,7 @@ class Run:
     """A run folder: `config` and `summary` as they lie there; model and data are loaded when first used."""
 
     def __init__(self, path: str | Path, *, device: str = "auto") -> None:
-        self.path = Path(path)
+        self._given, self._place = Path(path), Path(path).absolute()
         self.device = pick_device(device)
         self.config = self._read("config.json")
         missing = [key for key in KEYS if not isinstance(self.config, dict) or key not in self.config]
@@ -75,6 +75,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        """The folder: as it was given, or in full once the working folder is another."""
+        return self._given if self._given.absolute() == self._place else self._place
 
     @property
     def name(self) -> str:

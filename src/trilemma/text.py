@@ -9,6 +9,7 @@ import io
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -36,6 +37,17 @@ def printable(text: str, *, lines: bool = False) -> str:
     return text if lines else re.sub("[\n\t]", _escape, text)
 
 
+def note(text: str) -> None:
+    """One line on standard error, with "?" for letters that its encoding lacks."""
+    print(encodable(printable(text), sys.stderr), file=sys.stderr)
+
+
+def encodable(text: str, stream: object) -> str:
+    """The text with "?" for letters that the encoding of a stream lacks."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
 def shown(value: T) -> T:
     """A value for a page: a text, or escaped text, as `printable` with its lines; anything else as it is."""
     return type(value)(printable(value, lines=True)) if isinstance(value, str) else value
@@ -52,7 +64,10 @@ def paragraph(text: str) -> str:
 
 
 def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode("ascii")
+    code = ord(found[0])
+    if code < 0x80:
+        return found[0].encode("unicode_escape").decode("ascii")
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"  # for a shell, \x9b would be a byte
 
 
 def quoted(words: Iterable[str]) -> str:

@@ -3,7 +3,6 @@ model takes and passed through it in parts; and a table of images with names bes
 
 import math
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from trilemma.data.sources import source_word
 from trilemma.errors import UserError, unknown
 from trilemma.pictures import TEXT, TILE, font, grid
 from trilemma.run import Run
-from trilemma.text import printable
+from trilemma.text import note
 from trilemma.types import Batch, codes_need_labels
 
 if TYPE_CHECKING:
@@ -316,7 +315,7 @@ def _read(run: Run, path: Path) -> Tensor:
     if done.skipped:
         raise UserError(f"cannot read the image {done.skipped[0]}")
     if change := _change(header(item), (channels, height, width)):
-        print(printable(f"{path.name}: {change}"), file=sys.stderr)
+        note(f"{path.name}: {change}")
     return done.images
 
 

@@ -38,7 +38,7 @@ from trilemma.explore.images import (
 from trilemma.files import write_atomic, write_json
 from trilemma.pictures import save_png, to_image, to_uint8
 from trilemma.run import Run, as_run
-from trilemma.text import csv_cell, csv_text
+from trilemma.text import csv_cell, csv_text, printable
 from trilemma.types import Batch, Encodes
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def export_projector(folder: Path, codes: Tensor, images: Tensor, rows: Sequence
     vectors = "\n".join("\t".join(f"{value:.7g}" for value in code) for code in codes.tolist())
     columns = list(rows[0])
     header = ["\t".join(columns)] if len(columns) > 1 else []
-    lines = ["\t".join(" ".join(str(csv_cell(row[name])).split()) for name in columns) for row in rows]
+    lines = ["\t".join(str(csv_cell(" ".join(str(row[name]).split()))) for name in columns) for row in rows]
     write_atomic(folder / "vectors.tsv", vectors + "\n")
     write_atomic(folder / "metadata.tsv", "\n".join([*header, *lines]) + "\n")
     save_png(
@@ -321,7 +321,7 @@ def _draw(
     half = 1.06 * half.clamp_min(float(half.max()) * LEAST_SIDE)
     (left, low), (right, high) = (middle - half).tolist(), (middle + half).tolist()
     ax.set(xlim=(left, right), ylim=(low, high), aspect="equal")
-    title = textwrap.fill(f"{run.name}: {words[0]}", TITLE)
+    title = textwrap.fill(f"{printable(run.name)}: {words[0]}", TITLE)
     if batch.label is None:
         title += "\nThe images have no classes, so there is one colour."
     ax.set_title(title, fontsize=11, loc="left", parse_math=False)
@@ -333,7 +333,7 @@ def _draw(
         ax.set_yticks([])
     for kind in kinds:
         place, (colour, marker) = points[labels == kind].T.numpy(), _look(kind)
-        ax.scatter(*place, s=9, marker=marker, color=colour, linewidths=0, label=class_name(source, kind))
+        ax.scatter(*place, s=9, marker=marker, color=colour, linewidths=0, label=printable(class_name(source, kind)))
     if 1 < len(kinds) <= LEGEND:
         beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "ncols": 1 + (len(kinds) - 1) // 25}
         ax.legend(**beside, markerscale=2.5, fontsize=9, frameon=False, handletextpad=0.3, borderaxespad=0.3)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trilemma.errors import UserError
 from trilemma.files import write_atomic
-from trilemma.text import printable
+from trilemma.text import encodable, printable
 
 PLAIN_EVERY_S = 15.0
 BAR = 20  # characters
@@ -165,7 +165,7 @@ class Display:
 
     def _printable(self, text: str) -> str:
         """The text in one line that a terminal shows as it is, with "?" for letters that its encoding lacks."""
-        return printable(text).encode(self.console.encoding, "replace").decode(self.console.encoding)
+        return encodable(printable(text), self.console)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
