@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,17 @@ def test_an_unfinished_run_of_others_gives_our_line_and_not_its_own(place: Path,
         with pytest.raises(trilemma.UserError) as caught:
             trilemma.load(tmp_path / "run").sample(1)
         assert "Go on with" not in str(caught.value)
+
+
+def test_synthetic_images_keep_classes_that_no_cell_may_hold(place: Path, tmp_path: Path) -> None:
+    run = trilemma.load(place / "run")
+    trilemma.augment(run, n=40, verdict=False, quiet=True, out=tmp_path / "images")
+    assert set(trilemma.load_data(tmp_path / "images").classes) == set(run.config["classes"]) == {HOSTILE, "-2+3"}
+
+
+def test_a_trace_of_our_errors_is_escaped() -> None:
+    said = traceback.format_exception(trilemma.UserError(HOSTILE))
+    assert not RAW.search("".join(said)) and "![x](y)" in said[-1]
 
 
 def test_a_notebook_shows_the_name_of_a_folder_and_obeys_nothing(place: Path) -> None:

@@ -21,6 +21,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user who has named nothing yet."""
     forget(monkeypatch)
     monkeypatch.setattr(consent, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.delenv("TRILEMMA_DATA", raising=False)
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,6 +95,13 @@ def test_data_that_would_be_fetched_are_asked_for(
     for file in builtin.FILES:
         (tmp_path / "mnist" / file).touch()
     assert is_allowed("mnist")
+
+
+def test_what_lies_in_the_folder_for_data_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRILEMMA_DATA", str(tmp_path / "data"))
+    assert is_allowed(str(tmp_path / "data" / "photos.zip"))
+    for source in (f"{tmp_path}/data/../photos", f"{tmp_path}/data2/photos", "photos", "hf:a/b"):
+        assert not is_allowed(source)
 
 
 def test_a_cache_that_cannot_be_written_or_read_costs_the_memory_alone(

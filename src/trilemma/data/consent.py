@@ -1,8 +1,9 @@
 """Which sources of images the user has named himself.
 
 A run folder says where its images lie, and it may be a stranger's: its words must not decide what is read on this
-machine, or fetched. So a source that a run names is read only if the user has given it to any command before (or has
-its files already, where it is a data set known by name). Sources are remembered in CACHE/sources.jsonl, one a line.
+machine, or fetched. So a source that a run names is read only if the user has given it to any command before, if it
+lies in $TRILEMMA_DATA, or if it is a data set known by name whose files are here. Sources are remembered in
+CACHE/sources.jsonl, one a line.
 """
 
 import json
@@ -40,7 +41,13 @@ def is_allowed(source: str) -> bool:
     """Whether a run may have this source read. Nothing of the source is touched to find out."""
     if is_named(source) and not where(source.partition(":")[0]).startswith(FETCHED):
         return True
-    return source in _given or json.dumps(source) in _lines()
+    return source in _given or _in_data_folder(source) or json.dumps(source) in _lines()
+
+
+def _in_data_folder(source: str) -> bool:
+    """Whether it is a path below $TRILEMMA_DATA, which the user says is for data."""
+    own = os.environ.get("TRILEMMA_DATA")
+    return bool(own and os.path.isabs(source)) and Path(os.path.normpath(source)).is_relative_to(Path(own).absolute())
 
 
 def has_form(source: object) -> TypeGuard[str]:
