@@ -47,7 +47,9 @@ def is_allowed(source: str) -> bool:
 def _in_data_folder(source: str) -> bool:
     """Whether it is a path below $TRILEMMA_DATA, which the user says is for data."""
     own = os.environ.get("TRILEMMA_DATA")
-    return bool(own and os.path.isabs(source)) and Path(os.path.normpath(source)).is_relative_to(Path(own).absolute())
+    if not own or not os.path.isabs(source):
+        return False
+    return Path(os.path.normpath(source)).is_relative_to(Path(own).absolute())
 
 
 def has_form(source: object) -> TypeGuard[str]:
