@@ -102,6 +102,10 @@ def test_what_lies_in_the_folder_for_data_is_allowed(tmp_path: Path, monkeypatch
     assert is_allowed(str(tmp_path / "data" / "photos.zip"))
     for source in (f"{tmp_path}/data/../photos", f"{tmp_path}/data2/photos", "photos", "hf:a/b"):
         assert not is_allowed(source)
+    remember(f"{tmp_path}/data/photos")
+    forget(monkeypatch)
+    monkeypatch.delenv("TRILEMMA_DATA")
+    assert is_allowed(f"{tmp_path}/data/photos")
 
 
 def test_a_cache_that_cannot_be_written_or_read_costs_the_memory_alone(

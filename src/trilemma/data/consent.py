@@ -26,10 +26,10 @@ _given: set[str] = set()  # by this process: what counts where the cache cannot 
 
 def remember(source: str) -> None:
     """Note a source that the user named; one known by name is there once it was fetched."""
-    if is_allowed(source):
+    if source in _given:
         return
     _given.add(source)
-    if is_named(source):
+    if is_named(source) or json.dumps(source) in _lines():
         return
     with suppress(OSError):
         _file().parent.mkdir(parents=True, exist_ok=True)
