@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from trilemma.data import consent
 from trilemma.training import session
 from trilemma.training.pictures import draw_curves
 
@@ -46,6 +47,15 @@ def _no_curves(log: Any, path: Path, *_: Any) -> None:
 def quick_trainings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "draw_curves", _no_curves)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_consent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the tests name is not remembered for their user."""
+    place = tmp_path_factory.mktemp("consent")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(consent, "cache_dir", lambda: place)
         yield
 
 

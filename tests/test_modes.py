@@ -1,12 +1,18 @@
 """Nothing depends on what the caller has set in his process or thread, and nothing of it is changed."""
 
 import io
+import locale
+import os
+import random
+import signal
 import sys
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -113,6 +119,99 @@ def test_an_evaluation_does_not_see_the_modes_of_its_caller() -> None:
     expected = values()
     with busy_caller():
         assert values() == expected
+
+
+VERBS: dict[str, Callable[[trilemma.Run, Path], object]] = {
+    "sample": lambda run, out: trilemma.sample(run, n=3, out=out / "x.png"),
+    "again": lambda run, out: trilemma.again(trilemma.sample(run, n=2, out=out / "x.png").grid, out=out / "y.png"),
+    "reconstruct": lambda run, out: trilemma.reconstruct(run, n=3, out=out / "x.png"),
+    "interpolate": lambda run, out: trilemma.interpolate(run, 0, 1, frames=3, out=out / "x.png"),
+    "traverse": lambda run, out: trilemma.traverse(run, out=out / "x.png"),
+    "edit": lambda run, out: trilemma.edit(run, 0, towards="1", out=out / "x.png"),
+    "compress": lambda run, out: trilemma.compress(run, n=4, out=out / "x.png"),
+    "latent_map": lambda run, out: trilemma.latent_map(run, n=20, how="pca", out=out / "x.png"),
+    "detect": lambda run, out: trilemma.detect(run, n=40, out=out / "x").in_short,
+    "augment": lambda run, out: trilemma.augment(run, n=10, steps=1, seeds=2, real=20, quiet=True, out=out / "x"),
+    "disentangle": lambda run, out: trilemma.disentangle(
+        plain(run), n=250, data="shapes:100", quiet=True, out=out / "x"
+    ),
+    "show": lambda run, out: trilemma.show("digits", n=3, out=out / "x.png"),
+    "check": lambda run, out: str(trilemma.check("digits")),
+    "load_data": lambda run, out: trilemma.load_data("shapes:10", size=8).train.images,
+    "compare": lambda run, out: trilemma.compare(run, n=20, out=out / "x", quiet=True).document["controls"],
+}
+TIMED = "triangle"  # a picture that shows times
+SLOW = ("augment", "compare", "compress", "detect", "disentangle", "latent_map")
+
+
+def plain(run: trilemma.Run) -> trilemma.Run:
+    """A run that takes no class."""
+    return short("vae", str(run.path.with_name("plain")), latent=3, hidden=16)
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> trilemma.Run:
+    out = tmp_path_factory.mktemp("classes") / "run"
+    return short("vae-conditional", str(out), latent=3, hidden=16)
+
+
+def left(out: Path) -> dict[str, object]:
+    """The pixels of the pictures in a folder, and its tables."""
+    files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
+    pictures = {
+        name: np.asarray(Image.open(p)).tobytes() for name, p in files.items() if p.suffix == ".png" and p.stem != TIMED
+    }
+    return pictures | {name: path.read_text() for name, path in files.items() if path.suffix == ".csv"}
+
+
+def process() -> list[object]:
+    """What a process has that a function could change."""
+    generators = [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+    torchs = [
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+    ]
+    torchs += [torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic]
+    others = [
+        os.getcwd(),
+        dict(os.environ),
+        locale.setlocale(locale.LC_ALL),
+        sys.stdout.encoding,
+        list(warnings.filters),
+    ]
+    return [*generators, *torchs, *others, signal.getsignal(signal.SIGINT), np.geterr(), dict(matplotlib.rcParams)]
+
+
+@pytest.mark.parametrize("verb", [pytest.param(v, marks=pytest.mark.slow) if v in SLOW else v for v in VERBS])
+def test_no_verb_sees_or_changes_what_its_caller_has_set(verb: str, classes: trilemma.Run, tmp_path: Path) -> None:
+    for name in ("plain", "busy"):
+        (tmp_path / name).mkdir()
+    expected, before = VERBS[verb](classes, tmp_path / "plain"), process()
+    with busy_caller():
+        torch.manual_seed(9)
+        inside = process()
+        found = VERBS[verb](trilemma.load(classes.path), tmp_path / "busy")
+        assert process() == inside
+        torch.set_rng_state(torch.tensor(before[2], dtype=torch.uint8))
+    assert process() == before
+    if isinstance(expected, str | tuple | list | dict | Tensor):
+        assert torch.equal(found, expected) if isinstance(expected, Tensor) else found == expected
+    written = left(tmp_path / "plain")
+    assert left(tmp_path / "busy") == written and (written or not isinstance(expected, Path))
+
+
+def test_a_run_is_used_from_another_folder_than_it_was_opened_in(tmp_path: Path, monkeypatch) -> None:
+    run = short("vae", "runs/here")
+    assert run.path == Path("runs/here") and str(run.path) in repr(run)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert run.sample(2).shape == (2, 1, 8, 8) and run.summary["steps"] == 2
+    assert trilemma.sample(run, n=1).grid.is_relative_to(tmp_path / "runs" / "here")
+    assert not list(Path().iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert run.path == Path("runs/here")
 
 
 def test_modes_of_the_caller_hold_afterwards() -> None:

@@ -19,9 +19,10 @@ import trilemma
 from trilemma import cli_explore
 from trilemma.arguments import SETTING, normalise, parse_rate, parse_settings, parse_value, word
 from trilemma.cli_evaluation import print_evaluation
-from trilemma.cli_output import every_letter, facts, number, table, words
+from trilemma.cli_output import every_letter, facts, number, say, table, words
 from trilemma.errors import UserError, unknown
 from trilemma.hardware import tune_allocator
+from trilemma.text import paragraph, printable, quoted
 
 app = typer.Typer(
     name="trilemma",
@@ -98,7 +99,7 @@ def train(
         quiet=quiet, **parse_settings(setting),
     )  # fmt: skip
     facts({"run": run.path, **{name: number(v) for name, v in run.summary.items() if name.startswith("valid_")}})
-    print(f"next: trilemma sample {run.path}")
+    print(f"next: {quoted(['trilemma', 'sample', str(run.path)])}")
 
 
 @app.command(epilog="A model's sampler has keys of its own (steps, sampler, eta ...): see `trilemma list MODEL`.")
@@ -140,7 +141,8 @@ def again(
     facts({"picture": made.picture, "run": made.run, "equal": "yes" if made.equal else f"no, by {by}"})
     if not made.equal:
         since = f"since then: {'; '.join(made.changed)}" if made.changed else "versions and device are the same"
-        print(f"error: {made.picture} is not equal to {image}: they differ by {by}; {since}", file=sys.stderr)
+        text = f"{made.picture} is not equal to {image}: they differ by {by}; {since}"
+        print(f"error: {printable(text)}", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -234,7 +236,7 @@ def data_show(
     words = tuple(augment.split(",")) if augment else ()
     picture = trilemma.show(data, n=n, seed=seed, out=out, augment=words)
     for text in data.notes:  # they name the first of the files that were passed over, and `data check` all
-        print(text)
+        say(text)
     facts({"picture": picture})
 
 
@@ -296,9 +298,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         code, text = _explain(error)
         if debug:
-            traceback.print_exc()
+            print(printable(traceback.format_exc(), lines=True), end="", file=sys.stderr)
         else:
-            print(f"error: {text}", file=sys.stderr)
+            print(f"error: {paragraph(text)}", file=sys.stderr)
         return code
 
 

@@ -9,7 +9,8 @@ import typer
 
 import trilemma
 from trilemma.arguments import SETTING, parse_settings
-from trilemma.cli_output import estimate, facts, number, table
+from trilemma.cli_output import estimate, facts, number, say, table
+from trilemma.text import printable
 
 if TYPE_CHECKING:
     from trilemma.metrics.intervals import Estimate
@@ -185,7 +186,7 @@ def detect(
             ("score", "AUROC (95% interval)", "AP (95% interval)", "flagged share (95% interval)"),
             [(name, *map(_estimate, (r["auroc"], r["average_precision"], _flagged(r)))) for name, r in rows],
         )
-    print("\n" + "\n".join(textwrap.fill(sentence, 80) for sentence in result.in_short) + "\n")
+    print("\n" + "\n".join(textwrap.fill(printable(sentence), 80) for sentence in result.in_short) + "\n")
     facts({"page": result.report, "score": result.score, "flagged": f"{len(result.flagged):,}"})
 
 
@@ -214,7 +215,7 @@ def augment(
     if result.verdict is not None:
         rows = [(name, _estimate(a), _estimate(d)) for name, a, d in result.verdict.rows]
         table(("learnt from", "accuracy on real test images (95% interval)", "difference to real alone"), rows)
-        print(result.verdict.text)
+        say(result.verdict.text)
 
 
 @app.command()
@@ -230,7 +231,7 @@ def disentangle(
     result = trilemma.disentangle(run, data=data, n=n, seed=seed, out=out, quiet=quiet)
     table(("score", "value (95% interval)"), [(name, _estimate(found)) for name, found in result.scores.items()])
     for note in result.notes:
-        print(note)
+        say(note)
     facts({"picture": result.picture, "figures": result.figures})
 
 

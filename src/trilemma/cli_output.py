@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from trilemma.arguments import typed
+from trilemma.text import printable
 
 
 @contextmanager
@@ -23,17 +24,22 @@ def every_letter() -> Iterator[None]:
                 stream.reconfigure(errors="strict")  # type: ignore[attr-defined]
 
 
+def say(text: str) -> None:
+    """One line."""
+    print(printable(text))
+
+
 def facts(values: Mapping[str, Any]) -> None:
     """One line for each fact; those that are None are left out."""
-    values = {name: value for name, value in values.items() if value is not None}
+    values = {printable(name): value for name, value in values.items() if value is not None}
     width = max(map(len, values))
     for name, value in values.items():
-        print(f"{name:{width}}  {value}")
+        say(f"{name:{width}}  {value}")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table: drawn on a terminal, plain columns elsewhere."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from trilemma.text import printable
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -22,7 +24,13 @@ ELSEWHERE = {  # words that other tools have for keys of this one
 
 
 class UserError(ValueError):
-    """Something in the request, the data or the machine, with a message a user can act on."""
+    """Something in the request, the data or the machine, with a message a user can act on.
+
+    It may quote what files say, and a trace shows it: what a terminal would obey is escaped.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), lines=True)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:

@@ -2,11 +2,11 @@
 
 import inspect
 import json
-import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trilemma.config import ModelConfig, make
 from trilemma.data import Data, load_data
+from trilemma.data.consent import check_allowed
 from trilemma.data.labels import class_number
 from trilemma.errors import UserError, check_codes, check_images, check_labels, unknown, with_hint
 from trilemma.files import sha256_of
@@ -25,6 +26,7 @@ from trilemma.memory import halving, is_out_of_memory
 from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
 from trilemma.registry import Recipe, build, get_recipe, list_models, models_that
+from trilemma.text import printable, quoted
 from trilemma.types import Conditional, Decodes, Encodes, Reconstructs, Samples, codes_need_labels
 
 FORMAT = 1
@@ -60,7 +62,7 @@ class Run:
     """A run folder: `config` and `summary` as they lie there; model and data are loaded when first used."""
 
     def __init__(self, path: str | Path, *, device: str = "auto") -> None:
-        self.path = Path(path)
+        self._given, self._place = Path(path), Path(path).absolute()
         self.device = pick_device(device)
         self.config = self._read("config.json")
         missing = [key for key in KEYS if not isinstance(self.config, dict) or key not in self.config]
@@ -73,6 +75,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        """The folder: as it was given, or in full once the working folder is another."""
+        return self._given if self._given.absolute() == self._place else self._place
 
     @property
     def name(self) -> str:
@@ -90,8 +97,10 @@ class Run:
         """The trained network, in eval mode on the run's device."""
         weights = self.path / WEIGHTS
         if not weights.exists():
-            go_on = f"{self.config['command']} out={shlex.quote(str(self.path))}"
-            raise UserError(f"{self.path} is not finished: it has no {WEIGHTS}. Go on with: {go_on}")
+            text = f"{self.path} is not finished: it has no {WEIGHTS}"
+            raise UserError(
+                f"{text}. Go on with: {self.command} {quoted([f'out={self.path}'])}" if self.command else text
+            )
         model = build(self.recipe, self.model_config)
         try:
             model.load_state_dict(load_file(weights))
@@ -107,9 +116,11 @@ class Run:
         """The images it was trained on, read again from their source.
 
         Raises:
-            UserError: if the source is gone or its images changed: what was held out may have been trained on.
+            UserError: if the source is gone or its images changed: what was held out may have been trained on; or if it
+                is none that the user has named himself.
         """
         training, source = self.config["training"], self.config["data"]
+        check_allowed(source, self.path)
         data = load_data(
             source,
             size=tuple(training["size"]) if training["size"] else None,
@@ -127,6 +138,13 @@ class Run:
         return data
 
     @property
+    def command(self) -> str | None:
+        """The line that trains it again, made from its settings; None where they are not those of a training."""
+        from trilemma.training.session import command_of  # training imports this module
+
+        return command_of(self.config)
+
+    @property
     def summary(self) -> dict[str, Any]:
         """Last and best figures by name, images, seconds, images per second, parameters."""
         return self._read("summary.json")
@@ -136,7 +154,7 @@ class Run:
         """What happened to its training and what is wrong with its model, each with the step; () of earlier versions,
         which did not write it."""
         found = self.summary.get("warnings", [])
-        return tuple(text for text in found if isinstance(text, str)) if isinstance(found, list) else ()
+        return tuple(printable(text) for text in found if isinstance(text, str)) if isinstance(found, list) else ()
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -381,7 +399,9 @@ class Run:
 
         pictures = [self.path / "samples" / "last.png", self.path / "curves.png"]
         data = [base64.b64encode(picture.read_bytes()).decode() for picture in pictures if picture.exists()]
-        return f"<p>{self!r}</p>" + "".join(f'<img src="data:image/png;base64,{text}">' for text in data)
+        return f"<p>{escape(printable(repr(self)))}</p>" + "".join(
+            f'<img src="data:image/png;base64,{text}">' for text in data
+        )
 
 
 @contextmanager

@@ -125,6 +125,26 @@ def test_the_newest_of_several_interrupted_comparisons_is_continued(stage):
             pass
 
 
+def test_a_moved_project_continues_and_a_new_folder_has_its_reason(stage):
+    request, said = {"data": "/here/photos", "fingerprint": "a", "minutes": 0.5, "n": 4, "seeds": 1}, []
+    with claim_folder("photos", request, None, said.append):
+        pass
+    moved = request | {"data": "/there/photos", "seeds": 3}
+    with claim_folder("photos", moved, None, said.append) as folder:
+        assert folder == Path("runs/compare-photos") and not said
+    with claim_folder("photos", moved | {"minutes": 2, "n": 5, "fingerprint": "b"}, None, said.append) as folder:
+        assert folder == Path("runs/compare-photos-2")
+    with claim_folder("photos", moved | {"minutes": 2}, None, said.append):
+        pass
+    assert said == [
+        "runs/compare-photos-2 is a new comparison, because runs/compare-photos holds another: its images were others; "
+        "minutes 0.5 then, 2 now; n 4 then, 5 now",
+        "runs/compare-photos-3 is a new comparison, because runs/compare-photos holds another: minutes 0.5 then, 2 now",
+    ]
+    with pytest.raises(UserError, match=r"another comparison: minutes 0\.5 then, 2 now \(see"):
+        claim_folder("photos", moved | {"minutes": 2}, "runs/compare-photos").__enter__()
+
+
 def test_a_folder_of_other_files_is_refused(stage):
     Path("mine").mkdir()
     Path("mine/photo.png").write_bytes(b"x")

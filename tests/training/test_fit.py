@@ -12,7 +12,7 @@ from trilemma.arguments import parse_settings
 from trilemma.migration import stated_variance
 from trilemma.registry import build, get_recipe, list_models
 from trilemma.training.fit import LEAST_STEPS, fit_batch, fit_model, fit_training
-from trilemma.training.session import _command, _model_config, _training
+from trilemma.training.session import _model_config, _training, train_command
 from trilemma.types import Batch
 
 MANY = 50_000
@@ -156,7 +156,7 @@ def test_the_recorded_command_is_the_same_training(model: str, given: dict[str, 
         names = {*of_training, *(name for name, value in lengths.items() if value)}
         training = _training(recipe, lengths, of_training)
         training, _ = fit_training(recipe, training, names, build(recipe, config), len(data.train))
-        command = _command(recipe, data, config, training)
+        command = train_command(recipe, data.source, config, training)
         both.append((config, training, command))
         words = parse_settings(shlex.split(command)[4:])
         given = {key: value for key, value in words.items() if key not in ("size", "channels")}

@@ -12,6 +12,7 @@ from typing import Any
 
 from trilemma.comparison.differences import unbeaten
 from trilemma.comparison.words import counts, listed
+from trilemma.text import quoted
 
 QUALITY, DIVERSITY, SPEED = "fidelity", "diversity", "speed"  # axes
 FAR = 0.5  # of the coverage of real images, below which a recommendation says so
@@ -190,7 +191,7 @@ def _train(name: str, request: Mapping[str, Any], **keys: Any) -> str:
     """The training of one model by itself, with other keys."""
     words = dict(word.split("=", 1) for word in shlex.split(request["command"])[2:])
     kept = {key: words[key] for key in ("minutes", "size", "seed") if key in words}
-    return shlex.join(["trilemma", "train", name, words["data"], *(f"{k}={v}" for k, v in {**kept, **keys}.items())])
+    return quoted(["trilemma", "train", name, words["data"], *(f"{k}={v}" for k, v in {**kept, **keys}.items())])
 
 
 def _again(request: Mapping[str, Any], **changes: float) -> str | None:
@@ -198,7 +199,7 @@ def _again(request: Mapping[str, Any], **changes: float) -> str | None:
     if request["minutes"] is None:
         return None
     words = [word for word in shlex.split(request["command"]) if word.partition("=")[0] not in (*changes, "out")]
-    return shlex.join([*words, *(f"{key}={value:g}" for key, value in changes.items())])
+    return quoted([*words, *(f"{key}={value:g}" for key, value in changes.items())])
 
 
 def _draw(models: Sequence[Mapping[str, Any]], name: str) -> str | None:

@@ -31,6 +31,7 @@ from trilemma.comparison.rows import scores_of
 from trilemma.comparison.words import counted
 from trilemma.errors import UserError
 from trilemma.modes import own_modes
+from trilemma.text import encodable, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,7 +133,7 @@ def compare(
     request = request_of(entries, loaded, budget, n, seed)
     with_size = size is not None or not isinstance(data, str | Path | None)
     plan = Plan(entries, loaded, budget, split, n, seed, command_of(request, out, with_size=with_size))
-    with claim_folder(loaded.name, request, out) as folder:
+    with claim_folder(loaded.name, request, out, say) as folder:
         try:
             return _carry_out(plan, folder, say, begin, quiet=quiet)
         except KeyboardInterrupt:
@@ -292,4 +293,4 @@ def _speaker(quiet: bool) -> Callable[[str], None]:
     from rich.console import Console
 
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-    return lambda text: console.print(text, markup=False)
+    return lambda text: console.print(encodable(printable(text), console), markup=False)

@@ -20,6 +20,7 @@ from trilemma.comparison.plain import clean
 from trilemma.comparison.rows import COST, QUALITY, controls, curves, model_row, row_differences
 from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST
 from trilemma.comparison.words import counted, listed, title, verdict
+from trilemma.text import quoted
 
 __all__ = ["Entry", "clean", "columns", "curves", "document", "further", "protocol_difference"]
 
@@ -159,9 +160,10 @@ def _budget(
 
 def _again(models: Sequence[Mapping[str, Any]], request: Mapping[str, Any]) -> dict[str, Any]:
     """The command of this report and, where it trained, one that measures the same weights again; from any folder."""
+    whole = quoted(shlex.split(request["command"]))
     if request["minutes"] is None:
-        return {"all": request["command"], "measure": request["command"]}
+        return {"all": whole, "measure": whole}
     paths = [t["run"] for m in models for t in m["trainings"] if t["run"]]
     keys = [f"n={request['n']}", f"seed={request['seed']}"]
-    measure = shlex.join(["trilemma", "compare", *paths, *keys]) if paths else None
-    return {"all": request["command"], "measure": measure}
+    measure = quoted(["trilemma", "compare", *paths, *keys]) if paths else None
+    return {"all": whole, "measure": measure}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trilemma.errors import UserError
+from trilemma.text import printable
 
 if TYPE_CHECKING:
     from trilemma.run import Run
@@ -83,9 +84,9 @@ def finished(runs: Sequence["Run | str | Path"]) -> list[Entry]:
 
 def _names(places: Sequence[Path]) -> list[str]:
     """The shortest names of folders that tell all of them apart."""
-    plain = [place.name for place in places]
-    names = plain if len(set(plain)) == len(plain) else ["/".join(place.parts[-2:]) for place in places]
-    return names if len(set(names)) == len(names) else [str(place) for place in places]
+    plain = [printable(place.name) for place in places]
+    names = plain if len(set(plain)) == len(plain) else [printable("/".join(place.parts[-2:])) for place in places]
+    return names if len(set(names)) == len(names) else [printable(str(place)) for place in places]
 
 
 def _rows(runs: Sequence["Run"]) -> list[list["Run"]]:

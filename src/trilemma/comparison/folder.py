@@ -2,36 +2,42 @@
 
 The same request takes the newest folder of its kind: an interrupted comparison is resumed, and a finished one is
 measured again without training again. How many seeds were asked for makes no other request: more of them add trainings.
+Nor does the place of the images, which their fingerprint tells apart: a project may be moved.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from glob import escape
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from trilemma.arguments import word
 from trilemma.comparison.plain import clean
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, write_json
 from trilemma.training.folder import LOCK, RUNS, Busy, hold, is_free
 
 REQUEST, REPORT = "request.json", "report.json"
+UNIMPORTANT = ("seeds", "data")  # keys of a request that make it no other one
 
 
 @contextmanager
-def claim_folder(name: str, request: dict[str, Any], out: str | Path | None) -> Iterator[Path]:
+def claim_folder(
+    name: str, request: dict[str, Any], out: str | Path | None, say: Callable[[str], None] = lambda text: None
+) -> Iterator[Path]:
     """A folder for this request, held by this process inside: `out`, the newest with this request, or a new one.
 
     Args:
         name: of the data; new folders are runs/compare-NAME, runs/compare-NAME-2, ...
         request: plain values.
+        say: called with why a new folder is begun beside another.
     Raises:
         UserError: if `out` holds another comparison, or another process is writing to it.
     """
     request = clean(request)
-    path, lock = _named(Path(out), request) if out is not None else _chosen(f"compare-{name}", request)
+    path, lock = _named(Path(out), request) if out is not None else _chosen(f"compare-{name}", request, say)
     try:
         with disk_errors(path):
             write_json(path / REQUEST, request)
@@ -41,11 +47,10 @@ def claim_folder(name: str, request: dict[str, Any], out: str | Path | None) -> 
 
 
 def _named(path: Path, request: dict[str, Any]) -> tuple[Path, Any]:
-    if not _same(_request_in(path), request):
+    if reasons := _differences(_request_in(path), request):
         if any((path / name).exists() for name in (REQUEST, REPORT)):
-            raise UserError(
-                f"{path} holds another comparison (see {path / REQUEST}); choose another out=, or remove it"
-            )
+            text = f"{path} holds another comparison: {'; '.join(reasons)}"
+            raise UserError(f"{text} (see {path / REQUEST}); choose another out=, or remove it")
         if not is_free(path):
             raise UserError(f"{path} holds files that are not a comparison; choose another out=")
     with disk_errors(path):
@@ -53,14 +58,17 @@ def _named(path: Path, request: dict[str, Any]) -> tuple[Path, Any]:
         return path, hold(path / LOCK)
 
 
-def _chosen(name: str, request: dict[str, Any]) -> tuple[Path, Any]:
+def _chosen(name: str, request: dict[str, Any], say: Callable[[str], None]) -> tuple[Path, Any]:
+    others: list[tuple[Path, list[str]]] = []
     begun = RUNS.glob(f"{escape(name)}*/{REQUEST}")
     for file in sorted(begun, key=lambda file: file.stat().st_mtime, reverse=True):
-        if not _same(_request_in(file.parent), request):
+        if reasons := _differences(_request_in(file.parent), request):
+            others.append((file.parent, [f"holds another: {reasons[0]}", *reasons[1:]]))
             continue
         try:
             return file.parent, hold(file.parent / LOCK)
         except Busy:  # the same comparison is running in another process: this one is another
+            others.append((file.parent, ["is being made by another process"]))
             continue
     with disk_errors(RUNS):
         RUNS.mkdir(exist_ok=True)
@@ -70,13 +78,20 @@ def _chosen(name: str, request: dict[str, Any]) -> tuple[Path, Any]:
                 path.mkdir()  # of two processes only one succeeds
             except FileExistsError:
                 continue
+            if others:
+                nearest, reasons = min(others, key=lambda other: len(other[1]))
+                say(f"{path} is a new comparison, because {nearest} {'; '.join(reasons)}")
             return path, hold(path / LOCK)
     raise AssertionError  # count never ends
 
 
-def _same(found: Any, request: dict[str, Any]) -> bool:
-    """Whether a folder holds this comparison, with however many seeds."""
-    return isinstance(found, dict) and {**found, "seeds": None} == {**request, "seeds": None}
+def _differences(found: Any, request: dict[str, Any]) -> list[str]:
+    """In what the comparison of a folder is another one, in words; [] if it is this one."""
+    if not isinstance(found, dict):
+        return [f"its {REQUEST} cannot be read"]
+    keys = [key for key in {**found, **request} if key not in UNIMPORTANT and found.get(key) != request.get(key)]
+    texts = [f"{key} {word(found.get(key))} then, {word(request.get(key))} now" for key in keys if key != "fingerprint"]
+    return ["its images were others", *texts] if "fingerprint" in keys else texts
 
 
 def _request_in(path: Path) -> Any:

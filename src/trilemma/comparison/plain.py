@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trilemma.text import printable
+
 
 def clean(value: Any) -> Any:
-    """Plain values that JSON and a UTF-8 page can hold: no nan, no infinity, no lone surrogates, no tuples."""
+    """Values that JSON and a UTF-8 page can hold: no nan, no infinity, no tuples, nothing that a terminal obeys."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return printable(value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), lines=True)
     if isinstance(value, Mapping):
         return {clean(str(key)): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -18,6 +18,7 @@ from trilemma.comparison.curves import curve_title, shown_curves
 from trilemma.comparison.document import further
 from trilemma.comparison.images import pictures_of
 from trilemma.comparison.words import TITLES, counted, ends, listed, number, span
+from trilemma.text import shown
 from trilemma.training.titles import capital, root_of
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def _template(name: str) -> "Template":
     environment = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
+        finalize=shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -4,7 +4,6 @@ With each row what its trainings measured; below the models the controls; and th
 """
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from trilemma.comparison.entries import Entry, shown
 from trilemma.comparison.plain import clean, finite
 from trilemma.comparison.triangle import AXES, placed
 from trilemma.comparison.words import listed
+from trilemma.text import quoted
 
 if TYPE_CHECKING:
     from trilemma.metrics.intervals import Spread
@@ -248,7 +248,7 @@ def _commands(run: Any, request: Mapping[str, Any]) -> dict[str, str]:
     path = str(run.path.absolute())
     draw = [f"n={request['n']}", f"seed={request['seed']}", f"batch={request['batch']}"]
     return {
-        "train": run.config["command"],
-        "sample": shlex.join(["trilemma", "sample", path, "n=64", f"seed={request['seed']}"]),
-        "evaluate": shlex.join(["trilemma", "evaluate", path, *draw]),
+        **({"train": run.command} if run.command else {}),
+        "sample": quoted(["trilemma", "sample", path, "n=64", f"seed={request['seed']}"]),
+        "evaluate": quoted(["trilemma", "evaluate", path, *draw]),
     }

@@ -5,7 +5,7 @@ that is said; then there is one row for each figure of each model, and on the na
 The controls stand under the models, dim. The last lines are the answer: which model to use, and what went wrong.
 """
 
-import shlex
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from textwrap import fill
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trilemma.comparison.document import further
 from trilemma.comparison.words import number, span
+from trilemma.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
     from rich.text import Text
 
+_WORD = re.compile(r"""(?:\$'(?:\\.|[^'])*'|'[^']*'|"[^"]*"|\S)+""")  # of a command line, with its quotes
 UNBOUNDED = 100_000  # letters: a width at which nothing has to give way
 SPENT = (("parameters", "Parameters"), ("seconds", "Training\nseconds"))
 WRAPS = (UNBOUNDED, 40, 28, 20)  # letters of a line of a title in the table of further figures
@@ -64,9 +66,9 @@ class Tables:
             tables = [*(partial(self._further, lists, wrap) for wrap in WRAPS), lambda: _plain(lists)]
             yield Text(FURTHER, style="bold")
             yield _first_that_fits(tables, console, options)()
-        yield Text("\n".join(["", *lines, *self._refused(rows), *self._notes(), ""]))
+        yield Text("\n".join(["", *map(printable, [*lines, *self._refused(rows), *self._notes()]), ""]))
         for item in self.values["answer"]:
-            yield Text(item["text"])
+            yield Text(printable(item["text"]))
             if item["command"]:
                 yield Text(_typed(item["command"], options.max_width), overflow="fold")
 
@@ -204,10 +206,10 @@ def _typed(command: str, width: int) -> str:
 
     >>> print(_typed("trilemma compare data='my photos' minutes=2", 36))
       next: trilemma compare \\
-        'data=my photos' minutes=2
+        data='my photos' minutes=2
     """
     lines = ["  next:"]
-    for word in map(shlex.quote, shlex.split(command)):
+    for word in _WORD.findall(command):
         if len(lines[-1]) + len(word) + 3 > width and lines[-1] != "  next:":
             lines.append("   ")
         lines[-1] += f" {word}"

@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trilemma.data.consent import remember
 from trilemma.data.duplicates import exact_groups, near_pairs
 from trilemma.data.folder import IMAGES
 from trilemma.data.raw import Raw
 from trilemma.data.size import Size, parse_size
-from trilemma.data.sources import check_channels, check_frames, load_data, read_raw
+from trilemma.data.sources import check_channels, check_frames, load_data, read_raw, source_word
 from trilemma.data.split import Data, too_few
 from trilemma.files import write_atomic
+from trilemma.text import printable
 
 SHOWN = 5  # examples of a kind that is no fault, in the short text
 SHARED = "in the training images and in another split"
@@ -87,7 +89,7 @@ class Report:
             lines.append(
                 "so many images, or so many alike, that near duplicates were looked for in the first ones only"
             )
-        return "\n".join([*lines, "ok" if self.ok else "not ok: see above"])
+        return "\n".join([*map(printable, lines), "ok" if self.ok else "not ok: see above"])
 
 
 def check(
@@ -120,6 +122,7 @@ def _look(source: str | Path | Data, size: Size | None, frames: str | None, chan
         data = load_data(source, size=size, channels=channels, frames=frames)
         images = [split.images for split in data.splits.values()]
         return _report(_raw_of(data), images, data.source, data.frames)
+    remember(source_word(str(source)))
     return _report(raw, [raw.images], str(source), frames or "first")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, remove
+from trilemma.text import note
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where known
 BLOCK = 2**18  # bytes
@@ -149,7 +150,7 @@ class _Line:
     def __init__(self, url: str, path: Path) -> None:
         self.live = sys.stderr.isatty()
         self.pause_s, self.last = (0.2 if self.live else 60.0), time.monotonic()
-        print(f"downloading {url} to {path}", file=sys.stderr)
+        note(f"downloading {url} to {path}")
 
     def __call__(self, done: int, total: int | None) -> None:
         if done != total and time.monotonic() - self.last < self.pause_s:

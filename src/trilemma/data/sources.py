@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trilemma.data.arrays import load_arrays
 from trilemma.data.builtin import SOURCES, Options, is_named, load_named, where
+from trilemma.data.consent import remember
 from trilemma.data.folder import ARRAYS, read_folder
 from trilemma.data.hub import PREFIX, read_hub
 from trilemma.data.idx import NAME as IDX
@@ -82,7 +83,9 @@ def load_data(
     a_word = not is_named(source) and is_named(data.source)  # a path that would be taken for one the next time
     if is_named(source) and path.exists():
         data = replace(data, notes=(*data.notes, f"{source} is the built-in data; for the folder here type ./{source}"))
-    return replace(data, source=str(path.absolute()) if a_word else data.source, fraction=valid, seed=seed, rule=rule)
+    data = replace(data, source=str(path.absolute()) if a_word else data.source, fraction=valid, seed=seed, rule=rule)
+    remember(source_word(data.source))
+    return data
 
 
 def check_channels(channels: int | None) -> None:

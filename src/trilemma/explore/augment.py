@@ -8,8 +8,7 @@ d_k = a_k - b_k of their accuracies: mean(d) +- t_{0.975, K - 1} s / sqrt(K), wh
 both out. The standard deviation s is taken to be at least one test image, the least that accuracies can differ by.
 """
 
-import csv
-import io
+import json
 import os
 import re
 import shutil
@@ -39,6 +38,7 @@ from trilemma.modes import own_modes
 from trilemma.pictures import grid, save_png, to_uint8
 from trilemma.registry import Recipe, build, get_recipe
 from trilemma.run import Run, as_run
+from trilemma.text import csv_cell, csv_text
 from trilemma.training.config import LENGTHS, TrainConfig
 from trilemma.training.log import Display
 from trilemma.training.loop import Trainer
@@ -358,14 +358,16 @@ def _write(
 
 
 def _write_labels(folder: Path, files: Mapping[str, list[Path]]) -> None:
-    """metadata.csv with the classes, where a class cannot be the name of a folder (T-shirt/top)."""
+    """metadata.csv with the classes, where a class cannot be the name of a folder (T-shirt/top); metadata.jsonl where
+    a spreadsheet would compute a name."""
     if all(paths[0].parent.name == name for name, paths in files.items()):
         return
-    text = io.StringIO()
-    rows = csv.writer(text)
-    rows.writerow(("file_name", "label"))
-    rows.writerows((p.relative_to(folder).as_posix(), name) for name, paths in files.items() for p in paths)
-    write_atomic(folder / "metadata.csv", text.getvalue())
+    rows = [(p.relative_to(folder).as_posix(), name) for name, paths in files.items() for p in paths]
+    if all(csv_cell(cell) == cell for row in rows for cell in row):
+        write_atomic(folder / "metadata.csv", csv_text([("file_name", "label"), *rows]))
+    else:
+        lines = (json.dumps({"file_name": file, "label": label}) for file, label in rows)
+        write_atomic(folder / "metadata.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 def _preview(run: Run, folder: Path, synthetic: Split) -> Path:

@@ -20,8 +20,6 @@ for a rate f of false alarms; where they are too few for that, training images l
 distribution (detection_threshold.py). Which score flags is chosen without abnormal images (detection_choice.py).
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +51,7 @@ from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.ranking import INTERVAL_IS, ranking
 from trilemma.modes import own_modes
 from trilemma.run import Run, as_run
+from trilemma.text import csv_text
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
 
 AUTO = "auto"
@@ -269,14 +268,12 @@ def _table(
     threshold: float,
 ) -> str:
     """Every image with its scores, as CSV; p_value: of the score that flags, if the image is normal."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["kind", "number", "file", "class", *scores, "p_value", "flagged"])
+    rows: list[list[object]] = [["kind", "number", "file", "class", *scores, "p_value", "flagged"]]
     for g in groups:
         for k, number in enumerate(g.numbers.tolist()):
             name = "" if g.split.names is None else g.split.names[k]
             label = "" if g.split.labels is None else g.classes[int(g.split.labels[k])]
             values = [*(by_kind[g.kind][k].item() for by_kind in scores.values()), p_values[g.kind][k].item()]
             hit = int(scores[chosen][g.kind][k] > threshold)
-            writer.writerow([g.kind, number, name, label, *(f"{value:.8g}" for value in values), hit])
-    return text.getvalue()
+            rows.append([g.kind, number, name, label, *(f"{value:.8g}" for value in values), hit])
+    return csv_text(rows)

@@ -23,6 +23,7 @@ from trilemma.explore.images import made_by, table
 from trilemma.files import remove, write_atomic
 from trilemma.pictures import TILE, grid, save_png, to_image
 from trilemma.run import Run
+from trilemma.text import shown
 from trilemma.training.titles import capital
 from trilemma.types import Reconstructs
 
@@ -216,6 +217,7 @@ def _template() -> "Template":
     environment = Environment(
         loader=FileSystemLoader([here / "templates", here.parent / "comparison" / "templates"]),  # the same style sheet
         autoescape=True,
+        finalize=shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -3,7 +3,6 @@ model takes and passed through it in parts; and a table of images with names bes
 
 import math
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from trilemma import __version__, rng
 from trilemma.data import Data, load_data
 from trilemma.data.builtin import is_named
+from trilemma.data.consent import remember
 from trilemma.data.decode import decode
 from trilemma.data.loader import to_float
 from trilemma.data.parts import ALL, Part, all_splits, one_split
@@ -25,6 +25,7 @@ from trilemma.data.sources import source_word
 from trilemma.errors import UserError, unknown
 from trilemma.pictures import TEXT, TILE, font, grid
 from trilemma.run import Run
+from trilemma.text import note
 from trilemma.types import Batch, codes_need_labels
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def load(run: Run, data: str | Path | Data) -> Data:
     Raises:
         UserError: the data cannot be read, or are the run's own and have changed.
     """
-    if not isinstance(data, Data) and source_word(data) == run.config["data"]:
+    if not isinstance(data, Data) and (word := source_word(data)) == run.config["data"]:
+        remember(word)
         return run.data
     channels, height, width = run.model_config.shape
     return load_data(data, size=(height, width), channels=channels)
@@ -313,7 +315,7 @@ def _read(run: Run, path: Path) -> Tensor:
     if done.skipped:
         raise UserError(f"cannot read the image {done.skipped[0]}")
     if change := _change(header(item), (channels, height, width)):
-        print(f"{path.name}: {change}", file=sys.stderr)
+        note(f"{path.name}: {change}")
     return done.images
 
 

@@ -8,7 +8,6 @@ The colours of ten classes are those of Petroff (2021), "Accessible color sequen
 more, the markers change. Thumbnails are put one after the other on their points where they stay clear of those before.
 """
 
-import csv
 import io
 import textwrap
 from collections.abc import Sequence
@@ -39,6 +38,7 @@ from trilemma.explore.images import (
 from trilemma.files import write_atomic, write_json
 from trilemma.pictures import save_png, to_image, to_uint8
 from trilemma.run import Run, as_run
+from trilemma.text import csv_cell, csv_text, printable
 from trilemma.types import Batch, Encodes
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def export_projector(folder: Path, codes: Tensor, images: Tensor, rows: Sequence
     vectors = "\n".join("\t".join(f"{value:.7g}" for value in code) for code in codes.tolist())
     columns = list(rows[0])
     header = ["\t".join(columns)] if len(columns) > 1 else []
-    lines = ["\t".join(" ".join(str(row[name]).split()) for name in columns) for row in rows]
+    lines = ["\t".join(str(csv_cell(" ".join(str(row[name]).split()))) for name in columns) for row in rows]
     write_atomic(folder / "vectors.tsv", vectors + "\n")
     write_atomic(folder / "metadata.tsv", "\n".join([*header, *lines]) + "\n")
     save_png(
@@ -263,11 +263,8 @@ def _within(image: "Image.Image", side: int) -> "Image.Image":
 
 def _write_table(rows: Sequence[dict[str, Any]], points: Tensor, path: Path) -> Path:
     """A line for each point: x, y and what is known of its image."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["x", "y", *rows[0]])
-    writer.writerows([*point, *row.values()] for point, row in zip(points.tolist(), rows, strict=True))
-    return write_atomic(path, text.getvalue())
+    lines = ([*point, *row.values()] for point, row in zip(points.tolist(), rows, strict=True))
+    return write_atomic(path, csv_text([["x", "y", *rows[0]], *lines]))
 
 
 def _queries(labels: Tensor | None, n: int) -> list[int]:
@@ -324,7 +321,7 @@ def _draw(
     half = 1.06 * half.clamp_min(float(half.max()) * LEAST_SIDE)
     (left, low), (right, high) = (middle - half).tolist(), (middle + half).tolist()
     ax.set(xlim=(left, right), ylim=(low, high), aspect="equal")
-    title = textwrap.fill(f"{run.name}: {words[0]}", TITLE)
+    title = textwrap.fill(f"{printable(run.name)}: {words[0]}", TITLE)
     if batch.label is None:
         title += "\nThe images have no classes, so there is one colour."
     ax.set_title(title, fontsize=11, loc="left", parse_math=False)
@@ -336,7 +333,7 @@ def _draw(
         ax.set_yticks([])
     for kind in kinds:
         place, (colour, marker) = points[labels == kind].T.numpy(), _look(kind)
-        ax.scatter(*place, s=9, marker=marker, color=colour, linewidths=0, label=class_name(source, kind))
+        ax.scatter(*place, s=9, marker=marker, color=colour, linewidths=0, label=printable(class_name(source, kind)))
     if 1 < len(kinds) <= LEGEND:
         beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "ncols": 1 + (len(kinds) - 1) // 25}
         ax.legend(**beside, markerscale=2.5, fontsize=9, frameon=False, handletextpad=0.3, borderaxespad=0.3)

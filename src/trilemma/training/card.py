@@ -1,13 +1,12 @@
 """The model card of a run: README.md, filled from what the run folder holds."""
 
-import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 
 from trilemma.registry import Recipe
+from trilemma.text import markdown, quoted
 
 TEMPLATE = Path(__file__).with_name("card.md")
 FILES = {  # that a run folder always has
@@ -35,10 +34,10 @@ def model_card(
     """
     figures = {name: value for name, value in summary.items() if name.startswith(("valid_", "train_"))}
     files = FILES | {file: what for file, what in PICTURES.items() if (path / file).exists()}
-    pages = Environment(autoescape=False)  # Markdown: what stands in it is escaped by `plain`
-    pages.filters["plain"] = plain
+    pages = Environment(autoescape=False)  # Markdown: what stands in it is escaped by `markdown`
+    pages.filters["markdown"] = markdown
     return pages.from_string(TEMPLATE.read_text("utf-8")).render(
-        path=shlex.quote(str(path)),
+        sample=quoted(["trilemma", "sample", str(path), "n=64", "seed=0"]),
         name=name,
         config=config,
         recipe=recipe,
@@ -47,12 +46,3 @@ def model_card(
         figures=figures,
         files=files,
     )
-
-
-def plain(text: str) -> str:
-    r"""Text that Markdown shows as it is, in one line.
-
-    >>> plain("a_b <img> # 1\n")
-    'a\\_b \\<img\\> \\# 1 '
-    """
-    return re.sub(r"([\\`*_\[\]<>#|!])", r"\\\1", re.sub(r"\s", " ", text))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trilemma.errors import UserError
 from trilemma.files import write_atomic
+from trilemma.text import encodable, printable
 
 PLAIN_EVERY_S = 15.0
 BAR = 20  # characters
@@ -163,8 +164,8 @@ class Display:
         return str(timedelta(seconds=round((now - since) / (progress - begin) * (1 - progress))))
 
     def _printable(self, text: str) -> str:
-        """The text with "?" for letters that the terminal's encoding lacks."""
-        return text.encode(self.console.encoding, "replace").decode(self.console.encoding)
+        """The text in one line that a terminal shows as it is, with "?" for letters that its encoding lacks."""
+        return encodable(printable(text), self.console)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,19 +11,22 @@ import torch
 
 from trilemma import __version__
 from trilemma.arguments import typed
-from trilemma.config import Config, ModelConfig, make
+from trilemma.config import ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
 from trilemma.data.augment import check_augmentations
+from trilemma.data.consent import has_form
 from trilemma.data.labels import UNUSED
 from trilemma.data.layout import class_advice
 from trilemma.data.sources import source_word
 from trilemma.errors import UserError, with_hint
 from trilemma.files import write_atomic, write_json
 from trilemma.hardware import describe, pick_device, supports_fast_bf16, tune_allocator
+from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
 from trilemma.pictures import grid, save_png
 from trilemma.registry import Recipe, build, count_parameters, get_recipe
 from trilemma.run import FORMAT, WEIGHTS, Run
+from trilemma.text import quoted
 from trilemma.training.card import model_card
 from trilemma.training.checkpoint import write_tensors
 from trilemma.training.config import LENGTHS, TrainConfig
@@ -198,8 +200,8 @@ def _follow_images(path: Path, record: dict[str, Any]) -> None:
     """Let a finished run read its images where they lie now, if they were moved."""
     then = json.loads((path / "config.json").read_text("utf-8"))
     if then["data"] != record["data"]:
-        command = then["command"].replace(shlex.quote(then["data"]), shlex.quote(record["data"]))
-        write_json(path / "config.json", {**then, "data": record["data"], "command": command})
+        moved = {**then, "data": record["data"]}
+        write_json(path / "config.json", {**moved, "command": command_of(moved) or record["command"]})
 
 
 def _go_on(path: Path, command: str, training: TrainConfig) -> str:
@@ -207,7 +209,7 @@ def _go_on(path: Path, command: str, training: TrainConfig) -> str:
     keys = {name: getattr(training, name) for name in ("save_every", "sample_every")}
     keys["device"] = training.device if training.device != "auto" else None
     given = [f"{name}={value}" for name, value in keys.items() if value is not None]
-    return " ".join([command, *given, f"out={shlex.quote(str(path))}"])
+    return f"{command} {quoted([*given, f'out={path}'])}"
 
 
 @contextmanager
@@ -291,7 +293,7 @@ def _check_keys(recipe: Recipe, settings: dict[str, Any]) -> None:
             raise UserError(with_hint(text, key, [*common, *own]))
 
 
-def _record(recipe: Recipe, data: Data, model_config: Config, training: TrainConfig) -> dict[str, Any]:
+def _record(recipe: Recipe, data: Data, model_config: ModelConfig, training: TrainConfig) -> dict[str, Any]:
     """config.json: everything needed to train it again."""
     return {
         "format": FORMAT,
@@ -304,23 +306,35 @@ def _record(recipe: Recipe, data: Data, model_config: Config, training: TrainCon
         "notes": list(data.notes),
         "model_config": model_config.to_json(),
         "training": training.to_json(),
-        "command": _command(recipe, data, model_config, training),
+        "command": train_command(recipe, source_word(data.source), model_config, training),
     }
 
 
-def _command(recipe: Recipe, data: Data, model_config: Config, training: TrainConfig) -> str:
-    """The command line that trains this again."""
+def command_of(config: dict[str, Any]) -> str | None:
+    """The command line that trains a run again, made from the settings in its config.json, which may be a stranger's:
+    the line that stands there is not used. None where they are not those of a training."""
+    try:
+        recipe, source = get_recipe(config["model"]), config["data"]
+        model_config = make(type(recipe.config), stated_variance(config["model_config"]))
+        training = make(TrainConfig, config["training"])
+    except (UserError, LookupError, TypeError, AttributeError):
+        return None
+    return train_command(recipe, source, model_config, training) if has_form(source) else None
+
+
+def train_command(recipe: Recipe, source: str, model_config: ModelConfig, training: TrainConfig) -> str:
+    """The command line that trains this again; `source` is a word of `source_word`."""
     keys: dict[str, Any] = {name: getattr(training, name) for name in LENGTHS if getattr(training, name) is not None}
     keys |= {name: getattr(training, name) for name in ("batch", "lr", "seed")}
     for name in ("precision", "augment", "frames", "split_seed"):
         if (value := getattr(training, name)) != TrainConfig.model_fields[name].default:
             keys[name] = value
-    height, width = data.shape[1:]
-    keys |= {"size": f"{height}x{width}", "channels": data.shape[0]}
+    channels, height, width = model_config.shape
+    keys |= {"size": f"{height}x{width}", "channels": channels}
     if training.valid is not None:
         keys["valid"] = training.valid
     for name in type(model_config).model_fields:
         value = getattr(model_config, name)
         if name not in ("shape", "n_classes") and value != getattr(recipe.config, name):
             keys[name] = value
-    return shlex.join(["trilemma", "train", recipe.name, source_word(data.source), *typed(keys)])
+    return quoted(["trilemma", "train", recipe.name, source, *typed(keys)])
