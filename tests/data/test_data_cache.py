@@ -144,20 +144,23 @@ def test_a_broken_entry_is_made_again(tmp_path, keep_all, own_cache, damage):
 
 
 def test_an_error_leaves_nothing(tmp_path, keep_all, own_cache, monkeypatch):
-    monkeypatch.setattr("trilemma.data.cache.write_atomic", lambda *_: 1 / 0)
+    monkeypatch.setattr("trilemma.data.cache.write_checked", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load_data(zipped(tmp_path / "a.zip", 20))
     assert list(own_cache.iterdir()) == []
 
 
 def test_leftovers_and_old_entries_go(tmp_path, keep_all, own_cache):
-    for name, days in ((".tmp-old", 2), (".tmp-new", 0), ("entry-old", 31), ("entry-new", 29)):
+    making = storage.Draft(own_cache)
+    os.utime(making.path, (1, 1))  # a clock that jumps ends nobody's work
+    for name, days in ((".tmp-left", 0), ("entry-old", 31), ("entry-new", 29)):
         (own_cache / name).mkdir(parents=True)
         os.utime(own_cache / name, (time.time() - days * 86_400,) * 2)
     load_data(zipped(tmp_path / "a.zip", 20))
     names = {p.name for p in own_cache.iterdir()}
-    assert {".tmp-new", "entry-new"} < names
-    assert not {".tmp-old", "entry-old"} & names
+    assert {making.path.name, "entry-new"} < names
+    assert not {".tmp-left", "entry-old"} & names
+    making.close()
 
 
 def open_at_once(path, start, results):
@@ -194,6 +197,10 @@ def test_a_full_disk(tmp_path, keep_all, monkeypatch, own_cache):
     assert not data.train.mapped
     assert not own_cache.exists()
     monkeypatch.setenv("TRILEMMA_MEMORY", "1000")
+    large = load_data(path)  # in a file without a name
+    assert large.train.mapped
+    same(large, data)
+    monkeypatch.setattr(storage, "room_for", lambda *_: False)
     with pytest.raises(UserError, match=r"61,440 bytes, more than the 1,000 .* set TRILEMMA_CACHE"):
         load_data(path)
 
@@ -288,20 +295,54 @@ def test_a_killed_decoding_leaves_no_process_and_no_files(tmp_path, own_cache, e
     assert list(own_cache.iterdir()) == []
 
 
-def test_only_what_dead_processes_of_this_machine_wrote_is_left_over(tmp_path):
-    own = storage.temporary(tmp_path)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    name = own.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-")
-    assert not storage.left_over(own)
-    assert storage.left_over(tmp_path / name)
-    assert not storage.left_over(tmp_path / name.replace(".tmp-", ".tmp-other"))
-    assert not storage.left_over(tmp_path / ".tmp-0123456789")
-    images = torch.randint(0, 256, (9, 1, 2, 2), dtype=torch.uint8)
-    (tmp_path / name).write_bytes(b"half")
-    own.write_bytes(b"half")
-    storage.gather(images, torch.tensor([3, 1]), tmp_path / "rows.u8")
-    assert {p.name for p in tmp_path.iterdir()} == {"rows.u8", own.name}
+HOLD = """
+import sys, time
+from pathlib import Path
+from trilemma.data.storage import Draft
+print(Draft(Path(sys.argv[1])).path, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_only_what_ended_processes_wrote_is_left_over(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    path = Path(process.stdout.readline().strip())
+    os.utime(path, (1, 1))
+    storage.remove_left_over(tmp_path)
+    assert path.exists()
+    process.kill()
+    process.wait()
+    storage.remove_left_over(tmp_path)
+    assert not path.exists()
+
+
+def test_a_draft_that_was_taken_for_left_over_is_begun_again(tmp_path, monkeypatch):
+    """Another process may look between the making of the folder and its lock."""
+    mkdir, made = Path.mkdir, []
+
+    def make(path, *args, **keys):
+        mkdir(path, *args, **keys)
+        if path.name.startswith(".tmp-"):
+            made.append(path)
+            if len(made) == 1:
+                storage.remove_left_over(tmp_path)
+
+    monkeypatch.setattr(Path, "mkdir", make)
+    with storage.Draft(tmp_path) as draft:
+        assert [path.exists() for path in made] == [False, True]
+        assert draft.path == made[1]
+        storage.remove_left_over(tmp_path)
+        assert draft.path.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_locks_a_draft_is_left_over_after_a_day(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_locked", lambda file: None)
+    with storage.Draft(tmp_path) as old, storage.Draft(tmp_path) as new:
+        os.utime(old.path, (1, 1))
+        storage.remove_left_over(tmp_path)
+        assert (old.path.exists(), new.path.exists()) == (False, True)
 
 
 # -- larger than memory
@@ -378,9 +419,13 @@ def test_rows_that_the_disk_refuses_leave_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(UserError, match=r"rows\.u8: the disk is full; 12 bytes needed"):
-        storage.gather(torch.zeros(9, 1, 2, 2, dtype=torch.uint8), torch.tensor([3, 1, 2]), tmp_path / "rows.u8")
+    images, index = torch.arange(36, dtype=torch.uint8).reshape(9, 1, 2, 2), torch.tensor([3, 1, 2])
+    rows = storage.gather(images, index, tmp_path / "rows.u8")  # in a file without a name
+    assert torch.equal(rows, images[index])
     assert os.listdir(tmp_path) == []
+    monkeypatch.setattr(storage, "room_for", lambda *_: False)
+    with pytest.raises(UserError, match=r"neither the cache nor .* has room for 12 bytes"):
+        storage.gather(images, index, tmp_path / "rows.u8")
 
 
 STREAM = """
