@@ -152,10 +152,7 @@ def _levels(array: np.ndarray, where: str) -> np.ndarray:
         kind = "Python objects" if array.dtype == object else f"type {array.dtype}"
         raise UserError(f"{where}: {kind}; images are uint8, or floats between 0 and 1")
     if array.size and (why := outside(array.min(), array.max(), 1)):
-        todo = (
-            "scale them to lie between 0 and 1" if why.startswith("values") else "replace them by numbers from 0 to 1"
-        )
-        raise UserError(f"{where}: {why}; {todo}")
+        raise UserError(f"{where}: {why}; scale them to lie between 0 and 1")
     return np.rint(array.astype(np.float32) * 255).clip(0, 255).astype(np.uint8)
 
 
