@@ -97,7 +97,7 @@ def _records(content: bytes) -> dict[str, str]:
         length = content[at : max(space, at)]
         stop = at + int(length) if length.isdigit() else at
         key, equals, value = content[space + 1 : stop - 1].partition(b"=")
-        if not space < stop <= len(content) or not equals or content[stop - 1] != ord("\n"):
+        if not at < space < stop <= len(content) or not equals or content[stop - 1] != ord("\n"):
             raise tarfile.ReadError("a broken pax header")
         if (name := key.decode("utf-8", "replace")) in WANTED:
             found[name] = value.decode("utf-8", "surrogateescape")
