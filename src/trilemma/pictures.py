@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.files import write_atomic
+from trilemma.files import open_plain, parse_json, write_atomic
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -130,15 +130,15 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            text = getattr(image, "text", {}).get(KEY)
+        with open_plain(path) as file, Image.open(file, formats=["PNG"]) as image:
+            text = image.info.get(KEY)  # it stands before the pixels, which `image.text` would decode
     except FileNotFoundError:
         raise UserError(f"there is no picture {path}") from None
     except Exception as error:  # a decoder may raise anything on a broken file
         raise UserError(f"{path} is not a readable PNG: {error}") from None
     try:
-        found = json.loads(text) if text and len(text) <= ENTRY_LIMIT else None
-    except json.JSONDecodeError:
+        found = parse_json(text) if isinstance(text, str) and len(text) <= ENTRY_LIMIT else None
+    except UserError:
         found = None
     if not isinstance(found, dict):
         raise UserError(f"{path} does not say how it was made; only a PNG as trilemma wrote it does")

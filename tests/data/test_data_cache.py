@@ -5,6 +5,7 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,7 +127,7 @@ def test_a_change_is_seen(tmp_path, keep_all):
     assert cache.key_of([folder], None, None) in keys  # and without a change it is the same
 
 
-@pytest.mark.parametrize("damage", ["cut", "no json", "bad json", "other"])
+@pytest.mark.parametrize("damage", ["cut", "no json", "bad json", "other", "half", "one bit", "one bit, sealed"])
 def test_a_broken_entry_is_made_again(tmp_path, keep_all, own_cache, damage):
     path = zipped(tmp_path / "a.zip", 20)
     first = load_data(path)
@@ -135,6 +136,13 @@ def test_a_broken_entry_is_made_again(tmp_path, keep_all, own_cache, damage):
         os.truncate(entry / "images.u8", 100)
     elif damage == "no json":
         (entry / "entry.json").unlink()
+    elif damage in ("half", "one bit", "one bit, sealed"):
+        with (entry / "images.u8").open("r+b") as file:
+            content = file.read()
+            file.seek(1000)
+            file.write(bytes(len(content) // 2) if damage == "half" else bytes([content[1000] ^ 8]))
+        if "sealed" in damage:  # as a disk does it
+            os.utime(entry / "images.u8", ns=(storage.SEAL,) * 2)
     elif damage == "bad json":
         (entry / "entry.json").write_text('{"shape": [1')
     else:
@@ -143,21 +151,113 @@ def test_a_broken_entry_is_made_again(tmp_path, keep_all, own_cache, damage):
     assert [p.name for p in own_cache.iterdir()] == [entry.name]
 
 
+def test_of_a_sealed_file_some_rows_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "SAMPLED", 100)
+    path = tmp_path / "a"
+    path.write_bytes(bytes(10))
+    assert storage.sampled(path, 50, 10) == list(range(50))
+    storage.seal(path)
+    few = [storage.sampled(path, 50, 10) for _ in range(20)]
+    assert {len(set(rows)) for rows in few} == {10}
+    assert len({row for rows in few for row in rows}) > 30  # others each time
+    path.write_bytes(bytes(10))
+    assert storage.sampled(path, 50, 10) == list(range(50))
+
+
+def test_an_entry_that_was_copied_is_sealed_again(tmp_path, keep_all, own_cache):
+    path = zipped(tmp_path / "a.zip", 20)
+    first = load_data(path)
+    (entry,) = own_cache.iterdir()
+    os.utime(entry / "images.u8")
+    same(load_data(path), first)
+    assert (entry / "images.u8").stat().st_mtime_ns == storage.SEAL
+
+
+def test_what_is_kept_beside_the_images_is_made_again_where_it_is_damaged(tmp_path, keep_all, own_cache, monkeypatch):
+    monkeypatch.setattr("trilemma.data.raw.KEPT", 0)
+    path = zipped(tmp_path / "a.zip", 20)
+    first = load_data(path)
+    (entry,) = own_cache.iterdir()
+    texts = [file for file in entry.iterdir() if file.name.startswith(("equal", "fingerprint"))]
+    assert len(texts) == 2
+    for file in texts:
+        whole = file.read_bytes()
+        for content in (b"", b"\xff\xfe", whole[:-1], whole + b"0", b"[" * 100_000, whole.replace(b"\n", b"\n1", 1)):
+            file.write_bytes(content)
+            same(load_data(path), first)
+            assert file.read_bytes() == whole
+
+
+def test_images_replaced_with_their_times_are_read_again(tmp_path, keep_all):
+    """As `cp -p` and `rsync -t` do."""
+    folder = folder_of(tmp_path / "a", 10)
+    for k in range(10):
+        (folder / f"{k:06}.png").write_bytes(flat(k).ljust(300))
+    load_data(folder)
+    for k in range(10):
+        path = folder / f"{k:06}.png"
+        old = path.stat()
+        path.write_bytes(flat(k + 100).ljust(300))
+        os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+        assert (path.stat().st_size, path.stat().st_mtime_ns) == (old.st_size, old.st_mtime_ns)
+    numbers = {number(image) for split in load_data(folder).splits.values() for image in split.images}
+    assert numbers == set(range(100, 110))
+
+
+@pytest.mark.parametrize("limit", [None, "1000"])
+@pytest.mark.parametrize("harm", ["refuses", "vanishes"])
+def test_the_cache_is_never_needed(tmp_path, keep_all, own_cache, monkeypatch, harm, limit):
+    path, other = zipped(tmp_path / "a.zip", 20), zipped(tmp_path / "b.zip", 20)
+    wanted = [load_data(path), load_data(path, seed=1), load_data(other)]
+    shutil.rmtree(own_cache)
+    if limit:
+        monkeypatch.setenv("TRILEMMA_MEMORY", limit)
+    load_data(path)  # from now on there is an entry of the first, for one seed
+    if harm == "refuses":
+        refuse = lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EROFS, os.strerror(errno.EROFS)))  # noqa: E731
+        for owner, name in ((storage.uuid, "uuid4"), (os, "replace"), (os, "rename"), (os, "truncate"), (os, "utime")):
+            monkeypatch.setattr(owner, name, refuse)
+    else:
+        write = cache.seal
+        monkeypatch.setattr(cache, "seal", lambda file: (write(file), shutil.rmtree(own_cache)))
+        monkeypatch.setattr(storage, "seal", lambda file: shutil.rmtree(own_cache, ignore_errors=True))
+    for found, data in zip((load_data(path), load_data(path, seed=1), load_data(other)), wanted, strict=True):
+        same(found, data)
+        assert found.train.mapped == bool(limit)
+
+
+def test_rows_that_are_damaged_are_gathered_again(tmp_path):
+    images = torch.randint(0, 256, (50, 1, 5, 5), dtype=torch.uint8)
+    index, path = torch.randperm(50)[:30], tmp_path / "rows.u8"
+    storage.gather(images, index, path)
+    for seal in (False, True):
+        content = bytearray(path.read_bytes())
+        content[300] ^= 1
+        path.write_bytes(content)
+        if seal:
+            os.utime(path, ns=(storage.SEAL,) * 2)
+        assert torch.equal(storage.gather(images, index, path), images[index])
+        assert path.read_bytes() == images[index].numpy().tobytes()
+
+
 def test_an_error_leaves_nothing(tmp_path, keep_all, own_cache, monkeypatch):
-    monkeypatch.setattr("trilemma.data.cache.write_atomic", lambda *_: 1 / 0)
+    monkeypatch.setattr("trilemma.data.cache.write_checked", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load_data(zipped(tmp_path / "a.zip", 20))
     assert list(own_cache.iterdir()) == []
 
 
 def test_leftovers_and_old_entries_go(tmp_path, keep_all, own_cache):
-    for name, days in ((".tmp-old", 2), (".tmp-new", 0), ("entry-old", 31), ("entry-new", 29)):
+    making = storage.Draft(own_cache)
+    os.utime(making.path, (1, 1))  # a clock that jumps ends nobody's work
+    for name, days in ((".tmp-left", 0), ("entry-old", 31), ("entry-new", 29)):
         (own_cache / name).mkdir(parents=True)
         os.utime(own_cache / name, (time.time() - days * 86_400,) * 2)
     load_data(zipped(tmp_path / "a.zip", 20))
     names = {p.name for p in own_cache.iterdir()}
-    assert {".tmp-new", "entry-new"} < names
-    assert not {".tmp-old", "entry-old"} & names
+    assert {making.path.name, "entry-new"} < names
+    assert not {".tmp-left", "entry-old"} & names
+    making.close()
 
 
 def open_at_once(path, start, results):
@@ -194,6 +294,10 @@ def test_a_full_disk(tmp_path, keep_all, monkeypatch, own_cache):
     assert not data.train.mapped
     assert not own_cache.exists()
     monkeypatch.setenv("TRILEMMA_MEMORY", "1000")
+    large = load_data(path)  # in a file without a name
+    assert large.train.mapped
+    same(large, data)
+    monkeypatch.setattr(storage, "room_for", lambda *_: False)
     with pytest.raises(UserError, match=r"61,440 bytes, more than the 1,000 .* set TRILEMMA_CACHE"):
         load_data(path)
 
@@ -288,20 +392,54 @@ def test_a_killed_decoding_leaves_no_process_and_no_files(tmp_path, own_cache, e
     assert list(own_cache.iterdir()) == []
 
 
-def test_only_what_dead_processes_of_this_machine_wrote_is_left_over(tmp_path):
-    own = storage.temporary(tmp_path)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    name = own.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-")
-    assert not storage.left_over(own)
-    assert storage.left_over(tmp_path / name)
-    assert not storage.left_over(tmp_path / name.replace(".tmp-", ".tmp-other"))
-    assert not storage.left_over(tmp_path / ".tmp-0123456789")
-    images = torch.randint(0, 256, (9, 1, 2, 2), dtype=torch.uint8)
-    (tmp_path / name).write_bytes(b"half")
-    own.write_bytes(b"half")
-    storage.gather(images, torch.tensor([3, 1]), tmp_path / "rows.u8")
-    assert {p.name for p in tmp_path.iterdir()} == {"rows.u8", own.name}
+HOLD = """
+import sys, time
+from pathlib import Path
+from trilemma.data.storage import Draft
+print(Draft(Path(sys.argv[1])).path, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_only_what_ended_processes_wrote_is_left_over(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    path = Path(process.stdout.readline().strip())
+    os.utime(path, (1, 1))
+    storage.remove_left_over(tmp_path)
+    assert path.exists()
+    process.kill()
+    process.wait()
+    storage.remove_left_over(tmp_path)
+    assert not path.exists()
+
+
+def test_a_draft_that_was_taken_for_left_over_is_begun_again(tmp_path, monkeypatch):
+    """Another process may look between the making of the folder and its lock."""
+    mkdir, made = Path.mkdir, []
+
+    def make(path, *args, **keys):
+        mkdir(path, *args, **keys)
+        if path.name.startswith(".tmp-"):
+            made.append(path)
+            if len(made) == 1:
+                storage.remove_left_over(tmp_path)
+
+    monkeypatch.setattr(Path, "mkdir", make)
+    with storage.Draft(tmp_path) as draft:
+        assert [path.exists() for path in made] == [False, True]
+        assert draft.path == made[1]
+        storage.remove_left_over(tmp_path)
+        assert draft.path.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_locks_a_draft_is_left_over_after_a_day(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_locked", lambda file: None)
+    with storage.Draft(tmp_path) as old, storage.Draft(tmp_path) as new:
+        os.utime(old.path, (1, 1))
+        storage.remove_left_over(tmp_path)
+        assert (old.path.exists(), new.path.exists()) == (False, True)
 
 
 # -- larger than memory
@@ -378,9 +516,13 @@ def test_rows_that_the_disk_refuses_leave_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(UserError, match=r"rows\.u8: the disk is full; 12 bytes needed"):
-        storage.gather(torch.zeros(9, 1, 2, 2, dtype=torch.uint8), torch.tensor([3, 1, 2]), tmp_path / "rows.u8")
+    images, index = torch.arange(36, dtype=torch.uint8).reshape(9, 1, 2, 2), torch.tensor([3, 1, 2])
+    rows = storage.gather(images, index, tmp_path / "rows.u8")  # in a file without a name
+    assert torch.equal(rows, images[index])
     assert os.listdir(tmp_path) == []
+    monkeypatch.setattr(storage, "room_for", lambda *_: False)
+    with pytest.raises(UserError, match=r"neither the cache nor .* has room for 12 bytes"):
+        storage.gather(images, index, tmp_path / "rows.u8")
 
 
 STREAM = """

@@ -92,8 +92,23 @@ def test_rows_and_files_that_do_not_match_are_counted_with_five_examples(tmp_pat
     ("name", "text", "message"),
     [
         ("metadata.csv", "name,label\n0.png,a\n", "not used: no column file_name; its columns are name, label"),
-        ("metadata.csv", "file_name,label\n0.png,\xff\n", "not used: 'utf-8' codec"),
-        ("metadata.jsonl", '{"file_name": "0.png"}\n\n{"file_name": "1.png"', "metadata.jsonl line 3 (Expecting"),
+        ("metadata.csv", "file_name,label\n0.png,\xff\n1.png,a\n", "metadata.csv row 0 (it is not UTF-8)"),
+        ("metadata.csv", ",".join(f"c{k}" for k in range(1001)), "not used: 1,001 columns; at most 1,000 are read"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "0.png"}\n\n{"file_name": "1.png"',
+            "line 3 (it is not valid JSON: Expecting",
+        ),
+        (
+            "metadata.jsonl",
+            '{"file_name": "0.png"}\n{"label": ' + "9" * 30 + "}",
+            "line 2 (it is not valid: it has an int",
+        ),
+        (
+            "metadata.jsonl",
+            '{"file_name": "0.png"}\n"\xff"',
+            "metadata.jsonl line 2 (it is not valid JSON: 'utf-8' codec",
+        ),
         ("metadata.jsonl", '{"file_name": "0.png"}\n' + "[" * 100_000, "metadata.jsonl line 2 ("),
         ("metadata.jsonl", '{"file_name": "0.png"}\n{"text": "a"}', "metadata.jsonl: row 1: no file_name"),
         ("metadata.jsonl", "[1]\n", "not used: no column file_name"),

@@ -1,17 +1,19 @@
 """Arrays in .npz and .npy files: which one holds the images, which the labels, and in which order the axes are.
 
 A file of more bytes than memory is given is never read as a whole: it is mapped (.npz: its members, unpacked in the
-cache) and converted some images at a time into the file in which decoded sources are kept.
+cache) and converted some images at a time into the file in which decoded sources are kept. The shape that a header
+states is compared with the bytes that are there before room is made for it.
 """
 
+import io
+import math
 import shutil
 import tempfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,13 +28,21 @@ from trilemma.data.pixels import outside
 from trilemma.data.raw import NO_CLASS, Raw, finish
 from trilemma.data.size import choose_size, fit
 from trilemma.data.split import RULES, Data, Split, complete, counted, make_data
-from trilemma.data.storage import BLOCK, memory_limit, room_for, temporary
+from trilemma.data.storage import BLOCK, Draft, check_count, memory_limit, room_for
+from trilemma.data.unpack import ERRORS, check_unpacked
 from trilemma.errors import UserError
+from trilemma.files import open_plain
 
 IMAGES = ("images", "image", "x", "data", "arr_0")
 LABELS = ("labels", "label", "y", "targets", "arr_1")
 CLASSES = ("classes", "class_names")
 NAMES = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
+HEAD_LIMIT = 2**13  # bytes of an .npy file in which its header ends; that of images has 128
+MAGIC = b"\x93NUMPY"
+HEADERS: dict[tuple[int, ...], Callable[[IO[bytes]], Any]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 LAYOUTS = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 or 4"
 
 
@@ -148,30 +158,92 @@ def _levels(array: np.ndarray, where: str) -> np.ndarray:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     """All arrays of the file by key; never unpickles."""
-    with _whole(path), open(path, "rb") as file:
-        found = np.load(file, allow_pickle=False)
-        return _by_key(found, found.__getitem__) if isinstance(found, Mapping) else {"images": found}
+    with _whole(path), open_plain(path) as file:
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            return {"images": _load(file, file, path.stat().st_size)}
+        arrays = {}
+        with zipfile.ZipFile(file) as archive:
+            for key, info in _members(archive).items():
+                with archive.open(info) as member:
+                    arrays[key] = _load_member(member, member, info.file_size)
+        return arrays
 
 
 def _bytes(path: Path) -> int:
     """Bytes of all arrays of the file."""
-    with _whole(path):
-        if not zipfile.is_zipfile(path):
+    with _whole(path), open_plain(path) as file:
+        if not zipfile.is_zipfile(file):
             return path.stat().st_size
-        with zipfile.ZipFile(path) as archive:
-            return sum(info.file_size for info in archive.infolist())
+        with zipfile.ZipFile(file) as archive:
+            count = sum(info.file_size for info in archive.infolist())
+        check_unpacked(path, count)
+        return count
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The members of a .npz by key; what is packed in another way than numpy's would be unpacked without a bound."""
+    for info in archive.infolist():
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+            raise ValueError(f"{info.filename} is encrypted, or packed in another way than np.savez_compressed packs")
+    return {info.filename.removesuffix(".npy").lower(): info for info in archive.infolist()}
+
+
+class NotPlain(ValueError):
+    """What is no array of plain numbers or text."""
+
+
+def _load_member(file: IO[bytes], source: IO[bytes] | Path, length: int) -> np.ndarray:
+    """As `_load`, with an empty array of objects for what is not plain: it may stand beside the images."""
+    try:
+        return _load(file, source, length)
+    except NotPlain:
+        return np.empty(0, object)
+
+
+def _load(file: IO[bytes], source: IO[bytes] | Path, length: int) -> np.ndarray:
+    """An array; it is never unpickled.
+
+    Args:
+        file: of `length` bytes, in which the header is looked at; source: what is read, mapped where it is a path.
+    Raises:
+        NotPlain: it is not an array, or one of Python objects.
+        ValueError: the header is too long, or states more than is there.
+    """
+    head = io.BytesIO(file.read(HEAD_LIMIT))
+    file.seek(0)
+    version = tuple(head.getvalue()[len(MAGIC) : len(MAGIC) + 2])
+    if not head.getvalue().startswith(MAGIC) or version not in HEADERS:
+        raise NotPlain("it is not an array")
+    head.seek(len(MAGIC) + 2)
+    shape, _, kind = HEADERS[version](head)
+    if kind.hasobject:
+        raise NotPlain("it holds Python objects")
+    stated, there = math.prod(shape) * max(1, kind.itemsize), length - head.tell()
+    if stated > there:
+        raise ValueError(f"its header states {stated:,} bytes, shape {shape} of {kind}, and {there:,} are there")
+    return np.load(source, mmap_mode="r" if isinstance(source, Path) else None, allow_pickle=False)
 
 
 @contextmanager
 def _mapped(path: Path) -> Iterator[dict[str, np.ndarray]]:
     """As `_read`, with arrays that lie in files as long as they may be used."""
-    folder = cache_dir() / "decoded"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory("", temporary(folder).name, folder, ignore_cleanup_errors=True) as room:
+    with ExitStack() as stack:
         with _whole(path):
-            found = {"images": path} if not zipfile.is_zipfile(path) else _unpacked(path, Path(room))
-            arrays = _by_key(found, lambda key: np.load(found[key], mmap_mode="r", allow_pickle=False))
+            packed = zipfile.is_zipfile(path)
+            arrays = {}
+            for key, place in (_unpacked(path, _room(stack)) if packed else {"images": path}).items():
+                with open_plain(place) as file:
+                    arrays[key] = (_load_member if packed else _load)(file, place, place.stat().st_size)
         yield arrays
+
+
+def _room(stack: ExitStack) -> Path:
+    """A folder for as long as the stack is there: in the cache, or among the system's temporary ones."""
+    try:
+        return stack.enter_context(Draft(cache_dir() / "decoded")).path
+    except OSError:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
 
 def _unpacked(path: Path, folder: Path) -> dict[str, Path]:
@@ -180,24 +252,11 @@ def _unpacked(path: Path, folder: Path) -> dict[str, Path]:
         if not room_for(folder, sum(info.file_size for info in archive.infolist())):
             raise UserError(f"{folder.parent} has no room to unpack {path}; make room, or set TRILEMMA_CACHE")
         files = {}
-        for k, info in enumerate(archive.infolist()):
-            files[info.filename.removesuffix(".npy")] = folder / f"{k}.npy"
+        for k, (key, info) in enumerate(_members(archive).items()):
+            files[key] = folder / f"{k}.npy"
             with archive.open(info) as member, open(folder / f"{k}.npy", "wb") as file:
                 shutil.copyfileobj(member, file, BLOCK)
     return files
-
-
-def _by_key(keys: Iterable[str], read: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays by key; those of Python objects, which are not unpickled, are empty."""
-    arrays = {}
-    for key in keys:
-        try:
-            arrays[key.lower()] = read(key)
-        except ValueError as error:
-            if "pickle" not in str(error):
-                raise
-            arrays[key.lower()] = np.empty(0, object)
-    return arrays
 
 
 @contextmanager
@@ -207,7 +266,7 @@ def _whole(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (ValueError, EOFError, OSError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+    except (*ERRORS, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
         raise UserError(f"{path} cannot be read: {error}; it must hold plain arrays (np.savez, np.save)") from error
 
 
@@ -228,6 +287,7 @@ def _pairs(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Pair]:
         raise UserError(
             f"{path} has no array of training images; its keys are {keys}; one must be images, x or x_train"
         )
+    check_count(sum(len(pair.images) for pair in pairs.values() if pair.images.ndim))
     return pairs
 
 

@@ -1,11 +1,15 @@
 """Decoded sources kept in the user's cache, so that the second opening takes no decoding.
 
 An entry is the folder CACHE/decoded/KEY: images.u8, the plain bytes of the tensor (N, C, H, W), and entry.json, all
-else. KEY is the hash of the paths, sizes and times of change of the source's files, the size, channels and frames asked
-for and the version of the decoding: a file that changes gives another key. An entry is written beside its place and put
-there in one move, so processes that decode the same source at once do not meet. The next opening of any source removes
-what a process that was killed had begun, and entries not opened for KEEP_DAYS. A source of less than SMALL bytes
-decoded is not kept.
+else, with a checksum (CRC-32) of itself and of each block of the images. KEY is the hash of the paths, sizes and times
+of change of the source's files, the size, channels and frames asked for and the version of the decoding: a file that
+changes gives another key. At each opening some blocks are compared with their checksums, and all of them where the file
+was changed; an entry that is damaged is made again.
+
+An entry is written in a draft beside its place and put there in one move, so that processes that decode the same source
+at once do not meet. The next opening of any source removes what a process that was killed had begun, and entries not
+opened for KEEP_DAYS. A source of less than SMALL bytes decoded is not kept. All of this may fail: then the images stay
+in memory, or in a file without a name.
 """
 
 import hashlib
@@ -13,7 +17,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,15 +30,34 @@ from torch import Tensor
 
 from trilemma.data.decode import Room
 from trilemma.data.download import cache_dir
+from trilemma.data.links import walk
+from trilemma.data.listing import HIDDEN
 from trilemma.data.raw import Raw
-from trilemma.data.storage import create, left_over, mapped, memory_limit, room_for, temporary
+from trilemma.data.storage import (
+    DAY_S,
+    PREFIX,
+    Draft,
+    check_count,
+    create,
+    let_go,
+    mapped,
+    memory_limit,
+    most_items,
+    nameless,
+    read_checked,
+    remove_left_over,
+    room_for,
+    sampled,
+    seal,
+    write_checked,
+)
 from trilemma.errors import UserError
-from trilemma.files import write_atomic
 
-VERSION = 5  # of the listing, the decoding and the entries
+VERSION = 6  # of the listing, the decoding and the entries
 SMALL = 2**23  # bytes
 KEEP_DAYS = 30
-IMAGES, ENTRY = "images.u8", "entry.json"
+IMAGES, ENTRY, NEW = "images.u8", "entry.json", "entry"  # in a draft, the folder NEW becomes the entry
+PART = 2**18  # bytes that have a checksum
 PLAIN = [f.name for f in fields(Raw) if f.name not in ("images", "large", "folder")]
 
 
@@ -74,25 +98,29 @@ def key_of(paths: Sequence[Path], size: tuple[int, int] | None, channels: int | 
     return digest.hexdigest()[:32]
 
 
-def _stamps(path: str, seen: tuple[str, ...] = ()) -> list[bytes]:
-    """Name, size and time of change of a file, or of all files below a folder, sorted."""
+def _stamps(path: str) -> Iterator[bytes]:
+    """Name, size and times of change of a file, or of all files below a folder, in order.
+
+    The time of the last change of the entry (ctime) counts too: tools that copy set the other one back.
+    """
     if not os.path.isdir(path):
-        found = os.stat(path)
-        return [f"{found.st_size} {found.st_mtime_ns}\0".encode()]
-    here, lines = os.path.realpath(path), []
-    try:
-        entries = [*os.scandir(path)] if here not in seen else []
-    except OSError:  # it may not be listed
-        return [b"closed\0"]
-    for entry in entries:
-        try:
-            folder, found = entry.is_dir(), entry.stat()
-            stamp = b"" if folder else f" {found.st_size} {found.st_mtime_ns}".encode()
-        except OSError:  # a broken link
-            folder, stamp = False, b" broken"
-        lines.append(os.fsencode(entry.path) + stamp + b"\0")
-        lines += _stamps(entry.path, (*seen, here)) if folder else ()
-    return sorted(lines)
+        yield _stamp(os.stat(path))
+        return
+    most, count, links, closed = most_items(), 0, [], []
+    for folder in walk(path, lambda *what: closed.append(what), links, hidden=lambda name: bool(HIDDEN.search(name))):
+        yield os.fsencode(folder.path) + b"\0"
+        for entry in folder.files:
+            try:
+                stamp = _stamp(entry.stat())
+            except OSError:  # a broken link
+                stamp = b"broken\0"
+            yield os.fsencode(entry.name) + b" " + stamp
+        check_count(count := count + len(folder.files), most)
+    yield os.fsencode(json.dumps([links, closed]))
+
+
+def _stamp(found: os.stat_result) -> bytes:
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\0".encode()
 
 
 def _folder() -> Path:
@@ -102,85 +130,116 @@ def _folder() -> Path:
 def _recall(folder: Path) -> Raw | None:
     """An entry, where it is there and whole."""
     try:
-        kept = json.loads((folder / ENTRY).read_text("utf-8"))
-        shape = tuple(kept.pop("shape"))
+        kept = json.loads(read_checked(folder / ENTRY))
+        shape, sums = tuple(kept.pop("shape")), kept.pop("sums")
         count = int(torch.Size(shape).numel())
         if (folder / IMAGES).stat().st_size != count:
+            return None
+        images = mapped(folder / IMAGES, shape)
+        if not _is_whole(folder / IMAGES, images, sums):
             return None
         values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in kept.items()}
         with suppress(OSError):
             os.utime(folder)
-        return Raw(images=mapped(folder / IMAGES, shape), large=count > memory_limit(), folder=folder, **values)
+        return Raw(images=images, large=count > memory_limit(), folder=folder, **values)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
+def _is_whole(path: Path, images: Tensor, sums: list[int]) -> bool:
+    """Whether the images have their checksums, as far as they are looked at; all of them are where the file was
+    changed, which is then sealed again."""
+    places = sampled(path, len(sums), PART)
+    parts = images.reshape(-1).split(PART) if len(sums) else ()
+    whole = len(parts) == len(sums) and all(zlib.crc32(parts[k].numpy().data) == sums[k] for k in places)
+    if len(places) * PART > SMALL:
+        let_go(images)
+    if whole and len(places) == len(sums):
+        with suppress(OSError):
+            seal(path)
+    return whole
+
+
 class _CacheRoom(Room):
-    """Memory where the images are few, else a file that becomes an entry."""
+    """Memory where the images are few, else a file that becomes an entry; or one without a name."""
 
     def __init__(self) -> None:
-        self.place: Path | None = None
+        self.draft: Draft | None = None
+        self.in_file = False
 
     @property
     def shared(self) -> bool:  # pyright: ignore
-        return self.place is not None
+        return self.in_file
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
         """Room for a uint8 tensor; a former one is given up."""
         self.drop()
         count, limit = int(torch.Size(shape).numel()), memory_limit()
-        if count < SMALL and count <= limit:
-            return torch.empty(shape, dtype=torch.uint8)
-        place = temporary(_folder())
+        self.in_file = count >= SMALL or count > limit
+        if self.in_file:
+            try:
+                return self._in_cache(shape, count)
+            except (OSError, UserError) as error:
+                self.drop()
+                self.in_file = count > limit
+                why = error
+            if self.in_file:
+                return self._elsewhere(shape, count, limit, why)
+        return torch.empty(shape, dtype=torch.uint8)
+
+    def _in_cache(self, shape: tuple[int, ...], count: int) -> Tensor:
+        if not room_for(_folder(), count):
+            raise UserError(f"{_folder()} has too little room")
+        self.draft = Draft(_folder())
+        return create(self.draft.path / NEW / IMAGES, shape)
+
+    def _elsewhere(self, shape: tuple[int, ...], count: int, limit: int, why: Exception) -> Tensor:
         try:
-            if not room_for(_folder(), count):
-                raise UserError(f"{_folder()} has too little room")
-            images = create(place / IMAGES, shape)
+            return nameless(shape)
         except (OSError, UserError) as error:
-            shutil.rmtree(place, ignore_errors=True)
-            if count <= limit:
-                return torch.empty(shape, dtype=torch.uint8)
             raise UserError(
                 f"the decoded images are {count:,} bytes, more than the {limit:,} that memory is given, and cannot be "
-                f"kept on the disk: {error}; make room, set TRILEMMA_CACHE to a folder on another disk, or give a "
+                f"kept on the disk: {why}; make room, set TRILEMMA_CACHE to a folder on another disk, or give a "
                 "smaller size="
             ) from error
-        self.place = place
-        return images
 
     def keep(self, raw: Raw, folder: Path) -> Raw:
         """Put what was decoded in its place in the cache; nothing happens to what lies in memory."""
-        if self.place is None:
-            return raw
-        count = raw.images.numel()
-        raw = replace(raw, notes=(*raw.notes, f"decoded once into {folder} ({count:,} bytes)"))
-        with open(self.place / IMAGES, "r+b") as file:
-            file.truncate(count)  # without those that could not be read
-            os.fsync(file.fileno())
-        entry = {"shape": list(raw.images.shape), **{key: getattr(raw, key) for key in PLAIN}}
-        write_atomic(self.place / ENTRY, json.dumps(entry))
-        place, self.place = self.place, None
         try:
-            os.rename(place, folder)
-        except OSError:  # another process was first, or an entry there is broken
-            if found := _recall(folder):
-                shutil.rmtree(place, ignore_errors=True)
-                return found
+            kept = self._put(raw, folder, self.draft) if self.draft else None
+        except (OSError, UserError):
+            kept = None
+        self.drop()
+        return kept or replace(raw, large=raw.images.numel() > memory_limit())
+
+    def _put(self, raw: Raw, folder: Path, draft: Draft) -> Raw | None:
+        """The entry, as it is opened again."""
+        new, count = draft.path / NEW, raw.images.numel()
+        raw = replace(raw, notes=(*raw.notes, f"decoded once into {folder} ({count:,} bytes)"))
+        os.truncate(new / IMAGES, count)  # without those that could not be read
+        seal(new / IMAGES)
+        sums = [zlib.crc32(part.numpy().data) for part in raw.images.reshape(-1).split(PART)] if count else []
+        entry = {"shape": list(raw.images.shape), "sums": sums, **{key: getattr(raw, key) for key in PLAIN}}
+        write_checked(new / ENTRY, json.dumps(entry))
+        try:
+            os.rename(new, folder)
+        except OSError:  # another process was first, or an entry there is damaged
+            if kept := _recall(folder):
+                return kept
             shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                os.rename(place, folder)
-        return _recall(folder) or raw
+            os.rename(new, folder)
+        return _recall(folder)
 
     def drop(self) -> None:
-        if self.place is not None:
-            shutil.rmtree(self.place, ignore_errors=True)
-            self.place = None
+        if self.draft is not None:
+            self.draft.close()
+            self.draft = None
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what was not opened for long, and what a process that was ended left: of another machine after a day."""
-    for entry in folder.iterdir() if folder.exists() else ():
-        with suppress(OSError):
-            days = (time.time() - entry.stat().st_mtime) / 86_400
-            if left_over(entry) or days > (1 if entry.name.startswith(".tmp-") else KEEP_DAYS):
+    """Remove what a process that was ended left, and what was not opened for long."""
+    remove_left_over(folder)
+    with suppress(OSError):
+        for entry in folder.iterdir():
+            if not entry.name.startswith(PREFIX) and time.time() - entry.stat().st_mtime > KEEP_DAYS * DAY_S:
                 shutil.rmtree(entry, ignore_errors=True)

@@ -3,7 +3,6 @@
 Karras et al. (2020), dataset_tool. The files lie in numbered folders, which are no classes.
 """
 
-import json
 import posixpath
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from trilemma.data.labels import UNLABELLED, marks_unlabelled, read_labels
 from trilemma.data.listing import nfc
 from trilemma.data.metadata import Key, Known, key_of
 from trilemma.data.pixels import Item
+from trilemma.files import parse_json
 
 NAME = "dataset.json"
 
@@ -44,8 +44,8 @@ def _rows(item: Item) -> list[Any] | None:
     """The pairs of file and label; None for a file of another form."""
     try:
         with item.open() as file:
-            content = json.loads(file.read().decode("utf-8-sig"))
+            content = parse_json(file.read())
         rows = content["labels"] or []
         return rows if all(isinstance(row, list) and len(row) == 2 for row in rows) else None
-    except (ValueError, OSError, KeyError, TypeError, RecursionError):
+    except (ValueError, OSError, KeyError, TypeError):
         return None

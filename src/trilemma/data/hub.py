@@ -1,11 +1,14 @@
 """Data sets of the Hugging Face hub, `hf:NAME`, through its own library (extra `hub`), which fetches and keeps them.
 
 The images come as the bytes they are stored in, and go through the same decoding as files do. No code of a data set
-is run: the library has not done that since version 4, which the extra asks for.
+is run: the library has not done that since version 4, which the extra asks for. A row may name a file instead; it is
+opened only if it is one of the data set's own, which the library has fetched.
 """
 
 import io
+import os
 from functools import partial
+from pathlib import Path
 from typing import IO, Any
 
 from trilemma.data.cache import read_cached
@@ -34,6 +37,8 @@ def read_hub(
     except ImportError:
         raise UserError(f'{source} needs the library datasets: pip install "trilemma[hub]"') from None
     name = source.removeprefix(PREFIX)
+    if not name.strip():
+        raise UserError(f"{PREFIX} has no name; give hf:OWNER/NAME, as the hub shows it")
     try:
         found = datasets.load_dataset(name)
     except Exception as error:  # the library has many kinds
@@ -93,17 +98,41 @@ def _entries(
     rows = part.cast_column(image, datasets.Image(decode=False)).select_columns([image])
     entries = []
     for k in range(len(part)):
-        item = Item(f"{name} row {k}", partial(_open, rows, k, image), forks=False)
+        item = Item(f"{name} row {k}", partial(_open, rows, k, image, source), forks=False)
         label = columns.labels[k] if columns.labels else None
         entries.append(Entry(item, split, label, columns.captions[k] if columns.captions else None))
     return entries, names.get(columns.label), columns.wrong, [*said, columns.note]
 
 
-def _open(rows: Any, k: int, column: str) -> IO[bytes]:
+def _open(rows: Any, k: int, column: str, source: str) -> IO[bytes]:
     value = rows[k][column]
     if value and value.get("bytes"):
         check_length(len(value["bytes"]))
         return io.BytesIO(value["bytes"])
     if value and value.get("path"):
-        return open_file(value["path"])
+        return open_file(_own_file(value["path"], source.removeprefix(PREFIX)))
     raise ValueError("the row holds no image")
+
+
+def _own_file(path: str, name: str) -> str:
+    """The path of a file that a row names.
+
+    Raises:
+        ValueError: it is not one of the data set's own, which lie in the folder of that name or where the library puts
+            what it fetches.
+    """
+    real = Path(os.path.realpath(path))
+    if not any(real.is_relative_to(os.path.realpath(folder)) for folder in _own_folders(name)):
+        raise ValueError(f"it names a file outside the data set, {path}")
+    return str(real)
+
+
+def _own_folders(name: str) -> list[str | Path]:
+    """Where the files of a data set lie."""
+    if os.path.isdir(name):
+        return [name]
+    import datasets  # pyright: ignore[reportMissingImports]
+    import huggingface_hub.constants  # pyright: ignore[reportMissingImports]
+
+    snapshots = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
+    return [snapshots, datasets.config.DOWNLOADED_DATASETS_PATH]

@@ -1,14 +1,15 @@
 """The idx files of MNIST and its relatives, given by the path of the images; labels and test images lie beside them.
 
 The format: a big-endian header (0, 0, type 8 = uint8, number of axes, then each axis as 32 bits), then the bytes.
+They are held in memory; a file that states more of them than memory is given is refused before they are read.
 """
 
 import gzip
 import hashlib
 import math
 import re
-import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -18,10 +19,13 @@ from trilemma.data.labels import labelled_splits
 from trilemma.data.levels import few_levels
 from trilemma.data.size import choose_size, fit
 from trilemma.data.split import RULES, Data, Split, complete, make_data
+from trilemma.data.storage import check_count, memory_limit
+from trilemma.data.unpack import ERRORS, check_unpacked
 from trilemma.errors import UserError
+from trilemma.files import open_plain
 
 NAME = re.compile(r"(idx\d?[-.]?ubyte|\.idx\d?)(\.gz)?$", re.IGNORECASE)
-LIMIT = 2**32  # bytes, decompressed
+HELD = 2**28  # bytes that are held in memory in any case
 BLOCK = 2**22  # bytes read at a time: room for as many as asked for is taken at once
 TRAIN, TESTS = "train", ("t10k", "test")
 
@@ -75,19 +79,55 @@ def read_idx(path: Path, sha256: str | None = None, advice: str = "make or fetch
         UserError: it is truncated, has another header, or another SHA-256 of the decompressed bytes.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            data = bytearray()
-            while len(data) < LIMIT and (block := file.read(BLOCK)):
-                data += block
-    except (OSError, EOFError, zlib.error) as error:
+        with open_plain(path) as packed, gzip.GzipFile(fileobj=packed) if path.suffix == ".gz" else packed as file:
+            head, shape = _header(file)
+            _check_size(path, math.prod(shape))
+            values = _read(file, math.prod(shape) + 1)
+    except UserError:
+        raise
+    except ERRORS as error:
         raise UserError(f"{path} cannot be read: {error}; {advice}") from error
-    if sha256 and (found := hashlib.sha256(data).hexdigest()) != sha256:
+    if sha256 and (found := _sha256(head, values)) != sha256:
         raise UserError(f"{path} is not the published file: SHA-256 {found} instead of {sha256}; {advice}")
-    axes = data[3] if len(data) > 3 else 0
-    shape = np.frombuffer(data, ">u4", axes, 4).tolist() if len(data) >= 4 + 4 * axes else []
-    if data[:3] != b"\0\0\x08" or len(data) != 4 + 4 * axes + math.prod(shape):
-        raise UserError(f"{path} is not a whole idx file of bytes ({len(data):,} bytes, axes {shape}); {advice}")
-    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape).copy())
+    if not head or len(values) != math.prod(shape):
+        raise UserError(
+            f"{path} is not a whole idx file of bytes (axes {shape}, {len(values):,} bytes after them); {advice}"
+        )
+    return torch.from_numpy(np.frombuffer(values, np.uint8).reshape(shape))
+
+
+def _header(file: BinaryIO | gzip.GzipFile) -> tuple[bytes, list[int]]:
+    """The header of an idx file of bytes and the axes it names; nothing of what is none."""
+    head = file.read(4)
+    if len(head) < 4 or head[:3] != b"\0\0\x08":
+        return b"", []
+    sizes = file.read(4 * head[3])
+    return (head + sizes, np.frombuffer(sizes, ">u4").tolist()) if len(sizes) == 4 * head[3] else (b"", [])
+
+
+def _check_size(path: Path, count: int) -> None:
+    """Raises UserError where an idx file states more bytes than are held in memory."""
+    check_unpacked(path, count)
+    if count > (most := max(HELD, memory_limit())):
+        raise UserError(
+            f"{path} holds {count:,} bytes, more than the {most:,} that memory is given; save the images as .npy, "
+            "which is read in pieces, or set TRILEMMA_MEMORY to more bytes"
+        )
+
+
+def _read(file: BinaryIO | gzip.GzipFile, most: int) -> bytearray:
+    """What follows in a file, at most so many bytes."""
+    found = bytearray()
+    while len(found) < most and (block := file.read(min(BLOCK, most - len(found)))):
+        found += block
+    return found
+
+
+def _sha256(*parts: bytes | bytearray) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _images(path: Path) -> Tensor:
@@ -95,6 +135,7 @@ def _images(path: Path) -> Tensor:
     images = read_idx(path)
     if images.ndim != 3 or not images.numel():
         raise UserError(f"{path} holds axes {tuple(images.shape)}; images have three: number, height, width")
+    check_count(len(images))
     return images[:, None]
 
 

@@ -1,11 +1,80 @@
-"""Where the links of a tar file lead, by the names of its members alone; nothing is looked up on the disk."""
+"""Links: those of the disk are walked once each, those of a tar lead where the names of its members say."""
 
+import os
 import posixpath
 import tarfile
-from collections.abc import Iterable
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 STEPS = 40  # links that are followed from one to the next, as many as Linux does
+
+
+class Folder(NamedTuple):
+    """name: from the root, "." for the root; path; files: all that are no folders; passed: names of the folders in it
+    that are not read."""
+
+    name: str
+    path: str
+    files: list[os.DirEntry[str]]
+    passed: list[str]
+
+
+def walk(
+    root: str | Path, closed: Callable[[str, str], object], links: list[str], hidden: Callable[[str], bool]
+) -> Iterator[Folder]:
+    """The folder and all below, each once. Links to folders are followed after all else, so that of a folder and links
+    to it the folder is read; never to one in which the root lies, which would be the whole disk.
+
+    Args:
+        closed: is given the name of each folder that cannot be listed, and why.
+        links: each link that is not followed is added, "name to folder".
+        hidden: whether folders of that name are passed.
+    """
+    above = {_identity(str(parent)) for parent in Path(root).resolve().parents}
+    seen: dict[tuple[int, int] | str, str] = {}
+    waiting = [(".", os.fspath(root))]
+    while waiting:
+        later = []
+        while waiting:
+            name, path = waiting.pop()
+            try:
+                identity = _identity(path)
+                if identity in seen or identity in above:
+                    links.append(f"{name} to {seen.get(identity, 'a folder around the source')}")
+                    continue
+                seen[identity] = name
+                with os.scandir(path) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except OSError as error:
+                closed(name, error.strerror or str(error))
+                continue
+            folders = [entry for entry in entries if _is_folder(entry)]
+            passed = [below(name, entry.name) for entry in folders if hidden(entry.name)]
+            yield Folder(name, path, [entry for entry in entries if not _is_folder(entry)], passed)
+            inside = [(below(name, entry.name), entry) for entry in folders if not hidden(entry.name)]
+            later += [(name, entry.path) for name, entry in inside if entry.is_symlink()]
+            waiting += [(name, entry.path) for name, entry in reversed(inside) if not entry.is_symlink()]
+        waiting = later[::-1]
+
+
+def _identity(path: str) -> tuple[int, int] | str:
+    """What tells a folder from all others, by whatever name."""
+    found = os.stat(path)
+    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere
+        return False
+
+
+def below(folder: str, name: str) -> str:
+    """The name of a file or folder in a folder, by `Folder.name`; bytes that are no text are replaced."""
+    name = os.fsencode(name).decode(errors="replace")
+    return name if folder == "." else f"{folder}/{name}"
 
 
 def linked(info: tarfile.TarInfo) -> str:

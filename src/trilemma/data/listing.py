@@ -2,16 +2,15 @@
 
 Bytes of archives are read by offset, so that threads do not wait for one another. A member of a zip (PKWARE APPNOTE,
 4.3.7) has a header of 30 bytes, whose last four are the lengths of the name and the extra field before its content.
+How many files a source may have follows from the memory that is given: each takes some, whatever its length.
 """
 
-import bz2
-import gzip
 import io
-import lzma
 import math
 import os
 import posixpath
 import re
+import stat
 import struct
 import tarfile
 import tempfile
@@ -26,10 +25,13 @@ from pathlib import Path
 from threading import Lock
 from typing import IO
 
-from trilemma.data.links import end, folders_of, linked
+from trilemma.data.links import below, end, folders_of, linked, walk
 from trilemma.data.pixels import SUFFIXES, Item, check_length, open_file
-from trilemma.data.storage import room_for
+from trilemma.data.storage import check_count, most_items, room_for
+from trilemma.data.tar import members
+from trilemma.data.unpack import ERRORS, check_unpacked, inflate, is_packed, unpacked
 from trilemma.errors import UserError
+from trilemma.files import open_plain
 
 # What systems leave in folders: thumbnails, deleted files, older versions. The names of Synology, QNAP, Windows, Linux
 # and macOS, in this order.
@@ -42,9 +44,7 @@ HIDDEN = re.compile(rf"(^|/)(\.(?!\./)[^/]+|{'|'.join(map(re.escape, SYSTEM))})(
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARCHIVES = (*TARS, ".zip")
 STEM = re.compile(f"({'|'.join(map(re.escape, ARCHIVES))})$", re.IGNORECASE)
-PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}  # by their first two bytes
 BROKEN = "{}: not a whole tar file: {}"
-BLOCK = 2**20
 TAR_BLOCK = 512  # bytes
 CLOSED = "archives beside unpacked images, which are read instead; give an archive's path to read it"
 TWIN = "archives beside a larger one of the same name, which is read instead"
@@ -57,13 +57,22 @@ class Listing:
     """files: sorted by archive and name, without hidden ones; skipped: "name: reason" where an archive breaks off, a
     folder cannot be listed, or a member of a tar is no file and leads to none; links: "name to folder" for each link
     to a folder that is read under another name; hidden: folders of systems and dotted ones; left_out: why, and which
-    files, where a folder holds both images and archives of them."""
+    files, where a folder holds both images and archives of them; most: files that there may be."""
 
     files: list[Item]
     skipped: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    most: int = field(default_factory=most_items)
+
+    def add(self, item: Item) -> None:
+        self.files.append(item)
+        check_count(len(self.files), self.most)
+
+    def skip(self, text: str) -> None:
+        self.skipped.append(text)
+        check_count(len(self.skipped), self.most)
 
 
 @contextmanager
@@ -83,7 +92,7 @@ def listed(path: Path) -> Iterator[Listing]:
             if not found.files:
                 raise UserError(f"{found.skipped[0] if found.skipped else path} and nothing in it can be read")
         else:
-            found.files.extend(_members(stack, path, ""))
+            _add_members(_opened_zip(stack, path), "", found)
         hidden = {item.name[: match.end()].rstrip("/") for item in found.files if (match := _hidden_folder(item.name))}
         files = [item for item in found.files if not HIDDEN.search(item.name)]
         files.sort(key=lambda item: (item.shard, nfc(item.name), item.name))
@@ -106,7 +115,9 @@ def _sizes(root: Path, names: Iterable[str]) -> dict[str, int]:
     sizes = {}
     for name in sorted(name for name in names if not HIDDEN.search(name)):
         with suppress(OSError):  # a broken link
-            sizes[name] = (root / name).stat().st_size
+            status = (root / name).stat()
+            if stat.S_ISREG(status.st_mode):
+                sizes[name] = status.st_size
     return sizes
 
 
@@ -156,9 +167,11 @@ def _as_inside(item: Item, archive: str) -> Item:
 def _add_zip(stack: ExitStack, path: Path, shard: str, found: Listing) -> None:
     """Add the files of one zip of several."""
     try:
-        found.files.extend(_members(stack, path, shard))
+        archive = _opened_zip(stack, path)
     except UserError as error:
-        found.skipped.append(f"{shard}: {error}")
+        found.skip(f"{shard}: {error}")
+        return
+    _add_members(archive, shard, found)
 
 
 def nfc(name: str) -> str:
@@ -167,68 +180,44 @@ def nfc(name: str) -> str:
 
 
 def _walk(root: Path, found: Listing) -> None:
-    """Add all files below a folder. Links to folders are followed after all else, so that of a folder and links to it
-    the folder is read; each folder once, under the first name."""
-    seen: dict[str, str] = {}
-    waiting = [os.fspath(root)]
-    while waiting:
-        waiting = [link for start in waiting for link in _add_folder(start, root, seen, found)]
+    """Add all files below a folder; each folder once, hidden ones not at all."""
+
+    def closed(name: str, why: str) -> None:
+        found.skip(f"{name}: cannot be listed: {why}")
+
+    for folder in walk(root, closed, found.links, lambda name: bool(HIDDEN.search(name))):
+        found.hidden.extend(folder.passed)
+        for entry in folder.files:
+            found.add(Item(below(folder.name, entry.name), partial(open_file, entry.path)))
 
 
-def _add_folder(start: str, root: Path, seen: dict[str, str], found: Listing) -> list[str]:
-    """Add the files below a folder but not behind links to folders, which are returned.
+def _opened_zip(stack: ExitStack, path: Path) -> zipfile.ZipFile:
+    """A zip, as long as the stack is there.
 
-    Args:
-        seen: the name of each real folder that was read; those met here are added.
+    Raises:
+        UserError: it is broken, or unpacks to too much.
     """
-    links = []
-
-    def closed(error: OSError) -> None:
-        found.skipped.append(f"{_name(error.filename or start, root)}: cannot be listed: {error.strerror}")
-
-    for folder, folders, files in os.walk(start, onerror=closed):
-        name, real = _name(folder, root), os.path.realpath(folder)
-        if real in seen:
-            found.links.append(f"{name} to {seen[real]}")
-            folders.clear()
-            continue
-        seen[real] = name
-        found.hidden.extend(_name(os.path.join(folder, f), root) for f in folders if HIDDEN.search(f))
-        folders[:] = sorted(f for f in folders if not HIDDEN.search(f))  # not read, so that a link to it is followed
-        links += [path for f in folders if os.path.islink(path := os.path.join(folder, f))]
-        for file in files:
-            path = os.path.join(folder, file)
-            found.files.append(Item(_name(path, root), partial(open_file, path)))
-    return links
-
-
-def _name(path: str, root: Path) -> str:
-    """The name of a file or folder from the root."""
-    return os.fsencode(Path(os.path.relpath(path, root)).as_posix()).decode(errors="replace")
-
-
-def _members(stack: ExitStack, path: Path, shard: str) -> Iterator[Item]:
-    """All files of a zip."""
     try:
-        archive = stack.enter_context(zipfile.ZipFile(path))
-    except (zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(open_plain(path))))
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, *ERRORS) as error:
         raise UserError(f"{path} is not a whole zip file: {error}; make or fetch it again") from error
+    check_unpacked(path, sum(info.file_size for info in archive.infolist()))
+    return archive
+
+
+def _add_members(archive: zipfile.ZipFile, shard: str, found: Listing) -> None:
+    """Add all files of a zip."""
     for info in archive.infolist():
         if not info.is_dir():
-            yield Item(info.filename.replace("\\", "/"), partial(_member, archive, info), shard)
+            found.add(Item(info.filename.replace("\\", "/"), partial(_member, archive, info), shard))
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
     """The content of one member, checked."""
-    check_length(info.file_size)
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1 or os.name == "nt":
-        return io.BytesIO(archive.read(info))
+    check_length(max(info.file_size, info.compress_size))
     assert archive.fp is not None
-    file = archive.fp.fileno()
-    start = info.header_offset + 30 + sum(struct.unpack("<HH", os.pread(file, 4, info.header_offset + 26)))
-    content = os.pread(file, info.compress_size, start)
-    if info.compress_type == zipfile.ZIP_DEFLATED:
-        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, info.file_size + 1)
+    lengths = struct.unpack("<HH", _read_at(archive.fp, info.header_offset + 26, 4))
+    content = inflate(_read_at(archive.fp, info.header_offset + 30 + sum(lengths), info.compress_size), info)
     if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
         raise ValueError("damaged in the archive: its checksum is wrong")
     return io.BytesIO(content)
@@ -238,25 +227,26 @@ def _add_tar(stack: ExitStack, path: Path, shard: str, found: Listing) -> None:
     """Add the files of a tar, up to where it breaks off; a compressed one is read into a temporary file first."""
     name = shard or str(path)
     try:
-        file = stack.enter_context(open(path, "rb"))  # noqa: SIM115
-        if opener := PACKED.get(file.read(2)):
-            file = _unpacked(stack, path, opener, name, found)
-        file.seek(0)
-        with tarfile.open(fileobj=file, mode="r:") as archive:
-            _add_members(_infos(archive, name, found), file, shard, found)
-    except (tarfile.TarError, OSError) as error:
-        found.skipped.append(BROKEN.format(name, error))
+        file = stack.enter_context(open_plain(path))
+        if is_packed(file):
+            file = _unpacked(stack, path, file, name, found)
+    except (OSError, UserError) as error:
+        if isinstance(error, UserError) and not shard:
+            raise
+        found.skip(BROKEN.format(name, error) if isinstance(error, OSError) else f"{name}: {error}")
+        return
+    _add_infos(_infos(file, name, found), file, shard, found)
 
 
-def _infos(archive: tarfile.TarFile, name: str, found: Listing) -> Iterator[tarfile.TarInfo]:
+def _infos(file: IO[bytes], name: str, found: Listing) -> Iterator[tarfile.TarInfo]:
     """The members, up to where the archive breaks off."""
     try:
-        yield from archive
+        yield from members(file)
     except (tarfile.TarError, OSError) as error:
-        found.skipped.append(BROKEN.format(name, error))
+        found.skip(BROKEN.format(name, error))
 
 
-def _add_members(infos: Iterable[tarfile.TarInfo], file: IO[bytes], shard: str, found: Listing) -> None:
+def _add_infos(infos: Iterable[tarfile.TarInfo], file: IO[bytes], shard: str, found: Listing) -> None:
     """Add the files of a tar; a hard link is the file of that name before it, a symbolic one may lead to a later."""
     opens: dict[str, Callable[[], IO[bytes]]] = {}  # the last file of each name
     links: dict[str, str] = {}
@@ -270,7 +260,7 @@ def _add_members(infos: Iterable[tarfile.TarInfo], file: IO[bytes], shard: str, 
             continue
         if open_:
             opens[plain] = open_
-            found.files.append(Item(name, open_, shard))
+            found.add(Item(name, open_, shard))
         elif to:
             links[plain] = to
         elif not info.isdir():
@@ -284,7 +274,7 @@ def _add_links(links: dict[str, str], opens: dict[str, Callable[[], IO[bytes]]],
     for name, first in links.items():
         to = end(first, links)
         if to in opens:
-            found.files.append(Item(name, opens[to], shard))
+            found.add(Item(name, opens[to], shard))
         elif to in folders and not HIDDEN.search(to) and not HIDDEN.search(name):
             found.links.append(f"{_in(shard, name)} to {to}")
         else:
@@ -295,24 +285,27 @@ def _add_links(links: dict[str, str], opens: dict[str, Callable[[], IO[bytes]]],
 def _skip(name: str, reason: str, shard: str, found: Listing) -> None:
     """Name what cannot be read, where it is not hidden."""
     if not HIDDEN.search(name):
-        found.skipped.append(f"{_in(shard, name)}: {reason}")
+        found.skip(f"{_in(shard, name)}: {reason}")
 
 
 def _in(shard: str, name: str) -> str:
     return f"{shard}:{name}" if shard else name
 
 
-def _unpacked(stack: ExitStack, path: Path, opener: object, name: str, found: Listing) -> IO[bytes]:
+def _unpacked(stack: ExitStack, path: Path, packed: IO[bytes], name: str, found: Listing) -> IO[bytes]:
     """The bytes of a compressed file in a temporary one, which goes when the stack ends."""
-    file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    file, count = stack.enter_context(tempfile.TemporaryFile()), 0  # noqa: SIM115
     try:
-        with opener(path) as packed:  # pyright: ignore
-            while block := packed.read(BLOCK):
-                if not room_for(Path(tempfile.gettempdir()), len(block)):
-                    raise OSError(f"no room to unpack it in {tempfile.gettempdir()}")
-                file.write(block)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        found.skipped.append(f"{name}: breaks off: {error}")
+        for block in unpacked(packed):
+            count += len(block)
+            check_unpacked(path, count)
+            if not room_for(Path(tempfile.gettempdir()), len(block)):
+                raise OSError(f"no room to unpack it in {tempfile.gettempdir()}")
+            file.write(block)
+    except UserError:
+        raise
+    except ERRORS as error:
+        found.skip(f"{name}: breaks off: {error}")
     file.flush()
     return file
 
@@ -320,6 +313,11 @@ def _unpacked(stack: ExitStack, path: Path, opener: object, name: str, found: Li
 def _slice(file: IO[bytes], first: int, length: int) -> IO[bytes]:
     """Some bytes of an open file."""
     check_length(length)
+    return io.BytesIO(_read_at(file, first, length))
+
+
+def _read_at(file: IO[bytes], first: int, length: int) -> bytes:
+    """That many bytes of an open archive, which other threads may read too."""
     if hasattr(os, "pread"):
         content = os.pread(file.fileno(), length, first)
     else:
@@ -328,4 +326,4 @@ def _slice(file: IO[bytes], first: int, length: int) -> IO[bytes]:
             content = file.read(length)
     if len(content) < length:
         raise ValueError("cut short by the end of its archive")
-    return io.BytesIO(content)
+    return content

@@ -16,6 +16,7 @@ from trilemma import rng
 from trilemma.data.augment import augment, check_augmentations, draws, draws_needed
 from trilemma.data.split import Split
 from trilemma.errors import UserError
+from trilemma.hardware import memory_bytes
 from trilemma.types import Batch
 
 EPOCHS_KEPT = 2  # orders held in memory: a batch seldom needs more
@@ -42,6 +43,10 @@ class Loader:
     ) -> None:
         if len(split) < 1 or batch < 1:
             raise UserError(f"batch={batch} of {len(split)} images; both must be at least 1")
+        if (count := batch * 4 * split.images[0].numel()) > (memory_bytes() or count):
+            raise UserError(
+                f"batch={batch:,} images take {count:,} bytes, more than the machine has; give a smaller batch="
+            )
         self.split, self.batch, self.seed = split, batch, seed
         self.device = torch.device(device)
         self.images = split.images if split.mapped else split.images.to(device)

@@ -4,12 +4,13 @@ A metadata file has a row per image: `file_name` is its path from the folder of 
 caption stand in one of the columns of labels.py. Of files beside an image, .txt and .caption hold its caption, .cls its
 class, .json both; an image and its files share archive, folder and name up to the last dot.
 
-All of this may add to the images and takes none away: what cannot be read is skipped and named.
+All of this may add to the images and takes none away: what cannot be read is skipped and named, of a broken row only
+that row. A table may have as many rows as a source has images, and COLUMNS columns.
 """
 
+import codecs
 import csv
 import io
-import json
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,11 +22,14 @@ from trilemma.data.labels import DECIMAL, UNLABELLED, Columns, marks_unlabelled,
 from trilemma.data.listing import nfc
 from trilemma.data.pixels import FILE_LIMIT, Item, name_of
 from trilemma.data.split import counted, some
+from trilemma.data.storage import most_items
 from trilemma.errors import UserError
+from trilemma.files import parse_json
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 FILE = ("file_name", "filename", "file", "image")
 BESIDE = (".txt", ".caption", ".cls", ".json")
+COLUMNS = 1000  # of a table
 TEXT_LIMIT = 2**26  # bytes; a longer file beside an image is not read
 BOX = 5  # numbers in each line of a .txt that holds boxes: a class and its place (YOLO)
 
@@ -75,10 +79,11 @@ def _add_table(item: Item, names: set[Key], known: Known) -> None:
     """The rows of a metadata file."""
     try:
         rows = _rows(item, known)
-    except (ValueError, OSError, csv.Error, UserError) as error:
+        columns = list(dict.fromkeys(column for row in rows for column in row if isinstance(column, str)))
+        _check_columns(columns)
+    except (ValueError, OSError, csv.Error, ArithmeticError) as error:
         _skip(known, item, str(error))
         return
-    columns = list(dict.fromkeys(column for row in rows for column in row if isinstance(column, str)))
     table = {column: [row.get(column) for row in rows] for column in columns}
     files = _files(table)
     if not any(files):
@@ -119,27 +124,57 @@ def _skip(known: Known, item: Item, why: str) -> None:
 
 
 def _rows(item: Item, known: Known) -> list[dict[str, Any]]:
-    """The rows of a metadata file, each as a mapping from column to value; a broken line is skipped and named."""
+    """The rows of a metadata file, each as a mapping from column to value; a broken one is skipped and named."""
     with item.open() as file:
         content = file.read()
     if item.name.lower().endswith(".parquet"):
         return _parquet(content)
-    text = content.decode("utf-8-sig")
-    if item.name.lower().endswith(".csv"):
-        with _long_fields():
-            return list(csv.DictReader(io.StringIO(text, newline="")))
-    rows, broken = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
-        try:
-            row = json.loads(line) if line.strip() else None
-            if row is not None and not isinstance(row, dict):
-                raise ValueError("not an object")
-        except (ValueError, RecursionError) as error:
-            broken.append(f"{name_of(item)} line {number} ({error})")
-            continue
-        rows += [row] if row else []
-    _say(known, "lines that are not JSON", "not JSON", broken)
+    content = content.removeprefix(codecs.BOM_UTF8)
+    rows, broken, most = [], [], most_items()
+    is_table = item.name.lower().endswith(".csv")
+    for where, row in _rows_of_csv(content) if is_table else _rows_of_json(content):
+        if isinstance(row, str):
+            broken.append(f"{name_of(item)} {where} ({row})")
+        elif row:
+            rows.append(row)
+        if len(rows) + len(broken) > most:
+            raise ValueError(f"more than {most:,} rows")
+    _say(known, "rows that are not UTF-8" if is_table else "lines that are not JSON", "broken", broken)
     return rows
+
+
+def _rows_of_json(content: bytes) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """Where each line stands, and its row or what is wrong with it."""
+    for number, line in enumerate(io.BytesIO(content), start=1):
+        try:
+            row = parse_json(line, "it") if line.strip() else {}
+            yield f"line {number}", row if isinstance(row, dict) else "it is not an object"
+        except UserError as error:
+            yield f"line {number}", str(error)
+
+
+def _rows_of_csv(content: bytes) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """Where each row stands, and the row or what is wrong with it."""
+    with _long_fields():
+        reader = csv.DictReader(io.StringIO(content.decode(errors="surrogateescape"), newline=""))
+        _check_columns(reader.fieldnames or ())
+        for number, row in enumerate(reader):
+            whole = all(_is_text(value) for value in row.values())
+            yield f"row {number}", row if whole else "it is not UTF-8"
+
+
+def _is_text(value: object) -> bool:
+    """Whether all bytes of a value could be decoded."""
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_columns(names: Sequence[str]) -> None:
+    if len(names) > COLUMNS:
+        raise ValueError(f"{len(names):,} columns; at most {COLUMNS:,} are read")
 
 
 def _parquet(content: bytes) -> list[dict[str, Any]]:
@@ -147,7 +182,11 @@ def _parquet(content: bytes) -> list[dict[str, Any]]:
 
     parquet = arrow().parquet
     try:
-        return parquet.read_table(io.BytesIO(content)).to_pylist()
+        file = parquet.ParquetFile(io.BytesIO(content))
+        _check_columns(file.schema_arrow.names)
+        if file.metadata.num_rows > (most := most_items()):
+            raise ValueError(f"more than {most:,} rows")
+        return file.read().to_pylist()
     except Exception as error:  # arrow has its own kinds
         raise ValueError(f"not a whole parquet file: {error}") from error
 
@@ -181,7 +220,7 @@ def _add_beside(files: Sequence[Item], names: set[Key], known: Known) -> None:
             continue
         try:
             found = _beside(item, suffix)
-        except (ValueError, OSError, RecursionError) as error:
+        except (ValueError, OSError) as error:
             known.used.add(key)
             known.unmatched.append(f"{item.name}: cannot be read: {error}")
             continue
@@ -206,10 +245,10 @@ def _beside(item: Item, suffix: str) -> Columns:
         content = file.read(TEXT_LIMIT + 1)
     if len(content) > TEXT_LIMIT:
         raise ValueError(f"more than {TEXT_LIMIT:,} bytes")
-    text = content.decode("utf-8-sig").strip()
     if suffix == ".json":
-        row = json.loads(text)
+        row = parse_json(content, "it")
         return read_columns({str(column): [value] for column, value in row.items()} if isinstance(row, dict) else {})
+    text = content.decode("utf-8-sig").strip()
     if suffix == ".cls":
         return read_columns({"cls": [text]})
     return (

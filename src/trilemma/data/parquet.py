@@ -4,7 +4,6 @@ Needs pyarrow (extra `hub`). Only the group of rows that is being decoded is in 
 """
 
 import io
-import json
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from trilemma.data.pixels import SUFFIXES, check_length
 from trilemma.data.raw import Entry, Raw, read_entries, without_unlabelled
 from trilemma.data.split import counted
 from trilemma.errors import UserError
+from trilemma.files import parse_json
 
 IMAGE = ("image", "img", "images", "picture", "photo")
 TABLES = "parquet rows"
@@ -159,7 +159,7 @@ def _column_sizes(file: Any) -> dict[str, int]:
 def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
     """The names behind class numbers by column, as the hub writes them into the file."""
     try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        features = parse_json(schema.metadata[b"huggingface"])["info"]["features"]
         return {
             column: tuple(map(str, feature["names"]))
             for column, feature in features.items()

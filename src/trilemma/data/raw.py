@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,9 @@ from trilemma.data.labels import UNLABELLED, labelled_splits, marks_unlabelled
 from trilemma.data.levels import few_levels
 from trilemma.data.pixels import frames_of, name_of
 from trilemma.data.split import RULES, Data, Split, complete, counted, fingerprint_of, make_data
-from trilemma.data.storage import gather, let_go, load_rows
+from trilemma.data.storage import gather, let_go, load_rows, read_checked, write_checked
 from trilemma.data.workers import each
-from trilemma.files import write_atomic
+from trilemma.errors import UserError
 
 LARGE = "{:,} bytes decoded, more than memory is given: images are read from their file as they are needed"
 NO_CLASS = -1  # the number of an image in a split without classes
@@ -208,10 +209,10 @@ def _rows(raw: Raw, index: Tensor) -> Split:
 
 def _pixels(raw: Raw, index: Tensor) -> Tensor:
     """The images numbered `index`: in memory, unless they are too many."""
+    if raw.large:
+        return gather(raw.images, index, raw.folder and raw.folder / f"rows-{_hash(index)}.u8")
     if raw.folder is None:
         return raw.images if len(index) == len(raw.images) else raw.images[index]
-    if raw.large:
-        return gather(raw.images, index, raw.folder / f"rows-{_hash(index)}.u8")
     return load_rows(raw.images, index)
 
 
@@ -230,10 +231,12 @@ def _kept(raw: Raw, name: str, make: Callable[[], str]) -> str:
     if raw.folder is None or raw.images.numel() < KEPT:
         return make()
     path = raw.folder / name
-    try:
-        return path.read_text()
-    except OSError:
-        return write_atomic(path, make()).read_text()
+    with suppress(OSError, ValueError):
+        return read_checked(path)
+    text = make()
+    with suppress(OSError, UserError):
+        write_checked(path, text)
+    return text
 
 
 def _hash(index: Tensor) -> str:

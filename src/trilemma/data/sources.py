@@ -14,6 +14,7 @@ from trilemma.data.idx import NAME as IDX
 from trilemma.data.idx import load_idx
 from trilemma.data.listing import TARS
 from trilemma.data.parquet import is_parquet, read_parquet
+from trilemma.data.pixels import SUFFIXES
 from trilemma.data.raw import Raw, finish
 from trilemma.data.size import Size, parse_size
 from trilemma.data.split import RULES, Data, share
@@ -108,6 +109,8 @@ def _load_other(source: str | Path, path: Path, options: Options) -> Data:
         return load_arrays(path, slug(path), **options._asdict())
     if IDX.search(path.name) and path.is_file():
         return load_idx(path, slug(path), **options._asdict())
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        raise UserError(f"{path} is one image; put it into a folder with others and give the folder")
     if path.exists():
         raise UserError(f"{path} is none of the kinds that can be read: {KINDS}")
     if path.suffix or len(path.parts) > 1:
@@ -119,6 +122,8 @@ def read_raw(
     source: str | Path, size: tuple[int, int] | None, channels: int | None = None, frames: str = "first"
 ) -> Raw | None:
     """A source of image files as it was read; None where it is of another kind or not there."""
+    if not str(source).strip():
+        raise UserError(f"the name of the data is empty, as where a variable of the shell is not set; give {KINDS}")
     if is_named(source):
         return None
     if is_hub(source):

@@ -1,29 +1,44 @@
 """Where decoded images lie: in memory, or in a file of plain bytes that is mapped and read as it is needed.
 
 A mapped file costs no memory of the process: its pages belong to the system, which drops them when others need room.
+
+What is being made lies in a draft, a folder .tmp-... whose file `lock` its process holds (flock): the system lets go of
+it when the process ends, however it ends and wherever it runs, so that others may remove what is left. What is finished
+is sealed: its time of change is set to SEAL, and any later change sets another.
 """
 
 import ctypes
 import mmap
 import os
+import random
 import shutil
-import socket
+import tempfile
+import time
 import uuid
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.files import disk_errors, remove
+from trilemma.files import disk_errors, read_plain, remove, write_atomic
 from trilemma.hardware import memory_bytes
 
 BLOCK = 2**22  # bytes handled at a time
 SPARE = 2**28  # bytes of the disk that are left free
+PER_ITEM = 2**11  # bytes of memory that an image takes beside its pixels: its name, place, class and caption
+FEWEST = 2**17  # images that a source may have in any case
+PREFIX, LOCK = ".tmp-", "lock"
+DAY_S = 86_400
+SEAL = 10**18  # ns, in 2001
+SAMPLED = 2**22  # bytes of a sealed file that are looked at when it is opened
+LONGEST = 2**32  # bytes of a text in the cache
 
 
 def memory_limit() -> int:
@@ -36,6 +51,20 @@ def memory_limit() -> int:
     return min(_available(), _group_limit()) // 2
 
 
+def most_items() -> int:
+    """How many images, or files, a source may have."""
+    return max(FEWEST, memory_limit() // PER_ITEM)
+
+
+def check_count(count: int, most: int | None = None) -> None:
+    """Raises UserError where a source has more images, or files, than it may."""
+    if count > (most := most_items() if most is None else most):
+        raise UserError(
+            f"the source has more than {most:,} images or files, the most that memory is given for; give a part of it, "
+            "or set TRILEMMA_MEMORY to more bytes"
+        )
+
+
 def create(path: Path, shape: tuple[int, ...]) -> Tensor:
     """A new file for a uint8 tensor of that shape, with its room on the disk reserved; what is written goes into it.
 
@@ -46,12 +75,33 @@ def create(path: Path, shape: tuple[int, ...]) -> Tensor:
     with disk_errors(path, count):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(path)
-        with open(path, "xb") as file:
-            if hasattr(os, "posix_fallocate") and count:
-                os.posix_fallocate(file.fileno(), 0, count)  # else a full disk would end the process in mid-writing
-            else:
-                file.truncate(count)
-        return torch.from_numpy(np.memmap(path, np.uint8, "r+", shape=shape))
+        with open(path, "x+b") as file:
+            return _reserved(file, shape)
+
+
+def nameless(shape: tuple[int, ...]) -> Tensor:
+    """As `create`, in a file without a name among the system's temporary ones, which goes with the tensor.
+
+    Raises:
+        UserError: that disk has too little room too.
+    """
+    count, folder = int(np.prod(shape)), Path(tempfile.gettempdir())
+    if not room_for(folder, count):
+        raise UserError(f"neither the cache nor {folder} has room for {count:,} bytes")
+    with disk_errors(folder, count), tempfile.TemporaryFile() as file:
+        return _reserved(file, shape)
+
+
+def _reserved(file: IO[bytes], shape: tuple[int, ...]) -> Tensor:
+    """An empty file as a tensor, with its room on the disk reserved."""
+    count = int(np.prod(shape))
+    if not count:
+        return torch.empty(shape, dtype=torch.uint8)
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, count)  # else a full disk would end the process in mid-writing
+    else:
+        file.truncate(count)
+    return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))  # pyright: ignore
 
 
 def room_for(folder: Path, count: int) -> bool:
@@ -72,26 +122,96 @@ def mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(np.memmap(path, np.uint8, "r", shape=shape))
 
 
-def temporary(folder: Path) -> Path:
-    """A name in a folder for what is being written, which tells whose it is: .tmp-HOST-PROCESS-..."""
-    return folder / f"{_host()}{os.getpid()}-{uuid.uuid4().hex}"
+class Draft:
+    """A new folder for what is being made; it goes when it is closed, and no other process removes it before.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            self.path = parent / f"{PREFIX}{uuid.uuid4().hex}"
+            self.path.mkdir()
+            with suppress(FileNotFoundError):
+                self._lock = open(self.path / LOCK, "ab")  # noqa: SIM115
+                if _locked(self._lock) is not False and (self.path / LOCK).exists():
+                    return
+                self._lock.close()  # another process took it for left over before it was locked
+
+    def __enter__(self) -> "Draft":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove it, with what still lies in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
 
 
-def left_over(path: Path) -> bool:
-    """Whether this was being written by a process of this machine that is no more."""
-    owner = path.name.removeprefix(_host()).partition("-")[0]
-    if path.name.startswith(_host()) and owner.isdecimal():
-        try:
-            os.kill(int(owner), 0)  # asks only
-        except ProcessLookupError:
-            return True
-        except (OSError, OverflowError):  # it is another user's
-            return False
-    return False
+def _locked(file: IO[bytes]) -> bool | None:
+    """Whether this process holds the lock of a file from now until it is closed; None where there are no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
 
 
-def _host() -> str:
-    return f".tmp-{socket.gethostname()}-"
+def remove_left_over(folder: Path) -> None:
+    """Remove the drafts in a folder that no process works on any more; where there are no locks, after a day."""
+    for path in folder.glob(f"{PREFIX}*"):
+        with suppress(OSError), open(path / LOCK, "ab") as file:
+            ours = _locked(file)
+            if ours or (ours is None and time.time() - path.stat().st_mtime > DAY_S):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def write_checked(path: Path, text: str) -> None:
+    """Write a text after a line with its checksum, whole or not at all."""
+    content = text.encode()
+    with Draft(path.parent) as draft:
+        write_atomic(draft.path / path.name, b"%08x\n" % zlib.crc32(content) + content)
+        os.replace(draft.path / path.name, path)
+
+
+def read_checked(path: Path) -> str:
+    """What `write_checked` wrote.
+
+    Raises:
+        ValueError: it is damaged.
+        OSError: it is not there.
+    """
+    head, _, content = read_plain(path, LONGEST).partition(b"\n")
+    if head != b"%08x" % zlib.crc32(content):
+        raise ValueError(f"{path} is damaged")
+    return content.decode()
+
+
+def seal(path: Path) -> None:
+    """Flush a finished file to the disk and set its time of change to SEAL."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())  # of what is mapped too: else a crash could leave a file of the right length
+    os.utime(path, ns=(SEAL, SEAL))
+
+
+def sampled(path: Path, count: int, row: int) -> list[int]:
+    """Which of the rows of a file to look at before it is used: some of a sealed one, else all.
+
+    Args:
+        count: of the rows; row: bytes of each.
+    """
+    few = max(1, SAMPLED // max(1, row))
+    if path.stat().st_mtime_ns != SEAL or count <= few:
+        return list(range(count))
+    return sorted(random.Random().sample(range(count), few))  # others each time
 
 
 def let_go(images: Tensor) -> None:
@@ -114,33 +234,54 @@ def load_rows(images: Tensor, index: Tensor) -> Tensor:
     return out
 
 
-def gather(images: Tensor, index: Tensor, path: Path) -> Tensor:
-    """Rows `index` of the images as a mapped file at `path`; a file that is there is taken as it is."""
+def gather(images: Tensor, index: Tensor, path: Path | None) -> Tensor:
+    """Rows `index` of the images as a mapped file at `path`, which is taken as it is where it holds them.
+
+    Where None is given or that file cannot be written, it has no name and goes with the tensor.
+    """
     first, count = int(index[0]) if len(index) else 0, len(index)
     if torch.equal(index, torch.arange(first, first + count)):
         return images[first : first + count]
-    shape = (count, *images.shape[1:])
+    if path is not None:
+        with suppress(OSError, UserError):
+            if not _holds(path, images, index):
+                _write_rows(path, images, index)
+            return mapped(path, (count, *images.shape[1:]))
+    return _fill(nameless((count, *images.shape[1:])), images, index)
+
+
+def _holds(path: Path, images: Tensor, index: Tensor) -> bool:
+    """Whether a file holds rows `index` of the images."""
+    shape = (len(index), *images.shape[1:])
     if not path.exists() or path.stat().st_size != int(np.prod(shape)):
-        for old in filter(left_over, path.parent.glob(".tmp-*")):
-            remove(old)
-        new = temporary(path.parent)
-        try:
-            if not room_for(path.parent, int(np.prod(shape))):
-                raise UserError(
-                    f"{path.parent} has no room for another {int(np.prod(shape)):,} bytes of decoded images; "
-                    "make room, or set TRILEMMA_CACHE to a folder on another disk"
-                )
-            out, at = create(new, shape), 0
-            for rows in blocks(images, index):
-                out[at : at + len(rows)] = rows
-                at += len(rows)
-            with disk_errors(path, out.numel()), open(new, "r+b") as file:
-                os.fsync(file.fileno())  # of what is mapped too: else a crash could leave a file of the right length
-            os.replace(new, path)
-        except BaseException:
-            remove(new)
-            raise
-    return mapped(path, shape)
+        return False
+    rows, places = mapped(path, shape), torch.tensor(sampled(path, len(index), images[0].numel()))
+    same = all(torch.equal(rows[k], images[index[k]]) for k in places.split(_step(images)))
+    if same and len(places) == len(index):
+        with suppress(OSError):
+            seal(path)
+    return same
+
+
+def _write_rows(path: Path, images: Tensor, index: Tensor) -> None:
+    """Write rows `index` of the images, whole or not at all."""
+    count = len(index) * images[0].numel()
+    remove_left_over(path.parent)
+    if not room_for(path.parent, count):
+        raise UserError(f"{path.parent} has no room for another {count:,} bytes of decoded images")
+    with Draft(path.parent) as draft, disk_errors(path, count):
+        _fill(create(draft.path / path.name, (len(index), *images.shape[1:])), images, index)
+        seal(draft.path / path.name)
+        os.replace(draft.path / path.name, path)
+
+
+def _fill(out: Tensor, images: Tensor, index: Tensor) -> Tensor:
+    """Copy rows `index` of the images."""
+    at = 0
+    for rows in blocks(images, index):
+        out[at : at + len(rows)] = rows
+        at += len(rows)
+    return out
 
 
 def blocks(images: Tensor, index: Tensor | None = None) -> Iterator[Tensor]:

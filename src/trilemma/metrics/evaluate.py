@@ -326,7 +326,8 @@ def _resize(setup: Setup, fakes: Tensor) -> str:
 def _generated(what: str | Path) -> Tensor:
     """The images of a folder or zip, one to a file: a grid among them would also spoil the size they are read at."""
     splits = load_data(what).splits.values()
-    made = {name: _made(Path(what) / name) for part in splits for name in part.names or ()}
+    files = [name for part in splits for name in part.names or ()] if Path(what).is_dir() else []
+    made = {name: _made(Path(what) / name) for name in files}  # a name in an archive is no path here
     if grids := [name for name, how in made.items() if how.get("grid") or how.get("n", 1) != 1]:
         found = counted("grids of several", grids)
         raise UserError(f"{what} holds {found}; give a folder of single images, as `trilemma sample` writes one")
