@@ -47,11 +47,13 @@ from trilemma.explore.detection_images import (
 from trilemma.explore.detection_scores import Score, fitted_on, score_all, scores_of, training_scores
 from trilemma.explore.detection_threshold import Reference, by_rank, by_spread, check_enough, enough
 from trilemma.explore.detection_words import in_short
-from trilemma.explore.images import require
-from trilemma.files import write_atomic, write_json
+from trilemma.explore.images import made_by, require
+from trilemma.files import json_text, remove
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.ranking import INTERVAL_IS, ranking
 from trilemma.modes import own_modes
+from trilemma.pictures import save_png, says_how_made
+from trilemma.results import Results
 from trilemma.run import Run, as_run
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
 
@@ -128,6 +130,11 @@ def detect(
     run = as_run(run)
     _check(run, false_alarms, n)
     images = groups_of(run, data, against, normal, n, seed)
+    folder = Path(out) if out is not None else run.path / ("detect" if against is None else f"detect-{images.source}")
+    sheets = [folder / "flagged.png", folder / "heatmaps.png"]
+    beside = figures, table, report = folder / "figures.json", folder / "scores.csv", folder / "report.html"
+    within = run.path if out is None else folder
+    files = Results(folder / "histogram.png", beside, verb="detect", within=within, pictures=sheets)
     groups, some = images.groups, fitted_on(run, seed)
     check_enough(len(groups[0].split), len(some), false_alarms)
     ways = scores_of(run, seed, some)
@@ -148,14 +155,20 @@ def detect(
     document |= {"false_alarms": false_alarms, "seed": seed, "score_was": "given" if score != AUTO else "chosen"}
     document["threshold_by"], document["images_behind"] = references[chosen].by, references[chosen].images
     document["in_short"] = in_short(document)
-    folder = Path(out) if out is not None else run.path / ("detect" if against is None else f"detect-{images.source}")
-    write_json(folder / "figures.json", document)
     p_values = {group.kind: references[chosen].p_values(scores[chosen][group.kind]) for group in groups}
-    write_atomic(folder / "scores.csv", _table(groups, scores, p_values, chosen, document["threshold"]))
-    from trilemma.explore.detection_report import write_report
+    rows_of_images = _table(groups, scores, p_values, chosen, document["threshold"])
+    from trilemma.explore.detection_report import draw_report
 
     positions = _positions(groups[-1].kind, scores[chosen], document["threshold"], images.counted)
-    picture, report = write_report(run, folder, document, groups, scores[chosen], positions)
+    page = draw_report(run, document, groups, scores[chosen], positions)
+    made = made_by(run, "detect", against=document["source"], score=document["score"])
+    contents = {figures: json_text(document), table: rows_of_images, report: page.html}
+    picture = files.write(page.histogram, made, contents)
+    for path, sheet in zip(sheets, (page.flagged, page.heatmaps), strict=True):
+        if sheet is not None:
+            save_png(sheet, path, made)
+        elif says_how_made(path):  # of an earlier call, which flagged some
+            remove(path)
     numbers = tuple(groups[-1].numbers[positions["hits"]].tolist())
     texts = tuple(document["in_short"])
     return Detection(picture, report, chosen, document["threshold"], texts, document["counts"], rows, scores, numbers)

@@ -7,6 +7,7 @@ A score's protocol name states metric, feature network, number of images and spl
 import math
 import platform
 import re
+import unicodedata
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
@@ -100,12 +101,12 @@ class Score:
 
 
 def protocol_name(*parts: str | int) -> str:
-    """The parts joined by "_": metric, feature network, number of images, split.
+    """The parts joined by "_": metric, feature network, number of images, split; letters of all alphabets stay.
 
     >>> protocol_name("kernel", "mnist-cnn", 2048, "test")
     'kernel_mnist-cnn_2048_test'
     """
-    return "_".join(re.sub(r"[^A-Za-z0-9._-]+", "-", str(part)) for part in parts)
+    return "_".join(re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", str(part))) for part in parts)
 
 
 def versions(**more: str) -> dict[str, str]:
