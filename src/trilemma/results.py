@@ -8,12 +8,14 @@ they are ours whenever the process is killed, and no longer ours once they were 
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from trilemma.arguments import typed, word
 from trilemma.errors import UserError
 from trilemma.files import refuse_foreign, refuse_links, remove_leftovers, sha256_of, write_atomic
 from trilemma.pictures import read_metadata, save_png, says_how_made
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FILES = "files"  # in a picture's entry: of each file beside it, by its path from there, the SHA-256 of ours
+LONGEST_NAME = 60  # letters
 VERBS = {"images of each class": "augment"}  # of pictures that an earlier version wrote without it
 
 
@@ -37,6 +40,22 @@ def place(out: str | Path | None, folder: Path, name: str) -> Place:
     return Place(folder / name, folder) if out is None else Place(Path(out), Path(out).parent)
 
 
+def with_keys(stem: str, keys: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """A name in which the keys follow that are not as by default, so that what is made otherwise lies beside.
+
+    A few letters of a hash follow where keys cannot be told by what a name may hold.
+
+    >>> with_keys("traversal", {"image": 7, "units": "0,4", "span": 3.0}, {"image": None, "units": None, "span": 3.0})
+    'traversal-image-7-units-0-4'
+    """
+    other = {key: value for key, value in keys.items() if value != defaults.get(key)}
+    text = " ".join(typed(other))
+    name = re.sub(r"[^\w.]+", "-", "-".join([stem, *(f"{key}-{word(value)}" for key, value in other.items())]))
+    if re.fullmatch(r"[\w.,= -]*", text) and len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
 def claim(pictures: Iterable[Path], within: Path, is_ours: Callable[[Path], bool] = says_how_made) -> None:
     """Make sure, before the work, that files may be written.
 
@@ -47,16 +66,25 @@ def claim(pictures: Iterable[Path], within: Path, is_ours: Callable[[Path], bool
         UserError: there is a file of others, or a link; the message names it.
     """
     paths = list(pictures)
-    parents = {path.parent for path in paths}
-    for folder in sorted({folder for parent in parents for folder in (parent, *parent.parents)}):
+    folders = {path.parent for path in paths}
+    claim_folders(folders, within)
+    for path in paths:
+        refuse_foreign(path, is_ours)
+    for folder in folders:
+        remove_leftovers(folder)
+
+
+def claim_folders(folders: Iterable[Path], within: Path) -> None:
+    """Make sure that folders, where they are there, are folders, and below `within` are no links.
+
+    Raises:
+        UserError: one is not; the message names it.
+    """
+    for folder in sorted({path for one in folders for path in (one, *one.parents)}):
         if folder != within and folder.is_relative_to(within):
             refuse_links(folder)
         if os.path.lexists(folder) and not folder.is_dir():
             raise UserError(f"{folder} is not a folder; choose another out=")
-    for path in paths:
-        refuse_foreign(path, is_ours)
-    for parent in parents:
-        remove_leftovers(parent)
 
 
 class Results:

@@ -31,6 +31,7 @@ from trilemma.comparison.rows import scores_of
 from trilemma.comparison.words import counted
 from trilemma.errors import UserError
 from trilemma.modes import own_modes
+from trilemma.rng import check_seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,6 +122,7 @@ def compare(
     from trilemma.comparison.folder import claim_folder
     from trilemma.metrics.evaluate import choose_reals
 
+    check_seed(seed)
     say, begin = _speaker(quiet), time.perf_counter()
     if given := _flat(runs):
         refuse_training_keys(data=data, models=models, size=size, seeds=None if seeds == 1 else seeds)

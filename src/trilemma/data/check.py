@@ -19,6 +19,7 @@ from trilemma.data.sources import check_channels, check_frames, load_data, read_
 from trilemma.data.split import Data, too_few
 from trilemma.errors import UserError
 from trilemma.files import read_plain, refuse_foreign, write_atomic
+from trilemma.results import claim
 
 SHOWN = 5  # examples of a kind that is no fault, in the short text
 ENDS = ("ok", "not ok: see above")
@@ -113,7 +114,7 @@ def check(
     """
     path = None if out is None else Path(out).expanduser()
     if path is not None:
-        refuse_foreign(path, _is_report)
+        claim([path], path.parent, _is_report)
     report = _look(source, size, frames, channels)
     if path is not None:
         refuse_foreign(path, _is_report)

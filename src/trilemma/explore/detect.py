@@ -47,17 +47,18 @@ from trilemma.explore.detection_images import (
 from trilemma.explore.detection_scores import Score, fitted_on, score_all, scores_of, training_scores
 from trilemma.explore.detection_threshold import Reference, by_rank, by_spread, check_enough, enough
 from trilemma.explore.detection_words import in_short
-from trilemma.explore.images import made_by, require
+from trilemma.explore.images import made_by, name_of, require
 from trilemma.files import json_text, remove
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.ranking import INTERVAL_IS, ranking
 from trilemma.modes import own_modes
 from trilemma.pictures import save_png, says_how_made
-from trilemma.results import Results
+from trilemma.results import Results, with_keys
 from trilemma.run import Run, as_run
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
 
 AUTO = "auto"
+DEFAULTS = {"score": AUTO, "false_alarms": 0.05, "n": 10_000, "seed": 0}  # of the keys that are not None
 MOST_TRAINED = 1000  # training images that lend the shape of their scores' distribution
 SHOWN = 16  # images with the highest scores that are shown in any case
 EXPECTED_IS = "95% of the rates that thresholds from as many images have (Beta law of the rank); not counted"
@@ -122,7 +123,8 @@ def detect(
             tells held-out normal images from altered ones (detection_choice.py).
         n: images of each kind, at most; chosen by the seed where there are more.
         seed: of that choice, of the ELBO's noise, of the altered images and of a threshold by spread.
-        out: the folder to write; RUN/detect or RUN/detect-AGAINST where None.
+        out: the folder to write; RUN/detect or RUN/detect-AGAINST, with the keys that are given in its name, where
+            None.
     Raises:
         UserError: the model neither reconstructs nor bounds the likelihood nor encodes; there are no normal images, or
             too few for the rate of false alarms; `against` is the run's own data; a name or value does not fit.
@@ -130,7 +132,9 @@ def detect(
     run = as_run(run)
     _check(run, false_alarms, n)
     images = groups_of(run, data, against, normal, n, seed)
-    folder = Path(out) if out is not None else run.path / ("detect" if against is None else f"detect-{images.source}")
+    keys = {"score": score, "false_alarms": false_alarms, "normal": normal, "data": name_of(data), "n": n, "seed": seed}
+    name = with_keys("detect" if against is None else f"detect-{images.source}", keys, DEFAULTS)
+    folder = run.path / name if out is None else Path(out)
     sheets = [folder / "flagged.png", folder / "heatmaps.png"]
     beside = figures, table, report = folder / "figures.json", folder / "scores.csv", folder / "report.html"
     within = run.path if out is None else folder

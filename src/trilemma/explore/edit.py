@@ -32,6 +32,7 @@ from trilemma.explore.images import (
     source_of,
     take,
 )
+from trilemma.explore.sample import label_name
 from trilemma.pictures import grid
 from trilemma.results import Results, place
 from trilemma.run import Run, as_run
@@ -89,7 +90,7 @@ def edit(
     require(run, "change images by their codes", Encodes, Decodes)
     if steps < 2:
         raise UserError(f"steps={steps}: at least 2 are needed, without and with the change")
-    picture, within = place(out, run.path, f"edit-{slug(Path(str(towards)))}.png")
+    picture, within = place(out, run.path, f"edit-{_name_of(run, towards, data)}.png")
     file = picture.with_suffix(".npy")
     files = Results(picture, [file], verb="edit", within=within)
     code, labels, original = find_code(run, image, data, label)  # (1, Z)
@@ -102,6 +103,12 @@ def edit(
     sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
     files.write(sheet, made_by(run, "edit", image=str(image), **what), {file: vector_file(vector)})
     return Edit(picture, file, vector, tuple(strengths.tolist()), counts, images)
+
+
+def _name_of(run: Run, group: Group, data: str | Path | Data | None) -> str:
+    """A group as part of a file's name."""
+    classes = source_of(run, data).classes
+    return slug(Path(str(group))) if class_number(group, classes) is None else label_name(str(group), classes)
 
 
 def vector_file(vector: Tensor) -> bytes:

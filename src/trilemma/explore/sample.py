@@ -120,14 +120,14 @@ def _folder_name(seed: int, label: str | int | None, settings: dict[str, Any], c
     >>> _folder_name(3, None, {}), _folder_name(0, "T-shirt/top", {"steps": 50, "eta": 0.5})
     ('seed-3', 'seed-0_label-T-shirt-top_eta-0.5_steps-50')
     """
-    label_part = [] if label is None else [f"label-{_label_name(label, classes)}"]
+    label_part = [] if label is None else [f"label-{label_name(label, classes)}"]
     return protocol_name(f"seed-{seed}", *label_part, *(f"{key}-{settings[key]}" for key in sorted(settings)))
 
 
-def _label_name(label: str | int, classes: Sequence[str]) -> str:
-    """A label as part of a folder's name; its number follows where another class, or a setting, would look the same.
+def label_name(label: str | int, classes: Sequence[str]) -> str:
+    """A label as part of a name; its number follows where another class, or a setting, would look the same.
 
-    >>> [_label_name(label, ["猫", "a b", "a+b", "A"]) for label in ("猫", "a b", 2, "A")]
+    >>> [label_name(label, ["猫", "a b", "a+b", "A"]) for label in ("猫", "a b", 2, "A")]
     ['猫', 'a-b@1', '2', 'A']
     """
     name, number = _short(label), class_number(label, classes)

@@ -15,7 +15,8 @@ from typing import Any, Self
 
 from trilemma import __version__
 from trilemma.errors import UserError, unknown
-from trilemma.files import write_json
+from trilemma.files import read_json, refuse_foreign, write_json
+from trilemma.results import claim, claim_folders
 
 NAMES = (
     *("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"),
@@ -115,9 +116,30 @@ def versions(**more: str) -> dict[str, str]:
     return {"trilemma": __version__, "python": platform.python_version(), **libraries, **more}
 
 
+def claim_scores(folder: Path) -> None:
+    """Make sure that scores may be written into a folder of a run; its JSON files are scores, all of them.
+
+    Raises:
+        UserError: one is not, or is a link.
+    """
+    claim_folders([folder], within=folder.parent)
+    claim(folder.glob("*.json"), within=folder.parent, is_ours=_is_score)
+
+
+def _is_score(path: Path) -> bool:
+    """Whether a file is a score, also of a version that had other keys."""
+    try:
+        values = read_json(path)
+    except UserError:
+        return False
+    return isinstance(values, dict) and {"name", "protocol", "value"} <= values.keys()
+
+
 def write_score(folder: Path, score: Score) -> Path:
     """The score as `folder`/<protocol>.json, replaced atomically. Sampling settings and a seed other than 0 join the
     name, so that figures of different samplers stand side by side."""
     extra = [f"{key}-{value}" for key, value in sorted(score.settings.items())]
     extra += [f"seed-{score.seed}"] if score.seed else []
-    return write_json(folder / f"{protocol_name(score.protocol, *extra)}.json", score.to_json())
+    path = folder / f"{protocol_name(score.protocol, *extra)}.json"
+    refuse_foreign(path, _is_score)
+    return write_json(path, score.to_json())
