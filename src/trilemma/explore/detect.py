@@ -58,6 +58,7 @@ from trilemma.run import Run, as_run
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
 
 AUTO = "auto"
+BESIDE, SHEETS = ("figures.json", "scores.csv", "report.html"), ("flagged.png", "heatmaps.png")
 DEFAULTS = {"score": AUTO, "false_alarms": 0.05, "n": 10_000, "seed": 0}  # of the keys that are not None
 MOST_TRAINED = 1000  # training images that lend the shape of their scores' distribution
 SHOWN = 16  # images with the highest scores that are shown in any case
@@ -131,14 +132,12 @@ def detect(
     """
     run = as_run(run)
     _check(run, false_alarms, n)
+    files = None if out is None else _results(Path(out), Path(out))
     images = groups_of(run, data, against, normal, n, seed)
-    keys = {"score": score, "false_alarms": false_alarms, "normal": normal, "data": name_of(data), "n": n, "seed": seed}
-    name = with_keys("detect" if against is None else f"detect-{images.source}", keys, DEFAULTS)
-    folder = run.path / name if out is None else Path(out)
-    sheets = [folder / "flagged.png", folder / "heatmaps.png"]
-    beside = figures, table, report = folder / "figures.json", folder / "scores.csv", folder / "report.html"
-    within = run.path if out is None else folder
-    files = Results(folder / "histogram.png", beside, verb="detect", within=within, pictures=sheets)
+    if files is None:
+        keys = {"score": score, "false_alarms": false_alarms, "normal": normal, "n": n, "seed": seed}
+        stem = "detect" if against is None else f"detect-{images.source}"
+        files = _results(run.path / with_keys(stem, {**keys, "data": name_of(data)}, DEFAULTS), run.path)
     groups, some = images.groups, fitted_on(run, seed)
     check_enough(len(groups[0].split), len(some), false_alarms)
     ways = scores_of(run, seed, some)
@@ -166,9 +165,11 @@ def detect(
     positions = _positions(groups[-1].kind, scores[chosen], document["threshold"], images.counted)
     page = draw_report(run, document, groups, scores[chosen], positions)
     made = made_by(run, "detect", against=document["source"], score=document["score"])
+    figures, table, report = files.beside
     contents = {figures: json_text(document), table: rows_of_images, report: page.html}
     picture = files.write(page.histogram, made, contents)
-    for path, sheet in zip(sheets, (page.flagged, page.heatmaps), strict=True):
+    sheets = zip(SHEETS, (page.flagged, page.heatmaps), strict=True)
+    for path, sheet in ((picture.with_name(name), sheet) for name, sheet in sheets):
         if sheet is not None:
             save_png(sheet, path, made)
         elif says_how_made(path):  # of an earlier call, which flagged some
@@ -176,6 +177,12 @@ def detect(
     numbers = tuple(groups[-1].numbers[positions["hits"]].tolist())
     texts = tuple(document["in_short"])
     return Detection(picture, report, chosen, document["threshold"], texts, document["counts"], rows, scores, numbers)
+
+
+def _results(folder: Path, within: Path) -> Results:
+    """The files of a detection, which may be written; see `Results`."""
+    beside, sheets = ([folder / name for name in names] for names in (BESIDE, SHEETS))
+    return Results(folder / "histogram.png", beside, verb="detect", within=within, pictures=sheets)
 
 
 def _check(run: Run, false_alarms: float, n: int) -> None:
