@@ -26,7 +26,6 @@ LARGEST_JSON = 64 << 20  # bytes; a log of 100,000 rows has about 30 MB
 DEEPEST_JSON = 64  # lists and objects inside each other; our own files have 6
 
 LEFTOVER = re.compile(r"\.tmp-[0-9a-f]{32}")  # the whole name of a file that is being written
-OTHER_OUT = "choose another out=, or remove it"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 DISK = {
@@ -210,7 +209,8 @@ def refuse_foreign(path: Path, is_ours: Callable[[Path], bool]) -> None:
     if not path.is_file():
         raise UserError(f"{path} is not a plain file; choose another out=")
     if path.stat().st_size and not is_ours(path):
-        raise UserError(f"{path} exists and was not written by trilemma, or was changed since; {OTHER_OUT}")
+        what = "exists and was not written by trilemma, or was changed since"
+        raise UserError(f"{path} {what}; choose another out=, or remove it")
 
 
 def is_leftover(path: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from trilemma import __version__
 from trilemma.errors import UserError, unknown
-from trilemma.files import read_json, refuse_foreign, write_json
+from trilemma.files import read_json, refuse_foreign, remove_leftovers, write_json
 from trilemma.results import claim, claim_folders
 
 NAMES = (
@@ -124,6 +124,7 @@ def claim_scores(folder: Path) -> None:
     """
     claim_folders([folder], within=folder.parent)
     claim(folder.glob("*.json"), within=folder.parent, is_ours=_is_score)
+    remove_leftovers(folder)
 
 
 def _is_score(path: Path) -> bool:

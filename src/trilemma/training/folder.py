@@ -168,6 +168,8 @@ def _is_lock(path: Path) -> bool:
     """Whether a file is a lock as `hold` leaves it."""
     try:
         text = read_plain(path, LONGEST_LOCK).decode()
+    except PermissionError:  # on Windows, while a process holds it
+        return True
     except (OSError, UserError, UnicodeDecodeError):
         return False
     return "process ".startswith(text) or HOLDER.fullmatch(text) is not None
