@@ -12,7 +12,9 @@ import csv
 import io
 import re
 import tempfile
+import unicodedata
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -336,14 +338,34 @@ def _points(difference: Estimate) -> str:
 
 def _files(folder: Path, counts: Mapping[str, int]) -> dict[str, list[Path]]:
     """The file of each image by class, numbered as the images are."""
-    names = [re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).strip(" .") or "class" for name in counts]
-    alike = [name.lower() for name in names]  # to a file system that takes A for a
-    names = [name if alike.count(name.lower()) == 1 else f"{name}-{k}" for k, name in enumerate(names)]
     files, first = {}, 0
-    for (name, count), own in zip(counts.items(), names, strict=True):
+    for (name, count), own in zip(counts.items(), _folders(list(counts)), strict=True):
         files[name] = [folder / own / f"{k:05d}.png" for k in range(first, first + count)]
         first += count
     return files
+
+
+def _folders(classes: Sequence[str]) -> list[str]:
+    """The name of each class as the name of a folder of its own.
+
+    >>> _folders(["T-shirt/top", "A", "a", "a-2", "猫"])
+    ['T-shirt-top', 'A-1', 'a-2-', 'a-2', '猫']
+    """
+    names = [re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).strip(" .") or "class" for name in classes]
+    count = Counter(map(_alike, names))
+    taken, folders = {name for name, times in count.items() if times == 1}, []
+    for k, name in enumerate(names):
+        folder = name if count[_alike(name)] == 1 else f"{name}-{k}"
+        while folder != name and _alike(folder) in taken:
+            folder += "-"
+        taken.add(_alike(folder))
+        folders.append(folder)
+    return folders
+
+
+def _alike(name: str) -> str:
+    """What a name is to a file system that takes A for a, and one way to write a letter for another."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _refuse_others(folder: Path, ours: Sequence[Path]) -> None:
