@@ -1,5 +1,8 @@
 """Files that are either whole or absent: written beside their place, flushed, then put there in one move.
 
+What is being written is locked by its process, and the system drops the lock when the process ends, however it ends: so
+a leftover is told from a file in the making. Whether a file may be written over at all is decided in `results`.
+
 Files of others are read within bounds: only plain files are opened (a pipe would wait for ever, a device never ends),
 at most a stated number of bytes is read, and JSON has bounded depth and numbers.
 """
@@ -8,18 +11,22 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from trilemma.errors import UserError
 
 LARGEST_JSON = 64 << 20  # bytes; a log of 100,000 rows has about 30 MB
 DEEPEST_JSON = 64  # lists and objects inside each other; our own files have 6
+
+LEFTOVER = re.compile(r"\.tmp-[0-9a-f]{32}")  # the whole name of a file that is being written
+NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 DISK = {
     errno.ENOSPC: "the disk is full",
@@ -41,11 +48,13 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
     try:
         with disk_errors(path, len(content)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "xb") as file:
+            with _locked(temporary) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+                if os.name == "nt":
+                    file.close()  # an open file cannot be renamed there, nor be removed by another process
+                os.replace(temporary, path)
     except BaseException:
         remove(temporary)
         raise
@@ -54,7 +63,12 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
 
 def write_json(path: str | Path, obj: Any) -> Path:
     """`write_atomic` of plain values as indented JSON."""
-    return write_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+    return write_atomic(path, json_text(obj))
+
+
+def json_text(obj: Any) -> str:
+    """Plain values as indented JSON."""
+    return json.dumps(obj, indent=2, ensure_ascii=False) + "\n"
 
 
 def open_plain(path: str | Path) -> BinaryIO:
@@ -157,10 +171,88 @@ def remove(path: str | Path) -> None:
         os.unlink(path)
 
 
+def lock(file: IO[Any], *, wait: bool = False) -> None:
+    """Lock a file for this process until it is closed, or the process ends.
+
+    Raises:
+        OSError: another process has it locked, or the disk knows no locks.
+    """
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def refuse_links(*paths: Path) -> None:
+    """Refuse to write where a link would lead elsewhere, or would be lost.
+
+    Raises:
+        UserError: one of the paths is a link, whether or not it leads anywhere.
+    """
+    for path in filter(os.path.islink, paths):
+        raise UserError(f"{path} is a link, and results are not written over or through one; choose another out=")
+
+
+def refuse_foreign(path: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Refuse to write over what is there, unless it is empty or ours.
+
+    Raises:
+        UserError: it is a link, a folder, or a file of others.
+    """
+    refuse_links(path)
+    if not os.path.lexists(path):
+        return
+    if not path.is_file():
+        raise UserError(f"{path} is not a plain file; choose another out=")
+    if path.stat().st_size and not is_ours(path):
+        what = "exists and was not written by trilemma, or was changed since"
+        raise UserError(f"{path} {what}; choose another out=, or remove it")
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a name is that of a file in the making, and a plain file has it."""
+    return LEFTOVER.fullmatch(path.name) is not None and path.is_file() and not path.is_symlink()
+
+
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove what a killed process was writing here, or removing; only for a folder that nobody else writes to."""
-    for leftover in (*Path(folder).glob(".tmp-*"), *Path(folder).glob(".*.tmp")):
-        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else remove(leftover)
+    """Remove the files that killed processes were writing in a folder; those that a living one writes stay."""
+    for path in filter(is_leftover, Path(folder).glob(".tmp-*")):
+        with suppress(OSError), os.fdopen(os.open(path, os.O_RDWR | NO_LINK), "r+b") as file:
+            lock(file)
+            if os.name == "nt":
+                file.close()  # an open file cannot be removed there
+            os.unlink(path)
+
+
+def scratch_of(path: Path) -> Path:
+    """Where a process writes or removes something, in a folder that it has locked, before or after it has its name."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_scratch(folder: Path, names: str) -> None:
+    """Remove what killed processes left of `scratch_of`; only for a folder that this process has locked.
+
+    Args:
+        names: a regular expression of the final names.
+    """
+    for path in folder.glob(".*.tmp"):
+        if re.fullmatch(rf"\.(?:{names})\.[0-9]+\.tmp", path.name):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else remove(path)
+
+
+def _locked(path: Path) -> BinaryIO:
+    """A new file, locked."""
+    while True:
+        file = path.open("xb")
+        with suppress(OSError):  # the disk knows no locks: then nobody takes it for a leftover
+            lock(file, wait=True)
+        if path.exists():  # else another process took it for a leftover before it was locked
+            return file
+        file.close()
 
 
 def _free(path: str | Path) -> str:

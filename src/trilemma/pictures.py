@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.files import open_plain, parse_json, write_atomic
+from trilemma.files import open_plain, parse_json, refuse_foreign, write_atomic
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -94,13 +94,18 @@ def save_png(
     Args:
         replace: write over whatever is there, in a folder that is ours.
     Raises:
-        UserError: there is a file that is no picture of ours, or the disk refuses.
+        UserError: there is a file that is not a picture of ours, or the disk refuses.
     """
+    if not replace:
+        refuse_foreign(Path(path), says_how_made)
+    return write_atomic(path, png_content(image, metadata))
+
+
+def png_content(image: "Image.Image | Tensor | bytes", metadata: dict[str, Any] | None = None) -> bytes:
+    """The content of a PNG file with how it was made; the arguments are those of `save_png`."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    if not replace:
-        refuse_foreign(Path(path))
     info = PngInfo()
     if metadata is not None:
         info.add_itxt(KEY, json.dumps(metadata, ensure_ascii=False))
@@ -108,17 +113,16 @@ def save_png(
         image = Image.open(io.BytesIO(image), formats=["PNG"])
     buffer = io.BytesIO()
     (to_image(image) if isinstance(image, Tensor) else image).save(buffer, "png", pnginfo=info)
-    return write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def refuse_foreign(path: Path) -> None:
-    """Raise UserError where a file is there that is neither empty nor a picture that says how it was made, as ours."""
-    if not path.exists() or not path.stat().st_size:
-        return
+def says_how_made(path: Path) -> bool:
+    """Whether a file is a picture that says how it was made, as ours do."""
     try:
         read_metadata(path)
     except UserError:
-        raise UserError(f"{path} is there, and no picture of trilemma; choose another out=, or remove it") from None
+        return False
+    return True
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from trilemma.errors import UserError
+
 GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2**64 / golden ratio, as a signed 64-bit number
 MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 MIX_2 = 0x94D049BB133111EB - 2**64
@@ -31,8 +33,19 @@ DRAW = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinom
 DRAW |= {"bernoulli_", "random_", "exponential_", *INITIALISE}  # those that take generator=
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a negative seed."""
+    if seed < 0:
+        raise UserError(f"seed={seed}: a seed is a whole number from 0 on")
+
+
 def seed_of(seed: int, purpose: str, *position: int) -> int:
-    """A 63-bit number that depends on all the arguments."""
+    """A 63-bit number that depends on all the arguments.
+
+    Raises:
+        UserError: the seed is negative.
+    """
+    check_seed(seed)
     text = "/".join([str(seed), purpose, *map(str, position)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 

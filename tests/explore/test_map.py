@@ -1,6 +1,7 @@
 """A map puts codes where its mathematics says, its thumbnails apart, and its files in the formats others read."""
 
 import csv
+import io
 import json
 import math
 
@@ -21,10 +22,10 @@ from trilemma.explore.map import (
     _nearest,
     _thumbnail,
     clear_places,
-    export_projector,
     latent_map,
     perplexity_for,
     project,
+    projector_files,
     sprite,
 )
 from trilemma.pictures import read_metadata
@@ -218,19 +219,19 @@ def test_a_map_of_other_images_shows_all_of_them(run, tmp_path):
     assert read_metadata(result.picture)["split"] == "all"
 
 
-def test_files_for_the_projector(tmp_path):
+def test_files_for_the_projector():
     """10 images of 6 x 4: squares of 6 px, four rows of four."""
     codes, images = rng.normal(torch.arange(10), (3,), 0, "codes"), torch.arange(10)[:, None, None, None] / 10
     rows = [{"index": k, "class": "a\tb" if k else "c"} for k in range(10)]
-    folder = export_projector(tmp_path / "out", codes, images.expand(10, 1, 6, 4), rows)
-    values = [[float(v) for v in line.split("\t")] for line in (folder / "vectors.tsv").read_text().splitlines()]
+    files = projector_files(codes, images.expand(10, 1, 6, 4), rows)
+    values = [[float(v) for v in line.split("\t")] for line in files["vectors.tsv"].splitlines()]
     torch.testing.assert_close(torch.tensor(values), codes, rtol=1e-6, atol=0)
-    assert (folder / "metadata.tsv").read_text().splitlines() == [
+    assert files["metadata.tsv"].splitlines() == [
         "index\tclass",
         "0\tc",
         *(f"{k}\ta b" for k in range(1, 10)),
     ]
-    config = json.loads((folder / "projector_config.json").read_text())
+    config = json.loads(files["projector_config.json"])
     assert config == {
         "embeddings": [
             {
@@ -239,17 +240,17 @@ def test_files_for_the_projector(tmp_path):
             }
         ]
     }  # fmt: skip
-    assert (folder / "projector_config.pbtxt").read_text().count("single_image_dim: 6\n") == 2
-    sheet = np.asarray(Image.open(folder / "sprite.png"))
+    assert files["projector_config.pbtxt"].count("single_image_dim: 6\n") == 2
+    sheet = np.asarray(Image.open(io.BytesIO(files["sprite.png"])))
     assert sheet.shape == (24, 24)
     for k in range(16):
         tile = sheet[k // 4 * 6 :, k % 4 * 6 :][:6, :6]
         assert (tile[:, 1:5] == (round(255 * k / 10) if k < 10 else 255)).all() and (tile[:, [0, 5]] == 255).all()
 
 
-def test_one_column_of_metadata_has_no_header(tmp_path):
-    folder = export_projector(tmp_path, torch.rand(4, 2), torch.rand(4, 3, 8, 8), [{"index": k} for k in range(4)])
-    assert (folder / "metadata.tsv").read_text() == "0\n1\n2\n3\n"
+def test_one_column_of_metadata_has_no_header():
+    files = projector_files(torch.rand(4, 2), torch.rand(4, 3, 8, 8), [{"index": k} for k in range(4)])
+    assert files["metadata.tsv"] == "0\n1\n2\n3\n"
 
 
 def test_a_sprite_never_exceeds_what_the_projector_shows(monkeypatch):

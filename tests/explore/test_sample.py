@@ -96,6 +96,6 @@ def test_pictures_of_others_are_refused_before_anything_is_drawn(run, tmp_path, 
     photo.parent.mkdir(exist_ok=True)
     Image.new("L", (2, 2)).save(photo)
     before = photo.read_bytes()
-    with pytest.raises(UserError, match="no picture of trilemma"):
+    with pytest.raises(UserError, match="not written by trilemma"):
         sample(run, n=5, out=tmp_path / "drawn")
     assert photo.read_bytes() == before and list(tmp_path.rglob("*.png")) == [photo]

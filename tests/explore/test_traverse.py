@@ -167,8 +167,8 @@ def test_the_class_that_is_decoded(run, tmp_path):
 def test_the_model_of_a_run_and_the_default_place(folder):
     run = trilemma.load(folder, device="cpu")
     result = traverse(folder, units="3", steps=3)
-    assert result.picture == folder / "traversal.png" and result.picture.is_file()
-    assert traverse(folder, plane="3,4", steps=3).picture == folder / "plane.png"
+    assert result.picture == folder / "traversal-units-3-steps-3.png" and result.picture.is_file()
+    assert traverse(folder, plane="3,4", steps=3).picture == folder / "plane-steps-3-plane-3-4.png"
     with torch.no_grad():
         codes = run.model.encode(run.data.held_out[1].images.float() / 255)
         z = codes.mean(0).repeat(3, 1)

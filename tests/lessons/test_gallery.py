@@ -53,7 +53,7 @@ def test_a_figure_of_other_runs_does_not_replace_the_first(folders, tmp_path, mo
         assert figure("beside", *runs, n=2) == Path("figures/beside-n-2.png")
         assert figure("beside", *runs[::-1], n=2) == Path("figures/beside-n-2-2.png")
     Path("figures/kl-penalty.png").write_bytes(b"mine")
-    with pytest.raises(UserError, match="no picture of trilemma"):
+    with pytest.raises(UserError, match="not written by trilemma"):
         figure("kl-penalty")
 
 

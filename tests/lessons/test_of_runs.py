@@ -176,9 +176,10 @@ def test_beta_trains_what_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):  # the second time there is nothing to train
         trilemma.lessons.figure("beta", betas=(0.5, 0.1, 0.5), steps=2, n=2)
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["figure-beta"]
-    runs = [trilemma.load(path) for path in (tmp_path / "runs" / "figure-beta").iterdir()]
+    assert [path.name for path in (tmp_path / "figures").iterdir() if path.is_dir()] == ["beta"]
+    runs = [trilemma.load(path) for path in (tmp_path / "figures" / "beta").iterdir()]
     assert sorted(run.model_config.beta for run in runs) == [0.1, 0.5]
+    assert not (tmp_path / "runs").exists()
     assert all(run.summary["steps"] == 2 for run in runs)
 
 

@@ -20,6 +20,7 @@ from trilemma.training.state import Checkpoint
 from trilemma.types import Batch, Phase
 
 STEPS = 10
+TMP = f".tmp-{0:032x}"  # of a process that was killed
 TINY: dict[str, dict[str, Any]] = {
     "vae": {},
     "gan-dcgan": {"width": 4, "latent": 8},
@@ -249,7 +250,7 @@ def test_a_kill_between_save_and_removal_leaves_whole_ones_only(
     assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in there]
 
 
-@pytest.mark.parametrize("left", [[], ["lock"], ["lock", ".tmp-0123"]])
+@pytest.mark.parametrize("left", [[], ["lock"], ["lock", TMP]])
 def test_a_start_killed_before_its_config_is_taken_up(left: list[str]) -> None:
     for folder in (Path("runs/vae-digits"), Path("mine")):
         folder.mkdir(parents=True)
@@ -257,14 +258,14 @@ def test_a_start_killed_before_its_config_is_taken_up(left: list[str]) -> None:
             (folder / name).touch()
     assert train("vae", None, steps=1).path == Path("runs/vae-digits")
     assert train("vae", "mine", steps=1).path == Path("mine")
-    assert not Path("mine/.tmp-0123").exists()
+    assert not Path("mine", TMP).exists()
 
 
 def test_leftovers_in_the_run_folder_are_removed_at_the_next_start() -> None:
     path = train("vae", "run", steps=2).path
     clean = sorted(path.rglob("*"))
     shutil.copytree(path / "checkpoints" / f"{32:012d}", path / "checkpoints" / f".{48:012d}.77.tmp")
-    for name in (".tmp-0123", ".weights.safetensors.77.tmp", "samples/.tmp-4567"):
+    for name in (TMP, ".weights.safetensors.77.tmp", f"samples/{TMP}"):
         (path / name).write_bytes(b"half")
     train("vae", "run", steps=2)
     assert sorted(path.rglob("*")) == clean

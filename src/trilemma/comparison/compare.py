@@ -31,6 +31,7 @@ from trilemma.comparison.rows import scores_of
 from trilemma.comparison.words import counted
 from trilemma.errors import UserError
 from trilemma.modes import own_modes
+from trilemma.rng import check_seed
 from trilemma.text import encodable, printable
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from trilemma.comparison.terminal import Tables
     from trilemma.data import Data
+    from trilemma.results import Results
     from trilemma.run import Run
 
 
@@ -121,6 +123,7 @@ def compare(
     from trilemma.comparison.folder import claim_folder
     from trilemma.metrics.evaluate import choose_reals
 
+    check_seed(seed)
     say, begin = _speaker(quiet), time.perf_counter()
     if given := _flat(runs):
         refuse_training_keys(data=data, models=models, size=size, seeds=None if seeds == 1 else seeds)
@@ -163,7 +166,11 @@ def _carry_out(plan: Plan, folder: Path, say: Callable[[str], None], begin: floa
     """Train where there is a budget, measure, and write the report."""
     from trilemma.metrics.cost import BATCH
     from trilemma.metrics.evaluate import caveats
+    from trilemma.results import Results
 
+    files = Results(
+        folder / "triangle.png", [folder / "report.json", folder / "report.html"], verb="compare", within=folder
+    )
     entries, data, n, budget = plan.entries, plan.data, plan.n, plan.budget
     minutes = None if budget is None else budget.minutes
     progress = Progress(steps_of(entries, data, folder, None if minutes is None else 60 * minutes, n), say, begin)
@@ -175,7 +182,7 @@ def _carry_out(plan: Plan, folder: Path, say: Callable[[str], None], begin: floa
     _measure_all(entries, data, n, batch, plan.seed, progress)
     request = {"command": plan.command, "minutes": minutes, "n": n, "batch": batch, "seed": plan.seed}
     request |= {"split": plan.split, "caveats": caveats(data, plan.split, n, own=True)}
-    result = _write(entries, data, request, folder)
+    result = _write(entries, data, request, files)
     progress.end()
     return result
 
@@ -193,23 +200,21 @@ def _train_all(plan: Plan, budget: Budget, folder: Path, progress: Progress, *, 
         progress.done()
 
 
-def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], folder: Path) -> Comparison:
+def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], files: "Results") -> Comparison:
     from trilemma.comparison import triangle
     from trilemma.comparison.figures import png
     from trilemma.comparison.report import pictures_of, render
-    from trilemma.files import write_atomic, write_json
+    from trilemma.files import json_text
     from trilemma.hardware import describe
-    from trilemma.pictures import save_png
 
     values = document(entries, data, request, describe())
     stand = [shown(row) for row in rows_of(entries).values()]
     pictures, neighbours = pictures_of(stand, data, request["split"], request["seed"])
     for model in values["models"]:
         model["nearest"] = clean(neighbours.get(model["name"]))
-    json = write_json(folder / "report.json", values)
-    html = write_atomic(folder / "report.html", render(values, pictures))
     made = {"trilemma": __version__, "verb": "compare", "command": request["command"]}
-    save_png(png(triangle.draw(values["models"])), folder / "triangle.png", made, replace=True)
+    json, html = files.beside
+    files.write(png(triangle.draw(values["models"])), made, {json: json_text(values), html: render(values, pictures)})
     return Comparison(html, json, values)
 
 

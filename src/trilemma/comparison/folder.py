@@ -16,7 +16,7 @@ from typing import Any
 from trilemma.arguments import word
 from trilemma.comparison.plain import clean
 from trilemma.errors import UserError
-from trilemma.files import disk_errors, write_json
+from trilemma.files import disk_errors, refuse_links, write_json
 from trilemma.training.folder import LOCK, RUNS, Busy, hold, is_free
 
 REQUEST, REPORT = "request.json", "report.json"
@@ -39,6 +39,7 @@ def claim_folder(
     request = clean(request)
     path, lock = _named(Path(out), request) if out is not None else _chosen(f"compare-{name}", request, say)
     try:
+        refuse_links(path / REQUEST, path / "runs")
         with disk_errors(path):
             write_json(path / REQUEST, request)
         yield path

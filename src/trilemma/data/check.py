@@ -3,6 +3,7 @@
 It reads the source exactly as loading does (the same decoding, the same cache), so the two can never disagree.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,15 @@ from trilemma.data.raw import Raw
 from trilemma.data.size import Size, parse_size
 from trilemma.data.sources import check_channels, check_frames, load_data, read_raw, source_word
 from trilemma.data.split import Data, too_few
-from trilemma.files import write_atomic
+from trilemma.errors import UserError
+from trilemma.files import read_plain, refuse_foreign, write_atomic
+from trilemma.results import claim
 from trilemma.text import printable
 
 SHOWN = 5  # examples of a kind that is no fault, in the short text
+ENDS = ("ok", "not ok: see above")
+FIRST_LINE = re.compile(r".*: [0-9,]+ (images|image files), [0-9,]+ read, [0-9,]+ bad(, [0-9,]+ files left out)?")
+LARGEST_TEXT = 2**30  # bytes of a report that are read
 SHARED = "in the training images and in another split"
 
 
@@ -89,7 +95,7 @@ class Report:
             lines.append(
                 "so many images, or so many alike, that near duplicates were looked for in the first ones only"
             )
-        return "\n".join([*map(printable, lines), "ok" if self.ok else "not ok: see above"])
+        return "\n".join([*map(printable, lines), ENDS[0] if self.ok else ENDS[1]])
 
 
 def check(
@@ -108,10 +114,23 @@ def check(
     Raises:
         UserError: the source is not known, or holds no images at all; `out` cannot be written.
     """
+    path = None if out is None else Path(out).expanduser()
+    if path is not None:
+        claim([path], path.parent, _is_report)
     report = _look(source, size, frames, channels)
-    if out is not None:
-        write_atomic(Path(out).expanduser(), report.text() + "\n")
+    if path is not None:
+        refuse_foreign(path, _is_report)
+        write_atomic(path, report.text() + "\n")
     return report
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a file begins and ends as the text of a report does."""
+    try:
+        lines = read_plain(path, LARGEST_TEXT).decode().splitlines()
+    except (UserError, UnicodeDecodeError):
+        return False
+    return bool(lines) and lines[-1] in ENDS and FIRST_LINE.fullmatch(lines[0]) is not None
 
 
 def _look(source: str | Path | Data, size: Size | None, frames: str | None, channels: int | None) -> Report:

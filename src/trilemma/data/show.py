@@ -11,6 +11,7 @@ from trilemma.data.sources import load_data, source_word
 from trilemma.data.split import Data
 from trilemma.errors import UserError
 from trilemma.pictures import grid, save_png
+from trilemma.results import claim
 from trilemma.types import Batch
 
 
@@ -36,11 +37,14 @@ def show(
     """
     if n < 1:
         raise UserError(f"n={n}: a picture shows 1 image or more")
+    if out is not None:
+        claim([Path(out)], within=Path(out).parent)
     split_seed = None if isinstance(source, Data) else seed
     data = load_data(source, size=size, channels=channels, seed=split_seed, frames=frames)
+    path = Path(f"{data.name}.png" if out is None else out)
+    claim([path], within=path.parent)
     loader = Loader(data.train, batch=min(n, len(data.train)), seed=seed, augment=augment)
     batch = loader.batch_at(0)
-    path = Path(out) if out else Path(f"{data.name}.png")
     keys = {"n": n, "size": f"{data.shape[1]}x{data.shape[2]}", "channels": data.shape[0], "seed": seed}
     keys |= {"frames": data.frames} | ({"augment": augment} if augment else {})
     words = ["trilemma", "data", "show", source_word(data.source), *typed(keys)]

@@ -13,6 +13,7 @@ from trilemma.errors import UserError
 from trilemma.explore.sample import FORMAT, Receipt, receipt_of
 from trilemma.hardware import pick_device
 from trilemma.pictures import grid, read_metadata, save_png, to_image
+from trilemma.results import claim
 from trilemma.run import WEIGHTS, Run
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | 
     """
     image = Path(image)
     receipt = _read(image)
+    path = Path(out) if out is not None else Path(f"{image.stem}-again.png")
+    claim([path], within=path.parent)
     if run is None:
         found = _find(receipt, image)
     else:
@@ -67,7 +70,6 @@ def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | 
     picture = grid(images) if receipt.grid else to_image(images[0])
     difference = _difference(picture, image)
     made = receipt_of(found, **receipt.model_dump(include=WHAT))
-    path = Path(out) if out is not None else Path(f"{image.stem}-again.png")
     save_png(picture, path, made.to_json())
     return Again(path, found.path, difference == 0, difference, tuple(_changes(receipt, made)))
 

@@ -8,16 +8,17 @@ d_k = a_k - b_k of their accuracies: mean(d) +- t_{0.975, K - 1} s / sqrt(K), wh
 both out. The standard deviation s is taken to be at least one test image, the least that accuracies can differ by.
 """
 
+import io
 import json
-import os
 import re
-import shutil
 import tempfile
-import uuid
+import unicodedata
+import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,8 +28,9 @@ from trilemma.data import Data, Split
 from trilemma.data.augment import check_augmentations
 from trilemma.data.pixels import SUFFIXES
 from trilemma.errors import UserError
+from trilemma.explore.images import made_by
 from trilemma.explore.sample import receipt_of
-from trilemma.files import disk_errors, remove, write_atomic, write_json
+from trilemma.files import json_text, remove
 from trilemma.hardware import supports_fast_bf16
 from trilemma.metrics.classification import class_counts, draw_classes, half_width
 from trilemma.metrics.features import BUNDLED, choose
@@ -37,11 +39,15 @@ from trilemma.metrics.make_features import figures_of
 from trilemma.modes import own_modes
 from trilemma.pictures import grid, save_png, to_uint8
 from trilemma.registry import Recipe, build, get_recipe
+from trilemma.results import Results
 from trilemma.run import Run, as_run
 from trilemma.text import csv_cell, csv_text
 from trilemma.training.config import LENGTHS, TrainConfig
 from trilemma.training.log import Display
 from trilemma.training.loop import Trainer
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 REAL, CLASSICAL, BOTH, SYNTHETIC = "real", "real + classical", "real + synthetic", "synthetic"
 REAL_DEFAULT = 2_000  # real images that the classifier learns from where the user does not say
@@ -49,7 +55,7 @@ LEAST_TEST = 20  # real images to test on
 BATCH = 128  # images in a step
 SHOWN = 10  # images of each class in the grid
 WARMUP = 0.1  # share of the training over which the learning rate rises
-VERDICT = "verdict.json"
+LABELS, VERDICT = "metadata.csv", "verdict.json"
 NO_EFFECT = "No effect of the synthetic images could be shown"  # which is not to say that there is none
 INTERVAL_IS = "95% over the trainings (Student's t), the real test images held fixed"
 
@@ -141,21 +147,34 @@ def augment(
     counts = class_counts(run, n)
     plan = _plan(run, seed, seeds, steps, real, classical) if verdict else None
     folder = Path(out) if out is not None else run.path / "synthetic" / f"{n}-seed-{seed}"
-    files = _files(folder, counts)
-    _refuse_others(folder, files)
-    remove(folder / VERDICT)  # of an earlier call
+    files, found = _files(folder, counts), folder / VERDICT
+    labels = _labels(folder, files)
+    zipped = folder.with_name(f"{folder.name}.zip")
+    singles = [path for paths in files.values() for path in paths]
+    results = Results(
+        folder.with_name(f"{folder.name}.png"),
+        [*labels, found, *([zipped] if archive else [])],
+        verb="augment",
+        within=run.path if out is None else folder,
+        pictures=singles,
+    )
+    _refuse_others(folder, singles)
+    remove(found)  # of an earlier call
     display = Display("augment", quiet=quiet)
     try:
         synthetic = _write(run, counts, files, seed, batch, settings)
-        _write_labels(folder, files)
-        picture = _preview(run, folder, synthetic)
+        made = made_by(run, "augment", n=n, seed=seed, settings=settings, grid=True)
+        picture = _preview(synthetic)
+        results.write(picture, made, labels)
         display.say(f"{folder}: {n:,} images of {len(counts)} classes")
-        found = _try(plan, synthetic, display) if plan else None
+        said = _try(plan, synthetic, display) if plan else None
     finally:
         display.close()
-    if found:
-        write_json(folder / VERDICT, found.to_json())
-    return Augmentation(folder, picture, counts, _zip(folder) if archive else None, found)
+    if said:
+        results.write(picture, made, {found: json_text(said.to_json())})
+    if archive:
+        results.write(picture, made, {zipped: _zip(folder, [p for p in (*singles, *labels, found) if p.exists()])})
+    return Augmentation(folder, results.picture, counts, zipped if archive else None, said)
 
 
 def decide(
@@ -320,20 +339,39 @@ def _points(difference: Estimate) -> str:
 
 def _files(folder: Path, counts: Mapping[str, int]) -> dict[str, list[Path]]:
     """The file of each image by class, numbered as the images are."""
-    names = [re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).strip(" .") or "class" for name in counts]
-    alike = [name.lower() for name in names]  # to a file system that takes A for a
-    names = [name if alike.count(name.lower()) == 1 else f"{name}-{k}" for k, name in enumerate(names)]
     files, first = {}, 0
-    for (name, count), own in zip(counts.items(), names, strict=True):
+    for (name, count), own in zip(counts.items(), _folders(list(counts)), strict=True):
         files[name] = [folder / own / f"{k:05d}.png" for k in range(first, first + count)]
         first += count
     return files
 
 
-def _refuse_others(folder: Path, files: Mapping[str, list[Path]]) -> None:
+def _folders(classes: Sequence[str]) -> list[str]:
+    """The name of each class as the name of a folder of its own.
+
+    >>> _folders(["T-shirt/top", "A", "a", "a-2", "猫"])
+    ['T-shirt-top', 'A-1', 'a-2-', 'a-2', '猫']
+    """
+    names = [re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).strip(" .") or "class" for name in classes]
+    count = Counter(map(_alike, names))
+    taken, folders = {name for name, times in count.items() if times == 1}, []
+    for k, name in enumerate(names):
+        folder = name if count[_alike(name)] == 1 else f"{name}-{k}"
+        while folder != name and _alike(folder) in taken:
+            folder += "-"
+        taken.add(_alike(folder))
+        folders.append(folder)
+    return folders
+
+
+def _alike(name: str) -> str:
+    """What a name is to a file system that takes A for a, and one way to write a letter for another."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _refuse_others(folder: Path, ours: Sequence[Path]) -> None:
     """Images of another call among these would be taken for them."""
-    ours = {path for paths in files.values() for path in paths}
-    others = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p not in ours]
+    others = [p for p in sorted({*folder.rglob("*")} - {*ours}) if p.suffix.lower() in SUFFIXES]
     if others:
         raise UserError(f"{folder} holds other images, as {others[0]}; choose another out=, or remove them")
 
@@ -357,39 +395,31 @@ def _write(
     return Split(torch.cat(parts), torch.cat(labels))
 
 
-def _write_labels(folder: Path, files: Mapping[str, list[Path]]) -> None:
+def _labels(folder: Path, files: Mapping[str, list[Path]]) -> dict[Path, str]:
     """metadata.csv with the classes, where a class cannot be the name of a folder (T-shirt/top); metadata.jsonl where
     a spreadsheet would compute a name."""
     if all(paths[0].parent.name == name for name, paths in files.items()):
-        return
+        return {}
     rows = [(p.relative_to(folder).as_posix(), name) for name, paths in files.items() for p in paths]
     if all(csv_cell(cell) == cell for row in rows for cell in row):
-        write_atomic(folder / "metadata.csv", csv_text([("file_name", "label"), *rows]))
-    else:
-        lines = (json.dumps({"file_name": file, "label": label}) for file, label in rows)
-        write_atomic(folder / "metadata.jsonl", "".join(f"{line}\n" for line in lines))
+        return {folder / LABELS: csv_text([("file_name", "label"), *rows])}
+    lines = (json.dumps({"file_name": file, "label": label}) for file, label in rows)
+    return {folder / "metadata.jsonl": "".join(f"{line}\n" for line in lines)}
 
 
-def _preview(run: Run, folder: Path, synthetic: Split) -> Path:
-    """OUT.png: a row of images for each class."""
+def _preview(synthetic: Split) -> "Image.Image":
+    """A row of images for each class."""
     assert synthetic.labels is not None
     counts = synthetic.labels.bincount()
     columns = min(SHOWN, int(counts.min()))
     rows = [synthetic.images[synthetic.labels == k][:columns] for k in range(len(counts))]
-    made = {"trilemma": __version__, "what": "images of each class", "run": str(run.path.resolve()), "grid": True}
-    return save_png(grid(torch.cat(rows), columns=columns), folder.with_name(f"{folder.name}.png"), made)
+    return grid(torch.cat(rows), columns=columns)
 
 
-def _zip(folder: Path) -> Path:
-    """OUT.zip, whole or not at all."""
-    path = folder.with_name(f"{folder.name}.zip")
-    temporary = folder.with_name(f".tmp-{uuid.uuid4().hex}")
-    made = temporary.with_name(f"{temporary.name}.zip")
-    try:
-        with disk_errors(path):
-            shutil.make_archive(str(temporary), "zip", folder)
-            os.replace(made, path)
-    except BaseException:
-        remove(made)
-        raise
-    return path
+def _zip(folder: Path, ours: Sequence[Path]) -> bytes:
+    """The files of ours in a folder, as a zip."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in ours:
+            archive.write(path, path.relative_to(folder))
+    return buffer.getvalue()

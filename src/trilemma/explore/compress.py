@@ -27,8 +27,9 @@ from trilemma.comparison.words import number
 from trilemma.data import Data
 from trilemma.errors import UserError
 from trilemma.explore.images import decode_codes, encode, labels_for, made_by, pick_images, require, table
-from trilemma.files import write_json
-from trilemma.pictures import save_png, to_image, to_uint8
+from trilemma.files import json_text
+from trilemma.pictures import to_image, to_uint8
+from trilemma.results import Results, place
 from trilemma.run import Run, as_run
 from trilemma.types import Decodes, Encodes
 
@@ -90,6 +91,9 @@ def compress(
     """
     run = as_run(run)
     require(run, "store images as codes", Encodes, Decodes)
+    picture, within = place(out, run.path, "compression.png")
+    file = picture.with_suffix(".json")
+    files = Results(picture, [file], verb="compress", within=within)
     batch = pick_images(run, data, n)
     images, labels = to_uint8(batch.image).cpu(), labels_for(run.model, batch.label)
     codes = encode(run, batch.image, labels)  # (n, Z)
@@ -106,14 +110,12 @@ def compress(
         for counted, count in ((DATA, codec.data_bytes), (FILE, len)):
             results.append((codec.name, counted, *by_codec(images, codec, count, budget)))
     rows = tuple(_row(name, counted, images, result, sizes, budget) for name, counted, result, sizes in results)
-    picture = Path(out) if out is not None else run.path / "compression.png"
     shown = [(_caption(row), result[2]) for row, result in zip(rows, results, strict=True) if row.counted != FILE]
     shown.insert(0, (f"original: {images[0].numel():,} bytes", images))
     sheet = table(torch.cat([part[:SHOWN] for _, part in shown]), [caption for caption, _ in shown])
-    save_png(sheet, picture, made_by(run, "compress", data=None if data is None else str(data), n=len(images)))
-    file, raw = picture.with_suffix(".json"), images[0].numel()
-    found = Compression(picture, file, len(images), codes.shape[1], budget, raw, rows)
-    write_json(file, _plain(found))
+    found = Compression(picture, file, len(images), codes.shape[1], budget, images[0].numel(), rows)
+    made = made_by(run, "compress", data=None if data is None else str(data), n=len(images))
+    files.write(sheet, made, {file: json_text(_plain(found))})
     return found
 
 

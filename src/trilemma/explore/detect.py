@@ -45,16 +45,20 @@ from trilemma.explore.detection_images import (
 from trilemma.explore.detection_scores import Score, fitted_on, score_all, scores_of, training_scores
 from trilemma.explore.detection_threshold import Reference, by_rank, by_spread, check_enough, enough
 from trilemma.explore.detection_words import in_short
-from trilemma.explore.images import require
-from trilemma.files import write_atomic, write_json
+from trilemma.explore.images import made_by, name_of, require
+from trilemma.files import json_text, remove
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.ranking import INTERVAL_IS, ranking
 from trilemma.modes import own_modes
+from trilemma.pictures import save_png, says_how_made
+from trilemma.results import Results, with_keys
 from trilemma.run import Run, as_run
 from trilemma.text import csv_text
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
 
 AUTO = "auto"
+BESIDE, SHEETS = ("figures.json", "scores.csv", "report.html"), ("flagged.png", "heatmaps.png")
+DEFAULTS = {"score": AUTO, "false_alarms": 0.05, "n": 10_000, "seed": 0}  # of the keys that are not None
 MOST_TRAINED = 1000  # training images that lend the shape of their scores' distribution
 SHOWN = 16  # images with the highest scores that are shown in any case
 EXPECTED_IS = "95% of the rates that thresholds from as many images have (Beta law of the rank); not counted"
@@ -119,14 +123,20 @@ def detect(
             tells held-out normal images from altered ones (detection_choice.py).
         n: images of each kind, at most; chosen by the seed where there are more.
         seed: of that choice, of the ELBO's noise, of the altered images and of a threshold by spread.
-        out: the folder to write; RUN/detect or RUN/detect-AGAINST where None.
+        out: the folder to write; RUN/detect or RUN/detect-AGAINST, with the keys that are given in its name, where
+            None.
     Raises:
         UserError: the model neither reconstructs nor bounds the likelihood nor encodes; there are no normal images, or
             too few for the rate of false alarms; `against` is the run's own data; a name or value does not fit.
     """
     run = as_run(run)
     _check(run, false_alarms, n)
+    files = None if out is None else _results(Path(out), Path(out))
     images = groups_of(run, data, against, normal, n, seed)
+    if files is None:
+        keys = {"score": score, "false_alarms": false_alarms, "normal": normal, "n": n, "seed": seed}
+        stem = "detect" if against is None else f"detect-{images.source}"
+        files = _results(run.path / with_keys(stem, {**keys, "data": name_of(data)}, DEFAULTS), run.path)
     groups, some = images.groups, fitted_on(run, seed)
     check_enough(len(groups[0].split), len(some), false_alarms)
     ways = scores_of(run, seed, some)
@@ -147,17 +157,31 @@ def detect(
     document |= {"false_alarms": false_alarms, "seed": seed, "score_was": "given" if score != AUTO else "chosen"}
     document["threshold_by"], document["images_behind"] = references[chosen].by, references[chosen].images
     document["in_short"] = in_short(document)
-    folder = Path(out) if out is not None else run.path / ("detect" if against is None else f"detect-{images.source}")
-    write_json(folder / "figures.json", document)
     p_values = {group.kind: references[chosen].p_values(scores[chosen][group.kind]) for group in groups}
-    write_atomic(folder / "scores.csv", _table(groups, scores, p_values, chosen, document["threshold"]))
-    from trilemma.explore.detection_report import write_report
+    rows_of_images = _table(groups, scores, p_values, chosen, document["threshold"])
+    from trilemma.explore.detection_report import draw_report
 
     positions = _positions(groups[-1].kind, scores[chosen], document["threshold"], images.counted)
-    picture, report = write_report(run, folder, document, groups, scores[chosen], positions)
+    page = draw_report(run, document, groups, scores[chosen], positions)
+    made = made_by(run, "detect", against=document["source"], score=document["score"])
+    figures, table, report = files.beside
+    contents = {figures: json_text(document), table: rows_of_images, report: page.html}
+    picture = files.write(page.histogram, made, contents)
+    sheets = zip(SHEETS, (page.flagged, page.heatmaps), strict=True)
+    for path, sheet in ((picture.with_name(name), sheet) for name, sheet in sheets):
+        if sheet is not None:
+            save_png(sheet, path, made)
+        elif says_how_made(path):  # of an earlier call, which flagged some
+            remove(path)
     numbers = tuple(groups[-1].numbers[positions["hits"]].tolist())
     texts = tuple(document["in_short"])
     return Detection(picture, report, chosen, document["threshold"], texts, document["counts"], rows, scores, numbers)
+
+
+def _results(folder: Path, within: Path) -> Results:
+    """The files of a detection, which may be written; see `Results`."""
+    beside, sheets = ([folder / name for name in names] for names in (BESIDE, SHEETS))
+    return Results(folder / "histogram.png", beside, verb="detect", within=within, pictures=sheets)
 
 
 def _check(run: Run, false_alarms: float, n: int) -> None:

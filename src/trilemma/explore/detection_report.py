@@ -19,9 +19,8 @@ from trilemma.comparison import figures
 from trilemma.comparison.words import ends, number
 from trilemma.explore.detection_images import ABNORMAL, NORMAL, UNKNOWN, Group
 from trilemma.explore.detection_scores import reconstructions
-from trilemma.explore.images import made_by, table
-from trilemma.files import remove, write_atomic
-from trilemma.pictures import TILE, grid, save_png, to_image
+from trilemma.explore.images import table
+from trilemma.pictures import TILE, grid, to_image
 from trilemma.run import Run
 from trilemma.text import shown
 from trilemma.training.titles import capital
@@ -46,22 +45,28 @@ class Shown(NamedTuple):
     texts: list[str]
 
 
-def write_report(
+class Page(NamedTuple):
+    """The page as HTML; its histogram as PNG; the sheets of the highest scores, and of what is flagged if any is."""
+
+    html: str
+    histogram: bytes
+    heatmaps: "Image.Image"
+    flagged: "Image.Image | None"
+
+
+def draw_report(
     run: Run,
-    folder: Path,
     document: Mapping[str, Any],
     groups: Sequence[Group],
     scores: Mapping[str, Tensor],
     positions: Mapping[str, Tensor],
-) -> tuple[Path, Path]:
-    """Write histogram.png, flagged.png (if anything is flagged), heatmaps.png of the highest scores and report.html.
+) -> Page:
+    """The page of a detection, and the pictures to lie beside it.
 
     Args:
         document: what `detect` found, as in figures.json.
         scores: those that flag, by kind of image; positions: of hits, of the highest scores below the threshold,
             of alarms and misses in their groups.
-    Returns:
-        The histogram and the page.
     """
     by_kind, kind = {group.kind: group for group in groups}, document["kind"]
     parts = {"hits": (kind, FLAGGED), "below": (kind, OTHERS), "alarms": (NORMAL, OTHERS), "misses": (ABNORMAL, OTHERS)}
@@ -71,19 +76,15 @@ def write_report(
         if len(at)
     }
     brightest = max((_difference(part).max().item() for part in shown.values() if part.results is not None), default=0)
-    made = made_by(run, "detect", against=document["source"], score=document["score"])
-    for name in ("flagged", "heatmaps"):
-        remove(folder / f"{name}.png")
+    gallery = None
     if "hits" in shown:
         part = shown["hits"]
         gallery = grid(part.images, columns=min(len(part.images), _columns(part.images)), texts=part.texts)
-        save_png(gallery, folder / "flagged.png", made)
     highest = [sheet for name in ("hits", "below") if name in shown for sheet in _sheets(shown[name], brightest)]
-    save_png(_stacked(highest), folder / "heatmaps.png", made)
     text = f"Histograms of the {document['title']} with the threshold {number(document['threshold'])}"
     drawn = [_histogram(document, scores, narrow) for narrow in (False, True)]
     histograms = [Markup(figures.svg(figure, f"{text}{end}")) for figure, end in zip(drawn, ("", " "), strict=True)]
-    picture = save_png(figures.png(drawn[0]), folder / "histogram.png", made)  # after the SVG: it changes the colours
+    picture = figures.png(drawn[0])  # after the SVG: it changes the colours
     page = _template().render(
         doc=document,
         words=WORDS,
@@ -93,7 +94,7 @@ def write_report(
         heated=isinstance(run.model, Reconstructs),
         most=HEATED,
     )
-    return picture, write_atomic(folder / "report.html", page)
+    return Page(page, picture, _stacked(highest), gallery)
 
 
 def _shown(run: Run, group: Group, scores: Tensor, at: Tensor) -> Shown:

@@ -18,7 +18,7 @@ from trilemma.data import Data, Split
 from trilemma.data.loader import to_float
 from trilemma.errors import UserError
 from trilemma.explore.images import labels_for, made_by, source_of, through
-from trilemma.files import write_json
+from trilemma.files import json_text
 from trilemma.metrics.classification import half_width
 from trilemma.metrics.disentanglement import (
     BINS,
@@ -30,8 +30,8 @@ from trilemma.metrics.disentanglement import (
 )
 from trilemma.metrics.intervals import Estimate
 from trilemma.modes import own_modes
-from trilemma.pictures import save_png
 from trilemma.registry import models_that
+from trilemma.results import Results, place
 from trilemma.run import Run, as_run
 from trilemma.training.log import Display
 from trilemma.types import Encodes
@@ -126,6 +126,9 @@ def disentangle(
     if not isinstance(run.model, Encodes):
         able = models_that(Encodes)
         raise UserError(f"{run.recipe.name} does not encode: it has no codes to measure; models that do: {able}")
+    picture, within = place(out, run.path, "disentanglement.png")
+    file = picture.with_suffix(".json")
+    files = Results(picture, [file], verb="disentangle", within=within)
     source = source_of(run, data)
     images = _images(source, n)
     labels = labels_for(run.model, images.labels)
@@ -155,10 +158,7 @@ def disentangle(
     finally:
         display.close()
     scores = {name: _around(value, [part[name] for part in parts]) for name, value in whole.scores.items()}
-    picture = Path(out) if out is not None else run.path / "disentanglement.png"
-    save_png(
-        _draw(whole, list(factors)), picture, made_by(run, "disentangle", data=source.name, n=len(codes), seed=seed)
-    )
+    made = made_by(run, "disentangle", data=source.name, n=len(codes), seed=seed)
     values = {
         "trilemma": __version__,
         "run": str(run.path.resolve()),
@@ -173,7 +173,8 @@ def disentangle(
         "importance": whole.dci.matrix.tolist(),
         "notes": notes,
     }
-    return Disentanglement(picture, write_json(picture.with_suffix(".json"), values), scores, whole.of_factor, notes)
+    files.write(_draw(whole, list(factors)), made, {file: json_text(values)})
+    return Disentanglement(picture, file, scores, whole.of_factor, notes)
 
 
 def _codes(run: Run, images: Split, labels: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:

@@ -32,8 +32,9 @@ from trilemma.explore.images import (
     source_of,
     take,
 )
-from trilemma.files import write_atomic
-from trilemma.pictures import grid, save_png
+from trilemma.explore.sample import label_name
+from trilemma.pictures import grid
+from trilemma.results import Results, place
 from trilemma.run import Run, as_run
 from trilemma.types import Batch, Decodes, Encodes
 
@@ -89,29 +90,36 @@ def edit(
     require(run, "change images by their codes", Encodes, Decodes)
     if steps < 2:
         raise UserError(f"steps={steps}: at least 2 are needed, without and with the change")
+    picture, within = place(out, run.path, f"edit-{_name_of(run, towards, data)}.png")
+    file = picture.with_suffix(".npy")
+    files = Results(picture, [file], verb="edit", within=within)
     code, labels, original = find_code(run, image, data, label)  # (1, Z)
     vector, counts = _vector(run, code.shape[1], towards, away, data)
     strengths = torch.linspace(0, strength, steps, dtype=code.dtype)
     images = decode_codes(run, code + strengths[:, None] * vector, labels)
     before = images[:0] if original is None else original
     texts = ["original"] * len(before) + [f"{s:.3g}" for s in strengths.tolist()]
-    picture = Path(out) if out is not None else run.path / f"edit-{slug(Path(str(towards)))}.png"
     what = {"towards": str(towards), "away": None if away is None else str(away), "strength": strength, "steps": steps}
     sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
-    save_png(sheet, picture, made_by(run, "edit", image=str(image), **what))
-    file = save_vector(vector, picture.with_suffix(".npy"))
+    files.write(sheet, made_by(run, "edit", image=str(image), **what), {file: vector_file(vector)})
     return Edit(picture, file, vector, tuple(strengths.tolist()), counts, images)
 
 
-def save_vector(vector: Tensor, path: Path) -> Path:
-    """A vector (Z,) as a .npy file."""
+def _name_of(run: Run, group: Group, data: str | Path | Data | None) -> str:
+    """A group as part of a file's name."""
+    classes = source_of(run, data).classes
+    return slug(Path(str(group))) if class_number(group, classes) is None else label_name(str(group), classes)
+
+
+def vector_file(vector: Tensor) -> bytes:
+    """The content of a .npy file of a vector (Z,)."""
     import io
 
     import numpy as np
 
     buffer = io.BytesIO()
     np.save(buffer, vector.numpy(), allow_pickle=False)
-    return write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def load_vector(path: Path, length: int) -> Tensor | None:

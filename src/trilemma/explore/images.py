@@ -232,6 +232,11 @@ def through(run: Run, function: Callable[..., Tensor], inputs: Tensor, labels: T
     return run._passed(function, inputs, labels, PART)
 
 
+def name_of(data: Source) -> str | None:
+    """What images were asked for, in a text."""
+    return data if data is None else data.source if isinstance(data, Data) else str(data)
+
+
 def made_by(run: Run, verb: str, **what: Any) -> dict[str, Any]:
     """What a picture says of how it was made."""
     run_of = {"model": run.recipe.name, "run": str(run.path.resolve()), "weights": run.weights_id}

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from trilemma.errors import UserError, unknown
 from trilemma.explore.images import Named, Source, decode_codes, find_code, made_by, require, table
-from trilemma.files import write_atomic
-from trilemma.pictures import grid, save_png
+from trilemma.pictures import grid
+from trilemma.results import Results, place
 from trilemma.run import Run, as_run
 from trilemma.types import Decodes, Encodes
 
@@ -90,6 +90,10 @@ def interpolate(
     if how not in (*WAYS, "both"):
         raise unknown("how", how, [*WAYS, "both"])
     require(run, "interpolate", Encodes, Decodes)
+    picture, within = place(out, run.path, "interpolation.png")
+    picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture
+    animation = picture.with_suffix(".gif") if animate else None
+    files = Results(picture, [animation] if animation else [], verb="interpolate", within=within)
     ends = [find_code(run, what, data, label) for what in (a, b)]
     ways = list(WAYS) if how == "both" else [how]
     fine = torch.linspace(0, 1, (frames - 1) * FINER + 1, dtype=torch.float64)
@@ -100,12 +104,10 @@ def interpolate(
     if first is not None and last is not None:
         blend = linear(first.flatten().double(), last.flatten().double(), fine[::FINER])
         shown["pixels"] = blend.float().unflatten(1, run.model_config.shape)
-    picture = Path(out) if out is not None else run.path / "interpolation.png"
-    picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture
     how_made = made_by(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, label=label)
     heads = [f"{t:.2f}" for t in fine[::FINER].tolist()]
-    save_png(table(torch.cat(list(shown.values())), list(shown), heads), picture, how_made)
-    animation = _animate(moving, picture.with_suffix(".gif")) if animate else None
+    sheet = table(torch.cat(list(shown.values())), list(shown), heads)
+    files.write(sheet, how_made, {animation: _animated(moving)} if animation else {})
     return Interpolation(picture, animation, rows)
 
 
@@ -117,7 +119,7 @@ def _decoded(run: Run, codes: Tensor, ends: Sequence[tuple[Tensor, Tensor | None
     return decode_codes(run, codes.float(), labels)
 
 
-def _animate(ways: dict[str, Tensor], path: Path) -> Path:
+def _animated(ways: dict[str, Tensor]) -> bytes:
     """A GIF that goes there and back for ever, the ways side by side."""
     there = [_side_by_side(list(images)) for images in zip(*ways.values(), strict=True)]
     pictures = [*there, *there[-2:0:-1]]
@@ -125,7 +127,7 @@ def _animate(ways: dict[str, Tensor], path: Path) -> Path:
     times = [REST_MS if k in rest else STEP_MS for k in range(len(pictures))]
     buffer = io.BytesIO()
     pictures[0].save(buffer, "gif", save_all=True, append_images=pictures[1:], duration=times, loop=0)
-    return write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _side_by_side(images: list[Tensor]) -> "Image.Image":

@@ -35,8 +35,9 @@ from trilemma.explore.images import (
     source_of,
     table,
 )
-from trilemma.files import write_atomic, write_json
-from trilemma.pictures import save_png, to_image, to_uint8
+from trilemma.files import json_text
+from trilemma.pictures import png_content, save_png, to_image, to_uint8
+from trilemma.results import Results, place
 from trilemma.run import Run, as_run
 from trilemma.text import csv_cell, csv_text, printable
 from trilemma.types import Batch, Encodes
@@ -59,6 +60,7 @@ MOST_PERPLEXITY = 30.0
 LEAST_SIDE = 0.8  # of the longer side of the map, so that a title fits over it
 TITLE = 60  # letters in a line of the title
 SPRITE = 8192  # px: the largest side that the projector shows
+PROJECTOR = ("vectors.tsv", "metadata.tsv", "sprite.png", "projector_config.json", "projector_config.pbtxt")
 PBTXT = """embeddings {{
   tensor_name: "codes"
   tensor_path: "vectors.tsv"
@@ -135,23 +137,26 @@ def latent_map(
         raise unknown("how", how, get_args(How))
     if neighbours < 1:
         raise UserError(f"neighbours={neighbours}: at least 1 is needed")
+    picture, within = place(out, run.path, f"map-{how}.png")
+    coordinates, beside = picture.with_suffix(".csv"), picture.with_name(f"{picture.stem}-neighbours.png")
+    folder = picture.with_name(f"{picture.stem}-projector") if projector else None
+    more = [folder / name for name in PROJECTOR] if folder else []
+    files = Results(picture, [coordinates, *more], verb="map", within=within, pictures=[beside])
     source = source_of(run, data)
     batch = pick_images(run, source, n, split, seed=seed)
     codes = encode(run, batch.image, labels_for(run.model, class_of(run, label, batch), label=True))
     perplexity = perplexity_for(len(codes)) if perplexity is None else perplexity
     points = project(codes, how, perplexity=perplexity, seed=seed)
-    picture = Path(out) if out is not None else run.path / f"map-{how}.png"
     part = part_of(run, source, split)
     made = made_by(run, "map", how=how, n=len(points), perplexity=perplexity, split=part.name, label=label, seed=seed)
     rows = rows_of(batch, source, part)
-    save_png(_draw(run, points, batch, source, thumbnails, _axes_names(codes, how, perplexity)), picture, made)
-    coordinates = _write_table(rows, points, picture.with_suffix(".csv"))
-    nearest = _nearest(codes, _queries(batch.label, len(codes)), neighbours)
-    page = _neighbours_page(batch, codes, nearest, rows)
-    beside = save_png(page, picture.with_name(f"{picture.stem}-neighbours.png"), {**made, "neighbours": neighbours})
-    folder = picture.with_name(f"{picture.stem}-projector") if projector else None
+    page = _draw(run, points, batch, source, thumbnails, _axes_names(codes, how, perplexity))
+    contents: dict[Path, bytes | str] = {coordinates: _table(rows, points)}
     if folder is not None:
-        export_projector(folder, codes, batch.image, rows)
+        contents |= {folder / name: text for name, text in projector_files(codes, batch.image, rows).items()}
+    files.write(page, made, contents)
+    nearest = _nearest(codes, _queries(batch.label, len(codes)), neighbours)
+    save_png(_neighbours_page(batch, codes, nearest, rows), beside, {**made, "neighbours": neighbours})
     assert batch.index is not None
     return LatentMap(picture, coordinates, beside, folder, points, batch.index.cpu(), nearest)
 
@@ -207,7 +212,7 @@ def clear_places(centres: Tensor, size: tuple[float, float]) -> list[int]:
     return taken
 
 
-def export_projector(folder: Path, codes: Tensor, images: Tensor, rows: Sequence[dict[str, Any]]) -> Path:
+def projector_files(codes: Tensor, images: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, bytes | str]:
     """Codes, a line of metadata each and a sheet of thumbnails in the format of the embedding projector.
 
     Smilkov et al. (2016), "Embedding projector: interactive visualization and interpretation of embeddings". Tabs
@@ -219,11 +224,7 @@ def export_projector(folder: Path, codes: Tensor, images: Tensor, rows: Sequence
     columns = list(rows[0])
     header = ["\t".join(columns)] if len(columns) > 1 else []
     lines = ["\t".join(str(csv_cell(" ".join(str(row[name]).split()))) for name in columns) for row in rows]
-    write_atomic(folder / "vectors.tsv", vectors + "\n")
-    write_atomic(folder / "metadata.tsv", "\n".join([*header, *lines]) + "\n")
-    save_png(
-        sheet, folder / "sprite.png", {"trilemma": __version__, "verb": "map", "shows": "its thumbnails"}, replace=True
-    )
+    made = {"trilemma": __version__, "verb": "map", "shows": "its thumbnails"}
     entry = {
         "tensorName": "codes",
         "tensorShape": list(codes.shape),
@@ -231,9 +232,14 @@ def export_projector(folder: Path, codes: Tensor, images: Tensor, rows: Sequence
         "metadataPath": "metadata.tsv",
         "sprite": {"imagePath": "sprite.png", "singleImageDim": [side, side]},
     }
-    write_json(folder / "projector_config.json", {"embeddings": [entry]})
-    write_atomic(folder / "projector_config.pbtxt", PBTXT.format(side=side))
-    return folder
+    contents = (
+        vectors + "\n",
+        "\n".join([*header, *lines]) + "\n",
+        png_content(sheet, made),
+        json_text({"embeddings": [entry]}),
+        PBTXT.format(side=side),
+    )
+    return dict(zip(PROJECTOR, contents, strict=True))
 
 
 def sprite(images: Tensor) -> tuple["Image.Image", int]:
@@ -261,10 +267,10 @@ def _within(image: "Image.Image", side: int) -> "Image.Image":
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _write_table(rows: Sequence[dict[str, Any]], points: Tensor, path: Path) -> Path:
-    """A line for each point: x, y and what is known of its image."""
+def _table(rows: Sequence[dict[str, Any]], points: Tensor) -> str:
+    """CSV: a line for each point: x, y and what is known of its image."""
     lines = ([*point, *row.values()] for point, row in zip(points.tolist(), rows, strict=True))
-    return write_atomic(path, csv_text([["x", "y", *rows[0]], *lines]))
+    return csv_text([["x", "y", *rows[0]], *lines])
 
 
 def _queries(labels: Tensor | None, n: int) -> list[int]:

@@ -20,8 +20,9 @@ from trilemma.explore.images import (
     rows_of,
     source_of,
 )
-from trilemma.files import write_json
-from trilemma.pictures import TEXT, TILE, font, grid, save_png
+from trilemma.files import json_text
+from trilemma.pictures import TEXT, TILE, font, grid
+from trilemma.results import Results, place
 from trilemma.run import Run, as_run
 from trilemma.types import Reconstructs
 
@@ -67,19 +68,21 @@ def reconstruct(
     """
     run = as_run(run)
     require(run, "reconstruct", Reconstructs)
+    picture, within = place(out, run.path, "reconstructions.png")
+    file = picture.with_suffix(".json")
+    files = Results(picture, [file], verb="reconstruct", within=within)
     source = source_of(run, data)
     batch = pick_images(run, source, n, split)
     images = batch.image.cpu()
     results = run.reconstruct(batch.image, labels_for(run.model, class_of(run, label, batch), label=True))
     squared = (results - images).square().flatten(1).mean(1)
     rmse, errors = float(squared.mean().sqrt()), squared.sqrt()
-    picture = Path(out) if out is not None else run.path / "reconstructions.png"
     sheet = grid(_pairs(images, results), COLUMNS, scale=1, texts=[f"{error:.3f}" for error in errors.tolist()])
     made = made_by(run, "reconstruct", n=len(images), split=split, label=label, rmse=rmse)
-    save_png(_labelled(sheet, images), picture, made)
     part = part_of(run, source, split)
     rows = [row | {"rmse": error} for row, error in zip(rows_of(batch, source, part), errors.tolist(), strict=True)]
-    file = write_json(picture.with_suffix(".json"), made | {"split": part.name, "images": rows})
+    figures = json_text(made | {"split": part.name, "images": rows})
+    files.write(_labelled(sheet, images), made, {file: figures})
     return Reconstruction(picture, rmse, errors, results, file)
 
 

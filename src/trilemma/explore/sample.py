@@ -1,5 +1,7 @@
 """Draw images from a run into PNG files that carry how they were made."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,16 @@ from torch import Tensor
 
 from trilemma import __version__
 from trilemma.config import Config
+from trilemma.data.labels import class_number
 from trilemma.metrics.receipt import protocol_name
-from trilemma.pictures import grid, refuse_foreign, save_png, to_uint8
+from trilemma.pictures import grid, save_png, to_uint8
+from trilemma.results import claim
 from trilemma.run import Run, as_run
 
 FORMAT = 1  # of a receipt
 GRID_LIMIT = 400  # images
+LONGEST_LABEL = 40  # letters in the name of a folder
+LIKE_SETTING = re.compile(r"_[a-z_]+-")  # as in label-x_steps-5
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,14 @@ def sample(
     receipt = receipt_of(
         run, seed=seed, label=label, exact=exact, settings=settings, first=first, n=1, grid=False, batches=()
     )
-    folder = Path(out) if out is not None else run.path / "samples" / _folder_name(seed, label, settings)
+    folder = (
+        Path(out)
+        if out is not None
+        else run.path / "samples" / _folder_name(seed, label, settings, run.config["classes"])
+    )
     sheet = folder.with_name(f"{folder.name}.png")
-    for path in (sheet, *(folder / f"{k:05d}.png" for k in range(first, first + n) if singles)):
-        refuse_foreign(path)  # before anything is drawn
+    files = [folder / f"{k:05d}.png" for k in range(first, first + n) if singles]
+    claim([sheet, *files], within=run.path if out is None else folder)
     paths: list[Path] = []
     shown: list[Tensor] = []
     batches = []
@@ -105,13 +115,29 @@ def sample(
     return SampleFiles(save_png(grid(images), sheet, made.to_json()), paths)
 
 
-def _folder_name(seed: int, label: str | int | None, settings: dict[str, Any]) -> str:
+def _folder_name(seed: int, label: str | int | None, settings: dict[str, Any], classes: Sequence[str] = ()) -> str:
     """
     >>> _folder_name(3, None, {}), _folder_name(0, "T-shirt/top", {"steps": 50, "eta": 0.5})
     ('seed-3', 'seed-0_label-T-shirt-top_eta-0.5_steps-50')
     """
-    label_part = [] if label is None else [f"label-{label}"]
+    label_part = [] if label is None else [f"label-{label_name(label, classes)}"]
     return protocol_name(f"seed-{seed}", *label_part, *(f"{key}-{settings[key]}" for key in sorted(settings)))
+
+
+def label_name(label: str | int, classes: Sequence[str]) -> str:
+    """A label as part of a name; its number follows where another class, or a setting, would look the same.
+
+    >>> [label_name(label, ["猫", "a b", "a+b", "A"]) for label in ("猫", "a b", 2, "A")]
+    ['猫', 'a-b@1', '2', 'A']
+    """
+    name, number = _short(label), class_number(label, classes)
+    others = {_short(other).casefold() for k, other in enumerate(classes) if k != number}
+    clear = name.casefold() not in others and not LIKE_SETTING.search(name)
+    return name if clear else f"{name}@{number}"
+
+
+def _short(label: str | int) -> str:
+    return protocol_name(str(label))[:LONGEST_LABEL]
 
 
 def receipt_of(run: Run, **what: Any) -> Receipt:

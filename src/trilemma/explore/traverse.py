@@ -30,11 +30,13 @@ from trilemma.explore.images import (
     find_code,
     labels_for,
     made_by,
+    name_of,
     pick_images,
     require,
     table,
 )
 from trilemma.pictures import TEXT, font, save_png
+from trilemma.results import claim, place, with_keys
 from trilemma.run import Run, as_run
 from trilemma.types import Conditional, Decodes, Encodes
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 MEASURED = 2000  # real images whose codes give the mean, the standard deviation and the range
 MOST = 10  # units shown where none are asked for
 STEPS, PLANE_STEPS = 7, 15
+DEFAULTS = {"span": 3.0, "spacing": "quantiles"}  # of the keys that are not None
 Spacing = Literal["quantiles", "even"]
 
 
@@ -88,7 +91,8 @@ def traverse(
         spacing: lines of the plane: "quantiles" (equal shares of real images between them) or "even", within `span`.
         data: the images that give mean, deviation and range, and that numbers count in; the run's own where None.
         label: the class to decode, for a conditional model; where None, that of the image, or class 0.
-        out: the picture to write; RUN/traversal.png or RUN/plane.png where None.
+        out: the picture to write; RUN/traversal.png or RUN/plane.png where None, with the keys
+            that are given in its name.
     Raises:
         UserError: the model does not encode and decode, a unit is not there, or the start does not fit.
     """
@@ -103,21 +107,25 @@ def traverse(
     codes = _codes(run, data)
     pair = _pair(plane, units, codes.shape[1])
     chosen = _numbers(units, codes.shape[1]) if units is not None else _most_active(codes)
-    start, labels = _start(run, image, data, label, codes)
     how = {"image": None if image is None else str(image), "label": label, "span": span}
+    keys = {**how, "units": units, "steps": steps, "plane": None if isinstance(plane, bool) else plane}
+    keys |= {"spacing": spacing, "data": name_of(data)}
+    stem = "traversal" if pair is None else "plane"
+    picture, within = place(out, run.path, f"{with_keys(stem, keys, DEFAULTS)}.png")
+    claim([picture], within)
+    start, labels = _start(run, image, data, label, codes)
     if pair is not None:
         values = _lines(codes[:, list(pair)], steps or PLANE_STEPS, spacing, span)
         images = decode_codes(run, on_plane(start, pair, values), labels)
-        page, name = _plane_page(images, pair, values), "plane.png"
+        page = _plane_page(images, pair, values)
         made = made_by(run, "traverse", **how, plane=pair, spacing=spacing, steps=values.shape[1])
     else:
         values = _steps(codes[:, list(chosen)], steps or STEPS, span)
         images = decode_codes(run, one_at_a_time(start, chosen, values), labels)
         first = None if image is None else decode_codes(run, start[None], labels)
-        page, name = _rows_page(images, chosen, codes, values.shape[1], span, first), "traversal.png"
+        page = _rows_page(images, chosen, codes, values.shape[1], span, first)
         made = made_by(run, "traverse", **how, units=chosen, steps=values.shape[1])
-    picture = save_png(page, Path(out) if out is not None else run.path / name, made)
-    return Traversal(picture, pair or chosen, values, images.unflatten(0, (-1, values.shape[1])))
+    return Traversal(save_png(page, picture, made), pair or chosen, values, images.unflatten(0, (-1, values.shape[1])))
 
 
 def one_at_a_time(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ from trilemma.lessons.drawing import GREY, below, label, plots, rendered, side_b
 from trilemma.lessons.held_out import common_images, reconstructed, rmse
 from trilemma.run import Run
 from trilemma.training import train
-from trilemma.training.folder import RUNS
 from trilemma.types import Batch, Reconstructs, Samples, Validates
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MEASURED = 2000  # images
+TRAINED = Path("figures", "beta")  # apart from the runs of the user
 
 
 class Point(NamedTuple):
@@ -51,13 +51,13 @@ def beta(
     """Error and divergence over beta, then for each beta a row of reconstructions and one of samples.
 
     Args:
-        runs: finished runs that differ in beta. Where none are given, models are trained, into runs/figure-beta/.
+        runs: finished runs that differ in beta. Where none are given, models are trained, into figures/beta/.
         model, data, betas, steps: what to train, and how many steps each.
         n: images in a row.
         seed: of the training, the drawn codes and the samples.
     """
     if not runs:
-        name = RUNS / "figure-beta" / f"{model}-{slug(Path(data))}-seed-{seed}"
+        name = TRAINED / f"{model}-{slug(Path(data))}-seed-{seed}"
         each = {"steps": steps, "seed": seed, "quiet": True}
         runs = tuple(train(model, data, beta=b, out=f"{name}-beta-{b:g}", **each) for b in sorted(set(betas)))
     runs = tuple(sorted(runs, key=_beta_of))

@@ -22,6 +22,7 @@ from trilemma.lessons.penalty import kl_penalty_figure
 from trilemma.lessons.sparse import sparse_units
 from trilemma.modes import own_modes
 from trilemma.pictures import read_metadata, save_png
+from trilemma.results import claim
 from trilemma.run import Run, as_run
 
 if TYPE_CHECKING:
@@ -100,10 +101,11 @@ def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **
         inspect.signature(lesson.draw).bind(*opened)
     except TypeError:
         raise UserError(f"the figure {name} is drawn from {lesson.runs}; runs given: {len(opened)}") from None
-    picture = lesson.draw(*opened, **dict(settings))
     made_of = [{"run": str(run.path.resolve()), "weights": run.weights_id} for run in opened]
     made = {"trilemma": __version__, "verb": "figure", "figure": name, "runs": made_of, **settings.to_json()}
-    return save_png(picture, _default_path(opened, made, settings) if out is None else out, made)
+    path = _default_path(opened, made, settings) if out is None else Path(out)
+    claim([path], within=opened[0].path if out is None and len(opened) == 1 else path.parent)
+    return save_png(lesson.draw(*opened, **dict(settings)), path, made)
 
 
 def _default_path(runs: list[Run], made: dict[str, Any], settings: Config) -> Path:

@@ -27,7 +27,7 @@ from trilemma.metrics.features import FeatureNetwork, extract, feature_network, 
 from trilemma.metrics.intervals import Spread
 from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.quality import Setup, quality, quality_scores
-from trilemma.metrics.receipt import Score, protocol_name, versions, write_score
+from trilemma.metrics.receipt import Score, claim_scores, protocol_name, versions, write_score
 from trilemma.modes import own_modes
 from trilemma.pictures import read_metadata
 from trilemma.registry import models_that
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from trilemma.run import Run
 
 N_DEFAULT = 2500  # images on either side where the user does not say: minutes on a CPU at most
+METRICS = "metrics"  # of a run folder: its scores
 LEAST = neighbours.LEAST  # images that can be measured
 ROLES = {  # what the images of a split were to a model that was trained on the same data
     "test": "never seen in training",
@@ -149,6 +150,7 @@ def _evaluate_run(
         raise UserError(
             f"{type(model).__name__} cannot sample, so there is nothing to measure; models that can: {able}"
         )
+    claim_scores(run.path / METRICS)
     channels, height, width = run.model_config.shape
     data = run.data if against is None else load_data(against, size=(height, width), channels=channels)
     own = data.fingerprint == run.config["fingerprint"]
@@ -167,7 +169,7 @@ def _evaluate_run(
         more += class_scores(data, fakes, model.n_classes, seed=seed, settings=settings)
     evaluation = _evaluation(setup, fakes, reference, more, notes, weights=run.weights_id)
     for score in evaluation.scores:
-        write_score(run.path / "metrics", score)
+        write_score(run.path / METRICS, score)
     return evaluation
 
 

@@ -7,6 +7,7 @@ A score's protocol name states metric, feature network, number of images and spl
 import math
 import platform
 import re
+import unicodedata
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, Self
 
 from trilemma import __version__
 from trilemma.errors import UserError, unknown
-from trilemma.files import write_json
+from trilemma.files import read_json, refuse_foreign, remove_leftovers, write_json
+from trilemma.results import claim, claim_folders
 
 NAMES = (
     *("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"),
@@ -100,12 +102,12 @@ class Score:
 
 
 def protocol_name(*parts: str | int) -> str:
-    """The parts joined by "_": metric, feature network, number of images, split.
+    """The parts joined by "_": metric, feature network, number of images, split; letters of all alphabets stay.
 
     >>> protocol_name("kernel", "mnist-cnn", 2048, "test")
     'kernel_mnist-cnn_2048_test'
     """
-    return "_".join(re.sub(r"[^A-Za-z0-9._-]+", "-", str(part)) for part in parts)
+    return "_".join(re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", str(part))) for part in parts)
 
 
 def versions(**more: str) -> dict[str, str]:
@@ -114,9 +116,31 @@ def versions(**more: str) -> dict[str, str]:
     return {"trilemma": __version__, "python": platform.python_version(), **libraries, **more}
 
 
+def claim_scores(folder: Path) -> None:
+    """Make sure that scores may be written into a folder of a run; its JSON files are scores, all of them.
+
+    Raises:
+        UserError: one is not, or is a link.
+    """
+    claim_folders([folder], within=folder.parent)
+    claim(folder.glob("*.json"), within=folder.parent, is_ours=_is_score)
+    remove_leftovers(folder)
+
+
+def _is_score(path: Path) -> bool:
+    """Whether a file is a score, also of a version that had other keys."""
+    try:
+        values = read_json(path)
+    except UserError:
+        return False
+    return isinstance(values, dict) and {"name", "protocol", "value"} <= values.keys()
+
+
 def write_score(folder: Path, score: Score) -> Path:
     """The score as `folder`/<protocol>.json, replaced atomically. Sampling settings and a seed other than 0 join the
     name, so that figures of different samplers stand side by side."""
     extra = [f"{key}-{value}" for key, value in sorted(score.settings.items())]
     extra += [f"seed-{score.seed}"] if score.seed else []
-    return write_json(folder / f"{protocol_name(score.protocol, *extra)}.json", score.to_json())
+    path = folder / f"{protocol_name(score.protocol, *extra)}.json"
+    refuse_foreign(path, _is_score)
+    return write_json(path, score.to_json())

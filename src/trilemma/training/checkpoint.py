@@ -21,12 +21,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from trilemma.errors import UserError
-from trilemma.files import disk_errors, remove, remove_leftovers, sha256_of, sync_folder, write_json
+from trilemma.files import disk_errors, remove, remove_scratch, scratch_of, sha256_of, sync_folder, write_json
 from trilemma.training.state import Broken, Checkpoint, Tensors, check_state
 
 MANIFEST, STATE = "manifest.json", "state.json"
 FORMAT = 4
 KEEP = 2
+NAMES = r"[0-9]{12,}(?:\.[0-9]+)?"  # of finished checkpoints, as a regular expression
 
 
 def save_checkpoint(
@@ -45,7 +46,7 @@ def save_checkpoint(
         if _holds(final, checkpoint):
             return final
         number += 1
-    scratch = _scratch(final)
+    scratch = scratch_of(final)
     with disk_errors(final, sum(map(_bytes, checkpoint.tensors.values()))), _removed_on_error(scratch):
         if not folder.is_dir():
             folder.mkdir(parents=True)
@@ -80,7 +81,7 @@ def load_checkpoint(
     """
     if not folder.is_dir():
         return None
-    remove_leftovers(folder)
+    remove_scratch(folder, NAMES)
     broken: list[tuple[Path, Broken]] = []
     paths = list_checkpoints(folder)
     like = form() if form is not None and paths else None
@@ -106,7 +107,7 @@ def load_checkpoint(
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoint directories, oldest first."""
-    found = (path for path in folder.iterdir() if re.fullmatch(r"[0-9]{12,}(\.[0-9]+)?", path.name))
+    found = (path for path in folder.iterdir() if re.fullmatch(NAMES, path.name))
     return sorted(found, key=lambda path: (images_of(path), int(path.suffix[1:] or 1)))
 
 
@@ -153,7 +154,7 @@ def _holds(path: Path, checkpoint: Checkpoint) -> bool:
 
 def write_tensors(path: Path, tensors: Tensors) -> None:
     """Tensors to one safetensors file, beside its final name first, flushed and renamed."""
-    scratch = _scratch(path)
+    scratch = scratch_of(path)
     with disk_errors(path, _bytes(tensors)), _removed_on_error(scratch):
         _save(tensors, scratch)
         scratch.replace(path)
@@ -184,11 +185,6 @@ def _write(tensors: Tensors, path: Path) -> None:
         raise OSError(int(number[1]) if number else 0, str(error)) from error
 
 
-def _scratch(path: Path) -> Path:
-    """Where something is written, or removed, before or after it has its name; see `remove_leftovers`."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
 @contextmanager
 def _removed_on_error(scratch: Path) -> Iterator[None]:
     """Inside, an error removes what was written so far, before the free space is told."""
@@ -203,7 +199,7 @@ def _remove_old(folder: Path) -> None:
     """Remove all but the newest KEEP; each loses its name first, so that a half removed one is never met under it."""
     for path in list_checkpoints(folder)[:-KEEP]:
         with suppress(OSError):
-            shutil.rmtree(path.rename(_scratch(path)), ignore_errors=True)
+            shutil.rmtree(path.rename(scratch_of(path)), ignore_errors=True)
 
 
 def _set_aside(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,11 +12,37 @@ from typing import IO, Any
 
 from trilemma.arguments import word
 from trilemma.errors import UserError
-from trilemma.files import disk_errors, remove_leftovers, sync_folder, write_json
+from trilemma.files import (
+    NO_LINK,
+    disk_errors,
+    is_leftover,
+    lock,
+    read_plain,
+    refuse_foreign,
+    refuse_links,
+    remove_leftovers,
+    remove_scratch,
+    sync_folder,
+    write_json,
+)
 from trilemma.migration import stated_variance
 
 RUNS = Path("runs")
-CONFIG, LOCK = "config.json", "lock"
+CONFIG, LOCK, WEIGHTS = "config.json", "lock", "weights.safetensors"
+WRITTEN = (
+    CONFIG,
+    LOCK,
+    WEIGHTS,
+    "environment.json",
+    "log.jsonl",
+    "summary.json",
+    "README.md",
+    "batch.png",
+    "curves.png",
+)
+WRITTEN += ("samples", "checkpoints")  # what a training writes, by name: in a run folder, these are ours
+HOLDER = re.compile(r"process [0-9]*( [^\x00-\x1f]*)?")  # the content of a lock, which may have been cut short
+LONGEST_LOCK = 1000  # bytes
 FINGERPRINT = ("", "fingerprint")
 NEW_KEYS = {"frames": "first", "split_seed": 0}  # that earlier versions did not write, with what they did
 LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "device"}
@@ -83,6 +110,8 @@ def _obstacles(path: Path, config: dict[str, Any]) -> list[str]:
     """Why `config` cannot be trained in a folder, in words that follow its name; [] if it can."""
     if is_free(path):
         return []
+    if not path.is_dir():
+        return ["is not a folder"]
     if not (path / CONFIG).exists():
         return ["holds files that are no run"]
     try:
@@ -131,36 +160,48 @@ def _names(name: str) -> Iterator[str]:
 def is_free(path: Path) -> bool:
     """Whether nothing is there, or only what a start leaves that was killed before it could write its config."""
     if not path.is_dir():
-        return not path.exists()
-    return all(entry.name == LOCK or entry.name.startswith(".tmp-") for entry in path.iterdir())
+        return not os.path.lexists(path)
+    return all(is_leftover(entry) or (entry.name == LOCK and _is_lock(entry)) for entry in path.iterdir())
+
+
+def _is_lock(path: Path) -> bool:
+    """Whether a file is a lock as `hold` leaves it."""
+    try:
+        text = read_plain(path, LONGEST_LOCK).decode()
+    except PermissionError:  # on Windows, while a process holds it
+        return True
+    except (OSError, UserError, UnicodeDecodeError):
+        return False
+    return "process ".startswith(text) or HOLDER.fullmatch(text) is not None
 
 
 def _claim(path: Path, config: dict[str, Any]) -> RunFolder:
     """Make the folder if need be, lock it, tidy it, and write its config where there is none."""
+    refuse_links(*map(path.joinpath, WRITTEN))
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        lock = hold(path / LOCK)
+        held = hold(path / LOCK)
         for part in (path, path / "samples"):
             remove_leftovers(part)
+        remove_scratch(path, re.escape(WEIGHTS))
         if not (path / CONFIG).exists():
             write_json(path / CONFIG, config)
             sync_folder(path)
             sync_folder(path.parent)
-    return RunFolder(path, lock)
+    return RunFolder(path, held)
 
 
 def hold(path: Path) -> IO[str]:
-    """An exclusive lock that the system drops when the process ends, however it ends."""
-    file = path.open("a+", encoding="utf-8")
+    """An exclusive lock that the system drops when the process ends, however it ends.
+
+    Raises:
+        Busy: another process has it.
+        UserError: there is something else of that name.
+    """
+    refuse_foreign(path, _is_lock)
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | NO_LINK, 0o666), "a+", encoding="utf-8")
     try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(file)
     except OSError:
         file.seek(0)
         holder = file.read().strip() or "another process"
