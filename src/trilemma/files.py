@@ -7,14 +7,16 @@ at most a stated number of bytes is read, and JSON has bounded depth and numbers
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from trilemma.errors import UserError
 
@@ -53,11 +55,24 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
 
 
 def write_json(path: str | Path, obj: Any) -> Path:
-    """`write_atomic` of plain values as indented JSON."""
-    return write_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+    """`write_atomic` of plain values as indented JSON; NaN and infinity, which JSON does not have, become null."""
+    try:
+        text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_without_nan(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    return write_atomic(path, text + "\n")
 
 
-def open_plain(path: str | Path) -> BinaryIO:
+def _without_nan(value: Any) -> Any:
+    """Plain values with None for each number that is not finite."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def open_plain(path: str | Path) -> BufferedReader:
     """Open a plain file to read its bytes, never a pipe, a device or a folder, also behind a link.
 
     Raises:
@@ -131,8 +146,8 @@ def _check_bounds(value: Any, name: object) -> None:
 
 
 def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
-    with open(path, "rb") as file:
+    """The SHA-256 of a plain file's bytes, in hex; errors as `open_plain`."""
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -19,6 +19,7 @@ class Entry:
 
     name: of its row in the tables; trainings that differ in their seed alone share one.
     error: why it has no figures.
+    path: of a run that cannot be read.
     label: what it is called among the trainings of its row; the row's name where None.
     seed: of the training.
     times: ms per image in each turn of `cost.time_in_turns`.
@@ -31,6 +32,7 @@ class Entry:
     label: str = ""
     seed: int | None = None
     times: tuple[float, ...] = ()
+    path: Path | None = None
 
     def __post_init__(self) -> None:
         self.label = self.label or self.name
@@ -57,28 +59,57 @@ def to_train(names: Sequence[str], seed: int, seeds: int) -> list[Entry]:
 
 
 def finished(runs: Sequence["Run | str | Path"]) -> list[Entry]:
-    """Entries of finished runs on the same images, with names that tell them apart; all there is of them is read.
+    """Entries of runs on the same images, with names that tell them apart; all there is of them is read. One that
+    cannot be read is an entry with its error.
 
     Raises:
-        UserError: if a run is unfinished, given twice, or trained on other images.
+        UserError: if there is no such folder, none can be read, one is given twice, or trained on other images.
     """
-    from trilemma.run import as_run
-
-    opened = [as_run(run) for run in runs]
-    for run in opened:
-        _ = run.model, run.summary, run.log  # an unfinished run is refused before anything is measured
-    places = [run.path.resolve() for run in opened]
+    places = [_place(run) for run in runs]
     for k, place in enumerate(places):
         if place in places[:k]:
-            raise UserError(f"{opened[k].path} is given twice; name each run once")
-    _same_data(opened)
+            raise UserError(f"{place} is given twice; name each run once")
     labels = dict(zip(places, _names(places), strict=True))
+    opened, broken = _opened(runs, places)
+    if not opened:
+        raise UserError(f"no run can be compared: {'; '.join(broken.values())}")
+    _same_data(opened)
     rows = _rows(opened)
-    return [
-        Entry(name, run, label=labels[run.path.resolve()], seed=run.config["training"]["seed"])
+    entries = [
+        Entry(name, run, label=labels[run.path.resolve()], seed=run.config["training"].get("seed"))
         for row, name in zip(rows, _row_names(rows, labels), strict=True)
         for run in row
     ]
+    return entries + [Entry(labels[place], error=error, path=place) for place, error in broken.items()]
+
+
+def _place(run: "Run | str | Path") -> Path:
+    """The folder of a run.
+
+    Raises:
+        UserError: if there is none.
+    """
+    from trilemma.run import Run
+
+    path = run.path if isinstance(run, Run) else Path(run)
+    if not path.is_dir():
+        raise UserError(f"{path} is not a run: no such folder; give folders that train made")
+    return path.resolve()
+
+
+def _opened(runs: Sequence["Run | str | Path"], places: Sequence[Path]) -> tuple[list["Run"], dict[Path, str]]:
+    """The runs that can be read, and why the others cannot."""
+    from trilemma.run import as_run
+
+    opened, broken = [], {}
+    for given, place in zip(runs, places, strict=True):
+        try:
+            run = as_run(given)
+            _ = run.model, run.summary, run.log
+            opened.append(run)
+        except (UserError, OSError) as error:
+            broken[place] = str(error)
+    return opened, broken
 
 
 def _names(places: Sequence[Path]) -> list[str]:
@@ -135,9 +166,9 @@ def _same_data(runs: Sequence["Run"]) -> None:
 
 
 def _images(run: "Run") -> tuple[Any, ...]:
-    return run.config["fingerprint"], tuple(run.config["model_config"]["shape"])
+    return run.config["fingerprint"], run.model_config.shape
 
 
 def _images_text(run: "Run") -> str:
-    shape = " x ".join(map(str, run.config["model_config"]["shape"]))
+    shape = " x ".join(map(str, run.model_config.shape))
     return f"{run.config['data']} ({shape}, fingerprint {run.config['fingerprint'][:12]})"

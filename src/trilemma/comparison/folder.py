@@ -4,7 +4,6 @@ The same request takes the newest folder of its kind: an interrupted comparison 
 measured again without training again. How many seeds were asked for makes no other request: more of them add trainings.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
@@ -14,10 +13,11 @@ from typing import Any
 
 from trilemma.comparison.plain import clean
 from trilemma.errors import UserError
-from trilemma.files import disk_errors, write_json
+from trilemma.files import disk_errors, read_json, write_json
 from trilemma.training.folder import LOCK, RUNS, Busy, hold, is_free
 
 REQUEST, REPORT = "request.json", "report.json"
+LARGEST_REQUEST = 1 << 20  # bytes
 
 
 @contextmanager
@@ -82,6 +82,6 @@ def _same(found: Any, request: dict[str, Any]) -> bool:
 def _request_in(path: Path) -> Any:
     """What was asked for in this folder; None where that cannot be read."""
     try:
-        return json.loads((path / REQUEST).read_text("utf-8"))
-    except (OSError, ValueError):
+        return read_json(path / REQUEST, LARGEST_REQUEST)
+    except (OSError, UserError):
         return None

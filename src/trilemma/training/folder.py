@@ -1,6 +1,5 @@
 """Run folders: their names, which of them a command continues, and the lock that keeps two writers apart."""
 
-import json
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -11,8 +10,9 @@ from typing import IO, Any
 
 from trilemma.arguments import word
 from trilemma.errors import UserError
-from trilemma.files import disk_errors, remove_leftovers, sync_folder, write_json
+from trilemma.files import disk_errors, read_json, remove_leftovers, sync_folder, write_json
 from trilemma.migration import stated_variance
+from trilemma.record import LARGEST
 
 RUNS = Path("runs")
 CONFIG, LOCK = "config.json", "lock"
@@ -86,7 +86,7 @@ def _obstacles(path: Path, config: dict[str, Any]) -> list[str]:
     if not (path / CONFIG).exists():
         return ["holds files that are no run"]
     try:
-        reasons = differences(json.loads((path / CONFIG).read_text("utf-8")), config)
+        reasons = differences(read_json(path / CONFIG, LARGEST), config)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return ["holds another training, whose config.json cannot be read"]
     return [f"holds another training: {reasons[0]}", *reasons[1:]] if reasons else []
@@ -118,7 +118,7 @@ def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
     marks = set()
     for path in paths:
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-            config = json.loads((path / CONFIG).read_text("utf-8"))
+            config = read_json(path / CONFIG, LARGEST)
             if config["training"].get("split_rule", "tenth") == "tenth":
                 marks.add(config["fingerprint"])
     return marks
