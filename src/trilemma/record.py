@@ -28,6 +28,7 @@ KINDS: dict[str, type] = {  # of the values in config.json
     "classes": list,
     "command": str,
 }
+LONGEST = {"model": 100, "data": 4096, "fingerprint": 200}  # letters
 WORDS = {int: "a whole number", str: "text", dict: "an object", list: "a list of texts"}
 COUNTS = ("images", "seconds", "images_per_second", "parameters")  # that every summary has
 
@@ -47,6 +48,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         value = config[key]
         if type(value) is not kind or (kind is list and not all(isinstance(entry, str) for entry in value)):
             raise UserError(f"{file}: {key} must be {WORDS[kind]}; restore the file or train again")
+        if key in LONGEST and len(value) > LONGEST[key]:
+            raise UserError(f"{file}: {key} has {len(value):,} letters; restore the file or train again")
     if config["format"] != FORMAT:
         raise UserError(
             f"{folder} has format {config['format']}; this version reads {FORMAT}: use the version that made it"

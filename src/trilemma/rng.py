@@ -84,8 +84,9 @@ class Unfilled(TorchFunctionMode):
             ValueError: if there are too many tensors.
         """
         name, given = func.__name__, {k: v for k, v in (kwargs or {}).items() if v is not None}
-        if name in INITIALISE:
+        if name in DRAW and name.endswith("_"):
             return args[0] if args else given["tensor"]
+        func = torch.empty if name in ("rand", "randn") else func
         self.left -= name in CREATE
         if self.left < 0:
             raise ValueError("they ask for more tensors than there are weights")

@@ -28,7 +28,8 @@ class GaussianMixture(nn.Module):
         super().__init__()
         self.register_buffer("weights", torch.full((components,), 1 / components, dtype=torch.float32))
         self.register_buffer("means", torch.zeros(components, latent))
-        self.register_buffer("factors", torch.eye(latent).repeat(components, 1, 1))  # lower Cholesky, (K, Z, Z)
+        self.register_buffer("factors", torch.zeros(components, latent, latent))  # lower Cholesky, (K, Z, Z)
+        self.factors.diagonal(dim1=1, dim2=2).fill_(1)
 
     def fit(self, codes: Tensor, *, seed: int) -> int:
         """Expectation-maximisation from a k-means start; codes (N, Z).

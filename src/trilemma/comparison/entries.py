@@ -65,14 +65,11 @@ def finished(runs: Sequence["Run | str | Path"]) -> list[Entry]:
     Raises:
         UserError: if there is no such folder, none can be read, one is given twice, or trained on other images.
     """
-    places = [_place(run) for run in runs]
-    for k, place in enumerate(places):
-        if place in places[:k]:
-            raise UserError(f"{place} is given twice; name each run once")
+    opened, broken = _opened(runs)
+    places = [run.path.resolve() for run in opened] + list(broken)
     labels = dict(zip(places, _names(places), strict=True))
-    opened, broken = _opened(runs, places)
     if not opened:
-        raise UserError(f"no run can be compared: {'; '.join(broken.values())}")
+        raise UserError("; ".join(broken.values()))
     _same_data(opened)
     rows = _rows(opened)
     entries = [
@@ -83,32 +80,31 @@ def finished(runs: Sequence["Run | str | Path"]) -> list[Entry]:
     return entries + [Entry(labels[place], error=error, path=place) for place, error in broken.items()]
 
 
-def _place(run: "Run | str | Path") -> Path:
-    """The folder of a run.
+def _opened(runs: Sequence["Run | str | Path"]) -> tuple[list["Run"], dict[Path, str]]:
+    """The runs that can be read, and by their folders why the others cannot.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is no such folder, or one is given twice.
     """
-    from trilemma.run import Run
+    from trilemma.run import Run, as_run
 
-    path = run.path if isinstance(run, Run) else Path(run)
-    if not path.is_dir():
-        raise UserError(f"{path} is not a run: no such folder; give folders that train made")
-    return path.resolve()
-
-
-def _opened(runs: Sequence["Run | str | Path"], places: Sequence[Path]) -> tuple[list["Run"], dict[Path, str]]:
-    """The runs that can be read, and why the others cannot."""
-    from trilemma.run import as_run
-
-    opened, broken = [], {}
-    for given, place in zip(runs, places, strict=True):
+    opened: list[Run] = []
+    broken: dict[Path, str] = {}
+    for given in runs:
         try:
             run = as_run(given)
             _ = run.model, run.summary, run.log
+            path, error = run.path, None
+        except (UserError, OSError) as reason:
+            path, error = given.path if isinstance(given, Run) else Path(given), str(reason)
+            if not path.is_dir():
+                raise
+        if path.resolve() in (*broken, *(run.path.resolve() for run in opened)):
+            raise UserError(f"{path} is given twice; name each run once")
+        if error is None:
             opened.append(run)
-        except (UserError, OSError) as error:
-            broken[place] = str(error)
+        else:
+            broken[path.resolve()] = error
     return opened, broken
 
 

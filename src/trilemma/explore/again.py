@@ -134,9 +134,7 @@ def _check_size(image: Path, receipt: Receipt, run: Run) -> None:
         raise UserError(f"{image} has {size[0]}x{size[1]} pixels, where its images make {expected[0]}x{expected[1]}")
     largest = max(size for _, size in receipt.batches)
     if largest * math.prod(run.model_config.shape) > LARGEST_BATCH:
-        raise UserError(
-            f"{image} was drawn in a batch of {largest:,} images, by its own words; that many are not drawn"
-        )
+        raise UserError(f"{image} says that it was drawn in a batch of {largest:,} images; that many are not drawn")
 
 
 def _draw(run: Run, receipt: Receipt) -> Tensor:
