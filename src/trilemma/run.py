@@ -128,8 +128,9 @@ class Run:
 
     def _outline(self, most: int) -> nn.Module:
         """The network without memory, if its settings ask for no more tensors than there are weights."""
+        config = self.model_config
         try:
-            return outline(self.recipe, self.model_config, most=SPARE_TENSORS + 2 * most)
+            return outline(self.recipe, config, most=SPARE_TENSORS + 2 * most)
         except UserError as error:
             raise UserError(f"{self.path / CONFIG}: in model_config, {error}") from None
 

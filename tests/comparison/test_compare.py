@@ -386,7 +386,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(stage, runs):
     data = make()
     runs |= {f"v{k}": finished("vae", f"v{k}", data, seed=k) for k in range(3)}
     runs |= {"wide": finished("vae", "wide", data, seed=7), "again": finished("vae", "again", data, seed=0)}
-    runs["wide"].config["model_config"]["width"] = 64
+    runs["wide"].config["model_config"]["width"] = runs["wide"].model_config.width = 64
     found = compare("v0", "wide", "v1", "again", "v2", quiet=True)
     trainings = {m["name"]: [t["name"] for t in m["trainings"]] for m in found.document["models"]}
     assert trainings == {
