@@ -341,18 +341,19 @@ def test_folders_that_are_no_run(vae, tmp_path):
     with pytest.raises(UserError, match=r"it has no config\.json"):
         load(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="not readable JSON"):
+    with pytest.raises(UserError, match="not valid JSON"):
         load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**vae.config, "format": 99}))
     with pytest.raises(UserError, match="has format 99"):
         load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(vae.config))
     with pytest.raises(
-        UserError, match=r"not finished: it has no weights\.safetensors\. Go on with: trilemma train vae .* out="
+        UserError,
+        match=r"not finished: it has neither weights\.safetensors nor .*Resume with: trilemma train vae .* out=",
     ):
         load(tmp_path).sample(1)
     (tmp_path / "weights.safetensors").write_bytes(b"x")
-    with pytest.raises(UserError, match="does not hold the weights of vae"):
+    with pytest.raises(UserError, match="is not a weights file"):
         load(tmp_path).sample(1)
 
 

@@ -20,7 +20,7 @@ from trilemma import cli_explore
 from trilemma.arguments import SETTING, normalise, parse_rate, parse_settings, parse_value, word
 from trilemma.cli_evaluation import print_evaluation
 from trilemma.cli_output import every_letter, facts, number, say, table, words
-from trilemma.errors import UserError, unknown
+from trilemma.errors import Diverged, UserError, unknown
 from trilemma.hardware import tune_allocator
 from trilemma.text import paragraph, printable, quoted
 
@@ -279,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line.
 
     Returns:
-        Its exit code: 0, 1 for a defect, 2 for a mistake in the request, 130 for Ctrl-C.
+        Its exit code: 0, 1 for a defect or a training that diverged, 2 for a mistake in the request, 130 for Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("TRILEMMA_DEBUG", "0") not in ("", "0")
@@ -321,7 +321,7 @@ def _exit_code(leave: SystemExit) -> int:
 def _explain(error: Exception) -> tuple[int, str]:
     """Exit code and text for an error."""
     if isinstance(error, UserError):
-        return 2, str(error)
+        return 1 if isinstance(error, Diverged) else 2, str(error)
     if isinstance(error, OSError) and error.filename:
         return 2, f"{error.filename}: {error.strerror}"
     if _is_out_of_memory(error):

@@ -33,6 +33,10 @@ class UserError(ValueError):
         return printable(super().__str__(), lines=True)
 
 
+class Diverged(UserError):
+    """A training whose numbers stopped being finite; what it was asked for is right, so the exit code is 1."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice that other tools call `word`, or that is most like it; None where nothing is alike.
 

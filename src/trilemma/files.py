@@ -10,6 +10,7 @@ at most a stated number of bytes is read, and JSON has bounded depth and numbers
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -67,11 +69,24 @@ def write_json(path: str | Path, obj: Any) -> Path:
 
 
 def json_text(obj: Any) -> str:
-    """Plain values as indented JSON."""
-    return json.dumps(obj, indent=2, ensure_ascii=False) + "\n"
+    """Plain values as indented JSON; NaN and infinity, which JSON does not have, become null."""
+    try:
+        text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_without_nan(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    return text + "\n"
 
 
-def open_plain(path: str | Path) -> BinaryIO:
+def _without_nan(value: Any) -> Any:
+    """Plain values with None for each number that is not finite."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def open_plain(path: str | Path) -> BufferedReader:
     """Open a plain file to read its bytes, never a pipe, a device or a folder, also behind a link.
 
     Raises:
@@ -145,8 +160,8 @@ def _check_bounds(value: Any, name: object) -> None:
 
 
 def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
-    with open(path, "rb") as file:
+    """The SHA-256 of a plain file's bytes, in hex; errors as `open_plain`."""
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -65,8 +65,8 @@ def grid(
     from PIL import Image, ImageDraw
 
     n, channels, height, width = images.shape
-    columns = max(1, min(columns or math.ceil(math.sqrt(n)), n))
-    scale = scale or max(1, TILE // max(height, width, 1))
+    columns = _columns(n, columns)
+    scale = scale or _scale(height, width)
     lines = [_wrap(text, width * scale) for text in texts] if texts else []
     below = max(map(len, lines), default=0) * (TEXT + 2)
     step_x, step_y = width * scale + pad, height * scale + pad + below
@@ -79,6 +79,20 @@ def grid(
         if lines:
             draw.multiline_text((x, y + height * scale), "\n".join(lines[k]), fill="black", font=font(), spacing=2)
     return sheet
+
+
+def grid_size(n: int, height: int, width: int) -> tuple[int, int]:
+    """Width and height in pixels of a `grid` of n images that is asked for nothing else."""
+    columns, scale = _columns(n), _scale(height, width)
+    return 1 + columns * (width * scale + 1), 1 + math.ceil(n / columns) * (height * scale + 1)
+
+
+def _columns(n: int, asked: int | None = None) -> int:
+    return max(1, min(asked or math.ceil(math.sqrt(n)), n))
+
+
+def _scale(height: int, width: int) -> int:
+    return max(1, TILE // max(height, width, 1))
 
 
 def save_png(
@@ -135,7 +149,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
     try:
         with open_plain(path) as file, Image.open(file, formats=["PNG"]) as image:
-            text = image.info.get(KEY)  # it stands before the pixels, which `image.text` would decode
+            text = image.info.get(KEY)  # our entry stands before the pixels, which are not decoded
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"there is no picture {path}") from None
     except Exception as error:  # a decoder may raise anything on a broken file

@@ -1,5 +1,6 @@
 """Model name -> recipe: the network's settings, how it is trained, and the figure it must reach."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -11,7 +12,7 @@ from torch import nn
 
 from trilemma import rng
 from trilemma.config import ModelConfig
-from trilemma.errors import unknown
+from trilemma.errors import UserError, unknown
 from trilemma.modes import own_modes
 
 FAMILIES = ("autoencoder", "vae", "gan", "diffusion")
@@ -22,8 +23,9 @@ class Recipe:
     """A preset: everything that stands behind a model's name.
 
     suits: what it is good for, in a line: sizes, colour, how many images;
-    build: from settings to a module; `config`: the settings' defaults; `training`: the training keys that differ from
-    the common defaults; `figures`: published or required figures by name, reached on `data`.
+    build: from settings to a module, also on torch's meta device; `config`: the settings' defaults; `training`: the
+    training keys that differ from the common defaults; `figures`: published or required figures by name, reached on
+    `data`.
     """
 
     name: str
@@ -106,6 +108,30 @@ def create(name: str, *, shape: tuple[int, int, int] | None = None, seed: int = 
 def build(recipe: Recipe, config: ModelConfig, *, seed: int = 0) -> nn.Module:
     """The recipe's network with given settings, in float32, with initial weights that depend on `seed` alone."""
     with own_modes(), rng.OwnStart(rng.generator(seed, "weights")):
+        return recipe.build(config)
+
+
+def outline(recipe: Recipe, config: ModelConfig, *, most: int) -> nn.Module:
+    """The recipe's network on the meta device: names, types and shapes, and no memory, whatever the settings ask for.
+
+    Args:
+        most: tensors that may be created.
+    Raises:
+        UserError: if the settings make no network, or a larger one.
+    """
+    try:
+        with torch.device("meta"), own_modes(), rng.Unfilled(most):
+            return recipe.build(config)
+    except Exception as error:  # settings that fit each by itself may not fit together
+        text = str(error).partition("\n")[0][:200]
+        raise UserError(
+            f"the settings do not make a network of {recipe.name}: {text or type(error).__name__}"
+        ) from None
+
+
+def build_unfilled(recipe: Recipe, config: ModelConfig) -> nn.Module:
+    """As `build`, without initial weights, for those that are loaded next."""
+    with own_modes(), rng.Unfilled(sys.maxsize):
         return recipe.build(config)
 
 

@@ -77,6 +77,35 @@ class OwnStart(TorchFunctionMode):
         return func(*args, **{**ours, **given})
 
 
+class Unfilled(TorchFunctionMode):
+    """Inside, and in this thread alone, weights are float32 and not drawn: they are loaded afterwards.
+
+    Args:
+        most: tensors that may be created.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.left = most
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call `func`, unless it only fills a tensor.
+
+        Raises:
+            ValueError: if there are too many tensors.
+        """
+        name, given = func.__name__, {k: v for k, v in (kwargs or {}).items() if v is not None}
+        if name in DRAW and name.endswith("_"):
+            return args[0] if args else given["tensor"]
+        func = torch.empty if name in ("rand", "randn") else func
+        self.left -= name in CREATE
+        if self.left < 0:
+            raise ValueError("they ask for more tensors than there are weights")
+        return func(*args, **({"dtype": torch.float32} if name in CREATE else {}) | given)
+
+
 def own_dropout(model: nn.Module, source: torch.Generator) -> None:
     """From now on the model's dropout draws from `source`: on a CPU, the bits of torch's own from the same seed."""
     for module in model.modules():

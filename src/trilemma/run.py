@@ -1,18 +1,18 @@
 """A finished (or stopped) training, read from its folder: `run = trilemma.load("runs/vae-digits")`."""
 
 import inspect
-import json
+import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trilemma.config import ModelConfig, make
@@ -20,19 +20,34 @@ from trilemma.data import Data, load_data
 from trilemma.data.consent import check_allowed
 from trilemma.data.labels import class_number
 from trilemma.errors import UserError, check_codes, check_images, check_labels, unknown, with_hint
-from trilemma.files import sha256_of
+from trilemma.files import read_plain, sha256_of
 from trilemma.hardware import pick_device
 from trilemma.memory import halving, is_out_of_memory
 from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
-from trilemma.registry import Recipe, build, get_recipe, list_models, models_that
-from trilemma.text import printable, quoted
-from trilemma.types import Conditional, Decodes, Encodes, Reconstructs, Samples, codes_need_labels
+from trilemma.record import CONFIG, SUMMARY, read_config, read_summary, written_hash
+from trilemma.registry import (
+    Recipe,
+    build_unfilled,
+    count_parameters,
+    get_recipe,
+    list_models,
+    models_that,
+    outline,
+)
+from trilemma.text import printable
+from trilemma.types import Conditional, Decodes, Encodes, Finishes, Reconstructs, Samples, codes_need_labels
+from trilemma.weights import difference, forms_of, load_tensors, read_forms
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from trilemma.training.unfinished import Snapshot
+
 Label = str | int | Tensor | None  # of given images: one class by name or index for all, or int64 (N,)
 WEIGHTS = "weights.safetensors"
-KEYS = ("format", "model", "model_config", "training", "data", "fingerprint", "classes", "command")  # of config.json
+SPARE_TENSORS = 100  # that a network may make while it is built, besides its weights
+LARGEST_PICTURE = 64 << 20  # bytes
+MOST_NUMBERS = 2**22  # in the images that a CPU computes together: 341 of 64 px in colour, 5 of 512 px
+LARGEST_NUMBER = 2**62  # of an image
 EXACT_BATCH = 64  # images computed together where each must be bit-equal; image k has place k % 64 in its batch
 
 
@@ -64,13 +79,7 @@ class Run:
     def __init__(self, path: str | Path, *, device: str = "auto") -> None:
         self._given, self._place = Path(path), Path(path).absolute()
         self.device = pick_device(device)
-        self.config = self._read("config.json")
-        missing = [key for key in KEYS if not isinstance(self.config, dict) or key not in self.config]
-        if missing:
-            raise UserError(f"{self.path} is not a run: its config.json has no {', '.join(missing)}")
-        if self.config["format"] != FORMAT:
-            came = self.config["format"]
-            raise UserError(f"{self.path} has format {came}; this version reads {FORMAT}: use the version that made it")
+        self.config = read_config(self.path)
         self.recipe: Recipe = get_recipe(self.config["model"])
 
     def __repr__(self) -> str:
@@ -89,26 +98,103 @@ class Run:
     @cached_property
     def model_config(self) -> ModelConfig:
         """The settings of the network."""
-        return make(type(self.recipe.config), stated_variance(self.config["model_config"]))
+        try:
+            return make(type(self.recipe.config), stated_variance(self.config["model_config"]))
+        except UserError as error:
+            raise UserError(f"{self.path / CONFIG}: in model_config, {error}") from None
 
     @cached_property
     @own_modes()
     def model(self) -> nn.Module:
-        """The trained network, in eval mode on the run's device."""
-        weights = self.path / WEIGHTS
-        if not weights.exists():
-            text = f"{self.path} is not finished: it has no {WEIGHTS}"
-            raise UserError(
-                f"{text}. Go on with: {self.command} {quoted([f'out={self.path}'])}" if self.command else text
-            )
-        model = build(self.recipe, self.model_config)
-        try:
-            model.load_state_dict(load_file(weights))
-        except Exception as error:  # safetensors and torch have no common error
-            raise UserError(f"{weights} does not hold the weights of {self.recipe.name}: {error}") from error
-        if self.config["training"]["channels_last"]:  # the layout that gained in training gains in sampling
+        """The trained network, in eval mode on the run's device; of an unfinished training, as it is by now.
+
+        Raises:
+            UserError: if there are no weights, or they are not those of this network, or not those that were written.
+        """
+        weights = self._unfinished_weights() if self.snapshot is not None else self._finished_weights()
+        model = build_unfilled(self.recipe, self.model_config)
+        model.load_state_dict(weights)
+        if self.config["training"].get("channels_last"):  # the layout that gained in training gains in sampling
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model.to(self.device).eval()
+        model = model.to(self.device).eval()
+        if self.snapshot is not None:
+            print(f"{self.path}: {self.unfinished}", file=sys.stderr)
+            self._finish(model)
+        return model
+
+    def at(self, weights_id: str) -> "Run | None":
+        """The run as it was at the checkpoint of that `weights_id`; None where it is not there any more."""
+        from trilemma.training.unfinished import find_snapshot  # training imports this module
+
+        if (snapshot := find_snapshot(self.path, weights_id)) is None:
+            return None
+        earlier = Run(self.path, device=str(self.device))
+        earlier.snapshot = snapshot
+        return earlier
+
+    def _outline(self, most: int) -> nn.Module:
+        """The network without memory, if its settings ask for no more tensors than there are weights."""
+        config = self.model_config
+        try:
+            return outline(self.recipe, config, most=SPARE_TENSORS + 2 * most)
+        except UserError as error:
+            raise UserError(f"{self.path / CONFIG}: in model_config, {error}") from None
+
+    def _finished_weights(self) -> dict[str, Tensor]:
+        """Those in the folder, which are looked at before anything is allocated for them."""
+        file = self.path / WEIGHTS
+        forms = read_forms(file)
+        if (text := difference(forms, forms_of(self._outline(len(forms)).state_dict()))) is not None:
+            raise UserError(f"{file} does not hold the weights of {self.recipe.name} with these settings: {text}")
+        if (written := written_hash(self.path)) not in (None, self._weights_hash):
+            raise UserError(
+                f"{file} is not the file that the training wrote (SHA-256 {self._weights_hash[:16]}, written "
+                f"{written[:16]}): it was damaged or replaced; restore it{self._or_resume}"
+            )
+        return load_tensors(file)
+
+    def _unfinished_weights(self) -> dict[str, Tensor]:
+        assert self.snapshot is not None
+        return self.snapshot.weights(self._outline)
+
+    def _finish(self, model: nn.Module) -> None:
+        """The last step of an unfinished training's model, for which some need training images."""
+        from trilemma.training.unfinished import finish  # training imports this module
+
+        if isinstance(model, Finishes):
+            with torch.no_grad():
+                finish(model, self.data, self.config["training"]["seed"])
+
+    @cached_property
+    def snapshot(self) -> "Snapshot | None":
+        """The checkpoint that the weights are of; None of a finished training.
+
+        Raises:
+            UserError: if there is neither.
+        """
+        from trilemma.training.unfinished import newest_snapshot  # training imports this module
+
+        if (self.path / WEIGHTS).exists():
+            return None
+        if (newest := newest_snapshot(self.path)) is None:
+            raise UserError(
+                f"{self.path} is not finished: it has neither {WEIGHTS} nor a checkpoint yet{self._or_resume}"
+            )
+        return newest
+
+    @property
+    def unfinished(self) -> str | None:
+        """How far a training that is not finished was when its weights were saved; None of a finished one."""
+        if self.snapshot is None:
+            return None
+        reached = self.snapshot.reached(self.config["training"].get("minutes"))
+        return f"not finished: {reached}; from its newest checkpoint"
+
+    @property
+    def _or_resume(self) -> str:
+        """The command that resumes the training, as the end of a message."""
+        command = self.command
+        return "" if command is None else f". Resume with: {command} {quoted([f'out={self.path}'])}"
 
     @cached_property
     @own_modes()
@@ -146,15 +232,25 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Last and best figures by name, images, seconds, images per second, parameters."""
-        return self._read("summary.json")
+        """Last and best figures by name, images, seconds, images per second, parameters; of the training so far where
+        it is not finished.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        if self.snapshot is None or (self.path / SUMMARY).exists():
+            return read_summary(self.path)
+        from trilemma.training.unfinished import summary_of  # training imports this module
+
+        return summary_of(self.snapshot, count_parameters(self.model))
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What happened to its training and what is wrong with its model, each with the step; () of earlier versions,
         which did not write it."""
         found = self.summary.get("warnings", [])
-        return tuple(printable(text) for text in found if isinstance(text, str)) if isinstance(found, list) else ()
+        said = tuple(printable(text) for text in found if isinstance(text, str)) if isinstance(found, list) else ()
+        return said if self.unfinished is None else (self.unfinished, *said)
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -165,8 +261,19 @@ class Run:
 
     @property
     def weights_id(self) -> str:
-        """The first 16 digits of the SHA-256 of the weights."""
-        return sha256_of(self.path / WEIGHTS)[:16]
+        """What tells these weights from others: the first 16 digits of their SHA-256; of a training that is not
+        finished, of its checkpoint's."""
+        return self._weights_hash[:16] if self.snapshot is None else self.snapshot.weights_id
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What a file says of the run that it was made with."""
+        known = {"run": str(self.path.resolve()), "weights": self.weights_id}
+        return known if self.unfinished is None else {**known, "unfinished": self.unfinished}
+
+    @cached_property
+    def _weights_hash(self) -> str:
+        return sha256_of(self.path / WEIGHTS)
 
     def sample(
         self,
@@ -215,6 +322,8 @@ class Run:
         """As `sample`, batch by batch: never more than one batch is held."""
         if n < 1 or batch < 1 or first < 0:
             raise UserError(f"n={n}, batch={batch}, first={first}: n and batch must be at least 1, first at least 0")
+        if first + n > LARGEST_NUMBER:
+            raise UserError(f"n={n}, first={first}: images are numbered up to {LARGEST_NUMBER}")
         model = self.model
         if not isinstance(model, Samples):
             raise UserError(f"{self.recipe.name} does not draw samples; models that do: {', '.join(list_models())}")
@@ -294,6 +403,7 @@ class Run:
                 return function(inputs[part].to(self.device, torch.float32), of_part).float().cpu()
 
         done, results = 0, torch.empty(0, dtype=torch.float32)
+        batch = min(batch, self._largest_batch)
         while done < len(inputs):
             part = halving(partial(compute, done), min(batch, len(inputs) - done), _warn)
             batch = min(batch, len(part))  # smaller from now on if memory ran out
@@ -301,6 +411,12 @@ class Run:
             results[done : done + len(part)] = part
             done += len(part)
         return results
+
+    @property
+    def _largest_batch(self) -> int:
+        """Images that are computed together at most: on a CPU the system ends a process that takes too much memory,
+        without an error that could halve the batch."""
+        return max(1, MOST_NUMBERS // math.prod(self.model_config.shape)) if self.device.type == "cpu" else sys.maxsize
 
     def _labels(self, label: Label, count: int) -> Tensor | None:
         """Labels (count,) of given images or codes; None for a model that takes none."""
@@ -347,6 +463,7 @@ class Run:
         self, compute: Callable[[int, int], Tensor], first: int, end: int, batch: int, exact: bool
     ) -> Iterator[Drawn]:
         """Images number first ... end - 1 from `compute(start, count)`."""
+        batch = min(batch, self._largest_batch)
         while first < end:
             if exact:
                 start = first - first % EXACT_BATCH
@@ -383,22 +500,13 @@ class Run:
             raise unknown("label", str(label), classes)
         return number
 
-    def _read(self, name: str) -> Any:
-        file = self.path / name
-        try:
-            return json.loads(file.read_text("utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            missing = "no such folder" if not self.path.exists() else f"it has no {name}"
-            raise UserError(f"{self.path} is not a (finished) run: {missing}; give a folder that train made") from None
-        except ValueError as error:
-            raise UserError(f"{file} is not readable JSON ({error}); restore it or train again") from None
-
     def _repr_html_(self) -> str:
         """In a notebook: the samples and the curves."""
         import base64
 
         pictures = [self.path / "samples" / "last.png", self.path / "curves.png"]
-        data = [base64.b64encode(picture.read_bytes()).decode() for picture in pictures if picture.exists()]
+        there = [read_plain(picture, LARGEST_PICTURE) for picture in pictures if picture.exists()]
+        data = [base64.b64encode(picture).decode() for picture in there]
         return f"<p>{escape(printable(repr(self)))}</p>" + "".join(
             f'<img src="data:image/png;base64,{text}">' for text in data
         )

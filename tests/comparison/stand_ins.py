@@ -80,7 +80,7 @@ def finished(name, path, data, seconds=30.0, seed=0):
             "training": {"minutes": 0.5, "seed": seed, "steps": None},
         },
         command=shlex.join(["trilemma", "train", name, data.source]),
-        model_config=settings,
+        model_config=SimpleNamespace(**settings),
         summary=summary | {"parameters": 1234567, "best": {}},
         log=rows,
         warnings=(),

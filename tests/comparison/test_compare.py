@@ -18,6 +18,7 @@ from rich.console import Console
 from trilemma.comparison import compare
 from trilemma.comparison.figures import LIGHT, SOFT
 from trilemma.comparison.folder import claim_folder
+from trilemma.comparison.rows import curves
 from trilemma.errors import UserError
 from trilemma.pictures import read_metadata
 from trilemma.training.loop import Stopped
@@ -405,7 +406,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(stage, runs):
     data = make()
     runs |= {f"v{k}": finished("vae", f"v{k}", data, seed=k) for k in range(3)}
     runs |= {"wide": finished("vae", "wide", data, seed=7), "again": finished("vae", "again", data, seed=0)}
-    runs["wide"].config["model_config"]["width"] = 64
+    runs["wide"].config["model_config"]["width"] = runs["wide"].model_config.width = 64
     found = compare("v0", "wide", "v1", "again", "v2", quiet=True)
     trainings = {m["name"]: [t["name"] for t in m["trainings"]] for m in found.document["models"]}
     assert trainings == {
@@ -460,3 +461,34 @@ def test_a_warning_of_several_trainings_is_said_once_with_their_seeds(stage, run
         runs[f"v{k}"].warnings = warnings
     (row,) = compare("v0", "v1", "v2", quiet=True).rows
     assert row["warnings"] == ["seeds 0 and 1: idle units", "seed 1: a spike"]
+
+
+def test_a_run_that_cannot_be_read_costs_only_itself(stage, runs, tmp_path):
+    class Broken(SimpleNamespace):
+        @property
+        def summary(self):
+            raise UserError("x/summary.json: images must be a number")
+
+    (tmp_path / "x").mkdir()
+    cut = {key: value for key, value in vars(finished("vae", "x", make())).items() if key != "summary"}
+    runs |= {"x": Broken(**cut), "y": finished("gan-dcgan", "y", make())}
+    result = compare("x", "y", quiet=True)
+    rows = {row["name"]: row for row in result.rows}
+    assert rows["x"]["error"] == "x/summary.json: images must be a number" and rows["y"]["error"] is None
+    assert [name for name, *_ in stage.measured] == ["gan-dcgan"] and result.html.exists()
+    with pytest.raises(UserError, match="images must be a number"):
+        compare("x", quiet=True)
+
+
+@pytest.mark.parametrize("broken", [{"log": [{"step": 1, "a/loss": 1.0}]}, {"summary": {"images": 1}}])
+def test_what_cannot_be_shown_of_a_run_costs_only_that_run(stage, runs, broken):
+    """A row without its place, or a summary without numbers, that came through the checks."""
+    runs |= {"x": finished("vae", "x", make()), "y": finished("gan-dcgan", "y", make())}
+    vars(runs["x"]).update(broken)
+    rows = {row["name"]: row for row in compare("x", "y", quiet=True).rows}
+    assert "KeyError" in rows["x"]["error"] and rows["y"]["error"] is None
+
+
+def test_a_log_of_thousands_of_names_is_drawn_in_part():
+    rows = [{"seconds": 1.0, **{f"a/{k}": 1.0 for k in range(20_000)}}]
+    assert len(curves(rows)) == 40

@@ -59,6 +59,8 @@ class Gallery(nn.Module):
 
 
 class FakeRun:
+    unfinished = None
+
     def __init__(self, path, model, data):
         self.path, self.model, self.data = path, model, data
         self.model_config = SimpleNamespace(shape=SHAPE)

@@ -5,6 +5,7 @@ fitted by expectation-maximisation on the codes of training images. Discrete cod
 autoregressive density instead, p(k) = prod_i p(k_i | k_1 ... k_(i-1)), which is trained by its cross-entropy.
 """
 
+import math
 import warnings
 
 import torch
@@ -28,7 +29,8 @@ class GaussianMixture(nn.Module):
         super().__init__()
         self.register_buffer("weights", torch.full((components,), 1 / components, dtype=torch.float32))
         self.register_buffer("means", torch.zeros(components, latent))
-        self.register_buffer("factors", torch.eye(latent).repeat(components, 1, 1))  # lower Cholesky, (K, Z, Z)
+        self.register_buffer("factors", torch.zeros(components, latent, latent))  # lower Cholesky, (K, Z, Z)
+        self.factors.diagonal(dim1=1, dim2=2).fill_(1)
 
     def fit(self, codes: Tensor, *, seed: int) -> int:
         """Expectation-maximisation from a k-means start; codes (N, Z).
@@ -36,14 +38,17 @@ class GaussianMixture(nn.Module):
         A single code is given twice: the mixture is then one narrow Gaussian around it.
 
         Returns:
-            The components in use: no more than there are distinct codes.
+            The components in use: no more than there are distinct codes; 0 where the codes have no finite variance,
+            after a training that diverged, and the density stays as it is.
         """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture as Mixture
 
+        spread = float(codes.var(0, correction=0).mean())
+        if not math.isfinite(spread):
+            return 0
         used = min(len(self.weights), distinct(codes))
         codes = codes if len(codes) > 1 else codes.expand(2, -1)
-        spread = float(codes.var(0, correction=0).mean())
         found = Mixture(used, reg_covar=1e-6 + 1e-4 * spread, random_state=rng.seed_of(seed, "prior") % 2**32)
         with warnings.catch_warnings():  # an expectation-maximisation that has not quite converged is good enough
             warnings.simplefilter("ignore", ConvergenceWarning)

@@ -128,6 +128,9 @@ def compare(
     if given := _flat(runs):
         refuse_training_keys(data=data, models=models, size=size, seeds=None if seeds == 1 else seeds)
         entries, budget = finished(given), None
+        for entry in entries:
+            if entry.error:
+                say(f"{entry.label} is left out: {entry.error}")
         loaded = entries[0].run.data
     else:
         entries, budget = _trainings(models, minutes, seed, seeds), Budget(minutes, seeds)

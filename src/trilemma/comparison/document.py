@@ -20,6 +20,7 @@ from trilemma.comparison.plain import clean
 from trilemma.comparison.rows import COST, QUALITY, controls, curves, model_row, row_differences
 from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST
 from trilemma.comparison.words import counted, listed, title, verdict
+from trilemma.errors import UserError
 from trilemma.text import quoted
 
 __all__ = ["Entry", "clean", "columns", "curves", "document", "further", "protocol_difference"]
@@ -45,7 +46,7 @@ def document(
 
     notes = _shared_notes(entries)
     rows = rows_of(entries)
-    models = [model_row(name, row, data, request, notes) for name, row in rows.items()]
+    models = [_row_or_error(name, row, data, request, notes) for name, row in rows.items()]
     pairs = row_differences(rows, models)
     judged, below = verdict(models, AXES, pairs), controls(entries)
     values = {
@@ -70,6 +71,19 @@ def document(
         "again": _again(models, request),
     }
     return clean(values)
+
+
+def _row_or_error(
+    name: str, row: Sequence[Entry], data: Any, request: Mapping[str, Any], notes: Sequence[str]
+) -> dict[str, Any]:
+    """A row; where what its run folders say cannot be shown, the error in its place, and the others go on."""
+    try:
+        return model_row(name, row, data, request, notes)
+    except Exception as error:  # whatever it is, it must not lose what was measured of the others
+        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    for entry in row:
+        entry.error, entry.run, entry.evaluation = entry.error or text, None, None
+    return model_row(name, row, data, request, notes)
 
 
 def columns(

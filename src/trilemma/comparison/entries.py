@@ -20,6 +20,7 @@ class Entry:
 
     name: of its row in the tables; trainings that differ in their seed alone share one.
     error: why it has no figures.
+    path: of a run that cannot be read.
     label: what it is called among the trainings of its row; the row's name where None.
     seed: of the training.
     times: ms per image in each turn of `cost.time_in_turns`.
@@ -32,6 +33,7 @@ class Entry:
     label: str = ""
     seed: int | None = None
     times: tuple[float, ...] = ()
+    path: Path | None = None
 
     def __post_init__(self) -> None:
         self.label = self.label or self.name
@@ -58,28 +60,53 @@ def to_train(names: Sequence[str], seed: int, seeds: int) -> list[Entry]:
 
 
 def finished(runs: Sequence["Run | str | Path"]) -> list[Entry]:
-    """Entries of finished runs on the same images, with names that tell them apart; all there is of them is read.
+    """Entries of runs on the same images, with names that tell them apart; all there is of them is read. One that
+    cannot be read is an entry with its error.
 
     Raises:
-        UserError: if a run is unfinished, given twice, or trained on other images.
+        UserError: if there is no such folder, none can be read, one is given twice, or trained on other images.
     """
-    from trilemma.run import as_run
-
-    opened = [as_run(run) for run in runs]
-    for run in opened:
-        _ = run.model, run.summary, run.log  # an unfinished run is refused before anything is measured
-    places = [run.path.resolve() for run in opened]
-    for k, place in enumerate(places):
-        if place in places[:k]:
-            raise UserError(f"{opened[k].path} is given twice; name each run once")
-    _same_data(opened)
+    opened, broken = _opened(runs)
+    places = [run.path.resolve() for run in opened] + list(broken)
     labels = dict(zip(places, _names(places), strict=True))
+    if not opened:
+        raise UserError("; ".join(broken.values()))
+    _same_data(opened)
     rows = _rows(opened)
-    return [
-        Entry(name, run, label=labels[run.path.resolve()], seed=run.config["training"]["seed"])
+    entries = [
+        Entry(name, run, label=labels[run.path.resolve()], seed=run.config["training"].get("seed"))
         for row, name in zip(rows, _row_names(rows, labels), strict=True)
         for run in row
     ]
+    return entries + [Entry(labels[place], error=error, path=place) for place, error in broken.items()]
+
+
+def _opened(runs: Sequence["Run | str | Path"]) -> tuple[list["Run"], dict[Path, str]]:
+    """The runs that can be read, and by their folders why the others cannot.
+
+    Raises:
+        UserError: if there is no such folder, or one is given twice.
+    """
+    from trilemma.run import Run, as_run
+
+    opened: list[Run] = []
+    broken: dict[Path, str] = {}
+    for given in runs:
+        try:
+            run = as_run(given)
+            _ = run.model, run.summary, run.log
+            path, error = run.path, None
+        except (UserError, OSError) as reason:
+            path, error = given.path if isinstance(given, Run) else Path(given), str(reason)
+            if not path.is_dir():
+                raise
+        if path.resolve() in (*broken, *(run.path.resolve() for run in opened)):
+            raise UserError(f"{path} is given twice; name each run once")
+        if error is None:
+            opened.append(run)
+        else:
+            broken[path.resolve()] = error
+    return opened, broken
 
 
 def _names(places: Sequence[Path]) -> list[str]:
@@ -136,9 +163,9 @@ def _same_data(runs: Sequence["Run"]) -> None:
 
 
 def _images(run: "Run") -> tuple[Any, ...]:
-    return run.config["fingerprint"], tuple(run.config["model_config"]["shape"])
+    return run.config["fingerprint"], run.model_config.shape
 
 
 def _images_text(run: "Run") -> str:
-    shape = " x ".join(map(str, run.config["model_config"]["shape"]))
+    shape = " x ".join(map(str, run.model_config.shape))
     return f"{run.config['data']} ({shape}, fingerprint {run.config['fingerprint'][:12]})"

@@ -5,7 +5,6 @@ measured again without training again. How many seeds were asked for makes no ot
 Nor does the place of the images, which their fingerprint tells apart: a project may be moved.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from glob import escape
@@ -16,10 +15,11 @@ from typing import Any
 from trilemma.arguments import word
 from trilemma.comparison.plain import clean
 from trilemma.errors import UserError
-from trilemma.files import disk_errors, refuse_links, write_json
+from trilemma.files import disk_errors, read_json, refuse_links, write_json
 from trilemma.training.folder import LOCK, RUNS, Busy, hold, is_free
 
 REQUEST, REPORT = "request.json", "report.json"
+LARGEST_REQUEST = 1 << 20  # bytes
 UNIMPORTANT = ("seeds", "data")  # keys of a request that make it no other one
 
 
@@ -98,6 +98,6 @@ def _differences(found: Any, request: dict[str, Any]) -> list[str]:
 def _request_in(path: Path) -> Any:
     """What was asked for in this folder; None where that cannot be read."""
     try:
-        return json.loads((path / REQUEST).read_text("utf-8"))
-    except (OSError, ValueError):
+        return read_json(path / REQUEST, LARGEST_REQUEST)
+    except (OSError, UserError):
         return None

@@ -69,7 +69,7 @@ def request_of(entries: Sequence[Entry], data: "Data", budget: Budget | None, n:
     from trilemma.data.sources import source_word
 
     if budget is None:
-        wanted: dict[str, Any] = {"runs": [str(entry.run.path.resolve()) for entry in entries]}
+        wanted: dict[str, Any] = {"runs": [str(entry.path or entry.run.path.resolve()) for entry in entries]}
     else:
         wanted = {"models": list(rows_of(entries)), "minutes": budget.minutes, "seeds": budget.seeds}
     return {

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trilemma.metrics.intervals import Spread
 
 CURVE_POINTS = 200  # of one loss curve at most
+MOST_CURVES = 40  # of a training; no model here has more than 20
 QUALITY = ("density", "coverage", "precision", "recall", "kernel_distance", "frechet_distance")
 TIME, CALLS = COST = ("ms_per_image", "calls_per_image")
 OVER_TRAININGS = "95% over {n} trainings that differ in their seed, and the choice of real images (Student's t)"
@@ -231,9 +232,10 @@ def _training(run: Any, data: Any) -> dict[str, Any]:
 
 
 def curves(log: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every loss part and every validation figure of a log, as at most CURVE_POINTS points over training seconds."""
+    """Loss parts and validation figures of a log, MOST_CURVES at most, as at most CURVE_POINTS points over training
+    seconds."""
     names = dict.fromkeys(key for row in log for key in row if "/" in key or key.startswith("valid_"))
-    return [_curve(name, log) for name in names]
+    return [_curve(name, log) for name in list(names)[:MOST_CURVES]]
 
 
 def _curve(name: str, log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class DiffusionConfig(ModelConfig):
     """Settings of a diffusion model."""
 
     schedule: Literal["cosine", "linear"] = Field(default="cosine", description="how alpha and sigma depend on t")
-    T: int = Field(default=4000, ge=2, description="steps of the schedule")
+    T: int = Field(default=4000, ge=2, le=1_000_000, description="steps of the schedule")
     prediction: Literal["eps", "x0", "v"] = Field(default="eps", description="what the network predicts")
     loss: Literal["huber", "mse"] = Field(default="huber", description="between prediction and target")
     clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")

@@ -75,12 +75,12 @@ def linear(T: int = 1000) -> Schedule:
     at 100 and -15 at 25. From T = 20 down the last betas are cut at 0.999: all noise long before the end.
     """
     scale = 1000 / T
-    return from_betas(torch.linspace(1e-4 * scale, 0.02 * scale, T, dtype=torch.float64).clamp(max=0.999))
+    return from_betas(torch.linspace(1e-4 * scale, 0.02 * scale, T, dtype=torch.float64, device="cpu").clamp(max=0.999))
 
 
 def cosine(T: int = 4000, s: float = 0.008, max_beta: float = 0.999) -> Schedule:
     """Nichol & Dhariwal (2021), eq. 17."""
-    angle = (torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2
+    angle = (torch.arange(T + 1, dtype=torch.float64, device="cpu") / T + s) / (1 + s) * math.pi / 2
     f = angle.cos().square()
     return from_betas((1 - f[1:] / f[:-1]).clamp(max=max_beta))
 

@@ -1,5 +1,9 @@
-"""Make a picture again from what its PNG file says of how it was made."""
+"""Make a picture again from what its PNG file says of how it was made.
 
+The file may be anyone's: what it asks for is bounded by what it is, a picture of so many images of a run.
+"""
+
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +14,19 @@ from torch import Tensor
 
 from trilemma.config import make
 from trilemma.errors import UserError
-from trilemma.explore.sample import FORMAT, Receipt, receipt_of
+from trilemma.explore.sample import FORMAT, GRID_LIMIT, Receipt, receipt_of
+from trilemma.files import open_plain
 from trilemma.hardware import pick_device
-from trilemma.pictures import grid, read_metadata, save_png, to_image
+from trilemma.pictures import grid, grid_size, read_metadata, save_png, to_image
+from trilemma.record import CONFIG
 from trilemma.results import claim
-from trilemma.run import WEIGHTS, Run
+from trilemma.run import LARGEST_NUMBER, Run
 
 if TYPE_CHECKING:
     from PIL import Image
 
+LARGEST_PICTURE = 2**22  # pixels that are decoded whatever the receipt says
+LARGEST_BATCH = 2**24  # numbers in the images of a batch: 21,399 of 28x28
 WHAT = {
     "seed",
     "label",
@@ -66,6 +74,7 @@ def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | 
         found = _find(receipt, image)
     else:
         found = _checked(run if isinstance(run, Run) else Run(run, device=_device(receipt)), receipt)
+    _check_size(image, receipt, found)
     images = _draw(found, receipt)
     picture = grid(images) if receipt.grid else to_image(images[0])
     difference = _difference(picture, image)
@@ -87,12 +96,47 @@ def _read(image: Path) -> Receipt:
         receipt = make(Receipt, found)
     except UserError as error:
         raise UserError(f"{image} does not say how it was made as trilemma's `sample` does: {error}") from None
-    first, end = receipt.first, receipt.first + receipt.n
-    if not receipt.batches or not receipt.batches[0][0] <= first < end <= sum(receipt.batches[-1]):
+    if not _is_possible(receipt):
         raise UserError(
             f"{image} does not say which images it shows; only a PNG as trilemma wrote it can be made again"
         )
     return receipt
+
+
+def _is_possible(receipt: Receipt) -> bool:
+    """Whether a picture can show these images: as many as a grid holds at most, of batches that follow each other, and
+    none of them in vain."""
+    first, end, batches = receipt.first, receipt.first + receipt.n, receipt.batches
+    if not (0 <= first < end <= LARGEST_NUMBER and receipt.n <= (GRID_LIMIT if receipt.grid else 1)):
+        return False
+    ends = [start + size for start, size in batches]
+    return bool(
+        batches
+        and all(size >= 1 for _, size in batches)
+        and 0 <= batches[0][0] <= first < ends[0]
+        and [start for start, _ in batches[1:]] == ends[:-1]
+        and batches[-1][0] < end <= ends[-1]
+    )
+
+
+def _check_size(image: Path, receipt: Receipt, run: Run) -> None:
+    """Refuse a receipt that does not describe its picture, or batches that no picture of ours was computed in; before
+    anything is drawn.
+
+    Raises:
+        UserError: see above.
+    """
+    from PIL import Image
+
+    _, height, width = run.model_config.shape
+    expected = grid_size(receipt.n, height, width) if receipt.grid else (width, height)
+    with open_plain(image) as file, Image.open(file, formats=["PNG"]) as picture:
+        size = picture.size
+    if math.prod(size) > LARGEST_PICTURE and size != expected:
+        raise UserError(f"{image} has {size[0]}x{size[1]} pixels, where its images make {expected[0]}x{expected[1]}")
+    largest = max(size for _, size in receipt.batches)
+    if largest * math.prod(run.model_config.shape) > LARGEST_BATCH:
+        raise UserError(f"{image} says that it was drawn in a batch of {largest:,} images; that many are not drawn")
 
 
 def _draw(run: Run, receipt: Receipt) -> Tensor:
@@ -116,7 +160,7 @@ def _find(receipt: Receipt, image: Path) -> Run:
     """
     others = []
     for path in dict.fromkeys(place.resolve() for place in _places(receipt, image)):
-        if not (path / WEIGHTS).is_file():
+        if not (path / CONFIG).is_file():
             continue
         try:
             run = Run(path, device=_device(receipt))
@@ -132,8 +176,9 @@ def _find(receipt: Receipt, image: Path) -> Run:
 
 
 def _places(receipt: Receipt, image: Path) -> Iterator[Path]:
-    """Where the run may be, the likeliest first."""
-    yield Path(receipt.run)
+    """Where the run may be, the likeliest first. A place on another machine, as Windows names them, is not asked."""
+    if not receipt.run.startswith(("\\\\", "//")):
+        yield Path(receipt.run)
     folders = image.resolve().parents
     yield from folders
     yield from _folders_in(folders[0])
@@ -149,13 +194,24 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _checked(run: Run, receipt: Receipt) -> Run:
-    """The run, if it has the weights that made the picture."""
-    if run.weights_id != receipt.weights:
+    """The run with the weights that made the picture.
+
+    Raises:
+        UserError: if it has others.
+    """
+    if run.weights_id == receipt.weights:
+        return run
+    if receipt.unfinished:
+        if (earlier := run.at(receipt.weights)) is not None:
+            return earlier
         raise UserError(
-            f"{run.path} has other weights ({run.weights_id}) than those that made the picture ({receipt.weights}): "
-            "it was trained further, or is another run"
+            f"{run.path} has no longer the checkpoint that made the picture (weights {receipt.weights}; "
+            f"{receipt.unfinished[:80]}): the training went on and replaced it"
         )
-    return run
+    raise UserError(
+        f"{run.path} has other weights ({run.weights_id}) than those that made the picture ({receipt.weights}): "
+        "it was trained further, or is another run"
+    )
 
 
 def _device(receipt: Receipt) -> str:
@@ -171,7 +227,7 @@ def _difference(picture: "Image.Image", image: Path) -> int | None:
     import numpy as np
     from PIL import Image
 
-    with Image.open(image, formats=["PNG"]) as before:
+    with open_plain(image) as file, Image.open(file, formats=["PNG"]) as before:
         if before.size != picture.size:
             return None
         one, other = np.asarray(before.convert(picture.mode), np.int16), np.asarray(picture, np.int16)

@@ -248,9 +248,9 @@ def _document(
     kind, threshold = groups[-1].kind, rows[chosen]["threshold"]
     return {
         "trilemma": __version__,
+        **run.origin,
         "run": str(run.path),
         "model": run.recipe.name,
-        "weights": run.weights_id,
         "trained_on": run.config["data"],
         "source": images.source,
         "kind": kind,

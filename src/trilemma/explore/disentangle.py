@@ -161,8 +161,7 @@ def disentangle(
     made = made_by(run, "disentangle", data=source.name, n=len(codes), seed=seed)
     values = {
         "trilemma": __version__,
-        "run": str(run.path.resolve()),
-        "weights": run.weights_id,
+        **run.origin,
         "data": source.name,
         "n": len(codes),
         "seed": seed,

@@ -239,8 +239,7 @@ def name_of(data: Source) -> str | None:
 
 def made_by(run: Run, verb: str, **what: Any) -> dict[str, Any]:
     """What a picture says of how it was made."""
-    run_of = {"model": run.recipe.name, "run": str(run.path.resolve()), "weights": run.weights_id}
-    return {"trilemma": __version__, "verb": verb, **run_of, **what}
+    return {"trilemma": __version__, "verb": verb, "model": run.recipe.name, **run.origin, **what}
 
 
 def table(

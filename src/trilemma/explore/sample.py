@@ -37,6 +37,7 @@ class Receipt(Config):
     run, weights: the run's folder, and the `weights_id` it had.
     first, n, grid: the images numbered first ... first + n - 1 of `seed`, in a grid or one by itself.
     batches: the batches they were computed in, each with the number of its first image and its size.
+    unfinished: how far the training was, where the weights are those of a checkpoint; not written otherwise.
     """
 
     format: int = FORMAT
@@ -56,6 +57,12 @@ class Receipt(Config):
     n: int
     grid: bool
     batches: tuple[tuple[int, int], ...]
+    unfinished: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values only: what `make` takes back."""
+        values = super().to_json()
+        return values if self.unfinished else {key: value for key, value in values.items() if key != "unfinished"}
 
 
 def sample(
@@ -149,7 +156,6 @@ def receipt_of(run: Run, **what: Any) -> Receipt:
         threads=torch.get_num_threads(),
         precision=str(next(run.model.parameters()).dtype).removeprefix("torch."),
         model=run.recipe.name,
-        run=str(run.path.resolve()),
-        weights=run.weights_id,
+        **run.origin,
         **what,
     )

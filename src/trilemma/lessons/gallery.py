@@ -101,7 +101,7 @@ def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **
         inspect.signature(lesson.draw).bind(*opened)
     except TypeError:
         raise UserError(f"the figure {name} is drawn from {lesson.runs}; runs given: {len(opened)}") from None
-    made_of = [{"run": str(run.path.resolve()), "weights": run.weights_id} for run in opened]
+    made_of = [run.origin for run in opened]
     made = {"trilemma": __version__, "verb": "figure", "figure": name, "runs": made_of, **settings.to_json()}
     path = _default_path(opened, made, settings) if out is None else Path(out)
     claim([path], within=opened[0].path if out is None and len(opened) == 1 else path.parent)

@@ -1,8 +1,9 @@
 """Everything the package measures of a model or of a set of images, in one call, each figure with its receipt."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -167,7 +168,9 @@ def _evaluate_run(
     more = [*_cost_scores(setup, spent), *found]
     if isinstance(model, Conditional) and own:
         more += class_scores(data, fakes, model.n_classes, seed=seed, settings=settings)
-    evaluation = _evaluation(setup, fakes, reference, more, notes, weights=run.weights_id)
+    notes = notes if run.unfinished is None else [run.unfinished, *notes]
+    of_run = {"weights": run.weights_id, "unfinished": run.unfinished}
+    evaluation = _evaluation(setup, fakes, reference, more, notes, of_run)
     for score in evaluation.scores:
         write_score(run.path / METRICS, score)
     return evaluation
@@ -236,16 +239,19 @@ def _evaluation(
     reference: Reference | None,
     more: Iterable[Score] = (),
     notes: Sequence[str] = (),
-    *,
-    weights: str = "",
+    of_run: Mapping[str, Any] = MappingProxyType({}),
 ) -> Evaluation:
-    """The scores of uint8 images (n, C, H, W), beside the controls; `more` scores and notes join them."""
+    """The scores of uint8 images (n, C, H, W), beside the controls; `more` scores and notes join them.
+
+    Args:
+        of_run: what the scores say of the run.
+    """
     reference = reference_of(setup, reference)
     values = quality(reference.real, extract(setup.network, fakes))
     spreads = spreads_of(values)
     scores = [*quality_scores(setup, values, _resize(setup, fakes)), *more]
     return Evaluation(
-        tuple(replace(score, weights=weights) for score in scores),
+        tuple(replace(score, **of_run) for score in scores),
         fakes.float() / 255,
         (*_notes(setup, fakes), *notes),
         spreads,

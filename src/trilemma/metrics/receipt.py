@@ -32,7 +32,7 @@ class Score:
     rough: of too few images to decide anything, whatever the interval says.
     interval: 95%, (low, high), or None; `interval_is` says how it was made and what it leaves out.
     resize: how the images were brought to the feature network, "none" where they fitted.
-    weights: of a run, its `weights_id` when it was measured.
+    weights: of a run, its `weights_id` when it was measured; unfinished: how far its training was, if it was not over.
     data, data_fingerprint: the real images; settings: the sampling settings that differ from the model's own.
     """
 
@@ -56,6 +56,7 @@ class Score:
     settings: dict[str, Any] = field(default_factory=dict)
     weights: str = ""
     rough: bool = False
+    unfinished: str | None = None
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:

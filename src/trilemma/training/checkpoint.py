@@ -8,7 +8,6 @@ is brought up to date by `_migrated`. Tensors are safetensors, everything else J
 """
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -18,15 +17,26 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from trilemma.errors import UserError
-from trilemma.files import disk_errors, remove, remove_scratch, scratch_of, sha256_of, sync_folder, write_json
+from trilemma.files import (
+    disk_errors,
+    read_json,
+    remove,
+    remove_scratch,
+    scratch_of,
+    sha256_of,
+    sync_folder,
+    write_json,
+)
 from trilemma.training.state import Broken, Checkpoint, Tensors, check_state
+from trilemma.weights import LARGEST_HEADER, load_tensors
 
 MANIFEST, STATE = "manifest.json", "state.json"
 FORMAT = 4
 KEEP = 2
+LARGEST_STATE = 16 << 20  # bytes of a JSON file; those of a long training are 100 kB
 NAMES = r"[0-9]{12,}(?:\.[0-9]+)?"  # of finished checkpoints, as a regular expression
 
 
@@ -122,17 +132,36 @@ def read_checkpoint(path: Path, like: Checkpoint | None = None) -> Checkpoint:
     Raises:
         Broken: with the reason.
     """
-    try:
-        files, version = _checked_files(path)
-        values = _migrated(json.loads((path / STATE).read_text("utf-8")), version)
-        tensors = {Path(name).stem: load_file(path / name) for name in files if name != STATE}
+    with _broken():
+        files, version = _checked_files(path, None if like is None else sum(map(_bytes, like.tensors.values())))
+        values = _migrated(read_json(path / STATE, LARGEST_STATE), version)
+        tensors = {Path(name).stem: load_tensors(path / name) for name in files if name != STATE}
         if like is not None:
             check_state(Checkpoint(values, tensors), like, images=images_of(path))
+    return Checkpoint(values, tensors)
+
+
+def read_values(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The plain values of a checkpoint whose files are those that were written, and the names of its groups of tensors.
+
+    Raises:
+        Broken: with the reason.
+    """
+    with _broken():
+        files, version = _checked_files(path)
+        values = _migrated(read_json(path / STATE, LARGEST_STATE), version)
+    return values, [Path(name).stem for name in files if name != STATE]
+
+
+@contextmanager
+def _broken() -> Iterator[None]:
+    """Inside, whatever a file that is not as it was written leads to is said as Broken."""
+    try:
+        yield
     except PermissionError:  # it may be whole: nothing to set aside
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise Broken(f"{type(error).__name__}: {error}") from error
-    return Checkpoint(values, tensors)
 
 
 def why_broken(path: Path) -> str | None:
@@ -229,9 +258,13 @@ def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
     return values
 
 
-def _checked_files(path: Path) -> tuple[list[str], int]:
-    """The files of a checkpoint, each with the size and the content that its manifest says; and its format."""
-    manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+def _checked_files(path: Path, expected: int | None = None) -> tuple[list[str], int]:
+    """The files of a checkpoint, each with the size and the content that its manifest says; and its format.
+
+    Args:
+        expected: bytes of all tensors of such a state; a file that is larger than it with a header is not looked into.
+    """
+    manifest = read_json(path / MANIFEST, LARGEST_STATE)
     if manifest["format"] not in range(1, FORMAT + 1):
         raise Broken(f"its format is {manifest['format']}, this version reads up to {FORMAT}")
     files, found = manifest["files"], {entry.name for entry in path.iterdir()} - {MANIFEST}
@@ -241,6 +274,8 @@ def _checked_files(path: Path) -> tuple[list[str], int]:
         size = (path / name).stat().st_size
         if size != entry["bytes"]:
             raise Broken(f"{name} has {size} bytes, {entry['bytes']} were written")
+        if expected is not None and name != STATE and size > expected + LARGEST_HEADER:
+            raise Broken(f"{name} has {size:,} bytes, more than all weights of this training")
         if sha256_of(path / name) != entry["sha256"]:
             raise Broken(f"{name} does not have the content that was written")
     return list(files), manifest["format"]

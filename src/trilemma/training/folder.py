@@ -1,6 +1,5 @@
 """Run folders: their names, which of them a command continues, and the lock that keeps two writers apart."""
 
-import json
 import os
 import re
 import socket
@@ -17,6 +16,7 @@ from trilemma.files import (
     disk_errors,
     is_leftover,
     lock,
+    read_json,
     read_plain,
     refuse_foreign,
     refuse_links,
@@ -26,6 +26,7 @@ from trilemma.files import (
     write_json,
 )
 from trilemma.migration import stated_variance
+from trilemma.record import LARGEST
 
 RUNS = Path("runs")
 CONFIG, LOCK, WEIGHTS = "config.json", "lock", "weights.safetensors"
@@ -115,7 +116,7 @@ def _obstacles(path: Path, config: dict[str, Any]) -> list[str]:
     if not (path / CONFIG).exists():
         return ["holds files that are no run"]
     try:
-        reasons = differences(json.loads((path / CONFIG).read_text("utf-8")), config)
+        reasons = differences(read_json(path / CONFIG, LARGEST), config)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return ["holds another training, whose config.json cannot be read"]
     return [f"holds another training: {reasons[0]}", *reasons[1:]] if reasons else []
@@ -147,7 +148,7 @@ def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
     marks = set()
     for path in paths:
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-            config = json.loads((path / CONFIG).read_text("utf-8"))
+            config = read_json(path / CONFIG, LARGEST)
             if config["training"].get("split_rule", "tenth") == "tenth":
                 marks.add(config["fingerprint"])
     return marks

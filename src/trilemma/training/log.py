@@ -1,6 +1,7 @@
 """What a training says: `log.jsonl` with every figure, a progress bar on a terminal, plain lines elsewhere."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,12 +17,15 @@ from rich.table import Column
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.files import write_atomic
+from trilemma.files import parse_json, read_plain, write_atomic
 from trilemma.text import encodable, printable
 
 PLAIN_EVERY_S = 15.0
 BAR = 20  # characters
 UNKNOWN = "-:--:--"  # time left
+LARGEST_LOG = 32 << 20  # bytes; 100,000 rows
+LARGEST_FIGURE = torch.finfo(torch.float32).max
+PLACE = ("step", "images", "seconds")  # with which every row begins
 
 
 class Averages:
@@ -47,12 +51,12 @@ class Averages:
         return means
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """Sums and counts as plain numbers."""
-        return {"sums": {name: float(value) for name, value in self.sums.items()}, "counts": dict(self.counts)}
+        """Sums and counts as plain numbers; a sum that JSON does not know (nan, inf) as text."""
+        return {"sums": {name: _plain(float(value)) for name, value in self.sums.items()}, "counts": dict(self.counts)}
 
     def load(self, state: dict[str, dict[str, Any]]) -> None:
         """Take sums and counts back; a sum in single precision is the same as a plain number."""
-        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+        self.sums, self.counts = {name: float(value) for name, value in state["sums"].items()}, dict(state["counts"])
 
 
 class Journal:
@@ -64,9 +68,7 @@ class Journal:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row; numbers that JSON does not know (nan, inf) become text."""
-        row = {
-            key: value if not isinstance(value, float) or _finite(value) else str(value) for key, value in row.items()
-        }
+        row = {key: _plain(value) for key, value in row.items()}
         with self._surviving(), self.path.open("ab", buffering=0) as file:
             _append(file, json.dumps(row).encode() + b"\n")
             self.rows += 1
@@ -108,14 +110,32 @@ def _append(file: FileIO, line: bytes) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log; a line that was cut off, or is none of ours, is passed over."""
-    if not path.exists():
+    """The rows of a log; a line that was cut off, or is none of ours, is skipped.
+
+    Raises:
+        UserError: if it is no plain file, or too large.
+    """
+    try:
+        lines = read_plain(path, LARGEST_LOG).split(b"\n")
+    except FileNotFoundError:
         return []
-    rows = []
-    for line in path.read_text("utf-8", errors="replace").splitlines():
-        with suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict) and "step" in row]
+    return [row for line in lines if line and (row := _row_in(line)) is not None]
+
+
+def _row_in(line: bytes) -> dict[str, Any] | None:
+    """The row of a line, with the place where the training was, figures and texts; None where it is no such row."""
+    try:
+        row = parse_json(line)
+    except UserError:
+        return None
+    if not isinstance(row, dict) or not all(_is_figure(row.get(key)) and row[key] >= 0 for key in PLACE):
+        return None
+    return {key: value for key, value in row.items() if isinstance(value, str) or _is_figure(value)}
+
+
+def _is_figure(value: Any) -> bool:
+    """Whether a value is a number that single precision, in which all of this is computed, can hold."""
+    return type(value) in (int, float) and abs(value) <= LARGEST_FIGURE
 
 
 class Display:
@@ -184,5 +204,6 @@ def figures_text(row: dict[str, Any]) -> str:
     return ", ".join([f"{row['images']:,} images", *shown])
 
 
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")
+def _plain(value: Any) -> Any:
+    """A value as it is, but a number that JSON does not know as text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

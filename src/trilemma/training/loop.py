@@ -14,6 +14,7 @@ with SLOWER times the learning rate; once. From which step on is part of the sta
 saved, so that this, too, is the same wherever a training was interrupted.
 """
 
+import math
 import signal
 import threading
 import time
@@ -31,7 +32,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trilemma import rng
 from trilemma.data import Data, Loader
-from trilemma.errors import UserError
+from trilemma.errors import Diverged, UserError
 from trilemma.memory import copies, is_out_of_memory, release, with_room
 from trilemma.modes import own_modes
 from trilemma.training.checkpoint import (
@@ -48,7 +49,15 @@ from trilemma.training.log import Averages, Display, Journal, figures_text
 from trilemma.training.observe import PARTS, Observer
 from trilemma.training.optim import learning_rate, lr_factor, make_optimizer
 from trilemma.training.pace import PICTURES, SHARE, Pace
-from trilemma.training.state import Broken, Checkpoint, first_entries, flatten_optimizer, restore_optimizer, spoilt
+from trilemma.training.state import (
+    Broken,
+    Checkpoint,
+    first_entries,
+    flatten_optimizer,
+    is_finite,
+    restore_optimizer,
+    spoilt,
+)
 from trilemma.types import Batch, Logs, Phase, players
 
 VALIDATE_AT_LEAST = 10_000  # images between validations of a data set smaller than this
@@ -140,7 +149,8 @@ class Trainer:
 
         Raises:
             Stopped: after a signal, when the state is saved.
-            UserError: if numbers stop being finite for good, memory runs out in a model whose batch must not be
+            Diverged: if numbers stop being finite for good.
+            UserError: if memory runs out in a model whose batch must not be
                 divided, or the disk refuses a checkpoint.
         """
         self.journal.cut(rows=self.journal.rows)
@@ -154,6 +164,13 @@ class Trainer:
             self._obey()
             with self.pace.timed("final weights"):
                 self.observer.take_final_weights(self._seconds_to_finish())
+
+    @property
+    def spoilt(self) -> list[str]:
+        """What is not finite where the training has ended, in words."""
+        figures = [f"the figure {name}" for name, value in self.observer.figures.items() if not math.isfinite(value)]
+        weights = [name for name, tensor in self.model.state_dict().items() if not is_finite(tensor)]
+        return figures + [f"the weight {n}" for n in weights if f"{n} of the model" not in self.never_finite]
 
     def _seconds_to_finish(self) -> float | None:
         """Seconds for the model's last step, so that the last picture has its time too; None: no limit, as in trainings
@@ -287,10 +304,7 @@ class Trainer:
         self.skipped.append(found.step)
         recent = [step for step in self.skipped if step >= self.good.values["step"]]
         if len(recent) > MOST_SKIPPED:
-            raise UserError(
-                f"{found} (step {found.step}); {MOST_SKIPPED} steps were left out and it did not help: try a lower "
-                f"lr= (it is {self.config.lr}) or precision=float32. The last checkpoint is as it was"
-            )
+            raise Diverged(f"{found} (step {found.step}); {MOST_SKIPPED} steps were left out and it did not help")
         self._return_to(self.good)
         self._warn(f"{found}. Resumed from step {self.step:,}; step {found.step:,} is left out")
         self._note("left out", found.step, f"{found}, so this step is left out")
@@ -539,7 +553,7 @@ class Trainer:
             restore_optimizer(optimizer, state.tensors.get(f"optimizer-{name}", {}))
         values = state.values
         self.step, self.seconds = values["step"], values["seconds"]
-        observer.figures, observer.best = values["figures"], values["best"]
+        observer.figures, observer.best = _numbers(values["figures"]), _numbers(values["best"])
         self.pieces, self.skipped = values["pieces"], values["skipped"]
         self.slowed, self.events = list(values["slowed"]), dict(values["events"])
         observer.plateau.load(values["plateau"])
@@ -626,6 +640,11 @@ class Trainer:
 def _is_last(state: Checkpoint) -> bool:
     """Whether nothing follows a state: its training is over, and reported."""
     return state.values["progress"] >= 1 and not state.values["unreported"]
+
+
+def _numbers(figures: dict[str, Any]) -> dict[str, Any]:
+    """Figures of a saved state, in which None stands for one that is not finite."""
+    return {name: math.nan if value is None else value for name, value in figures.items()}
 
 
 def _needs_whole_batch(module: nn.Module) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from trilemma import rng
 from trilemma.data import Data, Loader, batches
+from trilemma.data.split import Split
 from trilemma.errors import UserError
 from trilemma.memory import copies, halving
 from trilemma.metrics.likelihood import active_units, has_posterior
@@ -266,7 +267,9 @@ class Observer:
             raise UserError(f'monitor="{name}" is no figure of this model; it has {", ".join(self.figures)}')
         figure = self.figures[name]
         self.plateau.see(figure)
-        if not self.best or figure < self.best[name] or math.isnan(self.best[name]):
+        if not math.isfinite(figure):  # such weights are never the best
+            return
+        if not self.best or not math.isfinite(self.best[name]) or figure < self.best[name]:
             self.best = {**self.figures, "images": images}
             self.best_weights = copies(self.model.state_dict())
 
@@ -278,15 +281,18 @@ class Observer:
         return images
 
     def _training_images(self, n: int) -> Iterator[Batch]:
-        """The first `n` images of the training order, VALID_BATCH at a time, as they are; only those go to a GPU."""
-        plain = Loader(self.data.train, batch=VALID_BATCH, seed=self.config.seed)
-        n = min(n, len(self.data.train))
-        for position in range(0, n, VALID_BATCH):
-            batch = plain.batch_at(position, min(VALID_BATCH, n - position))
-            label = None if batch.label is None else batch.label.to(self.device)
-            yield replace(batch, image=batch.image.to(self.device), label=label)
+        return training_images(self.data.train, n, seed=self.config.seed, device=self.device)
 
     def _tell(self, rule: str, text: str | None) -> None:
         """Pass a warning on if it is new."""
         if (news := self.said.news(rule, text)) is not None:
             self.warn(news)
+
+
+def training_images(split: Split, n: int, *, seed: int, device: torch.device) -> Iterator[Batch]:
+    """The first `n` images of the training order, VALID_BATCH at a time, as they are; only those go to a GPU."""
+    plain, n = Loader(split, batch=VALID_BATCH, seed=seed), min(n, len(split))
+    for position in range(0, n, VALID_BATCH):
+        batch = plain.batch_at(position, min(VALID_BATCH, n - position))
+        label = None if batch.label is None else batch.label.to(device)
+        yield replace(batch, image=batch.image.to(device), label=label)

@@ -1,7 +1,6 @@
 """From words to a run folder: `train("vae", "fashion-mnist")`."""
 
 import inspect
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +17,15 @@ from trilemma.data.consent import has_form
 from trilemma.data.labels import UNUSED
 from trilemma.data.layout import class_advice
 from trilemma.data.sources import source_word
-from trilemma.errors import UserError, with_hint
-from trilemma.files import write_atomic, write_json
+from trilemma.errors import Diverged, UserError, with_hint
+from trilemma.files import sha256_of, write_atomic, write_json
 from trilemma.hardware import describe, pick_device, supports_fast_bf16, tune_allocator
 from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
 from trilemma.pictures import grid, save_png
+from trilemma.record import CONFIG, FORMAT, HASH, SUMMARY, read_config, read_summary, written_hash
 from trilemma.registry import Recipe, build, count_parameters, get_recipe
-from trilemma.run import FORMAT, WEIGHTS, Run
+from trilemma.run import WEIGHTS, Run
 from trilemma.text import quoted
 from trilemma.training.card import model_card
 from trilemma.training.checkpoint import write_tensors
@@ -95,6 +95,7 @@ def train(
         model_settings: fields of the model's config (`trilemma list MODEL` shows them).
     Raises:
         UserError: a wrong name, key or value, data that cannot be read, or a disk that refuses.
+        Diverged: if its numbers are not finite at the end, or stop being finite for good.
         Stopped: after Ctrl-C or SIGTERM, when the state is saved.
     """
     tune_allocator()
@@ -135,6 +136,9 @@ def train(
         folder = open_run_folder(f"{model}-{loaded.name}", record, out, display.say)
         try:
             run = _train_in(folder.path, recipe, loaded, module, training, record, display)
+        except Diverged as error:
+            another = "" if out is None else " and another out="
+            raise Diverged(f"{folder.path}: {error}. Try lr={_lower_rate(training.lr, recipe)}{another}") from None
         finally:
             folder.close()
     finally:
@@ -172,7 +176,7 @@ def _train_in(
         display.say(f"{path} is trained already ({trainer.images:,} images); for more, give a greater length")
         _follow_images(path, record)
         return Run(path)
-    write_json(path / "config.json", record)
+    write_json(path / CONFIG, record)
     write_json(path / "environment.json", environment)
     display.say(
         f"{path}: {recipe.name}, {count_parameters(module):,} parameters, on {device} in {environment['precision']}"
@@ -193,15 +197,28 @@ def _train_in(
     except Stopped as stopped:  # nothing but the line: who stops a training wants it to end
         display.say(f"{stopped}. Go on with: {_go_on(path, record['command'], training)}")
         raise
+    except Diverged as error:
+        text = f"the training diverged: {error}"
+        write_json(path / SUMMARY, {**_summary(trainer), "warnings": [text, *trainer.warnings]})
+        raise Diverged(text) from None
     return Run(path)
+
+
+def _lower_rate(lr: float | dict[str, float], recipe: Recipe) -> str:
+    """The learning rate to try after one with which a training diverged: the recipe's own, else a tenth."""
+    if isinstance(lr, dict):
+        return ",".join(f"{phase}:{_lower_rate(rate, recipe)}" for phase, rate in lr.items())
+    usual = recipe.training.get("lr", TrainConfig.model_fields["lr"].default)
+    usual = min(usual.values()) if isinstance(usual, dict) else usual
+    return f"{usual if usual < lr else lr / 10:g}"
 
 
 def _follow_images(path: Path, record: dict[str, Any]) -> None:
     """Let a finished run read its images where they lie now, if they were moved."""
-    then = json.loads((path / "config.json").read_text("utf-8"))
+    then = read_config(path)
     if then["data"] != record["data"]:
         moved = {**then, "data": record["data"]}
-        write_json(path / "config.json", {**moved, "command": command_of(moved) or record["command"]})
+        write_json(path / CONFIG, {**moved, "command": command_of(moved) or record["command"]})
 
 
 def _go_on(path: Path, command: str, training: TrainConfig) -> str:
@@ -222,20 +239,29 @@ def _optional(name: str, display: Display) -> Iterator[None]:
 
 
 def _has_results(path: Path, steps: int, module: torch.nn.Module) -> bool:
-    """Whether all results of a training of so many steps are there; the summary, written last, says of how many."""
+    """Whether all results of a training of so many steps are there, the weights as they were written; the summary,
+    written last, says of how many."""
     names = [WEIGHTS, CURVES, CARD, *([LAST_SAMPLES] if isinstance(module, Samples) else [])]
     if not all((path / name).exists() for name in names):
         return False
     try:
-        return json.loads((path / "summary.json").read_text("utf-8"))["steps"] == steps
-    except (OSError, ValueError, LookupError, TypeError):
+        written = written_hash(path)
+        return read_summary(path).get("steps") == steps and written in (None, sha256_of(path / WEIGHTS))
+    except (OSError, UserError):
         return False
 
 
 def _write_results(
     path: Path, recipe: Recipe, trainer: Trainer, record: dict[str, Any], environment: dict[str, Any]
 ) -> None:
-    """The weights to use, the last pictures, the summary and the card."""
+    """The weights to use, the last pictures, the summary and the card.
+
+    Raises:
+        Diverged: if a weight or a figure is not finite; nothing is written then.
+    """
+    if found := trainer.spoilt:
+        more = f" and {len(found) - 1} more are" if len(found) > 1 else " is"
+        raise Diverged(f"{found[0]}{more} not finite at its end")
     with trainer.pace.timed("picture"):
         trainer.observer.draw_samples(Path(LAST_SAMPLES).stem, last=True)
     with trainer.pace.timed("judgement"):
@@ -243,7 +269,14 @@ def _write_results(
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
     with _optional(CURVES, trainer.display):
         draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"], trainer.observer.baseline)
-    summary = {
+    summary = {**_summary(trainer), HASH: sha256_of(path / WEIGHTS)}
+    with _optional(CARD, trainer.display):
+        write_atomic(path / CARD, model_card(path, trainer.data.name, record, recipe, summary, environment))
+    write_json(path / SUMMARY, summary)
+
+
+def _summary(trainer: Trainer) -> dict[str, Any]:
+    return {
         **trainer.observer.figures,
         "images": trainer.images,
         "steps": trainer.step,
@@ -254,9 +287,6 @@ def _write_results(
         "mean_image_rmse": trainer.observer.baseline,
         "warnings": trainer.warnings,
     }
-    with _optional(CARD, trainer.display):
-        write_atomic(path / CARD, model_card(path, trainer.data.name, record, recipe, summary, environment))
-    write_json(path / "summary.json", summary)
 
 
 def _training(recipe: Recipe, length: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:

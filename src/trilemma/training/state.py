@@ -15,9 +15,9 @@ from torch import Tensor
 from trilemma.training.config import TrainConfig
 from trilemma.training.optim import make_optimizer
 from trilemma.types import Phase
+from trilemma.weights import LATER
 
 Tensors = dict[str, Tensor]
-LATER = {"likelihood.weight"}  # buffers that earlier versions did not write; their module fills them in
 
 
 @dataclass
@@ -111,7 +111,7 @@ def _same_form(value: Any, like: Any) -> bool:
         return same_keys and all(_same_form(value[key], like[key]) for key in like)
     if isinstance(like, dict | list):
         entries = value.values() if isinstance(value, dict) else value
-        return type(value) is type(like) and all(type(entry) in (int, float, str) for entry in entries)
+        return type(value) is type(like) and all(type(entry) in (int, float, str, type(None)) for entry in entries)
     return type(value) is type(like) or (like is None and type(value) is float)
 
 

@@ -1,0 +1,125 @@
+"""A training that is not finished can be used by its newest checkpoint, and everything made so says it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import trilemma
+from trilemma import cli
+from trilemma.errors import UserError
+from trilemma.pictures import read_metadata
+from trilemma.run import Run
+from trilemma.training.checkpoint import list_checkpoints
+
+STEPS, BATCH = 6, 16
+RESULTS = ("weights.safetensors", "summary.json", "README.md", "curves.png")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("runs") / "vae")
+
+
+def trained(out: Path, model: str = "vae", **keys: Any) -> Path:
+    words = {"steps": STEPS, "batch": BATCH, "save_every": BATCH, "device": "cpu", "quiet": True} | keys
+    return trilemma.train(model, "digits", out=out, **words).path
+
+
+def cut(path: Path, to: Path, checkpoint: int = -1) -> Path:
+    """The folder as it was when a checkpoint, by default the last, was the newest."""
+    shutil.copytree(path, to)
+    for name in RESULTS:
+        (to / name).unlink(missing_ok=True)
+    kept = list_checkpoints(to / "checkpoints")[checkpoint]
+    for other in list_checkpoints(to / "checkpoints"):
+        if other.name > kept.name:
+            shutil.rmtree(other)
+    return to
+
+
+@pytest.fixture
+def halfway(finished: Path, tmp_path: Path) -> Path:
+    return cut(finished, tmp_path / "halfway", -2)
+
+
+LONG = [pytest.param(model, marks=pytest.mark.slow) for model in ("vae-vq", "diffusion-small", "vae-ladder")]
+
+
+@pytest.mark.parametrize("model", ["vae", "ae-stacked", "gan", *LONG])
+def test_the_last_checkpoint_gives_what_the_training_ends_with(model: str, tmp_path: Path) -> None:
+    """The best weights, the averaged or the last, and a density over codes that is fitted only then."""
+    whole = Run(trained(tmp_path / "whole", model, sample_every=10**6))
+    part = Run(cut(whole.path, tmp_path / "part"))
+    expected = whole.model.state_dict()
+    assert part.unfinished is not None and whole.unfinished is None
+    assert expected.keys() == part.model.state_dict().keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in part.model.state_dict().items())
+
+
+def test_what_is_made_says_how_far_the_training_was(halfway: Path, tmp_path: Path, capsys: Any) -> None:
+    images = (STEPS - 1) * BATCH
+    text = f"not finished: {images} of {STEPS * BATCH} images; from its newest checkpoint"
+    run = Run(halfway)
+    picture = trilemma.sample(run, n=2, out=tmp_path / "out").images[1]
+    assert capsys.readouterr().err == f"{halfway}: {text}\n"
+    assert read_metadata(picture)["unfinished"] == text
+    assert read_metadata(trilemma.reconstruct(run, n=2, out=tmp_path / "r.png").picture)["unfinished"] == text
+    assert run.warnings[0] == text and run.summary["images"] == images and run.summary["steps"] == STEPS - 1
+    result = trilemma.evaluate(run, n=20, bound_samples=0)
+    assert text in result.notes and {score.unfinished for score in result.scores} == {text}
+    again = trilemma.again(picture, run=halfway, out=tmp_path / "again.png")
+    assert again.equal and read_metadata(again.picture) == read_metadata(picture)
+
+
+def test_a_finished_run_says_nothing_of_it(finished: Path, tmp_path: Path, capsys: Any) -> None:
+    picture = trilemma.sample(finished, n=1, out=tmp_path / "out").grid
+    assert "unfinished" not in read_metadata(picture) and capsys.readouterr().err == ""
+
+
+def test_again_finds_an_earlier_checkpoint_or_says_that_it_is_gone(
+    finished: Path, halfway: Path, tmp_path: Path
+) -> None:
+    picture = trilemma.sample(halfway, n=1, out=tmp_path / "out").grid
+    assert trilemma.again(picture, run=finished, out=tmp_path / "a.png").equal  # it has the checkpoint still
+    went_on = cut(finished, tmp_path / "on")
+    shutil.rmtree(list_checkpoints(went_on / "checkpoints")[0])
+    with pytest.raises(UserError, match=r"has no longer the checkpoint .*80 of 96 images.* went on and replaced it"):
+        trilemma.again(picture, run=went_on, out=tmp_path / "b.png")
+
+
+def test_a_broken_checkpoint_is_passed_over_and_left_as_it_is(finished: Path, tmp_path: Path) -> None:
+    run = cut(finished, tmp_path / "run")
+    newest = list_checkpoints(run / "checkpoints")[-1]
+    content = bytearray((newest / "model.safetensors").read_bytes())
+    content[-3] ^= 1
+    (newest / "model.safetensors").write_bytes(bytes(content))
+    there = sorted(run.rglob("*"))
+    assert Run(run).unfinished == f"not finished: {(STEPS - 1) * BATCH} of {STEPS * BATCH} images; " + (
+        "from its newest checkpoint"
+    )
+    assert sorted(run.rglob("*")) == there
+
+
+def test_a_checkpoint_of_another_network_is_refused(halfway: Path) -> None:
+    config = json.loads((halfway / "config.json").read_text())
+    config["model_config"]["latent"] = 7
+    (halfway / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"does not hold the weights of this run: .* is F32 .*, not F32"):
+        Run(halfway).sample(1)
+
+
+def test_minutes(finished: Path, tmp_path: Path) -> None:
+    run = cut(trained(tmp_path / "whole", steps=None, minutes=0.001, save_every=None), tmp_path / "run")
+    assert Run(run).unfinished == (
+        f"not finished: {Run(tmp_path / 'whole').summary['images']:,} images, 100% of 0.001 minutes; "
+        "from its newest checkpoint"
+    )
+
+
+def test_the_command_line_uses_it(halfway: Path, tmp_path: Path, capsys: Any) -> None:
+    assert cli.main(["sample", str(halfway), "n=1", f"out={tmp_path / 'x'}"]) == 0
+    assert "not finished: 80 of 96 images" in capsys.readouterr().err
