@@ -35,7 +35,7 @@ from trilemma.registry import (
     models_that,
     outline,
 )
-from trilemma.text import printable
+from trilemma.text import printable, quoted
 from trilemma.types import Conditional, Decodes, Encodes, Finishes, Reconstructs, Samples, codes_need_labels
 from trilemma.weights import difference, forms_of, load_tensors, read_forms
 
