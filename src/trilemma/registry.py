@@ -13,6 +13,7 @@ from trilemma import rng
 from trilemma.config import ModelConfig
 from trilemma.errors import unknown
 from trilemma.modes import own_modes
+from trilemma.values import checked_call
 
 FAMILIES = ("autoencoder", "vae", "gan", "diffusion")
 
@@ -68,6 +69,7 @@ def get_recipe(name: str) -> Recipe:
     return _recipes[name]
 
 
+@checked_call
 def list_models(pattern: str = "*") -> list[str]:
     """Names that match a wildcard pattern, in the order of the families."""
     _load()
@@ -87,6 +89,7 @@ def models_that(*protocols: type) -> list[str]:
     return names
 
 
+@checked_call
 def create(name: str, *, shape: tuple[int, int, int] | None = None, seed: int = 0, **settings: Any) -> nn.Module:
     """A fresh, untrained model.
 

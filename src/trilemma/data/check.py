@@ -14,9 +14,10 @@ from trilemma.data.duplicates import exact_groups, near_pairs
 from trilemma.data.folder import IMAGES
 from trilemma.data.raw import Raw
 from trilemma.data.size import Size, parse_size
-from trilemma.data.sources import check_channels, check_frames, load_data, read_raw
+from trilemma.data.sources import Source, check_channels, check_frames, load_data, read_raw
 from trilemma.data.split import Data, too_few
 from trilemma.files import write_atomic
+from trilemma.values import checked_call
 
 SHOWN = 5  # examples of a kind that is no fault, in the short text
 SHARED = "in the training images and in another split"
@@ -90,8 +91,9 @@ class Report:
         return "\n".join([*lines, "ok" if self.ok else "not ok: see above"])
 
 
+@checked_call
 def check(
-    source: str | Path | Data,
+    source: Source,
     *,
     size: Size | None = None,
     frames: str | None = None,
@@ -112,10 +114,11 @@ def check(
     return report
 
 
-def _look(source: str | Path | Data, size: Size | None, frames: str | None, channels: int | None) -> Report:
+def _look(source: Source, size: Size | None, frames: str | None, channels: int | None) -> Report:
     check_frames(frames)
     check_channels(channels)
-    raw = None if isinstance(source, Data) else read_raw(source, parse_size(size), channels, frames or "first")
+    path = isinstance(source, str | Path)
+    raw = read_raw(source, parse_size(size), channels, frames or "first") if path else None
     if raw is None:
         data = load_data(source, size=size, channels=channels, frames=frames)
         images = [split.images for split in data.splits.values()]

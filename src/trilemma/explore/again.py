@@ -14,6 +14,7 @@ from trilemma.explore.sample import FORMAT, Receipt, receipt_of
 from trilemma.hardware import pick_device
 from trilemma.pictures import grid, read_metadata, save_png, to_image
 from trilemma.run import WEIGHTS, Run
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,6 +47,7 @@ class Again:
     changed: tuple[str, ...]
 
 
+@checked_call
 def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | Path | None = None) -> Again:
     """Make a picture again that `sample` wrote, an image by itself or a grid.
 

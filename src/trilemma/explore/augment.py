@@ -42,6 +42,7 @@ from trilemma.run import Run, as_run
 from trilemma.training.config import LENGTHS, TrainConfig
 from trilemma.training.log import Display
 from trilemma.training.loop import Trainer
+from trilemma.values import checked_call
 
 REAL, CLASSICAL, BOTH, SYNTHETIC = "real", "real + classical", "real + synthetic", "synthetic"
 REAL_DEFAULT = 2_000  # real images that the classifier learns from where the user does not say
@@ -104,6 +105,7 @@ class Augmentation:
     verdict: Verdict | None
 
 
+@checked_call
 @own_modes()
 def augment(
     run: Run | str | Path,

@@ -54,6 +54,7 @@ from trilemma.metrics.ranking import INTERVAL_IS, ranking
 from trilemma.modes import own_modes
 from trilemma.run import Run, as_run
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
+from trilemma.values import checked_call
 
 AUTO = "auto"
 MOST_TRAINED = 1000  # training images that lend the shape of their scores' distribution
@@ -85,6 +86,7 @@ class Detection:
     flagged: tuple[int, ...]
 
 
+@checked_call
 @own_modes()
 def detect(
     run: Run | str | Path,

@@ -23,6 +23,7 @@ from trilemma.files import write_atomic
 from trilemma.pictures import grid, save_png
 from trilemma.run import Run, as_run
 from trilemma.types import Decodes, Encodes
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,6 +61,7 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 WAYS = {"linear": linear, "spherical": spherical}
 
 
+@checked_call
 def interpolate(
     run: Run | str | Path,
     a: Named,

@@ -40,6 +40,7 @@ from trilemma.files import write_atomic, write_json
 from trilemma.pictures import save_png, to_image, to_uint8
 from trilemma.run import Run, as_run
 from trilemma.types import Batch, Encodes
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,6 +94,7 @@ class LatentMap:
     nearest: Tensor
 
 
+@checked_call
 def latent_map(
     run: Run | str | Path,
     *,

@@ -24,6 +24,7 @@ from trilemma.files import write_json
 from trilemma.pictures import TEXT, TILE, font, grid, save_png
 from trilemma.run import Run, as_run
 from trilemma.types import Reconstructs
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,6 +47,7 @@ class Reconstruction:
     file: Path
 
 
+@checked_call
 def reconstruct(
     run: Run | str | Path,
     *,

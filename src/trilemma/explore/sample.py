@@ -12,6 +12,7 @@ from trilemma.config import Config
 from trilemma.metrics.receipt import protocol_name
 from trilemma.pictures import grid, refuse_foreign, save_png, to_uint8
 from trilemma.run import Run, as_run
+from trilemma.values import checked_call
 
 FORMAT = 1  # of a receipt
 GRID_LIMIT = 400  # images
@@ -52,6 +53,7 @@ class Receipt(Config):
     batches: tuple[tuple[int, int], ...]
 
 
+@checked_call
 def sample(
     run: Run | str | Path,
     *,

@@ -37,6 +37,7 @@ from trilemma.explore.images import (
 from trilemma.pictures import TEXT, font, save_png
 from trilemma.run import Run, as_run
 from trilemma.types import Conditional, Decodes, Encodes
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,6 +61,7 @@ class Traversal:
     images: Tensor
 
 
+@checked_call
 def traverse(
     run: Run | str | Path,
     *,

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, remove, remove_leftovers, sha256_of, sync_folder, write_json
@@ -178,10 +180,19 @@ def _save(tensors: Tensors, path: Path) -> None:
 
 def _write(tensors: Tensors, path: Path) -> None:
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        save_file(_apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}), path)
     except SafetensorError as error:  # it hides the system's error in its text
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else 0, str(error)) from error
+
+
+def _apart(tensors: Tensors) -> dict[str, Tensor]:
+    """The same tensors, each in memory of its own, as the format asks: tied weights become copies of each other."""
+    places = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    return {
+        name: tensor if places[tensor.untyped_storage().data_ptr()] == 1 else tensor.clone()
+        for name, tensor in tensors.items()
+    }
 
 
 def _scratch(path: Path) -> Path:

@@ -17,7 +17,11 @@ from trilemma.migration import stated_variance
 RUNS = Path("runs")
 CONFIG, LOCK = "config.json", "lock"
 FINGERPRINT = ("", "fingerprint")
-NEW_KEYS = {"frames": "first", "split_seed": 0}  # that earlier versions did not write, with what they did
+NEW_KEYS = {
+    "frames": "first",
+    "split_seed": 0,
+    "warmup_share": 0.1,
+}  # that earlier versions did not write, with what they did
 LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "device"}
 LENGTH_KEYS |= {"split_rule"}  # what it decides, the fingerprint tells
 
@@ -34,7 +38,12 @@ class RunFolder:
 
 
 def open_run_folder(
-    name: str, config: dict[str, Any], out: str | Path | None, say: Callable[[str], None] = lambda text: None
+    name: str,
+    config: dict[str, Any],
+    out: str | Path | None,
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    new: bool = False,
 ) -> RunFolder:
     """The folder that this training continues, or a new one: runs/NAME, runs/NAME-2, ... or `out`.
 
@@ -42,6 +51,7 @@ def open_run_folder(
 
     Args:
         say: told why a new folder is begun beside another.
+        new: whether the same training is not continued, unless `out` names it.
     Raises:
         UserError: if `out` holds another training or something else, or another process is writing to it.
     """
@@ -55,14 +65,16 @@ def open_run_folder(
         if reasons := _obstacles(path, config):
             passed.append((path, reasons))
             continue
-        new = is_free(path)
+        free = is_free(path)
+        if new and not free:
+            continue
         try:
             folder = _claim(path, config)
         except Busy:
             passed.append((path, ["is being trained by another process"]))
             continue
         if same_training(path, config):
-            if new and passed:
+            if free and passed:
                 nearest, reasons = min(passed, key=lambda other: len(other[1]))
                 say(f"{path} is a new training, because {nearest} {'; '.join(reasons)}")
             return folder
