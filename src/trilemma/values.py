@@ -110,7 +110,7 @@ def allowed(annotation: Any, bounds: Sequence[Any] = ()) -> str:
     >>> allowed(int | None), allowed(Literal["a", "b"] | bool), allowed(tuple[float, float])
     ('a whole number or none', 'one of a, b or true or false', '2 values with a comma between, each a number')
     """
-    origin, inner = get_origin(annotation), get_args(annotation)
+    origin, inner = get_origin(annotation), list(get_args(annotation))
     if origin is Annotated:
         said = next((part.description for part in inner[1:] if isinstance(part, FieldInfo) and part.description), None)
         return said or allowed(inner[0], [*bounds, *inner[1:]])

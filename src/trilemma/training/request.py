@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from trilemma.arguments import word
 from trilemma.config import ModelConfig, config_of, make
 from trilemma.data.sources import Source
 from trilemma.errors import UserError, nearest
@@ -159,7 +160,7 @@ def command_keys(recipe: Recipe, config: ModelConfig, training: TrainConfig) -> 
     if "warmup_images" in keys and training.warmup_share is None:
         del keys["warmup_share"]
     height, width = training.size or config.shape[1:]
-    keys |= {"size": f"{height}x{width}", "channels": training.channels}
+    keys |= {"size": f"{height}x{width}", "channels": training.channels or config.shape[0]}
     if training.valid is not None:
         keys["valid"] = training.valid
     return keys | {
@@ -167,6 +168,14 @@ def command_keys(recipe: Recipe, config: ModelConfig, training: TrainConfig) -> 
         for name in own
         if name not in FROM_DATA and getattr(config, name) != getattr(recipe.config, name)
     }
+
+
+def training_keys(recipe: Recipe, common: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Name, default and meaning of the training keys that are not among the common ones."""
+    own, fields = own_keys(recipe), TrainConfig.model_fields
+    names = {("lr_schedule" if name in own else name): name for name in fields if name not in common}
+    defaults = {name: recipe.training.get(name, fields[name].default) for name in names.values()}
+    return [(key, word(defaults[name]), fields[name].description or "") for key, name in names.items()]
 
 
 _NOT_TYPED = {*LENGTHS, "batch", "lr", "seed", "size", "channels", "valid", "device", "save_every", "sample_every"}
