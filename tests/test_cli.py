@@ -129,6 +129,9 @@ def test_three_ways_to_write_an_option(words, typed):
         (["train", "vae", "steps", "=5"], '^"steps =5": '),
         (["sample", "run", "n="], "^n= has no value"),
         (["sample", "run", "out="], "^out= has no value"),
+        (["train", "vae", "steps=1.5"], r"^steps=1\.5: give a whole number$"),
+        (["train", "vae", "--epochs", "ten"], "^epochs=ten: give a number$"),
+        (["compare", "seeds=0"], "^seeds=0: give a whole number of at least 1$"),
     ],
 )
 def test_what_is_not_one_key_and_one_value_is_refused(words, text):
@@ -393,7 +396,7 @@ def test_compare_reports(home):
         (["compare", "minutes=0"], "minutes"),
         (["train", "vae", "digits", "steps=1", "channels=2"], "channels=2"),
         (["data", "show", "digitz"], "digits"),
-        (["data", "show", "digits", "n=0"], "--n"),
+        (["data", "show", "digits", "n=0"], "n=0: give a whole number of at least 1"),
         (["data", "show", "digits:5"], "shapes"),
         (["trian"], "train"),
     ],

@@ -1,5 +1,6 @@
 """Words of a command line: `key=value`, `--key value` and `--key=value` are brought into one form, values get types."""
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from trilemma.errors import UserError
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 CONSTANTS = {"true": True, "false": False, "none": None}
 IMPORT = "--import"
+MAY_BE_EMPTY = ("augment",)  # keys of a verb; of others the settings say what "" is
 SETTING = "--setting"  # the hidden option that carries keys of a model, which the verb does not know
 
 
@@ -124,7 +126,7 @@ def normalise(words: Sequence[str], command: Any) -> list[str]:
         if key is None:
             what.append(value)
             continue
-        _check_pair(key, value, given, options.get(key))
+        _check_pair(key, value, given, options)
         if key in places:
             named[key] = value
         elif value is None:
@@ -153,13 +155,30 @@ def _spaced(words: Sequence[str]) -> str | None:
     return None
 
 
-def _check_pair(key: str, value: str | None, given: dict[str, str | None], option: Any) -> None:
+def _check_pair(key: str, value: str | None, given: dict[str, str | None], options: Mapping[str, Any]) -> None:
     """Refuse a key that is given twice, and one that has no value but needs one; takes note of the others."""
-    if given.get(key) is not None and not getattr(option, "multiple", False):
+    if given.get(key) is not None and not getattr(options.get(key), "multiple", False):
         raise UserError(f"{key}= is given twice, as {given[key]} and as {value}; give it once")
     given[key] = value
-    if value == "" and getattr(getattr(option, "type", None), "name", "text") != "text":
+    if value == "" and key in options and key not in MAY_BE_EMPTY:
         raise UserError(f"{key}= has no value; give one, or leave {key}= out")
+    if value is not None and key in options:
+        _check_number(key, value, options[key])
+
+
+def _check_number(key: str, value: str, option: Any) -> None:
+    """Refuse what is no number for a key that takes one, or is less than it may be; typer says it in other words."""
+    kind = getattr(getattr(option, "type_descriptor", None), "annotation", None)
+    if kind not in (int, float):
+        return
+    least = getattr(option, "min", None)
+    try:
+        fits = kind(value) >= (-math.inf if least is None else least)
+    except ValueError:
+        fits = False
+    if not fits:
+        bound = "" if least is None else f" of at least {least}"
+        raise UserError(f"{key}={value}: give a {'whole ' if kind is int else ''}number{bound}")
 
 
 def _pairs(words: list[str], flags: set[str]) -> Iterator[tuple[str | None, Any]]:
