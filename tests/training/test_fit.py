@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import trilemma
-from trilemma.arguments import parse_settings
+from trilemma.arguments import parse_rate, parse_settings
 from trilemma.migration import stated_variance
 from trilemma.registry import build, get_recipe, list_models
 from trilemma.training.fit import LEAST_STEPS, fit_batch, fit_model, fit_training
@@ -162,7 +162,8 @@ def test_the_recorded_command_is_the_same_training(model: str, given: dict[str, 
         training, _ = fit_training(recipe, training, keys, build(recipe, config), len(data.train))
         command = _command(recipe, data, config, training)
         both.append((config, training, command))
-        words = parse_settings(shlex.split(command)[4:])
+        words = parse_settings(typed := shlex.split(command)[4:])
+        words["lr"] = parse_rate(next(word[3:] for word in typed if word.startswith("lr=")))
         given = {key: value for key, value in words.items() if key not in ("size", "channels")}
     assert both[0] == both[1]
     if hasattr(both[0][0], "variance") and getattr(both[0][0], "reconstruction", "mse") == "mse":

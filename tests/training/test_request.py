@@ -70,7 +70,7 @@ class Module(nn.Module):
 def test_every_training_key_reaches_the_training(run: trilemma.Run) -> None:
     training = run.config["training"]
     assert {key: training[key] for key in KNOBS} == KNOBS | {"betas": [0.8, 0.99]}
-    keys = {k: v for k, v in (w.split("=") for w in run.config["command"].split()[4:])}
+    keys = dict(word.split("=") for word in run.config["command"].split()[4:])
     assert {key: keys[key] for key in ("betas", "clip", "warmup_images")} == {
         "betas": "0.8,0.99",
         "clip": "none",
@@ -110,7 +110,7 @@ def test_every_training_key_says_what_it_is() -> None:
         ({"lr": float("inf")}, "^lr=inf: give a number above 0"),
         (
             {"reconstruction": "msee"},
-            "^reconstruction=msee: give one of mse, bce .*gaussian|^reconstruction=msee: give",
+            "^reconstruction=msee: give one of mse, bce ",
         ),
     ],
 )
@@ -126,7 +126,7 @@ def test_a_figure_that_the_model_does_not_have_is_not_followed() -> None:
 
 
 def test_rates_are_for_the_phases_that_there_are() -> None:
-    with pytest.raises(UserError, match='unknown phase in lr "critc".*did you mean "critic"'):
+    with pytest.raises(UserError, match=r'unknown phase in lr "critc".*did you mean "critic"'):
         trilemma.train("gan", "digits", lr={"critic": 1e-3, "generator": 1e-3, "critc": 1e-3}, **SHORT)
 
 
@@ -167,9 +167,9 @@ def test_a_config_of_somebody_else_is_checked(run: trilemma.Run, change: dict[st
 
 
 def test_a_run_or_a_file_that_is_not_there_is_no_model(run: trilemma.Run) -> None:
-    with pytest.raises(UserError, match="is a run; to train the same again give .*config.json"):
+    with pytest.raises(UserError, match=r"is a run; to train the same again give .*config.json"):
         request_of(run.path)
-    with pytest.raises(UserError, match="there is no file x.json"):
+    with pytest.raises(UserError, match=r"there is no file x\.json"):
         request_of("x.json")
 
 
@@ -210,49 +210,35 @@ def test_a_copy_of_a_module_is_trained_and_the_same_call_resumes() -> None:
     assert trilemma.train(Module(), "digits", **SHORT).path == run.path
     for other in (Module(0.4), Module(power=3)):
         assert trilemma.train(other, "digits", **SHORT).path != run.path
-    with pytest.raises(UserError, match="a module of your own, .*Module: open it in Python with"):
+    with pytest.raises(UserError, match=r"a module of your own, .*Module: open it in Python with"):
         trilemma.load(run.path)
     assert trilemma.load(run.path, model=Module(0.1)).model.factor.item() == run.model.factor.item()
-
-
-def closed(module: Module) -> None:
-    module.phases = [Phase("model", [module.factor], lambda batch, rng: Module.loss(other, batch, rng))]
 
 
 other = Module()
 
 
+def moving(parameter: Any, loss: Any) -> list[Phase]:
+    return [Phase("a", [parameter], loss)]
+
+
 @pytest.mark.parametrize(
-    ("change", "text"),
+    ("phases", "text"),
     [
-        (lambda module: delattr(module, "phases"), "does not say how it is trained: give it phases"),
-        (lambda module: setattr(module, "phases", ["model"]), "does not say how it is trained"),
-        (
-            lambda module: setattr(module, "phases", [Phase("a", [other.factor], module.loss)]),
-            'phase "a" of Module must',
-        ),
-        (closed, 'loss of the phase "model" of Module moves none'),
-        (
-            lambda module: setattr(module, "phases", [Phase("b", [module.factor], scalar)]),
-            r"must return \(loss, parts\)",
-        ),
-        (lambda module: setattr(module, "phases", [Phase("b", [module.factor], still)]), "depend on any parameter"),
+        (lambda module: None, "does not say how it is trained: give it phases"),
+        (lambda module: ["model"], "does not say how it is trained"),
+        (lambda module: moving(other.factor, module.loss), 'phase "a" of Module must move parameters of Module'),
+        (lambda module: moving(module.factor, lambda *given: other.loss(*given)), 'phase "a" of Module moves none'),
+        (lambda module: moving(module.factor, lambda *_: torch.zeros(())), r"must return \(loss, parts\)"),
+        (lambda module: moving(module.factor, lambda *_: (torch.zeros(()), {})), "depend on any parameter"),
     ],
 )
-def test_a_module_that_cannot_be_trained_is_refused(change: Any, text: str) -> None:
+def test_a_module_that_cannot_be_trained_is_refused(phases: Any, text: str) -> None:
     module = Module()
-    change(module)
+    module.phases = phases(module)
     with pytest.raises(UserError, match=text):
         trilemma.train(module, "digits", **SHORT)
     assert not Path("runs").exists()
-
-
-def scalar(batch: Batch, rng: torch.Generator) -> Any:
-    return torch.zeros(())
-
-
-def still(batch: Batch, rng: torch.Generator) -> Any:
-    return torch.zeros(()), {}
 
 
 def test_tied_weights_are_kept() -> None:
