@@ -350,8 +350,6 @@ def _in_memory(what: Any) -> Tensor:
     """The images of an array, a tensor or loaded data: uint8 (n, C, H, W)."""
     if isinstance(what, Data):
         return torch.cat([part.images for part in what.splits.values()])
-    if not isinstance(what, np.ndarray | Tensor):
-        raise UserError(f"what={shown(what)}: give a run, a path, or an array or tensor of images")
     return to_images(as_numpy(what), "the generated images")[0]
 
 
@@ -365,10 +363,14 @@ def _made(path: Path) -> dict[str, Any]:
 
 def _as_run(what: "Run | Source") -> "Run | None":
     """The run, or None for images."""
-    from trilemma.run import Run, load
+    from trilemma.run import load
 
+    if isinstance(what, Data | np.ndarray | Tensor):
+        return None
     if not isinstance(what, str | Path):
-        return what if isinstance(what, Run) else None
+        if not hasattr(what, "model_config"):
+            raise UserError(f"what={shown(what)}: give a run, a path, or an array or tensor of images")
+        return what  # type: ignore[return-value]
     if not Path(what).exists():
         raise UserError(f"there is no {what}; give a run, which train made, or a folder or zip of images")
     if not (Path(what) / "config.json").is_file():

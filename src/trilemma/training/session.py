@@ -17,6 +17,7 @@ from trilemma import __version__
 from trilemma.arguments import typed
 from trilemma.config import ModelConfig, config_of
 from trilemma.data import Data, Loader, batches, load_data, texts_of
+from trilemma.data.arrays import GIVEN
 from trilemma.data.augment import check_augmentations
 from trilemma.data.labels import UNUSED
 from trilemma.data.layout import class_advice
@@ -241,7 +242,7 @@ def _train_in(
             trainer.run()
             _write_results(path, recipe, trainer, record, environment)
     except Stopped as stopped:  # nothing but the line: who stops a training wants it to end
-        display.say(f"{stopped}. Go on with: {_go_on(path, record['command'], training)}")
+        display.say(f"{stopped}. Go on with: {_go_on(path, record, training)}")
         raise
 
 
@@ -253,12 +254,14 @@ def _follow_images(path: Path, record: dict[str, Any]) -> None:
         write_json(path / "config.json", {**then, "data": record["data"], "command": command})
 
 
-def _go_on(path: Path, command: str, training: TrainConfig) -> str:
+def _go_on(path: Path, record: dict[str, Any], training: TrainConfig) -> str:
     """The command line that continues a folder, with the keys that are no part of what is trained."""
+    if "module" in record["model_config"] or record["data"].startswith(f"{GIVEN}:"):  # which cannot be typed
+        return f"the same call of trilemma.train, with out={str(path)!r}"
     keys = {name: getattr(training, name) for name in ("save_every", "sample_every")}
     keys["device"] = training.device if training.device != "auto" else None
     given = [f"{name}={value}" for name, value in keys.items() if value is not None]
-    return " ".join([command, *given, f"out={shlex.quote(str(path))}"])
+    return " ".join([record["command"], *given, f"out={shlex.quote(str(path))}"])
 
 
 @contextmanager
