@@ -11,7 +11,7 @@ from torch import nn
 
 from trilemma import rng
 from trilemma.config import ModelConfig
-from trilemma.errors import unknown
+from trilemma.errors import UserError, unknown
 from trilemma.modes import own_modes
 from trilemma.values import checked_call
 
@@ -44,13 +44,13 @@ _recipes: dict[str, Recipe] = {}
 
 
 def register(recipe: Recipe) -> Recipe:
-    """Add a preset.
+    """Add a preset: its name is known from then on, in this process. For models of one's own see docs/own-model.md.
 
     Raises:
-        ValueError: if the name is taken or the family is none of FAMILIES (unlisted helpers may have another).
+        UserError: if the name is taken or the family is none of FAMILIES (unlisted helpers may have another).
     """
     if recipe.name in _recipes:
-        raise ValueError(f'a model named "{recipe.name}" is registered already; choose another name')
+        raise UserError(f'a model named "{recipe.name}" is registered already; choose another name')
     if recipe.listed and recipe.family not in FAMILIES:
         raise unknown("family", recipe.family, FAMILIES)
     _recipes[recipe.name] = recipe

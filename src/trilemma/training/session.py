@@ -121,9 +121,8 @@ def train(
     given = {name: value for name, value in (length | changes).items() if value is not None} | more
     training = training_config(request.training, {**given, "device": device})
     place = pick_device(training.device)
-    reading = {"size": size, "channels": channels, "valid": valid, "split_seed": split_seed, "frames": frames}
-    reading = {name: more.get(name, reading.get(name)) for name in READING}
-    reading = {name: request.training.get(name) if value is None else value for name, value in reading.items()}
+    reading = {"size": size, "channels": channels, "valid": valid, "split_seed": split_seed, "frames": frames} | more
+    reading = {name: reading[name] if reading.get(name) is not None else request.training.get(name) for name in READING}
     source = data if data is not None else request.data if request.data is not None else "digits"
     display = Display(recipe.name, quiet=quiet)
     try:
@@ -132,31 +131,24 @@ def train(
             display.say(f"  {note}")
         if request.again and data is None and loaded.fingerprint != request.again:
             display.say(f"  note: the images are not those of {model}: they, or how they are read, have changed")
-        training = training.with_(
-            size=loaded.shape[1:],
-            channels=loaded.shape[0],
-            valid=loaded.fraction,
-            split_seed=loaded.seed,
-            frames=loaded.frames,
-            split_rule=loaded.rule,
-        )
+        training = training.with_(**_as_read(loaded))
         model_config, fitted = fit_model(recipe, _model_config(recipe, loaded, own))
         if request.module is not None:
             recipe = replace(recipe, config=model_config)
         module = build(recipe, model_config, seed=training.seed).to(place)
         if request.module is not None:
             _check_module(module, loaded, place)
-        check_rates(module.phases, training)  # type: ignore[arg-type]
         taken = {*given, *request.training} if request.again else set(given)
         training, changed = fit_training(recipe, training, taken, module, len(loaded.train))
         for note in fitted + changed:
             display.say(f"  {note}")
-        record = _record(recipe, loaded, model_config, training)
+        check_rates(module.phases, training)  # type: ignore[arg-type]
         _check_classes(module, recipe, loaded)
         if more.get("monitor") is not None:
             Observer(module, loaded, training, Path(), None, display.say).check_monitor()
-        name, again = f"{recipe.name}-{loaded.name}", request.again is not None
-        folder = open_run_folder(name, record, out, display.say, new=again)
+        record = _record(recipe, loaded, model_config, training)
+        name = f"{recipe.name}-{loaded.name}"
+        folder = open_run_folder(name, record, out, display.say, new=request.again is not None)
         try:
             _train_in(folder.path, recipe, loaded, module, training, record, display)
         finally:
@@ -167,6 +159,18 @@ def train(
     for text in run.warnings:  # they went by in the course of the training: the last lines have them together
         display.say(f"warning: {text}")
     return run
+
+
+def _as_read(data: Data) -> dict[str, Any]:
+    """The keys of a training that say how its images were read."""
+    return {
+        "size": data.shape[1:],
+        "channels": data.shape[0],
+        "valid": data.fraction,
+        "split_seed": data.seed,
+        "frames": data.frames,
+        "split_rule": data.rule,
+    }
 
 
 def _keywords(function: Callable[..., Any]) -> list[str]:
