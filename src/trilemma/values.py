@@ -143,6 +143,8 @@ def plain(value: Any, annotation: Any) -> Any:
     """
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
+    if isinstance(value, range):
+        value = list(value)
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return plain(value, inner[0])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from trilemma.errors import UserError, unknown
+from trilemma.errors import UserError
 from trilemma.explore.images import Named, Source, decode_codes, find_code, made_by, require, table
 from trilemma.files import write_atomic
 from trilemma.pictures import grid, save_png
@@ -89,8 +89,6 @@ def interpolate(
     run = as_run(run)
     if frames < 2:
         raise UserError(f"frames={frames}: at least 2 are needed, for the two ends")
-    if how not in (*WAYS, "both"):
-        raise unknown("how", how, [*WAYS, "both"])
     require(run, "interpolate", Encodes, Decodes)
     ends = [find_code(run, what, data, label) for what in (a, b)]
     ways = list(WAYS) if how == "both" else [how]

@@ -14,14 +14,14 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from trilemma import __version__, rng
 from trilemma.data import Data
-from trilemma.errors import UserError, unknown
+from trilemma.errors import UserError
 from trilemma.explore.images import (
     Source,
     class_name,
@@ -133,8 +133,6 @@ def latent_map(
     """
     run = as_run(run)
     require(run, "encode images", Encodes)
-    if how not in get_args(How):
-        raise unknown("how", how, get_args(How))
     if neighbours < 1:
         raise UserError(f"neighbours={neighbours}: at least 1 is needed")
     source = source_of(run, data)
