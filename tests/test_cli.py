@@ -15,7 +15,7 @@ import trilemma
 from trilemma import cli
 from trilemma.arguments import normalise, parse_rate, parse_value
 from trilemma.errors import UserError
-from trilemma.registry import get_recipe
+from trilemma.registry import _recipes, get_recipe
 
 COMMAND = typer.main.get_command(cli.app)
 FUNCTIONS = {
@@ -105,7 +105,7 @@ def run(home):
         (["compare", "quiet=no"], ["compare", "--no-quiet"]),
         (["sample", "run", "singles=yes"], ["sample", "--singles", "--", "run"]),
         (["sample", "--no-singles", "run"], ["sample", "--no-singles", "--", "run"]),
-        (["sample", "run", "n="], ["sample", "--n=", "--", "run"]),
+        (["train", "vae", "augment="], ["train", "--augment=", "--", "vae"]),
         (["compare", "data=digits", "models=vae,gan"], ["compare", "--data=digits", "--models=vae,gan"]),
         (["compare", "dta=digits"], ["compare", "--dta=digits"]),
         (["compare", "runs/a=b", "--", "c=d"], ["compare", "--", "runs/a=b", "c=d"]),
@@ -117,6 +117,26 @@ def run(home):
 )
 def test_three_ways_to_write_an_option(words, typed):
     assert normalise(words, COMMAND) == typed
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["train", "vae", "steps=3", "steps=4"], "^steps= is given twice, as 3 and as 4; give it once$"),
+        (["train", "vae", "--beta", "3", "beta=4"], "^beta= is given twice, as 3 and as 4"),
+        (["train", "vae", "model=gan", "model=gan"], "^model= is given twice"),
+        (["train", "vae", "steps", "=", "5"], '^"steps = 5": write a key, its sign and its value without spaces'),
+        (["train", "vae", "steps", "=5"], '^"steps =5": '),
+        (["sample", "run", "n="], "^n= has no value"),
+        (["sample", "run", "out="], "^out= has no value"),
+        (["train", "vae", "steps=1.5"], r"^steps=1\.5: give a whole number$"),
+        (["train", "vae", "--epochs", "ten"], "^epochs=ten: give a number$"),
+        (["compare", "seeds=0"], "^seeds=0: give a whole number of at least 1$"),
+    ],
+)
+def test_what_is_not_one_key_and_one_value_is_refused(words, text):
+    with pytest.raises(UserError, match=text):
+        normalise(words, COMMAND)
 
 
 def test_a_path_with_an_equals_sign_is_a_path(tmp_path, monkeypatch):
@@ -168,6 +188,23 @@ def test_options_are_the_keywords_of_the_function(verb):
     assert takes_more == any(option.name == "setting" for option in command(verb).params)
 
 
+def test_a_module_of_ones_own_is_imported(here, tmp_path):
+    """By its file or its name, from the current folder, on any line; nothing is without being named."""
+    text = (
+        "import trilemma\nfrom trilemma.registry import get_recipe\nfrom dataclasses import replace\n"
+        'trilemma.register(replace(get_recipe("ae-stacked"), name="NAME", suits="a test"))\n'
+    )
+    for name in ("ae-by-file", "ae-by-name"):
+        (tmp_path / f"{name.replace('-', '_')}.py").write_text(text.replace("NAME", name))
+    assert here("list", "ae-by-file", cwd=tmp_path).returncode == 2
+    assert "good for" in here("--import", "ae_by_file.py", "list", "ae-by-file", cwd=tmp_path).stdout
+    assert "good for" in here("list", "ae-by-name", "--import=ae_by_name", cwd=tmp_path).stdout
+    for wrong, why in (("ae_by_nobody", "no module"), ("nobody.py", "no file"), ("", "needs the name")):
+        done = here(f"--import={wrong}", "list", cwd=tmp_path)
+        assert done.returncode == 2 and why in done.stderr
+    _recipes.pop("ae-by-file"), _recipes.pop("ae-by-name")
+
+
 def test_keywords_of_the_function_are_options():
     for verb, name in FUNCTIONS.items():
         keywords = inspect.signature(getattr(trilemma, name)).parameters.values()
@@ -217,6 +254,9 @@ def test_list_of_a_name_shows_its_keys(here):
     assert re.search(r"^latent +32 ", done.stdout, re.MULTILINE)
     assert re.search(r"^source +\w", done.stdout, re.MULTILINE)
     assert "shape " not in done.stdout
+    for key, default in (("optimizer", "nadam"), ("schedule", "linear"), ("clip", "1"), ("monitor", "valid_rmse")):
+        assert re.search(rf"^{key} +{default} +\w", done.stdout, re.MULTILINE)
+    assert re.search(r"^lr_schedule +cosine ", here("list", "diffusion-small").stdout, re.MULTILINE)
 
 
 def test_list_of_nothing_names_the_nearest(here):
@@ -356,7 +396,7 @@ def test_compare_reports(home):
         (["compare", "minutes=0"], "minutes"),
         (["train", "vae", "digits", "steps=1", "channels=2"], "channels=2"),
         (["data", "show", "digitz"], "digits"),
-        (["data", "show", "digits", "n=0"], "--n"),
+        (["data", "show", "digits", "n=0"], "n=0: give a whole number of at least 1"),
         (["data", "show", "digits:5"], "shapes"),
         (["trian"], "train"),
     ],

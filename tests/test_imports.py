@@ -95,6 +95,8 @@ def test_public_names_are_there():
         assert callable(getattr(trilemma, name))
     with pytest.raises(AttributeError, match="nothing_of_the_kind"):
         trilemma.nothing_of_the_kind  # noqa: B018
+    with pytest.raises(AttributeError, match=r"did you mean trilemma\.latent_map\?"):
+        trilemma.map  # noqa: B018
 
 
 def test_no_module_hides_a_public_name():

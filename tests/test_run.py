@@ -362,3 +362,11 @@ def test_a_moved_run_is_the_same_run(vae, tmp_path):
     moved = Run(tmp_path / "moved")
     assert moved.name == "moved" and moved.weights_id == vae.weights_id
     assert torch.equal(moved.sample(3), vae.sample(3))
+
+
+@pytest.mark.parametrize("verb", ["reconstruct", "sample", "compress", "detect", "latent_map", "traverse", "augment"])
+def test_what_is_no_run_is_refused_in_a_sentence(verb):
+    with pytest.raises(UserError, match=r"^run=5: give a run or a path$"):
+        getattr(trilemma, verb)(5)
+    with pytest.raises(UserError, match=r"^run=5: give a run or the path of its folder$"):
+        trilemma.compare([5])

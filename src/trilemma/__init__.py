@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     )
     from trilemma.lessons import figure, list_figures
     from trilemma.metrics import evaluate
-    from trilemma.registry import create, list_models
+    from trilemma.registry import Recipe, create, list_models, register
     from trilemma.run import Run, load
     from trilemma.training import train
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Recipe",
     "Run",
     "UserError",
     "__version__",
@@ -55,6 +56,7 @@ __all__ = [
     "load",
     "load_data",
     "reconstruct",
+    "register",
     "sample",
     "show",
     "train",
@@ -62,6 +64,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Recipe": "registry",
     "Run": "run",
     "UserError": "errors",
     "again": "explore",
@@ -83,6 +86,7 @@ _HOME = {
     "load": "run",
     "load_data": "data",
     "reconstruct": "explore",
+    "register": "registry",
     "sample": "explore",
     "show": "data",
     "train": "training",
@@ -90,9 +94,13 @@ _HOME = {
 }
 
 
+_VERBS = {"map": "latent_map", "list": "list_models"}  # words of the command line
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        hint = f"; did you mean trilemma.{_VERBS[name]}?" if name in _VERBS else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     return value
 

@@ -1,5 +1,6 @@
 """Words of a command line: `key=value`, `--key value` and `--key=value` are brought into one form, values get types."""
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,8 @@ from trilemma.errors import UserError
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 CONSTANTS = {"true": True, "false": False, "none": None}
+IMPORT = "--import"
+MAY_BE_EMPTY = ("augment",)  # keys of a verb; of others the settings say what "" is
 SETTING = "--setting"  # the hidden option that carries keys of a model, which the verb does not know
 
 
@@ -81,7 +84,26 @@ def parse_rate(text: str | None) -> Any:
             return float(text)
         return {phase: float(rate) for phase, rate in (part.split(":") for part in text.split(","))}
     except ValueError:
-        raise UserError(f'lr="{text}" is no learning rate; give one number, or phase:number,phase:number') from None
+        raise UserError(
+            f'lr="{text}" is not a learning rate; give a number, as lr=0.001, or lr=PHASE:NUMBER,PHASE:NUMBER'
+        ) from None
+
+
+def take_imports(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The modules that a line imports, and the rest of its words.
+
+    >>> take_imports(["--import", "mine", "train", "my-ae", "--import=other.py"])
+    (['mine', 'other.py'], ['train', 'my-ae'])
+    """
+    rest, imports = list(words), []
+    while rest and (place := next((k for k, w in enumerate(rest) if w.partition("=")[0] == IMPORT), None)) is not None:
+        _, has_value, value = rest.pop(place).partition("=")
+        if not has_value:
+            value = rest.pop(place) if place < len(rest) else ""
+        if not value:
+            raise UserError(f"{IMPORT} needs the name of a module, or a file: {IMPORT} mymodel.py")
+        imports.append(value)
+    return imports, rest
 
 
 def normalise(words: Sequence[str], command: Any) -> list[str]:
@@ -99,11 +121,13 @@ def normalise(words: Sequence[str], command: Any) -> list[str]:
     options = {name[2:]: p for p in command.params for name in (*p.opts, *p.secondary_opts) if name.startswith("--")}
     places = [p.name for p in command.params if not p.opts[0].startswith("-")]
     flags = {name for name, option in options.items() if option.is_flag} | {"help"}
-    what, named = [], {}
+    what, named, given = [], {}, {}
     for key, value in _pairs(words, flags):
         if key is None:
             what.append(value)
-        elif key in places:
+            continue
+        _check_pair(key, value, given, options)
+        if key in places:
             named[key] = value
         elif value is None:
             done.append(f"--{key}")
@@ -119,9 +143,49 @@ def normalise(words: Sequence[str], command: Any) -> list[str]:
     return [*done, "--", *what] if what else done
 
 
+def _spaced(words: Sequence[str]) -> str | None:
+    """The first key with a space before or after its sign, as it was typed.
+
+    >>> _spaced(["vae", "steps", "=", "5"]), _spaced(["steps", "=5"]), _spaced(["out=a"])
+    ('steps = 5', 'steps =5', None)
+    """
+    for k, word in enumerate(words):
+        if word.startswith("=") and not Path(word).exists():
+            return " ".join(words[max(0, k - 1) : k + (2 if word == "=" else 1)])
+    return None
+
+
+def _check_pair(key: str, value: str | None, given: dict[str, str | None], options: Mapping[str, Any]) -> None:
+    """Refuse a key that is given twice, and one that has no value but needs one; takes note of the others."""
+    if given.get(key) is not None and not getattr(options.get(key), "multiple", False):
+        raise UserError(f"{key}= is given twice, as {given[key]} and as {value}; give it once")
+    given[key] = value
+    if value == "" and key in options and key not in MAY_BE_EMPTY:
+        raise UserError(f"{key}= has no value; give one, or leave {key}= out")
+    if value is not None and key in options:
+        _check_number(key, value, options[key])
+
+
+def _check_number(key: str, value: str, option: Any) -> None:
+    """Refuse what is no number for a key that takes one, or is less than it may be; typer says it in other words."""
+    kind = getattr(getattr(option, "type_descriptor", None), "annotation", None)
+    if kind not in (int, float):
+        return
+    least = getattr(option, "min", None)
+    try:
+        fits = kind(value) >= (-math.inf if least is None else least)
+    except ValueError:
+        fits = False
+    if not fits:
+        bound = "" if least is None else f" of at least {least}"
+        raise UserError(f"{key}={value}: give a {'whole ' if kind is int else ''}number{bound}")
+
+
 def _pairs(words: list[str], flags: set[str]) -> Iterator[tuple[str | None, Any]]:
     """(key, value) of each option, (key, None) of an option without value, (None, word) of any other word."""
     words = list(words)
+    if (spaced := _spaced(words)) is not None:
+        raise UserError(f'"{spaced}": write a key, its sign and its value without spaces between, as steps=100')
     while words:
         word = words.pop(0)
         given = re.fullmatch(r"(--)?([A-Za-z_][\w-]*)=(.*)", word, re.DOTALL)

@@ -17,7 +17,7 @@ import typer
 
 import trilemma
 from trilemma import cli_explore
-from trilemma.arguments import SETTING, normalise, parse_rate, parse_settings, parse_value, word
+from trilemma.arguments import SETTING, normalise, parse_rate, parse_settings, parse_value, take_imports, word
 from trilemma.cli_evaluation import print_evaluation
 from trilemma.cli_output import every_letter, facts, number, say, table, words
 from trilemma.errors import Diverged, UserError, unknown
@@ -30,7 +30,7 @@ app = typer.Typer(
     "Options are written key=value, --key=value or --key value. "
     "Start with: trilemma compare data=digits",
     epilog="trilemma help VERB tells about a verb, trilemma list MODEL about a model's own keys; "
-    "--debug on any line shows the trace of an error.",
+    "--debug on any line shows the trace of an error, --import FILE.py makes models of your own known.",
     rich_markup_mode="rich" if sys.stdout.isatty() else None,
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
@@ -60,17 +60,22 @@ def about(version: Annotated[bool, typer.Option("--version", help="show the vers
         raise typer.Exit
 
 
-@app.command(epilog="A model has keys of its own, which are given in the same way: see `trilemma list MODEL`.")
+@app.command(
+    epilog="More keys are given in the same way: those of the training (optimizer, lr_schedule, clip, monitor ...) and "
+    "those of the model. `trilemma list MODEL` shows them with their defaults."
+)
 def train(
-    model: Annotated[str, typer.Argument(help="a name from `trilemma list`")],
-    data: Annotated[str, typer.Argument(help="a word from `trilemma data list`, or a path")] = "digits",
+    model: Annotated[str, typer.Argument(help="a name from `trilemma list`, or RUN/config.json to train it again")],
+    data: Annotated[
+        str | None, typer.Argument(help="a word from `trilemma data list`, or a path (default: digits)")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="length in optimiser steps")] = None,
     epochs: Annotated[float | None, typer.Option(help="length in passes over the training images")] = None,
     images: Annotated[int | None, typer.Option(help="length in training images seen")] = None,
     minutes: Annotated[float | None, typer.Option(help="length in minutes of training")] = None,
     batch: Annotated[int | None, typer.Option(help="images in a step; the model's own where not given")] = None,
     lr: Annotated[str | None, typer.Option(help="learning rate, or one per phase: generator:1e-3,critic:5e-4")] = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(help="random seed: weights, order, noise (default: 0)")] = None,
     size: Size = None,
     channels: Channels = None,
     augment: Annotated[
@@ -307,6 +312,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> None:
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
+    imports, words = take_imports(words)
+    if imports:
+        from trilemma.own import import_own
+
+        for name in imports:
+            import_own(name)
     command = typer.main.get_command(app)
     command.main(normalise(words or ["--help"], command), prog_name="trilemma")
 
@@ -339,6 +350,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _show_model(name: str) -> None:
     """All that is known of one model."""
     from trilemma.registry import count_parameters, create, get_recipe
+    from trilemma.training.request import training_keys
 
     recipe, config = get_recipe(name), get_recipe(name).config
     shape = " x ".join(map(str, config.shape))
@@ -360,6 +372,8 @@ def _show_model(name: str) -> None:
     if keys:
         print(f"\nKeys for trilemma train {name} DATA key=value")
         table(("key", "default", "what"), keys)
+    print("\nKeys of the training, which `trilemma train --help` leaves out")
+    table(("key", "default", "what"), training_keys(recipe, inspect.signature(trilemma.train).parameters))
     settings = _sampling_keys(recipe.build)
     if settings:
         print("\nKeys for trilemma sample RUN key=value")

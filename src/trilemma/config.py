@@ -1,11 +1,13 @@
 """Frozen settings that go to JSON and back; an unknown key is an error that names the nearest one."""
 
 import math
-from typing import Any, Self, TypeVar, get_origin
+from collections.abc import Mapping
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
 
-from trilemma.errors import UserError, with_hint
+from trilemma.errors import UserError
+from trilemma.values import plain, problems
 
 C = TypeVar("C", bound="Config")
 LARGEST_IMAGE = 2**24  # numbers in an image: 4096 x 4096 of grey
@@ -51,45 +53,28 @@ class ModelConfig(Config):
         return self
 
 
-def make(kind: type[C], values: dict[str, Any]) -> C:
-    """Build settings from plain values.
+def make(kind: type[C], values: Mapping[str, Any]) -> C:
+    """Build settings from plain values, as `trilemma.values` takes them: "5" is no number.
 
     Raises:
-        UserError: in one line per problem: an unknown key with the nearest one, or a value that does not fit.
+        UserError: a sentence for each problem: an unknown key with the nearest one, or a value that does not fit.
     """
+    fields = kind.model_fields
+    given = {key: plain(value, fields[key].annotation) if key in fields else value for key, value in values.items()}
     try:
-        return kind(**{key: _as_tuple(kind, key, value) for key, value in values.items()})
+        return kind.model_validate(given, strict=True)
     except ValidationError as error:
-        raise UserError(explained(kind, error)) from None
+        raise UserError(explained(kind, values, error)) from None
 
 
-def explained(kind: type[Config], error: ValidationError) -> str:
-    """The first problems that pydantic found, each in our words."""
-    problems = error.errors(include_url=False, include_context=False)
-    more = len(problems) - SHOWN_ERRORS
-    texts = [_explain(kind, problem) for problem in problems[:SHOWN_ERRORS]]
-    return "; ".join([*texts, f"and {more:,} more"] if more > 0 else texts)
+def explained(kind: type[Config], values: Mapping[str, Any], error: ValidationError) -> str:
+    """The first problems that pydantic found with values, each in our words."""
+    texts = list(dict.fromkeys(problems(kind.model_fields, values, error)))
+    more = len(texts) - SHOWN_ERRORS
+    return "; ".join([*texts[:SHOWN_ERRORS], *([f"and {more:,} more"] if more > 0 else [])])
 
 
-def _as_tuple(kind: type[Config], key: str, value: Any) -> Any:
-    """A single value where several may stand: hidden=128 means hidden=(128,)."""
-    field = kind.model_fields.get(key)
-    several = field is not None and get_origin(field.annotation) is tuple
-    return (value,) if several and isinstance(value, int | float | str) else value
-
-
-def _explain(kind: type[Config], error: Any) -> str:
-    key = _short(".".join(str(part) for part in error["loc"]))
-    if not key:  # a rule about several keys
-        return error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return f"{key} is missing"
-    if error["type"] != "extra_forbidden":
-        return f"{key}={_short(repr(error['input']))}: {error['msg'].removeprefix('Value error, ').lower()}"
-    text = f'unknown key "{key}"; the keys here are {", ".join(kind.model_fields)}'
-    return with_hint(text, key, kind.model_fields)
-
-
-def _short(text: str) -> str:
-    """A text that may be anything, in a length for a message."""
-    return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}..."
+def config_of(model: object) -> ModelConfig | None:
+    """A model's settings; None for a module without any."""
+    config = getattr(model, "config", None)
+    return config if isinstance(config, ModelConfig) else None

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+HALF_LEVEL = 0.5 / 255
 ELSEWHERE = {  # words that other tools have for keys of this one
     "learning_rate": "lr",
     "image_size": "size",
@@ -117,6 +118,17 @@ def check_images(image: "Tensor", shape: Sequence[int]) -> None:
         )
     if not image.is_floating_point():
         raise UserError(f"images came as {_form(image)}; give floats in [0, 1]: divide levels of 0 to 255 by 255")
+
+
+def check_range(image: "Tensor") -> None:
+    """For images that a user gives: refuses values outside of [0, 1] by more than half a level. NaN is not looked for.
+
+    Raises:
+        UserError: if they lie in another range, as 0 to 255.
+    """
+    low, high = (float(end) for end in image.aminmax()) if image.numel() else (0.0, 0.0)
+    if low < -HALF_LEVEL or high > 1 + HALF_LEVEL:
+        raise UserError(f"images have values from {low:g} to {high:g}; give floats in [0, 1], levels / 255")
 
 
 def check_codes(z: "Tensor", length: int) -> None:

@@ -95,7 +95,7 @@ def _check_training(training: dict[str, Any], file: Path) -> None:
     try:
         TrainConfig.model_validate_json(json.dumps(training), strict=True)
     except ValidationError as error:
-        raise UserError(f"{file}: in training, {explained(TrainConfig, error)}") from None
+        raise UserError(f"{file}: in training, {explained(TrainConfig, training, error)}") from None
 
 
 def _is_number(value: Any) -> bool:

@@ -14,6 +14,7 @@ from trilemma import rng
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError, unknown
 from trilemma.modes import own_modes
+from trilemma.values import checked_call
 
 FAMILIES = ("autoencoder", "vae", "gan", "diffusion")
 
@@ -45,13 +46,13 @@ _recipes: dict[str, Recipe] = {}
 
 
 def register(recipe: Recipe) -> Recipe:
-    """Add a preset.
+    """Add a preset: its name is known from then on, in this process. For models of one's own see docs/own-model.md.
 
     Raises:
-        ValueError: if the name is taken or the family is none of FAMILIES (unlisted helpers may have another).
+        UserError: if the name is taken or the family is none of FAMILIES (unlisted helpers may have another).
     """
     if recipe.name in _recipes:
-        raise ValueError(f'a model named "{recipe.name}" is registered already; choose another name')
+        raise UserError(f'a model named "{recipe.name}" is registered already; choose another name')
     if recipe.listed and recipe.family not in FAMILIES:
         raise unknown("family", recipe.family, FAMILIES)
     _recipes[recipe.name] = recipe
@@ -70,6 +71,7 @@ def get_recipe(name: str) -> Recipe:
     return _recipes[name]
 
 
+@checked_call
 def list_models(pattern: str = "*") -> list[str]:
     """Names that match a wildcard pattern, in the order of the families."""
     _load()
@@ -89,6 +91,7 @@ def models_that(*protocols: type) -> list[str]:
     return names
 
 
+@checked_call
 def create(name: str, *, shape: tuple[int, int, int] | None = None, seed: int = 0, **settings: Any) -> nn.Module:
     """A fresh, untrained model.
 

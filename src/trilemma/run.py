@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from trilemma.config import ModelConfig, make
 from trilemma.data import Data, load_data
+from trilemma.data.arrays import GIVEN
 from trilemma.data.consent import check_allowed
 from trilemma.data.labels import class_number
-from trilemma.errors import UserError, check_codes, check_images, check_labels, unknown, with_hint
+from trilemma.data.sources import Source
+from trilemma.errors import UserError, check_codes, check_images, check_labels, check_range, unknown, with_hint
 from trilemma.files import read_plain, sha256_of
 from trilemma.hardware import pick_device
 from trilemma.memory import halving, is_out_of_memory
 from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
+from trilemma.own import recipe_of
 from trilemma.record import CONFIG, SUMMARY, read_config, read_summary, written_hash
 from trilemma.registry import (
     Recipe,
@@ -37,6 +39,7 @@ from trilemma.registry import (
 )
 from trilemma.text import printable, quoted
 from trilemma.types import Conditional, Decodes, Encodes, Finishes, Reconstructs, Samples, codes_need_labels
+from trilemma.values import check_value, checked_call, shown
 from trilemma.weights import difference, forms_of, load_tensors, read_forms
 
 if TYPE_CHECKING:
@@ -51,17 +54,29 @@ LARGEST_NUMBER = 2**62  # of an image
 EXACT_BATCH = 64  # images computed together where each must be bit-equal; image k has place k % 64 in its batch
 
 
-def load(path: str | Path, *, device: str = "auto") -> "Run":
+@checked_call
+def load(
+    path: str | Path, *, device: str = "auto", model: nn.Module | None = None, data: Source | None = None
+) -> "Run":
     """Open a run folder.
 
+    Args:
+        model: for a run of a module that was given as it is: such a module, of which a copy takes the weights.
+        data: the images it was trained on, where they were an array, or lie elsewhere now.
     Raises:
         UserError: if it is not a run, is not finished, or was made by a later version.
     """
-    return Run(path, device=device)
+    return Run(path, device=device, model=model, data=data)
 
 
 def as_run(what: "Run | str | Path") -> "Run":
-    """A run as it is, or the run of a folder."""
+    """A run as it is, or the run of a folder.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(what, Run | str | Path):
+        raise UserError(f"run={shown(what)}: give a run or the path of its folder")
     return what if isinstance(what, Run) else Run(what)
 
 
@@ -76,14 +91,36 @@ class Drawn(NamedTuple):
 class Run:
     """A run folder: `config` and `summary` as they lie there; model and data are loaded when first used."""
 
-    def __init__(self, path: str | Path, *, device: str = "auto") -> None:
-        self._given, self._place = Path(path), Path(path).absolute()
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        model: nn.Module | None = None,
+        data: Source | None = None,
+    ) -> None:
+        self._given, self._place, self._source = Path(path), Path(path).absolute(), data
         self.device = pick_device(device)
         self.config = read_config(self.path)
-        self.recipe: Recipe = get_recipe(self.config["model"])
+        self.recipe = self._recipe(model)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def _recipe(self, model: nn.Module | None) -> Recipe:
+        """What stands behind the model's name, or behind a module that was given as it is."""
+        settings, name = self.config["model_config"], self.config["model"]
+        kind = settings.get("module") if isinstance(settings, dict) else None
+        if kind is None and model is not None:
+            raise UserError(f"{self.path} is a run of {name}, which needs no model=; leave it out")
+        if kind is None:
+            return get_recipe(name)
+        if model is None:
+            raise UserError(
+                f"{self.path} was trained on a module of your own, {kind}: open it in Python with "
+                "trilemma.load(path, model=MODULE), where MODULE is made as it was then; see docs/own-model.md"
+            )
+        return recipe_of(model, tuple(settings["shape"]))
 
     @property
     def path(self) -> Path:
@@ -205,8 +242,23 @@ class Run:
             UserError: if the source is gone or its images changed: what was held out may have been trained on; or if it
                 is none that the user has named himself.
         """
-        training, source = self.config["training"], self.config["data"]
-        check_allowed(source, self.path)
+        if self._source is not None:
+            return self.read(self._source)
+        check_allowed(self.config["data"], self.path)
+        return self.read(self.config["data"])
+
+    def read(self, source: Source) -> Data:
+        """Images as those of the run were read and divided.
+
+        Raises:
+            UserError: they are not those that it was trained on.
+        """
+        if str(source).startswith(f"{GIVEN}:"):
+            raise UserError(
+                f"{self.path} was trained on an array in memory: open it with trilemma.load(path, data=ARRAY), or give "
+                "the images to a verb as data="
+            )
+        training = self.config["training"]
         data = load_data(
             source,
             size=tuple(training["size"]) if training["size"] else None,
@@ -218,8 +270,8 @@ class Run:
         )
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
-                f"the images of {source} are not those that {self.path} was trained on (files came, went or changed, "
-                "or an earlier version read them otherwise); bring them back, or train again"
+                f"the images of {data.source} are not those that {self.path} was trained on (files came, went or "
+                "changed, or an earlier version read them otherwise); bring them back, or train again"
             )
         return data
 
@@ -275,6 +327,7 @@ class Run:
     def _weights_hash(self) -> str:
         return sha256_of(self.path / WEIGHTS)
 
+    @checked_call
     def sample(
         self,
         n: int = 64,
@@ -332,11 +385,12 @@ class Run:
 
         def compute(start: int, count: int) -> Tensor:
             labels = None if index is None else torch.full((count,), index, device=self.device)
-            with own_modes(), _one_algorithm():
+            with own_modes(), torch.no_grad(), _one_algorithm():
                 return model.sample(count, seed=seed, first=start, labels=labels, **settings).float().cpu()
 
         return self._in_parts(compute, first, first + n, batch, exact)
 
+    @checked_call
     def encode(self, images: Tensor, label: Label = None, batch: int = 256) -> Tensor:
         """Codes of images.
 
@@ -352,9 +406,11 @@ class Run:
         """
         self.require("encode images", Encodes)
         check_images(images, self.model_config.shape)
+        check_range(images)
         results = self._passed(self.model.encode, images, label, batch)  # type: ignore[arg-type]
         return self._finite("codes", images, results)
 
+    @checked_call
     def decode(self, codes: Tensor, label: Label = None, batch: int = 256) -> Tensor:
         """Images of codes (N, Z), as `encode`: float32 in [0, 1] on the CPU, (N, C, H, W).
 
@@ -367,6 +423,7 @@ class Run:
         results = self._passed(self.model.decode, codes, label, batch)  # type: ignore[arg-type]
         return self._finite("images", codes, results)
 
+    @checked_call
     def reconstruct(self, images: Tensor, label: Label = None, batch: int = 256) -> Tensor:
         """Images after a pass through the model, as `encode`: float32 in [0, 1] on the CPU, (N, C, H, W).
 
@@ -375,6 +432,7 @@ class Run:
         """
         self.require("reconstruct", Reconstructs)
         check_images(images, self.model_config.shape)
+        check_range(images)
         results = self._passed(self.model.reconstruct, images, label, batch)  # type: ignore[arg-type]
         return self._finite("images", images, results)
 
@@ -453,10 +511,7 @@ class Run:
                 text = f'unknown key "{key}"; {verb.__name__} takes {", ".join(own)}; drawing from {self.recipe.name} '
                 text += f"takes {', '.join(sorted(known)) or 'nothing more'}"
                 raise UserError(with_hint(text, key, [*own, *known]))
-            try:
-                checked[key] = TypeAdapter(types[key]).validate_python(value)
-            except ValidationError as error:
-                raise UserError(f"{key}={value}: {error.errors()[0]['msg'].lower()}") from None
+            checked[key] = check_value(key, types[key], value)
         return checked
 
     def _in_parts(

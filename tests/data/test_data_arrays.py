@@ -295,3 +295,81 @@ print(int(data.train.mapped), peak() - before())
         assert mapped == (limit == 2**20)
     print(found)
     assert found[2**20] < 40e6 < 80e6 < found[2**30]
+
+
+# --- images in memory -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        COLOUR,
+        COLOUR.transpose(0, 3, 1, 2),
+        torch.from_numpy(COLOUR),
+        torch.from_numpy(COLOUR).permute(0, 3, 1, 2),
+        COLOUR / 255,
+        torch.from_numpy(COLOUR).float() / 255,
+    ],
+    ids=["NHWC", "NCHW", "tensor NHWC", "tensor NCHW", "float64", "float32 tensor"],
+)
+def test_images_in_memory_are_those_of_a_file(tmp_path, given):
+    """In whatever type and order; their name is a function of what they show."""
+    data, of_file = load_data(given), load(tmp_path, x=COLOUR)
+    assert data.fingerprint == of_file.fingerprint and data.shape == (3, 7, 9)
+    assert data.source == load_data(COLOUR).source and data.source.startswith("array:")
+    assert data.source != load_data(COLOUR[::-1]).source
+
+
+def test_of_two_possible_orders_an_array_has_channels_last_and_a_tensor_first():
+    both = RNG.integers(0, 256, (12, 3, 8, 1), dtype=np.uint8)
+    assert load_data(both).shape == (1, 3, 8)
+    assert load_data(torch.from_numpy(both)).shape == (3, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (np.arange(30) % 3, ("0", "1", "2")),
+        (torch.arange(30) % 2, ("0", "1")),
+        (["cat", "dog"] * 15, ("cat", "dog")),
+        (np.array(["cat", "dog"] * 15, object), ("cat", "dog")),
+        (None, ()),
+    ],
+)
+def test_a_pair_of_images_and_labels(labels, classes):
+    data = load_data((GREY, labels), valid=0.2)
+    assert data.classes == classes and len(data.valid) == 6
+    if classes:
+        words = [str(label) for label in (labels.tolist() if hasattr(labels, "tolist") else labels)]
+        of_image = dict(zip((image.tobytes() for image in GREY), words, strict=True))
+        for split in data.splits.values():
+            for image, label in zip(split.images, split.labels.tolist(), strict=True):
+                assert of_image[image.numpy().tobytes()] == classes[label]
+
+
+def test_images_in_memory_are_loaded_again_in_another_way():
+    data = load_data(GREY, size=4)
+    assert data.shape == (1, 4, 4)
+    assert load_data(data, size=(7, 9)).fingerprint == load_data(GREY).fingerprint
+    assert load_data(data) is data
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (None, "^source=none: give a word, a path, an array or tensor of images, a pair"),
+        (5, "^source=5: give a word"),
+        ([GREY], r"^source=\(a list\): give a word"),
+        ((1, 2), r"^data=1,2: give a word"),
+        (GREY.astype(np.float32), "^array: values from 0 to 255; scale them to lie between 0 and 1"),
+        (np.full((9, 7, 7), np.nan), "^array: NaN values; give finite values between 0 and 1"),
+        (GREY.astype(np.int64), "^array: type int64; images are uint8, or floats between 0 and 1"),
+        (GREY[:, 0], r"^array: shape \(30, 9\); images are \(N, H, W\)"),
+        ((GREY, [1, 2]), r"^labels of shape \(2,\) for 30 images; one each is needed"),
+        ((GREY, np.linspace(0, 0.9, 30)), "^labels: numbers with a fraction: not used"),
+        ("array:0123456789abcdef", "^array:0123456789abcdef was an array in memory: give it as data="),
+    ],
+)
+def test_what_is_no_source_is_refused_in_a_sentence(given, text):
+    with pytest.raises(UserError, match=text):
+        load_data(given)

@@ -294,7 +294,7 @@ def test_a_class_for_images_without(run, tmp_path):
 def test_what_is_refused(run, tmp_path):
     out = tmp_path / "none" / "map.png"
     for keys, message in (
-        ({"how": "tnse"}, 'unknown how "tnse".*did you mean "tsne"'),
+        ({"how": "tnse"}, 'how=tnse: give one of .*did you mean "tsne"'),
         ({"n": 20, "perplexity": 30}, "perplexity=30 with 20 images"),
         ({"n": 0}, "at least 1"),
         ({"neighbours": 0}, "at least 1"),

@@ -188,7 +188,7 @@ def test_what_is_refused(run, tmp_path):
         ({"plane": "0,64"}, "0 to 63"),
         ({"steps": 1}, "at least 2"),
         ({"span": 0}, "positive number"),
-        ({"spacing": "evn", "plane": "0,1"}, 'unknown spacing "evn".*even'),
+        ({"spacing": "evn", "plane": "0,1"}, "spacing=evn: give one of quantiles, even"),
         ({"image": "0.1,0.2"}, "the code has 2 numbers"),
         ({"label": 2}, "leave label out"),
     ):

@@ -71,11 +71,11 @@ def test_the_list_tells_runs_and_keys():
     [
         ("gumble", {}, 'did you mean "gumbel"'),
         ("kl-penalty", {"targte": 0.2}, 'did you mean "target"'),
-        ("kl-penalty", {"target": 1}, "target=1: input should be less than 1"),
-        ("jensen-gap", {"scale": 0.5}, "greater than 0.71"),
+        ("kl-penalty", {"target": 1}, "target=1: give a number above 0 and below 1"),
+        ("jensen-gap", {"scale": 0.5}, "scale=0.5: give a number above 0.71"),
         ("jensen-gap", {"x": float("inf")}, "finite"),
         ("gumbel", {"probabilities": (0.5, 0.6)}, "sum to 1"),
-        ("gumbel", {"temperatures": 0}, "greater than 0"),
+        ("gumbel", {"temperatures": 0}, "temperatures=0: give one or more values .* above 0"),
         ("pca", {}, "is drawn from RUN of ae-linear; runs given: 0"),
     ],
 )

@@ -22,7 +22,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {"autoencoders.md": "autoencoder", "vaes.md": "vae"}
 SOURCE_LINK = re.compile(r"\]\((\.\./src/[^)]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-TRAIN_KEYS = set(TrainConfig.model_fields) | set(inspect.signature(trilemma.train).parameters) - {"model_settings"}
+TRAIN_KEYS = set(TrainConfig.model_fields) | set(inspect.signature(trilemma.train).parameters) - {"settings"}
 OTHER_NAMES = {"map": trilemma.latent_map}
 
 

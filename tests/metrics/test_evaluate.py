@@ -319,3 +319,19 @@ def test_images_without_a_model_are_not_called_a_model():
     )
     assert warning(of_run) == f"this model has {text}"
     assert warning(of_folder) == "these images are no nearer the real images than the mean image"
+
+
+def test_images_in_memory_are_measured_as_those_of_loaded_data():
+    made = images_of([0, 1, 2], 60, 7)
+    keys = {"against": data_of(60), "features": PIXELS}
+    by_tensor, by_array = evaluate(made.float() / 255, **keys), evaluate(made[:, 0].numpy(), **keys)
+    assert torch.equal(by_tensor.fakes, by_array.fakes) and len(by_tensor.fakes) == 60
+    assert [score.value for score in by_tensor.scores] == [score.value for score in by_array.scores]
+    with pytest.raises(UserError, match=r"^\(Tensor of shape \(60, 1, 6, 6\)\) holds images; say what to measure"):
+        evaluate(made)
+    with pytest.raises(UserError, match=r"values from 0 to 255; scale them"):
+        evaluate(made.float(), **keys)
+    with pytest.raises(UserError, match=r"^what=5: give a run, a path, or an array or tensor of images"):
+        evaluate(5, **keys)
+    with pytest.raises(UserError, match=r"^n='5': give a whole number"):
+        evaluate(made, **(keys | {"n": "5"}))

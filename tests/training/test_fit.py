@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import trilemma
-from trilemma.arguments import parse_settings
+from trilemma.arguments import parse_rate, parse_settings
 from trilemma.migration import stated_variance
 from trilemma.registry import build, get_recipe, list_models
 from trilemma.training.fit import LEAST_STEPS, fit_batch, fit_model, fit_training
-from trilemma.training.session import _model_config, _training, train_command
+from trilemma.training.request import split_keys, training_config
+from trilemma.training.session import _model_config, train_command
 from trilemma.types import Batch
 
 MANY = 50_000
@@ -21,12 +22,11 @@ MANY = 50_000
 def fitted(model: str, shape: tuple[int, int, int], n_train: int, **given: Any):
     """The training and the model's settings for images of a shape, and all notes."""
     recipe = get_recipe(model)
-    length = {name: given.pop(name, None) for name in ("epochs", "minutes")}
     config, of_model = fit_model(recipe, recipe.config.with_(shape=shape))
     with torch.device("meta"):
         module = build(recipe, config)
-    names = {*given, *(name for name, value in length.items() if value)}
-    training, notes = fit_training(recipe, _training(recipe, length, given), names, module, n_train)
+    training = training_config(recipe.training, given)
+    training, notes = fit_training(recipe, training, given, module, n_train)
     return training, config, of_model + notes
 
 
@@ -34,7 +34,7 @@ def fitted(model: str, shape: tuple[int, int, int], n_train: int, **given: Any):
 def test_on_the_data_of_the_recipe_nothing_changes(model: str) -> None:
     recipe = get_recipe(model)
     training, config, notes = fitted(model, recipe.config.shape, MANY)
-    assert (training, notes) == (_training(recipe, {}, {}), ())
+    assert (training, notes) == (training_config(recipe.training, {}), ())
     own, same = (stated_variance(c.to_json()) for c in (recipe.config, config))
     assert same == own
 
@@ -144,21 +144,26 @@ def test_beside_a_capacity_the_variance_is_the_published_one() -> None:
         ("vae-mnist", {"reconstruction": "mse"}),
         ("vae", {"reconstruction": "gaussian"}),
         ("vae", {"batch": 256, "lr": 0.01}),
+        ("gan", {"optimizer": "rmsprop", "clip": None, "ema_halflife_images": None}),
+        (
+            "vae",
+            {"optimizer": "adamw", "betas": (0.5, 0.9), "weight_decay": 1e-5, "monitor": None, "schedule": "cosine"},
+        ),
+        ("vae", {"warmup_images": 0, "clip": 0.5, "channels_last": True, "hidden": ()}),
+        ("diffusion-small", {"schedule": "linear", "lr_schedule": "constant", "warmup_images": 5}),
     ],
 )
 def test_the_recorded_command_is_the_same_training(model: str, given: dict[str, Any]) -> None:
-    recipe, data = get_recipe(model), trilemma.load_data("shapes:300", size=8)
-    length, both = ("steps", "epochs", "images", "minutes"), []
+    recipe, data, both = get_recipe(model), trilemma.load_data("shapes:300", size=8), []
     for _ in range(2):
-        lengths = {name: given.pop(name, None) for name in length}
-        of_training = {name: given.pop(name) for name in ("batch", "lr", "seed") if name in given}
-        config, _ = fit_model(recipe, _model_config(recipe, data, given))
-        names = {*of_training, *(name for name, value in lengths.items() if value)}
-        training = _training(recipe, lengths, of_training)
-        training, _ = fit_training(recipe, training, names, build(recipe, config), len(data.train))
+        keys, settings = split_keys(recipe, given, ())
+        config, _ = fit_model(recipe, _model_config(recipe, data, settings))
+        training = training_config(recipe.training, keys)
+        training, _ = fit_training(recipe, training, keys, build(recipe, config), len(data.train))
         command = train_command(recipe, data.source, config, training)
         both.append((config, training, command))
-        words = parse_settings(shlex.split(command)[4:])
+        words = parse_settings(typed := shlex.split(command)[4:])
+        words["lr"] = parse_rate(next(word[3:] for word in typed if word.startswith("lr=")))
         given = {key: value for key, value in words.items() if key not in ("size", "channels")}
     assert both[0] == both[1]
     if hasattr(both[0][0], "variance") and getattr(both[0][0], "reconstruction", "mse") == "mse":

@@ -49,6 +49,11 @@ def test_warmup_is_over_after_a_tenth_of_a_short_training() -> None:
     assert [lr_factor(config, p, 1000, Plateau()) for p in (0.05, 0.1, 0.7)] == pytest.approx([0.5, 1, 1], rel=1e-5)
 
 
+def test_a_warmup_without_a_share_has_its_images_however_short_the_training_is() -> None:
+    config = TrainConfig(minutes=1, schedule="constant", warmup_images=4000, warmup_share=None)
+    assert [lr_factor(config, p, 1000, Plateau()) for p in (0.05, 0.7)] == [0.25, 0.25]
+
+
 def test_a_phase_without_a_rate_is_named() -> None:
     config = TrainConfig(steps=1, lr={"critic": 0.1})
     assert learning_rate("critic", config) == 0.1

@@ -21,7 +21,8 @@ from PIL import Image
 import trilemma
 from trilemma import cli
 from trilemma.errors import UserError
-from trilemma.training import loop, observe, pace, session
+from trilemma.registry import get_recipe
+from trilemma.training import loop, observe, pace, request
 from trilemma.training.card import model_card
 from trilemma.training.log import Display, read_log
 from trilemma.training.loop import SNAPSHOTS
@@ -299,9 +300,9 @@ def test_a_learning_rate_for_each_phase() -> None:
 def test_a_preset_has_its_own_precision_unless_one_is_given(
     key: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = session.get_recipe("ae-stacked")
+    recipe = get_recipe("ae-stacked")
     own = replace(recipe, training={**recipe.training, "precision": "bf16"})
-    monkeypatch.setattr(session, "get_recipe", lambda name: own)
+    monkeypatch.setattr(request, "get_recipe", lambda name: own)
     run = trilemma.train("ae-stacked", "digits", steps=2, batch=8, device="cpu", quiet=True, **key)
     assert run.config["training"]["precision"] == expected and f" precision={expected} " in run.config["command"]
     used = json.loads((run.path / "environment.json").read_text("utf-8"))["precision"]
@@ -330,7 +331,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_advice(monkeypatch: py
         ({"latent": 0}, "latent=0"),
         ({"steps": 3, "epochs": 1}, "exactly one of"),
         ({"device": "tpu"}, "tpu"),
-        ({"precision": "int4"}, "precision='int4'"),
+        ({"precision": "int4"}, "precision=int4: give one of auto, float32, bf16"),
     ],
 )
 def test_wrong_keys_are_named_and_leave_nothing(keys: dict[str, object], message: str) -> None:

@@ -3,7 +3,6 @@
 import json
 import math
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 
 import trilemma
 from trilemma.autoencoders.priors import GaussianMixture, distinct
-from trilemma.training import loop, session
+from trilemma.training import loop
 from trilemma.training.loop import Trainer
 from trilemma.training.monitor import (
     LEVEL,
@@ -139,11 +138,8 @@ def test_reconstructions_of_a_model_that_does_not_measure_them_are_measured(monk
 
 def rates(monkeypatch: pytest.MonkeyPatch, monitor: str | None) -> set[float]:
     """The learning rates of a training on a plateau schedule whose figures do not get better."""
-    recipe = session.get_recipe("ae-stacked")
-    training = {**recipe.training, "schedule": "plateau", "warmup_images": 0, "monitor": monitor, "lr": 1e-3}
-    monkeypatch.setattr(session, "get_recipe", lambda name: replace(recipe, training=training))
     monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
-    monkeypatch.setattr(Observer, "_validate", lambda *_: {"valid_rmse": 1.0})
+    monkeypatch.setattr(Observer, "_validate", lambda *_, **__: {"valid_rmse": 1.0})
     one_step, seen = Trainer._one_step, set()
 
     def step(trainer: Trainer) -> None:
@@ -151,7 +147,8 @@ def rates(monkeypatch: pytest.MonkeyPatch, monitor: str | None) -> set[float]:
         seen.update(group["lr"] for group in trainer.optimizers["autoencoder"].param_groups)
 
     monkeypatch.setattr(Trainer, "_one_step", step)
-    short(steps=8, batch=1293, out=f"r-{monitor}")
+    keys = {"schedule": "plateau", "warmup_images": 0, "monitor": monitor, "lr": 1e-3}
+    short(steps=8, batch=1293, out=f"r-{monitor}", **keys)
     return seen
 
 

@@ -33,12 +33,14 @@ from trilemma.errors import UserError
 from trilemma.modes import own_modes
 from trilemma.rng import check_seed
 from trilemma.text import encodable, printable
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trilemma.comparison.terminal import Tables
     from trilemma.data import Data
+    from trilemma.data.sources import Source
     from trilemma.results import Results
     from trilemma.run import Run
 
@@ -85,10 +87,11 @@ class Plan(NamedTuple):
     command: str
 
 
+@checked_call
 @own_modes()
 def compare(
     *runs: "Run | str | Path | Sequence[Run | str | Path]",
-    data: "str | Path | Data | None" = None,
+    data: "Source | None" = None,
     models: str | Sequence[str] | None = None,
     minutes: float = 0.5,
     n: int | None = None,
@@ -159,7 +162,7 @@ def _trainings(models: str | Sequence[str] | None, minutes: float, seed: int, se
     return to_train(model_names(models), seed, seeds)
 
 
-def _loaded(data: "str | Path | Data | None", size: int | str | tuple[int, int] | None) -> "Data":
+def _loaded(data: "Source | None", size: int | str | tuple[int, int] | None) -> "Data":
     from trilemma.data import load_data
 
     return load_data("digits" if data is None else data, size=size)

@@ -1,17 +1,21 @@
-"""Arrays in .npz and .npy files: which one holds the images, which the labels, and in which order the axes are.
+"""Arrays in .npz and .npy files and in memory: where the images are, where the labels, and the order of the axes.
+
+Where two orders are possible, an array of NumPy has its channels last and a tensor of torch has them first.
 
 A file of more bytes than memory is given is never read as a whole: it is mapped (.npz: its members, unpacked in the
 cache) and converted some images at a time into the file in which decoded sources are kept. The shape that a header
 states is compared with the bytes that are there before room is made for it.
 """
 
+import hashlib
 import io
 import math
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -44,6 +48,8 @@ HEADERS: dict[tuple[int, ...], Callable[[IO[bytes]], Any]] = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 LAYOUTS = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 or 4"
+GIVEN = "array"  # the name of images that are given in memory; their source is GIVEN:DIGEST
+DEPTHS = (1, 3, 4)  # channels
 
 
 def load_arrays(
@@ -64,19 +70,91 @@ def load_arrays(
     if _bytes(path) > memory_limit():
         raw = read_cached([path], size, channels, lambda room: _read_raw(path, size, channels, room))
         return finish(raw, name, str(path), valid, seed, rule)
-    arrays = _read(path)
-    pairs = _pairs(arrays, path)
+    return _data_of(_read(path), name, str(path), size, channels, valid, seed, rule)
+
+
+def load_given(
+    given: Any,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    valid: float | None = None,
+    seed: int = 0,
+    rule: str = RULES[0],
+) -> Data:
+    """Images in memory: an array or a tensor, or a pair of one and the labels, a number or a text for each image.
+
+    Raises:
+        UserError: it is something else; shapes, types or values do not fit; the labels cannot be used.
+    """
+    images, labels = given if isinstance(given, tuple) else (given, None)
+    levels, notes = to_images(as_numpy(images), GIVEN)
+    arrays = {"images": levels.permute(0, 2, 3, 1).numpy()}  # in the one order that is read in one way
+    if labels is not None:
+        arrays["labels"] = _labels_array(labels, len(levels))
+    data = _data_of(arrays, GIVEN, _source_of(arrays), size, channels, valid, seed, rule)
+    if labels is not None and not data.classes:
+        raise UserError(next((note for note in data.notes if "not used" in note), "labels: there is no class in them"))
+    summary, *more = data.notes
+    return replace(data, notes=(summary, *notes[:-1], *more))
+
+
+def is_given(source: object) -> bool:
+    """Whether a source is images in memory: an array, a tensor or a pair of one with labels."""
+    first = source[0] if isinstance(source, tuple) and len(source) == 2 else source
+    return isinstance(first, np.ndarray | Tensor)
+
+
+def as_numpy(images: np.ndarray | Tensor) -> np.ndarray:
+    """An array of images; of a tensor the channels are first where they may be, and then they are last here."""
+    if not isinstance(images, Tensor):
+        return images
+    images = images.detach().cpu()
+    array = (images.float() if images.dtype == torch.bfloat16 else images).numpy()
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 and array.shape[1] in DEPTHS else array
+
+
+def _labels_array(labels: Any, n: int) -> np.ndarray:
+    """Labels (n,)."""
+    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.dtype == object and all(isinstance(label, str) for label in array.ravel()):
+        array = array.astype(str)
+    if isinstance(why := _column(array, n), str):
+        raise UserError(why)
+    return array
+
+
+def _source_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """A word for images in memory that tells them from others by their content, in whatever type they are given."""
+    digest = hashlib.sha256(str([array.shape for array in arrays.values()]).encode())
+    for key, array in arrays.items():
+        digest.update(array.tobytes() if key == "images" else "\n".join(map(str, array.ravel().tolist())).encode())
+    return f"{GIVEN}:{digest.hexdigest()[:16]}"
+
+
+def _data_of(
+    arrays: dict[str, np.ndarray],
+    name: str,
+    source: str,
+    size: tuple[int, int] | None,
+    channels: int | None,
+    valid: float | None,
+    seed: int,
+    rule: str,
+) -> Data:
+    """Images and labels by key as splits."""
+    pairs = _pairs(arrays, source)
     images, notes = {}, []
     for split, (key, array, *_) in pairs.items():
-        images[split], done = to_images(array, f"{path}, {key}")
+        images[split], done = to_images(array, f"{source}, {key}")
         notes += [f"{key}: {word}" for word in done]
     labels, classes, words = _labels({split: len(image) for split, image in images.items()}, pairs, arrays)
     target, resized = choose_size([image.shape[2:] for image in images.values()], size)
     depth = channels or max(image.shape[1] for image in images.values())
     splits = {split: Split(fit(image, target, depth), labels.get(split)) for split, image in images.items()}
     dark = few_levels(splits["train"].images)
-    splits, held = complete(splits, splits, str(path), [], valid, seed, classes=classes, rule=rule)
-    return make_data(name, str(path), splits, classes=classes, notes=[*notes, *words, resized, dark, held])
+    splits, held = complete(splits, splits, source, [], valid, seed, classes=classes, rule=rule)
+    return make_data(name, source, splits, classes=classes, notes=[*notes, *words, resized, dark, held])
 
 
 def _read_raw(path: Path, size: tuple[int, int] | None, channels: int | None, room: Room) -> Raw:
@@ -127,9 +205,9 @@ def to_images(array: np.ndarray, where: str, count: int | None = None) -> tuple[
         notes.append(f"{array.dtype} values scaled to 0 to 255")
     if levels.ndim == 3:
         levels = levels[:, None]  # (N, 1, H, W)
-    elif levels.ndim == 4 and levels.shape[3] in (1, 3, 4):
+    elif levels.ndim == 4 and levels.shape[3] in DEPTHS:
         levels = levels.transpose(0, 3, 1, 2)  # (N, C, H, W)
-    elif levels.ndim != 4 or levels.shape[1] not in (1, 3, 4):
+    elif levels.ndim != 4 or levels.shape[1] not in DEPTHS:
         raise UserError(f"{where}: shape {array.shape}; images are {LAYOUTS}; reshape the array")
     if min(levels.shape[2:]) < 1:
         raise UserError(f"{where}: shape {array.shape} holds no pixels; images are {LAYOUTS}")
@@ -152,7 +230,8 @@ def _levels(array: np.ndarray, where: str) -> np.ndarray:
         kind = "Python objects" if array.dtype == object else f"type {array.dtype}"
         raise UserError(f"{where}: {kind}; images are uint8, or floats between 0 and 1")
     if array.size and (why := outside(array.min(), array.max(), 1)):
-        raise UserError(f"{where}: {why}; scale them to lie between 0 and 1")
+        advice = "scale them to lie" if np.isfinite([array.min(), array.max()]).all() else "give finite values"
+        raise UserError(f"{where}: {why}; {advice} between 0 and 1")
     return np.rint(array.astype(np.float32) * 255).clip(0, 255).astype(np.uint8)
 
 
@@ -279,7 +358,7 @@ class Pair(NamedTuple):
     labels: np.ndarray | None
 
 
-def _pairs(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Pair]:
+def _pairs(arrays: dict[str, np.ndarray], path: str | Path) -> dict[str, Pair]:
     """The arrays of each split that the file has."""
     pairs = {split: pair for split in NAMES if (pair := _pick(arrays, split))}
     if "train" not in pairs:

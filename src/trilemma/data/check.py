@@ -16,12 +16,13 @@ from trilemma.data.duplicates import exact_groups, near_pairs
 from trilemma.data.folder import IMAGES
 from trilemma.data.raw import Raw
 from trilemma.data.size import Size, parse_size
-from trilemma.data.sources import check_channels, check_frames, load_data, read_raw, source_word
+from trilemma.data.sources import Source, check_channels, check_frames, load_data, read_raw, source_word
 from trilemma.data.split import Data, too_few
 from trilemma.errors import UserError
 from trilemma.files import read_plain, refuse_foreign, write_atomic
 from trilemma.results import claim
 from trilemma.text import printable
+from trilemma.values import checked_call
 
 SHOWN = 5  # examples of a kind that is no fault, in the short text
 ENDS = ("ok", "not ok: see above")
@@ -98,8 +99,9 @@ class Report:
         return "\n".join([*map(printable, lines), ENDS[0] if self.ok else ENDS[1]])
 
 
+@checked_call
 def check(
-    source: str | Path | Data,
+    source: Source,
     *,
     size: Size | None = None,
     frames: str | None = None,
@@ -133,10 +135,11 @@ def _is_report(path: Path) -> bool:
     return bool(lines) and lines[-1] in ENDS and FIRST_LINE.fullmatch(lines[0]) is not None
 
 
-def _look(source: str | Path | Data, size: Size | None, frames: str | None, channels: int | None) -> Report:
+def _look(source: Source, size: Size | None, frames: str | None, channels: int | None) -> Report:
     check_frames(frames)
     check_channels(channels)
-    raw = None if isinstance(source, Data) else read_raw(source, parse_size(size), channels, frames or "first")
+    path = isinstance(source, str | Path)
+    raw = read_raw(source, parse_size(size), channels, frames or "first") if path else None
     if raw is None:
         data = load_data(source, size=size, channels=channels, frames=frames)
         images = [split.images for split in data.splits.values()]

@@ -7,16 +7,18 @@ from trilemma import __version__
 from trilemma.arguments import typed
 from trilemma.data.loader import Loader
 from trilemma.data.size import Size
-from trilemma.data.sources import load_data, source_word
+from trilemma.data.sources import Source, load_data, source_word
 from trilemma.data.split import Data
 from trilemma.errors import UserError
 from trilemma.pictures import grid, save_png
 from trilemma.results import claim
 from trilemma.types import Batch
+from trilemma.values import checked_call
 
 
+@checked_call
 def show(
-    source: str | Path | Data,
+    source: Source,
     *,
     n: int = 64,
     size: Size | None = None,

@@ -1,11 +1,16 @@
-"""From a source anyone has to Data: a word, a folder, an archive, arrays, idx or parquet files, the hub."""
+"""From a source anyone has to Data: a word, a folder, an archive, arrays, idx or parquet files, the hub, an array."""
 
 import re
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Any
 
-from trilemma.data.arrays import load_arrays
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from trilemma.data.arrays import GIVEN, is_given, load_arrays, load_given
 from trilemma.data.builtin import SOURCES, Options, is_named, load_named, where
 from trilemma.data.consent import remember
 from trilemma.data.folder import ARRAYS, read_folder
@@ -19,17 +24,23 @@ from trilemma.data.raw import Raw, finish
 from trilemma.data.size import Size, parse_size
 from trilemma.data.split import RULES, Data, share
 from trilemma.errors import UserError, unknown
+from trilemma.values import checked_call, refusal
 
 KINDS = (
     "a folder of images, a .zip or .tar of one, a folder of .tar shards, a .npz or .npy file, an idx file of images, "
     "a .parquet file or a folder of them, or hf:NAME"
 )
+Source = Annotated[
+    str | Path | Data | np.ndarray | Tensor | tuple[Any, Any],
+    Field(description="a word, a path, an array or tensor of images, a pair (images, labels), or loaded data"),
+]
 FRAMES = ("first", "all")  # of a file with several
 NAME_LENGTH = 40  # characters of a source's short name
 
 
+@checked_call
 def load_data(
-    source: str | Path | Data,
+    source: Source,
     *,
     size: Size | None = None,
     channels: int | None = None,
@@ -43,8 +54,10 @@ def load_data(
     Args:
         source: a word of `list_sources()`, `hf:NAME`, or a path to a folder of images, a .zip or .tar of one, a
             folder of .tar shards, a .npz or .npy file, an idx file of images, a .parquet file or a folder of them.
-            shapes:20000 draws that many training images. A Data is given back as it is, or loaded again from its
-            source if it was loaded in another way than is asked; what is not asked stays as it was.
+            shapes:20000 draws that many training images. Or images in memory: an array or a tensor, uint8 or floats
+            in [0, 1], of shape (N, H, W), (N, H, W, C) or (N, C, H, W), or a pair of one with N labels. Of two possible
+            orders an array has its channels last, a tensor has them first. A Data is given back as it is, or loaded
+            again from its source if it was loaded in another way than is asked; what is not asked stays as it was.
         size: one side as 32, or height x width as "48x64" or (48, 64); inferred where None.
         channels: 1 or 3; inferred where None.
         valid: fraction of the training images to set aside for validation, where the source has none. A tenth where
@@ -71,8 +84,11 @@ def load_data(
         rule = rule or source.rule
         if (target, channels, valid, seed, frames, rule) == was:
             return source
-        source = source.source
-    seed, rule, path = seed or 0, rule or RULES[0], Path(source).expanduser()
+        source = source.source if source.given is None else source.given
+    seed, rule = seed or 0, rule or RULES[0]
+    if not isinstance(source, str | Path):
+        return _load_given(source, Options(target, channels, valid, seed, rule))
+    path = Path(source).expanduser()
     raw = read_raw(source, target, channels, frames or "first")
     if raw is not None:
         data = finish(raw, slug(path), str(source if is_hub(source) else path), valid, seed, rule)
@@ -87,6 +103,14 @@ def load_data(
     data = replace(data, source=str(path.absolute()) if a_word else data.source, fraction=valid, seed=seed, rule=rule)
     remember(source_word(data.source))
     return data
+
+
+def _load_given(source: Any, options: Options) -> Data:
+    """Images in memory."""
+    if not is_given(source):
+        raise refusal("data", source, Source)
+    data = load_given(source, **options._asdict())
+    return replace(data, fraction=options.valid, seed=options.seed, rule=options.rule, given=source)
 
 
 def check_channels(channels: int | None) -> None:
@@ -111,6 +135,10 @@ def _load_other(source: str | Path, path: Path, options: Options) -> Data:
         return load_idx(path, slug(path), **options._asdict())
     if path.suffix.lower() in SUFFIXES and path.is_file():
         raise UserError(f"{path} is one image; put it into a folder with others and give the folder")
+    if str(source).startswith(f"{GIVEN}:"):
+        raise UserError(
+            f"{source} was an array in memory: give it as data=, or save it with numpy.save and give the file"
+        )
     if path.exists():
         raise UserError(f"{path} is none of the kinds that can be read: {KINDS}")
     if path.suffix or len(path.parts) > 1:
@@ -161,5 +189,7 @@ def slug(path: Path) -> str:
 
 def source_word(source: str | Path) -> str:
     """The word of a source, or its absolute path: a run is used from other folders, too."""
+    if str(source).startswith(f"{GIVEN}:"):
+        return str(source)
     path = Path(source).expanduser()
     return str(source) if is_named(source) or not path.exists() else str(path.absolute())

@@ -3,8 +3,8 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ class Data:
     notes: everything inferred or done, in words; skipped: "path: reason" for each image that could not be read;
     fingerprint: hex, of the decoded training images and labels; frames: "first" or "all", those of a file that are
     images; fraction: asked for validation, or None; seed: chose the validation images, or drew all of them; rule: of
-    RULES, by which they were chosen.
+    RULES, by which they were chosen; given: the arrays that it was made of, where it was.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Data:
     fraction: float | None = None
     seed: int = 0
     rule: str = RULES[0]
+    given: Any = field(default=None, repr=False, compare=False)
 
     @property
     def train(self) -> Split:

@@ -21,6 +21,7 @@ from trilemma.pictures import grid, grid_size, read_metadata, save_png, to_image
 from trilemma.record import CONFIG
 from trilemma.results import claim
 from trilemma.run import LARGEST_NUMBER, Run
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,6 +56,7 @@ class Again:
     changed: tuple[str, ...]
 
 
+@checked_call
 def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | Path | None = None) -> Again:
     """Make a picture again that `sample` wrote, an image by itself or a grid.
 

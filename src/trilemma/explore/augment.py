@@ -45,6 +45,7 @@ from trilemma.text import csv_cell, csv_text
 from trilemma.training.config import LENGTHS, TrainConfig
 from trilemma.training.log import Display
 from trilemma.training.loop import Trainer
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -110,6 +111,7 @@ class Augmentation:
     verdict: Verdict | None
 
 
+@checked_call
 @own_modes()
 def augment(
     run: Run | str | Path,

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from trilemma import rng
 from trilemma.comparison.words import number
-from trilemma.data import Data
+from trilemma.data.sources import Source
 from trilemma.errors import UserError
 from trilemma.explore.images import decode_codes, encode, labels_for, made_by, pick_images, require, table
 from trilemma.files import json_text
@@ -32,6 +32,7 @@ from trilemma.pictures import to_image, to_uint8
 from trilemma.results import Results, place
 from trilemma.run import Run, as_run
 from trilemma.types import Decodes, Encodes
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,10 +75,11 @@ class Compression:
     rows: tuple[Row, ...]
 
 
+@checked_call
 def compress(
     run: Run | str | Path,
     *,
-    data: str | Path | Data | None = None,
+    data: Source | None = None,
     n: int = 1000,
     out: str | Path | None = None,
 ) -> Compression:

@@ -55,6 +55,7 @@ from trilemma.results import Results, with_keys
 from trilemma.run import Run, as_run
 from trilemma.text import csv_text
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
+from trilemma.values import checked_call
 
 AUTO = "auto"
 BESIDE, SHEETS = ("figures.json", "scores.csv", "report.html"), ("flagged.png", "heatmaps.png")
@@ -88,6 +89,7 @@ class Detection:
     flagged: tuple[int, ...]
 
 
+@checked_call
 @own_modes()
 def detect(
     run: Run | str | Path,

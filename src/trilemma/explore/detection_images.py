@@ -14,7 +14,7 @@ from trilemma.data.labels import class_number
 from trilemma.data.layout import class_advice
 from trilemma.data.parts import ALL, Part, all_splits, one_split
 from trilemma.data.pixels import SUFFIXES
-from trilemma.data.sources import slug
+from trilemma.data.sources import Source, slug
 from trilemma.errors import UserError, unknown
 from trilemma.explore.images import is_own, load, load_image
 from trilemma.pictures import to_uint8
@@ -23,7 +23,6 @@ from trilemma.run import Run
 CALIBRATION, NORMAL, ABNORMAL, UNKNOWN = "calibration", "normal", "abnormal", "unknown"
 NONE = "none"
 BLOCK = 1024  # images that are compared at a time
-Source = str | Path | Data
 Classes = str | int | Sequence[str | int]
 
 
@@ -245,4 +244,4 @@ def _group(kind: str, source: str, part: Part, at: Tensor, classes: tuple[str, .
 
 
 def _is_image(against: Source) -> bool:
-    return not isinstance(against, Data) and Path(against).suffix.lower() in SUFFIXES and Path(against).is_file()
+    return isinstance(against, str | Path) and Path(against).suffix.lower() in SUFFIXES and Path(against).is_file()

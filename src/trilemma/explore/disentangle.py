@@ -16,6 +16,7 @@ from torch import Tensor
 from trilemma import __version__, rng
 from trilemma.data import Data, Split
 from trilemma.data.loader import to_float
+from trilemma.data.sources import Source
 from trilemma.errors import UserError
 from trilemma.explore.images import labels_for, made_by, source_of, through
 from trilemma.files import json_text
@@ -35,6 +36,7 @@ from trilemma.results import Results, place
 from trilemma.run import Run, as_run
 from trilemma.training.log import Display
 from trilemma.types import Encodes
+from trilemma.values import checked_call
 
 PARTS = 5  # of the images, whose scores say how sure the whole one is
 LEAST = 50  # images in a part
@@ -100,11 +102,12 @@ class _Measured:
         }
 
 
+@checked_call
 @own_modes()
 def disentangle(
     run: Run | str | Path,
     *,
-    data: str | Path | Data = "shapes",
+    data: Source = "shapes",
     n: int = 5_000,
     seed: int = 0,
     out: str | Path | None = None,

@@ -18,7 +18,7 @@ from trilemma import rng
 from trilemma.data import Data
 from trilemma.data.labels import class_number
 from trilemma.data.parts import Part, all_splits, one_split
-from trilemma.data.sources import slug
+from trilemma.data.sources import Source, slug
 from trilemma.errors import UserError, with_hint
 from trilemma.explore.images import (
     choose,
@@ -37,6 +37,7 @@ from trilemma.pictures import grid
 from trilemma.results import Results, place
 from trilemma.run import Run, as_run
 from trilemma.types import Batch, Decodes, Encodes
+from trilemma.values import checked_call
 
 Group = str | int | Path
 GROUP = 2000  # images of a group whose codes are averaged
@@ -58,6 +59,7 @@ class Edit:
     images: Tensor
 
 
+@checked_call
 def edit(
     run: Run | str | Path,
     image: str | int | Path | Tensor,
@@ -66,7 +68,7 @@ def edit(
     away: Group | None = None,
     strength: float = 1.0,
     steps: int = 7,
-    data: str | Path | Data | None = None,
+    data: Source | None = None,
     label: str | int | None = None,
     out: str | Path | None = None,
 ) -> Edit:
@@ -105,7 +107,7 @@ def edit(
     return Edit(picture, file, vector, tuple(strengths.tolist()), counts, images)
 
 
-def _name_of(run: Run, group: Group, data: str | Path | Data | None) -> str:
+def _name_of(run: Run, group: Group, data: Source | None) -> str:
     """A group as part of a file's name."""
     classes = source_of(run, data).classes
     return slug(Path(str(group))) if class_number(group, classes) is None else label_name(str(group), classes)
@@ -147,7 +149,7 @@ def load_vector(path: Path, length: int) -> Tensor | None:
 
 
 def _vector(
-    run: Run, length: int, towards: Group, away: Group | None, data: str | Path | Data | None
+    run: Run, length: int, towards: Group, away: Group | None, data: Source | None
 ) -> tuple[Tensor, tuple[int, int] | None]:
     """The difference of the groups' mean codes, (Z,), and their sizes; or a vector from its file."""
     found = load_vector(Path(str(towards)), length)
@@ -161,7 +163,7 @@ def _vector(
     return means[0] - means[1], (len(one.image), len(other.image))
 
 
-def _group(run: Run, word: Group, data: str | Path | Data | None) -> Batch:
+def _group(run: Run, word: Group, data: Source | None) -> Batch:
     """Images of a class, or of a source of its own, at most GROUP; see `_averaged`.
 
     Raises:
@@ -181,7 +183,7 @@ def _group(run: Run, word: Group, data: str | Path | Data | None) -> Batch:
     return choose(run, _averaged(run, found), GROUP, seed=0)
 
 
-def _rest(run: Run, towards: Group, data: str | Path | Data | None) -> Batch:
+def _rest(run: Run, towards: Group, data: Source | None) -> Batch:
     """What a group stands out from: the other classes, or the images of all classes where it is no class."""
     source = source_of(run, data)
     index = class_number(towards, source.classes)

@@ -21,7 +21,8 @@ from trilemma.data.loader import to_float
 from trilemma.data.parts import ALL, Part, all_splits, one_split
 from trilemma.data.pixels import Header, Item, header, open_file
 from trilemma.data.size import text as size_text
-from trilemma.data.sources import source_word
+from trilemma.data.sources import Source as DataSource
+from trilemma.data.sources import is_given, source_word
 from trilemma.errors import UserError, unknown
 from trilemma.pictures import TEXT, TILE, font, grid
 from trilemma.run import Run
@@ -35,7 +36,7 @@ PART = 256  # images that go through a model at a time
 GAP = 6  # px between a table and its names
 CROPPED = 1.5  # shapes (width / height) that differ by more than this factor lose so much that it is said
 
-Source = str | Path | Data | None
+Source = DataSource | None
 Named = str | int | Path | Tensor | np.ndarray | Sequence[float]  # what stands for an image or a code
 
 
@@ -89,15 +90,17 @@ def source_of(run: Run, data: Source = None) -> Data:
     return replace(source, classes=tuple(known), splits=splits)
 
 
-def load(run: Run, data: str | Path | Data) -> Data:
+def load(run: Run, data: DataSource) -> Data:
     """Images in the size and channels that a run was trained on; its own data, if named, are split as in training.
 
     Raises:
         UserError: the data cannot be read, or are the run's own and have changed.
     """
-    if not isinstance(data, Data) and (word := source_word(data)) == run.config["data"]:
+    if isinstance(data, str | Path) and (word := source_word(data)) == run.config["data"]:
         remember(word)
         return run.data
+    if is_given(data) and load_data(data).source == run.config["data"]:
+        return run.read(data)
     channels, height, width = run.model_config.shape
     return load_data(data, size=(height, width), channels=channels)
 

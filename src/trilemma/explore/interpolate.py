@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from trilemma.errors import UserError, unknown
+from trilemma.errors import UserError
 from trilemma.explore.images import Named, Source, decode_codes, find_code, made_by, require, table
 from trilemma.pictures import grid
 from trilemma.results import Results, place
 from trilemma.run import Run, as_run
 from trilemma.types import Decodes, Encodes
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,6 +61,7 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 WAYS = {"linear": linear, "spherical": spherical}
 
 
+@checked_call
 def interpolate(
     run: Run | str | Path,
     a: Named,
@@ -87,8 +89,6 @@ def interpolate(
     run = as_run(run)
     if frames < 2:
         raise UserError(f"frames={frames}: at least 2 are needed, for the two ends")
-    if how not in (*WAYS, "both"):
-        raise unknown("how", how, [*WAYS, "both"])
     require(run, "interpolate", Encodes, Decodes)
     picture, within = place(out, run.path, "interpolation.png")
     picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture

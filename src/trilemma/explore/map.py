@@ -13,14 +13,14 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from trilemma import __version__, rng
 from trilemma.data import Data
-from trilemma.errors import UserError, unknown
+from trilemma.errors import UserError
 from trilemma.explore.images import (
     Source,
     class_name,
@@ -41,6 +41,7 @@ from trilemma.results import Results, place
 from trilemma.run import Run, as_run
 from trilemma.text import csv_cell, csv_text, printable
 from trilemma.types import Batch, Encodes
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,6 +96,7 @@ class LatentMap:
     nearest: Tensor
 
 
+@checked_call
 def latent_map(
     run: Run | str | Path,
     *,
@@ -133,8 +135,6 @@ def latent_map(
     """
     run = as_run(run)
     require(run, "encode images", Encodes)
-    if how not in get_args(How):
-        raise unknown("how", how, get_args(How))
     if neighbours < 1:
         raise UserError(f"neighbours={neighbours}: at least 1 is needed")
     picture, within = place(out, run.path, f"map-{how}.png")

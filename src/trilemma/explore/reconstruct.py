@@ -25,6 +25,7 @@ from trilemma.pictures import TEXT, TILE, font, grid
 from trilemma.results import Results, place
 from trilemma.run import Run, as_run
 from trilemma.types import Reconstructs
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,6 +48,7 @@ class Reconstruction:
     file: Path
 
 
+@checked_call
 def reconstruct(
     run: Run | str | Path,
     *,

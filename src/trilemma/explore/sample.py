@@ -16,6 +16,7 @@ from trilemma.metrics.receipt import protocol_name
 from trilemma.pictures import grid, save_png, to_uint8
 from trilemma.results import claim
 from trilemma.run import Run, as_run
+from trilemma.values import checked_call
 
 FORMAT = 1  # of a receipt
 GRID_LIMIT = 400  # images
@@ -65,6 +66,7 @@ class Receipt(Config):
         return values if self.unfinished else {key: value for key, value in values.items() if key != "unfinished"}
 
 
+@checked_call
 def sample(
     run: Run | str | Path,
     *,

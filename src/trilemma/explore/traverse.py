@@ -14,12 +14,12 @@ The plane walk moves two units at once, by default through equal shares of the c
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from trilemma.errors import UserError, unknown
+from trilemma.errors import UserError
 from trilemma.explore.images import (
     GAP,
     Named,
@@ -39,6 +39,7 @@ from trilemma.pictures import TEXT, font, save_png
 from trilemma.results import claim, place, with_keys
 from trilemma.run import Run, as_run
 from trilemma.types import Conditional, Decodes, Encodes
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,6 +64,7 @@ class Traversal:
     images: Tensor
 
 
+@checked_call
 def traverse(
     run: Run | str | Path,
     *,
@@ -102,8 +104,6 @@ def traverse(
         raise UserError(f"span={span}: give a positive number of standard deviations, for instance 3")
     if steps is not None and steps < 2:
         raise UserError(f"steps={steps}: at least 2 images are needed")
-    if spacing not in get_args(Spacing):
-        raise unknown("spacing", spacing, get_args(Spacing))
     codes = _codes(run, data)
     pair = _pair(plane, units, codes.shape[1])
     chosen = _numbers(units, codes.shape[1]) if units is not None else _most_active(codes)

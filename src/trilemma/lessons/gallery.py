@@ -24,6 +24,7 @@ from trilemma.modes import own_modes
 from trilemma.pictures import read_metadata, save_png
 from trilemma.results import claim
 from trilemma.run import Run, as_run
+from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -79,6 +80,7 @@ def list_figures() -> list[Listed]:
     return [Listed(name, lesson.what, _needs(lesson)) for name, lesson in LESSONS.items()]
 
 
+@checked_call
 @own_modes()
 def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **keys: Any) -> Path:
     """Draw a figure of `list_figures()`.

@@ -6,11 +6,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trilemma.data import Data, load_data
+from trilemma.data.arrays import as_numpy, to_images
 from trilemma.data.parts import ALL
+from trilemma.data.sources import Source
 from trilemma.data.split import counted, held_out_split
 from trilemma.errors import UserError, unknown
 from trilemma.metrics import cost, frechet, neighbours
@@ -33,6 +36,7 @@ from trilemma.modes import own_modes
 from trilemma.pictures import read_metadata
 from trilemma.registry import models_that
 from trilemma.types import Conditional, Samples
+from trilemma.values import checked_call, shown
 
 if TYPE_CHECKING:
     from trilemma.run import Run
@@ -77,11 +81,12 @@ class Evaluation:
         raise unknown("score", name, [score.name for score in self.scores])
 
 
+@checked_call
 @own_modes()
 def evaluate(
-    what: "Run | str | Path",
+    what: "Run | Source",
     *,
-    against: str | Data | None = None,
+    against: Source | None = None,
     n: int | None = None,
     features: str | FeatureNetwork = "auto",
     split: str | None = None,
@@ -95,7 +100,7 @@ def evaluate(
     """Measure a run, or a folder or zip of generated images, against real images.
 
     Args:
-        what: a run, its folder, or a folder or zip of images.
+        what: a run, its folder, or a folder or zip of images; or images in memory, an array, a tensor or loaded data.
         against: the real data; the run's own where None.
         n: images on either side; as many as there are, at most N_DEFAULT, where None.
         features: "auto", the name of a bundled feature network, or a network of your own.
@@ -121,11 +126,14 @@ def evaluate(
         keys = {"seed": seed, "batch": batch, "bounds": bounds, "settings": settings, "reference": reference}
         return _evaluate_run(run, against, n, features, split, **keys)
     if settings:
-        raise UserError(f"{', '.join(settings)}: sampling settings are for a run, and {what} holds images; drop them")
+        raise UserError(
+            f"{', '.join(settings)}: sampling settings are for a run, and {shown(what)} holds images; drop them"
+        )
     if against is None:
-        raise UserError(f"{what} holds images; say what to measure them against, for instance against=fashion-mnist")
-    assert isinstance(what, str | Path)
-    images = _generated(what)
+        raise UserError(
+            f"{shown(what)} holds images; say what to measure them against, for instance against=fashion-mnist"
+        )
+    images = _generated(what) if isinstance(what, str | Path) else _in_memory(what)
     setup = _prepare(load_data(against), n, features, split, seed, {}, own=False, n_fake=len(images))
     fakes = images[choice(len(images), setup.n, seed)]
     return _evaluation(setup, fakes, reference)
@@ -133,7 +141,7 @@ def evaluate(
 
 def _evaluate_run(
     run: "Run",
-    against: str | Data | None,
+    against: Source | None,
     n: int | None,
     features: str | FeatureNetwork,
     split: str | None,
@@ -347,6 +355,13 @@ def _generated(what: str | Path) -> Tensor:
     return torch.cat([part.images for part in splits])
 
 
+def _in_memory(what: Any) -> Tensor:
+    """The images of an array, a tensor or loaded data: uint8 (n, C, H, W)."""
+    if isinstance(what, Data):
+        return torch.cat([part.images for part in what.splits.values()])
+    return to_images(as_numpy(what), "the generated images")[0]
+
+
 def _made(path: Path) -> dict[str, Any]:
     """What a PNG of ours says of how it was made; {} of any other image."""
     try:
@@ -355,14 +370,18 @@ def _made(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _as_run(what: "Run | str | Path") -> "Run | None":
-    """The run, or None for a path that holds images."""
+def _as_run(what: "Run | Source") -> "Run | None":
+    """The run, or None for images."""
+    from trilemma.run import load
+
+    if isinstance(what, Data | np.ndarray | Tensor):
+        return None
     if not isinstance(what, str | Path):
-        return what
+        if not hasattr(what, "model_config"):
+            raise UserError(f"what={shown(what)}: give a run, a path, or an array or tensor of images")
+        return what  # type: ignore[return-value]
     if not Path(what).exists():
         raise UserError(f"there is no {what}; give a run, which train made, or a folder or zip of images")
     if not (Path(what) / "config.json").is_file():
         return None
-    from trilemma.run import load
-
     return load(what)

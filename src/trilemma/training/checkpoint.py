@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from trilemma.errors import UserError
 from trilemma.files import (
@@ -208,10 +210,19 @@ def _save(tensors: Tensors, path: Path) -> None:
 
 def _write(tensors: Tensors, path: Path) -> None:
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        save_file(_apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}), path)
     except SafetensorError as error:  # it hides the system's error in its text
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else 0, str(error)) from error
+
+
+def _apart(tensors: Tensors) -> dict[str, Tensor]:
+    """The same tensors, each in memory of its own, as the format asks: tied weights become copies of each other."""
+    places = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    return {
+        name: tensor if places[tensor.untyped_storage().data_ptr()] == 1 else tensor.clone()
+        for name, tensor in tensors.items()
+    }
 
 
 @contextmanager

@@ -1,16 +1,21 @@
 """The training keys common to every model. Progress is counted in images, so the batch size changes no schedule."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from trilemma.config import Config
 
 LENGTHS = ("steps", "epochs", "images", "minutes")
+BETAS = (0.9, 0.999)  # any other is refused where it has no effect
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainConfig(Config):
     """How a model is trained. Exactly one of steps, epochs, images and minutes says for how long."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     steps: PositiveInt | None = Field(None, description="length in optimiser steps")
     epochs: PositiveFloat | None = Field(None, description="length in passes over the training images")
@@ -18,31 +23,41 @@ class TrainConfig(Config):
     minutes: PositiveFloat | None = Field(None, description="length in minutes of training steps")
     batch: PositiveInt = Field(128, description="images in a step")
     lr: PositiveFloat | dict[str, PositiveFloat] = Field(1e-3, description="learning rate, or one for each phase")
-    optimizer: Literal["nadam", "adam", "adamw", "rmsprop"] = "nadam"
-    betas: tuple[float, float] = (0.9, 0.999)
+    optimizer: Literal["nadam", "adam", "adamw", "rmsprop"] = Field("nadam", description="rule of each step")
+    betas: tuple[Beta, Beta] = Field(BETAS, description="decay of the two running means; rmsprop has none")
     weight_decay: float = Field(
         0.0,
         ge=0,
         description="adamw: apart from the gradient, as lr * decay * weight; the others: added to the gradient",
     )
-    clip: PositiveFloat | None = Field(1.0, description="largest norm of a phase's gradient")
+    clip: PositiveFloat | None = Field(1.0, description="largest norm of a phase's gradient; none: any")
     schedule: Literal["constant", "plateau", "cosine", "linear"] = Field(
-        "plateau", description="of the learning rate; plateau follows `monitor`, and is constant without one"
+        "plateau", description="of the learning rate; plateau follows monitor, and is constant without one"
     )
     warmup_images: int = Field(0, ge=0, description="images over which the learning rate rises from 0")
-    ema_halflife_images: PositiveInt | None = Field(None, description="half-life of the averaged weights, in images")
-    augment: tuple[str, ...] = ()
+    warmup_share: float | None = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="of a training, after which it has risen at the latest; none if you give warmup_images",
+    )
+    ema_halflife_images: PositiveInt | None = Field(
+        None, description="half-life of the averaged weights, in images; none: no average"
+    )
+    augment: tuple[str, ...] = Field((), description="changes to the training images: flip, shift, binarise")
     valid: float | None = Field(None, gt=0, lt=1, description="fraction of the images held out")
     size: tuple[int, int] | None = Field(None, description="height and width to bring images to, px")
     channels: Literal[1, 3] | None = Field(None, description="1 brings images to grey, 3 to colour")
     split_seed: int = Field(0, description="chooses the validation images; draws the images of drawn data")
     split_rule: Literal["enough", "tenth"] = Field("enough", description="how many are held out if valid is not given")
     frames: Literal["first", "all"] = Field("first", description="of image files with several frames or pages")
-    seed: int = 0
-    monitor: str | None = Field(None, description="figure to keep the best weights by (lowest); the last where None")
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    seed: int = Field(0, description="of the weights, the order of the images and all noise")
+    monitor: str | None = Field(
+        None, description="figure whose lowest value says which weights are kept, as valid_rmse; none: the last are"
+    )
+    precision: Literal["auto", "float32", "bf16"] = Field("auto", description="of the computation")
     channels_last: bool = Field(False, description="memory layout; gains for convolution + batch norm networks")
-    device: str = "auto"
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     save_every: PositiveInt | None = Field(None, description="images between checkpoints; once a minute where None")
     sample_every: PositiveInt | None = Field(None, description="images between sample pictures")
 
@@ -50,7 +65,13 @@ class TrainConfig(Config):
     def _one_length(self) -> Self:
         given = [name for name in LENGTHS if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(LENGTHS)}; came {', '.join(given) or 'none'}")
+            raise ValueError(f"give exactly one of {', '.join(LENGTHS)}; you gave {' and '.join(given) or 'none'}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        if self.optimizer == "rmsprop" and self.betas != BETAS:
+            raise ValueError(f"betas={self.betas[0]:g},{self.betas[1]:g}: rmsprop has no betas; leave them out")
         return self
 
     def total_images(self, n_train: int, stride: int) -> int | None:

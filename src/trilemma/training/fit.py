@@ -16,8 +16,8 @@ below. Each leaves the recipe's own data as it is, changes no key that the user 
   A `beta` weighs the loss with this variance. A `variance` of the recipe's own or the user's stays, as does 1/2 where
   the divergence has a capacity to aim at. The number is written into the settings, so that they say all.
 
-Warm-ups need no rule here: they are over after a tenth of a training (optim.py), the half-life of averaged weights is
-at most 5% of the images seen (ema.py), and schedules are functions of the share of a training that is over.
+Warm-ups need no rule here: those of a recipe are over after a tenth of a training (optim.py), the half-life of averaged
+weights is at most 5% of the images seen (ema.py), and schedules are functions of the share of a training that is over.
 """
 
 import math
@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trilemma.config import ModelConfig
+from trilemma.config import ModelConfig, config_of
 from trilemma.migration import VARIANCE
 from trilemma.registry import Recipe
 from trilemma.training.config import LENGTHS, TrainConfig
@@ -89,7 +89,7 @@ def fit_training(
     """
     changes: dict[str, Any] = {}
     notes: list[str] = []
-    here, there = _pixels(module.config), _pixels(recipe.config)  # type: ignore[arg-type]
+    here, there = _pixels(config_of(module) or recipe.config), _pixels(recipe.config)
     growth = here / there if training.minutes is not None else 1.0
     if "batch" not in given and (batch := fit_batch(training.batch, n_train, growth)) != training.batch:
         changes["batch"] = batch
@@ -111,7 +111,7 @@ def fit_rates(recipe: Recipe, lr: Rates, module: nn.Module) -> Rates:
     """The learning rates for layers of these widths."""
     with torch.device("meta"):
         own = recipe.build(recipe.config)
-    sizes = _pixels(module.config), _pixels(recipe.config)  # type: ignore[arg-type]
+    sizes = _pixels(config_of(module) or recipe.config), _pixels(recipe.config)
     factors = {
         here.name: width_factor(pixel_inputs(here, sizes[0]), pixel_inputs(there, sizes[1]))
         for here, there in zip(module.phases, own.phases, strict=True)  # type: ignore[arg-type]

@@ -45,7 +45,11 @@ WRITTEN += ("samples", "checkpoints")  # what a training writes, by name: in a r
 HOLDER = re.compile(r"process [0-9]*( [^\x00-\x1f]*)?")  # the content of a lock, which may have been cut short
 LONGEST_LOCK = 1000  # bytes
 FINGERPRINT = ("", "fingerprint")
-NEW_KEYS = {"frames": "first", "split_seed": 0}  # that earlier versions did not write, with what they did
+NEW_KEYS = {
+    "frames": "first",
+    "split_seed": 0,
+    "warmup_share": 0.1,
+}  # that earlier versions did not write, with what they did
 LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "device"}
 LENGTH_KEYS |= {"split_rule"}  # what it decides, the fingerprint tells
 
@@ -62,7 +66,12 @@ class RunFolder:
 
 
 def open_run_folder(
-    name: str, config: dict[str, Any], out: str | Path | None, say: Callable[[str], None] = lambda text: None
+    name: str,
+    config: dict[str, Any],
+    out: str | Path | None,
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    new: bool = False,
 ) -> RunFolder:
     """The folder that this training continues, or a new one: runs/NAME, runs/NAME-2, ... or `out`.
 
@@ -70,6 +79,7 @@ def open_run_folder(
 
     Args:
         say: told why a new folder is begun beside another.
+        new: whether the same training is not continued, unless `out` names it.
     Raises:
         UserError: if `out` holds another training or something else, or another process is writing to it.
     """
@@ -83,14 +93,16 @@ def open_run_folder(
         if reasons := _obstacles(path, config):
             passed.append((path, reasons))
             continue
-        new = is_free(path)
+        free = is_free(path)
+        if new and not free:
+            continue
         try:
             folder = _claim(path, config)
         except Busy:
             passed.append((path, ["is being trained by another process"]))
             continue
         if same_training(path, config):
-            if new and passed:
+            if free and passed:
                 nearest, reasons = min(passed, key=lambda other: len(other[1]))
                 say(f"{path} is a new training, because {nearest} {'; '.join(reasons)}")
             return folder

@@ -116,7 +116,7 @@ def critic_too_strong(row: dict[str, Any]) -> str | None:
     )
 
 
-def posterior_collapse(active: float, units: int, config: ModelConfig) -> str | None:
+def posterior_collapse(active: float, units: int, config: ModelConfig | None) -> str | None:
     """Whether fewer than one in ten units of a variational code are in use, and fewer than ENOUGH."""
     if active >= min(max(1, units // 10), ENOUGH):
         return None

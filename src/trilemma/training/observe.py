@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
+from trilemma.config import config_of
 from trilemma.data import Data, Loader, batches
 from trilemma.data.split import Split
-from trilemma.errors import UserError
+from trilemma.errors import UserError, unknown
 from trilemma.memory import copies, halving
 from trilemma.metrics.likelihood import active_units, has_posterior
 from trilemma.pictures import grid, save_png
@@ -101,6 +102,17 @@ class Observer:
             with self.weights_in_use():
                 halving(partial(self._validate, most=1), VALID_BATCH)
 
+    def check_monitor(self) -> None:
+        """Refuse to follow a figure that the model does not have, before anything is trained.
+
+        Raises:
+            UserError: with the figures that it has.
+        """
+        with self.weights_in_use():
+            names = list(self._validate(2, most=1)) if isinstance(self.model, Validates) else []
+        if self.config.monitor not in (None, *names):
+            raise unknown("figure in monitor", self.config.monitor, names)
+
     def active_units(self) -> dict[str, int]:
         """How many units of a variational code are in use, by held-out images; {} for a model that has none."""
         if not has_posterior(self.model) or len(self.data.valid) < 2:
@@ -122,14 +134,14 @@ class Observer:
         self.figures = self.figures | self.active_units()
         self._tell("mean image", self._no_better_than_mean(self.figures))
         if ACTIVE_UNITS in self.figures:
-            self._tell("posterior", posterior_collapse(self.figures[ACTIVE_UNITS], self.units, self.model.config))  # type: ignore[arg-type]
+            self._tell("posterior", posterior_collapse(self.figures[ACTIVE_UNITS], self.units, config_of(self.model)))
         self._tell("distinct codes", few_distinct_codes(self.figures.get("train_distinct_codes")))
 
     def _no_better_than_mean(self, figures: dict[str, float]) -> str | None:
         if self.baseline is None:
             return None
         rmse = figures["valid_rmse"] if "valid_rmse" in figures else halving(self._reconstruction_rmse, VALID_BATCH)
-        return no_better_than_mean(rmse, self.baseline, self.model.config)  # type: ignore[arg-type]
+        return no_better_than_mean(rmse, self.baseline, config_of(self.model))
 
     @torch.no_grad()
     def _reconstruction_rmse(self, size: int) -> float:
@@ -151,7 +163,7 @@ class Observer:
         if settled or validated:
             self._tell("codes", dead_codes(row))
         if ACTIVE_UNITS in row:
-            self._tell("posterior", posterior_collapse(row[ACTIVE_UNITS], self.units, self.model.config))  # type: ignore[arg-type]
+            self._tell("posterior", posterior_collapse(row[ACTIVE_UNITS], self.units, config_of(self.model)))
 
     def snapshot(self, name: str, *, settled: bool) -> None:
         """A sample picture on the way, which leaves the training as it was."""
@@ -264,7 +276,7 @@ class Observer:
         if name is None:
             return
         if name not in self.figures:
-            raise UserError(f'monitor="{name}" is no figure of this model; it has {", ".join(self.figures)}')
+            raise unknown("figure in monitor", name, self.figures)
         figure = self.figures[name]
         self.plateau.see(figure)
         if not math.isfinite(figure):  # such weights are never the best
@@ -273,6 +285,7 @@ class Observer:
             self.best = {**self.figures, "images": images}
             self.best_weights = copies(self.model.state_dict())
 
+    @torch.no_grad()
     def _draw(self, size: int, n: int = N_SAMPLES) -> Tensor:
         """The first `n` images of the sample pictures, `size` at a time."""
         seed, size, start = self.config.seed, min(size, n), time.perf_counter()

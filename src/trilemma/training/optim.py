@@ -1,17 +1,17 @@
 """Optimisers by name, and the learning rate as a factor of progress."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from trilemma.errors import UserError
+from trilemma.errors import UserError, unknown
 from trilemma.training.config import TrainConfig
 from trilemma.training.nadam import NAdam
 from trilemma.types import Phase
 
-LONGEST_WARMUP = 0.1  # of the training
 PATIENCE = 2  # validations without improvement before the learning rate is halved
 
 
@@ -42,6 +42,19 @@ def learning_rate(phase: str, config: TrainConfig) -> float:
             f'lr has no rate for the phase "{phase}"; it has {", ".join(config.lr)}: give one number or add it'
         )
     return config.lr[phase]
+
+
+def check_rates(phases: Sequence[Phase], config: TrainConfig) -> None:
+    """Refuse rates by phase where one is missing, or is for a phase that is not there.
+
+    Raises:
+        UserError: with the names of the phases.
+    """
+    names = [phase.name for phase in phases]
+    for name in names:
+        learning_rate(name, config)
+    if isinstance(config.lr, dict) and (strange := [name for name in config.lr if name not in names]):
+        raise unknown("phase in lr", strange[0], names)
 
 
 @dataclass
@@ -76,7 +89,7 @@ def lr_factor(config: TrainConfig, progress: float, images_seen: float, plateau:
 
     cosine: (1 + cos(pi * progress)) / 2 (Loshchilov & Hutter 2017); linear: 1 - progress (Defazio et al. 2023, "When,
     why and how much? Adaptive learning rate scheduling by refinement"); plateau: see Plateau; and a linear warm-up,
-    which is over after a tenth of the training at the latest.
+    which is over after `warmup_share` of the training at the latest.
     """
     factor = plateau.factor if config.schedule == "plateau" else 1.0
     if config.schedule == "cosine":
@@ -84,5 +97,6 @@ def lr_factor(config: TrainConfig, progress: float, images_seen: float, plateau:
     if config.schedule == "linear":
         factor = 1 - min(progress, 1.0)
     if images_seen < config.warmup_images:
-        factor *= max(images_seen / config.warmup_images, min(1.0, progress / LONGEST_WARMUP))
+        latest = progress / config.warmup_share if config.warmup_share else 0.0
+        factor *= max(images_seen / config.warmup_images, min(1.0, latest))
     return factor

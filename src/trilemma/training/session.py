@@ -1,27 +1,32 @@
 """From words to a run folder: `train("vae", "fashion-mnist")`."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
+from torch import nn
 
 from trilemma import __version__
 from trilemma.arguments import typed
-from trilemma.config import ModelConfig, make
-from trilemma.data import Data, Loader, load_data, texts_of
+from trilemma.config import ModelConfig, config_of, make
+from trilemma.data import Data, Loader, batches, load_data, texts_of
+from trilemma.data.arrays import GIVEN
 from trilemma.data.augment import check_augmentations
-from trilemma.data.consent import has_form
+from trilemma.data.consent import check_allowed, has_form
 from trilemma.data.labels import UNUSED
 from trilemma.data.layout import class_advice
-from trilemma.data.sources import source_word
-from trilemma.errors import Diverged, UserError, with_hint
+from trilemma.data.sources import Source, source_word
+from trilemma.errors import Diverged, UserError
 from trilemma.files import sha256_of, write_atomic, write_json
 from trilemma.hardware import describe, pick_device, supports_fast_bf16, tune_allocator
 from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
+from trilemma.own import ModuleConfig, try_losses
 from trilemma.pictures import grid, save_png
 from trilemma.record import CONFIG, FORMAT, HASH, SUMMARY, read_config, read_summary, written_hash
 from trilemma.registry import Recipe, build, count_parameters, get_recipe
@@ -29,22 +34,27 @@ from trilemma.run import WEIGHTS, Run
 from trilemma.text import quoted
 from trilemma.training.card import model_card
 from trilemma.training.checkpoint import write_tensors
-from trilemma.training.config import LENGTHS, TrainConfig
+from trilemma.training.config import TrainConfig
 from trilemma.training.fit import fit_model, fit_training
 from trilemma.training.folder import earlier_fingerprints, open_run_folder
 from trilemma.training.log import Display, read_log
 from trilemma.training.loop import Stopped, Trainer
-from trilemma.training.optim import learning_rate
+from trilemma.training.observe import Observer
+from trilemma.training.optim import check_rates
 from trilemma.training.pictures import draw_curves, made_by_training
+from trilemma.training.request import READING, check_settings, command_keys, request_of, split_keys, training_config
 from trilemma.types import Conditional, Samples
+from trilemma.values import checked_call
 
+MODEL = "a model's name, the config.json of a run, or a module of your own"
 CURVES, CARD, LAST_SAMPLES = "curves.png", "README.md", "samples/last.png"
 
 
+@checked_call
 @own_modes()
 def train(
-    model: str,
-    data: str | Path | Data = "digits",
+    model: Annotated[str | Path | nn.Module, Field(description=MODEL)],
+    data: Source | None = None,
     *,
     steps: int | None = None,
     epochs: float | None = None,
@@ -52,7 +62,7 @@ def train(
     minutes: float | None = None,
     batch: int | None = None,
     lr: float | dict[str, float] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     size: int | str | tuple[int, int] | None = None,
     channels: int | None = None,
     valid: float | None = None,
@@ -65,19 +75,22 @@ def train(
     sample_every: int | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
-    **model_settings: Any,
+    **settings: Any,
 ) -> Run:
     """Train a model and leave a run folder; the same call again continues it, or does nothing if it is done.
 
     Args:
-        model: a preset of `list_models()`.
-        data: a word (digits, shapes, mnist, fashion-mnist, cifar10; shapes:20000 for that many images), a path, or
-            data already loaded, which is loaded again where a key below says otherwise.
+        model: a preset of `list_models()`; the config.json of a run, which trains the same again, in a new folder; or a
+            module of your own (docs/own-model.md), a copy of which is trained from the weights that it has.
+        data: a word (digits, shapes, mnist, fashion-mnist, cifar10; shapes:20000 for that many images), a path, an
+            array or tensor of images, a pair (images, labels), or data already loaded, which is loaded again where a
+            key below says otherwise. Where None, digits, or the data of the config.json.
         steps, epochs, images, minutes: the length, one of them; the preset's own where none is given.
         batch: images per step. The preset's own where None.
         lr: learning rate of every phase, or one for each by name, as {"critic": 5e-4, "generator": 1e-3}. The preset's
             own where None.
-        seed: of the weights, the order of the images and all noise; not of the data.
+        seed: of the weights, the order of the images and all noise; not of the data. 0, or that of the config.json,
+            where None.
         size: height and width of the images, px; inferred where None.
         channels: 1 brings the images to grey, 3 to colour; inferred where None.
         valid: fraction held out for validation, where the data has no split of its own.
@@ -92,50 +105,57 @@ def train(
         save_every, sample_every: images between checkpoints, and between sample pictures.
         out: the run folder; runs/MODEL-DATA (-2, -3, ...) where None.
         quiet: print nothing.
-        model_settings: fields of the model's config (`trilemma list MODEL` shows them).
+        settings: the other fields of `TrainConfig` (optimizer, betas, weight_decay, clip, lr_schedule, warmup_images,
+            ema_halflife_images, monitor, ...), and those of the model's config: `trilemma list MODEL` shows both.
     Raises:
         UserError: a wrong name, key or value, data that cannot be read, or a disk that refuses.
         Diverged: if its numbers are not finite at the end, or stop being finite for good.
         Stopped: after Ctrl-C or SIGTERM, when the state is saved.
     """
     tune_allocator()
-    recipe = get_recipe(model)
-    _check_keys(recipe, model_settings)
+    request = request_of(model)
+    recipe = request.recipe
+    more, own = split_keys(recipe, settings, _keywords(train))
+    own = request.settings | own
+    check_settings(recipe, own)
     length = {"steps": steps, "epochs": epochs, "images": images, "minutes": minutes}
-    changes = {"batch": batch, "lr": lr, "valid": valid, "save_every": save_every, "sample_every": sample_every}
-    if augment is not None:
-        words = augment.split(",") if isinstance(augment, str) else augment
-        changes["augment"] = check_augmentations(tuple(word for word in words if word))
-    changes["precision"] = precision if precision != "auto" else None
-    training = _training(recipe, length, {**changes, "seed": seed, "device": device})
+    changes = {"batch": batch, "lr": lr, "seed": seed, "save_every": save_every, "sample_every": sample_every}
+    changes |= {"precision": precision if precision != "auto" else None, "augment": _augmentations(augment)}
+    given = {name: value for name, value in (length | changes).items() if value is not None} | more
+    training = training_config(request.training, {**given, "device": device})
     place = pick_device(training.device)
-    display = Display(model, quiet=quiet)
+    reading = {"size": size, "channels": channels, "valid": valid, "split_seed": split_seed, "frames": frames} | more
+    reading = {name: reading[name] if reading.get(name) is not None else request.training.get(name) for name in READING}
+    source = data if data is not None else request.data if request.data is not None else "digits"
+    if data is None and request.again is not None:
+        check_allowed(source, model)
+    display = Display(recipe.name, quiet=quiet)
     try:
-        keys = {"size": size, "channels": channels, "valid": training.valid, "seed": split_seed, "frames": frames}
-        loaded = _load(model, data, out, keys)
-        for note in () if isinstance(data, Data) else loaded.notes:
+        loaded = _load(recipe.name, source, out, reading)
+        for note in () if isinstance(source, Data) else loaded.notes:
             display.say(f"  {note}")
-        training = training.with_(
-            size=loaded.shape[1:],
-            channels=loaded.shape[0],
-            valid=loaded.fraction,
-            split_seed=loaded.seed,
-            frames=loaded.frames,
-            split_rule=loaded.rule,
-        )
-        model_config, fitted = fit_model(recipe, _model_config(recipe, loaded, model_settings))
-        module = build(recipe, model_config, seed=seed).to(place)
-        for phase in module.phases:  # type: ignore[union-attr]
-            learning_rate(phase.name, training)
-        given = {name for name, value in (length | changes).items() if value is not None}
-        training, more = fit_training(recipe, training, given, module, len(loaded.train))
-        for note in fitted + more:
+        if request.again and data is None and loaded.fingerprint != request.again:
+            display.say(f"  note: the images are not those of {model}: they, or how they are read, have changed")
+        training = training.with_(**_as_read(loaded))
+        model_config, fitted = fit_model(recipe, _model_config(recipe, loaded, own))
+        if request.module is not None:
+            recipe = replace(recipe, config=model_config)
+        module = build(recipe, model_config, seed=training.seed).to(place)
+        if request.module is not None:
+            _check_module(module, loaded, place)
+        taken = {*given, *request.training} if request.again else set(given)
+        training, changed = fit_training(recipe, training, taken, module, len(loaded.train))
+        for note in fitted + changed:
             display.say(f"  {note}")
-        record = _record(recipe, loaded, model_config, training)
+        check_rates(module.phases, training)  # type: ignore[arg-type]
         _check_classes(module, recipe, loaded)
-        folder = open_run_folder(f"{model}-{loaded.name}", record, out, display.say)
+        if more.get("monitor") is not None:
+            Observer(module, loaded, training, Path(), None, display.say).check_monitor()
+        record = _record(recipe, loaded, model_config, training)
+        name = f"{recipe.name}-{loaded.name}"
+        folder = open_run_folder(name, record, out, display.say, new=request.again is not None)
         try:
-            run = _train_in(folder.path, recipe, loaded, module, training, record, display)
+            _train_in(folder.path, recipe, loaded, module, training, record, display)
         except Diverged as error:
             another = "" if out is None else " and another out="
             raise Diverged(f"{folder.path}: {error}. Try lr={_lower_rate(training.lr, recipe)}{another}") from None
@@ -143,15 +163,54 @@ def train(
             folder.close()
     finally:
         display.close()
+    run = Run(folder.path, model=request.module, data=None if loaded.given is None else loaded)
     for text in run.warnings:  # they went by in the course of the training: the last lines have them together
         display.say(f"warning: {text}")
     return run
 
 
-def _load(model: str, data: str | Path | Data, out: str | Path | None, keys: dict[str, Any]) -> Data:
+def _as_read(data: Data) -> dict[str, Any]:
+    """The keys of a training that say how its images were read."""
+    return {
+        "size": data.shape[1:],
+        "channels": data.shape[0],
+        "valid": data.fraction,
+        "split_seed": data.seed,
+        "frames": data.frames,
+        "split_rule": data.rule,
+    }
+
+
+def _keywords(function: Callable[..., Any]) -> list[str]:
+    """The names of a function's keys."""
+    return [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+
+
+def _augmentations(augment: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """The words, checked."""
+    if augment is None:
+        return None
+    words = augment.split(",") if isinstance(augment, str) else augment
+    return check_augmentations(tuple(word for word in words if word))
+
+
+def _check_module(module: nn.Module, data: Data, device: torch.device) -> None:
+    """Refuse a module of the user's that is for other images, or whose losses cannot be trained."""
+    config = config_of(module)
+    if config is not None and tuple(config.shape) != data.shape:
+        raise UserError(f"{type(module).__name__} is for images of {config.shape}, and {data.name} has {data.shape}")
+    batch = next(batches(data.train, 4, device))
+    try_losses(module, batch if isinstance(module, Conditional) else replace(batch, label=None))
+
+
+def _load(name: str, data: Source, out: str | Path | None, reading: dict[str, Any]) -> Data:
     """The images, divided as those of a run of an earlier version that this training continues, or lies beside."""
-    loaded = load_data(data, **keys)
-    if isinstance(data, Data) or loaded.fingerprint in (marks := earlier_fingerprints(f"{model}-{loaded.name}", out)):
+    keys = {key: reading[key] for key in ("size", "channels", "valid", "frames")} | {"seed": reading["split_seed"]}
+    rule = reading["split_rule"]
+    loaded = load_data(data, **keys, rule=rule)
+    if rule is not None or isinstance(data, Data):
+        return loaded
+    if loaded.fingerprint in (marks := earlier_fingerprints(f"{name}-{loaded.name}", out)):
         return loaded
     earlier = load_data(data, **keys, rule="tenth") if marks else loaded
     return earlier if earlier.fingerprint in marks else loaded
@@ -165,7 +224,7 @@ def _train_in(
     training: TrainConfig,
     record: dict[str, Any],
     display: Display,
-) -> Run:
+) -> None:
     """Train in a folder that is ours, from where it was left."""
     device = next(module.parameters()).device
     bf16 = training.precision == "bf16" or (training.precision == "auto" and supports_fast_bf16(device))
@@ -175,7 +234,7 @@ def _train_in(
     if trainer.progress >= 1 and _has_results(path, trainer.step, module):
         display.say(f"{path} is trained already ({trainer.images:,} images); for more, give a greater length")
         _follow_images(path, record)
-        return Run(path)
+        return
     write_json(path / CONFIG, record)
     write_json(path / "environment.json", environment)
     display.say(
@@ -195,13 +254,12 @@ def _train_in(
             trainer.run()
             _write_results(path, recipe, trainer, record, environment)
     except Stopped as stopped:  # nothing but the line: who stops a training wants it to end
-        display.say(f"{stopped}. Go on with: {_go_on(path, record['command'], training)}")
+        display.say(f"{stopped}. Go on with: {_go_on(path, record, training)}")
         raise
     except Diverged as error:
         text = f"the training diverged: {error}"
         write_json(path / SUMMARY, {**_summary(trainer), "warnings": [text, *trainer.warnings]})
         raise Diverged(text) from None
-    return Run(path)
 
 
 def _lower_rate(lr: float | dict[str, float], recipe: Recipe) -> str:
@@ -221,12 +279,14 @@ def _follow_images(path: Path, record: dict[str, Any]) -> None:
         write_json(path / CONFIG, {**moved, "command": command_of(moved) or record["command"]})
 
 
-def _go_on(path: Path, command: str, training: TrainConfig) -> str:
+def _go_on(path: Path, record: dict[str, Any], training: TrainConfig) -> str:
     """The command line that continues a folder, with the keys that are no part of what is trained."""
+    if "module" in record["model_config"] or record["data"].startswith(f"{GIVEN}:"):  # which cannot be typed
+        return f"the same call of trilemma.train, with out={str(path)!r}"
     keys = {name: getattr(training, name) for name in ("save_every", "sample_every")}
     keys["device"] = training.device if training.device != "auto" else None
     given = [f"{name}={value}" for name, value in keys.items() if value is not None]
-    return f"{command} {quoted([*given, f'out={path}'])}"
+    return f"{record['command']} {quoted([*given, f'out={path}'])}"
 
 
 @contextmanager
@@ -289,13 +349,6 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _training(recipe: Recipe, length: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
-    """The recipe's training keys with the given ones in their place; a given length replaces the recipe's."""
-    given = {name: value for name, value in length.items() if value is not None}
-    kept = {name: value for name, value in recipe.training.items() if not (given and name in LENGTHS)}
-    return make(TrainConfig, {**kept, **given, **{k: v for k, v in changes.items() if v is not None}})
-
-
 def _model_config(recipe: Recipe, data: Data, settings: dict[str, Any]) -> ModelConfig:
     known: dict[str, Any] = {"shape": data.shape}
     if "n_classes" in type(recipe.config).model_fields and data.classes:
@@ -311,16 +364,6 @@ def _check_classes(module: torch.nn.Module, recipe: Recipe, data: Data) -> None:
             f"{data.source} has no classes{because}, and {recipe.name} learns to draw a class: "
             f"{class_advice(data.notes)}, or choose a model without labels, such as vae"
         )
-
-
-def _check_keys(recipe: Recipe, settings: dict[str, Any]) -> None:
-    """A key that neither training nor the model knows is named with the nearest of both."""
-    own = [name for name in type(recipe.config).model_fields if name != "shape"]
-    common = [name for name, p in inspect.signature(train).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    for key in settings:
-        if key not in own:
-            text = f'unknown key "{key}"; training takes {", ".join(common)}; {recipe.name} takes {", ".join(own)}'
-            raise UserError(with_hint(text, key, [*common, *own]))
 
 
 def _record(recipe: Recipe, data: Data, model_config: ModelConfig, training: TrainConfig) -> dict[str, Any]:
@@ -354,17 +397,12 @@ def command_of(config: dict[str, Any]) -> str | None:
 
 def train_command(recipe: Recipe, source: str, model_config: ModelConfig, training: TrainConfig) -> str:
     """The command line that trains this again; `source` is a word of `source_word`."""
-    keys: dict[str, Any] = {name: getattr(training, name) for name in LENGTHS if getattr(training, name) is not None}
-    keys |= {name: getattr(training, name) for name in ("batch", "lr", "seed")}
-    for name in ("precision", "augment", "frames", "split_seed"):
-        if (value := getattr(training, name)) != TrainConfig.model_fields[name].default:
-            keys[name] = value
-    channels, height, width = model_config.shape
-    keys |= {"size": f"{height}x{width}", "channels": channels}
-    if training.valid is not None:
-        keys["valid"] = training.valid
-    for name in type(model_config).model_fields:
-        value = getattr(model_config, name)
-        if name not in ("shape", "n_classes") and value != getattr(recipe.config, name):
-            keys[name] = value
-    return quoted(["trilemma", "train", recipe.name, source, *typed(keys)])
+    keys = command_keys(recipe, model_config, training)
+    return quoted(["trilemma", *_imports(recipe), "train", recipe.name, source, *typed(keys)])
+
+
+def _imports(recipe: Recipe) -> list[str]:
+    """What has to be imported for a recipe of the user's to be known."""
+    module = recipe.build.__module__
+    known = module.partition(".")[0] in ("trilemma", "__main__") or isinstance(recipe.config, ModuleConfig)
+    return [] if known else ["--import", module]

@@ -1,0 +1,149 @@
+"""Models of one's own: a module that is given as it is, and files that register recipes, named with --import.
+
+A module has to say what moves which of its parameters, in `phases`; docs/own-model.md has one that works. Nothing is
+ever imported because a file of a run names it.
+"""
+
+import copy
+import hashlib
+import importlib
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from trilemma.config import Config, ModelConfig
+from trilemma.errors import UserError
+from trilemma.registry import Recipe
+from trilemma.rng import isolated
+from trilemma.types import Batch, Phase
+
+FAMILY = "own"
+PAGE = "docs/own-model.md"
+
+
+class ModuleConfig(ModelConfig):
+    """What is kept of a module that was given as it is."""
+
+    module: str = Field(description="its class")
+    start: str = Field(description="digest of its settings and its weights before the training")
+
+
+def recipe_of(module: nn.Module, shape: tuple[int, int, int] | None = None) -> Recipe:
+    """What stands behind a module: no preset, and no settings but its own; `build` gives a copy of it.
+
+    Args:
+        shape: (channels, height, width) of the images it is for.
+    Raises:
+        UserError: if it does not say what moves its parameters.
+    """
+    check_phases(module)
+    kind = type(module)
+    config = ModuleConfig(module=f"{kind.__module__}.{kind.__qualname__}", start=digest(module))
+    return Recipe(
+        name=re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", kind.__name__).lower(),
+        family=FAMILY,
+        summary=f"a module of one's own, {kind.__qualname__}",
+        source="its author",
+        build=lambda _: copy.deepcopy(module),
+        config=config if shape is None else config.with_(shape=shape),
+        data="",
+        listed=False,
+    )
+
+
+def check_phases(module: nn.Module) -> None:
+    """Refuse a module without phases of its own parameters.
+
+    Raises:
+        UserError: with what is missing.
+    """
+    name, phases = type(module).__name__, getattr(module, "phases", None)
+    if not isinstance(phases, Sequence) or not phases or not all(isinstance(phase, Phase) for phase in phases):
+        raise UserError(
+            f"{name} does not say how it is trained: give it phases, for instance self.phases = "
+            f'[Phase("model", list(self.parameters()), self.loss)]; see {PAGE}'
+        )
+    own = {id(parameter) for parameter in module.parameters()}
+    for phase in phases:
+        if not phase.parameters or any(id(parameter) not in own for parameter in phase.parameters):
+            raise UserError(f'the phase "{phase.name}" of {name} must move parameters of {name}; see {PAGE}')
+
+
+def try_losses(module: nn.Module, batch: Batch) -> None:
+    """Compute each loss once on a copy, before a training begins.
+
+    Raises:
+        UserError: if one is not a scalar with named parts, or moves nothing.
+    """
+    name, trial = type(module).__name__, copy.deepcopy(module).train()
+    for phase in trial.phases:  # type: ignore[union-attr]
+        with isolated(0):
+            given = phase.loss(batch, torch.Generator(batch.image.device).manual_seed(0))
+        what = f'the loss of the phase "{phase.name}" of {name}'
+        pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict)
+        if not pair or not isinstance(given[0], Tensor) or given[0].ndim:
+            raise UserError(f"{what} must return (loss, parts): a scalar tensor and a dict of tensors; see {PAGE}")
+        if not given[0].requires_grad:
+            raise UserError(f"{what} does not depend on any parameter; see {PAGE}")
+        given[0].backward()
+        if all(parameter.grad is None for parameter in phase.parameters):
+            raise UserError(f"{what} moves none of its parameters; it must be a method of the module; see {PAGE}")
+
+
+def digest(module: nn.Module) -> str:
+    """What tells a module from another: the plain attributes of its parts, and its weights and buffers."""
+    found = hashlib.sha256()
+    for name, part in module.named_modules():
+        plain = {key: value for key, value in vars(part).items() if not key.startswith("_") and _is_plain(value)}
+        found.update(repr((name, type(part).__qualname__, sorted((plain | {"training": None}).items()))).encode())
+    for name, tensor in module.state_dict().items():
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value's text says all of it."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | Config)
+
+
+def import_own(word: str) -> None:
+    """Import a module of the user's, which registers recipes: by name, or a file ending in .py.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(word).expanduser()
+    is_file = path.suffix == ".py"
+    if is_file and not path.is_file():
+        raise UserError(f"--import {word}: there is no file {path.absolute()}")
+    name = path.stem if is_file else word
+    taken = getattr(sys.modules.get(name), "__file__", None) if is_file else None
+    if taken is not None and Path(taken).resolve() != path.resolve():
+        raise UserError(f"--import {word}: a module named {name} is in use already; rename the file")
+    with _importable(path.absolute().parent if is_file else Path.cwd()):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name.partition(".")[0] and error.name != name:
+                raise
+            raise UserError(f"--import {word}: there is no module {name} here; give its name or its file.py") from None
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Inside, modules of a folder are found first."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

@@ -1,0 +1,181 @@
+"""What `train` is asked for: a preset, a module or the config.json of a run, and keys, which are checked before any
+data are read.
+
+A key is the model's where the model has it, else the training's: `schedule` of a diffusion model is that of its noise.
+`lr_schedule` is the learning rate's for every model.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from trilemma.arguments import word
+from trilemma.config import ModelConfig, config_of, make
+from trilemma.data.sources import Source
+from trilemma.errors import UserError, nearest
+from trilemma.files import read_json
+from trilemma.migration import stated_variance
+from trilemma.own import ModuleConfig, recipe_of
+from trilemma.record import FORMAT
+from trilemma.registry import Recipe, get_recipe
+from trilemma.training.config import LENGTHS, TrainConfig
+from trilemma.training.folder import NEW_KEYS
+
+OTHER_NAMES = {"lr_schedule": "schedule"}
+FROM_DATA = ("shape", "n_classes")  # settings of a model that the images decide
+READING = ("size", "channels", "valid", "split_seed", "frames", "split_rule")  # how a source is read
+
+
+class Request(NamedTuple):
+    """What is to be trained, before the keys of the call.
+
+    module: given as it is, instead of a preset; settings: of the network, training: keys, those of the recipe or of a
+    config.json; data: as there, None of a recipe; again: whether a config.json is trained again, and its fingerprint.
+    """
+
+    recipe: Recipe
+    module: nn.Module | None
+    settings: dict[str, Any]
+    training: dict[str, Any]
+    data: Source | None = None
+    again: str | None = None
+
+
+def request_of(model: "str | Path | nn.Module") -> Request:
+    """The request behind the first argument of `train`.
+
+    Raises:
+        UserError: no such model or file, a file that is no config.json of a run, a module without phases.
+    """
+    if isinstance(model, nn.Module):
+        config = config_of(model)
+        read = {} if config is None else {"size": config.shape[1:], "channels": config.shape[0]}
+        return Request(recipe_of(model), model, {}, read)
+    path = Path(model).expanduser()
+    if path.suffix == ".json":
+        return _of_file(path)
+    if (path / "config.json").is_file():
+        raise UserError(f"{path} is a run; to train the same again give {path / 'config.json'}")
+    recipe = get_recipe(str(model))
+    return Request(recipe, None, {}, dict(recipe.training))
+
+
+def _of_file(path: Path) -> Request:
+    """That of a config.json, which may be somebody else's: nothing but its settings is used."""
+    try:
+        config = read_json(path)
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}; give the config.json of a run, or a model's name") from None
+    wanted = {"model": str, "data": str, "fingerprint": str, "model_config": dict, "training": dict}
+    if not isinstance(config, dict) or not all(isinstance(config.get(key), kind) for key, kind in wanted.items()):
+        raise UserError(f"{path} is not the config.json of a run")
+    if config.get("format") != FORMAT:
+        raise UserError(f"{path} has format {config.get('format')}; this version reads {FORMAT}")
+    if "module" in config["model_config"]:
+        raise UserError(f"{path} is of a module that was given as it is: call trilemma.train(module, ...) in Python")
+    recipe, settings = get_recipe(config["model"]), stated_variance(config["model_config"])
+    shape = settings.get("shape")
+    old = {**NEW_KEYS, "split_rule": "tenth", "channels": shape[0] if isinstance(shape, list) and shape else None}
+    training = {**old, **{key: value for key, value in config["training"].items() if key != "device"}}
+    try:
+        make(TrainConfig, training)
+        make(type(recipe.config), settings)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    settings = {key: value for key, value in settings.items() if key not in FROM_DATA}
+    return Request(recipe, None, settings, training, config["data"], config["fingerprint"])
+
+
+def own_keys(recipe: Recipe) -> list[str]:
+    """The settings of a model that are keys of `train`."""
+    given_as_it_is = isinstance(recipe.config, ModuleConfig)
+    return [] if given_as_it_is else [key for key in type(recipe.config).model_fields if key != "shape"]
+
+
+def split_keys(recipe: Recipe, keys: Mapping[str, Any], common: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keys of the training and of the model.
+
+    Args:
+        common: names of the keys that `train` has besides.
+    Raises:
+        UserError: for a key that neither has, with the nearest of both.
+    """
+    training, own = {}, own_keys(recipe)
+    for key, value in keys.items():
+        name = OTHER_NAMES.get(key, key)
+        if key not in own and name not in TrainConfig.model_fields:
+            names = list(dict.fromkeys([*common, *TrainConfig.model_fields, *OTHER_NAMES]))
+            if isinstance(recipe.config, ModuleConfig):
+                raise UserError(f'unknown key "{key}"; a module has no keys, and training takes {", ".join(names)}')
+            if (meant := nearest(key, [*own, *names])) is not None:
+                raise UserError(
+                    f'unknown key "{key}" (did you mean "{meant}"?); `trilemma list {recipe.name}` shows them all'
+                )
+            raise UserError(
+                f'unknown key "{key}"; training takes {", ".join(names)}; {recipe.name} takes {", ".join(own)}'
+            )
+        if key not in own:
+            training[name] = value
+    return training, {key: value for key, value in keys.items() if key in own}
+
+
+def check_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a model, as far as they do not depend on the images.
+
+    Raises:
+        UserError: a value does not fit.
+    """
+    classes = {"n_classes": 1} if "n_classes" in type(recipe.config).model_fields else {}
+    recipe.config.with_(**(classes | dict(settings)))
+
+
+def training_config(base: Mapping[str, Any], given: Mapping[str, Any]) -> TrainConfig:
+    """The training keys: those of a recipe or a file with the user's in their place.
+
+    A length of the user's replaces any other, a warm-up is not cut short, and betas of the recipe's go where the user's
+    optimiser has none.
+
+    Raises:
+        UserError: a value does not fit.
+    """
+    gone = set(LENGTHS) if any(name in given for name in LENGTHS) else set()
+    gone |= {"betas"} if given.get("optimizer") == "rmsprop" else set()
+    warmup = {"warmup_share": None} if "warmup_images" in given else {}
+    return make(TrainConfig, {**{k: v for k, v in base.items() if k not in gone}, **warmup, **given})
+
+
+def command_keys(recipe: Recipe, config: ModelConfig, training: TrainConfig) -> dict[str, Any]:
+    """The keys that say all that is trained, as they are typed: those that differ from the recipe's."""
+    keys: dict[str, Any] = {name: getattr(training, name) for name in LENGTHS if getattr(training, name) is not None}
+    keys |= {name: getattr(training, name) for name in ("batch", "lr", "seed")}
+    own = own_keys(recipe)
+    for name, field in TrainConfig.model_fields.items():
+        value = getattr(training, name)
+        plain = name in ("precision", "augment", "frames", "split_seed")  # said wherever they are not the common ones
+        if name in _NOT_TYPED or value == (field.default if plain else recipe.training.get(name, field.default)):
+            continue
+        keys["lr_schedule" if name == "schedule" and name in own else name] = value
+    if "warmup_images" in keys and training.warmup_share is None:
+        del keys["warmup_share"]
+    height, width = training.size or config.shape[1:]
+    keys |= {"size": f"{height}x{width}", "channels": training.channels or config.shape[0]}
+    if training.valid is not None:
+        keys["valid"] = training.valid
+    return keys | {
+        name: getattr(config, name)
+        for name in own
+        if name not in FROM_DATA and getattr(config, name) != getattr(recipe.config, name)
+    }
+
+
+def training_keys(recipe: Recipe, common: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Name, default and meaning of the training keys that are not among the common ones."""
+    own, fields = own_keys(recipe), TrainConfig.model_fields
+    names = {("lr_schedule" if name in own else name): name for name in fields if name not in common}
+    defaults = {name: recipe.training.get(name, fields[name].default) for name in names.values()}
+    return [(key, word(defaults[name]), fields[name].description or "") for key, name in names.items()]
+
+
+_NOT_TYPED = {*LENGTHS, "batch", "lr", "seed", "size", "channels", "valid", "device", "save_every", "sample_every"}
