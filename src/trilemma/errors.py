@@ -1,7 +1,7 @@
 """Errors that are the user's to mend: what came, what is allowed, what to do. The command line shows no trace."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,13 +28,15 @@ class UserError(ValueError):
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice that other tools call `word`, or that is most like it; None where nothing is alike.
 
-    >>> nearest("learning_rate", ["lr", "steps"]), nearest("stpes", ["lr", "steps"]), nearest("n", ["lr"])
+    >>> nearest("learning_rate", ["lr", "steps"]), nearest("stpes", ["lr", "steps"]), nearest("12", ["2"])
     ('lr', 'steps', None)
     """
     names = [str(c) for c in choices]
     if (meant := ELSEWHERE.get(word.lower())) in names:
         return meant
-    found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+    if word.isdigit():  # 12 is not a slip of 2
+        return None
+    found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.65)
     return found[0] if found else None
 
 
@@ -47,6 +49,17 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
     names = [str(c) for c in choices]
     text = f'unknown {kind} "{word}"; choose one of {", ".join(names) or "nothing: there is none"}'
     return UserError(with_hint(text, word, names))
+
+
+def unknown_key(key: str, takes: Mapping[str, Iterable[str]]) -> UserError:
+    """The error for a key that nothing takes: it shows who takes which, and the nearest.
+
+    >>> str(unknown_key("stpes", {"training": ["steps", "lr"], "vae": []}))
+    'unknown key "stpes"; training takes steps, lr; vae takes nothing more (did you mean "steps"?)'
+    """
+    named = (f"{who} takes {', '.join(keys) or 'nothing more'}" for who, keys in takes.items())
+    text = f'unknown key "{key}"; {"; ".join(named)}'
+    return UserError(with_hint(text, key, [key for keys in takes.values() for key in keys]))
 
 
 def with_hint(text: str, word: str, choices: Iterable[str]) -> str:

@@ -18,14 +18,16 @@ from torch import Tensor, nn
 from trilemma.config import ModelConfig, make
 from trilemma.data import Data, load_data
 from trilemma.data.labels import class_number
-from trilemma.errors import UserError, check_codes, check_images, check_labels, unknown, with_hint
+from trilemma.errors import UserError, check_codes, check_images, check_labels, unknown, unknown_key
 from trilemma.files import sha256_of
 from trilemma.hardware import pick_device
+from trilemma.locate import run_folder
 from trilemma.memory import halving, is_out_of_memory
 from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
 from trilemma.registry import Recipe, build, get_recipe, list_models, models_that
 from trilemma.types import Conditional, Decodes, Encodes, Reconstructs, Samples, codes_need_labels
+from trilemma.vocabulary import sampling_keys
 
 FORMAT = 1
 Label = str | int | Tensor | None  # of given images: one class by name or index for all, or int64 (N,)
@@ -60,7 +62,7 @@ class Run:
     """A run folder: `config` and `summary` as they lie there; model and data are loaded when first used."""
 
     def __init__(self, path: str | Path, *, device: str = "auto") -> None:
-        self.path = Path(path)
+        self.path = run_folder(path)
         self.device = pick_device(device)
         self.config = self._read("config.json")
         missing = [key for key in KEYS if not isinstance(self.config, dict) or key not in self.config]
@@ -310,15 +312,13 @@ class Run:
         Raises:
             UserError: for a key it does not take, with those it takes, or a value that does not fit.
         """
-        known = set(inspect.signature(self.model.sample).parameters) - {"n", "seed", "first", "labels"}  # type: ignore[arg-type]
+        known = sampling_keys(self.model)
         types = get_type_hints(self.model.sample)
         checked = {}
         for key, value in settings.items():
             if key not in known:
                 own = [word for word, p in inspect.signature(verb).parameters.items() if p.kind is p.KEYWORD_ONLY]
-                text = f'unknown key "{key}"; {verb.__name__} takes {", ".join(own)}; drawing from {self.recipe.name} '
-                text += f"takes {', '.join(sorted(known)) or 'nothing more'}"
-                raise UserError(with_hint(text, key, [*own, *known]))
+                raise unknown_key(key, {verb.__name__: own, f"drawing from {self.recipe.name}": known})
             try:
                 checked[key] = TypeAdapter(types[key]).validate_python(value)
             except ValidationError as error:
@@ -359,7 +359,10 @@ class Run:
         if not classes:
             raise UserError(f"label={label}: the data of {self.path} has no classes; leave label out")
         if not isinstance(self.model, Conditional):
-            raise UserError(f"label={label}: {self.recipe.name} was not trained to take a class; leave label out")
+            raise UserError(
+                f"label={label}: {self.recipe.name} was not trained to take a class; leave label out, or use a "
+                f"model that takes one: {', '.join(models_that(Conditional))}"
+            )
         number = class_number(label, classes)
         if number is None:
             raise unknown("label", str(label), classes)
@@ -370,8 +373,7 @@ class Run:
         try:
             return json.loads(file.read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError):
-            missing = "no such folder" if not self.path.exists() else f"it has no {name}"
-            raise UserError(f"{self.path} is not a (finished) run: {missing}; give a folder that train made") from None
+            raise UserError(f"{self.path} is not a finished run: it has no {name}; train it to its end") from None
         except ValueError as error:
             raise UserError(f"{file} is not readable JSON ({error}); restore it or train again") from None
 

@@ -31,7 +31,7 @@ def claim_folder(name: str, request: dict[str, Any], out: str | Path | None) -> 
         UserError: if `out` holds another comparison, or another process is writing to it.
     """
     request = clean(request)
-    path, lock = _named(Path(out), request) if out is not None else _chosen(f"compare-{name}", request)
+    path, lock = _named(Path(out).expanduser(), request) if out is not None else _chosen(f"compare-{name}", request)
     try:
         with disk_errors(path):
             write_json(path / REQUEST, request)

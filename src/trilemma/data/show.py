@@ -40,7 +40,7 @@ def show(
     data = load_data(source, size=size, channels=channels, seed=split_seed, frames=frames)
     loader = Loader(data.train, batch=min(n, len(data.train)), seed=seed, augment=augment)
     batch = loader.batch_at(0)
-    path = Path(out) if out else Path(f"{data.name}.png")
+    path = Path(out).expanduser() if out else Path(f"{data.name}.png")
     keys = {"n": n, "size": f"{data.shape[1]}x{data.shape[2]}", "channels": data.shape[0], "seed": seed}
     keys |= {"frames": data.frames} | ({"augment": augment} if augment else {})
     words = ["trilemma", "data", "show", source_word(data.source), *typed(keys)]

@@ -17,11 +17,8 @@ from trilemma.data.raw import Raw, finish
 from trilemma.data.size import Size, parse_size
 from trilemma.data.split import RULES, Data, share
 from trilemma.errors import UserError, unknown
+from trilemma.vocabulary import DATA_KINDS, no_data
 
-KINDS = (
-    "a folder of images, a .zip or .tar of one, a folder of .tar shards, a .npz or .npy file, an idx file of images, "
-    "a .parquet file or a folder of them, or hf:NAME"
-)
 FRAMES = ("first", "all")  # of a file with several
 NAME_LENGTH = 40  # characters of a source's short name
 
@@ -106,10 +103,8 @@ def _load_other(source: str | Path, path: Path, options: Options) -> Data:
     if IDX.search(path.name) and path.is_file():
         return load_idx(path, slug(path), **options._asdict())
     if path.exists():
-        raise UserError(f"{path} is none of the kinds that can be read: {KINDS}")
-    if path.suffix or len(path.parts) > 1:
-        raise UserError(f"there is no {path}; give {KINDS}, or one of {', '.join(SOURCES)}")
-    raise unknown("data source", str(source), SOURCES)
+        raise UserError(f"{path} is none of the kinds that can be read: {DATA_KINDS}")
+    raise no_data(str(source))
 
 
 def read_raw(

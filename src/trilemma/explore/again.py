@@ -57,7 +57,7 @@ def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | 
         UserError: the file does not say how it was made, or says it in a later format; its run is not found, or has
             other weights by now.
     """
-    image = Path(image)
+    image = Path(image).expanduser()
     receipt = _read(image)
     if run is None:
         found = _find(receipt, image)
@@ -67,7 +67,7 @@ def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | 
     picture = grid(images) if receipt.grid else to_image(images[0])
     difference = _difference(picture, image)
     made = receipt_of(found, **receipt.model_dump(include=WHAT))
-    path = Path(out) if out is not None else Path(f"{image.stem}-again.png")
+    path = Path(out).expanduser() if out is not None else Path(f"{image.stem}-again.png")
     save_png(picture, path, made.to_json())
     return Again(path, found.path, difference == 0, difference, tuple(_changes(receipt, made)))
 

@@ -140,7 +140,7 @@ def augment(
     run = as_run(run)
     counts = class_counts(run, n)
     plan = _plan(run, seed, seeds, steps, real, classical) if verdict else None
-    folder = Path(out) if out is not None else run.path / "synthetic" / f"{n}-seed-{seed}"
+    folder = Path(out).expanduser() if out is not None else run.path / "synthetic" / f"{n}-seed-{seed}"
     files = _files(folder, counts)
     _refuse_others(folder, files)
     remove(folder / VERDICT)  # of an earlier call

@@ -106,7 +106,7 @@ def compress(
         for counted, count in ((DATA, codec.data_bytes), (FILE, len)):
             results.append((codec.name, counted, *by_codec(images, codec, count, budget)))
     rows = tuple(_row(name, counted, images, result, sizes, budget) for name, counted, result, sizes in results)
-    picture = Path(out) if out is not None else run.path / "compression.png"
+    picture = Path(out).expanduser() if out is not None else run.path / "compression.png"
     shown = [(_caption(row), result[2]) for row, result in zip(rows, results, strict=True) if row.counted != FILE]
     shown.insert(0, (f"original: {images[0].numel():,} bytes", images))
     sheet = table(torch.cat([part[:SHOWN] for _, part in shown]), [caption for caption, _ in shown])

@@ -148,7 +148,11 @@ def detect(
     document |= {"false_alarms": false_alarms, "seed": seed, "score_was": "given" if score != AUTO else "chosen"}
     document["threshold_by"], document["images_behind"] = references[chosen].by, references[chosen].images
     document["in_short"] = in_short(document)
-    folder = Path(out) if out is not None else run.path / ("detect" if against is None else f"detect-{images.source}")
+    folder = (
+        Path(out).expanduser()
+        if out is not None
+        else run.path / ("detect" if against is None else f"detect-{images.source}")
+    )
     write_json(folder / "figures.json", document)
     p_values = {group.kind: references[chosen].p_values(scores[chosen][group.kind]) for group in groups}
     write_atomic(folder / "scores.csv", _table(groups, scores, p_values, chosen, document["threshold"]))

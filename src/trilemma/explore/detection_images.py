@@ -245,4 +245,7 @@ def _group(kind: str, source: str, part: Part, at: Tensor, classes: tuple[str, .
 
 
 def _is_image(against: Source) -> bool:
-    return not isinstance(against, Data) and Path(against).suffix.lower() in SUFFIXES and Path(against).is_file()
+    if isinstance(against, Data):
+        return False
+    path = Path(against).expanduser()
+    return path.suffix.lower() in SUFFIXES and path.is_file()

@@ -155,7 +155,7 @@ def disentangle(
     finally:
         display.close()
     scores = {name: _around(value, [part[name] for part in parts]) for name, value in whole.scores.items()}
-    picture = Path(out) if out is not None else run.path / "disentanglement.png"
+    picture = Path(out).expanduser() if out is not None else run.path / "disentanglement.png"
     save_png(
         _draw(whole, list(factors)), picture, made_by(run, "disentangle", data=source.name, n=len(codes), seed=seed)
     )

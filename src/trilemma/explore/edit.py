@@ -95,7 +95,7 @@ def edit(
     images = decode_codes(run, code + strengths[:, None] * vector, labels)
     before = images[:0] if original is None else original
     texts = ["original"] * len(before) + [f"{s:.3g}" for s in strengths.tolist()]
-    picture = Path(out) if out is not None else run.path / f"edit-{slug(Path(str(towards)))}.png"
+    picture = Path(out).expanduser() if out is not None else run.path / f"edit-{slug(Path(str(towards)))}.png"
     what = {"towards": str(towards), "away": None if away is None else str(away), "strength": strength, "steps": steps}
     sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
     save_png(sheet, picture, made_by(run, "edit", image=str(image), **what))
@@ -142,7 +142,7 @@ def _vector(
     run: Run, length: int, towards: Group, away: Group | None, data: str | Path | Data | None
 ) -> tuple[Tensor, tuple[int, int] | None]:
     """The difference of the groups' mean codes, (Z,), and their sizes; or a vector from its file."""
-    found = load_vector(Path(str(towards)), length)
+    found = load_vector(Path(str(towards)).expanduser(), length)
     if found is not None:
         if away is not None:
             raise UserError(f"{towards} is a whole attribute vector; leave away out")

@@ -100,7 +100,7 @@ def interpolate(
     if first is not None and last is not None:
         blend = linear(first.flatten().double(), last.flatten().double(), fine[::FINER])
         shown["pixels"] = blend.float().unflatten(1, run.model_config.shape)
-    picture = Path(out) if out is not None else run.path / "interpolation.png"
+    picture = Path(out).expanduser() if out is not None else run.path / "interpolation.png"
     picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture
     how_made = made_by(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, label=label)
     heads = [f"{t:.2f}" for t in fine[::FINER].tolist()]

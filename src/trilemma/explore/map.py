@@ -140,7 +140,7 @@ def latent_map(
     codes = encode(run, batch.image, labels_for(run.model, class_of(run, label, batch), label=True))
     perplexity = perplexity_for(len(codes)) if perplexity is None else perplexity
     points = project(codes, how, perplexity=perplexity, seed=seed)
-    picture = Path(out) if out is not None else run.path / f"map-{how}.png"
+    picture = Path(out).expanduser() if out is not None else run.path / f"map-{how}.png"
     part = part_of(run, source, split)
     made = made_by(run, "map", how=how, n=len(points), perplexity=perplexity, split=part.name, label=label, seed=seed)
     rows = rows_of(batch, source, part)

@@ -73,7 +73,7 @@ def reconstruct(
     results = run.reconstruct(batch.image, labels_for(run.model, class_of(run, label, batch), label=True))
     squared = (results - images).square().flatten(1).mean(1)
     rmse, errors = float(squared.mean().sqrt()), squared.sqrt()
-    picture = Path(out) if out is not None else run.path / "reconstructions.png"
+    picture = Path(out).expanduser() if out is not None else run.path / "reconstructions.png"
     sheet = grid(_pairs(images, results), COLUMNS, scale=1, texts=[f"{error:.3f}" for error in errors.tolist()])
     made = made_by(run, "reconstruct", n=len(images), split=split, label=label, rmse=rmse)
     save_png(_labelled(sheet, images), picture, made)

@@ -85,7 +85,7 @@ def sample(
     receipt = receipt_of(
         run, seed=seed, label=label, exact=exact, settings=settings, first=first, n=1, grid=False, batches=()
     )
-    folder = Path(out) if out is not None else run.path / "samples" / _folder_name(seed, label, settings)
+    folder = Path(out).expanduser() if out is not None else run.path / "samples" / _folder_name(seed, label, settings)
     sheet = folder.with_name(f"{folder.name}.png")
     for path in (sheet, *(folder / f"{k:05d}.png" for k in range(first, first + n) if singles)):
         refuse_foreign(path)  # before anything is drawn

@@ -116,7 +116,7 @@ def traverse(
         first = None if image is None else decode_codes(run, start[None], labels)
         page, name = _rows_page(images, chosen, codes, values.shape[1], span, first), "traversal.png"
         made = made_by(run, "traverse", **how, units=chosen, steps=values.shape[1])
-    picture = save_png(page, Path(out) if out is not None else run.path / name, made)
+    picture = save_png(page, Path(out).expanduser() if out is not None else run.path / name, made)
     return Traversal(picture, pair or chosen, values, images.unflatten(0, (-1, values.shape[1])))
 
 

@@ -12,6 +12,7 @@ from trilemma.data import Data, load_data
 from trilemma.data.parts import ALL
 from trilemma.data.split import counted, held_out_split
 from trilemma.errors import UserError, unknown
+from trilemma.locate import CONFIG, no_run
 from trilemma.metrics import cost, frechet, neighbours
 from trilemma.metrics.classification import class_scores
 from trilemma.metrics.controls import (
@@ -326,7 +327,7 @@ def _resize(setup: Setup, fakes: Tensor) -> str:
 def _generated(what: str | Path) -> Tensor:
     """The images of a folder or zip, one to a file: a grid among them would also spoil the size they are read at."""
     splits = load_data(what).splits.values()
-    made = {name: _made(Path(what) / name) for part in splits for name in part.names or ()}
+    made = {name: _made(Path(what).expanduser() / name) for part in splits for name in part.names or ()}
     if grids := [name for name, how in made.items() if how.get("grid") or how.get("n", 1) != 1]:
         found = counted("grids of several", grids)
         raise UserError(f"{what} holds {found}; give a folder of single images, as `trilemma sample` writes one")
@@ -350,10 +351,10 @@ def _as_run(what: "Run | str | Path") -> "Run | None":
     """The run, or None for a path that holds images."""
     if not isinstance(what, str | Path):
         return what
-    if not Path(what).exists():
-        raise UserError(f"there is no {what}; give a run, which train made, or a folder or zip of images")
-    if not (Path(what) / "config.json").is_file():
+    if not (path := Path(what).expanduser()).exists():
+        raise no_run(path)
+    if path.name != CONFIG and not (path / CONFIG).is_file():
         return None
     from trilemma.run import load
 
-    return load(what)
+    return load(path)

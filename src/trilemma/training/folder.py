@@ -12,9 +12,9 @@ from typing import IO, Any
 from trilemma.arguments import word
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, remove_leftovers, sync_folder, write_json
+from trilemma.locate import RUNS
 from trilemma.migration import stated_variance
 
-RUNS = Path("runs")
 CONFIG, LOCK = "config.json", "lock"
 FINGERPRINT = ("", "fingerprint")
 NEW_KEYS = {"frames": "first", "split_seed": 0}  # that earlier versions did not write, with what they did
@@ -46,7 +46,7 @@ def open_run_folder(
         UserError: if `out` holds another training or something else, or another process is writing to it.
     """
     if out is not None:
-        path = Path(out)
+        path = Path(out).expanduser()
         if reasons := _obstacles(path, config):
             raise UserError(f"{path} {'; '.join(reasons)}; choose another out=, or remove it first")
         return _claim(path, config)
@@ -114,7 +114,7 @@ def _other_images(then: dict[str, Any], now: dict[str, Any]) -> str:
 
 def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
     """Of the images of the runs that a training may continue and that were divided by the rule of earlier versions."""
-    paths = [Path(out)] if out is not None else takewhile(Path.exists, map(RUNS.joinpath, _names(name)))
+    paths = [Path(out).expanduser()] if out is not None else takewhile(Path.exists, map(RUNS.joinpath, _names(name)))
     marks = set()
     for path in paths:
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from trilemma import __version__
+from trilemma.announce import announced
 from trilemma.arguments import typed
 from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, Loader, load_data, texts_of
@@ -18,7 +19,7 @@ from trilemma.data.augment import check_augmentations
 from trilemma.data.labels import UNUSED
 from trilemma.data.layout import class_advice
 from trilemma.data.sources import source_word
-from trilemma.errors import UserError, with_hint
+from trilemma.errors import UserError, unknown_key
 from trilemma.files import write_atomic, write_json
 from trilemma.hardware import describe, pick_device, supports_fast_bf16, tune_allocator
 from trilemma.modes import own_modes
@@ -109,7 +110,8 @@ def train(
     display = Display(model, quiet=quiet)
     try:
         keys = {"size": size, "channels": channels, "valid": training.valid, "seed": split_seed, "frames": frames}
-        loaded = _load(model, data, out, keys)
+        with announced(None if quiet else "reading the images"):
+            loaded = _load(model, data, out, keys)
         for note in () if isinstance(data, Data) else loaded.notes:
             display.say(f"  {note}")
         training = training.with_(
@@ -284,11 +286,14 @@ def _check_classes(module: torch.nn.Module, recipe: Recipe, data: Data) -> None:
 def _check_keys(recipe: Recipe, settings: dict[str, Any]) -> None:
     """A key that neither training nor the model knows is named with the nearest of both."""
     own = [name for name in type(recipe.config).model_fields if name != "shape"]
-    common = [name for name, p in inspect.signature(train).parameters.items() if p.kind is p.KEYWORD_ONLY]
     for key in settings:
         if key not in own:
-            text = f'unknown key "{key}"; training takes {", ".join(common)}; {recipe.name} takes {", ".join(own)}'
-            raise UserError(with_hint(text, key, [*common, *own]))
+            raise unknown_key(key, {"training": training_keys(), recipe.name: own})
+
+
+def training_keys() -> list[str]:
+    """The keys that every training takes."""
+    return [name for name, p in inspect.signature(train).parameters.items() if p.kind is p.KEYWORD_ONLY]
 
 
 def _record(recipe: Recipe, data: Data, model_config: Config, training: TrainConfig) -> dict[str, Any]:
