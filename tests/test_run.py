@@ -336,7 +336,7 @@ def test_codes_in_smaller_batches_where_memory_runs_out(vae, monkeypatch):
 
 
 def test_folders_that_are_no_run(vae, tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="There is no run at"):
         load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"it has no config\.json"):
         load(tmp_path)

@@ -42,11 +42,12 @@ def no_run(path: Path) -> UserError:
         )
     if meant := nearest(path.name, found.values()):
         return UserError(f"{text}. Did you mean {next(run for run, name in found.items() if name == meant)}?")
-    place = "" if path.is_absolute() else f" (in {Path.cwd()})"
+    if not path.is_absolute():
+        text += f" (in {Path.cwd()})"
     if not found:
-        return UserError(f"{text}{place}. Train one first: trilemma train MODEL DATA; or give its full path")
+        return UserError(f"{text}, nor any other run. Give its full path, or train one: trilemma train MODEL DATA")
     more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
-    return UserError(f"{text}{place}. Runs here: {', '.join([*found][:MOST])}{more}")
+    return UserError(f"{text}. Runs here: {', '.join([*found][:MOST])}{more}")
 
 
 def known_runs(*folders: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from trilemma.data.pixels import check_length, open_file
 from trilemma.data.raw import Entry, Raw, read_entries, without_unlabelled
 from trilemma.data.split import counted
 from trilemma.errors import UserError
+from trilemma.extras import install_line
 
 PREFIX = "hf:"
 
@@ -32,7 +33,7 @@ def read_hub(
     try:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise UserError(f'{source} needs the library datasets: pip install "trilemma[hub]"') from None
+        raise UserError(f"{source} needs the library datasets; install it with: {install_line('hub')}") from None
     name = source.removeprefix(PREFIX)
     try:
         found = datasets.load_dataset(name)

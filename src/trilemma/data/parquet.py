@@ -20,6 +20,7 @@ from trilemma.data.pixels import SUFFIXES, check_length
 from trilemma.data.raw import Entry, Raw, read_entries, without_unlabelled
 from trilemma.data.split import counted
 from trilemma.errors import UserError
+from trilemma.extras import install_line
 
 IMAGE = ("image", "img", "images", "picture", "photo")
 TABLES = "parquet rows"
@@ -36,7 +37,7 @@ def arrow() -> Any:
     try:
         import pyarrow.parquet  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise UserError('parquet files need pyarrow: pip install "trilemma[hub]"') from None
+        raise UserError(f"parquet files need pyarrow; install it with: {install_line('hub')}") from None
     return pyarrow
 
 
