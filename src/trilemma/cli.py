@@ -7,6 +7,7 @@ Nothing heavy is imported before a verb runs, so `--help` answers at once.
 import errno
 import inspect
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -113,7 +114,7 @@ def train(
         quiet=quiet, **parse_settings(setting),
     )  # fmt: skip
     facts({"run": run.path, **{name: number(v) for name, v in run.summary.items() if name.startswith("valid_")}})
-    print(f"next: trilemma sample {run.path}")
+    print(f"next: trilemma sample {shlex.quote(str(run.path))}")
 
 
 @app.command(epilog="A model's sampler has keys of its own (steps, sampler, eta ...): see `trilemma list MODEL`.")
@@ -307,7 +308,10 @@ def doctor() -> None:
     Does not use the network. The exit code is 1 if there is a problem.
     """
     checks = trilemma.doctor()
-    table(("check", "status", "found", "to do"), [(c.name, c.status, c.found, c.advice) for c in checks])
+    table(("check", "status", "found"), [(c.name, c.status, c.found) for c in checks])
+    for check in checks:
+        if check.advice:
+            print(f"\n{check.name} ({check.status}): {check.advice}")  # a command that is wrapped cannot be copied
     if any(c.status == "problem" for c in checks):
         raise typer.Exit(1)
 

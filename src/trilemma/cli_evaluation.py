@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trilemma.cli_output import interval, number, table
+from trilemma.cli_output import interval, number, table, wrapped
 
 if TYPE_CHECKING:
     from trilemma.metrics.controls import Control
@@ -22,11 +22,11 @@ def print_evaluation(result: "Evaluation") -> None:
     table(("compared with", *COMPARED), [own, *(_control(control) for control in result.controls)])
     print()
     for score in result.scores:
-        print(f"{score.name}: {'; '.join(_receipt(score))}")
+        print(wrapped(f"{score.name}: {'; '.join(_receipt(score))}"))
     if result.learned_nothing:
-        print(f"\nwarning: {warning(result)}")
+        print(f"\n{wrapped(f'warning: {warning(result)}')}")
     for text in result.notes:
-        print(text)
+        print(wrapped(text))
 
 
 def warning(result: "Evaluation") -> str:

@@ -3,13 +3,14 @@
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import trilemma
 from trilemma.arguments import SETTING, parse_settings
-from trilemma.cli_output import estimate, facts, number, table
+from trilemma.cli_output import estimate, facts, number, table, wrapped
 from trilemma.cli_words import Verbs, complete_data, complete_figure, complete_run
 
 if TYPE_CHECKING:
@@ -204,7 +205,8 @@ def detect(
             ("score", "AUROC (95% interval)", "AP (95% interval)", "flagged share (95% interval)"),
             [(name, *map(_estimate, (r["auroc"], r["average_precision"], _flagged(r)))) for name, r in rows],
         )
-    print("\n" + "\n".join(textwrap.fill(sentence, 80) for sentence in result.in_short) + "\n")
+    width = min(80, get_terminal_size().columns)
+    print("\n" + "\n".join(textwrap.fill(sentence, width) for sentence in result.in_short) + "\n")
     facts({"page": result.report, "score": result.score, "flagged": f"{len(result.flagged):,}"})
 
 
@@ -233,7 +235,7 @@ def augment(
     if result.verdict is not None:
         rows = [(name, _estimate(a), _estimate(d)) for name, a, d in result.verdict.rows]
         table(("trained on", "accuracy on real test images (95% interval)", "difference to real alone"), rows)
-        print(result.verdict.text)
+        print(wrapped(result.verdict.text))
 
 
 @app.command()
@@ -249,7 +251,7 @@ def disentangle(
     result = trilemma.disentangle(run, data=data, n=n, seed=seed, out=out, quiet=quiet)
     table(("score", "value (95% interval)"), [(name, _estimate(found)) for name, found in result.scores.items()])
     for note in result.notes:
-        print(note)
+        print(wrapped(note))
     facts({"picture": result.picture, "figures": result.figures})
 
 
