@@ -44,7 +44,7 @@ class Verb(TyperCommand):
         """The words as `normalise` leaves them: options as --key=value, then "--" and the rest."""
         cut = args.index("--") if "--" in args else len(args)
         options, what = args[:cut], args[cut + 1 :]
-        if "--help" not in options:
+        if "--help" not in options and not ctx.resilient_parsing:  # which is how the shell asks
             self._check_count(what, {option.removeprefix("--").partition("=")[0] for option in options})
         return super().parse_args(ctx, args)
 
@@ -61,9 +61,9 @@ class Verb(TyperCommand):
         names = " ".join(_metavar(p) for p in places)
         for p in self.params:
             if p in places and p.required and places.index(p) >= len(what):
-                raise UserError(f"{_metavar(p)} is missing: {p.help}. Type: trilemma {_path(self)} {names}")
+                raise UserError(f"{_metavar(p)} is missing: {_help(p)}. Type: trilemma {_path(self)} {names}")
             if p not in places and p.required and p.name not in given:
-                raise UserError(f"{p.name}= is missing: {p.help}. Type: trilemma {_path(self)} {names} {p.name}=...")
+                raise UserError(f"{p.name}= is missing: {_help(p)}. Type: trilemma {_path(self)} {names} {p.name}=...")
         if any(p.nargs == -1 for p in places) or len(what) <= len(places):
             return
         more = what[len(places) :]
@@ -135,9 +135,9 @@ def complete_data(incomplete: str) -> list[str]:
 
 
 def complete_run(incomplete: str) -> list[str]:
-    """Run folders: those nearby, or the folders that lead to others."""
-    runs = [str(run) for run in known_runs()]
-    return list(dict.fromkeys([*(run for run in runs if run.startswith(incomplete)), *_files(incomplete)]))
+    """The runs nearby, and files and folders, which may lead to others."""
+    runs = [run for run in map(str, known_runs()) if run.startswith(incomplete)]
+    return runs + [file for file in _files(incomplete) if file.rstrip(os.sep) not in runs]
 
 
 def complete_figure(incomplete: str) -> list[str]:
@@ -165,6 +165,10 @@ def _model_of(run: Path) -> str | None:
 def _path(verb: TyperCommand) -> str:
     """A verb as it is typed."""
     return f"data {verb.name}" if verb.name in ("show", "check") else str(verb.name)
+
+
+def _help(parameter: Any) -> str:
+    return parameter.help or "required"
 
 
 def _metavar(parameter: Any) -> str:

@@ -13,6 +13,7 @@ from trilemma.data.idx import NAME as IDX
 from trilemma.data.idx import load_idx
 from trilemma.data.listing import TARS
 from trilemma.data.parquet import is_parquet, read_parquet
+from trilemma.data.pixels import SUFFIXES
 from trilemma.data.raw import Raw, finish
 from trilemma.data.size import Size, parse_size
 from trilemma.data.split import RULES, Data, share
@@ -102,6 +103,8 @@ def _load_other(source: str | Path, path: Path, options: Options) -> Data:
         return load_arrays(path, slug(path), **options._asdict())
     if IDX.search(path.name) and path.is_file():
         return load_idx(path, slug(path), **options._asdict())
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        raise UserError(f"{path} is one image; put it in a folder with others, and give the folder")
     if path.exists():
         raise UserError(f"{path} is none of the kinds that can be read: {DATA_KINDS}")
     raise no_data(str(source))
