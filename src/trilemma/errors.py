@@ -47,7 +47,7 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
     'unknown sampler "huen"; choose one of ddim, heun (did you mean "heun"?)'
     """
     names = [str(c) for c in choices]
-    text = f'unknown {kind} "{word}"; choose one of {", ".join(names) or "nothing: there is none"}'
+    text = f'unknown {kind} "{word}"; ' + (f"choose one of {', '.join(names)}" if names else f"there is no {kind}")
     return UserError(with_hint(text, word, names))
 
 
@@ -96,10 +96,10 @@ def check_labels(labels: "Tensor | None", n_classes: int, count: int | None = No
         return refuse_labels(labels)
     if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
         raise UserError(
-            f"labels came as {_form(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each"
+            f"labels were given as {_form(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each"
         )
     if count is not None and len(labels) != count:
-        raise UserError(f"{len(labels)} labels came for {count} images or codes; give one for each")
+        raise UserError(f"{len(labels)} labels were given for {count} images or codes; give one for each")
     if not bool(((labels >= 0) & (labels < n_classes)).all()):
         raise UserError(f"labels {labels.unique().tolist()}: they go from 0 to {n_classes - 1}")
 
@@ -113,11 +113,11 @@ def check_images(image: "Tensor", shape: Sequence[int]) -> None:
     if image.ndim != 4 or tuple(image.shape[1:]) != tuple(shape):
         takes = ", ".join(map(str, shape))
         raise UserError(
-            f"images came as {_form(image)}; this model takes (B, {takes}): images, channels, height, width. Resize "
-            "them, or train a model of their size"
+            f"images were given as {_form(image)}; this model takes (B, {takes}): images, channels, height, width. "
+            "Resize them, or train a model of their size"
         )
     if not image.is_floating_point():
-        raise UserError(f"images came as {_form(image)}; give floats in [0, 1]: divide levels of 0 to 255 by 255")
+        raise UserError(f"images were given as {_form(image)}; give floats in [0, 1]: divide levels of 0 to 255 by 255")
 
 
 def check_codes(z: "Tensor", length: int) -> None:
@@ -128,7 +128,7 @@ def check_codes(z: "Tensor", length: int) -> None:
     """
     if z.ndim != 2 or z.shape[1] != length or not z.is_floating_point():
         raise UserError(
-            f"codes came as {_form(z)}; this model takes floats (B, {length}): {length} numbers for each image"
+            f"codes were given as {_form(z)}; this model takes floats (B, {length}): {length} numbers for each image"
         )
 
 

@@ -93,7 +93,7 @@ class Run:
         weights = self.path / WEIGHTS
         if not weights.exists():
             go_on = f"{self.config['command']} out={shlex.quote(str(self.path))}"
-            raise UserError(f"{self.path} is not finished: it has no {WEIGHTS}. Go on with: {go_on}")
+            raise UserError(f"{self.path} is not finished: it has no {WEIGHTS}. Resume with: {go_on}")
         model = build(self.recipe, self.model_config)
         try:
             model.load_state_dict(load_file(weights))
@@ -123,8 +123,8 @@ class Run:
         )
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
-                f"the images of {source} are not those that {self.path} was trained on (files came, went or changed, "
-                "or an earlier version read them otherwise); bring them back, or train again"
+                f"the images of {source} are not those that {self.path} was trained on (files were added, removed or "
+                "changed, or an earlier version read them otherwise); restore them, or train again"
             )
         return data
 

@@ -41,7 +41,7 @@ def read_hub(
         raise UserError(f"cannot load {source}: {error}; check the name, the connection and your login") from error
     parts = dict(found) if isinstance(found, dict) else {"train": found}
     splits = _splits(list(parts), source)
-    left = counted("splits left out", [name for name in parts if name not in splits])
+    left = counted("splits skipped", [name for name in parts if name not in splits])
 
     def read(room: Room) -> Raw:
         entries: list[Entry] = []
@@ -59,7 +59,7 @@ def read_hub(
             frames,
             classes=names,
             notes=[*notes],
-            counts=[counted("labels that are no class", wrong)],
+            counts=[counted("labels that are not a class", wrong)],
             unmatched=wrong,
         )
 

@@ -92,7 +92,7 @@ def read_parquet(
             frames,
             classes=tuple(classes) if classes else None,
             notes=[*notes],
-            counts=[counted("labels that are no class", wrong)],
+            counts=[counted("labels that are not a class", wrong)],
             left_out=left_out,
             unmatched=wrong,
         )

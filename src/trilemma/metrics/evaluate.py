@@ -223,8 +223,8 @@ def caveats(data: Data, split: str, n: int, *, own: bool) -> list[str]:
         )
     if n < neighbours.ROUGH:
         found.append(
-            f"with {n} images on either side precision and recall are rough, for they come out too high; they decide "
-            "nothing. Use more images"
+            f"with {n} real and {n} generated images precision and recall are rough: both are inflated, and nothing is "
+            "decided by them. Use more images"
         )
     return found
 

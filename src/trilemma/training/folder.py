@@ -43,7 +43,7 @@ def open_run_folder(
     Args:
         say: told why a new folder is begun beside another.
     Raises:
-        UserError: if `out` holds another training or something else, or another process is writing to it.
+        UserError: if `out` already holds a different training or something else, or another process is writing to it.
     """
     if out is not None:
         path = Path(out).expanduser()
@@ -84,12 +84,12 @@ def _obstacles(path: Path, config: dict[str, Any]) -> list[str]:
     if is_free(path):
         return []
     if not (path / CONFIG).exists():
-        return ["holds files that are no run"]
+        return ["holds files that are not a run"]
     try:
         reasons = differences(json.loads((path / CONFIG).read_text("utf-8")), config)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return ["holds another training, whose config.json cannot be read"]
-    return [f"holds another training: {reasons[0]}", *reasons[1:]] if reasons else []
+        return ["already holds a different training, whose config.json cannot be read"]
+    return [f"already holds a different training: {reasons[0]}", *reasons[1:]] if reasons else []
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

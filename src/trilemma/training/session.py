@@ -169,7 +169,7 @@ def _train_in(
     trainer = Trainer(module, data, training, path, display, bf16=bf16, command=record["command"])
     trainer.resume()
     if trainer.progress >= 1 and _has_results(path, trainer.step, module):
-        display.say(f"{path} is trained already ({trainer.images:,} images); for more, give a greater length")
+        display.say(f"{path} is already trained ({trainer.images:,} images); to train longer, give a greater length")
         _follow_images(path, record)
         return Run(path)
     write_json(path / "config.json", record)
@@ -191,7 +191,7 @@ def _train_in(
             trainer.run()
             _write_results(path, recipe, trainer, record, environment)
     except Stopped as stopped:  # nothing but the line: who stops a training wants it to end
-        display.say(f"{stopped}. Go on with: {_go_on(path, record['command'], training)}")
+        display.say(f"{stopped}. Resume with: {_go_on(path, record['command'], training)}")
         raise
     return Run(path)
 
@@ -218,7 +218,7 @@ def _optional(name: str, display: Display) -> Iterator[None]:
     try:
         yield
     except (OSError, UserError) as error:
-        display.say(f"warning: {name} was not written ({error}); going on without it")
+        display.say(f"warning: {name} was not written ({error}); continuing without it")
 
 
 def _has_results(path: Path, steps: int, module: torch.nn.Module) -> bool:
