@@ -56,7 +56,7 @@ class Verb(TyperCommand):
             return super().invoke(ctx)
 
     def _check_count(self, what: Sequence[str], given: set[str]) -> None:
-        """Refuses words that are missing or too many, which `a = b` and `runs/*` make."""
+        """Refuses words that are missing, or too many, as the shell makes of `runs/*`."""
         places = [p for p in self.params if not p.opts[0].startswith("-")]
         names = " ".join(_metavar(p) for p in places)
         for p in self.params:
@@ -67,10 +67,6 @@ class Verb(TyperCommand):
         if any(p.nargs == -1 for p in places) or len(what) <= len(places):
             return
         more = what[len(places) :]
-        if "=" in what:
-            at = what.index("=")
-            key, value = what[at - 1], (*what[at + 1 : at + 2], "VALUE")[0]
-            raise UserError(f"write {key}={value} without spaces around =")
         if names.startswith("RUN") and all(Path(word).exists() for word in what):
             raise UserError(
                 f"{self.name} takes one run, and {len(what)} were given ({', '.join(what[:3])} ...); give one run at a "
@@ -91,9 +87,12 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
     if "torch" in sys.modules:
         return
     given = {name: value for name, value in words.items() if value not in (None, ())}
-    models = [given[name] for name in ("model", "pattern") if name in given]
-    for model in [*models, *filter(None, map(str.strip, given.get("models", "").split(",")))]:
-        vocabulary.check_model(model)
+    model = given.get("model", "")
+    if model and model not in vocabulary.models() and Path(model).expanduser().exists():
+        return  # the settings of a run, or a mistake that needs a look at the file
+    names = [given[name] for name in ("model", "pattern") if name in given]
+    for name in [*names, *filter(None, map(str.strip, given.get("models", "").split(",")))]:
+        vocabulary.check_model(name)
     for name in ("data", "source", "against"):
         if name in given:
             vocabulary.check_data(given[name])
@@ -105,7 +104,7 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
         vocabulary.check_figure(given["name"])
         vocabulary.check_figure_keys(given["name"], keys)
     elif verb == "train":
-        vocabulary.check_training_keys(given["model"], keys)
+        vocabulary.check_training_keys(model, keys)
     elif keys and (model := _model_of(runs[0] if runs else Path(given["what"]).expanduser())):
         vocabulary.check_sampling_keys(model, verb, [name for name in options if name != "setting"], keys)
 

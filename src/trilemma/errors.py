@@ -51,15 +51,22 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
     return UserError(with_hint(text, word, names))
 
 
-def unknown_key(key: str, takes: Mapping[str, Iterable[str]]) -> UserError:
-    """The error for a key that nothing takes: it shows who takes which, and the nearest.
+def unknown_key(key: str, takes: Mapping[str, Iterable[str]], see: str = "") -> UserError:
+    """The error for a key that nothing takes: it shows the nearest, or who takes which.
 
-    >>> str(unknown_key("stpes", {"training": ["steps", "lr"], "vae": []}))
-    'unknown key "stpes"; training takes steps, lr; vae takes nothing more (did you mean "steps"?)'
+    Args:
+        see: where all of them are shown.
+
+    >>> str(unknown_key("stpes", {"training": ["steps", "lr"], "vae": []}, "see `trilemma list vae`"))
+    'unknown key "stpes" (did you mean "steps"?); see `trilemma list vae`'
+    >>> str(unknown_key("guidance", {"training": ["steps", "lr"], "vae": []}))
+    'unknown key "guidance"; training takes steps, lr; vae takes nothing more'
     """
+    meant = nearest(key, [known for keys in takes.values() for known in keys])
+    if meant:
+        return UserError(f'unknown key "{key}" (did you mean "{meant}"?)' + (f"; {see}" if see else ""))
     named = (f"{who} takes {', '.join(keys) or 'nothing more'}" for who, keys in takes.items())
-    text = f'unknown key "{key}"; {"; ".join(named)}'
-    return UserError(with_hint(text, key, [key for keys in takes.values() for key in keys]))
+    return UserError("; ".join([f'unknown key "{key}"', *named]))
 
 
 def with_hint(text: str, word: str, choices: Iterable[str]) -> str:

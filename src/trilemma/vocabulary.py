@@ -75,7 +75,8 @@ def no_data(source: str) -> UserError:
 
 def check_training_keys(model: str, keys: Iterable[str]) -> None:
     """Raises UserError for a key that neither training nor the model takes."""
-    _check_keys(keys, {"training": _words()["training"].split(), model: _words()["models"][model].split()})
+    takes = {"training": _words()["training"].split(), model: _words()["models"][model].split()}
+    _check_keys(keys, takes, f"`trilemma list {model}` shows them all")
 
 
 def check_sampling_keys(model: str, verb: str, options: Sequence[str], keys: Iterable[str]) -> None:
@@ -88,11 +89,11 @@ def check_figure_keys(name: str, keys: Iterable[str]) -> None:
     _check_keys(keys, {f"the figure {name}": _words()["figures"][name].split()})
 
 
-def _check_keys(keys: Iterable[str], takes: dict[str, Sequence[str]]) -> None:
+def _check_keys(keys: Iterable[str], takes: dict[str, Sequence[str]], see: str = "") -> None:
     known = {key for own in takes.values() for key in own}
     for key in keys:
         if key not in known:
-            raise unknown_key(key, takes)
+            raise unknown_key(key, takes, see)
 
 
 def collect() -> dict[str, Any]:

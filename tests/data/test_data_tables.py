@@ -331,7 +331,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r'pip install "trilemma\[hub\]"'):
+    with pytest.raises(UserError, match=r"pip install .*\[hub\]"):
         load_data(tmp_path / "a.parquet")
 
 
@@ -515,5 +515,5 @@ def test_local_files_through_the_hubs_own_library(tmp_path, monkeypatch):
 
 def test_the_hub_without_its_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r'pip install "trilemma\[hub\]"'):
+    with pytest.raises(UserError, match=r"pip install .*\[hub\]"):
         load_data("hf:someone/things")

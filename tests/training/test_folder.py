@@ -92,7 +92,7 @@ def test_out_with_other_content_is_refused_and_left_alone(tmp_path: Path) -> Non
         open_run_folder("a", config(seed=1), "there")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="files that are no run"):
+    with pytest.raises(UserError, match="files that are not a run"):
         open_run_folder("a", config(), "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 

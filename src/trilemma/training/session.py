@@ -288,7 +288,8 @@ def _check_keys(recipe: Recipe, settings: dict[str, Any]) -> None:
     own = [name for name in type(recipe.config).model_fields if name != "shape"]
     for key in settings:
         if key not in own:
-            raise unknown_key(key, {"training": training_keys(), recipe.name: own})
+            takes = {"training": training_keys(), recipe.name: own}
+            raise unknown_key(key, takes, f"`trilemma list {recipe.name}` shows them all")
 
 
 def training_keys() -> list[str]:
