@@ -1,13 +1,19 @@
 # `make demo` and `make test` need nothing but Python 3.11 or newer: the first use makes .venv and installs into it.
-# They use the network only for that; the stamp below is renewed when the listed versions change.
+# They use the network only for that. Every package is installed in the version of requirements/*.txt, checked by its
+# hash; torch, whose builds for CPU and GPU differ, in the version of constraints.txt. `make demo` installs what the
+# program needs, the other targets the development tools, too.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TOOLS := $(VENV)/.installed-tools
+LOCKED := --no-deps --require-hashes
+COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-package torch --excludes requirements/excluded.txt --custom-compile-command 'make lock' -c constraints.txt
 HOURS := kill coverage first_samples travel  # benchmarks that take long, to be run by themselves
 
-.PHONY: help install demo test slow fixtures kill lint bench clean
+.PHONY: help install tools lock demo test slow fixtures kill lint bench words clean
 
 help:
 	@echo "make demo    compare the model families on small digits and write a report"
@@ -17,41 +23,58 @@ help:
 	@echo "make kill    kill trainings at every moment and compare what is left"
 	@echo "make lint    formatting, lint and types"
 	@echo "make bench   the benchmarks, one after the other"
+	@echo "make lock    the newest versions into requirements/*.txt, within the bounds of pyproject.toml"
+	@echo "make words   src/trilemma/words.json, after a change of models, keys or data sets"
 	@echo "make clean   remove the environment, caches and builds (runs and reports stay)"
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+tools: $(TOOLS)
+
+$(STAMP): pyproject.toml constraints.txt requirements/runtime.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; say which: make PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install $(LOCKED) -r requirements/runtime.txt
+	$(BIN)/pip install --no-build-isolation -c constraints.txt -e .
 	@touch $@
+
+$(TOOLS): $(STAMP) requirements/dev.txt
+	$(BIN)/pip install $(LOCKED) -r requirements/dev.txt
+	@touch $@
+
+lock: $(STAMP)
+	$(BIN)/pip install -q uv
+	$(COMPILE) --upgrade -o requirements/runtime.txt pyproject.toml requirements/build.in
+	$(COMPILE) --upgrade -c requirements/runtime.txt --extra dev -o requirements/dev.txt pyproject.toml requirements/build.in
 
 demo: $(STAMP)
 	$(BIN)/trilemma compare data=digits
 
-test: $(STAMP)
+test: $(TOOLS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4
 
-slow: $(STAMP)
+slow: $(TOOLS)
 	$(BIN)/python -m pytest -m slow
 
-fixtures: $(STAMP)
+fixtures: $(TOOLS)
 	$(BIN)/python -m pytest tests/data/test_fixtures.py tests/data/test_data_colour.py
 
-kill: $(STAMP)
+kill: $(TOOLS)
 	$(BIN)/python benchmarks/kill.py
 
-lint: $(STAMP)
+lint: $(TOOLS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-bench: $(STAMP)
+bench: $(TOOLS)
 	@set -e; for script in $(filter-out $(HOURS:%=benchmarks/%.py),$(wildcard benchmarks/*.py)); do \
 	  echo "== $$script"; $(BIN)/python "$$script"; done
 	$(BIN)/python benchmarks/plain_loop.py --figure
+
+words: $(STAMP)
+	$(BIN)/python -m trilemma.vocabulary
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist

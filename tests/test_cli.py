@@ -386,8 +386,8 @@ def test_compare_reports(home):
         (["train", "vae", "no/such/folder", "steps=1"], "no/such/folder"),
         (["sample", "no-run"], "no-run"),
         (["sample"], "RUN"),
-        (["evaluate", "no-run"], "there is no no-run"),
-        (["evaluate", "no-run", "against=digits"], "there is no no-run"),
+        (["evaluate", "no-run"], "There is no run at no-run"),
+        (["evaluate", "no-run", "against=digits"], "There is no run at no-run"),
         (["evaluate", "."], "against="),
         (["reconstruct", "no-run"], "no-run"),
         (["compare", "dta=digits"], "data"),
@@ -478,13 +478,18 @@ def test_the_installed_command_is_the_same():
     assert done.stdout == f"trilemma {trilemma.__version__}\n"
 
 
+def on_a_terminal(width, monkeypatch, capsys, *words):
+    """What a command line prints on a terminal of this width, without control codes."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert cli.main([*words]) == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_list_is_readable_on_a_narrow_terminal(width, monkeypatch, capsys):
     """Names stand whole at the start of a line, nothing is cut off, and every model says what it is good for."""
-    monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    assert cli.main(["list"]) == 0
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    shown = on_a_terminal(width, monkeypatch, capsys, "list")
     lines = shown.splitlines()
     assert max(map(len, lines)) <= width
     assert "\u2026" not in shown
@@ -492,3 +497,34 @@ def test_list_is_readable_on_a_narrow_terminal(width, monkeypatch, capsys):
         assert any(re.match(rf"\W*{name}\s", line) for line in lines), name
         assert 20 <= len(get_recipe(name).suits) <= 80
     assert "quickest" in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("words", [("list", "vae"), ("data", "list"), ("doctor",), ("figure",)], ids=" ".join)
+def test_every_word_is_whole_on_a_narrow_terminal(words, width, monkeypatch, capsys, tmp_path):
+    """The words are those of a pipe; only a command to copy, which the terminal wraps itself, may be longer."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRILEMMA_DATA", str(tmp_path))
+    shown = on_a_terminal(width, monkeypatch, capsys, *words)
+    assert "\u2026" not in shown
+    assert all(len(line) <= width or "pip install" in line or str(tmp_path) in line for line in shown.splitlines())
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRILEMMA_DATA", str(tmp_path))
+    assert cli.main([*words]) == 0
+    plain = capsys.readouterr().out.partition("\n")[2]  # a list has no line of titles
+    assert set(re.findall(r"[\w.=/]+", plain)) - set(re.findall(r"[\w.=/]+", shown)) <= {"GiB"} | free_space(plain)
+
+
+def free_space(text):
+    """Figures that differ from one moment to the next."""
+    return set(re.findall(r"[\d.]+(?= GiB)", text))
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_an_evaluation_is_readable_on_a_narrow_terminal(width, run, monkeypatch, capsys):
+    shown = on_a_terminal(width, monkeypatch, capsys, "evaluate", str(run), "n=100")
+    assert max(map(len, shown.splitlines())) <= width
+    assert "\u2026" not in shown
+    for name in ("frechet_distance", "kernel_distance", "density", "coverage", "Held-out images"):
+        assert name in shown

@@ -182,16 +182,16 @@ def test_images_and_codes_of_other_shapes_are_refused(model: nn.Module) -> None:
             continue
         for wrong in (larger, other, larger[0], image.flatten(1)):
             with pytest.raises(
-                UserError, match=rf"images came as float32 {re.escape(str(tuple(wrong.shape)))}.*{takes}"
+                UserError, match=rf"images were given as float32 {re.escape(str(tuple(wrong.shape)))}.*{takes}"
             ):
                 getattr(model, verb)(wrong, labels)
-        with pytest.raises(UserError, match=r"images came as uint8 .*floats in \[0, 1\]"):
+        with pytest.raises(UserError, match=r"images were given as uint8 .*floats in \[0, 1\]"):
             getattr(model, verb)(image.byte(), labels)
     if isinstance(model, Encodes) and isinstance(model, Decodes):
         z = model.encode(image, labels)
         assert z.shape == (16, model.code_length)
         for wrong in (z[:, 1:], torch.cat([z, z], 1), z[0], z[None], z.long()):
-            with pytest.raises(UserError, match=rf"codes came as .*takes floats \(B, {model.code_length}\)"):
+            with pytest.raises(UserError, match=rf"codes were given as .*takes floats \(B, {model.code_length}\)"):
                 model.decode(wrong, labels)
 
 
@@ -206,12 +206,12 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
         assert torch.equal(model.encode(image), z) and torch.equal(model.encode(image, right.flip(0)), z)
         assert torch.equal(model.reconstruct(image), model.decode(z))
     for labels, message in (
-        (right[:3], "3 labels came for 4"),
-        (right.repeat(2), "8 labels came for 4"),
-        (right + 0.5, r"labels came as float32 \(4,\); give an int64 tensor"),
-        (right > 1, r"labels came as bool \(4,\)"),
-        (right[:, None], r"labels came as int64 \(4, 1\)"),
-        ([0, 1, 2, 3], "labels came as list"),
+        (right[:3], "3 labels were given for 4"),
+        (right.repeat(2), "8 labels were given for 4"),
+        (right + 0.5, r"labels were given as float32 \(4,\); give an int64 tensor"),
+        (right > 1, r"labels were given as bool \(4,\)"),
+        (right[:, None], r"labels were given as int64 \(4, 1\)"),
+        ([0, 1, 2, 3], "labels were given as list"),
         (right + 1, "they go from 0 to 3"),
     ):
         calls = [(model.encode, image), (model.decode, z), (model.reconstruct, image)]

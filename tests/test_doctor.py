@@ -1,11 +1,15 @@
 """The checks of the machine, each against a machine made up for it."""
 
 import os
+import re
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
 
-from trilemma import checkup, hardware
+from trilemma import checkup, extras, hardware
 from trilemma.errors import UserError
 
 
@@ -29,7 +33,7 @@ def test_this_machine_passes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("found", "status"),
-    [("2.9.1", "problem"), ("2.10.0", "ok"), ("2.13.0+cpu", "ok"), ("3.0", "ok"), (None, "problem")],
+    [("2.10.0", "problem"), ("2.11.0", "ok"), ("2.13.0+cpu", "ok"), ("3.0", "ok"), (None, "problem")],
 )
 def test_torch_has_a_floor(monkeypatch, found, status):
     monkeypatch.setattr(checkup, "installed", lambda name: found if name == "torch" else "99")
@@ -45,36 +49,39 @@ def test_pillow_has_a_floor(monkeypatch, found, status):
 
 
 def test_a_bad_release_is_a_problem(monkeypatch):
-    have = {"lightning": "2.6.2", "transformers": "5.2.0", "diffusers": "0.40.0"}
+    have = {"lightning": "2.6.2", "ultralytics": "8.4.0", "pyarrow": "23.0.0"}
     monkeypatch.setattr(checkup, "installed", have.get)
-    assert {check.name: check.status for check in checkup.check_releases()} == {
-        "lightning": "problem",
-        "transformers": "problem",
-    }
+    checks = {check.name: check for check in checkup.check_releases()}
+    assert {name: check.status for name, check in checks.items()} == {"lightning": "problem", "pyarrow": "problem"}
+    assert "pyarrow>=23.0.1" in checks["pyarrow"].advice
 
 
-def test_an_absent_extra_names_its_pip_line(monkeypatch):
+def test_an_absent_extra_names_a_line_that_works(monkeypatch, tmp_path):
     monkeypatch.setattr(checkup, "installed", lambda name: None if name == "datasets" else "1")
-    checks = {check.name: check for check in checkup.check_extras()}
-    assert checks["extra hub"].status == "note"
-    assert checks["extra hub"].advice == 'pip install "trilemma[hub]"'
-    assert "datasets" in checks["extra hub"].found
-    assert checks["extra export"].status == "ok"
+    (check,) = checkup.check_extras()
+    assert (check.name, check.status, check.found) == ("extra hub", "note", "not installed: datasets")
+    project = Path(__file__).parents[1]
+    assert check.advice.endswith(f' install -e "{project}[hub]"')
+    monkeypatch.setattr(extras, "__file__", str(tmp_path / "site-packages" / "trilemma" / "extras.py"))
+    assert extras.install_line("hub").endswith(' install "datasets>=4" "pyarrow>=23.0.1"')
 
 
-def test_extras_are_those_of_the_project():
-    import re
-    import tomllib
-    from pathlib import Path
+def test_the_pip_of_an_advice_is_that_of_this_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert extras.pip() == "pip"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert extras.pip() == f"{sys.executable} -m pip"
 
+
+def test_extras_are_those_of_the_project_and_the_code_uses_them():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
-    extras = {
-        extra: tuple(re.split(r"[\[<>=]", line)[0] for line in lines)
-        for extra, lines in project["optional-dependencies"].items()
-        if extra != "dev"
-    }
-    assert extras == checkup.EXTRAS
+    declared = {name: tuple(lines) for name, lines in project["optional-dependencies"].items() if name != "dev"}
+    assert declared == extras.EXTRAS
     assert {f"{name}>={floor}" for name, floor in checkup.FLOORS.items()} <= set(project["dependencies"])
+    code = "\n".join(path.read_text("utf-8") for path in Path(extras.__file__).parent.rglob("*.py"))
+    for packages in extras.EXTRAS.values():
+        for package in packages:
+            assert re.search(rf"^ +import {package.partition('>=')[0]}", code, re.MULTILINE), package
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")

@@ -152,7 +152,7 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_images(vae, monkeypatch):
         return compute(n, first=first, **keys)
 
     monkeypatch.setattr(vae.model, "sample", sample)
-    with pytest.warns(RuntimeWarning, match="out of memory: going on with batches of") as warned:
+    with pytest.warns(RuntimeWarning, match="out of memory: continuing with batches of") as warned:
         images = vae.sample(50, batch=25)
     assert (images - whole).abs().max() <= 1 / 255
     assert computed == [(first, min(6, 50 - first)) for first in range(0, 50, 6)]
@@ -263,7 +263,7 @@ def test_codes_and_reconstructions_are_those_of_the_model_in_any_batch(run):
             codes = run.encode(images, label)
             expected = run.model.decode(codes, label)
             torch.testing.assert_close(run.decode(codes.double(), label, batch=2), expected, rtol=1e-4, atol=1e-4)
-            with pytest.raises(UserError, match="codes came as float32"):
+            with pytest.raises(UserError, match="codes were given as float32"):
                 run.decode(codes[:, 1:], label)
 
 
@@ -285,9 +285,9 @@ def test_labels_of_codes_by_name_number_and_one_for_each(vae, monkeypatch):
     for label, message in (
         (None, "needs the class of each image or code; give label="),
         ("dgo", 'unknown label "dgo"; choose one of cat, dog, 7'),
-        (torch.tensor([0, 1]), "2 labels came for 3"),
+        (torch.tensor([0, 1]), "2 labels were given for 3"),
         (torch.tensor([0, 1, 3]), "they go from 0 to 2"),
-        (torch.tensor([0.0, 1, 2]), "labels came as float32"),
+        (torch.tensor([0.0, 1, 2]), "labels were given as float32"),
     ):
         with pytest.raises(UserError, match=message):
             vae.encode(images, label)
@@ -297,9 +297,9 @@ def test_labels_of_codes_by_name_number_and_one_for_each(vae, monkeypatch):
 def test_what_a_run_does_not_encode_or_decode(vae):
     images = torch.zeros(2, 1, 8, 8)
     for call, message in (
-        (lambda: vae.encode(images[0]), r"images came as float32 \(1, 8, 8\)"),
-        (lambda: vae.reconstruct(torch.zeros(2, 1, 10, 10)), "images came as"),
-        (lambda: vae.decode(torch.zeros(300)), r"codes came as float32 \(300,\)"),
+        (lambda: vae.encode(images[0]), r"images were given as float32 \(1, 8, 8\)"),
+        (lambda: vae.reconstruct(torch.zeros(2, 1, 10, 10)), "images were given as"),
+        (lambda: vae.decode(torch.zeros(300)), r"codes were given as float32 \(300,\)"),
         (lambda: vae.encode(images[:0]), "0 given"),
         (lambda: vae.encode(images, batch=0), "batch=0"),
         (lambda: vae.encode(images, label=1), "was not trained to take a class"),
@@ -336,7 +336,7 @@ def test_codes_in_smaller_batches_where_memory_runs_out(vae, monkeypatch):
 
 
 def test_folders_that_are_no_run(vae, tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="There is no run at"):
         load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"it has no config\.json"):
         load(tmp_path)

@@ -13,30 +13,19 @@ from pathlib import Path
 from typing import Literal
 
 from trilemma import hardware
+from trilemma.extras import EXTRAS, install_line, pip, reinstall_line
 
 PYTHON_FLOOR = (3, 11)
-FLOORS = {"torch": "2.10", "numpy": "2", "pillow": "12.3"}
+FLOORS = {"torch": "2.11", "numpy": "2", "pillow": "12.3"}
 MEMORY_FLOOR = 2 << 30  # bytes, below which even the small models may not fit next to torch
 DISK_FLOOR = 1 << 30  # bytes, a few runs with their checkpoints
-
-EXTRAS = {
-    "hub": ("huggingface_hub", "datasets", "pyarrow"),
-    "pretrained": ("diffusers", "transformers", "accelerate"),
-    "studio": ("fastapi", "uvicorn", "python-multipart"),
-    "track": ("tensorboard",),
-    "export": ("onnx", "onnxscript", "onnxruntime"),
-}
 
 # Releases that were published with foreign code in them: name -> (releases, what to do).
 BAD_RELEASES = {
     "lightning": (("2.6.2", "2.6.3"), "malicious (GHSA-w37p-236h-pfx3): remove it and change the passwords used here"),
     "ultralytics": (("8.3.41", "8.3.42"), "it carries a coin miner: remove it or upgrade"),
 }
-SAFE_FROM = {  # below these a hole is known
-    "diffusers": "0.38",
-    "transformers": "5.3",
-    "python-multipart": "0.0.27",
-}
+SAFE_FROM = {"pyarrow": "23.0.1"}  # optional packages, below which a hole is known
 
 Status = Literal["ok", "note", "problem"]
 
@@ -52,7 +41,7 @@ class Check:
 
 
 def doctor() -> tuple[Check, ...]:
-    """Look at the machine and the installation. Nothing is changed and nothing goes over the network."""
+    """Check the machine and the installation. Nothing is changed, and the network is not used."""
     steps: list[Callable[[], Iterable[Check]]] = [
         check_python, check_packages, check_device, check_memory, check_disk, check_data, check_extras, check_releases,
     ]  # fmt: skip
@@ -60,12 +49,12 @@ def doctor() -> tuple[Check, ...]:
 
 
 def _run(step: Callable[[], Iterable[Check]]) -> list[Check]:
-    """The checks of one step; a step that breaks is a problem of its own, and the others go on."""
+    """The checks of one step; a step that breaks is a problem of its own, and does not stop the others."""
     try:
         return list(step())
     except Exception as error:
         name = step.__name__.removeprefix("check_")
-        return [Check(name, "problem", f"{type(error).__name__}: {error}", "install again: pip install trilemma")]
+        return [Check(name, "problem", f"{type(error).__name__}: {error}", f"install again: {reinstall_line()}")]
 
 
 def check_python() -> Iterable[Check]:
@@ -78,7 +67,7 @@ def check_packages() -> Iterable[Check]:
     """The packages with a lowest safe version."""
     for name, floor in FLOORS.items():
         found = installed(name)
-        advice = f'pip install "{name}>={floor}"'
+        advice = f'{pip()} install "{name}>={floor}"'
         yield _judged(name, found is not None and at_least(found, floor), found or "not installed", advice)
 
 
@@ -95,9 +84,9 @@ def check_memory() -> Iterable[Check]:
     """Main memory."""
     size = hardware.memory_bytes()
     if not size:
-        yield Check("memory", "note", "the system does not tell")
+        yield Check("memory", "note", "unknown: the system does not report it")
     else:
-        small = "close other programs, or choose a smaller batch="
+        small = "close other programs, or use a smaller batch="
         yield _judged("memory", size >= MEMORY_FLOOR, _gib(size), small, otherwise="note")
 
 
@@ -105,7 +94,7 @@ def check_disk(folder: Path | None = None) -> Iterable[Check]:
     """Whether runs can be written to the working folder."""
     folder = folder or Path.cwd()
     free = shutil.disk_usage(folder).free
-    yield _judged("free disk", free >= DISK_FLOOR, _gib(free), "make room: a run takes up to some hundred MB")
+    yield _judged("free disk", free >= DISK_FLOOR, _gib(free), "free some space: a run takes up to a few hundred MB")
     try:
         with tempfile.NamedTemporaryFile(dir=folder) as file:
             file.write(b"trilemma")
@@ -117,12 +106,14 @@ def check_disk(folder: Path | None = None) -> Iterable[Check]:
 
 
 def check_data() -> Iterable[Check]:
-    """The data sets that are there."""
+    """The data sets, and where they are."""
     from trilemma.data import list_sources
 
     place = os.environ.get("TRILEMMA_DATA")
     if place and not Path(place).is_dir():
-        yield Check("TRILEMMA_DATA", "problem", f"{place} is no folder", "set it to a folder that exists, or unset it")
+        yield Check(
+            "TRILEMMA_DATA", "problem", f"{place} is not a folder", "set it to a folder that exists, or unset it"
+        )
     for row in list_sources():
         word, _, where = row
         yield Check(f"data {word}", "ok", str(where))
@@ -130,9 +121,10 @@ def check_data() -> Iterable[Check]:
 
 def check_extras() -> Iterable[Check]:
     """The optional parts; each is wanted or not, so none is a problem."""
-    for extra, names in EXTRAS.items():
+    for extra, packages in EXTRAS.items():
+        names = [package.partition(">=")[0] for package in packages]
         absent = [name for name in names if installed(name) is None]
-        found = f"without {', '.join(absent)}" if absent else "installed"
+        found = f"not installed: {', '.join(absent)}" if absent else "installed"
         yield Check(f"extra {extra}", "note" if absent else "ok", found, install_line(extra) if absent else "")
 
 
@@ -144,12 +136,7 @@ def check_releases() -> Iterable[Check]:
     for name, floor in SAFE_FROM.items():
         found = installed(name)
         if found and not at_least(found, floor):
-            yield Check(name, "problem", found, f'it has known holes: pip install "{name}>={floor}"')
-
-
-def install_line(extra: str) -> str:
-    """The command that adds an optional part."""
-    return f'pip install "trilemma[{extra}]"'
+            yield Check(name, "problem", found, f'it has known security holes: {pip()} install "{name}>={floor}"')
 
 
 def installed(name: str) -> str | None:

@@ -20,41 +20,51 @@ from trilemma import cli_explore
 from trilemma.arguments import SETTING, normalise, parse_rate, parse_settings, parse_value, take_imports, word
 from trilemma.cli_evaluation import print_evaluation
 from trilemma.cli_output import every_letter, facts, number, say, table, words
+from trilemma.cli_words import Verbs, complete_data, complete_model, complete_run, refuse_verb
 from trilemma.errors import Diverged, UserError, unknown
 from trilemma.hardware import tune_allocator
 from trilemma.text import paragraph, printable, quoted
+from trilemma.vocabulary import sampling_keys
 
-app = typer.Typer(
+app = Verbs(
     name="trilemma",
     help="Train, sample, measure and compare generative image models.\n\n"
     "Options are written key=value, --key=value or --key value. "
     "Start with: trilemma compare data=digits",
-    epilog="trilemma help VERB tells about a verb, trilemma list MODEL about a model's own keys; "
-    "--debug on any line shows the trace of an error, --import FILE.py makes models of your own known.",
+    epilog="trilemma help VERB explains a verb, trilemma list MODEL shows a model's own keys; "
+    "--debug on any line shows the traceback of an error, --import FILE.py makes models of your own known.",
     rich_markup_mode="rich" if sys.stdout.isatty() else None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(name="data", help="What data there is, and how it looks.")
+data_app = Verbs(name="data", help="List, show and check data.")
 app.add_typer(data_app)
 app.add_typer(cli_explore.app)
 
 WIDE = 160  # letters in a line of a table that goes to a file
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, as `trilemma train` leaves it")]
-Out = Annotated[Path | None, typer.Option(help="where to write; chosen and printed where not given")]
-Seed = Annotated[int, typer.Option(help="of everything random")]
-Size = Annotated[str | None, typer.Option(help="bring images to this size: 32 or 32,48 (height, width), px")]
-Channels = Annotated[int | None, typer.Option(help="1: bring images to grey, 3: to colour; inferred where not given")]
-Frames = Annotated[str | None, typer.Option(help="all: each frame or page is an image; the first where not given")]
+Run = Annotated[
+    Path, typer.Argument(metavar="RUN", help="a run folder made by `trilemma train`", autocompletion=complete_run)
+]
+Source = Annotated[
+    str, typer.Argument(help="a word from `trilemma data list`, or a path", autocompletion=complete_data)
+]
+Out = Annotated[Path | None, typer.Option(help="output folder or file (default: chosen for you and printed)")]
+Seed = Annotated[int, typer.Option(help="random seed (weights, order, noise)")]
+Size = Annotated[str | None, typer.Option(help="resize images to this: 32 or 32,48 (height, width), px")]
+Channels = Annotated[
+    int | None, typer.Option(help="1: convert images to grey, 3: to colour (default: inferred from the images)")
+]
+Frames = Annotated[
+    str | None, typer.Option(help="all: each frame or page is an image (default: only the first of each file)")
+]
 BatchSize = Annotated[int, typer.Option(help="images at a time; changes speed and memory, not the images")]
-Quiet = Annotated[bool, typer.Option(help="show no progress")]
+Quiet = Annotated[bool, typer.Option(help="hide progress", show_default=False)]
 Settings = Annotated[list[str] | None, typer.Option(SETTING, hidden=True)]
 
 
 @app.callback(invoke_without_command=True)
-def about(version: Annotated[bool, typer.Option("--version", help="show the version and leave")] = False) -> None:
+def about(version: Annotated[bool, typer.Option("--version", "-V", help="show the version and exit")] = False) -> None:
     if version:
         print(f"trilemma {trilemma.__version__}")
         raise typer.Exit
@@ -65,31 +75,44 @@ def about(version: Annotated[bool, typer.Option("--version", help="show the vers
     "those of the model. `trilemma list MODEL` shows them with their defaults."
 )
 def train(
-    model: Annotated[str, typer.Argument(help="a name from `trilemma list`, or RUN/config.json to train it again")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="a name from `trilemma list`, or RUN/config.json to train it again", autocompletion=complete_model
+        ),
+    ],
     data: Annotated[
-        str | None, typer.Argument(help="a word from `trilemma data list`, or a path (default: digits)")
+        str | None,
+        typer.Argument(
+            help="a word from `trilemma data list`, or a path (default: digits)", autocompletion=complete_data
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="length in optimiser steps")] = None,
     epochs: Annotated[float | None, typer.Option(help="length in passes over the training images")] = None,
     images: Annotated[int | None, typer.Option(help="length in training images seen")] = None,
     minutes: Annotated[float | None, typer.Option(help="length in minutes of training")] = None,
-    batch: Annotated[int | None, typer.Option(help="images in a step; the model's own where not given")] = None,
+    batch: Annotated[int | None, typer.Option(help="images in a step (default: set by the model)")] = None,
     lr: Annotated[str | None, typer.Option(help="learning rate, or one per phase: generator:1e-3,critic:5e-4")] = None,
     seed: Annotated[int | None, typer.Option(help="random seed: weights, order, noise (default: 0)")] = None,
     size: Size = None,
     channels: Channels = None,
     augment: Annotated[
-        str | None, typer.Option(help="changes to training images: flip,shift,binarise; '' for none")
+        str | None, typer.Option(help="augmentation of the training images: flip,shift,binarise; '': none")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16")] = "auto",
     save_every: Annotated[
-        int | None, typer.Option("--save_every", help="images between checkpoints; about once a minute where not given")
+        int | None, typer.Option("--save_every", help="save a checkpoint every N images (default: about once a minute)")
     ] = None,
-    sample_every: Annotated[int | None, typer.Option("--sample_every", help="images between sample pictures")] = None,
-    valid: Annotated[float | None, typer.Option(help="fraction of the images held out to validate on")] = None,
+    sample_every: Annotated[
+        int | None, typer.Option("--sample_every", help="draw samples every N images (default: the program decides)")
+    ] = None,
+    valid: Annotated[float | None, typer.Option(help="fraction of the images held out for validation")] = None,
     split_seed: Annotated[
-        int | None, typer.Option("--split_seed", help="chooses the images held out; draws data that are drawn [0]")
+        int | None,
+        typer.Option(
+            "--split_seed", help="seed for the validation split and for generated data such as shapes (default: 0)"
+        ),
     ] = None,
     frames: Frames = None,
     out: Out = None,
@@ -132,13 +155,15 @@ def sample(
 
 @app.command()
 def again(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="a PNG as `trilemma sample` wrote it")],
-    run: Annotated[Path | None, typer.Option(help="its run folder; looked for where not given")] = None,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="a PNG written by `trilemma sample`")],
+    run: Annotated[
+        Path | None, typer.Option(help="its run folder (default: searched for)", autocompletion=complete_run)
+    ] = None,
     out: Out = None,
 ) -> None:
-    """Make a picture again, and compare the two.
+    """Draw a picture again, and compare the two.
 
-    Its PNG says how it was made. The run is looked for where it was, around the picture, and in runs/.
+    The PNG records how it was made. The run is searched for where it was, around the picture, and in runs/.
     The exit code is 1 if a pixel differs.
     """
     made = trilemma.again(image, run=run, out=out)
@@ -153,17 +178,26 @@ def again(
 
 @app.command(epilog="A model's sampler has keys of its own (steps, sampler, eta ...): see `trilemma list MODEL`.")
 def evaluate(
-    what: Annotated[Path, typer.Argument(help="a run folder, or a folder or zip of generated images")],
-    against: Annotated[str | None, typer.Option(help="real images; the run's own data where not given")] = None,
+    what: Annotated[
+        Path, typer.Argument(help="a run folder, or a folder or zip of generated images", autocompletion=complete_run)
+    ],
+    against: Annotated[
+        str | None, typer.Option(help="real images (default: the data of the run)", autocompletion=complete_data)
+    ] = None,
     n: Annotated[int | None, typer.Option(help="number of generated images")] = None,
-    features: Annotated[str, typer.Option(help="network that looks at the images; auto fits the data")] = "auto",
-    split: Annotated[str | None, typer.Option(help="real images to take: test, valid or train; held out first")] = None,
+    features: Annotated[
+        str, typer.Option(help="network that extracts features; auto: the one that fits the data")
+    ] = "auto",
+    split: Annotated[
+        str | None,
+        typer.Option(help="split of the real images: test, valid or train (default: held-out images if there are any)"),
+    ] = None,
     seed: Seed = 0,
     batch: BatchSize = 256,
     bound_samples: Annotated[
-        int, typer.Option("--bound_samples", help="codes per image in the bound on the likelihood; 0 for none")
+        int, typer.Option("--bound_samples", help="codes per image for the likelihood bound; 0: do not compute it")
     ] = 50,
-    bound_images: Annotated[int, typer.Option("--bound_images", help="images it is measured on, at most")] = 1000,
+    bound_images: Annotated[int, typer.Option("--bound_images", help="images to compute the bound on, at most")] = 1000,
     setting: Settings = None,
 ) -> None:
     """Measure generated images against real ones."""
@@ -176,9 +210,19 @@ def evaluate(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="finished runs to compare")] = None,
-    data: Annotated[str | None, typer.Option(help="train on this: a word from `trilemma data list`, or a path")] = None,
-    models: Annotated[str | None, typer.Option(help="names, comma-separated (default: one model per family)")] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN", help="finished runs to compare", autocompletion=complete_run)
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="data to train on: a word from `trilemma data list`, or a path", autocompletion=complete_data
+        ),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(help="names, comma-separated (default: one model per family)", autocompletion=complete_model),
+    ] = None,
     minutes: Annotated[float, typer.Option(help="training time of each model, minutes")] = 0.5,
     n: Annotated[int | None, typer.Option(help="images drawn from each model, and real ones")] = None,
     size: Size = None,
@@ -204,7 +248,9 @@ def compare(
 
 @app.command("list")
 def list_(
-    pattern: Annotated[str, typer.Argument(help="a name, or a pattern such as 'vae*'")] = "*",
+    pattern: Annotated[
+        str, typer.Argument(help="a name, or a pattern such as 'vae*'", autocompletion=complete_model)
+    ] = "*",
 ) -> None:
     """List the models, or show one with its keys."""
     from trilemma.registry import get_recipe, list_models
@@ -219,7 +265,7 @@ def list_(
 
 @data_app.command("list")
 def data_list() -> None:
-    """List the data sets that have a name; a folder, an archive or an array file is given by its path."""
+    """List the built-in data sets; your own folder, archive or array file is given by its path."""
     from trilemma.data import list_sources
 
     table(("word", "what", "where"), list_sources())
@@ -227,37 +273,39 @@ def data_list() -> None:
 
 @data_app.command("show")
 def data_show(
-    source: Annotated[str, typer.Argument(help="a word from `trilemma data list`, or a path")],
+    source: Source,
     n: Annotated[int, typer.Option(min=1, help="number of images")] = 64,
     size: Size = None,
     channels: Channels = None,
-    seed: Annotated[int, typer.Option(help="of their order, and of the images held out (split_seed in training)")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="random seed of the order and of the validation split (split_seed in training)")
+    ] = 0,
     out: Out = None,
-    augment: Annotated[str | None, typer.Option(help="changes as in training: flip, shift")] = None,
+    augment: Annotated[str | None, typer.Option(help="augmentation as in training: flip,shift")] = None,
     frames: Frames = None,
 ) -> None:
-    """Show images as a network would see them."""
+    """Show images as a network sees them."""
     data = trilemma.load_data(source, size=parse_value(size), channels=channels, seed=seed, frames=frames)
     words = tuple(augment.split(",")) if augment else ()
     picture = trilemma.show(data, n=n, seed=seed, out=out, augment=words)
-    for text in data.notes:  # they name the first of the files that were passed over, and `data check` all
+    for text in data.notes:  # they name the first of the skipped files; `data check` names all
         say(text)
     facts({"picture": picture})
 
 
 @data_app.command("check")
 def data_check(
-    source: Annotated[str, typer.Argument(help="a word from `trilemma data list`, or a path")],
+    source: Source,
     size: Size = None,
     channels: Channels = None,
     frames: Frames = None,
     out: Annotated[
-        Path | None, typer.Option(help="file for the whole report, with every name", metavar="<path>")
+        Path | None, typer.Option(help="write the full report, with every file name, to this file", metavar="<path>")
     ] = None,
 ) -> None:
-    """Name bad files, silent changes, duplicates and training images that are in another split.
+    """Find bad files, silent changes, duplicates and training images that are also in another split.
 
-    The exit code is 1 if a file cannot be read, a training image is in another split too, or metadata has no file.
+    The exit code is 1 if a file cannot be read, a training image is also in another split, or metadata names no file.
     """
     from trilemma.data import check
 
@@ -271,10 +319,13 @@ def data_check(
 def doctor() -> None:
     """Check the machine and the installation.
 
-    Nothing goes over the network. The exit code is 1 if something stands in the way.
+    Does not use the network. The exit code is 1 if there is a problem.
     """
     checks = trilemma.doctor()
-    table(("check", "status", "found", "to do"), [(c.name, c.status, c.found, c.advice) for c in checks])
+    table(("check", "status", "found"), [(c.name, c.status, c.found) for c in checks])
+    for check in checks:
+        if check.advice:
+            print(f"\n{check.name} ({check.status}): {check.advice}")  # a command that is wrapped cannot be copied
     if any(c.status == "problem" for c in checks):
         raise typer.Exit(1)
 
@@ -319,7 +370,18 @@ def _run(words: list[str]) -> None:
         for name in imports:
             import_own(name)
     command = typer.main.get_command(app)
+    _refuse_other_verbs(words, command)
     command.main(normalise(words or ["--help"], command), prog_name="trilemma")
+
+
+def _refuse_other_verbs(words: list[str], command: Any) -> None:
+    """Raises UserError for a verb, or a second word of one, that does not exist."""
+    for given in words:
+        if given.startswith("-") or not hasattr(command, "commands"):
+            return
+        if given not in command.commands:
+            raise refuse_verb(given, list(command.commands))
+        command = command.commands[given]
 
 
 def _exit_code(leave: SystemExit) -> int:
@@ -338,7 +400,10 @@ def _explain(error: Exception) -> tuple[int, str]:
     if _is_out_of_memory(error):
         return 1, f"out of memory ({str(error) or type(error).__name__}); try a smaller batch= or size="
     what = f"{type(error).__name__}: {error}"
-    return 1, f"{what}\nThis looks like a defect in trilemma; run the same command with --debug to see where."
+    return (
+        1,
+        f"{what}\nThis looks like a defect in trilemma; run the same command with --debug to see where it happened.",
+    )
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -348,7 +413,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _show_model(name: str) -> None:
-    """All that is known of one model."""
+    """Everything about one model."""
     from trilemma.registry import count_parameters, create, get_recipe
     from trilemma.training.request import training_keys
 
@@ -374,17 +439,10 @@ def _show_model(name: str) -> None:
         table(("key", "default", "what"), keys)
     print("\nKeys of the training, which `trilemma train --help` leaves out")
     table(("key", "default", "what"), training_keys(recipe, inspect.signature(trilemma.train).parameters))
-    settings = _sampling_keys(recipe.build)
-    if settings:
+    if settings := sampling_keys(recipe.build):
+        defaults = inspect.signature(recipe.build.sample).parameters
         print("\nKeys for trilemma sample RUN key=value")
-        table(("key", "default"), settings)
-
-
-def _sampling_keys(model: Any) -> list[tuple[str, str]]:
-    """The settings of a model's own that its `sample` takes, with their defaults."""
-    given = inspect.signature(model.sample).parameters.values() if hasattr(model, "sample") else ()
-    common = ("self", "n", "seed", "first", "labels")
-    return [(p.name, word(p.default)) for p in given if p.name not in common and p.kind is not p.VAR_KEYWORD]
+        table(("key", "default"), [(key, word(defaults[key].default)) for key in settings])
 
 
 def _show_comparison(result: Any) -> None:

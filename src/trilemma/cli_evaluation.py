@@ -24,7 +24,8 @@ def print_evaluation(result: "Evaluation") -> None:
     for score in result.scores:
         say(f"{score.name}: {'; '.join(_receipt(score))}")
     if result.learned_nothing:
-        print(f"\nwarning: {warning(result)}")
+        print()
+        say(f"warning: {warning(result)}")
     for text in result.notes:
         say(text)
 

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,18 +11,25 @@ import typer
 import trilemma
 from trilemma.arguments import SETTING, parse_settings
 from trilemma.cli_output import estimate, facts, number, say, table
+from trilemma.cli_words import Verbs, complete_data, complete_figure, complete_run
 from trilemma.text import printable
 
 if TYPE_CHECKING:
     from trilemma.metrics.intervals import Estimate
 
-app = typer.Typer()
+app = Verbs()
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, as `trilemma train` leaves it")]
-Out = Annotated[Path | None, typer.Option(help="where to write; in the run's folder where not given")]
-Seed = Annotated[int, typer.Option(help="of everything random")]
-Images = Annotated[str | None, typer.Option("--data", help="other images than the run's own")]
-Split = Annotated[str | None, typer.Option(help="images to take: train, valid or test; held out where not given")]
+Run = Annotated[
+    Path, typer.Argument(metavar="RUN", help="a run folder made by `trilemma train`", autocompletion=complete_run)
+]
+Out = Annotated[Path | None, typer.Option(help="output file or folder (default: inside the run folder)")]
+Seed = Annotated[int, typer.Option(help="random seed")]
+Images = Annotated[
+    str | None,
+    typer.Option("--data", help="images to use (default: the data of the run)", autocompletion=complete_data),
+]
+Split = Annotated[str | None, typer.Option(help="split to use: train, valid or test (default: held-out images)")]
+Quiet = Annotated[bool, typer.Option(help="hide progress", show_default=False)]
 Label = Annotated[str | None, typer.Option(help="class to decode, by name or number, for a conditional model")]
 Settings = Annotated[list[str] | None, typer.Option(SETTING, hidden=True)]
 
@@ -35,7 +43,7 @@ def reconstruct(
     label: Label = None,
     out: Out = None,
 ) -> None:
-    """Show images above what the model makes of them, with the error of each."""
+    """Show images above their reconstructions, with the error of each."""
     result = trilemma.reconstruct(run, data=data, n=n, split=split, label=label, out=out)
     facts({"picture": result.picture, "errors": result.file, "rmse": number(result.rmse)})
 
@@ -46,8 +54,8 @@ def interpolate(
     a: Annotated[
         str, typer.Argument(help="an image file, the number of a held-out image, or a code (1.5,-0.3,... or .npy)")
     ],
-    b: Annotated[str, typer.Argument(help="the other end, in the same way")],
-    frames: Annotated[int, typer.Option(help="images in a row, with both ends")] = 7,
+    b: Annotated[str, typer.Argument(help="the other end, given in the same way")],
+    frames: Annotated[int, typer.Option(help="images in a row, including both ends")] = 7,
     how: Annotated[str, typer.Option(help="linear, spherical or both")] = "both",
     data: Images = None,
     animate: Annotated[bool, typer.Option(help="also write an animation")] = True,
@@ -65,20 +73,24 @@ def interpolate(
 def traverse(
     run: Run,
     image: Annotated[
-        str | None, typer.Option(help="where to start, as for interpolate; the mean code where not given")
+        str | None, typer.Option(help="where to start, given as for interpolate (default: the mean code)")
     ] = None,
     units: Annotated[
-        str | None, typer.Option(help="numbers of the code to move: 0,4,7; the ten that vary most")
+        str | None, typer.Option(help="latent dimensions to vary: 0,4,7 (default: the ten that vary most)")
     ] = None,
     span: Annotated[float, typer.Option(help="how far to both sides, in standard deviations")] = 3.0,
-    steps: Annotated[int | None, typer.Option(help="images in a row; 7, or 15 for a side of a plane")] = None,
-    plane: Annotated[str | None, typer.Option(help="two numbers to move together: 0,1; false for none")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="images in a row (default: 7, or 15 along a side of a plane)")
+    ] = None,
+    plane: Annotated[
+        str | None, typer.Option(help="two latent dimensions to vary together: 0,1; false: no plane")
+    ] = None,
     spacing: Annotated[str, typer.Option(help="lines of a plane: quantiles or even")] = "quantiles",
     data: Images = None,
     label: Label = None,
     out: Out = None,
 ) -> None:
-    """Move one number of a code at a time, or two over a plane, and look at the images."""
+    """Vary one latent dimension at a time, or two over a plane, and decode the images."""
     result = trilemma.traverse(
         run, image=image, units=units, span=span, steps=steps, plane=False if plane == "false" else plane,
         spacing=spacing, data=data, label=label, out=out,  # type: ignore[arg-type]
@@ -97,13 +109,13 @@ def map_(
     data: Images = None,
     split: Split = None,
     label: Label = None,
-    thumbnails: Annotated[bool, typer.Option(help="small images where they have room")] = True,
-    neighbours: Annotated[int, typer.Option(help="nearest neighbours to show of some images")] = 5,
-    projector: Annotated[bool, typer.Option(help="write the files of the embedding projector, too")] = False,
+    thumbnails: Annotated[bool, typer.Option(help="draw small images where there is room")] = True,
+    neighbours: Annotated[int, typer.Option(help="nearest neighbours to show for some images")] = 5,
+    projector: Annotated[bool, typer.Option(help="also write files for the embedding projector")] = False,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
-    """Draw the codes of images as a map, coloured by class."""
+    """Draw a map of the codes of images, coloured by class."""
     result = trilemma.latent_map(
         run, how=how, n=n, perplexity=perplexity, data=data, split=split, label=label,  # type: ignore[arg-type]
         thumbnails=thumbnails, neighbours=neighbours, projector=projector, seed=seed, out=out,
@@ -117,9 +129,11 @@ def edit(
     run: Run,
     image: Annotated[str, typer.Argument(help="an image file, the number of a held-out image, or a code")],
     towards: Annotated[str, typer.Option(help="a class, a folder of images, or a vector saved before (.npy)")],
-    away: Annotated[str | None, typer.Option(help="the other group; everything else where not given")] = None,
-    strength: Annotated[float, typer.Option(help="of the last picture; 1 is the whole difference of the groups")] = 1.0,
-    steps: Annotated[int, typer.Option(help="pictures")] = 7,
+    away: Annotated[str | None, typer.Option(help="the opposite group (default: all other images)")] = None,
+    strength: Annotated[
+        float, typer.Option(help="strength in the last picture; 1: the full difference between the groups")
+    ] = 1.0,
+    steps: Annotated[int, typer.Option(help="number of pictures")] = 7,
     data: Images = None,
     label: Label = None,
     out: Out = None,
@@ -138,7 +152,7 @@ def compress(
     n: Annotated[int, typer.Option(help="number of images")] = 1000,
     out: Out = None,
 ) -> None:
-    """Measure codes as compression, beside PCA, JPEG and WebP."""
+    """Measure the codes as compression, next to PCA, JPEG and WebP."""
     result = trilemma.compress(run, data=data, n=n, out=out)
     rows = [
         (r.name, r.counted, number(r.bytes), f"{r.within:.1%}", number(r.ratio), number(r.rmse), f"{r.psnr_db:.2f}")
@@ -147,7 +161,7 @@ def compress(
     table(("by", "counted", "bytes", "within", "ratio", "rmse", "psnr dB"), rows)
     if any(r.within < 1 for r in result.rows):
         budget = f"at most {number(result.bytes)} bytes"
-        print(f"within: share of images in {budget}; of the others the smallest file is taken")
+        print(f"within: share of images in {budget}; for the others the smallest file is used")
     facts({"picture": result.picture, "figures": result.file})
 
 
@@ -155,10 +169,16 @@ def compress(
 def detect(
     run: Run,
     against: Annotated[
-        str | None, typer.Option(help="images to look for abnormal ones in; the held-out where not given")
+        str | None,
+        typer.Option(
+            help="images to search for anomalies (default: the held-out images)", autocompletion=complete_data
+        ),
     ] = None,
     normal: Annotated[
-        str | None, typer.Option(help="normal classes of `against`, commas between; none: all abnormal")
+        str | None,
+        typer.Option(
+            help='classes in against= that count as normal, comma-separated; "none" if every image is abnormal'
+        ),
     ] = None,
     data: Images = None,
     false_alarms: Annotated[
@@ -171,7 +191,7 @@ def detect(
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
-    """Flag abnormal images by a model that was trained on normal ones."""
+    """Flag anomalies with a model trained on normal images."""
     result = trilemma.detect(
         run, against=against, normal=normal, data=data, false_alarms=false_alarms, score=score, n=n, seed=seed, out=out
     )
@@ -186,27 +206,28 @@ def detect(
             ("score", "AUROC (95% interval)", "AP (95% interval)", "flagged share (95% interval)"),
             [(name, *map(_estimate, (r["auroc"], r["average_precision"], _flagged(r)))) for name, r in rows],
         )
-    print("\n" + "\n".join(textwrap.fill(printable(sentence), 80) for sentence in result.in_short) + "\n")
+    width = min(80, get_terminal_size().columns)
+    print("\n" + "\n".join(textwrap.fill(printable(sentence), width) for sentence in result.in_short) + "\n")
     facts({"page": result.report, "score": result.score, "flagged": f"{len(result.flagged):,}"})
 
 
 @app.command(epilog="A model's sampler has keys of its own: see `trilemma list MODEL`.")
 def augment(
     run: Run,
-    n: Annotated[int, typer.Option(help="number of images, the classes equally often")] = 5000,
+    n: Annotated[int, typer.Option(help="number of images, the same for each class")] = 5000,
     seed: Seed = 0,
     batch: Annotated[int, typer.Option(help="images drawn at a time")] = 256,
-    out: Annotated[Path | None, typer.Option(help="the folder to write")] = None,
-    archive: Annotated[bool, typer.Option(help="also as a zip")] = False,
+    out: Annotated[Path | None, typer.Option(help="output folder (default: inside the run folder)")] = None,
+    archive: Annotated[bool, typer.Option(help="also write a zip")] = False,
     verdict: Annotated[bool, typer.Option(help="train classifiers to see whether the images help")] = True,
-    seeds: Annotated[int, typer.Option(help="trainings of each kind")] = 3,
-    steps: Annotated[int, typer.Option(help="of each of these trainings")] = 300,
-    real: Annotated[int | None, typer.Option(help="training images that the classifiers learn from")] = None,
+    seeds: Annotated[int, typer.Option(help="trainings of each classifier")] = 3,
+    steps: Annotated[int, typer.Option(help="steps of each of these trainings")] = 300,
+    real: Annotated[int | None, typer.Option(help="number of real training images for the classifiers")] = None,
     classical: Annotated[str | None, typer.Option(help="classical augmentation to compare with: flip,shift")] = None,
-    quiet: Annotated[bool, typer.Option(help="show no progress")] = False,
+    quiet: Quiet = False,
     setting: Settings = None,
 ) -> None:
-    """Write labelled synthetic images, and say whether they help a classifier."""
+    """Write labelled synthetic images, and test whether they help a classifier."""
     result = trilemma.augment(
         run, n=n, seed=seed, batch=batch, out=out, archive=archive, verdict=verdict, seeds=seeds, steps=steps,
         real=real, classical=classical, quiet=quiet, **parse_settings(setting),
@@ -214,7 +235,7 @@ def augment(
     facts({"folder": result.folder, "grid": result.grid, "zip": result.archive})
     if result.verdict is not None:
         rows = [(name, _estimate(a), _estimate(d)) for name, a, d in result.verdict.rows]
-        table(("learnt from", "accuracy on real test images (95% interval)", "difference to real alone"), rows)
+        table(("trained on", "accuracy on real test images (95% interval)", "difference to real alone"), rows)
         say(result.verdict.text)
 
 
@@ -225,9 +246,9 @@ def disentangle(
     n: Annotated[int, typer.Option(help="number of images")] = 5000,
     seed: Seed = 0,
     out: Out = None,
-    quiet: Annotated[bool, typer.Option(help="show no progress")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Score how the numbers of a code follow the factors of images: MIG, DCI, SAP."""
+    """Score how the latent dimensions follow the factors of images: MIG, DCI, SAP."""
     result = trilemma.disentangle(run, data=data, n=n, seed=seed, out=out, quiet=quiet)
     table(("score", "value (95% interval)"), [(name, _estimate(found)) for name, found in result.scores.items()])
     for note in result.notes:
@@ -237,9 +258,14 @@ def disentangle(
 
 @app.command(epilog="A figure has keys of its own: `trilemma figure` lists them.")
 def figure(
-    name: Annotated[str | None, typer.Argument(help="a figure's name; all are listed where not given")] = None,
-    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN]...", help="the runs it is drawn from")] = None,
-    out: Annotated[Path | None, typer.Option(help="the picture to write")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="a figure (default: list them all)", autocompletion=complete_figure)
+    ] = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="the runs it is drawn from", autocompletion=complete_run),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="output file (default: chosen for you and printed)")] = None,
     setting: Settings = None,
 ) -> None:
     """Draw a figure of the lessons in docs/."""

@@ -1,7 +1,7 @@
 """Errors that are the user's to mend: what came, what is allowed, what to do. The command line shows no trace."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from trilemma.text import printable
@@ -41,13 +41,15 @@ class Diverged(UserError):
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice that other tools call `word`, or that is most like it; None where nothing is alike.
 
-    >>> nearest("learning_rate", ["lr", "steps"]), nearest("stpes", ["lr", "steps"]), nearest("n", ["lr"])
+    >>> nearest("learning_rate", ["lr", "steps"]), nearest("stpes", ["lr", "steps"]), nearest("12", ["2"])
     ('lr', 'steps', None)
     """
     names = [str(c) for c in choices]
     if (meant := ELSEWHERE.get(word.lower())) in names:
         return meant
-    found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+    if word.isdigit():  # 12 is not a slip of 2
+        return None
+    found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.65)
     return found[0] if found else None
 
 
@@ -58,8 +60,26 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
     'unknown sampler "huen"; choose one of ddim, heun (did you mean "heun"?)'
     """
     names = [str(c) for c in choices]
-    text = f'unknown {kind} "{word}"; choose one of {", ".join(names) or "nothing: there is none"}'
+    text = f'unknown {kind} "{word}"; ' + (f"choose one of {', '.join(names)}" if names else f"there is no {kind}")
     return UserError(with_hint(text, word, names))
+
+
+def unknown_key(key: str, takes: Mapping[str, Iterable[str]], see: str = "") -> UserError:
+    """The error for a key that nothing takes: it shows the nearest, or who takes which.
+
+    Args:
+        see: where all of them are shown.
+
+    >>> str(unknown_key("stpes", {"training": ["steps", "lr"], "vae": []}, "see `trilemma list vae`"))
+    'unknown key "stpes" (did you mean "steps"?); see `trilemma list vae`'
+    >>> str(unknown_key("guidance", {"training": ["steps", "lr"], "vae": []}))
+    'unknown key "guidance"; training takes steps, lr; vae takes nothing more'
+    """
+    meant = nearest(key, [known for keys in takes.values() for known in keys])
+    if meant:
+        return UserError(f'unknown key "{key}" (did you mean "{meant}"?)' + (f"; {see}" if see else ""))
+    named = (f"{who} takes {', '.join(keys) or 'nothing more'}" for who, keys in takes.items())
+    return UserError("; ".join([f'unknown key "{key}"', *named]))
 
 
 def with_hint(text: str, word: str, choices: Iterable[str]) -> str:
@@ -96,10 +116,10 @@ def check_labels(labels: "Tensor | None", n_classes: int, count: int | None = No
         return refuse_labels(labels)
     if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
         raise UserError(
-            f"labels came as {_form(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each"
+            f"labels were given as {_form(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each"
         )
     if count is not None and len(labels) != count:
-        raise UserError(f"{len(labels)} labels came for {count} images or codes; give one for each")
+        raise UserError(f"{len(labels)} labels were given for {count} images or codes; give one for each")
     if not bool(((labels >= 0) & (labels < n_classes)).all()):
         raise UserError(f"labels {labels.unique().tolist()}: they go from 0 to {n_classes - 1}")
 
@@ -113,11 +133,11 @@ def check_images(image: "Tensor", shape: Sequence[int]) -> None:
     if image.ndim != 4 or tuple(image.shape[1:]) != tuple(shape):
         takes = ", ".join(map(str, shape))
         raise UserError(
-            f"images came as {_form(image)}; this model takes (B, {takes}): images, channels, height, width. Resize "
-            "them, or train a model of their size"
+            f"images were given as {_form(image)}; this model takes (B, {takes}): images, channels, height, width. "
+            "Resize them, or train a model of their size"
         )
     if not image.is_floating_point():
-        raise UserError(f"images came as {_form(image)}; give floats in [0, 1]: divide levels of 0 to 255 by 255")
+        raise UserError(f"images were given as {_form(image)}; give floats in [0, 1]: divide levels of 0 to 255 by 255")
 
 
 def check_range(image: "Tensor") -> None:
@@ -139,7 +159,7 @@ def check_codes(z: "Tensor", length: int) -> None:
     """
     if z.ndim != 2 or z.shape[1] != length or not z.is_floating_point():
         raise UserError(
-            f"codes came as {_form(z)}; this model takes floats (B, {length}): {length} numbers for each image"
+            f"codes were given as {_form(z)}; this model takes floats (B, {length}): {length} numbers for each image"
         )
 
 

@@ -38,7 +38,7 @@ def halving(action: Callable[[int], T], size: int, notice: Callable[[str], None]
                 raise
         size //= 2
         release()
-        notice(f"out of memory: going on with batches of {size}")
+        notice(f"out of memory: continuing with batches of {size}")
 
 
 def with_room(action: Callable[[], T]) -> T:

@@ -37,7 +37,10 @@ class Place(NamedTuple):
 
 def place(out: str | Path | None, folder: Path, name: str) -> Place:
     """`out`, or where None a name in a folder of ours."""
-    return Place(folder / name, folder) if out is None else Place(Path(out), Path(out).parent)
+    if out is None:
+        return Place(folder / name, folder)
+    path = Path(out).expanduser()
+    return Place(path, path.parent)
 
 
 def with_keys(stem: str, keys: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:

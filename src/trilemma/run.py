@@ -20,9 +20,10 @@ from trilemma.data.arrays import GIVEN
 from trilemma.data.consent import check_allowed
 from trilemma.data.labels import class_number
 from trilemma.data.sources import Source
-from trilemma.errors import UserError, check_codes, check_images, check_labels, check_range, unknown, with_hint
+from trilemma.errors import UserError, check_codes, check_images, check_labels, check_range, unknown, unknown_key
 from trilemma.files import read_plain, sha256_of
 from trilemma.hardware import pick_device
+from trilemma.locate import run_folder
 from trilemma.memory import halving, is_out_of_memory
 from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
@@ -40,6 +41,7 @@ from trilemma.registry import (
 from trilemma.text import printable, quoted
 from trilemma.types import Conditional, Decodes, Encodes, Finishes, Reconstructs, Samples, codes_need_labels
 from trilemma.values import check_value, checked_call, shown
+from trilemma.vocabulary import sampling_keys
 from trilemma.weights import difference, forms_of, load_tensors, read_forms
 
 if TYPE_CHECKING:
@@ -99,7 +101,8 @@ class Run:
         model: nn.Module | None = None,
         data: Source | None = None,
     ) -> None:
-        self._given, self._place, self._source = Path(path), Path(path).absolute(), data
+        folder = run_folder(path)
+        self._given, self._place, self._source = folder, folder.absolute(), data
         self.device = pick_device(device)
         self.config = read_config(self.path)
         self.recipe = self._recipe(model)
@@ -270,8 +273,8 @@ class Run:
         )
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
-                f"the images of {data.source} are not those that {self.path} was trained on (files came, went or "
-                "changed, or an earlier version read them otherwise); bring them back, or train again"
+                f"the images of {data.source} are not those that {self.path} was trained on (files were added, removed "
+                "or changed, or an earlier version read them otherwise); restore them, or train again"
             )
         return data
 
@@ -502,15 +505,13 @@ class Run:
         Raises:
             UserError: for a key it does not take, with those it takes, or a value that does not fit.
         """
-        known = set(inspect.signature(self.model.sample).parameters) - {"n", "seed", "first", "labels"}  # type: ignore[arg-type]
+        known = sampling_keys(self.model)
         types = get_type_hints(self.model.sample)
         checked = {}
         for key, value in settings.items():
             if key not in known:
                 own = [word for word, p in inspect.signature(verb).parameters.items() if p.kind is p.KEYWORD_ONLY]
-                text = f'unknown key "{key}"; {verb.__name__} takes {", ".join(own)}; drawing from {self.recipe.name} '
-                text += f"takes {', '.join(sorted(known)) or 'nothing more'}"
-                raise UserError(with_hint(text, key, [*own, *known]))
+                raise unknown_key(key, {verb.__name__: own, f"drawing from {self.recipe.name}": known})
             checked[key] = check_value(key, types[key], value)
         return checked
 
@@ -549,7 +550,10 @@ class Run:
         if not classes:
             raise UserError(f"label={label}: the data of {self.path} has no classes; leave label out")
         if not isinstance(self.model, Conditional):
-            raise UserError(f"label={label}: {self.recipe.name} was not trained to take a class; leave label out")
+            raise UserError(
+                f"label={label}: {self.recipe.name} was not trained to take a class; leave label out, or use a "
+                f"model that takes one: {', '.join(models_that(Conditional))}"
+            )
         number = class_number(label, classes)
         if number is None:
             raise unknown("label", str(label), classes)

@@ -147,7 +147,7 @@ def test_numbers_beyond_the_class_names_are_named(tmp_path):
     )
     assert data.classes == ("a", "b")
     assert data.splits["test"].labels is None
-    note = next(note for note in data.notes if note.startswith("10 labels that are no class: "))
+    note = next(note for note in data.notes if note.startswith("10 labels that are not a class: "))
     assert "test image 2: label 2, where classes go from 0 to 1, test image 5: " in note
 
 

@@ -207,16 +207,16 @@ def test_files_that_loading_leaves_out_are_counted(tmp_path, photos):
     outside = [f"extra/{k}.png" for k in range(9)]
     assert report.left_out == {
         "in none of the split folders": outside,
-        "not images by their names": ["read0.me", "read1.me"],
+        "not an image extension": ["read0.me", "read1.me"],
     }
     assert report.files == report.read + 9 == 14 + 9
     assert report.ok
     text = str(report)
-    assert "23 image files, 14 read, 0 bad, 11 files left out" in text
-    assert "left out, in none of the split folders: 9: extra/0.png, " in text
+    assert "23 image files, 14 read, 0 bad, 11 files skipped" in text
+    assert "skipped, in none of the split folders: 9: extra/0.png, " in text
     assert "extra/4.png and 4 more" in text
-    assert "left out, not images by their names: 2: read0.me, read1.me" in text
-    assert any(note.startswith("9 in none of the split folders and left out: extra/0.png") for note in data.notes)
+    assert "skipped, not an image extension: 2: read0.me, read1.me" in text
+    assert any(note.startswith("9 files skipped (in none of the split folders): extra/0.png") for note in data.notes)
 
 
 def test_images_without_a_class_are_told(tmp_path, photos):

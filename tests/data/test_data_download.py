@@ -92,7 +92,7 @@ def test_goes_on_after_a_broken_connection(tmp_path):
 def test_goes_on_in_the_next_call(tmp_path):
     path = tmp_path / "file"
     broken = server(lambda handler, first: send(handler, first, stop=300_000))
-    with broken as (url, _), pytest.raises(UserError, match="goes on from 300,000 bytes"):
+    with broken as (url, _), pytest.raises(UserError, match="resumes at 300,000 bytes"):
         download(url, path, check=GOOD, tries=2)
     assert not path.exists()
     with server(send) as (url, asked):

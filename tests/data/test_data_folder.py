@@ -143,7 +143,7 @@ def test_a_link_beside_its_folder_does_not_double_it(tmp_path, alias):
     names = sorted(name for split in data.splits.values() for name in split.names)
     assert names == ["other/3.png", "real/1.png", "real/sub/2.png"]
     (note,) = (note for note in data.notes if "links to folders" in note)
-    assert note.startswith("2 links to folders that are read already, passed over: ")
+    assert note.startswith("2 links to folders that were read already, skipped: ")
     assert f"{alias} to real" in note
     assert f"other/{alias} to real/sub" in note
     assert note in check(root).notes

@@ -306,7 +306,7 @@ def test_folders_of_systems_are_passed_over_and_counted(tmp_path, kind):
     data = load_data(path)
     assert data.classes == ("cat", "dog")
     assert sum(counts(data).values()) == 10
-    assert any(note.startswith(f"{len(SYSTEM)} hidden or system folders, passed over: #recycle") for note in data.notes)
+    assert any(note.startswith(f"{len(SYSTEM)} hidden or system folders, skipped: #recycle") for note in data.notes)
 
 
 # -- several candidates

@@ -237,7 +237,7 @@ def test_captions_beside_the_images(tmp_path):
 def test_texts_without_any_image_are_other_files(tmp_path):
     data = load_data(write(tmp_path, {"0.png": png(), "1.png": png(), "readme.txt": "other"}))
     assert data.train.captions is None
-    assert any("not images by their names and left out: readme.txt" in note for note in data.notes)
+    assert any("files skipped (not an image extension): readme.txt" in note for note in data.notes)
 
 
 def test_composed_and_decomposed_names_match(tmp_path):
@@ -346,7 +346,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r'pip install "trilemma\[hub\]"'):
+    with pytest.raises(UserError, match=r"pip install .*\[hub\]"):
         load_data(tmp_path / "a.parquet")
 
 
@@ -502,7 +502,7 @@ def test_a_data_set_of_the_hub(monkeypatch):
     assert data.splits["test"].captions == ("text 0", "text 2")
     assert data.classes == ("cat", "dog")
     assert [line.split(":")[0] for line in data.skipped] == ["train row 1", "test row 1"]
-    assert any("splits left out: extra" in note for note in data.notes)
+    assert any("splits skipped: extra" in note for note in data.notes)
     with pytest.raises(UserError, match="cannot load hf:nothing"):
         load_data("hf:nothing")
 
@@ -530,5 +530,5 @@ def test_local_files_through_the_hubs_own_library(tmp_path, monkeypatch):
 
 def test_the_hub_without_its_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r'pip install "trilemma\[hub\]"'):
+    with pytest.raises(UserError, match=r"pip install .*\[hub\]"):
         load_data("hf:someone/things")

@@ -307,7 +307,7 @@ def test_codes_and_images_of_other_shapes_are_refused(run, tmp_path):
         (np.zeros((2, 64)), r"one row of numbers.*got shape \(2, 64\)"),
         (np.zeros((1, 9, 8)), "the image is 1 x 9 x 8 .*takes 1 x 8 x 8"),
         (np.zeros((3, 8, 8)), "the image is 3 x 8 x 8"),
-        (np.zeros((2, 1, 8, 8)), "^2 images came, and one is asked for"),
+        (np.zeros((2, 1, 8, 8)), "^2 images were given, and one is needed"),
         (np.full((1, 8, 8), 1.5), "outside 0 to 1"),
         (np.full(64, np.nan), "NaN"),
         (tmp_path / "objects.npy", "cannot be read"),

@@ -115,7 +115,7 @@ def test_a_signal_after_the_last_step_says_how_to_go_on(
         with pytest.raises(Stopped) as stopped:
             train()
     assert stopped.value.code == 128 + signum and saved_step() == 8 and not Path("r/summary.json").exists()
-    assert said[-1].startswith("stopped after 128 images; the state is saved. Go on with: trilemma train vae digits ")
+    assert said[-1].startswith("stopped after 128 images; the state is saved. Resume with: trilemma train vae digits ")
     assert said[-1].endswith(" save_every=16 sample_every=1000000 device=cpu out=r")
     again = train()
     assert (again.path / "weights.safetensors").read_bytes() == (whole.path / "weights.safetensors").read_bytes()

@@ -80,19 +80,19 @@ def test_a_new_folder_is_never_begun_without_a_reason() -> None:
     open_run_folder("b", config(), None, said.append).close()
     held.close()
     assert said == [
-        "runs/a-2 is a new training, because runs/a holds another training: seed 0 then, 1 now",
-        "runs/a-3 is a new training, because runs/a-2 holds another training: batch 1 then, 2 now",
+        "runs/a-2 is a new training, because runs/a already holds a different training: seed 0 then, 1 now",
+        "runs/a-3 is a new training, because runs/a-2 already holds a different training: batch 1 then, 2 now",
         "runs/b-2 is a new training, because runs/b is being trained by another process",
     ]
 
 
 def test_out_with_other_content_is_refused_and_left_alone(tmp_path: Path) -> None:
     open_and_close("a", config(), "there")
-    with pytest.raises(UserError, match="there holds another training: seed 0 then, 1 now; choose"):
+    with pytest.raises(UserError, match="there already holds a different training: seed 0 then, 1 now; choose"):
         open_run_folder("a", config(seed=1), "there")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="files that are no run"):
+    with pytest.raises(UserError, match="files that are not a run"):
         open_run_folder("a", config(), "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 

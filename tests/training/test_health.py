@@ -413,7 +413,7 @@ def test_memory_that_is_short_for_a_moment_when_a_training_goes_on_changes_nothi
     assert scarce.calls == 2  # the one that failed and the one after it
 
 
-HALVED = "out of memory: going on with batches of 250"
+HALVED = "out of memory: continuing with batches of 250"
 
 
 @pytest.mark.parametrize(

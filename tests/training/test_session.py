@@ -159,11 +159,11 @@ def test_results_that_went_missing_are_written_again(capsys: pytest.CaptureFixtu
     for name in ("weights.safetensors", "curves.png", "README.md", "samples/last.png"):
         (path / name).unlink()
         trilemma.train(**words)
-        assert "trained already" not in capsys.readouterr().err
+        assert "already trained" not in capsys.readouterr().err
         assert sorted(path.rglob("*")) == there
         assert (path / "weights.safetensors").read_bytes() == weights and trilemma.load(path).summary == summary
     trilemma.train(**words)
-    assert "trained already" in capsys.readouterr().err
+    assert "already trained" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -361,7 +361,7 @@ def test_a_signal_saves_within_ten_seconds_and_says_how_to_go_on(tmp_path: Path,
     output = process.communicate(timeout=60)[0]
     assert time.monotonic() - begin < 10
     assert process.returncode == 128 + signum, output
-    assert "Go on with: trilemma train vae digits minutes=10" in output and "Traceback" not in output
+    assert "Resume with: trilemma train vae digits minutes=10" in output and "Traceback" not in output
     step = json.loads((next((tmp_path / "r" / "checkpoints").iterdir()) / "state.json").read_text())["step"]
     assert step >= read_log(log)[-1]["step"] > 0
 

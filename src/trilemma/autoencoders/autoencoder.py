@@ -58,11 +58,15 @@ class AutoencoderConfig(NetworkConfig):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.tied and self.network != "mlp":
-            raise ValueError(f"tied=true needs network=mlp (came {self.network}): only linear layers can be transposed")
+            raise ValueError(
+                f"tied=true needs network=mlp (it is {self.network}): only linear layers can be transposed"
+            )
         if self.sparsity > 0 and self.code != "sigmoid":
-            raise ValueError(f"sparsity={self.sparsity} needs code=sigmoid (came {self.code}): activations in [0, 1]")
+            raise ValueError(f"sparsity={self.sparsity} needs code=sigmoid (it is {self.code}): activations in [0, 1]")
         if self.reconstruction == "bce" and self.output != "sigmoid":
-            raise ValueError(f"reconstruction=bce needs output=sigmoid (came {self.output}); or use reconstruction=mse")
+            raise ValueError(
+                f"reconstruction=bce needs output=sigmoid (it is {self.output}); or use reconstruction=mse"
+            )
         if self.corruption == "none" and self.level != LEVEL:
             raise ValueError(f"level={self.level} is for corruption=dropout or corruption=gaussian, not none")
         if self.sparsity == 0 and self.sparsity_target != TARGET:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trilemma import __version__
+from trilemma.announce import announced
 from trilemma.comparison.document import document, protocol_difference
 from trilemma.comparison.entries import Entry, finished, rows_of, shown, to_train
 from trilemma.comparison.plain import clean
@@ -165,7 +166,8 @@ def _trainings(models: str | Sequence[str] | None, minutes: float, seed: int, se
 def _loaded(data: "Source | None", size: int | str | tuple[int, int] | None) -> "Data":
     from trilemma.data import load_data
 
-    return load_data("digits" if data is None else data, size=size)
+    with announced("reading the images"):
+        return load_data("digits" if data is None else data, size=size)
 
 
 def _carry_out(plan: Plan, folder: Path, say: Callable[[str], None], begin: float, *, quiet: bool) -> Comparison:

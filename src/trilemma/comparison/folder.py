@@ -37,7 +37,9 @@ def claim_folder(
         UserError: if `out` holds another comparison, or another process is writing to it.
     """
     request = clean(request)
-    path, lock = _named(Path(out), request) if out is not None else _chosen(f"compare-{name}", request, say)
+    path, lock = (
+        _named(Path(out).expanduser(), request) if out is not None else _chosen(f"compare-{name}", request, say)
+    )
     try:
         refuse_links(path / REQUEST, path / "runs")
         with disk_errors(path):

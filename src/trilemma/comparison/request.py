@@ -92,7 +92,7 @@ def command_of(request: dict[str, Any], out: str | Path | None, *, with_size: bo
         words += [f"seeds={request['seeds']}"] if request["seeds"] > 1 else []
         words += [f"size={'x'.join(map(str, request['size']))}"] if with_size else []
     words = [*words, f"n={request['n']}", f"seed={request['seed']}"]
-    words += [] if out is None else [f"out={Path(out).absolute()}"]
+    words += [] if out is None else [f"out={Path(out).expanduser().absolute()}"]
     return shlex.join(["trilemma", "compare", *words])
 
 

@@ -428,7 +428,7 @@ def _numbers(
     wrong = [
         f"{split} image {row}: {why}" for k, why in found[1] for split, row in np.array(owners)[rows == k].tolist()
     ]
-    return dict(zip(columns, numbers, strict=True)), classes, [counted("labels that are no class", wrong)]
+    return dict(zip(columns, numbers, strict=True)), classes, [counted("labels that are not a class", wrong)]
 
 
 def _class_names(arrays: dict[str, np.ndarray]) -> tuple[str, ...] | None:

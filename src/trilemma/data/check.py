@@ -79,10 +79,10 @@ class Report:
         what = "images" if self.frames == "all" else "image files"
         left = sum(map(len, self.left_out.values()))
         counts = f"{self.source}: {self.files:,} {what}, {self.read:,} read, {len(self.bad):,} bad"
-        lines = [f"{counts}, {left:,} files left out" if left else counts, *self.notes]
+        lines = [f"{counts}, {left:,} files skipped" if left else counts, *self.notes]
         lines += [f"bad: {name}: {reason}" for name, reason in self.bad]
         for why, names in self.left_out.items():
-            lines += _named(f"left out, {why}", names, shown)
+            lines += _named(f"skipped, {why}", names, shown)
         for words, names in self.changes.items():
             lines += _named(f"changed: {words}", names, shown)
         lines += _named("duplicates (equal pixels)", _joined(self.duplicates), shown)

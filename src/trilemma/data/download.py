@@ -70,7 +70,7 @@ def download(
                 late = f"not done within {limit_s:g} s; " if time.monotonic() > end else ""
                 raise UserError(
                     f"cannot fetch {url}: {late}{reason}; check the connection and try again "
-                    f"(it goes on from {_length(part):,} bytes), or put the file at {path}"
+                    f"(it resumes at {_length(part):,} bytes), or put the file at {path}"
                 )
             time.sleep(PAUSE_S * failed)
         _accept(url, part, path, check)

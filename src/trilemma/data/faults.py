@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-TRAILING = "something after the end of the picture, passed over"
+TRAILING = "something after the end of the picture, skipped"
 NO_END = "the file ends early; all of the picture was there"
 BLOCK = 2**20  # bytes read at a time
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

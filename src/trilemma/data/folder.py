@@ -28,10 +28,10 @@ FOREIGN = (
 )
 
 ARRAYS = (".npz", ".npy")
-OTHER = "not images by their names"  # why a file is left out
+OTHER = "not an image extension"  # why a file is left out
 IMAGES = (OUTSIDE, BESIDE)  # why an image is
-ALIASES = "links to folders that are read already, passed over"
-SYSTEM = "hidden or system folders, passed over"
+ALIASES = "links to folders that were read already, skipped"
+SYSTEM = "hidden or system folders, skipped"
 
 
 def read_folder(

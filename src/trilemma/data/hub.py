@@ -20,6 +20,7 @@ from trilemma.data.pixels import check_length, open_file
 from trilemma.data.raw import Entry, Raw, read_entries, without_unlabelled
 from trilemma.data.split import counted
 from trilemma.errors import UserError
+from trilemma.extras import install_line
 
 PREFIX = "hf:"
 
@@ -35,7 +36,7 @@ def read_hub(
     try:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise UserError(f'{source} needs the library datasets: pip install "trilemma[hub]"') from None
+        raise UserError(f"{source} needs the library datasets; install it with: {install_line('hub')}") from None
     name = source.removeprefix(PREFIX)
     if not name.strip():
         raise UserError(f"{PREFIX} has no name; give hf:OWNER/NAME, as the hub shows it")
@@ -45,7 +46,7 @@ def read_hub(
         raise UserError(f"cannot load {source}: {error}; check the name, the connection and your login") from error
     parts = dict(found) if isinstance(found, dict) else {"train": found}
     splits = _splits(list(parts), source)
-    left = counted("splits left out", [name for name in parts if name not in splits])
+    left = counted("splits skipped", [name for name in parts if name not in splits])
 
     def read(room: Room) -> Raw:
         entries: list[Entry] = []
@@ -63,7 +64,7 @@ def read_hub(
             frames,
             classes=names,
             notes=[*notes],
-            counts=[counted("labels that are no class", wrong)],
+            counts=[counted("labels that are not a class", wrong)],
             unmatched=wrong,
         )
 

@@ -105,7 +105,7 @@ def _add_table(item: Item, names: set[Key], known: Known) -> None:
     _say(known, f"rows of {item.name} without a file", f"named in {item.name}, but not there", absent)
     _say(known, f"files without a row in {item.name}", f"no row in {item.name}", without)
     _say(known, "rows without file_name", "no file_name", [f"{prefix} {k}" for k, key in enumerate(keys) if not key])
-    _say(known, "labels that are no class", "no class", [f"{prefix} {k}: {why}" for k, why in found.wrong])
+    _say(known, "labels that are not a class", "no class", [f"{prefix} {k}: {why}" for k, why in found.wrong])
 
 
 def _files(table: dict[str, list[Any]]) -> list[str | None]:

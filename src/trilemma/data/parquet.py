@@ -19,6 +19,7 @@ from trilemma.data.pixels import SUFFIXES, check_length
 from trilemma.data.raw import Entry, Raw, read_entries, without_unlabelled
 from trilemma.data.split import counted
 from trilemma.errors import UserError
+from trilemma.extras import install_line
 from trilemma.files import parse_json
 
 IMAGE = ("image", "img", "images", "picture", "photo")
@@ -36,7 +37,7 @@ def arrow() -> Any:
     try:
         import pyarrow.parquet  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise UserError('parquet files need pyarrow: pip install "trilemma[hub]"') from None
+        raise UserError(f"parquet files need pyarrow; install it with: {install_line('hub')}") from None
     return pyarrow
 
 
@@ -91,7 +92,7 @@ def read_parquet(
             frames,
             classes=tuple(classes) if classes else None,
             notes=[*notes],
-            counts=[counted("labels that are no class", wrong)],
+            counts=[counted("labels that are not a class", wrong)],
             left_out=left_out,
             unmatched=wrong,
         )

@@ -35,7 +35,7 @@ LAYERED = ("GIF", "WEBP", "PNG")  # their frames are drawn over one another, so 
 FRAMED = (*LAYERED, "TIFF")
 FRAME_LIMIT, FRAME_PIXELS = 20_000, 2**30  # frames of a file, and pixels of all of them
 
-TURNED = "turned as their EXIF orientation says"
+TURNED = "rotated to match their EXIF orientation"
 FRAMES = "several frames or pages, of which the first is used (frames=all uses each)"
 PICTURES = "several pictures in a JPEG, of which the first is used"
 AFTER_BROKEN = "drawn over a frame that cannot be decoded"

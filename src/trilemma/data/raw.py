@@ -108,7 +108,7 @@ def read_entries(
     changes = {what: [names[i] for i in which] for what, which in decoded.changes.items()}
     counts = [
         *counts,
-        *(counted(f"{what} and left out", files) for what, files in left_out.items()),
+        *(counted(f"files skipped ({what})", files) for what, files in left_out.items()),
         *(f"{len(files):,} of the images: {what}" for what, files in changes.items()),
         counted("unreadable and skipped", skipped),
     ]

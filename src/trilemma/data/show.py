@@ -39,11 +39,12 @@ def show(
     """
     if n < 1:
         raise UserError(f"n={n}: a picture shows 1 image or more")
-    if out is not None:
-        claim([Path(out)], within=Path(out).parent)
+    given = None if out is None else Path(out).expanduser()
+    if given is not None:
+        claim([given], within=given.parent)
     split_seed = None if isinstance(source, Data) else seed
     data = load_data(source, size=size, channels=channels, seed=split_seed, frames=frames)
-    path = Path(f"{data.name}.png" if out is None else out)
+    path = given or Path(f"{data.name}.png")
     claim([path], within=path.parent)
     loader = Loader(data.train, batch=min(n, len(data.train)), seed=seed, augment=augment)
     batch = loader.batch_at(0)

@@ -25,11 +25,8 @@ from trilemma.data.size import Size, parse_size
 from trilemma.data.split import RULES, Data, share
 from trilemma.errors import UserError, unknown
 from trilemma.values import checked_call, refusal
+from trilemma.vocabulary import DATA_KINDS, no_data
 
-KINDS = (
-    "a folder of images, a .zip or .tar of one, a folder of .tar shards, a .npz or .npy file, an idx file of images, "
-    "a .parquet file or a folder of them, or hf:NAME"
-)
 Source = Annotated[
     str | Path | Data | np.ndarray | Tensor | tuple[Any, Any],
     Field(description="a word, a path, an array or tensor of images, a pair (images, labels), or loaded data"),
@@ -134,16 +131,14 @@ def _load_other(source: str | Path, path: Path, options: Options) -> Data:
     if IDX.search(path.name) and path.is_file():
         return load_idx(path, slug(path), **options._asdict())
     if path.suffix.lower() in SUFFIXES and path.is_file():
-        raise UserError(f"{path} is one image; put it into a folder with others and give the folder")
+        raise UserError(f"{path} is one image; put it in a folder with others, and give the folder")
     if str(source).startswith(f"{GIVEN}:"):
         raise UserError(
             f"{source} was an array in memory: give it as data=, or save it with numpy.save and give the file"
         )
     if path.exists():
-        raise UserError(f"{path} is none of the kinds that can be read: {KINDS}")
-    if path.suffix or len(path.parts) > 1:
-        raise UserError(f"there is no {path}; give {KINDS}, or one of {', '.join(SOURCES)}")
-    raise unknown("data source", str(source), SOURCES)
+        raise UserError(f"{path} is none of the kinds that can be read: {DATA_KINDS}")
+    raise no_data(str(source))
 
 
 def read_raw(
@@ -151,7 +146,9 @@ def read_raw(
 ) -> Raw | None:
     """A source of image files as it was read; None where it is of another kind or not there."""
     if not str(source).strip():
-        raise UserError(f"the name of the data is empty, as where a variable of the shell is not set; give {KINDS}")
+        raise UserError(
+            f"the name of the data is empty, as where a variable of the shell is not set; give {DATA_KINDS}"
+        )
     if is_named(source):
         return None
     if is_hub(source):

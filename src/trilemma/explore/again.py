@@ -68,9 +68,9 @@ def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | 
         UserError: the file does not say how it was made, or says it in a later format; its run is not found, or has
             other weights by now.
     """
-    image = Path(image)
+    image = Path(image).expanduser()
     receipt = _read(image)
-    path = Path(out) if out is not None else Path(f"{image.stem}-again.png")
+    path = Path(out).expanduser() if out is not None else Path(f"{image.stem}-again.png")
     claim([path], within=path.parent)
     if run is None:
         found = _find(receipt, image)

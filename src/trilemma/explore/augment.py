@@ -148,7 +148,7 @@ def augment(
     run = as_run(run)
     counts = class_counts(run, n)
     plan = _plan(run, seed, seeds, steps, real, classical) if verdict else None
-    folder = Path(out) if out is not None else run.path / "synthetic" / f"{n}-seed-{seed}"
+    folder = Path(out).expanduser() if out is not None else run.path / "synthetic" / f"{n}-seed-{seed}"
     files, found = _files(folder, counts), folder / VERDICT
     labels = _labels(folder, files)
     zipped = folder.with_name(f"{folder.name}.zip")

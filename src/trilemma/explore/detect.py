@@ -133,7 +133,7 @@ def detect(
     """
     run = as_run(run)
     _check(run, false_alarms, n)
-    files = None if out is None else _results(Path(out), Path(out))
+    files = None if out is None else _results(*[Path(out).expanduser()] * 2)
     images = groups_of(run, data, against, normal, n, seed)
     if files is None:
         keys = {"score": score, "false_alarms": false_alarms, "normal": normal, "n": n, "seed": seed}

@@ -244,4 +244,7 @@ def _group(kind: str, source: str, part: Part, at: Tensor, classes: tuple[str, .
 
 
 def _is_image(against: Source) -> bool:
-    return isinstance(against, str | Path) and Path(against).suffix.lower() in SUFFIXES and Path(against).is_file()
+    if not isinstance(against, str | Path):
+        return False
+    path = Path(against).expanduser()
+    return path.suffix.lower() in SUFFIXES and path.is_file()

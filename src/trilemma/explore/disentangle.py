@@ -248,7 +248,7 @@ def _draw(measured: _Measured, factors: list[str]) -> bytes:
     from matplotlib.figure import Figure
 
     panels = {
-        f"share of the factor's entropy that the unit tells\nMIG {measured.mig.value:.2f}": measured.mig.matrix,
+        f"share of the factor's entropy that the unit explains\nMIG {measured.mig.value:.2f}": measured.mig.matrix,
         f"importance of the unit to a predictor of the factor\ndisentanglement {measured.dci.disentanglement:.2f}": (
             measured.dci.matrix
         ),

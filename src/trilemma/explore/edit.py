@@ -152,7 +152,7 @@ def _vector(
     run: Run, length: int, towards: Group, away: Group | None, data: Source | None
 ) -> tuple[Tensor, tuple[int, int] | None]:
     """The difference of the groups' mean codes, (Z,), and their sizes; or a vector from its file."""
-    found = load_vector(Path(str(towards)), length)
+    found = load_vector(Path(str(towards)).expanduser(), length)
     if found is not None:
         if away is not None:
             raise UserError(f"{towards} is a whole attribute vector; leave away out")

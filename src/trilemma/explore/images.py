@@ -396,7 +396,7 @@ def _checked_code(run: Run, code: Tensor) -> Tensor:
 def _checked_image(run: Run, image: Tensor) -> Tensor:
     """An image (1, C, H, W), if it has the run's shape."""
     if len(image) != 1:
-        raise UserError(f"{len(image)} images came, and one is asked for; give them one by one, as images[0]")
+        raise UserError(f"{len(image)} images were given, and one is needed; give them one by one, as images[0]")
     if tuple(image.shape) != (1, *run.model_config.shape):
         expected = " x ".join(map(str, run.model_config.shape))
         came = " x ".join(map(str, image.shape[1:]))

@@ -101,7 +101,7 @@ def sample(
         run, seed=seed, label=label, exact=exact, settings=settings, first=first, n=1, grid=False, batches=()
     )
     folder = (
-        Path(out)
+        Path(out).expanduser()
         if out is not None
         else run.path / "samples" / _folder_name(seed, label, settings, run.config["classes"])
     )

@@ -98,14 +98,14 @@ def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **
     if name not in LESSONS:
         raise unknown("figure", name, LESSONS)
     lesson, opened = LESSONS[name], [as_run(run) for run in runs]
-    settings = make(_settings_of(lesson), keys)
+    settings = make(settings_of(lesson), keys)
     try:
         inspect.signature(lesson.draw).bind(*opened)
     except TypeError:
         raise UserError(f"the figure {name} is drawn from {lesson.runs}; runs given: {len(opened)}") from None
     made_of = [run.origin for run in opened]
     made = {"trilemma": __version__, "verb": "figure", "figure": name, "runs": made_of, **settings.to_json()}
-    path = _default_path(opened, made, settings) if out is None else Path(out)
+    path = _default_path(opened, made, settings) if out is None else Path(out).expanduser()
     claim([path], within=opened[0].path if out is None and len(opened) == 1 else path.parent)
     return save_png(lesson.draw(*opened, **dict(settings)), path, made)
 
@@ -133,7 +133,7 @@ def _subject(made: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in made.items() if key != "trilemma"} | {"runs": runs}
 
 
-def _settings_of(lesson: Lesson) -> type[Config]:
+def settings_of(lesson: Lesson) -> type[Config]:
     """The keys of a figure, as settings that are checked: its function's keywords."""
     parameters = inspect.signature(lesson.draw).parameters.values()
     keywords = {p.name: (p.annotation, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -142,7 +142,7 @@ def _settings_of(lesson: Lesson) -> type[Config]:
 
 def _needs(lesson: Lesson) -> str:
     """What a figure is drawn from, and its keys with their defaults as they are typed."""
-    keys = " ".join(f"{key}={_typed(field.default)}" for key, field in _settings_of(lesson).model_fields.items())
+    keys = " ".join(f"{key}={_typed(field.default)}" for key, field in settings_of(lesson).model_fields.items())
     return f"{lesson.runs}; keys: {keys}" if keys else lesson.runs
 
 

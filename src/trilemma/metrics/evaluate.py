@@ -16,6 +16,7 @@ from trilemma.data.parts import ALL
 from trilemma.data.sources import Source
 from trilemma.data.split import counted, held_out_split
 from trilemma.errors import UserError, unknown
+from trilemma.locate import CONFIG, no_run
 from trilemma.metrics import cost, frechet, neighbours
 from trilemma.metrics.classification import class_scores
 from trilemma.metrics.controls import (
@@ -235,8 +236,8 @@ def caveats(data: Data, split: str, n: int, *, own: bool) -> list[str]:
         )
     if n < neighbours.ROUGH:
         found.append(
-            f"with {n} images on either side precision and recall are rough, for they come out too high; they decide "
-            "nothing. Use more images"
+            f"with {n} real and {n} generated images precision and recall are rough: both are inflated, and nothing is "
+            "decided by them. Use more images"
         )
     return found
 
@@ -342,8 +343,9 @@ def _resize(setup: Setup, fakes: Tensor) -> str:
 def _generated(what: str | Path) -> Tensor:
     """The images of a folder or zip, one to a file: a grid among them would also spoil the size they are read at."""
     splits = load_data(what).splits.values()
-    files = [name for part in splits for name in part.names or ()] if Path(what).is_dir() else []
-    made = {name: _made(Path(what) / name) for name in files}  # a name in an archive is no path here
+    folder = Path(what).expanduser()
+    files = [name for part in splits for name in part.names or ()] if folder.is_dir() else []
+    made = {name: _made(folder / name) for name in files}  # a name in an archive is no path here
     if grids := [name for name, how in made.items() if how.get("grid") or how.get("n", 1) != 1]:
         found = counted("grids of several", grids)
         raise UserError(f"{what} holds {found}; give a folder of single images, as `trilemma sample` writes one")
@@ -380,8 +382,8 @@ def _as_run(what: "Run | Source") -> "Run | None":
         if not hasattr(what, "model_config"):
             raise UserError(f"what={shown(what)}: give a run, a path, or an array or tensor of images")
         return what  # type: ignore[return-value]
-    if not Path(what).exists():
-        raise UserError(f"there is no {what}; give a run, which train made, or a folder or zip of images")
-    if not (Path(what) / "config.json").is_file():
+    if not (path := Path(what).expanduser()).exists():
+        raise no_run(path)
+    if path.name != CONFIG and not (path / CONFIG).is_file():
         return None
-    return load(what)
+    return load(path)

@@ -33,8 +33,8 @@ def refusal(n_real: int, n_fake: int) -> str | None:
     if min(n_real, n_fake) >= MINIMUM:
         return None
     return (
-        f"{n_real} real and {n_fake} generated images: a Frechet distance of fewer than {MINIMUM} on either side is "
-        "mostly bias; use the kernel distance, which has none"
+        f"{n_real} real and {n_fake} generated images: below {MINIMUM} of each the Frechet distance is mostly bias; "
+        "use the kernel distance, which is unbiased"
     )
 
 

@@ -112,7 +112,7 @@ def load_checkpoint(
         reasons = "; ".join(f"{path.name}: {reason}" for path, reason in broken)
         raise UserError(
             f"none of the {len(broken)} checkpoints in {folder} can be used ({reasons}). To begin anew choose another "
-            f"out= or remove {folder}; to go on use the version of trilemma that made them, or bring back their files"
+            f"out= or remove {folder}; to resume, use the version of trilemma that made them, or bring back their files"
         )
     return None
 

@@ -25,10 +25,10 @@ from trilemma.files import (
     sync_folder,
     write_json,
 )
+from trilemma.locate import RUNS
 from trilemma.migration import stated_variance
 from trilemma.record import LARGEST
 
-RUNS = Path("runs")
 CONFIG, LOCK, WEIGHTS = "config.json", "lock", "weights.safetensors"
 WRITTEN = (
     CONFIG,
@@ -81,10 +81,10 @@ def open_run_folder(
         say: told why a new folder is begun beside another.
         new: whether the same training is not continued, unless `out` names it.
     Raises:
-        UserError: if `out` holds another training or something else, or another process is writing to it.
+        UserError: if `out` already holds a different training or something else, or another process is writing to it.
     """
     if out is not None:
-        path = Path(out)
+        path = Path(out).expanduser()
         if reasons := _obstacles(path, config):
             raise UserError(f"{path} {'; '.join(reasons)}; choose another out=, or remove it first")
         return _claim(path, config)
@@ -126,12 +126,12 @@ def _obstacles(path: Path, config: dict[str, Any]) -> list[str]:
     if not path.is_dir():
         return ["is not a folder"]
     if not (path / CONFIG).exists():
-        return ["holds files that are no run"]
+        return ["holds files that are not a run"]
     try:
         reasons = differences(read_json(path / CONFIG, LARGEST), config)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return ["holds another training, whose config.json cannot be read"]
-    return [f"holds another training: {reasons[0]}", *reasons[1:]] if reasons else []
+        return ["already holds a different training, whose config.json cannot be read"]
+    return [f"already holds a different training: {reasons[0]}", *reasons[1:]] if reasons else []
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -156,7 +156,7 @@ def _other_images(then: dict[str, Any], now: dict[str, Any]) -> str:
 
 def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
     """Of the images of the runs that a training may continue and that were divided by the rule of earlier versions."""
-    paths = [Path(out)] if out is not None else takewhile(Path.exists, map(RUNS.joinpath, _names(name)))
+    paths = [Path(out).expanduser()] if out is not None else takewhile(Path.exists, map(RUNS.joinpath, _names(name)))
     marks = set()
     for path in paths:
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):

@@ -93,7 +93,7 @@ class Journal:
             yield
         except (OSError, UserError) as error:
             if not self.failed:
-                self.say(f"warning: {self.path} cannot be written ({error}); training goes on without its log")
+                self.say(f"warning: {self.path} cannot be written ({error}); training continues without its log")
             self.failed = True
 
 

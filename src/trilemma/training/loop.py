@@ -598,7 +598,7 @@ class Trainer:
         found = load_checkpoint(self.path / "checkpoints", self.display.say, self._form)
         if found is not None:
             with_room(partial(self._take, found))
-            self.display.say(f"going on from {self.images:,} images")
+            self.display.say(f"resuming at {self.images:,} images")
             self.earlier, self.saved = self.good, self.images  # the first is the state it began with
         self.journal.rows = found.values["rows"] if found is not None else 0
         self.good, self.pace = self._state(), Pace(self.seconds)

@@ -203,7 +203,7 @@ class Observer:
             made = made_by_training(self.command, f"samples {name}")
             save_png(grid(images.cpu()), self.path / "samples" / f"{name}.png", made, replace=True)
         except (OSError, UserError) as error:
-            self.warn(f"the sample picture {name}.png was not written ({error}); training goes on")
+            self.warn(f"the sample picture {name}.png was not written ({error}); training continues")
         if self.players > 1 or last:
             real = next(self._training_images(N_SAMPLES)).image
             self._judge_samples(images[: len(real)], real, settled=settled, last=last)

@@ -14,7 +14,7 @@ from torch import nn
 from trilemma.arguments import word
 from trilemma.config import ModelConfig, config_of, make
 from trilemma.data.sources import Source
-from trilemma.errors import UserError, nearest
+from trilemma.errors import UserError, unknown_key
 from trilemma.files import read_json
 from trilemma.migration import stated_variance
 from trilemma.own import ModuleConfig, recipe_of
@@ -107,15 +107,9 @@ def split_keys(recipe: Recipe, keys: Mapping[str, Any], common: Iterable[str]) -
         name = OTHER_NAMES.get(key, key)
         if key not in own and name not in TrainConfig.model_fields:
             names = list(dict.fromkeys([*common, *TrainConfig.model_fields, *OTHER_NAMES]))
-            if isinstance(recipe.config, ModuleConfig):
-                raise UserError(f'unknown key "{key}"; a module has no keys, and training takes {", ".join(names)}')
-            if (meant := nearest(key, [*own, *names])) is not None:
-                raise UserError(
-                    f'unknown key "{key}" (did you mean "{meant}"?); `trilemma list {recipe.name}` shows them all'
-                )
-            raise UserError(
-                f'unknown key "{key}"; training takes {", ".join(names)}; {recipe.name} takes {", ".join(own)}'
-            )
+            is_preset = not isinstance(recipe.config, ModuleConfig)
+            see = f"`trilemma list {recipe.name}` shows them all" if is_preset else ""
+            raise unknown_key(key, {"training": names, recipe.name: own}, see)
         if key not in own:
             training[name] = value
     return training, {key: value for key, value in keys.items() if key in own}

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from trilemma import __version__
+from trilemma.announce import announced
 from trilemma.arguments import typed
 from trilemma.config import ModelConfig, config_of, make
 from trilemma.data import Data, Loader, batches, load_data, texts_of
@@ -42,7 +43,15 @@ from trilemma.training.loop import Stopped, Trainer
 from trilemma.training.observe import Observer
 from trilemma.training.optim import check_rates
 from trilemma.training.pictures import draw_curves, made_by_training
-from trilemma.training.request import READING, check_settings, command_keys, request_of, split_keys, training_config
+from trilemma.training.request import (
+    OTHER_NAMES,
+    READING,
+    check_settings,
+    command_keys,
+    request_of,
+    split_keys,
+    training_config,
+)
 from trilemma.types import Conditional, Samples
 from trilemma.values import checked_call
 
@@ -131,7 +140,8 @@ def train(
         check_allowed(source, model)
     display = Display(recipe.name, quiet=quiet)
     try:
-        loaded = _load(recipe.name, source, out, reading)
+        with announced(None if quiet else "reading the images"):
+            loaded = _load(recipe.name, source, out, reading)
         for note in () if isinstance(source, Data) else loaded.notes:
             display.say(f"  {note}")
         if request.again and data is None and loaded.fingerprint != request.again:
@@ -232,7 +242,7 @@ def _train_in(
     trainer = Trainer(module, data, training, path, display, bf16=bf16, command=record["command"])
     trainer.resume()
     if trainer.progress >= 1 and _has_results(path, trainer.step, module):
-        display.say(f"{path} is trained already ({trainer.images:,} images); for more, give a greater length")
+        display.say(f"{path} is already trained ({trainer.images:,} images); to train longer, give a greater length")
         _follow_images(path, record)
         return
     write_json(path / CONFIG, record)
@@ -254,7 +264,7 @@ def _train_in(
             trainer.run()
             _write_results(path, recipe, trainer, record, environment)
     except Stopped as stopped:  # nothing but the line: who stops a training wants it to end
-        display.say(f"{stopped}. Go on with: {_go_on(path, record, training)}")
+        display.say(f"{stopped}. Resume with: {_go_on(path, record, training)}")
         raise
     except Diverged as error:
         text = f"the training diverged: {error}"
@@ -295,7 +305,7 @@ def _optional(name: str, display: Display) -> Iterator[None]:
     try:
         yield
     except (OSError, UserError) as error:
-        display.say(f"warning: {name} was not written ({error}); going on without it")
+        display.say(f"warning: {name} was not written ({error}); continuing without it")
 
 
 def _has_results(path: Path, steps: int, module: torch.nn.Module) -> bool:
@@ -364,6 +374,11 @@ def _check_classes(module: torch.nn.Module, recipe: Recipe, data: Data) -> None:
             f"{data.source} has no classes{because}, and {recipe.name} learns to draw a class: "
             f"{class_advice(data.notes)}, or choose a model without labels, such as vae"
         )
+
+
+def training_keys() -> list[str]:
+    """The keys that every training takes."""
+    return list(dict.fromkeys([*_keywords(train), *TrainConfig.model_fields, *OTHER_NAMES]))
 
 
 def _record(recipe: Recipe, data: Data, model_config: ModelConfig, training: TrainConfig) -> dict[str, Any]:

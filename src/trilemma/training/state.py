@@ -97,7 +97,7 @@ def check_state(found: Checkpoint, like: Checkpoint, *, images: int) -> None:
 def _odd_keys(values: Any, like: dict[str, Any]) -> list[str]:
     """The values that are missing, too many, or of another form, each with which of these it is."""
     if not isinstance(values, dict):
-        return ["they are no object"]
+        return ["they are not an object"]
     missing = [f"{key} is missing" for key in like if key not in values]
     unknown = [f"{key} is unknown" for key in values if key not in like]
     other = [f"{key} has another form" for key in like if key in values and not _same_form(values[key], like[key])]

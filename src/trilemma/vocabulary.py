@@ -1,0 +1,124 @@
+"""The words of a command line, known without loading torch: models, their keys, data sets, figures.
+
+words.json holds what the registry holds, so that a wrong word is answered at once and the shell can complete a right
+one. `make words` writes it; a test compares the two.
+"""
+
+import inspect
+import json
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from trilemma.errors import UserError, unknown, unknown_key
+
+FILE = Path(__file__).with_name("words.json")
+HUB = "hf:"
+DATA_KINDS = (
+    "a folder of images, a .zip or .tar of one, a folder of .tar shards, a .npz or .npy file, an idx file of images, "
+    f"a .parquet file or a folder of them, or {HUB}NAME"
+)
+SAMPLER = ("self", "n", "seed", "first", "labels")  # what every model's `sample` takes, given by the verb itself
+
+
+@cache
+def _words() -> dict[str, Any]:
+    return json.loads(FILE.read_text("utf-8"))
+
+
+def models() -> list[str]:
+    """The models of `trilemma list`."""
+    return list(_words()["models"])
+
+
+def data_words() -> list[str]:
+    """The data sets of `trilemma data list`."""
+    return _words()["data"].split()
+
+
+def figures() -> list[str]:
+    """The figures of `trilemma figure`."""
+    return list(_words()["figures"])
+
+
+def check_model(name: str) -> None:
+    """Raises UserError for a name, or a pattern, of no model."""
+    if not any(fnmatchcase(model, name) for model in models()):
+        raise unknown("model", name, models())
+
+
+def check_figure(name: str) -> None:
+    """Raises UserError for a figure that there is not."""
+    if name not in figures():
+        raise unknown("figure", name, figures())
+
+
+def check_data(source: str) -> None:
+    """Raises UserError for data that are neither known by name nor there."""
+    named = source.partition(":")[0] in data_words()
+    if not named and not source.startswith(HUB) and not Path(source).expanduser().exists():
+        raise no_data(source)
+
+
+def no_data(source: str) -> UserError:
+    """The error for a source that is not there: the nearest word, or what a path may be."""
+    words, path = data_words(), Path(source).expanduser()
+    if "://" in source:
+        return UserError(f"{source} is an address; download it and give the path of the file, or {HUB}NAME")
+    if path.suffix or len(path.parts) > 1 or "\\" in source:
+        place = "" if path.is_absolute() else f" in {Path.cwd()}"
+        return UserError(f"there is no {path}{place}; give {DATA_KINDS}, or one of {', '.join(words)}")
+    return unknown("data source", source, words)
+
+
+def check_training_keys(model: str, keys: Iterable[str]) -> None:
+    """Raises UserError for a key that neither training nor the model takes."""
+    takes = {"training": _words()["training"].split(), model: _words()["models"][model].split()}
+    _check_keys(keys, takes, f"`trilemma list {model}` shows them all")
+
+
+def check_sampling_keys(model: str, verb: str, options: Sequence[str], keys: Iterable[str]) -> None:
+    """Raises UserError for a key that neither the verb nor the model's sampler takes."""
+    _check_keys(keys, {verb: options, f"drawing from {model}": _words()["sampling"][model].split()})
+
+
+def check_figure_keys(name: str, keys: Iterable[str]) -> None:
+    """Raises UserError for a key that a figure does not take."""
+    _check_keys(keys, {f"the figure {name}": _words()["figures"][name].split()})
+
+
+def _check_keys(keys: Iterable[str], takes: dict[str, Sequence[str]], see: str = "") -> None:
+    known = {key for own in takes.values() for key in own}
+    for key in keys:
+        if key not in known:
+            raise unknown_key(key, takes, see)
+
+
+def collect() -> dict[str, Any]:
+    """The words as the code has them."""
+    from trilemma.data import list_sources
+    from trilemma.lessons.gallery import LESSONS, settings_of
+    from trilemma.registry import get_recipe, list_models
+    from trilemma.training.session import training_keys
+
+    recipes = [get_recipe(name) for name in list_models()]
+    own = {recipe.name: [key for key in type(recipe.config).model_fields if key != "shape"] for recipe in recipes}
+    return {
+        "models": {name: " ".join(keys) for name, keys in own.items()},
+        "sampling": {recipe.name: " ".join(sampling_keys(recipe.build)) for recipe in recipes},
+        "training": " ".join(training_keys()),
+        "data": " ".join(word for word, _, _ in list_sources()),
+        "figures": {name: " ".join(settings_of(lesson).model_fields) for name, lesson in LESSONS.items()},
+    }
+
+
+def sampling_keys(model: Any) -> list[str]:
+    """The keys of a model's own that its `sample` takes."""
+    given = inspect.signature(model.sample).parameters.values() if hasattr(model, "sample") else ()
+    return [p.name for p in given if p.name not in SAMPLER and p.kind is not p.VAR_KEYWORD]
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(collect(), indent=1) + "\n", "utf-8")

@@ -1,0 +1,61 @@
+"""The locked versions against the bounds of pyproject.toml: `make lock` renews them."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PROJECT = Path(__file__).parents[1]
+TABLE = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
+RUNTIME = [*TABLE["project"]["dependencies"], *TABLE["build-system"]["requires"]]
+WANTED = {"runtime": RUNTIME, "dev": [*RUNTIME, *TABLE["project"]["optional-dependencies"]["dev"]]}
+
+
+def text_of(lock):
+    return (PROJECT / "requirements" / f"{lock}.txt").read_text("utf-8")
+
+
+def locked(lock):
+    """Name -> (version, hashes) of each entry; a name may have one for each version of Python."""
+    found = {}
+    for name, version, rest in re.findall(r"^([\w.-]+)==([^\s;]+)((?:.*\\\n)+.*)$", text_of(lock), re.MULTILINE):
+        found.setdefault(canonicalize_name(name), []).append((version, re.findall(r"--hash=sha256:[0-9a-f]{64}", rest)))
+    return found
+
+
+@pytest.mark.parametrize("lock", WANTED)
+def test_every_requirement_is_locked_within_its_bounds(lock):
+    versions = locked(lock)
+    for requirement in map(Requirement, WANTED[lock]):
+        if requirement.name == "torch":  # constraints.txt has it
+            continue
+        assert requirement.name in versions, f"{requirement.name} is not locked: make lock"
+        for version, _ in versions[requirement.name]:
+            assert version in requirement.specifier, f"{requirement} is locked at {version}: make lock"
+
+
+@pytest.mark.parametrize("lock", WANTED)
+def test_every_entry_has_hashes_and_no_place_of_download(lock):
+    text = text_of(lock)
+    entries = [entry for several in locked(lock).values() for entry in several]
+    assert len(entries) == len(re.findall("^[^#\\s]", text, re.MULTILINE)) > 50
+    assert all(hashes for _, hashes in entries)
+    assert "://" not in text and not re.search(r"^\s*--(?!hash=)", text, re.MULTILINE)
+    assert not {"torch", "triton"} & set(locked(lock))
+
+
+def test_development_runs_what_users_run():
+    runtime, dev = locked("runtime"), locked("dev")
+    assert {name: dev.get(name) for name in runtime} == runtime
+
+
+def test_the_tested_torch_is_within_the_bounds():
+    lines = [
+        line for line in (PROJECT / "constraints.txt").read_text("utf-8").splitlines() if line[:1] not in ("", "#")
+    ]
+    (constraint,) = map(Requirement, lines)
+    (version,) = (part.version for part in constraint.specifier)
+    assert version in next(r for r in map(Requirement, RUNTIME) if r.name == "torch").specifier
