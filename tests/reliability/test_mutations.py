@@ -283,7 +283,7 @@ def test_one_that_may_not_be_read_is_not_called_broken(run: Path, monkeypatch: p
     def refuse(path: Path, *_: object, **__: object) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr("trilemma.files.open_plain", refuse)
     with pytest.raises(PermissionError):
         load_checkpoint(run / "checkpoints", print)
     assert [path.name for path in list_checkpoints(run / "checkpoints")] == [BEFORE, NEWEST]
