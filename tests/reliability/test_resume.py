@@ -17,7 +17,7 @@ from trilemma.training.health import NotFinite, Pulse, Reading
 from trilemma.training.loop import Stopped, Trainer
 from trilemma.training.observe import Observer
 from trilemma.training.state import Checkpoint
-from trilemma.types import Batch, Phase
+from trilemma.types import Batch, Phase, Player
 
 STEPS = 10
 TINY: dict[str, dict[str, Any]] = {
@@ -305,7 +305,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reading(step: int, *values: float) -> Any:
-    phase = Phase("p", [], lambda batch, rng: (torch.zeros(()), {}))
+    phase = Phase("p", Player("p", []), lambda batch, rng: (torch.zeros(()), {}))
     return Reading(step, phase, Batch(torch.zeros(1, 1, 1, 1)), {}, Late(*values))  # type: ignore[arg-type]
 
 

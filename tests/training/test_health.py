@@ -40,7 +40,7 @@ from trilemma.training.monitor import (
 )
 from trilemma.training.observe import Observer
 from trilemma.training.state import Checkpoint
-from trilemma.types import Batch, Phase, players
+from trilemma.types import Batch, Phase, Player, count_rivals
 
 NAN = float("nan")
 BAD_STEP = 5
@@ -249,7 +249,7 @@ def test_the_images_of_the_bad_batch_are_named(monkeypatch: pytest.MonkeyPatch) 
 
 def feel(pulse: Pulse, losses: list[float]) -> list[int]:
     """The numbers of the losses that raise a warning."""
-    phase = Phase("p", [], lambda batch, rng: (torch.zeros(()), {}))
+    phase = Phase("p", Player("p", []), lambda batch, rng: (torch.zeros(()), {}))
     batch = Batch(torch.zeros(1, 1, 1, 1))
     readings = [Reading(k, phase, batch, {}, torch.tensor([loss, 1.0])) for k, loss in enumerate(losses)]
     return [k for k, reading in enumerate(readings) if pulse.feel(reading) is not None]
@@ -291,7 +291,7 @@ def test_memory_that_runs_out_divides_the_batch_and_the_gradient_stays(monkeypat
         if len(batch.image) // trainer.pieces > 8:
             raise torch.OutOfMemoryError("out of memory")
         result = gradient(trainer, phase, batch, generator)
-        grads.append(phase.parameters[0].grad.clone())
+        grads.append(phase.player.parameters[0].grad.clone())
         return result
 
     keys = {"steps": 3, "batch": 32, "precision": "float32", "quiet": True}
@@ -306,7 +306,7 @@ def test_memory_that_runs_out_divides_the_batch_and_the_gradient_stays(monkeypat
 
     def keep(trainer: Trainer, phase: Phase, batch: Batch, generator: torch.Generator):
         result = gradient(trainer, phase, batch, generator)
-        first.append(phase.parameters[0].grad.clone())
+        first.append(phase.player.parameters[0].grad.clone())
         return result
 
     monkeypatch.setattr(Trainer, "_gradient", keep)
@@ -632,15 +632,15 @@ def test_too_high_a_weight_of_the_divergence_is_said_and_a_healthy_training_is_q
 
 def test_phases_that_follow_each_other_are_no_players() -> None:
     def phase(begin: float, end: float) -> Phase:
-        return Phase("p", [], lambda batch, rng: (torch.zeros(()), {}), begin=begin, end=end)
+        return Phase("p", Player("p", []), lambda batch, rng: (torch.zeros(()), {}), begin=begin, end=end)
 
     def of(*spans: tuple[float, float]) -> int:
-        return players([phase(*span) for span in spans])
+        return count_rivals([phase(*span) for span in spans])
 
     assert of((0, 1)) == of((0, 0.5), (0.5, 1)) == of((0.5, 1), (0, 0.5)) == 1
     assert of((0, 1), (0, 1)) == of((0, 0.6), (0.5, 1)) == of((0, 0.6), (0.5, 1), (0.8, 1)) == 2
     assert of((0, 1), (0.2, 0.4), (0.3, 0.5)) == 3
-    assert {name: players(trilemma.create(name, shape=(1, 8, 8)).phases) for name in ("vae-vq", "gan-dcgan")} == {
+    assert {name: count_rivals(trilemma.create(name, shape=(1, 8, 8)).phases) for name in ("vae-vq", "gan-dcgan")} == {
         "vae-vq": 1,
         "gan-dcgan": 2,
     }

@@ -82,7 +82,9 @@ def loss_and_gradient(name: str, settings: dict[str, Any], number: int, pieces: 
     trainer: Any = SimpleNamespace(device=torch.device("cpu"), pieces=pieces, bf16=False)
     with rng.isolated(5), SameNoise(PIECES // pieces):
         loss, _ = Trainer._gradient(trainer, seeded, batch, torch.Generator())
-    return torch.cat([loss.detach().view(1), *(p.grad.flatten() for p in phase.parameters if p.grad is not None)])
+    return torch.cat(
+        [loss.detach().view(1), *(p.grad.flatten() for p in phase.player.parameters if p.grad is not None)]
+    )
 
 
 def distance(name: str, settings: dict[str, Any], progress: float) -> float:

@@ -11,7 +11,7 @@ from trilemma.run import Run
 from trilemma.training.checkpoint import list_checkpoints, read_checkpoint
 from trilemma.training.health import LASTING, RISE, SPIKE, WINDOW, Jump, Pulse, Reading
 from trilemma.training.loop import SLOWER, Stopped, Trainer
-from trilemma.types import Batch, Phase
+from trilemma.types import Batch, Phase, Player
 
 HARMED = 120  # the step after which a toy's weights are harmed
 STEPS = 240
@@ -25,7 +25,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def jumps(losses: list[float], pulse: Pulse | None = None, phase: str = "p") -> dict[int, Jump]:
     """The jumps that are said of losses, by their number."""
     pulse = pulse or Pulse(nn.Identity())
-    moved = Phase(phase, [], lambda batch, rng: (torch.zeros(()), {}))
+    moved = Phase(phase, Player(phase, []), lambda batch, rng: (torch.zeros(()), {}))
     readings = [
         Reading(k, moved, Batch(torch.zeros(1, 1, 1, 1)), {}, torch.tensor([x, 1.0])) for k, x in enumerate(losses)
     ]

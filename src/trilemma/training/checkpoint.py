@@ -25,7 +25,7 @@ from trilemma.files import disk_errors, remove, remove_leftovers, sha256_of, syn
 from trilemma.training.state import Broken, Checkpoint, Tensors, check_state
 
 MANIFEST, STATE = "manifest.json", "state.json"
-FORMAT = 4
+FORMAT = 5
 KEEP = 2
 
 
@@ -230,6 +230,8 @@ def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
         values.setdefault("distances", [])
     if version < 4:  # nothing of this had happened: earlier versions did not lower the rate
         values.update(slowed=[], events={}, current={})
+    if version < 5:  # no phase had a start
+        values["started"] = []
     return values
 
 

@@ -1,8 +1,9 @@
 """The one training loop.
 
     for every step:
-        for every phase of the model (a GAN has two, the others one):
-            loss <- phase.loss(batch, rng);  that phase's parameters take a step
+        for every player of the model (a GAN has two, the others one):
+            for each of its phases: loss <- phase.loss(batch, rng); the gradients add up
+            its parameters take a step
         the averaged weights follow, once
 
 Batch and noise are functions of the step, the learning rate of the step and of what is saved with the state, so a
@@ -18,7 +19,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -46,16 +47,17 @@ from trilemma.training.ema import EMA
 from trilemma.training.health import WINDOW, Jump, LastingJump, NotFinite, Pulse, Reading
 from trilemma.training.log import Averages, Display, Journal, figures_text
 from trilemma.training.observe import PARTS, Observer
-from trilemma.training.optim import learning_rate, lr_factor, make_optimizer
+from trilemma.training.optim import config_of, learning_rate, lr_factor, make_optimizer
 from trilemma.training.pace import PICTURES, SHARE, Pace
 from trilemma.training.state import Broken, Checkpoint, first_entries, flatten_optimizer, restore_optimizer, spoilt
-from trilemma.types import Batch, Logs, Phase, players
+from trilemma.types import Batch, Logs, Model, Phase, Player, count_rivals, players_of, span_of
 
 VALIDATE_AT_LEAST = 10_000  # images between validations of a data set smaller than this
 SNAPSHOTS = 10  # sample pictures in a training, where sample_every is not given
 SAVE_EVERY_S = 60.0  # a checkpoint at the next step after this time, where save_every is not given
 SETTLED = 0.25  # share of a training after which its samples and codes are judged
 SLOWER = 0.5  # times the learning rate, after a loss that jumped and did not come back
+START_IMAGES = 10_000  # training images that the start of a phase is shown
 MOST_SKIPPED = 5  # steps left out since the last good state, after which a training gives up
 
 
@@ -76,7 +78,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         data: Data,
         config: TrainConfig,
         path: Path,
@@ -88,10 +90,13 @@ class Trainer:
         self.model, self.data, self.config = model, data, config
         self.path, self.display, self.bf16 = path, display, bf16
         self.device = next(model.parameters()).device
-        self.phases: list[Phase] = list(model.phases)  # type: ignore[arg-type]
+        self.phases: list[Phase] = list(model.phases)
+        self.players = players_of(self.phases)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizers = {phase.name: make_optimizer(phase, config) for phase in self.phases}
+        self.optimizers = {player.name: make_optimizer(player, config) for player in self.players}
+        self.spans = {player.name: span_of(player, self.phases) for player in self.players}
+        self.clips = {player.name: config_of(player, config).clip for player in self.players}
         self.ema = EMA(model, config.ema_halflife_images) if config.ema_halflife_images else None
         self.observer = Observer(model, data, config, path, self.ema, self._warn, command)
         self.loader = Loader(
@@ -108,9 +113,10 @@ class Trainer:
         self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
         self.skipped: list[int] = []  # steps left out because a number was not finite
         self.slowed: list[int] = []  # the step from which the learning rate is lower, if there is one
+        self.started: list[str] = []  # the phases whose `start` was called
         self.events: dict[str, str] = {}  # by kind, the last thing that happened to the training, with its step
         self.pace = Pace()
-        self.pulse = Pulse(model, spikes=players(self.phases) == 1)
+        self.pulse = Pulse(model, spikes=count_rivals(self.phases) == 1)
         self.reported = 0.0  # progress at the last report
         self.unreported = False  # whether the last step is to be reported still
         self.unfinished: Checkpoint | None = None  # the state before a report that may take long, while it is made
@@ -237,45 +243,68 @@ class Trainer:
         generator = self.noise.manual_seed(rng.seed_of(self.config.seed, "step", self.step))
         progress = self.progress
         batches_of_step = [self._batch(self.images + r * self.config.batch) for r in range(self.repeats)]
-        for phase in self.phases:
-            span = phase.progress(progress)
-            if self.step % phase.every or span is None:
-                continue
-            optimizer = self.optimizers[phase.name]
-            factor = lr_factor(self.config, span, self.images - self._images_before(phase), self.observer.plateau)
-            for group in optimizer.param_groups:
-                group["lr"] = self._slower() * factor * learning_rate(phase.name, self.config)
-            for batch in batches_of_step[: phase.repeats]:
-                self._move(phase, optimizer, batch, generator)
+        due = [phase for phase in self.phases if phase.is_active(progress) and self.step % phase.every == 0]
+        for phase in due:
+            self._start(phase)
+        for player in players_of(due):
+            own = [phase for phase in due if phase.player is player]
+            self._set_learning_rate(player, progress)
+            for repeat, batch in enumerate(batches_of_step[: max(phase.repeats for phase in own)]):
+                self._move(player, [phase for phase in own if repeat < phase.repeats], batch, generator)
         if self.ema is not None:
             self.ema.update(self.ema.decay(self.images + self.stride, self.stride))
             self.pulse.feel_average(self.step, self.ema.is_finite())
         self.step += 1
 
-    def _move(self, phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, generator: torch.Generator) -> None:
-        """One step of one player."""
-        for parameter in phase.parameters:
+    def _start(self, phase: Phase) -> None:
+        """What a phase does once, before its first step; its figures are a row of the log."""
+        if phase.start is None or phase.name in self.started:
+            return
+        self.model.eval()
+        with torch.no_grad():
+            figures = phase.start(self.observer.training_images(START_IMAGES), self.config.seed)
+        self.model.train()
+        self.started.append(phase.name)
+        self.journal.write({**self._place(), **{f"{phase.name}/{name}": value for name, value in figures.items()}})
+
+    def _set_learning_rate(self, player: Player, progress: float) -> None:
+        """For the next step of a player, by how far it is in the span in which it moves."""
+        begin, end = self.spans[player.name]
+        images = self.images - (self.images * begin / progress if begin else 0)  # since it began
+        factor = lr_factor(self.config, (progress - begin) / (end - begin), images, self.observer.plateau)
+        for group in self.optimizers[player.name].param_groups:
+            group["lr"] = self._slower() * factor * learning_rate(player, self.config)
+
+    def _move(self, player: Player, phases: Sequence[Phase], batch: Batch, generator: torch.Generator) -> None:
+        """One step of one player: down the sum of its phases' losses."""
+        for parameter in player.parameters:
             parameter.grad = None
-        loss, parts = self._gradient(phase, batch, generator)
-        norm = nn.utils.get_total_norm([p.grad for p in phase.parameters if p.grad is not None], foreach=True)
-        self._heed(self.pulse.feel(Reading(self.step, phase, batch, parts, torch.stack([loss, norm]))))
-        if self.config.clip is not None:  # after the look: a norm that is NaN makes every gradient NaN
-            nn.utils.clip_grads_with_norm_(phase.parameters, self.config.clip, norm, foreach=True)
-        optimizer.step()
-        self.averages.add(phase.name, {"loss": loss, **parts})
+        lowered = [(phase, *self._gradient(phase, batch, generator)) for phase in phases]
+        norm = nn.utils.get_total_norm([p.grad for p in player.parameters if p.grad is not None], foreach=True)
+        for phase, loss, parts in lowered:
+            self._heed(self.pulse.feel(Reading(self.step, phase, batch, parts, torch.stack([loss, norm]))))
+        if (clip := self.clips[player.name]) is not None:  # after the look: a NaN norm makes every gradient NaN
+            nn.utils.clip_grads_with_norm_(player.parameters, clip, norm, foreach=True)
+        self.optimizers[player.name].step()
+        if player.after_step is not None:
+            with torch.no_grad():
+                player.after_step()
+        for phase, loss, parts in lowered:
+            self.averages.add(phase.name, {"loss": loss, **parts})
 
     def _gradient(self, phase: Phase, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Logs]:
-        """Gradients of the mean loss over a batch, in micro-batches if memory asks for it; the loss and its parts."""
+        """Gradients of the mean loss over a batch, times `every`, in micro-batches if memory asks for it; the loss and
+        its parts."""
         total, sums = torch.zeros((), dtype=torch.float32, device=self.device), Averages()
         pieces = _split(batch, self.pieces)
         for piece in pieces:
             with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
                 loss, parts = phase.loss(piece, generator)
             if len(pieces) == 1:
-                loss.backward()
+                (loss if phase.every == 1 else phase.every * loss).backward()
                 return loss.detach(), parts
             share = len(piece.image) / len(batch.image)
-            (share * loss).backward()
+            (phase.every * share * loss).backward()
             total += share * loss.detach()
             sums.add(phase.name, {name: share * len(pieces) * part for name, part in parts.items()})
         return total, {
@@ -384,10 +413,6 @@ class Trainer:
         """Where the training is, as every row of the log begins."""
         return {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3)}
 
-    def _images_before(self, phase: Phase) -> float:
-        """Images seen before the phase began."""
-        return self.images * phase.begin / self.progress if phase.begin else 0
-
     def _batch(self, position: int) -> Batch:
         batch = replace(self.loader.batch_at(position), progress=self.progress)
         if not self.config.channels_last:
@@ -459,7 +484,7 @@ class Trainer:
 
     def _has_time_to_draw(self) -> bool:
         """Whether there is time for a picture. Where warnings follow from it, only minutes depend on the clock."""
-        if self.observer.players > 1 and self.config.minutes is None:
+        if self.observer.rivals > 1 and self.config.minutes is None:
             return True
         share = PICTURES * SHARE
         if "picture" not in self.pace.costs and self.pace.allows("picture", self.seconds, share):
@@ -493,6 +518,7 @@ class Trainer:
             "pieces": self.pieces,
             "skipped": list(self.skipped),
             "slowed": list(self.slowed),
+            "started": list(self.started),
             "events": dict(self.events),
             "losses": {phase.name: list(self.pulse.losses.get(phase.name, ())) for phase in self.phases},
             "said": dict(self.observer.said.quiet),
@@ -542,6 +568,7 @@ class Trainer:
         observer.figures, observer.best = values["figures"], values["best"]
         self.pieces, self.skipped = values["pieces"], values["skipped"]
         self.slowed, self.events = list(values["slowed"]), dict(values["events"])
+        self.started = list(values["started"])
         observer.plateau.load(values["plateau"])
         observer.said.quiet, observer.said.current = dict(values["said"]), dict(values["current"])
         observer.rivalry.distances = list(values["distances"])
@@ -574,8 +601,8 @@ class Trainer:
         """The form of every saved state: this one, as if one step had been made."""
         state = self._state()
         state.values |= {"step": 1, "images": self.stride}
-        state.tensors |= {f"optimizer-{phase.name}": first_entries(phase, self.config) for phase in self.phases}
-        state.begins = {f"optimizer-{phase.name}": phase.begin for phase in self.phases}
+        state.tensors |= {f"optimizer-{player.name}": first_entries(player, self.config) for player in self.players}
+        state.begins = {f"optimizer-{player.name}": self.spans[player.name][0] for player in self.players}
         return state
 
     def resume(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data, Loader, batches
@@ -39,7 +39,17 @@ from trilemma.training.monitor import (
 )
 from trilemma.training.optim import Plateau
 from trilemma.training.pictures import made_by_training
-from trilemma.types import Batch, Conditional, Finishes, Reconstructs, Samples, Validates, codes_need_labels, players
+from trilemma.types import (
+    Batch,
+    Conditional,
+    Finishes,
+    Model,
+    Reconstructs,
+    Samples,
+    Validates,
+    codes_need_labels,
+    count_rivals,
+)
 
 FINISH_IMAGES = 10_000  # training images shown to a model's last step
 VALID_BATCH = 500
@@ -53,7 +63,7 @@ class Observer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         data: Data,
         config: TrainConfig,
         path: Path,
@@ -63,7 +73,7 @@ class Observer:
     ) -> None:
         self.model, self.data, self.config, self.path = model, data, config, path
         self.ema, self.warn, self.command = ema, warn, command
-        self.players = players(model.phases)  # type: ignore[arg-type]
+        self.rivals = count_rivals(model.phases)
         self.device = next(model.parameters()).device
         self.plateau, self.said, self.rivalry = Plateau(), Said(), Rivalry()
         self.figures: dict[str, float] = {}
@@ -77,7 +87,7 @@ class Observer:
         """RMSE of the mean training image on the held-out images: what a model that reconstructs has to beat."""
         if not isinstance(self.model, Reconstructs) or not len(self.data.valid):
             return None
-        train = (batch.image for batch in self._training_images(FINISH_IMAGES))
+        train = (batch.image for batch in self.training_images(FINISH_IMAGES))
         return mean_image_rmse(train, (batch.image for batch in batches(self.data.valid, VALID_BATCH)))
 
     def validate(self, images: int) -> dict[str, float]:
@@ -191,12 +201,12 @@ class Observer:
             save_png(grid(images.cpu()), self.path / "samples" / f"{name}.png", made, replace=True)
         except (OSError, UserError) as error:
             self.warn(f"the sample picture {name}.png was not written ({error}); training goes on")
-        if self.players > 1 or last:
-            real = next(self._training_images(N_SAMPLES)).image
+        if self.rivals > 1 or last:
+            real = next(self.training_images(N_SAMPLES)).image
             self._judge_samples(images[: len(real)], real, settled=settled, last=last)
 
     def _judge_samples(self, images: Tensor, real: Tensor, *, settled: bool, last: bool) -> None:
-        if self.players > 1:  # players against each other
+        if self.rivals > 1:  # players against each other
             wrong = self.rivalry.look(images, real)
             for rule in ("collapse", "divergence"):
                 self._tell(rule, wrong.get(rule) if settled else None)
@@ -207,7 +217,7 @@ class Observer:
         """Let the model take its last step, on the first `n` training images; figures of it are named train_..."""
         if not isinstance(self.model, Finishes):
             return {}
-        figures = self.model.finish(self._training_images(n), seed=self.config.seed)
+        figures = self.model.finish(self.training_images(n), seed=self.config.seed)
         return {f"train_{name}": value for name, value in figures.items()}
 
     def _finish_within(self, seconds: float | None) -> dict[str, float]:
@@ -277,7 +287,7 @@ class Observer:
         self.draw_seconds = (time.perf_counter() - start) * N_SAMPLES / n
         return images
 
-    def _training_images(self, n: int) -> Iterator[Batch]:
+    def training_images(self, n: int) -> Iterator[Batch]:
         """The first `n` images of the training order, VALID_BATCH at a time, as they are; only those go to a GPU."""
         plain = Loader(self.data.train, batch=VALID_BATCH, seed=self.config.seed)
         n = min(n, len(self.data.train))

@@ -34,7 +34,7 @@ from trilemma.training.log import Display, read_log
 from trilemma.training.loop import Stopped, Trainer
 from trilemma.training.optim import learning_rate
 from trilemma.training.pictures import draw_curves, made_by_training
-from trilemma.types import Conditional, Samples
+from trilemma.types import Conditional, Model, Samples, players_of
 
 CURVES, CARD, LAST_SAMPLES = "curves.png", "README.md", "samples/last.png"
 
@@ -122,8 +122,8 @@ def train(
         )
         model_config, fitted = fit_model(recipe, _model_config(recipe, loaded, model_settings))
         module = build(recipe, model_config, seed=seed).to(place)
-        for phase in module.phases:  # type: ignore[union-attr]
-            learning_rate(phase.name, training)
+        for player in players_of(module.phases):
+            learning_rate(player, training)
         given = {name for name, value in (length | changes).items() if value is not None}
         training, more = fit_training(recipe, training, given, module, len(loaded.train))
         for note in fitted + more:
@@ -155,7 +155,7 @@ def _train_in(
     path: Path,
     recipe: Recipe,
     data: Data,
-    module: torch.nn.Module,
+    module: Model,
     training: TrainConfig,
     record: dict[str, Any],
     display: Display,
@@ -271,7 +271,7 @@ def _model_config(recipe: Recipe, data: Data, settings: dict[str, Any]) -> Model
     return recipe.config.with_(**{**known, **settings})
 
 
-def _check_classes(module: torch.nn.Module, recipe: Recipe, data: Data) -> None:
+def _check_classes(module: Model, recipe: Recipe, data: Data) -> None:
     """Refuses data without classes for a model that learns from them."""
     if isinstance(module, Conditional) and not data.classes:
         because = next((f" ({note})" for note in data.notes if note.endswith(UNUSED)), "")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trilemma.training.config import TrainConfig
 from trilemma.training.optim import make_optimizer
-from trilemma.types import Phase
+from trilemma.types import Player
 
 Tensors = dict[str, Tensor]
 LATER = {"likelihood.weight"}  # buffers that earlier versions did not write; their module fills them in
@@ -22,7 +22,7 @@ LATER = {"likelihood.weight"}  # buffers that earlier versions did not write; th
 
 @dataclass
 class Checkpoint:
-    """Tensors by file ("model", "ema", "optimizer-PHASE", "best") and the plain values of the state.
+    """Tensors by file ("model", "ema", "optimizer-PLAYER", "best") and the plain values of the state.
 
     begins: of a form, the share of the training from which an optimiser holds something, by file.
     """
@@ -36,12 +36,12 @@ class Broken(Exception):
     """Why a checkpoint cannot be trusted."""
 
 
-def first_entries(phase: Phase, config: TrainConfig) -> Tensors:
-    """The form, without values, of what a phase's optimiser holds after its first step."""
-    parameters: list[Any] = [torch.empty_like(p, device="meta").requires_grad_() for p in phase.parameters]
+def first_entries(player: Player, config: TrainConfig) -> Tensors:
+    """The form, without values, of what a player's optimiser holds after its first step."""
+    parameters: list[Any] = [torch.empty_like(p, device="meta").requires_grad_() for p in player.parameters]
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
-    optimizer = make_optimizer(replace(phase, parameters=parameters), config)
+    optimizer = make_optimizer(replace(player, parameters=parameters), config)
     optimizer.step()
     return flatten_optimizer(optimizer)
 
