@@ -229,15 +229,15 @@ def test_stopped_and_continued_equals_unbroken_bit_for_bit(
     keys = {"batch": 16, "steps": 8, "seed": 3, "quiet": True}
     whole = train(name, "digits", out=tmp_path / "whole", **keys)
     steps_taken = []
-    one_step = Trainer._one_step
+    one_step = Trainer.take_step
 
     def stop_after_three(trainer: Trainer) -> None:
         one_step(trainer)
-        steps_taken.append(trainer.step)
+        steps_taken.append(trainer.calendar.step)
         if len(steps_taken) == 3:
-            trainer.stop_signal = 2
+            trainer.team.stop_signal = 2
 
-    monkeypatch.setattr(Trainer, "_one_step", stop_after_three)
+    monkeypatch.setattr(Trainer, "take_step", stop_after_three)
     with pytest.raises(KeyboardInterrupt, match="the state is saved"):
         train(name, "digits", out=tmp_path / "parts", **keys)
     parts = train(name, "digits", out=tmp_path / "parts", **keys)

@@ -171,15 +171,15 @@ def test_the_start_of_a_phase_is_called_once_wherever_the_training_was_stopped(
     assert [torch.equal(gradient, A) for gradient in MOVES] == [True] * 4 + [False] * 4
     first = train(lambda toy: teaching(toy)[:1], "first")  # the same until the second begins, and not averaged
     assert torch.equal(whole.model.teacher, first.model.weights)
-    one_step = Trainer._one_step
+    one_step = Trainer.take_step
     for at in stops:
 
         def stopping(trainer: Trainer, at: int = at) -> None:
             one_step(trainer)
-            trainer.stop_signal = 2 if trainer.step == at else 0
+            trainer.team.stop_signal = 2 if trainer.calendar.step == at else 0
 
         with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_one_step", stopping)
+            patch.setattr(Trainer, "take_step", stopping)
             with pytest.raises(KeyboardInterrupt):
                 train(teaching, f"at-{at}", ema)
         run = train(teaching, f"at-{at}", ema)

@@ -39,6 +39,7 @@ from trilemma.training.monitor import (
 )
 from trilemma.training.optim import Plateau
 from trilemma.training.pictures import made_by_training
+from trilemma.training.state import Checkpoint
 from trilemma.types import (
     Batch,
     Conditional,
@@ -82,6 +83,27 @@ class Observer:
         self.draw_seconds = 0.0  # that the images of a sample picture take, by the last that were drawn
         self.units = 0  # of the code that `active_units` saw
 
+    def state(self) -> Checkpoint:
+        """The best weights so far, and what later looks are compared with."""
+        values = {
+            "plateau": self.plateau.state(),
+            "figures": self.figures,
+            "best": self.best,
+            "said": dict(self.said.quiet),
+            "current": dict(self.said.current),
+            "distances": list(self.rivalry.distances),
+        }
+        return Checkpoint(values, {"best": self.best_weights} if self.best_weights else {})  # never changed in place
+
+    def load(self, state: Checkpoint) -> None:
+        """Take them back."""
+        values = state.values
+        self.plateau.load(values["plateau"])
+        self.figures, self.best = values["figures"], values["best"]
+        self.best_weights = state.tensors.get("best", {})
+        self.said.quiet, self.said.current = dict(values["said"]), dict(values["current"])
+        self.rivalry.distances = list(values["distances"])
+
     @cached_property
     def baseline(self) -> float | None:
         """RMSE of the mean training image on the held-out images: what a model that reconstructs has to beat."""
@@ -90,12 +112,16 @@ class Observer:
         train = (batch.image for batch in self.training_images(FINISH_IMAGES))
         return mean_image_rmse(train, (batch.image for batch in batches(self.data.valid, VALID_BATCH)))
 
-    def validate(self, images: int) -> dict[str, float]:
-        """Figures on the validation split after so many images; {} for a model that has none."""
+    def validate(self, images: int, most: int | None = None) -> dict[str, float]:
+        """Figures on the validation split after so many images; {} for a model that has none.
+
+        Args:
+            most: batches of VALID_BATCH images of the split, all where None; then `valid_images` says how many images.
+        """
         if not isinstance(self.model, Validates):
             return {}
         with self.weights_in_use():
-            self.figures = halving(self._validate, VALID_BATCH, self.warn)
+            self.figures = halving(lambda size: self._validate(size, most), VALID_BATCH, self.warn)
             self._keep_best(images)
         return self.figures
 
@@ -256,17 +282,20 @@ class Observer:
 
     @torch.no_grad()
     def _validate(self, size: int, most: int | None = None) -> dict[str, float]:
-        """Means over the validation split, or over `most` batches of it, `size` images at a time; in float32."""
+        """Means over the validation split, or its first `most` * VALID_BATCH images, `size` images at a time; in
+        float32."""
         sums: dict[str, Tensor] = {}
-        for number, batch in enumerate(islice(batches(self.data.valid, size, self.device), most)):
+        count = len(self.data.valid) if most is None else min(most * VALID_BATCH, len(self.data.valid))
+        for number, batch in enumerate(islice(batches(self.data.valid, size, self.device), -(-count // size))):
             generator = rng.generator(self.config.seed, "valid", number, device=self.device)
             for name, values in self.model.validation(batch, generator).items():  # type: ignore[operator]
                 sums[name] = (
                     sums.get(name, torch.zeros((), dtype=torch.float32, device=self.device))
                     + values.double().sum().float()
                 )
-        figures = {f"valid_{name}": float(value) / len(self.data.valid) for name, value in sums.items()}
-        return figures | {n.replace("mse", "rmse"): v**0.5 for n, v in figures.items() if n.endswith("mse")}
+        figures = {f"valid_{name}": float(value) / count for name, value in sums.items()}
+        figures |= {n.replace("mse", "rmse"): v**0.5 for n, v in figures.items() if n.endswith("mse")}
+        return figures if count == len(self.data.valid) else figures | {"valid_images": count}
 
     def _keep_best(self, images: int) -> None:
         name = self.config.monitor

@@ -31,9 +31,10 @@ from trilemma.training.config import LENGTHS, TrainConfig
 from trilemma.training.fit import fit_model, fit_training
 from trilemma.training.folder import earlier_fingerprints, open_run_folder
 from trilemma.training.log import Display, read_log
-from trilemma.training.loop import Stopped, Trainer
+from trilemma.training.loop import Trainer
 from trilemma.training.optim import learning_rate
 from trilemma.training.pictures import draw_curves, made_by_training
+from trilemma.training.team import Stopped
 from trilemma.types import Conditional, Model, Samples, players_of
 
 CURVES, CARD, LAST_SAMPLES = "curves.png", "README.md", "samples/last.png"
@@ -165,9 +166,9 @@ def _train_in(
     bf16 = training.precision == "bf16" or (training.precision == "auto" and supports_fast_bf16(device))
     environment = {**describe(), "device": str(device), "precision": "bf16 autocast" if bf16 else "float32"}
     trainer = Trainer(module, data, training, path, display, bf16=bf16, command=record["command"])
-    trainer.resume()
-    if trainer.progress >= 1 and _has_results(path, trainer.step, module):
-        display.say(f"{path} is trained already ({trainer.images:,} images); for more, give a greater length")
+    at = trainer.calendar
+    if at.progress >= 1 and _has_results(path, at.step, module):
+        display.say(f"{path} is trained already ({at.images:,} images); for more, give a greater length")
         _follow_images(path, record)
         return Run(path)
     write_json(path / "config.json", record)
@@ -175,7 +176,7 @@ def _train_in(
     display.say(
         f"{path}: {recipe.name}, {count_parameters(module):,} parameters, on {device} in {environment['precision']}"
     )
-    with trainer.pace.timed("baseline"):
+    with trainer.looks.pace.timed("baseline"):
         baseline = trainer.observer.baseline
     if baseline is not None:
         display.say(f"  the mean of the training images has an RMSE of {baseline:.3f} on the held-out images")
@@ -234,19 +235,20 @@ def _write_results(
     path: Path, recipe: Recipe, trainer: Trainer, record: dict[str, Any], environment: dict[str, Any]
 ) -> None:
     """The weights to use, the last pictures, the summary and the card."""
-    with trainer.pace.timed("picture"):
+    at = trainer.calendar
+    with trainer.looks.pace.timed("picture"):
         trainer.observer.draw_samples(Path(LAST_SAMPLES).stem, last=True)
-    with trainer.pace.timed("judgement"):
+    with trainer.looks.pace.timed("judgement"):
         trainer.observer.judge()
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
     with _optional(CURVES, trainer.display):
         draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"], trainer.observer.baseline)
     summary = {
         **trainer.observer.figures,
-        "images": trainer.images,
-        "steps": trainer.step,
-        "seconds": round(trainer.seconds, 3),
-        "images_per_second": round(trainer.images / max(trainer.seconds, 1e-9), 1),
+        "images": at.images,
+        "steps": at.step,
+        "seconds": round(at.seconds, 3),
+        "images_per_second": round(at.images / max(at.seconds, 1e-9), 1),
         "parameters": count_parameters(trainer.model),
         "best": trainer.observer.best,
         "mean_image_rmse": trainer.observer.baseline,

@@ -6,8 +6,9 @@ another place of the training than its name says, or with a number that is none,
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +31,49 @@ class Checkpoint:
     values: dict[str, Any]
     tensors: dict[str, Tensors] = field(default_factory=dict)
     begins: dict[str, float] = field(default_factory=dict)
+
+
+class Part(Protocol):
+    """Something that the next steps depend on: its state is a copy, under keys of its own, which it takes back."""
+
+    def state(self) -> Checkpoint:
+        """What it depends on itself."""
+        ...
+
+    def load(self, state: Checkpoint) -> None:
+        """Take it back, from a state of all parts."""
+        ...
+
+
+class Parts:
+    """All that the next steps of a training depend on.
+
+    Args:
+        first: gives the form of what the first step adds to the state.
+    """
+
+    def __init__(self, parts: Sequence[Part], first: Callable[[], Checkpoint]) -> None:
+        self.parts, self.first = list(parts), first
+
+    def add(self, part: Part) -> None:
+        """One more."""
+        self.parts.append(part)
+
+    def state(self) -> Checkpoint:
+        """The state of all parts, as copies."""
+        states = [part.state() for part in self.parts]
+        values = {name: value for state in states for name, value in state.values.items()}
+        return Checkpoint(values, {file: group for state in states for file, group in state.tensors.items()})
+
+    def load(self, state: Checkpoint) -> None:
+        """Go on from a state."""
+        for part in self.parts:
+            part.load(state)
+
+    def form(self) -> Checkpoint:
+        """The form of every saved state: this one, as if one step had been taken."""
+        state, first = self.state(), self.first()
+        return Checkpoint(state.values | first.values, state.tensors | first.tensors, first.begins)
 
 
 class Broken(Exception):
