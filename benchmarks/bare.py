@@ -28,7 +28,7 @@ class BareStep:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=layout)  # type: ignore[call-overload]
         self.bf16, self.device = bf16, torch.device(device)
-        self.optimizers = {phase.name: make_optimizer(phase, self.config) for phase in self.model.phases}
+        self.optimizers = {player.name: make_optimizer(player, self.config) for player in self.model.players}
         self.ema = EMA(self.model, self.config.ema_halflife_images) if self.config.ema_halflife_images else None
         loader = Loader(data.train, batch=self.config.batch, seed=0, device=device)
         found = [loader.batch_at(k * self.config.batch) for k in range(BATCHES)]
@@ -37,13 +37,13 @@ class BareStep:
     def __call__(self, k: int) -> None:
         """The k-th step."""
         for phase in self.model.phases:
-            self.optimizers[phase.name].zero_grad(set_to_none=True)
+            self.optimizers[phase.player.name].zero_grad(set_to_none=True)
             with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
                 loss, _ = phase.loss(self.batches[k % BATCHES], torch.default_generator)
             loss.backward()
             if self.config.clip is not None:
-                torch.nn.utils.clip_grad_norm_(phase.parameters, self.config.clip)
-            self.optimizers[phase.name].step()
+                torch.nn.utils.clip_grad_norm_(phase.player.parameters, self.config.clip)
+            self.optimizers[phase.player.name].step()
         if self.ema is not None:
             self.ema.update(0.999)
 

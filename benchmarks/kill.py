@@ -161,7 +161,7 @@ def train_here(words: list[str], trace: Path, kill_at: int | None = None) -> int
 
     handle = os.open(trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(handle, b"begin\n")
-    take = Trainer._batch
+    take = Trainer.batch_at
 
     def traced(trainer: Trainer, position: int) -> Any:
         batch = take(trainer, position)
@@ -169,7 +169,7 @@ def train_here(words: list[str], trace: Path, kill_at: int | None = None) -> int
         os.write(handle, f"{time.time()} {position} {images}\n".encode())
         return batch
 
-    Trainer._batch = traced
+    Trainer.batch_at = traced
     killer = Killer(kill_at or 0)
     if kill_at is not None:
         killer.install()

@@ -41,21 +41,21 @@ def measure(name: str, data: Data, device: str) -> tuple[float, float, float]:
     training = get_recipe(name).training
     layout = {"bf16": supports_fast_bf16(device), "channels_last": training.get("channels_last", False)}
     step, bare, ours = BareStep(name, data, **layout, device=device), [], []
-    own_step = Trainer._one_step
+    own_step = Trainer.take_step
 
     def both(trainer: Trainer) -> None:
-        bare.append(timed(lambda: step(trainer.step), device))
+        bare.append(timed(lambda: step(trainer.calendar.step), device))
         ours.append(timed(lambda: own_step(trainer), device))
 
     once = statistics.median(timed(lambda: step(0), device) for _ in range(WARM_UP))
     steps = max(3 * WARM_UP, min(STEPS, int(SECONDS / (2 * once))))
-    Trainer._one_step = both
+    Trainer.take_step = both
     try:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "run"
             clock = trilemma.train(name, data, steps=steps, out=out, quiet=True, device=device).summary["seconds"]
     finally:
-        Trainer._one_step = own_step
+        Trainer.take_step = own_step
     outside = clock - sum(bare) - sum(ours)
     return statistics.median(bare[WARM_UP:]), statistics.median(ours[WARM_UP:]), outside / sum(ours)
 

@@ -80,8 +80,8 @@ class Plain:
         self.model, self.published = create(name, shape=data.shape).to(device), PUBLISHED[name]
         rate = self.published.lr
         self.optimizers = {
-            phase.name: torch.optim.NAdam(phase.parameters, rate[phase.name] if isinstance(rate, dict) else rate)
-            for phase in self.model.phases
+            player.name: torch.optim.NAdam(player.parameters, rate[player.name] if isinstance(rate, dict) else rate)
+            for player in self.model.players
         }
         self.loader = torch.utils.data.DataLoader(OneByOne(data), batch_size=32, shuffle=True)
 
@@ -92,10 +92,10 @@ class Plain:
             image = image.to(self.device)
             for phase in self.model.phases:
                 loss, parts = phase.loss(Batch(image), torch.default_generator)
-                optimizer = self.optimizers[phase.name]
+                optimizer = self.optimizers[phase.player.name]
                 optimizer.zero_grad()
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(phase.parameters, 1.0)
+                torch.nn.utils.clip_grad_norm_(phase.player.parameters, 1.0)
                 optimizer.step()
                 for value in (loss, *parts.values()):
                     value.item()

@@ -57,7 +57,7 @@ def test_each_phase_lowers_its_loss_with_the_others_held_still(model: nn.Module)
     for phase in model.phases:
         held = {name: p.detach().clone() for name, p in model.named_parameters()}
         first = loss_of(phase, batch).item()
-        optimizer = torch.optim.Adam(phase.parameters, 2e-3)
+        optimizer = torch.optim.Adam(phase.player.parameters, 2e-3)
         for _ in range(30):
             optimizer.zero_grad()
             loss = loss_of(phase, batch)
@@ -66,19 +66,19 @@ def test_each_phase_lowers_its_loss_with_the_others_held_still(model: nn.Module)
             loss.backward()
             optimizer.step()
         assert lower
-        own = {id(p) for p in phase.parameters}
+        own = {id(p) for p in phase.player.parameters}
         assert all(torch.equal(p, held[name]) for name, p in model.named_parameters() if id(p) not in own)
 
 
-def test_every_parameter_belongs_to_one_phase_and_gets_a_finite_gradient(model: nn.Module) -> None:
+def test_every_parameter_belongs_to_one_player_and_gets_a_finite_gradient(model: nn.Module) -> None:
     batch = batch_of(model.config.shape)
-    owners = [id(p) for phase in model.phases for p in phase.parameters]
-    assert sorted(owners) == sorted(id(p) for p in model.parameters())
+    owners = [id(p) for player in model.players for p in player.parameters]
+    assert sorted(owners) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     for phase in model.phases:
         model.zero_grad()
         loss, parts = phase.loss(batch, torch.default_generator)
         loss.backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in phase.parameters)
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in phase.player.parameters)
         assert loss.ndim == 0 and all(part.ndim == 0 and not part.requires_grad for part in parts.values())
 
 
@@ -229,15 +229,15 @@ def test_stopped_and_continued_equals_unbroken_bit_for_bit(
     keys = {"batch": 16, "steps": 8, "seed": 3, "quiet": True}
     whole = train(name, "digits", out=tmp_path / "whole", **keys)
     steps_taken = []
-    one_step = Trainer._one_step
+    one_step = Trainer.take_step
 
     def stop_after_three(trainer: Trainer) -> None:
         one_step(trainer)
-        steps_taken.append(trainer.step)
+        steps_taken.append(trainer.calendar.step)
         if len(steps_taken) == 3:
-            trainer.stop_signal = 2
+            trainer.team.stop_signal = 2
 
-    monkeypatch.setattr(Trainer, "_one_step", stop_after_three)
+    monkeypatch.setattr(Trainer, "take_step", stop_after_three)
     with pytest.raises(KeyboardInterrupt, match="the state is saved"):
         train(name, "digits", out=tmp_path / "parts", **keys)
     parts = train(name, "digits", out=tmp_path / "parts", **keys)

@@ -92,7 +92,7 @@ def train(
     images: Annotated[int | None, typer.Option(help="length in training images seen")] = None,
     minutes: Annotated[float | None, typer.Option(help="length in minutes of training")] = None,
     batch: Annotated[int | None, typer.Option(help="images in a step (default: set by the model)")] = None,
-    lr: Annotated[str | None, typer.Option(help="learning rate, or one per phase: generator:1e-3,critic:5e-4")] = None,
+    lr: Annotated[str | None, typer.Option(help="learning rate, or one per player: generator:1e-3,critic:5e-4")] = None,
     seed: Annotated[int | None, typer.Option(help="random seed: weights, order, noise (default: 0)")] = None,
     size: Size = None,
     channels: Channels = None,

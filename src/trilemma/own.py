@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import Field
@@ -22,7 +22,7 @@ from trilemma.config import Config, ModelConfig
 from trilemma.errors import UserError
 from trilemma.registry import Recipe
 from trilemma.rng import isolated
-from trilemma.types import Batch, Phase
+from trilemma.types import Batch, Model, Phase
 
 FAMILY = "own"
 PAGE = "docs/own-model.md"
@@ -51,7 +51,7 @@ def recipe_of(module: nn.Module, shape: tuple[int, int, int] | None = None) -> R
         family=FAMILY,
         summary=f"a module of one's own, {kind.__qualname__}",
         source="its author",
-        build=lambda _: copy.deepcopy(module),
+        build=lambda _: cast(Model, copy.deepcopy(module)),
         config=config if shape is None else config.with_(shape=shape),
         data="",
         listed=False,
@@ -68,12 +68,13 @@ def check_phases(module: nn.Module) -> None:
     if not isinstance(phases, Sequence) or not phases or not all(isinstance(phase, Phase) for phase in phases):
         raise UserError(
             f"{name} does not say how it is trained: give it phases, for instance self.phases = "
-            f'[Phase("model", list(self.parameters()), self.loss)]; see {PAGE}'
+            f'[Phase("model", Player("model", list(self.parameters())), self.loss)]; see {PAGE}'
         )
     own = {id(parameter) for parameter in module.parameters()}
     for phase in phases:
-        if not phase.parameters or any(id(parameter) not in own for parameter in phase.parameters):
-            raise UserError(f'the phase "{phase.name}" of {name} must move parameters of {name}; see {PAGE}')
+        moved = phase.player.parameters
+        if not moved or any(id(parameter) not in own for parameter in moved):
+            raise UserError(f'the player "{phase.player.name}" of {name} must move parameters of {name}; see {PAGE}')
 
 
 def try_losses(module: nn.Module, batch: Batch) -> None:
@@ -93,7 +94,7 @@ def try_losses(module: nn.Module, batch: Batch) -> None:
         if not given[0].requires_grad:
             raise UserError(f"{what} does not depend on any parameter; see {PAGE}")
         given[0].backward()
-        if all(parameter.grad is None for parameter in phase.parameters):
+        if all(parameter.grad is None for parameter in phase.player.parameters):
             raise UserError(f"{what} moves none of its parameters; it must be a method of the module; see {PAGE}")
 
 

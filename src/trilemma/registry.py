@@ -14,6 +14,7 @@ from trilemma import rng
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError, unknown
 from trilemma.modes import own_modes
+from trilemma.types import Model
 from trilemma.values import checked_call
 
 FAMILIES = ("autoencoder", "vae", "gan", "diffusion")
@@ -33,7 +34,7 @@ class Recipe:
     family: str
     summary: str
     source: str
-    build: Callable[[Any], nn.Module]
+    build: Callable[[Any], Model]
     config: ModelConfig
     training: Mapping[str, Any] = field(default_factory=dict)
     data: str = "fashion-mnist"
@@ -92,7 +93,7 @@ def models_that(*protocols: type) -> list[str]:
 
 
 @checked_call
-def create(name: str, *, shape: tuple[int, int, int] | None = None, seed: int = 0, **settings: Any) -> nn.Module:
+def create(name: str, *, shape: tuple[int, int, int] | None = None, seed: int = 0, **settings: Any) -> Model:
     """A fresh, untrained model.
 
     Args:
@@ -108,7 +109,7 @@ def create(name: str, *, shape: tuple[int, int, int] | None = None, seed: int = 
     return build(recipe, config, seed=seed)
 
 
-def build(recipe: Recipe, config: ModelConfig, *, seed: int = 0) -> nn.Module:
+def build(recipe: Recipe, config: ModelConfig, *, seed: int = 0) -> Model:
     """The recipe's network with given settings, in float32, with initial weights that depend on `seed` alone."""
     with own_modes(), rng.OwnStart(rng.generator(seed, "weights")):
         return recipe.build(config)

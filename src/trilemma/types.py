@@ -3,8 +3,8 @@
 Nothing here imports the project. Ask what a model can do (`isinstance(model, Encodes)`), never what it is.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 Logs = dict[str, Tensor]
 Loss = Callable[["Batch", torch.Generator], tuple[Tensor, Logs]]
+Start = Callable[[Iterable["Batch"], int], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -32,33 +33,82 @@ class Batch:
     progress: float = 1.0
 
 
-@dataclass(frozen=True)
-class Phase:
-    """One player: the parameters it moves and the loss it lowers.
+@dataclass(frozen=True, eq=False)
+class Player:
+    """Who moves: the parameters of one optimiser.
 
-    `loss(batch, rng)` returns the scalar to minimise and its named parts. The phase runs in every `every`-th
-    step, `repeats` times, each time on a batch of its own (a Wasserstein critic has repeats=5). It is active from
-    the share `begin` of the training to the share `end`, and its learning rate goes through its whole schedule in
-    that span: stages that follow each other are phases with spans that do.
+    optimizer: keys that differ from the run's: `optimizer`, `betas`, `weight_decay`, `clip`, and `lr_factor`, times the
+        run's learning rate.
+    after_step: is called after each of its steps, for instance to clip the weights.
+
+    A parameter that nobody moves (a teacher, a frozen part) belongs to no player and has `requires_grad=False`.
     """
 
     name: str
     parameters: Sequence[nn.Parameter]
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+    after_step: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """What is lowered, and by whom.
+
+    `loss(batch, rng)` returns the scalar to minimise and its named parts. The phase runs in every `every`-th step, and
+    then counts `every` times, so that its expected gradient is that of a phase which runs in each (a lazy penalty). It
+    runs `repeats` times in a step, each time on a batch of its own (a Wasserstein critic has repeats=5). Phases of one
+    player that run in the same step add up their gradients, and the player moves once.
+
+    The phase is active from the share `begin` of the training to the share `end`. The learning rate of a player goes
+    through its whole schedule in the span of its phases: stages that follow each other are players whose spans do.
+
+    start: is called once, before the phase's first step, with training images and a seed; returns figures for the log.
+    What it sets has to be a buffer, or a parameter that nobody moves, to be saved with the state.
+    """
+
+    name: str
+    player: Player
     loss: Loss
     every: int = 1
     repeats: int = 1
     begin: float = 0.0
     end: float = 1.0
+    start: Start | None = None
 
-    def progress(self, of_training: float) -> float | None:
-        """Share of the span that is over; None outside it."""
-        active = self.begin <= of_training < self.end
-        return (of_training - self.begin) / (self.end - self.begin) if active else None
+    def is_active(self, progress: float) -> bool:
+        """Whether this share of the training is in its span."""
+        return self.begin <= progress < self.end
 
 
-def players(phases: Sequence[Phase]) -> int:
-    """How many phases move at the same time, at most: 2 for a GAN, 1 for stages that follow each other."""
-    return max(sum(other.progress(phase.begin) is not None for other in phases) for phase in phases)
+def players_of(phases: Sequence[Phase]) -> list[Player]:
+    """Every player once, in the order of their first phases."""
+    return list({id(phase.player): phase.player for phase in phases}.values())
+
+
+def span_of(player: Player, phases: Sequence[Phase]) -> tuple[float, float]:
+    """From which share of the training to which a player moves."""
+    own = [phase for phase in phases if phase.player is player]
+    return min(phase.begin for phase in own), max(phase.end for phase in own)
+
+
+def count_rivals(phases: Sequence[Phase]) -> int:
+    """How many players move at the same time, at most: 2 for a GAN, 1 for stages that follow each other."""
+    return max(len({id(other.player) for other in phases if other.is_active(phase.begin)}) for phase in phases)
+
+
+class Model(nn.Module):
+    """A model that the training loop can train: settings, and what is lowered by whom.
+
+    config: a ModelConfig; phases: at least one.
+    """
+
+    config: Any
+    phases: Sequence[Phase]
+
+    @property
+    def players(self) -> list[Player]:
+        """Who moves, in the order in which they do."""
+        return players_of(self.phases)
 
 
 @runtime_checkable

@@ -238,7 +238,7 @@ def test_wrong_settings_are_refused() -> None:
 def test_learns_digits_with_more_than_half_of_its_codes() -> None:
     model, data = small(), load_data("digits")
     images, rng = data.train.images.float() / 255, generator()
-    optimizer = torch.optim.Adam(model.phases[0].parameters, 3e-3)
+    optimizer = torch.optim.Adam(model.phases[0].player.parameters, 3e-3)
     for step in range(150):
         batch = Batch(images[torch.randint(len(images), (32,), generator=generator(step))])
         loss, _ = model.loss(batch, rng)

@@ -21,7 +21,7 @@ from trilemma.comparison.folder import claim_folder
 from trilemma.comparison.rows import curves
 from trilemma.errors import UserError
 from trilemma.pictures import read_metadata
-from trilemma.training.loop import Stopped
+from trilemma.training.team import Stopped
 
 
 def refuse(constant):

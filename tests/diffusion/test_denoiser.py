@@ -109,7 +109,7 @@ def test_training_noise_has_the_levels_of_the_schedule() -> None:
 def test_the_loss_falls_and_each_parameter_gets_a_gradient(prediction: str) -> None:
     model = tiny(prediction=prediction)
     (phase,) = model.phases
-    optimizer = torch.optim.NAdam(phase.parameters, 0.01)
+    optimizer = torch.optim.NAdam(phase.player.parameters, 0.01)
     losses = []
     for _ in range(30):
         loss, parts = phase.loss(batch(), rng.generator(0, "step"))

@@ -169,7 +169,7 @@ def test_trainings_are_alike_and_repeat(folder, tmp_path, monkeypatch):
 
     def counted(trainer):
         run(trainer)
-        taken.append((trainer.step, len(trainer.data.train), trainer.config.augment, trainer.config.seed))
+        taken.append((trainer.calendar.step, len(trainer.data.train), trainer.config.augment, trainer.config.seed))
 
     monkeypatch.setattr(Trainer, "run", counted)
     keys = {"n": 20, "real": 40, "steps": 3, "seeds": 2, "classical": "flip", "quiet": True}

@@ -80,19 +80,19 @@ def test_each_parameter_gets_a_gradient_from_its_own_turn_only(network: str, los
     for phase, other in itertools.permutations(gan.phases, 2):
         gan.zero_grad()
         phase.loss(batch(), rng.generator(0, "step"))[0].backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in phase.parameters)
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in phase.player.parameters)
         # inside hinge's margins the two halves pull the critic's last bias equally: (1,) may have a gradient of 0
-        assert all(p.grad.any() for p in phase.parameters if not (loss == "hinge" and p.shape == (1,)))
-        assert all(p.grad is None and p.requires_grad for p in other.parameters)
-    assert {id(p) for p in gan.parameters()} == {id(p) for phase in gan.phases for p in phase.parameters}
+        assert all(p.grad.any() for p in phase.player.parameters if not (loss == "hinge" and p.shape == (1,)))
+        assert all(p.grad is None and p.requires_grad for p in other.player.parameters)
+    assert {id(p) for p in gan.parameters()} == {id(p) for player in gan.players for p in player.parameters}
 
 
 @pytest.mark.parametrize(("network", "turn", "loss"), [*itertools.product(NETWORKS, (0, 1), LOSSES)])
 def test_each_loss_falls_while_the_other_network_stands_still(network: str, turn: int, loss: str) -> None:
     gan = tiny(network, loss=loss)
     phase, still = gan.phases[turn], gan.phases[1 - turn]
-    before = [p.clone() for p in still.parameters]
-    optimizer = torch.optim.Adam(phase.parameters, 0.01)
+    before = [p.clone() for p in still.player.parameters]
+    optimizer = torch.optim.Adam(phase.player.parameters, 0.01)
     losses = []
     for _ in range(60):
         with rng.isolated(0):  # the same dropout in each step
@@ -102,7 +102,7 @@ def test_each_loss_falls_while_the_other_network_stands_still(network: str, turn
         optimizer.step()
         losses.append(parts["loss"].item())
     assert max(losses[-5:]) < losses[0] - 0.04
-    assert all(torch.equal(a, b) for a, b in zip(before, still.parameters, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, still.player.parameters, strict=True))
 
 
 def test_parts_are_what_their_names_say() -> None:

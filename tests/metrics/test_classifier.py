@@ -62,7 +62,7 @@ def test_every_parameter_learns():
     model = create("features-digits")
     batch = batch_of((1, 8, 8))
     (phase,) = model.phases
-    optimizer = torch.optim.AdamW(phase.parameters, 0.003)
+    optimizer = torch.optim.AdamW(phase.player.parameters, 0.003)
     first = phase.loss(batch, generator())[0].item()
     for _ in range(10):
         loss, _ = phase.loss(batch, generator())

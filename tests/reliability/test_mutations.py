@@ -228,8 +228,10 @@ def test_a_harmed_checkpoint_is_refused_for_the_one_before(
     name: str, run: Path, whole: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_steps: list[int] = []
-    one_step = Trainer._one_step
-    monkeypatch.setattr(Trainer, "_one_step", lambda trainer: (first_steps.append(trainer.step), one_step(trainer))[1])
+    one_step = Trainer.take_step
+    monkeypatch.setattr(
+        Trainer, "take_step", lambda trainer: (first_steps.append(trainer.calendar.step), one_step(trainer))[1]
+    )
     MUTATIONS[name](run / "checkpoints" / NEWEST)
     harmed = list_checkpoints(run / "checkpoints")[-1]
     before = content(harmed)

@@ -10,14 +10,16 @@ import torch
 
 import trilemma
 from trilemma.run import Run
-from trilemma.training import checkpoint, health, loop, session
+from trilemma.training import calendar, checkpoint, health, loop, session
+from trilemma.training.calendar import Calendar
 from trilemma.training.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint, why_broken
 from trilemma.training.folder import open_run_folder
 from trilemma.training.health import NotFinite, Pulse, Reading
-from trilemma.training.loop import Stopped, Trainer
+from trilemma.training.loop import Trainer
 from trilemma.training.observe import Observer
 from trilemma.training.state import Checkpoint
-from trilemma.types import Batch, Phase
+from trilemma.training.team import Stopped
+from trilemma.types import Batch, Phase, Player
 
 STEPS = 10
 TMP = f".tmp-{0:032x}"  # of a process that was killed
@@ -39,14 +41,14 @@ def train(model: str, out: str | None, steps: int = STEPS, **keys: Any) -> Run:
 
 
 def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
-    one_step = Trainer._one_step
+    one_step = Trainer.take_step
 
     def stopping(trainer: Trainer) -> None:
         one_step(trainer)
-        if trainer.step == step:
-            trainer.stop_signal = 2
+        if trainer.calendar.step == step:
+            trainer.team.stop_signal = 2
 
-    patch.setattr(Trainer, "_one_step", stopping)
+    patch.setattr(Trainer, "take_step", stopping)
 
 
 def leaves(state: Checkpoint) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def figures(run: Run) -> list[dict[str, Any]]:
 def test_a_report_that_a_signal_interrupts_is_made_on_going_on(
     model: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
+    monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)
     keys = {"steps": 7, "batch": 431, "sample_every": 1293}  # an epoch is three steps
     whole = train(model, "whole", **keys)
     for at in (3, 6, 7):
@@ -131,7 +133,7 @@ def interrupt(where: str, at: int, patch: pytest.MonkeyPatch) -> None:
 
     def patched(trainer: Trainer) -> None:
         def act(*args: Any, **keys: Any) -> Any:
-            if trainer.step == at:
+            if trainer.calendar.step == at:
                 with trainer.observer.weights_in_use():
                     signal.raise_signal(signal.SIGINT)
                 raise AssertionError("the signal was to end the report")
@@ -154,7 +156,7 @@ def test_what_is_taken_from_a_checkpoint_is_what_is_in_it(monkeypatch: pytest.Mo
     train("gan-dcgan", "run")
     taken: list[Checkpoint] = []
     resume = Trainer.resume
-    monkeypatch.setattr(Trainer, "resume", lambda trainer: (resume(trainer), taken.append(trainer._state())))
+    monkeypatch.setattr(Trainer, "resume", lambda trainer: (resume(trainer), taken.append(trainer.parts.state())))
     train("gan-dcgan", "run", steps=STEPS + 1)
     saved = read_checkpoint(Path(f"run/checkpoints/{STEPS * 16:012d}"))
     shares = ["values/progress", "values/reported"]  # of a training that is longer now
@@ -175,15 +177,15 @@ def test_saves_are_made_at_every_multiple_asked_for(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("model", TINY)
 def test_the_clock_saves_between_reports_too_and_changes_nothing(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
+    monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)
     keys = {"steps": 8, "batch": 431}  # an epoch, and its report, is every three steps
-    monkeypatch.setattr(Trainer, "halts", property(lambda trainer: [3 * 431]))
+    monkeypatch.setattr(Calendar, "halts", property(lambda calendar: [3 * 431]))
     whole = train(model, "whole", **keys)
     saved: list[int] = []
-    one_step = Trainer._one_step
+    one_step = Trainer.take_step
 
     def killed(trainer: Trainer) -> None:
-        if trainer.step == 5:
+        if trainer.calendar.step == 5:
             raise KeyboardInterrupt
         one_step(trainer)
 
@@ -191,10 +193,10 @@ def test_the_clock_saves_between_reports_too_and_changes_nothing(model: str, mon
         saved.append(images // 431)
         return save_checkpoint(folder, images, *rest)
 
-    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0)
+    monkeypatch.setattr(calendar, "SAVE_EVERY_S", 0)
     monkeypatch.setattr(loop, "save_checkpoint", noted)
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_one_step", killed)
+        patch.setattr(Trainer, "take_step", killed)
         with pytest.raises(KeyboardInterrupt):
             train(model, "run", **keys)
     assert saved == [1, 2, 3, 4, 5]
@@ -205,7 +207,7 @@ def test_the_clock_saves_between_reports_too_and_changes_nothing(model: str, mon
 
 
 def test_every_epoch_is_validated_whatever_the_size_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
+    monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)
     run = train("vae", "run", steps=130, batch=50)
     n = len(run.data.train)
     validated = [row["images"] for row in run.log if "valid_rmse" in row]
@@ -306,7 +308,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reading(step: int, *values: float) -> Any:
-    phase = Phase("p", [], lambda batch, rng: (torch.zeros(()), {}))
+    phase = Phase("p", Player("p", []), lambda batch, rng: (torch.zeros(()), {}))
     return Reading(step, phase, Batch(torch.zeros(1, 1, 1, 1)), {}, Late(*values))  # type: ignore[arg-type]
 
 

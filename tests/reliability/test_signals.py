@@ -15,8 +15,9 @@ import trilemma
 from trilemma.training import session
 from trilemma.training.checkpoint import list_checkpoints, read_checkpoint
 from trilemma.training.log import Display, read_log
-from trilemma.training.loop import Stopped, Trainer
+from trilemma.training.loop import Trainer
 from trilemma.training.observe import Observer
+from trilemma.training.team import Stopped
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are sent another way on Windows")
 COMMAND = [sys.executable, "-m", "trilemma", "train", "vae", "digits", "out=r", "device=cpu"]
@@ -37,16 +38,16 @@ def hangup() -> Any:
 
 def send(patch: pytest.MonkeyPatch, *signums: int, at: int = 3) -> list[str]:
     """Signals in the middle of a step; what is passed after each of them is returned."""
-    one_step, passed = Trainer._one_step, []
+    one_step, passed = Trainer.take_step, []
 
     def step(trainer: Trainer) -> None:
-        if trainer.step == at:
+        if trainer.calendar.step == at:
             for signum in signums:
                 signal.raise_signal(signum)
                 passed.append(signal.Signals(signum).name)
         one_step(trainer)
 
-    patch.setattr(Trainer, "_one_step", step)
+    patch.setattr(Trainer, "take_step", step)
     return passed
 
 
@@ -133,13 +134,13 @@ def test_keys_that_were_not_given_are_not_in_the_line_and_no_curves_are_drawn(mo
 
 def test_the_signal_that_announces_the_end_saves_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, saved = train(steps=8, out="whole"), []
-    save = Trainer._save
+    save = Trainer.save
 
     def noted(trainer: Trainer, *args: Any) -> None:
-        saved.append(trainer.step)
+        saved.append(trainer.calendar.step)
         save(trainer, *args)
 
-    monkeypatch.setattr(Trainer, "_save", noted)
+    monkeypatch.setattr(Trainer, "save", noted)
     send(monkeypatch, signal.SIGUSR1)
     run = trilemma.train("vae", "digits", steps=8, batch=16, out="r", quiet=True, save_every=10**6, device="cpu")
     assert saved == [4, 8] and run.summary["steps"] == 8

@@ -57,8 +57,10 @@ def test_a_checkpoint_of_an_earlier_format_is_continued_bit_for_bit(
     shutil.rmtree(last)
     as_format(number, before)
     steps: list[int] = []
-    one_step = Trainer._one_step
-    monkeypatch.setattr(Trainer, "_one_step", lambda trainer: (steps.append(trainer.step), one_step(trainer))[1])
+    one_step = Trainer.take_step
+    monkeypatch.setattr(
+        Trainer, "take_step", lambda trainer: (steps.append(trainer.calendar.step), one_step(trainer))[1]
+    )
     run = train(model, "run")
     assert steps == [6, 7]
     assert (run.path / "weights.safetensors").read_bytes() == (whole.path / "weights.safetensors").read_bytes()

@@ -23,7 +23,8 @@ from trilemma.errors import UserError
 from trilemma.memory import copies, halving, is_out_of_memory
 from trilemma.metrics.likelihood import active_units, has_posterior
 from trilemma.run import Run
-from trilemma.training import checkpoint, loop
+from trilemma.training import calendar, checkpoint, looks, loop, players
+from trilemma.training.calendar import Calendar
 from trilemma.training.checkpoint import list_checkpoints
 from trilemma.training.health import LASTING, SPIKE, WINDOW, Pulse, Reading
 from trilemma.training.log import Averages
@@ -39,8 +40,10 @@ from trilemma.training.monitor import (
     small,
 )
 from trilemma.training.observe import Observer
-from trilemma.training.state import Checkpoint
-from trilemma.types import Batch, Phase, players
+from trilemma.training.players import Players
+from trilemma.training.state import Checkpoint, Parts
+from trilemma.training.team import Stopped
+from trilemma.types import Batch, Phase, Player, count_rivals
 
 NAN = float("nan")
 BAD_STEP = 5
@@ -98,8 +101,8 @@ def harm_gradient_that_spreads(trainer: Trainer) -> Callable[[], None]:
 
 
 def harm_ema(trainer: Trainer) -> Callable[[], None]:
-    assert trainer.ema is not None
-    next(iter(trainer.ema.average.values())).view(-1)[0] = NAN
+    assert trainer.players.ema is not None
+    next(iter(trainer.players.ema.average.values())).view(-1)[0] = NAN
     return lambda: None
 
 
@@ -118,25 +121,25 @@ HARMS = [
 def test_a_nan_is_found_in_its_step_named_and_left_out(
     harm: Callable[[Trainer], Callable[[], None]], model: str, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one_step = Trainer._one_step
+    one_step = Trainer.take_step
     harmed: list[int] = []
 
     def step(trainer: Trainer) -> None:
         undo = lambda: None  # noqa: E731
-        if trainer.step == BAD_STEP and not harmed:
-            harmed.append(trainer.step)
+        if trainer.calendar.step == BAD_STEP and not harmed:
+            harmed.append(trainer.calendar.step)
             undo = harm(trainer)
         try:
             one_step(trainer)
         finally:
             undo()
 
-    monkeypatch.setattr(Trainer, "_one_step", step)
+    monkeypatch.setattr(Trainer, "take_step", step)
     run = short("harmed", model)
     warnings = warned(run, "left out")
     assert len(warnings) == 1 and named in warnings[0] and f"step {BAD_STEP} is left out" in warnings[0]
 
-    monkeypatch.setattr(Trainer, "_one_step", without(BAD_STEP, one_step))
+    monkeypatch.setattr(Trainer, "take_step", without(BAD_STEP, one_step))
     assert weights(short("skipped", model)) == weights(run)
 
 
@@ -144,8 +147,8 @@ def without(bad: int, one_step: Callable[[Trainer], None]) -> Callable[[Trainer]
     """Steps of which the bad one is left out."""
 
     def step(trainer: Trainer) -> None:
-        if trainer.step == bad:
-            trainer.step += 1
+        if trainer.calendar.step == bad:
+            trainer.calendar.step += 1
         else:
             one_step(trainer)
 
@@ -166,12 +169,12 @@ def spoil_weight(trainer: Trainer) -> None:
 
 
 def spoil_average(trainer: Trainer) -> None:
-    assert trainer.ema is not None
-    list(trainer.ema.average.values())[-1].view(-1)[0] = NAN
+    assert trainer.players.ema is not None
+    list(trainer.players.ema.average.values())[-1].view(-1)[0] = NAN
 
 
 def spoil_moment(trainer: Trainer) -> None:
-    (optimizer,) = trainer.optimizers.values()
+    (optimizer,) = trainer.players.optimizers.values()
     next(iter(optimizer.state.values()))["exp_avg_sq"].view(-1)[0] = float("inf")
 
 
@@ -192,21 +195,21 @@ def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
     spoil: Callable[[Trainer], None], model: str, bad: int, why: str, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No step follows whose loss would tell: the state itself is looked at."""
-    one_step, saved, done = Trainer._one_step, [], []
+    one_step, saved, done = Trainer.take_step, [], []
     keys = {"save_every": 16 * (bad + 1) if why == "a save" else 10**6}
     if model == "diffusion-small":
         keys |= {"widths": (8, 16), "embedding": 16, "T": 50}
     if why == "a validation":
-        monkeypatch.setattr(Trainer, "epoch", property(lambda trainer: 16 * (bad + 1)))
-        monkeypatch.setattr(Trainer, "halts", property(lambda trainer: [trainer.epoch]))
+        monkeypatch.setattr(Calendar, "epoch", property(lambda calendar: 16 * (bad + 1)))
+        monkeypatch.setattr(Calendar, "halts", property(lambda calendar: [calendar.epoch]))
 
     def step(trainer: Trainer) -> None:
         one_step(trainer)
-        if trainer.step == bad + 1 and not done:
-            done.append(trainer.step)
+        if trainer.calendar.step == bad + 1 and not done:
+            done.append(trainer.calendar.step)
             spoil(trainer)
-            trainer.save_signal |= why == "the clock"
-            trainer.stop_signal = 2 if why == "a signal" else 0
+            trainer.team.save_signal |= why == "the clock"
+            trainer.team.stop_signal = 2 if why == "a signal" else 0
 
     def noted(folder: Path, images: int, state: Checkpoint, notice: Callable[[str], None]) -> Path:
         saved.append(state)
@@ -215,16 +218,16 @@ def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
     monkeypatch.setattr(loop, "save_checkpoint", noted)
     monkeypatch.setattr(Observer, "draw_samples", lambda *_, **__: None)  # they take most of a small training's time
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_one_step", step)
+        patch.setattr(Trainer, "take_step", step)
         if why == "a signal":
-            with pytest.raises(loop.Stopped):
+            with pytest.raises(Stopped):
                 short("spoilt", model, **keys)
         run = short("spoilt", model, **keys)
     assert saved and all(map(all_finite, saved))
     (warning,) = warned(run, "left out")
     assert f"{named} is not finite" in warning and f"step {bad} is left out" in warning
 
-    monkeypatch.setattr(Trainer, "_one_step", without(bad, one_step))
+    monkeypatch.setattr(Trainer, "take_step", without(bad, one_step))
     assert weights(short("skipped", model, **keys)) == weights(run)
 
 
@@ -249,7 +252,7 @@ def test_the_images_of_the_bad_batch_are_named(monkeypatch: pytest.MonkeyPatch) 
 
 def feel(pulse: Pulse, losses: list[float]) -> list[int]:
     """The numbers of the losses that raise a warning."""
-    phase = Phase("p", [], lambda batch, rng: (torch.zeros(()), {}))
+    phase = Phase("p", Player("p", []), lambda batch, rng: (torch.zeros(()), {}))
     batch = Batch(torch.zeros(1, 1, 1, 1))
     readings = [Reading(k, phase, batch, {}, torch.tensor([loss, 1.0])) for k, loss in enumerate(losses)]
     return [k for k, reading in enumerate(readings) if pulse.feel(reading) is not None]
@@ -270,67 +273,67 @@ def test_a_spike_that_lasts_is_said_and_noise_is_not() -> None:
 
 
 def test_a_rate_a_hundred_times_too_high_is_flagged_within_five_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    factor = loop.lr_factor
+    factor = players.lr_factor
     steps: list[int] = []
 
     def raised(*args: object) -> float:
         steps.append(len(steps))
         return factor(*args) * (100 if 100 <= steps[-1] < 105 else 1)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "lr_factor", raised)
+    monkeypatch.setattr(players, "lr_factor", raised)
     run = trilemma.train("ae-stacked", "digits", steps=120, lr=0.02, batch=64, out="r", quiet=True)
     said = [row["step"] for row in run.log if "jumped" in row.get("warning", "")]
     assert said and 100 <= said[0] <= 105
 
 
 def test_memory_that_runs_out_divides_the_batch_and_the_gradient_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    gradient = Trainer._gradient
+    gradient = Players.gradient
     grads: list[torch.Tensor] = []
 
-    def scarce(trainer: Trainer, phase: Phase, batch: Batch, generator: torch.Generator):
-        if len(batch.image) // trainer.pieces > 8:
+    def scarce(players: Players, phase: Phase, batch: Batch):
+        if len(batch.image) // players.pieces > 8:
             raise torch.OutOfMemoryError("out of memory")
-        result = gradient(trainer, phase, batch, generator)
-        grads.append(phase.parameters[0].grad.clone())
+        result = gradient(players, phase, batch)
+        grads.append(phase.player.parameters[0].grad.clone())
         return result
 
     keys = {"steps": 3, "batch": 32, "precision": "float32", "quiet": True}
-    monkeypatch.setattr(Trainer, "_gradient", scarce)
+    monkeypatch.setattr(Players, "gradient", scarce)
     divided = trilemma.train("ae-stacked", "digits", out="divided", **keys)
     assert warned(divided, "memory")[-1].endswith("go in 4 pieces from here on")
     assert [text for text in divided.warnings if "memory" in text] == [
         "step 0: out of memory: batches of 32 go in 4 pieces from here on"
     ]
-    monkeypatch.setattr(Trainer, "_gradient", gradient)
+    monkeypatch.setattr(Players, "gradient", gradient)
     first: list[torch.Tensor] = []
 
-    def keep(trainer: Trainer, phase: Phase, batch: Batch, generator: torch.Generator):
-        result = gradient(trainer, phase, batch, generator)
-        first.append(phase.parameters[0].grad.clone())
+    def keep(players: Players, phase: Phase, batch: Batch):
+        result = gradient(players, phase, batch)
+        first.append(phase.player.parameters[0].grad.clone())
         return result
 
-    monkeypatch.setattr(Trainer, "_gradient", keep)
+    monkeypatch.setattr(Players, "gradient", keep)
     trilemma.train("ae-stacked", "digits", out="whole", **keys)
     assert (grads[0] - first[0]).abs().max() < 1e-6 * first[0].abs().max() + 1e-9
 
 
 def test_what_the_lost_step_held_is_free_before_the_state_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    gradient, back = Trainer._gradient, Trainer._return_to
+    gradient, back = Players.gradient, Parts.load
     held: list[weakref.ref] = []
 
-    def scarce(trainer: Trainer, *args: Any):
-        if trainer.pieces == 1:
+    def scarce(players: Players, *args: Any):
+        if players.pieces == 1:
             activations = torch.zeros(10)
             held.append(weakref.ref(activations))
             raise torch.OutOfMemoryError("out of memory")
-        return gradient(trainer, *args)
+        return gradient(players, *args)
 
-    def checked(trainer: Trainer, state: Checkpoint) -> None:
+    def checked(parts: Parts, state: Checkpoint) -> None:
         assert [ref() for ref in held] == [None]
-        back(trainer, state)
+        back(parts, state)
 
-    monkeypatch.setattr(Trainer, "_gradient", scarce)
-    monkeypatch.setattr(Trainer, "_return_to", checked)
+    monkeypatch.setattr(Players, "gradient", scarce)
+    monkeypatch.setattr(Parts, "load", checked)
     assert short("r").summary["steps"] == 12 and len(held) == 1
 
 
@@ -341,9 +344,9 @@ def saving(**keys: object) -> Run:
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """The weights of a training that had memory enough, with a picture and a look at the codes on the way."""
-    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
-    monkeypatch.setattr(loop, "SETTLED", 0.0)
-    monkeypatch.setattr(Trainer, "epoch", property(lambda trainer: 48))
+    monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)
+    monkeypatch.setattr(looks, "SETTLED", 0.0)
+    monkeypatch.setattr(Calendar, "epoch", property(lambda calendar: 48))
     run = short("whole", save_every=64, sample_every=48)
     assert not warned(run, "memory")
     return weights(run)
@@ -390,22 +393,22 @@ def test_memory_that_is_short_for_a_moment_outside_a_step_changes_nothing(
     assert [int(path.name) for path in list_checkpoints(run.path / "checkpoints")] == [128, 192]
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Trainer, "_take"), (loop, "restore_optimizer")])
+@pytest.mark.parametrize(("owner", "name"), [(Parts, "load"), (players, "restore_optimizer")])
 def test_memory_that_is_short_for_a_moment_when_a_training_goes_on_changes_nothing(
     owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a part of the state is taken already."""
     keys = {"steps": 6, "batch": 16, "device": "cpu", "quiet": True}
     trained = trilemma.train("vae", "digits", out="whole", **keys)
-    one_step = Trainer._one_step
+    one_step = Trainer.take_step
 
     def stopping(trainer: Trainer) -> None:
         one_step(trainer)
-        trainer.stop_signal = 2 if trainer.step == 3 else 0
+        trainer.team.stop_signal = 2 if trainer.calendar.step == 3 else 0
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_one_step", stopping)
-        with pytest.raises(loop.Stopped):
+        patch.setattr(Trainer, "take_step", stopping)
+        with pytest.raises(Stopped):
             trilemma.train("vae", "digits", out="r", **keys)
     scarce = Scarce(getattr(owner, name), lambda call: call == 1, LOST)
     monkeypatch.setattr(owner, name, scarce)
@@ -437,17 +440,17 @@ def test_memory_that_stays_short_outside_a_step_costs_a_warning(
 def test_copies_for_which_the_device_has_no_room_are_made_on_the_cpu(
     whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clone, state = torch.Tensor.clone, Trainer._state
+    clone, state = torch.Tensor.clone, Parts.state
 
     def full(tensor: torch.Tensor, **_: object) -> torch.Tensor:
         raise LOST
 
-    def scarce(trainer: Trainer) -> Checkpoint:
+    def scarce(parts: Parts) -> Checkpoint:
         with monkeypatch.context() as patch:
             patch.setattr(torch.Tensor, "clone", full)
-            return state(trainer)
+            return state(parts)
 
-    monkeypatch.setattr(Trainer, "_state", scarce)
+    monkeypatch.setattr(Parts, "state", scarce)
     assert weights(saving()) == whole
     assert torch.Tensor.clone is clone
     parameter = nn.Parameter(torch.ones(2))
@@ -462,7 +465,7 @@ def test_batch_normalisation_is_not_divided_behind_the_users_back(monkeypatch: p
     def none_left(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Trainer, "_gradient", none_left)
+    monkeypatch.setattr(Players, "gradient", none_left)
     with pytest.raises(UserError, match=r"statistics that .* takes over a batch, so choose a smaller batch= or size="):
         short("gan", "gan-dcgan")
     with pytest.raises(UserError, match="even for one image at a time"):
@@ -614,7 +617,7 @@ def test_advice_names_keys_that_the_model_has() -> None:
 
 def test_the_log_says_how_many_units_are_active_and_a_collapse_after_one_pass() -> None:
     run = trilemma.train("vae", "digits", steps=60, batch=1293, beta=20.0, variance=0.5, latent=6, quiet=True)
-    pass_ = -(-loop.VALIDATE_AT_LEAST // 1293)  # steps until the first validation
+    pass_ = -(-calendar.VALIDATE_AT_LEAST // 1293)  # steps until the first validation
     first = next(row for row in run.log if "valid_active_units" in row)
     assert first["step"] == pass_ and first["valid_active_units"] in range(7)
     collapsed = [row["step"] for row in run.log if "posterior collapse" in row.get("warning", "")]
@@ -632,15 +635,15 @@ def test_too_high_a_weight_of_the_divergence_is_said_and_a_healthy_training_is_q
 
 def test_phases_that_follow_each_other_are_no_players() -> None:
     def phase(begin: float, end: float) -> Phase:
-        return Phase("p", [], lambda batch, rng: (torch.zeros(()), {}), begin=begin, end=end)
+        return Phase("p", Player("p", []), lambda batch, rng: (torch.zeros(()), {}), begin=begin, end=end)
 
     def of(*spans: tuple[float, float]) -> int:
-        return players([phase(*span) for span in spans])
+        return count_rivals([phase(*span) for span in spans])
 
     assert of((0, 1)) == of((0, 0.5), (0.5, 1)) == of((0.5, 1), (0, 0.5)) == 1
     assert of((0, 1), (0, 1)) == of((0, 0.6), (0.5, 1)) == of((0, 0.6), (0.5, 1), (0.8, 1)) == 2
     assert of((0, 1), (0.2, 0.4), (0.3, 0.5)) == 3
-    assert {name: players(trilemma.create(name, shape=(1, 8, 8)).phases) for name in ("vae-vq", "gan-dcgan")} == {
+    assert {name: count_rivals(trilemma.create(name, shape=(1, 8, 8)).phases) for name in ("vae-vq", "gan-dcgan")} == {
         "vae-vq": 1,
         "gan-dcgan": 2,
     }
@@ -651,12 +654,12 @@ def test_samples_of_stages_in_a_row_that_are_alike_are_no_collapse_and_a_jump_is
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Rivalry, "look", lambda *_: {"collapse": "mode collapse"})
-    factor, steps = loop.lr_factor, itertools.count()
+    factor, steps = players.lr_factor, itertools.count()
 
     def raised(*args: object) -> float:
         return factor(*args) * (1000 if 70 <= next(steps) < 75 else 1)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "lr_factor", raised)
+    monkeypatch.setattr(players, "lr_factor", raised)
     stages = trilemma.train("vae-vq", "digits", steps=150, batch=16, out="stages", quiet=True)
     said = [row["warning"] for row in stages.log if "warning" in row]
     assert not any("collapse" in text for text in said) and any("jumped" in text for text in said)

@@ -8,6 +8,7 @@ from trilemma.config import make
 from trilemma.errors import UserError
 from trilemma.training.config import TrainConfig
 from trilemma.training.optim import Plateau, learning_rate, lr_factor
+from trilemma.types import Player
 
 
 def test_plateau_halves_after_two_validations_without_improvement() -> None:
@@ -54,11 +55,11 @@ def test_a_warmup_without_a_share_has_its_images_however_short_the_training_is()
     assert [lr_factor(config, p, 1000, Plateau()) for p in (0.05, 0.7)] == [0.25, 0.25]
 
 
-def test_a_phase_without_a_rate_is_named() -> None:
+def test_a_player_without_a_rate_is_named() -> None:
     config = TrainConfig(steps=1, lr={"critic": 0.1})
-    assert learning_rate("critic", config) == 0.1
-    with pytest.raises(UserError, match='no rate for the phase "generator"'):
-        learning_rate("generator", config)
+    assert learning_rate(Player("critic", []), config) == 0.1
+    with pytest.raises(UserError, match='no value for "generator"'):
+        learning_rate(Player("generator", []), config)
 
 
 @pytest.mark.parametrize("length", [{}, {"steps": 1, "minutes": 1.0}])

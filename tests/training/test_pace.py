@@ -1,15 +1,20 @@
 """Pictures, validation and the last step take their share of the time, and no more."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import trilemma
-from trilemma.training import loop, observe, pace
+from trilemma.training import calendar, loop, observe, pace
+from trilemma.training.config import TrainConfig
 from trilemma.training.log import UNKNOWN, Display
-from trilemma.training.observe import FINISH_IMAGES, Observer
+from trilemma.training.looks import Looks
+from trilemma.training.observe import FINISH_IMAGES, VALID_BATCH, Observer
 from trilemma.training.pace import SHARE, Pace
 
 
@@ -68,16 +73,16 @@ def test_all_looks_are_counted_and_the_last_step_has_what_is_left(
     monkeypatch.setattr(loop.Trainer, "resume", lambda trainer: (trainers.append(trainer), resume(trainer)))
 
     def take_final_weights(observer: Observer, seconds: float | None = None) -> None:
-        looks = trainers[0].pace
+        looks = trainers[0].looks.pace
         kept = sum(looks.costs.get(kind, 0.0) for kind in ("drawing", "judgement"))
-        given.append((seconds, max(0.0, max(pace.FREE_S, SHARE * trainers[0].seconds) - looks.spent - kept)))
+        given.append((seconds, max(0.0, max(pace.FREE_S, SHARE * trainers[0].calendar.seconds) - looks.spent - kept)))
         take(observer, seconds)
 
     monkeypatch.setattr(Observer, "take_final_weights", take_final_weights)
     trilemma.train("ae-stacked", "digits", batch=64, out="r", device="cpu", quiet=True, **length)
     ((seconds, left),) = given
     assert seconds == (pytest.approx(left) if "minutes" in length else None)
-    assert {"baseline", "validation", "picture", "judgement", "final weights"} <= trainers[0].pace.costs.keys()
+    assert {"baseline", "validation", "picture", "judgement", "final weights"} <= trainers[0].looks.pace.costs.keys()
 
 
 def test_a_part_tells_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +125,7 @@ def test_slow_pictures_are_left_out_and_change_nothing_but_the_last(monkeypatch:
 def test_slow_validations_are_left_out_where_nothing_depends_on_them(
     length: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
+    monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)
     calls = slow(monkeypatch, "_validate", 0.1)
     run = trilemma.train("vae", "digits", batch=431, out="r", sample_every=10**6, quiet=True, **length)
     epochs = run.summary["steps"] // 3
@@ -168,3 +173,31 @@ def test_the_time_left_counts_all_that_takes_time(
     seconds = [10 / 0.1 * 0.7, 110 / 0.1 * 0.7, 120 / 0.2 * 0.6]
     expected = [f"{int(s) // 3600}:{int(s) // 60 % 60:02}:{int(s) % 60:02}" for s in map(round, seconds)]
     assert left == [UNKNOWN, *expected]
+
+
+@pytest.mark.parametrize(
+    ("length", "seconds", "expected"),
+    [("minutes", 200.0, None), ("minutes", 50.0, 5), ("minutes", 6.0, 1), ("steps", 6.0, None)],
+)
+def test_the_last_validation_takes_as_many_batches_as_there_is_time_for(
+    length: str, seconds: float, expected: int | None
+) -> None:
+    """Each of ten batches takes 1 s."""
+    calendar = SimpleNamespace(seconds=seconds, images=0, config=TrainConfig(**{length: 1}))
+    observer = SimpleNamespace(valid_batches=10, validate=lambda _, most: {"most": most}, active_units=dict)
+    took = Pace()
+    took.costs["validation"] = 10.0
+    looks: Any = Looks(observer, calendar, took, print)  # type: ignore[arg-type]
+    assert looks.validate(over=True)["most"] == expected
+    assert looks.validate(over=False)["most"] is None
+
+
+def test_a_validation_of_some_batches_says_of_how_many_images_it_is() -> None:
+    data = trilemma.load_data("shapes:3000", size=8)
+    observer = Observer(trilemma.create("vae", shape=(3, 8, 8)), data, TrainConfig(steps=1), Path(), None, print)
+    n = len(data.valid)
+    whole, part = observer.validate(0), observer.validate(0, most=n // VALID_BATCH)
+    assert n % VALID_BATCH and part["valid_images"] == n // VALID_BATCH * VALID_BATCH and "valid_images" not in whole
+    first = replace(data, splits={**data.splits, "valid": data.valid.take(torch.arange(int(part["valid_images"])))})
+    observer = Observer(observer.model, first, TrainConfig(steps=1), Path(), None, print)
+    assert observer.validate(0) == {name: value for name, value in part.items() if name != "valid_images"}

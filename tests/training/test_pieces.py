@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from trilemma import rng
 from trilemma.registry import create, list_models
-from trilemma.training.loop import Trainer, _needs_whole_batch
+from trilemma.training.players import Players, needs_whole_batch
 from trilemma.types import Batch, Phase
 
 SHAPE, IMAGES, PIECES = (1, 8, 8), 16, 4
@@ -79,10 +79,12 @@ def loss_and_gradient(name: str, settings: dict[str, Any], number: int, pieces: 
     phase: Phase = prepared(name, settings).phases[number]
     batch = batch_at(progress)
     seeded = replace(phase, loss=lambda part, generator: phase.loss(part, generator.manual_seed(7)))
-    trainer: Any = SimpleNamespace(device=torch.device("cpu"), pieces=pieces, bf16=False)
+    players: Any = SimpleNamespace(device=torch.device("cpu"), pieces=pieces, bf16=False, noise=torch.Generator())
     with rng.isolated(5), SameNoise(PIECES // pieces):
-        loss, _ = Trainer._gradient(trainer, seeded, batch, torch.Generator())
-    return torch.cat([loss.detach().view(1), *(p.grad.flatten() for p in phase.parameters if p.grad is not None)])
+        loss, _ = Players.gradient(players, seeded, batch)
+    return torch.cat(
+        [loss.detach().view(1), *(p.grad.flatten() for p in phase.player.parameters if p.grad is not None)]
+    )
 
 
 def distance(name: str, settings: dict[str, Any], progress: float) -> float:
@@ -100,7 +102,7 @@ def distance(name: str, settings: dict[str, Any], progress: float) -> float:
 def test_pieces_are_the_same_mathematics_or_the_model_says_that_they_are_not(
     name: str, settings: dict[str, Any], progress: float
 ) -> None:
-    if not any(_needs_whole_batch(module) for module in create(name, shape=SHAPE, **settings).modules()):
+    if not any(needs_whole_batch(module) for module in create(name, shape=SHAPE, **settings).modules()):
         assert distance(name, settings, progress) < 1e-4
 
 
@@ -116,5 +118,5 @@ def test_a_loss_that_is_no_mean_over_images_would_be_seen(name: str, setting: st
     with rng.isolated(5), SameNoise(PIECES):  # the divergence of a whole batch: some parts are above and some below
         divergence = plain.loss(batch_at(1.0), torch.Generator().manual_seed(7))[1][part].item()
     settings = {setting: divergence}
-    assert any(_needs_whole_batch(module) for module in create(name, shape=SHAPE, **settings).modules())
+    assert any(needs_whole_batch(module) for module in create(name, shape=SHAPE, **settings).modules())
     assert distance(name, settings, 1.0) > 1e-3

@@ -20,7 +20,7 @@ from trilemma.errors import UserError
 from trilemma.registry import _recipes, get_recipe
 from trilemma.training.config import TrainConfig
 from trilemma.training.request import command_keys, request_of, split_keys, training_config, training_keys
-from trilemma.types import Batch, Phase
+from trilemma.types import Batch, Phase, Player
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-model.md"
 SHORT: dict[str, Any] = {"steps": 2, "batch": 8, "sample_every": 10**6, "quiet": True, "device": "cpu"}
@@ -54,7 +54,7 @@ class Module(nn.Module):
     def __init__(self, factor: float = 0.5, power: int = 2) -> None:
         super().__init__()
         self.factor, self.power = nn.Parameter(torch.tensor([factor])), power
-        self.phases: Any = [Phase("model", [self.factor], self.loss)]
+        self.phases: Any = [Phase("model", Player("model", [self.factor]), self.loss)]
 
     def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
         return (self.factor * image).clamp(0, 1)
@@ -219,7 +219,7 @@ other = Module()
 
 
 def moving(parameter: Any, loss: Any) -> list[Phase]:
-    return [Phase("a", [parameter], loss)]
+    return [Phase("a", Player("a", [parameter]), loss)]
 
 
 @pytest.mark.parametrize(

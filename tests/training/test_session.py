@@ -22,10 +22,10 @@ import trilemma
 from trilemma import cli
 from trilemma.errors import UserError
 from trilemma.registry import get_recipe
-from trilemma.training import loop, observe, pace, request
+from trilemma.training import calendar, observe, pace, request
+from trilemma.training.calendar import SNAPSHOTS
 from trilemma.training.card import model_card
 from trilemma.training.log import Display, read_log
-from trilemma.training.loop import SNAPSHOTS
 from trilemma.training.observe import Observer
 from trilemma.training.optim import Plateau
 
@@ -91,7 +91,7 @@ def test_valid_rmse_is_the_root_of_the_mean_squared_error_of_the_split() -> None
 
 @pytest.mark.parametrize("first", [0.5, float("nan"), float("inf")])
 def test_the_weights_are_those_of_the_best_validation(first: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
+    monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)
     figures = iter([first, 0.2, 0.9, 0.8])
     validate = Observer._validate
 
@@ -126,7 +126,7 @@ def test_ten_sample_pictures_in_a_training_of_any_kind_of_length(
     length: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pace, "FREE_S", float("inf"))  # there is time for all of them
-    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)  # a report after every step, however slow they are
+    monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)  # a report after every step, however slow they are
     run = trilemma.train("vae", "digits", batch=64, **length, quiet=True)
     at = sorted(int(path.stem) for path in (run.path / "samples").glob("0*.png"))
     assert len(at) == SNAPSHOTS - 1  # the tenth is last.png

@@ -9,9 +9,11 @@ from torch import nn
 import trilemma
 from trilemma.run import Run
 from trilemma.training.checkpoint import list_checkpoints, read_checkpoint
+from trilemma.training.guard import SLOWER, Guard
 from trilemma.training.health import LASTING, RISE, SPIKE, WINDOW, Jump, Pulse, Reading
-from trilemma.training.loop import SLOWER, Stopped, Trainer
-from trilemma.types import Batch, Phase
+from trilemma.training.loop import Trainer
+from trilemma.training.team import Stopped
+from trilemma.types import Batch, Phase, Player
 
 HARMED = 120  # the step after which a toy's weights are harmed
 STEPS = 240
@@ -25,7 +27,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def jumps(losses: list[float], pulse: Pulse | None = None, phase: str = "p") -> dict[int, Jump]:
     """The jumps that are said of losses, by their number."""
     pulse = pulse or Pulse(nn.Identity())
-    moved = Phase(phase, [], lambda batch, rng: (torch.zeros(()), {}))
+    moved = Phase(phase, Player(phase, []), lambda batch, rng: (torch.zeros(()), {}))
     readings = [
         Reading(k, moved, Batch(torch.zeros(1, 1, 1, 1)), {}, torch.tensor([x, 1.0])) for k, x in enumerate(losses)
     ]
@@ -72,15 +74,15 @@ def test_a_phase_that_ends_in_doubt_leaves_none() -> None:
 
 def harmed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training whose loss jumps at the full rate, by weights that a tiny rate cannot mend, and not at a lower one."""
-    one_step = Trainer._one_step
+    one_step = Trainer.take_step
 
     def step(trainer: Trainer) -> None:
         one_step(trainer)
-        if trainer.step == HARMED + 1 and trainer._slower() == 1:
+        if trainer.calendar.step == HARMED + 1 and trainer.guard.slower == 1:
             with torch.no_grad():
                 list(trainer.model.parameters())[-1].add_(4.0)
 
-    monkeypatch.setattr(Trainer, "_one_step", step)
+    monkeypatch.setattr(Trainer, "take_step", step)
 
 
 def train(out: str, **keys: object) -> Run:
@@ -96,7 +98,7 @@ def test_a_jump_that_stays_is_rolled_back_with_a_lower_rate_and_said(monkeypatch
     assert SLOWER == 0.5  # "half" in the text
     begin = HARMED + 1 - WINDOW  # the jump is seen in the step after the harm
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_slower", lambda trainer: SLOWER if trainer.step >= begin else 1.0)
+        patch.setattr(Guard, "slower", property(lambda guard: SLOWER if guard.calendar.step >= begin else 1.0))
         expected = weights(train("slower"))
     plain = weights(train("plain"))
     harmed(monkeypatch)
@@ -119,16 +121,16 @@ def test_it_is_the_same_wherever_the_training_was_stopped(at: int, every: int, m
     """Before the lower rate, between it and the jump, while it is not known if the loss comes back, and afterwards."""
     harmed(monkeypatch)
     whole = train("whole", save_every=every)
-    one_step = Trainer._one_step
+    one_step = Trainer.take_step
     stopped: list[int] = []
 
     def stopping(trainer: Trainer) -> None:
         one_step(trainer)
-        if trainer.step == at and (at < 150 or trainer.slowed) and not stopped:
-            trainer.stop_signal = 2
+        if trainer.calendar.step == at and (at < 150 or trainer.guard.slowed) and not stopped:
+            trainer.team.stop_signal = 2
             stopped.append(at)
 
-    monkeypatch.setattr(Trainer, "_one_step", stopping)
+    monkeypatch.setattr(Trainer, "take_step", stopping)
     with pytest.raises(Stopped):
         train("parts", save_every=every)
     run = train("parts", save_every=every)
@@ -140,15 +142,15 @@ def test_it_is_the_same_wherever_the_training_was_stopped(at: int, every: int, m
 
 
 def test_a_second_jump_is_said_and_not_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    one_step = Trainer._one_step
+    one_step = Trainer.take_step
 
     def step(trainer: Trainer) -> None:
         one_step(trainer)
-        if trainer.step == HARMED + 1:
+        if trainer.calendar.step == HARMED + 1:
             with torch.no_grad():
                 list(trainer.model.parameters())[-1].add_(4.0)
 
-    monkeypatch.setattr(Trainer, "_one_step", step)
+    monkeypatch.setattr(Trainer, "take_step", step)
     run = train("r")
     assert run.summary["steps"] == STEPS
     assert [("Resumed from" in text) for text in run.warnings if "did not come back" in text] == [True, False]

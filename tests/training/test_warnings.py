@@ -12,7 +12,7 @@ import torch
 
 import trilemma
 from trilemma.autoencoders.priors import GaussianMixture, distinct
-from trilemma.training import loop
+from trilemma.training import calendar
 from trilemma.training.loop import Trainer
 from trilemma.training.monitor import (
     LEVEL,
@@ -86,7 +86,7 @@ def test_a_mixture_has_no_more_components_than_there_are_codes_and_is_silent() -
 
 def dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings whose moves change nothing, of an encoder that gives every image one code."""
-    one_step = Trainer._one_step
+    one_step = Trainer.take_step
 
     def step(trainer: Trainer) -> None:
         one_step(trainer)
@@ -94,7 +94,7 @@ def dead(monkeypatch: pytest.MonkeyPatch) -> None:
             for parameter in trainer.model.encoder.parameters():  # type: ignore[union-attr]
                 parameter.zero_()
 
-    monkeypatch.setattr(Trainer, "_one_step", step)
+    monkeypatch.setattr(Trainer, "take_step", step)
 
 
 def test_warnings_stand_in_the_summary_the_card_and_the_last_lines(
@@ -138,15 +138,15 @@ def test_reconstructions_of_a_model_that_does_not_measure_them_are_measured(monk
 
 def rates(monkeypatch: pytest.MonkeyPatch, monitor: str | None) -> set[float]:
     """The learning rates of a training on a plateau schedule whose figures do not get better."""
-    monkeypatch.setattr(loop, "VALIDATE_AT_LEAST", 1)
+    monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)
     monkeypatch.setattr(Observer, "_validate", lambda *_, **__: {"valid_rmse": 1.0})
-    one_step, seen = Trainer._one_step, set()
+    one_step, seen = Trainer.take_step, set()
 
     def step(trainer: Trainer) -> None:
         one_step(trainer)
-        seen.update(group["lr"] for group in trainer.optimizers["autoencoder"].param_groups)
+        seen.update(group["lr"] for group in trainer.players.optimizers["autoencoder"].param_groups)
 
-    monkeypatch.setattr(Trainer, "_one_step", step)
+    monkeypatch.setattr(Trainer, "take_step", step)
     keys = {"schedule": "plateau", "warmup_images": 0, "monitor": monitor, "lr": 1e-3}
     short(steps=8, batch=1293, out=f"r-{monitor}", **keys)
     return seen

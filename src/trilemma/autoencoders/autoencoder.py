@@ -32,7 +32,7 @@ from trilemma.autoencoders.penalties import kl_penalty
 from trilemma.autoencoders.priors import GaussianMixture
 from trilemma.errors import check_codes, check_images, refuse_labels
 from trilemma.nets.precision import full
-from trilemma.types import Batch, Logs, Phase
+from trilemma.types import Batch, Logs, Model, Phase, Player
 
 LEVEL, TARGET = 0.5, 0.1  # any other is refused where it has no effect
 
@@ -76,7 +76,7 @@ class AutoencoderConfig(NetworkConfig):
         return self
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Model):
     """Encoder, decoder and a density over codes. Images (B, C, H, W) in [0, 1]; codes (B, latent)."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
@@ -86,7 +86,8 @@ class Autoencoder(nn.Module):
         self.encoder = make_encoder(config, config.latent, last=config.code)
         self.decoder = TiedDecoder(self.encoder, config.shape) if config.tied else make_decoder(config, config.latent)
         self.prior = GaussianMixture(config.latent, config.components)
-        self.phases = [Phase("autoencoder", [*self.encoder.parameters(), *self.decoder.parameters()], self.loss)]
+        networks = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self.phases = [Phase("autoencoder", Player("autoencoder", networks), self.loss)]
 
     @property
     def code_length(self) -> int:

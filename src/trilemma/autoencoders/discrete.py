@@ -25,7 +25,7 @@ from trilemma.autoencoders.likelihoods import LEAST_VARIANCE, Gaussian, pixel_va
 from trilemma.autoencoders.losses import squared_error
 from trilemma.errors import check_codes, check_images, refuse_labels
 from trilemma.nets.precision import full
-from trilemma.types import Batch, Logs, Phase
+from trilemma.types import Batch, Logs, Model, Phase, Player
 
 
 class DiscreteConfig(NetworkConfig):
@@ -43,7 +43,7 @@ class DiscreteConfig(NetworkConfig):
     variance: float | None = Field(default=None, ge=LEAST_VARIANCE, description="of a pixel; default: 1/2")
 
 
-class DiscreteVAE(nn.Module):
+class DiscreteVAE(Model):
     """Encoder to logits of categories, decoder, uniform prior. Images (B, C, H, W) in [0, 1].
 
     Codes are (B, variables * categories): a one-hot vector for each variable, one after the other.
@@ -57,7 +57,7 @@ class DiscreteVAE(nn.Module):
         self.likelihood = Gaussian(self.variance)
         self.encoder = make_encoder(config, config.variables * config.categories)
         self.decoder = make_decoder(config, config.variables * config.categories)
-        self.phases = [Phase("vae", list(self.parameters()), self.loss)]
+        self.phases = [Phase("vae", Player("vae", list(self.parameters())), self.loss)]
 
     @property
     def code_bits(self) -> float:

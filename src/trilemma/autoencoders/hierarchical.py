@@ -42,7 +42,7 @@ from trilemma.config import ModelConfig
 from trilemma.errors import UserError, check_codes, check_images, refuse_labels
 from trilemma.nets.ladder import Down, MLPChain, MLPDown, MLPUp, ResidualDown, ResidualUp
 from trilemma.nets.precision import full
-from trilemma.types import Batch, Logs, Phase
+from trilemma.types import Batch, Logs, Model, Phase, Player
 
 
 class HierarchicalConfig(ModelConfig):
@@ -101,7 +101,7 @@ class Step(NamedTuple):
     z: Tensor
 
 
-class HierarchicalVAE(nn.Module):
+class HierarchicalVAE(Model):
     """Codes on several levels. Images (B, C, H, W) in [0, 1].
 
     The code of an image (B, Z) is, layer by layer from the top, the posterior mean, given the means taken before it,
@@ -125,7 +125,7 @@ class HierarchicalVAE(nn.Module):
         else:
             self.up = (MLPChain if self.is_chain else MLPUp)(math.prod(config.shape), *sizes)
             self.down = MLPDown(out, *sizes)
-        self.phases = [Phase("vae", list(self.parameters()), self.loss)]
+        self.phases = [Phase("vae", Player("vae", list(self.parameters())), self.loss)]
 
     @property
     def code_length(self) -> int:

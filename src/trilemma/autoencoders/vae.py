@@ -31,7 +31,7 @@ from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance, pix
 from trilemma.autoencoders.losses import kl_to_standard_normal, log_prior_ratio, squared_error
 from trilemma.errors import UserError, check_codes, check_images, check_labels
 from trilemma.nets.precision import full
-from trilemma.types import Batch, Logs, Phase
+from trilemma.types import Batch, Logs, Model, Phase, Player
 
 SHARE = 0.5  # of the training in which the capacity rises; any other is refused without a capacity
 # q starts narrow and its means apart: the decoder learns to use units that it would give up under the noise.
@@ -70,7 +70,7 @@ class VAEConfig(NetworkConfig):
         return self
 
 
-class VAE(nn.Module):
+class VAE(Model):
     """Encoder to (mu, logvar), decoder, standard normal prior. Images (B, C, H, W) in [0, 1]; codes (B, latent).
 
     A conditional model needs labels, int64 (B,), wherever it is given images or codes; any other refuses them.
@@ -89,7 +89,7 @@ class VAE(nn.Module):
         self.encoder = make_encoder(config, 2 * config.latent, n_classes=n_classes)
         self.decoder = make_decoder(config, config.latent, n_classes=n_classes, channels=channels)
         self._set_first_posterior()
-        self.phases = [Phase("vae", list(self.parameters()), self.loss)]
+        self.phases = [Phase("vae", Player("vae", list(self.parameters())), self.loss)]
 
     @property
     def code_length(self) -> int:

@@ -26,7 +26,7 @@ from trilemma.errors import UserError, check_codes, check_images, check_labels
 from trilemma.nets.autoregressive import HEAD
 from trilemma.nets.conv import CentreCrop, conv3
 from trilemma.nets.precision import full
-from trilemma.types import Batch, Logs, Phase
+from trilemma.types import Batch, Logs, Model, Phase, Player
 
 GRID = 8  # vectors along the shorter side of a grid, about
 PRIOR_FROM = 0.6  # share of the training after which the codes stay and their density is learned
@@ -60,7 +60,7 @@ class VQConfig(ModelConfig):
         return self
 
 
-class VQ(nn.Module):
+class VQ(Model):
     """Encoder, codebook, decoder and prior. Images (B, C, H, W) in [0, 1]; codes (B, h * w * dim), entry by entry.
 
     A conditional model draws the class that labels, int64 (B,), ask for: its prior is given them, the rest is not.
@@ -92,8 +92,8 @@ class VQ(nn.Module):
         self.register_buffer("usage", torch.zeros(config.codes, dtype=torch.int64))  # of the training images
         networks = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.phases = [
-            Phase("autoencoder", networks, self.loss, end=PRIOR_FROM),
-            Phase("prior", list(self.prior.parameters()), self.prior_loss, begin=PRIOR_FROM),
+            Phase("autoencoder", Player("autoencoder", networks), self.loss, end=PRIOR_FROM),
+            Phase("prior", Player("prior", list(self.prior.parameters())), self.prior_loss, begin=PRIOR_FROM),
         ]
 
     @property

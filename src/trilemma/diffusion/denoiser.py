@@ -23,7 +23,7 @@ from trilemma.diffusion.samplers import get_sampler
 from trilemma.diffusion.schedule import get_schedule
 from trilemma.errors import refuse_labels
 from trilemma.nets.unet import UNet
-from trilemma.types import Batch, Logs, Phase
+from trilemma.types import Batch, Logs, Model, Phase, Player
 
 LEAST_SIGNAL = 1e-4  # alpha_bar below which eps tells nothing of x0: the division by alpha makes 100 of an error of 1
 LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss}
@@ -43,7 +43,7 @@ class DiffusionConfig(ModelConfig):
     )
 
 
-class Diffusion(nn.Module):
+class Diffusion(Model):
     """A U-Net that predicts what separates a noisy image from its clean one, and samplers that use it."""
 
     alphas: Tensor
@@ -56,7 +56,7 @@ class Diffusion(nn.Module):
         self.network = UNet(config.shape, config.widths, config.embedding, config.T)
         self.register_buffer("alphas", self.schedule.table.sqrt().float(), persistent=False)  # (T + 1,)
         self.register_buffer("sigmas", (1 - self.schedule.table).sqrt().float(), persistent=False)
-        self.phases = [Phase("denoiser", list(self.network.parameters()), self.loss)]
+        self.phases = [Phase("denoiser", Player("denoiser", list(self.network.parameters())), self.loss)]
 
     @property
     def sampling_network(self) -> nn.Module:

@@ -307,7 +307,6 @@ def _accuracy(plan: _Plan, images: Split, words: tuple[str, ...], seed: int, tes
     with tempfile.TemporaryDirectory() as folder:
         display = Display("classifier", quiet=True)
         trainer = Trainer(model, data, training, Path(folder), display, bf16=supports_fast_bf16(plan.device))
-        trainer.resume()
         trainer.run()
     return figures_of(model, test)[0]  # type: ignore[arg-type]
 

@@ -18,7 +18,7 @@ from trilemma.config import ModelConfig
 from trilemma.errors import UserError, refuse_labels
 from trilemma.gans.losses import LOSSES
 from trilemma.nets import dcgan, mlp
-from trilemma.types import Batch, Logs, Phase
+from trilemma.types import Batch, Logs, Model, Phase, Player
 
 NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
     "mlp": (mlp.Generator, mlp.Critic),
@@ -38,7 +38,7 @@ class GANConfig(ModelConfig):
     loss: Literal["non-saturating", "hinge"] = Field(default="non-saturating", description="adversarial loss")
 
 
-class GAN(nn.Module):
+class GAN(Model):
     """Generator z (B, latent) -> image (B, C, H, W) in [0, 1], and critic image -> logits (B,)."""
 
     def __init__(self, config: GANConfig) -> None:
@@ -48,8 +48,8 @@ class GAN(nn.Module):
         self.generator = generator(config.shape, config.latent, config.width)
         self.critic = critic(config.shape, config.width)
         self.phases = [
-            Phase("critic", list(self.critic.parameters()), self.critic_loss),
-            Phase("generator", list(self.generator.parameters()), self.generator_loss),
+            Phase("critic", Player("critic", list(self.critic.parameters())), self.critic_loss),
+            Phase("generator", Player("generator", list(self.generator.parameters())), self.generator_loss),
         ]
 
     @property

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError
-from trilemma.types import Batch, Logs, Phase
+from trilemma.types import Batch, Logs, Model, Phase, Player
 
 
 class ClassifierConfig(ModelConfig):
@@ -31,7 +31,7 @@ class ClassifierConfig(ModelConfig):
         return self
 
 
-class Classifier(nn.Module):
+class Classifier(Model):
     """Images (B, C, H, W) in [0, 1] of the config's shape -> features (B, D) -> logits (B, n_classes)."""
 
     def __init__(self, config: ClassifierConfig) -> None:
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
             layers += [nn.MaxPool2d(2, ceil_mode=True), _block(c_in, c_out), _Residual(c_out)]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(config.widths[-1], config.n_classes)
-        self.phases = [Phase("classifier", list(self.parameters()), self.loss)]
+        self.phases = [Phase("classifier", Player("classifier", list(self.parameters())), self.loss)]
 
     def features(self, image: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> the activations before the last layer, (B, D), not negative."""

@@ -36,7 +36,7 @@ from trilemma.training.state import Broken, Checkpoint, Tensors, check_state
 from trilemma.weights import LARGEST_HEADER, load_tensors
 
 MANIFEST, STATE = "manifest.json", "state.json"
-FORMAT = 4
+FORMAT = 5
 KEEP = 2
 LARGEST_STATE = 16 << 20  # bytes of a JSON file; those of a long training are 100 kB
 NAMES = r"[0-9]{12,}(?:\.[0-9]+)?"  # of finished checkpoints, as a regular expression
@@ -266,6 +266,8 @@ def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
         values.setdefault("distances", [])
     if version < 4:  # nothing of this had happened: earlier versions did not lower the rate
         values.update(slowed=[], events={}, current={})
+    if version < 5:  # no phase had a start
+        values["started"] = []
     return values
 
 

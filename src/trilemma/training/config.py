@@ -22,7 +22,7 @@ class TrainConfig(Config):
     images: PositiveInt | None = Field(None, description="length in training images seen")
     minutes: PositiveFloat | None = Field(None, description="length in minutes of training steps")
     batch: PositiveInt = Field(128, description="images in a step")
-    lr: PositiveFloat | dict[str, PositiveFloat] = Field(1e-3, description="learning rate, or one for each phase")
+    lr: PositiveFloat | dict[str, PositiveFloat] = Field(1e-3, description="learning rate, or one for each player")
     optimizer: Literal["nadam", "adam", "adamw", "rmsprop"] = Field("nadam", description="rule of each step")
     betas: tuple[Beta, Beta] = Field(BETAS, description="decay of the two running means; rmsprop has none")
     weight_decay: float = Field(
@@ -30,7 +30,7 @@ class TrainConfig(Config):
         ge=0,
         description="adamw: apart from the gradient, as lr * decay * weight; the others: added to the gradient",
     )
-    clip: PositiveFloat | None = Field(1.0, description="largest norm of a phase's gradient; none: any")
+    clip: PositiveFloat | None = Field(1.0, description="largest norm of a player's gradient; none: any")
     schedule: Literal["constant", "plateau", "cosine", "linear"] = Field(
         "plateau", description="of the learning rate; plateau follows monitor, and is constant without one"
     )

@@ -17,11 +17,12 @@ RAMP = 0.05
 
 
 class EMA:
-    """Averaged copy of a module's parameters; its buffers (batch-norm statistics) are taken as they are."""
+    """Averaged copy of a module's parameters; its buffers (batch-norm statistics), and parameters that are not trained,
+    are taken as they are."""
 
     def __init__(self, model: nn.Module, halflife_images: int) -> None:
         self.halflife_images = halflife_images
-        self.parameters = dict(model.named_parameters())
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     def decay(self, images_seen: int, images: int) -> float:

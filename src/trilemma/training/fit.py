@@ -25,13 +25,12 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import nn
 
 from trilemma.config import ModelConfig, config_of
 from trilemma.migration import VARIANCE
 from trilemma.registry import Recipe
 from trilemma.training.config import LENGTHS, TrainConfig
-from trilemma.types import Phase
+from trilemma.types import Model, Player, players_of
 
 SHARE = 8  # batches in a pass over the training images, at least
 LEAST_BATCH, LEAST_STEPS = 16, 1_000
@@ -51,9 +50,9 @@ def fit_batch(batch: int, n_train: int, growth: float = 1.0) -> int:
     return batch if batch <= most else 2 ** int(math.log2(most))
 
 
-def pixel_inputs(phase: Phase, n_pixels: int) -> int | None:
-    """Inputs of the widest fully connected layer that a phase moves, if it sees the pixels."""
-    widest = max((p.shape[1] for p in phase.parameters if p.ndim == 2), default=0)
+def pixel_inputs(player: Player, n_pixels: int) -> int | None:
+    """Inputs of the widest fully connected layer that a player moves, if it sees the pixels."""
+    widest = max((p.shape[1] for p in player.parameters if p.ndim == 2), default=0)
     return widest if widest >= n_pixels else None
 
 
@@ -79,7 +78,7 @@ def fit_model(recipe: Recipe, config: ModelConfig) -> tuple[ModelConfig, tuple[s
 
 
 def fit_training(
-    recipe: Recipe, training: TrainConfig, given: Collection[str], module: nn.Module, n_train: int
+    recipe: Recipe, training: TrainConfig, given: Collection[str], module: Model, n_train: int
 ) -> tuple[TrainConfig, tuple[str, ...]]:
     """Batch, learning rate and length for the images at hand, and a line for each change.
 
@@ -107,14 +106,14 @@ def fit_training(
     return training.with_(**changes), tuple(notes)
 
 
-def fit_rates(recipe: Recipe, lr: Rates, module: nn.Module) -> Rates:
+def fit_rates(recipe: Recipe, lr: Rates, module: Model) -> Rates:
     """The learning rates for layers of these widths."""
     with torch.device("meta"):
         own = recipe.build(recipe.config)
     sizes = _pixels(config_of(module) or recipe.config), _pixels(recipe.config)
     factors = {
         here.name: width_factor(pixel_inputs(here, sizes[0]), pixel_inputs(there, sizes[1]))
-        for here, there in zip(module.phases, own.phases, strict=True)  # type: ignore[arg-type]
+        for here, there in zip(players_of(module.phases), players_of(own.phases), strict=True)
     }
     if isinstance(lr, dict):
         return {name: _scaled(rate, factors.get(name, 1.0)) for name, rate in lr.items()}

@@ -19,6 +19,7 @@ from torch import Tensor
 from trilemma.errors import UserError
 from trilemma.files import parse_json, read_plain, write_atomic
 from trilemma.text import encodable, printable
+from trilemma.training.state import Checkpoint
 
 PLAIN_EVERY_S = 15.0
 BAR = 20  # characters
@@ -50,13 +51,16 @@ class Averages:
         self.sums, self.counts = {}, {}
         return means
 
-    def state(self) -> dict[str, dict[str, Any]]:
+    def state(self) -> Checkpoint:
         """Sums and counts as plain numbers; a sum that JSON does not know (nan, inf) as text."""
-        return {"sums": {name: _plain(float(value)) for name, value in self.sums.items()}, "counts": dict(self.counts)}
+        sums = {name: _plain(float(value)) for name, value in self.sums.items()}
+        return Checkpoint({"averages": {"sums": sums, "counts": dict(self.counts)}})
 
-    def load(self, state: dict[str, dict[str, Any]]) -> None:
+    def load(self, state: Checkpoint) -> None:
         """Take sums and counts back; a sum in single precision is the same as a plain number."""
-        self.sums, self.counts = {name: float(value) for name, value in state["sums"].items()}, dict(state["counts"])
+        averages = state.values["averages"]
+        self.sums = {name: float(value) for name, value in averages["sums"].items()}
+        self.counts = dict(averages["counts"])
 
 
 class Journal:
@@ -85,6 +89,14 @@ class Journal:
             kept = [row for row in there[:rows] if step is None or row["step"] <= step]
             write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
             self.rows = len(kept)
+
+    def state(self) -> Checkpoint:
+        """How many rows belong to the training so far."""
+        return Checkpoint({"rows": self.rows})
+
+    def load(self, state: Checkpoint) -> None:
+        """Take that back; the rows are still to be cut."""
+        self.rows = state.values["rows"]
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:

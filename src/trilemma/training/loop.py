@@ -1,91 +1,53 @@
 """The one training loop.
 
     for every step:
-        for every phase of the model (a GAN has two, the others one):
-            loss <- phase.loss(batch, rng);  that phase's parameters take a step
+        for every player of the model that has something due (a GAN has two players, the others one):
+            for each of its phases: loss <- phase.loss(batch, rng); the gradients add up
+            its parameters take a step
         the averaged weights follow, once
+        a report, with a validation and a picture, and a checkpoint, where it is time for them
 
 Batch and noise are functions of the step, the learning rate of the step and of what is saved with the state, so a
 training that was interrupted and continued ends with the same bits as an unbroken one (on a CPU, and unless its length
 is given in minutes). Time spent on validation, pictures and checkpoints is not counted as training seconds.
-
-A loss that jumps and does not come back: the training returns to WINDOW steps before the jump, and goes on from there
-with SLOWER times the learning rate; once. From which step on is part of the state, and a state that is in doubt is not
-saved, so that this, too, is the same wherever a training was interrupted.
 """
 
 import math
-import signal
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from trilemma import rng
 from trilemma.data import Data, Loader
-from trilemma.errors import Diverged, UserError
-from trilemma.memory import copies, is_out_of_memory, release, with_room
+from trilemma.memory import with_room
 from trilemma.modes import own_modes
-from trilemma.training.checkpoint import (
-    images_of,
-    list_checkpoints,
-    load_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-)
+from trilemma.training.calendar import Calendar
+from trilemma.training.checkpoint import load_checkpoint, save_checkpoint
 from trilemma.training.config import TrainConfig
-from trilemma.training.ema import EMA
-from trilemma.training.health import WINDOW, Jump, LastingJump, NotFinite, Pulse, Reading
+from trilemma.training.guard import Guard, unless_full
 from trilemma.training.log import Averages, Display, Journal, figures_text
-from trilemma.training.observe import PARTS, Observer
-from trilemma.training.optim import learning_rate, lr_factor, make_optimizer
-from trilemma.training.pace import PICTURES, SHARE, Pace
-from trilemma.training.state import (
-    Broken,
-    Checkpoint,
-    first_entries,
-    flatten_optimizer,
-    is_finite,
-    restore_optimizer,
-    spoilt,
-)
-from trilemma.types import Batch, Logs, Phase, players
+from trilemma.training.looks import Looks
+from trilemma.training.observe import Observer
+from trilemma.training.pace import Pace
+from trilemma.training.players import Players
+from trilemma.training.state import Checkpoint, Parts, is_finite
+from trilemma.training.team import Decision, Interrupted, Stopped, Team
+from trilemma.types import Batch, Model, players_of
 
-VALIDATE_AT_LEAST = 10_000  # images between validations of a data set smaller than this
-SNAPSHOTS = 10  # sample pictures in a training, where sample_every is not given
-SAVE_EVERY_S = 60.0  # a checkpoint at the next step after this time, where save_every is not given
-SETTLED = 0.25  # share of a training after which its samples and codes are judged
-SLOWER = 0.5  # times the learning rate, after a loss that jumped and did not come back
-MOST_SKIPPED = 5  # steps left out since the last good state, after which a training gives up
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal ended the training after its step and its checkpoint; `code` is the exit status to use."""
-
-    def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
-        self.code = 128 + signum
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal came in the middle of a report."""
+START_IMAGES = 10_000  # training images that the start of a phase is shown
 
 
 class Trainer:
-    """A model in training: its optimisers, its averages and its place in the run."""
+    """A model in training; it goes on from the newest checkpoint in `path`, if there is one."""
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         data: Data,
         config: TrainConfig,
         path: Path,
@@ -94,54 +56,26 @@ class Trainer:
         bf16: bool,
         command: str = "",
     ) -> None:
-        self.model, self.data, self.config = model, data, config
-        self.path, self.display, self.bf16 = path, display, bf16
-        self.device = next(model.parameters()).device
-        self.phases: list[Phase] = list(model.phases)  # type: ignore[arg-type]
+        self.model, self.data, self.config, self.path, self.display = model, data, config, path, display
         if config.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizers = {phase.name: make_optimizer(phase, config) for phase in self.phases}
-        self.ema = EMA(model, config.ema_halflife_images) if config.ema_halflife_images else None
-        self.observer = Observer(model, data, config, path, self.ema, self._warn, command)
+        self.players = Players(model, config, bf16=bf16)
         self.loader = Loader(
-            data.train, batch=config.batch, seed=config.seed, device=self.device, augment=config.augment
+            data.train, batch=config.batch, seed=config.seed, device=self.players.device, augment=config.augment
         )
-        self.noise = torch.Generator(self.device)  # of a step, seeded anew in each
-        rng.own_dropout(model, self.noise)
-        self.repeats = max(phase.repeats for phase in self.phases)
-        self.stride = self.repeats * config.batch  # images per step
-        self.total = config.total_images(len(data.train), self.stride)
-        self.averages = Averages()
-        self.journal = Journal(path / "log.jsonl", display.say)
-        self.step, self.seconds = 0, 0.0
-        self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
-        self.skipped: list[int] = []  # steps left out because a number was not finite
-        self.slowed: list[int] = []  # the step from which the learning rate is lower, if there is one
-        self.events: dict[str, str] = {}  # by kind, the last thing that happened to the training, with its step
-        self.pace = Pace()
-        self.pulse = Pulse(model, spikes=players(self.phases) == 1)
-        self.reported = 0.0  # progress at the last report
-        self.unreported = False  # whether the last step is to be reported still
-        self.unfinished: Checkpoint | None = None  # the state before a report that may take long, while it is made
-        self.good = self._state()
-        self.earlier: Checkpoint | None = None  # the good state before it, until it is known that no jump began there
-        self.never_finite = spoilt(self.good)  # such as a buffer that marks with an infinity
+        self.calendar = Calendar(config, len(data.train), self.players.repeats * config.batch)
+        self.averages, self.journal = Averages(), Journal(path / "log.jsonl", display.say)
+        self.observer = Observer(model, data, config, path, self.players.ema, self.warn, command)
+        self.looks = Looks(self.observer, self.calendar, Pace(), self.warn)
+        self.team = Team()
+        others = [self.calendar, self.players, self.observer, self.averages, self.journal]
+        self.parts = Parts(others, self.players.first_state)
+        folder = path / "checkpoints"
+        self.guard = Guard(self.calendar, self.players, self.journal, self.parts, checkpoints=folder, warn=self.warn)
+        self.unfinished: Checkpoint | None = None  # the state before a report that may take long, while it is written
         self.saved = -1  # images of the state that was saved last
-        self.stop_signal = 0
-        self.save_signal = False  # whether a signal asked for a checkpoint
         self.over = False  # whether the last state is saved
-
-    @property
-    def images(self) -> int:
-        """Training images seen."""
-        return self.step * self.stride
-
-    @property
-    def progress(self) -> float:
-        """Share of the training that is done, in [0, 1]."""
-        if self.total is not None:
-            return min(1.0, self.images / self.total)
-        return min(1.0, self.seconds / (60 * (self.config.minutes or 1)))
+        self.resume()
 
     @own_modes()
     def run(self) -> None:
@@ -150,521 +84,176 @@ class Trainer:
         Raises:
             Stopped: after a signal, when the state is saved.
             Diverged: if numbers stop being finite for good.
-            UserError: if memory runs out in a model whose batch must not be
-                divided, or the disk refuses a checkpoint.
+            UserError: if memory runs out in a model whose batch must not be divided, or the disk refuses a checkpoint.
         """
         self.journal.cut(rows=self.journal.rows)
         with self.signals():
             with suppress(Interrupted):
-                while not self.stop_signal and (self.unreported or self.progress < 1):
-                    self._unless_spoilt(self._report if self.unreported else self._train_on)
-            if not self._unless_spoilt(lambda: with_room(lambda: self._save(self.unfinished))):
-                with_room(self._save)
+                while not self.team.stop_signal and (self.calendar.unreported or self.calendar.progress < 1):
+                    self.guard.attempt(self.report if self.calendar.unreported else self.train_on)
+            if not self.guard.attempt(lambda: with_room(lambda: self.save(self.unfinished))):
+                with_room(self.save)
             self.over = True
-            self._obey()
-            with self.pace.timed("final weights"):
-                self.observer.take_final_weights(self._seconds_to_finish())
+            self._stop_if_asked()
+            self.looks.take_final_weights()
 
     @property
     def spoilt(self) -> list[str]:
         """What is not finite where the training has ended, in words."""
         figures = [f"the figure {name}" for name, value in self.observer.figures.items() if not math.isfinite(value)]
         weights = [name for name, tensor in self.model.state_dict().items() if not is_finite(tensor)]
-        return figures + [f"the weight {n}" for n in weights if f"{n} of the model" not in self.never_finite]
+        return figures + [f"the weight {n}" for n in weights if f"{n} of the model" not in self.guard.never_finite]
 
-    def _seconds_to_finish(self) -> float | None:
-        """Seconds for the model's last step, so that the last picture has its time too; None: no limit, as in trainings
-        whose result does not depend on the clock. What was spent before a resume is not known: half of its share."""
-        if self.config.minutes is None:
-            return None
-        return max(self.pace.left(self.seconds, "drawing", "judgement"), SHARE / 2 * self.pace.since)
-
-    def _obey(self) -> None:
-        """End the training, whose state is saved, if a signal came."""
-        if self.stop_signal:
-            when = (
-                "the state" if self.saved == self.images else f"the state after {self.saved:,}, before the loss jumped,"
-            )
-            raise Stopped(self.stop_signal, f"stopped after {self.images:,} images; {when} is saved")
-
-    def _train_on(self) -> None:
-        """Train until the next report, or until the clock or a signal asks for a save, and make that."""
-        self._steps_until_due()
-        if self._save_is_late() and not (self.unreported or self.stop_signal):
-            self._unless_full("a checkpoint", self._save)
-
-    def _steps_until_due(self) -> None:
-        """Train until the next report or the next save by the clock; that of training seconds runs only here."""
+    def train_on(self) -> None:
+        """Steps until the next report, which is left to do, or until a save between reports, which is done. The clock
+        of training seconds runs only here."""
         self.model.train()
-        start, before = time.perf_counter(), self.seconds
-        while not self.stop_signal and not self.unreported:
-            advanced = self._guarded(self._next_step)
-            self.seconds = before + time.perf_counter() - start
-            due = advanced and (self.progress >= 1 or any(self._due(every) for every in self.halts))
-            late = self._save_is_late()
-            if due or late or self.stop_signal:
-                self.unreported = self._guarded(lambda: self._heed(self.pulse.flush())) and due
-            if late:
-                break
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-            self.seconds = before + time.perf_counter() - start
-
-    def _unless_spoilt(self, action: Callable[[], None]) -> bool:
-        """Whether an action met sound numbers only; if not, the training has returned to a good state."""
-        try:
-            action()
-            return True
-        except NotFinite as found:
-            self._roll_back(found)
-        except LastingJump as lasting:
-            self._slow_down(lasting.jump)
-        return False
-
-    def _guarded(self, action: Callable[[], None]) -> bool:
-        """Whether an action succeeds; if not, the training has returned to its last good state."""
-        try:
-            return self._unless_spoilt(action)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = str(error)  # the error itself holds on to the step that had no room
-        self._divide_batch(reason)
-        return False
-
-    def _unless_full(self, what: str, action: Callable[[], None]) -> None:
-        """Do what a training can go without for a while; a warning if memory runs out, and runs out again."""
-        try:
-            with_room(action)
-            return
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = str(error)
-        release()
-        self._warn(f"out of memory ({reason}): {what} is left out")
-
-    def _next_step(self) -> None:
-        if self.step in self.skipped:
-            self.step += 1
-        else:
-            self._one_step()
-
-    def _one_step(self) -> None:
-        generator = self.noise.manual_seed(rng.seed_of(self.config.seed, "step", self.step))
-        progress = self.progress
-        batches_of_step = [self._batch(self.images + r * self.config.batch) for r in range(self.repeats)]
-        for phase in self.phases:
-            span = phase.progress(progress)
-            if self.step % phase.every or span is None:
-                continue
-            optimizer = self.optimizers[phase.name]
-            factor = lr_factor(self.config, span, self.images - self._images_before(phase), self.observer.plateau)
-            for group in optimizer.param_groups:
-                group["lr"] = self._slower() * factor * learning_rate(phase.name, self.config)
-            for batch in batches_of_step[: phase.repeats]:
-                self._move(phase, optimizer, batch, generator)
-        if self.ema is not None:
-            self.ema.update(self.ema.decay(self.images + self.stride, self.stride))
-            self.pulse.feel_average(self.step, self.ema.is_finite())
-        self.step += 1
-
-    def _move(self, phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, generator: torch.Generator) -> None:
-        """One step of one player."""
-        for parameter in phase.parameters:
-            parameter.grad = None
-        loss, parts = self._gradient(phase, batch, generator)
-        norm = nn.utils.get_total_norm([p.grad for p in phase.parameters if p.grad is not None], foreach=True)
-        self._heed(self.pulse.feel(Reading(self.step, phase, batch, parts, torch.stack([loss, norm]))))
-        if self.config.clip is not None:  # after the look: a norm that is NaN makes every gradient NaN
-            nn.utils.clip_grads_with_norm_(phase.parameters, self.config.clip, norm, foreach=True)
-        optimizer.step()
-        self.averages.add(phase.name, {"loss": loss, **parts})
-
-    def _gradient(self, phase: Phase, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Logs]:
-        """Gradients of the mean loss over a batch, in micro-batches if memory asks for it; the loss and its parts."""
-        total, sums = torch.zeros((), dtype=torch.float32, device=self.device), Averages()
-        pieces = _split(batch, self.pieces)
-        for piece in pieces:
-            with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-                loss, parts = phase.loss(piece, generator)
-            if len(pieces) == 1:
-                loss.backward()
-                return loss.detach(), parts
-            share = len(piece.image) / len(batch.image)
-            (share * loss).backward()
-            total += share * loss.detach()
-            sums.add(phase.name, {name: share * len(pieces) * part for name, part in parts.items()})
-        return total, {
-            name.split("/", 1)[1]: torch.tensor(value, dtype=torch.float32) for name, value in sums.take().items()
-        }
-
-    def _roll_back(self, found: NotFinite) -> None:
-        """Return to the last good state, and leave out the step that spoilt the numbers from then on."""
-        self.skipped.append(found.step)
-        recent = [step for step in self.skipped if step >= self.good.values["step"]]
-        if len(recent) > MOST_SKIPPED:
-            raise Diverged(f"{found} (step {found.step}); {MOST_SKIPPED} steps were left out and it did not help")
-        self._return_to(self.good)
-        self._warn(f"{found}. Resumed from step {self.step:,}; step {found.step:,} is left out")
-        self._note("left out", found.step, f"{found}, so this step is left out")
-
-    def _slow_down(self, jump: Jump) -> None:
-        """Return to before a jump, and lower the learning rate from WINDOW steps before it on."""
-        state = self._state_before(jump.step - WINDOW)
-        self.slowed = [max(jump.step - WINDOW, state.values["step"])]
-        self._return_to(state)
-        text = f"{jump.text}. Resumed from step {self.slowed[0]:,} with half the learning rate"
-        self._warn(text)
-        self._note("slowed", jump.step, text)
-
-    def _slower(self) -> float:
-        """What the learning rate is multiplied by since a loss jumped and did not come back."""
-        return SLOWER if self.slowed and self.step >= self.slowed[0] else 1.0
-
-    def _state_before(self, step: int) -> Checkpoint:
-        """The newest state that is held, or saved, of this step or before."""
-        held = [state for state in (self.good, self.earlier) if state is not None]
-        newest = next((state for state in held if state.values["step"] <= step), None)
-        folder = self.path / "checkpoints"
-        for path in reversed(list_checkpoints(folder) if folder.is_dir() else []):
-            if newest is not None and images_of(path) <= newest.values["images"]:
-                break
-            with suppress(Broken, PermissionError):
-                state = read_checkpoint(path, self._form())
-                if state.values["step"] <= step:
-                    return state
-        return newest or held[-1]
-
-    def _divide_batch(self, reason: str) -> None:
-        """Go on with half the micro-batch, accumulated to the same batch, where that is the same mathematics."""
-        whole = [name or "its loss" for name, module in self.model.named_modules() if _needs_whole_batch(module)]
-        size = self.config.batch // self.pieces
-        if whole:
-            raise UserError(
-                f"out of memory with batch={size} ({reason}); smaller pieces would change the statistics that "
-                f"{whole[0]} takes over a batch, so choose a smaller batch= or size= yourself"
+        start, before = time.perf_counter(), self.calendar.seconds
+        while True:
+            advanced = self.guard.attempt_step(self.next_step)
+            self.calendar.seconds = before + time.perf_counter() - start
+            decision = self.team.agree(
+                Decision(advanced and self.calendar.report_is_due(), self.save_is_late, self.team.stop_signal)
             )
-        if size < 2:
-            raise UserError(f"out of memory even for one image at a time ({reason}); choose a smaller size=")
-        release()
-        self._return_to(self.good)
-        self.pieces *= 2
-        text = f"out of memory: batches of {self.config.batch} go in {self.pieces} pieces from here on"
-        self._warn(text)
-        self._note("memory", self.step, text)
+            if decision.goes_on:
+                continue
+            self.calendar.unreported = self.guard.attempt_step(self.guard.flush) and decision.report
+            if decision.save or decision.stop or self.calendar.unreported:
+                break
+        if self.players.device.type == "cuda":
+            torch.cuda.synchronize()
+            self.calendar.seconds = before + time.perf_counter() - start
+        if decision.save and not (self.calendar.unreported or decision.stop):
+            unless_full("a checkpoint", self.save, self.warn)
 
-    def _return_to(self, state: Checkpoint) -> None:
-        """Go on from an earlier state, but for what was learned of the training itself, and the time it took."""
-        kept = ("pieces", "skipped", "slowed", "events", "seconds")
-        held = {name: getattr(self, name) for name in kept}
-        with_room(lambda: self._take(state))
-        for name, value in held.items():
-            setattr(self, name, value)
-        self.good, self.earlier = state, None
-        self.pulse.forget()
-        self.journal.cut(step=self.step)
+    def next_step(self) -> None:
+        """The next step, unless it is one to be skipped."""
+        if self.calendar.step in self.guard.skipped:
+            self.calendar.step += 1
+        else:
+            self.take_step()
 
-    def _warn(self, text: str) -> None:
-        """Say a warning and keep it in the log; what is found when the training is over is said with all the others."""
-        if not self.over:
-            self.display.say(f"warning: {text}")
-        self.journal.write({**self._place(), "warning": text})
+    def take_step(self) -> None:
+        """One step of every player that has something due."""
+        calendar, players, guard = self.calendar, self.players, self.guard
+        players.noise.manual_seed(rng.seed_of(self.config.seed, "step", calendar.step))
+        progress = calendar.progress
+        batches = [self.batch_at(calendar.images + r * self.config.batch) for r in range(players.repeats)]
+        due = players.due(calendar.step, progress)
+        for phase in due:
+            if figures := players.start(phase, self.observer.training_images(START_IMAGES)):
+                self.journal.write({**calendar.place, **figures})
+        for player in players_of(due):
+            own = [phase for phase in due if phase.player is player]
+            players.set_learning_rate(player, progress, calendar.images, self.observer.plateau, guard.slower)
+            for repeat, batch in enumerate(batches[: max(phase.repeats for phase in own)]):
+                phases = [phase for phase in own if repeat < phase.repeats]
+                lowered, norm = players.differentiate(player, phases, batch)
+                guard.check(lowered, batch, norm)  # before the step, and the clipping: a NaN norm spoils all gradients
+                players.move(player, norm)
+                for part in lowered:
+                    self.averages.add(part.phase.name, {"loss": part.loss, **part.parts})
+        if players.ema is not None:
+            players.ema.update(players.ema.decay(calendar.images + calendar.stride, calendar.stride))
+            guard.pulse.feel_average(calendar.step, players.ema.is_finite())
+        calendar.step += 1
 
-    def _note(self, kind: str, step: int, text: str) -> None:
-        """Keep what happened for the summary."""
-        self.events[kind] = f"step {step:,}: {text}"
-
-    @property
-    def warnings(self) -> list[str]:
-        """What happened to the training, and what is wrong with it now, each with its step."""
-        return [*self.events.values(), *(f"step {self.step:,}: {t}" for t in self.observer.said.current.values())]
-
-    def _heed(self, jump: Jump | None) -> None:
-        """Say that a loss jumped.
-
-        Raises:
-            LastingJump: if it did not come back, for the first time.
-        """
-        if jump is None:
-            return
-        if jump.stays and not self.slowed:
-            raise LastingJump(jump)
-        self._warn(jump.text)
-        if jump.stays:
-            self._note("risen", jump.step, jump.text)
-
-    def _place(self) -> dict[str, Any]:
-        """Where the training is, as every row of the log begins."""
-        return {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3)}
-
-    def _images_before(self, phase: Phase) -> float:
-        """Images seen before the phase began."""
-        return self.images * phase.begin / self.progress if phase.begin else 0
-
-    def _batch(self, position: int) -> Batch:
-        batch = replace(self.loader.batch_at(position), progress=self.progress)
+    def batch_at(self, position: int) -> Batch:
+        """Training images from a position of the stream on."""
+        batch = replace(self.loader.batch_at(position), progress=self.calendar.progress)
         if not self.config.channels_last:
             return batch
         return replace(batch, image=batch.image.contiguous(memory_format=torch.channels_last))
 
-    @property
-    def epoch(self) -> int:
-        """Images between validations: an epoch, or more where an epoch is short."""
-        return max(len(self.data.train), VALIDATE_AT_LEAST)
-
-    @property
-    def halts(self) -> list[int]:
-        """Images after which the training halts to report: twenty times in an epoch, and where the user says so."""
-        asked = (self.config.save_every, self.config.sample_every)
-        return [max(self.epoch // 20, self.stride), self.epoch, *(every for every in asked if every)]
-
-    def _due(self, every: int) -> bool:
-        """Whether the last step passed a multiple of `every` images."""
-        return self.images // every > (self.images - self.stride) // every
-
-    def _report(self) -> None:
+    def report(self) -> None:
         """Log the averages; validate, draw and save where it is time for it.
 
-        What may take long is given up when a signal comes, and done when the training goes on.
+        What may take long is given up when a signal arrives, and done when the training is resumed.
         """
-        over = self.progress >= 1
-        draw = not over and self._picture_is_due()
-        validate = over or (self._due(self.epoch) and self._has_time_to_validate())
-        self.unfinished = self._sound_state() if validate or draw else None
-        if self.stop_signal:
+        calendar, looks = self.calendar, self.looks
+        over = calendar.progress >= 1
+        draw = not over and looks.picture_is_due()
+        validate = over or looks.validation_is_due()
+        self.unfinished = self.guard.sound_state() if validate or draw else None
+        if self.team.stop_signal:
             raise Interrupted
-        row = {**self._place(), **with_room(self.averages.take)}
+        row = {**calendar.place, **with_room(self.averages.take)}
         if validate:
-            with self.pace.timed("validation"):
-                row |= self.observer.validate(self.images)
-                self._unless_full("a look at the codes", lambda: row.update(self.observer.active_units()))
+            row |= looks.validate(over)
         self.journal.write(row)
-        self.display.update(self.progress, figures_text(row))
-        settled = self.progress >= SETTLED
-        with self.pace.timed("judgement"):
-            self.observer.listen(row, settled=settled)
+        self.display.update(calendar.progress, figures_text(row))
+        looks.judge(row)
         if draw:
-            name = f"{self.images:012d}"
-            with self.pace.timed("picture"):
-                self._unless_full(f"the picture {name}.png", lambda: self.observer.snapshot(name, settled=settled))
-        self.reported, self.unreported, self.unfinished = self.progress, False, None
-        if validate or self.good.values["unreported"]:
-            self._keep(self._sound_state())
-        if not self.pulse.in_doubt and self.step >= self.good.values["step"] + WINDOW:
-            self.earlier = None
-        if not over and self._save_is_due():
-            self._unless_full("a checkpoint", self._save)
+            looks.draw()
+        calendar.reported, calendar.unreported, self.unfinished = calendar.progress, False, None
+        if validate or self.guard.good.values["unreported"]:
+            self.guard.keep(self.guard.sound_state())
+        self.guard.settle()
+        if not over and (self.save_is_late or calendar.save_is_due()):
+            unless_full("a checkpoint", self.save, self.warn)
 
-    def _picture_is_due(self) -> bool:
-        """Whether a sample picture is to be drawn: one in `sample_every` images, or SNAPSHOTS in a training at most."""
-        if self.config.sample_every:
-            return self._due(self.config.sample_every)
-        return int(SNAPSHOTS * self.progress) > int(SNAPSHOTS * self.reported) and self._has_time_to_draw()
+    @property
+    def save_is_late(self) -> bool:
+        """Whether a signal or the clock asks for a save."""
+        return self.team.save_signal or self.calendar.save_is_late()
 
-    def _has_time_to_validate(self) -> bool:
-        """Whether there is time for it: in a training of given minutes, for in others the next steps depend on it."""
-        if self.config.minutes is None:
-            return True
-        if "validation" not in self.pace.costs and self.pace.allows("validation", self.seconds):
-            with self.pace.timed("validation", times=self.observer.valid_batches):
-                self.observer.validate_part()
-        return self.pace.allows("validation", self.seconds)
-
-    def _has_time_to_draw(self) -> bool:
-        """Whether there is time for a picture. Where warnings follow from it, only minutes depend on the clock."""
-        if self.observer.players > 1 and self.config.minutes is None:
-            return True
-        share = PICTURES * SHARE
-        if "picture" not in self.pace.costs and self.pace.allows("picture", self.seconds, share):
-            self._draw_part(4 * PARTS)  # what is done once in a process, such as an import, does not count
-            with self.pace.timed("picture", times=PARTS):
-                self._draw_part(PARTS)
-        return self.pace.allows("picture", self.seconds, share)
-
-    def _draw_part(self, parts: int) -> None:
-        self._unless_full("a picture", lambda: self.observer.draw_part(parts))
-        self.pace.costs["drawing"] = self.observer.draw_seconds
-
-    def _save_is_due(self) -> bool:
-        return self._save_is_late() or (self.config.save_every is not None and self._due(self.config.save_every))
-
-    def _save_is_late(self) -> bool:
-        """Whether a signal asks for a save, or the clock, which it does where the user did not say how often."""
-        by_clock = self.config.save_every is None and time.monotonic() - self.saved_at >= SAVE_EVERY_S
-        return self.save_signal or by_clock
-
-    def _state(self) -> Checkpoint:
-        """Everything that the next steps depend on, as copies."""
-        values = {
-            "step": self.step,
-            "images": self.images,
-            "seconds": self.seconds,
-            "progress": self.progress,
-            "plateau": self.observer.plateau.state(),
-            "figures": self.observer.figures,
-            "best": self.observer.best,
-            "pieces": self.pieces,
-            "skipped": list(self.skipped),
-            "slowed": list(self.slowed),
-            "events": dict(self.events),
-            "losses": {phase.name: list(self.pulse.losses.get(phase.name, ())) for phase in self.phases},
-            "said": dict(self.observer.said.quiet),
-            "current": dict(self.observer.said.current),
-            "distances": list(self.observer.rivalry.distances),
-            "rows": self.journal.rows,
-            "averages": self.averages.state(),
-            "reported": self.reported,
-            "unreported": self.unreported,
-        }
-        tensors = {"model": dict(self.model.state_dict())}
-        if self.ema is not None:
-            tensors["ema"] = self.ema.state()
-        for name, optimizer in self.optimizers.items():
-            tensors[f"optimizer-{name}"] = flatten_optimizer(optimizer)
-        held = {file: copies(group) for file, group in tensors.items()}
-        if self.observer.best_weights:
-            held["best"] = self.observer.best_weights  # replaced as a whole, never changed
-        return Checkpoint(values, held)
-
-    def _sound_state(self) -> Checkpoint:
-        """The state, to be saved or to be returned to.
-
-        A step's own look is at what it starts from; what the last step made is looked at here.
-
-        Raises:
-            NotFinite: if a tensor of it is not finite that was at the start, under the last step that was made.
-        """
-        self._heed(self.pulse.flush())
-        state = self._state()
-        if found := [name for name in spoilt(state) if name not in self.never_finite]:
-            made = set(range(self.good.values["step"], self.step)) - set(self.skipped)
-            raise NotFinite(max(made, default=self.step - 1), f"after the step {found[0]} is not finite")
-        return state
-
-    def _take(self, state: Checkpoint) -> None:
-        """Go on from a state."""
-        self.model.load_state_dict(state.tensors["model"])
-        if self.ema is not None:
-            self.ema.load(state.tensors["ema"])
-        observer = self.observer
-        observer.best_weights = state.tensors.get("best", {})
-        for name, optimizer in self.optimizers.items():
-            restore_optimizer(optimizer, state.tensors.get(f"optimizer-{name}", {}))
-        values = state.values
-        self.step, self.seconds = values["step"], values["seconds"]
-        observer.figures, observer.best = _numbers(values["figures"]), _numbers(values["best"])
-        self.pieces, self.skipped = values["pieces"], values["skipped"]
-        self.slowed, self.events = list(values["slowed"]), dict(values["events"])
-        observer.plateau.load(values["plateau"])
-        observer.said.quiet, observer.said.current = dict(values["said"]), dict(values["current"])
-        observer.rivalry.distances = list(values["distances"])
-        self.pulse.losses = {name: deque(losses, maxlen=WINDOW) for name, losses in values["losses"].items()}
-        self.averages.load(values["averages"])
-        self.reported, self.unreported = min(values["reported"], self.progress), values["unreported"]
-
-    def _save(self, state: Checkpoint | None = None) -> None:
-        self.saved_at = time.monotonic()  # if memory runs out, the next attempt has its own time
-        self.save_signal = False
-        state = state or self._sound_state()
-        if self.pulse.in_doubt and not _is_last(state):
-            if self.saved >= self.good.values["images"]:
+    def save(self, state: Checkpoint | None = None) -> None:
+        """Write a checkpoint; of the last good state, where a loss stands out."""
+        self.calendar.saved_at = time.monotonic()  # if memory runs out, the next attempt has its own time
+        self.team.save_signal = False
+        state = state or self.guard.sound_state()
+        if self.guard.pulse.in_doubt and not _is_last(state):
+            if self.saved >= self.guard.good.values["images"]:
                 return
-            state = self.good
-        self._keep(state)
-        save_checkpoint(self.path / "checkpoints", state.values["images"], state, self._warn)
-        self.saved, self.saved_at = state.values["images"], time.monotonic()
-
-    def _keep(self, state: Checkpoint) -> None:
-        """Keep a state to return to, unless a loss stands out: it may be one to be given up. They are WINDOW steps
-        apart, so that one is far enough before every jump; see `_slow_down`."""
-        steps = state.values["step"] - self.good.values["step"]
-        if steps == 0:
-            self.good = state
-        elif steps >= WINDOW and not self.pulse.in_doubt:
-            self.earlier, self.good = self.good, state
-
-    def _form(self) -> Checkpoint:
-        """The form of every saved state: this one, as if one step had been made."""
-        state = self._state()
-        state.values |= {"step": 1, "images": self.stride}
-        state.tensors |= {f"optimizer-{phase.name}": first_entries(phase, self.config) for phase in self.phases}
-        state.begins = {f"optimizer-{phase.name}": phase.begin for phase in self.phases}
-        return state
+            state = self.guard.good
+        self.guard.keep(state)
+        save_checkpoint(self.path / "checkpoints", state.values["images"], state, self.warn)
+        self.saved, self.calendar.saved_at = state.values["images"], time.monotonic()
 
     def resume(self) -> None:
         """Take the newest checkpoint, if there is one."""
-        self.saved_at = time.monotonic()
-        found = load_checkpoint(self.path / "checkpoints", self.display.say, self._form)
-        if found is not None:
-            with_room(partial(self._take, found))
-            self.display.say(f"resuming at {self.images:,} images")
-            self.earlier, self.saved = self.good, self.images  # the first is the state it began with
-        self.journal.rows = found.values["rows"] if found is not None else 0
-        self.good, self.pace = self._state(), Pace(self.seconds)
+        saved = load_checkpoint(self.path / "checkpoints", self.display.say, self.parts.form)
+        if saved is None:
+            return
+        with_room(partial(self.parts.load, saved))
+        self.display.say(f"resuming at {self.calendar.images:,} images")
+        self.saved = self.calendar.images
+        self.guard.resume()
+        self.looks.pace = Pace(self.calendar.seconds)
+
+    def warn(self, text: str) -> None:
+        """Say a warning and keep it in the log; those of the end are said with all the others."""
+        if not self.over:
+            self.display.say(f"warning: {text}")
+        self.journal.write({**self.calendar.place, "warning": text})
+
+    @property
+    def warnings(self) -> list[str]:
+        """What happened to the training, and what is wrong with it now, each with its step."""
+        current = self.observer.said.current.values()
+        return [*self.guard.events.values(), *(f"step {self.calendar.step:,}: {text}" for text in current)]
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Inside, the first SIGINT, SIGTERM or SIGHUP ends the training after its step, or what follows the last step
-        at once; the second one leaves at once. SIGUSR1, by which batch systems announce the end, saves after the step
-        and goes on."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+        """Inside, the first signal to stop ends the training after its step, or what follows the last step at once."""
 
-        def stop(signum: int, frame: Any) -> None:
-            if self.stop_signal:
-                raise KeyboardInterrupt
-            self.stop_signal = signum
+        def stop() -> None:
             if self.over:
-                self._obey()
+                self._stop_if_asked()
             if self.unfinished is not None:
                 raise Interrupted
 
-        def save(signum: int, frame: Any) -> None:
-            self.save_signal = True
-
-        handlers = {signal.SIGINT: stop, signal.SIGTERM: stop}
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
-            handlers[signal.SIGHUP] = stop
-        if hasattr(signal, "SIGUSR1"):
-            handlers[signal.SIGUSR1] = save
-        previous = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
-        try:
+        with self.team.signals(stop):
             yield
-        finally:
-            for signum, handler in previous.items():
-                signal.signal(signum, handler)
+
+    def _stop_if_asked(self) -> None:
+        """End the training, whose state is saved, if a signal asked for it."""
+        if self.team.stop_signal:
+            images = self.calendar.images
+            state = "the state" if self.saved == images else f"the state after {self.saved:,}, before the loss jumped,"
+            raise Stopped(self.team.stop_signal, f"stopped after {images:,} images; {state} is saved")
 
 
 def _is_last(state: Checkpoint) -> bool:
     """Whether nothing follows a state: its training is over, and reported."""
     return state.values["progress"] >= 1 and not state.values["unreported"]
-
-
-def _numbers(figures: dict[str, Any]) -> dict[str, Any]:
-    """Figures of a saved state, in which None stands for one that is not finite."""
-    return {name: math.nan if value is None else value for name, value in figures.items()}
-
-
-def _needs_whole_batch(module: nn.Module) -> bool:
-    """Whether its training depends on statistics of the batch: batch norm, or a module that says so of itself."""
-    return isinstance(module, _BatchNorm) or getattr(module, "batch_statistics", False)
-
-
-def _split(batch: Batch, pieces: int) -> list[Batch]:
-    """A batch in pieces of nearly equal size."""
-    if pieces == 1:
-        return [batch]
-    parts = torch.arange(len(batch.image), device=batch.image.device).tensor_split(pieces)
-    return [_take_rows(batch, rows) for rows in parts if len(rows)]
-
-
-def _take_rows(batch: Batch, rows: Tensor) -> Batch:
-    return Batch(
-        image=batch.image[rows],
-        label=None if batch.label is None else batch.label[rows],
-        caption=None if batch.caption is None else [str(batch.caption[i]) for i in rows.tolist()],
-        index=None if batch.index is None else batch.index[rows.cpu()],
-        progress=batch.progress,
-    )

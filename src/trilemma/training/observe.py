@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trilemma import rng
 from trilemma.config import config_of
@@ -41,7 +41,18 @@ from trilemma.training.monitor import (
 )
 from trilemma.training.optim import Plateau
 from trilemma.training.pictures import made_by_training
-from trilemma.types import Batch, Conditional, Finishes, Reconstructs, Samples, Validates, codes_need_labels, players
+from trilemma.training.state import Checkpoint
+from trilemma.types import (
+    Batch,
+    Conditional,
+    Finishes,
+    Model,
+    Reconstructs,
+    Samples,
+    Validates,
+    codes_need_labels,
+    count_rivals,
+)
 
 FINISH_IMAGES = 10_000  # training images shown to a model's last step
 VALID_BATCH = 500
@@ -55,7 +66,7 @@ class Observer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         data: Data,
         config: TrainConfig,
         path: Path,
@@ -65,7 +76,7 @@ class Observer:
     ) -> None:
         self.model, self.data, self.config, self.path = model, data, config, path
         self.ema, self.warn, self.command = ema, warn, command
-        self.players = players(model.phases)  # type: ignore[arg-type]
+        self.rivals = count_rivals(model.phases)
         self.device = next(model.parameters()).device
         self.plateau, self.said, self.rivalry = Plateau(), Said(), Rivalry()
         self.figures: dict[str, float] = {}
@@ -74,20 +85,45 @@ class Observer:
         self.draw_seconds = 0.0  # that the images of a sample picture take, by the last that were drawn
         self.units = 0  # of the code that `active_units` saw
 
+    def state(self) -> Checkpoint:
+        """The best weights so far, and what later looks are compared with."""
+        values = {
+            "plateau": self.plateau.state(),
+            "figures": self.figures,
+            "best": self.best,
+            "said": dict(self.said.quiet),
+            "current": dict(self.said.current),
+            "distances": list(self.rivalry.distances),
+        }
+        return Checkpoint(values, {"best": self.best_weights} if self.best_weights else {})  # never changed in place
+
+    def load(self, state: Checkpoint) -> None:
+        """Take them back."""
+        values = state.values
+        self.plateau.load(values["plateau"])
+        self.figures, self.best = _numbers(values["figures"]), _numbers(values["best"])
+        self.best_weights = state.tensors.get("best", {})
+        self.said.quiet, self.said.current = dict(values["said"]), dict(values["current"])
+        self.rivalry.distances = list(values["distances"])
+
     @cached_property
     def baseline(self) -> float | None:
         """RMSE of the mean training image on the held-out images: what a model that reconstructs has to beat."""
         if not isinstance(self.model, Reconstructs) or not len(self.data.valid):
             return None
-        train = (batch.image for batch in self._training_images(FINISH_IMAGES))
+        train = (batch.image for batch in self.training_images(FINISH_IMAGES))
         return mean_image_rmse(train, (batch.image for batch in batches(self.data.valid, VALID_BATCH)))
 
-    def validate(self, images: int) -> dict[str, float]:
-        """Figures on the validation split after so many images; {} for a model that has none."""
+    def validate(self, images: int, most: int | None = None) -> dict[str, float]:
+        """Figures on the validation split after so many images; {} for a model that has none.
+
+        Args:
+            most: batches of VALID_BATCH images of the split, all where None; then `valid_images` says how many images.
+        """
         if not isinstance(self.model, Validates):
             return {}
         with self.weights_in_use():
-            self.figures = halving(self._validate, VALID_BATCH, self.warn)
+            self.figures = halving(lambda size: self._validate(size, most), VALID_BATCH, self.warn)
             self._keep_best(images)
         return self.figures
 
@@ -204,12 +240,12 @@ class Observer:
             save_png(grid(images.cpu()), self.path / "samples" / f"{name}.png", made, replace=True)
         except (OSError, UserError) as error:
             self.warn(f"the sample picture {name}.png was not written ({error}); training continues")
-        if self.players > 1 or last:
-            real = next(self._training_images(N_SAMPLES)).image
+        if self.rivals > 1 or last:
+            real = next(self.training_images(N_SAMPLES)).image
             self._judge_samples(images[: len(real)], real, settled=settled, last=last)
 
     def _judge_samples(self, images: Tensor, real: Tensor, *, settled: bool, last: bool) -> None:
-        if self.players > 1:  # players against each other
+        if self.rivals > 1:  # players against each other
             wrong = self.rivalry.look(images, real)
             for rule in ("collapse", "divergence"):
                 self._tell(rule, wrong.get(rule) if settled else None)
@@ -220,7 +256,7 @@ class Observer:
         """Let the model take its last step, on the first `n` training images; figures of it are named train_..."""
         if not isinstance(self.model, Finishes):
             return {}
-        figures = self.model.finish(self._training_images(n), seed=self.config.seed)
+        figures = self.model.finish(self.training_images(n), seed=self.config.seed)
         return {f"train_{name}": value for name, value in figures.items()}
 
     def _finish_within(self, seconds: float | None) -> dict[str, float]:
@@ -259,17 +295,20 @@ class Observer:
 
     @torch.no_grad()
     def _validate(self, size: int, most: int | None = None) -> dict[str, float]:
-        """Means over the validation split, or over `most` batches of it, `size` images at a time; in float32."""
+        """Means over the validation split, or its first `most` * VALID_BATCH images, `size` images at a time; in
+        float32."""
         sums: dict[str, Tensor] = {}
-        for number, batch in enumerate(islice(batches(self.data.valid, size, self.device), most)):
+        count = len(self.data.valid) if most is None else min(most * VALID_BATCH, len(self.data.valid))
+        for number, batch in enumerate(islice(batches(self.data.valid, size, self.device), -(-count // size))):
             generator = rng.generator(self.config.seed, "valid", number, device=self.device)
             for name, values in self.model.validation(batch, generator).items():  # type: ignore[operator]
                 sums[name] = (
                     sums.get(name, torch.zeros((), dtype=torch.float32, device=self.device))
                     + values.double().sum().float()
                 )
-        figures = {f"valid_{name}": float(value) / len(self.data.valid) for name, value in sums.items()}
-        return figures | {n.replace("mse", "rmse"): v**0.5 for n, v in figures.items() if n.endswith("mse")}
+        figures = {f"valid_{name}": float(value) / count for name, value in sums.items()}
+        figures |= {n.replace("mse", "rmse"): v**0.5 for n, v in figures.items() if n.endswith("mse")}
+        return figures if count == len(self.data.valid) else figures | {"valid_images": count}
 
     def _keep_best(self, images: int) -> None:
         name = self.config.monitor
@@ -293,13 +332,19 @@ class Observer:
         self.draw_seconds = (time.perf_counter() - start) * N_SAMPLES / n
         return images
 
-    def _training_images(self, n: int) -> Iterator[Batch]:
+    def training_images(self, n: int) -> Iterator[Batch]:
+        """The first `n` images of the training order, as they are."""
         return training_images(self.data.train, n, seed=self.config.seed, device=self.device)
 
     def _tell(self, rule: str, text: str | None) -> None:
         """Pass a warning on if it is new."""
         if (news := self.said.news(rule, text)) is not None:
             self.warn(news)
+
+
+def _numbers(figures: dict[str, Any]) -> dict[str, Any]:
+    """Figures of a saved state, in which None stands for one that is not finite."""
+    return {name: math.nan if value is None else value for name, value in figures.items()}
 
 
 def training_images(split: Split, n: int, *, seed: int, device: torch.device) -> Iterator[Batch]:

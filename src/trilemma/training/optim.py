@@ -10,14 +10,20 @@ import torch
 from trilemma.errors import UserError, unknown
 from trilemma.training.config import TrainConfig
 from trilemma.training.nadam import NAdam
-from trilemma.types import Phase
+from trilemma.types import Player
 
+PLAYERS_OWN = ("optimizer", "betas", "weight_decay", "clip")  # keys that a player may set for itself
 PATIENCE = 2  # validations without improvement before the learning rate is halved
 
 
-def make_optimizer(phase: Phase, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser of one phase, in the quickest implementation torch has for it."""
-    parameters, lr, decay = list(phase.parameters), learning_rate(phase.name, config), config.weight_decay
+def make_optimizer(player: Player, run: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser of one player, in the quickest implementation torch has for it.
+
+    Raises:
+        UserError: if the run has no learning rate for it, or a key of its own is unknown or does not fit.
+    """
+    config = config_of(player, run)
+    parameters, lr, decay = list(player.parameters), learning_rate(player, run), config.weight_decay
     device = parameters[0].device.type
     if config.optimizer == "nadam" and device in ("cpu", "cuda", "meta") and not decay:
         return NAdam(parameters, lr, config.betas)
@@ -29,32 +35,48 @@ def make_optimizer(phase: Phase, config: TrainConfig) -> torch.optim.Optimizer:
     return kind(parameters, lr, config.betas, weight_decay=decay, fused=device in ("cpu", "cuda"))
 
 
-def learning_rate(phase: str, config: TrainConfig) -> float:
-    """The base learning rate of a phase.
+def config_of(player: Player, run: TrainConfig) -> TrainConfig:
+    """The run's keys with the player's own in their place.
 
     Raises:
-        UserError: if rates are given by phase and this one is not among them.
+        UserError: if one is unknown or does not fit.
     """
-    if not isinstance(config.lr, dict):
-        return config.lr
-    if phase not in config.lr:
+    own = {key: value for key, value in player.optimizer.items() if key != "lr_factor"}
+    for key in own:
+        if key not in PLAYERS_OWN:
+            raise unknown("optimiser key of a player", key, [*PLAYERS_OWN, "lr_factor"])
+    return run.with_(**own) if own else run
+
+
+def learning_rate(player: Player, run: TrainConfig) -> float:
+    """The base learning rate of a player.
+
+    Raises:
+        UserError: if rates are given by player and this one is not among them.
+    """
+    factor = player.optimizer.get("lr_factor", 1.0)
+    if not isinstance(run.lr, dict):
+        return factor * run.lr
+    if player.name not in run.lr:
         raise UserError(
-            f'lr has no rate for the phase "{phase}"; it has {", ".join(config.lr)}: give one number or add it'
+            f'lr= has no value for "{player.name}" (given: {", ".join(run.lr)}); use one number, or add '
+            f"{player.name}:0.001"
         )
-    return config.lr[phase]
+    return factor * run.lr[player.name]
 
 
-def check_rates(phases: Sequence[Phase], config: TrainConfig) -> None:
-    """Refuse rates by phase where one is missing, or is for a phase that is not there.
+def check_players(players: Sequence[Player], run: TrainConfig) -> None:
+    """Refuse rates by player where one is missing or is for a player that is not there, and keys that do not fit.
 
     Raises:
-        UserError: with the names of the phases.
+        UserError: with the names of the players.
     """
-    names = [phase.name for phase in phases]
-    for name in names:
-        learning_rate(name, config)
-    if isinstance(config.lr, dict) and (strange := [name for name in config.lr if name not in names]):
-        raise unknown("phase in lr", strange[0], names)
+    names = [player.name for player in players]
+    for player in players:
+        learning_rate(player, run)
+        config_of(player, run)
+    if isinstance(run.lr, dict) and (strange := [name for name in run.lr if name not in names]):
+        raise unknown("player in lr", strange[0], names)
 
 
 @dataclass
@@ -85,7 +107,7 @@ class Plateau:
 
 
 def lr_factor(config: TrainConfig, progress: float, images_seen: float, plateau: Plateau) -> float:
-    """What the base learning rate is multiplied by at `progress` in [0, 1] of the training, or of a phase's span of it.
+    """What the base learning rate is multiplied by at `progress` in [0, 1] of the training, or of a player's span.
 
     cosine: (1 + cos(pi * progress)) / 2 (Loshchilov & Hutter 2017); linear: 1 - progress (Defazio et al. 2023, "When,
     why and how much? Adaptive learning rate scheduling by refinement"); plateau: see Plateau; and a linear warm-up,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Points = list[tuple[int, float]]  # (images seen, value)
 
-SKIP = ("step", "images", "seconds", "lr")
+SKIP = ("step", "images", "seconds", "lr", "valid_images")
 HELD_OUT = "valid_"
 LOG_RANGE = 20.0  # largest to smallest value, both above 0, from which the axis is logarithmic
 LEVEL = 0.01  # of their size: values that differ by less say nothing

@@ -39,9 +39,9 @@ from trilemma.training.config import TrainConfig
 from trilemma.training.fit import fit_model, fit_training
 from trilemma.training.folder import earlier_fingerprints, open_run_folder
 from trilemma.training.log import Display, read_log
-from trilemma.training.loop import Stopped, Trainer
+from trilemma.training.loop import Trainer
 from trilemma.training.observe import Observer
-from trilemma.training.optim import check_rates
+from trilemma.training.optim import check_players
 from trilemma.training.pictures import draw_curves, made_by_training
 from trilemma.training.request import (
     OTHER_NAMES,
@@ -52,7 +52,8 @@ from trilemma.training.request import (
     split_keys,
     training_config,
 )
-from trilemma.types import Conditional, Samples
+from trilemma.training.team import Stopped
+from trilemma.types import Conditional, Model, Samples, players_of
 from trilemma.values import checked_call
 
 MODEL = "a model's name, the config.json of a run, or a module of your own"
@@ -157,7 +158,7 @@ def train(
         training, changed = fit_training(recipe, training, taken, module, len(loaded.train))
         for note in fitted + changed:
             display.say(f"  {note}")
-        check_rates(module.phases, training)  # type: ignore[arg-type]
+        check_players(players_of(module.phases), training)
         _check_classes(module, recipe, loaded)
         if more.get("monitor") is not None:
             Observer(module, loaded, training, Path(), None, display.say).check_monitor()
@@ -230,7 +231,7 @@ def _train_in(
     path: Path,
     recipe: Recipe,
     data: Data,
-    module: torch.nn.Module,
+    module: Model,
     training: TrainConfig,
     record: dict[str, Any],
     display: Display,
@@ -240,9 +241,9 @@ def _train_in(
     bf16 = training.precision == "bf16" or (training.precision == "auto" and supports_fast_bf16(device))
     environment = {**describe(), "device": str(device), "precision": "bf16 autocast" if bf16 else "float32"}
     trainer = Trainer(module, data, training, path, display, bf16=bf16, command=record["command"])
-    trainer.resume()
-    if trainer.progress >= 1 and _has_results(path, trainer.step, module):
-        display.say(f"{path} is already trained ({trainer.images:,} images); to train longer, give a greater length")
+    at = trainer.calendar
+    if at.progress >= 1 and _has_results(path, at.step, module):
+        display.say(f"{path} is already trained ({at.images:,} images); to train longer, give a greater length")
         _follow_images(path, record)
         return
     write_json(path / CONFIG, record)
@@ -250,7 +251,7 @@ def _train_in(
     display.say(
         f"{path}: {recipe.name}, {count_parameters(module):,} parameters, on {device} in {environment['precision']}"
     )
-    with trainer.pace.timed("baseline"):
+    with trainer.looks.pace.timed("baseline"):
         baseline = trainer.observer.baseline
     if baseline is not None:
         display.say(f"  the mean of the training images has an RMSE of {baseline:.3f} on the held-out images")
@@ -332,9 +333,9 @@ def _write_results(
     if found := trainer.spoilt:
         more = f" and {len(found) - 1} more are" if len(found) > 1 else " is"
         raise Diverged(f"{found[0]}{more} not finite at its end")
-    with trainer.pace.timed("picture"):
+    with trainer.looks.pace.timed("picture"):
         trainer.observer.draw_samples(Path(LAST_SAMPLES).stem, last=True)
-    with trainer.pace.timed("judgement"):
+    with trainer.looks.pace.timed("judgement"):
         trainer.observer.judge()
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
     with _optional(CURVES, trainer.display):
@@ -346,12 +347,13 @@ def _write_results(
 
 
 def _summary(trainer: Trainer) -> dict[str, Any]:
+    at = trainer.calendar
     return {
         **trainer.observer.figures,
-        "images": trainer.images,
-        "steps": trainer.step,
-        "seconds": round(trainer.seconds, 3),
-        "images_per_second": round(trainer.images / max(trainer.seconds, 1e-9), 1),
+        "images": at.images,
+        "steps": at.step,
+        "seconds": round(at.seconds, 3),
+        "images_per_second": round(at.images / max(at.seconds, 1e-9), 1),
         "parameters": count_parameters(trainer.model),
         "best": trainer.observer.best,
         "mean_image_rmse": trainer.observer.baseline,
@@ -366,7 +368,7 @@ def _model_config(recipe: Recipe, data: Data, settings: dict[str, Any]) -> Model
     return recipe.config.with_(**{**known, **settings})
 
 
-def _check_classes(module: torch.nn.Module, recipe: Recipe, data: Data) -> None:
+def _check_classes(module: Model, recipe: Recipe, data: Data) -> None:
     """Refuses data without classes for a model that learns from them."""
     if isinstance(module, Conditional) and not data.classes:
         because = next((f" ({note})" for note in data.notes if note.endswith(UNUSED)), "")

@@ -6,15 +6,16 @@ another place of the training than its name says, or with a number that is none,
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from trilemma.training.config import TrainConfig
 from trilemma.training.optim import make_optimizer
-from trilemma.types import Phase
+from trilemma.types import Player
 from trilemma.weights import LATER
 
 Tensors = dict[str, Tensor]
@@ -22,7 +23,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass
 class Checkpoint:
-    """Tensors by file ("model", "ema", "optimizer-PHASE", "best") and the plain values of the state.
+    """Tensors by file ("model", "ema", "optimizer-PLAYER", "best") and the plain values of the state.
 
     begins: of a form, the share of the training from which an optimiser holds something, by file.
     """
@@ -32,16 +33,59 @@ class Checkpoint:
     begins: dict[str, float] = field(default_factory=dict)
 
 
+class Part(Protocol):
+    """Something that the next steps depend on: its state is a copy, under keys of its own, which it takes back."""
+
+    def state(self) -> Checkpoint:
+        """What it depends on itself."""
+        ...
+
+    def load(self, state: Checkpoint) -> None:
+        """Take it back, from a state of all parts."""
+        ...
+
+
+class Parts:
+    """All that the next steps of a training depend on.
+
+    Args:
+        first: gives the form of what the first step adds to the state.
+    """
+
+    def __init__(self, parts: Sequence[Part], first: Callable[[], Checkpoint]) -> None:
+        self.parts, self.first = list(parts), first
+
+    def add(self, part: Part) -> None:
+        """One more."""
+        self.parts.append(part)
+
+    def state(self) -> Checkpoint:
+        """The state of all parts, as copies."""
+        states = [part.state() for part in self.parts]
+        values = {name: value for state in states for name, value in state.values.items()}
+        return Checkpoint(values, {file: group for state in states for file, group in state.tensors.items()})
+
+    def load(self, state: Checkpoint) -> None:
+        """Go on from a state."""
+        for part in self.parts:
+            part.load(state)
+
+    def form(self) -> Checkpoint:
+        """The form of every saved state: this one, as if one step had been taken."""
+        state, first = self.state(), self.first()
+        return Checkpoint(state.values | first.values, state.tensors | first.tensors, first.begins)
+
+
 class Broken(Exception):
     """Why a checkpoint cannot be trusted."""
 
 
-def first_entries(phase: Phase, config: TrainConfig) -> Tensors:
-    """The form, without values, of what a phase's optimiser holds after its first step."""
-    parameters: list[Any] = [torch.empty_like(p, device="meta").requires_grad_() for p in phase.parameters]
+def first_entries(player: Player, config: TrainConfig) -> Tensors:
+    """The form, without values, of what a player's optimiser holds after its first step."""
+    parameters: list[Any] = [torch.empty_like(p, device="meta").requires_grad_() for p in player.parameters]
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
-    optimizer = make_optimizer(replace(phase, parameters=parameters), config)
+    optimizer = make_optimizer(replace(player, parameters=parameters), config)
     optimizer.step()
     return flatten_optimizer(optimizer)
 

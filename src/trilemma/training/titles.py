@@ -23,6 +23,7 @@ TITLES = {
     "nats": "loss per code (nats)",
     "perplexity": "codes in use (perplexity)",
     "used_codes": "codes in use (share)",
+    "images": "held-out images measured",
     "active_units": "active units of the code",
     "d_real": "D(real image)",
     "d_fake": "D(generated image)",

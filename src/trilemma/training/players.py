@@ -1,0 +1,168 @@
+"""The players of a model in training: their optimisers and averages, and how each of them moves.
+
+A player lowers the sum of the losses of its phases that are due. A batch may be divided into micro-batches, whose
+gradients add up to that of the batch, where nothing in the model depends on the other images of a batch.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trilemma import rng
+from trilemma.memory import copies
+from trilemma.training.config import TrainConfig
+from trilemma.training.ema import EMA
+from trilemma.training.log import Averages
+from trilemma.training.optim import Plateau, config_of, learning_rate, lr_factor, make_optimizer
+from trilemma.training.state import Checkpoint, first_entries, flatten_optimizer, restore_optimizer
+from trilemma.types import Batch, Logs, Model, Phase, Player, players_of, span_of
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A phase, its loss on a batch and the named parts of it, on their device."""
+
+    phase: Phase
+    loss: Tensor
+    parts: Logs
+
+
+class Players:
+    """Who moves, and by what.
+
+    Args:
+        bf16: whether losses are computed under bfloat16 autocast.
+    """
+
+    def __init__(self, model: Model, config: TrainConfig, *, bf16: bool) -> None:
+        self.model, self.config, self.bf16 = model, config, bf16
+        self.device = next(model.parameters()).device
+        self.phases, self.all = list(model.phases), players_of(model.phases)
+        self.optimizers = {player.name: make_optimizer(player, config) for player in self.all}
+        self.spans = {player.name: span_of(player, self.phases) for player in self.all}
+        self.clips = {player.name: config_of(player, config).clip for player in self.all}
+        self.ema = EMA(model, config.ema_halflife_images) if config.ema_halflife_images else None
+        self.noise = torch.Generator(self.device)  # of a step, seeded anew in each
+        rng.own_dropout(model, self.noise)
+        self.repeats = max(phase.repeats for phase in self.phases)
+        self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
+        self.started: list[str] = []  # the phases whose `start` was called
+
+    def due(self, step: int, progress: float) -> list[Phase]:
+        """The phases that run in a step."""
+        return [phase for phase in self.phases if phase.is_active(progress) and step % phase.every == 0]
+
+    def start(self, phase: Phase, images: Iterable[Batch]) -> dict[str, float]:
+        """What a phase does once, before its first step; its figures, named by it."""
+        if phase.start is None or phase.name in self.started:
+            return {}
+        self.model.eval()
+        with torch.no_grad():
+            figures = phase.start(images, self.config.seed)
+        self.model.train()
+        self.started.append(phase.name)
+        return {f"{phase.name}/{name}": value for name, value in figures.items()}
+
+    def set_learning_rate(self, player: Player, progress: float, images: int, plateau: Plateau, slower: float) -> None:
+        """For the next step of a player, by how far the training is in the span in which the player moves.
+
+        Args:
+            images: seen in the training so far; slower: a further factor.
+        """
+        begin, end = self.spans[player.name]
+        since = images - (images * begin / progress if begin else 0)
+        factor = lr_factor(self.config, (progress - begin) / (end - begin), since, plateau)
+        for group in self.optimizers[player.name].param_groups:
+            group["lr"] = slower * factor * learning_rate(player, self.config)
+
+    def differentiate(self, player: Player, phases: Sequence[Phase], batch: Batch) -> tuple[list[Lowered], Tensor]:
+        """Leave the gradient of the sum of losses in a player's parameters; the losses, and the gradient's norm."""
+        for parameter in player.parameters:
+            parameter.grad = None
+        lowered = [Lowered(phase, *self.gradient(phase, batch)) for phase in phases]
+        norm = nn.utils.get_total_norm([p.grad for p in player.parameters if p.grad is not None], foreach=True)
+        return lowered, norm
+
+    def gradient(self, phase: Phase, batch: Batch) -> tuple[Tensor, Logs]:
+        """Add the gradient of `every` times the mean loss over a batch, in micro-batches if memory asks for it; the
+        loss and its parts."""
+        total, sums = torch.zeros((), dtype=torch.float32, device=self.device), Averages()
+        pieces = split(batch, self.pieces)
+        for piece in pieces:
+            with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+                loss, parts = phase.loss(piece, self.noise)
+            if len(pieces) == 1:
+                (loss if phase.every == 1 else phase.every * loss).backward()
+                return loss.detach(), parts
+            share = len(piece.image) / len(batch.image)
+            (phase.every * share * loss).backward()
+            total += share * loss.detach()
+            sums.add(phase.name, {name: share * len(pieces) * part for name, part in parts.items()})
+        return total, {
+            name.split("/", 1)[1]: torch.tensor(value, dtype=torch.float32) for name, value in sums.take().items()
+        }
+
+    def move(self, player: Player, norm: Tensor) -> None:
+        """One step of a player along its gradient, which is clipped first; `norm` is that of the gradient."""
+        if (clip := self.clips[player.name]) is not None:
+            nn.utils.clip_grads_with_norm_(player.parameters, clip, norm, foreach=True)
+        self.optimizers[player.name].step()
+        if player.after_step is not None:
+            with torch.no_grad():
+                player.after_step()
+
+    def needing_whole_batch(self) -> list[str]:
+        """The parts of the model whose training depends on statistics of the batch."""
+        return [name or "its loss" for name, module in self.model.named_modules() if needs_whole_batch(module)]
+
+    def state(self) -> Checkpoint:
+        """Weights, averages and optimisers, as copies."""
+        tensors = {"model": dict(self.model.state_dict())}
+        if self.ema is not None:
+            tensors["ema"] = self.ema.state()
+        for name, optimizer in self.optimizers.items():
+            tensors[f"optimizer-{name}"] = flatten_optimizer(optimizer)
+        values = {"pieces": self.pieces, "started": list(self.started)}
+        return Checkpoint(values, {file: copies(group) for file, group in tensors.items()})
+
+    def load(self, state: Checkpoint) -> None:
+        """Take them back."""
+        self.model.load_state_dict(state.tensors["model"])
+        if self.ema is not None:
+            self.ema.load(state.tensors["ema"])
+        for name, optimizer in self.optimizers.items():
+            restore_optimizer(optimizer, state.tensors.get(f"optimizer-{name}", {}))
+        self.pieces, self.started = state.values["pieces"], list(state.values["started"])
+
+    def first_state(self) -> Checkpoint:
+        """The form of what the optimisers hold after their first steps, without numbers, and when those are taken."""
+        entries = {f"optimizer-{player.name}": first_entries(player, self.config) for player in self.all}
+        values = {"step": 1, "images": self.repeats * self.config.batch}
+        return Checkpoint(values, entries, {f"optimizer-{name}": begin for name, (begin, _) in self.spans.items()})
+
+
+def needs_whole_batch(module: nn.Module) -> bool:
+    """Whether its training depends on statistics of the batch: batch norm, or a module that says so of itself."""
+    return isinstance(module, _BatchNorm) or getattr(module, "batch_statistics", False)
+
+
+def split(batch: Batch, pieces: int) -> list[Batch]:
+    """A batch in pieces of nearly equal size."""
+    if pieces == 1:
+        return [batch]
+    parts = torch.arange(len(batch.image), device=batch.image.device).tensor_split(pieces)
+    return [_take_rows(batch, rows) for rows in parts if len(rows)]
+
+
+def _take_rows(batch: Batch, rows: Tensor) -> Batch:
+    return Batch(
+        image=batch.image[rows],
+        label=None if batch.label is None else batch.label[rows],
+        caption=None if batch.caption is None else [str(batch.caption[i]) for i in rows.tolist()],
+        index=None if batch.index is None else batch.index[rows.cpu()],
+        progress=batch.progress,
+    )
