@@ -396,7 +396,8 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from trilemma.data.storage import Draft
-print(Draft(Path(sys.argv[1])).path, flush=True)
+draft = Draft(Path(sys.argv[1]))
+print(draft.path, flush=True)
 time.sleep(60)
 """
 

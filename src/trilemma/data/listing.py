@@ -298,7 +298,7 @@ def _unpacked(stack: ExitStack, path: Path, packed: IO[bytes], name: str, found:
     try:
         for block in unpacked(packed):
             count += len(block)
-            check_unpacked(path, count)
+            check_unpacked(path, count, stream=True)
             if not room_for(Path(tempfile.gettempdir()), len(block)):
                 raise OSError(f"no room to unpack it in {tempfile.gettempdir()}")
             file.write(block)

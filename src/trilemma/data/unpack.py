@@ -1,7 +1,8 @@
 """What archives unpack to, within bounds: the bytes that come out are counted, whatever a header says of them.
 
 A packed file may become RATIO times as long, or SMALL bytes where that is more. Pictures are packed already, so that
-honest archives of them stay far below; arrays of black and white drawings reach 115.
+honest archives of them stay far below; arrays of black and white drawings reach 115. A compressed tar tells what it
+holds only as it is unpacked, so that it may become STREAM_RATIO times as long.
 """
 
 import bz2
@@ -17,7 +18,7 @@ from typing import IO
 
 from trilemma.errors import UserError
 
-RATIO, SMALL = 200, 2**29
+RATIO, STREAM_RATIO, SMALL = 200, 50, 2**28
 DICTIONARY = 2**27  # bytes of memory for LZMA's dictionary: twice what 7-Zip and xz take at their highest levels
 BLOCK = 2**20  # bytes handled at a time
 
@@ -29,10 +30,10 @@ GZIP = b"\x1f\x8b"
 ERRORS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)  # of broken archives
 
 
-def check_unpacked(path: Path, count: int) -> None:
+def check_unpacked(path: Path, count: int, *, stream: bool = False) -> None:
     """Raises UserError where a file unpacks to more bytes than it may."""
     packed = os.stat(path).st_size
-    if count > (most := max(SMALL, RATIO * packed)):
+    if count > (most := max(SMALL, (STREAM_RATIO if stream else RATIO) * packed)):
         raise UserError(
             f"{path} has {packed:,} bytes and unpacks to {count:,} or more, of which {most:,} would be read; if you "
             "trust it, unpack it yourself and give the folder"
