@@ -198,9 +198,10 @@ def test_an_unfinished_run_of_others_gives_our_line_and_not_its_own(place: Path,
     shutil.copytree(place / "run", tmp_path / "run")
     poison(tmp_path / "run")
     (tmp_path / "run" / "weights.safetensors").unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
     with pytest.raises(trilemma.UserError) as caught:
         trilemma.load(tmp_path / "run").sample(1)
-    advice = str(caught.value).partition("Go on with: ")[2]
+    advice = str(caught.value).partition("Resume with: ")[2]
     assert "curl" not in advice and not RAW.search(advice)
     echoed = subprocess.run(["bash", "-c", f"trilemma() {{ printf '%s\\0' \"$@\"; }}; {advice}"], capture_output=True)
     words = echoed.stdout.decode().split("\0")
@@ -210,7 +211,7 @@ def test_an_unfinished_run_of_others_gives_our_line_and_not_its_own(place: Path,
         (tmp_path / "run" / "config.json").write_text(json.dumps({**config, key: value}))
         with pytest.raises(trilemma.UserError) as caught:
             trilemma.load(tmp_path / "run").sample(1)
-        assert "Go on with" not in str(caught.value)
+        assert "Resume with" not in str(caught.value)
 
 
 def test_synthetic_images_keep_classes_that_no_cell_may_hold(place: Path, tmp_path: Path) -> None:

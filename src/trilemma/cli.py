@@ -437,7 +437,7 @@ def _show_model(name: str) -> None:
     if keys:
         print(f"\nKeys for trilemma train {name} DATA key=value")
         table(("key", "default", "what"), keys)
-    print("\nKeys of the training, which `trilemma train --help` leaves out")
+    print("\nKeys of the training, not in `trilemma train --help`")
     table(("key", "default", "what"), training_keys(recipe, inspect.signature(trilemma.train).parameters))
     if settings := sampling_keys(recipe.build):
         defaults = inspect.signature(recipe.build.sample).parameters

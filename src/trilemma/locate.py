@@ -17,7 +17,7 @@ def run_folder(path: str | Path) -> Path:
         UserError: if there is no run, with the nearest one.
     """
     path = Path(path).expanduser()
-    if (path / CONFIG).is_file():
+    if (path / CONFIG).exists():  # what it is, the reader looks at
         return path
     if path.name == CONFIG and path.is_file():
         return path.parent

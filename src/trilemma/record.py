@@ -83,6 +83,8 @@ def written_hash(folder: Path) -> str | None:
 def _read(folder: Path, name: str) -> Any:
     try:
         return read_json(folder / name, LARGEST)
+    except UserError as error:
+        raise UserError(f"{error}; restore it or train again" if "is not valid" in str(error) else str(error)) from None
     except (FileNotFoundError, NotADirectoryError):
         missing = f"it has no {name}" if folder.exists() else "no such folder"
         raise UserError(f"{folder} is not a (finished) run: {missing}; give a folder that train made") from None

@@ -247,8 +247,10 @@ class Run:
         """
         if self._source is not None:
             return self.read(self._source)
-        check_allowed(self.config["data"], self.path)
-        return self.read(self.config["data"])
+        source = self.config["data"]
+        if not source.startswith(f"{GIVEN}:"):
+            check_allowed(source, self.path)
+        return self.read(source)
 
     def read(self, source: Source) -> Data:
         """Images as those of the run were read and divided.

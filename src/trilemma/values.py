@@ -5,6 +5,7 @@ before (a list for a tuple, 16.0 for 16, a number of NumPy). What is allowed is 
 """
 
 import inspect
+import math
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, wraps
@@ -81,8 +82,10 @@ def refusal(key: str, value: Any, annotation: Any, bounds: Sequence[Any] = ()) -
     wanted = allowed(annotation, bounds)
     if isinstance(value, str) and not value:
         return UserError(f"{key}= has no value; give {wanted}")
+    if isinstance(value, float) and not math.isfinite(value):
+        wanted = wanted.replace("a number", "a finite number")
     if isinstance(value, str) and not isinstance(parse_value(value), str):
-        return UserError(f"{key}={value!r}: give {wanted}, not a text")
+        return UserError(f"{key}={shown(value)!r}: give {wanted}, not a text")
     text = f"{key}={shown(value)}: give {wanted}"
     return UserError(with_hint(text, value, _choices(annotation)) if isinstance(value, str) else text)
 

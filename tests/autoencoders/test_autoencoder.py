@@ -198,7 +198,7 @@ def test_labels_are_refused() -> None:
         ({"level": 0.9}, "level=0.9 is for corruption=dropout or corruption=gaussian, not none"),
         ({"sparsity_target": 0.3}, "sparsity_target=0.3 is for a sparsity above 0"),
         ({"code": "sigmoid", "sparsity_target": 0.3}, "sparsity_target=0.3 is for a sparsity above 0"),
-        ({"network": "mpl"}, "network='mpl'"),
+        ({"network": "mpl"}, "network=mpl: give one of mlp"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:

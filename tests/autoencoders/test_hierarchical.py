@@ -385,7 +385,7 @@ def test_dropout_is_off_outside_training() -> None:
         ({"dropout": 0.1}, "dropout=0.1 is for network=residual"),
         ({"variance": 0.5}, "variance=0.5 is for reconstruction=gaussian"),
         ({"variance": "optimal"}, "variance=optimal is for reconstruction=gaussian"),
-        ({"structure": "tree"}, "structure='tree'"),
+        ({"structure": "tree"}, "structure=tree: give one of chain, ladder"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict, message: str) -> None:

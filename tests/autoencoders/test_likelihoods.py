@@ -20,6 +20,7 @@ from trilemma.autoencoders.vae import VAEConfig
 from trilemma.config import make
 from trilemma.errors import UserError
 from trilemma.migration import VARIANCE, stated_variance
+from trilemma.values import shown
 
 D = 2 * 4 * 5
 
@@ -155,4 +156,4 @@ def test_every_model_takes_the_same_variances(kind):
         with pytest.raises(UserError) as refused:
             make(kind, {"reconstruction": "gaussian", "variance": variance})
         allowed = "give learned, optimal, or a number of at least 1.5e-05 (one level squared)"
-        assert str(refused.value) == f"variance={variance!r}: {allowed}"
+        assert str(refused.value) == f"variance={shown(variance)}: {allowed}"

@@ -179,7 +179,7 @@ def test_few_held_out_images_give_way_to_the_training_images(stage):
     assert [n for _, n, *_ in stage.measured] == [12, 12]
     assert found.document["real"]["split"] == "train"
     seen, rough = found.document["caveats"]
-    assert "seen in training" in seen and "with 12 images on either side precision and recall are rough" in rough
+    assert "seen in training" in seen and "with 12 real and 12 generated images precision and recall are rough" in rough
     console = Console(file=io.StringIO(), width=100)
     console.print(found.table())
     shown = " ".join(console.file.getvalue().split())

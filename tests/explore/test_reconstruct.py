@@ -143,7 +143,7 @@ def test_what_is_refused(folder, halves):
     halves.model = nn.Linear(1, 1)
     with pytest.raises(UserError, match=r"does not reconstruct: it has no encoder; models that do: .*vae"):
         reconstruct(halves)
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="There is no run at"):
         reconstruct(folder / "nowhere")
 
 

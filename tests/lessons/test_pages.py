@@ -14,7 +14,7 @@ from trilemma.arguments import parse_value
 from trilemma.cli import app
 from trilemma.config import make
 from trilemma.lessons import list_figures
-from trilemma.lessons.gallery import LESSONS, _settings_of
+from trilemma.lessons.gallery import LESSONS, settings_of
 from trilemma.registry import get_recipe, list_models
 from trilemma.training.config import TrainConfig
 
@@ -113,7 +113,7 @@ def test_a_command_is_right(words):
             {**recipe.config.model_dump(), **{k: v for k, v in keys.items() if k not in TRAIN_KEYS}},
         )
     elif verb == "figure":
-        make(_settings_of(LESSONS[what[0]]), keys)
+        make(settings_of(LESSONS[what[0]]), keys)
         inspect.signature(LESSONS[what[0]].draw).bind(*what[1:])
     else:
         options = typer.main.get_command(app).commands[verb].params  # type: ignore[attr-defined]

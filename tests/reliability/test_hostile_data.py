@@ -466,7 +466,7 @@ def test_what_is_asked_for_by_mistake_is_told(tmp_path: Path, monkeypatch: pytes
     for empty in ("", " "):
         with pytest.raises(UserError, match="name of the data is empty"):
             load_data(empty)
-    with pytest.raises(UserError, match=r"0\.png is one image; put it into a folder with others"):
+    with pytest.raises(UserError, match=r"0\.png is one image; put it in a folder with others"):
         load_data("0.png")
     with pytest.raises(UserError, match="hf: has no name"):
         monkeypatch.setitem(sys.modules, "datasets", types.ModuleType("datasets"))

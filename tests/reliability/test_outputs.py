@@ -82,7 +82,7 @@ class Moved(Run):
 
 def moved(run: Run, to: Path) -> Run:
     other = Moved.__new__(Moved)
-    other.__dict__.update(run.__dict__, path=to)
+    other.__dict__.update(run.__dict__, _given=to, _place=to)
     return other
 
 

@@ -193,7 +193,7 @@ def test_the_last_validation_takes_as_many_batches_as_there_is_time_for(
 
 
 def test_a_validation_of_some_batches_says_of_how_many_images_it_is() -> None:
-    data = trilemma.load_data("shapes:3000", size=8)
+    data = trilemma.load_data("shapes:3000", size=8, valid=0.4)
     observer = Observer(trilemma.create("vae", shape=(3, 8, 8)), data, TrainConfig(steps=1), Path(), None, print)
     n = len(data.valid)
     whole, part = observer.validate(0), observer.validate(0, most=n // VALID_BATCH)

@@ -107,7 +107,7 @@ def test_every_training_key_says_what_it_is() -> None:
         ({"steps": "5"}, "^steps='5': give a whole number"),
         ({"betas": (0.9,)}, "^betas=0.9: give 2 values"),
         ({"optimizer": "rmsprop", "betas": (0.5, 0.9)}, "^betas=0.5,0.9: rmsprop has no betas"),
-        ({"lr": float("inf")}, "^lr=inf: give a number above 0"),
+        ({"lr": float("inf")}, "^lr=inf: give a finite number above 0"),
         (
             {"reconstruction": "msee"},
             "^reconstruction=msee: give one of mse, bce ",
@@ -126,7 +126,7 @@ def test_a_figure_that_the_model_does_not_have_is_not_followed() -> None:
 
 
 def test_rates_are_for_the_phases_that_there_are() -> None:
-    with pytest.raises(UserError, match=r'unknown phase in lr "critc".*did you mean "critic"'):
+    with pytest.raises(UserError, match=r'unknown player in lr "critc".*did you mean "critic"'):
         trilemma.train("gan", "digits", lr={"critic": 1e-3, "generator": 1e-3, "critc": 1e-3}, **SHORT)
 
 
@@ -227,7 +227,7 @@ def moving(parameter: Any, loss: Any) -> list[Phase]:
     [
         (lambda module: None, "does not say how it is trained: give it phases"),
         (lambda module: ["model"], "does not say how it is trained"),
-        (lambda module: moving(other.factor, module.loss), 'phase "a" of Module must move parameters of Module'),
+        (lambda module: moving(other.factor, module.loss), 'player "a" of Module must move parameters of Module'),
         (lambda module: moving(module.factor, lambda *given: other.loss(*given)), 'phase "a" of Module moves none'),
         (lambda module: moving(module.factor, lambda *_: torch.zeros(())), r"must return \(loss, parts\)"),
         (lambda module: moving(module.factor, lambda *_: (torch.zeros(()), {})), "depend on any parameter"),

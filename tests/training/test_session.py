@@ -95,7 +95,7 @@ def test_the_weights_are_those_of_the_best_validation(first: float, monkeypatch:
     figures = iter([first, 0.2, 0.9, 0.8])
     validate = Observer._validate
 
-    def pretend(observer: Observer, size: int) -> dict[str, float]:
+    def pretend(observer: Observer, size: int, most: int | None = None) -> dict[str, float]:
         validation = observer.model.validation
         value = next(figures)
         observer.model.validation = lambda batch, rng: {"mse": torch.full((len(batch.image),), value**2)}

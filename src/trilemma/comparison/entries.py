@@ -97,7 +97,9 @@ def _opened(runs: Sequence["Run | str | Path"]) -> tuple[list["Run"], dict[Path,
             _ = run.model, run.summary, run.log
             path, error = run.path, None
         except (UserError, OSError) as reason:
-            path, error = given.path if isinstance(given, Run) else Path(given), str(reason)
+            if not isinstance(given, Run | str | Path):
+                raise
+            path, error = given.path if isinstance(given, Run) else Path(given).expanduser(), str(reason)
             if not path.is_dir():
                 raise
         if path.resolve() in (*broken, *(run.path.resolve() for run in opened)):
