@@ -6,6 +6,7 @@ Nothing heavy is imported before a verb runs, so `--help` answers at once.
 
 import errno
 import inspect
+import math
 import os
 import sys
 import traceback
@@ -260,7 +261,19 @@ def list_(
         raise unknown("model", pattern, list_models())
     if names == [pattern]:
         return _show_model(pattern)
-    table(("name", "good for", "what"), [(r.name, r.suits, r.summary) for r in map(get_recipe, names)])
+    rows = [(r.name, r.suits, _first_samples(r.first_samples_s), r.summary) for r in map(get_recipe, names)]
+    table(("name", "good for", "samples", "what"), rows)
+    say(
+        "samples: seconds of training until they cover a quarter of the held-out images of the model's own data (one "
+        "thread of an AMD EPYC with AVX2)"
+    )
+
+
+def _first_samples(seconds: float | None) -> str:
+    """Seconds to the first good samples of a model, for a table."""
+    if seconds is None:
+        return ""
+    return f"{seconds:.0f} s" if math.isfinite(seconds) else "> 160 s"
 
 
 @data_app.command("list")
@@ -425,6 +438,7 @@ def _show_model(name: str) -> None:
             "family": recipe.family,
             "summary": recipe.summary,
             "good for": recipe.suits or None,
+            "first samples": _first_samples(recipe.first_samples_s) or None,
             "source": recipe.source,
             "data": recipe.data,
             "figures to reach": words(recipe.figures),

@@ -25,6 +25,8 @@ class Recipe:
     """A preset: everything that stands behind a model's name.
 
     suits: what it is good for, in a line: sizes, colour, how many images;
+    first_samples_s: training seconds until its samples cover a quarter of the held-out images of `data`, as
+        benchmarks/first_samples.py measures them on one thread; inf where they did not in 160, None if not measured;
     build: from settings to a module, also on torch's meta device; `config`: the settings' defaults; `training`: the
     training keys that differ from the common defaults; `figures`: published or required figures by name, reached on
     `data`.
@@ -41,6 +43,7 @@ class Recipe:
     figures: Mapping[str, float] = field(default_factory=dict)
     listed: bool = True
     suits: str = ""
+    first_samples_s: float | None = None
 
 
 _recipes: dict[str, Recipe] = {}

@@ -1,5 +1,7 @@
 """Presets of the generative adversarial networks, with their training."""
 
+import math
+
 from trilemma.gans.gan import GAN, GANConfig
 from trilemma.registry import Recipe, register
 
@@ -9,6 +11,7 @@ register(
         family="gan",
         summary="fully connected GAN; one network call per image",
         suits="28 px, grey; the idea of a GAN, not its best samples",
+        first_samples_s=40,
         source="Goodfellow et al. 2014",
         build=GAN,
         config=GANConfig(network="mlp", latent=32, width=128),
@@ -32,6 +35,7 @@ register(
         family="gan",
         summary="deep convolutional GAN; one network call per image",
         suits="28 to 64 px, grey or colour; thousands of images; sharp samples",
+        first_samples_s=math.inf,
         source="Radford, Metz & Chintala 2016",
         build=GAN,
         config=GANConfig(),
@@ -56,6 +60,7 @@ register(
         family="gan",
         summary="small convolutional GAN for 28x28 images",
         suits="28 px, grey; a small GAN for a slow machine",
+        first_samples_s=math.inf,
         source="Radford, Metz & Chintala 2016, reduced to two stages",
         build=GAN,
         config=GANConfig(network="dcgan-28"),

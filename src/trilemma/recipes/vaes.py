@@ -3,6 +3,8 @@
 Published figures: Fashion-MNIST, 55,000 images to train on and 5,000 to validate, unless a preset says otherwise.
 """
 
+import math
+
 from trilemma.autoencoders.discrete import DiscreteConfig, DiscreteVAE
 from trilemma.autoencoders.hierarchical import HierarchicalConfig, HierarchicalVAE
 from trilemma.autoencoders.vae import VAE, VAEConfig
@@ -18,6 +20,7 @@ register(
         family="vae",
         summary="variational autoencoder with a standard normal prior",
         suits="8 to 64 px, grey or colour; from 200 images; a code to walk over",
+        first_samples_s=40,
         source="Kingma & Welling 2014",
         build=VAE,
         config=VAEConfig(),
@@ -40,6 +43,7 @@ register(
         family="vae",
         summary="variational autoencoder with a Bernoulli decoder, in nats",
         suits="8 to 28 px, black and white; a likelihood in nats",
+        first_samples_s=80,
         source="Kingma & Welling 2014",
         build=VAE,
         config=VAEConfig(hidden=(400,), latent=20, reconstruction="bce"),
@@ -56,6 +60,7 @@ register(
         family="vae",
         summary="convolutional variational autoencoder with 2 numbers to a code: a plane to walk over",
         suits="28 px, grey; a map of the images in two dimensions",
+        first_samples_s=math.inf,
         source="Kingma & Welling 2014",
         build=VAE,
         # Published: B * D * mse + KL with B = 1000. Divided by B * D this is mse + KL / (B * D): beta = 1 / B.
@@ -73,6 +78,7 @@ register(
         family="vae",
         summary="beta-VAE: a heavier KL divergence, for units that stand for one factor each; also capacity_nats=25",
         suits="28 to 64 px; looking for units that follow one factor",
+        first_samples_s=math.inf,
         source="Higgins et al. 2017; Burgess et al. 2018 (controlled capacity)",
         build=VAE,
         # A Bernoulli of these colours is so soft that beta=4 leaves 5 nats of a code, less than the factors have (8).
@@ -89,6 +95,7 @@ register(
         family="vae",
         summary="variational autoencoder that is given the label and draws the class asked for",
         suits="28 px, images with classes; draws the class you ask for",
+        first_samples_s=40,
         source="Sohn et al. 2015",
         build=VAE,
         # The heavier the divergence, the less of the class is left in the code, which then has to come from the label:
@@ -106,6 +113,7 @@ register(
         family="vae",
         summary="variational autoencoder whose code is 32 choices of 16 categories",
         suits="28 px, grey; codes of choices, for compression",
+        first_samples_s=math.inf,
         source="Jang, Gu & Poole 2017; Maddison, Mnih & Teh 2017",
         build=DiscreteVAE,
         config=DiscreteConfig(),
@@ -121,6 +129,7 @@ register(
         family="vae",
         summary="vector-quantised autoencoder, samples through an autoregressive prior over its codes",
         suits="28 to 64 px; tens of thousands of images; sharper than vae",
+        first_samples_s=math.inf,
         source="van den Oord, Vinyals & Kavukcuoglu 2017",
         build=VQ,
         config=VQConfig(),
