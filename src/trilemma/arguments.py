@@ -69,7 +69,7 @@ def parse_settings(words: Sequence[str] | None) -> dict[str, Any]:
 
 
 def parse_rate(text: str | None) -> Any:
-    """A learning rate, or one for each phase.
+    """A learning rate, or one for each player.
 
     >>> parse_rate("0.002"), parse_rate("critic:5e-4,generator:1e-3")
     (0.002, {'critic': 0.0005, 'generator': 0.001})
@@ -82,10 +82,10 @@ def parse_rate(text: str | None) -> Any:
     try:
         if ":" not in text:
             return float(text)
-        return {phase: float(rate) for phase, rate in (part.split(":") for part in text.split(","))}
+        return {player: float(rate) for player, rate in (part.split(":") for part in text.split(","))}
     except ValueError:
         raise UserError(
-            f'lr="{text}" is not a learning rate; give a number, as lr=0.001, or lr=PHASE:NUMBER,PHASE:NUMBER'
+            f'lr="{text}" is not a learning rate; give a number, as lr=0.001, or lr=PLAYER:NUMBER,PLAYER:NUMBER'
         ) from None
 
 

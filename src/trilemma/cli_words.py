@@ -90,7 +90,9 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
     model = given.get("model", "")
     if model and model not in vocabulary.models() and Path(model).expanduser().exists():
         return  # the settings of a run, or a mistake that needs a look at the file
-    names = [given[name] for name in ("model", "pattern") if name in given]
+    if model and model not in vocabulary.models():
+        raise unknown("model", model, vocabulary.models())
+    names = [given["pattern"]] if "pattern" in given else []
     for name in [*names, *filter(None, map(str.strip, given.get("models", "").split(",")))]:
         vocabulary.check_model(name)
     for name in ("data", "source", "against"):

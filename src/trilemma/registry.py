@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,6 +77,21 @@ def get_recipe(name: str) -> Recipe:
 
 
 @checked_call
+def recipe_named_in(file: Path, name: str) -> Recipe:
+    """The preset that a file of a run names, which may be a model of the user's own.
+
+    Raises:
+        UserError: if it is not known, with how to make it known.
+    """
+    _load()
+    if name not in _recipes:
+        raise UserError(
+            f'{file}: unknown model "{name}". If it is one of your own, name the file that registers it: trilemma '
+            "--import FILE.py VERB ...; in Python, import it first. Else see trilemma list"
+        )
+    return _recipes[name]
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Names that match a wildcard pattern, in the order of the families."""
     _load()

@@ -124,9 +124,9 @@ def _dropout(module: nn.Dropout, source: torch.Generator, x: Tensor) -> Tensor:
 
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Inside, torch's global random state is this block's own; afterwards it is as before. Not beside threads."""
+    """Inside, torch's global CPU generator is this block's own; afterwards it is as before. Not beside threads."""
     with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the generators of GPUs, too
         yield
 
 

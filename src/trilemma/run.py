@@ -33,12 +33,12 @@ from trilemma.registry import (
     Recipe,
     build_unfilled,
     count_parameters,
-    get_recipe,
     list_models,
     models_that,
     outline,
+    recipe_named_in,
 )
-from trilemma.text import printable, quoted
+from trilemma.text import note, printable, quoted
 from trilemma.types import Conditional, Decodes, Encodes, Finishes, Reconstructs, Samples, codes_need_labels
 from trilemma.values import check_value, checked_call, shown
 from trilemma.vocabulary import sampling_keys
@@ -117,7 +117,7 @@ class Run:
         if kind is None and model is not None:
             raise UserError(f"{self.path} is a run of {name}, which needs no model=; leave it out")
         if kind is None:
-            return get_recipe(name)
+            return recipe_named_in(self.path / CONFIG, name)
         if model is None:
             raise UserError(
                 f"{self.path} was trained on a module of your own, {kind}: open it in Python with "
@@ -158,7 +158,7 @@ class Run:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model = model.to(self.device).eval()
         if self.snapshot is not None:
-            print(f"{self.path}: {self.unfinished}", file=sys.stderr)
+            note(f"{self.path}: {self.unfinished}")
             self._finish(model)
         return model
 

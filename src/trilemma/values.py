@@ -118,8 +118,9 @@ def allowed(annotation: Any, bounds: Sequence[Any] = ()) -> str:
         said = next((part.description for part in inner[1:] if isinstance(part, FieldInfo) and part.description), None)
         return said or allowed(inner[0], [*bounds, *inner[1:]])
     if origin in UNIONS:
-        texts = list(dict.fromkeys(allowed(part, bounds) for part in inner))
-        return " or ".join(text for text in texts if text != NAMES[str] or NAMES["Path"] not in texts)
+        texts = list(dict.fromkeys(allowed(part, bounds) for part in inner if part is not type(None)))
+        text = " or ".join(text for text in texts if text != NAMES[str] or NAMES["Path"] not in texts)
+        return text if type(None) not in inner else f"{text}{', or' if ',' in text else ' or'} none"
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else str(inner[0])
     if origin is not None:

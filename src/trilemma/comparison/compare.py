@@ -6,6 +6,7 @@ turns. A model that fails is reported with its error, and the others are compare
 comparison.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,7 @@ from trilemma.comparison.words import counted
 from trilemma.errors import UserError
 from trilemma.modes import own_modes
 from trilemma.rng import check_seed
-from trilemma.text import encodable, printable
+from trilemma.text import encodable, printable, quoted
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ def compare(
         try:
             return _carry_out(plan, folder, say, begin, quiet=quiet)
         except KeyboardInterrupt:
-            say(f"the comparison stopped. Resume with: {command_of(request, folder, with_size=with_size)}")
+            words = shlex.split(command_of(request, folder, with_size=with_size))
+            say(f"the comparison stopped. Resume with: {quoted(words)}")
             raise
 
 

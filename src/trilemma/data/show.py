@@ -1,6 +1,5 @@
 """A picture of a batch as the network sees it: after every conversion, with captions or class names."""
 
-import shlex
 from pathlib import Path
 
 from trilemma import __version__
@@ -12,6 +11,7 @@ from trilemma.data.split import Data
 from trilemma.errors import UserError
 from trilemma.pictures import grid, save_png
 from trilemma.results import claim
+from trilemma.text import quoted
 from trilemma.types import Batch
 from trilemma.values import checked_call
 
@@ -53,7 +53,7 @@ def show(
     words = ["trilemma", "data", "show", source_word(data.source), *typed(keys)]
     made = {"trilemma": __version__, "verb": "data show", "data": data.source, **keys, "notes": data.notes}
     if data.seed == seed and data.fraction is None:  # of loaded data both may be others, which the verb has no keys for
-        made["command"] = shlex.join(words)
+        made["command"] = quoted(words)
     return save_png(grid(batch.image, texts=texts_of(batch, data)), path, made)
 
 

@@ -212,7 +212,11 @@ def figures_text(row: dict[str, Any]) -> str:
     >>> figures_text({"step": 3, "images": 96, "seconds": 1.0, "vae/loss": 0.03125})
     '96 images, vae/loss 0.03125'
     """
-    shown = [f"{name} {value:.4g}" for name, value in row.items() if name not in ("step", "images", "seconds", "lr")]
+    shown = [
+        f"{name} {value:.4g}"
+        for name, value in row.items()
+        if name not in ("step", "images", "seconds", "lr", "valid_images")
+    ]
     return ", ".join([f"{row['images']:,} images", *shown])
 
 

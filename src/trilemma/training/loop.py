@@ -5,6 +5,7 @@
             for each of its phases: loss <- phase.loss(batch, rng); the gradients add up
             its parameters take a step
         the averaged weights follow, once
+        what follows is agreed on by all processes
         a report, with a validation and a picture, and a checkpoint, where it is time for them
 
 Batch and noise are functions of the step, the learning rate of the step and of what is saved with the state, so a
@@ -43,7 +44,11 @@ START_IMAGES = 10_000  # training images that the start of a phase is shown
 
 
 class Trainer:
-    """A model in training; it goes on from the newest checkpoint in `path`, if there is one."""
+    """A model in training; it is resumed from the newest checkpoint in `path`, if there is one.
+
+    Raises:
+        UserError: if there are checkpoints and none can be used, or a player's keys do not fit.
+    """
 
     def __init__(
         self,

@@ -124,7 +124,8 @@ class Observer:
             return {}
         with self.weights_in_use():
             self.figures = halving(lambda size: self._validate(size, most), VALID_BATCH, self.warn)
-            self._keep_best(images)
+            if "valid_images" not in self.figures or not self.best:  # figures of fewer images do not compare
+                self._keep_best(images)
         return self.figures
 
     @property

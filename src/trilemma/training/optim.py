@@ -72,11 +72,11 @@ def check_players(players: Sequence[Player], run: TrainConfig) -> None:
         UserError: with the names of the players.
     """
     names = [player.name for player in players]
+    if isinstance(run.lr, dict) and (strange := [name for name in run.lr if name not in names]):
+        raise unknown("player in lr", strange[0], names)
     for player in players:
         learning_rate(player, run)
         config_of(player, run)
-    if isinstance(run.lr, dict) and (strange := [name for name in run.lr if name not in names]):
-        raise unknown("player in lr", strange[0], names)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from trilemma import vocabulary
 from trilemma.arguments import word
 from trilemma.config import ModelConfig, config_of, make
 from trilemma.data.sources import Source
@@ -19,7 +20,7 @@ from trilemma.files import read_json
 from trilemma.migration import stated_variance
 from trilemma.own import ModuleConfig, recipe_of
 from trilemma.record import FORMAT
-from trilemma.registry import Recipe, get_recipe
+from trilemma.registry import Recipe, get_recipe, recipe_named_in
 from trilemma.training.config import LENGTHS, TrainConfig
 from trilemma.training.folder import NEW_KEYS
 
@@ -56,7 +57,7 @@ def request_of(model: "str | Path | nn.Module") -> Request:
     path = Path(model).expanduser()
     if path.suffix == ".json":
         return _of_file(path)
-    if (path / "config.json").is_file():
+    if str(model) not in vocabulary.models() and (path / "config.json").is_file():
         raise UserError(f"{path} is a run; to train the same again give {path / 'config.json'}")
     recipe = get_recipe(str(model))
     return Request(recipe, None, {}, dict(recipe.training))
@@ -75,7 +76,7 @@ def _of_file(path: Path) -> Request:
         raise UserError(f"{path} has format {config.get('format')}; this version reads {FORMAT}")
     if "module" in config["model_config"]:
         raise UserError(f"{path} is of a module that was given as it is: call trilemma.train(module, ...) in Python")
-    recipe, settings = get_recipe(config["model"]), stated_variance(config["model_config"])
+    recipe, settings = recipe_named_in(path, config["model"]), stated_variance(config["model_config"])
     shape = settings.get("shape")
     old = {**NEW_KEYS, "split_rule": "tenth", "channels": shape[0] if isinstance(shape, list) and shape else None}
     training = {**old, **{key: value for key, value in config["training"].items() if key != "device"}}
@@ -110,6 +111,8 @@ def split_keys(recipe: Recipe, keys: Mapping[str, Any], common: Iterable[str]) -
             is_preset = not isinstance(recipe.config, ModuleConfig)
             see = f"`trilemma list {recipe.name}` shows them all" if is_preset else ""
             raise unknown_key(key, {"training": names, recipe.name: own}, see)
+        if key not in own and name in training:
+            raise UserError(f"{key} and {name} are the same key here; give one of them")
         if key not in own:
             training[name] = value
     return training, {key: value for key, value in keys.items() if key in own}

@@ -97,7 +97,7 @@ def train(
             key below says otherwise. Where None, digits, or the data of the config.json.
         steps, epochs, images, minutes: the length, one of them; the preset's own where none is given.
         batch: images per step. The preset's own where None.
-        lr: learning rate of every phase, or one for each by name, as {"critic": 5e-4, "generator": 1e-3}. The preset's
+        lr: learning rate of every player, or one for each by name, as {"critic": 5e-4, "generator": 1e-3}. The preset's
             own where None.
         seed: of the weights, the order of the images and all noise; not of the data. 0, or that of the config.json,
             where None.
@@ -276,7 +276,7 @@ def _train_in(
 def _lower_rate(lr: float | dict[str, float], recipe: Recipe) -> str:
     """The learning rate to try after one with which a training diverged: the recipe's own, else a tenth."""
     if isinstance(lr, dict):
-        return ",".join(f"{phase}:{_lower_rate(rate, recipe)}" for phase, rate in lr.items())
+        return ",".join(f"{player}:{_lower_rate(rate, recipe)}" for player, rate in lr.items())
     usual = recipe.training.get("lr", TrainConfig.model_fields["lr"].default)
     usual = min(usual.values()) if isinstance(usual, dict) else usual
     return f"{usual if usual < lr else lr / 10:g}"
