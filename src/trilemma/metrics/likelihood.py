@@ -33,7 +33,7 @@ INTERVAL_IS = "95% of the mean over the images (Student's t); says nothing of an
 LEVEL_BITS = math.log2(255)  # a level of an image in [0, 1] is 1 / 255 wide
 ACTIVE = 0.01  # variance of the posterior mean above which a unit is active
 COUNT_IS = "counted, not estimated"
-NO_LIKELIHOOD = "a Bernoulli of grey pixels is not a likelihood; measure it against black and white ones (mnist-binary)"
+NO_LIKELIHOOD = "a Bernoulli of grey pixels is no likelihood; measure it against black and white ones (mnist-binary)"
 
 
 def has_posterior(model: object) -> TypeGuard[Encodes]:
