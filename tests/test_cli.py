@@ -14,6 +14,7 @@ import typer
 import trilemma
 from trilemma import cli
 from trilemma.arguments import normalise, parse_rate, parse_value
+from trilemma.cli_words import check_words
 from trilemma.errors import UserError
 from trilemma.registry import _recipes, get_recipe
 
@@ -410,6 +411,16 @@ def test_a_mistake_is_explained(words, hint, tmp_path, monkeypatch, capsys):
     assert "Traceback" not in text
     assert re.search(r"^error: ", text, re.MULTILINE | re.IGNORECASE)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_home_folder_is_looked_in_before_torch_is_loaded(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "vae-digits").mkdir()
+    (tmp_path / "vae-digits" / "config.json").write_text("{}")
+    monkeypatch.delitem(sys.modules, "torch")
+    with pytest.raises(UserError, match=re.escape(f"Did you mean {tmp_path / 'vae-digits'}?")):
+        check_words("evaluate", {"what": "~/vae-digit"}, ())
 
 
 def test_a_mistake_is_one_message(tmp_path):

@@ -99,8 +99,8 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
         if name in given:
             vocabulary.check_data(given[name])
     runs = [run_folder(run) for run in [*given.get("runs", ()), *filter(None, [given.get("run")])]]
-    if "what" in given and not Path(given["what"]).expanduser().exists():
-        raise no_run(Path(given["what"]))
+    if "what" in given and not (what := Path(given["what"]).expanduser()).exists():
+        raise no_run(what)
     keys = [setting.partition("=")[0] for setting in given.get("setting", ())]
     if verb == "figure" and "name" in given:
         vocabulary.check_figure(given["name"])

@@ -12,7 +12,7 @@ from trilemma.values import plain, problems
 C = TypeVar("C", bound="Config")
 LARGEST_IMAGE = 2**24  # numbers in an image: 4096 x 4096 of grey
 LARGEST_INT = 2**31 - 1
-SHOWN_ERRORS, SHOWN_LETTERS = 3, 60  # of a message about values that do not fit
+SHOWN_ERRORS = 3  # of a message about values that do not fit
 
 
 class Config(BaseModel):

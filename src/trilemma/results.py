@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FILES = "files"  # in a picture's entry: of each file beside it, by its path from there, the SHA-256 of ours
 LONGEST_NAME = 60  # letters
+CLEAR = re.compile(r"[\w.]+|[\d.]+(,[\d.]+)+")  # values that no other one looks like in a name: words, lists of numbers
 VERBS = {"images of each class": "augment"}  # of pictures that an earlier version wrote without it
 
 
@@ -39,24 +40,35 @@ def place(out: str | Path | None, folder: Path, name: str) -> Place:
     """`out`, or where None a name in a folder of ours."""
     if out is None:
         return Place(folder / name, folder)
-    path = Path(out).expanduser()
+    path = out_path(out)
     return Place(path, path.parent)
+
+
+def out_path(out: str | Path) -> Path:
+    """`out` as a path; ~ is expanded.
+
+    Raises:
+        UserError: it has no name of its own, beside which other files could lie.
+    """
+    path = Path(out).expanduser()
+    if path.name in ("", ".."):
+        raise UserError(f'out="{out}" has no name; give the name of what to write, for instance out=results/NAME')
+    return path
 
 
 def with_keys(stem: str, keys: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """A name in which the keys follow that are not as by default, so that what is made otherwise lies beside.
 
-    A few letters of a hash follow where keys cannot be told by what a name may hold.
+    A few letters of a hash follow where keys cannot be told by what a name may hold: other values would look the same.
 
     >>> with_keys("traversal", {"image": 7, "units": "0,4", "span": 3.0}, {"image": None, "units": None, "span": 3.0})
     'traversal-image-7-units-0-4'
     """
     other = {key: value for key, value in keys.items() if value != defaults.get(key)}
-    text = " ".join(typed(other))
     name = re.sub(r"[^\w.]+", "-", "-".join([stem, *(f"{key}-{word(value)}" for key, value in other.items())]))
-    if re.fullmatch(r"[\w.,= -]*", text) and len(name) <= LONGEST_NAME:
+    if all(CLEAR.fullmatch(word(value)) for value in other.values()) and len(name) <= LONGEST_NAME:
         return name
-    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(' '.join(typed(other)).encode()).hexdigest()[:8]}"
 
 
 def claim(pictures: Iterable[Path], within: Path, is_ours: Callable[[Path], bool] = says_how_made) -> None:

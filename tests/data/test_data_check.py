@@ -204,6 +204,14 @@ def test_files_that_loading_leaves_out_are_counted(tmp_path, photos):
     for k in range(2):
         (tmp_path / f"read{k}.me").write_text("x")
     report, data = check(tmp_path, size=32), load_data(tmp_path, size=32)
+    file = tmp_path / "elsewhere" / "report.txt"
+    for word in ("skipped", "left out"):  # as an earlier version had it
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(report.text().replace("files skipped", f"files {word}", 1) + "\n")
+        assert check(tmp_path, size=32, out=file).files == report.files
+    file.write_text(report.text().replace("files skipped", "files", 1) + "\n")
+    with pytest.raises(UserError, match="choose another out="):
+        check(tmp_path, size=32, out=file)
     outside = [f"extra/{k}.png" for k in range(9)]
     assert report.left_out == {
         "in none of the split folders": outside,

@@ -134,6 +134,26 @@ def test_a_code_in_place_of_an_image(run):
     assert (found.images[0] == 0.25).all()
 
 
+def test_the_data_of_the_run_are_read_only_where_they_are_needed(run, tmp_path, monkeypatch):
+    def gone(run):
+        raise UserError("the data are gone")
+
+    for name in ("one", "other"):
+        for k in range(3):
+            level = torch.full((1, 8, 8), k + len(name), dtype=torch.uint8)
+            save_png(level, tmp_path / name / f"{k}.png")
+    np.save(tmp_path / "vector.npy", np.full(64, 0.5))
+    monkeypatch.setattr(trilemma.Run, "data", property(gone))
+    code = torch.full((64,), 0.25)
+    for out in (None, tmp_path / "o.png"):
+        found = edit(run, code, towards=tmp_path / "vector.npy", steps=2, out=out)
+        assert (found.images[1] == 0.75).all()
+        groups = edit(run, code, towards=tmp_path / "other", away=tmp_path / "one", steps=2, out=out)
+        torch.testing.assert_close(groups.vector, torch.full((64,), 2 / 255))
+        with pytest.raises(UserError, match="the data are gone"):
+            edit(run, code, towards="3", out=out)
+
+
 def test_a_model_with_classes_keeps_that_of_the_image(run):
     """Its codes carry the label, which cancels in the picture and is part of the vector."""
     plain = edit(run, 4, towards="2", steps=2)
@@ -156,10 +176,10 @@ def test_vectors_of_another_shape_are_refused(run, tmp_path):
     with pytest.raises(UserError, match="leave away out"):
         edit(run, 0, towards=tmp_path / "good.npy", away="1")
     (tmp_path / "broken.npy").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"not a readable \.npy"):
+    with pytest.raises(UserError, match=r"cannot be read"):
         edit(run, 0, towards=tmp_path / "broken.npy")
     np.save(tmp_path / "objects.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match=r"not a readable \.npy"):
+    with pytest.raises(UserError, match=r"cannot be read"):
         edit(run, 0, towards=tmp_path / "objects.npy")
 
 

@@ -1,5 +1,6 @@
 """What the exploring verbs share: images, labels and codes by every name a user may give them."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 import trilemma
 from trilemma.data import Split, load_data
 from trilemma.errors import UserError
+from trilemma.explore.edit import load_vector
 from trilemma.explore.images import (
     class_of,
     decode_codes,
@@ -91,7 +93,7 @@ def test_labels_are_for_models_that_take_them():
     drawing.codes_need_labels = False  # it draws classes, and its codes are the same for all
     assert labels_for(drawing, None) is None and labels_for(drawing, labels) is None
     for wrong in (10, -1):
-        with pytest.raises(UserError, match=f"label {wrong} is no class of this model: it has 0 to 9"):
+        with pytest.raises(UserError, match=f"label {wrong} is not a class of this model: it has 0 to 9"):
             labels_for(Classes(), torch.tensor([3, wrong]))
 
 
@@ -317,6 +319,35 @@ def test_codes_and_images_of_other_shapes_are_refused(run, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             find_code(run, what)
+
+
+def hostile_arrays(folder):
+    """Empty; 128 bytes that state 40 TB; an .npz by the name of an .npy; Python objects."""
+    (folder / "empty.npy").touch()
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f8", "fortran_order": False, "shape": (5 * 10**12,)})
+    (folder / "states.npy").write_bytes(head.getvalue())
+    np.savez(folder / "packed.npz", np.zeros(64))
+    (folder / "packed.npz").rename(folder / "packed.npy")
+    np.save(folder / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    return [folder / f"{name}.npy" for name in ("empty", "states", "packed", "objects")]
+
+
+def test_a_hostile_file_in_place_of_a_code_or_a_vector(run, tmp_path):
+    for path in hostile_arrays(tmp_path):
+        with pytest.raises(UserError, match=r"\.npy cannot be read: .*; it must hold a plain array \(np\.save\)"):
+            find_code(run, path)
+        with pytest.raises(UserError, match=r"\.npy cannot be read: .*; it must hold a plain array \(np\.save\)"):
+            load_vector(path, 64)
+
+
+def test_a_large_array_in_place_of_a_code_or_a_vector_is_not_read(run, tmp_path):
+    path, numbers = tmp_path / "large.npy", 2**24 + 1
+    np.lib.format.open_memmap(path, "w+", np.float64, (numbers,))  # sparse
+    with pytest.raises(UserError, match="holds 134,217,736 bytes; a code or an image has at most 134,217,728"):
+        find_code(run, path)
+    with pytest.raises(UserError, match="holds 16777217 values"):
+        load_vector(path, 64)
 
 
 def test_the_class_of_a_code_comes_from_the_image_or_the_label(conditional):

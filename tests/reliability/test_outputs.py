@@ -1,6 +1,7 @@
 """A user's files: every verb that writes, at and around files of others, through links, and killed on the way."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from trilemma import files
 from trilemma.errors import UserError
 from trilemma.explore.sample import sample
 from trilemma.pictures import read_metadata, save_png
+from trilemma.results import with_keys
 from trilemma.run import Run
 
 KILL = Path(__file__).parents[2] / "benchmarks"
@@ -129,6 +131,55 @@ def test_a_file_of_others_is_refused_before_any_work(runs: dict[str, Run], tmp_p
             VERBS[name].call(runs, folder)
         assert str(folder) in str(error.value), file
         assert content(folder) == before, file
+
+
+def no_data(run: Run) -> None:
+    raise AssertionError("the images are read")
+
+
+VERDICT = Verb(lambda r, o: trilemma.augment(r["named"], n=10, quiet=True, out=o / "o"), ("o.png",))
+READS_ITS_RUN = ("reconstruct", "interpolate", "traverse", "edit", "compress", "map", "detect")
+
+
+@pytest.mark.parametrize("verb", [*(VERBS[name] for name in READS_ITS_RUN), VERDICT], ids=[*READS_ITS_RUN, "augment"])
+def test_files_of_others_are_found_before_any_image_is_read(
+    runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Verb
+) -> None:
+    monkeypatch.setattr(Run, "data", property(no_data))
+    with pytest.raises(AssertionError, match="the images are read"):
+        verb.call(runs, tmp_path)
+    foreign(tmp_path / verb.writes[0])
+    if verb is VERBS["detect"]:
+        foreign(tmp_path / "o" / "figures.json")
+    with pytest.raises(UserError, match="choose another out="):
+        verb.call(runs, tmp_path)
+
+
+@pytest.mark.parametrize("out", ["", ".", "..", os.sep])
+def test_a_place_without_a_name_is_refused(
+    runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    vae, named, drawn = runs["vae"], runs["named"], runs["drawn"].path / "d.png"
+    calls: list[Callable[[], Any]] = [
+        lambda: sample(vae, n=1, out=out),
+        lambda: trilemma.again(drawn, run=vae, out=out),
+        lambda: trilemma.reconstruct(vae, n=1, out=out),
+        lambda: trilemma.interpolate(vae, 1, 2, out=out),
+        lambda: trilemma.traverse(vae, out=out),
+        lambda: trilemma.edit(vae, 1, towards="3", out=out),
+        lambda: trilemma.compress(vae, n=1, out=out),
+        lambda: trilemma.disentangle(vae, quiet=True, out=out),
+        lambda: trilemma.latent_map(vae, how="pca", n=8, out=out),
+        lambda: trilemma.augment(named, n=10, verdict=False, quiet=True, out=out),
+        lambda: trilemma.figure("kl-penalty", out=out),
+        lambda: trilemma.show(vae.data, n=1, out=out),
+        lambda: trilemma.check(vae.data, out=out),
+    ]
+    for call in calls:
+        with pytest.raises(UserError, match=f'^out="{re.escape(out)}" has no name; give the name of what to write'):
+            call()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -412,6 +463,15 @@ def test_labels_have_folders_of_their_own(runs: dict[str, Run], tmp_path: Path) 
     assert len({name.casefold() for name in folders.values()}) == len(classes)
     assert folders["猫"] == "seed-0_label-猫" and folders["x"] == "seed-0_label-x"
     assert all(read_metadata(tmp_path / "samples" / f"{folders[c]}.png")["label"] == c for c in classes)
+
+
+def test_other_keys_make_other_names() -> None:
+    """Also lists of words: two of them may differ from three in the place of a comma alone."""
+    labels: list[Any] = ["a b", "a-b", "a=b", "a,b", "a", ["a", "b"], "a-units-0", "", "0,4", "0-4", (0, 4.5), "猫"]
+    names = {with_keys("t", {"label": label}, {}) for label in labels}
+    assert len(names) == len(labels) - 1  # "a,b" and ["a", "b"] are the same on a command line
+    assert {"t-label-a", "t-label-0-4", "t-label-0-4.5", "t-label-猫"} <= names
+    assert with_keys("t", {"label": "a-units-0"}, {}) != with_keys("t", {"label": "a", "units": 0}, {})
 
 
 @pytest.mark.parametrize("name", ["sample", "map", "detect", "augment", "show", "evaluate", "train", "compare", "data"])

@@ -54,7 +54,7 @@ class VQConfig(ModelConfig):
     @model_validator(mode="after")
     def _fitting(self) -> Self:
         if self.prior_width % HEAD:
-            raise ValueError(f"prior_width={self.prior_width} is no multiple of {HEAD}")
+            raise ValueError(f"prior_width={self.prior_width} is not a multiple of {HEAD}")
         if self.conditional and not self.n_classes:
             raise ValueError("conditional=true needs images with classes; the data has none")
         return self

@@ -10,6 +10,7 @@ states is compared with the bytes that are there before room is made for it.
 import hashlib
 import io
 import math
+import os
 import shutil
 import tempfile
 import zipfile
@@ -97,6 +98,16 @@ def load_given(
         raise UserError(next((note for note in data.notes if "not used" in note), "labels: there is no class in them"))
     summary, *more = data.notes
     return replace(data, notes=(summary, *notes[:-1], *more))
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of a .npy file, mapped: it may be larger than memory.
+
+    Raises:
+        UserError: the file is broken, or holds something other than an array of plain numbers or text.
+    """
+    with _whole(path, "a plain array (np.save)"), open_plain(path) as file:
+        return _load(file, path, os.fstat(file.fileno()).st_size)
 
 
 def is_given(source: object) -> bool:
@@ -339,14 +350,14 @@ def _unpacked(path: Path, folder: Path) -> dict[str, Path]:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    """Inside, what is wrong with the file becomes a UserError."""
+def _whole(path: Path, content: str = "plain arrays (np.savez, np.save)") -> Iterator[None]:
+    """Inside, what is wrong with the file becomes a UserError, which says what its content must be."""
     try:
         yield
     except UserError:
         raise
     except (*ERRORS, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise UserError(f"{path} cannot be read: {error}; it must hold plain arrays (np.savez, np.save)") from error
+        raise UserError(f"{path} cannot be read: {error}; it must hold {content}") from error
 
 
 class Pair(NamedTuple):

@@ -20,13 +20,17 @@ from trilemma.data.sources import Source, check_channels, check_frames, load_dat
 from trilemma.data.split import Data, too_few
 from trilemma.errors import UserError
 from trilemma.files import read_plain, refuse_foreign, write_atomic
-from trilemma.results import claim
+from trilemma.results import claim, out_path
 from trilemma.text import printable
 from trilemma.values import checked_call
 
 SHOWN = 5  # examples of a kind that is no fault, in the short text
 ENDS = ("ok", "not ok: see above")
-FIRST_LINE = re.compile(r".*: [0-9,]+ (images|image files), [0-9,]+ read, [0-9,]+ bad(, [0-9,]+ files left out)?")
+SKIPPED = "files skipped"
+FIRST_LINE = re.compile(
+    r".*: [0-9,]+ (images|image files), [0-9,]+ read, [0-9,]+ bad"
+    rf"(, [0-9,]+ ({SKIPPED}|files left out))?"  # the latter in reports of an earlier version
+)
 LARGEST_TEXT = 2**30  # bytes of a report that are read
 SHARED = "in the training images and in another split"
 
@@ -79,7 +83,7 @@ class Report:
         what = "images" if self.frames == "all" else "image files"
         left = sum(map(len, self.left_out.values()))
         counts = f"{self.source}: {self.files:,} {what}, {self.read:,} read, {len(self.bad):,} bad"
-        lines = [f"{counts}, {left:,} files skipped" if left else counts, *self.notes]
+        lines = [f"{counts}, {left:,} {SKIPPED}" if left else counts, *self.notes]
         lines += [f"bad: {name}: {reason}" for name, reason in self.bad]
         for why, names in self.left_out.items():
             lines += _named(f"skipped, {why}", names, shown)
@@ -116,7 +120,7 @@ def check(
     Raises:
         UserError: the source is not known, or holds no images at all; `out` cannot be written.
     """
-    path = None if out is None else Path(out).expanduser()
+    path = None if out is None else out_path(out)
     if path is not None:
         claim([path], path.parent, _is_report)
     report = _look(source, size, frames, channels)

@@ -10,7 +10,7 @@ from trilemma.data.sources import Source, load_data, source_word
 from trilemma.data.split import Data
 from trilemma.errors import UserError
 from trilemma.pictures import grid, save_png
-from trilemma.results import claim
+from trilemma.results import claim, out_path
 from trilemma.text import quoted
 from trilemma.types import Batch
 from trilemma.values import checked_call
@@ -39,7 +39,7 @@ def show(
     """
     if n < 1:
         raise UserError(f"n={n}: a picture shows 1 image or more")
-    given = None if out is None else Path(out).expanduser()
+    given = None if out is None else out_path(out)
     if given is not None:
         claim([given], within=given.parent)
     split_seed = None if isinstance(source, Data) else seed

@@ -19,7 +19,7 @@ from trilemma.files import open_plain
 from trilemma.hardware import pick_device
 from trilemma.pictures import grid, grid_size, read_metadata, save_png, to_image
 from trilemma.record import CONFIG
-from trilemma.results import claim
+from trilemma.results import claim, out_path
 from trilemma.run import LARGEST_NUMBER, Run
 from trilemma.values import checked_call
 
@@ -70,7 +70,7 @@ def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | 
     """
     image = Path(image).expanduser()
     receipt = _read(image)
-    path = Path(out).expanduser() if out is not None else Path(f"{image.stem}-again.png")
+    path = out_path(out) if out is not None else Path(f"{image.stem}-again.png")
     claim([path], within=path.parent)
     if run is None:
         found = _find(receipt, image)

@@ -39,7 +39,7 @@ from trilemma.metrics.make_features import figures_of
 from trilemma.modes import own_modes
 from trilemma.pictures import grid, save_png, to_uint8
 from trilemma.registry import Recipe, build, get_recipe
-from trilemma.results import Results
+from trilemma.results import Results, out_path
 from trilemma.run import Run, as_run
 from trilemma.text import csv_cell, csv_text
 from trilemma.training.config import LENGTHS, TrainConfig
@@ -147,8 +147,7 @@ def augment(
     """
     run = as_run(run)
     counts = class_counts(run, n)
-    plan = _plan(run, seed, seeds, steps, real, classical) if verdict else None
-    folder = Path(out).expanduser() if out is not None else run.path / "synthetic" / f"{n}-seed-{seed}"
+    folder = out_path(out) if out is not None else run.path / "synthetic" / f"{n}-seed-{seed}"
     files, found = _files(folder, counts), folder / VERDICT
     labels = _labels(folder, files)
     zipped = folder.with_name(f"{folder.name}.zip")
@@ -161,6 +160,7 @@ def augment(
         pictures=singles,
     )
     _refuse_others(folder, singles)
+    plan = _plan(run, seed, seeds, steps, real, classical) if verdict else None
     remove(found)  # of an earlier call
     display = Display("augment", quiet=quiet)
     try:

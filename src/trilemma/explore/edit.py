@@ -8,6 +8,7 @@ for several strengths s (Larsen et al. 2016, "Autoencoding beyond pixels using a
 the groups' means.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data
+from trilemma.data.arrays import read_array
 from trilemma.data.labels import class_number
 from trilemma.data.parts import Part, all_splits, one_split
 from trilemma.data.sources import Source, slug
@@ -92,7 +94,7 @@ def edit(
     require(run, "change images by their codes", Encodes, Decodes)
     if steps < 2:
         raise UserError(f"steps={steps}: at least 2 are needed, without and with the change")
-    picture, within = place(out, run.path, f"edit-{_name_of(run, towards, data)}.png")
+    picture, within = place(out, run.path, f"edit-{_name_of(run, towards, data)}.png" if out is None else "")
     file = picture.with_suffix(".npy")
     files = Results(picture, [file], verb="edit", within=within)
     code, labels, original = find_code(run, image, data, label)  # (1, Z)
@@ -109,8 +111,13 @@ def edit(
 
 def _name_of(run: Run, group: Group, data: Source | None) -> str:
     """A group as part of a file's name."""
-    classes = source_of(run, data).classes
+    classes = _classes(run, data)
     return slug(Path(str(group))) if class_number(group, classes) is None else label_name(str(group), classes)
+
+
+def _classes(run: Run, data: Source | None) -> Sequence[str]:
+    """The names of the classes; the run knows its own without its data."""
+    return run.config["classes"] if data is None else source_of(run, data).classes
 
 
 def vector_file(vector: Tensor) -> bytes:
@@ -134,10 +141,7 @@ def load_vector(path: Path, length: int) -> Tensor | None:
 
     if path.suffix != ".npy" or not path.is_file():
         return None
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path} is not a readable .npy file: {error}") from None
+    values = read_array(path)
     if values.ndim != 1:
         return None
     if len(values) != length or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
@@ -145,7 +149,7 @@ def load_vector(path: Path, length: int) -> Tensor | None:
             f"{path} holds {len(values)} values of type {values.dtype}; a code of this model is {length} finite "
             "numbers: give a vector saved by `edit` with a run of the same model"
         )
-    return torch.from_numpy(values.astype(np.float32))
+    return torch.from_numpy(np.array(values, np.float32))
 
 
 def _vector(
@@ -169,17 +173,17 @@ def _group(run: Run, word: Group, data: Source | None) -> Batch:
     Raises:
         UserError: if it is neither, or the class has no images.
     """
-    source = source_of(run, data)
-    index = class_number(word, source.classes)
+    classes = _classes(run, data)
+    index = class_number(word, classes)
     if index is not None:
-        return _of_classes(run, source, {index})
+        return _of_classes(run, source_of(run, data), {index})
     try:
         found = source_of(run, str(word))
     except UserError as error:
-        if not source.classes or Path(str(word)).exists():
+        if not classes or Path(str(word)).exists():
             raise
-        text = f'"{word}" is neither a class ({", ".join(source.classes)}) nor a source of images: {error}'
-        raise UserError(with_hint(text, str(word), source.classes)) from None
+        text = f'"{word}" is neither a class ({", ".join(classes)}) nor a source of images: {error}'
+        raise UserError(with_hint(text, str(word), classes)) from None
     return choose(run, _averaged(run, found), GROUP, seed=0)
 
 

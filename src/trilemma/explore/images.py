@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import __version__, rng
+from trilemma.config import LARGEST_IMAGE
 from trilemma.data import Data, load_data
+from trilemma.data.arrays import read_array
 from trilemma.data.builtin import is_named
 from trilemma.data.consent import remember
 from trilemma.data.decode import decode
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 PART = 256  # images that go through a model at a time
 GAP = 6  # px between a table and its names
+LARGEST = 8 * LARGEST_IMAGE  # bytes of a code or an image in a .npy file
 CROPPED = 1.5  # shapes (width / height) that differ by more than this factor lose so much that it is said
 
 Source = DataSource | None
@@ -64,7 +67,7 @@ def labels_for(model: nn.Module, labels: Tensor | None, *, label: bool = False) 
         raise UserError(f"this model needs the class of each image; give images with classes{advice}")
     outside = labels[(labels < 0) | (labels >= model.n_classes)]
     if len(outside):
-        raise UserError(f"label {int(outside[0])} is no class of this model: it has 0 to {model.n_classes - 1}")
+        raise UserError(f"label {int(outside[0])} is not a class of this model: it has 0 to {model.n_classes - 1}")
     return labels
 
 
@@ -225,6 +228,12 @@ def encode(run: Run, images: Tensor, labels: Tensor | None = None) -> Tensor:
     return run.encode(images, labels, PART)
 
 
+def code_width(run: Run) -> int:
+    """How many numbers a code has."""
+    blank = torch.zeros(1, *run.model_config.shape, dtype=torch.float32)
+    return encode(run, blank, labels_for(run.model, torch.zeros(1, dtype=torch.int64))).shape[1]
+
+
 def decode_codes(run: Run, codes: Tensor, labels: Tensor | None = None) -> Tensor:
     """Images of codes (N, Z): (N, C, H, W) in [0, 1] on the CPU; one label stands for all."""
     return run.decode(codes, None if labels is None else labels.expand(len(codes)), PART)
@@ -370,10 +379,10 @@ def _numbers_of(what: str | Path) -> np.ndarray | list[float] | None:
     """What a .npy file or a text with commas holds; None where it is the name or number of an image."""
     text, path = str(what), Path(what).expanduser()
     if path.suffix.lower() == ".npy" and os.path.isfile(path):
-        try:
-            return np.load(path, allow_pickle=False)
-        except (ValueError, OSError) as error:
-            raise UserError(f"{path} cannot be read: {error}; give a .npy file of numbers") from None
+        array = read_array(path)
+        if array.nbytes > LARGEST:
+            raise UserError(f"{path} holds {array.nbytes:,} bytes; a code or an image has at most {LARGEST:,}")
+        return np.array(array)
     if os.path.exists(path) or _number(text) is not None:
         return None
     try:
@@ -384,8 +393,7 @@ def _numbers_of(what: str | Path) -> np.ndarray | list[float] | None:
 
 def _checked_code(run: Run, code: Tensor) -> Tensor:
     """A code (1, Z), if it is one of the model's."""
-    blank = torch.zeros(1, *run.model_config.shape, dtype=torch.float32)
-    width = encode(run, blank, labels_for(run.model, torch.zeros(1, dtype=torch.int64))).shape[1]
+    width = code_width(run)
     if code.shape[1] != width:
         raise UserError(f"the code has {code.shape[1]} numbers; those of {run.recipe.name} in {run.path} have {width}")
     if not code.isfinite().all():

@@ -14,7 +14,7 @@ from trilemma.config import Config
 from trilemma.data.labels import class_number
 from trilemma.metrics.receipt import protocol_name
 from trilemma.pictures import grid, save_png, to_uint8
-from trilemma.results import claim
+from trilemma.results import claim, out_path
 from trilemma.run import Run, as_run
 from trilemma.values import checked_call
 
@@ -101,7 +101,7 @@ def sample(
         run, seed=seed, label=label, exact=exact, settings=settings, first=first, n=1, grid=False, batches=()
     )
     folder = (
-        Path(out).expanduser()
+        out_path(out)
         if out is not None
         else run.path / "samples" / _folder_name(seed, label, settings, run.config["classes"])
     )

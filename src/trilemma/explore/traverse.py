@@ -25,6 +25,7 @@ from trilemma.explore.images import (
     Named,
     Source,
     class_of,
+    code_width,
     decode_codes,
     encode,
     find_code,
@@ -104,15 +105,17 @@ def traverse(
         raise UserError(f"span={span}: give a positive number of standard deviations, for instance 3")
     if steps is not None and steps < 2:
         raise UserError(f"steps={steps}: at least 2 images are needed")
-    codes = _codes(run, data)
-    pair = _pair(plane, units, codes.shape[1])
-    chosen = _numbers(units, codes.shape[1]) if units is not None else _most_active(codes)
+    width = code_width(run)
+    pair = _pair(plane, units, width)
+    named = None if units is None else _numbers(units, width)
     how = {"image": None if image is None else str(image), "label": label, "span": span}
     keys = {**how, "units": units, "steps": steps, "plane": None if isinstance(plane, bool) else plane}
     keys |= {"spacing": spacing, "data": name_of(data)}
     stem = "traversal" if pair is None else "plane"
     picture, within = place(out, run.path, f"{with_keys(stem, keys, DEFAULTS)}.png")
     claim([picture], within)
+    codes = _codes(run, data)
+    chosen = _most_active(codes) if named is None else named
     start, labels = _start(run, image, data, label, codes)
     if pair is not None:
         values = _lines(codes[:, list(pair)], steps or PLANE_STEPS, spacing, span)

@@ -22,7 +22,7 @@ from trilemma.lessons.penalty import kl_penalty_figure
 from trilemma.lessons.sparse import sparse_units
 from trilemma.modes import own_modes
 from trilemma.pictures import read_metadata, save_png
-from trilemma.results import claim
+from trilemma.results import claim, out_path
 from trilemma.run import Run, as_run
 from trilemma.values import checked_call
 
@@ -105,7 +105,7 @@ def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **
         raise UserError(f"the figure {name} is drawn from {lesson.runs}; runs given: {len(opened)}") from None
     made_of = [run.origin for run in opened]
     made = {"trilemma": __version__, "verb": "figure", "figure": name, "runs": made_of, **settings.to_json()}
-    path = _default_path(opened, made, settings) if out is None else Path(out).expanduser()
+    path = _default_path(opened, made, settings) if out is None else out_path(out)
     claim([path], within=opened[0].path if out is None and len(opened) == 1 else path.parent)
     return save_png(lesson.draw(*opened, **dict(settings)), path, made)
 
