@@ -27,6 +27,11 @@ from trilemma.hardware import tune_allocator
 from trilemma.text import paragraph, printable, quoted
 from trilemma.vocabulary import sampling_keys
 
+SAMPLES = (
+    "seconds of training until they cover a quarter of the held-out images of the model's own data (one thread of an "
+    "AMD EPYC with AVX2)"
+)
+
 app = Verbs(
     name="trilemma",
     help="Train, sample, measure and compare generative image models.\n\n"
@@ -247,7 +252,7 @@ def compare(
     facts({"report": result.html, "figures": result.json})
 
 
-@app.command("list")
+@app.command("list", epilog=f"The column samples: {SAMPLES}.")
 def list_(
     pattern: Annotated[
         str, typer.Argument(help="a name, or a pattern such as 'vae*'", autocompletion=complete_model)
@@ -263,10 +268,8 @@ def list_(
         return _show_model(pattern)
     rows = [(r.name, r.suits, _first_samples(r.first_samples_s), r.summary) for r in map(get_recipe, names)]
     table(("name", "good for", "samples", "what"), rows)
-    say(
-        "samples: seconds of training until they cover a quarter of the held-out images of the model's own data (one "
-        "thread of an AMD EPYC with AVX2)"
-    )
+    if sys.stdout.isatty():
+        say(f"samples: {SAMPLES}")
 
 
 def _first_samples(seconds: float | None) -> str:

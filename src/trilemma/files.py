@@ -24,7 +24,7 @@ from typing import IO, Any, BinaryIO
 
 from trilemma.errors import UserError
 
-LARGEST_JSON = 64 << 20  # bytes; a log of 100,000 rows has about 30 MB
+LARGEST_JSON = 16 << 20  # bytes; a config.json with the names of 100,000 classes has 2 MB
 DEEPEST_JSON = 64  # lists and objects inside each other; our own files have 6
 
 LEFTOVER = re.compile(r"\.tmp-[0-9a-f]{32}")  # the whole name of a file that is being written

@@ -14,8 +14,7 @@ from trilemma.files import read_json
 
 CONFIG, SUMMARY = "config.json", "summary.json"
 FORMAT = 1
-HASH = "weights_sha256"  # key of a summary
-LARGEST = 16 << 20  # bytes; the names of 100,000 classes are 2 MB
+HASH, DIVERGED = "weights_sha256", "diverged"  # keys of a summary
 KINDS: dict[str, type] = {  # of the values in config.json
     "format": int,
     "model": str,
@@ -38,10 +37,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         UserError: if there is none, or a value in it has the wrong type or is out of bounds, or it is of a later
             version.
     """
-    config, file = _read(folder, CONFIG), folder / CONFIG
+    return check_config(_read(folder, CONFIG), folder / CONFIG)
+
+
+def check_config(config: Any, file: Path) -> dict[str, Any]:
+    """The content of a config.json, checked; errors as `read_config`."""
     missing = [key for key in KINDS if not isinstance(config, dict) or key not in config]
     if missing:
-        raise UserError(f"{folder} is not a run: its {CONFIG} has no {', '.join(missing)}")
+        raise UserError(f"{file} is not the {CONFIG} of a run: it has no {', '.join(missing)}")
     for key, kind in KINDS.items():
         value = config[key]
         if type(value) is not kind or (kind is list and not all(isinstance(entry, str) for entry in value)):
@@ -50,7 +53,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise UserError(f"{file}: {key} has {len(value):,} letters; restore the file or train again")
     if config["format"] != FORMAT:
         raise UserError(
-            f"{folder} has format {config['format']}; this version reads {FORMAT}: use the version that made it"
+            f"{file} has format {config['format']}; this version reads {FORMAT}: use the version that made it"
         )
     _check_training(config["training"], file)
     return config
@@ -82,7 +85,7 @@ def written_hash(folder: Path) -> str | None:
 
 def _read(folder: Path, name: str) -> Any:
     try:
-        return read_json(folder / name, LARGEST)
+        return read_json(folder / name)
     except UserError as error:
         raise UserError(f"{error}; restore it or train again" if "is not valid" in str(error) else str(error)) from None
     except (FileNotFoundError, NotADirectoryError):

@@ -156,9 +156,15 @@ class Results:
         if not says_how_made(self.picture):
             return {}
         entry = read_metadata(self.picture)
-        if FILES not in entry and entry.get("verb", VERBS.get(entry.get("what", ""))) == self.verb:
+        if FILES not in entry and entry.get("verb", VERBS.get(str(entry.get("what")))) == self.verb:
             return None
-        return {name: list(sums) for name, sums in entry.get(FILES, {}).items()}
+        return _sums_in(entry)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.picture.parent).as_posix()
+
+
+def _sums_in(entry: dict[str, Any]) -> dict[str, list[str]]:
+    """The files that an entry names with their sums; what is no list of them is left out."""
+    named = entry.get(FILES)
+    return {name: sums for name, sums in named.items() if isinstance(sums, list)} if isinstance(named, dict) else {}

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
@@ -28,7 +29,7 @@ from trilemma.memory import halving, is_out_of_memory
 from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
 from trilemma.own import recipe_of
-from trilemma.record import CONFIG, SUMMARY, read_config, read_summary, written_hash
+from trilemma.record import CONFIG, DIVERGED, SUMMARY, read_config, read_summary, written_hash
 from trilemma.registry import (
     Recipe,
     build_unfilled,
@@ -168,7 +169,8 @@ class Run:
 
         if (snapshot := find_snapshot(self.path, weights_id)) is None:
             return None
-        earlier = Run(self.path, device=str(self.device))
+        earlier = copy(self)
+        earlier.__dict__.pop("model", None)
         earlier.snapshot = snapshot
         return earlier
 
@@ -194,8 +196,16 @@ class Run:
         return load_tensors(file)
 
     def _unfinished_weights(self) -> dict[str, Tensor]:
+        from trilemma.training.unfinished import newest_snapshot  # training imports this module
+
         assert self.snapshot is not None
-        return self.snapshot.weights(self._outline)
+        try:
+            return self.snapshot.weights(self._outline)
+        except FileNotFoundError:  # the training is running, and has removed this checkpoint since
+            if (newest := newest_snapshot(self.path)) is None:
+                raise
+            self.snapshot = newest
+            return newest.weights(self._outline)
 
     def _finish(self, model: nn.Module) -> None:
         """The last step of an unfinished training's model, for which some need training images."""
@@ -295,10 +305,15 @@ class Run:
         Raises:
             UserError: if it cannot be read.
         """
-        if self.snapshot is None or (self.path / SUMMARY).exists():
+        if self.snapshot is None:
             return read_summary(self.path)
         from trilemma.training.unfinished import summary_of  # training imports this module
 
+        if (self.path / SUMMARY).exists():  # of a training that diverged, and may have been resumed since
+            written, step = read_summary(self.path), self.snapshot.values["step"]
+            steps = written.get("steps")
+            if steps == step or (DIVERGED in written and isinstance(steps, int) and steps > step):
+                return written
         return summary_of(self.snapshot, count_parameters(self.model))
 
     @property

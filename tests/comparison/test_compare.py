@@ -6,6 +6,7 @@ import re
 import shlex
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from trilemma.comparison.figures import LIGHT, SOFT
 from trilemma.comparison.folder import claim_folder
 from trilemma.comparison.rows import curves
 from trilemma.errors import UserError
+from trilemma.metrics.cost import time_in_turns
 from trilemma.pictures import read_metadata
 from trilemma.training.team import Stopped
 
@@ -444,6 +446,37 @@ def test_models_are_timed_in_turns_and_the_median_stands_in_the_table(stage, mon
     found = compare(models=list(turns), quiet=True)
     assert (found.rows[0]["ms_per_image"], found.rows[0]["ms_per_image_interval"]) == (1.1, [1.0, 3.0])
     assert found.document["verdict"]["axes"]["speed"]["first"] == ["vae"]
+
+
+def test_a_sampler_that_fails_while_it_is_timed_costs_its_model_alone(stage, runs, monkeypatch, capsys):
+    """x fails at its first image; of y, 1 and 14 images are drawn in each of two turns."""
+    runs |= {name: finished(model, name, make()) for name, model in (("x", "vae"), ("y", "gan-dcgan"))}
+    drawn = []
+
+    def failing(n, **_):
+        drawn.append("x")
+        raise RuntimeError("out of memory")
+
+    runs["x"].sample, runs["y"].sample = failing, lambda n, **_: drawn.append(n)
+    monkeypatch.setattr("trilemma.metrics.cost.time_in_turns", partial(time_in_turns, turns=2))
+    found = compare("x", "y")
+    rows = {row["name"]: row for row in found.rows}
+    assert drawn.count("x") == 1 and [n for n in drawn if n != "x"] == [1, 14] * 2
+    assert rows["x"]["error"] == "RuntimeError: out of memory" and rows["y"]["error"] is None
+    assert "density" not in rows["x"] and rows["y"]["density"] and rows["y"]["ms_per_image"] < 1000
+    assert capsys.readouterr().err.count("x failed: RuntimeError: out of memory") == 1
+    runs["y"].sample = failing
+    with pytest.raises(UserError, match=r"no model could be compared.*x: RuntimeError.*y: RuntimeError"):
+        compare("x", "y", quiet=True)
+
+
+def test_no_memory_for_the_nearest_training_images_leaves_the_report(stage, monkeypatch):
+    def scarce(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("trilemma.metrics.features.feature_network", scarce)
+    found = compare(models="vae", quiet=True)
+    assert found.html.exists() and found.document["models"][0]["nearest"] == {"refused": "out of memory"}
 
 
 def test_warnings_of_a_training_stand_in_its_row_and_at_the_end_of_the_terminal(stage, runs):

@@ -115,6 +115,18 @@ def test_a_run_that_is_nowhere(run, elsewhere):
     assert again(picture, run=str(moved)).equal
 
 
+@pytest.mark.parametrize("name", ["a\0b", "a" * 5000, "loop"])
+def test_a_place_that_no_file_system_has_is_passed_over(run, elsewhere, name):
+    (elsewhere / "loop").symlink_to("loop")
+    picture = sample(run, n=1, out=elsewhere / "runs" / "out").images[0]
+    with Image.open(picture) as image:
+        save_png(image.copy(), picture, {**read_metadata(picture), "run": name})
+    with pytest.raises(UserError, match="was not found"):
+        again(picture)
+    run.path.rename(elsewhere / "runs" / "moved")
+    assert again(picture).equal
+
+
 def test_a_run_with_other_weights_is_refused(run, elsewhere):
     picture = sample(run, n=1, out=elsewhere / "out").grid
     other = trained(elsewhere / "other", seed=1)

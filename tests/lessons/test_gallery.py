@@ -8,7 +8,7 @@ from PIL import Image
 from trilemma.errors import UserError
 from trilemma.lessons import figure, list_figures
 from trilemma.lessons.gallery import LESSONS
-from trilemma.pictures import read_metadata
+from trilemma.pictures import read_metadata, save_png
 
 QUICK = {
     "jensen-gap": {"repeats": 20, "samples": 10},
@@ -55,6 +55,13 @@ def test_a_figure_of_other_runs_does_not_replace_the_first(folders, tmp_path, mo
     Path("figures/kl-penalty.png").write_bytes(b"mine")
     with pytest.raises(UserError, match="not written by trilemma"):
         figure("kl-penalty")
+
+
+def test_pictures_with_strange_runs_keep_their_places(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for end, runs in {"": 3, "-2": ["x"], "-3": [None]}.items():
+        save_png(Image.new("L", (2, 2)), f"figures/kl-penalty{end}.png", {"runs": runs})
+    assert figure("kl-penalty") == Path("figures/kl-penalty-4.png")
 
 
 def test_the_list_tells_runs_and_keys():

@@ -302,7 +302,7 @@ def test_our_grids_in_a_folder_of_images_are_refused(tmp_path):
     images = images_of(range(10), 30, seed=9)
     save_images(tmp_path / "fakes", images)
     save_images(tmp_path / "reals", images_of(range(10), 60, seed=3))
-    save_png(images[0], tmp_path / "fakes" / "single.png", {"n": 1, "grid": False})
+    save_png(images[0], tmp_path / "fakes" / "single.png", {"n": 1, "grid": False, "weights": [1]})
     found = evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS)
     assert len(found.fakes) == 31
     (tmp_path / "fakes" / "more").mkdir()

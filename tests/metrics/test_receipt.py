@@ -8,7 +8,7 @@ import pytest
 
 from trilemma.errors import UserError
 from trilemma.metrics import Score
-from trilemma.metrics.receipt import protocol_name, versions, write_score
+from trilemma.metrics.receipt import LARGEST_SCORE, protocol_name, versions, write_score
 
 SCORE = Score(
     name="kernel_distance",
@@ -81,6 +81,13 @@ def test_files(tmp_path):
     assert steps.name == "kernel_mnist-cnn_2048_test_steps-50.json"
     assert seed.name == "kernel_mnist-cnn_2048_test_seed-3.json"
     assert Score.from_json(json.loads(steps.read_text("utf-8"))) == SCORE
+
+
+def test_a_file_larger_than_any_score_is_none(tmp_path):
+    path = write_score(tmp_path, SCORE)
+    path.write_text(path.read_text("utf-8") + " " * LARGEST_SCORE, "utf-8")
+    with pytest.raises(UserError, match="choose another out="):
+        write_score(tmp_path, SCORE)
 
 
 def test_versions():

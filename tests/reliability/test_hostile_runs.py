@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import trilemma
+from trilemma.cli_words import _model_of
 from trilemma.errors import UserError
 from trilemma.files import DEEPEST_JSON
 from trilemma.pictures import read_metadata, save_png
@@ -20,6 +21,7 @@ from trilemma.registry import get_recipe, outline
 from trilemma.run import Run
 from trilemma.training.checkpoint import list_checkpoints
 from trilemma.training.log import LARGEST_LOG, read_log
+from trilemma.training.request import request_of
 from trilemma.weights import difference, forms_of
 
 Config = dict[str, Any]
@@ -159,7 +161,7 @@ def test_what_is_no_plain_file_is_not_opened(folder: Path, name: str, kind: str)
 )
 def test_json_beyond_the_bounds_is_refused(folder: Path, name: str, content: str) -> None:
     (folder / name).write_text(content, "latin-1")
-    with pytest.raises(UserError, match=r"valid|not a run|not an object"):
+    with pytest.raises(UserError, match=r"valid|not the config|not an object"):
         run = Run(folder)
         _ = run.summary
 
@@ -172,6 +174,32 @@ def test_a_large_file_is_not_read(folder: Path) -> None:
         with pytest.raises(UserError, match=f"{name} has more than"):
             _ = Run(folder).log
         shutil.move(folder / "kept", folder / name)
+
+
+def test_a_config_of_twenty_megabytes_is_read_by_nobody(folder: Path) -> None:
+    file = folder / "config.json"
+    file.write_text(file.read_text() + " " * (20 << 20))
+    for read in (Run, lambda path: request_of(path / "config.json")):
+        with pytest.raises(UserError, match=r"config\.json has more than"):
+            read(folder)
+    assert _model_of(folder) is None
+
+
+@pytest.mark.parametrize("key", ["command", "classes", "format", "training", "data"])
+@pytest.mark.parametrize("value", ["x" * 5000, 1.0, True, [3]])
+def test_a_run_and_a_training_refuse_the_same_configs(folder: Path, key: str, value: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    assert request_of(folder / "config.json").recipe.name == Run(folder).recipe.name
+    for spoilt in ({**config, key: value}, {name: config[name] for name in config if name != key}):
+        (folder / "config.json").write_text(json.dumps(spoilt))
+        answers = []
+        for read in (Run, lambda path: request_of(path / "config.json")):
+            try:
+                read(folder)
+                answers.append("taken")
+            except UserError as error:
+                answers.append(str(error))
+        assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("key", ["images", "seconds", "images_per_second", "parameters", "valid_rmse"])

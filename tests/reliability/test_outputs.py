@@ -17,7 +17,7 @@ from trilemma import files
 from trilemma.errors import UserError
 from trilemma.explore.sample import sample
 from trilemma.pictures import read_metadata, save_png
-from trilemma.results import with_keys
+from trilemma.results import Results, with_keys
 from trilemma.run import Run
 
 KILL = Path(__file__).parents[2] / "benchmarks"
@@ -296,6 +296,16 @@ def test_a_picture_of_an_earlier_version_stands_for_the_files_of_its_verb(runs: 
         else:
             with pytest.raises(UserError, match=r"o\.json exists"):
                 VERBS["reconstruct"].call(runs, tmp_path)
+
+
+@pytest.mark.parametrize("entry", [{"files": 3}, {"files": {"o.json": 5}}, {"files": {}, "what": []}, {"what": []}])
+def test_an_entry_that_is_none_of_ours_makes_no_file_ours(tmp_path: Path, entry: dict[str, Any]) -> None:
+    picture, beside = tmp_path / "o.png", tmp_path / "o.json"
+    save_png(Image.new("L", (2, 2)), picture, entry)
+    Results(picture, [beside], verb="reconstruct", within=tmp_path)
+    beside.write_text("{}")
+    with pytest.raises(UserError, match=r"o\.json exists"):
+        Results(picture, [beside], verb="reconstruct", within=tmp_path)
 
 
 def test_two_files_of_one_name(runs: dict[str, Run], tmp_path: Path) -> None:

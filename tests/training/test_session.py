@@ -20,12 +20,15 @@ from PIL import Image
 
 import trilemma
 from trilemma import cli
-from trilemma.errors import UserError
+from trilemma.errors import Diverged, UserError
+from trilemma.files import sha256_of
+from trilemma.record import HASH
 from trilemma.registry import get_recipe
 from trilemma.training import calendar, observe, pace, request
 from trilemma.training.calendar import SNAPSHOTS
 from trilemma.training.card import model_card
 from trilemma.training.log import Display, read_log
+from trilemma.training.loop import Trainer
 from trilemma.training.observe import Observer
 from trilemma.training.optim import Plateau
 
@@ -408,6 +411,24 @@ def test_a_diverged_training_ends_with_1_valid_json_and_the_rate_to_try(
         assert not (path / "weights.safetensors").exists()
     for state in path.glob("checkpoints/*/state.json"):
         strict(state)
+
+
+def test_a_lengthened_training_that_diverged_is_not_done_and_its_weights_stay_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys: dict[str, Any] = {"batch": 16, "device": "cpu", "quiet": True}
+    path = trilemma.train("vae", "digits", steps=2, **keys).path
+    written = strict(path / "summary.json")[HASH]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "spoilt", ["a weight"])
+        for _ in range(2):  # the second time its checkpoint is at the end
+            with pytest.raises(Diverged, match="a weight is not finite"):
+                trilemma.train("vae", "digits", steps=4, **keys)
+            summary = strict(path / "summary.json")
+            assert (summary["steps"], summary["diverged"], summary[HASH]) == (4, True, written)
+    trilemma.train("vae", "digits", steps=4, **keys)  # not called done: it writes its results
+    summary = strict(path / "summary.json")
+    assert "diverged" not in summary and summary[HASH] == sha256_of(path / "weights.safetensors") != written
 
 
 def test_a_validation_that_is_nan_once_does_not_keep_its_weights() -> None:

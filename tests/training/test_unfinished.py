@@ -5,15 +5,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import trilemma
 from trilemma import cli
 from trilemma.errors import UserError
+from trilemma.files import sha256_of
 from trilemma.pictures import read_metadata
 from trilemma.run import Run
 from trilemma.training.checkpoint import list_checkpoints
+from trilemma.training.unfinished import Snapshot, _is_sound, newest_snapshot
+from trilemma.types import Batch, Phase, Player
 
 STEPS, BATCH = 6, 16
 RESULTS = ("weights.safetensors", "summary.json", "README.md", "curves.png")
@@ -123,3 +127,102 @@ def test_minutes(finished: Path, tmp_path: Path) -> None:
 def test_the_command_line_uses_it(halfway: Path, tmp_path: Path, capsys: Any) -> None:
     assert cli.main(["sample", str(halfway), "n=1", f"out={tmp_path / 'x'}"]) == 0
     assert "not finished: 80 of 96 images" in capsys.readouterr().err
+
+
+def snapshot_with(**values: Any) -> Snapshot:
+    return Snapshot(Path(), "0" * 16, {"images": 80, "progress": 0.5, **values}, ())
+
+
+@pytest.mark.parametrize(("progress", "whole"), [(0.5, "160"), (1, "80"), (0, "?"), (1e-320, "?")])
+def test_a_length_that_cannot_be_told_is_a_question_mark(progress: float, whole: str) -> None:
+    assert snapshot_with(progress=progress).reached(None) == f"80 of {whole} images"
+
+
+@pytest.mark.parametrize(("progress", "sound"), [(0, True), (1.0, True), (1.01, False), (-0.1, False), ("1", False)])
+def test_progress_is_a_share(halfway: Path, progress: Any, sound: bool) -> None:
+    snapshot = newest_snapshot(halfway)
+    assert snapshot is not None and _is_sound(snapshot.values)
+    assert _is_sound({**snapshot.values, "progress": progress}) == sound
+
+
+def test_a_checkpoint_that_the_training_removes_meanwhile_gives_way_to_the_newest(
+    finished: Path, tmp_path: Path
+) -> None:
+    run, later = Run(cut(finished, tmp_path / "run", -2)), list_checkpoints(finished / "checkpoints")[-1]
+    before = run.weights_id
+    for old in list_checkpoints(run.path / "checkpoints"):
+        shutil.rmtree(old)
+    shutil.copytree(later, run.path / "checkpoints" / later.name)
+    expected = Run(finished).model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in run.model.state_dict().items())
+    assert run.weights_id != before and run.summary["steps"] == STEPS
+    gone = Run(run.path)
+    assert gone.snapshot is not None
+    shutil.rmtree(run.path / "checkpoints" / later.name)
+    with pytest.raises(FileNotFoundError):
+        _ = gone.model
+
+
+def test_again_refuses_a_checkpoint_that_is_replaced_while_it_draws(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(cut(finished, tmp_path / "run", -2))
+    picture = trilemma.sample(run, n=1, out=tmp_path / "out").grid
+    later = list_checkpoints(finished / "checkpoints")[-1]
+    draw = Run.sample
+
+    def replaced(self: Run, *args: Any, **keys: Any) -> torch.Tensor:
+        for old in list_checkpoints(run.path / "checkpoints"):
+            shutil.rmtree(old)
+        shutil.copytree(later, run.path / "checkpoints" / later.name)
+        self.__dict__.pop("model", None)  # it was loaded to look at the size
+        return draw(self, *args, **keys)
+
+    monkeypatch.setattr(Run, "sample", replaced)
+    with pytest.raises(UserError, match="went on and replaced it"):
+        trilemma.again(picture, run=run.path, out=tmp_path / "again.png")
+
+
+def test_an_earlier_checkpoint_keeps_the_module_and_the_data_of_its_run(tmp_path: Path) -> None:
+    class Own(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+            self.phases = [Phase("own", Player("own", [self.scale]), self.loss)]
+
+        def loss(self, batch: Batch, g: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            loss = (self.scale * batch.image - batch.image.roll(1, -1)).square().mean()
+            return loss, {"loss": loss.detach()}
+
+    module, images = Own(), np.random.default_rng(0).random((40, 8, 8), np.float32)
+    keys: dict[str, Any] = {"steps": 2, "batch": 8, "save_every": 8, "device": "cpu", "quiet": True}
+    path = trilemma.train(module, images, out=tmp_path / "own", **keys).path
+    run = Run(path, model=module, data=images)
+    first, last = (find_id(checkpoint) for checkpoint in list_checkpoints(path / "checkpoints"))
+    scales = [earlier.model.scale.item() for earlier in map(run.at, (first, last)) if earlier is not None]
+    assert len(set(scales)) == 2 and scales[1] == run.model.scale.item()
+    earlier = run.at(first)
+    assert earlier is not None and earlier.data.fingerprint == run.data.fingerprint
+    assert run.at("0" * 16) is None and run.snapshot is None
+
+
+def find_id(checkpoint: Path) -> str:
+    return sha256_of(checkpoint / "manifest.json")[:16]
+
+
+@pytest.mark.parametrize(
+    ("written", "taken"),
+    [
+        ({"steps": STEPS - 1}, True),
+        ({"steps": STEPS - 2, "diverged": True}, False),  # the training was resumed since
+        ({"steps": STEPS, "diverged": True}, True),  # it diverged after its last checkpoint
+        ({"steps": STEPS}, False),
+        ({}, False),
+    ],
+)
+def test_a_summary_of_another_state_is_not_that_of_the_checkpoint(halfway: Path, written: Any, taken: bool) -> None:
+    counts = {"images": 1, "seconds": 1.0, "images_per_second": 1.0, "parameters": 1}
+    (halfway / "summary.json").write_text(json.dumps({**counts, **written, "warnings": ["the training diverged"]}))
+    run = Run(halfway)
+    assert ("the training diverged" in run.warnings) == taken
+    assert run.summary["images"] == (1 if taken else (STEPS - 1) * BATCH)

@@ -38,8 +38,6 @@ from trilemma.text import encodable, printable, quoted
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from trilemma.comparison.terminal import Tables
     from trilemma.data import Data
     from trilemma.data.sources import Source
@@ -247,10 +245,10 @@ def _measure_all(entries: Sequence[Entry], data: "Data", n: int, batch: int, see
             progress.say(f"{entry.label}: drawing and measuring {n} images")
             _attempt(entry, lambda e=entry: _measure(e, entries, n, batch, seed), progress.say)
         progress.done()
+    _time(list(rows_of(entries).values()), batch, seed, progress.say)
     if all(entry.error for entry in entries):
         reasons = "; ".join(f"{e.label}: {e.error}" for e in entries)
         raise UserError(f"no model could be compared, so none can be recommended: {reasons}")
-    _time([shown(row) for row in rows_of(entries).values()], batch, seed)
 
 
 def _measure(entry: Entry, entries: Sequence[Entry], n: int, batch: int, seed: int) -> None:
@@ -268,21 +266,27 @@ def _measure(entry: Entry, entries: Sequence[Entry], n: int, batch: int, seed: i
     entry.evaluation = evaluation
 
 
-def _time(entries: Sequence[Entry], batch: int, seed: int) -> None:
-    """The time per image of each model, measured in turns."""
+def _time(rows: Sequence[Sequence[Entry]], batch: int, seed: int, say: Callable[[str], None]) -> None:
+    """The time per image of each model, measured in turns; one that fails on the way has no figures."""
     from trilemma.metrics import cost
 
-    measured = [entry for entry in entries if entry.evaluation is not None]
-    draws = [(partial(_draw, entry.run, seed), entry.run.device) for entry in measured]
-    for entry, times in zip(measured, cost.time_in_turns(draws, batch=batch), strict=True):
-        entry.times = times
+    measured = [row for row in rows if shown(row).evaluation is not None]
+    draws = [(partial(_draw, shown(row), seed, say), shown(row).run.device) for row in measured]
+    for row, times in zip(measured, cost.time_in_turns(draws, batch=batch), strict=True):
+        timed = shown(row)
+        timed.times = times
+        if timed.error:
+            for entry in row:
+                entry.evaluation, entry.error = None, entry.error or timed.error
 
 
-def _draw(run: "Run", seed: int, first: int, count: int) -> "Tensor":
-    return run.sample(count, seed=seed, first=first, batch=count)
+def _draw(entry: Entry, seed: int, say: Callable[[str], None], first: int, count: int) -> None:
+    """Draw images to be timed; after an error of this model, none."""
+    if entry.error is None:
+        _attempt(entry, lambda: entry.run.sample(count, seed=seed, first=first, batch=count), say)
 
 
-def _attempt(entry: Entry, action: Callable[[], None], say: Callable[[str], None]) -> None:
+def _attempt(entry: Entry, action: Callable[[], object], say: Callable[[str], None]) -> None:
     """Do it; an error ends this model only, and is said and kept."""
     try:
         action()

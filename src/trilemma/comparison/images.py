@@ -96,7 +96,7 @@ def _nearest(fakes: Mapping[str, "Tensor"], data: "Data", seed: int) -> dict[str
     try:
         network = feature_network("auto", data.shape, data.name)
         index, distance = nearest_training_images(_levels(sets), data.train.images, network)
-    except UserError as error:
+    except (UserError, MemoryError, RuntimeError) as error:  # which must not lose the report
         return {name: {"refused": str(error)} for name in fakes}
     sizes = [len(images) for images in sets]
     indices, distances = index.split(sizes), distance.split(sizes)

@@ -78,6 +78,7 @@ def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | 
         found = _checked(run if isinstance(run, Run) else Run(run, device=_device(receipt)), receipt)
     _check_size(image, receipt, found)
     images = _draw(found, receipt)
+    _checked(found, receipt)  # a training that is running may have replaced the checkpoint meanwhile
     picture = grid(images) if receipt.grid else to_image(images[0])
     difference = _difference(picture, image)
     made = receipt_of(found, **receipt.model_dump(include=WHAT))
@@ -160,15 +161,18 @@ def _find(receipt: Receipt, image: Path) -> Run:
     Raises:
         UserError: with the runs of the same model that were looked at.
     """
-    others = []
-    for path in dict.fromkeys(place.resolve() for place in _places(receipt, image)):
-        if not (path / CONFIG).is_file():
-            continue
+    others: list[str] = []
+    looked_at: set[Path] = set()
+    for place in _places(receipt, image):
         try:
+            path = place.resolve()
+            if path in looked_at or not (path / CONFIG).is_file():
+                continue
+            looked_at.add(path)
             run = Run(path, device=_device(receipt))
             if run.recipe.name == receipt.model:
                 return _checked(run, receipt)
-        except (UserError, OSError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             others.append(str(error))
     seen = f" ({'; '.join(others)})" if others else ""
     raise UserError(

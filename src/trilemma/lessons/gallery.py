@@ -129,7 +129,8 @@ def _default_path(runs: list[Run], made: dict[str, Any], settings: Config) -> Pa
 
 def _subject(made: dict[str, Any]) -> dict[str, Any]:
     """What a picture shows, whatever the version and the state of its runs."""
-    runs = [run.get("run") for run in made.get("runs", ())]
+    named = made.get("runs")
+    runs = [run.get("run") for run in named if isinstance(run, dict)] if isinstance(named, list) else []
     return {key: value for key, value in made.items() if key != "trilemma"} | {"runs": runs}
 
 

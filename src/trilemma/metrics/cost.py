@@ -104,12 +104,12 @@ def draw_with_cost(draw: Callable[[int, int], Tensor], model: Samples, n: int, *
 
 
 def time_in_turns(
-    draws: Sequence[tuple[Callable[[int, int], Tensor], torch.device]], *, batch: int = BATCH, turns: int = REPEATS
+    draws: Sequence[tuple[Callable[[int, int], object], torch.device]], *, batch: int = BATCH, turns: int = REPEATS
 ) -> list[tuple[float, ...]]:
     """Milliseconds per image of several models in each turn, each turn in an order of its own.
 
     Args:
-        draws: of each model, (first, count) -> images (count, C, H, W), and the device it draws on.
+        draws: of each model, what draws images by (first, count), and the device it draws on.
         batch: images drawn at a time.
         turns: at most; fewer, but LEAST_TURNS, where they take longer than TURNS_S.
     """

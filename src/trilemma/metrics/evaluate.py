@@ -349,7 +349,7 @@ def _generated(what: str | Path) -> Tensor:
     if grids := [name for name, how in made.items() if how.get("grid") or how.get("n", 1) != 1]:
         found = counted("grids of several", grids)
         raise UserError(f"{what} holds {found}; give a folder of single images, as `trilemma sample` writes one")
-    if len({(how.get("weights"), str(how.get("settings"))) for how in made.values() if how}) > 1:
+    if len({(str(how.get("weights")), str(how.get("settings"))) for how in made.values() if how}) > 1:
         raise UserError(
             f"{what} holds images of ours that were drawn with different weights or settings; "
             "draw each kind into a folder of its own with out="

@@ -18,6 +18,7 @@ from trilemma.errors import UserError, unknown
 from trilemma.files import read_json, refuse_foreign, remove_leftovers, write_json
 from trilemma.results import claim, claim_folders
 
+LARGEST_SCORE = 1 << 20  # bytes of a file; ours have 2,000
 NAMES = (
     *("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"),
     *("ms_per_image", "calls_per_image"),
@@ -131,7 +132,7 @@ def claim_scores(folder: Path) -> None:
 def _is_score(path: Path) -> bool:
     """Whether a file is a score, also of a version that had other keys."""
     try:
-        values = read_json(path)
+        values = read_json(path, LARGEST_SCORE)
     except UserError:
         return False
     return isinstance(values, dict) and {"name", "protocol", "value"} <= values.keys()

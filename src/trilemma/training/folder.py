@@ -27,7 +27,6 @@ from trilemma.files import (
 )
 from trilemma.locate import RUNS
 from trilemma.migration import stated_variance
-from trilemma.record import LARGEST
 
 CONFIG, LOCK, WEIGHTS = "config.json", "lock", "weights.safetensors"
 WRITTEN = (
@@ -128,7 +127,7 @@ def _obstacles(path: Path, config: dict[str, Any]) -> list[str]:
     if not (path / CONFIG).exists():
         return ["holds files that are not a run"]
     try:
-        reasons = differences(read_json(path / CONFIG, LARGEST), config)
+        reasons = differences(read_json(path / CONFIG), config)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return ["already holds a different training, whose config.json cannot be read"]
     return [f"already holds a different training: {reasons[0]}", *reasons[1:]] if reasons else []
@@ -160,7 +159,7 @@ def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
     marks = set()
     for path in paths:
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-            config = read_json(path / CONFIG, LARGEST)
+            config = read_json(path / CONFIG)
             if config["training"].get("split_rule", "tenth") == "tenth":
                 marks.add(config["fingerprint"])
     return marks

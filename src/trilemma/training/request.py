@@ -19,7 +19,7 @@ from trilemma.errors import UserError, unknown_key
 from trilemma.files import read_json
 from trilemma.migration import stated_variance
 from trilemma.own import ModuleConfig, recipe_of
-from trilemma.record import FORMAT
+from trilemma.record import check_config
 from trilemma.registry import Recipe, get_recipe, recipe_named_in
 from trilemma.training.config import LENGTHS, TrainConfig
 from trilemma.training.folder import NEW_KEYS
@@ -66,14 +66,9 @@ def request_of(model: "str | Path | nn.Module") -> Request:
 def _of_file(path: Path) -> Request:
     """That of a config.json, which may be somebody else's: nothing but its settings is used."""
     try:
-        config = read_json(path)
+        config = check_config(read_json(path), path)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}; give the config.json of a run, or a model's name") from None
-    wanted = {"model": str, "data": str, "fingerprint": str, "model_config": dict, "training": dict}
-    if not isinstance(config, dict) or not all(isinstance(config.get(key), kind) for key, kind in wanted.items()):
-        raise UserError(f"{path} is not the config.json of a run")
-    if config.get("format") != FORMAT:
-        raise UserError(f"{path} has format {config.get('format')}; this version reads {FORMAT}")
     if "module" in config["model_config"]:
         raise UserError(f"{path} is of a module that was given as it is: call trilemma.train(module, ...) in Python")
     recipe, settings = recipe_named_in(path, config["model"]), stated_variance(config["model_config"])

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
 from trilemma.own import ModuleConfig, try_losses
 from trilemma.pictures import grid, save_png
-from trilemma.record import CONFIG, FORMAT, HASH, SUMMARY, read_config, read_summary, written_hash
+from trilemma.record import CONFIG, DIVERGED, FORMAT, HASH, SUMMARY, read_config, read_summary, written_hash
 from trilemma.registry import Recipe, build, count_parameters, get_recipe
 from trilemma.run import WEIGHTS, Run
 from trilemma.text import quoted
@@ -269,7 +269,7 @@ def _train_in(
         raise
     except Diverged as error:
         text = f"the training diverged: {error}"
-        write_json(path / SUMMARY, {**_summary(trainer), "warnings": [text, *trainer.warnings]})
+        _write_diverged(path, trainer, text)
         raise Diverged(text) from None
 
 
@@ -317,7 +317,9 @@ def _has_results(path: Path, steps: int, module: torch.nn.Module) -> bool:
         return False
     try:
         written = written_hash(path)
-        return read_summary(path).get("steps") == steps and written in (None, sha256_of(path / WEIGHTS))
+        summary = read_summary(path)
+        is_end = summary.get("steps") == steps and DIVERGED not in summary
+        return is_end and written in (None, sha256_of(path / WEIGHTS))
     except (OSError, UserError):
         return False
 
@@ -343,6 +345,15 @@ def _write_results(
     summary = {**_summary(trainer), HASH: sha256_of(path / WEIGHTS)}
     with _optional(CARD, trainer.display):
         write_atomic(path / CARD, model_card(path, trainer.data.name, record, recipe, summary, environment))
+    write_json(path / SUMMARY, summary)
+
+
+def _write_diverged(path: Path, trainer: Trainer, text: str) -> None:
+    """The summary of a training that diverged; weights of a shorter one stay as they are, and so does their hash."""
+    summary = {**_summary(trainer), DIVERGED: True, "warnings": [text, *trainer.warnings]}
+    with suppress(OSError, UserError):
+        if (written := written_hash(path)) is not None:
+            summary[HASH] = written
     write_json(path / SUMMARY, summary)
 
 

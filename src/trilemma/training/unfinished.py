@@ -4,6 +4,7 @@ They are those that the training would end with now: the best, else the averaged
 folder is changed; the training may be running.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,7 +48,9 @@ class Snapshot:
         images, progress = self.values["images"], self.values["progress"]
         if minutes is not None:
             return f"{images:,} images, {progress:.0%} of {minutes:g} minutes"
-        return f"{images:,} of {round(images / progress) if progress else '?':,} images" if images else "0 images"
+        total = images / progress if progress else math.inf
+        whole = f"{round(total):,}" if math.isfinite(total) else "?"
+        return f"{images:,} of {whole} images" if images else "0 images"
 
     def weights(self, outline: Callable[[int], nn.Module]) -> dict[str, Tensor]:
         """The weights to use.
@@ -56,6 +59,7 @@ class Snapshot:
             outline: gives the run's network without memory, from the number of tensors that there are.
         Raises:
             UserError: if they have other names, types or shapes than its.
+            FileNotFoundError: the training has removed them meanwhile.
         """
         name = "best" if "best" in self.groups else "model"
         model = outline(len(read_forms(self._file(name))))
@@ -98,7 +102,11 @@ def _snapshots(run: Path) -> Iterator[Snapshot]:
 def _is_sound(values: dict[str, Any]) -> bool:
     """Whether what is read of the values has its types."""
     numbers = all(type(values.get(key)) in (int, float) and 0 <= values[key] < 2**63 for key in NUMBERS)
-    return numbers and all(isinstance(values.get(key), dict) for key in ("figures", "best", "events", "current"))
+    return (
+        numbers
+        and values["progress"] <= 1
+        and all(isinstance(values.get(key), dict) for key in ("figures", "best", "events", "current"))
+    )
 
 
 def finish(model: nn.Module, data: Data, seed: int) -> None:
