@@ -10,7 +10,7 @@ import torch
 from trilemma.errors import UserError, unknown
 from trilemma.training.config import TrainConfig
 from trilemma.training.nadam import NAdam
-from trilemma.types import Player
+from trilemma.types import Phase, PhaseError, Player, check_together, players_of
 
 PLAYERS_OWN = ("optimizer", "betas", "weight_decay", "clip")  # keys that a player may set for itself
 PATIENCE = 2  # validations without improvement before the learning rate is halved
@@ -65,12 +65,18 @@ def learning_rate(player: Player, run: TrainConfig) -> float:
     return factor * run.lr[player.name]
 
 
-def check_players(players: Sequence[Player], run: TrainConfig) -> None:
-    """Refuse rates by player where one is missing or is for a player that is not there, and keys that do not fit.
+def check_players(phases: Sequence[Phase], run: TrainConfig) -> None:
+    """Refuse phases that do not fit each other, rates by player where one is missing or is for a player that is not
+    there, and keys that do not fit.
 
     Raises:
         UserError: with the names of the players.
     """
+    try:
+        check_together(phases)
+    except PhaseError as error:
+        raise UserError(str(error)) from None
+    players = players_of(phases)
     names = [player.name for player in players]
     for player in players:
         learning_rate(player, run)
