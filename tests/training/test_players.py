@@ -337,6 +337,12 @@ def test_a_start_without_room_is_shown_fewer_images_at_a_time(monkeypatch: pytes
     assert warnings == [f"out of memory: continuing with batches of {size}" for size in (250, 125)]
 
 
+def test_a_player_may_have_no_momentum() -> None:
+    run = train(lambda toy: [Phase("a", toy.player(optimizer="nadam", betas=(0.0, 0.9)), toy.down(A))])
+    moved = run.model.weights - torch.tensor([0.3, -0.1, 0.2])  # the same gradient: the rate in each step
+    assert torch.allclose(moved, -8 * 0.01 * A.sign(), rtol=1e-4)
+
+
 def test_the_players_of_a_recipe_may_depend_on_its_settings() -> None:
     run = train(lambda toy: two_players(toy)[: 2 if toy.config.shape == (1, 8, 8) else 1], lr=None)
     assert run.config["training"]["lr"] == TrainConfig.model_fields["lr"].default

@@ -25,7 +25,7 @@ def make_optimizer(player: Player, run: TrainConfig) -> torch.optim.Optimizer:
     config = config_of(player, run)
     parameters, lr, decay = list(player.parameters), learning_rate(player, run), config.weight_decay
     device = parameters[0].device.type
-    if config.optimizer == "nadam" and device in ("cpu", "cuda", "meta") and not decay:
+    if config.optimizer == "nadam" and device in ("cpu", "cuda", "meta") and not decay and config.betas[0]:
         return NAdam(parameters, lr, config.betas)
     if config.optimizer == "nadam":
         return torch.optim.NAdam(parameters, lr, config.betas, weight_decay=decay, foreach=True)
