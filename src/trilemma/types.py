@@ -81,6 +81,7 @@ class Phase:
     through its whole schedule in the span of its phases: stages that follow each other are players whose spans do.
 
     start: is called once, before the phase's first step, with training images and a seed; returns figures for the log.
+        If memory runs out it is called again, with fewer images at a time.
     What it sets has to be a buffer, or a parameter that nobody moves, to be saved with the state.
     """
 

@@ -279,6 +279,22 @@ def test_a_state_that_is_no_tensor_is_refused() -> None:
         trilemma.train(Stateful(), "digits", **SHORT)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_training_with_a_parameter_that_is_not_used_is_resumed(frozen: bool) -> None:
+    class More(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.extra = nn.Parameter(torch.zeros(3), requires_grad=not frozen)
+            self.phases = [Phase("model", Player("model", self.parameters()), self.loss)]
+
+    factors = []
+    for out, lengths in (("apart", (2, 4)), ("whole", (4,))):
+        for steps in lengths:
+            run = trilemma.train(More(), "digits", out=out, schedule="constant", **SHORT | {"steps": steps})
+        factors.append(run.model.factor.item())
+    assert factors[0] == factors[1]
+
+
 def test_tied_weights_are_kept() -> None:
     class Tied(Module):
         def __init__(self) -> None:
