@@ -22,7 +22,7 @@ from trilemma.config import Config, ModelConfig
 from trilemma.errors import UserError
 from trilemma.registry import Recipe
 from trilemma.rng import isolated
-from trilemma.types import Batch, Model, Phase
+from trilemma.types import Batch, Model, Phase, PhaseError, check_together
 
 FAMILY = "own"
 PAGE = "docs/own-model.md"
@@ -59,12 +59,16 @@ def recipe_of(module: nn.Module, shape: tuple[int, int, int] | None = None) -> R
 
 
 def check_phases(module: nn.Module) -> None:
-    """Refuse a module without phases of its own parameters.
+    """Refuse a module without phases of its own parameters, or whose phases call what is not its own.
 
     Raises:
         UserError: with what is missing.
     """
-    name, phases = type(module).__name__, getattr(module, "phases", None)
+    name = type(module).__name__
+    try:
+        phases = getattr(module, "phases", None)
+    except PhaseError as error:
+        raise UserError(f"{name}: {error}; see {PAGE}") from None
     if not isinstance(phases, Sequence) or not phases or not all(isinstance(phase, Phase) for phase in phases):
         raise UserError(
             f"{name} does not say how it is trained: give it phases, for instance self.phases = "
@@ -72,9 +76,27 @@ def check_phases(module: nn.Module) -> None:
         )
     own = {id(parameter) for parameter in module.parameters()}
     for phase in phases:
-        moved = phase.player.parameters
-        if not moved or any(id(parameter) not in own for parameter in moved):
-            raise UserError(f'the player "{phase.player.name}" of {name} must move parameters of {name}; see {PAGE}')
+        player = phase.player
+        if any(id(parameter) not in own for parameter in player.parameters):
+            raise UserError(f'the player "{player.name}" of {name} must move parameters of {name}; see {PAGE}')
+        _check_method(module, f'the loss of the phase "{phase.name}"', phase.loss)
+        _check_method(module, f'start of the phase "{phase.name}"', phase.start)
+        _check_method(module, f'after_step of the player "{player.name}"', player.after_step)
+    try:
+        check_together(phases)
+    except PhaseError as error:
+        raise UserError(f"{name}: {error}; see {PAGE}") from None
+
+
+def _check_method(module: nn.Module, what: str, function: Any) -> None:
+    """Refuse a function that would act on the module which was given, where a copy of it is trained."""
+    owner = getattr(function, "__self__", None)
+    if function is not None and all(part is not owner for part in module.modules()):
+        name = type(module).__name__
+        raise UserError(
+            f"{what} of {name} must be a method of {name} or of a part of it, such as self.loss: a copy of the module "
+            f"is trained, on which no other function acts; see {PAGE}"
+        )
 
 
 def try_losses(module: nn.Module, batch: Batch) -> None:
@@ -99,12 +121,21 @@ def try_losses(module: nn.Module, batch: Batch) -> None:
 
 
 def digest(module: nn.Module) -> str:
-    """What tells a module from another: the plain attributes of its parts, and its weights and buffers."""
+    """What tells a module from another: the plain attributes of its parts, and its weights and buffers.
+
+    Raises:
+        UserError: if its state has something else than tensors.
+    """
     found = hashlib.sha256()
     for name, part in module.named_modules():
         plain = {key: value for key, value in vars(part).items() if not key.startswith("_") and _is_plain(value)}
         found.update(repr((name, type(part).__qualname__, sorted((plain | {"training": None}).items()))).encode())
     for name, tensor in module.state_dict().items():
+        if not isinstance(tensor, Tensor):
+            raise UserError(
+                f'the state of {type(module).__name__} has "{name}", which is not a tensor and cannot be saved; keep '
+                f"it in a buffer, or leave get_extra_state out; see {PAGE}"
+            )
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]

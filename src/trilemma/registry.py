@@ -15,7 +15,7 @@ from trilemma import rng
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError, unknown
 from trilemma.modes import own_modes
-from trilemma.types import Model
+from trilemma.types import Model, PhaseError
 from trilemma.values import checked_call
 
 FAMILIES = ("autoencoder", "vae", "gan", "diffusion")
@@ -129,9 +129,16 @@ def create(name: str, *, shape: tuple[int, int, int] | None = None, seed: int = 
 
 
 def build(recipe: Recipe, config: ModelConfig, *, seed: int = 0) -> Model:
-    """The recipe's network with given settings, in float32, with initial weights that depend on `seed` alone."""
-    with own_modes(), rng.OwnStart(rng.generator(seed, "weights")):
-        return recipe.build(config)
+    """The recipe's network with given settings, in float32, with initial weights that depend on `seed` alone.
+
+    Raises:
+        UserError: a player or a phase of it does not fit.
+    """
+    try:
+        with own_modes(), rng.OwnStart(rng.generator(seed, "weights")):
+            return recipe.build(config)
+    except PhaseError as error:
+        raise UserError(f"{recipe.name}: {error}") from None
 
 
 def outline(recipe: Recipe, config: ModelConfig, *, most: int) -> nn.Module:

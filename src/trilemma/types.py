@@ -3,8 +3,10 @@
 Nothing here imports the project. Ask what a model can do (`isinstance(model, Encodes)`), never what it is.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
@@ -13,6 +15,10 @@ from torch import Tensor, nn
 Logs = dict[str, Tensor]
 Loss = Callable[["Batch", torch.Generator], tuple[Tensor, Logs]]
 Start = Callable[[Iterable["Batch"], int], dict[str, float]]
+
+
+class PhaseError(ValueError):
+    """A player or a phase that does not fit; the text says what was given and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,21 @@ class Player:
     """
 
     name: str
-    parameters: Sequence[nn.Parameter]
+    parameters: Iterable[nn.Parameter]
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     after_step: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises PhaseError; keeps the parameters as a tuple."""
+        _check_name("player", self.name)
+        is_list = isinstance(self.parameters, Iterable) and not isinstance(self.parameters, Tensor)
+        given = tuple(self.parameters) if is_list else (None,)
+        if not all(isinstance(parameter, nn.Parameter) for parameter in given):
+            raise PhaseError(f'the player "{self.name}" needs a list of parameters, such as list(self.parameters())')
+        object.__setattr__(self, "parameters", given)
+        factor = self.optimizer.get("lr_factor", 1.0)
+        if not _is_number(factor) or not 0 < factor < float("inf"):
+            raise PhaseError(f'lr_factor={factor!r} of the player "{self.name}": give a number above 0')
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +81,7 @@ class Phase:
     through its whole schedule in the span of its phases: stages that follow each other are players whose spans do.
 
     start: is called once, before the phase's first step, with training images and a seed; returns figures for the log.
+        If memory runs out it is called again, with fewer images at a time.
     What it sets has to be a buffer, or a parameter that nobody moves, to be saved with the state.
     """
 
@@ -75,9 +94,30 @@ class Phase:
     end: float = 1.0
     start: Start | None = None
 
+    def __post_init__(self) -> None:
+        """Raises PhaseError."""
+        _check_name("phase", self.name)
+        of_phase = f'of the phase "{self.name}"'
+        for key, value in (("every", self.every), ("repeats", self.repeats)):
+            if not isinstance(value, int) or value < 1:
+                raise PhaseError(f"{key}={value!r} {of_phase}: give a whole number of at least 1")
+        if not (_is_number(self.begin) and _is_number(self.end) and 0 <= self.begin < self.end <= 1):
+            raise PhaseError(
+                f"begin={self.begin!r}, end={self.end!r} {of_phase}: give shares of the training, 0 <= begin < end <= 1"
+            )
+
     def is_active(self, progress: float) -> bool:
         """Whether this share of the training is in its span."""
         return self.begin <= progress < self.end
+
+
+def _check_name(kind: str, name: object) -> None:
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+        raise PhaseError(f"the name of a {kind} is {name!r}: use letters, digits, and any of . _ -")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def players_of(phases: Sequence[Phase]) -> list[Player]:
@@ -89,6 +129,31 @@ def span_of(player: Player, phases: Sequence[Phase]) -> tuple[float, float]:
     """From which share of the training to which a player moves."""
     own = [phase for phase in phases if phase.player is player]
     return min(phase.begin for phase in own), max(phase.end for phase in own)
+
+
+def check_together(phases: Sequence[Phase]) -> None:
+    """Whether phases fit each other.
+
+    Raises:
+        PhaseError: two players or two phases have one name, a player has no parameters, or a parameter two players at
+            the same time.
+    """
+    for one, other in combinations(phases, 2):
+        if one.name == other.name:
+            raise PhaseError(f'two phases are named "{one.name}"; give each a name of its own')
+    for player in players_of(phases):
+        if not player.parameters:
+            raise PhaseError(f'the player "{player.name}" has no parameters to move')
+    for first, second in combinations(players_of(phases), 2):
+        if first.name == second.name:
+            raise PhaseError(f'two players are named "{first.name}"; make one Player and give it to both phases')
+        (begin, end), (other_begin, other_end) = span_of(first, phases), span_of(second, phases)
+        shared = set(map(id, first.parameters)) & set(map(id, second.parameters))
+        if shared and max(begin, other_begin) < min(end, other_end):
+            raise PhaseError(
+                f'the players "{first.name}" and "{second.name}" move the same parameters at the same time; make one '
+                "Player and give it to both phases"
+            )
 
 
 def count_rivals(phases: Sequence[Phase]) -> int:

@@ -309,24 +309,24 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def reading(step: int, *values: float) -> Any:
     phase = Phase("p", Player("p", []), lambda batch, rng: (torch.zeros(()), {}))
-    return Reading(step, phase, Batch(torch.zeros(1, 1, 1, 1)), {}, Late(*values))  # type: ignore[arg-type]
+    return Reading(step, [phase], Batch(torch.zeros(1, 1, 1, 1)), [{}], Late(*values))  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("gpu")
 def test_the_reading_that_waits_on_a_gpu_is_judged_before_a_state_is_trusted() -> None:
     pulse = Pulse(torch.nn.Identity())
-    assert pulse.feel(reading(3, float("inf"), 1.0)) is None
+    assert not pulse.check(reading(3, float("inf"), 1.0))
     with pytest.raises(NotFinite, match="the loss is not finite"):
         pulse.flush()
-    assert pulse.flush() is None
+    assert not pulse.flush()
 
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("by", ["the next move", "a state"])
 def test_averaged_weights_on_a_gpu_are_judged_within_a_step_under_its_number(by: str) -> None:
     pulse = Pulse(torch.nn.Identity())
-    assert pulse.feel(reading(3, 1.0, 1.0)) is None
-    pulse.feel_average(3, Late())  # type: ignore[arg-type]  # an empty list, which is as false as False
+    assert not pulse.check(reading(3, 1.0, 1.0))
+    pulse.check_average(3, Late())  # type: ignore[arg-type]  # an empty list, which is as false as False
     with pytest.raises(NotFinite, match="averaged weights are not finite") as found:
-        pulse.flush() if by == "a state" else pulse.feel(reading(4, 1.0, 1.0))
-    assert found.value.step == 3 and pulse.flush() is None
+        pulse.flush() if by == "a state" else pulse.check(reading(4, 1.0, 1.0))
+    assert found.value.step == 3 and not pulse.flush()

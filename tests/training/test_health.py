@@ -245,17 +245,17 @@ def test_the_images_of_the_bad_batch_are_named(monkeypatch: pytest.MonkeyPatch) 
     model = trilemma.create("vae", shape=(1, 8, 8))
     image = torch.rand(20, 1, 8, 8)
     image[2] = NAN
-    reading = Reading(7, model.phases[0], Batch(image, index=torch.arange(100, 120)), {}, torch.tensor([NAN, 1.0]))
+    reading = Reading(7, model.phases, Batch(image, index=torch.arange(100, 120)), [{}], torch.tensor([NAN, 1.0]))
     with pytest.raises(Exception, match=r"the batch's images is not finite; .*100, 101, .*107, \.\.\. \(20 in all\)"):
-        Pulse(model).feel(reading)
+        Pulse(model).check(reading)
 
 
-def feel(pulse: Pulse, losses: list[float]) -> list[int]:
+def check(pulse: Pulse, losses: list[float]) -> list[int]:
     """The numbers of the losses that raise a warning."""
     phase = Phase("p", Player("p", []), lambda batch, rng: (torch.zeros(()), {}))
     batch = Batch(torch.zeros(1, 1, 1, 1))
-    readings = [Reading(k, phase, batch, {}, torch.tensor([loss, 1.0])) for k, loss in enumerate(losses)]
-    return [k for k, reading in enumerate(readings) if pulse.feel(reading) is not None]
+    readings = [Reading(k, [phase], batch, [{}], torch.tensor([loss, 1.0])) for k, loss in enumerate(losses)]
+    return [k for k, reading in enumerate(readings) if pulse.check(reading)]
 
 
 def test_a_spike_that_lasts_is_said_and_noise_is_not() -> None:
@@ -263,13 +263,13 @@ def test_a_spike_that_lasts_is_said_and_noise_is_not() -> None:
     healthy = (
         (0.4 * torch.randn(2000, generator=generator)).exp() * torch.linspace(3, 0.2, 2000)
     ).tolist()  # heavy-tailed
-    assert feel(Pulse(nn.Identity()), healthy) == []
+    assert check(Pulse(nn.Identity()), healthy) == []
     steady = [1.0 + 0.01 * (k % 7) for k in range(WINDOW + 10)]
     for lasting in range(1, LASTING + 2):
-        said = feel(Pulse(nn.Identity()), [*steady, *[1.06 * SPIKE] * lasting, *steady])
+        said = check(Pulse(nn.Identity()), [*steady, *[1.06 * SPIKE] * lasting, *steady])
         assert said == ([] if lasting < LASTING else [len(steady) + LASTING - 1])
     negative = [-value for value in steady]  # as nats of a density may be
-    assert feel(Pulse(nn.Identity()), [*negative, *[0.5] * LASTING]) == [len(steady) + LASTING - 1]
+    assert check(Pulse(nn.Identity()), [*negative, *[0.5] * LASTING]) == [len(steady) + LASTING - 1]
 
 
 def test_a_rate_a_hundred_times_too_high_is_flagged_within_five_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,12 @@ from trilemma.registry import Recipe
 from trilemma.run import Run
 from trilemma.training.checkpoint import list_checkpoints, read_checkpoint
 from trilemma.training.config import TrainConfig
+from trilemma.training.guard import Guard
+from trilemma.training.health import Pulse
 from trilemma.training.loop import Trainer
 from trilemma.training.optim import learning_rate, make_optimizer
-from trilemma.types import Batch, Model, Phase, Player
+from trilemma.training.state import check_state
+from trilemma.types import Batch, Model, Phase, PhaseError, Player, check_together
 
 MOVES: list[Tensor] = []  # the gradients by which the last toy was moved
 FREE = {"clip": 1e6}  # no gradient of the toy is as long
@@ -199,3 +202,147 @@ def test_keys_of_a_player_stand_in_the_place_of_the_runs() -> None:
         learning_rate(player, run.with_(lr={"generator": 1.0}))
     with pytest.raises(UserError, match="did you mean"):
         make_optimizer(Player("critic", weights, {"beta": (0.0, 0.99)}), run)
+
+
+def two_players(toy: Toy, **late: float) -> list[Phase]:
+    """One moves the weights, the other the teacher."""
+    toy.teacher.requires_grad_(True)
+    student = Player("student", [toy.teacher])
+    return [Phase("a", toy.player(), toy.down(A)), Phase("b", student, lambda *_: (toy.teacher.sum(), {}), **late)]
+
+
+def test_a_state_is_sound_after_every_step_around_the_beginning_of_a_player(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_step, held = Trainer.take_step, []
+
+    def checking(trainer: Trainer) -> None:
+        one_step(trainer)
+        state = trainer.parts.state()
+        check_state(state, trainer.parts.form(), images=trainer.calendar.images)
+        held.append(bool(state.tensors["optimizer-student"]))
+
+    monkeypatch.setattr(Trainer, "take_step", checking)
+    train(lambda toy: two_players(toy, begin=0.55))  # the fifth step is from 0.5 to 0.625
+    assert held == [False] * 5 + [True] * 3
+
+
+def of_one_name(toy: Toy) -> list[Phase]:
+    return [Phase("a", toy.player(), toy.down(A)), Phase("b", toy.player(), toy.down(B))]
+
+
+def of_one_phase_name(toy: Toy) -> list[Phase]:
+    player = toy.player()
+    return [Phase("a", player, toy.down(A)), Phase("a", player, toy.down(B))]
+
+
+def sharing(toy: Toy, middle: float = 0.5, second: float = 0.4) -> list[Phase]:
+    one, other = Player("one", [toy.weights]), Player("other", [toy.weights])
+    return [Phase("a", one, toy.down(A), end=middle), Phase("b", other, toy.down(B), begin=second)]
+
+
+@pytest.mark.parametrize(
+    ("phases", "text"),
+    [
+        (of_one_name, 'two players are named "toy"; make one Player and give it to both phases'),
+        (of_one_phase_name, 'two phases are named "a"'),
+        (sharing, '"one" and "other" move the same parameters at the same time; make one Player'),
+        (lambda toy: [Phase("a", Player("none", []), toy.down(A))], 'the player "none" has no parameters'),
+        (lambda toy: [Phase("a", toy.player(), toy.down(A), every=0)], 'toy: every=0 of the phase "a": give a whole'),
+    ],
+)
+def test_phases_that_do_not_fit_each_other_are_refused(phases: Any, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        train(phases)
+
+
+def test_stages_that_follow_each_other_may_move_the_same() -> None:
+    check_together(Toy(ModelConfig(), lambda toy: sharing(toy, 0.5, 0.5)).phases)
+
+
+WEIGHT = nn.Parameter(torch.zeros(2))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a b", 3])
+def test_names_of_players_and_phases_are_those_of_files(name: Any) -> None:
+    for make in (lambda: Player(name, [WEIGHT]), lambda: Phase(name, Player("p", [WEIGHT]), lambda *_: None)):  # type: ignore[arg-type, return-value]
+        with pytest.raises(PhaseError, match="use letters, digits"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"every": 0}, "every=0 of"),
+        ({"every": 1.5}, "every=1.5"),
+        ({"repeats": 0}, "repeats=0"),
+        ({"begin": 0.5, "end": 0.5}, "begin=0.5, end=0.5"),
+        ({"begin": -0.1}, "begin=-0.1"),
+        ({"end": 1.1}, "end=1.1"),
+        ({"end": "1"}, "end='1'"),
+    ],
+)
+def test_a_phase_runs_in_whole_steps_and_a_share_of_the_training(keys: dict[str, Any], text: str) -> None:
+    with pytest.raises(PhaseError, match=text):
+        Phase("a", Player("p", [WEIGHT]), lambda *_: (WEIGHT.sum(), {}), **keys)
+
+
+@pytest.mark.parametrize("factor", ["0.1", 0, -1.0, math.inf, math.nan, True])
+def test_the_learning_rate_of_a_player_is_multiplied_by_a_number_above_0(factor: Any) -> None:
+    with pytest.raises(PhaseError, match="lr_factor="):
+        Player("p", [WEIGHT], {"lr_factor": factor})
+
+
+@pytest.mark.parametrize("given", [WEIGHT, nn.Linear(1, 1).parameters, [("weight", WEIGHT)], None])
+def test_a_player_has_a_list_of_parameters(given: Any) -> None:
+    assert Player("p", iter([WEIGHT])).parameters == (WEIGHT,)
+    with pytest.raises(PhaseError, match="needs a list of parameters"):
+        Player("p", given)
+
+
+def test_the_phase_whose_loss_is_not_finite_is_named_and_a_move_is_looked_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls, looks, check = [], [], Pulse.check
+    monkeypatch.setattr(Pulse, "check", lambda pulse, reading: looks.append(reading.step) or check(pulse, reading))
+
+    def spoiling(toy: Toy) -> list[Phase]:
+        def loss(batch: Batch, rng: torch.Generator) -> Any:
+            calls.append(len(calls))
+            return (B * toy.weights).sum() * (math.nan if len(calls) == 3 else 1), {}
+
+        player = toy.player()
+        return [Phase("a", player, toy.down(A)), Phase("b", player, loss)]
+
+    run = train(spoiling)
+    warnings = [row["warning"] for row in run.log if "warning" in row]
+    assert warnings and warnings[0].startswith("the loss of b is not finite")
+    assert looks == [0, 1, 2, 0, 1, 3, 4, 5, 6, 7]
+
+
+def test_a_start_without_room_is_shown_fewer_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Guard, "_divide_batch", lambda *_: pytest.fail("the batch of the training was divided"))
+
+    def phases(toy: Toy) -> list[Phase]:
+        def start(batches: Any, seed: int) -> dict[str, float]:
+            sizes = [len(batch.image) for batch in batches]
+            if max(sizes) > 200:
+                raise MemoryError
+            return {"images": sum(sizes), "most": max(sizes)}
+
+        return [Phase("a", toy.player(), toy.down(A), start=start)]
+
+    run = train(phases)
+    (row,) = [row for row in run.log if "a/images" in row]
+    assert (row["a/images"], row["a/most"]) == (len(run.data.train), 125)
+    warnings = [row["warning"] for row in run.log if "warning" in row]
+    assert warnings == [f"out of memory: continuing with batches of {size}" for size in (250, 125)]
+
+
+def test_a_player_may_have_no_momentum() -> None:
+    run = train(lambda toy: [Phase("a", toy.player(optimizer="nadam", betas=(0.0, 0.9)), toy.down(A))])
+    moved = run.model.weights - torch.tensor([0.3, -0.1, 0.2])  # the same gradient: the rate in each step
+    assert torch.allclose(moved, -8 * 0.01 * A.sign(), rtol=1e-4)
+
+
+def test_the_players_of_a_recipe_may_depend_on_its_settings() -> None:
+    run = train(lambda toy: two_players(toy)[: 2 if toy.config.shape == (1, 8, 8) else 1], lr=None)
+    assert run.config["training"]["lr"] == TrainConfig.model_fields["lr"].default

@@ -5,8 +5,9 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -218,8 +219,13 @@ def test_a_copy_of_a_module_is_trained_and_the_same_call_resumes() -> None:
 other = Module()
 
 
-def moving(parameter: Any, loss: Any) -> list[Phase]:
-    return [Phase("a", Player("a", [parameter]), loss)]
+def moving(parameter: Any, loss: Any, after_step: Any = None, start: Any = None) -> list[Phase]:
+    return [Phase("a", Player("a", [parameter], after_step=after_step), loss, start=start)]
+
+
+def method(module: Module, loss: Callable[..., Any]) -> list[Phase]:
+    """Phases whose loss is a method of a module."""
+    return moving(module.factor, MethodType(loss, module))
 
 
 @pytest.mark.parametrize(
@@ -228,9 +234,17 @@ def moving(parameter: Any, loss: Any) -> list[Phase]:
         (lambda module: None, "does not say how it is trained: give it phases"),
         (lambda module: ["model"], "does not say how it is trained"),
         (lambda module: moving(other.factor, module.loss), 'player "a" of Module must move parameters of Module'),
-        (lambda module: moving(module.factor, lambda *given: other.loss(*given)), 'phase "a" of Module moves none'),
-        (lambda module: moving(module.factor, lambda *_: torch.zeros(())), r"must return \(loss, parts\)"),
-        (lambda module: moving(module.factor, lambda *_: (torch.zeros(()), {})), "depend on any parameter"),
+        (lambda module: method(module, lambda _, *given: other.loss(*given)), 'phase "a" of Module moves none'),
+        (lambda module: method(module, lambda *_: torch.zeros(())), r"must return \(loss, parts\)"),
+        (lambda module: method(module, lambda *_: (torch.zeros(()), {})), "depend on any parameter"),
+        (
+            lambda module: moving(module.factor, lambda *given: module.loss(*given)),
+            "loss of .* must be a method of Module",
+        ),
+        (lambda module: moving(module.factor, other.loss), "loss of .* must be a method of Module"),
+        (lambda module: moving(module.factor, module.loss, start=print), 'start of the phase "a" of Module must be'),
+        (lambda module: moving(module.factor, module.loss, after_step=lambda: None), 'after_step of the player "a" of'),
+        (lambda module: 2 * moving(module.factor, module.loss), 'Module: two phases are named "a"'),
     ],
 )
 def test_a_module_that_cannot_be_trained_is_refused(phases: Any, text: str) -> None:
@@ -239,6 +253,46 @@ def test_a_module_that_cannot_be_trained_is_refused(phases: Any, text: str) -> N
     with pytest.raises(UserError, match=text):
         trilemma.train(module, "digits", **SHORT)
     assert not Path("runs").exists()
+
+
+def test_phases_may_be_a_property() -> None:
+    class Anew(nn.Module):
+        def __init__(self, every: int = 1) -> None:
+            super().__init__()
+            self.module, self.every = Module(), every
+
+        @property
+        def phases(self) -> list[Phase]:
+            return [Phase("a", Player("a", self.parameters()), self.module.loss, every=self.every)]
+
+    assert trilemma.train(Anew(), "digits", **SHORT).model.module.factor.item() > 0.5
+    with pytest.raises(UserError, match=r'^Anew: every=0 of the phase "a": give a whole number of at least 1'):
+        trilemma.train(Anew(every=0), "digits", **SHORT)
+
+
+def test_a_state_that_is_no_tensor_is_refused() -> None:
+    class Stateful(Module):
+        def get_extra_state(self) -> Any:
+            return {"count": 3}
+
+    with pytest.raises(UserError, match='the state of Stateful has "_extra_state", which is not a tensor'):
+        trilemma.train(Stateful(), "digits", **SHORT)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_training_with_a_parameter_that_is_not_used_is_resumed(frozen: bool) -> None:
+    class More(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.extra = nn.Parameter(torch.zeros(3), requires_grad=not frozen)
+            self.phases = [Phase("model", Player("model", self.parameters()), self.loss)]
+
+    factors = []
+    for out, lengths in (("apart", (2, 4)), ("whole", (4,))):
+        for steps in lengths:
+            run = trilemma.train(More(), "digits", out=out, schedule="constant", **SHORT | {"steps": steps})
+        factors.append(run.model.factor.item())
+    assert factors[0] == factors[1]
 
 
 def test_tied_weights_are_kept() -> None:
@@ -278,6 +332,19 @@ def test_the_page_works(page_module: Path, capsys: pytest.CaptureFixture[str]) -
     module = mine.MyModel(mine.MyConfig(shape=(1, 8, 8)))
     run = trilemma.train(module, "digits", **SHORT)
     assert trilemma.load(run.path, model=module).sample(2).shape == (2, 1, 8, 8)
+
+
+def test_the_gan_of_the_page_is_trained(page_module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = re.search(r"```python\n(class MyGAN.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    assert block
+    monkeypatch.syspath_prepend(".")
+    names = vars(importlib.import_module("my_model"))
+    exec(block[1], names)
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    generator = nn.Sequential(nn.Linear(16, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)))
+    run = trilemma.train(names["MyGAN"](critic, generator), "digits", **SHORT)
+    assert {"critic/loss", "penalty/loss", "generator/loss"} <= set(run.log[-1])
+    assert run.model.critic[1].weight.abs().max() <= 1
 
 
 @pytest.mark.slow

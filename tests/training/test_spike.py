@@ -29,10 +29,9 @@ def jumps(losses: list[float], pulse: Pulse | None = None, phase: str = "p") -> 
     pulse = pulse or Pulse(nn.Identity())
     moved = Phase(phase, Player(phase, []), lambda batch, rng: (torch.zeros(()), {}))
     readings = [
-        Reading(k, moved, Batch(torch.zeros(1, 1, 1, 1)), {}, torch.tensor([x, 1.0])) for k, x in enumerate(losses)
+        Reading(k, [moved], Batch(torch.zeros(1, 1, 1, 1)), [{}], torch.tensor([x, 1.0])) for k, x in enumerate(losses)
     ]
-    said = {reading.step: pulse.feel(reading) for reading in readings}
-    return {step: jump for step, jump in said.items() if jump is not None}
+    return {reading.step: jump for reading in readings for jump in pulse.check(reading)}
 
 
 STEADY = [1.0 + 0.001 * (k % 7) for k in range(WINDOW + 10)]  # median 1.003

@@ -111,9 +111,10 @@ def fit_rates(recipe: Recipe, lr: Rates, module: Model) -> Rates:
     with torch.device("meta"):
         own = recipe.build(recipe.config)
     sizes = _pixels(config_of(module) or recipe.config), _pixels(recipe.config)
+    inputs = {player.name: pixel_inputs(player, sizes[1]) for player in players_of(own.phases)}
     factors = {
-        here.name: width_factor(pixel_inputs(here, sizes[0]), pixel_inputs(there, sizes[1]))
-        for here, there in zip(players_of(module.phases), players_of(own.phases), strict=True)
+        player.name: width_factor(pixel_inputs(player, sizes[0]), inputs.get(player.name))
+        for player in players_of(module.phases)
     }
     if isinstance(lr, dict):
         return {name: _scaled(rate, factors.get(name, 1.0)) for name, rate in lr.items()}

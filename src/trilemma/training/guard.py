@@ -73,13 +73,13 @@ class Guard:
         Raises:
             NotFinite, LastingJump: which `attempt` mends.
         """
-        for part in lowered:
-            values = torch.stack([part.loss, norm])
-            self._heed(self.pulse.feel(Reading(self.calendar.step, part.phase, batch, part.parts, values)))
+        values = torch.stack([*(part.loss for part in lowered), norm])
+        phases, parts = [part.phase for part in lowered], [part.parts for part in lowered]
+        self._handle_jumps(self.pulse.check(Reading(self.calendar.step, phases, batch, parts, values)))
 
     def flush(self) -> None:
         """Look at what waits to be looked at, as on a GPU; raises as `check`."""
-        self._heed(self.pulse.flush())
+        self._handle_jumps(self.pulse.flush())
 
     def attempt(self, action: Callable[[], None]) -> bool:
         """Whether an action met sound numbers only; if not, the training has returned to a good state."""
@@ -145,15 +145,14 @@ class Guard:
         self.events = dict(values["events"])
         self.pulse.losses = {name: deque(losses, maxlen=WINDOW) for name, losses in values["losses"].items()}
 
-    def _heed(self, jump: Jump | None) -> None:
-        """Say that a loss jumped; LastingJump if it did not come back, for the first time."""
-        if jump is None:
-            return
-        if jump.stays and not self.slowed:
-            raise LastingJump(jump)
-        self.warn(jump.text)
-        if jump.stays:
-            self._note("risen", jump.step, jump.text)
+    def _handle_jumps(self, jumps: list[Jump]) -> None:
+        """Say that losses jumped; LastingJump if one did not come back, for the first time."""
+        for jump in jumps:
+            if jump.stays and not self.slowed:
+                raise LastingJump(jump)
+            self.warn(jump.text)
+            if jump.stays:
+                self._note("risen", jump.step, jump.text)
 
     def _note(self, kind: str, step: int, text: str) -> None:
         """Keep what happened for the summary."""

@@ -7,7 +7,7 @@ of it is read at once; on a GPU it is copied aside and read one move late, so th
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -63,13 +63,14 @@ class Watch:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one move told: loss and norm of the gradient, on their device."""
+    """What one move of a player told: the losses of its phases, with their parts, and the norm of the gradient of their
+    sum, on their device."""
 
     step: int
-    phase: Phase
+    phases: Sequence[Phase]
     batch: Batch
-    parts: Logs
-    values: Tensor  # (2,): loss, norm of the gradient
+    parts: Sequence[Logs]  # of each phase
+    values: Tensor  # (phases + 1,): the losses, the norm of the gradient
 
 
 class Pulse:
@@ -77,7 +78,7 @@ class Pulse:
 
     def __init__(self, model: nn.Module, *, spikes: bool = True) -> None:
         self.model, self.spikes = model, spikes  # losses of players against each other jump in health, too
-        self.waiting: list[tuple[Callable[[], Any], Callable[[Any], Jump | None]]] = []  # numbers on their way, judges
+        self.waiting: list[tuple[Callable[[], Any], Callable[[Any], list[Jump]]]] = []  # numbers on their way, judges
         self.losses: dict[str, deque[float]] = {}
         self.watches: dict[str, Watch] = {}  # by phase: a loss that may have risen
 
@@ -86,18 +87,17 @@ class Pulse:
         """Whether a loss stands out now: the state is one that may have to be given up."""
         return bool(self.watches)
 
-    def feel(self, reading: Reading) -> Jump | None:
+    def check(self, reading: Reading) -> list[Jump]:
         """Take the reading of a move, before its weights change (on a GPU: look at what came before).
 
         Returns:
-            A jump of the loss, if it is news.
+            The jumps of losses that are news.
         Raises:
             NotFinite: naming the tensor and the images of the batch.
         """
-        earlier = self.flush()
-        return self._look(reading.values, partial(self._judge, reading)) or earlier
+        return self.flush() + self._look(reading.values, partial(self._judge, reading))
 
-    def feel_average(self, step: int, finite: Tensor) -> None:
+    def check_average(self, step: int, finite: Tensor) -> None:
         """Take whether the averaged weights after a step are numbers, a scalar on their device.
 
         Raises:
@@ -105,28 +105,28 @@ class Pulse:
         """
         self._look(finite, partial(_judge_average, step))
 
-    def flush(self) -> Jump | None:
+    def flush(self) -> list[Jump]:
         """Look at what waits, before the state after it is trusted."""
         waiting, self.waiting = self.waiting, []
-        jumps = [judge(wait()) for wait, judge in waiting]
-        return next((jump for jump in jumps if jump is not None), None)
+        return [jump for wait, judge in waiting for jump in judge(wait())]
 
-    def _look(self, values: Tensor, judge: Callable[[Any], Jump | None]) -> Jump | None:
+    def _look(self, values: Tensor, judge: Callable[[Any], list[Jump]]) -> list[Jump]:
         if not values.is_cuda:
             return judge(values.tolist())
         self.waiting.append((_on_its_way(values), judge))
-        return None
+        return []
 
-    def _judge(self, reading: Reading, numbers: list[float]) -> Jump | None:
-        loss, norm = numbers
-        if not math.isfinite(loss + norm):
+    def _judge(self, reading: Reading, numbers: list[float]) -> list[Jump]:
+        if not all(map(math.isfinite, numbers)):
             raise NotFinite(reading.step, f"{where(self.model, reading)}; images of the batch: {ids(reading.batch)}")
         if not self.spikes:
-            return None
+            return []
         over = [name for name, watch in self.watches.items() if reading.step - watch.step > WINDOW]
         for name in over:  # of a phase that ended before its loss could come back
             del self.watches[name]
-        return self._compare(reading.phase.name, loss, reading.step)
+        losses = zip(reading.phases, numbers[:-1], strict=True)
+        jumps = [self._compare(phase.name, loss, reading.step) for phase, loss in losses]
+        return [jump for jump in jumps if jump is not None]
 
     def forget(self) -> None:
         """Start anew, after a return to an earlier state."""
@@ -172,9 +172,10 @@ def _rose(phase: str, watch: Watch) -> str:
     )
 
 
-def _judge_average(step: int, finite: bool) -> None:
+def _judge_average(step: int, finite: bool) -> list[Jump]:
     if not finite:
         raise NotFinite(step, "the averaged weights are not finite")
+    return []
 
 
 def _on_its_way(values: Tensor) -> Callable[[], Any]:
@@ -194,13 +195,15 @@ def where(model: nn.Module, reading: Reading) -> str:
     named: list[tuple[str, Tensor | None]] = [("the batch's images", reading.batch.image)]
     named += [(f"the weight {name}", p) for name, p in model.named_parameters()]
     named += [(f"the buffer {name}", b) for name, b in model.named_buffers()]
-    named += [(f"the loss part {reading.phase.name}/{name}", part) for name, part in reading.parts.items()]
-    named += [("the loss", reading.values[0])]
+    for phase, parts, loss in zip(reading.phases, reading.parts, reading.values, strict=False):
+        named += [(f"the loss part {phase.name}/{name}", part) for name, part in parts.items()]
+        named += [("the loss" if len(reading.phases) == 1 else f"the loss of {phase.name}", loss)]
     named += [(f"the gradient of {name}", p.grad) for name, p in reversed(list(model.named_parameters()))]
     for name, tensor in named:
         if tensor is not None and not torch.isfinite(tensor).all():
             return f"{name} is not finite"
-    return f"the gradient of {reading.phase.name} is too large for its norm to be a number"
+    names = " and ".join(phase.name for phase in reading.phases)
+    return f"the gradient of {names} is too large for its norm to be a number"
 
 
 def ids(batch: Batch, most: int = 8) -> str:

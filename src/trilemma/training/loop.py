@@ -115,6 +115,7 @@ class Trainer:
         self.model.train()
         start, before = time.perf_counter(), self.calendar.seconds
         while True:
+            self.start_phases()
             advanced = self.guard.attempt_step(self.next_step)
             self.calendar.seconds = before + time.perf_counter() - start
             decision = self.team.agree(
@@ -138,6 +139,15 @@ class Trainer:
         else:
             self.take_step()
 
+    def start_phases(self) -> None:
+        """What phases do before their first step, which divides no batch of the training if memory runs out."""
+        calendar, images = self.calendar, partial(self.observer.training_images, START_IMAGES)
+        if calendar.step in self.guard.skipped:
+            return
+        for phase in self.players.due(calendar.step, calendar.progress):
+            if figures := self.players.start(phase, images, self.warn):
+                self.journal.write({**calendar.place, **figures})
+
     def take_step(self) -> None:
         """One step of every player that has something due."""
         calendar, players, guard = self.calendar, self.players, self.guard
@@ -145,9 +155,6 @@ class Trainer:
         progress = calendar.progress
         batches = [self.batch_at(calendar.images + r * self.config.batch) for r in range(players.repeats)]
         due = players.due(calendar.step, progress)
-        for phase in due:
-            if figures := players.start(phase, self.observer.training_images(START_IMAGES)):
-                self.journal.write({**calendar.place, **figures})
         for player in players_of(due):
             own = [phase for phase in due if phase.player is player]
             players.set_learning_rate(player, progress, calendar.images, self.observer.plateau, guard.slower)
@@ -160,7 +167,7 @@ class Trainer:
                     self.averages.add(part.phase.name, {"loss": part.loss, **part.parts})
         if players.ema is not None:
             players.ema.update(players.ema.decay(calendar.images + calendar.stride, calendar.stride))
-            guard.pulse.feel_average(calendar.step, players.ema.is_finite())
+            guard.pulse.check_average(calendar.step, players.ema.is_finite())
         calendar.step += 1
 
     def batch_at(self, position: int) -> Batch:

@@ -333,9 +333,9 @@ class Observer:
         self.draw_seconds = (time.perf_counter() - start) * N_SAMPLES / n
         return images
 
-    def training_images(self, n: int) -> Iterator[Batch]:
-        """The first `n` images of the training order, as they are."""
-        return training_images(self.data.train, n, seed=self.config.seed, device=self.device)
+    def training_images(self, n: int, size: int = VALID_BATCH) -> Iterator[Batch]:
+        """The first `n` images of the training order, `size` at a time, as they are."""
+        return training_images(self.data.train, n, seed=self.config.seed, device=self.device, size=size)
 
     def _tell(self, rule: str, text: str | None) -> None:
         """Pass a warning on if it is new."""
@@ -348,10 +348,12 @@ def _numbers(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: math.nan if value is None else value for name, value in figures.items()}
 
 
-def training_images(split: Split, n: int, *, seed: int, device: torch.device) -> Iterator[Batch]:
-    """The first `n` images of the training order, VALID_BATCH at a time, as they are; only those go to a GPU."""
-    plain, n = Loader(split, batch=VALID_BATCH, seed=seed), min(n, len(split))
-    for position in range(0, n, VALID_BATCH):
-        batch = plain.batch_at(position, min(VALID_BATCH, n - position))
+def training_images(
+    split: Split, n: int, *, seed: int, device: torch.device, size: int = VALID_BATCH
+) -> Iterator[Batch]:
+    """The first `n` images of the training order, `size` at a time, as they are; only those go to a GPU."""
+    plain, n = Loader(split, batch=size, seed=seed), min(n, len(split))
+    for position in range(0, n, size):
+        batch = plain.batch_at(position, min(size, n - position))
         label = None if batch.label is None else batch.label.to(device)
         yield replace(batch, image=batch.image.to(device), label=label)

@@ -10,7 +10,7 @@ import torch
 from trilemma.errors import UserError, unknown
 from trilemma.training.config import TrainConfig
 from trilemma.training.nadam import NAdam
-from trilemma.types import Player
+from trilemma.types import Phase, PhaseError, Player, check_together, players_of
 
 PLAYERS_OWN = ("optimizer", "betas", "weight_decay", "clip")  # keys that a player may set for itself
 PATIENCE = 2  # validations without improvement before the learning rate is halved
@@ -25,7 +25,7 @@ def make_optimizer(player: Player, run: TrainConfig) -> torch.optim.Optimizer:
     config = config_of(player, run)
     parameters, lr, decay = list(player.parameters), learning_rate(player, run), config.weight_decay
     device = parameters[0].device.type
-    if config.optimizer == "nadam" and device in ("cpu", "cuda", "meta") and not decay:
+    if config.optimizer == "nadam" and device in ("cpu", "cuda", "meta") and not decay and config.betas[0]:
         return NAdam(parameters, lr, config.betas)
     if config.optimizer == "nadam":
         return torch.optim.NAdam(parameters, lr, config.betas, weight_decay=decay, foreach=True)
@@ -65,12 +65,18 @@ def learning_rate(player: Player, run: TrainConfig) -> float:
     return factor * run.lr[player.name]
 
 
-def check_players(players: Sequence[Player], run: TrainConfig) -> None:
-    """Refuse rates by player where one is missing or is for a player that is not there, and keys that do not fit.
+def check_players(phases: Sequence[Phase], run: TrainConfig) -> None:
+    """Refuse phases that do not fit each other, rates by player where one is missing or is for a player that is not
+    there, and keys that do not fit.
 
     Raises:
         UserError: with the names of the players.
     """
+    try:
+        check_together(phases)
+    except PhaseError as error:
+        raise UserError(str(error)) from None
+    players = players_of(phases)
     names = [player.name for player in players]
     if isinstance(run.lr, dict) and (strange := [name for name in run.lr if name not in names]):
         raise unknown("player in lr", strange[0], names)

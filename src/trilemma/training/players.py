@@ -4,7 +4,7 @@ A player lowers the sum of the losses of its phases that are due. A batch may be
 gradients add up to that of the batch, where nothing in the model depends on the other images of a batch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trilemma import rng
-from trilemma.memory import copies
+from trilemma.memory import copies, halving
 from trilemma.training.config import TrainConfig
 from trilemma.training.ema import EMA
 from trilemma.training.log import Averages
 from trilemma.training.optim import Plateau, config_of, learning_rate, lr_factor, make_optimizer
 from trilemma.training.state import Checkpoint, first_entries, flatten_optimizer, restore_optimizer
 from trilemma.types import Batch, Logs, Model, Phase, Player, players_of, span_of
+
+START_BATCH = 500  # training images that the start of a phase is shown at a time
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Players:
     def __init__(self, model: Model, config: TrainConfig, *, bf16: bool) -> None:
         self.model, self.config, self.bf16 = model, config, bf16
         self.device = next(model.parameters()).device
-        self.phases, self.all = list(model.phases), players_of(model.phases)
+        self.phases = list(model.phases)  # read once: it may be a property that makes new ones
+        self.all = players_of(self.phases)
         self.optimizers = {player.name: make_optimizer(player, config) for player in self.all}
         self.spans = {player.name: span_of(player, self.phases) for player in self.all}
         self.clips = {player.name: config_of(player, config).clip for player in self.all}
@@ -56,13 +59,20 @@ class Players:
         """The phases that run in a step."""
         return [phase for phase in self.phases if phase.is_active(progress) and step % phase.every == 0]
 
-    def start(self, phase: Phase, images: Iterable[Batch]) -> dict[str, float]:
-        """What a phase does once, before its first step; its figures, named by it."""
+    def start(
+        self, phase: Phase, images: Callable[[int], Iterable[Batch]], warn: Callable[[str], None]
+    ) -> dict[str, float]:
+        """What a phase does once, before its first step; its figures, named by it.
+
+        Args:
+            images: training images, so many at a time; fewer where memory runs out.
+        """
         if phase.start is None or phase.name in self.started:
             return {}
+        start = phase.start
         self.model.eval()
         with torch.no_grad():
-            figures = phase.start(images, self.config.seed)
+            figures = halving(lambda size: start(images(size), self.config.seed), START_BATCH, warn)
         self.model.train()
         self.started.append(phase.name)
         return {f"{phase.name}/{name}": value for name, value in figures.items()}
@@ -142,7 +152,8 @@ class Players:
         """The form of what the optimisers hold after their first steps, without numbers, and when those are taken."""
         entries = {f"optimizer-{player.name}": first_entries(player, self.config) for player in self.all}
         values = {"step": 1, "images": self.repeats * self.config.batch}
-        return Checkpoint(values, entries, {f"optimizer-{name}": begin for name, (begin, _) in self.spans.items()})
+        late = [f"optimizer-{name}" for name, (begin, _) in self.spans.items() if begin > 0]
+        return Checkpoint(values, entries, late)
 
 
 def needs_whole_batch(module: nn.Module) -> bool:

@@ -53,7 +53,7 @@ from trilemma.training.request import (
     training_config,
 )
 from trilemma.training.team import Stopped
-from trilemma.types import Conditional, Model, Samples, players_of
+from trilemma.types import Conditional, Model, Samples
 from trilemma.values import checked_call
 
 MODEL = "a model's name, the config.json of a run, or a module of your own"
@@ -158,7 +158,7 @@ def train(
         training, changed = fit_training(recipe, training, taken, module, len(loaded.train))
         for note in fitted + changed:
             display.say(f"  {note}")
-        check_players(players_of(module.phases), training)
+        check_players(module.phases, training)
         _check_classes(module, recipe, loaded)
         if more.get("monitor") is not None:
             Observer(module, loaded, training, Path(), None, display.say).check_monitor()

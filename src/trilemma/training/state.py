@@ -6,12 +6,12 @@ another place of the training than its name says, or with a number that is none,
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trilemma.training.config import TrainConfig
 from trilemma.training.optim import make_optimizer
@@ -25,12 +25,12 @@ Tensors = dict[str, Tensor]
 class Checkpoint:
     """Tensors by file ("model", "ema", "optimizer-PLAYER", "best") and the plain values of the state.
 
-    begins: of a form, the share of the training from which an optimiser holds something, by file.
+    late: of a form, the files of optimisers that hold nothing before their players begin.
     """
 
     values: dict[str, Any]
     tensors: dict[str, Tensors] = field(default_factory=dict)
-    begins: dict[str, float] = field(default_factory=dict)
+    late: Collection[str] = ()
 
 
 class Part(Protocol):
@@ -73,7 +73,7 @@ class Parts:
     def form(self) -> Checkpoint:
         """The form of every saved state: this one, as if one step had been taken."""
         state, first = self.state(), self.first()
-        return Checkpoint(state.values | first.values, state.tensors | first.tensors, first.begins)
+        return Checkpoint(state.values | first.values, state.tensors | first.tensors, first.late)
 
 
 class Broken(Exception):
@@ -82,7 +82,7 @@ class Broken(Exception):
 
 def first_entries(player: Player, config: TrainConfig) -> Tensors:
     """The form, without values, of what a player's optimiser holds after its first step."""
-    parameters: list[Any] = [torch.empty_like(p, device="meta").requires_grad_() for p in player.parameters]
+    parameters = [nn.Parameter(torch.empty_like(p, device="meta")) for p in player.parameters]
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
     optimizer = make_optimizer(replace(player, parameters=parameters), config)
@@ -133,9 +133,17 @@ def check_state(found: Checkpoint, like: Checkpoint, *, images: int) -> None:
         raise Broken(f"it has the tensors of {', '.join(found.tensors)}, not of {', '.join(expected)}")
     unmoved = values["step"] == 0 or values["skipped"]
     for group, tensors in expected.items():
-        before = unmoved or values["progress"] <= like.begins.get(group, 0)
-        if not (before and group.startswith("optimizer-") and not found.tensors[group]):
-            _check_group(group, found.tensors[group], tensors)
+        held = found.tensors[group]
+        if not group.startswith("optimizer-"):
+            _check_group(group, held, tensors)
+        elif held or not (unmoved or group in like.late):
+            _check_group(group, held, _of_moved(held, tensors))
+
+
+def _of_moved(held: Tensors, like: Tensors) -> Tensors:
+    """The entries of the parameters that an optimiser holds something of: a frozen or unused one has none."""
+    moved = {name.split("/")[0] for name in held}
+    return {name: tensor for name, tensor in like.items() if not held or name.split("/")[0] in moved}
 
 
 def _odd_keys(values: Any, like: dict[str, Any]) -> list[str]:
