@@ -97,7 +97,7 @@ def _training(entry: Entry, folder: Path, seconds: float, per_image: float) -> f
     """Seconds that a training takes; one that is finished takes none."""
     if (folder / "runs" / entry.label / "summary.json").exists():
         return 0.0
-    return STARTED + (1 + EXTRAS) * seconds + DRAWN * per_image
+    return STARTED + seconds + max(EXTRAS * seconds, DRAWN * per_image)  # looks on the way leave room for the last
 
 
 def seconds_per_image(model: str, shape: tuple[int, int, int]) -> float:
