@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trilemma.data import check, load_data
+from trilemma.data import check, load_data, parquet
 from trilemma.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -340,6 +340,33 @@ def test_idx_files_by_path(tmp_path, packed):
 
 
 # -- parquet and hub
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_value_that_a_parquet_file_holds_once_is_held_once(tmp_path, nested):
+    """Rows that share their bytes by a dictionary: a file of kilobytes, and gigabytes if each row had its own."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows, content = 2_000, png() + bytes(100_000)
+    values = pa.array([{"bytes": content, "path": None} for _ in range(rows)]) if nested else pa.array([content] * rows)
+    pq.write_table(pa.table({"image": values}), tmp_path / "a.parquet", use_dictionary=True, compression="snappy")
+    del values
+    assert (tmp_path / "a.parquet").stat().st_size < 10 * len(content)
+    before = pa.total_allocated_bytes()
+    column = parquet._table(tmp_path / "a.parquet", 0, "image")
+    assert pa.total_allocated_bytes() - before < 20 * len(content)
+    value = column[rows - 1].as_py()
+    assert (value["bytes"] if nested else value) == content
+    parquet._table.cache_clear()
+
+
+def test_captions_that_a_parquet_file_holds_once_are_bounded_in_all(tmp_path, monkeypatch):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"image": [png()] * 3, "caption": ["x" * 1000] * 3})
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=True)
+    assert load_data(tmp_path / "a.parquet").splits
+    monkeypatch.setattr(parquet, "LARGEST_TEXTS", 2_999)
+    with pytest.raises(UserError, match="the column caption holds 3,000 bytes; at most 2,999 are read"):
+        load_data(tmp_path / "a.parquet", valid=0.5)
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from trilemma.files import parse_json
 
 IMAGE = ("image", "img", "images", "picture", "photo")
 TABLES = "parquet rows"
+LARGEST_TEXTS = 2**28  # bytes of a column of labels or captions
 GROUPS = 2  # row groups held in memory
 _lock = Lock()
 
@@ -109,7 +110,7 @@ def _entries(path: Path, split: str, shard: str) -> tuple[list[Entry], tuple[str
         names = _class_names(file.schema_arrow)
         beside = dict.fromkeys([*names, *named(file.schema_arrow.names, (*LABEL, *CAPTION))])
         beside.pop(image, None)
-        columns = read_columns(file.read(columns=[*beside]).to_pydict(), names)
+        columns = read_columns(_texts(path, [*beside]), names)
         lengths = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
     except UserError:
         raise
@@ -183,4 +184,35 @@ def _open(path: Path, group: int, column: str, row: int) -> IO[bytes]:
 @lru_cache(GROUPS)
 def _table(path: Path, group: int, column: str) -> Any:
     """The images of one group of rows."""
-    return arrow().parquet.ParquetFile(path).read_row_group(group, columns=[column]).column(0)
+    return _shared(path, [column]).read_row_group(group, columns=[column]).column(0)
+
+
+def _shared(path: Path, columns: Sequence[str]) -> Any:
+    """A file of whose columns of bytes or text a value that stands there once for many rows is held once, too."""
+    schema = arrow().parquet.ParquetFile(path).schema
+    leaves = [leaf for leaf in map(schema.column, range(len(schema))) if leaf.physical_type == "BYTE_ARRAY"]
+    wanted = {*columns, *(f"{column}.bytes" for column in columns)}  # the latter of a column of images
+    return arrow().parquet.ParquetFile(path, read_dictionary=[x.path for x in leaves if x.path in wanted])
+
+
+def _texts(path: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """The values of columns of labels and captions.
+
+    Raises:
+        UserError: if one is larger than LARGEST_TEXTS once each row has its own.
+    """
+    table = _shared(path, columns).read(columns=[*columns])
+    for name in columns:
+        chunks = [chunk for chunk in table[name].chunks if hasattr(chunk, "dictionary")]
+        size = sum(_bytes_in(chunk) for chunk in chunks)
+        if size > LARGEST_TEXTS:
+            raise UserError(f"{path}: the column {name} holds {size:,} bytes; at most {LARGEST_TEXTS:,} are read")
+    return table.to_pydict()
+
+
+def _bytes_in(chunk: Any) -> int:
+    """Bytes of the values of an array that shares them, once each row has its own."""
+    from pyarrow.compute import call_function
+
+    lengths = call_function("binary_length", [chunk.dictionary]).take(chunk.indices)
+    return call_function("sum", [lengths]).as_py() or 0
