@@ -268,7 +268,7 @@ class Run:
         Raises:
             UserError: they are not those that it was trained on.
         """
-        if str(source).startswith(f"{GIVEN}:"):
+        if isinstance(source, str) and source.startswith(f"{GIVEN}:"):
             raise UserError(
                 f"{self.path} was trained on an array in memory: open it with trilemma.load(path, data=ARRAY), or give "
                 "the images to a verb as data="

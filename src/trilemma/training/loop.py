@@ -142,7 +142,7 @@ class Trainer:
     def start_phases(self) -> None:
         """What phases do before their first step, which divides no batch of the training if memory runs out."""
         calendar, images = self.calendar, partial(self.observer.training_images, START_IMAGES)
-        if calendar.step in self.guard.skipped:
+        if not self.players.any_start or calendar.step in self.guard.skipped:
             return
         for phase in self.players.due(calendar.step, calendar.progress):
             if figures := self.players.start(phase, images, self.warn):

@@ -53,6 +53,7 @@ class Players:
         rng.own_dropout(model, self.noise)
         self.repeats = max(phase.repeats for phase in self.phases)
         self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
+        self.any_start = any(phase.start is not None for phase in self.phases)
         self.started: list[str] = []  # the phases whose `start` was called
 
     def due(self, step: int, progress: float) -> list[Phase]:
