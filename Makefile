@@ -74,7 +74,7 @@ bench: $(TOOLS)
 	$(BIN)/python benchmarks/plain_loop.py --figure
 
 words: $(STAMP)
-	$(BIN)/python -m trilemma.vocabulary
+	$(BIN)/python -m trilemma.cli.collect
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist

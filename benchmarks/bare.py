@@ -10,7 +10,7 @@ import torch
 
 from trilemma.data import Data, Loader
 from trilemma.registry import create, get_recipe
-from trilemma.training.config import TrainConfig
+from trilemma.run.config import TrainConfig
 from trilemma.training.ema import EMA
 from trilemma.training.optim import make_optimizer
 from trilemma.types import Batch

@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ class Killer:
 
     def install(self) -> None:
         """Put the counting in the place of the calls."""
-        from trilemma.training import checkpoint
+        from trilemma.run import checkpoint
 
         for name in CHANGES:
             setattr(os, name, self._before(getattr(os, name)))
@@ -156,7 +157,7 @@ def train_here(words: list[str], trace: Path, kill_at: int | None = None) -> int
 
     `kill_at` is the number of the call to die at; 0 counts the calls only.
     """
-    from trilemma.cli import main
+    from trilemma.cli.main import main
     from trilemma.training.loop import Trainer
 
     handle = os.open(trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -186,7 +187,8 @@ def warm_up() -> None:
     import matplotlib.figure  # noqa: F401
 
     import trilemma
-    from trilemma.training import session
+
+    session = import_module("trilemma.training.train")
 
     with tempfile.TemporaryDirectory() as folder:
         trilemma.train("ae-stacked", "digits", steps=1, out=Path(folder) / "run", quiet=True)
@@ -280,7 +282,7 @@ def _wait(pid: int, until: Callable[[], bool], seconds: float) -> int | None:
 
 def outcome(run: Path) -> dict[str, Any]:
     """All of a finished run that must not depend on how often it was killed."""
-    from trilemma.training.checkpoint import list_checkpoints
+    from trilemma.run.checkpoint import list_checkpoints
 
     checkpoint = list_checkpoints(run / "checkpoints")[-1]
     state, summary = json.loads((checkpoint / "state.json").read_text()), json.loads((run / "summary.json").read_text())
@@ -297,7 +299,7 @@ def outcome(run: Path) -> dict[str, Any]:
 
 def valid_checkpoints(run: Path) -> tuple[list[int], list[str]]:
     """Images of the valid checkpoints, and what is wrong with the others."""
-    from trilemma.training.checkpoint import images_of, list_checkpoints, why_broken
+    from trilemma.run.checkpoint import images_of, list_checkpoints, why_broken
 
     folder = run / "checkpoints"
     found = {images_of(path): why_broken(path) for path in (list_checkpoints(folder) if folder.is_dir() else [])}

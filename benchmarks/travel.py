@@ -16,8 +16,8 @@ from torch import Tensor
 
 import trilemma
 from trilemma.arguments import parse_settings
-from trilemma.data.loader import to_float
 from trilemma.data.split import Split
+from trilemma.pictures.levels import to_float
 
 MODELS = ("ae-stacked", "vae", "gan-dcgan", "diffusion-small")
 DATA = ("digits", "mnist", "fashion-mnist", "cifar10")

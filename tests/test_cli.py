@@ -12,9 +12,9 @@ import pytest
 import typer
 
 import trilemma
-from trilemma import cli
 from trilemma.arguments import normalise, parse_rate, parse_value
-from trilemma.cli_words import check_words
+from trilemma.cli import main as cli
+from trilemma.cli.words import check_words
 from trilemma.errors import UserError
 from trilemma.registry import _recipes, get_recipe
 

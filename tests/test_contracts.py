@@ -14,8 +14,8 @@ from trilemma import rng
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError
 from trilemma.registry import build, create, get_recipe, list_models
+from trilemma.run.checkpoint import list_checkpoints
 from trilemma.training import train
-from trilemma.training.checkpoint import list_checkpoints
 from trilemma.training.loop import Trainer
 from trilemma.types import (
     Batch,

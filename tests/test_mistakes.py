@@ -17,9 +17,11 @@ import pytest
 from PIL import Image
 
 import trilemma
-from trilemma import announce, cli, vocabulary
+from trilemma import announce, vocabulary
+from trilemma.cli import main as cli
+from trilemma.cli.collect import collect
 from trilemma.errors import UserError
-from trilemma.training.config import TrainConfig
+from trilemma.run.config import TrainConfig
 
 # --- words: answered before torch is loaded -------------------------------------------------------------------------
 
@@ -188,7 +190,7 @@ def test_a_wrong_word_is_answered_the_same_without_torch_and_at_once(home, monke
     """In one new process, which would load torch if any of the lines did."""
     monkeypatch.chdir(home)
     code = (
-        "import json, sys, time; from trilemma import cli\n"
+        "import json, sys, time; from trilemma.cli import main as cli\n"
         "spent = []\n"
         "for words in json.load(sys.stdin):\n"
         "    begin = time.process_time(); print('>>', file=sys.stderr); code = cli.main(words)\n"
@@ -214,7 +216,7 @@ def hint(answer):
 
 
 def test_the_vocabulary_is_what_the_code_has():
-    assert json.loads(vocabulary.FILE.read_text("utf-8")) == vocabulary.collect(), "make words"
+    assert json.loads(vocabulary.FILE.read_text("utf-8")) == collect(), "make words"
 
 
 def test_a_key_that_training_takes_is_not_refused_before():

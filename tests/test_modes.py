@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 import trilemma
 from trilemma import rng
-from trilemma.cli import main
+from trilemma.cli.main import main
 from trilemma.data import Loader
 from trilemma.modes import own_modes
+from trilemma.progress import Display
 from trilemma.registry import create, list_models
-from trilemma.training.log import Display
 
 MODELS = ["vae", "gan"]  # gan: with dropout, and two players
 

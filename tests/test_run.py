@@ -14,7 +14,7 @@ import trilemma
 from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.registry import list_models
-from trilemma.run import EXACT_BATCH, Run, load
+from trilemma.run.run import EXACT_BATCH, Run, load
 from trilemma.types import Decodes, Encodes, Reconstructs, codes_need_labels
 
 

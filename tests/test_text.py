@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import trilemma
 from trilemma import text
-from trilemma.cli import main
+from trilemma.cli.main import main
 from trilemma.text import csv_text, encodable, markdown, paragraph, printable, quoted
 
 HOSTILE = (

@@ -13,7 +13,7 @@ from trilemma.errors import UserError
 from trilemma.values import check_value, checked_call
 
 if TYPE_CHECKING:
-    from trilemma.run import Run
+    from trilemma.run.run import Run
 
 
 @checked_call

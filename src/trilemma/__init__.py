@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trilemma.lessons import figure, list_figures
     from trilemma.metrics import evaluate
     from trilemma.registry import Recipe, create, list_models, register
-    from trilemma.run import Run, load
+    from trilemma.run.run import Run, load
     from trilemma.training import train
 
 __version__ = "0.1.0"
@@ -65,7 +65,7 @@ __all__ = [
 
 _HOME = {
     "Recipe": "registry",
-    "Run": "run",
+    "Run": "run.run",
     "UserError": "errors",
     "again": "explore",
     "augment": "explore",
@@ -83,7 +83,7 @@ _HOME = {
     "latent_map": "explore",
     "list_figures": "lessons",
     "list_models": "registry",
-    "load": "run",
+    "load": "run.run",
     "load_data": "data",
     "reconstruct": "explore",
     "register": "registry",

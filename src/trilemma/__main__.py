@@ -2,6 +2,6 @@
 
 import sys
 
-from trilemma.cli import main
+from trilemma.cli.main import main
 
 sys.exit(main())

@@ -18,7 +18,7 @@ from torch import Tensor
 from trilemma.arguments import typed, word
 from trilemma.errors import UserError
 from trilemma.files import refuse_foreign, refuse_links, remove_leftovers, sha256_of, write_atomic
-from trilemma.pictures import read_metadata, save_png, says_how_made
+from trilemma.pictures.png import read_metadata, save_png, says_how_made
 
 if TYPE_CHECKING:
     from PIL import Image

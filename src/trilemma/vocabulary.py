@@ -1,7 +1,7 @@
 """The words of a command line, known without loading torch: models, their keys, data sets, figures.
 
 words.json holds what the registry holds, so that a wrong word is answered at once and the shell can complete a right
-one. `make words` writes it; a test compares the two.
+one. `make words` writes it (cli/collect.py); a test compares the two.
 """
 
 import inspect
@@ -96,29 +96,7 @@ def _check_keys(keys: Iterable[str], takes: dict[str, Sequence[str]], see: str =
             raise unknown_key(key, takes, see)
 
 
-def collect() -> dict[str, Any]:
-    """The words as the code has them."""
-    from trilemma.data import list_sources
-    from trilemma.lessons.gallery import LESSONS, settings_of
-    from trilemma.registry import get_recipe, list_models
-    from trilemma.training.session import training_keys
-
-    recipes = [get_recipe(name) for name in list_models()]
-    own = {recipe.name: [key for key in type(recipe.config).model_fields if key != "shape"] for recipe in recipes}
-    return {
-        "models": {name: " ".join(keys) for name, keys in own.items()},
-        "sampling": {recipe.name: " ".join(sampling_keys(recipe.build)) for recipe in recipes},
-        "training": " ".join(training_keys()),
-        "data": " ".join(word for word, _, _ in list_sources()),
-        "figures": {name: " ".join(settings_of(lesson).model_fields) for name, lesson in LESSONS.items()},
-    }
-
-
 def sampling_keys(model: Any) -> list[str]:
     """The keys of a model's own that its `sample` takes."""
     given = inspect.signature(model.sample).parameters.values() if hasattr(model, "sample") else ()
     return [p.name for p in given if p.name not in SAMPLER and p.kind is not p.VAR_KEYWORD]
-
-
-if __name__ == "__main__":
-    FILE.write_text(json.dumps(collect(), indent=1) + "\n", "utf-8")

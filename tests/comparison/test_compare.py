@@ -17,12 +17,12 @@ from PIL import Image
 from rich.console import Console
 
 from trilemma.comparison import compare
-from trilemma.comparison.figures import LIGHT, SOFT
 from trilemma.comparison.folder import claim_folder
 from trilemma.comparison.rows import curves
 from trilemma.errors import UserError
 from trilemma.metrics.cost import time_in_turns
-from trilemma.pictures import read_metadata
+from trilemma.pictures.plots import LIGHT, SOFT
+from trilemma.pictures.png import read_metadata
 from trilemma.training.team import Stopped
 
 
@@ -260,7 +260,7 @@ def test_one_second_is_no_seconds(stage):
 def runs(monkeypatch):
     """Runs by path; opened by the stand-in of as_run."""
     known = {}
-    monkeypatch.setattr("trilemma.run.as_run", lambda what: known.get(what, what))
+    monkeypatch.setattr("trilemma.run.run.as_run", lambda what: known.get(what, what))
     return known
 
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from trilemma.autoencoders.vae import VAE, VAEConfig
 from trilemma.comparison import compare
 from trilemma.comparison.document import further
-from trilemma.comparison.words import span
 from trilemma.errors import UserError
 from trilemma.metrics.likelihood import likelihood_scores
+from trilemma.words import span
 
 BOUNDS = [
     "ELBO (gaussian 0.5, continuous pixels)",

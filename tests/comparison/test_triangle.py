@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from trilemma.comparison import figures, triangle
 from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST, placed, point, speed, speed_place
+from trilemma.pictures import plots
 
 
 def scores(**values):
@@ -70,7 +71,7 @@ def model(name, p=0.8, **more):
 
 
 def test_the_plot_names_every_model_once_and_escapes_it():
-    text = figures.svg(triangle.draw([model("<b>&$x$", 0.2), model("vae", 0.4), model("vae-2", 0.6)]), 'a "label"')
+    text = plots.svg(triangle.draw([model("<b>&$x$", 0.2), model("vae", 0.4), model("vae-2", 0.6)]), 'a "label"')
     assert text.count(">vae<") == 1
     assert text.count(">vae-2<") == 1
     assert "&lt;b&gt;&amp;$x$" in text
@@ -88,20 +89,20 @@ def test_markers_stand_where_the_figures_say():
 def test_missing_figures_and_many_models_are_drawn():
     nothing = dict.fromkeys(("fidelity", "diversity", "speed"))
     models = [model("a", speed=None), model("b", **nothing), *[model(f"m{i}") for i in range(20)]]
-    assert "m19" in figures.svg(triangle.draw(models), "many")
-    assert "m19" not in figures.svg(triangle.draw(models, only="a"), "one")
-    assert len({str(figures.look(k)) for k in range(35)}) == 35
+    assert "m19" in plots.svg(triangle.draw(models), "many")
+    assert "m19" not in plots.svg(triangle.draw(models, only="a"), "one")
+    assert len({str(plots.look(k)) for k in range(35)}) == 35
 
 
 def test_the_page_and_not_the_plot_decides_on_ink_and_paper():
-    text = figures.svg(triangle.draw([model("a")]), "x")
+    text = plots.svg(triangle.draw([model("a")]), "x")
     assert "var(--ink)" in text and "var(--paper)" in text and "var(--sans)" in text
     assert "#12340" not in text
     assert not re.search(r"<g id=|<style|<metadata|<\?xml|http-equiv", text)
 
 
 def test_the_same_plot_is_drawn_twice_alike():
-    assert figures.svg(triangle.draw([model("a")]), "x") == figures.svg(triangle.draw([model("a")]), "x")
+    assert plots.svg(triangle.draw([model("a")]), "x") == plots.svg(triangle.draw([model("a")]), "x")
 
 
 def texts_and_marks(models):

@@ -1,7 +1,8 @@
 import pytest
 
 from trilemma.comparison.triangle import AXES
-from trilemma.comparison.words import listed, number, span, verdict
+from trilemma.comparison.words import verdict
+from trilemma.words import listed, number, span
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from trilemma import rng
-from trilemma.data import Data, Loader, Split, builtin, list_sources, load_data
+from trilemma.data import Data, Loader, Split, list_sources, load_data
 from trilemma.data.augment import augment, binarise, draws, draws_needed
+from trilemma.data.sources import builtin
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
 SIZE = 256

@@ -14,9 +14,9 @@ import torch
 from data.memory import WATCH
 from PIL import Image
 
-from trilemma.data import budget, pixels
-from trilemma.data.budget import Budget
-from trilemma.data.decode import Item, decode
+from trilemma.data.decoding import budget, pixels
+from trilemma.data.decoding.budget import Budget
+from trilemma.data.decoding.decode import Item, decode
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (90, 70, 4), dtype=np.uint8)
@@ -102,9 +102,9 @@ def test_pixels_at_a_time(shared):
 
 DECODE = """
 from functools import partial
-from trilemma.data import workers
-from trilemma.data.decode import Item, decode
-from trilemma.data.pixels import open_file
+from trilemma.data.decoding import workers
+from trilemma.data.decoding.decode import Item, decode
+from trilemma.data.decoding.pixels import open_file
 
 workers.cores = lambda: 4
 workers._gather.__defaults__ = (1,)

@@ -19,7 +19,8 @@ import torch
 from data.memory import WATCH
 from PIL import Image
 
-from trilemma.data import Loader, cache, load_data, storage, workers
+from trilemma.data import Loader, load_data
+from trilemma.data.decoding import cache, storage, workers
 from trilemma.errors import UserError
 
 SIDE = 32
@@ -82,7 +83,7 @@ def test_the_second_opening_decodes_nothing(tmp_path, keep_all, monkeypatch, own
     (entry,) = own_cache.iterdir()
     assert (entry / "images.u8").stat().st_size == 50 * 3 * SIDE * SIDE
     assert any("decoded once" in note for note in first.notes)
-    monkeypatch.setattr("trilemma.data.raw.decode", None)  # to be called would be an error
+    monkeypatch.setattr("trilemma.data.sources.raw.decode", None)  # to be called would be an error
     same(load_data(path), first)
     other = load_data(path, seed=1)  # another choice for validation, from the same entry
     assert other.valid.names != first.valid.names
@@ -174,7 +175,7 @@ def test_an_entry_that_was_copied_is_sealed_again(tmp_path, keep_all, own_cache)
 
 
 def test_what_is_kept_beside_the_images_is_made_again_where_it_is_damaged(tmp_path, keep_all, own_cache, monkeypatch):
-    monkeypatch.setattr("trilemma.data.raw.KEPT", 0)
+    monkeypatch.setattr("trilemma.data.sources.raw.KEPT", 0)
     path = zipped(tmp_path / "a.zip", 20)
     first = load_data(path)
     (entry,) = own_cache.iterdir()
@@ -241,7 +242,7 @@ def test_rows_that_are_damaged_are_gathered_again(tmp_path):
 
 
 def test_an_error_leaves_nothing(tmp_path, keep_all, own_cache, monkeypatch):
-    monkeypatch.setattr("trilemma.data.cache.write_checked", lambda *_: 1 / 0)
+    monkeypatch.setattr("trilemma.data.decoding.cache.write_checked", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load_data(zipped(tmp_path / "a.zip", 20))
     assert list(own_cache.iterdir()) == []
@@ -289,7 +290,7 @@ def test_several_processes_at_once(tmp_path, monkeypatch, own_cache):
 
 def test_a_full_disk(tmp_path, keep_all, monkeypatch, own_cache):
     path = zipped(tmp_path / "a.zip", 20)
-    monkeypatch.setattr("trilemma.data.cache.room_for", lambda *_: False)
+    monkeypatch.setattr("trilemma.data.decoding.cache.room_for", lambda *_: False)
     data = load_data(path)  # small enough for memory: no harm
     assert not data.train.mapped
     assert not own_cache.exists()
@@ -344,8 +345,9 @@ def test_a_process_that_crashes_is_replaced_by_threads(monkeypatch):
 
 SLOW = """
 import sys, time
-from trilemma.data import decode, load_data, workers
-from trilemma.data.decode import decode_into
+from trilemma.data import load_data
+from trilemma.data.decoding import decode, workers
+from trilemma.data.decoding.decode import decode_into
 workers.cores = lambda: 3
 def slow(places, items):
     time.sleep(0.01)
@@ -395,7 +397,7 @@ def test_a_killed_decoding_leaves_no_process_and_no_files(tmp_path, own_cache, e
 HOLD = """
 import sys, time
 from pathlib import Path
-from trilemma.data.storage import Draft
+from trilemma.data.decoding.storage import Draft
 draft = Draft(Path(sys.argv[1]))
 print(draft.path, flush=True)
 time.sleep(60)

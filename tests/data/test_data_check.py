@@ -10,10 +10,11 @@ from PIL import Image, ImageEnhance
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from trilemma import cli
-from trilemma.data import check, duplicates, load_data, storage
-from trilemma.data.decode import Item, decode
-from trilemma.data.duplicates import exact_groups, near_pairs
+from trilemma.cli import main as cli
+from trilemma.data import check, load_data
+from trilemma.data.decoding import duplicates, storage
+from trilemma.data.decoding.decode import Item, decode
+from trilemma.data.decoding.duplicates import exact_groups, near_pairs
 from trilemma.errors import UserError
 
 

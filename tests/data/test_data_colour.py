@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from trilemma.data.decode import Item, decode
+from trilemma.data.decoding.decode import Item, decode
 
 RNG = np.random.default_rng(0)
 LEVELS = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 import trilemma
-from trilemma import UserError, run
-from trilemma.data import builtin, consent
-from trilemma.data.consent import is_allowed, remember
+from trilemma import UserError
+from trilemma.data.sources import builtin, consent
+from trilemma.data.sources.consent import is_allowed, remember
 from trilemma.explore.images import load
+from trilemma.run import run
 
 
 @pytest.fixture(autouse=True)

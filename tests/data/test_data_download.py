@@ -11,9 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from trilemma.data import builtin, load_data
-from trilemma.data import download as module
-from trilemma.data.download import check_hash, download
+from trilemma.data import load_data
+from trilemma.data.sources import builtin
+from trilemma.data.sources import download as module
+from trilemma.data.sources.download import check_hash, download
 from trilemma.errors import UserError
 
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes

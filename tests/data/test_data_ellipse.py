@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trilemma.data import load_data
-from trilemma.data.ellipse import AXES, LOWEST, NOISE, SPAN, UNEVEN, draw_ellipse, points, rotation
+from trilemma.data.sources.ellipse import AXES, LOWEST, NOISE, SPAN, UNEVEN, draw_ellipse, points, rotation
 from trilemma.explore.reconstruct import reconstruct
 from trilemma.training import train
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trilemma.data.decode import Item, decode
-from trilemma.data.labels import class_number
-from trilemma.data.pixels import BAD_EXIF, BAD_EXTRAS, TURNED
+from trilemma.data.decoding.decode import Item, decode
+from trilemma.data.decoding.pixels import BAD_EXIF, BAD_EXTRAS, TURNED
+from trilemma.data.sources.labels import class_number
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 20, 3), dtype=np.uint8)

@@ -12,7 +12,9 @@ from PIL import Image
 
 from trilemma.errors import UserError
 from trilemma.files import sha256_of, write_atomic, write_json
-from trilemma.pictures import LINES, MORE, _wrap, font, grid, read_metadata, save_png, to_uint8
+from trilemma.pictures.grid import LINES, MORE, _wrap, font, grid
+from trilemma.pictures.levels import to_uint8
+from trilemma.pictures.png import read_metadata, save_png
 
 
 def test_write_replaces_the_whole_file(tmp_path):

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from trilemma.data import cache, check, load_data
-from trilemma.data.decode import Item, decode
-from trilemma.data.layout import arrange
-from trilemma.data.listing import listed
+from trilemma.data import check, load_data
+from trilemma.data.decoding import cache
+from trilemma.data.decoding.decode import Item, decode
+from trilemma.data.decoding.listing import listed
+from trilemma.data.sources.layout import arrange
 from trilemma.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -304,7 +305,7 @@ def test_zip_in_place(tmp_path):
 
 
 def test_a_member_that_says_to_be_huge_is_not_opened(tmp_path, monkeypatch):
-    monkeypatch.setattr("trilemma.data.pixels.FILE_LIMIT", 10_000)
+    monkeypatch.setattr("trilemma.data.decoding.pixels.FILE_LIMIT", 10_000)
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         file = io.BytesIO()
@@ -327,7 +328,7 @@ def test_truncated_zip(tmp_path):
 
 
 def test_too_many_pixels_and_other_formats_are_refused(monkeypatch):
-    monkeypatch.setattr("trilemma.data.pixels.PIXELS", 50)
+    monkeypatch.setattr("trilemma.data.decoding.pixels.PIXELS", 50)
     decoded = decode([item(noise()), item(noise(), "ppm"), item(noise(5, 5))])
     assert decoded.kept == [2]
     assert "not opened" in decoded.skipped[0]

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 import trilemma
-from trilemma import cli
-from trilemma.data import cache, check, load_data, pixels
-from trilemma.data.decode import Item, decode
+from trilemma.cli import main as cli
+from trilemma.data import check, load_data
+from trilemma.data.decoding import cache, pixels
+from trilemma.data.decoding.decode import Item, decode
 from trilemma.data.split import Split, share, split_off
 from trilemma.errors import UserError
 

@@ -11,9 +11,19 @@ import pytest
 from PIL import Image
 
 from trilemma.data import check, load_data
-from trilemma.data.layout import ALONE, BESIDE, LOOSE, OUTSIDE, UNUSED, arrange, class_advice, name_splits, split_of
-from trilemma.data.listing import CLOSED, LESS, TWIN, outweighs
-from trilemma.data.parquet import choose_column
+from trilemma.data.decoding.listing import CLOSED, LESS, TWIN, outweighs
+from trilemma.data.sources.layout import (
+    ALONE,
+    BESIDE,
+    LOOSE,
+    OUTSIDE,
+    UNUSED,
+    arrange,
+    class_advice,
+    name_splits,
+    split_of,
+)
+from trilemma.data.sources.parquet import choose_column
 from trilemma.errors import UserError
 
 RNG = np.random.default_rng(0)

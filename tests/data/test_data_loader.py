@@ -6,8 +6,8 @@ import torch
 from trilemma import rng
 from trilemma.data import Loader, Split, batches
 from trilemma.data.augment import augment, draws
-from trilemma.data.loader import to_float
 from trilemma.errors import UserError
+from trilemma.pictures.levels import to_float
 
 N = 50
 IMAGES = torch.randint(0, 256, (N, 3, 16, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -14,14 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from trilemma import cli, rng
-from trilemma.data import builtin, check, list_sources, load_data, show
-from trilemma.data.idx import read_idx
-from trilemma.data.shapes import BACKGROUND, COLOURS, KINDS, SIZES, captions_of, draw_shapes, render
-from trilemma.data.size import choose_size, cover, parse_size, with_channels
+from trilemma import rng
+from trilemma.cli import main as cli
+from trilemma.data import check, list_sources, load_data, show
+from trilemma.data.decoding.size import choose_size, cover, parse_size, with_channels
+from trilemma.data.sources import builtin
+from trilemma.data.sources.idx import read_idx
+from trilemma.data.sources.shapes import BACKGROUND, COLOURS, KINDS, SIZES, captions_of, draw_shapes, render
 from trilemma.data.split import Split, share, split_off
 from trilemma.errors import UserError
-from trilemma.pictures import read_metadata
+from trilemma.pictures.png import read_metadata
 
 REAL = os.environ.get("TRILEMMA_DATA")
 

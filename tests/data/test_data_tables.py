@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trilemma.data import check, load_data, parquet
+from trilemma.data import check, load_data
+from trilemma.data.sources import parquet
 from trilemma.errors import UserError
 
 RNG = np.random.default_rng(0)

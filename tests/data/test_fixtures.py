@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from trilemma.data import check, load_data
-from trilemma.data import pixels as words
-from trilemma.data.decode import Item, decode
-from trilemma.data.faults import NO_END, TRAILING
+from trilemma.data.decoding import pixels as words
+from trilemma.data.decoding.decode import Item, decode
+from trilemma.data.decoding.faults import NO_END, TRAILING
 
 RNG = np.random.default_rng(0)
 

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 import trilemma
-from trilemma import again, cli
+from trilemma import again
+from trilemma.cli import main as cli
 from trilemma.errors import UserError
 from trilemma.explore import sample
-from trilemma.pictures import read_metadata, save_png
+from trilemma.pictures.png import read_metadata, save_png
 
 
 def trained(out, **keys):

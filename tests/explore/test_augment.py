@@ -14,7 +14,8 @@ from trilemma.data import load_data
 from trilemma.errors import UserError
 from trilemma.explore import again
 from trilemma.explore.augment import BOTH, CLASSICAL, REAL, SYNTHETIC, augment, decide
-from trilemma.pictures import read_metadata, to_uint8
+from trilemma.pictures.levels import to_uint8
+from trilemma.pictures.png import read_metadata
 from trilemma.training.loop import Trainer
 
 T_2 = 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))  # 97.5% point of Student's t with 2 degrees of freedom

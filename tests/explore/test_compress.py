@@ -155,7 +155,7 @@ def test_the_smallest_file_where_none_is_small_enough():
 def test_never_above_the_budget_where_one_of_the_lowest_qualities_is_within(codec, shape, whole):
     import io
 
-    from trilemma.pictures import to_image
+    from trilemma.pictures.grid import to_image
 
     def size(image, quality):
         buffer = io.BytesIO()

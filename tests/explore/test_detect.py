@@ -15,7 +15,6 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import trilemma
-from trilemma.comparison.words import number
 from trilemma.data import Data, load_data
 from trilemma.errors import UserError
 from trilemma.explore.detect import detect, flagged
@@ -24,8 +23,9 @@ from trilemma.explore.detection_report import Page, Shown, _difference, heat
 from trilemma.explore.detection_scores import Score, fitted_on, score_all, scores_of, training_scores
 from trilemma.explore.detection_threshold import by_rank, by_spread, check_enough
 from trilemma.explore.detection_words import in_short
-from trilemma.explore.images import GAP
-from trilemma.pictures import png_content, read_metadata, save_png
+from trilemma.pictures.png import png_content, read_metadata, save_png
+from trilemma.pictures.table import GAP
+from trilemma.words import number
 
 
 class Darkens(nn.Module):

@@ -8,11 +8,11 @@ from PIL import Image
 from torch import nn
 
 import trilemma
-from trilemma.data.shapes import draw_factors
+from trilemma.data.sources.shapes import draw_factors
 from trilemma.errors import UserError
 from trilemma.explore.disentangle import _own, disentangle
 from trilemma.metrics import disentanglement
-from trilemma.pictures import read_metadata
+from trilemma.pictures.png import read_metadata
 
 
 class Centre(nn.Module):

@@ -9,7 +9,7 @@ from torch import nn
 import trilemma
 from trilemma.errors import UserError
 from trilemma.explore.edit import edit
-from trilemma.pictures import save_png
+from trilemma.pictures.png import save_png
 
 
 class Pixels(nn.Module):

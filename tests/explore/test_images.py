@@ -13,24 +13,11 @@ from torch import nn
 import trilemma
 from trilemma.data import Split, load_data
 from trilemma.errors import UserError
+from trilemma.explore.codes import class_of, decode_codes, encode, labels_for, require, through
 from trilemma.explore.edit import load_vector
-from trilemma.explore.images import (
-    class_of,
-    decode_codes,
-    encode,
-    find_code,
-    is_own,
-    labels_for,
-    load_image,
-    made_by,
-    pick_image,
-    pick_images,
-    require,
-    source_of,
-    table,
-    through,
-    unseen,
-)
+from trilemma.explore.images import is_own, made_by, pick_images, source_of, unseen
+from trilemma.explore.naming import find_code, load_image, pick_image
+from trilemma.pictures.table import table
 from trilemma.types import Decodes, Encodes, Reconstructs
 
 

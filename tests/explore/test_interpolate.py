@@ -11,7 +11,7 @@ from torch import nn
 import trilemma
 from trilemma.errors import UserError
 from trilemma.explore.interpolate import FINER, interpolate, linear, spherical
-from trilemma.pictures import read_metadata
+from trilemma.pictures.png import read_metadata
 
 T = torch.linspace(0, 1, 9, dtype=torch.float64)
 

@@ -28,7 +28,7 @@ from trilemma.explore.map import (
     projector_files,
     sprite,
 )
-from trilemma.pictures import read_metadata
+from trilemma.pictures.png import read_metadata
 
 
 class Pixels(nn.Module):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from trilemma.cli import main
+from trilemma.cli.main import main
 
 WIDEST = 120
 

@@ -11,8 +11,9 @@ from torch import nn
 import trilemma
 from trilemma.errors import UserError
 from trilemma.explore import reconstruct
-from trilemma.explore.images import GAP
-from trilemma.pictures import TEXT, read_metadata
+from trilemma.pictures.grid import TEXT
+from trilemma.pictures.png import read_metadata
+from trilemma.pictures.table import GAP
 
 
 class Halves(nn.Module):

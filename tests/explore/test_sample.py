@@ -12,7 +12,9 @@ from trilemma.config import make
 from trilemma.errors import UserError
 from trilemma.explore import sample
 from trilemma.explore.sample import GRID_LIMIT, Receipt
-from trilemma.pictures import grid, read_metadata, to_uint8
+from trilemma.pictures.grid import grid
+from trilemma.pictures.levels import to_uint8
+from trilemma.pictures.png import read_metadata
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from torch import nn
 import trilemma
 from trilemma.errors import UserError
 from trilemma.explore.traverse import on_plane, one_at_a_time, traverse
-from trilemma.pictures import read_metadata
+from trilemma.pictures.png import read_metadata
 
 
 class Pixels(nn.Module):

@@ -8,7 +8,7 @@ from PIL import Image
 from trilemma.errors import UserError
 from trilemma.lessons import figure, list_figures
 from trilemma.lessons.gallery import LESSONS
-from trilemma.pictures import read_metadata, save_png
+from trilemma.pictures.png import read_metadata, save_png
 
 QUICK = {
     "jensen-gap": {"repeats": 20, "samples": 10},

@@ -11,12 +11,12 @@ import typer
 
 import trilemma
 from trilemma.arguments import parse_value
-from trilemma.cli import app
+from trilemma.cli.main import app
 from trilemma.config import make
 from trilemma.lessons import list_figures
 from trilemma.lessons.gallery import LESSONS, settings_of
 from trilemma.registry import get_recipe, list_models
-from trilemma.training.config import TrainConfig
+from trilemma.run.config import TrainConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {"autoencoders.md": "autoencoder", "vaes.md": "vae"}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from trilemma.classifiers.classifier import Classifier, ClassifierConfig
 from trilemma.errors import UserError
-from trilemma.nets.classifier import Classifier, ClassifierConfig
 from trilemma.registry import FAMILIES, create, get_recipe, list_models
 from trilemma.types import Batch, Samples, Validates
 

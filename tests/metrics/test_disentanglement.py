@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, mutual_info_score
 
-from trilemma.data.shapes import draw_factors
+from trilemma.data.sources.shapes import draw_factors
 from trilemma.errors import UserError
 from trilemma.metrics.disentanglement import (
     BINS,

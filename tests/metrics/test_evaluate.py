@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from trilemma.cli_evaluation import warning
+from trilemma.cli.evaluation import warning
 from trilemma.data import Data, Split
 from trilemma.data.split import held_out_split
 from trilemma.errors import UserError
 from trilemma.metrics import Score, evaluate, neighbours
 from trilemma.metrics.evaluate import caveats, choose_reals
 from trilemma.metrics.features import FeatureNetwork
-from trilemma.pictures import grid, save_png
+from trilemma.pictures.grid import grid
+from trilemma.pictures.png import save_png
 
 SHAPE = (1, 6, 6)
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from trilemma.classifiers.classifier import Classifier, ClassifierConfig
 from trilemma.errors import UserError
 from trilemma.metrics.features import (
     FeatureNetwork,
@@ -16,8 +17,7 @@ from trilemma.metrics.features import (
     to_levels,
 )
 from trilemma.metrics.nearest import nearest_training_images
-from trilemma.nets.classifier import Classifier, ClassifierConfig
-from trilemma.training.checkpoint import write_tensors
+from trilemma.run.checkpoint import write_tensors
 
 
 def random_network(shape=(1, 8, 8), seed=0):

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from importlib import import_module
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,14 @@ from typing import Any
 import pytest
 
 import trilemma
-from trilemma.training import checkpoint, log, observe, session
-from trilemma.training.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
-from trilemma.training.log import Display, Journal, read_log
+from trilemma.progress import Display
+from trilemma.run import checkpoint
+from trilemma.run.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
+from trilemma.run.log import read_log
+from trilemma.training import log, observe
+from trilemma.training.log import Journal
+
+session = import_module("trilemma.training.train")  # the name in the package is the function
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 

@@ -22,11 +22,12 @@ import pytest
 from PIL import Image
 from reliability.bounds import MEMORY, refused, run_within
 
-from trilemma.data import Loader, check, load_data, loader, storage, unpack
-from trilemma.data.listing import listed
-from trilemma.data.tar import HEADER_LIMIT, IN_A_ROW, members
+from trilemma.data import Loader, check, load_data, loader
+from trilemma.data.decoding import storage, unpack
+from trilemma.data.decoding.listing import listed
+from trilemma.data.decoding.tar import HEADER_LIMIT, IN_A_ROW, members
 from trilemma.errors import UserError
-from trilemma.pictures import KEY, read_metadata, save_png
+from trilemma.pictures.png import KEY, read_metadata, save_png
 
 BLOCK = 512
 
@@ -319,7 +320,7 @@ def test_arrays_that_numpy_would_not_have_written(
 
 
 def test_an_idx_file_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trilemma.data import idx
+    from trilemma.data.sources import idx
 
     path = tmp_path / "train.idx3-ubyte.gz"
     with gzip.open(path, "w") as file:

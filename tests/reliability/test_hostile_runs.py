@@ -12,17 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import trilemma
-from trilemma.cli_words import _model_of
+from trilemma.cli.words import _model_of
 from trilemma.errors import UserError
 from trilemma.files import DEEPEST_JSON
-from trilemma.pictures import read_metadata, save_png
-from trilemma.record import HASH
+from trilemma.pictures.png import read_metadata, save_png
 from trilemma.registry import get_recipe, outline
-from trilemma.run import Run
-from trilemma.training.checkpoint import list_checkpoints
-from trilemma.training.log import LARGEST_LOG, read_log
+from trilemma.run.checkpoint import list_checkpoints
+from trilemma.run.log import LARGEST_LOG, read_log
+from trilemma.run.record import HASH
+from trilemma.run.run import Run
+from trilemma.run.weights import difference, forms_of
 from trilemma.training.request import request_of
-from trilemma.weights import difference, forms_of
 
 Config = dict[str, Any]
 
@@ -91,7 +91,7 @@ def test_any_value_in_any_place_of_the_config_is_taken_or_refused_in_one_line(fo
 def test_settings_that_do_not_fit_the_weights_allocate_nothing(
     folder: Path, settings: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trilemma.run.build_unfilled", pytest.fail)
+    monkeypatch.setattr("trilemma.run.run.build_unfilled", pytest.fail)
     config = json.loads((folder / "config.json").read_text())
     change(folder, "config.json", model_config={**config["model_config"], **settings})
     with pytest.raises(UserError, match=r"config\.json|weights\.safetensors"):
@@ -348,7 +348,7 @@ def test_another_folder_in_runs_does_not_stop_a_training_or_a_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from trilemma.comparison.folder import claim_folder
-    from trilemma.training.folder import open_run_folder
+    from trilemma.run.folder import open_run_folder
 
     monkeypatch.chdir(tmp_path)
     for name, file in (("vae-x", "config.json"), ("compare-x", "request.json")):

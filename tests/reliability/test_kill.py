@@ -28,7 +28,8 @@ import sys, tempfile
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import kill
-from trilemma.training import checkpoint, loop
+from trilemma.run import checkpoint
+from trilemma.training import loop
 kill.warm_up()
 
 def careless(folder, images, state, notice):  # straight to the final name, the old one removed first

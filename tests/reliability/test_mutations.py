@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 import trilemma
 from trilemma.files import sha256_of
-from trilemma.training.checkpoint import FORMAT, list_checkpoints, load_checkpoint
-from trilemma.training.log import Display
+from trilemma.progress import Display
+from trilemma.run.checkpoint import FORMAT, list_checkpoints, load_checkpoint
 from trilemma.training.loop import Trainer
 from trilemma.training.observe import Observer
 

@@ -16,9 +16,9 @@ import trilemma
 from trilemma import files
 from trilemma.errors import UserError
 from trilemma.explore.sample import sample
-from trilemma.pictures import read_metadata, save_png
+from trilemma.pictures.png import read_metadata, save_png
 from trilemma.results import Results, with_keys
-from trilemma.run import Run
+from trilemma.run.run import Run
 
 KILL = Path(__file__).parents[2] / "benchmarks"
 LEFT = f".tmp-{0:032x}"  # as a killed process leaves

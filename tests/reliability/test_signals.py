@@ -6,18 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import trilemma
-from trilemma.training import session
-from trilemma.training.checkpoint import list_checkpoints, read_checkpoint
-from trilemma.training.log import Display, read_log
+from trilemma.progress import Display
+from trilemma.run.checkpoint import list_checkpoints, read_checkpoint
+from trilemma.run.log import read_log
 from trilemma.training.loop import Trainer
 from trilemma.training.observe import Observer
 from trilemma.training.team import Stopped
+
+session = import_module("trilemma.training.train")  # the name in the package is the function
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are sent another way on Windows")
 COMMAND = [sys.executable, "-m", "trilemma", "train", "vae", "digits", "out=r", "device=cpu"]
@@ -79,7 +82,7 @@ def test_a_second_signal_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_second_signal_in_a_save_leaves_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trilemma.training import checkpoint
+    from trilemma.run import checkpoint
 
     send(monkeypatch, signal.SIGTERM)
     write = checkpoint._save

@@ -9,7 +9,7 @@ import pytest
 
 import trilemma
 from trilemma.files import sha256_of
-from trilemma.training.checkpoint import FORMAT, list_checkpoints, read_checkpoint
+from trilemma.run.checkpoint import FORMAT, list_checkpoints, read_checkpoint
 from trilemma.training.loop import Trainer
 
 FAMILIES: dict[str, dict[str, Any]] = {

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from trilemma.errors import UserError
-from trilemma.training import checkpoint as module
-from trilemma.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, write_tensors
-from trilemma.training.state import Checkpoint, flatten_optimizer, restore_optimizer
+from trilemma.run import checkpoint as module
+from trilemma.run.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, write_tensors
+from trilemma.run.state import Checkpoint
+from trilemma.training.state import flatten_optimizer, restore_optimizer
 
 
 def state(value: float) -> Checkpoint:

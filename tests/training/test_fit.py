@@ -11,9 +11,10 @@ import trilemma
 from trilemma.arguments import parse_rate, parse_settings
 from trilemma.migration import stated_variance
 from trilemma.registry import build, get_recipe, list_models
+from trilemma.run.command import train_command
 from trilemma.training.fit import LEAST_STEPS, fit_batch, fit_model, fit_training
 from trilemma.training.request import split_keys, training_config
-from trilemma.training.session import _model_config, train_command
+from trilemma.training.train import _model_config
 from trilemma.types import Batch
 
 MANY = 50_000

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trilemma.errors import UserError
-from trilemma.training.folder import differences, open_run_folder
+from trilemma.run.folder import differences, open_run_folder
 
 
 def config(**training: Any) -> dict[str, Any]:

@@ -22,10 +22,12 @@ from trilemma.autoencoders.vae import VAE
 from trilemma.errors import UserError
 from trilemma.memory import copies, halving, is_out_of_memory
 from trilemma.metrics.likelihood import active_units, has_posterior
-from trilemma.run import Run
-from trilemma.training import calendar, checkpoint, looks, loop, players
+from trilemma.run import checkpoint
+from trilemma.run.checkpoint import list_checkpoints
+from trilemma.run.run import Run
+from trilemma.run.state import Checkpoint
+from trilemma.training import calendar, looks, loop, players
 from trilemma.training.calendar import Calendar
-from trilemma.training.checkpoint import list_checkpoints
 from trilemma.training.health import LASTING, SPIKE, WINDOW, Pulse, Reading
 from trilemma.training.log import Averages
 from trilemma.training.loop import Trainer
@@ -41,7 +43,7 @@ from trilemma.training.monitor import (
 )
 from trilemma.training.observe import Observer
 from trilemma.training.players import Players
-from trilemma.training.state import Checkpoint, Parts
+from trilemma.training.state import Parts
 from trilemma.training.team import Stopped
 from trilemma.types import Batch, Phase, Player, count_rivals
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import trilemma
-from trilemma.run import Run
+from trilemma.run.run import Run
 from trilemma.training.monitor import IN_USE, dead_codes
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from trilemma.config import make
 from trilemma.errors import UserError
-from trilemma.training.config import TrainConfig
+from trilemma.run.config import TrainConfig
 from trilemma.training.optim import Plateau, learning_rate, lr_factor
 from trilemma.types import Player
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import trilemma
+from trilemma.data.loader import FINISH_IMAGES, VALID_BATCH
+from trilemma.progress import UNKNOWN, Display
+from trilemma.run.config import TrainConfig
 from trilemma.training import calendar, loop, observe, pace
-from trilemma.training.config import TrainConfig
-from trilemma.training.log import UNKNOWN, Display
 from trilemma.training.looks import Looks
-from trilemma.training.observe import FINISH_IMAGES, VALID_BATCH, Observer
+from trilemma.training.observe import Observer
 from trilemma.training.pace import SHARE, Pace
 
 
@@ -162,10 +163,10 @@ def test_the_time_left_counts_all_that_takes_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A tenth of the training in 10 s, and then a pause of 100 s in which nothing advances."""
-    from trilemma.training import log
+    from trilemma import progress as module
 
-    monkeypatch.setattr(log, "PLAIN_EVERY_S", 0.0)
-    now, display = clock(monkeypatch, log, "monotonic"), Display("vae")
+    monkeypatch.setattr(module, "PLAIN_EVERY_S", 0.0)
+    now, display = clock(monkeypatch, module, "monotonic"), Display("vae")
     for second, progress in ((0, 0.2), (10, 0.3), (110, 0.3), (120, 0.4)):
         now[0] = float(second)
         display.update(progress, "")

@@ -18,14 +18,14 @@ from trilemma import registry
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError
 from trilemma.registry import Recipe
-from trilemma.run import Run
-from trilemma.training.checkpoint import list_checkpoints, read_checkpoint
-from trilemma.training.config import TrainConfig
+from trilemma.run.checkpoint import list_checkpoints, read_checkpoint
+from trilemma.run.config import TrainConfig
+from trilemma.run.run import Run
+from trilemma.run.state import check_state
 from trilemma.training.guard import Guard
 from trilemma.training.health import Pulse
 from trilemma.training.loop import Trainer
 from trilemma.training.optim import learning_rate, make_optimizer
-from trilemma.training.state import check_state
 from trilemma.types import Batch, Model, Phase, PhaseError, Player, check_together
 
 MOVES: list[Tensor] = []  # the gradients by which the last toy was moved

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 import trilemma
-from trilemma import cli
+from trilemma.cli import main as cli
 from trilemma.errors import UserError
 from trilemma.registry import _recipes, get_recipe
-from trilemma.training.config import TrainConfig
-from trilemma.training.request import command_keys, request_of, split_keys, training_config, training_keys
+from trilemma.run.command import command_keys
+from trilemma.run.config import TrainConfig
+from trilemma.training.request import request_of, split_keys, training_config, training_keys
 from trilemma.types import Batch, Phase, Player
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-model.md"

@@ -19,15 +19,16 @@ import torch
 from PIL import Image
 
 import trilemma
-from trilemma import cli
+from trilemma.cli import main as cli
 from trilemma.errors import Diverged, UserError
 from trilemma.files import sha256_of
-from trilemma.record import HASH
+from trilemma.progress import Display
 from trilemma.registry import get_recipe
+from trilemma.run.log import read_log
+from trilemma.run.record import HASH
 from trilemma.training import calendar, observe, pace, request
 from trilemma.training.calendar import SNAPSHOTS
 from trilemma.training.card import model_card
-from trilemma.training.log import Display, read_log
 from trilemma.training.loop import Trainer
 from trilemma.training.observe import Observer
 from trilemma.training.optim import Plateau

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import trilemma
-from trilemma.run import Run
-from trilemma.training.checkpoint import list_checkpoints, read_checkpoint
+from trilemma.run.checkpoint import list_checkpoints, read_checkpoint
+from trilemma.run.run import Run
 from trilemma.training.guard import SLOWER, Guard
 from trilemma.training.health import LASTING, RISE, SPIKE, WINDOW, Jump, Pulse, Reading
 from trilemma.training.loop import Trainer

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import trilemma
-from trilemma import cli
+from trilemma.cli import main as cli
 from trilemma.errors import UserError
 from trilemma.files import sha256_of
-from trilemma.pictures import read_metadata
-from trilemma.run import Run
-from trilemma.training.checkpoint import list_checkpoints
-from trilemma.training.unfinished import Snapshot, _is_sound, newest_snapshot
+from trilemma.pictures.png import read_metadata
+from trilemma.run.checkpoint import list_checkpoints
+from trilemma.run.run import Run
+from trilemma.run.unfinished import Snapshot, _is_sound, newest_snapshot
 from trilemma.types import Batch, Phase, Player
 
 STEPS, BATCH = 6, 16

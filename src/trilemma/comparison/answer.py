@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trilemma.comparison.differences import unbeaten
-from trilemma.comparison.words import counts, listed
+from trilemma.comparison.words import counts
 from trilemma.text import quoted
+from trilemma.words import listed
 
 QUALITY, DIVERSITY, SPEED = "fidelity", "diversity", "speed"  # axes
 FAR = 0.5  # of the coverage of real images, below which a recommendation says so

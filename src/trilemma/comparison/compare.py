@@ -30,19 +30,19 @@ from trilemma.comparison.request import (
     request_of,
 )
 from trilemma.comparison.rows import scores_of
-from trilemma.comparison.words import counted
 from trilemma.errors import UserError
 from trilemma.modes import own_modes
 from trilemma.rng import check_seed
 from trilemma.text import encodable, printable, quoted
 from trilemma.values import checked_call
+from trilemma.words import counted
 
 if TYPE_CHECKING:
     from trilemma.comparison.terminal import Tables
     from trilemma.data import Data
-    from trilemma.data.sources import Source
+    from trilemma.data.load import Source
     from trilemma.results import Results
-    from trilemma.run import Run
+    from trilemma.run.run import Run
 
 
 @dataclass(frozen=True)
@@ -210,10 +210,10 @@ def _train_all(plan: Plan, budget: Budget, folder: Path, progress: Progress, *, 
 
 def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], files: "Results") -> Comparison:
     from trilemma.comparison import triangle
-    from trilemma.comparison.figures import png
     from trilemma.comparison.report import pictures_of, render
     from trilemma.files import json_text
     from trilemma.hardware import describe
+    from trilemma.pictures.plots import png
 
     values = document(entries, data, request, describe())
     stand = [shown(row) for row in rows_of(entries).values()]

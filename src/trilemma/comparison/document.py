@@ -19,9 +19,10 @@ from trilemma.comparison.entries import Entry, rows_of
 from trilemma.comparison.plain import clean
 from trilemma.comparison.rows import COST, QUALITY, controls, curves, model_row, row_differences
 from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST
-from trilemma.comparison.words import counted, listed, title, verdict
+from trilemma.comparison.words import title, verdict
 from trilemma.errors import UserError
 from trilemma.text import quoted
+from trilemma.words import counted, listed
 
 __all__ = ["Entry", "clean", "columns", "curves", "document", "further", "protocol_difference"]
 

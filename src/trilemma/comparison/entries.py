@@ -9,7 +9,7 @@ from trilemma.errors import UserError
 from trilemma.text import printable
 
 if TYPE_CHECKING:
-    from trilemma.run import Run
+    from trilemma.run.run import Run
 
 UNIMPORTANT = ("seed", "device", "save_every", "sample_every")  # keys of a training that make it no other one
 
@@ -87,7 +87,7 @@ def _opened(runs: Sequence["Run | str | Path"]) -> tuple[list["Run"], dict[Path,
     Raises:
         UserError: if there is no such folder, or one is given twice.
     """
-    from trilemma.run import Run, as_run
+    from trilemma.run.run import Run, as_run
 
     opened: list[Run] = []
     broken: dict[Path, str] = {}

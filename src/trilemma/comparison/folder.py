@@ -16,7 +16,7 @@ from trilemma.arguments import word
 from trilemma.comparison.plain import clean
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, read_json, refuse_links, write_json
-from trilemma.training.folder import LOCK, RUNS, Busy, hold, is_free
+from trilemma.run.folder import LOCK, RUNS, Busy, hold, is_free
 
 REQUEST, REPORT = "request.json", "report.json"
 LARGEST_REQUEST = 1 << 20  # bytes

@@ -67,7 +67,7 @@ def _sheet(images: "Tensor", columns: int | None) -> "Image.Image":
     import torch
     from PIL import Image, ImageOps
 
-    from trilemma.pictures import grid
+    from trilemma.pictures.grid import grid
 
     sheet = grid(images, columns=columns, scale=1)
     if sheet.mode == "RGBA":
@@ -130,6 +130,6 @@ def _some(images: "Tensor", n: int, seed: int) -> "Tensor":
 def _levels(parts: Sequence["Tensor"]) -> "Tensor":
     import torch
 
-    from trilemma.pictures import to_uint8
+    from trilemma.pictures.levels import to_uint8
 
     return torch.cat([to_uint8(part) for part in parts])

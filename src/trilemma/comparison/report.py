@@ -17,9 +17,11 @@ from trilemma.comparison import figures, triangle
 from trilemma.comparison.curves import curve_title, shown_curves
 from trilemma.comparison.document import further
 from trilemma.comparison.images import pictures_of
-from trilemma.comparison.words import TITLES, counted, ends, listed, number, span
+from trilemma.comparison.words import TITLES
+from trilemma.pictures import plots
 from trilemma.text import shown
-from trilemma.training.titles import capital, root_of
+from trilemma.training.titles import root_of
+from trilemma.words import capital, counted, ends, listed, number, span
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -75,7 +77,7 @@ def _validation(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _svg(figure: Any, label: str) -> Markup:
-    return Markup(figures.svg(figure, label))
+    return Markup(plots.svg(figure, label))
 
 
 def _triangle_text(models: Sequence[Mapping[str, Any]]) -> str:

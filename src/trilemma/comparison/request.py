@@ -66,7 +66,7 @@ def refuse_training_keys(**given: Any) -> None:
 
 def request_of(entries: Sequence[Entry], data: "Data", budget: Budget | None, n: int, seed: int) -> dict[str, Any]:
     """What tells a comparison from another."""
-    from trilemma.data.sources import source_word
+    from trilemma.data.load import source_word
 
     if budget is None:
         wanted: dict[str, Any] = {"runs": [str(entry.path or entry.run.path.resolve()) for entry in entries]}

@@ -18,8 +18,8 @@ from trilemma.comparison.differences import (
 from trilemma.comparison.entries import Entry, shown
 from trilemma.comparison.plain import clean, finite
 from trilemma.comparison.triangle import AXES, placed
-from trilemma.comparison.words import listed
 from trilemma.text import quoted
+from trilemma.words import listed
 
 if TYPE_CHECKING:
     from trilemma.metrics.intervals import Spread

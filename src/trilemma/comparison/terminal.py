@@ -12,8 +12,8 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trilemma.comparison.document import further
-from trilemma.comparison.words import number, span
 from trilemma.text import printable
+from trilemma.words import number, span
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType

@@ -136,7 +136,7 @@ def draw(models: Sequence[Mapping[str, Any]], only: str | None = None) -> "Figur
 
 def _spokes(ax: "Axes", layout: Layout, small: bool) -> None:
     """The rim, the spokes, and their names."""
-    from trilemma.comparison.figures import FAINT, INK, MUTED, SOFT
+    from trilemma.pictures.plots import FAINT, INK, MUTED, SOFT
 
     corners = [point(axis.angle, 1) for axis in AXES]
     ax.fill(*_xy(corners), facecolor=SOFT, edgecolor=FAINT, linewidth=1.2, zorder=1)
@@ -159,7 +159,7 @@ def _text(ax: "Axes", layout: Layout, centre: Point, text: str, points: float, *
 
 def _ticks(ax: "Axes", layout: Layout) -> None:
     """Ticks and their texts: over the lines, on the side of the spoke with fewer; left out where a mark stands."""
-    from trilemma.comparison.figures import MUTED, SOFT
+    from trilemma.pictures.plots import MUTED, SOFT
 
     for axis in AXES:
         for value, text in axis.ticks[1:]:
@@ -175,7 +175,7 @@ def _ticks(ax: "Axes", layout: Layout) -> None:
 def _model(
     ax: "Axes", layout: Layout, places: Mapping[str, Any], k: int, aside: float, *, quiet: bool, small: bool
 ) -> None:
-    from trilemma.comparison.figures import FAINT, PAPER, look
+    from trilemma.pictures.plots import FAINT, PAPER, look
 
     colour, marker, dashes = look(k)
     colour, layer = (FAINT, 2) if quiet else (colour, 3 + k * 0.01)
@@ -221,7 +221,7 @@ def _band(ax: "Axes", reach: Sequence[Reach], aside: float, colour: str) -> None
 
 def _names(ax: "Axes", layout: Layout, models: Sequence[Mapping[str, Any]]) -> None:
     """Each name once, beside one of its model's marks, with a line to it."""
-    from trilemma.comparison.figures import INK, MUTED, short
+    from trilemma.pictures.plots import INK, MUTED, short
 
     for k, model in enumerate(models):
         places, aside = model["place"], _aside(k, len(models))

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trilemma.data.consent import remember
-from trilemma.data.duplicates import exact_groups, near_pairs
-from trilemma.data.folder import IMAGES
-from trilemma.data.raw import Raw
-from trilemma.data.size import Size, parse_size
-from trilemma.data.sources import Source, check_channels, check_frames, load_data, read_raw, source_word
+from trilemma.data.decoding.duplicates import exact_groups, near_pairs
+from trilemma.data.decoding.size import Size, parse_size
+from trilemma.data.load import Source, check_channels, check_frames, load_data, read_raw, source_word
+from trilemma.data.sources.consent import remember
+from trilemma.data.sources.folder import IMAGES
+from trilemma.data.sources.raw import Raw
 from trilemma.data.split import Data, too_few
 from trilemma.errors import UserError
 from trilemma.files import read_plain, refuse_foreign, write_atomic

@@ -8,6 +8,7 @@ A level v becomes the float v / 255, correctly rounded.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,7 +18,10 @@ from trilemma.data.augment import augment, check_augmentations, draws, draws_nee
 from trilemma.data.split import Split
 from trilemma.errors import UserError
 from trilemma.hardware import memory_bytes
-from trilemma.types import Batch
+from trilemma.pictures.levels import to_float
+from trilemma.types import (
+    Batch,
+)
 
 EPOCHS_KEPT = 2  # orders held in memory: a batch seldom needs more
 
@@ -106,9 +110,18 @@ def batches(split: Split, batch: int, device: torch.device | str = "cpu") -> Ite
         )
 
 
-def to_float(images: Tensor) -> Tensor:
-    """Levels 0 ... 255, uint8, to float32 in [0, 1]: v / 255, bit-equal on every device.
+FINISH_IMAGES = 10_000  # training images shown to a model's last step
 
-    The divisor is a tensor because a GPU multiplies by the rounded reciprocal of a plain number instead.
-    """
-    return images / torch.full((), 255.0, dtype=torch.float32, device=images.device)
+
+VALID_BATCH = 500
+
+
+def training_images(
+    split: Split, n: int, *, seed: int, device: torch.device, size: int = VALID_BATCH
+) -> Iterator[Batch]:
+    """The first `n` images of the training order, `size` at a time, as they are; only those go to a GPU."""
+    plain, n = Loader(split, batch=size, seed=seed), min(n, len(split))
+    for position in range(0, n, size):
+        batch = plain.batch_at(position, min(size, n - position))
+        label = None if batch.label is None else batch.label.to(device)
+        yield replace(batch, image=batch.image.to(device), label=label)

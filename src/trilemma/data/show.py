@@ -4,12 +4,13 @@ from pathlib import Path
 
 from trilemma import __version__
 from trilemma.arguments import typed
+from trilemma.data.decoding.size import Size
+from trilemma.data.load import Source, load_data, source_word
 from trilemma.data.loader import Loader
-from trilemma.data.size import Size
-from trilemma.data.sources import Source, load_data, source_word
 from trilemma.data.split import Data
 from trilemma.errors import UserError
-from trilemma.pictures import grid, save_png
+from trilemma.pictures.grid import grid
+from trilemma.pictures.png import save_png
 from trilemma.results import claim, out_path
 from trilemma.text import quoted
 from trilemma.types import Batch

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.data.duplicates import exact_groups
-from trilemma.data.storage import blocks
+from trilemma.data.decoding.duplicates import exact_groups
+from trilemma.data.decoding.storage import blocks
 from trilemma.errors import UserError
 
 SHOWN = 5  # names in a note

@@ -17,10 +17,11 @@ from trilemma.errors import UserError
 from trilemma.explore.sample import FORMAT, GRID_LIMIT, Receipt, receipt_of
 from trilemma.files import open_plain
 from trilemma.hardware import pick_device
-from trilemma.pictures import grid, grid_size, read_metadata, save_png, to_image
-from trilemma.record import CONFIG
+from trilemma.pictures.grid import grid, grid_size, to_image
+from trilemma.pictures.png import read_metadata, save_png
 from trilemma.results import claim, out_path
-from trilemma.run import LARGEST_NUMBER, Run
+from trilemma.run.record import CONFIG
+from trilemma.run.run import LARGEST_NUMBER, Run
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:

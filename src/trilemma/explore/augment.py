@@ -1,6 +1,6 @@
 """Labelled synthetic images from a conditional model, and whether they are worth having.
 
-The verdict trains one small classifier (nets/classifier.py) on real images, on real images with classical augmentation,
+The verdict trains one small classifier (see `classifiers`) on real images, on real images with classical augmentation,
 on real and synthetic images together, and on synthetic images alone (the classification accuracy score of Ravuri &
 Vinyals 2019), each for the same number of steps, and tests it on real images that were held out. Training k of each
 kind starts from the same weights and has the same real images, so the kinds are compared by the differences
@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trilemma import __version__, rng
+from trilemma.classifiers.classifier import figures_of
 from trilemma.config import make
 from trilemma.data import Data, Split
 from trilemma.data.augment import check_augmentations
-from trilemma.data.pixels import SUFFIXES
+from trilemma.data.decoding.pixels import SUFFIXES
 from trilemma.errors import UserError
 from trilemma.explore.images import made_by
 from trilemma.explore.sample import receipt_of
@@ -35,15 +36,16 @@ from trilemma.hardware import supports_fast_bf16
 from trilemma.metrics.classification import class_counts, draw_classes, half_width
 from trilemma.metrics.features import BUNDLED, choose
 from trilemma.metrics.intervals import Estimate
-from trilemma.metrics.make_features import figures_of
 from trilemma.modes import own_modes
-from trilemma.pictures import grid, save_png, to_uint8
+from trilemma.pictures.grid import grid
+from trilemma.pictures.levels import to_uint8
+from trilemma.pictures.png import save_png
+from trilemma.progress import Display
 from trilemma.registry import Recipe, build, get_recipe
 from trilemma.results import Results, out_path
-from trilemma.run import Run, as_run
+from trilemma.run.config import LENGTHS, TrainConfig
+from trilemma.run.run import Run, as_run
 from trilemma.text import csv_cell, csv_text
-from trilemma.training.config import LENGTHS, TrainConfig
-from trilemma.training.log import Display
 from trilemma.training.loop import Trainer
 from trilemma.values import checked_call
 

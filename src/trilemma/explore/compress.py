@@ -23,16 +23,19 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
-from trilemma.comparison.words import number
-from trilemma.data.sources import Source
+from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.images import decode_codes, encode, labels_for, made_by, pick_images, require, table
+from trilemma.explore.codes import decode_codes, encode, labels_for, require
+from trilemma.explore.images import made_by, pick_images
 from trilemma.files import json_text
-from trilemma.pictures import to_image, to_uint8
+from trilemma.pictures.grid import to_image
+from trilemma.pictures.levels import to_uint8
+from trilemma.pictures.table import table
 from trilemma.results import Results, place
-from trilemma.run import Run, as_run
+from trilemma.run.run import Run, as_run
 from trilemma.types import Decodes, Encodes
 from trilemma.values import checked_call
+from trilemma.words import number
 
 if TYPE_CHECKING:
     from PIL import Image

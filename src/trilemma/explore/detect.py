@@ -30,6 +30,7 @@ from torch import Tensor
 
 from trilemma import __version__
 from trilemma.errors import UserError, unknown
+from trilemma.explore.codes import require
 from trilemma.explore.detection_choice import altered_aurocs
 from trilemma.explore.detection_images import (
     ABNORMAL,
@@ -45,14 +46,14 @@ from trilemma.explore.detection_images import (
 from trilemma.explore.detection_scores import Score, fitted_on, score_all, scores_of, training_scores
 from trilemma.explore.detection_threshold import Reference, by_rank, by_spread, check_enough, enough
 from trilemma.explore.detection_words import in_short
-from trilemma.explore.images import made_by, name_of, require
+from trilemma.explore.images import made_by, name_of
 from trilemma.files import json_text, remove
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.ranking import INTERVAL_IS, ranking
 from trilemma.modes import own_modes
-from trilemma.pictures import save_png, says_how_made
+from trilemma.pictures.png import save_png, says_how_made
 from trilemma.results import Results, with_keys
-from trilemma.run import Run, as_run
+from trilemma.run.run import Run, as_run
 from trilemma.text import csv_text
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
 from trilemma.values import checked_call

@@ -10,15 +10,16 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data, Split
-from trilemma.data.labels import class_number
-from trilemma.data.layout import class_advice
+from trilemma.data.decoding.pixels import SUFFIXES
+from trilemma.data.load import Source, slug
 from trilemma.data.parts import ALL, Part, all_splits, one_split
-from trilemma.data.pixels import SUFFIXES
-from trilemma.data.sources import Source, slug
+from trilemma.data.sources.labels import class_number
+from trilemma.data.sources.layout import class_advice
 from trilemma.errors import UserError, unknown
-from trilemma.explore.images import is_own, load, load_image
-from trilemma.pictures import to_uint8
-from trilemma.run import Run
+from trilemma.explore.images import is_own, load
+from trilemma.explore.naming import load_image
+from trilemma.pictures.levels import to_uint8
+from trilemma.run.run import Run
 
 CALIBRATION, NORMAL, ABNORMAL, UNKNOWN = "calibration", "normal", "abnormal", "unknown"
 NONE = "none"

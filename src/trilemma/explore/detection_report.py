@@ -15,16 +15,15 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from trilemma.comparison import figures
-from trilemma.comparison.words import ends, number
 from trilemma.explore.detection_images import ABNORMAL, NORMAL, UNKNOWN, Group
 from trilemma.explore.detection_scores import reconstructions
-from trilemma.explore.images import table
-from trilemma.pictures import TILE, grid, to_image
-from trilemma.run import Run
+from trilemma.pictures import plots
+from trilemma.pictures.grid import TILE, grid, to_image
+from trilemma.pictures.table import table
+from trilemma.run.run import Run
 from trilemma.text import shown
-from trilemma.training.titles import capital
 from trilemma.types import Reconstructs
+from trilemma.words import capital, ends, number
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -83,8 +82,8 @@ def draw_report(
     highest = [sheet for name in ("hits", "below") if name in shown for sheet in _sheets(shown[name], brightest)]
     text = f"Histograms of the {document['title']} with the threshold {number(document['threshold'])}"
     drawn = [_histogram(document, scores, narrow) for narrow in (False, True)]
-    histograms = [Markup(figures.svg(figure, f"{text}{end}")) for figure, end in zip(drawn, ("", " "), strict=True)]
-    picture = figures.png(drawn[0])  # after the SVG: it changes the colours
+    histograms = [Markup(plots.svg(figure, f"{text}{end}")) for figure, end in zip(drawn, ("", " "), strict=True)]
+    picture = plots.png(drawn[0])  # after the SVG: it changes the colours
     page = _template().render(
         doc=document,
         words=WORDS,
@@ -185,28 +184,28 @@ def _histogram(document: Mapping[str, Any], scores: Mapping[str, Tensor], narrow
     figure = Figure(figsize=(3.9, 3.5) if narrow else (8.6, 3.3))
     ax = figure.add_axes((0.12, 0.15, 0.85, 0.62) if narrow else (0.07, 0.15, 0.91, 0.69))
     for k, kind in enumerate(kinds):
-        values, colour = scores[kind].clamp(edges[0], edges[-1]).numpy(), figures.look(k)[0]
+        values, colour = scores[kind].clamp(edges[0], edges[-1]).numpy(), plots.look(k)[0]
         weights = np.full(len(values), 1 / len(values))
         label = f"{WORDS[kind]}, {len(values):,} images"
         ax.hist(values, edges, weights=weights, histtype="stepfilled", color=colour, alpha=0.3)
         ax.hist(values, edges, weights=weights, histtype="step", color=colour, linewidth=1.3, label=label)
-    ax.axvline(threshold, color=figures.INK, linewidth=1.1, linestyle=(0, (4, 2)))
+    ax.axvline(threshold, color=plots.INK, linewidth=1.1, linestyle=(0, (4, 2)))
     share = (threshold - edges[0]) / (edges[-1] - edges[0])
     side = "left" if share < 0.2 else "right" if share > 0.8 else "center"  # the words stay over the axis
     ax.text(threshold, 1.02, f"threshold {number(threshold)}", transform=ax.get_xaxis_transform(), ha=side,
-            fontsize=8.5, color=figures.INK)  # fmt: skip
+            fontsize=8.5, color=plots.INK)  # fmt: skip
     ax.set_xlim(edges[0], edges[-1])
     ax.xaxis.set_major_locator(MaxNLocator(4 if narrow else 9))
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol="%"))
-    ax.set_xlabel(capital(document["title"]), fontsize=9, color=figures.INK, labelpad=3)
-    ax.tick_params(length=2, labelsize=8, color=figures.FAINT, labelcolor=figures.MUTED)
-    ax.grid(axis="y", color=figures.FAINT, linewidth=0.6)
+    ax.set_xlabel(capital(document["title"]), fontsize=9, color=plots.INK, labelpad=3)
+    ax.tick_params(length=2, labelsize=8, color=plots.FAINT, labelcolor=plots.MUTED)
+    ax.grid(axis="y", color=plots.FAINT, linewidth=0.6)
     ax.set_axisbelow(True)
-    ax.legend(frameon=False, fontsize=9, labelcolor=figures.INK, loc="lower left", bbox_to_anchor=(0, 1.08),
+    ax.legend(frameon=False, fontsize=9, labelcolor=plots.INK, loc="lower left", bbox_to_anchor=(0, 1.08),
               ncols=1 if narrow else 2, borderpad=0, borderaxespad=0)  # fmt: skip
     for side, line in ax.spines.items():
         line.set_visible(side == "bottom")
-        line.set_color(figures.FAINT)
+        line.set_color(plots.FAINT)
     return figure
 
 

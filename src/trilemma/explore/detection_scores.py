@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from trilemma import rng
 from trilemma.data import Split
 from trilemma.errors import UserError
+from trilemma.explore.codes import PART, encode, labels_for
 from trilemma.explore.compress import by_pca, code_bytes, fit_count, fit_pca
-from trilemma.explore.images import PART, encode, labels_for
-from trilemma.run import Run
+from trilemma.run.run import Run
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs, codes_need_labels
 
 if TYPE_CHECKING:

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from trilemma.comparison.words import number, span
 from trilemma.explore.detection_images import ABNORMAL, NORMAL, UNKNOWN
 from trilemma.explore.detection_threshold import SPREAD
-from trilemma.training.titles import capital
+from trilemma.words import capital, number, span
 
 UPSIDE_DOWN = 0.4  # AUROC below which the abnormal images clearly score lower
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from trilemma import __version__, rng
 from trilemma.data import Data, Split
-from trilemma.data.loader import to_float
-from trilemma.data.sources import Source
+from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.images import labels_for, made_by, source_of, through
+from trilemma.explore.codes import labels_for, through
+from trilemma.explore.images import made_by, source_of
 from trilemma.files import json_text
 from trilemma.metrics.classification import half_width
 from trilemma.metrics.disentanglement import (
@@ -31,10 +31,11 @@ from trilemma.metrics.disentanglement import (
 )
 from trilemma.metrics.intervals import Estimate
 from trilemma.modes import own_modes
+from trilemma.pictures.levels import to_float
+from trilemma.progress import Display
 from trilemma.registry import models_that
 from trilemma.results import Results, place
-from trilemma.run import Run, as_run
-from trilemma.training.log import Display
+from trilemma.run.run import Run, as_run
 from trilemma.types import Encodes
 from trilemma.values import checked_call
 

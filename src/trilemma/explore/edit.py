@@ -17,27 +17,18 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data
-from trilemma.data.arrays import read_array
-from trilemma.data.labels import class_number
+from trilemma.data.load import Source, slug
 from trilemma.data.parts import Part, all_splits, one_split
-from trilemma.data.sources import Source, slug
+from trilemma.data.sources.arrays import read_array
+from trilemma.data.sources.labels import class_number
 from trilemma.errors import UserError, with_hint
-from trilemma.explore.images import (
-    choose,
-    decode_codes,
-    encode,
-    find_code,
-    is_own,
-    labels_for,
-    made_by,
-    require,
-    source_of,
-    take,
-)
+from trilemma.explore.codes import decode_codes, encode, labels_for, require
+from trilemma.explore.images import choose, is_own, made_by, source_of, take
+from trilemma.explore.naming import find_code
 from trilemma.explore.sample import label_name
-from trilemma.pictures import grid
+from trilemma.pictures.grid import grid
 from trilemma.results import Results, place
-from trilemma.run import Run, as_run
+from trilemma.run.run import Run, as_run
 from trilemma.types import Batch, Decodes, Encodes
 from trilemma.values import checked_call
 

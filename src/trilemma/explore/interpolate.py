@@ -18,10 +18,13 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.images import Named, Source, decode_codes, find_code, made_by, require, table
-from trilemma.pictures import grid
+from trilemma.explore.codes import decode_codes, require
+from trilemma.explore.images import Source, made_by
+from trilemma.explore.naming import Named, find_code
+from trilemma.pictures.grid import grid
+from trilemma.pictures.table import table
 from trilemma.results import Results, place
-from trilemma.run import Run, as_run
+from trilemma.run.run import Run, as_run
 from trilemma.types import Decodes, Encodes
 from trilemma.values import checked_call
 

@@ -21,24 +21,15 @@ from torch import Tensor
 from trilemma import __version__, rng
 from trilemma.data import Data
 from trilemma.errors import UserError
-from trilemma.explore.images import (
-    Source,
-    class_name,
-    class_of,
-    encode,
-    labels_for,
-    made_by,
-    part_of,
-    pick_images,
-    require,
-    rows_of,
-    source_of,
-    table,
-)
+from trilemma.explore.codes import class_of, encode, labels_for, require
+from trilemma.explore.images import Source, class_name, made_by, part_of, pick_images, rows_of, source_of
 from trilemma.files import json_text
-from trilemma.pictures import png_content, save_png, to_image, to_uint8
+from trilemma.pictures.grid import to_image
+from trilemma.pictures.levels import to_uint8
+from trilemma.pictures.png import png_content, save_png
+from trilemma.pictures.table import table
 from trilemma.results import Results, place
-from trilemma.run import Run, as_run
+from trilemma.run.run import Run, as_run
 from trilemma.text import csv_cell, csv_text, printable
 from trilemma.types import Batch, Encodes
 from trilemma.values import checked_call

@@ -8,22 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trilemma.explore.images import (
-    GAP,
-    Source,
-    class_of,
-    labels_for,
-    made_by,
-    part_of,
-    pick_images,
-    require,
-    rows_of,
-    source_of,
-)
+from trilemma.explore.codes import class_of, labels_for, require
+from trilemma.explore.images import Source, made_by, part_of, pick_images, rows_of, source_of
 from trilemma.files import json_text
-from trilemma.pictures import TEXT, TILE, font, grid
+from trilemma.pictures.grid import TEXT, TILE, font, grid
+from trilemma.pictures.table import GAP
 from trilemma.results import Results, place
-from trilemma.run import Run, as_run
+from trilemma.run.run import Run, as_run
 from trilemma.types import Reconstructs
 from trilemma.values import checked_call
 

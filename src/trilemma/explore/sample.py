@@ -11,11 +11,13 @@ from torch import Tensor
 
 from trilemma import __version__
 from trilemma.config import Config
-from trilemma.data.labels import class_number
+from trilemma.data.sources.labels import class_number
 from trilemma.metrics.receipt import protocol_name
-from trilemma.pictures import grid, save_png, to_uint8
+from trilemma.pictures.grid import grid
+from trilemma.pictures.levels import to_uint8
+from trilemma.pictures.png import save_png
 from trilemma.results import claim, out_path
-from trilemma.run import Run, as_run
+from trilemma.run.run import Run, as_run
 from trilemma.values import checked_call
 
 FORMAT = 1  # of a receipt

@@ -20,25 +20,14 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.images import (
-    GAP,
-    Named,
-    Source,
-    class_of,
-    code_width,
-    decode_codes,
-    encode,
-    find_code,
-    labels_for,
-    made_by,
-    name_of,
-    pick_images,
-    require,
-    table,
-)
-from trilemma.pictures import TEXT, font, save_png
+from trilemma.explore.codes import class_of, code_width, decode_codes, encode, labels_for, require
+from trilemma.explore.images import Source, made_by, name_of, pick_images
+from trilemma.explore.naming import Named, find_code
+from trilemma.pictures.grid import TEXT, font
+from trilemma.pictures.png import save_png
+from trilemma.pictures.table import GAP, table
 from trilemma.results import claim, place, with_keys
-from trilemma.run import Run, as_run
+from trilemma.run.run import Run, as_run
 from trilemma.types import Conditional, Decodes, Encodes
 from trilemma.values import checked_call
 

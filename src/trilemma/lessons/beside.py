@@ -8,9 +8,10 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.explore.images import require, table
+from trilemma.explore.codes import require
 from trilemma.lessons.held_out import common_images, reconstructed, rmse
-from trilemma.run import Run
+from trilemma.pictures.table import table
+from trilemma.run.run import Run
 from trilemma.types import Batch, Reconstructs, Samples
 
 if TYPE_CHECKING:

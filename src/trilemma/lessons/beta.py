@@ -13,13 +13,14 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.data.loader import to_float
-from trilemma.data.sources import slug
+from trilemma.data.load import slug
 from trilemma.errors import UserError
-from trilemma.explore.images import labels_for, table, through
+from trilemma.explore.codes import labels_for, through
 from trilemma.lessons.drawing import GREY, below, label, plots, rendered, side_by_side, style
 from trilemma.lessons.held_out import common_images, reconstructed, rmse
-from trilemma.run import Run
+from trilemma.pictures.levels import to_float
+from trilemma.pictures.table import table
+from trilemma.run.run import Run
 from trilemma.training import train
 from trilemma.types import Batch, Reconstructs, Samples, Validates
 

@@ -3,7 +3,7 @@
 import io
 from typing import TYPE_CHECKING, Any
 
-from trilemma.comparison.figures import LIGHT, MUTED, look
+from trilemma.pictures.plots import LIGHT, MUTED, look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,9 +21,9 @@ from trilemma.lessons.pca import pca
 from trilemma.lessons.penalty import kl_penalty_figure
 from trilemma.lessons.sparse import sparse_units
 from trilemma.modes import own_modes
-from trilemma.pictures import read_metadata, save_png
+from trilemma.pictures.png import read_metadata, save_png
 from trilemma.results import claim, out_path
-from trilemma.run import Run, as_run
+from trilemma.run.run import Run, as_run
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:

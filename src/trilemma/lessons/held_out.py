@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.images import Source, labels_for, pick_images, through
-from trilemma.run import Run
+from trilemma.explore.codes import labels_for, through
+from trilemma.explore.images import Source, pick_images
+from trilemma.run.run import Run
 from trilemma.types import Batch
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trilemma.errors import UserError
 from trilemma.lessons.drawing import label, plots, rendered, style
-from trilemma.run import Run
+from trilemma.run.run import Run
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trilemma.data.loader import to_float
 from trilemma.errors import UserError
-from trilemma.explore.images import encode, pick_images, require
+from trilemma.explore.codes import encode, require
+from trilemma.explore.images import pick_images
 from trilemma.lessons.drawing import GREY, label, plots, rendered, style
 from trilemma.lessons.held_out import reconstructed, rmse
-from trilemma.run import Run
+from trilemma.pictures.levels import to_float
+from trilemma.run.run import Run
 from trilemma.types import Decodes, Encodes, Reconstructs
 
 if TYPE_CHECKING:

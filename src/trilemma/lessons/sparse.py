@@ -8,9 +8,11 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.images import encode, labels_for, pick_images, require, table
+from trilemma.explore.codes import encode, labels_for, require
+from trilemma.explore.images import pick_images
 from trilemma.lessons.drawing import GREY, below, label, plots, rendered, style
-from trilemma.run import Run
+from trilemma.pictures.table import table
+from trilemma.run.run import Run
 from trilemma.types import Encodes
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from trilemma.registry import models_that
 from trilemma.types import Conditional, Samples
 
 if TYPE_CHECKING:
-    from trilemma.run import Drawn, Run
+    from trilemma.run.run import Drawn, Run
 
 INTERVAL_IS = "Wilson 95% over the generated images, the classifier held fixed"
 

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from trilemma.data import Data, load_data
-from trilemma.data.arrays import as_numpy, to_images
+from trilemma.data.load import Source
 from trilemma.data.parts import ALL
-from trilemma.data.sources import Source
+from trilemma.data.sources.arrays import as_numpy, to_images
 from trilemma.data.split import counted, held_out_split
 from trilemma.errors import UserError, unknown
-from trilemma.locate import CONFIG, no_run
 from trilemma.metrics import cost, frechet, neighbours
 from trilemma.metrics.classification import class_scores
 from trilemma.metrics.controls import (
@@ -34,13 +33,14 @@ from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.quality import Setup, quality, quality_scores
 from trilemma.metrics.receipt import Score, claim_scores, protocol_name, versions, write_score
 from trilemma.modes import own_modes
-from trilemma.pictures import read_metadata
+from trilemma.pictures.png import read_metadata
 from trilemma.registry import models_that
+from trilemma.run.locate import CONFIG, no_run
 from trilemma.types import Conditional, Samples
 from trilemma.values import checked_call, shown
 
 if TYPE_CHECKING:
-    from trilemma.run import Run
+    from trilemma.run.run import Run
 
 N_DEFAULT = 2500  # images on either side where the user does not say: minutes on a CPU at most
 METRICS = "metrics"  # of a run folder: its scores
@@ -374,7 +374,7 @@ def _made(path: Path) -> dict[str, Any]:
 
 def _as_run(what: "Run | Source") -> "Run | None":
     """The run, or None for images."""
-    from trilemma.run import load
+    from trilemma.run.run import load
 
     if isinstance(what, Data | np.ndarray | Tensor):
         return None

@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trilemma import rng
+from trilemma.classifiers.classifier import Classifier, ClassifierConfig
 from trilemma.config import make
 from trilemma.errors import UserError, unknown
 from trilemma.files import sha256_of
 from trilemma.modes import own_modes
-from trilemma.nets.classifier import Classifier, ClassifierConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
 BUNDLED = {  # data it was trained on -> network
@@ -38,7 +38,7 @@ SAME_IMAGES = {"mnist-binary": "mnist"}  # in other pixel values
 CHANNELS = {"digits": 1, "mnist": 1, "fashion-mnist": 1, "cifar10": 3}
 SMALL_PX = 12  # grey images up to this size are nearer to the 8x8 digits than to 28x28
 LUMA = (0.299, 0.587, 0.114)
-REMAKE = "python -m trilemma.metrics.make_features"
+REMAKE = "python -m trilemma.classifiers.make_bundled"
 
 Shape = tuple[int, int, int]
 

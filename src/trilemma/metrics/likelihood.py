@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from trilemma import rng as random
 from trilemma.data import Data
-from trilemma.data.loader import to_float
 from trilemma.data.split import Split
 from trilemma.errors import UserError
 from trilemma.metrics.intervals import Estimate, mean_estimate
 from trilemma.metrics.receipt import Score, protocol_name, versions
+from trilemma.pictures.levels import to_float
 from trilemma.types import BoundsLikelihood, Conditional, Encodes
 
 ROW_VALUES = 2**20  # pixel values that go through a model at a time

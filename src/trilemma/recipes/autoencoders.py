@@ -5,7 +5,7 @@ otherwise. Larger batches for speed, with a warm-up: without it, units of the co
 """
 
 from trilemma.autoencoders.autoencoder import Autoencoder, AutoencoderConfig
-from trilemma.data.ellipse import SPAN
+from trilemma.data.sources.ellipse import SPAN
 from trilemma.registry import Recipe, register
 
 COMMON = {"schedule": "cosine", "monitor": "valid_rmse"}  # published: halved on a plateau

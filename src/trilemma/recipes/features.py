@@ -1,12 +1,12 @@
 """The classifiers behind the bundled feature networks. They generate nothing, so `trilemma list` leaves them out.
 
-`python -m trilemma.metrics.make_features` trains them and writes the files in metrics/weights. The figures are the
+`python -m trilemma.classifiers.make_bundled` trains them and writes the files in metrics/weights. The figures are the
 largest errors on held-out images that a bundled network may have.
 """
 
 from typing import Any
 
-from trilemma.nets.classifier import Classifier, ClassifierConfig
+from trilemma.classifiers.classifier import Classifier, ClassifierConfig
 from trilemma.registry import Recipe, register
 
 TRAINING: dict[str, Any] = {

@@ -6,8 +6,8 @@ Progress is counted in images. Only a training whose length is given in minutes 
 import time
 from typing import Any
 
-from trilemma.training.config import TrainConfig
-from trilemma.training.state import Checkpoint
+from trilemma.run.config import TrainConfig
+from trilemma.run.state import Checkpoint
 
 VALIDATE_AT_LEAST = 10_000  # images between validations of a data set smaller than this
 REPORTS = 20  # in the images between two validations

@@ -29,7 +29,7 @@ import torch
 from trilemma.config import ModelConfig, config_of
 from trilemma.migration import VARIANCE
 from trilemma.registry import Recipe
-from trilemma.training.config import LENGTHS, TrainConfig
+from trilemma.run.config import LENGTHS, TrainConfig
 from trilemma.types import Model, Player, players_of
 
 SHARE = 8  # batches in a pass over the training images, at least

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from trilemma.errors import Diverged, UserError
 from trilemma.memory import is_out_of_memory, release, with_room
+from trilemma.run.checkpoint import images_of, list_checkpoints, read_checkpoint
+from trilemma.run.state import Broken, Checkpoint, spoilt
 from trilemma.training.calendar import Calendar
-from trilemma.training.checkpoint import images_of, list_checkpoints, read_checkpoint
 from trilemma.training.health import WINDOW, Jump, LastingJump, NotFinite, Pulse, Reading
 from trilemma.training.log import Journal
 from trilemma.training.players import Lowered, Players
-from trilemma.training.state import Broken, Checkpoint, Parts, spoilt
+from trilemma.training.state import Parts
 from trilemma.types import Batch, count_rivals
 
 SLOWER = 0.5  # times the learning rate, after a loss that jumped and did not come back

@@ -2,31 +2,19 @@
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Column
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.files import parse_json, read_plain, write_atomic
-from trilemma.text import encodable, printable
-from trilemma.training.state import Checkpoint
-
-PLAIN_EVERY_S = 15.0
-BAR = 20  # characters
-UNKNOWN = "-:--:--"  # time left
-LARGEST_LOG = 32 << 20  # bytes; 100,000 rows
-LARGEST_FIGURE = torch.finfo(torch.float32).max
-PLACE = ("step", "images", "seconds")  # with which every row begins
+from trilemma.files import write_atomic
+from trilemma.run.log import read_log
+from trilemma.run.state import Checkpoint
 
 
 class Averages:
@@ -119,91 +107,6 @@ def _append(file: FileIO, line: bytes) -> None:
         with suppress(OSError):
             file.truncate(good)
         raise
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log; a line that was cut off, or is none of ours, is skipped.
-
-    Raises:
-        UserError: if it is no plain file, or too large.
-    """
-    try:
-        lines = read_plain(path, LARGEST_LOG).split(b"\n")
-    except FileNotFoundError:
-        return []
-    return [row for line in lines if line and (row := _row_in(line)) is not None]
-
-
-def _row_in(line: bytes) -> dict[str, Any] | None:
-    """The row of a line, with the place where the training was, figures and texts; None where it is no such row."""
-    try:
-        row = parse_json(line)
-    except UserError:
-        return None
-    if not isinstance(row, dict) or not all(_is_figure(row.get(key)) and row[key] >= 0 for key in PLACE):
-        return None
-    return {key: value for key, value in row.items() if isinstance(value, str) or _is_figure(value)}
-
-
-def _is_figure(value: Any) -> bool:
-    """Whether a value is a number that single precision, in which all of this is computed, can hold."""
-    return type(value) in (int, float) and abs(value) <= LARGEST_FIGURE
-
-
-class Display:
-    """Progress for a person: a bar on a terminal, one plain line at a time elsewhere, nothing when quiet."""
-
-    def __init__(self, title: str, *, quiet: bool = False) -> None:
-        self.console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
-        self.title, self.last, self.bar = title, 0.0, None
-        self.first: tuple[float, float] | None = None  # time and progress when it was first updated
-        if self.console.is_terminal and not quiet:
-            rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # all columns but the figures have their width
-            self.bar = Progress(
-                TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len(title))),
-                BarColumn(BAR, table_column=Column(min_width=BAR)),
-                TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True, min_width=4)),
-                TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, min_width=len(UNKNOWN))),
-                TextColumn("{task.fields[figures]}", table_column=rest),
-                console=self.console,
-                expand=True,
-            )
-            self.task = self.bar.add_task(title, total=1.0, figures="", left=UNKNOWN)
-            self.bar.start()
-
-    def say(self, text: str) -> None:
-        """A line that stays. A terminal that was closed, or a reader that left, ends the talk and not the training."""
-        try:
-            self.console.print(self._printable(text), markup=False)
-        except (OSError, SystemExit):  # rich leaves the process when a pipe breaks
-            self.console.quiet = True
-
-    def update(self, progress: float, text: str) -> None:
-        """Show how far the training is; at most one plain line per PLAIN_EVERY_S seconds."""
-        left = self._left(progress)
-        if self.bar is not None:
-            self.bar.update(self.task, completed=progress, figures=self._printable(text), left=left)
-        elif time.monotonic() - self.last >= PLAIN_EVERY_S:
-            self.last = time.monotonic()
-            self.say(f"{self.title} {progress:4.0%} {left} {text}")
-
-    def _left(self, progress: float) -> str:
-        """The time left, at the mean pace so far of all that is done: steps, validation, pictures, checkpoints."""
-        now = time.monotonic()
-        since, begin = self.first = self.first or (now, progress)
-        if progress <= begin:
-            return UNKNOWN
-        return str(timedelta(seconds=round((now - since) / (progress - begin) * (1 - progress))))
-
-    def _printable(self, text: str) -> str:
-        """The text in one line that a terminal shows as it is, with "?" for letters that its encoding lacks."""
-        return encodable(printable(text), self.console)
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        if self.bar is not None:
-            with suppress(OSError, SystemExit):
-                self.bar.stop()
 
 
 def figures_text(row: dict[str, Any]) -> str:

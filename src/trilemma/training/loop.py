@@ -27,16 +27,18 @@ from trilemma import rng
 from trilemma.data import Data, Loader
 from trilemma.memory import with_room
 from trilemma.modes import own_modes
+from trilemma.progress import Display
+from trilemma.run.checkpoint import load_checkpoint, save_checkpoint
+from trilemma.run.config import TrainConfig
+from trilemma.run.state import Checkpoint, is_finite
 from trilemma.training.calendar import Calendar
-from trilemma.training.checkpoint import load_checkpoint, save_checkpoint
-from trilemma.training.config import TrainConfig
 from trilemma.training.guard import Guard, unless_full
-from trilemma.training.log import Averages, Display, Journal, figures_text
+from trilemma.training.log import Averages, Journal, figures_text
 from trilemma.training.looks import Looks
 from trilemma.training.observe import Observer
 from trilemma.training.pace import Pace
 from trilemma.training.players import Players
-from trilemma.training.state import Checkpoint, Parts, is_finite
+from trilemma.training.state import Parts
 from trilemma.training.team import Decision, Interrupted, Stopped, Team
 from trilemma.types import Batch, Model, players_of
 

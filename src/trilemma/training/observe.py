@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -19,13 +18,15 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.config import config_of
-from trilemma.data import Data, Loader, batches
-from trilemma.data.split import Split
+from trilemma.data import Data, batches
+from trilemma.data.loader import FINISH_IMAGES, VALID_BATCH, training_images
 from trilemma.errors import UserError, unknown
 from trilemma.memory import copies, halving
 from trilemma.metrics.likelihood import active_units, has_posterior
-from trilemma.pictures import grid, save_png
-from trilemma.training.config import TrainConfig
+from trilemma.pictures.grid import grid
+from trilemma.pictures.png import save_png
+from trilemma.run.config import TrainConfig
+from trilemma.run.state import Checkpoint
 from trilemma.training.ema import EMA
 from trilemma.training.monitor import (
     Rivalry,
@@ -41,7 +42,6 @@ from trilemma.training.monitor import (
 )
 from trilemma.training.optim import Plateau
 from trilemma.training.pictures import made_by_training
-from trilemma.training.state import Checkpoint
 from trilemma.types import (
     Batch,
     Conditional,
@@ -54,8 +54,6 @@ from trilemma.types import (
     count_rivals,
 )
 
-FINISH_IMAGES = 10_000  # training images shown to a model's last step
-VALID_BATCH = 500
 N_SAMPLES = 64  # in a sample picture
 PARTS = 16  # of a sample picture, of which one tells how long it takes
 ACTIVE_UNITS = "valid_active_units"
@@ -346,14 +344,3 @@ class Observer:
 def _numbers(figures: dict[str, Any]) -> dict[str, Any]:
     """Figures of a saved state, in which None stands for one that is not finite."""
     return {name: math.nan if value is None else value for name, value in figures.items()}
-
-
-def training_images(
-    split: Split, n: int, *, seed: int, device: torch.device, size: int = VALID_BATCH
-) -> Iterator[Batch]:
-    """The first `n` images of the training order, `size` at a time, as they are; only those go to a GPU."""
-    plain, n = Loader(split, batch=size, seed=seed), min(n, len(split))
-    for position in range(0, n, size):
-        batch = plain.batch_at(position, min(size, n - position))
-        label = None if batch.label is None else batch.label.to(device)
-        yield replace(batch, image=batch.image.to(device), label=label)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from trilemma.errors import UserError, unknown
-from trilemma.training.config import TrainConfig
+from trilemma.run.config import TrainConfig
 from trilemma.training.nadam import NAdam
 from trilemma.types import Phase, PhaseError, Player, check_together, players_of
 

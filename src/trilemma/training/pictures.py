@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trilemma import __version__
-from trilemma.pictures import save_png
-from trilemma.training.titles import capital, square_of, title
+from trilemma.pictures.png import save_png
+from trilemma.training.titles import square_of, title
+from trilemma.words import capital
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,11 +14,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trilemma import rng
 from trilemma.memory import copies, halving
-from trilemma.training.config import TrainConfig
+from trilemma.run.config import TrainConfig
+from trilemma.run.state import Checkpoint
 from trilemma.training.ema import EMA
 from trilemma.training.log import Averages
 from trilemma.training.optim import Plateau, config_of, learning_rate, lr_factor, make_optimizer
-from trilemma.training.state import Checkpoint, first_entries, flatten_optimizer, restore_optimizer
+from trilemma.training.state import first_entries, flatten_optimizer, restore_optimizer
 from trilemma.types import Batch, Logs, Model, Phase, Player, players_of, span_of
 
 START_BATCH = 500  # training images that the start of a phase is shown at a time

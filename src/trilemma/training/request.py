@@ -13,19 +13,18 @@ from torch import nn
 
 from trilemma import vocabulary
 from trilemma.arguments import word
-from trilemma.config import ModelConfig, config_of, make
-from trilemma.data.sources import Source
+from trilemma.config import config_of, make
+from trilemma.data.load import Source
 from trilemma.errors import UserError, unknown_key
 from trilemma.files import read_json
 from trilemma.migration import stated_variance
 from trilemma.own import ModuleConfig, recipe_of
-from trilemma.record import check_config
 from trilemma.registry import Recipe, get_recipe, recipe_named_in
-from trilemma.training.config import LENGTHS, TrainConfig
-from trilemma.training.folder import NEW_KEYS
+from trilemma.run.command import FROM_DATA, OTHER_NAMES, own_keys
+from trilemma.run.config import LENGTHS, TrainConfig
+from trilemma.run.folder import NEW_KEYS
+from trilemma.run.record import check_config
 
-OTHER_NAMES = {"lr_schedule": "schedule"}
-FROM_DATA = ("shape", "n_classes")  # settings of a model that the images decide
 READING = ("size", "channels", "valid", "split_seed", "frames", "split_rule")  # how a source is read
 
 
@@ -84,12 +83,6 @@ def _of_file(path: Path) -> Request:
     return Request(recipe, None, settings, training, config["data"], config["fingerprint"])
 
 
-def own_keys(recipe: Recipe) -> list[str]:
-    """The settings of a model that are keys of `train`."""
-    given_as_it_is = isinstance(recipe.config, ModuleConfig)
-    return [] if given_as_it_is else [key for key in type(recipe.config).model_fields if key != "shape"]
-
-
 def split_keys(recipe: Recipe, keys: Mapping[str, Any], common: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Keys of the training and of the model.
 
@@ -138,36 +131,9 @@ def training_config(base: Mapping[str, Any], given: Mapping[str, Any]) -> TrainC
     return make(TrainConfig, {**{k: v for k, v in base.items() if k not in gone}, **warmup, **given})
 
 
-def command_keys(recipe: Recipe, config: ModelConfig, training: TrainConfig) -> dict[str, Any]:
-    """The keys that say all that is trained, as they are typed: those that differ from the recipe's."""
-    keys: dict[str, Any] = {name: getattr(training, name) for name in LENGTHS if getattr(training, name) is not None}
-    keys |= {name: getattr(training, name) for name in ("batch", "lr", "seed")}
-    own = own_keys(recipe)
-    for name, field in TrainConfig.model_fields.items():
-        value = getattr(training, name)
-        plain = name in ("precision", "augment", "frames", "split_seed")  # said wherever they are not the common ones
-        if name in _NOT_TYPED or value == (field.default if plain else recipe.training.get(name, field.default)):
-            continue
-        keys["lr_schedule" if name == "schedule" and name in own else name] = value
-    if "warmup_images" in keys and training.warmup_share is None:
-        del keys["warmup_share"]
-    height, width = training.size or config.shape[1:]
-    keys |= {"size": f"{height}x{width}", "channels": training.channels or config.shape[0]}
-    if training.valid is not None:
-        keys["valid"] = training.valid
-    return keys | {
-        name: getattr(config, name)
-        for name in own
-        if name not in FROM_DATA and getattr(config, name) != getattr(recipe.config, name)
-    }
-
-
 def training_keys(recipe: Recipe, common: Iterable[str]) -> list[tuple[str, str, str]]:
     """Name, default and meaning of the training keys that are not among the common ones."""
     own, fields = own_keys(recipe), TrainConfig.model_fields
     names = {("lr_schedule" if name in own else name): name for name in fields if name not in common}
     defaults = {name: recipe.training.get(name, fields[name].default) for name in names.values()}
     return [(key, word(defaults[name]), fields[name].description or "") for key, name in names.items()]
-
-
-_NOT_TYPED = {*LENGTHS, "batch", "lr", "seed", "size", "channels", "valid", "device", "save_every", "sample_every"}

@@ -1,36 +1,20 @@
-"""The full state of a training, and whether one that was read can be of this training.
+"""Everything that the next steps of a training depend on, as one list of parts.
 
-The form that every state of a training has is known before it begins: the names, shapes and types of its weights are
-those of the model, and what an optimiser holds follows from the parameters it moves. A state of another form, at
-another place of the training than its name says, or with a number that is none, is refused as a whole.
+The form of every state of a training is known before it begins: the names, shapes and types of its weights are those of
+the model, and what an optimiser holds follows from the parameters it moves (`run.state` compares).
 """
 
-import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from trilemma.training.config import TrainConfig
+from trilemma.run.config import TrainConfig
+from trilemma.run.state import Checkpoint, Tensors
 from trilemma.training.optim import make_optimizer
 from trilemma.types import Player
-from trilemma.weights import LATER
-
-Tensors = dict[str, Tensor]
-
-
-@dataclass
-class Checkpoint:
-    """Tensors by file ("model", "ema", "optimizer-PLAYER", "best") and the plain values of the state.
-
-    late: of a form, the files of optimisers that hold nothing before their players begin.
-    """
-
-    values: dict[str, Any]
-    tensors: dict[str, Tensors] = field(default_factory=dict)
-    late: Collection[str] = ()
 
 
 class Part(Protocol):
@@ -76,10 +60,6 @@ class Parts:
         return Checkpoint(state.values | first.values, state.tensors | first.tensors, first.late)
 
 
-class Broken(Exception):
-    """Why a checkpoint cannot be trusted."""
-
-
 def first_entries(player: Player, config: TrainConfig) -> Tensors:
     """The form, without values, of what a player's optimiser holds after its first step."""
     parameters = [nn.Parameter(torch.empty_like(p, device="meta")) for p in player.parameters]
@@ -111,86 +91,3 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> Non
         same = tensor.shape == like.shape
         state.setdefault(int(number), {})[key] = torch.empty_like(like).copy_(tensor) if same else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def check_state(found: Checkpoint, like: Checkpoint, *, images: int) -> None:
-    """Whether a state has the form of `like`, a state after the first step of the same training.
-
-    Args:
-        images: how many the training had seen, as the checkpoint's name says.
-    Raises:
-        Broken: with the first difference.
-    """
-    values, first = found.values, like.values
-    if odd := _odd_keys(values, first):
-        raise Broken(f"its values are not those of this training: {', '.join(odd)}")
-    if values["images"] != images or values["images"] * first["step"] != values["step"] * first["images"]:
-        raise Broken(f"it is of step {values['step']} and image {values['images']}, not of image {images}")
-    if values["pieces"] < 1 or not 0 <= values["seconds"] < math.inf:
-        raise Broken(f"it says pieces={values['pieces']}, seconds={values['seconds']}")
-    expected = {**like.tensors, **({"best": like.tensors["model"]} if values["best"] else {})}
-    if found.tensors.keys() != expected.keys():
-        raise Broken(f"it has the tensors of {', '.join(found.tensors)}, not of {', '.join(expected)}")
-    unmoved = values["step"] == 0 or values["skipped"]
-    for group, tensors in expected.items():
-        held = found.tensors[group]
-        if not group.startswith("optimizer-"):
-            _check_group(group, held, tensors)
-        elif held or not (unmoved or group in like.late):
-            _check_group(group, held, _of_moved(held, tensors))
-
-
-def _of_moved(held: Tensors, like: Tensors) -> Tensors:
-    """The entries of the parameters that an optimiser holds something of: a frozen or unused one has none."""
-    moved = {name.split("/")[0] for name in held}
-    return {name: tensor for name, tensor in like.items() if not held or name.split("/")[0] in moved}
-
-
-def _odd_keys(values: Any, like: dict[str, Any]) -> list[str]:
-    """The values that are missing, too many, or of another form, each with which of these it is."""
-    if not isinstance(values, dict):
-        return ["they are not an object"]
-    missing = [f"{key} is missing" for key in like if key not in values]
-    unknown = [f"{key} is unknown" for key in values if key not in like]
-    other = [f"{key} has another form" for key in like if key in values and not _same_form(values[key], like[key])]
-    return missing + unknown + other
-
-
-def _same_form(value: Any, like: Any) -> bool:
-    """Whether a plain value has the type, and the keys, of another; what is empty there may hold any single values."""
-    if isinstance(like, dict) and like:
-        same_keys = isinstance(value, dict) and value.keys() == like.keys()
-        return same_keys and all(_same_form(value[key], like[key]) for key in like)
-    if isinstance(like, dict | list):
-        entries = value.values() if isinstance(value, dict) else value
-        return type(value) is type(like) and all(type(entry) in (int, float, str, type(None)) for entry in entries)
-    return type(value) is type(like) or (like is None and type(value) is float)
-
-
-def _check_group(group: str, found: Tensors, like: Tensors) -> None:
-    if odd := (found.keys() ^ like.keys()) - (LATER - found.keys()):
-        raise Broken(f"{group}: missing or too many: {', '.join(sorted(odd)[:3])}")
-    for name, tensor in found.items():
-        form = like[name]
-        if (tensor.shape, tensor.dtype) != (form.shape, form.dtype):
-            came, wanted = (f"{t.dtype} {tuple(t.shape)}" for t in (tensor, form))
-            raise Broken(f"{group}: {name} is {came}, not {wanted}")
-        if not is_finite(tensor) and (form.is_meta or is_finite(form)):
-            raise Broken(f"{group}: {name} is not finite")
-
-
-def spoilt(state: Checkpoint) -> list[str]:
-    """The tensors with a NaN or an infinity; the best weights were among them when they were the model's."""
-    return [
-        f"{name} of the {group}"
-        for group, tensors in state.tensors.items()
-        for name, tensor in tensors.items()
-        if group != "best" and not is_finite(tensor)
-    ]
-
-
-def is_finite(tensor: Tensor) -> bool:
-    """Whether all numbers are finite, by their bounds: one pass, no copy in memory, and nothing that overflows."""
-    if not tensor.is_floating_point() or not tensor.numel():
-        return True
-    return bool(torch.stack(tensor.aminmax()).isfinite().all())

@@ -40,11 +40,6 @@ def title(part: str) -> str:
     return TITLES.get(part, part.replace("_nats", " (nats)").replace("_", " "))
 
 
-def capital(text: str) -> str:
-    """With a capital letter at the beginning."""
-    return text[:1].upper() + text[1:]
-
-
 def root_of(name: str) -> str | None:
     """The name of the root of a mean square; None for what is no mean square.
 

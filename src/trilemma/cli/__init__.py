@@ -1,0 +1,1 @@
+"""The command line: `main` reads it, `explore` and `evaluation` hold verbs, `output` prints, `words` checks words."""

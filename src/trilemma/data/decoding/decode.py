@@ -1,0 +1,142 @@
+"""From image files of any kind to one uint8 tensor (N, C, H, W), each written straight into its place.
+
+Each is decoded as pixels.py says, and the rule of size.py applies. Files that cannot be read are named with the reason
+and left out. Where the first look finds images of one size, all are decoded at once, and it is checked afterwards that
+the rest was as supposed; else all headers are read first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trilemma.data.decoding.pixels import FORMATS, SUFFIXES, Header, Item, decode_into, header
+from trilemma.data.decoding.size import choose_size
+from trilemma.data.decoding.workers import each
+
+__all__ = ["FORMATS", "SUFFIXES", "Decoded", "Item", "Room", "decode"]
+
+LOOK = 64  # images looked at before all are decoded
+
+
+class Room:
+    """Where the images of one source go while they are decoded: memory.
+
+    shared: processes that are forked write into the same images.
+    """
+
+    shared = False
+
+    def empty(self, shape: tuple[int, ...]) -> Tensor:
+        """Room for a uint8 tensor; a former one is given up."""
+        return torch.empty(shape, dtype=torch.uint8)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """images: uint8 (N, C, H, W); kept: which items they are; rule: of their size, in words; skipped: "name: reason".
+
+    changes: what was done to some of the images, in words, with the numbers of those items.
+    """
+
+    images: Tensor
+    kept: list[int]
+    rule: str
+    skipped: list[str]
+    changes: dict[str, list[int]]
+
+
+def decode(
+    items: Sequence[Item],
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    room: Room | None = None,
+) -> Decoded:
+    """Decode all items that can be read, to one size and number of channels.
+
+    Args:
+        size: the target (height, width), or None to infer it.
+        channels: 1 or 3, or None: 1 where every image is stored as grey, else 3.
+        room: where the images go; memory where None.
+    """
+    room = room or Room()
+    bad: dict[int, str] = {}
+    forks = all(item.forks for item in items)
+    headers = _first_look(items, size, bad)
+    good, rule, changes = [i for i in range(len(items)) if i not in bad], "", {}
+    images = torch.empty(0, 1, 1, 1, dtype=torch.uint8)
+    while good:
+        target, depth, rule = _plan([headers[i] for i in good if i in headers], size, channels)
+        images = room.empty((len(good), depth, *target))
+        places = dict(zip(good, images.numpy(), strict=True))
+        done = _decode_files(items, places, bad, shared=room.shared and forks)
+        headers = {i: head for i, (head, _) in done.items()}
+        rows, kept = [k for k, i in enumerate(good) if i not in bad], [i for i in good if i not in bad]
+        changes = _changes({i: words for i, (_, words) in done.items()})
+        images, good = _close_up(images, rows), kept
+        if not kept:
+            break
+        plan = _plan([headers[i] for i in kept], size, channels)
+        rule = plan[2]
+        # A file that broke only now must not have had a say in the size or the colours: then do it again without it.
+        if plan[:2] == (target, depth):
+            break
+    return Decoded(images, good, rule, [f"{items[i].name}: {bad[i]}" for i in sorted(bad)], changes)
+
+
+def _first_look(items: Sequence[Item], size: tuple[int, int] | None, bad: dict[int, str]) -> dict[int, Header]:
+    """Headers: of some spread over the items where they are of one size, else of all."""
+    some = range(0, len(items), max(1, len(items) // LOOK))
+    headers = each(lambda i: header(items[i]), some, bad)
+    if headers and (size or len({head.size for head in headers.values()}) == 1):
+        return headers
+    rest = [i for i in range(len(items)) if i not in headers and i not in bad]
+    return headers | each(lambda i: header(items[i]), rest, bad)
+
+
+def _decode_files(
+    items: Sequence[Item], places: dict[int, np.ndarray], bad: dict[int, str], *, shared: bool
+) -> dict[int, tuple[Header, list[str]]]:
+    """Decode those that have a place; the frames of a file in one go, because each may need those before it."""
+    files, first = {}, -1
+    for i in places:
+        if items[i].frame is None or first < 0 or items[i].open is not items[first].open:
+            first = i
+        files.setdefault(first, []).append(i)
+    lost: dict[int, str] = {}
+
+    def work(i: int) -> list[tuple[Header, list[str]] | str]:
+        return decode_into([places[k] for k in files[i]], [items[k] for k in files[i]])
+
+    decoded = each(work, [*files], lost, shared=shared)
+    bad.update({k: why for i, why in lost.items() for k in files[i]})
+    done = {k: result for i, results in decoded.items() for k, result in zip(files[i], results, strict=True)}
+    bad.update({k: result for k, result in done.items() if isinstance(result, str)})
+    return {k: result for k, result in done.items() if not isinstance(result, str)}
+
+
+def _plan(
+    headers: Sequence[Header], size: tuple[int, int] | None, channels: int | None
+) -> tuple[tuple[int, int], int, str]:
+    """The target (height, width), the number of channels, and the size rule in words."""
+    target, rule = choose_size([head.size for head in headers], size)
+    return target, channels or (1 if all(head.grey for head in headers) else 3), rule
+
+
+def _changes(words: dict[int, list[str]]) -> dict[str, list[int]]:
+    """From words by item to items by word, both in order."""
+    found: dict[str, list[int]] = {}
+    for i in sorted(words):
+        for word in words[i]:
+            found.setdefault(word, []).append(i)
+    return dict(sorted(found.items()))
+
+
+def _close_up(images: Tensor, rows: list[int]) -> Tensor:
+    """The images numbered `rows`, which rise, moved to the front in place."""
+    for to, row in enumerate(rows):
+        if to != row:
+            images[to] = images[row]
+    return images[: len(rows)]

@@ -1,0 +1,187 @@
+"""What names an image or a code: a number, a file, an array, a text of numbers."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trilemma.config import LARGEST_IMAGE
+from trilemma.data.decoding.decode import decode
+from trilemma.data.decoding.pixels import Header, Item, header, open_file
+from trilemma.data.decoding.size import text as size_text
+from trilemma.data.parts import ALL
+from trilemma.data.sources.arrays import read_array
+from trilemma.errors import UserError
+from trilemma.explore.codes import class_of, code_width, encode, labels_for
+from trilemma.explore.images import Source, source_of, take, unseen
+from trilemma.pictures.levels import to_float
+from trilemma.run.run import Run
+from trilemma.text import note
+from trilemma.types import Batch
+
+if TYPE_CHECKING:
+    pass
+
+
+LARGEST = 8 * LARGEST_IMAGE  # bytes of a code or an image in a .npy file
+
+
+CROPPED = 1.5  # shapes (width / height) that differ by more than this factor lose so much that it is said
+
+
+Named = str | int | Path | Tensor | np.ndarray | Sequence[float]  # what stands for an image or a code
+
+
+def pick_image(run: Run, what: str | int | Path, data: Source = None) -> Batch:
+    """One image on the run's device, with its label where that is known.
+
+    Args:
+        what: the number of an image of the held-out split; or an image file, which is brought to the run's size and
+            channels by the rules for training images, which standard error says where it changes the image.
+        data: other images to count in than the run's own, all of them.
+    Raises:
+        UserError: there is no such number or file, or the file cannot be read.
+    """
+    number = _number(what)
+    if number is None:
+        return Batch(to_float(_read(run, Path(str(what))).to(run.device)))
+    source = source_of(run, data)
+    part = unseen(run, source)
+    if not 0 <= number < len(part):
+        where = source.name if part.name == ALL else f"the {part.name} split"
+        raise UserError(f"there is no image {number} in {where}: it has 0 to {len(part) - 1}")
+    return take(run, part, torch.tensor([number]))
+
+
+def load_image(run: Run, what: str | int | Path, data: Source = None) -> Tensor:
+    """One image on the run's device, float32 in [0, 1], (1, C, H, W); see `pick_image`."""
+    return pick_image(run, what, data).image
+
+
+def find_code(
+    run: Run, what: Named, data: Source = None, label: str | int | None = None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The code that a user names, for a model that encodes.
+
+    Args:
+        what: an image, as for `pick_image` or as a tensor (C, H, W) of the run's shape; or a code: its numbers, with
+            commas between them in a text, or a .npy file of them.
+        label: the class, for a conditional model; where None, that of the image.
+    Returns:
+        The code (1, Z) on the CPU; its labels (1,), None for a model without classes; the image (1, C, H, W) that it
+        was encoded from, None where the code itself was given.
+    Raises:
+        UserError: it has another shape than the run's, is not finite, or lacks the class that the model needs.
+    """
+    found = _values(what)
+    if isinstance(found, Tensor) and found.ndim == 1:
+        labels = labels_for(run.model, class_of(run, label), label=True)
+        return _checked_code(run, found[None]), labels, None
+    batch = Batch(_checked_image(run, found)) if isinstance(found, Tensor) else pick_image(run, found, data)
+    labels = labels_for(run.model, class_of(run, label, batch), label=True)
+    return encode(run, batch.image, labels), labels, batch.image.cpu()
+
+
+def _number(what: str | int | Path) -> int | None:
+    """The number of an image; None for a file."""
+    text = str(what)
+    is_number = isinstance(what, int) or (text.removeprefix("-").isdecimal() and not os.path.exists(text))
+    return int(text) if is_number else None
+
+
+def _read(run: Run, path: Path) -> Tensor:
+    """An image file, uint8 (1, C, H, W)."""
+    channels, height, width = run.model_config.shape
+    path = path.expanduser()
+    if not os.path.isfile(path):  # False, too, for what is too long for a name
+        raise UserError(f"there is no image file {path}; give one, or the number of an image of the held-out split")
+    item = Item(str(path), lambda: open_file(path))
+    done = decode([item], (height, width), channels)
+    if done.skipped:
+        raise UserError(f"cannot read the image {done.skipped[0]}")
+    if change := _change(header(item), (channels, height, width)):
+        note(f"{path.name}: {change}")
+    return done.images
+
+
+def _change(came: Header, shape: tuple[int, int, int]) -> str | None:
+    """What the rule of `data.decoding.size` does to an image file, in words; None where its shape is the model's.
+
+    >>> _change(Header((33, 90), grey=False), (1, 8, 8))
+    '33x90 colour (height x width), brought to 8x8 grey; 63% of it is cut off: it is scaled to cover, its centre kept'
+    >>> _change(Header((16, 16), grey=False), (3, 8, 8))
+    '16x16 colour (height x width), brought to 8x8 colour'
+    """
+    channels, height, width = shape
+    if came == ((height, width), channels == 1):
+        return None
+    to = f"brought to {size_text((height, width))} {'grey' if channels == 1 else 'colour'}"
+    said = f"{size_text(came.size)} {'grey' if came.grey else 'colour'} (height x width), {to}"
+    factor = came.size[1] / came.size[0] * height / width  # of the shapes
+    factor = max(factor, 1 / factor)
+    cut = f"; {1 - 1 / factor:.0%} of it is cut off: it is scaled to cover, its centre kept"
+    return said + cut if factor > CROPPED else said
+
+
+def _values(what: Named) -> Tensor | str | int | Path:
+    """The numbers of a code (Z,) or of an image (1, C, H, W), where they are given; else what names an image."""
+    if isinstance(what, int):
+        return what
+    given = _numbers_of(what) if isinstance(what, str | Path) else what
+    if given is None:
+        return str(what)
+    try:
+        values = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"neither an image nor a code: {error}; give an image, its number, or a code") from None
+    if values.ndim in (3, 4):
+        values = values.float() / (255 if values.dtype == torch.uint8 else 1)
+        return values if values.ndim == 4 else values[None]
+    if values.ndim == 2 and len(values) == 1:
+        values = values[0]
+    if values.ndim != 1:
+        raise UserError(f"a code is one row of numbers, and an image has 3 axes; got shape {tuple(values.shape)}")
+    return values.float()
+
+
+def _numbers_of(what: str | Path) -> np.ndarray | list[float] | None:
+    """What a .npy file or a text with commas holds; None where it is the name or number of an image."""
+    text, path = str(what), Path(what).expanduser()
+    if path.suffix.lower() == ".npy" and os.path.isfile(path):
+        array = read_array(path)
+        if array.nbytes > LARGEST:
+            raise UserError(f"{path} holds {array.nbytes:,} bytes; a code or an image has at most {LARGEST:,}")
+        return np.array(array)
+    if os.path.exists(path) or _number(text) is not None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        return None
+
+
+def _checked_code(run: Run, code: Tensor) -> Tensor:
+    """A code (1, Z), if it is one of the model's."""
+    width = code_width(run)
+    if code.shape[1] != width:
+        raise UserError(f"the code has {code.shape[1]} numbers; those of {run.recipe.name} in {run.path} have {width}")
+    if not code.isfinite().all():
+        raise UserError("the code has NaN or infinite values; give finite numbers")
+    return code
+
+
+def _checked_image(run: Run, image: Tensor) -> Tensor:
+    """An image (1, C, H, W), if it has the run's shape."""
+    if len(image) != 1:
+        raise UserError(f"{len(image)} images were given, and one is needed; give them one by one, as images[0]")
+    if tuple(image.shape) != (1, *run.model_config.shape):
+        expected = " x ".join(map(str, run.model_config.shape))
+        came = " x ".join(map(str, image.shape[1:]))
+        raise UserError(f"the image is {came} (channels x height x width); {run.path} takes {expected}")
+    if not (image >= 0).all() or not (image <= 1).all():
+        raise UserError("the image has values outside 0 to 1; give floats in [0, 1], or uint8 levels")
+    return image.to(run.device)

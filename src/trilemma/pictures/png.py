@@ -1,0 +1,91 @@
+"""From tensors to pictures: values in [0, 1] to 256 levels by rounding, grids, PNG files that say how they were made.
+
+A level v of 0 ... 255 is the float v / 255; round(255 * v / 255) = v for all 256, which truncation would not keep.
+"""
+
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from trilemma.errors import UserError
+from trilemma.files import open_plain, parse_json, refuse_foreign, write_atomic
+from trilemma.pictures.grid import to_image
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+KEY = "trilemma"  # of our entry in a PNG
+ENTRY_LIMIT = 2**20  # bytes of our entry that are read
+
+
+def save_png(
+    image: "Image.Image | Tensor | bytes",
+    path: str | Path,
+    metadata: dict[str, Any] | None = None,
+    *,
+    replace: bool = False,
+) -> Path:
+    """Write a picture (PIL image, one image as a tensor, or the content of a PNG file) and how it was made; whole or
+    not at all.
+
+    Args:
+        replace: write over whatever is there, in a folder that is ours.
+    Raises:
+        UserError: there is a file that is not a picture of ours, or the disk refuses.
+    """
+    if not replace:
+        refuse_foreign(Path(path), says_how_made)
+    return write_atomic(path, png_content(image, metadata))
+
+
+def png_content(image: "Image.Image | Tensor | bytes", metadata: dict[str, Any] | None = None) -> bytes:
+    """The content of a PNG file with how it was made; the arguments are those of `save_png`."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    if metadata is not None:
+        info.add_itxt(KEY, json.dumps(metadata, ensure_ascii=False))
+    if isinstance(image, bytes):
+        image = Image.open(io.BytesIO(image), formats=["PNG"])
+    buffer = io.BytesIO()
+    (to_image(image) if isinstance(image, Tensor) else image).save(buffer, "png", pnginfo=info)
+    return buffer.getvalue()
+
+
+def says_how_made(path: Path) -> bool:
+    """Whether a file is a picture that says how it was made, as ours do."""
+    try:
+        read_metadata(path)
+    except UserError:
+        return False
+    return True
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """How a picture was made, as `save_png` wrote it.
+
+    Raises:
+        UserError: there is no such file, it is no PNG, or it carries no entry of ours.
+    """
+    from PIL import Image
+
+    try:
+        with open_plain(path) as file, Image.open(file, formats=["PNG"]) as image:
+            text = image.info.get(KEY)  # our entry stands before the pixels, which are not decoded
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"there is no picture {path}") from None
+    except Exception as error:  # a decoder may raise anything on a broken file
+        raise UserError(f"{path} is not a readable PNG: {error}") from None
+    try:
+        found = parse_json(text) if isinstance(text, str) and len(text) <= ENTRY_LIMIT else None
+    except UserError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} does not say how it was made; only a PNG as trilemma wrote it does")
+    return found

@@ -1,0 +1,298 @@
+"""The full state of a training, as a directory that is either whole or not there.
+
+It is written beside its final name, every file is flushed to the disk, `manifest.json` with the size and SHA-256 of
+each is written last, and then the directory is renamed. Loading takes the newest directory whose manifest holds and
+whose tensors have the names, shapes and types of the training, all finite; a broken one is set aside as NAME.corrupt
+where an older one is taken in its place, and where there is none the training stops. A checkpoint of an earlier version
+is brought up to date by `_migrated`. Tensors are safetensors, everything else JSON: nothing is executed on loading.
+"""
+
+import errno
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trilemma.errors import UserError
+from trilemma.files import (
+    disk_errors,
+    read_json,
+    remove,
+    remove_scratch,
+    scratch_of,
+    sha256_of,
+    sync_folder,
+    write_json,
+)
+from trilemma.run.state import Broken, Checkpoint, Tensors, check_state
+from trilemma.run.weights import LARGEST_HEADER, load_tensors
+
+MANIFEST, STATE = "manifest.json", "state.json"
+FORMAT = 5
+KEEP = 2
+LARGEST_STATE = 16 << 20  # bytes of a JSON file; those of a long training are 100 kB
+NAMES = r"[0-9]{12,}(?:\.[0-9]+)?"  # of finished checkpoints, as a regular expression
+
+
+def save_checkpoint(
+    folder: Path, images: int, checkpoint: Checkpoint, notice: Callable[[str], None] = lambda text: None
+) -> Path:
+    """Write a checkpoint named by the images seen, then remove all but the newest KEEP.
+
+    Where there is one of that name with another state (its report was interrupted), the new one is NAME.2. Where the
+    new one cannot be read back, that is said by `notice`, and nothing is removed.
+
+    Raises:
+        UserError: if the disk is full or cannot be written; what was there before is untouched.
+    """
+    name, number = f"{images:012d}", 1
+    while (final := folder / (name if number == 1 else f"{name}.{number}")).exists():
+        if _holds(final, checkpoint):
+            return final
+        number += 1
+    scratch = scratch_of(final)
+    with disk_errors(final, sum(map(_bytes, checkpoint.tensors.values()))), _removed_on_error(scratch):
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            sync_folder(folder.parent)
+        scratch.mkdir()
+        for name, tensors in checkpoint.tensors.items():
+            _save(tensors, scratch / f"{name}.safetensors")
+        write_json(scratch / STATE, checkpoint.values)
+        write_json(scratch / MANIFEST, _manifest(scratch))
+        sync_folder(scratch)
+        scratch.rename(final)
+        sync_folder(folder)
+    if (reason := why_broken(final)) is None:
+        _remove_old(folder)
+    else:
+        notice(f"the checkpoint {final.name} cannot be read back as it was written ({reason}); older ones are kept")
+    return final
+
+
+def load_checkpoint(
+    folder: Path, notice: Callable[[str], None], form: Callable[[], Checkpoint] | None = None
+) -> Checkpoint | None:
+    """The newest valid checkpoint; None where there is none at all. Leftovers are removed.
+
+    Broken ones that are newer than it are renamed, each with a notice.
+
+    Args:
+        form: gives a state after one step of the same training, whose form a valid checkpoint must have; called
+            where there is a checkpoint, for it takes a second.
+    Raises:
+        UserError: if there are checkpoints and none is valid; they stay as they are.
+    """
+    if not folder.is_dir():
+        return None
+    remove_scratch(folder, NAMES)
+    broken: list[tuple[Path, Broken]] = []
+    paths = list_checkpoints(folder)
+    like = form() if form is not None and paths else None
+    for path in reversed(paths):
+        try:
+            found = read_checkpoint(path, like)
+        except Broken as reason:
+            broken.append((path, reason))
+            continue
+        for newer, reason in broken:
+            aside = _set_aside(newer)
+            notice(f"the checkpoint {newer.name} is broken ({reason}); it is set aside as {aside.name}")
+        _remove_old(folder)
+        return found
+    if broken:
+        reasons = "; ".join(f"{path.name}: {reason}" for path, reason in broken)
+        raise UserError(
+            f"none of the {len(broken)} checkpoints in {folder} can be used ({reasons}). To begin anew choose another "
+            f"out= or remove {folder}; to resume, use the version of trilemma that made them, or bring back their files"
+        )
+    return None
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoint directories, oldest first."""
+    found = (path for path in folder.iterdir() if re.fullmatch(NAMES, path.name))
+    return sorted(found, key=lambda path: (images_of(path), int(path.suffix[1:] or 1)))
+
+
+def images_of(path: Path) -> int:
+    """How many images the training had seen, as a checkpoint's name says."""
+    return int(path.stem)
+
+
+def read_checkpoint(path: Path, like: Checkpoint | None = None) -> Checkpoint:
+    """A checkpoint whose files are those that were written, and whose state fits (see `load_checkpoint`).
+
+    Raises:
+        Broken: with the reason.
+    """
+    with _broken():
+        files, version = _checked_files(path, None if like is None else sum(map(_bytes, like.tensors.values())))
+        values = _migrated(read_json(path / STATE, LARGEST_STATE), version)
+        tensors = {Path(name).stem: load_tensors(path / name) for name in files if name != STATE}
+        if like is not None:
+            check_state(Checkpoint(values, tensors), like, images=images_of(path))
+    return Checkpoint(values, tensors)
+
+
+def read_values(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The plain values of a checkpoint whose files are those that were written, and the names of its groups of tensors.
+
+    Raises:
+        Broken: with the reason.
+    """
+    with _broken():
+        files, version = _checked_files(path)
+        values = _migrated(read_json(path / STATE, LARGEST_STATE), version)
+    return values, [Path(name).stem for name in files if name != STATE]
+
+
+@contextmanager
+def _broken() -> Iterator[None]:
+    """Inside, whatever a file that is not as it was written leads to is said as Broken."""
+    try:
+        yield
+    except PermissionError:  # it may be whole: nothing to set aside
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise Broken(f"{type(error).__name__}: {error}") from error
+
+
+def why_broken(path: Path) -> str | None:
+    """The first reason why the files of a checkpoint cannot be trusted, or None."""
+    try:
+        read_checkpoint(path)
+    except (Broken, PermissionError) as reason:
+        return str(reason)
+    return None
+
+
+def _holds(path: Path, checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is whole and of this state; the plain values say which."""
+    try:
+        return read_checkpoint(path).values == checkpoint.values
+    except Broken:
+        return False
+
+
+def write_tensors(path: Path, tensors: Tensors) -> None:
+    """Tensors to one safetensors file, beside its final name first, flushed and renamed."""
+    scratch = scratch_of(path)
+    with disk_errors(path, _bytes(tensors)), _removed_on_error(scratch):
+        _save(tensors, scratch)
+        scratch.replace(path)
+
+
+def _save(tensors: Tensors, path: Path) -> None:
+    """A safetensors file, flushed to the disk.
+
+    Raises:
+        MemoryError: also where the system says so in its own way.
+    """
+    try:
+        _write(tensors, path)
+        path.chmod(0o644)  # safetensors leaves it to the owner alone
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(str(error)) from error
+        raise
+
+
+def _write(tensors: Tensors, path: Path) -> None:
+    try:
+        save_file(_apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}), path)
+    except SafetensorError as error:  # it hides the system's error in its text
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else 0, str(error)) from error
+
+
+def _apart(tensors: Tensors) -> dict[str, Tensor]:
+    """The same tensors, each in memory of its own, as the format asks: tied weights become copies of each other."""
+    places = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    return {
+        name: tensor if places[tensor.untyped_storage().data_ptr()] == 1 else tensor.clone()
+        for name, tensor in tensors.items()
+    }
+
+
+@contextmanager
+def _removed_on_error(scratch: Path) -> Iterator[None]:
+    """Inside, an error removes what was written so far, before the free space is told."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True) if scratch.is_dir() else remove(scratch)
+        raise
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove all but the newest KEEP; each loses its name first, so that a half removed one is never met under it."""
+    for path in list_checkpoints(folder)[:-KEEP]:
+        with suppress(OSError):
+            shutil.rmtree(path.rename(scratch_of(path)), ignore_errors=True)
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a broken checkpoint to NAME.corrupt, or NAME.2.corrupt, ... where there is one already."""
+    aside, number = path.with_name(f"{path.name}.corrupt"), 2
+    while aside.exists():
+        aside, number = path.with_name(f"{path.name}.{number}.corrupt"), number + 1
+    with disk_errors(aside):
+        return path.rename(aside)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    entries = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in files}
+    return {"format": FORMAT, "files": entries}
+
+
+def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
+    """The plain values of a state of an earlier format, as this version writes them."""
+    if version < 2:  # the place of the last report decides when the next sample picture is drawn, and nothing else
+        values.setdefault("reported", values["progress"])
+    if version < 3:  # both decide which warnings are said, and nothing else
+        values["said"] = dict.fromkeys(values["said"], 0)
+        values.setdefault("distances", [])
+    if version < 4:  # nothing of this had happened: earlier versions did not lower the rate
+        values.update(slowed=[], events={}, current={})
+    if version < 5:  # no phase had a start
+        values["started"] = []
+    return values
+
+
+def _checked_files(path: Path, expected: int | None = None) -> tuple[list[str], int]:
+    """The files of a checkpoint, each with the size and the content that its manifest says; and its format.
+
+    Args:
+        expected: bytes of all tensors of such a state; a file that is larger than it with a header is not looked into.
+    """
+    manifest = read_json(path / MANIFEST, LARGEST_STATE)
+    if manifest["format"] not in range(1, FORMAT + 1):
+        raise Broken(f"its format is {manifest['format']}, this version reads up to {FORMAT}")
+    files, found = manifest["files"], {entry.name for entry in path.iterdir()} - {MANIFEST}
+    if set(files) != found:
+        raise Broken(f"{', '.join(sorted(set(files) ^ found))}: not both written and there")
+    for name, entry in files.items():
+        size = (path / name).stat().st_size
+        if size != entry["bytes"]:
+            raise Broken(f"{name} has {size} bytes, {entry['bytes']} were written")
+        if expected is not None and name != STATE and size > expected + LARGEST_HEADER:
+            raise Broken(f"{name} has {size:,} bytes, more than all weights of this training")
+        if sha256_of(path / name) != entry["sha256"]:
+            raise Broken(f"{name} does not have the content that was written")
+    return list(files), manifest["format"]
+
+
+def _bytes(tensors: Tensors) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())

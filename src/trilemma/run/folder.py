@@ -1,0 +1,239 @@
+"""Run folders: their names, which of them a command continues, and the lock that keeps two writers apart."""
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count, takewhile
+from pathlib import Path
+from typing import IO, Any
+
+from trilemma.arguments import word
+from trilemma.errors import UserError
+from trilemma.files import (
+    NO_LINK,
+    disk_errors,
+    is_leftover,
+    lock,
+    read_json,
+    read_plain,
+    refuse_foreign,
+    refuse_links,
+    remove_leftovers,
+    remove_scratch,
+    sync_folder,
+    write_json,
+)
+from trilemma.migration import stated_variance
+from trilemma.run.locate import RUNS
+
+CONFIG, LOCK, WEIGHTS = "config.json", "lock", "weights.safetensors"
+WRITTEN = (
+    CONFIG,
+    LOCK,
+    WEIGHTS,
+    "environment.json",
+    "log.jsonl",
+    "summary.json",
+    "README.md",
+    "batch.png",
+    "curves.png",
+)
+WRITTEN += ("samples", "checkpoints")  # what a training writes, by name: in a run folder, these are ours
+HOLDER = re.compile(r"process [0-9]*( [^\x00-\x1f]*)?")  # the content of a lock, which may have been cut short
+LONGEST_LOCK = 1000  # bytes
+FINGERPRINT = ("", "fingerprint")
+NEW_KEYS = {
+    "frames": "first",
+    "split_seed": 0,
+    "warmup_share": 0.1,
+}  # that earlier versions did not write, with what they did
+LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "device"}
+LENGTH_KEYS |= {"split_rule"}  # what it decides, the fingerprint tells
+
+
+class RunFolder:
+    """A run folder held by this process until `close`."""
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        self.path, self._lock = path, lock
+
+    def close(self) -> None:
+        """Let others have it."""
+        self._lock.close()
+
+
+def open_run_folder(
+    name: str,
+    config: dict[str, Any],
+    out: str | Path | None,
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    new: bool = False,
+) -> RunFolder:
+    """The folder that this training continues, or a new one: runs/NAME, runs/NAME-2, ... or `out`.
+
+    A folder is continued if its config says the same training, whatever its length and wherever its images lie.
+
+    Args:
+        say: told why a new folder is begun beside another.
+        new: whether the same training is not continued, unless `out` names it.
+    Raises:
+        UserError: if `out` already holds a different training or something else, or another process is writing to it.
+    """
+    if out is not None:
+        path = Path(out).expanduser()
+        if reasons := _obstacles(path, config):
+            raise UserError(f"{path} {'; '.join(reasons)}; choose another out=, or remove it first")
+        return _claim(path, config)
+    passed: list[tuple[Path, list[str]]] = []  # folders of this name that hold something else, and what
+    for path in map(RUNS.joinpath, _names(name)):
+        if reasons := _obstacles(path, config):
+            passed.append((path, reasons))
+            continue
+        free = is_free(path)
+        if new and not free:
+            continue
+        try:
+            folder = _claim(path, config)
+        except Busy:
+            passed.append((path, ["is being trained by another process"]))
+            continue
+        if same_training(path, config):
+            if free and passed:
+                nearest, reasons = min(passed, key=lambda other: len(other[1]))
+                say(f"{path} is a new training, because {nearest} {'; '.join(reasons)}")
+            return folder
+        folder.close()  # another process took the name between our look and our lock
+    raise AssertionError  # names never end
+
+
+class Busy(UserError):
+    """Another process is training in the folder."""
+
+
+def same_training(path: Path, config: dict[str, Any]) -> bool:
+    """Whether the folder's config says the same training as `config`, apart from its length."""
+    return not is_free(path) and not _obstacles(path, config)
+
+
+def _obstacles(path: Path, config: dict[str, Any]) -> list[str]:
+    """Why `config` cannot be trained in a folder, in words that follow its name; [] if it can."""
+    if is_free(path):
+        return []
+    if not path.is_dir():
+        return ["is not a folder"]
+    if not (path / CONFIG).exists():
+        return ["holds files that are not a run"]
+    try:
+        reasons = differences(read_json(path / CONFIG), config)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ["already holds a different training, whose config.json cannot be read"]
+    return [f"already holds a different training: {reasons[0]}", *reasons[1:]] if reasons else []
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In what two configs are other trainings, in words, the images first; [] if one continues the other.
+
+    Lengths do not count, nor does the place of the images: these are told apart by their fingerprint. A
+    key that is None is as one that an earlier version did not write.
+    """
+    one, other = _identity(then), _identity(now)
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    texts = [f"{key[1]} {word(one.get(key))} then, {word(other.get(key))} now" for key in keys if key != FINGERPRINT]
+    return [_other_images(then, now), *texts] if FINGERPRINT in keys else texts
+
+
+def _other_images(then: dict[str, Any], now: dict[str, Any]) -> str:
+    counts = [f"{config['n_images']:,}" if "n_images" in config else "" for config in (then, now)]
+    places = [f"{config['data']}" if then["data"] != now["data"] else "" for config in (then, now)]
+    texts = [" of ".join(filter(None, pair)) for pair in zip(counts, places, strict=True)]
+    known = [f"{text} {when}" for text, when in zip(texts, ("then", "now"), strict=True) if text]
+    return ": ".join(filter(None, ["its images were others", ", ".join(known)]))
+
+
+def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
+    """Of the images of the runs that a training may continue and that were divided by the rule of earlier versions."""
+    paths = [Path(out).expanduser()] if out is not None else takewhile(Path.exists, map(RUNS.joinpath, _names(name)))
+    marks = set()
+    for path in paths:
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            config = read_json(path / CONFIG)
+            if config["training"].get("split_rule", "tenth") == "tenth":
+                marks.add(config["fingerprint"])
+    return marks
+
+
+def _names(name: str) -> Iterator[str]:
+    return (name if number == 1 else f"{name}-{number}" for number in count(1))
+
+
+def is_free(path: Path) -> bool:
+    """Whether nothing is there, or only what a start leaves that was killed before it could write its config."""
+    if not path.is_dir():
+        return not os.path.lexists(path)
+    return all(is_leftover(entry) or (entry.name == LOCK and _is_lock(entry)) for entry in path.iterdir())
+
+
+def _is_lock(path: Path) -> bool:
+    """Whether a file is a lock as `hold` leaves it."""
+    try:
+        text = read_plain(path, LONGEST_LOCK).decode()
+    except PermissionError:  # on Windows, while a process holds it
+        return True
+    except (OSError, UserError, UnicodeDecodeError):
+        return False
+    return "process ".startswith(text) or HOLDER.fullmatch(text) is not None
+
+
+def _claim(path: Path, config: dict[str, Any]) -> RunFolder:
+    """Make the folder if need be, lock it, tidy it, and write its config where there is none."""
+    refuse_links(*map(path.joinpath, WRITTEN))
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        held = hold(path / LOCK)
+        for part in (path, path / "samples"):
+            remove_leftovers(part)
+        remove_scratch(path, re.escape(WEIGHTS))
+        if not (path / CONFIG).exists():
+            write_json(path / CONFIG, config)
+            sync_folder(path)
+            sync_folder(path.parent)
+    return RunFolder(path, held)
+
+
+def hold(path: Path) -> IO[str]:
+    """An exclusive lock that the system drops when the process ends, however it ends.
+
+    Raises:
+        Busy: another process has it.
+        UserError: there is something else of that name.
+    """
+    refuse_foreign(path, _is_lock)
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | NO_LINK, 0o666), "a+", encoding="utf-8")
+    try:
+        lock(file)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise Busy(
+            f"{path.parent} is being trained by {holder}; wait for it, stop it, or choose another out="
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+def _identity(config: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """What makes a training this one, by part of the config and key."""
+    settings = stated_variance(config["model_config"])
+    training = {**NEW_KEYS, "channels": settings.get("shape", [None])[0], **config["training"]}
+    parts = {
+        "": {key: config[key] for key in ("format", "model", FINGERPRINT[1])},
+        "model_config": settings,
+        "training": {key: value for key, value in training.items() if key not in LENGTH_KEYS},
+    }
+    return {(part, key): value for part, values in parts.items() for key, value in values.items()}

@@ -1,0 +1,117 @@
+"""`config.json` and `summary.json` of a run folder, which anyone may have written: read within bounds, checked as a
+whole, so that what reads them further on meets the types it expects."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from trilemma.config import explained
+from trilemma.errors import UserError
+from trilemma.files import read_json
+from trilemma.run.config import TrainConfig
+
+CONFIG, SUMMARY = "config.json", "summary.json"
+FORMAT = 1
+HASH, DIVERGED = "weights_sha256", "diverged"  # keys of a summary
+KINDS: dict[str, type] = {  # of the values in config.json
+    "format": int,
+    "model": str,
+    "model_config": dict,
+    "training": dict,
+    "data": str,
+    "fingerprint": str,
+    "classes": list,
+    "command": str,
+}
+LONGEST = {"model": 100, "data": 4096, "fingerprint": 200}  # letters
+WORDS = {int: "a whole number", str: "text", dict: "an object", list: "a list of texts"}
+COUNTS = ("images", "seconds", "images_per_second", "parameters")  # that every summary has
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a run's config.json says.
+
+    Raises:
+        UserError: if there is none, or a value in it has the wrong type or is out of bounds, or it is of a later
+            version.
+    """
+    return check_config(_read(folder, CONFIG), folder / CONFIG)
+
+
+def check_config(config: Any, file: Path) -> dict[str, Any]:
+    """The content of a config.json, checked; errors as `read_config`."""
+    missing = [key for key in KINDS if not isinstance(config, dict) or key not in config]
+    if missing:
+        raise UserError(f"{file} is not the {CONFIG} of a run: it has no {', '.join(missing)}")
+    for key, kind in KINDS.items():
+        value = config[key]
+        if type(value) is not kind or (kind is list and not all(isinstance(entry, str) for entry in value)):
+            raise UserError(f"{file}: {key} must be {WORDS[kind]}; restore the file or train again")
+        if key in LONGEST and len(value) > LONGEST[key]:
+            raise UserError(f"{file}: {key} has {len(value):,} letters; restore the file or train again")
+    if config["format"] != FORMAT:
+        raise UserError(
+            f"{file} has format {config['format']}; this version reads {FORMAT}: use the version that made it"
+        )
+    _check_training(config["training"], file)
+    return config
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What a run's summary.json says; a figure that is no finite number is None.
+
+    Raises:
+        UserError: if there is none, or it lacks a number.
+    """
+    summary, file = _read(folder, SUMMARY), folder / SUMMARY
+    if not isinstance(summary, dict):
+        raise UserError(f"{file} is not an object; repeat the training's command, which writes it again")
+    for key in COUNTS:
+        if not _is_number(summary.get(key)) or summary[key] < 0:
+            raise UserError(f"{file}: {key} must be a number; repeat the training's command, which writes it again")
+    return {key: _figure(value, f"{file}: {key}") if _is_figure(key) else value for key, value in summary.items()}
+
+
+def written_hash(folder: Path) -> str | None:
+    """The SHA-256 of the weights as a run's summary.json says it; None of earlier versions, which did not write it."""
+    if not (folder / SUMMARY).exists():
+        return None
+    summary = _read(folder, SUMMARY)
+    found = summary.get(HASH) if isinstance(summary, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _read(folder: Path, name: str) -> Any:
+    try:
+        return read_json(folder / name)
+    except UserError as error:
+        raise UserError(f"{error}; restore it or train again" if "is not valid" in str(error) else str(error)) from None
+    except (FileNotFoundError, NotADirectoryError):
+        missing = f"it has no {name}" if folder.exists() else "no such folder"
+        raise UserError(f"{folder} is not a (finished) run: {missing}; give a folder that train made") from None
+
+
+def _check_training(training: dict[str, Any], file: Path) -> None:
+    """Whether the training keys are known and have their types; earlier versions did not write all of them."""
+    try:
+        TrainConfig.model_validate_json(json.dumps(training), strict=True)
+    except ValidationError as error:
+        raise UserError(f"{file}: in training, {explained(TrainConfig, training, error)}") from None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_figure(key: str) -> bool:
+    return key.startswith(("valid_", "train_")) or key == "mean_image_rmse"
+
+
+def _figure(value: Any, where: str) -> float | None:
+    """A figure of a summary: earlier versions wrote NaN where a training had diverged."""
+    if value is not None and type(value) not in (int, float):
+        raise UserError(f"{where} must be a number; repeat the training's command, which writes it again")
+    return value if _is_number(value) else None

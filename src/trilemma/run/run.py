@@ -1,0 +1,602 @@
+"""A finished (or stopped) training, read from its folder: `run = trilemma.load("runs/vae-digits")`."""
+
+import inspect
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from functools import cached_property, partial
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from trilemma.config import ModelConfig, make
+from trilemma.data import Data, load_data
+from trilemma.data.load import Source
+from trilemma.data.sources.arrays import GIVEN
+from trilemma.data.sources.consent import check_allowed
+from trilemma.data.sources.labels import class_number
+from trilemma.errors import UserError, check_codes, check_images, check_labels, check_range, unknown, unknown_key
+from trilemma.files import read_plain, sha256_of
+from trilemma.hardware import pick_device
+from trilemma.memory import halving, is_out_of_memory
+from trilemma.migration import stated_variance
+from trilemma.modes import own_modes
+from trilemma.own import recipe_of
+from trilemma.registry import (
+    Recipe,
+    build_unfilled,
+    count_parameters,
+    list_models,
+    models_that,
+    outline,
+    recipe_named_in,
+)
+from trilemma.run.command import command_of
+from trilemma.run.locate import run_folder
+from trilemma.run.log import read_log
+from trilemma.run.record import CONFIG, DIVERGED, SUMMARY, read_config, read_summary, written_hash
+from trilemma.run.unfinished import Snapshot, find_snapshot, finish, newest_snapshot, summary_of
+from trilemma.run.weights import difference, forms_of, load_tensors, read_forms
+from trilemma.text import note, printable, quoted
+from trilemma.types import Conditional, Decodes, Encodes, Finishes, Reconstructs, Samples, codes_need_labels
+from trilemma.values import check_value, checked_call, shown
+from trilemma.vocabulary import sampling_keys
+
+Label = str | int | Tensor | None  # of given images: one class by name or index for all, or int64 (N,)
+WEIGHTS = "weights.safetensors"
+SPARE_TENSORS = 100  # that a network may make while it is built, besides its weights
+LARGEST_PICTURE = 64 << 20  # bytes
+MOST_NUMBERS = 2**22  # in the images that a CPU computes together: 341 of 64 px in colour, 5 of 512 px
+LARGEST_NUMBER = 2**62  # of an image
+EXACT_BATCH = 64  # images computed together where each must be bit-equal; image k has place k % 64 in its batch
+
+
+@checked_call
+def load(
+    path: str | Path, *, device: str = "auto", model: nn.Module | None = None, data: Source | None = None
+) -> "Run":
+    """Open a run folder.
+
+    Args:
+        model: for a run of a module that was given as it is: such a module, of which a copy takes the weights.
+        data: the images it was trained on, where they were an array, or lie elsewhere now.
+    Raises:
+        UserError: if it is not a run, is not finished, or was made by a later version.
+    """
+    return Run(path, device=device, model=model, data=data)
+
+
+def as_run(what: "Run | str | Path") -> "Run":
+    """A run as it is, or the run of a folder.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(what, Run | str | Path):
+        raise UserError(f"run={shown(what)}: give a run or the path of its folder")
+    return what if isinstance(what, Run) else Run(what)
+
+
+class Drawn(NamedTuple):
+    """Images number `first` and on (n, C, H, W), and the batch they were computed in: its first number, its size."""
+
+    images: Tensor
+    first: int
+    batch: tuple[int, int]
+
+
+class Run:
+    """A run folder: `config` and `summary` as they lie there; model and data are loaded when first used."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        model: nn.Module | None = None,
+        data: Source | None = None,
+    ) -> None:
+        folder = run_folder(path)
+        self._given, self._place, self._source = folder, folder.absolute(), data
+        self.device = pick_device(device)
+        self.config = read_config(self.path)
+        self.recipe = self._recipe(model)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def _recipe(self, model: nn.Module | None) -> Recipe:
+        """What stands behind the model's name, or behind a module that was given as it is."""
+        settings, name = self.config["model_config"], self.config["model"]
+        kind = settings.get("module") if isinstance(settings, dict) else None
+        if kind is None and model is not None:
+            raise UserError(f"{self.path} is a run of {name}, which needs no model=; leave it out")
+        if kind is None:
+            return recipe_named_in(self.path / CONFIG, name)
+        if model is None:
+            raise UserError(
+                f"{self.path} was trained on a module of your own, {kind}: open it in Python with "
+                "trilemma.load(path, model=MODULE), where MODULE is made as it was then; see docs/own-model.md"
+            )
+        return recipe_of(model, tuple(settings["shape"]))
+
+    @property
+    def path(self) -> Path:
+        """The folder: as it was given, or in full once the working folder is another."""
+        return self._given if self._given.absolute() == self._place else self._place
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @cached_property
+    def model_config(self) -> ModelConfig:
+        """The settings of the network."""
+        try:
+            return make(type(self.recipe.config), stated_variance(self.config["model_config"]))
+        except UserError as error:
+            raise UserError(f"{self.path / CONFIG}: in model_config, {error}") from None
+
+    @cached_property
+    @own_modes()
+    def model(self) -> nn.Module:
+        """The trained network, in eval mode on the run's device; of an unfinished training, as it is by now.
+
+        Raises:
+            UserError: if there are no weights, or they are not those of this network, or not those that were written.
+        """
+        weights = self._unfinished_weights() if self.snapshot is not None else self._finished_weights()
+        model = build_unfilled(self.recipe, self.model_config)
+        model.load_state_dict(weights)
+        if self.config["training"].get("channels_last"):  # the layout that gained in training gains in sampling
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(self.device).eval()
+        if self.snapshot is not None:
+            note(f"{self.path}: {self.unfinished}")
+            self._finish(model)
+        return model
+
+    def at(self, weights_id: str) -> "Run | None":
+        """The run as it was at the checkpoint of that `weights_id`; None where it is not there any more."""
+        if (snapshot := find_snapshot(self.path, weights_id)) is None:
+            return None
+        earlier = copy(self)
+        earlier.__dict__.pop("model", None)
+        earlier.snapshot = snapshot
+        return earlier
+
+    def _outline(self, most: int) -> nn.Module:
+        """The network without memory, if its settings ask for no more tensors than there are weights."""
+        config = self.model_config
+        try:
+            return outline(self.recipe, config, most=SPARE_TENSORS + 2 * most)
+        except UserError as error:
+            raise UserError(f"{self.path / CONFIG}: in model_config, {error}") from None
+
+    def _finished_weights(self) -> dict[str, Tensor]:
+        """Those in the folder, which are looked at before anything is allocated for them."""
+        file = self.path / WEIGHTS
+        forms = read_forms(file)
+        if (text := difference(forms, forms_of(self._outline(len(forms)).state_dict()))) is not None:
+            raise UserError(f"{file} does not hold the weights of {self.recipe.name} with these settings: {text}")
+        if (written := written_hash(self.path)) not in (None, self._weights_hash):
+            raise UserError(
+                f"{file} is not the file that the training wrote (SHA-256 {self._weights_hash[:16]}, written "
+                f"{written[:16]}): it was damaged or replaced; restore it{self._or_resume}"
+            )
+        return load_tensors(file)
+
+    def _unfinished_weights(self) -> dict[str, Tensor]:
+        assert self.snapshot is not None
+        try:
+            return self.snapshot.weights(self._outline)
+        except FileNotFoundError:  # the training is running, and has removed this checkpoint since
+            if (newest := newest_snapshot(self.path)) is None:
+                raise
+            self.snapshot = newest
+            return newest.weights(self._outline)
+
+    def _finish(self, model: nn.Module) -> None:
+        """The last step of an unfinished training's model, for which some need training images."""
+        if isinstance(model, Finishes):
+            with torch.no_grad():
+                finish(model, self.data, self.config["training"]["seed"])
+
+    @cached_property
+    def snapshot(self) -> Snapshot | None:
+        """The checkpoint that the weights are of; None of a finished training.
+
+        Raises:
+            UserError: if there is neither.
+        """
+        if (self.path / WEIGHTS).exists():
+            return None
+        if (newest := newest_snapshot(self.path)) is None:
+            raise UserError(
+                f"{self.path} is not finished: it has neither {WEIGHTS} nor a checkpoint yet{self._or_resume}"
+            )
+        return newest
+
+    @property
+    def unfinished(self) -> str | None:
+        """How far a training that is not finished was when its weights were saved; None of a finished one."""
+        if self.snapshot is None:
+            return None
+        reached = self.snapshot.reached(self.config["training"].get("minutes"))
+        return f"not finished: {reached}; from its newest checkpoint"
+
+    @property
+    def _or_resume(self) -> str:
+        """The command that resumes the training, as the end of a message."""
+        command = self.command
+        return "" if command is None else f". Resume with: {command} {quoted([f'out={self.path}'])}"
+
+    @cached_property
+    @own_modes()
+    def data(self) -> Data:
+        """The images it was trained on, read again from their source.
+
+        Raises:
+            UserError: if the source is gone or its images changed: what was held out may have been trained on; or if it
+                is none that the user has named himself.
+        """
+        if self._source is not None:
+            return self.read(self._source)
+        source = self.config["data"]
+        if not source.startswith(f"{GIVEN}:"):
+            check_allowed(source, self.path)
+        return self.read(source)
+
+    def read(self, source: Source) -> Data:
+        """Images as those of the run were read and divided.
+
+        Raises:
+            UserError: they are not those that it was trained on.
+        """
+        if isinstance(source, str) and source.startswith(f"{GIVEN}:"):
+            raise UserError(
+                f"{self.path} was trained on an array in memory: open it with trilemma.load(path, data=ARRAY), or give "
+                "the images to a verb as data="
+            )
+        training = self.config["training"]
+        data = load_data(
+            source,
+            size=tuple(training["size"]) if training["size"] else None,
+            channels=training.get("channels") or self.model_config.shape[0],  # earlier versions did not write the key
+            valid=training["valid"],
+            seed=training.get("split_seed"),
+            frames=training.get("frames"),
+            rule=training.get("split_rule", "tenth"),  # as earlier versions divided
+        )
+        if data.fingerprint != self.config["fingerprint"]:
+            raise UserError(
+                f"the images of {data.source} are not those that {self.path} was trained on (files were added, removed "
+                "or changed, or an earlier version read them otherwise); restore them, or train again"
+            )
+        return data
+
+    @property
+    def command(self) -> str | None:
+        """The line that trains it again, made from its settings; None where they are not those of a training."""
+        return command_of(self.config)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Last and best figures by name, images, seconds, images per second, parameters; of the training so far where
+        it is not finished.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        if self.snapshot is None:
+            return read_summary(self.path)
+        if (self.path / SUMMARY).exists():  # of a training that diverged, and may have been resumed since
+            written, step = read_summary(self.path), self.snapshot.values["step"]
+            steps = written.get("steps")
+            if steps == step or (DIVERGED in written and isinstance(steps, int) and steps > step):
+                return written
+        return summary_of(self.snapshot, count_parameters(self.model))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What happened to its training and what is wrong with its model, each with the step; () of earlier versions,
+        which did not write it."""
+        found = self.summary.get("warnings", [])
+        said = tuple(printable(text) for text in found if isinstance(text, str)) if isinstance(found, list) else ()
+        return said if self.unfinished is None else (self.unfinished, *said)
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The rows of log.jsonl."""
+        return read_log(self.path / "log.jsonl")
+
+    @property
+    def weights_id(self) -> str:
+        """What tells these weights from others: the first 16 digits of their SHA-256; of a training that is not
+        finished, of its checkpoint's."""
+        return self._weights_hash[:16] if self.snapshot is None else self.snapshot.weights_id
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What a file says of the run that it was made with."""
+        known = {"run": str(self.path.resolve()), "weights": self.weights_id}
+        return known if self.unfinished is None else {**known, "unfinished": self.unfinished}
+
+    @cached_property
+    def _weights_hash(self) -> str:
+        return sha256_of(self.path / WEIGHTS)
+
+    @checked_call
+    def sample(
+        self,
+        n: int = 64,
+        *,
+        seed: int = 0,
+        first: int = 0,
+        label: str | int | None = None,
+        batch: int = 256,
+        exact: bool = False,
+        **settings: Any,
+    ) -> Tensor:
+        """Draw images number first ... first + n - 1 of `seed`; image k is the same whatever n, first and batch are.
+
+        Its noise is bit-equal; its values may differ by rounding, 1/255 at most, because a processor adds up batches
+        of different sizes in a different order.
+
+        Args:
+            label: a class by name or index, for a model that takes one.
+            batch: images computed at a time, which bounds the memory; halved if it runs out.
+            exact: bit-equal values too (same machine and version): whole batches of EXACT_BATCH are computed, in
+                which each image has its own place. One image then costs as much as 64; `batch` has no effect.
+            settings: what this model's sampler takes (steps, eta, temperature, ...).
+        Returns:
+            float32 in [0, 1] on the CPU, (n, C, H, W).
+        Raises:
+            UserError: if the model does not sample, does not take the label or a setting, or draws NaN.
+        """
+        parts = self.draw(n, seed=seed, first=first, label=label, batch=batch, exact=exact, **settings)
+        images = torch.empty(n, *self.model_config.shape, dtype=torch.float32)
+        for part in parts:
+            images[part.first - first :][: len(part.images)] = part.images
+        return images
+
+    def draw(
+        self,
+        n: int = 64,
+        *,
+        seed: int = 0,
+        first: int = 0,
+        label: str | int | None = None,
+        batch: int = 256,
+        exact: bool = False,
+        **settings: Any,
+    ) -> Iterator[Drawn]:
+        """As `sample`, batch by batch: never more than one batch is held."""
+        if n < 1 or batch < 1 or first < 0:
+            raise UserError(f"n={n}, batch={batch}, first={first}: n and batch must be at least 1, first at least 0")
+        if first + n > LARGEST_NUMBER:
+            raise UserError(f"n={n}, first={first}: images are numbered up to {LARGEST_NUMBER}")
+        model = self.model
+        if not isinstance(model, Samples):
+            raise UserError(f"{self.recipe.name} does not draw samples; models that do: {', '.join(list_models())}")
+        settings = self.checked(settings, Run.sample)
+        index = self._label_index(label)
+
+        def compute(start: int, count: int) -> Tensor:
+            labels = None if index is None else torch.full((count,), index, device=self.device)
+            with own_modes(), torch.no_grad(), _one_algorithm():
+                return model.sample(count, seed=seed, first=start, labels=labels, **settings).float().cpu()
+
+        return self._in_parts(compute, first, first + n, batch, exact)
+
+    @checked_call
+    def encode(self, images: Tensor, label: Label = None, batch: int = 256) -> Tensor:
+        """Codes of images.
+
+        Args:
+            images: floats in [0, 1], (N, C, H, W), on any device.
+            label: the class of all of them by name or index, or of each, int64 (N,), for a model that takes one; where
+                the codes do not depend on it (`codes_need_labels`), it makes no difference.
+            batch: images computed at a time, which bounds the memory; halved if it runs out.
+        Returns:
+            float32 on the CPU, (N, Z).
+        Raises:
+            UserError: if the model does not encode, images or labels do not fit it, or a code is not finite.
+        """
+        self.require("encode images", Encodes)
+        check_images(images, self.model_config.shape)
+        check_range(images)
+        results = self._passed(self.model.encode, images, label, batch)  # type: ignore[arg-type]
+        return self._finite("codes", images, results)
+
+    @checked_call
+    def decode(self, codes: Tensor, label: Label = None, batch: int = 256) -> Tensor:
+        """Images of codes (N, Z), as `encode`: float32 in [0, 1] on the CPU, (N, C, H, W).
+
+        Raises:
+            UserError: if the model does not decode, codes or labels do not fit it, or an image is not finite.
+        """
+        self.require("decode", Decodes)
+        if (length := getattr(self.model, "code_length", None)) is not None:
+            check_codes(codes, length)
+        results = self._passed(self.model.decode, codes, label, batch)  # type: ignore[arg-type]
+        return self._finite("images", codes, results)
+
+    @checked_call
+    def reconstruct(self, images: Tensor, label: Label = None, batch: int = 256) -> Tensor:
+        """Images after a pass through the model, as `encode`: float32 in [0, 1] on the CPU, (N, C, H, W).
+
+        Raises:
+            UserError: if the model does not reconstruct, images or labels do not fit it, or a result is not finite.
+        """
+        self.require("reconstruct", Reconstructs)
+        check_images(images, self.model_config.shape)
+        check_range(images)
+        results = self._passed(self.model.reconstruct, images, label, batch)  # type: ignore[arg-type]
+        return self._finite("images", images, results)
+
+    def require(self, doing: str, *protocols: type) -> None:
+        """Refuse a model that lacks a capability, with the models that have it.
+
+        Args:
+            doing: what it would do, as in "does not reconstruct".
+        """
+        missing = [protocol for protocol in protocols if not isinstance(self.model, protocol)]
+        if missing:
+            part = "decoder" if missing == [Decodes] else "encoder"
+            able = ", ".join(models_that(*protocols))
+            raise UserError(f"{self.recipe.name} does not {doing}: it has no {part}; models that do: {able}")
+
+    def _passed(self, function: Callable[..., Tensor], inputs: Tensor, label: Label, batch: int) -> Tensor:
+        """`function(inputs, labels)` on the run's device, batch by batch, without gradients: float32 on the CPU."""
+        if batch < 1 or not len(inputs):
+            raise UserError(f"batch={batch}, {len(inputs)} given: at least 1 of each is needed")
+        labels = self._labels(label, len(inputs))
+
+        def compute(start: int, count: int) -> Tensor:
+            part = slice(start, start + count)
+            of_part = None if labels is None else labels[part].to(self.device)
+            with own_modes(), torch.no_grad():
+                return function(inputs[part].to(self.device, torch.float32), of_part).float().cpu()
+
+        done, results = 0, torch.empty(0, dtype=torch.float32)
+        batch = min(batch, self._largest_batch)
+        while done < len(inputs):
+            part = halving(partial(compute, done), min(batch, len(inputs) - done), _warn)
+            batch = min(batch, len(part))  # smaller from now on if memory ran out
+            results = results if done else torch.empty(len(inputs), *part.shape[1:], dtype=torch.float32)
+            results[done : done + len(part)] = part
+            done += len(part)
+        return results
+
+    @property
+    def _largest_batch(self) -> int:
+        """Images that are computed together at most: on a CPU the system ends a process that takes too much memory,
+        without an error that could halve the batch."""
+        return max(1, MOST_NUMBERS // math.prod(self.model_config.shape)) if self.device.type == "cpu" else sys.maxsize
+
+    def _labels(self, label: Label, count: int) -> Tensor | None:
+        """Labels (count,) of given images or codes; None for a model that takes none."""
+        if label is None and codes_need_labels(self.model):
+            raise UserError(f"{self.recipe.name} in {self.path} needs the class of each image or code; give label=")
+        if isinstance(label, str | int):
+            return torch.tensor([self._label_index(label)]).expand(count)
+        check_labels(label, self.model.n_classes if isinstance(self.model, Conditional) else 0, count)
+        return label
+
+    def _finite(self, what: str, inputs: Tensor, results: Tensor) -> Tensor:
+        """The results, if they are finite."""
+        if results.isfinite().all():
+            return results
+        what = f"{self.path}: the model gives NaN or infinite {what}"
+        if not inputs.isfinite().all():
+            raise UserError(f"{what}, because some of what it was given is; give finite values")
+        raise UserError(f"{what}; train again with a lower lr=")
+
+    def checked(self, settings: dict[str, Any], verb: Callable[..., Any]) -> dict[str, Any]:
+        """Settings of this run's sampler, as values of the types it says; for a model that samples.
+
+        Args:
+            verb: what was called with them, whose own keys may have been meant.
+        Raises:
+            UserError: for a key it does not take, with those it takes, or a value that does not fit.
+        """
+        known = sampling_keys(self.model)
+        types = get_type_hints(self.model.sample)
+        checked = {}
+        for key, value in settings.items():
+            if key not in known:
+                own = [word for word, p in inspect.signature(verb).parameters.items() if p.kind is p.KEYWORD_ONLY]
+                raise unknown_key(key, {verb.__name__: own, f"drawing from {self.recipe.name}": known})
+            checked[key] = check_value(key, types[key], value)
+        return checked
+
+    def _in_parts(
+        self, compute: Callable[[int, int], Tensor], first: int, end: int, batch: int, exact: bool
+    ) -> Iterator[Drawn]:
+        """Images number first ... end - 1 from `compute(start, count)`."""
+        batch = min(batch, self._largest_batch)
+        while first < end:
+            if exact:
+                start = first - first % EXACT_BATCH
+                images = _whole(compute, start)
+            else:
+                start = first
+                images = halving(partial(compute, start), min(batch, end - first), _warn)
+                batch = min(batch, len(images))  # smaller from now on if memory ran out
+            size, images = len(images), images[first - start : end - start]
+            self._check_finite(images, first)
+            yield Drawn(images, first, (start, size))
+            first += len(images)
+
+    def _check_finite(self, images: Tensor, first: int) -> None:
+        bad = ~images.flatten(1).isfinite().all(1)
+        if not bad.any():
+            return
+        text = f"{self.path}: {int(bad.sum())} of {len(bad)} images hold NaN or infinite values (the first is number"
+        text += f" {first + int(bad.nonzero()[0])})"
+        if all(value.isfinite().all() for value in self.model.state_dict().values()):
+            raise UserError(f"{text}; the weights are finite, so give the sampler milder settings")
+        raise UserError(f"{text}, because the weights do: the training diverged; train again with a lower lr=")
+
+    def _label_index(self, label: str | int | None) -> int | None:
+        if label is None:
+            return None
+        classes = self.config["classes"]
+        if not classes:
+            raise UserError(f"label={label}: the data of {self.path} has no classes; leave label out")
+        if not isinstance(self.model, Conditional):
+            raise UserError(
+                f"label={label}: {self.recipe.name} was not trained to take a class; leave label out, or use a "
+                f"model that takes one: {', '.join(models_that(Conditional))}"
+            )
+        number = class_number(label, classes)
+        if number is None:
+            raise unknown("label", str(label), classes)
+        return number
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the samples and the curves."""
+        import base64
+
+        pictures = [self.path / "samples" / "last.png", self.path / "curves.png"]
+        there = [read_plain(picture, LARGEST_PICTURE) for picture in pictures if picture.exists()]
+        data = [base64.b64encode(picture).decode() for picture in there]
+        return f"<p>{escape(printable(repr(self)))}</p>" + "".join(
+            f'<img src="data:image/png;base64,{text}">' for text in data
+        )
+
+
+@contextmanager
+def _one_algorithm() -> Iterator[None]:
+    """Inside, cuDNN computes equal shapes in one way: no trials of what is fastest, no sums in the order of arrival."""
+    cudnn = torch.backends.cudnn
+    held = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = held
+
+
+def _whole(compute: Callable[[int, int], Tensor], start: int) -> Tensor:
+    """A batch of EXACT_BATCH, which cannot be halved and stay exact."""
+    try:
+        return compute(start, EXACT_BATCH)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"exact=true computes {EXACT_BATCH} images at a time, and memory ran out; leave it out"
+        ) from error
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=2)
