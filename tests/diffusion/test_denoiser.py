@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from trilemma import rng
 from trilemma.config import make
 from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
-from trilemma.diffusion.schedule import SCHEDULES
+from trilemma.diffusion.schedule import TABLES
 from trilemma.errors import UserError
 from trilemma.types import Batch, Denoises, Samples, Validates
 
@@ -41,7 +41,7 @@ class Oracle(nn.Module):
 
 
 def test_the_config_names_the_schedules_there_are() -> None:
-    assert set(get_args(DiffusionConfig.model_fields["schedule"].annotation)) == set(SCHEDULES)
+    assert set(get_args(DiffusionConfig.model_fields["schedule"].annotation)) == set(TABLES)
     with pytest.raises(UserError, match="widths"):
         make(DiffusionConfig, {"widths": (16,)})
     with pytest.raises(UserError, match="embedding"):

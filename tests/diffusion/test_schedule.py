@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from trilemma.diffusion.schedule import SCHEDULES, cosine, get_schedule, linear
+from trilemma.diffusion.schedule import TABLES, cosine, get_table, linear
 from trilemma.errors import UserError
 
 
 @pytest.mark.parametrize(("name", "T"), [("cosine", 4000), ("cosine", 7), ("linear", 1000), ("linear", 7)])
 def test_laws(name: str, T: int) -> None:
-    schedule = SCHEDULES[name](T)
+    schedule = TABLES[name](T)
     t = torch.arange(T + 1, dtype=torch.float64) / T
     alpha, sigma, beta = schedule.alpha(t), schedule.sigma(t), schedule.beta(t)
     assert schedule.T == T and alpha.dtype == torch.float64
@@ -84,4 +84,4 @@ def test_impossible_step_counts_are_refused(steps: int) -> None:
 
 def test_an_unknown_schedule_names_the_nearest() -> None:
     with pytest.raises(UserError, match='did you mean "cosine"'):
-        get_schedule("cosin", 10)
+        get_table("cosin", 10)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from trilemma import rng as random
 from trilemma.config import ModelConfig
 from trilemma.diffusion.samplers import get_sampler
-from trilemma.diffusion.schedule import get_schedule
+from trilemma.diffusion.schedule import get_table
 from trilemma.errors import refuse_labels
 from trilemma.nets.unet import UNet
 from trilemma.types import Batch, Logs, Model, Phase, Player
@@ -52,7 +52,7 @@ class Diffusion(Model):
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
         self.config = config
-        self.schedule = get_schedule(config.schedule, config.T)
+        self.schedule = get_table(config.schedule, config.T)
         self.network = UNet(config.shape, config.widths, config.embedding, config.T)
         self.register_buffer("alphas", self.schedule.table.sqrt().float(), persistent=False)  # (T + 1,)
         self.register_buffer("sigmas", (1 - self.schedule.table).sqrt().float(), persistent=False)

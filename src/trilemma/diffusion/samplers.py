@@ -1,51 +1,40 @@
 """Samplers: from pure noise x_T along a decreasing grid of times to an image.
 
-Each is a function of a denoiser, a schedule, the grid, x_T and noise. One step goes from t to s < t:
+Each is a function of a denoiser, a schedule, the grid, x_T and noise. One step goes from t to s < t, with a = alpha_t /
+alpha_s and b = sigma_t**2 - a**2 sigma_s**2, the variance of q(x_t | x_s), which is 1 - a**2 where variance is
+preserved:
 
     x0_hat = denoise(x_t, t),    eps_hat = (x_t - alpha_t x0_hat) / sigma_t
 
     ddim   x_s = alpha_s x0_hat + sqrt(sigma_s**2 - std**2) eps_hat + std * noise
-           std = eta (sigma_s / sigma_t) sqrt(1 - alpha_t**2 / alpha_s**2)
+           std = eta (sigma_s / sigma_t) sqrt(b)
            (Song, Meng & Ermon 2021, "Denoising diffusion implicit models", eq. 12 and 16)
 
-    ddpm   x_s = mean of q(x_s | x_t, x0_hat) + std * noise,  with a = alpha_t / alpha_s
-           mean = alpha_s (1 - a**2) / sigma_t**2 x0_hat + a sigma_s**2 / sigma_t**2 x_t
-           std**2 = (1 - a**2) sigma_s**2 / sigma_t**2  ("posterior"),  or 1 - a**2  ("beta", none in the last step)
+    ddpm   x_s = mean of q(x_s | x_t, x0_hat) + std * noise
+           mean = alpha_s b / sigma_t**2 x0_hat + a sigma_s**2 / sigma_t**2 x_t
+           std**2 = b sigma_s**2 / sigma_t**2  ("posterior"),  or b  ("beta", none in the last step)
            (Ho, Jain & Abbeel 2020, eq. 6-7 and section 3.2)
+
+The solvers for few calls are in solvers.py; `SAMPLERS` has all.
 
 ddim with eta = 1 is ddpm with the posterior variance; with eta = 0 it follows the probability-flow path. Only x0_hat is
 asked for, so a denoiser that clips it is followed consistently.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from inspect import signature
-from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
+from trilemma.diffusion.schedule import Schedule
+from trilemma.diffusion.solvers import dpmpp_2m, dpmpp_3m, eab3, euler, heun, unipc
+from trilemma.diffusion.steps import Denoise, Noise, steps_of
 from trilemma.errors import UserError, unknown
 
-Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, C, H, W), t (B,)) -> x0_hat, as x_t
-Noise = Callable[[int], Tensor]  # step number 0, 1, ... -> standard normal, as x_t
 
-
-class NoiseLevels(Protocol):
-    """What a sampler needs to know of a schedule."""
-
-    def alpha(self, t: Tensor) -> Tensor:
-        """Factor of x0."""
-        ...
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """Factor of eps."""
-        ...
-
-
-def ddim(
-    denoise: Denoise, schedule: NoiseLevels, times: Tensor, x_T: Tensor, noise: Noise, *, eta: float = 0.0
-) -> Tensor:
+def ddim(denoise: Denoise, schedule: Schedule, times: Tensor, x_T: Tensor, noise: Noise, *, eta: float = 0.0) -> Tensor:
     """Song et al. (2021).
 
     Args:
@@ -61,11 +50,11 @@ def ddim(
     if not 0 <= eta <= 1:
         raise UserError(f"eta={eta}: give a number from 0 (deterministic) to 1 (as much noise as ddpm)")
     x = x_T
-    for i, (t, alpha_t, sigma_t, alpha_s, sigma_s) in enumerate(_steps(schedule, times)):
-        x0_hat = denoise(x, x.new_full((len(x),), t))
-        eps_hat = (x - alpha_t * x0_hat) / sigma_t
-        std = eta * sigma_s / sigma_t * math.sqrt(1 - (alpha_t / alpha_s) ** 2)
-        x = alpha_s * x0_hat + math.sqrt(sigma_s**2 - std**2) * eps_hat
+    for i, step in enumerate(steps_of(schedule, times)):
+        x0_hat = denoise(x, x.new_full((len(x),), step.t))
+        eps_hat = (x - step.alpha_t * x0_hat) / step.sigma_t
+        std = eta * step.sigma_s / step.sigma_t * math.sqrt(step.added)
+        x = step.alpha_s * x0_hat + math.sqrt(step.sigma_s**2 - std**2) * eps_hat
         if std > 0:
             x = x + std * noise(i)
     return x
@@ -73,7 +62,7 @@ def ddim(
 
 def ddpm(
     denoise: Denoise,
-    schedule: NoiseLevels,
+    schedule: Schedule,
     times: Tensor,
     x_T: Tensor,
     noise: Noise,
@@ -84,17 +73,30 @@ def ddpm(
     if variance not in ("posterior", "beta"):
         raise unknown("variance", variance, ("posterior", "beta"))
     x = x_T
-    for i, (t, alpha_t, sigma_t, alpha_s, sigma_s) in enumerate(_steps(schedule, times)):
-        x0_hat = denoise(x, x.new_full((len(x),), t))
-        a = alpha_t / alpha_s
-        beta, kept = 1 - a**2, (sigma_s / sigma_t) ** 2
-        x = alpha_s * beta / sigma_t**2 * x0_hat + a * kept * x
-        if sigma_s > 0:
-            x = x + math.sqrt(beta * kept if variance == "posterior" else beta) * noise(i)
+    for i, step in enumerate(steps_of(schedule, times)):
+        x0_hat = denoise(x, x.new_full((len(x),), step.t))
+        a, b, kept = step.alpha_t / step.alpha_s, step.added, (step.sigma_s / step.sigma_t) ** 2
+        x = step.alpha_s * b / step.sigma_t**2 * x0_hat + a * kept * x
+        if step.sigma_s > 0:
+            x = x + math.sqrt(b * kept if variance == "posterior" else b) * noise(i)
     return x
 
 
-SAMPLERS: dict[str, Callable[..., Tensor]] = {"ddim": ddim, "ddpm": ddpm}
+SAMPLERS: dict[str, Callable[..., Tensor]] = {
+    "ddim": ddim,
+    "ddpm": ddpm,
+    "euler": euler,
+    "heun": heun,
+    "dpm++2m": dpmpp_2m,
+    "dpm++3m": dpmpp_3m,
+    "eab3": eab3,
+    "unipc": unipc,
+}
+
+
+def calls_of(name: str, steps: int) -> int:
+    """Network calls per image of a sampler in so many steps."""
+    return 2 * steps - 1 if name == "heun" else steps
 
 
 def get_sampler(name: str, **options: Any) -> Callable[..., Tensor]:
@@ -110,10 +112,3 @@ def get_sampler(name: str, **options: Any) -> Callable[..., Tensor]:
         if option not in allowed:
             raise unknown(f"{name} option", option, allowed)
     return SAMPLERS[name]
-
-
-def _steps(schedule: NoiseLevels, times: Tensor) -> Iterator[tuple[float, float, float, float, float]]:
-    """(t, alpha_t, sigma_t, alpha_s, sigma_s) of each step t -> s, as numbers of double precision."""
-    levels = zip(times.tolist(), schedule.alpha(times).tolist(), schedule.sigma(times).tolist(), strict=True)
-    for (t, alpha_t, sigma_t), (_, alpha_s, sigma_s) in pairwise(levels):
-        yield t, alpha_t, sigma_t, alpha_s, sigma_s

@@ -1,0 +1,54 @@
+"""The steps of a sampler along a grid of times, and what it is given: a denoiser and noise."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor
+
+from trilemma.diffusion.schedule import Schedule
+
+Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, C, H, W), t (B,)) -> x0_hat, as x_t
+Noise = Callable[[int], Tensor]  # step number 0, 1, ... -> standard normal, as x_t
+
+
+@dataclass(frozen=True)
+class Step:
+    """From t to s, as numbers of double precision."""
+
+    t: float
+    alpha_t: float
+    sigma_t: float
+    alpha_s: float
+    sigma_s: float
+
+    @property
+    def added(self) -> float:
+        """Variance of q(x_t | x_s), which the step takes away."""
+        a = self.alpha_t / self.alpha_s
+        variances = self.alpha_t**2 + self.sigma_t**2, self.alpha_s**2 + self.sigma_s**2
+        is_preserved = max(abs(variance - 1) for variance in variances) < 1e-12  # then no digits are lost
+        return 1 - a**2 if is_preserved else self.sigma_t**2 - (a * self.sigma_s) ** 2
+
+    @property
+    def decay(self) -> float:
+        """exp(-h); 0 where h is infinite."""
+        return self.sigma_s * self.alpha_t / (self.sigma_t * self.alpha_s)
+
+    @property
+    def h(self) -> float:
+        """l_s - l_t."""
+        return -math.log(self.decay) if self.decay > 0 else math.inf
+
+    @property
+    def log_ratio(self) -> float:
+        """l_t = log(alpha_t / sigma_t)."""
+        return math.log(self.alpha_t / self.sigma_t) if self.alpha_t > 0 else -math.inf
+
+
+def steps_of(schedule: Schedule, times: Tensor) -> Iterator[Step]:
+    """The steps of a grid; t = 0 counts as without noise, also where a schedule ends with a trace of it."""
+    sigmas = schedule.sigma(times).where(times > 0, 0.0).tolist()
+    for one, other in pairwise(zip(times.tolist(), schedule.alpha(times).tolist(), sigmas, strict=True)):
+        yield Step(*one, *other[1:])
