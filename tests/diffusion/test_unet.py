@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
-from trilemma.nets.unet import UNet, sinusoid
+from trilemma.nets.unet_small import UNet, sinusoid
 
 
 def tiny(shape: tuple[int, int, int], widths: tuple[int, ...] = (4, 6, 8, 10)) -> UNet:

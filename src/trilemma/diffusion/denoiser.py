@@ -22,7 +22,7 @@ from trilemma.config import ModelConfig
 from trilemma.diffusion.samplers import get_sampler
 from trilemma.diffusion.schedule import get_table
 from trilemma.errors import refuse_labels
-from trilemma.nets.unet import UNet
+from trilemma.nets.unet_small import UNet
 from trilemma.types import Batch, Logs, Model, Phase, Player
 
 LEAST_SIGNAL = 1e-4  # alpha_bar below which eps tells nothing of x0: the division by alpha makes 100 of an error of 1

@@ -1,121 +1,150 @@
-"""A small U-Net of depthwise-separable convolutions with a time input: (x_t, t) -> an image of the same shape.
+"""A U-Net of residual blocks that are told the noise level: (x, noise level, condition) -> an image of the same shape.
 
-For widths (w0, ..., wL) and c(h) a 1x1 convolution; e_k(t) is a projection of the sinusoidal embedding of t:
+For level k of widths w_k = width * multipliers[k], at 1 / 2**k of the image's size, e an embedding of the noise level
+(and of the condition, which is added to it):
 
-    in      h <- ReLU(BN(conv 3x3(pad(x)))) + e(t)                         w0 channels, sides a multiple of 2**L
-    down k  g <- [ReLU, separable conv 3x3, BN] twice (h), kept;  h <- max-pool 3x3 s2 (g) + c s2(h) + e(t)
-    up k    g <- [ReLU, transposed conv 3x3, BN] twice (h);       h <- join(upsample2(g) + c(upsample2(h)) + e(t), kept)
-    out     conv 3x3(h), cropped to the image
+    in      h <- conv 3x3(pad(x))
+    down k  h <- `depth` times [block(h, e), attention where the map is at most `attention_px` high and wide], each kept;
+            h <- conv 3x3 of stride 2 (h), kept, for all but the last level
+    middle  h <- block, attention, block
+    up k    h <- `depth` + 1 times [block(join(h, kept), e), attention as above];  h <- conv 3x3(nearest x2 (h))
+    out     conv 3x3(SiLU(GroupNorm(h))), which begins at zero, cropped to the image
 
-A 1x1 convolution and a constant per channel commute with nearest upsampling, so they are applied before it, at a
-quarter of the cost.
+    block   h + conv 3x3(dropout(SiLU(scale(e) GroupNorm(conv 3x3(SiLU(GroupNorm(h)))) + shift(e)))), the last begins at
+            zero, and h goes through a 1x1 convolution where the channels change
+                                                       (Ho et al. 2020, appendix B; Dhariwal & Nichol 2021, section 3)
 """
 
 import math
-from itertools import pairwise
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trilemma.nets.conv import centre_crop
+from trilemma.nets.attention import SpatialAttention, groups_of
+from trilemma.nets.unet_small import sinusoid
+
+FREQUENCY = 1000.0  # the sinusoids see noise levels times this / 10, so that steps of 0.01 are told apart
 
 
 class UNet(nn.Module):
-    """Images (B, C, H, W) and t (B,) in [0, 1] -> (B, C, H, W).
+    """Images (B, C, H, W), noise levels (B,) and an embedded condition -> (B, C, H, W).
 
     Args:
-        shape: (C, H, W) of the images.
-        widths: channels at full size and after each halving.
-        embedding: size of the time embedding.
-        time_scale: the embedding sees t * time_scale (the number of steps of the schedule).
+        shape: (C, H, W) of the images; sides that 2**(levels - 1) does not divide are padded.
+        width: channels at full size.
+        multipliers: of the width, a level each.
+        depth: residual blocks a level.
+        attention_px: maps of at most so many pixels a side have attention; 0 for none.
+        dropout: inside the blocks.
     """
 
-    def __init__(self, shape: tuple[int, int, int], widths: tuple[int, ...], embedding: int, time_scale: float) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        width: int,
+        multipliers: Sequence[int] = (1, 2, 2),
+        depth: int = 2,
+        attention_px: int = 8,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         channels, self.size = shape[0], shape[1:]
-        self.embedding, self.time_scale = embedding, time_scale
-        self.pad = _padding(self.size, 2 ** (len(widths) - 1))
-        self.first = nn.Sequential(nn.Conv2d(channels, widths[0], 3, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
-        self.down = nn.ModuleList(_Down(c_in, c_out) for c_in, c_out in pairwise(widths))
-        self.up, c_in = nn.ModuleList(), widths[-1]
-        for c_out, c_kept in zip(widths[-2::-1], widths[:0:-1], strict=True):
-            self.up.append(_Up(c_in, c_out))
-            c_in = c_out + c_kept
-        self.last = nn.Conv2d(c_in, channels, 3, padding=1)
-        self.time_widths = [*widths, *widths[-2::-1]]  # first, down, up
-        self.time = nn.Linear(embedding, sum(self.time_widths))  # all the projections in one
+        self.levels = len(multipliers)
+        self.embedding = 4 * width
+        widths = [width * m for m in multipliers]
+        sides = [
+            math.ceil(max(self.size) / 2 ** (self.levels - 1)) * 2 ** (self.levels - 1 - k) for k in range(self.levels)
+        ]
+        self.level = nn.Sequential(
+            nn.Linear(width, self.embedding), nn.SiLU(), nn.Linear(self.embedding, self.embedding)
+        )
+        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        kept, c = [width], width
+        for k, w in enumerate(widths):
+            for _ in range(depth):
+                self.down.append(_Stage(c, w, self.embedding, dropout, attention=sides[k] <= attention_px))
+                c = w
+                kept.append(c)
+            if k < self.levels - 1:
+                self.down.append(nn.Conv2d(c, c, 3, stride=2, padding=1))
+                kept.append(c)
+        self.middle = nn.ModuleList(
+            [_Stage(c, c, self.embedding, dropout, attention=attention_px > 0), _Stage(c, c, self.embedding, dropout)]
+        )
+        for k, w in reversed(list(enumerate(widths))):
+            for _ in range(depth + 1):
+                c_in = c + kept.pop()
+                self.up.append(_Stage(c_in, w, self.embedding, dropout, attention=sides[k] <= attention_px))
+                c = w
+            if k > 0:
+                self.up.append(_Upsample(c))
+        self.last = nn.Sequential(nn.GroupNorm(groups_of(c), c), nn.SiLU(), _zero(nn.Conv2d(c, channels, 3, padding=1)))
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """x_t (B, C, H, W), t (B,) in [0, 1] -> (B, C, H, W)."""
-        first, *times = self._times(t)
-        h = self.first(F.pad(x_t, self.pad))  # (B, w0, H', W'), H' and W' multiples of 2**L
-        h = h + first.to(h.dtype)
-        kept = []
-        for block, time in zip(self.down, times[: len(self.down)], strict=True):
-            h, skip = block(h, time)
-            kept.append(skip)
-        for block, time in zip(self.up, times[len(self.down) :], strict=True):
-            h = torch.cat([block(h, time), kept.pop()], dim=1)
-        return centre_crop(self.last(h), *self.size)
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W), level log(sigma / alpha) (B,), condition (B, embedding) or None -> (B, C, H, W)."""
+        e = self._embedded(level, condition)
+        h = self.first(F.pad(x, self._padding()))
+        kept = [h]
+        for module in self.down:
+            h = module(h, e) if isinstance(module, _Stage) else module(h)
+            kept.append(h)
+        for module in self.middle:
+            h = module(h, e)
+        for module in self.up:
+            h = module(torch.cat([h, kept.pop()], dim=1), e) if isinstance(module, _Stage) else module(h)
+        return self.last(h)[..., : self.size[0], : self.size[1]]
 
-    def _times(self, t: Tensor) -> tuple[Tensor, ...]:
-        """Time term of each place, (B, width, 1, 1); float32 also under autocast, where t would lose its fine steps."""
-        with torch.autocast(t.device.type, enabled=False):
-            terms = self.time(sinusoid(t * self.time_scale, self.embedding).to(self.time.weight.dtype))
-        return terms[:, :, None, None].split(self.time_widths, dim=1)
+    def _embedded(self, level: Tensor, condition: Tensor | None) -> Tensor:
+        """SiLU of the embedding (B, E); float32 also under autocast, where the level would lose its fine steps."""
+        with torch.autocast(level.device.type, enabled=False):
+            e = self.level(sinusoid(level.float() * FREQUENCY / 10, self.first.out_channels))
+            return F.silu(e if condition is None else e + condition.float())
+
+    def _padding(self) -> tuple[int, int, int, int]:
+        """Zeros right and below, up to multiples of 2**(levels - 1)."""
+        multiple = 2 ** (self.levels - 1)
+        return 0, -self.size[1] % multiple, 0, -self.size[0] % multiple
 
 
-class _Down(nn.Module):
-    """Two separable convolutions, whose output is also kept, then half the size."""
+class _Stage(nn.Module):
+    """A residual block, and attention where asked."""
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    def __init__(self, c_in: int, c_out: int, embedding: int, dropout: float, attention: bool = False) -> None:
         super().__init__()
-        self.body = nn.Sequential(*_separable(c_in, c_out), *_separable(c_out, c_out))
-        self.pool = nn.MaxPool2d(3, 2, 1)
-        self.skip = nn.Conv2d(c_in, c_out, 1, 2)
+        self.norm_1, self.norm_2 = nn.GroupNorm(groups_of(c_in), c_in), nn.GroupNorm(groups_of(c_out), c_out)
+        self.conv_1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * c_out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_2 = _zero(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.attention = SpatialAttention(c_out) if attention else nn.Identity()
 
-    def forward(self, h: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        kept = self.body(h)
-        h = self.pool(kept) + self.skip(h)
-        return h + time.to(h.dtype), kept
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """x (B, c_in, H, W), e (B, E) -> (B, c_out, H, W)."""
+        h = self.conv_1(F.silu(self.norm_1(x)))
+        scale, shift = self.modulation(e)[:, :, None, None].chunk(2, dim=1)
+        h = self.norm_2(h) * (1 + scale.to(h.dtype)) + shift.to(h.dtype)
+        return self.attention(self.skip(x) + self.conv_2(self.dropout(F.silu(h))))
 
 
-class _Up(nn.Module):
-    """Two transposed convolutions, then twice the size."""
+class _Upsample(nn.Module):
+    """Nearest, then a convolution."""
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(*_transposed(c_in, c_out), *_transposed(c_out, c_out))
-        self.skip = nn.Conv2d(c_in, c_out, 1)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, h: Tensor, time: Tensor) -> Tensor:
-        h = self.body(h) + self.skip(h)
-        return F.interpolate(h + time.to(h.dtype), scale_factor=2, mode="nearest")
-
-
-def sinusoid(position: Tensor, size: int) -> Tensor:
-    """Sines and cosines of geometrically spaced frequencies (Vaswani et al. 2017, section 3.5).
-
-    sin(p / 10000**(2i / size)) for i = 0 ... size/2 - 1, then the cosines; (B,) -> (B, size).
-    """
-    i = torch.arange(size // 2, device=position.device, dtype=position.dtype)
-    angle = position[:, None] * torch.exp(-math.log(10_000) * 2 * i / size)
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2 H, 2 W)."""
+        return self.conv(F.interpolate(h, scale_factor=2, mode="nearest"))
 
 
-def _separable(c_in: int, c_out: int) -> list[nn.Module]:
-    """ReLU, one 3x3 filter per channel, a 1x1 mixture of the channels, batch norm."""
-    depthwise = nn.Conv2d(c_in, c_in, 3, padding=1, groups=c_in, bias=False)
-    return [nn.ReLU(), depthwise, nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out)]
-
-
-def _transposed(c_in: int, c_out: int) -> list[nn.Module]:
-    """ReLU, transposed 3x3 convolution, batch norm."""
-    return [nn.ReLU(), nn.ConvTranspose2d(c_in, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out)]
-
-
-def _padding(size: tuple[int, int], multiple: int) -> tuple[int, int, int, int]:
-    """Zeros (left, right, top, bottom) after which an unpadded 3x3 convolution gives multiples of `multiple`."""
-    extra_h, extra_w = (math.ceil(n / multiple) * multiple + 2 - n for n in size)
-    return extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2
+def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+    """A layer that begins as the constant 0."""
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer

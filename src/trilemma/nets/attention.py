@@ -1,0 +1,56 @@
+"""Self-attention over positions (Vaswani et al. 2017), with normalised queries and keys (Dehghani et al. 2023)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Positions (B, N, D) -> (B, N, D); its last layer begins at zero.
+
+    Args:
+        width: D, a multiple of `heads`.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.inside = nn.Linear(width, 3 * width)
+        self.scale_q, self.scale_k = (nn.Parameter(torch.ones(width // heads)) for _ in range(2))
+        self.last = nn.Linear(width, width)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        q, k, v = self.inside(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N, D / heads)
+        q, k = _normed(q, self.scale_q), _normed(k, self.scale_k)
+        mixed = F.scaled_dot_product_attention(q, k, v.to(q.dtype))
+        return self.last(mixed.transpose(1, 2).flatten(2))
+
+
+def _normed(x: Tensor, scale: Tensor) -> Tensor:
+    """Root mean square 1 over the last axis, times `scale`."""
+    return F.rms_norm(x, x.shape[-1:]) * scale.to(x.dtype)
+
+
+class SpatialAttention(nn.Module):
+    """Attention over the places of a map (B, C, H, W), added to it."""
+
+    def __init__(self, channels: int, head_width: int = 64) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups_of(channels), channels)
+        self.attention = Attention(channels, max(1, channels // head_width))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        places = self.norm(h).flatten(2).transpose(1, 2)  # (B, H W, C)
+        return h + self.attention(places).transpose(1, 2).unflatten(2, h.shape[2:])
+
+
+def groups_of(channels: int) -> int:
+    """Groups of a group norm: of 16 channels each, or fewer where that does not divide; at most 32 groups."""
+    for size in (16, 8, 4, 2, 1):
+        if channels % size == 0 and channels // size <= 32:
+            return channels // size
+    return 1

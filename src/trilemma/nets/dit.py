@@ -1,0 +1,94 @@
+"""A transformer over patches of an image that is told the noise level: adaLN-zero (Peebles & Xie 2023, section 3.2).
+
+Patches of p x p pixels become tokens of D numbers, with fixed sinusoids of their row and column added; then `depth` times, for
+(shift, scale, gate) six linear functions of the embedding e, which begin at zero:
+
+    h <- h + gate_1 attention(scale_1 norm(h) + shift_1);   h <- h + gate_2 MLP(scale_2 norm(h) + shift_2)
+
+and a last modulated norm and linear layer, which begins at zero, gives each patch back.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trilemma.errors import UserError
+from trilemma.nets.attention import Attention
+from trilemma.nets.unet import FREQUENCY
+from trilemma.nets.unet_small import sinusoid
+
+
+class DiT(nn.Module):
+    """Images (B, C, H, W), noise levels (B,) and an embedded condition -> (B, C, H, W).
+
+    Args:
+        shape: (C, H, W) of the images.
+        patch: side of a patch, px; must divide H and W.
+        width: D, numbers a token; depth: blocks; heads: of the attention, must divide the width.
+    Raises:
+        UserError: the patch does not divide the image, or the heads the width.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], patch: int, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        channels, height, side = shape
+        if height % patch or side % patch:
+            raise UserError(f"patch={patch} does not divide images of {height}x{side}; give a patch that does")
+        if width % (4 * heads):
+            raise UserError(f"width={width} is not a multiple of 4 x heads={heads}; change one of them")
+        self.patch, self.grid, self.embedding = patch, (height // patch, side // patch), width
+        self.level = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.first = nn.Conv2d(channels, width, patch, stride=patch)
+        self.register_buffer("places", _places(*self.grid, width), persistent=False)  # (N, D)
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+        self.modulation = _zero(nn.Linear(width, 2 * width))
+        self.last = _zero(nn.Linear(width, channels * patch**2))
+
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W), level log(sigma / alpha) (B,), condition (B, D) or None -> (B, C, H, W)."""
+        with torch.autocast(level.device.type, enabled=False):
+            e = self.level(sinusoid(level.float() * FREQUENCY / 10, self.embedding))
+            e = F.silu(e if condition is None else e + condition.float())
+        h = self.first(x).flatten(2).transpose(1, 2) + self.places  # (B, N, D)
+        for block in self.blocks:
+            h = block(h, e)
+        shift, scale = self.modulation(e)[:, None].chunk(2, dim=-1)
+        tokens = self.last(_modulated(h, shift, scale)).transpose(1, 2)  # (B, C p p, N)
+        return F.pixel_shuffle(tokens.unflatten(2, self.grid), self.patch)
+
+
+class _Block(nn.Module):
+    """Attention and a small network for each token, both modulated and gated."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+        self.modulation = _zero(nn.Linear(width, 6 * width))
+        nn.init.xavier_uniform_(self.attention.last.weight)  # the gate is what begins at zero
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        """h (B, N, D), e (B, D) -> (B, N, D)."""
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(e)[:, None].chunk(6, dim=-1)
+        h = h + gate_1 * self.attention(_modulated(h, shift_1, scale_1))
+        return h + gate_2 * self.mlp(_modulated(h, shift_2, scale_2))
+
+
+def _modulated(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer norm, then scale and shift."""
+    return F.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+def _places(rows: int, columns: int, width: int) -> Tensor:
+    """Sinusoids of row and column, (N, D), half of the numbers each."""
+    y, x = torch.meshgrid(
+        torch.arange(rows, dtype=torch.float32), torch.arange(columns, dtype=torch.float32), indexing="ij"
+    )
+    return torch.cat([sinusoid(place.flatten(), width // 2) for place in (y, x)], dim=1)
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    """A layer that begins as the constant 0."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
