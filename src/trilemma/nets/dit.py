@@ -1,7 +1,7 @@
 """A transformer over patches of an image that is told the noise level: adaLN-zero (Peebles & Xie 2023, section 3.2).
 
-Patches of p x p pixels become tokens of D numbers, with fixed sinusoids of their row and column added; then `depth` times, for
-(shift, scale, gate) six linear functions of the embedding e, which begin at zero:
+Patches of p x p pixels become tokens of D numbers, with fixed sinusoids of their row and column added; then `depth`
+times, with shifts, scales and gates that are linear functions of the embedding e and begin at zero:
 
     h <- h + gate_1 attention(scale_1 norm(h) + shift_1);   h <- h + gate_2 MLP(scale_2 norm(h) + shift_2)
 

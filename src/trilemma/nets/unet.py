@@ -4,7 +4,7 @@ For level k of widths w_k = width * multipliers[k], at 1 / 2**k of the image's s
 (and of the condition, which is added to it):
 
     in      h <- conv 3x3(pad(x))
-    down k  h <- `depth` times [block(h, e), attention where the map is at most `attention_px` high and wide], each kept;
+    down k  h <- `depth` times [block(h, e), attention where the map has at most `attention_px` a side], each kept;
             h <- conv 3x3 of stride 2 (h), kept, for all but the last level
     middle  h <- block, attention, block
     up k    h <- `depth` + 1 times [block(join(h, kept), e), attention as above];  h <- conv 3x3(nearest x2 (h))

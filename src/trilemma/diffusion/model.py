@@ -1,0 +1,246 @@
+"""Diffusion in pixels: any schedule, any prediction, any weights, a U-Net or a transformer.
+
+Training draws t, then x_t = alpha x0 + sigma eps, and lowers
+
+    mean of w(t) c_out**2 |F(c_in x_t, log(sigma / alpha), condition) - (x0 - c_skip x_t) / c_out|**2
+
+which is w |x0_hat - x0|**2 (prediction.py has the coefficients, weighting.py the weights w and the density of t). The
+network is told log(sigma / alpha) and no t, so the schedule of sampling may be another than that of training. Images
+are in [-1, 1] inside. With classes, a label is replaced by a null label in a share of the images (Ho & Salimans 2022).
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from trilemma import rng as random
+from trilemma.config import Config, ModelConfig
+from trilemma.diffusion.grids import GRIDS, first_time, times_of
+from trilemma.diffusion.guidance import guided
+from trilemma.diffusion.prediction import get_prediction
+from trilemma.diffusion.samplers import SAMPLERS, get_sampler
+from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
+from trilemma.diffusion.steps import Denoise
+from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
+from trilemma.errors import UserError
+from trilemma.nets.dit import DiT
+from trilemma.nets.unet import UNet
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, default_label
+
+THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
+AUTO = {"sampler": "unipc", "grid": "karras"}
+
+
+class PixelDiffusionConfig(ModelConfig):
+    """Settings of a diffusion model."""
+
+    schedule: Literal["cosine", "linear", "edm", "flow"] = Field(default="cosine", description="alpha and sigma over t")
+    shift: float = Field(default=1.0, gt=0, description="the log-SNR is lower by 2 log(shift); more for larger images")
+    prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(default="edm", description="what the network predicts")
+    weighting: Literal["uniform", "min-snr", "soft", "edm", "sigmoid"] = Field(
+        default="uniform", description="of the squared error of x0_hat; uniform: of the network's output"
+    )
+    density: Literal["uniform", "logit-normal", "log-normal"] = Field(default="uniform", description="of the times t")
+    density_mean: float = Field(default=0.0, description="of the normal in density")
+    density_std: float = Field(default=1.0, gt=0, description="of the normal in density")
+    data_std: float = Field(default=0.5, gt=0, description="standard deviation of the images in [-1, 1], for edm")
+    network: Literal["unet", "dit"] = Field(default="unet", description="convolutions, or a transformer over patches")
+    width: PositiveInt = Field(default=48, description="channels at full size, or numbers a token")
+    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 2), description="unet: of the width, a level each")
+    depth: PositiveInt = Field(default=2, description="unet: blocks a level; dit: blocks")
+    attention_px: int = Field(default=8, ge=0, description="unet: maps up to this side have attention; 0: none")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="unet: inside the blocks")
+    patch: PositiveInt = Field(default=4, description="dit: side of a patch, px")
+    heads: PositiveInt = Field(default=4, description="dit: of the attention")
+    clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")
+    classes: bool = Field(default=False, description="learn to draw a class")
+    n_classes: int | None = Field(default=None, ge=1, description="with classes: how many")
+    label_dropout: float = Field(default=0.1, ge=0, lt=1, description="with classes: share of images without a label")
+
+
+class DiffusionSampling(Config):
+    """Keys of `sample`."""
+
+    steps: PositiveInt = Field(default=20, description="steps of the sampler; heun makes two calls a step")
+    sampler: str = Field(default="auto", description=f"auto, {', '.join(SAMPLERS)}")
+    grid: str = Field(default="auto", description=f"of the times: auto, {', '.join(GRIDS)}")
+    schedule: str | None = Field(default=None, description="cosine, linear, edm or flow; that of training if none")
+    eta: float | None = Field(default=None, ge=0, le=1, description="ddim, dpm++2m: 0 deterministic, 1 all the noise")
+    order: int | None = Field(default=None, description="unipc: 2 or 3")
+    guidance: float = Field(default=1.0, ge=0, description="of the class: 1 none, more for purer classes")
+    guidance_interval: tuple[float, float] | None = Field(
+        default=None, description="values of log(sigma / alpha) between which it is guided; everywhere if none"
+    )
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1, description="share brought back to the unguided contrast")
+
+
+class Coefficients(NamedTuple):
+    """Of images x_t at times t, each (B, 1, 1, 1), and the noise level (B,)."""
+
+    skip: Tensor
+    out: Tensor
+    inside: Tensor
+    level: Tensor
+
+
+class PixelDiffusion(Model):
+    """A network that predicts what separates a noisy image from its clean one, and samplers that use it."""
+
+    def __init__(self, config: PixelDiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.schedule = get_schedule(config.schedule, config.shift)
+        self.network = make_network(config)
+        self.n_classes = (config.n_classes or 0) if config.classes else 0
+        if self.n_classes:
+            self.embedding = nn.Embedding(self.n_classes + 1, self.network.embedding)  # the last is the null label
+        self.phases = [Phase("denoiser", Player("denoiser", list(self.parameters())), self.loss)]
+
+    @property
+    def sampling_network(self) -> nn.Module:
+        """One call per step of most samplers, two where it is guided."""
+        return self.network
+
+    def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """Mean over images and pixels; parts: that of the cleanest, middle and noisiest third of the drawn times."""
+        errors, u = self._errors(batch, rng, self.config.label_dropout)
+        loss = errors.mean()
+        return loss, {"loss": loss.detach(), **_by_thirds(errors.detach(), u)}
+
+    @torch.no_grad()
+    def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Per image (B,): denoising_mse, the loss at one random t, with its label."""
+        return {"denoising_mse": self._errors(batch, rng, 0.0)[0]}
+
+    def denoise(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        """x_t (B, C, H, W) for images in [-1, 1], t (B,) in [0, 1] of the training's schedule -> x0_hat, as x_t."""
+        return self._denoised(x_t, t, self._embedded(condition.label, len(x_t)), self.schedule)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        first: int = 0,
+        condition: Condition = UNCONDITIONAL,
+        keys: DiffusionSampling = DiffusionSampling(),  # noqa: B008
+    ) -> Tensor:
+        """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
+
+        Raises:
+            UserError: for an unknown or impossible key, or guidance of a model that takes no class.
+        """
+        ids = torch.arange(first, first + n)
+        schedule = self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.config.shift)
+        options = {name: value for name in ("eta", "order") if (value := getattr(keys, name)) is not None}
+        draw = get_sampler(AUTO["sampler"] if keys.sampler == "auto" else keys.sampler, **options)
+        times = times_of(AUTO["grid"] if keys.grid == "auto" else keys.grid, schedule, keys.steps)
+        label = condition.label
+        if label is None and self.n_classes:
+            label = default_label(ids, self.n_classes)
+        denoise = self._sampling_denoiser(label, n, schedule, keys)
+
+        def noise(purpose: str, *step: int) -> Tensor:
+            return random.normal(ids, self.config.shape, seed, purpose, *step).to(self._device)
+
+        training = self.network.training
+        self.network.eval()
+        try:
+            x_T = float(schedule.sigma(times[0])) * noise("x_T")
+            x0 = draw(denoise, schedule, times, x_T, lambda step: noise("step", step), **options)
+        finally:
+            self.network.train(training)
+        return (x0 + 1).div(2).clamp(0, 1)
+
+    def _sampling_denoiser(
+        self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling
+    ) -> Denoise:
+        """The denoiser of a call, guided if asked."""
+
+        def told(label: Tensor | None) -> Denoise:
+            embedded = self._embedded(label, n)
+            return lambda x_t, t: self._clipped(self._denoised(x_t, t, embedded, schedule))
+
+        if keys.guidance == 1:
+            return told(label)
+        if not self.n_classes:
+            raise UserError(f"guidance={keys.guidance:g} needs a model trained with classes=true; leave it out")
+        interval = keys.guidance_interval or (-math.inf, math.inf)
+        return guided(told(label), told(None), keys.guidance, schedule, interval, keys.guidance_rescale)
+
+    def _clipped(self, x0_hat: Tensor) -> Tensor:
+        return x0_hat.clamp(-1, 1) if self.config.clip_x0 else x0_hat
+
+    def _denoised(self, x_t: Tensor, t: Tensor, embedded: Tensor | None, schedule: Schedule) -> Tensor:
+        """x0_hat of images at times of a schedule."""
+        c = self._coefficients(schedule, t.double().cpu(), x_t)
+        return c.skip * x_t + c.out * self.network(c.inside * x_t, c.level, embedded).to(x_t.dtype)
+
+    def _coefficients(self, schedule: Schedule, t: Tensor, like: Tensor) -> Coefficients:
+        """Worked out in double precision, then as `like`."""
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        rows = get_prediction(self.config.prediction)(alpha, sigma, self.config.data_std)
+        skip, out, inside, level = torch.stack([*rows, noise_level(alpha, sigma)]).to(like)
+        return Coefficients(_of_images(skip), _of_images(out), _of_images(inside), level)
+
+    def _errors(self, batch: Batch, rng: torch.Generator, label_dropout: float) -> tuple[Tensor, Tensor]:
+        """The weighted loss of each image (B,), and the numbers (B,) in (0, 1) that its times come from."""
+        config, x0 = self.config, 2 * batch.image - 1
+        u = evenly_spread(len(x0), rng)
+        t = get_density(config.density)(u, self.schedule, config.density_mean, config.density_std)
+        t = t.clamp(max=first_time(self.schedule))
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        skip, out, inside = get_prediction(config.prediction)(alpha, sigma, config.data_std)
+        log_snr = 2 * (alpha / sigma).log()
+        weight = get_weighting(config.weighting)(log_snr, out, config.data_std) * out**2
+        # target (x0 - skip x_t) / out as a sum of x0 and eps: no digits are lost where out is small
+        rows = torch.stack(
+            [alpha, sigma, inside, (1 - skip * alpha) / out, -skip * sigma / out, weight, noise_level(alpha, sigma)]
+        ).to(x0)
+        a, s, c_in, of_x0, of_eps, w = map(_of_images, rows[:-1])
+        eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
+        embedded = self._embedded(self._dropped(batch.condition.label, rng, label_dropout), len(x0))
+        output = self.network(c_in * (a * x0 + s * eps), rows[-1], embedded).to(x0.dtype)
+        return (w * (output - of_x0 * x0 - of_eps * eps).square()).flatten(1).mean(1), u
+
+    def _dropped(self, label: Tensor | None, rng: torch.Generator, share: float) -> Tensor | None:
+        """Labels, each replaced by the null label with probability `share`."""
+        if not self.n_classes or label is None or share == 0:
+            return label
+        draws = torch.rand(len(label), generator=rng, dtype=torch.float32, device=rng.device).to(label.device)
+        return torch.where(draws < share, self.n_classes, label)
+
+    def _embedded(self, label: Tensor | None, n: int) -> Tensor | None:
+        """Of labels, or of the null label n times; None for a model without classes."""
+        if not self.n_classes:
+            return None
+        null = torch.full((n,), self.n_classes, device=self._device)
+        return self.embedding(null if label is None else label.to(self._device))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+
+def make_network(config: PixelDiffusionConfig) -> UNet | DiT:
+    """The network of a config."""
+    if config.network == "dit":
+        return DiT(config.shape, config.patch, config.width, config.depth, config.heads)
+    return UNet(config.shape, config.width, config.multipliers, config.depth, config.attention_px, config.dropout)
+
+
+def _of_images(values: Tensor) -> Tensor:
+    return values[:, None, None, None]
+
+
+def _by_thirds(errors: Tensor, u: Tensor) -> Logs:
+    """Mean errors of the images of each third of (0, 1); {} where a third may have none."""
+    if len(errors) < len(THIRDS):
+        return {}
+    third = (u * len(THIRDS)).long().to(errors.device)
+    masks = {name: (third == k).to(errors.dtype) for k, name in enumerate(THIRDS)}
+    return {f"loss_{name}": (errors * mask).sum() / mask.sum() for name, mask in masks.items()}
