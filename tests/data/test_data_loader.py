@@ -25,7 +25,7 @@ def test_levels_become_the_nearest_floats():
 def test_a_batch_is_rows_of_the_split():
     batch = Loader(SPLIT, batch=8, seed=1).batch_at(3)
     assert torch.equal(batch.image, IMAGES[batch.index].double().div(255).float())
-    assert batch.label.tolist() == batch.index.tolist() == [int(text) for text in batch.caption]
+    assert batch.condition.label.tolist() == batch.index.tolist() == [int(text) for text in batch.condition.caption]
     assert batch.image.shape == (8, 3, 16, 24)
 
 
@@ -59,13 +59,13 @@ def test_batches_once_in_order():
     assert [len(batch.image) for batch in found] == [16, 16, 16, 2]
     assert torch.equal(torch.cat([batch.image for batch in found]), to_float(IMAGES))
     assert torch.cat([batch.index for batch in found]).tolist() == list(range(N))
-    assert [text for batch in found for text in batch.caption] == list(SPLIT.captions)
+    assert [text for batch in found for text in batch.condition.caption] == list(SPLIT.captions)
 
 
 def test_a_split_without_labels():
     batch = Loader(Split(IMAGES), batch=4, seed=0).batch_at(0)
-    assert batch.label is None
-    assert batch.caption is None
+    assert batch.condition.label is None
+    assert batch.condition.caption is None
 
 
 def test_unknown_augmentation_and_no_images():

@@ -30,10 +30,10 @@ class Pixels(nn.Module):
 
     factor, offset = 1.0, 0.0
 
-    def encode(self, image, labels=None):
+    def encode(self, image, condition=None):
         return image.flatten(1) * self.factor + self.offset
 
-    def decode(self, z, labels=None):
+    def decode(self, z, condition=None):
         return ((z - self.offset) / self.factor).clamp(0, 1).unflatten(1, (1, 8, 8))
 
 

@@ -15,10 +15,10 @@ from trilemma.pictures.png import save_png
 class Pixels(nn.Module):
     """The code is the image."""
 
-    def encode(self, image, labels=None):
+    def encode(self, image, condition=None):
         return image.flatten(1)
 
-    def decode(self, z, labels=None):
+    def decode(self, z, condition=None):
         return z.clamp(0, 1).unflatten(1, (1, 8, 8))
 
 
@@ -27,11 +27,11 @@ class WithClasses(Pixels):
 
     n_classes = 10
 
-    def encode(self, image, labels=None):
-        return super().encode(image) + labels[:, None]
+    def encode(self, image, condition=None):
+        return super().encode(image) + condition.label[:, None]
 
-    def decode(self, z, labels=None):
-        return super().decode(z - labels[:, None])
+    def decode(self, z, condition=None):
+        return super().decode(z - condition.label[:, None])
 
 
 @pytest.fixture(scope="module")

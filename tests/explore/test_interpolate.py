@@ -19,10 +19,10 @@ T = torch.linspace(0, 1, 9, dtype=torch.float64)
 class Pixels(nn.Module):
     """Codes are pixels, so a straight line blends them."""
 
-    def encode(self, image, labels=None):
+    def encode(self, image, condition=None):
         return image.flatten(1)
 
-    def decode(self, z, labels=None):
+    def decode(self, z, condition=None):
         return z.unflatten(1, (1, 8, 8)).clamp(0, 1)
 
 
@@ -31,8 +31,8 @@ class Shaded(Pixels):
 
     n_classes = 10
 
-    def decode(self, z, labels=None):
-        return (labels / 9)[:, None, None, None].expand(-1, 1, 8, 8)
+    def decode(self, z, condition=None):
+        return (condition.label / 9)[:, None, None, None].expand(-1, 1, 8, 8)
 
 
 @pytest.fixture(scope="module")

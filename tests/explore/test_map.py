@@ -34,7 +34,7 @@ from trilemma.pictures.png import read_metadata
 class Pixels(nn.Module):
     """Codes are pixels."""
 
-    def encode(self, image, labels=None):
+    def encode(self, image, condition=None):
         return image.flatten(1)
 
 
@@ -275,8 +275,8 @@ def test_a_class_for_images_without(run, tmp_path):
     class Classes(Pixels):
         n_classes = 10
 
-        def encode(self, image, labels=None):
-            seen.append(labels.tolist())
+        def encode(self, image, condition=None):
+            seen.append(condition.label.tolist())
             return super().encode(image)
 
     seen, run.model = [], Classes()

@@ -19,7 +19,7 @@ from trilemma.pictures.table import GAP
 class Halves(nn.Module):
     """Reconstructs every value as its half, so the error of an image x is sqrt(mean(x^2)) / 2."""
 
-    def reconstruct(self, image, labels=None):
+    def reconstruct(self, image, condition=None):
         return image / 2
 
 
@@ -28,8 +28,8 @@ class Classes(nn.Module):
 
     n_classes = 10
 
-    def reconstruct(self, image, labels=None):
-        return (labels / 9)[:, None, None, None].expand_as(image)
+    def reconstruct(self, image, condition=None):
+        return (condition.label / 9)[:, None, None, None].expand_as(image)
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,7 @@ from trilemma.data.split import Split
 from trilemma.errors import UserError
 from trilemma.hardware import memory_bytes
 from trilemma.pictures.levels import to_float
-from trilemma.types import (
-    Batch,
-)
+from trilemma.types import Batch, Condition
 
 EPOCHS_KEPT = 2  # orders held in memory: a batch seldom needs more
 
@@ -75,8 +73,10 @@ class Loader:
         captions = self.split.captions
         return Batch(
             image=to_float(images),
-            label=None if self.labels is None else self.labels.index_select(0, at),
-            caption=None if captions is None else [captions[i] for i in index.tolist()],
+            condition=Condition(
+                label=None if self.labels is None else self.labels.index_select(0, at),
+                caption=None if captions is None else [captions[i] for i in index.tolist()],
+            ),
             index=index,
         )
 
@@ -104,8 +104,7 @@ def batches(split: Split, batch: int, device: torch.device | str = "cpu") -> Ite
         images = split.images[rows].to(device)
         yield Batch(
             image=to_float(images),
-            label=None if split.labels is None else split.labels[rows].to(device),
-            caption=None if split.captions is None else split.captions[rows],
+            condition=Condition(split.labels, split.captions).rows(rows).to(device),
             index=torch.arange(first, first + len(images)),
         )
 
@@ -123,5 +122,4 @@ def training_images(
     plain, n = Loader(split, batch=size, seed=seed), min(n, len(split))
     for position in range(0, n, size):
         batch = plain.batch_at(position, min(size, n - position))
-        label = None if batch.label is None else batch.label.to(device)
-        yield replace(batch, image=batch.image.to(device), label=label)
+        yield replace(batch, image=batch.image.to(device), condition=batch.condition.to(device))

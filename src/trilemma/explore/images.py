@@ -17,7 +17,7 @@ from trilemma.data.sources.consent import remember
 from trilemma.errors import UserError, unknown
 from trilemma.pictures.levels import to_float
 from trilemma.run.run import Run
-from trilemma.types import Batch, codes_need_labels
+from trilemma.types import Batch, Condition, codes_need_labels
 
 if TYPE_CHECKING:
     pass
@@ -132,8 +132,7 @@ def take(run: Run, part: Part, index: Tensor) -> Batch:
     chosen = part.take(index)
     return Batch(
         to_float(chosen.images.to(run.device)),
-        None if chosen.labels is None else chosen.labels.to(run.device),
-        chosen.captions,
+        Condition(chosen.labels, chosen.captions).to(run.device),
         index.to(run.device),
     )
 
@@ -144,8 +143,8 @@ def rows_of(batch: Batch, source: Data, part: Part) -> list[dict[str, Any]]:
     names = part.take(batch.index.cpu()).names
     rows: list[dict[str, Any]] = [{"index": int(k)} for k in batch.index]
     for k, row in enumerate(rows):
-        if batch.label is not None:
-            row["class"] = class_name(source, int(batch.label[k]))
+        if batch.condition.label is not None:
+            row["class"] = class_name(source, int(batch.condition.label[k]))
         if names is not None:
             row["file"] = names[k]
     return rows

@@ -21,7 +21,7 @@ from torch import Tensor
 from trilemma import __version__, rng
 from trilemma.data import Data
 from trilemma.errors import UserError
-from trilemma.explore.codes import class_of, encode, labels_for, require
+from trilemma.explore.codes import condition_for, encode, require
 from trilemma.explore.images import Source, class_name, made_by, part_of, pick_images, rows_of, source_of
 from trilemma.files import json_text
 from trilemma.pictures.grid import to_image
@@ -135,7 +135,7 @@ def latent_map(
     files = Results(picture, [coordinates, *more], verb="map", within=within, pictures=[beside])
     source = source_of(run, data)
     batch = pick_images(run, source, n, split, seed=seed)
-    codes = encode(run, batch.image, labels_for(run.model, class_of(run, label, batch), label=True))
+    codes = encode(run, batch.image, condition_for(run, batch, label, advise=True))
     perplexity = perplexity_for(len(codes)) if perplexity is None else perplexity
     points = project(codes, how, perplexity=perplexity, seed=seed)
     part = part_of(run, source, split)
@@ -146,7 +146,7 @@ def latent_map(
     if folder is not None:
         contents |= {folder / name: text for name, text in projector_files(codes, batch.image, rows).items()}
     files.write(page, made, contents)
-    nearest = _nearest(codes, _queries(batch.label, len(codes)), neighbours)
+    nearest = _nearest(codes, _queries(batch.condition.label, len(codes)), neighbours)
     save_png(_neighbours_page(batch, codes, nearest, rows), beside, {**made, "neighbours": neighbours})
     assert batch.index is not None
     return LatentMap(picture, coordinates, beside, folder, points, batch.index.cpu(), nearest)
@@ -310,7 +310,9 @@ def _draw(
     from matplotlib.figure import Figure
     from PIL import Image
 
-    labels = torch.zeros(len(points), dtype=torch.int64) if batch.label is None else batch.label.cpu()
+    labels = (
+        torch.zeros(len(points), dtype=torch.int64) if batch.condition.label is None else batch.condition.label.cpu()
+    )
     kinds = sorted(set(labels.tolist()))
     figure = Figure(figsize=(SIDE_IN, SIDE_IN), dpi=DPI)
     ax = figure.add_subplot()
@@ -319,7 +321,7 @@ def _draw(
     (left, low), (right, high) = (middle - half).tolist(), (middle + half).tolist()
     ax.set(xlim=(left, right), ylim=(low, high), aspect="equal")
     title = textwrap.fill(f"{printable(run.name)}: {words[0]}", TITLE)
-    if batch.label is None:
+    if batch.condition.label is None:
         title += "\nThe images have no classes, so there is one colour."
     ax.set_title(title, fontsize=11, loc="left", parse_math=False)
     ax.set_xlabel(words[1], fontsize=9)

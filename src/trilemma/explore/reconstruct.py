@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trilemma.explore.codes import class_of, labels_for, require
+from trilemma.explore.codes import condition_for, require
 from trilemma.explore.images import Source, made_by, part_of, pick_images, rows_of, source_of
 from trilemma.files import json_text
 from trilemma.pictures.grid import TEXT, TILE, font, grid
@@ -67,7 +67,7 @@ def reconstruct(
     source = source_of(run, data)
     batch = pick_images(run, source, n, split)
     images = batch.image.cpu()
-    results = run.reconstruct(batch.image, labels_for(run.model, class_of(run, label, batch), label=True))
+    results = run.reconstruct(batch.image, condition=condition_for(run, batch, label, advise=True))
     squared = (results - images).square().flatten(1).mean(1)
     rmse, errors = float(squared.mean().sqrt()), squared.sqrt()
     sheet = grid(_pairs(images, results), COLUMNS, scale=1, texts=[f"{error:.3f}" for error in errors.tolist()])

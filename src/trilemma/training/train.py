@@ -204,7 +204,10 @@ def _check_module(module: nn.Module, data: Data, device: torch.device) -> None:
     if config is not None and tuple(config.shape) != data.shape:
         raise UserError(f"{type(module).__name__} is for images of {config.shape}, and {data.name} has {data.shape}")
     batch = next(batches(data.train, 4, device))
-    try_losses(module, batch if isinstance(module, Conditional) else replace(batch, label=None))
+    try_losses(
+        module,
+        batch if isinstance(module, Conditional) else replace(batch, condition=replace(batch.condition, label=None)),
+    )
 
 
 def _load(name: str, data: Source, out: str | Path | None, reading: dict[str, Any]) -> Data:
