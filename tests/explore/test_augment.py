@@ -195,7 +195,7 @@ def test_what_is_refused(folder, tmp_path):
         ({"real": 0}, "choose from 1 to"),
         ({"real": 10**6}, "digits has .* training images"),
         ({"steps": 0}, "steps"),
-        ({"classical": "shft"}, r'unknown augmentation "shft".*"shift"'),
+        ({"classical": "shft"}, r'unknown transform "shft".*"shift"'),
         ({"nois": 1}, 'unknown key "nois"'),
     ):
         with pytest.raises(UserError, match=text):

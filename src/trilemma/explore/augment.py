@@ -26,8 +26,8 @@ from trilemma import __version__, rng
 from trilemma.classifiers.classifier import figures_of
 from trilemma.config import make
 from trilemma.data import Data, Split
-from trilemma.data.augment import check_augmentations
 from trilemma.data.decoding.pixels import SUFFIXES
+from trilemma.data.transform import check_transforms
 from trilemma.errors import UserError
 from trilemma.explore.images import made_by
 from trilemma.explore.sample import receipt_of
@@ -260,7 +260,7 @@ def _plan(
             "images add may be what the model knows of the others"
         )
     return _Plan(
-        data, recipe, make(TrainConfig, keys), run.device, seed, seeds, real, check_augmentations(words), tuple(notes)
+        data, recipe, make(TrainConfig, keys), run.device, seed, seeds, real, check_transforms(words), tuple(notes)
     )
 
 

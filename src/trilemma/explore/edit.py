@@ -18,7 +18,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data import Data
 from trilemma.data.load import Source, slug
-from trilemma.data.parts import Part, all_splits, one_split
+from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.arrays import read_array
 from trilemma.data.sources.labels import class_number
 from trilemma.errors import UserError, with_hint
@@ -187,7 +187,7 @@ def _rest(run: Run, towards: Group, data: Source | None) -> Batch:
     return _of_classes(run, source, set(range(len(source.classes))) - {index})
 
 
-def _averaged(run: Run, source: Data) -> Part:
+def _averaged(run: Run, source: Data) -> Selection:
     """What a mean is taken over: the training images of the run's own data, whose held-out ones are there to be
     edited; all images of any other."""
     return one_split(source, "train") if is_own(run, source) else all_splits(source)

@@ -11,7 +11,7 @@ from trilemma import __version__, rng
 from trilemma.data import Data, load_data
 from trilemma.data.load import Source as DataSource
 from trilemma.data.load import is_given, source_word
-from trilemma.data.parts import Part, all_splits, one_split
+from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.builtin import is_named
 from trilemma.data.sources.consent import remember
 from trilemma.errors import UserError, unknown
@@ -74,12 +74,12 @@ def is_own(run: Run, source: Data) -> bool:
     return word == own or source.fingerprint == run.config["fingerprint"]
 
 
-def unseen(run: Run, source: Data) -> Part:
+def unseen(run: Run, source: Data) -> Selection:
     """The images of a source that a run was not trained on: the held-out split of its own data, all of any other."""
     return one_split(source, source.held_out[0]) if is_own(run, source) else all_splits(source)
 
 
-def part_of(run: Run, source: Data, split: str | None) -> Part:
+def part_of(run: Run, source: Data, split: str | None) -> Selection:
     """A split by name; where None, the images that the run was not trained on.
 
     Raises:
@@ -110,7 +110,7 @@ def pick_images(
     return choose(run, part_of(run, source_of(run, data), split), n, seed)
 
 
-def choose(run: Run, part: Part, n: int | None, seed: int | None) -> Batch:
+def choose(run: Run, part: Selection, n: int | None, seed: int | None) -> Batch:
     """The first n images at most, or n drawn by the seed, in their order, on the run's device."""
     count = len(part) if n is None else min(n, len(part))
     index = torch.arange(count) if seed is None else rng.permutation(len(part), seed, "images")[:count].sort().values
@@ -127,7 +127,7 @@ def made_by(run: Run, verb: str, **what: Any) -> dict[str, Any]:
     return {"trilemma": __version__, "verb": verb, "model": run.recipe.name, **run.origin, **what}
 
 
-def take(run: Run, part: Part, index: Tensor) -> Batch:
+def take(run: Run, part: Selection, index: Tensor) -> Batch:
     """The images numbered `index`, on the run's device."""
     chosen = part.take(index)
     return Batch(
@@ -137,7 +137,7 @@ def take(run: Run, part: Part, index: Tensor) -> Batch:
     )
 
 
-def rows_of(batch: Batch, source: Data, part: Part) -> list[dict[str, Any]]:
+def rows_of(batch: Batch, source: Data, part: Selection) -> list[dict[str, Any]]:
     """What is known of each image: its position in the part of the source, its class and its file."""
     assert batch.index is not None
     names = part.take(batch.index.cpu()).names

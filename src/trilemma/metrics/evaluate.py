@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trilemma.data import Data, load_data
 from trilemma.data.load import Source
-from trilemma.data.parts import ALL
+from trilemma.data.selection import ALL
 from trilemma.data.sources.arrays import as_numpy, to_images
 from trilemma.data.split import counted, held_out_split
 from trilemma.errors import UserError, unknown
