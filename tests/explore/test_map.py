@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from explore.stand_ins import Pixels
 from PIL import Image
 from torch import nn
 
@@ -29,26 +30,6 @@ from trilemma.explore.map import (
     sprite,
 )
 from trilemma.pictures.png import read_metadata
-
-
-class Pixels(nn.Module):
-    """Codes are pixels."""
-
-    def encode(self, image, labels=None):
-        return image.flatten(1)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("map") / "run"
-    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
-
-
-@pytest.fixture
-def run(folder):
-    run = trilemma.load(folder, device="cpu")
-    run.model = Pixels()
-    return run
 
 
 def groups(n=20):
