@@ -186,8 +186,8 @@ def test_labels_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tied": True, "network": "conv"}, "tied=true needs network=mlp"),
-        ({"sparsity": 0.1}, "sparsity=0.1 needs code=sigmoid"),
+        ({"tied": True, "network": "conv"}, "tied=true is for network=mlp, not conv"),
+        ({"sparsity": 0.1}, "sparsity=0.1 is for code=sigmoid, not relu"),
         ({"reconstruction": "bce", "output": "none"}, "needs output=sigmoid"),
         ({"corruption": "dropout", "level": 1.0}, "share of pixels to drop is below 1"),
         ({"level": 0.9}, "level=0.9 is for corruption=dropout or corruption=gaussian, not none"),
