@@ -5,7 +5,6 @@ for each image, `posterior`, is judged by its means in DCI and SAP, and in MIG, 
 z ~ q(z|x), by one draw for each image: the noise tells units that hold a factor from those that collapsed.
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -32,6 +31,7 @@ from trilemma.metrics.disentanglement import (
 from trilemma.metrics.intervals import Estimate
 from trilemma.modes import own_modes
 from trilemma.pictures.levels import to_float
+from trilemma.pictures.plots import png
 from trilemma.progress import Display
 from trilemma.registry import models_that
 from trilemma.results import Results, place
@@ -264,6 +264,4 @@ def _draw(measured: _Measured, factors: list[str]) -> bytes:
         axis.set_yticks(range(0, n, -(-n // MOST_TICKS)))
         axis.set_ylabel("unit")
         figure.colorbar(shown, ax=axis, ticks=(0, 0.04, 0.25, 0.5, 1))
-    content = io.BytesIO()
-    figure.savefig(content, dpi=100, format="png")
-    return content.getvalue()
+    return png(figure, dpi=100)

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trilemma import __version__
+from trilemma.pictures.plots import png
 from trilemma.pictures.png import save_png
 from trilemma.training.titles import square_of, title
 from trilemma.words import capital
@@ -71,9 +71,7 @@ def draw_curves(log: list[dict[str, Any]], path: Path, command: str = "", baseli
         _draw_panel(axis, panel, lines, baseline**2 if panel == "mse" and baseline else None)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    content = BytesIO()
-    figure.savefig(content, dpi=100, format="png")
-    save_png(content.getvalue(), path, made_by_training(command, "curves"), replace=True)
+    save_png(png(figure, dpi=100), path, made_by_training(command, "curves"), replace=True)
 
 
 def _draw_panel(axis: "Axes", panel: str, lines: dict[str, Points], level: float | None) -> None:
