@@ -16,7 +16,7 @@ from trilemma.data import Split, load_data
 from trilemma.errors import UserError
 from trilemma.explore.codes import class_of, decode_codes, encode, labels_for, require, through
 from trilemma.explore.edit import load_vector
-from trilemma.explore.images import is_own, made_by, pick_images, source_of, unseen
+from trilemma.explore.images import is_own, pick_images, run_receipt, source_of, unseen
 from trilemma.explore.naming import find_code, load_image, pick_image
 from trilemma.pictures.table import table
 from trilemma.types import Decodes, Encodes, Reconstructs
@@ -354,7 +354,7 @@ def test_what_a_model_lacks(run):
 
 
 def test_metadata_name_the_run_and_its_weights(run):
-    made = made_by(run, "walk", steps=3)
+    made = run_receipt(run, "walk", steps=3)
     assert made == {
         "trilemma": trilemma.__version__, "verb": "walk", "model": "vae", "run": str(run.path.resolve()),
         "weights": run.weights_id, "steps": 3,

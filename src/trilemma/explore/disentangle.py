@@ -17,7 +17,7 @@ from trilemma.data import Data, Split
 from trilemma.data.load import Source
 from trilemma.errors import UserError
 from trilemma.explore.codes import labels_for, through
-from trilemma.explore.images import made_by, source_of
+from trilemma.explore.images import run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.metrics.classification import half_width
 from trilemma.metrics.disentanglement import (
@@ -162,7 +162,7 @@ def disentangle(
     finally:
         display.close()
     scores = {name: _around(value, [part[name] for part in parts]) for name, value in whole.scores.items()}
-    made = made_by(run, "disentangle", data=source.name, n=len(codes), seed=seed)
+    receipt = run_receipt(run, "disentangle", data=source.name, n=len(codes), seed=seed)
     values = {
         "trilemma": __version__,
         **run.origin,
@@ -176,7 +176,7 @@ def disentangle(
         "importance": whole.dci.matrix.tolist(),
         "notes": notes,
     }
-    files.write(_draw(whole, list(factors)), made, {file: json_text(values)})
+    files.write(_draw(whole, list(factors)), receipt, {file: json_text(values)})
     return Disentanglement(picture, file, scores, whole.of_factor, notes)
 
 

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from trilemma import __version__, rng
+from trilemma import rng
 from trilemma.data import Data
 from trilemma.errors import UserError
 from trilemma.explore.codes import class_of, encode, labels_for, require
-from trilemma.explore.images import Source, class_name, made_by, part_of, pick_images, rows_of, source_of
+from trilemma.explore.images import Source, class_name, part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.pictures import plots
 from trilemma.pictures.grid import enlarged, tile_scale, to_image
 from trilemma.pictures.levels import to_uint8
-from trilemma.pictures.png import png_content, save_png
+from trilemma.pictures.png import png_content, receipt_for, save_png
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
 from trilemma.run.run import Run, as_run
@@ -135,15 +135,17 @@ def latent_map(
     perplexity = perplexity_for(len(codes)) if perplexity is None else perplexity
     points = project(codes, how, perplexity=perplexity, seed=seed)
     part = part_of(run, source, split)
-    made = made_by(run, "map", how=how, n=len(points), perplexity=perplexity, split=part.name, label=label, seed=seed)
+    receipt = run_receipt(
+        run, "map", how=how, n=len(points), perplexity=perplexity, split=part.name, label=label, seed=seed
+    )
     rows = rows_of(batch, source, part)
     page = _draw(run, points, batch, source, thumbnails, _axes_names(codes, how, perplexity))
     contents: dict[Path, bytes | str] = {coordinates: _table(rows, points)}
     if folder is not None:
         contents |= {folder / name: text for name, text in projector_files(codes, batch.image, rows).items()}
-    files.write(page, made, contents)
+    files.write(page, receipt, contents)
     nearest = _nearest(codes, _queries(batch.label, len(codes)), neighbours)
-    save_png(_neighbours_page(batch, codes, nearest, rows), beside, {**made, "neighbours": neighbours})
+    save_png(_neighbours_page(batch, codes, nearest, rows), beside, {**receipt, "neighbours": neighbours})
     assert batch.index is not None
     return LatentMap(picture, coordinates, beside, folder, points, batch.index.cpu(), nearest)
 
@@ -211,7 +213,7 @@ def projector_files(codes: Tensor, images: Tensor, rows: Sequence[dict[str, Any]
     columns = list(rows[0])
     header = ["\t".join(columns)] if len(columns) > 1 else []
     lines = ["\t".join(str(csv_cell(" ".join(str(row[name]).split()))) for name in columns) for row in rows]
-    made = {"trilemma": __version__, "verb": "map", "shows": "its thumbnails"}
+    receipt = receipt_for("map", shows="its thumbnails")
     entry = {
         "tensorName": "codes",
         "tensorShape": list(codes.shape),
@@ -222,7 +224,7 @@ def projector_files(codes: Tensor, images: Tensor, rows: Sequence[dict[str, Any]
     contents = (
         vectors + "\n",
         "\n".join([*header, *lines]) + "\n",
-        png_content(sheet, made),
+        png_content(sheet, receipt),
         json_text({"embeddings": [entry]}),
         PBTXT.format(side=side),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from trilemma.explore.codes import class_of, labels_for, require
-from trilemma.explore.images import Source, made_by, part_of, pick_images, rows_of, source_of
+from trilemma.explore.images import Source, part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.pictures.pairs import pairs
 from trilemma.results import Results, place
@@ -65,9 +65,9 @@ def reconstruct(
     rmse, errors = float(squared.mean().sqrt()), squared.sqrt()
     texts = [f"{error:.3f}" for error in errors.tolist()]
     sheet = pairs(images, results, texts, ("image", "reconstruction", "RMSE"), TITLE)
-    made = made_by(run, "reconstruct", n=len(images), split=split, label=label, rmse=rmse)
+    receipt = run_receipt(run, "reconstruct", n=len(images), split=split, label=label, rmse=rmse)
     part = part_of(run, source, split)
     rows = [row | {"rmse": error} for row, error in zip(rows_of(batch, source, part), errors.tolist(), strict=True)]
-    figures = json_text(made | {"split": part.name, "images": rows})
-    files.write(sheet, made, {file: figures})
+    figures = json_text(receipt | {"split": part.name, "images": rows})
+    files.write(sheet, receipt, {file: figures})
     return Reconstruction(picture, rmse, errors, results, file)

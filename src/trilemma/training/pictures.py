@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trilemma import __version__
 from trilemma.pictures.plots import png
-from trilemma.pictures.png import save_png
+from trilemma.pictures.png import receipt_for, save_png
 from trilemma.training.titles import square_of, title
 from trilemma.words import capital
 
@@ -25,8 +24,8 @@ IMAGES = {"d_real": "real images", "d_fake": "generated images"}
 
 
 def made_by_training(command: str, shows: str) -> dict[str, str]:
-    """What a picture in a run folder says of how it was made."""
-    return {"trilemma": __version__, "verb": "train", "command": command, "shows": shows}
+    """The receipt of a picture in a run folder."""
+    return receipt_for("train", command=command, shows=shows)
 
 
 def panels_of(log: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
