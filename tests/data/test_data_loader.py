@@ -115,5 +115,9 @@ def test_augmentation_depends_on_seed_image_and_epoch():
 
 
 def test_narrow_images_can_be_augmented():
-    images = torch.randint(0, 256, (3, 1, 1, 9), dtype=torch.uint8)
-    assert transform(images, ("flip", "shift"), torch.rand(3, 3)).shape == images.shape
+    """A row of 9 pixels moves by at most one, and not up or down."""
+    image = torch.arange(9, dtype=torch.uint8)[None, None, None]
+    u = torch.tensor([[0.6, 0.9, 0.1], [0.6, 0.9, 0.5], [0.6, 0.9, 0.9], [0.1, 0.0, 0.9]])
+    moved = transform(image.expand(4, -1, -1, -1), ("flip", "shift"), u).flatten(1).tolist()
+    left, right = [1, *range(8)], [*range(1, 9), 7]
+    assert moved == [left, [*range(9)], right, [8 - k for k in right]]

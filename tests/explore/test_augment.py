@@ -39,12 +39,6 @@ class Copies(nn.Module):
         return (images + noise * rng.normal(ids, (1, 8, 8), seed, "copies")).clamp(0, 1)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("augment") / "run"
-    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
-
-
 def run_of(folder, off=0):
     run = trilemma.load(folder, device="cpu")
     run.model = Copies(run.data.train, off)

@@ -23,7 +23,7 @@ from trilemma.data.sources.arrays import read_array
 from trilemma.data.sources.labels import class_number
 from trilemma.errors import UserError, with_hint
 from trilemma.explore.codes import condition_for, decode_alike, encode, require
-from trilemma.explore.images import choose, is_own, made_by, source_of, take
+from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
 from trilemma.explore.naming import find_code
 from trilemma.explore.sample import label_name
 from trilemma.pictures.grid import grid
@@ -96,7 +96,7 @@ def edit(
     texts = ["original"] * len(before) + [f"{s:.3g}" for s in strengths.tolist()]
     what = {"towards": str(towards), "away": None if away is None else str(away), "strength": strength, "steps": steps}
     sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
-    files.write(sheet, made_by(run, "edit", image=str(image), **what), {file: vector_file(vector)})
+    files.write(sheet, run_receipt(run, "edit", image=str(image), **what), {file: vector_file(vector)})
     return Edit(picture, file, vector, tuple(strengths.tolist()), counts, images)
 
 

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from trilemma import __version__, rng
+from trilemma import rng
 from trilemma.data import Data, load_data
 from trilemma.data.load import Source as DataSource
 from trilemma.data.load import is_given, source_word
@@ -16,12 +16,9 @@ from trilemma.data.sources.builtin import is_named
 from trilemma.data.sources.consent import remember
 from trilemma.errors import UserError, unknown
 from trilemma.pictures.levels import to_float
+from trilemma.pictures.png import receipt_for
 from trilemma.run.run import Run
 from trilemma.types import Batch, Condition, codes_need_labels
-
-if TYPE_CHECKING:
-    pass
-
 
 Source = DataSource | None
 
@@ -122,9 +119,9 @@ def name_of(data: Source) -> str | None:
     return data if data is None else data.source if isinstance(data, Data) else str(data)
 
 
-def made_by(run: Run, verb: str, **what: Any) -> dict[str, Any]:
-    """What a picture says of how it was made."""
-    return {"trilemma": __version__, "verb": verb, "model": run.recipe.name, **run.origin, **what}
+def run_receipt(run: Run, verb: str, **asked: Any) -> dict[str, Any]:
+    """How a picture of a run is made: with the model, the run's folder and the hash of its weights."""
+    return receipt_for(verb, model=run.recipe.name, **run.origin, **asked)
 
 
 def take(run: Run, part: Selection, index: Tensor) -> Batch:
