@@ -151,6 +151,20 @@ def check_range(image: "Tensor") -> None:
         raise UserError(f"images have values from {low:g} to {high:g}; give floats in [0, 1], levels / 255")
 
 
+def check_finite(values: "Tensor", what: str, advice: str) -> None:
+    """For values whose first dimension counts images, codes or scores.
+
+    Raises:
+        UserError: if one is NaN or infinite; it ends with the advice.
+    """
+    bad = ~values.isfinite().reshape(len(values), -1).all(1)
+    if bad.any():
+        raise UserError(
+            f"{int(bad.sum())} of {len(values)} {what} hold NaN or infinite values (the first is number "
+            f"{int(bad.nonzero()[0])}); {advice}"
+        )
+
+
 def check_codes(z: "Tensor", length: int) -> None:
     """For models whose codes have `length` numbers. Looks at no values, as `check_images`.
 

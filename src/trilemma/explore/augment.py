@@ -33,9 +33,9 @@ from trilemma.explore.images import run_receipt
 from trilemma.explore.sample import receipt_of
 from trilemma.files import json_text, remove
 from trilemma.hardware import supports_fast_bf16
-from trilemma.metrics.classification import class_counts, draw_classes, half_width
+from trilemma.metrics.classification import class_counts, draw_classes
 from trilemma.metrics.features import BUNDLED, choose
-from trilemma.metrics.intervals import Estimate
+from trilemma.metrics.intervals import Estimate, half_width
 from trilemma.modes import own_modes
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import to_uint8

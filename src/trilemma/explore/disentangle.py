@@ -19,7 +19,6 @@ from trilemma.errors import UserError
 from trilemma.explore.codes import through
 from trilemma.explore.images import run_receipt, source_of
 from trilemma.files import json_text
-from trilemma.metrics.classification import half_width
 from trilemma.metrics.disentanglement import (
     BINS,
     DCI,
@@ -28,7 +27,7 @@ from trilemma.metrics.disentanglement import (
     mutual_information_gap,
     separated_attribute_predictability,
 )
-from trilemma.metrics.intervals import Estimate
+from trilemma.metrics.intervals import Estimate, half_width
 from trilemma.modes import own_modes
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.plots import png
