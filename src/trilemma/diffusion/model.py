@@ -13,7 +13,7 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from trilemma import rng as random
@@ -127,7 +127,7 @@ class PixelDiffusion(Model):
         seed: int,
         first: int = 0,
         condition: Condition = UNCONDITIONAL,
-        keys: DiffusionSampling = DiffusionSampling(),  # noqa: B008
+        keys: DiffusionSampling = DiffusionSampling(),
     ) -> Tensor:
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
