@@ -156,9 +156,7 @@ class PixelDiffusion(Model):
             self.network.train(training)
         return (x0 + 1).div(2).clamp(0, 1)
 
-    def _sampling_denoiser(
-        self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling
-    ) -> Denoise:
+    def _sampling_denoiser(self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling) -> Denoise:
         """The denoiser of a call, guided if asked."""
 
         def told(label: Tensor | None) -> Denoise:
@@ -223,7 +221,7 @@ class PixelDiffusion(Model):
 
     @property
     def _device(self) -> torch.device:
-        return next(self.network.parameters()).device
+        return next(self.parameters()).device
 
 
 def make_network(config: PixelDiffusionConfig) -> UNet | DiT:

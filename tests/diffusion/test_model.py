@@ -1,0 +1,169 @@
+"""The pixel model: its loss against the definition, labels that are dropped, and samples."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trilemma.config import make
+from trilemma.diffusion.model import DiffusionSampling, PixelDiffusion, PixelDiffusionConfig
+from trilemma.diffusion.prediction import PREDICTIONS
+from trilemma.diffusion.samplers import SAMPLERS
+from trilemma.diffusion.schedule import SCHEDULES, get_schedule
+from trilemma.diffusion.weighting import DENSITIES, WEIGHTINGS
+from trilemma.errors import UserError
+from trilemma.types import Batch, Condition
+
+SMALL = {"shape": (1, 8, 8), "width": 8, "multipliers": (1, 2), "depth": 1}
+
+
+def small(**settings) -> PixelDiffusion:
+    torch.manual_seed(0)
+    return PixelDiffusion(make(PixelDiffusionConfig, SMALL | settings))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(n: int = 6, shape=(1, 8, 8)) -> Tensor:
+    return torch.rand(n, *shape, generator=generator(1))
+
+
+class Zero(nn.Module):
+    """Predicts nothing."""
+
+    def forward(self, x: Tensor, level: Tensor, embedded: Tensor | None) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class Exact(nn.Module):
+    """The output that gives a constant image back, for a prediction over a schedule."""
+
+    def __init__(self, model: PixelDiffusion, image: Tensor) -> None:
+        super().__init__()
+        self.model, self.image, self.weight = model, image, nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, level: Tensor, embedded: Tensor | None) -> Tensor:
+        t = self.model.schedule.t_of(-2 * level.double().cpu())
+        alpha, sigma = self.model.schedule.alpha(t), self.model.schedule.sigma(t)
+        skip, out, inside = (
+            part[:, None, None, None].float()
+            for part in PREDICTIONS[self.model.config.prediction](alpha, sigma, self.model.config.data_std)
+        )
+        return (self.image - skip * x / inside) / out
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_loss_of_the_exact_output_is_zero(prediction: str, schedule: str) -> None:
+    model = small(prediction=prediction, schedule=schedule, density="logit-normal")
+    image = images(1)
+    model.network = Exact(model, 2 * image - 1)
+    loss, logs = model.loss(Batch(image.expand(12, -1, -1, -1)), generator())
+    assert float(loss) < 1e-4
+    assert set(logs) == {"loss", "loss_clean", "loss_middle", "loss_noisy"}
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_the_loss_is_the_weighted_error_of_the_image(weighting: str) -> None:
+    """A network that gives 0 has x0_hat = c_skip x_t; the mean over many draws of w |x0_hat - x0|**2 in closed form."""
+    model = small(weighting=weighting, prediction="v", density="logit-normal", density_std=0.5)
+    n = 20_000
+    image = torch.full((n, 1, 1, 1), 0.8)
+    model.network = Zero()
+    loss = float(model.loss(Batch(image), generator())[0])
+    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    t = DENSITIES["logit-normal"](u, model.schedule, 0.0, 0.5)
+    alpha, sigma = model.schedule.alpha(t), model.schedule.sigma(t)
+    skip, out, _ = PREDICTIONS["v"](alpha, sigma, 0.5)
+    error = (skip * alpha - 1) ** 2 * 0.6**2 + skip**2 * sigma**2
+    weight = WEIGHTINGS[weighting](2 * (alpha / sigma).log(), out, 0.5)
+    assert loss == pytest.approx(float((weight * error).mean()), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"network": "dit", "width": 32, "patch": 2, "depth": 2},
+        {"schedule": "edm", "density": "log-normal", "density_mean": -1.2, "density_std": 1.2, "weighting": "edm"},
+        {"schedule": "flow", "prediction": "flow", "density": "logit-normal"},
+        {"classes": True, "n_classes": 3},
+    ],
+)
+def test_the_loss_falls_and_each_parameter_gets_a_gradient(settings) -> None:
+    model = small(**settings)
+    batch = Batch(images(1).expand(16, -1, -1, -1), Condition(torch.arange(16) % 3))
+    optimizer, losses = torch.optim.Adam(model.parameters(), 3e-3), []
+    for step in range(40):
+        loss, _ = model.loss(batch, generator(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    gradients = [p.grad for p in model.parameters()]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    assert all(g.abs().sum() > 0 for g in gradients)
+
+
+def test_labels_are_dropped_image_by_image() -> None:
+    model = small(classes=True, n_classes=3, label_dropout=0.3)
+    labels = torch.arange(30_000) % 3
+    told: list[Tensor] = []
+    model.embedding.register_forward_pre_hook(lambda module, given: told.append(given[0]))
+    model.network = Zero()
+    model.loss(Batch(torch.zeros(30_000, 1, 1, 1), Condition(labels)), generator())
+    dropped = told[0] == 3
+    assert (told[0][~dropped] == labels[~dropped]).all()
+    bound = 4 * math.sqrt(0.3 * 0.7 / 30_000)
+    assert float(dropped.float().mean()) == pytest.approx(0.3, abs=bound)
+    assert 0.4 < float((dropped[1:] != dropped[:-1]).float().mean()) < 0.44  # 2 x 0.3 x 0.7: no runs
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("network", ["unet", "dit"])
+def test_an_image_does_not_depend_on_its_batch(sampler: str, network: str) -> None:
+    more = {"network": "dit", "width": 16, "patch": 4, "depth": 1, "heads": 2} if network == "dit" else {}
+    model = small(**more, classes=True, n_classes=3)
+    keys = DiffusionSampling(steps=4, sampler=sampler, guidance=2.0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator(5)))
+    whole = model.sample(5, seed=3, keys=keys)
+    parts = torch.cat([model.sample(2, seed=3, keys=keys), model.sample(3, seed=3, first=2, keys=keys)])
+    torch.testing.assert_close(whole, parts, atol=1e-4, rtol=0)
+    assert whole.min() >= 0 and whole.max() <= 1 and whole.flatten(1).std(1).min() > 0
+
+
+@pytest.mark.parametrize("sampling", SCHEDULES)
+@pytest.mark.parametrize("training", SCHEDULES)
+def test_schedules_can_be_swapped_after_training(training: str, sampling: str) -> None:
+    """A network that knows the posterior mean of N(0, s**2) from the noise level alone."""
+    s, model = 0.5, small(schedule=training, prediction="x0", clip_x0=False)
+
+    def network(x: Tensor, level: Tensor, embedded: Tensor | None) -> Tensor:
+        ratio = level.double().exp()[:, None, None, None]  # sigma / alpha; x is x_t / sqrt(alpha**2 + sigma**2)
+        return (s**2 / (s**2 + ratio**2) * (1 + ratio**2).sqrt() * x).to(x.dtype)
+
+    model.network.forward = network
+    x0 = 2 * model.sample(64, seed=0, keys=DiffusionSampling(steps=60, schedule=sampling, sampler="dpm++2m")) - 1
+    inside = x0.abs() < 1
+    noise_std = float(x0[inside].std())
+    z = torch.randn(100_000, generator=generator()) * s
+    assert noise_std == pytest.approx(float(z[z.abs() < 1].std()), rel=0.05)
+    own = get_schedule(sampling)
+    assert float(own.sigma(1.0)) > 0
+
+
+def test_what_cannot_be_asked_for() -> None:
+    with pytest.raises(UserError, match="guidance=2 needs a model trained with classes=true"):
+        small().sample(1, seed=0, keys=DiffusionSampling(guidance=2.0))
+    with pytest.raises(UserError, match='unknown sampler "huen"'):
+        small().sample(1, seed=0, keys=DiffusionSampling(sampler="huen"))
+    with pytest.raises(UserError, match="unknown heun option"):
+        small().sample(1, seed=0, keys=DiffusionSampling(sampler="heun", eta=0.5))
+    with pytest.raises(UserError, match="patch=3 does not divide images of 8x8"):
+        small(network="dit", patch=3, width=16)
