@@ -110,7 +110,7 @@ workers.cores = lambda: 4
 workers._gather.__defaults__ = (1,)
 watch()
 done = decode([Item(str(k), partial(open_file, sys.argv[1])) for k in range(4)], (16, 16))
-assert len(done.kept) == 4
+assert len(done.numbers) == 4
 print(peak() - before())
 """
 

@@ -83,7 +83,7 @@ def test_the_second_opening_decodes_nothing(tmp_path, keep_all, monkeypatch, own
     (entry,) = own_cache.iterdir()
     assert (entry / "images.u8").stat().st_size == 50 * 3 * SIDE * SIDE
     assert any("decoded once" in note for note in first.notes)
-    monkeypatch.setattr("trilemma.data.sources.decoded.decode", None)  # to be called would be an error
+    monkeypatch.setattr("trilemma.data.sources.entries.decode", None)  # to be called would be an error
     same(load_data(path), first)
     other = load_data(path, seed=1)  # another choice for validation, from the same entry
     assert other.valid.names != first.valid.names
@@ -175,7 +175,7 @@ def test_an_entry_that_was_copied_is_sealed_again(tmp_path, keep_all, own_cache)
 
 
 def test_what_is_kept_beside_the_images_is_made_again_where_it_is_damaged(tmp_path, keep_all, own_cache, monkeypatch):
-    monkeypatch.setattr("trilemma.data.sources.decoded.KEPT", 0)
+    monkeypatch.setattr("trilemma.data.sources.divide.CACHED_FROM", 0)
     path = zipped(tmp_path / "a.zip", 20)
     first = load_data(path)
     (entry,) = own_cache.iterdir()
@@ -456,7 +456,7 @@ def test_a_source_larger_than_memory_is_the_same_data(tmp_path, monkeypatch, own
     large = load_data(path)
     assert large.train.mapped
     assert large.valid.mapped
-    assert any("more than memory is given" in note for note in large.notes)
+    assert any("more than memory allows" in note for note in large.notes)
     same(small, large)
     for names in ((), ("flip", "shift")):
         a, b = (Loader(data.train, batch=50, seed=3, augment=names) for data in (small, large))
@@ -563,9 +563,9 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="
 
 
 def from_files():
-    """Bytes of mapped files that are in the memory of this process."""
+    """Bytes of mapped files, of a disk in memory too, that are in the memory of this process."""
     lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(lines["RssFile"].split()[0])
+    return 1024 * sum(int(lines[kind].split()[0]) for kind in ("RssFile", "RssShmem"))
 
 
 @needs_proc

@@ -15,7 +15,9 @@ from trilemma.cli import main as cli
 from trilemma.data import check, load_data
 from trilemma.data.decoding import cache, pixels
 from trilemma.data.decoding.decode import Item, decode
-from trilemma.data.split import Split, share, split_off
+from trilemma.data.hold_out import split_off
+from trilemma.data.options import share
+from trilemma.data.split import Split
 from trilemma.errors import UserError
 
 SIDE = (12, 16)  # height, width

@@ -14,7 +14,7 @@ from trilemma.data import Data, load_data
 from trilemma.data.load import Source
 from trilemma.data.selection import ALL
 from trilemma.data.sources.arrays import as_numpy, to_images
-from trilemma.data.split import counted, held_out_split
+from trilemma.data.split import held_out_split
 from trilemma.errors import UserError, unknown
 from trilemma.metrics import cost, frechet, neighbours
 from trilemma.metrics.classification import class_scores
@@ -38,6 +38,7 @@ from trilemma.registry import models_that
 from trilemma.run.locate import CONFIG, no_run
 from trilemma.types import Conditional, Samples
 from trilemma.values import checked_call, shown
+from trilemma.words import names_counted
 
 if TYPE_CHECKING:
     from trilemma.run.run import Run
@@ -347,7 +348,7 @@ def _generated(what: str | Path) -> Tensor:
     files = [name for part in splits for name in part.names or ()] if folder.is_dir() else []
     made = {name: _made(folder / name) for name in files}  # a name in an archive is no path here
     if grids := [name for name, how in made.items() if how.get("grid") or how.get("n", 1) != 1]:
-        found = counted("grids of several", grids)
+        found = names_counted("grids of several", grids)
         raise UserError(f"{what} holds {found}; give a folder of single images, as `trilemma sample` writes one")
     if len({(str(how.get("weights")), str(how.get("settings"))) for how in made.values() if how}) > 1:
         raise UserError(
