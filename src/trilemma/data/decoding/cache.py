@@ -30,25 +30,19 @@ from torch import Tensor
 
 from trilemma.data.decoding.decode import Room
 from trilemma.data.decoding.decoded import DecodedSource
-from trilemma.data.decoding.listing import HIDDEN
-from trilemma.data.decoding.storage import (
+from trilemma.data.decoding.drafts import (
     DAY_S,
     PREFIX,
     Draft,
-    check_count,
-    create,
-    let_go,
-    mapped,
-    memory_limit,
-    most_items,
-    nameless,
     read_checked,
     remove_left_over,
-    room_for,
     sampled,
     seal,
     write_checked,
 )
+from trilemma.data.decoding.limits import check_count, memory_limit, most_items
+from trilemma.data.decoding.listing import HIDDEN
+from trilemma.data.decoding.storage import create, let_go, mapped, nameless, room_for
 from trilemma.data.decoding.walk import walk
 from trilemma.data.options import Options
 from trilemma.data.places import cache_dir

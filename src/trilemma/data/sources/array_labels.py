@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trilemma.data.decoding.decoded import NO_CLASS
-from trilemma.data.decoding.storage import check_count
+from trilemma.data.decoding.limits import check_count
 from trilemma.data.sources.labels import UNLABELLED, labelled_splits, marks_unlabelled, read_labels
 from trilemma.errors import UserError
 from trilemma.words import names_counted

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from trilemma.data.decoding.cache import read_cached
+from trilemma.data.decoding.convert import outside
 from trilemma.data.decoding.decode import Room
 from trilemma.data.decoding.decoded import NO_CLASS, DecodedSource
 from trilemma.data.decoding.levels import few_levels
-from trilemma.data.decoding.pixels import outside
+from trilemma.data.decoding.limits import memory_limit
 from trilemma.data.decoding.size import choose_size, fit
-from trilemma.data.decoding.storage import BLOCK, memory_limit
+from trilemma.data.decoding.storage import BLOCK
 from trilemma.data.hold_out import check_enough, hold_out
 from trilemma.data.options import Options
 from trilemma.data.sources.array_labels import Pair, column_of, labels_of, pairs_of

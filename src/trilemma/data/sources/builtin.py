@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from trilemma.data.decoding.storage import memory_limit
+from trilemma.data.decoding.limits import memory_limit
 from trilemma.data.hold_out import split_off
 from trilemma.data.options import Options, share
 from trilemma.data.places import in_folder, places

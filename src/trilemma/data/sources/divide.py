@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from trilemma.data.decoding.decoded import NO_CLASS, DecodedSource
+from trilemma.data.decoding.drafts import read_checked, write_checked
 from trilemma.data.decoding.duplicates import exact_groups
-from trilemma.data.decoding.storage import gather, let_go, load_rows, read_checked, write_checked
+from trilemma.data.decoding.storage import gather, let_go, load_rows
 from trilemma.data.hold_out import check_enough, hold_out
 from trilemma.data.options import Options
 from trilemma.data.split import Data, Split, fingerprint_of, make_data

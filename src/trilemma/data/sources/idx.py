@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from trilemma.data.decoding.levels import few_levels
+from trilemma.data.decoding.limits import check_count, memory_limit
 from trilemma.data.decoding.size import choose_size, fit
-from trilemma.data.decoding.storage import check_count, memory_limit
 from trilemma.data.decoding.unpack import ERRORS, check_unpacked
 from trilemma.data.hold_out import check_enough, hold_out
 from trilemma.data.options import Options

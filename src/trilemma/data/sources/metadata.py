@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from trilemma.data.decoding.limits import most_items
 from trilemma.data.decoding.listing import nfc
 from trilemma.data.decoding.pixels import FILE_LIMIT, Item, name_of
-from trilemma.data.decoding.storage import most_items
 from trilemma.data.sources.labels import DECIMAL, UNLABELLED, Columns, marks_unlabelled, named, read_columns
 from trilemma.errors import UserError
 from trilemma.files import parse_json

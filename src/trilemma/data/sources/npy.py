@@ -17,7 +17,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from trilemma.data.decoding.storage import BLOCK, Draft, room_for
+from trilemma.data.decoding.drafts import Draft
+from trilemma.data.decoding.storage import BLOCK, room_for
 from trilemma.data.decoding.unpack import ERRORS, check_unpacked
 from trilemma.data.places import cache_dir
 from trilemma.errors import UserError
