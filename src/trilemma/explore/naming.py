@@ -14,7 +14,7 @@ from trilemma.data.decoding.decode import decode
 from trilemma.data.decoding.pixels import Header, Item, header, open_file
 from trilemma.data.decoding.size import text as size_text
 from trilemma.data.selection import ALL
-from trilemma.data.sources.arrays import read_array
+from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError
 from trilemma.explore.codes import code_width, condition_for, encode
 from trilemma.explore.images import Source, source_of, take, unseen
