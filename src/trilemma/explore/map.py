@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from trilemma import rng
+from trilemma.data.load import Source
 from trilemma.errors import UserError
 from trilemma.explore.codes import class_of, encode, labels_for, require
-from trilemma.explore.images import Source, part_of, pick_images, rows_of, run_receipt, source_of
+from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.explore.map_plot import draw_map
 from trilemma.explore.projector import PROJECTOR, projector_files
 from trilemma.pictures.png import save_png
@@ -61,7 +62,7 @@ def latent_map(
     how: How = "tsne",
     n: int = 2000,
     perplexity: float | None = None,
-    data: Source = None,
+    data: Source | None = None,
     split: str | None = None,
     thumbnails: bool = True,
     neighbours: int = 5,
