@@ -30,9 +30,9 @@ from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_en
 from trilemma.autoencoders.losses import bernoulli_nats, squared_error
 from trilemma.autoencoders.penalties import kl_penalty
 from trilemma.autoencoders.priors import GaussianMixture
-from trilemma.errors import check_codes, check_condition, check_images
+from trilemma.errors import check_codes, check_images
 from trilemma.nets.precision import full
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
 
 LEVEL, TARGET = 0.5, 0.1  # any other is refused where it has no effect
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trilemma import __version__, rng
-from trilemma.classifiers.classifier import figures_of
+from trilemma.classifiers.classifier import Classifier, figures_of
 from trilemma.config import make
 from trilemma.data import Data, Split
 from trilemma.data.augment import check_augmentations
@@ -310,7 +310,8 @@ def _accuracy(plan: _Plan, images: Split, words: tuple[str, ...], seed: int, tes
         display = Display("classifier", quiet=True)
         trainer = Trainer(model, data, training, Path(folder), display, bf16=supports_fast_bf16(plan.device))
         trainer.run()
-    return figures_of(model, test)[0]  # type: ignore[arg-type]
+    assert isinstance(model, Classifier)
+    return figures_of(model, test)[0]
 
 
 def _together(one: Split, other: Split) -> Split:

@@ -30,7 +30,6 @@ from torch import Tensor
 
 from trilemma import __version__
 from trilemma.errors import UserError, unknown
-from trilemma.explore.codes import require
 from trilemma.explore.detection_choice import altered_aurocs
 from trilemma.explore.detection_images import (
     ABNORMAL,
@@ -189,7 +188,7 @@ def _results(folder: Path, within: Path) -> Results:
 
 def _check(run: Run, false_alarms: float, n: int) -> None:
     if not isinstance(run.model, BoundsLikelihood | Encodes):
-        require(run, "score images", Reconstructs)
+        run.require("score images", Reconstructs)
     if not 0 < false_alarms < 1:
         raise UserError(f"false_alarms={false_alarms}: a share of the normal images, for instance 0.05")
     if n < 1:

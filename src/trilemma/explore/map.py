@@ -21,7 +21,7 @@ from torch import Tensor
 from trilemma import __version__, rng
 from trilemma.data import Data
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for, encode, require
+from trilemma.explore.codes import condition_for, encode
 from trilemma.explore.images import Source, class_name, made_by, part_of, pick_images, rows_of, source_of
 from trilemma.files import json_text
 from trilemma.pictures.grid import to_image
@@ -125,7 +125,7 @@ def latent_map(
             that the model needs.
     """
     run = as_run(run)
-    require(run, "encode images", Encodes)
+    run.require("encode images", Encodes)
     if neighbours < 1:
         raise UserError(f"neighbours={neighbours}: at least 1 is needed")
     picture, within = place(out, run.path, f"map-{how}.png")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trilemma.explore.codes import condition_for, require
+from trilemma.explore.codes import condition_for
 from trilemma.explore.images import Source, made_by, part_of, pick_images, rows_of, source_of
 from trilemma.files import json_text
 from trilemma.pictures.grid import TEXT, TILE, font, grid
@@ -60,7 +60,7 @@ def reconstruct(
         UserError: if the model does not reconstruct, or is conditional and the images have no classes of its own.
     """
     run = as_run(run)
-    require(run, "reconstruct", Reconstructs)
+    run.require("reconstruct", Reconstructs)
     picture, within = place(out, run.path, "reconstructions.png")
     file = picture.with_suffix(".json")
     files = Results(picture, [file], verb="reconstruct", within=within)

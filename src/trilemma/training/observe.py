@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.config import config_of
 from trilemma.data import Data, batches
 from trilemma.data.loader import FINISH_IMAGES, VALID_BATCH, training_images
 from trilemma.errors import UserError, unknown
@@ -44,11 +43,13 @@ from trilemma.training.optim import Plateau
 from trilemma.training.pictures import made_by_training
 from trilemma.types import (
     Batch,
+    Encodes,
     Finishes,
     Model,
     Reconstructs,
     Samples,
     Validates,
+    config_of,
     count_rivals,
     for_codes,
 )
@@ -159,8 +160,9 @@ class Observer:
     @torch.no_grad()
     def _posterior_means(self, size: int) -> Tensor:
         """Codes of the first VALID_BATCH held-out images, (B, Z), `size` at a time."""
+        assert isinstance(self.model, Encodes)
         parts = islice(batches(self.data.valid, size, self.device), -(-VALID_BATCH // size))
-        return torch.cat([self.model.encode(b.image, for_codes(self.model, b.condition)) for b in parts])  # type: ignore
+        return torch.cat([self.model.encode(b.image, for_codes(self.model, b.condition)) for b in parts])
 
     def judge(self) -> None:
         """Say what is wrong with the weights that the training ends with."""
@@ -179,11 +181,12 @@ class Observer:
     @torch.no_grad()
     def _reconstruction_rmse(self, size: int) -> float:
         """Of held-out images after a pass through a model that does not measure that itself, `size` at a time."""
+        assert isinstance(self.model, Reconstructs)
         errors = []
         with self.weights_in_use():
             for batch in islice(batches(self.data.valid, size, self.device), -(-VALID_BATCH // size)):
                 condition = for_codes(self.model, batch.condition)
-                passed = self.model.reconstruct(batch.image, condition)  # type: ignore[operator]
+                passed = self.model.reconstruct(batch.image, condition)
                 errors.append((passed - batch.image).square().flatten(1).mean(1))
         return float(torch.cat(errors).mean().sqrt())
 
@@ -295,11 +298,12 @@ class Observer:
     def _validate(self, size: int, most: int | None = None) -> dict[str, float]:
         """Means over the validation split, or its first `most` * VALID_BATCH images, `size` images at a time; in
         float32."""
+        assert isinstance(self.model, Validates)
         sums: dict[str, Tensor] = {}
         count = len(self.data.valid) if most is None else min(most * VALID_BATCH, len(self.data.valid))
         for number, batch in enumerate(islice(batches(self.data.valid, size, self.device), -(-count // size))):
             generator = rng.generator(self.config.seed, "valid", number, device=self.device)
-            for name, values in self.model.validation(batch, generator).items():  # type: ignore[operator]
+            for name, values in self.model.validation(batch, generator).items():
                 sums[name] = (
                     sums.get(name, torch.zeros((), dtype=torch.float32, device=self.device))
                     + values.double().sum().float()
@@ -325,8 +329,9 @@ class Observer:
     @torch.no_grad()
     def _draw(self, size: int, n: int = N_SAMPLES) -> Tensor:
         """The first `n` images of the sample pictures, `size` at a time."""
+        assert isinstance(self.model, Samples)
         seed, size, start = self.config.seed, min(size, n), time.perf_counter()
-        images = torch.cat([self.model.sample(size, seed=seed, first=first) for first in range(0, n, size)])  # type: ignore
+        images = torch.cat([self.model.sample(size, seed=seed, first=first) for first in range(0, n, size)])
         self.draw_seconds = (time.perf_counter() - start) * N_SAMPLES / n
         return images
 
