@@ -1,7 +1,9 @@
 """Errors that are the user's to mend: what came, what is allowed, what to do. The command line shows no trace."""
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from trilemma.text import printable
@@ -22,6 +24,14 @@ ELSEWHERE = {  # words that other tools have for keys of this one
     "n_samples": "n",
     "amp": "precision",
 }
+
+
+DEBUG: ContextVar[bool] = ContextVar("DEBUG", default=False)  # set by --debug
+
+
+def shows_tracebacks() -> bool:
+    """Whether an error is to be shown with where it happened: --debug, or TRILEMMA_DEBUG in the environment."""
+    return DEBUG.get() or os.environ.get("TRILEMMA_DEBUG", "0") not in ("", "0")
 
 
 class UserError(ValueError):
@@ -119,6 +129,20 @@ def check_range(image: "Tensor") -> None:
     low, high = (float(end) for end in image.aminmax()) if image.numel() else (0.0, 0.0)
     if low < -HALF_LEVEL or high > 1 + HALF_LEVEL:
         raise UserError(f"images have values from {low:g} to {high:g}; give floats in [0, 1], levels / 255")
+
+
+def check_finite(values: "Tensor", what: str, advice: str) -> None:
+    """For values whose first dimension counts images, codes or scores.
+
+    Raises:
+        UserError: if one is NaN or infinite; it ends with the advice.
+    """
+    bad = ~values.isfinite().reshape(len(values), -1).all(1)
+    if bad.any():
+        raise UserError(
+            f"{int(bad.sum())} of {len(values)} {what} hold NaN or infinite values (the first is number "
+            f"{int(bad.nonzero()[0])}); {advice}"
+        )
 
 
 def check_codes(z: "Tensor", length: int) -> None:

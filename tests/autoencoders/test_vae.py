@@ -285,8 +285,8 @@ def test_an_unconditional_model_refuses_labels_and_has_no_classes() -> None:
         ({"reconstruction": "gaussian", "variance": 0.0}, "learned, optimal, or a number"),
         ({"reconstruction": "gaussian", "variance": "optimum"}, "learned, optimal, or a number"),
         ({"reconstruction": "bce", "output": "none"}, "needs probabilities"),
-        ({"capacity_share": 0.2}, "capacity_share=0.2 is for a capacity, as capacity_nats=25"),
-        ({"conditional": True}, "needs images with classes"),
+        ({"capacity_share": 0.2}, "capacity_share=0.2 is for a capacity, such as capacity_nats=25"),
+        ({"conditional": True}, "is for images with classes"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, message) -> None:

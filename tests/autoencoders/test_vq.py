@@ -219,7 +219,7 @@ def test_labels_of_a_conditional_prior_are_checked() -> None:
         model.prior_loss(Batch(torch.rand(2, 1, 8, 8)), generator())
     with pytest.raises(UserError, match="trained without labels"):
         small().sample(1, seed=0, condition=Condition(torch.tensor([0])))
-    with pytest.raises(UserError, match="needs images with classes"):
+    with pytest.raises(UserError, match="is for images with classes"):
         make(VQConfig, TWO_CLASSES | {"n_classes": 0})
 
 

@@ -39,12 +39,6 @@ class Copies(nn.Module):
         return (images + noise * rng.normal(ids, (1, 8, 8), seed, "copies")).clamp(0, 1)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("augment") / "run"
-    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
-
-
 def run_of(folder, off=0):
     run = trilemma.load(folder, device="cpu")
     run.model = Copies(run.data.train, off)
@@ -197,7 +191,7 @@ def test_what_is_refused(folder, tmp_path):
         ({"real": 0}, "choose from 1 to"),
         ({"real": 10**6}, "digits has .* training images"),
         ({"steps": 0}, "steps"),
-        ({"classical": "shft"}, r'unknown augmentation "shft".*"shift"'),
+        ({"classical": "shft"}, r'unknown transform "shft".*"shift"'),
         ({"nois": 1}, 'unknown key "nois"'),
     ):
         with pytest.raises(UserError, match=text):

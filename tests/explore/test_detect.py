@@ -73,12 +73,6 @@ class TwoClasses(nn.Module):
         return condition.label[:, None, None, None].float().expand_as(image)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("detect") / "run"
-    return trilemma.train("ae-stacked", "digits", steps=4, batch=16, out=out, device="cpu", quiet=True).path
-
-
 @pytest.fixture
 def paged(folder):
     """A run of digits whose model reconstructs black."""

@@ -53,12 +53,6 @@ def few_trees(monkeypatch):
     monkeypatch.setattr(disentanglement, "TREES", 15)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("disentangle") / "run"
-    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
-
-
 def run_of(folder, model=None):
     run = trilemma.load(folder)
     if model is not None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from explore.stand_ins import Shaded
 from PIL import Image
 from torch import nn
 
@@ -10,16 +11,6 @@ import trilemma
 from trilemma.errors import UserError
 from trilemma.explore.traverse import on_plane, one_at_a_time, traverse
 from trilemma.pictures.png import read_metadata
-
-
-class Pixels(nn.Module):
-    """Codes are pixels: a unit that moves is a pixel that changes."""
-
-    def encode(self, image, condition=None):
-        return image.flatten(1)
-
-    def decode(self, z, condition=None):
-        return z.unflatten(1, (1, 8, 8))
 
 
 class Corners(nn.Module):
@@ -32,26 +23,6 @@ class Corners(nn.Module):
         image = torch.zeros(len(z), 1, 8, 8)
         image[:, 0, 0, 0], image[:, 0, 7, 7] = z.T
         return image
-
-
-class Shaded(Pixels):
-    n_classes = 10
-
-    def decode(self, z, condition=None):
-        return (condition.label / 9)[:, None, None, None].expand(-1, 1, 8, 8)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("traverse") / "run"
-    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
-
-
-@pytest.fixture
-def run(folder):
-    run = trilemma.load(folder, device="cpu")
-    run.model = Pixels()
-    return run
 
 
 @pytest.fixture

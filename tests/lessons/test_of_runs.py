@@ -197,7 +197,7 @@ def test_terms_of_levels_by_image():
 @pytest.mark.parametrize(("structure", "title"), [("chain", "E[log q - log p]"), ("ladder", "KL divergence")])
 def test_a_term_of_a_chain_is_not_called_a_divergence(structure, title, monkeypatch):
     """It may be negative, and is drawn where it is."""
-    monkeypatch.setattr(levels, "rendered", lambda figure: figure)
+    monkeypatch.setattr(levels.plots, "pixels", lambda figure: figure)
     lowest = -2.0 if structure == "chain" else 0.5
     log = [{"images": k, "valid_kl1_nats": 3.0, "valid_kl2_nats": lowest} for k in (20, 40)]
     figure = levels.levels(SimpleNamespace(log=log, path="there", config={"model_config": {"structure": structure}}))

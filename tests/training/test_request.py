@@ -108,7 +108,10 @@ def test_every_training_key_says_what_it_is() -> None:
         ({"latent": "5"}, "^latent='5': give a whole number of at least 1, not a text$"),
         ({"steps": "5"}, "^steps='5': give a whole number"),
         ({"betas": (0.9,)}, "^betas=0.9: give 2 values"),
-        ({"optimizer": "rmsprop", "betas": (0.5, 0.9)}, "^betas=0.5,0.9: rmsprop has no betas"),
+        (
+            {"optimizer": "rmsprop", "betas": (0.5, 0.9)},
+            "^betas=0.5,0.9 is for optimizer=nadam, adam or adamw",
+        ),
         ({"lr": float("inf")}, "^lr=inf: give a finite number above 0"),
         (
             {"reconstruction": "msee"},

@@ -30,11 +30,10 @@ from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_en
 from trilemma.autoencoders.losses import bernoulli_nats, squared_error
 from trilemma.autoencoders.penalties import kl_penalty
 from trilemma.autoencoders.priors import GaussianMixture
+from trilemma.config import only_for
 from trilemma.errors import check_codes, check_images
 from trilemma.nets.precision import full
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
-
-LEVEL, TARGET = 0.5, 0.1  # any other is refused where it has no effect
 
 
 class AutoencoderConfig(NetworkConfig):
@@ -50,27 +49,21 @@ class AutoencoderConfig(NetworkConfig):
     corruption: Literal["none", "dropout", "gaussian"] = Field(
         default="none", description="done to the input in training; the target is the clean image"
     )
-    level: float = Field(default=LEVEL, ge=0, description="of the corruption: share of pixels, or standard deviation")
+    level: float = Field(default=0.5, ge=0, description="of the corruption: share of pixels, or standard deviation")
     sparsity: float = Field(default=0.0, ge=0, description="weight of the sparsity penalty on a sigmoid code")
-    sparsity_target: float = Field(default=TARGET, gt=0, lt=1, description="mean activation wanted of each unit")
+    sparsity_target: float = Field(default=0.1, gt=0, lt=1, description="mean activation wanted of each unit")
     components: int = Field(default=10, ge=1, description="Gaussians in the density that samples codes")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.tied and self.network != "mlp":
-            raise ValueError(
-                f"tied=true needs network=mlp (it is {self.network}): only linear layers can be transposed"
-            )
-        if self.sparsity > 0 and self.code != "sigmoid":
-            raise ValueError(f"sparsity={self.sparsity} needs code=sigmoid (it is {self.code}): activations in [0, 1]")
+        only_for(self, "tied", self.network == "mlp", f"network=mlp, not {self.network}: linear layers are transposed")
+        only_for(self, "sparsity", self.code == "sigmoid", f"code=sigmoid, not {self.code}: activations in [0, 1]")
+        only_for(self, "level", self.corruption != "none", "corruption=dropout or corruption=gaussian, not none")
+        only_for(self, "sparsity_target", self.sparsity > 0, "a sparsity above 0, such as sparsity=0.001")
         if self.reconstruction == "bce" and self.output != "sigmoid":
             raise ValueError(
                 f"reconstruction=bce needs output=sigmoid (it is {self.output}); or use reconstruction=mse"
             )
-        if self.corruption == "none" and self.level != LEVEL:
-            raise ValueError(f"level={self.level} is for corruption=dropout or corruption=gaussian, not none")
-        if self.sparsity == 0 and self.sparsity_target != TARGET:
-            raise ValueError(f"sparsity_target={self.sparsity_target} is for a sparsity above 0, as sparsity=0.001")
         if self.corruption == "dropout" and self.level >= 1:
             raise ValueError(f"level={self.level}: a share of pixels to drop is below 1; 0.5 is usual")
         return self

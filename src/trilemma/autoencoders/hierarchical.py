@@ -38,7 +38,7 @@ from trilemma import rng as random
 from trilemma.autoencoders.levels import Normal, combine, free_bits, normal, shifted, warm_up
 from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance
 from trilemma.autoencoders.losses import kl_between_normals, squared_error
-from trilemma.config import ModelConfig
+from trilemma.config import ModelConfig, only_for
 from trilemma.errors import UserError, check_codes, check_images
 from trilemma.nets.ladder import Down, MLPChain, MLPDown, MLPUp, ResidualDown, ResidualUp
 from trilemma.nets.precision import full
@@ -86,10 +86,8 @@ class HierarchicalConfig(ModelConfig):
             raise ValueError("network=residual needs structure=ladder; a chain takes network=mlp")
         if self.structure == "ladder" and 0 in self.depths:
             raise ValueError("depth: a ladder needs at least 1 at every level")
-        if self.network == "mlp" and self.dropout:
-            raise ValueError(f"dropout={self.dropout} is for network=residual, not mlp")
-        if self.reconstruction == "bce" and self.variance is not None:
-            raise ValueError(f"variance={self.variance} is for reconstruction=gaussian, not bce")
+        only_for(self, "dropout", self.network != "mlp", "network=residual, not mlp")
+        only_for(self, "variance", self.reconstruction != "bce", "reconstruction=gaussian, not bce")
         return self
 
 

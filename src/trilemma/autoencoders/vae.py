@@ -29,6 +29,7 @@ from trilemma import rng as random
 from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
 from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance, pixel_variance
 from trilemma.autoencoders.losses import kl_to_standard_normal, log_prior_ratio, squared_error
+from trilemma.config import only_for
 from trilemma.errors import UserError, check_codes, check_images
 from trilemma.nets.precision import full
 from trilemma.types import (
@@ -44,7 +45,6 @@ from trilemma.types import (
     default_label,
 )
 
-SHARE = 0.5  # of the training in which the capacity rises; any other is refused without a capacity
 # q starts narrow and its means apart: the decoder learns to use units that it would give up under the noise.
 FIRST_LOGVAR, FIRST_SPREAD = -3.0, 2.0
 
@@ -55,7 +55,7 @@ class VAEConfig(NetworkConfig):
     latent: int = Field(default=32, ge=1, description="numbers in a code")
     beta: float = Field(default=1.0, ge=0, description="weight of the KL divergence; 1 is the ELBO")
     capacity_nats: float | None = Field(default=None, ge=0, description="KL to aim at, which beta then weighs")
-    capacity_share: float = Field(default=SHARE, gt=0, le=1, description="share of training over which it rises from 0")
+    capacity_share: float = Field(default=0.5, gt=0, le=1, description="share of training over which it rises from 0")
     reconstruction: Literal["mse", "bce", "gaussian"] = Field(
         default="mse", description="loss between image and reconstruction"
     )
@@ -70,14 +70,12 @@ class VAEConfig(NetworkConfig):
     def _fitting(self) -> Self:
         if self.reconstruction == "bce" and self.output != "sigmoid":
             raise ValueError("output=none: a Bernoulli needs probabilities; take output=sigmoid or reconstruction=mse")
-        if self.reconstruction == "bce" and self.variance is not None:
-            raise ValueError(f"variance={self.variance} is for reconstruction=gaussian or mse, not bce")
-        if self.reconstruction == "mse" and isinstance(self.variance, str):
-            raise ValueError(f"variance={self.variance} is for reconstruction=gaussian, not mse, which takes a number")
-        if self.capacity_nats is None and self.capacity_share != SHARE:
-            raise ValueError(f"capacity_share={self.capacity_share} is for a capacity, as capacity_nats=25")
-        if self.conditional and not self.n_classes:
-            raise ValueError("conditional=true needs images with classes; the data has none")
+        only_for(self, "variance", self.reconstruction != "bce", "reconstruction=gaussian or mse, not bce")
+        a_number = not isinstance(self.variance, str)
+        gaussian = "reconstruction=gaussian, not mse, which takes a number"
+        only_for(self, "variance", self.reconstruction != "mse" or a_number, gaussian)
+        only_for(self, "capacity_share", self.capacity_nats is not None, "a capacity, such as capacity_nats=25")
+        only_for(self, "conditional", self.n_classes > 0, "images with classes; the data has none")
         return self
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from trilemma.autoencoders.codes import Codebook, perplexity, straight_through
 from trilemma.autoencoders.losses import squared_error
 from trilemma.autoencoders.priors import AutoregressivePrior
-from trilemma.config import ModelConfig
+from trilemma.config import ModelConfig, only_for
 from trilemma.errors import UserError, check_codes, check_images
 from trilemma.nets.autoregressive import HEAD
 from trilemma.nets.conv import CentreCrop, conv3
@@ -55,8 +55,7 @@ class VQConfig(ModelConfig):
     def _fitting(self) -> Self:
         if self.prior_width % HEAD:
             raise ValueError(f"prior_width={self.prior_width} is not a multiple of {HEAD}")
-        if self.conditional and not self.n_classes:
-            raise ValueError("conditional=true needs images with classes; the data has none")
+        only_for(self, "conditional", self.n_classes > 0, "images with classes; the data has none")
         return self
 
 

@@ -26,7 +26,7 @@ from trilemma import rng
 from trilemma.data.load import Source
 from trilemma.errors import UserError
 from trilemma.explore.codes import condition_for, decode_codes, encode
-from trilemma.explore.images import made_by, pick_images
+from trilemma.explore.images import pick_images, run_receipt
 from trilemma.files import json_text
 from trilemma.pictures.grid import to_image
 from trilemma.pictures.levels import to_uint8
@@ -119,8 +119,8 @@ def compress(
     shown.insert(0, (f"original: {images[0].numel():,} bytes", images))
     sheet = table(torch.cat([part[:SHOWN] for _, part in shown]), [caption for caption, _ in shown])
     found = Compression(picture, file, len(images), codes.shape[1], budget, images[0].numel(), rows)
-    made = made_by(run, "compress", data=None if data is None else str(data), n=len(images))
-    files.write(sheet, made, {file: json_text(_plain(found))})
+    receipt = run_receipt(run, "compress", data=None if data is None else str(data), n=len(images))
+    files.write(sheet, receipt, {file: json_text(_plain(found))})
     return found
 
 

@@ -5,7 +5,6 @@ for each image, `posterior`, is judged by its means in DCI and SAP, and in MIG, 
 z ~ q(z|x), by one draw for each image: the noise tells units that hold a factor from those that collapsed.
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +16,8 @@ from trilemma.data import Data, Split
 from trilemma.data.load import Source
 from trilemma.errors import UserError
 from trilemma.explore.codes import through
-from trilemma.explore.images import made_by, source_of
+from trilemma.explore.images import run_receipt, source_of
 from trilemma.files import json_text
-from trilemma.metrics.classification import half_width
 from trilemma.metrics.disentanglement import (
     BINS,
     DCI,
@@ -28,9 +26,10 @@ from trilemma.metrics.disentanglement import (
     mutual_information_gap,
     separated_attribute_predictability,
 )
-from trilemma.metrics.intervals import Estimate
+from trilemma.metrics.intervals import Estimate, half_width
 from trilemma.modes import own_modes
 from trilemma.pictures.levels import to_float
+from trilemma.pictures.plots import png
 from trilemma.progress import Display
 from trilemma.results import Results, place
 from trilemma.run.condition import needed
@@ -150,7 +149,7 @@ def disentangle(
     finally:
         display.close()
     scores = {name: _around(value, [part[name] for part in parts]) for name, value in whole.scores.items()}
-    made = made_by(run, "disentangle", data=source.name, n=len(codes), seed=seed)
+    receipt = run_receipt(run, "disentangle", data=source.name, n=len(codes), seed=seed)
     values = {
         "trilemma": __version__,
         **run.origin,
@@ -164,7 +163,7 @@ def disentangle(
         "importance": whole.dci.matrix.tolist(),
         "notes": notes,
     }
-    files.write(_draw(whole, list(factors)), made, {file: json_text(values)})
+    files.write(_draw(whole, list(factors)), receipt, {file: json_text(values)})
     return Disentanglement(picture, file, scores, whole.of_factor, notes)
 
 
@@ -254,6 +253,4 @@ def _draw(measured: _Measured, factors: list[str]) -> bytes:
         axis.set_yticks(range(0, n, -(-n // MOST_TICKS)))
         axis.set_ylabel("unit")
         figure.colorbar(shown, ax=axis, ticks=(0, 0.04, 0.25, 0.5, 1))
-    content = io.BytesIO()
-    figure.savefig(content, dpi=100, format="png")
-    return content.getvalue()
+    return png(figure, dpi=100)

@@ -18,12 +18,12 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data import Data
 from trilemma.data.load import Source, slug
-from trilemma.data.parts import Part, all_splits, one_split
+from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.arrays import read_array
 from trilemma.data.sources.labels import class_number
 from trilemma.errors import UserError, with_hint
 from trilemma.explore.codes import condition_for, decode_alike, encode
-from trilemma.explore.images import choose, is_own, made_by, source_of, take
+from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
 from trilemma.explore.naming import find_code
 from trilemma.explore.sample import label_name
 from trilemma.pictures.grid import grid
@@ -96,7 +96,7 @@ def edit(
     texts = ["original"] * len(before) + [f"{s:.3g}" for s in strengths.tolist()]
     what = {"towards": str(towards), "away": None if away is None else str(away), "strength": strength, "steps": steps}
     sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
-    files.write(sheet, made_by(run, "edit", image=str(image), **what), {file: vector_file(vector)})
+    files.write(sheet, run_receipt(run, "edit", image=str(image), **what), {file: vector_file(vector)})
     return Edit(picture, file, vector, tuple(strengths.tolist()), counts, images)
 
 
@@ -187,7 +187,7 @@ def _rest(run: Run, towards: Group, data: Source | None) -> Batch:
     return _of_classes(run, source, set(range(len(source.classes))) - {index})
 
 
-def _averaged(run: Run, source: Data) -> Part:
+def _averaged(run: Run, source: Data) -> Selection:
     """What a mean is taken over: the training images of the run's own data, whose held-out ones are there to be
     edited; all images of any other."""
     return one_split(source, "train") if is_own(run, source) else all_splits(source)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trilemma.errors import UserError
 from trilemma.explore.codes import decode_codes
-from trilemma.explore.images import Source, made_by
+from trilemma.explore.images import Source, run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.pictures.grid import grid
 from trilemma.pictures.table import table
@@ -107,10 +107,10 @@ def interpolate(
     if first is not None and last is not None:
         blend = linear(first.flatten().double(), last.flatten().double(), fine[::FINER])
         shown["pixels"] = blend.float().unflatten(1, run.model_config.shape)
-    how_made = made_by(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, label=label)
+    receipt = run_receipt(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, label=label)
     heads = [f"{t:.2f}" for t in fine[::FINER].tolist()]
     sheet = table(torch.cat(list(shown.values())), list(shown), heads)
-    files.write(sheet, how_made, {animation: _animated(moving)} if animation else {})
+    files.write(sheet, receipt, {animation: _animated(moving)} if animation else {})
     return Interpolation(picture, animation, rows)
 
 

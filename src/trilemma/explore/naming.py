@@ -13,7 +13,7 @@ from trilemma.config import LARGEST_IMAGE
 from trilemma.data.decoding.decode import decode
 from trilemma.data.decoding.pixels import Header, Item, header, open_file
 from trilemma.data.decoding.size import text as size_text
-from trilemma.data.parts import ALL
+from trilemma.data.selection import ALL
 from trilemma.data.sources.arrays import read_array
 from trilemma.errors import UserError
 from trilemma.explore.codes import code_width, condition_for, encode

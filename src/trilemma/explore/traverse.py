@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trilemma.errors import UserError
 from trilemma.explore.codes import code_width, condition_for, decode_alike, encode
-from trilemma.explore.images import Source, made_by, name_of, pick_images
+from trilemma.explore.images import Source, name_of, pick_images, run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.pictures.grid import TEXT, font
 from trilemma.pictures.png import save_png
@@ -110,14 +110,16 @@ def traverse(
         values = _lines(codes[:, list(pair)], steps or PLANE_STEPS, spacing, span)
         images = decode_alike(run, on_plane(start, pair, values), condition)
         page = _plane_page(images, pair, values)
-        made = made_by(run, "traverse", **how, plane=pair, spacing=spacing, steps=values.shape[1])
+        receipt = run_receipt(run, "traverse", **how, plane=pair, spacing=spacing, steps=values.shape[1])
     else:
         values = _steps(codes[:, list(chosen)], steps or STEPS, span)
         images = decode_alike(run, one_at_a_time(start, chosen, values), condition)
         first = None if image is None else decode_alike(run, start[None], condition)
         page = _rows_page(images, chosen, codes, values.shape[1], span, first)
-        made = made_by(run, "traverse", **how, units=chosen, steps=values.shape[1])
-    return Traversal(save_png(page, picture, made), pair or chosen, values, images.unflatten(0, (-1, values.shape[1])))
+        receipt = run_receipt(run, "traverse", **how, units=chosen, steps=values.shape[1])
+    return Traversal(
+        save_png(page, picture, receipt), pair or chosen, values, images.unflatten(0, (-1, values.shape[1]))
+    )
 
 
 def one_at_a_time(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:

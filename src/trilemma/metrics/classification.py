@@ -6,8 +6,7 @@ errs, too: real images of its test split are taken for their class with the accu
 expected even of perfect images.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +14,10 @@ from torch import Tensor
 
 from trilemma.data import Data
 from trilemma.errors import UserError
+from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.features import BUNDLED, CHANNELS, FeatureNetwork, extract, load_network
-from trilemma.metrics.intervals import Estimate, quantile, wilson
-from trilemma.metrics.receipt import Score, protocol_name, versions
+from trilemma.metrics.intervals import Estimate, wilson
+from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.types import Conditional, Samples, default_label
 
 if TYPE_CHECKING:
@@ -38,27 +38,21 @@ def class_scores(
     """
     labels = default_label(torch.arange(len(images)), n_classes)
     try:
-        network, refused = classifier_of(data), None
-        found, name = judge(network, images, labels), network.name
+        network = classifier_of(data)
+        value, name = judge(network, images, labels), network.name
         resize, used = network.resize_rule(images.shape[1:]), {"feature_weights_sha256": network.sha256}
     except UserError as error:
-        found, refused, name, resize, used = None, str(error), "none", "none", {}
-    yield Score(
-        name="class_obeyed",
-        protocol=protocol_name("classes", name, len(images)),
-        value=None if found is None else found.value,
-        interval=None if found is None else found.interval,
-        unit="fraction of images",
-        better="higher",
-        n_real=0,
+        value, name, resize, used = str(error), "none", "none", {}
+    yield score_of(
+        "class_obeyed",
+        protocol_name(CATALOGUE["class_obeyed"].word, name, len(images)),
+        value,
+        interval_is=INTERVAL_IS,
         n_fake=len(images),
         features=name,
-        split="none",
         seed=seed,
         resize=resize,
-        versions=versions(**used),
-        refused=refused,
-        interval_is="" if found is None else INTERVAL_IS,
+        used=used,
         data=data.name,
         data_fingerprint=data.fingerprint,
         settings=settings or {},
@@ -109,13 +103,3 @@ def draw_classes(
         for part in run.draw(count, seed=seed, first=first, label=name, batch=batch, **settings):
             yield label, part
         first += count
-
-
-def half_width(values: Sequence[float], least: float = 0.0) -> float:
-    """Half of the 95% interval of the mean of independent values: t_{0.975, n - 1} s / sqrt(n) (Student 1908).
-
-    Args:
-        least: what the standard deviation s is at least, where values can only be told apart so far.
-    """
-    s = torch.tensor(values, dtype=torch.float64).std().item()
-    return quantile(df=len(values) - 1) * max(s, least) / math.sqrt(len(values))

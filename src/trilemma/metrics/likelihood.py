@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from trilemma import rng as random
 from trilemma.data import Data
 from trilemma.data.split import Split
-from trilemma.errors import UserError
+from trilemma.errors import UserError, check_finite
+from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.intervals import Estimate, mean_estimate
-from trilemma.metrics.receipt import Score, protocol_name, versions
+from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.pictures.levels import to_float
 from trilemma.types import UNCONDITIONAL, BoundsLikelihood, Condition, Conditional, Encodes, flags
 
@@ -123,68 +124,51 @@ def likelihood_scores(
         raise UserError(f"bound_samples={samples}, bound_images={n}: give 0 samples or more, and at least 2 images")
     if not isinstance(model, BoundsLikelihood) or samples == 0:
         return [], []
-    if isinstance(model, Conditional) and not own:
-        return [], [f"no bound on the likelihood: the model takes labels, and those of {data.name} are not its own"]
-    if isinstance(model, Conditional) and data.splits[split].labels is None:
-        return [], [f"no bound on the likelihood: the model takes labels, and the {split} images have no class"]
+    if refused := _refusal(model, data, split, own=own):
+        return [], [f"no bound on the likelihood: the model takes labels, and {refused}"]
     image, condition = _some(model, data.splits[split], n, seed)
     name, density = _likelihood_of(model)
     binary = bool(((image == 0) | (image == 1)).all())
-    kind, known = f"{name}-{'binary' if binary else 'continuous'}", density or binary
+    kind, is_likelihood = f"{name}-{'binary' if binary else 'continuous'}", density or binary
     generator = random.generator(seed, "likelihood", device=image.device)
     elbo, bound = bounds(model, image, samples, generator, condition=condition)
-    if bad := int((~bound.isfinite()).sum()):
-        raise UserError(f"the bound is not finite for {bad} of {len(image)} images; bound_samples=0 leaves it out")
+    check_finite(bound, "bounds", "bound_samples=0 leaves them out")
     bits = -bound / (image[0].numel() * math.log(2)) + (LEVEL_BITS if density else 0)
-    interval_is = INTERVAL_IS if known else f"{INTERVAL_IS}; {NO_LIKELIHOOD}"
-    rows = [
-        ("elbo_nats", f"elbo_{kind}", mean_estimate(elbo.tolist()), "nats per image", "higher", interval_is),
-        (
-            "bound_nats",
-            f"bound{samples}_{kind}",
-            mean_estimate(bound.tolist()),
-            "nats per image",
-            "higher",
-            interval_is,
-        ),
-        (
-            "bits_per_dim",
-            f"bits{samples}_{kind}",
-            mean_estimate(bits.tolist()) if known else None,
-            "bits",
-            "lower",
-            INTERVAL_IS,
-        ),
+    rows: list[tuple[str, list[str | int], Estimate | str]] = [
+        ("elbo_nats", ["", kind], mean_estimate(elbo.tolist())),
+        ("bound_nats", [samples, kind], mean_estimate(bound.tolist())),
+        ("bits_per_dim", [samples, kind], mean_estimate(bits.tolist()) if is_likelihood else NO_LIKELIHOOD),
     ]
-    notes = [] if known else [f"ELBO and bound: {NO_LIKELIHOOD}"]
+    notes = [] if is_likelihood else [f"ELBO and bound: {NO_LIKELIHOOD}"]
     if has_posterior(model):
         active, units = _active_units(model, image, condition)
-        count = Estimate(active, (active, active))
-        rows.append(("active_units", f"active-units_{units}", count, "units", "higher", COUNT_IS))
+        rows.append(("active_units", ["", units], Estimate(active, (active, active))))
         notes.append(f"{active} of the {units} units of the code are active: their mean moves with the image")
+    interval_is = INTERVAL_IS if is_likelihood else f"{INTERVAL_IS}; {NO_LIKELIHOOD}"
     scores = [
-        Score(
-            name=name,
-            protocol=protocol_name(word, len(image), split_label),
-            value=None if estimate is None else estimate.value,
-            interval=None if estimate is None else estimate.interval,
-            unit=unit,
-            better=better,
+        score_of(
+            name,
+            protocol_name(f"{CATALOGUE[name].word}{count}", what, len(image), split_label),
+            value,
+            interval_is=COUNT_IS if name == "active_units" else interval_is,
             n_real=len(image),
-            n_fake=0,
-            features="none",
             split=split,
             seed=seed,
-            resize="none",
-            versions=versions(),
-            refused=NO_LIKELIHOOD if estimate is None else None,
-            interval_is="" if estimate is None else interval_is,
             data=data.name,
             data_fingerprint=data.fingerprint,
         )
-        for name, word, estimate, unit, better, interval_is in rows
+        for name, (count, what), value in rows
     ]
     return scores, notes
+
+
+def _refusal(model: BoundsLikelihood, data: Data, split: str, *, own: bool) -> str | None:
+    """Why a model that takes a class cannot be given that of these images; None where it can."""
+    if not isinstance(model, Conditional):
+        return None
+    if not own:
+        return f"those of {data.name} are not its own"
+    return f"the {split} images have no class" if data.splits[split].labels is None else None
 
 
 def _some(model: nn.Module, part: Split, n: int, seed: int) -> tuple[Tensor, Condition]:
