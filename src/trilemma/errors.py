@@ -11,8 +11,6 @@ from trilemma.text import printable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trilemma.types import Condition
-
 
 HALF_LEVEL = 0.5 / 255
 ELSEWHERE = {  # words that other tools have for keys of this one
@@ -104,36 +102,6 @@ def with_hint(text: str, word: str, choices: Iterable[str]) -> str:
     return f'{text} (did you mean "{hint}"?)' if hint else text
 
 
-def check_condition(condition: "Condition", count: int, n_classes: int = 0) -> None:
-    """For models that take nothing but a label, 0 to n_classes - 1; with n_classes=0 not even that.
-
-    Args:
-        count: how many images or codes it is for.
-    Raises:
-        UserError: if there is more, or the labels are not int64 (count,), or one is not a class.
-    """
-    for name in ("caption", "image", "mask"):
-        if getattr(condition, name) is not None:
-            raise UserError(f"this model takes no {name}; leave it out")
-    if condition.label is not None:
-        _check_labels(condition.label, count, n_classes)
-
-
-def _check_labels(labels: "Tensor", count: int, n_classes: int) -> None:
-    import torch
-
-    if not n_classes:
-        raise UserError("this model was trained without labels and cannot draw a class; leave the label out")
-    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-        raise UserError(
-            f"labels were given as {_form(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each"
-        )
-    if len(labels) != count:
-        raise UserError(f"{len(labels)} labels were given for {count} images or codes; give one for each")
-    if not bool(((labels >= 0) & (labels < n_classes)).all()):
-        raise UserError(f"labels {labels.unique().tolist()}: they go from 0 to {n_classes - 1}")
-
-
 def check_images(image: "Tensor", shape: Sequence[int]) -> None:
     """For models of images of one shape (C, H, W). Looks at no values, so that a GPU is not waited for.
 
@@ -143,11 +111,13 @@ def check_images(image: "Tensor", shape: Sequence[int]) -> None:
     if image.ndim != 4 or tuple(image.shape[1:]) != tuple(shape):
         takes = ", ".join(map(str, shape))
         raise UserError(
-            f"images were given as {_form(image)}; this model takes (B, {takes}): images, channels, height, width. "
+            f"images were given as {form_of(image)}; this model takes (B, {takes}): images, channels, height, width. "
             "Resize them, or train a model of their size"
         )
     if not image.is_floating_point():
-        raise UserError(f"images were given as {_form(image)}; give floats in [0, 1]: divide levels of 0 to 255 by 255")
+        raise UserError(
+            f"images were given as {form_of(image)}; give floats in [0, 1]: divide levels of 0 to 255 by 255"
+        )
 
 
 def check_range(image: "Tensor") -> None:
@@ -183,11 +153,11 @@ def check_codes(z: "Tensor", length: int) -> None:
     """
     if z.ndim != 2 or z.shape[1] != length or not z.is_floating_point():
         raise UserError(
-            f"codes were given as {_form(z)}; this model takes floats (B, {length}): {length} numbers for each image"
+            f"codes were given as {form_of(z)}; this model takes floats (B, {length}): {length} numbers each"
         )
 
 
-def _form(values: object) -> str:
+def form_of(values: object) -> str:
     """Kind and shape of a tensor or an array, in words."""
     kind, shape = getattr(values, "dtype", type(values).__name__), getattr(values, "shape", None)
     return str(kind).removeprefix("torch.") + ("" if shape is None else f" {tuple(shape)}")

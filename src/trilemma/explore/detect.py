@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.codes import require
 from trilemma.explore.detection.images import Classes, Source, groups_of
 from trilemma.explore.detection.results import AUTO, document_of, find, images_table, positions_of
 from trilemma.explore.images import name_of, run_receipt
@@ -161,7 +160,7 @@ def _write(files: Results, page: "Page", receipt: dict[str, Any], contents: Mapp
 
 def _check(run: Run, false_alarms: float, n: int) -> None:
     if not isinstance(run.model, BoundsLikelihood | Encodes):
-        require(run, "score images", Reconstructs)
+        run.require("score images", Reconstructs)
     if not 0 < false_alarms < 1:
         raise UserError(f"false_alarms={false_alarms}: a share of the normal images, for instance 0.05")
     if n < 1:

@@ -17,7 +17,7 @@ from trilemma.errors import UserError, unknown
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import receipt_for
 from trilemma.run.run import Run
-from trilemma.types import Batch, Condition, codes_need_labels
+from trilemma.types import Batch, Condition, codes_need
 
 
 def source_of(run: Run, data: Source | None = None) -> Data:
@@ -29,7 +29,7 @@ def source_of(run: Run, data: Source | None = None) -> Data:
     if data is None:
         return run.data
     source, known = load(run, data), run.config["classes"]
-    if not codes_need_labels(run.model) or not source.classes or list(source.classes) == list(known):
+    if "label" not in codes_need(run.model) or not source.classes or list(source.classes) == list(known):
         return source
     strange = [name for name in source.classes if name not in known]
     if strange:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import decode_codes, require
+from trilemma.explore.codes import decode_codes
 from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.pictures.grid import grid
@@ -93,7 +93,7 @@ def interpolate(
     run = as_run(run)
     if frames < 2:
         raise UserError(f"frames={frames}: at least 2 are needed, for the two ends")
-    require(run, "interpolate", Encodes, Decodes)
+    run.require("interpolate", Encodes, Decodes)
     picture, within = place(out, run.path, "interpolation.png")
     picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture
     animation = picture.with_suffix(".gif") if animate else None

@@ -16,7 +16,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for, encode, require
+from trilemma.explore.codes import condition_for, encode
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.explore.map_plot import draw_map
 from trilemma.explore.projector import PROJECTOR, projector_files
@@ -93,7 +93,7 @@ def latent_map(
             that the model needs.
     """
     run = as_run(run)
-    require(run, "encode images", Encodes)
+    run.require("encode images", Encodes)
     if neighbours < 1:
         raise UserError(f"neighbours={neighbours}: at least 1 is needed")
     picture, within = place(out, run.path, f"map-{how}.png")

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from trilemma.data.load import Source
-from trilemma.explore.codes import condition_for, require
+from trilemma.explore.codes import condition_for
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.pictures.pairs import pairs
@@ -54,7 +54,7 @@ def reconstruct(
         UserError: if the model does not reconstruct, or is conditional and the images have no classes of its own.
     """
     run = as_run(run)
-    require(run, "reconstruct", Reconstructs)
+    run.require("reconstruct", Reconstructs)
     picture, within = place(out, run.path, "reconstructions.png")
     file = picture.with_suffix(".json")
     files = Results(picture, [file], verb="reconstruct", within=within)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import code_width, condition_for, decode_alike, encode, require
+from trilemma.explore.codes import code_width, condition_for, decode_alike, encode
 from trilemma.explore.images import name_of, pick_images, run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.pictures.grid import TEXT, font
@@ -90,7 +90,7 @@ def traverse(
         UserError: the model does not encode and decode, a unit is not there, or the start does not fit.
     """
     run = as_run(run)
-    require(run, "traverse codes", Encodes, Decodes)
+    run.require("traverse codes", Encodes, Decodes)
     if not 0 < span < float("inf"):
         raise UserError(f"span={span}: give a positive number of standard deviations, for instance 3")
     if steps is not None and steps < 2:

@@ -13,7 +13,7 @@ from torch import nn
 
 from trilemma import __version__
 from trilemma.announce import announced
-from trilemma.config import ModelConfig, config_of
+from trilemma.config import ModelConfig
 from trilemma.data import Data, Loader, batches, load_data, texts_of
 from trilemma.data.load import Source, source_word
 from trilemma.data.sources.arrays import GIVEN
@@ -46,7 +46,7 @@ from trilemma.training.pictures import draw_curves, made_by_training
 from trilemma.training.request import READING, check_settings, request_of, split_keys, training_config
 from trilemma.training.signals import Stopped
 from trilemma.training.validation import check_monitor
-from trilemma.types import Conditional, Model, Samples
+from trilemma.types import Conditional, Model, Samples, config_of
 from trilemma.values import checked_call
 
 MODEL = "a model's name, the config.json of a run, or a module of your own"
