@@ -176,7 +176,7 @@ def test_a_number_that_one_loses_is_rolled_back_and_skipped_by_both(
     trainers = train(digits, tmp_path, steps=8)
     assert_alike(trainers)
     assert trainers[0].incidents.skipped == [BAD_STEP + 1]  # its loss is the first that is not finite
-    texts = [trainer.incidents.events["left out"] for trainer in trainers]
+    texts = [trainer.incidents.events["skipped"] for trainer in trainers]
     assert "in another process" in texts[0] and "the weight" in texts[1]
 
 
