@@ -33,7 +33,7 @@ def show(
     Args:
         seed: of that order; and as in `load_data`, for data not loaded yet.
         size, frames, channels: as in `load_data`.
-        out: the PNG; (default: the source's name in the current folder).
+        out: the PNG; default: the source's name in the current folder.
     Raises:
         UserError: n is less than 1, or as `load_data`.
     """
