@@ -14,7 +14,7 @@ from trilemma.metrics.classification import class_counts, class_scores, classifi
 from trilemma.metrics.features import FeatureNetwork, read_card
 from trilemma.metrics.intervals import wilson
 from trilemma.registry import create, models_that
-from trilemma.types import Conditional
+from trilemma.types import UNCONDITIONAL, Conditional
 
 
 class Looks(nn.Module):
@@ -36,8 +36,8 @@ class Gallery(nn.Module):
         self.sampling_network = nn.Linear(1, 1)
         self.images = [split.images[split.labels == c].float() / 255 for c in range(10)]
 
-    def sample(self, n, *, seed, first=0, labels=None):
-        labels = torch.arange(first, first + n) if labels is None else labels
+    def sample(self, n, *, seed, first=0, condition=UNCONDITIONAL):
+        labels = torch.arange(first, first + n) if condition.label is None else condition.label
         own = [self.images[int(c) % 10] for c in labels]
         return torch.stack([images[(first + k) % len(images)] for k, images in enumerate(own)])
 

@@ -28,7 +28,7 @@ class Guided(nn.Module):
         self.seconds = seconds
         self.draws = []
 
-    def sample(self, n, *, seed, first=0, labels=None, steps=3):
+    def sample(self, n, *, seed, first=0, condition=None, steps=3):
         self.draws.append((first, n))
         time.sleep(self.seconds)
         x = torch.zeros(n, 4)

@@ -219,10 +219,6 @@ def content(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_there_are_forty_of_them() -> None:
-    assert len(MUTATIONS) >= 40
-
-
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_harmed_checkpoint_is_refused_for_the_one_before(
     name: str, run: Path, whole: Path, said: list[str], monkeypatch: pytest.MonkeyPatch

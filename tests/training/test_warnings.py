@@ -127,7 +127,7 @@ def test_a_run_of_an_earlier_version_has_no_warnings() -> None:
 def test_reconstructions_of_a_model_that_does_not_measure_them_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """By its last weights, on the held-out images: here they are black, so that the error is the images' own size."""
     model = trilemma.create("ae-stacked", shape=(1, 8, 8))
-    model.reconstruct = lambda image, labels=None: torch.zeros_like(image)
+    model.reconstruct = lambda image, condition=None: torch.zeros_like(image)
     data, told = trilemma.load_data("digits"), []
     config = SimpleNamespace(seed=0, monitor=None, ema_halflife_images=None)
     observer = Observer(model, data, config, Path(), None, told.append)  # type: ignore[arg-type]

@@ -15,11 +15,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from trilemma import __version__
 from trilemma.announce import announced
 from trilemma.comparison.content import Asked, Document, Model
 from trilemma.comparison.document import document, protocol_difference
-from trilemma.comparison.entries import Entry, Thing, check_shapes, finished, rows_of, shown, to_train
+from trilemma.comparison.entries import Entry, check_shapes, finished, rows_of, shown, to_train
 from trilemma.comparison.plain import Json
 from trilemma.comparison.progress import Progress, about, in_words, steps_of
 from trilemma.comparison.request import (
@@ -37,7 +36,7 @@ from trilemma.data.load import Source
 from trilemma.errors import UserError, shows_tracebacks
 from trilemma.modes import own_modes
 from trilemma.rng import check_seed
-from trilemma.run.contestant import Contestant
+from trilemma.run.contestant import Thing
 from trilemma.run.run import Run
 from trilemma.text import encodable, printable, quoted
 from trilemma.values import checked_call
@@ -103,7 +102,7 @@ class Plan(NamedTuple):
 @checked_call
 @own_modes()
 def compare(
-    *runs: Run | Source | Contestant | Sequence[Run | Source | Contestant],
+    *runs: Thing | list[Thing],
     data: Source | None = None,
     against: Source | None = None,
     models: str | Sequence[str] | None = None,
@@ -176,9 +175,12 @@ def compare(
             raise
 
 
-def _flat(things: Sequence[Thing | Sequence[Thing]]) -> list[Thing]:
+def _flat(things: Sequence[Thing | list[Thing]]) -> list[Thing]:
     """Things that are given one by one or as lists, as one list."""
-    return [thing for item in things for thing in (item if isinstance(item, list | tuple) else [item])]
+    flat: list[Thing] = []
+    for item in things:
+        flat += item if isinstance(item, list | tuple) else [item]
+    return flat
 
 
 def _trainings(models: str | Sequence[str] | None, minutes: float, seed: int, seeds: int) -> list[Entry]:
@@ -262,11 +264,12 @@ def _write(entries: Sequence[Entry], reference: "Reference", asked: Asked, files
     from trilemma.files import json_text
     from trilemma.hardware import describe
     from trilemma.pictures.plots import png
+    from trilemma.pictures.png import receipt_for
 
     content = document(entries, reference.setup.data, asked, describe())
     pictures, near = pictures_of([shown(row) for row in rows_of(entries).values()], reference)
     content = replace(content, models=[replace(model, nearest=near.get(model.name)) for model in content.models])
-    receipt = {"trilemma": __version__, "verb": "compare", "command": asked.command}
+    receipt = receipt_for("compare", command=asked.command)
     json, html = files.beside
     texts = {json: json_text(content.to_json()), html: render(content, pictures)}
     files.write(png(triangle.draw(content.models)), receipt, texts)

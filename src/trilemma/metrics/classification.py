@@ -19,7 +19,7 @@ from trilemma.metrics.features import BUNDLED, CHANNELS, FeatureNetwork, extract
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.registry import models_that
-from trilemma.types import Conditional, Samples
+from trilemma.types import Conditional, Samples, default_label
 
 if TYPE_CHECKING:
     from trilemma.run.run import Drawn, Run
@@ -30,14 +30,14 @@ INTERVAL_IS = "Wilson 95% over the generated images, the classifier held fixed"
 def class_scores(
     data: Data, images: Tensor, n_classes: int, *, seed: int = 0, settings: dict[str, Any] | None = None
 ) -> Iterator[Score]:
-    """The score `class_obeyed` of images 0 ... n - 1 that were drawn without a label: image k is of class
-    k % n_classes. It is refused where no bundled classifier knows the classes of the data.
+    """The score `class_obeyed` of images 0 ... n - 1 that were drawn without a label, each of its
+    `default_label`. It is refused where no bundled classifier knows the classes of the data.
 
     Args:
         data: what the model was trained on; images: (n, C, H, W), uint8 or float in [0, 1].
         seed, settings: with which the images were drawn.
     """
-    labels = torch.arange(len(images)) % n_classes
+    labels = default_label(torch.arange(len(images)), n_classes)
     try:
         network = classifier_of(data)
         value, name = judge(network, images, labels), network.name

@@ -44,14 +44,13 @@ from trilemma.training.optim import Plateau
 from trilemma.training.pictures import made_by_training
 from trilemma.types import (
     Batch,
-    Conditional,
     Finishes,
     Model,
     Reconstructs,
     Samples,
     Validates,
-    codes_need_labels,
     count_rivals,
+    for_codes,
 )
 
 N_SAMPLES = 64  # in a sample picture
@@ -161,8 +160,7 @@ class Observer:
     def _posterior_means(self, size: int) -> Tensor:
         """Codes of the first VALID_BATCH held-out images, (B, Z), `size` at a time."""
         parts = islice(batches(self.data.valid, size, self.device), -(-VALID_BATCH // size))
-        conditional = isinstance(self.model, Conditional)
-        return torch.cat([self.model.encode(b.image, b.label if conditional else None) for b in parts])  # type: ignore
+        return torch.cat([self.model.encode(b.image, for_codes(self.model, b.condition)) for b in parts])  # type: ignore
 
     def judge(self) -> None:
         """Say what is wrong with the weights that the training ends with."""
@@ -184,8 +182,9 @@ class Observer:
         errors = []
         with self.weights_in_use():
             for batch in islice(batches(self.data.valid, size, self.device), -(-VALID_BATCH // size)):
-                label = batch.label if codes_need_labels(self.model) else None
-                errors.append((self.model.reconstruct(batch.image, label) - batch.image).square().flatten(1).mean(1))  # type: ignore[operator]
+                condition = for_codes(self.model, batch.condition)
+                passed = self.model.reconstruct(batch.image, condition)  # type: ignore[operator]
+                errors.append((passed - batch.image).square().flatten(1).mean(1))
         return float(torch.cat(errors).mean().sqrt())
 
     def listen(self, row: dict[str, Any], *, settled: bool) -> None:

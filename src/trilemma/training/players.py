@@ -168,14 +168,4 @@ def split(batch: Batch, pieces: int) -> list[Batch]:
     if pieces == 1:
         return [batch]
     parts = torch.arange(len(batch.image), device=batch.image.device).tensor_split(pieces)
-    return [_take_rows(batch, rows) for rows in parts if len(rows)]
-
-
-def _take_rows(batch: Batch, rows: Tensor) -> Batch:
-    return Batch(
-        image=batch.image[rows],
-        label=None if batch.label is None else batch.label[rows],
-        caption=None if batch.caption is None else [str(batch.caption[i]) for i in rows.tolist()],
-        index=None if batch.index is None else batch.index[rows.cpu()],
-        progress=batch.progress,
-    )
+    return [batch.rows(rows) for rows in parts if len(rows)]

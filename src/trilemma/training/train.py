@@ -15,12 +15,12 @@ from trilemma import __version__
 from trilemma.announce import announced
 from trilemma.config import ModelConfig, config_of
 from trilemma.data import Data, Loader, batches, load_data, texts_of
-from trilemma.data.augment import check_augmentations
 from trilemma.data.load import Source, source_word
 from trilemma.data.sources.arrays import GIVEN
 from trilemma.data.sources.consent import check_allowed
+from trilemma.data.sources.folder_layout import class_advice
 from trilemma.data.sources.labels import UNUSED
-from trilemma.data.sources.layout import class_advice
+from trilemma.data.transform import check_transforms
 from trilemma.errors import Diverged, UserError
 from trilemma.files import sha256_of, write_atomic, write_json
 from trilemma.hardware import describe, pick_device, supports_fast_bf16, tune_allocator
@@ -195,7 +195,7 @@ def _augmentations(augment: str | Sequence[str] | None) -> tuple[str, ...] | Non
     if augment is None:
         return None
     words = augment.split(",") if isinstance(augment, str) else augment
-    return check_augmentations(tuple(word for word in words if word))
+    return check_transforms(tuple(word for word in words if word))
 
 
 def _check_module(module: nn.Module, data: Data, device: torch.device) -> None:
@@ -204,7 +204,10 @@ def _check_module(module: nn.Module, data: Data, device: torch.device) -> None:
     if config is not None and tuple(config.shape) != data.shape:
         raise UserError(f"{type(module).__name__} is for images of {config.shape}, and {data.name} has {data.shape}")
     batch = next(batches(data.train, 4, device))
-    try_losses(module, batch if isinstance(module, Conditional) else replace(batch, label=None))
+    try_losses(
+        module,
+        batch if isinstance(module, Conditional) else replace(batch, condition=replace(batch.condition, label=None)),
+    )
 
 
 def _load(name: str, data: Source, out: str | Path | None, reading: dict[str, Any]) -> Data:

@@ -42,7 +42,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Raw:
+class DecodedSource:
     """images: uint8 (N, C, H, W); names (or none), splits, labels (class numbers, -1 in a split without classes),
     captions: one per image, or None.
 
@@ -82,13 +82,13 @@ def read_entries(
     skipped: Sequence[str] = (),
     left_out: dict[str, list[str]] | None = None,
     unmatched: Sequence[str] = (),
-) -> Raw:
+) -> DecodedSource:
     """Decode the images of a source.
 
     Args:
         frames: "all" makes an image of each frame of a file.
         classes: in their order; those that occur, sorted, where None.
-        notes, counts, skipped, left_out, unmatched: what there is to say before; see `Raw`.
+        notes, counts, skipped, left_out, unmatched: what there is to say before; see `DecodedSource`.
     """
     words = {entry.label for entry in entries if entry.label is not None}
     expected = tuple({entry.split: None for entry in entries})
@@ -112,7 +112,7 @@ def read_entries(
         *(f"{len(files):,} of the images: {what}" for what, files in changes.items()),
         counted("unreadable and skipped", skipped),
     ]
-    return Raw(
+    return DecodedSource(
         decoded.images,
         tuple(names[i] for i in decoded.kept),
         tuple(entry.split for entry in kept),
@@ -161,7 +161,7 @@ def sort_classes(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=(lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else None))
 
 
-def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int, rule: str = RULES[0]) -> Data:
+def finish(raw: DecodedSource, name: str, source: str, valid: float | None, seed: int, rule: str = RULES[0]) -> Data:
     """Set images aside for validation where the source has none, and put each split together.
 
     Args:
@@ -194,7 +194,7 @@ def finish(raw: Raw, name: str, source: str, valid: float | None, seed: int, rul
     )
 
 
-def _rows(raw: Raw, index: Tensor) -> Split:
+def _rows(raw: DecodedSource, index: Tensor) -> Split:
     """The images numbered `index` with all that is known of them."""
     at = index.tolist()
     labels = torch.tensor([raw.labels[i] for i in at], dtype=torch.int64) if raw.labels else None
@@ -207,7 +207,7 @@ def _rows(raw: Raw, index: Tensor) -> Split:
     )
 
 
-def _pixels(raw: Raw, index: Tensor) -> Tensor:
+def _pixels(raw: DecodedSource, index: Tensor) -> Tensor:
     """The images numbered `index`: in memory, unless they are too many."""
     if raw.large:
         return gather(raw.images, index, raw.folder and raw.folder / f"rows-{_hash(index)}.u8")
@@ -216,7 +216,7 @@ def _pixels(raw: Raw, index: Tensor) -> Tensor:
     return load_rows(raw.images, index)
 
 
-def _equal(raw: Raw, index: Tensor) -> list[list[int]]:
+def _equal(raw: DecodedSource, index: Tensor) -> list[list[int]]:
     """Groups of equal images among those numbered `index`, by their place in it."""
     groups = json.loads(_kept(raw, "equal.json", lambda: json.dumps(exact_groups(raw.images))))
     if raw.folder is not None:
@@ -226,7 +226,7 @@ def _equal(raw: Raw, index: Tensor) -> list[list[int]]:
     return [group for group in found if len(group) > 1]
 
 
-def _kept(raw: Raw, name: str, make: Callable[[], str]) -> str:
+def _kept(raw: DecodedSource, name: str, make: Callable[[], str]) -> str:
     """What takes a reading of all pixels: of many it is written beside them, so that it is made once."""
     if raw.folder is None or raw.images.numel() < KEPT:
         return make()

@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Part:
+class Selection:
     """Images of a source by number. They are read as they are taken: those of all splits may be too many for memory.
 
-    name: that of the split, or ALL; order: where each image lies if the splits are laid end to end, int64 (N,).
+    name: of the split, or ALL; order: where each image lies if the splits are laid end to end, int64 (N,).
     """
 
     name: str
@@ -31,8 +31,8 @@ class Part:
 
     @property
     def labels(self) -> Tensor | None:
-        """Of each image, int64 (N,)."""
-        labels = _known(split.labels for split in self.splits)
+        """The class of each image, int64 (N,)."""
+        labels = _if_all(split.labels for split in self.splits)
         return None if labels is None else torch.cat(labels)[self.order]
 
     def take(self, index: Tensor) -> Split:
@@ -46,38 +46,38 @@ class Part:
         return _joined(taken).take(torch.cat(places).argsort())
 
 
-def one_split(data: Data, name: str) -> Part:
+def one_split(data: Data, name: str) -> Selection:
     """A split by name."""
-    return Part(name, (data.splits[name],), torch.arange(len(data.splits[name])))
+    return Selection(name, (data.splits[name],), torch.arange(len(data.splits[name])))
 
 
-def all_splits(data: Data) -> Part:
+def all_splits(data: Data) -> Selection:
     """All images: files in the order of their names, others split by split."""
     splits = tuple(data.splits.values())
-    names = _known(split.names for split in splits)
+    names = _if_all(split.names for split in splits)
     if names is None:
-        return Part(ALL, splits, torch.arange(sum(map(len, splits))))
+        return Selection(ALL, splits, torch.arange(sum(map(len, splits))))
     files = list(chain.from_iterable(names))
-    return Part(ALL, splits, torch.tensor(sorted(range(len(files)), key=files.__getitem__)))
+    return Selection(ALL, splits, torch.tensor(sorted(range(len(files)), key=files.__getitem__)))
 
 
-def _joined(parts: Sequence[Split]) -> Split:
+def _joined(splits: Sequence[Split]) -> Split:
     """Splits end to end."""
     labels, captions, names = (
-        _known(part.labels for part in parts),
-        _known(part.captions for part in parts),
-        _known(part.names for part in parts),
+        _if_all(split.labels for split in splits),
+        _if_all(split.captions for split in splits),
+        _if_all(split.names for split in splits),
     )
     return Split(
-        torch.cat([part.images for part in parts]),
+        torch.cat([split.images for split in splits]),
         None if labels is None else torch.cat(labels),
         None if captions is None else tuple(chain.from_iterable(captions)),
         None if names is None else tuple(chain.from_iterable(names)),
     )
 
 
-def _known(values: Iterable[T | None]) -> list[T] | None:
+def _if_all(values: Iterable[T | None]) -> list[T] | None:
     """The values, if every split has one."""
-    found = list(values)
-    kept = [value for value in found if value is not None]
-    return kept if len(kept) == len(found) else None
+    values = list(values)
+    present = [value for value in values if value is not None]
+    return present if len(present) == len(values) else None

@@ -1,4 +1,4 @@
-"""Augmentation of a batch of uint8 images, drawn from (seed, image, epoch): the same in any batch.
+"""Random transforms of a batch of uint8 images, drawn from (seed, image, epoch): the same in any batch.
 
 Each output pixel (i, j) is read from row r(i + dy) and column r(j + dx), where r reflects what leaves the image:
 r(k) = (n - 1) - |n - 1 - |k||. A flip exchanges column j for W - 1 - j first. Both are a table of rows (B, H), a
@@ -16,20 +16,20 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.errors import unknown
 
-AUGMENTATIONS = ("flip", "shift", "binarise")
+TRANSFORMS = ("flip", "shift", "binarise")
 REACH = 8  # a shift goes up to 1/8 of the side
 DRAWS = 3  # numbers per image: flip, dy, dx; then one for each of its values to be binarised
 
 
-def check_augmentations(names: Sequence[str]) -> tuple[str, ...]:
-    """The names as they came.
+def check_transforms(names: Sequence[str]) -> tuple[str, ...]:
+    """The names as they are.
 
     Raises:
         UserError: for an unknown one.
     """
     for name in names:
-        if name not in AUGMENTATIONS:
-            raise unknown("augmentation", name, AUGMENTATIONS)
+        if name not in TRANSFORMS:
+            raise unknown("transform", name, TRANSFORMS)
     return tuple(names)
 
 
@@ -43,8 +43,8 @@ def draws(index: Tensor, seed: int, epoch: int, count: int = DRAWS) -> Tensor:
     return rng.uniform(index, (count,), seed, "augment", epoch)
 
 
-def augment(images: Tensor, names: Sequence[str], u: Tensor) -> Tensor:
-    """Images changed as their numbers say.
+def transform(images: Tensor, names: Sequence[str], u: Tensor) -> Tensor:
+    """Images transformed as their numbers say.
 
     Args:
         images: any type, (B, C, H, W); uint8 where they are binarised.
@@ -53,7 +53,7 @@ def augment(images: Tensor, names: Sequence[str], u: Tensor) -> Tensor:
         u: numbers in [0, 1), (B, draws_needed(names, C * H * W)), from `draws`.
     """
     if "flip" in names or "shift" in names:
-        images = _moved(images, names, u)
+        images = _flip_and_shift(images, names, u)
     return binarise(images, u[:, DRAWS:].view(images.shape)) if "binarise" in names else images
 
 
@@ -62,8 +62,8 @@ def binarise(images: Tensor, u: Tensor) -> Tensor:
     return (255 * u.to(images.device, non_blocking=True) < images).to(torch.uint8) * 255
 
 
-def _moved(images: Tensor, names: Sequence[str], u: Tensor) -> Tensor:
-    """Flips, then shifts."""
+def _flip_and_shift(images: Tensor, names: Sequence[str], u: Tensor) -> Tensor:
+    """Images read at the columns and rows that the flip and the shift of each ask for."""
     count, channels, height, width = images.shape
     rows = torch.arange(height).expand(count, -1)  # (B, H)
     columns = torch.arange(width).expand(count, -1)  # (B, W)
