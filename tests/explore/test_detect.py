@@ -20,7 +20,7 @@ from trilemma.errors import UserError
 from trilemma.explore.detect import detect, flagged
 from trilemma.explore.detection_choice import altered_aurocs, patched, quartered
 from trilemma.explore.detection_report import Page, Shown, _difference, heat
-from trilemma.explore.detection_scores import Score, fitted_on, score_all, scores_of, training_scores
+from trilemma.explore.detection_scores import AnomalyScore, fitted_on, score_all, scores_of, training_scores
 from trilemma.explore.detection_threshold import by_rank, by_spread, check_enough
 from trilemma.explore.detection_words import in_short
 from trilemma.pictures.png import png_content, read_metadata, save_png
@@ -507,10 +507,10 @@ def test_auto_takes_the_score_that_tells_altered_images(run, classes):
         return torch.tensor([float(image.numpy().tobytes() not in plain) for image in images])
 
     scores = {
-        "rises": Score("rises", "", False, False, rises),
-        "still": Score("still", "", False, False, lambda images, known: torch.zeros(len(images))),
-        "falls": Score("falls", "", False, False, lambda images, known: -rises(images, known)),
-        "other": Score("other", "", True, False, rises),
+        "rises": AnomalyScore("rises", "", False, False, rises),
+        "still": AnomalyScore("still", "", False, False, lambda images, known: torch.zeros(len(images))),
+        "falls": AnomalyScore("falls", "", False, False, lambda images, known: -rises(images, known)),
+        "other": AnomalyScore("other", "", True, False, rises),
     }
     textured = images + torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8) % 5
     plain |= {image.numpy().tobytes() for image in textured}

@@ -43,7 +43,7 @@ from trilemma.explore.detection_images import (
     Source,
     groups_of,
 )
-from trilemma.explore.detection_scores import Score, fitted_on, score_all, scores_of, training_scores
+from trilemma.explore.detection_scores import AnomalyScore, fitted_on, score_all, scores_of, training_scores
 from trilemma.explore.detection_threshold import Reference, by_rank, by_spread, check_enough, enough
 from trilemma.explore.detection_words import in_short
 from trilemma.explore.images import name_of, run_receipt
@@ -196,7 +196,7 @@ def _check(run: Run, false_alarms: float, n: int) -> None:
         raise UserError(f"n={n}: at least 1 image of each kind is needed")
 
 
-def _reference(way: Score, held_out: Tensor, trained: Mapping[str, Tensor], seed: int) -> Reference:
+def _reference(way: AnomalyScore, held_out: Tensor, trained: Mapping[str, Tensor], seed: int) -> Reference:
     """What a new normal image may score: by rank, or with the scores of training images by spread."""
     return by_spread(held_out, trained[way.name], log=way.log, seed=seed) if trained else by_rank(held_out)
 
@@ -213,7 +213,7 @@ def flagged(scores: Tensor, threshold: float) -> Tensor:
 
 
 def _row(
-    way: Score, scores: Mapping[str, Tensor], reference: Reference, false_alarms: float, counted: bool
+    way: AnomalyScore, scores: Mapping[str, Tensor], reference: Reference, false_alarms: float, counted: bool
 ) -> dict[str, Any]:
     """What a score is worth; each figure is an estimate, or None where nothing is known to be abnormal."""
     threshold = reference.threshold(false_alarms)

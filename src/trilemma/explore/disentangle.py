@@ -152,7 +152,7 @@ def disentangle(
         of_index = {name: values[index] for name, values in factors.items()}
         return _Measured(
             mutual_information_gap(drawn[index], of_index),
-            dci(codes[index], of_index, seed=seed, told=told),
+            dci(codes[index], of_index, seed=seed, on_factor=told),
             separated_attribute_predictability(codes[index], of_index),
         )
 

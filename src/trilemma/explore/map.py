@@ -23,6 +23,7 @@ from trilemma.errors import UserError
 from trilemma.explore.codes import condition_for, encode, require
 from trilemma.explore.images import Source, class_name, part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
+from trilemma.metrics.neighbours import distances
 from trilemma.pictures import plots
 from trilemma.pictures.grid import enlarged, tile_scale, to_image
 from trilemma.pictures.levels import to_uint8
@@ -273,7 +274,7 @@ def _queries(labels: Tensor | None, n: int) -> list[int]:
 def _nearest(codes: Tensor, queries: Sequence[int], count: int) -> Tensor:
     """Each query and the `count` codes nearest to it by Euclidean distance: rows of `codes`, (queries, 1 + count)."""
     count = min(count, len(codes) - 1)
-    distance = torch.cdist(codes[list(queries)].double(), codes.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    distance = distances(codes[list(queries)].double(), codes.double())
     distance[torch.arange(len(queries)), list(queries)] = -1.0  # itself first, even where another has its code
     return distance.argsort(dim=1, stable=True)[:, : 1 + count]
 
