@@ -237,7 +237,7 @@ def test_stopped_and_continued_equals_unbroken_bit_for_bit(
         one_step(trainer)
         steps_taken.append(trainer.calendar.step)
         if len(steps_taken) == 3:
-            trainer.team.stop_signal = 2
+            trainer.signals.stop = 2
 
     monkeypatch.setattr(Trainer, "take_step", stop_after_three)
     with pytest.raises(KeyboardInterrupt, match="the state is saved"):
