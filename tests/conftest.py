@@ -5,16 +5,14 @@ import gc
 import os
 import socket
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trilemma.data.sources import consent
+from trilemma.training import results
 from trilemma.training.pictures import draw_curves
-
-session = import_module("trilemma.training.train")  # the name in the package is the function
 
 os.environ["MPLBACKEND"] = "Agg"
 if "TRILEMMA_DATA" in os.environ:
@@ -48,7 +46,7 @@ def _no_curves(log: Any, path: Path, *_: Any) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def quick_trainings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "draw_curves", _no_curves)
+        patch.setattr(results, "draw_curves", _no_curves)
         yield
 
 
@@ -64,4 +62,4 @@ def own_consent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test whose trainings do draw them."""
-    monkeypatch.setattr(session, "draw_curves", draw_curves)
+    monkeypatch.setattr(results, "draw_curves", draw_curves)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
+from trilemma.migration import VARIANCE
 
 from trilemma.autoencoders.codes import gumbel_noise, gumbel_softmax, kl_to_uniform, one_hot, straight_through
 from trilemma.autoencoders.discrete import DiscreteConfig, DiscreteVAE
 from trilemma.errors import UserError
-from trilemma.migration import VARIANCE
 from trilemma.types import Batch
 
 LOGITS = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)

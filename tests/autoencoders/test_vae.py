@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from torch.nn import functional as F
+from trilemma.migration import VARIANCE
 
 from trilemma.autoencoders.likelihoods import Gaussian
 from trilemma.autoencoders.losses import bernoulli_nats, kl_to_standard_normal
 from trilemma.autoencoders.vae import VAE, VAEConfig
 from trilemma.errors import UserError
-from trilemma.migration import VARIANCE
 from trilemma.types import Batch, BoundsLikelihood, Conditional
 
 

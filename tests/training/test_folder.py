@@ -13,11 +13,13 @@ from trilemma.run.folder import differences, open_run_folder
 
 def config(**training: Any) -> dict[str, Any]:
     return {
-        "format": 1,
+        "format": 2,
         "model": "vae",
         "data": "digits",
         "fingerprint": "ab",
         "model_config": {"latent": 2},
+        "data_config": {"size": [8, 8]},
+        "parts": {},
         "training": {"seed": 0, "steps": 10, **training},
     }
 

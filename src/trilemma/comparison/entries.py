@@ -137,7 +137,7 @@ def _another_seed(run: "Run", row: Sequence["Run"]) -> bool:
 
 def _apart_from_seed(run: "Run") -> tuple[Any, ...]:
     training = {key: value for key, value in run.config["training"].items() if key not in UNIMPORTANT}
-    return run.recipe.name, run.model_config, training
+    return run.recipe.name, run.model_config, training, run.config["data_config"], run.config["parts"]
 
 
 def _row_names(rows: Sequence[Sequence["Run"]], labels: dict[Path, str]) -> list[str]:

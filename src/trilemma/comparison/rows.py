@@ -226,7 +226,7 @@ def _training(run: Any, data: Any) -> dict[str, Any]:
         "images_per_second": summary["images_per_second"],
         "valid": figures,
         "settings": run.config["model_config"],
-        "training": run.config["training"],
+        "training": {**run.config["training"], **run.config["data_config"]},
         "curves": curves(run.log),
     }
 

@@ -25,8 +25,9 @@ from trilemma.files import (
     sync_folder,
     write_json,
 )
-from trilemma.migration import stated_variance
 from trilemma.run.locate import RUNS
+from trilemma.run.migration import migrated
+from trilemma.run.parts import identity, with_earlier_places
 
 CONFIG, LOCK, WEIGHTS = "config.json", "lock", "weights.safetensors"
 WRITTEN = (
@@ -40,15 +41,10 @@ WRITTEN = (
     "batch.png",
     "curves.png",
 )
-WRITTEN += ("samples", "checkpoints")  # what a training writes, by name: in a run folder, these are ours
+WRITTEN += ("samples", "checkpoints", "parts")  # what a training writes, by name: in a run folder, these are ours
 HOLDER = re.compile(r"process [0-9]*( [^\x00-\x1f]*)?")  # the content of a lock, which may have been cut short
 LONGEST_LOCK = 1000  # bytes
 FINGERPRINT = ("", "fingerprint")
-NEW_KEYS = {
-    "frames": "first",
-    "split_seed": 0,
-    "warmup_share": 0.1,
-}  # that earlier versions did not write, with what they did
 LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "device"}
 LENGTH_KEYS |= {"split_rule"}  # what it decides, the fingerprint tells
 
@@ -127,7 +123,7 @@ def _obstacles(path: Path, config: dict[str, Any]) -> list[str]:
     if not (path / CONFIG).exists():
         return ["holds files that are not a run"]
     try:
-        reasons = differences(read_json(path / CONFIG), config)
+        reasons = differences(migrated(read_json(path / CONFIG)), config)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return ["already holds a different training, whose config.json cannot be read"]
     return [f"already holds a different training: {reasons[0]}", *reasons[1:]] if reasons else []
@@ -139,7 +135,7 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Lengths do not count, nor does the place of the images: these are told apart by their fingerprint. A
     key that is None is as one that an earlier version did not write.
     """
-    one, other = _identity(then), _identity(now)
+    one, other = _identity(then), _identity(with_earlier_places(now, then))
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     texts = [f"{key[1]} {word(one.get(key))} then, {word(other.get(key))} now" for key in keys if key != FINGERPRINT]
     return [_other_images(then, now), *texts] if FINGERPRINT in keys else texts
@@ -159,8 +155,8 @@ def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
     marks = set()
     for path in paths:
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-            config = read_json(path / CONFIG)
-            if config["training"].get("split_rule", "tenth") == "tenth":
+            config = migrated(read_json(path / CONFIG))
+            if config["data_config"]["split_rule"] == "tenth":
                 marks.add(config["fingerprint"])
     return marks
 
@@ -229,11 +225,14 @@ def hold(path: Path) -> IO[str]:
 
 def _identity(config: dict[str, Any]) -> dict[tuple[str, str], Any]:
     """What makes a training this one, by part of the config and key."""
-    settings = stated_variance(config["model_config"])
-    training = {**NEW_KEYS, "channels": settings.get("shape", [None])[0], **config["training"]}
     parts = {
         "": {key: config[key] for key in ("format", "model", FINGERPRINT[1])},
-        "model_config": settings,
-        "training": {key: value for key, value in training.items() if key not in LENGTH_KEYS},
+        "model_config": config["model_config"],
+        **{part: _without_length(config[part]) for part in ("data_config", "training")},
+        "parts": identity(config),
     }
     return {(part, key): value for part, values in parts.items() for key, value in values.items()}
+
+
+def _without_length(keys: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in keys.items() if key not in LENGTH_KEYS}
