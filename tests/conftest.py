@@ -14,6 +14,8 @@ from trilemma.data.sources import consent
 from trilemma.training import results
 from trilemma.training.pictures import draw_curves
 
+collect_ignore_glob = ["fixtures/*"]  # scripts for the code of earlier versions
+
 os.environ["MPLBACKEND"] = "Agg"
 if "TRILEMMA_DATA" in os.environ:
     os.environ["TRILEMMA_DATA"] = str(Path(os.environ["TRILEMMA_DATA"]).resolve())

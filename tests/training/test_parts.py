@@ -18,8 +18,8 @@ from trilemma.errors import UserError
 from trilemma.registry import Recipe, _recipes, create, register
 from trilemma.run.checkpoint import list_checkpoints
 from trilemma.training.loop import Trainer
-from trilemma.training.team import Stopped
-from trilemma.types import Batch, Encodes, Phase, Player
+from trilemma.training.signals import Stopped
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Encodes, Phase, Player
 
 SHORT: dict[str, Any] = {"batch": 16, "save_every": 32, "sample_every": 10**6}
 KEYS: dict[str, Any] = {**SHORT, "steps": 6, "device": "cpu", "quiet": True}
@@ -42,10 +42,10 @@ class First(nn.Module):
         self.decoder = nn.Linear(config.latent, pixels)
         self.phases = [Phase("first", Player("first", list(self.parameters())), self.loss)]
 
-    def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         return self.encoder(image)
 
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def decode(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         return self.decoder(z).sigmoid().unflatten(1, self.config.shape)
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -66,7 +66,7 @@ class Second(nn.Module):
         self.network = nn.Sequential(nn.Linear(latent, config.width), nn.Tanh(), nn.Linear(config.width, latent))
         self.phases = [Phase("second", Player("second", list(self.network.parameters())), self.loss)]
 
-    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         return self.first.decode(self.network(self.first.encode(image)))
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -135,7 +135,7 @@ def kill(trainer: Trainer) -> None:
 
 
 def stop(trainer: Trainer) -> None:
-    trainer.team.stop_signal = 2
+    trainer.signals.stop = 2
 
 
 def test_the_part_is_trained_first_and_stays_as_it_was(whole: trilemma.Run) -> None:
@@ -277,7 +277,7 @@ def test_a_config_trains_the_parts_again_but_reads_no_run_that_it_names(
 
 
 def test_a_part_that_diverges_says_which_key_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trainer, "spoilt", ["a weight"])
+    monkeypatch.setattr(Trainer, "not_finite", ["a weight"])
     with pytest.raises(UserError, match=r"parts.first: the training diverged: .*Try first\.lr=0\.0001$"):
         train()
 

@@ -9,6 +9,7 @@ from typing import Any
 from trilemma.config import VARIANCE
 
 FORMAT = 2
+DISCRETE = {"variables", "categories", "hard"}  # settings of vae-discrete
 DATA_KEYS = ("size", "channels", "valid", "split_seed", "split_rule", "frames")
 NEW_KEYS = {"frames": "first", "split_seed": 0, "split_rule": "tenth", "valid": None, "warmup_share": 0.1}
 # that the first versions of format 1 did not write, with what they did
@@ -33,7 +34,7 @@ def migrated(config: dict[str, Any]) -> dict[str, Any]:
 
 def stated_variance(settings: dict[str, Any]) -> dict[str, Any]:
     """A model's settings, where the default variance is written in one way: behind a squared error, "optimal" meant
-    VARIANCE; elsewhere None means the same."""
-    if "variance" not in settings or settings["variance"] not in (None, "optimal"):
+    VARIANCE; elsewhere None means the same. For vae-discrete none was written, and it was VARIANCE."""
+    if settings.get("variance") not in (None, "optimal") or not ("variance" in settings or settings.keys() >= DISCRETE):
         return settings
     return {**settings, "variance": VARIANCE if settings.get("reconstruction", "mse") == "mse" else None}

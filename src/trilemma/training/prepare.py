@@ -14,8 +14,8 @@ from trilemma.config import ModelConfig, config_of
 from trilemma.data import Data, batches, load_data
 from trilemma.data.config import config_of_data, load_keys
 from trilemma.data.load import Source, source_word
+from trilemma.data.sources.folder_layout import class_advice
 from trilemma.data.sources.labels import UNUSED
-from trilemma.data.sources.layout import class_advice
 from trilemma.errors import UserError
 from trilemma.files import sha256_of
 from trilemma.own import try_losses
@@ -27,9 +27,9 @@ from trilemma.run.migration import FORMAT
 from trilemma.run.parts import PartConfig, blueprints
 from trilemma.run.run import WEIGHTS, Run
 from trilemma.training.fit import fit_model, fit_training
-from trilemma.training.observe import Observer
 from trilemma.training.optim import check_players
 from trilemma.training.order import Order
+from trilemma.training.validation import check_monitor
 from trilemma.types import Conditional, Model
 
 
@@ -97,7 +97,7 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
     check_players(module.phases, training)
     _check_classes(module, recipe, data)
     if order.given.get("monitor") is not None:
-        Observer(module, data, training, Path(), None, say).check_monitor()
+        check_monitor(module, data, training)
     return Plan(order, recipe, config, training, data, module, _record(recipe, data, config, training, parts))
 
 
@@ -142,7 +142,8 @@ def _check_module(module: Model, data: Data) -> None:
     if config is not None and tuple(config.shape) != data.shape:
         raise UserError(f"{type(module).__name__} is for images of {config.shape}, and {data.name} has {data.shape}")
     batch = next(batches(data.train, 4, next(module.parameters()).device))
-    try_losses(module, batch if isinstance(module, Conditional) else replace(batch, label=None))
+    unlabelled = replace(batch, condition=replace(batch.condition, label=None))
+    try_losses(module, batch if isinstance(module, Conditional) else unlabelled)
 
 
 def _check_classes(module: Model, recipe: Recipe, data: Data) -> None:

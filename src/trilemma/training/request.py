@@ -15,9 +15,9 @@ from torch import nn
 from trilemma import vocabulary
 from trilemma.arguments import word
 from trilemma.config import config_of, make
-from trilemma.data.augment import check_augmentations
 from trilemma.data.config import DataConfig
 from trilemma.data.load import Source
+from trilemma.data.transform import check_transforms
 from trilemma.errors import UserError, unknown_key
 from trilemma.files import read_json
 from trilemma.own import ModuleConfig, recipe_of
@@ -183,4 +183,4 @@ def augmentations(augment: Any) -> tuple[str, ...]:
         UserError: one is unknown.
     """
     words = augment.split(",") if isinstance(augment, str) else augment
-    return check_augmentations(tuple(word for word in words if word))
+    return check_transforms(tuple(word for word in words if word))

@@ -75,16 +75,14 @@ def write_results(
     Raises:
         Diverged: if a weight or a figure is not finite; nothing is written then.
     """
-    if spoilt := trainer.spoilt:
-        more = f" and {len(spoilt) - 1} more are" if len(spoilt) > 1 else " is"
-        raise Diverged(f"{spoilt[0]}{more} not finite at its end")
-    with trainer.looks.pace.timed("picture"):
-        trainer.observer.draw_samples(Path(LAST_SAMPLES).stem, last=True)
-    with trainer.looks.pace.timed("judgement"):
-        trainer.observer.judge()
+    if not_finite := trainer.not_finite:
+        more = f" and {len(not_finite) - 1} more are" if len(not_finite) > 1 else " is"
+        raise Diverged(f"{not_finite[0]}{more} not finite at its end")
+    trainer.evaluation.draw_last(Path(LAST_SAMPLES).stem)
+    trainer.evaluation.check_final()
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
     with optional(CURVES, trainer.display):
-        draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"], trainer.observer.baseline)
+        draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"], trainer.validation.baseline)
     summary = {**_summary(trainer), HASH: sha256_of(path / WEIGHTS)}
     with optional(CARD, trainer.display):
         write_atomic(path / CARD, model_card(path, trainer.data.name, record, recipe, summary, environment))
@@ -103,13 +101,13 @@ def write_diverged(path: Path, trainer: Trainer, text: str) -> None:
 def _summary(trainer: Trainer) -> dict[str, Any]:
     at = trainer.calendar
     return {
-        **trainer.observer.figures,
+        **trainer.validation.values,
         "images": at.images,
         "steps": at.step,
         "seconds": round(at.seconds, 3),
         "images_per_second": round(at.images / max(at.seconds, 1e-9), 1),
         "parameters": count_parameters(trainer.model),
-        "best": trainer.observer.best,
-        "mean_image_rmse": trainer.observer.baseline,
+        "best": trainer.validation.best,
+        "mean_image_rmse": trainer.validation.baseline,
         "warnings": trainer.warnings,
     }

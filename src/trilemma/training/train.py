@@ -28,7 +28,7 @@ from trilemma.training.order import Order, order_of
 from trilemma.training.prepare import Plan, plan_of, read_images
 from trilemma.training.request import keywords, request_of
 from trilemma.training.results import draw_batch, has_results, optional, update_source, write_diverged, write_results
-from trilemma.training.team import Stopped
+from trilemma.training.signals import Stopped
 from trilemma.values import checked_call
 
 MODEL = "a model's name, the config.json of a run, or a module of your own"
@@ -194,15 +194,15 @@ def _train_in(path: Path, plan: Plan, display: Display, resume: str) -> None:
         f"{path}: {plan.recipe.name}, {count_parameters(module):,} parameters, on {device} in "
         f"{environment['precision']}"
     )
-    with trainer.looks.pace.timed("baseline"):
-        baseline = trainer.observer.baseline
+    with trainer.evaluation.budget.timed("baseline"):
+        baseline = trainer.validation.baseline
     if baseline is not None:
         display.say(f"  the mean of the training images has an RMSE of {baseline:.3f} on the held-out images")
     if not (path / "batch.png").exists():
         with optional("batch.png", display):
             draw_batch(path / "batch.png", data, training, record["command"])
     try:
-        with trainer.signals():
+        with trainer.signals.handled():
             trainer.run()
             write_results(path, plan.recipe, trainer, record, environment)
     except Stopped as stopped:  # nothing but the line: who stops a training wants it to end
