@@ -82,10 +82,10 @@ def register(recipe: Recipe) -> Recipe:
     """Add a preset: its name is known from then on, in this process. For models of one's own see docs/own-model.md.
 
     Raises:
-        UserError: if the name is taken or the family is none of FAMILIES (unlisted helpers may have another).
+        UserError: if the name is taken or the family is not one of FAMILIES (unlisted helpers may have another).
     """
     if recipe.name in _recipes:
-        raise UserError(f'a model named "{recipe.name}" is registered already; choose another name')
+        raise UserError(f'a model named "{recipe.name}" is already registered; choose another name')
     if recipe.listed and recipe.family not in FAMILIES:
         raise unknown("family", recipe.family, FAMILIES)
     _recipes[recipe.name] = recipe

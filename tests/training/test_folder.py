@@ -57,13 +57,13 @@ def test_differences_are_said_in_words() -> None:
     assert differences(then, {**config(steps=99, device="cuda"), "n_images": 1060}) == []
     assert differences(then, {**then, "model_config": {"latent": 7}}) == ["latent 2 then, 7 now"]
     assert differences(then, {**then, "fingerprint": "cd", "n_images": 70, **{"model": "gan"}}) == [
-        "its images were others: 1,060 then, 70 now",
+        "its images differ: 1,060 then, 70 now",
         "model vae then, gan now",
     ]
     other = {**config(), "fingerprint": "cd", "data": "/b", "n_images": 70}
-    assert differences(then, other) == ["its images were others: 1,060 of /a then, 70 of /b now"]
+    assert differences(then, other) == ["its images differ: 1,060 of /a then, 70 of /b now"]
     del then["n_images"]  # as earlier versions wrote it
-    assert differences(then, {**other, "data": "/a"}) == ["its images were others: 70 now"]
+    assert differences(then, {**other, "data": "/a"}) == ["its images differ: 70 now"]
 
 
 def test_one_key_of_model_and_training_is_compared_in_both() -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import trilemma
+from trilemma.arguments import typed
 from trilemma.cli import main as cli
 from trilemma.data.config import DataConfig
 from trilemma.errors import UserError
@@ -95,6 +96,19 @@ def test_a_key_of_the_model_goes_before_one_of_the_training() -> None:
     assert split_keys(get_recipe("vae"), {"schedule": "linear"}, ()) == ({"schedule": "linear"}, {})
     listed = [key for key, *_ in further_keys(get_recipe("diffusion-small"), lambda *, size: None)]
     assert "lr_schedule" in listed and "schedule" not in listed and {*FIELDS} - {*listed} == {"schedule", "size"}
+
+
+@pytest.mark.parametrize("name", [name for name in trilemma.list_models() if get_recipe(name).published])
+def test_published_settings_can_be_given_to_train_and_are_listed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = get_recipe(name)
+    published = recipe.published
+    assert published and published.source and published.data
+    keys, settings = split_keys(recipe, published.settings)
+    assert training_config(recipe.training, {key: keys[key] for key in keys if key != "valid"})
+    assert recipe.config.with_(**settings)
+    assert cli.main(["list", name]) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in typed({**published.settings, **published.figures}))
 
 
 def test_every_training_key_says_what_it_is() -> None:
@@ -340,7 +354,7 @@ def test_the_page_works(page_module: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_the_gan_of_the_page_is_trained(page_module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     block = re.search(
-        r"```python\n(from torch.nn import functional as F\n\nclass MyGAN.*?)```", PAGE.read_text("utf-8"), re.DOTALL
+        r"```python\n(from torch.nn import functional as F\n+class MyGAN.*?)```", PAGE.read_text("utf-8"), re.DOTALL
     )
     assert block
     monkeypatch.syspath_prepend(".")

@@ -6,7 +6,7 @@ from trilemma.registry import Published
 
 SPECIFICATION = "the specification of the project"
 ON_FASHION = "fashion-mnist, 55,000 images to train on and 5,000 to validate"
-SETTINGS = {"optimizer": "nadam", "batch": 32, "clip": 1.0, "schedule": "plateau"}
+SETTINGS = {"optimizer": "nadam", "batch": 32, "clip": 1.0, "lr_schedule": "plateau"}
 
 
 def on_fashion(settings: dict[str, Any], **figures: float) -> Published:

@@ -51,7 +51,7 @@ register(
         published=Published(
             SPECIFICATION,
             "mnist",
-            {"optimizer": "adam", "lr": 0.001, "schedule": "constant", "batch": 128, "epochs": 10},
+            {"optimizer": "adam", "lr": 0.001, "lr_schedule": "constant", "batch": 128, "epochs": 10},
             {"train_neg_elbo_nats": 105},
         ),
         figures={"valid_neg_elbo_nats": 105},

@@ -83,10 +83,10 @@ def open_run_folder(
         if reasons := _obstacles(path, config):
             raise UserError(f"{path} {'; '.join(reasons)}; choose another out=, or remove it first")
         return _claim(path, config)
-    passed: list[tuple[Path, list[str]]] = []  # folders of this name that hold something else, and what
+    others: list[tuple[Path, list[str]]] = []  # folders of this name that hold something else, and what
     for path in map(RUNS.joinpath, _names(name)):
         if reasons := _obstacles(path, config):
-            passed.append((path, reasons))
+            others.append((path, reasons))
             continue
         free = is_free(path)
         if new and not free:
@@ -94,15 +94,15 @@ def open_run_folder(
         try:
             folder = _claim(path, config)
         except Busy:
-            passed.append((path, ["is being trained by another process"]))
+            others.append((path, ["is being trained by another process"]))
             continue
         if same_training(path, config):
-            if free and passed:
-                nearest, reasons = min(passed, key=lambda other: len(other[1]))
+            if free and others:
+                nearest, reasons = min(others, key=lambda other: len(other[1]))
                 say(f"{path} is a new training, because {nearest} {'; '.join(reasons)}")
             return folder
         folder.close()  # another process took the name between our look and our lock
-    raise AssertionError  # names never end
+    raise AssertionError  # the names do not end
 
 
 class Busy(UserError):
@@ -145,8 +145,8 @@ def _other_images(then: dict[str, Any], now: dict[str, Any]) -> str:
     counts = [f"{config['n_images']:,}" if "n_images" in config else "" for config in (then, now)]
     places = [f"{config['data']}" if then["data"] != now["data"] else "" for config in (then, now)]
     texts = [" of ".join(filter(None, pair)) for pair in zip(counts, places, strict=True)]
-    known = [f"{text} {when}" for text, when in zip(texts, ("then", "now"), strict=True) if text]
-    return ": ".join(filter(None, ["its images were others", ", ".join(known)]))
+    sizes = [f"{text} {when}" for text, when in zip(texts, ("then", "now"), strict=True) if text]
+    return ": ".join(filter(None, ["its images differ", ", ".join(sizes)]))
 
 
 def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
@@ -188,7 +188,7 @@ def _claim(path: Path, config: dict[str, Any]) -> RunFolder:
     refuse_links(*map(path.joinpath, WRITTEN))
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        held = hold(path / LOCK)
+        lock_file = hold(path / LOCK)
         for part in (path, path / "samples"):
             remove_leftovers(part)
         remove_scratch(path, re.escape(WEIGHTS))
@@ -196,7 +196,7 @@ def _claim(path: Path, config: dict[str, Any]) -> RunFolder:
             write_json(path / CONFIG, config)
             sync_folder(path)
             sync_folder(path.parent)
-    return RunFolder(path, held)
+    return RunFolder(path, lock_file)
 
 
 def hold(path: Path) -> IO[str]:
