@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from trilemma import rng
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for, decode_codes, encode, require
+from trilemma.explore.codes import condition_for, decode_codes, encode
 from trilemma.explore.images import pick_images, run_receipt
 from trilemma.files import json_text
 from trilemma.pictures.grid import to_image
@@ -33,7 +33,7 @@ from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
 from trilemma.run.run import Run, as_run
-from trilemma.types import Decodes, Encodes
+from trilemma.types import Decodes, Encodes, flags
 from trilemma.values import checked_call
 from trilemma.words import number
 
@@ -95,7 +95,7 @@ def compress(
         UserError: the model does not encode and decode, or a code does not fit into half precision.
     """
     run = as_run(run)
-    require(run, "store images as codes", Encodes, Decodes)
+    run.require("store images as codes", Encodes, Decodes)
     picture, within = place(out, run.path, "compression.png")
     file = picture.with_suffix(".json")
     files = Results(picture, [file], verb="compress", within=within)
@@ -126,7 +126,7 @@ def compress(
 
 def code_bytes(model: nn.Module, numbers: int) -> tuple[float, str]:
     """Bytes that a code of so many numbers takes, and what it is stored as."""
-    bits = getattr(model, "code_bits", None)
+    bits = flags(model).code_bits
     return (2.0 * numbers, HALF) if bits is None else (bits / 8, DISCRETE)
 
 

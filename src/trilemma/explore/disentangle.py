@@ -7,7 +7,6 @@ z ~ q(z|x), by one draw for each image: the noise tells units that hold a factor
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,11 +31,10 @@ from trilemma.modes import own_modes
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.plots import png
 from trilemma.progress import Display
-from trilemma.registry import models_that
 from trilemma.results import Results, place
 from trilemma.run.condition import needed
 from trilemma.run.run import Run, as_run
-from trilemma.types import UNCONDITIONAL, Condition, Encodes
+from trilemma.types import Condition, Encodes, HasPosterior
 from trilemma.values import checked_call
 
 PARTS = 5  # of the images, whose scores say how sure the whole one is
@@ -48,15 +46,6 @@ MIG_OF = {
     False: "all scores: of the codes as they are, for the model gives no q(z|x) to draw from",
 }
 INTERVAL_IS = f"95%, from the spread of the score over {PARTS} parts of the images (Student's t); the model held fixed"
-
-
-@runtime_checkable
-class Posterior(Protocol):
-    """Gives an image a Gaussian of codes with independent entries."""
-
-    def posterior(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> tuple[Tensor, Tensor]:
-        """mu and logvar of q(z|x): (B, C, H, W) -> two (B, Z)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -127,9 +116,7 @@ def disentangle(
             there are too few images.
     """
     run = as_run(run)
-    if not isinstance(run.model, Encodes):
-        able = models_that(Encodes)
-        raise UserError(f"{run.recipe.name} does not encode: it has no codes to measure; models that do: {able}")
+    run.require("encode images", Encodes)
     picture, within = place(out, run.path, "disentanglement.png")
     file = picture.with_suffix(".json")
     files = Results(picture, [file], verb="disentangle", within=within)
@@ -138,7 +125,7 @@ def disentangle(
     condition = needed(run.model, Condition(label=images.labels))
     codes, drawn = _codes(run, images, condition, seed)
     factors, notes = _own(images.factors or {})
-    notes += (MIG_OF[isinstance(run.model, Posterior)],)
+    notes += (MIG_OF[isinstance(run.model, HasPosterior)],)
     order = rng.permutation(len(codes), seed, "disentangle")
     display = Display("disentangle", quiet=quiet)
     done = 0
@@ -190,7 +177,7 @@ def _codes(run: Run, images: Split, condition: Condition, seed: int) -> tuple[Te
             f"the codes of {run.recipe.name} have {numbers:,} numbers, and up to {LARGEST_CODE} are held against each "
             "factor of the images; choose a model with shorter codes, as vae-beta, or train it with fewer numbers"
         )
-    if not isinstance(model, Posterior):
+    if not isinstance(model, HasPosterior):
         codes = through(run, model.encode, x, condition)
         return codes, codes
     both = through(run, lambda part, given: torch.cat(model.posterior(part, given), dim=1), x, condition)
@@ -202,7 +189,9 @@ def _codes(run: Run, images: Split, condition: Condition, seed: int) -> tuple[Te
 def _images(data: Data, n: int) -> Split:
     """The first n images with factors: of the test split, then of the others."""
     splits = [data.splits[name] for name in ("test", "valid", "train") if name in data.splits]
-    if any(split.factors is None for split in splits):
+    labels = [split.labels for split in splits if split.labels is not None]
+    factors = [split.factors for split in splits if split.factors is not None]
+    if len(factors) < len(splits):
         raise UserError(
             f"{data.name} does not say from which factors its images were drawn; choose data that does, as data=shapes"
         )
@@ -211,8 +200,8 @@ def _images(data: Data, n: int) -> Split:
         raise UserError(f"n={n}: choose from {PARTS * LEAST:,} to {there:,}, as many images as {data.name} has")
     return Split(
         torch.cat([split.images for split in splits])[:n],
-        None if splits[0].labels is None else torch.cat([split.labels for split in splits])[:n],  # type: ignore
-        factors={name: torch.cat([split.factors[name] for split in splits])[:n] for name in splits[0].factors},  # type: ignore
+        torch.cat(labels)[:n] if len(labels) == len(splits) else None,
+        factors={name: torch.cat([values[name] for values in factors])[:n] for name in factors[0]},
     )
 
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data, load_data
-from trilemma.data.load import Source as DataSource
-from trilemma.data.load import is_given, source_word
+from trilemma.data.load import Source, is_given, source_word
 from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.builtin import is_named
 from trilemma.data.sources.consent import remember
@@ -18,12 +17,10 @@ from trilemma.errors import UserError, unknown
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import receipt_for
 from trilemma.run.run import Run
-from trilemma.types import Batch, Condition, codes_need_labels
-
-Source = DataSource | None
+from trilemma.types import Batch, Condition, codes_need
 
 
-def source_of(run: Run, data: Source = None) -> Data:
+def source_of(run: Run, data: Source | None = None) -> Data:
     """The run's own data, or other data in its size and channels; where codes need labels, classes of one name are one.
 
     Raises:
@@ -32,7 +29,7 @@ def source_of(run: Run, data: Source = None) -> Data:
     if data is None:
         return run.data
     source, known = load(run, data), run.config["classes"]
-    if not codes_need_labels(run.model) or not source.classes or list(source.classes) == list(known):
+    if "label" not in codes_need(run.model) or not source.classes or list(source.classes) == list(known):
         return source
     strange = [name for name in source.classes if name not in known]
     if strange:
@@ -45,7 +42,7 @@ def source_of(run: Run, data: Source = None) -> Data:
     return replace(source, classes=tuple(known), splits=splits)
 
 
-def load(run: Run, data: DataSource) -> Data:
+def load(run: Run, data: Source) -> Data:
     """Images in the size and channels that a run was trained on; its own data, if named, are split as in training.
 
     Raises:
@@ -90,7 +87,7 @@ def part_of(run: Run, source: Data, split: str | None) -> Selection:
 
 
 def pick_images(
-    run: Run, data: Source = None, n: int | None = None, split: str | None = None, *, seed: int | None = None
+    run: Run, data: Source | None = None, n: int | None = None, split: str | None = None, *, seed: int | None = None
 ) -> Batch:
     """Images that the run was not trained on, or of a split, with their positions among them, on the run's device.
 
@@ -114,7 +111,7 @@ def choose(run: Run, part: Selection, n: int | None, seed: int | None) -> Batch:
     return take(run, part, index)
 
 
-def name_of(data: Source) -> str | None:
+def name_of(data: Source | None) -> str | None:
     """What images were asked for, in a text."""
     return data if data is None else data.source if isinstance(data, Data) else str(data)
 

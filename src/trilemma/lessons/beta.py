@@ -91,7 +91,7 @@ def measure(run: Run, batch: Batch, seed: int) -> Point:
 
 def _beta_of(run: Run) -> float:
     """The weight that a run was trained with."""
-    value = getattr(run.model_config, "beta", None)
+    value = run.model_config.get("beta")
     if value is None:
         raise UserError(f"{run.path}: {run.recipe.name} has no beta; take runs of vae, vae-conv or vae-beta")
     return float(value)

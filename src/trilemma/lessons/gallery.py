@@ -135,8 +135,8 @@ def _subject(receipt: dict[str, Any]) -> dict[str, Any]:
 def settings_of(lesson: Lesson) -> type[Config]:
     """The keys of a figure, as settings that are checked: its function's keywords."""
     parameters = inspect.signature(lesson.draw).parameters.values()
-    keywords = {p.name: (p.annotation, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
-    return create_model("Keys", __base__=Config, **keywords)  # type: ignore[call-overload]
+    fields: dict[str, Any] = {p.name: (p.annotation, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return create_model("Keys", __base__=Config, **fields)
 
 
 def _needs(lesson: Lesson) -> str:

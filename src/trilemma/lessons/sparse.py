@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for, encode, require
+from trilemma.explore.codes import condition_for, encode
 from trilemma.explore.images import pick_images
 from trilemma.pictures import plots
 from trilemma.pictures.page import below
@@ -48,7 +48,7 @@ def sparse_units(
         units: rows; images: in a row.
         data: other images than the run's own held-out ones.
     """
-    require(run, "give activations", Encodes)
+    run.require("give activations", Encodes)
     batch = pick_images(run, data, MEASURED, seed=0)
     codes = encode(run, batch.image, condition_for(run, batch))  # (N, Z)
     if (codes < 0).any():
@@ -84,4 +84,4 @@ def _histograms(codes: Tensor, target: float | None) -> "Image.Image":
 
 def _target(run: Run) -> float | None:
     """The activation that the training aimed at; None where it did not aim."""
-    return getattr(run.model_config, "sparsity_target", None) if getattr(run.model_config, "sparsity", 0) else None
+    return run.model_config.get("sparsity_target") if run.model_config.get("sparsity", 0) else None

@@ -10,7 +10,7 @@ from torch import nn
 
 from trilemma import __version__
 from trilemma.announce import announced
-from trilemma.config import ModelConfig, config_of
+from trilemma.config import ModelConfig
 from trilemma.data import Data, batches, load_data
 from trilemma.data.config import config_of_data, load_keys
 from trilemma.data.load import Source, source_word
@@ -30,7 +30,7 @@ from trilemma.training.fit import fit_model, fit_training
 from trilemma.training.optim import check_players
 from trilemma.training.order import Order
 from trilemma.training.validation import check_monitor
-from trilemma.types import Conditional, Model
+from trilemma.types import Conditional, Model, config_of
 
 
 @dataclass(frozen=True)

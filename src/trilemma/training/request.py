@@ -14,7 +14,7 @@ from torch import nn
 
 from trilemma import vocabulary
 from trilemma.arguments import word
-from trilemma.config import config_of, make
+from trilemma.config import make
 from trilemma.data.config import DataConfig
 from trilemma.data.load import Source
 from trilemma.data.transform import check_transforms
@@ -26,6 +26,7 @@ from trilemma.run.command import FROM_DATA, OTHER_NAMES, own_keys
 from trilemma.run.config import LENGTHS, TrainConfig
 from trilemma.run.parts import part_keys, read_parts
 from trilemma.run.record import check_config
+from trilemma.types import config_of
 
 FIELDS = {**TrainConfig.model_fields, **DataConfig.model_fields}  # the keys of every training
 READING = tuple(DataConfig.model_fields)  # those that say how a source is read

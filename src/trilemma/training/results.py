@@ -14,12 +14,12 @@ from trilemma.pictures.grid import grid
 from trilemma.pictures.png import save_png
 from trilemma.progress import Display
 from trilemma.registry import Recipe, count_parameters
-from trilemma.run.checkpoint import write_tensors
 from trilemma.run.command import command_of
 from trilemma.run.config import TrainConfig
 from trilemma.run.log import read_log
 from trilemma.run.record import CONFIG, DIVERGED, HASH, SUMMARY, read_config, read_summary, written_hash
 from trilemma.run.run import WEIGHTS
+from trilemma.run.tensor_files import write_tensors
 from trilemma.training.card import model_card
 from trilemma.training.loop import Trainer
 from trilemma.training.pictures import draw_curves, made_by_training
