@@ -139,7 +139,7 @@ def test_a_moved_project_continues_and_a_new_folder_has_its_reason(stage):
     with claim_folder("photos", moved | {"minutes": 2}, None, said.append):
         pass
     assert said == [
-        "runs/compare-photos-2 is a new comparison, because runs/compare-photos holds another: its images were others; "
+        "runs/compare-photos-2 is a new comparison, because runs/compare-photos holds another: its images differ; "
         "minutes 0.5 then, 2 now; n 4 then, 5 now",
         "runs/compare-photos-3 is a new comparison, because runs/compare-photos holds another: minutes 0.5 then, 2 now",
     ]
