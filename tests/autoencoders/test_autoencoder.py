@@ -16,7 +16,7 @@ from trilemma.data import load_data
 from trilemma.errors import UserError
 from trilemma.registry import create, get_recipe
 from trilemma.training import train
-from trilemma.types import Batch
+from trilemma.types import Batch, Condition
 
 
 def angles(one: Tensor, other: Tensor) -> Tensor:
@@ -172,15 +172,15 @@ def test_a_linear_output_is_cut_in_an_image_but_not_in_the_loss() -> None:
 
 
 def test_labels_are_refused() -> None:
-    model, labels = create("ae-stacked", shape=(1, 4, 4)), torch.tensor([1, 2])
+    model, condition = create("ae-stacked", shape=(1, 4, 4)), Condition(torch.tensor([1, 2]))
     image, z = torch.rand(2, 1, 4, 4), torch.rand(2, 32)
-    for call in (lambda: model.encode(image, labels), lambda: model.decode(z, labels)):
+    for call in (lambda: model.encode(image, condition), lambda: model.decode(z, condition)):
         with pytest.raises(UserError, match="without labels"):
             call()
     with pytest.raises(UserError, match="without labels"):
-        model.reconstruct(image, labels)
+        model.reconstruct(image, condition)
     with pytest.raises(UserError, match="without labels"):
-        model.sample(2, seed=0, labels=labels)
+        model.sample(2, seed=0, condition=condition)
 
 
 @pytest.mark.parametrize(

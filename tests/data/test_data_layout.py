@@ -12,7 +12,7 @@ from PIL import Image
 
 from trilemma.data import check, load_data
 from trilemma.data.decoding.listing import CLOSED, LESS, TWIN, outweighs
-from trilemma.data.sources.layout import (
+from trilemma.data.sources.folder_layout import (
     ALONE,
     BESIDE,
     LOOSE,
@@ -23,7 +23,7 @@ from trilemma.data.sources.layout import (
     name_splits,
     split_of,
 )
-from trilemma.data.sources.parquet import choose_column
+from trilemma.data.sources.table import choose_column
 from trilemma.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -6,10 +6,10 @@ from torch import nn
 class Pixels(nn.Module):
     """The code is the image."""
 
-    def encode(self, image, labels=None):
+    def encode(self, image, condition=None):
         return image.flatten(1)
 
-    def decode(self, z, labels=None):
+    def decode(self, z, condition=None):
         return z.clamp(0, 1).unflatten(1, (1, 8, 8))
 
 
@@ -18,11 +18,11 @@ class WithClasses(Pixels):
 
     n_classes = 10
 
-    def encode(self, image, labels=None):
-        return super().encode(image) + labels[:, None]
+    def encode(self, image, condition=None):
+        return super().encode(image) + condition.label[:, None]
 
-    def decode(self, z, labels=None):
-        return super().decode(z - labels[:, None])
+    def decode(self, z, condition=None):
+        return super().decode(z - condition.label[:, None])
 
 
 class Shaded(Pixels):
@@ -30,8 +30,8 @@ class Shaded(Pixels):
 
     n_classes = 10
 
-    def decode(self, z, labels=None):
-        return (labels / 9)[:, None, None, None].expand(-1, 1, 8, 8)
+    def decode(self, z, condition=None):
+        return (condition.label / 9)[:, None, None, None].expand(-1, 1, 8, 8)
 
-    def reconstruct(self, image, labels=None):
-        return (labels / 9)[:, None, None, None].expand_as(image)
+    def reconstruct(self, image, condition=None):
+        return (condition.label / 9)[:, None, None, None].expand_as(image)

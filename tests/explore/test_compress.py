@@ -32,10 +32,10 @@ class Scaled(Pixels):
 
     factor, offset = 1.0, 0.0
 
-    def encode(self, image, labels=None):
+    def encode(self, image, condition=None):
         return super().encode(image) * self.factor + self.offset
 
-    def decode(self, z, labels=None):
+    def decode(self, z, condition=None):
         return super().decode((z - self.offset) / self.factor)
 
 

@@ -246,8 +246,8 @@ def test_a_class_for_images_without(run, tmp_path):
     class Classes(Pixels):
         n_classes = 10
 
-        def encode(self, image, labels=None):
-            seen.append(labels.tolist())
+        def encode(self, image, condition=None):
+            seen.append(condition.label.tolist())
             return super().encode(image)
 
     seen, run.model = [], Classes()

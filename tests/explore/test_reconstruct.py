@@ -20,7 +20,7 @@ from trilemma.pictures.table import GAP
 class Halves(nn.Module):
     """Reconstructs every value as its half, so the error of an image x is sqrt(mean(x^2)) / 2."""
 
-    def reconstruct(self, image, labels=None):
+    def reconstruct(self, image, condition=None):
         return image / 2
 
 

@@ -16,10 +16,10 @@ from trilemma.pictures.png import read_metadata
 class Corners(nn.Module):
     """A code of two numbers, the brightness of two pixels."""
 
-    def encode(self, image, labels=None):
+    def encode(self, image, condition=None):
         return image[:, 0, 3, 3:5]
 
-    def decode(self, z, labels=None):
+    def decode(self, z, condition=None):
         image = torch.zeros(len(z), 1, 8, 8)
         image[:, 0, 0, 0], image[:, 0, 7, 7] = z.T
         return image
@@ -71,7 +71,7 @@ def test_the_mean_code_and_the_most_active_units_by_default(run, pixels, tmp_pat
 
 
 def test_units_that_never_move_are_left_out(run, tmp_path):
-    run.model.encode = lambda image, labels=None: image.flatten(1) * (torch.arange(64) == 20)
+    run.model.encode = lambda image, condition=None: image.flatten(1) * (torch.arange(64) == 20)
     assert traverse(run, out=tmp_path / "rows.png").units == (20,)
 
 

@@ -22,7 +22,7 @@ from trilemma.registry import _recipes, get_recipe
 from trilemma.run.command import command_keys
 from trilemma.run.config import TrainConfig
 from trilemma.training.request import request_of, split_keys, training_config, training_keys
-from trilemma.types import Batch, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Phase, Player
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-model.md"
 SHORT: dict[str, Any] = {"steps": 2, "batch": 8, "sample_every": 10**6, "quiet": True, "device": "cpu"}
@@ -58,7 +58,7 @@ class Module(nn.Module):
         self.factor, self.power = nn.Parameter(torch.tensor([factor])), power
         self.phases: Any = [Phase("model", Player("model", [self.factor]), self.loss)]
 
-    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         return (self.factor * image).clamp(0, 1)
 
     def loss(self, batch: Batch, rng: torch.Generator) -> Any:

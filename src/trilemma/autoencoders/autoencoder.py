@@ -31,9 +31,9 @@ from trilemma.autoencoders.losses import bernoulli_nats, squared_error
 from trilemma.autoencoders.penalties import kl_penalty
 from trilemma.autoencoders.priors import GaussianMixture
 from trilemma.config import only_for
-from trilemma.errors import check_codes, check_images, refuse_labels
+from trilemma.errors import check_codes, check_condition, check_images
 from trilemma.nets.precision import full
-from trilemma.types import Batch, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
 
 
 class AutoencoderConfig(NetworkConfig):
@@ -92,21 +92,21 @@ class Autoencoder(Model):
         """The decoder: one call per batch of samples."""
         return self.decoder
 
-    def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """(B, C, H, W) -> code (B, latent)."""
-        refuse_labels(labels)
+        check_condition(condition, len(image))
         check_images(image, self.config.shape)
         return full(self.encoder(2 * image - 1 if self.config.output == "none" else image))
 
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def decode(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """Code (B, latent) -> image (B, C, H, W) in [0, 1]."""
-        refuse_labels(labels)
+        check_condition(condition, len(z))
         check_codes(z, self.code_length)
         return self._image(full(self.decoder(z))).clamp(0, 1)
 
-    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """The image after a pass through the code, (B, C, H, W) in [0, 1]."""
-        return self.decode(self.encode(image, labels))
+        return self.decode(self.encode(image, condition))
 
     def corrupt(self, image: Tensor, rng: torch.Generator) -> Tensor:
         """What the encoder sees in training, as the image; its expectation is the image."""
@@ -153,9 +153,9 @@ class Autoencoder(Model):
         return {"distinct_codes": used} if used < self.config.components else {}
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None) -> Tensor:
+    def sample(self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL) -> Tensor:
         """Decode codes drawn from the fitted density, brought into the range of the code's activation: (n, C, H, W)."""
-        refuse_labels(labels)
+        check_condition(condition, n)
         z = self.prior.sample(torch.arange(first, first + n), seed=seed)
         return self.decode(z.clamp(*_RANGES[self.config.code]))
 

@@ -22,7 +22,7 @@ from trilemma.cli import explore as cli_explore
 from trilemma.cli.evaluation import print_evaluation
 from trilemma.cli.output import every_letter, facts, number, say, table, words
 from trilemma.cli.words import Verbs, complete_data, complete_model, complete_run, refuse_verb
-from trilemma.errors import Diverged, UserError, unknown
+from trilemma.errors import DEBUG, Diverged, UserError, shows_tracebacks, unknown
 from trilemma.hardware import tune_allocator
 from trilemma.text import paragraph, printable, quoted
 from trilemma.vocabulary import sampling_keys
@@ -217,12 +217,22 @@ def evaluate(
 @app.command()
 def compare(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="RUN", help="finished runs to compare", autocompletion=complete_run)
+        list[Path] | None,
+        typer.Argument(
+            metavar="THING", help="what to compare: runs, folders or zips of images", autocompletion=complete_run
+        ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             help="data to train on: a word from `trilemma data list`, or a path", autocompletion=complete_data
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="real images to measure folders of images by (default: the data of the runs)",
+            autocompletion=complete_data,
         ),
     ] = None,
     models: Annotated[
@@ -242,11 +252,11 @@ def compare(
     """Train a model per family, measure them, and say which to use.
 
     Each training gets the same time. The same command again resumes a comparison that was interrupted.
-    Given RUNs, nothing is trained: these are measured and compared.
+    Given THINGs (runs, folders or zips of images), nothing is trained: these are compared.
     """
     result = trilemma.compare(
-        *(runs or ()), data=data, models=models, minutes=minutes, n=n, size=parse_value(size), seed=seed,
-        seeds=seeds, out=out, quiet=quiet,
+        *(runs or ()), data=data, against=against, models=models, minutes=minutes, n=n, size=parse_value(size),
+        seed=seed, seeds=seeds, out=out, quiet=quiet,
     )  # fmt: skip
     _show_comparison(result)
     facts({"report": result.html, "figures": result.json})
@@ -354,7 +364,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Its exit code: 0, 1 for a defect or a training that diverged, 2 for a mistake in the request, 130 for Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words or os.environ.get("TRILEMMA_DEBUG", "0") not in ("", "0")
+    DEBUG.set("--debug" in words)
+    debug = shows_tracebacks()
     tune_allocator()
     try:
         _run([word for word in words if word != "--debug"])

@@ -62,10 +62,10 @@ def texts_of(batch: Batch, data: Data) -> list[str] | None:
 
     The batch is one of the training split.
     """
-    if batch.caption is not None:
-        return list(batch.caption)
-    if batch.label is not None and data.classes:
-        return [data.classes[k] for k in batch.label.tolist()]
+    if batch.condition.caption is not None:
+        return list(batch.condition.caption)
+    if batch.condition.label is not None and data.classes:
+        return [data.classes[k] for k in batch.condition.label.tolist()]
     if batch.index is not None and data.train.names is not None:
         return [Path(data.train.names[k]).name for k in batch.index.tolist()]
     return None

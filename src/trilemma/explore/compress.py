@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from trilemma import rng
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import decode_codes, encode, labels_for, require
+from trilemma.explore.codes import condition_for, decode_codes, encode, require
 from trilemma.explore.images import pick_images, run_receipt
 from trilemma.files import json_text
 from trilemma.pictures.grid import to_image
@@ -100,15 +100,15 @@ def compress(
     file = picture.with_suffix(".json")
     files = Results(picture, [file], verb="compress", within=within)
     batch = pick_images(run, data, n)
-    images, labels = to_uint8(batch.image).cpu(), labels_for(run.model, batch.label)
-    codes = encode(run, batch.image, labels)  # (n, Z)
+    images, condition = to_uint8(batch.image).cpu(), condition_for(run, batch)
+    codes = encode(run, batch.image, condition)  # (n, Z)
     budget, storage = code_bytes(run.model, codes.shape[1])
     stored = halved(codes, run.recipe.name) if storage == HALF else codes
     train = run.data.train.images
     few = rng.permutation(len(train), 0, "pca")[: fit_count(images.shape[1:])].sort().values
     pca = fit_pca(train[few], int(budget // 2))
     results = [
-        (run.recipe.name, storage, to_uint8(decode_codes(run, stored, labels)), [budget] * len(images)),
+        (run.recipe.name, storage, to_uint8(decode_codes(run, stored, condition)), [budget] * len(images)),
         ("PCA", HALF, by_pca(pca, images), [2.0 * pca.n_components_] * len(images)),
     ]
     for codec in CODECS:

@@ -10,14 +10,14 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data import Data, load_data
 from trilemma.data.load import Source, is_given, source_word
-from trilemma.data.parts import Part, all_splits, one_split
+from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.builtin import is_named
 from trilemma.data.sources.consent import remember
 from trilemma.errors import UserError, unknown
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import receipt_for
 from trilemma.run.run import Run
-from trilemma.types import Batch, codes_need_labels
+from trilemma.types import Batch, Condition, codes_need_labels
 
 
 def source_of(run: Run, data: Source | None = None) -> Data:
@@ -68,12 +68,12 @@ def is_own(run: Run, source: Data) -> bool:
     return word == own or source.fingerprint == run.config["fingerprint"]
 
 
-def unseen(run: Run, source: Data) -> Part:
+def unseen(run: Run, source: Data) -> Selection:
     """The images of a source that a run was not trained on: the held-out split of its own data, all of any other."""
     return one_split(source, source.held_out[0]) if is_own(run, source) else all_splits(source)
 
 
-def part_of(run: Run, source: Data, split: str | None) -> Part:
+def part_of(run: Run, source: Data, split: str | None) -> Selection:
     """A split by name; default: the images that the run was not trained on.
 
     Raises:
@@ -104,7 +104,7 @@ def pick_images(
     return choose(run, part_of(run, source_of(run, data), split), n, seed)
 
 
-def choose(run: Run, part: Part, n: int | None, seed: int | None) -> Batch:
+def choose(run: Run, part: Selection, n: int | None, seed: int | None) -> Batch:
     """The first n images at most, or n drawn by the seed, in their order, on the run's device."""
     count = len(part) if n is None else min(n, len(part))
     index = torch.arange(count) if seed is None else rng.permutation(len(part), seed, "images")[:count].sort().values
@@ -121,25 +121,24 @@ def run_receipt(run: Run, verb: str, **asked: Any) -> dict[str, Any]:
     return receipt_for(verb, model=run.recipe.name, **run.origin, **asked)
 
 
-def take(run: Run, part: Part, index: Tensor) -> Batch:
+def take(run: Run, part: Selection, index: Tensor) -> Batch:
     """The images numbered `index`, on the run's device."""
     split = part.take(index)
     return Batch(
         to_float(split.images.to(run.device)),
-        None if split.labels is None else split.labels.to(run.device),
-        split.captions,
+        Condition(split.labels, split.captions).to(run.device),
         index.to(run.device),
     )
 
 
-def rows_of(batch: Batch, source: Data, part: Part) -> list[dict[str, Any]]:
+def rows_of(batch: Batch, source: Data, part: Selection) -> list[dict[str, Any]]:
     """A record of each image: its position in the part of the source, its class and its file."""
     assert batch.index is not None
     names = part.take(batch.index.cpu()).names
     rows: list[dict[str, Any]] = [{"index": int(k)} for k in batch.index]
     for k, row in enumerate(rows):
-        if batch.label is not None:
-            row["class"] = class_name(source, int(batch.label[k]))
+        if batch.condition.label is not None:
+            row["class"] = class_name(source, int(batch.condition.label[k]))
         if names is not None:
             row["file"] = names[k]
     return rows

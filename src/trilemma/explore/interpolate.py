@@ -26,7 +26,7 @@ from trilemma.pictures.grid import grid
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
 from trilemma.run.run import Run, as_run
-from trilemma.types import Decodes, Encodes
+from trilemma.types import Condition, Decodes, Encodes
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:
@@ -115,12 +115,14 @@ def interpolate(
     return Interpolation(picture, animation, rows)
 
 
-def _decoded(run: Run, codes: Tensor, ends: Sequence[tuple[Tensor, Tensor | None, Tensor | None]]) -> Tensor:
+def _decoded(run: Run, codes: Tensor, ends: Sequence[tuple[Tensor, Condition, Tensor | None]]) -> Tensor:
     """Images of the codes from one end to the other, each with the class of the nearer end: (N, C, H, W)."""
     (_, first, _), (_, last, _) = ends
     half = (len(codes) + 1) // 2
-    labels = None if first is None or last is None else torch.cat([first.expand(half), last.expand(len(codes) - half)])
-    return decode_codes(run, codes.float(), labels)
+    if first.label is None or last.label is None:
+        return decode_codes(run, codes.float())
+    label = torch.cat([first.label.expand(half), last.label.expand(len(codes) - half)])
+    return decode_codes(run, codes.float(), Condition(label))
 
 
 def _animated(ways: dict[str, Tensor]) -> bytes:

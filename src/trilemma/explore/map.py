@@ -16,7 +16,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import class_of, encode, labels_for, require
+from trilemma.explore.codes import condition_for, encode, require
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.explore.map_plot import draw_map
 from trilemma.explore.projector import PROJECTOR, projector_files
@@ -103,7 +103,7 @@ def latent_map(
     files = Results(picture, [coordinates, *more], verb="map", within=within, pictures=[beside])
     source = source_of(run, data)
     batch = pick_images(run, source, n, split, seed=seed)
-    codes = encode(run, batch.image, labels_for(run.model, class_of(run, label, batch), label=True))
+    codes = encode(run, batch.image, condition_for(run, batch, label, advise=True))
     perplexity = perplexity_for(len(codes)) if perplexity is None else perplexity
     points = project(codes, how, perplexity=perplexity, seed=seed)
     part = part_of(run, source, split)
@@ -116,7 +116,7 @@ def latent_map(
     if folder is not None:
         contents |= {folder / name: text for name, text in projector_files(codes, batch.image, rows).items()}
     files.write(page, receipt, contents)
-    nearest = _nearest(codes, _queries(batch.label, len(codes)), neighbours)
+    nearest = _nearest(codes, _queries(batch.condition.label, len(codes)), neighbours)
     save_png(_neighbours_page(batch, codes, nearest, rows), beside, {**receipt, "neighbours": neighbours})
     assert batch.index is not None
     return LatentMap(picture, coordinates, beside, folder, points, batch.index.cpu(), nearest)

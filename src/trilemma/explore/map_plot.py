@@ -43,14 +43,16 @@ def draw_map(
     """
     from matplotlib.figure import Figure
 
-    labels = torch.zeros(len(points), dtype=torch.int64) if batch.label is None else batch.label.cpu()
+    labels = (
+        torch.zeros(len(points), dtype=torch.int64) if batch.condition.label is None else batch.condition.label.cpu()
+    )
     kinds = sorted(set(labels.tolist()))
     figure = Figure(figsize=(SIDE_IN, SIDE_IN), dpi=DPI)
     ax = figure.add_subplot()
     _set_limits(ax, points)
     what, *axes = titles
     title = textwrap.fill(f"{printable(run.name)}: {what}", TITLE)
-    if batch.label is None:
+    if batch.condition.label is None:
         title += "\nThe images have no classes, so there is one colour."
     ax.set_title(title, fontsize=11, loc="left", parse_math=False)
     ax.set_xlabel(axes[0], fontsize=9)

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from trilemma.data.load import Source
-from trilemma.explore.codes import class_of, labels_for, require
+from trilemma.explore.codes import condition_for, require
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.pictures.pairs import pairs
@@ -61,7 +61,7 @@ def reconstruct(
     source = source_of(run, data)
     batch = pick_images(run, source, n, split)
     images = batch.image.cpu()
-    results = run.reconstruct(batch.image, labels_for(run.model, class_of(run, label, batch), label=True))
+    results = run.reconstruct(batch.image, condition=condition_for(run, batch, label, advise=True))
     squared = (results - images).square().flatten(1).mean(1)
     rmse, errors = float(squared.mean().sqrt()), squared.sqrt()
     texts = [f"{error:.3f}" for error in errors.tolist()]

@@ -20,12 +20,11 @@ from trilemma import __version__, rng
 from trilemma.classifiers.classifier import Classifier, figures_of
 from trilemma.config import make
 from trilemma.data import Data, Split
-from trilemma.data.augment import check_augmentations
+from trilemma.data.transform import check_transforms
 from trilemma.errors import UserError
 from trilemma.hardware import supports_fast_bf16
-from trilemma.metrics.classification import half_width
 from trilemma.metrics.features import BUNDLED, choose
-from trilemma.metrics.intervals import Estimate
+from trilemma.metrics.intervals import Estimate, half_width
 from trilemma.progress import Display
 from trilemma.registry import Recipe, build, get_recipe
 from trilemma.run.config import LENGTHS, TrainConfig
@@ -156,7 +155,7 @@ def plan_verdict(
             "images add may be what the model knows of the others"
         )
     return Plan(
-        data, recipe, make(TrainConfig, keys), run.device, seed, seeds, real, check_augmentations(words), tuple(notes)
+        data, recipe, make(TrainConfig, keys), run.device, seed, seeds, real, check_transforms(words), tuple(notes)
     )
 
 

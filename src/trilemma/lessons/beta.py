@@ -15,7 +15,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data.load import slug
 from trilemma.errors import UserError
-from trilemma.explore.codes import labels_for, through
+from trilemma.explore.codes import condition_for, through
 from trilemma.lessons.held_out import common_images, reconstructed, rmse
 from trilemma.pictures import plots
 from trilemma.pictures.levels import to_float
@@ -23,7 +23,7 @@ from trilemma.pictures.page import below, side_by_side
 from trilemma.pictures.table import table
 from trilemma.run.run import Run
 from trilemma.training import train
-from trilemma.types import Batch, Reconstructs, Samples, Validates
+from trilemma.types import Batch, Condition, Reconstructs, Samples, Validates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,11 +81,11 @@ def measure(run: Run, batch: Batch, seed: int) -> Point:
         raise UserError(f"{run.recipe.name} does not reconstruct and draw; take runs of vae, vae-conv or vae-beta")
     draw = rng.generator(seed, "beta", device=run.device)
 
-    def both(image: Tensor, labels: Tensor | None) -> Tensor:
-        values = model.validation(Batch(image, labels), draw)
+    def both(image: Tensor, condition: Condition) -> Tensor:
+        values = model.validation(Batch(image, condition), draw)
         return torch.stack([values["mse"], values["kl_nats"]], dim=1)
 
-    mse, kl = through(run, both, batch.image, labels_for(model, batch.label)).mean(0).tolist()
+    mse, kl = through(run, both, batch.image, condition_for(run, batch)).mean(0).tolist()
     return Point(value, mse**0.5, kl)
 
 
@@ -127,7 +127,7 @@ def _mark_betas(ax: "Axes", values: Sequence[float]) -> None:
 def _rows(runs: Sequence[Run], batch: Batch, n: int, seed: int) -> "Image.Image":
     """Held-out images over each run's reconstructions of them, and other ones over its samples."""
     images, n = batch.image.cpu(), min(n, len(batch.image) // 2)
-    few = Batch(batch.image[:n], None if batch.label is None else batch.label[:n])
+    few = batch.rows(slice(n))
     results = [images[:n], *(reconstructed(run, few) for run in runs)]
     samples = [images[n : 2 * n], *(run.sample(n, seed=seed) for run in runs)]
     errors = [f"{rmse(one, image):.3f}" for row in results[1:] for one, image in zip(row, images[:n], strict=True)]
