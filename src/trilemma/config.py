@@ -29,6 +29,10 @@ class Config(BaseModel):
         """
         return make(type(self), {**self.model_dump(), **changes})
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a field; where there is no such field, the default."""
+        return dict(self).get(key, default)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values only: what `make` takes back."""
         return self.model_dump(mode="json")
@@ -87,9 +91,3 @@ def explained(kind: type[Config], values: Mapping[str, Any], error: ValidationEr
     texts = list(dict.fromkeys(problems(kind.model_fields, values, error)))
     more = len(texts) - SHOWN_ERRORS
     return "; ".join([*texts[:SHOWN_ERRORS], *([f"and {more:,} more"] if more > 0 else [])])
-
-
-def config_of(model: object) -> ModelConfig | None:
-    """A model's settings; None for a module without any."""
-    config = getattr(model, "config", None)
-    return config if isinstance(config, ModelConfig) else None

@@ -22,7 +22,7 @@ from trilemma.config import Config, ModelConfig
 from trilemma.errors import UserError
 from trilemma.registry import Recipe
 from trilemma.rng import isolated
-from trilemma.types import Batch, Model, Phase, PhaseError, check_together
+from trilemma.types import Batch, Model, Phase, PhaseError, check_together, flags
 
 FAMILY = "own"
 PAGE = "docs/own-model.md"
@@ -66,7 +66,7 @@ def check_phases(module: nn.Module) -> None:
     """
     name = type(module).__name__
     try:
-        phases = getattr(module, "phases", None)
+        phases = flags(module).phases
     except PhaseError as error:
         raise UserError(f"{name}: {error}; see {PAGE}") from None
     if not isinstance(phases, Sequence) or not phases or not all(isinstance(phase, Phase) for phase in phases):
@@ -106,7 +106,7 @@ def try_losses(module: nn.Module, batch: Batch) -> None:
         UserError: if one is not a scalar with named parts, or moves nothing.
     """
     name, trial = type(module).__name__, copy.deepcopy(module).train()
-    for phase in trial.phases:  # type: ignore[union-attr]
+    for phase in flags(trial).phases:
         with isolated(0):
             given = phase.loss(batch, torch.Generator(batch.image.device).manual_seed(0))
         what = f'the loss of the phase "{phase.name}" of {name}'

@@ -15,7 +15,7 @@ from trilemma import rng
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError, unknown
 from trilemma.modes import own_modes
-from trilemma.types import Model, PhaseError
+from trilemma.types import LACKING, Decodes, Encodes, Model, PhaseError, Reconstructs
 from trilemma.values import checked_call
 
 FAMILIES = ("autoencoder", "vae", "gan", "diffusion")
@@ -109,6 +109,25 @@ def models_that(*protocols: type) -> list[str]:
         if all(isinstance(model, protocol) for protocol in protocols):
             names.append(name)
     return names
+
+
+def require(model: object, name: str, doing: str, *capabilities: type) -> None:
+    """Refuse a model that lacks a capability, with the reason and the models that have them all.
+
+    Args:
+        name: of the model; doing: what it would do, as in "does not draw samples".
+    Raises:
+        UserError: it lacks one.
+    """
+    missing = [capability for capability in capabilities if not isinstance(model, capability)]
+    if not missing:
+        return
+    if Reconstructs in missing:  # by way of codes
+        missing += [part for part in (Encodes, Decodes) if not isinstance(model, part)]
+    reason = next((LACKING[part] for part in missing if part in LACKING), "")
+    why = f": it {reason}" if reason not in ("", f"does not {doing}") else ""
+    able = ", ".join(models_that(*capabilities)) or "none is installed"
+    raise UserError(f"{name} does not {doing}{why}; models that do: {able}")
 
 
 @checked_call

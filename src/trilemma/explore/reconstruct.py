@@ -5,8 +5,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from trilemma.explore.codes import condition_for, require
-from trilemma.explore.images import Source, part_of, pick_images, rows_of, run_receipt, source_of
+from trilemma.data.load import Source
+from trilemma.explore.codes import condition_for
+from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.pictures.pairs import pairs
 from trilemma.results import Results, place
@@ -36,7 +37,7 @@ class Reconstruction:
 def reconstruct(
     run: Run | str | Path,
     *,
-    data: Source = None,
+    data: Source | None = None,
     n: int = 16,
     split: str | None = None,
     label: str | int | None = None,
@@ -46,14 +47,14 @@ def reconstruct(
 
     Args:
         data: other images than the run's own; they are brought to the size it was trained on.
-        split: "train", "valid" or "test"; where None, the run's held-out split, or all images of other data.
-        label: the class of all of them, for a conditional model; where None, that of each image.
-        out: the picture to write, with the errors as JSON beside it; RUN/reconstructions.png where None.
+        split: "train", "valid" or "test"; default: the run's held-out split, or all images of other data.
+        label: the class of all of them, for a conditional model; default: that of each image.
+        out: the picture to write, with the errors as JSON beside it; default: RUN/reconstructions.png.
     Raises:
         UserError: if the model does not reconstruct, or is conditional and the images have no classes of its own.
     """
     run = as_run(run)
-    require(run, "reconstruct", Reconstructs)
+    run.require("reconstruct", Reconstructs)
     picture, within = place(out, run.path, "reconstructions.png")
     file = picture.with_suffix(".json")
     files = Results(picture, [file], verb="reconstruct", within=within)

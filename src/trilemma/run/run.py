@@ -10,7 +10,7 @@ from copy import copy
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from trilemma.data.sources.arrays import GIVEN
 from trilemma.data.sources.consent import check_allowed
 from trilemma.errors import UserError, check_codes, check_images, check_range, unknown_key
 from trilemma.files import read_plain, sha256_of
-from trilemma.hardware import pick_device
+from trilemma.hardware import pick_device, to_channels_last
 from trilemma.memory import halving, is_out_of_memory
 from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
@@ -31,10 +31,9 @@ from trilemma.registry import (
     Recipe,
     build_unfilled,
     count_parameters,
-    list_models,
-    models_that,
     outline,
     recipe_named_in,
+    require,
 )
 from trilemma.run.command import command_of
 from trilemma.run.condition import Label, condition_of
@@ -52,7 +51,8 @@ from trilemma.types import (
     Finishes,
     Reconstructs,
     Samples,
-    codes_need_labels,
+    codes_need,
+    flags,
 )
 from trilemma.values import check_value, checked_call, shown
 from trilemma.vocabulary import sampling_keys
@@ -60,6 +60,7 @@ from trilemma.vocabulary import sampling_keys
 if TYPE_CHECKING:
     from trilemma.run.contestant import Facts
 
+T = TypeVar("T")
 WEIGHTS = "weights.safetensors"
 SPARE_TENSORS = 100  # that a network may make while it is built, besides its weights
 LARGEST_PICTURE = 64 << 20  # bytes
@@ -188,7 +189,7 @@ class Run:
         model = build_unfilled(self.recipe, self.model_config)
         model.load_state_dict(weights)
         if self.config["training"].get("channels_last"):  # the layout that gained in training gains in sampling
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(model)
         model = model.to(self.device).eval()
         if self.snapshot is not None:
             note(f"{self.path}: {self.unfinished}")
@@ -420,9 +421,7 @@ class Run:
             raise UserError(f"n={n}, batch={batch}, first={first}: n and batch must be at least 1, first at least 0")
         if first + n > LARGEST_NUMBER:
             raise UserError(f"n={n}, first={first}: images are numbered up to {LARGEST_NUMBER}")
-        model = self.model
-        if not isinstance(model, Samples):
-            raise UserError(f"{self.recipe.name} does not draw samples; models that do: {', '.join(list_models())}")
+        model = self.require("draw samples", Samples)
         settings = self.checked(settings, Run.sample)
         asked = self.condition(label, n, condition)
 
@@ -443,7 +442,7 @@ class Run:
         Args:
             images: floats in [0, 1], (N, C, H, W), on any device.
             label: the class of all of them by name or number, or of each, int64 (N,), for a model that takes one; where
-                the codes do not depend on it (`codes_need_labels`), it makes no difference.
+                the codes do not depend on it (`codes_need`), it makes no difference.
             condition: in place of a label, what is asked for in general.
             batch: images computed at a time, which bounds the memory; halved if it runs out.
         Returns:
@@ -451,10 +450,10 @@ class Run:
         Raises:
             UserError: if the model does not encode, images or labels do not fit it, or a code is not finite.
         """
-        self.require("encode images", Encodes)
+        model = self.require("encode images", Encodes)
         check_images(images, self.model_config.shape)
         check_range(images)
-        results = self.apply(self.model.encode, images, self._needed(label, condition, len(images)), batch)  # type: ignore[arg-type]
+        results = self.apply(model.encode, images, self._needed(label, condition, len(images)), batch)
         return self._finite("codes", images, results)
 
     @checked_call
@@ -466,10 +465,10 @@ class Run:
         Raises:
             UserError: if the model does not decode, codes or labels do not fit it, or an image is not finite.
         """
-        self.require("decode", Decodes)
-        if (length := getattr(self.model, "code_length", None)) is not None:
+        model = self.require("decode", Decodes)
+        if (length := flags(self.model).code_length) is not None:
             check_codes(codes, length)
-        results = self.apply(self.model.decode, codes, self._needed(label, condition, len(codes)), batch)  # type: ignore[arg-type]
+        results = self.apply(model.decode, codes, self._needed(label, condition, len(codes)), batch)
         return self._finite("images", codes, results)
 
     @checked_call
@@ -481,23 +480,22 @@ class Run:
         Raises:
             UserError: if the model does not reconstruct, images or labels do not fit it, or a result is not finite.
         """
-        self.require("reconstruct", Reconstructs)
+        model = self.require("reconstruct", Reconstructs)
         check_images(images, self.model_config.shape)
         check_range(images)
-        results = self.apply(self.model.reconstruct, images, self._needed(label, condition, len(images)), batch)  # type: ignore[arg-type]
+        results = self.apply(model.reconstruct, images, self._needed(label, condition, len(images)), batch)
         return self._finite("images", images, results)
 
-    def require(self, doing: str, *protocols: type) -> None:
-        """Refuse a model that lacks a capability, with the models that have it.
+    def require(self, doing: str, capability: type[T], *more: type) -> T:
+        """The model, which has a capability; see `registry.require`.
 
         Args:
             doing: what it would do, as in "does not reconstruct".
+        Raises:
+            UserError: it lacks one, with the models that have them all.
         """
-        missing = [protocol for protocol in protocols if not isinstance(self.model, protocol)]
-        if missing:
-            part = "decoder" if missing == [Decodes] else "encoder"
-            able = ", ".join(models_that(*protocols))
-            raise UserError(f"{self.recipe.name} does not {doing}: it has no {part}; models that do: {able}")
+        require(self.model, self.recipe.name, doing, capability, *more)
+        return cast(T, self.model)
 
     def apply(
         self,
@@ -547,7 +545,7 @@ class Run:
     def _needed(self, label: Label, condition: Condition, count: int) -> Condition:
         """What is asked of the model for images or codes that it is given."""
         asked = self.condition(label, count, condition)
-        if asked.label is None and codes_need_labels(self.model):
+        if asked.label is None and "label" in codes_need(self.model):
             raise UserError(f"{self.recipe.name} in {self.path} needs the class of each image or code; give label=")
         return asked
 

@@ -26,11 +26,11 @@ from typing import Any
 
 import torch
 
-from trilemma.config import ModelConfig, config_of
+from trilemma.config import ModelConfig
 from trilemma.migration import VARIANCE
 from trilemma.registry import Recipe
 from trilemma.run.config import LENGTHS, TrainConfig
-from trilemma.types import Model, Player, players_of
+from trilemma.types import Model, Player, config_of, players_of
 
 SHARE = 8  # batches in a pass over the training images, at least
 LEAST_BATCH, LEAST_STEPS = 16, 1_000
@@ -67,10 +67,10 @@ def fit_model(recipe: Recipe, config: ModelConfig) -> tuple[ModelConfig, tuple[s
     A function of the settings alone: those that it returns, it returns again.
     """
     here, there = _pixels(config), _pixels(recipe.config)
-    by_squares = getattr(config, "reconstruction", "mse") == "mse" and hasattr(config, "variance")
-    if not by_squares or config.variance is not None:  # type: ignore[attr-defined]
+    by_squares = config.get("reconstruction", "mse") == "mse" and "variance" in type(config).model_fields
+    if not by_squares or config.get("variance") is not None:
         return config, ()
-    if here == there or getattr(config, "capacity_nats", None) is not None:
+    if here == there or config.get("capacity_nats") is not None:
         return config.with_(variance=VARIANCE), ()
     variance = VARIANCE * here / there
     note = f"variance of a pixel {variance:.3g} ({VARIANCE:g} at {there:,} values; {here:,} here)"

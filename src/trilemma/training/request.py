@@ -13,7 +13,7 @@ from torch import nn
 
 from trilemma import vocabulary
 from trilemma.arguments import word
-from trilemma.config import config_of, make
+from trilemma.config import make
 from trilemma.data.load import Source
 from trilemma.errors import UserError, unknown_key
 from trilemma.files import read_json
@@ -24,6 +24,7 @@ from trilemma.run.command import FROM_DATA, OTHER_NAMES, own_keys
 from trilemma.run.config import LENGTHS, TrainConfig
 from trilemma.run.folder import NEW_KEYS
 from trilemma.run.record import check_config
+from trilemma.types import config_of
 
 READING = ("size", "channels", "valid", "split_seed", "frames", "split_rule")  # how a source is read
 

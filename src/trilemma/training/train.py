@@ -13,7 +13,7 @@ from torch import nn
 
 from trilemma import __version__
 from trilemma.announce import announced
-from trilemma.config import ModelConfig, config_of
+from trilemma.config import ModelConfig
 from trilemma.data import Data, Loader, batches, load_data, texts_of
 from trilemma.data.load import Source, source_word
 from trilemma.data.sources.arrays import GIVEN
@@ -30,13 +30,13 @@ from trilemma.pictures.grid import grid
 from trilemma.pictures.png import save_png
 from trilemma.progress import Display
 from trilemma.registry import Recipe, build, count_parameters
-from trilemma.run.checkpoint import write_tensors
 from trilemma.run.command import OTHER_NAMES, command_of, train_command
 from trilemma.run.config import TrainConfig
 from trilemma.run.folder import earlier_fingerprints, open_run_folder
 from trilemma.run.log import read_log
 from trilemma.run.record import CONFIG, DIVERGED, FORMAT, HASH, SUMMARY, read_config, read_summary, written_hash
 from trilemma.run.run import WEIGHTS, Run
+from trilemma.run.tensor_files import write_tensors
 from trilemma.text import quoted
 from trilemma.training.card import model_card
 from trilemma.training.fit import fit_model, fit_training
@@ -46,7 +46,7 @@ from trilemma.training.pictures import draw_curves, made_by_training
 from trilemma.training.request import READING, check_settings, request_of, split_keys, training_config
 from trilemma.training.signals import Stopped
 from trilemma.training.validation import check_monitor
-from trilemma.types import Conditional, Model, Samples
+from trilemma.types import Conditional, Model, Samples, config_of
 from trilemma.values import checked_call
 
 MODEL = "a model's name, the config.json of a run, or a module of your own"

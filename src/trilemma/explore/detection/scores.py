@@ -14,7 +14,15 @@ from trilemma.explore.codes import PART, encode
 from trilemma.explore.compress import by_pca, code_bytes, fit_count, fit_pca
 from trilemma.run.condition import needed
 from trilemma.run.run import Run
-from trilemma.types import UNCONDITIONAL, BoundsLikelihood, Condition, Encodes, Reconstructs, codes_need_labels
+from trilemma.types import (
+    UNCONDITIONAL,
+    BoundsLikelihood,
+    Condition,
+    Encodes,
+    Reconstructs,
+    codes_need,
+    flags,
+)
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
@@ -68,7 +76,7 @@ def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, Score
     if isinstance(model, Encodes):
         few = some.take(torch.arange(1))
         numbers = encode(run, _float(few.images), needed(model, Condition(label=few.labels))).shape[1]
-        if numbers <= LARGEST_CODE and not codes_need_labels(model):
+        if numbers <= LARGEST_CODE and not codes_need(model):
             scores.append(Score("code", "distance of the code", False, True, _alone(_mahalanobis(run, some.images))))
         numbers = int(code_bytes(run.model, numbers)[0] // 2)
     pca = fit_pca(some.images, min(numbers, some.images[0].numel() // 2))  # all of them would leave no error
@@ -178,10 +186,10 @@ def _reconstructed(model: nn.Module, images: Tensor) -> Tensor:
 
 def _conditions(model: nn.Module, count: int, device: torch.device) -> Iterator[Condition]:
     """Every class for all of `count` images; once none for a model whose codes need none."""
-    if not codes_need_labels(model):
+    if "label" not in codes_need(model):
         yield UNCONDITIONAL
         return
-    for k in range(model.n_classes):
+    for k in range(flags(model).n_classes):
         yield Condition(label=torch.full((count,), k, device=device))
 
 
