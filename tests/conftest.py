@@ -5,7 +5,6 @@ import gc
 import os
 import socket
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ import pytest
 import torch
 
 from trilemma.data.sources import consent
+from trilemma.training import results
 from trilemma.training.pictures import draw_curves
-
-session = import_module("trilemma.training.train")  # the name in the package is the function
 
 collect_ignore_glob = ["fixtures/*"]  # scripts for the code of earlier versions
 
@@ -61,7 +59,7 @@ def _no_curves(log: Any, path: Path, *_: Any) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def quick_trainings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "draw_curves", _no_curves)
+        patch.setattr(results, "draw_curves", _no_curves)
         yield
 
 
@@ -77,4 +75,4 @@ def own_consent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test whose trainings do draw them."""
-    monkeypatch.setattr(session, "draw_curves", draw_curves)
+    monkeypatch.setattr(results, "draw_curves", draw_curves)

@@ -20,7 +20,7 @@ DATA_KINDS = (
     "a folder of images, a .zip or .tar of one, a folder of .tar shards, a .npz or .npy file, an idx file of images, "
     f"a .parquet file or a folder of them, or {HUB}NAME"
 )
-SAMPLER = ("self", "n", "seed", "first", "labels")  # what every model's `sample` takes, given by the verb itself
+SAMPLER = ("self", "n", "seed", "first", "condition")  # what every model's `sample` takes, given by the verb itself
 
 
 @cache
@@ -74,7 +74,8 @@ def no_data(source: str) -> UserError:
 
 
 def check_training_keys(model: str, keys: Iterable[str]) -> None:
-    """Raises UserError for a key that neither training nor the model takes."""
+    """Raises UserError for a key that neither training nor the model takes; `NAME.key` is left to the part NAME."""
+    keys = (key.partition(".")[0] for key in keys)
     takes = {"training": _words()["training"].split(), model: _words()["models"][model].split()}
     _check_keys(keys, takes, f"`trilemma list {model}` shows them all")
 

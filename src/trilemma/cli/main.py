@@ -442,7 +442,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _show_model(name: str) -> None:
     """Everything about one model."""
     from trilemma.registry import count_parameters, create, get_recipe
-    from trilemma.training.request import training_keys
+    from trilemma.training.request import further_keys
 
     recipe, config = get_recipe(name), get_recipe(name).config
     shape = " x ".join(map(str, config.shape))
@@ -456,6 +456,8 @@ def _show_model(name: str) -> None:
             "source": recipe.source,
             "data": recipe.data,
             "figures to reach": words(recipe.figures),
+            **({} if recipe.published is None else _published(recipe.published)),
+            "parts": words(recipe.parts) or None,
             "parameters": f"{count_parameters(create(name)):,} for images of {shape}",
             "training": words(recipe.training),
         }
@@ -466,11 +468,21 @@ def _show_model(name: str) -> None:
         print(f"\nKeys for trilemma train {name} DATA key=value")
         table(("key", "default", "what"), keys)
     print("\nKeys of the training, not in `trilemma train --help`")
-    table(("key", "default", "what"), training_keys(recipe, inspect.signature(trilemma.train).parameters))
+    table(("key", "default", "what"), further_keys(recipe, trilemma.train))
     if settings := sampling_keys(recipe.build):
         defaults = inspect.signature(recipe.build.sample).parameters
         print("\nKeys for trilemma sample RUN key=value")
         table(("key", "default"), [(key, word(defaults[key].default)) for key in settings])
+
+
+def _published(published: Any) -> dict[str, str | None]:
+    """What is published of a model."""
+    return {
+        "published": words(published.settings),
+        "published figures": words(published.figures) or None,
+        "published on": published.data,
+        "published in": published.source,
+    }
 
 
 def _show_comparison(result: Any) -> None:

@@ -139,7 +139,7 @@ def disentangle(
         of_index = {name: values[index] for name, values in factors.items()}
         return _Scores(
             mutual_information_gap(draws[index], of_index),
-            dci(codes[index], of_index, seed=seed, told=report),
+            dci(codes[index], of_index, seed=seed, on_factor=report),
             separated_attribute_predictability(codes[index], of_index),
         )
 

@@ -44,12 +44,6 @@ class TrainConfig(Config):
         None, description="half-life of the averaged weights, in images; none: no average"
     )
     augment: tuple[str, ...] = Field((), description="changes to the training images: flip, shift, binarise")
-    valid: float | None = Field(None, gt=0, lt=1, description="fraction of the images held out")
-    size: tuple[int, int] | None = Field(None, description="height and width to bring images to, px")
-    channels: Literal[1, 3] | None = Field(None, description="1 brings images to grey, 3 to colour")
-    split_seed: int = Field(0, description="chooses the validation images; draws the images of drawn data")
-    split_rule: Literal["enough", "tenth"] = Field("enough", description="how many are held out if valid is not given")
-    frames: Literal["first", "all"] = Field("first", description="of image files with several frames or pages")
     seed: int = Field(0, description="of the weights, the order of the images and all noise")
     monitor: str | None = Field(
         None, description="figure whose lowest value says which weights are kept, as valid_rmse; none: the last are"
@@ -57,7 +51,7 @@ class TrainConfig(Config):
     precision: Literal["auto", "float32", "bf16"] = Field("auto", description="of the computation")
     channels_last: bool = Field(False, description="memory layout; gains for convolution + batch norm networks")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    save_every: PositiveInt | None = Field(None, description="images between checkpoints; once a minute where None")
+    save_every: PositiveInt | None = Field(None, description="images between checkpoints; default: once a minute")
     sample_every: PositiveInt | None = Field(None, description="images between sample pictures")
 
     @model_validator(mode="after")
