@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from trilemma.data.sources import consent
 from trilemma.training import results
@@ -21,6 +22,16 @@ if "TRILEMMA_DATA" in os.environ:
     os.environ["TRILEMMA_DATA"] = str(Path(os.environ["TRILEMMA_DATA"]).resolve())
 
 _connect = socket.socket.connect
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="of the tests that run on any: cpu (default), cuda, mps")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where the tests run that can run on a GPU."""
+    return torch.device(request.config.getoption("--device"))
 
 
 def pytest_collection_finish() -> None:
