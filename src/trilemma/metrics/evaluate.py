@@ -31,10 +31,10 @@ from trilemma.metrics.quality import Setup, quality, quality_scores
 from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
 from trilemma.modes import own_modes
 from trilemma.registry import models_that
-from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of
+from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
 from trilemma.run.run import Run
 from trilemma.types import Conditional, Samples
-from trilemma.values import checked_call
+from trilemma.values import checked_call, shown
 
 N_DEFAULT = 2500  # images on either side where the user does not say: minutes on a CPU at most
 METRICS = "metrics"  # of a run folder: its scores
@@ -127,6 +127,8 @@ def evaluate(
         UserError: if the model cannot sample, its images are not finite, there are too few images, or a file of ours
             holds several.
     """
+    if against is None and reference is None and is_images(what):
+        raise _no_real_data(shown(what))  # before the images are read
     contestant = contestant_of(what)
     run = contestant if isinstance(contestant, Run) else None
     if run is not None:
@@ -168,9 +170,11 @@ def _real_data(contestant: Contestant, against: Source | None, reference: Refere
         return reference.setup.data
     if isinstance(contestant, Run):
         return contestant.data
-    raise UserError(
-        f"{contestant.name} holds images; say what to measure them against, for instance against=fashion-mnist"
-    )
+    raise _no_real_data(contestant.name)
+
+
+def _no_real_data(name: str) -> UserError:
+    return UserError(f"{name} holds images; say what to measure them against, for instance against=fashion-mnist")
 
 
 def _drawn(contestant: Contestant, setup: Setup, batch: int) -> Drawn:
