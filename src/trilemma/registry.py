@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from trilemma import rng
@@ -92,7 +93,9 @@ def recipe_named_in(file: Path, name: str) -> Recipe:
     return _recipes[name]
 
 
-def list_models(pattern: str = "*") -> list[str]:
+def list_models(
+    pattern: Annotated[str, Field(description="a name, or a pattern such as 'vae*'")] = "*",
+) -> list[str]:
     """Names that match a wildcard pattern, in the order of the families."""
     _load()
     listed = [r for r in _recipes.values() if r.listed and fnmatchcase(r.name, pattern)]

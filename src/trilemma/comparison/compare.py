@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from trilemma import __version__
 from trilemma.announce import announced
@@ -22,15 +24,15 @@ from trilemma.comparison.plain import clean
 from trilemma.comparison.progress import Progress, about, in_words, steps_of
 from trilemma.comparison.request import (
     Budget,
-    check_minutes,
-    check_seeds,
     command_of,
     model_names,
     refuse_training_keys,
     request_of,
 )
 from trilemma.comparison.rows import scores_of
+from trilemma.data.load import Source
 from trilemma.errors import UserError
+from trilemma.keys import Quiet, Resize, Seed
 from trilemma.modes import own_modes
 from trilemma.rng import check_seed
 from trilemma.text import encodable, printable, quoted
@@ -40,7 +42,6 @@ from trilemma.words import counted
 if TYPE_CHECKING:
     from trilemma.comparison.terminal import Tables
     from trilemma.data import Data
-    from trilemma.data.load import Source
     from trilemma.results import Results
     from trilemma.run.run import Run
 
@@ -90,16 +91,25 @@ class Plan(NamedTuple):
 @checked_call
 @own_modes()
 def compare(
-    *runs: "Run | str | Path | Sequence[Run | str | Path]",
-    data: "Source | None" = None,
-    models: str | Sequence[str] | None = None,
-    minutes: float = 0.5,
-    n: int | None = None,
-    size: int | str | tuple[int, int] | None = None,
-    seed: int = 0,
-    seeds: int = 1,
-    out: str | Path | None = None,
-    quiet: bool = False,
+    *runs: Annotated["Run | str | Path | Sequence[Run | str | Path]", Field(description="finished runs to compare")],
+    data: Annotated[
+        Source | None,
+        Field(description="data to train on: a word from `trilemma data list`, or a path (default: digits)"),
+    ] = None,
+    models: Annotated[
+        Sequence[str] | None, Field(description="names of models, comma-separated (default: one model per family)")
+    ] = None,
+    minutes: Annotated[float, Field(gt=0, description="training time of each model, minutes")] = 0.5,
+    n: Annotated[int | None, Field(description="images drawn per model (default: as many as real ones)")] = None,
+    size: Resize = None,
+    seed: Seed = 0,
+    seeds: Annotated[
+        int, Field(ge=1, description="trainings of each model (seed, seed + 1, ...); 3 show the luck of training")
+    ] = 1,
+    out: Annotated[
+        str | Path | None, Field(description="folder of the report (default: chosen for you and printed)")
+    ] = None,
+    quiet: Quiet = False,
 ) -> Comparison:
     """Train models with an equal budget, or take finished runs; measure them all alike; write one report.
 
@@ -158,12 +168,10 @@ def _flat(runs: "Sequence[Run | str | Path | Sequence[Run | str | Path]]") -> li
 
 def _trainings(models: str | Sequence[str] | None, minutes: float, seed: int, seeds: int) -> list[Entry]:
     """What is to be trained, checked."""
-    check_minutes(minutes)
-    check_seeds(seeds)
     return to_train(model_names(models), seed, seeds)
 
 
-def _loaded(data: "Source | None", size: int | str | tuple[int, int] | None) -> "Data":
+def _loaded(data: "Source | None", size: Resize) -> "Data":
     from trilemma.data import load_data
 
     with announced("reading the images"):

@@ -29,7 +29,7 @@ from trilemma.vocabulary import DATA_KINDS, no_data
 
 Source = Annotated[
     str | Path | Data | np.ndarray | Tensor | tuple[Any, Any],
-    Field(description="a word, a path, an array or tensor of images, a pair (images, labels), or loaded data"),
+    Field(title="a word, a path, an array or tensor of images, a pair (images, labels), or loaded data"),
 ]
 FRAMES = ("first", "all")  # of a file with several
 NAME_LENGTH = 40  # characters of a source's short name

@@ -18,9 +18,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field
 
 from trilemma import __version__, rng
 from trilemma.classifiers.classifier import figures_of
@@ -33,6 +34,7 @@ from trilemma.explore.images import made_by
 from trilemma.explore.sample import receipt_of
 from trilemma.files import json_text, remove
 from trilemma.hardware import supports_fast_bf16
+from trilemma.keys import BatchSize, Quiet, Seed
 from trilemma.metrics.classification import class_counts, draw_classes, half_width
 from trilemma.metrics.features import BUNDLED, choose
 from trilemma.metrics.intervals import Estimate
@@ -44,7 +46,7 @@ from trilemma.progress import Display
 from trilemma.registry import Recipe, build, get_recipe
 from trilemma.results import Results, out_path
 from trilemma.run.config import LENGTHS, TrainConfig
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.text import csv_cell, csv_text
 from trilemma.training.loop import Trainer
 from trilemma.values import checked_call
@@ -116,19 +118,25 @@ class Augmentation:
 @checked_call
 @own_modes()
 def augment(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    n: int = 5_000,
-    seed: int = 0,
-    batch: int = 256,
-    out: str | Path | None = None,
-    archive: bool = False,
-    verdict: bool = True,
-    seeds: int = 3,
-    steps: int = 300,
-    real: int | None = None,
-    classical: str | Sequence[str] | None = None,
-    quiet: bool = False,
+    n: Annotated[int, Field(ge=1, description="number of images, the same for each class")] = 5_000,
+    seed: Seed = 0,
+    batch: BatchSize = 256,
+    out: Annotated[str | Path | None, Field(description="folder to write (default: inside the run folder)")] = None,
+    archive: Annotated[bool, Field(description="also write a zip")] = False,
+    verdict: Annotated[bool, Field(description="train classifiers to see whether the images help")] = True,
+    seeds: Annotated[int, Field(ge=2, description="classifiers trained per data mix")] = 3,
+    steps: Annotated[int, Field(ge=1, description="training steps per classifier")] = 300,
+    real: Annotated[
+        int | None,
+        Field(description="number of real training images for the classifiers (default: all, at most 2,000)"),
+    ] = None,
+    classical: Annotated[
+        Sequence[str] | None,
+        Field(description="classical augmentation to compare with: flip,shift (default: what fits the data)"),
+    ] = None,
+    quiet: Quiet = False,
     **settings: Any,
 ) -> Augmentation:
     """Draw `n` labelled images, the classes equally often, write them as class folders, and say whether they help.
@@ -230,16 +238,12 @@ class _Plan:
     notes: tuple[str, ...]
 
 
-def _plan(
-    run: Run, seed: int, seeds: int, steps: int, real: int | None, classical: str | Sequence[str] | None
-) -> _Plan:
+def _plan(run: Run, seed: int, seeds: int, steps: int, real: int | None, classical: Sequence[str] | None) -> _Plan:
     """The trainings, checked before anything is drawn."""
     data = run.data
     split, held_out = data.held_out
     there = len(data.train)
     real = min(there, REAL_DEFAULT) if real is None else real
-    if seeds < 2:
-        raise UserError(f"seeds={seeds}: an interval needs at least 2 trainings of each kind")
     if not 1 <= real <= there:
         raise UserError(f"real={real}: {data.name} has {there:,} training images; choose from 1 to {there:,}")
     if len(held_out) < LEAST_TEST:
@@ -250,7 +254,7 @@ def _plan(
     network, _ = choose(data.shape, data.name)
     recipe = get_recipe(f"features-{next(name for name, own in BUNDLED.items() if own == network)}")
     words = recipe.training["augment"] if classical is None else classical
-    words = tuple(filter(None, words.split(","))) if isinstance(words, str) else tuple(words)
+    words = tuple(words)
     keys = {key: value for key, value in recipe.training.items() if key not in LENGTHS}
     keys |= {"steps": steps, "batch": BATCH, "warmup_images": round(WARMUP * steps * BATCH), "augment": ()}
     notes = [f"tested on the {split} split of {data.name}, {len(held_out):,} images"]

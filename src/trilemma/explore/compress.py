@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from trilemma import rng
@@ -28,11 +29,12 @@ from trilemma.errors import UserError
 from trilemma.explore.codes import decode_codes, encode, labels_for, require
 from trilemma.explore.images import made_by, pick_images
 from trilemma.files import json_text
+from trilemma.keys import Count, Picture
 from trilemma.pictures.grid import to_image
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import RunLike, as_run
 from trilemma.types import Decodes, Encodes
 from trilemma.values import checked_call
 from trilemma.words import number
@@ -80,11 +82,11 @@ class Compression:
 
 @checked_call
 def compress(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    data: Source | None = None,
-    n: int = 1000,
-    out: str | Path | None = None,
+    data: Annotated[Source | None, Field(description="images to use (default: the data of the run)")] = None,
+    n: Count = 1000,
+    out: Picture = None,
 ) -> Compression:
     """Compress `n` images that a model was not trained on by its codes, by PCA, JPEG and WebP.
 

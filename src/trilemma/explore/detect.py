@@ -23,13 +23,14 @@ distribution (detection_threshold.py). Which score flags is chosen without abnor
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma import __version__
-from trilemma.errors import UserError, unknown
+from trilemma.errors import unknown
 from trilemma.explore.codes import require
 from trilemma.explore.detection_choice import altered_aurocs
 from trilemma.explore.detection_images import (
@@ -48,12 +49,13 @@ from trilemma.explore.detection_threshold import Reference, by_rank, by_spread, 
 from trilemma.explore.detection_words import in_short
 from trilemma.explore.images import made_by, name_of
 from trilemma.files import json_text, remove
+from trilemma.keys import Seed
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.ranking import INTERVAL_IS, ranking
 from trilemma.modes import own_modes
 from trilemma.pictures.png import save_png, says_how_made
 from trilemma.results import Results, with_keys
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.text import csv_text
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
 from trilemma.values import checked_call
@@ -93,16 +95,25 @@ class Detection:
 @checked_call
 @own_modes()
 def detect(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    against: Source | None = None,
-    normal: Classes | None = None,
-    data: Source | None = None,
-    false_alarms: float = 0.05,
-    score: str = AUTO,
-    n: int = 10_000,
-    seed: int = 0,
-    out: str | Path | None = None,
+    against: Annotated[
+        Source | None, Field(description="images to search for anomalies (default: the held-out images)")
+    ] = None,
+    normal: Annotated[
+        Classes | None,
+        Field(
+            description='classes in against= that count as normal, comma-separated; "none" if every image is abnormal'
+        ),
+    ] = None,
+    data: Annotated[
+        Source | None, Field(description="other normal images to set the threshold on (default: the data of the run)")
+    ] = None,
+    false_alarms: Annotated[float, Field(gt=0, lt=1, description="share of normal images that may be flagged")] = 0.05,
+    score: Annotated[str, Field(description="auto, error, relative, elbo, code, pca, pca-relative or nearest")] = AUTO,
+    n: Annotated[int, Field(ge=1, description="images of each kind, at most")] = 10_000,
+    seed: Seed = 0,
+    out: Annotated[str | Path | None, Field(description="folder to write (default: inside the run folder)")] = None,
 ) -> Detection:
     """Score images by a run that was trained on normal images alone, and flag the abnormal ones.
 
@@ -133,7 +144,8 @@ def detect(
             too few for the rate of false alarms; `against` is the run's own data; a name or value does not fit.
     """
     run = as_run(run)
-    _check(run, false_alarms, n)
+    if not isinstance(run.model, BoundsLikelihood | Encodes):
+        require(run, "score images", Reconstructs)
     files = None if out is None else _results(*[Path(out).expanduser()] * 2)
     images = groups_of(run, data, against, normal, n, seed)
     if files is None:
@@ -185,15 +197,6 @@ def _results(folder: Path, within: Path) -> Results:
     """The files of a detection, which may be written; see `Results`."""
     beside, sheets = ([folder / name for name in names] for names in (BESIDE, SHEETS))
     return Results(folder / "histogram.png", beside, verb="detect", within=within, pictures=sheets)
-
-
-def _check(run: Run, false_alarms: float, n: int) -> None:
-    if not isinstance(run.model, BoundsLikelihood | Encodes):
-        require(run, "score images", Reconstructs)
-    if not 0 < false_alarms < 1:
-        raise UserError(f"false_alarms={false_alarms}: a share of the normal images, for instance 0.05")
-    if n < 1:
-        raise UserError(f"n={n}: at least 1 image of each kind is needed")
 
 
 def _reference(way: Score, held_out: Tensor, trained: Mapping[str, Tensor], seed: int) -> Reference:

@@ -8,9 +8,10 @@ z ~ q(z|x), by one draw for each image: the noise tells units that hold a factor
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma import __version__, rng
@@ -20,6 +21,7 @@ from trilemma.errors import UserError
 from trilemma.explore.codes import labels_for, through
 from trilemma.explore.images import made_by, source_of
 from trilemma.files import json_text
+from trilemma.keys import Count, Picture, Quiet, Seed
 from trilemma.metrics.classification import half_width
 from trilemma.metrics.disentanglement import (
     BINS,
@@ -35,7 +37,7 @@ from trilemma.pictures.levels import to_float
 from trilemma.progress import Display
 from trilemma.registry import models_that
 from trilemma.results import Results, place
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.types import Encodes
 from trilemma.values import checked_call
 
@@ -106,13 +108,13 @@ class _Measured:
 @checked_call
 @own_modes()
 def disentangle(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    data: Source = "shapes",
-    n: int = 5_000,
-    seed: int = 0,
-    out: str | Path | None = None,
-    quiet: bool = False,
+    data: Annotated[Source, Field(description="images with known factors")] = "shapes",
+    n: Count = 5_000,
+    seed: Seed = 0,
+    out: Picture = None,
+    quiet: Quiet = False,
 ) -> Disentanglement:
     """Encode images that were drawn from known factors, and score how the codes follow them: MIG, DCI and SAP.
 

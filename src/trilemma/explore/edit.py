@@ -3,7 +3,7 @@
     v = mean of e(x) over the images of one group - mean of e(x) over the images of another,
     x_s = d(e(x) + s v)
 
-for several strengths s (Larsen et al. 2016, "Autoencoding beyond pixels using a learned similarity metric"; White
+for several shifts s (Larsen et al. 2016, "Autoencoding beyond pixels using a learned similarity metric"; White
 2016, "Sampling generative networks"). s = 0 is the reconstruction; s = 1 moves a code by the whole distance between
 the groups' means.
 """
@@ -11,8 +11,10 @@ the groups' means.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma import rng
@@ -26,9 +28,10 @@ from trilemma.explore.codes import decode_codes, encode, labels_for, require
 from trilemma.explore.images import choose, is_own, made_by, source_of, take
 from trilemma.explore.naming import find_code
 from trilemma.explore.sample import label_name
+from trilemma.keys import Label, Picture
 from trilemma.pictures.grid import grid
 from trilemma.results import Results, place
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.types import Batch, Decodes, Encodes
 from trilemma.values import checked_call
 
@@ -38,7 +41,7 @@ GROUP = 2000  # images of a group whose codes are averaged
 
 @dataclass(frozen=True)
 class Edit:
-    """The row of pictures (the image itself if it was given, then one for each strength) and what they were made from.
+    """The row of pictures (the image itself if it was given, then one for each shift) and what they were made from.
 
     vector: (Z,), also in `file`, which later edits take in place of a group; counts: images averaged for it on
     either side, none for a vector from a file; images: (steps, C, H, W) in [0, 1].
@@ -47,23 +50,27 @@ class Edit:
     picture: Path
     file: Path
     vector: Tensor
-    strengths: tuple[float, ...]
+    shifts: tuple[float, ...]
     counts: tuple[int, int] | None
     images: Tensor
 
 
 @checked_call
 def edit(
-    run: Run | str | Path,
-    image: str | int | Path | Tensor,
+    run: RunLike,
+    image: Annotated[
+        str | int | Path | Tensor, Field(description="an image file, the number of a held-out image, or a code")
+    ],
     *,
-    towards: Group,
-    away: Group | None = None,
-    strength: float = 1.0,
-    steps: int = 7,
-    data: Source | None = None,
-    label: str | int | None = None,
-    out: str | Path | None = None,
+    towards: Annotated[Group, Field(description="a class, a folder of images, or a vector saved before (.npy)")],
+    away: Annotated[Group | None, Field(description="the opposite group (default: all other images)")] = None,
+    shift: Annotated[
+        float, Field(description="factor of the vector in the last picture; 1: the full difference between the groups")
+    ] = 1.0,
+    steps: Annotated[int, Field(ge=2, description="number of pictures, from 0 to shift")] = 7,
+    data: Annotated[Source | None, Field(description="images to use (default: the data of the run)")] = None,
+    label: Label = None,
+    out: Picture = None,
 ) -> Edit:
     """Move an image towards a group of images, along the difference of the groups' mean codes.
 
@@ -72,7 +79,8 @@ def edit(
         towards: the name or number of a class, a source of images (a folder, ...), or a vector saved by an earlier
             edit.
         away: another group; where None, every other class, or for a source of images the run's training images.
-        strength: of the last picture; the first has 0, which is the plain reconstruction. Negative goes the other way.
+        shift: factor of the vector in the last picture; the first has 0, the plain reconstruction. Negative values move
+            the image away from the group.
         steps: pictures.
         data: other images than the run's own, whose classes and images are meant.
         label: the image's class, for a model that takes one and an image that does not tell.
@@ -83,21 +91,19 @@ def edit(
     """
     run = as_run(run)
     require(run, "change images by their codes", Encodes, Decodes)
-    if steps < 2:
-        raise UserError(f"steps={steps}: at least 2 are needed, without and with the change")
     picture, within = place(out, run.path, f"edit-{_name_of(run, towards, data)}.png" if out is None else "")
     file = picture.with_suffix(".npy")
     files = Results(picture, [file], verb="edit", within=within)
     code, labels, original = find_code(run, image, data, label)  # (1, Z)
     vector, counts = _vector(run, code.shape[1], towards, away, data)
-    strengths = torch.linspace(0, strength, steps, dtype=code.dtype)
-    images = decode_codes(run, code + strengths[:, None] * vector, labels)
+    shifts = torch.linspace(0, shift, steps, dtype=code.dtype)
+    images = decode_codes(run, code + shifts[:, None] * vector, labels)
     before = images[:0] if original is None else original
-    texts = ["original"] * len(before) + [f"{s:.3g}" for s in strengths.tolist()]
-    what = {"towards": str(towards), "away": None if away is None else str(away), "strength": strength, "steps": steps}
+    texts = ["original"] * len(before) + [f"{s:.3g}" for s in shifts.tolist()]
+    what = {"towards": str(towards), "away": None if away is None else str(away), "shift": shift, "steps": steps}
     sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
     files.write(sheet, made_by(run, "edit", image=str(image), **what), {file: vector_file(vector)})
-    return Edit(picture, file, vector, tuple(strengths.tolist()), counts, images)
+    return Edit(picture, file, vector, tuple(shifts.tolist()), counts, images)
 
 
 def _name_of(run: Run, group: Group, data: Source | None) -> str:

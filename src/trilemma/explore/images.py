@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma import __version__, rng
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     pass
 
 
-Source = DataSource | None
+Source = Annotated[DataSource | None, Field(description="images to use (default: the data of the run)")]
 
 
 def source_of(run: Run, data: Source = None) -> Data:

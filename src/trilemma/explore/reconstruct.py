@@ -11,10 +11,11 @@ from torch import Tensor
 from trilemma.explore.codes import class_of, labels_for, require
 from trilemma.explore.images import Source, made_by, part_of, pick_images, rows_of, source_of
 from trilemma.files import json_text
+from trilemma.keys import Count, Label, Picture, SplitOf
 from trilemma.pictures.grid import TEXT, TILE, font, grid
 from trilemma.pictures.table import GAP
 from trilemma.results import Results, place
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import RunLike, as_run
 from trilemma.types import Reconstructs
 from trilemma.values import checked_call
 
@@ -41,13 +42,13 @@ class Reconstruction:
 
 @checked_call
 def reconstruct(
-    run: Run | str | Path,
+    run: RunLike,
     *,
     data: Source = None,
-    n: int = 16,
-    split: str | None = None,
-    label: str | int | None = None,
-    out: str | Path | None = None,
+    n: Count = 16,
+    split: SplitOf = None,
+    label: Label = None,
+    out: Picture = None,
 ) -> Reconstruction:
     """Pass `n` images through a model that was not trained on them; lay the results below, with the error of each.
 

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma.data import Data, load_data
@@ -16,6 +17,7 @@ from trilemma.data.parts import ALL
 from trilemma.data.sources.arrays import as_numpy, to_images
 from trilemma.data.split import counted, held_out_split
 from trilemma.errors import UserError, unknown
+from trilemma.keys import BatchSize, Seed
 from trilemma.metrics import cost, frechet, neighbours
 from trilemma.metrics.classification import class_scores
 from trilemma.metrics.controls import (
@@ -85,16 +87,25 @@ class Evaluation:
 @checked_call
 @own_modes()
 def evaluate(
-    what: "Run | Source",
+    what: Annotated["Run | Source", Field(description="a run folder, or a folder or zip of generated images")],
     *,
-    against: Source | None = None,
-    n: int | None = None,
-    features: str | FeatureNetwork = "auto",
-    split: str | None = None,
-    seed: int = 0,
-    batch: int = 256,
-    bound_samples: int = 50,
-    bound_images: int = 1000,
+    against: Annotated[Source | None, Field(description="real images (default: the data of the run)")] = None,
+    n: Annotated[
+        int | None, Field(description="number of generated images (default: as many as real ones, up to 2,048)")
+    ] = None,
+    features: Annotated[
+        str | FeatureNetwork, Field(description="network that extracts features; auto: the one that fits the data")
+    ] = "auto",
+    split: Annotated[
+        str | None,
+        Field(description="split of the real data: test, valid or train (default: held-out images if there are any)"),
+    ] = None,
+    seed: Seed = 0,
+    batch: BatchSize = 256,
+    bound_samples: Annotated[
+        int, Field(ge=0, description="codes per image for the likelihood bound; 0: do not compute it")
+    ] = 50,
+    bound_images: Annotated[int, Field(ge=2, description="images to compute the bound on, at most")] = 1000,
     reference: Reference | None = None,
     **settings: Any,
 ) -> Evaluation:
