@@ -32,7 +32,7 @@ class BareStep:
         self.ema = EMA(self.model, self.config.ema_halflife_images) if self.config.ema_halflife_images else None
         loader = Loader(data.train, batch=self.config.batch, seed=0, device=device)
         found = [loader.batch_at(k * self.config.batch) for k in range(BATCHES)]
-        self.batches = [Batch(b.image.contiguous(memory_format=layout), b.label, index=b.index) for b in found]
+        self.batches = [Batch(b.image.contiguous(memory_format=layout), b.condition, index=b.index) for b in found]
 
     def __call__(self, k: int) -> None:
         """The k-th step."""

@@ -16,6 +16,8 @@ from trilemma.training.pictures import draw_curves
 
 session = import_module("trilemma.training.train")  # the name in the package is the function
 
+collect_ignore_glob = ["fixtures/*"]  # scripts for the code of earlier versions
+
 os.environ["MPLBACKEND"] = "Agg"
 if "TRILEMMA_DATA" in os.environ:
     os.environ["TRILEMMA_DATA"] = str(Path(os.environ["TRILEMMA_DATA"]).resolve())

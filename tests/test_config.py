@@ -5,9 +5,9 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 
-from trilemma.config import Config, make
+from trilemma.config import Config, make, only_for
 from trilemma.errors import UserError
 
 
@@ -79,3 +79,20 @@ def test_changes_are_checked_and_the_old_one_stays() -> None:
     assert toy.with_(latent=9).latent == 9 and toy.latent == 4
     with pytest.raises(UserError):
         toy.with_(latent=-1)
+
+
+class Noisy(Config):
+    noise: Literal["none", "gaussian"] = "none"
+    level: float = 0.5
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "Noisy":
+        only_for(self, "level", self.noise != "none", "noise=gaussian, not none")
+        return self
+
+
+def test_a_key_without_effect_is_refused_unless_it_has_its_default() -> None:
+    assert make(Noisy, {"noise": "gaussian", "level": 0.25}).level == 0.25
+    assert make(Noisy, {"level": 0.5}) == Noisy()
+    with pytest.raises(UserError, match=r"^level=0.25 is for noise=gaussian, not none$"):
+        make(Noisy, {"level": 0.25})

@@ -18,8 +18,10 @@ from trilemma.run.checkpoint import list_checkpoints
 from trilemma.training import train
 from trilemma.training.loop import Trainer
 from trilemma.types import (
+    UNCONDITIONAL,
     Batch,
     BoundsLikelihood,
+    Condition,
     Conditional,
     Decodes,
     Encodes,
@@ -37,7 +39,7 @@ MODELS = list_models()
 
 def batch_of(shape: tuple[int, int, int], n: int = 16) -> Batch:
     image = rng.uniform(torch.arange(n), shape, 0, "contract")
-    return Batch(image, label=torch.arange(n) % 4, index=torch.arange(n))
+    return Batch(image, Condition(torch.arange(n) % 4), index=torch.arange(n))
 
 
 def loss_of(phase: Phase, batch: Batch) -> Tensor:
@@ -138,16 +140,16 @@ def test_sampling_leaves_the_global_random_state_and_the_mode_alone(model: nn.Mo
 
 def test_capabilities_have_the_shapes_they_promise(model: nn.Module) -> None:
     batch = batch_of(model.config.shape)
-    labels = batch.label if isinstance(model, Conditional) else None
+    condition = batch.condition if isinstance(model, Conditional) else UNCONDITIONAL
     if isinstance(model, Encodes):
-        assert model.encode(batch.image, labels).ndim == 2
+        assert model.encode(batch.image, condition).ndim == 2
     if isinstance(model, Encodes) and isinstance(model, Decodes):
-        assert model.decode(model.encode(batch.image, labels), labels).shape == batch.image.shape
+        assert model.decode(model.encode(batch.image, condition), condition).shape == batch.image.shape
     if isinstance(model, Reconstructs):
-        assert model.reconstruct(batch.image, labels).shape == batch.image.shape
+        assert model.reconstruct(batch.image, condition).shape == batch.image.shape
     if isinstance(model, BoundsLikelihood):
         for bound in (model.elbo, model.log_weight):
-            values = bound(batch.image, torch.Generator().manual_seed(0), labels)
+            values = bound(batch.image, torch.Generator().manual_seed(0), condition)
             assert values.shape == (16,) and values.isfinite().all()
     if isinstance(model, Validates):
         figures = model.validation(batch, torch.default_generator)
@@ -157,23 +159,23 @@ def test_capabilities_have_the_shapes_they_promise(model: nn.Module) -> None:
 def test_labels_are_asked_for_where_they_are_needed_and_refused_elsewhere(model: nn.Module) -> None:
     batch = batch_of(model.config.shape)
     conditional = isinstance(model, Conditional)
-    wrong = [None, torch.full((16,), 10**6)] if conditional else [batch.label]
-    for labels in wrong:
+    wrong = [UNCONDITIONAL, Condition(torch.full((16,), 10**6))] if conditional else [batch.condition]
+    for condition in wrong:
         if isinstance(model, Encodes):
             with pytest.raises(UserError):
-                model.encode(batch.image, labels)
+                model.encode(batch.image, condition)
         if isinstance(model, Reconstructs):
             with pytest.raises(UserError):
-                model.reconstruct(batch.image, labels)
+                model.reconstruct(batch.image, condition)
     if not conditional:
         with pytest.raises(UserError):
-            model.sample(2, seed=0, labels=batch.label[:2])
+            model.sample(2, seed=0, condition=batch.condition.rows(slice(2)))
 
 
 def test_images_and_codes_of_other_shapes_are_refused(model: nn.Module) -> None:
     """Whatever the network could make of them: each error says what came and what is taken."""
     shape, image = model.config.shape, batch_of(model.config.shape).image
-    labels = torch.arange(16) % 4 if codes_need_labels(model) else None
+    condition = Condition(torch.arange(16) % 4) if codes_need_labels(model) else UNCONDITIONAL
     larger = torch.zeros(16, shape[0], shape[1] + 2, shape[2] + 2)
     other = torch.zeros(16, 4 - shape[0], *shape[1:])  # grey for a colour model, colour for a grey one
     takes = re.escape(f"takes (B, {', '.join(map(str, shape))})")
@@ -184,15 +186,15 @@ def test_images_and_codes_of_other_shapes_are_refused(model: nn.Module) -> None:
             with pytest.raises(
                 UserError, match=rf"images were given as float32 {re.escape(str(tuple(wrong.shape)))}.*{takes}"
             ):
-                getattr(model, verb)(wrong, labels)
+                getattr(model, verb)(wrong, condition)
         with pytest.raises(UserError, match=r"images were given as uint8 .*floats in \[0, 1\]"):
-            getattr(model, verb)(image.byte(), labels)
+            getattr(model, verb)(image.byte(), condition)
     if isinstance(model, Encodes) and isinstance(model, Decodes):
-        z = model.encode(image, labels)
+        z = model.encode(image, condition)
         assert z.shape == (16, model.code_length)
         for wrong in (z[:, 1:], torch.cat([z, z], 1), z[0], z[None], z.long()):
             with pytest.raises(UserError, match=rf"codes were given as .*takes floats \(B, {model.code_length}\)"):
-                model.decode(wrong, labels)
+                model.decode(wrong, condition)
 
 
 @pytest.mark.parametrize("name", ["vae", "vae-vq"])
@@ -201,9 +203,9 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
     model = create(name, shape=SHAPES[0], seed=1, conditional=True, n_classes=4).eval()
     assert isinstance(model, Conditional) and codes_need_labels(model) == (name == "vae")
     image, right = batch_of(SHAPES[0], 4).image, torch.arange(4)
-    z = model.encode(image, right)
+    z = model.encode(image, Condition(right))
     if not codes_need_labels(model):
-        assert torch.equal(model.encode(image), z) and torch.equal(model.encode(image, right.flip(0)), z)
+        assert torch.equal(model.encode(image), z) and torch.equal(model.encode(image, Condition(right.flip(0))), z)
         assert torch.equal(model.reconstruct(image), model.decode(z))
     for labels, message in (
         (right[:3], "3 labels were given for 4"),
@@ -217,9 +219,9 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
         calls = [(model.encode, image), (model.decode, z), (model.reconstruct, image)]
         for call, value in calls:
             with pytest.raises(UserError, match=message):
-                call(value, labels)
+                call(value, Condition(labels))
         with pytest.raises(UserError, match=message):
-            model.sample(4, seed=0, labels=labels)
+            model.sample(4, seed=0, condition=Condition(labels))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -235,7 +237,7 @@ def test_stopped_and_continued_equals_unbroken_bit_for_bit(
         one_step(trainer)
         steps_taken.append(trainer.calendar.step)
         if len(steps_taken) == 3:
-            trainer.team.stop_signal = 2
+            trainer.signals.stop = 2
 
     monkeypatch.setattr(Trainer, "take_step", stop_after_three)
     with pytest.raises(KeyboardInterrupt, match="the state is saved"):

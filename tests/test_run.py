@@ -15,7 +15,7 @@ from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.registry import list_models
 from trilemma.run.run import EXACT_BATCH, Run, load
-from trilemma.types import Decodes, Encodes, Reconstructs, codes_need_labels
+from trilemma.types import UNCONDITIONAL, Condition, Decodes, Encodes, Reconstructs, codes_need_labels
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +118,9 @@ def record_batches(run, monkeypatch):
     """The (first, size) of every batch that the model computes from now on."""
     computed, compute = [], run.model.sample
 
-    def sample(n: int, *, seed: int, first: int = 0, labels=None, temperature: float = 1.0):
+    def sample(n: int, *, seed: int, first: int = 0, condition=UNCONDITIONAL, temperature: float = 1.0):
         computed.append((first, n))
-        return compute(n, seed=seed, first=first, labels=labels, temperature=temperature)
+        return compute(n, seed=seed, first=first, condition=condition, temperature=temperature)
 
     monkeypatch.setattr(run.model, "sample", sample)
     return computed
@@ -205,8 +205,8 @@ def test_labels_by_name_and_number(vae, monkeypatch):
     """A model that takes a class gets its index for every image of the batch."""
     seen = []
 
-    def sample(n: int, *, labels=None, **_):
-        seen.append(labels)
+    def sample(n: int, *, condition=None, **_):
+        seen.append(condition.label)
         return torch.zeros(n, 1, 8, 8)
 
     monkeypatch.setattr(vae.model, "n_classes", 3, raising=False)
@@ -251,7 +251,7 @@ def test_codes_and_reconstructions_are_those_of_the_model_in_any_batch(run):
                 with pytest.raises(UserError, match=rf"{run.recipe.name} does not {verb}.*models that do: .*vae"):
                     getattr(run, verb)(images)
                 continue
-            expected = getattr(run.model, verb)(images, label)
+            expected = getattr(run.model, verb)(images, Condition(label))
             for batch in (3, 256):
                 found = getattr(run, verb)(images, label, batch=batch)
                 torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -261,7 +261,7 @@ def test_codes_and_reconstructions_are_those_of_the_model_in_any_batch(run):
                 run.decode(torch.zeros(2, 3))
         elif isinstance(run.model, Encodes):
             codes = run.encode(images, label)
-            expected = run.model.decode(codes, label)
+            expected = run.model.decode(codes, Condition(label))
             torch.testing.assert_close(run.decode(codes.double(), label, batch=2), expected, rtol=1e-4, atol=1e-4)
             with pytest.raises(UserError, match="codes were given as float32"):
                 run.decode(codes[:, 1:], label)
@@ -270,8 +270,8 @@ def test_codes_and_reconstructions_are_those_of_the_model_in_any_batch(run):
 def test_labels_of_codes_by_name_number_and_one_for_each(vae, monkeypatch):
     seen = []
 
-    def encode(image, labels=None):
-        seen.append(labels.tolist())
+    def encode(image, condition=None):
+        seen.append(condition.label.tolist())
         return image.flatten(1)
 
     monkeypatch.setattr(vae.model, "n_classes", 3, raising=False)
@@ -317,11 +317,11 @@ def test_what_a_run_does_not_encode_or_decode(vae):
 def test_codes_in_smaller_batches_where_memory_runs_out(vae, monkeypatch):
     sizes, encode = [], vae.model.encode
 
-    def scarce(image, labels=None):
+    def scarce(image, condition=None):
         sizes.append(len(image))
         if len(image) > 4:
             raise torch.OutOfMemoryError
-        return encode(image, labels)
+        return encode(image, condition)
 
     images, _ = held_out(vae, 10)
     expected = vae.encode(images)

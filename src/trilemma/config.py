@@ -6,6 +6,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
 
+from trilemma.arguments import word
 from trilemma.errors import UserError
 from trilemma.values import plain, problems
 
@@ -51,6 +52,20 @@ class ModelConfig(Config):
             if any(isinstance(number, int) and abs(number) > LARGEST_INT for number in numbers):
                 raise ValueError(f"{key}: numbers here are at most {LARGEST_INT:,}")
         return self
+
+
+def only_for(config: Config, key: str, used: bool, where: str) -> None:
+    """Refuse a value that has no effect with the other settings; for the validators of a Config.
+
+    Args:
+        used: whether the key has an effect; if not, only its default is allowed.
+        where: settings with which it has one, as "reconstruction=gaussian, not bce".
+    Raises:
+        ValueError: see above.
+    """
+    value = getattr(config, key)
+    if not used and value != type(config).model_fields[key].default:
+        raise ValueError(f"{key}={word(value)} is for {where}")
 
 
 def make(kind: type[C], values: Mapping[str, Any]) -> C:

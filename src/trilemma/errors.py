@@ -9,6 +9,8 @@ from trilemma.text import printable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trilemma.types import Condition
+
 
 HALF_LEVEL = 0.5 / 255
 ELSEWHERE = {  # words that other tools have for keys of this one
@@ -111,33 +113,31 @@ def with_hint(text: str, word: str, choices: Iterable[str]) -> str:
     return f'{text} (did you mean "{hint}"?)' if hint else text
 
 
-def refuse_labels(labels: object) -> None:
-    """For models that draw no classes.
-
-    Raises:
-        UserError: if there are labels.
-    """
-    if labels is not None:
-        raise UserError("this model was trained without labels and cannot draw a class; leave the label out")
-
-
-def check_labels(labels: "Tensor | None", n_classes: int, count: int | None = None) -> None:
-    """For models that may draw classes, 0 to n_classes - 1; with n_classes=0 there are none.
+def check_condition(condition: "Condition", count: int, n_classes: int = 0) -> None:
+    """For models that take nothing but a label, 0 to n_classes - 1; with n_classes=0 not even that.
 
     Args:
-        count: how many images or codes they belong to; any number where None.
+        count: how many images or codes it is for.
     Raises:
-        UserError: if they are not int64 (count,), or one is no class.
+        UserError: if there is more, or the labels are not int64 (count,), or one is not a class.
     """
+    for name in ("caption", "image", "mask"):
+        if getattr(condition, name) is not None:
+            raise UserError(f"this model takes no {name}; leave it out")
+    if condition.label is not None:
+        _check_labels(condition.label, count, n_classes)
+
+
+def _check_labels(labels: "Tensor", count: int, n_classes: int) -> None:
     import torch
 
-    if not n_classes or labels is None:
-        return refuse_labels(labels)
+    if not n_classes:
+        raise UserError("this model was trained without labels and cannot draw a class; leave the label out")
     if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
         raise UserError(
             f"labels were given as {_form(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each"
         )
-    if count is not None and len(labels) != count:
+    if len(labels) != count:
         raise UserError(f"{len(labels)} labels were given for {count} images or codes; give one for each")
     if not bool(((labels >= 0) & (labels < n_classes)).all()):
         raise UserError(f"labels {labels.unique().tolist()}: they go from 0 to {n_classes - 1}")
@@ -168,6 +168,20 @@ def check_range(image: "Tensor") -> None:
     low, high = (float(end) for end in image.aminmax()) if image.numel() else (0.0, 0.0)
     if low < -HALF_LEVEL or high > 1 + HALF_LEVEL:
         raise UserError(f"images have values from {low:g} to {high:g}; give floats in [0, 1], levels / 255")
+
+
+def check_finite(values: "Tensor", what: str, advice: str) -> None:
+    """For values whose first dimension counts images, codes or scores.
+
+    Raises:
+        UserError: if one is NaN or infinite; it ends with the advice.
+    """
+    bad = ~values.isfinite().reshape(len(values), -1).all(1)
+    if bad.any():
+        raise UserError(
+            f"{int(bad.sum())} of {len(values)} {what} hold NaN or infinite values (the first is number "
+            f"{int(bad.nonzero()[0])}); {advice}"
+        )
 
 
 def check_codes(z: "Tensor", length: int) -> None:

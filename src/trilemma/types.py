@@ -21,22 +21,74 @@ class PhaseError(ValueError):
     """A player or a phase that does not fit; the text says what was given and what is allowed."""
 
 
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What is asked of a model, for each of B images; None = not given.
+
+    label: class index, int64 (B,).
+    caption: one text per image.
+    image: a smaller or a source image, float32 in [0, 1], (B, C, h, w).
+    mask: 1 where pixels are to be made, (B, 1, H, W).
+    """
+
+    label: Tensor | None = None
+    caption: Sequence[str] | None = None
+    image: Tensor | None = None
+    mask: Tensor | None = None
+
+    def rows(self, rows: Tensor | slice) -> "Condition":
+        """The condition of some of the images: by their numbers, int64 (N,), or a slice."""
+        caption = self.caption
+        if caption is not None:
+            caption = caption[rows] if isinstance(rows, slice) else [str(caption[k]) for k in rows.tolist()]
+        return self._mapped(lambda values: rows_of(values, rows), caption)
+
+    def to(self, device: torch.device | str) -> "Condition":
+        """The same on another device."""
+        return self._mapped(lambda values: values.to(device), self.caption)
+
+    def only(self, *names: str) -> "Condition":
+        """The fields of these names alone."""
+        return Condition(**{name: getattr(self, name) for name in names})
+
+    def _mapped(self, change: Callable[[Tensor], Tensor], caption: Sequence[str] | None) -> "Condition":
+        tensors = (self.label, self.image, self.mask)
+        label, image, mask = (None if values is None else change(values) for values in tensors)
+        return Condition(label, caption, image, mask)
+
+
+UNCONDITIONAL = Condition()  # nothing is asked for
+
+
+def rows_of(values: Tensor, rows: Tensor | slice) -> Tensor:
+    """Some rows of a tensor: by their numbers, int64 (N,) on any device, or a slice."""
+    return values[rows if isinstance(rows, slice) else rows.to(values.device)]
+
+
+def default_label(ids: Tensor, n_classes: int) -> Tensor:
+    """The class of each image where none is asked for: image k has k % n_classes; int64, as the numbers `ids`."""
+    return ids % n_classes
+
+
 @dataclass(frozen=True)
 class Batch:
     """Images with what is known of them.
 
     image: float32 in [0, 1], shape (B, C, H, W).
-    label: class index, int64 (B,), or None where the data has no classes.
-    caption: one text per image, or None.
+    condition: label and caption of each image, where the data have them.
     index: position of each image in its split, int64 (B,), or None for images from elsewhere.
     progress: share of the training that is done, in [0, 1], for what changes in the course of it (a temperature).
     """
 
     image: Tensor
-    label: Tensor | None = None
-    caption: Sequence[str] | None = None
+    condition: Condition = UNCONDITIONAL
     index: Tensor | None = None
     progress: float = 1.0
+
+    def rows(self, rows: Tensor | slice) -> "Batch":
+        """Some of the images, with what is known of them."""
+        index = None if self.index is None else rows_of(self.index, rows)
+        return Batch(rows_of(self.image, rows), self.condition.rows(rows), index, self.progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,16 +234,18 @@ class Samples(Protocol):
 
     sampling_network: nn.Module  # the network whose forward calls are the cost of sampling
 
-    def sample(self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None, **settings: Any) -> Tensor:
+    def sample(
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, **settings: Any
+    ) -> Tensor:
         """(n, C, H, W) in [0, 1]; the images numbered first ... first + n - 1 of `seed`."""
         ...
 
 
 @runtime_checkable
 class Encodes(Protocol):
-    """Turns images into codes; where `codes_need_labels`, it is given their labels, too."""
+    """Turns images into codes, given the part of a condition that `for_codes` says."""
 
-    def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, Z)."""
         ...
 
@@ -200,7 +254,7 @@ class Encodes(Protocol):
 class Decodes(Protocol):
     """Turns codes into images."""
 
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def decode(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """(B, Z) -> (B, C, H, W) in [0, 1]."""
         ...
 
@@ -209,7 +263,7 @@ class Decodes(Protocol):
 class Reconstructs(Protocol):
     """Gives an image back after passing it through the model."""
 
-    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """(B, C, H, W) in [0, 1] -> the same shape and range."""
         ...
 
@@ -227,11 +281,11 @@ class Denoises(Protocol):
 class BoundsLikelihood(Protocol):
     """Bounds the log-likelihood of an image from below."""
 
-    def elbo(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+    def elbo(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
         """(B, C, H, W) -> nats per image (B,)."""
         ...
 
-    def log_weight(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+    def log_weight(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
         """log p(x, z) - log q(z|x) of one z ~ q(z|x): (B, C, H, W) -> nats per image (B,). Its mean is the ELBO, and
         the log of the mean exponential of k of them the importance-weighted bound."""
         ...
@@ -239,7 +293,7 @@ class BoundsLikelihood(Protocol):
 
 @runtime_checkable
 class Conditional(Protocol):
-    """Draws what is asked for: `sample(labels=...)` is obeyed.
+    """Draws what is asked for: the label of a condition is obeyed.
 
     Its codes, too, are made and read with the class of each image, unless it says `codes_need_labels = False`.
     """
@@ -250,6 +304,11 @@ class Conditional(Protocol):
 def codes_need_labels(model: object) -> TypeGuard[Conditional]:
     """Whether `encode`, `decode` and `reconstruct` of a model need the labels of the images."""
     return isinstance(model, Conditional) and getattr(model, "codes_need_labels", True)
+
+
+def for_codes(model: object, condition: Condition) -> Condition:
+    """The part of a condition that `encode`, `decode` and `reconstruct` of a model need."""
+    return condition.only("label") if codes_need_labels(model) else UNCONDITIONAL
 
 
 @runtime_checkable

@@ -20,7 +20,7 @@ DATA_KINDS = (
     "a folder of images, a .zip or .tar of one, a folder of .tar shards, a .npz or .npy file, an idx file of images, "
     f"a .parquet file or a folder of them, or {HUB}NAME"
 )
-SAMPLER = ("self", "n", "seed", "first", "labels")  # what every model's `sample` takes, given by the verb itself
+SAMPLER = ("self", "n", "seed", "first", "condition")  # what every model's `sample` takes, given by the verb itself
 
 
 @cache

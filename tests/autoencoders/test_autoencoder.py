@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles import principal_components
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributions import Bernoulli
@@ -15,14 +16,7 @@ from trilemma.data import load_data
 from trilemma.errors import UserError
 from trilemma.registry import create, get_recipe
 from trilemma.training import train
-from trilemma.types import Batch
-
-
-def principal(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The first k principal directions of rows x (N, D), as columns, and all the eigenvalues of their covariance."""
-    centred = x - x.mean(0)
-    found = torch.linalg.svd(centred, full_matrices=False)
-    return found.Vh[:k].T, found.S.square() / len(x)
+from trilemma.types import Batch, Condition
 
 
 def angles(one: Tensor, other: Tensor) -> Tensor:
@@ -49,19 +43,19 @@ def linear(shape: tuple[int, int, int], latent: int) -> Autoencoder:
 def test_long_trained_ae_linear_has_the_plane_and_the_error_of_pca(tmp_path: Path) -> None:
     run = train("ae-linear", "ellipse", batch=60, epochs=200, precision="float32", out=tmp_path / "run", quiet=True)
     x = run.data.train.images.flatten(1).double() / 255
-    directions, eigenvalues = principal(x, 2)
-    assert angles(decoder_columns(run.model).double(), directions).max() < 1e-3
+    eigenvalues, directions = principal_components(x)
+    assert angles(decoder_columns(run.model).double(), directions[:, :2]).max() < 1e-3
     image = x.float()[:, :, None, None]
     error = float(run.model.loss(Batch(image), torch.Generator())[1]["mse"])
     assert error == pytest.approx(float(eigenvalues[2]) / 3, rel=1e-4)
-    other = torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[1:].T  # another plane is told apart
+    other = directions[:, 1:3]  # another plane
     assert angles(decoder_columns(run.model).double(), other).max() > 0.99
 
 
 def test_ae_linear_reaches_its_figure_in_its_own_training(tmp_path: Path) -> None:
     run = train("ae-linear", "ellipse", out=tmp_path / "run", quiet=True)
     train_x, valid_x = (split.images.flatten(1).double() / 255 for split in (run.data.train, run.data.valid))
-    directions, _ = principal(train_x, 2)
+    directions = principal_components(train_x)[1][:, :2]
     centred = valid_x - train_x.mean(0)
     pca = float((centred - centred @ directions @ directions.T).square().mean().sqrt())
     figure = get_recipe("ae-linear").figures["valid_rmse"]
@@ -71,7 +65,8 @@ def test_ae_linear_reaches_its_figure_in_its_own_training(tmp_path: Path) -> Non
 def test_the_best_linear_autoencoder_of_digits_is_pca_in_float64() -> None:
     images = load_data("digits").train.images.double() / 255
     model, batch, x = linear((1, 8, 8), 8), Batch(images), 2 * images.flatten(1) - 1
-    directions, eigenvalues = principal(images.flatten(1), 8)
+    eigenvalues, directions = principal_components(images.flatten(1))
+    directions = directions[:, :8]
     e_weight, e_bias, d_weight, d_bias = model.parameters()
     with torch.no_grad():
         e_weight.copy_(directions.T)
@@ -177,22 +172,22 @@ def test_a_linear_output_is_cut_in_an_image_but_not_in_the_loss() -> None:
 
 
 def test_labels_are_refused() -> None:
-    model, labels = create("ae-stacked", shape=(1, 4, 4)), torch.tensor([1, 2])
+    model, condition = create("ae-stacked", shape=(1, 4, 4)), Condition(torch.tensor([1, 2]))
     image, z = torch.rand(2, 1, 4, 4), torch.rand(2, 32)
-    for call in (lambda: model.encode(image, labels), lambda: model.decode(z, labels)):
+    for call in (lambda: model.encode(image, condition), lambda: model.decode(z, condition)):
         with pytest.raises(UserError, match="without labels"):
             call()
     with pytest.raises(UserError, match="without labels"):
-        model.reconstruct(image, labels)
+        model.reconstruct(image, condition)
     with pytest.raises(UserError, match="without labels"):
-        model.sample(2, seed=0, labels=labels)
+        model.sample(2, seed=0, condition=condition)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tied": True, "network": "conv"}, "tied=true needs network=mlp"),
-        ({"sparsity": 0.1}, "sparsity=0.1 needs code=sigmoid"),
+        ({"tied": True, "network": "conv"}, "tied=true is for network=mlp, not conv"),
+        ({"sparsity": 0.1}, "sparsity=0.1 is for code=sigmoid, not relu"),
         ({"reconstruction": "bce", "output": "none"}, "needs output=sigmoid"),
         ({"corruption": "dropout", "level": 1.0}, "share of pixels to drop is below 1"),
         ({"level": 0.9}, "level=0.9 is for corruption=dropout or corruption=gaussian, not none"),

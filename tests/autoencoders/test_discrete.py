@@ -11,7 +11,7 @@ from trilemma.autoencoders.codes import gumbel_noise, gumbel_softmax, kl_to_unif
 from trilemma.autoencoders.discrete import DiscreteConfig, DiscreteVAE
 from trilemma.errors import UserError
 from trilemma.migration import VARIANCE
-from trilemma.types import Batch
+from trilemma.types import Batch, Condition
 
 LOGITS = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)
 
@@ -171,12 +171,12 @@ def test_codes_are_one_hot_and_any_weights_are_decoded() -> None:
     between = model.decode(0.3 * z + 0.7 * z.roll(1, 0))
     assert between.shape == image.shape and between.min() >= 0 and between.max() <= 1
     with pytest.raises(UserError, match="leave the label out"):
-        model.encode(image, torch.zeros(6, dtype=torch.int64))
+        model.encode(image, Condition(torch.zeros(6, dtype=torch.int64)))
 
 
 def test_prior_is_uniform_and_an_image_depends_on_its_number_alone(monkeypatch) -> None:
     model = DiscreteVAE(DiscreteConfig(shape=(1, 4, 4), variables=5, categories=4))
     assert torch.allclose(model.sample(6, seed=2)[4:], model.sample(2, seed=2, first=4), atol=1e-6)
-    monkeypatch.setattr(model, "decode", lambda z, labels: z)
+    monkeypatch.setattr(model, "decode", lambda z, condition: z)
     shares = model.sample(8000, seed=2).view(8000, 5, 4).mean(0)
     assert (shares - 0.25).abs().max() < 4.5 * math.sqrt(0.25 * 0.75 / 8000)

@@ -19,7 +19,7 @@ from trilemma.config import make
 from trilemma.errors import UserError
 from trilemma.metrics.likelihood import active_units
 from trilemma.training import train
-from trilemma.types import Batch
+from trilemma.types import Batch, Condition
 
 D = 6  # pixels
 NOISE = 0.3  # variance of a pixel
@@ -397,14 +397,14 @@ def test_a_negative_temperature_and_labels_are_refused() -> None:
     model = HierarchicalVAE(HierarchicalConfig(shape=(1, 4, 4)))
     with pytest.raises(UserError, match="temperature=-1"):
         model.sample(2, seed=0, temperature=-1.0)
-    labels, image = torch.zeros(2, dtype=torch.int64), torch.zeros(2, 1, 4, 4)
+    condition, image = Condition(torch.zeros(2, dtype=torch.int64)), torch.zeros(2, 1, 4, 4)
     rng = torch.Generator()
     for call in (
-        lambda: model.sample(2, seed=0, labels=labels),
-        lambda: model.encode(image, labels),
-        lambda: model.elbo(image, rng, labels),
-        lambda: model.log_weight(image, rng, labels),
-        lambda: model.reconstruct(image, labels),
+        lambda: model.sample(2, seed=0, condition=condition),
+        lambda: model.encode(image, condition),
+        lambda: model.elbo(image, rng, condition),
+        lambda: model.log_weight(image, rng, condition),
+        lambda: model.reconstruct(image, condition),
     ):
         with pytest.raises(UserError, match="without labels"):
             call()

@@ -13,7 +13,7 @@ from trilemma.autoencoders.losses import bernoulli_nats, kl_to_standard_normal
 from trilemma.autoencoders.vae import VAE, VAEConfig
 from trilemma.errors import UserError
 from trilemma.migration import VARIANCE
-from trilemma.types import Batch, BoundsLikelihood, Conditional
+from trilemma.types import UNCONDITIONAL, Batch, BoundsLikelihood, Condition, Conditional
 
 
 def linear(model: nn.Module) -> nn.Linear:
@@ -88,8 +88,8 @@ def test_with_a_variance_that_grows_with_the_pixels_a_larger_copy_of_an_image_ha
     """Each pixel as 2 x 2 of them, four times the variance: the same error per pixel, the same weight of the KL."""
     small = VAE(VAEConfig(shape=(1, 4, 4), hidden=(8,), latent=3, variance=0.1)).double()
     large = VAE(VAEConfig(shape=(1, 8, 8), hidden=(8,), latent=3, variance=0.4)).double()
-    large.encoder.forward = lambda image, labels=None: small.encoder(F.avg_pool2d(image, 2))
-    large.decoder.forward = lambda z, labels=None: F.interpolate(small.decoder(z), scale_factor=2.0)
+    large.encoder.forward = lambda image, label=None: small.encoder(F.avg_pool2d(image, 2))
+    large.decoder.forward = lambda z, label=None: F.interpolate(small.decoder(z), scale_factor=2.0)
     image = torch.rand(6, 1, 4, 4, dtype=torch.float64)
     losses = [
         float(model.loss(Batch(x), torch.Generator().manual_seed(1))[0].detach())
@@ -195,17 +195,17 @@ def conditional(**settings) -> VAE:
 
 
 def batch(n: int = 12) -> Batch:
-    return Batch(torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(2)), label=torch.arange(n) % 4)
+    return Batch(torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(2)), Condition(torch.arange(n) % 4))
 
 
 @pytest.mark.parametrize("network", ["mlp", "conv", "strided", "recurrent", "residual"])
 def test_the_label_reaches_both_networks(network) -> None:
     model, some = conditional(network=network, width=8), batch()
-    mu, z = model.encode(some.image, some.label), torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
-    other = (some.label + 1) % 4
+    mu, z = model.encode(some.image, some.condition), torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    other = Condition((some.condition.label + 1) % 4)
     assert (model.encode(some.image, other) - mu).abs().amax(1).min() > 1e-6
-    assert (model.decode(z, other) - model.decode(z, some.label)).flatten(1).abs().amax(1).min() > 1e-6
-    assert torch.equal(model.reconstruct(some.image, some.label), model.decode(mu, some.label))
+    assert (model.decode(z, other) - model.decode(z, some.condition)).flatten(1).abs().amax(1).min() > 1e-6
+    assert torch.equal(model.reconstruct(some.image, some.condition), model.decode(mu, some.condition))
 
 
 def test_gradients_reach_the_columns_of_every_class_in_both_networks() -> None:
@@ -219,22 +219,22 @@ def test_gradients_reach_the_columns_of_every_class_in_both_networks() -> None:
 
 def test_the_bound_of_a_conditional_model_is_that_of_its_label() -> None:
     model, some = conditional(reconstruction="bce"), batch()
-    found = model.elbo(some.image, torch.Generator().manual_seed(1), some.label)
-    mu, logvar = model.posterior(some.image, some.label)
+    found = model.elbo(some.image, torch.Generator().manual_seed(1), some.condition)
+    mu, logvar = model.posterior(some.image, some.condition)
     eps = torch.empty_like(mu).normal_(generator=torch.Generator().manual_seed(1))
-    outputs = model.decode_outputs(mu + (0.5 * logvar).exp() * eps, some.label)
+    outputs = model.decode_outputs(mu + (0.5 * logvar).exp() * eps, some.condition)
     expected = -bernoulli_nats(outputs, some.image) - kl_to_standard_normal(mu, logvar)
     assert torch.allclose(found, expected)
-    other = model.elbo(some.image, torch.Generator().manual_seed(1), (some.label + 1) % 4)
+    other = model.elbo(some.image, torch.Generator().manual_seed(1), Condition((some.condition.label + 1) % 4))
     assert not torch.allclose(found, other)
 
 
 def test_samples_obey_labels_and_go_round_the_classes_without() -> None:
     model = conditional()
-    asked = model.sample(8, seed=0, labels=torch.arange(8) % 4)
+    asked = model.sample(8, seed=0, condition=Condition(torch.arange(8) % 4))
     assert torch.equal(model.sample(8, seed=0), asked)
     assert torch.allclose(model.sample(3, seed=0, first=5), asked[5:], atol=1e-6)
-    assert not torch.allclose(model.sample(8, seed=0, labels=torch.zeros(8, dtype=torch.int64)), asked)
+    assert not torch.allclose(model.sample(8, seed=0, condition=Condition(torch.zeros(8, dtype=torch.int64))), asked)
 
 
 def test_a_conditional_model_refuses_to_go_without_labels_and_other_labels() -> None:
@@ -247,13 +247,13 @@ def test_a_conditional_model_refuses_to_go_without_labels_and_other_labels() -> 
         lambda y: model.log_weight(some.image, rng, y),
     ]
     for call in calls:
-        assert torch.is_tensor(call(some.label))
+        assert torch.is_tensor(call(some.condition))
         with pytest.raises(UserError, match="trained with labels"):
-            call(None)
+            call(UNCONDITIONAL)
         with pytest.raises(UserError, match="from 0 to 3"):
-            call(some.label + 1)
+            call(Condition(some.condition.label + 1))
     with pytest.raises(UserError, match="from 0 to 3"):
-        model.sample(2, seed=0, labels=torch.tensor([0, -1]))
+        model.sample(2, seed=0, condition=Condition(torch.tensor([0, -1])))
     with pytest.raises(UserError, match="trained with labels"):
         model.loss(Batch(some.image), rng)
 
@@ -264,11 +264,11 @@ def test_an_unconditional_model_refuses_labels_and_has_no_classes() -> None:
     assert isinstance(model, BoundsLikelihood)
     for call in (model.encode, model.reconstruct):
         with pytest.raises(UserError, match="without labels"):
-            call(some.image, some.label)
+            call(some.image, some.condition)
     with pytest.raises(UserError, match="without labels"):
-        model.sample(4, seed=0, labels=torch.zeros(4, dtype=torch.int64))
+        model.sample(4, seed=0, condition=Condition(torch.zeros(4, dtype=torch.int64)))
     with pytest.raises(UserError, match="without labels"):
-        model.log_weight(some.image, rng, some.label)
+        model.log_weight(some.image, rng, some.condition)
     assert model.loss(some, rng)[0].isfinite()  # the labels that the data happens to have are not used
 
 
@@ -285,8 +285,8 @@ def test_an_unconditional_model_refuses_labels_and_has_no_classes() -> None:
         ({"reconstruction": "gaussian", "variance": 0.0}, "learned, optimal, or a number"),
         ({"reconstruction": "gaussian", "variance": "optimum"}, "learned, optimal, or a number"),
         ({"reconstruction": "bce", "output": "none"}, "needs probabilities"),
-        ({"capacity_share": 0.2}, "capacity_share=0.2 is for a capacity, as capacity_nats=25"),
-        ({"conditional": True}, "needs images with classes"),
+        ({"capacity_share": 0.2}, "capacity_share=0.2 is for a capacity, such as capacity_nats=25"),
+        ({"conditional": True}, "is for images with classes"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, message) -> None:

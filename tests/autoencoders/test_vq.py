@@ -11,7 +11,7 @@ from trilemma.autoencoders.vq import VQ, VQConfig
 from trilemma.config import make
 from trilemma.data import load_data
 from trilemma.errors import UserError
-from trilemma.types import Batch
+from trilemma.types import Batch, Condition
 
 TWO_CLASSES = {
     "shape": (1, 8, 8), "width": 16, "codes": 32, "dim": 8, "prior_width": 32, "prior_depth": 1,
@@ -193,7 +193,7 @@ def test_a_conditional_prior_draws_the_class_asked_for() -> None:
     torch.manual_seed(0)
     model = VQ(make(VQConfig, TWO_CLASSES))
     images = torch.stack([torch.full((1, 8, 8), 0.1), torch.full((1, 8, 8), 0.9)])
-    batch = Batch(images, torch.tensor([0, 1]))
+    batch = Batch(images, Condition(torch.tensor([0, 1])))
     optimizer = torch.optim.Adam(model.prior.parameters(), 0.01)
     with torch.no_grad():
         model.codebook.entries[:2] = model.vectors(images)[:, 2, 2]
@@ -204,9 +204,9 @@ def test_a_conditional_prior_draws_the_class_asked_for() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    reconstructions = model.reconstruct(images, batch.label)
+    reconstructions = model.reconstruct(images, batch.condition)
     for label in (0, 1):
-        drawn = model.sample(4, seed=0, labels=torch.full((4,), label))
+        drawn = model.sample(4, seed=0, condition=Condition(torch.full((4,), label)))
         assert torch.equal(drawn, reconstructions[[label] * 4])
     assert torch.equal(model.sample(4, seed=0), reconstructions[[0, 1, 0, 1]])
 
@@ -214,12 +214,12 @@ def test_a_conditional_prior_draws_the_class_asked_for() -> None:
 def test_labels_of_a_conditional_prior_are_checked() -> None:
     model = VQ(make(VQConfig, TWO_CLASSES))
     with pytest.raises(UserError, match=r"labels \[2\]: they go from 0 to 1"):
-        model.sample(1, seed=0, labels=torch.tensor([2]))
+        model.sample(1, seed=0, condition=Condition(torch.tensor([2])))
     with pytest.raises(UserError, match="trained with labels: give each image one, 0 to 1"):
         model.prior_loss(Batch(torch.rand(2, 1, 8, 8)), generator())
     with pytest.raises(UserError, match="trained without labels"):
-        small().sample(1, seed=0, labels=torch.tensor([0]))
-    with pytest.raises(UserError, match="needs images with classes"):
+        small().sample(1, seed=0, condition=Condition(torch.tensor([0])))
+    with pytest.raises(UserError, match="is for images with classes"):
         make(VQConfig, TWO_CLASSES | {"n_classes": 0})
 
 

@@ -23,7 +23,7 @@ from trilemma.errors import UserError
 from trilemma.metrics.cost import time_in_turns
 from trilemma.pictures.plots import LIGHT, SOFT
 from trilemma.pictures.png import read_metadata
-from trilemma.training.team import Stopped
+from trilemma.training.signals import Stopped
 
 
 def refuse(constant):

@@ -69,7 +69,7 @@ def test_layouts(tmp_path):
 
 def test_npy(tmp_path):
     np.save(tmp_path / "a.npy", COLOUR)
-    assert load_data(str(tmp_path / "a.npy")).shape == (3, 7, 9)
+    assert all_images(load_data(str(tmp_path / "a.npy"))) == all_images(load(tmp_path, COLOUR))
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
@@ -87,8 +87,10 @@ def test_transparency_lies_over_white(tmp_path):
 
 
 def test_size_and_channels(tmp_path):
-    assert load(tmp_path, x=COLOUR, options={"size": "12x10", "channels": 1}).shape == (1, 12, 10)
-    assert load(tmp_path, x=GREY, options={"channels": 3}).shape == (3, 7, 9)
+    flat = load(tmp_path, x=np.full_like(COLOUR, 77), options={"size": "12x10", "channels": 1})
+    assert flat.shape == (1, 12, 10) and (flat.train.images == 77).all()
+    coloured = load(tmp_path, x=GREY, options={"channels": 3})
+    assert all_images(coloured) == {np.stack([image] * 3).tobytes() for image in GREY}
 
 
 @pytest.mark.parametrize(

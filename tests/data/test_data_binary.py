@@ -7,8 +7,8 @@ import torch
 
 from trilemma import rng
 from trilemma.data import Data, Loader, Split, list_sources, load_data
-from trilemma.data.augment import augment, binarise, draws, draws_needed
 from trilemma.data.sources import builtin
+from trilemma.data.transform import binarise, draws, draws_needed, transform
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
 SIZE = 256
@@ -60,10 +60,10 @@ def test_it_depends_on_seed_image_and_epoch_alone():
 @pytest.mark.parametrize("moves", [("flip",), ("shift",), ("flip", "shift")])
 def test_it_follows_flip_and_shift_in_any_order(moves):
     u = draws(torch.arange(40), 0, 0, draws_needed((*moves, "binarise"), 3 * 8 * 16))
-    moved = augment(COLOUR, moves, draws(torch.arange(40), 0, 0))  # the moves are those without binarisation
+    moved = transform(COLOUR, moves, draws(torch.arange(40), 0, 0))  # the moves are those without binarisation
     expected = binarise(moved, u[:, 3:].view(COLOUR.shape))
-    assert torch.equal(augment(COLOUR, (*moves, "binarise"), u), expected)
-    assert torch.equal(augment(COLOUR, ("binarise", *moves), u), expected)
+    assert torch.equal(transform(COLOUR, (*moves, "binarise"), u), expected)
+    assert torch.equal(transform(COLOUR, ("binarise", *moves), u), expected)
     assert not torch.equal(moved, COLOUR)
 
 

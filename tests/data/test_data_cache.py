@@ -83,7 +83,7 @@ def test_the_second_opening_decodes_nothing(tmp_path, keep_all, monkeypatch, own
     (entry,) = own_cache.iterdir()
     assert (entry / "images.u8").stat().st_size == 50 * 3 * SIDE * SIDE
     assert any("decoded once" in note for note in first.notes)
-    monkeypatch.setattr("trilemma.data.sources.raw.decode", None)  # to be called would be an error
+    monkeypatch.setattr("trilemma.data.sources.decoded.decode", None)  # to be called would be an error
     same(load_data(path), first)
     other = load_data(path, seed=1)  # another choice for validation, from the same entry
     assert other.valid.names != first.valid.names
@@ -175,7 +175,7 @@ def test_an_entry_that_was_copied_is_sealed_again(tmp_path, keep_all, own_cache)
 
 
 def test_what_is_kept_beside_the_images_is_made_again_where_it_is_damaged(tmp_path, keep_all, own_cache, monkeypatch):
-    monkeypatch.setattr("trilemma.data.sources.raw.KEPT", 0)
+    monkeypatch.setattr("trilemma.data.sources.decoded.KEPT", 0)
     path = zipped(tmp_path / "a.zip", 20)
     first = load_data(path)
     (entry,) = own_cache.iterdir()

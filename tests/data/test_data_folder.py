@@ -15,7 +15,7 @@ from trilemma.data import check, load_data
 from trilemma.data.decoding import cache
 from trilemma.data.decoding.decode import Item, decode
 from trilemma.data.decoding.listing import listed
-from trilemma.data.sources.layout import arrange
+from trilemma.data.sources.folder_layout import arrange
 from trilemma.errors import UserError
 
 RNG = np.random.default_rng(0)

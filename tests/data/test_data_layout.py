@@ -12,7 +12,7 @@ from PIL import Image
 
 from trilemma.data import check, load_data
 from trilemma.data.decoding.listing import CLOSED, LESS, TWIN, outweighs
-from trilemma.data.sources.layout import (
+from trilemma.data.sources.folder_layout import (
     ALONE,
     BESIDE,
     LOOSE,

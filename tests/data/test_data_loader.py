@@ -5,7 +5,7 @@ import torch
 
 from trilemma import rng
 from trilemma.data import Loader, Split, batches
-from trilemma.data.augment import augment, draws
+from trilemma.data.transform import draws, transform
 from trilemma.errors import UserError
 from trilemma.pictures.levels import to_float
 
@@ -25,7 +25,7 @@ def test_levels_become_the_nearest_floats():
 def test_a_batch_is_rows_of_the_split():
     batch = Loader(SPLIT, batch=8, seed=1).batch_at(3)
     assert torch.equal(batch.image, IMAGES[batch.index].double().div(255).float())
-    assert batch.label.tolist() == batch.index.tolist() == [int(text) for text in batch.caption]
+    assert batch.condition.label.tolist() == batch.index.tolist() == [int(text) for text in batch.condition.caption]
     assert batch.image.shape == (8, 3, 16, 24)
 
 
@@ -59,13 +59,13 @@ def test_batches_once_in_order():
     assert [len(batch.image) for batch in found] == [16, 16, 16, 2]
     assert torch.equal(torch.cat([batch.image for batch in found]), to_float(IMAGES))
     assert torch.cat([batch.index for batch in found]).tolist() == list(range(N))
-    assert [text for batch in found for text in batch.caption] == list(SPLIT.captions)
+    assert [text for batch in found for text in batch.condition.caption] == list(SPLIT.captions)
 
 
 def test_a_split_without_labels():
     batch = Loader(Split(IMAGES), batch=4, seed=0).batch_at(0)
-    assert batch.label is None
-    assert batch.caption is None
+    assert batch.condition.label is None
+    assert batch.condition.caption is None
 
 
 def test_unknown_augmentation_and_no_images():
@@ -77,14 +77,14 @@ def test_unknown_augmentation_and_no_images():
 
 def test_flip_exchanges_left_and_right():
     u = torch.tensor([[0.49, 0, 0], [0.5, 0, 0]])
-    found = augment(IMAGES[:2], ("flip",), u)
+    found = transform(IMAGES[:2], ("flip",), u)
     assert torch.equal(found[0], IMAGES[0].flip(2))
     assert torch.equal(found[1], IMAGES[1])
 
 
 @pytest.mark.parametrize(("v", "w", "dy", "dx"), [(0.0, 0.0, -2, -3), (0.5, 0.5, 0, 0), (0.999, 0.999, 2, 3)])
 def test_shift_moves_by_up_to_an_eighth_and_reflects(v, w, dy, dx):
-    found = augment(IMAGES[:1], ("shift",), torch.tensor([[0.0, v, w]]))[0]
+    found = transform(IMAGES[:1], ("shift",), torch.tensor([[0.0, v, w]]))[0]
     padded = torch.nn.functional.pad(IMAGES[:1].float(), (3, 3, 2, 2), mode="reflect")[0]
     expected = padded[:, 2 + dy : 2 + dy + 16, 3 + dx : 3 + dx + 24]
     assert torch.equal(found.float(), expected)
@@ -92,18 +92,18 @@ def test_shift_moves_by_up_to_an_eighth_and_reflects(v, w, dy, dx):
 
 def test_a_flip_comes_before_a_shift():
     u = torch.tensor([[0.1, 0.999, 0.2]])
-    both = augment(IMAGES[:1], ("flip", "shift"), u)
-    assert torch.equal(both, augment(augment(IMAGES[:1], ("flip",), u), ("shift",), u))
+    both = transform(IMAGES[:1], ("flip", "shift"), u)
+    assert torch.equal(both, transform(transform(IMAGES[:1], ("flip",), u), ("shift",), u))
 
 
 def test_every_shift_and_half_the_flips_occur():
     n = 20_000
     u = draws(torch.arange(n), 0, 0)
     x = torch.arange(24).expand(n, 1, 16, 24)
-    steps = augment(x, ("shift",), u)[:, 0, 0, 10] - 10
+    steps = transform(x, ("shift",), u)[:, 0, 0, 10] - 10
     counts = torch.bincount(steps + 3, minlength=7)
     assert ((counts - n / 7).abs() < 5 * (n / 7 * 6 / 7) ** 0.5).all()  # binomial, 5 standard deviations
-    flips = (augment(x, ("flip",), u)[:, 0, 0, 0] == 23).sum()
+    flips = (transform(x, ("flip",), u)[:, 0, 0, 0] == 23).sum()
     assert (flips - n / 2).abs() < 5 * (n / 4) ** 0.5
 
 
@@ -115,5 +115,9 @@ def test_augmentation_depends_on_seed_image_and_epoch():
 
 
 def test_narrow_images_can_be_augmented():
-    images = torch.randint(0, 256, (3, 1, 1, 9), dtype=torch.uint8)
-    assert augment(images, ("flip", "shift"), torch.rand(3, 3)).shape == images.shape
+    """A row of 9 pixels moves by at most one, and not up or down."""
+    image = torch.arange(9, dtype=torch.uint8)[None, None, None]
+    u = torch.tensor([[0.6, 0.9, 0.1], [0.6, 0.9, 0.5], [0.6, 0.9, 0.9], [0.1, 0.0, 0.9]])
+    moved = transform(image.expand(4, -1, -1, -1), ("flip", "shift"), u).flatten(1).tolist()
+    left, right = [1, *range(8)], [*range(1, 9), 7]
+    assert moved == [left, [*range(9)], right, [8 - k for k in right]]

@@ -18,7 +18,7 @@ from PIL import Image
 from trilemma.data import check, load_data
 from trilemma.data.decoding import pixels as words
 from trilemma.data.decoding.decode import Item, decode
-from trilemma.data.decoding.faults import NO_END, TRAILING
+from trilemma.data.decoding.integrity import NO_END, TRAILING
 
 RNG = np.random.default_rng(0)
 

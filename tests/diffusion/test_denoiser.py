@@ -11,7 +11,7 @@ from trilemma.config import make
 from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
 from trilemma.diffusion.schedule import SCHEDULES
 from trilemma.errors import UserError
-from trilemma.types import Batch, Denoises, Samples, Validates
+from trilemma.types import Batch, Condition, Denoises, Samples, Validates
 
 SHAPE = (1, 8, 8)
 PREDICTIONS = ("eps", "x0", "v")
@@ -198,7 +198,7 @@ def test_clipping_is_an_option() -> None:
 def test_requests_it_cannot_meet_are_refused() -> None:
     model = tiny()
     with pytest.raises(UserError, match="without labels"):
-        model.sample(1, seed=0, labels=torch.tensor([0]))
+        model.sample(1, seed=0, condition=Condition(torch.tensor([0])))
     with pytest.raises(UserError, match="1 to 20"):
         model.sample(1, seed=0, steps=21)
     with pytest.raises(UserError, match='did you mean "ddim"'):

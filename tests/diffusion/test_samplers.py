@@ -1,15 +1,11 @@
-"""Samplers against Gaussian data N(M, S**2), whose exact denoiser is known, in float64.
+"""Samplers against Gaussian data N(M, S**2), whose exact denoiser is known (oracles.py), in float64."""
 
-E[x0 | x_t] = M + alpha S**2 (x_t - alpha M) / (alpha**2 S**2 + sigma**2).
-"""
-
-import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from oracles import ancestral_moments, gaussian_denoiser, gaussian_flow, order_of, posterior_variance
 from torch import Tensor
 
 from trilemma.diffusion.samplers import SAMPLERS, Denoise, ddim, ddpm, get_sampler
@@ -17,14 +13,6 @@ from trilemma.diffusion.schedule import Schedule, cosine, linear
 from trilemma.errors import UserError
 
 M, S = 0.3, 0.4
-
-
-def exact_denoiser(schedule: Schedule) -> Denoise:
-    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (level(t)[:, None, None, None] for level in (schedule.alpha, schedule.sigma))
-        return M + alpha * S**2 * (x_t - alpha * M) / (alpha**2 * S**2 + sigma**2)
-
-    return denoise
 
 
 def no_noise(step: int) -> Tensor:
@@ -35,16 +23,13 @@ def test_ddim_converges_to_the_probability_flow_at_order_one() -> None:
     schedule = cosine(4000)
     x_T = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(9, 1, 1, 1)
     start, stop = torch.tensor([0.95, 0.05], dtype=torch.float64)
-    std = [math.sqrt(schedule.alpha(t) ** 2 * S**2 + schedule.sigma(t) ** 2) for t in (start, stop)]
-    exact = schedule.alpha(stop) * M + (x_T - schedule.alpha(start) * M) * std[1] / std[0]
+    exact = gaussian_flow(schedule, M, S, x_T, start, stop)
     counts = torch.tensor([18.0, 36, 72, 144], dtype=torch.float64)  # divisors of the 3600 steps between
     errors = []
     for n in counts.int().tolist():
         times = torch.linspace(3800, 200, n + 1, dtype=torch.float64) / 4000
-        errors.append((ddim(exact_denoiser(schedule), schedule, times, x_T, no_noise) - exact).abs().max())
-    x, y = counts.log(), torch.stack(errors).log()
-    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
-    assert slope.item() == pytest.approx(-1, abs=0.1)
+        errors.append((ddim(gaussian_denoiser(schedule, M, S), schedule, times, x_T, no_noise) - exact).abs().max())
+    assert order_of(counts, torch.stack(errors)) == pytest.approx(1, abs=0.1)
     assert 0 < errors[-1] < 0.02
 
 
@@ -69,33 +54,8 @@ def sampled_moments(sampler: Callable[..., Tensor], schedule: Schedule, steps: i
     size = steps + 2
     one = torch.eye(size, dtype=torch.float64).reshape(size, size, 1, 1, 1)
     noise = lambda step: one[2 + step]  # noqa: E731
-    x0 = sampler(exact_denoiser(schedule), schedule, schedule.times(steps), one[1], noise, **options).flatten()
+    x0 = sampler(gaussian_denoiser(schedule, M, S), schedule, schedule.times(steps), one[1], noise, **options).flatten()
     return [x0[0].item(), (x0[1:] - x0[0]).square().sum().item()]
-
-
-def recursion(schedule: Schedule, steps: int, step_variance: Callable[..., float]) -> list[float]:
-    """Mean and variance by the affine recursion x_s = alpha_s x0_hat + sqrt(sigma_s**2 - v) eps_hat + sqrt(v) noise.
-
-    Starts from N(0, 1); v = step_variance(alpha_t, sigma_t, alpha_s, sigma_s).
-    """
-    mean, variance = 0.0, 1.0
-    times = schedule.times(steps)
-    for (alpha_t, sigma_t), (alpha_s, sigma_s) in pairwise(
-        zip(schedule.alpha(times).tolist(), schedule.sigma(times).tolist(), strict=True)
-    ):
-        v = step_variance(alpha_t, sigma_t, alpha_s, sigma_s)
-        gain = alpha_t * S**2 / (alpha_t**2 * S**2 + sigma_t**2)  # x0_hat = gain * x + M (1 - gain * alpha_t)
-        eps_share = math.sqrt(max(0, sigma_s**2 - v)) / sigma_t
-        slope = alpha_s * gain + eps_share * (1 - alpha_t * gain)
-        offset = (alpha_s - eps_share * alpha_t) * M * (1 - gain * alpha_t)
-        mean, variance = slope * mean + offset, slope**2 * variance + v
-    return [mean, variance]
-
-
-def posterior_variance(alpha_t: float, sigma_t: float, alpha_s: float, sigma_s: float) -> float:
-    """Variance of q(x_s | x_t, x0): 1 / (a**2 / (1 - a**2) + 1 / sigma_s**2) with a = alpha_t / alpha_s."""
-    a = alpha_t / alpha_s
-    return 0.0 if sigma_s == 0 else 1 / (a**2 / (1 - a**2) + 1 / sigma_s**2)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 50])
@@ -103,9 +63,11 @@ def posterior_variance(alpha_t: float, sigma_t: float, alpha_s: float, sigma_s: 
 def test_moments_follow_the_affine_recursion(make: Callable[[], Schedule], steps: int) -> None:
     schedule = make()
     for eta in (0.0, 0.5, 0.85, 1.0):
-        expected = recursion(schedule, steps, lambda *levels, eta=eta: eta**2 * posterior_variance(*levels))
+        expected = ancestral_moments(
+            schedule, M, S, steps, lambda *levels, eta=eta: eta**2 * posterior_variance(*levels)
+        )
         assert sampled_moments(ddim, schedule, steps, eta=eta) == pytest.approx(expected, abs=1e-9)
-    expected = recursion(schedule, steps, posterior_variance)
+    expected = ancestral_moments(schedule, M, S, steps, posterior_variance)
     assert sampled_moments(ddpm, schedule, steps) == pytest.approx(expected, abs=1e-9)
 
 
@@ -122,7 +84,7 @@ def test_all_steps_of_ddpm_give_the_data_back() -> None:
 def test_ddpm_is_ddim_with_eta_one(steps: int) -> None:
     schedule, x_T = cosine(4000), torch.randn(4, 1, 3, 3, dtype=torch.float64)
     draws = torch.randn(steps, 4, 1, 3, 3, dtype=torch.float64)
-    arguments = (exact_denoiser(schedule), schedule, schedule.times(steps), x_T, lambda step: draws[step])
+    arguments = (gaussian_denoiser(schedule, M, S), schedule, schedule.times(steps), x_T, lambda step: draws[step])
     by_ddpm, by_ddim = ddpm(*arguments), ddim(*arguments, eta=1.0)
     torch.testing.assert_close(by_ddpm, by_ddim, atol=1e-9, rtol=0)
     if steps > 1:
@@ -134,7 +96,7 @@ def test_the_larger_variance_of_ddpm_is_beta() -> None:
     schedule = cosine(100)
     times = torch.tensor([0.6, 0.5], dtype=torch.float64)
     zero = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    denoise = exact_denoiser(schedule)
+    denoise = gaussian_denoiser(schedule, M, S)
     still = ddpm(denoise, schedule, times, zero, lambda step: zero, variance="beta")
     moved = ddpm(denoise, schedule, times, zero, lambda step: zero + 1, variance="beta")
     expected = 1 - schedule.alpha_bar(0.6) / schedule.alpha_bar(0.5)
@@ -161,6 +123,6 @@ def test_wrong_names_and_values_are_refused() -> None:
     with pytest.raises(UserError, match="unknown ddpm option"):
         get_sampler("ddpm", eta=0.5)
     with pytest.raises(UserError, match="eta=2"):
-        ddim(exact_denoiser(schedule), schedule, schedule.times(2), x, no_noise, eta=2)
+        ddim(gaussian_denoiser(schedule, M, S), schedule, schedule.times(2), x, no_noise, eta=2)
     with pytest.raises(UserError, match="unknown variance"):
-        ddpm(exact_denoiser(schedule), schedule, schedule.times(2), x, no_noise, variance="alpha")
+        ddpm(gaussian_denoiser(schedule, M, S), schedule, schedule.times(2), x, no_noise, variance="alpha")

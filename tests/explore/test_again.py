@@ -19,19 +19,10 @@ from trilemma.explore import sample
 from trilemma.pictures.png import read_metadata, save_png
 
 
-def trained(out, **keys):
-    return trilemma.train("vae", "digits", steps=4, batch=16, out=out, device="cpu", quiet=True, **keys)
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("again") / "original").path
-
-
 @pytest.fixture
-def run(original, elsewhere, tmp_path):
+def run(folder, elsewhere, tmp_path):
     """A run in a folder of its own, which a test may move or spoil."""
-    shutil.copytree(original, tmp_path / "home" / "run")
+    shutil.copytree(folder, tmp_path / "home" / "run")
     return trilemma.load(tmp_path / "home" / "run")
 
 
@@ -130,7 +121,8 @@ def test_a_place_that_no_file_system_has_is_passed_over(run, elsewhere, name):
 
 def test_a_run_with_other_weights_is_refused(run, elsewhere):
     picture = sample(run, n=1, out=elsewhere / "out").grid
-    other = trained(elsewhere / "other", seed=1)
+    keys = {"steps": 2, "batch": 16, "device": "cpu", "quiet": True}
+    other = trilemma.train("vae", "digits", out=elsewhere / "other", seed=1, **keys)
     with pytest.raises(UserError, match="other has other weights"):
         again(picture, run=other)
     shutil.copy(other.path / "weights.safetensors", run.path)

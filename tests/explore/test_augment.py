@@ -17,6 +17,7 @@ from trilemma.explore.augment import BOTH, CLASSICAL, REAL, SYNTHETIC, augment, 
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import read_metadata
 from trilemma.training.loop import Trainer
+from trilemma.types import UNCONDITIONAL, Condition
 
 T_2 = 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))  # 97.5% point of Student's t with 2 degrees of freedom
 
@@ -31,17 +32,11 @@ class Copies(nn.Module):
         self.sampling_network = nn.Linear(1, 1)
         self.images, self.off = [split.images[split.labels == c].float() / 255 for c in range(10)], off
 
-    def sample(self, n, *, seed, first=0, labels=None, noise: float = 0.02):
+    def sample(self, n, *, seed, first=0, condition=UNCONDITIONAL, noise: float = 0.02):
         ids = torch.arange(first, first + n)
-        labels = (ids % 10 if labels is None else labels) + self.off
+        labels = (ids % 10 if condition.label is None else condition.label) + self.off
         images = torch.stack([self.images[int(c) % 10][int(k) % 100] for c, k in zip(labels, ids, strict=True)])
         return (images + noise * rng.normal(ids, (1, 8, 8), seed, "copies")).clamp(0, 1)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("augment") / "run"
-    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
 
 
 def run_of(folder, off=0):
@@ -60,7 +55,7 @@ def test_the_folder_holds_the_classes_and_loads_again(folder, tmp_path):
     for split in data.splits.values():
         for image, label, name in zip(split.images, split.labels, split.names, strict=True):
             k = int(name.split("/")[-1].removesuffix(".png"))
-            expected = run.model.sample(1, seed=5, first=k, labels=torch.tensor([label]))
+            expected = run.model.sample(1, seed=5, first=k, condition=Condition(torch.tensor([label])))
             assert torch.equal(image, to_uint8(expected)[0])
     assert made.grid == tmp_path / "made.png" and read_metadata(made.grid)["grid"]
 
@@ -194,7 +189,7 @@ def test_what_is_refused(folder, tmp_path):
         ({"real": 0}, "choose from 1 to"),
         ({"real": 10**6}, "digits has .* training images"),
         ({"steps": 0}, "steps"),
-        ({"classical": "shft"}, r'unknown augmentation "shft".*"shift"'),
+        ({"classical": "shft"}, r'unknown transform "shft".*"shift"'),
         ({"nois": 1}, 'unknown key "nois"'),
     ):
         with pytest.raises(UserError, match=text):

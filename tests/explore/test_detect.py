@@ -31,7 +31,7 @@ from trilemma.words import number
 class Darkens(nn.Module):
     """Reconstructs black, so that the error of an image is its mean square."""
 
-    def reconstruct(self, image, labels=None):
+    def reconstruct(self, image, condition=None):
         return torch.zeros_like(image)
 
 
@@ -42,7 +42,7 @@ class Recalls(nn.Module):
         super().__init__()
         self.image = image
 
-    def reconstruct(self, image, labels=None):
+    def reconstruct(self, image, condition=None):
         return self.image.expand_as(image)
 
 
@@ -51,7 +51,7 @@ class Bounds(nn.Module):
 
     noise = 0.0
 
-    def elbo(self, image, rng, labels=None):
+    def elbo(self, image, rng, condition=None):
         return -image.flatten(1).sum(1) + self.noise * torch.randn(len(image), generator=rng)
 
     log_weight = elbo
@@ -60,7 +60,7 @@ class Bounds(nn.Module):
 class Encodes2(nn.Module):
     """The code holds two pixels."""
 
-    def encode(self, image, labels=None):
+    def encode(self, image, condition=None):
         return image.flatten(1)[:, 20:22]
 
 
@@ -69,14 +69,8 @@ class TwoClasses(nn.Module):
 
     n_classes = 2
 
-    def reconstruct(self, image, labels=None):
-        return labels[:, None, None, None].float().expand_as(image)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("detect") / "run"
-    return trilemma.train("ae-stacked", "digits", steps=4, batch=16, out=out, device="cpu", quiet=True).path
+    def reconstruct(self, image, condition=None):
+        return condition.label[:, None, None, None].float().expand_as(image)
 
 
 @pytest.fixture
@@ -712,7 +706,7 @@ def test_a_model_without_scores(run, flat):
 
 def test_scores_that_are_not_finite(run, flat):
     class Broken(nn.Module):
-        def reconstruct(self, image, labels=None):
+        def reconstruct(self, image, condition=None):
             return image * math.nan
 
     run.model = Broken()

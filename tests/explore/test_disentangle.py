@@ -22,7 +22,7 @@ class Centre(nn.Module):
         super().__init__()
         self.turned = turned
 
-    def encode(self, image, labels=None):
+    def encode(self, image, condition=None):
         mass = (image - image.amin((1, 2, 3), keepdim=True)).sum(1)  # (B, H, W)
         at = torch.arange(image.shape[-1], dtype=torch.float32)
         total = mass.sum((1, 2))
@@ -33,17 +33,17 @@ class Centre(nn.Module):
 class Uncertain(nn.Module):
     """Says where the centre is to a hundredth of a pixel, and in a second unit by a thousandth of its noise."""
 
-    def posterior(self, image, labels=None):
+    def posterior(self, image, condition=None):
         x = Centre().encode(image)[:, :1]
         spread = torch.tensor([0.01, 1.0]).expand(len(x), 2)
         return torch.cat([x, 0.001 * x], dim=1), 2 * spread.log()
 
-    def encode(self, image, labels=None):
+    def encode(self, image, condition=None):
         return self.posterior(image)[0]
 
 
 class Wide(nn.Module):
-    def encode(self, image, labels=None):
+    def encode(self, image, condition=None):
         return image.flatten(1).repeat(1, 3)[:, :129]
 
 
@@ -51,12 +51,6 @@ class Wide(nn.Module):
 def few_trees(monkeypatch):
     """The scores themselves are checked in tests/metrics; here it is what goes into them and what comes out."""
     monkeypatch.setattr(disentanglement, "TREES", 15)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("disentangle") / "run"
-    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
 
 
 def run_of(folder, model=None):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from explore.stand_ins import WithClasses
 from PIL import Image
 from torch import nn
 
@@ -10,41 +11,6 @@ import trilemma
 from trilemma.errors import UserError
 from trilemma.explore.edit import edit
 from trilemma.pictures.png import save_png
-
-
-class Pixels(nn.Module):
-    """The code is the image."""
-
-    def encode(self, image, labels=None):
-        return image.flatten(1)
-
-    def decode(self, z, labels=None):
-        return z.clamp(0, 1).unflatten(1, (1, 8, 8))
-
-
-class WithClasses(Pixels):
-    """The code is the image plus its label; decoding takes it off again."""
-
-    n_classes = 10
-
-    def encode(self, image, labels=None):
-        return super().encode(image) + labels[:, None]
-
-    def decode(self, z, labels=None):
-        return super().decode(z - labels[:, None])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("edit") / "run"
-    return trilemma.train("ae-stacked", "digits", steps=4, batch=16, out=out, device="cpu", quiet=True).path
-
-
-@pytest.fixture
-def run(folder):
-    run = trilemma.load(folder, device="cpu")
-    run.model = Pixels()
-    return run
 
 
 def means(run):

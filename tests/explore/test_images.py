@@ -7,59 +7,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from explore.stand_ins import Pixels, WithClasses
 from PIL import Image
 from torch import nn
 
 import trilemma
 from trilemma.data import Split, load_data
 from trilemma.errors import UserError
-from trilemma.explore.codes import class_of, decode_codes, encode, labels_for, require, through
+from trilemma.explore.codes import decode_alike, decode_codes, encode, require, through
 from trilemma.explore.edit import load_vector
-from trilemma.explore.images import is_own, made_by, pick_images, source_of, unseen
+from trilemma.explore.images import is_own, pick_images, run_receipt, source_of, unseen
 from trilemma.explore.naming import find_code, load_image, pick_image
 from trilemma.pictures.table import table
-from trilemma.types import Decodes, Encodes, Reconstructs
-
-
-class Pixels(nn.Module):
-    """Codes are pixels."""
-
-    def encode(self, image, labels=None):
-        return image.flatten(1)
-
-    def decode(self, z, labels=None):
-        return z.unflatten(1, (1, 8, 8))
-
-
-class Classes(Pixels):
-    """A code is the pixels plus the label, which decoding takes away again."""
-
-    n_classes = 10
-
-    def encode(self, image, labels=None):
-        return image.flatten(1) + labels[:, None]
-
-    def decode(self, z, labels=None):
-        return (z - labels[:, None]).unflatten(1, (1, 8, 8))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("images") / "run"
-    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
-
-
-@pytest.fixture
-def run(folder):
-    run = trilemma.load(folder, device="cpu")
-    run.model = Pixels()
-    return run
+from trilemma.run.condition import needed
+from trilemma.types import UNCONDITIONAL, Condition, Decodes, Encodes, Reconstructs
 
 
 @pytest.fixture
 def conditional(folder):
     run = trilemma.load(folder, device="cpu")
-    run.model = Classes()
+    run.model = WithClasses()
     return run
 
 
@@ -67,21 +34,19 @@ def conditional(folder):
 
 
 def test_labels_are_for_models_that_take_them():
-    labels = torch.tensor([0, 9, 3])
-    assert labels_for(Pixels(), labels) is None and labels_for(Pixels(), None) is None
-    assert labels_for(Classes(), labels) is labels
-    with pytest.raises(UserError, match="needs the class of each image"):
-        labels_for(Classes(), None)
+    given = Condition(torch.tensor([0, 9, 3]), caption=("a", "b", "c"))
+    assert needed(Pixels(), given) is needed(Pixels(), UNCONDITIONAL) is UNCONDITIONAL
+    assert needed(WithClasses(), given).label is given.label and needed(WithClasses(), given).caption is None
     with pytest.raises(UserError, match=r"or say the class with label=$"):
-        labels_for(Classes(), None, label=True)
-    with pytest.raises(UserError, match=r"give images with classes$"):  # where there is no label= to give
-        labels_for(Classes(), None)
-    drawing = Classes()
+        needed(WithClasses(), UNCONDITIONAL, advise=True)
+    with pytest.raises(UserError, match=r"needs the class of each image; give images with classes$"):  # no label= there
+        needed(WithClasses(), UNCONDITIONAL)
+    drawing = WithClasses()
     drawing.codes_need_labels = False  # it draws classes, and its codes are the same for all
-    assert labels_for(drawing, None) is None and labels_for(drawing, labels) is None
+    assert needed(drawing, UNCONDITIONAL) is needed(drawing, given) is UNCONDITIONAL
     for wrong in (10, -1):
         with pytest.raises(UserError, match=f"label {wrong} is not a class of this model: it has 0 to 9"):
-            labels_for(Classes(), torch.tensor([3, wrong]))
+            needed(WithClasses(), Condition(torch.tensor([3, wrong])))
 
 
 def test_classes_of_other_data_are_matched_by_name(conditional, tmp_path):
@@ -102,12 +67,15 @@ def test_classes_of_other_data_are_matched_by_name(conditional, tmp_path):
 
 
 def test_class_by_name_or_number(conditional, run):
-    assert class_of(conditional, None) is None
-    assert class_of(conditional, "7").tolist() == class_of(conditional, 7).tolist() == [7]
+    assert conditional.condition(None, 2) is UNCONDITIONAL
+    labels = conditional.condition("7", 2).label, conditional.condition(7, 2).label
+    assert [label.tolist() for label in labels] == [[7, 7], [7, 7]]
     with pytest.raises(UserError, match="11"):
-        class_of(conditional, 11)
+        conditional.condition(11, 1)
     with pytest.raises(UserError, match="not trained to take a class"):
-        class_of(run, 1)
+        run.condition(1, 1)
+    with pytest.raises(UserError, match="give one of them"):
+        conditional.condition(1, 1, Condition(torch.tensor([1])))
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
@@ -116,7 +84,9 @@ def test_class_by_name_or_number(conditional, run):
 def test_the_first_images_or_some_by_the_seed(run):
     held = run.data.held_out[1]
     first = pick_images(run, n=7)
-    assert torch.equal(first.image, held.images[:7].float() / 255) and torch.equal(first.label, held.labels[:7])
+    assert torch.equal(first.image, held.images[:7].float() / 255) and torch.equal(
+        first.condition.label, held.labels[:7]
+    )
     drawn = pick_images(run, n=7, seed=3)
     assert torch.equal(drawn.index, drawn.index.sort().values) and len(drawn.index.unique()) == 7
     assert torch.equal(drawn.image, held.images[drawn.index].float() / 255)
@@ -218,10 +188,10 @@ def test_an_image_by_number_or_file(run, tmp_path):
     for number in (5, "5"):
         batch = pick_image(run, number)
         assert torch.equal(batch.image, held.images[5:6].float() / 255)
-        assert batch.label.tolist() == [int(held.labels[5])] and batch.index.tolist() == [5]
+        assert batch.condition.label.tolist() == [int(held.labels[5])] and batch.index.tolist() == [5]
     Image.fromarray(held.images[5, 0].numpy()).save(tmp_path / "five.png")
     assert torch.equal(load_image(run, tmp_path / "five.png"), load_image(run, 5))
-    assert pick_image(run, str(tmp_path / "five.png")).label is None
+    assert pick_image(run, str(tmp_path / "five.png")).condition.label is None
 
 
 def test_a_file_of_another_size_and_colour_goes_by_the_rules_for_data(run, tmp_path):
@@ -274,8 +244,8 @@ def test_a_code_in_every_form(run, tmp_path):
     text = ",".join(map(str, values))
     for what in (values, values[None], values.tolist(), torch.tensor(values), tmp_path / "row.npy", text,
                  str(tmp_path / "code.npy")):  # fmt: skip
-        code, labels, image = find_code(run, what)
-        assert code.shape == (1, 64) and code.dtype == torch.float32 and labels is None and image is None
+        code, condition, image = find_code(run, what)
+        assert code.shape == (1, 64) and code.dtype == torch.float32 and condition.label is None and image is None
         torch.testing.assert_close(code[0].double(), torch.tensor(values), rtol=1e-6, atol=0)
 
 
@@ -340,12 +310,12 @@ def test_a_large_array_in_place_of_a_code_or_a_vector_is_not_read(run, tmp_path)
 def test_the_class_of_a_code_comes_from_the_image_or_the_label(conditional):
     held = conditional.data.held_out[1]
     pixels, own = held.images[2].float().flatten()[None] / 255, int(held.labels[2])
-    code, labels, _ = find_code(conditional, 2)
-    assert labels.tolist() == [own] and torch.equal(code, pixels + own)
-    code, labels, _ = find_code(conditional, 2, label="4")
-    assert labels.tolist() == [4] and torch.equal(code, pixels + 4)
-    code, labels, _ = find_code(conditional, [0.0] * 64, label=6)
-    assert labels.tolist() == [6]
+    code, condition, _ = find_code(conditional, 2)
+    assert condition.label.tolist() == [own] and torch.equal(code, pixels + own)
+    code, condition, _ = find_code(conditional, 2, label="4")
+    assert condition.label.tolist() == [4] and torch.equal(code, pixels + 4)
+    code, condition, _ = find_code(conditional, [0.0] * 64, label=6)
+    assert condition.label.tolist() == [6]
     with pytest.raises(UserError, match="needs the class"):
         find_code(conditional, [0.0] * 64)
     with pytest.raises(UserError, match="needs the class"):
@@ -355,15 +325,15 @@ def test_the_class_of_a_code_comes_from_the_image_or_the_label(conditional):
 def test_parts_are_put_together_with_their_labels(conditional):
     """More images than go through at a time; decoding takes away what encoding added."""
     batch = pick_images(conditional, n=600, split="train")
-    codes = encode(conditional, batch.image, batch.label)
-    assert torch.equal(codes, batch.image.flatten(1) + batch.label[:, None])
-    torch.testing.assert_close(decode_codes(conditional, codes, batch.label), batch.image, rtol=0, atol=1e-6)
-    one = decode_codes(conditional, codes, torch.tensor([3]))  # one label for all
-    assert torch.equal(one.flatten(1), codes - 3)
+    codes = encode(conditional, batch.image, batch.condition)
+    assert torch.equal(codes, batch.image.flatten(1) + batch.condition.label[:, None])
+    torch.testing.assert_close(decode_codes(conditional, codes, batch.condition), batch.image, rtol=0, atol=1e-6)
+    one = decode_alike(conditional, codes, Condition(torch.tensor([3])))
+    assert torch.equal(one.flatten(1), (codes - 3).clamp(0, 1))
 
 
 def test_codes_that_are_not_finite_are_refused(run):
-    run.model.encode = lambda image, labels=None: image.flatten(1) / 0
+    run.model.encode = lambda image, condition=None: image.flatten(1) / 0
     with pytest.raises(UserError, match="NaN or infinite codes"):
         encode(run, torch.zeros(2, 1, 8, 8))
 
@@ -382,13 +352,13 @@ def test_what_a_model_lacks(run):
         require(run, "reconstruct", Reconstructs)
     run.model.decode = None
     run.model = nn.Linear(1, 1)
-    run.model.encode = lambda image, labels=None: image
+    run.model.encode = lambda image, condition=None: image
     with pytest.raises(UserError, match="it has no decoder"):
         require(run, "walk", Encodes, Decodes)
 
 
 def test_metadata_name_the_run_and_its_weights(run):
-    made = made_by(run, "walk", steps=3)
+    made = run_receipt(run, "walk", steps=3)
     assert made == {
         "trilemma": trilemma.__version__, "verb": "walk", "model": "vae", "run": str(run.path.resolve()),
         "weights": run.weights_id, "steps": 3,

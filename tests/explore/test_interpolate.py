@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from explore.stand_ins import Shaded
 from PIL import Image
 from torch import nn
 
@@ -14,38 +15,6 @@ from trilemma.explore.interpolate import FINER, interpolate, linear, spherical
 from trilemma.pictures.png import read_metadata
 
 T = torch.linspace(0, 1, 9, dtype=torch.float64)
-
-
-class Pixels(nn.Module):
-    """Codes are pixels, so a straight line blends them."""
-
-    def encode(self, image, labels=None):
-        return image.flatten(1)
-
-    def decode(self, z, labels=None):
-        return z.unflatten(1, (1, 8, 8)).clamp(0, 1)
-
-
-class Shaded(Pixels):
-    """Images of a class k are of the constant brightness k / 9."""
-
-    n_classes = 10
-
-    def decode(self, z, labels=None):
-        return (labels / 9)[:, None, None, None].expand(-1, 1, 8, 8)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("interpolate") / "run"
-    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
-
-
-@pytest.fixture
-def run(folder):
-    run = trilemma.load(folder, device="cpu")
-    run.model = Pixels()
-    return run
 
 
 def unit(*values):

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from explore.stand_ins import Pixels
 from PIL import Image
 from torch import nn
 
@@ -15,10 +16,7 @@ import trilemma
 from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.explore.map import (
-    COLOURS,
     FRAME,
-    MARKERS,
-    _look,
     _nearest,
     _thumbnail,
     clear_places,
@@ -28,27 +26,8 @@ from trilemma.explore.map import (
     projector_files,
     sprite,
 )
+from trilemma.pictures.plots import CLASS_COLOURS, MARKERS, class_look
 from trilemma.pictures.png import read_metadata
-
-
-class Pixels(nn.Module):
-    """Codes are pixels."""
-
-    def encode(self, image, labels=None):
-        return image.flatten(1)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("map") / "run"
-    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
-
-
-@pytest.fixture
-def run(folder):
-    run = trilemma.load(folder, device="cpu")
-    run.model = Pixels()
-    return run
 
 
 def groups(n=20):
@@ -137,7 +116,7 @@ def test_frames_are_whole_and_as_many_as_there_are_places(run, tmp_path, monkeyp
     result = latent_map(run, how="pca", n=40, out=tmp_path / "map.png")
     page, side, found = np.asarray(Image.open(result.picture)).astype(int), 8 * 5 + 2 * FRAME, 0
     for kind in run.data.held_out[1].labels[result.index].unique().tolist():
-        colour = np.array([int(COLOURS[kind][i : i + 2], 16) for i in (1, 3, 5)])
+        colour = np.array([int(CLASS_COLOURS[kind][i : i + 2], 16) for i in (1, 3, 5)])
         mask = (np.abs(page - colour) <= 1).all(-1)
         found += np.lib.stride_tricks.sliding_window_view(mask, side, axis=1).all(-1).sum()
     (taken,) = places
@@ -154,7 +133,7 @@ def test_thumbnails_are_enlarged_by_whole_factors_or_reduced():
 
 
 def test_many_classes_look_different():
-    assert len({_look(k) for k in range(len(COLOURS) * len(MARKERS))}) == len(COLOURS) * len(MARKERS)
+    assert len({class_look(k) for k in range(len(CLASS_COLOURS) * len(MARKERS))}) == len(CLASS_COLOURS) * len(MARKERS)
 
 
 # --- neighbours -----------------------------------------------------------------------------------------------------
@@ -275,8 +254,8 @@ def test_a_class_for_images_without(run, tmp_path):
     class Classes(Pixels):
         n_classes = 10
 
-        def encode(self, image, labels=None):
-            seen.append(labels.tolist())
+        def encode(self, image, condition=None):
+            seen.append(condition.label.tolist())
             return super().encode(image)
 
     seen, run.model = [], Classes()

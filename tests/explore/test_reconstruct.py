@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from explore.stand_ins import Shaded
 from PIL import Image
 from torch import nn
 
@@ -19,23 +20,8 @@ from trilemma.pictures.table import GAP
 class Halves(nn.Module):
     """Reconstructs every value as its half, so the error of an image x is sqrt(mean(x^2)) / 2."""
 
-    def reconstruct(self, image, labels=None):
+    def reconstruct(self, image, condition=None):
         return image / 2
-
-
-class Classes(nn.Module):
-    """Reconstructs an image of class k as the constant k / 9."""
-
-    n_classes = 10
-
-    def reconstruct(self, image, labels=None):
-        return (labels / 9)[:, None, None, None].expand_as(image)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("reconstruct") / "run"
-    return trilemma.train("vae", "digits", steps=4, batch=16, out=out, device="cpu", quiet=True).path
 
 
 @pytest.fixture
@@ -71,7 +57,7 @@ def test_the_picture_holds_originals_over_results(halves, tmp_path):
 
 
 def test_labels_come_from_the_data(halves, tmp_path):
-    halves.model = Classes()
+    halves.model = Shaded()
     split = halves.data.held_out[1]
     result = reconstruct(halves, n=6, out=tmp_path / "pairs.png")
     squared = (split.images[:6].double() / 255 - split.labels[:6].double()[:, None, None, None] / 9).square()

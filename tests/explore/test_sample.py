@@ -18,9 +18,8 @@ from trilemma.pictures.png import read_metadata
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("sample") / "run"
-    return trilemma.train("vae", "digits", steps=4, batch=16, out=out, device="cpu", quiet=True)
+def run(folder):
+    return trilemma.load(folder, device="cpu")
 
 
 def test_files_hold_the_images_of_the_run(run):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from explore.stand_ins import Shaded
 from PIL import Image
 from torch import nn
 
@@ -12,46 +13,16 @@ from trilemma.explore.traverse import on_plane, one_at_a_time, traverse
 from trilemma.pictures.png import read_metadata
 
 
-class Pixels(nn.Module):
-    """Codes are pixels: a unit that moves is a pixel that changes."""
-
-    def encode(self, image, labels=None):
-        return image.flatten(1)
-
-    def decode(self, z, labels=None):
-        return z.unflatten(1, (1, 8, 8))
-
-
 class Corners(nn.Module):
     """A code of two numbers, the brightness of two pixels."""
 
-    def encode(self, image, labels=None):
+    def encode(self, image, condition=None):
         return image[:, 0, 3, 3:5]
 
-    def decode(self, z, labels=None):
+    def decode(self, z, condition=None):
         image = torch.zeros(len(z), 1, 8, 8)
         image[:, 0, 0, 0], image[:, 0, 7, 7] = z.T
         return image
-
-
-class Shaded(Pixels):
-    n_classes = 10
-
-    def decode(self, z, labels=None):
-        return (labels / 9)[:, None, None, None].expand(-1, 1, 8, 8)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("traverse") / "run"
-    return trilemma.train("vae", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
-
-
-@pytest.fixture
-def run(folder):
-    run = trilemma.load(folder, device="cpu")
-    run.model = Pixels()
-    return run
 
 
 @pytest.fixture
@@ -100,7 +71,7 @@ def test_the_mean_code_and_the_most_active_units_by_default(run, pixels, tmp_pat
 
 
 def test_units_that_never_move_are_left_out(run, tmp_path):
-    run.model.encode = lambda image, labels=None: image.flatten(1) * (torch.arange(64) == 20)
+    run.model.encode = lambda image, condition=None: image.flatten(1) * (torch.arange(64) == 20)
     assert traverse(run, out=tmp_path / "rows.png").units == (20,)
 
 

@@ -13,7 +13,7 @@ from trilemma.errors import UserError
 from trilemma.gans.gan import GAN, NETWORKS, GANConfig
 from trilemma.gans.losses import LOSSES
 from trilemma.nets import dcgan
-from trilemma.types import Batch, Samples
+from trilemma.types import Batch, Condition, Samples
 
 SHAPES = [(1, 8, 8), (3, 28, 28), (4, 32, 32), (1, 31, 45), (3, 64, 64), (1, 8, 128)]
 
@@ -144,6 +144,6 @@ def test_truncation_scales_the_latents() -> None:
 
 def test_requests_it_cannot_meet_are_refused() -> None:
     with pytest.raises(UserError, match="without labels"):
-        tiny().sample(1, seed=0, labels=torch.tensor([0]))
+        tiny().sample(1, seed=0, condition=Condition(torch.tensor([0])))
     with pytest.raises(UserError, match="0 or more"):
         tiny().sample(1, seed=0, truncation=-1)

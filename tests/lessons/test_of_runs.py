@@ -17,10 +17,10 @@ from trilemma.lessons import beside, beta, held_out, levels, pca, sparse
 class Halves(nn.Module):
     """Reconstructs every value as its half; says an error of 1/4 and a divergence of 3 nats for each image."""
 
-    def reconstruct(self, image, labels=None):
+    def reconstruct(self, image, condition=None):
         return image / 2
 
-    def sample(self, n, *, seed, first=0, labels=None):
+    def sample(self, n, *, seed, first=0, condition=None):
         return torch.ones(n, 1, 8, 8)
 
     sampling_network = nn.Identity()
@@ -37,7 +37,7 @@ class Pixels(nn.Module):
         super().__init__()
         self.less = less
 
-    def encode(self, image, labels=None):
+    def encode(self, image, condition=None):
         return image.flatten(1) - self.less
 
 
@@ -197,7 +197,7 @@ def test_terms_of_levels_by_image():
 @pytest.mark.parametrize(("structure", "title"), [("chain", "E[log q - log p]"), ("ladder", "KL divergence")])
 def test_a_term_of_a_chain_is_not_called_a_divergence(structure, title, monkeypatch):
     """It may be negative, and is drawn where it is."""
-    monkeypatch.setattr(levels, "rendered", lambda figure: figure)
+    monkeypatch.setattr(levels.plots, "pixels", lambda figure: figure)
     lowest = -2.0 if structure == "chain" else 0.5
     log = [{"images": k, "valid_kl1_nats": 3.0, "valid_kl2_nats": lowest} for k in (20, 40)]
     figure = levels.levels(SimpleNamespace(log=log, path="there", config={"model_config": {"structure": structure}}))
@@ -221,8 +221,8 @@ def test_the_directions_of_a_decoder(halves):
     """Of d(z) = W z + c, the columns of W: a combination of them is at an angle of 0, what is not in them is not."""
     weight = torch.randn(64, 2, generator=torch.Generator().manual_seed(1)) / 100
     halves.model = Pixels()
-    halves.model.encode = lambda image, labels=None: image.flatten(1)[:, :2]
-    halves.model.decode = lambda z, labels=None: (0.5 + z @ weight.T).unflatten(1, (1, 8, 8))
+    halves.model.encode = lambda image, condition=None: image.flatten(1)[:, :2]
+    halves.model.decode = lambda z, condition=None: (0.5 + z @ weight.T).unflatten(1, (1, 8, 8))
     found = pca.decoded_directions(halves, torch.full((1, 1, 8, 8), 0.5))
     torch.testing.assert_close(found @ found.T, torch.eye(2, dtype=torch.float64))
     mixed = torch.linalg.qr(weight.double() @ torch.tensor([[1.0, 2.0], [0.5, -1.0]], dtype=torch.float64)).Q.T

@@ -10,19 +10,11 @@ from torch import nn
 import trilemma
 from trilemma.data import load_data
 from trilemma.errors import UserError
-from trilemma.metrics import receipt
-from trilemma.metrics.classification import (
-    class_counts,
-    class_scores,
-    classifier_of,
-    draw_classes,
-    half_width,
-    judge,
-)
+from trilemma.metrics.classification import class_counts, class_scores, classifier_of, draw_classes, judge
 from trilemma.metrics.features import FeatureNetwork, read_card
 from trilemma.metrics.intervals import wilson
 from trilemma.registry import create, models_that
-from trilemma.types import Conditional
+from trilemma.types import UNCONDITIONAL, Conditional
 
 
 class Looks(nn.Module):
@@ -44,8 +36,8 @@ class Gallery(nn.Module):
         self.sampling_network = nn.Linear(1, 1)
         self.images = [split.images[split.labels == c].float() / 255 for c in range(10)]
 
-    def sample(self, n, *, seed, first=0, labels=None):
-        labels = torch.arange(first, first + n) if labels is None else labels
+    def sample(self, n, *, seed, first=0, condition=UNCONDITIONAL):
+        labels = torch.arange(first, first + n) if condition.label is None else condition.label
         own = [self.images[int(c) % 10] for c in labels]
         return torch.stack([images[(first + k) % len(images)] for k, images in enumerate(own)])
 
@@ -59,12 +51,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def digits():
     return load_data("digits")
-
-
-@pytest.fixture
-def named(monkeypatch):
-    if "class_obeyed" not in receipt.NAMES:
-        monkeypatch.setattr(receipt, "NAMES", (*receipt.NAMES, "class_obeyed"))
 
 
 def run_of(folder):
@@ -82,7 +68,7 @@ def test_shares_are_counted():
     assert judge(network, images, asked) == wilson(5, 8)
 
 
-def test_real_images_obey_as_often_as_the_card_says(digits, named):
+def test_real_images_obey_as_often_as_the_card_says(digits):
     """Every held-out digit about once: the share is the classifier's accuracy, within 4 standard errors."""
     (score,) = class_scores(digits, Gallery(digits.held_out[1]).sample(360, seed=0), 10)
     stated = read_card("digits-cnn")["test"]["accuracy"]
@@ -99,7 +85,7 @@ def test_numbers_go_through_the_classes(folder):
     assert drawn[:4] == [(0, 0, 2), (0, 2, 1), (1, 3, 2), (1, 5, 1)]
 
 
-def test_the_score_of_images_drawn_without_labels(digits, named):
+def test_the_score_of_images_drawn_without_labels(digits):
     """Image k was of class k % 10."""
     images = Gallery(digits.held_out[1]).sample(200, seed=0)
     (score,) = class_scores(digits, images, 10, seed=3, settings={"temperature": 0.5})
@@ -110,7 +96,7 @@ def test_the_score_of_images_drawn_without_labels(digits, named):
     assert other.value < 0.05
 
 
-def test_the_score_is_refused_where_no_classifier_knows_the_classes(digits, named):
+def test_the_score_is_refused_where_no_classifier_knows_the_classes(digits):
     (score,) = class_scores(replace(digits, source="/photos/digits"), torch.zeros(20, 1, 8, 8), 10)
     assert score.value is None and "no bundled classifier knows the classes of digits" in score.refused
 
@@ -128,11 +114,3 @@ def test_what_is_refused(folder):
         class_counts(trilemma.load(folder), 10)
     with pytest.raises(UserError, match="n=9: at least one image for each of the 10 classes"):
         class_counts(run_of(folder), 9)
-
-
-def test_half_width_is_students():
-    """t has closed forms: with 1 degree of freedom tan(pi (p - 1/2)), with 2 (2p - 1) sqrt(2 / (4 p (1 - p)))."""
-    assert half_width([1.0, 3.0]) == pytest.approx(math.tan(math.pi * 0.475) * math.sqrt(2) / math.sqrt(2), rel=1e-9)
-    t = 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))
-    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(t / math.sqrt(3), rel=1e-9)
-    assert half_width([2.0, 2.0, 2.0], 0.5) == pytest.approx(t * 0.5 / math.sqrt(3), rel=1e-9)

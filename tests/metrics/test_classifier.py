@@ -6,7 +6,7 @@ import torch
 from trilemma.classifiers.classifier import Classifier, ClassifierConfig
 from trilemma.errors import UserError
 from trilemma.registry import FAMILIES, create, get_recipe, list_models
-from trilemma.types import Batch, Samples, Validates
+from trilemma.types import Batch, Condition, Samples, Validates
 
 RECIPES = ["features-digits", "features-mnist", "features-fashion-mnist", "features-cifar10"]
 
@@ -16,7 +16,7 @@ def generator():
 
 
 def batch_of(shape, n=6):
-    return Batch(torch.rand(n, *shape, generator=generator()), torch.arange(n) % 10)
+    return Batch(torch.rand(n, *shape, generator=generator()), Condition(torch.arange(n) % 10))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (4, 9, 33), (1, 1, 1), (3, 128, 50)])
@@ -47,11 +47,11 @@ def test_loss_is_the_mean_cross_entropy():
     batch = batch_of((1, 8, 8))
     loss, parts = model.loss(batch, generator())
     logits = model.logits(batch.image).double()
-    expected = (logits.logsumexp(1) - logits[torch.arange(6), batch.label]).mean()
+    expected = (logits.logsumexp(1) - logits[torch.arange(6), batch.condition.label]).mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert parts["cross_entropy"].item() == loss.item()
     assert not parts["cross_entropy"].requires_grad
-    assert parts["accuracy"].item() == pytest.approx((logits.argmax(1) == batch.label).double().mean().item())
+    assert parts["accuracy"].item() == pytest.approx((logits.argmax(1) == batch.condition.label).double().mean().item())
     figures = model.validation(batch, generator())
     assert figures["error"].shape == figures["cross_entropy"].shape == (6,)
     assert figures["cross_entropy"].mean().item() == pytest.approx(loss.item(), rel=1e-5)

@@ -1,6 +1,5 @@
 """Toy models whose number of network calls is known."""
 
-import math
 import statistics
 import time
 
@@ -15,7 +14,6 @@ from trilemma.metrics.cost import (
     counted_rows,
     draw_with_cost,
     measure_cost,
-    median_interval,
     time_in_turns,
 )
 
@@ -30,7 +28,7 @@ class Guided(nn.Module):
         self.seconds = seconds
         self.draws = []
 
-    def sample(self, n, *, seed, first=0, labels=None, steps=3):
+    def sample(self, n, *, seed, first=0, condition=None, steps=3):
         self.draws.append((first, n))
         time.sleep(self.seconds)
         x = torch.zeros(n, 4)
@@ -93,24 +91,6 @@ def test_hook_is_removed():
     with pytest.raises(ValueError, match="stop"), counted_rows(network):
         raise ValueError("stop")
     assert not network._forward_pre_hooks
-
-
-@pytest.mark.parametrize("n", range(6, 40))
-def test_median_interval_has_its_coverage(n):
-    """P(x_(r) <= median <= x_(n + 1 - r)) = 1 - 2 P(Bin(n, 1/2) < r): at least 95%, and less for the next r."""
-    low, high = median_interval([float(i) for i in range(1, n + 1)])
-    rank = int(low)
-    assert high == n + 1 - rank
-
-    def outside(r):
-        return 2 * sum(math.comb(n, i) for i in range(r)) / 2**n
-
-    assert outside(rank) <= 0.05 < outside(rank + 1)
-
-
-def test_median_interval_of_few_values_is_the_range():
-    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
-    assert median_interval([2.0]) == (2.0, 2.0)
 
 
 def test_models_are_timed_in_turns():

@@ -53,7 +53,7 @@ class Gallery(nn.Module):
         self.images = images.float() / 255
         self.sampling_network = nn.Linear(1, 1)
 
-    def sample(self, n, *, seed, first=0, labels=None, calls=1):
+    def sample(self, n, *, seed, first=0, condition=None, calls=1):
         for _ in range(calls):
             self.sampling_network(torch.zeros(n, 1))
         return self.images[first : first + n]

@@ -11,8 +11,10 @@ from trilemma.metrics.intervals import (
     difference,
     difference_of_trainings,
     fraction_estimate,
+    half_width,
     jackknife,
     mean_estimate,
+    median_interval,
     quantile,
     satterthwaite,
     wilson,
@@ -112,3 +114,29 @@ def test_a_mean_of_few_covers():
         low, high = mean_estimate(row).interval
         held += low <= 0 <= high
     assert abs(held / 2000 - 0.95) < 3 * (0.95 * 0.05 / 2000) ** 0.5
+
+
+def test_half_width_is_students():
+    """t has closed forms: with 1 degree of freedom tan(pi (p - 1/2)), with 2 (2p - 1) sqrt(2 / (4 p (1 - p)))."""
+    assert half_width([1.0, 3.0]) == pytest.approx(math.tan(math.pi * 0.475) * math.sqrt(2) / math.sqrt(2), rel=1e-9)
+    t = 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))
+    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(t / math.sqrt(3), rel=1e-9)
+    assert half_width([2.0, 2.0, 2.0], 0.5) == pytest.approx(t * 0.5 / math.sqrt(3), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", range(6, 40))
+def test_median_interval_has_its_coverage(n):
+    """P(x_(r) <= median <= x_(n + 1 - r)) = 1 - 2 P(Bin(n, 1/2) < r): at least 95%, and less for the next r."""
+    low, high = median_interval([float(i) for i in range(1, n + 1)])
+    rank = int(low)
+    assert high == n + 1 - rank
+
+    def outside(r):
+        return 2 * sum(math.comb(n, i) for i in range(r)) / 2**n
+
+    assert outside(rank) <= 0.05 < outside(rank + 1)
+
+
+def test_median_interval_of_few_values_is_the_range():
+    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    assert median_interval([2.0]) == (2.0, 2.0)

@@ -17,6 +17,7 @@ from trilemma.data import Data, Split
 from trilemma.errors import UserError
 from trilemma.metrics import evaluate
 from trilemma.metrics.likelihood import bounds, importance_weighted_bound, likelihood_scores
+from trilemma.types import UNCONDITIONAL, Condition
 
 NOISE = 0.3  # variance of x given z
 SHIFT, WIDER = 0.3, 2.0  # what is wrong with q: its mean, and its variance by this factor
@@ -41,15 +42,15 @@ class Toy(nn.Module):
         exact = self.posterior(x)
         return Normal(exact.loc + self.shift, exact.scale * math.sqrt(self.wider))
 
-    def log_weight(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+    def log_weight(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
         self.rows.append(len(image))
         x = image.flatten()
         q = self.q(x)
         z = q.loc + q.scale * torch.randn(len(x), dtype=torch.float64, generator=rng)
         return normal(0, 1).log_prob(z) + normal(z, NOISE).log_prob(x) - q.log_prob(z)
 
-    def elbo(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
-        return self.log_weight(image, rng, labels)
+    def elbo(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
+        return self.log_weight(image, rng, condition)
 
 
 X = torch.tensor([-1.5, 0.0, 0.4, 2.0], dtype=torch.float64)
@@ -122,18 +123,18 @@ def test_images_are_not_mixed_up() -> None:
     """Weights that name their image, in parts of every kind."""
 
     class Named(Toy):
-        def log_weight(self, image, rng, labels=None):
-            return image.flatten() + 0 * super().log_weight(image, rng) + (0 if labels is None else 100 * labels)
+        def log_weight(self, image, rng, condition=UNCONDITIONAL):
+            return image.flatten() + 0 * super().log_weight(image, rng) + 100 * condition.label
 
-    image, labels = torch.arange(7.0, dtype=torch.float64).view(7, 1, 1, 1), torch.arange(7).flip(0)
+    image, condition = torch.arange(7.0, dtype=torch.float64).view(7, 1, 1, 1), Condition(torch.arange(7).flip(0))
     for rows in (1, 5, 14, 1000):
-        for found in bounds(Named(), image, 6, rng(), labels=labels, rows=rows):
+        for found in bounds(Named(), image, 6, rng(), condition=condition, rows=rows):
             assert found.tolist() == pytest.approx([i + 100 * (6 - i) for i in range(7)])
 
 
 def test_weights_of_any_size_do_not_overflow() -> None:
     class Far(Toy):
-        def log_weight(self, image, rng, labels=None):
+        def log_weight(self, image, rng, condition=None):
             return super().log_weight(image, rng) - 5000
 
     elbo, bound = bounds(Far(0, 1), X.view(4, 1, 1, 1), 20, rng())
@@ -238,7 +239,7 @@ def test_a_conditional_model_is_given_the_labels() -> None:
     scores, _ = measure(model, data, n=60)
     part = data.splits["test"]
     image = part.images / 255
-    expected = bounds(model, image, 2_000, rng(), labels=part.labels)[0].mean()
+    expected = bounds(model, image, 2_000, rng(), condition=Condition(part.labels))[0].mean()
     assert scores["elbo_nats"].value == pytest.approx(float(expected), abs=0.2)
     assert measure(model, data, own=False)[0] == {}
     assert "takes labels" in measure(model, data, own=False)[1]
@@ -253,7 +254,7 @@ def test_nothing_where_there_is_no_bound_and_refusals() -> None:
     broken = vae()
     with torch.no_grad():
         next(broken.decoder.parameters()).fill_(math.nan)
-    with pytest.raises(UserError, match="not finite for 60 of 60 images; bound_samples=0"):
+    with pytest.raises(UserError, match=r"60 of 60 bounds hold NaN or infinite .*; bound_samples=0 leaves them out"):
         measure(broken, data_of())
 
 

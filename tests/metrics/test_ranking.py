@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from oracles import auroc_of_normals
 from scipy.special import expit, logit, stdtrit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -59,7 +60,7 @@ def test_infinite_scores_are_ranked():
 def test_two_gaussians():
     """Phi(d / sqrt 2) for unit Gaussians d apart, within 4 standard errors of the Mann-Whitney statistic."""
     n, apart = 4000, 1.0
-    truth = 0.5 * (1 + math.erf(apart / 2))
+    truth = auroc_of_normals(apart)
     error = math.sqrt(1 / (6 * n))  # at most: the variance of U / n^2 under the null hypothesis, 1 / (6 n)
     found = auroc(normal=normals(n, seed=3), abnormal=normals(n, apart, seed=4))
     assert abs(found - truth) < 4 * error < 0.05
@@ -123,7 +124,7 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(sizes, apart):
     m = round(len(grid) * sizes[1] / sizes[0])  # average precision depends on the share of abnormal images
     spread = math.sqrt(2) * torch.erfinv(2 * torch.arange(1, m + 1, dtype=torch.float64) / (m + 1) - 1)
     truth = auroc(normal=grid, abnormal=spread + apart), average_precision(normal=grid, abnormal=spread + apart)
-    assert truth[0] == pytest.approx(0.5 * (1 + math.erf(apart / 2)), abs=1e-4)
+    assert truth[0] == pytest.approx(auroc_of_normals(apart), abs=1e-4)
     held = torch.zeros(2)
     for _ in range(300):
         sides = [torch.randn(n, generator=generator, dtype=torch.float64) for n in sizes]

@@ -16,8 +16,8 @@ from trilemma.progress import Display
 from trilemma.run import checkpoint
 from trilemma.run.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
 from trilemma.run.log import read_log
-from trilemma.training import log, observe
-from trilemma.training.log import Journal
+from trilemma.training import log, samples
+from trilemma.training.log import LogFile
 
 session = import_module("trilemma.training.train")  # the name in the package is the function
 
@@ -57,7 +57,7 @@ def refuse_path(patch: pytest.MonkeyPatch, owner: Any, function: str, ending: st
 
 
 def no_samples(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(observe, "save_png", refuse)
+    patch.setattr(samples, "save_png", refuse)
 
 
 def no_first_batch(patch: pytest.MonkeyPatch) -> None:
@@ -107,10 +107,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_says_why(
                 patch.setattr(owner, call, lambda *_, **__: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
             return save_checkpoint(folder, images, *rest)
 
-    from trilemma.training import loop
+    from trilemma.training import saving
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", save)
+        patch.setattr(saving, "save_checkpoint", save)
         with pytest.raises(
             trilemma.UserError, match=r"cannot write run/checkpoints/.* bytes needed, [\d,]+ bytes free"
         ):
@@ -166,7 +166,7 @@ def test_a_log_with_foreign_bytes_is_read_past_them(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(b"".join([line(1), b"\xff\xfe\0\0\nnull\n", line(2), line(3)[:10]]))
     assert [row["step"] for row in read_log(path)] == [1, 2]
-    journal = Journal(path, print)
+    journal = LogFile(path, print)
     journal.cut(step=1)
     journal.write(row(2))
     assert path.read_bytes() == line(1) + line(2)
@@ -179,13 +179,13 @@ def test_a_log_that_cannot_be_cut_loses_no_row_at_the_next_start(
     """The rows counted go into the checkpoint, and the next start keeps so many."""
     path, said = tmp_path / "log.jsonl", []
     path.write_bytes(b"".join(map(line, (1, 2, 3))))
-    journal = Journal(path, said.append)
+    journal = LogFile(path, said.append)
     with monkeypatch.context() as patch:
         patch.setattr(log, fails, refuse)
         journal.cut(rows=3)
     assert "No space left" in said[0]
     journal.write(row(4))
-    Journal(path, print).cut(rows=journal.rows)
+    LogFile(path, print).cut(rows=journal.rows)
     assert [row["step"] for row in read_log(path)] == [1, 2, 3, 4]
 
 
@@ -216,7 +216,7 @@ def test_a_log_on_a_disk_that_was_full_for_a_moment_has_whole_rows_and_counts_th
     part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    journal = Journal(tmp_path / "log.jsonl", said.append)
+    journal = LogFile(tmp_path / "log.jsonl", said.append)
     journal.write(row(1))
     with monkeypatch.context() as patch:
         real = Path.open

@@ -1,4 +1,5 @@
-"""A checkpoint of an earlier version is continued, bit for bit, and not begun anew."""
+"""What earlier versions wrote: run folders are opened and sampled, checkpoints resumed and pictures made again, bit for
+bit. The files of commit fb66719, and what it computed with them, are in tests/fixtures/fb66719 (see its README)."""
 
 import json
 import shutil
@@ -6,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 import trilemma
 from trilemma.files import sha256_of
+from trilemma.hardware import describe
 from trilemma.run.checkpoint import FORMAT, list_checkpoints, read_checkpoint
 from trilemma.training.loop import Trainer
 
@@ -94,3 +99,69 @@ def test_a_run_whose_config_says_optimal_for_a_variance_that_was_not_given_is_co
     assert run.model_config.variance == stated
     longer = trilemma.train("vae", "digits", steps=3, **keys)
     assert (longer.path, longer.summary["steps"]) == (run.path, 3)
+
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "fb66719"
+SETTINGS: dict[str, dict[str, Any]] = json.loads((FIXTURES / "models.json").read_text())
+DRAWINGS: dict[str, dict[str, Any]] = json.loads((FIXTURES / "drawings.json").read_text())
+QUICK = "vae-conditional"
+MODELS = [model if model == QUICK else pytest.param(model, marks=pytest.mark.slow) for model in SETTINGS]
+GIVEN = {"batch": 16, "sample_every": 10**6, "device": "cpu", "precision": "float32", "quiet": True}
+SAMPLES, WEIGHTS = 1e-6, 1e-4  # largest differences on another processor or with another torch
+
+
+def is_machine_of_fixtures() -> bool:
+    """Whether sums are rounded here as they were there: only then are equal bits promised."""
+    processor = f"{describe()['device_name']}, {torch.backends.cpu.get_cpu_capability()}"
+    machine = json.loads((FIXTURES / "machine.json").read_text())
+    return machine == {"torch": torch.__version__, "processor": processor}
+
+
+def assert_same(now: dict[str, Tensor], then: dict[str, Tensor], tolerance: float) -> None:
+    for name, value in then.items():
+        torch.testing.assert_close(
+            now[name], value, atol=0 if is_machine_of_fixtures() else tolerance, rtol=0, msg=name
+        )
+    assert now.keys() == then.keys()
+
+
+def copy_of(model: str, state: str) -> Path:
+    shutil.copytree(FIXTURES / model / state, state)
+    return Path(state)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_of_fb66719_draws_the_same_images(model: str) -> None:
+    run, then = trilemma.load(FIXTURES / model / "finished"), load_file(FIXTURES / model / "samples.safetensors")
+    assert_same({name: run.sample(**DRAWINGS[name]) for name in then}, then, SAMPLES)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_unfinished_training_of_fb66719_is_resumed_to_the_same_weights(model: str) -> None:
+    path, before = copy_of(model, "unfinished"), list_checkpoints(Path("unfinished/checkpoints"))[-1]
+    assert read_checkpoint(before).values["step"] == (7 if model == "vae-vq" else 6)
+    variance = {"variance": 0.5} if model in ("vae", "vae-discrete") else {}  # was the default; follows the images now
+    settings = SETTINGS[model] | variance
+    run = trilemma.train(model, "digits", steps=9, out=path, **GIVEN, **settings)
+    log = [row["step"] for row in run.log]
+    assert (run.summary["steps"], log[-1]) == (9, 9)
+    weights = "weights.safetensors"
+    assert_same(load_file(path / weights), load_file(FIXTURES / model / "finished" / weights), WEIGHTS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_pictures_of_fb66719_are_made_again(model: str) -> None:
+    pictures = sorted(copy_of(model, "finished").glob("samples/**/*.png"))
+    assert len(pictures) == (10 if model in ("vae-conditional", "vae-vq", "diffusion-small") else 7)
+    for k, picture in enumerate(pictures):
+        made = trilemma.again(picture, out=f"again-{k}.png")
+        assert made.equal if is_machine_of_fixtures() else made.difference is not None and made.difference <= 1
+
+
+@pytest.mark.slow
+def test_a_run_of_fb66719_is_evaluated() -> None:
+    scores = {
+        score.name: score for score in trilemma.evaluate(copy_of(QUICK, "finished"), n=100, bound_images=8).scores
+    }
+    assert scores["coverage"].n_fake == 100
+    assert 0 <= (scores["coverage"].value or 0) < 0.5  # after nine steps

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from trilemma import rng
 from trilemma.registry import create, list_models
 from trilemma.training.players import Players, needs_whole_batch
-from trilemma.types import Batch, Phase
+from trilemma.types import Batch, Condition, Phase
 
 SHAPE, IMAGES, PIECES = (1, 8, 8), 16, 4
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
@@ -71,7 +71,7 @@ def prepared(name: str, settings: dict[str, Any]) -> nn.Module:
 def batch_at(progress: float) -> Batch:
     """Images that grow brighter from part to part."""
     image = rng.uniform(torch.arange(IMAGES), SHAPE, 0, "pieces") * torch.linspace(0.1, 1, IMAGES)[:, None, None, None]
-    return Batch(image, label=torch.arange(IMAGES) % 4, index=torch.arange(IMAGES), progress=progress)
+    return Batch(image, Condition(torch.arange(IMAGES) % 4), index=torch.arange(IMAGES), progress=progress)
 
 
 def loss_and_gradient(name: str, settings: dict[str, Any], number: int, pieces: int, progress: float) -> Tensor:

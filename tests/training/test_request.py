@@ -22,7 +22,7 @@ from trilemma.registry import _recipes, get_recipe
 from trilemma.run.command import command_keys
 from trilemma.run.config import TrainConfig
 from trilemma.training.request import request_of, split_keys, training_config, training_keys
-from trilemma.types import Batch, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Phase, Player
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-model.md"
 SHORT: dict[str, Any] = {"steps": 2, "batch": 8, "sample_every": 10**6, "quiet": True, "device": "cpu"}
@@ -58,7 +58,7 @@ class Module(nn.Module):
         self.factor, self.power = nn.Parameter(torch.tensor([factor])), power
         self.phases: Any = [Phase("model", Player("model", [self.factor]), self.loss)]
 
-    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         return (self.factor * image).clamp(0, 1)
 
     def loss(self, batch: Batch, rng: torch.Generator) -> Any:
@@ -108,7 +108,10 @@ def test_every_training_key_says_what_it_is() -> None:
         ({"latent": "5"}, "^latent='5': give a whole number of at least 1, not a text$"),
         ({"steps": "5"}, "^steps='5': give a whole number"),
         ({"betas": (0.9,)}, "^betas=0.9: give 2 values"),
-        ({"optimizer": "rmsprop", "betas": (0.5, 0.9)}, "^betas=0.5,0.9: rmsprop has no betas"),
+        (
+            {"optimizer": "rmsprop", "betas": (0.5, 0.9)},
+            "^betas=0.5,0.9 is for optimizer=nadam, adam or adamw",
+        ),
         ({"lr": float("inf")}, "^lr=inf: give a finite number above 0"),
         (
             {"reconstruction": "msee"},

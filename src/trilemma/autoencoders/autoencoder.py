@@ -30,11 +30,10 @@ from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_en
 from trilemma.autoencoders.losses import bernoulli_nats, squared_error
 from trilemma.autoencoders.penalties import kl_penalty
 from trilemma.autoencoders.priors import GaussianMixture
-from trilemma.errors import check_codes, check_images, refuse_labels
+from trilemma.config import only_for
+from trilemma.errors import check_codes, check_condition, check_images
 from trilemma.nets.precision import full
-from trilemma.types import Batch, Logs, Model, Phase, Player
-
-LEVEL, TARGET = 0.5, 0.1  # any other is refused where it has no effect
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
 
 
 class AutoencoderConfig(NetworkConfig):
@@ -50,27 +49,21 @@ class AutoencoderConfig(NetworkConfig):
     corruption: Literal["none", "dropout", "gaussian"] = Field(
         default="none", description="done to the input in training; the target is the clean image"
     )
-    level: float = Field(default=LEVEL, ge=0, description="of the corruption: share of pixels, or standard deviation")
+    level: float = Field(default=0.5, ge=0, description="of the corruption: share of pixels, or standard deviation")
     sparsity: float = Field(default=0.0, ge=0, description="weight of the sparsity penalty on a sigmoid code")
-    sparsity_target: float = Field(default=TARGET, gt=0, lt=1, description="mean activation wanted of each unit")
+    sparsity_target: float = Field(default=0.1, gt=0, lt=1, description="mean activation wanted of each unit")
     components: int = Field(default=10, ge=1, description="Gaussians in the density that samples codes")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.tied and self.network != "mlp":
-            raise ValueError(
-                f"tied=true needs network=mlp (it is {self.network}): only linear layers can be transposed"
-            )
-        if self.sparsity > 0 and self.code != "sigmoid":
-            raise ValueError(f"sparsity={self.sparsity} needs code=sigmoid (it is {self.code}): activations in [0, 1]")
+        only_for(self, "tied", self.network == "mlp", f"network=mlp, not {self.network}: linear layers are transposed")
+        only_for(self, "sparsity", self.code == "sigmoid", f"code=sigmoid, not {self.code}: activations in [0, 1]")
+        only_for(self, "level", self.corruption != "none", "corruption=dropout or corruption=gaussian, not none")
+        only_for(self, "sparsity_target", self.sparsity > 0, "a sparsity above 0, such as sparsity=0.001")
         if self.reconstruction == "bce" and self.output != "sigmoid":
             raise ValueError(
                 f"reconstruction=bce needs output=sigmoid (it is {self.output}); or use reconstruction=mse"
             )
-        if self.corruption == "none" and self.level != LEVEL:
-            raise ValueError(f"level={self.level} is for corruption=dropout or corruption=gaussian, not none")
-        if self.sparsity == 0 and self.sparsity_target != TARGET:
-            raise ValueError(f"sparsity_target={self.sparsity_target} is for a sparsity above 0, as sparsity=0.001")
         if self.corruption == "dropout" and self.level >= 1:
             raise ValueError(f"level={self.level}: a share of pixels to drop is below 1; 0.5 is usual")
         return self
@@ -99,21 +92,21 @@ class Autoencoder(Model):
         """The decoder: one call per batch of samples."""
         return self.decoder
 
-    def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """(B, C, H, W) -> code (B, latent)."""
-        refuse_labels(labels)
+        check_condition(condition, len(image))
         check_images(image, self.config.shape)
         return full(self.encoder(2 * image - 1 if self.config.output == "none" else image))
 
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def decode(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """Code (B, latent) -> image (B, C, H, W) in [0, 1]."""
-        refuse_labels(labels)
+        check_condition(condition, len(z))
         check_codes(z, self.code_length)
         return self._image(full(self.decoder(z))).clamp(0, 1)
 
-    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """The image after a pass through the code, (B, C, H, W) in [0, 1]."""
-        return self.decode(self.encode(image, labels))
+        return self.decode(self.encode(image, condition))
 
     def corrupt(self, image: Tensor, rng: torch.Generator) -> Tensor:
         """What the encoder sees in training, as the image; its expectation is the image."""
@@ -160,9 +153,9 @@ class Autoencoder(Model):
         return {"distinct_codes": used} if used < self.config.components else {}
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None) -> Tensor:
+    def sample(self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL) -> Tensor:
         """Decode codes drawn from the fitted density, brought into the range of the code's activation: (n, C, H, W)."""
-        refuse_labels(labels)
+        check_condition(condition, n)
         z = self.prior.sample(torch.arange(first, first + n), seed=seed)
         return self.decode(z.clamp(*_RANGES[self.config.code]))
 

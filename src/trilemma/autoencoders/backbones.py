@@ -34,7 +34,7 @@ class NetworkConfig(ModelConfig):
 
 
 class Backbone(nn.Module):
-    """A network that may be told a label: net(join(arrange(x), one-hot label)).
+    """A network that may be given a label: net(join(arrange(x), one-hot label)).
 
     Args:
         arrange: brings the input into the order (B, channels, ...) that `net` takes.
@@ -45,15 +45,15 @@ class Backbone(nn.Module):
         super().__init__()
         self.net, self.n_classes, self.arrange = net, n_classes, arrange
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x: image (B, C, H, W) or code (B, Z); labels int64 (B,), if and only if there are classes."""
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        """x: image (B, C, H, W) or code (B, Z); label int64 (B,), if and only if there are classes."""
         if self.arrange is not None:
             x = self.arrange(x)
-        return self.net(join(x, labels, self.n_classes) if self.n_classes else x)
+        return self.net(join(x, label, self.n_classes) if self.n_classes else x)
 
 
 def make_encoder(config: NetworkConfig, outputs: int, *, n_classes: int = 0, last: str = "none") -> Backbone:
-    """A network image (B, C, H, W), labels -> (B, outputs), with `last` (a key of ACTIVATIONS) at its end.
+    """A network image (B, C, H, W), label -> (B, outputs), with `last` (a key of ACTIVATIONS) at its end.
 
     Of `conv` with last="relu", the averaged map itself is the output; otherwise a linear layer follows it.
     """
@@ -74,7 +74,7 @@ def make_encoder(config: NetworkConfig, outputs: int, *, n_classes: int = 0, las
 
 
 def make_decoder(config: NetworkConfig, inputs: int, *, n_classes: int = 0, channels: int | None = None) -> Backbone:
-    """A network code (B, inputs), labels -> logits (B, channels, H, W); `channels` is the images' own where None."""
+    """A network code (B, inputs), label -> logits (B, channels, H, W); `channels` is the images' own where None."""
     shape = (channels or config.shape[0], *config.shape[1:])
     inputs += n_classes
     match config.network:
@@ -92,13 +92,13 @@ def make_decoder(config: NetworkConfig, inputs: int, *, n_classes: int = 0, chan
     return Backbone(net, n_classes=n_classes)
 
 
-def join(x: Tensor, labels: Tensor | None, n_classes: int) -> Tensor:
-    """One-hot labels as further channels: x (B, C, ...) and labels (B,) -> (B, C + n_classes, ...).
+def join(x: Tensor, label: Tensor | None, n_classes: int) -> Tensor:
+    """One-hot labels as further channels: x (B, C, ...) and label (B,) -> (B, C + n_classes, ...).
 
     Raises:
         UserError: without labels.
     """
-    if labels is None:
+    if label is None:
         raise UserError(f"this model was trained with labels: give each image one, a number from 0 to {n_classes - 1}")
-    hot = (labels[:, None] == torch.arange(n_classes, device=labels.device)).to(x)
+    hot = (label[:, None] == torch.arange(n_classes, device=label.device)).to(x)
     return torch.cat([x, hot.view(*hot.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])], dim=1)

@@ -23,9 +23,9 @@ from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_en
 from trilemma.autoencoders.codes import gumbel_softmax, kl_to_uniform, one_hot
 from trilemma.autoencoders.likelihoods import LEAST_VARIANCE, Gaussian, pixel_variance
 from trilemma.autoencoders.losses import squared_error
-from trilemma.errors import check_codes, check_images, refuse_labels
+from trilemma.errors import check_codes, check_condition, check_images
 from trilemma.nets.precision import full
-from trilemma.types import Batch, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
 
 
 class DiscreteConfig(NetworkConfig):
@@ -79,22 +79,22 @@ class DiscreteVAE(Model):
         logits = full(self.encoder(image)).unflatten(1, (self.config.variables, self.config.categories))
         return logits.log_softmax(2)
 
-    def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """The most probable category of each variable, one-hot: (B, variables * categories)."""
-        refuse_labels(labels)
+        check_condition(condition, len(image))
         check_images(image, self.config.shape)
         log_q = self.log_posterior(image)
         return one_hot(log_q.argmax(2), log_q).flatten(1)
 
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def decode(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """Weights of the categories, one-hot or any others, (B, variables * categories) -> (B, C, H, W) in [0, 1]."""
-        refuse_labels(labels)
+        check_condition(condition, len(z))
         check_codes(z, self.code_length)
         return self.likelihood.mean(full(self.decoder(z)))
 
-    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """The image decoded from its most probable categories, (B, C, H, W) in [0, 1]."""
-        return self.decode(self.encode(image, labels))
+        return self.decode(self.encode(image, condition))
 
     def temperature(self, progress: float) -> float:
         """Of the Gumbel-softmax at a share of the training."""
@@ -117,26 +117,26 @@ class DiscreteVAE(Model):
             "kl_nats": kl_to_uniform(log_q),
         }
 
-    def elbo(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+    def elbo(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
         """One-draw estimate of the ELBO with the KL in closed form, nats per image (B,); a density over [0, 1]."""
-        refuse_labels(labels)
+        check_condition(condition, len(image))
         log_q, code = self._draw(image, rng)
         return self.likelihood.log_prob(full(self.decoder(code)), image) - kl_to_uniform(log_q)
 
-    def log_weight(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+    def log_weight(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
         """log p(x|k) + log p(k) - log q(k|x) of one k ~ q(k|x), nats per image (B,)."""
-        refuse_labels(labels)
+        check_condition(condition, len(image))
         log_q, code = self._draw(image, rng)
         log_ratio = -self.config.variables * math.log(self.config.categories) - (log_q.flatten(1) * code).sum(1)
         return self.likelihood.log_prob(full(self.decoder(code)), image) + log_ratio
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None) -> Tensor:
+    def sample(self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL) -> Tensor:
         """Decode categories drawn alike: mean images, (n, C, H, W) in [0, 1]."""
         u = random.uniform(torch.arange(first, first + n), (self.config.variables,), seed, "categories")
         category = (u * self.config.categories).long()
         like = next(self.parameters()).new_empty(self.config.categories)
-        return self.decode(one_hot(category.to(like.device), like).flatten(1), labels)
+        return self.decode(one_hot(category.to(like.device), like).flatten(1), condition)
 
     def _draw(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """log q(k|x) (B, variables, categories) and k ~ q(k|x), one-hot (B, variables * categories)."""

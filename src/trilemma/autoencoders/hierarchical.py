@@ -38,11 +38,11 @@ from trilemma import rng as random
 from trilemma.autoencoders.levels import Normal, combine, free_bits, normal, shifted, warm_up
 from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance
 from trilemma.autoencoders.losses import kl_between_normals, squared_error
-from trilemma.config import ModelConfig
-from trilemma.errors import UserError, check_codes, check_images, refuse_labels
+from trilemma.config import ModelConfig, only_for
+from trilemma.errors import UserError, check_codes, check_condition, check_images
 from trilemma.nets.ladder import Down, MLPChain, MLPDown, MLPUp, ResidualDown, ResidualUp
 from trilemma.nets.precision import full
-from trilemma.types import Batch, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
 
 
 class HierarchicalConfig(ModelConfig):
@@ -86,10 +86,8 @@ class HierarchicalConfig(ModelConfig):
             raise ValueError("network=residual needs structure=ladder; a chain takes network=mlp")
         if self.structure == "ladder" and 0 in self.depths:
             raise ValueError("depth: a ladder needs at least 1 at every level")
-        if self.network == "mlp" and self.dropout:
-            raise ValueError(f"dropout={self.dropout} is for network=residual, not mlp")
-        if self.reconstruction == "bce" and self.variance is not None:
-            raise ValueError(f"variance={self.variance} is for reconstruction=gaussian, not bce")
+        only_for(self, "dropout", self.network != "mlp", "network=residual, not mlp")
+        only_for(self, "variance", self.reconstruction != "bce", "reconstruction=gaussian, not bce")
         return self
 
 
@@ -137,16 +135,16 @@ class HierarchicalVAE(Model):
         """The way down: one call per batch of samples."""
         return self.down
 
-    def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """Posterior means in units of their priors, (B, Z)."""
-        refuse_labels(labels)
+        check_condition(condition, len(image))
         check_images(image, self.config.shape)
         _, steps = self._descend(image, lambda q: q.mu)
         return torch.cat([step.prior.inverse(step.z).flatten(1) for step in steps], dim=1)
 
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def decode(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """Codes (B, Z) -> mean image (B, C, H, W) in [0, 1]."""
-        refuse_labels(labels)
+        check_condition(condition, len(z))
         check_codes(z, self.code_length)
         shapes = self.down.code_shapes
         parts = z.split([math.prod(shape) for shape in shapes], dim=1)
@@ -156,9 +154,9 @@ class HierarchicalVAE(Model):
 
         return self.likelihood.mean(full(self.down(self.down.start(len(z)), choose)))
 
-    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """The image decoded from its code, (B, C, H, W) in [0, 1]."""
-        return self.decode(self.encode(image, labels))
+        return self.decode(self.encode(image, condition))
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """-log p(x|z) + weighted divergence; parts in nats per image: bce_nats or gaussian_nats, kl_nats, and the terms
@@ -181,28 +179,28 @@ class HierarchicalVAE(Model):
             **_by_level(terms),
         }
 
-    def elbo(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+    def elbo(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
         """One-sample estimate of the ELBO, nats per image (B,), with the terms of a ladder in closed form."""
-        refuse_labels(labels)
+        check_condition(condition, len(image))
         outputs, steps = self._draw(image, rng)
         return self.likelihood.log_prob(outputs, image) - self._terms(steps).sum(0)
 
-    def log_weight(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+    def log_weight(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
         """log p(x, z) - log q(z|x) of one z ~ q(z|x), nats per image (B,)."""
-        refuse_labels(labels)
+        check_condition(condition, len(image))
         outputs, steps = self._draw(image, rng)
         return self.likelihood.log_prob(outputs, image) - torch.stack([_log_ratio(step) for step in steps]).sum(0)
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None, temperature: float = 1.0
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, temperature: float = 1.0
     ) -> Tensor:
         """Mean images of codes drawn from the top down, (n, C, H, W) in [0, 1].
 
         Args:
             temperature: every standard deviation is multiplied by it.
         """
-        refuse_labels(labels)
+        check_condition(condition, n)
         if temperature < 0:
             raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
         ids = torch.arange(first, first + n)

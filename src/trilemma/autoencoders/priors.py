@@ -80,7 +80,7 @@ def distinct(codes: Tensor) -> int:
 class AutoregressivePrior(nn.Module):
     """p(k) = prod_i p(k_i | k_1 ... k_(i-1)) over sequences of L categories, learned by a causal transformer.
 
-    With `n_classes` it is p(k | label): each class has a start symbol of its own, and labels, int64 (B,), are needed.
+    With `n_classes` it is p(k | label): each class has a start symbol of its own, and label, int64 (B,), is needed.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class AutoregressivePrior(nn.Module):
             categories, length, width=width, depth=depth, dropout=dropout, starts=max(1, n_classes)
         )
 
-    def nats(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+    def nats(self, codes: Tensor, label: Tensor | None = None) -> Tensor:
         """-log p of sequences of categories: int64 (B, L) -> nats per sequence, (B,)."""
-        start = self._start(len(codes), labels).to(codes)
+        start = self._start(len(codes), label).to(codes)
         logits = self.network(torch.cat([start, codes[:, :-1]], dim=1))
         return F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(codes.shape).sum(1)
 
     @torch.no_grad()
-    def sample(self, ids: Tensor, *, seed: int, temperature: float = 1.0, labels: Tensor | None = None) -> Tensor:
+    def sample(self, ids: Tensor, *, seed: int, temperature: float = 1.0, label: Tensor | None = None) -> Tensor:
         """One sequence per id, int64 (len(ids), L); a temperature below 1 prefers what is probable, 0 takes only that.
 
         The network computes in float64 where the device has it: its rounding depends on the batch, and a number that
@@ -109,20 +109,20 @@ class AutoregressivePrior(nn.Module):
         exact = torch.float32 if device.type == "mps" else torch.float64
         weights = {name: p.to(exact) for name, p in self.network.named_parameters()}
         u = rng.uniform(ids, (self.length,), seed, "codes").to(device, exact)
-        codes = self._start(len(ids), labels).to(device)
+        codes = self._start(len(ids), label).to(device)
         memory: Memory = []
         for place in range(self.length):
             logits = functional_call(self.network, weights, (codes[:, -1:], memory))[:, -1]
             codes = torch.cat([codes, pick(logits, u[:, place], temperature)[:, None]], dim=1)
         return codes[:, 1:]
 
-    def _start(self, n: int, labels: Tensor | None) -> Tensor:
+    def _start(self, n: int, label: Tensor | None) -> Tensor:
         """The start symbols of n sequences, int64 (n, 1)."""
         if not self.n_classes:
             return torch.full((n, 1), self.network.start)
-        if labels is None:
+        if label is None:
             raise UserError(f"this prior was trained with labels: give each image one, 0 to {self.n_classes - 1}")
-        return self.network.start + labels[:, None]
+        return self.network.start + label[:, None]
 
 
 def pick(logits: Tensor, u: Tensor, temperature: float = 1.0) -> Tensor:

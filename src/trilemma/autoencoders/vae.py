@@ -29,11 +29,11 @@ from trilemma import rng as random
 from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
 from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance, pixel_variance
 from trilemma.autoencoders.losses import kl_to_standard_normal, log_prior_ratio, squared_error
-from trilemma.errors import UserError, check_codes, check_images, check_labels
+from trilemma.config import only_for
+from trilemma.errors import UserError, check_codes, check_condition, check_images
 from trilemma.nets.precision import full
-from trilemma.types import Batch, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, default_label
 
-SHARE = 0.5  # of the training in which the capacity rises; any other is refused without a capacity
 # q starts narrow and its means apart: the decoder learns to use units that it would give up under the noise.
 FIRST_LOGVAR, FIRST_SPREAD = -3.0, 2.0
 
@@ -44,7 +44,7 @@ class VAEConfig(NetworkConfig):
     latent: int = Field(default=32, ge=1, description="numbers in a code")
     beta: float = Field(default=1.0, ge=0, description="weight of the KL divergence; 1 is the ELBO")
     capacity_nats: float | None = Field(default=None, ge=0, description="KL to aim at, which beta then weighs")
-    capacity_share: float = Field(default=SHARE, gt=0, le=1, description="share of training over which it rises from 0")
+    capacity_share: float = Field(default=0.5, gt=0, le=1, description="share of training over which it rises from 0")
     reconstruction: Literal["mse", "bce", "gaussian"] = Field(
         default="mse", description="loss between image and reconstruction"
     )
@@ -59,21 +59,19 @@ class VAEConfig(NetworkConfig):
     def _fitting(self) -> Self:
         if self.reconstruction == "bce" and self.output != "sigmoid":
             raise ValueError("output=none: a Bernoulli needs probabilities; take output=sigmoid or reconstruction=mse")
-        if self.reconstruction == "bce" and self.variance is not None:
-            raise ValueError(f"variance={self.variance} is for reconstruction=gaussian or mse, not bce")
-        if self.reconstruction == "mse" and isinstance(self.variance, str):
-            raise ValueError(f"variance={self.variance} is for reconstruction=gaussian, not mse, which takes a number")
-        if self.capacity_nats is None and self.capacity_share != SHARE:
-            raise ValueError(f"capacity_share={self.capacity_share} is for a capacity, as capacity_nats=25")
-        if self.conditional and not self.n_classes:
-            raise ValueError("conditional=true needs images with classes; the data has none")
+        only_for(self, "variance", self.reconstruction != "bce", "reconstruction=gaussian or mse, not bce")
+        a_number = not isinstance(self.variance, str)
+        gaussian = "reconstruction=gaussian, not mse, which takes a number"
+        only_for(self, "variance", self.reconstruction != "mse" or a_number, gaussian)
+        only_for(self, "capacity_share", self.capacity_nats is not None, "a capacity, such as capacity_nats=25")
+        only_for(self, "conditional", self.n_classes > 0, "images with classes; the data has none")
         return self
 
 
 class VAE(Model):
     """Encoder to (mu, logvar), decoder, standard normal prior. Images (B, C, H, W) in [0, 1]; codes (B, latent).
 
-    A conditional model needs labels, int64 (B,), wherever it is given images or codes; any other refuses them.
+    A conditional model needs the label of a condition wherever it is given images or codes; any other refuses it.
     """
 
     def __init__(self, config: VAEConfig) -> None:
@@ -101,33 +99,33 @@ class VAE(Model):
         """The decoder: one call per batch of samples."""
         return self.decoder
 
-    def posterior(self, image: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def posterior(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> tuple[Tensor, Tensor]:
         """mu and logvar of q(z|x): (B, C, H, W) -> two (B, latent)."""
-        mu, logvar = full(self.encoder(image, labels)).chunk(2, dim=1)
+        mu, logvar = full(self.encoder(image, condition.label)).chunk(2, dim=1)
         return mu, logvar
 
-    def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """The posterior mean, (B, latent)."""
         check_images(image, self.config.shape)
-        return self.posterior(image, self._checked(labels, len(image)))[0]
+        return self.posterior(image, self._checked(condition, len(image)))[0]
 
-    def decode_outputs(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def decode_outputs(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """Code (B, latent) -> what the likelihood is made of, (B, C, H, W) or (B, 2C, H, W)."""
-        return full(self.decoder(z, labels))
+        return full(self.decoder(z, condition.label))
 
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def decode(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """Code (B, latent) -> mean image (B, C, H, W) in [0, 1]."""
         check_codes(z, self.code_length)
-        return self._image(self.decode_outputs(z, self._checked(labels, len(z))))
+        return self._image(self.decode_outputs(z, self._checked(condition, len(z))))
 
-    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """The image decoded from its posterior mean, (B, C, H, W) in [0, 1]."""
-        return self.decode(self.encode(image, labels), labels)
+        return self.decode(self.encode(image, condition), condition)
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Reconstruction loss + weighted KL; parts: mse (per pixel), or bce_nats or gaussian_nats (per image), and
         kl_nats (per image)."""
-        outputs, kl = self._pass(batch.image, self._labels_of(batch), rng)
+        outputs, kl = self._pass(batch.image, self._condition_of(batch), rng)
         kl, kind = kl.mean(), self.config.reconstruction
         if kind == "mse":
             error, name = F.mse_loss(self.likelihood.mean(outputs), batch.image), "mse"
@@ -140,55 +138,53 @@ class VAE(Model):
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Per image (B,): mse of a reconstruction from a *sampled* code, as published; mean_code_mse; kl_nats; and
         neg_elbo_nats where the reconstruction loss is in nats (whatever beta is)."""
-        labels = self._labels_of(batch)
-        outputs, kl = self._pass(batch.image, labels, rng)
+        condition = self._condition_of(batch)
+        outputs, kl = self._pass(batch.image, condition, rng)
         figures = {
             "mse": squared_error(self._image(outputs), batch.image),
-            "mean_code_mse": squared_error(self.reconstruct(batch.image, labels), batch.image),
+            "mean_code_mse": squared_error(self.reconstruct(batch.image, condition), batch.image),
             "kl_nats": kl,
         }
         if self.config.reconstruction != "mse":
             figures["neg_elbo_nats"] = kl - self.likelihood.log_prob(outputs, batch.image)
         return figures
 
-    def elbo(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+    def elbo(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
         """One-sample estimate of the ELBO with the KL in closed form, nats per image (B,); a density over [0, 1] for a
         Gaussian."""
-        outputs, kl = self._pass(image, self._checked(labels, len(image)), rng)
+        outputs, kl = self._pass(image, self._checked(condition, len(image)), rng)
         return self.likelihood.log_prob(outputs, image) - kl
 
-    def log_weight(self, image: Tensor, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+    def log_weight(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x) of one z ~ q(z|x), nats per image (B,)."""
-        labels = self._checked(labels, len(image))
-        z, eps, _, logvar = self._draw(image, labels, rng)
-        return self.likelihood.log_prob(self.decode_outputs(z, labels), image) + log_prior_ratio(eps, z, logvar)
+        condition = self._checked(condition, len(image))
+        z, eps, _, logvar = self._draw(image, condition, rng)
+        return self.likelihood.log_prob(self.decode_outputs(z, condition), image) + log_prior_ratio(eps, z, logvar)
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None, temperature: float = 1.0
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, temperature: float = 1.0
     ) -> Tensor:
         """Decode z ~ N(0, temperature**2 I): mean images, (n, C, H, W) in [0, 1].
 
-        Where a conditional model is given no labels, image k has label k % n_classes.
+        Where a conditional model is asked for no class, image k has its `default_label`.
         """
         if temperature < 0:
             raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
         ids, parameter = torch.arange(first, first + n), next(self.parameters())
-        if self.config.conditional and labels is None:
-            labels = (ids % self.config.n_classes).to(parameter.device)
+        if self.config.conditional and condition.label is None:
+            condition = Condition(label=default_label(ids, self.config.n_classes).to(parameter.device))
         z = random.normal(ids, (self.config.latent,), seed, "latent") * temperature
-        return self.decode(z.to(parameter), labels)
+        return self.decode(z.to(parameter), condition)
 
-    def _pass(self, image: Tensor, labels: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _pass(self, image: Tensor, condition: Condition, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Outputs of the decoder for z ~ q(z|x), and the KL in nats per image."""
-        z, _, mu, logvar = self._draw(image, labels, rng)
-        return self.decode_outputs(z, labels), kl_to_standard_normal(mu, logvar)
+        z, _, mu, logvar = self._draw(image, condition, rng)
+        return self.decode_outputs(z, condition), kl_to_standard_normal(mu, logvar)
 
-    def _draw(
-        self, image: Tensor, labels: Tensor | None, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _draw(self, image: Tensor, condition: Condition, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """z = mu + exp(logvar / 2) * eps with eps, mu and logvar, (B, latent) each."""
-        mu, logvar = self.posterior(image, labels)
+        mu, logvar = self.posterior(image, condition)
         eps = torch.empty_like(mu).normal_(generator=rng)
         return mu + (0.5 * logvar).exp() * eps, eps, mu, logvar
 
@@ -203,9 +199,9 @@ class VAE(Model):
         mean = self.likelihood.mean(outputs)
         return mean.clamp(0, 1) if self.config.output == "none" else mean
 
-    def _labels_of(self, batch: Batch) -> Tensor | None:
-        """A batch's labels for a conditional model: the networks refuse to go without."""
-        return batch.label if self.config.conditional else None
+    def _condition_of(self, batch: Batch) -> Condition:
+        """A batch's labels for a conditional model: the networks refuse to do without."""
+        return batch.condition.only("label") if self.config.conditional else UNCONDITIONAL
 
     @torch.no_grad()
     def _set_first_posterior(self) -> None:
@@ -213,10 +209,10 @@ class VAE(Model):
         last.weight[: self.config.latent] *= FIRST_SPREAD
         last.bias[self.config.latent :] = FIRST_LOGVAR
 
-    def _checked(self, labels: Tensor | None, count: int) -> Tensor | None:
-        """Labels as they came, if they are what the model was trained with, one for each of `count` images."""
-        check_labels(labels, self.config.n_classes if self.config.conditional else 0, count)
-        return labels
+    def _checked(self, condition: Condition, count: int) -> Condition:
+        """The condition, if it is what the model was trained with, one for each of `count` images."""
+        check_condition(condition, count, self.config.n_classes if self.config.conditional else 0)
+        return condition
 
 
 def _likelihood(config: VAEConfig) -> Bernoulli | Gaussian:

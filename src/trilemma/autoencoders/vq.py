@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from trilemma.autoencoders.codes import Codebook, perplexity, straight_through
 from trilemma.autoencoders.losses import squared_error
 from trilemma.autoencoders.priors import AutoregressivePrior
-from trilemma.config import ModelConfig
-from trilemma.errors import UserError, check_codes, check_images, check_labels
+from trilemma.config import ModelConfig, only_for
+from trilemma.errors import UserError, check_codes, check_condition, check_images
 from trilemma.nets.autoregressive import HEAD
 from trilemma.nets.conv import CentreCrop, conv3
 from trilemma.nets.precision import full
-from trilemma.types import Batch, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, default_label
 
 GRID = 8  # vectors along the shorter side of a grid, about
 PRIOR_FROM = 0.6  # share of the training after which the codes stay and their density is learned
@@ -55,19 +55,18 @@ class VQConfig(ModelConfig):
     def _fitting(self) -> Self:
         if self.prior_width % HEAD:
             raise ValueError(f"prior_width={self.prior_width} is not a multiple of {HEAD}")
-        if self.conditional and not self.n_classes:
-            raise ValueError("conditional=true needs images with classes; the data has none")
+        only_for(self, "conditional", self.n_classes > 0, "images with classes; the data has none")
         return self
 
 
 class VQ(Model):
     """Encoder, codebook, decoder and prior. Images (B, C, H, W) in [0, 1]; codes (B, h * w * dim), entry by entry.
 
-    A conditional model draws the class that labels, int64 (B,), ask for: its prior is given them, the rest is not.
+    A conditional model draws the class that the label of a condition asks for: its prior is given it, the rest is not.
     """
 
     usage: Tensor
-    codes_need_labels = False  # of a conditional model only the prior takes them
+    codes_need_labels = False  # of a conditional model only the prior takes the label
 
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
@@ -123,23 +122,23 @@ class VQ(Model):
         """(B, h, w, dim) as they are -> (B, C, H, W) in [0, 1]."""
         return full(self.decoder(entries.permute(0, 3, 1, 2))).sigmoid()
 
-    def encode(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """The entries of the codebook that the image becomes, (B, h * w * dim)."""
         check_images(image, self.config.shape)
-        check_labels(labels, self.known_classes, len(image))
+        check_condition(condition, len(image), self.known_classes)
         return self.codebook.entries[self.code_indices(image)].flatten(1)
 
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def decode(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """Any vectors (B, h * w * dim), each taken to its nearest entry -> (B, C, H, W) in [0, 1]."""
         check_codes(z, self.code_length)
-        check_labels(labels, self.known_classes, len(z))
+        check_condition(condition, len(z), self.known_classes)
         vectors = z.unflatten(1, (*self.grid, self.config.dim))
         return self.decode_entries(self.codebook.entries[self.codebook.nearest(vectors)])
 
-    def reconstruct(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
+    def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """The image after a pass through the codebook, (B, C, H, W) in [0, 1]."""
         check_images(image, self.config.shape)
-        check_labels(labels, self.known_classes, len(image))
+        check_condition(condition, len(image), self.known_classes)
         return self.decode_entries(self.codebook.entries[self.code_indices(image)])
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
@@ -166,7 +165,7 @@ class VQ(Model):
         """Cross-entropy of the prior, nats per code; part: nats (per image)."""
         with torch.no_grad():
             codes = self.code_indices(batch.image).flatten(1)
-        nats = self.prior.nats(codes, self._labels_of(batch)).mean()
+        nats = self.prior.nats(codes, self._label_of(batch)).mean()
         return nats / codes.shape[1], {"nats": nats.detach()}
 
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
@@ -174,7 +173,7 @@ class VQ(Model):
         chosen = self.code_indices(batch.image)
         return {
             "mse": squared_error(self.decode_entries(self.codebook.entries[chosen]), batch.image),
-            "prior_nats": self.prior.nats(chosen.flatten(1), self._labels_of(batch)),
+            "prior_nats": self.prior.nats(chosen.flatten(1), self._label_of(batch)),
         }
 
     @torch.no_grad()
@@ -191,24 +190,25 @@ class VQ(Model):
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None, temperature: float = 1.0
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, temperature: float = 1.0
     ) -> Tensor:
         """Decode grids drawn from the prior, (n, C, H, W) in [0, 1]; a temperature below 1 prefers what is probable.
 
-        Where a conditional model is given no labels, image k has label k % n_classes.
+        Where a conditional model is asked for no class, image k has its `default_label`.
         """
-        check_labels(labels, self.known_classes, n)
+        check_condition(condition, n, self.known_classes)
         if temperature < 0:
             raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
         ids = torch.arange(first, first + n)
-        if self.known_classes and labels is None:
-            labels = ids % self.known_classes
-        codes = self.prior.sample(ids, seed=seed, temperature=temperature, labels=labels)
+        label = condition.label
+        if self.known_classes and label is None:
+            label = default_label(ids, self.known_classes)
+        codes = self.prior.sample(ids, seed=seed, temperature=temperature, label=label)
         return self.decode_entries(self.codebook.entries[codes].unflatten(1, self.grid))
 
-    def _labels_of(self, batch: Batch) -> Tensor | None:
-        """A batch's labels for a conditional prior, which refuses to go without."""
-        return batch.label if self.known_classes else None
+    def _label_of(self, batch: Batch) -> Tensor | None:
+        """A batch's labels for a conditional prior, which refuses to do without."""
+        return batch.condition.label if self.known_classes else None
 
 
 class _Block(nn.Module):

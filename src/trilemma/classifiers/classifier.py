@@ -57,7 +57,7 @@ class Classifier(Model):
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Mean cross-entropy in nats; parts: cross_entropy, accuracy (a fraction)."""
-        logits, label = self.logits(batch.image), _labels(batch)
+        logits, label = self.logits(batch.image), _label(batch)
         loss = nn.functional.cross_entropy(logits, label)
         accuracy = (logits.detach().argmax(1) == label).float().mean()
         return loss, {"cross_entropy": loss.detach(), "accuracy": accuracy}
@@ -65,7 +65,7 @@ class Classifier(Model):
     @torch.no_grad()
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Per image (B,): error, 1 where the most probable class is not the label; cross_entropy in nats."""
-        logits, label = self.logits(batch.image), _labels(batch)
+        logits, label = self.logits(batch.image), _label(batch)
         return {
             "error": (logits.argmax(1) != label).float(),
             "cross_entropy": nn.functional.cross_entropy(logits, label, reduction="none"),
@@ -88,10 +88,10 @@ def _block(c_in: int, c_out: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
 
 
-def _labels(batch: Batch) -> Tensor:
-    if batch.label is None:
+def _label(batch: Batch) -> Tensor:
+    if batch.condition.label is None:
         raise UserError("a classifier learns from labelled images, and these have no labels; choose data with classes")
-    return batch.label
+    return batch.condition.label
 
 
 @torch.no_grad()

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field
 
-from trilemma import __version__
 from trilemma.announce import announced
 from trilemma.comparison.document import document, protocol_difference
 from trilemma.comparison.entries import Entry, finished, rows_of, shown, to_train
@@ -222,15 +221,18 @@ def _write(entries: Sequence[Entry], data: "Data", request: dict[str, Any], file
     from trilemma.files import json_text
     from trilemma.hardware import describe
     from trilemma.pictures.plots import png
+    from trilemma.pictures.png import receipt_for
 
     values = document(entries, data, request, describe())
     stand = [shown(row) for row in rows_of(entries).values()]
     pictures, neighbours = pictures_of(stand, data, request["split"], request["seed"])
     for model in values["models"]:
         model["nearest"] = clean(neighbours.get(model["name"]))
-    made = {"trilemma": __version__, "verb": "compare", "command": request["command"]}
+    receipt = receipt_for("compare", command=request["command"])
     json, html = files.beside
-    files.write(png(triangle.draw(values["models"])), made, {json: json_text(values), html: render(values, pictures)})
+    files.write(
+        png(triangle.draw(values["models"])), receipt, {json: json_text(values), html: render(values, pictures)}
+    )
     return Comparison(html, json, values)
 
 

@@ -110,8 +110,7 @@ def mean_over_trainings(values: Sequence[float], unit: str) -> "Estimate":
 
 def of_turns(times: Sequence[float]) -> "Estimate":
     """The median time per image over the turns, with its interval."""
-    from trilemma.metrics.cost import median_interval
-    from trilemma.metrics.intervals import Estimate
+    from trilemma.metrics.intervals import Estimate, median_interval
 
     return Estimate(median(times), median_interval(times))
 

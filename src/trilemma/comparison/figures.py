@@ -8,7 +8,7 @@ Okabe & Ito (2008), which stay apart for colour-blind readers; markers and dashe
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trilemma.pictures.plots import FAINT, INK, MUTED, PAPER, look, short
+from trilemma.pictures.plots import FAINT, INK, MUTED, PAPER, lines_across, look, short
 from trilemma.words import number, span
 
 if TYPE_CHECKING:
@@ -70,9 +70,5 @@ def curve(title: str, seconds: Sequence[float], values: Sequence[float]) -> "Fig
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(4))
     ax.set_xlabel("training seconds", fontsize=7.5, color=MUTED, labelpad=1)
-    ax.tick_params(length=2, labelsize=7.5, color=FAINT, labelcolor=MUTED)
-    ax.grid(axis="y", color=FAINT, linewidth=0.6)
-    for side, line in ax.spines.items():
-        line.set_visible(side == "bottom")
-        line.set_color(FAINT)
+    lines_across(ax, 7.5)
     return figure

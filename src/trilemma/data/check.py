@@ -15,10 +15,10 @@ from torch import Tensor
 
 from trilemma.data.decoding.duplicates import exact_groups, near_pairs
 from trilemma.data.decoding.size import Size, parse_size
-from trilemma.data.load import Source, check_channels, check_frames, load_data, read_raw, source_word
+from trilemma.data.load import Source, check_channels, check_frames, load_data, read_image_files, source_word
 from trilemma.data.sources.consent import remember
+from trilemma.data.sources.decoded import DecodedSource
 from trilemma.data.sources.folder import IMAGES
-from trilemma.data.sources.raw import Raw
 from trilemma.data.split import Data, too_few
 from trilemma.errors import UserError
 from trilemma.files import read_plain, refuse_foreign, write_atomic
@@ -148,7 +148,7 @@ def _look(source: Source, size: Size | None, frames: str | None, channels: int |
     check_frames(frames)
     check_channels(channels)
     path = isinstance(source, str | Path)
-    raw = read_raw(source, parse_size(size), channels, frames or "first") if path else None
+    raw = read_image_files(source, parse_size(size), channels, frames or "first") if path else None
     if raw is None:
         data = load_data(source, size=size, channels=channels, frames=frames)
         images = [split.images for split in data.splits.values()]
@@ -157,7 +157,7 @@ def _look(source: Source, size: Size | None, frames: str | None, channels: int |
     return _report(raw, [raw.images], str(source), frames or "first")
 
 
-def _raw_of(data: Data) -> Raw:
+def _raw_of(data: Data) -> DecodedSource:
     """What is known of the images of a Data, without them: they may be more than memory holds, and stay in their
     splits."""
     splits = [part for part, split in data.splits.items() for _ in range(len(split))]
@@ -166,7 +166,7 @@ def _raw_of(data: Data) -> Raw:
         for part, split in data.splits.items()
         for name in split.names or [f"{part} image {k}" for k in range(len(split))]
     ]
-    return Raw(
+    return DecodedSource(
         torch.empty(0, *data.shape, dtype=torch.uint8),
         tuple(names),
         tuple(splits),
@@ -179,7 +179,7 @@ def _raw_of(data: Data) -> Raw:
     )
 
 
-def _report(raw: Raw, images: Sequence[Tensor], source: str, frames: str) -> Report:
+def _report(raw: DecodedSource, images: Sequence[Tensor], source: str, frames: str) -> Report:
     exact = exact_groups(*images)
     near, searched = near_pairs(*images, exact=exact)
     training = [split == "train" for split in raw.splits]

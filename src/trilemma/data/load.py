@@ -16,12 +16,12 @@ from trilemma.data.decoding.size import Size, parse_size
 from trilemma.data.sources.arrays import GIVEN, is_given, load_arrays, load_given
 from trilemma.data.sources.builtin import SOURCES, Options, is_named, load_named, where
 from trilemma.data.sources.consent import remember
+from trilemma.data.sources.decoded import DecodedSource, finish
 from trilemma.data.sources.folder import ARRAYS, read_folder
 from trilemma.data.sources.hub import PREFIX, read_hub
 from trilemma.data.sources.idx import NAME as IDX
 from trilemma.data.sources.idx import load_idx
 from trilemma.data.sources.parquet import is_parquet, read_parquet
-from trilemma.data.sources.raw import Raw, finish
 from trilemma.data.split import RULES, Data, share
 from trilemma.errors import UserError, unknown
 from trilemma.values import checked_call, refusal
@@ -86,7 +86,7 @@ def load_data(
     if not isinstance(source, str | Path):
         return _load_given(source, Options(target, channels, valid, seed, rule))
     path = Path(source).expanduser()
-    raw = read_raw(source, target, channels, frames or "first")
+    raw = read_image_files(source, target, channels, frames or "first")
     if raw is not None:
         data = finish(raw, slug(path), str(source if is_hub(source) else path), valid, seed, rule)
         data = replace(data, frames=frames or "first")
@@ -141,9 +141,9 @@ def _load_other(source: str | Path, path: Path, options: Options) -> Data:
     raise no_data(str(source))
 
 
-def read_raw(
+def read_image_files(
     source: str | Path, size: tuple[int, int] | None, channels: int | None = None, frames: str = "first"
-) -> Raw | None:
+) -> DecodedSource | None:
     """A source of image files as it was read; None where it is of another kind or not there."""
     if not str(source).strip():
         raise UserError(

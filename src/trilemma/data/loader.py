@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.data.augment import augment, check_augmentations, draws, draws_needed
 from trilemma.data.split import Split
+from trilemma.data.transform import check_transforms, draws, draws_needed, transform
 from trilemma.errors import UserError
 from trilemma.hardware import memory_bytes
 from trilemma.pictures.levels import to_float
-from trilemma.types import (
-    Batch,
-)
+from trilemma.types import Batch, Condition
 
 EPOCHS_KEPT = 2  # orders held in memory: a batch seldom needs more
+FINISH_IMAGES = 10_000  # training images for a model's last step
+VALID_BATCH = 500
 
 
 class Loader:
@@ -33,7 +33,7 @@ class Loader:
         split: the images; all of them go to `device`, unless they lie in a file.
         batch: images per batch.
         seed: of the order and the augmentation.
-        augment: names from `augment.AUGMENTATIONS`.
+        augment: names from `transform.TRANSFORMS`.
     """
 
     def __init__(
@@ -49,17 +49,17 @@ class Loader:
             raise UserError(f"batch={batch} of {len(split)} images; both must be at least 1")
         if (count := batch * 4 * split.images[0].numel()) > (memory_bytes() or count):
             raise UserError(
-                f"batch={batch:,} images take {count:,} bytes, more than the machine has; give a smaller batch="
+                f"batch={batch:,} images take {count:,} bytes, more memory than the machine has; give a smaller batch="
             )
         self.split, self.batch, self.seed = split, batch, seed
         self.device = torch.device(device)
         self.images = split.images if split.mapped else split.images.to(device)
         self.labels = None if split.labels is None else split.labels.to(device)
-        self.augmentations = check_augmentations(augment)
+        self.transforms = check_transforms(augment)
         self._orders: dict[int, Tensor] = {}
 
     def batch_at(self, position: int, size: int | None = None) -> Batch:
-        """Images position ... position + size - 1 of the stream; `size` is `batch` where None.
+        """Images position ... position + size - 1 of the stream; `size` defaults to `batch`.
 
         `Batch.index` stays on the CPU, where random numbers per image are drawn.
         """
@@ -68,15 +68,17 @@ class Loader:
         at = index.to(self.device, non_blocking=True)
         rows = index if self.split.mapped else at
         images = self.images.index_select(0, rows).to(self.device, non_blocking=True)
-        if self.augmentations:
-            count = draws_needed(self.augmentations, images[0].numel())
+        if self.transforms:
+            count = draws_needed(self.transforms, images[0].numel())
             numbers = torch.cat([draws(part, self.seed, epoch, count) for epoch, part in parts])
-            images = augment(images, self.augmentations, numbers)
+            images = transform(images, self.transforms, numbers)
         captions = self.split.captions
         return Batch(
             image=to_float(images),
-            label=None if self.labels is None else self.labels.index_select(0, at),
-            caption=None if captions is None else [captions[i] for i in index.tolist()],
+            condition=Condition(
+                label=None if self.labels is None else self.labels.index_select(0, at),
+                caption=None if captions is None else [captions[i] for i in index.tolist()],
+            ),
             index=index,
         )
 
@@ -104,24 +106,16 @@ def batches(split: Split, batch: int, device: torch.device | str = "cpu") -> Ite
         images = split.images[rows].to(device)
         yield Batch(
             image=to_float(images),
-            label=None if split.labels is None else split.labels[rows].to(device),
-            caption=None if split.captions is None else split.captions[rows],
+            condition=Condition(split.labels, split.captions).rows(rows).to(device),
             index=torch.arange(first, first + len(images)),
         )
-
-
-FINISH_IMAGES = 10_000  # training images shown to a model's last step
-
-
-VALID_BATCH = 500
 
 
 def training_images(
     split: Split, n: int, *, seed: int, device: torch.device, size: int = VALID_BATCH
 ) -> Iterator[Batch]:
     """The first `n` images of the training order, `size` at a time, as they are; only those go to a GPU."""
-    plain, n = Loader(split, batch=size, seed=seed), min(n, len(split))
+    loader, n = Loader(split, batch=size, seed=seed), min(n, len(split))
     for position in range(0, n, size):
-        batch = plain.batch_at(position, min(size, n - position))
-        label = None if batch.label is None else batch.label.to(device)
-        yield replace(batch, image=batch.image.to(device), label=label)
+        batch = loader.batch_at(position, min(size, n - position))
+        yield replace(batch, image=batch.image.to(device), condition=batch.condition.to(device))

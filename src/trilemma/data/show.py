@@ -5,14 +5,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from trilemma import __version__
 from trilemma.arguments import typed
 from trilemma.data.load import Source, load_data, source_word
 from trilemma.data.loader import Loader
 from trilemma.data.split import Data
 from trilemma.keys import Channels, Count, Frames, Resize
 from trilemma.pictures.grid import grid
-from trilemma.pictures.png import save_png
+from trilemma.pictures.png import receipt_for, save_png
 from trilemma.results import claim, out_path
 from trilemma.text import quoted
 from trilemma.types import Batch
@@ -56,10 +55,10 @@ def show(
     keys = {"n": n, "size": f"{data.shape[1]}x{data.shape[2]}", "channels": data.shape[0], "seed": seed}
     keys |= {"frames": data.frames} | ({"augment": augment} if augment else {})
     words = ["trilemma", "data", "show", source_word(data.source), *typed(keys)]
-    made = {"trilemma": __version__, "verb": "data show", "data": data.source, **keys, "notes": data.notes}
+    receipt = receipt_for("data show", data=data.source, **keys, notes=data.notes)
     if data.seed == seed and data.fraction is None:  # of loaded data both may be others, which the verb has no keys for
-        made["command"] = quoted(words)
-    return save_png(grid(batch.image, texts=texts_of(batch, data)), path, made)
+        receipt["command"] = quoted(words)
+    return save_png(grid(batch.image, texts=texts_of(batch, data)), path, receipt)
 
 
 def texts_of(batch: Batch, data: Data) -> list[str] | None:
@@ -67,10 +66,10 @@ def texts_of(batch: Batch, data: Data) -> list[str] | None:
 
     The batch is one of the training split.
     """
-    if batch.caption is not None:
-        return list(batch.caption)
-    if batch.label is not None and data.classes:
-        return [data.classes[k] for k in batch.label.tolist()]
+    if batch.condition.caption is not None:
+        return list(batch.condition.caption)
+    if batch.condition.label is not None and data.classes:
+        return [data.classes[k] for k in batch.condition.label.tolist()]
     if batch.index is not None and data.train.names is not None:
         return [Path(data.train.names[k]).name for k in batch.index.tolist()]
     return None

@@ -21,9 +21,9 @@ from trilemma import rng as random
 from trilemma.config import ModelConfig
 from trilemma.diffusion.samplers import get_sampler
 from trilemma.diffusion.schedule import get_schedule
-from trilemma.errors import refuse_labels
+from trilemma.errors import check_condition
 from trilemma.nets.unet import UNet
-from trilemma.types import Batch, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
 
 LEAST_SIGNAL = 1e-4  # alpha_bar below which eps tells nothing of x0: the division by alpha makes 100 of an error of 1
 LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss}
@@ -91,7 +91,7 @@ class Diffusion(Model):
         *,
         seed: int,
         first: int = 0,
-        labels: Tensor | None = None,
+        condition: Condition = UNCONDITIONAL,
         steps: int = 50,
         sampler: str = "ddim",
         eta: float | None = None,
@@ -105,9 +105,9 @@ class Diffusion(Model):
             eta: for ddim, 0 (deterministic, its default) to 1.
             variance: for ddpm, "posterior" (its default) or "beta".
         Raises:
-            UserError: if labels are given (the model has none), or for an unknown or impossible setting.
+            UserError: for a condition (the model takes none), or for an unknown or impossible setting.
         """
-        refuse_labels(labels)
+        check_condition(condition, n)
         options: dict[str, Any] = {"eta": eta, "variance": variance}
         options = {name: value for name, value in options.items() if value is not None}
         draw, times = get_sampler(sampler, **options), self._times(steps)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
@@ -153,7 +153,7 @@ def _check_size(image: Path, receipt: Receipt, run: Run) -> None:
 
 def _draw(run: Run, receipt: Receipt) -> Tensor:
     """The images of a picture, computed in the batches they were computed in: (n, C, H, W)."""
-    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in receipt.settings.items()}
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in receipt.settings.items()}
     parts = [
         run.sample(
             size, seed=receipt.seed, first=start, label=receipt.label, batch=size, exact=receipt.exact, **settings

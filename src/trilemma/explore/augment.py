@@ -27,17 +27,17 @@ from trilemma import __version__, rng
 from trilemma.classifiers.classifier import figures_of
 from trilemma.config import make
 from trilemma.data import Data, Split
-from trilemma.data.augment import check_augmentations
 from trilemma.data.decoding.pixels import SUFFIXES
+from trilemma.data.transform import check_transforms
 from trilemma.errors import UserError
-from trilemma.explore.images import made_by
+from trilemma.explore.images import run_receipt
 from trilemma.explore.sample import receipt_of
 from trilemma.files import json_text, remove
 from trilemma.hardware import supports_fast_bf16
 from trilemma.keys import BatchSize, Quiet, Seed
-from trilemma.metrics.classification import class_counts, draw_classes, half_width
+from trilemma.metrics.classification import class_counts, draw_classes
 from trilemma.metrics.features import BUNDLED, choose
-from trilemma.metrics.intervals import Estimate
+from trilemma.metrics.intervals import Estimate, half_width
 from trilemma.modes import own_modes
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import to_uint8
@@ -175,17 +175,17 @@ def augment(
     display = Display("augment", quiet=quiet)
     try:
         synthetic = _write(run, counts, files, seed, batch, settings)
-        made = made_by(run, "augment", n=n, seed=seed, settings=settings, grid=True)
+        receipt = run_receipt(run, "augment", n=n, seed=seed, settings=settings, grid=True)
         picture = _preview(synthetic)
-        results.write(picture, made, labels)
+        results.write(picture, receipt, labels)
         display.say(f"{folder}: {n:,} images of {len(counts)} classes")
         said = _try(plan, synthetic, display) if plan else None
     finally:
         display.close()
     if said:
-        results.write(picture, made, {found: json_text(said.to_json())})
+        results.write(picture, receipt, {found: json_text(said.to_json())})
     if archive:
-        results.write(picture, made, {zipped: _zip(folder, [p for p in (*singles, *labels, found) if p.exists()])})
+        results.write(picture, receipt, {zipped: _zip(folder, [p for p in (*singles, *labels, found) if p.exists()])})
     return Augmentation(folder, results.picture, counts, zipped if archive else None, said)
 
 
@@ -264,7 +264,7 @@ def _plan(run: Run, seed: int, seeds: int, steps: int, real: int | None, classic
             "images add may be what the model knows of the others"
         )
     return _Plan(
-        data, recipe, make(TrainConfig, keys), run.device, seed, seeds, real, check_augmentations(words), tuple(notes)
+        data, recipe, make(TrainConfig, keys), run.device, seed, seeds, real, check_transforms(words), tuple(notes)
     )
 
 

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from trilemma import rng
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import decode_codes, encode, labels_for, require
-from trilemma.explore.images import made_by, pick_images
+from trilemma.explore.codes import condition_for, decode_codes, encode, require
+from trilemma.explore.images import pick_images, run_receipt
 from trilemma.files import json_text
 from trilemma.keys import Count, Picture
 from trilemma.pictures.grid import to_image
@@ -102,15 +102,15 @@ def compress(
     file = picture.with_suffix(".json")
     files = Results(picture, [file], verb="compress", within=within)
     batch = pick_images(run, data, n)
-    images, labels = to_uint8(batch.image).cpu(), labels_for(run.model, batch.label)
-    codes = encode(run, batch.image, labels)  # (n, Z)
+    images, condition = to_uint8(batch.image).cpu(), condition_for(run, batch)
+    codes = encode(run, batch.image, condition)  # (n, Z)
     budget, kept = code_bytes(run.model, codes.shape[1])
     stored = halved(codes, run.recipe.name) if kept == HALF else codes
     train = run.data.train.images
     few = rng.permutation(len(train), 0, "pca")[: fit_count(images.shape[1:])].sort().values
     pca = fit_pca(train[few], int(budget // 2))
     results = [
-        (run.recipe.name, kept, to_uint8(decode_codes(run, stored, labels)), [budget] * len(images)),
+        (run.recipe.name, kept, to_uint8(decode_codes(run, stored, condition)), [budget] * len(images)),
         ("PCA", HALF, by_pca(pca, images), [2.0 * pca.n_components_] * len(images)),
     ]
     for codec in CODECS:
@@ -121,8 +121,8 @@ def compress(
     shown.insert(0, (f"original: {images[0].numel():,} bytes", images))
     sheet = table(torch.cat([part[:SHOWN] for _, part in shown]), [caption for caption, _ in shown])
     found = Compression(picture, file, len(images), codes.shape[1], budget, images[0].numel(), rows)
-    made = made_by(run, "compress", data=None if data is None else str(data), n=len(images))
-    files.write(sheet, made, {file: json_text(_plain(found))})
+    receipt = run_receipt(run, "compress", data=None if data is None else str(data), n=len(images))
+    files.write(sheet, receipt, {file: json_text(_plain(found))})
     return found
 
 

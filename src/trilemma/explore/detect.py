@@ -47,7 +47,7 @@ from trilemma.explore.detection_images import (
 from trilemma.explore.detection_scores import Score, fitted_on, score_all, scores_of, training_scores
 from trilemma.explore.detection_threshold import Reference, by_rank, by_spread, check_enough, enough
 from trilemma.explore.detection_words import in_short
-from trilemma.explore.images import made_by, name_of
+from trilemma.explore.images import name_of, run_receipt
 from trilemma.files import json_text, remove
 from trilemma.keys import Seed
 from trilemma.metrics.intervals import Estimate, wilson
@@ -178,14 +178,14 @@ def detect(
 
     positions = _positions(groups[-1].kind, scores[chosen], document["threshold"], images.counted)
     page = draw_report(run, document, groups, scores[chosen], positions)
-    made = made_by(run, "detect", against=document["source"], score=document["score"])
+    receipt = run_receipt(run, "detect", against=document["source"], score=document["score"])
     figures, table, report = files.beside
     contents = {figures: json_text(document), table: rows_of_images, report: page.html}
-    picture = files.write(page.histogram, made, contents)
+    picture = files.write(page.histogram, receipt, contents)
     sheets = zip(SHEETS, (page.flagged, page.heatmaps), strict=True)
     for path, sheet in ((picture.with_name(name), sheet) for name, sheet in sheets):
         if sheet is not None:
-            save_png(sheet, path, made)
+            save_png(sheet, path, receipt)
         elif says_how_made(path):  # of an earlier call, which flagged some
             remove(path)
     numbers = tuple(groups[-1].numbers[positions["hits"]].tolist())

@@ -12,9 +12,9 @@ from trilemma import rng
 from trilemma.data import Data, Split
 from trilemma.data.decoding.pixels import SUFFIXES
 from trilemma.data.load import Source, slug
-from trilemma.data.parts import ALL, Part, all_splits, one_split
+from trilemma.data.selection import ALL, Selection, all_splits, one_split
+from trilemma.data.sources.folder_layout import class_advice
 from trilemma.data.sources.labels import class_number
-from trilemma.data.sources.layout import class_advice
 from trilemma.errors import UserError, unknown
 from trilemma.explore.images import is_own, load
 from trilemma.explore.naming import load_image
@@ -201,7 +201,7 @@ def _shared_classes(run: Run, data: Data) -> set[int]:
     return shared if len(shared) < len(data.classes) else set()
 
 
-def _new(run: Run, data: Data, part: Part) -> tuple[Tensor, tuple[str, ...]]:
+def _new(run: Run, data: Data, part: Selection) -> tuple[Tensor, tuple[str, ...]]:
     """The numbers of the images of another source that equal no training image, and how many do, in words."""
     keys = [_keys(part.take(at).images) for at in torch.arange(len(part)).split(BLOCK)]
     seen = torch.isin(torch.cat(keys), torch.cat([_keys(rows) for rows in run.data.train.images.split(BLOCK)]))
@@ -238,7 +238,7 @@ def _no_classes(normal: object, source: object, notes: Sequence[str] = ()) -> Us
     return UserError(f"normal={normal}: {source} has no classes; leave normal out, or {class_advice(notes)}")
 
 
-def _group(kind: str, source: str, part: Part, at: Tensor, classes: tuple[str, ...], n: int, seed: int) -> Group:
+def _group(kind: str, source: str, part: Selection, at: Tensor, classes: tuple[str, ...], n: int, seed: int) -> Group:
     """At most n of the images numbered `at`, chosen by the seed, in their order."""
     at = at[rng.permutation(len(at), seed, "detect", n)[:n].sort().values]
     return Group(kind, source, part.take(at), at, classes)

@@ -18,7 +18,8 @@ from torch import Tensor
 from trilemma.explore.detection_images import ABNORMAL, NORMAL, UNKNOWN, Group
 from trilemma.explore.detection_scores import reconstructions
 from trilemma.pictures import plots
-from trilemma.pictures.grid import TILE, grid, to_image
+from trilemma.pictures.grid import enlarged, grid, tile_scale, to_image
+from trilemma.pictures.page import below
 from trilemma.pictures.table import table
 from trilemma.run.run import Run
 from trilemma.text import shown
@@ -93,7 +94,7 @@ def draw_report(
         heated=isinstance(run.model, Reconstructs),
         most=HEATED,
     )
-    return Page(page, picture, _stacked(highest), gallery)
+    return Page(page, picture, below(highest, gap=0), gallery)
 
 
 def _shown(run: Run, group: Group, scores: Tensor, at: Tensor) -> Shown:
@@ -134,19 +135,7 @@ def _sheets(shown: Shown, brightest: float) -> list["Image.Image"]:
 
 def _columns(images: Tensor) -> int:
     side = images.shape[3]
-    return max(1, min(COLUMNS, WIDTH // (side * max(1, TILE // max(images.shape[2:])) + 1)))
-
-
-def _stacked(sheets: Sequence["Image.Image"]) -> "Image.Image":
-    """Pictures below each other."""
-    from PIL import Image
-
-    whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), "white")
-    y = 0
-    for sheet in sheets:
-        whole.paste(sheet, (0, y))
-        y += sheet.height
-    return whole
+    return max(1, min(COLUMNS, WIDTH // (side * tile_scale(*images.shape[2:]) + 1)))
 
 
 def _tiles(shown: Shown, brightest: float) -> list[dict[str, Any]]:
@@ -163,9 +152,8 @@ def _tiles(shown: Shown, brightest: float) -> list[dict[str, Any]]:
 
 def _inline(image: Tensor) -> dict[str, Any]:
     """An image (C, H, W), enlarged as a picture's tile, as a data URI with its width in px."""
-    scale = max(1, TILE // max(image.shape[1:]))
-    buffer = io.BytesIO()
-    to_image(image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)).save(buffer, "png", optimize=True)
+    scale, buffer = tile_scale(*image.shape[1:]), io.BytesIO()
+    to_image(enlarged(image, scale)).save(buffer, "png", optimize=True)
     uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
     return {"uri": uri, "width": image.shape[2] * scale}
 
@@ -198,14 +186,10 @@ def _histogram(document: Mapping[str, Any], scores: Mapping[str, Tensor], narrow
     ax.xaxis.set_major_locator(MaxNLocator(4 if narrow else 9))
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol="%"))
     ax.set_xlabel(capital(document["title"]), fontsize=9, color=plots.INK, labelpad=3)
-    ax.tick_params(length=2, labelsize=8, color=plots.FAINT, labelcolor=plots.MUTED)
-    ax.grid(axis="y", color=plots.FAINT, linewidth=0.6)
+    plots.lines_across(ax, 8)
     ax.set_axisbelow(True)
     ax.legend(frameon=False, fontsize=9, labelcolor=plots.INK, loc="lower left", bbox_to_anchor=(0, 1.08),
               ncols=1 if narrow else 2, borderpad=0, borderaxespad=0)  # fmt: skip
-    for side, line in ax.spines.items():
-        line.set_visible(side == "bottom")
-        line.set_color(plots.FAINT)
     return figure
 
 

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from trilemma import rng
 from trilemma.data import Split
 from trilemma.errors import UserError
-from trilemma.explore.codes import PART, encode, labels_for
+from trilemma.explore.codes import PART, encode
 from trilemma.explore.compress import by_pca, code_bytes, fit_count, fit_pca
+from trilemma.run.condition import needed
 from trilemma.run.run import Run
-from trilemma.types import BoundsLikelihood, Encodes, Reconstructs, codes_need_labels
+from trilemma.types import UNCONDITIONAL, BoundsLikelihood, Condition, Encodes, Reconstructs, codes_need_labels
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
@@ -66,7 +67,7 @@ def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, Score
         scores.append(Score("elbo", "negative ELBO (nats)", False, False, _alone(partial(_negative_elbo, run, seed))))
     if isinstance(model, Encodes):
         few = some.take(torch.arange(1))
-        numbers = encode(run, _float(few.images), labels_for(model, few.labels)).shape[1]
+        numbers = encode(run, _float(few.images), needed(model, Condition(label=few.labels))).shape[1]
         if numbers <= LARGEST_CODE and not codes_need_labels(model):
             scores.append(Score("code", "distance of the code", False, True, _alone(_mahalanobis(run, some.images))))
         numbers = int(code_bytes(run.model, numbers)[0] // 2)
@@ -128,10 +129,10 @@ def _negative_elbo(run: Run, seed: int, images: Tensor) -> Tensor:
     scores = []
     for k, part in enumerate(_parts(run, images)):
         bounds = []
-        for labels in _labels(model, len(part), run.device):
+        for condition in _conditions(model, len(part), run.device):
             noise = rng.generator(seed, "detect elbo", k, device=run.device)
             with torch.no_grad():
-                draws = [model.elbo(part, noise, labels=labels) for _ in range(ELBO_DRAWS)]
+                draws = [model.elbo(part, noise, condition) for _ in range(ELBO_DRAWS)]
             bounds.append(torch.stack(draws).double().mean(0))
         scores.append(-torch.stack(bounds).max(0).values.cpu())
     return torch.cat(scores)
@@ -170,18 +171,18 @@ def _reconstructed(model: nn.Module, images: Tensor) -> Tensor:
     """(B, C, H, W) -> the same; by a conditional model under the class that does it best."""
     assert isinstance(model, Reconstructs)
     with torch.no_grad():
-        tries = torch.stack([model.reconstruct(images, labels=y) for y in _labels(model, len(images), images.device)])
+        tries = torch.stack([model.reconstruct(images, y) for y in _conditions(model, len(images), images.device)])
     best = (tries - images).square().flatten(2).mean(2).argmin(0)  # (B,)
     return tries[best, torch.arange(len(images), device=images.device)].float()
 
 
-def _labels(model: nn.Module, count: int, device: torch.device) -> Iterator[Tensor | None]:
-    """Every class for all of `count` images; None once for a model whose codes need none."""
+def _conditions(model: nn.Module, count: int, device: torch.device) -> Iterator[Condition]:
+    """Every class for all of `count` images; once none for a model whose codes need none."""
     if not codes_need_labels(model):
-        yield None
+        yield UNCONDITIONAL
         return
     for k in range(model.n_classes):
-        yield torch.full((count,), k, device=device)
+        yield Condition(label=torch.full((count,), k, device=device))
 
 
 def _parts(run: Run, images: Tensor) -> Iterator[Tensor]:

@@ -5,7 +5,6 @@ for each image, `posterior`, is judged by its means in DCI and SAP, and in MIG, 
 z ~ q(z|x), by one draw for each image: the noise tells units that hold a factor from those that collapsed.
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Protocol, runtime_checkable
@@ -18,11 +17,10 @@ from trilemma import __version__, rng
 from trilemma.data import Data, Split
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import labels_for, through
-from trilemma.explore.images import made_by, source_of
+from trilemma.explore.codes import through
+from trilemma.explore.images import run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.keys import Count, Picture, Quiet, Seed
-from trilemma.metrics.classification import half_width
 from trilemma.metrics.disentanglement import (
     BINS,
     DCI,
@@ -31,14 +29,16 @@ from trilemma.metrics.disentanglement import (
     mutual_information_gap,
     separated_attribute_predictability,
 )
-from trilemma.metrics.intervals import Estimate
+from trilemma.metrics.intervals import Estimate, half_width
 from trilemma.modes import own_modes
 from trilemma.pictures.levels import to_float
+from trilemma.pictures.plots import png
 from trilemma.progress import Display
 from trilemma.registry import models_that
 from trilemma.results import Results, place
+from trilemma.run.condition import needed
 from trilemma.run.run import Run, RunLike, as_run
-from trilemma.types import Encodes
+from trilemma.types import UNCONDITIONAL, Condition, Encodes
 from trilemma.values import checked_call
 
 PARTS = 5  # of the images, whose scores say how sure the whole one is
@@ -56,7 +56,7 @@ INTERVAL_IS = f"95%, from the spread of the score over {PARTS} parts of the imag
 class Posterior(Protocol):
     """Gives an image a Gaussian of codes with independent entries."""
 
-    def posterior(self, image: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def posterior(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> tuple[Tensor, Tensor]:
         """mu and logvar of q(z|x): (B, C, H, W) -> two (B, Z)."""
         ...
 
@@ -137,8 +137,8 @@ def disentangle(
     files = Results(picture, [file], verb="disentangle", within=within)
     source = source_of(run, data)
     images = _images(source, n)
-    labels = labels_for(run.model, images.labels)
-    codes, drawn = _codes(run, images, labels, seed)
+    condition = needed(run.model, Condition(label=images.labels))
+    codes, drawn = _codes(run, images, condition, seed)
     factors, notes = _own(images.factors or {})
     notes += (MIG_OF[isinstance(run.model, Posterior)],)
     order = rng.permutation(len(codes), seed, "disentangle")
@@ -164,7 +164,7 @@ def disentangle(
     finally:
         display.close()
     scores = {name: _around(value, [part[name] for part in parts]) for name, value in whole.scores.items()}
-    made = made_by(run, "disentangle", data=source.name, n=len(codes), seed=seed)
+    receipt = run_receipt(run, "disentangle", data=source.name, n=len(codes), seed=seed)
     values = {
         "trilemma": __version__,
         **run.origin,
@@ -178,24 +178,24 @@ def disentangle(
         "importance": whole.dci.matrix.tolist(),
         "notes": notes,
     }
-    files.write(_draw(whole, list(factors)), made, {file: json_text(values)})
+    files.write(_draw(whole, list(factors)), receipt, {file: json_text(values)})
     return Disentanglement(picture, file, scores, whole.of_factor, notes)
 
 
-def _codes(run: Run, images: Split, labels: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
+def _codes(run: Run, images: Split, condition: Condition, seed: int) -> tuple[Tensor, Tensor]:
     """Codes (N, Z), means where they are random, and a draw z ~ q(z|x) for each image; without a posterior the same."""
     model, x = run.model, to_float(images.images)
     assert isinstance(model, Encodes)
-    numbers = through(run, model.encode, x[:1], None if labels is None else labels[:1]).shape[1]
+    numbers = through(run, model.encode, x[:1], condition.rows(slice(1))).shape[1]
     if numbers > LARGEST_CODE:
         raise UserError(
             f"the codes of {run.recipe.name} have {numbers:,} numbers, and up to {LARGEST_CODE} are held against each "
             "factor of the images; choose a model with shorter codes, as vae-beta, or train it with fewer numbers"
         )
     if not isinstance(model, Posterior):
-        codes = through(run, model.encode, x, labels)
+        codes = through(run, model.encode, x, condition)
         return codes, codes
-    both = through(run, lambda part, y: torch.cat(model.posterior(part, y), dim=1), x, labels)
+    both = through(run, lambda part, given: torch.cat(model.posterior(part, given), dim=1), x, condition)
     mu, logvar = both.chunk(2, dim=1)
     eps = rng.normal(torch.arange(len(mu)), (numbers,), seed, "disentangle")
     return mu, mu + (0.5 * logvar).exp() * eps
@@ -266,6 +266,4 @@ def _draw(measured: _Measured, factors: list[str]) -> bytes:
         axis.set_yticks(range(0, n, -(-n // MOST_TICKS)))
         axis.set_ylabel("unit")
         figure.colorbar(shown, ax=axis, ticks=(0, 0.04, 0.25, 0.5, 1))
-    content = io.BytesIO()
-    figure.savefig(content, dpi=100, format="png")
-    return content.getvalue()
+    return png(figure, dpi=100)

@@ -20,12 +20,12 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data import Data
 from trilemma.data.load import Source, slug
-from trilemma.data.parts import Part, all_splits, one_split
+from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.arrays import read_array
 from trilemma.data.sources.labels import class_number
 from trilemma.errors import UserError, with_hint
-from trilemma.explore.codes import decode_codes, encode, labels_for, require
-from trilemma.explore.images import choose, is_own, made_by, source_of, take
+from trilemma.explore.codes import condition_for, decode_alike, encode, require
+from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
 from trilemma.explore.naming import find_code
 from trilemma.explore.sample import label_name
 from trilemma.keys import Label, Picture
@@ -94,15 +94,15 @@ def edit(
     picture, within = place(out, run.path, f"edit-{_name_of(run, towards, data)}.png" if out is None else "")
     file = picture.with_suffix(".npy")
     files = Results(picture, [file], verb="edit", within=within)
-    code, labels, original = find_code(run, image, data, label)  # (1, Z)
+    code, condition, original = find_code(run, image, data, label)  # (1, Z)
     vector, counts = _vector(run, code.shape[1], towards, away, data)
     shifts = torch.linspace(0, shift, steps, dtype=code.dtype)
-    images = decode_codes(run, code + shifts[:, None] * vector, labels)
+    images = decode_alike(run, code + shifts[:, None] * vector, condition)
     before = images[:0] if original is None else original
     texts = ["original"] * len(before) + [f"{s:.3g}" for s in shifts.tolist()]
     what = {"towards": str(towards), "away": None if away is None else str(away), "shift": shift, "steps": steps}
     sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
-    files.write(sheet, made_by(run, "edit", image=str(image), **what), {file: vector_file(vector)})
+    files.write(sheet, run_receipt(run, "edit", image=str(image), **what), {file: vector_file(vector)})
     return Edit(picture, file, vector, tuple(shifts.tolist()), counts, images)
 
 
@@ -193,7 +193,7 @@ def _rest(run: Run, towards: Group, data: Source | None) -> Batch:
     return _of_classes(run, source, set(range(len(source.classes))) - {index})
 
 
-def _averaged(run: Run, source: Data) -> Part:
+def _averaged(run: Run, source: Data) -> Selection:
     """What a mean is taken over: the training images of the run's own data, whose held-out ones are there to be
     edited; all images of any other."""
     return one_split(source, "train") if is_own(run, source) else all_splits(source)
@@ -214,4 +214,4 @@ def _of_classes(run: Run, source: Data, numbers: set[int]) -> Batch:
 
 def _mean_code(run: Run, batch: Batch) -> Tensor:
     """(Z,)."""
-    return encode(run, batch.image, labels_for(run.model, batch.label)).mean(0)
+    return encode(run, batch.image, condition_for(run, batch)).mean(0)

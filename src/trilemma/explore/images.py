@@ -2,27 +2,24 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from trilemma import __version__, rng
+from trilemma import rng
 from trilemma.data import Data, load_data
 from trilemma.data.load import Source as DataSource
 from trilemma.data.load import is_given, source_word
-from trilemma.data.parts import Part, all_splits, one_split
+from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.builtin import is_named
 from trilemma.data.sources.consent import remember
 from trilemma.errors import UserError, unknown
 from trilemma.pictures.levels import to_float
+from trilemma.pictures.png import receipt_for
 from trilemma.run.run import Run
-from trilemma.types import Batch, codes_need_labels
-
-if TYPE_CHECKING:
-    pass
-
+from trilemma.types import Batch, Condition, codes_need_labels
 
 Source = Annotated[DataSource | None, Field(description="images to use (default: the data of the run)")]
 
@@ -75,12 +72,12 @@ def is_own(run: Run, source: Data) -> bool:
     return word == own or source.fingerprint == run.config["fingerprint"]
 
 
-def unseen(run: Run, source: Data) -> Part:
+def unseen(run: Run, source: Data) -> Selection:
     """The images of a source that a run was not trained on: the held-out split of its own data, all of any other."""
     return one_split(source, source.held_out[0]) if is_own(run, source) else all_splits(source)
 
 
-def part_of(run: Run, source: Data, split: str | None) -> Part:
+def part_of(run: Run, source: Data, split: str | None) -> Selection:
     """A split by name; where None, the images that the run was not trained on.
 
     Raises:
@@ -111,7 +108,7 @@ def pick_images(
     return choose(run, part_of(run, source_of(run, data), split), n, seed)
 
 
-def choose(run: Run, part: Part, n: int | None, seed: int | None) -> Batch:
+def choose(run: Run, part: Selection, n: int | None, seed: int | None) -> Batch:
     """The first n images at most, or n drawn by the seed, in their order, on the run's device."""
     count = len(part) if n is None else min(n, len(part))
     index = torch.arange(count) if seed is None else rng.permutation(len(part), seed, "images")[:count].sort().values
@@ -123,30 +120,29 @@ def name_of(data: Source) -> str | None:
     return data if data is None else data.source if isinstance(data, Data) else str(data)
 
 
-def made_by(run: Run, verb: str, **what: Any) -> dict[str, Any]:
-    """What a picture says of how it was made."""
-    return {"trilemma": __version__, "verb": verb, "model": run.recipe.name, **run.origin, **what}
+def run_receipt(run: Run, verb: str, **asked: Any) -> dict[str, Any]:
+    """How a picture of a run is made: with the model, the run's folder and the hash of its weights."""
+    return receipt_for(verb, model=run.recipe.name, **run.origin, **asked)
 
 
-def take(run: Run, part: Part, index: Tensor) -> Batch:
+def take(run: Run, part: Selection, index: Tensor) -> Batch:
     """The images numbered `index`, on the run's device."""
     chosen = part.take(index)
     return Batch(
         to_float(chosen.images.to(run.device)),
-        None if chosen.labels is None else chosen.labels.to(run.device),
-        chosen.captions,
+        Condition(chosen.labels, chosen.captions).to(run.device),
         index.to(run.device),
     )
 
 
-def rows_of(batch: Batch, source: Data, part: Part) -> list[dict[str, Any]]:
+def rows_of(batch: Batch, source: Data, part: Selection) -> list[dict[str, Any]]:
     """What is known of each image: its position in the part of the source, its class and its file."""
     assert batch.index is not None
     names = part.take(batch.index.cpu()).names
     rows: list[dict[str, Any]] = [{"index": int(k)} for k in batch.index]
     for k, row in enumerate(rows):
-        if batch.label is not None:
-            row["class"] = class_name(source, int(batch.label[k]))
+        if batch.condition.label is not None:
+            row["class"] = class_name(source, int(batch.condition.label[k]))
         if names is not None:
             row["file"] = names[k]
     return rows

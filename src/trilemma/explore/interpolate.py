@@ -19,14 +19,14 @@ from pydantic import Field
 from torch import Tensor
 
 from trilemma.explore.codes import decode_codes, require
-from trilemma.explore.images import Source, made_by
+from trilemma.explore.images import Source, run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.keys import Label, Picture
 from trilemma.pictures.grid import grid
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunLike, as_run
-from trilemma.types import Decodes, Encodes
+from trilemma.types import Condition, Decodes, Encodes
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:
@@ -108,19 +108,21 @@ def interpolate(
     if first is not None and last is not None:
         blend = linear(first.flatten().double(), last.flatten().double(), fine[::FINER])
         shown["pixels"] = blend.float().unflatten(1, run.model_config.shape)
-    how_made = made_by(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, label=label)
+    receipt = run_receipt(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, label=label)
     heads = [f"{t:.2f}" for t in fine[::FINER].tolist()]
     sheet = table(torch.cat(list(shown.values())), list(shown), heads)
-    files.write(sheet, how_made, {animation: _animated(moving)} if animation else {})
+    files.write(sheet, receipt, {animation: _animated(moving)} if animation else {})
     return Interpolation(picture, animation, rows)
 
 
-def _decoded(run: Run, codes: Tensor, ends: Sequence[tuple[Tensor, Tensor | None, Tensor | None]]) -> Tensor:
+def _decoded(run: Run, codes: Tensor, ends: Sequence[tuple[Tensor, Condition, Tensor | None]]) -> Tensor:
     """Images of the codes from one end to the other, each with the class of the nearer end: (N, C, H, W)."""
     (_, first, _), (_, last, _) = ends
     half = (len(codes) + 1) // 2
-    labels = None if first is None or last is None else torch.cat([first.expand(half), last.expand(len(codes) - half)])
-    return decode_codes(run, codes.float(), labels)
+    if first.label is None or last.label is None:
+        return decode_codes(run, codes.float())
+    label = torch.cat([first.label.expand(half), last.label.expand(len(codes) - half)])
+    return decode_codes(run, codes.float(), Condition(label))
 
 
 def _animated(ways: dict[str, Tensor]) -> bytes:

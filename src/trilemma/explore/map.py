@@ -4,11 +4,10 @@
     tsne    van der Maaten & Hinton (2008), "Visualizing data using t-SNE": places whose Student-t neighbourhoods are
             like the Gaussian ones of the codes; only who is near whom carries meaning, distances and sizes do not
 
-The colours of ten classes are those of Petroff (2021), "Accessible color sequences for data visualization"; with
-more, the markers change. Thumbnails are put one after the other on their points where they stay clear of those before.
+Classes differ in colour, beyond ten in the marker, too. Thumbnails are put one after the other on their points where
+they stay clear of those before.
 """
 
-import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,16 +18,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from trilemma import __version__, rng
+from trilemma import rng
 from trilemma.data import Data
 from trilemma.errors import UserError
-from trilemma.explore.codes import class_of, encode, labels_for, require
-from trilemma.explore.images import Source, class_name, made_by, part_of, pick_images, rows_of, source_of
+from trilemma.explore.codes import condition_for, encode, require
+from trilemma.explore.images import Source, class_name, part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.keys import Label, Picture, Seed, SplitOf
-from trilemma.pictures.grid import to_image
+from trilemma.pictures import plots
+from trilemma.pictures.grid import enlarged, tile_scale, to_image
 from trilemma.pictures.levels import to_uint8
-from trilemma.pictures.png import png_content, save_png
+from trilemma.pictures.png import png_content, receipt_for, save_png
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunLike, as_run
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL import Image
 
-COLOURS = (
-    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
-)  # fmt: skip
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LEGEND = 40  # classes; more are not listed
 SIDE_IN, DPI = 8.0, 150  # of the map
 FRAME = 2  # px around a thumbnail
@@ -138,19 +134,21 @@ def latent_map(
     files = Results(picture, [coordinates, *more], verb="map", within=within, pictures=[beside])
     source = source_of(run, data)
     batch = pick_images(run, source, n, split, seed=seed)
-    codes = encode(run, batch.image, labels_for(run.model, class_of(run, label, batch), label=True))
+    codes = encode(run, batch.image, condition_for(run, batch, label, advise=True))
     perplexity = perplexity_for(len(codes)) if perplexity is None else perplexity
     points = project(codes, how, perplexity=perplexity, seed=seed)
     part = part_of(run, source, split)
-    made = made_by(run, "map", how=how, n=len(points), perplexity=perplexity, split=part.name, label=label, seed=seed)
+    receipt = run_receipt(
+        run, "map", how=how, n=len(points), perplexity=perplexity, split=part.name, label=label, seed=seed
+    )
     rows = rows_of(batch, source, part)
     page = _draw(run, points, batch, source, thumbnails, _axes_names(codes, how, perplexity))
     contents: dict[Path, bytes | str] = {coordinates: _table(rows, points)}
     if folder is not None:
         contents |= {folder / name: text for name, text in projector_files(codes, batch.image, rows).items()}
-    files.write(page, made, contents)
-    nearest = _nearest(codes, _queries(batch.label, len(codes)), neighbours)
-    save_png(_neighbours_page(batch, codes, nearest, rows), beside, {**made, "neighbours": neighbours})
+    files.write(page, receipt, contents)
+    nearest = _nearest(codes, _queries(batch.condition.label, len(codes)), neighbours)
+    save_png(_neighbours_page(batch, codes, nearest, rows), beside, {**receipt, "neighbours": neighbours})
     assert batch.index is not None
     return LatentMap(picture, coordinates, beside, folder, points, batch.index.cpu(), nearest)
 
@@ -218,7 +216,7 @@ def projector_files(codes: Tensor, images: Tensor, rows: Sequence[dict[str, Any]
     columns = list(rows[0])
     header = ["\t".join(columns)] if len(columns) > 1 else []
     lines = ["\t".join(str(csv_cell(" ".join(str(row[name]).split()))) for name in columns) for row in rows]
-    made = {"trilemma": __version__, "verb": "map", "shows": "its thumbnails"}
+    receipt = receipt_for("map", shows="its thumbnails")
     entry = {
         "tensorName": "codes",
         "tensorShape": list(codes.shape),
@@ -229,7 +227,7 @@ def projector_files(codes: Tensor, images: Tensor, rows: Sequence[dict[str, Any]
     contents = (
         vectors + "\n",
         "\n".join([*header, *lines]) + "\n",
-        png_content(sheet, made),
+        png_content(sheet, receipt),
         json_text({"embeddings": [entry]}),
         PBTXT.format(side=side),
     )
@@ -311,9 +309,10 @@ def _draw(
 ) -> "Image.Image":
     """The map as a picture."""
     from matplotlib.figure import Figure
-    from PIL import Image
 
-    labels = torch.zeros(len(points), dtype=torch.int64) if batch.label is None else batch.label.cpu()
+    labels = (
+        torch.zeros(len(points), dtype=torch.int64) if batch.condition.label is None else batch.condition.label.cpu()
+    )
     kinds = sorted(set(labels.tolist()))
     figure = Figure(figsize=(SIDE_IN, SIDE_IN), dpi=DPI)
     ax = figure.add_subplot()
@@ -322,7 +321,7 @@ def _draw(
     (left, low), (right, high) = (middle - half).tolist(), (middle + half).tolist()
     ax.set(xlim=(left, right), ylim=(low, high), aspect="equal")
     title = textwrap.fill(f"{printable(run.name)}: {words[0]}", TITLE)
-    if batch.label is None:
+    if batch.condition.label is None:
         title += "\nThe images have no classes, so there is one colour."
     ax.set_title(title, fontsize=11, loc="left", parse_math=False)
     ax.set_xlabel(words[1], fontsize=9)
@@ -332,7 +331,7 @@ def _draw(
         ax.set_xticks([])
         ax.set_yticks([])
     for kind in kinds:
-        place, (colour, marker) = points[labels == kind].T.numpy(), _look(kind)
+        place, (colour, marker) = points[labels == kind].T.numpy(), plots.class_look(kind)
         ax.scatter(*place, s=9, marker=marker, color=colour, linewidths=0, label=printable(class_name(source, kind)))
     if 1 < len(kinds) <= LEGEND:
         beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "ncols": 1 + (len(kinds) - 1) // 25}
@@ -340,14 +339,7 @@ def _draw(
     if thumbnails:
         figure.draw_without_rendering()  # settles the limits, from which the places in pixels follow
         _put_thumbnails(ax, points, batch.image, labels)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.15)
-    return Image.open(buffer).convert("RGB")
-
-
-def _look(kind: int) -> tuple[str, str]:
-    """Colour and marker of a class: a new marker after each round of colours."""
-    return COLOURS[kind % len(COLOURS)], MARKERS[kind // len(COLOURS) % len(MARKERS)]
+    return plots.pixels(figure, DPI, margin=0.15)
 
 
 def _put_thumbnails(ax: "Axes", points: Tensor, images: Tensor, labels: Tensor) -> None:
@@ -360,13 +352,12 @@ def _put_thumbnails(ax: "Axes", points: Tensor, images: Tensor, labels: Tensor) 
     pixels = torch.from_numpy(ax.transData.transform(points.numpy()))
     order = rng.permutation(len(points), 0, "thumbnails")  # in data sorted by class, the first would take the room
     for k in order[clear_places(pixels[order], ((1 + CLEAR) * width, (1 + CLEAR) * height))].tolist():
-        picture = ImageOps.expand(_thumbnail(images[k]).convert("RGB"), FRAME, _look(int(labels[k]))[0])
+        picture = ImageOps.expand(_thumbnail(images[k]).convert("RGB"), FRAME, plots.class_look(int(labels[k]))[0])
         tile = OffsetImage(np.asarray(picture), zoom=72 / DPI, interpolation="nearest")
         ax.add_artist(AnnotationBbox(tile, tuple(points[k].tolist()), frameon=False, pad=0))
 
 
 def _thumbnail(image: Tensor) -> "Image.Image":
     """An image (C, H, W) enlarged by a whole factor, or reduced, to a longer side of about THUMBNAIL."""
-    factor = max(1, THUMBNAIL // max(image.shape[1:]))
-    large = to_uint8(image).cpu().repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    large = enlarged(to_uint8(image).cpu(), tile_scale(*image.shape[1:], side=THUMBNAIL))
     return _within(to_image(large), THUMBNAIL)

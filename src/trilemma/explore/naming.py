@@ -13,15 +13,16 @@ from trilemma.config import LARGEST_IMAGE
 from trilemma.data.decoding.decode import decode
 from trilemma.data.decoding.pixels import Header, Item, header, open_file
 from trilemma.data.decoding.size import text as size_text
-from trilemma.data.parts import ALL
+from trilemma.data.selection import ALL
 from trilemma.data.sources.arrays import read_array
 from trilemma.errors import UserError
-from trilemma.explore.codes import class_of, code_width, encode, labels_for
+from trilemma.explore.codes import code_width, condition_for, encode
 from trilemma.explore.images import Source, source_of, take, unseen
 from trilemma.pictures.levels import to_float
+from trilemma.run.condition import needed
 from trilemma.run.run import Run
 from trilemma.text import note
-from trilemma.types import Batch
+from trilemma.types import Batch, Condition
 
 if TYPE_CHECKING:
     pass
@@ -64,7 +65,7 @@ def load_image(run: Run, what: str | int | Path, data: Source = None) -> Tensor:
 
 def find_code(
     run: Run, what: Named, data: Source = None, label: str | int | None = None
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Tensor, Condition, Tensor | None]:
     """The code that a user names, for a model that encodes.
 
     Args:
@@ -72,18 +73,18 @@ def find_code(
             commas between them in a text, or a .npy file of them.
         label: the class, for a conditional model; where None, that of the image.
     Returns:
-        The code (1, Z) on the CPU; its labels (1,), None for a model without classes; the image (1, C, H, W) that it
-        was encoded from, None where the code itself was given.
+        The code (1, Z) on the CPU; the condition that it needs; the image (1, C, H, W) that it was encoded from, None
+        where the code itself was given.
     Raises:
         UserError: it has another shape than the run's, is not finite, or lacks the class that the model needs.
     """
     found = _values(what)
     if isinstance(found, Tensor) and found.ndim == 1:
-        labels = labels_for(run.model, class_of(run, label), label=True)
-        return _checked_code(run, found[None]), labels, None
+        condition = needed(run.model, run.condition(label, 1), advise=True)
+        return _checked_code(run, found[None]), condition, None
     batch = Batch(_checked_image(run, found)) if isinstance(found, Tensor) else pick_image(run, found, data)
-    labels = labels_for(run.model, class_of(run, label, batch), label=True)
-    return encode(run, batch.image, labels), labels, batch.image.cpu()
+    condition = condition_for(run, batch, label, advise=True)
+    return encode(run, batch.image, condition), condition, batch.image.cpu()
 
 
 def _number(what: str | int | Path) -> int | None:

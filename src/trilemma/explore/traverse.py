@@ -21,8 +21,8 @@ from pydantic import Field
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.codes import class_of, code_width, decode_codes, encode, labels_for, require
-from trilemma.explore.images import Source, made_by, name_of, pick_images
+from trilemma.explore.codes import code_width, condition_for, decode_alike, encode, require
+from trilemma.explore.images import Source, name_of, pick_images, run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.keys import Label, Picture
 from trilemma.pictures.grid import TEXT, font
@@ -30,7 +30,7 @@ from trilemma.pictures.png import save_png
 from trilemma.pictures.table import GAP, table
 from trilemma.results import claim, place, with_keys
 from trilemma.run.run import Run, RunLike, as_run
-from trilemma.types import Conditional, Decodes, Encodes
+from trilemma.types import Condition, Conditional, Decodes, Encodes
 from trilemma.values import checked_call, shown
 
 if TYPE_CHECKING:
@@ -115,19 +115,21 @@ def traverse(
     claim([picture], within)
     codes = _codes(run, data)
     chosen = _most_active(codes) if named is None else named
-    start, labels = _start(run, image, data, label, codes)
+    start, condition = _start(run, image, data, label, codes)
     if pair is not None:
         values = _lines(codes[:, list(pair)], steps or PLANE_STEPS, spacing, span)
-        images = decode_codes(run, on_plane(start, pair, values), labels)
+        images = decode_alike(run, on_plane(start, pair, values), condition)
         page = _plane_page(images, pair, values)
-        made = made_by(run, "traverse", **how, plane=pair, spacing=spacing, steps=values.shape[1])
+        receipt = run_receipt(run, "traverse", **how, plane=pair, spacing=spacing, steps=values.shape[1])
     else:
         values = _steps(codes[:, list(chosen)], steps or STEPS, span)
-        images = decode_codes(run, one_at_a_time(start, chosen, values), labels)
-        first = None if image is None else decode_codes(run, start[None], labels)
+        images = decode_alike(run, one_at_a_time(start, chosen, values), condition)
+        first = None if image is None else decode_alike(run, start[None], condition)
         page = _rows_page(images, chosen, codes, values.shape[1], span, first)
-        made = made_by(run, "traverse", **how, units=chosen, steps=values.shape[1])
-    return Traversal(save_png(page, picture, made), pair or chosen, values, images.unflatten(0, (-1, values.shape[1])))
+        receipt = run_receipt(run, "traverse", **how, units=chosen, steps=values.shape[1])
+    return Traversal(
+        save_png(page, picture, receipt), pair or chosen, values, images.unflatten(0, (-1, values.shape[1]))
+    )
 
 
 def one_at_a_time(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
@@ -151,19 +153,18 @@ def on_plane(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
 def _codes(run: Run, data: Source) -> Tensor:
     """Codes of real images, (N, Z)."""
     batch = pick_images(run, data, MEASURED, seed=0)
-    return encode(run, batch.image, labels_for(run.model, batch.label))
+    return encode(run, batch.image, condition_for(run, batch))
 
 
 def _start(
     run: Run, image: Named | None, data: Source, label: str | int | None, codes: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """The code (Z,) to start from, and the class to decode."""
+) -> tuple[Tensor, Condition]:
+    """The code (Z,) to start from, and the condition to decode it under."""
     if image is not None:
-        code, labels, _ = find_code(run, image, data, label)
-        return code[0], labels
+        code, condition, _ = find_code(run, image, data, label)
+        return code[0], condition
     first = run.config["classes"][0] if isinstance(run.model, Conditional) else None
-    labels = class_of(run, first if label is None else label)
-    return codes.mean(0), labels
+    return codes.mean(0), run.condition(first if label is None else label, 1)
 
 
 def _pair(plane: bool | Sequence[int] | None, units: object, width: int) -> tuple[int, int] | None:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from trilemma import rng as random
 from trilemma.config import ModelConfig
-from trilemma.errors import UserError, refuse_labels
+from trilemma.errors import UserError, check_condition
 from trilemma.gans.losses import LOSSES
 from trilemma.nets import dcgan, mlp
-from trilemma.types import Batch, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
 
 NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
     "mlp": (mlp.Generator, mlp.Critic),
@@ -81,16 +81,16 @@ class GAN(Model):
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, seed: int, first: int = 0, labels: Tensor | None = None, truncation: float = 1.0
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, truncation: float = 1.0
     ) -> Tensor:
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
         Args:
             truncation: factor on z; below 1 the images are nearer the average one and less varied.
         Raises:
-            UserError: if labels are given (the model has none), or truncation is negative.
+            UserError: for a condition (the model takes none), or truncation is negative.
         """
-        refuse_labels(labels)
+        check_condition(condition, n)
         if truncation < 0:
             raise UserError(f"truncation={truncation}: give 0 or more; 1 is the model's own distribution")
         device = next(self.generator.parameters()).device

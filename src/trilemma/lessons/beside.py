@@ -55,7 +55,7 @@ def beside(
     images, given, blank = batch.image.cpu(), batch, [""] * min(n, len(batch.image))
     rows = [("held out", images, blank)]
     if noise or drop:
-        given = Batch(disturbed(batch.image, noise, drop, seed), batch.label)
+        given = Batch(disturbed(batch.image, noise, drop, seed), batch.condition)
         rows.append(("given", given.image.cpu(), blank))
     for run in runs:
         results = reconstructed(run, given)

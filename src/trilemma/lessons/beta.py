@@ -15,14 +15,15 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data.load import slug
 from trilemma.errors import UserError
-from trilemma.explore.codes import labels_for, through
-from trilemma.lessons.drawing import GREY, below, label, plots, rendered, side_by_side, style
+from trilemma.explore.codes import condition_for, through
 from trilemma.lessons.held_out import common_images, reconstructed, rmse
+from trilemma.pictures import plots
 from trilemma.pictures.levels import to_float
+from trilemma.pictures.page import below, side_by_side
 from trilemma.pictures.table import table
 from trilemma.run.run import Run
 from trilemma.training import train
-from trilemma.types import Batch, Reconstructs, Samples, Validates
+from trilemma.types import Batch, Condition, Reconstructs, Samples, Validates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +67,7 @@ def beta(
     points = [measure(run, batch, seed) for run in runs]
     mean = to_float(runs[0].data.train.images).mean(0)
     curves = _curves(points, rmse(mean.expand_as(batch.image), batch.image), _trained(runs))
-    return below(curves, _rows(runs, batch, n, seed))
+    return below([curves, _rows(runs, batch, n, seed)])
 
 
 def measure(run: Run, batch: Batch, seed: int) -> Point:
@@ -80,11 +81,11 @@ def measure(run: Run, batch: Batch, seed: int) -> Point:
         raise UserError(f"{run.recipe.name} does not reconstruct and draw; take runs of vae, vae-conv or vae-beta")
     draw = rng.generator(seed, "beta", device=run.device)
 
-    def both(image: Tensor, labels: Tensor | None) -> Tensor:
-        found = model.validation(Batch(image, labels), draw)
+    def both(image: Tensor, condition: Condition) -> Tensor:
+        found = model.validation(Batch(image, condition), draw)
         return torch.stack([found["mse"], found["kl_nats"]], dim=1)
 
-    mse, kl = through(run, both, batch.image, labels_for(model, batch.label)).mean(0).tolist()
+    mse, kl = through(run, both, batch.image, condition_for(run, batch)).mean(0).tolist()
     return Point(value, mse**0.5, kl)
 
 
@@ -99,17 +100,19 @@ def _beta_of(run: Run) -> float:
 def _curves(points: Sequence[Point], of_mean: float, how: str) -> "Image.Image":
     """Error and divergence over beta."""
     values = [point.beta for point in points]
-    figure, (errors, divergences) = plots(2)
-    errors.axhline(of_mean, color=GREY, linewidth=1, label="the mean image for every image")
-    errors.plot(values, [point.rmse for point in points], marker="o", markersize=4, label="model", **style(0))
-    divergences.plot(values, [point.kl_nats for point in points], marker="o", markersize=4, **style(1))
+    figure, (errors, divergences) = plots.row_of_plots(2)
+    errors.axhline(of_mean, color=plots.GREY, linewidth=1, label="the mean image for every image")
+    errors.plot(
+        values, [point.rmse for point in points], marker="o", markersize=4, label="model", **plots.line_style(0)
+    )
+    divergences.plot(values, [point.kl_nats for point in points], marker="o", markersize=4, **plots.line_style(1))
     for ax in (errors, divergences):
         _mark_betas(ax, values)
         ax.set_ylim(0, 1.1 * float(ax.dataLim.y1) or 1)  # no line on the frame
     errors.legend(fontsize=8.5, frameon=False)
-    label(errors, f"reconstruction error, {how}", "beta", "RMSE, held out, from a drawn code")
-    label(divergences, "what a code says: KL(q(z|x) || p(z))", "beta", "nats per image")
-    return rendered(figure)
+    plots.label_axes(errors, f"reconstruction error, {how}", "beta", "RMSE, held out, from a drawn code")
+    plots.label_axes(divergences, "what a code says: KL(q(z|x) || p(z))", "beta", "nats per image")
+    return plots.pixels(figure)
 
 
 def _mark_betas(ax: "Axes", values: Sequence[float]) -> None:
@@ -124,14 +127,16 @@ def _mark_betas(ax: "Axes", values: Sequence[float]) -> None:
 def _rows(runs: Sequence[Run], batch: Batch, n: int, seed: int) -> "Image.Image":
     """Held-out images over each run's reconstructions of them, and other ones over its samples."""
     images, n = batch.image.cpu(), min(n, len(batch.image) // 2)
-    few = Batch(batch.image[:n], None if batch.label is None else batch.label[:n])
+    few = batch.rows(slice(n))
     results = [images[:n], *(reconstructed(run, few) for run in runs)]
     samples = [images[n : 2 * n], *(run.sample(n, seed=seed) for run in runs)]
     errors = [f"{rmse(one, image):.3f}" for row in results[1:] for one, image in zip(row, images[:n], strict=True)]
     names = ["held out", *(f"beta {_beta_of(run):g}" for run in runs)]
     return side_by_side(
-        table(torch.cat(results), names, ["reconstructions"], [""] * n + errors),
-        table(torch.cat(samples), names, ["samples"], [""] * n * len(names)),
+        [
+            table(torch.cat(results), names, ["reconstructions"], [""] * n + errors),
+            table(torch.cat(samples), names, ["samples"], [""] * n * len(names)),
+        ]
     )
 
 

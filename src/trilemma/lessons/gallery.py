@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field, create_model
 
-from trilemma import __version__
 from trilemma.config import Config, make
 from trilemma.errors import UserError, unknown
 from trilemma.lessons.beside import beside
@@ -21,7 +20,7 @@ from trilemma.lessons.pca import pca
 from trilemma.lessons.penalty import kl_penalty_figure
 from trilemma.lessons.sparse import sparse_units
 from trilemma.modes import own_modes
-from trilemma.pictures.png import read_metadata, save_png
+from trilemma.pictures.png import read_metadata, receipt_for, save_png
 from trilemma.results import claim, out_path
 from trilemma.run.run import Run, as_run
 from trilemma.values import checked_call
@@ -110,35 +109,34 @@ def figure(
         inspect.signature(lesson.draw).bind(*opened)
     except TypeError:
         raise UserError(f"the figure {name} is drawn from {lesson.runs}; runs given: {len(opened)}") from None
-    made_of = [run.origin for run in opened]
-    made = {"trilemma": __version__, "verb": "figure", "figure": name, "runs": made_of, **settings.to_json()}
-    path = _default_path(opened, made, settings) if out is None else out_path(out)
+    receipt = receipt_for("figure", figure=name, runs=[run.origin for run in opened], **settings.to_json())
+    path = _default_path(opened, receipt, settings) if out is None else out_path(out)
     claim([path], within=opened[0].path if out is None and len(opened) == 1 else path.parent)
-    return save_png(lesson.draw(*opened, **dict(settings)), path, made)
+    return save_png(lesson.draw(*opened, **dict(settings)), path, receipt)
 
 
-def _default_path(runs: list[Run], made: dict[str, Any], settings: Config) -> Path:
+def _default_path(runs: list[Run], receipt: dict[str, Any], settings: Config) -> Path:
     """Where a picture made so is written: over one made in the same way, never over another."""
     fields = type(settings).model_fields
     other = {key: value for key, value in settings if value != fields[key].default}
-    stem = "-".join([made["figure"], *(f"{key}-{_typed(value)}" for key, value in other.items())])
+    stem = "-".join([receipt["figure"], *(f"{key}-{_typed(value)}" for key, value in other.items())])
     stem = re.sub(r"[^\w.]+", "-", stem)[:LONGEST_NAME]
     folder, stem = (runs[0].path, f"figure-{stem}") if len(runs) == 1 else (Path("figures"), stem)
     for number in count(1):
         path = folder / f"{stem if number == 1 else f'{stem}-{number}'}.png"
         try:
-            if _subject(read_metadata(path)) == _subject(made):
+            if _subject(read_metadata(path)) == _subject(receipt):
                 return path
         except UserError:  # there is none, or none of ours, which is not written over
             return path
     raise AssertionError  # count never ends
 
 
-def _subject(made: dict[str, Any]) -> dict[str, Any]:
+def _subject(receipt: dict[str, Any]) -> dict[str, Any]:
     """What a picture shows, whatever the version and the state of its runs."""
-    named = made.get("runs")
+    named = receipt.get("runs")
     runs = [run.get("run") for run in named if isinstance(run, dict)] if isinstance(named, list) else []
-    return {key: value for key, value in made.items() if key != "trilemma"} | {"runs": runs}
+    return {key: value for key, value in receipt.items() if key != "trilemma"} | {"runs": runs}
 
 
 def settings_of(lesson: Lesson) -> type[Config]:

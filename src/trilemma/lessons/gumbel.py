@@ -11,7 +11,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.autoencoders.codes import gumbel_softmax
 from trilemma.errors import UserError
-from trilemma.lessons.drawing import label, plots, rendered, style
+from trilemma.pictures import plots
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,23 +44,23 @@ def gumbel(
     if not math.isclose(sum(probabilities), 1, abs_tol=1e-6) or len(probabilities) < 2:
         raise UserError(f"probabilities={probabilities}: give two or more that sum to 1")
     logits = torch.tensor(probabilities).log()
-    figure, axes = plots(len(temperatures) + 1, width=2.6 * (len(temperatures) + 1))
+    figure, axes = plots.row_of_plots(len(temperatures) + 1, width=2.6 * (len(temperatures) + 1))
     categories = range(1, len(logits) + 1)
     edges = (0.5, len(logits) + 0.5, draws + 0.5, 0.5)
     for ax, temperature, weights in zip(axes, temperatures, relaxed(logits, temperatures, draws, seed), strict=False):
         ax.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto", extent=edges, interpolation="nearest")
-        label(ax, f"temperature {temperature:g}", "category", "draw" if ax is axes[0] else "")
+        plots.label_axes(ax, f"temperature {temperature:g}", "category", "draw" if ax is axes[0] else "")
         ax.set_xticks(categories)
     axes[-1].bar(
         categories,
         chosen(logits, MANY, seed).tolist(),
         width=0.7,
         alpha=0.5,
-        color=style(0)["color"],
+        color=plots.look(0)[0],
         label="share of draws",
     )
     axes[-1].plot(categories, probabilities, "k_", markersize=16, label="probability")
     axes[-1].set_xticks(categories)
     axes[-1].legend(fontsize=7.5, frameon=False)
-    label(axes[-1], f"largest in {MANY:,} draws", "category")
-    return rendered(figure)
+    plots.label_axes(axes[-1], f"largest in {MANY:,} draws", "category")
+    return plots.pixels(figure)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.codes import labels_for, through
+from trilemma.explore.codes import condition_for, through
 from trilemma.explore.images import Source, pick_images
 from trilemma.run.run import Run
 from trilemma.types import Batch
@@ -32,7 +32,7 @@ def common_images(runs: Sequence[Run], data: Source, n: int) -> Batch:
 
 def reconstructed(run: Run, batch: Batch) -> Tensor:
     """What a run's model gives back for the images, (N, C, H, W) on the CPU."""
-    return through(run, run.model.reconstruct, batch.image, labels_for(run.model, batch.label))  # type: ignore[arg-type]
+    return through(run, run.model.reconstruct, batch.image, condition_for(run, batch))  # type: ignore[arg-type]
 
 
 def rmse(results: Tensor, images: Tensor) -> float:

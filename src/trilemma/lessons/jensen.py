@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from trilemma import rng
 from trilemma.autoencoders.losses import gaussian_log_likelihood, kl_between_normals, kl_to_standard_normal
 from trilemma.errors import UserError
-from trilemma.lessons.drawing import GREY, label, plots, rendered, style
 from trilemma.metrics.likelihood import importance_weighted_bound
+from trilemma.pictures import plots
 from trilemma.registry import create
 from trilemma.types import BoundsLikelihood
 
@@ -110,19 +110,19 @@ def jensen_gap(
         raise UserError(f"x={x}, weight={weight}, shift={shift}: give finite numbers")
     model = LinearGaussian(weight, 0.0, variance)
     m, s = model.posterior(x)
-    figure, (means, widths, many) = plots(3, width=11.0)
+    figure, (means, widths, many) = plots.row_of_plots(3, width=11.0)
     along = torch.linspace(-3, 3, POINTS, dtype=torch.float64)  # standard deviations of the posterior
     _elbo_panel(means, along, model, x, m + s * along, torch.full_like(along, s), (repeats, seed))
     times = torch.logspace(-2, 2, POINTS, base=2, dtype=torch.float64)
     _elbo_panel(widths, times, model, x, torch.full_like(times, m), s * times, (repeats, seed))
     _bound_panel(many, model, x, m + shift * s, scale * s, samples, (repeats, seed))
     widths.set_xscale("log", base=2)
-    label(means, "q of the posterior's width, moved", "posterior std between the means", "nats")
-    label(widths, "q at the posterior's mean, widened", "std of q / std of the posterior")
-    label(many, f"q moved by {shift:g}, width times {scale:g}", "samples k")
+    plots.label_axes(means, "q of the posterior's width, moved", "posterior std between the means", "nats")
+    plots.label_axes(widths, "q at the posterior's mean, widened", "std of q / std of the posterior")
+    plots.label_axes(many, f"q moved by {shift:g}, width times {scale:g}", "samples k")
     means.legend(fontsize=7.5, frameon=False, loc="lower center")
     many.legend(fontsize=7.5, frameon=False, loc="center right")
-    return rendered(figure)
+    return plots.pixels(figure)
 
 
 def _elbo_panel(
@@ -133,10 +133,10 @@ def _elbo_panel(
     dots = [
         measured(model.as_vae(m, s), x, 1, *how) for m, s in zip(mean[::10].tolist(), std[::10].tolist(), strict=True)
     ]
-    ax.axhline(float(evidence), color=GREY, linewidth=1, label="log p(x)")
-    ax.fill_between(across, elbo, float(evidence), color=GREY, alpha=0.12, linewidth=0)
-    ax.plot(across, elbo, color=style(0)["color"], linewidth=4, alpha=0.4, label="ELBO")
-    ax.plot(across, evidence - model.gap(x, mean, std), label="log p(x) - KL(q || p(z|x))", **style(1))
+    ax.axhline(float(evidence), color=plots.GREY, linewidth=1, label="log p(x)")
+    ax.fill_between(across, elbo, float(evidence), color=plots.GREY, alpha=0.12, linewidth=0)
+    ax.plot(across, elbo, color=plots.look(0)[0], linewidth=4, alpha=0.4, label="ELBO")
+    ax.plot(across, evidence - model.gap(x, mean, std), label="log p(x) - KL(q || p(z|x))", **plots.line_style(1))
     ax.plot(across[::10], dots, "o", color="black", markersize=3, label="measured by the model")
 
 
@@ -146,8 +146,8 @@ def _bound_panel(
     """The importance-weighted bound of 1, 2, 5, 10, ... samples, between the ELBO and log p(x)."""
     ks = [k for k in (a * 10**b for b in range(7) for a in (1, 2, 5)) if k <= most]
     vae, q = model.as_vae(mean, std), (torch.tensor([mean]).double(), torch.tensor([std]).double())
-    ax.axhline(float(model.log_evidence(x)), color=GREY, linewidth=1, label="log p(x)")
-    ax.axhline(float(model.elbo(x, *q)), color=style(0)["color"], linewidth=4, alpha=0.4, label="ELBO")
+    ax.axhline(float(model.log_evidence(x)), color=plots.GREY, linewidth=1, label="log p(x)")
+    ax.axhline(float(model.elbo(x, *q)), color=plots.look(0)[0], linewidth=4, alpha=0.4, label="ELBO")
     ax.plot(ks, [measured(vae, x, k, *how) for k in ks], "o-", color="black", markersize=3, label="bound of k samples")
     ax.set_xscale("log")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trilemma.errors import UserError
-from trilemma.lessons.drawing import label, plots, rendered, style
+from trilemma.pictures import plots
 from trilemma.run.run import Run
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ def levels(run: Run) -> "Image.Image":
     found = terms(run.log)
     if not found:
         raise UserError(f"the log of {run.path} has no terms of levels; take a run of vae-hierarchical")
-    figure, (through, end) = plots(2)
+    figure, (through, end) = plots.row_of_plots(2)
     for k, (level, (images, nats)) in enumerate(found.items()):
-        through.plot(images, nats, label=f"level {level}", marker="o" if len(nats) == 1 else "", **style(k))
-        end.bar(str(level), nats[-1], color=style(k)["color"])
+        through.plot(images, nats, label=f"level {level}", marker="o" if len(nats) == 1 else "", **plots.line_style(k))
+        end.bar(str(level), nats[-1], color=plots.look(k)[0])
     through.set_ylim(bottom=min(0.0, *(value for _, nats in found.values() for value in nats)))
     through.legend(fontsize=8.5, frameon=False)
-    label(through, TITLES[run.config["model_config"]["structure"]], "images seen", "nats per image")
-    label(end, "at the end; level 1 is next to the image", "level", "nats per image")
-    return rendered(figure)
+    plots.label_axes(through, TITLES[run.config["model_config"]["structure"]], "images seen", "nats per image")
+    plots.label_axes(end, "at the end; level 1 is next to the image", "level", "nats per image")
+    return plots.pixels(figure)

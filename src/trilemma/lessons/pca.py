@@ -10,8 +10,8 @@ from torch import Tensor
 from trilemma.errors import UserError
 from trilemma.explore.codes import encode, require
 from trilemma.explore.images import pick_images
-from trilemma.lessons.drawing import GREY, label, plots, rendered, style
 from trilemma.lessons.held_out import reconstructed, rmse
+from trilemma.pictures import plots
 from trilemma.pictures.levels import to_float
 from trilemma.run.run import Run
 from trilemma.types import Decodes, Encodes, Reconstructs
@@ -58,22 +58,22 @@ def pca(run: Run) -> "Image.Image":
         )
     flat = mean + (x - mean) @ axes[:k].T @ axes[:k]
     angle = largest_angle(axes[:k], directions)
-    figure, views = plots(2, height=3.6)
+    figure, views = plots.row_of_plots(2, height=3.6)
     points, results = ((part[:SHOWN] - mean) @ axes.T for part in (x, learned))
     for ax, second in zip(views, (1, k), strict=True):
-        ax.plot(*_pairs(points, results, second), color=GREY, linewidth=0.5)
+        ax.plot(*_pairs(points, results, second), color=plots.GREY, linewidth=0.5)
         ax.plot(
-            points[:, 0], points[:, second], "o", markersize=6, alpha=0.45, label="held out", color=style(0)["color"]
+            points[:, 0], points[:, second], "o", markersize=6, alpha=0.45, label="held out", color=plots.look(0)[0]
         )
-        ax.plot(results[:, 0], results[:, second], "o", markersize=2.5, label="reconstructed", color=style(1)["color"])
+        ax.plot(results[:, 0], results[:, second], "o", markersize=2.5, label="reconstructed", color=plots.look(1)[0])
         ax.set_aspect("equal", adjustable="datalim")
     views[0].legend(fontsize=8, frameon=False)
-    label(views[0], "from above", "principal component 1", "component 2")
-    label(
+    plots.label_axes(views[0], "from above", "principal component 1", "component 2")
+    plots.label_axes(
         views[1], f"edge on: {math.degrees(angle):.2f} degrees from PCA", "principal component 1", f"component {k + 1}"
     )
     figure.suptitle(f"RMSE {rmse(learned, x):.4f}, of PCA {rmse(flat, x):.4f}", fontsize=10)
-    return rendered(figure)
+    return plots.pixels(figure)
 
 
 def _pairs(points: Tensor, results: Tensor, second: int) -> tuple[Tensor, Tensor]:

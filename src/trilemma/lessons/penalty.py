@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trilemma.autoencoders.penalties import kl_penalty, l1_penalty, l2_penalty
-from trilemma.lessons.drawing import GREY, label, plots, rendered, style
+from trilemma.pictures import plots
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,16 +30,16 @@ def curves(p: float, points: int = POINTS) -> tuple[Tensor, dict[str, tuple[Tens
 def kl_penalty_figure(*, target: Annotated[float, Field(gt=0, lt=1)] = 0.1) -> "Image.Image":
     """Values and slopes of the penalties over q."""
     q, found = curves(target)
-    figure, (values, slopes) = plots(2)
+    figure, (values, slopes) = plots.row_of_plots(2)
     for k, (name, (value, slope)) in enumerate(found.items()):
-        values.plot(q, value, label=name, **style(k))
-        slopes.plot(q, slope, **style(k))
+        values.plot(q, value, label=name, **plots.line_style(k))
+        slopes.plot(q, slope, **plots.line_style(k))
     for ax, limits in ((values, (0, 2)), (slopes, (-6, 6))):
-        ax.axvline(target, color=GREY, linewidth=0.8)
+        ax.axvline(target, color=plots.GREY, linewidth=0.8)
         ax.set_ylim(*limits)
-    slopes.axhline(0, color=GREY, linewidth=0.8)
+    slopes.axhline(0, color=plots.GREY, linewidth=0.8)
     loc, at = ("upper left", 0.53) if target <= 0.5 else ("upper right", 0.47)  # clear of the target's line
     values.legend(fontsize=8.5, frameon=False, loc=loc, bbox_to_anchor=(at, 1))
-    label(values, f"penalty for a target of p = {target:g}", "mean activation q")
-    label(slopes, "its slope", "mean activation q")
-    return rendered(figure)
+    plots.label_axes(values, f"penalty for a target of p = {target:g}", "mean activation q")
+    plots.label_axes(slopes, "its slope", "mean activation q")
+    return plots.pixels(figure)

@@ -8,9 +8,10 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.codes import encode, labels_for, require
+from trilemma.explore.codes import condition_for, encode, require
 from trilemma.explore.images import pick_images
-from trilemma.lessons.drawing import GREY, below, label, plots, rendered, style
+from trilemma.pictures import plots
+from trilemma.pictures.page import below
 from trilemma.pictures.table import table
 from trilemma.run.run import Run
 from trilemma.types import Encodes
@@ -49,7 +50,7 @@ def sparse_units(
     """
     require(run, "give activations", Encodes)
     batch = pick_images(run, data, MEASURED, seed=0)
-    codes = encode(run, batch.image, labels_for(run.model, batch.label))  # (N, Z)
+    codes = encode(run, batch.image, condition_for(run, batch))  # (N, Z)
     if (codes < 0).any():
         raise UserError(f"{run.path}: its codes have negative numbers and no activations; take a run of ae-sparse")
     shown = spread(codes, units)
@@ -57,7 +58,7 @@ def sparse_units(
         raise UserError(f"{run.path}: no unit of its code varies with the image; train again with a lower lr=")
     rows = [_row(batch.image.cpu()[favourites(codes[:, unit], images)], images) for unit in shown]
     names = [f"unit {unit} (mean {codes[:, unit].mean():.3f})" for unit in shown]
-    return below(_histograms(codes, _target(run)), table(torch.cat(rows), names))
+    return below([_histograms(codes, _target(run)), table(torch.cat(rows), names)])
 
 
 def _row(images: Tensor, n: int) -> Tensor:
@@ -66,19 +67,19 @@ def _row(images: Tensor, n: int) -> Tensor:
 
 
 def _histograms(codes: Tensor, target: float | None) -> "Image.Image":
-    figure, (all_of_them, means) = plots(2)
+    figure, (all_of_them, means) = plots.row_of_plots(2)
     percent = torch.full((codes.numel(),), 100 / codes.numel())
     top = float(codes.max().clamp(min=1))
-    all_of_them.hist(codes.flatten(), bins=50, range=(0, top), weights=percent, color=style(0)["color"])
-    label(all_of_them, f"{codes.shape[1]} units, {len(codes):,} images", "activation", "% of activations")
+    all_of_them.hist(codes.flatten(), bins=50, range=(0, top), weights=percent, color=plots.look(0)[0])
+    plots.label_axes(all_of_them, f"{codes.shape[1]} units, {len(codes):,} images", "activation", "% of activations")
     of_units = codes.mean(0)
-    means.hist(of_units, bins=50, color=style(1)["color"])
+    means.hist(of_units, bins=50, color=plots.look(1)[0])
     if target is not None:
-        means.axvline(target, color=GREY, linewidth=1.2, label=f"target {target:g}")
+        means.axvline(target, color=plots.GREY, linewidth=1.2, label=f"target {target:g}")
     means.axvline(float(of_units.mean()), color="black", linestyle=":", label=f"mean {float(of_units.mean()):.4f}")
     means.legend(fontsize=8.5, frameon=False)
-    label(means, f"each unit's mean over {len(codes):,} images", "mean activation", "number of units")
-    return rendered(figure)
+    plots.label_axes(means, f"each unit's mean over {len(codes):,} images", "mean activation", "number of units")
+    return plots.pixels(figure)
 
 
 def _target(run: Run) -> float | None:

@@ -6,8 +6,7 @@ errs, too: real images of its test split are taken for their class with the accu
 expected even of perfect images.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,11 +14,12 @@ from torch import Tensor
 
 from trilemma.data import Data
 from trilemma.errors import UserError
+from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.features import BUNDLED, CHANNELS, FeatureNetwork, extract, load_network
-from trilemma.metrics.intervals import Estimate, quantile, wilson
-from trilemma.metrics.receipt import Score, protocol_name, versions
+from trilemma.metrics.intervals import Estimate, wilson
+from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.registry import models_that
-from trilemma.types import Conditional, Samples
+from trilemma.types import Conditional, Samples, default_label
 
 if TYPE_CHECKING:
     from trilemma.run.run import Drawn, Run
@@ -30,36 +30,30 @@ INTERVAL_IS = "Wilson 95% over the generated images, the classifier held fixed"
 def class_scores(
     data: Data, images: Tensor, n_classes: int, *, seed: int = 0, settings: dict[str, Any] | None = None
 ) -> Iterator[Score]:
-    """The score `class_obeyed` of images 0 ... n - 1 that were drawn without a label: image k is of class
-    k % n_classes. It is refused where no bundled classifier knows the classes of the data.
+    """The score `class_obeyed` of images 0 ... n - 1 that were drawn without a label, each of its
+    `default_label`. It is refused where no bundled classifier knows the classes of the data.
 
     Args:
         data: what the model was trained on; images: (n, C, H, W), uint8 or float in [0, 1].
         seed, settings: with which the images were drawn.
     """
-    labels = torch.arange(len(images)) % n_classes
+    labels = default_label(torch.arange(len(images)), n_classes)
     try:
-        network, refused = classifier_of(data), None
-        found, name = judge(network, images, labels), network.name
+        network = classifier_of(data)
+        value, name = judge(network, images, labels), network.name
         resize, used = network.resize_rule(images.shape[1:]), {"feature_weights_sha256": network.sha256}
     except UserError as error:
-        found, refused, name, resize, used = None, str(error), "none", "none", {}
-    yield Score(
-        name="class_obeyed",
-        protocol=protocol_name("classes", name, len(images)),
-        value=None if found is None else found.value,
-        interval=None if found is None else found.interval,
-        unit="fraction of images",
-        better="higher",
-        n_real=0,
+        value, name, resize, used = str(error), "none", "none", {}
+    yield score_of(
+        "class_obeyed",
+        protocol_name(CATALOGUE["class_obeyed"].word, name, len(images)),
+        value,
+        interval_is=INTERVAL_IS,
         n_fake=len(images),
         features=name,
-        split="none",
         seed=seed,
         resize=resize,
-        versions=versions(**used),
-        refused=refused,
-        interval_is="" if found is None else INTERVAL_IS,
+        used=used,
         data=data.name,
         data_fingerprint=data.fingerprint,
         settings=settings or {},
@@ -112,13 +106,3 @@ def draw_classes(
         for part in run.draw(count, seed=seed, first=first, label=name, batch=batch, **settings):
             yield label, part
         first += count
-
-
-def half_width(values: Sequence[float], least: float = 0.0) -> float:
-    """Half of the 95% interval of the mean of independent values: t_{0.975, n - 1} s / sqrt(n) (Student 1908).
-
-    Args:
-        least: what the standard deviation s is at least, where values can only be told apart so far.
-    """
-    s = torch.tensor(values, dtype=torch.float64).std().item()
-    return quantile(df=len(values) - 1) * max(s, least) / math.sqrt(len(values))

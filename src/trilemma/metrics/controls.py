@@ -20,7 +20,7 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data
-from trilemma.data.parts import ALL, Part, all_splits, one_split
+from trilemma.data.selection import ALL, Selection, all_splits, one_split
 from trilemma.metrics import neighbours
 from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Spread, difference
@@ -105,7 +105,7 @@ def real_images(data: Data, split: str, n: int, seed: int) -> Tensor:
     return part.take(choice(len(part), n, seed)).images
 
 
-def part_named(data: Data, split: str) -> Part:
+def part_named(data: Data, split: str) -> Selection:
     """A split, or with "all" every image."""
     return all_splits(data) if split == ALL else one_split(data, split)
 

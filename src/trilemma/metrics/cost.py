@@ -9,7 +9,6 @@ Models that are compared with each other are timed in turns, a batch of each, so
 all alike, and in batches of one size, because the time of an image depends on it.
 """
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
+from trilemma.metrics.intervals import median_interval
 from trilemma.registry import count_parameters
 from trilemma.types import Samples
 
@@ -146,16 +146,6 @@ def counted_rows(network: nn.Module) -> Iterator[Rows]:
         yield rows
     finally:
         handle.remove()
-
-
-def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Order statistics that hold the median with at least 95%; the range where none do (fewer than 6 values)."""
-    ordered, n = sorted(values), len(values)
-    rank, tail = 0, 0.5**n  # P(more than n - 1 - rank values lie on one side of the median)
-    while tail + math.comb(n, rank + 1) * 0.5**n <= 0.025:
-        rank += 1
-        tail += math.comb(n, rank) * 0.5**n
-    return ordered[rank], ordered[n - 1 - rank]
 
 
 def _now(device: torch.device) -> float:

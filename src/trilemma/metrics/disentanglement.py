@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trilemma.errors import UserError
+from trilemma.errors import UserError, check_finite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,8 +151,7 @@ def _checked(codes: Tensor, factors: Mapping[str, Tensor]) -> "tuple[np.ndarray[
     if codes.ndim != 2 or not factors or any(v.shape != codes.shape[:1] for v in factors.values()):
         came = ", ".join(f"{name} {tuple(v.shape)}" for name, v in factors.items()) or "none"
         raise UserError(f"codes {tuple(codes.shape)} and factors {came}: give (N, Z) codes and factors of (N,) each")
-    if not codes.isfinite().all():
-        raise UserError("the codes hold NaN or infinite values: the model has diverged; train it again with a lower lr")
+    check_finite(codes, "codes", "the model has diverged: train it again with a lower lr=")
     for name, values in factors.items():
         if len(values) == 0 or (values == values[0]).all():
             raise UserError(f'the factor "{name}" has one value in {len(values)} images; give more, or leave it out')

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from trilemma.data import Data, load_data
 from trilemma.data.load import Source
-from trilemma.data.parts import ALL
+from trilemma.data.selection import ALL
 from trilemma.data.sources.arrays import as_numpy, to_images
 from trilemma.data.split import counted, held_out_split
 from trilemma.errors import UserError, unknown
 from trilemma.keys import BatchSize, Seed
 from trilemma.metrics import cost, frechet, neighbours
+from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.metrics.classification import class_scores
 from trilemma.metrics.controls import (
     Control,
@@ -30,10 +31,10 @@ from trilemma.metrics.controls import (
     spreads_of,
 )
 from trilemma.metrics.features import FeatureNetwork, extract, feature_network, to_levels
-from trilemma.metrics.intervals import Spread
+from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.quality import Setup, quality, quality_scores
-from trilemma.metrics.receipt import Score, claim_scores, protocol_name, versions, write_score
+from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
 from trilemma.modes import own_modes
 from trilemma.pictures.png import read_metadata
 from trilemma.registry import models_that
@@ -299,30 +300,18 @@ def _prepare(
 
 def _cost_scores(setup: Setup, spent: cost.Cost) -> Iterator[Score]:
     """Milliseconds and network calls per image."""
-    counted = spent.calls_per_image > 0
-    calls, calls_interval = (spent.calls_per_image, spent.calls_interval) if counted else (None, None)
     unseen = "nothing went through the forward of the sampling network, so nothing was counted"
-    rows = (
-        ("ms_per_image", "ms", spent.ms_per_image, spent.ms_interval, "ms", cost.TIME_IS),
-        ("calls_per_image", "calls", calls, calls_interval, "network calls", cost.CALLS_IS),
-    )
-    for name, word, value, interval, unit, interval_is in rows:
-        yield Score(
-            name=name,
-            protocol=protocol_name(word, spent.device, f"batch{spent.batch}"),
-            value=value,
-            interval=interval,
-            unit=unit,
-            better="lower",
-            n_real=0,
+    calls = Estimate(spent.calls_per_image, spent.calls_interval) if spent.calls_per_image > 0 else unseen
+    time = Estimate(spent.ms_per_image, spent.ms_interval) if spent.ms_interval else spent.ms_per_image
+    for name, value, interval_is in zip(COST, (time, calls), (cost.TIME_IS, cost.CALLS_IS), strict=True):
+        yield score_of(
+            name,
+            protocol_name(CATALOGUE[name].word, spent.device, f"batch{spent.batch}"),
+            value,
+            interval_is=interval_is,
             n_fake=setup.n,
-            features="none",
-            split="none",
             seed=setup.seed,
-            resize="none",
-            versions=versions(device=spent.device, threads=str(torch.get_num_threads())),
-            refused=unseen if value is None else None,
-            interval_is="" if interval is None else interval_is,
+            used={"device": spent.device, "threads": str(torch.get_num_threads())},
             settings=setup.settings,
         )
 

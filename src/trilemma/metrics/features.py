@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from trilemma import rng
 from trilemma.classifiers.classifier import Classifier, ClassifierConfig
 from trilemma.config import make
-from trilemma.errors import UserError, unknown
+from trilemma.errors import UserError, check_finite, unknown
 from trilemma.files import sha256_of
 from trilemma.modes import own_modes
+from trilemma.pictures.levels import to_float, to_uint8
 
 WEIGHTS = Path(__file__).parent / "weights"
 BUNDLED = {  # data it was trained on -> network
@@ -150,25 +151,20 @@ def extract(network: FeatureNetwork, images: Tensor, batch: int = 500) -> Tensor
 
 
 def to_levels(images: Tensor) -> Tensor:
-    """Images as uint8 levels: floats in [0, 1] are scaled by 255 and rounded; what lies outside is cut off.
+    """Images as uint8 levels, as `to_uint8` rounds them.
 
     Raises:
         UserError: if a value is not finite.
     """
     if images.dtype == torch.uint8:
         return images
-    bad = ~images.isfinite().flatten(1).all(dim=1)
-    if bad.any():
-        raise UserError(
-            f"{int(bad.sum())} of {len(images)} images hold NaN or infinite values (the first is number "
-            f"{int(bad.nonzero()[0])}); nothing is measured. The model has diverged: train it again with a smaller lr"
-        )
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+    check_finite(images, "images", "nothing is measured. The model has diverged: train it again with a lower lr=")
+    return to_uint8(images)
 
 
 def _prepare(images: Tensor, shape: Shape) -> Tensor:
     """Images (B, C, H, W) as the network takes them: float32 in [0, 1], (B, *shape)."""
-    x = to_channels(to_levels(images).float() / 255, shape[0])
+    x = to_channels(to_float(to_levels(images)), shape[0])
     if tuple(x.shape[2:]) == tuple(shape[1:]):
         return x
     return nn.functional.interpolate(x, size=shape[1:], mode="bilinear", antialias=True, align_corners=False).clamp(

@@ -75,7 +75,7 @@ def difference(a: Spread, b: Spread, *, level: float = LEVEL) -> Estimate:
 def mean_estimate(values: Sequence[float], *, level: float = LEVEL) -> Estimate:
     """Mean of independent values (of images, or of trainings that differ in their seed), at least two, with Student's
     t interval."""
-    centre, half = mean(values), quantile(level, len(values) - 1) * math.sqrt(variance(values) / len(values))
+    centre, half = mean(values), half_width(values, level=level)
     return Estimate(centre, (centre - half, centre + half))
 
 
@@ -133,3 +133,23 @@ def _least_variance(spread: Spread) -> float:
     """Variance of a fraction that is 0 or 1 in all that was seen, from Laplace's estimate (k + 1) / (n + 2)."""
     p = (spread.value * spread.n + 1) / (spread.n + 2)
     return 0.0 if 0 < spread.value < 1 else p * (1 - p) / spread.n
+
+
+def half_width(values: Sequence[float], least: float = 0.0, *, level: float = LEVEL) -> float:
+    """Half of the interval of the mean of independent values: at 95%, t_{0.975, n - 1} s / sqrt(n) (Student 1908).
+
+    Args:
+        least: what the standard deviation s is at least, where values can only be told apart so far.
+    """
+    s = torch.tensor(values, dtype=torch.float64).std().item()
+    return quantile(level, len(values) - 1) * max(s, least) / math.sqrt(len(values))
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Order statistics that hold the median with at least 95%; the range where none do (fewer than 6 values)."""
+    ordered, n = sorted(values), len(values)
+    rank, tail = 0, 0.5**n  # P(more than n - 1 - rank values lie on one side of the median)
+    while tail + math.comb(n, rank + 1) * 0.5**n <= 0.025:
+        rank += 1
+        tail += math.comb(n, rank) * 0.5**n
+    return ordered[rank], ordered[n - 1 - rank]

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from trilemma import rng as random
 from trilemma.data import Data
 from trilemma.data.split import Split
-from trilemma.errors import UserError
+from trilemma.errors import UserError, check_finite
+from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.intervals import Estimate, mean_estimate
-from trilemma.metrics.receipt import Score, protocol_name, versions
+from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.pictures.levels import to_float
-from trilemma.types import BoundsLikelihood, Conditional, Encodes
+from trilemma.types import UNCONDITIONAL, BoundsLikelihood, Condition, Conditional, Encodes
 
 ROW_VALUES = 2**20  # pixel values that go through a model at a time
 INTERVAL_IS = "95% of the mean over the images (Student's t); says nothing of another training"
@@ -53,7 +54,7 @@ def bounds(
     k: int,
     rng: torch.Generator,
     *,
-    labels: Tensor | None = None,
+    condition: Condition = UNCONDITIONAL,
     rows: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The ELBO and the importance-weighted bound of each image, from the same k weights.
@@ -61,7 +62,7 @@ def bounds(
     Args:
         image: (B, C, H, W) in [0, 1].
         k: weights per image, at least 1.
-        labels: int64 (B,), for a conditional model.
+        condition: the label of each image, for a conditional model.
         rows: images in a pass, which bounds the memory; ROW_VALUES pixel values where None.
     Returns:
         Nats per image, float64 (B,) each; equal for k = 1.
@@ -72,7 +73,7 @@ def bounds(
     size = max(1, rows // k)  # images in a pass, each at_once times
     at_once = max(1, rows // size)
     parts = [
-        _bounds(model, image[at : at + size], k, at_once, rng, None if labels is None else labels[at : at + size])
+        _bounds(model, image[at : at + size], k, at_once, rng, condition.rows(slice(at, at + size)))
         for at in range(0, len(image), size)
     ]
     return torch.cat([elbo for elbo, _ in parts]), torch.cat([bound for _, bound in parts])
@@ -84,22 +85,22 @@ def importance_weighted_bound(
     k: int,
     rng: torch.Generator,
     *,
-    labels: Tensor | None = None,
+    condition: Condition = UNCONDITIONAL,
     rows: int | None = None,
 ) -> Tensor:
     """log (1/k) sum_i w_i of each image, nats, float64 (B,); see `bounds`."""
-    return bounds(model, image, k, rng, labels=labels, rows=rows)[1]
+    return bounds(model, image, k, rng, condition=condition, rows=rows)[1]
 
 
 def _bounds(
-    model: BoundsLikelihood, image: Tensor, k: int, at_once: int, rng: torch.Generator, labels: Tensor | None
+    model: BoundsLikelihood, image: Tensor, k: int, at_once: int, rng: torch.Generator, condition: Condition
 ) -> tuple[Tensor, Tensor]:
     """As `bounds`, `at_once` weights of every image at a time."""
     total = torch.zeros(len(image), dtype=torch.float64, device=image.device)
     log_total = torch.full_like(total, -math.inf)
     for first in range(0, k, at_once):
         n = min(at_once, k - first)
-        given = None if labels is None else labels.repeat(n)
+        given = condition.rows(torch.arange(len(image)).repeat(n))
         log_w = model.log_weight(image.repeat(n, 1, 1, 1), rng, given).double().view(n, len(image))
         total += log_w.sum(0)
         log_total = torch.logaddexp(log_total, log_w.logsumexp(0))
@@ -123,76 +124,59 @@ def likelihood_scores(
         raise UserError(f"bound_samples={samples}, bound_images={n}: give 0 samples or more, and at least 2 images")
     if not isinstance(model, BoundsLikelihood) or samples == 0:
         return [], []
-    if isinstance(model, Conditional) and not own:
-        return [], [f"no bound on the likelihood: the model takes labels, and those of {data.name} are not its own"]
-    if isinstance(model, Conditional) and data.splits[split].labels is None:
-        return [], [f"no bound on the likelihood: the model takes labels, and the {split} images have no class"]
-    image, labels = _some(model, data.splits[split], n, seed)
+    if refused := _refusal(model, data, split, own=own):
+        return [], [f"no bound on the likelihood: the model takes labels, and {refused}"]
+    image, condition = _some(model, data.splits[split], n, seed)
     name, density = _likelihood_of(model)
     binary = bool(((image == 0) | (image == 1)).all())
-    kind, known = f"{name}-{'binary' if binary else 'continuous'}", density or binary
+    kind, is_likelihood = f"{name}-{'binary' if binary else 'continuous'}", density or binary
     generator = random.generator(seed, "likelihood", device=image.device)
-    elbo, bound = bounds(model, image, samples, generator, labels=labels)
-    if bad := int((~bound.isfinite()).sum()):
-        raise UserError(f"the bound is not finite for {bad} of {len(image)} images; bound_samples=0 leaves it out")
+    elbo, bound = bounds(model, image, samples, generator, condition=condition)
+    check_finite(bound, "bounds", "bound_samples=0 leaves them out")
     bits = -bound / (image[0].numel() * math.log(2)) + (LEVEL_BITS if density else 0)
-    interval_is = INTERVAL_IS if known else f"{INTERVAL_IS}; {NO_LIKELIHOOD}"
-    rows = [
-        ("elbo_nats", f"elbo_{kind}", mean_estimate(elbo.tolist()), "nats per image", "higher", interval_is),
-        (
-            "bound_nats",
-            f"bound{samples}_{kind}",
-            mean_estimate(bound.tolist()),
-            "nats per image",
-            "higher",
-            interval_is,
-        ),
-        (
-            "bits_per_dim",
-            f"bits{samples}_{kind}",
-            mean_estimate(bits.tolist()) if known else None,
-            "bits",
-            "lower",
-            INTERVAL_IS,
-        ),
+    rows: list[tuple[str, list[str | int], Estimate | str]] = [
+        ("elbo_nats", ["", kind], mean_estimate(elbo.tolist())),
+        ("bound_nats", [samples, kind], mean_estimate(bound.tolist())),
+        ("bits_per_dim", [samples, kind], mean_estimate(bits.tolist()) if is_likelihood else NO_LIKELIHOOD),
     ]
-    notes = [] if known else [f"ELBO and bound: {NO_LIKELIHOOD}"]
+    notes = [] if is_likelihood else [f"ELBO and bound: {NO_LIKELIHOOD}"]
     if has_posterior(model):
-        active, units = _active_units(model, image, labels)
-        count = Estimate(active, (active, active))
-        rows.append(("active_units", f"active-units_{units}", count, "units", "higher", COUNT_IS))
+        active, units = _active_units(model, image, condition)
+        rows.append(("active_units", ["", units], Estimate(active, (active, active))))
         notes.append(f"{active} of the {units} units of the code are active: their mean moves with the image")
+    interval_is = INTERVAL_IS if is_likelihood else f"{INTERVAL_IS}; {NO_LIKELIHOOD}"
     scores = [
-        Score(
-            name=name,
-            protocol=protocol_name(word, len(image), split_label),
-            value=None if estimate is None else estimate.value,
-            interval=None if estimate is None else estimate.interval,
-            unit=unit,
-            better=better,
+        score_of(
+            name,
+            protocol_name(f"{CATALOGUE[name].word}{count}", what, len(image), split_label),
+            value,
+            interval_is=COUNT_IS if name == "active_units" else interval_is,
             n_real=len(image),
-            n_fake=0,
-            features="none",
             split=split,
             seed=seed,
-            resize="none",
-            versions=versions(),
-            refused=NO_LIKELIHOOD if estimate is None else None,
-            interval_is="" if estimate is None else interval_is,
             data=data.name,
             data_fingerprint=data.fingerprint,
         )
-        for name, word, estimate, unit, better, interval_is in rows
+        for name, (count, what), value in rows
     ]
     return scores, notes
 
 
-def _some(model: nn.Module, part: Split, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
+def _refusal(model: BoundsLikelihood, data: Data, split: str, *, own: bool) -> str | None:
+    """Why a model that takes a class cannot be given that of these images; None where it can."""
+    if not isinstance(model, Conditional):
+        return None
+    if not own:
+        return f"those of {data.name} are not its own"
+    return f"the {split} images have no class" if data.splits[split].labels is None else None
+
+
+def _some(model: nn.Module, part: Split, n: int, seed: int) -> tuple[Tensor, Condition]:
     """At most n images of a split, (n, C, H, W) in [0, 1] on the model's device, and the labels the model takes."""
     chosen = random.permutation(len(part), seed, "likelihood")[:n].sort().values
     device = next(model.parameters()).device
-    labels = part.labels[chosen].to(device) if isinstance(model, Conditional) and part.labels is not None else None
-    return to_float(part.images[chosen].to(device)), labels
+    condition = Condition(part.labels) if isinstance(model, Conditional) else UNCONDITIONAL
+    return to_float(part.images[chosen].to(device)), condition.rows(chosen).to(device)
 
 
 def _likelihood_of(model: nn.Module) -> tuple[str, bool]:
@@ -202,9 +186,9 @@ def _likelihood_of(model: nn.Module) -> tuple[str, bool]:
 
 
 @torch.no_grad()
-def _active_units(model: Encodes, image: Tensor, labels: Tensor | None) -> tuple[int, int]:
+def _active_units(model: Encodes, image: Tensor, condition: Condition) -> tuple[int, int]:
     """Active units, and units, of the codes of some images."""
     size = max(1, ROW_VALUES // image[0].numel())
     parts = [slice(at, at + size) for at in range(0, len(image), size)]
-    codes = torch.cat([model.encode(image[part], None if labels is None else labels[part]) for part in parts])
+    codes = torch.cat([model.encode(image[part], condition.rows(part)) for part in parts])
     return active_units(codes), codes.shape[1]

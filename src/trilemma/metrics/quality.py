@@ -8,18 +8,12 @@ from torch import Tensor
 
 from trilemma.data import Data
 from trilemma.metrics import frechet, kernel, neighbours
+from trilemma.metrics.catalogue import CATALOGUE, QUALITY
 from trilemma.metrics.features import FeatureNetwork
 from trilemma.metrics.intervals import Spread
-from trilemma.metrics.receipt import Score, protocol_name, versions
+from trilemma.metrics.receipt import Score, protocol_name, score_of
 
-ROWS = (  # score, word of its protocol, unit, which is better, what its interval is
-    ("frechet_distance", "frechet", "squared feature units", "lower", frechet.INTERVAL_IS),
-    ("kernel_distance", "kernel", "squared kernel units", "lower", kernel.INTERVAL_IS),
-    ("density", "density", "1 for real images", "higher", neighbours.INTERVAL_IS),
-    ("coverage", "coverage", "fraction of images", "higher", neighbours.INTERVAL_IS),
-    ("precision", "precision", "fraction of images", "higher", neighbours.INTERVAL_IS),
-    ("recall", "recall", "fraction of images", "higher", neighbours.INTERVAL_IS),
-)
+INTERVAL_IS = {"frechet_distance": frechet.INTERVAL_IS, "kernel_distance": kernel.INTERVAL_IS}
 ROUGH = ("precision", "recall")  # come out too high where there are few images, whatever their interval says
 
 
@@ -57,28 +51,22 @@ def quality(real: Tensor, fake: Tensor) -> dict[str, Spread | str]:
 
 def quality_scores(setup: Setup, values: Mapping[str, Spread | str], resize: str) -> list[Score]:
     """Scores with their receipts; `resize` says how the images were brought to the feature network."""
-    return [_score(setup, row, values[row[0]], resize) for row in ROWS]
+    return [_score(setup, name, values[name], resize) for name in QUALITY]
 
 
-def _score(setup: Setup, row: tuple[str, str, str, str, str], value: Spread | str, resize: str) -> Score:
-    name, word, unit, better, interval_is = row
-    estimate = None if isinstance(value, str) else value.estimate()
-    return Score(
-        name=name,
-        protocol=protocol_name(word, setup.network.name, setup.n, setup.split_label),
-        value=None if estimate is None else estimate.value,
-        interval=None if estimate is None else estimate.interval,
-        unit=unit,
-        better=better,
+def _score(setup: Setup, name: str, value: Spread | str, resize: str) -> Score:
+    return score_of(
+        name,
+        protocol_name(CATALOGUE[name].word, setup.network.name, setup.n, setup.split_label),
+        value if isinstance(value, str) else value.estimate(),
+        interval_is=INTERVAL_IS.get(name, neighbours.INTERVAL_IS),
         n_real=setup.n,
         n_fake=setup.n,
         features=setup.network.name,
         split=setup.split,
         seed=setup.seed,
         resize=resize,
-        versions=versions(feature_weights_sha256=setup.network.sha256),
-        refused=value if isinstance(value, str) else None,
-        interval_is="" if estimate is None else interval_is,
+        used={"feature_weights_sha256": setup.network.sha256},
         rough=name in ROUGH and setup.n < neighbours.ROUGH,
         data=setup.data.name,
         data_fingerprint=setup.data.fingerprint,

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.metrics.intervals import Estimate
+from trilemma.metrics.intervals import Estimate, quantile, satterthwaite
 
 INTERVAL_IS = "95% by leaving each image of either kind out (jackknife, Student's t on the logit scale)"
 
@@ -118,21 +118,22 @@ def _rest(values: Tensor) -> Tensor:
 
 def _intervals(normal: Tensor, abnormal: Tensor) -> list[tuple[float, float]]:
     """The intervals of AUROC and average precision."""
-    from scipy.special import expit, logit, stdtrit
+    from scipy.special import expit, logit
 
-    parts, freedom = torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    for k, (counts, of) in enumerate(((normal, _without_a_normal), (abnormal, _without_an_abnormal))):
+    parts: list[list[tuple[float, float]]] = []  # variance and degrees of freedom, by kind and value
+    for counts, of in ((normal, _without_a_normal), (abnormal, _without_an_abnormal)):
         size, without = counts.sum(), of(normal, abnormal)
         mean = (counts * without).sum(1, keepdim=True) / size
-        parts[k] = (size - 1) / size * (counts * (without - mean).square()).sum(1)
-        freedom[k] = size - 1
-    variance = parts.sum(0)
-    t = stdtrit((variance.square() / (parts.square() / freedom[:, None]).sum(0)).nan_to_num(nan=1.0).numpy(), 0.975)
-    found = []
-    for value, sd, times in zip(_figures(normal, abnormal).tolist(), variance.sqrt().tolist(), t, strict=True):
-        half = float(times) * sd / (value * (1 - value)) if 0 < value < 1 else math.inf
-        found.append((float(expit(logit(value) - half)), float(expit(logit(value) + half))))
-    return found
+        variances = (size - 1) / size * (counts * (without - mean).square()).sum(1)
+        parts.append([(variance, float(size) - 1) for variance in variances.tolist()])
+    intervals = []
+    for value, of_kinds in zip(_figures(normal, abnormal).tolist(), zip(*parts, strict=True), strict=True):
+        half = math.inf
+        if 0 < value < 1:
+            sd = math.sqrt(sum(variance for variance, _ in of_kinds))
+            half = quantile(df=satterthwaite(of_kinds)) * sd / (value * (1 - value))
+        intervals.append((float(expit(logit(value) - half)), float(expit(logit(value) + half))))
+    return intervals
 
 
 def _swapped(normal: Tensor, abnormal: Tensor) -> tuple[Tensor, Tensor]:

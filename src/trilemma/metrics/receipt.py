@@ -8,22 +8,21 @@ import math
 import platform
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from trilemma import __version__
 from trilemma.errors import UserError, unknown
 from trilemma.files import read_json, refuse_foreign, remove_leftovers, write_json
+from trilemma.metrics.catalogue import CATALOGUE
+from trilemma.metrics.intervals import Estimate
 from trilemma.results import claim, claim_folders
 
 LARGEST_SCORE = 1 << 20  # bytes of a file; ours have 2,000
-NAMES = (
-    *("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"),
-    *("ms_per_image", "calls_per_image"),
-    *("elbo_nats", "bound_nats", "bits_per_dim", "active_units", "class_obeyed"),
-)
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ class Score:
     unfinished: str | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in NAMES:
-            raise unknown("score", self.name, NAMES)
+        if self.name not in CATALOGUE:
+            raise unknown("score", self.name, CATALOGUE)
         if self.better not in ("lower", "higher"):
             raise unknown("direction", self.better, ("lower", "higher"))
         if (self.value is None) != (self.refused is not None):
@@ -101,6 +100,50 @@ class Score:
             return cls(**{**values, "interval": None if interval is None else tuple(interval)})
         except TypeError as error:
             raise UserError(f"this is not a score: {error}; write it again with `trilemma evaluate`") from None
+
+
+def score_of(
+    name: str,
+    protocol: str,
+    value: Estimate | float | str,
+    *,
+    interval_is: str = "",
+    features: str = "none",
+    split: str = "none",
+    resize: str = "none",
+    n_real: int = 0,
+    n_fake: int = 0,
+    seed: int = 0,
+    used: Mapping[str, str] = MappingProxyType({}),
+    **receipt: Any,
+) -> Score:
+    """A score of a metric in the catalogue, which knows its unit and its direction.
+
+    Args:
+        value: with its interval, without one, or the reason why it is refused.
+        used: joins the versions.
+        receipt: the other fields of a score.
+    """
+    metric = CATALOGUE[name]
+    number, interval = value if isinstance(value, Estimate) else (None if isinstance(value, str) else value, None)
+    return Score(
+        name=name,
+        protocol=protocol,
+        value=number,
+        interval=interval,
+        unit=metric.unit,
+        better=metric.better,
+        n_real=n_real,
+        n_fake=n_fake,
+        features=features,
+        split=split,
+        seed=seed,
+        resize=resize,
+        versions=versions(**used),
+        refused=value if isinstance(value, str) else None,
+        interval_is=interval_is if interval else "",
+        **receipt,
+    )
 
 
 def protocol_name(*parts: str | int) -> str:

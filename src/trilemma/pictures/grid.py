@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-
-
 TILE = 64  # px: small images are enlarged towards this side
-
-
 TEXT = 11  # px: height of the letters under a tile
 LINES, LETTERS, MORE = 4, 400, "..."  # under a tile, at most; what stands for the rest
 
@@ -45,8 +41,8 @@ def grid(
 
     Args:
         images: (N, C, H, W), float in [0, 1] or uint8.
-        columns: as square as possible where None.
-        scale: how many pixels each pixel becomes (nearest neighbour); where None, towards a side of 64.
+        columns: default: as square as possible.
+        scale: how many pixels each pixel becomes (nearest neighbour); default: towards a side of 64.
         pad: white pixels around each tile. Without texts, tile (row, column) begins at
             (pad + column * (W * scale + pad), pad + row * (H * scale + pad)).
         texts: up to LINES lines under each tile.
@@ -55,7 +51,7 @@ def grid(
 
     n, channels, height, width = images.shape
     columns = _columns(n, columns)
-    scale = scale or _scale(height, width)
+    scale = scale or tile_scale(height, width)
     lines = [_wrap(text, width * scale) for text in texts] if texts else []
     below = max(map(len, lines), default=0) * (TEXT + 2)
     step_x, step_y = width * scale + pad, height * scale + pad + below
@@ -72,7 +68,7 @@ def grid(
 
 def grid_size(n: int, height: int, width: int) -> tuple[int, int]:
     """Width and height in pixels of a `grid` of n images that is asked for nothing else."""
-    columns, scale = _columns(n), _scale(height, width)
+    columns, scale = _columns(n), tile_scale(height, width)
     return 1 + columns * (width * scale + 1), 1 + math.ceil(n / columns) * (height * scale + 1)
 
 
@@ -80,8 +76,14 @@ def _columns(n: int, asked: int | None = None) -> int:
     return max(1, min(asked or math.ceil(math.sqrt(n)), n))
 
 
-def _scale(height: int, width: int) -> int:
-    return max(1, TILE // max(height, width, 1))
+def tile_scale(height: int, width: int, side: int = TILE) -> int:
+    """By which whole number images are enlarged towards a longer side of `side` px."""
+    return max(1, side // max(height, width, 1))
+
+
+def enlarged(images: Tensor, scale: int) -> Tensor:
+    """Images (..., H, W) with each pixel repeated: (..., H * scale, W * scale)."""
+    return images.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
 
 
 def font() -> "ImageFont.FreeTypeFont":

@@ -1,12 +1,7 @@
 """From the 256 levels of a picture to floats in [0, 1] and back, by rounding: all levels survive the round trip."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    pass
 
 
 def to_float(images: Tensor) -> Tensor:

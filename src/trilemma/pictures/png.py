@@ -1,6 +1,7 @@
-"""From tensors to pictures: values in [0, 1] to 256 levels by rounding, grids, PNG files that say how they were made.
+"""PNG files that carry a receipt: how they were made, as JSON.
 
-A level v of 0 ... 255 is the float v / 255; round(255 * v / 255) = v for all 256, which truncation would not keep.
+Every receipt names the version and the verb, and repeats what was asked for; `sample` alone writes one of its own
+(explore/sample.py), from which its pictures are made again.
 """
 
 import io
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from trilemma import __version__
 from trilemma.errors import UserError
 from trilemma.files import open_plain, parse_json, refuse_foreign, write_atomic
 from trilemma.pictures.grid import to_image
@@ -21,6 +23,15 @@ KEY = "trilemma"  # of our entry in a PNG
 ENTRY_LIMIT = 2**20  # bytes of our entry that are read
 
 
+def receipt_for(verb: str, **asked: Any) -> dict[str, Any]:
+    """How a picture of a verb is made.
+
+    Args:
+        asked: what it takes to make it; the rest of the receipt, in this order.
+    """
+    return {"trilemma": __version__, "verb": verb, **asked}
+
+
 def save_png(
     image: "Image.Image | Tensor | bytes",
     path: str | Path,
@@ -28,13 +39,13 @@ def save_png(
     *,
     replace: bool = False,
 ) -> Path:
-    """Write a picture (PIL image, one image as a tensor, or the content of a PNG file) and how it was made; whole or
-    not at all.
+    """Write a picture (PIL image, one image as a tensor, or the content of a PNG file) with its receipt; whole or not
+    at all.
 
     Args:
-        replace: write over whatever is there, in a folder that is ours.
+        replace: write over any file of that name, in a folder that is ours.
     Raises:
-        UserError: there is a file that is not a picture of ours, or the disk refuses.
+        UserError: a file of that name exists and is not a picture of ours, or the disk refuses.
     """
     if not replace:
         refuse_foreign(Path(path), says_how_made)
@@ -42,7 +53,7 @@ def save_png(
 
 
 def png_content(image: "Image.Image | Tensor | bytes", metadata: dict[str, Any] | None = None) -> bytes:
-    """The content of a PNG file with how it was made; the arguments are those of `save_png`."""
+    """The content of a PNG file with its receipt; the arguments are those of `save_png`."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -69,7 +80,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """How a picture was made, as `save_png` wrote it.
 
     Raises:
-        UserError: there is no such file, it is no PNG, or it carries no entry of ours.
+        UserError: the file does not exist, is not a PNG, or carries no receipt of ours.
     """
     from PIL import Image
 
@@ -79,13 +90,13 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"there is no picture {path}") from None
+        raise UserError(f"{path} not found") from None
     except Exception as error:  # a decoder may raise anything on a broken file
         raise UserError(f"{path} is not a readable PNG: {error}") from None
     try:
-        found = parse_json(text) if isinstance(text, str) and len(text) <= ENTRY_LIMIT else None
+        receipt = parse_json(text) if isinstance(text, str) and len(text) <= ENTRY_LIMIT else None
     except UserError:
-        found = None
-    if not isinstance(found, dict):
+        receipt = None
+    if not isinstance(receipt, dict):
         raise UserError(f"{path} does not say how it was made; only a PNG as trilemma wrote it does")
-    return found
+    return receipt

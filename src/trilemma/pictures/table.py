@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from trilemma.pictures.grid import TEXT, TILE, font, grid
+from trilemma.pictures.grid import TEXT, font, grid, tile_scale
 
 if TYPE_CHECKING:
     from PIL import Image
-
 
 GAP = 6  # px between a table and its names
 
@@ -22,7 +21,7 @@ def table(
 
     Args:
         images: (N, C, H, W), row by row; N is a multiple of the number of names.
-        heads: one per column; where they are too wide, only every second, third ... is written.
+        heads: one per column; if they are too wide, only every second, third ... is written.
         texts: what to write under each image.
     """
     from PIL import Image, ImageDraw
@@ -32,7 +31,7 @@ def table(
     left = GAP + math.ceil(max(map(letters.getlength, names))) + GAP
     top = GAP + TEXT + GAP if heads else 0
     row, column = (body.height - pad) / len(names), (body.width - pad) / columns
-    tile = images.shape[2] * max(1, TILE // max(images.shape[2:]))
+    tile = images.shape[2] * tile_scale(*images.shape[2:])
     page = Image.new(body.mode, (left + body.width + GAP, top + body.height + GAP), "white")
     page.paste(body, (left, top))
     draw = ImageDraw.Draw(page)

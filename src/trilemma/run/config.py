@@ -4,10 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from trilemma.config import Config
+from trilemma.config import Config, only_for
 
 LENGTHS = ("steps", "epochs", "images", "minutes")
-BETAS = (0.9, 0.999)  # any other is refused where it has no effect
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -26,7 +25,7 @@ class TrainConfig(Config):
         1e-3, description="learning rate, or one per player: generator:1e-3,critic:5e-4"
     )
     optimizer: Literal["nadam", "adam", "adamw", "rmsprop"] = Field("nadam", description="rule of each step")
-    betas: tuple[Beta, Beta] = Field(BETAS, description="decay of the two running means; rmsprop has none")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of the two running means; rmsprop has none")
     weight_decay: float = Field(
         0.0,
         ge=0,
@@ -76,8 +75,7 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _has_effect(self) -> Self:
-        if self.optimizer == "rmsprop" and self.betas != BETAS:
-            raise ValueError(f"betas={self.betas[0]:g},{self.betas[1]:g}: rmsprop has no betas; leave them out")
+        only_for(self, "betas", self.optimizer != "rmsprop", "optimizer=nadam, adam or adamw; rmsprop has none")
         return self
 
     def total_images(self, n_train: int, stride: int) -> int | None:

@@ -21,8 +21,7 @@ from trilemma.data import Data, load_data
 from trilemma.data.load import Source
 from trilemma.data.sources.arrays import GIVEN
 from trilemma.data.sources.consent import check_allowed
-from trilemma.data.sources.labels import class_number
-from trilemma.errors import UserError, check_codes, check_images, check_labels, check_range, unknown, unknown_key
+from trilemma.errors import UserError, check_codes, check_images, check_range, unknown_key
 from trilemma.files import read_plain, sha256_of
 from trilemma.hardware import pick_device
 from trilemma.memory import halving, is_out_of_memory
@@ -39,17 +38,26 @@ from trilemma.registry import (
     recipe_named_in,
 )
 from trilemma.run.command import command_of
+from trilemma.run.condition import Label, condition_of
 from trilemma.run.locate import run_folder
 from trilemma.run.log import read_log
 from trilemma.run.record import CONFIG, DIVERGED, SUMMARY, read_config, read_summary, written_hash
 from trilemma.run.unfinished import Snapshot, find_snapshot, finish, newest_snapshot, summary_of
 from trilemma.run.weights import difference, forms_of, load_tensors, read_forms
 from trilemma.text import note, printable, quoted
-from trilemma.types import Conditional, Decodes, Encodes, Finishes, Reconstructs, Samples, codes_need_labels
+from trilemma.types import (
+    UNCONDITIONAL,
+    Condition,
+    Decodes,
+    Encodes,
+    Finishes,
+    Reconstructs,
+    Samples,
+    codes_need_labels,
+)
 from trilemma.values import check_value, checked_call, shown
 from trilemma.vocabulary import sampling_keys
 
-Label = str | int | Tensor | None  # of given images: one class by name or index for all, or int64 (N,)
 WEIGHTS = "weights.safetensors"
 SPARE_TENSORS = 100  # that a network may make while it is built, besides its weights
 LARGEST_PICTURE = 64 << 20  # bytes
@@ -341,7 +349,8 @@ class Run:
         *,
         seed: int = 0,
         first: int = 0,
-        label: str | int | None = None,
+        label: Label = None,
+        condition: Condition = UNCONDITIONAL,
         batch: int = 256,
         exact: bool = False,
         **settings: Any,
@@ -352,7 +361,8 @@ class Run:
         of different sizes in a different order.
 
         Args:
-            label: a class by name or index, for a model that takes one.
+            label: a class by name or number, or one for each image, int64 (n,), for a model that takes one.
+            condition: in place of a label, what is asked for in general, for each of the n images.
             batch: images computed at a time, which bounds the memory; halved if it runs out.
             exact: bit-equal values too (same machine and version): whole batches of EXACT_BATCH are computed, in
                 which each image has its own place. One image then costs as much as 64; `batch` has no effect.
@@ -362,7 +372,9 @@ class Run:
         Raises:
             UserError: if the model does not sample, does not take the label or a setting, or draws NaN.
         """
-        parts = self.draw(n, seed=seed, first=first, label=label, batch=batch, exact=exact, **settings)
+        parts = self.draw(
+            n, seed=seed, first=first, label=label, condition=condition, batch=batch, exact=exact, **settings
+        )
         images = torch.empty(n, *self.model_config.shape, dtype=torch.float32)
         for part in parts:
             images[part.first - first :][: len(part.images)] = part.images
@@ -374,7 +386,8 @@ class Run:
         *,
         seed: int = 0,
         first: int = 0,
-        label: str | int | None = None,
+        label: Label = None,
+        condition: Condition = UNCONDITIONAL,
         batch: int = 256,
         exact: bool = False,
         **settings: Any,
@@ -388,23 +401,27 @@ class Run:
         if not isinstance(model, Samples):
             raise UserError(f"{self.recipe.name} does not draw samples; models that do: {', '.join(list_models())}")
         settings = self.checked(settings, Run.sample)
-        index = self._label_index(label)
+        asked = self.condition(label, n, condition)
 
         def compute(start: int, count: int) -> Tensor:
-            labels = None if index is None else torch.full((count,), index, device=self.device)
+            rows = (torch.arange(start, start + count) - first).clamp(0, n - 1)  # of an exact batch some are left out
+            given = asked.rows(rows).to(self.device)
             with own_modes(), torch.no_grad(), _one_algorithm():
-                return model.sample(count, seed=seed, first=start, labels=labels, **settings).float().cpu()
+                return model.sample(count, seed=seed, first=start, condition=given, **settings).float().cpu()
 
         return self._in_parts(compute, first, first + n, batch, exact)
 
     @checked_call
-    def encode(self, images: Tensor, label: Label = None, batch: int = 256) -> Tensor:
+    def encode(
+        self, images: Tensor, label: Label = None, batch: int = 256, *, condition: Condition = UNCONDITIONAL
+    ) -> Tensor:
         """Codes of images.
 
         Args:
             images: floats in [0, 1], (N, C, H, W), on any device.
-            label: the class of all of them by name or index, or of each, int64 (N,), for a model that takes one; where
+            label: the class of all of them by name or number, or of each, int64 (N,), for a model that takes one; where
                 the codes do not depend on it (`codes_need_labels`), it makes no difference.
+            condition: in place of a label, what is asked for in general.
             batch: images computed at a time, which bounds the memory; halved if it runs out.
         Returns:
             float32 on the CPU, (N, Z).
@@ -414,11 +431,13 @@ class Run:
         self.require("encode images", Encodes)
         check_images(images, self.model_config.shape)
         check_range(images)
-        results = self._passed(self.model.encode, images, label, batch)  # type: ignore[arg-type]
+        results = self.apply(self.model.encode, images, self._needed(label, condition, len(images)), batch)  # type: ignore[arg-type]
         return self._finite("codes", images, results)
 
     @checked_call
-    def decode(self, codes: Tensor, label: Label = None, batch: int = 256) -> Tensor:
+    def decode(
+        self, codes: Tensor, label: Label = None, batch: int = 256, *, condition: Condition = UNCONDITIONAL
+    ) -> Tensor:
         """Images of codes (N, Z), as `encode`: float32 in [0, 1] on the CPU, (N, C, H, W).
 
         Raises:
@@ -427,11 +446,13 @@ class Run:
         self.require("decode", Decodes)
         if (length := getattr(self.model, "code_length", None)) is not None:
             check_codes(codes, length)
-        results = self._passed(self.model.decode, codes, label, batch)  # type: ignore[arg-type]
+        results = self.apply(self.model.decode, codes, self._needed(label, condition, len(codes)), batch)  # type: ignore[arg-type]
         return self._finite("images", codes, results)
 
     @checked_call
-    def reconstruct(self, images: Tensor, label: Label = None, batch: int = 256) -> Tensor:
+    def reconstruct(
+        self, images: Tensor, label: Label = None, batch: int = 256, *, condition: Condition = UNCONDITIONAL
+    ) -> Tensor:
         """Images after a pass through the model, as `encode`: float32 in [0, 1] on the CPU, (N, C, H, W).
 
         Raises:
@@ -440,7 +461,7 @@ class Run:
         self.require("reconstruct", Reconstructs)
         check_images(images, self.model_config.shape)
         check_range(images)
-        results = self._passed(self.model.reconstruct, images, label, batch)  # type: ignore[arg-type]
+        results = self.apply(self.model.reconstruct, images, self._needed(label, condition, len(images)), batch)  # type: ignore[arg-type]
         return self._finite("images", images, results)
 
     def require(self, doing: str, *protocols: type) -> None:
@@ -455,17 +476,22 @@ class Run:
             able = ", ".join(models_that(*protocols))
             raise UserError(f"{self.recipe.name} does not {doing}: it has no {part}; models that do: {able}")
 
-    def _passed(self, function: Callable[..., Tensor], inputs: Tensor, label: Label, batch: int) -> Tensor:
-        """`function(inputs, labels)` on the run's device, batch by batch, without gradients: float32 on the CPU."""
+    def apply(
+        self,
+        function: Callable[[Tensor, Condition], Tensor],
+        inputs: Tensor,
+        condition: Condition = UNCONDITIONAL,
+        batch: int = 256,
+    ) -> Tensor:
+        """`function(inputs, condition)` on the run's device, batch by batch, without gradients: float32 on the CPU."""
         if batch < 1 or not len(inputs):
             raise UserError(f"batch={batch}, {len(inputs)} given: at least 1 of each is needed")
-        labels = self._labels(label, len(inputs))
 
         def compute(start: int, count: int) -> Tensor:
             part = slice(start, start + count)
-            of_part = None if labels is None else labels[part].to(self.device)
+            given = condition.rows(part).to(self.device)
             with own_modes(), torch.no_grad():
-                return function(inputs[part].to(self.device, torch.float32), of_part).float().cpu()
+                return function(inputs[part].to(self.device, torch.float32), given).float().cpu()
 
         done, results = 0, torch.empty(0, dtype=torch.float32)
         batch = min(batch, self._largest_batch)
@@ -483,14 +509,24 @@ class Run:
         without an error that could halve the batch."""
         return max(1, MOST_NUMBERS // math.prod(self.model_config.shape)) if self.device.type == "cpu" else sys.maxsize
 
-    def _labels(self, label: Label, count: int) -> Tensor | None:
-        """Labels (count,) of given images or codes; None for a model that takes none."""
-        if label is None and codes_need_labels(self.model):
+    def condition(self, label: Label, count: int, condition: Condition = UNCONDITIONAL) -> Condition:
+        """What is asked of the model for `count` images: a class by name or number, or one for each; or a condition.
+
+        Raises:
+            UserError: if both are given, or the model takes no such class.
+        """
+        if label is not None and condition is not UNCONDITIONAL:
+            raise UserError("label= and condition= were both given; give one of them")
+        if label is None:
+            return condition
+        return condition_of(label, count, self.model, self.config["classes"], name=self.recipe.name, path=self.path)
+
+    def _needed(self, label: Label, condition: Condition, count: int) -> Condition:
+        """What is asked of the model for images or codes that it is given."""
+        asked = self.condition(label, count, condition)
+        if asked.label is None and codes_need_labels(self.model):
             raise UserError(f"{self.recipe.name} in {self.path} needs the class of each image or code; give label=")
-        if isinstance(label, str | int):
-            return torch.tensor([self._label_index(label)]).expand(count)
-        check_labels(label, self.model.n_classes if isinstance(self.model, Conditional) else 0, count)
-        return label
+        return asked
 
     def _finite(self, what: str, inputs: Tensor, results: Tensor) -> Tensor:
         """The results, if they are finite."""
@@ -546,22 +582,6 @@ class Run:
         if all(value.isfinite().all() for value in self.model.state_dict().values()):
             raise UserError(f"{text}; the weights are finite, so give the sampler milder settings")
         raise UserError(f"{text}, because the weights do: the training diverged; train again with a lower lr=")
-
-    def _label_index(self, label: str | int | None) -> int | None:
-        if label is None:
-            return None
-        classes = self.config["classes"]
-        if not classes:
-            raise UserError(f"label={label}: the data of {self.path} has no classes; leave label out")
-        if not isinstance(self.model, Conditional):
-            raise UserError(
-                f"label={label}: {self.recipe.name} was not trained to take a class; leave label out, or use a "
-                f"model that takes one: {', '.join(models_that(Conditional))}"
-            )
-        number = class_number(label, classes)
-        if number is None:
-            raise unknown("label", str(label), classes)
-        return number
 
     def _repr_html_(self) -> str:
         """In a notebook: the samples and the curves."""

@@ -99,7 +99,7 @@ def _check_group(group: str, found: Tensors, like: Tensors) -> None:
             raise Broken(f"{group}: {name} is not finite")
 
 
-def spoilt(state: Checkpoint) -> list[str]:
+def not_finite(state: Checkpoint) -> list[str]:
     """The tensors with a NaN or an infinity; the best weights were among them when they were the model's."""
     return [
         f"{name} of the {group}"

@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trilemma import __version__
-from trilemma.pictures.png import save_png
+from trilemma.pictures.plots import png
+from trilemma.pictures.png import receipt_for, save_png
 from trilemma.training.titles import square_of, title
 from trilemma.words import capital
 
@@ -25,8 +24,8 @@ IMAGES = {"d_real": "real images", "d_fake": "generated images"}
 
 
 def made_by_training(command: str, shows: str) -> dict[str, str]:
-    """What a picture in a run folder says of how it was made."""
-    return {"trilemma": __version__, "verb": "train", "command": command, "shows": shows}
+    """The receipt of a picture in a run folder."""
+    return receipt_for("train", command=command, shows=shows)
 
 
 def panels_of(log: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
@@ -71,9 +70,7 @@ def draw_curves(log: list[dict[str, Any]], path: Path, command: str = "", baseli
         _draw_panel(axis, panel, lines, baseline**2 if panel == "mse" and baseline else None)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    content = BytesIO()
-    figure.savefig(content, dpi=100, format="png")
-    save_png(content.getvalue(), path, made_by_training(command, "curves"), replace=True)
+    save_png(png(figure, dpi=100), path, made_by_training(command, "curves"), replace=True)
 
 
 def _draw_panel(axis: "Axes", panel: str, lines: dict[str, Points], level: float | None) -> None:

@@ -15,12 +15,12 @@ from trilemma import __version__
 from trilemma.announce import announced
 from trilemma.config import ModelConfig, config_of
 from trilemma.data import Data, Loader, batches, load_data, texts_of
-from trilemma.data.augment import check_augmentations
 from trilemma.data.load import Source, source_word
 from trilemma.data.sources.arrays import GIVEN
 from trilemma.data.sources.consent import check_allowed
+from trilemma.data.sources.folder_layout import class_advice
 from trilemma.data.sources.labels import UNUSED
-from trilemma.data.sources.layout import class_advice
+from trilemma.data.transform import check_transforms
 from trilemma.errors import Diverged, UserError
 from trilemma.files import sha256_of, write_atomic, write_json
 from trilemma.hardware import describe, pick_device, supports_fast_bf16, tune_allocator
@@ -42,11 +42,11 @@ from trilemma.text import quoted
 from trilemma.training.card import model_card
 from trilemma.training.fit import fit_model, fit_training
 from trilemma.training.loop import Trainer
-from trilemma.training.observe import Observer
 from trilemma.training.optim import check_players
 from trilemma.training.pictures import draw_curves, made_by_training
 from trilemma.training.request import READING, check_settings, request_of, split_keys, training_config
-from trilemma.training.team import Stopped
+from trilemma.training.signals import Stopped
+from trilemma.training.validation import check_monitor
 from trilemma.types import Conditional, Model, Samples
 from trilemma.values import checked_call
 
@@ -165,7 +165,7 @@ def train(
         check_players(module.phases, training)
         _check_classes(module, recipe, loaded)
         if more.get("monitor") is not None:
-            Observer(module, loaded, training, Path(), None, display.say).check_monitor()
+            check_monitor(module, loaded, training)
         record = _record(recipe, loaded, model_config, training)
         name = f"{recipe.name}-{loaded.name}"
         folder = open_run_folder(name, record, out, display.say, new=request.again is not None)
@@ -205,7 +205,7 @@ def _augmentations(augment: Sequence[str] | None) -> tuple[str, ...] | None:
     """The words, checked."""
     if augment is None:
         return None
-    return check_augmentations(tuple(word for word in augment if word))
+    return check_transforms(tuple(word for word in augment if word))
 
 
 def _check_module(module: nn.Module, data: Data, device: torch.device) -> None:
@@ -214,7 +214,10 @@ def _check_module(module: nn.Module, data: Data, device: torch.device) -> None:
     if config is not None and tuple(config.shape) != data.shape:
         raise UserError(f"{type(module).__name__} is for images of {config.shape}, and {data.name} has {data.shape}")
     batch = next(batches(data.train, 4, device))
-    try_losses(module, batch if isinstance(module, Conditional) else replace(batch, label=None))
+    try_losses(
+        module,
+        batch if isinstance(module, Conditional) else replace(batch, condition=replace(batch.condition, label=None)),
+    )
 
 
 def _load(name: str, data: Source, out: str | Path | None, reading: dict[str, Any]) -> Data:
@@ -254,8 +257,8 @@ def _train_in(
     display.say(
         f"{path}: {recipe.name}, {count_parameters(module):,} parameters, on {device} in {environment['precision']}"
     )
-    with trainer.looks.pace.timed("baseline"):
-        baseline = trainer.observer.baseline
+    with trainer.evaluation.budget.timed("baseline"):
+        baseline = trainer.validation.baseline
     if baseline is not None:
         display.say(f"  the mean of the training images has an RMSE of {baseline:.3f} on the held-out images")
     if not (path / "batch.png").exists():
@@ -264,7 +267,7 @@ def _train_in(
             made = made_by_training(record["command"], "batch")
             save_png(grid(batch.image, texts=texts_of(batch, data)), path / "batch.png", made, replace=True)
     try:
-        with trainer.signals():
+        with trainer.signals.handled():
             trainer.run()
             _write_results(path, recipe, trainer, record, environment)
     except Stopped as stopped:  # nothing but the line: who stops a training wants it to end
@@ -335,16 +338,14 @@ def _write_results(
     Raises:
         Diverged: if a weight or a figure is not finite; nothing is written then.
     """
-    if found := trainer.spoilt:
+    if found := trainer.not_finite:
         more = f" and {len(found) - 1} more are" if len(found) > 1 else " is"
         raise Diverged(f"{found[0]}{more} not finite at its end")
-    with trainer.looks.pace.timed("picture"):
-        trainer.observer.draw_samples(Path(LAST_SAMPLES).stem, last=True)
-    with trainer.looks.pace.timed("judgement"):
-        trainer.observer.judge()
+    trainer.evaluation.draw_last(Path(LAST_SAMPLES).stem)
+    trainer.evaluation.check_final()
     write_tensors(path / WEIGHTS, dict(trainer.model.state_dict()))
     with _optional(CURVES, trainer.display):
-        draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"], trainer.observer.baseline)
+        draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"], trainer.validation.baseline)
     summary = {**_summary(trainer), HASH: sha256_of(path / WEIGHTS)}
     with _optional(CARD, trainer.display):
         write_atomic(path / CARD, model_card(path, trainer.data.name, record, recipe, summary, environment))
@@ -363,14 +364,14 @@ def _write_diverged(path: Path, trainer: Trainer, text: str) -> None:
 def _summary(trainer: Trainer) -> dict[str, Any]:
     at = trainer.calendar
     return {
-        **trainer.observer.figures,
+        **trainer.validation.values,
         "images": at.images,
         "steps": at.step,
         "seconds": round(at.seconds, 3),
         "images_per_second": round(at.images / max(at.seconds, 1e-9), 1),
         "parameters": count_parameters(trainer.model),
-        "best": trainer.observer.best,
-        "mean_image_rmse": trainer.observer.baseline,
+        "best": trainer.validation.best,
+        "mean_image_rmse": trainer.validation.baseline,
         "warnings": trainer.warnings,
     }
 

@@ -29,7 +29,6 @@ import torch
 from torch import Tensor
 
 from trilemma.data.decoding.decode import Room
-from trilemma.data.decoding.links import walk
 from trilemma.data.decoding.listing import HIDDEN
 from trilemma.data.decoding.storage import (
     DAY_S,
@@ -49,8 +48,9 @@ from trilemma.data.decoding.storage import (
     seal,
     write_checked,
 )
+from trilemma.data.decoding.walk import walk
+from trilemma.data.sources.decoded import DecodedSource
 from trilemma.data.sources.download import cache_dir
-from trilemma.data.sources.raw import Raw
 from trilemma.errors import UserError
 
 VERSION = 6  # of the listing, the decoding and the entries
@@ -58,16 +58,16 @@ SMALL = 2**23  # bytes
 KEEP_DAYS = 30
 IMAGES, ENTRY, NEW = "images.u8", "entry.json", "entry"  # in a draft, the folder NEW becomes the entry
 PART = 2**18  # bytes that have a checksum
-PLAIN = [f.name for f in fields(Raw) if f.name not in ("images", "large", "folder")]
+PLAIN = [f.name for f in fields(DecodedSource) if f.name not in ("images", "large", "folder")]
 
 
 def read_cached(
     paths: Sequence[Path],
     size: tuple[int, int] | None,
     channels: int | None,
-    read: Callable[[Room], Raw],
+    read: Callable[[Room], DecodedSource],
     *extra: str,
-) -> Raw:
+) -> DecodedSource:
     """What `read` makes of the files at `paths` (folders with all that is in them), from the cache where it is there.
 
     Args:
@@ -127,7 +127,7 @@ def _folder() -> Path:
     return cache_dir() / "decoded"
 
 
-def _recall(folder: Path) -> Raw | None:
+def _recall(folder: Path) -> DecodedSource | None:
     """An entry, where it is there and whole."""
     try:
         kept = json.loads(read_checked(folder / ENTRY))
@@ -141,7 +141,7 @@ def _recall(folder: Path) -> Raw | None:
         values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in kept.items()}
         with suppress(OSError):
             os.utime(folder)
-        return Raw(images=images, large=count > memory_limit(), folder=folder, **values)
+        return DecodedSource(images=images, large=count > memory_limit(), folder=folder, **values)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -203,7 +203,7 @@ class _CacheRoom(Room):
                 "smaller size="
             ) from error
 
-    def keep(self, raw: Raw, folder: Path) -> Raw:
+    def keep(self, raw: DecodedSource, folder: Path) -> DecodedSource:
         """Put what was decoded in its place in the cache; nothing happens to what lies in memory."""
         try:
             kept = self._put(raw, folder, self.draft) if self.draft else None
@@ -212,7 +212,7 @@ class _CacheRoom(Room):
         self.drop()
         return kept or replace(raw, large=raw.images.numel() > memory_limit())
 
-    def _put(self, raw: Raw, folder: Path, draft: Draft) -> Raw | None:
+    def _put(self, raw: DecodedSource, folder: Path, draft: Draft) -> DecodedSource | None:
         """The entry, as it is opened again."""
         new, count = draft.path / NEW, raw.images.numel()
         raw = replace(raw, notes=(*raw.notes, f"decoded once into {folder} ({count:,} bytes)"))

@@ -25,11 +25,11 @@ from pathlib import Path
 from threading import Lock
 from typing import IO
 
-from trilemma.data.decoding.links import below, end, folders_of, linked, walk
 from trilemma.data.decoding.pixels import SUFFIXES, Item, check_length, open_file
 from trilemma.data.decoding.storage import check_count, most_items, room_for
 from trilemma.data.decoding.tar import members
 from trilemma.data.decoding.unpack import ERRORS, check_unpacked, inflate, is_packed, unpacked
+from trilemma.data.decoding.walk import below, end, folders_of, linked, walk
 from trilemma.errors import UserError
 from trilemma.files import open_plain
 

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from trilemma.data.decoding.budget import budget
-from trilemma.data.decoding.colour import to_srgb
-from trilemma.data.decoding.faults import Ranges, end_of_jpeg, end_of_png, needed
+from trilemma.data.decoding.integrity import Ranges, end_of_jpeg, end_of_png, needed
 from trilemma.data.decoding.size import cover
+from trilemma.data.decoding.srgb import to_srgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")

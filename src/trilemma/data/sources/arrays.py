@@ -31,9 +31,9 @@ from trilemma.data.decoding.pixels import outside
 from trilemma.data.decoding.size import choose_size, fit
 from trilemma.data.decoding.storage import BLOCK, Draft, check_count, memory_limit, room_for
 from trilemma.data.decoding.unpack import ERRORS, check_unpacked
+from trilemma.data.sources.decoded import NO_CLASS, DecodedSource, finish
 from trilemma.data.sources.download import cache_dir
 from trilemma.data.sources.labels import UNLABELLED, labelled_splits, marks_unlabelled, read_labels
-from trilemma.data.sources.raw import NO_CLASS, Raw, finish
 from trilemma.data.split import RULES, Data, Split, complete, counted, make_data
 from trilemma.errors import UserError
 from trilemma.files import open_plain
@@ -168,7 +168,7 @@ def _data_of(
     return make_data(name, source, splits, classes=classes, notes=[*notes, *words, resized, dark, held])
 
 
-def _read_raw(path: Path, size: tuple[int, int] | None, channels: int | None, room: Room) -> Raw:
+def _read_raw(path: Path, size: tuple[int, int] | None, channels: int | None, room: Room) -> DecodedSource:
     """The images of a large file, put where decoded images go."""
     with _mapped(path) as arrays:
         pairs = _pairs(arrays, path)
@@ -190,7 +190,7 @@ def _read_raw(path: Path, size: tuple[int, int] | None, channels: int | None, ro
         parts = tuple(split for split, count in counts.items() for _ in range(count))
         none = {split: torch.full((count,), NO_CLASS) for split, count in counts.items()}
         numbers = tuple(torch.cat([labels.get(split, none[split]) for split in pairs]).tolist()) if labels else None
-        return Raw(
+        return DecodedSource(
             images,
             (),
             parts,

@@ -22,19 +22,19 @@ import numpy as np
 import torch
 
 from trilemma import rng
-from trilemma.data.augment import binarise
 from trilemma.data.decoding.decode import Item
 from trilemma.data.decoding.listing import Listing, listed
 from trilemma.data.decoding.size import choose_size, fit
 from trilemma.data.decoding.storage import memory_limit
+from trilemma.data.sources.decoded import finish
 from trilemma.data.sources.download import cache_dir, check_hash, download
 from trilemma.data.sources.ellipse import COUNTS as POINTS
 from trilemma.data.sources.ellipse import draw_ellipse
 from trilemma.data.sources.folder import read_listing
 from trilemma.data.sources.idx import read_idx
-from trilemma.data.sources.raw import finish
 from trilemma.data.sources.shapes import COUNTS, KINDS, draw_shapes
 from trilemma.data.split import RULES, Data, Split, complete, cut_last, make_data, share, split_off
+from trilemma.data.transform import binarise
 from trilemma.errors import UserError
 
 MNIST_VALID = 5_000  # of the 60,000

@@ -14,10 +14,10 @@ from trilemma.data.decoding.decode import SUFFIXES, Item, Room
 from trilemma.data.decoding.listing import STEM, Listing, listed
 from trilemma.data.decoding.pixels import name_of
 from trilemma.data.sources.dataset_json import add_dataset_json
+from trilemma.data.sources.decoded import DecodedSource, Entry, read_entries
+from trilemma.data.sources.folder_layout import BESIDE, OUTSIDE, Layout, arrange
 from trilemma.data.sources.idx import NAME as IDX
-from trilemma.data.sources.layout import BESIDE, OUTSIDE, Layout, arrange
 from trilemma.data.sources.metadata import Known, find_metadata, key_of
-from trilemma.data.sources.raw import Entry, Raw, read_entries
 from trilemma.data.split import SHOWN, counted
 from trilemma.errors import UserError
 
@@ -36,7 +36,7 @@ SYSTEM = "hidden or system folders, skipped"
 
 def read_folder(
     path: Path, size: tuple[int, int] | None = None, channels: int | None = None, frames: str = "first"
-) -> Raw:
+) -> DecodedSource:
     """Images of a folder, a zip or a tar file, before anything is set aside."""
     return read_listing([path], lambda: listed(path), str(path), size, channels, frames)
 
@@ -48,10 +48,10 @@ def read_listing(
     size: tuple[int, int] | None,
     channels: int | None,
     frames: str = "first",
-) -> Raw:
+) -> DecodedSource:
     """Images among files whose names tell split and class; `paths` are where they lie, for the cache."""
 
-    def read(room: Room) -> Raw:
+    def read(room: Room) -> DecodedSource:
         with listing() as found:
             return _read(found, source, size, channels, room, frames)
 
@@ -60,7 +60,7 @@ def read_listing(
 
 def _read(
     found: Listing, source: str, size: tuple[int, int] | None, channels: int | None, room: Room, frames: str
-) -> Raw:
+) -> DecodedSource:
     images = [item for item in found.files if item.name.lower().endswith(SUFFIXES)]
     if not images:
         raise _no_images(found, source)

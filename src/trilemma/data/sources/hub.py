@@ -14,10 +14,10 @@ from typing import IO, Any
 from trilemma.data.decoding.cache import read_cached
 from trilemma.data.decoding.decode import Item, Room
 from trilemma.data.decoding.pixels import check_length, open_file
+from trilemma.data.sources.decoded import DecodedSource, Entry, read_entries, without_unlabelled
+from trilemma.data.sources.folder_layout import name_splits, split_of
 from trilemma.data.sources.labels import CAPTION, LABEL, Wrong, named, read_columns
-from trilemma.data.sources.layout import name_splits, split_of
 from trilemma.data.sources.parquet import choose_column
-from trilemma.data.sources.raw import Entry, Raw, read_entries, without_unlabelled
 from trilemma.data.split import counted
 from trilemma.errors import UserError
 from trilemma.extras import install_line
@@ -27,7 +27,7 @@ PREFIX = "hf:"
 
 def read_hub(
     source: str, size: tuple[int, int] | None = None, channels: int | None = None, frames: str = "first"
-) -> Raw:
+) -> DecodedSource:
     """The images of `hf:NAME`.
 
     Raises:
@@ -48,7 +48,7 @@ def read_hub(
     splits = _splits(list(parts), source)
     left = counted("splits skipped", [name for name in parts if name not in splits])
 
-    def read(room: Room) -> Raw:
+    def read(room: Room) -> DecodedSource:
         entries: list[Entry] = []
         names, wrong, notes = None, [], dict.fromkeys([left])
         for name, split in splits.items():

@@ -14,9 +14,9 @@ from trilemma.data.decoding.cache import read_cached
 from trilemma.data.decoding.decode import Item, Room
 from trilemma.data.decoding.listing import ARCHIVES, LESS, files_below, outweighs
 from trilemma.data.decoding.pixels import SUFFIXES, check_length
+from trilemma.data.sources.decoded import DecodedSource, Entry, read_entries, without_unlabelled
+from trilemma.data.sources.folder_layout import OUTSIDE, arrange
 from trilemma.data.sources.labels import CAPTION, LABEL, Wrong, named, read_columns
-from trilemma.data.sources.layout import OUTSIDE, arrange
-from trilemma.data.sources.raw import Entry, Raw, read_entries, without_unlabelled
 from trilemma.data.split import counted
 from trilemma.errors import UserError
 from trilemma.extras import install_line
@@ -58,7 +58,7 @@ def is_parquet(path: Path) -> bool:
 
 def read_parquet(
     path: Path, size: tuple[int, int] | None = None, channels: int | None = None, frames: str = "first"
-) -> Raw:
+) -> DecodedSource:
     """Images of a parquet file or a folder of them, whose names and folders tell their splits (train-0.parquet).
 
     Raises:
@@ -71,7 +71,7 @@ def read_parquet(
     left_out = {OUTSIDE: [names[k] for k in layout.left_out]}
     left_out[LESS] = [*files_below(path, (*SUFFIXES, *ARCHIVES))] if path.is_dir() else []
 
-    def read(room: Room) -> Raw:
+    def read(room: Room) -> DecodedSource:
         entries: list[Entry] = []
         classes: dict[str, None] | None = {}
         wrong: list[str] = []

@@ -1,0 +1,80 @@
+"""Every metric once: what it is called, its unit, which way is better, its axis of the triangle, what it needs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Needs = Literal["images", "sampler", "likelihood", "classes"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric.
+
+    title: on a page; short: the same in lines as short as its words allow, at the head of a column.
+    word: at the beginning of its protocol.
+    needs: generated images alone, a model that samples, one that bounds a likelihood, or one that takes a class.
+    axis: of the triangle, for the three metrics that stand on it.
+    """
+
+    name: str
+    title: str
+    short: str
+    word: str
+    unit: str
+    better: Literal["lower", "higher"]
+    needs: Needs
+    axis: str | None = None
+
+
+_FRACTION, _NATS = "fraction of images", "nats per image"
+CATALOGUE = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "density", "Fidelity: density", "Fidelity\n(density)", "density", "1 for real images", "higher", "images",
+            "fidelity",
+        ),
+        Metric(
+            "coverage", "Diversity: coverage", "Diversity\n(coverage)", "coverage", _FRACTION, "higher", "images",
+            "diversity",
+        ),
+        Metric("precision", "Precision", "Precision", "precision", _FRACTION, "higher", "images"),
+        Metric("recall", "Recall", "Recall", "recall", _FRACTION, "higher", "images"),
+        Metric(
+            "kernel_distance", "Kernel distance", "Kernel\ndistance", "kernel", "squared kernel units", "lower",
+            "images",
+        ),
+        Metric(
+            "frechet_distance", "Frechet distance", "Frechet\ndistance", "frechet", "squared feature units", "lower",
+            "images",
+        ),
+        Metric(
+            "ms_per_image", "Milliseconds per image", "Milliseconds\nper image", "ms", "ms", "lower", "sampler", "speed"
+        ),
+        Metric(
+            "calls_per_image", "Network calls per image", "Network calls\nper image", "calls", "network calls", "lower",
+            "sampler",
+        ),
+        Metric("elbo_nats", "ELBO", "ELBO, nats\nper image", "elbo", _NATS, "higher", "likelihood"),
+        Metric("bound_nats", "Likelihood bound", "Bound, nats\nper image", "bound", _NATS, "higher", "likelihood"),
+        Metric("bits_per_dim", "Bits per dimension", "Bits per\ndimension", "bits", "bits", "lower", "likelihood"),
+        Metric(
+            "active_units", "Active units of the code", "Active\nunits", "active-units", "units", "higher", "likelihood"
+        ),
+        Metric(
+            "class_obeyed", "Drawn as the class asked for", "Class\nobeyed", "classes", _FRACTION, "higher", "classes"
+        ),
+    )
+}  # fmt: skip
+
+
+def names_that_need(needs: Needs) -> tuple[str, ...]:
+    """The metrics that need the same, in the order of the catalogue.
+
+    >>> names_that_need("sampler")
+    ('ms_per_image', 'calls_per_image')
+    """
+    return tuple(name for name, metric in CATALOGUE.items() if metric.needs == needs)
+
+
+QUALITY, COST = names_that_need("images"), names_that_need("sampler")
