@@ -1,7 +1,9 @@
 """Errors that are the user's to mend: what came, what is allowed, what to do. The command line shows no trace."""
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from trilemma.text import printable
@@ -32,6 +34,14 @@ LATER = {  # verb -> keys that it does not take yet, and why
         "available yet; edit moves an image along an attribute: towards=GROUP, and how far with shift=",
     )
 }
+
+
+DEBUG: ContextVar[bool] = ContextVar("DEBUG", default=False)  # set by --debug
+
+
+def shows_tracebacks() -> bool:
+    """Whether an error is to be shown with where it happened: --debug, or TRILEMMA_DEBUG in the environment."""
+    return DEBUG.get() or os.environ.get("TRILEMMA_DEBUG", "0") not in ("", "0")
 
 
 class UserError(ValueError):

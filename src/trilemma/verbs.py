@@ -118,7 +118,7 @@ VERBS = (
         "compare",
         "Train a model per family, measure them, and say which to use.",
         "Each training gets the same time. The same command again resumes a comparison that was interrupted. "
-        "Given RUNS, nothing is trained: these are measured and compared.",
+        "Given RUNS (or folders or zips of images), nothing is trained: these are compared.",
     ),
     Verb("list", "list_models", "List the models, or show one with its keys.", light=True),
     Verb("doctor", "doctor", "Check the machine and the installation.", "Does not use the network. The exit code is 1 "

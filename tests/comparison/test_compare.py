@@ -8,10 +8,9 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from comparison.stand_ins import FAMILIES, evaluation, finished, make
+from comparison.stand_ins import FAMILIES, StandIn, evaluation, finished, make
 from matplotlib.colors import to_rgb
 from PIL import Image
 from rich.console import Console
@@ -258,10 +257,10 @@ def test_one_second_is_no_seconds(stage):
 
 @pytest.fixture
 def runs(monkeypatch):
-    """Runs by path; opened by the stand-in of as_run."""
-    known = {}
-    monkeypatch.setattr("trilemma.run.run.as_run", lambda what: known.get(what, what))
-    return known
+    """Runs by path."""
+    opened = {}
+    monkeypatch.setattr("trilemma.comparison.entries.contestant_of", lambda what: opened[what])
+    return opened
 
 
 def test_finished_runs_are_compared_without_training(stage, runs):
@@ -287,7 +286,7 @@ def test_runs_on_different_data_are_refused(stage, runs):
 
 
 def test_runs_that_cannot_be_measured_or_shown_are_refused_first(stage, runs):
-    class Unfinished(SimpleNamespace):
+    class Unfinished(StandIn):
         @property
         def summary(self):
             raise UserError(f"{self.path} is not a (finished) run: it has no summary.json")
@@ -301,7 +300,7 @@ def test_runs_that_cannot_be_measured_or_shown_are_refused_first(stage, runs):
 
 
 def test_images_that_changed_since_the_training_are_said(stage, runs):
-    class Changed(SimpleNamespace):
+    class Changed(StandIn):
         @property
         def data(self):
             raise UserError("the images of photos are not those that x was trained on")
@@ -474,7 +473,7 @@ def test_no_memory_for_the_nearest_training_images_leaves_the_report(stage, monk
     def scarce(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("trilemma.metrics.features.feature_network", scarce)
+    monkeypatch.setattr("trilemma.metrics.nearest.nearest_training_images", scarce)
     found = compare(models="vae", quiet=True)
     assert found.html.exists() and found.document["models"][0]["nearest"] == {"refused": "out of memory"}
 
@@ -499,7 +498,7 @@ def test_a_warning_of_several_trainings_is_said_once_with_their_seeds(stage, run
 
 
 def test_a_run_that_cannot_be_read_costs_only_itself(stage, runs, tmp_path):
-    class Broken(SimpleNamespace):
+    class Broken(StandIn):
         @property
         def summary(self):
             raise UserError("x/summary.json: images must be a number")

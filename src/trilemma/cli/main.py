@@ -17,7 +17,7 @@ from trilemma.cli.app import build
 from trilemma.cli.arguments import normalise, take_imports, take_verb
 from trilemma.cli.output import every_letter
 from trilemma.cli.words import refuse_other_verbs
-from trilemma.errors import Diverged, UserError
+from trilemma.errors import DEBUG, Diverged, UserError, shows_tracebacks
 from trilemma.hardware import tune_allocator
 from trilemma.text import paragraph, printable
 from trilemma.verbs import VERBS, document
@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Its exit code: 0, 1 for a defect or a training that diverged, 2 for a mistake in the request, 130 for Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words or os.environ.get("TRILEMMA_DEBUG", "0") not in ("", "0")
+    DEBUG.set("--debug" in words)
+    debug = shows_tracebacks()
     tune_allocator()
     try:
         _run([word for word in words if word != "--debug"])

@@ -2,18 +2,24 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trilemma.text import printable
 
+Json = dict[str, Any]  # plain values, as a JSON file holds them
+
 
 def clean(value: Any) -> Any:
-    """Values that JSON and a UTF-8 page can hold: no nan, no infinity, no tuples, nothing that a terminal obeys."""
+    """Values that JSON and a UTF-8 page can hold: no nan, no infinity, no tuples, nothing that a terminal obeys; a
+    dataclass of such values stays one."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
         return printable(value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), lines=True)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{key.name: clean(getattr(value, key.name)) for key in fields(value)})
     if isinstance(value, Mapping):
         return {clean(str(key)): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -23,5 +29,5 @@ def clean(value: Any) -> Any:
     return clean(str(value)) if isinstance(value, Path) or not hasattr(value, "item") else clean(value.item())
 
 
-def finite(value: Any) -> bool:
+def finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,10 +3,12 @@
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from trilemma.comparison.entries import Entry, rows_of
+from trilemma.comparison.plain import Json
 from trilemma.errors import UserError
+from trilemma.values import shown
 
 if TYPE_CHECKING:
     from trilemma.data import Data
@@ -37,26 +39,27 @@ def model_names(models: Sequence[str] | None) -> list[str]:
 
 
 def _matching(pattern: str, list_models: Callable[[str], list[str]]) -> list[str]:
-    found = list_models(pattern)
-    if not found:
+    matches = list_models(pattern)
+    if not matches:
         raise UserError(f'no model matches "{pattern}"; choose from {", ".join(list_models("*"))}')
-    return found
+    return matches
 
 
-def refuse_training_keys(**given: Any) -> None:
+def refuse_training_keys(**given: object) -> None:
     for key, value in given.items():
         if value is not None:
             raise UserError(
-                f"{key}={value}: finished runs are compared as they are; leave {key} out, or leave the runs out"
+                f"{key}={shown(value)}: finished runs are compared as they are; leave {key} out, or leave the runs out"
             )
 
 
-def request_of(entries: Sequence[Entry], data: "Data", budget: Budget | None, n: int, seed: int) -> dict[str, Any]:
+def request_of(entries: Sequence[Entry], data: "Data", budget: Budget | None, n: int, seed: int) -> Json:
     """What tells a comparison from another."""
     from trilemma.data.load import source_word
 
     if budget is None:
-        wanted: dict[str, Any] = {"runs": [str(entry.path or entry.run.path.resolve()) for entry in entries]}
+        wanted: Json = {"runs": [_place_of(entry) for entry in entries]}
+        wanted |= {} if any(entry.run for entry in entries) else {"against": source_word(data.source)}
     else:
         wanted = {"models": list(rows_of(entries)), "minutes": budget.minutes, "seeds": budget.seeds}
     return {
@@ -69,10 +72,17 @@ def request_of(entries: Sequence[Entry], data: "Data", budget: Budget | None, n:
     }
 
 
-def command_of(request: dict[str, Any], out: str | Path | None, *, with_size: bool) -> str:
+def _place_of(entry: Entry) -> str:
+    """The path of a run or of a set of images; of one in memory its name."""
+    if entry.run is not None:
+        return str(entry.run.path.resolve())
+    return str(entry.path or (entry.images and entry.images.place) or entry.label)
+
+
+def command_of(request: Json, out: str | Path | None, *, with_size: bool) -> str:
     """The command line that makes this report again, from any folder."""
     if "runs" in request:
-        words = request["runs"]
+        words = [*request["runs"], *([f"against={request['against']}"] if "against" in request else [])]
     else:
         words = [f"data={request['data']}", f"models={','.join(request['models'])}"]
         words += [f"minutes={_shortest(request['minutes'])}"]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
+from trilemma.metrics.features import to_levels
 from trilemma.metrics.intervals import median_interval
 from trilemma.registry import count_parameters
 from trilemma.types import Samples
@@ -72,7 +73,7 @@ def draw_with_cost(draw: Callable[[int, int], Tensor], model: Samples, n: int, *
         draw: (first, count) -> images (count, C, H, W).
         model: what is drawn from, a module.
     Returns:
-        The images (n, C, H, W), and the cost.
+        The images, uint8 (n, C, H, W), and the cost.
     """
     assert isinstance(model, nn.Module)
     device, batch = next(model.parameters()).device, min(batch, n)
@@ -80,8 +81,9 @@ def draw_with_cost(draw: Callable[[int, int], Tensor], model: Samples, n: int, *
     with counted_rows(model.sampling_network) as rows:
         for first in range(0, n, batch):
             count, before, start = min(batch, n - first), rows.total, _now(device)
-            images.append(draw(first, count))
+            drawn = draw(first, count)
             seconds.append(_now(device) - start)
+            images.append(to_levels(drawn))
             calls.append((rows.total - before) / count)
     calls_per_image = rows.total / n
     seconds = seconds[: n // batch]  # the rest, smaller than a batch, is not a repeat

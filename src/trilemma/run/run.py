@@ -10,7 +10,7 @@ from copy import copy
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import torch
 from pydantic import Field
@@ -57,6 +57,9 @@ from trilemma.types import (
 )
 from trilemma.values import check_value, checked_call, shown
 from trilemma.vocabulary import sampling_keys
+
+if TYPE_CHECKING:
+    from trilemma.run.contestant import Facts
 
 WEIGHTS = "weights.safetensors"
 SPARE_TENSORS = 100  # that a network may make while it is built, besides its weights
@@ -144,6 +147,27 @@ class Run:
     def name(self) -> str:
         """The folder's own name."""
         return self.path.resolve().name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of its images."""
+        return self.model_config.shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes; () where there are none."""
+        return tuple(self.config["classes"])
+
+    @property
+    def count(self) -> None:
+        """There is no end to the images it can draw."""
+
+    @property
+    def facts(self) -> "Facts":
+        """Its parameters and what its training took."""
+        from trilemma.run.contestant import Facts
+
+        return Facts(*(self.summary[key] for key in Facts._fields))
 
     @cached_property
     def model_config(self) -> ModelConfig:
