@@ -241,7 +241,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 @cache
 def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
     """The types of a function's arguments; not those that are imported for type checkers alone."""
-    plain_function, found = inspect.unwrap(function), {}
+    plain_function, hints = inspect.unwrap(function), {}
     gathers = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in gathers or parameter.annotation is parameter.empty:
@@ -252,23 +252,23 @@ def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
             _adapter(hint)
         except (NameError, TypeError, PydanticUserError):
             continue
-        found[name] = hint
-    return found
+        hints[name] = hint
+    return hints
 
 
 def problems(fields: Mapping[str, FieldInfo], values: Mapping[str, Any], error: ValidationError) -> Iterator[str]:
     """A sentence for each thing that pydantic found wrong with values for fields."""
-    for found in error.errors():
-        own = found["msg"].removeprefix("Value error, ")
-        if not found["loc"]:  # a rule about several keys
+    for mistake in error.errors():
+        own = mistake["msg"].removeprefix("Value error, ")
+        if not mistake["loc"]:  # a rule about several keys
             yield own
             continue
-        key = str(found["loc"][0])
-        if found["type"] == "extra_forbidden":
+        key = str(mistake["loc"][0])
+        if mistake["type"] == "extra_forbidden":
             yield with_hint(f'unknown key "{key}"; the keys here are {", ".join(fields)}', key, fields)
         elif key not in values:
             yield f"{key} is missing"
-        elif found["type"] == "value_error":  # a rule about one key
+        elif mistake["type"] == "value_error":  # a rule about one key
             yield f"{key}={shown(values[key])}: {own}"
         else:
             yield str(refusal(key, values[key], fields[key].annotation, fields[key].metadata))

@@ -153,11 +153,11 @@ def _vector(
     run: Run, length: int, towards: Group, away: Group | None, data: Source | None
 ) -> tuple[Tensor, tuple[int, int] | None]:
     """The difference of the groups' mean codes, (Z,), and their sizes; or a vector from its file."""
-    found = load_vector(Path(str(towards)).expanduser(), length)
-    if found is not None:
+    saved = load_vector(Path(str(towards)).expanduser(), length)
+    if saved is not None:
         if away is not None:
             raise UserError(f"{towards} is a whole attribute vector; leave away out")
-        return found, None
+        return saved, None
     one = _group(run, towards, data)
     other = _group(run, away, data) if away is not None else _rest(run, towards, data)
     means = [_mean_code(run, batch) for batch in (one, other)]
@@ -175,13 +175,13 @@ def _group(run: Run, word: Group, data: Source | None) -> Batch:
     if index is not None:
         return _of_classes(run, source_of(run, data), {index})
     try:
-        found = source_of(run, str(word))
+        source = source_of(run, str(word))
     except UserError as error:
         if not classes or Path(str(word)).exists():
             raise
         text = f'"{word}" is neither a class ({", ".join(classes)}) nor a source of images: {error}'
         raise UserError(with_hint(text, str(word), classes)) from None
-    return choose(run, _averaged(run, found), GROUP, seed=0)
+    return choose(run, _averaged(run, source), GROUP, seed=0)
 
 
 def _rest(run: Run, towards: Group, data: Source | None) -> Batch:
