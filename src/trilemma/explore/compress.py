@@ -17,14 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from trilemma import rng
-from trilemma.data.load import Source
+from trilemma.data.load import Images
 from trilemma.errors import UserError
 from trilemma.explore.codes import condition_for, decode_codes, encode, require
 from trilemma.explore.images import pick_images, run_receipt
@@ -84,7 +83,7 @@ class Compression:
 def compress(
     run: RunLike,
     *,
-    data: Annotated[Source | None, Field(description="images to use (default: the data of the run)")] = None,
+    data: Images = None,
     n: Count = 1000,
     out: Picture = None,
 ) -> Compression:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data
-from trilemma.data.load import Source, slug
+from trilemma.data.load import Images, Source, slug
 from trilemma.data.selection import Selection, all_splits, one_split
-from trilemma.data.sources.arrays import read_array
 from trilemma.data.sources.labels import class_number
+from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError, with_hint
 from trilemma.explore.codes import condition_for, decode_alike, encode, require
 from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
@@ -68,7 +68,7 @@ def edit(
         float, Field(description="factor of the vector in the last picture; 1: the full difference between the groups")
     ] = 1.0,
     steps: Annotated[int, Field(ge=2, description="number of pictures, from 0 to shift")] = 7,
-    data: Annotated[Source | None, Field(description="images to use (default: the data of the run)")] = None,
+    data: Images = None,
     label: Label = None,
     out: Picture = None,
 ) -> Edit:

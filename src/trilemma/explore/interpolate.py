@@ -18,8 +18,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from trilemma.data.load import Images
 from trilemma.explore.codes import decode_codes, require
-from trilemma.explore.images import Source, run_receipt
+from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.keys import Label, Picture
 from trilemma.pictures.grid import grid
@@ -75,7 +76,7 @@ def interpolate(
     *,
     frames: Annotated[int, Field(ge=2, description="images in a row, including both ends")] = 7,
     how: Annotated[Literal["linear", "spherical", "both"], Field(description="path between the codes")] = "both",
-    data: Source = None,
+    data: Images = None,
     animate: Annotated[bool, Field(description="also write an animation")] = True,
     label: Label = None,
     out: Picture = None,

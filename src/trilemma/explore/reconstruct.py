@@ -5,8 +5,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from trilemma.data.load import Images
 from trilemma.explore.codes import condition_for, require
-from trilemma.explore.images import Source, part_of, pick_images, rows_of, run_receipt, source_of
+from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.keys import Count, Label, Picture, SplitOf
 from trilemma.pictures.pairs import pairs
@@ -37,7 +38,7 @@ class Reconstruction:
 def reconstruct(
     run: RunLike,
     *,
-    data: Source = None,
+    data: Images = None,
     n: Count = 16,
     split: SplitOf = None,
     label: Label = None,

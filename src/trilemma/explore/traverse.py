@@ -20,9 +20,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from trilemma.data.load import Images, Source
 from trilemma.errors import UserError
 from trilemma.explore.codes import code_width, condition_for, decode_alike, encode, require
-from trilemma.explore.images import Source, name_of, pick_images, run_receipt
+from trilemma.explore.images import name_of, pick_images, run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.keys import Label, Picture
 from trilemma.pictures.grid import TEXT, font
@@ -78,7 +79,7 @@ def traverse(
     spacing: Annotated[
         Spacing, Field(description="lines of a plane: at equal shares of real images, or at equal steps")
     ] = "quantiles",
-    data: Source = None,
+    data: Images = None,
     label: Label = None,
     out: Picture = None,
 ) -> Traversal:
@@ -150,14 +151,14 @@ def on_plane(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
     return codes.flatten(0, 1)
 
 
-def _codes(run: Run, data: Source) -> Tensor:
+def _codes(run: Run, data: Source | None) -> Tensor:
     """Codes of real images, (N, Z)."""
     batch = pick_images(run, data, MEASURED, seed=0)
     return encode(run, batch.image, condition_for(run, batch))
 
 
 def _start(
-    run: Run, image: Named | None, data: Source, label: str | int | None, codes: Tensor
+    run: Run, image: Named | None, data: Source | None, label: str | int | None, codes: Tensor
 ) -> tuple[Tensor, Condition]:
     """The code (Z,) to start from, and the condition to decode it under."""
     if image is not None:

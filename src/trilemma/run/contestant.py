@@ -18,12 +18,12 @@ from trilemma.data import Data, Split, load_data
 from trilemma.data.load import Source
 from trilemma.data.selection import ALL, Selection, all_splits
 from trilemma.data.sources.arrays import GIVEN, as_numpy, to_images
-from trilemma.data.split import counted
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
 from trilemma.run.locate import CONFIG, no_run
 from trilemma.run.run import Drawn, Run, load
 from trilemma.values import shown
+from trilemma.words import names_counted
 
 Shape = tuple[int, int, int]
 
@@ -151,7 +151,7 @@ def _refuse_mixtures(folder: Path, names: Sequence[str]) -> None:
     """
     entries = {name: _metadata(folder / name) for name in names}
     if grids := [name for name, entry in entries.items() if entry.get("grid") or entry.get("n", 1) != 1]:
-        holds = counted("grids of several", grids)
+        holds = names_counted("grids of several", grids)
         raise UserError(f"{folder} holds {holds}; give a folder of single images, as `trilemma sample` writes one")
     if len({(str(entry.get("weights")), str(entry.get("settings"))) for entry in entries.values() if entry}) > 1:
         raise UserError(
