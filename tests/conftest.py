@@ -5,16 +5,14 @@ import gc
 import os
 import socket
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trilemma.data.sources import consent
+from trilemma.training import results
 from trilemma.training.pictures import draw_curves
-
-session = import_module("trilemma.training.train")  # the name in the package is the function
 
 collect_ignore_glob = ["fixtures/*"]  # scripts for the code of earlier versions
 
@@ -50,7 +48,7 @@ def _no_curves(log: Any, path: Path, *_: Any) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def quick_trainings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "draw_curves", _no_curves)
+        patch.setattr(results, "draw_curves", _no_curves)
         yield
 
 
@@ -66,4 +64,4 @@ def own_consent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test whose trainings do draw them."""
-    monkeypatch.setattr(session, "draw_curves", draw_curves)
+    monkeypatch.setattr(results, "draw_curves", draw_curves)

@@ -159,7 +159,7 @@ def test_a_module_of_ones_own_is_imported(here, tmp_path):
     assert here("list", "ae-by-file", cwd=tmp_path).returncode == 2
     assert "good for" in here("--import", "ae_by_file.py", "list", "ae-by-file", cwd=tmp_path).stdout
     assert "good for" in here("list", "ae-by-name", "--import=ae_by_name", cwd=tmp_path).stdout
-    for wrong, why in (("ae_by_nobody", "no module"), ("nobody.py", "no file"), ("", "needs the name")):
+    for wrong, why in (("ae_by_nobody", "no module"), ("nobody.py", "not found"), ("", "needs the name")):
         done = here(f"--import={wrong}", "list", cwd=tmp_path)
         assert done.returncode == 2 and why in done.stderr
     _recipes.pop("ae-by-file"), _recipes.pop("ae-by-name")
@@ -340,7 +340,7 @@ def test_compare_reports(home):
         (["sample"], "RUN"),
         (["evaluate", "no-run"], "There is no run at no-run"),
         (["evaluate", "no-run", "against=digits"], "There is no run at no-run"),
-        (["evaluate", "."], "against="),
+        (["evaluate", "."], "holds no images"),
         (["reconstruct", "no-run"], "no-run"),
         (["compare", "dta=digits"], "data"),
         (["compare", "data=digits", "models=vea"], "vae"),

@@ -30,7 +30,7 @@ from trilemma.types import (
     Reconstructs,
     Samples,
     Validates,
-    codes_need_labels,
+    codes_need,
 )
 
 SHAPES = [(1, 8, 8), (3, 12, 9)]  # the second: colour, not square, odd
@@ -175,7 +175,7 @@ def test_labels_are_asked_for_where_they_are_needed_and_refused_elsewhere(model:
 def test_images_and_codes_of_other_shapes_are_refused(model: nn.Module) -> None:
     """Whatever the network could make of them: each error says what came and what is taken."""
     shape, image = model.config.shape, batch_of(model.config.shape).image
-    condition = Condition(torch.arange(16) % 4) if codes_need_labels(model) else UNCONDITIONAL
+    condition = Condition(torch.arange(16) % 4) if codes_need(model) else UNCONDITIONAL
     larger = torch.zeros(16, shape[0], shape[1] + 2, shape[2] + 2)
     other = torch.zeros(16, 4 - shape[0], *shape[1:])  # grey for a colour model, colour for a grey one
     takes = re.escape(f"takes (B, {', '.join(map(str, shape))})")
@@ -201,10 +201,10 @@ def test_images_and_codes_of_other_shapes_are_refused(model: nn.Module) -> None:
 def test_labels_that_are_no_labels_are_refused(name: str) -> None:
     """Of both kinds of conditional model: the codes of one need the labels, those of the other take no notice."""
     model = create(name, shape=SHAPES[0], seed=1, conditional=True, n_classes=4).eval()
-    assert isinstance(model, Conditional) and codes_need_labels(model) == (name == "vae")
+    assert isinstance(model, Conditional) and codes_need(model) == (("label",) if name == "vae" else ())
     image, right = batch_of(SHAPES[0], 4).image, torch.arange(4)
     z = model.encode(image, Condition(right))
-    if not codes_need_labels(model):
+    if not codes_need(model):
         assert torch.equal(model.encode(image), z) and torch.equal(model.encode(image, Condition(right.flip(0))), z)
         assert torch.equal(model.reconstruct(image), model.decode(z))
     for labels, message in (

@@ -15,7 +15,7 @@ from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.registry import list_models
 from trilemma.run.run import EXACT_BATCH, Run, load
-from trilemma.types import UNCONDITIONAL, Condition, Decodes, Encodes, Reconstructs, codes_need_labels
+from trilemma.types import UNCONDITIONAL, Condition, Decodes, Encodes, Reconstructs, codes_need
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def held_out(run, n):
 
 def test_codes_and_reconstructions_are_those_of_the_model_in_any_batch(run):
     images, labels = held_out(run, 7)
-    label = labels if codes_need_labels(run.model) else None
+    label = labels if codes_need(run.model) else None
     with torch.no_grad():
         for verb, protocol in (("encode", Encodes), ("reconstruct", Reconstructs)):
             if not isinstance(run.model, protocol):

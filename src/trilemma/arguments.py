@@ -54,11 +54,11 @@ def typed(values: Mapping[str, Any]) -> list[str]:
 def parse_settings(words: Sequence[str] | None) -> dict[str, Any]:
     """Keywords from `key=value` words.
 
-    >>> parse_settings(["beta=4", "hidden=256,128"])
-    {'beta': 4, 'hidden': (256, 128)}
+    >>> parse_settings(["beta=4", "hidden=256,128", "autoencoder.lr=encoder:1e-3,decoder:2e-3"])
+    {'beta': 4, 'hidden': (256, 128), 'autoencoder.lr': {'encoder': 0.001, 'decoder': 0.002}}
     """
     pairs = (word.partition("=") for word in words or ())
-    return {key: parse_value(value) for key, _, value in pairs}
+    return {key: parse_rate(value) if key.endswith(".lr") else parse_value(value) for key, _, value in pairs}
 
 
 def parse_rate(text: str | None) -> Any:

@@ -13,6 +13,7 @@ from trilemma.values import plain, problems
 C = TypeVar("C", bound="Config")
 LARGEST_IMAGE = 2**24  # numbers in an image: 4096 x 4096 of grey
 LARGEST_INT = 2**31 - 1
+VARIANCE = 0.5  # of the Gaussian whose -log p is |x_hat - x|**2, up to a constant: behind a mean squared error
 SHOWN_ERRORS = 3  # of a message about values that do not fit
 
 
@@ -28,6 +29,10 @@ class Config(BaseModel):
             UserError: if a key is unknown or a value does not fit.
         """
         return make(type(self), {**self.model_dump(), **changes})
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a field; where there is no such field, the default."""
+        return dict(self).get(key, default)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values only: what `make` takes back."""
@@ -87,9 +92,3 @@ def explained(kind: type[Config], values: Mapping[str, Any], error: ValidationEr
     texts = list(dict.fromkeys(problems(kind.model_fields, values, error)))
     more = len(texts) - SHOWN_ERRORS
     return "; ".join([*texts[:SHOWN_ERRORS], *([f"and {more:,} more"] if more > 0 else [])])
-
-
-def config_of(model: object) -> ModelConfig | None:
-    """A model's settings; None for a module without any."""
-    config = getattr(model, "config", None)
-    return config if isinstance(config, ModelConfig) else None

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from trilemma.autoencoders.likelihoods import Gaussian
 from trilemma.autoencoders.losses import bernoulli_nats, kl_to_standard_normal
 from trilemma.autoencoders.vae import VAE, VAEConfig
+from trilemma.config import VARIANCE
 from trilemma.errors import UserError
-from trilemma.migration import VARIANCE
 from trilemma.types import UNCONDITIONAL, Batch, BoundsLikelihood, Condition, Conditional
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from trilemma.comparison import compare
 from trilemma.comparison.folder import claim_folder
-from trilemma.comparison.rows import curves
+from trilemma.comparison.trained import curves
 from trilemma.errors import UserError
 from trilemma.metrics.cost import time_in_turns
 from trilemma.pictures.plots import LIGHT, SOFT
@@ -139,7 +139,7 @@ def test_a_moved_project_continues_and_a_new_folder_has_its_reason(stage):
     with claim_folder("photos", moved | {"minutes": 2}, None, said.append):
         pass
     assert said == [
-        "runs/compare-photos-2 is a new comparison, because runs/compare-photos holds another: its images were others; "
+        "runs/compare-photos-2 is a new comparison, because runs/compare-photos holds another: its images differ; "
         "minutes 0.5 then, 2 now; n 4 then, 5 now",
         "runs/compare-photos-3 is a new comparison, because runs/compare-photos holds another: minutes 0.5 then, 2 now",
     ]

@@ -182,7 +182,9 @@ def test_trainings_are_alike_and_repeat(folder, tmp_path, monkeypatch):
 
 def test_what_is_refused(folder, tmp_path):
     run, keys = run_of(folder), {"out": tmp_path / "made", "quiet": True}
-    with pytest.raises(UserError, match="vae does not draw a class that is asked for; models that do: "):
+    with pytest.raises(
+        UserError, match="vae does not draw a class that is asked for: it was trained without labels; models that do: "
+    ):
         augment(folder, **keys)
     for mistake, text in (
         ({"n": 9}, "at least one image for each of the 10 classes"),

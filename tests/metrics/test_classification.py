@@ -110,7 +110,9 @@ def test_only_the_data_it_was_trained_on_have_its_classes(digits):
 
 def test_what_is_refused(folder):
     assert all(isinstance(create(name), Conditional) for name in models_that(Conditional))
-    with pytest.raises(UserError, match="vae does not draw a class that is asked for; models that do: "):
+    with pytest.raises(
+        UserError, match="vae does not draw a class that is asked for: it was trained without labels; models that do: "
+    ):
         class_counts(trilemma.load(folder), 10)
     with pytest.raises(UserError, match="n=9: at least one image for each of the 10 classes"):
         class_counts(run_of(folder), 9)

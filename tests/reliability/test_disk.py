@@ -4,7 +4,6 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from importlib import import_module
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,11 @@ import pytest
 
 import trilemma
 from trilemma.progress import Display
-from trilemma.run import checkpoint
+from trilemma.run import checkpoint, tensor_files
 from trilemma.run.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
 from trilemma.run.log import read_log
-from trilemma.training import log, samples
+from trilemma.training import log, results, samples
 from trilemma.training.log import LogFile
-
-session = import_module("trilemma.training.train")  # the name in the package is the function
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -61,7 +58,7 @@ def no_samples(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_first_batch(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(session, "save_png", refuse)
+    patch.setattr(results, "save_png", refuse)
 
 
 def no_log(patch: pytest.MonkeyPatch) -> None:
@@ -73,11 +70,11 @@ def no_log_cut(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_curves(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(session, "draw_curves", refuse)
+    patch.setattr(results, "draw_curves", refuse)
 
 
 def no_card(patch: pytest.MonkeyPatch) -> None:
-    refuse_path(patch, session, "write_atomic", "README.md")
+    refuse_path(patch, results, "write_atomic", "README.md")
 
 
 @pytest.mark.parametrize("harm", [no_samples, no_first_batch, no_log, no_log_cut, no_curves, no_card])
@@ -91,7 +88,7 @@ def test_what_can_be_missing_costs_a_warning_and_not_the_training(
     assert [line for line in said if line.startswith("warning") and "No space left on device" in line]
 
 
-CALLS = [(checkpoint, "save_file"), (os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir")]
+CALLS = [(tensor_files, "save_file"), (os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir")]
 
 
 @pytest.mark.parametrize(("owner", "call"), CALLS, ids=lambda x: x if isinstance(x, str) else "")
@@ -123,7 +120,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_says_why(
 def test_a_checkpoint_that_does_not_read_back_is_said_and_the_training_goes_on_with_the_older_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, manifest, there = train("whole", steps=8), checkpoint._manifest, []
+    whole, manifest, there = train("whole", steps=8), checkpoint.manifest_of, []
 
     def harmed(folder: Path) -> dict[str, Any]:
         """The right sums, of a file that the disk then loses a byte of: the second and the third time."""
@@ -134,7 +131,7 @@ def test_a_checkpoint_that_does_not_read_back_is_said_and_the_training_goes_on_w
             path.write_bytes(path.read_bytes()[:-1])
         return content
 
-    monkeypatch.setattr(checkpoint, "_manifest", harmed)
+    monkeypatch.setattr(checkpoint, "manifest_of", harmed)
     run = train("run", steps=8)
     names = [f"{images:012d}" for images in (32, 64, 96, 128)]
     assert there == [names[:0], names[:1], names[:2], names[:3]]  # none goes before there is a new one that is whole
@@ -147,7 +144,7 @@ def test_a_checkpoint_that_does_not_read_back_is_said_and_the_training_goes_on_w
 def test_the_bytes_needed_are_those_of_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     path = train("run").path
     files = [file for file in list_checkpoints(path / "checkpoints")[-1].iterdir() if file.suffix == ".safetensors"]
-    monkeypatch.setattr(checkpoint, "save_file", refuse)
+    monkeypatch.setattr(tensor_files, "save_file", refuse)
     with pytest.raises(trilemma.UserError) as error:
         train("run", steps=7)
     needed = int(str(error.value).split(" bytes needed")[0].split()[-1].replace(",", ""))

@@ -31,9 +31,9 @@ from trilemma.autoencoders.losses import bernoulli_nats, squared_error
 from trilemma.autoencoders.penalties import kl_penalty
 from trilemma.autoencoders.priors import GaussianMixture
 from trilemma.config import only_for
-from trilemma.errors import check_codes, check_condition, check_images
+from trilemma.errors import check_codes, check_images
 from trilemma.nets.precision import full
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
 
 
 class AutoencoderConfig(NetworkConfig):

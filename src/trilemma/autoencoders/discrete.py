@@ -23,9 +23,9 @@ from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_en
 from trilemma.autoencoders.codes import gumbel_softmax, kl_to_uniform, one_hot
 from trilemma.autoencoders.likelihoods import LEAST_VARIANCE, Gaussian, pixel_variance
 from trilemma.autoencoders.losses import squared_error
-from trilemma.errors import check_codes, check_condition, check_images
+from trilemma.errors import check_codes, check_images
 from trilemma.nets.precision import full
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Likelihood, Logs, Model, Phase, Player, check_condition
 
 
 class DiscreteConfig(NetworkConfig):
@@ -68,6 +68,11 @@ class DiscreteVAE(Model):
     def code_length(self) -> int:
         """Numbers in a code."""
         return self.config.variables * self.config.categories
+
+    @property
+    def pixel_likelihood(self) -> Likelihood:
+        """p(x|z)."""
+        return self.likelihood
 
     @property
     def sampling_network(self) -> nn.Module:

@@ -39,10 +39,10 @@ from trilemma.autoencoders.levels import Normal, combine, free_bits, normal, shi
 from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance
 from trilemma.autoencoders.losses import kl_between_normals, squared_error
 from trilemma.config import ModelConfig, only_for
-from trilemma.errors import UserError, check_codes, check_condition, check_images
+from trilemma.errors import UserError, check_codes, check_images
 from trilemma.nets.ladder import Down, MLPChain, MLPDown, MLPUp, ResidualDown, ResidualUp
 from trilemma.nets.precision import full
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Likelihood, Logs, Model, Phase, Player, check_condition
 
 
 class HierarchicalConfig(ModelConfig):
@@ -129,6 +129,11 @@ class HierarchicalVAE(Model):
     def code_length(self) -> int:
         """Numbers in a code."""
         return sum(map(math.prod, self.down.code_shapes))
+
+    @property
+    def pixel_likelihood(self) -> Likelihood:
+        """p(x|z)."""
+        return self.likelihood
 
     @property
     def sampling_network(self) -> nn.Module:
@@ -246,11 +251,13 @@ class HierarchicalVAE(Model):
 
     def _ladder(self, image: Tensor, pick: Callable[[Normal], Tensor]) -> "Place":
         """Features on the way up; posteriors and codes on the way down."""
-        features = self.up(image)
+        up = self.up
+        assert isinstance(up, MLPUp | ResidualUp)
+        features = up(image)
         merge = shifted if self.config.network == "residual" else combine
 
         def place(i: int, prior: Normal, h: Tensor) -> tuple[Normal, Tensor]:
-            q = merge(normal(self.up.posterior(i, h, features[self.down.level_of[i]])), prior)  # type: ignore[operator]
+            q = merge(normal(up.posterior(i, h, features[self.down.level_of[i]])), prior)
             return q, pick(q)
 
         return place

@@ -22,11 +22,11 @@ from trilemma.autoencoders.codes import Codebook, perplexity, straight_through
 from trilemma.autoencoders.losses import squared_error
 from trilemma.autoencoders.priors import AutoregressivePrior
 from trilemma.config import ModelConfig, only_for
-from trilemma.errors import UserError, check_codes, check_condition, check_images
+from trilemma.errors import UserError, check_codes, check_images
 from trilemma.nets.autoregressive import HEAD
 from trilemma.nets.conv import CentreCrop, conv3
 from trilemma.nets.precision import full
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, default_label
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition, default_label
 
 GRID = 8  # vectors along the shorter side of a grid, about
 PRIOR_FROM = 0.6  # share of the training after which the codes stay and their density is learned
@@ -66,7 +66,7 @@ class VQ(Model):
     """
 
     usage: Tensor
-    codes_need_labels = False  # of a conditional model only the prior takes the label
+    codes_need = ()  # of a conditional model only the prior takes the label
 
     def __init__(self, config: VQConfig) -> None:
         super().__init__()

@@ -46,7 +46,7 @@ def make_network(name: str, data: str, out: Path, **length: Any) -> dict[str, An
     Raises:
         UserError: if it misses the accuracy its recipe demands, or is too large; then nothing is written.
     """
-    from trilemma.run.checkpoint import write_tensors
+    from trilemma.run.tensor_files import write_tensors
     from trilemma.training import train
 
     recipe = get_recipe(f"features-{data}")
@@ -70,7 +70,7 @@ def make_network(name: str, data: str, out: Path, **length: Any) -> dict[str, An
         "origin": ORIGIN[data],
         "recipe": recipe.name,
         "config": model.config.to_json(),
-        "training": run.config["training"],
+        "training": {**run.config["training"], **run.config["data_config"]},
         "images": run.summary.get("images"),
         "test": {
             "split": split_name,

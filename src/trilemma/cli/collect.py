@@ -9,7 +9,8 @@ from trilemma.data import list_sources
 from trilemma.lessons.gallery import LESSONS, settings_of
 from trilemma.registry import get_recipe, list_models
 from trilemma.signatures import schema_of
-from trilemma.training.train import training_keys
+from trilemma.training import train
+from trilemma.training.request import key_names
 from trilemma.verbs import VERBS, Verb, default_of, kind_of
 from trilemma.vocabulary import FILE
 
@@ -27,7 +28,7 @@ def collect() -> dict[str, Any]:
     return {
         "verbs": {verb.name: schema_of(verb) for verb in VERBS},
         "models": {name: entry_of(get_recipe(name)) for name in list_models()},
-        "training": " ".join(training_keys()),
+        "training": " ".join(key_names(train)),
         "data": " ".join(word for word, _, _ in list_sources()),
         "figures": {name: " ".join(settings_of(lesson).model_fields) for name, lesson in LESSONS.items()},
     }

@@ -13,7 +13,7 @@ from trilemma.cli.output import facts, say, table
 from trilemma.errors import unknown
 
 if TYPE_CHECKING:
-    from trilemma.registry import Recipe
+    from trilemma.registry import Published, Recipe
 
 SAMPLES = (
     "seconds of training until they cover a quarter of the held-out images of the model's own data (one thread of an "
@@ -31,14 +31,16 @@ TITLES = {
 def entry_of(recipe: "Recipe") -> dict[str, Any]:
     """What is shown of a model: its facts, and rows (key, default, meaning) of its own keys, its training's and its
     sampler's."""
-    from trilemma.training.request import training_keys
+    from trilemma.training.request import further_keys
 
-    own, common = recipe.config, inspect.signature(trilemma.train).parameters
-    fields = [(key, field) for key, field in type(own).model_fields.items() if key != "shape"]
+    config = recipe.config
+    fields = [(key, field) for key, field in type(config).model_fields.items() if key != "shape"]
+    own = [[key, word(getattr(config, key)), field.description or ""] for key, field in fields]
+    parts = [[name, model, "a part: a run of it, or the model to train it by"] for name, model in recipe.parts.items()]
     return {
         "facts": _facts(recipe),
-        KEYS: [[key, word(getattr(own, key)), field.description or ""] for key, field in fields],
-        TRAINING: [list(row) for row in training_keys(recipe, common)],
+        KEYS: own + parts,
+        TRAINING: [list(row) for row in further_keys(recipe, trilemma.train)],
         SAMPLING: _sampling_rows(recipe),
     }
 
@@ -83,10 +85,10 @@ def _facts(recipe: "Recipe") -> dict[str, str]:
     """One line each; those that are empty are left out."""
     import torch
 
-    from trilemma.registry import count_parameters
+    from trilemma.registry import assemble, count_parameters
 
     with torch.device("meta"):
-        parameters = count_parameters(recipe.build(recipe.config))
+        parameters = count_parameters(assemble(recipe, recipe.config))
     lines = {
         "model": recipe.name,
         "family": recipe.family,
@@ -96,10 +98,22 @@ def _facts(recipe: "Recipe") -> dict[str, str]:
         "source": recipe.source,
         "data": recipe.data,
         "figures to reach": " ".join(typed(recipe.figures)),
+        **({} if recipe.published is None else _published(recipe.published)),
+        "parts": " ".join(typed(recipe.parts)),
         "parameters": f"{parameters:,} for images of {' x '.join(map(str, recipe.config.shape))}",
         "training": " ".join(typed(recipe.training)),
     }
     return {name: line for name, line in lines.items() if line}
+
+
+def _published(published: "Published") -> dict[str, str]:
+    """What is published of a model."""
+    return {
+        "published": " ".join(typed(published.settings)),
+        "published figures": " ".join(typed(published.figures)),
+        "published on": published.data,
+        "published in": published.source,
+    }
 
 
 def _sampling_rows(recipe: "Recipe") -> list[list[str]]:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.run.contestant import Contestant, ImageSet, contestant_of
+from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of
 from trilemma.run.run import Run
 from trilemma.text import printable
 from trilemma.values import shown as as_typed
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from trilemma.metrics.evaluate import Evaluation
 
 UNIMPORTANT = ("seed", "device", "save_every", "sample_every")  # keys of a training that make it no other one
-Thing = Run | Source | Contestant
 
 
 @dataclass
@@ -166,7 +164,7 @@ def _another_seed(contestant: Contestant, row: Sequence[Contestant]) -> bool:
 
 def _apart_from_seed(run: Run) -> tuple[object, ...]:
     training = {key: value for key, value in run.config["training"].items() if key not in UNIMPORTANT}
-    return run.recipe.name, run.model_config, training
+    return run.recipe.name, run.model_config, training, run.config["data_config"], run.config["parts"]
 
 
 def _row_names(rows: Sequence[Sequence[Contestant]], labels: dict[int, str]) -> list[str]:

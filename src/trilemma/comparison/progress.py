@@ -107,13 +107,16 @@ def seconds_per_image(model: str, shape: tuple[int, int, int]) -> float:
     from trilemma.hardware import pick_device
     from trilemma.metrics.cost import BATCH, time_in_turns
     from trilemma.registry import create
+    from trilemma.types import Samples
 
     device = pick_device("auto")
     try:
         network = create(model, shape=shape).to(device).eval()
 
+        assert isinstance(network, Samples)
+
         def draw(first: int, count: int) -> "Tensor":
-            return network.sample(count, seed=0, first=first)  # type: ignore[operator]
+            return network.sample(count, seed=0, first=first)
 
         few, many = (k * time_in_turns([(draw, device)], batch=k, turns=1)[0][0] / 1000 for k in PROBES)
         each = max(0.0, many - few) / (PROBES[1] - PROBES[0])

@@ -21,9 +21,8 @@ from trilemma import rng as random
 from trilemma.config import ModelConfig
 from trilemma.diffusion.samplers import get_sampler
 from trilemma.diffusion.schedule import get_schedule
-from trilemma.errors import check_condition
 from trilemma.nets.unet import UNet
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
 
 LEAST_SIGNAL = 1e-4  # alpha_bar below which eps tells nothing of x0: the division by alpha makes 100 of an error of 1
 LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss}

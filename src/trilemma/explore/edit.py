@@ -24,7 +24,7 @@ from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.labels import class_number
 from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError, with_hint
-from trilemma.explore.codes import condition_for, decode_alike, encode, require
+from trilemma.explore.codes import condition_for, decode_alike, encode
 from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
 from trilemma.explore.naming import find_code
 from trilemma.explore.sample import label_name
@@ -90,7 +90,7 @@ def edit(
             than the model's codes.
     """
     run = as_run(run)
-    require(run, "change images by their codes", Encodes, Decodes)
+    run.require("change images by their codes", Encodes, Decodes)
     picture, within = place(out, run.path, f"edit-{_name_of(run, towards, data)}.png" if out is None else "")
     file = picture.with_suffix(".npy")
     files = Results(picture, [file], verb="edit", within=within)

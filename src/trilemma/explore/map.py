@@ -17,11 +17,12 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data.load import Images
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for, encode, require
+from trilemma.explore.codes import condition_for, encode
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.explore.map_plot import draw_map
 from trilemma.explore.projector import PROJECTOR, projector_files
 from trilemma.keys import Label, Picture, Seed, SplitOf
+from trilemma.metrics.neighbours import distances
 from trilemma.pictures.png import save_png
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
@@ -98,7 +99,7 @@ def latent_map(
             that the model needs.
     """
     run = as_run(run)
-    require(run, "encode images", Encodes)
+    run.require("encode images", Encodes)
     picture, within = place(out, run.path, f"map-{how}.png")
     coordinates, beside = picture.with_suffix(".csv"), picture.with_name(f"{picture.stem}-neighbours.png")
     folder = picture.with_name(f"{picture.stem}-projector") if projector else None
@@ -180,7 +181,7 @@ def _queries(labels: Tensor | None, n: int) -> list[int]:
 def _nearest(codes: Tensor, queries: Sequence[int], count: int) -> Tensor:
     """Each query and the `count` codes nearest to it by Euclidean distance: rows of `codes`, (queries, 1 + count)."""
     count = min(count, len(codes) - 1)
-    distance = torch.cdist(codes[list(queries)].double(), codes.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    distance = distances(codes[list(queries)].double(), codes.double())
     distance[torch.arange(len(queries)), list(queries)] = -1.0  # itself first, even where another has its code
     return distance.argsort(dim=1, stable=True)[:, : 1 + count]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from trilemma.data.load import Images
-from trilemma.explore.codes import condition_for, require
+from trilemma.explore.codes import condition_for
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.keys import Count, Label, Picture, SplitOf
@@ -48,14 +48,14 @@ def reconstruct(
 
     Args:
         data: other images than the run's own; they are brought to the size it was trained on.
-        split: "train", "valid" or "test"; where None, the run's held-out split, or all images of other data.
-        label: the class of all of them, for a conditional model; where None, that of each image.
-        out: the picture to write, with the errors as JSON beside it; RUN/reconstructions.png where None.
+        split: "train", "valid" or "test"; default: the run's held-out split, or all images of other data.
+        label: the class of all of them, for a conditional model; default: that of each image.
+        out: the picture to write, with the errors as JSON beside it; default: RUN/reconstructions.png.
     Raises:
         UserError: if the model does not reconstruct, or is conditional and the images have no classes of its own.
     """
     run = as_run(run)
-    require(run, "reconstruct", Reconstructs)
+    run.require("reconstruct", Reconstructs)
     picture, within = place(out, run.path, "reconstructions.png")
     file = picture.with_suffix(".json")
     files = Results(picture, [file], verb="reconstruct", within=within)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from trilemma.data.load import Images, Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import code_width, condition_for, decode_alike, encode, require
+from trilemma.explore.codes import code_width, condition_for, decode_alike, encode
 from trilemma.explore.images import name_of, pick_images, run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.keys import Label, Picture
@@ -93,18 +93,18 @@ def traverse(
         span: how far to go to both sides of the mean, in standard deviations; a unit stops at the smallest and the
             largest value that it has on real images.
         steps: images in a row; 7, or 15 for each side of a plane.
-        plane: two units to move together, as "0,1"; where None, a plane if the codes have just two numbers and
+        plane: two units to move together, as "0,1"; default: a plane if the codes have just two numbers and
             `units` is not given; False for none.
         spacing: lines of the plane: "quantiles" (equal shares of real images between them) or "even", within `span`.
-        data: the images that give mean, deviation and range, and that numbers count in; the run's own where None.
-        label: the class to decode, for a conditional model; where None, that of the image, or class 0.
+        data: the images that give mean, deviation and range, and that numbers count in; default: the run's own.
+        label: the class to decode, for a conditional model; default: that of the image, or class 0.
         out: the picture to write; RUN/traversal.png or RUN/plane.png where None, with the keys
             that are given in its name.
     Raises:
-        UserError: the model does not encode and decode, a unit is not there, or the start does not fit.
+        UserError: the model does not encode and decode, a unit does not exist, or the start does not fit.
     """
     run = as_run(run)
-    require(run, "traverse codes", Encodes, Decodes)
+    run.require("traverse codes", Encodes, Decodes)
     width = code_width(run)
     pair = _pair(plane, units, width)
     named = None if units is None else _numbers(units, width)

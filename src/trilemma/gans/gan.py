@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from trilemma import rng as random
 from trilemma.config import ModelConfig
-from trilemma.errors import UserError, check_condition
+from trilemma.errors import UserError
 from trilemma.gans.losses import LOSSES
 from trilemma.nets import dcgan, mlp
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
 
 NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
     "mlp": (mlp.Generator, mlp.Critic),

@@ -8,7 +8,6 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.explore.codes import require
 from trilemma.lessons.held_out import common_images, reconstructed, rmse
 from trilemma.pictures.table import table
 from trilemma.run.run import Run
@@ -50,7 +49,7 @@ def beside(
     """
     runs = (first, *others)
     for run in runs:
-        require(run, "reconstruct", Reconstructs)
+        run.require("reconstruct", Reconstructs)
     batch = common_images(runs, data, MEASURED)
     images, given, blank = batch.image.cpu(), batch, [""] * min(n, len(batch.image))
     rows = [("held out", images, blank)]

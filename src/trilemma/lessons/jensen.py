@@ -71,10 +71,10 @@ class LinearGaussian:
         settings = {"reconstruction": "gaussian", "variance": self.variance, "output": "none"}
         vae = create("vae", shape=(1, 1, 1), hidden=(), latent=1, **settings).double().eval()
         for network, weight, bias in (
-            (vae.encoder, [0.0, 0.0], [mean, 2 * math.log(std)]),
-            (vae.decoder, [self.weight], [self.bias]),
+            (vae.get_submodule("encoder"), [0.0, 0.0], [mean, 2 * math.log(std)]),
+            (vae.get_submodule("decoder"), [self.weight], [self.bias]),
         ):
-            (layer,) = [part for part in network.modules() if isinstance(part, nn.Linear)]  # type: ignore[union-attr]
+            (layer,) = [part for part in network.modules() if isinstance(part, nn.Linear)]
             with torch.no_grad():
                 layer.weight.copy_(torch.tensor(weight, dtype=torch.float64)[:, None])
                 layer.bias.copy_(torch.tensor(bias, dtype=torch.float64))

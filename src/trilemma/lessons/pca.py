@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.codes import encode, require
+from trilemma.explore.codes import encode
 from trilemma.explore.images import pick_images
 from trilemma.lessons.held_out import reconstructed, rmse
 from trilemma.pictures import plots
@@ -46,7 +46,7 @@ def decoded_directions(run: Run, image: Tensor) -> Tensor:
 
 def pca(run: Run) -> "Image.Image":
     """Held-out points and their reconstructions, seen from above the principal subspace and along its edge."""
-    require(run, "reconstruct from codes", Encodes, Decodes, Reconstructs)
+    run.require("reconstruct from codes", Encodes, Decodes, Reconstructs)
     train, held = to_float(run.data.train.images), pick_images(run, None, MEASURED)
     x, learned = held.image.cpu().flatten(1).double(), reconstructed(run, held).flatten(1).double()
     mean, axes = principal_axes(train.flatten(1).double())

@@ -18,7 +18,6 @@ from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.features import BUNDLED, CHANNELS, FeatureNetwork, extract, load_network
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.receipt import Score, protocol_name, score_of
-from trilemma.registry import models_that
 from trilemma.types import Conditional, Samples, default_label
 
 if TYPE_CHECKING:
@@ -89,9 +88,7 @@ def class_counts(run: "Run", n: int) -> dict[str, int]:
         UserError: if the run's model takes no class, or there is not an image for each.
     """
     classes = run.config["classes"]
-    if not (isinstance(run.model, Conditional) and isinstance(run.model, Samples) and classes):
-        able = ", ".join(models_that(Conditional)) or "none is installed"
-        raise UserError(f"{run.recipe.name} does not draw a class that is asked for; models that do: {able}")
+    run.require("draw a class that is asked for", Conditional, Samples)
     if n < len(classes):
         raise UserError(f"n={n}: at least one image for each of the {len(classes)} classes is needed")
     return {name: n // len(classes) + (k < n % len(classes)) for k, name in enumerate(classes)}

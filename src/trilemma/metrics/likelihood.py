@@ -27,7 +27,7 @@ from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.intervals import Estimate, mean_estimate
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.pictures.levels import to_float
-from trilemma.types import UNCONDITIONAL, BoundsLikelihood, Condition, Conditional, Encodes
+from trilemma.types import UNCONDITIONAL, BoundsLikelihood, Condition, Conditional, Encodes, flags
 
 ROW_VALUES = 2**20  # pixel values that go through a model at a time
 INTERVAL_IS = "95% of the mean over the images (Student's t); says nothing of another training"
@@ -39,7 +39,7 @@ NO_LIKELIHOOD = "a Bernoulli of grey pixels is no likelihood; measure it against
 
 def has_posterior(model: object) -> TypeGuard[Encodes]:
     """Whether a model's code is variational and has means: no choices out of finite sets."""
-    return isinstance(model, Encodes) and isinstance(model, BoundsLikelihood) and not hasattr(model, "code_bits")
+    return isinstance(model, Encodes) and isinstance(model, BoundsLikelihood) and flags(model).code_bits is None
 
 
 def active_units(codes: Tensor) -> int:
@@ -180,9 +180,9 @@ def _some(model: nn.Module, part: Split, n: int, seed: int) -> tuple[Tensor, Con
 
 
 def _likelihood_of(model: nn.Module) -> tuple[str, bool]:
-    """The name of p(x|z), and whether it is a density over images in [0, 1], as the model says in `likelihood`."""
-    said = getattr(model, "likelihood", None)
-    return getattr(said, "name", "density"), getattr(said, "density", True)
+    """The name of p(x|z), and whether it is a density over images in [0, 1]."""
+    likelihood = flags(model).pixel_likelihood
+    return ("density", True) if likelihood is None else (likelihood.name, likelihood.density)
 
 
 @torch.no_grad()

@@ -46,14 +46,6 @@ class TrainConfig(Config):
         None, description="half-life of the averaged weights, in images; none: no average"
     )
     augment: tuple[str, ...] = Field((), description="augmentation of the training images: flip, shift, binarise")
-    valid: float | None = Field(None, gt=0, lt=1, description="fraction of the images held out for validation")
-    size: tuple[int, int] | None = Field(None, description="height and width to resize images to, px")
-    channels: Literal[1, 3] | None = Field(None, description="1: convert images to grey, 3: to colour")
-    split_seed: int = Field(
-        0, description="seed for the validation split and for generated data such as shapes (default: 0)"
-    )
-    split_rule: Literal["enough", "tenth"] = Field("enough", description="how many images are held out by default")
-    frames: Literal["first", "all"] = Field("first", description="which of several frames or pages of a file")
     seed: int = Field(0, description="random seed: weights, order, noise (default: 0)")
     monitor: str | None = Field(
         None, description="the weights with the lowest value of this score are kept, such as valid_rmse; none: the last"

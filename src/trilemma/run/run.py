@@ -10,7 +10,7 @@ from copy import copy
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_type_hints
 
 import torch
 from pydantic import Field
@@ -18,29 +18,30 @@ from torch import Tensor, nn
 
 from trilemma.config import ModelConfig, make
 from trilemma.data import Data, load_data
+from trilemma.data.config import DataConfig, load_keys
 from trilemma.data.load import Source
 from trilemma.data.sources.arrays import GIVEN
 from trilemma.data.sources.consent import check_allowed
 from trilemma.errors import UserError, check_codes, check_images, check_range, unknown_key
 from trilemma.files import read_plain, sha256_of
-from trilemma.hardware import pick_device
+from trilemma.hardware import pick_device, to_channels_last
 from trilemma.memory import halving, is_out_of_memory
-from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
 from trilemma.own import recipe_of
 from trilemma.registry import (
+    Blueprint,
     Recipe,
     build_unfilled,
     count_parameters,
-    list_models,
-    models_that,
     outline,
     recipe_named_in,
+    require,
 )
 from trilemma.run.command import command_of
 from trilemma.run.condition import Label, condition_of
 from trilemma.run.locate import run_folder
 from trilemma.run.log import read_log
+from trilemma.run.parts import blueprints, read_parts
 from trilemma.run.record import CONFIG, DIVERGED, SUMMARY, read_config, read_summary, written_hash
 from trilemma.run.unfinished import Snapshot, find_snapshot, finish, newest_snapshot, summary_of
 from trilemma.run.weights import difference, forms_of, load_tensors, read_forms
@@ -53,14 +54,13 @@ from trilemma.types import (
     Finishes,
     Reconstructs,
     Samples,
-    codes_need_labels,
+    codes_need,
+    flags,
 )
 from trilemma.values import check_value, checked_call, shown
 from trilemma.vocabulary import sampling_keys
 
-if TYPE_CHECKING:
-    from trilemma.run.contestant import Facts
-
+T = TypeVar("T")
 WEIGHTS = "weights.safetensors"
 SPARE_TENSORS = 100  # that a network may make while it is built, besides its weights
 LARGEST_PICTURE = 64 << 20  # bytes
@@ -101,6 +101,15 @@ class Drawn(NamedTuple):
     images: Tensor
     first: int
     batch: tuple[int, int]
+
+
+class Facts(NamedTuple):
+    """What a contestant cost: parameters, and of its training the seconds, the images seen and those per second."""
+
+    parameters: int
+    seconds: float
+    images: int
+    images_per_second: float
 
 
 class Run:
@@ -163,19 +172,22 @@ class Run:
         """There is no end to the images it can draw."""
 
     @property
-    def facts(self) -> "Facts":
+    def facts(self) -> Facts:
         """Its parameters and what its training took."""
-        from trilemma.run.contestant import Facts
-
         return Facts(*(self.summary[key] for key in Facts._fields))
 
     @cached_property
     def model_config(self) -> ModelConfig:
         """The settings of the network."""
         try:
-            return make(type(self.recipe.config), stated_variance(self.config["model_config"]))
+            return make(type(self.recipe.config), self.config["model_config"])
         except UserError as error:
             raise UserError(f"{self.path / CONFIG}: in model_config, {error}") from None
+
+    @cached_property
+    def _parts(self) -> dict[str, Blueprint]:
+        """What the parts of its model are built from; {} for a model without parts."""
+        return blueprints(read_parts(self.config), self.path / CONFIG)
 
     @cached_property
     @own_modes()
@@ -186,10 +198,10 @@ class Run:
             UserError: if there are no weights, or they are not those of this network, or not those that were written.
         """
         weights = self._unfinished_weights() if self.snapshot is not None else self._finished_weights()
-        model = build_unfilled(self.recipe, self.model_config)
+        model = build_unfilled(self.recipe, self.model_config, self._parts)
         model.load_state_dict(weights)
         if self.config["training"].get("channels_last"):  # the layout that gained in training gains in sampling
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(model)
         model = model.to(self.device).eval()
         if self.snapshot is not None:
             note(f"{self.path}: {self.unfinished}")
@@ -209,7 +221,7 @@ class Run:
         """The network without memory, if its settings ask for no more tensors than there are weights."""
         config = self.model_config
         try:
-            return outline(self.recipe, config, most=SPARE_TENSORS + 2 * most)
+            return outline(self.recipe, config, most=SPARE_TENSORS + 2 * most, parts=self._parts)
         except UserError as error:
             raise UserError(f"{self.path / CONFIG}: in model_config, {error}") from None
 
@@ -298,16 +310,7 @@ class Run:
                 f"{self.path} was trained on an array in memory: open it with trilemma.load(path, data=ARRAY), or give "
                 "the images to a verb as data="
             )
-        training = self.config["training"]
-        data = load_data(
-            source,
-            size=tuple(training["size"]) if training["size"] else None,
-            channels=training.get("channels") or self.model_config.shape[0],  # earlier versions did not write the key
-            valid=training["valid"],
-            seed=training.get("split_seed"),
-            frames=training.get("frames"),
-            rule=training.get("split_rule", "tenth"),  # as earlier versions divided
-        )
+        data = load_data(source, **load_keys(make(DataConfig, self.config["data_config"]).model_dump()))
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
                 f"the images of {data.source} are not those that {self.path} was trained on (files were added, removed "
@@ -421,9 +424,7 @@ class Run:
             raise UserError(f"n={n}, batch={batch}, first={first}: n and batch must be at least 1, first at least 0")
         if first + n > LARGEST_NUMBER:
             raise UserError(f"n={n}, first={first}: images are numbered up to {LARGEST_NUMBER}")
-        model = self.model
-        if not isinstance(model, Samples):
-            raise UserError(f"{self.recipe.name} does not draw samples; models that do: {', '.join(list_models())}")
+        model = self.require("draw samples", Samples)
         settings = self.checked(settings, Run.sample)
         asked = self.condition(label, n, condition)
 
@@ -444,7 +445,7 @@ class Run:
         Args:
             images: floats in [0, 1], (N, C, H, W), on any device.
             label: the class of all of them by name or number, or of each, int64 (N,), for a model that takes one; where
-                the codes do not depend on it (`codes_need_labels`), it makes no difference.
+                the codes do not depend on it (`codes_need`), it makes no difference.
             condition: in place of a label, what is asked for in general.
             batch: images computed at a time, which bounds the memory; halved if it runs out.
         Returns:
@@ -452,10 +453,10 @@ class Run:
         Raises:
             UserError: if the model does not encode, images or labels do not fit it, or a code is not finite.
         """
-        self.require("encode images", Encodes)
+        model = self.require("encode images", Encodes)
         check_images(images, self.model_config.shape)
         check_range(images)
-        results = self.apply(self.model.encode, images, self._needed(label, condition, len(images)), batch)  # type: ignore[arg-type]
+        results = self.apply(model.encode, images, self._needed(label, condition, len(images)), batch)
         return self._finite("codes", images, results)
 
     @checked_call
@@ -467,10 +468,10 @@ class Run:
         Raises:
             UserError: if the model does not decode, codes or labels do not fit it, or an image is not finite.
         """
-        self.require("decode", Decodes)
-        if (length := getattr(self.model, "code_length", None)) is not None:
+        model = self.require("decode", Decodes)
+        if (length := flags(self.model).code_length) is not None:
             check_codes(codes, length)
-        results = self.apply(self.model.decode, codes, self._needed(label, condition, len(codes)), batch)  # type: ignore[arg-type]
+        results = self.apply(model.decode, codes, self._needed(label, condition, len(codes)), batch)
         return self._finite("images", codes, results)
 
     @checked_call
@@ -482,23 +483,22 @@ class Run:
         Raises:
             UserError: if the model does not reconstruct, images or labels do not fit it, or a result is not finite.
         """
-        self.require("reconstruct", Reconstructs)
+        model = self.require("reconstruct", Reconstructs)
         check_images(images, self.model_config.shape)
         check_range(images)
-        results = self.apply(self.model.reconstruct, images, self._needed(label, condition, len(images)), batch)  # type: ignore[arg-type]
+        results = self.apply(model.reconstruct, images, self._needed(label, condition, len(images)), batch)
         return self._finite("images", images, results)
 
-    def require(self, doing: str, *protocols: type) -> None:
-        """Refuse a model that lacks a capability, with the models that have it.
+    def require(self, doing: str, capability: type[T], *more: type) -> T:
+        """The model, which has a capability; see `registry.require`.
 
         Args:
             doing: what it would do, as in "does not reconstruct".
+        Raises:
+            UserError: it lacks one, with the models that have them all.
         """
-        missing = [protocol for protocol in protocols if not isinstance(self.model, protocol)]
-        if missing:
-            part = "decoder" if missing == [Decodes] else "encoder"
-            able = ", ".join(models_that(*protocols))
-            raise UserError(f"{self.recipe.name} does not {doing}: it has no {part}; models that do: {able}")
+        require(self.model, self.recipe.name, doing, capability, *more)
+        return cast(T, self.model)
 
     def apply(
         self,
@@ -548,7 +548,7 @@ class Run:
     def _needed(self, label: Label, condition: Condition, count: int) -> Condition:
         """What is asked of the model for images or codes that it is given."""
         asked = self.condition(label, count, condition)
-        if asked.label is None and codes_need_labels(self.model):
+        if asked.label is None and "label" in codes_need(self.model):
             raise UserError(f"{self.recipe.name} in {self.path} needs the class of each image or code; give label=")
         return asked
 

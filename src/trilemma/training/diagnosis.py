@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import Tensor
 
-from trilemma.config import config_of
 from trilemma.metrics.likelihood import active_units
 from trilemma.run.state import Checkpoint
 from trilemma.training.monitor import (
@@ -21,7 +20,7 @@ from trilemma.training.monitor import (
 )
 from trilemma.training.samples import N_SAMPLES
 from trilemma.training.validation import Validation
-from trilemma.types import count_rivals
+from trilemma.types import config_of, count_rivals
 
 ACTIVE_UNITS = "valid_active_units"
 

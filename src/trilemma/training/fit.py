@@ -26,11 +26,10 @@ from typing import Any
 
 import torch
 
-from trilemma.config import ModelConfig, config_of
-from trilemma.migration import VARIANCE
-from trilemma.registry import Recipe
+from trilemma.config import VARIANCE, ModelConfig
+from trilemma.registry import Recipe, assemble
 from trilemma.run.config import LENGTHS, TrainConfig
-from trilemma.types import Model, Player, players_of
+from trilemma.types import Model, Player, config_of, players_of
 
 SHARE = 8  # batches in a pass over the training images, at least
 LEAST_BATCH, LEAST_STEPS = 16, 1_000
@@ -67,10 +66,10 @@ def fit_model(recipe: Recipe, config: ModelConfig) -> tuple[ModelConfig, tuple[s
     A function of the settings alone: those that it returns, it returns again.
     """
     here, there = _pixels(config), _pixels(recipe.config)
-    by_squares = getattr(config, "reconstruction", "mse") == "mse" and hasattr(config, "variance")
-    if not by_squares or config.variance is not None:  # type: ignore[attr-defined]
+    by_squares = config.get("reconstruction", "mse") == "mse" and "variance" in type(config).model_fields
+    if not by_squares or config.get("variance") is not None:
         return config, ()
-    if here == there or getattr(config, "capacity_nats", None) is not None:
+    if here == there or config.get("capacity_nats") is not None:
         return config.with_(variance=VARIANCE), ()
     variance = VARIANCE * here / there
     note = f"variance of a pixel {variance:.3g} ({VARIANCE:g} at {there:,} values; {here:,} here)"
@@ -109,7 +108,7 @@ def fit_training(
 def fit_rates(recipe: Recipe, lr: Rates, module: Model) -> Rates:
     """The learning rates for layers of these widths."""
     with torch.device("meta"):
-        own = recipe.build(recipe.config)
+        own = assemble(recipe, recipe.config)
     sizes = _pixels(config_of(module) or recipe.config), _pixels(recipe.config)
     inputs = {player.name: pixel_inputs(player, sizes[1]) for player in players_of(own.phases)}
     factors = {

@@ -23,6 +23,7 @@ import torch
 
 from trilemma import rng
 from trilemma.data import Data, Loader
+from trilemma.hardware import to_channels_last
 from trilemma.memory import with_room
 from trilemma.modes import own_modes
 from trilemma.progress import Display
@@ -69,7 +70,7 @@ class Trainer:
     ) -> None:
         self.model, self.data, self.config, self.display, self.team = model, data, config, display, team
         if config.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(model)
         self.players = Players(model, config, bf16=bf16)
         self.loader = Loader(
             data.train, batch=config.batch, seed=config.seed, device=self.players.device, augment=config.augment

@@ -120,8 +120,12 @@ def posterior_collapse(active: float, units: int, config: ModelConfig | None) ->
     """Whether fewer than one in ten units of a variational code are in use, and fewer than ENOUGH."""
     if active >= min(max(1, units // 10), ENOUGH):
         return None
-    advice = "Lower beta=, or raise it slowly from 0" if hasattr(config, "beta") else "Raise warmup= or free_nats="
+    advice = "Lower beta=, or raise it slowly from 0" if _has_beta(config) else "Raise warmup= or free_nats="
     return f"{active} of {units} units of the code are active (posterior collapse). {advice}"
+
+
+def _has_beta(config: ModelConfig | None) -> bool:
+    return config is not None and config.get("beta") is not None
 
 
 def mean_image_rmse(train: Iterable[Tensor], held_out: Iterable[Tensor]) -> float:
@@ -138,7 +142,7 @@ def no_better_than_mean(rmse: float, baseline: float, config: ModelConfig | None
         return None
     return (
         f"learned nothing yet: its reconstructions are no better than the mean image (RMSE {rmse:.3f} against "
-        f"{baseline:.3f}). Train longer{', lower beta=' if hasattr(config, 'beta') else ''} or change lr="
+        f"{baseline:.3f}). Train longer{', lower beta=' if _has_beta(config) else ''} or change lr="
     )
 
 

@@ -20,7 +20,7 @@ from trilemma.training.ema import EMA
 from trilemma.training.log import Averages
 from trilemma.training.optim import Plateau, config_of, learning_rate, lr_factor, make_optimizer
 from trilemma.training.state import first_entries, flatten_optimizer, restore_optimizer
-from trilemma.types import Batch, Logs, Model, Phase, Player, players_of, span_of
+from trilemma.types import Batch, Logs, Model, Phase, Player, flags, players_of, span_of
 
 START_BATCH = 500  # training images that the start of a phase is shown at a time
 
@@ -160,7 +160,7 @@ class Players:
 
 def needs_whole_batch(module: nn.Module) -> bool:
     """Whether its training depends on statistics of the batch: batch norm, or a module that says so of itself."""
-    return isinstance(module, _BatchNorm) or getattr(module, "batch_statistics", False)
+    return isinstance(module, _BatchNorm) or flags(module).batch_statistics
 
 
 def split(batch: Batch, pieces: int) -> list[Batch]:
