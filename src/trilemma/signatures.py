@@ -46,7 +46,7 @@ def schema_of(verb: Verb) -> Schema:
     several words."""
     function, kinds = function_of(verb.function), inspect.Parameter
     module, _, name = verb.fields.partition(":")
-    fields = getattr(import_module(module), name).model_fields if module else None
+    fields = getattr(import_module(module), name) if module else None
     schema = keys_of(function, fields).model_json_schema(schema_generator=_Typed)
     parameters = inspect.signature(function).parameters.values()
     places = [p for p in parameters if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.VAR_POSITIONAL)]

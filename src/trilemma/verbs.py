@@ -26,7 +26,7 @@ class Verb:
     """A verb, as words of the command line (a group before it, as in "data show") and as a function of `trilemma`.
 
     about, more: help in a line, and what follows it; see: where keys are shown that are not in the signature;
-    fields: a Config, "module:name", that describes keys which the signature does not; lists: the function that answers
+    fields: "module:name" of fields that describe keys which the signature does not; lists: the function that answers
     where no argument is given; doing: what a terminal says of silent work; light: it answers without torch.
     """
 
@@ -89,7 +89,7 @@ VERBS = (
         "Train a model on images. The same command again resumes the run.",
         see="More keys are given in the same way: those of the training (optimizer, lr_schedule, clip, monitor ...) "
         "and those of the model. `trilemma list MODEL` shows them with their defaults.",
-        fields="trilemma.run.config:TrainConfig",
+        fields="trilemma.training.request:FIELDS",
     ),
     Verb(
         "sample",

@@ -151,7 +151,7 @@ def _pairs(words: list[str], flags: set[str]) -> Iterator[tuple[str | None, Any]
         raise UserError(f'"{spaced}": write a key, its sign and its value without spaces between, as steps=100')
     while words:
         word = words.pop(0)
-        given = re.fullmatch(r"(--)?([A-Za-z_][\w-]*)=(.*)", word, re.DOTALL)
+        given = re.fullmatch(r"(--)?([A-Za-z_][\w.-]*)=(.*)", word, re.DOTALL)
         if word == "--":
             yield from ((None, rest) for rest in words)
             return

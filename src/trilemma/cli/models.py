@@ -20,7 +20,6 @@ SAMPLES = (
     "AMD EPYC with AVX2)"
 )
 LISTED = ("good for", "first samples", "summary")  # facts in the table of all models
-PART = "a part: the model to train first, or a finished run of one"
 KEYS, TRAINING, SAMPLING = "keys", "training", "sampling"
 TITLES = {
     KEYS: "Keys for trilemma train {} DATA key=value",
@@ -34,12 +33,13 @@ def entry_of(recipe: "Recipe") -> dict[str, Any]:
     sampler's."""
     from trilemma.training.request import further_keys
 
-    own = recipe.config
-    fields = [(key, field) for key, field in type(own).model_fields.items() if key != "shape"]
-    parts = [[part, default, PART] for part, default in recipe.parts.items()]
+    config = recipe.config
+    fields = [(key, field) for key, field in type(config).model_fields.items() if key != "shape"]
+    own = [[key, word(getattr(config, key)), field.description or ""] for key, field in fields]
+    parts = [[name, model, "a part: a run of it, or the model to train it by"] for name, model in recipe.parts.items()]
     return {
         "facts": _facts(recipe),
-        KEYS: [[key, word(getattr(own, key)), field.description or ""] for key, field in fields] + parts,
+        KEYS: own + parts,
         TRAINING: [list(row) for row in further_keys(recipe, trilemma.train)],
         SAMPLING: _sampling_rows(recipe),
     }
@@ -85,10 +85,10 @@ def _facts(recipe: "Recipe") -> dict[str, str]:
     """One line each; those that are empty are left out."""
     import torch
 
-    from trilemma.registry import count_parameters
+    from trilemma.registry import assemble, count_parameters
 
     with torch.device("meta"):
-        parameters = count_parameters(recipe.build(recipe.config))
+        parameters = count_parameters(assemble(recipe, recipe.config))
     lines = {
         "model": recipe.name,
         "family": recipe.family,
@@ -98,7 +98,7 @@ def _facts(recipe: "Recipe") -> dict[str, str]:
         "source": recipe.source,
         "data": recipe.data,
         "figures to reach": " ".join(typed(recipe.figures)),
-        **(_published(recipe.published) if recipe.published is not None else {}),
+        **({} if recipe.published is None else _published(recipe.published)),
         "parts": " ".join(typed(recipe.parts)),
         "parameters": f"{parameters:,} for images of {' x '.join(map(str, recipe.config.shape))}",
         "training": " ".join(typed(recipe.training)),

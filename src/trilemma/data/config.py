@@ -14,17 +14,17 @@ class DataConfig(Config):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    size: tuple[int, int] | None = Field(None, description="height and width to bring images to, px")
-    channels: Literal[1, 3] | None = Field(None, description="1 brings images to grey, 3 to colour")
-    valid: float | None = Field(None, gt=0, lt=1, description="fraction of the images held out")
+    size: tuple[int, int] | None = Field(None, description="height and width to resize images to, px")
+    channels: Literal[1, 3] | None = Field(None, description="1: convert images to grey, 3: to colour")
+    valid: float | None = Field(None, gt=0, lt=1, description="fraction of the images held out for validation")
     split_seed: int | None = Field(
-        None, description="chooses the validation images; draws the images of drawn data; default: 0"
+        None, description="seed for the validation split and for generated data such as shapes (default: 0)"
     )
     split_rule: Literal["enough", "tenth"] | None = Field(
-        None, description="how many are held out if valid is not given; default: enough"
+        None, description="how many images are held out if valid is not given (default: enough)"
     )
     frames: Literal["first", "all"] | None = Field(
-        None, description="of image files with several frames or pages; default: first"
+        None, description="which of several frames or pages of a file (default: first)"
     )
 
 

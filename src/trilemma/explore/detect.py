@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 from torch import Tensor
 
-from trilemma.errors import UserError
 from trilemma.explore.detection.images import Classes, Source, groups_of
 from trilemma.explore.detection.results import AUTO, document_of, find, images_table, positions_of
 from trilemma.explore.images import name_of, run_receipt
@@ -37,7 +36,7 @@ from trilemma.keys import Seed
 from trilemma.modes import own_modes
 from trilemma.pictures.png import save_png, says_how_made
 from trilemma.results import Results, with_keys
-from trilemma.run.run import Run, RunLike, as_run
+from trilemma.run.run import RunLike, as_run
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
 from trilemma.values import checked_call
 
@@ -168,12 +167,3 @@ def _write(files: Results, page: "Page", receipt: dict[str, Any], contents: Mapp
         elif says_how_made(path):
             remove(path)
     return picture
-
-
-def _check(run: Run, false_alarms: float, n: int) -> None:
-    if not isinstance(run.model, BoundsLikelihood | Encodes):
-        run.require("score images", Reconstructs)
-    if not 0 < false_alarms < 1:
-        raise UserError(f"false_alarms={false_alarms}: a share of the normal images, for instance 0.05")
-    if n < 1:
-        raise UserError(f"n={n}: at least 1 image of each kind is needed")

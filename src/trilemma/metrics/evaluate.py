@@ -33,7 +33,7 @@ from trilemma.metrics.quality import Setup, quality, quality_scores
 from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
 from trilemma.modes import own_modes
 from trilemma.registry import models_that
-from trilemma.run.contestant import Contestant, ImageSet, contestant_of, is_images
+from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
 from trilemma.run.run import Run
 from trilemma.types import Conditional, Samples
 from trilemma.values import checked_call, shown
@@ -94,9 +94,7 @@ class Drawn(NamedTuple):
 @checked_call
 @own_modes()
 def evaluate(
-    what: Annotated[
-        "Run | Source | Contestant", Field(description="a run folder, or a folder or zip of generated images")
-    ],
+    what: Annotated[Thing, Field(description="a run folder, or a folder or zip of generated images")],
     *,
     against: Annotated[Source | None, Field(description="real images (default: the data of the run)")] = None,
     n: Annotated[

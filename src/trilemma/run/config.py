@@ -46,13 +46,6 @@ class TrainConfig(Config):
         None, description="half-life of the averaged weights, in images; none: no average"
     )
     augment: tuple[str, ...] = Field((), description="augmentation of the training images: flip, shift, binarise")
-    seed: int = Field(0, description="of the weights, the order of the images and all noise")
-    monitor: str | None = Field(
-        None,
-        description="value whose lowest selects the weights, such as valid_rmse (default: the last weights)",
-    )
-    split_rule: Literal["enough", "tenth"] = Field("enough", description="how many images are held out by default")
-    frames: Literal["first", "all"] = Field("first", description="which of several frames or pages of a file")
     seed: int = Field(0, description="random seed: weights, order, noise (default: 0)")
     monitor: str | None = Field(
         None, description="the weights with the lowest value of this score are kept, such as valid_rmse; none: the last"
