@@ -7,9 +7,10 @@ from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from types import MethodType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from trilemma import rng
@@ -120,7 +121,9 @@ def recipe_named_in(file: Path, name: str) -> Recipe:
     return _recipes[name]
 
 
-def list_models(pattern: str = "*") -> list[str]:
+def list_models(
+    pattern: Annotated[str, Field(description="a name, or a pattern such as 'vae*'")] = "*",
+) -> list[str]:
     """Names that match a wildcard pattern, in the order of the families."""
     _load()
     listed = [r for r in _recipes.values() if r.listed and fnmatchcase(r.name, pattern)]

@@ -10,9 +10,10 @@ from copy import copy
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_type_hints
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from trilemma.config import ModelConfig, make
@@ -644,3 +645,6 @@ def _whole(compute: Callable[[int, int], Tensor], start: int) -> Tensor:
 
 def _warn(text: str) -> None:
     warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+RunLike = Annotated[Run | str | Path, Field(description="a run folder made by `trilemma train`")]

@@ -14,6 +14,7 @@ from trilemma.data.sources.consent import check_allowed
 from trilemma.errors import Diverged, UserError
 from trilemma.files import sha256_of, write_json
 from trilemma.hardware import describe, supports_fast_bf16, tune_allocator
+from trilemma.keys import Channels, Frames, Quiet, Resize
 from trilemma.modes import own_modes
 from trilemma.progress import Display
 from trilemma.registry import Recipe, count_parameters
@@ -45,8 +46,13 @@ class _Owner(NamedTuple):
 @checked_call
 @own_modes()
 def train(
-    model: Annotated[str | Path | nn.Module, Field(description=MODEL)],
-    data: Source | None = None,
+    model: Annotated[
+        str | Path | nn.Module,
+        Field(description="a name from `trilemma list`, or RUN/config.json to train it again", title=MODEL),
+    ],
+    data: Annotated[
+        Source | None, Field(description="a word from `trilemma data list`, or a path (default: digits)")
+    ] = None,
     *,
     steps: int | None = None,
     epochs: float | None = None,
@@ -55,18 +61,23 @@ def train(
     batch: int | None = None,
     lr: float | dict[str, float] | None = None,
     seed: int | None = None,
-    size: int | str | tuple[int, int] | None = None,
-    channels: int | None = None,
+    size: Resize = None,
+    channels: Channels = None,
     valid: float | None = None,
     split_seed: int | None = None,
-    frames: str | None = None,
-    augment: str | Sequence[str] | None = None,
+    frames: Frames = None,
+    augment: Annotated[
+        Sequence[str] | None,
+        Field(
+            description="augmentation of the training images: flip,shift,binarise; '': none (default: set by the model)"
+        ),
+    ] = None,
     device: str = "auto",
     precision: str = "auto",
     save_every: int | None = None,
     sample_every: int | None = None,
-    out: str | Path | None = None,
-    quiet: bool = False,
+    out: Annotated[str | Path | None, Field(description="run folder (default: chosen for you and printed)")] = None,
+    quiet: Quiet = False,
     **settings: Any,
 ) -> Run:
     """Train a model and leave a run folder; the same call again continues it, or does nothing if it is done.
