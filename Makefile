@@ -18,7 +18,7 @@ HOURS := kill coverage first_samples travel  # benchmarks that take long, to be 
 help:
 	@echo "make demo    compare the model families on small digits and write a report"
 	@echo "make test    the quick tests"
-	@echo "make slow    the tests that take minutes"
+	@echo "make slow    the tests that take minutes; those beside other libraries need $(BIN)/pip install -e '.[parity]' first"
 	@echo "make fixtures  the folder of broken and unusual images"
 	@echo "make kill    kill trainings at every moment and compare what is left"
 	@echo "make lint    formatting, lint and types"

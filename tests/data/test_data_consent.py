@@ -13,6 +13,7 @@ import trilemma
 from trilemma import UserError
 from trilemma.data.sources import builtin, consent
 from trilemma.data.sources.consent import is_allowed, remember
+from trilemma.data.sources.mnist import FILES
 from trilemma.explore.images import load
 from trilemma.run import run
 
@@ -93,7 +94,7 @@ def test_data_that_would_be_fetched_are_asked_for(
             _ = changed(trained, tmp_path / f"run-{source.partition('/')[0]}", data=source).data
     assert is_allowed("digits") and is_allowed("shapes:500")
     (tmp_path / "mnist").mkdir()
-    for file in builtin.FILES:
+    for file in FILES:
         (tmp_path / "mnist" / file).touch()
     assert is_allowed("mnist")
 

@@ -13,7 +13,8 @@ from trilemma import rng
 from trilemma.data import load_data
 from trilemma.errors import UserError
 from trilemma.explore import again
-from trilemma.explore.augment import BOTH, CLASSICAL, REAL, SYNTHETIC, augment, decide
+from trilemma.explore.augment import augment
+from trilemma.explore.usefulness import BOTH, CLASSICAL, REAL, SYNTHETIC, decide
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import read_metadata
 from trilemma.training.loop import Trainer

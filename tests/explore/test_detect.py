@@ -17,12 +17,13 @@ from torch import nn
 import trilemma
 from trilemma.data import Data, load_data
 from trilemma.errors import UserError
-from trilemma.explore.detect import detect, flagged
-from trilemma.explore.detection_choice import altered_aurocs, patched, quartered
-from trilemma.explore.detection_report import Page, Shown, _difference, heat
-from trilemma.explore.detection_scores import Score, fitted_on, score_all, scores_of, training_scores
-from trilemma.explore.detection_threshold import by_rank, by_spread, check_enough
-from trilemma.explore.detection_words import in_short
+from trilemma.explore.detect import detect
+from trilemma.explore.detection.choice import altered_aurocs, patched, quartered
+from trilemma.explore.detection.report import Page, Shown, _difference, heat
+from trilemma.explore.detection.results import flagged
+from trilemma.explore.detection.scores import Score, fitted_on, score_all, scores_of, training_scores
+from trilemma.explore.detection.sentences import in_short
+from trilemma.explore.detection.threshold import by_rank, by_spread, check_enough
 from trilemma.pictures.png import png_content, read_metadata, save_png
 from trilemma.pictures.table import GAP
 from trilemma.words import number
@@ -87,7 +88,7 @@ def run(paged, monkeypatch):
 
     blank = Image.new("L", (1, 1))
     page = Page("", png_content(blank), blank, None)
-    monkeypatch.setattr("trilemma.explore.detection_report.draw_report", lambda *_: page)
+    monkeypatch.setattr("trilemma.explore.detection.report.draw_report", lambda *_: page)
     return paged
 
 

@@ -107,7 +107,7 @@ DRAWINGS: dict[str, dict[str, Any]] = json.loads((FIXTURES / "drawings.json").re
 QUICK = "vae-conditional"
 MODELS = [model if model == QUICK else pytest.param(model, marks=pytest.mark.slow) for model in SETTINGS]
 GIVEN = {"batch": 16, "sample_every": 10**6, "device": "cpu", "precision": "float32", "quiet": True}
-SAMPLES, WEIGHTS = 1e-6, 1e-4  # largest differences on another processor or with another torch
+SAMPLES, WEIGHTS = 1e-6, 1e-5  # largest differences elsewhere; with plain SSE instructions 4e-7 and 4e-6 were measured
 
 
 def is_machine_of_fixtures() -> bool:

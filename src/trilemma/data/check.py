@@ -11,13 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trilemma.data.decoding.decoded import DecodedSource
 from trilemma.data.decoding.duplicates import exact_groups, near_pairs
-from trilemma.data.decoding.size import Size, parse_size
-from trilemma.data.load import Source, check_channels, check_frames, load_data, read_image_files, source_word
+from trilemma.data.decoding.size import Size
+from trilemma.data.hold_out import too_few
+from trilemma.data.load import Source, load_data, read_image_files, source_word
+from trilemma.data.options import Options, change
 from trilemma.data.sources.consent import remember
-from trilemma.data.sources.decoded import DecodedSource
 from trilemma.data.sources.folder import IMAGES
-from trilemma.data.split import Data, too_few
+from trilemma.data.split import Data
 from trilemma.errors import UserError
 from trilemma.files import read_plain, refuse_foreign, write_atomic
 from trilemma.results import claim, out_path
@@ -140,21 +142,18 @@ def _is_report(path: Path) -> bool:
 
 
 def _look(source: Source, size: Size | None, frames: str | None, channels: int | None) -> Report:
-    check_frames(frames)
-    check_channels(channels)
-    path = isinstance(source, str | Path)
-    raw = read_image_files(source, parse_size(size), channels, frames or "first") if path else None
-    if raw is None:
+    options = change(Options(), size=size, channels=channels, frames=frames)
+    decoded = read_image_files(source, options) if isinstance(source, str | Path) else None
+    if decoded is None:
         data = load_data(source, size=size, channels=channels, frames=frames)
         images = [split.images for split in data.splits.values()]
-        return _report(_raw_of(data), images, data.source, data.frames)
+        return _report(_without_images(data), images, data.source, data.frames)
     remember(source_word(str(source)))
-    return _report(raw, [raw.images], str(source), frames or "first")
+    return _report(decoded, [decoded.images], str(source), options.frames)
 
 
-def _raw_of(data: Data) -> DecodedSource:
-    """What is known of the images of a Data, without them: they may be more than memory holds, and stay in their
-    splits."""
+def _without_images(data: Data) -> DecodedSource:
+    """A Data as a decoded source whose images stay in their splits: they may be more than memory holds."""
     splits = [part for part, split in data.splits.items() for _ in range(len(split))]
     names = [
         name
@@ -174,12 +173,12 @@ def _raw_of(data: Data) -> DecodedSource:
     )
 
 
-def _report(raw: DecodedSource, images: Sequence[Tensor], source: str, frames: str) -> Report:
+def _report(decoded: DecodedSource, images: Sequence[Tensor], source: str, frames: str) -> Report:
     exact = exact_groups(*images)
     near, searched = near_pairs(*images, exact=exact)
-    training = [split == "train" for split in raw.splits]
+    training = [split == "train" for split in decoded.splits]
     overlap = [
-        (raw.names[next(k for k in group if training[k])], raw.names[k])
+        (decoded.names[next(k for k in group if training[k])], decoded.names[k])
         for group in exact
         if any(training[k] for k in group)
         for k in group
@@ -188,20 +187,20 @@ def _report(raw: DecodedSource, images: Sequence[Tensor], source: str, frames: s
     crossing = [(i, j) if training[i] else (j, i) for i, j in near if training[i] != training[j]]
     return Report(
         source,
-        len(raw.names) + len(raw.skipped) + sum(len(raw.left_out.get(why, ())) for why in IMAGES),
-        len(raw.names),
-        [(name, reason) for name, _, reason in (line.partition(": ") for line in raw.skipped)],
-        raw.left_out,
-        raw.changes,
-        [tuple(raw.names[k] for k in group) for group in exact],
-        [(raw.names[i], raw.names[j]) for i, j in near],
+        len(decoded.names) + len(decoded.skipped) + sum(len(decoded.left_out.get(why, ())) for why in IMAGES),
+        len(decoded.names),
+        [(name, reason) for name, _, reason in (line.partition(": ") for line in decoded.skipped)],
+        decoded.left_out,
+        decoded.changes,
+        [tuple(decoded.names[k] for k in group) for group in exact],
+        [(decoded.names[i], decoded.names[j]) for i, j in near],
         overlap,
-        [(raw.names[i], raw.names[j]) for i, j in crossing],
-        list(raw.unmatched),
-        raw.notes,
+        [(decoded.names[i], decoded.names[j]) for i, j in crossing],
+        list(decoded.unmatched),
+        decoded.notes,
         searched,
         frames,
-        too_few({key: raw.splits.count(key) for key in ("train", *raw.expected)}),
+        too_few({key: decoded.splits.count(key) for key in ("train", *decoded.expected)}),
     )
 
 

@@ -19,8 +19,8 @@ from trilemma import rng
 from trilemma.data import Data
 from trilemma.data.load import Source, slug
 from trilemma.data.selection import Selection, all_splits, one_split
-from trilemma.data.sources.arrays import read_array
 from trilemma.data.sources.labels import class_number
+from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError, with_hint
 from trilemma.explore.codes import condition_for, decode_alike, encode
 from trilemma.explore.images import choose, is_own, run_receipt, source_of, take

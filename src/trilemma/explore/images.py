@@ -9,8 +9,7 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data, load_data
-from trilemma.data.load import Source as DataSource
-from trilemma.data.load import is_given, source_word
+from trilemma.data.load import Source, is_given, source_word
 from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.builtin import is_named
 from trilemma.data.sources.consent import remember
@@ -20,10 +19,8 @@ from trilemma.pictures.png import receipt_for
 from trilemma.run.run import Run
 from trilemma.types import Batch, Condition, codes_need
 
-Source = DataSource | None
 
-
-def source_of(run: Run, data: Source = None) -> Data:
+def source_of(run: Run, data: Source | None = None) -> Data:
     """The run's own data, or other data in its size and channels; where codes need labels, classes of one name are one.
 
     Raises:
@@ -45,7 +42,7 @@ def source_of(run: Run, data: Source = None) -> Data:
     return replace(source, classes=tuple(known), splits=splits)
 
 
-def load(run: Run, data: DataSource) -> Data:
+def load(run: Run, data: Source) -> Data:
     """Images in the size and channels that a run was trained on; its own data, if named, are split as in training.
 
     Raises:
@@ -90,7 +87,7 @@ def part_of(run: Run, source: Data, split: str | None) -> Selection:
 
 
 def pick_images(
-    run: Run, data: Source = None, n: int | None = None, split: str | None = None, *, seed: int | None = None
+    run: Run, data: Source | None = None, n: int | None = None, split: str | None = None, *, seed: int | None = None
 ) -> Batch:
     """Images that the run was not trained on, or of a split, with their positions among them, on the run's device.
 
@@ -114,7 +111,7 @@ def choose(run: Run, part: Selection, n: int | None, seed: int | None) -> Batch:
     return take(run, part, index)
 
 
-def name_of(data: Source) -> str | None:
+def name_of(data: Source | None) -> str | None:
     """What images were asked for, in a text."""
     return data if data is None else data.source if isinstance(data, Data) else str(data)
 

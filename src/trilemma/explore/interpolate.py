@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from trilemma.data.load import Source
 from trilemma.errors import UserError
 from trilemma.explore.codes import decode_codes
-from trilemma.explore.images import Source, run_receipt
+from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.pictures.grid import grid
 from trilemma.pictures.table import table
@@ -72,7 +73,7 @@ def interpolate(
     *,
     frames: int = 7,
     how: Literal["linear", "spherical", "both"] = "both",
-    data: Source = None,
+    data: Source | None = None,
     animate: bool = True,
     label: str | int | None = None,
     out: str | Path | None = None,

@@ -13,11 +13,12 @@ from trilemma.config import LARGEST_IMAGE
 from trilemma.data.decoding.decode import decode
 from trilemma.data.decoding.pixels import Header, Item, header, open_file
 from trilemma.data.decoding.size import text as size_text
+from trilemma.data.load import Source
 from trilemma.data.selection import ALL
-from trilemma.data.sources.arrays import read_array
+from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError
 from trilemma.explore.codes import code_width, condition_for, encode
-from trilemma.explore.images import Source, source_of, take, unseen
+from trilemma.explore.images import source_of, take, unseen
 from trilemma.pictures.levels import to_float
 from trilemma.run.condition import needed
 from trilemma.run.run import Run
@@ -37,7 +38,7 @@ CROPPED = 1.5  # shapes (width / height) that differ by more than this factor lo
 Named = str | int | Path | Tensor | np.ndarray | Sequence[float]  # what stands for an image or a code
 
 
-def pick_image(run: Run, what: str | int | Path, data: Source = None) -> Batch:
+def pick_image(run: Run, what: str | int | Path, data: Source | None = None) -> Batch:
     """One image on the run's device, with its label where that is known.
 
     Args:
@@ -58,13 +59,13 @@ def pick_image(run: Run, what: str | int | Path, data: Source = None) -> Batch:
     return take(run, part, torch.tensor([number]))
 
 
-def load_image(run: Run, what: str | int | Path, data: Source = None) -> Tensor:
+def load_image(run: Run, what: str | int | Path, data: Source | None = None) -> Tensor:
     """One image on the run's device, float32 in [0, 1], (1, C, H, W); see `pick_image`."""
     return pick_image(run, what, data).image
 
 
 def find_code(
-    run: Run, what: Named, data: Source = None, label: str | int | None = None
+    run: Run, what: Named, data: Source | None = None, label: str | int | None = None
 ) -> tuple[Tensor, Condition, Tensor | None]:
     """The code that a user names, for a model that encodes.
 

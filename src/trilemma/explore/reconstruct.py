@@ -5,8 +5,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from trilemma.data.load import Source
 from trilemma.explore.codes import condition_for
-from trilemma.explore.images import Source, part_of, pick_images, rows_of, run_receipt, source_of
+from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.pictures.pairs import pairs
 from trilemma.results import Results, place
@@ -36,7 +37,7 @@ class Reconstruction:
 def reconstruct(
     run: Run | str | Path,
     *,
-    data: Source = None,
+    data: Source | None = None,
     n: int = 16,
     split: str | None = None,
     label: str | int | None = None,

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from trilemma.data.load import Source
 from trilemma.errors import UserError
 from trilemma.explore.codes import code_width, condition_for, decode_alike, encode
-from trilemma.explore.images import Source, name_of, pick_images, run_receipt
+from trilemma.explore.images import name_of, pick_images, run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.pictures.grid import TEXT, font
 from trilemma.pictures.png import save_png
@@ -64,7 +65,7 @@ def traverse(
     steps: int | None = None,
     plane: str | bool | Sequence[int] | None = None,
     spacing: Spacing = "quantiles",
-    data: Source = None,
+    data: Source | None = None,
     label: str | int | None = None,
     out: str | Path | None = None,
 ) -> Traversal:
@@ -140,14 +141,14 @@ def on_plane(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
     return codes.flatten(0, 1)
 
 
-def _codes(run: Run, data: Source) -> Tensor:
+def _codes(run: Run, data: Source | None) -> Tensor:
     """Codes of real images, (N, Z)."""
     batch = pick_images(run, data, MEASURED, seed=0)
     return encode(run, batch.image, condition_for(run, batch))
 
 
 def _start(
-    run: Run, image: Named | None, data: Source, label: str | int | None, codes: Tensor
+    run: Run, image: Named | None, data: Source | None, label: str | int | None, codes: Tensor
 ) -> tuple[Tensor, Condition]:
     """The code (Z,) to start from, and the condition to decode it under."""
     if image is not None:

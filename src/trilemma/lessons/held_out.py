@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from trilemma.data.load import Source
 from trilemma.errors import UserError
 from trilemma.explore.codes import condition_for, through
-from trilemma.explore.images import Source, pick_images
+from trilemma.explore.images import pick_images
 from trilemma.run.run import Run
 from trilemma.types import Batch, Reconstructs
 
 
-def common_images(runs: Sequence[Run], data: Source, n: int) -> Batch:
+def common_images(runs: Sequence[Run], data: Source | None, n: int) -> Batch:
     """At most n images that none of the runs was trained on, chosen from the whole split.
 
     Args:

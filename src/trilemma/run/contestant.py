@@ -16,14 +16,14 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data import Data, Split, load_data
 from trilemma.data.load import Source
-from trilemma.data.selection import ALL, Part, all_splits
+from trilemma.data.selection import ALL, Selection, all_splits
 from trilemma.data.sources.arrays import GIVEN, as_numpy, to_images
-from trilemma.data.split import counted
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
 from trilemma.run.locate import CONFIG, no_run
 from trilemma.run.run import Drawn, Run, load
 from trilemma.values import shown
+from trilemma.words import names_counted
 
 Shape = tuple[int, int, int]
 
@@ -69,7 +69,7 @@ class ImageSet:
     """
 
     name: str
-    images: Part
+    images: Selection
     shape: Shape
     classes: tuple[str, ...] = ()
     place: Path | None = None
@@ -118,7 +118,7 @@ def contestant_of(what: "Run | Source | Contestant") -> Contestant:
         return ImageSet(what.name, all_splits(what), what.shape, what.classes)
     if isinstance(what, np.ndarray | Tensor):
         levels, _ = to_images(as_numpy(what), "the generated images")
-        images = Part(ALL, (Split(levels),), torch.arange(len(levels)))
+        images = Selection(ALL, (Split(levels),), torch.arange(len(levels)))
         return ImageSet(GIVEN, images, _shape_of(levels))
     if isinstance(what, Contestant):
         return what
@@ -151,7 +151,7 @@ def _refuse_mixtures(folder: Path, names: Sequence[str]) -> None:
     """
     entries = {name: _metadata(folder / name) for name in names}
     if grids := [name for name, entry in entries.items() if entry.get("grid") or entry.get("n", 1) != 1]:
-        holds = counted("grids of several", grids)
+        holds = names_counted("grids of several", grids)
         raise UserError(f"{folder} holds {holds}; give a folder of single images, as `trilemma sample` writes one")
     if len({(str(entry.get("weights")), str(entry.get("settings"))) for entry in entries.values() if entry}) > 1:
         raise UserError(

@@ -1,34 +1,29 @@
 """The files of a folder, a zip or tar files, each with a way to read it; nothing is ever extracted to its name.
 
-Bytes of archives are read by offset, so that threads do not wait for one another. A member of a zip (PKWARE APPNOTE,
-4.3.7) has a header of 30 bytes, whose last four are the lengths of the name and the extra field before its content.
 How many files a source may have follows from the memory that is given: each takes some, whatever its length.
 """
 
-import io
 import math
-import os
 import posixpath
 import re
 import stat
-import struct
 import tarfile
 import tempfile
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import IO
 
-from trilemma.data.decoding.pixels import SUFFIXES, Item, check_length, open_file
-from trilemma.data.decoding.storage import check_count, most_items, room_for
+from trilemma.data.decoding.archives import open_zip, slice_of, zip_member
+from trilemma.data.decoding.limits import check_count, most_items
+from trilemma.data.decoding.pixels import SUFFIXES, Item, open_file
+from trilemma.data.decoding.storage import room_for
 from trilemma.data.decoding.tar import members
-from trilemma.data.decoding.unpack import ERRORS, check_unpacked, inflate, is_packed, unpacked
+from trilemma.data.decoding.unpack import ERRORS, check_unpacked, is_packed, unpacked
 from trilemma.data.decoding.walk import below, end, folders_of, linked, walk
 from trilemma.errors import UserError
 from trilemma.files import open_plain
@@ -49,7 +44,6 @@ TAR_BLOCK = 512  # bytes
 CLOSED = "archives beside unpacked images, which are read instead; give an archive's path to read it"
 TWIN = "archives beside a larger one of the same name, which is read instead"
 LESS = "images beside larger archives or tables, which are read instead; put the images into a folder of their own"
-_lock = Lock()  # where bytes cannot be read by offset
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,7 @@ def listed(path: Path) -> Iterator[Listing]:
             if not found.files:
                 raise UserError(f"{found.skipped[0] if found.skipped else path} and nothing in it can be read")
         else:
-            _add_members(_opened_zip(stack, path), "", found)
+            _add_members(open_zip(stack, path), "", found)
         hidden = {item.name[: match.end()].rstrip("/") for item in found.files if (match := _hidden_folder(item.name))}
         files = [item for item in found.files if not HIDDEN.search(item.name)]
         files.sort(key=lambda item: (item.shard, nfc(item.name), item.name))
@@ -167,7 +161,7 @@ def _as_inside(item: Item, archive: str) -> Item:
 def _add_zip(stack: ExitStack, path: Path, shard: str, found: Listing) -> None:
     """Add the files of one zip of several."""
     try:
-        archive = _opened_zip(stack, path)
+        archive = open_zip(stack, path)
     except UserError as error:
         found.skip(f"{shard}: {error}")
         return
@@ -191,36 +185,11 @@ def _walk(root: Path, found: Listing) -> None:
             found.add(Item(below(folder.name, entry.name), partial(open_file, entry.path)))
 
 
-def _opened_zip(stack: ExitStack, path: Path) -> zipfile.ZipFile:
-    """A zip, as long as the stack is there.
-
-    Raises:
-        UserError: it is broken, or unpacks to too much.
-    """
-    try:
-        archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(open_plain(path))))
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, *ERRORS) as error:
-        raise UserError(f"{path} is not a whole zip file: {error}; make or fetch it again") from error
-    check_unpacked(path, sum(info.file_size for info in archive.infolist()))
-    return archive
-
-
 def _add_members(archive: zipfile.ZipFile, shard: str, found: Listing) -> None:
     """Add all files of a zip."""
     for info in archive.infolist():
         if not info.is_dir():
-            found.add(Item(info.filename.replace("\\", "/"), partial(_member, archive, info), shard))
-
-
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
-    """The content of one member, checked."""
-    check_length(max(info.file_size, info.compress_size))
-    assert archive.fp is not None
-    lengths = struct.unpack("<HH", _read_at(archive.fp, info.header_offset + 26, 4))
-    content = inflate(_read_at(archive.fp, info.header_offset + 30 + sum(lengths), info.compress_size), info)
-    if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
-        raise ValueError("damaged in the archive: its checksum is wrong")
-    return io.BytesIO(content)
+            found.add(Item(info.filename.replace("\\", "/"), partial(zip_member, archive, info), shard))
 
 
 def _add_tar(stack: ExitStack, path: Path, shard: str, found: Listing) -> None:
@@ -255,7 +224,7 @@ def _add_infos(infos: Iterable[tarfile.TarInfo], file: IO[bytes], shard: str, fo
         plain, to = posixpath.normpath(name), linked(info)
         open_ = opens.get(to) if info.islnk() else None
         if info.isreg() and not info.issparse():
-            open_ = partial(_slice, file, info.offset_data, info.size)
+            open_ = partial(slice_of, file, info.offset_data, info.size)
         if to == plain and open_:  # tar writes so what it was given twice
             continue
         if open_:
@@ -308,22 +277,3 @@ def _unpacked(stack: ExitStack, path: Path, packed: IO[bytes], name: str, found:
         found.skip(f"{name}: breaks off: {error}")
     file.flush()
     return file
-
-
-def _slice(file: IO[bytes], first: int, length: int) -> IO[bytes]:
-    """Some bytes of an open file."""
-    check_length(length)
-    return io.BytesIO(_read_at(file, first, length))
-
-
-def _read_at(file: IO[bytes], first: int, length: int) -> bytes:
-    """That many bytes of an open archive, which other threads may read too."""
-    if hasattr(os, "pread"):
-        content = os.pread(file.fileno(), length, first)
-    else:
-        with _lock:
-            file.seek(first)
-            content = file.read(length)
-    if len(content) < length:
-        raise ValueError("cut short by the end of its archive")
-    return content

@@ -19,17 +19,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from trilemma.data.decoding.budget import budget
+from trilemma.data.decoding.convert import DEPTH, GREY, fitted, is_deep, to_plain
 from trilemma.data.decoding.integrity import Ranges, end_of_jpeg, end_of_png, needed
-from trilemma.data.decoding.size import cover
-from trilemma.data.decoding.srgb import to_srgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-PLAIN = ("L", "RGB")
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange height and width
 PIXELS = 2**30 // 12  # a larger image is taken for a decompression bomb
-BAND = 2**20  # pixels that are converted at a time
 FILE_LIMIT = 2**28  # bytes; a larger image file is not opened
 LAYERED = ("GIF", "WEBP", "PNG")  # their frames are drawn over one another, so that each needs those before it
 FRAMED = (*LAYERED, "TIFF")
@@ -39,10 +35,6 @@ TURNED = "rotated to match their EXIF orientation"
 FRAMES = "several frames or pages, of which the first is used (frames=all uses each)"
 PICTURES = "several pictures in a JPEG, of which the first is used"
 AFTER_BROKEN = "drawn over a frame that cannot be decoded"
-DEPTH = "16-bit or float values, scaled linearly to 8 bits"
-ALPHA = "transparency, composed over white"
-PROFILE = "a colour profile, converted to sRGB"
-BAD_PROFILE = "a colour profile that cannot be used, skipped"
 BAD_EXIF = "EXIF that cannot be read, skipped"
 BAD_EXTRAS = "text, a profile or other metadata that is broken or too long, skipped"
 TURN = {  # EXIF orientation -> how the pixels are turned
@@ -172,13 +164,13 @@ def _decode(image: Image.Image, place: np.ndarray, frame: int | None, words: lis
         _go_to(image, frame)
     early = "exif" in image.info or image.format not in ("PNG", "JPEG")  # to ask a PNG for it decodes the pixels
     orientation = _orientation(image, words) if early else 1
-    found, deep = _header(image, orientation), _deep(image)
+    found, deep = _header(image, orientation), is_deep(image)
     if image.format == "JPEG" and max(image.size) >= 4 * max(height, width):
         image.draft(None, (2 * max(height, width),) * 2)  # decoded at a fraction, at least this size
     with budget().taken(image.width * image.height):
         if frame is not None and drawn:
             _go_to(image, frame)
-            found, deep = _header(image, orientation), _deep(image)
+            found, deep = _header(image, orientation), is_deep(image)
         words += [DEPTH] if deep else []
         image.load()
         if not early and image.format == "PNG":
@@ -186,35 +178,9 @@ def _decode(image: Image.Image, place: np.ndarray, frame: int | None, words: lis
         if orientation in TURN:
             words.append(TURNED)
             image = image if image.format == "TIFF" else image.transpose(TURN[orientation])  # a TIFF is already
-        pixels = _fitted(_plain(image, words), "L" if channels == 1 else "RGB", (height, width))
+        pixels = fitted(to_plain(image, words), "L" if channels == 1 else "RGB", (height, width))
     place[:] = np.asarray(pixels).reshape(height, width, channels).transpose(2, 0, 1)
     return found, words
-
-
-def _fitted(image: Image.Image, mode: str, target: tuple[int, int]) -> Image.Image:
-    """In the mode "L" or "RGB" and the target (height, width)."""
-    if image.mode == mode:
-        return cover(image, target)
-    if image.mode == "RGBA" and mode == "RGB" and image.width * image.height > BAND:
-        return Image.merge(mode, [cover(image.getchannel(c), target) for c in mode])  # one at a time; A says nothing
-    return cover(_in_bands(lambda band: band.convert(mode), image, mode), target)
-
-
-def _in_bands(work: Callable[[Image.Image], Image.Image], image: Image.Image, mode: str) -> Image.Image:
-    """work(image), which looks at each pixel alone, in that mode; done for some rows at a time, to save memory."""
-    if image.width * image.height <= BAND:
-        return work(image)
-    out = Image.new(mode, image.size)
-    for band, top in _bands(image):
-        out.paste(work(band), (0, top))
-    return out
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[Image.Image, int]]:
-    """Some rows of an image at a time, and the number of the first."""
-    rows = max(1, BAND // image.width)
-    for top in range(0, image.height, rows):
-        yield image.crop((0, top, image.width, min(top + rows, image.height))), top
 
 
 def _go_to(image: Image.Image, frame: int) -> None:
@@ -311,66 +277,3 @@ def _n_frames(image: Image.Image) -> int:
         return image.n_frames  # pyright: ignore[reportAttributeAccessIssue]
     except Exception:
         return image.tell() + 2
-
-
-def _deep(image: Image.Image) -> bool:
-    """Whether the file holds more than 8 bits per value: Pillow keeps the upper 8 where there are several channels."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return True
-    args = [tile[3] for tile in getattr(image, "tile", ())]
-    return any(";16" in str(arg[0] if isinstance(arg, tuple) and arg else arg) for arg in args)
-
-
-def _plain(image: Image.Image, words: list[str]) -> Image.Image:
-    """Opaque, in sRGB, with 8 bits per channel; what was done is added to `words`."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _eight_bits(image)
-    if image.mode not in (*PLAIN, "RGBA", "LA", "RGBa", "La"):
-        words.append(
-            {"P": "converted from palette", "1": "1 bit per pixel"}.get(image.mode) or f"converted from {image.mode}"
-        )
-    if image.has_transparency_data and image.mode not in ("RGBA", "LA"):
-        image = image.convert("RGBA")
-    if image.mode == "LAB" or "icc_profile" in image.info:
-        image, converted = to_srgb(image)
-        words += [] if converted is None else [PROFILE if converted else BAD_PROFILE]
-    if image.has_transparency_data:
-        if image.getchannel("A").getextrema() != (255, 255):
-            words.append(ALPHA)
-            return _over_white(image)
-        return image if image.mode == "RGBA" else image.convert("L")
-    return image
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    """A transparent image composed over white; "RGBA", and opaque."""
-
-    def composed(band: Image.Image) -> Image.Image:
-        return Image.alpha_composite(Image.new("RGBA", band.size, "white"), band.convert("RGBA"))
-
-    return _in_bands(composed, image, "RGBA")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Integers 0 ... 65535, or floats 0 ... 1, to 0 ... 255."""
-    top = 1 if image.mode == "F" else 65535
-    ends = [(values.min(), values.max()) for values in (np.asarray(band) for band, _ in _bands(image))]
-    if why := outside(np.min([low for low, _ in ends]), np.max([high for _, high in ends]), top):
-        raise ValueError(f"{why}; 0 to {top} can be read")
-
-    def scaled(band: Image.Image) -> Image.Image:
-        return Image.fromarray(np.rint(np.asarray(band) * np.float32(255 / top)).clip(0, 255).astype(np.uint8))
-
-    return _in_bands(scaled, image, "L")
-
-
-def outside(low: np.generic, high: np.generic, top: int) -> str:
-    """Whether values from `low` to `high`, NaN where one is, go beyond 0 ... top by more than rounding mends, in words.
-
-    Half a level of 255 does no harm: such a value becomes 0 or 255 all the same.
-    """
-    if not np.isfinite([low, high]).all():
-        return f"{'NaN' if np.isnan([low, high]).any() else 'infinite'} values"
-    ends = np.rint(np.array([low, high], np.float64) * (255 / top))
-    shown = [str(end).removesuffix(".0") for end in (low, high)]  # exact: the shortest text that is this number
-    return "" if ends[0] >= 0 and ends[1] <= 255 else f"values from {shown[0]} to {shown[1]}"

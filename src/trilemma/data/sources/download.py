@@ -77,13 +77,6 @@ def download(
     return path
 
 
-def cache_dir() -> Path:
-    """Where fetched files are kept: $TRILEMMA_CACHE, or the user's cache."""
-    import pooch
-
-    return Path(os.environ.get("TRILEMMA_CACHE") or pooch.os_cache("trilemma"))
-
-
 def check_hash(expected: str, algorithm: str = "sha256", *, decompress: bool = True) -> Callable[[Path], None]:
     """A check of the decompressed bytes of a .gz file, or of the bytes of a file as it is."""
 

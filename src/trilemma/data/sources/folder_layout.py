@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from trilemma.data.decoding.listing import nfc
-from trilemma.data.split import counted
+from trilemma.words import names_counted
 
 WORDS = {
     "train": ("train", "training", "trainval"),
@@ -186,7 +186,7 @@ def _passed_over(levels: list[set[str]], files: Sequence[str]) -> list[str]:
     names = sorted(name for level in levels if len(level) > 1 for name in level if split_of(name))
     stems = {posixpath.splitext(file)[0]: file for file in files} if any("train" in f.lower() for f in files) else {}
     names += sorted(stems[name] for name in name_splits(stems))
-    return [counted(UNUSED, names)] if names else []
+    return [names_counted(UNUSED, names)] if names else []
 
 
 def _classes(paths: list[Parts], splits: list[str]) -> tuple[list[str | None], str, set[int]]:

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from trilemma.data.decoding.levels import few_levels
+from trilemma.data.decoding.limits import check_count, memory_limit
 from trilemma.data.decoding.size import choose_size, fit
-from trilemma.data.decoding.storage import check_count, memory_limit
 from trilemma.data.decoding.unpack import ERRORS, check_unpacked
+from trilemma.data.hold_out import check_enough, hold_out
+from trilemma.data.options import Options
 from trilemma.data.sources.labels import labelled_splits
-from trilemma.data.split import RULES, Data, Split, complete, make_data
+from trilemma.data.split import Data, Split, equal_images, make_data
 from trilemma.errors import UserError
 from trilemma.files import open_plain
 
@@ -30,17 +32,8 @@ BLOCK = 2**22  # bytes read at a time: room for as many as asked for is taken at
 TRAIN, TESTS = "train", ("t10k", "test")
 
 
-def load_idx(
-    path: Path,
-    name: str,
-    *,
-    size: tuple[int, int] | None = None,
-    channels: int | None = None,
-    valid: float | None = None,
-    seed: int = 0,
-    rule: str = RULES[0],
-) -> Data:
-    """Images of an idx file (N, H, W), with their labels and the test images where those lie beside it.
+def load_idx(path: Path, name: str, source: str, options: Options) -> Data:
+    """Images of an idx file (N, H, W), with their labels and the test images if those lie beside it.
 
     Raises:
         UserError: a file is broken or does not fit the others.
@@ -59,17 +52,19 @@ def load_idx(
     used, missing = labelled_splits(counts, {split: 0 if split in labels else n for split, n in counts.items()})
     values = torch.cat([labels[split] for split in used]).unique() if used else torch.empty(0)
     classes = tuple(map(str, values.tolist()))
-    target, resized = choose_size([part.shape[2:] for part in images.values()], size)
+    target, resized = choose_size([part.shape[2:] for part in images.values()], options.size)
     splits = {
         split: Split(
-            fit(part, target, channels or 1), torch.searchsorted(values, labels[split]) if split in used else None
+            fit(part, target, options.channels or 1),
+            torch.searchsorted(values, labels[split]) if split in used else None,
         )
         for split, part in images.items()
     }
     dark = few_levels(images["train"])
-    splits, held = complete(splits, splits, str(path), [], valid, seed, classes=classes, rule=rule)
+    check_enough(splits, source)
+    splits, held = hold_out(splits, options, equal_images, classes=classes)
     notes = ["read from " + ", ".join(file.name for file in files.values()), *notes, missing, resized, dark, held]
-    return make_data(name, str(path), splits, classes=classes, notes=notes)
+    return make_data(name, source, splits, options, classes=classes, notes=notes)
 
 
 def read_idx(path: Path, sha256: str | None = None, advice: str = "make or fetch it again") -> Tensor:

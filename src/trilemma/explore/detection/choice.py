@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.explore.detection_scores import Score, score_all
+from trilemma.explore.detection.scores import Score, score_all
 from trilemma.metrics.ranking import auroc
 
 MOST = 256  # images that are altered

@@ -15,8 +15,8 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from trilemma.explore.detection_images import ABNORMAL, NORMAL, UNKNOWN, Group
-from trilemma.explore.detection_scores import reconstructions
+from trilemma.explore.detection.images import ABNORMAL, NORMAL, UNKNOWN, Group
+from trilemma.explore.detection.scores import reconstructions
 from trilemma.pictures import plots
 from trilemma.pictures.grid import enlarged, grid, tile_scale, to_image
 from trilemma.pictures.page import below
@@ -197,9 +197,11 @@ def _histogram(document: Mapping[str, Any], scores: Mapping[str, Tensor], narrow
 def _template() -> "Template":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    here = Path(__file__).parent
+    package = Path(__file__).parents[2]
     environment = Environment(
-        loader=FileSystemLoader([here / "templates", here.parent / "comparison" / "templates"]),  # the same style sheet
+        loader=FileSystemLoader(
+            [package / room / "templates" for room in ("explore", "comparison")]
+        ),  # the same style sheet
         autoescape=True,
         finalize=shown,
         undefined=StrictUndefined,
