@@ -99,12 +99,12 @@ class Killer:
 
     def install(self) -> None:
         """Put the counting in the place of the calls."""
-        from trilemma.run import checkpoint
+        from trilemma.run import tensor_files
 
         for name in CHANGES:
             setattr(os, name, self._before(getattr(os, name)))
         builtins.open = io.open = self._open(builtins.open)
-        checkpoint.save_file = self._save_file(checkpoint.save_file)
+        tensor_files.save_file = self._save_file(tensor_files.save_file)
 
     def _before(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **keys: Any) -> Any:

@@ -126,7 +126,7 @@ VALUES = [
     ("traverse runs/vae-digits units=99", "units|unit"),
     ("reconstruct runs/vae-digits n=0", "n="),
     ("interpolate runs/vae-digits 0 99999", "99999"),
-    ("interpolate runs/vae-digits 0 photos/9.png", "no image file photos/9.png"),
+    ("interpolate runs/vae-digits 0 photos/9.png", "image file photos/9.png not found"),
     ("map runs/vae-digits how=umap", "tsne"),
     ("detect runs/vae-digits score=err", "error"),
     ("edit runs/vae-digits 0 towards=cat", "neither a class"),

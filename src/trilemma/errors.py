@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: what came, what is allowed, what to do. The command line shows no trace."""
+"""Errors that are the user's to mend: what was given, what is allowed, what to do. The command line shows no trace."""
 
 import difflib
 import os
@@ -49,18 +49,18 @@ class Diverged(UserError):
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that other tools call `word`, or that is most like it; None where nothing is alike.
+    """The choice that other tools call `word`, or that is most like it; None if nothing is alike.
 
     >>> nearest("learning_rate", ["lr", "steps"]), nearest("stpes", ["lr", "steps"]), nearest("12", ["2"])
     ('lr', 'steps', None)
     """
     names = [str(c) for c in choices]
-    if (meant := ELSEWHERE.get(word.lower())) in names:
-        return meant
+    if (ours := ELSEWHERE.get(word.lower())) in names:
+        return ours
     if word.isdigit():  # 12 is not a slip of 2
         return None
-    found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.65)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.65)
+    return matches[0] if matches else None
 
 
 def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
@@ -85,15 +85,15 @@ def unknown_key(key: str, takes: Mapping[str, Iterable[str]], see: str = "") -> 
     >>> str(unknown_key("guidance", {"training": ["steps", "lr"], "vae": []}))
     'unknown key "guidance"; training takes steps, lr; vae takes nothing more'
     """
-    meant = nearest(key, [known for keys in takes.values() for known in keys])
-    if meant:
-        return UserError(f'unknown key "{key}" (did you mean "{meant}"?)' + (f"; {see}" if see else ""))
+    hint = nearest(key, [name for keys in takes.values() for name in keys])
+    if hint:
+        return UserError(f'unknown key "{key}" (did you mean "{hint}"?)' + (f"; {see}" if see else ""))
     named = (f"{who} takes {', '.join(keys) or 'nothing more'}" for who, keys in takes.items())
     return UserError("; ".join([f'unknown key "{key}"', *named]))
 
 
 def with_hint(text: str, word: str, choices: Iterable[str]) -> str:
-    """A message about a wrong word, with the nearest of the right ones where there is one.
+    """A message about a wrong word, with the nearest of the right ones, if there is one.
 
     >>> with_hint("unknown key", "stpes", ["steps", "lr"])
     'unknown key (did you mean "steps"?)'
@@ -121,7 +121,7 @@ def check_images(image: "Tensor", shape: Sequence[int]) -> None:
 
 
 def check_range(image: "Tensor") -> None:
-    """For images that a user gives: refuses values outside of [0, 1] by more than half a level. NaN is not looked for.
+    """For images that a user gives: refuses values outside of [0, 1] by more than half a level. NaN is not searched.
 
     Raises:
         UserError: if they lie in another range, as 0 to 255.

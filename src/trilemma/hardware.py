@@ -39,18 +39,18 @@ def tune_allocator() -> bool:
 
 
 def pick_device(word: str = "auto") -> torch.device:
-    """The device a word names; "auto" takes the first of cuda, mps and cpu that is there.
+    """The device a word names; "auto" takes the first of cuda, mps and cpu that exists.
 
     Raises:
         UserError: with what this machine has.
     """
     import torch
 
-    here = _devices()
+    devices = _devices()
     if word == "auto":
-        return torch.device(here[0])
-    if word not in here:
-        raise UserError(f'there is no device "{word}" on this machine; choose one of auto, {", ".join(here)}')
+        return torch.device(devices[0])
+    if word not in devices:
+        raise UserError(f'this machine has no device "{word}"; choose one of auto, {", ".join(devices)}')
     return torch.device(word)
 
 

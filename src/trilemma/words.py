@@ -30,7 +30,7 @@ def ends(value: float, interval: Sequence[float]) -> list[str]:
 
 
 def span(value: float, interval: Sequence[float] | None) -> str:
-    """The interval as "0.79 to 0.83"; "exact" for a width of 0; empty where there is none."""
+    """The interval as "0.79 to 0.83"; "exact" for a width of 0; empty without one."""
     if not interval:
         return ""
     return "exact" if interval[0] == interval[1] == value else " to ".join(ends(value, interval))

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from trilemma.comparison import compare
 from trilemma.comparison.folder import claim_folder
-from trilemma.comparison.rows import curves
+from trilemma.comparison.trained import curves
 from trilemma.errors import UserError
 from trilemma.metrics.cost import time_in_turns
 from trilemma.pictures.plots import LIGHT, SOFT

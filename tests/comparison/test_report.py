@@ -12,7 +12,7 @@ from trilemma.comparison import images, report
 from trilemma.comparison.content import Asked, Control, Curve, Item, Model, Training
 from trilemma.comparison.document import columns, document
 from trilemma.comparison.entries import Entry
-from trilemma.comparison.rows import curves
+from trilemma.comparison.trained import curves
 from trilemma.metrics.features import extract
 
 LOADS = {"src", "href", "srcset", "data", "poster", "action", "background", "xlink:href"}

@@ -234,7 +234,7 @@ def test_links_that_lead_out_of_a_tar_are_named(tmp_path):
         (".store/3.png", file.getvalue()),
         (".gone.png", ("symbolic", "none.png")),  # hidden: not said
     ]
-    out, lead = "which is no file of this archive", "a link to"
+    out, lead = "which is not a file of this archive", "a link to"
     expected = {
         "gone.png": f"{lead} ../1.png, {out}",
         "absolute.png": f"{lead} /1.png, {out}",

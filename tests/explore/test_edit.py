@@ -156,7 +156,7 @@ def test_what_is_refused(run, tmp_path):
         edit(run, 0, towards="smile")
     with pytest.raises(UserError, match="at least 2"):
         edit(run, 0, towards="1", steps=1)
-    with pytest.raises(UserError, match="no image 100000"):
+    with pytest.raises(UserError, match="image 100000 not found"):
         edit(run, 100_000, towards="1")
     with pytest.raises(UserError, match="64"):
         edit(run, torch.zeros(7), towards="1")

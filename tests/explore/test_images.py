@@ -122,7 +122,7 @@ def test_all_images_of_other_data_are_unseen(run, tmp_path):
     assert torch.equal((batch.image[:, 0, 0, 0] * 255).round().long(), levels[batch.index])
     assert len(pick_images(run, tmp_path / "photos").image) == 20
     assert float(load_image(run, 4, tmp_path / "photos")[0, 0, 0, 0]) == pytest.approx(10 / 255)
-    with pytest.raises(UserError, match="no image 20 in photos: it has 0 to 19"):
+    with pytest.raises(UserError, match="image 20 not found in photos: choose from 0 to 19"):
         load_image(run, 20, tmp_path / "photos")
     assert len(pick_images(run, tmp_path / "photos", split="test").image) == 4
 
@@ -225,9 +225,9 @@ def test_a_file_that_is_changed_is_said_to_be(run, tmp_path, capsys):
 def test_images_that_are_not_there(run, tmp_path):
     last = len(run.data.held_out[1]) - 1
     for number in (last + 1, -1, str(last + 1), "-1"):
-        with pytest.raises(UserError, match=rf"no image {number} in the \w+ split: it has 0 to {last}"):
+        with pytest.raises(UserError, match=rf"image {number} not found in the \w+ split: choose from 0 to {last}"):
             load_image(run, number)
-    with pytest.raises(UserError, match=r"no image file nowhere\.png"):
+    with pytest.raises(UserError, match=r"image file nowhere\.png not found"):
         load_image(run, "nowhere.png")
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(UserError, match=r"cannot read the image .*text\.png"):
@@ -266,13 +266,13 @@ def test_codes_and_images_of_other_shapes_are_refused(run, tmp_path):
         (np.zeros((2, 64)), r"one row of numbers.*got shape \(2, 64\)"),
         (np.zeros((1, 9, 8)), "the image is 1 x 9 x 8 .*takes 1 x 8 x 8"),
         (np.zeros((3, 8, 8)), "the image is 3 x 8 x 8"),
-        (np.zeros((2, 1, 8, 8)), "^2 images were given, and one is needed"),
+        (np.zeros((2, 1, 8, 8)), "^got 2 images instead of one"),
         (np.full((1, 8, 8), 1.5), "outside 0 to 1"),
         (np.full(64, np.nan), "NaN"),
         (tmp_path / "objects.npy", "cannot be read"),
         (["a"], "neither an image nor a code"),
-        ("1,b", "no image file 1,b"),
-        ("1,b" * 999, "no image file 1,b1,b"),
+        ("1,b", "image file 1,b not found"),
+        ("1,b" * 999, "image file 1,b1,b"),
     ):
         with pytest.raises(UserError, match=message):
             find_code(run, what)

@@ -265,7 +265,7 @@ def test_numbers_that_do_not_fit(tmp_path, n):
 def test_images_that_are_not_finite(tmp_path):
     run = run_of(tmp_path, images_of(range(10), 400, seed=9))
     run.model.images[7] = torch.nan
-    with pytest.raises(UserError, match="1 of 400 images"):
+    with pytest.raises(UserError, match=r"1 of 256 images hold NaN or infinite values \(the first is number 7\)"):
         evaluate(run, features=PIXELS, n=400)
     assert not (tmp_path / "metrics").exists()
 
@@ -335,7 +335,7 @@ def test_images_in_memory_are_measured_as_those_of_loaded_data():
         evaluate(made)
     with pytest.raises(UserError, match=r"values from 0 to 255; scale them"):
         evaluate(made.float(), **keys)
-    with pytest.raises(UserError, match=r"^what=5: give a run, a path, or an array or tensor of images"):
+    with pytest.raises(UserError, match=r"^what=5: give a run, a path, an array or tensor of images, or loaded data$"):
         evaluate(5, **keys)
     with pytest.raises(UserError, match=r"^n='5': give a whole number"):
         evaluate(made, **(keys | {"n": "5"}))

@@ -17,7 +17,7 @@ from trilemma.metrics.features import (
     to_levels,
 )
 from trilemma.metrics.nearest import nearest_training_images
-from trilemma.run.checkpoint import write_tensors
+from trilemma.run.tensor_files import write_tensors
 
 
 def random_network(shape=(1, 8, 8), seed=0):

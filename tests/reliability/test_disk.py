@@ -13,7 +13,7 @@ import pytest
 
 import trilemma
 from trilemma.progress import Display
-from trilemma.run import checkpoint
+from trilemma.run import checkpoint, tensor_files
 from trilemma.run.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
 from trilemma.run.log import read_log
 from trilemma.training import log, samples
@@ -91,7 +91,7 @@ def test_what_can_be_missing_costs_a_warning_and_not_the_training(
     assert [line for line in said if line.startswith("warning") and "No space left on device" in line]
 
 
-CALLS = [(checkpoint, "save_file"), (os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir")]
+CALLS = [(tensor_files, "save_file"), (os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir")]
 
 
 @pytest.mark.parametrize(("owner", "call"), CALLS, ids=lambda x: x if isinstance(x, str) else "")
@@ -123,7 +123,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_says_why(
 def test_a_checkpoint_that_does_not_read_back_is_said_and_the_training_goes_on_with_the_older_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, manifest, there = train("whole", steps=8), checkpoint._manifest, []
+    whole, manifest, there = train("whole", steps=8), checkpoint.manifest_of, []
 
     def harmed(folder: Path) -> dict[str, Any]:
         """The right sums, of a file that the disk then loses a byte of: the second and the third time."""
@@ -134,7 +134,7 @@ def test_a_checkpoint_that_does_not_read_back_is_said_and_the_training_goes_on_w
             path.write_bytes(path.read_bytes()[:-1])
         return content
 
-    monkeypatch.setattr(checkpoint, "_manifest", harmed)
+    monkeypatch.setattr(checkpoint, "manifest_of", harmed)
     run = train("run", steps=8)
     names = [f"{images:012d}" for images in (32, 64, 96, 128)]
     assert there == [names[:0], names[:1], names[:2], names[:3]]  # none goes before there is a new one that is whole
@@ -147,7 +147,7 @@ def test_a_checkpoint_that_does_not_read_back_is_said_and_the_training_goes_on_w
 def test_the_bytes_needed_are_those_of_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     path = train("run").path
     files = [file for file in list_checkpoints(path / "checkpoints")[-1].iterdir() if file.suffix == ".safetensors"]
-    monkeypatch.setattr(checkpoint, "save_file", refuse)
+    monkeypatch.setattr(tensor_files, "save_file", refuse)
     with pytest.raises(trilemma.UserError) as error:
         train("run", steps=7)
     needed = int(str(error.value).split(" bytes needed")[0].split()[-1].replace(",", ""))

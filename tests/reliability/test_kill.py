@@ -29,6 +29,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import kill
 from trilemma.run import checkpoint
+from trilemma.run.tensor_files import save_tensors
 from trilemma.training import saving
 kill.warm_up()
 
@@ -40,9 +41,9 @@ def careless(folder, images, state, notice):  # straight to the final name, the 
         checkpoint.shutil.rmtree(old)
     final.mkdir(parents=True)
     for name, tensors in state.tensors.items():
-        checkpoint._save(tensors, final / f"{name}.safetensors")
+        save_tensors(tensors, final / f"{name}.safetensors")
     checkpoint.write_json(final / "state.json", state.values)
-    checkpoint.write_json(final / "manifest.json", checkpoint._manifest(final))
+    checkpoint.write_json(final / "manifest.json", checkpoint.manifest_of(final))
 
 saving.save_checkpoint = careless
 with tempfile.TemporaryDirectory() as folder:

@@ -83,17 +83,17 @@ def test_a_second_signal_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_second_signal_in_a_save_leaves_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trilemma.run import checkpoint
+    from trilemma.run import tensor_files
 
     send(monkeypatch, signal.SIGTERM)
-    write = checkpoint.save_file
+    write = tensor_files.save_file
 
     def slow(tensors: Any, path: Path) -> None:
         write(tensors, path)
         if f"{4 * 16:012d}" in str(path):
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(checkpoint, "save_file", slow)
+    monkeypatch.setattr(tensor_files, "save_file", slow)
     with pytest.raises(KeyboardInterrupt):
         train()
     assert saved_step() == 3 and not list(Path("r").rglob("*.tmp"))

@@ -23,7 +23,7 @@ from trilemma.autoencoders.vae import VAE
 from trilemma.errors import UserError
 from trilemma.memory import copies, halving, is_out_of_memory
 from trilemma.metrics.likelihood import active_units, has_posterior
-from trilemma.run import checkpoint
+from trilemma.run import checkpoint, tensor_files
 from trilemma.run.checkpoint import list_checkpoints
 from trilemma.run.run import Run
 from trilemma.run.state import Checkpoint
@@ -123,7 +123,7 @@ HARMS = [
 
 
 @pytest.mark.parametrize(("harm", "model", "named"), HARMS, ids=lambda x: getattr(x, "__name__", None))
-def test_a_nan_is_found_in_its_step_named_and_left_out(
+def test_a_nan_is_found_in_its_step_named_and_skipped(
     harm: Callable[[Trainer], Callable[[], None]], model: str, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_step = Trainer.take_step
@@ -141,15 +141,15 @@ def test_a_nan_is_found_in_its_step_named_and_left_out(
 
     monkeypatch.setattr(Trainer, "take_step", step)
     run = short("harmed", model)
-    warnings = warned(run, "left out")
-    assert len(warnings) == 1 and named in warnings[0] and f"step {BAD_STEP} is left out" in warnings[0]
+    warnings = warned(run, "skipped")
+    assert len(warnings) == 1 and named in warnings[0] and f"step {BAD_STEP} will be skipped" in warnings[0]
 
     monkeypatch.setattr(Trainer, "take_step", without(BAD_STEP, one_step))
     assert weights(short("skipped", model)) == weights(run)
 
 
 def without(bad: int, one_step: Callable[[Trainer], None]) -> Callable[[Trainer], None]:
-    """Steps of which the bad one is left out."""
+    """Steps of which the bad one is skipped."""
 
     def step(trainer: Trainer) -> None:
         if trainer.calendar.step == bad:
@@ -229,18 +229,18 @@ def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
                 short("spoilt", model, **keys)
         run = short("spoilt", model, **keys)
     assert saved and all(map(all_finite, saved))
-    (warning,) = warned(run, "left out")
-    assert f"{named} is not finite" in warning and f"step {bad} is left out" in warning
+    (warning,) = warned(run, "skipped")
+    assert f"{named} is not finite" in warning and f"step {bad} will be skipped" in warning
 
     monkeypatch.setattr(Trainer, "take_step", without(bad, one_step))
     assert weights(short("skipped", model, **keys)) == weights(run)
 
 
 def test_a_rate_beyond_all_numbers_leaves_no_weights_that_are_none() -> None:
-    """The first step's rate is 0 (warm-up), and the second one's moves make infinite weights: it is left out."""
+    """The first step's rate is 0 (warm-up), and the second one's moves make infinite weights: it is skipped."""
     run = trilemma.train("ae-stacked", "digits", steps=2, lr=1e39, batch=16, save_every=16, out="r", quiet=True)
-    left_out = [text.split("; ")[-1] for text in warned(run, "left out")]
-    assert left_out == ["step 1 is left out"]
+    skipped = [text.split("; ")[-1] for text in warned(run, "skipped")]
+    assert skipped == ["step 1 will be skipped"]
     for path in list_checkpoints(run.path / "checkpoints"):
         assert all_finite(checkpoint.read_checkpoint(path))
     assert all(p.isfinite().all() for p in run.model.parameters())
@@ -303,9 +303,9 @@ def test_memory_that_runs_out_divides_the_batch_and_the_gradient_stays(monkeypat
     keys = {"steps": 3, "batch": 32, "precision": "float32", "quiet": True}
     monkeypatch.setattr(Players, "gradient", scarce)
     divided = trilemma.train("ae-stacked", "digits", out="divided", **keys)
-    assert warned(divided, "memory")[-1].endswith("go in 4 pieces from here on")
+    assert warned(divided, "memory")[-1].endswith("is processed as 4 micro-batches")
     assert [text for text in divided.warnings if "memory" in text] == [
-        "step 0: out of memory: batches of 32 go in 4 pieces from here on"
+        "step 0: out of memory: from now on each batch of 32 is processed as 4 micro-batches"
     ]
     monkeypatch.setattr(Players, "gradient", gradient)
     first: list[torch.Tensor] = []
@@ -374,9 +374,9 @@ class Scarce:
 LOST = torch.OutOfMemoryError("CUDA out of memory")
 HIDDEN = SafetensorError("Error while serializing: I/O error: Cannot allocate memory (os error 12)")
 PLACES = [
-    (checkpoint, "save_file", MemoryError("in save")),
-    (checkpoint, "save_file", OSError(errno.ENOMEM, "Cannot allocate memory")),
-    (checkpoint, "save_file", HIDDEN),
+    (tensor_files, "save_file", MemoryError("in save")),
+    (tensor_files, "save_file", OSError(errno.ENOMEM, "Cannot allocate memory")),
+    (tensor_files, "save_file", HIDDEN),
     (Diagnosis, "active_units", LOST),
     (SamplePictures, "snapshot", LOST),
     (Averages, "take", LOST),
@@ -425,9 +425,9 @@ HALVED = "out of memory: continuing with batches of 250"
 @pytest.mark.parametrize(
     ("owner", "name", "said"),
     [
-        (saving, "save_checkpoint", "a checkpoint is left out"),
-        (Diagnosis, "active_units", "a look at the codes is left out"),
-        (SamplePictures, "snapshot", "the picture 000000000048.png is left out"),
+        (saving, "save_checkpoint", "a checkpoint is skipped"),
+        (Diagnosis, "active_units", "the check of the codes is skipped"),
+        (SamplePictures, "snapshot", "the picture 000000000048.png is skipped"),
     ],
 )
 def test_memory_that_stays_short_outside_a_step_costs_a_warning(

@@ -46,7 +46,7 @@ def make_network(name: str, data: str, out: Path, **length: Any) -> dict[str, An
     Raises:
         UserError: if it misses the accuracy its recipe demands, or is too large; then nothing is written.
     """
-    from trilemma.run.checkpoint import write_tensors
+    from trilemma.run.tensor_files import write_tensors
     from trilemma.training import train
 
     recipe = get_recipe(f"features-{data}")

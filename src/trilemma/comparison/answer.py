@@ -1,6 +1,6 @@
 """The answer to "which model should I use?", as plain sentences, each with a command to type where there is one.
 
-All told, a model is to be used that no other one is shown to beat in fidelity or in diversity; of several, the fastest.
+A model is to be used that no other one is shown to beat in fidelity or in diversity; of several, the fastest.
 Where no model is unbeaten in both, there is a trade-off, and it is named. A model that learned nothing yet is never
 recommended.
 """

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.run.contestant import Contestant, ImageSet, contestant_of
+from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of
 from trilemma.run.run import Run
 from trilemma.text import printable
 from trilemma.values import shown as as_typed
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from trilemma.metrics.evaluate import Evaluation
 
 UNIMPORTANT = ("seed", "device", "save_every", "sample_every")  # keys of a training that make it no other one
-Thing = Run | Source | Contestant
 
 
 @dataclass

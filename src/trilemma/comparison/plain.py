@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from trilemma.text import printable
@@ -18,15 +17,17 @@ def clean(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, str):
         return printable(value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), lines=True)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{key.name: clean(getattr(value, key.name)) for key in fields(value)})
     if isinstance(value, Mapping):
         return {clean(str(key)): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [clean(item) for item in value]
     if value is None or isinstance(value, bool | int):
         return value
-    return clean(str(value)) if isinstance(value, Path) or not hasattr(value, "item") else clean(value.item())
+    if hasattr(value, "item"):
+        return clean(value.item())
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{key.name: clean(getattr(value, key.name)) for key in fields(value)})
+    return clean(str(value))
 
 
 def finite(value: object) -> bool:

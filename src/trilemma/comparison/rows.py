@@ -13,20 +13,17 @@ from trilemma.comparison.content import (
     IMAGES,
     Asked,
     Control,
-    Curve,
     Difference,
     Model,
     Places,
     Scores,
-    Trained,
     Training,
 )
 from trilemma.comparison.differences import Measured, differences, mean_over_trainings, of_turns, over_trainings
 from trilemma.comparison.entries import Entry, shown
-from trilemma.comparison.plain import Json, finite
+from trilemma.comparison.trained import commands, curves, training_of
 from trilemma.comparison.triangle import AXES, placed
 from trilemma.metrics.catalogue import COST, QUALITY
-from trilemma.text import quoted
 from trilemma.words import listed
 
 if TYPE_CHECKING:
@@ -35,10 +32,7 @@ if TYPE_CHECKING:
     from trilemma.metrics.evaluate import Evaluation
     from trilemma.metrics.intervals import Spread
     from trilemma.metrics.receipt import Score
-    from trilemma.run.run import Run
 
-CURVE_POINTS = 200  # of one loss curve at most
-MOST_CURVES = 40  # of a training; no model here has more than 20
 TIME = COST[0]
 OVER_TRAININGS = "95% over {n} trainings that differ in their seed, and the choice of real images (Student's t)"
 IN_TURNS = "95% for the median over turns, in each of which every model draws one batch; the range of fewer than 6"
@@ -61,12 +55,12 @@ def model_row(name: str, row: Sequence[Entry], data: "Data", asked: Asked, share
         scores=scores,
         curves=curves(first.run.log) if first.run else [],
         notes=[note for note in first.evaluation.notes if note not in shared] if first.evaluation else [],
-        commands=_commands(first, data, asked),
+        commands=commands(first, data, asked),
         warnings=_warnings(row, measured),
         learned_nothing=nothing,
         trainings=[_one(entry) for entry in row],
         place=_place(scores, learned=not nothing),
-        trained=_trained(first.run, data) if first.run else None,
+        trained=training_of(first.run, data) if first.run else None,
         kind=IMAGES if first.images else "model",
         folder=str(first.images.place) if first.images and first.images.place else None,
     )
@@ -203,58 +197,3 @@ def scores_of(evaluation: "Evaluation | Measurement") -> "dict[str, Score]":
     """Scores by the name of their column: that of the metric, or of what only some models have the protocol, for bounds
     of different likelihoods do not share a column."""
     return {score.name if score.name in (*QUALITY, *COST) else score.protocol: score for score in evaluation.scores}
-
-
-def _trained(run: "Run", data: "Data") -> Trained:
-    """What the run folder says of the training."""
-    summary, recipe, facts = run.summary, run.recipe, run.facts
-    return Trained(
-        recipe=recipe.name,
-        family=recipe.family,
-        summary=recipe.summary,
-        source=recipe.source,
-        run=str(run.path.absolute()),
-        weights=run.weights_id,
-        parameters=facts.parameters,
-        images=facts.images,
-        epochs=facts.images / max(len(data.train), 1),
-        steps=summary.get("steps"),
-        seconds=facts.seconds,
-        images_per_second=facts.images_per_second,
-        valid={k: v for k, v in summary.items() if k.startswith("valid_") and finite(v)},
-        settings=run.config["model_config"],
-        training=run.config["training"],
-    )
-
-
-def curves(log: Sequence[Json]) -> list[Curve]:
-    """Loss parts and validation values of a log, MOST_CURVES at most, as at most CURVE_POINTS points over training
-    seconds."""
-    names = dict.fromkeys(key for row in log for key in row if "/" in key or key.startswith("valid_"))
-    return [_curve(name, log) for name in list(names)[:MOST_CURVES]]
-
-
-def _curve(name: str, log: Sequence[Json]) -> Curve:
-    points = [(row["seconds"], row[name]) for row in log if finite(row.get(name))]
-    last = max(len(points) - 1, 0)
-    count = min(len(points), CURVE_POINTS)
-    kept = [points[round(i * last / max(count - 1, 1))] for i in range(count)]
-    return Curve(name, [x for x, _ in kept], [y for _, y in kept])
-
-
-def _commands(entry: Entry, data: "Data", asked: Asked) -> dict[str, str]:
-    """What trains, draws and measures the same again; of a set of images, what measures it."""
-    from trilemma.data.load import source_word
-
-    run, keys = entry.run, [f"n={asked.n}", f"seed={asked.seed}", f"batch={asked.batch}"]
-    if run is not None:
-        path = str(run.path.absolute())
-        return {
-            **({"train": run.command} if run.command else {}),
-            "sample": quoted(["trilemma", "sample", path, "n=64", f"seed={asked.seed}"]),
-            "evaluate": quoted(["trilemma", "evaluate", path, *keys]),
-        }
-    if entry.images is None or entry.images.place is None:
-        return {}
-    against = [f"against={source_word(data.source)}", f"split={asked.split}"]
-    return {"evaluate": quoted(["trilemma", "evaluate", str(entry.images.place), *against, *keys])}

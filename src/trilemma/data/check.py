@@ -26,7 +26,7 @@ from trilemma.results import claim, out_path
 from trilemma.text import printable
 from trilemma.values import checked_call
 
-SHOWN = 5  # examples of a kind that is no fault, in the short text
+SHOWN = 5  # examples of a kind that is not a fault, in the short text
 ENDS = ("ok", "not ok: see above")
 SKIPPED = "files skipped"
 FIRST_LINE = re.compile(
@@ -39,9 +39,9 @@ SHARED = "in the training images and in another split"
 
 @dataclass(frozen=True)
 class Report:
-    """What was found.
+    """The result of a check.
 
-    files: images by their names; read: those that could be read; bad: (file, reason) for those that could not;
+    files: images by their names; read: how many could be read; bad: (file, reason) for the others;
     left_out: why, and which files were not opened at all (of them, those outside the split folders and beside the class
     folders count as images); changes: what was done to images on the way, in words, and to which files; duplicates:
     groups of files that decode to the same pixels; near: pairs that nearly do; overlap: pairs of equal images (training
@@ -80,7 +80,7 @@ class Report:
         """The report in words.
 
         Args:
-            shown: names of each kind that is no fault; all, each on a line of its own, where None.
+            shown: names of each kind that is not a fault (default: all, each on a line of its own).
         """
         what = "images" if self.frames == "all" else "image files"
         left = sum(map(len, self.left_out.values()))
@@ -100,7 +100,7 @@ class Report:
             lines.append(self.few)
         if not self.searched:
             lines.append(
-                "so many images, or so many alike, that near duplicates were looked for in the first ones only"
+                "so many images, or so many alike, that near duplicates were searched among the first ones only"
             )
         return "\n".join([*map(printable, lines), ENDS[0] if self.ok else ENDS[1]])
 
@@ -117,7 +117,7 @@ def check(
     """Look through a source.
 
     Args:
-        size, frames, channels: as in `load_data`; duplicates are looked for among the images as they are decoded so.
+        size, frames, channels: as in `load_data`; duplicates are searched among the images decoded so.
         out: a text file for the report with every name.
     Raises:
         UserError: the source is not known, or holds no images at all; `out` cannot be written.
@@ -210,7 +210,7 @@ def _joined(groups: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _named(what: str, names: Sequence[str], shown: int | None) -> list[str]:
-    """A line with how many and the first `shown`, or a line for each where None; none where there are none."""
+    """A line with how many and the first `shown` (default: a line for each); no line without names."""
     if shown is None and len(names) > 1:
         return [f"{what}: {len(names):,}:", *(f"    {name}" for name in names)]
     more = f" and {len(names) - shown:,} more" if shown and len(names) > shown else ""

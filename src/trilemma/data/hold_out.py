@@ -129,7 +129,7 @@ def lost(labels: Tensor, remaining: Tensor) -> list[int]:
 
 
 def together(units: Sequence[Unit], equal: Sequence[Sequence[int]]) -> Sequence[Unit]:
-    """The group of each image: its unit, or the first of those that equal images join; only units where all are one.
+    """The group of each image: its unit, or the first of those that equal images join; only units if all are in one.
 
     >>> together(range(5), [[1, 3]]), together("aabbc", [[1, 2]]), together("aab", [[0, 2]])
     ([0, 1, 2, 1, 4], ['a', 'a', 'a', 'a', 'c'], 'aab')
@@ -156,8 +156,8 @@ def _whole_groups(
     """Which images are set aside, bool (N,): groups while they fit, in the order in which the seed draws the units;
     the smallest if none fits. With labels, groups that hold the last images of a class do not fit."""
     group_of, sizes, chosen = dict(zip(units, groups, strict=True)), Counter(groups), set()
-    drawn = list(group_of.values())
-    order = dict.fromkeys(drawn[k] for k in rng.permutation(len(drawn), seed, "valid").tolist())
+    candidates = list(group_of.values())
+    order = dict.fromkeys(candidates[k] for k in rng.permutation(len(candidates), seed, "valid").tolist())
     classes, left = _classes_of(groups, labels), Counter([] if labels is None else labels.tolist())
 
     def fits(group: Unit) -> bool:
@@ -173,7 +173,7 @@ def _whole_groups(
 
 
 def _classes_of(groups: Sequence[Unit], labels: Tensor | None) -> dict[Unit, Counter[int]]:
-    """How many images of each class a group has; none where there are no labels."""
+    """How many images of each class a group has; none without labels."""
     classes: dict[Unit, Counter[int]] = {group: Counter() for group in groups}
     for group, label in () if labels is None else zip(groups, labels.tolist(), strict=True):
         classes[group][label] += 1

@@ -18,7 +18,7 @@ def data_dir() -> Path | None:
 
 
 def places(name: str) -> list[Path]:
-    """The folders in which a published source is looked for, in this order."""
+    """The folders in which a published source is searched, in this order."""
     return [folder / name for folder in (data_dir(), cache_dir()) if folder]
 
 

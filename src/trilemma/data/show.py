@@ -28,23 +28,23 @@ def show(
     frames: str | None = None,
     channels: int | None = None,
 ) -> Path:
-    """Write a picture of the first n training images, as they come in the first epoch.
+    """Write a picture of the first n training images, in the order of the first epoch.
 
     Args:
         seed: of that order; and as in `load_data`, for data not loaded yet.
         size, frames, channels: as in `load_data`.
-        out: the PNG; the source's name in the current folder where None.
+        out: the PNG; default: the source's name in the current folder.
     Raises:
         UserError: n is less than 1, or as `load_data`.
     """
     if n < 1:
         raise UserError(f"n={n}: a picture shows 1 image or more")
-    given = None if out is None else out_path(out)
-    if given is not None:
-        claim([given], within=given.parent)
+    picture = None if out is None else out_path(out)
+    if picture is not None:
+        claim([picture], within=picture.parent)
     split_seed = None if isinstance(source, Data) else seed
     data = load_data(source, size=size, channels=channels, seed=split_seed, frames=frames)
-    path = given or Path(f"{data.name}.png")
+    path = picture or Path(f"{data.name}.png")
     claim([path], within=path.parent)
     loader = Loader(data.train, batch=min(n, len(data.train)), seed=seed, augment=augment)
     batch = loader.batch_at(0)
@@ -58,7 +58,7 @@ def show(
 
 
 def texts_of(batch: Batch, data: Data) -> list[str] | None:
-    """What to write under each image: its caption, else its class, else its file's name; None where there is none.
+    """What to write under each image: its caption, else its class, else its file's name; None if it has none.
 
     The batch is one of the training split.
     """

@@ -55,7 +55,7 @@ class Data:
     """A source, decoded.
 
     name: short, fit for a folder's name; source: as the user gave it; shape: (channels, height, width);
-    classes: names, () where there are none; splits: "train", "valid" and, where there is one, "test";
+    classes: names, or (); splits: "train", "valid" and, if there is one, "test";
     notes: everything inferred or done, in words; skipped: "path: reason" for each image that could not be read;
     fingerprint: hex, of the decoded training images and labels; frames, seed, rule: as in `Options`; fraction: its
     `valid`; given: the arrays that it was made of, if it was.

@@ -17,7 +17,7 @@ using reconstruction probability"). Scores, the higher the more abnormal:
 
 Threshold: the k-th largest of the scores of n normal images that the model was not trained on, k = floor(f (n + 1)),
 for a rate f of false alarms; where they are too few for that, training images lend the shape of their scores'
-distribution (detection/threshold.py). Which score flags is chosen without abnormal images (detection_choice.py).
+distribution (detection/threshold.py). Which score flags is chosen without abnormal images (detection/choice.py).
 """
 
 from collections.abc import Mapping

@@ -67,7 +67,7 @@ class Disentanglement:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _Scores:
     mig: Gap
     dci: DCI
     sap: Gap
@@ -109,7 +109,7 @@ def disentangle(
         data: images with factors; they are drawn in the size and channels that the run was trained on.
         n: images, held-out ones first.
         seed: of the draws of codes, of the parts that the images are divided into, and of the predictor behind DCI.
-        out: the picture to write, beside which its figures lie as JSON; RUN/disentanglement.png where None.
+        out: the picture to write, beside which its figures lie as JSON; default: RUN/disentanglement.png.
         quiet: print no progress.
     Raises:
         UserError: if the model does not encode, its codes are longer than LARGEST_CODE, the data have no factors, or
@@ -123,23 +123,23 @@ def disentangle(
     source = source_of(run, data)
     images = _images(source, n)
     condition = needed(run.model, Condition(label=images.labels))
-    codes, drawn = _codes(run, images, condition, seed)
+    codes, draws = _codes(run, images, condition, seed)
     factors, notes = _own(images.factors or {})
     notes += (MIG_OF[isinstance(run.model, HasPosterior)],)
     order = rng.permutation(len(codes), seed, "disentangle")
     display = Display("disentangle", quiet=quiet)
     done = 0
 
-    def measure(index: Tensor) -> _Measured:
-        def told() -> None:  # of the work, half is the whole and half its parts
+    def measure(index: Tensor) -> _Scores:
+        def report() -> None:  # of the work, half is the whole and half its parts
             nonlocal done
             done += len(index)
             display.update(done / (2 * len(codes) * len(factors)), f"{len(codes):,} codes of {codes.shape[1]} numbers")
 
         of_index = {name: values[index] for name, values in factors.items()}
-        return _Measured(
-            mutual_information_gap(drawn[index], of_index),
-            dci(codes[index], of_index, seed=seed, told=told),
+        return _Scores(
+            mutual_information_gap(draws[index], of_index),
+            dci(codes[index], of_index, seed=seed, on_factor=report),
             separated_attribute_predictability(codes[index], of_index),
         )
 
@@ -157,7 +157,7 @@ def disentangle(
         "n": len(codes),
         "seed": seed,
         "interval_is": INTERVAL_IS,
-        "scores": {name: {"value": found.value, "interval": found.interval} for name, found in scores.items()},
+        "scores": {name: {"value": score.value, "interval": score.interval} for name, score in scores.items()},
         "of_factor": whole.of_factor,
         "mutual_information": whole.mig.matrix.tolist(),
         "importance": whole.dci.matrix.tolist(),
@@ -175,7 +175,7 @@ def _codes(run: Run, images: Split, condition: Condition, seed: int) -> tuple[Te
     if numbers > LARGEST_CODE:
         raise UserError(
             f"the codes of {run.recipe.name} have {numbers:,} numbers, and up to {LARGEST_CODE} are held against each "
-            "factor of the images; choose a model with shorter codes, as vae-beta, or train it with fewer numbers"
+            "factor of the images; choose a model with shorter codes, such as vae-beta, or train it with fewer numbers"
         )
     if not isinstance(model, HasPosterior):
         codes = through(run, model.encode, x, condition)
@@ -193,11 +193,11 @@ def _images(data: Data, n: int) -> Split:
     factors = [split.factors for split in splits if split.factors is not None]
     if len(factors) < len(splits):
         raise UserError(
-            f"{data.name} does not say from which factors its images were drawn; choose data that does, as data=shapes"
+            f"{data.name} does not say from which factors its images were drawn; choose data with factors, as shapes"
         )
-    there = sum(map(len, splits))
-    if not PARTS * LEAST <= n <= there:
-        raise UserError(f"n={n}: choose from {PARTS * LEAST:,} to {there:,}, as many images as {data.name} has")
+    available = sum(map(len, splits))
+    if not PARTS * LEAST <= n <= available:
+        raise UserError(f"n={n}: choose from {PARTS * LEAST:,} to {available:,}, as many images as {data.name} has")
     return Split(
         torch.cat([split.images for split in splits])[:n],
         torch.cat(labels)[:n] if len(labels) == len(splits) else None,
@@ -207,14 +207,14 @@ def _images(data: Data, n: int) -> Split:
 
 def _own(factors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Without the factors that another one determines, as the row of a shape is by its y; which these are, in words."""
-    kept = dict(factors)
+    remaining = dict(factors)
     notes = []
     for name, values in factors.items():
-        by = [other for other in kept if other != name and _determines(kept[other], values)]
+        by = [other for other in remaining if other != name and _determines(remaining[other], values)]
         if by:
-            del kept[name]
+            del remaining[name]
             notes.append(f'the factor "{name}" is left out: "{by[0]}" determines it')
-    return kept, tuple(notes)
+    return remaining, tuple(notes)
 
 
 def _determines(by: Tensor, values: Tensor) -> bool:
@@ -232,25 +232,25 @@ def _around(value: float, of_parts: list[float]) -> Estimate:
     return Estimate(value, (max(0.0, value - half), min(1.0, value + half)))
 
 
-def _draw(measured: _Measured, factors: list[str]) -> bytes:
+def _draw(scores: _Scores, factors: list[str]) -> bytes:
     """Heat maps of units (rows) by factors (columns): mutual information and importance."""
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     panels = {
-        f"share of the factor's entropy that the unit explains\nMIG {measured.mig.value:.2f}": measured.mig.matrix,
-        f"importance of the unit to a predictor of the factor\ndisentanglement {measured.dci.disentanglement:.2f}": (
-            measured.dci.matrix
+        f"share of the factor's entropy that the unit explains\nMIG {scores.mig.value:.2f}": scores.mig.matrix,
+        f"importance of the unit to a predictor of the factor\ndisentanglement {scores.dci.disentanglement:.2f}": (
+            scores.dci.matrix
         ),
     }
-    n = len(measured.mig.matrix)
+    n = len(scores.mig.matrix)
     figure = Figure(figsize=(2.5 + 1.1 * len(factors) * len(panels), min(2 + 0.3 * n, 40)), layout="constrained")
     for axis, (title, matrix) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         norm = PowerNorm(0.5, vmin=0, vmax=1)  # a share of 0.04 takes a fifth of the colours
-        shown = axis.imshow(matrix.numpy(), norm=norm, cmap="YlGnBu", aspect="auto")
+        heat = axis.imshow(matrix.numpy(), norm=norm, cmap="YlGnBu", aspect="auto")
         axis.set_title(title, fontsize="medium")
         axis.set_xticks(range(len(factors)), factors)
         axis.set_yticks(range(0, n, -(-n // MOST_TICKS)))
         axis.set_ylabel("unit")
-        figure.colorbar(shown, ax=axis, ticks=(0, 0.04, 0.25, 0.5, 1))
+        figure.colorbar(heat, ax=axis, ticks=(0, 0.04, 0.25, 0.5, 1))
     return png(figure, dpi=100)

@@ -28,18 +28,18 @@ def source_of(run: Run, data: Source | None = None) -> Data:
     """
     if data is None:
         return run.data
-    source, known = load(run, data), run.config["classes"]
-    if "label" not in codes_need(run.model) or not source.classes or list(source.classes) == list(known):
+    source, classes = load(run, data), run.config["classes"]
+    if "label" not in codes_need(run.model) or not source.classes or list(source.classes) == list(classes):
         return source
-    strange = [name for name in source.classes if name not in known]
+    strange = [name for name in source.classes if name not in classes]
     if strange:
-        raise unknown("class", strange[0], known)
-    number = torch.tensor([known.index(name) for name in source.classes])
+        raise unknown("class", strange[0], classes)
+    number = torch.tensor([classes.index(name) for name in source.classes])
     splits = {
         name: replace(part, labels=None if part.labels is None else number[part.labels])
         for name, part in source.splits.items()
     }
-    return replace(source, classes=tuple(known), splits=splits)
+    return replace(source, classes=tuple(classes), splits=splits)
 
 
 def load(run: Run, data: Source) -> Data:
@@ -74,10 +74,10 @@ def unseen(run: Run, source: Data) -> Selection:
 
 
 def part_of(run: Run, source: Data, split: str | None) -> Selection:
-    """A split by name; where None, the images that the run was not trained on.
+    """A split by name; default: the images that the run was not trained on.
 
     Raises:
-        UserError: there is no such split.
+        UserError: the split does not exist.
     """
     if split is None:
         return unseen(run, source)
@@ -93,11 +93,11 @@ def pick_images(
 
     Args:
         data: other images than the run's own; they are brought to the size and channels it was trained on.
-        n: how many at most; all where None.
-        split: "train", "valid" or "test"; where None, the run's held-out split, or all images of other data.
-        seed: chooses which, spread over all of them; the first n where None.
+        n: how many at most; default: all.
+        split: "train", "valid" or "test"; default: the run's held-out split, or all images of other data.
+        seed: chooses which, spread over all of them; default: the first n.
     Raises:
-        UserError: n is less than 1, or there is no such split.
+        UserError: n is less than 1, or the split does not exist.
     """
     if n is not None and n < 1:
         raise UserError(f"n={n}: at least 1 image is needed")
@@ -112,7 +112,7 @@ def choose(run: Run, part: Selection, n: int | None, seed: int | None) -> Batch:
 
 
 def name_of(data: Source | None) -> str | None:
-    """What images were asked for, in a text."""
+    """The source of images as a text."""
     return data if data is None else data.source if isinstance(data, Data) else str(data)
 
 
@@ -123,16 +123,16 @@ def run_receipt(run: Run, verb: str, **asked: Any) -> dict[str, Any]:
 
 def take(run: Run, part: Selection, index: Tensor) -> Batch:
     """The images numbered `index`, on the run's device."""
-    chosen = part.take(index)
+    split = part.take(index)
     return Batch(
-        to_float(chosen.images.to(run.device)),
-        Condition(chosen.labels, chosen.captions).to(run.device),
+        to_float(split.images.to(run.device)),
+        Condition(split.labels, split.captions).to(run.device),
         index.to(run.device),
     )
 
 
 def rows_of(batch: Batch, source: Data, part: Selection) -> list[dict[str, Any]]:
-    """What is known of each image: its position in the part of the source, its class and its file."""
+    """A record of each image: its position in the part of the source, its class and its file."""
     assert batch.index is not None
     names = part.take(batch.index.cpu()).names
     rows: list[dict[str, Any]] = [{"index": int(k)} for k in batch.index]

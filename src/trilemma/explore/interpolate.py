@@ -40,7 +40,7 @@ STEP_MS, REST_MS = 60, 600  # time of a step of the animation, and of its two en
 
 @dataclass(frozen=True)
 class Interpolation:
-    """The picture, the animation (None where there is none), and the images of each way: (frames, C, H, W)."""
+    """The picture, the animation if there is one, and the images of each way: (frames, C, H, W)."""
 
     picture: Path
     animation: Path | None
@@ -84,9 +84,9 @@ def interpolate(
         a, b: each an image file, the number of a held-out image, or a code: its numbers with commas between them, or
             a .npy file of them. Between two images, a last row blends their pixels, for comparison.
         frames: images in a row, with both ends.
-        data: the images that numbers count in; the run's own where None.
-        label: the class to decode, for a conditional model; where None, each frame has that of the nearer end.
-        out: the picture to write; RUN/interpolation.png where None. The animation lies beside it as .gif.
+        data: the images that numbers count in; default: the run's own.
+        label: the class to decode, for a conditional model; default: each frame has that of the nearer end.
+        out: the picture to write; default: RUN/interpolation.png. The animation lies beside it as .gif.
     Raises:
         UserError: the model does not encode and decode, or a or b has another shape than the run's, or lacks a class.
     """
@@ -104,13 +104,13 @@ def interpolate(
     start, end = (code[0].double() for code, _, _ in ends)
     moving = {way: _decoded(run, WAYS[way](start, end, fine), ends) for way in ways}
     rows = {way: images[::FINER] for way, images in moving.items()}
-    shown, (first, last) = dict(rows), (image for _, _, image in ends)
+    lines, (first, last) = dict(rows), (image for _, _, image in ends)
     if first is not None and last is not None:
         blend = linear(first.flatten().double(), last.flatten().double(), fine[::FINER])
-        shown["pixels"] = blend.float().unflatten(1, run.model_config.shape)
+        lines["pixels"] = blend.float().unflatten(1, run.model_config.shape)
     receipt = run_receipt(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, label=label)
     heads = [f"{t:.2f}" for t in fine[::FINER].tolist()]
-    sheet = table(torch.cat(list(shown.values())), list(shown), heads)
+    sheet = table(torch.cat(list(lines.values())), list(lines), heads)
     files.write(sheet, receipt, {animation: _animated(moving)} if animation else {})
     return Interpolation(picture, animation, rows)
 

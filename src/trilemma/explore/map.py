@@ -20,6 +20,7 @@ from trilemma.explore.codes import condition_for, encode
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.explore.map_plot import draw_map
 from trilemma.explore.projector import PROJECTOR, projector_files
+from trilemma.metrics.neighbours import distances
 from trilemma.pictures.png import save_png
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
@@ -177,7 +178,7 @@ def _queries(labels: Tensor | None, n: int) -> list[int]:
 def _nearest(codes: Tensor, queries: Sequence[int], count: int) -> Tensor:
     """Each query and the `count` codes nearest to it by Euclidean distance: rows of `codes`, (queries, 1 + count)."""
     count = min(count, len(codes) - 1)
-    distance = torch.cdist(codes[list(queries)].double(), codes.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    distance = distances(codes[list(queries)].double(), codes.double())
     distance[torch.arange(len(queries)), list(queries)] = -1.0  # itself first, even where another has its code
     return distance.argsort(dim=1, stable=True)[:, : 1 + count]
 

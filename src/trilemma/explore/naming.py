@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,16 +24,8 @@ from trilemma.run.run import Run
 from trilemma.text import note
 from trilemma.types import Batch, Condition
 
-if TYPE_CHECKING:
-    pass
-
-
 LARGEST = 8 * LARGEST_IMAGE  # bytes of a code or an image in a .npy file
-
-
-CROPPED = 1.5  # shapes (width / height) that differ by more than this factor lose so much that it is said
-
-
+CROPPED = 1.5  # shapes (width / height) that differ by more than this factor lose so much that the user is warned
 Named = str | int | Path | Tensor | np.ndarray | Sequence[float]  # what stands for an image or a code
 
 
@@ -46,7 +37,7 @@ def pick_image(run: Run, what: str | int | Path, data: Source | None = None) -> 
             channels by the rules for training images, which standard error says where it changes the image.
         data: other images to count in than the run's own, all of them.
     Raises:
-        UserError: there is no such number or file, or the file cannot be read.
+        UserError: the number or the file does not exist, or the file cannot be read.
     """
     number = _number(what)
     if number is None:
@@ -55,7 +46,7 @@ def pick_image(run: Run, what: str | int | Path, data: Source | None = None) -> 
     part = unseen(run, source)
     if not 0 <= number < len(part):
         where = source.name if part.name == ALL else f"the {part.name} split"
-        raise UserError(f"there is no image {number} in {where}: it has 0 to {len(part) - 1}")
+        raise UserError(f"image {number} not found in {where}: choose from 0 to {len(part) - 1}")
     return take(run, part, torch.tensor([number]))
 
 
@@ -100,18 +91,18 @@ def _read(run: Run, path: Path) -> Tensor:
     channels, height, width = run.model_config.shape
     path = path.expanduser()
     if not os.path.isfile(path):  # False, too, for what is too long for a name
-        raise UserError(f"there is no image file {path}; give one, or the number of an image of the held-out split")
+        raise UserError(f"image file {path} not found; give a file, or the number of an image of the held-out split")
     item = Item(str(path), lambda: open_file(path))
-    done = decode([item], (height, width), channels)
-    if done.skipped:
-        raise UserError(f"cannot read the image {done.skipped[0]}")
+    decoded = decode([item], (height, width), channels)
+    if decoded.skipped:
+        raise UserError(f"cannot read the image {decoded.skipped[0]}")
     if change := _change(header(item), (channels, height, width)):
         note(f"{path.name}: {change}")
-    return done.images
+    return decoded.images
 
 
-def _change(came: Header, shape: tuple[int, int, int]) -> str | None:
-    """What the rule of `data.decoding.size` does to an image file, in words; None where its shape is the model's.
+def _change(file: Header, shape: tuple[int, int, int]) -> str | None:
+    """What the rule of `data.decoding.size` does to an image file, in words; None if it has the model's shape.
 
     >>> _change(Header((33, 90), grey=False), (1, 8, 8))
     '33x90 colour (height x width), brought to 8x8 grey; 63% of it is cut off: it is scaled to cover, its centre kept'
@@ -119,25 +110,25 @@ def _change(came: Header, shape: tuple[int, int, int]) -> str | None:
     '16x16 colour (height x width), brought to 8x8 colour'
     """
     channels, height, width = shape
-    if came == ((height, width), channels == 1):
+    if file == ((height, width), channels == 1):
         return None
     to = f"brought to {size_text((height, width))} {'grey' if channels == 1 else 'colour'}"
-    said = f"{size_text(came.size)} {'grey' if came.grey else 'colour'} (height x width), {to}"
-    factor = came.size[1] / came.size[0] * height / width  # of the shapes
+    change = f"{size_text(file.size)} {'grey' if file.grey else 'colour'} (height x width), {to}"
+    factor = file.size[1] / file.size[0] * height / width  # of the shapes
     factor = max(factor, 1 / factor)
     cut = f"; {1 - 1 / factor:.0%} of it is cut off: it is scaled to cover, its centre kept"
-    return said + cut if factor > CROPPED else said
+    return change + cut if factor > CROPPED else change
 
 
 def _values(what: Named) -> Tensor | str | int | Path:
-    """The numbers of a code (Z,) or of an image (1, C, H, W), where they are given; else what names an image."""
+    """The numbers of a code (Z,) or of an image (1, C, H, W); or what names an image."""
     if isinstance(what, int):
         return what
-    given = _numbers_of(what) if isinstance(what, str | Path) else what
-    if given is None:
+    numbers = _numbers_of(what) if isinstance(what, str | Path) else what
+    if numbers is None:
         return str(what)
     try:
-        values = torch.as_tensor(given)
+        values = torch.as_tensor(numbers)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"neither an image nor a code: {error}; give an image, its number, or a code") from None
     if values.ndim in (3, 4):
@@ -151,7 +142,7 @@ def _values(what: Named) -> Tensor | str | int | Path:
 
 
 def _numbers_of(what: str | Path) -> np.ndarray | list[float] | None:
-    """What a .npy file or a text with commas holds; None where it is the name or number of an image."""
+    """What a .npy file or a text with commas holds; None for the name or number of an image."""
     text, path = str(what), Path(what).expanduser()
     if path.suffix.lower() == ".npy" and os.path.isfile(path):
         array = read_array(path)
@@ -179,11 +170,11 @@ def _checked_code(run: Run, code: Tensor) -> Tensor:
 def _checked_image(run: Run, image: Tensor) -> Tensor:
     """An image (1, C, H, W), if it has the run's shape."""
     if len(image) != 1:
-        raise UserError(f"{len(image)} images were given, and one is needed; give them one by one, as images[0]")
+        raise UserError(f"got {len(image)} images instead of one; give them one by one, for instance images[0]")
     if tuple(image.shape) != (1, *run.model_config.shape):
         expected = " x ".join(map(str, run.model_config.shape))
-        came = " x ".join(map(str, image.shape[1:]))
-        raise UserError(f"the image is {came} (channels x height x width); {run.path} takes {expected}")
+        shape = " x ".join(map(str, image.shape[1:]))
+        raise UserError(f"the image is {shape} (channels x height x width); {run.path} takes {expected}")
     if not (image >= 0).all() or not (image <= 1).all():
         raise UserError("the image has values outside 0 to 1; give floats in [0, 1], or uint8 levels")
     return image.to(run.device)

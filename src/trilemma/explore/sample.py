@@ -28,7 +28,7 @@ LIKE_SETTING = re.compile(r"_[a-z_]+-")  # as in label-x_steps-5
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """Where the pictures lie: the first GRID_LIMIT in one grid, and one file each."""
+    """The files: the first GRID_LIMIT images in one grid, and one file for each image."""
 
     grid: Path
     images: list[Path]
@@ -40,7 +40,7 @@ class Receipt(Config):
     run, weights: the run's folder, and the `weights_id` it had.
     first, n, grid: the images numbered first ... first + n - 1 of `seed`, in a grid or one by itself.
     batches: the batches they were computed in, each with the number of its first image and its size.
-    unfinished: how far the training was, where the weights are those of a checkpoint; not written otherwise.
+    unfinished: how far the training was, if the weights are those of a checkpoint; not written otherwise.
     """
 
     format: int = FORMAT
@@ -89,7 +89,7 @@ def sample(
         first: number of the first image; image k of a seed is the same whatever n, first and batch are.
         batch: images computed at a time, which bounds the memory whatever n is.
         exact: bit-equal for every n, first and batch, see `Run.sample`; costs as much as whole batches of 64.
-        out: the folder of single images, beside which the grid lies; where None, RUN/samples/seed-SEED, with the label
+        out: the folder of single images, beside which the grid lies; default: RUN/samples/seed-SEED, with the label
             and the settings in its name.
         singles: one file for each image; the grid shows the first 400.
         settings: of the model's sampler, see `Run.sample`.
@@ -111,19 +111,19 @@ def sample(
     files = [folder / f"{k:05d}.png" for k in range(first, first + n) if singles]
     claim([sheet, *files], within=run.path if out is None else folder)
     paths: list[Path] = []
-    shown: list[Tensor] = []
+    in_grid: list[Tensor] = []
     batches = []
     for part in parts:
         levels = to_uint8(part.images)
         if part.first < first + GRID_LIMIT:
-            shown.append(levels[: first + GRID_LIMIT - part.first])
+            in_grid.append(levels[: first + GRID_LIMIT - part.first])
             batches.append(part.batch)
         for k, image in enumerate(levels if singles else (), start=part.first):
-            made = receipt.with_(first=k, batches=(part.batch,))
-            paths.append(save_png(image, folder / f"{k:05d}.png", made.to_json()))
-    images = torch.cat(shown)
-    made = receipt.with_(n=len(images), grid=True, batches=tuple(batches))
-    return SampleFiles(save_png(grid(images), sheet, made.to_json()), paths)
+            single = receipt.with_(first=k, batches=(part.batch,))
+            paths.append(save_png(image, folder / f"{k:05d}.png", single.to_json()))
+    images = torch.cat(in_grid)
+    whole = receipt.with_(n=len(images), grid=True, batches=tuple(batches))
+    return SampleFiles(save_png(grid(images), sheet, whole.to_json()), paths)
 
 
 def _folder_name(seed: int, label: str | int | None, settings: dict[str, Any], classes: Sequence[str] = ()) -> str:

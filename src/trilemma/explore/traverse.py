@@ -79,15 +79,15 @@ def traverse(
         span: how far to go to both sides of the mean, in standard deviations; a unit stops at the smallest and the
             largest value that it has on real images.
         steps: images in a row; 7, or 15 for each side of a plane.
-        plane: two units to move together, as "0,1"; where None, a plane if the codes have just two numbers and
+        plane: two units to move together, as "0,1"; default: a plane if the codes have just two numbers and
             `units` is not given; False for none.
         spacing: lines of the plane: "quantiles" (equal shares of real images between them) or "even", within `span`.
-        data: the images that give mean, deviation and range, and that numbers count in; the run's own where None.
-        label: the class to decode, for a conditional model; where None, that of the image, or class 0.
+        data: the images that give mean, deviation and range, and that numbers count in; default: the run's own.
+        label: the class to decode, for a conditional model; default: that of the image, or class 0.
         out: the picture to write; RUN/traversal.png or RUN/plane.png where None, with the keys
             that are given in its name.
     Raises:
-        UserError: the model does not encode and decode, a unit is not there, or the start does not fit.
+        UserError: the model does not encode and decode, a unit does not exist, or the start does not fit.
     """
     run = as_run(run)
     run.require("traverse codes", Encodes, Decodes)
@@ -164,22 +164,22 @@ def _pair(plane: str | bool | Sequence[int] | None, units: object, width: int) -
         return None
     if plane is None or plane is True:
         plane = (0, 1)
-    found = _numbers(plane, width)
-    if len(found) != 2:
+    pair = _numbers(plane, width)
+    if len(pair) != 2:
         raise UserError(f"plane={plane}: give two units, for instance 0,1")
-    return found[0], found[1]
+    return pair[0], pair[1]
 
 
 def _numbers(units: str | int | Sequence[int], width: int) -> tuple[int, ...]:
     """Units as numbers, each there and named once."""
     parts = units.split(",") if isinstance(units, str) else [units] if isinstance(units, int) else units
     try:
-        found = tuple(int(part) for part in parts)
+        numbers = tuple(int(part) for part in parts)
     except ValueError:
-        found = ()
-    if not found or len({*found}) < len(found) or not all(0 <= unit < width for unit in found):
+        numbers = ()
+    if not numbers or len({*numbers}) < len(numbers) or not all(0 <= unit < width for unit in numbers):
         raise UserError(f"unknown units {units}: give different numbers from 0 to {width - 1}, for instance 0,1")
-    return found
+    return numbers
 
 
 def _most_active(codes: Tensor) -> tuple[int, ...]:

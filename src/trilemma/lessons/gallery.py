@@ -85,8 +85,8 @@ def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **
     """Draw a figure of `list_figures()`.
 
     Args:
-        runs: what it is drawn from, where it needs any.
-        out: the picture to write; where None, RUN/figure-NAME.png for a single run, else figures/NAME.png. The keys
+        runs: what it is drawn from, if it needs any.
+        out: the picture to write; default: RUN/figure-NAME.png for a single run, else figures/NAME.png. The keys
             that differ from their defaults follow NAME, and -2, -3, ... where other runs have that name.
         keys: of this figure.
     Returns:
@@ -120,15 +120,15 @@ def _default_path(runs: list[Run], receipt: dict[str, Any], settings: Config) ->
         try:
             if _subject(read_metadata(path)) == _subject(receipt):
                 return path
-        except UserError:  # there is none, or none of ours, which is not written over
+        except UserError:  # not found, or not ours and so not written over
             return path
     raise AssertionError  # count never ends
 
 
 def _subject(receipt: dict[str, Any]) -> dict[str, Any]:
     """What a picture shows, whatever the version and the state of its runs."""
-    named = receipt.get("runs")
-    runs = [run.get("run") for run in named if isinstance(run, dict)] if isinstance(named, list) else []
+    entries = receipt.get("runs")
+    runs = [run.get("run") for run in entries if isinstance(run, dict)] if isinstance(entries, list) else []
     return {key: value for key, value in receipt.items() if key != "trilemma"} | {"runs": runs}
 
 

@@ -53,11 +53,11 @@ def sparse_units(
     codes = encode(run, batch.image, condition_for(run, batch))  # (N, Z)
     if (codes < 0).any():
         raise UserError(f"{run.path}: its codes have negative numbers and no activations; take a run of ae-sparse")
-    shown = spread(codes, units)
-    if not shown:
+    chosen = spread(codes, units)
+    if not chosen:
         raise UserError(f"{run.path}: no unit of its code varies with the image; train again with a lower lr=")
-    rows = [_row(batch.image.cpu()[favourites(codes[:, unit], images)], images) for unit in shown]
-    names = [f"unit {unit} (mean {codes[:, unit].mean():.3f})" for unit in shown]
+    rows = [_row(batch.image.cpu()[favourites(codes[:, unit], images)], images) for unit in chosen]
+    names = [f"unit {unit} (mean {codes[:, unit].mean():.3f})" for unit in chosen]
     return below([_histograms(codes, _target(run)), table(torch.cat(rows), names)])
 
 
@@ -83,5 +83,5 @@ def _histograms(codes: Tensor, target: float | None) -> "Image.Image":
 
 
 def _target(run: Run) -> float | None:
-    """The activation that the training aimed at; None where it did not aim."""
+    """The activation that the training aimed at; None if it had no target."""
     return run.model_config.get("sparsity_target") if run.model_config.get("sparsity", 0) else None

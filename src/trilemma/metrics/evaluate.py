@@ -31,7 +31,7 @@ from trilemma.metrics.quality import Setup, quality, quality_scores
 from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
 from trilemma.modes import own_modes
 from trilemma.registry import models_that
-from trilemma.run.contestant import Contestant, ImageSet, contestant_of
+from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of
 from trilemma.run.run import Run
 from trilemma.types import Conditional, Samples
 from trilemma.values import checked_call
@@ -92,7 +92,7 @@ class Drawn(NamedTuple):
 @checked_call
 @own_modes()
 def evaluate(
-    what: "Run | Source | Contestant",
+    what: Thing,
     *,
     against: Source | None = None,
     n: int | None = None,

@@ -222,8 +222,8 @@ def _mean(values: Tensor, half: Tensor, scale: float = 1.0) -> Spread:
 def _fraction(values: Tensor, half: Tensor) -> Spread:
     """A fraction, whose spread at half as many images is scaled to where the fraction lies at all of them."""
     p, p_half = float(values[0].double().mean()), float(torch.stack(_half_means(values, half)).mean())
-    known = 0 < p < 1 and 0 < p_half < 1
-    spread = _mean(values, half, math.sqrt(p * (1 - p) / (p_half * (1 - p_half))) if known else 1.0)
+    scattered = 0 < p < 1 and 0 < p_half < 1
+    spread = _mean(values, half, math.sqrt(p * (1 - p) / (p_half * (1 - p_half))) if scattered else 1.0)
     return Spread(spread.value, spread.shared, n=values.shape[1])
 
 

@@ -7,10 +7,11 @@ cost is not known: its images of a seed are its own in an order that the seed ch
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma import rng
@@ -21,20 +22,11 @@ from trilemma.data.sources.arrays import GIVEN, as_numpy, to_images
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
 from trilemma.run.locate import CONFIG, no_run
-from trilemma.run.run import Drawn, Run, load
-from trilemma.values import shown
+from trilemma.run.run import Drawn, Facts, Run, load
+from trilemma.values import refusal
 from trilemma.words import names_counted
 
 Shape = tuple[int, int, int]
-
-
-class Facts(NamedTuple):
-    """What a contestant cost: parameters, and of its training the seconds, the images seen and those per second."""
-
-    parameters: int
-    seconds: float
-    images: int
-    images_per_second: float
 
 
 @runtime_checkable
@@ -104,7 +96,12 @@ class ImageSet:
         )
 
 
-def contestant_of(what: "Run | Source | Contestant") -> Contestant:
+Thing = Annotated[
+    Run | Source | Contestant, Field(description="a run, a path, an array or tensor of images, or loaded data")
+]
+
+
+def contestant_of(what: Thing) -> Contestant:
     """A run, the folder of one, or images: a folder or an archive of them, an array file, an array, or loaded data.
 
     Raises:
@@ -122,7 +119,7 @@ def contestant_of(what: "Run | Source | Contestant") -> Contestant:
         return ImageSet(GIVEN, images, _shape_of(levels))
     if isinstance(what, Contestant):
         return what
-    raise UserError(f"what={shown(what)}: give a run, a path, or an array or tensor of images")
+    raise refusal("what", what, Thing)
 
 
 def _of_path(place: str | Path) -> Contestant:

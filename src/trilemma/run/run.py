@@ -10,7 +10,7 @@ from copy import copy
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, get_type_hints
+from typing import Any, NamedTuple, TypeVar, cast, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -57,9 +57,6 @@ from trilemma.types import (
 from trilemma.values import check_value, checked_call, shown
 from trilemma.vocabulary import sampling_keys
 
-if TYPE_CHECKING:
-    from trilemma.run.contestant import Facts
-
 T = TypeVar("T")
 WEIGHTS = "weights.safetensors"
 SPARE_TENSORS = 100  # that a network may make while it is built, besides its weights
@@ -101,6 +98,15 @@ class Drawn(NamedTuple):
     images: Tensor
     first: int
     batch: tuple[int, int]
+
+
+class Facts(NamedTuple):
+    """What a contestant cost: parameters, and of its training the seconds, the images seen and those per second."""
+
+    parameters: int
+    seconds: float
+    images: int
+    images_per_second: float
 
 
 class Run:
@@ -163,10 +169,8 @@ class Run:
         """There is no end to the images it can draw."""
 
     @property
-    def facts(self) -> "Facts":
+    def facts(self) -> Facts:
         """Its parameters and what its training took."""
-        from trilemma.run.contestant import Facts
-
         return Facts(*(self.summary[key] for key in Facts._fields))
 
     @cached_property

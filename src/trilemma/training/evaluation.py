@@ -61,7 +61,7 @@ class Evaluation:
         most = self._batches_in_time() if over else None
         with self.budget.timed("validation"):
             row |= self.validation.validate(self.calendar.images, most)
-            unless_full("a look at the codes", lambda: row.update(self.diagnosis.active_units()), self.warn)
+            unless_full("the check of the codes", lambda: row.update(self.diagnosis.active_units()), self.warn)
         return row
 
     def check_row(self, row: dict[str, Any]) -> None:

@@ -144,10 +144,10 @@ class Guard:
         skipped, good = self.incidents.skipped, self.history.good
         skipped.append(fault.step)
         if len([step for step in skipped if step >= good.values["step"]]) > MOST_SKIPPED:
-            raise Diverged(f"{fault} (step {fault.step}); {MOST_SKIPPED} steps were left out and it did not help")
+            raise Diverged(f"{fault} (step {fault.step}); {MOST_SKIPPED} steps were skipped and it did not help")
         self._return_to(good)
-        self.warn(f"{fault}. Resumed from step {self.calendar.step:,}; step {fault.step:,} is left out")
-        self.incidents.add("left out", fault.step, f"{fault}, so this step is left out")
+        self.warn(f"{fault}. Rolled back to step {self.calendar.step:,}; step {fault.step:,} will be skipped")
+        self.incidents.add("skipped", fault.step, f"{fault}, so this step is skipped")
 
     def _slow_down(self, fault: LastingJump) -> None:
         """Return to before a jump, and lower the learning rate from WINDOW steps before it on."""
@@ -164,7 +164,7 @@ class Guard:
         whole, size = self.players.needing_whole_batch(), batch // self.players.pieces
         if whole:
             raise UserError(
-                f"out of memory with batch={size} ({fault}); smaller pieces would change the statistics that "
+                f"out of memory with batch={size} ({fault}); smaller micro-batches would change the statistics that "
                 f"{whole[0]} takes over a batch, so choose a smaller batch= or size= yourself"
             )
         if size < 2:
@@ -172,7 +172,7 @@ class Guard:
         release()
         self._return_to(self.history.good)
         self.players.pieces *= 2
-        text = f"out of memory: batches of {batch} go in {self.players.pieces} pieces from here on"
+        text = f"out of memory: from now on each batch of {batch} is processed as {self.players.pieces} micro-batches"
         self.warn(text)
         self.incidents.add("memory", self.calendar.step, text)
 
@@ -195,4 +195,4 @@ def unless_full(what: str, action: Callable[[], None], warn: Callable[[str], Non
             raise
         reason = str(error)
     release()
-    warn(f"out of memory ({reason}): {what} is left out")
+    warn(f"out of memory ({reason}): {what} is skipped")

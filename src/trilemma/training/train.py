@@ -30,13 +30,13 @@ from trilemma.pictures.grid import grid
 from trilemma.pictures.png import save_png
 from trilemma.progress import Display
 from trilemma.registry import Recipe, build, count_parameters
-from trilemma.run.checkpoint import write_tensors
 from trilemma.run.command import OTHER_NAMES, command_of, train_command
 from trilemma.run.config import TrainConfig
 from trilemma.run.folder import earlier_fingerprints, open_run_folder
 from trilemma.run.log import read_log
 from trilemma.run.record import CONFIG, DIVERGED, FORMAT, HASH, SUMMARY, read_config, read_summary, written_hash
 from trilemma.run.run import WEIGHTS, Run
+from trilemma.run.tensor_files import write_tensors
 from trilemma.text import quoted
 from trilemma.training.card import model_card
 from trilemma.training.fit import fit_model, fit_training

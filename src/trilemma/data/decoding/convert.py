@@ -44,7 +44,7 @@ def bands(image: Image.Image) -> Iterator[tuple[Image.Image, int]]:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether the file holds more than 8 bits per value: Pillow keeps the upper 8 where there are several channels."""
+    """Whether the file holds more than 8 bits per value: Pillow keeps the upper 8 of several channels."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return True
     args = [tile[3] for tile in getattr(image, "tile", ())]
@@ -102,5 +102,5 @@ def outside(low: np.generic, high: np.generic, top: int) -> str:
     if not np.isfinite([low, high]).all():
         return f"{'NaN' if np.isnan([low, high]).any() else 'infinite'} values"
     ends = np.rint(np.array([low, high], np.float64) * (255 / top))
-    shown = [str(end).removesuffix(".0") for end in (low, high)]  # exact: the shortest text that is this number
-    return "" if ends[0] >= 0 and ends[1] <= 255 else f"values from {shown[0]} to {shown[1]}"
+    limits = [str(end).removesuffix(".0") for end in (low, high)]  # exact: the shortest text that is this number
+    return "" if ends[0] >= 0 and ends[1] <= 255 else f"values from {limits[0]} to {limits[1]}"

@@ -18,7 +18,7 @@ from trilemma.data.decoding.workers import each
 
 __all__ = ["FORMATS", "SUFFIXES", "Decoded", "Item", "Room", "decode"]
 
-LOOK = 64  # images looked at before all are decoded
+LOOK = 64  # headers that are read before all images are decoded
 
 
 class Room:
@@ -37,7 +37,7 @@ class Room:
 @dataclass(frozen=True)
 class Decoded:
     """images: uint8 (N, C, H, W); numbers: of the items they were decoded from; rule: of their size, in words;
-    skipped: "name: reason" of the others; changes: what was done to images, in words, with the numbers of those items.
+    skipped: "name: reason" of the others; changes: what was done to images, in words, with the numbers of their items.
     """
 
     images: Tensor
@@ -70,9 +70,9 @@ def decode(
         target, depth, rule = _plan([headers[i] for i in good if i in headers], size, channels)
         images = room.empty((len(good), depth, *target))
         places = dict(zip(good, images.numpy(), strict=True))
-        done = _decode_files(items, places, bad, shared=room.shared and forks)
-        headers = {i: head for i, (head, _) in done.items()}
-        changes = _changes({i: words for i, (_, words) in done.items()})
+        results = _decode_files(items, places, bad, shared=room.shared and forks)
+        headers = {i: head for i, (head, _) in results.items()}
+        changes = _changes({i: words for i, (_, words) in results.items()})
         images = _close_up(images, [k for k, i in enumerate(good) if i not in bad])
         good = [i for i in good if i not in bad]
         if not good:
@@ -111,9 +111,9 @@ def _decode_files(
 
     decoded = each(work, [*files], failed, shared=shared)
     bad.update({k: why for i, why in failed.items() for k in files[i]})
-    done = {k: result for i, results in decoded.items() for k, result in zip(files[i], results, strict=True)}
-    bad.update({k: result for k, result in done.items() if isinstance(result, str)})
-    return {k: result for k, result in done.items() if not isinstance(result, str)}
+    results = {k: result for i, frames in decoded.items() for k, result in zip(files[i], frames, strict=True)}
+    bad.update({k: result for k, result in results.items() if isinstance(result, str)})
+    return {k: result for k, result in results.items() if not isinstance(result, str)}
 
 
 def _plan(

@@ -29,7 +29,7 @@ def check_count(count: int, most: int | None = None) -> None:
     """Raises UserError where a source has more images, or files, than it may."""
     if count > (most := most_items() if most is None else most):
         raise UserError(
-            f"the source has more than {most:,} images or files, the most that memory is given for; give a part of it, "
+            f"the source has more than {most:,} images or files, the most that memory allows; give a part of it, "
             "or set TRILEMMA_MEMORY to more bytes"
         )
 
@@ -45,7 +45,7 @@ def _available() -> int:
 
 
 def _group_limit() -> int:
-    """What a container's limit leaves, where there is one."""
+    """Bytes that a container's limit leaves; no bound without one."""
     try:
         limit, used = (Path(f"/sys/fs/cgroup/memory.{word}").read_text().strip() for word in ("max", "current"))
         return max(0, int(limit) - int(used))

@@ -76,10 +76,10 @@ def name_of(item: Item) -> str:
 
 def open_file(path: str | Path) -> IO[bytes]:
     """A file of reasonable size for reading; a pipe or a device, which could block for ever, is not opened."""
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")
-    check_length(found.st_size)
+    check_length(status.st_size)
     return open(path, "rb")
 
 
@@ -90,7 +90,7 @@ def check_length(length: int) -> None:
 
 
 def header(item: Item) -> Header:
-    """What can be told without decoding the pixels."""
+    """What is known without decoding the pixels."""
     if item.header:
         return item.header
     with item.open() as file, _open(file)[0] as image:
@@ -98,12 +98,12 @@ def header(item: Item) -> Header:
 
 
 def frames_of(item: Item) -> list[Item]:
-    """The frames of a file, each as an item of its own, NAME#0 and on; the item alone where there is but one image.
+    """The frames of a file, each as an item of its own, NAME#0, NAME#1 ...; the item alone if it has one image.
 
     Raises:
         ValueError: they are more than FRAME_LIMIT, or have more than FRAME_PIXELS pixels.
     """
-    found, pixels = [], 0
+    frames, pixels = [], 0
     with item.open() as file, _open(file)[0] as image:
         if image.format not in FRAMED or not getattr(image, "is_animated", False):
             return [replace(item, header=_header(image))]
@@ -111,8 +111,8 @@ def frames_of(item: Item) -> list[Item]:
             pixels += head.size[0] * head.size[1]
             if k == FRAME_LIMIT or pixels > FRAME_PIXELS:
                 raise ValueError(f"more than {FRAME_LIMIT:,} frames, or {FRAME_PIXELS:,} pixels in all of them")
-            found.append(replace(item, name=f"{item.name}#{k}", frame=k, header=head))
-    return found
+            frames.append(replace(item, name=f"{item.name}#{k}", frame=k, header=head))
+    return frames
 
 
 def decode_into(places: Sequence[np.ndarray], items: Sequence[Item]) -> list[tuple[Header, list[str]] | str]:
@@ -124,9 +124,9 @@ def decode_into(places: Sequence[np.ndarray], items: Sequence[Item]) -> list[tup
     with items[0].open() as file:
         image, words = _open(file)
         with image:
-            found = _decode_frames(file, image, places, items, words)
-        if words or not any(isinstance(result, str) for result in found) or not (plain := _without_extras(file)):
-            return found
+            results = _decode_frames(file, image, places, items, words)
+        if words or not any(isinstance(result, str) for result in results) or not (plain := _without_extras(file)):
+            return results
         with Image.open(
             plain, formats=["PNG", "JPEG"]
         ) as image:  # what stands after the pixels is met only in decoding
@@ -137,41 +137,41 @@ def _decode_frames(
     file: IO[bytes], image: Image.Image, places: Sequence[np.ndarray], items: Sequence[Item], words: list[str]
 ) -> list[tuple[Header, list[str]] | str]:
     """As `decode_into`, with the file, the opened image, and words about it."""
-    found: list[tuple[Header, list[str]] | str] = []
+    results: list[tuple[Header, list[str]] | str] = []
     damage = [*words]
     if image.format in ("PNG", "JPEG"):
         at = file.tell()
         damage += end_of_png(file) if image.format == "PNG" else end_of_jpeg(file)
         file.seek(at)
     for place, item in zip(places, items, strict=True):
-        if found and isinstance(found[-1], str) and image.format in LAYERED:
-            found.append(AFTER_BROKEN)
+        if results and isinstance(results[-1], str) and image.format in LAYERED:
+            results.append(AFTER_BROKEN)
             continue
         try:
-            found.append(_decode(image, place, item.frame, [*damage]))
+            results.append(_decode(image, place, item.frame, [*damage]))
         except Exception as error:  # a decoder may raise anything on a broken file
-            found.append(reason(error))
-    return found
+            results.append(reason(error))
+    return results
 
 
 def _decode(image: Image.Image, place: np.ndarray, frame: int | None, words: list[str]) -> tuple[Header, list[str]]:
     """Decode one frame into its place; what had to be done is added to `words`."""
     channels, height, width = place.shape
-    drawn = frame is not None and image.format in LAYERED  # to go to it draws those before it
+    layered = frame is not None and image.format in LAYERED  # to go to it draws those before it
     if frame is None and getattr(image, "is_animated", False):
         words.append(FRAMES if image.format in FRAMED else PICTURES)
-    elif frame is not None and not drawn:
+    elif frame is not None and not layered:
         _go_to(image, frame)
     early = "exif" in image.info or image.format not in ("PNG", "JPEG")  # to ask a PNG for it decodes the pixels
     orientation = _orientation(image, words) if early else 1
-    found, deep = _header(image, orientation), is_deep(image)
+    head, is_16_bit = _header(image, orientation), is_deep(image)
     if image.format == "JPEG" and max(image.size) >= 4 * max(height, width):
         image.draft(None, (2 * max(height, width),) * 2)  # decoded at a fraction, at least this size
     with budget().taken(image.width * image.height):
-        if frame is not None and drawn:
+        if frame is not None and layered:
             _go_to(image, frame)
-            found, deep = _header(image, orientation), is_deep(image)
-        words += [DEPTH] if deep else []
+            head, is_16_bit = _header(image, orientation), is_deep(image)
+        words += [DEPTH] if is_16_bit else []
         image.load()
         if not early and image.format == "PNG":
             orientation = _orientation(image, words)
@@ -180,7 +180,7 @@ def _decode(image: Image.Image, place: np.ndarray, frame: int | None, words: lis
             image = image if image.format == "TIFF" else image.transpose(TURN[orientation])  # a TIFF is already
         pixels = fitted(to_plain(image, words), "L" if channels == 1 else "RGB", (height, width))
     place[:] = np.asarray(pixels).reshape(height, width, channels).transpose(2, 0, 1)
-    return found, words
+    return head, words
 
 
 def _go_to(image: Image.Image, frame: int) -> None:
@@ -221,7 +221,7 @@ def _open(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
 
 
 def _without_extras(file: IO[bytes]) -> IO[bytes] | None:
-    """A PNG or JPEG without what its picture does not need; None where there is nothing of it, or it is neither."""
+    """A PNG or JPEG without what its picture does not need; None if it has none of that, or is neither."""
     ranges = needed(file)
     file.seek(0)
     return None if ranges is None else io.BufferedReader(Ranges(file, ranges))
@@ -233,7 +233,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _header(image: Image.Image, orientation: int | None = None) -> Header:
-    """The header; the orientation is asked for where None."""
+    """The header; the orientation is read if it is not given."""
     width, height = image.size
     if orientation is None:
         # A square needs no asking, and a PNG without an early EXIF entry would be decoded.
@@ -244,17 +244,17 @@ def _header(image: Image.Image, orientation: int | None = None) -> Header:
 
 
 def _orientation(image: Image.Image, words: list[str]) -> int:
-    """How an image is turned, 1 to 8; 1 where its EXIF entry cannot be read, which is added to `words`."""
+    """How an image is turned, 1 to 8; 1 if its EXIF entry cannot be read, which is added to `words`."""
     try:
-        found = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # whatever stands there
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # whatever it holds
         words.append(BAD_EXIF)
         return 1
-    return int(found) if isinstance(found, int | float) and found in TURN else 1
+    return int(value) if isinstance(value, int | float) and value in TURN else 1
 
 
 def _headers(image: Image.Image) -> Iterator[Header]:
-    """The header of each frame; that of one which cannot be found is a guess, and decoding it says why."""
+    """The header of each frame; the header of one that cannot be found is a guess, and decoding it says why."""
     if image.format in LAYERED:
         yield from repeat(_header(image), _n_frames(image))
         return

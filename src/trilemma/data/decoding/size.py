@@ -54,8 +54,8 @@ def choose_size(seen: Iterable[Sequence[int]], size: tuple[int, int] | None) -> 
     else:
         side = max(SHORTEST, min(LONG, min(map(min, kinds))))
         target = side, side
-    came = f"all images are {text(only)}" if only else f"images of {len(kinds)} sizes"
-    return target, f"{came}: each is scaled (Lanczos) to cover {text(target)} and its centre is kept"
+    images = f"all images are {text(only)}" if only else f"images of {len(kinds)} sizes"
+    return target, f"{images}: each is scaled (Lanczos) to cover {text(target)} and its centre is kept"
 
 
 def cover(image: "Image.Image", target: tuple[int, int]) -> "Image.Image":
@@ -93,7 +93,12 @@ def fit(images: Tensor, target: tuple[int, int], channels: int) -> Tensor:
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:
-    """uint8 (N, 1 or 3, H, W) with 1 or 3 channels; grey is the luma of ITU-R BT.601, as everywhere in PIL."""
+    """uint8 (N, 1 or 3, H, W) with 1 or 3 channels; grey is the luma of ITU-R BT.601, as everywhere in PIL.
+
+    In whole levels, as Pillow computes it, so that arrays and files give equal images. `metrics.features.to_channels`
+    weighs floats with the same luma and rounds nothing: its images need not be whole levels, and scores of earlier
+    versions were computed so. The two differ by half a level at most.
+    """
     if images.shape[1] == channels:
         return images
     if channels == 3:

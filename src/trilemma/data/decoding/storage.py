@@ -67,9 +67,9 @@ def _reserved(file: IO[bytes], shape: tuple[int, ...]) -> Tensor:
 
 def room_for(folder: Path, count: int) -> bool:
     """Whether the disk that would hold `folder` has room for that many bytes."""
-    here = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path("/"))
+    existing = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path("/"))
     try:
-        return shutil.disk_usage(here).free >= count + SPARE
+        return shutil.disk_usage(existing).free >= count + SPARE
     except OSError:
         return False
 

@@ -42,7 +42,7 @@ def pairs_of(arrays: dict[str, np.ndarray], path: str | Path) -> dict[str, Pair]
 
 
 def _pick(arrays: dict[str, np.ndarray], split: str) -> Pair | None:
-    """The arrays of a split, or None where there are no images for it."""
+    """The arrays of a split, or None if there are no images for it."""
 
     def first(words: tuple[str, ...]) -> str | None:
         keys = [key for name in NAMES[split] for word in words for key in (f"{word}_{name}", f"{name}_{word}")]

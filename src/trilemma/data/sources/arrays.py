@@ -114,16 +114,16 @@ def _data_of(
     pairs = pairs_of(arrays, source)
     images, notes = {}, [*notes]
     for split, (key, array, *_) in pairs.items():
-        images[split], done = to_images(array, f"{source}, {key}")
-        notes += [f"{key}: {word}" for word in done]
+        images[split], changes = to_images(array, f"{source}, {key}")
+        notes += [f"{key}: {word}" for word in changes]
     labels, classes, words = labels_of({split: len(image) for split, image in images.items()}, pairs, arrays)
     target, resized = choose_size([image.shape[2:] for image in images.values()], options.size)
     depth = options.channels or max(image.shape[1] for image in images.values())
     splits = {split: Split(fit(image, target, depth), labels.get(split)) for split, image in images.items()}
     dark = few_levels(splits["train"].images)
     check_enough(splits, source)
-    splits, held = hold_out(splits, options, equal_images, classes=classes)
-    notes += [*words, resized, dark, held]
+    splits, note = hold_out(splits, options, equal_images, classes=classes)
+    notes += [*words, resized, dark, note]
     return make_data(name, source, splits, options, classes=classes, notes=notes, given=given)
 
 
@@ -133,8 +133,8 @@ def _decode(path: Path, options: Options, room: Room) -> DecodedSource:
         pairs = pairs_of(arrays, path)
         first, notes = {}, []
         for split, (key, array, *_) in pairs.items():
-            first[split], done = to_images(array[:1], f"{path}, {key}", len(array) if array.ndim else 0)
-            notes += [f"{key}: {word}" for word in done]
+            first[split], changes = to_images(array[:1], f"{path}, {key}", len(array) if array.ndim else 0)
+            notes += [f"{key}: {word}" for word in changes]
         counts = {split: len(pair.images) for split, pair in pairs.items()}
         labels, classes, words = labels_of(counts, pairs, arrays)
         target, rule = choose_size([image.shape[2:] for image in first.values()], options.size)

@@ -1,6 +1,6 @@
 """The sources known by name: digits, shapes (shapes:N), ellipse, mnist, fashion-mnist, cifar10, mnist-binary.
 
-The published ones are looked for in $TRILEMMA_DATA/NAME, then in the user's cache, and are otherwise fetched into the
+The published ones are searched in $TRILEMMA_DATA/NAME, then in the user's cache, and are otherwise fetched into the
 cache once.
 """
 

@@ -1,4 +1,4 @@
-"""CIFAR-10: its binary archive, fetched into the cache where it is nowhere, or two zips in $TRILEMMA_DATA/cifar10.
+"""CIFAR-10: its binary archive, fetched into the cache if it is not here, or two zips in $TRILEMMA_DATA/cifar10.
 
 The archive holds records of 1 label and 3 * 32 * 32 pixels; nothing is unpickled. Its host publishes the MD5 of the
 archive; of its decompressed bytes no hash is published, so the sizes of the members and the number of images per class

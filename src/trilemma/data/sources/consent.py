@@ -25,7 +25,7 @@ _given: set[str] = set()  # by this process: what counts where the cache cannot 
 
 
 def remember(source: str) -> None:
-    """Note a source that the user named; one known by name is there once it was fetched."""
+    """Note a source that the user named; one known by name is allowed once it is fetched."""
     if source in _given:
         return
     _given.add(source)

@@ -101,10 +101,10 @@ def _add_table(item: Item, names: set[Key], metadata: Metadata) -> None:
     inside = {key for key in names if key[0] == item.shard and (not folder or key[1].startswith(f"{folder}/"))}
     absent = [file for file, key in zip(files, keys, strict=True) if file and key not in names]
     without = sorted(name for _, name in inside - set(keys))
-    _say(metadata, f"rows of {item.name} without a file", f"named in {item.name}, but not there", absent)
+    _say(metadata, f"rows of {item.name} without a file", f"listed in {item.name}, but not found", absent)
     _say(metadata, f"files without a row in {item.name}", f"no row in {item.name}", without)
     _say(metadata, "rows without file_name", "no file_name", [f"{prefix} {k}" for k, key in enumerate(keys) if not key])
-    _say(metadata, "labels that are not a class", "no class", [f"{prefix} {k}: {why}" for k, why in columns.wrong])
+    _say(metadata, "labels that are not a class", "not a class", [f"{prefix} {k}: {why}" for k, why in columns.wrong])
 
 
 def _files(table: dict[str, list[Any]]) -> list[str | None]:
@@ -205,7 +205,7 @@ def _add_beside(files: Sequence[Item], names: set[Key], metadata: Metadata) -> N
     stems: dict[Key, list[Key]] = {}
     for shard, name in names:
         stems.setdefault((shard, posixpath.splitext(name)[0]), []).append((shard, name))
-    having: dict[str, set[Key]] = {}
+    covered: dict[str, set[Key]] = {}
     orphans: dict[str, list[str]] = {}
     for item in files:
         key = key_of(item)
@@ -228,9 +228,9 @@ def _add_beside(files: Sequence[Item], names: set[Key], metadata: Metadata) -> N
             metadata.columns.setdefault(words, []).append(name_of(item))
             continue
         metadata.used.add(key)
-        having.setdefault(suffix, set()).update(images)
+        covered.setdefault(suffix, set()).update(images)
         _put(metadata, images, columns, names)
-    for suffix, labelled in having.items():
+    for suffix, labelled in covered.items():
         lonely = orphans.get(suffix, [])
         metadata.used |= {("", nfc(name)) for name in lonely}
         without = sorted(name for _, name in names - labelled)
@@ -239,7 +239,7 @@ def _add_beside(files: Sequence[Item], names: set[Key], metadata: Metadata) -> N
 
 
 def _beside(item: Item, suffix: str) -> Columns:
-    """Label and caption in a file beside an image; neither where it is another tool's."""
+    """Label and caption in a file beside an image; neither if it is of another tool."""
     with item.open() as file:
         content = file.read(TEXT_LIMIT + 1)
     if len(content) > TEXT_LIMIT:
@@ -262,7 +262,7 @@ def _is_boxes(text: str) -> bool:
 
 
 def _put(metadata: Metadata, keys: Sequence[Key | None], columns: Columns, names: set[Key]) -> None:
-    """Label and caption of each image that is there; those of one row are for all."""
+    """Label and caption of each image in `names`; one row is for all of them."""
     for words, into in ((columns.labels, metadata.labels), (columns.captions, metadata.captions)):
         words = words if words is None or len(words) == len(keys) else words * len(keys)
         into.update((key, word) for key, word in zip(keys, words or (), strict=False) if key in names and word)

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and MNIST in black and white: idx files, fetched into the cache where they are nowhere.
+"""MNIST, Fashion-MNIST and MNIST in black and white: idx files, fetched into the cache if they are not here.
 
 They are checked by the SHA-256 of their decompressed bytes wherever they are.
 """

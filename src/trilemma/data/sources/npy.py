@@ -24,7 +24,7 @@ from trilemma.data.places import cache_dir
 from trilemma.errors import UserError
 from trilemma.files import open_plain
 
-HEAD_LIMIT = 2**13  # bytes of an .npy file in which its header ends; that of images has 128
+HEAD_LIMIT = 2**13  # bytes of an .npy file in which its header ends; the header of images has 128
 MAGIC = b"\x93NUMPY"
 HEADERS: dict[tuple[int, ...], Callable[[IO[bytes]], Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,

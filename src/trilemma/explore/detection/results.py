@@ -11,7 +11,7 @@ from trilemma import __version__
 from trilemma.errors import unknown
 from trilemma.explore.detection.choice import altered_aurocs
 from trilemma.explore.detection.images import ABNORMAL, CALIBRATION, NORMAL, UNKNOWN, DetectionImages
-from trilemma.explore.detection.scores import Score, fitted_on, score_all, scores_of, training_scores
+from trilemma.explore.detection.scores import AnomalyScore, fitted_on, score_all, scores_of, training_scores
 from trilemma.explore.detection.sentences import in_short
 from trilemma.explore.detection.threshold import Reference, by_rank, by_spread, check_enough, enough
 from trilemma.metrics.intervals import Estimate, wilson
@@ -85,7 +85,7 @@ def find(run: Run, images: DetectionImages, score: str, false_alarms: float, see
     return Findings(images, scores, references, rows, chosen, keys)
 
 
-def _reference(score: Score, held_out: Tensor, trained: Mapping[str, Tensor], seed: int) -> Reference:
+def _reference(score: AnomalyScore, held_out: Tensor, trained: Mapping[str, Tensor], seed: int) -> Reference:
     """What a new normal image may score: by rank, or with the scores of training images by spread."""
     return by_spread(held_out, trained[score.name], log=score.log, seed=seed) if trained else by_rank(held_out)
 
@@ -96,7 +96,7 @@ def _as_they_are(scores: Mapping[str, Mapping[str, Tensor]], trained: Mapping[st
 
 
 def _row(
-    score: Score, scores: Mapping[str, Tensor], reference: Reference, false_alarms: float, counted: bool
+    score: AnomalyScore, scores: Mapping[str, Tensor], reference: Reference, false_alarms: float, counted: bool
 ) -> dict[str, Any]:
     """What a score is worth; each value is an estimate, or None if no image is known to be abnormal."""
     threshold = reference.threshold(false_alarms)

@@ -37,7 +37,7 @@ FOLDS = 5  # of training images that are scored without their own
 RIDGE = 1e-6  # of the mean variance, added to a covariance: units of a code may be constant
 
 
-class Score(NamedTuple):
+class AnomalyScore(NamedTuple):
     """How images are scored: `of(images uint8 (N, C, H, W), known) -> float64 (N,)`, on the CPU; `known` holds what
     the scores before it gave for the same images. log: it is positive, and compares by its logarithm."""
 
@@ -56,7 +56,7 @@ def fitted_on(run: Run, seed: int) -> Split:
     )
 
 
-def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, Score]:
+def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, AnomalyScore]:
     """The model's own scores, then the baselines.
 
     Args:
@@ -67,26 +67,30 @@ def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, Score
     numbers, scores = NUMBERS, []
     if isinstance(model, Reconstructs):
         error = partial(_error, run)
-        scores.append(Score("error", "reconstruction error", False, True, _alone(error)))
+        scores.append(AnomalyScore("error", "reconstruction error", False, True, _alone(error)))
         scores.append(
-            Score("relative", "error relative to detail", False, False, _relative("error", error, some.images))
+            AnomalyScore("relative", "error relative to detail", False, False, _relative("error", error, some.images))
         )
     if isinstance(model, BoundsLikelihood):
-        scores.append(Score("elbo", "negative ELBO (nats)", False, False, _alone(partial(_negative_elbo, run, seed))))
+        scores.append(
+            AnomalyScore("elbo", "negative ELBO (nats)", False, False, _alone(partial(_negative_elbo, run, seed)))
+        )
     if isinstance(model, Encodes):
         few = some.take(torch.arange(1))
         numbers = encode(run, _float(few.images), needed(model, Condition(label=few.labels))).shape[1]
         if numbers <= LARGEST_CODE and not codes_need(model):
-            scores.append(Score("code", "distance of the code", False, True, _alone(_mahalanobis(run, some.images))))
+            scores.append(
+                AnomalyScore("code", "distance of the code", False, True, _alone(_mahalanobis(run, some.images)))
+            )
         numbers = int(code_bytes(run.model, numbers)[0] // 2)
     pca = fit_pca(some.images, min(numbers, some.images[0].numel() // 2))  # all of them would leave no error
     error, title = partial(_pca_error, pca), f"PCA ({pca.n_components_} components)"
-    scores.append(Score("pca", title, True, True, _alone(error)))
+    scores.append(AnomalyScore("pca", title, True, True, _alone(error)))
     scores.append(
-        Score("pca-relative", f"{title} relative to detail", True, False, _relative("pca", error, some.images))
+        AnomalyScore("pca-relative", f"{title} relative to detail", True, False, _relative("pca", error, some.images))
     )
     title = f"nearest of {len(some):,} training images"
-    scores.append(Score("nearest", title, True, True, _alone(partial(_nearest, some.images))))
+    scores.append(AnomalyScore("nearest", title, True, True, _alone(partial(_nearest, some.images))))
     return {score.name: score for score in scores}
 
 
@@ -206,7 +210,7 @@ def _mse(result: Tensor, images: Tensor) -> Tensor:
     return (result.double() - images.double()).square().flatten(1).mean(1)
 
 
-def score_all(scores: Mapping[str, Score], images: Tensor) -> dict[str, Tensor]:
+def score_all(scores: Mapping[str, AnomalyScore], images: Tensor) -> dict[str, Tensor]:
     """Every score of uint8 images (N, C, H, W), each float64 (N,).
 
     Raises:
@@ -224,7 +228,7 @@ def score_all(scores: Mapping[str, Score], images: Tensor) -> dict[str, Tensor]:
     return scored
 
 
-def _score(scores: Mapping[str, Score], images: Tensor) -> dict[str, Tensor]:
+def _score(scores: Mapping[str, AnomalyScore], images: Tensor) -> dict[str, Tensor]:
     known: dict[str, Tensor] = {}
     for name, score in scores.items():
         known[name] = score.of(images, known)
