@@ -230,8 +230,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
 
 
-@cache
-def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The types of a function's arguments; not those that are imported for type checkers alone."""
     plain_function, found = inspect.unwrap(function), {}
     gathers = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -246,6 +245,9 @@ def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
             continue
         found[name] = hint
     return found
+
+
+_annotations = cache(annotations_of)
 
 
 def problems(fields: Mapping[str, FieldInfo], values: Mapping[str, Any], error: ValidationError) -> Iterator[str]:

@@ -5,9 +5,9 @@ from typing import Any
 
 from trilemma.data import list_sources
 from trilemma.lessons.gallery import LESSONS, settings_of
-from trilemma.registry import get_recipe, list_models
+from trilemma.registry import get_recipe, list_models, sampling_keys
 from trilemma.training.train import training_keys
-from trilemma.vocabulary import FILE, sampling_keys
+from trilemma.vocabulary import FILE
 
 
 def collect() -> dict[str, Any]:
@@ -16,7 +16,7 @@ def collect() -> dict[str, Any]:
     own = {recipe.name: [key for key in type(recipe.config).model_fields if key != "shape"] for recipe in recipes}
     return {
         "models": {name: " ".join(keys) for name, keys in own.items()},
-        "sampling": {recipe.name: " ".join(sampling_keys(recipe.build)) for recipe in recipes},
+        "sampling": {recipe.name: " ".join(sampling_keys(recipe).model_fields) for recipe in recipes},
         "training": " ".join(training_keys()),
         "data": " ".join(word for word, _, _ in list_sources()),
         "figures": {name: " ".join(settings_of(lesson).model_fields) for name, lesson in LESSONS.items()},

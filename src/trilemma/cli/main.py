@@ -25,7 +25,6 @@ from trilemma.cli.words import Verbs, complete_data, complete_model, complete_ru
 from trilemma.errors import DEBUG, Diverged, UserError, shows_tracebacks, unknown
 from trilemma.hardware import tune_allocator
 from trilemma.text import paragraph, printable, quoted
-from trilemma.vocabulary import sampling_keys
 
 SAMPLES = (
     "seconds of training until they cover a quarter of the held-out images of the model's own data (one thread of an "
@@ -441,7 +440,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _show_model(name: str) -> None:
     """Everything about one model."""
-    from trilemma.registry import count_parameters, create, get_recipe
+    from trilemma.registry import count_parameters, create, get_recipe, sampling_keys
     from trilemma.training.request import training_keys
 
     recipe, config = get_recipe(name), get_recipe(name).config
@@ -467,10 +466,9 @@ def _show_model(name: str) -> None:
         table(("key", "default", "what"), keys)
     print("\nKeys of the training, not in `trilemma train --help`")
     table(("key", "default", "what"), training_keys(recipe, inspect.signature(trilemma.train).parameters))
-    if settings := sampling_keys(recipe.build):
-        defaults = inspect.signature(recipe.build.sample).parameters
+    if sampling := sampling_keys(recipe).model_fields:
         print("\nKeys for trilemma sample RUN key=value")
-        table(("key", "default"), [(key, word(defaults[key].default)) for key in settings])
+        table(("key", "default", "what"), [(k, word(f.default), f.description or "") for k, f in sampling.items()])
 
 
 def _show_comparison(result: Any) -> None:
