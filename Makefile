@@ -24,7 +24,7 @@ help:
 	@echo "make lint    formatting, lint and types"
 	@echo "make bench   the benchmarks, one after the other"
 	@echo "make lock    the newest versions into requirements/*.txt, within the bounds of pyproject.toml"
-	@echo "make words   src/trilemma/words.json, after a change of models, keys or data sets"
+	@echo "make words   src/trilemma/words.json and docs/commands.md, after a change of verbs, models, keys or data sets"
 	@echo "make clean   remove the environment, caches and builds (runs and reports stay)"
 
 install: $(STAMP)

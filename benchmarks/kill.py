@@ -37,7 +37,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -187,12 +186,11 @@ def warm_up() -> None:
     import matplotlib.figure  # noqa: F401
 
     import trilemma
-
-    session = import_module("trilemma.training.train")
+    from trilemma.training import results
 
     with tempfile.TemporaryDirectory() as folder:
         trilemma.train("ae-stacked", "digits", steps=1, out=Path(folder) / "run", quiet=True)
-    session.draw_curves = lambda log, path, *_: path.write_bytes(b"")
+    results.draw_curves = lambda log, path, *_: path.write_bytes(b"")
 
 
 @dataclass

@@ -112,7 +112,7 @@ VALUES = [
     ("train vae digits steps=1 out=afile", "afile"),
     ("train vae digits steps=1 out=photos", "choose another out="),
     ("train vae digits steps=1 out=runs/ae-digits", "choose another out="),
-    ("compare data=digits minutes=0", "minutes=0.5"),
+    ("compare data=digits minutes=0", "minutes=0: give a number above 0"),
     ("compare data=digits seeds=0", "seeds"),
     ("compare data=digits models=", "models= has no value; give one"),
     ("compare runs/vae-digits runs/vae-digits", "given twice; name each run once"),

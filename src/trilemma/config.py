@@ -14,6 +14,7 @@ from trilemma.values import annotations_of, plain, problems
 C = TypeVar("C", bound="Config")
 LARGEST_IMAGE = 2**24  # numbers in an image: 4096 x 4096 of grey
 LARGEST_INT = 2**31 - 1
+VARIANCE = 0.5  # of the Gaussian whose -log p is |x_hat - x|**2, up to a constant: behind a mean squared error
 SHOWN_ERRORS = 3  # of a message about values that do not fit
 
 

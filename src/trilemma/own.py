@@ -126,19 +126,19 @@ def digest(module: nn.Module) -> str:
     Raises:
         UserError: if its state has something else than tensors.
     """
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name, part in module.named_modules():
         plain = {key: value for key, value in vars(part).items() if not key.startswith("_") and _is_plain(value)}
-        found.update(repr((name, type(part).__qualname__, sorted((plain | {"training": None}).items()))).encode())
+        sha256.update(repr((name, type(part).__qualname__, sorted((plain | {"training": None}).items()))).encode())
     for name, tensor in module.state_dict().items():
         if not isinstance(tensor, Tensor):
             raise UserError(
                 f'the state of {type(module).__name__} has "{name}", which is not a tensor and cannot be saved; keep '
                 f"it in a buffer, or leave get_extra_state out; see {PAGE}"
             )
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha256.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()[:16]
 
 
 def _is_plain(value: Any) -> bool:
@@ -152,23 +152,23 @@ def import_own(word: str) -> None:
     """Import a module of the user's, which registers recipes: by name, or a file ending in .py.
 
     Raises:
-        UserError: there is none.
+        UserError: it is not found, or its name is in use.
     """
     path = Path(word).expanduser()
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
-        raise UserError(f"--import {word}: there is no file {path.absolute()}")
+        raise UserError(f"--import {word}: file {path.absolute()} not found")
     name = path.stem if is_file else word
     taken = getattr(sys.modules.get(name), "__file__", None) if is_file else None
     if taken is not None and Path(taken).resolve() != path.resolve():
-        raise UserError(f"--import {word}: a module named {name} is in use already; rename the file")
+        raise UserError(f"--import {word}: a module named {name} is already in use; rename the file")
     with _importable(path.absolute().parent if is_file else Path.cwd()):
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name != name.partition(".")[0] and error.name != name:
                 raise
-            raise UserError(f"--import {word}: there is no module {name} here; give its name or its file.py") from None
+            raise UserError(f"--import {word}: no module named {name} here; give its name or its file.py") from None
 
 
 @contextmanager

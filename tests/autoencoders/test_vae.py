@@ -12,9 +12,8 @@ from trilemma.autoencoders.likelihoods import Gaussian
 from trilemma.autoencoders.losses import bernoulli_nats, kl_to_standard_normal
 from trilemma.autoencoders.priors import PriorKeys
 from trilemma.autoencoders.vae import VAE, VAEConfig
-from trilemma.config import make
+from trilemma.config import VARIANCE, make
 from trilemma.errors import UserError
-from trilemma.migration import VARIANCE
 from trilemma.types import UNCONDITIONAL, Batch, BoundsLikelihood, Condition, Conditional
 
 

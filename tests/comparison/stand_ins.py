@@ -110,6 +110,8 @@ def finished(name, path, data, seconds=30.0, seed=0):
             "fingerprint": data.fingerprint,
             "model_config": settings,
             "training": {"minutes": 0.5, "seed": seed, "steps": None},
+            "data_config": {},
+            "parts": {},
         },
         command=shlex.join(["trilemma", "train", name, data.source]),
         model_config=SimpleNamespace(**settings),

@@ -139,7 +139,7 @@ def test_a_moved_project_continues_and_a_new_folder_has_its_reason(stage):
     with claim_folder("photos", moved | {"minutes": 2}, None, said.append):
         pass
     assert said == [
-        "runs/compare-photos-2 is a new comparison, because runs/compare-photos holds another: its images were others; "
+        "runs/compare-photos-2 is a new comparison, because runs/compare-photos holds another: its images differ; "
         "minutes 0.5 then, 2 now; n 4 then, 5 now",
         "runs/compare-photos-3 is a new comparison, because runs/compare-photos holds another: minutes 0.5 then, 2 now",
     ]
@@ -383,9 +383,9 @@ def test_more_seeds_add_to_what_is_trained(stage):
     assert compare(models="vae", seeds=2, quiet=True).html.parent.name == "compare-digits"
     assert [t[3].name for t in stage.trained] == ["vae", "vae", "vae-seed-1"]
     for seeds in (0, -1):
-        with pytest.raises(UserError, match=r"seeds=.*for instance seeds=3"):
+        with pytest.raises(UserError, match="give a whole number of at least 1"):
             compare(models="vae", seeds=seeds, quiet=True)
-    with pytest.raises(UserError, match=r"^seeds=1\.5: give a whole number$"):
+    with pytest.raises(UserError, match=r"^seeds=1\.5: give a whole number of at least 1$"):
         compare(models="vae", seeds=1.5, quiet=True)
 
 

@@ -428,7 +428,7 @@ def test_a_run_reads_the_same_frames_again(tmp_path, loaded):
     source = load_data(root, frames="all") if loaded else root
     words = {} if loaded else {"frames": "all"}
     run = trilemma.train("vae", source, steps=2, batch=4, size=8, quiet=True, **words)
-    assert run.config["training"]["frames"] == "all"
+    assert run.config["data_config"]["frames"] == "all"
     assert " frames=all" in run.config["command"]
     assert len(by_name(trilemma.load(run.path).data)) == 30
     again = trilemma.train("vae", source, steps=2, batch=4, size=8, quiet=True, **words)
@@ -438,10 +438,10 @@ def test_a_run_reads_the_same_frames_again(tmp_path, loaded):
     assert len(by_name(other.data)) == 5
 
 
-def test_a_run_without_the_key_read_first_frames(tmp_path):
+def test_a_run_without_the_key_reads_first_frames(tmp_path):
     root = write(tmp_path / "d", {f"{k}.gif": animation(pictures(2, k), "gif") for k in range(5)})
     run = trilemma.train("vae", root, steps=2, batch=4, size=8, quiet=True)
-    del run.config["training"]["frames"]
+    run.config["data_config"]["frames"] = None
     assert len(by_name(run.data)) == 5
 
 

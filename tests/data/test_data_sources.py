@@ -421,7 +421,7 @@ def test_show(tmp_path, monkeypatch):
 
 
 def test_show_checks_the_number_of_images_first():
-    with pytest.raises(UserError, match="n=0: a picture shows 1 image or more"):
+    with pytest.raises(UserError, match="n=0: give a whole number of at least 1"):
         show("no-source-at-all", n=0)
 
 

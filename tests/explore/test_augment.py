@@ -188,7 +188,7 @@ def test_what_is_refused(folder, tmp_path):
         augment(folder, **keys)
     for mistake, text in (
         ({"n": 9}, "at least one image for each of the 10 classes"),
-        ({"seeds": 1}, "at least 2 trainings"),
+        ({"seeds": 1}, "seeds=1: give a whole number of at least 2"),
         ({"real": 0}, "choose from 1 to"),
         ({"real": 10**6}, "digits has .* training images"),
         ({"steps": 0}, "steps"),

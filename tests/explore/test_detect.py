@@ -683,9 +683,9 @@ def test_what_is_refused(run, classes, flat):
     with pytest.raises(UserError, match="unknown score"):
         detect(run, against=flat, score="elbo")
     for rate in (0, 1, -0.1):
-        with pytest.raises(UserError, match="a share of the normal images"):
+        with pytest.raises(UserError, match="give a number above 0 and below 1"):
             detect(run, against=flat, false_alarms=rate)
-    with pytest.raises(UserError, match="at least 1 image"):
+    with pytest.raises(UserError, match="n=0: give a whole number of at least 1"):
         detect(run, against=flat, n=0)
     with pytest.raises(UserError, match=r"needs at least 9,999 normal images"):
         detect(run, against=flat, false_alarms=0.0001)

@@ -269,7 +269,7 @@ def test_what_is_refused(run, tmp_path):
         ({"n": 20, "perplexity": 30}, "perplexity=30 with 20 images"),
         ({"n": 0}, "at least 1"),
         ({"neighbours": 0}, "at least 1"),
-        ({"split": "test2"}, 'unknown split "test2"'),
+        ({"split": "test2"}, "split=test2: give one of train, valid, test"),
     ):
         with pytest.raises(UserError, match=message):
             latent_map(run, out=out, **keys)

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from importlib import import_module
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,8 @@ from trilemma.progress import Display
 from trilemma.run import checkpoint, tensor_files
 from trilemma.run.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
 from trilemma.run.log import read_log
-from trilemma.training import log, samples
+from trilemma.training import log, results, samples
 from trilemma.training.log import LogFile
-
-session = import_module("trilemma.training.train")  # the name in the package is the function
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -61,7 +58,7 @@ def no_samples(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_first_batch(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(session, "save_png", refuse)
+    patch.setattr(results, "save_png", refuse)
 
 
 def no_log(patch: pytest.MonkeyPatch) -> None:
@@ -73,11 +70,11 @@ def no_log_cut(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_curves(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(session, "draw_curves", refuse)
+    patch.setattr(results, "draw_curves", refuse)
 
 
 def no_card(patch: pytest.MonkeyPatch) -> None:
-    refuse_path(patch, session, "write_atomic", "README.md")
+    refuse_path(patch, results, "write_atomic", "README.md")
 
 
 @pytest.mark.parametrize("harm", [no_samples, no_first_batch, no_log, no_log_cut, no_curves, no_card])

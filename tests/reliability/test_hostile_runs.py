@@ -53,7 +53,9 @@ WRONG = (
 
 def everywhere(config: Config) -> list[tuple[str, ...]]:
     """The path of every value in a config and in its parts."""
-    return [(key,) for key in config] + [(part, key) for part in ("model_config", "training") for key in config[part]]
+    return [(key,) for key in config] + [
+        (part, key) for part in ("model_config", "data_config", "training") for key in config[part]
+    ]
 
 
 @pytest.mark.parametrize("share", [4, pytest.param(1, marks=pytest.mark.slow)])

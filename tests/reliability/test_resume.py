@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from trilemma.run.checkpoint import list_checkpoints, read_checkpoint, save_chec
 from trilemma.run.folder import open_run_folder
 from trilemma.run.run import Run
 from trilemma.run.state import Checkpoint
-from trilemma.training import calendar, saving
+from trilemma.training import calendar, results, saving
 from trilemma.training.calendar import Calendar
 from trilemma.training.diagnosis import Diagnosis
 from trilemma.training.health import PlayerStep, StepMonitor
@@ -25,8 +24,6 @@ from trilemma.training.signals import Stopped
 from trilemma.training.team import NotFinite
 from trilemma.training.validation import Validation
 from trilemma.types import Batch, Phase, Player
-
-session = import_module("trilemma.training.train")  # the name in the package is the function
 
 STEPS = 10
 TMP = f".tmp-{0:032x}"  # of a process that was killed
@@ -226,7 +223,7 @@ def test_a_longer_training_killed_before_its_results_writes_them(monkeypatch: py
     whole = train("vae", "whole", steps=15)
     train("vae", "run")
     with monkeypatch.context() as patch:
-        patch.setattr(session, "write_tensors", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(results, "write_tensors", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train("vae", "run", steps=15)
     run = train("vae", "run", steps=15)

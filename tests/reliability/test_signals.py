@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,11 @@ import trilemma
 from trilemma.progress import Display
 from trilemma.run.checkpoint import list_checkpoints, read_checkpoint
 from trilemma.run.log import read_log
+from trilemma.training import results
 from trilemma.training.in_use import ModelInUse
 from trilemma.training.loop import Trainer
 from trilemma.training.saving import Saver
 from trilemma.training.signals import Stopped
-
-session = import_module("trilemma.training.train")  # the name in the package is the function
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are sent another way on Windows")
 COMMAND = [sys.executable, "-m", "trilemma", "train", "vae", "digits", "out=r", "device=cpu"]
@@ -100,7 +98,7 @@ def test_a_second_signal_in_a_save_leaves_the_old_one(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    "owner, function", [(ModelInUse, "finish"), (session, "write_tensors"), (session, "write_json")]
+    "owner, function", [(ModelInUse, "finish"), (results, "write_tensors"), (results, "write_json")]
 )
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_after_the_last_step_says_how_to_go_on(
@@ -131,7 +129,7 @@ def test_a_signal_after_the_last_step_says_how_to_go_on(
 def test_keys_that_were_not_given_are_not_in_the_line_and_no_curves_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     said, drawn = [], []
     monkeypatch.setattr(Display, "say", lambda display, text: said.append(text))
-    monkeypatch.setattr(session, "draw_curves", lambda *args: drawn.append(args))  # the import alone may take seconds
+    monkeypatch.setattr(results, "draw_curves", lambda *args: drawn.append(args))  # the import alone may take seconds
     send(monkeypatch, signal.SIGTERM)
     with pytest.raises(Stopped):
         trilemma.train("vae", "digits", steps=8, batch=16, out="r")

@@ -94,6 +94,8 @@ def test_a_run_whose_config_says_optimal_for_a_variance_that_was_not_given_is_co
     run = trilemma.train("vae", "digits", steps=2, **keys)
     config = json.loads((run.path / "config.json").read_text())
     config["model_config"]["variance"] = "optimal"
+    config |= {"format": 1, "training": {**config["training"], **config.pop("data_config")}}
+    del config["parts"]
     (run.path / "config.json").write_text(json.dumps(config))
     assert trilemma.load(run.path).model_config == run.model_config
     assert run.model_config.variance == stated

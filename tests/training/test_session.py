@@ -221,12 +221,35 @@ def test_a_key_is_stronger_than_how_the_data_were_loaded() -> None:
     assert "split_seed" not in run.config["command"]
 
 
+def as_format_1(run: trilemma.Run, *left_out: str) -> None:
+    """Write the config.json of a run as versions with format 1 did, the first of them without some keys."""
+    config = {key: value for key, value in run.config.items() if key not in ("data_config", "parts")}
+    training = {**run.config["training"], **run.config["data_config"]}
+    for key in left_out:
+        del training[key]
+    (run.path / "config.json").write_text(json.dumps({**config, "format": 1, "training": training}))
+
+
+def test_a_run_whose_config_has_the_keys_of_the_data_among_those_of_the_training() -> None:
+    """It is read as it was written, continued under the same name, and written anew."""
+    keys: dict[str, Any] = {"steps": 2, "size": 12, "channels": 3, "valid": 0.3, "split_seed": 3, "quiet": True}
+    run = trilemma.train("vae", "shapes:60", precision="float32", **keys)
+    now = json.loads((run.path / "config.json").read_text())
+    as_format_1(run)
+    old = trilemma.load(run.path)
+    assert (old.config, old.command, old.data.fingerprint) == (now, now["command"], now["fingerprint"])
+    again = trilemma.train(run.path / "config.json", quiet=True)
+    assert again.path != run.path and again.weights_id == run.weights_id
+    same = trilemma.train("vae", "shapes:60", precision="float32", out=run.path, **keys)
+    longer = trilemma.train("vae", "shapes:60", precision="float32", out=run.path, **keys | {"steps": 3})
+    assert same.path == longer.path == run.path
+    assert json.loads((run.path / "config.json").read_text())["data_config"] == now["data_config"]
+
+
 def test_a_run_of_a_version_that_did_not_write_all_keys() -> None:
     """It is read, and continued: channels are those of the model, the images held out those of seed 0."""
     run = trilemma.train("vae", "shapes:60", steps=2, channels=1, quiet=True)
-    for key in ("channels", "split_seed", "frames"):
-        del run.config["training"][key]
-    (run.path / "config.json").write_text(json.dumps(run.config))
+    as_format_1(run, "channels", "split_seed", "frames", "warmup_share")
     assert trilemma.load(run.path).data.shape == (1, 32, 32)
     assert trilemma.train("vae", "shapes:60", steps=3, channels=1, quiet=True).path == run.path
     assert trilemma.train("vae", "shapes:60", steps=2, channels=1, split_seed=1, quiet=True).path != run.path
@@ -246,8 +269,8 @@ def earlier_run(data: Path, **keys: Any) -> trilemma.Run:
     """A run as earlier versions left it: a tenth held out, and no word of the rule in its config."""
     loaded = trilemma.load_data(data, rule="tenth")
     run = trilemma.train("vae", loaded, steps=2, quiet=True, **keys)
-    assert run.config["training"].pop("split_rule") == "tenth"
-    (run.path / "config.json").write_text(json.dumps(run.config))
+    assert run.config["data_config"]["split_rule"] == "tenth"
+    as_format_1(run, "split_rule")
     return run
 
 

@@ -70,7 +70,7 @@ def make_network(name: str, data: str, out: Path, **length: Any) -> dict[str, An
         "origin": ORIGIN[data],
         "recipe": recipe.name,
         "config": model.config.to_json(),
-        "training": run.config["training"],
+        "training": {**run.config["training"], **run.config["data_config"]},
         "images": run.summary.get("images"),
         "test": {
             "split": split_name,

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from trilemma.announce import announced
 from trilemma.comparison.content import Asked, Document, Model
@@ -22,8 +24,6 @@ from trilemma.comparison.plain import Json
 from trilemma.comparison.progress import Progress, about, steps_of
 from trilemma.comparison.request import (
     Budget,
-    check_minutes,
-    check_seeds,
     command_of,
     model_names,
     refuse_training_keys,
@@ -33,6 +33,7 @@ from trilemma.comparison.work import Plan, Say, measure_all, train_all
 from trilemma.data import Data
 from trilemma.data.load import Source
 from trilemma.errors import UserError
+from trilemma.keys import Quiet, Resize, Seed
 from trilemma.modes import own_modes
 from trilemma.rng import check_seed
 from trilemma.run.contestant import Thing
@@ -81,17 +82,31 @@ class Comparison:
 @checked_call
 @own_modes()
 def compare(
-    *runs: Thing | list[Thing],
-    data: Source | None = None,
-    against: Source | None = None,
-    models: str | Sequence[str] | None = None,
-    minutes: float = 0.5,
-    n: int | None = None,
-    size: int | str | tuple[int, int] | None = None,
-    seed: int = 0,
-    seeds: int = 1,
-    out: str | Path | None = None,
-    quiet: bool = False,
+    *runs: Annotated[
+        Thing | list[Thing],
+        Field(description="what to compare: runs, folders or zips of images"),
+    ],
+    data: Annotated[
+        Source | None,
+        Field(description="data to train on: a word from `trilemma data list`, or a path (default: digits)"),
+    ] = None,
+    against: Annotated[
+        Source | None, Field(description="real images to measure folders of images by (default: the data of the runs)")
+    ] = None,
+    models: Annotated[
+        Sequence[str] | None, Field(description="names of models, comma-separated (default: one model per family)")
+    ] = None,
+    minutes: Annotated[float, Field(gt=0, description="training time of each model, minutes")] = 0.5,
+    n: Annotated[int | None, Field(description="images drawn per model (default: as many as real ones)")] = None,
+    size: Resize = None,
+    seed: Seed = 0,
+    seeds: Annotated[
+        int, Field(ge=1, description="trainings of each model (seed, seed + 1, ...); 3 show the luck of training")
+    ] = 1,
+    out: Annotated[
+        str | Path | None, Field(description="folder of the report (default: chosen for you and printed)")
+    ] = None,
+    quiet: Quiet = False,
 ) -> Comparison:
     """Train models with an equal budget, or take finished runs and sets of images; measure them all alike; write one
     report.
@@ -164,8 +179,6 @@ def _flat(things: Sequence[Thing | list[Thing]]) -> list[Thing]:
 
 def _trainings(models: str | Sequence[str] | None, minutes: float, seed: int, seeds: int) -> list[Entry]:
     """What is to be trained, checked."""
-    check_minutes(minutes)
-    check_seeds(seeds)
     return to_train(model_names(models), seed, seeds)
 
 
@@ -185,7 +198,7 @@ def _real_data(entries: Sequence[Entry], data: Source | None, against: Source | 
     return loaded
 
 
-def _loaded(source: Source, size: int | str | tuple[int, int] | None) -> Data:
+def _loaded(source: Source, size: Resize) -> Data:
     from trilemma.data import load_data
 
     with announced("reading the images"):

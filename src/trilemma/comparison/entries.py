@@ -164,7 +164,7 @@ def _another_seed(contestant: Contestant, row: Sequence[Contestant]) -> bool:
 
 def _apart_from_seed(run: Run) -> tuple[object, ...]:
     training = {key: value for key, value in run.config["training"].items() if key not in UNIMPORTANT}
-    return run.recipe.name, run.model_config, training
+    return run.recipe.name, run.model_config, training, run.config["data_config"], run.config["parts"]
 
 
 def _row_names(rows: Sequence[Sequence[Contestant]], labels: dict[int, str]) -> list[str]:

@@ -96,7 +96,7 @@ def _differences(earlier: object, request: Json) -> list[str]:
     texts = [
         f"{key} {word(earlier.get(key))} then, {word(request.get(key))} now" for key in keys if key != "fingerprint"
     ]
-    return ["its images were others", *texts] if "fingerprint" in keys else texts
+    return ["its images differ", *texts] if "fingerprint" in keys else texts
 
 
 def _request_in(path: Path) -> object:

@@ -23,14 +23,13 @@ class Budget(NamedTuple):
     seeds: int
 
 
-def model_names(models: str | Sequence[str] | None) -> list[str]:
-    """Model names from a list or a text with commas; wildcards are spelt out, unknown names refused."""
+def model_names(models: Sequence[str] | None) -> list[str]:
+    """Model names from a list; wildcards are spelt out, unknown names refused."""
     from trilemma.registry import get_recipe, list_models
 
     if models is None:
         return list(ONE_PER_FAMILY)
-    words = models.split(",") if isinstance(models, str) else list(models)
-    words = [word.strip() for word in words if word.strip()]
+    words = [word.strip() for word in models if word.strip()]
     if not words:
         raise UserError('models="" names no model; give names with commas, for instance models=vae,gan-dcgan')
     names: list[str] = []
@@ -44,18 +43,6 @@ def _matching(pattern: str, list_models: Callable[[str], list[str]]) -> list[str
     if not matches:
         raise UserError(f'no model matches "{pattern}"; choose from {", ".join(list_models("*"))}')
     return matches
-
-
-def check_minutes(minutes: float) -> None:
-    if not (isinstance(minutes, int | float) and 0 < minutes < float("inf")):
-        raise UserError(f"minutes={minutes}: training needs a time above 0, for instance minutes=0.5")
-
-
-def check_seeds(seeds: int) -> None:
-    if not isinstance(seeds, int) or seeds < 1:
-        raise UserError(
-            f"seeds={seeds}: this is the number of trainings of each model, 1 or more, for instance seeds=3"
-        )
 
 
 def refuse_training_keys(**given: object) -> None:

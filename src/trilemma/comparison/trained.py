@@ -34,7 +34,7 @@ def training_of(run: "Run", data: "Data") -> Trained:
         images_per_second=facts.images_per_second,
         valid={k: v for k, v in summary.items() if k.startswith("valid_") and finite(v)},
         settings=run.config["model_config"],
-        training=run.config["training"],
+        training={**run.config["training"], **run.config["data_config"]},
     )
 
 

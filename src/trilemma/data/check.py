@@ -7,8 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma.data.decoding.decoded import DecodedSource
@@ -22,6 +24,7 @@ from trilemma.data.sources.folder import IMAGES
 from trilemma.data.split import Data
 from trilemma.errors import UserError
 from trilemma.files import read_plain, refuse_foreign, write_atomic
+from trilemma.keys import Channels, Frames, Resize
 from trilemma.results import claim, out_path
 from trilemma.text import printable
 from trilemma.values import checked_call
@@ -107,12 +110,14 @@ class Report:
 
 @checked_call
 def check(
-    source: Source,
+    source: Annotated[Source, Field(description="a word from `trilemma data list`, or a path")],
     *,
-    size: Size | None = None,
-    frames: str | None = None,
-    channels: int | None = None,
-    out: str | Path | None = None,
+    size: Resize = None,
+    frames: Frames = None,
+    channels: Channels = None,
+    out: Annotated[
+        str | Path | None, Field(description="write the full report, with every file name, to this file")
+    ] = None,
 ) -> Report:
     """Look through a source.
 

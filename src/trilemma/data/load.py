@@ -31,8 +31,9 @@ from trilemma.vocabulary import DATA_KINDS, no_data
 
 Source = Annotated[
     str | Path | Data | np.ndarray | Tensor | tuple[Any, Any],
-    Field(description="a word, a path, an array or tensor of images, a pair (images, labels), or loaded data"),
+    Field(title="a word, a path, an array or tensor of images, a pair (images, labels), or loaded data"),
 ]
+Images = Annotated[Source | None, Field(description="images to use (default: the data of the run)")]
 NAME_LENGTH = 40  # characters of a source's short name
 
 

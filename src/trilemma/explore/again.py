@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma.config import make
@@ -58,7 +59,14 @@ class Again:
 
 
 @checked_call
-def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | Path | None = None) -> Again:
+def again(
+    image: Annotated[str | Path, Field(description="a PNG written by `trilemma sample`")],
+    *,
+    run: Annotated[Run | str | Path | None, Field(description="its run folder (default: searched for)")] = None,
+    out: Annotated[
+        str | Path | None, Field(description="picture to write (default: NAME-again.png in this folder)")
+    ] = None,
+) -> Again:
     """Make a picture again that `sample` wrote, an image by itself or a grid.
 
     Args:

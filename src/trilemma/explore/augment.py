@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field
 
 from trilemma.data import Split
 from trilemma.explore.class_folders import files_by_class, label_files, refuse_other_images, zip_of
@@ -13,6 +14,7 @@ from trilemma.explore.images import run_receipt
 from trilemma.explore.sample import receipt_of
 from trilemma.explore.usefulness import Verdict, judge, plan_verdict
 from trilemma.files import json_text, remove
+from trilemma.keys import BatchSize, Quiet, Seed
 from trilemma.metrics.classification import class_counts, draw_classes
 from trilemma.modes import own_modes
 from trilemma.pictures.grid import grid
@@ -20,7 +22,7 @@ from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import save_png
 from trilemma.progress import Display
 from trilemma.results import Results, out_path
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:
@@ -47,19 +49,25 @@ class Augmentation:
 @checked_call
 @own_modes()
 def augment(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    n: int = 5_000,
-    seed: int = 0,
-    batch: int = 256,
-    out: str | Path | None = None,
-    archive: bool = False,
-    verdict: bool = True,
-    seeds: int = 3,
-    steps: int = 300,
-    real: int | None = None,
-    classical: str | Sequence[str] | None = None,
-    quiet: bool = False,
+    n: Annotated[int, Field(ge=1, description="number of images, the same for each class")] = 5_000,
+    seed: Seed = 0,
+    batch: BatchSize = 256,
+    out: Annotated[str | Path | None, Field(description="folder to write (default: inside the run folder)")] = None,
+    archive: Annotated[bool, Field(description="also write a zip")] = False,
+    verdict: Annotated[bool, Field(description="train classifiers to see whether the images help")] = True,
+    seeds: Annotated[int, Field(ge=2, description="classifiers trained per data mix")] = 3,
+    steps: Annotated[int, Field(ge=1, description="training steps per classifier")] = 300,
+    real: Annotated[
+        int | None,
+        Field(description="number of real training images for the classifiers (default: all, at most 2,000)"),
+    ] = None,
+    classical: Annotated[
+        Sequence[str] | None,
+        Field(description="classical augmentation to compare with: flip,shift (default: what fits the data)"),
+    ] = None,
+    quiet: Quiet = False,
     **settings: Any,
 ) -> Augmentation:
     """Draw `n` labelled images, the classes equally often, write them as class folders, and say whether they help.

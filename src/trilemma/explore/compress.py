@@ -23,16 +23,17 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
-from trilemma.data.load import Source
+from trilemma.data.load import Images
 from trilemma.errors import UserError
 from trilemma.explore.codes import condition_for, decode_codes, encode
 from trilemma.explore.images import pick_images, run_receipt
 from trilemma.files import json_text
+from trilemma.keys import Count, Picture
 from trilemma.pictures.grid import to_image
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import RunLike, as_run
 from trilemma.types import Decodes, Encodes, flags
 from trilemma.values import checked_call
 from trilemma.words import number
@@ -80,11 +81,11 @@ class Compression:
 
 @checked_call
 def compress(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    data: Source | None = None,
-    n: int = 1000,
-    out: str | Path | None = None,
+    data: Images = None,
+    n: Count = 1000,
+    out: Picture = None,
 ) -> Compression:
     """Compress `n` images that a model was not trained on by its codes, by PCA, JPEG and WebP.
 

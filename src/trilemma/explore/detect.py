@@ -23,8 +23,9 @@ distribution (detection/threshold.py). Which score flags is chosen without abnor
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field
 from torch import Tensor
 
 from trilemma.errors import UserError
@@ -32,10 +33,11 @@ from trilemma.explore.detection.images import Classes, Source, groups_of
 from trilemma.explore.detection.results import AUTO, document_of, find, images_table, positions_of
 from trilemma.explore.images import name_of, run_receipt
 from trilemma.files import json_text, remove
+from trilemma.keys import Seed
 from trilemma.modes import own_modes
 from trilemma.pictures.png import save_png, says_how_made
 from trilemma.results import Results, with_keys
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
 from trilemma.values import checked_call
 
@@ -72,16 +74,25 @@ class Detection:
 @checked_call
 @own_modes()
 def detect(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    against: Source | None = None,
-    normal: Classes | None = None,
-    data: Source | None = None,
-    false_alarms: float = 0.05,
-    score: str = AUTO,
-    n: int = 10_000,
-    seed: int = 0,
-    out: str | Path | None = None,
+    against: Annotated[
+        Source | None, Field(description="images to search for anomalies (default: the held-out images)")
+    ] = None,
+    normal: Annotated[
+        Classes | None,
+        Field(
+            description='classes in against= that count as normal, comma-separated; "none" if every image is abnormal'
+        ),
+    ] = None,
+    data: Annotated[
+        Source | None, Field(description="other normal images to set the threshold on (default: the data of the run)")
+    ] = None,
+    false_alarms: Annotated[float, Field(gt=0, lt=1, description="share of normal images that may be flagged")] = 0.05,
+    score: Annotated[str, Field(description="auto, error, relative, elbo, code, pca, pca-relative or nearest")] = AUTO,
+    n: Annotated[int, Field(ge=1, description="images of each kind, at most")] = 10_000,
+    seed: Seed = 0,
+    out: Annotated[str | Path | None, Field(description="folder to write (default: inside the run folder)")] = None,
 ) -> Detection:
     """Score images by a run that was trained on normal images alone, and flag the abnormal ones.
 
@@ -111,7 +122,8 @@ def detect(
             too few for the rate of false alarms; `against` is the run's own data; a name or value does not fit.
     """
     run = as_run(run)
-    _check(run, false_alarms, n)
+    if not isinstance(run.model, BoundsLikelihood | Encodes):
+        run.require("score images", Reconstructs)
     files = None if out is None else _results(*[Path(out).expanduser()] * 2)
     images = groups_of(run, data, against, normal, n, seed)
     if files is None:

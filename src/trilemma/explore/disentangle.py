@@ -7,8 +7,10 @@ z ~ q(z|x), by one draw for each image: the noise tells units that hold a factor
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma import __version__, rng
@@ -18,6 +20,7 @@ from trilemma.errors import UserError
 from trilemma.explore.codes import through
 from trilemma.explore.images import run_receipt, source_of
 from trilemma.files import json_text
+from trilemma.keys import Count, Picture, Quiet, Seed
 from trilemma.metrics.disentanglement import (
     BINS,
     DCI,
@@ -33,7 +36,7 @@ from trilemma.pictures.plots import png
 from trilemma.progress import Display
 from trilemma.results import Results, place
 from trilemma.run.condition import needed
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.types import Condition, Encodes, HasPosterior
 from trilemma.values import checked_call
 
@@ -95,13 +98,13 @@ class _Scores:
 @checked_call
 @own_modes()
 def disentangle(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    data: Source = "shapes",
-    n: int = 5_000,
-    seed: int = 0,
-    out: str | Path | None = None,
-    quiet: bool = False,
+    data: Annotated[Source, Field(description="images with known factors")] = "shapes",
+    n: Count = 5_000,
+    seed: Seed = 0,
+    out: Picture = None,
+    quiet: Quiet = False,
 ) -> Disentanglement:
     """Encode images that were drawn from known factors, and score how the codes follow them: MIG, DCI and SAP.
 

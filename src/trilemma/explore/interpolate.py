@@ -12,20 +12,21 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from trilemma.data.load import Source
-from trilemma.errors import UserError
+from trilemma.data.load import Images
 from trilemma.explore.codes import decode_codes
 from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import Named, find_code
+from trilemma.keys import Label, Picture
 from trilemma.pictures.grid import grid
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.types import Condition, Decodes, Encodes
 from trilemma.values import checked_call
 
@@ -67,16 +68,18 @@ WAYS = {"linear": linear, "spherical": spherical}
 
 @checked_call
 def interpolate(
-    run: Run | str | Path,
-    a: Named,
-    b: Named,
+    run: RunLike,
+    a: Annotated[
+        Named, Field(description="an image file, the number of a held-out image, or a code (1.5,-0.3,... or .npy)")
+    ],
+    b: Annotated[Named, Field(description="the other end, given in the same way")],
     *,
-    frames: int = 7,
-    how: Literal["linear", "spherical", "both"] = "both",
-    data: Source | None = None,
-    animate: bool = True,
-    label: str | int | None = None,
-    out: str | Path | None = None,
+    frames: Annotated[int, Field(ge=2, description="images in a row, including both ends")] = 7,
+    how: Annotated[Literal["linear", "spherical", "both"], Field(description="path between the codes")] = "both",
+    data: Images = None,
+    animate: Annotated[bool, Field(description="also write an animation")] = True,
+    label: Label = None,
+    out: Picture = None,
 ) -> Interpolation:
     """Decode the codes between two images or two codes: a picture with a row for each way, and an animation.
 
@@ -91,8 +94,6 @@ def interpolate(
         UserError: the model does not encode and decode, or a or b has another shape than the run's, or lacks a class.
     """
     run = as_run(run)
-    if frames < 2:
-        raise UserError(f"frames={frames}: at least 2 are needed, for the two ends")
     run.require("interpolate", Encodes, Decodes)
     picture, within = place(out, run.path, "interpolation.png")
     picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture

@@ -8,23 +8,25 @@ tsne    van der Maaten & Hinton (2008), "Visualizing data using t-SNE": places w
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.data.load import Source
+from trilemma.data.load import Images
 from trilemma.errors import UserError
 from trilemma.explore.codes import condition_for, encode
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.explore.map_plot import draw_map
 from trilemma.explore.projector import PROJECTOR, projector_files
+from trilemma.keys import Label, Picture, Seed, SplitOf
 from trilemma.metrics.neighbours import distances
 from trilemma.pictures.png import save_png
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import RunLike, as_run
 from trilemma.text import csv_text
 from trilemma.types import Batch, Encodes
 from trilemma.values import checked_call
@@ -58,19 +60,22 @@ class LatentMap:
 
 @checked_call
 def latent_map(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    how: How = "tsne",
-    n: int = 2000,
-    perplexity: float | None = None,
-    data: Source | None = None,
-    split: str | None = None,
-    thumbnails: bool = True,
-    neighbours: int = 5,
-    projector: bool = False,
-    label: str | int | None = None,
-    seed: int = 0,
-    out: str | Path | None = None,
+    how: Annotated[How, Field(description="method that places the codes")] = "tsne",
+    n: Annotated[int, Field(ge=1, description="images at most")] = 2000,
+    perplexity: Annotated[
+        float | None,
+        Field(description="of t-SNE: neighbours each point attends to (default: a quarter of the images, at most 30)"),
+    ] = None,
+    data: Images = None,
+    split: SplitOf = None,
+    thumbnails: Annotated[bool, Field(description="draw small images where there is room")] = True,
+    neighbours: Annotated[int, Field(ge=1, description="nearest neighbours to show for some images")] = 5,
+    projector: Annotated[bool, Field(description="also write files for the embedding projector")] = False,
+    label: Label = None,
+    seed: Seed = 0,
+    out: Picture = None,
 ) -> LatentMap:
     """Draw the codes of images as points in the plane, coloured by class, with thumbnails that do not overlap.
 
@@ -95,8 +100,6 @@ def latent_map(
     """
     run = as_run(run)
     run.require("encode images", Encodes)
-    if neighbours < 1:
-        raise UserError(f"neighbours={neighbours}: at least 1 is needed")
     picture, within = place(out, run.path, f"map-{how}.png")
     coordinates, beside = picture.with_suffix(".csv"), picture.with_name(f"{picture.stem}-neighbours.png")
     folder = picture.with_name(f"{picture.stem}-projector") if projector else None

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from trilemma.data.load import Source
+from trilemma.data.load import Images
 from trilemma.explore.codes import condition_for
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
+from trilemma.keys import Count, Label, Picture, SplitOf
 from trilemma.pictures.pairs import pairs
 from trilemma.results import Results, place
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import RunLike, as_run
 from trilemma.types import Reconstructs
 from trilemma.values import checked_call
 
@@ -35,13 +36,13 @@ class Reconstruction:
 
 @checked_call
 def reconstruct(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    data: Source | None = None,
-    n: int = 16,
-    split: str | None = None,
-    label: str | int | None = None,
-    out: str | Path | None = None,
+    data: Images = None,
+    n: Count = 16,
+    split: SplitOf = None,
+    label: Label = None,
+    out: Picture = None,
 ) -> Reconstruction:
     """Pass `n` images through a model that was not trained on them; lay the results below, with the error of each.
 

@@ -4,20 +4,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma import __version__
 from trilemma.config import Config
 from trilemma.data.sources.labels import class_number
+from trilemma.keys import BatchSize, Count, Label, Out, Seed
 from trilemma.metrics.receipt import protocol_name
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import save_png
 from trilemma.results import claim, out_path
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.values import checked_call
 
 FORMAT = 1  # of a receipt
@@ -70,16 +72,20 @@ class Receipt(Config):
 
 @checked_call
 def sample(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    n: int = 64,
-    seed: int = 0,
-    first: int = 0,
-    label: str | int | None = None,
-    batch: int = 256,
-    exact: bool = False,
-    out: str | Path | None = None,
-    singles: bool = True,
+    n: Count = 64,
+    seed: Seed = 0,
+    first: Annotated[
+        int, Field(ge=0, description="number of the first image; image k of a seed is always the same")
+    ] = 0,
+    label: Label = None,
+    batch: BatchSize = 256,
+    exact: Annotated[
+        bool, Field(description="bit-equal for every n, first and batch; always computes whole batches of 64")
+    ] = False,
+    out: Out = None,
+    singles: Annotated[bool, Field(description="also write each image by itself; the grid shows 400 at most")] = True,
     **settings: Any,
 ) -> SampleFiles:
     """Draw `n` images and write `OUT.png`, a grid, and with `singles` one PNG each into OUT, as they are drawn.

@@ -14,23 +14,25 @@ The plane walk moves two units at once, by default through equal shares of the c
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from trilemma.data.load import Source
+from trilemma.data.load import Images, Source
 from trilemma.errors import UserError
 from trilemma.explore.codes import code_width, condition_for, decode_alike, encode
 from trilemma.explore.images import name_of, pick_images, run_receipt
 from trilemma.explore.naming import Named, find_code
+from trilemma.keys import Label, Picture
 from trilemma.pictures.grid import TEXT, font
 from trilemma.pictures.png import save_png
 from trilemma.pictures.table import GAP, table
 from trilemma.results import claim, place, with_keys
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.types import Condition, Conditional, Decodes, Encodes
-from trilemma.values import checked_call
+from trilemma.values import checked_call, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -57,17 +59,29 @@ class Traversal:
 
 @checked_call
 def traverse(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    image: Named | None = None,
-    units: str | int | Sequence[int] | None = None,
-    span: float = 3.0,
-    steps: int | None = None,
-    plane: str | bool | Sequence[int] | None = None,
-    spacing: Spacing = "quantiles",
-    data: Source | None = None,
-    label: str | int | None = None,
-    out: str | Path | None = None,
+    image: Annotated[
+        Named | None, Field(description="where to start, given as for interpolate (default: the mean code)")
+    ] = None,
+    units: Annotated[
+        int | Sequence[int] | None,
+        Field(description="latent dimensions to vary: 0,4,7 (default: the ten that vary most)"),
+    ] = None,
+    span: Annotated[float, Field(gt=0, description="how far to both sides, in standard deviations")] = 3.0,
+    steps: Annotated[
+        int | None, Field(ge=2, description="images in a row (default: 7, or 15 along a side of a plane)")
+    ] = None,
+    plane: Annotated[
+        bool | Sequence[int] | None,
+        Field(description="two latent dimensions to vary together: 0,1; false: no plane (default: if codes have two)"),
+    ] = None,
+    spacing: Annotated[
+        Spacing, Field(description="lines of a plane: at equal shares of real images, or at equal steps")
+    ] = "quantiles",
+    data: Images = None,
+    label: Label = None,
+    out: Picture = None,
 ) -> Traversal:
     """Move one number of a code at a time and decode: a row of images for each; or two of them over a plane.
 
@@ -91,10 +105,6 @@ def traverse(
     """
     run = as_run(run)
     run.require("traverse codes", Encodes, Decodes)
-    if not 0 < span < float("inf"):
-        raise UserError(f"span={span}: give a positive number of standard deviations, for instance 3")
-    if steps is not None and steps < 2:
-        raise UserError(f"steps={steps}: at least 2 images are needed")
     width = code_width(run)
     pair = _pair(plane, units, width)
     named = None if units is None else _numbers(units, width)
@@ -158,27 +168,23 @@ def _start(
     return codes.mean(0), run.condition(first if label is None else label, 1)
 
 
-def _pair(plane: str | bool | Sequence[int] | None, units: object, width: int) -> tuple[int, int] | None:
+def _pair(plane: bool | Sequence[int] | None, units: object, width: int) -> tuple[int, int] | None:
     """The two units of a plane; None for rows."""
     if plane is False or (plane is None and (units is not None or width != 2)):
         return None
     if plane is None or plane is True:
         plane = (0, 1)
-    pair = _numbers(plane, width)
-    if len(pair) != 2:
-        raise UserError(f"plane={plane}: give two units, for instance 0,1")
-    return pair[0], pair[1]
+    numbers = _numbers(plane, width)
+    if len(numbers) != 2:
+        raise UserError(f"plane={shown(plane)}: give two units, for instance 0,1")
+    return numbers[0], numbers[1]
 
 
-def _numbers(units: str | int | Sequence[int], width: int) -> tuple[int, ...]:
+def _numbers(units: int | Sequence[int], width: int) -> tuple[int, ...]:
     """Units as numbers, each there and named once."""
-    parts = units.split(",") if isinstance(units, str) else [units] if isinstance(units, int) else units
-    try:
-        numbers = tuple(int(part) for part in parts)
-    except ValueError:
-        numbers = ()
+    numbers = (units,) if isinstance(units, int) else tuple(units)
     if not numbers or len({*numbers}) < len(numbers) or not all(0 <= unit < width for unit in numbers):
-        raise UserError(f"unknown units {units}: give different numbers from 0 to {width - 1}, for instance 0,1")
+        raise UserError(f"unknown units {shown(units)}: give different numbers from 0 to {width - 1}, for instance 0,1")
     return numbers
 
 

@@ -126,15 +126,13 @@ class Plan:
 
 
 def plan_verdict(
-    run: Run, seed: int, seeds: int, steps: int, real: int | None, classical: str | Sequence[str] | None
+    run: Run, seed: int, seeds: int, steps: int, real: int | None, classical: Sequence[str] | None
 ) -> Plan:
     """The trainings, checked before anything is drawn."""
     data = run.data
     split, held_out = data.held_out
     available = len(data.train)
     real = min(available, REAL_DEFAULT) if real is None else real
-    if seeds < 2:
-        raise UserError(f"seeds={seeds}: an interval needs at least 2 trainings of each kind")
     if not 1 <= real <= available:
         raise UserError(f"real={real}: {data.name} has {available:,} training images; choose from 1 to {available:,}")
     if len(held_out) < LEAST_TEST:
@@ -145,7 +143,7 @@ def plan_verdict(
     network, _ = choose(data.shape, data.name)
     recipe = get_recipe(f"features-{next(name for name, own in BUNDLED.items() if own == network)}")
     words = recipe.training["augment"] if classical is None else classical
-    words = tuple(filter(None, words.split(","))) if isinstance(words, str) else tuple(words)
+    words = tuple(words)
     keys = {key: value for key, value in recipe.training.items() if key not in LENGTHS}
     keys |= {"steps": steps, "batch": BATCH, "warmup_images": round(WARMUP * steps * BATCH), "augment": ()}
     notes = [f"tested on the {split} split of {data.name}, {len(held_out):,} images"]

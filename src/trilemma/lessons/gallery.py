@@ -5,7 +5,9 @@ import re
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from trilemma.config import Config, keywords_of, make
 from trilemma.errors import UserError, unknown
@@ -79,7 +81,14 @@ def list_figures() -> list[Listed]:
 
 @checked_call
 @own_modes()
-def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **keys: Any) -> Path:
+def figure(
+    name: Annotated[str, Field(description="a figure (default: list them all)")],
+    *runs: Annotated[Run | str | Path, Field(description="the runs it is drawn from")],
+    out: Annotated[
+        str | Path | None, Field(description="picture to write (default: chosen for you and printed)")
+    ] = None,
+    **keys: Any,
+) -> Path:
     """Draw a figure of `list_figures()`.
 
     Args:

@@ -25,7 +25,7 @@ def common_images(runs: Sequence[Run], data: Source | None, n: int) -> Batch:
         raise UserError(
             f"the runs take images of different shapes, {', '.join(map(str, sorted(shapes)))}; choose others"
         )
-    seen = {(run.config["fingerprint"], run.config["training"]["valid"]) for run in runs}
+    seen = {(run.config["fingerprint"], run.config["data_config"]["valid"]) for run in runs}
     if data is None and len(seen) > 1:
         raise UserError("the runs were trained on different images; choose others, or give all the same with data=")
     return pick_images(runs[0], data, n, seed=0)

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma.data import Data, load_data
@@ -13,6 +14,7 @@ from trilemma.data.load import Source
 from trilemma.data.selection import ALL
 from trilemma.data.split import held_out_split
 from trilemma.errors import UserError, unknown
+from trilemma.keys import BatchSize, Seed
 from trilemma.metrics import cost, frechet, neighbours
 from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.metrics.classification import class_scores
@@ -30,10 +32,10 @@ from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.quality import Setup, quality, quality_scores
 from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
 from trilemma.modes import own_modes
-from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of
+from trilemma.run.contestant import Contestant, ImageSet, contestant_of, is_images
 from trilemma.run.run import Run
 from trilemma.types import Conditional, Samples
-from trilemma.values import checked_call
+from trilemma.values import checked_call, shown
 
 N_DEFAULT = 2500  # images on either side where the user does not say: minutes on a CPU at most
 METRICS = "metrics"  # of a run folder: its scores
@@ -91,16 +93,27 @@ class Drawn(NamedTuple):
 @checked_call
 @own_modes()
 def evaluate(
-    what: Thing,
+    what: Annotated[
+        "Run | Source | Contestant", Field(description="a run folder, or a folder or zip of generated images")
+    ],
     *,
-    against: Source | None = None,
-    n: int | None = None,
-    features: str | FeatureNetwork = "auto",
-    split: str | None = None,
-    seed: int = 0,
-    batch: int = 256,
-    bound_samples: int = 50,
-    bound_images: int = 1000,
+    against: Annotated[Source | None, Field(description="real images (default: the data of the run)")] = None,
+    n: Annotated[
+        int | None, Field(description="number of generated images (default: as many as real ones, up to 2,048)")
+    ] = None,
+    features: Annotated[
+        str | FeatureNetwork, Field(description="network that extracts features; auto: the one that fits the data")
+    ] = "auto",
+    split: Annotated[
+        str | None,
+        Field(description="split of the real data: test, valid or train (default: held-out images if there are any)"),
+    ] = None,
+    seed: Seed = 0,
+    batch: BatchSize = 256,
+    bound_samples: Annotated[
+        int, Field(ge=0, description="codes per image for the likelihood bound; 0: do not compute it")
+    ] = 50,
+    bound_images: Annotated[int, Field(ge=2, description="images to compute the bound on, at most")] = 1000,
     reference: Reference | None = None,
     **settings: Any,
 ) -> Evaluation:
@@ -126,6 +139,8 @@ def evaluate(
         UserError: if the model cannot sample, its images are not finite, there are too few images, or a file of ours
             holds several.
     """
+    if against is None and reference is None and is_images(what):
+        raise _no_real_data(shown(what))  # before the images are read
     contestant = contestant_of(what)
     run = contestant if isinstance(contestant, Run) else None
     if run is not None:
@@ -157,9 +172,11 @@ def _real_data(contestant: Contestant, against: Source | None, reference: Refere
         return reference.setup.data
     if isinstance(contestant, Run):
         return contestant.data
-    raise UserError(
-        f"{contestant.name} holds images; say what to measure them against, for instance against=fashion-mnist"
-    )
+    raise _no_real_data(contestant.name)
+
+
+def _no_real_data(name: str) -> UserError:
+    return UserError(f"{name} holds images; say what to measure them against, for instance against=fashion-mnist")
 
 
 def _drawn(contestant: Contestant, setup: Setup, batch: int) -> Drawn:

@@ -122,11 +122,19 @@ def contestant_of(what: Thing) -> Contestant:
     raise refusal("what", what, Thing)
 
 
+def is_images(what: Thing) -> bool:
+    """Whether a path stands for images, and not for a run; nothing is read."""
+    if not isinstance(what, str | Path):
+        return False
+    path = Path(what).expanduser()
+    return path.exists() and path.name != CONFIG and not (path / CONFIG).is_file()
+
+
 def _of_path(place: str | Path) -> Contestant:
     path = Path(place).expanduser()
     if not path.exists():
         raise no_run(path)
-    if path.name == CONFIG or (path / CONFIG).is_file():
+    if not is_images(place):
         return load(path)
     data = load_data(place)
     if path.is_dir():

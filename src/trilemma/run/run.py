@@ -10,13 +10,15 @@ from copy import copy
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, load_data
+from trilemma.data.config import DataConfig, load_keys
 from trilemma.data.load import Source
 from trilemma.data.sources.arrays import GIVEN
 from trilemma.data.sources.consent import check_allowed
@@ -24,10 +26,10 @@ from trilemma.errors import UserError, check_codes, check_images, check_range, u
 from trilemma.files import read_plain, sha256_of
 from trilemma.hardware import pick_device, to_channels_last
 from trilemma.memory import halving, is_out_of_memory
-from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
 from trilemma.own import recipe_of
 from trilemma.registry import (
+    Blueprint,
     Recipe,
     build_unfilled,
     count_parameters,
@@ -39,6 +41,7 @@ from trilemma.run.command import command_of
 from trilemma.run.condition import Label, condition_of
 from trilemma.run.locate import run_folder
 from trilemma.run.log import read_log
+from trilemma.run.parts import blueprints, read_parts
 from trilemma.run.record import CONFIG, DIVERGED, SUMMARY, read_config, read_summary, written_hash
 from trilemma.run.unfinished import Snapshot, find_snapshot, finish, newest_snapshot, summary_of
 from trilemma.run.weights import difference, forms_of, load_tensors, read_forms
@@ -178,9 +181,14 @@ class Run:
     def model_config(self) -> ModelConfig:
         """The settings of the network."""
         try:
-            return make(type(self.recipe.config), stated_variance(self.config["model_config"]))
+            return make(type(self.recipe.config), self.config["model_config"])
         except UserError as error:
             raise UserError(f"{self.path / CONFIG}: in model_config, {error}") from None
+
+    @cached_property
+    def _parts(self) -> dict[str, Blueprint]:
+        """What the parts of its model are built from; {} for a model without parts."""
+        return blueprints(read_parts(self.config), self.path / CONFIG)
 
     @cached_property
     @own_modes()
@@ -191,7 +199,7 @@ class Run:
             UserError: if there are no weights, or they are not those of this network, or not those that were written.
         """
         weights = self._unfinished_weights() if self.snapshot is not None else self._finished_weights()
-        model = build_unfilled(self.recipe, self.model_config)
+        model = build_unfilled(self.recipe, self.model_config, self._parts)
         model.load_state_dict(weights)
         if self.config["training"].get("channels_last"):  # the layout that gained in training gains in sampling
             to_channels_last(model)
@@ -214,7 +222,7 @@ class Run:
         """The network without memory, if its settings ask for no more tensors than there are weights."""
         config = self.model_config
         try:
-            return outline(self.recipe, config, most=SPARE_TENSORS + 2 * most)
+            return outline(self.recipe, config, most=SPARE_TENSORS + 2 * most, parts=self._parts)
         except UserError as error:
             raise UserError(f"{self.path / CONFIG}: in model_config, {error}") from None
 
@@ -303,16 +311,7 @@ class Run:
                 f"{self.path} was trained on an array in memory: open it with trilemma.load(path, data=ARRAY), or give "
                 "the images to a verb as data="
             )
-        training = self.config["training"]
-        data = load_data(
-            source,
-            size=tuple(training["size"]) if training["size"] else None,
-            channels=training.get("channels") or self.model_config.shape[0],  # earlier versions did not write the key
-            valid=training["valid"],
-            seed=training.get("split_seed"),
-            frames=training.get("frames"),
-            rule=training.get("split_rule", "tenth"),  # as earlier versions divided
-        )
+        data = load_data(source, **load_keys(make(DataConfig, self.config["data_config"]).model_dump()))
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
                 f"the images of {data.source} are not those that {self.path} was trained on (files were added, removed "
@@ -648,3 +647,6 @@ def _whole(compute: Callable[[int, int], Tensor], start: int) -> Tensor:
 
 def _warn(text: str) -> None:
     warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+RunLike = Annotated[Run | str | Path, Field(description="a run folder made by `trilemma train`")]

@@ -26,9 +26,8 @@ from typing import Any
 
 import torch
 
-from trilemma.config import ModelConfig
-from trilemma.migration import VARIANCE
-from trilemma.registry import Recipe
+from trilemma.config import VARIANCE, ModelConfig
+from trilemma.registry import Recipe, assemble
 from trilemma.run.config import LENGTHS, TrainConfig
 from trilemma.types import Model, Player, config_of, players_of
 
@@ -109,7 +108,7 @@ def fit_training(
 def fit_rates(recipe: Recipe, lr: Rates, module: Model) -> Rates:
     """The learning rates for layers of these widths."""
     with torch.device("meta"):
-        own = recipe.build(recipe.config)
+        own = assemble(recipe, recipe.config)
     sizes = _pixels(config_of(module) or recipe.config), _pixels(recipe.config)
     inputs = {player.name: pixel_inputs(player, sizes[1]) for player in players_of(own.phases)}
     factors = {

@@ -6,6 +6,7 @@ the `size` asked for; else the common size with its longer side at 64 px; else, 
 smallest side seen, between 8 and 64 px.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -24,14 +25,16 @@ Size = int | str | tuple[int, int] | list[int]
 
 
 def parse_size(size: Size | None) -> tuple[int, int] | None:
-    """(height, width) from 32, "32", "48x64" (height x width) or (48, 64); None stays None.
+    """(height, width) from 32, "32", "48x64" or "48,64" (height, width) or (48, 64); None stays None.
 
-    >>> parse_size("48x64"), parse_size(32)
-    ((48, 64), (32, 32))
+    >>> parse_size("48x64"), parse_size("48,64"), parse_size(32)
+    ((48, 64), (48, 64), (32, 32))
     """
     if size is None:
         return None
-    parts = size.lower().split("x") if isinstance(size, str) else size if isinstance(size, (tuple, list)) else [size]
+    parts = (
+        re.split("[x,]", size.lower()) if isinstance(size, str) else size if isinstance(size, (tuple, list)) else [size]
+    )
     try:
         sides = [int(part) for part in parts]
     except (TypeError, ValueError):

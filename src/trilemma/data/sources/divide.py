@@ -77,9 +77,10 @@ def divide(source: DecodedSource, name: str, where: str, options: Options) -> Da
 def _rows_of(source: DecodedSource) -> dict[str, Rows]:
     """The rows of each split that has some."""
     labels = None if source.labels is None else torch.tensor(source.labels, dtype=torch.int64)
-    whole = Rows(torch.arange(len(source.splits)), labels)
-    inside = {split: torch.tensor([other == split for other in source.splits]) for split in SPLITS}
-    return {split: whole.take(whole.index[mask]) for split, mask in inside.items() if mask.any()}
+    number = {split: k for k, split in enumerate(SPLITS)}
+    numbers = torch.tensor([number[split] for split in source.splits], dtype=torch.int64)
+    whole = Rows(torch.arange(len(numbers)), labels)
+    return {split: whole.take((numbers == k).nonzero()[:, 0]) for split, k in number.items() if (numbers == k).any()}
 
 
 def _files(names: Sequence[str]) -> list[str] | None:
