@@ -1,7 +1,6 @@
 """What every registered model promises, checked on every one of them, on small images of several shapes."""
 
 import copy
-import inspect
 import itertools
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
-from trilemma.config import ModelConfig
+from trilemma.config import ModelConfig, make
 from trilemma.errors import UserError
 from trilemma.registry import build, create, get_recipe, list_models
 from trilemma.run.checkpoint import list_checkpoints
@@ -123,8 +122,8 @@ def prepare(model: nn.Module) -> None:
 
 
 def draw(model: nn.Module, n: int, **where: int) -> Tensor:
-    few = {"steps": 3} if "steps" in inspect.signature(model.sample).parameters else {}
-    return model.sample(n, seed=5, **where, **few)
+    few = {"steps": 3} if "steps" in model.sampling_keys.model_fields else {}
+    return model.sample(n, seed=5, **where, keys=make(model.sampling_keys, few))
 
 
 def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in(model: nn.Module) -> None:

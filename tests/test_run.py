@@ -15,7 +15,7 @@ from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.registry import list_models
 from trilemma.run.run import EXACT_BATCH, Run, load
-from trilemma.types import UNCONDITIONAL, Condition, Decodes, Encodes, Reconstructs, codes_need
+from trilemma.types import UNCONDITIONAL, Condition, Conditional, Decodes, Encodes, Reconstructs, codes_need
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +118,9 @@ def record_batches(run, monkeypatch):
     """The (first, size) of every batch that the model computes from now on."""
     computed, compute = [], run.model.sample
 
-    def sample(n: int, *, seed: int, first: int = 0, condition=UNCONDITIONAL, temperature: float = 1.0):
+    def sample(n: int, *, seed: int, first: int = 0, condition=UNCONDITIONAL, **keys):
         computed.append((first, n))
-        return compute(n, seed=seed, first=first, condition=condition, temperature=temperature)
+        return compute(n, seed=seed, first=first, condition=condition, **keys)
 
     monkeypatch.setattr(run.model, "sample", sample)
     return computed
@@ -176,9 +176,13 @@ def test_unknown_settings_name_the_nearest(vae):
             vae.sample(1, **{key: 1})
 
 
-def test_nan_is_an_error_and_no_black_image(vae):
-    with pytest.raises(UserError, match=r"4 of 4 images hold NaN.*the first is number 2.*weights are finite"):
-        vae.sample(4, first=2, temperature=float("nan"))
+def test_nan_is_an_error_and_no_black_image(vae, monkeypatch):
+    with pytest.raises(UserError, match="temperature=nan: give a finite number"):
+        vae.sample(4, temperature=float("nan"))
+    with monkeypatch.context() as patch:
+        patch.setattr(vae.model, "sample", lambda n, **_: torch.full((n, 1, 8, 8), torch.nan))
+        with pytest.raises(UserError, match=r"4 of 4 images hold NaN.*the first is number 2.*weights are finite"):
+            vae.sample(4, first=2)
     with torch.no_grad():
         for parameter in vae.model.parameters():
             parameter.fill_(torch.nan)
@@ -196,7 +200,7 @@ def test_nan_in_an_image_that_was_not_asked_for_is_none_of_it(vae, monkeypatch):
 
 
 def test_a_label_that_the_model_does_not_take(run):
-    if not hasattr(run.model, "n_classes"):
+    if not isinstance(run.model, Conditional):
         with pytest.raises(UserError, match=f"{run.recipe.name} was not trained to take a class; leave label out"):
             run.sample(1, label=3)
 

@@ -1,14 +1,15 @@
 """Frozen settings that go to JSON and back; an unknown key is an error that names the nearest one."""
 
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, create_model, model_validator
 
 from trilemma.arguments import word
 from trilemma.errors import UserError
-from trilemma.values import plain, problems
+from trilemma.values import annotations_of, plain, problems
 
 C = TypeVar("C", bound="Config")
 LARGEST_IMAGE = 2**24  # numbers in an image: 4096 x 4096 of grey
@@ -33,6 +34,10 @@ class Config(BaseModel):
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a field; where there is no such field, the default."""
         return dict(self).get(key, default)
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were given, by name."""
+        return {key: value for key, value in self if key in self.model_fields_set}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values only: what `make` takes back."""
@@ -92,3 +97,18 @@ def explained(kind: type[Config], values: Mapping[str, Any], error: ValidationEr
     texts = list(dict.fromkeys(problems(kind.model_fields, values, error)))
     more = len(texts) - SHOWN_ERRORS
     return "; ".join([*texts[:SHOWN_ERRORS], *([f"and {more:,} more"] if more > 0 else [])])
+
+
+def keywords_of(function: Callable[..., Any], without: Collection[str] = ()) -> type[Config]:
+    """A function's keywords as settings, with their types and defaults.
+
+    Args:
+        without: those that are not settings.
+    """
+    types = annotations_of(function)
+    fields: dict[str, Any] = {}
+    for key, p in inspect.signature(function).parameters.items():
+        named = p.kind is p.KEYWORD_ONLY or (p.kind is p.POSITIONAL_OR_KEYWORD and p.default is not p.empty)
+        if named and key not in without:
+            fields[key] = types.get(key, Any), ... if p.default is p.empty else p.default
+    return create_model("Keywords", __base__=Config, **fields)

@@ -14,10 +14,10 @@ from pydantic import Field
 from torch import nn
 
 from trilemma import rng
-from trilemma.config import ModelConfig
+from trilemma.config import Config, ModelConfig
 from trilemma.errors import UserError, unknown
 from trilemma.modes import own_modes
-from trilemma.types import LACKING, Decodes, Encodes, Model, PhaseError, Reconstructs
+from trilemma.types import LACKING, Decodes, Encodes, Model, PhaseError, Reconstructs, Samples, keys_of
 from trilemma.values import checked_call
 
 FAMILIES = ("autoencoder", "vae", "gan", "diffusion")
@@ -132,14 +132,20 @@ def list_models(
 
 def models_that(*protocols: type) -> list[str]:
     """Names of the models with all these capabilities; built without memory, on the meta device."""
-    names = []
-    for name in list_models():
-        recipe = get_recipe(name)
-        with torch.device("meta"):
-            model = assemble(recipe, recipe.config)
-        if all(isinstance(model, protocol) for protocol in protocols):
-            names.append(name)
-    return names
+    models = {name: _without_memory(get_recipe(name)) for name in list_models()}
+    return [name for name, model in models.items() if all(isinstance(model, protocol) for protocol in protocols)]
+
+
+def sampling_keys(recipe: Recipe) -> type[Config]:
+    """The settings of the sampler of a recipe's models; none for models that do not draw samples."""
+    model = _without_memory(recipe)
+    return keys_of(model) if isinstance(model, Samples) else Config
+
+
+def _without_memory(recipe: Recipe) -> Model:
+    """The recipe's network on the meta device."""
+    with torch.device("meta"):
+        return assemble(recipe, recipe.config)
 
 
 def require(model: object, name: str, doing: str, *capabilities: type) -> None:

@@ -13,12 +13,13 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from trilemma.config import ModelConfig
+from trilemma.config import Config, ModelConfig, keywords_of
 from trilemma.errors import UserError, form_of
 
 Logs = dict[str, Tensor]
 Loss = Callable[["Batch", torch.Generator], tuple[Tensor, Logs]]
 Start = Callable[[Iterable["Batch"], int], dict[str, float]]
+SAMPLE_ARGUMENTS = ("n", "seed", "first", "condition", "labels", "keys")  # of `sample`, besides settings of the sampler
 
 
 class PhaseError(ValueError):
@@ -39,6 +40,11 @@ class Condition:
     caption: Sequence[str] | None = None
     image: Tensor | None = None
     mask: Tensor | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked for."""
+        return all(value is None for value in vars(self).values())
 
     def rows(self, rows: Tensor | slice) -> "Condition":
         """The condition of some of the images: by their numbers, int64 (N,), or a slice."""
@@ -262,6 +268,8 @@ class Model(nn.Module):
     codes_need: fields of a Condition that `encode`, `decode`, `reconstruct` need; None: the label, where it takes one.
     code_length: numbers in a code; None: not known before one is made.
     code_bits: of a code that is choices out of finite sets, in a fixed length for each; None for any other.
+    sampling_keys: settings of its sampler, which `sample` takes as `keys`; Config has none. None: `sample` has them as
+        keywords of its own.
     pixel_likelihood: p(x|z) behind the bound on the likelihood; None: a density without a name.
     """
 
@@ -273,6 +281,7 @@ class Model(nn.Module):
     code_length: int | None = None
     code_bits: float | None = None
     pixel_likelihood: Likelihood | None = None
+    sampling_keys: type[Config] | None = None
 
     @property
     def players(self) -> list[Player]:
@@ -310,8 +319,39 @@ class Samples(Protocol):
     def sample(
         self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, **settings: Any
     ) -> Tensor:
-        """(n, C, H, W) in [0, 1]; the images numbered first ... first + n - 1 of `seed`."""
+        """(n, C, H, W) in [0, 1]; the images numbered first ... first + n - 1 of `seed`.
+
+        The settings of the sampler are one argument, `keys` of the kind `sampling_keys`, or keywords of its own.
+        """
         ...
+
+
+def keys_of(model: Samples) -> type[Config]:
+    """The settings of a model's sampler: as the model declares them, or else the keywords of its `sample`."""
+    declared = flags(model).sampling_keys
+    return keywords_of(model.sample, SAMPLE_ARGUMENTS) if declared is None else declared
+
+
+def draw(
+    model: Samples,
+    n: int,
+    *,
+    seed: int,
+    first: int = 0,
+    condition: Condition = UNCONDITIONAL,
+    keys: Config | None = None,
+) -> Tensor:
+    """Images of a model, in whichever of the two ways its `sample` takes the settings of its sampler.
+
+    Args:
+        keys: settings of the kind `keys_of(model)`; the model's defaults where None.
+    Returns:
+        (n, C, H, W) in [0, 1].
+    """
+    given: dict[str, Any] = {} if condition.is_empty else {"condition": condition}
+    if keys is not None:
+        given |= keys.given() if flags(model).sampling_keys is None else {"keys": keys}
+    return model.sample(n, seed=seed, first=first, **given)
 
 
 @runtime_checkable

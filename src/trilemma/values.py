@@ -238,8 +238,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False))
 
 
-@cache
-def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The types of a function's arguments; not those that are imported for type checkers alone."""
     plain_function, hints = inspect.unwrap(function), {}
     gathers = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -254,6 +253,9 @@ def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
             continue
         hints[name] = hint
     return hints
+
+
+_annotations = cache(annotations_of)
 
 
 def problems(fields: Mapping[str, FieldInfo], values: Mapping[str, Any], error: ValidationError) -> Iterator[str]:

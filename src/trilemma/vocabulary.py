@@ -4,7 +4,6 @@ words.json holds what the code says, so that a wrong word is answered at once, h
 and the shell can complete a right word. `make words` writes it (cli/collect.py); a test compares the two.
 """
 
-import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -20,7 +19,6 @@ DATA_KINDS = (
     "a folder of images, a .zip or .tar of one, a folder of .tar shards, a .npz or .npy file, an idx file of images, "
     f"a .parquet file or a folder of them, or {HUB}NAME"
 )
-SAMPLER = ("self", "n", "seed", "first", "condition")  # what every model's `sample` takes, given by the verb itself
 
 
 @cache
@@ -110,9 +108,3 @@ def _check_keys(keys: Iterable[str], takes: dict[str, Sequence[str]], see: str =
     for key in keys:
         if key not in known:
             raise unknown_key(key, takes, see)
-
-
-def sampling_keys(model: Any) -> list[str]:
-    """The keys of a model's own that its `sample` takes."""
-    given = inspect.signature(model.sample).parameters.values() if hasattr(model, "sample") else ()
-    return [p.name for p in given if p.name not in SAMPLER and p.kind is not p.VAR_KEYWORD]

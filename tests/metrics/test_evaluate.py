@@ -70,8 +70,7 @@ class FakeRun(Run):
         self.model_config = SimpleNamespace(shape=SHAPE)
         self.config, self.weights_id = {"fingerprint": data and data.fingerprint}, "0123456789abcdef"
 
-    def checked(self, settings, verb):
-        return settings
+        self.recipe = SimpleNamespace(name="gallery")
 
     def sample(self, n, *, seed=0, first=0, batch=256, **settings):
         return self.model.sample(n, seed=seed, first=first, **settings)
@@ -273,7 +272,7 @@ def test_images_that_are_not_finite(tmp_path):
 def test_model_that_cannot_sample(tmp_path):
     run = run_of(tmp_path, images_of(range(10), 400, seed=9))
     run.model = nn.Linear(1, 1)
-    with pytest.raises(UserError, match=r"Linear cannot sample.*models that can: .*vae"):
+    with pytest.raises(UserError, match=r"gallery does not draw samples; models that do: .*vae"):
         evaluate(run, features=PIXELS)
 
 

@@ -38,8 +38,9 @@ from trilemma import rng as random
 from trilemma.autoencoders.levels import Normal, combine, free_bits, normal, shifted, warm_up
 from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance
 from trilemma.autoencoders.losses import kl_between_normals, squared_error
+from trilemma.autoencoders.priors import PriorKeys
 from trilemma.config import ModelConfig, only_for
-from trilemma.errors import UserError, check_codes, check_images
+from trilemma.errors import check_codes, check_images
 from trilemma.nets.ladder import Down, MLPChain, MLPDown, MLPUp, ResidualDown, ResidualUp
 from trilemma.nets.precision import full
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Likelihood, Logs, Model, Phase, Player, check_condition
@@ -106,6 +107,8 @@ class HierarchicalVAE(Model):
     in units of the prior: its distance from the prior's mean in standard deviations. So codes of the prior are N(0, I),
     all levels together; a level that tells nothing is 0; and a change of a level carries on to those below it.
     """
+
+    sampling_keys = PriorKeys
 
     def __init__(self, config: HierarchicalConfig) -> None:
         super().__init__()
@@ -198,19 +201,16 @@ class HierarchicalVAE(Model):
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, temperature: float = 1.0
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, keys: PriorKeys = PriorKeys()
     ) -> Tensor:
         """Mean images of codes drawn from the top down, (n, C, H, W) in [0, 1].
 
-        Args:
-            temperature: every standard deviation is multiplied by it.
+        Every standard deviation is multiplied by the temperature.
         """
         check_condition(condition, n)
-        if temperature < 0:
-            raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
         ids = torch.arange(first, first + n)
         eps = [random.normal(ids, shape, seed, "latent", i) for i, shape in enumerate(self.down.code_shapes)]
-        z = torch.cat([part.flatten(1) for part in eps], dim=1) * temperature
+        z = torch.cat([part.flatten(1) for part in eps], dim=1) * keys.temperature
         training = self.training
         self.eval()
         try:

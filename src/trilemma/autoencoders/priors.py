@@ -10,12 +10,22 @@ import warnings
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from trilemma import rng
+from trilemma.config import Config
 from trilemma.errors import UserError
 from trilemma.nets.autoregressive import CausalTransformer, Memory
+
+
+class PriorKeys(Config):
+    """Settings of a sampler that decodes what is drawn from a prior."""
+
+    temperature: float = Field(
+        default=1.0, ge=0, description="1 draws from the prior itself; below 1, likelier and less varied codes"
+    )
 
 
 class GaussianMixture(nn.Module):

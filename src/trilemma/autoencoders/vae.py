@@ -29,8 +29,9 @@ from trilemma import rng as random
 from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
 from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance, pixel_variance
 from trilemma.autoencoders.losses import kl_to_standard_normal, log_prior_ratio, squared_error
+from trilemma.autoencoders.priors import PriorKeys
 from trilemma.config import only_for
-from trilemma.errors import UserError, check_codes, check_images
+from trilemma.errors import check_codes, check_images
 from trilemma.nets.precision import full
 from trilemma.types import (
     UNCONDITIONAL,
@@ -84,6 +85,8 @@ class VAE(Model):
 
     A conditional model needs the label of a condition wherever it is given images or codes; any other refuses it.
     """
+
+    sampling_keys = PriorKeys
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -178,18 +181,16 @@ class VAE(Model):
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, temperature: float = 1.0
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, keys: PriorKeys = PriorKeys()
     ) -> Tensor:
-        """Decode z ~ N(0, temperature**2 I): mean images, (n, C, H, W) in [0, 1].
+        """Decode z ~ N(0, temperature^2 I): mean images, (n, C, H, W) in [0, 1].
 
         Where a conditional model is asked for no class, image k has its `default_label`.
         """
-        if temperature < 0:
-            raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
         ids, parameter = torch.arange(first, first + n), next(self.parameters())
         if self.n_classes and condition.label is None:
             condition = Condition(label=default_label(ids, self.n_classes).to(parameter.device))
-        z = random.normal(ids, (self.config.latent,), seed, "latent") * temperature
+        z = random.normal(ids, (self.config.latent,), seed, "latent") * keys.temperature
         return self.decode(z.to(parameter), condition)
 
     def _pass(self, image: Tensor, condition: Condition, rng: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,5 @@
 """`trilemma list`: what is shown of the models, from words.json; of models of one's own, from the registry."""
 
-import inspect
 import math
 import sys
 from fnmatch import fnmatchcase
@@ -118,9 +117,10 @@ def _published(published: "Published") -> dict[str, str]:
 
 def _sampling_rows(recipe: "Recipe") -> list[list[str]]:
     """The keys of a model's sampler."""
-    keys = vocabulary.sampling_keys(recipe.build)
-    defaults = inspect.signature(recipe.build.sample).parameters if keys else {}
-    return [[key, word(defaults[key].default), ""] for key in keys]
+    from trilemma.registry import sampling_keys
+
+    fields = sampling_keys(recipe).model_fields
+    return [[key, word(field.default), field.description or ""] for key, field in fields.items()]
 
 
 def _first_samples(seconds: float | None) -> str:

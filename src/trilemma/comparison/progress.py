@@ -107,7 +107,7 @@ def seconds_per_image(model: str, shape: tuple[int, int, int]) -> float:
     from trilemma.hardware import pick_device
     from trilemma.metrics.cost import BATCH, time_in_turns
     from trilemma.registry import create
-    from trilemma.types import Samples
+    from trilemma.types import Samples, draw
 
     device = pick_device("auto")
     try:
@@ -115,10 +115,10 @@ def seconds_per_image(model: str, shape: tuple[int, int, int]) -> float:
 
         assert isinstance(network, Samples)
 
-        def draw(first: int, count: int) -> "Tensor":
-            return network.sample(count, seed=0, first=first)
+        def images(first: int, count: int) -> "Tensor":
+            return draw(network, count, seed=0, first=first)
 
-        few, many = (k * time_in_turns([(draw, device)], batch=k, turns=1)[0][0] / 1000 for k in PROBES)
+        few, many = (k * time_in_turns([(images, device)], batch=k, turns=1)[0][0] / 1000 for k in PROBES)
         each = max(0.0, many - few) / (PROBES[1] - PROBES[0])
         return each + max(0.0, few - PROBES[0] * each) / BATCH
     except Exception:  # whatever it is, the training of this model ends with it too, and its error is kept there

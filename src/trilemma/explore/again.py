@@ -153,12 +153,10 @@ def _check_size(image: Path, receipt: Receipt, run: Run) -> None:
 
 def _draw(run: Run, receipt: Receipt) -> Tensor:
     """The images of a picture, computed in the batches they were computed in: (n, C, H, W)."""
-    settings = run.checked(
-        {key: tuple(v) if isinstance(v, list) else v for key, v in receipt.settings.items()}, Run.sample
-    )
+    keys = run.sampling(receipt.settings, Run.sample)
     parts = [
         run.sample(
-            size, seed=receipt.seed, first=start, label=receipt.label, batch=size, exact=receipt.exact, **settings
+            size, seed=receipt.seed, first=start, label=receipt.label, batch=size, exact=receipt.exact, keys=keys
         )
         for start, size in receipt.batches
     ]

@@ -103,8 +103,9 @@ def sample(
         UserError: as `Run.sample`, or if the disk refuses.
     """
     run = as_run(run)
-    settings = run.checked(settings, sample)
-    parts = run.draw(n, seed=seed, first=first, label=label, batch=batch, exact=exact, **settings)
+    keys = run.sampling(settings, sample)
+    settings = keys.given()
+    parts = run.draw(n, seed=seed, first=first, label=label, batch=batch, exact=exact, keys=keys)
     receipt = receipt_of(
         run, seed=seed, label=label, exact=exact, settings=settings, first=first, n=1, grid=False, batches=()
     )

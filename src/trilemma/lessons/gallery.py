@@ -7,9 +7,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from pydantic import Field, create_model
+from pydantic import Field
 
-from trilemma.config import Config, make
+from trilemma.config import Config, keywords_of, make
 from trilemma.errors import UserError, unknown
 from trilemma.lessons.beside import beside
 from trilemma.lessons.beta import beta
@@ -141,9 +141,7 @@ def _subject(receipt: dict[str, Any]) -> dict[str, Any]:
 
 def settings_of(lesson: Lesson) -> type[Config]:
     """The keys of a figure, as settings that are checked: its function's keywords."""
-    parameters = inspect.signature(lesson.draw).parameters.values()
-    fields: dict[str, Any] = {p.name: (p.annotation, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
-    return create_model("Keys", __base__=Config, **fields)
+    return keywords_of(lesson.draw)
 
 
 def _needs(lesson: Lesson) -> str:

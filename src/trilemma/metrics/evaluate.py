@@ -32,7 +32,6 @@ from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.quality import Setup, quality, quality_scores
 from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
 from trilemma.modes import own_modes
-from trilemma.registry import models_that
 from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
 from trilemma.run.run import Run
 from trilemma.types import Conditional, Samples
@@ -143,8 +142,8 @@ def evaluate(
     contestant = contestant_of(what)
     run = contestant if isinstance(contestant, Run) else None
     if run is not None:
-        settings = run.checked(settings, evaluate)
-        _claim(run)
+        settings = run.sampling(settings, evaluate).given()
+        claim_scores(run.path / METRICS)
     data = _real_data(contestant, against, reference)
     own = reference.setup.own if reference else run is not None and data.fingerprint == run.config["fingerprint"]
     split, n = choose_reals(data, n, split=split, n_fake=contestant.count, own=own)
@@ -158,16 +157,6 @@ def evaluate(
     for score in evaluation.scores:
         write_score(run.path / METRICS, score)
     return evaluation
-
-
-def _claim(run: Run) -> None:
-    """Make sure, before any work, that a run can be measured and its scores written."""
-    if not isinstance(run.model, Samples):
-        able = ", ".join(models_that(Samples)) or "none is installed"
-        raise UserError(
-            f"{type(run.model).__name__} cannot sample, so there is nothing to measure; models that can: {able}"
-        )
-    claim_scores(run.path / METRICS)
 
 
 def _real_data(contestant: Contestant, against: Source | None, reference: Reference | None) -> Data:

@@ -4,19 +4,19 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trilemma.config import ModelConfig, make
+from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, load_data
 from trilemma.data.config import DataConfig, load_keys
 from trilemma.data.load import Source
@@ -55,10 +55,11 @@ from trilemma.types import (
     Reconstructs,
     Samples,
     codes_need,
+    draw,
     flags,
+    keys_of,
 )
-from trilemma.values import check_value, checked_call, shown
-from trilemma.vocabulary import sampling_keys
+from trilemma.values import checked_call, shown
 
 T = TypeVar("T")
 WEIGHTS = "weights.safetensors"
@@ -380,6 +381,7 @@ class Run:
         condition: Condition = UNCONDITIONAL,
         batch: int = 256,
         exact: bool = False,
+        keys: Config | None = None,
         **settings: Any,
     ) -> Tensor:
         """Draw images number first ... first + n - 1 of `seed`; image k is the same whatever n, first and batch are.
@@ -393,14 +395,15 @@ class Run:
             batch: images computed at a time, which bounds the memory; halved if it runs out.
             exact: bit-equal values too (same machine and version): whole batches of EXACT_BATCH are computed, in
                 which each image has its own place. One image then costs as much as 64; `batch` has no effect.
-            settings: what this model's sampler takes (steps, eta, temperature, ...).
+            settings: of this model's sampler (steps, eta, temperature, ...).
+            keys: in place of them, settings that `Run.sampling` has checked.
         Returns:
             float32 in [0, 1] on the CPU, (n, C, H, W).
         Raises:
             UserError: if the model does not sample, does not take the label or a setting, or draws NaN.
         """
         parts = self.draw(
-            n, seed=seed, first=first, label=label, condition=condition, batch=batch, exact=exact, **settings
+            n, seed=seed, first=first, label=label, condition=condition, batch=batch, exact=exact, keys=keys, **settings
         )
         images = torch.empty(n, *self.model_config.shape, dtype=torch.float32)
         for part in parts:
@@ -417,6 +420,7 @@ class Run:
         condition: Condition = UNCONDITIONAL,
         batch: int = 256,
         exact: bool = False,
+        keys: Config | None = None,
         **settings: Any,
     ) -> Iterator[Drawn]:
         """As `sample`, batch by batch: never more than one batch is held."""
@@ -425,14 +429,14 @@ class Run:
         if first + n > LARGEST_NUMBER:
             raise UserError(f"n={n}, first={first}: images are numbered up to {LARGEST_NUMBER}")
         model = self.require("draw samples", Samples)
-        settings = self.checked(settings, Run.sample)
+        keys = self.sampling(settings, Run.sample) if keys is None else keys
         asked = self.condition(label, n, condition)
 
         def compute(start: int, count: int) -> Tensor:
             rows = (torch.arange(start, start + count) - first).clamp(0, n - 1)  # of an exact batch some are left out
             given = asked.rows(rows).to(self.device)
             with own_modes(), torch.no_grad(), _one_algorithm():
-                return model.sample(count, seed=seed, first=start, condition=given, **settings).float().cpu()
+                return draw(model, count, seed=seed, first=start, condition=given, keys=keys).float().cpu()
 
         return self._in_parts(compute, first, first + n, batch, exact)
 
@@ -561,23 +565,21 @@ class Run:
             raise UserError(f"{what}, because some of what it was given is; give finite values")
         raise UserError(f"{what}; train again with a lower lr=")
 
-    def checked(self, settings: dict[str, Any], verb: Callable[..., Any]) -> dict[str, Any]:
-        """Settings of this run's sampler, as values of the types it says; for a model that samples.
+    def sampling(self, settings: Mapping[str, Any], verb: Callable[..., Any]) -> Config:
+        """Settings of this run's sampler, checked.
 
         Args:
             verb: what was called with them, whose own keys may have been meant.
         Raises:
-            UserError: for a key it does not take, with those it takes, or a value that does not fit.
+            UserError: the model does not draw samples, or does not take a key, or a value does not fit.
         """
-        known = sampling_keys(self.model)
-        types = get_type_hints(self.model.sample)
-        checked = {}
-        for key, value in settings.items():
-            if key not in known:
+        kind = keys_of(self.require("draw samples", Samples))
+        for key in settings:
+            if key not in kind.model_fields:
                 own = [word for word, p in inspect.signature(verb).parameters.items() if p.kind is p.KEYWORD_ONLY]
-                raise unknown_key(key, {verb.__name__: own, f"drawing from {self.recipe.name}": known})
-            checked[key] = check_value(key, types[key], value)
-        return checked
+                takes = {verb.__name__: own, f"drawing from {self.recipe.name}": list(kind.model_fields)}
+                raise unknown_key(key, takes)
+        return make(kind, settings)
 
     def _in_parts(
         self, compute: Callable[[int, int], Tensor], first: int, end: int, batch: int, exact: bool

@@ -15,7 +15,7 @@ from trilemma.pictures.grid import grid
 from trilemma.pictures.png import save_png
 from trilemma.training.in_use import ModelInUse
 from trilemma.training.pictures import made_by_training
-from trilemma.types import Samples
+from trilemma.types import Samples, draw
 
 N_SAMPLES = 64  # in a sample picture
 PARTS = 16  # of a sample picture, of which one tells how long it takes
@@ -66,6 +66,6 @@ class SamplePictures:
         """The first `n` images of the pictures, `size` at a time."""
         model, seed, start = self.in_use.model, self.in_use.config.seed, time.perf_counter()
         assert isinstance(model, Samples)
-        images = torch.cat([model.sample(size, seed=seed, first=first) for first in range(0, n, size)])
+        images = torch.cat([draw(model, size, seed=seed, first=first) for first in range(0, n, size)])
         self.seconds = (time.perf_counter() - start) * N_SAMPLES / n
         return images
