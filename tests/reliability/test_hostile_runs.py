@@ -358,7 +358,8 @@ def test_another_folder_in_runs_does_not_stop_a_training_or_a_comparison(
         Path("runs", name, file).write_text("[" * 10**5)
     with claim_folder("x", {"seeds": 1}, None) as path:
         assert path == Path("runs/compare-x-2")
-    config = {"format": 1, "model": "vae", "fingerprint": "0", "model_config": {}, "training": {}, "data": "x"}
+    empty: Config = {"model_config": {}, "data_config": {}, "training": {}, "parts": {}}
+    config = {"format": 2, "model": "vae", "fingerprint": "0", "data": "x", **empty}
     taken = open_run_folder("vae-x", config, None)
     assert taken.path == Path("runs/vae-x-2")
     taken.close()

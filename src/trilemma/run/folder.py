@@ -78,6 +78,7 @@ def open_run_folder(
     Raises:
         UserError: if `out` already holds a different training or something else, or another process is writing to it.
     """
+    assert not differences(config, config)  # or no folder would ever be the one of this training
     if out is not None:
         path = Path(out).expanduser()
         if reasons := _obstacles(path, config):
