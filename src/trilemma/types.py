@@ -19,7 +19,7 @@ from trilemma.errors import UserError, form_of
 Logs = dict[str, Tensor]
 Loss = Callable[["Batch", torch.Generator], tuple[Tensor, Logs]]
 Start = Callable[[Iterable["Batch"], int], dict[str, float]]
-SAMPLE_ARGUMENTS = ("n", "seed", "first", "condition", "labels", "keys")  # of `sample`, besides settings of the sampler
+SAMPLE_ARGUMENTS = ("n", "seed", "first", "condition", "keys")  # of `sample`, besides settings of the sampler
 
 
 class PhaseError(ValueError):

@@ -83,7 +83,8 @@ def no_data(source: str) -> UserError:
 
 def check_training_keys(model: str, keys: Iterable[str]) -> None:
     """Raises UserError for a key that neither training nor the model takes; `NAME.key` is left to the part NAME."""
-    keys = (key.partition(".")[0] for key in keys)
+    parts = [part.partition("=")[0] for part in model_entry(model)["facts"].get("parts", "").split()]
+    keys = (part if (part := key.partition(".")[0]) in parts else key for key in keys)
     takes = {"training": _words()["training"].split(), model: _own_keys(model, "keys")}
     _check_keys(keys, takes, f"`trilemma list {model}` shows them all")
 

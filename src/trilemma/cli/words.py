@@ -62,6 +62,8 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
         vocabulary.check_figure_keys(given["name"], keys)
     elif verb == "train":
         vocabulary.check_training_keys(model, keys)
+    elif keys and verb == "figure":
+        raise UserError(f"{keys[0]}= is a key of one figure; name it first: trilemma figure NAME {keys[0]}=...")
     elif keys and (model := _model_of(runs[0] if runs else Path(given["what"]).expanduser())):
         vocabulary.check_sampling_keys(model, verb, options, keys)
 

@@ -154,7 +154,7 @@ def compare(
         entries, budget = _trainings(models, minutes, seed, seeds), Budget(minutes, seeds)
         loaded = _loaded("digits" if data is None else data, size)
     own = budget is not None or any(entry.run for entry in entries)
-    counts = [entry.images.count for entry in entries if entry.images]
+    counts = [entry.images.count for entry in entries if entry.images and entry.images.count is not None]
     split, n = choose_reals(loaded, n, n_fake=min(counts, default=None), own=own)
     request = request_of(entries, loaded, budget, n, seed)
     with_size = size is not None or not isinstance(data, str | Path | None)

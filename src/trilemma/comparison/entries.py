@@ -49,9 +49,14 @@ class Entry:
         return self.contestant if isinstance(self.contestant, Run) else None
 
     @property
-    def images(self) -> ImageSet | None:
-        """The set of images; None of a training."""
-        return self.contestant if isinstance(self.contestant, ImageSet) else None
+    def images(self) -> Contestant | None:
+        """The set of images, or another contestant without a training; None of a training."""
+        return None if isinstance(self.contestant, Run) else self.contestant
+
+    @property
+    def place(self) -> Path | None:
+        """Where a set of images lies; None of any other, and of one in memory."""
+        return self.contestant.place if isinstance(self.contestant, ImageSet) else None
 
 
 def rows_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
@@ -114,7 +119,7 @@ def _opened(things: Sequence[Thing]) -> tuple[dict[Path, Contestant], dict[Path,
                 _ = contestant.model, contestant.summary, contestant.log
                 place = contestant.path.resolve()
         except (UserError, OSError) as reason:
-            if not place.is_dir():
+            if not place.exists():
                 raise
             contestant, error = None, str(reason)
         if place in (*opened, *broken):

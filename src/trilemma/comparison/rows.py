@@ -62,7 +62,7 @@ def model_row(name: str, row: Sequence[Entry], data: "Data", asked: Asked, share
         place=_place(scores, learned=not nothing),
         trained=training_of(first.run, data) if first.run else None,
         kind=IMAGES if first.images else "model",
-        folder=str(first.images.place) if first.images and first.images.place else None,
+        folder=str(first.place) if first.place else None,
     )
 
 

@@ -65,7 +65,7 @@ def commands(entry: Entry, data: "Data", asked: Asked) -> dict[str, str]:
             "sample": quoted(["trilemma", "sample", path, "n=64", f"seed={asked.seed}"]),
             "evaluate": quoted(["trilemma", "evaluate", path, *keys]),
         }
-    if entry.images is None or entry.images.place is None:
+    if entry.place is None:
         return {}
     against = [f"against={source_word(data.source)}", f"split={asked.split}"]
-    return {"evaluate": quoted(["trilemma", "evaluate", str(entry.images.place), *against, *keys])}
+    return {"evaluate": quoted(["trilemma", "evaluate", str(entry.place), *against, *keys])}

@@ -101,6 +101,7 @@ def augment(
         pictures=singles,
     )
     refuse_other_images(folder, singles)
+    run.sampling(settings, augment)
     plan = plan_verdict(run, seed, seeds, steps, real, classical) if verdict else None
     remove(verdict_file)  # of an earlier call
     display = Display("augment", quiet=quiet)

@@ -429,6 +429,8 @@ class Run:
         if first + n > LARGEST_NUMBER:
             raise UserError(f"n={n}, first={first}: images are numbered up to {LARGEST_NUMBER}")
         model = self.require("draw samples", Samples)
+        if keys is not None and settings:
+            raise UserError(f"keys= and {next(iter(settings))}= were both given; give one of them")
         keys = self.sampling(settings, Run.sample) if keys is None else keys
         asked = self.condition(label, n, condition)
 
@@ -541,11 +543,14 @@ class Run:
         """What is asked of the model for `count` images: a class by name or number, or one for each; or a condition.
 
         Raises:
-            UserError: if both are given, or the model takes no such class.
+            UserError: if both are given, the model takes no such class, or a field is not one for each image.
         """
         if label is not None and condition is not UNCONDITIONAL:
             raise UserError("label= and condition= were both given; give one of them")
         if label is None:
+            for name, values in vars(condition).items():
+                if values is not None and len(values) != count:
+                    raise UserError(f"condition has {len(values)} of {name} for {count} images; give one for each")
             return condition
         return condition_of(label, count, self.model, self.config["classes"], name=self.recipe.name, path=self.path)
 

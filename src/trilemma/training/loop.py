@@ -135,7 +135,7 @@ class Trainer:
             with calendar.timed():
                 fault = guard.attempt_step(guard.flush)
             decided = self.decide(fault)
-            calendar.unreported = calendar.unreported and decided.fault is None
+            calendar.unreported = decided.fault is None and calendar.report_is_due()
         return decided
 
     def take_step(self) -> None:

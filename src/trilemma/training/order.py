@@ -105,7 +105,7 @@ def _trained_part(name: str, keys: Mapping[str, Any], main: TrainConfig) -> Orde
 
 def _finished_part(source: Any, keys: Mapping[str, Any], device: str) -> Run:
     """The run that a part is taken from."""
-    run = source if isinstance(source, Run) else Run(as_run(source).path, device=device)
+    run = Run(as_run(source).path, device=device)  # with a model of its own, for a part is frozen and moved
     if keys:
         raise UserError(f"{run.path} is a finished run, which is not trained again; leave {next(iter(keys))}= out")
     if run.unfinished is not None:
