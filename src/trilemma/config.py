@@ -85,9 +85,9 @@ def make(kind: type[C], values: Mapping[str, Any]) -> C:
         UserError: a sentence for each problem: an unknown key with the nearest one, or a value that does not fit.
     """
     fields = kind.model_fields
-    given = {key: plain(value, fields[key].annotation) if key in fields else value for key, value in values.items()}
+    converted = {key: plain(value, fields[key].annotation) if key in fields else value for key, value in values.items()}
     try:
-        return kind.model_validate(given, strict=True)
+        return kind.model_validate(converted, strict=True)
     except ValidationError as error:
         raise UserError(explained(kind, values, error)) from None
 

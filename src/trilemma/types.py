@@ -149,10 +149,10 @@ class Player:
         """Raises PhaseError; keeps the parameters as a tuple."""
         _check_name("player", self.name)
         is_list = isinstance(self.parameters, Iterable) and not isinstance(self.parameters, Tensor)
-        given = tuple(self.parameters) if is_list else (None,)
-        if not all(isinstance(parameter, nn.Parameter) for parameter in given):
+        parameters = tuple(self.parameters) if is_list else (None,)
+        if not all(isinstance(parameter, nn.Parameter) for parameter in parameters):
             raise PhaseError(f'the player "{self.name}" needs a list of parameters, such as list(self.parameters())')
-        object.__setattr__(self, "parameters", given)
+        object.__setattr__(self, "parameters", parameters)
         factor = self.optimizer.get("lr_factor", 1.0)
         if not _is_number(factor) or not 0 < factor < float("inf"):
             raise PhaseError(f'lr_factor={factor!r} of the player "{self.name}": give a number above 0')
@@ -246,7 +246,7 @@ def check_together(phases: Sequence[Phase]) -> None:
             )
 
 
-def count_rivals(phases: Sequence[Phase]) -> int:
+def count_players(phases: Sequence[Phase]) -> int:
     """How many players move at the same time, at most: 2 for a GAN, 1 for stages that follow each other."""
     return max(len({id(other.player) for other in phases if other.is_active(phase.begin)}) for phase in phases)
 
@@ -348,10 +348,10 @@ def draw(
     Returns:
         (n, C, H, W) in [0, 1].
     """
-    given: dict[str, Any] = {} if condition.is_empty else {"condition": condition}
+    keywords: dict[str, Any] = {} if condition.is_empty else {"condition": condition}
     if keys is not None:
-        given |= keys.given() if flags(model).sampling_keys is None else {"keys": keys}
-    return model.sample(n, seed=seed, first=first, **given)
+        keywords |= keys.given() if flags(model).sampling_keys is None else {"keys": keys}
+    return model.sample(n, seed=seed, first=first, **keywords)
 
 
 @runtime_checkable

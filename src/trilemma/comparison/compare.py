@@ -140,7 +140,7 @@ def compare(
     from trilemma.metrics.evaluate import choose_reals
 
     check_seed(seed)
-    say, begin = _speaker(quiet), time.perf_counter()
+    say, begin = _printer(quiet), time.perf_counter()
     if things := _flat(runs):
         refuse_training_keys(models=models, size=size, seeds=None if seeds == 1 else seeds)
         entries, budget = finished(things), None
@@ -265,7 +265,7 @@ def _row(model: Model) -> Json:
     return row
 
 
-def _speaker(quiet: bool) -> Say:
+def _printer(quiet: bool) -> Say:
     from rich.console import Console
 
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)

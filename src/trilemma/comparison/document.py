@@ -58,15 +58,15 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
     rows = rows_of(entries)
     models = [_row_or_error(name, row, data, asked, notes) for name, row in rows.items()]
     pairs = row_differences(rows, models)
-    judged, below = verdict(models, AXES, pairs), controls(entries)
+    conclusion, below = verdict(models, AXES, pairs), controls(entries)
     table = columns(models, pairs)
     return clean(
         Document(
             format=FORMAT,
             trilemma=__version__,
             title=f"{listed(list(rows))} on {data.name}",
-            answer=answer(models, judged, pairs, asked, below),
-            verdict=judged,
+            answer=answer(models, conclusion, pairs, asked, below),
+            verdict=conclusion,
             data=_images(data),
             budget=_budget(models, asked, machine),
             columns=table,

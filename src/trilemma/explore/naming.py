@@ -70,11 +70,11 @@ def find_code(
     Raises:
         UserError: it has another shape than the run's, is not finite, or lacks the class that the model needs.
     """
-    found = _values(what)
-    if isinstance(found, Tensor) and found.ndim == 1:
+    tensor = _values(what)
+    if isinstance(tensor, Tensor) and tensor.ndim == 1:
         condition = needed(run.model, run.condition(label, 1), advise=True)
-        return _checked_code(run, found[None]), condition, None
-    batch = Batch(_checked_image(run, found)) if isinstance(found, Tensor) else pick_image(run, found, data)
+        return _checked_code(run, tensor[None]), condition, None
+    batch = Batch(_checked_image(run, tensor)) if isinstance(tensor, Tensor) else pick_image(run, tensor, data)
     condition = condition_for(run, batch, label, advise=True)
     return encode(run, batch.image, condition), condition, batch.image.cpu()
 

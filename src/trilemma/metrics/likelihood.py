@@ -100,8 +100,8 @@ def _bounds(
     log_total = torch.full_like(total, -math.inf)
     for first in range(0, k, at_once):
         n = min(at_once, k - first)
-        given = condition.rows(torch.arange(len(image)).repeat(n))
-        log_w = model.log_weight(image.repeat(n, 1, 1, 1), rng, given).double().view(n, len(image))
+        repeated = condition.rows(torch.arange(len(image)).repeat(n))
+        log_w = model.log_weight(image.repeat(n, 1, 1, 1), rng, repeated).double().view(n, len(image))
         total += log_w.sum(0)
         log_total = torch.logaddexp(log_total, log_w.logsumexp(0))
     return total / k, log_total - math.log(k)

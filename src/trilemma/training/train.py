@@ -241,5 +241,5 @@ def _resume_command(path: Path, plan: Plan) -> str:
         return f"the same call of trilemma.train, with out={str(path)!r}"
     keys = {name: getattr(training, name) for name in ("save_every", "sample_every")}
     keys["device"] = training.device if training.device != "auto" else None
-    given = [f"{name}={value}" for name, value in keys.items() if value is not None]
-    return f"{record['command']} {quoted([*given, f'out={path}'])}"
+    words = [f"{name}={value}" for name, value in keys.items() if value is not None]
+    return f"{record['command']} {quoted([*words, f'out={path}'])}"
