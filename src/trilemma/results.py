@@ -108,7 +108,7 @@ class Results:
     Args:
         beside: the files that belong to it, in its folder or below.
         verb: that writes them; pictures of earlier versions do not name such files, and stand for those of their verb.
-        pictures: more pictures, each of which says how it was made by itself.
+        pictures: more pictures, each with its own receipt.
     Raises:
         UserError: as `claim`, or two of the files have one name.
     """

@@ -115,7 +115,7 @@ class Batch:
     image: float32 in [0, 1], shape (B, C, H, W).
     condition: label and caption of each image, where the data have them.
     index: position of each image in its split, int64 (B,), or None for images from elsewhere.
-    progress: share of the training that is done, in [0, 1], for what changes in the course of it (a temperature).
+    progress: share of the training that is done, in [0, 1], for what changes during training (a temperature).
     """
 
     image: Tensor
@@ -344,7 +344,7 @@ def draw(
     """Images of a model, in whichever of the two ways its `sample` takes the settings of its sampler.
 
     Args:
-        keys: settings of the kind `keys_of(model)`; the model's defaults where None.
+        keys: settings of the kind `keys_of(model)`; default: the model's.
     Returns:
         (n, C, H, W) in [0, 1].
     """

@@ -81,7 +81,7 @@ def _entries() -> dict[str, Any]:
 
 
 def _facts(recipe: "Recipe") -> dict[str, str]:
-    """One line each; those that are empty are left out."""
+    """One line each; empty ones are left out."""
     import torch
 
     from trilemma.registry import assemble, count_parameters

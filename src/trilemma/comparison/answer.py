@@ -186,7 +186,7 @@ def _lower(model: Model) -> str | None:
 
 
 def _train(name: str, asked: Asked, **keys: str) -> str:
-    """The training of one model by itself, with other keys."""
+    """The command that trains one model alone, with other keys."""
     words = dict(word.split("=", 1) for word in shlex.split(asked.command)[2:])
     common = {key: words[key] for key in ("minutes", "size", "seed") if key in words}
     return quoted(["trilemma", "train", name, words["data"], *(f"{k}={v}" for k, v in {**common, **keys}.items())])

@@ -191,7 +191,7 @@ def _real_data(entries: Sequence[Entry], data: Source | None, against: Source | 
         raise UserError("data= and against= both name the real images; give one of them")
     elif (source := data if against is None else against) is None:
         names = ", ".join(entry.label for entry in entries)
-        raise UserError(f"{names}: these are images; say what to measure them against, for instance against=digits")
+        raise UserError(f"{names}: these are images; add what to measure them against, for instance against=digits")
     else:
         loaded = _loaded(source, None)
     check_shapes(entries, loaded.shape, loaded.name)

@@ -154,7 +154,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Control:
-    """Images whose worth is known, measured as the models are."""
+    """Images whose quality is known, measured as the models are."""
 
     name: str
     title: str

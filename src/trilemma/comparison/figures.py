@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def dots(models: Sequence[Model], axis: "Axis") -> "Figure":
-    """One axis of the triangle by itself: every model's value with its interval, on a full scale."""
+    """One axis of the triangle alone: every model's value with its interval, on a full scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.9, 0.62 + 0.27 * len(models)))

@@ -63,7 +63,7 @@ def find_code(
     Args:
         what: an image, as for `pick_image` or as a tensor (C, H, W) of the run's shape; or a code: its numbers, with
             commas between them in a text, or a .npy file of them.
-        label: the class, for a conditional model; where None, that of the image.
+        label: the class, for a conditional model (default: the image's).
     Returns:
         The code (1, Z) on the CPU; the condition that it needs; the image (1, C, H, W) that it was encoded from, None
         where the code itself was given.
@@ -161,7 +161,7 @@ def _checked_code(run: Run, code: Tensor) -> Tensor:
     """A code (1, Z), if it is one of the model's."""
     width = code_width(run)
     if code.shape[1] != width:
-        raise UserError(f"the code has {code.shape[1]} numbers; those of {run.recipe.name} in {run.path} have {width}")
+        raise UserError(f"the code has {code.shape[1]} numbers; codes of {run.recipe.name} in {run.path} have {width}")
     if not code.isfinite().all():
         raise UserError("the code has NaN or infinite values; give finite numbers")
     return code

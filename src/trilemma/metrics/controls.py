@@ -1,4 +1,4 @@
-"""Controls: what the scores are for images whose worth is known, by the same real images, numbers and features.
+"""Controls: what the scores are for images whose quality is known, by the same real images, numbers and features.
 
     real        real images that neither a model nor the measurement has seen: what a perfect model would get
     training    training images: what a model that copies them would get

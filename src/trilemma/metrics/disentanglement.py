@@ -187,7 +187,7 @@ def threshold_accuracy(
     the number of its class's images and over the number of classes.
 
     Args:
-        thresholds: at most so many on a code; one less than there are classes where None.
+        thresholds: at most so many on a code (default: one less than classes).
     """
     import numpy as np
 

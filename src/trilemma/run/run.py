@@ -170,7 +170,7 @@ class Run:
 
     @property
     def count(self) -> None:
-        """There is no end to the images it can draw."""
+        """Whether it can draw any number of images."""
 
     @property
     def facts(self) -> Facts:
@@ -304,7 +304,7 @@ class Run:
         """Images as those of the run were read and divided.
 
         Raises:
-            UserError: they are not those that it was trained on.
+            UserError: they have changed since it was trained.
         """
         if isinstance(source, str) and source.startswith(f"{GIVEN}:"):
             raise UserError(
@@ -314,7 +314,7 @@ class Run:
         data = load_data(source, **load_keys(make(DataConfig, self.config["data_config"]).model_dump()))
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
-                f"the images of {data.source} are not those that {self.path} was trained on (files were added, removed "
+                f"the images in {data.source} have changed since {self.path} was trained (files were added, removed "
                 "or changed, or an earlier version read them otherwise); restore them, or train again"
             )
         return data

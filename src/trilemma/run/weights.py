@@ -33,7 +33,7 @@ def read_forms(path: Path) -> dict[str, Form]:
     """Type and shape of each tensor in a file, of which no more than the header is read.
 
     Raises:
-        UserError: it is no plain file, or not a safetensors file.
+        UserError: it is not a plain file, or not a safetensors file.
         OSError: as `open`.
     """
     with open_plain(path) as file:

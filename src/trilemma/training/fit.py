@@ -101,7 +101,9 @@ def fit_training(
         epochs = math.ceil(LEAST_STEPS * changes.get("batch", training.batch) / n_train)
         if epochs > training.epochs:
             changes["epochs"] = epochs
-            notes.append(f"{epochs:,} epochs ({training.epochs:g} where those are {LEAST_STEPS:,} steps and more)")
+            notes.append(
+                f"{epochs:,} epochs ({training.epochs:g} for data that make them at least {LEAST_STEPS:,} steps)"
+            )
     return training.with_(**changes), tuple(notes)
 
 

@@ -77,7 +77,7 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
     """The plan of an order for these images.
 
     Args:
-        say: told what was changed to fit the images.
+        say: called with what was changed to fit the images.
     Raises:
         UserError: the model is for other images, or its players, phases or figures do not fit.
     """

@@ -56,7 +56,7 @@ def decode(
     """Decode all items that can be read, to one size and number of channels.
 
     Args:
-        size: the target (height, width); inferred where None.
+        size: the target (height, width) (default: inferred).
         channels: 1 or 3 (default: 1 if every image is stored as grey, else 3).
         room: where the images go (default: memory).
     """
