@@ -105,7 +105,7 @@ def _own_keys(model: str, what: str) -> list[str]:
 
 
 def _check_keys(keys: Iterable[str], takes: dict[str, Sequence[str]], see: str = "") -> None:
-    known = {key for own in takes.values() for key in own}
+    names = {key for own in takes.values() for key in own}
     for key in keys:
-        if key not in known:
+        if key not in names:
             raise unknown_key(key, takes, see)

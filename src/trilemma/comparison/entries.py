@@ -25,7 +25,7 @@ class Entry:
     name: of its row in the tables; trainings that differ in their seed alone share one.
     contestant: None of a model that is not trained, or cannot be read.
     error: why it has no scores.
-    label: what it is called among the trainings of its row; the row's name where None.
+    label: what it is called among the trainings of its row; default: the row's name.
     seed: of the training.
     times: ms per image in each turn of `cost.time_in_turns`.
     path: of a run that cannot be read.
@@ -150,7 +150,7 @@ def _names(places: Sequence[Path]) -> list[str]:
 
 
 def _rows(contestants: Sequence[Contestant]) -> list[list[Contestant]]:
-    """Runs that differ in their seed alone stand together; a seed that is there already begins a row of its own."""
+    """Runs that differ in their seed alone stand together; a repeated seed begins a row of its own."""
     rows: list[list[Contestant]] = []
     for contestant in contestants:
         row = next((row for row in rows if _another_seed(contestant, row)), None)
@@ -204,7 +204,7 @@ def check_shapes(entries: Sequence[Entry], shape: Sequence[int], data_name: str)
         if entry.images is not None and tuple(entry.images.shape) != tuple(shape):
             raise UserError(
                 f"{entry.label} holds images of {_by(entry.images.shape)} (channels, height, width), and the real ones "
-                f"of {data_name} are {_by(shape)}; bring them to one size, or give other real images with against="
+                f"of {data_name} are {_by(shape)}; resize them, or give other real images with against="
             )
 
 

@@ -181,7 +181,7 @@ def _compared(
 
 
 def _of_real_images(measured: Sequence[Entry]) -> float:
-    """The density of real images that are no model's: more of it is no better, as where samples crowd in few places."""
+    """The density of real images that are no model's: more is not better, as where samples crowd in few places."""
     by_name = {c.name: c for evaluation in evaluations(measured) for c in evaluation.controls}
     control = by_name.get("real") or by_name.get("training")
     return math.inf if control is None or "density" not in control.spreads else control.spreads["density"].value

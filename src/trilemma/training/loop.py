@@ -214,7 +214,7 @@ class Trainer:
         if validate or history.good.values["unreported"]:
             history.keep(guard.sound_state(), in_doubt=guard.in_doubt)
         if not guard.in_doubt:
-            history.forget_earlier(calendar.step)
+            history.drop_earlier(calendar.step)
         if not over and (decided.save or calendar.save_is_due()):
             self.saver.save_if_room()
 
