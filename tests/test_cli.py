@@ -340,7 +340,7 @@ def test_compare_reports(home):
         (["sample"], "RUN"),
         (["evaluate", "no-run"], "There is no run at no-run"),
         (["evaluate", "no-run", "against=digits"], "There is no run at no-run"),
-        (["evaluate", "."], "holds no images"),
+        (["evaluate", "."], "against="),
         (["reconstruct", "no-run"], "no-run"),
         (["compare", "dta=digits"], "data"),
         (["compare", "data=digits", "models=vea"], "vae"),

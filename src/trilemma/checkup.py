@@ -60,7 +60,7 @@ def _run(step: Callable[[], Iterable[Check]]) -> list[Check]:
 def check_python() -> Iterable[Check]:
     """The interpreter."""
     fits = sys.version_info >= PYTHON_FLOOR
-    yield _judged("python", fits, platform.python_version(), f"Python {_dotted(PYTHON_FLOOR)} or newer is needed")
+    yield _check("python", fits, platform.python_version(), f"Python {_dotted(PYTHON_FLOOR)} or newer is needed")
 
 
 def check_packages() -> Iterable[Check]:
@@ -68,7 +68,7 @@ def check_packages() -> Iterable[Check]:
     for name, floor in FLOORS.items():
         release = installed(name)
         advice = f'{pip()} install "{name}>={floor}"'
-        yield _judged(name, release is not None and at_least(release, floor), release or "not installed", advice)
+        yield _check(name, release is not None and at_least(release, floor), release or "not installed", advice)
 
 
 def check_device() -> Iterable[Check]:
@@ -87,14 +87,14 @@ def check_memory() -> Iterable[Check]:
         yield Check("memory", "note", "unknown: the system does not report it")
     else:
         small = "close other programs, or use a smaller batch="
-        yield _judged("memory", size >= MEMORY_FLOOR, _gib(size), small, otherwise="note")
+        yield _check("memory", size >= MEMORY_FLOOR, _gib(size), small, otherwise="note")
 
 
 def check_disk(folder: Path | None = None) -> Iterable[Check]:
     """Whether runs can be written to the working folder."""
     folder = folder or Path.cwd()
     free = shutil.disk_usage(folder).free
-    yield _judged("free disk", free >= DISK_FLOOR, _gib(free), "free some space: a run takes up to a few hundred MB")
+    yield _check("free disk", free >= DISK_FLOOR, _gib(free), "free some space: a run takes up to a few hundred MB")
     try:
         with tempfile.NamedTemporaryFile(dir=folder) as file:
             file.write(b"trilemma")
@@ -160,7 +160,7 @@ def _numbers(text: str) -> list[int]:
     return [int(digits) for digits in re.findall(r"\d+", text.partition("+")[0])]
 
 
-def _judged(name: str, fits: bool, value: str, advice: str, *, otherwise: Status = "problem") -> Check:
+def _check(name: str, fits: bool, value: str, advice: str, *, otherwise: Status = "problem") -> Check:
     return Check(name, "ok", value) if fits else Check(name, otherwise, value, advice)
 
 

@@ -32,7 +32,7 @@ class Config(BaseModel):
         return make(type(self), {**self.model_dump(), **changes})
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value of a field; where there is no such field, the default."""
+        """The value of a field, or the default if the field does not exist."""
         return dict(self).get(key, default)
 
     def given(self) -> dict[str, Any]:
@@ -79,15 +79,15 @@ def only_for(config: Config, key: str, used: bool, where: str) -> None:
 
 
 def make(kind: type[C], values: Mapping[str, Any]) -> C:
-    """Build settings from plain values, as `trilemma.values` takes them: "5" is no number.
+    """Build settings from plain values, as `trilemma.values` takes them: "5" is not a number.
 
     Raises:
         UserError: a sentence for each problem: an unknown key with the nearest one, or a value that does not fit.
     """
     fields = kind.model_fields
-    given = {key: plain(value, fields[key].annotation) if key in fields else value for key, value in values.items()}
+    converted = {key: plain(value, fields[key].annotation) if key in fields else value for key, value in values.items()}
     try:
-        return kind.model_validate(given, strict=True)
+        return kind.model_validate(converted, strict=True)
     except ValidationError as error:
         raise UserError(explained(kind, values, error)) from None
 

@@ -108,14 +108,14 @@ def try_losses(module: nn.Module, batch: Batch) -> None:
     name, trial = type(module).__name__, copy.deepcopy(module).train()
     for phase in flags(trial).phases:
         with isolated(0):
-            given = phase.loss(batch, torch.Generator(batch.image.device).manual_seed(0))
+            result = phase.loss(batch, torch.Generator(batch.image.device).manual_seed(0))
         what = f'the loss of the phase "{phase.name}" of {name}'
-        pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict)
-        if not pair or not isinstance(given[0], Tensor) or given[0].ndim:
+        pair = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
+        if not pair or not isinstance(result[0], Tensor) or result[0].ndim:
             raise UserError(f"{what} must return (loss, parts): a scalar tensor and a dict of tensors; see {PAGE}")
-        if not given[0].requires_grad:
+        if not result[0].requires_grad:
             raise UserError(f"{what} does not depend on any parameter; see {PAGE}")
-        given[0].backward()
+        result[0].backward()
         if all(parameter.grad is None for parameter in phase.player.parameters):
             raise UserError(f"{what} moves none of its parameters; it must be a method of the module; see {PAGE}")
 

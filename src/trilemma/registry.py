@@ -175,8 +175,8 @@ def assemble(recipe: Recipe, config: ModelConfig, parts: Parts | None = None) ->
     """
     if not recipe.parts:
         return recipe.build(config)
-    given = default_parts(recipe, config) if parts is None else parts
-    modules = {name: assemble(*part) if isinstance(part, Blueprint) else part for name, part in given.items()}
+    sources = default_parts(recipe, config) if parts is None else parts
+    modules = {name: assemble(*part) if isinstance(part, Blueprint) else part for name, part in sources.items()}
     for module in modules.values():
         _freeze(module)
     return recipe.build(config, modules)

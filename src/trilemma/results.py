@@ -108,7 +108,7 @@ class Results:
     Args:
         beside: the files that belong to it, in its folder or below.
         verb: that writes them; pictures of earlier versions do not name such files, and stand for those of their verb.
-        pictures: more pictures, each of which says how it was made by itself.
+        pictures: more pictures, each with its own receipt.
     Raises:
         UserError: as `claim`, or two of the files have one name.
     """
@@ -124,32 +124,32 @@ class Results:
         claim(self.beside, within, self._is_ours)
 
     def write(
-        self, image: "Image.Image | Tensor | bytes", made: dict[str, Any], files: Mapping[Path, bytes | str]
+        self, image: "Image.Image | Tensor | bytes", receipt: dict[str, Any], files: Mapping[Path, bytes | str]
     ) -> Path:
         """Write the picture, then the files, each whole or not at all.
 
         Args:
-            made: how the picture was made.
+            receipt: how the picture was made.
             files: some of those beside it; the others stay as they are.
         Returns:
             The picture.
         """
         contents = {path: text.encode() if isinstance(text, str) else text for path, text in files.items()}
-        named = self._named() or {}
+        sums = self._named() or {}
         for path in self.beside:
             refuse_foreign(path, self._is_ours)  # it may have appeared meanwhile
             old = [sha256_of(path)] if path.exists() else []
             new = [hashlib.sha256(contents[path]).hexdigest()] if path in contents else []
-            named[self._name(path)] = [*old, *new]
-        save_png(image, self.picture, {**made, FILES: named})
+            sums[self._name(path)] = [*old, *new]
+        save_png(image, self.picture, {**receipt, FILES: sums})
         for path, content in contents.items():
             write_atomic(path, content)
         return self.picture
 
     def _is_ours(self, path: Path) -> bool:
         """Whether the picture names a file with the content that it has."""
-        named = self._named()
-        return named is None or sha256_of(path) in named.get(self._name(path), ())
+        sums = self._named()
+        return sums is None or sha256_of(path) in sums.get(self._name(path), ())
 
     def _named(self) -> dict[str, list[str]] | None:
         """The files that the picture names; None if it is of an earlier version, and stands for its verb's."""
@@ -166,5 +166,5 @@ class Results:
 
 def _sums_in(entry: dict[str, Any]) -> dict[str, list[str]]:
     """The files that an entry names with their sums; anything else is left out."""
-    named = entry.get(FILES)
-    return {name: sums for name, sums in named.items() if isinstance(sums, list)} if isinstance(named, dict) else {}
+    entries = entry.get(FILES)
+    return {name: sums for name, sums in entries.items() if isinstance(sums, list)} if isinstance(entries, dict) else {}

@@ -30,13 +30,13 @@ def keys_of(function: Callable[..., Any], fields: Mapping[str, FieldInfo] | None
     Args:
         fields: describe keys of the same names that the signature does not.
     """
-    keys, known = {}, fields or {}
+    keys, descriptions = {}, fields or {}
     for name, parameter, annotation in _parameters(function):
         default = ... if parameter.default is parameter.empty else parameter.default
         if parameter.kind is parameter.VAR_POSITIONAL:
             annotation, default = _gathered(annotation), ()
-        elif name in known and not hasattr(annotation, "__metadata__"):
-            annotation = _described(known[name], default)
+        elif name in descriptions and not hasattr(annotation, "__metadata__"):
+            annotation = _described(descriptions[name], default)
         keys[name] = (annotation, default)
     return create_model("Keys", __base__=Keys, **keys)
 

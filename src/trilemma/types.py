@@ -19,7 +19,7 @@ from trilemma.errors import UserError, form_of
 Logs = dict[str, Tensor]
 Loss = Callable[["Batch", torch.Generator], tuple[Tensor, Logs]]
 Start = Callable[[Iterable["Batch"], int], dict[str, float]]
-SAMPLE_ARGUMENTS = ("n", "seed", "first", "condition", "labels", "keys")  # of `sample`, besides settings of the sampler
+SAMPLE_ARGUMENTS = ("n", "seed", "first", "condition", "keys")  # of `sample`, besides settings of the sampler
 
 
 class PhaseError(ValueError):
@@ -115,7 +115,7 @@ class Batch:
     image: float32 in [0, 1], shape (B, C, H, W).
     condition: label and caption of each image, where the data have them.
     index: position of each image in its split, int64 (B,), or None for images from elsewhere.
-    progress: share of the training that is done, in [0, 1], for what changes in the course of it (a temperature).
+    progress: share of the training that is done, in [0, 1], for what changes during training (a temperature).
     """
 
     image: Tensor
@@ -149,10 +149,10 @@ class Player:
         """Raises PhaseError; keeps the parameters as a tuple."""
         _check_name("player", self.name)
         is_list = isinstance(self.parameters, Iterable) and not isinstance(self.parameters, Tensor)
-        given = tuple(self.parameters) if is_list else (None,)
-        if not all(isinstance(parameter, nn.Parameter) for parameter in given):
+        parameters = tuple(self.parameters) if is_list else (None,)
+        if not all(isinstance(parameter, nn.Parameter) for parameter in parameters):
             raise PhaseError(f'the player "{self.name}" needs a list of parameters, such as list(self.parameters())')
-        object.__setattr__(self, "parameters", given)
+        object.__setattr__(self, "parameters", parameters)
         factor = self.optimizer.get("lr_factor", 1.0)
         if not _is_number(factor) or not 0 < factor < float("inf"):
             raise PhaseError(f'lr_factor={factor!r} of the player "{self.name}": give a number above 0')
@@ -246,7 +246,7 @@ def check_together(phases: Sequence[Phase]) -> None:
             )
 
 
-def count_rivals(phases: Sequence[Phase]) -> int:
+def count_players(phases: Sequence[Phase]) -> int:
     """How many players move at the same time, at most: 2 for a GAN, 1 for stages that follow each other."""
     return max(len({id(other.player) for other in phases if other.is_active(phase.begin)}) for phase in phases)
 
@@ -344,14 +344,14 @@ def draw(
     """Images of a model, in whichever of the two ways its `sample` takes the settings of its sampler.
 
     Args:
-        keys: settings of the kind `keys_of(model)`; the model's defaults where None.
+        keys: settings of the kind `keys_of(model)`; default: the model's.
     Returns:
         (n, C, H, W) in [0, 1].
     """
-    given: dict[str, Any] = {} if condition.is_empty else {"condition": condition}
+    keywords: dict[str, Any] = {} if condition.is_empty else {"condition": condition}
     if keys is not None:
-        given |= keys.given() if flags(model).sampling_keys is None else {"keys": keys}
-    return model.sample(n, seed=seed, first=first, **given)
+        keywords |= keys.given() if flags(model).sampling_keys is None else {"keys": keys}
+    return model.sample(n, seed=seed, first=first, **keywords)
 
 
 @runtime_checkable

@@ -1,6 +1,6 @@
 """Whether a value is of the type that is asked for; if not, a sentence that says what was given and what is allowed.
 
-pydantic does the checks, strictly: a text is no number, true is no 1. Forms that say the same are brought into one
+pydantic does the checks, strictly: a text is not a number, true is not 1. Forms that say the same are brought into one
 before (a list for a tuple, 16.0 for 16, a number of NumPy). What is allowed is said from the types and bounds.
 """
 

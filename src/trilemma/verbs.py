@@ -194,6 +194,6 @@ def default_of(verb: Verb, key: str) -> str:
 
 
 def document(verb: Verb) -> dict[str, Any]:
-    """A verb's keys as a JSON schema that stands by itself."""
+    """A verb's keys as a self-contained JSON schema."""
     own = {key: value for key, value in verb.schema.items() if key not in ("positional", "variadic")}
     return {"$schema": DIALECT, "title": f"trilemma {verb.name}", "description": verb.about, **own}

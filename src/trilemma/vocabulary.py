@@ -83,7 +83,8 @@ def no_data(source: str) -> UserError:
 
 def check_training_keys(model: str, keys: Iterable[str]) -> None:
     """Raises UserError for a key that neither training nor the model takes; `NAME.key` is left to the part NAME."""
-    keys = (key.partition(".")[0] for key in keys)
+    parts = [part.partition("=")[0] for part in model_entry(model)["facts"].get("parts", "").split()]
+    keys = (part if (part := key.partition(".")[0]) in parts else key for key in keys)
     takes = {"training": _words()["training"].split(), model: _own_keys(model, "keys")}
     _check_keys(keys, takes, f"`trilemma list {model}` shows them all")
 
@@ -104,7 +105,7 @@ def _own_keys(model: str, what: str) -> list[str]:
 
 
 def _check_keys(keys: Iterable[str], takes: dict[str, Sequence[str]], see: str = "") -> None:
-    known = {key for own in takes.values() for key in own}
+    names = {key for own in takes.values() for key in own}
     for key in keys:
-        if key not in known:
+        if key not in names:
             raise unknown_key(key, takes, see)

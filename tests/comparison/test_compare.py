@@ -303,10 +303,10 @@ def test_images_that_changed_since_the_training_are_said(stage, runs):
     class Changed(StandIn):
         @property
         def data(self):
-            raise UserError("the images of photos are not those that x was trained on")
+            raise UserError("the images in photos have changed since x was trained")
 
     runs["x"] = Changed(**{key: value for key, value in vars(finished("vae", "x", make())).items() if key != "data"})
-    with pytest.raises(UserError, match="images of photos are not those"):
+    with pytest.raises(UserError, match="images in photos have changed"):
         compare("x", quiet=True)
     assert stage.measured == []
 

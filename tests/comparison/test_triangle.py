@@ -94,7 +94,7 @@ def test_missing_figures_and_many_models_are_drawn():
     models = [model("a", speed=None), model("b", **nothing), *[model(f"m{i}") for i in range(20)]]
     assert "m19" in plots.svg(triangle.draw(models), "many")
     assert "m19" not in plots.svg(triangle.draw(models, only="a"), "one")
-    assert len({str(plots.look(k)) for k in range(35)}) == 35
+    assert len({str(plots.style(k)) for k in range(35)}) == 35
 
 
 def test_the_page_and_not_the_plot_decides_on_ink_and_paper():

@@ -126,7 +126,7 @@ def test_a_run_with_other_weights_is_refused(run, elsewhere):
     with pytest.raises(UserError, match="other has other weights"):
         again(picture, run=other)
     shutil.copy(other.path / "weights.safetensors", run.path)
-    with pytest.raises(UserError, match=r"was not found.*run has other weights .*trained further"):
+    with pytest.raises(UserError, match=r"was not found.*run has other weights .*trained longer"):
         again(picture)
     assert not list((elsewhere / "out").glob("*again*"))
 

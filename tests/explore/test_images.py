@@ -261,7 +261,7 @@ def test_the_code_of_an_image_in_every_form(run, tmp_path):
 def test_codes_and_images_of_other_shapes_are_refused(run, tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     for what, message in (
-        ("1,2,3", "the code has 3 numbers; those of vae in .* have 64"),
+        ("1,2,3", "the code has 3 numbers; codes of vae in .* have 64"),
         ("0.5", "the code has 1 numbers"),
         (np.zeros((2, 64)), r"one row of numbers.*got shape \(2, 64\)"),
         (np.zeros((1, 9, 8)), "the image is 1 x 9 x 8 .*takes 1 x 8 x 8"),

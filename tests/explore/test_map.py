@@ -18,7 +18,7 @@ from trilemma.errors import UserError
 from trilemma.explore.map import _nearest, latent_map, perplexity_for, project
 from trilemma.explore.map_plot import FRAME, clear_places, thumbnail
 from trilemma.explore.projector import projector_files, sprite
-from trilemma.pictures.plots import CLASS_COLOURS, MARKERS, class_look
+from trilemma.pictures.plots import CLASS_COLOURS, MARKERS, class_style
 from trilemma.pictures.png import read_metadata
 
 
@@ -125,7 +125,7 @@ def test_thumbnails_are_enlarged_by_whole_factors_or_reduced():
 
 
 def test_many_classes_look_different():
-    assert len({class_look(k) for k in range(len(CLASS_COLOURS) * len(MARKERS))}) == len(CLASS_COLOURS) * len(MARKERS)
+    assert len({class_style(k) for k in range(len(CLASS_COLOURS) * len(MARKERS))}) == len(CLASS_COLOURS) * len(MARKERS)
 
 
 # --- neighbours -----------------------------------------------------------------------------------------------------

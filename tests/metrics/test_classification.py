@@ -10,7 +10,7 @@ from torch import nn
 import trilemma
 from trilemma.data import load_data
 from trilemma.errors import UserError
-from trilemma.metrics.classification import class_counts, class_scores, classifier_of, draw_classes, judge
+from trilemma.metrics.classification import class_agreement, class_counts, class_scores, classifier_of, draw_classes
 from trilemma.metrics.features import FeatureNetwork, read_card
 from trilemma.metrics.intervals import wilson
 from trilemma.registry import create, models_that
@@ -65,7 +65,7 @@ def test_shares_are_counted():
     asked = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2])
     images = torch.eye(3)[seen][:, None, None, :]
     network = FeatureNetwork("digits-cnn", Looks(), (1, 1, 3))
-    assert judge(network, images, asked) == wilson(5, 8)
+    assert class_agreement(network, images, asked) == wilson(5, 8)
 
 
 def test_real_images_obey_as_often_as_the_card_says(digits):

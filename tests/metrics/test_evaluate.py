@@ -246,10 +246,10 @@ def test_images_that_changed_since_the_training_are_said(tmp_path):
         data = property(lambda self: self.refuse(), lambda self, data: None)
 
         def refuse(self):
-            raise UserError("the images of photos are not those that x was trained on")
+            raise UserError("the images in photos have changed since x was trained")
 
     run = Changed(tmp_path, Gallery(images_of(range(10), 60, seed=9)), None)
-    with pytest.raises(UserError, match="images of photos are not those"):
+    with pytest.raises(UserError, match="images in photos have changed"):
         evaluate(run, features=PIXELS)
     save_images(tmp_path / "reals", images_of(range(10), 60, seed=3))
     assert evaluate(run, against=str(tmp_path / "reals"), features=PIXELS).scores  # other images do not need them
@@ -330,7 +330,7 @@ def test_images_in_memory_are_measured_as_those_of_loaded_data():
     by_tensor, by_array = evaluate(made.float() / 255, **keys), evaluate(made[:, 0].numpy(), **keys)
     assert torch.equal(by_tensor.fakes, by_array.fakes) and len(by_tensor.fakes) == 60
     assert [score.value for score in by_tensor.scores] == [score.value for score in by_array.scores]
-    with pytest.raises(UserError, match=r"^array holds images; say what to measure"):
+    with pytest.raises(UserError, match=r"^array holds images; add what to measure"):
         evaluate(made)
     with pytest.raises(UserError, match=r"values from 0 to 255; scale them"):
         evaluate(made.float(), **keys)

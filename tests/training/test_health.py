@@ -48,7 +48,7 @@ from trilemma.training.samples import SamplePictures
 from trilemma.training.signals import Stopped
 from trilemma.training.spikes import LASTING, SPIKE, WINDOW, LossSpikeDetector
 from trilemma.training.state import Parts
-from trilemma.types import Batch, Phase, Player, count_rivals
+from trilemma.types import Batch, Phase, Player, count_players
 
 NAN = float("nan")
 BAD_STEP = 5
@@ -646,12 +646,12 @@ def test_phases_that_follow_each_other_are_no_players() -> None:
         return Phase("p", Player("p", []), lambda batch, rng: (torch.zeros(()), {}), begin=begin, end=end)
 
     def of(*spans: tuple[float, float]) -> int:
-        return count_rivals([phase(*span) for span in spans])
+        return count_players([phase(*span) for span in spans])
 
     assert of((0, 1)) == of((0, 0.5), (0.5, 1)) == of((0.5, 1), (0, 0.5)) == 1
     assert of((0, 1), (0, 1)) == of((0, 0.6), (0.5, 1)) == of((0, 0.6), (0.5, 1), (0.8, 1)) == 2
     assert of((0, 1), (0.2, 0.4), (0.3, 0.5)) == 3
-    assert {name: count_rivals(trilemma.create(name, shape=(1, 8, 8)).phases) for name in ("vae-vq", "gan-dcgan")} == {
+    assert {name: count_players(trilemma.create(name, shape=(1, 8, 8)).phases) for name in ("vae-vq", "gan-dcgan")} == {
         "vae-vq": 1,
         "gan-dcgan": 2,
     }

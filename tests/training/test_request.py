@@ -205,7 +205,7 @@ def test_a_run_of_an_array_is_opened_with_it() -> None:
         _ = trilemma.load(run.path).data
     opened = trilemma.load(run.path, data=(images, labels))
     assert torch.equal(opened.data.valid.images, run.data.valid.images)
-    with pytest.raises(UserError, match="are not those that"):
+    with pytest.raises(UserError, match="have changed since"):
         _ = trilemma.load(run.path, data=(images / 2, labels)).data
     shown = trilemma.reconstruct(run.path, data=(images, labels), n=2).images
     assert torch.equal(shown, trilemma.reconstruct(run, n=2).images)

@@ -94,8 +94,8 @@ def _parameter(verb: Verb, name: str) -> inspect.Parameter:
     kind: Any = bool if flag else str
     if name not in verb.places:
         words = f"--{name}/--no-{name}" if flag else f"--{name}"
-        shown: dict[str, Any] = {"show_default": bool(default)} if flag else {"metavar": f"<{kind_of(schema)}>"}
-        info: Any = typer.Option(words, **about, **shown)
+        display: dict[str, Any] = {"show_default": bool(default)} if flag else {"metavar": f"<{kind_of(schema)}>"}
+        info: Any = typer.Option(words, **about, **display)
     elif verb.gathers and name == verb.places[-1]:
         kind, info = list[str], typer.Argument(metavar=name.upper().removesuffix("S"), **about)
     else:

@@ -58,26 +58,26 @@ def normalise(words: Sequence[str]) -> list[str]:
     if verb is None:
         return words
     flags = {name for name, schema in verb.keys.items() if kinds(schema) == {"boolean"}}
-    done, what, named, given = verb.name.split(), [], {}, {}
+    options, what, places, pairs = verb.name.split(), [], {}, {}
     for key, value in _pairs(words, flags | {f"no-{name}" for name in flags} | {"help"}):
         if key is None:
             what.append(value)
             continue
-        _check_pair(verb, key, value, given)
+        _check_pair(verb, key, value, pairs)
         if key in verb.places:
-            named[key] = value
+            places[key] = value
         elif value is None:
-            done.append(f"--{key}")
+            options.append(f"--{key}")
         elif key in flags and value.lower() in TRUE + FALSE:
-            done.append(f"--{key}" if value.lower() in TRUE else f"--no-{key}")
+            options.append(f"--{key}" if value.lower() in TRUE else f"--no-{key}")
         elif key not in verb.keys and verb.open:
-            done.append(f"{SETTING}={key}={value}")
+            options.append(f"{SETTING}={key}={value}")
         else:
-            done.append(f"--{key}={value}")
+            options.append(f"--{key}={value}")
     for place, name in enumerate(verb.places):  # model=vae data=digits, where these have a place instead of a key
-        if name in named and place <= len(what):
-            what.insert(place, named[name])
-    return [*done, "--", *what] if what else done
+        if name in places and place <= len(what):
+            what.insert(place, places[name])
+    return [*options, "--", *what] if what else options
 
 
 def parse(text: str, schema: Mapping[str, Any]) -> Any:
@@ -107,12 +107,12 @@ def _spaced(words: Sequence[str]) -> str | None:
     return None
 
 
-def _check_pair(verb: Verb, key: str, value: str | None, given: dict[str, str | None]) -> None:
+def _check_pair(verb: Verb, key: str, value: str | None, pairs: dict[str, str | None]) -> None:
     """Refuse a key that is given twice, and one that has no value but needs one; takes note of the others."""
     refuse_later(verb.name, [key])
-    if given.get(key) is not None:
-        raise UserError(f"{key}= is given twice, as {given[key]} and as {value}; give it once")
-    given[key] = value
+    if pairs.get(key) is not None:
+        raise UserError(f"{key}= is given twice, as {pairs[key]} and as {value}; give it once")
+    pairs[key] = value
     if value == "" and key in verb.keys and key not in (*verb.places, *MAY_BE_EMPTY):
         raise UserError(f"{key}= has no value; give one, or leave {key}= out")
     if value is not None and key in verb.keys:
@@ -151,12 +151,12 @@ def _pairs(words: list[str], flags: set[str]) -> Iterator[tuple[str | None, Any]
         raise UserError(f'"{spaced}": write a key, its sign and its value without spaces between, as steps=100')
     while words:
         word = words.pop(0)
-        given = re.fullmatch(r"(--)?([A-Za-z_][\w.-]*)=(.*)", word, re.DOTALL)
+        match = re.fullmatch(r"(--)?([A-Za-z_][\w.-]*)=(.*)", word, re.DOTALL)
         if word == "--":
             yield from ((None, rest) for rest in words)
             return
-        if given and (given[1] or not Path(word).exists()):
-            yield given[2].replace("-", "_"), os.path.expanduser(given[3])
+        if match and (match[1] or not Path(word).exists()):
+            yield match[2].replace("-", "_"), os.path.expanduser(match[3])
         elif word == "-h":
             yield "help", None
         elif not word.startswith("--"):

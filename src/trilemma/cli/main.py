@@ -70,7 +70,7 @@ def _run(words: list[str]) -> None:
 
 
 def _print_schema(words: list[str]) -> None:
-    """The keys of a verb as a JSON schema; of all verbs by name where none is given."""
+    """The keys of a verb as a JSON schema; of all verbs by name by default."""
     refuse_other_verbs(words)
     verb, _ = take_verb(words)
     chosen = [own for own in VERBS if verb is None and own.name.split()[: len(words)] == words]

@@ -52,8 +52,8 @@ def show_models(pattern: str = "*") -> None:
         raise unknown("model", pattern, entries)
     if names == [pattern]:
         return _show_model(pattern, entries[pattern])
-    shown = {name: entries[name]["facts"] for name in names}
-    rows = [[name, *(lines.get(fact, "") for fact in LISTED)] for name, lines in shown.items()]
+    facts_of = {name: entries[name]["facts"] for name in names}
+    rows = [[name, *(lines.get(fact, "") for fact in LISTED)] for name, lines in facts_of.items()]
     table(("name", "good for", "samples", "what"), rows)
     if sys.stdout.isatty():
         say(f"samples: {SAMPLES}")
@@ -70,18 +70,18 @@ def _show_model(name: str, entry: dict[str, Any]) -> None:
 
 def _entries() -> dict[str, Any]:
     """What is shown, by name; the registry is asked only where it is loaded, for it may have models of one's own."""
-    known = vocabulary.models()
+    names = vocabulary.models()
     if "trilemma.registry" not in sys.modules:
-        return {name: vocabulary.model_entry(name) for name in known}
+        return {name: vocabulary.model_entry(name) for name in names}
     from trilemma.registry import get_recipe, list_models
 
     return {
-        name: vocabulary.model_entry(name) if name in known else entry_of(get_recipe(name)) for name in list_models()
+        name: vocabulary.model_entry(name) if name in names else entry_of(get_recipe(name)) for name in list_models()
     }
 
 
 def _facts(recipe: "Recipe") -> dict[str, str]:
-    """One line each; those that are empty are left out."""
+    """One line each; empty ones are left out."""
     import torch
 
     from trilemma.registry import assemble, count_parameters

@@ -17,14 +17,14 @@ from trilemma.run.locate import CONFIG, known_runs, no_run, run_folder
 from trilemma.verbs import GROUPS, VERBS, Verb
 
 
-def check_count(verb: Verb, what: Sequence[str], given: set[str]) -> None:
+def check_count(verb: Verb, what: Sequence[str], keys: set[str]) -> None:
     """Refuse words that are missing, or too many, as the shell makes of `runs/*`."""
     names = " ".join(name.upper() for name in verb.places)
     for name in verb.required:
         about = f"is missing: {verb.keys[name].get('description', 'required')}. Type: {verb.usage}"
         if name in verb.places and verb.places.index(name) >= len(what):
             raise UserError(f"{name.upper()} {about}")
-        if name not in verb.places and name not in given:
+        if name not in verb.places and name not in keys:
             raise UserError(f"{name}= {about}")
     if verb.gathers or len(what) <= len(verb.places):
         return
@@ -62,6 +62,8 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
         vocabulary.check_figure_keys(given["name"], keys)
     elif verb == "train":
         vocabulary.check_training_keys(model, keys)
+    elif keys and verb == "figure":
+        raise UserError(f"{keys[0]}= is a key of one figure; name it first: trilemma figure NAME {keys[0]}=...")
     elif keys and (model := _model_of(runs[0] if runs else Path(given["what"]).expanduser())):
         vocabulary.check_sampling_keys(model, verb, options, keys)
 

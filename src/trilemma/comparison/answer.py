@@ -16,7 +16,7 @@ from trilemma.comparison.content import (
     Control,
     Differences,
     Item,
-    Judged,
+    Leaders,
     Model,
     Scores,
     Verdict,
@@ -52,15 +52,15 @@ def answer(
     use = _use(models, verdict.axes, differences, asked)
     items = [replace(use, text=" ".join([use.text, *_so_far(use.models, models, controls)]))]
     for kind, axis in (("quality", QUALITY), ("diversity", DIVERSITY), ("speed", SPEED)):
-        judged = verdict.axes[axis]
-        items.append(Item(kind, f"For {kind}: {judged.text}", judged.first))
+        leaders = verdict.axes[axis]
+        items.append(Item(kind, f"For {kind}: {leaders.text}", leaders.first))
     items += [_failed(model, asked) for model in models if model.error]
     items += [_learned_nothing(model, asked) for model in models if model.learned_nothing]
     items += [_warned(model, asked) for model in models if model.warnings and not model.learned_nothing]
     return [*items, *_limits(models, verdict.axes, asked)]
 
 
-def _use(models: Sequence[Model], axes: Mapping[str, Judged], differences: Differences, asked: Asked) -> Item:
+def _use(models: Sequence[Model], axes: Mapping[str, Leaders], differences: Differences, asked: Asked) -> Item:
     able = [m.name for m in models if counts(m, QUALITY) and counts(m, DIVERSITY)]
     if not able:
         return _none_yet(asked)
@@ -141,7 +141,7 @@ def _warned(model: Model, asked: Asked) -> Item:
     return Item("limits", text, [model.name], _repair(model, " ".join(model.warnings), asked))
 
 
-def _limits(models: Sequence[Model], axes: Mapping[str, Judged], asked: Asked) -> Iterator[Item]:
+def _limits(models: Sequence[Model], axes: Mapping[str, Leaders], asked: Asked) -> Iterator[Item]:
     """What the values leave out: the cost of images without a model; and, where a claim rests on them, since on any
     axis some model is beaten by another, the luck of training."""
     if sets := [model.name for model in models if model.kind == IMAGES]:
@@ -186,10 +186,10 @@ def _lower(model: Model) -> str | None:
 
 
 def _train(name: str, asked: Asked, **keys: str) -> str:
-    """The training of one model by itself, with other keys."""
+    """The command that trains one model alone, with other keys."""
     words = dict(word.split("=", 1) for word in shlex.split(asked.command)[2:])
-    kept = {key: words[key] for key in ("minutes", "size", "seed") if key in words}
-    return quoted(["trilemma", "train", name, words["data"], *(f"{k}={v}" for k, v in {**kept, **keys}.items())])
+    common = {key: words[key] for key in ("minutes", "size", "seed") if key in words}
+    return quoted(["trilemma", "train", name, words["data"], *(f"{k}={v}" for k, v in {**common, **keys}.items())])
 
 
 def _again(asked: Asked, **changes: float) -> str | None:

@@ -140,7 +140,7 @@ def compare(
     from trilemma.metrics.evaluate import choose_reals
 
     check_seed(seed)
-    say, begin = _speaker(quiet), time.perf_counter()
+    say, begin = _printer(quiet), time.perf_counter()
     if things := _flat(runs):
         refuse_training_keys(models=models, size=size, seeds=None if seeds == 1 else seeds)
         entries, budget = finished(things), None
@@ -154,7 +154,7 @@ def compare(
         entries, budget = _trainings(models, minutes, seed, seeds), Budget(minutes, seeds)
         loaded = _loaded("digits" if data is None else data, size)
     own = budget is not None or any(entry.run for entry in entries)
-    counts = [entry.images.count for entry in entries if entry.images]
+    counts = [entry.images.count for entry in entries if entry.images and entry.images.count is not None]
     split, n = choose_reals(loaded, n, n_fake=min(counts, default=None), own=own)
     request = request_of(entries, loaded, budget, n, seed)
     with_size = size is not None or not isinstance(data, str | Path | None)
@@ -191,7 +191,7 @@ def _real_data(entries: Sequence[Entry], data: Source | None, against: Source | 
         raise UserError("data= and against= both name the real images; give one of them")
     elif (source := data if against is None else against) is None:
         names = ", ".join(entry.label for entry in entries)
-        raise UserError(f"{names}: these are images; say what to measure them against, for instance against=digits")
+        raise UserError(f"{names}: these are images; add what to measure them against, for instance against=digits")
     else:
         loaded = _loaded(source, None)
     check_shapes(entries, loaded.shape, loaded.name)
@@ -265,7 +265,7 @@ def _row(model: Model) -> Json:
     return row
 
 
-def _speaker(quiet: bool) -> Say:
+def _printer(quiet: bool) -> Say:
     from rich.console import Console
 
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)

@@ -154,7 +154,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Control:
-    """Images whose worth is known, measured as the models are."""
+    """Images whose quality is known, measured as the models are."""
 
     name: str
     title: str
@@ -173,7 +173,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Leaders:
     """Who leads on an axis: `first` are the unbeaten among those that count, `beaten` the others; one name alone is
     `clear` where it is ahead of another model."""
 
@@ -188,7 +188,7 @@ class Verdict:
     """Who leads on each axis, and the sentences that say so."""
 
     text: str
-    axes: Mapping[str, Judged]
+    axes: Mapping[str, Leaders]
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ class Shown(NamedTuple):
 def shown_curves(curves: Sequence[Curve]) -> list[Shown]:
     """The document's curves as they are drawn; lines that are equal are one."""
     names = {curve.name for curve in curves}
-    kept = [c for c in curves if _is_curve(c) and square_of(c.name) not in names]
-    phases = {c.name.partition("/")[0] for c in kept if "/" in c.name}
-    return [_merged(group, phase=len(phases) > 1) for group in _equal(kept)]
+    drawable = [c for c in curves if _is_curve(c) and square_of(c.name) not in names]
+    phases = {c.name.partition("/")[0] for c in drawable if "/" in c.name}
+    return [_merged(group, phase=len(phases) > 1) for group in _equal(drawable)]
 
 
 def curve_title(name: str, *, phase: bool = False) -> str:

@@ -75,7 +75,7 @@ def unbeaten(values: Mapping[str, float], pairs: Sequence[Difference], better: s
 
 
 def _loser(pair: Difference, sign: int) -> str | None:
-    low, high = (sign * (end - pair.ratio) for end in pair.interval)  # a ratio of 1 is no difference
+    low, high = (sign * (end - pair.ratio) for end in pair.interval)  # a ratio of 1 is not a difference
     if max(low, high) < 0:
         return pair.a
     return pair.b if min(low, high) > 0 else None

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 SAME = ("protocol", "n_real", "n_fake", "features", "split", "seed", "resize")  # what a column must share
 SPEED_SCALE = {"centre": SLOWEST, "corner": FASTEST, "unit": "images per second", "scale": "logarithmic"}
-BUDGET_FACTOR = 1.1  # training seconds farther apart than this are no equal budget
+BUDGET_FACTOR = 1.1  # training seconds farther apart than this are not an equal budget
 
 
 def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json) -> Document:
@@ -58,15 +58,15 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
     rows = rows_of(entries)
     models = [_row_or_error(name, row, data, asked, notes) for name, row in rows.items()]
     pairs = row_differences(rows, models)
-    judged, below = verdict(models, AXES, pairs), controls(entries)
+    conclusion, below = verdict(models, AXES, pairs), controls(entries)
     table = columns(models, pairs)
     return clean(
         Document(
             format=FORMAT,
             trilemma=__version__,
             title=f"{listed(list(rows))} on {data.name}",
-            answer=answer(models, judged, pairs, asked, below),
-            verdict=judged,
+            answer=answer(models, conclusion, pairs, asked, below),
+            verdict=conclusion,
             data=_images(data),
             budget=_budget(models, asked, machine),
             columns=table,
@@ -86,7 +86,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
 
 
 def _row_or_error(name: str, row: Sequence[Entry], data: "Data", asked: Asked, notes: Sequence[str]) -> Model:
-    """A row; where what its run folders say cannot be shown, the error in its place, and the others go on."""
+    """A row; where what its run folders say cannot be shown, the error in its place; the other rows remain."""
     try:
         return model_row(name, row, data, asked, notes)
     except Exception as error:  # whatever it is, it must not lose what was measured of the others

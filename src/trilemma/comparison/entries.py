@@ -25,7 +25,7 @@ class Entry:
     name: of its row in the tables; trainings that differ in their seed alone share one.
     contestant: None of a model that is not trained, or cannot be read.
     error: why it has no scores.
-    label: what it is called among the trainings of its row; the row's name where None.
+    label: what it is called among the trainings of its row; default: the row's name.
     seed: of the training.
     times: ms per image in each turn of `cost.time_in_turns`.
     path: of a run that cannot be read.
@@ -49,9 +49,14 @@ class Entry:
         return self.contestant if isinstance(self.contestant, Run) else None
 
     @property
-    def images(self) -> ImageSet | None:
-        """The set of images; None of a training."""
-        return self.contestant if isinstance(self.contestant, ImageSet) else None
+    def images(self) -> Contestant | None:
+        """The set of images, or another contestant without a training; None of a training."""
+        return None if isinstance(self.contestant, Run) else self.contestant
+
+    @property
+    def place(self) -> Path | None:
+        """Where a set of images lies; None of any other, and of one in memory."""
+        return self.contestant.place if isinstance(self.contestant, ImageSet) else None
 
 
 def rows_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
@@ -114,7 +119,7 @@ def _opened(things: Sequence[Thing]) -> tuple[dict[Path, Contestant], dict[Path,
                 _ = contestant.model, contestant.summary, contestant.log
                 place = contestant.path.resolve()
         except (UserError, OSError) as reason:
-            if not place.is_dir():
+            if not place.exists():
                 raise
             contestant, error = None, str(reason)
         if place in (*opened, *broken):
@@ -145,7 +150,7 @@ def _names(places: Sequence[Path]) -> list[str]:
 
 
 def _rows(contestants: Sequence[Contestant]) -> list[list[Contestant]]:
-    """Runs that differ in their seed alone stand together; a seed that is there already begins a row of its own."""
+    """Runs that differ in their seed alone stand together; a repeated seed begins a row of its own."""
     rows: list[list[Contestant]] = []
     for contestant in contestants:
         row = next((row for row in rows if _another_seed(contestant, row)), None)
@@ -199,7 +204,7 @@ def check_shapes(entries: Sequence[Entry], shape: Sequence[int], data_name: str)
         if entry.images is not None and tuple(entry.images.shape) != tuple(shape):
             raise UserError(
                 f"{entry.label} holds images of {_by(entry.images.shape)} (channels, height, width), and the real ones "
-                f"of {data_name} are {_by(shape)}; bring them to one size, or give other real images with against="
+                f"of {data_name} are {_by(shape)}; resize them, or give other real images with against="
             )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trilemma.comparison.content import Model
-from trilemma.pictures.plots import FAINT, INK, MUTED, PAPER, lines_across, look, short
+from trilemma.pictures.plots import FAINT, INK, MUTED, PAPER, lines_across, short, style
 from trilemma.words import number, span
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def dots(models: Sequence[Model], axis: "Axis") -> "Figure":
-    """One axis of the triangle by itself: every model's value with its interval, on a full scale."""
+    """One axis of the triangle alone: every model's value with its interval, on a full scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.9, 0.62 + 0.27 * len(models)))
@@ -43,7 +43,7 @@ def dots(models: Sequence[Model], axis: "Axis") -> "Figure":
 
 
 def _row(ax: "Axes", k: int, model: Model, axis: "Axis") -> None:
-    (colour, marker, _), place = look(k), model.place.get(axis.name)
+    (colour, marker, _), place = style(k), model.place.get(axis.name)
     side = ax.get_yaxis_transform()
     ax.text(
         -0.03, k, short(model.name), transform=side, ha="right", va="center", fontsize=9, color=INK, parse_math=False

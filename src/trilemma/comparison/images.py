@@ -108,9 +108,9 @@ def _pairs(fakes: "Tensor", near: Nearest | Refused, data: "Data") -> Picture | 
 
     if isinstance(near, Refused):
         return None
-    shown = list(near.shown)
-    train = data.train.images[[near.index[k] for k in shown]]
-    return picture(torch.cat([fakes[shown], train]), columns=len(shown))
+    nearest = list(near.shown)
+    train = data.train.images[[near.index[k] for k in nearest]]
+    return picture(torch.cat([fakes[nearest], train]), columns=len(nearest))
 
 
 def _nearest(measured: "Mapping[str, Evaluation]", reference: "Reference") -> dict[str, Nearest | Refused]:
@@ -146,14 +146,14 @@ def _neighbours(index: "Tensor", distance: "Tensor", real: "Tensor") -> Nearest:
     """Of the samples of one row."""
     from trilemma.metrics.nearest import closeness, copies
 
-    shown = distance.argsort(stable=True)[:EIGHT]
+    nearest = distance.argsort(stable=True)[:EIGHT]
     parts = closeness(index, distance, real=real)
     return Nearest(
         index=index.tolist(),
         distance=distance.tolist(),
         n_real=len(real),
-        shown=shown.tolist(),
-        different=index[shown].unique().numel(),
+        shown=nearest.tolist(),
+        different=index[nearest].unique().numel(),
         closeness=parts,
         copies=copies(parts),
     )

@@ -43,15 +43,15 @@ def fragment(document: Document) -> str:
 
 def _context(document: Document) -> dict[str, object]:
     models, shape = document.models, document.data.shape
-    shown = [m for m in models if any(m.place.values())]
+    placed = [m for m in models if any(m.place.values())]
     return {
         "doc": document,
         "further": further(document),
         "cost": COST,
         "titles": {name: metric.title for name, metric in CATALOGUE.items()},
-        "triangle": _svg(triangle.draw(models), _triangle_text(shown)),
+        "triangle": _svg(triangle.draw(models), _triangle_text(placed)),
         "dots": [_svg(figures.dots(models, axis), _dots_text(models, axis)) for axis in triangle.AXES],
-        "small": {m.name: _svg(triangle.draw(models, only=m.name), f"{m.name} among the others") for m in shown},
+        "small": {m.name: _svg(triangle.draw(models, only=m.name), f"{m.name} among the others") for m in placed},
         "curves": {m.name: [_curve(m.name, curve) for curve in shown_curves(m.curves)] for m in models},
         "valid": {m.name: _validation(m.trained.valid if m.trained else {}) for m in models},
         "measured": [c for c in document.columns if c.shared and not c.refused],

@@ -1,5 +1,6 @@
 """What is asked of a comparison: checked, as values that tell it from another, and as the command to make it again."""
 
+import hashlib
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from trilemma.comparison.entries import Entry, rows_of
 from trilemma.comparison.plain import Json
+from trilemma.data.sources.arrays import GIVEN
 from trilemma.errors import UserError
+from trilemma.run.contestant import ImageSet
 from trilemma.values import shown
 
 if TYPE_CHECKING:
@@ -73,14 +76,24 @@ def request_of(entries: Sequence[Entry], data: "Data", budget: Budget | None, n:
 
 
 def _place_of(entry: Entry) -> str:
-    """The path of a run or of a set of images; of one in memory its name."""
+    """The path of a run or of a set of images; of one in memory the SHA-256 of its levels."""
     if entry.run is not None:
         return str(entry.run.path.resolve())
-    return str(entry.path or (entry.images and entry.images.place) or entry.label)
+    if place := entry.path or entry.place:
+        return str(place)
+    images = entry.images
+    if not isinstance(images, ImageSet):
+        return f"{GIVEN}:{entry.label}"
+    digest = hashlib.sha256()
+    for drawn in images.draw(images.count):
+        digest.update(drawn.images.contiguous().numpy().tobytes())
+    return f"{GIVEN}:{digest.hexdigest()}"
 
 
 def command_of(request: Json, out: str | Path | None, *, with_size: bool) -> str:
-    """The command line that makes this report again, from any folder."""
+    """The command line that makes this report again, from any folder; of images in memory, what stands for it."""
+    if any(place.startswith(f"{GIVEN}:") for place in request.get("runs", ())):
+        return "the same call of trilemma.compare"
     if "runs" in request:
         words = [*request["runs"], *([f"against={request['against']}"] if "against" in request else [])]
     else:

@@ -62,7 +62,7 @@ def model_row(name: str, row: Sequence[Entry], data: "Data", asked: Asked, share
         place=_place(scores, learned=not nothing),
         trained=training_of(first.run, data) if first.run else None,
         kind=IMAGES if first.images else "model",
-        folder=str(first.images.place) if first.images and first.images.place else None,
+        folder=str(first.place) if first.place else None,
     )
 
 
@@ -181,7 +181,7 @@ def _compared(
 
 
 def _of_real_images(measured: Sequence[Entry]) -> float:
-    """The density of real images that are no model's: more of it is no better, as where samples crowd in few places."""
+    """The density of real images that are no model's: more is not better, as where samples crowd in few places."""
     by_name = {c.name: c for evaluation in evaluations(measured) for c in evaluation.controls}
     control = by_name.get("real") or by_name.get("training")
     return math.inf if control is None or "density" not in control.spreads else control.spreads["density"].value

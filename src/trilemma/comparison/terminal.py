@@ -119,8 +119,8 @@ class Tables:
         table = self._table(["", *heads], leading=int(intervals))
         for column in columns:
             cells = [value_cell(row, column) for row in rows]
-            shown = map(stacked, cells) if intervals else (cell.value for cell in cells)
-            add_row(table, column.head if intervals else column.title, *shown)
+            texts = map(stacked, cells) if intervals else (cell.value for cell in cells)
+            add_row(table, column.head if intervals else column.title, *texts)
         return table
 
     def _list(self) -> "Table":
@@ -149,8 +149,8 @@ class Tables:
     def _further(self, rows: "Iterable[Row]", wrap: int) -> "Table":
         table = self._table(["Model", "Figure", "Value", "95% interval", "Unit"], left=(0, 1, 4))
         for model, title, cell, unit in rows:
-            shown = (fill(text, wrap, break_long_words=False, break_on_hyphens=False) for text in (title, unit))
-            add_row(table, model, next(shown), *cell, next(shown))
+            wrapped = (fill(text, wrap, break_long_words=False, break_on_hyphens=False) for text in (title, unit))
+            add_row(table, model, next(wrapped), *cell, next(wrapped))
         return table
 
     def _table(self, heads: "Sequence[str | Text]", *, leading: int = 0, left: Sequence[int] = (0,)) -> "Table":

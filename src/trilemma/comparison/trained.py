@@ -49,8 +49,8 @@ def _curve(name: str, log: Sequence[Json]) -> Curve:
     points = [(row["seconds"], row[name]) for row in log if finite(row.get(name))]
     last = max(len(points) - 1, 0)
     count = min(len(points), CURVE_POINTS)
-    kept = [points[round(i * last / max(count - 1, 1))] for i in range(count)]
-    return Curve(name, [x for x, _ in kept], [y for _, y in kept])
+    spread = [points[round(i * last / max(count - 1, 1))] for i in range(count)]
+    return Curve(name, [x for x, _ in spread], [y for _, y in spread])
 
 
 def commands(entry: Entry, data: "Data", asked: Asked) -> dict[str, str]:
@@ -65,7 +65,7 @@ def commands(entry: Entry, data: "Data", asked: Asked) -> dict[str, str]:
             "sample": quoted(["trilemma", "sample", path, "n=64", f"seed={asked.seed}"]),
             "evaluate": quoted(["trilemma", "evaluate", path, *keys]),
         }
-    if entry.images is None or entry.images.place is None:
+    if entry.place is None:
         return {}
     against = [f"against={source_word(data.source)}", f"split={asked.split}"]
-    return {"evaluate": quoted(["trilemma", "evaluate", str(entry.images.place), *against, *keys])}
+    return {"evaluate": quoted(["trilemma", "evaluate", str(entry.place), *against, *keys])}

@@ -148,9 +148,9 @@ def _spokes(ax: "Axes", layout: Layout, small: bool) -> None:
         _text(ax, layout, (x, y + second * step), axis.short, 8.5, color=MUTED)
 
 
-def _text(ax: "Axes", layout: Layout, centre: Point, text: str, points: float, **look: Any) -> None:
+def _text(ax: "Axes", layout: Layout, centre: Point, text: str, points: float, **options: Any) -> None:
     """A text that no later text covers."""
-    ax.text(*centre, text, ha="center", va="center", fontsize=points, parse_math=False, zorder=6, **look)
+    ax.text(*centre, text, ha="center", va="center", fontsize=points, parse_math=False, zorder=6, **options)
     layout.block(centre, *text_size(text, points, UNIT))
 
 
@@ -170,18 +170,18 @@ def _ticks(ax: "Axes", layout: Layout) -> None:
 
 
 def _model(ax: "Axes", layout: Layout, places: Places, k: int, aside: float, *, quiet: bool, small: bool) -> None:
-    from trilemma.pictures.plots import FAINT, PAPER, look
+    from trilemma.pictures.plots import FAINT, PAPER, style
 
-    colour, marker, dashes = look(k)
+    colour, marker, dashes = style(k)
     colour, layer = (FAINT, 2) if quiet else (colour, 3 + k * 0.01)
-    shown = [(axis.angle, place) for axis in AXES if (place := places.get(axis.name))]
-    dots = [point(angle, p.place, aside) for angle, p in shown]
+    spokes = [(axis.angle, place) for axis in AXES if (place := places.get(axis.name))]
+    dots = [point(angle, p.place, aside) for angle, p in spokes]
     if not dots:
         return
     ends = dots if len(dots) < 3 else [*dots, dots[0]]
     ax.plot(*_xy(ends), color=colour, linestyle="-" if quiet else dashes, linewidth=1.0 if small else 1.5, zorder=layer)
     layout.line(ends)
-    reach = [(angle, p.reach) for angle, p in shown if p.reach]
+    reach = [(angle, p.reach) for angle, p in spokes if p.reach]
     if not quiet:
         _band(ax, reach, aside, colour)
         _whiskers(ax, layout, reach, aside, colour, layer + 1, cap=0 if small else CAP)

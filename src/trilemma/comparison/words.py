@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from trilemma.comparison.content import Difference, Differences, Judged, Model, Place, Verdict
+from trilemma.comparison.content import Difference, Differences, Leaders, Model, Place, Verdict
 from trilemma.comparison.differences import unbeaten
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.words import listed, number, span
@@ -53,9 +53,9 @@ def verdict(models: Sequence[Model], axes: "Sequence[Axis]", differences: Differ
         axes: `triangle.AXES`.
         differences: the document's, by metric.
     """
-    judged = {axis.name: _judged(axis, models, differences.get(axis.metric, ())) for axis in axes}
-    texts = [f"{axis.name.capitalize()}: {judged[axis.name].text}" for axis in axes]
-    return Verdict(" ".join([*texts, *_overall(judged, models)]), judged)
+    leaders = {axis.name: _leaders(axis, models, differences.get(axis.metric, ())) for axis in axes}
+    texts = [f"{axis.name.capitalize()}: {leaders[axis.name].text}" for axis in axes]
+    return Verdict(" ".join([*texts, *_overall(leaders, models)]), leaders)
 
 
 def counts(model: Model, axis: str) -> bool:
@@ -63,12 +63,12 @@ def counts(model: Model, axis: str) -> bool:
     return bool(model.place.get(axis)) and not model.learned_nothing
 
 
-def _judged(axis: "Axis", models: Sequence[Model], pairs: Sequence[Difference]) -> Judged:
+def _leaders(axis: "Axis", models: Sequence[Model], pairs: Sequence[Difference]) -> Leaders:
     places = {m.name: place for m in models if (place := m.place.get(axis.name))}
     able = {m.name: places[m.name].value for m in models if counts(m, axis.name)}
     first = unbeaten(able, _in_units_of(axis, pairs))
     beaten = [name for name in able if name not in first]
-    return Judged(first, beaten, len(first) == 1 and bool(beaten), _sentence(axis, places, first, beaten))
+    return Leaders(first, beaten, len(first) == 1 and bool(beaten), _sentence(axis, places, first, beaten))
 
 
 def _in_units_of(axis: "Axis", pairs: Sequence[Difference]) -> list[Difference]:
@@ -93,10 +93,10 @@ def _sentence(axis: "Axis", places: Mapping[str, Place], first: Sequence[str], b
     return f"no difference could be shown between {listed(first)}{behind} (highest value: {text})."
 
 
-def _overall(judged: Mapping[str, Judged], models: Sequence[Model]) -> list[str]:
+def _overall(axes: Mapping[str, Leaders], models: Sequence[Model]) -> list[str]:
     failed = [m.name for m in models if m.error]
     nothing = [m.name for m in models if m.learned_nothing]
-    leaders = {a.first[0] if a.clear else None for a in judged.values()}
+    leaders = {a.first[0] if a.clear else None for a in axes.values()}
     texts = []
     if len(models) - len(failed) > 1:
         one = len(leaders) == 1 and None not in leaders

@@ -19,7 +19,7 @@ from trilemma.data.decoding.size import Size
 from trilemma.data.hold_out import too_few
 from trilemma.data.load import Source, load_data, read_image_files, source_word
 from trilemma.data.options import Options, change
-from trilemma.data.sources.consent import remember
+from trilemma.data.sources.consent import note_source
 from trilemma.data.sources.folder import IMAGES
 from trilemma.data.split import Data
 from trilemma.errors import UserError
@@ -130,7 +130,7 @@ def check(
     path = None if out is None else out_path(out)
     if path is not None:
         claim([path], path.parent, _is_report)
-    report = _look(source, size, frames, channels)
+    report = _inspect(source, size, frames, channels)
     if path is not None:
         refuse_foreign(path, _is_report)
         write_atomic(path, report.text() + "\n")
@@ -146,14 +146,14 @@ def _is_report(path: Path) -> bool:
     return bool(lines) and lines[-1] in ENDS and FIRST_LINE.fullmatch(lines[0]) is not None
 
 
-def _look(source: Source, size: Size | None, frames: str | None, channels: int | None) -> Report:
+def _inspect(source: Source, size: Size | None, frames: str | None, channels: int | None) -> Report:
     options = change(Options(), size=size, channels=channels, frames=frames)
     decoded = read_image_files(source, options) if isinstance(source, str | Path) else None
     if decoded is None:
         data = load_data(source, size=size, channels=channels, frames=frames)
         images = [split.images for split in data.splits.values()]
         return _report(_without_images(data), images, data.source, data.frames)
-    remember(source_word(str(source)))
+    note_source(source_word(str(source)))
     return _report(decoded, [decoded.images], str(source), options.frames)
 
 

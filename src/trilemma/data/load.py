@@ -17,7 +17,7 @@ from trilemma.data.decoding.size import Size
 from trilemma.data.options import FRAMES, Options, change
 from trilemma.data.sources.arrays import GIVEN, is_given, load_arrays, load_given
 from trilemma.data.sources.builtin import SOURCES, is_named, load_named, where_is
-from trilemma.data.sources.consent import remember
+from trilemma.data.sources.consent import note_source
 from trilemma.data.sources.divide import divide
 from trilemma.data.sources.folder import ARRAYS, read_folder
 from trilemma.data.sources.hub import PREFIX, read_hub
@@ -80,7 +80,7 @@ def load_data(
         options = change(Options(), **keys)
     if isinstance(source, str | Path):
         data = _load(source, options)
-        remember(source_word(data.source))
+        note_source(source_word(data.source))
         return data
     if not is_given(source):
         raise refusal("data", source, Source)

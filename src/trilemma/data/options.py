@@ -12,7 +12,7 @@ RULES = ("enough", "tenth")
 
 
 class Options(NamedTuple):
-    """size: (height, width); channels: 1 or 3; both are inferred where None. frames: one of FRAMES; valid: fraction of
+    """size: (height, width); channels: 1 or 3; both default to inferred. frames: one of FRAMES; valid: fraction of
     the training images to hold out (default: as much as `rule`, one of RULES, says); seed: chooses them, and draws what
     is drawn. See `load_data`."""
 

@@ -87,10 +87,10 @@ def ddpm(
     for i, (t, alpha_t, sigma_t, alpha_s, sigma_s) in enumerate(_steps(schedule, times)):
         x0_hat = denoise(x, x.new_full((len(x),), t))
         a = alpha_t / alpha_s
-        beta, kept = 1 - a**2, (sigma_s / sigma_t) ** 2
-        x = alpha_s * beta / sigma_t**2 * x0_hat + a * kept * x
+        beta, shrink = 1 - a**2, (sigma_s / sigma_t) ** 2
+        x = alpha_s * beta / sigma_t**2 * x0_hat + a * shrink * x
         if sigma_s > 0:
-            x = x + math.sqrt(beta * kept if variance == "posterior" else beta) * noise(i)
+            x = x + math.sqrt(beta * shrink if variance == "posterior" else beta) * noise(i)
     return x
 
 

@@ -67,7 +67,7 @@ def again(
         str | Path | None, Field(description="picture to write (default: NAME-again.png in this folder)")
     ] = None,
 ) -> Again:
-    """Make a picture again that `sample` wrote, an image by itself or a grid.
+    """Make a picture again that `sample` wrote, a single image or a grid.
 
     Args:
         image: the PNG; it names its run and weights, seed, image number and settings.
@@ -148,7 +148,7 @@ def _check_size(image: Path, receipt: Receipt, run: Run) -> None:
         raise UserError(f"{image} has {size[0]}x{size[1]} pixels, where its images make {expected[0]}x{expected[1]}")
     largest = max(size for _, size in receipt.batches)
     if largest * math.prod(run.model_config.shape) > LARGEST_BATCH:
-        raise UserError(f"{image} says that it was drawn in a batch of {largest:,} images; that many are not drawn")
+        raise UserError(f"{image} says that it was drawn in a batch of {largest:,} images, which is too many to draw")
 
 
 def _draw(run: Run, receipt: Receipt) -> Tensor:
@@ -224,8 +224,8 @@ def _checked(run: Run, receipt: Receipt) -> Run:
             f"{receipt.unfinished[:80]}): further training replaced it"
         )
     raise UserError(
-        f"{run.path} has other weights ({run.weights_id}) than those that made the picture ({receipt.weights}): "
-        "it was trained further, or it is another run"
+        f"{run.path} has other weights ({run.weights_id}) than the picture was made with ({receipt.weights}): "
+        "it was trained longer, or it is another run"
     )
 
 

@@ -12,7 +12,7 @@ from trilemma.data import Split
 from trilemma.explore.class_folders import files_by_class, label_files, refuse_other_images, zip_of
 from trilemma.explore.images import run_receipt
 from trilemma.explore.sample import receipt_of
-from trilemma.explore.usefulness import Verdict, judge, plan_verdict
+from trilemma.explore.usefulness import Verdict, compare_classifiers, plan_verdict
 from trilemma.files import json_text, remove
 from trilemma.keys import BatchSize, Quiet, Seed
 from trilemma.metrics.classification import class_counts, draw_classes
@@ -101,6 +101,7 @@ def augment(
         pictures=singles,
     )
     refuse_other_images(folder, singles)
+    run.sampling(settings, augment)
     plan = plan_verdict(run, seed, seeds, steps, real, classical) if verdict else None
     remove(verdict_file)  # of an earlier call
     display = Display("augment", quiet=quiet)
@@ -110,15 +111,15 @@ def augment(
         picture = _preview(synthetic)
         results.write(picture, receipt, labels)
         display.say(f"{folder}: {n:,} images of {len(counts)} classes")
-        judgement = judge(plan, synthetic, display) if plan else None
+        usefulness = compare_classifiers(plan, synthetic, display) if plan else None
     finally:
         display.close()
-    if judgement:
-        results.write(picture, receipt, {verdict_file: json_text(judgement.to_json())})
+    if usefulness:
+        results.write(picture, receipt, {verdict_file: json_text(usefulness.to_json())})
     if archive:
         ours = [path for path in (*singles, *labels, verdict_file) if path.exists()]
         results.write(picture, receipt, {zipped: zip_of(folder, ours)})
-    return Augmentation(folder, results.picture, counts, zipped if archive else None, judgement)
+    return Augmentation(folder, results.picture, counts, zipped if archive else None, usefulness)
 
 
 def _write(

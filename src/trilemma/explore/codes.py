@@ -20,8 +20,8 @@ def condition_for(run: Run, batch: Batch, label: str | int | None = None, *, adv
     Raises:
         UserError: if the model needs what is not given, takes no class, or has none of that name.
     """
-    given = run.condition(label, len(batch.image), batch.condition if label is None else UNCONDITIONAL)
-    return needed(run.model, given, advise=advise)
+    condition = run.condition(label, len(batch.image), batch.condition if label is None else UNCONDITIONAL)
+    return needed(run.model, condition, advise=advise)
 
 
 def encode(run: Run, images: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:

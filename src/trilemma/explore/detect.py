@@ -6,7 +6,7 @@ using reconstruction probability"). Scores, the higher the more abnormal:
 
     error     mean over pixels of (x_hat - x)^2
     relative  log error - (a + b log detail), detail the squared differences of neighbouring pixels, the line fitted
-              to training images: a striped shirt has a larger error than a plain one and is no less normal. After
+              to training images: a striped shirt has a larger error than a plain one and is just as normal. After
               Serra et al. 2020, "Input complexity and out-of-distribution detection with likelihood-based generative
               models", whose measure of complexity is the size of a compressed file
     elbo      -ELBO(x), nats

@@ -183,7 +183,7 @@ def _codes(run: Run, images: Split, condition: Condition, seed: int) -> tuple[Te
     if not isinstance(model, HasPosterior):
         codes = through(run, model.encode, x, condition)
         return codes, codes
-    both = through(run, lambda part, given: torch.cat(model.posterior(part, given), dim=1), x, condition)
+    both = through(run, lambda part, rows: torch.cat(model.posterior(part, rows), dim=1), x, condition)
     mu, logvar = both.chunk(2, dim=1)
     eps = rng.normal(torch.arange(len(mu)), (numbers,), seed, "disentangle")
     return mu, mu + (0.5 * logvar).exp() * eps

@@ -78,13 +78,13 @@ def edit(
         image: the number of a held-out image, an image file, or a code, see `find_code`.
         towards: the name or number of a class, a source of images (a folder, ...), or a vector saved by an earlier
             edit.
-        away: another group; where None, every other class, or for a source of images the run's training images.
+        away: another group (default: every other class; for a source of images, the run's training images).
         shift: factor of the vector in the last picture; the first has 0, the plain reconstruction. Negative values move
             the image away from the group.
         steps: pictures.
         data: other images than the run's own, whose classes and images are meant.
-        label: the image's class, for a model that takes one and an image that does not tell.
-        out: the picture to write, with the vector as .npy beside it; RUN/edit-TOWARDS.png where None.
+        label: the image's class, for a model that takes one and an image without a label.
+        out: the picture to write, with the vector as .npy beside it (default: RUN/edit-TOWARDS.png).
     Raises:
         UserError: the model does not encode and decode, a group is unknown or empty, or a vector has another length
             than the model's codes.
@@ -185,7 +185,7 @@ def _group(run: Run, word: Group, data: Source | None) -> Batch:
 
 
 def _rest(run: Run, towards: Group, data: Source | None) -> Batch:
-    """What a group stands out from: the other classes, or the images of all classes where it is no class."""
+    """What a group stands out from: the other classes, or the images of all classes if it is not a class."""
     source = source_of(run, data)
     index = class_number(towards, source.classes)
     if index is None:

@@ -12,7 +12,7 @@ from trilemma.data import Data, load_data
 from trilemma.data.load import Source, is_given, source_word
 from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.builtin import is_named
-from trilemma.data.sources.consent import remember
+from trilemma.data.sources.consent import note_source
 from trilemma.errors import UserError, unknown
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import receipt_for
@@ -49,7 +49,7 @@ def load(run: Run, data: Source) -> Data:
         UserError: the data cannot be read, or are the run's own and have changed.
     """
     if isinstance(data, str | Path) and (word := source_word(data)) == run.config["data"]:
-        remember(word)
+        note_source(word)
         return run.data
     if is_given(data) and load_data(data).source == run.config["data"]:
         return run.read(data)

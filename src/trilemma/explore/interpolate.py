@@ -88,7 +88,7 @@ def interpolate(
             a .npy file of them. Between two images, a last row blends their pixels, for comparison.
         frames: images in a row, with both ends.
         data: the images that numbers count in; default: the run's own.
-        label: the class to decode, for a conditional model; default: each frame has that of the nearer end.
+        label: the class to decode, for a conditional model; default: the class of the nearer end.
         out: the picture to write; default: RUN/interpolation.png. The animation lies beside it as .gif.
     Raises:
         UserError: the model does not encode and decode, or a or b has another shape than the run's, or lacks a class.

@@ -91,7 +91,7 @@ def latent_map(
         split: "train", "valid" or "test"; default: the run's held-out split, or all images of other data.
         neighbours: how many to show of each image.
         projector: write codes, classes and thumbnails for the embedding projector.
-        label: the class to encode all of them with, for a conditional model; default: that of each image.
+        label: the class to encode all of them with, for a conditional model; default: each image's own.
         seed: of the choice of the images and of t-SNE.
         out: the picture to write; default: RUN/map-HOW.png.
     Raises:
@@ -150,9 +150,7 @@ def project(codes: Tensor, how: How = "tsne", *, perplexity: float | None = None
             "give more images, a smaller perplexity, or how=pca"
         )
     if (codes == codes[0]).all():
-        raise UserError(
-            f"all {n} images have the same code: the encoder has collapsed, and there is no map of one point"
-        )
+        raise UserError(f"all {n} images have the same code: the encoder has collapsed, and one point cannot be mapped")
     values = codes.double().numpy()
     if values.shape[1] == 1:
         values = torch.cat([codes, torch.zeros(n, 1)], 1).double().numpy()  # a line is a plane's

@@ -61,7 +61,7 @@ def draw_map(
     if not any(axes):
         ax.set(xticks=[], yticks=[])
     for kind in kinds:
-        place, (colour, marker) = points[labels == kind].T.numpy(), plots.class_look(kind)
+        place, (colour, marker) = points[labels == kind].T.numpy(), plots.class_style(kind)
         ax.scatter(*place, s=9, marker=marker, color=colour, linewidths=0, label=printable(class_name(source, kind)))
     if 1 < len(kinds) <= LEGEND:
         beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "ncols": 1 + (len(kinds) - 1) // 25}
@@ -90,7 +90,7 @@ def _put_thumbnails(ax: "Axes", points: Tensor, images: Tensor, labels: Tensor) 
     pixels = torch.from_numpy(ax.transData.transform(points.numpy()))
     order = rng.permutation(len(points), 0, "thumbnails")  # in data sorted by class, the first would take the room
     for k in order[clear_places(pixels[order], ((1 + CLEAR) * width, (1 + CLEAR) * height))].tolist():
-        picture = ImageOps.expand(thumbnail(images[k]).convert("RGB"), FRAME, plots.class_look(int(labels[k]))[0])
+        picture = ImageOps.expand(thumbnail(images[k]).convert("RGB"), FRAME, plots.class_style(int(labels[k]))[0])
         tile = OffsetImage(np.asarray(picture), zoom=72 / DPI, interpolation="nearest")
         ax.add_artist(AnnotationBbox(tile, tuple(points[k].tolist()), frameon=False, pad=0))
 

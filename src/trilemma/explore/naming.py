@@ -63,18 +63,18 @@ def find_code(
     Args:
         what: an image, as for `pick_image` or as a tensor (C, H, W) of the run's shape; or a code: its numbers, with
             commas between them in a text, or a .npy file of them.
-        label: the class, for a conditional model; where None, that of the image.
+        label: the class, for a conditional model (default: the image's).
     Returns:
         The code (1, Z) on the CPU; the condition that it needs; the image (1, C, H, W) that it was encoded from, None
         where the code itself was given.
     Raises:
         UserError: it has another shape than the run's, is not finite, or lacks the class that the model needs.
     """
-    found = _values(what)
-    if isinstance(found, Tensor) and found.ndim == 1:
+    tensor = _values(what)
+    if isinstance(tensor, Tensor) and tensor.ndim == 1:
         condition = needed(run.model, run.condition(label, 1), advise=True)
-        return _checked_code(run, found[None]), condition, None
-    batch = Batch(_checked_image(run, found)) if isinstance(found, Tensor) else pick_image(run, found, data)
+        return _checked_code(run, tensor[None]), condition, None
+    batch = Batch(_checked_image(run, tensor)) if isinstance(tensor, Tensor) else pick_image(run, tensor, data)
     condition = condition_for(run, batch, label, advise=True)
     return encode(run, batch.image, condition), condition, batch.image.cpu()
 
@@ -161,7 +161,7 @@ def _checked_code(run: Run, code: Tensor) -> Tensor:
     """A code (1, Z), if it is one of the model's."""
     width = code_width(run)
     if code.shape[1] != width:
-        raise UserError(f"the code has {code.shape[1]} numbers; those of {run.recipe.name} in {run.path} have {width}")
+        raise UserError(f"the code has {code.shape[1]} numbers; codes of {run.recipe.name} in {run.path} have {width}")
     if not code.isfinite().all():
         raise UserError("the code has NaN or infinite values; give finite numbers")
     return code

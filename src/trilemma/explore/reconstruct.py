@@ -49,7 +49,7 @@ def reconstruct(
     Args:
         data: other images than the run's own; they are brought to the size it was trained on.
         split: "train", "valid" or "test"; default: the run's held-out split, or all images of other data.
-        label: the class of all of them, for a conditional model; default: that of each image.
+        label: the class of all of them, for a conditional model; default: each image's own.
         out: the picture to write, with the errors as JSON beside it; default: RUN/reconstructions.png.
     Raises:
         UserError: if the model does not reconstruct, or is conditional and the images have no classes of its own.

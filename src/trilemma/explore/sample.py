@@ -40,7 +40,7 @@ class Receipt(Config):
     """How a picture was made: what it takes to make it again, and what its last digits may depend on.
 
     run, weights: the run's folder, and the `weights_id` it had.
-    first, n, grid: the images numbered first ... first + n - 1 of `seed`, in a grid or one by itself.
+    first, n, grid: the images numbered first ... first + n - 1 of `seed`, in a grid or a single image.
     batches: the batches they were computed in, each with the number of its first image and its size.
     unfinished: how far the training was, if the weights are those of a checkpoint; not written otherwise.
     """
@@ -85,7 +85,7 @@ def sample(
         bool, Field(description="bit-equal for every n, first and batch; always computes whole batches of 64")
     ] = False,
     out: Out = None,
-    singles: Annotated[bool, Field(description="also write each image by itself; the grid shows 400 at most")] = True,
+    singles: Annotated[bool, Field(description="also write each image to a file; the grid shows at most 400")] = True,
     **settings: Any,
 ) -> SampleFiles:
     """Draw `n` images and write `OUT.png`, a grid, and with `singles` one PNG each into OUT, as they are drawn.

@@ -86,10 +86,10 @@ def traverse(
     """Move one number of a code at a time and decode: a row of images for each; or two of them over a plane.
 
     Args:
-        image: where to start: an image file, the number of a held-out image, or a code as for `interpolate`; where
-            None, the mean code of real images.
-        units: which numbers of the code to move, as "3" or "0,4,7"; the ten with the largest standard deviation
-            where None.
+        image: where to start: an image file, the number of a held-out image, or a code as for `interpolate`
+            (default: the mean code of real images).
+        units: which numbers of the code to move, as "3" or "0,4,7" (default: the ten with the largest standard
+            deviation).
         span: how far to go to both sides of the mean, in standard deviations; a unit stops at the smallest and the
             largest value that it has on real images.
         steps: images in a row; 7, or 15 for each side of a plane.
@@ -97,9 +97,9 @@ def traverse(
             `units` is not given; False for none.
         spacing: lines of the plane: "quantiles" (equal shares of real images between them) or "even", within `span`.
         data: the images that give mean, deviation and range, and that numbers count in; default: the run's own.
-        label: the class to decode, for a conditional model; default: that of the image, or class 0.
-        out: the picture to write; RUN/traversal.png or RUN/plane.png where None, with the keys
-            that are given in its name.
+        label: the class to decode, for a conditional model; default: the image's, or class 0.
+        out: the picture to write (default: RUN/traversal.png or RUN/plane.png, with the given keys
+            in its name).
     Raises:
         UserError: the model does not encode and decode, a unit does not exist, or the start does not fit.
     """

@@ -157,7 +157,7 @@ def plan_verdict(
     )
 
 
-def judge(plan: Plan, synthetic: Split, display: Display) -> Verdict:
+def compare_classifiers(plan: Plan, synthetic: Split, display: Display) -> Verdict:
     """Train the classifiers and compare them."""
     test = plan.data.held_out[1]
     accuracies: dict[str, list[float]] = {name: [] for name in (REAL, CLASSICAL, BOTH, SYNTHETIC)}

@@ -75,10 +75,10 @@ class GAN(Model):
         loss = LOSSES[self.config.loss][0](logits_real, logits_fake)
         halves = {"real": logits_real.detach(), "fake": logits_fake.detach()}
         if self.config.loss == "hinge":
-            given = {f"logit_{name}": logits.mean() for name, logits in halves.items()}
+            means = {f"logit_{name}": logits.mean() for name, logits in halves.items()}
         else:
-            given = {f"d_{name}": logits.sigmoid().mean() for name, logits in halves.items()}
-        return loss, {"loss": loss.detach(), **given}
+            means = {f"d_{name}": logits.sigmoid().mean() for name, logits in halves.items()}
+        return loss, {"loss": loss.detach(), **means}
 
     def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """The generator's turn; part: loss. Gradients pass through the critic and leave none in it."""

@@ -38,7 +38,7 @@ def levels(run: Run) -> "Image.Image":
     figure, (through, end) = plots.row_of_plots(2)
     for k, (level, (images, nats)) in enumerate(of_level.items()):
         through.plot(images, nats, label=f"level {level}", marker="o" if len(nats) == 1 else "", **plots.line_style(k))
-        end.bar(str(level), nats[-1], color=plots.look(k)[0])
+        end.bar(str(level), nats[-1], color=plots.style(k)[0])
     through.set_ylim(bottom=min(0.0, *(value for _, nats in of_level.values() for value in nats)))
     through.legend(fontsize=8.5, frameon=False)
     plots.label_axes(through, TITLES[run.config["model_config"]["structure"]], "images seen", "nats per image")

@@ -63,9 +63,9 @@ def pca(run: Run) -> "Image.Image":
     for ax, second in zip(views, (1, k), strict=True):
         ax.plot(*_pairs(points, results, second), color=plots.GREY, linewidth=0.5)
         ax.plot(
-            points[:, 0], points[:, second], "o", markersize=6, alpha=0.45, label="held out", color=plots.look(0)[0]
+            points[:, 0], points[:, second], "o", markersize=6, alpha=0.45, label="held out", color=plots.style(0)[0]
         )
-        ax.plot(results[:, 0], results[:, second], "o", markersize=2.5, label="reconstructed", color=plots.look(1)[0])
+        ax.plot(results[:, 0], results[:, second], "o", markersize=2.5, label="reconstructed", color=plots.style(1)[0])
         ax.set_aspect("equal", adjustable="datalim")
     views[0].legend(fontsize=8, frameon=False)
     plots.label_axes(views[0], "from above", "principal component 1", "component 2")

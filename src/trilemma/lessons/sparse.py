@@ -70,10 +70,10 @@ def _histograms(codes: Tensor, target: float | None) -> "Image.Image":
     figure, (all_of_them, means) = plots.row_of_plots(2)
     percent = torch.full((codes.numel(),), 100 / codes.numel())
     top = float(codes.max().clamp(min=1))
-    all_of_them.hist(codes.flatten(), bins=50, range=(0, top), weights=percent, color=plots.look(0)[0])
+    all_of_them.hist(codes.flatten(), bins=50, range=(0, top), weights=percent, color=plots.style(0)[0])
     plots.label_axes(all_of_them, f"{codes.shape[1]} units, {len(codes):,} images", "activation", "% of activations")
     of_units = codes.mean(0)
-    means.hist(of_units, bins=50, color=plots.look(1)[0])
+    means.hist(of_units, bins=50, color=plots.style(1)[0])
     if target is not None:
         means.axvline(target, color=plots.GREY, linewidth=1.2, label=f"target {target:g}")
     means.axvline(float(of_units.mean()), color="black", linestyle=":", label=f"mean {float(of_units.mean()):.4f}")

@@ -39,7 +39,7 @@ def class_scores(
     labels = default_label(torch.arange(len(images)), n_classes)
     try:
         network = classifier_of(data)
-        value, name = judge(network, images, labels), network.name
+        value, name = class_agreement(network, images, labels), network.name
         resize, used = network.resize_rule(images.shape[1:]), {"feature_weights_sha256": network.sha256}
     except UserError as error:
         value, name, resize, used = str(error), "none", "none", {}
@@ -59,7 +59,7 @@ def class_scores(
     )
 
 
-def judge(network: FeatureNetwork, images: Tensor, labels: Tensor) -> Estimate:
+def class_agreement(network: FeatureNetwork, images: Tensor, labels: Tensor) -> Estimate:
     """The share of images that a classifier takes for the class they were asked for, `labels`, int64 (N,)."""
     logits = network.network.head(extract(network, images).float())  # linear in the features
     return wilson(int((logits.argmax(1) == labels).sum()), len(labels))

@@ -1,4 +1,4 @@
-"""Controls: what the scores are for images whose worth is known, by the same real images, numbers and features.
+"""Controls: what the scores are for images whose quality is known, by the same real images, numbers and features.
 
     real        real images that neither a model nor the measurement has seen: what a perfect model would get
     training    training images: what a model that copies them would get
@@ -95,8 +95,8 @@ def _as_bad(model: Spread, control: Spread, real: float, sign: int) -> bool:
     the images are enough to tell apart."""
     low, high = difference(model, control).interval
     gap, width = sign * (real - control.value), high - low
-    shown = (low if sign > 0 else -high) > 0
-    return not shown and gap > width and sign * (model.value - control.value) < gap / 2
+    better = (low if sign > 0 else -high) > 0
+    return not better and gap > width and sign * (model.value - control.value) < gap / 2
 
 
 def real_images(data: Data, split: str, n: int, seed: int) -> Tensor:

@@ -149,8 +149,8 @@ def dci(
 def _checked(codes: Tensor, factors: Mapping[str, Tensor]) -> "tuple[np.ndarray[Any, Any], Columns]":
     """Codes as rows, (Z, N), and factors, (N,) each, as arrays."""
     if codes.ndim != 2 or not factors or any(v.shape != codes.shape[:1] for v in factors.values()):
-        given = ", ".join(f"{name} {tuple(v.shape)}" for name, v in factors.items()) or "none"
-        raise UserError(f"codes {tuple(codes.shape)} and factors {given}: give (N, Z) codes and factors of (N,) each")
+        shapes = ", ".join(f"{name} {tuple(v.shape)}" for name, v in factors.items()) or "none"
+        raise UserError(f"codes {tuple(codes.shape)} and factors {shapes}: give (N, Z) codes and factors of (N,) each")
     check_finite(codes, "codes", "the model has diverged: train it again with a lower lr=")
     for name, values in factors.items():
         if len(values) == 0 or (values == values[0]).all():
@@ -187,7 +187,7 @@ def threshold_accuracy(
     the number of its class's images and over the number of classes.
 
     Args:
-        thresholds: at most so many on a code; one less than there are classes where None.
+        thresholds: at most so many on a code (default: one less than classes).
     """
     import numpy as np
 

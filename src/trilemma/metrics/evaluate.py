@@ -67,7 +67,7 @@ class Evaluation:
 
     @property
     def controls(self) -> tuple[Control, ...]:
-        """The scores of images whose worth is known."""
+        """The scores of images whose quality is known."""
         return self.reference.controls
 
     def __getitem__(self, name: str) -> Score:
@@ -174,7 +174,7 @@ def _real_data(contestant: Contestant, against: Source | None, reference: Refere
 
 
 def _no_real_data(name: str) -> UserError:
-    return UserError(f"{name} holds images; say what to measure them against, for instance against=fashion-mnist")
+    return UserError(f"{name} holds images; add what to measure them against, for instance against=fashion-mnist")
 
 
 def _drawn(contestant: Contestant, setup: Setup, batch: int) -> Drawn:
@@ -214,7 +214,7 @@ def choose_reals(
     neither has LEAST images.
 
     Args:
-        n: as many as there are, at most N_DEFAULT, where None; n_fake: generated images there are, None for any number.
+        n: default: all, at most N_DEFAULT; n_fake: how many generated images exist, None for any number.
     Raises:
         UserError: if there is no such split, or it does not have so many images.
     """
@@ -327,7 +327,7 @@ def _notes(setup: Setup, fakes: Tensor) -> Iterator[str]:
     if shape != tuple(setup.data.shape):
         yield (
             f"the generated images are {shape}, the real ones {setup.data.shape} (channels, height, width); part of "
-            "the distance may come from bringing them to one size"
+            "the distance may come from resizing them"
         )
     if refused := frechet.refusal(setup.n, setup.n):
         yield f"Frechet distance refused: {refused}"

@@ -34,7 +34,7 @@ INTERVAL_IS = "95% of the mean over the images (Student's t); says nothing of an
 LEVEL_BITS = math.log2(255)  # a level of an image in [0, 1] is 1 / 255 wide
 ACTIVE = 0.01  # variance of the posterior mean above which a unit is active
 COUNT_IS = "counted, not estimated"
-NO_LIKELIHOOD = "a Bernoulli of grey pixels is no likelihood; measure it against black and white ones (mnist-binary)"
+NO_LIKELIHOOD = "a Bernoulli of grey pixels is not a likelihood; measure on black and white images (mnist-binary)"
 
 
 def has_posterior(model: object) -> TypeGuard[Encodes]:
@@ -63,7 +63,7 @@ def bounds(
         image: (B, C, H, W) in [0, 1].
         k: weights per image, at least 1.
         condition: the label of each image, for a conditional model.
-        rows: images in a pass, which bounds the memory; ROW_VALUES pixel values where None.
+        rows: images in a pass, which bounds the memory (default: ROW_VALUES pixel values).
     Returns:
         Nats per image, float64 (B,) each; equal for k = 1.
     """
@@ -100,8 +100,8 @@ def _bounds(
     log_total = torch.full_like(total, -math.inf)
     for first in range(0, k, at_once):
         n = min(at_once, k - first)
-        given = condition.rows(torch.arange(len(image)).repeat(n))
-        log_w = model.log_weight(image.repeat(n, 1, 1, 1), rng, given).double().view(n, len(image))
+        repeated = condition.rows(torch.arange(len(image)).repeat(n))
+        log_w = model.log_weight(image.repeat(n, 1, 1, 1), rng, repeated).double().view(n, len(image))
         total += log_w.sum(0)
         log_total = torch.logaddexp(log_total, log_w.logsumexp(0))
     return total / k, log_total - math.log(k)
@@ -163,11 +163,11 @@ def likelihood_scores(
 
 
 def _refusal(model: BoundsLikelihood, data: Data, split: str, *, own: bool) -> str | None:
-    """Why a model that takes a class cannot be given that of these images; None where it can."""
+    """Why a conditional model cannot take the labels of these images; None if it can."""
     if not isinstance(model, Conditional):
         return None
     if not own:
-        return f"those of {data.name} are not its own"
+        return f"the labels of {data.name} are not its own"
     return f"the {split} images have no class" if data.splits[split].labels is None else None
 
 

@@ -43,7 +43,7 @@ def save_checkpoint(
     """Write a checkpoint named by the images seen, then remove all but the newest KEEP.
 
     Where there is one of that name with another state (its report was interrupted), the new one is NAME.2. Where the
-    new one cannot be read back, `notice` is told, and nothing is removed.
+    new one cannot be read back, `notice` is called, and nothing is removed.
 
     Raises:
         UserError: if the disk is full or cannot be written; what was there before is untouched.
@@ -107,7 +107,7 @@ def load_checkpoint(
         reasons = "; ".join(f"{path.name}: {reason}" for path, reason in broken)
         raise UserError(
             f"none of the {len(broken)} checkpoints in {folder} can be used ({reasons}). To begin anew choose another "
-            f"out= or remove {folder}; to resume, use the version of trilemma that made them, or bring back their files"
+            f"out= or remove {folder}; to resume, use the version of trilemma that made them, or restore their files"
         )
     return None
 

@@ -23,10 +23,10 @@ def command_of(config: dict[str, Any]) -> str | None:
         recipe, source = get_recipe(config["model"]), config["data"]
         model_config = make(type(recipe.config), config["model_config"])
         data_config, training = make(DataConfig, config["data_config"]), make(TrainConfig, config["training"])
-        parts = read_parts(config)
+        command = train_command(recipe, source, model_config, data_config, training, read_parts(config))
+        return command if has_form(source) else None
     except (UserError, LookupError, TypeError, ValueError, AttributeError):
         return None
-    return train_command(recipe, source, model_config, data_config, training, parts) if has_form(source) else None
 
 
 def train_command(

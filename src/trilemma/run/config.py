@@ -60,9 +60,9 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        given = [name for name in LENGTHS if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(LENGTHS)}; you gave {' and '.join(given) or 'none'}")
+        lengths = [name for name in LENGTHS if getattr(self, name) is not None]
+        if len(lengths) != 1:
+            raise ValueError(f"give exactly one of {', '.join(LENGTHS)}; you gave {' and '.join(lengths) or 'none'}")
         return self
 
     @model_validator(mode="after")

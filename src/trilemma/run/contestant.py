@@ -1,4 +1,4 @@
-"""What can be measured: whatever draws images, a run or a set of images that are there already.
+"""What can be measured: whatever draws images, a run or a set of existing images.
 
 A contestant draws image k of a seed by its number, as a run does. A set of images has no model behind it, so that its
 cost is not known: its images of a seed are its own in an order that the seed chooses, as many as there are.

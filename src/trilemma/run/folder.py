@@ -73,7 +73,7 @@ def open_run_folder(
     A folder is continued if its config says the same training, whatever its length and wherever its images lie.
 
     Args:
-        say: told why a new folder is begun beside another.
+        say: called with the reason if a new folder is begun beside another.
         new: whether the same training is not continued, unless `out` names it.
     Raises:
         UserError: if `out` already holds a different training or something else, or another process is writing to it.

@@ -17,7 +17,7 @@ class PartConfig(Config):
 
     recipe: str = Field(max_length=100, description="by which it was trained")
     settings: dict[str, Any] = Field(description="of its network")
-    keys: dict[str, Any] = Field(default={}, description="of its training, where they are not those of the recipe")
+    keys: dict[str, Any] = Field(default={}, description="of its training that differ from the recipe's")
     run: str | None = Field(default=None, max_length=4096, description="the finished run that it was taken from")
     weights: str | None = Field(default=None, max_length=64, description="their SHA-256, once they are trained")
     parts: dict[str, "PartConfig"] = Field(default={}, description="its own parts")

@@ -75,7 +75,7 @@ def _check_kind(key: str, value: Any, kind: type, file: Path) -> None:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """What a run's summary.json says; a figure that is no finite number is None.
+    """What a run's summary.json says; a value that is not finite is None.
 
     Raises:
         UserError: if there is none, or it lacks a number.

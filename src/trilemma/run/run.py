@@ -170,7 +170,7 @@ class Run:
 
     @property
     def count(self) -> None:
-        """There is no end to the images it can draw."""
+        """Whether it can draw any number of images."""
 
     @property
     def facts(self) -> Facts:
@@ -304,7 +304,7 @@ class Run:
         """Images as those of the run were read and divided.
 
         Raises:
-            UserError: they are not those that it was trained on.
+            UserError: they have changed since it was trained.
         """
         if isinstance(source, str) and source.startswith(f"{GIVEN}:"):
             raise UserError(
@@ -314,7 +314,7 @@ class Run:
         data = load_data(source, **load_keys(make(DataConfig, self.config["data_config"]).model_dump()))
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
-                f"the images of {data.source} are not those that {self.path} was trained on (files were added, removed "
+                f"the images in {data.source} have changed since {self.path} was trained (files were added, removed "
                 "or changed, or an earlier version read them otherwise); restore them, or train again"
             )
         return data
@@ -345,8 +345,8 @@ class Run:
     def warnings(self) -> tuple[str, ...]:
         """What happened to its training and what is wrong with its model, each with the step; () of earlier versions,
         which did not write it."""
-        found = self.summary.get("warnings", [])
-        said = tuple(printable(text) for text in found if isinstance(text, str)) if isinstance(found, list) else ()
+        texts = self.summary.get("warnings", [])
+        said = tuple(printable(text) for text in texts if isinstance(text, str)) if isinstance(texts, list) else ()
         return said if self.unfinished is None else (self.unfinished, *said)
 
     @property
@@ -363,8 +363,8 @@ class Run:
     @property
     def origin(self) -> dict[str, str]:
         """What a file says of the run that it was made with."""
-        known = {"run": str(self.path.resolve()), "weights": self.weights_id}
-        return known if self.unfinished is None else {**known, "unfinished": self.unfinished}
+        origin = {"run": str(self.path.resolve()), "weights": self.weights_id}
+        return origin if self.unfinished is None else {**origin, "unfinished": self.unfinished}
 
     @cached_property
     def _weights_hash(self) -> str:
@@ -429,14 +429,16 @@ class Run:
         if first + n > LARGEST_NUMBER:
             raise UserError(f"n={n}, first={first}: images are numbered up to {LARGEST_NUMBER}")
         model = self.require("draw samples", Samples)
+        if keys is not None and settings:
+            raise UserError(f"keys= and {next(iter(settings))}= were both given; give one of them")
         keys = self.sampling(settings, Run.sample) if keys is None else keys
-        asked = self.condition(label, n, condition)
+        asked_condition = self.condition(label, n, condition)
 
         def compute(start: int, count: int) -> Tensor:
             rows = (torch.arange(start, start + count) - first).clamp(0, n - 1)  # of an exact batch some are left out
-            given = asked.rows(rows).to(self.device)
+            rows_condition = asked_condition.rows(rows).to(self.device)
             with own_modes(), torch.no_grad(), _one_algorithm():
-                return draw(model, count, seed=seed, first=start, condition=given, keys=keys).float().cpu()
+                return draw(model, count, seed=seed, first=start, condition=rows_condition, keys=keys).float().cpu()
 
         return self._in_parts(compute, first, first + n, batch, exact)
 
@@ -517,9 +519,9 @@ class Run:
 
         def compute(start: int, count: int) -> Tensor:
             part = slice(start, start + count)
-            given = condition.rows(part).to(self.device)
+            rows_condition = condition.rows(part).to(self.device)
             with own_modes(), torch.no_grad():
-                return function(inputs[part].to(self.device, torch.float32), given).float().cpu()
+                return function(inputs[part].to(self.device, torch.float32), rows_condition).float().cpu()
 
         done, results = 0, torch.empty(0, dtype=torch.float32)
         batch = min(batch, self._largest_batch)
@@ -541,11 +543,14 @@ class Run:
         """What is asked of the model for `count` images: a class by name or number, or one for each; or a condition.
 
         Raises:
-            UserError: if both are given, or the model takes no such class.
+            UserError: if both are given, the model takes no such class, or a field is not one for each image.
         """
         if label is not None and condition is not UNCONDITIONAL:
             raise UserError("label= and condition= were both given; give one of them")
         if label is None:
+            for name, values in vars(condition).items():
+                if values is not None and len(values) != count:
+                    raise UserError(f"condition has {len(values)} of {name} for {count} images; give one for each")
             return condition
         return condition_of(label, count, self.model, self.config["classes"], name=self.recipe.name, path=self.path)
 

@@ -43,7 +43,7 @@ def check_state(state: Checkpoint, like: Checkpoint, *, images: int) -> None:
     """
     values, first = state.values, like.values
     if odd := _odd_keys(values, first):
-        raise Broken(f"its values are not those of this training: {', '.join(odd)}")
+        raise Broken(f"its values do not belong to this training: {', '.join(odd)}")
     if values["images"] != images or values["images"] * first["step"] != values["step"] * first["images"]:
         raise Broken(f"it is of step {values['step']} and image {values['images']}, not of image {images}")
     if values["pieces"] < 1 or not 0 <= values["seconds"] < math.inf:

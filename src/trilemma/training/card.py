@@ -15,13 +15,13 @@ FILES = {  # that a run folder always has
     "environment.json": "versions, device and precision",
     "weights.safetensors": "the weights to use",
     "summary.json": "figures and warnings at the end of the training",
-    "log.jsonl": "figures in the course of the training, one report per line",
+    "log.jsonl": "values during training, one report per line",
     "checkpoints": "the state to resume from",
 }
 PICTURES = {  # that it may lack
     "curves.png": "the log as curves",
     "batch.png": "a batch as the network sees it",
-    "samples": "samples in the course of the training, `last.png` at its end",
+    "samples": "samples during training, `last.png` at its end",
     "parts": "runs of the parts, which were trained first",
 }
 

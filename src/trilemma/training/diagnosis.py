@@ -20,7 +20,7 @@ from trilemma.training.monitor import (
 )
 from trilemma.training.samples import N_SAMPLES
 from trilemma.training.validation import Validation
-from trilemma.types import config_of, count_rivals
+from trilemma.types import config_of, count_players
 
 ACTIVE_UNITS = "valid_active_units"
 
@@ -35,7 +35,7 @@ class Diagnosis:
     def __init__(self, validation: Validation, warn: Callable[[str], None]) -> None:
         self.validation, self.warn = validation, warn
         self.in_use, self.config = validation.in_use, config_of(validation.model)
-        self.rivals = count_rivals(validation.model.phases)
+        self.n_players = count_players(validation.model.phases)
         self.warnings, self.sample_monitor = Warnings(), SampleMonitor()
         self.units = 0  # of the code that `active_units` saw
 
@@ -79,11 +79,11 @@ class Diagnosis:
         Args:
             settled: whether the training is far enough to warn.
         """
-        if self.rivals < 2 and not last:
+        if self.n_players < 2 and not last:
             return
         real = next(self.in_use.training_images(N_SAMPLES)).image
         fake = images[: len(real)]
-        if self.rivals > 1:
+        if self.n_players > 1:
             faults = self.sample_monitor.check(fake, real)
             for rule in ("collapse", "divergence"):
                 self._report(rule, faults.get(rule) if settled else None)

@@ -130,7 +130,7 @@ class Evaluation:
 
     def _has_time_to_draw(self) -> bool:
         """Where warnings follow from a picture, only a training of given minutes depends on the clock."""
-        if self.diagnosis.rivals > 1 and self.calendar.config.minutes is None:
+        if self.diagnosis.n_players > 1 and self.calendar.config.minutes is None:
             return True
         share = PICTURES * SHARE
         if "picture" not in self.budget.costs and self.budget.allows("picture", self.calendar.seconds, share):

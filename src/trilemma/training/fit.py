@@ -77,31 +77,33 @@ def fit_model(recipe: Recipe, config: ModelConfig) -> tuple[ModelConfig, tuple[s
 
 
 def fit_training(
-    recipe: Recipe, training: TrainConfig, given: Collection[str], module: Model, n_train: int
+    recipe: Recipe, training: TrainConfig, user_keys: Collection[str], module: Model, n_train: int
 ) -> tuple[TrainConfig, tuple[str, ...]]:
     """Batch, learning rate and length for the images at hand, and a line for each change.
 
     Args:
-        training: the recipe's keys with the user's in their place; given: the names of the user's.
+        training: the recipe's keys with the user's in their place; user_keys: the names of the user's.
         module: the model for images of their size.
     """
     changes: dict[str, Any] = {}
     notes: list[str] = []
     here, there = _pixels(config_of(module) or recipe.config), _pixels(recipe.config)
     growth = here / there if training.minutes is not None else 1.0
-    if "batch" not in given and (batch := fit_batch(training.batch, n_train, growth)) != training.batch:
+    if "batch" not in user_keys and (batch := fit_batch(training.batch, n_train, growth)) != training.batch:
         changes["batch"] = batch
         notes.append(f"batch {batch} ({training.batch} for more training images, or smaller ones)")
-    if "lr" not in given:
+    if "lr" not in user_keys:
         lr = fit_rates(recipe, training.lr, module)
         if lr != training.lr:
             changes["lr"] = lr
             notes.append(f"learning rate {_rates(lr)} ({_rates(training.lr)} for images of the recipe's size)")
-    if not any(name in given for name in LENGTHS) and training.epochs is not None:
+    if not any(name in user_keys for name in LENGTHS) and training.epochs is not None:
         epochs = math.ceil(LEAST_STEPS * changes.get("batch", training.batch) / n_train)
         if epochs > training.epochs:
             changes["epochs"] = epochs
-            notes.append(f"{epochs:,} epochs ({training.epochs:g} where those are {LEAST_STEPS:,} steps and more)")
+            notes.append(
+                f"{epochs:,} epochs ({training.epochs:g} for data that make them at least {LEAST_STEPS:,} steps)"
+            )
     return training.with_(**changes), tuple(notes)
 
 

@@ -24,7 +24,7 @@ from trilemma.training.log import LogFile
 from trilemma.training.players import PhaseLoss, Players
 from trilemma.training.spikes import WINDOW, LossJump, LossSpikeDetector
 from trilemma.training.team import Fault, LastingJump, NoMemory, NotFinite, Outcome, Team, agree
-from trilemma.types import Batch, count_rivals
+from trilemma.types import Batch, count_players
 
 SLOWER = 0.5  # times the learning rate, after a loss that jumped and did not come back
 MOST_SKIPPED = 5  # steps skipped since the last good state, after which a training gives up
@@ -51,7 +51,7 @@ class Guard:
     ) -> None:
         self.calendar, self.players, self.log, self.history = calendar, players, log, history
         self.incidents, self.team, self.warn = incidents, team, warn
-        self.monitor = StepMonitor(players.model, detector if count_rivals(players.phases) == 1 else None)
+        self.monitor = StepMonitor(players.model, detector if count_players(players.phases) == 1 else None)
         self.in_doubt = False  # whether a loss stands out, in any process
         self.never_finite = not_finite(history.good)  # such as a buffer that marks with an infinity
 
@@ -180,7 +180,7 @@ class Guard:
         """Resume from an earlier state, but for what was learned of the training itself, and the time it took."""
         learned = self.incidents.state().values | {"pieces": self.players.pieces, "seconds": self.calendar.seconds}
         self.history.restore(state, learned)
-        self.monitor.forget()
+        self.monitor.reset()
         self.in_doubt = False
         self.log.cut(step=self.calendar.step)
 

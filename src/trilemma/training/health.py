@@ -90,11 +90,11 @@ class StepMonitor:
         pending, self.pending = self.pending, []
         return [jump for wait, check in pending for jump in check(wait())]
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Start anew, after a return to an earlier state."""
         self.pending = []
         if self.detector is not None:
-            self.detector.forget()
+            self.detector.reset()
 
     def _read(self, values: Tensor, check: Check) -> list[LossJump]:
         if not values.is_cuda:
@@ -121,14 +121,14 @@ def _check_average(step: int, finite: bool) -> list[LossJump]:
 def first_not_finite(model: nn.Module, player_step: PlayerStep) -> str:
     """The first tensor that is not finite, in the order in which one would spoil the next: gradients go backwards."""
     phases = player_step.phases
-    named: list[tuple[str, Tensor | None]] = [("the batch's images", player_step.batch.image)]
-    named += [(f"the weight {name}", p) for name, p in model.named_parameters()]
-    named += [(f"the buffer {name}", b) for name, b in model.named_buffers()]
+    tensors: list[tuple[str, Tensor | None]] = [("the batch's images", player_step.batch.image)]
+    tensors += [(f"the weight {name}", p) for name, p in model.named_parameters()]
+    tensors += [(f"the buffer {name}", b) for name, b in model.named_buffers()]
     for phase, parts, loss in zip(phases, player_step.parts, player_step.values, strict=False):
-        named += [(f"the loss part {phase.name}/{name}", part) for name, part in parts.items()]
-        named += [("the loss" if len(phases) == 1 else f"the loss of {phase.name}", loss)]
-    named += [(f"the gradient of {name}", p.grad) for name, p in reversed(list(model.named_parameters()))]
-    for name, tensor in named:
+        tensors += [(f"the loss part {phase.name}/{name}", part) for name, part in parts.items()]
+        tensors += [("the loss" if len(phases) == 1 else f"the loss of {phase.name}", loss)]
+    tensors += [(f"the gradient of {name}", p.grad) for name, p in reversed(list(model.named_parameters()))]
+    for name, tensor in tensors:
         if tensor is not None and not torch.isfinite(tensor).all():
             return f"{name} is not finite"
     return f"the gradient of {' and '.join(p.name for p in phases)} is too large for its norm to be a number"
@@ -138,5 +138,5 @@ def image_numbers(batch: Batch, most: int = 8) -> str:
     """The positions of a batch's images in the training split, the first few of them."""
     if batch.index is None:
         return "unknown"
-    shown = ", ".join(map(str, batch.index[:most].tolist()))
-    return f"{shown}, ... ({len(batch.index)} in all)" if len(batch.index) > most else shown
+    numbers = ", ".join(map(str, batch.index[:most].tolist()))
+    return f"{numbers}, ... ({len(batch.index)} in all)" if len(batch.index) > most else numbers

@@ -36,7 +36,7 @@ class History:
         elif steps >= WINDOW and not in_doubt:
             self.earlier, self.good = self.good, state
 
-    def forget_earlier(self, step: int) -> None:
+    def drop_earlier(self, step: int) -> None:
         """Let the earlier state go where no jump can have begun before the good one."""
         if step >= self.good.values["step"] + WINDOW:
             self.earlier = None

@@ -74,9 +74,9 @@ class LogFile:
         with self._surviving():
             logged = read_log(self.path)
             self.rows = len(logged)
-            kept = [row for row in logged[:rows] if step is None or row["step"] <= step]
-            write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
-            self.rows = len(kept)
+            rows_left = [row for row in logged[:rows] if step is None or row["step"] <= step]
+            write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in rows_left))
+            self.rows = len(rows_left)
 
     def state(self) -> Checkpoint:
         """How many rows belong to the training so far."""
@@ -115,12 +115,12 @@ def row_text(row: dict[str, Any]) -> str:
     >>> row_text({"step": 3, "images": 96, "seconds": 1.0, "vae/loss": 0.03125})
     '96 images, vae/loss 0.03125'
     """
-    shown = [
+    values = [
         f"{name} {value:.4g}"
         for name, value in row.items()
         if name not in ("step", "images", "seconds", "lr", "valid_images")
     ]
-    return ", ".join([f"{row['images']:,} images", *shown])
+    return ", ".join([f"{row['images']:,} images", *values])
 
 
 def _plain(value: Any) -> Any:

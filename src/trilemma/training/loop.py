@@ -135,7 +135,7 @@ class Trainer:
             with calendar.timed():
                 fault = guard.attempt_step(guard.flush)
             decided = self.decide(fault)
-            calendar.unreported = calendar.unreported and decided.fault is None
+            calendar.unreported = decided.fault is None and calendar.report_is_due()
         return decided
 
     def take_step(self) -> None:
@@ -214,7 +214,7 @@ class Trainer:
         if validate or history.good.values["unreported"]:
             history.keep(guard.sound_state(), in_doubt=guard.in_doubt)
         if not guard.in_doubt:
-            history.forget_earlier(calendar.step)
+            history.drop_earlier(calendar.step)
         if not over and (decided.save or calendar.save_is_due()):
             self.saver.save_if_room()
 

@@ -31,12 +31,12 @@ SIDE = 8  # pixels of the copies that samples are compared by
 NEIGHBOUR = 5  # the nearest neighbour that is still near
 FEWEST = 16  # images below which nothing can be concluded
 RECALLED, COVERED = 0.3, 0.2  # of 64 images: healthy trainings have twice that and more (benchmarks/health.py)
-ENOUGH = 5  # active units that are no collapse, however many there are: a ladder has thousands
+ENOUGH = 5  # active units that are not a collapse, however many there are: a ladder has thousands
 IN_USE = 0.5  # share of a codebook
 BETTER = 0.8  # of the distance between samples and data that there was
 QUIET = 10  # checks without a warning, after which it is new again
 SURE = 0.98  # mean probability of being right at which a critic leaves nothing to learn
-NO_BETTER = 0.95  # of the mean image's error: an error above this share of it is no success
+NO_BETTER = 0.95  # of the mean image's error: an error above this share of it is a failure
 SAME = 0.05  # of the data's variance: samples that vary less are one image
 LEVEL = 1 / 255  # data that vary less than this are one image themselves
 

@@ -27,7 +27,7 @@ from trilemma.training.request import (
 class Order:
     """What is to be trained.
 
-    settings: of the network; reading: keys of the data; given: the user's keys of the training and of the data;
+    settings: of the network; reading: keys of the data; user_keys: the user's keys of the training and of the data;
     keys: all that were given, by their own names, where it is a part of another training.
     """
 
@@ -35,7 +35,7 @@ class Order:
     settings: Mapping[str, Any]
     training: TrainConfig
     reading: Mapping[str, Any]
-    given: Mapping[str, Any]
+    user_keys: Mapping[str, Any]
     keys: Mapping[str, Any]
     device: torch.device
     parts: "Mapping[str, Order | Run]"
@@ -46,9 +46,9 @@ class Order:
         return self.request.recipe
 
     @property
-    def kept(self) -> set[str]:
+    def fixed_keys(self) -> set[str]:
         """Names of the keys of the training that stay as they are, whatever the images."""
-        return {*self.given, *(self.request.training if self.request.again else ())}
+        return {*self.user_keys, *(self.request.training if self.request.again else ())}
 
 
 def order_of(
@@ -67,18 +67,18 @@ def order_of(
     more, own = split_keys(recipe, rest, common)
     settings = request.settings | own
     check_settings(recipe, settings)
-    given = {name: value for name, value in named.items() if value is not None} | more
-    if "augment" in given:
-        given["augment"] = augmentations(given["augment"])
-    training = training_config(request.training, {key: v for key, v in given.items() if key not in READING})
-    reading = {key: given.get(key, request.reading.get(key)) for key in READING}
+    user_keys = {name: value for name, value in named.items() if value is not None} | more
+    if "augment" in user_keys:
+        user_keys["augment"] = augmentations(user_keys["augment"])
+    training = training_config(request.training, {key: v for key, v in user_keys.items() if key not in READING})
+    reading = {key: user_keys.get(key, request.reading.get(key)) for key in READING}
     parts = _parts(request, of_parts, training)
-    return Order(request, settings, training, reading, given, dict(others), pick_device(training.device), parts)
+    return Order(request, settings, training, reading, user_keys, dict(others), pick_device(training.device), parts)
 
 
-def _parts(request: Request, given: Mapping[str, Any], training: TrainConfig) -> "dict[str, Order | Run]":
+def _parts(request: Request, user_keys: Mapping[str, Any], training: TrainConfig) -> "dict[str, Order | Run]":
     """The parts of a request; those that are trained have the seed and the device of the main training."""
-    models, keys = list_models(), {**request.parts, **given}
+    models, keys = list_models(), {**request.parts, **user_keys}
     parts: dict[str, Order | Run] = {}
     for name, default in request.recipe.parts.items():
         own = {key.removeprefix(f"{name}."): value for key, value in keys.items() if key.startswith(f"{name}.")}
@@ -86,7 +86,7 @@ def _parts(request: Request, given: Mapping[str, Any], training: TrainConfig) ->
         try:
             if source == default or source in models:
                 parts[name] = _trained_part(source, own, training)
-            elif name not in given:  # a path that a file names is not read
+            elif name not in user_keys:  # a path that a file names is not read
                 raise UserError(f"it was taken from the run {source}: name it, as {name}=RUN")
             else:
                 parts[name] = _finished_part(source, own, training.device)
@@ -105,7 +105,7 @@ def _trained_part(name: str, keys: Mapping[str, Any], main: TrainConfig) -> Orde
 
 def _finished_part(source: Any, keys: Mapping[str, Any], device: str) -> Run:
     """The run that a part is taken from."""
-    run = source if isinstance(source, Run) else Run(as_run(source).path, device=device)
+    run = Run(as_run(source).path, device=device)  # with a model of its own, for a part is frozen and moved
     if keys:
         raise UserError(f"{run.path} is a finished run, which is not trained again; leave {next(iter(keys))}= out")
     if run.unfinished is not None:

@@ -77,7 +77,7 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
     """The plan of an order for these images.
 
     Args:
-        say: told what was changed to fit the images.
+        say: called with what was changed to fit the images.
     Raises:
         UserError: the model is for other images, or its players, phases or figures do not fit.
     """
@@ -91,12 +91,12 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
     module = build(recipe, config, seed=order.training.seed, parts=modules).to(order.device)
     if order.request.module is not None:
         _check_module(module, data)
-    training, changed = fit_training(recipe, order.training, order.kept, module, len(data.train))
+    training, changed = fit_training(recipe, order.training, order.fixed_keys, module, len(data.train))
     for note in fitted + changed:
         say(f"  {note}")
     check_players(module.phases, training)
     _check_classes(module, recipe, data)
-    if order.given.get("monitor") is not None:
+    if order.user_keys.get("monitor") is not None:
         check_monitor(module, data, training)
     return Plan(order, recipe, config, training, data, module, _record(recipe, data, config, training, parts))
 

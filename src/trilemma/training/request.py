@@ -162,7 +162,7 @@ def check_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     recipe.config.with_(**(classes | dict(settings)))
 
 
-def training_config(base: Mapping[str, Any], given: Mapping[str, Any]) -> TrainConfig:
+def training_config(base: Mapping[str, Any], user_keys: Mapping[str, Any]) -> TrainConfig:
     """The training keys: those of a recipe or a file with the user's in their place.
 
     A length of the user's replaces any other, a warm-up is not cut short, and betas of the recipe's go where the user's
@@ -171,10 +171,10 @@ def training_config(base: Mapping[str, Any], given: Mapping[str, Any]) -> TrainC
     Raises:
         UserError: a value does not fit.
     """
-    replaced = set(LENGTHS) if any(name in given for name in LENGTHS) else set()
-    replaced |= {"betas"} if given.get("optimizer") == "rmsprop" else set()
-    warmup = {"warmup_share": None} if "warmup_images" in given else {}
-    return make(TrainConfig, {**{k: v for k, v in base.items() if k not in replaced}, **warmup, **given})
+    replaced = set(LENGTHS) if any(name in user_keys for name in LENGTHS) else set()
+    replaced |= {"betas"} if user_keys.get("optimizer") == "rmsprop" else set()
+    warmup = {"warmup_share": None} if "warmup_images" in user_keys else {}
+    return make(TrainConfig, {**{k: v for k, v in base.items() if k not in replaced}, **warmup, **user_keys})
 
 
 def augmentations(augment: Any) -> tuple[str, ...]:

@@ -31,7 +31,8 @@ class Saver:
 
     def save_if_room(self) -> None:
         """Save the state, unless memory runs out."""
-        unless_full("a checkpoint", partial(self.save, self.guard.sound_state()), self.warn)
+        self.calendar.saved_at = time.monotonic()  # if memory runs out, the next attempt has its own time
+        unless_full("a checkpoint", lambda: self.save(self.guard.sound_state()), self.warn)
 
     def save_last(self, unfinished: Checkpoint | None) -> None:
         """Save the state that a training is left in, or the one before an unfinished report."""

@@ -58,7 +58,7 @@ class LossSpikeDetector:
         jumps = [self._compare(phase, loss, step) for phase, loss in losses.items()]
         return [jump for jump in jumps if jump is not None]
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Start anew, after a return to an earlier state."""
         self.suspects = {}
 

@@ -87,26 +87,26 @@ def train(
             module of your own (docs/own-model.md), a copy of which is trained from the weights that it has.
         data: a word (digits, shapes, mnist, fashion-mnist, cifar10; shapes:20000 for that many images), a path, an
             array or tensor of images, a pair (images, labels), or data already loaded, which is loaded again where a
-            key below says otherwise. Where None, digits, or the data of the config.json.
-        steps, epochs, images, minutes: the length, one of them; the preset's own where none is given.
-        batch: images per step. The preset's own where None.
-        lr: learning rate of every player, or one for each by name, as {"critic": 5e-4, "generator": 1e-3}. The preset's
-            own where None.
-        seed: of the weights, the order of the images and all noise; not of the data. 0, or that of the config.json,
-            where None.
-        size: height and width of the images, px; inferred where None.
-        channels: 1 brings the images to grey, 3 to colour; inferred where None.
+            key below says otherwise (default: digits, or the data of the config.json).
+        steps, epochs, images, minutes: the length, one of them (default: the preset's).
+        batch: images per step (default: the preset's).
+        lr: learning rate of every player, or one for each by name, as {"critic": 5e-4, "generator": 1e-3} (default:
+            the preset's).
+        seed: of the weights, the order of the images and all noise; not of the data (default: 0, or the seed in the
+            config.json).
+        size: height and width of the images, px (default: inferred).
+        channels: 1 converts the images to grey, 3 to colour (default: inferred).
         valid: fraction held out for validation, where the data has no split of its own.
-        split_seed: chooses the images held out, and draws data that are drawn; the `seed` of `load_data`. 0, or as
-            `data` was loaded, where None.
-        frames: of image files with several frames or pages: "first", or "all", each an image of its own. "first", or
-            as `data` was loaded, where None.
-        augment: changes to the training images: flip, shift, or both with a comma; "" for none. The preset's own
-            where None.
+        split_seed: chooses the images held out, and draws data that are drawn; the `seed` of `load_data` (default: 0,
+            or as `data` was loaded).
+        frames: of image files with several frames or pages: "first", or "all", each an image of its own (default:
+            "first", or as `data` was loaded).
+        augment: changes to the training images: flip, shift, or both with a comma; "" for none (default: the
+            preset's).
         device: "auto" takes what the machine has.
         precision: "auto" is the preset's own, or what the machine gains from where it has none.
         save_every, sample_every: images between checkpoints, and between sample pictures.
-        out: the run folder; runs/MODEL-DATA (-2, -3, ...) where None.
+        out: the run folder (default: runs/MODEL-DATA, -2, -3, ...).
         quiet: print nothing.
         settings: the other fields of `TrainConfig` (optimizer, betas, weight_decay, clip, lr_schedule, warmup_images,
             ema_halflife_images, monitor, ...), and those of the model's config: `trilemma list MODEL` shows both. For a
@@ -133,12 +133,12 @@ def train(
         for note in () if isinstance(source, Data) else loaded.notes:
             display.say(f"  {note}")
         if request.again and data is None and loaded.fingerprint != request.again:
-            display.say(f"  note: the images are not those of {model}: they, or how they are read, have changed")
+            display.say(f"  note: the images are not the same as in {model}: they, or how they are read, have changed")
         path = _carry_out(order, loaded, display, out, _Owner())
     finally:
         display.close()
     run = Run(path, model=request.module, data=None if loaded.given is None else loaded)
-    for text in run.warnings:  # they went by in the course of the training: the last lines have them together
+    for text in run.warnings:  # they were printed during training: the last lines have them together
         display.say(f"warning: {text}")
     return run
 
@@ -235,11 +235,11 @@ def _lower_rate(lr: float | dict[str, float], recipe: Recipe) -> str:
 
 
 def _resume_command(path: Path, plan: Plan) -> str:
-    """The command line that continues a folder, with the keys that are no part of what is trained."""
+    """The command line that continues a folder, with the keys that do not change what is trained."""
     record, training = plan.record, plan.training
     if "module" in record["model_config"] or record["data"].startswith(f"{GIVEN}:"):  # which cannot be typed
         return f"the same call of trilemma.train, with out={str(path)!r}"
     keys = {name: getattr(training, name) for name in ("save_every", "sample_every")}
     keys["device"] = training.device if training.device != "auto" else None
-    given = [f"{name}={value}" for name, value in keys.items() if value is not None]
-    return f"{record['command']} {quoted([*given, f'out={path}'])}"
+    words = [f"{name}={value}" for name, value in keys.items() if value is not None]
+    return f"{record['command']} {quoted([*words, f'out={path}'])}"

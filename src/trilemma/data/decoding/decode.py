@@ -18,7 +18,7 @@ from trilemma.data.decoding.workers import each
 
 __all__ = ["FORMATS", "SUFFIXES", "Decoded", "Item", "Room", "decode"]
 
-LOOK = 64  # headers that are read before all images are decoded
+SAMPLED = 64  # headers that are read before all images are decoded
 
 
 class Room:
@@ -56,14 +56,14 @@ def decode(
     """Decode all items that can be read, to one size and number of channels.
 
     Args:
-        size: the target (height, width); inferred where None.
+        size: the target (height, width) (default: inferred).
         channels: 1 or 3 (default: 1 if every image is stored as grey, else 3).
         room: where the images go (default: memory).
     """
     room = room or Room()
     bad: dict[int, str] = {}
     forks = all(item.forks for item in items)
-    headers = _first_look(items, size, bad)
+    headers = _headers(items, size, bad)
     good, rule, changes = [i for i in range(len(items)) if i not in bad], "", {}
     images = torch.empty(0, 1, 1, 1, dtype=torch.uint8)
     while good:
@@ -85,9 +85,9 @@ def decode(
     return Decoded(images, good, rule, [f"{items[i].name}: {bad[i]}" for i in sorted(bad)], changes)
 
 
-def _first_look(items: Sequence[Item], size: tuple[int, int] | None, bad: dict[int, str]) -> dict[int, Header]:
+def _headers(items: Sequence[Item], size: tuple[int, int] | None, bad: dict[int, str]) -> dict[int, Header]:
     """Headers: of some spread over the items where they are of one size, else of all."""
-    some = range(0, len(items), max(1, len(items) // LOOK))
+    some = range(0, len(items), max(1, len(items) // SAMPLED))
     headers = each(lambda i: header(items[i]), some, bad)
     if headers and (size or len({head.size for head in headers.values()}) == 1):
         return headers

@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-LOOK = 1_000  # images that are checked, spread over all
+CHECKED = 1_000  # images that are checked, spread over all
 FEW = 64  # levels; images that fill no more look black, white or flat
 
 
 def few_levels(images: Tensor) -> str:
     """A warning if images, uint8 (N, ...), fill few levels, as 12-bit values in 16-bit files do; else ""."""
-    sample = images[:: max(1, len(images) // LOOK)]
+    sample = images[:: max(1, len(images) // CHECKED)]
     if not sample.numel():
         return ""
     low, high = int(sample.min()), int(sample.max())

@@ -53,13 +53,13 @@ def load_given(images: Any, options: Options) -> Data:
     Raises:
         UserError: it is something else; shapes, types or values do not fit; the labels cannot be used.
     """
-    given = images
-    images, labels = given if isinstance(given, tuple) else (given, None)
+    pair = images
+    images, labels = pair if isinstance(pair, tuple) else (pair, None)
     levels, notes = to_images(as_numpy(images), GIVEN)
     arrays = {"images": levels.permute(0, 2, 3, 1).numpy()}  # in the one order that is read in one way
     if labels is not None:
         arrays["labels"] = _labels_array(labels, len(levels))
-    data = _data_of(arrays, GIVEN, _source_of(arrays), options, notes[:-1], given)
+    data = _data_of(arrays, GIVEN, _source_of(arrays), options, notes[:-1], pair)
     if labels is not None and not data.classes:
         raise UserError(next((note for note in data.notes if "not used" in note), "labels: they hold no class"))
     return data

@@ -21,14 +21,14 @@ from trilemma.text import quoted
 
 FETCHED = "to be fetched"  # how `where_is` begins for a source whose files are not here
 LARGEST = 16 << 20  # bytes of the file
-_given: set[str] = set()  # by this process: what counts where the cache cannot be written
+_named: set[str] = set()  # by this process: what counts where the cache cannot be written
 
 
-def remember(source: str) -> None:
+def note_source(source: str) -> None:
     """Note a source that the user named; one known by name is allowed once it is fetched."""
-    if source in _given:
+    if source in _named:
         return
-    _given.add(source)
+    _named.add(source)
     if is_named(source) or json.dumps(source) in _lines():
         return
     with suppress(OSError):
@@ -41,7 +41,7 @@ def is_allowed(source: str) -> bool:
     """Whether a run may have this source read. Nothing of the source is touched to find out."""
     if is_named(source) and not where_is(source.partition(":")[0]).startswith(FETCHED):
         return True
-    return source in _given or _in_data_folder(source) or json.dumps(source) in _lines()
+    return source in _named or _in_data_folder(source) or json.dumps(source) in _lines()
 
 
 def _in_data_folder(source: str) -> bool:

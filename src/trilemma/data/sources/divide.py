@@ -57,7 +57,7 @@ def divide(source: DecodedSource, name: str, where: str, options: Options) -> Da
         files=_files([source.names[i] for i in rows["train"].index.tolist()]) if source.names else None,
         classes=source.classes,
     )
-    splits = {split: _look_up(source, part.index) for split, part in rows.items()}
+    splits = {split: _take_rows(source, part.index) for split, part in rows.items()}
     fingerprint = _cached(
         source, f"fingerprint-{_hash(rows['train'].index)}.txt", lambda: fingerprint_of(splits["train"])
     )
@@ -89,7 +89,7 @@ def _files(names: Sequence[str]) -> list[str] | None:
     return None if files == [*names] else files
 
 
-def _look_up(source: DecodedSource, index: Tensor) -> Split:
+def _take_rows(source: DecodedSource, index: Tensor) -> Split:
     """The images numbered `index` with their labels, captions and names."""
     at = index.tolist()
     labels = torch.tensor([source.labels[i] for i in at], dtype=torch.int64) if source.labels else None

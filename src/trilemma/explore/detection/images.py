@@ -65,7 +65,7 @@ def groups_of(
     if against is not None and not _is_image(against):
         against = load(run, against)
         if not is_own(run, against):
-            return _with_normals(run, data, *_looked_at(run, against, normal, n, seed), n, seed)
+            return _with_normals(run, data, *_screened(run, against, normal, n, seed), n, seed)
     elif against is not None:
         return _with_normals(run, data, *_one_image(run, against, normal), (), n, seed)
     strange = _strange_classes(run)
@@ -161,7 +161,7 @@ def _one_image(run: Run, against: Source, normal: Classes | None) -> tuple[str, 
     return slug(Path(str(against))), [Group(kind, str(against), split, torch.tensor([0]))]
 
 
-def _looked_at(
+def _screened(
     run: Run, data: Data, normal: Classes | None, n: int, seed: int
 ) -> tuple[str, list[Group], tuple[str, ...]]:
     """The images of another source by kind: normal ones if there are any, then abnormal or unknown ones."""

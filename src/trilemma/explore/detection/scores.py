@@ -38,7 +38,7 @@ RIDGE = 1e-6  # of the mean variance, added to a covariance: units of a code may
 
 
 class AnomalyScore(NamedTuple):
-    """How images are scored: `of(images uint8 (N, C, H, W), known) -> float64 (N,)`, on the CPU; `known` holds what
+    """How images are scored: `of(images uint8 (N, C, H, W), earlier) -> float64 (N,)`, on the CPU; `earlier` holds what
     the scores before it gave for the same images. log: it is positive, and compares by its logarithm."""
 
     name: str
@@ -107,7 +107,7 @@ def training_scores(run: Run, seed: int, some: Split) -> dict[str, Tensor]:
 
 def _alone(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Mapping[str, Tensor]], Tensor]:
     """A score that needs no others."""
-    return lambda images, known: score(images)
+    return lambda images, earlier: score(images)
 
 
 def _relative(
@@ -117,7 +117,7 @@ def _relative(
     x, y = _detail(train).log(), error(train).clamp(min=TINY).log()
     b = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum().clamp(min=TINY)
     a = y.mean() - b * x.mean()
-    return lambda images, known: known[base].clamp(min=TINY).log() - a - b * _detail(images).log()
+    return lambda images, earlier: earlier[base].clamp(min=TINY).log() - a - b * _detail(images).log()
 
 
 def _detail(images: Tensor) -> Tensor:
@@ -229,10 +229,10 @@ def score_all(scores: Mapping[str, AnomalyScore], images: Tensor) -> dict[str, T
 
 
 def _score(scores: Mapping[str, AnomalyScore], images: Tensor) -> dict[str, Tensor]:
-    known: dict[str, Tensor] = {}
+    values: dict[str, Tensor] = {}
     for name, score in scores.items():
-        known[name] = score.of(images, known)
-    return known
+        values[name] = score.of(images, values)
+    return values
 
 
 def reconstructions(run: Run, images: Tensor) -> Tensor:
