@@ -1,6 +1,7 @@
 """A model with a part: two autoencoders, of which the second learns the codes of the first."""
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
@@ -286,7 +287,7 @@ def test_list_and_card_name_the_parts(
     whole: trilemma.Run, finished: trilemma.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["list", "toy"]) == 0
-    assert "\nparts             first=toy-first\n" in capsys.readouterr().out
+    assert re.search(r"^parts +first=toy-first$", capsys.readouterr().out, re.MULTILINE)
     card = (whole.path / "README.md").read_text("utf-8")
     assert "| part first | toy-first, trained in `parts/first` |" in card and "- `parts`: " in card
     card = (trilemma.train("toy", "digits", first="finished", **KEYS).path / "README.md").read_text("utf-8")
