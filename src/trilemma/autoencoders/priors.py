@@ -59,14 +59,14 @@ class GaussianMixture(nn.Module):
             return 0
         used = min(len(self.weights), distinct(codes))
         codes = codes if len(codes) > 1 else codes.expand(2, -1)
-        found = Mixture(used, reg_covar=1e-6 + 1e-4 * spread, random_state=rng.seed_of(seed, "prior") % 2**32)
+        mixture = Mixture(used, reg_covar=1e-6 + 1e-4 * spread, random_state=rng.seed_of(seed, "prior") % 2**32)
         with warnings.catch_warnings():  # an expectation-maximisation that has not quite converged is good enough
             warnings.simplefilter("ignore", ConvergenceWarning)
-            found.fit(codes.double().cpu().numpy())
+            mixture.fit(codes.double().cpu().numpy())
         for buffer, values in (
-            (self.weights, found.weights_),
-            (self.means, found.means_),
-            (self.factors, torch.linalg.cholesky(torch.as_tensor(found.covariances_))),
+            (self.weights, mixture.weights_),
+            (self.means, mixture.means_),
+            (self.factors, torch.linalg.cholesky(torch.as_tensor(mixture.covariances_))),
         ):
             buffer.zero_()
             buffer[:used] = torch.as_tensor(values, dtype=buffer.dtype)
