@@ -1,6 +1,5 @@
 """What a run draws: image k depends on (seed, k) alone, memory is bounded by the batch, errors say what to do."""
 
-import inspect
 import json
 import random
 import shutil
@@ -15,7 +14,7 @@ from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.registry import list_models
 from trilemma.run.run import EXACT_BATCH, Run, load
-from trilemma.types import UNCONDITIONAL, Condition, Conditional, Decodes, Encodes, Reconstructs, codes_need
+from trilemma.types import UNCONDITIONAL, Condition, Conditional, Decodes, Encodes, Reconstructs, codes_need, keys_of
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def trained(name, folder):
 
 
 def few(run):
-    return {"steps": 2} if "steps" in inspect.signature(run.model.sample).parameters else {}
+    return {"steps": 2} if "steps" in keys_of(run.model).model_fields else {}
 
 
 # --- image k depends on (seed, k) alone -----------------------------------------------------------------------------

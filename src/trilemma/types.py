@@ -344,7 +344,7 @@ def draw(
     """Images of a model, in whichever of the two ways its `sample` takes the settings of its sampler.
 
     Args:
-        keys: settings of the kind `keys_of(model)`; default: the model's.
+        keys: settings of the kind `keys_of(model)`; default: the model's defaults.
     Returns:
         (n, C, H, W) in [0, 1].
     """

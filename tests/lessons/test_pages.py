@@ -13,7 +13,7 @@ from trilemma.arguments import parse_value
 from trilemma.config import make
 from trilemma.lessons import list_figures
 from trilemma.lessons.gallery import LESSONS, settings_of
-from trilemma.registry import get_recipe, list_models
+from trilemma.registry import get_recipe, list_models, sampling_keys
 from trilemma.run.config import TrainConfig
 from trilemma.verbs import find
 
@@ -117,7 +117,7 @@ def test_a_command_is_right(words):
     else:
         known = set(find(verb).keys)
         if find(verb).open and set(keys) - known:  # further keys are those of the model's sampler
-            known |= set(inspect.signature(get_recipe(preset_of(what[0])).build.sample).parameters)
+            known |= set(sampling_keys(get_recipe(preset_of(what[0]))).model_fields)
         assert set(keys) <= known
         assert verb in trilemma.__all__ or verb in OTHER_NAMES
 

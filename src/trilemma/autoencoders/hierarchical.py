@@ -242,12 +242,12 @@ class HierarchicalVAE(Model):
 
     def _chain(self, image: Tensor, pick: Callable[[Normal], Tensor]) -> "Place":
         """Posteriors and codes all the way up, before the way down."""
-        below, levels = image, []
+        below, chosen = image, []
         for t in range(len(self.config.levels)):
             q = normal(self.up(below, t))
             below = pick(q)
-            levels.append((q, below))
-        return lambda i, _prior, _h: levels[self.down.level_of[i]]
+            chosen.append((q, below))
+        return lambda i, _prior, _h: chosen[self.down.level_of[i]]
 
     def _ladder(self, image: Tensor, pick: Callable[[Normal], Tensor]) -> "Place":
         """Features on the way up; posteriors and codes on the way down."""

@@ -73,7 +73,7 @@ class Gaussian(nn.Module):
     """Every pixel is normal around output(first C channels of the decoder).
 
     Args:
-        variance: a number, "learned" or "optimal" (the default); see the head of this module.
+        variance: a number, "learned" or "optimal" (default); see the head of this module.
         output: a key of OUTPUTS.
     """
 
