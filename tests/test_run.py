@@ -371,5 +371,5 @@ def test_a_moved_run_is_the_same_run(vae, tmp_path):
 def test_what_is_no_run_is_refused_in_a_sentence(verb):
     with pytest.raises(UserError, match=r"^run=5: give a run or a path$"):
         getattr(trilemma, verb)(5)
-    with pytest.raises(UserError, match=r"^run=5: give a run or the path of its folder$"):
+    with pytest.raises(UserError, match=r"^what=5: give a run, a path, an array or tensor of images, or loaded data$"):
         trilemma.compare([5])

@@ -96,9 +96,7 @@ class ImageSet:
         )
 
 
-Thing = Annotated[
-    Run | Source | Contestant, Field(description="a run, a path, an array or tensor of images, or loaded data")
-]
+Thing = Annotated[Run | Source | Contestant, Field(title="a run, a path, an array or tensor of images, or loaded data")]
 
 
 def contestant_of(what: Thing) -> Contestant:
