@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_measured(tmp_path, monk
     photos, large = save(Path("photos"), levels(20, 5)), save(Path("large"), levels(20, 5, side=12))
     with pytest.raises(UserError, match=r"photos: these are images; add what to measure them against.*against="):
         compare(photos, quiet=True)
-    with pytest.raises(UserError, match=r"large holds images of 1 x 12 x 12 .* digits are 1 x 8 x 8; bring them to"):
+    with pytest.raises(UserError, match=r"large holds images of 1 x 12 x 12 .* digits are 1 x 8 x 8; resize them"):
         compare(run, large, quiet=True)
     with pytest.raises(UserError, match=r"against=digits: finished runs are compared as they are"):
         compare(run, photos, against="digits", quiet=True)
