@@ -116,7 +116,16 @@ def is_machine_of_fixtures() -> bool:
     """Whether sums are rounded here as they were there: only then are equal bits promised."""
     processor = f"{describe()['device_name']}, {torch.backends.cpu.get_cpu_capability()}"
     machine = json.loads((FIXTURES / "machine.json").read_text())
-    return machine == {"torch": torch.__version__, "processor": processor}
+    return machine == {"torch": torch.__version__, "processor": processor, "threads": torch.get_num_threads()}
+
+
+@pytest.fixture(autouse=True)
+def threads_of_fixtures():
+    """As many threads as the fixtures were made with, because sums depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(json.loads((FIXTURES / "machine.json").read_text())["threads"])
+    yield
+    torch.set_num_threads(before)
 
 
 def assert_same(now: dict[str, Tensor], then: dict[str, Tensor], tolerance: float) -> None:
