@@ -18,13 +18,13 @@ HOURS := kill coverage first_samples travel  # benchmarks that take long, to be 
 help:
 	@echo "make demo    compare the model families on small digits and write a report"
 	@echo "make test    the quick tests"
-	@echo "make slow    the tests that take minutes"
+	@echo "make slow    the tests that take minutes; those beside other libraries need $(BIN)/pip install -e '.[parity]' first"
 	@echo "make fixtures  the folder of broken and unusual images"
 	@echo "make kill    kill trainings at every moment and compare what is left"
 	@echo "make lint    formatting, lint and types"
 	@echo "make bench   the benchmarks, one after the other"
 	@echo "make lock    the newest versions into requirements/*.txt, within the bounds of pyproject.toml"
-	@echo "make words   src/trilemma/words.json, after a change of models, keys or data sets"
+	@echo "make words   src/trilemma/words.json and docs/commands.md, after a change of verbs, models, keys or data sets"
 	@echo "make clean   remove the environment, caches and builds (runs and reports stay)"
 
 install: $(STAMP)

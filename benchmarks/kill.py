@@ -37,7 +37,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +98,12 @@ class Killer:
 
     def install(self) -> None:
         """Put the counting in the place of the calls."""
-        from trilemma.run import checkpoint
+        from trilemma.run import tensor_files
 
         for name in CHANGES:
             setattr(os, name, self._before(getattr(os, name)))
         builtins.open = io.open = self._open(builtins.open)
-        checkpoint.save_file = self._save_file(checkpoint.save_file)
+        tensor_files.save_file = self._save_file(tensor_files.save_file)
 
     def _before(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **keys: Any) -> Any:
@@ -187,12 +186,11 @@ def warm_up() -> None:
     import matplotlib.figure  # noqa: F401
 
     import trilemma
-
-    session = import_module("trilemma.training.train")
+    from trilemma.training import results
 
     with tempfile.TemporaryDirectory() as folder:
         trilemma.train("ae-stacked", "digits", steps=1, out=Path(folder) / "run", quiet=True)
-    session.draw_curves = lambda log, path, *_: path.write_bytes(b"")
+    results.draw_curves = lambda log, path, *_: path.write_bytes(b"")
 
 
 @dataclass

@@ -31,7 +31,7 @@ from PIL import Image
 import trilemma
 from trilemma.data import Data, batches, load_data
 from trilemma.registry import create, get_recipe
-from trilemma.training.observe import Observer
+from trilemma.training.validation import Validation
 from trilemma.types import Batch
 
 SECONDS, ROUNDS, WARM_UP, LONGEST_S = 5.0, 3, 20, 600.0
@@ -157,19 +157,19 @@ def our_speed(name: str, data: Data, device: str) -> float:
 def our_time(name: str, data: Data, figure: tuple[str, float], device: str) -> dict[str, Any]:
     """Seconds from the start of a training by the recipe until a validation reached the figure."""
     key, bar = f"valid_{figure[0].replace('mse', 'rmse')}", figure[1]
-    validate, found = Observer.validate, []
+    validate, rows = Validation.validate, []
 
-    def noted(observer: Observer, images: int) -> dict[str, float]:
-        figures = validate(observer, images)
-        found.append((time.perf_counter(), images, figures[key]))
-        return figures
+    def noted(validation: Validation, images: int, most: int | None = None) -> dict[str, float]:
+        values = validate(validation, images, most)
+        rows.append((time.perf_counter(), images, values[key]))
+        return values
 
     with tempfile.TemporaryDirectory() as folder:
         trilemma.train(name, data, steps=WARM_UP, out=Path(folder) / "warm-up", quiet=True, device=device)
-        Observer.validate = noted
+        Validation.validate = noted
         start = time.perf_counter()
         trilemma.train(name, data, out=Path(folder) / "run", quiet=True, device=device)
-    end, images, value = next((row for row in found if row[2] <= bar), found[-1])
+    end, images, value = next((row for row in rows if row[2] <= bar), rows[-1])
     how = f"{images / len(data.train):.1f} epochs, {value:.4f}" + ("" if value <= bar else ": not reached")
     return {"seconds": end - start, "how": how}
 

@@ -5,16 +5,15 @@ import gc
 import os
 import socket
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from trilemma.data.sources import consent
+from trilemma.training import results
 from trilemma.training.pictures import draw_curves
-
-session = import_module("trilemma.training.train")  # the name in the package is the function
 
 collect_ignore_glob = ["fixtures/*"]  # scripts for the code of earlier versions
 
@@ -23,6 +22,16 @@ if "TRILEMMA_DATA" in os.environ:
     os.environ["TRILEMMA_DATA"] = str(Path(os.environ["TRILEMMA_DATA"]).resolve())
 
 _connect = socket.socket.connect
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="of the tests that run on any: cpu (default), cuda, mps")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where the tests run that can run on a GPU."""
+    return torch.device(request.config.getoption("--device"))
 
 
 def pytest_collection_finish() -> None:
@@ -50,7 +59,7 @@ def _no_curves(log: Any, path: Path, *_: Any) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def quick_trainings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "draw_curves", _no_curves)
+        patch.setattr(results, "draw_curves", _no_curves)
         yield
 
 
@@ -66,4 +75,4 @@ def own_consent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test whose trainings do draw them."""
-    monkeypatch.setattr(session, "draw_curves", draw_curves)
+    monkeypatch.setattr(results, "draw_curves", draw_curves)

@@ -1,7 +1,6 @@
 """What every registered model promises, checked on every one of them, on small images of several shapes."""
 
 import copy
-import inspect
 import itertools
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
-from trilemma.config import ModelConfig
+from trilemma.config import ModelConfig, make
 from trilemma.errors import UserError
 from trilemma.registry import build, create, get_recipe, list_models
 from trilemma.run.checkpoint import list_checkpoints
@@ -30,32 +29,40 @@ from trilemma.types import (
     Reconstructs,
     Samples,
     Validates,
-    codes_need_labels,
+    codes_need,
 )
 
 SHAPES = [(1, 8, 8), (3, 12, 9)]  # the second: colour, not square, odd
 MODELS = list_models()
 
 
-def batch_of(shape: tuple[int, int, int], n: int = 16) -> Batch:
-    image = rng.uniform(torch.arange(n), shape, 0, "contract")
-    return Batch(image, Condition(torch.arange(n) % 4), index=torch.arange(n))
+def batch_of(shape: tuple[int, int, int], n: int = 16, device: torch.device | str = "cpu") -> Batch:
+    image, index = rng.uniform(torch.arange(n), shape, 0, "contract").to(device), torch.arange(n, device=device)
+    return Batch(image, Condition(index % 4), index=index)
+
+
+def batch_for(model: nn.Module, n: int = 16) -> Batch:
+    return batch_of(model.config.shape, n, next(model.parameters()).device)
+
+
+def noise_for(batch: Batch) -> torch.Generator:
+    return torch.Generator(batch.image.device).manual_seed(7)
 
 
 def loss_of(phase: Phase, batch: Batch) -> Tensor:
     """The phase's loss with the same random numbers each time."""
     with rng.isolated(7):
-        return phase.loss(batch, torch.default_generator)[0]
+        return phase.loss(batch, noise_for(batch))[0]
 
 
 @pytest.fixture(params=list(itertools.product(MODELS, SHAPES)), ids=lambda p: f"{p[0]}-{'x'.join(map(str, p[1]))}")
-def model(request: pytest.FixtureRequest) -> nn.Module:
+def model(request: pytest.FixtureRequest, device: torch.device) -> nn.Module:
     name, shape = request.param
-    return create(name, shape=shape, seed=1)
+    return create(name, shape=shape, seed=1).to(device)
 
 
 def test_each_phase_lowers_its_loss_with_the_others_held_still(model: nn.Module) -> None:
-    batch = batch_of(model.config.shape)
+    batch = batch_for(model)
     for phase in model.phases:
         held = {name: p.detach().clone() for name, p in model.named_parameters()}
         first = loss_of(phase, batch).item()
@@ -73,19 +80,19 @@ def test_each_phase_lowers_its_loss_with_the_others_held_still(model: nn.Module)
 
 
 def test_every_parameter_belongs_to_one_player_and_gets_a_finite_gradient(model: nn.Module) -> None:
-    batch = batch_of(model.config.shape)
+    batch = batch_for(model)
     owners = [id(p) for player in model.players for p in player.parameters]
     assert sorted(owners) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     for phase in model.phases:
         model.zero_grad()
-        loss, parts = phase.loss(batch, torch.default_generator)
+        loss, parts = phase.loss(batch, noise_for(batch))
         loss.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in phase.player.parameters)
         assert loss.ndim == 0 and all(part.ndim == 0 and not part.requires_grad for part in parts.values())
 
 
 def test_a_loss_draws_from_its_generator_alone(model: nn.Module) -> None:
-    batch = batch_of(model.config.shape)
+    batch = batch_for(model)
     state = copy.deepcopy(model.state_dict())
     for phase in model.phases:
         losses = []
@@ -111,12 +118,12 @@ def prepare(model: nn.Module) -> None:
     """What the trainer does before a model samples."""
     model.eval()
     if isinstance(model, Finishes):
-        model.finish([batch_of(model.config.shape, 64)], seed=0)
+        model.finish([batch_for(model, 64)], seed=0)
 
 
 def draw(model: nn.Module, n: int, **where: int) -> Tensor:
-    few = {"steps": 3} if "steps" in inspect.signature(model.sample).parameters else {}
-    return model.sample(n, seed=5, **where, **few)
+    few = {"steps": 3} if "steps" in model.sampling_keys.model_fields else {}
+    return model.sample(n, seed=5, **where, keys=make(model.sampling_keys, few))
 
 
 def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in(model: nn.Module) -> None:
@@ -139,7 +146,7 @@ def test_sampling_leaves_the_global_random_state_and_the_mode_alone(model: nn.Mo
 
 
 def test_capabilities_have_the_shapes_they_promise(model: nn.Module) -> None:
-    batch = batch_of(model.config.shape)
+    batch = batch_for(model)
     condition = batch.condition if isinstance(model, Conditional) else UNCONDITIONAL
     if isinstance(model, Encodes):
         assert model.encode(batch.image, condition).ndim == 2
@@ -149,17 +156,19 @@ def test_capabilities_have_the_shapes_they_promise(model: nn.Module) -> None:
         assert model.reconstruct(batch.image, condition).shape == batch.image.shape
     if isinstance(model, BoundsLikelihood):
         for bound in (model.elbo, model.log_weight):
-            values = bound(batch.image, torch.Generator().manual_seed(0), condition)
+            values = bound(batch.image, noise_for(batch), condition)
             assert values.shape == (16,) and values.isfinite().all()
     if isinstance(model, Validates):
-        figures = model.validation(batch, torch.default_generator)
+        figures = model.validation(batch, noise_for(batch))
         assert all(values.shape == (16,) and values.isfinite().all() for values in figures.values())
 
 
 def test_labels_are_asked_for_where_they_are_needed_and_refused_elsewhere(model: nn.Module) -> None:
-    batch = batch_of(model.config.shape)
+    batch = batch_for(model)
     conditional = isinstance(model, Conditional)
-    wrong = [UNCONDITIONAL, Condition(torch.full((16,), 10**6))] if conditional else [batch.condition]
+    wrong = (
+        [UNCONDITIONAL, Condition(torch.full_like(batch.condition.label, 10**6))] if conditional else [batch.condition]
+    )
     for condition in wrong:
         if isinstance(model, Encodes):
             with pytest.raises(UserError):
@@ -174,10 +183,10 @@ def test_labels_are_asked_for_where_they_are_needed_and_refused_elsewhere(model:
 
 def test_images_and_codes_of_other_shapes_are_refused(model: nn.Module) -> None:
     """Whatever the network could make of them: each error says what came and what is taken."""
-    shape, image = model.config.shape, batch_of(model.config.shape).image
-    condition = Condition(torch.arange(16) % 4) if codes_need_labels(model) else UNCONDITIONAL
-    larger = torch.zeros(16, shape[0], shape[1] + 2, shape[2] + 2)
-    other = torch.zeros(16, 4 - shape[0], *shape[1:])  # grey for a colour model, colour for a grey one
+    shape, batch = model.config.shape, batch_for(model)
+    image, condition = batch.image, batch.condition if codes_need(model) else UNCONDITIONAL
+    larger = image.new_zeros(16, shape[0], shape[1] + 2, shape[2] + 2)
+    other = image.new_zeros(16, 4 - shape[0], *shape[1:])  # grey for a colour model, colour for a grey one
     takes = re.escape(f"takes (B, {', '.join(map(str, shape))})")
     for protocol, verb in ((Encodes, "encode"), (Reconstructs, "reconstruct")):
         if not isinstance(model, protocol):
@@ -201,10 +210,10 @@ def test_images_and_codes_of_other_shapes_are_refused(model: nn.Module) -> None:
 def test_labels_that_are_no_labels_are_refused(name: str) -> None:
     """Of both kinds of conditional model: the codes of one need the labels, those of the other take no notice."""
     model = create(name, shape=SHAPES[0], seed=1, conditional=True, n_classes=4).eval()
-    assert isinstance(model, Conditional) and codes_need_labels(model) == (name == "vae")
+    assert isinstance(model, Conditional) and codes_need(model) == (("label",) if name == "vae" else ())
     image, right = batch_of(SHAPES[0], 4).image, torch.arange(4)
     z = model.encode(image, Condition(right))
-    if not codes_need_labels(model):
+    if not codes_need(model):
         assert torch.equal(model.encode(image), z) and torch.equal(model.encode(image, Condition(right.flip(0))), z)
         assert torch.equal(model.reconstruct(image), model.decode(z))
     for labels, message in (
@@ -237,7 +246,7 @@ def test_stopped_and_continued_equals_unbroken_bit_for_bit(
         one_step(trainer)
         steps_taken.append(trainer.calendar.step)
         if len(steps_taken) == 3:
-            trainer.team.stop_signal = 2
+            trainer.signals.stop = 2
 
     monkeypatch.setattr(Trainer, "take_step", stop_after_three)
     with pytest.raises(KeyboardInterrupt, match="the state is saved"):

@@ -27,7 +27,7 @@ def test_this_machine_passes(tmp_path, monkeypatch):
         *names
     }
     assert [check for check in checks if check.status == "problem"] == []
-    assert only(checks, "torch").found == torch.__version__
+    assert only(checks, "torch").value == torch.__version__
     assert list(tmp_path.iterdir()) == []  # the write test leaves nothing behind
 
 
@@ -59,7 +59,7 @@ def test_a_bad_release_is_a_problem(monkeypatch):
 def test_an_absent_extra_names_a_line_that_works(monkeypatch, tmp_path):
     monkeypatch.setattr(checkup, "installed", lambda name: None if name == "datasets" else "1")
     (check,) = checkup.check_extras()
-    assert (check.name, check.status, check.found) == ("extra hub", "note", "not installed: datasets")
+    assert (check.name, check.status, check.value) == ("extra hub", "note", "not installed: datasets")
     project = Path(__file__).parents[1]
     assert check.advice.endswith(f' install -e "{project}[hub]"')
     monkeypatch.setattr(extras, "__file__", str(tmp_path / "site-packages" / "trilemma" / "extras.py"))
@@ -75,7 +75,8 @@ def test_the_pip_of_an_advice_is_that_of_this_environment(monkeypatch, tmp_path)
 
 def test_extras_are_those_of_the_project_and_the_code_uses_them():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
-    declared = {name: tuple(lines) for name, lines in project["optional-dependencies"].items() if name != "dev"}
+    of_tests = {"dev", "parity"}
+    declared = {name: tuple(lines) for name, lines in project["optional-dependencies"].items() if name not in of_tests}
     assert declared == extras.EXTRAS
     assert {f"{name}>={floor}" for name, floor in checkup.FLOORS.items()} <= set(project["dependencies"])
     code = "\n".join(path.read_text("utf-8") for path in Path(extras.__file__).parent.rglob("*.py"))
@@ -105,14 +106,14 @@ def test_a_check_that_breaks_is_a_problem(monkeypatch):
     broken.__name__ = "check_device"
     check = only(checkup.doctor(), "device")
     assert check.status == "problem"
-    assert "libtorch.so" in check.found
+    assert "libtorch.so" in check.value
 
 
 def test_a_data_folder_that_is_not_there_is_a_problem(tmp_path, monkeypatch):
     monkeypatch.setenv("TRILEMMA_DATA", str(tmp_path / "nowhere"))
     check = only(checkup.check_data(), "TRILEMMA_DATA")
     assert check.status == "problem"
-    assert "nowhere" in check.found
+    assert "nowhere" in check.value
 
 
 def test_device_by_name():

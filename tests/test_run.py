@@ -1,6 +1,5 @@
 """What a run draws: image k depends on (seed, k) alone, memory is bounded by the batch, errors say what to do."""
 
-import inspect
 import json
 import random
 import shutil
@@ -15,7 +14,7 @@ from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.registry import list_models
 from trilemma.run.run import EXACT_BATCH, Run, load
-from trilemma.types import UNCONDITIONAL, Condition, Decodes, Encodes, Reconstructs, codes_need_labels
+from trilemma.types import UNCONDITIONAL, Condition, Conditional, Decodes, Encodes, Reconstructs, codes_need, keys_of
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def trained(name, folder):
 
 
 def few(run):
-    return {"steps": 2} if "steps" in inspect.signature(run.model.sample).parameters else {}
+    return {"steps": 2} if "steps" in keys_of(run.model).model_fields else {}
 
 
 # --- image k depends on (seed, k) alone -----------------------------------------------------------------------------
@@ -118,9 +117,9 @@ def record_batches(run, monkeypatch):
     """The (first, size) of every batch that the model computes from now on."""
     computed, compute = [], run.model.sample
 
-    def sample(n: int, *, seed: int, first: int = 0, condition=UNCONDITIONAL, temperature: float = 1.0):
+    def sample(n: int, *, seed: int, first: int = 0, condition=UNCONDITIONAL, **keys):
         computed.append((first, n))
-        return compute(n, seed=seed, first=first, condition=condition, temperature=temperature)
+        return compute(n, seed=seed, first=first, condition=condition, **keys)
 
     monkeypatch.setattr(run.model, "sample", sample)
     return computed
@@ -176,9 +175,13 @@ def test_unknown_settings_name_the_nearest(vae):
             vae.sample(1, **{key: 1})
 
 
-def test_nan_is_an_error_and_no_black_image(vae):
-    with pytest.raises(UserError, match=r"4 of 4 images hold NaN.*the first is number 2.*weights are finite"):
-        vae.sample(4, first=2, temperature=float("nan"))
+def test_nan_is_an_error_and_no_black_image(vae, monkeypatch):
+    with pytest.raises(UserError, match="temperature=nan: give a finite number"):
+        vae.sample(4, temperature=float("nan"))
+    with monkeypatch.context() as patch:
+        patch.setattr(vae.model, "sample", lambda n, **_: torch.full((n, 1, 8, 8), torch.nan))
+        with pytest.raises(UserError, match=r"4 of 4 images hold NaN.*the first is number 2.*weights are finite"):
+            vae.sample(4, first=2)
     with torch.no_grad():
         for parameter in vae.model.parameters():
             parameter.fill_(torch.nan)
@@ -196,7 +199,7 @@ def test_nan_in_an_image_that_was_not_asked_for_is_none_of_it(vae, monkeypatch):
 
 
 def test_a_label_that_the_model_does_not_take(run):
-    if not hasattr(run.model, "n_classes"):
+    if not isinstance(run.model, Conditional):
         with pytest.raises(UserError, match=f"{run.recipe.name} was not trained to take a class; leave label out"):
             run.sample(1, label=3)
 
@@ -244,7 +247,7 @@ def held_out(run, n):
 
 def test_codes_and_reconstructions_are_those_of_the_model_in_any_batch(run):
     images, labels = held_out(run, 7)
-    label = labels if codes_need_labels(run.model) else None
+    label = labels if codes_need(run.model) else None
     with torch.no_grad():
         for verb, protocol in (("encode", Encodes), ("reconstruct", Reconstructs)):
             if not isinstance(run.model, protocol):
@@ -368,5 +371,5 @@ def test_a_moved_run_is_the_same_run(vae, tmp_path):
 def test_what_is_no_run_is_refused_in_a_sentence(verb):
     with pytest.raises(UserError, match=r"^run=5: give a run or a path$"):
         getattr(trilemma, verb)(5)
-    with pytest.raises(UserError, match=r"^run=5: give a run or the path of its folder$"):
+    with pytest.raises(UserError, match=r"^what=5: give a run, a path, an array or tensor of images, or loaded data$"):
         trilemma.compare([5])

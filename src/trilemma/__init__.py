@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trilemma.checkup import doctor
     from trilemma.comparison import compare
-    from trilemma.data import check, load_data, show
+    from trilemma.data import check, list_sources, load_data, show
     from trilemma.errors import UserError
     from trilemma.explore import (
         again,
@@ -53,6 +53,7 @@ __all__ = [
     "latent_map",
     "list_figures",
     "list_models",
+    "list_sources",
     "load",
     "load_data",
     "reconstruct",
@@ -83,6 +84,7 @@ _HOME = {
     "latent_map": "explore",
     "list_figures": "lessons",
     "list_models": "registry",
+    "list_sources": "data",
     "load": "run.run",
     "load_data": "data",
     "reconstruct": "explore",

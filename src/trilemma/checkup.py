@@ -36,7 +36,7 @@ class Check:
 
     name: str
     status: Status
-    found: str
+    value: str
     advice: str = ""
 
 
@@ -60,15 +60,15 @@ def _run(step: Callable[[], Iterable[Check]]) -> list[Check]:
 def check_python() -> Iterable[Check]:
     """The interpreter."""
     fits = sys.version_info >= PYTHON_FLOOR
-    yield _judged("python", fits, platform.python_version(), f"Python {_dotted(PYTHON_FLOOR)} or newer is needed")
+    yield _check("python", fits, platform.python_version(), f"Python {_dotted(PYTHON_FLOOR)} or newer is needed")
 
 
 def check_packages() -> Iterable[Check]:
     """The packages with a lowest safe version."""
     for name, floor in FLOORS.items():
-        found = installed(name)
+        release = installed(name)
         advice = f'{pip()} install "{name}>={floor}"'
-        yield _judged(name, found is not None and at_least(found, floor), found or "not installed", advice)
+        yield _check(name, release is not None and at_least(release, floor), release or "not installed", advice)
 
 
 def check_device() -> Iterable[Check]:
@@ -87,14 +87,14 @@ def check_memory() -> Iterable[Check]:
         yield Check("memory", "note", "unknown: the system does not report it")
     else:
         small = "close other programs, or use a smaller batch="
-        yield _judged("memory", size >= MEMORY_FLOOR, _gib(size), small, otherwise="note")
+        yield _check("memory", size >= MEMORY_FLOOR, _gib(size), small, otherwise="note")
 
 
 def check_disk(folder: Path | None = None) -> Iterable[Check]:
     """Whether runs can be written to the working folder."""
     folder = folder or Path.cwd()
     free = shutil.disk_usage(folder).free
-    yield _judged("free disk", free >= DISK_FLOOR, _gib(free), "free some space: a run takes up to a few hundred MB")
+    yield _check("free disk", free >= DISK_FLOOR, _gib(free), "free some space: a run takes up to a few hundred MB")
     try:
         with tempfile.NamedTemporaryFile(dir=folder) as file:
             file.write(b"trilemma")
@@ -124,8 +124,8 @@ def check_extras() -> Iterable[Check]:
     for extra, packages in EXTRAS.items():
         names = [package.partition(">=")[0] for package in packages]
         absent = [name for name in names if installed(name) is None]
-        found = f"not installed: {', '.join(absent)}" if absent else "installed"
-        yield Check(f"extra {extra}", "note" if absent else "ok", found, install_line(extra) if absent else "")
+        value = f"not installed: {', '.join(absent)}" if absent else "installed"
+        yield Check(f"extra {extra}", "note" if absent else "ok", value, install_line(extra) if absent else "")
 
 
 def check_releases() -> Iterable[Check]:
@@ -134,9 +134,9 @@ def check_releases() -> Iterable[Check]:
         if installed(name) in bad:
             yield Check(name, "problem", f"{installed(name)}", advice)
     for name, floor in SAFE_FROM.items():
-        found = installed(name)
-        if found and not at_least(found, floor):
-            yield Check(name, "problem", found, f'it has known security holes: {pip()} install "{name}>={floor}"')
+        release = installed(name)
+        if release and not at_least(release, floor):
+            yield Check(name, "problem", release, f'it has known security holes: {pip()} install "{name}>={floor}"')
 
 
 def installed(name: str) -> str | None:
@@ -147,21 +147,21 @@ def installed(name: str) -> str | None:
         return None
 
 
-def at_least(found: str, floor: str) -> bool:
+def at_least(release: str, floor: str) -> bool:
     """Compare versions by their leading numbers; what follows them (rc1, +cpu) does not count.
 
     >>> at_least("2.13.0+cpu", "2.10"), at_least("2.9.1", "2.10"), at_least("12.3.0", "12.3")
     (True, False, True)
     """
-    return _numbers(found) >= _numbers(floor)
+    return _numbers(release) >= _numbers(floor)
 
 
 def _numbers(text: str) -> list[int]:
     return [int(digits) for digits in re.findall(r"\d+", text.partition("+")[0])]
 
 
-def _judged(name: str, fits: bool, found: str, advice: str, *, otherwise: Status = "problem") -> Check:
-    return Check(name, "ok", found) if fits else Check(name, otherwise, found, advice)
+def _check(name: str, fits: bool, value: str, advice: str, *, otherwise: Status = "problem") -> Check:
+    return Check(name, "ok", value) if fits else Check(name, otherwise, value, advice)
 
 
 def _gib(size: int) -> str:

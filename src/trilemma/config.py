@@ -1,18 +1,20 @@
 """Frozen settings that go to JSON and back; an unknown key is an error that names the nearest one."""
 
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, create_model, model_validator
 
 from trilemma.arguments import word
 from trilemma.errors import UserError
-from trilemma.values import plain, problems
+from trilemma.values import annotations_of, plain, problems
 
 C = TypeVar("C", bound="Config")
 LARGEST_IMAGE = 2**24  # numbers in an image: 4096 x 4096 of grey
 LARGEST_INT = 2**31 - 1
+VARIANCE = 0.5  # of the Gaussian whose -log p is |x_hat - x|**2, up to a constant: behind a mean squared error
 SHOWN_ERRORS = 3  # of a message about values that do not fit
 
 
@@ -28,6 +30,14 @@ class Config(BaseModel):
             UserError: if a key is unknown or a value does not fit.
         """
         return make(type(self), {**self.model_dump(), **changes})
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a field, or the default if the field does not exist."""
+        return dict(self).get(key, default)
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were given, by name."""
+        return {key: value for key, value in self if key in self.model_fields_set}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values only: what `make` takes back."""
@@ -69,15 +79,15 @@ def only_for(config: Config, key: str, used: bool, where: str) -> None:
 
 
 def make(kind: type[C], values: Mapping[str, Any]) -> C:
-    """Build settings from plain values, as `trilemma.values` takes them: "5" is no number.
+    """Build settings from plain values, as `trilemma.values` takes them: "5" is not a number.
 
     Raises:
         UserError: a sentence for each problem: an unknown key with the nearest one, or a value that does not fit.
     """
     fields = kind.model_fields
-    given = {key: plain(value, fields[key].annotation) if key in fields else value for key, value in values.items()}
+    converted = {key: plain(value, fields[key].annotation) if key in fields else value for key, value in values.items()}
     try:
-        return kind.model_validate(given, strict=True)
+        return kind.model_validate(converted, strict=True)
     except ValidationError as error:
         raise UserError(explained(kind, values, error)) from None
 
@@ -89,7 +99,16 @@ def explained(kind: type[Config], values: Mapping[str, Any], error: ValidationEr
     return "; ".join([*texts[:SHOWN_ERRORS], *([f"and {more:,} more"] if more > 0 else [])])
 
 
-def config_of(model: object) -> ModelConfig | None:
-    """A model's settings; None for a module without any."""
-    config = getattr(model, "config", None)
-    return config if isinstance(config, ModelConfig) else None
+def keywords_of(function: Callable[..., Any], without: Collection[str] = ()) -> type[Config]:
+    """A function's keywords as settings, with their types and defaults.
+
+    Args:
+        without: those that are not settings.
+    """
+    types = annotations_of(function)
+    fields: dict[str, Any] = {}
+    for key, p in inspect.signature(function).parameters.items():
+        named = p.kind is p.KEYWORD_ONLY or (p.kind is p.POSITIONAL_OR_KEYWORD and p.default is not p.empty)
+        if named and key not in without:
+            fields[key] = types.get(key, Any), ... if p.default is p.empty else p.default
+    return create_model("Keywords", __base__=Config, **fields)

@@ -1,15 +1,15 @@
-"""Errors that are the user's to mend: what came, what is allowed, what to do. The command line shows no trace."""
+"""Errors that are the user's to mend: what was given, what is allowed, what to do. The command line shows no trace."""
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from trilemma.text import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from trilemma.types import Condition
 
 
 HALF_LEVEL = 0.5 / 255
@@ -24,6 +24,22 @@ ELSEWHERE = {  # words that other tools have for keys of this one
     "n_samples": "n",
     "amp": "precision",
 }
+
+LATER = {  # verb -> keys that it does not take yet, and why
+    "edit": dict.fromkeys(
+        ("mask", "strength"),
+        "mask= (inpainting) and strength= (image to image) need a diffusion model that edits images, which is not "
+        "available yet; edit moves an image along an attribute: towards=GROUP, and how far with shift=",
+    )
+}
+
+
+DEBUG: ContextVar[bool] = ContextVar("DEBUG", default=False)  # set by --debug
+
+
+def shows_tracebacks() -> bool:
+    """Whether an error is to be shown with where it happened: --debug, or TRILEMMA_DEBUG in the environment."""
+    return DEBUG.get() or os.environ.get("TRILEMMA_DEBUG", "0") not in ("", "0")
 
 
 class UserError(ValueError):
@@ -41,18 +57,18 @@ class Diverged(UserError):
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that other tools call `word`, or that is most like it; None where nothing is alike.
+    """The choice that other tools call `word`, or that is most like it; None if nothing is alike.
 
     >>> nearest("learning_rate", ["lr", "steps"]), nearest("stpes", ["lr", "steps"]), nearest("12", ["2"])
     ('lr', 'steps', None)
     """
     names = [str(c) for c in choices]
-    if (meant := ELSEWHERE.get(word.lower())) in names:
-        return meant
+    if (ours := ELSEWHERE.get(word.lower())) in names:
+        return ours
     if word.isdigit():  # 12 is not a slip of 2
         return None
-    found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.65)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.65)
+    return matches[0] if matches else None
 
 
 def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
@@ -77,51 +93,32 @@ def unknown_key(key: str, takes: Mapping[str, Iterable[str]], see: str = "") -> 
     >>> str(unknown_key("guidance", {"training": ["steps", "lr"], "vae": []}))
     'unknown key "guidance"; training takes steps, lr; vae takes nothing more'
     """
-    meant = nearest(key, [known for keys in takes.values() for known in keys])
-    if meant:
-        return UserError(f'unknown key "{key}" (did you mean "{meant}"?)' + (f"; {see}" if see else ""))
+    hint = nearest(key, [name for keys in takes.values() for name in keys])
+    if hint:
+        return UserError(f'unknown key "{key}" (did you mean "{hint}"?)' + (f"; {see}" if see else ""))
     named = (f"{who} takes {', '.join(keys) or 'nothing more'}" for who, keys in takes.items())
     return UserError("; ".join([f'unknown key "{key}"', *named]))
 
 
+def refuse_later(verb: str, keys: Iterable[str]) -> None:
+    """Refuse keys that a verb does not take yet.
+
+    Raises:
+        UserError: with the reason.
+    """
+    for key in keys:
+        if key in LATER.get(verb, {}):
+            raise UserError(LATER[verb][key])
+
+
 def with_hint(text: str, word: str, choices: Iterable[str]) -> str:
-    """A message about a wrong word, with the nearest of the right ones where there is one.
+    """A message about a wrong word, with the nearest of the right ones, if there is one.
 
     >>> with_hint("unknown key", "stpes", ["steps", "lr"])
     'unknown key (did you mean "steps"?)'
     """
     hint = nearest(word, choices)
     return f'{text} (did you mean "{hint}"?)' if hint else text
-
-
-def check_condition(condition: "Condition", count: int, n_classes: int = 0) -> None:
-    """For models that take nothing but a label, 0 to n_classes - 1; with n_classes=0 not even that.
-
-    Args:
-        count: how many images or codes it is for.
-    Raises:
-        UserError: if there is more, or the labels are not int64 (count,), or one is not a class.
-    """
-    for name in ("caption", "image", "mask"):
-        if getattr(condition, name) is not None:
-            raise UserError(f"this model takes no {name}; leave it out")
-    if condition.label is not None:
-        _check_labels(condition.label, count, n_classes)
-
-
-def _check_labels(labels: "Tensor", count: int, n_classes: int) -> None:
-    import torch
-
-    if not n_classes:
-        raise UserError("this model was trained without labels and cannot draw a class; leave the label out")
-    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-        raise UserError(
-            f"labels were given as {_form(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each"
-        )
-    if len(labels) != count:
-        raise UserError(f"{len(labels)} labels were given for {count} images or codes; give one for each")
-    if not bool(((labels >= 0) & (labels < n_classes)).all()):
-        raise UserError(f"labels {labels.unique().tolist()}: they go from 0 to {n_classes - 1}")
 
 
 def check_images(image: "Tensor", shape: Sequence[int]) -> None:
@@ -133,15 +130,17 @@ def check_images(image: "Tensor", shape: Sequence[int]) -> None:
     if image.ndim != 4 or tuple(image.shape[1:]) != tuple(shape):
         takes = ", ".join(map(str, shape))
         raise UserError(
-            f"images were given as {_form(image)}; this model takes (B, {takes}): images, channels, height, width. "
+            f"images were given as {form_of(image)}; this model takes (B, {takes}): images, channels, height, width. "
             "Resize them, or train a model of their size"
         )
     if not image.is_floating_point():
-        raise UserError(f"images were given as {_form(image)}; give floats in [0, 1]: divide levels of 0 to 255 by 255")
+        raise UserError(
+            f"images were given as {form_of(image)}; give floats in [0, 1]: divide levels of 0 to 255 by 255"
+        )
 
 
 def check_range(image: "Tensor") -> None:
-    """For images that a user gives: refuses values outside of [0, 1] by more than half a level. NaN is not looked for.
+    """For images that a user gives: refuses values outside of [0, 1] by more than half a level. NaN is not searched.
 
     Raises:
         UserError: if they lie in another range, as 0 to 255.
@@ -173,11 +172,11 @@ def check_codes(z: "Tensor", length: int) -> None:
     """
     if z.ndim != 2 or z.shape[1] != length or not z.is_floating_point():
         raise UserError(
-            f"codes were given as {_form(z)}; this model takes floats (B, {length}): {length} numbers for each image"
+            f"codes were given as {form_of(z)}; this model takes floats (B, {length}): {length} numbers each"
         )
 
 
-def _form(values: object) -> str:
+def form_of(values: object) -> str:
     """Kind and shape of a tensor or an array, in words."""
     kind, shape = getattr(values, "dtype", type(values).__name__), getattr(values, "shape", None)
     return str(kind).removeprefix("torch.") + ("" if shape is None else f" {tuple(shape)}")

@@ -1,7 +1,7 @@
 """Files that are either whole or absent: written beside their place, flushed, then put there in one move.
 
 What is being written is locked by its process, and the system drops the lock when the process ends, however it ends: so
-a leftover is told from a file in the making. Whether a file may be written over at all is decided in `results`.
+a leftover differs from a file in the making. Whether a file may be written over at all is decided in `results`.
 
 Files of others are read within bounds: only plain files are opened (a pipe would wait for ever, a device never ends),
 at most a stated number of bytes is read, and JSON has bounded depth and numbers.
@@ -96,7 +96,7 @@ def open_plain(path: str | Path) -> BufferedReader:
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise UserError(f"{path} is not a plain file; remove it or replace it by a copy of the file")
+        raise UserError(f"{path} is not a plain file; delete it or replace it by a copy of the file")
     return os.fdopen(handle, "rb")
 
 
@@ -104,7 +104,7 @@ def read_plain(path: str | Path, largest: int) -> bytes:
     """The bytes of a plain file that has at most `largest` of them.
 
     Raises:
-        UserError: it is no plain file, or is larger.
+        UserError: it is not a plain file, or is larger.
         OSError: as `open`.
     """
     with open_plain(path) as file:
@@ -118,7 +118,7 @@ def read_json(path: str | Path, largest: int = LARGEST_JSON) -> Any:
     """The content of a JSON file, with the bounds of `read_plain` and `parse_json`.
 
     Raises:
-        UserError: it is no plain file, too large, or not JSON within the bounds; the message names the file.
+        UserError: it is not a plain file, too large, or not JSON within the bounds; the message names the file.
         OSError: as `open`.
     """
     return parse_json(read_plain(path, largest), path)
@@ -181,7 +181,7 @@ def disk_errors(path: str | Path, needed: int | None = None) -> Iterator[None]:
 
 
 def remove(path: str | Path) -> None:
-    """Remove a file if it is there and can be removed; used to tidy up after an error, so it raises none."""
+    """Remove a file if it exists and can be removed; it tidies up after errors, and raises none."""
     with suppress(OSError):
         os.unlink(path)
 
@@ -213,7 +213,7 @@ def refuse_links(*paths: Path) -> None:
 
 
 def refuse_foreign(path: Path, is_ours: Callable[[Path], bool]) -> None:
-    """Refuse to write over what is there, unless it is empty or ours.
+    """Refuse to write over what exists, unless it is empty or ours.
 
     Raises:
         UserError: it is a link, a folder, or a file of others.
@@ -225,16 +225,16 @@ def refuse_foreign(path: Path, is_ours: Callable[[Path], bool]) -> None:
         raise UserError(f"{path} is not a plain file; choose another out=")
     if path.stat().st_size and not is_ours(path):
         what = "exists and was not written by trilemma, or was changed since"
-        raise UserError(f"{path} {what}; choose another out=, or remove it")
+        raise UserError(f"{path} {what}; choose another out=, or delete it")
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a name is that of a file in the making, and a plain file has it."""
+    """Whether a path is a plain file with the name of a file in the making."""
     return LEFTOVER.fullmatch(path.name) is not None and path.is_file() and not path.is_symlink()
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove the files that killed processes were writing in a folder; those that a living one writes stay."""
+    """Remove the files that killed processes were writing in a folder; a living process keeps its own."""
     for path in filter(is_leftover, Path(folder).glob(".tmp-*")):
         with suppress(OSError), os.fdopen(os.open(path, os.O_RDWR | NO_LINK), "r+b") as file:
             lock(file)
@@ -273,9 +273,9 @@ def _locked(path: Path) -> BinaryIO:
 def _free(path: str | Path) -> str:
     """Free bytes of the disk that would hold `path`, in words."""
     path = Path(path).absolute()
-    here = next((p for p in path.parents if p.exists()), path)
+    existing = next((p for p in path.parents if p.exists()), path)
     try:
-        return f"{shutil.disk_usage(here).free:,} bytes free"
+        return f"{shutil.disk_usage(existing).free:,} bytes free"
     except OSError:
         return "free space unknown"
 

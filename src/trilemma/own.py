@@ -22,7 +22,7 @@ from trilemma.config import Config, ModelConfig
 from trilemma.errors import UserError
 from trilemma.registry import Recipe
 from trilemma.rng import isolated
-from trilemma.types import Batch, Model, Phase, PhaseError, check_together
+from trilemma.types import Batch, Model, Phase, PhaseError, check_together, flags
 
 FAMILY = "own"
 PAGE = "docs/own-model.md"
@@ -66,7 +66,7 @@ def check_phases(module: nn.Module) -> None:
     """
     name = type(module).__name__
     try:
-        phases = getattr(module, "phases", None)
+        phases = flags(module).phases
     except PhaseError as error:
         raise UserError(f"{name}: {error}; see {PAGE}") from None
     if not isinstance(phases, Sequence) or not phases or not all(isinstance(phase, Phase) for phase in phases):
@@ -106,16 +106,16 @@ def try_losses(module: nn.Module, batch: Batch) -> None:
         UserError: if one is not a scalar with named parts, or moves nothing.
     """
     name, trial = type(module).__name__, copy.deepcopy(module).train()
-    for phase in trial.phases:  # type: ignore[union-attr]
+    for phase in flags(trial).phases:
         with isolated(0):
-            given = phase.loss(batch, torch.Generator(batch.image.device).manual_seed(0))
+            result = phase.loss(batch, torch.Generator(batch.image.device).manual_seed(0))
         what = f'the loss of the phase "{phase.name}" of {name}'
-        pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict)
-        if not pair or not isinstance(given[0], Tensor) or given[0].ndim:
+        pair = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
+        if not pair or not isinstance(result[0], Tensor) or result[0].ndim:
             raise UserError(f"{what} must return (loss, parts): a scalar tensor and a dict of tensors; see {PAGE}")
-        if not given[0].requires_grad:
+        if not result[0].requires_grad:
             raise UserError(f"{what} does not depend on any parameter; see {PAGE}")
-        given[0].backward()
+        result[0].backward()
         if all(parameter.grad is None for parameter in phase.player.parameters):
             raise UserError(f"{what} moves none of its parameters; it must be a method of the module; see {PAGE}")
 
@@ -126,19 +126,19 @@ def digest(module: nn.Module) -> str:
     Raises:
         UserError: if its state has something else than tensors.
     """
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name, part in module.named_modules():
         plain = {key: value for key, value in vars(part).items() if not key.startswith("_") and _is_plain(value)}
-        found.update(repr((name, type(part).__qualname__, sorted((plain | {"training": None}).items()))).encode())
+        sha256.update(repr((name, type(part).__qualname__, sorted((plain | {"training": None}).items()))).encode())
     for name, tensor in module.state_dict().items():
         if not isinstance(tensor, Tensor):
             raise UserError(
                 f'the state of {type(module).__name__} has "{name}", which is not a tensor and cannot be saved; keep '
                 f"it in a buffer, or leave get_extra_state out; see {PAGE}"
             )
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha256.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()[:16]
 
 
 def _is_plain(value: Any) -> bool:
@@ -152,23 +152,23 @@ def import_own(word: str) -> None:
     """Import a module of the user's, which registers recipes: by name, or a file ending in .py.
 
     Raises:
-        UserError: there is none.
+        UserError: it is not found, or its name is in use.
     """
     path = Path(word).expanduser()
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
-        raise UserError(f"--import {word}: there is no file {path.absolute()}")
+        raise UserError(f"--import {word}: file {path.absolute()} not found")
     name = path.stem if is_file else word
     taken = getattr(sys.modules.get(name), "__file__", None) if is_file else None
     if taken is not None and Path(taken).resolve() != path.resolve():
-        raise UserError(f"--import {word}: a module named {name} is in use already; rename the file")
+        raise UserError(f"--import {word}: a module named {name} is already in use; rename the file")
     with _importable(path.absolute().parent if is_file else Path.cwd()):
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name != name.partition(".")[0] and error.name != name:
                 raise
-            raise UserError(f"--import {word}: there is no module {name} here; give its name or its file.py") from None
+            raise UserError(f"--import {word}: no module named {name} here; give its name or its file.py") from None
 
 
 @contextmanager

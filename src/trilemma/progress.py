@@ -40,6 +40,12 @@ class Display:
             self.task = self.bar.add_task(title, total=1.0, figures="", left=UNKNOWN)
             self.bar.start()
 
+    def restart(self, title: str) -> None:
+        """Show another training from now on."""
+        self.title, self.first = title, None
+        if self.bar is not None:
+            self.bar.update(self.task, description=title, completed=0.0, figures="", left=UNKNOWN)
+
     def say(self, text: str) -> None:
         """A line that stays. A terminal that was closed, or a reader that left, ends the talk and not the training."""
         try:

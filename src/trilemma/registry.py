@@ -6,19 +6,34 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import MethodType
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from trilemma import rng
-from trilemma.config import ModelConfig
+from trilemma.config import Config, ModelConfig
 from trilemma.errors import UserError, unknown
 from trilemma.modes import own_modes
-from trilemma.types import Model, PhaseError
+from trilemma.types import LACKING, Decodes, Encodes, Model, PhaseError, Reconstructs, Samples, keys_of
 from trilemma.values import checked_call
 
 FAMILIES = ("autoencoder", "vae", "gan", "diffusion")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is published of a preset: settings by the key of `train` that says them, and figures by name.
+
+    source: where they are stated; data: on which they were reached.
+    """
+
+    source: str
+    data: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -28,16 +43,18 @@ class Recipe:
     suits: what it is good for, in a line: sizes, colour, how many images;
     first_samples_s: training seconds until its samples cover a quarter of the held-out images of `data`, as
         benchmarks/first_samples.py measures them on one thread; inf where they did not in 160, None if not measured;
-    build: from settings to a module, also on torch's meta device; `config`: the settings' defaults; `training`: the
-    training keys that differ from the common defaults; `figures`: published or required figures by name, reached on
-    `data`.
+    build: from settings to a module, also on torch's meta device; of a recipe with parts, from settings and the parts
+    by name (see `assemble`); `config`: the settings' defaults; `training`: the training keys that differ from the
+    common defaults; `figures`: those that it must reach on `data`, by name;
+    published: where its own settings differ from them, docs/results.md says why;
+    parts: by name, the recipe that each is trained by before the main training, if no other is named.
     """
 
     name: str
     family: str
     summary: str
     source: str
-    build: Callable[[Any], Model]
+    build: Callable[..., Model]
     config: ModelConfig
     training: Mapping[str, Any] = field(default_factory=dict)
     data: str = "fashion-mnist"
@@ -45,7 +62,19 @@ class Recipe:
     listed: bool = True
     suits: str = ""
     first_samples_s: float | None = None
+    published: Published | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
 
+
+class Blueprint(NamedTuple):
+    """What a network is built from: a recipe, its settings, and the same for each part."""
+
+    recipe: Recipe
+    config: ModelConfig
+    parts: "Mapping[str, Blueprint]"
+
+
+Parts = Mapping[str, nn.Module | Blueprint]
 
 _recipes: dict[str, Recipe] = {}
 
@@ -54,10 +83,10 @@ def register(recipe: Recipe) -> Recipe:
     """Add a preset: its name is known from then on, in this process. For models of one's own see docs/own-model.md.
 
     Raises:
-        UserError: if the name is taken or the family is none of FAMILIES (unlisted helpers may have another).
+        UserError: if the name is taken or the family is not one of FAMILIES (unlisted helpers may have another).
     """
     if recipe.name in _recipes:
-        raise UserError(f'a model named "{recipe.name}" is registered already; choose another name')
+        raise UserError(f'a model named "{recipe.name}" is already registered; choose another name')
     if recipe.listed and recipe.family not in FAMILIES:
         raise unknown("family", recipe.family, FAMILIES)
     _recipes[recipe.name] = recipe
@@ -92,7 +121,9 @@ def recipe_named_in(file: Path, name: str) -> Recipe:
     return _recipes[name]
 
 
-def list_models(pattern: str = "*") -> list[str]:
+def list_models(
+    pattern: Annotated[str, Field(description="a name, or a pattern such as 'vae*'")] = "*",
+) -> list[str]:
     """Names that match a wildcard pattern, in the order of the families."""
     _load()
     listed = [r for r in _recipes.values() if r.listed and fnmatchcase(r.name, pattern)]
@@ -101,14 +132,70 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def models_that(*protocols: type) -> list[str]:
     """Names of the models with all these capabilities; built without memory, on the meta device."""
-    names = []
-    for name in list_models():
-        recipe = get_recipe(name)
-        with torch.device("meta"):
-            model = recipe.build(recipe.config)
-        if all(isinstance(model, protocol) for protocol in protocols):
-            names.append(name)
-    return names
+    models = {name: _without_memory(get_recipe(name)) for name in list_models()}
+    return [name for name, model in models.items() if all(isinstance(model, protocol) for protocol in protocols)]
+
+
+def sampling_keys(recipe: Recipe) -> type[Config]:
+    """The settings of the sampler of a recipe's models; none for models that do not draw samples."""
+    model = _without_memory(recipe)
+    return keys_of(model) if isinstance(model, Samples) else Config
+
+
+def _without_memory(recipe: Recipe) -> Model:
+    """The recipe's network on the meta device."""
+    with torch.device("meta"):
+        return assemble(recipe, recipe.config)
+
+
+def require(model: object, name: str, doing: str, *capabilities: type) -> None:
+    """Refuse a model that lacks a capability, with the reason and the models that have them all.
+
+    Args:
+        name: of the model; doing: what it would do, as in "does not draw samples".
+    Raises:
+        UserError: it lacks one.
+    """
+    missing = [capability for capability in capabilities if not isinstance(model, capability)]
+    if not missing:
+        return
+    if Reconstructs in missing:  # by way of codes
+        missing += [part for part in (Encodes, Decodes) if not isinstance(model, part)]
+    reason = next((LACKING[part] for part in missing if part in LACKING), "")
+    why = f": it {reason}" if reason not in ("", f"does not {doing}") else ""
+    able = ", ".join(models_that(*capabilities)) or "none is installed"
+    raise UserError(f"{name} does not {doing}{why}; models that do: {able}")
+
+
+def assemble(recipe: Recipe, config: ModelConfig, parts: Parts | None = None) -> Model:
+    """The recipe's network. Its parts are frozen: nobody moves their parameters, and they stay in eval mode.
+
+    Args:
+        parts: modules, or what they are built from; default: by the recipes that it names, for the same images.
+    """
+    if not recipe.parts:
+        return recipe.build(config)
+    sources = default_parts(recipe, config) if parts is None else parts
+    modules = {name: assemble(*part) if isinstance(part, Blueprint) else part for name, part in sources.items()}
+    for module in modules.values():
+        _freeze(module)
+    return recipe.build(config, modules)
+
+
+def default_parts(recipe: Recipe, config: ModelConfig) -> dict[str, Blueprint]:
+    """The parts of a recipe by the recipes that it names, for images of the same shape."""
+    blueprints = {}
+    for name, default in recipe.parts.items():
+        own = get_recipe(default)
+        part_config = own.config.with_(shape=config.shape)
+        blueprints[name] = Blueprint(own, part_config, default_parts(own, part_config))
+    return blueprints
+
+
+def _freeze(module: nn.Module) -> None:
+    """No optimiser and no mode of the model around it changes the module any more."""
+    module.requires_grad_(False).eval()
+    vars(module)["train"] = MethodType(lambda module, mode=True: module, module)
 
 
 @checked_call
@@ -117,7 +204,7 @@ def create(name: str, *, shape: tuple[int, int, int] | None = None, seed: int = 
 
     Args:
         name: a preset (`list_models()`).
-        shape: (channels, height, width) of its images; the recipe's own where None.
+        shape: (channels, height, width) of its images; default: the recipe's own.
         seed: of the initial weights.
         settings: fields of the model's config.
     Raises:
@@ -128,30 +215,32 @@ def create(name: str, *, shape: tuple[int, int, int] | None = None, seed: int = 
     return build(recipe, config, seed=seed)
 
 
-def build(recipe: Recipe, config: ModelConfig, *, seed: int = 0) -> Model:
+def build(recipe: Recipe, config: ModelConfig, *, seed: int = 0, parts: Parts | None = None) -> Model:
     """The recipe's network with given settings, in float32, with initial weights that depend on `seed` alone.
 
+    Args:
+        parts: as `assemble`.
     Raises:
         UserError: a player or a phase of it does not fit.
     """
     try:
         with own_modes(), rng.OwnStart(rng.generator(seed, "weights")):
-            return recipe.build(config)
+            return assemble(recipe, config, parts)
     except PhaseError as error:
         raise UserError(f"{recipe.name}: {error}") from None
 
 
-def outline(recipe: Recipe, config: ModelConfig, *, most: int) -> nn.Module:
+def outline(recipe: Recipe, config: ModelConfig, *, most: int, parts: Parts | None = None) -> nn.Module:
     """The recipe's network on the meta device: names, types and shapes, and no memory, whatever the settings ask for.
 
     Args:
-        most: tensors that may be created.
+        most: tensors that may be created; parts: as `assemble`.
     Raises:
         UserError: if the settings make no network, or a larger one.
     """
     try:
         with torch.device("meta"), own_modes(), rng.Unfilled(most):
-            return recipe.build(config)
+            return assemble(recipe, config, parts)
     except Exception as error:  # settings that fit each by itself may not fit together
         text = str(error).partition("\n")[0][:200]
         raise UserError(
@@ -159,10 +248,10 @@ def outline(recipe: Recipe, config: ModelConfig, *, most: int) -> nn.Module:
         ) from None
 
 
-def build_unfilled(recipe: Recipe, config: ModelConfig) -> nn.Module:
+def build_unfilled(recipe: Recipe, config: ModelConfig, parts: Parts | None = None) -> nn.Module:
     """As `build`, without initial weights, for those that are loaded next."""
     with own_modes(), rng.Unfilled(sys.maxsize):
-        return recipe.build(config)
+        return assemble(recipe, config, parts)
 
 
 def count_parameters(module: nn.Module) -> int:

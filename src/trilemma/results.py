@@ -1,6 +1,6 @@
 """What a verb leaves: files of others are never written over or removed, and nothing is written through a link.
 
-`claim` looks before the work begins. It refuses the first file to come that is there and is not ours, and removes what
+`claim` looks before the work begins. It refuses the first file that exists and is not ours, and removes what
 killed processes of ours were writing beside it. A picture is ours if it says how it was made. Other files cannot say
 so; they belong to a picture (`Results`), whose entry names them with the SHA-256 that each has and is about to have: so
 they are ours whenever the process is killed, and no longer ours once they were changed.
@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 def place(out: str | Path | None, folder: Path, name: str) -> Place:
-    """`out`, or where None a name in a folder of ours."""
+    """`out` (default: a name in a folder of ours)."""
     if out is None:
         return Place(folder / name, folder)
     path = out_path(out)
@@ -59,7 +59,7 @@ def out_path(out: str | Path) -> Path:
 def with_keys(stem: str, keys: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """A name in which the keys follow that are not as by default, so that what is made otherwise lies beside.
 
-    A few letters of a hash follow where keys cannot be told by what a name may hold: other values would look the same.
+    A few letters of a hash follow if other values would give the same name.
 
     >>> with_keys("traversal", {"image": 7, "units": "0,4", "span": 3.0}, {"image": None, "units": None, "span": 3.0})
     'traversal-image-7-units-0-4'
@@ -76,7 +76,7 @@ def claim(pictures: Iterable[Path], within: Path, is_ours: Callable[[Path], bool
 
     Args:
         within: a folder; below it nothing may be a link.
-        is_ours: tells a file of ours from one of others; where not given, the files are pictures.
+        is_ours: whether a file is ours (default: a picture that says how it was made).
     Raises:
         UserError: there is a file of others, or a link; the message names it.
     """
@@ -90,7 +90,7 @@ def claim(pictures: Iterable[Path], within: Path, is_ours: Callable[[Path], bool
 
 
 def claim_folders(folders: Iterable[Path], within: Path) -> None:
-    """Make sure that folders, where they are there, are folders, and below `within` are no links.
+    """Make sure that existing folders are folders, and are not links below `within`.
 
     Raises:
         UserError: one is not; the message names it.
@@ -108,7 +108,7 @@ class Results:
     Args:
         beside: the files that belong to it, in its folder or below.
         verb: that writes them; pictures of earlier versions do not name such files, and stand for those of their verb.
-        pictures: more pictures, each of which says how it was made by itself.
+        pictures: more pictures, each with its own receipt.
     Raises:
         UserError: as `claim`, or two of the files have one name.
     """
@@ -124,35 +124,35 @@ class Results:
         claim(self.beside, within, self._is_ours)
 
     def write(
-        self, image: "Image.Image | Tensor | bytes", made: dict[str, Any], files: Mapping[Path, bytes | str]
+        self, image: "Image.Image | Tensor | bytes", receipt: dict[str, Any], files: Mapping[Path, bytes | str]
     ) -> Path:
         """Write the picture, then the files, each whole or not at all.
 
         Args:
-            made: how the picture was made.
+            receipt: how the picture was made.
             files: some of those beside it; the others stay as they are.
         Returns:
             The picture.
         """
         contents = {path: text.encode() if isinstance(text, str) else text for path, text in files.items()}
-        named = self._named() or {}
+        sums = self._named() or {}
         for path in self.beside:
-            refuse_foreign(path, self._is_ours)  # it may be there since a minute ago
-            there = [sha256_of(path)] if path.exists() else []
+            refuse_foreign(path, self._is_ours)  # it may have appeared meanwhile
+            old = [sha256_of(path)] if path.exists() else []
             new = [hashlib.sha256(contents[path]).hexdigest()] if path in contents else []
-            named[self._name(path)] = [*there, *new]
-        save_png(image, self.picture, {**made, FILES: named})
+            sums[self._name(path)] = [*old, *new]
+        save_png(image, self.picture, {**receipt, FILES: sums})
         for path, content in contents.items():
             write_atomic(path, content)
         return self.picture
 
     def _is_ours(self, path: Path) -> bool:
         """Whether the picture names a file with the content that it has."""
-        named = self._named()
-        return named is None or sha256_of(path) in named.get(self._name(path), ())
+        sums = self._named()
+        return sums is None or sha256_of(path) in sums.get(self._name(path), ())
 
     def _named(self) -> dict[str, list[str]] | None:
-        """The files that the picture names; None where it is of an earlier version, and stands for its verb's."""
+        """The files that the picture names; None if it is of an earlier version, and stands for its verb's."""
         if not says_how_made(self.picture):
             return {}
         entry = read_metadata(self.picture)
@@ -165,6 +165,6 @@ class Results:
 
 
 def _sums_in(entry: dict[str, Any]) -> dict[str, list[str]]:
-    """The files that an entry names with their sums; what is no list of them is left out."""
-    named = entry.get(FILES)
-    return {name: sums for name, sums in named.items() if isinstance(sums, list)} if isinstance(named, dict) else {}
+    """The files that an entry names with their sums; anything else is left out."""
+    entries = entry.get(FILES)
+    return {name: sums for name, sums in entries.items() if isinstance(sums, list)} if isinstance(entries, dict) else {}

@@ -30,13 +30,13 @@ CREATE = {"empty", "zeros", "ones", "eye", "linspace", "rand", "randn"}  # in th
 INITIALISE = {f"{law}_{kind}_" for law in ("xavier", "kaiming") for kind in ("uniform", "normal")}
 INITIALISE |= {"uniform_", "normal_", "trunc_normal_", "orthogonal_", "sparse_"}  # of torch.nn.init
 DRAW = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial"}
-DRAW |= {"bernoulli_", "random_", "exponential_", *INITIALISE}  # those that take generator=
+DRAW |= {"bernoulli_", "random_", "exponential_", *INITIALISE}  # functions that take generator=
 
 
 def check_seed(seed: int) -> None:
     """Refuse a negative seed."""
     if seed < 0:
-        raise UserError(f"seed={seed}: a seed is a whole number from 0 on")
+        raise UserError(f"seed={seed}: a seed is a whole number, 0 or more")
 
 
 def seed_of(seed: int, purpose: str, *position: int) -> int:
@@ -58,7 +58,7 @@ def generator(seed: int, purpose: str, *position: int, device: torch.device | st
 class OwnStart(TorchFunctionMode):
     """Inside, and in this thread alone, weights are float32 and drawn from one generator, whatever the process has set.
 
-    The numbers are those that torch's own generator would draw from the same seed, in float32.
+    The numbers are the ones that torch's own generator would draw from the same seed, in float32.
     """
 
     def __init__(self, source: torch.Generator) -> None:
@@ -69,12 +69,12 @@ class OwnStart(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call `func`, with the keys that it would otherwise take from the process."""
-        name, given = func.__name__, {k: v for k, v in (kwargs or {}).items() if v is not None}
+        name, keys = func.__name__, {k: v for k, v in (kwargs or {}).items() if v is not None}
         ours = {
             **({"generator": self.source} if name in DRAW else {}),
             **({"dtype": torch.float32} if name in CREATE else {}),
         }
-        return func(*args, **{**ours, **given})
+        return func(*args, **{**ours, **keys})
 
 
 class Unfilled(TorchFunctionMode):
@@ -96,14 +96,14 @@ class Unfilled(TorchFunctionMode):
         Raises:
             ValueError: if there are too many tensors.
         """
-        name, given = func.__name__, {k: v for k, v in (kwargs or {}).items() if v is not None}
+        name, keys = func.__name__, {k: v for k, v in (kwargs or {}).items() if v is not None}
         if name in DRAW and name.endswith("_"):
-            return args[0] if args else given["tensor"]
+            return args[0] if args else keys["tensor"]
         func = torch.empty if name in ("rand", "randn") else func
         self.left -= name in CREATE
         if self.left < 0:
             raise ValueError("they ask for more tensors than there are weights")
-        return func(*args, **({"dtype": torch.float32} if name in CREATE else {}) | given)
+        return func(*args, **({"dtype": torch.float32} if name in CREATE else {}) | keys)
 
 
 def own_dropout(model: nn.Module, source: torch.Generator) -> None:

@@ -63,10 +63,10 @@ def paragraph(text: str) -> str:
     return "\n  ".join(map(printable, text.split("\n")))
 
 
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
     if code < 0x80:
-        return found[0].encode("unicode_escape").decode("ascii")
+        return match[0].encode("unicode_escape").decode("ascii")
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"  # for a shell, \x9b would be a byte
 
 

@@ -1,20 +1,25 @@
 """What the parts of the project hand to each other: a batch, a phase of training, and what a model can do.
 
-Nothing here imports the project. Ask what a model can do (`isinstance(model, Encodes)`), never what it is.
+Ask what a model can do (`isinstance(model, Encodes)`), never what it is. Every flag that a model may have is declared
+in `Model`, with what stands where a model says nothing.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from trilemma.config import Config, ModelConfig, keywords_of
+from trilemma.errors import UserError, form_of
+
 Logs = dict[str, Tensor]
 Loss = Callable[["Batch", torch.Generator], tuple[Tensor, Logs]]
 Start = Callable[[Iterable["Batch"], int], dict[str, float]]
+SAMPLE_ARGUMENTS = ("n", "seed", "first", "condition", "keys")  # of `sample`, besides settings of the sampler
 
 
 class PhaseError(ValueError):
@@ -35,6 +40,11 @@ class Condition:
     caption: Sequence[str] | None = None
     image: Tensor | None = None
     mask: Tensor | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked for."""
+        return all(value is None for value in vars(self).values())
 
     def rows(self, rows: Tensor | slice) -> "Condition":
         """The condition of some of the images: by their numbers, int64 (N,), or a slice."""
@@ -65,6 +75,34 @@ def rows_of(values: Tensor, rows: Tensor | slice) -> Tensor:
     return values[rows if isinstance(rows, slice) else rows.to(values.device)]
 
 
+def check_condition(condition: Condition, count: int, n_classes: int = 0) -> None:
+    """For models that take nothing but a label, 0 to n_classes - 1; with n_classes=0 not even that.
+
+    Args:
+        count: how many images or codes it is for.
+    Raises:
+        UserError: if there is more, or the labels are not int64 (count,), or one is not a class.
+    """
+    for name in ("caption", "image", "mask"):
+        if getattr(condition, name) is not None:
+            raise UserError(f"this model takes no {name}; leave it out")
+    if condition.label is not None:
+        _check_labels(condition.label, count, n_classes)
+
+
+def _check_labels(labels: Tensor, count: int, n_classes: int) -> None:
+    if not n_classes:
+        raise UserError("this model was trained without labels and cannot draw a class; leave the label out")
+    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+        raise UserError(
+            f"labels were given as {form_of(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each"
+        )
+    if len(labels) != count:
+        raise UserError(f"{len(labels)} labels were given for {count} images or codes; give one for each")
+    if not bool(((labels >= 0) & (labels < n_classes)).all()):
+        raise UserError(f"labels {labels.unique().tolist()}: they go from 0 to {n_classes - 1}")
+
+
 def default_label(ids: Tensor, n_classes: int) -> Tensor:
     """The class of each image where none is asked for: image k has k % n_classes; int64, as the numbers `ids`."""
     return ids % n_classes
@@ -77,7 +115,7 @@ class Batch:
     image: float32 in [0, 1], shape (B, C, H, W).
     condition: label and caption of each image, where the data have them.
     index: position of each image in its split, int64 (B,), or None for images from elsewhere.
-    progress: share of the training that is done, in [0, 1], for what changes in the course of it (a temperature).
+    progress: share of the training that is done, in [0, 1], for what changes during training (a temperature).
     """
 
     image: Tensor
@@ -111,10 +149,10 @@ class Player:
         """Raises PhaseError; keeps the parameters as a tuple."""
         _check_name("player", self.name)
         is_list = isinstance(self.parameters, Iterable) and not isinstance(self.parameters, Tensor)
-        given = tuple(self.parameters) if is_list else (None,)
-        if not all(isinstance(parameter, nn.Parameter) for parameter in given):
+        parameters = tuple(self.parameters) if is_list else (None,)
+        if not all(isinstance(parameter, nn.Parameter) for parameter in parameters):
             raise PhaseError(f'the player "{self.name}" needs a list of parameters, such as list(self.parameters())')
-        object.__setattr__(self, "parameters", given)
+        object.__setattr__(self, "parameters", parameters)
         factor = self.optimizer.get("lr_factor", 1.0)
         if not _is_number(factor) or not 0 < factor < float("inf"):
             raise PhaseError(f'lr_factor={factor!r} of the player "{self.name}": give a number above 0')
@@ -208,24 +246,68 @@ def check_together(phases: Sequence[Phase]) -> None:
             )
 
 
-def count_rivals(phases: Sequence[Phase]) -> int:
+def count_players(phases: Sequence[Phase]) -> int:
     """How many players move at the same time, at most: 2 for a GAN, 1 for stages that follow each other."""
     return max(len({id(other.player) for other in phases if other.is_active(phase.begin)}) for phase in phases)
 
 
+class Likelihood(Protocol):
+    """p(x|z): its name in a protocol, and whether it is a density over images in [0, 1]."""
+
+    name: str
+    density: bool
+
+
 class Model(nn.Module):
-    """A model that the training loop can train: settings, and what is lowered by whom.
+    """A model that the training loop can train: settings, what is lowered by whom, and flags.
 
     config: a ModelConfig; phases: at least one.
+    batch_statistics: whether a loss depends on statistics of the batch, which then cannot be divided. Any part of a
+        model may say so, too.
+    n_classes: of the label that it can be asked for; 0: it takes no label.
+    codes_need: fields of a Condition that `encode`, `decode`, `reconstruct` need; None: the label, where it takes one.
+    code_length: numbers in a code; None: not known before one is made.
+    code_bits: of a code that is choices out of finite sets, in a fixed length for each; None for any other.
+    sampling_keys: settings of its sampler, which `sample` takes as `keys`; Config has none. None: `sample` has them as
+        keywords of its own.
+    pixel_likelihood: p(x|z) behind the bound on the likelihood; None: a density without a name.
     """
 
-    config: Any
+    config: Any = None
     phases: Sequence[Phase]
+    batch_statistics: bool = False
+    n_classes: int = 0
+    codes_need: tuple[str, ...] | None = None
+    code_length: int | None = None
+    code_bits: float | None = None
+    pixel_likelihood: Likelihood | None = None
+    sampling_keys: type[Config] | None = None
 
     @property
     def players(self) -> list[Player]:
         """Who moves, in the order in which they do."""
         return players_of(self.phases)
+
+
+class _WithDefaults:
+    """The attributes of a plain module, and those of `Model` that it does not have."""
+
+    def __init__(self, module: object) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name, getattr(Model, name, None))
+
+
+def flags(model: object) -> Model:
+    """The flags of any module, a user's plain `nn.Module` too, as `Model` declares them."""
+    return model if isinstance(model, Model) else cast(Model, _WithDefaults(model))
+
+
+def config_of(model: object) -> ModelConfig | None:
+    """A model's settings; None for a module without any."""
+    config = flags(model).config
+    return config if isinstance(config, ModelConfig) else None
 
 
 @runtime_checkable
@@ -237,8 +319,39 @@ class Samples(Protocol):
     def sample(
         self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, **settings: Any
     ) -> Tensor:
-        """(n, C, H, W) in [0, 1]; the images numbered first ... first + n - 1 of `seed`."""
+        """(n, C, H, W) in [0, 1]; the images numbered first ... first + n - 1 of `seed`.
+
+        The settings of the sampler are one argument, `keys` of the kind `sampling_keys`, or keywords of its own.
+        """
         ...
+
+
+def keys_of(model: Samples) -> type[Config]:
+    """The settings of a model's sampler: as the model declares them, or else the keywords of its `sample`."""
+    declared = flags(model).sampling_keys
+    return keywords_of(model.sample, SAMPLE_ARGUMENTS) if declared is None else declared
+
+
+def draw(
+    model: Samples,
+    n: int,
+    *,
+    seed: int,
+    first: int = 0,
+    condition: Condition = UNCONDITIONAL,
+    keys: Config | None = None,
+) -> Tensor:
+    """Images of a model, in whichever of the two ways its `sample` takes the settings of its sampler.
+
+    Args:
+        keys: settings of the kind `keys_of(model)`; default: the model's defaults.
+    Returns:
+        (n, C, H, W) in [0, 1].
+    """
+    keywords: dict[str, Any] = {} if condition.is_empty else {"condition": condition}
+    if keys is not None:
+        keywords |= keys.given() if flags(model).sampling_keys is None else {"keys": keys}
+    return model.sample(n, seed=seed, first=first, **keywords)
 
 
 @runtime_checkable
@@ -292,23 +405,43 @@ class BoundsLikelihood(Protocol):
 
 
 @runtime_checkable
-class Conditional(Protocol):
-    """Draws what is asked for: the label of a condition is obeyed.
+class HasPosterior(Protocol):
+    """Gives an image a Gaussian of codes with independent entries."""
 
-    Its codes, too, are made and read with the class of each image, unless it says `codes_need_labels = False`.
-    """
+    def posterior(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> tuple[Tensor, Tensor]:
+        """mu and logvar of q(z|x): (B, C, H, W) -> two (B, Z)."""
+        ...
+
+
+class _TakesLabel(type):
+    def __instancecheck__(cls, model: object) -> bool:
+        return flags(model).n_classes > 0
+
+
+class Conditional(metaclass=_TakesLabel):
+    """Draws what is asked for: the label of a condition, one of `n_classes`, is obeyed."""
 
     n_classes: int
 
 
-def codes_need_labels(model: object) -> TypeGuard[Conditional]:
-    """Whether `encode`, `decode` and `reconstruct` of a model need the labels of the images."""
-    return isinstance(model, Conditional) and getattr(model, "codes_need_labels", True)
+def codes_need(model: object) -> tuple[str, ...]:
+    """Fields of a Condition that `encode`, `decode` and `reconstruct` of a model need."""
+    named = flags(model).codes_need
+    return named if named is not None else ("label",) if isinstance(model, Conditional) else ()
 
 
 def for_codes(model: object, condition: Condition) -> Condition:
     """The part of a condition that `encode`, `decode` and `reconstruct` of a model need."""
-    return condition.only("label") if codes_need_labels(model) else UNCONDITIONAL
+    return condition.only(*codes_need(model))
+
+
+LACKING = {  # why a model without a capability cannot do what needs it
+    Samples: "does not draw samples",
+    Encodes: "has no encoder",
+    Decodes: "has no decoder",
+    BoundsLikelihood: "has no bound on the likelihood",
+    Conditional: "was trained without labels",
+}
 
 
 @runtime_checkable

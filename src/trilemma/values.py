@@ -1,6 +1,6 @@
 """Whether a value is of the type that is asked for; if not, a sentence that says what was given and what is allowed.
 
-pydantic does the checks, strictly: a text is no number, true is no 1. Forms that say the same are brought into one
+pydantic does the checks, strictly: a text is not a number, true is not 1. Forms that say the same are brought into one
 before (a list for a tuple, 16.0 for 16, a number of NumPy). What is allowed is said from the types and bounds.
 """
 
@@ -9,6 +9,7 @@ import math
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, wraps
+from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -16,7 +17,7 @@ from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
 from trilemma.arguments import FALSE, TRUE, parse_value, word
-from trilemma.errors import UserError, with_hint
+from trilemma.errors import UserError, refuse_later, with_hint
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,6 +38,7 @@ NAMES: dict[Any, str] = {
 }
 ENDS = {"ge": "of at least", "gt": "above", "le": "up to", "lt": "below", "multiple_of": "that is a multiple of"}
 UNIONS = (Union, types.UnionType)
+SEVERAL = (tuple, Sequence)
 
 
 def checked_call(function: Callable[P, R]) -> Callable[P, R]:
@@ -115,8 +117,8 @@ def allowed(annotation: Any, bounds: Sequence[Any] = ()) -> str:
     """
     origin, inner = get_origin(annotation), list(get_args(annotation))
     if origin is Annotated:
-        said = next((part.description for part in inner[1:] if isinstance(part, FieldInfo) and part.description), None)
-        return said or allowed(inner[0], [*bounds, *inner[1:]])
+        title = next((part.title for part in inner[1:] if isinstance(part, FieldInfo) and part.title), None)
+        return title or allowed(inner[0], [*bounds, *inner[1:]])
     if origin in UNIONS:
         texts = list(dict.fromkeys(allowed(part, bounds) for part in inner if part is not type(None)))
         text = " or ".join(text for text in texts if text != NAMES[str] or NAMES["Path"] not in texts)
@@ -144,6 +146,8 @@ def plain(value: Any, annotation: Any) -> Any:
 
     >>> plain(128, tuple[int, ...]), plain([1.0, 2], tuple[int, ...]), plain("yes", bool), plain("5", int)
     ((128,), (1, 2), True, '5')
+    >>> plain("flip,shift", Sequence[str]), plain("0,4", int | Sequence[int])
+    (('flip', 'shift'), (0, 4))
     """
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
@@ -155,8 +159,8 @@ def plain(value: Any, annotation: Any) -> Any:
     if origin in UNIONS:
         kinds = [part for part in inner if part is not type(None)]
         return _plain_of_union(value, kinds)
-    if origin is tuple:
-        return _plain_tuple(value, inner)
+    if origin is tuple or (origin is Sequence and isinstance(value, str)):
+        return _plain_tuple(value, inner if origin is tuple else (*inner, ...))
     if annotation is bool and not isinstance(value, bool):
         words = dict.fromkeys(TRUE, True) | dict.fromkeys(FALSE, False) | {1: True, 0: False}
         return words.get(value.lower() if isinstance(value, str) else value, value) if _hashable(value) else value
@@ -165,19 +169,22 @@ def plain(value: Any, annotation: Any) -> Any:
 
 
 def _plain_of_union(value: Any, kinds: Sequence[Any]) -> Any:
-    """In the form of the only kind, or of a tuple among several where a list is given."""
+    """In the form of the only kind, or of a tuple among several where a list is given, or a text that is none else."""
     if len(kinds) == 1:
         return plain(value, kinds[0])
-    if isinstance(value, list):
-        return plain(value, next((kind for kind in kinds if get_origin(kind) is tuple), None))
+    if isinstance(value, list) or (isinstance(value, str) and not {str, Path} & {*kinds}):
+        return plain(value, next((kind for kind in kinds if get_origin(kind) in SEVERAL), None))
     whole = any(kind is int for kind in kinds) and not any(kind is float for kind in kinds)
     return plain(value, int) if whole else value
 
 
 def _plain_tuple(value: Any, inner: Sequence[Any]) -> Any:
-    """A single value where several may stand: hidden=128 means hidden=(128,), and an empty text none at all."""
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        value = (value,) if value != "" else ()
+    """A single value where several may stand: hidden=128 means hidden=(128,), "a,b" ("a", "b"), and "" none at all."""
+    if isinstance(value, str):
+        words = [part.strip() for part in value.split(",") if part.strip()]
+        value = tuple(words if inner[0] is str else map(parse_value, words))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        value = (value,)
     if not isinstance(value, list | tuple):
         return value
     kinds = [*inner[:1]] * len(value) if inner[1:] == (...,) else [*inner, *[None] * len(value)]
@@ -208,13 +215,14 @@ def _choices(annotation: Any) -> list[str]:
 
 
 def _checked_argument(name: str, annotation: Any, value: Any) -> Any:
-    """The value, in its plain form where it is a number or a list."""
+    """The value, in its plain form."""
     check_value(name, annotation, value)
-    return plain(value, annotation) if get_origin(annotation) is not tuple else value
+    return plain(value, annotation)
 
 
 def _call_mistake(name: str, signature: inspect.Signature, error: TypeError, keys: Mapping[str, Any]) -> str:
     """A call that does not fit the signature, in a sentence."""
+    refuse_later(name, keys)
     own = [key for key, p in signature.parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     strange = next((key for key in keys if key not in own), None)
     if strange is not None and "unexpected" in str(error):
@@ -227,13 +235,12 @@ def _call_mistake(name: str, signature: inspect.Signature, error: TypeError, key
 
 @cache
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+    return TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False))
 
 
-@cache
-def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The types of a function's arguments; not those that are imported for type checkers alone."""
-    plain_function, found = inspect.unwrap(function), {}
+    plain_function, hints = inspect.unwrap(function), {}
     gathers = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in gathers or parameter.annotation is parameter.empty:
@@ -244,23 +251,26 @@ def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
             _adapter(hint)
         except (NameError, TypeError, PydanticUserError):
             continue
-        found[name] = hint
-    return found
+        hints[name] = hint
+    return hints
+
+
+_annotations = cache(annotations_of)
 
 
 def problems(fields: Mapping[str, FieldInfo], values: Mapping[str, Any], error: ValidationError) -> Iterator[str]:
     """A sentence for each thing that pydantic found wrong with values for fields."""
-    for found in error.errors():
-        own = found["msg"].removeprefix("Value error, ")
-        if not found["loc"]:  # a rule about several keys
+    for mistake in error.errors():
+        own = mistake["msg"].removeprefix("Value error, ")
+        if not mistake["loc"]:  # a rule about several keys
             yield own
             continue
-        key = str(found["loc"][0])
-        if found["type"] == "extra_forbidden":
+        key = str(mistake["loc"][0])
+        if mistake["type"] == "extra_forbidden":
             yield with_hint(f'unknown key "{key}"; the keys here are {", ".join(fields)}', key, fields)
         elif key not in values:
             yield f"{key} is missing"
-        elif found["type"] == "value_error":  # a rule about one key
+        elif mistake["type"] == "value_error":  # a rule about one key
             yield f"{key}={shown(values[key])}: {own}"
         else:
             yield str(refusal(key, values[key], fields[key].annotation, fields[key].metadata))

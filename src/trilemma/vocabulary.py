@@ -1,12 +1,11 @@
-"""The words of a command line, known without loading torch: models, their keys, data sets, figures.
+"""The words of a command line, known without loading torch: verbs, models, data sets, figures, and their keys.
 
-words.json holds what the registry holds, so that a wrong word is answered at once and the shell can complete a right
-one. `make words` writes it (cli/collect.py); a test compares the two.
+words.json holds what the code says, so that a wrong word is answered at once, help is shown without loading anything,
+and the shell can complete a right word. `make words` writes it (cli/collect.py); a test compares the two.
 """
 
-import inspect
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -20,7 +19,6 @@ DATA_KINDS = (
     "a folder of images, a .zip or .tar of one, a folder of .tar shards, a .npz or .npy file, an idx file of images, "
     f"a .parquet file or a folder of them, or {HUB}NAME"
 )
-SAMPLER = ("self", "n", "seed", "first", "labels")  # what every model's `sample` takes, given by the verb itself
 
 
 @cache
@@ -28,9 +26,19 @@ def _words() -> dict[str, Any]:
     return json.loads(FILE.read_text("utf-8"))
 
 
+def verb_schema(name: str) -> Mapping[str, Any]:
+    """The keys of a verb as a JSON schema."""
+    return _words()["verbs"][name]
+
+
 def models() -> list[str]:
     """The models of `trilemma list`."""
     return list(_words()["models"])
+
+
+def model_entry(name: str) -> Mapping[str, Any]:
+    """What `trilemma list` shows of a model."""
+    return _words()["models"][name]
 
 
 def data_words() -> list[str]:
@@ -44,26 +52,26 @@ def figures() -> list[str]:
 
 
 def check_model(name: str) -> None:
-    """Raises UserError for a name, or a pattern, of no model."""
+    """Raises UserError for a name, or a pattern, that fits no model."""
     if not any(fnmatchcase(model, name) for model in models()):
         raise unknown("model", name, models())
 
 
 def check_figure(name: str) -> None:
-    """Raises UserError for a figure that there is not."""
+    """Raises UserError for an unknown figure."""
     if name not in figures():
         raise unknown("figure", name, figures())
 
 
 def check_data(source: str) -> None:
-    """Raises UserError for data that are neither known by name nor there."""
+    """Raises UserError for data that are neither known by name nor a path that exists."""
     named = source.partition(":")[0] in data_words()
     if not named and not source.startswith(HUB) and not Path(source).expanduser().exists():
         raise no_data(source)
 
 
 def no_data(source: str) -> UserError:
-    """The error for a source that is not there: the nearest word, or what a path may be."""
+    """The error for a source that does not exist: the nearest word, or what a path may be."""
     words, path = data_words(), Path(source).expanduser()
     if "://" in source:
         return UserError(f"{source} is an address; download it and give the path of the file, or {HUB}NAME")
@@ -74,14 +82,16 @@ def no_data(source: str) -> UserError:
 
 
 def check_training_keys(model: str, keys: Iterable[str]) -> None:
-    """Raises UserError for a key that neither training nor the model takes."""
-    takes = {"training": _words()["training"].split(), model: _words()["models"][model].split()}
+    """Raises UserError for a key that neither training nor the model takes; `NAME.key` is left to the part NAME."""
+    parts = [part.partition("=")[0] for part in model_entry(model)["facts"].get("parts", "").split()]
+    keys = (part if (part := key.partition(".")[0]) in parts else key for key in keys)
+    takes = {"training": _words()["training"].split(), model: _own_keys(model, "keys")}
     _check_keys(keys, takes, f"`trilemma list {model}` shows them all")
 
 
 def check_sampling_keys(model: str, verb: str, options: Sequence[str], keys: Iterable[str]) -> None:
     """Raises UserError for a key that neither the verb nor the model's sampler takes."""
-    _check_keys(keys, {verb: options, f"drawing from {model}": _words()["sampling"][model].split()})
+    _check_keys(keys, {verb: options, f"drawing from {model}": _own_keys(model, "sampling")})
 
 
 def check_figure_keys(name: str, keys: Iterable[str]) -> None:
@@ -89,14 +99,13 @@ def check_figure_keys(name: str, keys: Iterable[str]) -> None:
     _check_keys(keys, {f"the figure {name}": _words()["figures"][name].split()})
 
 
+def _own_keys(model: str, what: str) -> list[str]:
+    """Names in one of the tables of a model."""
+    return [key for key, *_ in model_entry(model)[what]]
+
+
 def _check_keys(keys: Iterable[str], takes: dict[str, Sequence[str]], see: str = "") -> None:
-    known = {key for own in takes.values() for key in own}
+    names = {key for own in takes.values() for key in own}
     for key in keys:
-        if key not in known:
+        if key not in names:
             raise unknown_key(key, takes, see)
-
-
-def sampling_keys(model: Any) -> list[str]:
-    """The keys of a model's own that its `sample` takes."""
-    given = inspect.signature(model.sample).parameters.values() if hasattr(model, "sample") else ()
-    return [p.name for p in given if p.name not in SAMPLER and p.kind is not p.VAR_KEYWORD]

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+SHOWN = 5  # of a list of names
+
 
 def counted(value: float, unit: str) -> str:
     """
@@ -28,7 +30,7 @@ def ends(value: float, interval: Sequence[float]) -> list[str]:
 
 
 def span(value: float, interval: Sequence[float] | None) -> str:
-    """The interval as "0.79 to 0.83"; "exact" for a width of 0; empty where there is none."""
+    """The interval as "0.79 to 0.83"; "exact" for a width of 0; empty without one."""
     if not interval:
         return ""
     return "exact" if interval[0] == interval[1] == value else " to ".join(ends(value, interval))
@@ -40,6 +42,21 @@ def listed(words: Sequence[str]) -> str:
     ('a', 'a and b', 'a, b and c')
     """
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def names_counted(what: str, names: Sequence[str]) -> str:
+    """How many, with the first few; "" for none.
+
+    >>> names_counted("files skipped", ["a", "b", "c", "d", "e", "f"])
+    '6 files skipped: a, b, c, d, e and 1 more'
+    """
+    return f"{len(names):,} {what}: {first_names(names)}" if names else ""
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
 
 
 def _places(value: float, interval: Sequence[float] | None) -> int:

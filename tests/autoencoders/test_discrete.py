@@ -9,8 +9,8 @@ from torch.distributions import Categorical, kl_divergence
 
 from trilemma.autoencoders.codes import gumbel_noise, gumbel_softmax, kl_to_uniform, one_hot, straight_through
 from trilemma.autoencoders.discrete import DiscreteConfig, DiscreteVAE
+from trilemma.config import VARIANCE
 from trilemma.errors import UserError
-from trilemma.migration import VARIANCE
 from trilemma.types import Batch, Condition
 
 LOGITS = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)

@@ -15,6 +15,7 @@ from trilemma.autoencoders.hierarchical import HierarchicalConfig, HierarchicalV
 from trilemma.autoencoders.levels import Normal, combine, free_bits, shifted, warm_up
 from trilemma.autoencoders.likelihoods import Gaussian
 from trilemma.autoencoders.losses import kl_between_normals
+from trilemma.autoencoders.priors import PriorKeys
 from trilemma.config import make
 from trilemma.errors import UserError
 from trilemma.metrics.likelihood import active_units
@@ -197,7 +198,7 @@ def test_the_gap_of_a_chain_is_the_divergence_from_the_posterior() -> None:
 def test_samples_have_the_mean_and_covariance_of_the_chain(temperature: float) -> None:
     """The mean image C z1 + c: covariance C S1 C^T with S1 that of z1; a temperature multiplies it by its square."""
     model, truth, n = linear_model("chain"), Linear(), 20_000
-    drawn = model.sample(n, seed=3, temperature=temperature).flatten(1)
+    drawn = model.sample(n, seed=3, keys=PriorKeys(temperature=temperature)).flatten(1)
     z1, (weight, bias) = truth.places[2], (truth.maps[2], truth.biases[2])
     covariance = temperature**2 * weight @ truth.covariance[z1, z1] @ weight.T
     spread = covariance.diagonal()
@@ -393,10 +394,8 @@ def test_settings_that_do_not_fit_are_refused(settings: dict, message: str) -> N
         make(HierarchicalConfig, settings)
 
 
-def test_a_negative_temperature_and_labels_are_refused() -> None:
+def test_labels_are_refused() -> None:
     model = HierarchicalVAE(HierarchicalConfig(shape=(1, 4, 4)))
-    with pytest.raises(UserError, match="temperature=-1"):
-        model.sample(2, seed=0, temperature=-1.0)
     condition, image = Condition(torch.zeros(2, dtype=torch.int64)), torch.zeros(2, 1, 4, 4)
     rng = torch.Generator()
     for call in (

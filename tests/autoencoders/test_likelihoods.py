@@ -17,9 +17,9 @@ from trilemma.autoencoders.likelihoods import (
 )
 from trilemma.autoencoders.losses import squared_error
 from trilemma.autoencoders.vae import VAEConfig
-from trilemma.config import make
+from trilemma.config import VARIANCE, make
 from trilemma.errors import UserError
-from trilemma.migration import VARIANCE, stated_variance
+from trilemma.run.migration import stated_variance
 from trilemma.values import shown
 
 D = 2 * 4 * 5

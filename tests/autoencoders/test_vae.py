@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from trilemma.autoencoders.likelihoods import Gaussian
 from trilemma.autoencoders.losses import bernoulli_nats, kl_to_standard_normal
+from trilemma.autoencoders.priors import PriorKeys
 from trilemma.autoencoders.vae import VAE, VAEConfig
+from trilemma.config import VARIANCE, make
 from trilemma.errors import UserError
-from trilemma.migration import VARIANCE
 from trilemma.types import UNCONDITIONAL, Batch, BoundsLikelihood, Condition, Conditional
 
 
@@ -172,10 +173,10 @@ def test_controlled_capacity_costs_nothing_where_the_divergence_is_the_capacity(
 
 def test_samples_are_means_of_the_prior() -> None:
     model = VAE(VAEConfig(shape=(3, 4, 5), hidden=(8,), latent=3))
-    spread = [model.sample(400, seed=0, temperature=t).std(0).mean() for t in (0.0, 0.5, 1.0)]
+    spread = [model.sample(400, seed=0, keys=PriorKeys(temperature=t)).std(0).mean() for t in (0.0, 0.5, 1.0)]
     assert spread[0] < 1e-6 < spread[1] < spread[2]
-    with pytest.raises(UserError, match="0 or more"):
-        model.sample(1, seed=0, temperature=-1.0)
+    with pytest.raises(UserError, match="temperature=-1: give a number of at least 0"):
+        make(PriorKeys, {"temperature": -1.0})
 
 
 def test_images_of_a_linear_decoder_stay_in_range() -> None:

@@ -230,8 +230,6 @@ def test_a_code_takes_the_bits_of_its_choices() -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(UserError, match="prior_width=100 is not a multiple of 32"):
         make(VQConfig, {"prior_width": 100})
-    with pytest.raises(UserError, match="temperature=-1"):
-        small().sample(1, seed=0, temperature=-1)
 
 
 @pytest.mark.slow

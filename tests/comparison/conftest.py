@@ -1,27 +1,18 @@
 """A comparison that trains and measures nothing."""
 
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-from comparison.stand_ins import FAMILIES, evaluation, finished, make
+from comparison.stand_ins import FAMILIES, evaluation, finished, make, reference
 
 from trilemma.errors import UserError
-
-
-class Flat(torch.nn.Module):
-    """Features of an image: its pixels."""
-
-    def features(self, image):
-        return image.flatten(1)
 
 
 @pytest.fixture
 def stage(monkeypatch, tmp_path):
     """A place where compare() trains and measures nothing. `stage.broken[name]` is the error a model ends with."""
-    from trilemma.metrics.features import FeatureNetwork
-
     stage = SimpleNamespace(
         data=make(), broken={}, broken_seeds={}, trained=[], measured=[], loaded=[], evaluation=evaluation
     )
@@ -59,6 +50,5 @@ def stage(monkeypatch, tmp_path):
     monkeypatch.setattr(
         "trilemma.registry.list_models", lambda pattern="*": [n for n in FAMILIES if n.startswith(pattern[:-1])]
     )
-    network = FeatureNetwork("flat", Flat(), (1, 8, 8))
-    monkeypatch.setattr("trilemma.metrics.features.feature_network", lambda *_: network)
+    monkeypatch.setattr(import_module("trilemma.metrics.evaluate"), "reference_by", reference)
     return stage

@@ -9,7 +9,11 @@ from types import SimpleNamespace
 import torch
 
 from trilemma.data.split import Split, make_data
+from trilemma.metrics.controls import Reference
+from trilemma.metrics.features import FeatureNetwork
+from trilemma.metrics.quality import Setup
 from trilemma.metrics.receipt import Score
+from trilemma.run.run import Run
 
 FAMILIES = {"ae-stacked": "autoencoder", "vae": "vae", "gan-dcgan": "gan", "diffusion-small": "diffusion"}
 FIGURES = {  # precision, recall, kernel distance, ms per image, calls per image
@@ -20,12 +24,39 @@ FIGURES = {  # precision, recall, kernel distance, ms per image, calls per image
 }
 
 
+class StandIn(Run):
+    """A run that is in no folder; what a folder says is set."""
+
+    path = name = summary = warnings = log = command = weights_id = unfinished = None
+
+    def __init__(self, **values):
+        vars(self).update(values)
+
+
+class Flat(torch.nn.Module):
+    """Features of an image: its pixels."""
+
+    def features(self, image):
+        return image.flatten(1)
+
+
+FLAT = FeatureNetwork("flat", Flat(), (1, 8, 8))
+
+
+def reference(data, split="test", n=14, *, own=True, seed=0):
+    """What everything is measured by, without controls and scores."""
+    setup = Setup(data, split, own, FLAT, n, seed)
+    features = data.splits[split].images[:n].double().flatten(1) / 255
+    return Reference(setup, SimpleNamespace(features=features), ())
+
+
 @dataclass
 class Measured:
     """What compare asks of an evaluation."""
 
     scores: tuple[Score, ...]
     fakes: torch.Tensor
+    features: torch.Tensor
     notes: tuple[str, ...] = ("features: digits-cnn",)
     spreads: dict = field(default_factory=dict)
     controls: tuple = ()
@@ -56,8 +87,9 @@ def evaluation(name, n=10, **changes):
     calls = float(FIGURES[name][4])
     scores.append(score("calls_per_image", calls, (calls, calls), "lower", n=n))
     scores.append(score("frechet_distance", None, None, "lower", "10 images are too few", n=n))
-    fakes = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(len(name)))
-    return Measured(tuple(scores), fakes)
+    generator = torch.Generator().manual_seed(len(name))
+    fakes = torch.randint(0, 256, (n, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    return Measured(tuple(scores), fakes, fakes.double().flatten(1) / 255)
 
 
 def finished(name, path, data, seconds=30.0, seed=0):
@@ -69,7 +101,7 @@ def finished(name, path, data, seconds=30.0, seed=0):
     rows[-1]["valid_rmse"] = 0.25
     rows[5]["a/loss"] = "nan"
     summary = {"images": 19200, "steps": 300, "seconds": seconds, "images_per_second": 640.0, "valid_rmse": 0.25}
-    return SimpleNamespace(
+    return StandIn(
         path=Path(path),
         name=Path(path).name,
         recipe=SimpleNamespace(name=name, family=FAMILIES[name], summary="a small model", source="A & B (2014)"),
@@ -78,6 +110,8 @@ def finished(name, path, data, seconds=30.0, seed=0):
             "fingerprint": data.fingerprint,
             "model_config": settings,
             "training": {"minutes": 0.5, "seed": seed, "steps": None},
+            "data_config": {},
+            "parts": {},
         },
         command=shlex.join(["trilemma", "train", name, data.source]),
         model_config=SimpleNamespace(**settings),

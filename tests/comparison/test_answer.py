@@ -1,12 +1,25 @@
-import pytest
+from dataclasses import fields, replace
 
-from trilemma.comparison.answer import ONE_TRAINING_CAVEAT, answer
+import pytest
+from comparison.stand_ins import score
+
+from trilemma.comparison.answer import NO_COST, ONE_TRAINING_CAVEAT, answer
+from trilemma.comparison.content import (
+    IMAGES,
+    Asked,
+    Control,
+    Difference,
+    Model,
+    Place,
+    Trained,
+    Training,
+)
 from trilemma.comparison.triangle import AXES
 from trilemma.comparison.words import verdict
 
 QUALITY, DIVERSITY, SPEED = (axis.metric for axis in AXES)
 NOTHING = "learned nothing yet: its samples are no nearer the real images than the mean image"
-REQUEST = {"command": "trilemma compare data=photos models=a,b minutes=0.5 seed=0", "minutes": 0.5, "n": 360}
+ASKED = Asked("trilemma compare data=photos models=a,b minutes=0.5 seed=0", 0.5, 360, 64, 0, "test")
 
 
 @pytest.fixture(autouse=True)
@@ -19,89 +32,86 @@ def recipes(stage, monkeypatch):
 
 def model(name, quality=0.5, diversity=0.5, ms=1.0, **changes):
     values = {QUALITY: quality, DIVERSITY: diversity, SPEED: ms}
-    found = {
-        "name": name,
-        "error": None,
-        "warnings": [],
-        "learned_nothing": None,
-        "commands": {"sample": f"draw {name}"},
-    }
-    found["scores"] = {metric: {"value": value, "interval": None} for metric, value in values.items()}
-    found["place"] = {a.name: {"value": values[a.metric], "interval": None} for a in AXES}
-    found["trainings"] = [{"scores": found["scores"]}]
-    return found | changes
+    scores = {metric: score(metric, value, None, "higher") for metric, value in values.items() if value is not None}
+    place = {a.name: Place(values[a.metric]) for a in AXES if values[a.metric] is not None}
+    fields = {"scores": scores, "place": place, "trainings": [Training(name, scores=scores)]}
+    return Model(name, **(fields | {"commands": {"sample": f"draw {name}"}} | changes))
 
 
 def failed(name, error):
-    return model(name) | {"error": error, "scores": {}, "place": dict.fromkeys(a.name for a in AXES), "trainings": []}
+    return Model(name, error=error)
+
+
+def trained(settings=(), training=()):
+    values = {field.name: 0 for field in fields(Trained)}
+    return Trained(**(values | {"settings": dict(settings), "training": dict(training)}))
 
 
 def ahead(a, b, ratio=False):
     """a is better than b: lower for a time."""
-    return {"a": a, "b": b, "value": 0.5, "interval": [0.4, 0.6], "ratio": ratio}
+    return Difference(a, b, 0.5, [0.4, 0.6], ratio)
 
 
-def answered(models, request=REQUEST, **pairs):
+def answered(models, asked=ASKED, **pairs):
     named = {"quality": QUALITY, "diversity": DIVERSITY, "speed": SPEED}
     by_metric = {named[key]: value for key, value in pairs.items()}
-    return answer(models, verdict(models, AXES, by_metric), by_metric, request)
+    return answer(models, verdict(models, AXES, by_metric), by_metric, asked)
 
 
 def of_kind(items, kind):
-    return [item for item in items if item["kind"] == kind]
+    return [item for item in items if item.kind == kind]
 
 
 def test_the_kinds_come_in_order():
     items = answered([model("a"), model("b")], quality=[ahead("a", "b")])
-    assert [item["kind"] for item in items] == ["use", "quality", "diversity", "speed", "limits"]
-    assert all(set(item) == {"kind", "text", "models", "command"} for item in items)
+    assert [item.kind for item in items] == ["use", "quality", "diversity", "speed", "limits"]
 
 
 def test_who_is_ahead_in_both_is_to_be_used():
     use, quality, *_ = answered([model("a"), model("b")], quality=[ahead("a", "b")], diversity=[ahead("a", "b")])
-    assert use["text"] == "Use a: it is ahead in both quality and diversity."
-    assert use["models"] == ["a"] and use["command"] == "draw a"
-    assert quality["text"].startswith("For quality: a leads (") and quality["models"] == ["a"]
+    assert use.text == "Use a: it is ahead in both quality and diversity."
+    assert use.models == ["a"] and use.command == "draw a"
+    assert quality.text.startswith("For quality: a leads (") and quality.models == ["a"]
 
 
 def test_who_is_beaten_in_neither_is_to_be_used():
     """a is ahead in quality, and no difference in diversity could be shown; b may be faster."""
     (use, *_) = answered([model("a"), model("b")], quality=[ahead("a", "b")], speed=[ahead("b", "a", ratio=True)])
-    assert use["text"] == "Use a: no other model is shown to be better in quality or diversity."
+    assert use.text == "Use a: no other model is shown to be better in quality or diversity."
 
 
 def test_of_several_unbeaten_the_fastest():
     models = [model("a", ms=1.0), model("b", ms=2.0), model("c", ms=0.1)]
     worse = [ahead("a", "c"), ahead("b", "c")]  # the fastest of all is worse, so its speed does not count
     (use, *_) = answered(models, quality=worse, speed=[ahead("a", "b", ratio=True), ahead("c", "a", ratio=True)])
-    assert use["models"] == ["a"]
-    assert "between a and b could" not in use["text"] and "and it is the fastest of them" in use["text"]
+    assert use.models == ["a"]
+    assert "between a and b could" not in use.text and "and it is the fastest of them" in use.text
     (use, *_) = answered(models, quality=worse)
-    assert use["text"].startswith("Use a or b: no difference in quality and diversity could be shown between a and b")
+    assert use.text.startswith("Use a or b: no difference in quality and diversity could be shown between a and b")
 
 
 def test_a_trade_off_is_named():
     (use, *_) = answered([model("a"), model("b")], quality=[ahead("a", "b")], diversity=[ahead("b", "a")])
-    assert use["text"] == "No model is best in both: use a for quality, b for diversity."
-    assert use["models"] == ["a", "b"]
+    assert use.text == "No model is best in both: use a for quality, b for diversity."
+    assert use.models == ["a", "b"]
 
 
 def test_a_model_that_learned_nothing_is_never_to_be_used_and_is_told_what_to_do():
     grey = model("grey", 1.0, 0.9, 0.1, learned_nothing=NOTHING, warnings=["the codes collapsed"])
     items = answered([grey, model("b")], quality=[ahead("grey", "b")], diversity=[ahead("grey", "b")])
-    assert items[0]["text"] == "Use b: it is the only one of those compared that can be recommended."
+    assert items[0].text == "Use b: it is the only one of those compared that can be recommended."
     (item,) = of_kind(items, "failed")
-    assert item["text"] == f"grey {NOTHING}. The codes collapsed."
-    assert item["command"] == "trilemma compare data=photos models=a,b seed=0 minutes=2"
+    assert item.text == f"grey {NOTHING}. The codes collapsed."
+    assert item.command == "trilemma compare data=photos models=a,b seed=0 minutes=2"
 
 
 def test_where_nothing_was_learned_no_model_is_recommended():
     grey = model("grey", learned_nothing=NOTHING)
     (use, *_) = answered([grey])
-    assert use["text"].startswith("No model can be recommended yet: none has learned to draw these images.")
-    assert use["models"] == [] and use["command"] == "trilemma compare data=photos models=a,b seed=0 minutes=5"
-    (use, *_) = answered([grey], request=REQUEST | {"minutes": None})
-    assert use["command"] is None  # finished runs were trained elsewhere
+    assert use.text.startswith("No model can be recommended yet: none has learned to draw these images.")
+    assert not use.models and use.command == "trilemma compare data=photos models=a,b seed=0 minutes=5"
+    (use, *_) = answered([grey], asked=replace(ASKED, minutes=None))
+    assert use.command is None  # finished runs were trained elsewhere
 
 
 @pytest.mark.parametrize(
@@ -114,25 +124,25 @@ def test_where_nothing_was_learned_no_model_is_recommended():
 )
 def test_a_failure_is_named_with_the_line_to_type_next(error, command):
     (item,) = of_kind(answered([model("a"), failed("b", error)]), "failed")
-    assert item["text"] == f"b failed. {error[0].upper()}{error[1:]}." and item["models"] == ["b"]
-    assert item["command"] == command
+    assert item.text == f"b failed. {error[0].upper()}{error[1:]}." and item.models == ["b"]
+    assert item.command == command
 
 
 def test_a_collapse_is_answered_with_a_lower_beta():
-    one = model("b", warnings=["2 of 32 units are active. Lower beta="], settings={"beta": 0.5})
+    one = model("b", warnings=["2 of 32 units are active. Lower beta="], trained=trained(settings={"beta": 0.5}))
     (item, *_) = of_kind(answered([model("a"), one]), "limits")
-    assert item["command"] == "trilemma train b photos minutes=0.5 seed=0 beta=0.15"
+    assert item.command == "trilemma train b photos minutes=0.5 seed=0 beta=0.15"
 
 
 def test_a_rate_for_each_phase_is_lowered_for_each():
-    one = model("b", warnings=["lower lr="], training={"lr": {"critic": 1e-3, "generator": 2e-4}})
+    one = model("b", warnings=["lower lr="], trained=trained(training={"lr": {"critic": 1e-3, "generator": 2e-4}}))
     (item, *_) = of_kind(answered([model("a"), one]), "limits")
-    assert item["command"].endswith("lr=critic:0.0003,generator:6e-05")
+    assert item.command.endswith("lr=critic:0.0003,generator:6e-05")
 
 
 def test_warnings_of_a_training_are_repeated():
     items = answered([model("a"), model("b", warnings=["32 units are idle", "the critic wins"])])
-    texts = [item["text"] for item in of_kind(items, "limits")]
+    texts = [item.text for item in of_kind(items, "limits")]
     assert texts == ["b was trained with warnings. 32 units are idle. The critic wins."]
 
 
@@ -140,24 +150,34 @@ def test_warnings_of_a_training_are_repeated():
 def test_the_luck_of_training_is_said_wherever_a_model_is_beaten_and_was_trained_once(axis):
     models = [model(name) for name in "abc"]
     (item,) = of_kind(answered(models, **{axis: [ahead("a", "c"), ahead("b", "c")]}), "limits")  # a and b lead together
-    assert item["text"] == ONE_TRAINING_CAVEAT and item["command"] == f"{REQUEST['command']} seeds=3"
+    assert item.text == ONE_TRAINING_CAVEAT and item.command == f"{ASKED.command} seeds=3"
 
 
 def test_the_luck_of_training_is_not_said_where_no_model_is_beaten_or_each_was_trained_often():
     lead = {"quality": [ahead("a", "b")]}
     (item,) = of_kind(answered([model("a"), model("b")], **lead), "limits")
-    assert item["text"] == ONE_TRAINING_CAVEAT
+    assert item.text == ONE_TRAINING_CAVEAT
     assert of_kind(answered([model("a"), model("b")]), "limits") == []
     grey = model("b", learned_nothing=NOTHING)
     assert of_kind(answered([model("a"), grey], **lead), "limits") == []  # it does not count, so it is not beaten
-    three = [model(name) | {"trainings": 3 * model(name)["trainings"]} for name in "ab"]
+    three = [replace(model(name), trainings=3 * model(name).trainings) for name in "ab"]
     assert of_kind(answered(three, **lead), "limits") == []
 
 
 @pytest.mark.parametrize(("covered", "said"), [(0.47, True), (0.49, False)])
 def test_a_recommendation_far_from_real_images_says_so(covered, said):
     """Other real images cover 96% of those that are measured by, half of which is 48%."""
-    control = {"name": "training", "scores": {"coverage": {"value": 0.96}}}
+    control = Control("training", "", "", {"coverage": score("coverage", 0.96, None, "higher")})
     models = [model("a", diversity=covered), model("b", diversity=0.1)]
-    items = answer(models, verdict(models, AXES, {}), {}, REQUEST, [control])
-    assert ("the best covers 47% of the real images, and other real images cover 96%" in items[0]["text"]) is said
+    items = answer(models, verdict(models, AXES, {}), {}, ASKED, [control])
+    assert ("the best covers 47% of the real images, and other real images cover 96%" in items[0].text) is said
+
+
+def test_why_a_set_of_images_has_no_cost_is_said_and_its_luck_of_training_is_not():
+    """Of images and a model that cannot be told apart nobody is the fastest: the time of one is not known."""
+    photos = model("photos", ms=None, kind=IMAGES)
+    (use, *items) = answered([photos, model("b")])
+    assert use.text.startswith("Use photos or b: no difference") and "fastest" not in use.text
+    assert [item.text for item in of_kind(items, "limits")] == [f"photos is a set of images: {NO_COST}"]
+    (use, *items) = answered([photos, model("grey", learned_nothing=NOTHING)], quality=[ahead("photos", "grey")])
+    assert use.models == ["photos"] and ONE_TRAINING_CAVEAT not in [item.text for item in items]

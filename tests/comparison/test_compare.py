@@ -8,22 +8,21 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from comparison.stand_ins import FAMILIES, evaluation, finished, make
+from comparison.stand_ins import FAMILIES, StandIn, evaluation, finished, make
 from matplotlib.colors import to_rgb
 from PIL import Image
 from rich.console import Console
 
 from trilemma.comparison import compare
 from trilemma.comparison.folder import claim_folder
-from trilemma.comparison.rows import curves
+from trilemma.comparison.trained import curves
 from trilemma.errors import UserError
 from trilemma.metrics.cost import time_in_turns
 from trilemma.pictures.plots import LIGHT, SOFT
 from trilemma.pictures.png import read_metadata
-from trilemma.training.team import Stopped
+from trilemma.training.signals import Stopped
 
 
 def refuse(constant):
@@ -140,7 +139,7 @@ def test_a_moved_project_continues_and_a_new_folder_has_its_reason(stage):
     with claim_folder("photos", moved | {"minutes": 2}, None, said.append):
         pass
     assert said == [
-        "runs/compare-photos-2 is a new comparison, because runs/compare-photos holds another: its images were others; "
+        "runs/compare-photos-2 is a new comparison, because runs/compare-photos holds another: its images differ; "
         "minutes 0.5 then, 2 now; n 4 then, 5 now",
         "runs/compare-photos-3 is a new comparison, because runs/compare-photos holds another: minutes 0.5 then, 2 now",
     ]
@@ -258,10 +257,10 @@ def test_one_second_is_no_seconds(stage):
 
 @pytest.fixture
 def runs(monkeypatch):
-    """Runs by path; opened by the stand-in of as_run."""
-    known = {}
-    monkeypatch.setattr("trilemma.run.run.as_run", lambda what: known.get(what, what))
-    return known
+    """Runs by path."""
+    opened = {}
+    monkeypatch.setattr("trilemma.comparison.entries.contestant_of", lambda what: opened[what])
+    return opened
 
 
 def test_finished_runs_are_compared_without_training(stage, runs):
@@ -287,7 +286,7 @@ def test_runs_on_different_data_are_refused(stage, runs):
 
 
 def test_runs_that_cannot_be_measured_or_shown_are_refused_first(stage, runs):
-    class Unfinished(SimpleNamespace):
+    class Unfinished(StandIn):
         @property
         def summary(self):
             raise UserError(f"{self.path} is not a (finished) run: it has no summary.json")
@@ -301,13 +300,13 @@ def test_runs_that_cannot_be_measured_or_shown_are_refused_first(stage, runs):
 
 
 def test_images_that_changed_since_the_training_are_said(stage, runs):
-    class Changed(SimpleNamespace):
+    class Changed(StandIn):
         @property
         def data(self):
-            raise UserError("the images of photos are not those that x was trained on")
+            raise UserError("the images in photos have changed since x was trained")
 
     runs["x"] = Changed(**{key: value for key, value in vars(finished("vae", "x", make())).items() if key != "data"})
-    with pytest.raises(UserError, match="images of photos are not those"):
+    with pytest.raises(UserError, match="images in photos have changed"):
         compare("x", quiet=True)
     assert stage.measured == []
 
@@ -384,9 +383,9 @@ def test_more_seeds_add_to_what_is_trained(stage):
     assert compare(models="vae", seeds=2, quiet=True).html.parent.name == "compare-digits"
     assert [t[3].name for t in stage.trained] == ["vae", "vae", "vae-seed-1"]
     for seeds in (0, -1):
-        with pytest.raises(UserError, match=r"seeds=.*for instance seeds=3"):
+        with pytest.raises(UserError, match="give a whole number of at least 1"):
             compare(models="vae", seeds=seeds, quiet=True)
-    with pytest.raises(UserError, match=r"^seeds=1\.5: give a whole number$"):
+    with pytest.raises(UserError, match=r"^seeds=1\.5: give a whole number of at least 1$"):
         compare(models="vae", seeds=1.5, quiet=True)
 
 
@@ -474,7 +473,7 @@ def test_no_memory_for_the_nearest_training_images_leaves_the_report(stage, monk
     def scarce(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("trilemma.metrics.features.feature_network", scarce)
+    monkeypatch.setattr("trilemma.metrics.nearest.nearest_training_images", scarce)
     found = compare(models="vae", quiet=True)
     assert found.html.exists() and found.document["models"][0]["nearest"] == {"refused": "out of memory"}
 
@@ -499,7 +498,7 @@ def test_a_warning_of_several_trainings_is_said_once_with_their_seeds(stage, run
 
 
 def test_a_run_that_cannot_be_read_costs_only_itself(stage, runs, tmp_path):
-    class Broken(SimpleNamespace):
+    class Broken(StandIn):
         @property
         def summary(self):
             raise UserError("x/summary.json: images must be a number")

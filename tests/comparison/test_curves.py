@@ -1,15 +1,16 @@
 from matplotlib.figure import Figure
 
+from trilemma.comparison.content import Curve
 from trilemma.comparison.curves import curve_title, shown_curves
 from trilemma.training.pictures import _draw_panel, panels_of
 
 
 def curve(name, values, seconds=(1.0, 2.0)):
-    return {"name": name, "seconds": list(seconds), "values": list(values)}
+    return Curve(name, list(seconds), list(values))
 
 
 def titles(*curves):
-    return [found["title"] for found in shown_curves(curves)]
+    return [shown.title for shown in shown_curves(curves)]
 
 
 def test_equal_lines_are_drawn_once_under_both_names():
@@ -36,7 +37,7 @@ def test_report_and_curves_png_use_the_same_words_for_a_line():
     log = [{"step": k, "images": k, "vae/mse": 0.5 / k, "valid_mse": 0.6 / k, "valid_rmse": 0.7 / k} for k in (1, 2)]
     drawn = {line for lines in panels_of(log).values() for line in lines}
     curves = [curve(name, [row[name] for row in log]) for name in ("vae/mse", "valid_mse", "valid_rmse")]
-    assert {found["name"] for found in shown_curves(curves)} == drawn == {"vae/mse", "valid_mse"}
+    assert {shown.name for shown in shown_curves(curves)} == drawn == {"vae/mse", "valid_mse"}
     axis = Figure().subplots()
     _draw_panel(axis, "mse", {"vae/mse": [(1, 0.5), (2, 0.25)]}, None)
     assert axis.get_title(loc="left").lower() == curve_title("vae/mse")
@@ -46,4 +47,4 @@ def test_a_healthy_range_is_told_where_it_is_known():
     found = shown_curves(
         [curve("critic/d_real", (0.5, 0.6)), curve("valid_active_units", (3, 4)), curve("a/b", (1, 2))]
     )
-    assert "below 0.98" in found[0]["healthy"] and "at least 5" in found[1]["healthy"] and found[2]["healthy"] is None
+    assert "below 0.98" in found[0].healthy and "at least 5" in found[1].healthy and found[2].healthy is None

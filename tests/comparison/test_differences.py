@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from comparison.stand_ins import score
 
+from trilemma.comparison.content import Difference, Model, Training
 from trilemma.comparison.differences import (
-    Figure,
+    Measured,
     differences,
     level_for,
     mean_over_trainings,
@@ -39,7 +41,7 @@ def draw(means, generator, scale=1.0):
 
 
 def first(spreads):
-    figures = {name: Figure(s.value, spread=s) for name, s in spreads.items()}
+    figures = {name: Measured(s.value, spread=s) for name, s in spreads.items()}
     return unbeaten({name: s.value for name, s in spreads.items()}, differences(figures))
 
 
@@ -53,12 +55,12 @@ def test_a_density_above_that_of_real_images_is_no_lead():
         return SimpleNamespace(evaluation=evaluation, times=())
 
     def model(name, value):
-        scores = {"density": {"value": value, "interval": None}}
-        return {"name": name, "scores": scores, "trainings": [{"scores": scores}]}
+        scores = {"density": score("density", value, None, "higher")}
+        return Model(name, scores=scores, trainings=[Training(name, scores=scores)])
 
     rows = {"crowded": [entry(1.5)], "real": [entry(1.0)], "poor": [entry(0.4)]}
     models = [model("crowded", 1.5), model("real", 1.0), model("poor", 0.4)]
-    values = {(p["a"], p["b"]): p["value"] for p in row_differences(rows, models)["density"]}
+    values = {(p.a, p.b): p.value for p in row_differences(rows, models)["density"]}
     assert values == pytest.approx({("crowded", "real"): 0, ("crowded", "poor"): 0.6, ("real", "poor"): 0.6})
 
 
@@ -78,8 +80,8 @@ def test_uncorrected_intervals_would_tell_models_of_one_law_apart():
     apart = 0
     for _ in range(DRAWS):
         spreads = draw([0.0] * 4, generator)
-        pairs = [differences({x: Figure(spreads[x].value, spread=spreads[x]) for x in two}) for two in PAIRS]
-        apart += any(p["interval"][0] > 0 or p["interval"][1] < 0 for (p,) in pairs)
+        pairs = [differences({x: Measured(spreads[x].value, spread=spreads[x]) for x in two}) for two in PAIRS]
+        apart += any(p.interval[0] > 0 or p.interval[1] < 0 for (p,) in pairs)
     assert apart / DRAWS > 0.1
 
 
@@ -128,32 +130,32 @@ def test_the_level_shares_five_percent_among_the_pairs():
 def test_times_are_compared_turn_by_turn():
     """A slow minute doubles the times of both: their ratio does not move."""
     slow = [1.0, 1.02, 2.04, 2.0, 1.0, 0.98]
-    figures = {"a": Figure(1.0, times=tuple(slow)), "b": Figure(1.5, times=tuple(1.5 * t for t in slow))}
+    figures = {"a": Measured(1.0, times=tuple(slow)), "b": Measured(1.5, times=tuple(1.5 * t for t in slow))}
     (pair,) = differences(figures)
-    assert pair["ratio"] and pair["value"] == pytest.approx(1 / 1.5)
-    assert pair["interval"] == pytest.approx([1 / 1.5] * 2)
+    assert pair.ratio and pair.value == pytest.approx(1 / 1.5)
+    assert pair.interval == pytest.approx([1 / 1.5] * 2)
     assert unbeaten({"a": 1.0, "b": 1.5}, [pair], "lower") == ["a"]
-    noisy = {"a": Figure(1.0, times=(1.0, 2.0, 1.0)), "b": Figure(1.0, times=(2.0, 1.0, 1.1))}
+    noisy = {"a": Measured(1.0, times=(1.0, 2.0, 1.0)), "b": Measured(1.0, times=(2.0, 1.0, 1.1))}
     assert unbeaten({"a": 1.0, "b": 1.1}, differences(noisy), "lower") == ["a", "b"]
 
 
 def test_without_a_spread_the_intervals_are_combined():
     """Of two alike the difference has sqrt(2) the width; touching intervals do differ, and none is no claim."""
-    (pair,) = differences({"a": Figure(1.0, (0.9, 1.1)), "b": Figure(1.2, (1.1, 1.3))})
-    assert pair["value"] == pytest.approx(-0.2)
-    assert pair["interval"] == pytest.approx([-0.2 - 0.1 * math.sqrt(2), -0.2 + 0.1 * math.sqrt(2)])
-    exact = differences({"a": Figure(1.0, (1.0, 1.0)), "b": Figure(50.0, (50.0, 50.0))})
-    assert exact[0]["interval"] == [-49.0, -49.0]
-    assert differences({"a": Figure(1.0), "b": Figure(2.0, (2.0, 2.0))}) == []
+    (pair,) = differences({"a": Measured(1.0, (0.9, 1.1)), "b": Measured(1.2, (1.1, 1.3))})
+    assert pair.value == pytest.approx(-0.2)
+    assert pair.interval == pytest.approx([-0.2 - 0.1 * math.sqrt(2), -0.2 + 0.1 * math.sqrt(2)])
+    exact = differences({"a": Measured(1.0, (1.0, 1.0)), "b": Measured(50.0, (50.0, 50.0))})
+    assert exact[0].interval == [-49.0, -49.0]
+    assert differences({"a": Measured(1.0), "b": Measured(2.0, (2.0, 2.0))}) == []
     assert unbeaten({"a": 1.0, "b": 2.0}, []) == ["b", "a"]
 
 
 def test_trainings_without_a_spread_are_compared_by_their_values():
     """Welch: means 1 and 2, variances 0.01 over 3 each: t = 1 / sqrt(2 0.01 / 3) = 12.2 with 4 degrees of freedom."""
-    figures = {"a": Figure(1.0, values=(0.9, 1.0, 1.1)), "b": Figure(2.0, values=(1.9, 2.0, 2.1))}
+    figures = {"a": Measured(1.0, values=(0.9, 1.0, 1.1)), "b": Measured(2.0, values=(1.9, 2.0, 2.1))}
     (pair,) = differences(figures)
     half = 2.7764 * math.sqrt(2 * 0.01 / 3)
-    assert pair["interval"] == pytest.approx([-1 - half, -1 + half], abs=1e-4)
+    assert pair.interval == pytest.approx([-1 - half, -1 + half], abs=1e-4)
 
 
 def test_a_fraction_over_trainings_stays_one():
@@ -163,6 +165,6 @@ def test_a_fraction_over_trainings_stays_one():
 
 
 def test_who_is_beaten_by_any_is_not_among_the_best():
-    pairs = [{"a": "b", "b": "c", "interval": [0.1, 0.3], "ratio": False}]
+    pairs = [Difference("b", "c", 0.2, [0.1, 0.3])]
     assert unbeaten({"a": 0.9, "b": 0.8, "c": 0.6}, pairs) == ["a", "b"]
     assert unbeaten({"a": 0.9, "c": 0.6}, pairs) == ["a", "c"]  # the winner does not count: it learned nothing

@@ -1,13 +1,19 @@
 import json
+import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 import torch
-from comparison.stand_ins import evaluation, finished, make, score
+from comparison.stand_ins import FLAT, evaluation, finished, make, reference, score
 
 from trilemma.comparison import images, report
-from trilemma.comparison.document import Entry, clean, columns, curves, document
+from trilemma.comparison.content import Asked, Control, Curve, Item, Model, Training
+from trilemma.comparison.document import columns, document
+from trilemma.comparison.entries import Entry
+from trilemma.comparison.trained import curves
+from trilemma.metrics.features import extract
 
 LOADS = {"src", "href", "srcset", "data", "poster", "action", "background", "xlink:href"}
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -45,17 +51,20 @@ class Page(HTMLParser):
         self.texts.append(text)
 
 
-def answered(values):
+def answered(content):
     """The document with an answer, a control, and nothing to warn of."""
-    names = [m["name"] for m in values["models"]]
-    values["answer"] = [
-        {"kind": "use", "text": f"Use {names[0]}.", "models": names[:1], "command": "trilemma sample x"}
-    ]
-    scores = {"density": score("density", 0.875, (0.86, 0.89), "higher").to_json()}
-    values["controls"] = [{"name": "real", "title": "Real images", "note": "A perfect model.", "scores": scores}]
-    for model in values["models"]:
-        model |= {"warnings": [], "learned_nothing": None, "trainings": []}
-    return values
+    names = [m.name for m in content.models]
+    answer = [Item("use", f"Use {names[0]}.", names[:1], "trilemma sample x")]
+    scores = {"density": score("density", 0.875, (0.86, 0.89), "higher")}
+    controls = [Control("real", "Real images", "A perfect model.", scores)]
+    models = [replace(model, warnings=[], learned_nothing=None, trainings=[]) for model in content.models]
+    return replace(content, answer=answer, controls=controls, models=models)
+
+
+def changed(content, number, **changes):
+    """The document with one model changed."""
+    models = [replace(model, **changes) if k == number else model for k, model in enumerate(content.models)]
+    return replace(content, models=models)
 
 
 @pytest.fixture
@@ -66,19 +75,17 @@ def page(stage):
         entries=None,
         split="test",
         caveats=(),
-        change=lambda values: None,
+        change=lambda content: content,
     ):
         data = data or make()
         entries = entries or [Entry(n, finished(n, f"runs/{n}", data), evaluation(n)) for n in names]
-        request = {"command": "trilemma compare data=digits", "minutes": 0.5, "n": 10, "batch": 1, "seed": 0}
-        request |= {"split": split, "caveats": caveats}
+        asked = Asked("trilemma compare data=digits", 0.5, 10, 1, 0, split, caveats)
         machine = {"device_name": "a processor", "cores": 2, "device": "cpu", "torch": "2.13.0"}
-        values = document(entries, data, request, machine)
-        pictures, near = report.pictures_of(entries, data, split, 0)
-        for model in values["models"]:
-            model["nearest"] = clean(near.get(model["name"]))
-        change(answered(values))
-        return values, report.render(values, pictures)
+        content = answered(document(entries, data, asked, machine))
+        pictures, near = report.pictures_of(entries, reference(data, split))
+        content = replace(content, models=[replace(m, nearest=near.get(m.name)) for m in content.models])
+        content = change(content)
+        return content.to_json(), report.render(content, pictures)
 
     return build
 
@@ -164,45 +171,41 @@ def test_a_failed_model_is_shown_with_its_error(page):
 
 
 def test_no_number_of_the_document_is_nan(page):
-    class Loose:
-        name = "density"
-
-        def to_json(self):
-            return score("density", 0.5, (0.1, 0.9), "higher").to_json() | {"value": float("nan")}
-
+    """A score is finite; what a training left need not be."""
     data = make()
-    broken = evaluation("vae")
-    broken.scores = (Loose(), *broken.scores[1:])
-    values, text = page(entries=[Entry("vae", finished("vae", "vae", data), broken)], data=data)
+    run = finished("vae", "vae", data)
+    run.summary = run.summary | {"valid_rmse": math.nan}
+    run.config["training"]["lr"] = math.inf
+    values, _ = page(entries=[Entry("vae", run, evaluation("vae"))], data=data)
     json.dumps(values, allow_nan=False)
-    assert values["models"][0]["scores"]["density"]["refused"] == "the value is not a finite number"
-    assert "refused: the value is not a finite number" in text
+    assert values["models"][0]["valid"] == {} and values["models"][0]["training"]["lr"] is None
 
 
 def test_curves_hold_every_part_thinned_with_both_ends():
     log = [{"step": i, "seconds": i / 10, "a/loss": float(i), "b/kl": "nan", "lr": 1.0} for i in range(1000)]
     log[-1]["valid_rmse"] = 0.5
-    found = {c["name"]: c for c in curves(log)}
+    found = {c.name: c for c in curves(log)}
     assert list(found) == ["a/loss", "b/kl", "valid_rmse"]
-    assert len(found["a/loss"]["values"]) == 200
-    assert found["a/loss"]["values"][0] == 0.0
-    assert found["a/loss"]["values"][-1] == 999.0
-    assert found["a/loss"]["seconds"] == [v / 10 for v in found["a/loss"]["values"]]
-    assert found["b/kl"]["values"] == []
-    assert found["valid_rmse"] == {"name": "valid_rmse", "seconds": [99.9], "values": [0.5]}
+    assert len(found["a/loss"].values) == 200
+    assert found["a/loss"].values[0] == 0.0
+    assert found["a/loss"].values[-1] == 999.0
+    assert found["a/loss"].seconds == [v / 10 for v in found["a/loss"].values]
+    assert found["b/kl"].values == []
+    assert found["valid_rmse"] == Curve("valid_rmse", [99.9], [0.5])
 
 
 def test_the_nearest_training_image_of_a_copy_is_itself(stage):
     data = make()
     copies = evaluation("vae")
-    copies.fakes = data.train.images[[3, 1, 2]].float() / 255
-    _, near = report.pictures_of([Entry("vae", finished("vae", "vae", data), copies)], data, "test", 0)
-    assert near["vae"]["index"] == [3, 1, 2]
-    assert near["vae"]["distance"] == [0.0, 0.0, 0.0]
-    assert near["vae"]["different"] == 3
-    assert [part["share"] for part in near["vae"]["closeness"]] == [1.0]  # 10 images: one rank
+    copies.fakes = data.train.images[[3, 1, 2]]
+    copies.features = extract(FLAT, copies.fakes)
+    _, near = report.pictures_of([Entry("vae", finished("vae", "vae", data), copies)], reference(data))
+    assert near["vae"].index == [3, 1, 2]
+    assert near["vae"].distance == [0.0, 0.0, 0.0]
+    assert near["vae"].different == 3
+    assert [part.share for part in near["vae"].closeness] == [1.0]  # 10 images: one rank
     others = torch.cdist(data.held_out[1].images.double().flatten(1), data.train.images.double().flatten(1)).amin(1)
-    assert near["vae"]["closeness"][0]["threshold"] == pytest.approx(others.min().item() / 255, rel=1e-5)
+    assert near["vae"].closeness[0].threshold == pytest.approx(others.min().item() / 255, rel=1e-5)
 
 
 def test_pictures_hold_the_pixels_one_for_one():
@@ -213,14 +216,14 @@ def test_pictures_hold_the_pixels_one_for_one():
 
     levels = torch.arange(4 * 64, dtype=torch.uint8).reshape(4, 1, 8, 8)
     found = images.picture(levels)
-    sheet = Image.open(io.BytesIO(base64.b64decode(found["uri"].partition(",")[2])))
+    sheet = Image.open(io.BytesIO(base64.b64decode(found.uri.partition(",")[2])))
     assert sheet.size == (19, 19)  # 2 tiles of 8 and 3 lines of 1
     assert [sheet.getpixel((x, 1)) for x in range(1, 9)] == [(level, 255) for level in range(8)]
     assert sheet.getchannel("A").histogram()[0] == 19 * 19 - levels.numel()  # the gaps, and nothing else, let through
-    assert found["width"] % 19 == 0 and found["enlarged"]
-    assert not images.picture(torch.zeros(4, 3, 200, 200))[
-        "enlarged"
-    ]  # it may be shrunk to the page: not by leaving out lines
+    assert found.width % 19 == 0 and found.enlarged
+    assert not images.picture(
+        torch.zeros(4, 3, 200, 200)
+    ).enlarged  # it may be shrunk to the page: not by leaving out lines
 
 
 def test_unequal_budgets_are_said(page):
@@ -248,8 +251,8 @@ def test_the_page_is_the_same_for_the_same_inputs(page):
 
 
 def test_a_metric_nobody_knows_yet_gets_a_column_of_its_own():
-    one = {"name": "a", "scores": {"coverage": score("coverage", 0.5, None, "higher").to_json() | {"name": "coverage"}}}
-    assert [c["name"] for c in columns([one])] == ["coverage"]
+    one = Model("a", scores={"classes_x_10": score("class_obeyed", 0.5, None, "higher")})
+    assert [c.name for c in columns([one])] == ["classes_x_10"]
 
 
 def test_the_page_begins_with_the_answer_then_shows_eight_of_each_model_beside_real_images(page):
@@ -281,8 +284,8 @@ def test_controls_stand_under_the_models(page):
 
 
 def test_what_went_wrong_stands_in_the_row_and_the_section_of_its_model(page):
-    def change(values):
-        values["models"][1] |= {"learned_nothing": "The mean image is better.", "warnings": ["3 of 32 <units>"]}
+    def change(content):
+        return changed(content, 1, learned_nothing="The mean image is better.", warnings=["3 of 32 <units>"])
 
     _, text = page(change=change)
     table = text[text.index('<table class="figures">') :].partition("</table>")[0]
@@ -294,10 +297,9 @@ def test_what_went_wrong_stands_in_the_row_and_the_section_of_its_model(page):
 
 
 def nearest(copies, different, learned_nothing=None):
-    def change(values):
-        model = values["models"][0]
-        model["nearest"] |= {"copies": copies, "different": different}
-        model["learned_nothing"] = learned_nothing
+    def change(content):
+        near = replace(content.models[0].nearest, copies=copies, different=different)
+        return changed(content, 0, nearest=near, learned_nothing=learned_nothing)
 
     return change
 
@@ -317,12 +319,9 @@ def test_one_training_image_nearest_to_all_samples_is_named(page):
 
 
 def test_trainings_that_differ_in_their_seed_are_listed_under_one_row(page):
-    def change(values):
-        model = values["models"][0]
-        names = [f"vae-seed-{seed}" for seed in (3, 4)]
-        model["trainings"] = [
-            {"name": n, "seed": n[-1], "run": n, "scores": model["scores"], "warnings": []} for n in names
-        ]
+    def change(content):
+        scores = content.models[0].scores
+        return changed(content, 0, trainings=[Training(f"vae-seed-{k}", k, scores=scores) for k in (3, 4)])
 
     _, text = page(names=["vae"], change=change)
     assert "mean of 2 trainings" in text and "vae-seed-3" in text and "vae-seed-4" in text
@@ -342,5 +341,5 @@ def test_images_with_alpha_are_laid_over_white():
     from PIL import Image
 
     clear = torch.tensor([10, 20, 30, 0], dtype=torch.uint8).view(1, 4, 1, 1).expand(1, 4, 8, 8)
-    sheet = Image.open(io.BytesIO(base64.b64decode(images.picture(clear)["uri"].partition(",")[2])))
+    sheet = Image.open(io.BytesIO(base64.b64decode(images.picture(clear).uri.partition(",")[2])))
     assert sheet.getpixel((4, 4)) == (255, 255, 255, 255) and sheet.getpixel((0, 0))[3] == 0

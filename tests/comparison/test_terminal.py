@@ -50,15 +50,15 @@ def printed(tables, width):
     return console.file.getvalue()
 
 
-def words_of(values):
+def words_of(report):
     """Every word that the tables may hold: of titles, names and units, and the figures as they are printed wide."""
     texts = [
         "Model Figure Value 95% interval Unit",
-        *(m["name"] for m in values["models"]),
+        *(m.name for m in report.models),
         "Parameters Training seconds",
     ]
-    texts += [c["title"] for c in values["columns"]] + [c["head"] for c in values["columns"]]
-    texts += [score["unit"] for _, _, score in further(values)]
+    texts += [c.title for c in report.columns] + [c.head for c in report.columns]
+    texts += [score.unit for _, _, score in further(report)]
     return set(" ".join(texts).split()) | {
         "to",
         "exact",
@@ -78,7 +78,7 @@ def test_no_word_is_broken(found, width):
     assert max(map(len, text.splitlines())) <= width
     tables = text[: text.index("Frechet distance refused")].replace("The 95% intervals do not fit this width; they are "
                                                                     "in the report.", "")  # fmt: skip
-    known = words_of(found.document)
+    known = words_of(found.report)
     for word in tables.split():
         figure = re.fullmatch(r"\(?-?[\d,]+(\.\d+)?\)?", word)
         assert figure or word.strip("():,") in {w.strip("():,") for w in known} or set(word) == {"─"}, word
@@ -106,14 +106,13 @@ def test_intervals_that_do_not_fit_are_said_to_be_in_the_report(found):
 
 
 def test_what_one_model_has_stands_apart_and_nothing_is_lost(found):
-    values = found.document
-    shared = [c["name"] for c in values["columns"] if c["shared"]]
+    shared = [c.name for c in found.report.columns if c.shared]
     assert shared == ["density", "coverage", "kernel_distance", "frechet_distance", "ms_per_image", "calls_per_image"]
-    rows = further(values)
-    assert [(m["name"], c["title"]) for m, c, _ in rows] == [("vae", title) for title in BOUNDS]
-    assert [s["value"] for _, _, s in rows] == [s.value for s in vae_scores(make())]
-    assert [c["receipt"]["protocol"] for _, c, _ in rows] == [s.protocol for s in vae_scores(make())]
-    assert set(found.rows[1]) >= {c["name"] for c in values["columns"]}
+    rows = further(found.report)
+    assert [(m.name, c.title) for m, c, _ in rows] == [("vae", title) for title in BOUNDS]
+    assert [s.value for _, _, s in rows] == [s.value for s in vae_scores(make())]
+    assert [c.receipt.protocol for _, c, _ in rows] == [s.protocol for s in vae_scores(make())]
+    assert set(found.rows[1]) >= {c.name for c in found.report.columns}
     for text in (found.html.read_text("utf-8"), found._repr_html_(), printed(found.table(), 120)):
         main, _, rest = text.partition("Further figures, of some models only")
         assert all(title in rest and title not in main for title in BOUNDS)
@@ -133,7 +132,7 @@ def test_what_every_model_has_is_in_the_table(stage):
 
     stage.evaluation = measured
     found = compare(models="vae,gan-dcgan", quiet=True)
-    assert further(found.document) == []
+    assert further(found.report) == []
     assert "Further figures" not in printed(found.table(), 80) + found.html.read_text("utf-8")
     assert "ELBO, nats" in printed(found.table(), 80)
 
@@ -141,7 +140,7 @@ def test_what_every_model_has_is_in_the_table(stage):
 def test_a_model_that_failed_takes_no_figure_from_the_others(stage):
     stage.broken = {"vae": UserError("the loss is [red]nan")}
     found = compare(models="vae,gan-dcgan", quiet=True)
-    assert further(found.document) == []
+    assert further(found.report) == []
     for width in (40, 80, 160):
         text = " ".join(printed(found.table(), width).split())
         assert "0.85" in text and "failed" in text and "vae failed. The loss is [red]nan." in text

@@ -4,15 +4,18 @@ import re
 
 import numpy as np
 import pytest
+from comparison.stand_ins import score
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from trilemma.comparison import figures, triangle
+from trilemma.comparison.content import Model, Place
 from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST, placed, point, speed, speed_place
 from trilemma.pictures import plots
 
 
 def scores(**values):
-    return {name: {"value": v, "interval": i} for name, (v, i) in values.items()}
+    refused = {name: None if v is not None else "too few" for name, (v, _) in values.items()}
+    return {name: score(name, v, i, "higher", refused[name]) for name, (v, i) in values.items()}
 
 
 @pytest.mark.parametrize("decade", range(7))
@@ -26,26 +29,26 @@ def test_speed_is_held_between_its_anchors():
 
 def test_milliseconds_become_images_per_second_with_the_ends_in_order():
     found = placed(scores(ms_per_image=(4.0, (2.0, 8.0))))["speed"]
-    assert found["value"] == 250.0
-    assert found["interval"] == [125.0, 500.0]
+    assert found.value == 250.0
+    assert found.interval == [125.0, 500.0]
     steps = [math.log10(s) / 6 for s in (125, 500)]
-    assert found["reach"] == pytest.approx(steps, abs=1e-12)
-    assert found["place"] == pytest.approx(math.log10(250) / 6, abs=1e-12)
+    assert found.reach == pytest.approx(steps, abs=1e-12)
+    assert found.place == pytest.approx(math.log10(250) / 6, abs=1e-12)
     assert speed(0.0) == math.inf
 
 
 def test_density_is_fidelity_and_coverage_is_diversity():
     found = placed(scores(density=(0.9, (0.8, 0.95)), coverage=(0.2, (0.1, 0.3))))
-    assert found["fidelity"]["place"] == 0.9
-    assert found["diversity"]["place"] == 0.2
-    assert found["fidelity"]["reach"] == [0.8, 0.95]
+    assert found["fidelity"].place == 0.9
+    assert found["diversity"].place == 0.2
+    assert found["fidelity"].reach == [0.8, 0.95]
     assert found["speed"] is None
 
 
 def test_a_refused_figure_and_a_time_of_zero_have_no_place():
     assert placed(scores(density=(None, None)))["fidelity"] is None
     assert placed(scores(ms_per_image=(0.0, (0.0, 0.0))))["speed"] is None
-    assert placed(scores(ms_per_image=(1.0, (0.0, 2.0))))["speed"]["interval"] is None
+    assert placed(scores(ms_per_image=(1.0, (0.0, 2.0))))["speed"].interval is None
 
 
 def test_the_spokes_are_120_degrees_apart_and_of_equal_length():
@@ -67,7 +70,7 @@ def model(name, p=0.8, **more):
     place = placed(
         scores(density=(p, (p - 0.05, p + 0.05)), coverage=(0.5, (0.4, 0.6)), ms_per_image=(1.0, (0.9, 1.1)))
     )
-    return {"name": name, "place": place | more, "scores": {}, "error": None}
+    return Model(name, place=place | more)
 
 
 def test_the_plot_names_every_model_once_and_escapes_it():
@@ -91,7 +94,7 @@ def test_missing_figures_and_many_models_are_drawn():
     models = [model("a", speed=None), model("b", **nothing), *[model(f"m{i}") for i in range(20)]]
     assert "m19" in plots.svg(triangle.draw(models), "many")
     assert "m19" not in plots.svg(triangle.draw(models, only="a"), "one")
-    assert len({str(plots.look(k)) for k in range(35)}) == 35
+    assert len({str(plots.style(k)) for k in range(35)}) == 35
 
 
 def test_the_page_and_not_the_plot_decides_on_ink_and_paper():
@@ -116,14 +119,14 @@ def texts_and_marks(models):
 
 
 def at_the_centre(n):
-    nowhere = {"value": 0.0, "interval": [0.0, 0.01], "place": 0.0, "reach": [0.0, 0.01]}
+    nowhere = Place(0.0, [0.0, 0.01], 0.0, [0.0, 0.01])
     return [model(f"model-{k}", fidelity=nowhere, diversity=nowhere) for k in range(n)]
 
 
 @pytest.mark.parametrize("models", [at_the_centre(6), [model("a", 1.0), model("b", 0.5), model("c", 0.5)]])
 def test_no_text_covers_a_text_or_a_mark(models):
     boxes, marks = texts_and_marks(models)
-    assert {m["name"] for m in models} <= {text for text, _ in boxes}
+    assert {m.name for m in models} <= {text for text, _ in boxes}
     for k, (_, box) in enumerate(boxes):
         assert not [text for text, other in boxes[:k] if box.overlaps(other)]
         assert not [mark for mark in marks if box.contains(*mark)]
@@ -131,7 +134,7 @@ def test_no_text_covers_a_text_or_a_mark(models):
 
 
 def test_an_interval_narrower_than_its_mark_has_ends_that_are_wider():
-    narrow = {"value": 0.5, "interval": [0.499, 0.501], "place": 0.5, "reach": [0.499, 0.501]}
+    narrow = Place(0.5, [0.499, 0.501], 0.5, [0.499, 0.501])
     (ax,) = triangle.draw([model("a", fidelity=narrow)]).axes
     ends = [np.asarray(line.get_xydata()) for line in ax.lines if line.get_linewidth() == 1.1]  # (2, 2) each
     assert [math.dist(*end) for end in ends] == pytest.approx([2 * triangle.CAP] * 6)

@@ -1,5 +1,6 @@
 import pytest
 
+from trilemma.comparison.content import Difference, Model, Place
 from trilemma.comparison.triangle import AXES
 from trilemma.comparison.words import verdict
 from trilemma.words import listed, number, span
@@ -49,14 +50,13 @@ def test_a_list_in_words():
 
 def model(name, *values, error=None, learned_nothing=None):
     place = {
-        axis.name: None if v is None else {"value": v, "interval": [0.9 * v, 1.1 * v]}
-        for axis, v in zip(AXES, values, strict=True)
+        axis.name: None if v is None else Place(v, [0.9 * v, 1.1 * v]) for axis, v in zip(AXES, values, strict=True)
     }
-    return {"name": name, "error": error, "place": place, "learned_nothing": learned_nothing}
+    return Model(name, error=error, place=place, learned_nothing=learned_nothing)
 
 
 def pair(a, b, low, high, ratio=False):
-    return {"a": a, "b": b, "value": (low + high) / 2, "interval": [low, high], "ratio": ratio}
+    return Difference(a, b, (low + high) / 2, [low, high], ratio)
 
 
 QUALITY, DIVERSITY, SPEED = (axis.metric for axis in AXES)
@@ -66,43 +66,43 @@ def test_a_verdict_claims_what_the_differences_carry_and_no_more():
     """The intervals of the values themselves (10% either way) decide nothing: those of diversity do not overlap."""
     pairs = {QUALITY: [pair("a", "b", 0.01, 0.2)], DIVERSITY: [pair("a", "b", -0.3, 0.1)]}
     found = verdict([model("a", 0.9, 0.2, None), model("b", 0.89, 0.3, None)], AXES, pairs)
-    assert found["axes"]["fidelity"]["first"] == ["a"] and found["axes"]["fidelity"]["clear"]
-    assert found["axes"]["diversity"]["first"] == ["b", "a"] and not found["axes"]["diversity"]["clear"]
-    assert found["axes"]["speed"]["first"] == []
-    assert f"Fidelity: a leads ({AXES[0].short} 0.90, 0.81 to 0.99)." in found["text"]
-    assert "Diversity: no difference could be shown between b and a (highest value" in found["text"]
-    assert "Speed: no model has a figure." in found["text"]
-    assert "No model leads on all three axes." in found["text"]
+    assert found.axes["fidelity"].first == ["a"] and found.axes["fidelity"].clear
+    assert found.axes["diversity"].first == ["b", "a"] and not found.axes["diversity"].clear
+    assert found.axes["speed"].first == []
+    assert f"Fidelity: a leads ({AXES[0].short} 0.90, 0.81 to 0.99)." in found.text
+    assert "Diversity: no difference could be shown between b and a (highest value" in found.text
+    assert "Speed: no model has a value." in found.text
+    assert "No model leads on all three axes." in found.text
 
 
 def test_fewer_milliseconds_are_more_images_per_second():
     """Three times as many milliseconds: the slower model is behind, whichever of the pair it is."""
     models = [model("slow", 0.5, 0.5, 100.0), model("fast", 0.5, 0.5, 300.0)]
     for p in (pair("slow", "fast", 2.8, 3.2, ratio=True), pair("fast", "slow", 0.31, 0.36, ratio=True)):
-        assert verdict(models, AXES, {SPEED: [p]})["axes"]["speed"]["first"] == ["fast"]
+        assert verdict(models, AXES, {SPEED: [p]}).axes["speed"].first == ["fast"]
     near = verdict(models, AXES, {SPEED: [pair("slow", "fast", 0.9, 1.2, ratio=True)]})
-    assert near["axes"]["speed"]["first"] == ["fast", "slow"]
+    assert near.axes["speed"].first == ["fast", "slow"]
 
 
 def test_a_model_that_leads_everywhere_and_one_alone():
     pairs = {axis.metric: [pair("a", "b", 0.1, 0.9)] for axis in AXES[:2]} | {SPEED: [pair("b", "a", 1.1, 1.9, True)]}
-    text = verdict([model("a", 0.9, 0.9, 0.9), model("b", 0.1, 0.1, 0.1)], AXES, pairs)["text"]
+    text = verdict([model("a", 0.9, 0.9, 0.9), model("b", 0.1, 0.1, 0.1)], AXES, pairs).text
     assert "a leads on all three axes." in text
     alone = verdict([model("a", 0.9, 0.9, 0.9), model("b", None, None, None, error="broke")], AXES, {})
-    assert not alone["axes"]["speed"]["clear"]
-    assert "leads" not in alone["text"]
-    assert "Failed: b." in alone["text"]
+    assert not alone.axes["speed"].clear
+    assert "leads" not in alone.text
+    assert "Failed: b." in alone.text
 
 
 def test_what_learned_nothing_never_leads():
     pairs = {QUALITY: [pair("grey", "a", 0.1, 0.3), pair("a", "b", 0.2, 0.4)]}
     grey = model("grey", 1.0, 0.0, 900.0, learned_nothing="the mean image does as well")
     found = verdict([grey, model("a", 0.8, 0.5, 1.0), model("b", 0.5, 0.5, 1.0)], AXES, pairs)
-    assert found["axes"]["fidelity"]["first"] == ["a"] and found["axes"]["fidelity"]["clear"]
-    assert "grey" not in found["axes"]["speed"]["first"]
-    assert "Learned nothing yet, so never ahead: grey." in found["text"]
-    assert found["axes"]["fidelity"]["beaten"] == ["b"] and found["axes"]["diversity"]["beaten"] == []
+    assert found.axes["fidelity"].first == ["a"] and found.axes["fidelity"].clear
+    assert "grey" not in found.axes["speed"].first
+    assert "Learned nothing yet, so never ahead: grey." in found.text
+    assert found.axes["fidelity"].beaten == ["b"] and found.axes["diversity"].beaten == []
     alone = verdict([grey, model("a", 0.8, 0.5, 1.0)], AXES, pairs)
-    assert "0.88); the others have learned nothing yet." in alone["axes"]["fidelity"]["text"]
+    assert "0.88); the others have learned nothing yet." in alone.axes["fidelity"].text
     nothing = verdict([grey], AXES, {})
-    assert "no model has learned anything yet" in nothing["text"]
+    assert "no model has learned anything yet" in nothing.text

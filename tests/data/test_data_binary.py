@@ -7,7 +7,9 @@ import torch
 
 from trilemma import rng
 from trilemma.data import Data, Loader, Split, list_sources, load_data
-from trilemma.data.sources import builtin
+from trilemma.data.options import Options
+from trilemma.data.places import find
+from trilemma.data.sources import mnist
 from trilemma.data.transform import binarise, draws, draws_needed, transform
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
@@ -75,18 +77,18 @@ def test_nothing_more_is_drawn_where_nothing_is_binarised():
 # -- the source
 
 
-def made_up(options: builtin.Options) -> Data:
+def made_up(options: Options) -> Data:
     images = torch.randint(0, 256, (50, 1, 7, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     count = 5 if options.valid is None else round(50 * options.valid)
     parts = {"train": images[: 50 - count], "valid": images[50 - count :], "test": images[:10]}
     splits = {name: Split(part, torch.arange(len(part)) % 10) for name, part in parts.items()}
-    return Data("mnist", "mnist", (1, 7, 7), builtin.NUMERALS, splits, ("summary", "a rule"), (), "grey")
+    return Data("mnist", "mnist", (1, 7, 7), mnist.NUMERALS, splits, ("summary", "a rule"), (), "grey")
 
 
 def test_the_source_is_drawn_once(monkeypatch):
-    monkeypatch.setattr(builtin, "load_mnist", made_up)
-    data, grey = load_data("mnist-binary"), made_up(builtin.Options())
-    assert (data.name, data.source, data.classes) == ("mnist-binary", "mnist-binary", builtin.NUMERALS)
+    monkeypatch.setattr(mnist, "load_mnist", made_up)
+    data, grey = load_data("mnist-binary"), made_up(Options())
+    assert (data.name, data.source, data.classes) == ("mnist-binary", "mnist-binary", mnist.NUMERALS)
     assert data.fingerprint != grey.fingerprint
     for name, split in data.splits.items():
         assert split.images.unique().tolist() == [0, 255]
@@ -102,15 +104,15 @@ def test_the_source_is_drawn_once(monkeypatch):
 
 
 def test_the_source_does_not_depend_on_the_size_of_the_pieces(monkeypatch):
-    monkeypatch.setattr(builtin, "load_mnist", made_up)
+    monkeypatch.setattr(mnist, "load_mnist", made_up)
     whole = load_data("mnist-binary")
-    monkeypatch.setattr(builtin, "CHUNK", 7)
+    monkeypatch.setattr(mnist, "CHUNK", 7)
     assert torch.equal(load_data("mnist-binary").train.images, whole.train.images)
 
 
 def test_its_files_are_those_of_mnist(tmp_path, monkeypatch):
     (tmp_path / "mnist").mkdir()
-    for file in builtin.FILES:
+    for file in mnist.FILES:
         (tmp_path / "mnist" / file).touch()
     monkeypatch.setenv("TRILEMMA_DATA", str(tmp_path))
     places = {word: place for word, _, place in list_sources()}
@@ -118,7 +120,7 @@ def test_its_files_are_those_of_mnist(tmp_path, monkeypatch):
 
 
 def test_the_real_source():
-    if not builtin.find("mnist", builtin.FILES[0]):
+    if not find("mnist", mnist.FILES[0]):
         pytest.skip("MNIST is not on this machine: set TRILEMMA_DATA to its folder")
     data, grey = load_data("mnist-binary"), load_data("mnist")
     p, drawn = grey.splits["test"].images.double() / 255, data.splits["test"].images.double() / 255

@@ -14,7 +14,7 @@ import torch
 from data.memory import WATCH
 from PIL import Image
 
-from trilemma.data.decoding import budget, pixels
+from trilemma.data.decoding import budget, convert, pixels
 from trilemma.data.decoding.budget import Budget
 from trilemma.data.decoding.decode import Item, decode
 
@@ -51,14 +51,14 @@ def test_bands_change_no_pixel(monkeypatch, kind, channels, size):
     items = [Item(kind, lambda: io.BytesIO(picture(kind)))]
     whole = decode(items, size, channels)
     assert whole.skipped == []
-    monkeypatch.setattr(pixels, "BAND", 333)  # four rows and a part
+    monkeypatch.setattr(convert, "BAND", 333)  # four rows and a part
     banded = decode(items, size, channels)
     assert torch.equal(banded.images, whole.images)
     assert banded.changes == whole.changes
 
 
 def test_values_out_of_range_are_refused_in_any_band(monkeypatch):
-    monkeypatch.setattr(pixels, "BAND", 333)
+    monkeypatch.setattr(convert, "BAND", 333)
     for wrong in (np.nan, 1.5, -1):
         values = np.zeros((90, 70), np.float32)
         values[50, 50] = wrong
@@ -110,7 +110,7 @@ workers.cores = lambda: 4
 workers._gather.__defaults__ = (1,)
 watch()
 done = decode([Item(str(k), partial(open_file, sys.argv[1])) for k in range(4)], (16, 16))
-assert len(done.kept) == 4
+assert len(done.numbers) == 4
 print(peak() - before())
 """
 

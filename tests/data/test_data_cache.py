@@ -20,7 +20,7 @@ from data.memory import WATCH
 from PIL import Image
 
 from trilemma.data import Loader, load_data
-from trilemma.data.decoding import cache, storage, workers
+from trilemma.data.decoding import cache, drafts, storage, workers
 from trilemma.errors import UserError
 
 SIDE = 32
@@ -83,7 +83,7 @@ def test_the_second_opening_decodes_nothing(tmp_path, keep_all, monkeypatch, own
     (entry,) = own_cache.iterdir()
     assert (entry / "images.u8").stat().st_size == 50 * 3 * SIDE * SIDE
     assert any("decoded once" in note for note in first.notes)
-    monkeypatch.setattr("trilemma.data.sources.decoded.decode", None)  # to be called would be an error
+    monkeypatch.setattr("trilemma.data.sources.entries.decode", None)  # to be called would be an error
     same(load_data(path), first)
     other = load_data(path, seed=1)  # another choice for validation, from the same entry
     assert other.valid.names != first.valid.names
@@ -143,7 +143,7 @@ def test_a_broken_entry_is_made_again(tmp_path, keep_all, own_cache, damage):
             file.seek(1000)
             file.write(bytes(len(content) // 2) if damage == "half" else bytes([content[1000] ^ 8]))
         if "sealed" in damage:  # as a disk does it
-            os.utime(entry / "images.u8", ns=(storage.SEAL,) * 2)
+            os.utime(entry / "images.u8", ns=(drafts.SEAL,) * 2)
     elif damage == "bad json":
         (entry / "entry.json").write_text('{"shape": [1')
     else:
@@ -153,16 +153,16 @@ def test_a_broken_entry_is_made_again(tmp_path, keep_all, own_cache, damage):
 
 
 def test_of_a_sealed_file_some_rows_are_looked_at(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "SAMPLED", 100)
+    monkeypatch.setattr(drafts, "SAMPLED", 100)
     path = tmp_path / "a"
     path.write_bytes(bytes(10))
-    assert storage.sampled(path, 50, 10) == list(range(50))
-    storage.seal(path)
-    few = [storage.sampled(path, 50, 10) for _ in range(20)]
+    assert drafts.sampled(path, 50, 10) == list(range(50))
+    drafts.seal(path)
+    few = [drafts.sampled(path, 50, 10) for _ in range(20)]
     assert {len(set(rows)) for rows in few} == {10}
     assert len({row for rows in few for row in rows}) > 30  # others each time
     path.write_bytes(bytes(10))
-    assert storage.sampled(path, 50, 10) == list(range(50))
+    assert drafts.sampled(path, 50, 10) == list(range(50))
 
 
 def test_an_entry_that_was_copied_is_sealed_again(tmp_path, keep_all, own_cache):
@@ -171,11 +171,11 @@ def test_an_entry_that_was_copied_is_sealed_again(tmp_path, keep_all, own_cache)
     (entry,) = own_cache.iterdir()
     os.utime(entry / "images.u8")
     same(load_data(path), first)
-    assert (entry / "images.u8").stat().st_mtime_ns == storage.SEAL
+    assert (entry / "images.u8").stat().st_mtime_ns == drafts.SEAL
 
 
 def test_what_is_kept_beside_the_images_is_made_again_where_it_is_damaged(tmp_path, keep_all, own_cache, monkeypatch):
-    monkeypatch.setattr("trilemma.data.sources.decoded.KEPT", 0)
+    monkeypatch.setattr("trilemma.data.sources.divide.CACHED_FROM", 0)
     path = zipped(tmp_path / "a.zip", 20)
     first = load_data(path)
     (entry,) = own_cache.iterdir()
@@ -216,7 +216,7 @@ def test_the_cache_is_never_needed(tmp_path, keep_all, own_cache, monkeypatch, h
     load_data(path)  # from now on there is an entry of the first, for one seed
     if harm == "refuses":
         refuse = lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EROFS, os.strerror(errno.EROFS)))  # noqa: E731
-        for owner, name in ((storage.uuid, "uuid4"), (os, "replace"), (os, "rename"), (os, "truncate"), (os, "utime")):
+        for owner, name in ((drafts.uuid, "uuid4"), (os, "replace"), (os, "rename"), (os, "truncate"), (os, "utime")):
             monkeypatch.setattr(owner, name, refuse)
     else:
         write = cache.seal
@@ -236,7 +236,7 @@ def test_rows_that_are_damaged_are_gathered_again(tmp_path):
         content[300] ^= 1
         path.write_bytes(content)
         if seal:
-            os.utime(path, ns=(storage.SEAL,) * 2)
+            os.utime(path, ns=(drafts.SEAL,) * 2)
         assert torch.equal(storage.gather(images, index, path), images[index])
         assert path.read_bytes() == images[index].numpy().tobytes()
 
@@ -249,7 +249,7 @@ def test_an_error_leaves_nothing(tmp_path, keep_all, own_cache, monkeypatch):
 
 
 def test_leftovers_and_old_entries_go(tmp_path, keep_all, own_cache):
-    making = storage.Draft(own_cache)
+    making = drafts.Draft(own_cache)
     os.utime(making.path, (1, 1))  # a clock that jumps ends nobody's work
     for name, days in ((".tmp-left", 0), ("entry-old", 31), ("entry-new", 29)):
         (own_cache / name).mkdir(parents=True)
@@ -397,7 +397,7 @@ def test_a_killed_decoding_leaves_no_process_and_no_files(tmp_path, own_cache, e
 HOLD = """
 import sys, time
 from pathlib import Path
-from trilemma.data.decoding.storage import Draft
+from trilemma.data.decoding.drafts import Draft
 draft = Draft(Path(sys.argv[1]))
 print(draft.path, flush=True)
 time.sleep(60)
@@ -409,11 +409,11 @@ def test_only_what_ended_processes_wrote_is_left_over(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     path = Path(process.stdout.readline().strip())
     os.utime(path, (1, 1))
-    storage.remove_left_over(tmp_path)
+    drafts.remove_left_over(tmp_path)
     assert path.exists()
     process.kill()
     process.wait()
-    storage.remove_left_over(tmp_path)
+    drafts.remove_left_over(tmp_path)
     assert not path.exists()
 
 
@@ -426,22 +426,22 @@ def test_a_draft_that_was_taken_for_left_over_is_begun_again(tmp_path, monkeypat
         if path.name.startswith(".tmp-"):
             made.append(path)
             if len(made) == 1:
-                storage.remove_left_over(tmp_path)
+                drafts.remove_left_over(tmp_path)
 
     monkeypatch.setattr(Path, "mkdir", make)
-    with storage.Draft(tmp_path) as draft:
+    with drafts.Draft(tmp_path) as draft:
         assert [path.exists() for path in made] == [False, True]
         assert draft.path == made[1]
-        storage.remove_left_over(tmp_path)
+        drafts.remove_left_over(tmp_path)
         assert draft.path.exists()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_locks_a_draft_is_left_over_after_a_day(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "_locked", lambda file: None)
-    with storage.Draft(tmp_path) as old, storage.Draft(tmp_path) as new:
+    monkeypatch.setattr(drafts, "_take_lock", lambda file: None)
+    with drafts.Draft(tmp_path) as old, drafts.Draft(tmp_path) as new:
         os.utime(old.path, (1, 1))
-        storage.remove_left_over(tmp_path)
+        drafts.remove_left_over(tmp_path)
         assert (old.path.exists(), new.path.exists()) == (False, True)
 
 
@@ -456,7 +456,7 @@ def test_a_source_larger_than_memory_is_the_same_data(tmp_path, monkeypatch, own
     large = load_data(path)
     assert large.train.mapped
     assert large.valid.mapped
-    assert any("more than memory is given" in note for note in large.notes)
+    assert any("more than memory allows" in note for note in large.notes)
     same(small, large)
     for names in ((), ("flip", "shift")):
         a, b = (Loader(data.train, batch=50, seed=3, augment=names) for data in (small, large))
@@ -563,9 +563,9 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="
 
 
 def from_files():
-    """Bytes of mapped files that are in the memory of this process."""
+    """Bytes of mapped files, of a disk in memory too, that are in the memory of this process."""
     lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(lines["RssFile"].split()[0])
+    return 1024 * sum(int(lines[kind].split()[0]) for kind in ("RssFile", "RssShmem"))
 
 
 @needs_proc

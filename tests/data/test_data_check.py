@@ -253,7 +253,7 @@ def test_every_fault_is_named_and_everything_in_the_file(tmp_path, photos):
     for k in range(9):
         assert f"    train/{k}.png = test/{k}.png\n" in text
     for k in range(8):
-        assert f"    gone{k}.png: named in metadata.csv, but not there\n" in text
+        assert f"    gone{k}.png: listed in metadata.csv, but not found\n" in text
     assert "train/mode6.png: no row in metadata.csv" in text
     assert "changed: converted from palette: 7: train/mode0.png" in text
     assert "train/mode4.png and 2 more" in text

@@ -12,7 +12,8 @@ from PIL import Image
 import trilemma
 from trilemma import UserError
 from trilemma.data.sources import builtin, consent
-from trilemma.data.sources.consent import is_allowed, remember
+from trilemma.data.sources.consent import is_allowed, note_source
+from trilemma.data.sources.mnist import FILES
 from trilemma.explore.images import load
 from trilemma.run import run
 
@@ -27,7 +28,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a new process."""
-    monkeypatch.setattr(consent, "_given", set())
+    monkeypatch.setattr(consent, "_named", set())
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_data_that_would_be_fetched_are_asked_for(
             _ = changed(trained, tmp_path / f"run-{source.partition('/')[0]}", data=source).data
     assert is_allowed("digits") and is_allowed("shapes:500")
     (tmp_path / "mnist").mkdir()
-    for file in builtin.FILES:
+    for file in FILES:
         (tmp_path / "mnist" / file).touch()
     assert is_allowed("mnist")
 
@@ -103,7 +104,7 @@ def test_what_lies_in_the_folder_for_data_is_allowed(tmp_path: Path, monkeypatch
     assert is_allowed(str(tmp_path / "data" / "photos.zip"))
     for source in (f"{tmp_path}/data/../photos", f"{tmp_path}/data2/photos", "photos", "hf:a/b"):
         assert not is_allowed(source)
-    remember(f"{tmp_path}/data/photos")
+    note_source(f"{tmp_path}/data/photos")
     forget(monkeypatch)
     monkeypatch.delenv("TRILEMMA_DATA")
     assert is_allowed(f"{tmp_path}/data/photos")
@@ -114,7 +115,7 @@ def test_a_cache_that_cannot_be_written_or_read_costs_the_memory_alone(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(consent, "cache_dir", lambda: tmp_path / "file" / "cache")
-    remember("/photos")
+    note_source("/photos")
     assert is_allowed("/photos")
     forget(monkeypatch)
     assert not is_allowed("/photos")

@@ -12,8 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from trilemma.data import load_data
-from trilemma.data.sources import builtin
 from trilemma.data.sources import download as module
+from trilemma.data.sources import mnist
+from trilemma.data.sources.builtin import where_is
 from trilemma.data.sources.download import check_hash, download
 from trilemma.errors import UserError
 
@@ -209,16 +210,16 @@ def test_mnist_is_fetched_once_into_the_cache(tmp_path, monkeypatch):
 
     monkeypatch.delenv("TRILEMMA_DATA", raising=False)
     monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path))
-    hashes = tuple(hashlib.sha256(files[name]).hexdigest() for name in builtin.FILES)
-    monkeypatch.setitem(builtin.SHA256, "mnist", hashes)
-    assert builtin.where("mnist") == "to be fetched (12 MB)"
+    hashes = tuple(hashlib.sha256(files[name]).hexdigest() for name in mnist.FILES)
+    monkeypatch.setitem(mnist.SHA256, "mnist", hashes)
+    assert where_is("mnist") == "to be fetched (12 MB)"
     with server(answer) as (url, asked):
-        monkeypatch.setitem(builtin.URLS, "mnist", url.removesuffix("file"))
+        monkeypatch.setitem(mnist.URLS, "mnist", url.removesuffix("file"))
         data = load_data("mnist", valid=0.1)
         again = load_data("mnist", valid=0.1)
     assert len(asked) == 4
     assert data.shape == (1, 4, 5)
     assert {key: len(split) for key, split in data.splits.items()} == {"train": 54, "valid": 6, "test": 10}
     assert data.fingerprint == again.fingerprint
-    assert builtin.where("mnist") == f"in {tmp_path / 'mnist'}"
+    assert where_is("mnist") == f"in {tmp_path / 'mnist'}"
     assert sorted(os.listdir(tmp_path / "mnist")) == sorted(f"{name}.gz" for name in files)

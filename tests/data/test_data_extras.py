@@ -40,7 +40,7 @@ def with_chunks(*chunks, late=False):
 def read(content, size=None):
     """(pixels (H, W, C) or None, what was done, why it was left out) of one file."""
     decoded = decode([Item("a", lambda: io.BytesIO(content))], size)
-    pixels = decoded.images[0].permute(1, 2, 0).numpy() if decoded.kept else None
+    pixels = decoded.images[0].permute(1, 2, 0).numpy() if decoded.numbers else None
     return pixels, set(decoded.changes), decoded.skipped
 
 

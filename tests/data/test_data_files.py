@@ -113,7 +113,7 @@ def test_metadata_missing_is_said(tmp_path):
     path = save_png(Image.new("L", (2, 2)), tmp_path / "a.png")
     with pytest.raises(UserError, match="does not say how it was made"):
         read_metadata(path)
-    with pytest.raises(UserError, match="no picture"):
+    with pytest.raises(UserError, match="not found"):
         read_metadata(tmp_path / "b.png")
     (tmp_path / "c.png").write_bytes(b"text")
     with pytest.raises(UserError, match="not a readable PNG"):

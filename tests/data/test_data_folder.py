@@ -234,7 +234,7 @@ def test_links_that_lead_out_of_a_tar_are_named(tmp_path):
         (".store/3.png", file.getvalue()),
         (".gone.png", ("symbolic", "none.png")),  # hidden: not said
     ]
-    out, lead = "which is no file of this archive", "a link to"
+    out, lead = "which is not a file of this archive", "a link to"
     expected = {
         "gone.png": f"{lead} ../1.png, {out}",
         "absolute.png": f"{lead} /1.png, {out}",
@@ -330,7 +330,7 @@ def test_truncated_zip(tmp_path):
 def test_too_many_pixels_and_other_formats_are_refused(monkeypatch):
     monkeypatch.setattr("trilemma.data.decoding.pixels.PIXELS", 50)
     decoded = decode([item(noise()), item(noise(), "ppm"), item(noise(5, 5))])
-    assert decoded.kept == [2]
+    assert decoded.numbers == [2]
     assert "not opened" in decoded.skipped[0]
     assert "not an image in one of the formats" in decoded.skipped[1]
 
@@ -362,7 +362,7 @@ def test_sixteen_bits_are_scaled():
     assert any("16-bit" in note for note in notes)
     found, _ = one(Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), "tiff")
     assert found[0].tolist() == [[0, 128, 255]]
-    assert decode([item(Image.fromarray(np.array([[0, 300.0]], np.float32)), "tiff")]).kept == []
+    assert decode([item(Image.fromarray(np.array([[0, 300.0]], np.float32)), "tiff")]).numbers == []
 
 
 def test_palette_and_cmyk():

@@ -13,9 +13,11 @@ from PIL import Image
 import trilemma
 from trilemma.cli import main as cli
 from trilemma.data import check, load_data
-from trilemma.data.decoding import cache, pixels
+from trilemma.data.decoding import cache, convert, pixels
 from trilemma.data.decoding.decode import Item, decode
-from trilemma.data.split import Split, share, split_off
+from trilemma.data.hold_out import split_off
+from trilemma.data.options import share
+from trilemma.data.split import Split
 from trilemma.errors import UserError
 
 SIDE = (12, 16)  # height, width
@@ -158,7 +160,7 @@ def test_pages_of_several_sizes_and_kinds(tmp_path):
     found = by_name(data)
     assert data.shape == (3, 8, 8)  # the square of the smallest side
     assert [found[f"a.tif#{k}"][0, 0].tolist() for k in range(3)] == [[40] * 3, [200, 10, 10], [90] * 3]
-    assert f"1 of the images: {pixels.DEPTH}" in data.notes
+    assert f"1 of the images: {convert.DEPTH}" in data.notes
 
 
 @pytest.mark.parametrize("form", ["gif", "tiff", "png"])
@@ -325,14 +327,14 @@ def test_what_stands_before_a_break_is_exact_and_nothing_after_it_is_used(tmp_pa
 
 def test_frames_drawn_over_a_broken_one_are_not_used(monkeypatch):
     content, made = animation(pictures(6), "gif"), pictures(6)
-    real = pixels._plain
+    real = pixels.to_plain
 
     def plain(image, words):
         if image.tell() == 3:
             raise OSError("broken data stream")
         return real(image, words)
 
-    monkeypatch.setattr(pixels, "_plain", plain)
+    monkeypatch.setattr(pixels, "to_plain", plain)
     decoded = decode(pixels.frames_of(Item("a.gif", lambda: io.BytesIO(content))))
     assert decoded.skipped == ["a.gif#3: broken data stream"] + [
         f"a.gif#{k}: drawn over a frame that cannot be decoded" for k in (4, 5)
@@ -426,7 +428,7 @@ def test_a_run_reads_the_same_frames_again(tmp_path, loaded):
     source = load_data(root, frames="all") if loaded else root
     words = {} if loaded else {"frames": "all"}
     run = trilemma.train("vae", source, steps=2, batch=4, size=8, quiet=True, **words)
-    assert run.config["training"]["frames"] == "all"
+    assert run.config["data_config"]["frames"] == "all"
     assert " frames=all" in run.config["command"]
     assert len(by_name(trilemma.load(run.path).data)) == 30
     again = trilemma.train("vae", source, steps=2, batch=4, size=8, quiet=True, **words)
@@ -436,10 +438,10 @@ def test_a_run_reads_the_same_frames_again(tmp_path, loaded):
     assert len(by_name(other.data)) == 5
 
 
-def test_a_run_without_the_key_read_first_frames(tmp_path):
+def test_a_run_without_the_key_reads_first_frames(tmp_path):
     root = write(tmp_path / "d", {f"{k}.gif": animation(pictures(2, k), "gif") for k in range(5)})
     run = trilemma.train("vae", root, steps=2, batch=4, size=8, quiet=True)
-    del run.config["training"]["frames"]
+    run.config["data_config"]["frames"] = None
     assert len(by_name(run.data)) == 5
 
 

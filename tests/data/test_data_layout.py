@@ -23,7 +23,7 @@ from trilemma.data.sources.folder_layout import (
     name_splits,
     split_of,
 )
-from trilemma.data.sources.parquet import choose_column
+from trilemma.data.sources.table import choose_column
 from trilemma.errors import UserError
 
 RNG = np.random.default_rng(0)

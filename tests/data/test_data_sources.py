@@ -18,10 +18,14 @@ from trilemma import rng
 from trilemma.cli import main as cli
 from trilemma.data import check, list_sources, load_data, show
 from trilemma.data.decoding.size import choose_size, cover, parse_size, with_channels
-from trilemma.data.sources import builtin
+from trilemma.data.hold_out import split_off
+from trilemma.data.options import share
+from trilemma.data.places import find
+from trilemma.data.sources import cifar as cifar10
 from trilemma.data.sources.idx import read_idx
+from trilemma.data.sources.mnist import FILES, SHA256
 from trilemma.data.sources.shapes import BACKGROUND, COLOURS, KINDS, SIZES, captions_of, draw_shapes, render
-from trilemma.data.split import Split, share, split_off
+from trilemma.data.split import Split
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
 
@@ -100,7 +104,7 @@ def test_a_folder_named_like_a_word(tmp_path, monkeypatch):
         ("nothing-like-it", "choose one of digits, shapes, ellipse, mnist"),
         ("./absent/folder", "there is no absent/folder"),
         ("absent.zip", "there is no absent.zip"),
-        (__file__, "none of the kinds"),
+        (__file__, "not of a kind"),
     ],
 )
 def test_unknown_sources(source, message):
@@ -223,7 +227,7 @@ def test_shapes_of_any_number(n):
         ("shapes:many", "shapes:many: give a whole number .* as shapes:20000"),
         ("shapes:0", "1 or more"),
         ("shapes:", "1 or more"),
-        ("digits:5", "digits has as many images as it has; a number can be given to shapes"),
+        ("digits:5", "digits has a fixed number of images; only shapes takes a number"),
         (f"shapes:{10**12}", r"bytes of memory, .*fewer \(shapes:N\) or smaller"),
         ("shaped:5", 'did you mean "shapes"'),
     ],
@@ -334,10 +338,10 @@ def cifar(path, drop=0, label=None, per_file=20):
 
 
 def test_cifar_archive(tmp_path, monkeypatch):
-    monkeypatch.setattr(builtin, "CIFAR_IMAGES", 20)
+    monkeypatch.setattr(cifar10, "IMAGES", 20)
     monkeypatch.setenv("TRILEMMA_DATA", str(tmp_path))
     (tmp_path / "cifar10").mkdir()
-    path = tmp_path / "cifar10" / builtin.CIFAR
+    path = tmp_path / "cifar10" / cifar10.ARCHIVE
     rows = cifar(path)
     data = load_data("cifar10")
     assert {key: len(split) for key, split in data.splits.items()} == {"train": 90, "valid": 10, "test": 20}
@@ -378,10 +382,10 @@ def test_the_published_files(real, name):
     counts = {key: len(split) for key, split in data.splits.items()}
     assert counts == {"train": 55_000, "valid": 5_000, "test": 10_000}
     assert data.shape == (1, 28, 28)
-    for file, expected in zip(builtin.FILES, builtin.SHA256[name], strict=True):
-        array = read_idx(builtin.find(name, file))
+    for file, expected in zip(FILES, SHA256[name], strict=True):
+        array = read_idx(find(name, file))
         assert hashlib.sha256(idx(array.numpy())).hexdigest() == expected
-    images = read_idx(builtin.find(name, builtin.FILES[0]))
+    images = read_idx(find(name, FILES[0]))
     assert torch.equal(data.valid.images[:, 0], images[-5_000:])
     assert torch.equal(data.train.images[:, 0], images[:55_000])
 
@@ -390,7 +394,7 @@ def test_the_published_files(real, name):
 def test_the_real_cifar_zips(real):
     data = load_data("cifar10")
     assert {key: len(split) for key, split in data.splits.items()} == {"train": 45_000, "valid": 5_000, "test": 10_000}
-    assert data.classes == builtin.CIFAR_CLASSES
+    assert data.classes == cifar10.CLASSES
     assert data.splits["test"].labels.bincount().tolist() == [1000] * 10
     assert data.skipped == ()
 
@@ -417,7 +421,7 @@ def test_show(tmp_path, monkeypatch):
 
 
 def test_show_checks_the_number_of_images_first():
-    with pytest.raises(UserError, match="n=0: a picture shows 1 image or more"):
+    with pytest.raises(UserError, match="n=0: give a whole number of at least 1"):
         show("no-source-at-all", n=0)
 
 
@@ -467,7 +471,7 @@ def test_equal_images_are_on_one_side(tmp_path, monkeypatch, kind):
         data = load_data(path, valid=0.2, seed=seed)
         assert (len(data.train), len(data.valid), data.train.mapped) == (32, 8, kind == "stream")
         assert not shared(data)
-        assert any("40 images are duplicates" in note for note in data.notes)
+        assert any("40 are exact duplicates; duplicates are kept in the same split" in note for note in data.notes)
 
 
 def test_equal_images_change_the_split_no_further_than_they_must():

@@ -10,7 +10,9 @@ from PIL import Image
 
 from trilemma import rng
 from trilemma.data import load_data
-from trilemma.data.split import ENOUGH, Split, complete, enough, held_out_split, lost, share, split_off
+from trilemma.data.hold_out import ENOUGH, enough, hold_out, lost, split_off
+from trilemma.data.options import Options, share
+from trilemma.data.split import Split, equal_images, held_out_split
 from trilemma.errors import UserError
 
 
@@ -63,24 +65,25 @@ def test_how_many_are_held_out(n, expected):
 
 
 def test_a_small_source_holds_out_more_and_says_why():
-    splits, words = complete({"train": split(197)}, [], "x", [], None, 0)
+    splits, words = hold_out({"train": split(197)}, Options(), equal_images)
     assert numbers(splits["valid"]) == held_by_permutation(197, 66, 0)
     assert words.startswith("66 of 197 images are held out for validation (a tenth would be too few to measure by)")
     for more in ({"valid": 0.1}, {"rule": "tenth"}):
-        splits, words = complete({"train": split(197)}, [], "x", [], **{"valid": None, "seed": 0, **more})
+        splits, words = hold_out({"train": split(197)}, Options(**more), equal_images)
         assert numbers(splits["valid"]) == held_by_permutation(197, 20, 0)
         assert "measure by" not in words
 
 
 def test_a_source_with_test_images_is_measured_by_them():
-    splits, words = complete({"train": split(197), "test": split(5)}, ["test"], "x", [], None, 0)
+    splits, words = hold_out({"train": split(197), "test": split(5)}, Options(), equal_images)
     assert (len(splits["valid"]), len(splits["test"])) == (20, 5)
     assert "measure by" not in words
 
 
 def test_digits_and_large_sources_stay_as_they_were():
     assert load_data("digits").fingerprint == load_data("digits", rule="tenth").fingerprint
-    big = {rule: complete({"train": split(2000)}, [], "x", [], None, 3, rule=rule)[0] for rule in ("enough", "tenth")}
+    whole = {"train": split(2000)}
+    big = {rule: hold_out(whole, Options(seed=3, rule=rule), equal_images)[0] for rule in ("enough", "tenth")}
     assert numbers(big["enough"]["valid"]) == numbers(big["tenth"]["valid"]) == held_by_permutation(2000, 200, 3)
 
 
@@ -129,7 +132,7 @@ def test_classes_of_equal_images_and_of_files_that_stay_together():
 
 def test_classes_of_one_image_each_lose_one_and_it_is_named():
     whole = {"train": split(5, range(5))}
-    splits, words = complete(whole, [], "x", [], None, 0, classes="abcde")
+    splits, words = hold_out(whole, Options(), equal_images, classes="abcde")
     (gone,) = splits["valid"].labels.tolist()
     assert words.endswith(f"1 classes without a training image: {'abcde'[gone]}")
 
@@ -137,10 +140,11 @@ def test_classes_of_one_image_each_lose_one_and_it_is_named():
 def test_the_rule_of_earlier_versions_does_not_look_at_the_classes():
     labels = [0] * 42 + [1]
     seed = next(s for s in range(500) if 42 in held_by_permutation(43, 4, s))
-    splits, words = complete({"train": split(43, labels)}, [], "x", [], None, seed, classes="ab", rule="tenth")
+    whole = {"train": split(43, labels)}
+    splits, words = hold_out(whole, Options(seed=seed, rule="tenth"), equal_images, classes="ab")
     assert numbers(splits["valid"]) == held_by_permutation(43, 4, seed)
     assert words.endswith("1 classes without a training image: b")
-    splits, _ = complete({"train": split(43, labels)}, [], "x", [], 0.1, seed)
+    splits, _ = hold_out(whole, Options(valid=0.1, seed=seed), equal_images)
     assert splits["train"].labels.unique().tolist() == [0, 1]
 
 

@@ -353,11 +353,11 @@ def test_a_value_that_a_parquet_file_holds_once_is_held_once(tmp_path, nested):
     del values
     assert (tmp_path / "a.parquet").stat().st_size < 10 * len(content)
     before = pa.total_allocated_bytes()
-    column = parquet._table(tmp_path / "a.parquet", 0, "image")
+    column = parquet._images(tmp_path / "a.parquet", 0, "image")
     assert pa.total_allocated_bytes() - before < 20 * len(content)
     value = column[rows - 1].as_py()
     assert (value["bytes"] if nested else value) == content
-    parquet._table.cache_clear()
+    parquet._images.cache_clear()
 
 
 def test_captions_that_a_parquet_file_holds_once_are_bounded_in_all(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from trilemma.data import check, load_data
+from trilemma.data.decoding import convert
 from trilemma.data.decoding import pixels as words
 from trilemma.data.decoding.decode import Item, decode
 from trilemma.data.decoding.integrity import NO_END, TRAILING
@@ -121,28 +122,28 @@ def good_files():
         "cmyk-adobe.jpg": (cmyk_adobe(0), "converted from CMYK"),
         "ycck.jpg": (cmyk_adobe(2), "converted from CMYK"),
         "lab.tif": (saved(lab, "tiff"), "converted from LAB"),
-        "gray16.png": (saved(Image.fromarray(RNG.integers(0, 65536, (20, 30), dtype=np.uint16)), "png"), words.DEPTH),
+        "gray16.png": (saved(Image.fromarray(RNG.integers(0, 65536, (20, 30), dtype=np.uint16)), "png"), convert.DEPTH),
         "gray16-big-endian.tif": (
             saved(Image.fromarray(RNG.integers(0, 65536, (20, 30), dtype=np.uint16).astype(">u2")), "tiff"),
-            words.DEPTH,
+            convert.DEPTH,
         ),
-        "rgb48.png": (rgb48(), words.DEPTH),
-        "float32.tif": (saved(Image.fromarray(RNG.random((20, 30), dtype=np.float32)), "tiff"), words.DEPTH),
+        "rgb48.png": (rgb48(), convert.DEPTH),
+        "float32.tif": (saved(Image.fromarray(RNG.random((20, 30), dtype=np.float32)), "tiff"), convert.DEPTH),
         "one-bit.png": (saved(grey.convert("1"), "png"), "1 bit per pixel"),
         "palette.png": (saved(plain.quantize(16), "png"), "converted from palette"),
         "palette-transparent.png": (
             saved(plain.quantize(16), "png", transparency=0),
-            ("converted from palette", words.ALPHA),
+            ("converted from palette", convert.ALPHA),
         ),
-        "la.png": (saved(Image.merge("LA", [grey, grey.transpose(1)]), "png"), words.ALPHA),
-        "hidden-colour.png": (hidden_colour(), words.ALPHA),
+        "la.png": (saved(Image.merge("LA", [grey, grey.transpose(1)]), "png"), convert.ALPHA),
+        "hidden-colour.png": (hidden_colour(), convert.ALPHA),
         "animated.gif": (frames("gif"), ("converted from palette", words.FRAMES)),
         "animated.webp": (frames("webp"), words.FRAMES),
         "animated.png": (frames("png"), words.FRAMES),
         "pages.tiff": (frames("tiff"), words.FRAMES),
         **{f"exif-{k}.jpg": (oriented(k), None if k == 1 else words.TURNED) for k in range(1, 9)},
-        "p3.jpg": (saved(photo(), "jpeg", icc_profile=profile(P3, 2.2)), words.PROFILE),
-        "adobe-rgb.jpg": (saved(photo(), "jpeg", icc_profile=profile(ADOBE, 563 / 256)), words.PROFILE),
+        "p3.jpg": (saved(photo(), "jpeg", icc_profile=profile(P3, 2.2)), convert.PROFILE),
+        "adobe-rgb.jpg": (saved(photo(), "jpeg", icc_profile=profile(ADOBE, 563 / 256)), convert.PROFILE),
         "one-pixel.png": (saved(photo(1, 1), "png"), None),
         "long.png": (saved(photo(10, 10_000), "png"), None),
         "loop.tif": (tiff_loop(), None),
@@ -271,7 +272,7 @@ def test_loading_goes_on_with_the_rest_of_f(folder):
     assert len(data.skipped) == len(bad_files()) + len(BAD_LINKS)
     assert dict(line.split(": ", 1) for line in data.skipped) == dict(check(folder, size=32).bad)
     assert any(note.startswith(f"{len(data.skipped)} unreadable and skipped") for note in data.notes)
-    assert sum(note.endswith(words.ALPHA) for note in data.notes) == 1  # once, with the count
+    assert sum(note.endswith(convert.ALPHA) for note in data.notes) == 1  # once, with the count
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="everything can be read as root")
@@ -303,7 +304,7 @@ def test_a_file_that_vanishes_in_the_middle():
         return io.BytesIO(PNG)
 
     decoded = decode([Item("a.png", lambda: io.BytesIO(PNG)), Item("b.png", vanishing)])
-    assert decoded.kept == [0]
+    assert decoded.numbers == [0]
     assert decoded.skipped == ["b.png: no such file or directory"]
 
 
@@ -365,7 +366,9 @@ def test_bombs_are_refused_at_once_and_in_little_memory(name):
         start = time.perf_counter()
         decoded = decode([Item(name, lambda: io.BytesIO(content))])
         seconds.append(time.perf_counter() - start)
-        assert decoded.kept == ([0] if name in ("profile.png", "text.png") else [])  # without it the picture is whole
+        assert decoded.numbers == (
+            [0] if name in ("profile.png", "text.png") else []
+        )  # without it the picture is whole
     assert min(seconds) <= 0.2  # the least of three: other processes may be busy
     if before is not None:
         assert peak_bytes() - before <= 50 * 2**20

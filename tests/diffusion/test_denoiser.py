@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trilemma import rng
 from trilemma.config import make
-from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
+from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig, DiffusionKeys
 from trilemma.diffusion.schedule import TABLES
 from trilemma.errors import UserError
 from trilemma.types import Batch, Condition, Denoises, Samples, Validates
@@ -125,11 +125,11 @@ def test_the_loss_falls_and_each_parameter_gets_a_gradient(prediction: str) -> N
 @pytest.mark.parametrize("settings", [{}, {"eta": 0.85, "steps": 5}, {"sampler": "ddpm", "steps": 20}])
 def test_an_image_does_not_depend_on_its_batch(settings: dict[str, Any]) -> None:
     model = tiny((3, 12, 9), T=50)
-    together = model.sample(7, seed=3, first=2, **settings)
-    alone = torch.cat([model.sample(1, seed=3, first=k, **settings) for k in range(2, 9)])
+    together = model.sample(7, seed=3, first=2, keys=DiffusionKeys(**settings))
+    alone = torch.cat([model.sample(1, seed=3, first=k, keys=DiffusionKeys(**settings)) for k in range(2, 9)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
     assert together.shape == (7, 3, 12, 9) and together.min() >= 0 and together.max() <= 1
-    assert (together - model.sample(7, seed=4, first=2, **settings)).abs().max() > 1e-2
+    assert (together - model.sample(7, seed=4, first=2, keys=DiffusionKeys(**settings))).abs().max() > 1e-2
     assert model.network.training and not together.requires_grad
     assert isinstance(model, Samples) and isinstance(model, Denoises) and isinstance(model, Validates)
 
@@ -140,16 +140,18 @@ def test_an_oracle_of_one_image_samples_that_image(sampler: str, steps: int) -> 
     model = tiny()
     image = batch(n=1).image
     model.network = Oracle(model, 2 * image.double() - 1)  # type: ignore[assignment]
-    samples = model.sample(3, seed=0, steps=steps, sampler=sampler)
+    samples = model.sample(3, seed=0, keys=DiffusionKeys(steps=steps, sampler=sampler))
     torch.testing.assert_close(samples, image.expand(3, -1, -1, -1), atol=1e-3, rtol=0)
 
 
 def test_eta_is_obeyed_and_ddpm_is_its_end() -> None:
     model = tiny()
-    plain, noisy = (model.sample(2, seed=0, steps=4, **settings) for settings in ({}, {"eta": 1.0}))
-    assert torch.equal(plain, model.sample(2, seed=0, steps=4, eta=0.0))
+    plain, noisy = (model.sample(2, seed=0, keys=DiffusionKeys(steps=4, **settings)) for settings in ({}, {"eta": 1.0}))
+    assert torch.equal(plain, model.sample(2, seed=0, keys=DiffusionKeys(steps=4, eta=0.0)))
     assert (plain - noisy).abs().max() > 1e-3
-    torch.testing.assert_close(noisy, model.sample(2, seed=0, steps=4, sampler="ddpm"), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        noisy, model.sample(2, seed=0, keys=DiffusionKeys(steps=4, sampler="ddpm")), atol=1e-3, rtol=0
+    )
 
 
 def test_each_step_has_noise_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +162,7 @@ def test_each_step_has_noise_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
         return normal(ids, shape, *key)
 
     monkeypatch.setattr(rng, "normal", watched)
-    tiny().sample(2, seed=5, first=3, steps=4, sampler="ddpm")  # the last step adds none
+    tiny().sample(2, seed=5, first=3, keys=DiffusionKeys(steps=4, sampler="ddpm"))  # the last step adds none
     assert drawn == [([3, 4], 5, "x_T"), *(([3, 4], 5, "step", i) for i in range(3))]
 
 
@@ -184,7 +186,7 @@ def test_a_small_error_stays_small_without_clipping(schedule: str) -> None:
     samples = {}
     for error in (0.0, 0.01):
         model.network = BestForGaussians(model, s, error)  # type: ignore[assignment]
-        samples[error] = 2 * model.sample(64, seed=0, steps=300) - 1  # Euler steps: order 1
+        samples[error] = 2 * model.sample(64, seed=0, keys=DiffusionKeys(steps=300)) - 1  # Euler steps: order 1
     assert samples[0.0].std().item() == pytest.approx(s, rel=0.03)
     assert (samples[0.01] - samples[0.0]).abs().max() < 0.1
 
@@ -200,8 +202,8 @@ def test_requests_it_cannot_meet_are_refused() -> None:
     with pytest.raises(UserError, match="without labels"):
         model.sample(1, seed=0, condition=Condition(torch.tensor([0])))
     with pytest.raises(UserError, match="1 to 20"):
-        model.sample(1, seed=0, steps=21)
+        model.sample(1, seed=0, keys=DiffusionKeys(steps=21))
     with pytest.raises(UserError, match='did you mean "ddim"'):
-        model.sample(1, seed=0, steps=2, sampler="dim")
+        make(DiffusionKeys, {"sampler": "dim"})
     with pytest.raises(UserError, match="unknown ddpm option"):
-        model.sample(1, seed=0, steps=2, sampler="ddpm", eta=0.5)
+        model.sample(1, seed=0, keys=DiffusionKeys(steps=2, sampler="ddpm", eta=0.5))

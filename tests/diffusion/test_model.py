@@ -15,6 +15,7 @@ from trilemma.diffusion.weighting import DENSITIES, WEIGHTINGS
 from trilemma.errors import UserError
 from trilemma.types import Batch, Condition
 
+SLOW = pytest.mark.slow
 SMALL = {"shape": (1, 8, 8), "width": 8, "multipliers": (1, 2), "depth": 1}
 
 
@@ -87,17 +88,20 @@ def test_the_loss_is_the_weighted_error_of_the_image(weighting: str) -> None:
     "settings",
     [
         {},
-        {"network": "dit", "width": 32, "patch": 2, "depth": 2},
-        {"schedule": "edm", "density": "log-normal", "density_mean": -1.2, "density_std": 1.2, "weighting": "edm"},
-        {"schedule": "flow", "prediction": "flow", "density": "logit-normal"},
-        {"classes": True, "n_classes": 3},
+        pytest.param({"network": "dit", "width": 32, "patch": 2, "depth": 2}, marks=SLOW),
+        pytest.param(
+            {"schedule": "edm", "density": "log-normal", "density_mean": -1.2, "density_std": 1.2, "weighting": "edm"},
+            marks=SLOW,
+        ),
+        pytest.param({"schedule": "flow", "prediction": "flow", "density": "logit-normal"}, marks=SLOW),
+        pytest.param({"classes": True, "n_classes": 3}, marks=SLOW),
     ],
 )
 def test_the_loss_falls_and_each_parameter_gets_a_gradient(settings) -> None:
     model = small(**settings)
     batch = Batch(images(1).expand(16, -1, -1, -1), Condition(torch.arange(16) % 3))
     optimizer, losses = torch.optim.Adam(model.parameters(), 3e-3), []
-    for step in range(40):
+    for step in range(25):
         loss, _ = model.loss(batch, generator(step))
         optimizer.zero_grad()
         loss.backward()
@@ -123,8 +127,8 @@ def test_labels_are_dropped_image_by_image() -> None:
     assert 0.4 < float((dropped[1:] != dropped[:-1]).float().mean()) < 0.44  # 2 x 0.3 x 0.7: no runs
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("network", ["unet", "dit"])
+@pytest.mark.parametrize("sampler", [name if name == "unipc" else pytest.param(name, marks=SLOW) for name in SAMPLERS])
+@pytest.mark.parametrize("network", ["unet", pytest.param("dit", marks=SLOW)])
 def test_an_image_does_not_depend_on_its_batch(sampler: str, network: str) -> None:
     more = {"network": "dit", "width": 16, "patch": 4, "depth": 1, "heads": 2} if network == "dit" else {}
     model = small(**more, classes=True, n_classes=3)

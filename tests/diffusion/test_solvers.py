@@ -111,6 +111,7 @@ def between_modes() -> tuple[Tensor, Tensor]:
     return x, unipc(of_mixture(schedule), schedule, times, x, no_noise, order=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options", "order"), SETTINGS)
 def test_order_on_two_modes(
     between_modes: tuple[Tensor, Tensor], name: str, options: dict[str, Any], order: float

@@ -13,7 +13,8 @@ from trilemma import rng
 from trilemma.data import load_data
 from trilemma.errors import UserError
 from trilemma.explore import again
-from trilemma.explore.augment import BOTH, CLASSICAL, REAL, SYNTHETIC, augment, decide
+from trilemma.explore.augment import augment
+from trilemma.explore.usefulness import BOTH, CLASSICAL, REAL, SYNTHETIC, decide
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import read_metadata
 from trilemma.training.loop import Trainer
@@ -181,11 +182,13 @@ def test_trainings_are_alike_and_repeat(folder, tmp_path, monkeypatch):
 
 def test_what_is_refused(folder, tmp_path):
     run, keys = run_of(folder), {"out": tmp_path / "made", "quiet": True}
-    with pytest.raises(UserError, match="vae does not draw a class that is asked for; models that do: "):
+    with pytest.raises(
+        UserError, match="vae does not draw a class that is asked for: it was trained without labels; models that do: "
+    ):
         augment(folder, **keys)
     for mistake, text in (
         ({"n": 9}, "at least one image for each of the 10 classes"),
-        ({"seeds": 1}, "at least 2 trainings"),
+        ({"seeds": 1}, "seeds=1: give a whole number of at least 2"),
         ({"real": 0}, "choose from 1 to"),
         ({"real": 10**6}, "digits has .* training images"),
         ({"steps": 0}, "steps"),

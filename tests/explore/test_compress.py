@@ -245,7 +245,7 @@ def test_an_exact_result_is_none_in_json(run):
 
 
 def test_what_is_refused(run):
-    with pytest.raises(UserError, match="at least 1 image"):
+    with pytest.raises(UserError, match="n=0: give a whole number of at least 1"):
         compress(run, n=0)
     run.model = nn.Linear(1, 1)
     with pytest.raises(UserError, match=r"does not store images as codes: .*ae-stacked"):

@@ -17,12 +17,13 @@ from torch import nn
 import trilemma
 from trilemma.data import Data, load_data
 from trilemma.errors import UserError
-from trilemma.explore.detect import detect, flagged
-from trilemma.explore.detection_choice import altered_aurocs, patched, quartered
-from trilemma.explore.detection_report import Page, Shown, _difference, heat
-from trilemma.explore.detection_scores import Score, fitted_on, score_all, scores_of, training_scores
-from trilemma.explore.detection_threshold import by_rank, by_spread, check_enough
-from trilemma.explore.detection_words import in_short
+from trilemma.explore.detect import detect
+from trilemma.explore.detection.choice import altered_aurocs, patched, quartered
+from trilemma.explore.detection.report import Page, Shown, _difference, heat
+from trilemma.explore.detection.results import flagged
+from trilemma.explore.detection.scores import AnomalyScore, fitted_on, score_all, scores_of, training_scores
+from trilemma.explore.detection.sentences import in_short
+from trilemma.explore.detection.threshold import by_rank, by_spread, check_enough
 from trilemma.pictures.png import png_content, read_metadata, save_png
 from trilemma.pictures.table import GAP
 from trilemma.words import number
@@ -87,7 +88,7 @@ def run(paged, monkeypatch):
 
     blank = Image.new("L", (1, 1))
     page = Page("", png_content(blank), blank, None)
-    monkeypatch.setattr("trilemma.explore.detection_report.draw_report", lambda *_: page)
+    monkeypatch.setattr("trilemma.explore.detection.report.draw_report", lambda *_: page)
     return paged
 
 
@@ -372,7 +373,7 @@ def test_images_that_were_trained_on_are_not_counted(run, tmp_path):
         save_png(image, tmp_path / "mixed" / f"{k:02d}.png")
     found = detect(run, against=tmp_path / "mixed")
     assert found.counts["unknown"] == 12 and min(found.flagged, default=7) >= 7
-    assert "7 images of mixed were trained on and are left out" in found.in_short
+    assert "7 images of mixed were trained on and are skipped" in found.in_short
     assert detect(run, data=tmp_path / "mixed", false_alarms=0.1).counts["calibration"] == 12
     for path in sorted((tmp_path / "mixed").iterdir())[7:]:
         path.unlink()
@@ -507,10 +508,10 @@ def test_auto_takes_the_score_that_tells_altered_images(run, classes):
         return torch.tensor([float(image.numpy().tobytes() not in plain) for image in images])
 
     scores = {
-        "rises": Score("rises", "", False, False, rises),
-        "still": Score("still", "", False, False, lambda images, known: torch.zeros(len(images))),
-        "falls": Score("falls", "", False, False, lambda images, known: -rises(images, known)),
-        "other": Score("other", "", True, False, rises),
+        "rises": AnomalyScore("rises", "", False, False, rises),
+        "still": AnomalyScore("still", "", False, False, lambda images, known: torch.zeros(len(images))),
+        "falls": AnomalyScore("falls", "", False, False, lambda images, known: -rises(images, known)),
+        "other": AnomalyScore("other", "", True, False, rises),
     }
     textured = images + torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8) % 5
     plain |= {image.numpy().tobytes() for image in textured}
@@ -682,9 +683,9 @@ def test_what_is_refused(run, classes, flat):
     with pytest.raises(UserError, match="unknown score"):
         detect(run, against=flat, score="elbo")
     for rate in (0, 1, -0.1):
-        with pytest.raises(UserError, match="a share of the normal images"):
+        with pytest.raises(UserError, match="give a number above 0 and below 1"):
             detect(run, against=flat, false_alarms=rate)
-    with pytest.raises(UserError, match="at least 1 image"):
+    with pytest.raises(UserError, match="n=0: give a whole number of at least 1"):
         detect(run, against=flat, n=0)
     with pytest.raises(UserError, match=r"needs at least 9,999 normal images"):
         detect(run, against=flat, false_alarms=0.0001)

@@ -133,7 +133,7 @@ def test_what_is_refused(folder):
         disentangle(folder, data="digits", n=300)
     with pytest.raises(UserError, match="n=249: choose from 250 to 12,000"):
         disentangle(folder, n=249)
-    with pytest.raises(UserError, match=r"vae does not encode: .*models that do: .*vae"):
+    with pytest.raises(UserError, match=r"vae does not encode images: it has no encoder; models that do: ae-.*vae"):
         disentangle(run_of(folder, nn.Linear(1, 1)))
     with pytest.raises(UserError, match="have 129 numbers, and up to 128 are held against each factor"):
         disentangle(run_of(folder, Wide()), n=250)

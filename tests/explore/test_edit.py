@@ -31,14 +31,14 @@ def test_the_vector_is_the_difference_of_the_means(run):
     torch.testing.assert_close(between.vector.double(), inside[7] - inside[1], rtol=0, atol=1e-6)
 
 
-def test_each_picture_has_its_strength(run):
-    found = edit(run, 5, towards="0", strength=2.0, steps=5)
+def test_each_picture_has_its_shift(run):
+    found = edit(run, 5, towards="0", shift=2.0, steps=5)
     original = run.data.held_out[1].images[5].float() / 255
-    assert found.strengths == (0, 0.5, 1, 1.5, 2)
-    for strength, image in zip(found.strengths, found.images, strict=True):
-        expected = (original + strength * found.vector.unflatten(0, (1, 8, 8))).clamp(0, 1)
+    assert found.shifts == (0, 0.5, 1, 1.5, 2)
+    for shift, image in zip(found.shifts, found.images, strict=True):
+        expected = (original + shift * found.vector.unflatten(0, (1, 8, 8))).clamp(0, 1)
         torch.testing.assert_close(image, expected)
-    back = edit(run, 5, towards="0", strength=-1.0, steps=2)
+    back = edit(run, 5, towards="0", shift=-1.0, steps=2)
     torch.testing.assert_close(back.images[1], (original - found.vector.unflatten(0, (1, 8, 8))).clamp(0, 1))
 
 
@@ -156,7 +156,7 @@ def test_what_is_refused(run, tmp_path):
         edit(run, 0, towards="smile")
     with pytest.raises(UserError, match="at least 2"):
         edit(run, 0, towards="1", steps=1)
-    with pytest.raises(UserError, match="no image 100000"):
+    with pytest.raises(UserError, match="image 100000 not found"):
         edit(run, 100_000, towards="1")
     with pytest.raises(UserError, match="64"):
         edit(run, torch.zeros(7), towards="1")

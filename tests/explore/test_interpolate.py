@@ -145,7 +145,7 @@ def test_what_is_refused(run, tmp_path):
         ({"frames": 1}, "at least 2"),
         ({"how": "sperical"}, 'how=sperical: give one of .*did you mean "spherical"'),
         ({"b": "1,2"}, "the code has 2 numbers"),
-        ({"b": 10**6}, "no image 1000000"),
+        ({"b": 10**6}, "image 1000000 not found"),
         ({"b": np.zeros((1, 10, 8))}, "the image is 1 x 10 x 8"),
         ({"label": 3}, "leave label out"),
     ):

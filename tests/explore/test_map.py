@@ -15,18 +15,10 @@ from torch import nn
 import trilemma
 from trilemma import rng
 from trilemma.errors import UserError
-from trilemma.explore.map import (
-    FRAME,
-    _nearest,
-    _thumbnail,
-    clear_places,
-    latent_map,
-    perplexity_for,
-    project,
-    projector_files,
-    sprite,
-)
-from trilemma.pictures.plots import CLASS_COLOURS, MARKERS, class_look
+from trilemma.explore.map import _nearest, latent_map, perplexity_for, project
+from trilemma.explore.map_plot import FRAME, clear_places, thumbnail
+from trilemma.explore.projector import projector_files, sprite
+from trilemma.pictures.plots import CLASS_COLOURS, MARKERS, class_style
 from trilemma.pictures.png import read_metadata
 
 
@@ -112,7 +104,7 @@ def test_frames_are_whole_and_as_many_as_there_are_places(run, tmp_path, monkeyp
         places.append(clear_places(centres, size))
         return places[-1]
 
-    monkeypatch.setattr("trilemma.explore.map.clear_places", spied)
+    monkeypatch.setattr("trilemma.explore.map_plot.clear_places", spied)
     result = latent_map(run, how="pca", n=40, out=tmp_path / "map.png")
     page, side, found = np.asarray(Image.open(result.picture)).astype(int), 8 * 5 + 2 * FRAME, 0
     for kind in run.data.held_out[1].labels[result.index].unique().tolist():
@@ -127,13 +119,13 @@ def test_frames_are_whole_and_as_many_as_there_are_places(run, tmp_path, monkeyp
 
 def test_thumbnails_are_enlarged_by_whole_factors_or_reduced():
     image = torch.rand(1, 8, 8)
-    assert _thumbnail(image).size == (40, 40)
-    assert _thumbnail(torch.rand(3, 28, 20)).size == (20, 28)
-    assert _thumbnail(torch.rand(3, 64, 128)).size == (44, 22)
+    assert thumbnail(image).size == (40, 40)
+    assert thumbnail(torch.rand(3, 28, 20)).size == (20, 28)
+    assert thumbnail(torch.rand(3, 64, 128)).size == (44, 22)
 
 
 def test_many_classes_look_different():
-    assert len({class_look(k) for k in range(len(CLASS_COLOURS) * len(MARKERS))}) == len(CLASS_COLOURS) * len(MARKERS)
+    assert len({class_style(k) for k in range(len(CLASS_COLOURS) * len(MARKERS))}) == len(CLASS_COLOURS) * len(MARKERS)
 
 
 # --- neighbours -----------------------------------------------------------------------------------------------------
@@ -233,7 +225,7 @@ def test_one_column_of_metadata_has_no_header():
 
 
 def test_a_sprite_never_exceeds_what_the_projector_shows(monkeypatch):
-    monkeypatch.setattr("trilemma.explore.map.SPRITE", 40)
+    monkeypatch.setattr("trilemma.explore.projector.SPRITE", 40)
     sheet, side = sprite(torch.rand(10, 3, 32, 16))
     assert side == 10 and sheet.size == (40, 40)
 
@@ -277,7 +269,7 @@ def test_what_is_refused(run, tmp_path):
         ({"n": 20, "perplexity": 30}, "perplexity=30 with 20 images"),
         ({"n": 0}, "at least 1"),
         ({"neighbours": 0}, "at least 1"),
-        ({"split": "test2"}, 'unknown split "test2"'),
+        ({"split": "test2"}, "split=test2: give one of train, valid, test"),
     ):
         with pytest.raises(UserError, match=message):
             latent_map(run, out=out, **keys)

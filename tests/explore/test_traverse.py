@@ -152,13 +152,13 @@ def test_what_is_refused(run, tmp_path):
     out = tmp_path / "none" / "rows.png"
     for keys, message in (
         ({"units": "64"}, "unknown units 64: give different numbers from 0 to 63"),
-        ({"units": "a,b"}, "unknown units a,b"),
+        ({"units": "a,b"}, "units='a,b': give a whole number or a list"),
         ({"units": "1,1"}, "different numbers"),
         ({"units": [-1]}, "unknown units"),
         ({"plane": "1"}, "give two units"),
         ({"plane": "0,64"}, "0 to 63"),
         ({"steps": 1}, "at least 2"),
-        ({"span": 0}, "positive number"),
+        ({"span": 0}, "span=0: give a number above 0"),
         ({"spacing": "evn", "plane": "0,1"}, "spacing=evn: give one of quantiles, even"),
         ({"image": "0.1,0.2"}, "the code has 2 numbers"),
         ({"label": 2}, "leave label out"),

@@ -10,7 +10,7 @@ from torch import nn
 from trilemma import rng
 from trilemma.config import make
 from trilemma.errors import UserError
-from trilemma.gans.gan import GAN, NETWORKS, GANConfig
+from trilemma.gans.gan import GAN, NETWORKS, GANConfig, GANKeys
 from trilemma.gans.losses import LOSSES
 from trilemma.nets import dcgan
 from trilemma.types import Batch, Condition, Samples
@@ -138,12 +138,12 @@ def test_an_image_does_not_depend_on_its_batch(network: str) -> None:
 def test_truncation_scales_the_latents() -> None:
     gan = tiny()
     z = rng.normal(torch.arange(3), (6,), 0, "latent")
-    torch.testing.assert_close(gan.sample(3, seed=0, truncation=0.5), gan.generator.eval()(0.5 * z))
-    assert gan.sample(3, seed=0, truncation=0).std(0).max() < 1e-6
+    torch.testing.assert_close(gan.sample(3, seed=0, keys=GANKeys(truncation=0.5)), gan.generator.eval()(0.5 * z))
+    assert gan.sample(3, seed=0, keys=GANKeys(truncation=0)).std(0).max() < 1e-6
 
 
 def test_requests_it_cannot_meet_are_refused() -> None:
     with pytest.raises(UserError, match="without labels"):
         tiny().sample(1, seed=0, condition=Condition(torch.tensor([0])))
-    with pytest.raises(UserError, match="0 or more"):
-        tiny().sample(1, seed=0, truncation=-1)
+    with pytest.raises(UserError, match="truncation=-1: give a number of at least 0"):
+        make(GANKeys, {"truncation": -1})

@@ -7,16 +7,15 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import typer
 
 import trilemma
 from trilemma.arguments import parse_value
-from trilemma.cli.main import app
 from trilemma.config import make
 from trilemma.lessons import list_figures
 from trilemma.lessons.gallery import LESSONS, settings_of
-from trilemma.registry import get_recipe, list_models
+from trilemma.registry import get_recipe, list_models, sampling_keys
 from trilemma.run.config import TrainConfig
+from trilemma.verbs import find
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {"autoencoders.md": "autoencoder", "vaes.md": "vae"}
@@ -116,10 +115,9 @@ def test_a_command_is_right(words):
         make(settings_of(LESSONS[what[0]]), keys)
         inspect.signature(LESSONS[what[0]].draw).bind(*what[1:])
     else:
-        options = typer.main.get_command(app).commands[verb].params  # type: ignore[attr-defined]
-        known = {option.name for option in options}
-        if "setting" in known and set(keys) - known:  # further keys are those of the model's sampler
-            known |= set(inspect.signature(get_recipe(preset_of(what[0])).build.sample).parameters)
+        known = set(find(verb).keys)
+        if find(verb).open and set(keys) - known:  # further keys are those of the model's sampler
+            known |= set(sampling_keys(get_recipe(preset_of(what[0]))).model_fields)
         assert set(keys) <= known
         assert verb in trilemma.__all__ or verb in OTHER_NAMES
 

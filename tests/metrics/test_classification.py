@@ -10,7 +10,7 @@ from torch import nn
 import trilemma
 from trilemma.data import load_data
 from trilemma.errors import UserError
-from trilemma.metrics.classification import class_counts, class_scores, classifier_of, draw_classes, judge
+from trilemma.metrics.classification import class_agreement, class_counts, class_scores, classifier_of, draw_classes
 from trilemma.metrics.features import FeatureNetwork, read_card
 from trilemma.metrics.intervals import wilson
 from trilemma.registry import create, models_that
@@ -65,7 +65,7 @@ def test_shares_are_counted():
     asked = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2])
     images = torch.eye(3)[seen][:, None, None, :]
     network = FeatureNetwork("digits-cnn", Looks(), (1, 1, 3))
-    assert judge(network, images, asked) == wilson(5, 8)
+    assert class_agreement(network, images, asked) == wilson(5, 8)
 
 
 def test_real_images_obey_as_often_as_the_card_says(digits):
@@ -110,7 +110,9 @@ def test_only_the_data_it_was_trained_on_have_its_classes(digits):
 
 def test_what_is_refused(folder):
     assert all(isinstance(create(name), Conditional) for name in models_that(Conditional))
-    with pytest.raises(UserError, match="vae does not draw a class that is asked for; models that do: "):
+    with pytest.raises(
+        UserError, match="vae does not draw a class that is asked for: it was trained without labels; models that do: "
+    ):
         class_counts(trilemma.load(folder), 10)
     with pytest.raises(UserError, match="n=9: at least one image for each of the 10 classes"):
         class_counts(run_of(folder), 9)

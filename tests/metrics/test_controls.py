@@ -1,4 +1,4 @@
-"""Controls on images whose worth is known, and who is said to have learned nothing."""
+"""Controls on images whose quality is known, and who is said to have learned nothing."""
 
 import pytest
 import torch

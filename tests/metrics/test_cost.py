@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from trilemma.config import make
 from trilemma.metrics.cost import (
     BUDGET_S,
     LEAST_TURNS,
@@ -16,6 +17,7 @@ from trilemma.metrics.cost import (
     measure_cost,
     time_in_turns,
 )
+from trilemma.types import keys_of
 
 
 class Guided(nn.Module):
@@ -52,7 +54,7 @@ def test_calls_are_counted(n, batch):
 
 
 def test_settings_reach_the_sampler():
-    assert measure_cost(Guided(), batch=4, steps=5).calls_per_image == 10
+    assert measure_cost(Guided(), batch=4, keys=make(keys_of(Guided()), {"steps": 5})).calls_per_image == 10
 
 
 def test_images_are_numbered_through():

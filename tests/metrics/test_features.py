@@ -17,7 +17,7 @@ from trilemma.metrics.features import (
     to_levels,
 )
 from trilemma.metrics.nearest import nearest_training_images
-from trilemma.run.checkpoint import write_tensors
+from trilemma.run.tensor_files import write_tensors
 
 
 def random_network(shape=(1, 8, 8), seed=0):
@@ -161,14 +161,15 @@ def test_card_is_plain_json(tmp_path):
 def test_nearest_training_images():
     network, train = random_network(), levels(50, 1, 8, 8)
     picks = torch.tensor([41, 3, 17])
-    index, distance = nearest_training_images(train[picks].float() / 255, train, network)
+    index, distance = nearest_training_images(extract(network, train[picks].float() / 255), train, network)
     assert torch.equal(index, picks)
     assert distance.max() < 1e-5
     others = levels(6, 1, 8, 8, seed=1)
-    index, distance = nearest_training_images(others, train, network)
+    queries = extract(network, others)
+    index, distance = nearest_training_images(queries, train, network)
     gaps = (extract(network, others)[:, None] - extract(network, train)).square().sum(2).sqrt()  # (6, 50)
     assert torch.equal(index, gaps.argmin(1))
     assert torch.allclose(distance, gaps.min(1).values)
-    again = nearest_training_images(others, train, network, block=7)
+    again = nearest_training_images(queries, train, network, block=7)
     assert torch.equal(again[0], index)
     assert torch.allclose(again[1], distance, atol=1e-5)

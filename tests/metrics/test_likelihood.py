@@ -200,7 +200,7 @@ def test_a_bernoulli_of_grey_pixels_has_no_bits_and_says_why() -> None:
     scores, notes = measure(vae(reconstruction="bce"), data_of())
     assert scores["bits_per_dim"].value is None
     for text in (scores["bits_per_dim"].refused, scores["bound_nats"].interval_is, notes):
-        assert "no likelihood" in text
+        assert "not a likelihood" in text
     assert scores["elbo_nats"].protocol == "elbo_bernoulli-continuous_60_test"
 
 
@@ -264,7 +264,7 @@ def test_evaluate_writes_the_bounds_of_a_run(tmp_path) -> None:
     run = train("vae-mnist", "digits", steps=5, out=tmp_path / "run", quiet=True)
     found = evaluate(run, n=50, bound_samples=3, bound_images=30)
     assert found["bound_nats"].protocol == "bound3_bernoulli-continuous_30_test"
-    assert any("no likelihood" in note for note in found.notes)
+    assert any("not a likelihood" in note for note in found.notes)
     file = tmp_path / "run" / "metrics" / "bound3_bernoulli-continuous_30_test.json"
     assert json.loads(file.read_text("utf-8"))["value"] == found["bound_nats"].value
 

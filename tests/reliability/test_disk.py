@@ -4,7 +4,6 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from importlib import import_module
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,11 @@ import pytest
 
 import trilemma
 from trilemma.progress import Display
-from trilemma.run import checkpoint
+from trilemma.run import checkpoint, tensor_files
 from trilemma.run.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
 from trilemma.run.log import read_log
-from trilemma.training import log, observe
-from trilemma.training.log import Journal
-
-session = import_module("trilemma.training.train")  # the name in the package is the function
+from trilemma.training import log, results, samples
+from trilemma.training.log import LogFile
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -57,11 +54,11 @@ def refuse_path(patch: pytest.MonkeyPatch, owner: Any, function: str, ending: st
 
 
 def no_samples(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(observe, "save_png", refuse)
+    patch.setattr(samples, "save_png", refuse)
 
 
 def no_first_batch(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(session, "save_png", refuse)
+    patch.setattr(results, "save_png", refuse)
 
 
 def no_log(patch: pytest.MonkeyPatch) -> None:
@@ -73,11 +70,11 @@ def no_log_cut(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_curves(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(session, "draw_curves", refuse)
+    patch.setattr(results, "draw_curves", refuse)
 
 
 def no_card(patch: pytest.MonkeyPatch) -> None:
-    refuse_path(patch, session, "write_atomic", "README.md")
+    refuse_path(patch, results, "write_atomic", "README.md")
 
 
 @pytest.mark.parametrize("harm", [no_samples, no_first_batch, no_log, no_log_cut, no_curves, no_card])
@@ -91,7 +88,7 @@ def test_what_can_be_missing_costs_a_warning_and_not_the_training(
     assert [line for line in said if line.startswith("warning") and "No space left on device" in line]
 
 
-CALLS = [(checkpoint, "save_file"), (os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir")]
+CALLS = [(tensor_files, "save_file"), (os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir")]
 
 
 @pytest.mark.parametrize(("owner", "call"), CALLS, ids=lambda x: x if isinstance(x, str) else "")
@@ -107,10 +104,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_says_why(
                 patch.setattr(owner, call, lambda *_, **__: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
             return save_checkpoint(folder, images, *rest)
 
-    from trilemma.training import loop
+    from trilemma.training import saving
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", save)
+        patch.setattr(saving, "save_checkpoint", save)
         with pytest.raises(
             trilemma.UserError, match=r"cannot write run/checkpoints/.* bytes needed, [\d,]+ bytes free"
         ):
@@ -123,7 +120,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_says_why(
 def test_a_checkpoint_that_does_not_read_back_is_said_and_the_training_goes_on_with_the_older_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, manifest, there = train("whole", steps=8), checkpoint._manifest, []
+    whole, manifest, there = train("whole", steps=8), checkpoint.manifest_of, []
 
     def harmed(folder: Path) -> dict[str, Any]:
         """The right sums, of a file that the disk then loses a byte of: the second and the third time."""
@@ -134,7 +131,7 @@ def test_a_checkpoint_that_does_not_read_back_is_said_and_the_training_goes_on_w
             path.write_bytes(path.read_bytes()[:-1])
         return content
 
-    monkeypatch.setattr(checkpoint, "_manifest", harmed)
+    monkeypatch.setattr(checkpoint, "manifest_of", harmed)
     run = train("run", steps=8)
     names = [f"{images:012d}" for images in (32, 64, 96, 128)]
     assert there == [names[:0], names[:1], names[:2], names[:3]]  # none goes before there is a new one that is whole
@@ -147,7 +144,7 @@ def test_a_checkpoint_that_does_not_read_back_is_said_and_the_training_goes_on_w
 def test_the_bytes_needed_are_those_of_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     path = train("run").path
     files = [file for file in list_checkpoints(path / "checkpoints")[-1].iterdir() if file.suffix == ".safetensors"]
-    monkeypatch.setattr(checkpoint, "save_file", refuse)
+    monkeypatch.setattr(tensor_files, "save_file", refuse)
     with pytest.raises(trilemma.UserError) as error:
         train("run", steps=7)
     needed = int(str(error.value).split(" bytes needed")[0].split()[-1].replace(",", ""))
@@ -166,7 +163,7 @@ def test_a_log_with_foreign_bytes_is_read_past_them(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(b"".join([line(1), b"\xff\xfe\0\0\nnull\n", line(2), line(3)[:10]]))
     assert [row["step"] for row in read_log(path)] == [1, 2]
-    journal = Journal(path, print)
+    journal = LogFile(path, print)
     journal.cut(step=1)
     journal.write(row(2))
     assert path.read_bytes() == line(1) + line(2)
@@ -179,13 +176,13 @@ def test_a_log_that_cannot_be_cut_loses_no_row_at_the_next_start(
     """The rows counted go into the checkpoint, and the next start keeps so many."""
     path, said = tmp_path / "log.jsonl", []
     path.write_bytes(b"".join(map(line, (1, 2, 3))))
-    journal = Journal(path, said.append)
+    journal = LogFile(path, said.append)
     with monkeypatch.context() as patch:
         patch.setattr(log, fails, refuse)
         journal.cut(rows=3)
     assert "No space left" in said[0]
     journal.write(row(4))
-    Journal(path, print).cut(rows=journal.rows)
+    LogFile(path, print).cut(rows=journal.rows)
     assert [row["step"] for row in read_log(path)] == [1, 2, 3, 4]
 
 
@@ -216,7 +213,7 @@ def test_a_log_on_a_disk_that_was_full_for_a_moment_has_whole_rows_and_counts_th
     part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    journal = Journal(tmp_path / "log.jsonl", said.append)
+    journal = LogFile(tmp_path / "log.jsonl", said.append)
     journal.write(row(1))
     with monkeypatch.context() as patch:
         real = Path.open

@@ -53,7 +53,9 @@ WRONG = (
 
 def everywhere(config: Config) -> list[tuple[str, ...]]:
     """The path of every value in a config and in its parts."""
-    return [(key,) for key in config] + [(part, key) for part in ("model_config", "training") for key in config[part]]
+    return [(key,) for key in config] + [
+        (part, key) for part in ("model_config", "data_config", "training") for key in config[part]
+    ]
 
 
 @pytest.mark.parametrize("share", [4, pytest.param(1, marks=pytest.mark.slow)])
@@ -356,7 +358,8 @@ def test_another_folder_in_runs_does_not_stop_a_training_or_a_comparison(
         Path("runs", name, file).write_text("[" * 10**5)
     with claim_folder("x", {"seeds": 1}, None) as path:
         assert path == Path("runs/compare-x-2")
-    config = {"format": 1, "model": "vae", "fingerprint": "0", "model_config": {}, "training": {}, "data": "x"}
+    empty: Config = {"model_config": {}, "data_config": {}, "training": {}, "parts": {}}
+    config = {"format": 2, "model": "vae", "fingerprint": "0", "data": "x", **empty}
     taken = open_run_folder("vae-x", config, None)
     assert taken.path == Path("runs/vae-x-2")
     taken.close()

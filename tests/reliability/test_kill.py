@@ -29,7 +29,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import kill
 from trilemma.run import checkpoint
-from trilemma.training import loop
+from trilemma.run.tensor_files import save_tensors
+from trilemma.training import saving
 kill.warm_up()
 
 def careless(folder, images, state, notice):  # straight to the final name, the old one removed first
@@ -40,11 +41,11 @@ def careless(folder, images, state, notice):  # straight to the final name, the 
         checkpoint.shutil.rmtree(old)
     final.mkdir(parents=True)
     for name, tensors in state.tensors.items():
-        checkpoint._save(tensors, final / f"{name}.safetensors")
+        save_tensors(tensors, final / f"{name}.safetensors")
     checkpoint.write_json(final / "state.json", state.values)
-    checkpoint.write_json(final / "manifest.json", checkpoint._manifest(final))
+    checkpoint.write_json(final / "manifest.json", checkpoint.manifest_of(final))
 
-loop.save_checkpoint = careless
+saving.save_checkpoint = careless
 with tempfile.TemporaryDirectory() as folder:
     tally = kill.kills_at_calls("vae", "vae", part=0, parts=1, most=8, seed=0, folder=Path(folder))
 assert tally.lost and any("is not whole" in text for text in tally.broken), tally

@@ -14,7 +14,7 @@ from trilemma.files import sha256_of
 from trilemma.progress import Display
 from trilemma.run.checkpoint import FORMAT, list_checkpoints, load_checkpoint
 from trilemma.training.loop import Trainer
-from trilemma.training.observe import Observer
+from trilemma.training.samples import SamplePictures
 
 TINY = {"batch": 16, "save_every": 32, "widths": (8, 16), "embedding": 16, "T": 50, "device": "cpu"}
 NEWEST, BEFORE = "000000000096", "000000000064"  # images after 6 and 4 steps; the newest has averaged and best weights
@@ -185,7 +185,7 @@ MUTATIONS: dict[str, Harm] = {
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Observer, "draw_samples", lambda *_, **__: None)
+    monkeypatch.setattr(SamplePictures, "draw", lambda *_: None)
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def train(out: Path) -> trilemma.Run:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A finished run with two checkpoints."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Observer, "draw_samples", lambda *_, **__: None)
+        patch.setattr(SamplePictures, "draw", lambda *_: None)
         yield train(tmp_path_factory.mktemp("whole") / "run").path
 
 

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,16 @@ from trilemma.run.checkpoint import list_checkpoints, read_checkpoint, save_chec
 from trilemma.run.folder import open_run_folder
 from trilemma.run.run import Run
 from trilemma.run.state import Checkpoint
-from trilemma.training import calendar, health, loop
+from trilemma.training import calendar, results, saving
 from trilemma.training.calendar import Calendar
-from trilemma.training.health import NotFinite, Pulse, Reading
+from trilemma.training.diagnosis import Diagnosis
+from trilemma.training.health import PlayerStep, StepMonitor
 from trilemma.training.loop import Trainer
-from trilemma.training.observe import Observer
-from trilemma.training.team import Stopped
+from trilemma.training.samples import SamplePictures
+from trilemma.training.signals import Stopped
+from trilemma.training.team import NotFinite
+from trilemma.training.validation import Validation
 from trilemma.types import Batch, Phase, Player
-
-session = import_module("trilemma.training.train")  # the name in the package is the function
 
 STEPS = 10
 TMP = f".tmp-{0:032x}"  # of a process that was killed
@@ -50,7 +50,7 @@ def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
     def stopping(trainer: Trainer) -> None:
         one_step(trainer)
         if trainer.calendar.step == step:
-            trainer.team.stop_signal = 2
+            trainer.signals.stop = 2
 
     patch.setattr(Trainer, "take_step", stopping)
 
@@ -106,10 +106,10 @@ def figures(run: Run) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in run.log]
 
 
-@pytest.mark.parametrize("where", ["validate", "listen", "snapshot"])
+@pytest.mark.parametrize("where", [(Validation, "validate"), (Diagnosis, "check_row"), (SamplePictures, "snapshot")])
 @pytest.mark.parametrize("model", ["vae", "diffusion-small"])
 def test_a_report_that_a_signal_interrupts_is_made_on_going_on(
-    model: str, where: str, monkeypatch: pytest.MonkeyPatch
+    model: str, where: tuple[type, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)
     keys = {"steps": 7, "batch": 431, "sample_every": 1293}  # an epoch is three steps
@@ -117,7 +117,7 @@ def test_a_report_that_a_signal_interrupts_is_made_on_going_on(
     for at in (3, 6, 7):
         with monkeypatch.context() as patch:
             interrupt(where, at, patch)
-            if where == "snapshot" and at == 7:
+            if where[1] == "snapshot" and at == 7:
                 continue  # the last picture is drawn with the results
             with pytest.raises(Stopped) as stopped:
                 train(model, "run", **keys)
@@ -131,22 +131,22 @@ def test_a_report_that_a_signal_interrupts_is_made_on_going_on(
     ]
 
 
-def interrupt(where: str, at: int, patch: pytest.MonkeyPatch) -> None:
+def interrupt(where: tuple[type, str], at: int, patch: pytest.MonkeyPatch) -> None:
     """SIGINT within a part of the report after step `at`."""
-    resume, real = Trainer.resume, getattr(Observer, where)
+    run, action = Trainer.run, getattr(*where)
 
     def patched(trainer: Trainer) -> None:
         def act(*args: Any, **keys: Any) -> Any:
             if trainer.calendar.step == at:
-                with trainer.observer.weights_in_use():
+                with trainer.evaluation.in_use.weights():
                     signal.raise_signal(signal.SIGINT)
                 raise AssertionError("the signal was to end the report")
-            return real(trainer.observer, *args, **keys)
+            return action(*args, **keys)
 
-        setattr(trainer.observer, where, act)
-        resume(trainer)
+        patch.setattr(*where, act)
+        run(trainer)
 
-    patch.setattr(Trainer, "resume", patched)
+    patch.setattr(Trainer, "run", patched)
 
 
 def test_a_difference_would_be_seen() -> None:
@@ -159,8 +159,8 @@ def test_a_difference_would_be_seen() -> None:
 def test_what_is_taken_from_a_checkpoint_is_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     train("gan-dcgan", "run")
     taken: list[Checkpoint] = []
-    resume = Trainer.resume
-    monkeypatch.setattr(Trainer, "resume", lambda trainer: (resume(trainer), taken.append(trainer.parts.state())))
+    run = Trainer.run
+    monkeypatch.setattr(Trainer, "run", lambda trainer: (taken.append(trainer.parts.state()), run(trainer)))
     train("gan-dcgan", "run", steps=STEPS + 1)
     saved = read_checkpoint(Path(f"run/checkpoints/{STEPS * 16:012d}"))
     shares = ["values/progress", "values/reported"]  # of a training that is longer now
@@ -171,7 +171,7 @@ def test_what_is_taken_from_a_checkpoint_is_what_is_in_it(monkeypatch: pytest.Mo
 def test_saves_are_made_at_every_multiple_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
     monkeypatch.setattr(
-        loop,
+        saving,
         "save_checkpoint",
         lambda folder, images, *rest: (saved.append(images), save_checkpoint(folder, images, *rest)),
     )
@@ -183,7 +183,7 @@ def test_saves_are_made_at_every_multiple_asked_for(monkeypatch: pytest.MonkeyPa
 def test_the_clock_saves_between_reports_too_and_changes_nothing(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)
     keys = {"steps": 8, "batch": 431}  # an epoch, and its report, is every three steps
-    monkeypatch.setattr(Calendar, "halts", property(lambda calendar: [3 * 431]))
+    monkeypatch.setattr(Calendar, "report_every", property(lambda calendar: [3 * 431]))
     whole = train(model, "whole", **keys)
     saved: list[int] = []
     one_step = Trainer.take_step
@@ -198,7 +198,7 @@ def test_the_clock_saves_between_reports_too_and_changes_nothing(model: str, mon
         return save_checkpoint(folder, images, *rest)
 
     monkeypatch.setattr(calendar, "SAVE_EVERY_S", 0)
-    monkeypatch.setattr(loop, "save_checkpoint", noted)
+    monkeypatch.setattr(saving, "save_checkpoint", noted)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "take_step", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -223,7 +223,7 @@ def test_a_longer_training_killed_before_its_results_writes_them(monkeypatch: py
     whole = train("vae", "whole", steps=15)
     train("vae", "run")
     with monkeypatch.context() as patch:
-        patch.setattr(session, "write_tensors", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(results, "write_tensors", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train("vae", "run", steps=15)
     run = train("vae", "run", steps=15)
@@ -307,30 +307,29 @@ class Late:
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_on_its_way", lambda late: lambda: list(late.values))
+def monitor() -> StepMonitor:
+    def copy(late: Any) -> Any:
+        return lambda: list(late.values)
+
+    return StepMonitor(torch.nn.Identity(), copy=copy)
 
 
-def reading(step: int, *values: float) -> Any:
+def player_step(step: int, *values: float) -> PlayerStep:
     phase = Phase("p", Player("p", []), lambda batch, rng: (torch.zeros(()), {}))
-    return Reading(step, [phase], Batch(torch.zeros(1, 1, 1, 1)), [{}], Late(*values))  # type: ignore[arg-type]
+    return PlayerStep(step, [phase], Batch(torch.zeros(1, 1, 1, 1)), [{}], Late(*values))  # type: ignore[arg-type]
 
 
-@pytest.mark.usefixtures("gpu")
-def test_the_reading_that_waits_on_a_gpu_is_judged_before_a_state_is_trusted() -> None:
-    pulse = Pulse(torch.nn.Identity())
-    assert not pulse.check(reading(3, float("inf"), 1.0))
+def test_what_is_pending_on_a_gpu_is_checked_before_a_state_is_trusted(monitor: StepMonitor) -> None:
+    assert not monitor.check(player_step(3, float("inf"), 1.0))
     with pytest.raises(NotFinite, match="the loss is not finite"):
-        pulse.flush()
-    assert not pulse.flush()
+        monitor.flush()
+    assert not monitor.flush()
 
 
-@pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize("by", ["the next move", "a state"])
-def test_averaged_weights_on_a_gpu_are_judged_within_a_step_under_its_number(by: str) -> None:
-    pulse = Pulse(torch.nn.Identity())
-    assert not pulse.check(reading(3, 1.0, 1.0))
-    pulse.check_average(3, Late())  # type: ignore[arg-type]  # an empty list, which is as false as False
+@pytest.mark.parametrize("by", ["the next step", "a state"])
+def test_averaged_weights_on_a_gpu_are_checked_within_a_step_under_its_number(monitor: StepMonitor, by: str) -> None:
+    assert not monitor.check(player_step(3, 1.0, 1.0))
+    monitor.check_average(3, Late())  # type: ignore[arg-type]  # an empty list, which is as false as False
     with pytest.raises(NotFinite, match="averaged weights are not finite") as found:
-        pulse.flush() if by == "a state" else pulse.check(reading(4, 1.0, 1.0))
-    assert found.value.step == 3 and not pulse.flush()
+        monitor.flush() if by == "a state" else monitor.check(player_step(4, 1.0, 1.0))
+    assert found.value.step == 3 and not monitor.flush()

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ import trilemma
 from trilemma.progress import Display
 from trilemma.run.checkpoint import list_checkpoints, read_checkpoint
 from trilemma.run.log import read_log
+from trilemma.training import results
+from trilemma.training.in_use import ModelInUse
 from trilemma.training.loop import Trainer
-from trilemma.training.observe import Observer
-from trilemma.training.team import Stopped
-
-session = import_module("trilemma.training.train")  # the name in the package is the function
+from trilemma.training.saving import Saver
+from trilemma.training.signals import Stopped
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are sent another way on Windows")
 COMMAND = [sys.executable, "-m", "trilemma", "train", "vae", "digits", "out=r", "device=cpu"]
@@ -82,23 +81,25 @@ def test_a_second_signal_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_second_signal_in_a_save_leaves_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trilemma.run import checkpoint
+    from trilemma.run import tensor_files
 
     send(monkeypatch, signal.SIGTERM)
-    write = checkpoint._save
+    write = tensor_files.save_file
 
     def slow(tensors: Any, path: Path) -> None:
         write(tensors, path)
         if f"{4 * 16:012d}" in str(path):
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(checkpoint, "_save", slow)
+    monkeypatch.setattr(tensor_files, "save_file", slow)
     with pytest.raises(KeyboardInterrupt):
         train()
     assert saved_step() == 3 and not list(Path("r").rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("owner, function", [(Observer, "finish"), (session, "write_tensors"), (session, "write_json")])
+@pytest.mark.parametrize(
+    "owner, function", [(ModelInUse, "finish"), (results, "write_tensors"), (results, "write_json")]
+)
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_after_the_last_step_says_how_to_go_on(
     owner: Any, function: str, signum: int, monkeypatch: pytest.MonkeyPatch
@@ -128,7 +129,7 @@ def test_a_signal_after_the_last_step_says_how_to_go_on(
 def test_keys_that_were_not_given_are_not_in_the_line_and_no_curves_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     said, drawn = [], []
     monkeypatch.setattr(Display, "say", lambda display, text: said.append(text))
-    monkeypatch.setattr(session, "draw_curves", lambda *args: drawn.append(args))  # the import alone may take seconds
+    monkeypatch.setattr(results, "draw_curves", lambda *args: drawn.append(args))  # the import alone may take seconds
     send(monkeypatch, signal.SIGTERM)
     with pytest.raises(Stopped):
         trilemma.train("vae", "digits", steps=8, batch=16, out="r")
@@ -137,13 +138,13 @@ def test_keys_that_were_not_given_are_not_in_the_line_and_no_curves_are_drawn(mo
 
 def test_the_signal_that_announces_the_end_saves_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, saved = train(steps=8, out="whole"), []
-    save = Trainer.save
+    save = Saver.save
 
-    def noted(trainer: Trainer, *args: Any) -> None:
-        saved.append(trainer.calendar.step)
-        save(trainer, *args)
+    def noted(saver: Saver, state: Any) -> None:
+        saved.append(saver.calendar.step)
+        save(saver, state)
 
-    monkeypatch.setattr(Trainer, "save", noted)
+    monkeypatch.setattr(Saver, "save", noted)
     send(monkeypatch, signal.SIGUSR1)
     run = trilemma.train("vae", "digits", steps=8, batch=16, out="r", quiet=True, save_every=10**6, device="cpu")
     assert saved == [4, 8] and run.summary["steps"] == 8

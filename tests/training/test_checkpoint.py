@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from trilemma.errors import UserError
-from trilemma.run import checkpoint as module
-from trilemma.run.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, write_tensors
+from trilemma.run import tensor_files
+from trilemma.run.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from trilemma.run.state import Checkpoint
+from trilemma.run.tensor_files import write_tensors
 from trilemma.training.state import flatten_optimizer, restore_optimizer
 
 
@@ -69,7 +70,7 @@ def test_a_full_disk_leaves_the_old_one_and_nothing_else(tmp_path: Path, monkeyp
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "save_file", full)
+    monkeypatch.setattr(tensor_files, "save_file", full)
     with pytest.raises(UserError, match=r"the disk is full.*bytes free"):
         save_checkpoint(tmp_path, 200, state(2))
     assert sorted(tmp_path.rglob("*")) == before

@@ -9,12 +9,13 @@ import torch
 
 import trilemma
 from trilemma.arguments import parse_rate, parse_settings
-from trilemma.migration import stated_variance
+from trilemma.data.config import config_of_data
 from trilemma.registry import build, get_recipe, list_models
 from trilemma.run.command import train_command
+from trilemma.run.migration import stated_variance
 from trilemma.training.fit import LEAST_STEPS, fit_batch, fit_model, fit_training
+from trilemma.training.prepare import config_for
 from trilemma.training.request import split_keys, training_config
-from trilemma.training.train import _model_config
 from trilemma.types import Batch
 
 MANY = 50_000
@@ -158,10 +159,10 @@ def test_the_recorded_command_is_the_same_training(model: str, given: dict[str, 
     recipe, data, both = get_recipe(model), trilemma.load_data("shapes:300", size=8), []
     for _ in range(2):
         keys, settings = split_keys(recipe, given, ())
-        config, _ = fit_model(recipe, _model_config(recipe, data, settings))
+        config, _ = fit_model(recipe, config_for(recipe, data, settings))
         training = training_config(recipe.training, keys)
         training, _ = fit_training(recipe, training, keys, build(recipe, config), len(data.train))
-        command = train_command(recipe, data.source, config, training)
+        command = train_command(recipe, data.source, config, config_of_data(data), training)
         both.append((config, training, command))
         words = parse_settings(typed := shlex.split(command)[4:])
         words["lr"] = parse_rate(next(word[3:] for word in typed if word.startswith("lr=")))

@@ -13,11 +13,13 @@ from trilemma.run.folder import differences, open_run_folder
 
 def config(**training: Any) -> dict[str, Any]:
     return {
-        "format": 1,
+        "format": 2,
         "model": "vae",
         "data": "digits",
         "fingerprint": "ab",
         "model_config": {"latent": 2},
+        "data_config": {"size": [8, 8]},
+        "parts": {},
         "training": {"seed": 0, "steps": 10, **training},
     }
 
@@ -55,13 +57,13 @@ def test_differences_are_said_in_words() -> None:
     assert differences(then, {**config(steps=99, device="cuda"), "n_images": 1060}) == []
     assert differences(then, {**then, "model_config": {"latent": 7}}) == ["latent 2 then, 7 now"]
     assert differences(then, {**then, "fingerprint": "cd", "n_images": 70, **{"model": "gan"}}) == [
-        "its images were others: 1,060 then, 70 now",
+        "its images differ: 1,060 then, 70 now",
         "model vae then, gan now",
     ]
     other = {**config(), "fingerprint": "cd", "data": "/b", "n_images": 70}
-    assert differences(then, other) == ["its images were others: 1,060 of /a then, 70 of /b now"]
+    assert differences(then, other) == ["its images differ: 1,060 of /a then, 70 of /b now"]
     del then["n_images"]  # as earlier versions wrote it
-    assert differences(then, {**other, "data": "/a"}) == ["its images were others: 70 now"]
+    assert differences(then, {**other, "data": "/a"}) == ["its images differ: 70 now"]
 
 
 def test_one_key_of_model_and_training_is_compared_in_both() -> None:

@@ -18,34 +18,37 @@ from safetensors import SafetensorError
 from torch import nn
 
 import trilemma
+from trilemma.autoencoders.autoencoder import Autoencoder
 from trilemma.autoencoders.vae import VAE
 from trilemma.errors import UserError
 from trilemma.memory import copies, halving, is_out_of_memory
 from trilemma.metrics.likelihood import active_units, has_posterior
-from trilemma.run import checkpoint
+from trilemma.run import checkpoint, tensor_files
 from trilemma.run.checkpoint import list_checkpoints
 from trilemma.run.run import Run
 from trilemma.run.state import Checkpoint
-from trilemma.training import calendar, looks, loop, players
+from trilemma.training import calendar, evaluation, players, saving
 from trilemma.training.calendar import Calendar
-from trilemma.training.health import LASTING, SPIKE, WINDOW, Pulse, Reading
+from trilemma.training.diagnosis import Diagnosis
+from trilemma.training.health import PlayerStep, StepMonitor
 from trilemma.training.log import Averages
 from trilemma.training.loop import Trainer
 from trilemma.training.monitor import (
     QUIET,
-    Rivalry,
-    Said,
+    SampleMonitor,
+    Warnings,
     coverage,
     critic_too_strong,
     energy_distance,
     posterior_collapse,
     small,
 )
-from trilemma.training.observe import Observer
 from trilemma.training.players import Players
+from trilemma.training.samples import SamplePictures
+from trilemma.training.signals import Stopped
+from trilemma.training.spikes import LASTING, SPIKE, WINDOW, LossSpikeDetector
 from trilemma.training.state import Parts
-from trilemma.training.team import Stopped
-from trilemma.types import Batch, Phase, Player, count_rivals
+from trilemma.types import Batch, Phase, Player, count_players
 
 NAN = float("nan")
 BAD_STEP = 5
@@ -120,7 +123,7 @@ HARMS = [
 
 
 @pytest.mark.parametrize(("harm", "model", "named"), HARMS, ids=lambda x: getattr(x, "__name__", None))
-def test_a_nan_is_found_in_its_step_named_and_left_out(
+def test_a_nan_is_found_in_its_step_named_and_skipped(
     harm: Callable[[Trainer], Callable[[], None]], model: str, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_step = Trainer.take_step
@@ -138,15 +141,15 @@ def test_a_nan_is_found_in_its_step_named_and_left_out(
 
     monkeypatch.setattr(Trainer, "take_step", step)
     run = short("harmed", model)
-    warnings = warned(run, "left out")
-    assert len(warnings) == 1 and named in warnings[0] and f"step {BAD_STEP} is left out" in warnings[0]
+    warnings = warned(run, "skipped")
+    assert len(warnings) == 1 and named in warnings[0] and f"step {BAD_STEP} will be skipped" in warnings[0]
 
     monkeypatch.setattr(Trainer, "take_step", without(BAD_STEP, one_step))
     assert weights(short("skipped", model)) == weights(run)
 
 
 def without(bad: int, one_step: Callable[[Trainer], None]) -> Callable[[Trainer], None]:
-    """Steps of which the bad one is left out."""
+    """Steps of which the bad one is skipped."""
 
     def step(trainer: Trainer) -> None:
         if trainer.calendar.step == bad:
@@ -203,22 +206,22 @@ def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
         keys |= {"widths": (8, 16), "embedding": 16, "T": 50}
     if why == "a validation":
         monkeypatch.setattr(Calendar, "epoch", property(lambda calendar: 16 * (bad + 1)))
-        monkeypatch.setattr(Calendar, "halts", property(lambda calendar: [calendar.epoch]))
+        monkeypatch.setattr(Calendar, "report_every", property(lambda calendar: [calendar.epoch]))
 
     def step(trainer: Trainer) -> None:
         one_step(trainer)
         if trainer.calendar.step == bad + 1 and not done:
             done.append(trainer.calendar.step)
             spoil(trainer)
-            trainer.team.save_signal |= why == "the clock"
-            trainer.team.stop_signal = 2 if why == "a signal" else 0
+            trainer.signals.save |= why == "the clock"
+            trainer.signals.stop = 2 if why == "a signal" else 0
 
     def noted(folder: Path, images: int, state: Checkpoint, notice: Callable[[str], None]) -> Path:
         saved.append(state)
         return checkpoint.save_checkpoint(folder, images, state, notice)
 
-    monkeypatch.setattr(loop, "save_checkpoint", noted)
-    monkeypatch.setattr(Observer, "draw_samples", lambda *_, **__: None)  # they take most of a small training's time
+    monkeypatch.setattr(saving, "save_checkpoint", noted)
+    monkeypatch.setattr(SamplePictures, "draw", lambda *_: None)  # they take most of a small training's time
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "take_step", step)
         if why == "a signal":
@@ -226,18 +229,18 @@ def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
                 short("spoilt", model, **keys)
         run = short("spoilt", model, **keys)
     assert saved and all(map(all_finite, saved))
-    (warning,) = warned(run, "left out")
-    assert f"{named} is not finite" in warning and f"step {bad} is left out" in warning
+    (warning,) = warned(run, "skipped")
+    assert f"{named} is not finite" in warning and f"step {bad} will be skipped" in warning
 
     monkeypatch.setattr(Trainer, "take_step", without(bad, one_step))
     assert weights(short("skipped", model, **keys)) == weights(run)
 
 
 def test_a_rate_beyond_all_numbers_leaves_no_weights_that_are_none() -> None:
-    """The first step's rate is 0 (warm-up), and the second one's moves make infinite weights: it is left out."""
+    """The first step's rate is 0 (warm-up), and the second one's moves make infinite weights: it is skipped."""
     run = trilemma.train("ae-stacked", "digits", steps=2, lr=1e39, batch=16, save_every=16, out="r", quiet=True)
-    left_out = [text.split("; ")[-1] for text in warned(run, "left out")]
-    assert left_out == ["step 1 is left out"]
+    skipped = [text.split("; ")[-1] for text in warned(run, "skipped")]
+    assert skipped == ["step 1 will be skipped"]
     for path in list_checkpoints(run.path / "checkpoints"):
         assert all_finite(checkpoint.read_checkpoint(path))
     assert all(p.isfinite().all() for p in run.model.parameters())
@@ -247,17 +250,15 @@ def test_the_images_of_the_bad_batch_are_named(monkeypatch: pytest.MonkeyPatch) 
     model = trilemma.create("vae", shape=(1, 8, 8))
     image = torch.rand(20, 1, 8, 8)
     image[2] = NAN
-    reading = Reading(7, model.phases, Batch(image, index=torch.arange(100, 120)), [{}], torch.tensor([NAN, 1.0]))
+    step = PlayerStep(7, model.phases, Batch(image, index=torch.arange(100, 120)), [{}], torch.tensor([NAN, 1.0]))
     with pytest.raises(Exception, match=r"the batch's images is not finite; .*100, 101, .*107, \.\.\. \(20 in all\)"):
-        Pulse(model).check(reading)
+        StepMonitor(model).check(step)
 
 
-def check(pulse: Pulse, losses: list[float]) -> list[int]:
+def spikes(losses: list[float]) -> list[int]:
     """The numbers of the losses that raise a warning."""
-    phase = Phase("p", Player("p", []), lambda batch, rng: (torch.zeros(()), {}))
-    batch = Batch(torch.zeros(1, 1, 1, 1))
-    readings = [Reading(k, [phase], batch, [{}], torch.tensor([loss, 1.0])) for k, loss in enumerate(losses)]
-    return [k for k, reading in enumerate(readings) if pulse.check(reading)]
+    detector = LossSpikeDetector(["p"])
+    return [step for step, loss in enumerate(losses) if detector.check(step, {"p": loss})]
 
 
 def test_a_spike_that_lasts_is_said_and_noise_is_not() -> None:
@@ -265,13 +266,13 @@ def test_a_spike_that_lasts_is_said_and_noise_is_not() -> None:
     healthy = (
         (0.4 * torch.randn(2000, generator=generator)).exp() * torch.linspace(3, 0.2, 2000)
     ).tolist()  # heavy-tailed
-    assert check(Pulse(nn.Identity()), healthy) == []
+    assert spikes(healthy) == []
     steady = [1.0 + 0.01 * (k % 7) for k in range(WINDOW + 10)]
     for lasting in range(1, LASTING + 2):
-        said = check(Pulse(nn.Identity()), [*steady, *[1.06 * SPIKE] * lasting, *steady])
-        assert said == ([] if lasting < LASTING else [len(steady) + LASTING - 1])
+        warned = spikes([*steady, *[1.06 * SPIKE] * lasting, *steady])
+        assert warned == ([] if lasting < LASTING else [len(steady) + LASTING - 1])
     negative = [-value for value in steady]  # as nats of a density may be
-    assert check(Pulse(nn.Identity()), [*negative, *[0.5] * LASTING]) == [len(steady) + LASTING - 1]
+    assert spikes([*negative, *[0.5] * LASTING]) == [len(steady) + LASTING - 1]
 
 
 def test_a_rate_a_hundred_times_too_high_is_flagged_within_five_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,9 +303,9 @@ def test_memory_that_runs_out_divides_the_batch_and_the_gradient_stays(monkeypat
     keys = {"steps": 3, "batch": 32, "precision": "float32", "quiet": True}
     monkeypatch.setattr(Players, "gradient", scarce)
     divided = trilemma.train("ae-stacked", "digits", out="divided", **keys)
-    assert warned(divided, "memory")[-1].endswith("go in 4 pieces from here on")
+    assert warned(divided, "memory")[-1].endswith("is processed as 4 micro-batches")
     assert [text for text in divided.warnings if "memory" in text] == [
-        "step 0: out of memory: batches of 32 go in 4 pieces from here on"
+        "step 0: out of memory: from now on each batch of 32 is processed as 4 micro-batches"
     ]
     monkeypatch.setattr(Players, "gradient", gradient)
     first: list[torch.Tensor] = []
@@ -339,7 +340,7 @@ def test_what_the_lost_step_held_is_free_before_the_state_is_taken_back(monkeypa
     assert short("r").summary["steps"] == 12 and len(held) == 1
 
 
-def saving(**keys: object) -> Run:
+def with_saves(**keys: object) -> Run:
     return short("r", save_every=64, sample_every=48, **keys)
 
 
@@ -347,7 +348,7 @@ def saving(**keys: object) -> Run:
 def whole(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """The weights of a training that had memory enough, with a picture and a look at the codes on the way."""
     monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)
-    monkeypatch.setattr(looks, "SETTLED", 0.0)
+    monkeypatch.setattr(evaluation, "SETTLED", 0.0)
     monkeypatch.setattr(Calendar, "epoch", property(lambda calendar: 48))
     run = short("whole", save_every=64, sample_every=48)
     assert not warned(run, "memory")
@@ -373,11 +374,11 @@ class Scarce:
 LOST = torch.OutOfMemoryError("CUDA out of memory")
 HIDDEN = SafetensorError("Error while serializing: I/O error: Cannot allocate memory (os error 12)")
 PLACES = [
-    (checkpoint, "save_file", MemoryError("in save")),
-    (checkpoint, "save_file", OSError(errno.ENOMEM, "Cannot allocate memory")),
-    (checkpoint, "save_file", HIDDEN),
-    (Observer, "active_units", LOST),
-    (Observer, "snapshot", LOST),
+    (tensor_files, "save_file", MemoryError("in save")),
+    (tensor_files, "save_file", OSError(errno.ENOMEM, "Cannot allocate memory")),
+    (tensor_files, "save_file", HIDDEN),
+    (Diagnosis, "active_units", LOST),
+    (SamplePictures, "snapshot", LOST),
     (Averages, "take", LOST),
     (VAE, "encode", LOST),
 ]
@@ -389,7 +390,7 @@ def test_memory_that_is_short_for_a_moment_outside_a_step_changes_nothing(
 ) -> None:
     scarce = Scarce(getattr(owner, name), lambda call: call == 2, error)
     monkeypatch.setattr(owner, name, scarce)
-    run = saving()
+    run = with_saves()
     assert scarce.calls > 2 and weights(run) == whole
     assert warned(run, "memory") in ([], [HALVED])
     assert [int(path.name) for path in list_checkpoints(run.path / "checkpoints")] == [128, 192]
@@ -406,7 +407,7 @@ def test_memory_that_is_short_for_a_moment_when_a_training_goes_on_changes_nothi
 
     def stopping(trainer: Trainer) -> None:
         one_step(trainer)
-        trainer.team.stop_signal = 2 if trainer.calendar.step == 3 else 0
+        trainer.signals.stop = 2 if trainer.calendar.step == 3 else 0
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "take_step", stopping)
@@ -424,16 +425,16 @@ HALVED = "out of memory: continuing with batches of 250"
 @pytest.mark.parametrize(
     ("owner", "name", "said"),
     [
-        (loop, "save_checkpoint", "a checkpoint is left out"),
-        (Observer, "active_units", "a look at the codes is left out"),
-        (Observer, "snapshot", "the picture 000000000048.png is left out"),
+        (saving, "save_checkpoint", "a checkpoint is skipped"),
+        (Diagnosis, "active_units", "the check of the codes is skipped"),
+        (SamplePictures, "snapshot", "the picture 000000000048.png is skipped"),
     ],
 )
 def test_memory_that_stays_short_outside_a_step_costs_a_warning(
     owner: Any, name: str, said: str, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner, name, Scarce(getattr(owner, name), lambda call: call <= 2, LOST))
-    run = saving()
+    run = with_saves()
     assert weights(run) == whole
     (warning,) = warned(run, "memory")
     assert warning == f"out of memory (CUDA out of memory): {said}"
@@ -453,7 +454,7 @@ def test_copies_for_which_the_device_has_no_room_are_made_on_the_cpu(
             return state(parts)
 
     monkeypatch.setattr(Parts, "state", scarce)
-    assert weights(saving()) == whole
+    assert weights(with_saves()) == whole
     assert torch.Tensor.clone is clone
     parameter = nn.Parameter(torch.ones(2))
     monkeypatch.setattr(torch.Tensor, "clone", full)
@@ -475,19 +476,24 @@ def test_batch_normalisation_is_not_divided_behind_the_users_back(monkeypatch: p
 
 
 def test_validation_and_pictures_go_on_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    validate, draw = Observer._validate, Observer._draw
+    """The numbers are those of larger ones."""
+    whole = short("whole", "ae-stacked")
+    validation, sample = Autoencoder.validation, Autoencoder.sample
 
-    def scarce(action):
-        def limited(observer: Observer, size: int, *rest: int):
-            if size > 16:
-                raise torch.OutOfMemoryError
-            return action(observer, size, *rest)
+    def limited_validation(model: Autoencoder, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
+        if len(batch.image) > 16:
+            raise torch.OutOfMemoryError
+        return validation(model, batch, rng)
 
-        return limited
+    def limited_sample(model: Autoencoder, n: int, **keys: Any) -> torch.Tensor:
+        if n > 16:
+            raise torch.OutOfMemoryError
+        return sample(model, n, **keys)
 
-    monkeypatch.setattr(Observer, "_validate", scarce(validate))
-    monkeypatch.setattr(Observer, "_draw", scarce(draw))
+    monkeypatch.setattr(Autoencoder, "validation", limited_validation)
+    monkeypatch.setattr(Autoencoder, "sample", limited_sample)
     run = short("r", "ae-stacked")
+    assert run.summary["valid_rmse"] == pytest.approx(whole.summary["valid_rmse"], rel=1e-5)
     assert run.summary["steps"] == 12 and (run.path / "samples" / "last.png").exists()
 
 
@@ -558,12 +564,12 @@ def test_collapse_and_divergence_are_said_of_those_and_of_nothing_else() -> None
     one = one - means[torch.arange(64) % 10] + means[0]
 
     def said(samples: torch.Tensor, real: torch.Tensor = real) -> set[str]:
-        rivalry = Rivalry()
-        assert rivalry.look(far + 1, real) == {}  # of the first picture it is not known whether it gets better
-        rivalry.distances = [0.0]  # it was no worse before
-        found = rivalry.look(samples, real)
-        assert found.keys() == ({"collapse", "divergence"} if len(real) == 64 else set())
-        return {rule for rule, text in found.items() if text is not None}
+        monitor = SampleMonitor()
+        assert monitor.check(far + 1, real) == {}  # of the first picture it is not known whether it gets better
+        monitor.distances = [0.0]  # it was no worse before
+        faults = monitor.check(samples, real)
+        assert faults.keys() == ({"collapse", "divergence"} if len(real) == 64 else set())
+        return {rule for rule, text in faults.items() if text is not None}
 
     assert said(like) == set()
     assert "collapse" in said(one) and "divergence" in said(far)
@@ -572,12 +578,12 @@ def test_collapse_and_divergence_are_said_of_those_and_of_nothing_else() -> None
 
 def test_what_gets_better_is_not_said() -> None:
     """Each picture is compared with the one after half as many: 2 with 1, 3 with 1, 4 with 2, 5 with 2, 6 with 3."""
-    real, rivalry = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)), Rivalry()
+    real, monitor = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)), SampleMonitor()
     shifts = [2.0, 1.7, 1.5, 1.4, 1.3, 1.5]
-    said = [bool(rivalry.look(real + shift, real)) for shift in shifts]
-    better = [now < 0.8 * rivalry.distances[at] for now, at in zip(rivalry.distances[1:], (0, 0, 1, 1, 2), strict=True)]
-    assert said == [False] + [not it for it in better] and {*said[1:]} == {True, False}
-    assert rivalry.look(real * math.nan, real) == {} and len(rivalry.distances) == 6
+    reported = [bool(monitor.check(real + shift, real)) for shift in shifts]
+    better = [now < 0.8 * monitor.distances[at] for now, at in zip(monitor.distances[1:], (0, 0, 1, 1, 2), strict=True)]
+    assert reported == [False] + [not it for it in better] and {*reported[1:]} == {True, False}
+    assert monitor.check(real * math.nan, real) == {} and len(monitor.distances) == 6
 
 
 def test_what_is_compared_is_small_and_as_wide_as_it_is_high() -> None:
@@ -640,12 +646,12 @@ def test_phases_that_follow_each_other_are_no_players() -> None:
         return Phase("p", Player("p", []), lambda batch, rng: (torch.zeros(()), {}), begin=begin, end=end)
 
     def of(*spans: tuple[float, float]) -> int:
-        return count_rivals([phase(*span) for span in spans])
+        return count_players([phase(*span) for span in spans])
 
     assert of((0, 1)) == of((0, 0.5), (0.5, 1)) == of((0.5, 1), (0, 0.5)) == 1
     assert of((0, 1), (0, 1)) == of((0, 0.6), (0.5, 1)) == of((0, 0.6), (0.5, 1), (0.8, 1)) == 2
     assert of((0, 1), (0.2, 0.4), (0.3, 0.5)) == 3
-    assert {name: count_rivals(trilemma.create(name, shape=(1, 8, 8)).phases) for name in ("vae-vq", "gan-dcgan")} == {
+    assert {name: count_players(trilemma.create(name, shape=(1, 8, 8)).phases) for name in ("vae-vq", "gan-dcgan")} == {
         "vae-vq": 1,
         "gan-dcgan": 2,
     }
@@ -655,7 +661,7 @@ def test_phases_that_follow_each_other_are_no_players() -> None:
 def test_samples_of_stages_in_a_row_that_are_alike_are_no_collapse_and_a_jump_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Rivalry, "look", lambda *_: {"collapse": "mode collapse"})
+    monkeypatch.setattr(SampleMonitor, "check", lambda *_: {"collapse": "mode collapse"})
     factor, steps = players.lr_factor, itertools.count()
 
     def raised(*args: object) -> float:
@@ -670,10 +676,10 @@ def test_samples_of_stages_in_a_row_that_are_alike_are_no_collapse_and_a_jump_is
 
 
 def test_a_standing_warning_is_said_once() -> None:
-    said = Said()
-    assert [said.news("a", text) for text in ("x", "x", None, "x")] == ["x", None, None, None]
-    assert [said.news("a", text) for text in [None] * QUIET + ["x"]] == [None] * QUIET + ["x"]
-    assert said.news("b", "y") == "y"
+    warnings = Warnings()
+    assert [warnings.new("a", text) for text in ("x", "x", None, "x")] == ["x", None, None, None]
+    assert [warnings.new("a", text) for text in [None] * QUIET + ["x"]] == [None] * QUIET + ["x"]
+    assert warnings.new("b", "y") == "y"
 
 
 @pytest.mark.slow

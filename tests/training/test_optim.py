@@ -14,7 +14,7 @@ from trilemma.types import Player
 def test_plateau_halves_after_two_validations_without_improvement() -> None:
     plateau, factors = Plateau(), []
     for figure in (1.0, 0.9, 0.95, 0.91, 0.8, 0.8, 0.8):
-        plateau.see(figure)
+        plateau.update(figure)
         factors.append(plateau.factor)
     assert factors == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
 
@@ -22,7 +22,7 @@ def test_plateau_halves_after_two_validations_without_improvement() -> None:
 def test_plateau_survives_json() -> None:
     fresh, seen = Plateau(), Plateau()
     for figure in (1.0, 2.0):
-        seen.see(figure)
+        seen.update(figure)
     for plateau in (fresh, seen):
         other = Plateau()
         other.load(plateau.state())

@@ -22,8 +22,7 @@ from trilemma.run.checkpoint import list_checkpoints, read_checkpoint
 from trilemma.run.config import TrainConfig
 from trilemma.run.run import Run
 from trilemma.run.state import check_state
-from trilemma.training.guard import Guard
-from trilemma.training.health import Pulse
+from trilemma.training.health import StepMonitor
 from trilemma.training.loop import Trainer
 from trilemma.training.optim import learning_rate, make_optimizer
 from trilemma.types import Batch, Model, Phase, PhaseError, Player, check_together
@@ -179,7 +178,7 @@ def test_the_start_of_a_phase_is_called_once_wherever_the_training_was_stopped(
 
         def stopping(trainer: Trainer, at: int = at) -> None:
             one_step(trainer)
-            trainer.team.stop_signal = 2 if trainer.calendar.step == at else 0
+            trainer.signals.stop = 2 if trainer.calendar.step == at else 0
 
         with monkeypatch.context() as patch:
             patch.setattr(Trainer, "take_step", stopping)
@@ -301,8 +300,8 @@ def test_a_player_has_a_list_of_parameters(given: Any) -> None:
 def test_the_phase_whose_loss_is_not_finite_is_named_and_a_move_is_looked_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    calls, looks, check = [], [], Pulse.check
-    monkeypatch.setattr(Pulse, "check", lambda pulse, reading: looks.append(reading.step) or check(pulse, reading))
+    calls, checked, check = [], [], StepMonitor.check
+    monkeypatch.setattr(StepMonitor, "check", lambda monitor, step: checked.append(step.step) or check(monitor, step))
 
     def spoiling(toy: Toy) -> list[Phase]:
         def loss(batch: Batch, rng: torch.Generator) -> Any:
@@ -315,11 +314,11 @@ def test_the_phase_whose_loss_is_not_finite_is_named_and_a_move_is_looked_at_onc
     run = train(spoiling)
     warnings = [row["warning"] for row in run.log if "warning" in row]
     assert warnings and warnings[0].startswith("the loss of b is not finite")
-    assert looks == [0, 1, 2, 0, 1, 3, 4, 5, 6, 7]
+    assert checked == [0, 1, 2, 0, 1, 3, 4, 5, 6, 7]
 
 
-def test_a_start_without_room_is_shown_fewer_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Guard, "_divide_batch", lambda *_: pytest.fail("the batch of the training was divided"))
+def test_a_start_without_room_is_shown_fewer_images_at_a_time() -> None:
+    """And the batch of the training is not divided."""
 
     def phases(toy: Toy) -> list[Phase]:
         def start(batches: Any, seed: int) -> dict[str, float]:
@@ -335,6 +334,7 @@ def test_a_start_without_room_is_shown_fewer_images_at_a_time(monkeypatch: pytes
     assert (row["a/images"], row["a/most"]) == (len(run.data.train), 125)
     warnings = [row["warning"] for row in run.log if "warning" in row]
     assert warnings == [f"out of memory: continuing with batches of {size}" for size in (250, 125)]
+    assert read_checkpoint(list_checkpoints(run.path / "checkpoints")[-1]).values["pieces"] == 1
 
 
 def test_a_player_may_have_no_momentum() -> None:

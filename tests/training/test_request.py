@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 import trilemma
+from trilemma.arguments import typed
 from trilemma.cli import main as cli
+from trilemma.data.config import DataConfig
 from trilemma.errors import UserError
 from trilemma.registry import _recipes, get_recipe
 from trilemma.run.command import command_keys
-from trilemma.run.config import TrainConfig
-from trilemma.training.request import request_of, split_keys, training_config, training_keys
+from trilemma.training.request import FIELDS, further_keys, request_of, split_keys, training_config
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Phase, Player
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-model.md"
@@ -85,7 +86,7 @@ def test_a_warm_up_that_is_given_is_not_cut_short() -> None:
     assert training_config(recipe.training, {}).warmup_share == 0.1
     given = training_config(recipe.training, {"warmup_images": 500})
     assert given.warmup_share is None
-    assert "warmup_share" not in command_keys(recipe, recipe.config, given)
+    assert "warmup_share" not in command_keys(recipe, recipe.config, DataConfig(), given)
 
 
 def test_a_key_of_the_model_goes_before_one_of_the_training() -> None:
@@ -93,12 +94,25 @@ def test_a_key_of_the_model_goes_before_one_of_the_training() -> None:
     expected = ({"schedule": "constant", "clip": 2.0}, {"schedule": "linear"})
     assert split_keys(get_recipe("diffusion-small"), keys, ()) == expected
     assert split_keys(get_recipe("vae"), {"schedule": "linear"}, ()) == ({"schedule": "linear"}, {})
-    listed = [key for key, *_ in training_keys(get_recipe("diffusion-small"), ())]
-    assert "lr_schedule" in listed and "schedule" not in listed and len(listed) == len(TrainConfig.model_fields)
+    listed = [key for key, *_ in further_keys(get_recipe("diffusion-small"), lambda *, size: None)]
+    assert "lr_schedule" in listed and "schedule" not in listed and {*FIELDS} - {*listed} == {"schedule", "size"}
+
+
+@pytest.mark.parametrize("name", [name for name in trilemma.list_models() if get_recipe(name).published])
+def test_published_settings_can_be_given_to_train_and_are_listed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = get_recipe(name)
+    published = recipe.published
+    assert published and published.source and published.data
+    keys, settings = split_keys(recipe, published.settings)
+    assert training_config(recipe.training, {key: keys[key] for key in keys if key != "valid"})
+    assert recipe.config.with_(**settings)
+    assert cli.main(["list", name]) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in typed({**published.settings, **published.figures}))
 
 
 def test_every_training_key_says_what_it_is() -> None:
-    assert all(field.description for field in TrainConfig.model_fields.values())
+    assert all(field.description for field in FIELDS.values())
 
 
 @pytest.mark.parametrize(
@@ -112,7 +126,7 @@ def test_every_training_key_says_what_it_is() -> None:
             {"optimizer": "rmsprop", "betas": (0.5, 0.9)},
             "^betas=0.5,0.9 is for optimizer=nadam, adam or adamw",
         ),
-        ({"lr": float("inf")}, "^lr=inf: give a finite number above 0"),
+        ({"lr": float("inf")}, "^lr=inf: give a finite number"),
         (
             {"reconstruction": "msee"},
             "^reconstruction=msee: give one of mse, bce ",
@@ -174,7 +188,7 @@ def test_a_config_of_somebody_else_is_checked(run: trilemma.Run, change: dict[st
 def test_a_run_or_a_file_that_is_not_there_is_no_model(run: trilemma.Run) -> None:
     with pytest.raises(UserError, match=r"is a run; to train the same again give .*config.json"):
         request_of(run.path)
-    with pytest.raises(UserError, match=r"there is no file x\.json"):
+    with pytest.raises(UserError, match=r"file x\.json not found"):
         request_of("x.json")
 
 
@@ -191,7 +205,7 @@ def test_a_run_of_an_array_is_opened_with_it() -> None:
         _ = trilemma.load(run.path).data
     opened = trilemma.load(run.path, data=(images, labels))
     assert torch.equal(opened.data.valid.images, run.data.valid.images)
-    with pytest.raises(UserError, match="are not those that"):
+    with pytest.raises(UserError, match="have changed since"):
         _ = trilemma.load(run.path, data=(images / 2, labels)).data
     shown = trilemma.reconstruct(run.path, data=(images, labels), n=2).images
     assert torch.equal(shown, trilemma.reconstruct(run, n=2).images)
@@ -312,9 +326,9 @@ def test_tied_weights_are_kept() -> None:
 
 @pytest.fixture
 def page_module() -> Iterator[Path]:
-    """The file of the page, in the current folder."""
+    """The file of the page, in the current folder: short enough to be read at once."""
     block = re.search(r"```python\n(# my_model\.py\n.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    assert block
+    assert block and len(block[1].splitlines()) <= 30
     Path("my_model.py").write_text(block[1])
     yield Path("my_model.py")
     _recipes.pop("my-model", None)
@@ -333,13 +347,15 @@ def test_the_page_works(page_module: Path, capsys: pytest.CaptureFixture[str]) -
     recorded = json.loads(Path("runs/my-model-digits/config.json").read_text())["command"]
     assert recorded.startswith("trilemma --import my_model train my-model digits")
     mine = importlib.import_module("my_model")
-    module = mine.MyModel(mine.MyConfig(shape=(1, 8, 8)))
+    module = mine.MyModel(mine.ModelConfig(shape=(1, 8, 8)))
     run = trilemma.train(module, "digits", **SHORT)
     assert trilemma.load(run.path, model=module).sample(2).shape == (2, 1, 8, 8)
 
 
 def test_the_gan_of_the_page_is_trained(page_module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = re.search(r"```python\n(class MyGAN.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    block = re.search(
+        r"```python\n(from torch.nn import functional as F\n+class MyGAN.*?)```", PAGE.read_text("utf-8"), re.DOTALL
+    )
     assert block
     monkeypatch.syspath_prepend(".")
     names = vars(importlib.import_module("my_model"))

@@ -11,7 +11,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,19 +18,21 @@ import torch
 from PIL import Image
 
 import trilemma
+from trilemma.autoencoders.autoencoder import Autoencoder
 from trilemma.cli import main as cli
 from trilemma.errors import Diverged, UserError
 from trilemma.files import sha256_of
 from trilemma.progress import Display
 from trilemma.registry import get_recipe
+from trilemma.run.config import TrainConfig
 from trilemma.run.log import read_log
 from trilemma.run.record import HASH
-from trilemma.training import calendar, observe, pace, request
+from trilemma.training import calendar, request, samples, time_budget
 from trilemma.training.calendar import SNAPSHOTS
 from trilemma.training.card import model_card
+from trilemma.training.in_use import ModelInUse
 from trilemma.training.loop import Trainer
-from trilemma.training.observe import Observer
-from trilemma.training.optim import Plateau
+from trilemma.training.validation import Validation
 
 FILES = {
     "README.md",
@@ -96,21 +97,15 @@ def test_valid_rmse_is_the_root_of_the_mean_squared_error_of_the_split() -> None
 @pytest.mark.parametrize("first", [0.5, float("nan"), float("inf")])
 def test_the_weights_are_those_of_the_best_validation(first: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)
-    figures = iter([first, 0.2, 0.9, 0.8])
-    validate = Observer._validate
-
-    def pretend(observer: Observer, size: int, most: int | None = None) -> dict[str, float]:
-        validation = observer.model.validation
-        value = next(figures)
-        observer.model.validation = lambda batch, rng: {"mse": torch.full((len(batch.image),), value**2)}
-        seen.append((value, [p.detach().clone() for p in observer.model.parameters()]))
-        try:
-            return validate(observer, size)
-        finally:
-            observer.model.validation = validation
-
+    values = iter([first, 0.2, 0.9, 0.8])
     seen: list[tuple[float, list[torch.Tensor]]] = []
-    monkeypatch.setattr(Observer, "_validate", pretend)
+
+    def validation(model: Autoencoder, batch: Any, rng: torch.Generator) -> dict[str, torch.Tensor]:
+        """Of all held-out images, which are one batch."""
+        seen.append((next(values), [p.detach().clone() for p in model.parameters()]))
+        return {"mse": torch.full((len(batch.image),), seen[-1][0] ** 2)}
+
+    monkeypatch.setattr(Autoencoder, "validation", validation)
     run = trilemma.train("ae-stacked", "digits", epochs=4, batch=1293, sample_every=10**6, quiet=True)
     assert run.summary["valid_rmse"] == pytest.approx(0.2) and run.summary["best"]["images"] == 2 * 1293
     best = next(weights for value, weights in seen if value == 0.2)
@@ -129,7 +124,7 @@ def test_the_log_has_every_part_and_the_seconds_grow() -> None:
 def test_ten_sample_pictures_in_a_training_of_any_kind_of_length(
     length: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "FREE_S", float("inf"))  # there is time for all of them
+    monkeypatch.setattr(time_budget, "FREE_S", float("inf"))  # there is time for all of them
     monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)  # a report after every step, however slow they are
     run = trilemma.train("vae", "digits", batch=64, **length, quiet=True)
     at = sorted(int(path.stem) for path in (run.path / "samples").glob("0*.png"))
@@ -226,12 +221,35 @@ def test_a_key_is_stronger_than_how_the_data_were_loaded() -> None:
     assert "split_seed" not in run.config["command"]
 
 
+def as_format_1(run: trilemma.Run, *left_out: str) -> None:
+    """Write the config.json of a run as versions with format 1 did, the first of them without some keys."""
+    config = {key: value for key, value in run.config.items() if key not in ("data_config", "parts")}
+    training = {**run.config["training"], **run.config["data_config"]}
+    for key in left_out:
+        del training[key]
+    (run.path / "config.json").write_text(json.dumps({**config, "format": 1, "training": training}))
+
+
+def test_a_run_whose_config_has_the_keys_of_the_data_among_those_of_the_training() -> None:
+    """It is read as it was written, continued under the same name, and written anew."""
+    keys: dict[str, Any] = {"steps": 2, "size": 12, "channels": 3, "valid": 0.3, "split_seed": 3, "quiet": True}
+    run = trilemma.train("vae", "shapes:60", precision="float32", **keys)
+    now = json.loads((run.path / "config.json").read_text())
+    as_format_1(run)
+    old = trilemma.load(run.path)
+    assert (old.config, old.command, old.data.fingerprint) == (now, now["command"], now["fingerprint"])
+    again = trilemma.train(run.path / "config.json", quiet=True)
+    assert again.path != run.path and again.weights_id == run.weights_id
+    same = trilemma.train("vae", "shapes:60", precision="float32", out=run.path, **keys)
+    longer = trilemma.train("vae", "shapes:60", precision="float32", out=run.path, **keys | {"steps": 3})
+    assert same.path == longer.path == run.path
+    assert json.loads((run.path / "config.json").read_text())["data_config"] == now["data_config"]
+
+
 def test_a_run_of_a_version_that_did_not_write_all_keys() -> None:
     """It is read, and continued: channels are those of the model, the images held out those of seed 0."""
     run = trilemma.train("vae", "shapes:60", steps=2, channels=1, quiet=True)
-    for key in ("channels", "split_seed", "frames"):
-        del run.config["training"][key]
-    (run.path / "config.json").write_text(json.dumps(run.config))
+    as_format_1(run, "channels", "split_seed", "frames", "warmup_share")
     assert trilemma.load(run.path).data.shape == (1, 32, 32)
     assert trilemma.train("vae", "shapes:60", steps=3, channels=1, quiet=True).path == run.path
     assert trilemma.train("vae", "shapes:60", steps=2, channels=1, split_seed=1, quiet=True).path != run.path
@@ -251,8 +269,8 @@ def earlier_run(data: Path, **keys: Any) -> trilemma.Run:
     """A run as earlier versions left it: a tenth held out, and no word of the rule in its config."""
     loaded = trilemma.load_data(data, rule="tenth")
     run = trilemma.train("vae", loaded, steps=2, quiet=True, **keys)
-    assert run.config["training"].pop("split_rule") == "tenth"
-    (run.path / "config.json").write_text(json.dumps(run.config))
+    assert run.config["data_config"]["split_rule"] == "tenth"
+    as_format_1(run, "split_rule")
     return run
 
 
@@ -348,7 +366,7 @@ def test_a_failing_sample_picture_never_stops_training(monkeypatch: pytest.Monke
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(observe, "save_png", refuse)
+    monkeypatch.setattr(samples, "save_png", refuse)
     assert trilemma.train("vae", "digits", steps=5, quiet=True).summary["steps"] == 5
 
 
@@ -421,7 +439,7 @@ def test_a_lengthened_training_that_diverged_is_not_done_and_its_weights_stay_ch
     path = trilemma.train("vae", "digits", steps=2, **keys).path
     written = strict(path / "summary.json")[HASH]
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "spoilt", ["a weight"])
+        patch.setattr(Trainer, "not_finite", ["a weight"])
         for _ in range(2):  # the second time its checkpoint is at the end
             with pytest.raises(Diverged, match="a weight is not finite"):
                 trilemma.train("vae", "digits", steps=4, **keys)
@@ -434,13 +452,12 @@ def test_a_lengthened_training_that_diverged_is_not_done_and_its_weights_stay_ch
 
 def test_a_validation_that_is_nan_once_does_not_keep_its_weights() -> None:
     nan = float("nan")
-    observer = Observer.__new__(Observer)
-    observer.config = SimpleNamespace(monitor="valid_rmse")  # type: ignore[assignment]
-    observer.plateau, observer.best, observer.best_weights = Plateau(), {}, {}
-    observer.model = torch.nn.Linear(1, 1)
+    model, data = trilemma.create("ae-stacked", shape=(1, 8, 8)), trilemma.load_data("digits")
+    validation = Validation(ModelInUse(model, data, TrainConfig(steps=1, monitor="valid_rmse")), print)
     best = []
-    for images, figure in enumerate([nan, 0.3, nan, 0.2, float("inf"), 0.25, nan]):
-        observer.figures = {"valid_rmse": figure, "valid_other": nan}
-        observer._keep_best(images)
-        best.append(observer.best.get("images"))
-    assert best == [None, 1, 1, 3, 3, 3, 3] and observer.best["valid_rmse"] == 0.2
+    for images, value in enumerate([nan, 0.3, nan, 0.2, float("inf"), 0.25, nan]):
+        result = {"rmse": torch.tensor([value]).expand(len(data.valid)), "other": torch.full((len(data.valid),), nan)}
+        model.validation = lambda batch, rng, result=result: result
+        validation.validate(images)
+        best.append(validation.best.get("images"))
+    assert best == [None, 1, 1, 3, 3, 3, 3] and validation.best["valid_rmse"] == pytest.approx(0.2, rel=1e-6)

@@ -4,16 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 import trilemma
 from trilemma.run.checkpoint import list_checkpoints, read_checkpoint
 from trilemma.run.run import Run
 from trilemma.training.guard import SLOWER, Guard
-from trilemma.training.health import LASTING, RISE, SPIKE, WINDOW, Jump, Pulse, Reading
 from trilemma.training.loop import Trainer
-from trilemma.training.team import Stopped
-from trilemma.types import Batch, Phase, Player
+from trilemma.training.signals import Stopped
+from trilemma.training.spikes import LASTING, RISE, SPIKE, WINDOW, LossJump, LossSpikeDetector
 
 HARMED = 120  # the step after which a toy's weights are harmed
 STEPS = 240
@@ -24,14 +22,10 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def jumps(losses: list[float], pulse: Pulse | None = None, phase: str = "p") -> dict[int, Jump]:
-    """The jumps that are said of losses, by their number."""
-    pulse = pulse or Pulse(nn.Identity())
-    moved = Phase(phase, Player(phase, []), lambda batch, rng: (torch.zeros(()), {}))
-    readings = [
-        Reading(k, [moved], Batch(torch.zeros(1, 1, 1, 1)), [{}], torch.tensor([x, 1.0])) for k, x in enumerate(losses)
-    ]
-    return {reading.step: jump for reading in readings for jump in pulse.check(reading)}
+def jumps(losses: list[float], detector: LossSpikeDetector | None = None, phase: str = "p") -> dict[int, LossJump]:
+    """The jumps that are reported of losses, by their number."""
+    detector = detector or LossSpikeDetector([phase])
+    return {step: jump for step, loss in enumerate(losses) for jump in detector.check(step, {phase: loss})}
 
 
 STEADY = [1.0 + 0.001 * (k % 7) for k in range(WINDOW + 10)]  # median 1.003
@@ -52,23 +46,23 @@ def test_a_loss_has_come_back_if_half_of_the_window_did(up: int, stays: bool) ->
 
 
 def test_the_state_is_in_doubt_from_the_first_loss_that_stands_out_until_it_is_decided() -> None:
-    pulse = Pulse(nn.Identity())
-    assert jumps(STEADY, pulse) == {} and not pulse.in_doubt
-    jumps([1.5], pulse)
-    assert pulse.in_doubt
-    jumps([1.0] * (LASTING - 1), pulse)  # one batch
-    assert not pulse.in_doubt
-    jumps([3.0] * LASTING, pulse)
-    assert pulse.in_doubt
-    jumps([1.0] * (WINDOW - LASTING), pulse)
-    assert not pulse.in_doubt
+    detector = LossSpikeDetector("p")
+    assert jumps(STEADY, detector) == {} and not detector.in_doubt
+    jumps([1.5], detector)
+    assert detector.in_doubt
+    jumps([1.0] * (LASTING - 1), detector)  # one batch
+    assert not detector.in_doubt
+    jumps([3.0] * LASTING, detector)
+    assert detector.in_doubt
+    jumps([1.0] * (WINDOW - LASTING), detector)
+    assert not detector.in_doubt
 
 
 def test_a_phase_that_ends_in_doubt_leaves_none() -> None:
-    pulse = Pulse(nn.Identity())
-    jumps([*STEADY, 3.0], pulse, "first")
-    jumps([1.0] * (len(STEADY) + WINDOW + 2), pulse, "second")
-    assert not pulse.in_doubt
+    detector = LossSpikeDetector(["first", "second"])
+    jumps([*STEADY, 3.0], detector, "first")
+    jumps([1.0] * (len(STEADY) + WINDOW + 2), detector, "second")
+    assert not detector.in_doubt
 
 
 def harmed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +71,7 @@ def harmed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def step(trainer: Trainer) -> None:
         one_step(trainer)
-        if trainer.calendar.step == HARMED + 1 and trainer.guard.slower == 1:
+        if trainer.calendar.step == HARMED + 1 and trainer.guard.lr_factor == 1:
             with torch.no_grad():
                 list(trainer.model.parameters())[-1].add_(4.0)
 
@@ -97,7 +91,7 @@ def test_a_jump_that_stays_is_rolled_back_with_a_lower_rate_and_said(monkeypatch
     assert SLOWER == 0.5  # "half" in the text
     begin = HARMED + 1 - WINDOW  # the jump is seen in the step after the harm
     with monkeypatch.context() as patch:
-        patch.setattr(Guard, "slower", property(lambda guard: SLOWER if guard.calendar.step >= begin else 1.0))
+        patch.setattr(Guard, "lr_factor", property(lambda guard: SLOWER if guard.calendar.step >= begin else 1.0))
         expected = weights(train("slower"))
     plain = weights(train("plain"))
     harmed(monkeypatch)
@@ -125,8 +119,8 @@ def test_it_is_the_same_wherever_the_training_was_stopped(at: int, every: int, m
 
     def stopping(trainer: Trainer) -> None:
         one_step(trainer)
-        if trainer.calendar.step == at and (at < 150 or trainer.guard.slowed) and not stopped:
-            trainer.team.stop_signal = 2
+        if trainer.calendar.step == at and (at < 150 or trainer.incidents.slowed) and not stopped:
+            trainer.signals.stop = 2
             stopped.append(at)
 
     monkeypatch.setattr(Trainer, "take_step", stopping)

@@ -91,7 +91,9 @@ def test_again_finds_an_earlier_checkpoint_or_says_that_it_is_gone(
     assert trilemma.again(picture, run=finished, out=tmp_path / "a.png").equal  # it has the checkpoint still
     went_on = cut(finished, tmp_path / "on")
     shutil.rmtree(list_checkpoints(went_on / "checkpoints")[0])
-    with pytest.raises(UserError, match=r"has no longer the checkpoint .*80 of 96 images.* went on and replaced it"):
+    with pytest.raises(
+        UserError, match=r"no longer has the checkpoint .*80 of 96 images.* further training replaced it"
+    ):
         trilemma.again(picture, run=went_on, out=tmp_path / "b.png")
 
 
@@ -179,7 +181,7 @@ def test_again_refuses_a_checkpoint_that_is_replaced_while_it_draws(
         return draw(self, *args, **keys)
 
     monkeypatch.setattr(Run, "sample", replaced)
-    with pytest.raises(UserError, match="went on and replaced it"):
+    with pytest.raises(UserError, match="further training replaced it"):
         trilemma.again(picture, run=run.path, out=tmp_path / "again.png")
 
 

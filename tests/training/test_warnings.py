@@ -4,27 +4,30 @@ import json
 import math
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 import trilemma
+from trilemma.autoencoders.autoencoder import Autoencoder
 from trilemma.autoencoders.priors import GaussianMixture, distinct
+from trilemma.run.config import TrainConfig
 from trilemma.training import calendar
+from trilemma.training.diagnosis import Diagnosis
+from trilemma.training.in_use import ModelInUse
 from trilemma.training.loop import Trainer
 from trilemma.training.monitor import (
     LEVEL,
     NO_BETTER,
     SAME,
-    Said,
+    Warnings,
     all_the_same,
     few_distinct_codes,
     mean_image_rmse,
     no_better_than_mean,
 )
-from trilemma.training.observe import Observer
+from trilemma.training.validation import Validation
 
 
 @pytest.fixture(autouse=True)
@@ -66,10 +69,10 @@ def test_samples_that_are_one_image_are_named(share: float, said: bool) -> None:
 
 
 def test_a_warning_that_healed_is_no_longer_current() -> None:
-    said = Said()
+    warnings = Warnings()
     for rule, text in (("a", "x"), ("b", "y"), ("a", "z"), ("b", None)):
-        said.news(rule, text)
-    assert said.current == {"a": "z"}
+        warnings.new(rule, text)
+    assert warnings.current == {"a": "z"}
 
 
 def test_a_mixture_has_no_more_components_than_there_are_codes_and_is_silent() -> None:
@@ -128,19 +131,18 @@ def test_reconstructions_of_a_model_that_does_not_measure_them_are_measured(monk
     """By its last weights, on the held-out images: here they are black, so that the error is the images' own size."""
     model = trilemma.create("ae-stacked", shape=(1, 8, 8))
     model.reconstruct = lambda image, condition=None: torch.zeros_like(image)
-    data, told = trilemma.load_data("digits"), []
-    config = SimpleNamespace(seed=0, monitor=None, ema_halflife_images=None)
-    observer = Observer(model, data, config, Path(), None, told.append)  # type: ignore[arg-type]
+    data, texts = trilemma.load_data("digits"), []
+    validation = Validation(ModelInUse(model, data, TrainConfig(steps=1)), texts.append)
     black = (data.valid.images.double() / 255).square().mean().sqrt()
-    assert observer._reconstruction_rmse(50) == pytest.approx(float(black), rel=1e-6)
-    observer.judge()
-    assert len(told) == 1 and f"RMSE {float(black):.3f} against {observer.baseline:.3f}" in told[0]
+    assert validation.reconstruction_rmse() == pytest.approx(float(black), rel=1e-6)
+    Diagnosis(validation, texts.append).check_final()
+    assert len(texts) == 1 and f"RMSE {float(black):.3f} against {validation.baseline:.3f}" in texts[0]
 
 
 def rates(monkeypatch: pytest.MonkeyPatch, monitor: str | None) -> set[float]:
     """The learning rates of a training on a plateau schedule whose figures do not get better."""
     monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)
-    monkeypatch.setattr(Observer, "_validate", lambda *_, **__: {"valid_rmse": 1.0})
+    monkeypatch.setattr(Autoencoder, "validation", lambda model, batch, rng: {"mse": torch.ones(len(batch.image))})
     one_step, seen = Trainer.take_step, set()
 
     def step(trainer: Trainer) -> None:

@@ -30,10 +30,10 @@ from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_en
 from trilemma.autoencoders.losses import bernoulli_nats, squared_error
 from trilemma.autoencoders.penalties import kl_penalty
 from trilemma.autoencoders.priors import GaussianMixture
-from trilemma.config import only_for
-from trilemma.errors import check_codes, check_condition, check_images
+from trilemma.config import Config, only_for
+from trilemma.errors import check_codes, check_images
 from trilemma.nets.precision import full
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
 
 
 class AutoencoderConfig(NetworkConfig):
@@ -71,6 +71,8 @@ class AutoencoderConfig(NetworkConfig):
 
 class Autoencoder(Model):
     """Encoder, decoder and a density over codes. Images (B, C, H, W) in [0, 1]; codes (B, latent)."""
+
+    sampling_keys = Config
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -153,7 +155,9 @@ class Autoencoder(Model):
         return {"distinct_codes": used} if used < self.config.components else {}
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL) -> Tensor:
+    def sample(
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, keys: Config = Config()
+    ) -> Tensor:
         """Decode codes drawn from the fitted density, brought into the range of the code's activation: (n, C, H, W)."""
         check_condition(condition, n)
         z = self.prior.sample(torch.arange(first, first + n), seed=seed)

@@ -74,7 +74,7 @@ def make_encoder(config: NetworkConfig, outputs: int, *, n_classes: int = 0, las
 
 
 def make_decoder(config: NetworkConfig, inputs: int, *, n_classes: int = 0, channels: int | None = None) -> Backbone:
-    """A network code (B, inputs), label -> logits (B, channels, H, W); `channels` is the images' own where None."""
+    """A network code (B, inputs), label -> logits (B, channels, H, W); `channels` defaults to that of the images."""
     shape = (channels or config.shape[0], *config.shape[1:])
     inputs += n_classes
     match config.network:

@@ -23,9 +23,10 @@ from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_en
 from trilemma.autoencoders.codes import gumbel_softmax, kl_to_uniform, one_hot
 from trilemma.autoencoders.likelihoods import LEAST_VARIANCE, Gaussian, pixel_variance
 from trilemma.autoencoders.losses import squared_error
-from trilemma.errors import check_codes, check_condition, check_images
+from trilemma.config import Config
+from trilemma.errors import check_codes, check_images
 from trilemma.nets.precision import full
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Likelihood, Logs, Model, Phase, Player, check_condition
 
 
 class DiscreteConfig(NetworkConfig):
@@ -49,6 +50,8 @@ class DiscreteVAE(Model):
     Codes are (B, variables * categories): a one-hot vector for each variable, one after the other.
     """
 
+    sampling_keys = Config
+
     def __init__(self, config: DiscreteConfig) -> None:
         super().__init__()
         self.config = config
@@ -68,6 +71,11 @@ class DiscreteVAE(Model):
     def code_length(self) -> int:
         """Numbers in a code."""
         return self.config.variables * self.config.categories
+
+    @property
+    def pixel_likelihood(self) -> Likelihood:
+        """p(x|z)."""
+        return self.likelihood
 
     @property
     def sampling_network(self) -> nn.Module:
@@ -131,7 +139,9 @@ class DiscreteVAE(Model):
         return self.likelihood.log_prob(full(self.decoder(code)), image) + log_ratio
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL) -> Tensor:
+    def sample(
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, keys: Config = Config()
+    ) -> Tensor:
         """Decode categories drawn alike: mean images, (n, C, H, W) in [0, 1]."""
         u = random.uniform(torch.arange(first, first + n), (self.config.variables,), seed, "categories")
         category = (u * self.config.categories).long()

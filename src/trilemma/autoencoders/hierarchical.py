@@ -38,11 +38,12 @@ from trilemma import rng as random
 from trilemma.autoencoders.levels import Normal, combine, free_bits, normal, shifted, warm_up
 from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance
 from trilemma.autoencoders.losses import kl_between_normals, squared_error
+from trilemma.autoencoders.priors import PriorKeys
 from trilemma.config import ModelConfig, only_for
-from trilemma.errors import UserError, check_codes, check_condition, check_images
+from trilemma.errors import check_codes, check_images
 from trilemma.nets.ladder import Down, MLPChain, MLPDown, MLPUp, ResidualDown, ResidualUp
 from trilemma.nets.precision import full
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Likelihood, Logs, Model, Phase, Player, check_condition
 
 
 class HierarchicalConfig(ModelConfig):
@@ -107,6 +108,8 @@ class HierarchicalVAE(Model):
     all levels together; a level that tells nothing is 0; and a change of a level carries on to those below it.
     """
 
+    sampling_keys = PriorKeys
+
     def __init__(self, config: HierarchicalConfig) -> None:
         super().__init__()
         self.config = config
@@ -129,6 +132,11 @@ class HierarchicalVAE(Model):
     def code_length(self) -> int:
         """Numbers in a code."""
         return sum(map(math.prod, self.down.code_shapes))
+
+    @property
+    def pixel_likelihood(self) -> Likelihood:
+        """p(x|z)."""
+        return self.likelihood
 
     @property
     def sampling_network(self) -> nn.Module:
@@ -193,19 +201,16 @@ class HierarchicalVAE(Model):
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, temperature: float = 1.0
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, keys: PriorKeys = PriorKeys()
     ) -> Tensor:
         """Mean images of codes drawn from the top down, (n, C, H, W) in [0, 1].
 
-        Args:
-            temperature: every standard deviation is multiplied by it.
+        Every standard deviation is multiplied by the temperature.
         """
         check_condition(condition, n)
-        if temperature < 0:
-            raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
         ids = torch.arange(first, first + n)
         eps = [random.normal(ids, shape, seed, "latent", i) for i, shape in enumerate(self.down.code_shapes)]
-        z = torch.cat([part.flatten(1) for part in eps], dim=1) * temperature
+        z = torch.cat([part.flatten(1) for part in eps], dim=1) * keys.temperature
         training = self.training
         self.eval()
         try:
@@ -237,20 +242,22 @@ class HierarchicalVAE(Model):
 
     def _chain(self, image: Tensor, pick: Callable[[Normal], Tensor]) -> "Place":
         """Posteriors and codes all the way up, before the way down."""
-        below, found = image, []
+        below, chosen = image, []
         for t in range(len(self.config.levels)):
             q = normal(self.up(below, t))
             below = pick(q)
-            found.append((q, below))
-        return lambda i, _prior, _h: found[self.down.level_of[i]]
+            chosen.append((q, below))
+        return lambda i, _prior, _h: chosen[self.down.level_of[i]]
 
     def _ladder(self, image: Tensor, pick: Callable[[Normal], Tensor]) -> "Place":
         """Features on the way up; posteriors and codes on the way down."""
-        features = self.up(image)
+        up = self.up
+        assert isinstance(up, MLPUp | ResidualUp)
+        features = up(image)
         merge = shifted if self.config.network == "residual" else combine
 
         def place(i: int, prior: Normal, h: Tensor) -> tuple[Normal, Tensor]:
-            q = merge(normal(self.up.posterior(i, h, features[self.down.level_of[i]])), prior)  # type: ignore[operator]
+            q = merge(normal(up.posterior(i, h, features[self.down.level_of[i]])), prior)
             return q, pick(q)
 
         return place

@@ -27,7 +27,7 @@ from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from trilemma.autoencoders.losses import bernoulli_nats, gaussian_log_likelihood, squared_error
-from trilemma.migration import VARIANCE
+from trilemma.config import VARIANCE
 
 LEAST_VARIANCE = 1 / 255**2  # of a pixel: one level
 LEAST_LOGVAR = math.log(LEAST_VARIANCE)
@@ -73,7 +73,7 @@ class Gaussian(nn.Module):
     """Every pixel is normal around output(first C channels of the decoder).
 
     Args:
-        variance: a number, "learned" or "optimal" (default where None); see the head of this module.
+        variance: a number, "learned" or "optimal" (default); see the head of this module.
         output: a key of OUTPUTS.
     """
 

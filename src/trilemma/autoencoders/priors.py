@@ -10,12 +10,22 @@ import warnings
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from trilemma import rng
+from trilemma.config import Config
 from trilemma.errors import UserError
 from trilemma.nets.autoregressive import CausalTransformer, Memory
+
+
+class PriorKeys(Config):
+    """Settings of a sampler that decodes what is drawn from a prior."""
+
+    temperature: float = Field(
+        default=1.0, ge=0, description="1 draws from the prior itself; below 1, likelier and less varied codes"
+    )
 
 
 class GaussianMixture(nn.Module):
@@ -49,14 +59,14 @@ class GaussianMixture(nn.Module):
             return 0
         used = min(len(self.weights), distinct(codes))
         codes = codes if len(codes) > 1 else codes.expand(2, -1)
-        found = Mixture(used, reg_covar=1e-6 + 1e-4 * spread, random_state=rng.seed_of(seed, "prior") % 2**32)
+        mixture = Mixture(used, reg_covar=1e-6 + 1e-4 * spread, random_state=rng.seed_of(seed, "prior") % 2**32)
         with warnings.catch_warnings():  # an expectation-maximisation that has not quite converged is good enough
             warnings.simplefilter("ignore", ConvergenceWarning)
-            found.fit(codes.double().cpu().numpy())
+            mixture.fit(codes.double().cpu().numpy())
         for buffer, values in (
-            (self.weights, found.weights_),
-            (self.means, found.means_),
-            (self.factors, torch.linalg.cholesky(torch.as_tensor(found.covariances_))),
+            (self.weights, mixture.weights_),
+            (self.means, mixture.means_),
+            (self.factors, torch.linalg.cholesky(torch.as_tensor(mixture.covariances_))),
         ):
             buffer.zero_()
             buffer[:used] = torch.as_tensor(values, dtype=buffer.dtype)

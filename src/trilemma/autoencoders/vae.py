@@ -29,10 +29,22 @@ from trilemma import rng as random
 from trilemma.autoencoders.backbones import NetworkConfig, make_decoder, make_encoder
 from trilemma.autoencoders.likelihoods import Bernoulli, Gaussian, Variance, pixel_variance
 from trilemma.autoencoders.losses import kl_to_standard_normal, log_prior_ratio, squared_error
+from trilemma.autoencoders.priors import PriorKeys
 from trilemma.config import only_for
-from trilemma.errors import UserError, check_codes, check_condition, check_images
+from trilemma.errors import check_codes, check_images
 from trilemma.nets.precision import full
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, default_label
+from trilemma.types import (
+    UNCONDITIONAL,
+    Batch,
+    Condition,
+    Likelihood,
+    Logs,
+    Model,
+    Phase,
+    Player,
+    check_condition,
+    default_label,
+)
 
 # q starts narrow and its means apart: the decoder learns to use units that it would give up under the noise.
 FIRST_LOGVAR, FIRST_SPREAD = -3.0, 2.0
@@ -74,6 +86,8 @@ class VAE(Model):
     A conditional model needs the label of a condition wherever it is given images or codes; any other refuses it.
     """
 
+    sampling_keys = PriorKeys
+
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
@@ -81,11 +95,10 @@ class VAE(Model):
         self.n_pixels = math.prod(config.shape)
         if config.conditional:
             self.n_classes = config.n_classes
-        n_classes = config.n_classes if config.conditional else 0
         self.likelihood = _likelihood(config)
         channels = config.shape[0] * self.likelihood.channels_per_channel
-        self.encoder = make_encoder(config, 2 * config.latent, n_classes=n_classes)
-        self.decoder = make_decoder(config, config.latent, n_classes=n_classes, channels=channels)
+        self.encoder = make_encoder(config, 2 * config.latent, n_classes=self.n_classes)
+        self.decoder = make_decoder(config, config.latent, n_classes=self.n_classes, channels=channels)
         self._set_first_posterior()
         self.phases = [Phase("vae", Player("vae", list(self.parameters())), self.loss)]
 
@@ -93,6 +106,11 @@ class VAE(Model):
     def code_length(self) -> int:
         """Numbers in a code."""
         return self.config.latent
+
+    @property
+    def pixel_likelihood(self) -> Likelihood:
+        """p(x|z)."""
+        return self.likelihood
 
     @property
     def sampling_network(self) -> nn.Module:
@@ -163,18 +181,16 @@ class VAE(Model):
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, temperature: float = 1.0
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, keys: PriorKeys = PriorKeys()
     ) -> Tensor:
-        """Decode z ~ N(0, temperature**2 I): mean images, (n, C, H, W) in [0, 1].
+        """Decode z ~ N(0, temperature^2 I): mean images, (n, C, H, W) in [0, 1].
 
         Where a conditional model is asked for no class, image k has its `default_label`.
         """
-        if temperature < 0:
-            raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
         ids, parameter = torch.arange(first, first + n), next(self.parameters())
-        if self.config.conditional and condition.label is None:
-            condition = Condition(label=default_label(ids, self.config.n_classes).to(parameter.device))
-        z = random.normal(ids, (self.config.latent,), seed, "latent") * temperature
+        if self.n_classes and condition.label is None:
+            condition = Condition(label=default_label(ids, self.n_classes).to(parameter.device))
+        z = random.normal(ids, (self.config.latent,), seed, "latent") * keys.temperature
         return self.decode(z.to(parameter), condition)
 
     def _pass(self, image: Tensor, condition: Condition, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -201,7 +217,7 @@ class VAE(Model):
 
     def _condition_of(self, batch: Batch) -> Condition:
         """A batch's labels for a conditional model: the networks refuse to do without."""
-        return batch.condition.only("label") if self.config.conditional else UNCONDITIONAL
+        return batch.condition.only("label") if self.n_classes else UNCONDITIONAL
 
     @torch.no_grad()
     def _set_first_posterior(self) -> None:
@@ -211,7 +227,7 @@ class VAE(Model):
 
     def _checked(self, condition: Condition, count: int) -> Condition:
         """The condition, if it is what the model was trained with, one for each of `count` images."""
-        check_condition(condition, count, self.config.n_classes if self.config.conditional else 0)
+        check_condition(condition, count, self.n_classes)
         return condition
 
 

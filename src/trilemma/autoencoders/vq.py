@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from trilemma.autoencoders.codes import Codebook, perplexity, straight_through
 from trilemma.autoencoders.losses import squared_error
-from trilemma.autoencoders.priors import AutoregressivePrior
+from trilemma.autoencoders.priors import AutoregressivePrior, PriorKeys
 from trilemma.config import ModelConfig, only_for
-from trilemma.errors import UserError, check_codes, check_condition, check_images
+from trilemma.errors import check_codes, check_images
 from trilemma.nets.autoregressive import HEAD
 from trilemma.nets.conv import CentreCrop, conv3
 from trilemma.nets.precision import full
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, default_label
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition, default_label
 
 GRID = 8  # vectors along the shorter side of a grid, about
 PRIOR_FROM = 0.6  # share of the training after which the codes stay and their density is learned
@@ -66,7 +66,8 @@ class VQ(Model):
     """
 
     usage: Tensor
-    codes_need_labels = False  # of a conditional model only the prior takes the label
+    sampling_keys = PriorKeys
+    codes_need = ()  # of a conditional model only the prior takes the label
 
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
@@ -190,20 +191,18 @@ class VQ(Model):
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, temperature: float = 1.0
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, keys: PriorKeys = PriorKeys()
     ) -> Tensor:
         """Decode grids drawn from the prior, (n, C, H, W) in [0, 1]; a temperature below 1 prefers what is probable.
 
         Where a conditional model is asked for no class, image k has its `default_label`.
         """
         check_condition(condition, n, self.known_classes)
-        if temperature < 0:
-            raise UserError(f"temperature={temperature}: give 0 or more; 1 is the prior itself")
         ids = torch.arange(first, first + n)
         label = condition.label
         if self.known_classes and label is None:
             label = default_label(ids, self.known_classes)
-        codes = self.prior.sample(ids, seed=seed, temperature=temperature, label=label)
+        codes = self.prior.sample(ids, seed=seed, temperature=keys.temperature, label=label)
         return self.decode_entries(self.codebook.entries[codes].unflatten(1, self.grid))
 
     def _label_of(self, batch: Batch) -> Tensor | None:

@@ -1,6 +1,6 @@
 """Train the bundled feature networks: python -m trilemma.classifiers.make_bundled [NAME ...]
 
-For each name (digits-cnn, mnist-cnn, ...; all of them where none is given): train its recipe, measure the accuracy in
+For each name (digits-cnn, mnist-cnn, ...; default: all): train its recipe, measure the accuracy in
 float32 on the held-out split, and write NAME.safetensors and its card NAME.json into metrics/weights.
 """
 
@@ -29,7 +29,7 @@ ORIGIN = {
 
 
 def main(names: list[str], out: Path = WEIGHTS, **length: Any) -> None:
-    """Make networks by name, all where none is given; `length` (epochs=..., steps=...) overrides the recipe's."""
+    """Make networks by name (default: all); `length` (epochs=..., steps=...) overrides the recipe's."""
     tune_allocator()
     by_name = {network: data for data, network in BUNDLED.items()}
     for name in names or list(by_name):
@@ -46,7 +46,7 @@ def make_network(name: str, data: str, out: Path, **length: Any) -> dict[str, An
     Raises:
         UserError: if it misses the accuracy its recipe demands, or is too large; then nothing is written.
     """
-    from trilemma.run.checkpoint import write_tensors
+    from trilemma.run.tensor_files import write_tensors
     from trilemma.training import train
 
     recipe = get_recipe(f"features-{data}")
@@ -70,7 +70,7 @@ def make_network(name: str, data: str, out: Path, **length: Any) -> dict[str, An
         "origin": ORIGIN[data],
         "recipe": recipe.name,
         "config": model.config.to_json(),
-        "training": run.config["training"],
+        "training": {**run.config["training"], **run.config["data_config"]},
         "images": run.summary.get("images"),
         "test": {
             "split": split_name,

@@ -34,7 +34,7 @@ def say(text: str) -> None:
 
 
 def facts(values: Mapping[str, Any]) -> None:
-    """One line for each fact; those that are None are left out. On a terminal, text is wrapped between words."""
+    """One line for each fact; None values are left out. On a terminal, text is wrapped between words."""
     values = {printable(name): value for name, value in values.items() if value is not None}
     margin = max(map(len, values)) + 2
     for name, value in values.items():

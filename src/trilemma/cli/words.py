@@ -6,87 +6,42 @@ What a word stands for follows from the name of the verb's parameter: `model`, `
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
-import typer
-from typer.core import TyperCommand
-
 from trilemma import vocabulary
-from trilemma.announce import announced
 from trilemma.errors import UserError, unknown
 from trilemma.files import read_json
 from trilemma.run.locate import CONFIG, known_runs, no_run, run_folder
-
-DOING = {  # verbs without a progress display of their own
-    "sample": "drawing images",
-    "again": "drawing the image",
-    "reconstruct": "reconstructing images",
-    "interpolate": "decoding images",
-    "traverse": "decoding images",
-    "map": "placing the codes of images",
-    "edit": "encoding images",
-    "compress": "compressing images",
-    "detect": "scoring images",
-    "evaluate": "drawing and measuring images",
-    "figure": "drawing the figure",
-    "show": "reading the images",
-    "check": "reading the images",
-}
+from trilemma.verbs import GROUPS, VERBS, Verb
 
 
-class Verb(TyperCommand):
-    """A verb whose words are checked before it runs."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """The words as `normalise` leaves them: options as --key=value, then "--" and the rest."""
-        cut = args.index("--") if "--" in args else len(args)
-        options, what = args[:cut], args[cut + 1 :]
-        if "--help" not in options and not ctx.resilient_parsing:  # which is how the shell asks
-            self._check_count(what, {option.removeprefix("--").partition("=")[0] for option in options})
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        check_words(str(self.name), ctx.params, [p.name for p in self.params if p.opts[0].startswith("-")])
-        with announced("loading PyTorch"), suppress(ImportError):  # doctor says what is wrong with it
-            import torch  # noqa: F401
-        with announced(DOING.get(str(self.name))):
-            return super().invoke(ctx)
-
-    def _check_count(self, what: Sequence[str], given: set[str]) -> None:
-        """Refuses words that are missing, or too many, as the shell makes of `runs/*`."""
-        places = [p for p in self.params if not p.opts[0].startswith("-")]
-        names = " ".join(_metavar(p) for p in places)
-        for p in self.params:
-            if p in places and p.required and places.index(p) >= len(what):
-                raise UserError(f"{_metavar(p)} is missing: {_help(p)}. Type: trilemma {_path(self)} {names}")
-            if p not in places and p.required and p.name not in given:
-                raise UserError(f"{p.name}= is missing: {_help(p)}. Type: trilemma {_path(self)} {names} {p.name}=...")
-        if any(p.nargs == -1 for p in places) or len(what) <= len(places):
-            return
-        more = what[len(places) :]
-        if names.startswith("RUN") and all(Path(word).exists() for word in what):
-            raise UserError(
-                f"{self.name} takes one run, and {len(what)} were given ({', '.join(what[:3])} ...); give one run at a "
-                "time. To compare them: trilemma compare RUN RUN ..."
-            )
-        raise UserError(f"{self.name} takes {names or 'no words'}; {', '.join(more)} is more than that")
-
-
-class Verbs(typer.Typer):
-    """An app whose commands are verbs."""
-
-    def command(self, name: str | None = None, *, cls: Any = Verb, **settings: Any) -> Callable[..., Any]:
-        return super().command(name, cls=cls, **settings)
+def check_count(verb: Verb, what: Sequence[str], keys: set[str]) -> None:
+    """Refuse words that are missing, or too many, as the shell makes of `runs/*`."""
+    names = " ".join(name.upper() for name in verb.places)
+    for name in verb.required:
+        about = f"is missing: {verb.keys[name].get('description', 'required')}. Type: {verb.usage}"
+        if name in verb.places and verb.places.index(name) >= len(what):
+            raise UserError(f"{name.upper()} {about}")
+        if name not in verb.places and name not in keys:
+            raise UserError(f"{name}= {about}")
+    if verb.gathers or len(what) <= len(verb.places):
+        return
+    more = what[len(verb.places) :]
+    if names.startswith("RUN") and all(Path(word).exists() for word in what):
+        raise UserError(
+            f"{verb.name} takes one run, and {len(what)} were given ({', '.join(what[:3])} ...); give one run at a "
+            "time. To compare them: trilemma compare RUN RUN ..."
+        )
+    raise UserError(f"{verb.name} takes {names or 'no words'}; {', '.join(more)} is more than that")
 
 
 def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> None:
-    """Raises UserError for a model, data, run, figure or key that there is not; with torch loaded, the verb does it."""
+    """Raises UserError for an unknown model, data set, run, figure or key; with torch loaded, the verb does it."""
     if "torch" in sys.modules:
         return
-    given = {name: value for name, value in words.items() if value not in (None, ())}
+    given = {name: value for name, value in words.items() if value not in (None, (), [])}
     model = given.get("model", "")
     if model and model not in vocabulary.models() and Path(model).expanduser().exists():
         return  # the settings of a run, or a mistake that needs a look at the file
@@ -107,12 +62,28 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
         vocabulary.check_figure_keys(given["name"], keys)
     elif verb == "train":
         vocabulary.check_training_keys(model, keys)
+    elif keys and verb == "figure":
+        raise UserError(f"{keys[0]}= is a key of one figure; name it first: trilemma figure NAME {keys[0]}=...")
     elif keys and (model := _model_of(runs[0] if runs else Path(given["what"]).expanduser())):
-        vocabulary.check_sampling_keys(model, verb, [name for name in options if name != "setting"], keys)
+        vocabulary.check_sampling_keys(model, verb, options, keys)
 
 
-def refuse_verb(word: str, verbs: Sequence[str]) -> UserError:
-    """The error for a first word that is no verb: what it is instead, or the nearest verb."""
+def refuse_other_verbs(words: Sequence[str]) -> None:
+    """Raises UserError for a first word that is not a verb, or a second word that is not one of its group."""
+    if not words or words[0].startswith("-"):
+        return
+    if words[0] not in GROUPS:
+        names = list(dict.fromkeys(verb.name.split()[0] for verb in VERBS))
+        if words[0] not in names:
+            raise _no_verb(words[0], names)
+    elif len(words) > 1 and not words[1].startswith("-"):
+        names = [verb.name.split()[1] for verb in VERBS if verb.name.split()[0] == words[0] and " " in verb.name]
+        if words[1] not in names:
+            raise _no_verb(words[1], names)
+
+
+def _no_verb(word: str, verbs: Sequence[str]) -> UserError:
+    """The error for a word that is not a verb: what it is instead, or the nearest verb."""
     if word in vocabulary.models():
         return UserError(f"{word} is a model; train it: trilemma train {word} DATA, or see it: trilemma list {word}")
     if word in vocabulary.data_words():
@@ -146,6 +117,14 @@ def complete_figure(incomplete: str) -> list[str]:
     return [name for name in vocabulary.figures() if name.startswith(incomplete)]
 
 
+COMPLETE: Mapping[str, Callable[[str], list[str]]] = {  # by the name of a parameter
+    **dict.fromkeys(("model", "models", "pattern"), complete_model),
+    **dict.fromkeys(("data", "source", "against"), complete_data),
+    **dict.fromkeys(("run", "runs", "what"), complete_run),
+    "name": complete_figure,
+}
+
+
 def _files(incomplete: str) -> list[str]:
     """Files and folders that begin so, as they are typed."""
     if not incomplete:
@@ -161,16 +140,3 @@ def _model_of(run: Path) -> str | None:
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return model if model in vocabulary.models() else None
-
-
-def _path(verb: TyperCommand) -> str:
-    """A verb as it is typed."""
-    return f"data {verb.name}" if verb.name in ("show", "check") else str(verb.name)
-
-
-def _help(parameter: Any) -> str:
-    return parameter.help or "required"
-
-
-def _metavar(parameter: Any) -> str:
-    return parameter.metavar or str(parameter.name).upper()

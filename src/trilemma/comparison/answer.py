@@ -1,6 +1,6 @@
 """The answer to "which model should I use?", as plain sentences, each with a command to type where there is one.
 
-All told, a model is to be used that no other one is shown to beat in fidelity or in diversity; of several, the fastest.
+A model is to be used that no other one is shown to beat in fidelity or in diversity; of several, the fastest.
 Where no model is unbeaten in both, there is a trade-off, and it is named. A model that learned nothing yet is never
 recommended.
 """
@@ -8,8 +8,19 @@ recommended.
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
+from trilemma.comparison.content import (
+    IMAGES,
+    Asked,
+    Control,
+    Differences,
+    Item,
+    Leaders,
+    Model,
+    Scores,
+    Verdict,
+)
 from trilemma.comparison.differences import unbeaten
 from trilemma.comparison.words import counts
 from trilemma.text import quoted
@@ -19,6 +30,11 @@ QUALITY, DIVERSITY, SPEED = "fidelity", "diversity", "speed"  # axes
 FAR = 0.5  # of the coverage of real images, below which a recommendation says so
 LONGER = 4  # times the minutes, where a model needs more training
 LOWER = 0.3  # of a key that is to be lowered
+TIME = "ms_per_image"
+NO_COST = (
+    "what it costs to train and to draw them is not known without their model, so they are compared in fidelity and "
+    "diversity only."
+)
 ONE_TRAINING_CAVEAT = (
     "Each model was trained once: the intervals do not cover the luck of one training, and another seed may change the "
     "order. seeds=3 covers it."
@@ -26,72 +42,53 @@ ONE_TRAINING_CAVEAT = (
 
 
 def answer(
-    models: Sequence[Mapping[str, Any]],
-    verdict: Mapping[str, Any],
-    differences: Mapping[str, Sequence[Mapping[str, Any]]],
-    request: Mapping[str, Any],
-    controls: Sequence[Mapping[str, Any]] = (),
-) -> list[dict[str, Any]]:
-    """What a person wants to know first: {"kind", "text", "models", "command"} in the order of a report.
-
-    Args:
-        models: the document's models.
-        verdict: the document's verdict.
-        differences: the document's, by metric.
-        request: as `document` takes it.
-        controls: the document's.
-    """
-    use = _use(models, verdict["axes"], differences, request)
-    items = [{**use, "text": " ".join([use["text"], *_so_far(use["models"], models, controls)])}]
+    models: Sequence[Model],
+    verdict: Verdict,
+    differences: Differences,
+    asked: Asked,
+    controls: Sequence[Control] = (),
+) -> list[Item]:
+    """What a person wants to know first, in the order of a report; every argument but `asked` is the document's."""
+    use = _use(models, verdict.axes, differences, asked)
+    items = [replace(use, text=" ".join([use.text, *_so_far(use.models, models, controls)]))]
     for kind, axis in (("quality", QUALITY), ("diversity", DIVERSITY), ("speed", SPEED)):
-        judged = verdict["axes"][axis]
-        items.append(_item(kind, f"For {kind}: {judged['text']}", judged["first"]))
-    items += [_failed(model, request) for model in models if model["error"]]
-    items += [_learned_nothing(model, request) for model in models if model["learned_nothing"]]
-    items += [_warned(model, request) for model in models if model["warnings"] and not model["learned_nothing"]]
-    return [*items, *_limits(models, verdict["axes"], request)]
+        leaders = verdict.axes[axis]
+        items.append(Item(kind, f"For {kind}: {leaders.text}", leaders.first))
+    items += [_failed(model, asked) for model in models if model.error]
+    items += [_learned_nothing(model, asked) for model in models if model.learned_nothing]
+    items += [_warned(model, asked) for model in models if model.warnings and not model.learned_nothing]
+    return [*items, *_limits(models, verdict.axes, asked)]
 
 
-def _item(kind: str, text: str, names: Sequence[str] = (), command: str | None = None) -> dict[str, Any]:
-    return {"kind": kind, "text": text, "models": list(names), "command": command}
-
-
-def _use(
-    models: Sequence[Mapping[str, Any]],
-    axes: Mapping[str, Any],
-    differences: Mapping[str, Sequence[Mapping[str, Any]]],
-    request: Mapping[str, Any],
-) -> dict[str, Any]:
-    able = [m["name"] for m in models if counts(m, QUALITY) and counts(m, DIVERSITY)]
+def _use(models: Sequence[Model], axes: Mapping[str, Leaders], differences: Differences, asked: Asked) -> Item:
+    able = [m.name for m in models if counts(m, QUALITY) and counts(m, DIVERSITY)]
     if not able:
-        return _none_yet(request)
+        return _none_yet(asked)
     if len(able) == 1:
         others = " of those compared" if len(models) > 1 else ""
-        return _item(
+        return Item(
             "use", f"Use {able[0]}: it is the only one{others} that can be recommended.", able, _draw(models, able[0])
         )
-    best = [name for name in able if name in axes[QUALITY]["first"] and name in axes[DIVERSITY]["first"]]
+    best = [name for name in able if name in axes[QUALITY].first and name in axes[DIVERSITY].first]
     if not best:
-        return _trade_off(axes[QUALITY]["first"], axes[DIVERSITY]["first"])
-    clear = all(axes[axis]["clear"] for axis in (QUALITY, DIVERSITY))
+        return _trade_off(axes[QUALITY].first, axes[DIVERSITY].first)
+    clear = all(axes[axis].clear for axis in (QUALITY, DIVERSITY))
     if len(best) == 1:
         why = (
             "it is ahead in both quality and diversity"
             if clear
             else "no other model is shown to be better in quality or diversity"
         )
-        return _item("use", f"Use {best[0]}: {why}.", best, _draw(models, best[0]))
+        return Item("use", f"Use {best[0]}: {why}.", best, _draw(models, best[0]))
     return _fastest(best, models, differences)
 
 
-def _so_far(
-    names: Sequence[str], models: Sequence[Mapping[str, Any]], controls: Sequence[Mapping[str, Any]]
-) -> Iterator[str]:
+def _so_far(names: Sequence[str], models: Sequence[Model], controls: Sequence[Control]) -> Iterator[str]:
     """That the recommended models are far from real images, where the best of them covers less than FAR of what other
     real images do."""
-    shares = [value for m in models if m["name"] in names and (value := _coverage(m["scores"])) is not None]
-    known = {control["name"]: _coverage(control["scores"]) for control in controls}
-    real = known.get("real") or known.get("training")
+    shares = [value for m in models if m.name in names and (value := _value(m.scores, "coverage")) is not None]
+    by_name = {control.name: _value(control.scores, "coverage") for control in controls}
+    real = by_name.get("real") or by_name.get("training")
     if shares and real and max(shares) < FAR * real:
         each = "it covers" if len(names) == 1 else "the best covers"
         yield (
@@ -100,111 +97,111 @@ def _so_far(
         )
 
 
-def _coverage(scores: Mapping[str, Any]) -> float | None:
-    return scores["coverage"]["value"] if "coverage" in scores else None
+def _value(scores: Scores, name: str) -> float | None:
+    return scores[name].value if name in scores else None
 
 
-def _trade_off(quality: Sequence[str], diversity: Sequence[str]) -> dict[str, Any]:
+def _trade_off(quality: Sequence[str], diversity: Sequence[str]) -> Item:
     text = f"No model is best in both: use {_either(quality)} for quality, {_either(diversity)} for diversity."
-    return _item("use", text, [*quality, *diversity])
+    return Item("use", text, [*quality, *diversity])
 
 
-def _fastest(
-    best: Sequence[str], models: Sequence[Mapping[str, Any]], differences: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> dict[str, Any]:
-    """Of several unbeaten ones the fastest; more than one where their times do not tell them apart."""
-    times = {m["name"]: s["value"] for m in models if m["name"] in best and (s := m["scores"].get("ms_per_image"))}
-    times = {name: value for name, value in times.items() if value is not None}
-    fast = unbeaten(times, differences.get("ms_per_image", ()), "lower") or list(best)
+def _fastest(best: Sequence[str], models: Sequence[Model], differences: Differences) -> Item:
+    """Of several unbeaten ones the fastest; more than one where their times do not tell them apart, or are not known
+    of all."""
+    times = {m.name: value for m in models if m.name in best and (value := _value(m.scores, TIME)) is not None}
+    fast = unbeaten(times, differences.get(TIME, ()), "lower") if len(times) == len(best) else list(best)
     same = f"no difference in quality and diversity could be shown between {listed(best)}"
     if len(fast) > 1:
-        return _item("use", f"Use {_either(fast)}: {same}.", fast, _draw(models, fast[0]))
-    return _item("use", f"Use {fast[0]}: {same}, and it is the fastest of them.", fast, _draw(models, fast[0]))
+        return Item("use", f"Use {_either(fast)}: {same}.", fast, _draw(models, fast[0]))
+    return Item("use", f"Use {fast[0]}: {same}, and it is the fastest of them.", fast, _draw(models, fast[0]))
 
 
-def _none_yet(request: Mapping[str, Any]) -> dict[str, Any]:
+def _none_yet(asked: Asked) -> Item:
     """What to do where nothing can be recommended."""
     text = (
         "No model can be recommended yet: none has learned to draw these images. Train longer, or try other models "
         "(trilemma list shows which suit few images)."
     )
-    return _item("use", text, (), _longer(request))
+    return Item("use", text, (), _longer(asked))
 
 
-def _failed(model: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    text = f"{model['name']} failed. {_sentence(model['error'])}"
-    return _item("failed", text, [model["name"]], _repair(model, model["error"], request))
+def _failed(model: Model, asked: Asked) -> Item:
+    error = model.error or ""
+    return Item("failed", f"{model.name} failed. {_sentence(error)}", [model.name], _repair(model, error, asked))
 
 
-def _learned_nothing(model: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    text = " ".join([f"{model['name']} {model['learned_nothing']}.", *map(_sentence, model["warnings"])])
-    return _item("failed", text, [model["name"]], _repair(model, " ".join([*model["warnings"], "minutes="]), request))
+def _learned_nothing(model: Model, asked: Asked) -> Item:
+    text = " ".join([f"{model.name} {model.learned_nothing}.", *map(_sentence, model.warnings)])
+    return Item("failed", text, [model.name], _repair(model, " ".join([*model.warnings, "minutes="]), asked))
 
 
-def _warned(model: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    text = " ".join([f"{model['name']} was trained with warnings.", *map(_sentence, model["warnings"])])
-    return _item("limits", text, [model["name"]], _repair(model, " ".join(model["warnings"]), request))
+def _warned(model: Model, asked: Asked) -> Item:
+    text = " ".join([f"{model.name} was trained with warnings.", *map(_sentence, model.warnings)])
+    return Item("limits", text, [model.name], _repair(model, " ".join(model.warnings), asked))
 
 
-def _limits(
-    models: Sequence[Mapping[str, Any]], axes: Mapping[str, Any], request: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """What the figures leave out, where a claim rests on them: on any axis some model is beaten by another."""
-    if single_trainings(models) and any(axis["beaten"] for axis in axes.values()):
-        yield _item("limits", ONE_TRAINING_CAVEAT, (), _again(request, seeds=3))
+def _limits(models: Sequence[Model], axes: Mapping[str, Leaders], asked: Asked) -> Iterator[Item]:
+    """What the values leave out: the cost of images without a model; and, where a claim rests on them, since on any
+    axis some model is beaten by another, the luck of training."""
+    if sets := [model.name for model in models if model.kind == IMAGES]:
+        are = "are sets of images" if len(sets) > 1 else "is a set of images"
+        yield Item("limits", f"{listed(sets)} {are}: {NO_COST}", sets)
+    if single_trainings(models) and any(axis.beaten for axis in axes.values()):
+        yield Item("limits", ONE_TRAINING_CAVEAT, (), _again(asked, seeds=3))
 
 
-def single_trainings(models: Sequence[Mapping[str, Any]]) -> bool:
+def single_trainings(models: Sequence[Model]) -> bool:
     """Whether any model that was measured was trained once only."""
-    return any(len([t for t in m["trainings"] if t["scores"]]) == 1 for m in models if m["scores"])
+    return any(len([t for t in m.trainings if t.scores]) == 1 for m in models if m.scores and m.kind != IMAGES)
 
 
-def _repair(model: Mapping[str, Any], text: str, request: Mapping[str, Any]) -> str | None:
+def _repair(model: Model, text: str, asked: Asked) -> str | None:
     """The next line to type: a lower key or a longer training, as the text advises, else the same training alone."""
-    if request["minutes"] is None:
+    if asked.minutes is None:
         return None
-    beta = model.get("settings", {}).get("beta")
+    beta = model.trained.settings.get("beta") if model.trained else None
     if "beta=" in text and beta:
-        return _train(model["name"], request, beta=f"{LOWER * beta:.2g}")
+        return _train(model.name, asked, beta=f"{LOWER * beta:.2g}")
     if re.search(r"\blr=|not finite|\bnan\b|diverge", text, re.IGNORECASE) and (lr := _lower(model)):
-        return _train(model["name"], request, lr=lr)
+        return _train(model.name, asked, lr=lr)
     if "minutes=" in text:
-        return _again(request, minutes=LONGER * request["minutes"])
-    return _train(model["name"], request)
+        return _again(asked, minutes=LONGER * asked.minutes)
+    return _train(model.name, asked)
 
 
-def _longer(request: Mapping[str, Any]) -> str | None:
-    return None if request["minutes"] is None else _again(request, minutes=max(5.0, LONGER * request["minutes"]))
+def _longer(asked: Asked) -> str | None:
+    return None if asked.minutes is None else _again(asked, minutes=max(5.0, LONGER * asked.minutes))
 
 
-def _lower(model: Mapping[str, Any]) -> str | None:
+def _lower(model: Model) -> str | None:
     """A lower learning rate than the training's, as it is typed."""
     from trilemma.registry import get_recipe
 
-    training = model.get("training") or get_recipe(model["name"]).training
+    training = model.trained.training if model.trained else get_recipe(model.name).training
     rate = training.get("lr")
     if isinstance(rate, Mapping):
         return ",".join(f"{phase}:{LOWER * value:.2g}" for phase, value in rate.items()) or None
     return f"{LOWER * rate:.2g}" if rate else None
 
 
-def _train(name: str, request: Mapping[str, Any], **keys: Any) -> str:
-    """The training of one model by itself, with other keys."""
-    words = dict(word.split("=", 1) for word in shlex.split(request["command"])[2:])
-    kept = {key: words[key] for key in ("minutes", "size", "seed") if key in words}
-    return quoted(["trilemma", "train", name, words["data"], *(f"{k}={v}" for k, v in {**kept, **keys}.items())])
+def _train(name: str, asked: Asked, **keys: str) -> str:
+    """The command that trains one model alone, with other keys."""
+    words = dict(word.split("=", 1) for word in shlex.split(asked.command)[2:])
+    common = {key: words[key] for key in ("minutes", "size", "seed") if key in words}
+    return quoted(["trilemma", "train", name, words["data"], *(f"{k}={v}" for k, v in {**common, **keys}.items())])
 
 
-def _again(request: Mapping[str, Any], **changes: float) -> str | None:
+def _again(asked: Asked, **changes: float) -> str | None:
     """The command of the comparison with some keys changed; None for finished runs, which were trained elsewhere."""
-    if request["minutes"] is None:
+    if asked.minutes is None:
         return None
-    words = [word for word in shlex.split(request["command"]) if word.partition("=")[0] not in (*changes, "out")]
+    words = [word for word in shlex.split(asked.command) if word.partition("=")[0] not in (*changes, "out")]
     return quoted([*words, *(f"{key}={value:g}" for key, value in changes.items())])
 
 
-def _draw(models: Sequence[Mapping[str, Any]], name: str) -> str | None:
-    return next((m["commands"].get("sample") for m in models if m["name"] == name), None)
+def _draw(models: Sequence[Model], name: str) -> str | None:
+    return next((m.commands.get("sample") for m in models if m.name == name), None)
 
 
 def _either(names: Sequence[str]) -> str:

@@ -2,9 +2,10 @@
 known."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
+from trilemma.comparison.content import Curve
 from trilemma.training.monitor import ENOUGH, IN_USE, SURE
 from trilemma.training.titles import square_of, title
 
@@ -17,16 +18,22 @@ HEALTHY = {
 }
 
 
-def shown_curves(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Curves to draw, as {"title", "healthy", "seconds", "values"}; lines that are equal are one.
+class Shown(NamedTuple):
+    """A curve to draw: its title, and what is healthy, where known."""
 
-    Args:
-        curves: the document's, {"name", "seconds", "values"}.
-    """
-    names = {curve["name"] for curve in curves}
-    kept = [c for c in curves if _is_curve(c) and square_of(c["name"]) not in names]
-    phases = {c["name"].partition("/")[0] for c in kept if "/" in c["name"]}
-    return [_merged(group, phase=len(phases) > 1) for group in _equal(kept)]
+    name: str
+    title: str
+    healthy: str | None
+    seconds: Sequence[float]
+    values: Sequence[float]
+
+
+def shown_curves(curves: Sequence[Curve]) -> list[Shown]:
+    """The document's curves as they are drawn; lines that are equal are one."""
+    names = {curve.name for curve in curves}
+    drawable = [c for c in curves if _is_curve(c) and square_of(c.name) not in names]
+    phases = {c.name.partition("/")[0] for c in drawable if "/" in c.name}
+    return [_merged(group, phase=len(phases) > 1) for group in _equal(drawable)]
 
 
 def curve_title(name: str, *, phase: bool = False) -> str:
@@ -46,27 +53,27 @@ def _part(name: str) -> str:
     return name.partition("/")[2] or name.removeprefix("valid_")
 
 
-def _is_curve(curve: Mapping[str, Any]) -> bool:
+def _is_curve(curve: Curve) -> bool:
     """A single value on held-out images is not a curve; it stands among the facts."""
-    return len(curve["values"]) > (1 if curve["name"].startswith("valid_") else 0)
+    return len(curve.values) > (1 if curve.name.startswith("valid_") else 0)
 
 
-def _equal(curves: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    groups: list[list[Mapping[str, Any]]] = []
+def _equal(curves: Sequence[Curve]) -> list[list[Curve]]:
+    groups: list[list[Curve]] = []
     for curve in curves:
         same = next((group for group in groups if _same(group[0], curve)), None)
         groups.append([curve]) if same is None else same.append(curve)
     return groups
 
 
-def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    pairs = zip(a["values"], b["values"], strict=False)
-    return a["seconds"] == b["seconds"] and all(math.isclose(x, y, rel_tol=1e-6) for x, y in pairs)
+def _same(a: Curve, b: Curve) -> bool:
+    pairs = zip(a.values, b.values, strict=False)
+    return a.seconds == b.seconds and all(math.isclose(x, y, rel_tol=1e-6) for x, y in pairs)
 
 
-def _merged(group: Sequence[Mapping[str, Any]], *, phase: bool) -> dict[str, Any]:
+def _merged(group: Sequence[Curve], *, phase: bool) -> Shown:
     """The first of equal lines under all their names, the loss first: "loss (squared error)"."""
-    first, *rest = [curve_title(c["name"], phase=phase and k == 0) for k, c in enumerate(group)]
+    first, *rest = [curve_title(c.name, phase=phase and k == 0) for k, c in enumerate(group)]
     rest = [text for text in rest[-1:] if text != first]
-    healthy = next((HEALTHY[part] for c in group if (part := _part(c["name"])) in HEALTHY), None)
-    return {**group[0], "title": f"{first} ({rest[0]})" if rest else first, "healthy": healthy}
+    healthy = next((HEALTHY[part] for c in group if (part := _part(c.name)) in HEALTHY), None)
+    return Shown(group[0].name, f"{first} ({rest[0]})" if rest else first, healthy, group[0].seconds, group[0].values)

@@ -18,7 +18,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median, variance
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trilemma.comparison.content import Difference
 
 if TYPE_CHECKING:
     from trilemma.metrics.intervals import Estimate, Spread
@@ -27,8 +29,8 @@ FAMILY = 0.05  # of draws in which any interval of a metric misses
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What is known of one metric of one row.
+class Measured:
+    """One metric of one row.
 
     value, interval: as they stand in the table.
     spread: how the value scatters with the real images, and with the generated ones or the trainings.
@@ -52,34 +54,31 @@ def level_for(rows: int) -> float:
     return 1 - FAMILY / max(math.comb(rows, 2), 1)
 
 
-def differences(figures: Mapping[str, Figure]) -> list[dict[str, Any]]:
-    """Every pair of rows: {"a", "b", "value", "interval", "level", "ratio"}.
-
-    The value is a - b, or a / b where `ratio` is true. Pairs that nothing is known of are left out.
-    """
-    names, level = list(figures), level_for(len(figures))
+def differences(rows: Mapping[str, Measured]) -> list[Difference]:
+    """Every pair of rows by name; pairs whose difference is not known are left out."""
+    names, level = list(rows), level_for(len(rows))
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    known = ((a, b, _compared(figures[a], figures[b], level)) for a, b in pairs)
-    return [{"a": a, "b": b, "level": level, **values} for a, b, values in known if values]
+    compared = (_compared(a, b, rows[a], rows[b], level) for a, b in pairs)
+    return [pair for pair in compared if pair is not None]
 
 
-def unbeaten(figures: Mapping[str, float], pairs: Sequence[Mapping[str, Any]], better: str = "higher") -> list[str]:
+def unbeaten(values: Mapping[str, float], pairs: Sequence[Difference], better: str = "higher") -> list[str]:
     """The row with the best value, then all others that no row is shown to be better than.
 
-    >>> unbeaten({"a": 0.1, "b": 0.5, "c": 0.4}, [{"a": "a", "b": "b", "interval": [-0.6, -0.2], "ratio": False}])
+    >>> unbeaten({"a": 0.1, "b": 0.5, "c": 0.4}, [Difference("a", "b", -0.4, [-0.6, -0.2])])
     ['b', 'c']
     """
     sign = 1 if better == "higher" else -1
-    order = sorted(figures, key=lambda name: -sign * figures[name])
-    beaten = {_loser(pair, sign) for pair in pairs if pair["a"] in figures and pair["b"] in figures}
+    order = sorted(values, key=lambda name: -sign * values[name])
+    beaten = {_loser(pair, sign) for pair in pairs if pair.a in values and pair.b in values}
     return [name for name in order if name not in beaten]
 
 
-def _loser(pair: Mapping[str, Any], sign: int) -> str | None:
-    low, high = (sign * (end - pair["ratio"]) for end in pair["interval"])  # a ratio of 1 is no difference
+def _loser(pair: Difference, sign: int) -> str | None:
+    low, high = (sign * (end - pair.ratio) for end in pair.interval)  # a ratio of 1 is not a difference
     if max(low, high) < 0:
-        return pair["a"]
-    return pair["b"] if min(low, high) > 0 else None
+        return pair.a
+    return pair.b if min(low, high) > 0 else None
 
 
 def over_trainings(spreads: Sequence["Spread"]) -> "Spread":
@@ -115,7 +114,7 @@ def of_turns(times: Sequence[float]) -> "Estimate":
     return Estimate(median(times), median_interval(times))
 
 
-def _compared(a: Figure, b: Figure, level: float) -> dict[str, Any] | None:
+def _compared(name_a: str, name_b: str, a: Measured, b: Measured, level: float) -> Difference | None:
     from trilemma.metrics.intervals import difference, difference_of_trainings, mean_estimate
 
     ratio = len(a.times) == len(b.times) > 1
@@ -131,10 +130,10 @@ def _compared(a: Figure, b: Figure, level: float) -> dict[str, Any] | None:
         value, interval = a.value - b.value, _mover(a, b, level)
     else:
         return None
-    return {"value": value, "interval": list(interval), "ratio": ratio} if _finite(interval) else None
+    return Difference(name_a, name_b, value, list(interval), ratio, level) if _finite(interval) else None
 
 
-def _mover(a: Figure, b: Figure, level: float) -> tuple[float, float]:
+def _mover(a: Measured, b: Measured, level: float) -> tuple[float, float]:
     """The interval of a - b from those of a and b, at 95% each."""
     from trilemma.metrics.intervals import quantile
 

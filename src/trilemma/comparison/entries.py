@@ -1,34 +1,39 @@
-"""What a comparison sets side by side: trainings, in rows of those that differ in their seed alone."""
+"""What a comparison sets side by side: trainings, in rows of those that differ in their seed alone, and sets of
+images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trilemma.errors import UserError
+from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of
+from trilemma.run.run import Run
 from trilemma.text import printable
+from trilemma.values import shown as as_typed
 
 if TYPE_CHECKING:
-    from trilemma.run.run import Run
+    from trilemma.metrics.evaluate import Evaluation
 
 UNIMPORTANT = ("seed", "device", "save_every", "sample_every")  # keys of a training that make it no other one
 
 
 @dataclass
 class Entry:
-    """One training: its run and what was measured, or the error that ended it.
+    """One training, or one set of images: what was measured of it, or the error that ended it.
 
     name: of its row in the tables; trainings that differ in their seed alone share one.
-    error: why it has no figures.
-    path: of a run that cannot be read.
-    label: what it is called among the trainings of its row; the row's name where None.
+    contestant: None of a model that is not trained, or cannot be read.
+    error: why it has no scores.
+    label: what it is called among the trainings of its row; default: the row's name.
     seed: of the training.
     times: ms per image in each turn of `cost.time_in_turns`.
+    path: of a run that cannot be read.
     """
 
     name: str
-    run: Any = None
-    evaluation: Any = None
+    contestant: Contestant | None = None
+    evaluation: "Evaluation | None" = None
     error: str | None = None
     label: str = ""
     seed: int | None = None
@@ -37,6 +42,21 @@ class Entry:
 
     def __post_init__(self) -> None:
         self.label = self.label or self.name
+
+    @property
+    def run(self) -> Run | None:
+        """The training's run; None of images, and of a model without one."""
+        return self.contestant if isinstance(self.contestant, Run) else None
+
+    @property
+    def images(self) -> Contestant | None:
+        """The set of images, or another contestant without a training; None of a training."""
+        return None if isinstance(self.contestant, Run) else self.contestant
+
+    @property
+    def place(self) -> Path | None:
+        """Where a set of images lies; None of any other, and of one in memory."""
+        return self.contestant.place if isinstance(self.contestant, ImageSet) else None
 
 
 def rows_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
@@ -59,56 +79,67 @@ def to_train(names: Sequence[str], seed: int, seeds: int) -> list[Entry]:
     ]
 
 
-def finished(runs: Sequence["Run | str | Path"]) -> list[Entry]:
-    """Entries of runs on the same images, with names that tell them apart; all there is of them is read. One that
-    cannot be read is an entry with its error.
+def finished(things: Sequence[Thing]) -> list[Entry]:
+    """Entries of runs on the same images and of sets of images, with names that tell them apart; all there is of a run
+    is read. One that cannot be read is an entry with its error.
 
     Raises:
-        UserError: if there is no such folder, none can be read, one is given twice, or trained on other images.
+        UserError: if there is nothing at a path, none can be read, one is given twice, or trained on other images.
     """
-    opened, broken = _opened(runs)
-    places = [run.path.resolve() for run in opened] + list(broken)
-    labels = dict(zip(places, _names(places), strict=True))
+    opened, broken = _opened(things)
     if not opened:
         raise UserError("; ".join(broken.values()))
-    _same_data(opened)
-    rows = _rows(opened)
+    runs = [run for run in opened.values() if isinstance(run, Run)]
+    _same_data(runs)
+    places = [*opened, *broken]
+    labels = dict(zip(places, _names(places), strict=True))
+    own = {id(contestant): labels[place] for place, contestant in opened.items()}
+    rows = _rows(list(opened.values()))
     entries = [
-        Entry(name, run, label=labels[run.path.resolve()], seed=run.config["training"].get("seed"))
-        for row, name in zip(rows, _row_names(rows, labels), strict=True)
-        for run in row
+        Entry(name, contestant, label=own[id(contestant)], seed=_seed(contestant))
+        for row, name in zip(rows, _row_names(rows, own), strict=True)
+        for contestant in row
     ]
     return entries + [Entry(labels[place], error=error, path=place) for place, error in broken.items()]
 
 
-def _opened(runs: Sequence["Run | str | Path"]) -> tuple[list["Run"], dict[Path, str]]:
-    """The runs that can be read, and by their folders why the others cannot.
+def _opened(things: Sequence[Thing]) -> tuple[dict[Path, Contestant], dict[Path, str]]:
+    """What can be read, by its place, and by their folders why the others cannot.
 
     Raises:
-        UserError: if there is no such folder, or one is given twice.
+        UserError: if there is nothing at a path, or one is given twice.
     """
-    from trilemma.run.run import Run, as_run
-
-    opened: list[Run] = []
+    opened: dict[Path, Contestant] = {}
     broken: dict[Path, str] = {}
-    for given in runs:
+    for thing in things:
+        place, error = _place(thing, len(opened)), None
         try:
-            run = as_run(given)
-            _ = run.model, run.summary, run.log
-            path, error = run.path, None
+            contestant = contestant_of(thing)
+            if isinstance(contestant, Run):
+                _ = contestant.model, contestant.summary, contestant.log
+                place = contestant.path.resolve()
         except (UserError, OSError) as reason:
-            if not isinstance(given, Run | str | Path):
+            if not place.exists():
                 raise
-            path, error = given.path if isinstance(given, Run) else Path(given).expanduser(), str(reason)
-            if not path.is_dir():
-                raise
-        if path.resolve() in (*broken, *(run.path.resolve() for run in opened)):
-            raise UserError(f"{path} is given twice; name each run once")
-        if error is None:
-            opened.append(run)
+            contestant, error = None, str(reason)
+        if place in (*opened, *broken):
+            raise UserError(f"{as_typed(thing)} is given twice; name each run once")
+        if contestant is None:
+            broken[place] = str(error)
         else:
-            broken[path.resolve()] = error
+            opened[place] = contestant
     return opened, broken
+
+
+def _place(thing: Thing, number: int) -> Path:
+    """Where a thing is; of one in memory a name of its own."""
+    if isinstance(thing, str | Path):
+        return Path(thing).expanduser().resolve()
+    return thing.path.resolve() if isinstance(thing, Run) else Path(f"images-{number + 1}")
+
+
+def _seed(contestant: Contestant) -> int | None:
+    return contestant.config["training"].get("seed") if isinstance(contestant, Run) else None
 
 
 def _names(places: Sequence[Path]) -> list[str]:
@@ -118,56 +149,72 @@ def _names(places: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [printable(str(place)) for place in places]
 
 
-def _rows(runs: Sequence["Run"]) -> list[list["Run"]]:
-    """Runs that differ in their seed alone stand together; a seed that is there already begins a row of its own."""
-    rows: list[list[Run]] = []
-    for run in runs:
-        row = next((row for row in rows if _another_seed(run, row)), None)
+def _rows(contestants: Sequence[Contestant]) -> list[list[Contestant]]:
+    """Runs that differ in their seed alone stand together; a repeated seed begins a row of its own."""
+    rows: list[list[Contestant]] = []
+    for contestant in contestants:
+        row = next((row for row in rows if _another_seed(contestant, row)), None)
         if row is None:
-            rows.append([run])
+            rows.append([contestant])
         else:
-            row.append(run)
+            row.append(contestant)
     return rows
 
 
-def _another_seed(run: "Run", row: Sequence["Run"]) -> bool:
-    seeds = [other.config["training"]["seed"] for other in row]
-    return _apart_from_seed(run) == _apart_from_seed(row[0]) and run.config["training"]["seed"] not in seeds
+def _another_seed(contestant: Contestant, row: Sequence[Contestant]) -> bool:
+    if not isinstance(contestant, Run) or not isinstance(row[0], Run):
+        return False
+    return _apart_from_seed(contestant) == _apart_from_seed(row[0]) and _seed(contestant) not in map(_seed, row)
 
 
-def _apart_from_seed(run: "Run") -> tuple[Any, ...]:
+def _apart_from_seed(run: Run) -> tuple[object, ...]:
     training = {key: value for key, value in run.config["training"].items() if key not in UNIMPORTANT}
-    return run.recipe.name, run.model_config, training
+    return run.recipe.name, run.model_config, training, run.config["data_config"], run.config["parts"]
 
 
-def _row_names(rows: Sequence[Sequence["Run"]], labels: dict[Path, str]) -> list[str]:
+def _row_names(rows: Sequence[Sequence[Contestant]], labels: dict[int, str]) -> list[str]:
     """The model's name where several of its trainings stand in one row, else the run's."""
-    several = [row[0].recipe.name for row in rows if len(row) > 1]
-    taken = {labels[row[0].path.resolve()] for row in rows if len(row) == 1}
+    models = [row[0].recipe.name if len(row) > 1 and isinstance(row[0], Run) else None for row in rows]
+    taken = {labels[id(row[0])] for row in rows if len(row) == 1}
     return [
-        name
-        if len(row) > 1 and several.count(name := row[0].recipe.name) == 1 and name not in taken
-        else labels[row[0].path.resolve()]
-        for row in rows
+        model if model and models.count(model) == 1 and model not in taken else labels[id(row[0])]
+        for row, model in zip(rows, models, strict=True)
     ]
 
 
-def _same_data(runs: Sequence["Run"]) -> None:
-    """Refuse runs on different images: their figures would not compare."""
-    first = runs[0]
+def _same_data(runs: Sequence[Run]) -> None:
+    """Refuse runs on different images: their scores would not compare."""
     for run in runs[1:]:
+        first = runs[0]
         if _images(run) != _images(first):
             what, other = _images_text(first), _images_text(run)
-            why = "the figures would not compare. Train both on the same data="
+            why = "the scores would not compare. Train both on the same data="
             if first.config["data"] == run.config["data"]:
                 why += ", with the same size= and valid="
             raise UserError(f"{first.path} was trained on {what}, {run.path} on {other}: {why}")
 
 
-def _images(run: "Run") -> tuple[Any, ...]:
+def check_shapes(entries: Sequence[Entry], shape: Sequence[int], data_name: str) -> None:
+    """Refuse sets of images of another shape than the real ones.
+
+    Raises:
+        UserError: one does not fit.
+    """
+    for entry in entries:
+        if entry.images is not None and tuple(entry.images.shape) != tuple(shape):
+            raise UserError(
+                f"{entry.label} holds images of {_by(entry.images.shape)} (channels, height, width), and the real ones "
+                f"of {data_name} are {_by(shape)}; resize them, or give other real images with against="
+            )
+
+
+def _images(run: Run) -> tuple[object, ...]:
     return run.config["fingerprint"], run.model_config.shape
 
 
-def _images_text(run: "Run") -> str:
-    shape = " x ".join(map(str, run.model_config.shape))
-    return f"{run.config['data']} ({shape}, fingerprint {run.config['fingerprint'][:12]})"
+def _images_text(run: Run) -> str:
+    return f"{run.config['data']} ({_by(run.model_config.shape)}, fingerprint {run.config['fingerprint'][:12]})"
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -5,18 +5,22 @@ variables, so that one plot serves a light page, a dark page and print. The colo
 Okabe & Ito (2008), which stay apart for colour-blind readers; markers and dashes tell them apart in grey.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from trilemma.pictures.plots import FAINT, INK, MUTED, PAPER, lines_across, look, short
+from trilemma.comparison.content import Model
+from trilemma.pictures.plots import FAINT, INK, MUTED, PAPER, lines_across, short, style
 from trilemma.words import number, span
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from trilemma.comparison.triangle import Axis
 
-def dots(models: Sequence[Mapping[str, Any]], axis: Any) -> "Figure":
-    """One axis of the triangle by itself: every model's value with its interval, on a full scale."""
+
+def dots(models: Sequence[Model], axis: "Axis") -> "Figure":
+    """One axis of the triangle alone: every model's value with its interval, on a full scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.9, 0.62 + 0.27 * len(models)))
@@ -34,25 +38,25 @@ def dots(models: Sequence[Mapping[str, Any]], axis: Any) -> "Figure":
     ax.text(0, 1 + 0.06 / (height - 0.62), f"{axis.name.capitalize()}: {axis.short}", transform=ax.transAxes,
             color=INK, fontsize=9.5, fontweight="bold", va="bottom")  # fmt: skip
     for k, model in enumerate(models):
-        _row(ax, k, model, model["place"][axis.name], axis)
+        _row(ax, k, model, axis)
     return figure
 
 
-def _row(ax: Any, k: int, model: Mapping[str, Any], place: Mapping[str, Any] | None, axis: Any) -> None:
-    colour, marker, _ = look(k)
+def _row(ax: "Axes", k: int, model: Model, axis: "Axis") -> None:
+    (colour, marker, _), place = style(k), model.place.get(axis.name)
     side = ax.get_yaxis_transform()
     ax.text(
-        -0.03, k, short(model["name"]), transform=side, ha="right", va="center", fontsize=9, color=INK, parse_math=False
+        -0.03, k, short(model.name), transform=side, ha="right", va="center", fontsize=9, color=INK, parse_math=False
     )
     if place is None:
-        why = "failed" if model["error"] else "refused" if axis.metric in model["scores"] else "not measured"
+        why = "failed" if model.error else "refused" if axis.metric in model.scores else "not measured"
         ax.text(1.03, k, why, transform=side, va="center", fontsize=8.5, color=MUTED)
         return
-    if place["reach"]:
-        ax.plot(place["reach"], [k, k], color=colour, linewidth=3, solid_capstyle="butt", alpha=0.75)
-        ax.plot(place["reach"], [k, k], color=colour, linestyle="", marker="|", markersize=10)
-    ax.scatter([place["place"]], [k], s=34, marker=marker, color=colour, edgecolors=PAPER, linewidths=0.8, zorder=3)
-    value, interval = place["value"], place["interval"]
+    if place.reach:
+        ax.plot(place.reach, [k, k], color=colour, linewidth=3, solid_capstyle="butt", alpha=0.75)
+        ax.plot(place.reach, [k, k], color=colour, linestyle="", marker="|", markersize=10)
+    ax.scatter([place.place], [k], s=34, marker=marker, color=colour, edgecolors=PAPER, linewidths=0.8, zorder=3)
+    value, interval = place.value, place.interval
     text = f"{number(value, interval)}  ({span(value, interval)})" if interval else number(value)
     ax.text(1.03, k, text, transform=side, va="center", fontsize=8.5, color=INK)
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from glob import escape
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from trilemma.arguments import word
-from trilemma.comparison.plain import clean
+from trilemma.comparison.plain import Json, clean
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, read_json, refuse_links, write_json
 from trilemma.run.folder import LOCK, RUNS, Busy, hold, is_free
@@ -25,7 +25,7 @@ UNIMPORTANT = ("seeds", "data")  # keys of a request that make it no other one
 
 @contextmanager
 def claim_folder(
-    name: str, request: dict[str, Any], out: str | Path | None, say: Callable[[str], None] = lambda text: None
+    name: str, request: Json, out: str | Path | None, say: Callable[[str], None] = lambda text: None
 ) -> Iterator[Path]:
     """A folder for this request, held by this process inside: `out`, the newest with this request, or a new one.
 
@@ -49,7 +49,7 @@ def claim_folder(
         lock.close()
 
 
-def _named(path: Path, request: dict[str, Any]) -> tuple[Path, Any]:
+def _named(path: Path, request: Json) -> tuple[Path, IO[str]]:
     if reasons := _differences(_request_in(path), request):
         if any((path / name).exists() for name in (REQUEST, REPORT)):
             text = f"{path} holds another comparison: {'; '.join(reasons)}"
@@ -61,7 +61,7 @@ def _named(path: Path, request: dict[str, Any]) -> tuple[Path, Any]:
         return path, hold(path / LOCK)
 
 
-def _chosen(name: str, request: dict[str, Any], say: Callable[[str], None]) -> tuple[Path, Any]:
+def _chosen(name: str, request: Json, say: Callable[[str], None]) -> tuple[Path, IO[str]]:
     others: list[tuple[Path, list[str]]] = []
     begun = RUNS.glob(f"{escape(name)}*/{REQUEST}")
     for file in sorted(begun, key=lambda file: file.stat().st_mtime, reverse=True):
@@ -88,16 +88,18 @@ def _chosen(name: str, request: dict[str, Any], say: Callable[[str], None]) -> t
     raise AssertionError  # count never ends
 
 
-def _differences(found: Any, request: dict[str, Any]) -> list[str]:
+def _differences(earlier: object, request: Json) -> list[str]:
     """In what the comparison of a folder is another one, in words; [] if it is this one."""
-    if not isinstance(found, dict):
+    if not isinstance(earlier, dict):
         return [f"its {REQUEST} cannot be read"]
-    keys = [key for key in {**found, **request} if key not in UNIMPORTANT and found.get(key) != request.get(key)]
-    texts = [f"{key} {word(found.get(key))} then, {word(request.get(key))} now" for key in keys if key != "fingerprint"]
-    return ["its images were others", *texts] if "fingerprint" in keys else texts
+    keys = [key for key in {**earlier, **request} if key not in UNIMPORTANT and earlier.get(key) != request.get(key)]
+    texts = [
+        f"{key} {word(earlier.get(key))} then, {word(request.get(key))} now" for key in keys if key != "fingerprint"
+    ]
+    return ["its images differ", *texts] if "fingerprint" in keys else texts
 
 
-def _request_in(path: Path) -> Any:
+def _request_in(path: Path) -> object:
     """What was asked for in this folder; None where that cannot be read."""
     try:
         return read_json(path / REQUEST, LARGEST_REQUEST)

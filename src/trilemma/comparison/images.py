@@ -7,17 +7,19 @@ page stays dark.
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
+from trilemma.comparison.content import Nearest, Refused
+from trilemma.comparison.entries import Entry
 from trilemma.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from trilemma.comparison.document import Entry
     from trilemma.data import Data
+    from trilemma.metrics.controls import Reference
+    from trilemma.metrics.evaluate import Evaluation
 
 SAMPLES, LARGE_SAMPLES, LARGE = 64, 16, 64  # images in a grid; fewer where a side is larger than LARGE px
 EIGHT, HALF = 8, 4  # images in a row of the first picture; a row breaks in two on a narrow page
@@ -26,38 +28,60 @@ WIDTH = 340  # px on the page that a grid of samples is enlarged towards
 SMOOTH = 48  # px: images with a larger side are not enlarged as blocks
 
 
-def pictures_of(
-    entries: Sequence["Entry"], data: "Data", split: str, seed: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Pictures of real images of a split and of generated ones, and how near the generated are to training images.
+class Picture(NamedTuple):
+    """A grid of n images as a data URI, and the width to show it at, px; `enlarged` as blocks."""
 
-    Returns:
-        {"real": image, "eight": [images], "models": {name: {"samples": image, "eight": [images], "nearest": image or
-        None}}} with each image as {"uri", "width", "enlarged", "n"}; and by name what `_neighbours` returns or
-        {"refused": why}.
-    """
+    uri: str
+    width: int
+    enlarged: bool
+    n: int
+
+
+class Drawn(NamedTuple):
+    """The pictures of one row: a grid of samples, the first eight, and those nearest to training images."""
+
+    samples: Picture
+    eight: list[Picture]
+    nearest: Picture | None
+
+
+class Pictures(NamedTuple):
+    """All pictures of a report: real images, eight of them, and those of each row by name."""
+
+    real: Picture
+    eight: list[Picture]
+    models: dict[str, Drawn]
+
+
+def pictures_of(entries: Sequence[Entry], reference: "Reference") -> tuple[Pictures, dict[str, Nearest | Refused]]:
+    """Pictures of the real images that are measured by and of generated ones, and by name how near the generated ones
+    are to training images."""
+    from trilemma.metrics.controls import part_named
+
+    setup = reference.setup
+    data, part = setup.data, part_named(setup.data, setup.split)
     count = SAMPLES if max(data.shape[1:]) <= LARGE else LARGE_SAMPLES
-    real = _some(data.splits[split].images, count, seed)
-    fakes = {e.name: e.evaluation.fakes for e in entries if e.evaluation is not None}
-    near = _nearest({name: images[:COPIES_AMONG] for name, images in fakes.items()}, data, seed)
+    real = part.take(_chosen(len(part), count, setup.seed)).images
+    measured = {e.name: e.evaluation for e in entries if e.evaluation is not None}
+    near = _nearest(measured, reference)
     models = {
-        name: {"samples": picture(images[:count]), "eight": strips(images), "nearest": _pairs(images, near[name], data)}
-        for name, images in fakes.items()
+        name: Drawn(picture(one.fakes[:count]), strips(one.fakes), _pairs(one.fakes, near[name], data))
+        for name, one in measured.items()
     }
-    return {"real": picture(real), "eight": strips(real), "models": models}, near
+    return Pictures(picture(real), strips(real), models), near
 
 
-def picture(images: "Tensor", columns: int | None = None) -> dict[str, Any]:
-    """Images (N, C, H, W) in a grid as a data URI, one pixel for one pixel, and the width to show it at, px."""
+def picture(images: "Tensor", columns: int | None = None) -> Picture:
+    """Images (N, C, H, W) in a grid, one pixel for one pixel."""
     sheet, buffer = _sheet(images, columns), io.BytesIO()
     sheet.save(buffer, "png", optimize=True)
     uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
     factor = max(1, round(WIDTH / sheet.width))
     blocks = factor > 1 and max(images.shape[2:]) <= SMOOTH
-    return {"uri": uri, "width": sheet.width * factor, "enlarged": blocks, "n": len(images)}
+    return Picture(uri, sheet.width * factor, blocks, len(images))
 
 
-def strips(images: "Tensor") -> list[dict[str, Any]]:
+def strips(images: "Tensor") -> list[Picture]:
     """The first eight images as two rows of four."""
     return [picture(part, columns=HALF) for part in images[:EIGHT].split(HALF)]
 
@@ -78,58 +102,65 @@ def _sheet(images: "Tensor", columns: int | None) -> "Image.Image":
     return sheet
 
 
-def _pairs(fakes: "Tensor", near: Mapping[str, Any], data: "Data") -> dict[str, Any] | None:
+def _pairs(fakes: "Tensor", near: Nearest | Refused, data: "Data") -> Picture | None:
     """The generated images nearest to a training image, above those training images."""
-    if "refused" in near:
-        return None
-    shown = near["shown"]
-    train = data.train.images[[near["index"][k] for k in shown]]
-    return picture(_levels([fakes[shown], train]), columns=len(shown))
-
-
-def _nearest(fakes: Mapping[str, "Tensor"], data: "Data", seed: int) -> dict[str, Any]:
-    """Nearest training images of all models' samples, and of held-out ones as the yardstick, in one pass."""
-    from trilemma.metrics.features import feature_network
-    from trilemma.metrics.nearest import nearest_training_images
-
-    sets = [*fakes.values(), _some(data.held_out[1].images, COPIES_AMONG, seed)]
-    try:
-        network = feature_network("auto", data.shape, data.name)
-        index, distance = nearest_training_images(_levels(sets), data.train.images, network)
-    except (UserError, MemoryError, RuntimeError) as error:  # which must not lose the report
-        return {name: {"refused": str(error)} for name in fakes}
-    sizes = [len(images) for images in sets]
-    indices, distances = index.split(sizes), distance.split(sizes)
-    return {name: _neighbours(indices[k], distances[k], distances[-1]) for k, name in enumerate(fakes)}
-
-
-def _neighbours(index: "Tensor", distance: "Tensor", real: "Tensor") -> dict[str, Any]:
-    """What is known of one model's samples: nearest training image and distance of each, the eight nearest, the
-    different training images among those eight, and the test of copying."""
-    from trilemma.metrics.nearest import closeness, copies
-
-    shown = distance.argsort(stable=True)[:EIGHT]
-    parts = closeness(index, distance, real=real)
-    return {
-        "index": index.tolist(),
-        "distance": distance.tolist(),
-        "n_real": len(real),
-        "shown": shown.tolist(),
-        "different": index[shown].unique().numel(),
-        "closeness": [asdict(part) for part in parts],
-        "copies": copies(parts),
-    }
-
-
-def _some(images: "Tensor", n: int, seed: int) -> "Tensor":
-    from trilemma import rng
-
-    return images[rng.permutation(len(images), seed, "report")[:n]]
-
-
-def _levels(parts: Sequence["Tensor"]) -> "Tensor":
     import torch
 
-    from trilemma.pictures.levels import to_uint8
+    if isinstance(near, Refused):
+        return None
+    nearest = list(near.shown)
+    train = data.train.images[[near.index[k] for k in nearest]]
+    return picture(torch.cat([fakes[nearest], train]), columns=len(nearest))
 
-    return torch.cat([to_uint8(part) for part in parts])
+
+def _nearest(measured: "Mapping[str, Evaluation]", reference: "Reference") -> dict[str, Nearest | Refused]:
+    """Nearest training images of the samples of every row, and of held-out images as the yardstick, in one pass, by the
+    features that were measured."""
+    import torch
+
+    from trilemma.metrics.nearest import nearest_training_images
+
+    setup = reference.setup
+    try:
+        features = {name: one.features[:COPIES_AMONG] for name, one in measured.items()}
+        sets = [*features.values(), _held_out_features(reference)]
+        index, distance = nearest_training_images(torch.cat(sets), setup.data.train.images, setup.network)
+    except (UserError, MemoryError, RuntimeError) as error:  # which must not lose the report
+        return {name: Refused(str(error)) for name in measured}
+    sizes = [len(one) for one in sets]
+    indices, distances = index.split(sizes), distance.split(sizes)
+    return {name: _neighbours(indices[k], distances[k], distances[-1]) for k, name in enumerate(measured)}
+
+
+def _held_out_features(reference: "Reference") -> "Tensor":
+    """Features (N, D) of held-out images: of those that were measured by, where they were held out."""
+    from trilemma.metrics.features import extract
+
+    setup, (name, split) = reference.setup, reference.setup.data.held_out
+    if setup.split == name:
+        return reference.real.features[_chosen(setup.n, COPIES_AMONG, setup.seed)]
+    return extract(setup.network, split.images[_chosen(len(split), COPIES_AMONG, setup.seed)])
+
+
+def _neighbours(index: "Tensor", distance: "Tensor", real: "Tensor") -> Nearest:
+    """Of the samples of one row."""
+    from trilemma.metrics.nearest import closeness, copies
+
+    nearest = distance.argsort(stable=True)[:EIGHT]
+    parts = closeness(index, distance, real=real)
+    return Nearest(
+        index=index.tolist(),
+        distance=distance.tolist(),
+        n_real=len(real),
+        shown=nearest.tolist(),
+        different=index[nearest].unique().numel(),
+        closeness=parts,
+        copies=copies(parts),
+    )
+
+
+def _chosen(total: int, n: int, seed: int) -> "Tensor":
+    """Numbers of n of all images at random."""
+    from trilemma import rng
+
+    return rng.permutation(total, seed, "report")[:n]

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from trilemma.text import printable
 
+Json = dict[str, Any]  # plain values, as a JSON file holds them
+
 
 def clean(value: Any) -> Any:
-    """Values that JSON and a UTF-8 page can hold: no nan, no infinity, no tuples, nothing that a terminal obeys."""
+    """Values that JSON and a UTF-8 page can hold: no nan, no infinity, no tuples, nothing that a terminal obeys; a
+    dataclass of such values stays one."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
@@ -20,8 +23,12 @@ def clean(value: Any) -> Any:
         return [clean(item) for item in value]
     if value is None or isinstance(value, bool | int):
         return value
-    return clean(str(value)) if isinstance(value, Path) or not hasattr(value, "item") else clean(value.item())
+    if hasattr(value, "item"):
+        return clean(value.item())
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{key.name: clean(getattr(value, key.name)) for key in fields(value)})
+    return clean(str(value))
 
 
-def finite(value: Any) -> bool:
+def finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -70,9 +70,9 @@ class Progress:
 
     def _factor(self, kind: str) -> float:
         """Times as long as was estimated, of the steps of this kind."""
-        known = [(step.seconds, seconds) for step, seconds in self.taken if step.kind == kind]
-        estimated = sum(seconds for seconds, _ in known)
-        return sum(seconds for _, seconds in known) / estimated if estimated > 0 else 1.0
+        pairs = [(step.seconds, seconds) for step, seconds in self.taken if step.kind == kind]
+        estimated = sum(seconds for seconds, _ in pairs)
+        return sum(seconds for _, seconds in pairs) / estimated if estimated > 0 else 1.0
 
 
 def steps_of(entries: Sequence[Entry], data: "Data", folder: Path, seconds: float | None, n: int) -> list[Step]:
@@ -84,8 +84,10 @@ def steps_of(entries: Sequence[Entry], data: "Data", folder: Path, seconds: floa
     """
     from trilemma.metrics.cost import BATCH, LEAST_TURNS, REPEATS, TURNS_S
 
-    names = {entry.name: entry.run.recipe.name if entry.run else entry.name for entry in entries}
-    cost = {name: seconds_per_image(model, data.shape) for name, model in names.items()}
+    models = [entry for entry in entries if entry.images is None]
+    names = {entry.name: entry.run.recipe.name if entry.run else entry.name for entry in models}
+    cost = {entry.name: 0.0 for entry in entries}
+    cost |= {name: seconds_per_image(model, data.shape) for name, model in names.items()}
     steps = [] if seconds is None else [Step("training", _training(e, folder, seconds, cost[e.name])) for e in entries]
     one = MEASURED + n * PER_IMAGE
     steps += [Step("measuring", one * (1 if k else 1 + CONTROLS) + n * cost[e.name]) for k, e in enumerate(entries)]
@@ -105,15 +107,18 @@ def seconds_per_image(model: str, shape: tuple[int, int, int]) -> float:
     from trilemma.hardware import pick_device
     from trilemma.metrics.cost import BATCH, time_in_turns
     from trilemma.registry import create
+    from trilemma.types import Samples, draw
 
     device = pick_device("auto")
     try:
         network = create(model, shape=shape).to(device).eval()
 
-        def draw(first: int, count: int) -> "Tensor":
-            return network.sample(count, seed=0, first=first)  # type: ignore[operator]
+        assert isinstance(network, Samples)
 
-        few, many = (k * time_in_turns([(draw, device)], batch=k, turns=1)[0][0] / 1000 for k in PROBES)
+        def images(first: int, count: int) -> "Tensor":
+            return draw(network, count, seed=0, first=first)
+
+        few, many = (k * time_in_turns([(images, device)], batch=k, turns=1)[0][0] / 1000 for k in PROBES)
         each = max(0.0, many - few) / (PROBES[1] - PROBES[0])
         return each + max(0.0, few - PROBES[0] * each) / BATCH
     except Exception:  # whatever it is, the training of this model ends with it too, and its error is kept there

@@ -1,6 +1,6 @@
 """One HTML file that needs nothing else: plots and pictures inside, no script, no request, fit for print.
 
-The page is the document of `document.py` poured into templates/report.html, every text escaped. The pictures come
+The page is the `content.Document` poured into templates/report.html, every text escaped. The pictures come
 beside it, from `images.py`.
 """
 
@@ -9,15 +9,16 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
 from trilemma.comparison import figures, triangle
-from trilemma.comparison.curves import curve_title, shown_curves
+from trilemma.comparison.content import Document, Model
+from trilemma.comparison.curves import Shown, curve_title, shown_curves
 from trilemma.comparison.document import further
-from trilemma.comparison.images import pictures_of
-from trilemma.comparison.words import TITLES
+from trilemma.comparison.images import Pictures, pictures_of
+from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.pictures import plots
 from trilemma.text import shown
 from trilemma.training.titles import root_of
@@ -25,50 +26,45 @@ from trilemma.words import capital, counted, ends, listed, number, span
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from matplotlib.figure import Figure
 
 __all__ = ["fragment", "pictures_of", "render"]
 
 
-def render(values: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
-    """The page.
-
-    Args:
-        values: what `document` made, with "nearest" for each model.
-        pictures: what `pictures_of` made.
-    """
-    return _template("report.html").render(**_context(values), pictures=pictures)
+def render(document: Document, pictures: Pictures) -> str:
+    """The page."""
+    return _template("report.html").render(**_context(document), pictures=pictures)
 
 
-def fragment(values: Mapping[str, Any]) -> str:
+def fragment(document: Document) -> str:
     """The triangle and the table alone, for a notebook."""
-    return _template("fragment.html").render(**_context(values))
+    return _template("fragment.html").render(**_context(document))
 
 
-def _context(values: Mapping[str, Any]) -> dict[str, Any]:
-    models = values["models"]
-    shown = [m for m in models if any(m["place"].values())]
+def _context(document: Document) -> dict[str, object]:
+    models, shape = document.models, document.data.shape
+    placed = [m for m in models if any(m.place.values())]
     return {
-        "doc": values,
-        "further": further(values),
-        "titles": {name: title.long for name, title in TITLES.items()},
-        "triangle": _svg(triangle.draw(models), _triangle_text(shown)),
+        "doc": document,
+        "further": further(document),
+        "cost": COST,
+        "titles": {name: metric.title for name, metric in CATALOGUE.items()},
+        "triangle": _svg(triangle.draw(models), _triangle_text(placed)),
         "dots": [_svg(figures.dots(models, axis), _dots_text(models, axis)) for axis in triangle.AXES],
-        "small": {
-            m["name"]: _svg(triangle.draw(models, only=m["name"]), f"{m['name']} among the others") for m in shown
-        },
-        "curves": {m["name"]: [_curve(m["name"], curve) for curve in shown_curves(m["curves"])] for m in models},
-        "valid": {m["name"]: _validation(m.get("valid", {})) for m in models},
-        "measured": [c for c in values["columns"] if c["shared"] and not c["refused"]],
-        "size": " x ".join(str(side) for side in values["data"]["shape"][1:]),
-        "colour": {1: "grey", 3: "colour", 4: "colour with alpha"}.get(values["data"]["shape"][0], ""),
+        "small": {m.name: _svg(triangle.draw(models, only=m.name), f"{m.name} among the others") for m in placed},
+        "curves": {m.name: [_curve(m.name, curve) for curve in shown_curves(m.curves)] for m in models},
+        "valid": {m.name: _validation(m.trained.valid if m.trained else {}) for m in models},
+        "measured": [c for c in document.columns if c.shared and not c.refused],
+        "size": " x ".join(str(side) for side in shape[1:]),
+        "colour": {1: "grey", 3: "colour", 4: "colour with alpha"}.get(shape[0], ""),
     }
 
 
-def _curve(model: str, curve: Mapping[str, Any]) -> tuple[Markup, str | None]:
+def _curve(model: str, curve: Shown) -> tuple[Markup, str | None]:
     """The plot, and what is healthy."""
-    first, last = curve["values"][0], curve["values"][-1]
-    text = f"{curve['title']} of {model} over training: from {number(first)} to {number(last)}"
-    return _svg(figures.curve(curve["title"], curve["seconds"], curve["values"]), text), curve["healthy"]
+    first, last = curve.values[0], curve.values[-1]
+    text = f"{curve.title} of {model} over training: from {number(first)} to {number(last)}"
+    return _svg(figures.curve(curve.title, curve.seconds, curve.values), text), curve.healthy
 
 
 def _validation(values: Mapping[str, float]) -> dict[str, float]:
@@ -76,28 +72,28 @@ def _validation(values: Mapping[str, float]) -> dict[str, float]:
     return {capital(curve_title(name)): value for name, value in values.items() if root_of(name) not in values}
 
 
-def _svg(figure: Any, label: str) -> Markup:
+def _svg(figure: "Figure", label: str) -> Markup:
     return Markup(plots.svg(figure, label))
 
 
-def _triangle_text(models: Sequence[Mapping[str, Any]]) -> str:
-    def say(model: Mapping[str, Any]) -> str:
-        return f"{model['name']}: " + ", ".join(
-            f"{axis.name} {number(place['value'], place['interval'])}"
+def _triangle_text(models: Sequence[Model]) -> str:
+    def say(model: Model) -> str:
+        return f"{model.name}: " + ", ".join(
+            f"{axis.name} {number(place.value, place.interval)}"
             for axis in triangle.AXES
-            if (place := model["place"][axis.name])
+            if (place := model.place.get(axis.name))
         )
 
     return "Triangle of fidelity, diversity and speed. " + "; ".join(map(say, models))
 
 
-def _dots_text(models: Sequence[Mapping[str, Any]], axis: triangle.Axis) -> str:
-    def say(model: Mapping[str, Any]) -> str:
-        place = model["place"][axis.name]
+def _dots_text(models: Sequence[Model], axis: triangle.Axis) -> str:
+    def say(model: Model) -> str:
+        place = model.place.get(axis.name)
         if not place:
-            return f"{model['name']} none"
-        within = f" ({span(place['value'], place['interval'])})" if place["interval"] else ""
-        return f"{model['name']} {number(place['value'], place['interval'])}{within}"
+            return f"{model.name} none"
+        within = f" ({span(place.value, place.interval)})" if place.interval else ""
+        return f"{model.name} {number(place.value, place.interval)}{within}"
 
     return f"{axis.name.capitalize()}, {axis.short}: " + "; ".join(map(say, models))
 
@@ -120,7 +116,7 @@ def _template(name: str) -> "Template":
     return environment.get_template(name)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """A setting as a person writes it."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items()) or "none"

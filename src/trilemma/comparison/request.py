@@ -1,12 +1,17 @@
 """What is asked of a comparison: checked, as values that tell it from another, and as the command to make it again."""
 
+import hashlib
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from trilemma.comparison.entries import Entry, rows_of
+from trilemma.comparison.plain import Json
+from trilemma.data.sources.arrays import GIVEN
 from trilemma.errors import UserError
+from trilemma.run.contestant import ImageSet
+from trilemma.values import shown
 
 if TYPE_CHECKING:
     from trilemma.data import Data
@@ -21,14 +26,13 @@ class Budget(NamedTuple):
     seeds: int
 
 
-def model_names(models: str | Sequence[str] | None) -> list[str]:
-    """Model names from a list or a text with commas; wildcards are spelt out, unknown names refused."""
+def model_names(models: Sequence[str] | None) -> list[str]:
+    """Model names from a list; wildcards are spelt out, unknown names refused."""
     from trilemma.registry import get_recipe, list_models
 
     if models is None:
         return list(ONE_PER_FAMILY)
-    words = models.split(",") if isinstance(models, str) else list(models)
-    words = [word.strip() for word in words if word.strip()]
+    words = [word.strip() for word in models if word.strip()]
     if not words:
         raise UserError('models="" names no model; give names with commas, for instance models=vae,gan-dcgan')
     names: list[str] = []
@@ -38,38 +42,27 @@ def model_names(models: str | Sequence[str] | None) -> list[str]:
 
 
 def _matching(pattern: str, list_models: Callable[[str], list[str]]) -> list[str]:
-    found = list_models(pattern)
-    if not found:
+    matches = list_models(pattern)
+    if not matches:
         raise UserError(f'no model matches "{pattern}"; choose from {", ".join(list_models("*"))}')
-    return found
+    return matches
 
 
-def check_minutes(minutes: float) -> None:
-    if not (isinstance(minutes, int | float) and 0 < minutes < float("inf")):
-        raise UserError(f"minutes={minutes}: training needs a time above 0, for instance minutes=0.5")
-
-
-def check_seeds(seeds: int) -> None:
-    if not isinstance(seeds, int) or seeds < 1:
-        raise UserError(
-            f"seeds={seeds}: this is the number of trainings of each model, 1 or more, for instance seeds=3"
-        )
-
-
-def refuse_training_keys(**given: Any) -> None:
+def refuse_training_keys(**given: object) -> None:
     for key, value in given.items():
         if value is not None:
             raise UserError(
-                f"{key}={value}: finished runs are compared as they are; leave {key} out, or leave the runs out"
+                f"{key}={shown(value)}: finished runs are compared as they are; leave {key} out, or leave the runs out"
             )
 
 
-def request_of(entries: Sequence[Entry], data: "Data", budget: Budget | None, n: int, seed: int) -> dict[str, Any]:
+def request_of(entries: Sequence[Entry], data: "Data", budget: Budget | None, n: int, seed: int) -> Json:
     """What tells a comparison from another."""
     from trilemma.data.load import source_word
 
     if budget is None:
-        wanted: dict[str, Any] = {"runs": [str(entry.path or entry.run.path.resolve()) for entry in entries]}
+        wanted: Json = {"runs": [_place_of(entry) for entry in entries]}
+        wanted |= {} if any(entry.run for entry in entries) else {"against": source_word(data.source)}
     else:
         wanted = {"models": list(rows_of(entries)), "minutes": budget.minutes, "seeds": budget.seeds}
     return {
@@ -82,10 +75,27 @@ def request_of(entries: Sequence[Entry], data: "Data", budget: Budget | None, n:
     }
 
 
-def command_of(request: dict[str, Any], out: str | Path | None, *, with_size: bool) -> str:
-    """The command line that makes this report again, from any folder."""
+def _place_of(entry: Entry) -> str:
+    """The path of a run or of a set of images; of one in memory the SHA-256 of its levels."""
+    if entry.run is not None:
+        return str(entry.run.path.resolve())
+    if place := entry.path or entry.place:
+        return str(place)
+    images = entry.images
+    if not isinstance(images, ImageSet):
+        return f"{GIVEN}:{entry.label}"
+    digest = hashlib.sha256()
+    for drawn in images.draw(images.count):
+        digest.update(drawn.images.contiguous().numpy().tobytes())
+    return f"{GIVEN}:{digest.hexdigest()}"
+
+
+def command_of(request: Json, out: str | Path | None, *, with_size: bool) -> str:
+    """The command line that makes this report again, from any folder; of images in memory, what stands for it."""
+    if any(place.startswith(f"{GIVEN}:") for place in request.get("runs", ())):
+        return "the same call of trilemma.compare"
     if "runs" in request:
-        words = request["runs"]
+        words = [*request["runs"], *([f"against={request['against']}"] if "against" in request else [])]
     else:
         words = [f"data={request['data']}", f"models={','.join(request['models'])}"]
         words += [f"minutes={_shortest(request['minutes'])}"]

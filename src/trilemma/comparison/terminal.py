@@ -6,38 +6,46 @@ The controls stand under the models, dim. The last lines are the answer: which m
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
+from trilemma.comparison.cells import (
+    SPENT,
+    Cell,
+    Row,
+    add_row,
+    cost_cells,
+    dimmed,
+    full_name,
+    lines_of,
+    marked_name,
+    meanings,
+    narrow,
+    score_cell,
+    stacked,
+    value_cell,
+)
+from trilemma.comparison.content import Column, Control, Document, Model
 from trilemma.comparison.document import further
 from trilemma.text import printable
-from trilemma.words import number, span
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
     from rich.text import Text
 
+    from trilemma.metrics.receipt import Score
+
 _WORD = re.compile(r"""(?:\$'(?:\\.|[^'])*'|'[^']*'|"[^"]*"|\S)+""")  # of a command line, with its quotes
 UNBOUNDED = 100_000  # letters: a width at which nothing has to give way
-SPENT = (("parameters", "Parameters"), ("seconds", "Training\nseconds"))
 WRAPS = (UNBOUNDED, 40, 28, 20)  # letters of a line of a title in the table of further figures
 FURTHER = "\nFurther figures, of some models only"
 NO_INTERVALS = "The 95% intervals do not fit this width; they are in the report."
 
 
-class Cell(NamedTuple):
-    """A figure and its interval in words."""
-
-    value: str
-    interval: str = ""
-
-
-NOTHING = "learned nothing yet"
-Row = tuple[str, str, Cell, str]  # model, title, figure, unit
-Layout = Callable[[], Any]  # makes a table or a text
+Layout = Callable[[], "RenderableType"]  # makes a table or a text
 
 
 class Tables:
@@ -46,73 +54,73 @@ class Tables:
     `box` is the `rich.box` the tables are drawn with; None draws no lines.
     """
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, document: Document) -> None:
         from rich import box
 
         self.box: box.Box | None = box.HORIZONTALS
-        self.values = values
-        self.columns = [c for c in values["columns"] if c["shared"] and not c["refused"]]
-        self.measured = [c for c in self.columns if any(c["name"] in x["scores"] for x in values["controls"])]
+        self.document = document
+        self.columns = [c for c in document.columns if c.shared and not c.refused]
+        self.measured = [c for c in self.columns if any(c.name in x.scores for x in document.controls)]
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[RenderableType]":
         from rich.text import Text
 
         short = partial(self._models_across, intervals=False)
-        layouts = [self._models_down, self._models_across, short, self._list, lambda: _plain(self._by_figure())]
+        layouts = [self._models_down, self._models_across, short, self._list, lambda: lines_of(self._by_metric())]
         yield (chosen := _first_that_fits(layouts, console, options))()
         lines = [NO_INTERVALS] if chosen is short else []
-        if rows := further(self.values):
-            lists = [(m["name"], c["title"], _cell(score), score["unit"]) for m, c, score in rows]
-            tables = [*(partial(self._further, lists, wrap) for wrap in WRAPS), lambda: _plain(lists)]
+        if rows := further(self.document):
+            lists = [(m.name, c.title, score_cell(score), score.unit) for m, c, score in rows]
+            tables = [*(partial(self._further, lists, wrap) for wrap in WRAPS), lambda: lines_of(lists)]
             yield Text(FURTHER, style="bold")
             yield _first_that_fits(tables, console, options)()
         yield Text("\n".join(["", *map(printable, [*lines, *self._refused(rows), *self._notes()]), ""]))
-        for item in self.values["answer"]:
-            yield Text(printable(item["text"]))
-            if item["command"]:
-                yield Text(_typed(item["command"], options.max_width), overflow="fold")
+        for item in self.document.answer:
+            yield Text(printable(item.text))
+            if item.command:
+                yield Text(_typed(item.command, options.max_width), overflow="fold")
 
     def _models_down(self) -> "Table":
         """A row for each model, then for each control."""
         from rich.text import Text
 
-        table = self._table(["Model", *(c["head"] for c in self.columns), *(head for _, head in SPENT)])
-        for model in self.values["models"]:
-            _add(table, _marked(model), *map(_stacked, [*self._figures(model), *_costs(model)]))
-        for control in self.values["controls"]:
-            _add(table, Text(control["title"], style="dim"), *map(_dim, map(_stacked, self._figures(control))))
+        table = self._table(["Model", *(c.head for c in self.columns), *SPENT])
+        for model in self.document.models:
+            add_row(table, marked_name(model), *map(stacked, [*self._values(model), *cost_cells(model)]))
+        for control in self.document.controls:
+            add_row(table, Text(control.title, style="dim"), *map(dimmed, map(stacked, self._values(control))))
         return table
 
     def _models_across(self, *, intervals: bool = True) -> "RenderableType":
         """A column for each model; under them a table with one for each control."""
         from rich.console import Group
 
-        models, controls = self.values["models"], self.values["controls"]
-        table = self._across(models, [_marked(model) for model in models], self.columns, intervals=intervals)
-        costs = zip(*(_costs(model) for model in models), strict=True)
-        for (_, head), cells in zip(SPENT, costs, strict=True):
-            _add(table, head if intervals else head.replace("\n", " "), *(cell.value for cell in cells))
+        models, controls = self.document.models, self.document.controls
+        table = self._across(models, [marked_name(model) for model in models], self.columns, intervals=intervals)
+        costs = zip(*(cost_cells(model) for model in models), strict=True)
+        for head, cells in zip(SPENT, costs, strict=True):
+            add_row(table, head if intervals else head.replace("\n", " "), *(cell.value for cell in cells))
         if not self.measured:
             return table
-        heads = [_narrow(control["title"]) for control in controls]
+        heads = [narrow(control.title) for control in controls]
         below = self._across(controls, heads, self.measured, intervals=intervals)
         below.style = "dim"
         return Group(table, "", below)
 
     def _across(
         self,
-        rows: Sequence[Mapping[str, Any]],
+        rows: Sequence[Model] | Sequence[Control],
         heads: "Sequence[str | Text]",
-        columns: Sequence[Mapping[str, Any]],
+        columns: Sequence[Column],
         *,
         intervals: bool,
     ) -> "Table":
         """Models or controls as columns, figures as rows."""
         table = self._table(["", *heads], leading=int(intervals))
         for column in columns:
-            cells = [_figure(row, column) for row in rows]
-            shown = map(_stacked, cells) if intervals else (cell.value for cell in cells)
-            _add(table, column["head"] if intervals else column["title"], *shown)
+            cells = [value_cell(row, column) for row in rows]
+            texts = map(stacked, cells) if intervals else (cell.value for cell in cells)
+            add_row(table, column.head if intervals else column.title, *texts)
         return table
 
     def _list(self) -> "Table":
@@ -120,29 +128,29 @@ class Tables:
         from rich.text import Text
 
         table, last = self._table(["Figure", "Value", "95% interval"]), None
-        controls = {control["title"] for control in self.values["controls"]}
-        for name, title, cell, _ in self._by_figure():
+        controls = {control.title for control in self.document.controls}
+        for name, title, cell, _ in self._by_metric():
             if title != last:
-                _add(table, last := title)
+                add_row(table, last := title)
             style = "dim" if name in controls else ""
-            _add(table, *(Text(text, style) for text in (f"  {name}", *cell)))
+            add_row(table, *(Text(text, style) for text in (f"  {name}", *cell)))
         return table
 
-    def _by_figure(self) -> "Iterator[Row]":
+    def _by_metric(self) -> "Iterator[Row]":
         """The figures of the table, figure by figure, of the models and then of the controls."""
-        models, controls = self.values["models"], self.values["controls"]
+        models, controls = self.document.models, self.document.controls
         for column in self.columns:
-            yield from ((_named(m), column["title"], _figure(m, column), "") for m in models)
+            yield from ((full_name(m), column.title, value_cell(m, column), "") for m in models)
             if column in self.measured:
-                yield from ((c["title"], column["title"], _figure(c, column), "") for c in controls)
-        for k, (_, head) in enumerate(SPENT):
-            yield from ((_named(m), head.replace("\n", " "), _costs(m)[k], "") for m in models)
+                yield from ((c.title, column.title, value_cell(c, column), "") for c in controls)
+        for k, head in enumerate(SPENT):
+            yield from ((full_name(m), head.replace("\n", " "), cost_cells(m)[k], "") for m in models)
 
     def _further(self, rows: "Iterable[Row]", wrap: int) -> "Table":
         table = self._table(["Model", "Figure", "Value", "95% interval", "Unit"], left=(0, 1, 4))
         for model, title, cell, unit in rows:
-            shown = (fill(text, wrap, break_long_words=False, break_on_hyphens=False) for text in (title, unit))
-            _add(table, model, next(shown), *cell, next(shown))
+            wrapped = (fill(text, wrap, break_long_words=False, break_on_hyphens=False) for text in (title, unit))
+            add_row(table, model, next(wrapped), *cell, next(wrapped))
         return table
 
     def _table(self, heads: "Sequence[str | Text]", *, leading: int = 0, left: Sequence[int] = (0,)) -> "Table":
@@ -157,48 +165,22 @@ class Tables:
             )
         return table
 
-    def _figures(self, row: Mapping[str, Any]) -> list[Cell]:
-        return [_figure(row, column) for column in self.columns]
+    def _values(self, row: Model | Control) -> list[Cell]:
+        return [value_cell(row, column) for column in self.columns]
 
-    def _refused(self, rows: Iterable[tuple[Any, Any, Any]]) -> Iterator[str]:
-        """Why a figure is missing: the table itself has no room for reasons."""
-        for column in self.values["columns"]:
-            if column["shared"] and column["refused"]:
-                yield f"{column['title']} refused: {column['refused']}."
-        single = [(m, c, m["scores"].get(c["name"])) for m in self.values["models"] for c in self.columns]
+    def _refused(self, rows: "Iterable[tuple[Model, Column, Score]]") -> Iterator[str]:
+        """Why a value is missing: the table itself has no room for reasons."""
+        for column in self.document.columns:
+            if column.shared and column.refused:
+                yield f"{column.title} refused: {column.refused}."
+        single = [(m, c, m.scores.get(c.name)) for m in self.document.models for c in self.columns]
         for model, column, score in [*single, *rows]:
-            if score and score["refused"]:
-                yield f"{column['title']} of {model['name']} refused: {score['refused']}."
+            if score and score.refused:
+                yield f"{column.title} of {model.name} refused: {score.refused}."
 
     def _notes(self) -> Iterator[str]:
-        yield from (f"Note: {text}." for text in self.values["caveats"])
-        yield from (f"Controls: {_meaning(self.values['controls'])}." for _ in self.values["controls"][:1])
-
-
-def _figure(row: Mapping[str, Any], column: Mapping[str, Any]) -> Cell:
-    """The figure of a model or a control."""
-    return Cell("failed") if row.get("error") else _cell(row["scores"].get(column["name"]))
-
-
-def _meaning(controls: Iterable[Mapping[str, Any]]) -> str:
-    """What each control is there for."""
-    return "; ".join(f"{control['title']}: {control['note']}" for control in controls)
-
-
-def _named(model: Mapping[str, Any]) -> str:
-    return f"{model['name']}, {NOTHING}" if model["learned_nothing"] else model["name"]
-
-
-def _marked(model: Mapping[str, Any]) -> "Text":
-    """The name, and below it that a control beats the model."""
-    from rich.text import Text
-
-    return Text.assemble(model["name"], (f"\n{_narrow(NOTHING)}" if model["learned_nothing"] else "", "dim"))
-
-
-def _narrow(text: str) -> str:
-    """Words under each other that fit a column of figures."""
-    return fill(text, 14, break_long_words=False, break_on_hyphens=False)
+        yield from (f"Note: {text}." for text in self.document.caveats)
+        yield from (f"Controls: {meanings(self.document.controls)}." for _ in self.document.controls[:1])
 
 
 def _typed(command: str, width: int) -> str:
@@ -214,48 +196,6 @@ def _typed(command: str, width: int) -> str:
             lines.append("   ")
         lines[-1] += f" {word}"
     return " \\\n".join(lines)
-
-
-def _dim(text: "Text") -> "Text":
-    text.stylize("dim")
-    return text
-
-
-def _cell(score: Mapping[str, Any] | None) -> Cell:
-    if score is None:
-        return Cell("")
-    if score["value"] is None:
-        return Cell("refused")
-    return Cell(number(score["value"], score["interval"]), span(score["value"], score["interval"]))
-
-
-def _costs(model: Mapping[str, Any]) -> list[Cell]:
-    return [Cell(number(model[key]) if key in model else "") for key, _ in SPENT]
-
-
-def _stacked(cell: Cell) -> "Text":
-    """The interval below its value."""
-    from rich.text import Text
-
-    return Text.assemble(cell.value, "\n" if cell.interval else "", (cell.interval, "dim"))
-
-
-def _add(table: "Table", *cells: "str | Text") -> None:
-    """A row of texts as they are: a name may hold what rich would take for markup."""
-    from rich.text import Text
-
-    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
-
-
-def _plain(rows: "Iterable[Row]") -> "Text":
-    """Lines of text, which are wrapped between words."""
-    from rich.text import Text
-
-    lines = (
-        f"{title}, {model}: {cell.value or 'none'}" + (f" ({cell.interval})" if cell.interval else "") + f" {unit}"
-        for model, title, cell, unit in rows
-    )
-    return Text("\n".join(line.rstrip() for line in lines))
 
 
 def _first_that_fits(layouts: "Sequence[Layout]", console: "Console", options: "ConsoleOptions") -> "Layout":

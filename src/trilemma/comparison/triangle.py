@@ -10,17 +10,21 @@ held in [0, 1]. Only places along the spokes carry meaning; the area of a triang
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trilemma.comparison.content import Model, Place, Places, Scores
 from trilemma.comparison.labels import COVERED, Layout, Point, around, text_size
+from trilemma.metrics.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from trilemma.metrics.receipt import Score
 
 SLOWEST, FASTEST = 1.0, 1e6  # images per second at the centre and at the corner
 DODGE, ABREAST = 0.042, 0.2  # models stand this far apart beside a spoke, all of them within ABREAST
@@ -64,33 +68,26 @@ def share_place(share: float) -> float:
 
 _shares = ((0.0, "0"), (0.25, ""), (0.5, "0.5"), (0.75, ""), (1.0, "1"))
 _speeds = ((1, "1"), (10, ""), (100, "100"), (1e3, ""), (1e4, "10k"), (1e5, ""), (1e6, "1M"))
+_METRICS = {metric.axis: metric.name for metric in CATALOGUE.values()}
 AXES = (
-    Axis("fidelity", "density", "density", 90, float, share_place, _shares),
-    Axis("diversity", "coverage", "coverage", 210, float, share_place, _shares),
-    Axis("speed", "ms_per_image", "images per second", 330, speed, speed_place, _speeds),
+    Axis("fidelity", _METRICS["fidelity"], "density", 90, float, share_place, _shares),
+    Axis("diversity", _METRICS["diversity"], "coverage", 210, float, share_place, _shares),
+    Axis("speed", _METRICS["speed"], "images per second", 330, speed, speed_place, _speeds),
 )
 
 
-def placed(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any] | None]:
-    """Where a model stands on each axis.
-
-    Args:
-        scores: metric name -> score as a plain dict.
-    Returns:
-        axis -> {"value", "interval", "place", "reach"}: value and interval in the axis's own unit, low end first; their
-        places in [0, 1] (`reach` is the interval's). None where the score is missing or refused.
-    """
+def placed(scores: Scores) -> dict[str, Place | None]:
+    """Where a model stands on each axis; None where the score is missing or refused."""
     return {axis.name: _placed(axis, scores.get(axis.metric)) for axis in AXES}
 
 
-def _placed(axis: Axis, score: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if score is None or score["value"] is None or not math.isfinite(axis.value(score["value"])):
+def _placed(axis: Axis, score: "Score | None") -> Place | None:
+    if score is None or score.value is None or not math.isfinite(axis.value(score.value)):
         return None
-    value, interval = axis.value(score["value"]), score["interval"]
-    ends = sorted(axis.value(end) for end in interval) if interval else None
+    value = axis.value(score.value)
+    ends = sorted(axis.value(end) for end in score.interval) if score.interval else None
     ends = ends if ends and all(map(math.isfinite, ends)) else None
-    reach = [axis.place(end) for end in ends] if ends else None
-    return {"value": value, "interval": ends, "place": axis.place(value), "reach": reach}
+    return Place(value, ends, axis.place(value), [axis.place(end) for end in ends] if ends else None)
 
 
 def point(angle: float, place: float, aside: float = 0.0) -> tuple[float, float]:
@@ -112,7 +109,7 @@ def _xy(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, ...], ...]:
     return tuple(zip(*points, strict=True))
 
 
-def draw(models: Sequence[Mapping[str, Any]], only: str | None = None) -> "Figure":
+def draw(models: Sequence[Model], only: str | None = None) -> "Figure":
     """The plot. With `only`, that model stands out, the others are grey, and there are no names: a small picture."""
     from matplotlib.figure import Figure
 
@@ -126,8 +123,8 @@ def draw(models: Sequence[Mapping[str, Any]], only: str | None = None) -> "Figur
     layout = Layout(LOW, HIGH)
     _spokes(ax, layout, small=only is not None)
     for k, model in enumerate(models):
-        quiet = only is not None and only != model["name"]
-        _model(ax, layout, model["place"], k, _aside(k, len(models)), quiet=quiet, small=only is not None)
+        quiet = only is not None and only != model.name
+        _model(ax, layout, model.place, k, _aside(k, len(models)), quiet=quiet, small=only is not None)
     if only is None:
         _ticks(ax, layout)
         _names(ax, layout, models)
@@ -151,9 +148,9 @@ def _spokes(ax: "Axes", layout: Layout, small: bool) -> None:
         _text(ax, layout, (x, y + second * step), axis.short, 8.5, color=MUTED)
 
 
-def _text(ax: "Axes", layout: Layout, centre: Point, text: str, points: float, **look: Any) -> None:
+def _text(ax: "Axes", layout: Layout, centre: Point, text: str, points: float, **options: Any) -> None:
     """A text that no later text covers."""
-    ax.text(*centre, text, ha="center", va="center", fontsize=points, parse_math=False, zorder=6, **look)
+    ax.text(*centre, text, ha="center", va="center", fontsize=points, parse_math=False, zorder=6, **options)
     layout.block(centre, *text_size(text, points, UNIT))
 
 
@@ -172,21 +169,19 @@ def _ticks(ax: "Axes", layout: Layout) -> None:
                 _text(ax, layout, (sides[k][0], sides[k][1]), text, 7.5, color=MUTED, bbox=patch)
 
 
-def _model(
-    ax: "Axes", layout: Layout, places: Mapping[str, Any], k: int, aside: float, *, quiet: bool, small: bool
-) -> None:
-    from trilemma.pictures.plots import FAINT, PAPER, look
+def _model(ax: "Axes", layout: Layout, places: Places, k: int, aside: float, *, quiet: bool, small: bool) -> None:
+    from trilemma.pictures.plots import FAINT, PAPER, style
 
-    colour, marker, dashes = look(k)
+    colour, marker, dashes = style(k)
     colour, layer = (FAINT, 2) if quiet else (colour, 3 + k * 0.01)
-    shown = [(axis.angle, places[axis.name]) for axis in AXES if places[axis.name]]
-    dots = [point(angle, p["place"], aside) for angle, p in shown]
+    spokes = [(axis.angle, place) for axis in AXES if (place := places.get(axis.name))]
+    dots = [point(angle, p.place, aside) for angle, p in spokes]
     if not dots:
         return
     ends = dots if len(dots) < 3 else [*dots, dots[0]]
     ax.plot(*_xy(ends), color=colour, linestyle="-" if quiet else dashes, linewidth=1.0 if small else 1.5, zorder=layer)
     layout.line(ends)
-    reach = [(angle, p["reach"]) for angle, p in shown if p["reach"]]
+    reach = [(angle, p.reach) for angle, p in spokes if p.reach]
     if not quiet:
         _band(ax, reach, aside, colour)
         _whiskers(ax, layout, reach, aside, colour, layer + 1, cap=0 if small else CAP)
@@ -219,16 +214,16 @@ def _band(ax: "Axes", reach: Sequence[Reach], aside: float, colour: str) -> None
     ax.fill(*_xy(ring), facecolor=colour, edgecolor="none", alpha=0.16, zorder=2.5)
 
 
-def _names(ax: "Axes", layout: Layout, models: Sequence[Mapping[str, Any]]) -> None:
+def _names(ax: "Axes", layout: Layout, models: Sequence[Model]) -> None:
     """Each name once, beside one of its model's marks, with a line to it."""
     from trilemma.pictures.plots import INK, MUTED, short
 
     for k, model in enumerate(models):
-        places, aside = model["place"], _aside(k, len(models))
-        marks = [point(axis.angle, places[axis.name]["place"], aside) for axis in AXES if places[axis.name]]
+        aside = _aside(k, len(models))
+        marks = [point(axis.angle, at.place, aside) for axis in AXES if (at := model.place.get(axis.name))]
         if not marks:
             continue
-        name = short(model["name"])
+        name = short(model.name)
         size = text_size(name, 9.5, UNIT)
         starts, centres = around(marks, size)
         best, _ = layout.best(size, starts, centres)

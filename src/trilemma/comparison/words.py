@@ -1,4 +1,4 @@
-"""Figures in words: numbers no finer than their interval, and who leads on each axis.
+"""Values in words: numbers no finer than their interval, and who leads on each axis.
 
 A claim is made only where the evidence carries it: a model leads where every other one is beaten (`differences.py`).
 A model that learned nothing decides nothing.
@@ -6,10 +6,16 @@ A model that learned nothing decides nothing.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
+from trilemma.comparison.content import Difference, Differences, Leaders, Model, Place, Verdict
 from trilemma.comparison.differences import unbeaten
+from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.words import listed, number, span
+
+if TYPE_CHECKING:
+    from trilemma.comparison.triangle import Axis
 
 
 class Title(NamedTuple):
@@ -17,23 +23,6 @@ class Title(NamedTuple):
 
     long: str
     short: str
-
-
-TITLES = {
-    "precision": Title("Precision", "Precision"),
-    "recall": Title("Recall", "Recall"),
-    "density": Title("Fidelity: density", "Fidelity\n(density)"),
-    "coverage": Title("Diversity: coverage", "Diversity\n(coverage)"),
-    "kernel_distance": Title("Kernel distance", "Kernel\ndistance"),
-    "frechet_distance": Title("Frechet distance", "Frechet\ndistance"),
-    "ms_per_image": Title("Milliseconds per image", "Milliseconds\nper image"),
-    "calls_per_image": Title("Network calls per image", "Network calls\nper image"),
-    "elbo_nats": Title("ELBO", "ELBO, nats\nper image"),
-    "bound_nats": Title("Likelihood bound", "Bound, nats\nper image"),
-    "bits_per_dim": Title("Bits per dimension", "Bits per\ndimension"),
-    "active_units": Title("Active units of the code", "Active\nunits"),
-    "class_obeyed": Title("Drawn as the class asked for", "Class\nobeyed"),
-}
 
 
 def title(name: str, protocol: str) -> Title:
@@ -45,75 +34,69 @@ def title(name: str, protocol: str) -> Title:
     ('Active units of the code, of 32', 'New score')
     """
     plain = name.replace("_", " ").capitalize()
-    long, short = TITLES.get(name, Title(plain, plain.replace(" ", "\n", 1)))
-    if found := re.fullmatch(r"[a-z]+(\d*)_(.+)-(binary|continuous)_\d+_[^_]+", protocol):
-        samples, likelihood, pixels = found.groups()
+    metric = CATALOGUE.get(name)
+    long, short = (metric.title, metric.short) if metric else (plain, plain.replace(" ", "\n", 1))
+    if parts := re.fullmatch(r"[a-z]+(\d*)_(.+)-(binary|continuous)_\d+_[^_]+", protocol):
+        samples, likelihood, pixels = parts.groups()
         within = f"{likelihood.replace('-', ' ')}, {pixels} pixels"
         return Title(f"{long} of {samples} samples ({within})" if samples else f"{long} ({within})", short)
-    if found := re.match(r"active-units_(\d+)_", protocol):
-        return Title(f"{long}, of {found[1]}", f"{short}, of {found[1]}")
+    if units := re.match(r"active-units_(\d+)_", protocol):
+        return Title(f"{long}, of {units[1]}", f"{short}, of {units[1]}")
     return Title(long, short)
 
 
-def verdict(
-    models: Sequence[Mapping[str, Any]], axes: Sequence[Any], differences: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> dict[str, Any]:
+def verdict(models: Sequence[Model], axes: "Sequence[Axis]", differences: Differences) -> Verdict:
     """Who leads on each axis, and the sentences that say so.
 
     Args:
-        models: the document's models, each with "place" (by axis: value and interval, or None where there is no figure)
-            and "learned_nothing".
+        models: the document's models.
         axes: `triangle.AXES`.
-        differences: of the document, by metric.
-    Returns:
-        {"text", "axes": {axis: {"first": [names], "beaten": [names], "clear": bool, "text"}}}: `first` are the unbeaten
-        among those that count, `beaten` the others; one name alone is `clear` where it is ahead of another model.
+        differences: the document's, by metric.
     """
-    judged = {axis.name: _judged(axis, models, differences.get(axis.metric, ())) for axis in axes}
-    texts = [f"{axis.name.capitalize()}: {judged[axis.name]['text']}" for axis in axes]
-    return {"text": " ".join([*texts, *_overall(judged, models)]), "axes": judged}
+    leaders = {axis.name: _leaders(axis, models, differences.get(axis.metric, ())) for axis in axes}
+    texts = [f"{axis.name.capitalize()}: {leaders[axis.name].text}" for axis in axes]
+    return Verdict(" ".join([*texts, *_overall(leaders, models)]), leaders)
 
 
-def counts(model: Mapping[str, Any], axis: str) -> bool:
-    """Whether a model can lead on an axis: it has a figure, and it learned something."""
-    return bool(model["place"].get(axis)) and not model.get("learned_nothing")
+def counts(model: Model, axis: str) -> bool:
+    """Whether a model can lead on an axis: it has a value, and it learned something."""
+    return bool(model.place.get(axis)) and not model.learned_nothing
 
 
-def _judged(axis: Any, models: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    figures = {m["name"]: m["place"][axis.name] for m in models if m["place"].get(axis.name)}
-    able = {m["name"]: figures[m["name"]]["value"] for m in models if counts(m, axis.name)}
+def _leaders(axis: "Axis", models: Sequence[Model], pairs: Sequence[Difference]) -> Leaders:
+    places = {m.name: place for m in models if (place := m.place.get(axis.name))}
+    able = {m.name: places[m.name].value for m in models if counts(m, axis.name)}
     first = unbeaten(able, _in_units_of(axis, pairs))
     beaten = [name for name in able if name not in first]
-    clear = len(first) == 1 and bool(beaten)
-    return {"first": first, "beaten": beaten, "clear": clear, "text": _sentence(axis, figures, first, beaten)}
+    return Leaders(first, beaten, len(first) == 1 and bool(beaten), _sentence(axis, places, first, beaten))
 
 
-def _in_units_of(axis: Any, pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _in_units_of(axis: "Axis", pairs: Sequence[Difference]) -> list[Difference]:
     """The pairs, a and b exchanged where a higher score is lower on the axis: of a long time few images per second."""
     if axis.value(1.0) < axis.value(2.0):
         return list(pairs)
-    return [{**pair, "a": pair["b"], "b": pair["a"]} for pair in pairs]
+    return [replace(pair, a=pair.b, b=pair.a) for pair in pairs]
 
 
-def _sentence(axis: Any, figures: Mapping[str, Any], first: Sequence[str], beaten: Sequence[str]) -> str:
-    if not figures:
-        return "no model has a figure."
+def _sentence(axis: "Axis", places: Mapping[str, Place], first: Sequence[str], beaten: Sequence[str]) -> str:
+    if not places:
+        return "no model has a value."
     if not first:
         return "no model has learned anything yet; no model leads."
-    value, interval = figures[first[0]]["value"], figures[first[0]]["interval"]
+    value, interval = places[first[0]].value, places[first[0]].interval
     text = f"{axis.short} {number(value, interval)}" + (f", {span(value, interval)}" if interval else ", no interval")
-    if len(figures) == 1:
-        return f"only {first[0]} has a figure ({text})."
+    if len(places) == 1:
+        return f"only {first[0]} has a value ({text})."
     if len(first) == 1:
         return f"{first[0]} leads ({text})." if beaten else f"{first[0]} ({text}); the others have learned nothing yet."
     behind = ", which are ahead of the others" if beaten else ""
     return f"no difference could be shown between {listed(first)}{behind} (highest value: {text})."
 
 
-def _overall(judged: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> list[str]:
-    failed = [m["name"] for m in models if m["error"]]
-    nothing = [m["name"] for m in models if m.get("learned_nothing")]
-    leaders = {a["first"][0] if a["clear"] else None for a in judged.values()}
+def _overall(axes: Mapping[str, Leaders], models: Sequence[Model]) -> list[str]:
+    failed = [m.name for m in models if m.error]
+    nothing = [m.name for m in models if m.learned_nothing]
+    leaders = {a.first[0] if a.clear else None for a in axes.values()}
     texts = []
     if len(models) - len(failed) > 1:
         one = len(leaders) == 1 and None not in leaders

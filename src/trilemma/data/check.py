@@ -7,24 +7,29 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from trilemma.data.decoding.decoded import DecodedSource
 from trilemma.data.decoding.duplicates import exact_groups, near_pairs
-from trilemma.data.decoding.size import Size, parse_size
-from trilemma.data.load import Source, check_channels, check_frames, load_data, read_image_files, source_word
-from trilemma.data.sources.consent import remember
-from trilemma.data.sources.decoded import DecodedSource
+from trilemma.data.decoding.size import Size
+from trilemma.data.hold_out import too_few
+from trilemma.data.load import Source, load_data, read_image_files, source_word
+from trilemma.data.options import Options, change
+from trilemma.data.sources.consent import note_source
 from trilemma.data.sources.folder import IMAGES
-from trilemma.data.split import Data, too_few
+from trilemma.data.split import Data
 from trilemma.errors import UserError
 from trilemma.files import read_plain, refuse_foreign, write_atomic
+from trilemma.keys import Channels, Frames, Resize
 from trilemma.results import claim, out_path
 from trilemma.text import printable
 from trilemma.values import checked_call
 
-SHOWN = 5  # examples of a kind that is no fault, in the short text
+SHOWN = 5  # examples of a kind that is not a fault, in the short text
 ENDS = ("ok", "not ok: see above")
 SKIPPED = "files skipped"
 FIRST_LINE = re.compile(
@@ -37,9 +42,9 @@ SHARED = "in the training images and in another split"
 
 @dataclass(frozen=True)
 class Report:
-    """What was found.
+    """The result of a check.
 
-    files: images by their names; read: those that could be read; bad: (file, reason) for those that could not;
+    files: images by their names; read: how many could be read; bad: (file, reason) for the others;
     left_out: why, and which files were not opened at all (of them, those outside the split folders and beside the class
     folders count as images); changes: what was done to images on the way, in words, and to which files; duplicates:
     groups of files that decode to the same pixels; near: pairs that nearly do; overlap: pairs of equal images (training
@@ -78,7 +83,7 @@ class Report:
         """The report in words.
 
         Args:
-            shown: names of each kind that is no fault; all, each on a line of its own, where None.
+            shown: names of each kind that is not a fault (default: all, each on a line of its own).
         """
         what = "images" if self.frames == "all" else "image files"
         left = sum(map(len, self.left_out.values()))
@@ -98,24 +103,26 @@ class Report:
             lines.append(self.few)
         if not self.searched:
             lines.append(
-                "so many images, or so many alike, that near duplicates were looked for in the first ones only"
+                "so many images, or so many alike, that near duplicates were searched among the first ones only"
             )
         return "\n".join([*map(printable, lines), ENDS[0] if self.ok else ENDS[1]])
 
 
 @checked_call
 def check(
-    source: Source,
+    source: Annotated[Source, Field(description="a word from `trilemma data list`, or a path")],
     *,
-    size: Size | None = None,
-    frames: str | None = None,
-    channels: int | None = None,
-    out: str | Path | None = None,
+    size: Resize = None,
+    frames: Frames = None,
+    channels: Channels = None,
+    out: Annotated[
+        str | Path | None, Field(description="write the full report, with every file name, to this file")
+    ] = None,
 ) -> Report:
     """Look through a source.
 
     Args:
-        size, frames, channels: as in `load_data`; duplicates are looked for among the images as they are decoded so.
+        size, frames, channels: as in `load_data`; duplicates are searched among the images decoded so.
         out: a text file for the report with every name.
     Raises:
         UserError: the source is not known, or holds no images at all; `out` cannot be written.
@@ -123,7 +130,7 @@ def check(
     path = None if out is None else out_path(out)
     if path is not None:
         claim([path], path.parent, _is_report)
-    report = _look(source, size, frames, channels)
+    report = _inspect(source, size, frames, channels)
     if path is not None:
         refuse_foreign(path, _is_report)
         write_atomic(path, report.text() + "\n")
@@ -139,22 +146,19 @@ def _is_report(path: Path) -> bool:
     return bool(lines) and lines[-1] in ENDS and FIRST_LINE.fullmatch(lines[0]) is not None
 
 
-def _look(source: Source, size: Size | None, frames: str | None, channels: int | None) -> Report:
-    check_frames(frames)
-    check_channels(channels)
-    path = isinstance(source, str | Path)
-    raw = read_image_files(source, parse_size(size), channels, frames or "first") if path else None
-    if raw is None:
+def _inspect(source: Source, size: Size | None, frames: str | None, channels: int | None) -> Report:
+    options = change(Options(), size=size, channels=channels, frames=frames)
+    decoded = read_image_files(source, options) if isinstance(source, str | Path) else None
+    if decoded is None:
         data = load_data(source, size=size, channels=channels, frames=frames)
         images = [split.images for split in data.splits.values()]
-        return _report(_raw_of(data), images, data.source, data.frames)
-    remember(source_word(str(source)))
-    return _report(raw, [raw.images], str(source), frames or "first")
+        return _report(_without_images(data), images, data.source, data.frames)
+    note_source(source_word(str(source)))
+    return _report(decoded, [decoded.images], str(source), options.frames)
 
 
-def _raw_of(data: Data) -> DecodedSource:
-    """What is known of the images of a Data, without them: they may be more than memory holds, and stay in their
-    splits."""
+def _without_images(data: Data) -> DecodedSource:
+    """A Data as a decoded source whose images stay in their splits: they may be more than memory holds."""
     splits = [part for part, split in data.splits.items() for _ in range(len(split))]
     names = [
         name
@@ -174,12 +178,12 @@ def _raw_of(data: Data) -> DecodedSource:
     )
 
 
-def _report(raw: DecodedSource, images: Sequence[Tensor], source: str, frames: str) -> Report:
+def _report(decoded: DecodedSource, images: Sequence[Tensor], source: str, frames: str) -> Report:
     exact = exact_groups(*images)
     near, searched = near_pairs(*images, exact=exact)
-    training = [split == "train" for split in raw.splits]
+    training = [split == "train" for split in decoded.splits]
     overlap = [
-        (raw.names[next(k for k in group if training[k])], raw.names[k])
+        (decoded.names[next(k for k in group if training[k])], decoded.names[k])
         for group in exact
         if any(training[k] for k in group)
         for k in group
@@ -188,20 +192,20 @@ def _report(raw: DecodedSource, images: Sequence[Tensor], source: str, frames: s
     crossing = [(i, j) if training[i] else (j, i) for i, j in near if training[i] != training[j]]
     return Report(
         source,
-        len(raw.names) + len(raw.skipped) + sum(len(raw.left_out.get(why, ())) for why in IMAGES),
-        len(raw.names),
-        [(name, reason) for name, _, reason in (line.partition(": ") for line in raw.skipped)],
-        raw.left_out,
-        raw.changes,
-        [tuple(raw.names[k] for k in group) for group in exact],
-        [(raw.names[i], raw.names[j]) for i, j in near],
+        len(decoded.names) + len(decoded.skipped) + sum(len(decoded.left_out.get(why, ())) for why in IMAGES),
+        len(decoded.names),
+        [(name, reason) for name, _, reason in (line.partition(": ") for line in decoded.skipped)],
+        decoded.left_out,
+        decoded.changes,
+        [tuple(decoded.names[k] for k in group) for group in exact],
+        [(decoded.names[i], decoded.names[j]) for i, j in near],
         overlap,
-        [(raw.names[i], raw.names[j]) for i, j in crossing],
-        list(raw.unmatched),
-        raw.notes,
+        [(decoded.names[i], decoded.names[j]) for i, j in crossing],
+        list(decoded.unmatched),
+        decoded.notes,
         searched,
         frames,
-        too_few({key: raw.splits.count(key) for key in ("train", *raw.expected)}),
+        too_few({key: decoded.splits.count(key) for key in ("train", *decoded.expected)}),
     )
 
 
@@ -211,7 +215,7 @@ def _joined(groups: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _named(what: str, names: Sequence[str], shown: int | None) -> list[str]:
-    """A line with how many and the first `shown`, or a line for each where None; none where there are none."""
+    """A line with how many and the first `shown` (default: a line for each); no line without names."""
     if shown is None and len(names) > 1:
         return [f"{what}: {len(names):,}:", *(f"    {name}" for name in names)]
     more = f" and {len(names) - shown:,} more" if shown and len(names) > shown else ""

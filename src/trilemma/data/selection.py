@@ -37,13 +37,13 @@ class Selection:
 
     def take(self, index: Tensor) -> Split:
         """The images numbered `index`, int64 (n,), in that order, without the factors they were drawn from."""
-        at, first, taken, places = self.order[index], 0, [], []
+        at, first, splits, places = self.order[index], 0, [], []
         for split in self.splits:
             inside = (at >= first) & (at < first + len(split))
-            taken.append(split.take(at[inside] - first))
+            splits.append(split.take(at[inside] - first))
             places.append(inside.nonzero()[:, 0])
             first += len(split)
-        return _joined(taken).take(torch.cat(places).argsort())
+        return _joined(splits).take(torch.cat(places).argsort())
 
 
 def one_split(data: Data, name: str) -> Selection:

@@ -1,13 +1,15 @@
 """A picture of a batch as the network sees it: after every conversion, with captions or class names."""
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from trilemma.arguments import typed
-from trilemma.data.decoding.size import Size
 from trilemma.data.load import Source, load_data, source_word
 from trilemma.data.loader import Loader
 from trilemma.data.split import Data
-from trilemma.errors import UserError
+from trilemma.keys import Channels, Count, Frames, Resize
 from trilemma.pictures.grid import grid
 from trilemma.pictures.png import receipt_for, save_png
 from trilemma.results import claim, out_path
@@ -18,33 +20,35 @@ from trilemma.values import checked_call
 
 @checked_call
 def show(
-    source: Source,
+    source: Annotated[Source, Field(description="a word from `trilemma data list`, or a path")],
     *,
-    n: int = 64,
-    size: Size | None = None,
-    seed: int = 0,
-    out: str | Path | None = None,
-    augment: tuple[str, ...] = (),
-    frames: str | None = None,
-    channels: int | None = None,
+    n: Count = 64,
+    size: Resize = None,
+    seed: Annotated[
+        int, Field(description="random seed of the order and of the validation split (split_seed in training)")
+    ] = 0,
+    out: Annotated[
+        str | Path | None, Field(description="picture to write (default: chosen for you and printed)")
+    ] = None,
+    augment: Annotated[tuple[str, ...], Field(description="augmentation as in training: flip,shift")] = (),
+    frames: Frames = None,
+    channels: Channels = None,
 ) -> Path:
-    """Write a picture of the first n training images, as they come in the first epoch.
+    """Write a picture of the first n training images, in the order of the first epoch.
 
     Args:
         seed: of that order; and as in `load_data`, for data not loaded yet.
         size, frames, channels: as in `load_data`.
-        out: the PNG; the source's name in the current folder where None.
+        out: the PNG; default: the source's name in the current folder.
     Raises:
-        UserError: n is less than 1, or as `load_data`.
+        UserError: as `load_data`.
     """
-    if n < 1:
-        raise UserError(f"n={n}: a picture shows 1 image or more")
-    given = None if out is None else out_path(out)
-    if given is not None:
-        claim([given], within=given.parent)
+    picture = None if out is None else out_path(out)
+    if picture is not None:
+        claim([picture], within=picture.parent)
     split_seed = None if isinstance(source, Data) else seed
     data = load_data(source, size=size, channels=channels, seed=split_seed, frames=frames)
-    path = given or Path(f"{data.name}.png")
+    path = picture or Path(f"{data.name}.png")
     claim([path], within=path.parent)
     loader = Loader(data.train, batch=min(n, len(data.train)), seed=seed, augment=augment)
     batch = loader.batch_at(0)
@@ -58,7 +62,7 @@ def show(
 
 
 def texts_of(batch: Batch, data: Data) -> list[str] | None:
-    """What to write under each image: its caption, else its class, else its file's name; None where there is none.
+    """What to write under each image: its caption, else its class, else its file's name; None if it has none.
 
     The batch is one of the training split.
     """

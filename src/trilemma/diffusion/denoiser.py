@@ -10,7 +10,7 @@ Training: x_t = alpha_t x0 + sigma_t eps with i uniform and eps ~ N(0, I); the n
 Loss: Huber (delta = 1) or squared error between prediction and target, mean over pixels. Images are in [-1, 1] inside.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma import rng as random
-from trilemma.config import ModelConfig
+from trilemma.config import Config, ModelConfig
 from trilemma.diffusion.samplers import get_sampler
 from trilemma.diffusion.schedule import get_table
-from trilemma.errors import check_condition
 from trilemma.nets.unet_small import UNet
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
 
 LEAST_SIGNAL = 1e-4  # alpha_bar below which eps tells nothing of x0: the division by alpha makes 100 of an error of 1
 LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss}
@@ -43,11 +42,26 @@ class DiffusionConfig(ModelConfig):
     )
 
 
+class DiffusionKeys(Config):
+    """Settings of a diffusion model's sampler."""
+
+    steps: PositiveInt = Field(
+        default=50, description="network calls per image, up to T (somewhat fewer for prediction=eps, clip_x0=false)"
+    )
+    sampler: Literal["ddim", "ddpm"] = Field(default="ddim", description="how a step is taken")
+    eta: float | None = Field(default=None, ge=0, le=1, description="ddim: 0 (deterministic, default) to 1 (as ddpm)")
+    variance: Literal["posterior", "beta"] | None = Field(
+        default=None, description="ddpm: of a step's noise; default: posterior"
+    )
+
+
 class Diffusion(Model):
     """A U-Net that predicts what separates a noisy image from its clean one, and samplers that use it."""
 
     alphas: Tensor
     sigmas: Tensor
+
+    sampling_keys = DiffusionKeys
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
@@ -92,25 +106,16 @@ class Diffusion(Model):
         seed: int,
         first: int = 0,
         condition: Condition = UNCONDITIONAL,
-        steps: int = 50,
-        sampler: str = "ddim",
-        eta: float | None = None,
-        variance: str | None = None,
+        keys: DiffusionKeys = DiffusionKeys(),
     ) -> Tensor:
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
-        Args:
-            steps: network calls per image, 1 to T (somewhat fewer for prediction=eps with clip_x0=false).
-            sampler: "ddim" or "ddpm".
-            eta: for ddim, 0 (deterministic, its default) to 1.
-            variance: for ddpm, "posterior" (its default) or "beta".
         Raises:
             UserError: for a condition (the model takes none), or for an unknown or impossible setting.
         """
         check_condition(condition, n)
-        options: dict[str, Any] = {"eta": eta, "variance": variance}
-        options = {name: value for name, value in options.items() if value is not None}
-        draw, times = get_sampler(sampler, **options), self._times(steps)
+        options = {key: value for key in ("eta", "variance") if (value := keys.get(key)) is not None}
+        draw, times = get_sampler(keys.sampler, **options), self._times(keys.steps)
         ids = torch.arange(first, first + n)
 
         def noise(purpose: str, *step: int) -> Tensor:

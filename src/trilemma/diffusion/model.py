@@ -28,7 +28,7 @@ from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighti
 from trilemma.errors import UserError
 from trilemma.nets.dit import DiT
 from trilemma.nets.unet import UNet
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, default_label
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition, default_label
 
 THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
 AUTO = {"sampler": "unipc", "grid": "karras"}
@@ -62,7 +62,7 @@ class PixelDiffusionConfig(ModelConfig):
 
 
 class DiffusionSampling(Config):
-    """Keys of `sample`."""
+    """Settings of the sampler."""
 
     steps: PositiveInt = Field(default=20, description="steps of the sampler; heun makes two calls a step")
     sampler: str = Field(default="auto", description=f"auto, {', '.join(SAMPLERS)}")
@@ -88,6 +88,8 @@ class Coefficients(NamedTuple):
 
 class PixelDiffusion(Model):
     """A network that predicts what separates a noisy image from its clean one, and samplers that use it."""
+
+    sampling_keys = DiffusionSampling
 
     def __init__(self, config: PixelDiffusionConfig) -> None:
         super().__init__()
@@ -134,6 +136,7 @@ class PixelDiffusion(Model):
         Raises:
             UserError: for an unknown or impossible key, or guidance of a model that takes no class.
         """
+        check_condition(condition, n, self.n_classes)
         ids = torch.arange(first, first + n)
         schedule = self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.config.shift)
         options = {name: value for name in ("eta", "order") if (value := getattr(keys, name)) is not None}

@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma.config import make
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 LARGEST_PICTURE = 2**22  # pixels that are decoded whatever the receipt says
 LARGEST_BATCH = 2**24  # numbers in the images of a batch: 21,399 of 28x28
-WHAT = {
+ASKED = {
     "seed",
     "label",
     "exact",
@@ -58,13 +59,20 @@ class Again:
 
 
 @checked_call
-def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | Path | None = None) -> Again:
-    """Make a picture again that `sample` wrote, an image by itself or a grid.
+def again(
+    image: Annotated[str | Path, Field(description="a PNG written by `trilemma sample`")],
+    *,
+    run: Annotated[Run | str | Path | None, Field(description="its run folder (default: searched for)")] = None,
+    out: Annotated[
+        str | Path | None, Field(description="picture to write (default: NAME-again.png in this folder)")
+    ] = None,
+) -> Again:
+    """Make a picture again that `sample` wrote, a single image or a grid.
 
     Args:
         image: the PNG; it names its run and weights, seed, image number and settings.
-        run: the run's folder; where None, it is looked for where it was, around the picture, and in runs/.
-        out: the picture to write; NAME-again.png in the current folder where None.
+        run: the run's folder; default: it is searched where it was, around the picture, and in runs/.
+        out: the picture to write; default: NAME-again.png in the current folder.
     Raises:
         UserError: the file does not say how it was made, or says it in a later format; its run is not found, or has
             other weights by now.
@@ -74,30 +82,30 @@ def again(image: str | Path, *, run: Run | str | Path | None = None, out: str | 
     path = out_path(out) if out is not None else Path(f"{image.stem}-again.png")
     claim([path], within=path.parent)
     if run is None:
-        found = _find(receipt, image)
+        run = _find(receipt, image)
     else:
-        found = _checked(run if isinstance(run, Run) else Run(run, device=_device(receipt)), receipt)
-    _check_size(image, receipt, found)
-    images = _draw(found, receipt)
-    _checked(found, receipt)  # a training that is running may have replaced the checkpoint meanwhile
+        run = _checked(run if isinstance(run, Run) else Run(run, device=_device(receipt)), receipt)
+    _check_size(image, receipt, run)
+    images = _draw(run, receipt)
+    _checked(run, receipt)  # a training that is running may have replaced the checkpoint meanwhile
     picture = grid(images) if receipt.grid else to_image(images[0])
     difference = _difference(picture, image)
-    made = receipt_of(found, **receipt.model_dump(include=WHAT))
-    save_png(picture, path, made.to_json())
-    return Again(path, found.path, difference == 0, difference, tuple(_changes(receipt, made)))
+    new = receipt_of(run, **receipt.model_dump(include=ASKED))
+    save_png(picture, path, new.to_json())
+    return Again(path, run.path, difference == 0, difference, tuple(_changes(receipt, new)))
 
 
 def _read(image: Path) -> Receipt:
     """The receipt in a PNG, checked."""
-    found = read_metadata(image)
-    version = found.get("format")
+    metadata = read_metadata(image)
+    version = metadata.get("format")
     if isinstance(version, int) and version > FORMAT:
-        made = found.get("trilemma")
-        raise UserError(f"{image} is of format {version}, made by trilemma {made}; this version reads {FORMAT}: update")
-    if verb := found.get("verb"):
+        writer = metadata.get("trilemma")
+        raise UserError(f"{image} has format {version} of trilemma {writer}; this version reads {FORMAT}: update")
+    if verb := metadata.get("verb"):
         raise UserError(f"{image} was made by `trilemma {verb}`; only what `sample` draws can be made again")
     try:
-        receipt = make(Receipt, found)
+        receipt = make(Receipt, metadata)
     except UserError as error:
         raise UserError(f"{image} does not say how it was made as trilemma's `sample` does: {error}") from None
     if not _is_possible(receipt):
@@ -140,15 +148,15 @@ def _check_size(image: Path, receipt: Receipt, run: Run) -> None:
         raise UserError(f"{image} has {size[0]}x{size[1]} pixels, where its images make {expected[0]}x{expected[1]}")
     largest = max(size for _, size in receipt.batches)
     if largest * math.prod(run.model_config.shape) > LARGEST_BATCH:
-        raise UserError(f"{image} says that it was drawn in a batch of {largest:,} images; that many are not drawn")
+        raise UserError(f"{image} says that it was drawn in a batch of {largest:,} images, which is too many to draw")
 
 
 def _draw(run: Run, receipt: Receipt) -> Tensor:
     """The images of a picture, computed in the batches they were computed in: (n, C, H, W)."""
-    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in receipt.settings.items()}
+    keys = run.sampling(receipt.settings, Run.sample)
     parts = [
         run.sample(
-            size, seed=receipt.seed, first=start, label=receipt.label, batch=size, exact=receipt.exact, **settings
+            size, seed=receipt.seed, first=start, label=receipt.label, batch=size, exact=receipt.exact, keys=keys
         )
         for start, size in receipt.batches
     ]
@@ -160,25 +168,25 @@ def _find(receipt: Receipt, image: Path) -> Run:
     """The run with the receipt's weights: where it was, in the folders around the picture, or in runs/.
 
     Raises:
-        UserError: with the runs of the same model that were looked at.
+        UserError: with the runs of the same model that were tried.
     """
     others: list[str] = []
-    looked_at: set[Path] = set()
+    tried: set[Path] = set()
     for place in _places(receipt, image):
         try:
             path = place.resolve()
-            if path in looked_at or not (path / CONFIG).is_file():
+            if path in tried or not (path / CONFIG).is_file():
                 continue
-            looked_at.add(path)
+            tried.add(path)
             run = Run(path, device=_device(receipt))
             if run.recipe.name == receipt.model:
                 return _checked(run, receipt)
         except (OSError, ValueError, RuntimeError) as error:
             others.append(str(error))
-    seen = f" ({'; '.join(others)})" if others else ""
+    reasons = f" ({'; '.join(others)})" if others else ""
     raise UserError(
         f"the run that made {image} was not found: {receipt.run}, a {receipt.model} with weights {receipt.weights}"
-        f"{seen}; give its folder with run="
+        f"{reasons}; give its folder with run="
     )
 
 
@@ -196,7 +204,7 @@ def _places(receipt: Receipt, image: Path) -> Iterator[Path]:
 def _folders_in(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir())
-    except OSError:  # not there, or not ours to read
+    except OSError:  # does not exist, or may not be read
         return []
 
 
@@ -212,12 +220,12 @@ def _checked(run: Run, receipt: Receipt) -> Run:
         if (earlier := run.at(receipt.weights)) is not None:
             return earlier
         raise UserError(
-            f"{run.path} has no longer the checkpoint that made the picture (weights {receipt.weights}; "
-            f"{receipt.unfinished[:80]}): the training went on and replaced it"
+            f"{run.path} no longer has the checkpoint that made the picture (weights {receipt.weights}; "
+            f"{receipt.unfinished[:80]}): further training replaced it"
         )
     raise UserError(
-        f"{run.path} has other weights ({run.weights_id}) than those that made the picture ({receipt.weights}): "
-        "it was trained further, or is another run"
+        f"{run.path} has other weights ({run.weights_id}) than the picture was made with ({receipt.weights}): "
+        "it was trained longer, or it is another run"
     )
 
 

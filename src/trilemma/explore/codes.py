@@ -12,15 +12,6 @@ from trilemma.types import UNCONDITIONAL, Batch, Condition
 PART = 256  # images that go through a model at a time
 
 
-def require(run: Run, doing: str, *protocols: type) -> None:
-    """Refuse a run whose model lacks a capability, with the models that have it.
-
-    Args:
-        doing: what it would do, as in "does not reconstruct".
-    """
-    run.require(doing, *protocols)
-
-
 def condition_for(run: Run, batch: Batch, label: str | int | None = None, *, advise: bool = False) -> Condition:
     """What the codes of some images need: a class by name or number for all of them, or else each image's own.
 
@@ -29,8 +20,8 @@ def condition_for(run: Run, batch: Batch, label: str | int | None = None, *, adv
     Raises:
         UserError: if the model needs what is not given, takes no class, or has none of that name.
     """
-    given = run.condition(label, len(batch.image), batch.condition if label is None else UNCONDITIONAL)
-    return needed(run.model, given, advise=advise)
+    condition = run.condition(label, len(batch.image), batch.condition if label is None else UNCONDITIONAL)
+    return needed(run.model, condition, advise=advise)
 
 
 def encode(run: Run, images: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:

@@ -23,17 +23,18 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
-from trilemma.data.load import Source
+from trilemma.data.load import Images
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for, decode_codes, encode, require
+from trilemma.explore.codes import condition_for, decode_codes, encode
 from trilemma.explore.images import pick_images, run_receipt
 from trilemma.files import json_text
+from trilemma.keys import Count, Picture
 from trilemma.pictures.grid import to_image
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
-from trilemma.run.run import Run, as_run
-from trilemma.types import Decodes, Encodes
+from trilemma.run.run import RunLike, as_run
+from trilemma.types import Decodes, Encodes, flags
 from trilemma.values import checked_call
 from trilemma.words import number
 
@@ -80,53 +81,53 @@ class Compression:
 
 @checked_call
 def compress(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    data: Source | None = None,
-    n: int = 1000,
-    out: str | Path | None = None,
+    data: Images = None,
+    n: Count = 1000,
+    out: Picture = None,
 ) -> Compression:
     """Compress `n` images that a model was not trained on by its codes, by PCA, JPEG and WebP.
 
     Args:
         data: other images than the run's own held-out ones; they are brought to the size it was trained on.
-        out: the picture to write, with the figures as JSON beside it; RUN/compression.png where None.
+        out: the picture to write, with the figures as JSON beside it; default: RUN/compression.png.
     Raises:
         UserError: the model does not encode and decode, or a code does not fit into half precision.
     """
     run = as_run(run)
-    require(run, "store images as codes", Encodes, Decodes)
+    run.require("store images as codes", Encodes, Decodes)
     picture, within = place(out, run.path, "compression.png")
     file = picture.with_suffix(".json")
     files = Results(picture, [file], verb="compress", within=within)
     batch = pick_images(run, data, n)
     images, condition = to_uint8(batch.image).cpu(), condition_for(run, batch)
     codes = encode(run, batch.image, condition)  # (n, Z)
-    budget, kept = code_bytes(run.model, codes.shape[1])
-    stored = halved(codes, run.recipe.name) if kept == HALF else codes
+    budget, storage = code_bytes(run.model, codes.shape[1])
+    stored = halved(codes, run.recipe.name) if storage == HALF else codes
     train = run.data.train.images
     few = rng.permutation(len(train), 0, "pca")[: fit_count(images.shape[1:])].sort().values
     pca = fit_pca(train[few], int(budget // 2))
     results = [
-        (run.recipe.name, kept, to_uint8(decode_codes(run, stored, condition)), [budget] * len(images)),
+        (run.recipe.name, storage, to_uint8(decode_codes(run, stored, condition)), [budget] * len(images)),
         ("PCA", HALF, by_pca(pca, images), [2.0 * pca.n_components_] * len(images)),
     ]
     for codec in CODECS:
         for counted, count in ((DATA, codec.data_bytes), (FILE, len)):
             results.append((codec.name, counted, *by_codec(images, codec, count, budget)))
     rows = tuple(_row(name, counted, images, result, sizes, budget) for name, counted, result, sizes in results)
-    shown = [(_caption(row), result[2]) for row, result in zip(rows, results, strict=True) if row.counted != FILE]
-    shown.insert(0, (f"original: {images[0].numel():,} bytes", images))
-    sheet = table(torch.cat([part[:SHOWN] for _, part in shown]), [caption for caption, _ in shown])
-    found = Compression(picture, file, len(images), codes.shape[1], budget, images[0].numel(), rows)
+    parts = [(_caption(row), result[2]) for row, result in zip(rows, results, strict=True) if row.counted != FILE]
+    parts.insert(0, (f"original: {images[0].numel():,} bytes", images))
+    sheet = table(torch.cat([part[:SHOWN] for _, part in parts]), [caption for caption, _ in parts])
+    compression = Compression(picture, file, len(images), codes.shape[1], budget, images[0].numel(), rows)
     receipt = run_receipt(run, "compress", data=None if data is None else str(data), n=len(images))
-    files.write(sheet, receipt, {file: json_text(_plain(found))})
-    return found
+    files.write(sheet, receipt, {file: json_text(_plain(compression))})
+    return compression
 
 
 def code_bytes(model: nn.Module, numbers: int) -> tuple[float, str]:
     """Bytes that a code of so many numbers takes, and what it is stored as."""
-    bits = getattr(model, "code_bits", None)
+    bits = flags(model).code_bits
     return (2.0 * numbers, HALF) if bits is None else (bits / 8, DISCRETE)
 
 
@@ -249,9 +250,9 @@ def _caption(row: Row) -> str:
     return f"{row.name}: {number(row.bytes)} bytes{over}, {row.psnr_db:.1f} dB"
 
 
-def _plain(found: Compression) -> dict[str, Any]:
+def _plain(compression: Compression) -> dict[str, Any]:
     """Plain values; an infinite PSNR is none in JSON."""
-    rows = [asdict(row) | {"psnr_db": row.psnr_db if math.isfinite(row.psnr_db) else None} for row in found.rows]
-    values = asdict(found) | {"picture": found.picture.name, "rows": rows}
+    rows = [asdict(row) | {"psnr_db": row.psnr_db if math.isfinite(row.psnr_db) else None} for row in compression.rows]
+    values = asdict(compression) | {"picture": compression.picture.name, "rows": rows}
     del values["file"]
     return values

@@ -7,9 +7,10 @@ z ~ q(z|x), by one draw for each image: the noise tells units that hold a factor
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma import __version__, rng
@@ -19,6 +20,7 @@ from trilemma.errors import UserError
 from trilemma.explore.codes import through
 from trilemma.explore.images import run_receipt, source_of
 from trilemma.files import json_text
+from trilemma.keys import Count, Picture, Quiet, Seed
 from trilemma.metrics.disentanglement import (
     BINS,
     DCI,
@@ -32,11 +34,10 @@ from trilemma.modes import own_modes
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.plots import png
 from trilemma.progress import Display
-from trilemma.registry import models_that
 from trilemma.results import Results, place
 from trilemma.run.condition import needed
-from trilemma.run.run import Run, as_run
-from trilemma.types import UNCONDITIONAL, Condition, Encodes
+from trilemma.run.run import Run, RunLike, as_run
+from trilemma.types import Condition, Encodes, HasPosterior
 from trilemma.values import checked_call
 
 PARTS = 5  # of the images, whose scores say how sure the whole one is
@@ -48,15 +49,6 @@ MIG_OF = {
     False: "all scores: of the codes as they are, for the model gives no q(z|x) to draw from",
 }
 INTERVAL_IS = f"95%, from the spread of the score over {PARTS} parts of the images (Student's t); the model held fixed"
-
-
-@runtime_checkable
-class Posterior(Protocol):
-    """Gives an image a Gaussian of codes with independent entries."""
-
-    def posterior(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> tuple[Tensor, Tensor]:
-        """mu and logvar of q(z|x): (B, C, H, W) -> two (B, Z)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ class Disentanglement:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _Scores:
     mig: Gap
     dci: DCI
     sap: Gap
@@ -106,13 +98,13 @@ class _Measured:
 @checked_call
 @own_modes()
 def disentangle(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    data: Source = "shapes",
-    n: int = 5_000,
-    seed: int = 0,
-    out: str | Path | None = None,
-    quiet: bool = False,
+    data: Annotated[Source, Field(description="images with known factors")] = "shapes",
+    n: Count = 5_000,
+    seed: Seed = 0,
+    out: Picture = None,
+    quiet: Quiet = False,
 ) -> Disentanglement:
     """Encode images that were drawn from known factors, and score how the codes follow them: MIG, DCI and SAP.
 
@@ -120,39 +112,37 @@ def disentangle(
         data: images with factors; they are drawn in the size and channels that the run was trained on.
         n: images, held-out ones first.
         seed: of the draws of codes, of the parts that the images are divided into, and of the predictor behind DCI.
-        out: the picture to write, beside which its figures lie as JSON; RUN/disentanglement.png where None.
+        out: the picture to write, beside which its figures lie as JSON; default: RUN/disentanglement.png.
         quiet: print no progress.
     Raises:
         UserError: if the model does not encode, its codes are longer than LARGEST_CODE, the data have no factors, or
             there are too few images.
     """
     run = as_run(run)
-    if not isinstance(run.model, Encodes):
-        able = models_that(Encodes)
-        raise UserError(f"{run.recipe.name} does not encode: it has no codes to measure; models that do: {able}")
+    run.require("encode images", Encodes)
     picture, within = place(out, run.path, "disentanglement.png")
     file = picture.with_suffix(".json")
     files = Results(picture, [file], verb="disentangle", within=within)
     source = source_of(run, data)
     images = _images(source, n)
     condition = needed(run.model, Condition(label=images.labels))
-    codes, drawn = _codes(run, images, condition, seed)
+    codes, draws = _codes(run, images, condition, seed)
     factors, notes = _own(images.factors or {})
-    notes += (MIG_OF[isinstance(run.model, Posterior)],)
+    notes += (MIG_OF[isinstance(run.model, HasPosterior)],)
     order = rng.permutation(len(codes), seed, "disentangle")
     display = Display("disentangle", quiet=quiet)
     done = 0
 
-    def measure(index: Tensor) -> _Measured:
-        def told() -> None:  # of the work, half is the whole and half its parts
+    def measure(index: Tensor) -> _Scores:
+        def report() -> None:  # of the work, half is the whole and half its parts
             nonlocal done
             done += len(index)
             display.update(done / (2 * len(codes) * len(factors)), f"{len(codes):,} codes of {codes.shape[1]} numbers")
 
         of_index = {name: values[index] for name, values in factors.items()}
-        return _Measured(
-            mutual_information_gap(drawn[index], of_index),
-            dci(codes[index], of_index, seed=seed, told=told),
+        return _Scores(
+            mutual_information_gap(draws[index], of_index),
+            dci(codes[index], of_index, seed=seed, on_factor=report),
             separated_attribute_predictability(codes[index], of_index),
         )
 
@@ -170,7 +160,7 @@ def disentangle(
         "n": len(codes),
         "seed": seed,
         "interval_is": INTERVAL_IS,
-        "scores": {name: {"value": found.value, "interval": found.interval} for name, found in scores.items()},
+        "scores": {name: {"value": score.value, "interval": score.interval} for name, score in scores.items()},
         "of_factor": whole.of_factor,
         "mutual_information": whole.mig.matrix.tolist(),
         "importance": whole.dci.matrix.tolist(),
@@ -188,12 +178,12 @@ def _codes(run: Run, images: Split, condition: Condition, seed: int) -> tuple[Te
     if numbers > LARGEST_CODE:
         raise UserError(
             f"the codes of {run.recipe.name} have {numbers:,} numbers, and up to {LARGEST_CODE} are held against each "
-            "factor of the images; choose a model with shorter codes, as vae-beta, or train it with fewer numbers"
+            "factor of the images; choose a model with shorter codes, such as vae-beta, or train it with fewer numbers"
         )
-    if not isinstance(model, Posterior):
+    if not isinstance(model, HasPosterior):
         codes = through(run, model.encode, x, condition)
         return codes, codes
-    both = through(run, lambda part, given: torch.cat(model.posterior(part, given), dim=1), x, condition)
+    both = through(run, lambda part, rows: torch.cat(model.posterior(part, rows), dim=1), x, condition)
     mu, logvar = both.chunk(2, dim=1)
     eps = rng.normal(torch.arange(len(mu)), (numbers,), seed, "disentangle")
     return mu, mu + (0.5 * logvar).exp() * eps
@@ -202,30 +192,32 @@ def _codes(run: Run, images: Split, condition: Condition, seed: int) -> tuple[Te
 def _images(data: Data, n: int) -> Split:
     """The first n images with factors: of the test split, then of the others."""
     splits = [data.splits[name] for name in ("test", "valid", "train") if name in data.splits]
-    if any(split.factors is None for split in splits):
+    labels = [split.labels for split in splits if split.labels is not None]
+    factors = [split.factors for split in splits if split.factors is not None]
+    if len(factors) < len(splits):
         raise UserError(
-            f"{data.name} does not say from which factors its images were drawn; choose data that does, as data=shapes"
+            f"{data.name} does not say from which factors its images were drawn; choose data with factors, as shapes"
         )
-    there = sum(map(len, splits))
-    if not PARTS * LEAST <= n <= there:
-        raise UserError(f"n={n}: choose from {PARTS * LEAST:,} to {there:,}, as many images as {data.name} has")
+    available = sum(map(len, splits))
+    if not PARTS * LEAST <= n <= available:
+        raise UserError(f"n={n}: choose from {PARTS * LEAST:,} to {available:,}, as many images as {data.name} has")
     return Split(
         torch.cat([split.images for split in splits])[:n],
-        None if splits[0].labels is None else torch.cat([split.labels for split in splits])[:n],  # type: ignore
-        factors={name: torch.cat([split.factors[name] for split in splits])[:n] for name in splits[0].factors},  # type: ignore
+        torch.cat(labels)[:n] if len(labels) == len(splits) else None,
+        factors={name: torch.cat([values[name] for values in factors])[:n] for name in factors[0]},
     )
 
 
 def _own(factors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Without the factors that another one determines, as the row of a shape is by its y; which these are, in words."""
-    kept = dict(factors)
+    remaining = dict(factors)
     notes = []
     for name, values in factors.items():
-        by = [other for other in kept if other != name and _determines(kept[other], values)]
+        by = [other for other in remaining if other != name and _determines(remaining[other], values)]
         if by:
-            del kept[name]
+            del remaining[name]
             notes.append(f'the factor "{name}" is left out: "{by[0]}" determines it')
-    return kept, tuple(notes)
+    return remaining, tuple(notes)
 
 
 def _determines(by: Tensor, values: Tensor) -> bool:
@@ -243,25 +235,25 @@ def _around(value: float, of_parts: list[float]) -> Estimate:
     return Estimate(value, (max(0.0, value - half), min(1.0, value + half)))
 
 
-def _draw(measured: _Measured, factors: list[str]) -> bytes:
+def _draw(scores: _Scores, factors: list[str]) -> bytes:
     """Heat maps of units (rows) by factors (columns): mutual information and importance."""
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     panels = {
-        f"share of the factor's entropy that the unit explains\nMIG {measured.mig.value:.2f}": measured.mig.matrix,
-        f"importance of the unit to a predictor of the factor\ndisentanglement {measured.dci.disentanglement:.2f}": (
-            measured.dci.matrix
+        f"share of the factor's entropy that the unit explains\nMIG {scores.mig.value:.2f}": scores.mig.matrix,
+        f"importance of the unit to a predictor of the factor\ndisentanglement {scores.dci.disentanglement:.2f}": (
+            scores.dci.matrix
         ),
     }
-    n = len(measured.mig.matrix)
+    n = len(scores.mig.matrix)
     figure = Figure(figsize=(2.5 + 1.1 * len(factors) * len(panels), min(2 + 0.3 * n, 40)), layout="constrained")
     for axis, (title, matrix) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         norm = PowerNorm(0.5, vmin=0, vmax=1)  # a share of 0.04 takes a fifth of the colours
-        shown = axis.imshow(matrix.numpy(), norm=norm, cmap="YlGnBu", aspect="auto")
+        heat = axis.imshow(matrix.numpy(), norm=norm, cmap="YlGnBu", aspect="auto")
         axis.set_title(title, fontsize="medium")
         axis.set_xticks(range(len(factors)), factors)
         axis.set_yticks(range(0, n, -(-n // MOST_TICKS)))
         axis.set_ylabel("unit")
-        figure.colorbar(shown, ax=axis, ticks=(0, 0.04, 0.25, 0.5, 1))
+        figure.colorbar(heat, ax=axis, ticks=(0, 0.04, 0.25, 0.5, 1))
     return png(figure, dpi=100)

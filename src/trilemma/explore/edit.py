@@ -3,7 +3,7 @@
     v = mean of e(x) over the images of one group - mean of e(x) over the images of another,
     x_s = d(e(x) + s v)
 
-for several strengths s (Larsen et al. 2016, "Autoencoding beyond pixels using a learned similarity metric"; White
+for several shifts s (Larsen et al. 2016, "Autoencoding beyond pixels using a learned similarity metric"; White
 2016, "Sampling generative networks"). s = 0 is the reconstruction; s = 1 moves a code by the whole distance between
 the groups' means.
 """
@@ -11,24 +11,27 @@ the groups' means.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data
-from trilemma.data.load import Source, slug
+from trilemma.data.load import Images, Source, slug
 from trilemma.data.selection import Selection, all_splits, one_split
-from trilemma.data.sources.arrays import read_array
 from trilemma.data.sources.labels import class_number
+from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError, with_hint
-from trilemma.explore.codes import condition_for, decode_alike, encode, require
+from trilemma.explore.codes import condition_for, decode_alike, encode
 from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
 from trilemma.explore.naming import find_code
 from trilemma.explore.sample import label_name
+from trilemma.keys import Label, Picture
 from trilemma.pictures.grid import grid
 from trilemma.results import Results, place
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.types import Batch, Decodes, Encodes
 from trilemma.values import checked_call
 
@@ -38,7 +41,7 @@ GROUP = 2000  # images of a group whose codes are averaged
 
 @dataclass(frozen=True)
 class Edit:
-    """The row of pictures (the image itself if it was given, then one for each strength) and what they were made from.
+    """The row of pictures (the image itself if it was given, then one for each shift) and what they were made from.
 
     vector: (Z,), also in `file`, which later edits take in place of a group; counts: images averaged for it on
     either side, none for a vector from a file; images: (steps, C, H, W) in [0, 1].
@@ -47,23 +50,27 @@ class Edit:
     picture: Path
     file: Path
     vector: Tensor
-    strengths: tuple[float, ...]
+    shifts: tuple[float, ...]
     counts: tuple[int, int] | None
     images: Tensor
 
 
 @checked_call
 def edit(
-    run: Run | str | Path,
-    image: str | int | Path | Tensor,
+    run: RunLike,
+    image: Annotated[
+        str | int | Path | Tensor, Field(description="an image file, the number of a held-out image, or a code")
+    ],
     *,
-    towards: Group,
-    away: Group | None = None,
-    strength: float = 1.0,
-    steps: int = 7,
-    data: Source | None = None,
-    label: str | int | None = None,
-    out: str | Path | None = None,
+    towards: Annotated[Group, Field(description="a class, a folder of images, or a vector saved before (.npy)")],
+    away: Annotated[Group | None, Field(description="the opposite group (default: all other images)")] = None,
+    shift: Annotated[
+        float, Field(description="factor of the vector in the last picture; 1: the full difference between the groups")
+    ] = 1.0,
+    steps: Annotated[int, Field(ge=2, description="number of pictures, from 0 to shift")] = 7,
+    data: Images = None,
+    label: Label = None,
+    out: Picture = None,
 ) -> Edit:
     """Move an image towards a group of images, along the difference of the groups' mean codes.
 
@@ -71,33 +78,32 @@ def edit(
         image: the number of a held-out image, an image file, or a code, see `find_code`.
         towards: the name or number of a class, a source of images (a folder, ...), or a vector saved by an earlier
             edit.
-        away: another group; where None, every other class, or for a source of images the run's training images.
-        strength: of the last picture; the first has 0, which is the plain reconstruction. Negative goes the other way.
+        away: another group (default: every other class; for a source of images, the run's training images).
+        shift: factor of the vector in the last picture; the first has 0, the plain reconstruction. Negative values move
+            the image away from the group.
         steps: pictures.
         data: other images than the run's own, whose classes and images are meant.
-        label: the image's class, for a model that takes one and an image that does not tell.
-        out: the picture to write, with the vector as .npy beside it; RUN/edit-TOWARDS.png where None.
+        label: the image's class, for a model that takes one and an image without a label.
+        out: the picture to write, with the vector as .npy beside it (default: RUN/edit-TOWARDS.png).
     Raises:
         UserError: the model does not encode and decode, a group is unknown or empty, or a vector has another length
             than the model's codes.
     """
     run = as_run(run)
-    require(run, "change images by their codes", Encodes, Decodes)
-    if steps < 2:
-        raise UserError(f"steps={steps}: at least 2 are needed, without and with the change")
+    run.require("change images by their codes", Encodes, Decodes)
     picture, within = place(out, run.path, f"edit-{_name_of(run, towards, data)}.png" if out is None else "")
     file = picture.with_suffix(".npy")
     files = Results(picture, [file], verb="edit", within=within)
     code, condition, original = find_code(run, image, data, label)  # (1, Z)
     vector, counts = _vector(run, code.shape[1], towards, away, data)
-    strengths = torch.linspace(0, strength, steps, dtype=code.dtype)
-    images = decode_alike(run, code + strengths[:, None] * vector, condition)
+    shifts = torch.linspace(0, shift, steps, dtype=code.dtype)
+    images = decode_alike(run, code + shifts[:, None] * vector, condition)
     before = images[:0] if original is None else original
-    texts = ["original"] * len(before) + [f"{s:.3g}" for s in strengths.tolist()]
-    what = {"towards": str(towards), "away": None if away is None else str(away), "strength": strength, "steps": steps}
+    texts = ["original"] * len(before) + [f"{s:.3g}" for s in shifts.tolist()]
+    what = {"towards": str(towards), "away": None if away is None else str(away), "shift": shift, "steps": steps}
     sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
     files.write(sheet, run_receipt(run, "edit", image=str(image), **what), {file: vector_file(vector)})
-    return Edit(picture, file, vector, tuple(strengths.tolist()), counts, images)
+    return Edit(picture, file, vector, tuple(shifts.tolist()), counts, images)
 
 
 def _name_of(run: Run, group: Group, data: Source | None) -> str:
@@ -147,11 +153,11 @@ def _vector(
     run: Run, length: int, towards: Group, away: Group | None, data: Source | None
 ) -> tuple[Tensor, tuple[int, int] | None]:
     """The difference of the groups' mean codes, (Z,), and their sizes; or a vector from its file."""
-    found = load_vector(Path(str(towards)).expanduser(), length)
-    if found is not None:
+    saved = load_vector(Path(str(towards)).expanduser(), length)
+    if saved is not None:
         if away is not None:
             raise UserError(f"{towards} is a whole attribute vector; leave away out")
-        return found, None
+        return saved, None
     one = _group(run, towards, data)
     other = _group(run, away, data) if away is not None else _rest(run, towards, data)
     means = [_mean_code(run, batch) for batch in (one, other)]
@@ -169,17 +175,17 @@ def _group(run: Run, word: Group, data: Source | None) -> Batch:
     if index is not None:
         return _of_classes(run, source_of(run, data), {index})
     try:
-        found = source_of(run, str(word))
+        source = source_of(run, str(word))
     except UserError as error:
         if not classes or Path(str(word)).exists():
             raise
         text = f'"{word}" is neither a class ({", ".join(classes)}) nor a source of images: {error}'
         raise UserError(with_hint(text, str(word), classes)) from None
-    return choose(run, _averaged(run, found), GROUP, seed=0)
+    return choose(run, _averaged(run, source), GROUP, seed=0)
 
 
 def _rest(run: Run, towards: Group, data: Source | None) -> Batch:
-    """What a group stands out from: the other classes, or the images of all classes where it is no class."""
+    """What a group stands out from: the other classes, or the images of all classes if it is not a class."""
     source = source_of(run, data)
     index = class_number(towards, source.classes)
     if index is None:

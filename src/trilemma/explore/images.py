@@ -9,21 +9,18 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data, load_data
-from trilemma.data.load import Source as DataSource
-from trilemma.data.load import is_given, source_word
+from trilemma.data.load import Source, is_given, source_word
 from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.builtin import is_named
-from trilemma.data.sources.consent import remember
+from trilemma.data.sources.consent import note_source
 from trilemma.errors import UserError, unknown
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import receipt_for
 from trilemma.run.run import Run
-from trilemma.types import Batch, Condition, codes_need_labels
-
-Source = DataSource | None
+from trilemma.types import Batch, Condition, codes_need
 
 
-def source_of(run: Run, data: Source = None) -> Data:
+def source_of(run: Run, data: Source | None = None) -> Data:
     """The run's own data, or other data in its size and channels; where codes need labels, classes of one name are one.
 
     Raises:
@@ -31,28 +28,28 @@ def source_of(run: Run, data: Source = None) -> Data:
     """
     if data is None:
         return run.data
-    source, known = load(run, data), run.config["classes"]
-    if not codes_need_labels(run.model) or not source.classes or list(source.classes) == list(known):
+    source, classes = load(run, data), run.config["classes"]
+    if "label" not in codes_need(run.model) or not source.classes or list(source.classes) == list(classes):
         return source
-    strange = [name for name in source.classes if name not in known]
+    strange = [name for name in source.classes if name not in classes]
     if strange:
-        raise unknown("class", strange[0], known)
-    number = torch.tensor([known.index(name) for name in source.classes])
+        raise unknown("class", strange[0], classes)
+    number = torch.tensor([classes.index(name) for name in source.classes])
     splits = {
         name: replace(part, labels=None if part.labels is None else number[part.labels])
         for name, part in source.splits.items()
     }
-    return replace(source, classes=tuple(known), splits=splits)
+    return replace(source, classes=tuple(classes), splits=splits)
 
 
-def load(run: Run, data: DataSource) -> Data:
+def load(run: Run, data: Source) -> Data:
     """Images in the size and channels that a run was trained on; its own data, if named, are split as in training.
 
     Raises:
         UserError: the data cannot be read, or are the run's own and have changed.
     """
     if isinstance(data, str | Path) and (word := source_word(data)) == run.config["data"]:
-        remember(word)
+        note_source(word)
         return run.data
     if is_given(data) and load_data(data).source == run.config["data"]:
         return run.read(data)
@@ -77,10 +74,10 @@ def unseen(run: Run, source: Data) -> Selection:
 
 
 def part_of(run: Run, source: Data, split: str | None) -> Selection:
-    """A split by name; where None, the images that the run was not trained on.
+    """A split by name; default: the images that the run was not trained on.
 
     Raises:
-        UserError: there is no such split.
+        UserError: the split does not exist.
     """
     if split is None:
         return unseen(run, source)
@@ -90,17 +87,17 @@ def part_of(run: Run, source: Data, split: str | None) -> Selection:
 
 
 def pick_images(
-    run: Run, data: Source = None, n: int | None = None, split: str | None = None, *, seed: int | None = None
+    run: Run, data: Source | None = None, n: int | None = None, split: str | None = None, *, seed: int | None = None
 ) -> Batch:
     """Images that the run was not trained on, or of a split, with their positions among them, on the run's device.
 
     Args:
         data: other images than the run's own; they are brought to the size and channels it was trained on.
-        n: how many at most; all where None.
-        split: "train", "valid" or "test"; where None, the run's held-out split, or all images of other data.
-        seed: chooses which, spread over all of them; the first n where None.
+        n: how many at most; default: all.
+        split: "train", "valid" or "test"; default: the run's held-out split, or all images of other data.
+        seed: chooses which, spread over all of them; default: the first n.
     Raises:
-        UserError: n is less than 1, or there is no such split.
+        UserError: n is less than 1, or the split does not exist.
     """
     if n is not None and n < 1:
         raise UserError(f"n={n}: at least 1 image is needed")
@@ -114,8 +111,8 @@ def choose(run: Run, part: Selection, n: int | None, seed: int | None) -> Batch:
     return take(run, part, index)
 
 
-def name_of(data: Source) -> str | None:
-    """What images were asked for, in a text."""
+def name_of(data: Source | None) -> str | None:
+    """The source of images as a text."""
     return data if data is None else data.source if isinstance(data, Data) else str(data)
 
 
@@ -126,16 +123,16 @@ def run_receipt(run: Run, verb: str, **asked: Any) -> dict[str, Any]:
 
 def take(run: Run, part: Selection, index: Tensor) -> Batch:
     """The images numbered `index`, on the run's device."""
-    chosen = part.take(index)
+    split = part.take(index)
     return Batch(
-        to_float(chosen.images.to(run.device)),
-        Condition(chosen.labels, chosen.captions).to(run.device),
+        to_float(split.images.to(run.device)),
+        Condition(split.labels, split.captions).to(run.device),
         index.to(run.device),
     )
 
 
 def rows_of(batch: Batch, source: Data, part: Selection) -> list[dict[str, Any]]:
-    """What is known of each image: its position in the part of the source, its class and its file."""
+    """A record of each image: its position in the part of the source, its class and its file."""
     assert batch.index is not None
     names = part.take(batch.index.cpu()).names
     rows: list[dict[str, Any]] = [{"index": int(k)} for k in batch.index]

@@ -12,19 +12,21 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from trilemma.errors import UserError
-from trilemma.explore.codes import decode_codes, require
-from trilemma.explore.images import Source, run_receipt
+from trilemma.data.load import Images
+from trilemma.explore.codes import decode_codes
+from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import Named, find_code
+from trilemma.keys import Label, Picture
 from trilemma.pictures.grid import grid
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.types import Condition, Decodes, Encodes
 from trilemma.values import checked_call
 
@@ -39,7 +41,7 @@ STEP_MS, REST_MS = 60, 600  # time of a step of the animation, and of its two en
 
 @dataclass(frozen=True)
 class Interpolation:
-    """The picture, the animation (None where there is none), and the images of each way: (frames, C, H, W)."""
+    """The picture, the animation if there is one, and the images of each way: (frames, C, H, W)."""
 
     picture: Path
     animation: Path | None
@@ -66,16 +68,18 @@ WAYS = {"linear": linear, "spherical": spherical}
 
 @checked_call
 def interpolate(
-    run: Run | str | Path,
-    a: Named,
-    b: Named,
+    run: RunLike,
+    a: Annotated[
+        Named, Field(description="an image file, the number of a held-out image, or a code (1.5,-0.3,... or .npy)")
+    ],
+    b: Annotated[Named, Field(description="the other end, given in the same way")],
     *,
-    frames: int = 7,
-    how: Literal["linear", "spherical", "both"] = "both",
-    data: Source = None,
-    animate: bool = True,
-    label: str | int | None = None,
-    out: str | Path | None = None,
+    frames: Annotated[int, Field(ge=2, description="images in a row, including both ends")] = 7,
+    how: Annotated[Literal["linear", "spherical", "both"], Field(description="path between the codes")] = "both",
+    data: Images = None,
+    animate: Annotated[bool, Field(description="also write an animation")] = True,
+    label: Label = None,
+    out: Picture = None,
 ) -> Interpolation:
     """Decode the codes between two images or two codes: a picture with a row for each way, and an animation.
 
@@ -83,16 +87,14 @@ def interpolate(
         a, b: each an image file, the number of a held-out image, or a code: its numbers with commas between them, or
             a .npy file of them. Between two images, a last row blends their pixels, for comparison.
         frames: images in a row, with both ends.
-        data: the images that numbers count in; the run's own where None.
-        label: the class to decode, for a conditional model; where None, each frame has that of the nearer end.
-        out: the picture to write; RUN/interpolation.png where None. The animation lies beside it as .gif.
+        data: the images that numbers count in; default: the run's own.
+        label: the class to decode, for a conditional model; default: the class of the nearer end.
+        out: the picture to write; default: RUN/interpolation.png. The animation lies beside it as .gif.
     Raises:
         UserError: the model does not encode and decode, or a or b has another shape than the run's, or lacks a class.
     """
     run = as_run(run)
-    if frames < 2:
-        raise UserError(f"frames={frames}: at least 2 are needed, for the two ends")
-    require(run, "interpolate", Encodes, Decodes)
+    run.require("interpolate", Encodes, Decodes)
     picture, within = place(out, run.path, "interpolation.png")
     picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture
     animation = picture.with_suffix(".gif") if animate else None
@@ -103,13 +105,13 @@ def interpolate(
     start, end = (code[0].double() for code, _, _ in ends)
     moving = {way: _decoded(run, WAYS[way](start, end, fine), ends) for way in ways}
     rows = {way: images[::FINER] for way, images in moving.items()}
-    shown, (first, last) = dict(rows), (image for _, _, image in ends)
+    lines, (first, last) = dict(rows), (image for _, _, image in ends)
     if first is not None and last is not None:
         blend = linear(first.flatten().double(), last.flatten().double(), fine[::FINER])
-        shown["pixels"] = blend.float().unflatten(1, run.model_config.shape)
+        lines["pixels"] = blend.float().unflatten(1, run.model_config.shape)
     receipt = run_receipt(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, label=label)
     heads = [f"{t:.2f}" for t in fine[::FINER].tolist()]
-    sheet = table(torch.cat(list(shown.values())), list(shown), heads)
+    sheet = table(torch.cat(list(lines.values())), list(lines), heads)
     files.write(sheet, receipt, {animation: _animated(moving)} if animation else {})
     return Interpolation(picture, animation, rows)
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,31 +12,24 @@ from trilemma.config import LARGEST_IMAGE
 from trilemma.data.decoding.decode import decode
 from trilemma.data.decoding.pixels import Header, Item, header, open_file
 from trilemma.data.decoding.size import text as size_text
+from trilemma.data.load import Source
 from trilemma.data.selection import ALL
-from trilemma.data.sources.arrays import read_array
+from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError
 from trilemma.explore.codes import code_width, condition_for, encode
-from trilemma.explore.images import Source, source_of, take, unseen
+from trilemma.explore.images import source_of, take, unseen
 from trilemma.pictures.levels import to_float
 from trilemma.run.condition import needed
 from trilemma.run.run import Run
 from trilemma.text import note
 from trilemma.types import Batch, Condition
 
-if TYPE_CHECKING:
-    pass
-
-
 LARGEST = 8 * LARGEST_IMAGE  # bytes of a code or an image in a .npy file
-
-
-CROPPED = 1.5  # shapes (width / height) that differ by more than this factor lose so much that it is said
-
-
+CROPPED = 1.5  # shapes (width / height) that differ by more than this factor lose so much that the user is warned
 Named = str | int | Path | Tensor | np.ndarray | Sequence[float]  # what stands for an image or a code
 
 
-def pick_image(run: Run, what: str | int | Path, data: Source = None) -> Batch:
+def pick_image(run: Run, what: str | int | Path, data: Source | None = None) -> Batch:
     """One image on the run's device, with its label where that is known.
 
     Args:
@@ -45,7 +37,7 @@ def pick_image(run: Run, what: str | int | Path, data: Source = None) -> Batch:
             channels by the rules for training images, which standard error says where it changes the image.
         data: other images to count in than the run's own, all of them.
     Raises:
-        UserError: there is no such number or file, or the file cannot be read.
+        UserError: the number or the file does not exist, or the file cannot be read.
     """
     number = _number(what)
     if number is None:
@@ -54,35 +46,35 @@ def pick_image(run: Run, what: str | int | Path, data: Source = None) -> Batch:
     part = unseen(run, source)
     if not 0 <= number < len(part):
         where = source.name if part.name == ALL else f"the {part.name} split"
-        raise UserError(f"there is no image {number} in {where}: it has 0 to {len(part) - 1}")
+        raise UserError(f"image {number} not found in {where}: choose from 0 to {len(part) - 1}")
     return take(run, part, torch.tensor([number]))
 
 
-def load_image(run: Run, what: str | int | Path, data: Source = None) -> Tensor:
+def load_image(run: Run, what: str | int | Path, data: Source | None = None) -> Tensor:
     """One image on the run's device, float32 in [0, 1], (1, C, H, W); see `pick_image`."""
     return pick_image(run, what, data).image
 
 
 def find_code(
-    run: Run, what: Named, data: Source = None, label: str | int | None = None
+    run: Run, what: Named, data: Source | None = None, label: str | int | None = None
 ) -> tuple[Tensor, Condition, Tensor | None]:
     """The code that a user names, for a model that encodes.
 
     Args:
         what: an image, as for `pick_image` or as a tensor (C, H, W) of the run's shape; or a code: its numbers, with
             commas between them in a text, or a .npy file of them.
-        label: the class, for a conditional model; where None, that of the image.
+        label: the class, for a conditional model (default: the image's).
     Returns:
         The code (1, Z) on the CPU; the condition that it needs; the image (1, C, H, W) that it was encoded from, None
         where the code itself was given.
     Raises:
         UserError: it has another shape than the run's, is not finite, or lacks the class that the model needs.
     """
-    found = _values(what)
-    if isinstance(found, Tensor) and found.ndim == 1:
+    tensor = _values(what)
+    if isinstance(tensor, Tensor) and tensor.ndim == 1:
         condition = needed(run.model, run.condition(label, 1), advise=True)
-        return _checked_code(run, found[None]), condition, None
-    batch = Batch(_checked_image(run, found)) if isinstance(found, Tensor) else pick_image(run, found, data)
+        return _checked_code(run, tensor[None]), condition, None
+    batch = Batch(_checked_image(run, tensor)) if isinstance(tensor, Tensor) else pick_image(run, tensor, data)
     condition = condition_for(run, batch, label, advise=True)
     return encode(run, batch.image, condition), condition, batch.image.cpu()
 
@@ -99,18 +91,18 @@ def _read(run: Run, path: Path) -> Tensor:
     channels, height, width = run.model_config.shape
     path = path.expanduser()
     if not os.path.isfile(path):  # False, too, for what is too long for a name
-        raise UserError(f"there is no image file {path}; give one, or the number of an image of the held-out split")
+        raise UserError(f"image file {path} not found; give a file, or the number of an image of the held-out split")
     item = Item(str(path), lambda: open_file(path))
-    done = decode([item], (height, width), channels)
-    if done.skipped:
-        raise UserError(f"cannot read the image {done.skipped[0]}")
+    decoded = decode([item], (height, width), channels)
+    if decoded.skipped:
+        raise UserError(f"cannot read the image {decoded.skipped[0]}")
     if change := _change(header(item), (channels, height, width)):
         note(f"{path.name}: {change}")
-    return done.images
+    return decoded.images
 
 
-def _change(came: Header, shape: tuple[int, int, int]) -> str | None:
-    """What the rule of `data.decoding.size` does to an image file, in words; None where its shape is the model's.
+def _change(file: Header, shape: tuple[int, int, int]) -> str | None:
+    """What the rule of `data.decoding.size` does to an image file, in words; None if it has the model's shape.
 
     >>> _change(Header((33, 90), grey=False), (1, 8, 8))
     '33x90 colour (height x width), brought to 8x8 grey; 63% of it is cut off: it is scaled to cover, its centre kept'
@@ -118,25 +110,25 @@ def _change(came: Header, shape: tuple[int, int, int]) -> str | None:
     '16x16 colour (height x width), brought to 8x8 colour'
     """
     channels, height, width = shape
-    if came == ((height, width), channels == 1):
+    if file == ((height, width), channels == 1):
         return None
     to = f"brought to {size_text((height, width))} {'grey' if channels == 1 else 'colour'}"
-    said = f"{size_text(came.size)} {'grey' if came.grey else 'colour'} (height x width), {to}"
-    factor = came.size[1] / came.size[0] * height / width  # of the shapes
+    change = f"{size_text(file.size)} {'grey' if file.grey else 'colour'} (height x width), {to}"
+    factor = file.size[1] / file.size[0] * height / width  # of the shapes
     factor = max(factor, 1 / factor)
     cut = f"; {1 - 1 / factor:.0%} of it is cut off: it is scaled to cover, its centre kept"
-    return said + cut if factor > CROPPED else said
+    return change + cut if factor > CROPPED else change
 
 
 def _values(what: Named) -> Tensor | str | int | Path:
-    """The numbers of a code (Z,) or of an image (1, C, H, W), where they are given; else what names an image."""
+    """The numbers of a code (Z,) or of an image (1, C, H, W); or what names an image."""
     if isinstance(what, int):
         return what
-    given = _numbers_of(what) if isinstance(what, str | Path) else what
-    if given is None:
+    numbers = _numbers_of(what) if isinstance(what, str | Path) else what
+    if numbers is None:
         return str(what)
     try:
-        values = torch.as_tensor(given)
+        values = torch.as_tensor(numbers)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"neither an image nor a code: {error}; give an image, its number, or a code") from None
     if values.ndim in (3, 4):
@@ -150,7 +142,7 @@ def _values(what: Named) -> Tensor | str | int | Path:
 
 
 def _numbers_of(what: str | Path) -> np.ndarray | list[float] | None:
-    """What a .npy file or a text with commas holds; None where it is the name or number of an image."""
+    """What a .npy file or a text with commas holds; None for the name or number of an image."""
     text, path = str(what), Path(what).expanduser()
     if path.suffix.lower() == ".npy" and os.path.isfile(path):
         array = read_array(path)
@@ -169,7 +161,7 @@ def _checked_code(run: Run, code: Tensor) -> Tensor:
     """A code (1, Z), if it is one of the model's."""
     width = code_width(run)
     if code.shape[1] != width:
-        raise UserError(f"the code has {code.shape[1]} numbers; those of {run.recipe.name} in {run.path} have {width}")
+        raise UserError(f"the code has {code.shape[1]} numbers; codes of {run.recipe.name} in {run.path} have {width}")
     if not code.isfinite().all():
         raise UserError("the code has NaN or infinite values; give finite numbers")
     return code
@@ -178,11 +170,11 @@ def _checked_code(run: Run, code: Tensor) -> Tensor:
 def _checked_image(run: Run, image: Tensor) -> Tensor:
     """An image (1, C, H, W), if it has the run's shape."""
     if len(image) != 1:
-        raise UserError(f"{len(image)} images were given, and one is needed; give them one by one, as images[0]")
+        raise UserError(f"got {len(image)} images instead of one; give them one by one, for instance images[0]")
     if tuple(image.shape) != (1, *run.model_config.shape):
         expected = " x ".join(map(str, run.model_config.shape))
-        came = " x ".join(map(str, image.shape[1:]))
-        raise UserError(f"the image is {came} (channels x height x width); {run.path} takes {expected}")
+        shape = " x ".join(map(str, image.shape[1:]))
+        raise UserError(f"the image is {shape} (channels x height x width); {run.path} takes {expected}")
     if not (image >= 0).all() or not (image <= 1).all():
         raise UserError("the image has values outside 0 to 1; give floats in [0, 1], or uint8 levels")
     return image.to(run.device)

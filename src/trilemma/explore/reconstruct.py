@@ -5,12 +5,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from trilemma.explore.codes import condition_for, require
-from trilemma.explore.images import Source, part_of, pick_images, rows_of, run_receipt, source_of
+from trilemma.data.load import Images
+from trilemma.explore.codes import condition_for
+from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
+from trilemma.keys import Count, Label, Picture, SplitOf
 from trilemma.pictures.pairs import pairs
 from trilemma.results import Results, place
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import RunLike, as_run
 from trilemma.types import Reconstructs
 from trilemma.values import checked_call
 
@@ -34,26 +36,26 @@ class Reconstruction:
 
 @checked_call
 def reconstruct(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    data: Source = None,
-    n: int = 16,
-    split: str | None = None,
-    label: str | int | None = None,
-    out: str | Path | None = None,
+    data: Images = None,
+    n: Count = 16,
+    split: SplitOf = None,
+    label: Label = None,
+    out: Picture = None,
 ) -> Reconstruction:
     """Pass `n` images through a model that was not trained on them; lay the results below, with the error of each.
 
     Args:
         data: other images than the run's own; they are brought to the size it was trained on.
-        split: "train", "valid" or "test"; where None, the run's held-out split, or all images of other data.
-        label: the class of all of them, for a conditional model; where None, that of each image.
-        out: the picture to write, with the errors as JSON beside it; RUN/reconstructions.png where None.
+        split: "train", "valid" or "test"; default: the run's held-out split, or all images of other data.
+        label: the class of all of them, for a conditional model; default: each image's own.
+        out: the picture to write, with the errors as JSON beside it; default: RUN/reconstructions.png.
     Raises:
         UserError: if the model does not reconstruct, or is conditional and the images have no classes of its own.
     """
     run = as_run(run)
-    require(run, "reconstruct", Reconstructs)
+    run.require("reconstruct", Reconstructs)
     picture, within = place(out, run.path, "reconstructions.png")
     file = picture.with_suffix(".json")
     files = Results(picture, [file], verb="reconstruct", within=within)

@@ -4,20 +4,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma import __version__
 from trilemma.config import Config
 from trilemma.data.sources.labels import class_number
+from trilemma.keys import BatchSize, Count, Label, Out, Seed
 from trilemma.metrics.receipt import protocol_name
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import save_png
 from trilemma.results import claim, out_path
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.values import checked_call
 
 FORMAT = 1  # of a receipt
@@ -28,7 +30,7 @@ LIKE_SETTING = re.compile(r"_[a-z_]+-")  # as in label-x_steps-5
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """Where the pictures lie: the first GRID_LIMIT in one grid, and one file each."""
+    """The files: the first GRID_LIMIT images in one grid, and one file for each image."""
 
     grid: Path
     images: list[Path]
@@ -38,9 +40,9 @@ class Receipt(Config):
     """How a picture was made: what it takes to make it again, and what its last digits may depend on.
 
     run, weights: the run's folder, and the `weights_id` it had.
-    first, n, grid: the images numbered first ... first + n - 1 of `seed`, in a grid or one by itself.
+    first, n, grid: the images numbered first ... first + n - 1 of `seed`, in a grid or a single image.
     batches: the batches they were computed in, each with the number of its first image and its size.
-    unfinished: how far the training was, where the weights are those of a checkpoint; not written otherwise.
+    unfinished: how far the training was, if the weights are those of a checkpoint; not written otherwise.
     """
 
     format: int = FORMAT
@@ -70,16 +72,20 @@ class Receipt(Config):
 
 @checked_call
 def sample(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    n: int = 64,
-    seed: int = 0,
-    first: int = 0,
-    label: str | int | None = None,
-    batch: int = 256,
-    exact: bool = False,
-    out: str | Path | None = None,
-    singles: bool = True,
+    n: Count = 64,
+    seed: Seed = 0,
+    first: Annotated[
+        int, Field(ge=0, description="number of the first image; image k of a seed is always the same")
+    ] = 0,
+    label: Label = None,
+    batch: BatchSize = 256,
+    exact: Annotated[
+        bool, Field(description="bit-equal for every n, first and batch; always computes whole batches of 64")
+    ] = False,
+    out: Out = None,
+    singles: Annotated[bool, Field(description="also write each image to a file; the grid shows at most 400")] = True,
     **settings: Any,
 ) -> SampleFiles:
     """Draw `n` images and write `OUT.png`, a grid, and with `singles` one PNG each into OUT, as they are drawn.
@@ -89,7 +95,7 @@ def sample(
         first: number of the first image; image k of a seed is the same whatever n, first and batch are.
         batch: images computed at a time, which bounds the memory whatever n is.
         exact: bit-equal for every n, first and batch, see `Run.sample`; costs as much as whole batches of 64.
-        out: the folder of single images, beside which the grid lies; where None, RUN/samples/seed-SEED, with the label
+        out: the folder of single images, beside which the grid lies; default: RUN/samples/seed-SEED, with the label
             and the settings in its name.
         singles: one file for each image; the grid shows the first 400.
         settings: of the model's sampler, see `Run.sample`.
@@ -97,8 +103,9 @@ def sample(
         UserError: as `Run.sample`, or if the disk refuses.
     """
     run = as_run(run)
-    settings = run.checked(settings, sample)
-    parts = run.draw(n, seed=seed, first=first, label=label, batch=batch, exact=exact, **settings)
+    keys = run.sampling(settings, sample)
+    settings = keys.given()
+    parts = run.draw(n, seed=seed, first=first, label=label, batch=batch, exact=exact, keys=keys)
     receipt = receipt_of(
         run, seed=seed, label=label, exact=exact, settings=settings, first=first, n=1, grid=False, batches=()
     )
@@ -111,19 +118,19 @@ def sample(
     files = [folder / f"{k:05d}.png" for k in range(first, first + n) if singles]
     claim([sheet, *files], within=run.path if out is None else folder)
     paths: list[Path] = []
-    shown: list[Tensor] = []
+    in_grid: list[Tensor] = []
     batches = []
     for part in parts:
         levels = to_uint8(part.images)
         if part.first < first + GRID_LIMIT:
-            shown.append(levels[: first + GRID_LIMIT - part.first])
+            in_grid.append(levels[: first + GRID_LIMIT - part.first])
             batches.append(part.batch)
         for k, image in enumerate(levels if singles else (), start=part.first):
-            made = receipt.with_(first=k, batches=(part.batch,))
-            paths.append(save_png(image, folder / f"{k:05d}.png", made.to_json()))
-    images = torch.cat(shown)
-    made = receipt.with_(n=len(images), grid=True, batches=tuple(batches))
-    return SampleFiles(save_png(grid(images), sheet, made.to_json()), paths)
+            single = receipt.with_(first=k, batches=(part.batch,))
+            paths.append(save_png(image, folder / f"{k:05d}.png", single.to_json()))
+    images = torch.cat(in_grid)
+    whole = receipt.with_(n=len(images), grid=True, batches=tuple(batches))
+    return SampleFiles(save_png(grid(images), sheet, whole.to_json()), paths)
 
 
 def _folder_name(seed: int, label: str | int | None, settings: dict[str, Any], classes: Sequence[str] = ()) -> str:

@@ -14,22 +14,25 @@ The plane walk moves two units at once, by default through equal shares of the c
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from trilemma.data.load import Images, Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import code_width, condition_for, decode_alike, encode, require
-from trilemma.explore.images import Source, name_of, pick_images, run_receipt
+from trilemma.explore.codes import code_width, condition_for, decode_alike, encode
+from trilemma.explore.images import name_of, pick_images, run_receipt
 from trilemma.explore.naming import Named, find_code
+from trilemma.keys import Label, Picture
 from trilemma.pictures.grid import TEXT, font
 from trilemma.pictures.png import save_png
 from trilemma.pictures.table import GAP, table
 from trilemma.results import claim, place, with_keys
-from trilemma.run.run import Run, as_run
+from trilemma.run.run import Run, RunLike, as_run
 from trilemma.types import Condition, Conditional, Decodes, Encodes
-from trilemma.values import checked_call
+from trilemma.values import checked_call, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,44 +59,52 @@ class Traversal:
 
 @checked_call
 def traverse(
-    run: Run | str | Path,
+    run: RunLike,
     *,
-    image: Named | None = None,
-    units: str | int | Sequence[int] | None = None,
-    span: float = 3.0,
-    steps: int | None = None,
-    plane: str | bool | Sequence[int] | None = None,
-    spacing: Spacing = "quantiles",
-    data: Source = None,
-    label: str | int | None = None,
-    out: str | Path | None = None,
+    image: Annotated[
+        Named | None, Field(description="where to start, given as for interpolate (default: the mean code)")
+    ] = None,
+    units: Annotated[
+        int | Sequence[int] | None,
+        Field(description="latent dimensions to vary: 0,4,7 (default: the ten that vary most)"),
+    ] = None,
+    span: Annotated[float, Field(gt=0, description="how far to both sides, in standard deviations")] = 3.0,
+    steps: Annotated[
+        int | None, Field(ge=2, description="images in a row (default: 7, or 15 along a side of a plane)")
+    ] = None,
+    plane: Annotated[
+        bool | Sequence[int] | None,
+        Field(description="two latent dimensions to vary together: 0,1; false: no plane (default: if codes have two)"),
+    ] = None,
+    spacing: Annotated[
+        Spacing, Field(description="lines of a plane: at equal shares of real images, or at equal steps")
+    ] = "quantiles",
+    data: Images = None,
+    label: Label = None,
+    out: Picture = None,
 ) -> Traversal:
     """Move one number of a code at a time and decode: a row of images for each; or two of them over a plane.
 
     Args:
-        image: where to start: an image file, the number of a held-out image, or a code as for `interpolate`; where
-            None, the mean code of real images.
-        units: which numbers of the code to move, as "3" or "0,4,7"; the ten with the largest standard deviation
-            where None.
+        image: where to start: an image file, the number of a held-out image, or a code as for `interpolate`
+            (default: the mean code of real images).
+        units: which numbers of the code to move, as "3" or "0,4,7" (default: the ten with the largest standard
+            deviation).
         span: how far to go to both sides of the mean, in standard deviations; a unit stops at the smallest and the
             largest value that it has on real images.
         steps: images in a row; 7, or 15 for each side of a plane.
-        plane: two units to move together, as "0,1"; where None, a plane if the codes have just two numbers and
+        plane: two units to move together, as "0,1"; default: a plane if the codes have just two numbers and
             `units` is not given; False for none.
         spacing: lines of the plane: "quantiles" (equal shares of real images between them) or "even", within `span`.
-        data: the images that give mean, deviation and range, and that numbers count in; the run's own where None.
-        label: the class to decode, for a conditional model; where None, that of the image, or class 0.
-        out: the picture to write; RUN/traversal.png or RUN/plane.png where None, with the keys
-            that are given in its name.
+        data: the images that give mean, deviation and range, and that numbers count in; default: the run's own.
+        label: the class to decode, for a conditional model; default: the image's, or class 0.
+        out: the picture to write (default: RUN/traversal.png or RUN/plane.png, with the given keys
+            in its name).
     Raises:
-        UserError: the model does not encode and decode, a unit is not there, or the start does not fit.
+        UserError: the model does not encode and decode, a unit does not exist, or the start does not fit.
     """
     run = as_run(run)
-    require(run, "traverse codes", Encodes, Decodes)
-    if not 0 < span < float("inf"):
-        raise UserError(f"span={span}: give a positive number of standard deviations, for instance 3")
-    if steps is not None and steps < 2:
-        raise UserError(f"steps={steps}: at least 2 images are needed")
+    run.require("traverse codes", Encodes, Decodes)
     width = code_width(run)
     pair = _pair(plane, units, width)
     named = None if units is None else _numbers(units, width)
@@ -140,14 +151,14 @@ def on_plane(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
     return codes.flatten(0, 1)
 
 
-def _codes(run: Run, data: Source) -> Tensor:
+def _codes(run: Run, data: Source | None) -> Tensor:
     """Codes of real images, (N, Z)."""
     batch = pick_images(run, data, MEASURED, seed=0)
     return encode(run, batch.image, condition_for(run, batch))
 
 
 def _start(
-    run: Run, image: Named | None, data: Source, label: str | int | None, codes: Tensor
+    run: Run, image: Named | None, data: Source | None, label: str | int | None, codes: Tensor
 ) -> tuple[Tensor, Condition]:
     """The code (Z,) to start from, and the condition to decode it under."""
     if image is not None:
@@ -157,28 +168,24 @@ def _start(
     return codes.mean(0), run.condition(first if label is None else label, 1)
 
 
-def _pair(plane: str | bool | Sequence[int] | None, units: object, width: int) -> tuple[int, int] | None:
+def _pair(plane: bool | Sequence[int] | None, units: object, width: int) -> tuple[int, int] | None:
     """The two units of a plane; None for rows."""
     if plane is False or (plane is None and (units is not None or width != 2)):
         return None
     if plane is None or plane is True:
         plane = (0, 1)
-    found = _numbers(plane, width)
-    if len(found) != 2:
-        raise UserError(f"plane={plane}: give two units, for instance 0,1")
-    return found[0], found[1]
+    numbers = _numbers(plane, width)
+    if len(numbers) != 2:
+        raise UserError(f"plane={shown(plane)}: give two units, for instance 0,1")
+    return numbers[0], numbers[1]
 
 
-def _numbers(units: str | int | Sequence[int], width: int) -> tuple[int, ...]:
+def _numbers(units: int | Sequence[int], width: int) -> tuple[int, ...]:
     """Units as numbers, each there and named once."""
-    parts = units.split(",") if isinstance(units, str) else [units] if isinstance(units, int) else units
-    try:
-        found = tuple(int(part) for part in parts)
-    except ValueError:
-        found = ()
-    if not found or len({*found}) < len(found) or not all(0 <= unit < width for unit in found):
-        raise UserError(f"unknown units {units}: give different numbers from 0 to {width - 1}, for instance 0,1")
-    return found
+    numbers = (units,) if isinstance(units, int) else tuple(units)
+    if not numbers or len({*numbers}) < len(numbers) or not all(0 <= unit < width for unit in numbers):
+        raise UserError(f"unknown units {shown(units)}: give different numbers from 0 to {width - 1}, for instance 0,1")
+    return numbers
 
 
 def _most_active(codes: Tensor) -> tuple[int, ...]:

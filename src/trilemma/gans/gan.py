@@ -14,11 +14,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trilemma import rng as random
-from trilemma.config import ModelConfig
-from trilemma.errors import UserError, check_condition
+from trilemma.config import Config, ModelConfig
 from trilemma.gans.losses import LOSSES
 from trilemma.nets import dcgan, mlp
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
 
 NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
     "mlp": (mlp.Generator, mlp.Critic),
@@ -38,8 +37,18 @@ class GANConfig(ModelConfig):
     loss: Literal["non-saturating", "hinge"] = Field(default="non-saturating", description="adversarial loss")
 
 
+class GANKeys(Config):
+    """Settings of a GAN's sampler."""
+
+    truncation: float = Field(
+        default=1.0, ge=0, description="factor on z; below 1 the images are nearer the average one and less varied"
+    )
+
+
 class GAN(Model):
     """Generator z (B, latent) -> image (B, C, H, W) in [0, 1], and critic image -> logits (B,)."""
+
+    sampling_keys = GANKeys
 
     def __init__(self, config: GANConfig) -> None:
         super().__init__()
@@ -66,10 +75,10 @@ class GAN(Model):
         loss = LOSSES[self.config.loss][0](logits_real, logits_fake)
         halves = {"real": logits_real.detach(), "fake": logits_fake.detach()}
         if self.config.loss == "hinge":
-            given = {f"logit_{name}": logits.mean() for name, logits in halves.items()}
+            means = {f"logit_{name}": logits.mean() for name, logits in halves.items()}
         else:
-            given = {f"d_{name}": logits.sigmoid().mean() for name, logits in halves.items()}
-        return loss, {"loss": loss.detach(), **given}
+            means = {f"d_{name}": logits.sigmoid().mean() for name, logits in halves.items()}
+        return loss, {"loss": loss.detach(), **means}
 
     def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """The generator's turn; part: loss. Gradients pass through the critic and leave none in it."""
@@ -81,23 +90,19 @@ class GAN(Model):
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, truncation: float = 1.0
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, keys: GANKeys = GANKeys()
     ) -> Tensor:
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
-        Args:
-            truncation: factor on z; below 1 the images are nearer the average one and less varied.
         Raises:
-            UserError: for a condition (the model takes none), or truncation is negative.
+            UserError: for a condition (the model takes none).
         """
         check_condition(condition, n)
-        if truncation < 0:
-            raise UserError(f"truncation={truncation}: give 0 or more; 1 is the model's own distribution")
         device = next(self.generator.parameters()).device
         z = random.normal(torch.arange(first, first + n), (self.config.latent,), seed, "latent").to(device)
         training = self.generator.training
         try:
-            return self.generator.eval()(truncation * z)
+            return self.generator.eval()(keys.truncation * z)
         finally:
             self.generator.train(training)
 

@@ -8,7 +8,6 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.explore.codes import require
 from trilemma.lessons.held_out import common_images, reconstructed, rmse
 from trilemma.pictures.table import table
 from trilemma.run.run import Run
@@ -24,8 +23,8 @@ def disturbed(images: Tensor, noise: float, drop: float, seed: int = 0) -> Tenso
     """Images (N, C, H, W) with Gaussian noise of a standard deviation, and a share of the pixels dropped and the rest
     raised to keep the mean: what denoising autoencoders train on (Vincent et al. 2008)."""
     shape, ids = tuple(images.shape[1:]), torch.arange(len(images))
-    kept = (rng.uniform(ids, shape, seed, "drop") >= drop).to(images) / (1 - drop)
-    return images * kept + noise * rng.normal(ids, shape, seed, "noise").to(images)
+    mask = (rng.uniform(ids, shape, seed, "drop") >= drop).to(images) / (1 - drop)
+    return images * mask + noise * rng.normal(ids, shape, seed, "noise").to(images)
 
 
 def beside(
@@ -50,15 +49,15 @@ def beside(
     """
     runs = (first, *others)
     for run in runs:
-        require(run, "reconstruct", Reconstructs)
+        run.require("reconstruct", Reconstructs)
     batch = common_images(runs, data, MEASURED)
-    images, given, blank = batch.image.cpu(), batch, [""] * min(n, len(batch.image))
+    images, inputs, blank = batch.image.cpu(), batch, [""] * min(n, len(batch.image))
     rows = [("held out", images, blank)]
     if noise or drop:
-        given = Batch(disturbed(batch.image, noise, drop, seed), batch.condition)
-        rows.append(("given", given.image.cpu(), blank))
+        inputs = Batch(disturbed(batch.image, noise, drop, seed), batch.condition)
+        rows.append(("given", inputs.image.cpu(), blank))
     for run in runs:
-        results = reconstructed(run, given)
+        results = reconstructed(run, inputs)
         errors = [f"{rmse(*pair):.3f}" for pair in zip(results[:n], images[:n], strict=True)]
         rows.append((f"{run.name}: RMSE {rmse(results, images):.4f}", results, errors))
     for run in runs:

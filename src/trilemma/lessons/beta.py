@@ -53,7 +53,7 @@ def beta(
     """Error and divergence over beta, then for each beta a row of reconstructions and one of samples.
 
     Args:
-        runs: finished runs that differ in beta. Where none are given, models are trained, into figures/beta/.
+        runs: finished runs that differ in beta; default: models are trained, into figures/beta/.
         model, data, betas, steps: what to train, and how many steps each.
         n: images in a row.
         seed: of the training, the drawn codes and the samples.
@@ -71,10 +71,10 @@ def beta(
 
 
 def measure(run: Run, batch: Batch, seed: int) -> Point:
-    """The figures of a run on held-out images, from one drawn code each.
+    """Error and divergence of a run on held-out images, from one drawn code each.
 
     Raises:
-        UserError: if its model has no beta, or does not say its error and divergence.
+        UserError: if its model has no beta, or does not report its error and divergence.
     """
     model, value = run.model, _beta_of(run)
     if not (isinstance(model, Validates) and isinstance(model, Reconstructs) and isinstance(model, Samples)):
@@ -82,8 +82,8 @@ def measure(run: Run, batch: Batch, seed: int) -> Point:
     draw = rng.generator(seed, "beta", device=run.device)
 
     def both(image: Tensor, condition: Condition) -> Tensor:
-        found = model.validation(Batch(image, condition), draw)
-        return torch.stack([found["mse"], found["kl_nats"]], dim=1)
+        values = model.validation(Batch(image, condition), draw)
+        return torch.stack([values["mse"], values["kl_nats"]], dim=1)
 
     mse, kl = through(run, both, batch.image, condition_for(run, batch)).mean(0).tolist()
     return Point(value, mse**0.5, kl)
@@ -91,7 +91,7 @@ def measure(run: Run, batch: Batch, seed: int) -> Point:
 
 def _beta_of(run: Run) -> float:
     """The weight that a run was trained with."""
-    value = getattr(run.model_config, "beta", None)
+    value = run.model_config.get("beta")
     if value is None:
         raise UserError(f"{run.path}: {run.recipe.name} has no beta; take runs of vae, vae-conv or vae-beta")
     return float(value)

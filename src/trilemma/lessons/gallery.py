@@ -5,11 +5,11 @@ import re
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from pydantic import create_model
+from pydantic import Field
 
-from trilemma.config import Config, make
+from trilemma.config import Config, keywords_of, make
 from trilemma.errors import UserError, unknown
 from trilemma.lessons.beside import beside
 from trilemma.lessons.beta import beta
@@ -81,12 +81,19 @@ def list_figures() -> list[Listed]:
 
 @checked_call
 @own_modes()
-def figure(name: str, *runs: Run | str | Path, out: str | Path | None = None, **keys: Any) -> Path:
+def figure(
+    name: Annotated[str, Field(description="a figure (default: list them all)")],
+    *runs: Annotated[Run | str | Path, Field(description="the runs it is drawn from")],
+    out: Annotated[
+        str | Path | None, Field(description="picture to write (default: chosen for you and printed)")
+    ] = None,
+    **keys: Any,
+) -> Path:
     """Draw a figure of `list_figures()`.
 
     Args:
-        runs: what it is drawn from, where it needs any.
-        out: the picture to write; where None, RUN/figure-NAME.png for a single run, else figures/NAME.png. The keys
+        runs: what it is drawn from, if it needs any.
+        out: the picture to write; default: RUN/figure-NAME.png for a single run, else figures/NAME.png. The keys
             that differ from their defaults follow NAME, and -2, -3, ... where other runs have that name.
         keys: of this figure.
     Returns:
@@ -120,23 +127,21 @@ def _default_path(runs: list[Run], receipt: dict[str, Any], settings: Config) ->
         try:
             if _subject(read_metadata(path)) == _subject(receipt):
                 return path
-        except UserError:  # there is none, or none of ours, which is not written over
+        except UserError:  # not found, or not ours and so not written over
             return path
     raise AssertionError  # count never ends
 
 
 def _subject(receipt: dict[str, Any]) -> dict[str, Any]:
     """What a picture shows, whatever the version and the state of its runs."""
-    named = receipt.get("runs")
-    runs = [run.get("run") for run in named if isinstance(run, dict)] if isinstance(named, list) else []
+    entries = receipt.get("runs")
+    runs = [run.get("run") for run in entries if isinstance(run, dict)] if isinstance(entries, list) else []
     return {key: value for key, value in receipt.items() if key != "trilemma"} | {"runs": runs}
 
 
 def settings_of(lesson: Lesson) -> type[Config]:
     """The keys of a figure, as settings that are checked: its function's keywords."""
-    parameters = inspect.signature(lesson.draw).parameters.values()
-    keywords = {p.name: (p.annotation, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
-    return create_model("Keys", __base__=Config, **keywords)  # type: ignore[call-overload]
+    return keywords_of(lesson.draw)
 
 
 def _needs(lesson: Lesson) -> str:

@@ -56,7 +56,7 @@ def gumbel(
         chosen(logits, MANY, seed).tolist(),
         width=0.7,
         alpha=0.5,
-        color=plots.look(0)[0],
+        color=plots.style(0)[0],
         label="share of draws",
     )
     axes[-1].plot(categories, probabilities, "k_", markersize=16, label="probability")

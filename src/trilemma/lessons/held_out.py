@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from trilemma.data.load import Source
 from trilemma.errors import UserError
 from trilemma.explore.codes import condition_for, through
-from trilemma.explore.images import Source, pick_images
+from trilemma.explore.images import pick_images
 from trilemma.run.run import Run
-from trilemma.types import Batch
+from trilemma.types import Batch, Reconstructs
 
 
-def common_images(runs: Sequence[Run], data: Source, n: int) -> Batch:
+def common_images(runs: Sequence[Run], data: Source | None, n: int) -> Batch:
     """At most n images that none of the runs was trained on, chosen from the whole split.
 
     Args:
@@ -24,7 +25,7 @@ def common_images(runs: Sequence[Run], data: Source, n: int) -> Batch:
         raise UserError(
             f"the runs take images of different shapes, {', '.join(map(str, sorted(shapes)))}; choose others"
         )
-    seen = {(run.config["fingerprint"], run.config["training"]["valid"]) for run in runs}
+    seen = {(run.config["fingerprint"], run.config["data_config"]["valid"]) for run in runs}
     if data is None and len(seen) > 1:
         raise UserError("the runs were trained on different images; choose others, or give all the same with data=")
     return pick_images(runs[0], data, n, seed=0)
@@ -32,7 +33,8 @@ def common_images(runs: Sequence[Run], data: Source, n: int) -> Batch:
 
 def reconstructed(run: Run, batch: Batch) -> Tensor:
     """What a run's model gives back for the images, (N, C, H, W) on the CPU."""
-    return through(run, run.model.reconstruct, batch.image, condition_for(run, batch))  # type: ignore[arg-type]
+    model = run.require("reconstruct", Reconstructs)
+    return through(run, model.reconstruct, batch.image, condition_for(run, batch))
 
 
 def rmse(results: Tensor, images: Tensor) -> float:

@@ -71,10 +71,10 @@ class LinearGaussian:
         settings = {"reconstruction": "gaussian", "variance": self.variance, "output": "none"}
         vae = create("vae", shape=(1, 1, 1), hidden=(), latent=1, **settings).double().eval()
         for network, weight, bias in (
-            (vae.encoder, [0.0, 0.0], [mean, 2 * math.log(std)]),
-            (vae.decoder, [self.weight], [self.bias]),
+            (vae.get_submodule("encoder"), [0.0, 0.0], [mean, 2 * math.log(std)]),
+            (vae.get_submodule("decoder"), [self.weight], [self.bias]),
         ):
-            (layer,) = [part for part in network.modules() if isinstance(part, nn.Linear)]  # type: ignore[union-attr]
+            (layer,) = [part for part in network.modules() if isinstance(part, nn.Linear)]
             with torch.no_grad():
                 layer.weight.copy_(torch.tensor(weight, dtype=torch.float64)[:, None])
                 layer.bias.copy_(torch.tensor(bias, dtype=torch.float64))
@@ -135,7 +135,7 @@ def _elbo_panel(
     ]
     ax.axhline(float(evidence), color=plots.GREY, linewidth=1, label="log p(x)")
     ax.fill_between(across, elbo, float(evidence), color=plots.GREY, alpha=0.12, linewidth=0)
-    ax.plot(across, elbo, color=plots.look(0)[0], linewidth=4, alpha=0.4, label="ELBO")
+    ax.plot(across, elbo, color=plots.style(0)[0], linewidth=4, alpha=0.4, label="ELBO")
     ax.plot(across, evidence - model.gap(x, mean, std), label="log p(x) - KL(q || p(z|x))", **plots.line_style(1))
     ax.plot(across[::10], dots, "o", color="black", markersize=3, label="measured by the model")
 
@@ -147,7 +147,7 @@ def _bound_panel(
     ks = [k for k in (a * 10**b for b in range(7) for a in (1, 2, 5)) if k <= most]
     vae, q = model.as_vae(mean, std), (torch.tensor([mean]).double(), torch.tensor([std]).double())
     ax.axhline(float(model.log_evidence(x)), color=plots.GREY, linewidth=1, label="log p(x)")
-    ax.axhline(float(model.elbo(x, *q)), color=plots.look(0)[0], linewidth=4, alpha=0.4, label="ELBO")
+    ax.axhline(float(model.elbo(x, *q)), color=plots.style(0)[0], linewidth=4, alpha=0.4, label="ELBO")
     ax.plot(ks, [measured(vae, x, k, *how) for k in ks], "o-", color="black", markersize=3, label="bound of k samples")
     ax.set_xscale("log")
 

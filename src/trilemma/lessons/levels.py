@@ -20,26 +20,26 @@ TITLES = {"ladder": "KL divergence on held-out images", "chain": "E[log q - log 
 
 def terms(log: Sequence[Mapping[str, Any]]) -> dict[int, tuple[list[int], list[float]]]:
     """Of each level, the lowest first: images seen, and nats per image then."""
-    found: dict[int, tuple[list[int], list[float]]] = {}
+    of_level: dict[int, tuple[list[int], list[float]]] = {}
     for row in log:
         for name, value in row.items():
             if level := LEVEL.fullmatch(name):
-                images, nats = found.setdefault(int(level[1]), ([], []))
+                images, nats = of_level.setdefault(int(level[1]), ([], []))
                 images.append(row["images"])
                 nats.append(value)
-    return dict(sorted(found.items()))
+    return dict(sorted(of_level.items()))
 
 
 def levels(run: Run) -> "Image.Image":
     """A line for each level through the training, and a bar for each at its end."""
-    found = terms(run.log)
-    if not found:
+    of_level = terms(run.log)
+    if not of_level:
         raise UserError(f"the log of {run.path} has no terms of levels; take a run of vae-hierarchical")
     figure, (through, end) = plots.row_of_plots(2)
-    for k, (level, (images, nats)) in enumerate(found.items()):
+    for k, (level, (images, nats)) in enumerate(of_level.items()):
         through.plot(images, nats, label=f"level {level}", marker="o" if len(nats) == 1 else "", **plots.line_style(k))
-        end.bar(str(level), nats[-1], color=plots.look(k)[0])
-    through.set_ylim(bottom=min(0.0, *(value for _, nats in found.values() for value in nats)))
+        end.bar(str(level), nats[-1], color=plots.style(k)[0])
+    through.set_ylim(bottom=min(0.0, *(value for _, nats in of_level.values() for value in nats)))
     through.legend(fontsize=8.5, frameon=False)
     plots.label_axes(through, TITLES[run.config["model_config"]["structure"]], "images seen", "nats per image")
     plots.label_axes(end, "at the end; level 1 is next to the image", "level", "nats per image")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.codes import encode, require
+from trilemma.explore.codes import encode
 from trilemma.explore.images import pick_images
 from trilemma.lessons.held_out import reconstructed, rmse
 from trilemma.pictures import plots
@@ -46,7 +46,7 @@ def decoded_directions(run: Run, image: Tensor) -> Tensor:
 
 def pca(run: Run) -> "Image.Image":
     """Held-out points and their reconstructions, seen from above the principal subspace and along its edge."""
-    require(run, "reconstruct from codes", Encodes, Decodes, Reconstructs)
+    run.require("reconstruct from codes", Encodes, Decodes, Reconstructs)
     train, held = to_float(run.data.train.images), pick_images(run, None, MEASURED)
     x, learned = held.image.cpu().flatten(1).double(), reconstructed(run, held).flatten(1).double()
     mean, axes = principal_axes(train.flatten(1).double())
@@ -63,9 +63,9 @@ def pca(run: Run) -> "Image.Image":
     for ax, second in zip(views, (1, k), strict=True):
         ax.plot(*_pairs(points, results, second), color=plots.GREY, linewidth=0.5)
         ax.plot(
-            points[:, 0], points[:, second], "o", markersize=6, alpha=0.45, label="held out", color=plots.look(0)[0]
+            points[:, 0], points[:, second], "o", markersize=6, alpha=0.45, label="held out", color=plots.style(0)[0]
         )
-        ax.plot(results[:, 0], results[:, second], "o", markersize=2.5, label="reconstructed", color=plots.look(1)[0])
+        ax.plot(results[:, 0], results[:, second], "o", markersize=2.5, label="reconstructed", color=plots.style(1)[0])
         ax.set_aspect("equal", adjustable="datalim")
     views[0].legend(fontsize=8, frameon=False)
     plots.label_axes(views[0], "from above", "principal component 1", "component 2")

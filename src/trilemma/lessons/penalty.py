@@ -20,18 +20,18 @@ POINTS = 999  # between 0 and 1
 def curves(p: float, points: int = POINTS) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
     """q, evenly inside (0, 1), and of each penalty the value and the slope d/dq there; all float64 (points,)."""
     q = torch.linspace(0, 1, points + 2, dtype=torch.float64)[1:-1].requires_grad_()
-    found = {}
+    by_name = {}
     for name, penalty in PENALTIES.items():
         value = penalty(q, p)
-        found[name] = value.detach(), torch.autograd.grad(value.sum(), q)[0]
-    return q.detach(), found
+        by_name[name] = value.detach(), torch.autograd.grad(value.sum(), q)[0]
+    return q.detach(), by_name
 
 
 def kl_penalty_figure(*, target: Annotated[float, Field(gt=0, lt=1)] = 0.1) -> "Image.Image":
     """Values and slopes of the penalties over q."""
-    q, found = curves(target)
+    q, by_name = curves(target)
     figure, (values, slopes) = plots.row_of_plots(2)
-    for k, (name, (value, slope)) in enumerate(found.items()):
+    for k, (name, (value, slope)) in enumerate(by_name.items()):
         values.plot(q, value, label=name, **plots.line_style(k))
         slopes.plot(q, slope, **plots.line_style(k))
     for ax, limits in ((values, (0, 2)), (slopes, (-6, 6))):

@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for, encode, require
+from trilemma.explore.codes import condition_for, encode
 from trilemma.explore.images import pick_images
 from trilemma.pictures import plots
 from trilemma.pictures.page import below
@@ -48,16 +48,16 @@ def sparse_units(
         units: rows; images: in a row.
         data: other images than the run's own held-out ones.
     """
-    require(run, "give activations", Encodes)
+    run.require("give activations", Encodes)
     batch = pick_images(run, data, MEASURED, seed=0)
     codes = encode(run, batch.image, condition_for(run, batch))  # (N, Z)
     if (codes < 0).any():
         raise UserError(f"{run.path}: its codes have negative numbers and no activations; take a run of ae-sparse")
-    shown = spread(codes, units)
-    if not shown:
+    chosen = spread(codes, units)
+    if not chosen:
         raise UserError(f"{run.path}: no unit of its code varies with the image; train again with a lower lr=")
-    rows = [_row(batch.image.cpu()[favourites(codes[:, unit], images)], images) for unit in shown]
-    names = [f"unit {unit} (mean {codes[:, unit].mean():.3f})" for unit in shown]
+    rows = [_row(batch.image.cpu()[favourites(codes[:, unit], images)], images) for unit in chosen]
+    names = [f"unit {unit} (mean {codes[:, unit].mean():.3f})" for unit in chosen]
     return below([_histograms(codes, _target(run)), table(torch.cat(rows), names)])
 
 
@@ -70,10 +70,10 @@ def _histograms(codes: Tensor, target: float | None) -> "Image.Image":
     figure, (all_of_them, means) = plots.row_of_plots(2)
     percent = torch.full((codes.numel(),), 100 / codes.numel())
     top = float(codes.max().clamp(min=1))
-    all_of_them.hist(codes.flatten(), bins=50, range=(0, top), weights=percent, color=plots.look(0)[0])
+    all_of_them.hist(codes.flatten(), bins=50, range=(0, top), weights=percent, color=plots.style(0)[0])
     plots.label_axes(all_of_them, f"{codes.shape[1]} units, {len(codes):,} images", "activation", "% of activations")
     of_units = codes.mean(0)
-    means.hist(of_units, bins=50, color=plots.look(1)[0])
+    means.hist(of_units, bins=50, color=plots.style(1)[0])
     if target is not None:
         means.axvline(target, color=plots.GREY, linewidth=1.2, label=f"target {target:g}")
     means.axvline(float(of_units.mean()), color="black", linestyle=":", label=f"mean {float(of_units.mean()):.4f}")
@@ -83,5 +83,5 @@ def _histograms(codes: Tensor, target: float | None) -> "Image.Image":
 
 
 def _target(run: Run) -> float | None:
-    """The activation that the training aimed at; None where it did not aim."""
-    return getattr(run.model_config, "sparsity_target", None) if getattr(run.model_config, "sparsity", 0) else None
+    """The activation that the training aimed at; None if it had no target."""
+    return run.model_config.get("sparsity_target") if run.model_config.get("sparsity", 0) else None

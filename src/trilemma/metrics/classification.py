@@ -18,7 +18,6 @@ from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.features import BUNDLED, CHANNELS, FeatureNetwork, extract, load_network
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.receipt import Score, protocol_name, score_of
-from trilemma.registry import models_that
 from trilemma.types import Conditional, Samples, default_label
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def class_scores(
     labels = default_label(torch.arange(len(images)), n_classes)
     try:
         network = classifier_of(data)
-        value, name = judge(network, images, labels), network.name
+        value, name = class_agreement(network, images, labels), network.name
         resize, used = network.resize_rule(images.shape[1:]), {"feature_weights_sha256": network.sha256}
     except UserError as error:
         value, name, resize, used = str(error), "none", "none", {}
@@ -60,7 +59,7 @@ def class_scores(
     )
 
 
-def judge(network: FeatureNetwork, images: Tensor, labels: Tensor) -> Estimate:
+def class_agreement(network: FeatureNetwork, images: Tensor, labels: Tensor) -> Estimate:
     """The share of images that a classifier takes for the class they were asked for, `labels`, int64 (N,)."""
     logits = network.network.head(extract(network, images).float())  # linear in the features
     return wilson(int((logits.argmax(1) == labels).sum()), len(labels))
@@ -89,9 +88,7 @@ def class_counts(run: "Run", n: int) -> dict[str, int]:
         UserError: if the run's model takes no class, or there is not an image for each.
     """
     classes = run.config["classes"]
-    if not (isinstance(run.model, Conditional) and isinstance(run.model, Samples) and classes):
-        able = ", ".join(models_that(Conditional)) or "none is installed"
-        raise UserError(f"{run.recipe.name} does not draw a class that is asked for; models that do: {able}")
+    run.require("draw a class that is asked for", Conditional, Samples)
     if n < len(classes):
         raise UserError(f"n={n}: at least one image for each of the {len(classes)} classes is needed")
     return {name: n // len(classes) + (k < n % len(classes)) for k, name in enumerate(classes)}

@@ -1,4 +1,4 @@
-"""Controls: what the scores are for images whose worth is known, by the same real images, numbers and features.
+"""Controls: what the scores are for images whose quality is known, by the same real images, numbers and features.
 
     real        real images that neither a model nor the measurement has seen: what a perfect model would get
     training    training images: what a model that copies them would get
@@ -24,7 +24,7 @@ from trilemma.data.selection import ALL, Selection, all_splits, one_split
 from trilemma.metrics import neighbours
 from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Spread, difference
-from trilemma.metrics.quality import Setup, quality, quality_scores
+from trilemma.metrics.quality import Real, Setup, quality, quality_scores, real_of
 from trilemma.metrics.receipt import Score
 
 TITLES = {
@@ -58,10 +58,10 @@ class Control:
 
 @dataclass(frozen=True)
 class Reference:
-    """What every model of a comparison is measured by: the features of the real images, (n, D), and the controls."""
+    """What every model of a comparison is measured by: real images by their features, and the controls."""
 
     setup: Setup
-    real: Tensor
+    real: Real
     controls: tuple[Control, ...]
 
 
@@ -75,7 +75,7 @@ def reference_of(setup: Setup, earlier: Reference | None = None) -> Reference:
         if _key(earlier.setup) != _key(setup):
             raise ValueError("this reference was made with other real images")
         return earlier
-    real = extract(setup.network, real_images(setup.data, setup.split, setup.n, setup.seed))
+    real = real_of(extract(setup.network, real_images(setup.data, setup.split, setup.n, setup.seed)))
     return Reference(setup, real, tuple(_control(setup, real, name, x) for name, x in _images(setup)))
 
 
@@ -95,8 +95,8 @@ def _as_bad(model: Spread, control: Spread, real: float, sign: int) -> bool:
     the images are enough to tell apart."""
     low, high = difference(model, control).interval
     gap, width = sign * (real - control.value), high - low
-    shown = (low if sign > 0 else -high) > 0
-    return not shown and gap > width and sign * (model.value - control.value) < gap / 2
+    better = (low if sign > 0 else -high) > 0
+    return not better and gap > width and sign * (model.value - control.value) < gap / 2
 
 
 def real_images(data: Data, split: str, n: int, seed: int) -> Tensor:
@@ -120,7 +120,7 @@ def spreads_of(values: Mapping[str, Spread | str]) -> dict[str, Spread]:
     return {name: value for name, value in values.items() if isinstance(value, Spread)}
 
 
-def _control(setup: Setup, real: Tensor, name: str, images: Tensor) -> Control:
+def _control(setup: Setup, real: Real, name: str, images: Tensor) -> Control:
     values = quality(real, extract(setup.network, images).expand(setup.n, -1))
     resize = setup.network.resize_rule(setup.data.shape)
     return Control(name, TITLES[name], tuple(quality_scores(setup, values, resize)), spreads_of(values))

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
+from trilemma.config import Config
+from trilemma.metrics.features import to_levels
 from trilemma.metrics.intervals import median_interval
 from trilemma.registry import count_parameters
-from trilemma.types import Samples
+from trilemma.types import Samples, draw
 
 REPEATS = 20  # timed batches wanted, within BUDGET_S
 BUDGET_S = 2.0  # seconds after which no batch is drawn for timing alone
@@ -47,19 +49,19 @@ class Cost:
     repeats: int
 
 
-def measure_cost(model: Samples, *, batch: int = BATCH, seed: int = 0, **settings: Any) -> Cost:
+def measure_cost(model: Samples, *, batch: int = BATCH, seed: int = 0, keys: Config | None = None) -> Cost:
     """Cost of drawing from a model.
 
     Args:
         model: a module that samples.
         batch: images drawn at a time.
-        settings: of the model's sampler.
+        keys: settings of the model's sampler, see `types.keys_of`.
     """
 
-    def draw(first: int, count: int) -> Tensor:
-        return model.sample(count, seed=seed, first=first, **settings)
+    def some(first: int, count: int) -> Tensor:
+        return draw(model, count, seed=seed, first=first, keys=keys)
 
-    return draw_with_cost(draw, model, batch, batch=batch)[1]
+    return draw_with_cost(some, model, batch, batch=batch)[1]
 
 
 def draw_with_cost(draw: Callable[[int, int], Tensor], model: Samples, n: int, *, batch: int) -> tuple[Tensor, Cost]:
@@ -72,7 +74,7 @@ def draw_with_cost(draw: Callable[[int, int], Tensor], model: Samples, n: int, *
         draw: (first, count) -> images (count, C, H, W).
         model: what is drawn from, a module.
     Returns:
-        The images (n, C, H, W), and the cost.
+        The images, uint8 (n, C, H, W), and the cost.
     """
     assert isinstance(model, nn.Module)
     device, batch = next(model.parameters()).device, min(batch, n)
@@ -80,8 +82,9 @@ def draw_with_cost(draw: Callable[[int, int], Tensor], model: Samples, n: int, *
     with counted_rows(model.sampling_network) as rows:
         for first in range(0, n, batch):
             count, before, start = min(batch, n - first), rows.total, _now(device)
-            images.append(draw(first, count))
+            drawn = draw(first, count)
             seconds.append(_now(device) - start)
+            images.append(to_levels(drawn))
             calls.append((rows.total - before) / count)
     calls_per_image = rows.total / n
     seconds = seconds[: n // batch]  # the rest, smaller than a batch, is not a repeat

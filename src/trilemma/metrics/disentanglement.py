@@ -111,7 +111,7 @@ def separated_attribute_predictability(codes: Tensor, factors: Mapping[str, Tens
 
 
 def dci(
-    codes: Tensor, factors: Mapping[str, Tensor], *, seed: int = 0, told: Callable[[], object] = lambda: None
+    codes: Tensor, factors: Mapping[str, Tensor], *, seed: int = 0, on_factor: Callable[[], object] = lambda: None
 ) -> DCI:
     """Disentanglement, completeness and informativeness, each in [0, 1].
 
@@ -121,14 +121,14 @@ def dci(
 
     Args:
         seed: of the forest.
-        told: called after each factor: on long codes a forest takes seconds.
+        on_factor: called after each factor: on long codes a forest takes seconds.
     Args and Raises: as `mutual_information_gap`; for an encoder that is a distribution, the codes are its means.
     """
     columns, values = _checked(codes, factors)
     forests = {}
     for name, v in values.items():
         forests[name] = _forest(columns.T, v, seed)
-        told()
+        on_factor()
     importance = torch.stack([torch.from_numpy(forest.feature_importances_) for forest in forests.values()], dim=1)
     informativeness = {name: max(0.0, float(forest.oob_score_)) for name, forest in forests.items()}
     of_code = 1 - _entropy(importance)
@@ -149,8 +149,8 @@ def dci(
 def _checked(codes: Tensor, factors: Mapping[str, Tensor]) -> "tuple[np.ndarray[Any, Any], Columns]":
     """Codes as rows, (Z, N), and factors, (N,) each, as arrays."""
     if codes.ndim != 2 or not factors or any(v.shape != codes.shape[:1] for v in factors.values()):
-        came = ", ".join(f"{name} {tuple(v.shape)}" for name, v in factors.items()) or "none"
-        raise UserError(f"codes {tuple(codes.shape)} and factors {came}: give (N, Z) codes and factors of (N,) each")
+        shapes = ", ".join(f"{name} {tuple(v.shape)}" for name, v in factors.items()) or "none"
+        raise UserError(f"codes {tuple(codes.shape)} and factors {shapes}: give (N, Z) codes and factors of (N,) each")
     check_finite(codes, "codes", "the model has diverged: train it again with a lower lr=")
     for name, values in factors.items():
         if len(values) == 0 or (values == values[0]).all():
@@ -187,7 +187,7 @@ def threshold_accuracy(
     the number of its class's images and over the number of classes.
 
     Args:
-        thresholds: at most so many on a code; one less than there are classes where None.
+        thresholds: at most so many on a code (default: one less than classes).
     """
     import numpy as np
 

@@ -1,28 +1,26 @@
 """Everything the package measures of a model or of a set of images, in one call, each figure with its receipt."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trilemma.data import Data, load_data
 from trilemma.data.load import Source
 from trilemma.data.selection import ALL
-from trilemma.data.sources.arrays import as_numpy, to_images
-from trilemma.data.split import counted, held_out_split
+from trilemma.data.split import held_out_split
 from trilemma.errors import UserError, unknown
+from trilemma.keys import BatchSize, Seed
 from trilemma.metrics import cost, frechet, neighbours
 from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.metrics.classification import class_scores
 from trilemma.metrics.controls import (
     Control,
     Reference,
-    choice,
     learned_nothing,
     part_named,
     reference_of,
@@ -34,14 +32,10 @@ from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.quality import Setup, quality, quality_scores
 from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
 from trilemma.modes import own_modes
-from trilemma.pictures.png import read_metadata
-from trilemma.registry import models_that
-from trilemma.run.locate import CONFIG, no_run
+from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
+from trilemma.run.run import Run
 from trilemma.types import Conditional, Samples
 from trilemma.values import checked_call, shown
-
-if TYPE_CHECKING:
-    from trilemma.run.run import Run
 
 N_DEFAULT = 2500  # images on either side where the user does not say: minutes on a CPU at most
 METRICS = "metrics"  # of a run folder: its scores
@@ -58,21 +52,22 @@ ROLES = {  # what the images of a split were to a model that was trained on the 
 class Evaluation:
     """Scores of a set of generated images.
 
-    fakes: the images, float32 on uint8 levels, (n, C, H, W) in [0, 1]; spreads: how the scores of quality scatter, by
-    name; reference: the real images' features and the controls, for further evaluations by the same real images;
+    fakes: the images, uint8 (n, C, H, W); features: theirs, float64 (n, D); spreads: how the scores of quality scatter,
+    by name; reference: the real images' features and the controls, for further evaluations by the same real images;
     learned_nothing: a sentence where the mean image, static or one image repeated is as good.
     """
 
     scores: tuple[Score, ...]
-    fakes: Tensor
+    fakes: Tensor = field(repr=False)
+    features: Tensor = field(repr=False)
     notes: tuple[str, ...]
-    spreads: dict[str, Spread]
-    reference: Reference
+    spreads: dict[str, Spread] = field(repr=False)
+    reference: Reference = field(repr=False)
     learned_nothing: str | None
 
     @property
     def controls(self) -> tuple[Control, ...]:
-        """The scores of images whose worth is known."""
+        """The scores of images whose quality is known."""
         return self.reference.controls
 
     def __getitem__(self, name: str) -> Score:
@@ -83,30 +78,51 @@ class Evaluation:
         raise unknown("score", name, [score.name for score in self.scores])
 
 
+class Drawn(NamedTuple):
+    """Images of a contestant, uint8 (n, C, H, W), and what is measured and noted beside their quality.
+
+    of_run: what the scores say of a run.
+    """
+
+    images: Tensor
+    scores: Sequence[Score] = ()
+    notes: Sequence[str] = ()
+    of_run: Mapping[str, Any] = MappingProxyType({})
+
+
 @checked_call
 @own_modes()
 def evaluate(
-    what: "Run | Source",
+    what: Annotated[Thing, Field(description="a run folder, or a folder or zip of generated images")],
     *,
-    against: Source | None = None,
-    n: int | None = None,
-    features: str | FeatureNetwork = "auto",
-    split: str | None = None,
-    seed: int = 0,
-    batch: int = 256,
-    bound_samples: int = 50,
-    bound_images: int = 1000,
+    against: Annotated[Source | None, Field(description="real images (default: the data of the run)")] = None,
+    n: Annotated[
+        int | None, Field(description="number of generated images (default: as many as real ones, up to 2,048)")
+    ] = None,
+    features: Annotated[
+        str | FeatureNetwork, Field(description="network that extracts features; auto: the one that fits the data")
+    ] = "auto",
+    split: Annotated[
+        str | None,
+        Field(description="split of the real data: test, valid or train (default: held-out images if there are any)"),
+    ] = None,
+    seed: Seed = 0,
+    batch: BatchSize = 256,
+    bound_samples: Annotated[
+        int, Field(ge=0, description="codes per image for the likelihood bound; 0: do not compute it")
+    ] = 50,
+    bound_images: Annotated[int, Field(ge=2, description="images to compute the bound on, at most")] = 1000,
     reference: Reference | None = None,
     **settings: Any,
 ) -> Evaluation:
-    """Measure a run, or a folder or zip of generated images, against real images.
+    """Measure whatever draws images, a run, or a folder or zip of images, against real images.
 
     Args:
         what: a run, its folder, or a folder or zip of images; or images in memory, an array, a tensor or loaded data.
-        against: the real data; the run's own where None.
-        n: images on either side; as many as there are, at most N_DEFAULT, where None.
+        against: the real data (default: the run's own, or those of the reference).
+        n: images on either side (default: as many as there are, at most N_DEFAULT).
         features: "auto", the name of a bundled feature network, or a network of your own.
-        split: of the real data; as `choose_reals` says where None.
+        split: of the real data (default: as `choose_reals` says).
         seed: of the generated images, and of which real images are taken.
         batch: images drawn at a time; the time per image is for this batch.
         bound_samples: codes per image in the bound on the likelihood, for a model that has one; 0 for no bound.
@@ -121,69 +137,71 @@ def evaluate(
         UserError: if the model cannot sample, its images are not finite, there are too few images, or a file of ours
             holds several.
     """
-    run = _as_run(what)
+    if against is None and reference is None and is_images(what):
+        raise _no_real_data(shown(what))  # before the images are read
+    contestant = contestant_of(what)
+    run = contestant if isinstance(contestant, Run) else None
     if run is not None:
-        bounds = {"samples": bound_samples, "n": bound_images}
-        settings = run.checked(settings, evaluate)
-        keys = {"seed": seed, "batch": batch, "bounds": bounds, "settings": settings, "reference": reference}
-        return _evaluate_run(run, against, n, features, split, **keys)
-    if settings:
-        raise UserError(
-            f"{', '.join(settings)}: sampling settings are for a run, and {shown(what)} holds images; drop them"
-        )
-    if against is None:
-        raise UserError(
-            f"{shown(what)} holds images; say what to measure them against, for instance against=fashion-mnist"
-        )
-    images = _generated(what) if isinstance(what, str | Path) else _in_memory(what)
-    setup = _prepare(load_data(against), n, features, split, seed, {}, own=False, n_fake=len(images))
-    fakes = images[choice(len(images), setup.n, seed)]
-    return _evaluation(setup, fakes, reference)
+        settings = run.sampling(settings, evaluate).given()
+        claim_scores(run.path / METRICS)
+    data = _real_data(contestant, against, reference)
+    own = reference.setup.own if reference else run is not None and data.fingerprint == run.config["fingerprint"]
+    split, n = choose_reals(data, n, split=split, n_fake=contestant.count, own=own)
+    if reference is not None and features == "auto":
+        features = reference.setup.network
+    setup = replace(setup_of(data, split, n, features=features, own=own, seed=seed), settings=settings)
+    if run is None:
+        return _evaluation(setup, _drawn(contestant, setup, batch), reference)
+    drawn = _drawn_by_run(run, setup, batch, samples=bound_samples, n=bound_images)
+    evaluation = _evaluation(setup, drawn, reference)
+    for score in evaluation.scores:
+        write_score(run.path / METRICS, score)
+    return evaluation
 
 
-def _evaluate_run(
-    run: "Run",
-    against: Source | None,
-    n: int | None,
-    features: str | FeatureNetwork,
-    split: str | None,
-    *,
-    seed: int,
-    batch: int,
-    bounds: dict[str, int],
-    settings: dict[str, Any],
-    reference: Reference | None,
-) -> Evaluation:
-    """The scores of a run, written into its folder; `bounds` are the keys of `likelihood_scores`."""
-    model = run.model
-    if not isinstance(model, Samples):
-        able = ", ".join(models_that(Samples)) or "none is installed"
-        raise UserError(
-            f"{type(model).__name__} cannot sample, so there is nothing to measure; models that can: {able}"
-        )
-    claim_scores(run.path / METRICS)
-    channels, height, width = run.model_config.shape
-    data = run.data if against is None else load_data(against, size=(height, width), channels=channels)
-    own = data.fingerprint == run.config["fingerprint"]
-    setup = _prepare(data, n, features, split, seed, settings, own=own)
+def _real_data(contestant: Contestant, against: Source | None, reference: Reference | None) -> Data:
+    """The real data: as asked for, else those of the reference, else the run's own."""
+    if against is not None and isinstance(contestant, Run):
+        channels, height, width = contestant.shape
+        return load_data(against, size=(height, width), channels=channels)
+    if against is not None:
+        return load_data(against)
+    if reference is not None:
+        return reference.setup.data
+    if isinstance(contestant, Run):
+        return contestant.data
+    raise _no_real_data(contestant.name)
+
+
+def _no_real_data(name: str) -> UserError:
+    return UserError(f"{name} holds images; add what to measure them against, for instance against=fashion-mnist")
+
+
+def _drawn(contestant: Contestant, setup: Setup, batch: int) -> Drawn:
+    """Images of a contestant that has no cost of its own."""
+    parts = contestant.draw(setup.n, seed=setup.seed, first=0, batch=batch, **setup.settings)
+    images = torch.cat([to_levels(part.images) for part in parts])
+    return Drawn(images, notes=[contestant.described(setup.n)] if isinstance(contestant, ImageSet) else [])
+
+
+def _drawn_by_run(run: Run, setup: Setup, batch: int, **bounds: int) -> Drawn:
+    """Images of a run, its cost, bounds on its likelihood, and whether it draws the class asked for; `bounds` are keys
+    of `likelihood_scores`."""
+    model, data, seed, settings = run.model, setup.data, setup.seed, setup.settings
+    assert isinstance(model, Samples)
 
     def draw(first: int, count: int) -> Tensor:
         return run.sample(count, seed=seed, first=first, batch=count, **settings)
 
     images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch)
-    fakes = to_levels(images)
-    found, notes = likelihood_scores(
-        model, data, setup.split, split_label=setup.split_label, own=own, seed=seed, **bounds
+    likelihoods, notes = likelihood_scores(
+        model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
     )
-    more = [*_cost_scores(setup, spent), *found]
-    if isinstance(model, Conditional) and own:
-        more += class_scores(data, fakes, model.n_classes, seed=seed, settings=settings)
+    scores = [*_cost_scores(setup, spent), *likelihoods]
+    if isinstance(model, Conditional) and setup.own:
+        scores += class_scores(data, images, model.n_classes, seed=seed, settings=settings)
     notes = notes if run.unfinished is None else [run.unfinished, *notes]
-    of_run = {"weights": run.weights_id, "unfinished": run.unfinished}
-    evaluation = _evaluation(setup, fakes, reference, more, notes, of_run)
-    for score in evaluation.scores:
-        write_score(run.path / METRICS, score)
-    return evaluation
+    return Drawn(images, scores, notes, {"weights": run.weights_id, "unfinished": run.unfinished})
 
 
 def choose_reals(
@@ -196,7 +214,7 @@ def choose_reals(
     neither has LEAST images.
 
     Args:
-        n: as many as there are, at most N_DEFAULT, where None; n_fake: generated images there are, None for any number.
+        n: default: all, at most N_DEFAULT; n_fake: how many generated images exist, None for any number.
     Raises:
         UserError: if there is no such split, or it does not have so many images.
     """
@@ -228,63 +246,56 @@ def _default_split(data: Data, own: bool) -> str:
 
 def caveats(data: Data, split: str, n: int, *, own: bool) -> list[str]:
     """What limits every figure measured by n images of that split; own: whether the model was trained on this data."""
-    found = []
+    texts = []
     if own and split == "train":
         name, held_out = data.held_out
-        found.append(
+        texts.append(
             f"the real images were seen in training (the {name} split has {len(held_out)}), so a model that copies "
             "its training images looks good"
         )
     if n < neighbours.ROUGH:
-        found.append(
+        texts.append(
             f"with {n} real and {n} generated images precision and recall are rough: both are inflated, and nothing is "
             "decided by them. Use more images"
         )
-    return found
+    return texts
 
 
-def _evaluation(
-    setup: Setup,
-    fakes: Tensor,
-    reference: Reference | None,
-    more: Iterable[Score] = (),
-    notes: Sequence[str] = (),
-    of_run: Mapping[str, Any] = MappingProxyType({}),
-) -> Evaluation:
-    """The scores of uint8 images (n, C, H, W), beside the controls; `more` scores and notes join them.
+def setup_of(
+    data: Data,
+    split: str,
+    n: int,
+    *,
+    features: str | FeatureNetwork = "auto",
+    own: bool = True,
+    seed: int = 0,
+) -> Setup:
+    """What is measured by, as `choose_reals` settled it: with the feature network, before anything is drawn."""
+    network = features if isinstance(features, FeatureNetwork) else feature_network(features, data.shape, data.name)
+    return Setup(data, split, own, network, n, seed)
 
-    Args:
-        of_run: what the scores say of the run.
-    """
+
+def reference_by(data: Data, split: str, n: int, *, own: bool, seed: int = 0) -> Reference:
+    """The reference of evaluations that all are to be by the same real images, for `evaluate(reference=)`."""
+    return reference_of(setup_of(data, split, n, own=own, seed=seed))
+
+
+def _evaluation(setup: Setup, drawn: Drawn, reference: Reference | None) -> Evaluation:
+    """The scores of what was drawn, beside the controls."""
     reference = reference_of(setup, reference)
-    values = quality(reference.real, extract(setup.network, fakes))
+    features = extract(setup.network, drawn.images)
+    values = quality(reference.real, features)
     spreads = spreads_of(values)
-    scores = [*quality_scores(setup, values, _resize(setup, fakes)), *more]
+    scores = [*quality_scores(setup, values, _resize(setup, drawn.images)), *drawn.scores]
     return Evaluation(
-        tuple(replace(score, **of_run) for score in scores),
-        fakes.float() / 255,
-        (*_notes(setup, fakes), *notes),
+        tuple(replace(score, **drawn.of_run) for score in scores),
+        drawn.images,
+        features,
+        (*_notes(setup, drawn.images), *drawn.notes),
         spreads,
         reference,
         learned_nothing(spreads, reference.controls),
     )
-
-
-def _prepare(
-    data: Data,
-    n: int | None,
-    features: str | FeatureNetwork,
-    split: str | None,
-    seed: int,
-    settings: dict[str, Any],
-    *,
-    own: bool,
-    n_fake: int | None = None,
-) -> Setup:
-    """Settle split, number of images and feature network before anything is drawn."""
-    split, n = choose_reals(data, n, split=split, n_fake=n_fake, own=own)
-    network = features if isinstance(features, FeatureNetwork) else feature_network(features, data.shape, data.name)
-    return Setup(data, split, own, network, n, seed, settings)
 
 
 def _cost_scores(setup: Setup, spent: cost.Cost) -> Iterator[Score]:
@@ -316,7 +327,7 @@ def _notes(setup: Setup, fakes: Tensor) -> Iterator[str]:
     if shape != tuple(setup.data.shape):
         yield (
             f"the generated images are {shape}, the real ones {setup.data.shape} (channels, height, width); part of "
-            "the distance may come from bringing them to one size"
+            "the distance may come from resizing them"
         )
     if refused := frechet.refusal(setup.n, setup.n):
         yield f"Frechet distance refused: {refused}"
@@ -327,52 +338,3 @@ def _resize(setup: Setup, fakes: Tensor) -> str:
     real = setup.network.resize_rule(setup.data.shape)
     fake = setup.network.resize_rule(fakes.shape[1:])
     return real if real == fake else f"real: {real}; generated: {fake}"
-
-
-def _generated(what: str | Path) -> Tensor:
-    """The images of a folder or zip, one to a file: a grid among them would also spoil the size they are read at."""
-    splits = load_data(what).splits.values()
-    folder = Path(what).expanduser()
-    files = [name for part in splits for name in part.names or ()] if folder.is_dir() else []
-    made = {name: _made(folder / name) for name in files}  # a name in an archive is no path here
-    if grids := [name for name, how in made.items() if how.get("grid") or how.get("n", 1) != 1]:
-        found = counted("grids of several", grids)
-        raise UserError(f"{what} holds {found}; give a folder of single images, as `trilemma sample` writes one")
-    if len({(str(how.get("weights")), str(how.get("settings"))) for how in made.values() if how}) > 1:
-        raise UserError(
-            f"{what} holds images of ours that were drawn with different weights or settings; "
-            "draw each kind into a folder of its own with out="
-        )
-    return torch.cat([part.images for part in splits])
-
-
-def _in_memory(what: Any) -> Tensor:
-    """The images of an array, a tensor or loaded data: uint8 (n, C, H, W)."""
-    if isinstance(what, Data):
-        return torch.cat([part.images for part in what.splits.values()])
-    return to_images(as_numpy(what), "the generated images")[0]
-
-
-def _made(path: Path) -> dict[str, Any]:
-    """What a PNG of ours says of how it was made; {} of any other image."""
-    try:
-        return read_metadata(path)
-    except UserError:
-        return {}
-
-
-def _as_run(what: "Run | Source") -> "Run | None":
-    """The run, or None for images."""
-    from trilemma.run.run import load
-
-    if isinstance(what, Data | np.ndarray | Tensor):
-        return None
-    if not isinstance(what, str | Path):
-        if not hasattr(what, "model_config"):
-            raise UserError(f"what={shown(what)}: give a run, a path, or an array or tensor of images")
-        return what  # type: ignore[return-value]
-    if not (path := Path(what).expanduser()).exists():
-        raise no_run(path)
-    if path.name != CONFIG and not (path / CONFIG).is_file():
-        return None
-    return load(path)

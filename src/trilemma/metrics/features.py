@@ -111,17 +111,17 @@ def load_network(name: str, *, note: str = "", folder: Path = WEIGHTS) -> Featur
     card = read_card(name, folder)
     if not weights.exists():
         raise UserError(f"the weights of {name} are not in {folder}; install the package again, or: {REMAKE} {name}")
-    found = sha256_of(weights)
-    if found != card["sha256"]:
+    digest = sha256_of(weights)
+    if digest != card["sha256"]:
         raise UserError(
-            f"{weights} is not the file its card describes (SHA-256 {found[:12]}, card {card['sha256'][:12]}); "
+            f"{weights} is not the file its card describes (SHA-256 {digest[:12]}, card {card['sha256'][:12]}); "
             f"install the package again, or: {REMAKE} {name}"
         )
     with own_modes(), rng.OwnStart(rng.generator(0, name)):
         network = Classifier(make(ClassifierConfig, card["config"]))
         network.load_state_dict(load_file(weights))
     network.requires_grad_(False).eval()
-    return FeatureNetwork(name, network, network.config.shape, found, note)
+    return FeatureNetwork(name, network, network.config.shape, digest, note)
 
 
 def read_card(name: str, folder: Path = WEIGHTS) -> dict[str, Any]:

@@ -17,6 +17,7 @@ other draws of the same size; it does not contain the bias. Compare only distanc
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,22 +39,38 @@ def refusal(n_real: int, n_fake: int) -> str | None:
     )
 
 
-def frechet_distance(*, real: Tensor, fake: Tensor, minimum: int = MINIMUM) -> Spread:
+class Gaussian(NamedTuple):
+    """Features less their mean, float64 (N, D), their mean (D,) and their covariance (D, D)."""
+
+    centred: Tensor
+    mean: Tensor
+    cov: Tensor
+
+
+def gaussian(features: Tensor) -> Gaussian:
+    """Of real images, it is the same for all that is measured by them: features (N, D)."""
+    mean, cov = moments(features)
+    return Gaussian(features.double() - mean, mean, cov)
+
+
+def frechet_distance(*, real: Tensor | Gaussian, fake: Tensor, minimum: int = MINIMUM) -> Spread:
     """Frechet distance of two sets of features with its spread.
 
     Args:
-        real, fake: features, (N, D) and (M, D); N and M at least `minimum`.
+        real, fake: features, (N, D) and (M, D); N and M at least `minimum`. Of the real images, their Gaussian serves,
+            too.
         minimum: the smallest number of images accepted.
     Raises:
         UserError: if a set is smaller than `minimum`.
     """
-    if min(len(real), len(fake)) < max(minimum, 2):
-        raise UserError(refusal(len(real), len(fake)) or f"a covariance needs 2 images, not {len(fake)}")
-    mean_r, cov_r = moments(real)
-    mean_f, cov_f = moments(fake)
+    n_real = len(real.centred if isinstance(real, Gaussian) else real)
+    if min(n_real, len(fake)) < max(minimum, 2):
+        raise UserError(refusal(n_real, len(fake)) or f"a covariance needs 2 images, not {len(fake)}")
+    centred_r, mean_r, cov_r = real if isinstance(real, Gaussian) else gaussian(real)
+    centred_f, mean_f, cov_f = gaussian(fake)
     value = frechet_of_gaussians(mean_r, cov_r, mean_f, cov_f)
-    rate_r = _rate(real.double() - mean_r, mean_r - mean_f, _map(cov_f, cov_r))
-    rate_f = _rate(fake.double() - mean_f, mean_f - mean_r, _map(cov_r, cov_f))
+    rate_r = _rate(centred_r, mean_r - mean_f, _map(cov_f, cov_r))
+    rate_f = _rate(centred_f, mean_f - mean_r, _map(cov_r, cov_f))
     return Spread(value, _deviations(rate_r), _deviations(rate_f), least=0.0)
 
 

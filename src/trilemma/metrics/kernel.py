@@ -11,6 +11,8 @@ delete-one jackknife over the images of both sets, computed from the kernel's ro
 which on average is not too small (Efron & Stein 1981).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -23,20 +25,34 @@ INTERVAL_IS = (
 )
 
 
-def kernel_distance(*, real: Tensor, fake: Tensor, block: int = 1024) -> Spread:
+class Similarity(NamedTuple):
+    """Points (N, D), and the sum of the kernel between each and the others, (N,)."""
+
+    points: Tensor
+    sums: Tensor
+
+
+def similarity(features: Tensor, block: int = 1024) -> Similarity:
+    """Of real images, it is the same for all that is measured by them: features (N, D)."""
+    x = features.double()
+    return Similarity(x, _within(x, block))
+
+
+def kernel_distance(*, real: Tensor | Similarity, fake: Tensor, block: int = 1024) -> Spread:
     """Unbiased squared MMD of two sets of features with its spread.
 
     Args:
-        real, fake: features, (N, D) and (M, D), at least 3 each.
+        real, fake: features, (N, D) and (M, D), at least 3 each; of the real images, their similarity serves, too.
         block: rows of the kernel matrix held at a time; bounds the memory, changes nothing else.
     Raises:
         UserError: if a set has fewer than 3 images.
     """
-    m, n = len(real), len(fake)
+    x = real.points if isinstance(real, Similarity) else real
+    m, n = len(x), len(fake)
     if min(m, n) < MINIMUM:
         raise UserError(f"a kernel distance needs at least {MINIMUM} images on either side, not {m} and {n}")
-    x, y = real.double(), fake.double()
-    xx, yy = _within(x, block), _within(y, block)  # (m,), (n,): sums over the other images of the set
+    (x, xx) = real if isinstance(real, Similarity) else similarity(real, block)  # (m,): sums over the other images
+    y, yy = similarity(fake, block)
     xy, yx = _across(x, y, block)  # (m,), (n,): sums over the other set
     total_x, total_y, total = xx.sum(), yy.sum(), xy.sum()
 

@@ -27,19 +27,19 @@ from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.intervals import Estimate, mean_estimate
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.pictures.levels import to_float
-from trilemma.types import UNCONDITIONAL, BoundsLikelihood, Condition, Conditional, Encodes
+from trilemma.types import UNCONDITIONAL, BoundsLikelihood, Condition, Conditional, Encodes, flags
 
 ROW_VALUES = 2**20  # pixel values that go through a model at a time
 INTERVAL_IS = "95% of the mean over the images (Student's t); says nothing of another training"
 LEVEL_BITS = math.log2(255)  # a level of an image in [0, 1] is 1 / 255 wide
 ACTIVE = 0.01  # variance of the posterior mean above which a unit is active
 COUNT_IS = "counted, not estimated"
-NO_LIKELIHOOD = "a Bernoulli of grey pixels is no likelihood; measure it against black and white ones (mnist-binary)"
+NO_LIKELIHOOD = "a Bernoulli of grey pixels is not a likelihood; measure on black and white images (mnist-binary)"
 
 
 def has_posterior(model: object) -> TypeGuard[Encodes]:
     """Whether a model's code is variational and has means: no choices out of finite sets."""
-    return isinstance(model, Encodes) and isinstance(model, BoundsLikelihood) and not hasattr(model, "code_bits")
+    return isinstance(model, Encodes) and isinstance(model, BoundsLikelihood) and flags(model).code_bits is None
 
 
 def active_units(codes: Tensor) -> int:
@@ -63,7 +63,7 @@ def bounds(
         image: (B, C, H, W) in [0, 1].
         k: weights per image, at least 1.
         condition: the label of each image, for a conditional model.
-        rows: images in a pass, which bounds the memory; ROW_VALUES pixel values where None.
+        rows: images in a pass, which bounds the memory (default: ROW_VALUES pixel values).
     Returns:
         Nats per image, float64 (B,) each; equal for k = 1.
     """
@@ -100,8 +100,8 @@ def _bounds(
     log_total = torch.full_like(total, -math.inf)
     for first in range(0, k, at_once):
         n = min(at_once, k - first)
-        given = condition.rows(torch.arange(len(image)).repeat(n))
-        log_w = model.log_weight(image.repeat(n, 1, 1, 1), rng, given).double().view(n, len(image))
+        repeated = condition.rows(torch.arange(len(image)).repeat(n))
+        log_w = model.log_weight(image.repeat(n, 1, 1, 1), rng, repeated).double().view(n, len(image))
         total += log_w.sum(0)
         log_total = torch.logaddexp(log_total, log_w.logsumexp(0))
     return total / k, log_total - math.log(k)
@@ -163,11 +163,11 @@ def likelihood_scores(
 
 
 def _refusal(model: BoundsLikelihood, data: Data, split: str, *, own: bool) -> str | None:
-    """Why a model that takes a class cannot be given that of these images; None where it can."""
+    """Why a conditional model cannot take the labels of these images; None if it can."""
     if not isinstance(model, Conditional):
         return None
     if not own:
-        return f"those of {data.name} are not its own"
+        return f"the labels of {data.name} are not its own"
     return f"the {split} images have no class" if data.splits[split].labels is None else None
 
 
@@ -180,9 +180,9 @@ def _some(model: nn.Module, part: Split, n: int, seed: int) -> tuple[Tensor, Con
 
 
 def _likelihood_of(model: nn.Module) -> tuple[str, bool]:
-    """The name of p(x|z), and whether it is a density over images in [0, 1], as the model says in `likelihood`."""
-    said = getattr(model, "likelihood", None)
-    return getattr(said, "name", "density"), getattr(said, "density", True)
+    """The name of p(x|z), and whether it is a density over images in [0, 1]."""
+    likelihood = flags(model).pixel_likelihood
+    return ("density", True) if likelihood is None else (likelihood.name, likelihood.density)
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ p_half, and its variance is scaled by p (1 - p) / (p_half (1 - p_half)).
 """
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -47,23 +48,41 @@ class Sorted(NamedTuple):
     index: Tensor
 
 
-def neighbour_scores(*, real: Tensor, fake: Tensor, block: int = 1024) -> dict[str, Spread]:
+class Balls(NamedTuple):
+    """Points (N, D), the half of each in each cut, and the radii of their balls with K_PRECISION and K_DENSITY
+    neighbours, (1 + SPLITS, N) each."""
+
+    points: Tensor
+    half: Tensor
+    narrow: Tensor
+    wide: Tensor
+
+
+def real_balls(real: Tensor, block: int = 1024) -> Balls:
+    """The balls around real images, which are the same for all that is measured by them: features (N, D)."""
+    x, half = real.double(), _halves(len(real), "real")
+    near = _among(x, block)
+    return Balls(x, half, _radii(near, K_PRECISION, half), _radii(near, K_DENSITY, half))
+
+
+def neighbour_scores(*, real: Tensor | Balls, fake: Tensor, block: int = 1024) -> dict[str, Spread]:
     """Precision, recall, density and coverage of two sets of features.
 
     Args:
-        real, fake: features, (N, D) and (M, D); the larger set is thinned to the size of the smaller one.
+        real, fake: features, (N, D) and (M, D); the larger set is thinned to the size of the smaller one. Of the real
+            images their balls serve, too, where there are as many generated ones.
         block: rows of the distance matrix held at a time; bounds the memory, changes nothing else.
     Raises:
         UserError: if a set has fewer than LEAST images.
     """
-    n = min(len(real), len(fake))
+    points = real.points if isinstance(real, Balls) else real
+    n = min(len(points), len(fake))
     if n < LEAST:
         raise UserError(f"nearest neighbours need at least {LEAST} images on either side, not {n}")
-    x, y = _thin(real.double(), n), _thin(fake.double(), n)
-    half_x, half_y = _halves(n, "real"), _halves(n, "generated")
-    near_x, near_y = _among(x, block), _among(y, block)
-    narrow, wide = _radii(near_x, K_PRECISION, half_x), _radii(near_x, K_DENSITY, half_x)
-    drawn = _radii(near_y, K_PRECISION, half_y)
+    balls = real if isinstance(real, Balls) and len(points) == n else real_balls(_thin(points, n), block)
+    x, half_x, narrow, wide = balls
+    y, half_y = _thin(fake.double(), n), _halves(n, "generated")
+    drawn = _radii(_among(y, block), K_PRECISION, half_y)
     in_narrow, in_wide, in_drawn, nearest = torch.zeros_like(narrow), torch.zeros_like(wide), [], []
     for rows in torch.arange(n).split(block):
         d = distances(x[rows], y)  # (block, n)
@@ -89,6 +108,22 @@ def coverage(*, real: Tensor, fake: Tensor, k: int) -> float:
     """Share of real points (N, D) with a generated one (M, D) as near as their k-th nearest other real one."""
     radii = distances(real, real).kthvalue(k + 1, dim=1).values
     return float((distances(real, fake).amin(1) <= radii).double().mean())
+
+
+def nearest(queries: Tensor, blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """For each of the queries (N, D) the nearest of the points that come in blocks (B, D).
+
+    Returns:
+        Its number, int64 (N,), the first of equals; and the Euclidean distance, float64 (N,).
+    """
+    least = torch.full((len(queries),), torch.inf, dtype=torch.float64)
+    index, start = torch.zeros(len(queries), dtype=torch.int64), 0
+    for points in blocks:
+        d, where = distances(queries, points).min(dim=1)
+        closer = d < least
+        least, index = torch.where(closer, d, least), torch.where(closer, where + start, index)
+        start += len(points)
+    return index, least
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
@@ -187,8 +222,8 @@ def _mean(values: Tensor, half: Tensor, scale: float = 1.0) -> Spread:
 def _fraction(values: Tensor, half: Tensor) -> Spread:
     """A fraction, whose spread at half as many images is scaled to where the fraction lies at all of them."""
     p, p_half = float(values[0].double().mean()), float(torch.stack(_half_means(values, half)).mean())
-    known = 0 < p < 1 and 0 < p_half < 1
-    spread = _mean(values, half, math.sqrt(p * (1 - p) / (p_half * (1 - p_half))) if known else 1.0)
+    scattered = 0 < p < 1 and 0 < p_half < 1
+    spread = _mean(values, half, math.sqrt(p * (1 - p) / (p_half * (1 - p_half))) if scattered else 1.0)
     return Spread(spread.value, spread.shared, n=values.shape[1])
 
 

@@ -39,13 +39,29 @@ class Setup:
         return self.split if self.own else f"{self.data.name}-{self.split}"
 
 
-def quality(real: Tensor, fake: Tensor) -> dict[str, Spread | str]:
-    """Every score of two sets of features, (N, D) and (M, D), by name; the reason where it is refused."""
-    refused = frechet.refusal(len(real), len(fake))
+@dataclass(frozen=True)
+class Real:
+    """Features of real images (n, D), and what the scores need of them alone: computed once, whatever is measured."""
+
+    features: Tensor
+    gaussian: frechet.Gaussian
+    similarity: kernel.Similarity
+    balls: neighbours.Balls
+
+
+def real_of(features: Tensor) -> Real:
+    """What the scores need of real images, from their features (n, D)."""
+    return Real(features, frechet.gaussian(features), kernel.similarity(features), neighbours.real_balls(features))
+
+
+def quality(real: Real, fake: Tensor) -> dict[str, Spread | str]:
+    """Every score of real images and of the features of generated ones, (M, D), by name; the reason where it is
+    refused."""
+    refused = frechet.refusal(len(real.features), len(fake))
     return {
-        "frechet_distance": refused or frechet.frechet_distance(real=real, fake=fake),
-        "kernel_distance": kernel.kernel_distance(real=real, fake=fake),
-        **neighbours.neighbour_scores(real=real, fake=fake),
+        "frechet_distance": refused or frechet.frechet_distance(real=real.gaussian, fake=fake),
+        "kernel_distance": kernel.kernel_distance(real=real.similarity, fake=fake),
+        **neighbours.neighbour_scores(real=real.balls, fake=fake),
     }
 
 

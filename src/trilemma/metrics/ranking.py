@@ -49,8 +49,8 @@ def ranking(*, normal: Tensor, abnormal: Tensor) -> Ranking:
     values = _figures(*counts)
     if min(len(normal), len(abnormal)) < 2:
         return Ranking(*(Estimate(value, (0.0, 1.0)) for value in values.tolist()))
-    looked_at = counts if 0 < values[0] < 1 else _swapped(*counts)
-    return Ranking(*(_estimate(*both) for both in zip(values.tolist(), _intervals(*looked_at), strict=True)))
+    counts_inside = counts if 0 < values[0] < 1 else _swapped(*counts)
+    return Ranking(*(_estimate(*both) for both in zip(values.tolist(), _intervals(*counts_inside), strict=True)))
 
 
 def auroc(*, normal: Tensor, abnormal: Tensor) -> float:

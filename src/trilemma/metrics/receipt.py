@@ -91,10 +91,10 @@ class Score:
         Raises:
             UserError: if a key is unknown or missing.
         """
-        known = [f.name for f in fields(cls)]
+        names = [f.name for f in fields(cls)]
         for key in values:
-            if key not in known:
-                raise unknown("key of a score", key, known)
+            if key not in names:
+                raise unknown("key of a score", key, names)
         try:
             interval = values.get("interval")
             return cls(**{**values, "interval": None if interval is None else tuple(interval)})

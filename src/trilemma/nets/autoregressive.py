@@ -36,14 +36,16 @@ class CausalTransformer(nn.Module):
         self.start = categories  # the first of the symbols that stand before the first place
         self.symbols = nn.Embedding(categories + starts, width)
         self.places = nn.Parameter(torch.empty(length, width))
-        self.layers = nn.ModuleList(_Layer(width, dropout) for _ in range(depth))
+        layers = [_Layer(width, dropout) for _ in range(depth)]
+        self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, categories)
         for weight in (self.symbols.weight, self.places, self.head.weight):
             nn.init.normal_(weight, std=INIT_STD)
-        for layer in self.layers:  # each adds to the same sum, whose variance should not grow with the depth
-            for last in (layer.mix, layer.feed[-2]):  # type: ignore[index]
-                nn.init.normal_(last.weight, std=INIT_STD / math.sqrt(2 * depth))  # type: ignore[arg-type]
+        for layer in layers:  # each adds to the same sum, whose variance should not grow with the depth
+            for last in (layer.mix, layer.feed[-2]):
+                assert isinstance(last, nn.Linear)
+                nn.init.normal_(last.weight, std=INIT_STD / math.sqrt(2 * depth))
 
     def forward(self, before: Tensor, memory: Memory | None = None) -> Tensor:
         """Logits for the places that follow.

@@ -47,7 +47,7 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, C, H, W), level log(sigma / alpha) (B,), condition (B, D) or None -> (B, C, H, W)."""
         with torch.autocast(level.device.type, enabled=False):
-            e = self.level(sinusoid(level.to(self.level[0].weight.dtype) * FREQUENCY / 10, self.embedding))
+            e = self.level(sinusoid(level.to(self.first.weight.dtype) * FREQUENCY / 10, self.embedding))
             e = F.silu(e if condition is None else e + condition.to(e.dtype))
         h = self.first(x).flatten(2).transpose(1, 2) + self.places  # (B, N, D)
         for block in self.blocks:

@@ -51,7 +51,8 @@ class Down(nn.Module):
     def forward(self, h: Tensor, choose: Choose) -> Tensor:
         """From `start` to the logits, with the codes that `choose` gives."""
         for i, layer in enumerate(self.layers):
-            prior, h = layer.prior(h)  # type: ignore[operator]
+            assert isinstance(layer, MLPLayer | ResidualLayer)
+            prior, h = layer.prior(h)
             h = layer(h, choose(i, prior, h))
         return self.output(h)
 
@@ -182,7 +183,7 @@ class ResidualLayer(nn.Module):
         self.block = Block(width, dropout)
 
     def prior(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """State above -> mean and log variance (B, 2 latent, H, W), and the state (B, width, H, W) that goes on."""
+        """State above -> mean and log variance (B, 2 latent, H, W), and the state (B, width, H, W) after it."""
         h = self.before(h)
         out = self.net(h)
         prior, change = out.split([2 * self.latent, out.shape[1] - 2 * self.latent], dim=1)
@@ -281,8 +282,8 @@ def gaussian_mlp(widths: Sequence[int], latent: int) -> nn.Sequential:
 def branch(c_in: int, width: int, c_out: int, *, kernel: int, dropout: float) -> nn.Sequential:
     """ReLU, 3x3 convolution to `width`, ReLU, dropout, convolution to `c_out`, which gives 0 at first."""
     last = nn.Conv2d(width, c_out, kernel, padding=kernel // 2)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
     drop = [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(nn.ReLU(), conv3(c_in, width), nn.ReLU(), *drop, last)
 

@@ -100,7 +100,7 @@ class UNet(nn.Module):
     def _embedded(self, level: Tensor, condition: Tensor | None) -> Tensor:
         """SiLU of the embedding (B, E); float32 also under autocast, where the level would lose its fine steps."""
         with torch.autocast(level.device.type, enabled=False):
-            e = self.level(sinusoid(level.to(self.level[0].weight.dtype) * FREQUENCY / 10, self.first.out_channels))
+            e = self.level(sinusoid(level.to(self.first.weight.dtype) * FREQUENCY / 10, self.first.out_channels))
             return F.silu(e if condition is None else e + condition.to(e.dtype))
 
     def _padding(self) -> tuple[int, int, int, int]:

@@ -51,12 +51,12 @@ class UNet(nn.Module):
         first, *times = self._times(t)
         h = self.first(F.pad(x_t, self.pad))  # (B, w0, H', W'), H' and W' multiples of 2**L
         h = h + first.to(h.dtype)
-        kept = []
+        skips = []
         for block, time in zip(self.down, times[: len(self.down)], strict=True):
             h, skip = block(h, time)
-            kept.append(skip)
+            skips.append(skip)
         for block, time in zip(self.up, times[len(self.down) :], strict=True):
-            h = torch.cat([block(h, time), kept.pop()], dim=1)
+            h = torch.cat([block(h, time), skips.pop()], dim=1)
         return centre_crop(self.last(h), *self.size)
 
     def _times(self, t: Tensor) -> tuple[Tensor, ...]:
@@ -76,9 +76,9 @@ class _Down(nn.Module):
         self.skip = nn.Conv2d(c_in, c_out, 1, 2)
 
     def forward(self, h: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        kept = self.body(h)
-        h = self.pool(kept) + self.skip(h)
-        return h + time.to(h.dtype), kept
+        skip = self.body(h)
+        h = self.pool(skip) + self.skip(h)
+        return h + time.to(h.dtype), skip
 
 
 class _Up(nn.Module):

@@ -86,6 +86,17 @@ def enlarged(images: Tensor, scale: int) -> Tensor:
     return images.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
 
 
+def reduced(image: "Image.Image", side: int) -> "Image.Image":
+    """An image whose longer side is at most `side` px."""
+    from PIL import Image
+
+    factor = side / max(image.size)
+    if factor >= 1:
+        return image
+    width, height = (max(1, round(length * factor)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
 def font() -> "ImageFont.FreeTypeFont":
     """A font with the letters of most alphabets (the one matplotlib carries)."""
     import matplotlib

@@ -25,19 +25,19 @@ GREY = LIGHT[MUTED]  # of what is not data: references, notes
 DPI = 100
 
 
-def look(k: int) -> tuple[str, str, Any]:
+def style(k: int) -> tuple[str, str, Any]:
     """Colour, marker and dashes of the k-th model; the three cycles differ in length, so 35 models look different."""
     return MODEL_COLOURS[k % len(MODEL_COLOURS)], MARKERS[k % len(MARKERS)], DASHES[k % len(DASHES)]
 
 
-def class_look(k: int) -> tuple[str, str]:
+def class_style(k: int) -> tuple[str, str]:
     """Colour and marker of the points of class k: a new marker after each round of colours."""
     return CLASS_COLOURS[k % len(CLASS_COLOURS)], MARKERS[k // len(CLASS_COLOURS) % len(MARKERS)]
 
 
 def line_style(k: int) -> dict[str, Any]:
     """Colour and dashes of the k-th line."""
-    colour, _, dashes = look(k)
+    colour, _, dashes = style(k)
     return {"color": colour, "linestyle": dashes}
 
 

@@ -7,32 +7,27 @@ where an older one is taken in its place, and where there is none the training s
 is brought up to date by `_migrated`. Tensors are safetensors, everything else JSON: nothing is executed on loading.
 """
 
-import errno
-import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from trilemma.errors import UserError
 from trilemma.files import (
     disk_errors,
     read_json,
-    remove,
     remove_scratch,
     scratch_of,
     sha256_of,
     sync_folder,
     write_json,
 )
-from trilemma.run.state import Broken, Checkpoint, Tensors, check_state
+from trilemma.run.state import Broken, Checkpoint, check_state
+from trilemma.run.tensor_files import removed_on_error, save_tensors, size_bytes
 from trilemma.run.weights import LARGEST_HEADER, load_tensors
 
 MANIFEST, STATE = "manifest.json", "state.json"
@@ -48,7 +43,7 @@ def save_checkpoint(
     """Write a checkpoint named by the images seen, then remove all but the newest KEEP.
 
     Where there is one of that name with another state (its report was interrupted), the new one is NAME.2. Where the
-    new one cannot be read back, that is said by `notice`, and nothing is removed.
+    new one cannot be read back, `notice` is called, and nothing is removed.
 
     Raises:
         UserError: if the disk is full or cannot be written; what was there before is untouched.
@@ -59,15 +54,15 @@ def save_checkpoint(
             return final
         number += 1
     scratch = scratch_of(final)
-    with disk_errors(final, sum(map(_bytes, checkpoint.tensors.values()))), _removed_on_error(scratch):
+    with disk_errors(final, sum(map(size_bytes, checkpoint.tensors.values()))), removed_on_error(scratch):
         if not folder.is_dir():
             folder.mkdir(parents=True)
             sync_folder(folder.parent)
         scratch.mkdir()
         for name, tensors in checkpoint.tensors.items():
-            _save(tensors, scratch / f"{name}.safetensors")
+            save_tensors(tensors, scratch / f"{name}.safetensors")
         write_json(scratch / STATE, checkpoint.values)
-        write_json(scratch / MANIFEST, _manifest(scratch))
+        write_json(scratch / MANIFEST, manifest_of(scratch))
         sync_folder(scratch)
         scratch.rename(final)
         sync_folder(folder)
@@ -99,7 +94,7 @@ def load_checkpoint(
     like = form() if form is not None and paths else None
     for path in reversed(paths):
         try:
-            found = read_checkpoint(path, like)
+            checkpoint = read_checkpoint(path, like)
         except Broken as reason:
             broken.append((path, reason))
             continue
@@ -107,20 +102,20 @@ def load_checkpoint(
             aside = _set_aside(newer)
             notice(f"the checkpoint {newer.name} is broken ({reason}); it is set aside as {aside.name}")
         _remove_old(folder)
-        return found
+        return checkpoint
     if broken:
         reasons = "; ".join(f"{path.name}: {reason}" for path, reason in broken)
         raise UserError(
             f"none of the {len(broken)} checkpoints in {folder} can be used ({reasons}). To begin anew choose another "
-            f"out= or remove {folder}; to resume, use the version of trilemma that made them, or bring back their files"
+            f"out= or remove {folder}; to resume, use the version of trilemma that made them, or restore their files"
         )
     return None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoint directories, oldest first."""
-    found = (path for path in folder.iterdir() if re.fullmatch(NAMES, path.name))
-    return sorted(found, key=lambda path: (images_of(path), int(path.suffix[1:] or 1)))
+    paths = (path for path in folder.iterdir() if re.fullmatch(NAMES, path.name))
+    return sorted(paths, key=lambda path: (images_of(path), int(path.suffix[1:] or 1)))
 
 
 def images_of(path: Path) -> int:
@@ -135,7 +130,7 @@ def read_checkpoint(path: Path, like: Checkpoint | None = None) -> Checkpoint:
         Broken: with the reason.
     """
     with _broken():
-        files, version = _checked_files(path, None if like is None else sum(map(_bytes, like.tensors.values())))
+        files, version = _checked_files(path, None if like is None else sum(map(size_bytes, like.tensors.values())))
         values = _migrated(read_json(path / STATE, LARGEST_STATE), version)
         tensors = {Path(name).stem: load_tensors(path / name) for name in files if name != STATE}
         if like is not None:
@@ -157,7 +152,7 @@ def read_values(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 @contextmanager
 def _broken() -> Iterator[None]:
-    """Inside, whatever a file that is not as it was written leads to is said as Broken."""
+    """Inside, whatever a file that is not as it was written leads to is raised as Broken."""
     try:
         yield
     except PermissionError:  # it may be whole: nothing to set aside
@@ -183,58 +178,6 @@ def _holds(path: Path, checkpoint: Checkpoint) -> bool:
         return False
 
 
-def write_tensors(path: Path, tensors: Tensors) -> None:
-    """Tensors to one safetensors file, beside its final name first, flushed and renamed."""
-    scratch = scratch_of(path)
-    with disk_errors(path, _bytes(tensors)), _removed_on_error(scratch):
-        _save(tensors, scratch)
-        scratch.replace(path)
-
-
-def _save(tensors: Tensors, path: Path) -> None:
-    """A safetensors file, flushed to the disk.
-
-    Raises:
-        MemoryError: also where the system says so in its own way.
-    """
-    try:
-        _write(tensors, path)
-        path.chmod(0o644)  # safetensors leaves it to the owner alone
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno == errno.ENOMEM:
-            raise MemoryError(str(error)) from error
-        raise
-
-
-def _write(tensors: Tensors, path: Path) -> None:
-    try:
-        save_file(_apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}), path)
-    except SafetensorError as error:  # it hides the system's error in its text
-        number = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(number[1]) if number else 0, str(error)) from error
-
-
-def _apart(tensors: Tensors) -> dict[str, Tensor]:
-    """The same tensors, each in memory of its own, as the format asks: tied weights become copies of each other."""
-    places = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
-    return {
-        name: tensor if places[tensor.untyped_storage().data_ptr()] == 1 else tensor.clone()
-        for name, tensor in tensors.items()
-    }
-
-
-@contextmanager
-def _removed_on_error(scratch: Path) -> Iterator[None]:
-    """Inside, an error removes what was written so far, before the free space is told."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True) if scratch.is_dir() else remove(scratch)
-        raise
-
-
 def _remove_old(folder: Path) -> None:
     """Remove all but the newest KEEP; each loses its name first, so that a half removed one is never met under it."""
     for path in list_checkpoints(folder)[:-KEEP]:
@@ -243,7 +186,7 @@ def _remove_old(folder: Path) -> None:
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename a broken checkpoint to NAME.corrupt, or NAME.2.corrupt, ... where there is one already."""
+    """Rename a broken checkpoint to NAME.corrupt, or NAME.2.corrupt, ... if that exists."""
     aside, number = path.with_name(f"{path.name}.corrupt"), 2
     while aside.exists():
         aside, number = path.with_name(f"{path.name}.{number}.corrupt"), number + 1
@@ -251,7 +194,8 @@ def _set_aside(path: Path) -> Path:
         return path.rename(aside)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """Size and SHA-256 of every file of a checkpoint."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     entries = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in files}
     return {"format": FORMAT, "files": entries}
@@ -280,9 +224,9 @@ def _checked_files(path: Path, expected: int | None = None) -> tuple[list[str], 
     manifest = read_json(path / MANIFEST, LARGEST_STATE)
     if manifest["format"] not in range(1, FORMAT + 1):
         raise Broken(f"its format is {manifest['format']}, this version reads up to {FORMAT}")
-    files, found = manifest["files"], {entry.name for entry in path.iterdir()} - {MANIFEST}
-    if set(files) != found:
-        raise Broken(f"{', '.join(sorted(set(files) ^ found))}: not both written and there")
+    files, names = manifest["files"], {entry.name for entry in path.iterdir()} - {MANIFEST}
+    if set(files) != names:
+        raise Broken(f"the manifest and the folder disagree about {', '.join(sorted(set(files) ^ names))}")
     for name, entry in files.items():
         size = (path / name).stat().st_size
         if size != entry["bytes"]:
@@ -292,7 +236,3 @@ def _checked_files(path: Path, expected: int | None = None) -> tuple[list[str], 
         if sha256_of(path / name) != entry["sha256"]:
             raise Broken(f"{name} does not have the content that was written")
     return list(files), manifest["format"]
-
-
-def _bytes(tensors: Tensors) -> int:
-    return sum(tensor.nbytes for tensor in tensors.values())

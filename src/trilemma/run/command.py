@@ -1,15 +1,18 @@
 """The command line that trains a run again, with the keys that say all of it."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from trilemma.arguments import typed
 from trilemma.config import ModelConfig, make
+from trilemma.data.config import DataConfig
 from trilemma.data.sources.consent import has_form
 from trilemma.errors import UserError
-from trilemma.migration import stated_variance
 from trilemma.own import ModuleConfig
 from trilemma.registry import Recipe, get_recipe
 from trilemma.run.config import LENGTHS, TrainConfig
+from trilemma.run.parts import PartConfig, part_keys, read_parts
 from trilemma.text import quoted
 
 
@@ -18,29 +21,49 @@ def command_of(config: dict[str, Any]) -> str | None:
     the line that stands there is not used. None where they are not those of a training."""
     try:
         recipe, source = get_recipe(config["model"]), config["data"]
-        model_config = make(type(recipe.config), stated_variance(config["model_config"]))
-        training = make(TrainConfig, config["training"])
-    except (UserError, LookupError, TypeError, AttributeError):
+        model_config = make(type(recipe.config), config["model_config"])
+        data_config, training = make(DataConfig, config["data_config"]), make(TrainConfig, config["training"])
+        command = train_command(recipe, source, model_config, data_config, training, read_parts(config))
+        return command if has_form(source) else None
+    except (UserError, LookupError, TypeError, ValueError, AttributeError):
         return None
-    return train_command(recipe, source, model_config, training) if has_form(source) else None
 
 
-def train_command(recipe: Recipe, source: str, model_config: ModelConfig, training: TrainConfig) -> str:
+def train_command(
+    recipe: Recipe,
+    source: str,
+    model_config: ModelConfig,
+    data_config: DataConfig,
+    training: TrainConfig,
+    parts: Mapping[str, PartConfig] = MappingProxyType({}),
+) -> str:
     """The command line that trains this again; `source` is a word of `source_word`."""
-    keys = command_keys(recipe, model_config, training)
-    return quoted(["trilemma", *_imports(recipe), "train", recipe.name, source, *typed(keys)])
+    keys = command_keys(recipe, model_config, data_config, training) | part_keys(parts, recipe.parts)
+    imports = dict.fromkeys(word for own in _recipes_of(recipe, parts) for word in _imports(own))
+    options = [word for module in imports for word in ("--import", module)]
+    return quoted(["trilemma", *options, "train", recipe.name, source, *typed(keys)])
+
+
+def _recipes_of(recipe: Recipe, parts: Mapping[str, PartConfig]) -> list[Recipe]:
+    """A recipe and those of its parts."""
+    others = [own for part in parts.values() for own in _recipes_of(get_recipe(part.recipe), part.parts)]
+    return [recipe, *others]
 
 
 def _imports(recipe: Recipe) -> list[str]:
     """What has to be imported for a recipe of the user's to be known."""
     module = recipe.build.__module__
-    known = module.partition(".")[0] in ("trilemma", "__main__") or isinstance(recipe.config, ModuleConfig)
-    return [] if known else ["--import", module]
+    is_known = module.partition(".")[0] in ("trilemma", "__main__") or isinstance(recipe.config, ModuleConfig)
+    return [] if is_known else [module]
 
 
 OTHER_NAMES = {"lr_schedule": "schedule"}
 
 
+COMMON = ("precision", "augment")  # said wherever they are not the common ones, also where the recipe has them
+ELSEWHERE = {*LENGTHS, "batch", "lr", "seed", "device", "save_every", "sample_every"}  # typed first, or never
+TYPED = [name for name in TrainConfig.model_fields if name not in ELSEWHERE]
+DATA_DEFAULTS = {"split_seed": 0, "split_rule": "enough", "frames": "first"}  # of `load_data`, which are not typed
 FROM_DATA = ("shape", "n_classes")  # settings of a model that the images decide
 
 
@@ -50,28 +73,32 @@ def own_keys(recipe: Recipe) -> list[str]:
     return [] if given_as_it_is else [key for key in type(recipe.config).model_fields if key != "shape"]
 
 
-def command_keys(recipe: Recipe, config: ModelConfig, training: TrainConfig) -> dict[str, Any]:
+def command_keys(recipe: Recipe, config: ModelConfig, data_config: DataConfig, training: TrainConfig) -> dict[str, Any]:
     """The keys that say all that is trained, as they are typed: those that differ from the recipe's."""
     keys: dict[str, Any] = {name: getattr(training, name) for name in LENGTHS if getattr(training, name) is not None}
     keys |= {name: getattr(training, name) for name in ("batch", "lr", "seed")}
-    own = own_keys(recipe)
-    for name, field in TrainConfig.model_fields.items():
-        value = getattr(training, name)
-        plain = name in ("precision", "augment", "frames", "split_seed")  # said wherever they are not the common ones
-        if name in _NOT_TYPED or value == (field.default if plain else recipe.training.get(name, field.default)):
+    own, values = own_keys(recipe), training.model_dump()
+    for name in TYPED:
+        default = TrainConfig.model_fields[name].default
+        if values[name] == (default if name in COMMON else recipe.training.get(name, default)):
             continue
-        keys["lr_schedule" if name == "schedule" and name in own else name] = value
+        keys["lr_schedule" if name == "schedule" and name in own else name] = values[name]
     if "warmup_images" in keys and training.warmup_share is None:
         del keys["warmup_share"]
-    height, width = training.size or config.shape[1:]
-    keys |= {"size": f"{height}x{width}", "channels": training.channels or config.shape[0]}
-    if training.valid is not None:
-        keys["valid"] = training.valid
-    return keys | {
-        name: getattr(config, name)
-        for name in own
-        if name not in FROM_DATA and getattr(config, name) != getattr(recipe.config, name)
-    }
+    return (
+        keys
+        | _data_keys(config, data_config)
+        | {
+            name: getattr(config, name)
+            for name in own
+            if name not in FROM_DATA and getattr(config, name) != getattr(recipe.config, name)
+        }
+    )
 
 
-_NOT_TYPED = {*LENGTHS, "batch", "lr", "seed", "size", "channels", "valid", "device", "save_every", "sample_every"}
+def _data_keys(config: ModelConfig, data_config: DataConfig) -> dict[str, Any]:
+    """Those of how the images are read."""
+    height, width = data_config.size or config.shape[1:]
+    keys = {"size": f"{height}x{width}", "channels": data_config.channels or config.shape[0]}
+    values = data_config.model_dump(exclude={"size", "channels"})
+    return keys | {name: value for name, value in values.items() if value not in (None, DATA_DEFAULTS.get(name))}

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.data.sources.labels import class_number
-from trilemma.errors import UserError, check_condition, unknown
+from trilemma.errors import UserError, unknown
 from trilemma.registry import models_that
-from trilemma.types import UNCONDITIONAL, Condition, Conditional, codes_need_labels, for_codes
+from trilemma.types import UNCONDITIONAL, Condition, Conditional, check_condition, codes_need, flags, for_codes
 
 Label = str | int | Tensor | None  # one class by name or number for all images, or int64 (N,)
 
@@ -30,7 +30,7 @@ def condition_of(
     if isinstance(label, str | int):
         return Condition(label=torch.tensor([_class_index(label, model, classes, name, path)]).expand(count))
     condition = Condition(label=label)
-    check_condition(condition, count, model.n_classes if isinstance(model, Conditional) else 0)
+    check_condition(condition, count, flags(model).n_classes)
     return condition
 
 
@@ -57,12 +57,13 @@ def needed(model: nn.Module, condition: Condition, *, advise: bool = False) -> C
         UserError: if it is not given, or a label is not a class of the model.
     """
     part = for_codes(model, condition)
-    if not codes_need_labels(model):
+    if "label" not in codes_need(model):
         return part
     if part.label is None:
         advice = ", or say the class with label=" if advise else ""
         raise UserError(f"this model needs the class of each image; give images with classes{advice}")
-    outside = part.label[(part.label < 0) | (part.label >= model.n_classes)]
+    n_classes = flags(model).n_classes
+    outside = part.label[(part.label < 0) | (part.label >= n_classes)]
     if len(outside):
-        raise UserError(f"label {int(outside[0])} is not a class of this model: it has 0 to {model.n_classes - 1}")
+        raise UserError(f"label {int(outside[0])} is not a class of this model: it has 0 to {n_classes - 1}")
     return part

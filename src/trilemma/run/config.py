@@ -19,9 +19,11 @@ class TrainConfig(Config):
     steps: PositiveInt | None = Field(None, description="length in optimiser steps")
     epochs: PositiveFloat | None = Field(None, description="length in passes over the training images")
     images: PositiveInt | None = Field(None, description="length in training images seen")
-    minutes: PositiveFloat | None = Field(None, description="length in minutes of training steps")
-    batch: PositiveInt = Field(128, description="images in a step")
-    lr: PositiveFloat | dict[str, PositiveFloat] = Field(1e-3, description="learning rate, or one for each player")
+    minutes: PositiveFloat | None = Field(None, description="length in minutes of training")
+    batch: PositiveInt = Field(128, description="images in a step (default: set by the model)")
+    lr: PositiveFloat | dict[str, PositiveFloat] = Field(
+        1e-3, description="learning rate, or one per player: generator:1e-3,critic:5e-4"
+    )
     optimizer: Literal["nadam", "adam", "adamw", "rmsprop"] = Field("nadam", description="rule of each step")
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of the two running means; rmsprop has none")
     weight_decay: float = Field(
@@ -31,7 +33,7 @@ class TrainConfig(Config):
     )
     clip: PositiveFloat | None = Field(1.0, description="largest norm of a player's gradient; none: any")
     schedule: Literal["constant", "plateau", "cosine", "linear"] = Field(
-        "plateau", description="of the learning rate; plateau follows monitor, and is constant without one"
+        "plateau", description="of the learning rate; plateau follows monitor, and is constant without it"
     )
     warmup_images: int = Field(0, ge=0, description="images over which the learning rate rises from 0")
     warmup_share: float | None = Field(
@@ -43,28 +45,24 @@ class TrainConfig(Config):
     ema_halflife_images: PositiveInt | None = Field(
         None, description="half-life of the averaged weights, in images; none: no average"
     )
-    augment: tuple[str, ...] = Field((), description="changes to the training images: flip, shift, binarise")
-    valid: float | None = Field(None, gt=0, lt=1, description="fraction of the images held out")
-    size: tuple[int, int] | None = Field(None, description="height and width to bring images to, px")
-    channels: Literal[1, 3] | None = Field(None, description="1 brings images to grey, 3 to colour")
-    split_seed: int = Field(0, description="chooses the validation images; draws the images of drawn data")
-    split_rule: Literal["enough", "tenth"] = Field("enough", description="how many are held out if valid is not given")
-    frames: Literal["first", "all"] = Field("first", description="of image files with several frames or pages")
-    seed: int = Field(0, description="of the weights, the order of the images and all noise")
+    augment: tuple[str, ...] = Field((), description="augmentation of the training images: flip, shift, binarise")
+    seed: int = Field(0, description="random seed: weights, order, noise (default: 0)")
     monitor: str | None = Field(
-        None, description="figure whose lowest value says which weights are kept, as valid_rmse; none: the last are"
+        None, description="the weights with the lowest value of this score are kept, such as valid_rmse; none: the last"
     )
-    precision: Literal["auto", "float32", "bf16"] = Field("auto", description="of the computation")
+    precision: Literal["auto", "float32", "bf16"] = Field("auto", description="numbers to compute with")
     channels_last: bool = Field(False, description="memory layout; gains for convolution + batch norm networks")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    save_every: PositiveInt | None = Field(None, description="images between checkpoints; once a minute where None")
-    sample_every: PositiveInt | None = Field(None, description="images between sample pictures")
+    save_every: PositiveInt | None = Field(
+        None, description="save a checkpoint every N images (default: about once a minute)"
+    )
+    sample_every: PositiveInt | None = Field(None, description="draw samples every N images (default: chosen for you)")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        given = [name for name in LENGTHS if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(LENGTHS)}; you gave {' and '.join(given) or 'none'}")
+        lengths = [name for name in LENGTHS if getattr(self, name) is not None]
+        if len(lengths) != 1:
+            raise ValueError(f"give exactly one of {', '.join(LENGTHS)}; you gave {' and '.join(lengths) or 'none'}")
         return self
 
     @model_validator(mode="after")

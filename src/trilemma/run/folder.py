@@ -25,8 +25,9 @@ from trilemma.files import (
     sync_folder,
     write_json,
 )
-from trilemma.migration import stated_variance
 from trilemma.run.locate import RUNS
+from trilemma.run.migration import migrated
+from trilemma.run.parts import identity, with_earlier_places
 
 CONFIG, LOCK, WEIGHTS = "config.json", "lock", "weights.safetensors"
 WRITTEN = (
@@ -40,15 +41,10 @@ WRITTEN = (
     "batch.png",
     "curves.png",
 )
-WRITTEN += ("samples", "checkpoints")  # what a training writes, by name: in a run folder, these are ours
+WRITTEN += ("samples", "checkpoints", "parts")  # what a training writes, by name: in a run folder, these are ours
 HOLDER = re.compile(r"process [0-9]*( [^\x00-\x1f]*)?")  # the content of a lock, which may have been cut short
 LONGEST_LOCK = 1000  # bytes
 FINGERPRINT = ("", "fingerprint")
-NEW_KEYS = {
-    "frames": "first",
-    "split_seed": 0,
-    "warmup_share": 0.1,
-}  # that earlier versions did not write, with what they did
 LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "device"}
 LENGTH_KEYS |= {"split_rule"}  # what it decides, the fingerprint tells
 
@@ -77,20 +73,21 @@ def open_run_folder(
     A folder is continued if its config says the same training, whatever its length and wherever its images lie.
 
     Args:
-        say: told why a new folder is begun beside another.
+        say: called with the reason if a new folder is begun beside another.
         new: whether the same training is not continued, unless `out` names it.
     Raises:
         UserError: if `out` already holds a different training or something else, or another process is writing to it.
     """
+    assert not differences(config, config)  # or no folder would ever be the one of this training
     if out is not None:
         path = Path(out).expanduser()
         if reasons := _obstacles(path, config):
             raise UserError(f"{path} {'; '.join(reasons)}; choose another out=, or remove it first")
         return _claim(path, config)
-    passed: list[tuple[Path, list[str]]] = []  # folders of this name that hold something else, and what
+    others: list[tuple[Path, list[str]]] = []  # folders of this name that hold something else, and what
     for path in map(RUNS.joinpath, _names(name)):
         if reasons := _obstacles(path, config):
-            passed.append((path, reasons))
+            others.append((path, reasons))
             continue
         free = is_free(path)
         if new and not free:
@@ -98,15 +95,15 @@ def open_run_folder(
         try:
             folder = _claim(path, config)
         except Busy:
-            passed.append((path, ["is being trained by another process"]))
+            others.append((path, ["is being trained by another process"]))
             continue
         if same_training(path, config):
-            if free and passed:
-                nearest, reasons = min(passed, key=lambda other: len(other[1]))
+            if free and others:
+                nearest, reasons = min(others, key=lambda other: len(other[1]))
                 say(f"{path} is a new training, because {nearest} {'; '.join(reasons)}")
             return folder
         folder.close()  # another process took the name between our look and our lock
-    raise AssertionError  # names never end
+    raise AssertionError  # the names do not end
 
 
 class Busy(UserError):
@@ -127,7 +124,7 @@ def _obstacles(path: Path, config: dict[str, Any]) -> list[str]:
     if not (path / CONFIG).exists():
         return ["holds files that are not a run"]
     try:
-        reasons = differences(read_json(path / CONFIG), config)
+        reasons = differences(migrated(read_json(path / CONFIG)), config)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return ["already holds a different training, whose config.json cannot be read"]
     return [f"already holds a different training: {reasons[0]}", *reasons[1:]] if reasons else []
@@ -139,7 +136,7 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Lengths do not count, nor does the place of the images: these are told apart by their fingerprint. A
     key that is None is as one that an earlier version did not write.
     """
-    one, other = _identity(then), _identity(now)
+    one, other = _identity(then), _identity(with_earlier_places(now, then))
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     texts = [f"{key[1]} {word(one.get(key))} then, {word(other.get(key))} now" for key in keys if key != FINGERPRINT]
     return [_other_images(then, now), *texts] if FINGERPRINT in keys else texts
@@ -149,8 +146,8 @@ def _other_images(then: dict[str, Any], now: dict[str, Any]) -> str:
     counts = [f"{config['n_images']:,}" if "n_images" in config else "" for config in (then, now)]
     places = [f"{config['data']}" if then["data"] != now["data"] else "" for config in (then, now)]
     texts = [" of ".join(filter(None, pair)) for pair in zip(counts, places, strict=True)]
-    known = [f"{text} {when}" for text, when in zip(texts, ("then", "now"), strict=True) if text]
-    return ": ".join(filter(None, ["its images were others", ", ".join(known)]))
+    sizes = [f"{text} {when}" for text, when in zip(texts, ("then", "now"), strict=True) if text]
+    return ": ".join(filter(None, ["its images differ", ", ".join(sizes)]))
 
 
 def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
@@ -159,8 +156,8 @@ def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
     marks = set()
     for path in paths:
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-            config = read_json(path / CONFIG)
-            if config["training"].get("split_rule", "tenth") == "tenth":
+            config = migrated(read_json(path / CONFIG))
+            if config["data_config"]["split_rule"] == "tenth":
                 marks.add(config["fingerprint"])
     return marks
 
@@ -192,7 +189,7 @@ def _claim(path: Path, config: dict[str, Any]) -> RunFolder:
     refuse_links(*map(path.joinpath, WRITTEN))
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        held = hold(path / LOCK)
+        lock_file = hold(path / LOCK)
         for part in (path, path / "samples"):
             remove_leftovers(part)
         remove_scratch(path, re.escape(WEIGHTS))
@@ -200,7 +197,7 @@ def _claim(path: Path, config: dict[str, Any]) -> RunFolder:
             write_json(path / CONFIG, config)
             sync_folder(path)
             sync_folder(path.parent)
-    return RunFolder(path, held)
+    return RunFolder(path, lock_file)
 
 
 def hold(path: Path) -> IO[str]:
@@ -229,11 +226,14 @@ def hold(path: Path) -> IO[str]:
 
 def _identity(config: dict[str, Any]) -> dict[tuple[str, str], Any]:
     """What makes a training this one, by part of the config and key."""
-    settings = stated_variance(config["model_config"])
-    training = {**NEW_KEYS, "channels": settings.get("shape", [None])[0], **config["training"]}
     parts = {
         "": {key: config[key] for key in ("format", "model", FINGERPRINT[1])},
-        "model_config": settings,
-        "training": {key: value for key, value in training.items() if key not in LENGTH_KEYS},
+        "model_config": config["model_config"],
+        **{part: _without_length(config[part]) for part in ("data_config", "training")},
+        "parts": identity(config),
     }
     return {(part, key): value for part, values in parts.items() for key, value in values.items()}
+
+
+def _without_length(keys: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in keys.items() if key not in LENGTH_KEYS}

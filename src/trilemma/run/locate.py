@@ -1,11 +1,11 @@
-"""Where a run is: the folder a path stands for, and what to say where there is none. Loads nothing heavy."""
+"""Where a run is: the folder a path stands for, and the error if there is none. Loads nothing heavy."""
 
 from pathlib import Path
 
 from trilemma.errors import UserError, nearest
 from trilemma.vocabulary import data_words, models
 
-RUNS = Path("runs")  # where runs are written unless out= says otherwise
+RUNS = Path("runs")  # where runs are written; default of out=
 CONFIG = "config.json"
 MOST = 5  # runs named in a message
 
@@ -14,7 +14,7 @@ def run_folder(path: str | Path) -> Path:
     """The folder of a run, given as such or by its config.json; ~ is expanded.
 
     Raises:
-        UserError: if there is no run, with the nearest one.
+        UserError: if it is not found, with the nearest one.
     """
     path = Path(path).expanduser()
     if (path / CONFIG).exists():  # what it is, the reader looks at
@@ -26,28 +26,28 @@ def run_folder(path: str | Path) -> Path:
 
 def no_run(path: Path) -> UserError:
     """The error for a path that is not a run: what it is instead, the nearest run, or the runs there are."""
-    found = {str(run): run.name for run in known_runs(path.parent)}
+    runs = {str(run): run.name for run in known_runs(path.parent)}
     if path.exists():
         what = f"it has no {CONFIG}" if path.is_dir() else "it is a file"
-        return UserError(f"{path} is not a run: {what}. Give a folder that `trilemma train` made{_such_as([*found])}")
+        return UserError(f"{path} is not a run: {what}. Give a folder that `trilemma train` made{_such_as([*runs])}")
     text, word = f"There is no run at {path}", str(path)
     if word in models():
-        own = [run for run, name in found.items() if name.startswith(f"{word}-")]
+        own = [run for run, name in runs.items() if name.startswith(f"{word}-")]
         text += f": {word} is a model. Train it first: trilemma train {word} DATA"
         return UserError(text + (f"; or give a run of it: {', '.join(own[:MOST])}" if own else ""))
     if word.partition(":")[0] in data_words():
         return UserError(
-            f"{text}: {word} is a data set. Give a run folder{_such_as([*found])}; to train models on it and compare "
+            f"{text}: {word} is a data set. Give a run folder{_such_as([*runs])}; to train models on it and compare "
             f"them: trilemma compare data={word}"
         )
-    if meant := nearest(path.name, found.values()):
-        return UserError(f"{text}. Did you mean {next(run for run, name in found.items() if name == meant)}?")
+    if meant := nearest(path.name, runs.values()):
+        return UserError(f"{text}. Did you mean {next(run for run, name in runs.items() if name == meant)}?")
     if not path.is_absolute():
         text += f" (in {Path.cwd()})"
-    if not found:
-        return UserError(f"{text}, nor any other run. Give its full path, or train one: trilemma train MODEL DATA")
-    more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
-    return UserError(f"{text}. Runs here: {', '.join([*found][:MOST])}{more}")
+    if not runs:
+        return UserError(f"{text}, and no other run here. Give its full path, or train one: trilemma train MODEL DATA")
+    more = f" and {len(runs) - MOST} more" if len(runs) > MOST else ""
+    return UserError(f"{text}. Runs here: {', '.join([*runs][:MOST])}{more}")
 
 
 def known_runs(*folders: Path) -> list[Path]:

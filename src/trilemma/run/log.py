@@ -21,7 +21,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """The rows of a log; a line that was cut off, or is none of ours, is skipped.
 
     Raises:
-        UserError: if it is no plain file, or too large.
+        UserError: if it is not a plain file, or too large.
     """
     try:
         lines = read_plain(path, LARGEST_LOG).split(b"\n")
@@ -31,7 +31,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _row_in(line: bytes) -> dict[str, Any] | None:
-    """The row of a line, with the place where the training was, figures and texts; None where it is no such row."""
+    """The row of a line, with the place where the training was, figures and texts; None if it is not one."""
     try:
         row = parse_json(line)
     except UserError:

@@ -8,24 +8,29 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from trilemma.config import explained
+from trilemma.config import Config, explained
+from trilemma.data.config import DataConfig
 from trilemma.errors import UserError
 from trilemma.files import read_json
 from trilemma.run.config import TrainConfig
+from trilemma.run.migration import FORMAT, migrated
+from trilemma.run.parts import PartConfig
 
 CONFIG, SUMMARY = "config.json", "summary.json"
-FORMAT = 1
 HASH, DIVERGED = "weights_sha256", "diverged"  # keys of a summary
 KINDS: dict[str, type] = {  # of the values in config.json
     "format": int,
     "model": str,
     "model_config": dict,
+    "data_config": dict,
+    "parts": dict,
     "training": dict,
     "data": str,
     "fingerprint": str,
     "classes": list,
     "command": str,
 }
+NEW = {"data_config", "parts"}  # keys that format 1 did not have
 LONGEST = {"model": 100, "data": 4096, "fingerprint": 200}  # letters
 WORDS = {int: "a whole number", str: "text", dict: "an object", list: "a list of texts"}
 COUNTS = ("images", "seconds", "images_per_second", "parameters")  # that every summary has
@@ -42,26 +47,35 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_config(config: Any, file: Path) -> dict[str, Any]:
-    """The content of a config.json, checked; errors as `read_config`."""
+    """The content of a config.json, checked, in the form of this version; errors as `read_config`."""
     missing = [key for key in KINDS if not isinstance(config, dict) or key not in config]
-    if missing:
+    if missing and not (isinstance(config, dict) and set(missing) <= NEW and config["format"] == 1):
         raise UserError(f"{file} is not the {CONFIG} of a run: it has no {', '.join(missing)}")
     for key, kind in KINDS.items():
-        value = config[key]
-        if type(value) is not kind or (kind is list and not all(isinstance(entry, str) for entry in value)):
-            raise UserError(f"{file}: {key} must be {WORDS[kind]}; restore the file or train again")
-        if key in LONGEST and len(value) > LONGEST[key]:
-            raise UserError(f"{file}: {key} has {len(value):,} letters; restore the file or train again")
-    if config["format"] != FORMAT:
+        if key in config:
+            _check_kind(key, config[key], kind, file)
+    if config["format"] not in range(1, FORMAT + 1):
         raise UserError(
-            f"{file} has format {config['format']}; this version reads {FORMAT}: use the version that made it"
+            f"{file} has format {config['format']}; this version reads up to {FORMAT}: use the version that made it"
         )
-    _check_training(config["training"], file)
+    config = migrated(config)
+    _check_values(DataConfig, config["data_config"], f"{file}: in data_config")
+    _check_values(TrainConfig, config["training"], f"{file}: in training")
+    for name, part in config["parts"].items():
+        _check_values(PartConfig, part, f"{file}: in the part {name}")
     return config
 
 
+def _check_kind(key: str, value: Any, kind: type, file: Path) -> None:
+    """Whether a value has its type, and no more letters than it may."""
+    if type(value) is not kind or (kind is list and not all(isinstance(entry, str) for entry in value)):
+        raise UserError(f"{file}: {key} must be {WORDS[kind]}; restore the file or train again")
+    if key in LONGEST and len(value) > LONGEST[key]:
+        raise UserError(f"{file}: {key} has {len(value):,} letters; restore the file or train again")
+
+
 def read_summary(folder: Path) -> dict[str, Any]:
-    """What a run's summary.json says; a figure that is no finite number is None.
+    """What a run's summary.json says; a value that is not finite is None.
 
     Raises:
         UserError: if there is none, or it lacks a number.
@@ -80,8 +94,8 @@ def written_hash(folder: Path) -> str | None:
     if not (folder / SUMMARY).exists():
         return None
     summary = _read(folder, SUMMARY)
-    found = summary.get(HASH) if isinstance(summary, dict) else None
-    return found if isinstance(found, str) else None
+    written = summary.get(HASH) if isinstance(summary, dict) else None
+    return written if isinstance(written, str) else None
 
 
 def _read(folder: Path, name: str) -> Any:
@@ -94,12 +108,12 @@ def _read(folder: Path, name: str) -> Any:
         raise UserError(f"{folder} is not a (finished) run: {missing}; give a folder that train made") from None
 
 
-def _check_training(training: dict[str, Any], file: Path) -> None:
-    """Whether the training keys are known and have their types; earlier versions did not write all of them."""
+def _check_values(kind: type[Config], values: Any, where: str) -> None:
+    """Whether keys are known and have their types; earlier versions did not write all of them."""
     try:
-        TrainConfig.model_validate_json(json.dumps(training), strict=True)
+        kind.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        raise UserError(f"{file}: in training, {explained(TrainConfig, training, error)}") from None
+        raise UserError(f"{where}, {explained(kind, values, error)}") from None
 
 
 def _is_number(value: Any) -> bool:

@@ -4,42 +4,44 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from trilemma.config import ModelConfig, make
+from trilemma.config import Config, ModelConfig, make
 from trilemma.data import Data, load_data
+from trilemma.data.config import DataConfig, load_keys
 from trilemma.data.load import Source
 from trilemma.data.sources.arrays import GIVEN
 from trilemma.data.sources.consent import check_allowed
 from trilemma.errors import UserError, check_codes, check_images, check_range, unknown_key
 from trilemma.files import read_plain, sha256_of
-from trilemma.hardware import pick_device
+from trilemma.hardware import pick_device, to_channels_last
 from trilemma.memory import halving, is_out_of_memory
-from trilemma.migration import stated_variance
 from trilemma.modes import own_modes
 from trilemma.own import recipe_of
 from trilemma.registry import (
+    Blueprint,
     Recipe,
     build_unfilled,
     count_parameters,
-    list_models,
-    models_that,
     outline,
     recipe_named_in,
+    require,
 )
 from trilemma.run.command import command_of
 from trilemma.run.condition import Label, condition_of
 from trilemma.run.locate import run_folder
 from trilemma.run.log import read_log
+from trilemma.run.parts import blueprints, read_parts
 from trilemma.run.record import CONFIG, DIVERGED, SUMMARY, read_config, read_summary, written_hash
 from trilemma.run.unfinished import Snapshot, find_snapshot, finish, newest_snapshot, summary_of
 from trilemma.run.weights import difference, forms_of, load_tensors, read_forms
@@ -52,11 +54,14 @@ from trilemma.types import (
     Finishes,
     Reconstructs,
     Samples,
-    codes_need_labels,
+    codes_need,
+    draw,
+    flags,
+    keys_of,
 )
-from trilemma.values import check_value, checked_call, shown
-from trilemma.vocabulary import sampling_keys
+from trilemma.values import checked_call, shown
 
+T = TypeVar("T")
 WEIGHTS = "weights.safetensors"
 SPARE_TENSORS = 100  # that a network may make while it is built, besides its weights
 LARGEST_PICTURE = 64 << 20  # bytes
@@ -97,6 +102,15 @@ class Drawn(NamedTuple):
     images: Tensor
     first: int
     batch: tuple[int, int]
+
+
+class Facts(NamedTuple):
+    """What a contestant cost: parameters, and of its training the seconds, the images seen and those per second."""
+
+    parameters: int
+    seconds: float
+    images: int
+    images_per_second: float
 
 
 class Run:
@@ -144,13 +158,37 @@ class Run:
         """The folder's own name."""
         return self.path.resolve().name
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of its images."""
+        return self.model_config.shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes; () where there are none."""
+        return tuple(self.config["classes"])
+
+    @property
+    def count(self) -> None:
+        """Whether it can draw any number of images."""
+
+    @property
+    def facts(self) -> Facts:
+        """Its parameters and what its training took."""
+        return Facts(*(self.summary[key] for key in Facts._fields))
+
     @cached_property
     def model_config(self) -> ModelConfig:
         """The settings of the network."""
         try:
-            return make(type(self.recipe.config), stated_variance(self.config["model_config"]))
+            return make(type(self.recipe.config), self.config["model_config"])
         except UserError as error:
             raise UserError(f"{self.path / CONFIG}: in model_config, {error}") from None
+
+    @cached_property
+    def _parts(self) -> dict[str, Blueprint]:
+        """What the parts of its model are built from; {} for a model without parts."""
+        return blueprints(read_parts(self.config), self.path / CONFIG)
 
     @cached_property
     @own_modes()
@@ -161,10 +199,10 @@ class Run:
             UserError: if there are no weights, or they are not those of this network, or not those that were written.
         """
         weights = self._unfinished_weights() if self.snapshot is not None else self._finished_weights()
-        model = build_unfilled(self.recipe, self.model_config)
+        model = build_unfilled(self.recipe, self.model_config, self._parts)
         model.load_state_dict(weights)
         if self.config["training"].get("channels_last"):  # the layout that gained in training gains in sampling
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(model)
         model = model.to(self.device).eval()
         if self.snapshot is not None:
             note(f"{self.path}: {self.unfinished}")
@@ -184,7 +222,7 @@ class Run:
         """The network without memory, if its settings ask for no more tensors than there are weights."""
         config = self.model_config
         try:
-            return outline(self.recipe, config, most=SPARE_TENSORS + 2 * most)
+            return outline(self.recipe, config, most=SPARE_TENSORS + 2 * most, parts=self._parts)
         except UserError as error:
             raise UserError(f"{self.path / CONFIG}: in model_config, {error}") from None
 
@@ -266,26 +304,17 @@ class Run:
         """Images as those of the run were read and divided.
 
         Raises:
-            UserError: they are not those that it was trained on.
+            UserError: they have changed since it was trained.
         """
         if isinstance(source, str) and source.startswith(f"{GIVEN}:"):
             raise UserError(
                 f"{self.path} was trained on an array in memory: open it with trilemma.load(path, data=ARRAY), or give "
                 "the images to a verb as data="
             )
-        training = self.config["training"]
-        data = load_data(
-            source,
-            size=tuple(training["size"]) if training["size"] else None,
-            channels=training.get("channels") or self.model_config.shape[0],  # earlier versions did not write the key
-            valid=training["valid"],
-            seed=training.get("split_seed"),
-            frames=training.get("frames"),
-            rule=training.get("split_rule", "tenth"),  # as earlier versions divided
-        )
+        data = load_data(source, **load_keys(make(DataConfig, self.config["data_config"]).model_dump()))
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
-                f"the images of {data.source} are not those that {self.path} was trained on (files were added, removed "
+                f"the images in {data.source} have changed since {self.path} was trained (files were added, removed "
                 "or changed, or an earlier version read them otherwise); restore them, or train again"
             )
         return data
@@ -316,8 +345,8 @@ class Run:
     def warnings(self) -> tuple[str, ...]:
         """What happened to its training and what is wrong with its model, each with the step; () of earlier versions,
         which did not write it."""
-        found = self.summary.get("warnings", [])
-        said = tuple(printable(text) for text in found if isinstance(text, str)) if isinstance(found, list) else ()
+        texts = self.summary.get("warnings", [])
+        said = tuple(printable(text) for text in texts if isinstance(text, str)) if isinstance(texts, list) else ()
         return said if self.unfinished is None else (self.unfinished, *said)
 
     @property
@@ -334,8 +363,8 @@ class Run:
     @property
     def origin(self) -> dict[str, str]:
         """What a file says of the run that it was made with."""
-        known = {"run": str(self.path.resolve()), "weights": self.weights_id}
-        return known if self.unfinished is None else {**known, "unfinished": self.unfinished}
+        origin = {"run": str(self.path.resolve()), "weights": self.weights_id}
+        return origin if self.unfinished is None else {**origin, "unfinished": self.unfinished}
 
     @cached_property
     def _weights_hash(self) -> str:
@@ -352,6 +381,7 @@ class Run:
         condition: Condition = UNCONDITIONAL,
         batch: int = 256,
         exact: bool = False,
+        keys: Config | None = None,
         **settings: Any,
     ) -> Tensor:
         """Draw images number first ... first + n - 1 of `seed`; image k is the same whatever n, first and batch are.
@@ -365,14 +395,15 @@ class Run:
             batch: images computed at a time, which bounds the memory; halved if it runs out.
             exact: bit-equal values too (same machine and version): whole batches of EXACT_BATCH are computed, in
                 which each image has its own place. One image then costs as much as 64; `batch` has no effect.
-            settings: what this model's sampler takes (steps, eta, temperature, ...).
+            settings: of this model's sampler (steps, eta, temperature, ...).
+            keys: in place of them, settings that `Run.sampling` has checked.
         Returns:
             float32 in [0, 1] on the CPU, (n, C, H, W).
         Raises:
             UserError: if the model does not sample, does not take the label or a setting, or draws NaN.
         """
         parts = self.draw(
-            n, seed=seed, first=first, label=label, condition=condition, batch=batch, exact=exact, **settings
+            n, seed=seed, first=first, label=label, condition=condition, batch=batch, exact=exact, keys=keys, **settings
         )
         images = torch.empty(n, *self.model_config.shape, dtype=torch.float32)
         for part in parts:
@@ -389,6 +420,7 @@ class Run:
         condition: Condition = UNCONDITIONAL,
         batch: int = 256,
         exact: bool = False,
+        keys: Config | None = None,
         **settings: Any,
     ) -> Iterator[Drawn]:
         """As `sample`, batch by batch: never more than one batch is held."""
@@ -396,17 +428,17 @@ class Run:
             raise UserError(f"n={n}, batch={batch}, first={first}: n and batch must be at least 1, first at least 0")
         if first + n > LARGEST_NUMBER:
             raise UserError(f"n={n}, first={first}: images are numbered up to {LARGEST_NUMBER}")
-        model = self.model
-        if not isinstance(model, Samples):
-            raise UserError(f"{self.recipe.name} does not draw samples; models that do: {', '.join(list_models())}")
-        settings = self.checked(settings, Run.sample)
-        asked = self.condition(label, n, condition)
+        model = self.require("draw samples", Samples)
+        if keys is not None and settings:
+            raise UserError(f"keys= and {next(iter(settings))}= were both given; give one of them")
+        keys = self.sampling(settings, Run.sample) if keys is None else keys
+        asked_condition = self.condition(label, n, condition)
 
         def compute(start: int, count: int) -> Tensor:
             rows = (torch.arange(start, start + count) - first).clamp(0, n - 1)  # of an exact batch some are left out
-            given = asked.rows(rows).to(self.device)
+            rows_condition = asked_condition.rows(rows).to(self.device)
             with own_modes(), torch.no_grad(), _one_algorithm():
-                return model.sample(count, seed=seed, first=start, condition=given, **settings).float().cpu()
+                return draw(model, count, seed=seed, first=start, condition=rows_condition, keys=keys).float().cpu()
 
         return self._in_parts(compute, first, first + n, batch, exact)
 
@@ -419,7 +451,7 @@ class Run:
         Args:
             images: floats in [0, 1], (N, C, H, W), on any device.
             label: the class of all of them by name or number, or of each, int64 (N,), for a model that takes one; where
-                the codes do not depend on it (`codes_need_labels`), it makes no difference.
+                the codes do not depend on it (`codes_need`), it makes no difference.
             condition: in place of a label, what is asked for in general.
             batch: images computed at a time, which bounds the memory; halved if it runs out.
         Returns:
@@ -427,10 +459,10 @@ class Run:
         Raises:
             UserError: if the model does not encode, images or labels do not fit it, or a code is not finite.
         """
-        self.require("encode images", Encodes)
+        model = self.require("encode images", Encodes)
         check_images(images, self.model_config.shape)
         check_range(images)
-        results = self.apply(self.model.encode, images, self._needed(label, condition, len(images)), batch)  # type: ignore[arg-type]
+        results = self.apply(model.encode, images, self._needed(label, condition, len(images)), batch)
         return self._finite("codes", images, results)
 
     @checked_call
@@ -442,10 +474,10 @@ class Run:
         Raises:
             UserError: if the model does not decode, codes or labels do not fit it, or an image is not finite.
         """
-        self.require("decode", Decodes)
-        if (length := getattr(self.model, "code_length", None)) is not None:
+        model = self.require("decode", Decodes)
+        if (length := flags(self.model).code_length) is not None:
             check_codes(codes, length)
-        results = self.apply(self.model.decode, codes, self._needed(label, condition, len(codes)), batch)  # type: ignore[arg-type]
+        results = self.apply(model.decode, codes, self._needed(label, condition, len(codes)), batch)
         return self._finite("images", codes, results)
 
     @checked_call
@@ -457,23 +489,22 @@ class Run:
         Raises:
             UserError: if the model does not reconstruct, images or labels do not fit it, or a result is not finite.
         """
-        self.require("reconstruct", Reconstructs)
+        model = self.require("reconstruct", Reconstructs)
         check_images(images, self.model_config.shape)
         check_range(images)
-        results = self.apply(self.model.reconstruct, images, self._needed(label, condition, len(images)), batch)  # type: ignore[arg-type]
+        results = self.apply(model.reconstruct, images, self._needed(label, condition, len(images)), batch)
         return self._finite("images", images, results)
 
-    def require(self, doing: str, *protocols: type) -> None:
-        """Refuse a model that lacks a capability, with the models that have it.
+    def require(self, doing: str, capability: type[T], *more: type) -> T:
+        """The model, which has a capability; see `registry.require`.
 
         Args:
             doing: what it would do, as in "does not reconstruct".
+        Raises:
+            UserError: it lacks one, with the models that have them all.
         """
-        missing = [protocol for protocol in protocols if not isinstance(self.model, protocol)]
-        if missing:
-            part = "decoder" if missing == [Decodes] else "encoder"
-            able = ", ".join(models_that(*protocols))
-            raise UserError(f"{self.recipe.name} does not {doing}: it has no {part}; models that do: {able}")
+        require(self.model, self.recipe.name, doing, capability, *more)
+        return cast(T, self.model)
 
     def apply(
         self,
@@ -488,9 +519,9 @@ class Run:
 
         def compute(start: int, count: int) -> Tensor:
             part = slice(start, start + count)
-            given = condition.rows(part).to(self.device)
+            rows_condition = condition.rows(part).to(self.device)
             with own_modes(), torch.no_grad():
-                return function(inputs[part].to(self.device, torch.float32), given).float().cpu()
+                return function(inputs[part].to(self.device, torch.float32), rows_condition).float().cpu()
 
         done, results = 0, torch.empty(0, dtype=torch.float32)
         batch = min(batch, self._largest_batch)
@@ -512,18 +543,21 @@ class Run:
         """What is asked of the model for `count` images: a class by name or number, or one for each; or a condition.
 
         Raises:
-            UserError: if both are given, or the model takes no such class.
+            UserError: if both are given, the model takes no such class, or a field is not one for each image.
         """
         if label is not None and condition is not UNCONDITIONAL:
             raise UserError("label= and condition= were both given; give one of them")
         if label is None:
+            for name, values in vars(condition).items():
+                if values is not None and len(values) != count:
+                    raise UserError(f"condition has {len(values)} of {name} for {count} images; give one for each")
             return condition
         return condition_of(label, count, self.model, self.config["classes"], name=self.recipe.name, path=self.path)
 
     def _needed(self, label: Label, condition: Condition, count: int) -> Condition:
         """What is asked of the model for images or codes that it is given."""
         asked = self.condition(label, count, condition)
-        if asked.label is None and codes_need_labels(self.model):
+        if asked.label is None and "label" in codes_need(self.model):
             raise UserError(f"{self.recipe.name} in {self.path} needs the class of each image or code; give label=")
         return asked
 
@@ -536,23 +570,21 @@ class Run:
             raise UserError(f"{what}, because some of what it was given is; give finite values")
         raise UserError(f"{what}; train again with a lower lr=")
 
-    def checked(self, settings: dict[str, Any], verb: Callable[..., Any]) -> dict[str, Any]:
-        """Settings of this run's sampler, as values of the types it says; for a model that samples.
+    def sampling(self, settings: Mapping[str, Any], verb: Callable[..., Any]) -> Config:
+        """Settings of this run's sampler, checked.
 
         Args:
             verb: what was called with them, whose own keys may have been meant.
         Raises:
-            UserError: for a key it does not take, with those it takes, or a value that does not fit.
+            UserError: the model does not draw samples, or does not take a key, or a value does not fit.
         """
-        known = sampling_keys(self.model)
-        types = get_type_hints(self.model.sample)
-        checked = {}
-        for key, value in settings.items():
-            if key not in known:
+        kind = keys_of(self.require("draw samples", Samples))
+        for key in settings:
+            if key not in kind.model_fields:
                 own = [word for word, p in inspect.signature(verb).parameters.items() if p.kind is p.KEYWORD_ONLY]
-                raise unknown_key(key, {verb.__name__: own, f"drawing from {self.recipe.name}": known})
-            checked[key] = check_value(key, types[key], value)
-        return checked
+                takes = {verb.__name__: own, f"drawing from {self.recipe.name}": list(kind.model_fields)}
+                raise unknown_key(key, takes)
+        return make(kind, settings)
 
     def _in_parts(
         self, compute: Callable[[int, int], Tensor], first: int, end: int, batch: int, exact: bool
@@ -620,3 +652,6 @@ def _whole(compute: Callable[[int, int], Tensor], start: int) -> Tensor:
 
 def _warn(text: str) -> None:
     warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+RunLike = Annotated[Run | str | Path, Field(description="a run folder made by `trilemma train`")]

@@ -33,7 +33,7 @@ class Broken(Exception):
     """Why a checkpoint cannot be trusted."""
 
 
-def check_state(found: Checkpoint, like: Checkpoint, *, images: int) -> None:
+def check_state(state: Checkpoint, like: Checkpoint, *, images: int) -> None:
     """Whether a state has the form of `like`, a state after the first step of the same training.
 
     Args:
@@ -41,19 +41,19 @@ def check_state(found: Checkpoint, like: Checkpoint, *, images: int) -> None:
     Raises:
         Broken: with the first difference.
     """
-    values, first = found.values, like.values
+    values, first = state.values, like.values
     if odd := _odd_keys(values, first):
-        raise Broken(f"its values are not those of this training: {', '.join(odd)}")
+        raise Broken(f"its values do not belong to this training: {', '.join(odd)}")
     if values["images"] != images or values["images"] * first["step"] != values["step"] * first["images"]:
         raise Broken(f"it is of step {values['step']} and image {values['images']}, not of image {images}")
     if values["pieces"] < 1 or not 0 <= values["seconds"] < math.inf:
         raise Broken(f"it says pieces={values['pieces']}, seconds={values['seconds']}")
     expected = {**like.tensors, **({"best": like.tensors["model"]} if values["best"] else {})}
-    if found.tensors.keys() != expected.keys():
-        raise Broken(f"it has the tensors of {', '.join(found.tensors)}, not of {', '.join(expected)}")
+    if state.tensors.keys() != expected.keys():
+        raise Broken(f"it has the tensors of {', '.join(state.tensors)}, not of {', '.join(expected)}")
     unmoved = values["step"] == 0 or values["skipped"]
     for group, tensors in expected.items():
-        held = found.tensors[group]
+        held = state.tensors[group]
         if not group.startswith("optimizer-"):
             _check_group(group, held, tensors)
         elif held or not (unmoved or group in like.late):
@@ -87,19 +87,19 @@ def _same_form(value: Any, like: Any) -> bool:
     return type(value) is type(like) or (like is None and type(value) is float)
 
 
-def _check_group(group: str, found: Tensors, like: Tensors) -> None:
-    if odd := (found.keys() ^ like.keys()) - (LATER - found.keys()):
+def _check_group(group: str, tensors: Tensors, like: Tensors) -> None:
+    if odd := (tensors.keys() ^ like.keys()) - (LATER - tensors.keys()):
         raise Broken(f"{group}: missing or too many: {', '.join(sorted(odd)[:3])}")
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         form = like[name]
         if (tensor.shape, tensor.dtype) != (form.shape, form.dtype):
-            came, wanted = (f"{t.dtype} {tuple(t.shape)}" for t in (tensor, form))
-            raise Broken(f"{group}: {name} is {came}, not {wanted}")
+            actual, expected = (f"{t.dtype} {tuple(t.shape)}" for t in (tensor, form))
+            raise Broken(f"{group}: {name} is {actual}, not {expected}")
         if not is_finite(tensor) and (form.is_meta or is_finite(form)):
             raise Broken(f"{group}: {name} is not finite")
 
 
-def spoilt(state: Checkpoint) -> list[str]:
+def not_finite(state: Checkpoint) -> list[str]:
     """The tensors with a NaN or an infinity; the best weights were among them when they were the model's."""
     return [
         f"{name} of the {group}"

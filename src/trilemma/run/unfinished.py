@@ -110,7 +110,7 @@ def _is_sound(values: dict[str, Any]) -> bool:
 
 
 def finish(model: nn.Module, data: Data, seed: int) -> None:
-    """The last step of a model, as at the end of a training: see `Observer.finish`."""
+    """The last step of a model, as at the end of a training: see `ModelInUse.finish`."""
     if isinstance(model, Finishes):
         device = next(model.parameters()).device
         model.finish(training_images(data.train, FINISH_IMAGES, seed=seed, device=device), seed=seed)

@@ -33,7 +33,7 @@ def read_forms(path: Path) -> dict[str, Form]:
     """Type and shape of each tensor in a file, of which no more than the header is read.
 
     Raises:
-        UserError: it is no plain file, or not a safetensors file.
+        UserError: it is not a plain file, or not a safetensors file.
         OSError: as `open`.
     """
     with open_plain(path) as file:
@@ -53,13 +53,13 @@ def forms_of(tensors: Mapping[str, Tensor]) -> dict[str, Form]:
     return {name: (TYPES.get(t.dtype, str(t.dtype)), tuple(t.shape)) for name, t in tensors.items()}
 
 
-def difference(found: Mapping[str, Form], expected: Mapping[str, Form]) -> str | None:
+def difference(forms: Mapping[str, Form], expected: Mapping[str, Form]) -> str | None:
     """The first way in which tensors are not those expected, in words; None where they are. Those of LATER may lack."""
-    if missing := sorted(expected.keys() - found.keys() - LATER):
+    if missing := sorted(expected.keys() - forms.keys() - LATER):
         return f"{_first(missing)} missing"
-    if more := sorted(found.keys() - expected.keys()):
+    if more := sorted(forms.keys() - expected.keys()):
         return f"{_first(more)} too many"
-    for name, form in found.items():
+    for name, form in forms.items():
         if form != expected[name]:
             (kind, shape), (kind_expected, shape_expected) = form, expected[name]
             return f"{name} is {kind} {shape}, not {kind_expected} {shape_expected}"
@@ -68,8 +68,8 @@ def difference(found: Mapping[str, Form], expected: Mapping[str, Form]) -> str |
 
 def _first(names: list[str]) -> str:
     """One name, and how many follow."""
-    shown = names[0][:80]
-    return f"{shown} is" if len(names) == 1 else f"{shown} and {len(names) - 1:,} more are"
+    name = names[0][:80]
+    return f"{name} is" if len(names) == 1 else f"{name} and {len(names) - 1:,} more are"
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ Progress is counted in images. Only a training whose length is given in minutes 
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from trilemma.run.config import TrainConfig
@@ -27,7 +29,7 @@ class Calendar:
         self.total = config.total_images(n_train, stride)
         self.step, self.seconds = 0, 0.0
         self.reported = 0.0  # progress at the last report
-        self.unreported = False  # whether the last step is to be reported still
+        self.unreported = False  # whether the last step is still to be reported
         self.saved_at = time.monotonic()
 
     @property
@@ -43,50 +45,64 @@ class Calendar:
         return min(1.0, self.seconds / (60 * (self.config.minutes or 1)))
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do: the last step is taken, and reported."""
+        return self.progress >= 1 and not self.unreported
+
+    @property
     def epoch(self) -> int:
         """Images between validations: an epoch, or more where an epoch is short."""
         return max(self.n_train, VALIDATE_AT_LEAST)
 
     @property
-    def halts(self) -> list[int]:
-        """Images after which the training halts to report: REPORTS times in an epoch, and where the user says so."""
-        asked = (self.config.save_every, self.config.sample_every)
-        return [max(self.epoch // REPORTS, self.stride), self.epoch, *(every for every in asked if every)]
+    def report_every(self) -> list[int]:
+        """Images between reports: REPORTS of them in an epoch, and where the user wants a checkpoint or a picture."""
+        by_user = (self.config.save_every, self.config.sample_every)
+        return [max(self.epoch // REPORTS, self.stride), self.epoch, *(every for every in by_user if every)]
 
     @property
-    def place(self) -> dict[str, Any]:
+    def position(self) -> dict[str, Any]:
         """Where the training is, as every row of the log begins."""
         return {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3)}
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Inside, the seconds of the steps are counted."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
 
     def is_due(self, every: int) -> bool:
         """Whether the last step passed a multiple of `every` images."""
         return self.images // every > (self.images - self.stride) // every
 
     def report_is_due(self) -> bool:
-        """Whether the last step ended the training, or is one after which it halts."""
-        return self.progress >= 1 or any(map(self.is_due, self.halts))
+        """Whether the last step ended the training, or a report is due after it."""
+        return self.progress >= 1 or any(map(self.is_due, self.report_every))
 
     def picture_is_due(self) -> bool:
-        """Whether a sample picture is: one in `sample_every` images, or SNAPSHOTS in a training at most."""
+        """Whether a sample picture is due: one in `sample_every` images, or SNAPSHOTS in a training at most."""
         if self.config.sample_every:
             return self.is_due(self.config.sample_every)
         return int(SNAPSHOTS * self.progress) > int(SNAPSHOTS * self.reported)
 
     def save_is_late(self) -> bool:
-        """Whether the clock asks for a save, which it does where the user did not say how often."""
+        """Whether the clock asks for a checkpoint, which it does unless the user says how often."""
         return self.config.save_every is None and time.monotonic() - self.saved_at >= SAVE_EVERY_S
 
     def save_is_due(self) -> bool:
-        """Whether the last step is one after which the user wants a save."""
+        """Whether the last step is one after which the user wants a checkpoint."""
         return self.config.save_every is not None and self.is_due(self.config.save_every)
 
     def state(self) -> Checkpoint:
-        """The place in the training."""
+        """The position in the training."""
         names = ("step", "images", "seconds", "progress", "reported", "unreported")
         return Checkpoint({name: getattr(self, name) for name in names})
 
     def load(self, state: Checkpoint) -> None:
-        """Take a place back; a training may have become longer since."""
+        """Take a position back; a training may have become longer since."""
         self.step, self.seconds = state.values["step"], state.values["seconds"]
         self.reported = min(state.values["reported"], self.progress)
         self.unreported = state.values["unreported"]

@@ -5,6 +5,7 @@ from typing import Any
 
 from jinja2 import Environment
 
+from trilemma.arguments import typed
 from trilemma.registry import Recipe
 from trilemma.text import markdown, quoted
 
@@ -14,13 +15,14 @@ FILES = {  # that a run folder always has
     "environment.json": "versions, device and precision",
     "weights.safetensors": "the weights to use",
     "summary.json": "figures and warnings at the end of the training",
-    "log.jsonl": "figures in the course of the training, one report per line",
+    "log.jsonl": "values during training, one report per line",
     "checkpoints": "the state to resume from",
 }
 PICTURES = {  # that it may lack
     "curves.png": "the log as curves",
     "batch.png": "a batch as the network sees it",
-    "samples": "samples in the course of the training, `last.png` at its end",
+    "samples": "samples during training, `last.png` at its end",
+    "parts": "runs of the parts, which were trained first",
 }
 
 
@@ -36,6 +38,7 @@ def model_card(
     files = FILES | {file: what for file, what in PICTURES.items() if (path / file).exists()}
     pages = Environment(autoescape=False)  # Markdown: what stands in it is escaped by `markdown`
     pages.filters["markdown"] = markdown
+    pages.filters["typed"] = lambda values: " ".join(typed(values))
     return pages.from_string(TEMPLATE.read_text("utf-8")).render(
         sample=quoted(["trilemma", "sample", str(path), "n=64", "seed=0"]),
         name=name,

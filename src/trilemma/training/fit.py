@@ -26,11 +26,10 @@ from typing import Any
 
 import torch
 
-from trilemma.config import ModelConfig, config_of
-from trilemma.migration import VARIANCE
-from trilemma.registry import Recipe
+from trilemma.config import VARIANCE, ModelConfig
+from trilemma.registry import Recipe, assemble
 from trilemma.run.config import LENGTHS, TrainConfig
-from trilemma.types import Model, Player, players_of
+from trilemma.types import Model, Player, config_of, players_of
 
 SHARE = 8  # batches in a pass over the training images, at least
 LEAST_BATCH, LEAST_STEPS = 16, 1_000
@@ -67,10 +66,10 @@ def fit_model(recipe: Recipe, config: ModelConfig) -> tuple[ModelConfig, tuple[s
     A function of the settings alone: those that it returns, it returns again.
     """
     here, there = _pixels(config), _pixels(recipe.config)
-    by_squares = getattr(config, "reconstruction", "mse") == "mse" and hasattr(config, "variance")
-    if not by_squares or config.variance is not None:  # type: ignore[attr-defined]
+    by_squares = config.get("reconstruction", "mse") == "mse" and "variance" in type(config).model_fields
+    if not by_squares or config.get("variance") is not None:
         return config, ()
-    if here == there or getattr(config, "capacity_nats", None) is not None:
+    if here == there or config.get("capacity_nats") is not None:
         return config.with_(variance=VARIANCE), ()
     variance = VARIANCE * here / there
     note = f"variance of a pixel {variance:.3g} ({VARIANCE:g} at {there:,} values; {here:,} here)"
@@ -78,38 +77,40 @@ def fit_model(recipe: Recipe, config: ModelConfig) -> tuple[ModelConfig, tuple[s
 
 
 def fit_training(
-    recipe: Recipe, training: TrainConfig, given: Collection[str], module: Model, n_train: int
+    recipe: Recipe, training: TrainConfig, user_keys: Collection[str], module: Model, n_train: int
 ) -> tuple[TrainConfig, tuple[str, ...]]:
     """Batch, learning rate and length for the images at hand, and a line for each change.
 
     Args:
-        training: the recipe's keys with the user's in their place; given: the names of the user's.
+        training: the recipe's keys with the user's in their place; user_keys: the names of the user's.
         module: the model for images of their size.
     """
     changes: dict[str, Any] = {}
     notes: list[str] = []
     here, there = _pixels(config_of(module) or recipe.config), _pixels(recipe.config)
     growth = here / there if training.minutes is not None else 1.0
-    if "batch" not in given and (batch := fit_batch(training.batch, n_train, growth)) != training.batch:
+    if "batch" not in user_keys and (batch := fit_batch(training.batch, n_train, growth)) != training.batch:
         changes["batch"] = batch
         notes.append(f"batch {batch} ({training.batch} for more training images, or smaller ones)")
-    if "lr" not in given:
+    if "lr" not in user_keys:
         lr = fit_rates(recipe, training.lr, module)
         if lr != training.lr:
             changes["lr"] = lr
             notes.append(f"learning rate {_rates(lr)} ({_rates(training.lr)} for images of the recipe's size)")
-    if not any(name in given for name in LENGTHS) and training.epochs is not None:
+    if not any(name in user_keys for name in LENGTHS) and training.epochs is not None:
         epochs = math.ceil(LEAST_STEPS * changes.get("batch", training.batch) / n_train)
         if epochs > training.epochs:
             changes["epochs"] = epochs
-            notes.append(f"{epochs:,} epochs ({training.epochs:g} where those are {LEAST_STEPS:,} steps and more)")
+            notes.append(
+                f"{epochs:,} epochs ({training.epochs:g} for data that make them at least {LEAST_STEPS:,} steps)"
+            )
     return training.with_(**changes), tuple(notes)
 
 
 def fit_rates(recipe: Recipe, lr: Rates, module: Model) -> Rates:
     """The learning rates for layers of these widths."""
     with torch.device("meta"):
-        own = recipe.build(recipe.config)
+        own = assemble(recipe, recipe.config)
     sizes = _pixels(config_of(module) or recipe.config), _pixels(recipe.config)
     inputs = {player.name: pixel_inputs(player, sizes[1]) for player in players_of(own.phases)}
     factors = {

@@ -1,4 +1,4 @@
-"""What a training says: `log.jsonl` with every figure, a progress bar on a terminal, plain lines elsewhere."""
+"""What a training logs: running means of its values, and `log.jsonl` with all of them."""
 
 import json
 import math
@@ -33,9 +33,9 @@ class Averages:
 
     def take(self) -> dict[str, float]:
         """The means since the last call; the sums start again."""
-        there = {name: value.float() for name, value in self.sums.items() if isinstance(value, Tensor)}
-        here = dict(zip(there, torch.stack(list(there.values())).tolist(), strict=True)) if there else {}
-        means = {name: here.get(name, self.sums[name]) / count for name, count in self.counts.items()}
+        tensors = {name: value.float() for name, value in self.sums.items() if isinstance(value, Tensor)}
+        sums = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True)) if tensors else {}
+        means = {name: sums.get(name, self.sums[name]) / count for name, count in self.counts.items()}
         self.sums, self.counts = {}, {}
         return means
 
@@ -51,7 +51,7 @@ class Averages:
         self.counts = dict(averages["counts"])
 
 
-class Journal:
+class LogFile:
     """`log.jsonl`, one JSON object per report. A disk that refuses costs a warning, never the training."""
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
@@ -72,11 +72,11 @@ class Journal:
         """
         self.rows = self.rows if rows is None else rows
         with self._surviving():
-            there = read_log(self.path)
-            self.rows = len(there)
-            kept = [row for row in there[:rows] if step is None or row["step"] <= step]
-            write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
-            self.rows = len(kept)
+            logged = read_log(self.path)
+            self.rows = len(logged)
+            rows_left = [row for row in logged[:rows] if step is None or row["step"] <= step]
+            write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in rows_left))
+            self.rows = len(rows_left)
 
     def state(self) -> Checkpoint:
         """How many rows belong to the training so far."""
@@ -88,7 +88,7 @@ class Journal:
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
-        """Inside, an error of the disk is a warning, said once."""
+        """Inside, an error of the disk is a warning, once."""
         try:
             yield
         except (OSError, UserError) as error:
@@ -109,18 +109,18 @@ def _append(file: FileIO, line: bytes) -> None:
         raise
 
 
-def figures_text(row: dict[str, Any]) -> str:
+def row_text(row: dict[str, Any]) -> str:
     """A row of the log as short text.
 
-    >>> figures_text({"step": 3, "images": 96, "seconds": 1.0, "vae/loss": 0.03125})
+    >>> row_text({"step": 3, "images": 96, "seconds": 1.0, "vae/loss": 0.03125})
     '96 images, vae/loss 0.03125'
     """
-    shown = [
+    values = [
         f"{name} {value:.4g}"
         for name, value in row.items()
         if name not in ("step", "images", "seconds", "lr", "valid_images")
     ]
-    return ", ".join([f"{row['images']:,} images", *shown])
+    return ", ".join([f"{row['images']:,} images", *values])
 
 
 def _plain(value: Any) -> Any:

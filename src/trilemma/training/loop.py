@@ -5,7 +5,7 @@
             for each of its phases: loss <- phase.loss(batch, rng); the gradients add up
             its parameters take a step
         the averaged weights follow, once
-        what follows is agreed on by all processes
+        what follows is agreed on by all processes: recovery from a fault, a report, a checkpoint, the end
         a report, with a validation and a picture, and a checkpoint, where it is time for them
 
 Batch and noise are functions of the step, the learning rate of the step and of what is saved with the state, so a
@@ -14,9 +14,7 @@ is given in minutes). Time spent on validation, pictures and checkpoints is not 
 """
 
 import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,21 +23,25 @@ import torch
 
 from trilemma import rng
 from trilemma.data import Data, Loader
+from trilemma.hardware import to_channels_last
 from trilemma.memory import with_room
 from trilemma.modes import own_modes
 from trilemma.progress import Display
-from trilemma.run.checkpoint import load_checkpoint, save_checkpoint
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint, is_finite
 from trilemma.training.calendar import Calendar
-from trilemma.training.guard import Guard, unless_full
-from trilemma.training.log import Averages, Journal, figures_text
-from trilemma.training.looks import Looks
-from trilemma.training.observe import Observer
-from trilemma.training.pace import Pace
+from trilemma.training.evaluation import Evaluation
+from trilemma.training.guard import Guard
+from trilemma.training.history import History
+from trilemma.training.in_use import ModelInUse
+from trilemma.training.incidents import Incidents
+from trilemma.training.log import Averages, LogFile, row_text
 from trilemma.training.players import Players
+from trilemma.training.saving import Saver
+from trilemma.training.signals import Interrupted, Signals, Stopped
+from trilemma.training.spikes import LossSpikeDetector
 from trilemma.training.state import Parts
-from trilemma.training.team import Decision, Interrupted, Stopped, Team
+from trilemma.training.team import ALONE, Fault, Outcome, Team, agree
 from trilemma.types import Batch, Model, players_of
 
 START_IMAGES = 10_000  # training images that the start of a phase is shown
@@ -48,6 +50,8 @@ START_IMAGES = 10_000  # training images that the start of a phase is shown
 class Trainer:
     """A model in training; it is resumed from the newest checkpoint in `path`, if there is one.
 
+    Args:
+        bf16: whether losses are computed under bfloat16 autocast; command: of the training, for its pictures.
     Raises:
         UserError: if there are checkpoints and none can be used, or a player's keys do not fit.
     """
@@ -62,27 +66,33 @@ class Trainer:
         *,
         bf16: bool,
         command: str = "",
+        team: Team = ALONE,
     ) -> None:
-        self.model, self.data, self.config, self.path, self.display = model, data, config, path, display
+        self.model, self.data, self.config, self.display, self.team = model, data, config, display, team
         if config.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(model)
         self.players = Players(model, config, bf16=bf16)
         self.loader = Loader(
             data.train, batch=config.batch, seed=config.seed, device=self.players.device, augment=config.augment
         )
         self.calendar = Calendar(config, len(data.train), self.players.repeats * config.batch)
-        self.averages, self.journal = Averages(), Journal(path / "log.jsonl", display.say)
-        self.observer = Observer(model, data, config, path, self.players.ema, self.warn, command)
-        self.looks = Looks(self.observer, self.calendar, Pace(), self.warn)
-        self.team = Team()
-        others = [self.calendar, self.players, self.observer, self.averages, self.journal]
-        self.parts = Parts(others, self.players.first_state)
-        folder = path / "checkpoints"
-        self.guard = Guard(self.calendar, self.players, self.journal, self.parts, checkpoints=folder, warn=self.warn)
+        self.averages, self.log = Averages(), LogFile(path / "log.jsonl", display.say)
+        in_use = ModelInUse(model, data, config, self.players.ema, team)
+        self.evaluation = Evaluation(in_use, self.calendar, path, command, self.warn)
+        self.validation, self.diagnosis = self.evaluation.validation, self.evaluation.diagnosis
+        self.incidents, detector = Incidents(), LossSpikeDetector(phase.name for phase in self.players.phases)
+        stateful = [self.calendar, self.players, self.validation, self.diagnosis, self.averages, self.log]
+        self.parts = Parts([*stateful, self.incidents, detector], self.players.first_state)
+        self.history = History(self.parts, path / "checkpoints")
+        self.guard = Guard(
+            self.calendar, self.players, self.log, self.history, self.incidents, detector, team, self.warn
+        )
+        self.signals = Signals(self.on_stop)
         self.unfinished: Checkpoint | None = None  # the state before a report that may take long, while it is written
-        self.saved = -1  # images of the state that was saved last
         self.over = False  # whether the last state is saved
-        self.resume()
+        self.saver = Saver(self.guard, self.calendar, self.signals, self.warn)
+        self.saver.resume(display.say)
+        self.evaluation.budget.since = self.calendar.seconds
 
     @own_modes()
     def run(self) -> None:
@@ -93,84 +103,74 @@ class Trainer:
             Diverged: if numbers stop being finite for good.
             UserError: if memory runs out in a model whose batch must not be divided, or the disk refuses a checkpoint.
         """
-        self.journal.cut(rows=self.journal.rows)
-        with self.signals():
-            with suppress(Interrupted):
-                while not self.team.stop_signal and (self.calendar.unreported or self.calendar.progress < 1):
-                    self.guard.attempt(self.report if self.calendar.unreported else self.train_on)
-            if not self.guard.attempt(lambda: with_room(lambda: self.save(self.unfinished))):
-                with_room(self.save)
-            self.over = True
-            self._stop_if_asked()
-            self.looks.take_final_weights()
-
-    @property
-    def spoilt(self) -> list[str]:
-        """What is not finite where the training has ended, in words."""
-        figures = [f"the figure {name}" for name, value in self.observer.figures.items() if not math.isfinite(value)]
-        weights = [name for name, tensor in self.model.state_dict().items() if not is_finite(tensor)]
-        return figures + [f"the weight {n}" for n in weights if f"{n} of the model" not in self.guard.never_finite]
-
-    def train_on(self) -> None:
-        """Steps until the next report, which is left to do, or until a save between reports, which is done. The clock
-        of training seconds runs only here."""
+        calendar, guard, saver = self.calendar, self.guard, self.saver
+        self.log.cut(rows=self.log.rows)
         self.model.train()
-        start, before = time.perf_counter(), self.calendar.seconds
-        while True:
+        with self.signals.handled():
+            decided = self.decide()
+            with suppress(Interrupted):
+                while not (decided.stop or calendar.is_over):
+                    if not calendar.unreported:  # as it is where a report was interrupted
+                        decided = self.advance()
+                    if calendar.unreported and not decided.stop:
+                        decided = self.decide(guard.attempt(partial(self.report, decided)))
+                    elif decided.save and not decided.stop:
+                        decided = self.decide(guard.attempt(saver.save_if_room))
+            if self.decide(guard.attempt(partial(saver.save_last, self.unfinished))).fault is not None:
+                saver.save_last(None)
+            self.over = True
+            if self.signals.stop:
+                self.on_stop()
+            self.evaluation.take_final_weights()
+
+    def advance(self) -> Outcome:
+        """The next step, and what all processes do after it. The clock of training seconds runs only here."""
+        calendar, guard = self.calendar, self.guard
+        with calendar.timed():
             self.start_phases()
-            advanced = self.guard.attempt_step(self.next_step)
-            self.calendar.seconds = before + time.perf_counter() - start
-            decision = self.team.agree(
-                Decision(advanced and self.calendar.report_is_due(), self.save_is_late, self.team.stop_signal)
-            )
-            if decision.goes_on:
-                continue
-            self.calendar.unreported = self.guard.attempt_step(self.guard.flush) and decision.report
-            if decision.save or decision.stop or self.calendar.unreported:
-                break
-        if self.players.device.type == "cuda":
-            torch.cuda.synchronize()
-            self.calendar.seconds = before + time.perf_counter() - start
-        if decision.save and not (self.calendar.unreported or decision.stop):
-            unless_full("a checkpoint", self.save, self.warn)
-
-    def next_step(self) -> None:
-        """The next step, unless it is one to be skipped."""
-        if self.calendar.step in self.guard.skipped:
-            self.calendar.step += 1
-        else:
-            self.take_step()
-
-    def start_phases(self) -> None:
-        """What phases do before their first step, which divides no batch of the training if memory runs out."""
-        calendar, images = self.calendar, partial(self.observer.training_images, START_IMAGES)
-        if not self.players.any_start or calendar.step in self.guard.skipped:
-            return
-        for phase in self.players.due(calendar.step, calendar.progress):
-            if figures := self.players.start(phase, images, self.warn):
-                self.journal.write({**calendar.place, **figures})
+            fault = guard.attempt_step(self.take_step)
+        decided = self.decide(fault)
+        calendar.unreported = decided.fault is None and calendar.report_is_due()
+        if calendar.unreported or decided.save or decided.stop:
+            with calendar.timed():
+                fault = guard.attempt_step(guard.flush)
+            decided = self.decide(fault)
+            calendar.unreported = decided.fault is None and calendar.report_is_due()
+        return decided
 
     def take_step(self) -> None:
-        """One step of every player that has something due."""
+        """One step of every player that has something due; none in a step to skip."""
         calendar, players, guard = self.calendar, self.players, self.guard
+        if calendar.step in self.incidents.skipped:
+            calendar.step += 1
+            return
         players.noise.manual_seed(rng.seed_of(self.config.seed, "step", calendar.step))
         progress = calendar.progress
         batches = [self.batch_at(calendar.images + r * self.config.batch) for r in range(players.repeats)]
         due = players.due(calendar.step, progress)
         for player in players_of(due):
             own = [phase for phase in due if phase.player is player]
-            players.set_learning_rate(player, progress, calendar.images, self.observer.plateau, guard.slower)
+            players.set_learning_rate(player, progress, calendar.images, self.validation.plateau, guard.lr_factor)
             for repeat, batch in enumerate(batches[: max(phase.repeats for phase in own)]):
                 phases = [phase for phase in own if repeat < phase.repeats]
-                lowered, norm = players.differentiate(player, phases, batch)
-                guard.check(lowered, batch, norm)  # before the step, and the clipping: a NaN norm spoils all gradients
-                players.move(player, norm)
-                for part in lowered:
+                losses, norm = players.differentiate(player, phases, batch)
+                guard.check(losses, batch, norm)  # before the step, and the clipping: a NaN norm spoils all gradients
+                players.step(player, norm)
+                for part in losses:
                     self.averages.add(part.phase.name, {"loss": part.loss, **part.parts})
         if players.ema is not None:
             players.ema.update(players.ema.decay(calendar.images + calendar.stride, calendar.stride))
-            guard.pulse.check_average(calendar.step, players.ema.is_finite())
+            guard.monitor.check_average(calendar.step, players.ema.is_finite())
         calendar.step += 1
+
+    def start_phases(self) -> None:
+        """What phases do before their first step, which divides no batch of the training if memory runs out."""
+        calendar, images = self.calendar, partial(self.evaluation.in_use.training_images, START_IMAGES)
+        if not self.players.has_start or calendar.step in self.incidents.skipped:
+            return
+        for phase in self.players.due(calendar.step, calendar.progress):
+            if values := self.players.start(phase, images, self.warn):
+                self.log.write({**calendar.position, **values})
 
     def batch_at(self, position: int) -> Batch:
         """Training images from a position of the stream on."""
@@ -179,95 +179,70 @@ class Trainer:
             return batch
         return replace(batch, image=batch.image.contiguous(memory_format=torch.channels_last))
 
-    def report(self) -> None:
+    def decide(self, fault: Fault | None = None) -> Outcome:
+        """What all processes do next; if one of them met a fault, all have returned to an earlier state."""
+        guard, seconds = self.guard, self.calendar.seconds
+        own = Outcome(fault, guard.monitor.in_doubt, seconds, self.saver.is_late, self.signals.stop)
+        decided = agree(self.team, own)
+        self.calendar.seconds = decided.seconds
+        if decided.stop:
+            self.signals.stop = decided.stop
+        guard.recover(decided)
+        return decided
+
+    def report(self, decided: Outcome) -> None:
         """Log the averages; validate, draw and save where it is time for it.
 
         What may take long is given up when a signal arrives, and done when the training is resumed.
         """
-        calendar, looks = self.calendar, self.looks
+        calendar, evaluation, guard, history = self.calendar, self.evaluation, self.guard, self.history
         over = calendar.progress >= 1
-        draw = not over and looks.picture_is_due()
-        validate = over or looks.validation_is_due()
-        self.unfinished = self.guard.sound_state() if validate or draw else None
-        if self.team.stop_signal:
-            raise Interrupted
-        row = {**calendar.place, **with_room(self.averages.take)}
+        draw = not over and evaluation.picture_is_due()
+        validate = over or evaluation.validation_is_due()
+        self.unfinished = guard.sound_state() if validate or draw else None
+        if self.signals.stop:
+            self.on_stop()
+        row = {**calendar.position, **with_room(self.averages.take)}
         if validate:
-            row |= looks.validate(over)
-        self.journal.write(row)
-        self.display.update(calendar.progress, figures_text(row))
-        looks.judge(row)
+            row |= evaluation.validate(over)
+        self.log.write(row)
+        self.display.update(calendar.progress, row_text(row))
+        evaluation.check_row(row)
         if draw:
-            looks.draw()
+            evaluation.draw()
         calendar.reported, calendar.unreported, self.unfinished = calendar.progress, False, None
-        if validate or self.guard.good.values["unreported"]:
-            self.guard.keep(self.guard.sound_state())
-        self.guard.settle()
-        if not over and (self.save_is_late or calendar.save_is_due()):
-            unless_full("a checkpoint", self.save, self.warn)
-
-    @property
-    def save_is_late(self) -> bool:
-        """Whether a signal or the clock asks for a save."""
-        return self.team.save_signal or self.calendar.save_is_late()
-
-    def save(self, state: Checkpoint | None = None) -> None:
-        """Write a checkpoint; of the last good state, where a loss stands out."""
-        self.calendar.saved_at = time.monotonic()  # if memory runs out, the next attempt has its own time
-        self.team.save_signal = False
-        state = state or self.guard.sound_state()
-        if self.guard.pulse.in_doubt and not _is_last(state):
-            if self.saved >= self.guard.good.values["images"]:
-                return
-            state = self.guard.good
-        self.guard.keep(state)
-        save_checkpoint(self.path / "checkpoints", state.values["images"], state, self.warn)
-        self.saved, self.calendar.saved_at = state.values["images"], time.monotonic()
-
-    def resume(self) -> None:
-        """Take the newest checkpoint, if there is one."""
-        saved = load_checkpoint(self.path / "checkpoints", self.display.say, self.parts.form)
-        if saved is None:
-            return
-        with_room(partial(self.parts.load, saved))
-        self.display.say(f"resuming at {self.calendar.images:,} images")
-        self.saved = self.calendar.images
-        self.guard.resume()
-        self.looks.pace = Pace(self.calendar.seconds)
+        if validate or history.good.values["unreported"]:
+            history.keep(guard.sound_state(), in_doubt=guard.in_doubt)
+        if not guard.in_doubt:
+            history.drop_earlier(calendar.step)
+        if not over and (decided.save or calendar.save_is_due()):
+            self.saver.save_if_room()
 
     def warn(self, text: str) -> None:
-        """Say a warning and keep it in the log; those of the end are said with all the others."""
+        """Show a warning and keep it in the log; those of the end are shown with all the others."""
         if not self.over:
             self.display.say(f"warning: {text}")
-        self.journal.write({**self.calendar.place, "warning": text})
+        self.log.write({**self.calendar.position, "warning": text})
 
     @property
     def warnings(self) -> list[str]:
         """What happened to the training, and what is wrong with it now, each with its step."""
-        current = self.observer.said.current.values()
-        return [*self.guard.events.values(), *(f"step {self.calendar.step:,}: {text}" for text in current)]
+        current = self.diagnosis.warnings.current.values()
+        return [*self.incidents.events.values(), *(f"step {self.calendar.step:,}: {text}" for text in current)]
 
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Inside, the first signal to stop ends the training after its step, or what follows the last step at once."""
+    @property
+    def not_finite(self) -> list[str]:
+        """What is not finite where the training has ended, in words."""
+        values = [f"the figure {name}" for name, value in self.validation.values.items() if not math.isfinite(value)]
+        weights = [name for name, tensor in self.model.state_dict().items() if not is_finite(tensor)]
+        return values + [f"the weight {n}" for n in weights if f"{n} of the model" not in self.guard.never_finite]
 
-        def stop() -> None:
-            if self.over:
-                self._stop_if_asked()
-            if self.unfinished is not None:
-                raise Interrupted
-
-        with self.team.signals(stop):
-            yield
-
-    def _stop_if_asked(self) -> None:
-        """End the training, whose state is saved, if a signal asked for it."""
-        if self.team.stop_signal:
-            images = self.calendar.images
-            state = "the state" if self.saved == images else f"the state after {self.saved:,}, before the loss jumped,"
-            raise Stopped(self.team.stop_signal, f"stopped after {images:,} images; {state} is saved")
-
-
-def _is_last(state: Checkpoint) -> bool:
-    """Whether nothing follows a state: its training is over, and reported."""
-    return state.values["progress"] >= 1 and not state.values["unreported"]
+    def on_stop(self) -> None:
+        """What a signal to stop ends at once: all that follows the last step, and a report that may take long, which
+        several processes finish together."""
+        if self.over:
+            images, saved = self.calendar.images, self.saver.saved
+            state = "the state" if saved == images else f"the state after {saved:,}, before the loss jumped,"
+            raise Stopped(self.signals.stop, f"stopped after {images:,} images; {state} is saved")
+        if self.unfinished is not None and self.team.size == 1:
+            raise Interrupted

@@ -1,7 +1,7 @@
 """Says in words when a training goes wrong in the way of its family, and what to do about it.
 
 It asks what the model can do and what its log says, never what it is. Each rule returns a sentence or None; the trainer
-says it once, and again only after a long quiet.
+warns of it once, and again only after a long quiet.
 
 - Mode collapse: the samples show little of what the data shows. Measured as the recall of as many training images
   (Kynkaanniemi et al. 2019), on small copies of them, so that it needs no network and fits every data.
@@ -29,14 +29,14 @@ from trilemma.metrics.neighbours import coverage, distances, recall
 
 SIDE = 8  # pixels of the copies that samples are compared by
 NEIGHBOUR = 5  # the nearest neighbour that is still near
-FEWEST = 16  # images that tell anything
+FEWEST = 16  # images below which nothing can be concluded
 RECALLED, COVERED = 0.3, 0.2  # of 64 images: healthy trainings have twice that and more (benchmarks/health.py)
-ENOUGH = 5  # active units that are no collapse, however many there are: a ladder has thousands
+ENOUGH = 5  # active units that are not a collapse, however many there are: a ladder has thousands
 IN_USE = 0.5  # share of a codebook
 BETTER = 0.8  # of the distance between samples and data that there was
-QUIET = 10  # looks after which what was said is news again
+QUIET = 10  # checks without a warning, after which it is new again
 SURE = 0.98  # mean probability of being right at which a critic leaves nothing to learn
-NO_BETTER = 0.95  # of the mean image's error: an error above this share of it is no success
+NO_BETTER = 0.95  # of the mean image's error: an error above this share of it is a failure
 SAME = 0.05  # of the data's variance: samples that vary less are one image
 LEVEL = 1 / 255  # data that vary less than this are one image themselves
 
@@ -80,29 +80,29 @@ def energy_distance(*, real: Tensor, fake: Tensor) -> float:
     return float(2 * distances(real, fake).mean() - within(real) - within(fake))
 
 
-class Rivalry:
-    """Judges the samples of players against each other, picture by picture.
+class SampleMonitor:
+    """Checks the samples of players against each other, picture by picture.
 
-    What is wrong but gets better is not said, for a training is short of variety before it has it. It gets better if
-    the samples are nearer the data than they were after half of the pictures so far; so of the first picture nothing
-    is said.
+    What is wrong but gets better is not reported, for a training is short of variety before it has it. It gets better
+    if the samples are nearer the data than they were after half of the pictures so far; so of the first picture nothing
+    is reported.
     """
 
     def __init__(self) -> None:
         self.distances: list[float] = []  # between samples and data, of each picture
 
-    def look(self, samples: Tensor, real: Tensor) -> dict[str, str | None]:
+    def check(self, samples: Tensor, real: Tensor) -> dict[str, str | None]:
         """By rule, what is wrong with samples (n, C, H, W), n that of `real`; nothing for fewer than FEWEST."""
         if len(real) < FEWEST:
             return {}
         real, fake = small(real), small(samples)
-        found = {"collapse": collapse(real=real, fake=fake), "divergence": divergence(real=real, fake=fake)}
+        faults = {"collapse": collapse(real=real, fake=fake), "divergence": divergence(real=real, fake=fake)}
         distance = energy_distance(real=real, fake=fake)
         if not math.isfinite(distance):
             return {}
         self.distances.append(max(0.0, distance))  # the last thing that can fail is behind us: a picture counts once
         half = len(self.distances) // 2
-        return found if half and self.distances[-1] >= BETTER * self.distances[half - 1] else {}
+        return faults if half and self.distances[-1] >= BETTER * self.distances[half - 1] else {}
 
 
 def critic_too_strong(row: dict[str, Any]) -> str | None:
@@ -120,8 +120,12 @@ def posterior_collapse(active: float, units: int, config: ModelConfig | None) ->
     """Whether fewer than one in ten units of a variational code are in use, and fewer than ENOUGH."""
     if active >= min(max(1, units // 10), ENOUGH):
         return None
-    advice = "Lower beta=, or raise it slowly from 0" if hasattr(config, "beta") else "Raise warmup= or free_nats="
+    advice = "Lower beta=, or raise it slowly from 0" if _has_beta(config) else "Raise warmup= or free_nats="
     return f"{active} of {units} units of the code are active (posterior collapse). {advice}"
+
+
+def _has_beta(config: ModelConfig | None) -> bool:
+    return config is not None and config.get("beta") is not None
 
 
 def mean_image_rmse(train: Iterable[Tensor], held_out: Iterable[Tensor]) -> float:
@@ -138,7 +142,7 @@ def no_better_than_mean(rmse: float, baseline: float, config: ModelConfig | None
         return None
     return (
         f"learned nothing yet: its reconstructions are no better than the mean image (RMSE {rmse:.3f} against "
-        f"{baseline:.3f}). Train longer{', lower beta=' if hasattr(config, 'beta') else ''} or change lr="
+        f"{baseline:.3f}). Train longer{', lower beta=' if _has_beta(config) else ''} or change lr="
     )
 
 
@@ -174,24 +178,24 @@ def dead_codes(row: dict[str, Any]) -> str | None:
     )
 
 
-class Said:
-    """Remembers what was said: a rule says its warning again only after QUIET looks without one.
+class Warnings:
+    """Remembers what was warned of: a rule warns again only after QUIET checks without a warning.
 
-    `current` holds, by rule, the text that was true at the last look.
+    `current` holds, by rule, the text that was true at the last check.
     """
 
     def __init__(self) -> None:
-        self.quiet: dict[str, int] = {}  # of the rules that spoke: looks since then without a warning
+        self.quiet: dict[str, int] = {}  # of the rules that warned: checks since then without a warning
         self.current: dict[str, str] = {}
 
-    def news(self, rule: str, text: str | None) -> str | None:
+    def new(self, rule: str, text: str | None) -> str | None:
         """The text if it is new."""
-        new = rule not in self.quiet
+        is_new = rule not in self.quiet
         self.current.pop(rule, None)
         if text is not None:
             self.quiet[rule], self.current[rule] = 0, text
-        elif not new:
+        elif not is_new:
             self.quiet[rule] += 1
             if self.quiet[rule] == QUIET:
                 del self.quiet[rule]
-        return text if new else None
+        return text if is_new else None

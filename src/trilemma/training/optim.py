@@ -66,8 +66,8 @@ def learning_rate(player: Player, run: TrainConfig) -> float:
 
 
 def check_players(phases: Sequence[Phase], run: TrainConfig) -> None:
-    """Refuse phases that do not fit each other, rates by player where one is missing or is for a player that is not
-    there, and keys that do not fit.
+    """Refuse phases that do not fit each other, rates by player where one is missing or is for no player, and keys
+    that do not fit.
 
     Raises:
         UserError: with the names of the players.
@@ -78,8 +78,8 @@ def check_players(phases: Sequence[Phase], run: TrainConfig) -> None:
         raise UserError(str(error)) from None
     players = players_of(phases)
     names = [player.name for player in players]
-    if isinstance(run.lr, dict) and (strange := [name for name in run.lr if name not in names]):
-        raise unknown("player in lr", strange[0], names)
+    if isinstance(run.lr, dict) and (others := [name for name in run.lr if name not in names]):
+        raise unknown("player in lr", others[0], names)
     for player in players:
         learning_rate(player, run)
         config_of(player, run)
@@ -87,16 +87,16 @@ def check_players(phases: Sequence[Phase], run: TrainConfig) -> None:
 
 @dataclass
 class Plateau:
-    """Halves the learning rate when the followed figure has not improved for PATIENCE validations."""
+    """Halves the learning rate when the monitored value has not improved for PATIENCE validations."""
 
     best: float = math.inf
     waited: int = 0
     factor: float = 1.0
 
-    def see(self, figure: float) -> None:
-        """Take the figure of one validation; lower is better."""
-        if figure < self.best:
-            self.best, self.waited = figure, 0
+    def update(self, value: float) -> None:
+        """Take the value of one validation; lower is better."""
+        if value < self.best:
+            self.best, self.waited = value, 0
             return
         self.waited += 1
         if self.waited >= PATIENCE:

@@ -20,13 +20,13 @@ from trilemma.training.ema import EMA
 from trilemma.training.log import Averages
 from trilemma.training.optim import Plateau, config_of, learning_rate, lr_factor, make_optimizer
 from trilemma.training.state import first_entries, flatten_optimizer, restore_optimizer
-from trilemma.types import Batch, Logs, Model, Phase, Player, players_of, span_of
+from trilemma.types import Batch, Logs, Model, Phase, Player, flags, players_of, span_of
 
 START_BATCH = 500  # training images that the start of a phase is shown at a time
 
 
 @dataclass(frozen=True)
-class Lowered:
+class PhaseLoss:
     """A phase, its loss on a batch and the named parts of it, on their device."""
 
     phase: Phase
@@ -35,7 +35,7 @@ class Lowered:
 
 
 class Players:
-    """Who moves, and by what.
+    """The players of a model, with the optimiser of each.
 
     Args:
         bf16: whether losses are computed under bfloat16 autocast.
@@ -54,7 +54,7 @@ class Players:
         rng.own_dropout(model, self.noise)
         self.repeats = max(phase.repeats for phase in self.phases)
         self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
-        self.any_start = any(phase.start is not None for phase in self.phases)
+        self.has_start = any(phase.start is not None for phase in self.phases)
         self.started: list[str] = []  # the phases whose `start` was called
 
     def due(self, step: int, progress: float) -> list[Phase]:
@@ -79,25 +79,25 @@ class Players:
         self.started.append(phase.name)
         return {f"{phase.name}/{name}": value for name, value in figures.items()}
 
-    def set_learning_rate(self, player: Player, progress: float, images: int, plateau: Plateau, slower: float) -> None:
+    def set_learning_rate(self, player: Player, progress: float, images: int, plateau: Plateau, factor: float) -> None:
         """For the next step of a player, by how far the training is in the span in which the player moves.
 
         Args:
-            images: seen in the training so far; slower: a further factor.
+            images: seen in the training so far; factor: a further one.
         """
         begin, end = self.spans[player.name]
         since = images - (images * begin / progress if begin else 0)
-        factor = lr_factor(self.config, (progress - begin) / (end - begin), since, plateau)
+        factor *= lr_factor(self.config, (progress - begin) / (end - begin), since, plateau)
         for group in self.optimizers[player.name].param_groups:
-            group["lr"] = slower * factor * learning_rate(player, self.config)
+            group["lr"] = factor * learning_rate(player, self.config)
 
-    def differentiate(self, player: Player, phases: Sequence[Phase], batch: Batch) -> tuple[list[Lowered], Tensor]:
+    def differentiate(self, player: Player, phases: Sequence[Phase], batch: Batch) -> tuple[list[PhaseLoss], Tensor]:
         """Leave the gradient of the sum of losses in a player's parameters; the losses, and the gradient's norm."""
         for parameter in player.parameters:
             parameter.grad = None
-        lowered = [Lowered(phase, *self.gradient(phase, batch)) for phase in phases]
+        losses = [PhaseLoss(phase, *self.gradient(phase, batch)) for phase in phases]
         norm = nn.utils.get_total_norm([p.grad for p in player.parameters if p.grad is not None], foreach=True)
-        return lowered, norm
+        return losses, norm
 
     def gradient(self, phase: Phase, batch: Batch) -> tuple[Tensor, Logs]:
         """Add the gradient of `every` times the mean loss over a batch, in micro-batches if memory asks for it; the
@@ -118,7 +118,7 @@ class Players:
             name.split("/", 1)[1]: torch.tensor(value, dtype=torch.float32) for name, value in sums.take().items()
         }
 
-    def move(self, player: Player, norm: Tensor) -> None:
+    def step(self, player: Player, norm: Tensor) -> None:
         """One step of a player along its gradient, which is clipped first; `norm` is that of the gradient."""
         if (clip := self.clips[player.name]) is not None:
             nn.utils.clip_grads_with_norm_(player.parameters, clip, norm, foreach=True)
@@ -160,7 +160,7 @@ class Players:
 
 def needs_whole_batch(module: nn.Module) -> bool:
     """Whether its training depends on statistics of the batch: batch norm, or a module that says so of itself."""
-    return isinstance(module, _BatchNorm) or getattr(module, "batch_statistics", False)
+    return isinstance(module, _BatchNorm) or flags(module).batch_statistics
 
 
 def split(batch: Batch, pieces: int) -> list[Batch]:

@@ -2,10 +2,11 @@
 data are read.
 
 A key is the model's where the model has it, else the training's: `schedule` of a diffusion model is that of its noise.
-`lr_schedule` is the learning rate's for every model.
+`lr_schedule` is the learning rate's for every model. `NAME.key` goes to the training of the part NAME.
 """
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,32 +14,38 @@ from torch import nn
 
 from trilemma import vocabulary
 from trilemma.arguments import word
-from trilemma.config import config_of, make
+from trilemma.config import make
+from trilemma.data.config import DataConfig
 from trilemma.data.load import Source
+from trilemma.data.transform import check_transforms
 from trilemma.errors import UserError, unknown_key
 from trilemma.files import read_json
-from trilemma.migration import stated_variance
 from trilemma.own import ModuleConfig, recipe_of
 from trilemma.registry import Recipe, get_recipe, recipe_named_in
 from trilemma.run.command import FROM_DATA, OTHER_NAMES, own_keys
 from trilemma.run.config import LENGTHS, TrainConfig
-from trilemma.run.folder import NEW_KEYS
+from trilemma.run.parts import part_keys, read_parts
 from trilemma.run.record import check_config
+from trilemma.types import config_of
 
-READING = ("size", "channels", "valid", "split_seed", "frames", "split_rule")  # how a source is read
+FIELDS = {**TrainConfig.model_fields, **DataConfig.model_fields}  # the keys of every training
+READING = tuple(DataConfig.model_fields)  # those that say how a source is read
 
 
 class Request(NamedTuple):
     """What is to be trained, before the keys of the call.
 
-    module: given as it is, instead of a preset; settings: of the network, training: keys, those of the recipe or of a
-    config.json; data: as there, None of a recipe; again: whether a config.json is trained again, and its fingerprint.
+    module: given as it is, instead of a preset; settings: of the network, training and reading: keys, those of the
+    recipe or of a config.json; parts: keys of theirs; data: as there, None of a recipe; again: whether a config.json is
+    trained again, and its fingerprint.
     """
 
     recipe: Recipe
     module: nn.Module | None
     settings: dict[str, Any]
     training: dict[str, Any]
+    reading: Mapping[str, Any] = {}
+    parts: Mapping[str, Any] = {}
     data: Source | None = None
     again: str | None = None
 
@@ -47,12 +54,12 @@ def request_of(model: "str | Path | nn.Module") -> Request:
     """The request behind the first argument of `train`.
 
     Raises:
-        UserError: no such model or file, a file that is no config.json of a run, a module without phases.
+        UserError: no such model or file, a file that is not the config.json of a run, a module without phases.
     """
     if isinstance(model, nn.Module):
         config = config_of(model)
-        read = {} if config is None else {"size": config.shape[1:], "channels": config.shape[0]}
-        return Request(recipe_of(model), model, {}, read)
+        reading = {} if config is None else {"size": config.shape[1:], "channels": config.shape[0]}
+        return Request(recipe_of(model), model, {}, {}, reading)
     path = Path(model).expanduser()
     if path.suffix == ".json":
         return _of_file(path)
@@ -67,24 +74,45 @@ def _of_file(path: Path) -> Request:
     try:
         config = check_config(read_json(path), path)
     except FileNotFoundError:
-        raise UserError(f"there is no file {path}; give the config.json of a run, or a model's name") from None
+        raise UserError(f"file {path} not found; give the config.json of a run, or a model's name") from None
     if "module" in config["model_config"]:
         raise UserError(f"{path} is of a module that was given as it is: call trilemma.train(module, ...) in Python")
-    recipe, settings = recipe_named_in(path, config["model"]), stated_variance(config["model_config"])
-    shape = settings.get("shape")
-    old = {**NEW_KEYS, "split_rule": "tenth", "channels": shape[0] if isinstance(shape, list) and shape else None}
-    training = {**old, **{key: value for key, value in config["training"].items() if key != "device"}}
+    recipe, settings = recipe_named_in(path, config["model"]), config["model_config"]
+    training = {key: value for key, value in config["training"].items() if key != "device"}
     try:
         make(TrainConfig, training)
         make(type(recipe.config), settings)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     settings = {key: value for key, value in settings.items() if key not in FROM_DATA}
-    return Request(recipe, None, settings, training, config["data"], config["fingerprint"])
+    parts = part_keys(read_parts(config), recipe.parts)
+    return Request(
+        recipe, None, settings, training, config["data_config"], parts, config["data"], config["fingerprint"]
+    )
 
 
-def split_keys(recipe: Recipe, keys: Mapping[str, Any], common: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Keys of the training and of the model.
+def key_names(verb: Callable[..., Any]) -> list[str]:
+    """The keys that every training takes: those in the signature of `train`, and those of its settings."""
+    return list(dict.fromkeys([*keywords(verb), *FIELDS, *OTHER_NAMES]))
+
+
+def further_keys(recipe: Recipe, verb: Callable[..., Any]) -> list[tuple[str, str, str]]:
+    """Name, default and meaning of the keys of a training that are not in the signature of `train`."""
+    own, common = own_keys(recipe), keywords(verb)
+    names = {("lr_schedule" if name in own else name): name for name in FIELDS if name not in common}
+    defaults = {name: recipe.training.get(name, FIELDS[name].default) for name in names.values()}
+    return [(key, word(defaults[name]), FIELDS[name].description or "") for key, name in names.items()]
+
+
+def keywords(verb: Callable[..., Any]) -> list[str]:
+    """The names of a function's keys."""
+    return [name for name, p in inspect.signature(verb).parameters.items() if p.kind is p.KEYWORD_ONLY]
+
+
+def split_keys(
+    recipe: Recipe, keys: Mapping[str, Any], common: Iterable[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keys of the training (and its data), and of the model.
 
     Args:
         common: names of the keys that `train` has besides.
@@ -94,16 +122,34 @@ def split_keys(recipe: Recipe, keys: Mapping[str, Any], common: Iterable[str]) -
     training, own = {}, own_keys(recipe)
     for key, value in keys.items():
         name = OTHER_NAMES.get(key, key)
-        if key not in own and name not in TrainConfig.model_fields:
-            names = list(dict.fromkeys([*common, *TrainConfig.model_fields, *OTHER_NAMES]))
+        if key not in own and name not in FIELDS:
+            names = list(dict.fromkeys([*common, *FIELDS, *OTHER_NAMES]))
             is_preset = not isinstance(recipe.config, ModuleConfig)
             see = f"`trilemma list {recipe.name}` shows them all" if is_preset else ""
-            raise unknown_key(key, {"training": names, recipe.name: own}, see)
+            raise unknown_key(key, {"training": names, recipe.name: [*own, *recipe.parts]}, see)
         if key not in own and name in training:
             raise UserError(f"{key} and {name} are the same key here; give one of them")
         if key not in own:
             training[name] = value
     return training, {key: value for key, value in keys.items() if key in own}
+
+
+def split_parts(recipe: Recipe, keys: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keys of the parts, as `NAME` and `NAME.key`, and the others.
+
+    >>> from dataclasses import replace
+    >>> recipe = replace(get_recipe("vae"), parts={"teacher": "vae"})
+    >>> split_parts(recipe, {"teacher": {"steps": 5}, "teacher.lr": 0.1, "beta": 2})
+    ({'teacher.steps': 5, 'teacher.lr': 0.1}, {'beta': 2})
+    """
+    parts, others = {}, {}
+    for key, value in keys.items():
+        name = key.partition(".")[0]
+        if name in recipe.parts and isinstance(value, Mapping) and key == name:
+            parts |= {f"{name}.{own}": setting for own, setting in value.items()}
+        else:
+            (parts if name in recipe.parts else others)[key] = value
+    return parts, others
 
 
 def check_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
@@ -116,7 +162,7 @@ def check_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     recipe.config.with_(**(classes | dict(settings)))
 
 
-def training_config(base: Mapping[str, Any], given: Mapping[str, Any]) -> TrainConfig:
+def training_config(base: Mapping[str, Any], user_keys: Mapping[str, Any]) -> TrainConfig:
     """The training keys: those of a recipe or a file with the user's in their place.
 
     A length of the user's replaces any other, a warm-up is not cut short, and betas of the recipe's go where the user's
@@ -125,15 +171,17 @@ def training_config(base: Mapping[str, Any], given: Mapping[str, Any]) -> TrainC
     Raises:
         UserError: a value does not fit.
     """
-    gone = set(LENGTHS) if any(name in given for name in LENGTHS) else set()
-    gone |= {"betas"} if given.get("optimizer") == "rmsprop" else set()
-    warmup = {"warmup_share": None} if "warmup_images" in given else {}
-    return make(TrainConfig, {**{k: v for k, v in base.items() if k not in gone}, **warmup, **given})
+    replaced = set(LENGTHS) if any(name in user_keys for name in LENGTHS) else set()
+    replaced |= {"betas"} if user_keys.get("optimizer") == "rmsprop" else set()
+    warmup = {"warmup_share": None} if "warmup_images" in user_keys else {}
+    return make(TrainConfig, {**{k: v for k, v in base.items() if k not in replaced}, **warmup, **user_keys})
 
 
-def training_keys(recipe: Recipe, common: Iterable[str]) -> list[tuple[str, str, str]]:
-    """Name, default and meaning of the training keys that are not among the common ones."""
-    own, fields = own_keys(recipe), TrainConfig.model_fields
-    names = {("lr_schedule" if name in own else name): name for name in fields if name not in common}
-    defaults = {name: recipe.training.get(name, fields[name].default) for name in names.values()}
-    return [(key, word(defaults[name]), fields[name].description or "") for key, name in names.items()]
+def augmentations(augment: Any) -> tuple[str, ...]:
+    """The words of `augment=`, checked.
+
+    Raises:
+        UserError: one is unknown.
+    """
+    words = augment.split(",") if isinstance(augment, str) else augment
+    return check_transforms(tuple(word for word in words if word))

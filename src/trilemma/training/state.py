@@ -39,10 +39,6 @@ class Parts:
     def __init__(self, parts: Sequence[Part], first: Callable[[], Checkpoint]) -> None:
         self.parts, self.first = list(parts), first
 
-    def add(self, part: Part) -> None:
-        """One more."""
-        self.parts.append(part)
-
     def state(self) -> Checkpoint:
         """The state of all parts, as copies."""
         states = [part.state() for part in self.parts]
@@ -50,7 +46,7 @@ class Parts:
         return Checkpoint(values, {file: group for state in states for file, group in state.tensors.items()})
 
     def load(self, state: Checkpoint) -> None:
-        """Go on from a state."""
+        """Take a state back."""
         for part in self.parts:
             part.load(state)
 
@@ -82,7 +78,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
     """Put the named tensors of `flatten_optimizer` back, in the memory layout of their parameters."""
-    optimizer.state.clear()  # room for what comes in its place
+    optimizer.state.clear()  # room for what takes its place
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():

@@ -1,78 +1,102 @@
-"""The processes that train one model together, of which there is one so far, and the signals that reach them.
+"""The processes that train one model together, and what they agree on; there is one process so far.
 
-Every decision that the next steps depend on passes through `Team.agree`, so that all processes make it alike.
+Every decision that the next steps depend on is made from numbers that `Team.agree` returned, so that all processes make
+it alike: faults of a step, the seconds that steps took, saves and signals, the value that a plateau follows, and
+whether there is time for a validation or a picture.
 """
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
+
+NONE = -1.0  # the step of a fault that there is not
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal ended the training after its step and its checkpoint; `code` is the exit status to use."""
+class Team(Protocol):
+    """The processes of a training; `size` is their number."""
 
-    def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
-        self.code = 128 + signum
+    size: int
+
+    def agree(self, numbers: Sequence[float]) -> Sequence[float]:
+        """The largest of each number over all processes, NaN where one is.
+
+        All processes call it, in the same order and with as many numbers.
+        """
+        ...
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal arrived in the middle of a report."""
+class Alone:
+    """A team of one process."""
+
+    size = 1
+
+    def agree(self, numbers: Sequence[float]) -> Sequence[float]:
+        """What this process says."""
+        return numbers
+
+
+ALONE = Alone()
+
+
+def smallest(team: Team, number: float) -> float:
+    """The smallest of a number over all processes."""
+    return -team.agree([-number])[0]
+
+
+class Fault(Exception):
+    """Why the work of a step is lost; `step` is the one to blame. `elsewhere` is the text in the other processes."""
+
+    elsewhere = ""
+
+    def __init__(self, step: int, text: str) -> None:
+        super().__init__(text)
+        self.step = step
+
+
+class NoMemory(Fault):
+    """Memory ran out."""
+
+    elsewhere = "in another process"
+
+
+class NotFinite(Fault):
+    """A number is not finite; the text says where."""
+
+    elsewhere = "a number in another process is not finite"
+
+
+class LastingJump(Fault):
+    """A loss jumped in a step and did not come back."""
+
+    elsewhere = "a loss in another process jumped and did not come back"
+
+
+FAULTS = (NoMemory, NotFinite, LastingJump)  # the first that a process met is mended
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What follows a step: whether it is to be reported, whether the state is to be saved, the signal to stop by."""
+class Outcome:
+    """What became of a step in one process, and what that process asks for; or, agreed on, in all of them.
 
-    report: bool
-    save: bool
-    stop: int
+    in_doubt: whether a loss stands out, so that the state may have to be given up; seconds: of all steps so far; save:
+    whether a signal or the clock asks for a checkpoint; stop: the signal to stop by, 0 for none.
+    """
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether nothing but the next step follows."""
-        return not (self.report or self.save or self.stop)
+    fault: Fault | None
+    in_doubt: bool
+    seconds: float = 0.0
+    save: bool = False
+    stop: int = 0
 
 
-class Team:
-    """One process. `stop_signal` is the signal by which the training was asked to end, 0 if none was."""
-
-    def __init__(self) -> None:
-        self.stop_signal = 0
-        self.save_signal = False  # whether a signal asked for a checkpoint
-
-    def agree(self, decision: Decision) -> Decision:
-        """What all processes do, from what each of them would."""
-        return decision
-
-    @contextmanager
-    def signals(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Inside, the first SIGINT, SIGTERM or SIGHUP sets `stop_signal` and calls `stop`; the second one leaves at
-        once. SIGUSR1, by which batch systems announce the end, asks for a save."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle_stop(signum: int, frame: Any) -> None:
-            if self.stop_signal:
-                raise KeyboardInterrupt
-            self.stop_signal = signum
-            stop()
-
-        def handle_save(signum: int, frame: Any) -> None:
-            self.save_signal = True
-
-        handlers = {signal.SIGINT: handle_stop, signal.SIGTERM: handle_stop}
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
-            handlers[signal.SIGHUP] = handle_stop
-        if hasattr(signal, "SIGUSR1"):
-            handlers[signal.SIGUSR1] = handle_save
-        previous = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
-        try:
-            yield
-        finally:
-            for signum, handler in previous.items():
-                signal.signal(signum, handler)
+def agree(team: Team, own: Outcome) -> Outcome:
+    """What became of a step in all processes."""
+    fault = own.fault
+    steps = [float(fault.step) if isinstance(fault, kind) else NONE for kind in FAULTS]
+    *steps, in_doubt, seconds, save, stop = team.agree([*steps, own.in_doubt, own.seconds, own.save, own.stop])
+    for kind, step in zip(FAULTS, steps, strict=True):
+        if step > NONE:
+            same = isinstance(fault, kind) and fault.step == step
+            fault = fault if same else kind(int(step), kind.elsewhere)
+            break
+    return Outcome(fault, bool(in_doubt), seconds, bool(save), int(stop))

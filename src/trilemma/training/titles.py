@@ -41,7 +41,7 @@ def title(part: str) -> str:
 
 
 def root_of(name: str) -> str | None:
-    """The name of the root of a mean square; None for what is no mean square.
+    """The name of the root of a mean square; None if it is not a mean square.
 
     >>> root_of("valid_noise_mse"), root_of("valid_noise_rmse"), root_of("loss")
     ('valid_noise_rmse', None, None)
@@ -50,7 +50,7 @@ def root_of(name: str) -> str | None:
 
 
 def square_of(name: str) -> str | None:
-    """The name of the mean square of a root; None for what is no root.
+    """The name of the mean square of a root; None if it is not a root.
 
     >>> square_of("valid_rmse"), square_of("valid_mse")
     ('valid_mse', None)

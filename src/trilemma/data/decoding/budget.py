@@ -20,7 +20,7 @@ class Budget:
     """Pixels that are being decoded.
 
     Args:
-        fork: of the processes that share it; the threads of one where None.
+        fork: of the processes that share it; by default the threads of one.
     """
 
     def __init__(self, fork: ForkContext | None = None) -> None:

@@ -29,28 +29,23 @@ import torch
 from torch import Tensor
 
 from trilemma.data.decoding.decode import Room
-from trilemma.data.decoding.listing import HIDDEN
-from trilemma.data.decoding.storage import (
+from trilemma.data.decoding.decoded import DecodedSource
+from trilemma.data.decoding.drafts import (
     DAY_S,
     PREFIX,
     Draft,
-    check_count,
-    create,
-    let_go,
-    mapped,
-    memory_limit,
-    most_items,
-    nameless,
     read_checked,
     remove_left_over,
-    room_for,
     sampled,
     seal,
     write_checked,
 )
+from trilemma.data.decoding.limits import check_count, memory_limit, most_items
+from trilemma.data.decoding.listing import HIDDEN
+from trilemma.data.decoding.storage import create, let_go, mapped, nameless, room_for
 from trilemma.data.decoding.walk import walk
-from trilemma.data.sources.decoded import DecodedSource
-from trilemma.data.sources.download import cache_dir
+from trilemma.data.options import Options
+from trilemma.data.places import cache_dir
 from trilemma.errors import UserError
 
 VERSION = 6  # of the listing, the decoding and the entries
@@ -62,23 +57,19 @@ PLAIN = [f.name for f in fields(DecodedSource) if f.name not in ("images", "larg
 
 
 def read_cached(
-    paths: Sequence[Path],
-    size: tuple[int, int] | None,
-    channels: int | None,
-    read: Callable[[Room], DecodedSource],
-    *extra: str,
+    paths: Sequence[Path], options: Options, read: Callable[[Room], DecodedSource], *extra: str
 ) -> DecodedSource:
-    """What `read` makes of the files at `paths` (folders with all that is in them), from the cache where it is there.
+    """What `read` makes of the files at `paths` (folders with all that is in them), from the cache if it is there.
 
     Args:
         read: takes the place for the images; see `decode`.
-        extra: what else the result depends on.
+        extra: what else the result depends on, beside the size and the channels.
     """
-    key = key_of(paths, size, channels, *extra)
-    found = _recall(_folder() / key)
+    key = key_of(paths, options.size, options.channels, *extra)
+    entry = _recall(_folder() / key)
     _tidy(_folder())
-    if found:
-        return found
+    if entry:
+        return entry
     room = _CacheRoom()
     try:
         return room.keep(read(room), _folder() / key)
@@ -119,8 +110,8 @@ def _stamps(path: str) -> Iterator[bytes]:
     yield os.fsencode(json.dumps([links, closed]))
 
 
-def _stamp(found: os.stat_result) -> bytes:
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\0".encode()
+def _stamp(status: os.stat_result) -> bytes:
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\0".encode()
 
 
 def _folder() -> Path:
@@ -128,17 +119,17 @@ def _folder() -> Path:
 
 
 def _recall(folder: Path) -> DecodedSource | None:
-    """An entry, where it is there and whole."""
+    """An entry, if it exists and is whole."""
     try:
-        kept = json.loads(read_checked(folder / ENTRY))
-        shape, sums = tuple(kept.pop("shape")), kept.pop("sums")
+        entry = json.loads(read_checked(folder / ENTRY))
+        shape, sums = tuple(entry.pop("shape")), entry.pop("sums")
         count = int(torch.Size(shape).numel())
         if (folder / IMAGES).stat().st_size != count:
             return None
         images = mapped(folder / IMAGES, shape)
         if not _is_whole(folder / IMAGES, images, sums):
             return None
-        values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in kept.items()}
+        values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in entry.items()}
         with suppress(OSError):
             os.utime(folder)
         return DecodedSource(images=images, large=count > memory_limit(), folder=folder, **values)
@@ -147,8 +138,8 @@ def _recall(folder: Path) -> DecodedSource | None:
 
 
 def _is_whole(path: Path, images: Tensor, sums: list[int]) -> bool:
-    """Whether the images have their checksums, as far as they are looked at; all of them are where the file was
-    changed, which is then sealed again."""
+    """Whether the blocks that are compared have their checksums: some of a sealed file, all of another, which is then
+    sealed again."""
     places = sampled(path, len(sums), PART)
     parts = images.reshape(-1).split(PART) if len(sums) else ()
     whole = len(parts) == len(sums) and all(zlib.crc32(parts[k].numpy().data) == sums[k] for k in places)
@@ -161,7 +152,7 @@ def _is_whole(path: Path, images: Tensor, sums: list[int]) -> bool:
 
 
 class _CacheRoom(Room):
-    """Memory where the images are few, else a file that becomes an entry; or one without a name."""
+    """Memory for few images, else a file that becomes an entry; or one without a name."""
 
     def __init__(self) -> None:
         self.draft: Draft | None = None
@@ -172,7 +163,7 @@ class _CacheRoom(Room):
         return self.in_file
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
-        """Room for a uint8 tensor; a former one is given up."""
+        """Room for a uint8 tensor; the last one is given up."""
         self.drop()
         count, limit = int(torch.Size(shape).numel()), memory_limit()
         self.in_file = count >= SMALL or count > limit
@@ -198,34 +189,34 @@ class _CacheRoom(Room):
             return nameless(shape)
         except (OSError, UserError) as error:
             raise UserError(
-                f"the decoded images are {count:,} bytes, more than the {limit:,} that memory is given, and cannot be "
+                f"the decoded images are {count:,} bytes, more than the {limit:,} that memory allows, and cannot be "
                 f"kept on the disk: {why}; make room, set TRILEMMA_CACHE to a folder on another disk, or give a "
                 "smaller size="
             ) from error
 
-    def keep(self, raw: DecodedSource, folder: Path) -> DecodedSource:
+    def keep(self, decoded: DecodedSource, folder: Path) -> DecodedSource:
         """Put what was decoded in its place in the cache; nothing happens to what lies in memory."""
         try:
-            kept = self._put(raw, folder, self.draft) if self.draft else None
+            entry = self._put(decoded, folder, self.draft) if self.draft else None
         except (OSError, UserError):
-            kept = None
+            entry = None
         self.drop()
-        return kept or replace(raw, large=raw.images.numel() > memory_limit())
+        return entry or replace(decoded, large=decoded.images.numel() > memory_limit())
 
-    def _put(self, raw: DecodedSource, folder: Path, draft: Draft) -> DecodedSource | None:
+    def _put(self, decoded: DecodedSource, folder: Path, draft: Draft) -> DecodedSource | None:
         """The entry, as it is opened again."""
-        new, count = draft.path / NEW, raw.images.numel()
-        raw = replace(raw, notes=(*raw.notes, f"decoded once into {folder} ({count:,} bytes)"))
+        new, count = draft.path / NEW, decoded.images.numel()
+        decoded = replace(decoded, notes=(*decoded.notes, f"decoded once into {folder} ({count:,} bytes)"))
         os.truncate(new / IMAGES, count)  # without those that could not be read
         seal(new / IMAGES)
-        sums = [zlib.crc32(part.numpy().data) for part in raw.images.reshape(-1).split(PART)] if count else []
-        entry = {"shape": list(raw.images.shape), "sums": sums, **{key: getattr(raw, key) for key in PLAIN}}
+        sums = [zlib.crc32(part.numpy().data) for part in decoded.images.reshape(-1).split(PART)] if count else []
+        entry = {"shape": list(decoded.images.shape), "sums": sums, **{key: getattr(decoded, key) for key in PLAIN}}
         write_checked(new / ENTRY, json.dumps(entry))
         try:
             os.rename(new, folder)
         except OSError:  # another process was first, or an entry there is damaged
-            if kept := _recall(folder):
-                return kept
+            if entry := _recall(folder):
+                return entry
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(new, folder)
         return _recall(folder)

@@ -1,8 +1,8 @@
 """From image files of any kind to one uint8 tensor (N, C, H, W), each written straight into its place.
 
 Each is decoded as pixels.py says, and the rule of size.py applies. Files that cannot be read are named with the reason
-and left out. Where the first look finds images of one size, all are decoded at once, and it is checked afterwards that
-the rest was as supposed; else all headers are read first.
+and left out. If the first headers are of one size, all images are decoded at once, and it is checked afterwards that
+the others have it too; else all headers are read first.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from trilemma.data.decoding.workers import each
 
 __all__ = ["FORMATS", "SUFFIXES", "Decoded", "Item", "Room", "decode"]
 
-LOOK = 64  # images looked at before all are decoded
+SAMPLED = 64  # headers that are read before all images are decoded
 
 
 class Room:
@@ -36,13 +36,12 @@ class Room:
 
 @dataclass(frozen=True)
 class Decoded:
-    """images: uint8 (N, C, H, W); kept: which items they are; rule: of their size, in words; skipped: "name: reason".
-
-    changes: what was done to some of the images, in words, with the numbers of those items.
+    """images: uint8 (N, C, H, W); numbers: of the items they were decoded from; rule: of their size, in words;
+    skipped: "name: reason" of the others; changes: what was done to images, in words, with the numbers of their items.
     """
 
     images: Tensor
-    kept: list[int]
+    numbers: list[int]
     rule: str
     skipped: list[str]
     changes: dict[str, list[int]]
@@ -57,38 +56,38 @@ def decode(
     """Decode all items that can be read, to one size and number of channels.
 
     Args:
-        size: the target (height, width), or None to infer it.
-        channels: 1 or 3, or None: 1 where every image is stored as grey, else 3.
-        room: where the images go; memory where None.
+        size: the target (height, width) (default: inferred).
+        channels: 1 or 3 (default: 1 if every image is stored as grey, else 3).
+        room: where the images go (default: memory).
     """
     room = room or Room()
     bad: dict[int, str] = {}
     forks = all(item.forks for item in items)
-    headers = _first_look(items, size, bad)
+    headers = _headers(items, size, bad)
     good, rule, changes = [i for i in range(len(items)) if i not in bad], "", {}
     images = torch.empty(0, 1, 1, 1, dtype=torch.uint8)
     while good:
         target, depth, rule = _plan([headers[i] for i in good if i in headers], size, channels)
         images = room.empty((len(good), depth, *target))
         places = dict(zip(good, images.numpy(), strict=True))
-        done = _decode_files(items, places, bad, shared=room.shared and forks)
-        headers = {i: head for i, (head, _) in done.items()}
-        rows, kept = [k for k, i in enumerate(good) if i not in bad], [i for i in good if i not in bad]
-        changes = _changes({i: words for i, (_, words) in done.items()})
-        images, good = _close_up(images, rows), kept
-        if not kept:
+        results = _decode_files(items, places, bad, shared=room.shared and forks)
+        headers = {i: head for i, (head, _) in results.items()}
+        changes = _changes({i: words for i, (_, words) in results.items()})
+        images = _close_up(images, [k for k, i in enumerate(good) if i not in bad])
+        good = [i for i in good if i not in bad]
+        if not good:
             break
-        plan = _plan([headers[i] for i in kept], size, channels)
+        plan = _plan([headers[i] for i in good], size, channels)
         rule = plan[2]
-        # A file that broke only now must not have had a say in the size or the colours: then do it again without it.
+        # A file that broke only now must not have decided the size or the colours: then all are decoded without it.
         if plan[:2] == (target, depth):
             break
     return Decoded(images, good, rule, [f"{items[i].name}: {bad[i]}" for i in sorted(bad)], changes)
 
 
-def _first_look(items: Sequence[Item], size: tuple[int, int] | None, bad: dict[int, str]) -> dict[int, Header]:
+def _headers(items: Sequence[Item], size: tuple[int, int] | None, bad: dict[int, str]) -> dict[int, Header]:
     """Headers: of some spread over the items where they are of one size, else of all."""
-    some = range(0, len(items), max(1, len(items) // LOOK))
+    some = range(0, len(items), max(1, len(items) // SAMPLED))
     headers = each(lambda i: header(items[i]), some, bad)
     if headers and (size or len({head.size for head in headers.values()}) == 1):
         return headers
@@ -99,22 +98,22 @@ def _first_look(items: Sequence[Item], size: tuple[int, int] | None, bad: dict[i
 def _decode_files(
     items: Sequence[Item], places: dict[int, np.ndarray], bad: dict[int, str], *, shared: bool
 ) -> dict[int, tuple[Header, list[str]]]:
-    """Decode those that have a place; the frames of a file in one go, because each may need those before it."""
+    """Decode those that have a place; the frames of a file together, because each may need those before it."""
     files, first = {}, -1
     for i in places:
         if items[i].frame is None or first < 0 or items[i].open is not items[first].open:
             first = i
         files.setdefault(first, []).append(i)
-    lost: dict[int, str] = {}
+    failed: dict[int, str] = {}
 
     def work(i: int) -> list[tuple[Header, list[str]] | str]:
         return decode_into([places[k] for k in files[i]], [items[k] for k in files[i]])
 
-    decoded = each(work, [*files], lost, shared=shared)
-    bad.update({k: why for i, why in lost.items() for k in files[i]})
-    done = {k: result for i, results in decoded.items() for k, result in zip(files[i], results, strict=True)}
-    bad.update({k: result for k, result in done.items() if isinstance(result, str)})
-    return {k: result for k, result in done.items() if not isinstance(result, str)}
+    decoded = each(work, [*files], failed, shared=shared)
+    bad.update({k: why for i, why in failed.items() for k in files[i]})
+    results = {k: result for i, frames in decoded.items() for k, result in zip(files[i], frames, strict=True)}
+    bad.update({k: result for k, result in results.items() if isinstance(result, str)})
+    return {k: result for k, result in results.items() if not isinstance(result, str)}
 
 
 def _plan(
@@ -126,12 +125,12 @@ def _plan(
 
 
 def _changes(words: dict[int, list[str]]) -> dict[str, list[int]]:
-    """From words by item to items by word, both in order."""
-    found: dict[str, list[int]] = {}
+    """From changes by item to items by change, both in order."""
+    items: dict[str, list[int]] = {}
     for i in sorted(words):
         for word in words[i]:
-            found.setdefault(word, []).append(i)
-    return dict(sorted(found.items()))
+            items.setdefault(word, []).append(i)
+    return dict(sorted(items.items()))
 
 
 def _close_up(images: Tensor, rows: list[int]) -> Tensor:

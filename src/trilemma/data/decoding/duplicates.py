@@ -1,4 +1,4 @@
-"""Images that are there twice: exactly (equal decoded pixels) or nearly (recompressed, rescaled, brightened).
+"""Images that occur twice: exactly (equal decoded pixels) or nearly (recompressed, rescaled, brightened).
 
 Exact: equal SHA-256 of the decoded pixels (their first 128 bits). Near: candidates have difference hashes (each of 8 x
 8 cells against its right neighbour, 64 bits) within HAMMING bits; a candidate pair (x, y) counts where y = gain * x +
@@ -22,9 +22,9 @@ RESIDUAL = 0.12  # of the standard deviation
 SIDE = 32  # cells each way in which the lightness is compared, at most
 FLAT = 4.0  # levels: a smaller standard deviation is called flat
 NEAR_LIMIT = 50_000  # images that are compared each with each
-PAIR_LIMIT = 1_000_000  # candidate pairs that are looked at
+PAIR_LIMIT = 1_000_000  # candidate pairs that are compared
 ROWS = 256  # images compared with all others at a time
-PAIRS = 1024  # pairs looked at in one go: at most twice as many images in SIDE x SIDE cells, 8 MiB
+PAIRS = 1024  # pairs compared at once: at most twice as many images in SIDE x SIDE cells, 8 MiB
 
 Pair = tuple[int, int]
 
@@ -39,7 +39,7 @@ def exact_groups(*images: Tensor) -> list[list[int]]:
     """
     rows = chain.from_iterable(map(blocks, images))
     digests = np.concatenate([np.empty((0, 2), np.uint64), *map(_digests, rows)])
-    order = np.lexsort(digests.T)  # equal ones side by side, in the order they came
+    order = np.lexsort(digests.T)  # equal ones side by side, each in its former order
     ends = np.flatnonzero(np.any(np.diff(digests[order], axis=0), axis=1)) + 1
     groups = np.split(order, ends) if len(ends) < len(order) - 1 else []
     return sorted(group.tolist() for group in groups if len(group) > 1)
@@ -51,7 +51,7 @@ def near_pairs(*images: Tensor, exact: Sequence[Sequence[int]] = ()) -> tuple[li
     Args:
         images: as in `exact_groups`.
     Returns:
-        The pairs, and whether all were looked at: not with more than NEAR_LIMIT images or PAIR_LIMIT candidates.
+        The pairs, and whether all were compared: not with more than NEAR_LIMIT images or PAIR_LIMIT candidates.
     """
     repeats = {k for group in exact for k in group[1:]}
     count = sum(map(len, images))
@@ -59,7 +59,7 @@ def near_pairs(*images: Tensor, exact: Sequence[Sequence[int]] = ()) -> tuple[li
     use = np.array([k not in repeats for k in range(len(spread))], bool) & (spread >= FLAT)
     numbers = torch.from_numpy(np.flatnonzero(use))
     hashes, cells, total = _hashes(cells[numbers]), _unit(cells[numbers]), 0
-    found: list[Pair] = []
+    pairs: list[Pair] = []
     for left, right in _candidates(hashes):
         total += len(left)
         same = _near(cells, left, right)
@@ -67,16 +67,16 @@ def near_pairs(*images: Tensor, exact: Sequence[Sequence[int]] = ()) -> tuple[li
         for at in range(0, len(i), PAIRS):
             a, b = i[at : at + PAIRS], j[at : at + PAIRS]
             alike = _near_whole(images, a, b)
-            found += zip(a[alike].tolist(), b[alike].tolist(), strict=True)
+            pairs += zip(a[alike].tolist(), b[alike].tolist(), strict=True)
         if total > PAIR_LIMIT:
-            return sorted(found), False
-    return sorted(found), count <= NEAR_LIMIT
+            return sorted(pairs), False
+    return sorted(pairs), count <= NEAR_LIMIT
 
 
 def _digests(rows: Tensor) -> np.ndarray:
     """(N, 2), uint64."""
-    found = b"".join(hashlib.sha256(row.data).digest()[:16] for row in rows.contiguous().numpy())
-    return np.frombuffer(found, np.uint64).reshape(-1, 2)
+    digests = b"".join(hashlib.sha256(row.data).digest()[:16] for row in rows.contiguous().numpy())
+    return np.frombuffer(digests, np.uint64).reshape(-1, 2)
 
 
 def _numbered(images: Sequence[Tensor], index: Tensor) -> Iterator[Tensor]:
@@ -122,11 +122,11 @@ def _unit(values: Tensor) -> Tensor:
 
 def _near(units: Tensor, i: Tensor, j: Tensor) -> Tensor:
     """Whether the best gain > 0 and offset leave little of row j given row i: sqrt(1 - r^2) <= RESIDUAL; bool (n,)."""
-    found = [torch.empty(0, dtype=torch.bool)]
+    near = [torch.empty(0, dtype=torch.bool)]
     for at in range(0, len(i), PAIRS):
         r = (units[i[at : at + PAIRS]] * units[j[at : at + PAIRS]]).sum(1)
-        found.append(1 - r.clamp(0, 1).square() <= RESIDUAL**2)
-    return torch.cat(found)
+        near.append(1 - r.clamp(0, 1).square() <= RESIDUAL**2)
+    return torch.cat(near)
 
 
 def _near_whole(images: Sequence[Tensor], i: Tensor, j: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Damage that decoders pass over: a PNG chunk whose checksum is wrong, a picture whose file ends early or goes on.
+"""Damage that decoders pass over: a PNG chunk whose checksum is wrong, a picture whose file ends early or continues.
 
 PNG (ISO/IEC 15948): an 8-byte signature, then chunks of length, type, content and CRC-32 of type and content, the last
 of type IEND. JPEG (ITU-T T.81): the last marker is FF D9.
@@ -17,14 +17,14 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NEEDED = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # besides those of capital letters: transparency and frames
 USED = (b"eXIf", b"iCCP")  # for the orientation and the colours, where they can be read
 PROFILE_LIMIT = 2**20  # bytes of a profile, unpacked
-TAIL = 2**16  # bytes at the end in which a JPEG's end is looked for
+TAIL = 2**16  # bytes at the end that are searched for a JPEG's end
 
 
 def end_of_png(file: IO[bytes]) -> list[str]:
     """Words about the end of a PNG.
 
     Raises:
-        ValueError: a chunk that holds the picture is cut, or its checksum is not that of its content.
+        ValueError: a chunk that holds the picture is cut, or its checksum is wrong.
     """
     for kind, length in _chunks(file):
         if kind == b"IEND":
@@ -56,7 +56,7 @@ def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
 
 def needed(file: IO[bytes]) -> list[tuple[int, int]] | None:
     """The ranges of a PNG or JPEG, from one byte up to another, without the parts that the picture does not need and
-    that may be broken or too long; None where there are none, or the file is neither."""
+    that may be broken or too long; None if there are none, or the file is neither."""
     file.seek(0)
     head = file.read(len(SIGNATURE))
     parts = _parts_of_png(file) if head == SIGNATURE else _parts_of_jpeg(file) if head.startswith(b"\xff\xd8") else ()

@@ -2,16 +2,16 @@
 
 from torch import Tensor
 
-LOOK = 1_000  # images looked at, spread over all
+CHECKED = 1_000  # images that are checked, spread over all
 FEW = 64  # levels; images that fill no more look black, white or flat
 
 
 def few_levels(images: Tensor) -> str:
-    """What is to be said where images, uint8 (N, ...), fill few levels, as 12-bit values in 16-bit files; else ""."""
-    some = images[:: max(1, len(images) // LOOK)]
-    if not some.numel():
+    """A warning if images, uint8 (N, ...), fill few levels, as 12-bit values in 16-bit files do; else ""."""
+    sample = images[:: max(1, len(images) // CHECKED)]
+    if not sample.numel():
         return ""
-    low, high = int(some.min()), int(some.max())
+    low, high = int(sample.min()), int(sample.max())
     if high - low >= FEW:
         return ""
     advice = f"scale the values by up to {255 // high}" if 0 < high < FEW else "stretch their values"

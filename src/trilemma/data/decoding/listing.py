@@ -1,34 +1,29 @@
 """The files of a folder, a zip or tar files, each with a way to read it; nothing is ever extracted to its name.
 
-Bytes of archives are read by offset, so that threads do not wait for one another. A member of a zip (PKWARE APPNOTE,
-4.3.7) has a header of 30 bytes, whose last four are the lengths of the name and the extra field before its content.
 How many files a source may have follows from the memory that is given: each takes some, whatever its length.
 """
 
-import io
 import math
-import os
 import posixpath
 import re
 import stat
-import struct
 import tarfile
 import tempfile
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import IO
 
-from trilemma.data.decoding.pixels import SUFFIXES, Item, check_length, open_file
-from trilemma.data.decoding.storage import check_count, most_items, room_for
+from trilemma.data.decoding.archives import open_zip, slice_of, zip_member
+from trilemma.data.decoding.limits import check_count, most_items
+from trilemma.data.decoding.pixels import SUFFIXES, Item, open_file
+from trilemma.data.decoding.storage import room_for
 from trilemma.data.decoding.tar import members
-from trilemma.data.decoding.unpack import ERRORS, check_unpacked, inflate, is_packed, unpacked
+from trilemma.data.decoding.unpack import ERRORS, check_unpacked, is_packed, unpacked
 from trilemma.data.decoding.walk import below, end, folders_of, linked, walk
 from trilemma.errors import UserError
 from trilemma.files import open_plain
@@ -49,15 +44,14 @@ TAR_BLOCK = 512  # bytes
 CLOSED = "archives beside unpacked images, which are read instead; give an archive's path to read it"
 TWIN = "archives beside a larger one of the same name, which is read instead"
 LESS = "images beside larger archives or tables, which are read instead; put the images into a folder of their own"
-_lock = Lock()  # where bytes cannot be read by offset
 
 
 @dataclass(frozen=True)
 class Listing:
     """files: sorted by archive and name, without hidden ones; skipped: "name: reason" where an archive breaks off, a
-    folder cannot be listed, or a member of a tar is no file and leads to none; links: "name to folder" for each link
+    folder cannot be listed, or a member of a tar is not a file and leads to none; links: "name to folder" for each link
     to a folder that is read under another name; hidden: folders of systems and dotted ones; left_out: why, and which
-    files, where a folder holds both images and archives of them; most: files that there may be."""
+    files, in a folder with both images and archives; most: files that there may be."""
 
     files: list[Item]
     skipped: list[str] = field(default_factory=list)
@@ -77,26 +71,28 @@ class Listing:
 
 @contextmanager
 def listed(path: Path) -> Iterator[Listing]:
-    """The files of a folder, a zip or a tar, as long as they may be read; of a folder of archives, what they hold.
+    """The files of a folder, a zip or a tar, while they may be read; of a folder of archives, what they hold.
 
     Raises:
         UserError: a zip or tar that cannot be opened at all.
     """
     with ExitStack() as stack:
-        found = Listing([])
+        listing = Listing([])
         if path.is_dir():
-            _walk(path, found)
-            _open_archives(stack, path, found)
+            _walk(path, listing)
+            _open_archives(stack, path, listing)
         elif path.name.lower().endswith(TARS):
-            _add_tar(stack, path, "", found)
-            if not found.files:
-                raise UserError(f"{found.skipped[0] if found.skipped else path} and nothing in it can be read")
+            _add_tar(stack, path, "", listing)
+            if not listing.files:
+                raise UserError(f"{listing.skipped[0] if listing.skipped else path} and nothing in it can be read")
         else:
-            _add_members(_opened_zip(stack, path), "", found)
-        hidden = {item.name[: match.end()].rstrip("/") for item in found.files if (match := _hidden_folder(item.name))}
-        files = [item for item in found.files if not HIDDEN.search(item.name)]
+            _add_members(open_zip(stack, path), "", listing)
+        hidden = {
+            item.name[: match.end()].rstrip("/") for item in listing.files if (match := _hidden_folder(item.name))
+        }
+        files = [item for item in listing.files if not HIDDEN.search(item.name)]
         files.sort(key=lambda item: (item.shard, nfc(item.name), item.name))
-        yield Listing(files, found.skipped, found.links, sorted({*found.hidden, *hidden}), found.left_out)
+        yield Listing(files, listing.skipped, listing.links, sorted({*listing.hidden, *hidden}), listing.left_out)
 
 
 def _hidden_folder(name: str) -> re.Match[str] | None:
@@ -106,9 +102,9 @@ def _hidden_folder(name: str) -> re.Match[str] | None:
 
 def files_below(path: Path, suffixes: tuple[str, ...]) -> dict[str, int]:
     """Name and bytes of the files below a folder that end so, without hidden ones."""
-    found = Listing([])
-    _walk(path, found)
-    return _sizes(path, [item.name for item in found.files if item.name.lower().endswith(suffixes)])
+    listing = Listing([])
+    _walk(path, listing)
+    return _sizes(path, [item.name for item in listing.files if item.name.lower().endswith(suffixes)])
 
 
 def _sizes(root: Path, names: Iterable[str]) -> dict[str, int]:
@@ -132,30 +128,30 @@ def outweighs(others: dict[str, int], images: dict[str, int]) -> bool:
     return sum(others.values()) > (packed + tarfile.RECORDSIZE * tars if images else 0)
 
 
-def _open_archives(stack: ExitStack, path: Path, found: Listing) -> None:
+def _open_archives(stack: ExitStack, path: Path, listing: Listing) -> None:
     """Put the files of the archives in a folder in their place; or leave them closed, where images lie beside them."""
-    archives = _sizes(path, [item.name for item in found.files if item.name.lower().endswith(ARCHIVES)])
+    archives = _sizes(path, [item.name for item in listing.files if item.name.lower().endswith(ARCHIVES)])
     images = (
-        _sizes(path, [item.name for item in found.files if item.name.lower().endswith(SUFFIXES)]) if archives else {}
+        _sizes(path, [item.name for item in listing.files if item.name.lower().endswith(SUFFIXES)]) if archives else {}
     )
-    found.files[:] = [item for item in found.files if item.name not in archives]
+    listing.files[:] = [item for item in listing.files if item.name not in archives]
     largest = {STEM.sub("", name): name for name in sorted(archives, key=lambda name: archives[name])}
     if twins := sorted(set(archives) - set(largest.values())):
-        found.left_out[TWIN] = twins
+        listing.left_out[TWIN] = twins
         archives = {name: size for name, size in archives.items() if name not in twins}
     if images and not outweighs(archives, images):
-        found.left_out[CLOSED] = sorted(archives)
+        listing.left_out[CLOSED] = sorted(archives)
         return
     if images:
-        found.left_out[LESS] = sorted(images)
-        found.files[:] = [item for item in found.files if item.name not in images]
+        listing.left_out[LESS] = sorted(images)
+        listing.files[:] = [item for item in listing.files if item.name not in images]
     if len(archives) == 1:
-        found.files[:] = [_as_inside(item, *archives) for item in found.files]
+        listing.files[:] = [_as_inside(item, *archives) for item in listing.files]
     for name in archives:
         if name.lower().endswith(TARS):
-            _add_tar(stack, path / name, name, found)
+            _add_tar(stack, path / name, name, listing)
         else:
-            _add_zip(stack, path / name, name, found)
+            _add_zip(stack, path / name, name, listing)
 
 
 def _as_inside(item: Item, archive: str) -> Item:
@@ -164,14 +160,14 @@ def _as_inside(item: Item, archive: str) -> Item:
     return replace(item, name=name, shard=archive) if folder == posixpath.dirname(archive) else item
 
 
-def _add_zip(stack: ExitStack, path: Path, shard: str, found: Listing) -> None:
+def _add_zip(stack: ExitStack, path: Path, shard: str, listing: Listing) -> None:
     """Add the files of one zip of several."""
     try:
-        archive = _opened_zip(stack, path)
+        archive = open_zip(stack, path)
     except UserError as error:
-        found.skip(f"{shard}: {error}")
+        listing.skip(f"{shard}: {error}")
         return
-    _add_members(archive, shard, found)
+    _add_members(archive, shard, listing)
 
 
 def nfc(name: str) -> str:
@@ -179,74 +175,49 @@ def nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _walk(root: Path, found: Listing) -> None:
+def _walk(root: Path, listing: Listing) -> None:
     """Add all files below a folder; each folder once, hidden ones not at all."""
 
     def closed(name: str, why: str) -> None:
-        found.skip(f"{name}: cannot be listed: {why}")
+        listing.skip(f"{name}: cannot be listed: {why}")
 
-    for folder in walk(root, closed, found.links, lambda name: bool(HIDDEN.search(name))):
-        found.hidden.extend(folder.passed)
+    for folder in walk(root, closed, listing.links, lambda name: bool(HIDDEN.search(name))):
+        listing.hidden.extend(folder.passed)
         for entry in folder.files:
-            found.add(Item(below(folder.name, entry.name), partial(open_file, entry.path)))
+            listing.add(Item(below(folder.name, entry.name), partial(open_file, entry.path)))
 
 
-def _opened_zip(stack: ExitStack, path: Path) -> zipfile.ZipFile:
-    """A zip, as long as the stack is there.
-
-    Raises:
-        UserError: it is broken, or unpacks to too much.
-    """
-    try:
-        archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(open_plain(path))))
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, *ERRORS) as error:
-        raise UserError(f"{path} is not a whole zip file: {error}; make or fetch it again") from error
-    check_unpacked(path, sum(info.file_size for info in archive.infolist()))
-    return archive
-
-
-def _add_members(archive: zipfile.ZipFile, shard: str, found: Listing) -> None:
+def _add_members(archive: zipfile.ZipFile, shard: str, listing: Listing) -> None:
     """Add all files of a zip."""
     for info in archive.infolist():
         if not info.is_dir():
-            found.add(Item(info.filename.replace("\\", "/"), partial(_member, archive, info), shard))
+            listing.add(Item(info.filename.replace("\\", "/"), partial(zip_member, archive, info), shard))
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
-    """The content of one member, checked."""
-    check_length(max(info.file_size, info.compress_size))
-    assert archive.fp is not None
-    lengths = struct.unpack("<HH", _read_at(archive.fp, info.header_offset + 26, 4))
-    content = inflate(_read_at(archive.fp, info.header_offset + 30 + sum(lengths), info.compress_size), info)
-    if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
-        raise ValueError("damaged in the archive: its checksum is wrong")
-    return io.BytesIO(content)
-
-
-def _add_tar(stack: ExitStack, path: Path, shard: str, found: Listing) -> None:
+def _add_tar(stack: ExitStack, path: Path, shard: str, listing: Listing) -> None:
     """Add the files of a tar, up to where it breaks off; a compressed one is read into a temporary file first."""
     name = shard or str(path)
     try:
         file = stack.enter_context(open_plain(path))
         if is_packed(file):
-            file = _unpacked(stack, path, file, name, found)
+            file = _unpacked(stack, path, file, name, listing)
     except (OSError, UserError) as error:
         if isinstance(error, UserError) and not shard:
             raise
-        found.skip(BROKEN.format(name, error) if isinstance(error, OSError) else f"{name}: {error}")
+        listing.skip(BROKEN.format(name, error) if isinstance(error, OSError) else f"{name}: {error}")
         return
-    _add_infos(_infos(file, name, found), file, shard, found)
+    _add_infos(_infos(file, name, listing), file, shard, listing)
 
 
-def _infos(file: IO[bytes], name: str, found: Listing) -> Iterator[tarfile.TarInfo]:
+def _infos(file: IO[bytes], name: str, listing: Listing) -> Iterator[tarfile.TarInfo]:
     """The members, up to where the archive breaks off."""
     try:
         yield from members(file)
     except (tarfile.TarError, OSError) as error:
-        found.skip(BROKEN.format(name, error))
+        listing.skip(BROKEN.format(name, error))
 
 
-def _add_infos(infos: Iterable[tarfile.TarInfo], file: IO[bytes], shard: str, found: Listing) -> None:
+def _add_infos(infos: Iterable[tarfile.TarInfo], file: IO[bytes], shard: str, listing: Listing) -> None:
     """Add the files of a tar; a hard link is the file of that name before it, a symbolic one may lead to a later."""
     opens: dict[str, Callable[[], IO[bytes]]] = {}  # the last file of each name
     links: dict[str, str] = {}
@@ -255,44 +226,44 @@ def _add_infos(infos: Iterable[tarfile.TarInfo], file: IO[bytes], shard: str, fo
         plain, to = posixpath.normpath(name), linked(info)
         open_ = opens.get(to) if info.islnk() else None
         if info.isreg() and not info.issparse():
-            open_ = partial(_slice, file, info.offset_data, info.size)
+            open_ = partial(slice_of, file, info.offset_data, info.size)
         if to == plain and open_:  # tar writes so what it was given twice
             continue
         if open_:
             opens[plain] = open_
-            found.add(Item(name, open_, shard))
+            listing.add(Item(name, open_, shard))
         elif to:
             links[plain] = to
         elif not info.isdir():
-            _skip(name, "neither a plain file nor a link", shard, found)
-    _add_links(links, opens, shard, found)
+            _skip(name, "neither a plain file nor a link", shard, listing)
+    _add_links(links, opens, shard, listing)
 
 
-def _add_links(links: dict[str, str], opens: dict[str, Callable[[], IO[bytes]]], shard: str, found: Listing) -> None:
-    """Add the files that links lead to; a folder in the archive is read there, where it is not hidden."""
+def _add_links(links: dict[str, str], opens: dict[str, Callable[[], IO[bytes]]], shard: str, listing: Listing) -> None:
+    """Add the files that links lead to; a folder in the archive is read there, unless it is hidden."""
     folders = folders_of(opens) if links else set()
     for name, first in links.items():
         to = end(first, links)
         if to in opens:
-            found.add(Item(name, opens[to], shard))
+            listing.add(Item(name, opens[to], shard))
         elif to in folders and not HIDDEN.search(to) and not HIDDEN.search(name):
-            found.links.append(f"{_in(shard, name)} to {to}")
+            listing.links.append(f"{_in(shard, name)} to {to}")
         else:
-            what = "a hidden folder" if to in folders else "no file of this archive"
-            _skip(name, f"a link to {first}, which is {what}", shard, found)
+            what = "a hidden folder" if to in folders else "not a file of this archive"
+            _skip(name, f"a link to {first}, which is {what}", shard, listing)
 
 
-def _skip(name: str, reason: str, shard: str, found: Listing) -> None:
-    """Name what cannot be read, where it is not hidden."""
+def _skip(name: str, reason: str, shard: str, listing: Listing) -> None:
+    """Name what cannot be read, unless it is hidden."""
     if not HIDDEN.search(name):
-        found.skip(f"{_in(shard, name)}: {reason}")
+        listing.skip(f"{_in(shard, name)}: {reason}")
 
 
 def _in(shard: str, name: str) -> str:
     return f"{shard}:{name}" if shard else name
 
 
-def _unpacked(stack: ExitStack, path: Path, packed: IO[bytes], name: str, found: Listing) -> IO[bytes]:
+def _unpacked(stack: ExitStack, path: Path, packed: IO[bytes], name: str, listing: Listing) -> IO[bytes]:
     """The bytes of a compressed file in a temporary one, which goes when the stack ends."""
     file, count = stack.enter_context(tempfile.TemporaryFile()), 0  # noqa: SIM115
     try:
@@ -300,30 +271,11 @@ def _unpacked(stack: ExitStack, path: Path, packed: IO[bytes], name: str, found:
             count += len(block)
             check_unpacked(path, count, stream=True)
             if not room_for(Path(tempfile.gettempdir()), len(block)):
-                raise OSError(f"no room to unpack it in {tempfile.gettempdir()}")
+                raise OSError(f"too little room to unpack it in {tempfile.gettempdir()}")
             file.write(block)
     except UserError:
         raise
     except ERRORS as error:
-        found.skip(f"{name}: breaks off: {error}")
+        listing.skip(f"{name}: breaks off: {error}")
     file.flush()
     return file
-
-
-def _slice(file: IO[bytes], first: int, length: int) -> IO[bytes]:
-    """Some bytes of an open file."""
-    check_length(length)
-    return io.BytesIO(_read_at(file, first, length))
-
-
-def _read_at(file: IO[bytes], first: int, length: int) -> bytes:
-    """That many bytes of an open archive, which other threads may read too."""
-    if hasattr(os, "pread"):
-        content = os.pread(file.fileno(), length, first)
-    else:
-        with _lock:
-            file.seek(first)
-            content = file.read(length)
-    if len(content) < length:
-        raise ValueError("cut short by the end of its archive")
-    return content

@@ -19,17 +19,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from trilemma.data.decoding.budget import budget
+from trilemma.data.decoding.convert import DEPTH, GREY, fitted, is_deep, to_plain
 from trilemma.data.decoding.integrity import Ranges, end_of_jpeg, end_of_png, needed
-from trilemma.data.decoding.size import cover
-from trilemma.data.decoding.srgb import to_srgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-PLAIN = ("L", "RGB")
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange height and width
 PIXELS = 2**30 // 12  # a larger image is taken for a decompression bomb
-BAND = 2**20  # pixels that are converted at a time
 FILE_LIMIT = 2**28  # bytes; a larger image file is not opened
 LAYERED = ("GIF", "WEBP", "PNG")  # their frames are drawn over one another, so that each needs those before it
 FRAMED = (*LAYERED, "TIFF")
@@ -39,10 +35,6 @@ TURNED = "rotated to match their EXIF orientation"
 FRAMES = "several frames or pages, of which the first is used (frames=all uses each)"
 PICTURES = "several pictures in a JPEG, of which the first is used"
 AFTER_BROKEN = "drawn over a frame that cannot be decoded"
-DEPTH = "16-bit or float values, scaled linearly to 8 bits"
-ALPHA = "transparency, composed over white"
-PROFILE = "a colour profile, converted to sRGB"
-BAD_PROFILE = "a colour profile that cannot be used, skipped"
 BAD_EXIF = "EXIF that cannot be read, skipped"
 BAD_EXTRAS = "text, a profile or other metadata that is broken or too long, skipped"
 TURN = {  # EXIF orientation -> how the pixels are turned
@@ -84,10 +76,10 @@ def name_of(item: Item) -> str:
 
 def open_file(path: str | Path) -> IO[bytes]:
     """A file of reasonable size for reading; a pipe or a device, which could block for ever, is not opened."""
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")
-    check_length(found.st_size)
+    check_length(status.st_size)
     return open(path, "rb")
 
 
@@ -98,7 +90,7 @@ def check_length(length: int) -> None:
 
 
 def header(item: Item) -> Header:
-    """What can be told without decoding the pixels."""
+    """What is known without decoding the pixels."""
     if item.header:
         return item.header
     with item.open() as file, _open(file)[0] as image:
@@ -106,12 +98,12 @@ def header(item: Item) -> Header:
 
 
 def frames_of(item: Item) -> list[Item]:
-    """The frames of a file, each as an item of its own, NAME#0 and on; the item alone where there is but one image.
+    """The frames of a file, each as an item of its own, NAME#0, NAME#1 ...; the item alone if it has one image.
 
     Raises:
         ValueError: they are more than FRAME_LIMIT, or have more than FRAME_PIXELS pixels.
     """
-    found, pixels = [], 0
+    frames, pixels = [], 0
     with item.open() as file, _open(file)[0] as image:
         if image.format not in FRAMED or not getattr(image, "is_animated", False):
             return [replace(item, header=_header(image))]
@@ -119,8 +111,8 @@ def frames_of(item: Item) -> list[Item]:
             pixels += head.size[0] * head.size[1]
             if k == FRAME_LIMIT or pixels > FRAME_PIXELS:
                 raise ValueError(f"more than {FRAME_LIMIT:,} frames, or {FRAME_PIXELS:,} pixels in all of them")
-            found.append(replace(item, name=f"{item.name}#{k}", frame=k, header=head))
-    return found
+            frames.append(replace(item, name=f"{item.name}#{k}", frame=k, header=head))
+    return frames
 
 
 def decode_into(places: Sequence[np.ndarray], items: Sequence[Item]) -> list[tuple[Header, list[str]] | str]:
@@ -132,9 +124,9 @@ def decode_into(places: Sequence[np.ndarray], items: Sequence[Item]) -> list[tup
     with items[0].open() as file:
         image, words = _open(file)
         with image:
-            found = _decode_frames(file, image, places, items, words)
-        if words or not any(isinstance(result, str) for result in found) or not (plain := _without_extras(file)):
-            return found
+            results = _decode_frames(file, image, places, items, words)
+        if words or not any(isinstance(result, str) for result in results) or not (plain := _without_extras(file)):
+            return results
         with Image.open(
             plain, formats=["PNG", "JPEG"]
         ) as image:  # what stands after the pixels is met only in decoding
@@ -145,76 +137,50 @@ def _decode_frames(
     file: IO[bytes], image: Image.Image, places: Sequence[np.ndarray], items: Sequence[Item], words: list[str]
 ) -> list[tuple[Header, list[str]] | str]:
     """As `decode_into`, with the file, the opened image, and words about it."""
-    found: list[tuple[Header, list[str]] | str] = []
+    results: list[tuple[Header, list[str]] | str] = []
     damage = [*words]
     if image.format in ("PNG", "JPEG"):
         at = file.tell()
         damage += end_of_png(file) if image.format == "PNG" else end_of_jpeg(file)
         file.seek(at)
     for place, item in zip(places, items, strict=True):
-        if found and isinstance(found[-1], str) and image.format in LAYERED:
-            found.append(AFTER_BROKEN)
+        if results and isinstance(results[-1], str) and image.format in LAYERED:
+            results.append(AFTER_BROKEN)
             continue
         try:
-            found.append(_decode(image, place, item.frame, [*damage]))
+            results.append(_decode(image, place, item.frame, [*damage]))
         except Exception as error:  # a decoder may raise anything on a broken file
-            found.append(reason(error))
-    return found
+            results.append(reason(error))
+    return results
 
 
 def _decode(image: Image.Image, place: np.ndarray, frame: int | None, words: list[str]) -> tuple[Header, list[str]]:
     """Decode one frame into its place; what had to be done is added to `words`."""
     channels, height, width = place.shape
-    drawn = frame is not None and image.format in LAYERED  # to go to it draws those before it
+    layered = frame is not None and image.format in LAYERED  # to go to it draws those before it
     if frame is None and getattr(image, "is_animated", False):
         words.append(FRAMES if image.format in FRAMED else PICTURES)
-    elif frame is not None and not drawn:
+    elif frame is not None and not layered:
         _go_to(image, frame)
     early = "exif" in image.info or image.format not in ("PNG", "JPEG")  # to ask a PNG for it decodes the pixels
     orientation = _orientation(image, words) if early else 1
-    found, deep = _header(image, orientation), _deep(image)
+    head, is_16_bit = _header(image, orientation), is_deep(image)
     if image.format == "JPEG" and max(image.size) >= 4 * max(height, width):
         image.draft(None, (2 * max(height, width),) * 2)  # decoded at a fraction, at least this size
     with budget().taken(image.width * image.height):
-        if frame is not None and drawn:
+        if frame is not None and layered:
             _go_to(image, frame)
-            found, deep = _header(image, orientation), _deep(image)
-        words += [DEPTH] if deep else []
+            head, is_16_bit = _header(image, orientation), is_deep(image)
+        words += [DEPTH] if is_16_bit else []
         image.load()
         if not early and image.format == "PNG":
             orientation = _orientation(image, words)
         if orientation in TURN:
             words.append(TURNED)
             image = image if image.format == "TIFF" else image.transpose(TURN[orientation])  # a TIFF is already
-        pixels = _fitted(_plain(image, words), "L" if channels == 1 else "RGB", (height, width))
+        pixels = fitted(to_plain(image, words), "L" if channels == 1 else "RGB", (height, width))
     place[:] = np.asarray(pixels).reshape(height, width, channels).transpose(2, 0, 1)
-    return found, words
-
-
-def _fitted(image: Image.Image, mode: str, target: tuple[int, int]) -> Image.Image:
-    """In the mode "L" or "RGB" and the target (height, width)."""
-    if image.mode == mode:
-        return cover(image, target)
-    if image.mode == "RGBA" and mode == "RGB" and image.width * image.height > BAND:
-        return Image.merge(mode, [cover(image.getchannel(c), target) for c in mode])  # one at a time; A says nothing
-    return cover(_in_bands(lambda band: band.convert(mode), image, mode), target)
-
-
-def _in_bands(work: Callable[[Image.Image], Image.Image], image: Image.Image, mode: str) -> Image.Image:
-    """work(image), which looks at each pixel alone, in that mode; done for some rows at a time, to save memory."""
-    if image.width * image.height <= BAND:
-        return work(image)
-    out = Image.new(mode, image.size)
-    for band, top in _bands(image):
-        out.paste(work(band), (0, top))
-    return out
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[Image.Image, int]]:
-    """Some rows of an image at a time, and the number of the first."""
-    rows = max(1, BAND // image.width)
-    for top in range(0, image.height, rows):
-        yield image.crop((0, top, image.width, min(top + rows, image.height))), top
+    return head, words
 
 
 def _go_to(image: Image.Image, frame: int) -> None:
@@ -255,7 +221,7 @@ def _open(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
 
 
 def _without_extras(file: IO[bytes]) -> IO[bytes] | None:
-    """A PNG or JPEG without what its picture does not need; None where there is nothing of it, or it is neither."""
+    """A PNG or JPEG without what its picture does not need; None if it has none of that, or is neither."""
     ranges = needed(file)
     file.seek(0)
     return None if ranges is None else io.BufferedReader(Ranges(file, ranges))
@@ -267,7 +233,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _header(image: Image.Image, orientation: int | None = None) -> Header:
-    """The header; the orientation is asked for where None."""
+    """The header; the orientation is read if it is not given."""
     width, height = image.size
     if orientation is None:
         # A square needs no asking, and a PNG without an early EXIF entry would be decoded.
@@ -278,17 +244,17 @@ def _header(image: Image.Image, orientation: int | None = None) -> Header:
 
 
 def _orientation(image: Image.Image, words: list[str]) -> int:
-    """How an image is turned, 1 to 8; 1 where its EXIF entry cannot be read, which is added to `words`."""
+    """How an image is turned, 1 to 8; 1 if its EXIF entry cannot be read, which is added to `words`."""
     try:
-        found = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # whatever stands there
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # whatever it holds
         words.append(BAD_EXIF)
         return 1
-    return int(found) if isinstance(found, int | float) and found in TURN else 1
+    return int(value) if isinstance(value, int | float) and value in TURN else 1
 
 
 def _headers(image: Image.Image) -> Iterator[Header]:
-    """The header of each frame; that of one which cannot be found is a guess, and decoding it says why."""
+    """The header of each frame; the header of one that cannot be found is a guess, and decoding it says why."""
     if image.format in LAYERED:
         yield from repeat(_header(image), _n_frames(image))
         return
@@ -311,66 +277,3 @@ def _n_frames(image: Image.Image) -> int:
         return image.n_frames  # pyright: ignore[reportAttributeAccessIssue]
     except Exception:
         return image.tell() + 2
-
-
-def _deep(image: Image.Image) -> bool:
-    """Whether the file holds more than 8 bits per value: Pillow keeps the upper 8 where there are several channels."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return True
-    args = [tile[3] for tile in getattr(image, "tile", ())]
-    return any(";16" in str(arg[0] if isinstance(arg, tuple) and arg else arg) for arg in args)
-
-
-def _plain(image: Image.Image, words: list[str]) -> Image.Image:
-    """Opaque, in sRGB, with 8 bits per channel; what was done is added to `words`."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _eight_bits(image)
-    if image.mode not in (*PLAIN, "RGBA", "LA", "RGBa", "La"):
-        words.append(
-            {"P": "converted from palette", "1": "1 bit per pixel"}.get(image.mode) or f"converted from {image.mode}"
-        )
-    if image.has_transparency_data and image.mode not in ("RGBA", "LA"):
-        image = image.convert("RGBA")
-    if image.mode == "LAB" or "icc_profile" in image.info:
-        image, converted = to_srgb(image)
-        words += [] if converted is None else [PROFILE if converted else BAD_PROFILE]
-    if image.has_transparency_data:
-        if image.getchannel("A").getextrema() != (255, 255):
-            words.append(ALPHA)
-            return _over_white(image)
-        return image if image.mode == "RGBA" else image.convert("L")
-    return image
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    """A transparent image composed over white; "RGBA", and opaque."""
-
-    def composed(band: Image.Image) -> Image.Image:
-        return Image.alpha_composite(Image.new("RGBA", band.size, "white"), band.convert("RGBA"))
-
-    return _in_bands(composed, image, "RGBA")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Integers 0 ... 65535, or floats 0 ... 1, to 0 ... 255."""
-    top = 1 if image.mode == "F" else 65535
-    ends = [(values.min(), values.max()) for values in (np.asarray(band) for band, _ in _bands(image))]
-    if why := outside(np.min([low for low, _ in ends]), np.max([high for _, high in ends]), top):
-        raise ValueError(f"{why}; 0 to {top} can be read")
-
-    def scaled(band: Image.Image) -> Image.Image:
-        return Image.fromarray(np.rint(np.asarray(band) * np.float32(255 / top)).clip(0, 255).astype(np.uint8))
-
-    return _in_bands(scaled, image, "L")
-
-
-def outside(low: np.generic, high: np.generic, top: int) -> str:
-    """Whether values from `low` to `high`, NaN where one is, go beyond 0 ... top by more than rounding mends, in words.
-
-    Half a level of 255 does no harm: such a value becomes 0 or 255 all the same.
-    """
-    if not np.isfinite([low, high]).all():
-        return f"{'NaN' if np.isnan([low, high]).any() else 'infinite'} values"
-    ends = np.rint(np.array([low, high], np.float64) * (255 / top))
-    shown = [str(end).removesuffix(".0") for end in (low, high)]  # exact: the shortest text that is this number
-    return "" if ends[0] >= 0 and ends[1] <= 255 else f"values from {shown[0]} to {shown[1]}"

@@ -6,6 +6,7 @@ the `size` asked for; else the common size with its longer side at 64 px; else, 
 smallest side seen, between 8 and 64 px.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -24,14 +25,16 @@ Size = int | str | tuple[int, int] | list[int]
 
 
 def parse_size(size: Size | None) -> tuple[int, int] | None:
-    """(height, width) from 32, "32", "48x64" (height x width) or (48, 64); None stays None.
+    """(height, width) from 32, "32", "48x64" or "48,64" (height, width) or (48, 64); None stays None.
 
-    >>> parse_size("48x64"), parse_size(32)
-    ((48, 64), (32, 32))
+    >>> parse_size("48x64"), parse_size("48,64"), parse_size(32)
+    ((48, 64), (48, 64), (32, 32))
     """
     if size is None:
         return None
-    parts = size.lower().split("x") if isinstance(size, str) else size if isinstance(size, (tuple, list)) else [size]
+    parts = (
+        re.split("[x,]", size.lower()) if isinstance(size, str) else size if isinstance(size, (tuple, list)) else [size]
+    )
     try:
         sides = [int(part) for part in parts]
     except (TypeError, ValueError):
@@ -54,8 +57,8 @@ def choose_size(seen: Iterable[Sequence[int]], size: tuple[int, int] | None) -> 
     else:
         side = max(SHORTEST, min(LONG, min(map(min, kinds))))
         target = side, side
-    came = f"all images are {text(only)}" if only else f"images of {len(kinds)} sizes"
-    return target, f"{came}: each is scaled (Lanczos) to cover {text(target)} and its centre is kept"
+    images = f"all images are {text(only)}" if only else f"images of {len(kinds)} sizes"
+    return target, f"{images}: each is scaled (Lanczos) to cover {text(target)} and its centre is kept"
 
 
 def cover(image: "Image.Image", target: tuple[int, int]) -> "Image.Image":
@@ -93,7 +96,12 @@ def fit(images: Tensor, target: tuple[int, int], channels: int) -> Tensor:
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:
-    """uint8 (N, 1 or 3, H, W) with 1 or 3 channels; grey is the luma of ITU-R BT.601, as everywhere in PIL."""
+    """uint8 (N, 1 or 3, H, W) with 1 or 3 channels; grey is the luma of ITU-R BT.601, as everywhere in PIL.
+
+    In whole levels, as Pillow computes it, so that arrays and files give equal images. `metrics.features.to_channels`
+    weighs floats with the same luma and rounds nothing: its images need not be whole levels, and scores of earlier
+    versions were computed so. The two differ by half a level at most.
+    """
     if images.shape[1] == channels:
         return images
     if channels == 3:

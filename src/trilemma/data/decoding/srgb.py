@@ -13,7 +13,7 @@ OUT = {"RGBA": "RGBA"}  # transparency is kept
 
 
 def to_srgb(image: Image.Image) -> tuple[Image.Image, bool | None]:
-    """The image in sRGB, and whether it was converted: None where it is sRGB already, False where it cannot be.
+    """The image in sRGB, and whether it was converted: None if it is sRGB already, False if it cannot be.
 
     Lab without a profile is taken as CIE Lab under D50, as TIFF files hold it.
     """
@@ -38,11 +38,11 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, bool | None]:
 def _apply(image: Image.Image, profile: bytes) -> tuple[Image.Image, bool]:
     try:
         transform = _transform(profile, image.mode)
-        done = ImageCms.applyTransform(image, transform)
+        converted = ImageCms.applyTransform(image, transform)
     except (ImageCms.PyCMSError, OSError, ValueError, KeyError):  # broken, or of another kind of colour
         return image, False
-    assert done is not None
-    return done, True
+    assert converted is not None
+    return converted, True
 
 
 @lru_cache(16)

@@ -1,22 +1,14 @@
 """Where decoded images lie: in memory, or in a file of plain bytes that is mapped and read as it is needed.
 
 A mapped file costs no memory of the process: its pages belong to the system, which drops them when others need room.
-
-What is being made lies in a draft, a folder .tmp-... whose file `lock` its process holds (flock): the system lets go of
-it when the process ends, however it ends and wherever it runs, so that others may remove what is left. What is finished
-is sealed: its time of change is set to SEAL, and any later change sets another.
 """
 
 import ctypes
 import mmap
 import os
-import random
 import shutil
 import tempfile
-import time
-import uuid
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,43 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trilemma.data.decoding.drafts import Draft, remove_left_over, sampled, seal
 from trilemma.errors import UserError
-from trilemma.files import disk_errors, read_plain, remove, write_atomic
-from trilemma.hardware import memory_bytes
+from trilemma.files import disk_errors, remove
 
 BLOCK = 2**22  # bytes handled at a time
 SPARE = 2**28  # bytes of the disk that are left free
-PER_ITEM = 2**11  # bytes of memory that an image takes beside its pixels: its name, place, class and caption
-FEWEST = 2**17  # images that a source may have in any case
-PREFIX, LOCK = ".tmp-", "lock"
-DAY_S = 86_400
-SEAL = 10**18  # ns, in 2001
-SAMPLED = 2**22  # bytes of a sealed file that are looked at when it is opened
-LONGEST = 2**32  # bytes of a text in the cache
-
-
-def memory_limit() -> int:
-    """Bytes of decoded images that are kept in memory: $TRILEMMA_MEMORY, else half of what is free."""
-    own = os.environ.get("TRILEMMA_MEMORY")
-    if own is not None:
-        if not own.isdecimal():
-            raise UserError(f"TRILEMMA_MEMORY={own}: give a number of bytes, for instance 1000000000")
-        return int(own)
-    return min(_available(), _group_limit()) // 2
-
-
-def most_items() -> int:
-    """How many images, or files, a source may have."""
-    return max(FEWEST, memory_limit() // PER_ITEM)
-
-
-def check_count(count: int, most: int | None = None) -> None:
-    """Raises UserError where a source has more images, or files, than it may."""
-    if count > (most := most_items() if most is None else most):
-        raise UserError(
-            f"the source has more than {most:,} images or files, the most that memory is given for; give a part of it, "
-            "or set TRILEMMA_MEMORY to more bytes"
-        )
 
 
 def create(path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -106,9 +67,9 @@ def _reserved(file: IO[bytes], shape: tuple[int, ...]) -> Tensor:
 
 def room_for(folder: Path, count: int) -> bool:
     """Whether the disk that would hold `folder` has room for that many bytes."""
-    here = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path("/"))
+    existing = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path("/"))
     try:
-        return shutil.disk_usage(here).free >= count + SPARE
+        return shutil.disk_usage(existing).free >= count + SPARE
     except OSError:
         return False
 
@@ -120,98 +81,6 @@ def mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch has no tensors that refuse writing
         return torch.from_numpy(np.memmap(path, np.uint8, "r", shape=shape))
-
-
-class Draft:
-    """A new folder for what is being made; it goes when it is closed, and no other process removes it before.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-
-    def __init__(self, parent: Path) -> None:
-        parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            self.path = parent / f"{PREFIX}{uuid.uuid4().hex}"
-            self.path.mkdir()
-            with suppress(FileNotFoundError):
-                self._lock = open(self.path / LOCK, "ab")  # noqa: SIM115
-                if _locked(self._lock) is not False and (self.path / LOCK).exists():
-                    return
-                self._lock.close()  # another process took it for left over before it was locked
-
-    def __enter__(self) -> "Draft":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Remove it, with what still lies in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
-
-
-def _locked(file: IO[bytes]) -> bool | None:
-    """Whether this process holds the lock of a file from now until it is closed; None where there are no locks."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        return None
-    return True
-
-
-def remove_left_over(folder: Path) -> None:
-    """Remove the drafts in a folder that no process works on any more; where there are no locks, after a day."""
-    for path in folder.glob(f"{PREFIX}*"):
-        with suppress(OSError), open(path / LOCK, "ab") as file:
-            ours = _locked(file)
-            if ours or (ours is None and time.time() - path.stat().st_mtime > DAY_S):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def write_checked(path: Path, text: str) -> None:
-    """Write a text after a line with its checksum, whole or not at all."""
-    content = text.encode()
-    with Draft(path.parent) as draft:
-        write_atomic(draft.path / path.name, b"%08x\n" % zlib.crc32(content) + content)
-        os.replace(draft.path / path.name, path)
-
-
-def read_checked(path: Path) -> str:
-    """What `write_checked` wrote.
-
-    Raises:
-        ValueError: it is damaged.
-        OSError: it is not there.
-    """
-    head, _, content = read_plain(path, LONGEST).partition(b"\n")
-    if head != b"%08x" % zlib.crc32(content):
-        raise ValueError(f"{path} is damaged")
-    return content.decode()
-
-
-def seal(path: Path) -> None:
-    """Flush a finished file to the disk and set its time of change to SEAL."""
-    with open(path, "r+b") as file:
-        os.fsync(file.fileno())  # of what is mapped too: else a crash could leave a file of the right length
-    os.utime(path, ns=(SEAL, SEAL))
-
-
-def sampled(path: Path, count: int, row: int) -> list[int]:
-    """Which of the rows of a file to look at before it is used: some of a sealed one, else all.
-
-    Args:
-        count: of the rows; row: bytes of each.
-    """
-    few = max(1, SAMPLED // max(1, row))
-    if path.stat().st_mtime_ns != SEAL or count <= few:
-        return list(range(count))
-    return sorted(random.Random().sample(range(count), few))  # others each time
 
 
 def let_go(images: Tensor) -> None:
@@ -294,22 +163,3 @@ def blocks(images: Tensor, index: Tensor | None = None) -> Iterator[Tensor]:
 def _step(images: Tensor) -> int:
     """Images of BLOCK bytes."""
     return max(1, BLOCK // max(1, images[0].numel() if len(images) else 1))
-
-
-def _available() -> int:
-    """Free main memory of the machine."""
-    try:
-        with open("/proc/meminfo") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return memory_bytes() or 2**32
-
-
-def _group_limit() -> int:
-    """What a container's limit leaves, where there is one."""
-    try:
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{word}").read_text().strip() for word in ("max", "current"))
-        return max(0, int(limit) - int(used))
-    except (OSError, ValueError):
-        return 2**63

@@ -91,7 +91,7 @@ def _records(content: bytes) -> dict[str, str]:
     >>> _records(b"16 path=a/b.png" + chr(10).encode())
     {'path': 'a/b.png'}
     """
-    found, at = {}, 0
+    records, at = {}, 0
     while at < len(content) and content[at]:
         space = content.find(b" ", at, at + DIGITS + 1)
         length = content[at : max(space, at)]
@@ -100,9 +100,9 @@ def _records(content: bytes) -> dict[str, str]:
         if not at < space < stop <= len(content) or not equals or content[stop - 1] != ord("\n"):
             raise tarfile.ReadError("a broken pax header")
         if (name := key.decode("utf-8", "replace")) in WANTED:
-            found[name] = value.decode("utf-8", "surrogateescape")
+            records[name] = value.decode("utf-8", "surrogateescape")
         at = stop
-    return found
+    return records
 
 
 def _apply(records: dict[str, str], info: TarInfo) -> None:

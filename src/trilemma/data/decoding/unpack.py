@@ -74,7 +74,7 @@ def inflate(content: bytes, info: zipfile.ZipInfo) -> bytes:
     """The content of a member of a zip, at most a byte more than its length there.
 
     Raises:
-        ValueError: it is packed in a way that is not read.
+        ValueError: it is packed by a method that is not read.
         Any of ERRORS: it is broken.
     """
     if info.flag_bits & 1:

@@ -11,8 +11,8 @@ STEPS = 40  # links that are followed from one to the next, as many as Linux doe
 
 
 class Folder(NamedTuple):
-    """name: from the root, "." for the root; path; files: all that are no folders; passed: names of the folders in it
-    that are not read."""
+    """name: from the root, "." for the root; path; files: all that are not folders; passed: names of the folders in
+    it that are not read."""
 
     name: str
     path: str
@@ -44,8 +44,8 @@ def walk(
                     links.append(f"{name} to {seen.get(identity, 'a folder around the source')}")
                     continue
                 seen[identity] = name
-                with os.scandir(path) as found:
-                    entries = sorted(found, key=lambda entry: entry.name)
+                with os.scandir(path) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
             except OSError as error:
                 closed(name, error.strerror or str(error))
                 continue
@@ -60,8 +60,8 @@ def walk(
 
 def _identity(path: str) -> tuple[int, int] | str:
     """What tells a folder from all others, by whatever name."""
-    found = os.stat(path)
-    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
+    status = os.stat(path)
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -72,13 +72,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def below(folder: str, name: str) -> str:
-    """The name of a file or folder in a folder, by `Folder.name`; bytes that are no text are replaced."""
+    """The name of a file or folder in a folder, by `Folder.name`; bytes that are not text are replaced."""
     name = os.fsencode(name).decode(errors="replace")
     return name if folder == "." else f"{folder}/{name}"
 
 
 def linked(info: tarfile.TarInfo) -> str:
-    """The name that a link leads to, which in a symbolic one is written from its own folder; "" for what is no link."""
+    """The name that a link leads to, which in a symbolic one is written from its own folder; "" if it is not a link."""
     if not (info.issym() or info.islnk()):
         return ""
     folder = posixpath.dirname(info.name) if info.issym() else ""
@@ -102,10 +102,10 @@ def end(path: str, links: dict[str, str]) -> str:
 
 def folders_of(names: Iterable[str]) -> set[str]:
     """All folders that the files lie in."""
-    found = {"."}
+    folders = {"."}
     for name in names:
         folder = posixpath.dirname(name)
-        while folder and folder not in found:
-            found.add(folder)
+        while folder and folder not in folders:
+            folders.add(folder)
             folder = posixpath.dirname(folder)
-    return found
+    return folders

@@ -35,7 +35,7 @@ def each(
     """work(i) for each index; where it raises, the reason goes into `bad`.
 
     Args:
-        shared: what the work writes is shared with forked processes, so that it may be done in them.
+        shared: what the work writes is shared with forked processes, so that they may do it.
     """
     global _work
     able = sys.platform == "linux" and cores() > 1 and not current_process().daemon
@@ -65,8 +65,8 @@ def _gather(
     results: dict[int, Any] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about oddities inside files that can be read all the same
-        for found, failed in pool.map(task, [indices[k : k + size] for k in range(0, len(indices), size)]):
-            results.update(found)
+        for part, failed in pool.map(task, [indices[k : k + size] for k in range(0, len(indices), size)]):
+            results.update(part)
             bad.update(failed)
     return results
 
@@ -87,10 +87,10 @@ def _in_process(chunk: Sequence[int]) -> tuple[dict[int, Any], dict[int, str]]:
 
 def _chunk(work: Callable[[int], Any], chunk: Sequence[int]) -> tuple[dict[int, Any], dict[int, str]]:
     """(results, reasons of failures) by index."""
-    found, failed = {}, {}
+    results, failed = {}, {}
     for i in chunk:
         try:
-            found[i] = work(i)
+            results[i] = work(i)
         except Exception as error:  # a decoder may raise anything on a broken file
             failed[i] = reason(error)
-    return found, failed
+    return results, failed

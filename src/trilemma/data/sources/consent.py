@@ -12,23 +12,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeGuard
 
-from trilemma.data.sources.builtin import is_named, where
-from trilemma.data.sources.download import cache_dir
+from trilemma.data.places import cache_dir, data_dir
+from trilemma.data.sources.builtin import is_named, where_is
 from trilemma.data.sources.hub import PREFIX
 from trilemma.errors import UserError
 from trilemma.files import read_plain
 from trilemma.text import quoted
 
-FETCHED = "to be fetched"  # how `where` begins for a source whose files are not here
+FETCHED = "to be fetched"  # how `where_is` begins for a source whose files are not here
 LARGEST = 16 << 20  # bytes of the file
-_given: set[str] = set()  # by this process: what counts where the cache cannot be written
+_named: set[str] = set()  # by this process: what counts where the cache cannot be written
 
 
-def remember(source: str) -> None:
-    """Note a source that the user named; one known by name is there once it was fetched."""
-    if source in _given:
+def note_source(source: str) -> None:
+    """Note a source that the user named; one known by name is allowed once it is fetched."""
+    if source in _named:
         return
-    _given.add(source)
+    _named.add(source)
     if is_named(source) or json.dumps(source) in _lines():
         return
     with suppress(OSError):
@@ -39,17 +39,17 @@ def remember(source: str) -> None:
 
 def is_allowed(source: str) -> bool:
     """Whether a run may have this source read. Nothing of the source is touched to find out."""
-    if is_named(source) and not where(source.partition(":")[0]).startswith(FETCHED):
+    if is_named(source) and not where_is(source.partition(":")[0]).startswith(FETCHED):
         return True
-    return source in _given or _in_data_folder(source) or json.dumps(source) in _lines()
+    return source in _named or _in_data_folder(source) or json.dumps(source) in _lines()
 
 
 def _in_data_folder(source: str) -> bool:
     """Whether it is a path below $TRILEMMA_DATA, which the user says is for data."""
-    own = os.environ.get("TRILEMMA_DATA")
-    if not own or not os.path.isabs(source):
+    folder = data_dir()
+    if folder is None or not os.path.isabs(source):
         return False
-    return Path(os.path.normpath(source)).is_relative_to(Path(own).absolute())
+    return Path(os.path.normpath(source)).is_relative_to(folder.absolute())
 
 
 def has_form(source: object) -> TypeGuard[str]:

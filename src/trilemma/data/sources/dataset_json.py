@@ -1,6 +1,6 @@
 """dataset.json, in which the packing tool of StyleGAN keeps classes: {"labels": [[file, class number], ...]} or null.
 
-Karras et al. (2020), dataset_tool. The files lie in numbered folders, which are no classes.
+Karras et al. (2020), dataset_tool. The files lie in numbered folders, which are not classes.
 """
 
 import posixpath
@@ -10,13 +10,13 @@ from typing import Any
 from trilemma.data.decoding.listing import nfc
 from trilemma.data.decoding.pixels import Item
 from trilemma.data.sources.labels import UNLABELLED, marks_unlabelled, read_labels
-from trilemma.data.sources.metadata import Key, Known, key_of
+from trilemma.data.sources.metadata import Key, Metadata, key_of
 from trilemma.files import parse_json
 
 NAME = "dataset.json"
 
 
-def add_dataset_json(files: Sequence[Item], names: Collection[Key], known: Known) -> None:
+def add_dataset_json(files: Sequence[Item], names: Collection[Key], metadata: Metadata) -> None:
     """Add the classes that files called dataset.json give to images; what is not of this form is left alone.
 
     Args:
@@ -25,19 +25,19 @@ def add_dataset_json(files: Sequence[Item], names: Collection[Key], known: Known
     for item in files:
         if posixpath.basename(item.name) != NAME or (rows := _rows(item)) is None:
             continue
-        known.used.add(key_of(item))
+        metadata.used.add(key_of(item))
         folder, names = posixpath.dirname(item.name), set(names)
-        found = read_labels([label for _, label in rows])
-        labels = [] if isinstance(found, str) else found[0]
+        column = read_labels([label for _, label in rows])
+        labels = [] if isinstance(column, str) else column[0]
         none = UNLABELLED if marks_unlabelled(labels) else None
         keys = [(item.shard, nfc(posixpath.normpath(posixpath.join(folder, str(name))))) for name, _ in rows]
-        fitting = {
+        classes = {
             key: label
             for key, label in zip(keys, labels, strict=False)
             if key in names and label is not None and label != none
         }
-        known.labels |= fitting
-        known.notes.append(f"{item.name}: {len(rows):,} rows, of which {len(fitting):,} give the class of an image")
+        metadata.labels |= classes
+        metadata.notes.append(f"{item.name}: {len(rows):,} rows, of which {len(classes):,} give the class of an image")
 
 
 def _rows(item: Item) -> list[Any] | None:

@@ -38,13 +38,13 @@ def download(
     tries: int = TRIES,
     progress: Progress | None = None,
 ) -> Path:
-    """Fetch `url` to `path`, unless it is there.
+    """Fetch `url` to `path`, unless that exists.
 
     Args:
         check: raises if the file is not the right one; it is then removed.
         timeout_s: the longest silence; limit_s: the longest time altogether.
         tries: connections in a row that may fail without bringing anything.
-        progress: told the bytes so far and in all; a line on the screen where None.
+        progress: is given the bytes so far and in all (default: a line on the screen).
     Raises:
         UserError: the host can't be reached, is too slow, or sends something else; the disk is full.
     """
@@ -77,30 +77,23 @@ def download(
     return path
 
 
-def cache_dir() -> Path:
-    """Where fetched files are kept: $TRILEMMA_CACHE, or the user's cache."""
-    import pooch
-
-    return Path(os.environ.get("TRILEMMA_CACHE") or pooch.os_cache("trilemma"))
-
-
 def check_hash(expected: str, algorithm: str = "sha256", *, decompress: bool = True) -> Callable[[Path], None]:
     """A check of the decompressed bytes of a .gz file, or of the bytes of a file as it is."""
 
     def check(path: Path) -> None:
         try:
             with gzip.open(path) if decompress else open(path, "rb") as file:
-                found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+                actual = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"not a whole compressed file ({error})") from error
-        if found != expected:
-            raise UserError(f"{algorithm} {found} instead of {expected}")
+        if actual != expected:
+            raise UserError(f"{algorithm} {actual} instead of {expected}")
 
     return check
 
 
 def _fetch(url: str, part: Path, timeout_s: float, end: float, progress: Progress) -> bool:
-    """One connection: adds to `part` what comes; True if the file is complete."""
+    """One connection: adds to `part` what is received; True if the file is complete."""
     have = _length(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -111,14 +104,14 @@ def _fetch(url: str, part: Path, timeout_s: float, end: float, progress: Progres
         if error.headers.get("Content-Range", "").endswith(f"/{have}"):
             return True
         remove(part)
-        raise ConnectionError("what was there belongs to another file") from error
+        raise ConnectionError("the part here belongs to another file") from error
     with answer:
         have = have if answer.status == 206 else 0  # 200: the whole file from its first byte
         length = answer.headers.get("Content-Length")
         total = None if length is None else have + int(length)
         with open(part, "r+b" if have else "wb") as file:
             file.seek(have)
-            while (total is None or have < total) and (block := answer.read1(BLOCK)):  # what is there, without waiting
+            while (total is None or have < total) and (block := answer.read1(BLOCK)):  # without waiting for more
                 file.write(block)
                 have += len(block)
                 progress(have, total)
@@ -152,9 +145,9 @@ class _Line:
         self.pause_s, self.last = (0.2 if self.live else 60.0), time.monotonic()
         note(f"downloading {url} to {path}")
 
-    def __call__(self, done: int, total: int | None) -> None:
-        if done != total and time.monotonic() - self.last < self.pause_s:
+    def __call__(self, received: int, total: int | None) -> None:
+        if received != total and time.monotonic() - self.last < self.pause_s:
             return
         self.last = time.monotonic()
-        text = f"{done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f} MB" if total else "")
-        print(f"\r{text}" if self.live else text, end="" if self.live and done != total else "\n", file=sys.stderr)
+        text = f"{received / 1e6:.1f} MB" + (f" of {total / 1e6:.1f} MB" if total else "")
+        print(f"\r{text}" if self.live else text, end="" if self.live and received != total else "\n", file=sys.stderr)

@@ -11,15 +11,17 @@ from pathlib import Path
 
 from trilemma.data.decoding.cache import read_cached
 from trilemma.data.decoding.decode import SUFFIXES, Item, Room
+from trilemma.data.decoding.decoded import DecodedSource
 from trilemma.data.decoding.listing import STEM, Listing, listed
 from trilemma.data.decoding.pixels import name_of
+from trilemma.data.options import Options
 from trilemma.data.sources.dataset_json import add_dataset_json
-from trilemma.data.sources.decoded import DecodedSource, Entry, read_entries
+from trilemma.data.sources.entries import Entry, Remarks, read_entries
 from trilemma.data.sources.folder_layout import BESIDE, OUTSIDE, Layout, arrange
 from trilemma.data.sources.idx import NAME as IDX
-from trilemma.data.sources.metadata import Known, find_metadata, key_of
-from trilemma.data.split import SHOWN, counted
+from trilemma.data.sources.metadata import Metadata, find_metadata, key_of
 from trilemma.errors import UserError
+from trilemma.words import SHOWN, names_counted
 
 # Images by their names, in formats that are not read.
 FOREIGN = (
@@ -34,91 +36,87 @@ ALIASES = "links to folders that were read already, skipped"
 SYSTEM = "hidden or system folders, skipped"
 
 
-def read_folder(
-    path: Path, size: tuple[int, int] | None = None, channels: int | None = None, frames: str = "first"
-) -> DecodedSource:
-    """Images of a folder, a zip or a tar file, before anything is set aside."""
-    return read_listing([path], lambda: listed(path), str(path), size, channels, frames)
+def read_folder(path: Path, options: Options) -> DecodedSource:
+    """Images of a folder, a zip or a tar file, before anything is held out."""
+    return read_listing([path], lambda: listed(path), str(path), options)
 
 
 def read_listing(
-    paths: list[Path],
-    listing: Callable[[], AbstractContextManager[Listing]],
-    source: str,
-    size: tuple[int, int] | None,
-    channels: int | None,
-    frames: str = "first",
+    paths: list[Path], listing: Callable[[], AbstractContextManager[Listing]], source: str, options: Options
 ) -> DecodedSource:
     """Images among files whose names tell split and class; `paths` are where they lie, for the cache."""
 
     def read(room: Room) -> DecodedSource:
-        with listing() as found:
-            return _read(found, source, size, channels, room, frames)
+        with listing() as files:
+            return _read(files, source, options, room)
 
-    return read_cached(paths, size, channels, read, frames)
+    return read_cached(paths, options, read, options.frames)
 
 
-def _read(
-    found: Listing, source: str, size: tuple[int, int] | None, channels: int | None, room: Room, frames: str
-) -> DecodedSource:
-    images = [item for item in found.files if item.name.lower().endswith(SUFFIXES)]
+def _read(listing: Listing, source: str, options: Options, room: Room) -> DecodedSource:
+    images = [item for item in listing.files if item.name.lower().endswith(SUFFIXES)]
     if not images:
-        raise _no_images(found, source)
-    known = find_metadata(found.files, images)
-    add_dataset_json(found.files, {key_of(item) for item in images}, known)
-    layout, labels = _places(images, known)
+        raise _no_images(listing, source)
+    metadata = find_metadata(listing.files, images)
+    add_dataset_json(listing.files, {key_of(item) for item in images}, metadata)
+    layout, labels = _places(images, metadata)
     entries = [
-        Entry(item, place[0], label, known.captions.get(key_of(item)) if known.captions else None)
+        Entry(item, place[0], label, metadata.captions.get(key_of(item)) if metadata.captions else None)
         for item, place, label in zip(images, layout.places, labels, strict=True)
         if place
     ]
-    rest = [item for item in found.files if not item.name.lower().endswith(SUFFIXES)]
-    rest = [item for item in rest if key_of(item) not in known.used]
-    foreign = [item for item in rest if item.name.lower().endswith(FOREIGN)]
-    other = [name_of(item) for item in rest if not item.name.lower().endswith(FOREIGN)]
+    foreign, others = _not_images(listing, metadata)
     left_out = {
         why: [name_of(images[k]) for k in sorted(layout.left_out) if layout.left_out[k] == why] for why in IMAGES
     }
-    left_out = {**left_out, **found.left_out, OTHER: other}
-    aside = (counted(ALIASES, found.links), counted(SYSTEM, found.hidden))
-    notes = [*layout.notes, *known.sources, *aside]
-    kind = "{}: files ending in {} are not read; save it as PNG or JPEG"
-    skipped = [kind.format(name_of(item), Path(item.name).suffix.lower()) for item in foreign]
-    skipped = [*found.skipped, *skipped]
-    return read_entries(
-        entries,
-        size,
-        channels,
-        room,
-        frames,
-        notes=notes,
-        counts=known.notes,
-        skipped=skipped,
-        left_out=left_out,
-        unmatched=known.unmatched,
+    remarks = Remarks(
+        notes=(
+            *layout.notes,
+            *metadata.sources,
+            names_counted(ALIASES, listing.links),
+            names_counted(SYSTEM, listing.hidden),
+        ),
+        counts=tuple(metadata.notes),
+        skipped=(*listing.skipped, *foreign),
+        left_out={**left_out, **listing.left_out, OTHER: others},
+        unmatched=tuple(metadata.unmatched),
+    )
+    return read_entries(entries, options, room, remarks)
+
+
+def _not_images(listing: Listing, metadata: Metadata) -> tuple[list[str], list[str]]:
+    """ "name: reason" of the images in formats that are not read, and the names of other files that nothing used."""
+    rest = [item for item in listing.files if not item.name.lower().endswith(SUFFIXES)]
+    rest = [item for item in rest if key_of(item) not in metadata.used]
+    foreign = [item for item in rest if item.name.lower().endswith(FOREIGN)]
+    reason = "{}: files ending in {} are not read; save it as PNG or JPEG"
+    return (
+        [reason.format(name_of(item), Path(item.name).suffix.lower()) for item in foreign],
+        [name_of(item) for item in rest if not item.name.lower().endswith(FOREIGN)],
     )
 
 
-def _no_images(found: Listing, source: str) -> UserError:
+def _no_images(listing: Listing, source: str) -> UserError:
     """What to say of a source without images: what was broken, and other sources that lie in it."""
-    because = f"; {counted('broken', found.skipped)}" if found.skipped else ""
-    others = [name_of(item) for item in found.files if item.name.lower().endswith(ARRAYS) or IDX.search(item.name)]
-    there = f"; it holds {', '.join(others[:SHOWN])}: give the path of one of them" if others else ""
+    because = f"; {names_counted('broken', listing.skipped)}" if listing.skipped else ""
+    arrays = [item for item in listing.files if item.name.lower().endswith(ARRAYS) or IDX.search(item.name)]
+    names = ", ".join(map(name_of, arrays[:SHOWN]))
+    instead = f"; it holds {names}: give the path of one of them" if arrays else ""
     return UserError(
-        f"{source} holds no images; files ending in {', '.join(SUFFIXES)} are read, in any case{because}{there}"
+        f"{source} holds no images; files ending in {', '.join(SUFFIXES)} are read, in any case{because}{instead}"
     )
 
 
-def _places(images: Sequence[Item], known: Known) -> tuple[Layout, list[str | None]]:
+def _places(images: Sequence[Item], metadata: Metadata) -> tuple[Layout, list[str | None]]:
     """Where the images belong by their names, and the class of each: of the metadata where all have one there, or where
     the folders give none."""
     names = [item.name for item in images]
     shards = [STEM.sub("", item.shard) for item in images]
     layout = arrange(names, shards)
-    if not known.labels:
+    if not metadata.labels:
         return layout, [place[1] if place else None for place in layout.places]
-    labels = [known.labels.get(key_of(item)) for item in images]
+    labels = [metadata.labels.get(key_of(item)) for item in images]
     if not layout.classes or None not in labels:
         return arrange(names, shards, classes="classes from the metadata"), labels
-    given = f"classes of the metadata are not used: {labels.count(None):,} of {len(images):,} images have none there"
-    return replace(layout, notes=[*layout.notes, given]), [place[1] if place else None for place in layout.places]
+    note = f"classes of the metadata are not used: {labels.count(None):,} of {len(images):,} images have none there"
+    return replace(layout, notes=[*layout.notes, note]), [place[1] if place else None for place in layout.places]

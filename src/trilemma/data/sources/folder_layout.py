@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from trilemma.data.decoding.listing import nfc
-from trilemma.data.split import counted
+from trilemma.words import names_counted
 
 WORDS = {
     "train": ("train", "training", "trainval"),
@@ -39,7 +39,7 @@ Parts = list[str]
 
 
 class Named(NamedTuple):
-    """A split, and what is left of the name that told it."""
+    """A split, and what is left of the name."""
 
     split: str
     rest: str
@@ -47,8 +47,8 @@ class Named(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """places: (split, class) of each image, None where it is left out; classes: sorted; notes: the reading in words,
-    with what spoke against it; left_out: reason by image number."""
+    """places: (split, class) of each image, None if it is left out; classes: sorted; notes: the reading in words,
+    with doubts; left_out: reason by image number."""
 
     places: list[Place | None]
     classes: tuple[str, ...]
@@ -76,16 +76,16 @@ def name_splits(names: Iterable[str]) -> dict[str, Named]:
     (['train2017', 'val2017'], {})
     """
     names = set(names)
-    known = {name: named for name in sorted(names) if (named := split_of(name))}
+    matches = {name: named for name in sorted(names) if (named := split_of(name))}
     splits: dict[str, set[str]] = {}
-    for split, rest in known.values():
+    for split, rest in matches.values():
         splits.setdefault(rest.lower(), set()).add(split)
-    paired = {rest for rest, those in splits.items() if len(those) > 1 and "train" in those}
-    if paired == set(splits) or (paired and len(known) < len(names)):
-        return {name: named for name, named in known.items() if named.rest.lower() in paired}
-    split_names = {named.split for named in known.values()}
-    whole = len(known) == len(names) and len(split_names) > 1 and "train" in split_names
-    return {name: Named(named.split, "*") for name, named in known.items()} if whole else {}
+    paired = {rest for rest, kinds in splits.items() if len(kinds) > 1 and "train" in kinds}
+    if paired == set(splits) or (paired and len(matches) < len(names)):
+        return {name: named for name, named in matches.items() if named.rest.lower() in paired}
+    split_names = {named.split for named in matches.values()}
+    whole = len(matches) == len(names) and len(split_names) > 1 and "train" in split_names
+    return {name: Named(named.split, "*") for name, named in matches.items()} if whole else {}
 
 
 def arrange(names: Sequence[str], shards: Sequence[str] | None = None, classes: str = "") -> Layout:
@@ -130,33 +130,33 @@ def _split(outer: list[Parts], paths: list[Parts]) -> tuple[list[str | None], li
     folders that tell it, the reading in words, and the names of each level that tell no split."""
     folders = [[*out, *path[:-1]] for out, path in zip(outer, paths, strict=True)]
     splits: list[str | None] = ["train"] * len(paths)
-    kept: list[Parts] = [[] for _ in paths]
+    folders_left: list[Parts] = [[] for _ in paths]
     first, words, levels = True, [], []
     for depth in range(max(map(len, folders), default=0)):
-        here = {k: folder[depth] for k, folder in enumerate(folders) if len(folder) > depth}
-        named = _named(here, len(paths), first, branched=any(len(level) > 1 for level in levels))
-        levels.append(set(here.values()) - set(named))
-        for k, name in here.items():
+        names = {k: folder[depth] for k, folder in enumerate(folders) if len(folder) > depth}
+        named = _named(names, len(paths), first, branched=any(len(level) > 1 for level in levels))
+        levels.append(set(names.values()) - set(named))
+        for k, name in names.items():
             if name in named:
                 splits[k] = named[name].split if splits[k] == "train" else splits[k]
-                kept[k] += _rest(named[name])
+                folders_left[k] += _rest(named[name])
             elif depth >= len(outer[k]):
-                kept[k].append(name)
+                folders_left[k].append(name)
         if named and first:
-            splits = [split if here.get(k) in named else None for k, split in enumerate(splits)]
+            splits = [split if names.get(k) in named else None for k, split in enumerate(splits)]
             words, first = [_shown(named)], False
-    paths = [[*part, path[-1]] for part, path in zip(kept, paths, strict=True)]
+    paths = [[*part, path[-1]] for part, path in zip(folders_left, paths, strict=True)]
     return splits, paths, "".join(words), levels
 
 
-def _named(here: dict[int, str], n: int, first: bool, branched: bool) -> dict[str, Named]:
+def _named(names: dict[int, str], n: int, first: bool, branched: bool) -> dict[str, Named]:
     """The names of a level that are taken for splits. Where folders differ above it, most of the n images must lie in
     them; below a level of splits, all of the level."""
-    named = name_splits(here.values())
-    inside = sum(name in named for name in here.values())
+    named = name_splits(names.values())
+    inside = sum(name in named for name in names.values())
     if first:
         return named if not branched or 2 * inside > n else {}
-    return named if inside == len(here) else {}
+    return named if inside == len(names) else {}
 
 
 def _rest(named: Named) -> Parts:
@@ -181,12 +181,12 @@ def _passed_over(levels: list[set[str]], files: Sequence[str]) -> list[str]:
     """Names that look like those of splits and are not taken as such, in words.
 
     Args:
-        files: names of files in which a split is looked for, too.
+        files: names of files that may tell a split, too.
     """
     names = sorted(name for level in levels if len(level) > 1 for name in level if split_of(name))
     stems = {posixpath.splitext(file)[0]: file for file in files} if any("train" in f.lower() for f in files) else {}
     names += sorted(stems[name] for name in name_splits(stems))
-    return [counted(UNUSED, names)] if names else []
+    return [names_counted(UNUSED, names)] if names else []
 
 
 def _classes(paths: list[Parts], splits: list[str]) -> tuple[list[str | None], str, set[int]]:
@@ -214,11 +214,11 @@ def _classes(paths: list[Parts], splits: list[str]) -> tuple[list[str | None], s
 def _flat(splits: list[str], loose: Collection[int]) -> set[str]:
     """The splits in which more than a few images lie in no folder."""
     of = {split: [k for k, other in enumerate(splits) if other == split] for split in set(splits)}
-    return {split for split, those in of.items() if sum(k in loose for k in those) > LOOSE * len(those)}
+    return {split for split, numbers in of.items() if sum(k in loose for k in numbers) > LOOSE * len(numbers)}
 
 
 def _against(paths: list[Parts], splits: list[str], loose: set[int], heads: set[str], alone: str) -> str | None:
-    """What speaks against taking the folders for classes, in words; None for nothing."""
+    """Why the folders are not taken for classes, in words; None if they are."""
     if not heads:
         return f" ({ALONE}: {alone})" if alone else ""
     if "train" in _flat(splits, loose):

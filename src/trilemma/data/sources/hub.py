@@ -13,26 +13,39 @@ from typing import IO, Any
 
 from trilemma.data.decoding.cache import read_cached
 from trilemma.data.decoding.decode import Item, Room
+from trilemma.data.decoding.decoded import DecodedSource
 from trilemma.data.decoding.pixels import check_length, open_file
-from trilemma.data.sources.decoded import DecodedSource, Entry, read_entries, without_unlabelled
+from trilemma.data.options import Options
 from trilemma.data.sources.folder_layout import name_splits, split_of
-from trilemma.data.sources.labels import CAPTION, LABEL, Wrong, named, read_columns
-from trilemma.data.sources.parquet import choose_column
-from trilemma.data.split import counted
+from trilemma.data.sources.labels import CAPTION, LABEL, named, read_columns
+from trilemma.data.sources.table import Table, choose_column, read_tables, table_of
 from trilemma.errors import UserError
 from trilemma.extras import install_line
+from trilemma.words import names_counted
 
 PREFIX = "hf:"
 
 
-def read_hub(
-    source: str, size: tuple[int, int] | None = None, channels: int | None = None, frames: str = "first"
-) -> DecodedSource:
+def read_hub(source: str, options: Options) -> DecodedSource:
     """The images of `hf:NAME`.
 
     Raises:
-        UserError: the library is missing, the data set cannot be had, or holds no images.
+        UserError: the library is missing, the data set cannot be loaded, or holds no images.
     """
+    parts = _load(source)
+    splits = _splits(list(parts), source)
+    skipped = names_counted("splits skipped", [name for name in parts if name not in splits])
+
+    def read(room: Room) -> DecodedSource:
+        tables = [_table(parts[name], name, split, source) for name, split in splits.items()]
+        return read_tables(tables, options, room, [skipped])
+
+    marks = [str(getattr(parts[name], "_fingerprint", "")) for name in splits]
+    return read_cached([], options, read, options.frames, source, *marks)
+
+
+def _load(source: str) -> dict[str, Any]:
+    """The splits of a data set by the hub's names for them."""
     try:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -41,53 +54,27 @@ def read_hub(
     if not name.strip():
         raise UserError(f"{PREFIX} has no name; give hf:OWNER/NAME, as the hub shows it")
     try:
-        found = datasets.load_dataset(name)
+        parts = datasets.load_dataset(name)
     except Exception as error:  # the library has many kinds
         raise UserError(f"cannot load {source}: {error}; check the name, the connection and your login") from error
-    parts = dict(found) if isinstance(found, dict) else {"train": found}
-    splits = _splits(list(parts), source)
-    left = counted("splits skipped", [name for name in parts if name not in splits])
-
-    def read(room: Room) -> DecodedSource:
-        entries: list[Entry] = []
-        names, wrong, notes = None, [], dict.fromkeys([left])
-        for name, split in splits.items():
-            more, names, bad, said = _entries(datasets, parts[name], name, split, source)
-            entries += more
-            notes |= dict.fromkeys(said)
-            wrong += [f"{name} row {row}: {why}" for row, why in bad]
-        return read_entries(
-            without_unlabelled(entries),
-            size,
-            channels,
-            room,
-            frames,
-            classes=names,
-            notes=[*notes],
-            counts=[counted("labels that are not a class", wrong)],
-            unmatched=wrong,
-        )
-
-    marks = [str(getattr(parts[name], "_fingerprint", "")) for name in splits]
-    return read_cached([], size, channels, read, frames, source, *marks)
+    return dict(parts) if isinstance(parts, dict) else {"train": parts}
 
 
 def _splits(names: list[str], source: str) -> dict[str, str]:
     """The splits that are read, with what each is for."""
     if len(names) == 1:
         return {names[0]: "train"}
-    known = name_splits(names) or {name: told for name in names if (told := split_of(name))}
-    splits = {name: known[name].split for name in names if name in known}
+    words = name_splits(names) or {name: word for name in names if (word := split_of(name))}
+    splits = {name: words[name].split for name in names if name in words}
     if "train" not in splits.values():
         raise UserError(f"{source} has no split to train on; its splits are {', '.join(names)}")
     return splits
 
 
-def _entries(
-    datasets: Any, part: Any, name: str, split: str, source: str
-) -> tuple[list[Entry], tuple[str, ...] | None, Wrong, list[str]]:
-    """The rows of a split, the names of the classes where it has them, what is wrong with labels, and which columns
-    were read, in words."""
+def _table(part: Any, name: str, split: str, source: str) -> Table:
+    """The rows of a split, whose images are fetched when they are decoded."""
+    import datasets  # pyright: ignore[reportMissingImports]
+
     features = part.features
     images = [key for key, feature in features.items() if type(feature).__name__ == "Image"]
     if not images:
@@ -95,14 +82,10 @@ def _entries(
     names = {key: tuple(feature.names) for key, feature in features.items() if type(feature).__name__ == "ClassLabel"}
     beside = dict.fromkeys([*names, *named((key for key in features if key not in images), (*LABEL, *CAPTION))])
     columns = read_columns({key: part[key] for key in beside}, names)
-    image, said = choose_column(images)
+    image, notes = choose_column(images)
     rows = part.cast_column(image, datasets.Image(decode=False)).select_columns([image])
-    entries = []
-    for k in range(len(part)):
-        item = Item(f"{name} row {k}", partial(_open, rows, k, image, source), forks=False)
-        label = columns.labels[k] if columns.labels else None
-        entries.append(Entry(item, split, label, columns.captions[k] if columns.captions else None))
-    return entries, names.get(columns.label), columns.wrong, [*said, columns.note]
+    items = [Item(f"{name} row {k}", partial(_open, rows, k, image, source), forks=False) for k in range(len(part))]
+    return table_of(name, items, split, columns, names, notes)
 
 
 def _open(rows: Any, k: int, column: str, source: str) -> IO[bytes]:

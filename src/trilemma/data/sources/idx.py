@@ -1,7 +1,7 @@
 """The idx files of MNIST and its relatives, given by the path of the images; labels and test images lie beside them.
 
 The format: a big-endian header (0, 0, type 8 = uint8, number of axes, then each axis as 32 bits), then the bytes.
-They are held in memory; a file that states more of them than memory is given is refused before they are read.
+They are held in memory; a file that states more of them than memory allows is refused before they are read.
 """
 
 import gzip
@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from trilemma.data.decoding.levels import few_levels
+from trilemma.data.decoding.limits import check_count, memory_limit
 from trilemma.data.decoding.size import choose_size, fit
-from trilemma.data.decoding.storage import check_count, memory_limit
 from trilemma.data.decoding.unpack import ERRORS, check_unpacked
+from trilemma.data.hold_out import check_enough, hold_out
+from trilemma.data.options import Options
 from trilemma.data.sources.labels import labelled_splits
-from trilemma.data.split import RULES, Data, Split, complete, make_data
+from trilemma.data.split import Data, Split, equal_images, make_data
 from trilemma.errors import UserError
 from trilemma.files import open_plain
 
@@ -30,17 +32,8 @@ BLOCK = 2**22  # bytes read at a time: room for as many as asked for is taken at
 TRAIN, TESTS = "train", ("t10k", "test")
 
 
-def load_idx(
-    path: Path,
-    name: str,
-    *,
-    size: tuple[int, int] | None = None,
-    channels: int | None = None,
-    valid: float | None = None,
-    seed: int = 0,
-    rule: str = RULES[0],
-) -> Data:
-    """Images of an idx file (N, H, W), with their labels and the test images where those lie beside it.
+def load_idx(path: Path, name: str, source: str, options: Options) -> Data:
+    """Images of an idx file (N, H, W), with their labels and the test images if those lie beside it.
 
     Raises:
         UserError: a file is broken or does not fit the others.
@@ -59,17 +52,19 @@ def load_idx(
     used, missing = labelled_splits(counts, {split: 0 if split in labels else n for split, n in counts.items()})
     values = torch.cat([labels[split] for split in used]).unique() if used else torch.empty(0)
     classes = tuple(map(str, values.tolist()))
-    target, resized = choose_size([part.shape[2:] for part in images.values()], size)
+    target, resized = choose_size([part.shape[2:] for part in images.values()], options.size)
     splits = {
         split: Split(
-            fit(part, target, channels or 1), torch.searchsorted(values, labels[split]) if split in used else None
+            fit(part, target, options.channels or 1),
+            torch.searchsorted(values, labels[split]) if split in used else None,
         )
         for split, part in images.items()
     }
     dark = few_levels(images["train"])
-    splits, held = complete(splits, splits, str(path), [], valid, seed, classes=classes, rule=rule)
-    notes = ["read from " + ", ".join(file.name for file in files.values()), *notes, missing, resized, dark, held]
-    return make_data(name, str(path), splits, classes=classes, notes=notes)
+    check_enough(splits, source)
+    splits, note = hold_out(splits, options, equal_images, classes=classes)
+    notes = ["read from " + ", ".join(file.name for file in files.values()), *notes, missing, resized, dark, note]
+    return make_data(name, source, splits, options, classes=classes, notes=notes)
 
 
 def read_idx(path: Path, sha256: str | None = None, advice: str = "make or fetch it again") -> Tensor:
@@ -87,8 +82,8 @@ def read_idx(path: Path, sha256: str | None = None, advice: str = "make or fetch
         raise
     except ERRORS as error:
         raise UserError(f"{path} cannot be read: {error}; {advice}") from error
-    if sha256 and (found := _sha256(head, values)) != sha256:
-        raise UserError(f"{path} is not the published file: SHA-256 {found} instead of {sha256}; {advice}")
+    if sha256 and (actual := _sha256(head, values)) != sha256:
+        raise UserError(f"{path} is not the published file: SHA-256 {actual} instead of {sha256}; {advice}")
     if not head or len(values) != math.prod(shape):
         raise UserError(
             f"{path} is not a whole idx file of bytes (axes {shape}, {len(values):,} bytes after them); {advice}"
@@ -97,7 +92,7 @@ def read_idx(path: Path, sha256: str | None = None, advice: str = "make or fetch
 
 
 def _header(file: BinaryIO | gzip.GzipFile) -> tuple[bytes, list[int]]:
-    """The header of an idx file of bytes and the axes it names; nothing of what is none."""
+    """The header of an idx file of bytes and the axes it names; nothing of another file."""
     head = file.read(4)
     if len(head) < 4 or head[:3] != b"\0\0\x08":
         return b"", []
@@ -106,21 +101,21 @@ def _header(file: BinaryIO | gzip.GzipFile) -> tuple[bytes, list[int]]:
 
 
 def _check_size(path: Path, count: int) -> None:
-    """Raises UserError where an idx file states more bytes than are held in memory."""
+    """Raises UserError if an idx file states more bytes than are held in memory."""
     check_unpacked(path, count)
     if count > (most := max(HELD, memory_limit())):
         raise UserError(
-            f"{path} holds {count:,} bytes, more than the {most:,} that memory is given; save the images as .npy, "
+            f"{path} holds {count:,} bytes, more than the {most:,} that memory allows; save the images as .npy, "
             "which is read in pieces, or set TRILEMMA_MEMORY to more bytes"
         )
 
 
 def _read(file: BinaryIO | gzip.GzipFile, most: int) -> bytearray:
     """What follows in a file, at most so many bytes."""
-    found = bytearray()
-    while len(found) < most and (block := file.read(min(BLOCK, most - len(found)))):
-        found += block
-    return found
+    content = bytearray()
+    while len(content) < most and (block := file.read(min(BLOCK, most - len(content)))):
+        content += block
+    return content
 
 
 def _sha256(*parts: bytes | bytearray) -> str:
@@ -140,7 +135,7 @@ def _images(path: Path) -> Tensor:
 
 
 def _labels(path: Path, n: int) -> Tensor | str | None:
-    """int64 (N,), from the file whose name has "labels" and "idx1" for "images" and "idx3", where it is there; or why
+    """int64 (N,), from the file whose name has "labels" and "idx1" for "images" and "idx3", if it exists; or why
     it cannot be used."""
     name = path.name.replace("images", "labels", 1).replace("idx3", "idx1", 1)
     beside = [path.with_name(word) for word in (name, name.removesuffix(".gz"), f"{name}.gz") if word != path.name]

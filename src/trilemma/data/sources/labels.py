@@ -1,7 +1,7 @@
 """Which class an image has, by what stands beside it: one rule for tables, parquet, the hub and arrays.
 
-A label is one value per image: a text, a whole number (1.0 is 1), True or False. Nothing, NaN and "" are no label; so
-is -1 beside other whole numbers, as the hub marks images whose class is not published. Values of another kind, and
+A label is one value per image: a text, a whole number (1.0 is 1), True or False. Nothing, NaN and "" are not a label;
+nor is -1 beside other whole numbers, as the hub marks images whose class is not published. Values of another kind, and
 numbers beyond the names of the classes, are skipped and named. Where classes are named, a whole number is the position
 of a name, from 0.
 """
@@ -35,8 +35,8 @@ class Columns(NamedTuple):
 
 def named(columns: Iterable[str], words: Sequence[str]) -> list[str]:
     """The columns that are called by one of the words, in any case, in the order of the words."""
-    found = [column for column in columns if column.lower() in words]
-    return sorted(found, key=lambda column: words.index(column.lower()))
+    matches = [column for column in columns if column.lower() in words]
+    return sorted(matches, key=lambda column: words.index(column.lower()))
 
 
 def read_columns(table: Mapping[str, Sequence[Any]], names: Mapping[str, Sequence[str]] | None = None) -> Columns:
@@ -63,11 +63,11 @@ def _first(
     """The first column that can be read, and its values; why others are not used goes into `unused`."""
     used = None
     for column in columns:
-        found = f"{used[0]} is used" if used else read(column)
-        if isinstance(found, str):
-            unused[column] = found
+        values = f"{used[0]} is used" if used else read(column)
+        if isinstance(values, str):
+            unused[column] = values
         else:
-            used = column, found
+            used = column, values
     return used
 
 
@@ -85,11 +85,11 @@ def read_labels(values: Sequence[Any], names: Sequence[str] | None = None) -> tu
             word, why = _name(value, word, names)
         words.append(word)
         wrong += [(row, why)] if why else []
-    given = {word for word in words if word is not None}
-    if not given:
+    labels = {word for word in words if word is not None}
+    if not labels:
         return wrong[0][1] if wrong else "no value"
-    if names is None and all(map(DECIMAL.fullmatch, given)):
-        if not all(float(word).is_integer() for word in given):
+    if names is None and all(map(DECIMAL.fullmatch, labels)):
+        if not all(float(word).is_integer() for word in labels):
             return "numbers with a fraction"
         words = [word and re.sub(r"\.0*$", "", word) for word in words]
     return words, wrong

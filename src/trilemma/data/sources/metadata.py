@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from trilemma.data.decoding.limits import most_items
 from trilemma.data.decoding.listing import nfc
 from trilemma.data.decoding.pixels import FILE_LIMIT, Item, name_of
-from trilemma.data.decoding.storage import most_items
 from trilemma.data.sources.labels import DECIMAL, UNLABELLED, Columns, marks_unlabelled, named, read_columns
-from trilemma.data.split import counted, some
 from trilemma.errors import UserError
 from trilemma.files import parse_json
+from trilemma.words import first_names, names_counted
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 FILE = ("file_name", "filename", "file", "image")
@@ -37,7 +37,7 @@ Key = tuple[str, str]  # archive, name
 
 
 @dataclass
-class Known:
+class Metadata:
     """labels, captions: by image; used: files that were read for them; unmatched, notes: what did not fit, in words;
     columns: the metadata files by what was used of them, in words."""
 
@@ -51,23 +51,23 @@ class Known:
     @property
     def sources(self) -> list[str]:
         """What was used of which files, in words."""
-        return [f"{some(names)}: {words}" for words, names in self.columns.items()]
+        return [f"{first_names(names)}: {words}" for words, names in self.columns.items()]
 
 
-def find_metadata(files: Sequence[Item], images: Sequence[Item]) -> Known:
+def find_metadata(files: Sequence[Item], images: Sequence[Item]) -> Metadata:
     """Labels and captions of the images."""
-    known = Known()
+    metadata = Metadata()
     files = [item for item in files if item.name.lower().endswith((*METADATA, *BESIDE))]
     if not files:
-        return known
+        return metadata
     names = {key_of(item) for item in images}
     for item in files:
         if posixpath.basename(item.name).lower() in METADATA:
-            _add_table(item, names, known)
-    _add_beside(files, names, known)
-    if marks_unlabelled(set(known.labels.values())):
-        known.labels = {key: label for key, label in known.labels.items() if label != UNLABELLED}
-    return known
+            _add_table(item, names, metadata)
+    _add_beside(files, names, metadata)
+    if marks_unlabelled(set(metadata.labels.values())):
+        metadata.labels = {key: label for key, label in metadata.labels.items() if label != UNLABELLED}
+    return metadata
 
 
 def key_of(item: Item) -> Key:
@@ -75,37 +75,36 @@ def key_of(item: Item) -> Key:
     return item.shard, nfc(posixpath.normpath(item.name))
 
 
-def _add_table(item: Item, names: set[Key], known: Known) -> None:
+def _add_table(item: Item, names: set[Key], metadata: Metadata) -> None:
     """The rows of a metadata file."""
     try:
-        rows = _rows(item, known)
-        columns = list(dict.fromkeys(column for row in rows for column in row if isinstance(column, str)))
-        _check_columns(columns)
+        rows = _rows(item, metadata)
+        titles = list(dict.fromkeys(column for row in rows for column in row if isinstance(column, str)))
+        _check_columns(titles)
     except (ValueError, OSError, csv.Error, ArithmeticError) as error:
-        _skip(known, item, str(error))
+        _skip(metadata, item, str(error))
         return
-    table = {column: [row.get(column) for row in rows] for column in columns}
+    table = {column: [row.get(column) for row in rows] for column in titles}
     files = _files(table)
     if not any(files):
-        _skip(known, item, f"no column file_name; its columns are {', '.join(columns) or 'none'}")
+        _skip(metadata, item, f"no column file_name; its columns are {', '.join(titles) or 'none'}")
         return
     folder, prefix = posixpath.dirname(item.name), f"{item.name}: row"
     keys = [(item.shard, nfc(posixpath.normpath(posixpath.join(folder, file)))) if file else None for file in files]
-    found = read_columns(table)
-    known.used.add(key_of(item))
-    known.columns.setdefault(found.note, []).append(name_of(item))
-    _put(known, keys, found, names)
+    columns = read_columns(table)
+    metadata.used.add(key_of(item))
+    metadata.columns.setdefault(columns.note, []).append(name_of(item))
+    _put(metadata, keys, columns, names)
     if twice := [file for file, n in Counter(filter(None, files)).items() if n > 1]:
-        known.columns.setdefault(f"{counted('files have several rows, of which the last counts', twice)}", []).append(
-            name_of(item)
-        )
+        note = names_counted("files have several rows, of which the last counts", twice)
+        metadata.columns.setdefault(note, []).append(name_of(item))
     inside = {key for key in names if key[0] == item.shard and (not folder or key[1].startswith(f"{folder}/"))}
     absent = [file for file, key in zip(files, keys, strict=True) if file and key not in names]
     without = sorted(name for _, name in inside - set(keys))
-    _say(known, f"rows of {item.name} without a file", f"named in {item.name}, but not there", absent)
-    _say(known, f"files without a row in {item.name}", f"no row in {item.name}", without)
-    _say(known, "rows without file_name", "no file_name", [f"{prefix} {k}" for k, key in enumerate(keys) if not key])
-    _say(known, "labels that are not a class", "no class", [f"{prefix} {k}: {why}" for k, why in found.wrong])
+    _say(metadata, f"rows of {item.name} without a file", f"listed in {item.name}, but not found", absent)
+    _say(metadata, f"files without a row in {item.name}", f"no row in {item.name}", without)
+    _say(metadata, "rows without file_name", "no file_name", [f"{prefix} {k}" for k, key in enumerate(keys) if not key])
+    _say(metadata, "labels that are not a class", "not a class", [f"{prefix} {k}: {why}" for k, why in columns.wrong])
 
 
 def _files(table: dict[str, list[Any]]) -> list[str | None]:
@@ -116,14 +115,14 @@ def _files(table: dict[str, list[Any]]) -> list[str | None]:
     ]
 
 
-def _skip(known: Known, item: Item, why: str) -> None:
+def _skip(metadata: Metadata, item: Item, why: str) -> None:
     """A metadata file that is not used."""
-    known.used.add(key_of(item))
-    known.unmatched.append(f"{name_of(item)}: not used: {why}")
-    known.columns.setdefault(f"not used: {why}", []).append(name_of(item))
+    metadata.used.add(key_of(item))
+    metadata.unmatched.append(f"{name_of(item)}: not used: {why}")
+    metadata.columns.setdefault(f"not used: {why}", []).append(name_of(item))
 
 
-def _rows(item: Item, known: Known) -> list[dict[str, Any]]:
+def _rows(item: Item, metadata: Metadata) -> list[dict[str, Any]]:
     """The rows of a metadata file, each as a mapping from column to value; a broken one is skipped and named."""
     with item.open() as file:
         content = file.read()
@@ -139,7 +138,7 @@ def _rows(item: Item, known: Known) -> list[dict[str, Any]]:
             rows.append(row)
         if len(rows) + len(broken) > most:
             raise ValueError(f"more than {most:,} rows")
-    _say(known, "rows that are not UTF-8" if is_table else "lines that are not JSON", "broken", broken)
+    _say(metadata, "rows that are not UTF-8" if is_table else "lines that are not JSON", "broken", broken)
     return rows
 
 
@@ -201,12 +200,12 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _add_beside(files: Sequence[Item], names: set[Key], known: Known) -> None:
+def _add_beside(files: Sequence[Item], names: set[Key], metadata: Metadata) -> None:
     """Captions and classes in files beside the images."""
     stems: dict[Key, list[Key]] = {}
     for shard, name in names:
         stems.setdefault((shard, posixpath.splitext(name)[0]), []).append((shard, name))
-    having: dict[str, set[Key]] = {}
+    covered: dict[str, set[Key]] = {}
     orphans: dict[str, list[str]] = {}
     for item in files:
         key = key_of(item)
@@ -219,28 +218,28 @@ def _add_beside(files: Sequence[Item], names: set[Key], known: Known) -> None:
             orphans.setdefault(suffix, []).append(item.name)
             continue
         try:
-            found = _beside(item, suffix)
+            columns = _beside(item, suffix)
         except (ValueError, OSError) as error:
-            known.used.add(key)
-            known.unmatched.append(f"{item.name}: cannot be read: {error}")
+            metadata.used.add(key)
+            metadata.unmatched.append(f"{item.name}: cannot be read: {error}")
             continue
-        if not (found.labels or found.captions):  # of another tool
-            words = found.note if "not used" in found.note else f"{found.note}: not used"
-            known.columns.setdefault(words, []).append(name_of(item))
+        if not (columns.labels or columns.captions):  # of another tool
+            words = columns.note if "not used" in columns.note else f"{columns.note}: not used"
+            metadata.columns.setdefault(words, []).append(name_of(item))
             continue
-        known.used.add(key)
-        having.setdefault(suffix, set()).update(images)
-        _put(known, images, found, names)
-    for suffix, labelled in having.items():
+        metadata.used.add(key)
+        covered.setdefault(suffix, set()).update(images)
+        _put(metadata, images, columns, names)
+    for suffix, labelled in covered.items():
         lonely = orphans.get(suffix, [])
-        known.used |= {("", nfc(name)) for name in lonely}
+        metadata.used |= {("", nfc(name)) for name in lonely}
         without = sorted(name for _, name in names - labelled)
-        _say(known, f"{suffix} files without an image", "no image of this name", lonely)
-        _say(known, f"images without a {suffix} file", f"no {suffix} file", without)
+        _say(metadata, f"{suffix} files without an image", "no image of this name", lonely)
+        _say(metadata, f"images without a {suffix} file", f"no {suffix} file", without)
 
 
 def _beside(item: Item, suffix: str) -> Columns:
-    """Label and caption in a file beside an image; neither where it is another tool's."""
+    """Label and caption in a file beside an image; neither if it is of another tool."""
     with item.open() as file:
         content = file.read(TEXT_LIMIT + 1)
     if len(content) > TEXT_LIMIT:
@@ -262,14 +261,14 @@ def _is_boxes(text: str) -> bool:
     return bool(rows) and all(len(row) >= BOX and all(map(DECIMAL.fullmatch, row)) for row in rows)
 
 
-def _put(known: Known, keys: Sequence[Key | None], found: Columns, names: set[Key]) -> None:
-    """Label and caption of each image that is there; those of one row are for all."""
-    for words, into in ((found.labels, known.labels), (found.captions, known.captions)):
+def _put(metadata: Metadata, keys: Sequence[Key | None], columns: Columns, names: set[Key]) -> None:
+    """Label and caption of each image in `names`; one row is for all of them."""
+    for words, into in ((columns.labels, metadata.labels), (columns.captions, metadata.captions)):
         words = words if words is None or len(words) == len(keys) else words * len(keys)
         into.update((key, word) for key, word in zip(keys, words or (), strict=False) if key in names and word)
 
 
-def _say(known: Known, what: str, reason: str, names: list[str]) -> None:
+def _say(metadata: Metadata, what: str, reason: str, names: list[str]) -> None:
     """Names that did not fit: all of them for the report, a count with the first few for the notes."""
-    known.unmatched += [f"{name}: {reason}" for name in names]
-    known.notes += [counted(what, names)] if names else []
+    metadata.unmatched += [f"{name}: {reason}" for name in names]
+    metadata.notes += [names_counted(what, names)] if names else []

@@ -12,17 +12,17 @@ from typing import IO, Any
 
 from trilemma.data.decoding.cache import read_cached
 from trilemma.data.decoding.decode import Item, Room
+from trilemma.data.decoding.decoded import DecodedSource
 from trilemma.data.decoding.listing import ARCHIVES, LESS, files_below, outweighs
 from trilemma.data.decoding.pixels import SUFFIXES, check_length
-from trilemma.data.sources.decoded import DecodedSource, Entry, read_entries, without_unlabelled
+from trilemma.data.options import Options
 from trilemma.data.sources.folder_layout import OUTSIDE, arrange
-from trilemma.data.sources.labels import CAPTION, LABEL, Wrong, named, read_columns
-from trilemma.data.split import counted
+from trilemma.data.sources.labels import CAPTION, LABEL, named, read_columns
+from trilemma.data.sources.table import Table, choose_column, read_tables, table_of
 from trilemma.errors import UserError
 from trilemma.extras import install_line
 from trilemma.files import parse_json
 
-IMAGE = ("image", "img", "images", "picture", "photo")
 TABLES = "parquet rows"
 LARGEST_TEXTS = 2**28  # bytes of a column of labels or captions
 GROUPS = 2  # row groups held in memory
@@ -46,8 +46,8 @@ def parquet_files(path: Path) -> list[Path]:
     """The parquet files that hold images: the file itself, or those in a folder and below."""
     if not path.is_dir():
         return [path]
-    found = (path / name for name in files_below(path, (".parquet",)))
-    return sorted(file for file in found if not file.name.startswith("metadata."))
+    files = (path / name for name in files_below(path, (".parquet",)))
+    return sorted(file for file in files if not file.name.startswith("metadata."))
 
 
 def is_parquet(path: Path) -> bool:
@@ -56,9 +56,7 @@ def is_parquet(path: Path) -> bool:
     return bool(tables) and outweighs(tables, files_below(path, (*SUFFIXES, *ARCHIVES)))
 
 
-def read_parquet(
-    path: Path, size: tuple[int, int] | None = None, channels: int | None = None, frames: str = "first"
-) -> DecodedSource:
+def read_parquet(path: Path, options: Options) -> DecodedSource:
     """Images of a parquet file or a folder of them, whose names and folders tell their splits (train-0.parquet).
 
     Raises:
@@ -72,41 +70,22 @@ def read_parquet(
     left_out[LESS] = [*files_below(path, (*SUFFIXES, *ARCHIVES))] if path.is_dir() else []
 
     def read(room: Room) -> DecodedSource:
-        entries: list[Entry] = []
-        classes: dict[str, None] | None = {}
-        wrong: list[str] = []
-        notes: dict[str, None] = dict.fromkeys(layout.notes if len(files) > 1 else layout.notes[1:])
-        for file, name, place in zip(files, names, layout.places, strict=True):
-            if place is None:
-                continue
-            found, words, bad, said = _entries(file, place[0], name if path.is_dir() else "")
-            entries += found
-            notes |= dict.fromkeys(said)
-            wrong += [f"{name} row {row}: {why}" for row, why in bad]
-            classes = None if words is None or classes is None else classes | dict.fromkeys(words)
-        _table.cache_clear()
-        return read_entries(
-            without_unlabelled(entries),
-            size,
-            channels,
-            room,
-            frames,
-            classes=tuple(classes) if classes else None,
-            notes=[*notes],
-            counts=[counted("labels that are not a class", wrong)],
-            left_out=left_out,
-            unmatched=wrong,
-        )
+        tables = [
+            _table(file, place[0], name, name if path.is_dir() else "")
+            for file, name, place in zip(files, names, layout.places, strict=True)
+            if place
+        ]
+        _images.cache_clear()
+        return read_tables(tables, options, room, layout.notes if len(files) > 1 else layout.notes[1:], left_out)
 
-    return read_cached([path], size, channels, read, frames)
+    return read_cached([path], options, read, options.frames)
 
 
-def _entries(path: Path, split: str, shard: str) -> tuple[list[Entry], tuple[str, ...] | None, Wrong, list[str]]:
-    """The rows of a file, the names of the classes where the file gives them, what is wrong with labels, and which
-    columns were read, in words."""
+def _table(path: Path, split: str, title: str, shard: str) -> Table:
+    """The rows of a file, which are read when they are decoded."""
     try:
         file = arrow().parquet.ParquetFile(path)
-        image, said = _image_column(file, path)
+        image, notes = _image_column(file, path)
         names = _class_names(file.schema_arrow)
         beside = dict.fromkeys([*names, *named(file.schema_arrow.names, (*LABEL, *CAPTION))])
         beside.pop(image, None)
@@ -116,14 +95,12 @@ def _entries(path: Path, split: str, shard: str) -> tuple[list[Entry], tuple[str
         raise
     except Exception as error:  # arrow has its own kinds
         raise UserError(f"{path} is not a whole parquet file: {error}; make or fetch it again") from error
-    entries, row = [], 0
-    for group, length in enumerate(lengths):
-        for k in range(length):
-            item = Item(f"row {row}", partial(_open, path, group, image, k), shard, forks=False)
-            label = columns.labels[row] if columns.labels else None
-            entries.append(Entry(item, split, label, columns.captions[row] if columns.captions else None))
-            row += 1
-    return entries, names.get(columns.label), columns.wrong, [*said, columns.note]
+    places = [(group, k) for group, length in enumerate(lengths) for k in range(length)]
+    items = [
+        Item(f"row {row}", partial(_open, path, group, image, k), shard, forks=False)
+        for row, (group, k) in enumerate(places)
+    ]
+    return table_of(title, items, split, columns, names, notes)
 
 
 def _image_column(file: Any, path: Path) -> tuple[str, list[str]]:
@@ -134,17 +111,6 @@ def _image_column(file: Any, path: Path) -> tuple[str, list[str]]:
         raise UserError(f"{path} has no column of image bytes; its columns are {', '.join(schema.names)}")
     sizes = _column_sizes(file) if len(columns) > 1 else {}
     return choose_column(sorted(columns, key=lambda name: -sizes.get(name, 0)))
-
-
-def choose_column(columns: Sequence[str]) -> tuple[str, list[str]]:
-    """The column called IMAGE, else the first; and which it was of several, in words.
-
-    >>> choose_column(["mask", "image"])
-    ('image', ['images are read from the column image, not from mask'])
-    """
-    image = next((name for word in IMAGE for name in columns if name.lower() == word), columns[0])
-    others = ", ".join(name for name in columns if name != image)
-    return image, [f"images are read from the column {image}, not from {others}"] if others else []
 
 
 def _column_sizes(file: Any) -> dict[str, int]:
@@ -173,7 +139,7 @@ def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
 
 def _open(path: Path, group: int, column: str, row: int) -> IO[bytes]:
     with _lock:
-        value = _table(path, group, column)[row].as_py()
+        value = _images(path, group, column)[row].as_py()
     content = value.get("bytes") if isinstance(value, dict) else value
     if not content:
         raise ValueError("the row holds no bytes")
@@ -182,7 +148,7 @@ def _open(path: Path, group: int, column: str, row: int) -> IO[bytes]:
 
 
 @lru_cache(GROUPS)
-def _table(path: Path, group: int, column: str) -> Any:
+def _images(path: Path, group: int, column: str) -> Any:
     """The images of one group of rows."""
     return _shared(path, [column]).read_row_group(group, columns=[column]).column(0)
 

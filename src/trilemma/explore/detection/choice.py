@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.explore.detection_scores import Score, score_all
+from trilemma.explore.detection.scores import AnomalyScore, score_all
 from trilemma.metrics.ranking import auroc
 
 MOST = 256  # images that are altered
@@ -22,7 +22,7 @@ SIDES = 0.25, 0.5  # of a patch, as shares of the image's sides
 
 
 def altered_aurocs(
-    scores: Mapping[str, Score], images: Tensor, normal: Mapping[str, Tensor], seed: int
+    scores: Mapping[str, AnomalyScore], images: Tensor, normal: Mapping[str, Tensor], seed: int
 ) -> dict[str, float]:
     """The mean AUROC of each of the model's own scores over both alterations.
 

@@ -30,7 +30,7 @@ Classes = str | int | Sequence[str | int]
 class Group(NamedTuple):
     """Images of one kind: CALIBRATION (normal, for the threshold), NORMAL, ABNORMAL or UNKNOWN.
 
-    source: where they come from, in words; numbers: their positions there; split: images, labels and names.
+    source: what they are, in words; numbers: their positions there; split: images, labels and names.
     """
 
     kind: str
@@ -65,7 +65,7 @@ def groups_of(
     if against is not None and not _is_image(against):
         against = load(run, against)
         if not is_own(run, against):
-            return _with_normals(run, data, *_looked_at(run, against, normal, n, seed), n, seed)
+            return _with_normals(run, data, *_screened(run, against, normal, n, seed), n, seed)
     elif against is not None:
         return _with_normals(run, data, *_one_image(run, against, normal), (), n, seed)
     strange = _strange_classes(run)
@@ -117,16 +117,16 @@ def _normals(run: Run, data: Data, n: int, seed: int) -> tuple[list[Group], tupl
 
 def _strange_classes(run: Run) -> list[str]:
     """Classes of the run's data that no training image has."""
-    known = run.data.train.labels
-    return [] if known is None else [c for k, c in enumerate(run.data.classes) if not (known == k).any()]
+    trained = run.data.train.labels
+    return [] if trained is None else [c for k, c in enumerate(run.data.classes) if not (trained == k).any()]
 
 
 def _is_normal(run: Run, labels: Tensor | None, count: int | None = None) -> Tensor:
-    """Which images of the run's data have a class that training had, bool (N,): all where there are no classes."""
-    known = run.data.train.labels
-    if labels is None or known is None or not run.data.classes:
+    """Which images of the run's data have a class that training had, bool (N,); all if there are no classes."""
+    trained = run.data.train.labels
+    if labels is None or trained is None or not run.data.classes:
         return torch.ones(count or 0 if labels is None else len(labels), dtype=torch.bool)
-    return torch.isin(labels, known.unique())
+    return torch.isin(labels, trained.unique())
 
 
 def _check_own(run: Run, against: Data | None, normal: Classes | None, strange: Sequence[str]) -> None:
@@ -161,7 +161,7 @@ def _one_image(run: Run, against: Source, normal: Classes | None) -> tuple[str, 
     return slug(Path(str(against))), [Group(kind, str(against), split, torch.tensor([0]))]
 
 
-def _looked_at(
+def _screened(
     run: Run, data: Data, normal: Classes | None, n: int, seed: int
 ) -> tuple[str, list[Group], tuple[str, ...]]:
     """The images of another source by kind: normal ones if there are any, then abnormal or unknown ones."""
@@ -194,7 +194,7 @@ def _looked_at(
 
 
 def _shared_classes(run: Run, data: Data) -> set[int]:
-    """The numbers of the classes that the run was trained on, by name; none where it was trained on all of them."""
+    """The numbers of the classes that the run was trained on, by name; none if it was trained on all of them."""
     strange = _strange_classes(run)
     trained = {name for name in run.data.classes if name not in strange}
     shared = {k for k, name in enumerate(data.classes) if name in trained}
@@ -206,7 +206,7 @@ def _new(run: Run, data: Data, part: Selection) -> tuple[Tensor, tuple[str, ...]
     keys = [_keys(part.take(at).images) for at in torch.arange(len(part)).split(BLOCK)]
     seen = torch.isin(torch.cat(keys), torch.cat([_keys(rows) for rows in run.data.train.images.split(BLOCK)]))
     count = int(seen.sum())
-    notes = (f"{count:,} images of {data.name} were trained on and are left out",) if count else ()
+    notes = (f"{count:,} images of {data.name} were trained on and are skipped",) if count else ()
     return (~seen).nonzero()[:, 0], notes
 
 

@@ -1,8 +1,10 @@
-"""How much time goes into looking at a training beside its steps, and whether there is time for the next look."""
+"""How much time goes into evaluating a training beside its steps, and whether there is time for more."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from trilemma.training.team import ALONE, Team, smallest
 
 SHARE = 0.1  # of the time of the steps, at most, goes into pictures, validation and the density fit
 LAST = ("validation", "drawing")  # what is done at the end in any case; a picture on the way has a fit of its own
@@ -10,20 +12,20 @@ PICTURES = 0.5  # of that share, at most, is spent before a picture is drawn: th
 FREE_S = 0.5  # seconds that nobody misses, however short a training is
 
 
-class Pace:
-    """Measures looks by their kind; `spent` seconds in all, `costs` those of the last look of a kind.
+class TimeBudget:
+    """Measures evaluations by their kind; `spent` seconds in all, `costs` those of the last one of a kind.
 
     Args:
-        since: seconds of steps before this process began.
+        since: seconds of steps before this process began; team: the processes that have one budget.
     """
 
-    def __init__(self, since: float = 0.0) -> None:
-        self.since, self.spent = since, 0.0
+    def __init__(self, since: float = 0.0, team: Team = ALONE) -> None:
+        self.since, self.team, self.spent = since, team, 0.0
         self.costs: dict[str, float] = {}
 
     @contextmanager
     def timed(self, kind: str, times: float = 1.0) -> Iterator[None]:
-        """Inside, a look is taken, or a part of one that takes `times` as long in full."""
+        """Inside, an evaluation is made, or a part of one that takes `times` as long in full."""
         start = time.perf_counter()
         try:
             yield
@@ -33,11 +35,11 @@ class Pace:
             self.costs[kind] = times * seconds
 
     def left(self, seconds: float, *kinds: str, share: float = SHARE) -> float:
-        """What the share of so many seconds of steps has left after one more look of each of these kinds, in seconds;
-        negative if it has not enough."""
+        """What the share of so many seconds of steps has left after one more evaluation of each of these kinds, in
+        seconds, in the process that has the least; negative if it has not enough."""
         needed = self.spent + sum(self.costs.get(kind, 0.0) for kind in kinds)
-        return max(FREE_S, share * (seconds - self.since)) - needed
+        return smallest(self.team, max(FREE_S, share * (seconds - self.since)) - needed)
 
     def allows(self, kind: str, seconds: float, share: float = SHARE) -> bool:
-        """Whether one more look like the last stays within the share, with room for the LAST ones."""
+        """Whether one more evaluation like the last stays within the share, with room for the LAST ones."""
         return self.left(seconds, kind, *LAST, share=share) >= 0

@@ -15,8 +15,8 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from trilemma.explore.detection_images import ABNORMAL, NORMAL, UNKNOWN, Group
-from trilemma.explore.detection_scores import reconstructions
+from trilemma.explore.detection.images import ABNORMAL, NORMAL, UNKNOWN, Group
+from trilemma.explore.detection.scores import reconstructions
 from trilemma.pictures import plots
 from trilemma.pictures.grid import enlarged, grid, tile_scale, to_image
 from trilemma.pictures.page import below
@@ -70,17 +70,17 @@ def draw_report(
     """
     by_kind, kind = {group.kind: group for group in groups}, document["kind"]
     parts = {"hits": (kind, FLAGGED), "below": (kind, OTHERS), "alarms": (NORMAL, OTHERS), "misses": (ABNORMAL, OTHERS)}
-    shown = {
+    sets = {
         name: _shown(run, by_kind[parts[name][0]], scores[parts[name][0]], at[: parts[name][1]])
         for name, at in positions.items()
         if len(at)
     }
-    brightest = max((_difference(part).max().item() for part in shown.values() if part.results is not None), default=0)
+    brightest = max((_difference(part).max().item() for part in sets.values() if part.results is not None), default=0)
     gallery = None
-    if "hits" in shown:
-        part = shown["hits"]
+    if "hits" in sets:
+        part = sets["hits"]
         gallery = grid(part.images, columns=min(len(part.images), _columns(part.images)), texts=part.texts)
-    highest = [sheet for name in ("hits", "below") if name in shown for sheet in _sheets(shown[name], brightest)]
+    highest = [sheet for name in ("hits", "below") if name in sets for sheet in _sheets(sets[name], brightest)]
     text = f"Histograms of the {document['title']} with the threshold {number(document['threshold'])}"
     drawn = [_histogram(document, scores, narrow) for narrow in (False, True)]
     histograms = [Markup(plots.svg(figure, f"{text}{end}")) for figure, end in zip(drawn, ("", " "), strict=True)]
@@ -89,7 +89,7 @@ def draw_report(
         doc=document,
         words=WORDS,
         histograms=histograms,
-        pictures={name: _tiles(part, brightest) for name, part in shown.items()},
+        pictures={name: _tiles(part, brightest) for name, part in sets.items()},
         brightest=brightest,
         heated=isinstance(run.model, Reconstructs),
         most=HEATED,
@@ -103,10 +103,10 @@ def _shown(run: Run, group: Group, scores: Tensor, at: Tensor) -> Shown:
     return Shown(images.float() / 255, results, [number(scores[k].item()) for k in at.tolist()])
 
 
-def _difference(shown: Shown) -> Tensor:
+def _difference(part: Shown) -> Tensor:
     """|x - x_hat|, mean over channels: (N, H, W)."""
-    assert shown.results is not None
-    return (shown.images - shown.results).abs().mean(1)
+    assert part.results is not None
+    return (part.images - part.results).abs().mean(1)
 
 
 def heat(values: Tensor, brightest: float) -> Tensor:
@@ -117,19 +117,19 @@ def heat(values: Tensor, brightest: float) -> Tensor:
     return torch.as_tensor(colours[..., :3], dtype=torch.float32).permute(0, 3, 1, 2)
 
 
-def _sheets(shown: Shown, brightest: float) -> list["Image.Image"]:
+def _sheets(part: Shown, brightest: float) -> list["Image.Image"]:
     """Rows of images over their reconstructions and heat maps, as many blocks as HEATED images need."""
-    count = min(HEATED, len(shown.images))
-    columns = min(_columns(shown.images), count)
-    colour = shown.images.expand(-1, 3, -1, -1)
+    count = min(HEATED, len(part.images))
+    columns = min(_columns(part.images), count)
+    colour = part.images.expand(-1, 3, -1, -1)
     blocks = []
     for start in range(0, count, columns):
         at = slice(start, min(start + columns, count))
         rows = {"image": colour[at]}
-        if shown.results is not None:
-            rows["reconstruction"] = shown.results.expand(-1, 3, -1, -1)[at]
-            rows["difference"] = heat(_difference(shown)[at], brightest)
-        blocks.append(table(torch.cat(list(rows.values())), list(rows), heads=shown.texts[at]))
+        if part.results is not None:
+            rows["reconstruction"] = part.results.expand(-1, 3, -1, -1)[at]
+            rows["difference"] = heat(_difference(part)[at], brightest)
+        blocks.append(table(torch.cat(list(rows.values())), list(rows), heads=part.texts[at]))
     return blocks
 
 
@@ -138,15 +138,15 @@ def _columns(images: Tensor) -> int:
     return max(1, min(COLUMNS, WIDTH // (side * tile_scale(*images.shape[2:]) + 1)))
 
 
-def _tiles(shown: Shown, brightest: float) -> list[dict[str, Any]]:
+def _tiles(part: Shown, brightest: float) -> list[dict[str, Any]]:
     """Of each image its score as text, and itself, its reconstruction and its heat map as data URIs; of those after
     the first HEATED the image alone."""
-    rows = [shown.images]
-    if shown.results is not None:
-        rows += [shown.results, heat(_difference(shown), brightest)]
+    rows = [part.images]
+    if part.results is not None:
+        rows += [part.results, heat(_difference(part), brightest)]
     return [
         {"text": text, "parts": [_inline(row[k]) for row in (rows if k < HEATED else rows[:1])]}
-        for k, text in enumerate(shown.texts)
+        for k, text in enumerate(part.texts)
     ]
 
 
@@ -172,7 +172,7 @@ def _histogram(document: Mapping[str, Any], scores: Mapping[str, Tensor], narrow
     figure = Figure(figsize=(3.9, 3.5) if narrow else (8.6, 3.3))
     ax = figure.add_axes((0.12, 0.15, 0.85, 0.62) if narrow else (0.07, 0.15, 0.91, 0.69))
     for k, kind in enumerate(kinds):
-        values, colour = scores[kind].clamp(edges[0], edges[-1]).numpy(), plots.look(k)[0]
+        values, colour = scores[kind].clamp(edges[0], edges[-1]).numpy(), plots.style(k)[0]
         weights = np.full(len(values), 1 / len(values))
         label = f"{WORDS[kind]}, {len(values):,} images"
         ax.hist(values, edges, weights=weights, histtype="stepfilled", color=colour, alpha=0.3)
@@ -197,9 +197,11 @@ def _histogram(document: Mapping[str, Any], scores: Mapping[str, Tensor], narrow
 def _template() -> "Template":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    here = Path(__file__).parent
+    package = Path(__file__).parents[2]
     environment = Environment(
-        loader=FileSystemLoader([here / "templates", here.parent / "comparison" / "templates"]),  # the same style sheet
+        loader=FileSystemLoader(
+            [package / room / "templates" for room in ("explore", "comparison")]
+        ),  # the same style sheet
         autoescape=True,
         finalize=shown,
         undefined=StrictUndefined,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from trilemma.explore.detection_images import ABNORMAL, NORMAL, UNKNOWN
-from trilemma.explore.detection_threshold import SPREAD
+from trilemma.explore.detection.images import ABNORMAL, NORMAL, UNKNOWN
+from trilemma.explore.detection.threshold import SPREAD
 from trilemma.words import capital, number, span
 
 UPSIDE_DOWN = 0.4  # AUROC below which the abnormal images clearly score lower

@@ -14,7 +14,15 @@ from trilemma.explore.codes import PART, encode
 from trilemma.explore.compress import by_pca, code_bytes, fit_count, fit_pca
 from trilemma.run.condition import needed
 from trilemma.run.run import Run
-from trilemma.types import UNCONDITIONAL, BoundsLikelihood, Condition, Encodes, Reconstructs, codes_need_labels
+from trilemma.types import (
+    UNCONDITIONAL,
+    BoundsLikelihood,
+    Condition,
+    Encodes,
+    Reconstructs,
+    codes_need,
+    flags,
+)
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
@@ -29,8 +37,8 @@ FOLDS = 5  # of training images that are scored without their own
 RIDGE = 1e-6  # of the mean variance, added to a covariance: units of a code may be constant
 
 
-class Score(NamedTuple):
-    """How images are scored: `of(images uint8 (N, C, H, W), known) -> float64 (N,)`, on the CPU; `known` holds what
+class AnomalyScore(NamedTuple):
+    """How images are scored: `of(images uint8 (N, C, H, W), earlier) -> float64 (N,)`, on the CPU; `earlier` holds what
     the scores before it gave for the same images. log: it is positive, and compares by its logarithm."""
 
     name: str
@@ -48,7 +56,7 @@ def fitted_on(run: Run, seed: int) -> Split:
     )
 
 
-def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, Score]:
+def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, AnomalyScore]:
     """The model's own scores, then the baselines.
 
     Args:
@@ -59,26 +67,30 @@ def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, Score
     numbers, scores = NUMBERS, []
     if isinstance(model, Reconstructs):
         error = partial(_error, run)
-        scores.append(Score("error", "reconstruction error", False, True, _alone(error)))
+        scores.append(AnomalyScore("error", "reconstruction error", False, True, _alone(error)))
         scores.append(
-            Score("relative", "error relative to detail", False, False, _relative("error", error, some.images))
+            AnomalyScore("relative", "error relative to detail", False, False, _relative("error", error, some.images))
         )
     if isinstance(model, BoundsLikelihood):
-        scores.append(Score("elbo", "negative ELBO (nats)", False, False, _alone(partial(_negative_elbo, run, seed))))
+        scores.append(
+            AnomalyScore("elbo", "negative ELBO (nats)", False, False, _alone(partial(_negative_elbo, run, seed)))
+        )
     if isinstance(model, Encodes):
         few = some.take(torch.arange(1))
         numbers = encode(run, _float(few.images), needed(model, Condition(label=few.labels))).shape[1]
-        if numbers <= LARGEST_CODE and not codes_need_labels(model):
-            scores.append(Score("code", "distance of the code", False, True, _alone(_mahalanobis(run, some.images))))
+        if numbers <= LARGEST_CODE and not codes_need(model):
+            scores.append(
+                AnomalyScore("code", "distance of the code", False, True, _alone(_mahalanobis(run, some.images)))
+            )
         numbers = int(code_bytes(run.model, numbers)[0] // 2)
     pca = fit_pca(some.images, min(numbers, some.images[0].numel() // 2))  # all of them would leave no error
     error, title = partial(_pca_error, pca), f"PCA ({pca.n_components_} components)"
-    scores.append(Score("pca", title, True, True, _alone(error)))
+    scores.append(AnomalyScore("pca", title, True, True, _alone(error)))
     scores.append(
-        Score("pca-relative", f"{title} relative to detail", True, False, _relative("pca", error, some.images))
+        AnomalyScore("pca-relative", f"{title} relative to detail", True, False, _relative("pca", error, some.images))
     )
     title = f"nearest of {len(some):,} training images"
-    scores.append(Score("nearest", title, True, True, _alone(partial(_nearest, some.images))))
+    scores.append(AnomalyScore("nearest", title, True, True, _alone(partial(_nearest, some.images))))
     return {score.name: score for score in scores}
 
 
@@ -95,7 +107,7 @@ def training_scores(run: Run, seed: int, some: Split) -> dict[str, Tensor]:
 
 def _alone(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Mapping[str, Tensor]], Tensor]:
     """A score that needs no others."""
-    return lambda images, known: score(images)
+    return lambda images, earlier: score(images)
 
 
 def _relative(
@@ -105,7 +117,7 @@ def _relative(
     x, y = _detail(train).log(), error(train).clamp(min=TINY).log()
     b = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum().clamp(min=TINY)
     a = y.mean() - b * x.mean()
-    return lambda images, known: known[base].clamp(min=TINY).log() - a - b * _detail(images).log()
+    return lambda images, earlier: earlier[base].clamp(min=TINY).log() - a - b * _detail(images).log()
 
 
 def _detail(images: Tensor) -> Tensor:
@@ -178,10 +190,10 @@ def _reconstructed(model: nn.Module, images: Tensor) -> Tensor:
 
 def _conditions(model: nn.Module, count: int, device: torch.device) -> Iterator[Condition]:
     """Every class for all of `count` images; once none for a model whose codes need none."""
-    if not codes_need_labels(model):
+    if "label" not in codes_need(model):
         yield UNCONDITIONAL
         return
-    for k in range(model.n_classes):
+    for k in range(flags(model).n_classes):
         yield Condition(label=torch.full((count,), k, device=device))
 
 
@@ -198,7 +210,7 @@ def _mse(result: Tensor, images: Tensor) -> Tensor:
     return (result.double() - images.double()).square().flatten(1).mean(1)
 
 
-def score_all(scores: Mapping[str, Score], images: Tensor) -> dict[str, Tensor]:
+def score_all(scores: Mapping[str, AnomalyScore], images: Tensor) -> dict[str, Tensor]:
     """Every score of uint8 images (N, C, H, W), each float64 (N,).
 
     Raises:
@@ -216,11 +228,11 @@ def score_all(scores: Mapping[str, Score], images: Tensor) -> dict[str, Tensor]:
     return scored
 
 
-def _score(scores: Mapping[str, Score], images: Tensor) -> dict[str, Tensor]:
-    known: dict[str, Tensor] = {}
+def _score(scores: Mapping[str, AnomalyScore], images: Tensor) -> dict[str, Tensor]:
+    values: dict[str, Tensor] = {}
     for name, score in scores.items():
-        known[name] = score.of(images, known)
-    return known
+        values[name] = score.of(images, values)
+    return values
 
 
 def reconstructions(run: Run, images: Tensor) -> Tensor:

@@ -1,0 +1,287 @@
+"""What a report holds, typed: `document.document` makes it, the page, the terminal and the plots show it.
+
+report.json is its plain form (`Document.to_json`). Every number is finite: a figure that is missing is None, with the
+reason beside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING
+
+from trilemma.comparison.plain import Json, clean
+
+if TYPE_CHECKING:
+    from trilemma.metrics.nearest import Closeness
+    from trilemma.metrics.receipt import Score
+
+IMAGES = "images"  # the kind of a row that is a set of images, with no model behind it
+
+Scores = Mapping[str, "Score"]  # by the name of the column
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a comparison.
+
+    command: makes the same report again; minutes: None where nothing is trained; split, caveats: of the real images.
+    """
+
+    command: str
+    minutes: float | None
+    n: int
+    batch: int
+    seed: int
+    split: str
+    caveats: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model stands on an axis: value and interval in the axis's own unit, low end first, and their places in
+    [0, 1]; `reach` is the interval's."""
+
+    value: float
+    interval: Sequence[float] | None = None
+    place: float = 0.0
+    reach: Sequence[float] | None = None
+
+
+Places = Mapping[str, Place | None]  # by axis
+
+
+@dataclass(frozen=True)
+class Difference:
+    """a - b of two rows, or a / b where `ratio` is true, with its interval at a level."""
+
+    a: str
+    b: str
+    value: float
+    interval: Sequence[float]
+    ratio: bool = False
+    level: float = 0.95
+
+
+Differences = Mapping[str, Sequence[Difference]]  # by metric
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over the seconds of a training."""
+
+    name: str
+    seconds: Sequence[float]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a row, or its images; `run` is the folder."""
+
+    name: str
+    seed: int | None = None
+    error: str | None = None
+    scores: Scores = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    run: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the run folder says of the training that stands for a row."""
+
+    recipe: str
+    family: str
+    summary: str
+    source: str
+    run: str
+    weights: str
+    parameters: int
+    images: int
+    epochs: float
+    steps: int | None
+    seconds: float
+    images_per_second: float
+    valid: Mapping[str, float]
+    settings: Json
+    training: Json
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Nearest training image and distance of each sample, numbers of the samples that lie nearest, how many different
+    training images are nearest to those, and the test of copying against `n_real` held-out images."""
+
+    index: Sequence[int]
+    distance: Sequence[float]
+    n_real: int
+    shown: Sequence[int]
+    different: int
+    closeness: "Sequence[Closeness]"
+    copies: bool
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why something is missing."""
+
+    refused: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A row: a model as the mean over its trainings, which differ in their seed alone, or a set of images.
+
+    kind: "model" or IMAGES; trained: None of a set of images, and of a model that failed before it was trained;
+    folder: where a set of images lies.
+    """
+
+    name: str
+    error: str | None = None
+    scores: Scores = field(default_factory=dict)
+    curves: Sequence[Curve] = ()
+    notes: Sequence[str] = ()
+    commands: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    learned_nothing: str | None = None
+    trainings: Sequence[Training] = ()
+    place: Places = field(default_factory=dict)
+    nearest: Nearest | Refused | None = None
+    trained: Trained | None = None
+    kind: str = "model"
+    folder: str | None = None
+
+
+@dataclass(frozen=True)
+class Control:
+    """Images whose quality is known, measured as the models are."""
+
+    name: str
+    title: str
+    note: str
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Item:
+    """A sentence of the answer: its kind, the models it names, and a command to type next."""
+
+    kind: str
+    text: str
+    models: Sequence[str] = ()
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Leaders:
+    """Who leads on an axis: `first` are the unbeaten among those that count, `beaten` the others; one name alone is
+    `clear` where it is ahead of another model."""
+
+    first: Sequence[str]
+    beaten: Sequence[str]
+    clear: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who leads on each axis, and the sentences that say so."""
+
+    text: str
+    axes: Mapping[str, Leaders]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What all figures of a column share."""
+
+    protocol: str
+    n_real: int
+    n_fake: int
+    features: str
+    split: str
+    seed: int
+    resize: str
+    versions: Mapping[str, str]
+    interval_is: str
+    data_fingerprint: str
+
+    @classmethod
+    def of(cls, score: "Score") -> "Receipt":
+        return cls(**{key.name: getattr(score, key.name) for key in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric: its title, its best models, which no other is shown to beat, and its receipt; `shared` where every
+    contestant that can have it has it."""
+
+    name: str
+    title: str
+    head: str
+    shared: bool
+    unit: str
+    better: str
+    best: Sequence[str]
+    refused: str | None
+    receipt: Receipt
+
+
+@dataclass(frozen=True)
+class Images:
+    """The real images."""
+
+    name: str
+    source: str
+    shape: Sequence[int]
+    classes: Sequence[str]
+    counts: Mapping[str, int]
+    notes: Sequence[str]
+    skipped: Sequence[str]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Training seconds: asked for, used, and whether they were equal; and the machine that sampled and measured."""
+
+    asked_seconds: float | None
+    used_seconds: Sequence[float]
+    equal: bool
+    text: str
+    machine: Json
+
+
+@dataclass(frozen=True)
+class Document:
+    """Everything the report shows."""
+
+    format: int
+    trilemma: str
+    title: str
+    answer: Sequence[Item]
+    verdict: Verdict
+    data: Images
+    budget: Budget
+    columns: Sequence[Column]
+    differences: Differences
+    versions: Mapping[str, str]
+    axes: Sequence[Mapping[str, str]]
+    speed_scale: Json
+    real: Mapping[str, str]
+    caveats: Sequence[str]
+    notes: Sequence[str]
+    seed: int
+    models: Sequence[Model]
+    controls: Sequence[Control]
+    again: Mapping[str, str | None]
+
+    def to_json(self) -> Json:
+        """Plain values; what is known of a training stands in its row itself, and is left out where it is not."""
+        values: Json = clean(asdict(self))
+        for model in values["models"]:
+            model |= model.pop("trained") or {}
+            for training in model["trainings"]:
+                if training["seconds"] is None:
+                    del training["seconds"]
+        return values

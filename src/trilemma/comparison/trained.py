@@ -1,0 +1,71 @@
+"""What is said of a training: its run folder in words and numbers, its curves, and the commands that make it again."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from trilemma.comparison.content import Asked, Curve, Trained
+from trilemma.comparison.entries import Entry
+from trilemma.comparison.plain import Json, finite
+from trilemma.text import quoted
+
+if TYPE_CHECKING:
+    from trilemma.data import Data
+    from trilemma.run.run import Run
+
+CURVE_POINTS = 200  # of one loss curve at most
+MOST_CURVES = 40  # of a training; no model here has more than 20
+
+
+def training_of(run: "Run", data: "Data") -> Trained:
+    """What the run folder says of the training."""
+    summary, recipe, facts = run.summary, run.recipe, run.facts
+    return Trained(
+        recipe=recipe.name,
+        family=recipe.family,
+        summary=recipe.summary,
+        source=recipe.source,
+        run=str(run.path.absolute()),
+        weights=run.weights_id,
+        parameters=facts.parameters,
+        images=facts.images,
+        epochs=facts.images / max(len(data.train), 1),
+        steps=summary.get("steps"),
+        seconds=facts.seconds,
+        images_per_second=facts.images_per_second,
+        valid={k: v for k, v in summary.items() if k.startswith("valid_") and finite(v)},
+        settings=run.config["model_config"],
+        training={**run.config["training"], **run.config["data_config"]},
+    )
+
+
+def curves(log: Sequence[Json]) -> list[Curve]:
+    """Loss parts and validation values of a log, MOST_CURVES at most, as at most CURVE_POINTS points over training
+    seconds."""
+    names = dict.fromkeys(key for row in log for key in row if "/" in key or key.startswith("valid_"))
+    return [_curve(name, log) for name in list(names)[:MOST_CURVES]]
+
+
+def _curve(name: str, log: Sequence[Json]) -> Curve:
+    points = [(row["seconds"], row[name]) for row in log if finite(row.get(name))]
+    last = max(len(points) - 1, 0)
+    count = min(len(points), CURVE_POINTS)
+    spread = [points[round(i * last / max(count - 1, 1))] for i in range(count)]
+    return Curve(name, [x for x, _ in spread], [y for _, y in spread])
+
+
+def commands(entry: Entry, data: "Data", asked: Asked) -> dict[str, str]:
+    """What trains, draws and measures the same again; of a set of images, what measures it."""
+    from trilemma.data.load import source_word
+
+    run, keys = entry.run, [f"n={asked.n}", f"seed={asked.seed}", f"batch={asked.batch}"]
+    if run is not None:
+        path = str(run.path.absolute())
+        return {
+            **({"train": run.command} if run.command else {}),
+            "sample": quoted(["trilemma", "sample", path, "n=64", f"seed={asked.seed}"]),
+            "evaluate": quoted(["trilemma", "evaluate", path, *keys]),
+        }
+    if entry.place is None:
+        return {}
+    against = [f"against={source_word(data.source)}", f"split={asked.split}"]
+    return {"evaluate": quoted(["trilemma", "evaluate", str(entry.place), *against, *keys])}

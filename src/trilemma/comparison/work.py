@@ -1,0 +1,136 @@
+"""The work of a comparison: train, measure, time, each so that a failure costs one model and no other."""
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from trilemma.comparison.document import protocol_difference
+from trilemma.comparison.entries import Entry, rows_of, shown
+from trilemma.comparison.progress import Progress, about, in_words
+from trilemma.comparison.request import Budget
+from trilemma.comparison.rows import scores_of
+from trilemma.data import Data
+from trilemma.errors import UserError, shows_tracebacks
+from trilemma.run.run import Run
+from trilemma.words import counted
+
+if TYPE_CHECKING:
+    from trilemma.metrics.controls import Reference
+
+Say = Callable[[str], None]
+
+
+class Plan(NamedTuple):
+    """What a comparison does: trainings, finished runs or sets of images, measured by n real images of a split.
+
+    budget: None where nothing is trained; own: whether there is a model that was trained on the data; command: makes
+    the same report again.
+    """
+
+    entries: list[Entry]
+    data: Data
+    budget: Budget | None
+    split: str
+    n: int
+    seed: int
+    own: bool
+    command: str
+
+
+def train_all(plan: Plan, budget: Budget, folder: Path, progress: Progress, *, quiet: bool) -> None:
+    """Say what is trained and for how long, then train one after the other."""
+    say, models, minutes = progress.say, list(rows_of(plan.entries)), budget.minutes
+    for note in plan.data.notes:
+        say(f"  {note}")
+    say(f"{folder}: {', '.join(models)} on {plan.data.name}")
+    trainings = f"{counted(len(models), 'model')} x " + (f"{budget.seeds} seeds x " if budget.seeds > 1 else "")
+    say(f"{trainings}{in_words(60 * minutes)} of training, {about(progress.stated)} in all")
+    for entry in plan.entries:
+        _attempt(entry, partial(_train, entry, plan.data, folder, minutes, quiet), say)
+        progress.done()
+
+
+def _train(entry: Entry, data: Data, folder: Path, minutes: float, quiet: bool) -> None:
+    from trilemma.training import train
+
+    out = folder / "runs" / entry.label
+    entry.contestant = train(entry.name, data, minutes=minutes, seed=entry.seed or 0, out=out, quiet=quiet)
+
+
+def measure_all(plan: Plan, batch: int, progress: Progress) -> "Reference":
+    """Measure every training that ended well and every set of images by the same real images, of which all features are
+    computed once; then time one training of each model in turns.
+
+    Raises:
+        UserError: if none could be trained and measured.
+    """
+    from trilemma.metrics.evaluate import reference_by
+
+    entries = plan.entries
+    if all(entry.contestant is None for entry in entries):
+        raise _nothing_left(entries)
+    reference = reference_by(plan.data, plan.split, plan.n, own=plan.own, seed=plan.seed)
+    for entry in entries:
+        if entry.contestant is not None:
+            progress.say(f"{entry.label}: drawing and measuring {plan.n} images")
+            _attempt(entry, partial(_measure, entry, entries, plan, batch, reference), progress.say)
+        progress.done()
+    _time(list(rows_of(entries).values()), batch, plan.seed, progress.say)
+    if all(entry.error for entry in entries):
+        raise _nothing_left(entries)
+    return reference
+
+
+def _nothing_left(entries: Sequence[Entry]) -> UserError:
+    reasons = "; ".join(f"{e.label}: {e.error}" for e in entries)
+    return UserError(f"no model could be compared, so none can be recommended: {reasons}")
+
+
+def _measure(entry: Entry, entries: Sequence[Entry], plan: Plan, batch: int, reference: "Reference") -> None:
+    from trilemma.metrics import evaluate
+
+    assert entry.contestant is not None
+    first = next((e for e in entries if e.evaluation is not None), None)
+    evaluation = evaluate(entry.contestant, n=plan.n, seed=plan.seed, batch=batch, reference=reference)
+    earlier = scores_of(first.evaluation) if first and first.evaluation else {}
+    if first and (difference := protocol_difference(scores_of(evaluation), earlier)):
+        raise UserError(
+            f"measured by another protocol than {first.label} ({difference}), so the scores cannot be compared"
+        )
+    if any(e.name == entry.name and e.evaluation is not None for e in entries):  # the first training stands for the row
+        evaluation = replace(evaluation, fakes=evaluation.fakes[:0], features=evaluation.features[:0])
+    entry.evaluation = evaluation
+
+
+def _time(rows: Sequence[Sequence[Entry]], batch: int, seed: int, say: Say) -> None:
+    """The time per image of each model, measured in turns; one that fails on the way has no scores."""
+    from trilemma.metrics import cost
+
+    timed = [(row, run) for row in rows if shown(row).evaluation is not None and (run := shown(row).run)]
+    draws = [(partial(_draw, shown(row), run, seed, say), run.device) for row, run in timed]
+    for (row, _), times in zip(timed, cost.time_in_turns(draws, batch=batch), strict=True):
+        first = shown(row)
+        first.times = times
+        if first.error:
+            for entry in row:
+                entry.evaluation, entry.error = None, entry.error or first.error
+
+
+def _draw(entry: Entry, run: Run, seed: int, say: Say, first: int, count: int) -> None:
+    """Draw images to be timed; after an error of this model, none."""
+    if entry.error is None:
+        _attempt(entry, partial(run.sample, count, seed=seed, first=first, batch=count), say)
+
+
+def _attempt(entry: Entry, action: Callable[[], object], say: Say) -> None:
+    """Do it; an error ends this model only, and is said and kept, with where it happened if that is asked for."""
+    try:
+        action()
+    except Exception as error:  # a fault in one model must not lose the others' minutes
+        entry.error = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        for line in traceback.format_exc().splitlines() if shows_tracebacks() else ():
+            say(line)
+        say(f"{entry.label} failed: {entry.error}")

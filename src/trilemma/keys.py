@@ -1,0 +1,28 @@
+"""Keys that several verbs share: each has its type, bounds and description here, and its default in the signature."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+SplitName = Literal["train", "valid", "test"]
+
+Seed = Annotated[int, Field(description="random seed")]
+Count = Annotated[int, Field(ge=1, description="number of images")]
+BatchSize = Annotated[int, Field(ge=1, description="images drawn at a time; changes speed and memory, not the images")]
+Quiet = Annotated[bool, Field(description="hide progress")]
+Out = Annotated[str | Path | None, Field(description="output file or folder (default: chosen for you and printed)")]
+Picture = Annotated[str | Path | None, Field(description="picture to write (default: inside the run folder)")]
+Label = Annotated[str | int | None, Field(description="class, by name or number, for a conditional model")]
+SplitOf = Annotated[SplitName | None, Field(description="split to use (default: held-out images)")]
+Channels = Annotated[
+    int | None, Field(description="1: convert images to grey, 3: to colour (default: inferred from the images)")
+]
+Frames = Annotated[
+    str | None,
+    Field(description='"all": each frame or page of a file is an image (default: "first", only the first of each)'),
+]
+Resize = Annotated[
+    int | str | tuple[int, int] | None,
+    Field(description="resize images to this, px: 32, or 48x64 (height x width)"),
+]

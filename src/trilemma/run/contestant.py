@@ -1,0 +1,171 @@
+"""What can be measured: whatever draws images, a run or a set of existing images.
+
+A contestant draws image k of a seed by its number, as a run does. A set of images has no model behind it, so that its
+cost is not known: its images of a seed are its own in an order that the seed chooses, as many as there are.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from trilemma import rng
+from trilemma.data import Data, Split, load_data
+from trilemma.data.load import Source
+from trilemma.data.selection import ALL, Selection, all_splits
+from trilemma.data.sources.arrays import GIVEN, as_numpy, to_images
+from trilemma.errors import UserError
+from trilemma.pictures.png import read_metadata
+from trilemma.run.locate import CONFIG, no_run
+from trilemma.run.run import Drawn, Facts, Run, load
+from trilemma.values import refusal
+from trilemma.words import names_counted
+
+Shape = tuple[int, int, int]
+
+
+@runtime_checkable
+class Contestant(Protocol):
+    """Draws images of one shape (channels, height, width).
+
+    classes: their names, () where there are none; count: how many different images there are, None where there is no
+    end to them; facts: None where the cost is not known.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> Shape: ...
+    @property
+    def classes(self) -> Sequence[str]: ...
+    @property
+    def count(self) -> int | None: ...
+    @property
+    def facts(self) -> Facts | None: ...
+
+    def draw(self, n: int, *, seed: int, first: int, batch: int, **settings: Any) -> Iterator[Drawn]:
+        """Images number first ... first + n - 1 of a seed, `batch` at a time: uint8 levels, or floats in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of a folder, an archive, an array file, or in memory, as a contestant.
+
+    place: the path in full; None of images in memory.
+    """
+
+    name: str
+    images: Selection
+    shape: Shape
+    classes: tuple[str, ...] = ()
+    place: Path | None = None
+    facts: Facts | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.images)
+
+    def draw(self, n: int, *, seed: int = 0, first: int = 0, batch: int = 256, **settings: Any) -> Iterator[Drawn]:
+        """uint8 levels, in the order that the seed chooses.
+
+        Raises:
+            UserError: there are not so many, or a setting is given: there is no sampler.
+        """
+        if settings:
+            raise UserError(
+                f"{', '.join(settings)}: sampling settings are for a run, and {self.name} holds images; drop them"
+            )
+        if n < 1 or batch < 1 or not 0 <= first <= self.count - n:
+            raise UserError(f"n={n}, first={first}, batch={batch}: {self.name} holds {self.count} images")
+        order = rng.permutation(self.count, seed, "evaluate")[first : first + n]
+        for start, part in zip(range(first, first + n, batch), order.split(batch), strict=True):
+            yield Drawn(self.images.take(part).images, start, (start, len(part)))
+
+    def described(self, n: int) -> str:
+        """What n of them are, for a receipt."""
+        if n == self.count:
+            return f"the generated images are all {n} of {self.name}: a fixed set, whatever the seed"
+        return (
+            f"the generated images are {n} of the {self.count} of {self.name}: a fixed set, of which the seed chooses"
+        )
+
+
+Thing = Annotated[Run | Source | Contestant, Field(title="a run, a path, an array or tensor of images, or loaded data")]
+
+
+def contestant_of(what: Thing) -> Contestant:
+    """A run, the folder of one, or images: a folder or an archive of them, an array file, an array, or loaded data.
+
+    Raises:
+        UserError: it is something else, or there is nothing at the path.
+    """
+    if isinstance(what, Run | ImageSet):
+        return what
+    if isinstance(what, str | Path):
+        return _of_path(what)
+    if isinstance(what, Data):
+        return ImageSet(what.name, all_splits(what), what.shape, what.classes)
+    if isinstance(what, np.ndarray | Tensor):
+        levels, _ = to_images(as_numpy(what), "the generated images")
+        images = Selection(ALL, (Split(levels),), torch.arange(len(levels)))
+        return ImageSet(GIVEN, images, _shape_of(levels))
+    if isinstance(what, Contestant):
+        return what
+    raise refusal("what", what, Thing)
+
+
+def is_images(what: Thing) -> bool:
+    """Whether a path stands for images, and not for a run; nothing is read."""
+    if not isinstance(what, str | Path):
+        return False
+    path = Path(what).expanduser()
+    return path.exists() and path.name != CONFIG and not (path / CONFIG).is_file()
+
+
+def _of_path(place: str | Path) -> Contestant:
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise no_run(path)
+    if not is_images(place):
+        return load(path)
+    data = load_data(place)
+    if path.is_dir():
+        _refuse_mixtures(path, [name for split in data.splits.values() for name in split.names or ()])
+    return ImageSet(path.resolve().name, all_splits(data), data.shape, data.classes, path.absolute())
+
+
+def _shape_of(levels: Tensor) -> Shape:
+    _, channels, height, width = levels.shape
+    return channels, height, width
+
+
+def _refuse_mixtures(folder: Path, names: Sequence[str]) -> None:
+    """Each file is to hold one image, and all of ours to be drawn in one way: a grid among them would also spoil the
+    size they are read at.
+
+    Raises:
+        UserError: a picture of ours holds several, or two were drawn with different weights or settings.
+    """
+    entries = {name: _metadata(folder / name) for name in names}
+    if grids := [name for name, entry in entries.items() if entry.get("grid") or entry.get("n", 1) != 1]:
+        holds = names_counted("grids of several", grids)
+        raise UserError(f"{folder} holds {holds}; give a folder of single images, as `trilemma sample` writes one")
+    if len({(str(entry.get("weights")), str(entry.get("settings"))) for entry in entries.values() if entry}) > 1:
+        raise UserError(
+            f"{folder} holds images of ours that were drawn with different weights or settings; "
+            "draw each kind into a folder of its own with out="
+        )
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """What a PNG of ours says of how it was made; {} of any other image."""
+    try:
+        return read_metadata(path)
+    except UserError:
+        return {}

@@ -1,0 +1,40 @@
+"""A config.json of an earlier version, in the form of this one.
+
+Format 1 had the keys of the data among those of the training, not all of them in every version, and wrote "optimal" for
+each variance that was not given. No model had parts.
+"""
+
+from typing import Any
+
+from trilemma.config import VARIANCE
+
+FORMAT = 2
+DISCRETE = {"variables", "categories", "hard"}  # settings of vae-discrete
+DATA_KEYS = ("size", "channels", "valid", "split_seed", "split_rule", "frames")
+NEW_KEYS = {"frames": "first", "split_seed": 0, "split_rule": "tenth", "valid": None, "warmup_share": 0.1}
+# that the first versions of format 1 did not write, with what they did
+
+
+def migrated(config: dict[str, Any]) -> dict[str, Any]:
+    """The content of a config.json as this version writes it; of a later format, as it is.
+
+    Raises:
+        LookupError, TypeError, AttributeError: it is not that of a run.
+    """
+    if config["format"] != 1:
+        return config
+    settings = stated_variance(config["model_config"])
+    shape = settings.get("shape")
+    channels = shape[0] if isinstance(shape, list) and shape else None
+    written = {**NEW_KEYS, "channels": channels, **config["training"]}
+    data = {key: written.pop(key, None) for key in DATA_KEYS}
+    new = {"format": FORMAT, "model_config": settings, "data_config": data, "training": written, "parts": {}}
+    return {**config, **new}
+
+
+def stated_variance(settings: dict[str, Any]) -> dict[str, Any]:
+    """A model's settings, where the default variance is written in one way: behind a squared error, "optimal" meant
+    VARIANCE; elsewhere None means the same. For vae-discrete none was written, and it was VARIANCE."""
+    if settings.get("variance") not in (None, "optimal") or not ("variance" in settings or settings.keys() >= DISCRETE):
+        return settings
+    return {**settings, "variance": VARIANCE if settings.get("reconstruction", "mse") == "mse" else None}

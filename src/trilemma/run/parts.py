@@ -1,0 +1,80 @@
+"""What a config.json says of the parts of a model: enough to build them, and to train them again."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from trilemma.config import Config, make
+from trilemma.errors import UserError
+from trilemma.registry import Blueprint, recipe_named_in
+
+
+class PartConfig(Config):
+    """A part of a model, which was trained before it, or taken from a finished run."""
+
+    recipe: str = Field(max_length=100, description="by which it was trained")
+    settings: dict[str, Any] = Field(description="of its network")
+    keys: dict[str, Any] = Field(default={}, description="of its training that differ from the recipe's")
+    run: str | None = Field(default=None, max_length=4096, description="the finished run that it was taken from")
+    weights: str | None = Field(default=None, max_length=64, description="their SHA-256, once they are trained")
+    parts: dict[str, "PartConfig"] = Field(default={}, description="its own parts")
+
+
+def read_parts(config: Mapping[str, Any]) -> dict[str, PartConfig]:
+    """The parts that a config.json has, by name.
+
+    Raises:
+        ValueError: one is not as this version writes it.
+    """
+    return {
+        name: PartConfig.model_validate_json(json.dumps(part), strict=True) for name, part in config["parts"].items()
+    }
+
+
+def blueprints(parts: Mapping[str, PartConfig], file: Path) -> dict[str, Blueprint]:
+    """What the parts are built from.
+
+    Args:
+        file: the config.json, for messages.
+    Raises:
+        UserError: a recipe is unknown, or settings do not fit it.
+    """
+    plans = {}
+    for name, part in parts.items():
+        recipe = recipe_named_in(file, part.recipe)
+        try:
+            config = make(type(recipe.config), part.settings)
+        except UserError as error:
+            raise UserError(f"{file}: in the settings of the part {name}, {error}") from None
+        plans[name] = Blueprint(recipe, config, blueprints(part.parts, file))
+    return plans
+
+
+def part_keys(parts: Mapping[str, PartConfig], defaults: Mapping[str, str]) -> dict[str, Any]:
+    """The keys of `train` that give these parts, as they are typed; `defaults`: the recipes that need no key."""
+    keys: dict[str, Any] = {}
+    for name, part in parts.items():
+        source = part.run or part.recipe
+        keys |= {name: source} if source != defaults.get(name) else {}
+        keys |= {f"{name}.{key}": value for key, value in part.keys.items()}
+    return keys
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes the parts of a config.json these, by the key of `train` that says it."""
+    return part_keys(read_parts(config), {})
+
+
+def with_earlier_places(now: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose parts, where they have the weights of those `then`, are said to lie where those lay."""
+    earlier = then.get("parts", {})
+    parts = {
+        name: {**part, "run": earlier[name].get("run")}
+        if name in earlier and part["run"] is not None and part["weights"] == earlier[name].get("weights")
+        else part
+        for name, part in now.get("parts", {}).items()
+    }
+    return {**now, "parts": parts}

@@ -1,0 +1,178 @@
+"""From an order and its images to a training that can begin: settings that fit the images, the network, and what
+config.json says of both."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from trilemma import __version__
+from trilemma.announce import announced
+from trilemma.config import ModelConfig
+from trilemma.data import Data, batches, load_data
+from trilemma.data.config import config_of_data, load_keys
+from trilemma.data.load import Source, source_word
+from trilemma.data.sources.folder_layout import class_advice
+from trilemma.data.sources.labels import UNUSED
+from trilemma.errors import UserError
+from trilemma.files import sha256_of
+from trilemma.own import try_losses
+from trilemma.registry import Parts, Recipe, build
+from trilemma.run.command import train_command
+from trilemma.run.config import TrainConfig
+from trilemma.run.folder import earlier_fingerprints
+from trilemma.run.migration import FORMAT
+from trilemma.run.parts import PartConfig, blueprints
+from trilemma.run.run import WEIGHTS, Run
+from trilemma.training.fit import fit_model, fit_training
+from trilemma.training.optim import check_players
+from trilemma.training.order import Order
+from trilemma.training.validation import check_monitor
+from trilemma.types import Conditional, Model, config_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that can begin.
+
+    recipe, config, training: as they fit the images; module: with its first weights, on its device; record: the content
+    of config.json.
+    """
+
+    order: Order
+    recipe: Recipe
+    config: ModelConfig
+    training: TrainConfig
+    data: Data
+    module: Model
+    record: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of its run folder."""
+        return f"{self.recipe.name}-{self.data.name}"
+
+    def with_parts(self, modules: Mapping[str, nn.Module], records: Mapping[str, Any]) -> "Plan":
+        """The plan with its parts as they are after their training, and what config.json says of them."""
+        module = build(self.recipe, self.config, seed=self.training.seed, parts=modules).to(self.order.device)
+        return replace(self, module=module, record={**self.record, "parts": dict(records)})
+
+
+def read_images(order: Order, source: Source, out: str | Path | None, *, quiet: bool) -> Data:
+    """The images, divided as those of a run of an earlier version that this training continues, or lies beside."""
+    keys = load_keys(order.reading)
+    with announced(None if quiet else "reading the images"):
+        data = load_data(source, **keys)
+        if keys["rule"] is not None or isinstance(source, Data):
+            return data
+        if data.fingerprint in (marks := earlier_fingerprints(f"{order.recipe.name}-{data.name}", out)):
+            return data
+        earlier = load_data(source, **{**keys, "rule": "tenth"}) if marks else data
+        return earlier if earlier.fingerprint in marks else data
+
+
+def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
+    """The plan of an order for these images.
+
+    Args:
+        say: called with what was changed to fit the images.
+    Raises:
+        UserError: the model is for other images, or its players, phases or figures do not fit.
+    """
+    config, fitted = fit_model(order.recipe, config_for(order.recipe, data, order.settings))
+    recipe = order.recipe if order.request.module is None else replace(order.recipe, config=config)
+    parts = {name: part_config(name, part, data) for name, part in order.parts.items()}
+    modules: Parts = {
+        **blueprints(parts, Path()),
+        **{name: run.model for name, run in order.parts.items() if isinstance(run, Run)},
+    }
+    module = build(recipe, config, seed=order.training.seed, parts=modules).to(order.device)
+    if order.request.module is not None:
+        _check_module(module, data)
+    training, changed = fit_training(recipe, order.training, order.fixed_keys, module, len(data.train))
+    for note in fitted + changed:
+        say(f"  {note}")
+    check_players(module.phases, training)
+    _check_classes(module, recipe, data)
+    if order.user_keys.get("monitor") is not None:
+        check_monitor(module, data, training)
+    return Plan(order, recipe, config, training, data, module, _record(recipe, data, config, training, parts))
+
+
+def config_for(recipe: Recipe, data: Data, settings: Mapping[str, Any]) -> ModelConfig:
+    """The model's settings for these images: their shape, and their classes where it has a key for them."""
+    from_data: dict[str, Any] = {"shape": data.shape}
+    if "n_classes" in type(recipe.config).model_fields and data.classes:
+        from_data["n_classes"] = len(data.classes)
+    return recipe.config.with_(**{**from_data, **settings})
+
+
+def part_config(name: str, part: Order | Run, data: Data) -> PartConfig:
+    """What config.json says of a part.
+
+    Raises:
+        UserError: it is for other images.
+    """
+    if isinstance(part, Order):
+        config, _ = fit_model(part.recipe, config_for(part.recipe, data, part.settings))
+        parts = {own: part_config(own, inner, data) for own, inner in part.parts.items()}
+        keys = {
+            key: str(value.path.absolute()) if isinstance(value, Run) else value for key, value in part.keys.items()
+        }
+        return PartConfig(recipe=part.recipe.name, settings=config.to_json(), keys=keys, parts=parts)
+    if part.model_config.shape != data.shape:
+        raise UserError(
+            f"{name}={part.path} is for images of {part.model_config.shape}, and {data.name} has {data.shape}; give a "
+            "run that was trained on images of this shape, or other size= and channels="
+        )
+    return PartConfig(
+        recipe=part.recipe.name,
+        settings=part.model_config.to_json(),
+        run=str(part.path.absolute()),
+        weights=sha256_of(part.path / WEIGHTS),
+        parts=part.config["parts"],
+    )
+
+
+def _check_module(module: Model, data: Data) -> None:
+    """Refuse a module of the user's that is for other images, or whose losses cannot be trained."""
+    config = config_of(module)
+    if config is not None and tuple(config.shape) != data.shape:
+        raise UserError(f"{type(module).__name__} is for images of {config.shape}, and {data.name} has {data.shape}")
+    batch = next(batches(data.train, 4, next(module.parameters()).device))
+    unlabelled = replace(batch, condition=replace(batch.condition, label=None))
+    try_losses(module, batch if isinstance(module, Conditional) else unlabelled)
+
+
+def _check_classes(module: Model, recipe: Recipe, data: Data) -> None:
+    """Refuse data without classes for a model that learns from them."""
+    if isinstance(module, Conditional) and not data.classes:
+        because = next((f" ({note})" for note in data.notes if note.endswith(UNUSED)), "")
+        raise UserError(
+            f"{data.source} has no classes{because}, and {recipe.name} learns to draw a class: "
+            f"{class_advice(data.notes)}, or choose a model without labels, such as vae"
+        )
+
+
+def _record(
+    recipe: Recipe, data: Data, config: ModelConfig, training: TrainConfig, parts: Mapping[str, PartConfig]
+) -> dict[str, Any]:
+    """config.json: everything needed to train it again."""
+    word, data_config = source_word(data.source), config_of_data(data)
+    return {
+        "format": FORMAT,
+        "trilemma": __version__,
+        "model": recipe.name,
+        "data": word,
+        "fingerprint": data.fingerprint,
+        "n_images": sum(map(len, data.splits.values())),
+        "classes": list(data.classes),
+        "notes": list(data.notes),
+        "model_config": config.to_json(),
+        "data_config": data_config.to_json(),
+        "parts": {name: part.to_json() for name, part in parts.items()},
+        "training": training.to_json(),
+        "command": train_command(recipe, word, config, data_config, training, parts),
+    }

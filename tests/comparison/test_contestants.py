@@ -1,0 +1,222 @@
+"""Runs, folders and archives of images side by side, from the files to the document, the page and the terminal."""
+
+import io
+import json
+import zipfile
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from comparison.stand_ins import FLAT, finished, make, score
+from PIL import Image
+from rich.console import Console
+from torch import nn
+
+from trilemma.cli.main import main
+from trilemma.comparison import compare
+from trilemma.comparison.answer import NO_COST
+from trilemma.comparison.content import Model, Training
+from trilemma.comparison.document import columns
+from trilemma.data import load_data
+from trilemma.errors import UserError
+from trilemma.metrics import evaluate
+from trilemma.metrics.features import FeatureNetwork
+from trilemma.run.contestant import contestant_of
+
+N = 14  # test images of the made-up data
+
+
+class Noise(nn.Module):
+    """Draws static, one pass of its network each."""
+
+    def __init__(self):
+        super().__init__()
+        self.sampling_network = nn.Linear(1, 1)
+
+    def sample(self, n, *, seed, first=0, condition=None):
+        self.sampling_network(torch.zeros(n, 1))
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(first + n, 1, 8, 8, generator=generator)[first:]
+
+
+class Counted(nn.Module):
+    """Features of an image, its pixels; and every image that came through."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def features(self, image):
+        self.seen += [tuple((255 * one).round().int().flatten().tolist()) for one in image]
+        return image.flatten(1)
+
+
+def save(folder, levels):
+    folder.mkdir(parents=True)
+    for k, image in enumerate(levels):
+        Image.fromarray(image[0].numpy()).save(folder / f"{k:03}.png")
+    return folder
+
+
+def zipped(folder):
+    with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+    return folder.with_suffix(".zip")
+
+
+def levels(n, seed, side=8):
+    return torch.randint(0, 256, (n, 1, side, side), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def run_in(folder):
+    folder.mkdir()
+    run = finished("vae", folder, make())
+    run.model = Noise().eval()
+    return run
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """A run, a folder and a zip compared, and what the feature network saw."""
+    place, network = tmp_path_factory.mktemp("mixture"), Counted()
+    counted = FeatureNetwork("counted", network, (1, 8, 8))
+    folder, archive = save(place / "photos", levels(20, 5)), zipped(save(place / "prints", levels(30, 6)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_module("trilemma.metrics.evaluate"), "feature_network", lambda *_: counted)
+        patch.setattr("trilemma.comparison.progress.seconds_per_image", lambda model, shape: 0.001)
+        patch.setattr("trilemma.metrics.cost.REPEATS", 3)
+        found = compare(folder, [run_in(place / "run"), archive], quiet=True, out=place / "out")
+    return found, network.seen, folder
+
+
+def test_a_run_a_folder_and_a_zip_share_the_axes_that_need_no_model(mixture):
+    found, _, folder = mixture
+    photos, vae, prints = found.report.models
+    assert [(m.name, m.kind) for m in found.report.models] == [
+        ("photos", "images"),
+        ("run", "model"),
+        ("prints.zip", "images"),
+    ]
+    cost = {"ms_per_image", "calls_per_image"}
+    assert set(photos.scores) == set(prints.scores) == set(vae.scores) - cost and set(vae.scores) >= cost
+    assert all(s.n_fake == s.n_real == N for m in (photos, vae, prints) for s in m.scores.values() if s.n_real)
+    assert photos.place["speed"] is None and vae.place["speed"] and photos.place["fidelity"]
+    assert all(column.shared for column in found.report.columns)
+    assert {(p.a, p.b) for p in found.report.differences["coverage"]} == {
+        ("photos", "run"), ("photos", "prints.zip"), ("run", "prints.zip")
+    }  # fmt: skip
+    assert f"the generated images are {N} of the 20 of photos" in " ".join(photos.notes)
+    assert found.rows[0]["parameters"] is None and found.rows[1]["parameters"] == 1234567
+    words = found.document["again"]["all"].split()
+    assert words[2:5] == [str(folder), str(folder.with_name("run")), str(folder.with_name("prints.zip"))]
+
+
+def test_images_stand_in_the_document_the_page_and_the_terminal_and_their_missing_cost_is_explained(mixture):
+    found, *_ = mixture
+    values = json.loads(found.json.read_text("utf-8"))
+    assert values == found.document and values["models"][0]["kind"] == "images"
+    assert "seconds" not in values["models"][0] and values["models"][1]["seconds"] == 30.0
+    console = Console(file=io.StringIO(), width=160)
+    console.print(found.table())
+    for text in (found.html.read_text("utf-8"), " ".join(console.file.getvalue().split())):
+        assert f"prints.zip are sets of images: {NO_COST}" in text.replace("<strong>", "").replace("</strong>", "")
+    assert "its cost is not known without its model" in found.html.read_text("utf-8")
+
+
+def test_each_real_image_goes_through_the_network_once(mixture):
+    """Whatever is measured by them, and the nearest training images are sought by the same features."""
+    _, seen, _ = mixture
+    images = make().splits["test"].images
+    assert [seen.count(tuple(image.flatten().tolist())) for image in images] == [1] * N
+
+
+def test_a_column_that_a_set_of_images_cannot_have_is_shared_by_the_models():
+    def model(name, kind, *names):
+        scores = {name: score(name, 1.0, None, "lower") for name in names}
+        return Model(name, scores=scores, kind=kind, trainings=[Training(name, scores=scores)])
+
+    a, b = model("a", "model", "coverage", "ms_per_image"), model("b", "images", "coverage")
+    assert [(c.name, c.shared) for c in columns([a, b])] == [("coverage", True), ("ms_per_image", True)]
+    other = model("c", "model", "coverage")
+    assert [c.shared for c in columns([a, b, other])] == [True, False]
+
+
+def test_training_images_are_better_than_noise_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save(Path("real"), load_data("digits").train.images[:60])
+    save(Path("noise"), levels(60, 1))
+    assert main(["compare", "noise", "real", "against=digits", "out=out"]) == 0
+    values = json.loads(Path("out/report.json").read_text("utf-8"))
+    assert [values["verdict"]["axes"][axis]["first"] for axis in ("fidelity", "diversity")] == [["real"], ["real"]]
+    assert values["answer"][0]["text"].startswith("Use real: ")
+    noise, real = values["models"]
+    assert noise["scores"]["kernel_distance"]["interval"][0] > real["scores"]["kernel_distance"]["interval"][1]
+    assert "against=digits" in values["again"]["all"] and values["data"]["name"] == "digits"
+    assert "are sets of images" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = run_in(Path("run"))
+    photos, large = save(Path("photos"), levels(20, 5)), save(Path("large"), levels(20, 5, side=12))
+    with pytest.raises(UserError, match=r"photos: these are images; add what to measure them against.*against="):
+        compare(photos, quiet=True)
+    with pytest.raises(UserError, match=r"large holds images of 1 x 12 x 12 .* digits are 1 x 8 x 8; resize them"):
+        compare(run, large, quiet=True)
+    with pytest.raises(UserError, match=r"against=digits: finished runs are compared as they are"):
+        compare(run, photos, against="digits", quiet=True)
+    with pytest.raises(UserError, match="both name the real images"):
+        compare(photos, against="digits", data="digits", quiet=True)
+    with pytest.raises(UserError, match="photos is given twice"):
+        compare(photos, "./photos", quiet=True)
+    with pytest.raises(UserError, match="to train models, give data="):
+        compare(against="digits", quiet=True)
+    with pytest.raises(UserError, match=r"n=21: .* there are 20 generated ones; choose n from 12 to"):
+        compare(photos, against=make(), n=21, quiet=True)
+
+
+def test_a_set_of_images_draws_by_number_and_its_seed_only_chooses_the_order(tmp_path):
+    images = levels(20, 5)
+    photos = contestant_of(save(tmp_path / "photos", images))
+    assert (photos.name, photos.shape, photos.count, photos.facts) == ("photos", (1, 8, 8), 20, None)
+
+    def drawn(n, **keys):
+        return torch.cat([part.images for part in photos.draw(n, **keys)])
+
+    whole = drawn(20, seed=3)
+    assert torch.equal(whole[4:13], torch.cat([drawn(5, seed=3, first=4, batch=2), drawn(4, seed=3, first=9)]))
+    assert not torch.equal(whole, drawn(20))
+    for order in (whole, drawn(20)):
+        assert sorted(order.flatten(1).tolist()) == sorted(images.flatten(1).tolist())
+    with pytest.raises(UserError, match="photos holds 20 images"):
+        drawn(15, first=6)
+    with pytest.raises(UserError, match="steps: sampling settings are for a run"):
+        drawn(15, steps=3)
+
+
+def test_a_folder_a_zip_an_array_file_and_an_array_are_measured_alike(tmp_path):
+    import numpy as np
+
+    images = levels(20, 5)
+    folder = save(tmp_path / "photos", images)
+    np.save(tmp_path / "photos.npy", images[:, 0].numpy())
+    things = (folder, zipped(folder), tmp_path / "photos.npy", images)
+    real = load_data(levels(60, 9))
+    first, *others = (evaluate(thing, against=real, features=FLAT, n=20) for thing in things)
+    for other in others:  # their order may differ
+        assert other["kernel_distance"].value == pytest.approx(first["kernel_distance"].value, abs=1e-12)
+        assert other["density"].value == first["density"].value
+    assert "the generated images are all 20 of photos" in " ".join(first.notes)
+
+
+def test_a_fault_is_shown_with_where_it_happened_if_that_is_asked_for(stage, monkeypatch, capsys):
+    stage.broken = {"vae": RuntimeError("out of memory")}
+    for debug in ("0", "1"):
+        monkeypatch.setenv("TRILEMMA_DEBUG", debug)
+        with pytest.raises(UserError, match="no model could be compared"):
+            compare(models="vae")
+        text = capsys.readouterr().err
+        assert ("Traceback" in text and "conftest.py" in text) is (debug == "1")
+        assert "vae failed: RuntimeError: out of memory" in text
