@@ -160,6 +160,7 @@ def test_good_images_help_and_mislabelled_ones_hurt(folder, tmp_path):
     assert written["difference"][BOTH]["value"] == good.difference[BOTH].value
 
 
+@pytest.mark.slow
 def test_trainings_are_alike_and_repeat(folder, tmp_path, monkeypatch):
     """The same number of steps for each kind; a seed gives the same verdict again, another one another."""
     taken, run = [], Trainer.run

@@ -93,6 +93,7 @@ def test_a_collapsed_unit_does_not_close_the_gap(folder, tmp_path):
     assert any(note.startswith("mig: of one draw") for note in uncertain.notes)
 
 
+@pytest.mark.slow
 def test_a_trained_model_and_the_default_places(folder):
     one, other = (disentangle(folder, n=250) for _ in range(2))
     assert one.picture == folder / "disentanglement.png" and read_metadata(one.picture)["verb"] == "disentangle"
