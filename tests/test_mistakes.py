@@ -20,6 +20,7 @@ import trilemma
 from trilemma import announce, vocabulary
 from trilemma.cli import main as cli
 from trilemma.cli.collect import collect
+from trilemma.cli.words import check_words
 from trilemma.errors import UserError
 from trilemma.run.config import TrainConfig
 
@@ -310,3 +311,13 @@ def test_silent_work_is_named_after_a_second_on_a_terminal(monkeypatch, capsys):
     with announce.announced("reading the images"):
         time.sleep(0.05)
     assert capsys.readouterr().err == "reading the images ...\n"
+
+
+def test_folders_of_images_are_compared_too(monkeypatch, tmp_path):
+    """Without torch, only what does not exist is refused; what a folder holds is looked at later."""
+    monkeypatch.delitem(sys.modules, "torch")
+    for verb, key in (("compare", "runs"), ("evaluate", "what")):
+        check_words(verb, {key: (str(tmp_path),) if key == "runs" else str(tmp_path)}, ())
+        gone = str(tmp_path / "x")
+        with pytest.raises(UserError, match="There is no run at"):
+            check_words(verb, {key: (gone,) if key == "runs" else gone}, ())

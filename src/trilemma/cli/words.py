@@ -53,9 +53,10 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
     for name in ("data", "source", "against"):
         if name in given:
             vocabulary.check_data(given[name])
-    runs = [run_folder(run) for run in [*given.get("runs", ()), *filter(None, [given.get("run")])]]
-    if "what" in given and not (what := Path(given["what"]).expanduser()).exists():
-        raise no_run(what)
+    runs = [run_folder(given["run"])] if "run" in given else []
+    for thing in [*given.get("runs", ()), *([given["what"]] if "what" in given else [])]:  # runs or images
+        if not (place := Path(thing).expanduser()).exists():
+            raise no_run(place)
     keys = [setting.partition("=")[0] for setting in given.get("setting", ())]
     if verb == "figure" and "name" in given:
         vocabulary.check_figure(given["name"])
