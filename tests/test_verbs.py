@@ -16,7 +16,7 @@ from trilemma.cli.arguments import parse
 from trilemma.cli.collect import PAGE, page
 from trilemma.cli.results import OWN, PRINT
 from trilemma.errors import UserError
-from trilemma.signatures import keys_of, schema_of
+from trilemma.signatures import arguments_of, schema_of
 from trilemma.verbs import DIALECT, VERBS, default_of, find, function_of
 
 NOT_VERBS = {"Recipe", "Run", "UserError", "__version__", "create", "load", "load_data", "register"}
@@ -87,7 +87,7 @@ def test_the_keys_of_a_training_are_described_by_its_config():
 
 
 def test_keys_are_checked_as_the_function_checks_them():
-    keys = keys_of(trilemma.reconstruct)
+    keys = arguments_of(trilemma.reconstruct)
     assert keys.model_validate({"run": "runs/a"}).model_dump()["n"] == 16
     for wrong in ({"run": "runs/a", "n": 0}, {"run": "runs/a", "m": 1}, {}):
         with pytest.raises(ValueError):

@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from trilemma.text import printable
 
@@ -40,6 +40,9 @@ DEBUG: ContextVar[bool] = ContextVar("DEBUG", default=False)  # set by --debug
 def shows_tracebacks() -> bool:
     """Whether an error is to be shown with where it happened: --debug, or TRILEMMA_DEBUG in the environment."""
     return DEBUG.get() or os.environ.get("TRILEMMA_DEBUG", "0") not in ("", "0")
+
+
+T = TypeVar("T")
 
 
 class UserError(ValueError):
@@ -80,6 +83,17 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
     names = [str(c) for c in choices]
     text = f'unknown {kind} "{word}"; ' + (f"choose one of {', '.join(names)}" if names else f"there is no {kind}")
     return UserError(with_hint(text, word, names))
+
+
+def named(kind: str, word: str, choices: Mapping[str, T]) -> T:
+    """The choice of that name.
+
+    Raises:
+        UserError: with the nearest name.
+    """
+    if word not in choices:
+        raise unknown(kind, word, choices)
+    return choices[word]
 
 
 def unknown_key(key: str, takes: Mapping[str, Iterable[str]], see: str = "") -> UserError:

@@ -11,11 +11,7 @@ from rich.table import Column
 from trilemma.text import encodable, printable
 
 PLAIN_EVERY_S = 15.0
-
-
 BAR = 20  # characters
-
-
 UNKNOWN = "-:--:--"  # time left
 
 

@@ -24,7 +24,7 @@ class Keys(Config):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
 
-def keys_of(function: Callable[..., Any], fields: Mapping[str, FieldInfo] | None = None) -> type[Keys]:
+def arguments_of(function: Callable[..., Any], fields: Mapping[str, FieldInfo] | None = None) -> type[Keys]:
     """The arguments of a function as settings: types, defaults, bounds and descriptions.
 
     Args:
@@ -47,7 +47,7 @@ def schema_of(verb: Verb) -> Schema:
     function, kinds = function_of(verb.function), inspect.Parameter
     module, _, name = verb.fields.partition(":")
     fields = getattr(import_module(module), name) if module else None
-    schema = keys_of(function, fields).model_json_schema(schema_generator=_Typed)
+    schema = arguments_of(function, fields).model_json_schema(schema_generator=_Typed)
     parameters = inspect.signature(function).parameters.values()
     places = [p for p in parameters if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.VAR_POSITIONAL)]
     return {

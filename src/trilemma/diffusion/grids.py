@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trilemma.diffusion.schedule import LOG_SNR, Schedule, log_snr
-from trilemma.errors import UserError, unknown
+from trilemma.errors import UserError, named
 
 END = 2 * math.log(1 / 0.01)  # log-SNR where sigma / alpha is 0.01, about one level of 256
 RHO = 7.0
@@ -68,9 +68,7 @@ def get_grid(name: str) -> Grid:
     Raises:
         UserError: with the nearest name.
     """
-    if name not in GRIDS:
-        raise unknown("grid", name, GRIDS)
-    return GRIDS[name]
+    return named("grid", name, GRIDS)
 
 
 def times_of(name: str, schedule: Schedule, steps: int) -> Tensor:

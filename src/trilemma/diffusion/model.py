@@ -162,16 +162,16 @@ class PixelDiffusion(Model):
     def _sampling_denoiser(self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling) -> Denoise:
         """The denoiser of a call, guided if asked."""
 
-        def told(label: Tensor | None) -> Denoise:
+        def denoiser_of(label: Tensor | None) -> Denoise:
             embedded = self._embedded(label, n)
             return lambda x_t, t: self._clipped(self._denoised(x_t, t, embedded, schedule))
 
         if keys.guidance == 1:
-            return told(label)
+            return denoiser_of(label)
         if not self.n_classes:
             raise UserError(f"guidance={keys.guidance:g} needs a model trained with classes=true; leave it out")
         interval = keys.guidance_interval or (-math.inf, math.inf)
-        return guided(told(label), told(None), keys.guidance, schedule, interval, keys.guidance_rescale)
+        return guided(denoiser_of(label), denoiser_of(None), keys.guidance, schedule, interval, keys.guidance_rescale)
 
     def _clipped(self, x0_hat: Tensor) -> Tensor:
         return x0_hat.clamp(-1, 1) if self.config.clip_x0 else x0_hat

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from trilemma.errors import unknown
+from trilemma.errors import named
 
 
 class Coefficients(NamedTuple):
@@ -71,6 +71,4 @@ def get_prediction(name: str) -> Prediction:
     Raises:
         UserError: with the nearest name.
     """
-    if name not in PREDICTIONS:
-        raise unknown("prediction", name, PREDICTIONS)
-    return PREDICTIONS[name]
+    return named("prediction", name, PREDICTIONS)

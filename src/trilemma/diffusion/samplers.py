@@ -31,7 +31,7 @@ from torch import Tensor
 from trilemma.diffusion.schedule import Schedule
 from trilemma.diffusion.solvers import dpmpp_2m, dpmpp_3m, eab3, euler, heun, unipc
 from trilemma.diffusion.steps import Denoise, Noise, steps_of
-from trilemma.errors import UserError, unknown
+from trilemma.errors import UserError, named, unknown
 
 
 def ddim(denoise: Denoise, schedule: Schedule, times: Tensor, x_T: Tensor, noise: Noise, *, eta: float = 0.0) -> Tensor:
@@ -105,10 +105,9 @@ def get_sampler(name: str, **options: Any) -> Callable[..., Tensor]:
     Raises:
         UserError: unknown sampler, or an option that it has not.
     """
-    if name not in SAMPLERS:
-        raise unknown("sampler", name, SAMPLERS)
-    allowed = [p.name for p in signature(SAMPLERS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    sampler = named("sampler", name, SAMPLERS)
+    allowed = [p.name for p in signature(sampler).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in allowed:
             raise unknown(f"{name} option", option, allowed)
-    return SAMPLERS[name]
+    return sampler

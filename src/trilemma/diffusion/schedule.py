@@ -30,7 +30,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trilemma.errors import UserError, unknown
+from trilemma.errors import UserError, named
 
 LOG_SNR = 20.0  # beyond +-this, an image is clean, or noise, to 5e-5
 
@@ -267,9 +267,7 @@ def get_table(name: str, T: int) -> Table:
     Raises:
         UserError: with the nearest name.
     """
-    if name not in TABLES:
-        raise unknown("schedule", name, TABLES)
-    return TABLES[name](T)
+    return named("schedule", name, TABLES)(T)
 
 
 def get_schedule(name: str, shift: float = 1.0) -> Schedule:
@@ -280,9 +278,8 @@ def get_schedule(name: str, shift: float = 1.0) -> Schedule:
     Raises:
         UserError: with the nearest name.
     """
-    if name not in SCHEDULES:
-        raise unknown("schedule", name, SCHEDULES)
-    return SCHEDULES[name] if shift == 1 else Shifted(SCHEDULES[name], shift)
+    schedule = named("schedule", name, SCHEDULES)
+    return schedule if shift == 1 else Shifted(schedule, shift)
 
 
 def _float64(value: Tensor | float) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from trilemma.diffusion.schedule import Schedule
-from trilemma.errors import unknown
+from trilemma.errors import named
 
 GAMMA = 5.0
 BIAS = -1.0
@@ -51,9 +51,7 @@ def get_weighting(name: str) -> Weighting:
     Raises:
         UserError: with the nearest name.
     """
-    if name not in WEIGHTINGS:
-        raise unknown("weighting", name, WEIGHTINGS)
-    return WEIGHTINGS[name]
+    return named("weighting", name, WEIGHTINGS)
 
 
 def get_density(name: str) -> Density:
@@ -62,9 +60,7 @@ def get_density(name: str) -> Density:
     Raises:
         UserError: with the nearest name.
     """
-    if name not in DENSITIES:
-        raise unknown("density of t", name, DENSITIES)
-    return DENSITIES[name]
+    return named("density of t", name, DENSITIES)
 
 
 def evenly_spread(n: int, rng: torch.Generator) -> Tensor:

@@ -21,7 +21,7 @@ from trilemma.hardware import pick_device
 from trilemma.pictures.grid import grid, grid_size, to_image
 from trilemma.pictures.png import read_metadata, save_png
 from trilemma.results import claim, out_path
-from trilemma.run.record import CONFIG
+from trilemma.run.locate import CONFIG
 from trilemma.run.run import LARGEST_NUMBER, Run
 from trilemma.values import checked_call
 

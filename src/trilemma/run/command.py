@@ -58,8 +58,6 @@ def _imports(recipe: Recipe) -> list[str]:
 
 
 OTHER_NAMES = {"lr_schedule": "schedule"}
-
-
 COMMON = ("precision", "augment")  # said wherever they are not the common ones, also where the recipe has them
 ELSEWHERE = {*LENGTHS, "batch", "lr", "seed", "device", "save_every", "sample_every"}  # typed first, or never
 TYPED = [name for name in TrainConfig.model_fields if name not in ELSEWHERE]

@@ -25,11 +25,11 @@ from trilemma.files import (
     sync_folder,
     write_json,
 )
-from trilemma.run.locate import RUNS
+from trilemma.run.locate import CONFIG, RUNS, WEIGHTS
 from trilemma.run.migration import migrated
 from trilemma.run.parts import identity, with_earlier_places
 
-CONFIG, LOCK, WEIGHTS = "config.json", "lock", "weights.safetensors"
+LOCK = "lock"
 WRITTEN = (
     CONFIG,
     LOCK,

@@ -6,7 +6,7 @@ from trilemma.errors import UserError, nearest
 from trilemma.vocabulary import data_words, models
 
 RUNS = Path("runs")  # where runs are written; default of out=
-CONFIG = "config.json"
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 MOST = 5  # runs named in a message
 
 

@@ -9,11 +9,7 @@ from trilemma.errors import UserError
 from trilemma.files import parse_json, read_plain
 
 LARGEST_LOG = 32 << 20  # bytes; 100,000 rows
-
-
 LARGEST_FIGURE = torch.finfo(torch.float32).max
-
-
 PLACE = ("step", "images", "seconds")  # with which every row begins
 
 

@@ -13,10 +13,11 @@ from trilemma.data.config import DataConfig
 from trilemma.errors import UserError
 from trilemma.files import read_json
 from trilemma.run.config import TrainConfig
+from trilemma.run.locate import CONFIG
 from trilemma.run.migration import FORMAT, migrated
 from trilemma.run.parts import PartConfig
 
-CONFIG, SUMMARY = "config.json", "summary.json"
+SUMMARY = "summary.json"
 HASH, DIVERGED = "weights_sha256", "diverged"  # keys of a summary
 KINDS: dict[str, type] = {  # of the values in config.json
     "format": int,

@@ -39,10 +39,10 @@ from trilemma.registry import (
 )
 from trilemma.run.command import command_of
 from trilemma.run.condition import Label, condition_of
-from trilemma.run.locate import run_folder
+from trilemma.run.locate import CONFIG, WEIGHTS, run_folder
 from trilemma.run.log import read_log
 from trilemma.run.parts import blueprints, read_parts
-from trilemma.run.record import CONFIG, DIVERGED, SUMMARY, read_config, read_summary, written_hash
+from trilemma.run.record import DIVERGED, SUMMARY, read_config, read_summary, written_hash
 from trilemma.run.unfinished import Snapshot, find_snapshot, finish, newest_snapshot, summary_of
 from trilemma.run.weights import difference, forms_of, load_tensors, read_forms
 from trilemma.text import note, printable, quoted
@@ -62,7 +62,6 @@ from trilemma.types import (
 from trilemma.values import checked_call, shown
 
 T = TypeVar("T")
-WEIGHTS = "weights.safetensors"
 SPARE_TENSORS = 100  # that a network may make while it is built, besides its weights
 LARGEST_PICTURE = 64 << 20  # bytes
 MOST_NUMBERS = 2**22  # in the images that a CPU computes together: 341 of 64 px in colour, 5 of 512 px

@@ -23,9 +23,10 @@ from trilemma.registry import Parts, Recipe, build
 from trilemma.run.command import train_command
 from trilemma.run.config import TrainConfig
 from trilemma.run.folder import earlier_fingerprints
+from trilemma.run.locate import WEIGHTS
 from trilemma.run.migration import FORMAT
 from trilemma.run.parts import PartConfig, blueprints
-from trilemma.run.run import WEIGHTS, Run
+from trilemma.run.run import Run
 from trilemma.training.fit import fit_model, fit_training
 from trilemma.training.optim import check_players
 from trilemma.training.order import Order

@@ -16,9 +16,9 @@ from trilemma.progress import Display
 from trilemma.registry import Recipe, count_parameters
 from trilemma.run.command import command_of
 from trilemma.run.config import TrainConfig
+from trilemma.run.locate import CONFIG, WEIGHTS
 from trilemma.run.log import read_log
-from trilemma.run.record import CONFIG, DIVERGED, HASH, SUMMARY, read_config, read_summary, written_hash
-from trilemma.run.run import WEIGHTS
+from trilemma.run.record import DIVERGED, HASH, SUMMARY, read_config, read_summary, written_hash
 from trilemma.run.tensor_files import write_tensors
 from trilemma.training.card import model_card
 from trilemma.training.loop import Trainer

@@ -40,7 +40,6 @@ class Saver:
 
     def save(self, state: Checkpoint) -> None:
         """Write a checkpoint of a state; of the last good one, where a loss stands out."""
-        self.calendar.saved_at = time.monotonic()  # if memory runs out, the next attempt has its own time
         self.signals.save = False
         if self.guard.in_doubt and not _is_last(state):
             if self.saved >= self.history.good.values["images"]:

@@ -20,9 +20,10 @@ from trilemma.progress import Display
 from trilemma.registry import Recipe, count_parameters
 from trilemma.run.config import TrainConfig
 from trilemma.run.folder import open_run_folder
+from trilemma.run.locate import CONFIG, WEIGHTS
 from trilemma.run.parts import read_parts
-from trilemma.run.record import CONFIG, read_config
-from trilemma.run.run import WEIGHTS, Run
+from trilemma.run.record import read_config
+from trilemma.run.run import Run
 from trilemma.text import quoted
 from trilemma.training.loop import Trainer
 from trilemma.training.order import Order, order_of
