@@ -223,7 +223,7 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
         (right > 1, r"labels were given as bool \(4,\)"),
         (right[:, None], r"labels were given as int64 \(4, 1\)"),
         ([0, 1, 2, 3], "labels were given as list"),
-        (right + 1, "they go from 0 to 3"),
+        (right + 1, "label 4 is not a class of this model; choose from 0 to 3"),
     ):
         calls = [(model.encode, image), (model.decode, z), (model.reconstruct, image)]
         for call, value in calls:
