@@ -103,15 +103,6 @@ class Drawn(NamedTuple):
     batch: tuple[int, int]
 
 
-class Facts(NamedTuple):
-    """What a contestant cost: parameters, and of its training the seconds, the images seen and those per second."""
-
-    parameters: int
-    seconds: float
-    images: int
-    images_per_second: float
-
-
 class Run:
     """A run folder: `config` and `summary` as they lie there; model and data are loaded when first used."""
 
@@ -172,9 +163,9 @@ class Run:
         """Whether it can draw any number of images."""
 
     @property
-    def facts(self) -> Facts:
-        """Its parameters and what its training took."""
-        return Facts(*(self.summary[key] for key in Facts._fields))
+    def seconds(self) -> float:
+        """What its training took, with those of its parts."""
+        return self.summary["seconds"] + sum(part.seconds or 0.0 for part in read_parts(self.config).values())
 
     @cached_property
     def model_config(self) -> ModelConfig:
@@ -305,11 +296,6 @@ class Run:
         Raises:
             UserError: they have changed since it was trained.
         """
-        if isinstance(source, str) and source.startswith(f"{GIVEN}:"):
-            raise UserError(
-                f"{self.path} was trained on an array in memory: open it with trilemma.load(path, data=ARRAY), or give "
-                "the images to a verb as data="
-            )
         data = load_data(source, **load_keys(make(DataConfig, self.config["data_config"]).model_dump()))
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
