@@ -237,22 +237,22 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
 def test_stopped_and_continued_equals_unbroken_bit_for_bit(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = {"batch": 16, "steps": 8, "seed": 3, "quiet": True}
+    keys = {"batch": 16, "steps": 4, "seed": 3, "quiet": True}
     whole = train(name, "digits", out=tmp_path / "whole", **keys)
     steps_taken = []
     one_step = Trainer.take_step
 
-    def stop_after_three(trainer: Trainer) -> None:
+    def stop_after_two(trainer: Trainer) -> None:
         one_step(trainer)
         steps_taken.append(trainer.calendar.step)
-        if len(steps_taken) == 3:
+        if len(steps_taken) == 2:
             trainer.signals.stop = 2
 
-    monkeypatch.setattr(Trainer, "take_step", stop_after_three)
+    monkeypatch.setattr(Trainer, "take_step", stop_after_two)
     with pytest.raises(KeyboardInterrupt, match="the state is saved"):
         train(name, "digits", out=tmp_path / "parts", **keys)
     parts = train(name, "digits", out=tmp_path / "parts", **keys)
-    assert steps_taken == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert steps_taken == [1, 2, 3, 4]
     for one, other in zip(files(whole.path), files(parts.path), strict=True):
         assert one.name == other.name and one.read_bytes() == other.read_bytes()
     assert copy.deepcopy(whole.model.state_dict()).keys() == parts.model.state_dict().keys()

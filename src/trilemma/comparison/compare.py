@@ -141,7 +141,7 @@ def compare(
 
     check_seed(seed)
     say, begin = _printer(quiet), time.perf_counter()
-    if things := _flat(runs):
+    if things := [thing for item in runs for thing in (item if isinstance(item, list | tuple) else [item])]:
         refuse_training_keys(models=models, size=size, seeds=None if seeds == 1 else seeds)
         entries, budget = finished(things), None
         for entry in entries:
@@ -151,7 +151,7 @@ def compare(
     else:
         if against is not None:
             raise UserError("against= is for runs and images to compare; to train models, give data=")
-        entries, budget = _trainings(models, minutes, seed, seeds), Budget(minutes, seeds)
+        entries, budget = to_train(model_names(models), seed, seeds), Budget(minutes, seeds)
         loaded = _loaded("digits" if data is None else data, size)
     own = budget is not None or any(entry.run for entry in entries)
     counts = [entry.images.count for entry in entries if entry.images and entry.images.count is not None]
@@ -167,19 +167,6 @@ def compare(
             words = shlex.split(command_of(request, folder, with_size=with_size))
             say(f"the comparison stopped. Resume with: {quoted(words)}")
             raise
-
-
-def _flat(things: Sequence[Thing | list[Thing]]) -> list[Thing]:
-    """Things that are given one by one or as lists, as one list."""
-    flat: list[Thing] = []
-    for item in things:
-        flat += item if isinstance(item, list | tuple) else [item]
-    return flat
-
-
-def _trainings(models: str | Sequence[str] | None, minutes: float, seed: int, seeds: int) -> list[Entry]:
-    """What is to be trained, checked."""
-    return to_train(model_names(models), seed, seeds)
 
 
 def _real_data(entries: Sequence[Entry], data: Source | None, against: Source | None) -> Data:

@@ -24,7 +24,6 @@ from trilemma.pictures.png import read_metadata
 from trilemma.run.compute import Drawn
 from trilemma.run.locate import CONFIG, no_run
 from trilemma.run.run import Run, load
-from trilemma.run.stored import Facts
 from trilemma.values import refusal
 from trilemma.words import names_counted
 
@@ -36,7 +35,7 @@ class Contestant(Protocol):
     """Draws images of one shape (channels, height, width).
 
     classes: their names, () where there are none; count: how many different images there are, None where there is no
-    end to them; facts: None where the cost is not known.
+    end to them.
     """
 
     @property
@@ -47,8 +46,6 @@ class Contestant(Protocol):
     def classes(self) -> Sequence[str]: ...
     @property
     def count(self) -> int | None: ...
-    @property
-    def facts(self) -> Facts | None: ...
 
     def draw(self, n: int, *, seed: int, first: int, batch: int, **settings: Any) -> Iterator[Drawn]:
         """Images number first ... first + n - 1 of a seed, `batch` at a time: uint8 levels, or floats in [0, 1]."""
@@ -67,7 +64,6 @@ class ImageSet:
     shape: Shape
     classes: tuple[str, ...] = ()
     place: Path | None = None
-    facts: Facts | None = None
 
     @property
     def count(self) -> int:

@@ -3,7 +3,7 @@
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -31,15 +31,6 @@ from trilemma.types import Finishes
 
 T = TypeVar("T")
 SPARE_TENSORS = 100  # that a network may make while it is built, besides its weights
-
-
-class Facts(NamedTuple):
-    """What a contestant cost: parameters, and of its training the seconds, the images seen and those per second."""
-
-    parameters: int
-    seconds: float
-    images: int
-    images_per_second: float
 
 
 class StoredRun:
@@ -97,9 +88,9 @@ class StoredRun:
         """Whether it can draw any number of images."""
 
     @property
-    def facts(self) -> Facts:
-        """Its parameters and what its training took."""
-        return Facts(*(self.summary[key] for key in Facts._fields))
+    def seconds(self) -> float:
+        """What its training took, with those of its parts."""
+        return self.summary["seconds"] + sum(part.seconds or 0.0 for part in read_parts(self.config).values())
 
     @cached_property
     def model_config(self) -> ModelConfig:
@@ -232,11 +223,6 @@ class StoredRun:
         Raises:
             UserError: they have changed since it was trained.
         """
-        if isinstance(source, str) and source.startswith(f"{GIVEN}:"):
-            raise UserError(
-                f"{self.path} was trained on an array in memory: open it with trilemma.load(path, data=ARRAY), or give "
-                "the images to a verb as data="
-            )
         data = load_data(source, **load_keys(make(DataConfig, self.config["data_config"]).model_dump()))
         if data.fingerprint != self.config["fingerprint"]:
             raise UserError(
