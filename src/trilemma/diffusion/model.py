@@ -42,7 +42,9 @@ class PixelDiffusionConfig(ModelConfig):
 
     schedule: Literal["cosine", "linear", "edm", "flow"] = Field(default="cosine", description="alpha and sigma over t")
     shift: float | None = Field(
-        default=None, gt=0, description="the log-SNR is lower by 2 log(shift); if none, by the size: side / 32, at least 1"
+        default=None,
+        gt=0,
+        description="the log-SNR is lower by 2 log(shift); if none, side / 32, at least 1",
     )
     prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(default="edm", description="what the network predicts")
     weighting: Literal["uniform", "min-snr", "soft", "edm", "sigmoid"] = Field(
@@ -61,7 +63,8 @@ class PixelDiffusionConfig(ModelConfig):
     attention_px: int = Field(default=8, ge=0, description="unet: maps up to this side have attention; 0: none")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="unet: inside the blocks")
     patch: PositiveInt | None = Field(
-        default=None, description="px of the side of a patch, one place of the network; if none, by the size of the images"
+        default=None,
+        description="px of the side of a patch, a place of the network; if none, by the image size",
     )
     heads: PositiveInt = Field(default=4, description="dit: of the attention")
     clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")
@@ -159,7 +162,8 @@ class PixelDiffusion(Model):
         denoise = self._sampling_denoiser(label, n, schedule, keys)
 
         sampler = partial(draw, denoise, schedule, times, **options)
-        return draw_images(self.network, sampler, ids, self.config.shape, seed, float(schedule.sigma(times[0])))
+        std = float(schedule.sigma(times[0]))
+        return draw_images(self.network, sampler, ids, self.config.shape, seed, self._device, std)
 
     def _sampling_denoiser(self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling) -> Denoise:
         """The denoiser of a call, guided if asked."""

@@ -1,7 +1,7 @@
 """A U-Net of residual blocks that are told the noise level: (x, noise level, condition) -> an image of the same shape.
 
-For level k of widths w_k = width * multipliers[k], at 1 / (p 2**k) of the image's size, e an embedding of the noise level
-(and of the condition, which is added to it):
+For level k of widths w_k = width * multipliers[k], at 1 / (p 2**k) of the image's size, e an embedding of the noise
+level (and of the condition, which is added to it):
 
     in      h <- conv 3x3(patches of pad(x)), a patch of p x p pixels being one place with p p times the channels
     down k  h <- `depth` times [block(h, e), attention where the map has at most `attention_px` a side], each kept;
