@@ -31,7 +31,7 @@ from trilemma.nets.unet import UNet
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition, default_label
 
 DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras et al. 2022)
-PLACES = 14  # by PLACES, for which a step is fast on a CPU
+PLACES = {"unet": 14, "dit": 7}  # a side, for which a step is fast on a CPU
 BASE_SIDE = 32  # px, up to which schedules are as published
 THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
 AUTO = {"sampler": "unipc", "grid": "karras"}
@@ -252,10 +252,12 @@ def make_network(config: PixelDiffusionConfig) -> UNet | DiT:
 
 
 def patch_of(config: PixelDiffusionConfig) -> int:
-    """Of the settings, or a power of two for which the network sees about PLACES x PLACES places."""
+    """Of the settings, or a power of two for which the network sees about as many places as PLACES says."""
     if config.patch is not None:
         return config.patch
-    return 2 ** max(0, round(math.log2(max(config.shape[1:]) / PLACES)))
+    height, width = config.shape[1:]
+    patch = 2 ** max(0, round(math.log2(max(height, width) / PLACES[config.network])))
+    return math.gcd(patch, height, width) if config.network == "dit" else patch  # the other one pads
 
 
 def _of_images(values: Tensor) -> Tensor:
