@@ -8,6 +8,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from presets import small
 
 import trilemma
 from trilemma import rng
@@ -35,7 +36,7 @@ def vae(folder):
 
 
 def trained(name, folder):
-    return trilemma.train(name, "digits", steps=4, batch=16, out=folder / name, device="cpu", quiet=True)
+    return trilemma.train(name, "digits", steps=4, batch=16, out=folder / name, device="cpu", quiet=True, **small(name))
 
 
 def few(run):

@@ -51,7 +51,7 @@ class Exact(nn.Module):
         alpha, sigma = self.model.schedule.alpha(t), self.model.schedule.sigma(t)
         skip, out, inside = (
             part[:, None, None, None].float()
-            for part in PREDICTIONS[self.model.config.prediction](alpha, sigma, self.model.config.data_std)
+            for part in PREDICTIONS[self.model.config.prediction](alpha, sigma, self.model.data_std)
         )
         return (self.image - skip * x / inside) / out
 

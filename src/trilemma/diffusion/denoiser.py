@@ -10,6 +10,7 @@ Training: x_t = alpha_t x0 + sigma_t eps with i uniform and eps ~ N(0, I); the n
 Loss: Huber (delta = 1) or squared error between prediction and target, mean over pixels. Images are in [-1, 1] inside.
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,9 +18,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trilemma import rng as random
 from trilemma.config import Config, ModelConfig
-from trilemma.diffusion.samplers import get_sampler
+from trilemma.diffusion.samplers import draw_images, get_sampler
 from trilemma.diffusion.schedule import get_table
 from trilemma.nets.unet_small import UNet
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
@@ -116,18 +116,9 @@ class Diffusion(Model):
         check_condition(condition, n)
         options = {key: value for key in ("eta", "variance") if (value := keys.get(key)) is not None}
         draw, times = get_sampler(keys.sampler, **options), self._times(keys.steps)
+        sampler = partial(draw, self.denoise, self.schedule, times, **options)
         ids = torch.arange(first, first + n)
-
-        def noise(purpose: str, *step: int) -> Tensor:
-            return random.normal(ids, self.config.shape, seed, purpose, *step).to(self.alphas.device)
-
-        training = self.network.training
-        self.network.eval()
-        try:
-            x0 = draw(self.denoise, self.schedule, times, noise("x_T"), lambda step: noise("step", step), **options)
-        finally:
-            self.network.train(training)
-        return (x0 + 1).div(2).clamp(0, 1)
+        return draw_images(self.network, sampler, ids, self.config.shape, seed, self.alphas.device)
 
     def _times(self, steps: int) -> Tensor:
         """The sampler's grid. Where x0_hat is neither clipped nor predicted with bounded factors, it begins at the last

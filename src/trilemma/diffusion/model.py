@@ -10,18 +10,18 @@ are in [-1, 1] inside. With classes, a label is replaced by a null label in a sh
 """
 
 import math
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from trilemma import rng as random
 from trilemma.config import Config, ModelConfig
 from trilemma.diffusion.grids import GRIDS, first_time, times_of
 from trilemma.diffusion.guidance import guided
 from trilemma.diffusion.prediction import get_prediction
-from trilemma.diffusion.samplers import SAMPLERS, get_sampler
+from trilemma.diffusion.samplers import SAMPLERS, draw_images, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
 from trilemma.diffusion.steps import Denoise
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
@@ -30,6 +30,9 @@ from trilemma.nets.dit import DiT
 from trilemma.nets.unet import UNet
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition, default_label
 
+DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras et al. 2022)
+PLACES = {"unet": 14, "dit": 7}  # a side, for which a step is fast on a CPU
+BASE_SIDE = 32  # px, up to which schedules are as published
 THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
 AUTO = {"sampler": "unipc", "grid": "karras"}
 
@@ -38,7 +41,11 @@ class PixelDiffusionConfig(ModelConfig):
     """Settings of a diffusion model."""
 
     schedule: Literal["cosine", "linear", "edm", "flow"] = Field(default="cosine", description="alpha and sigma over t")
-    shift: float = Field(default=1.0, gt=0, description="the log-SNR is lower by 2 log(shift); more for larger images")
+    shift: float | None = Field(
+        default=None,
+        gt=0,
+        description="the log-SNR is lower by 2 log(shift); if none, side / 32, at least 1",
+    )
     prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(default="edm", description="what the network predicts")
     weighting: Literal["uniform", "min-snr", "soft", "edm", "sigmoid"] = Field(
         default="uniform", description="of the squared error of x0_hat; uniform: of the network's output"
@@ -46,14 +53,19 @@ class PixelDiffusionConfig(ModelConfig):
     density: Literal["uniform", "logit-normal", "log-normal"] = Field(default="uniform", description="of the times t")
     density_mean: float = Field(default=0.0, description="of the normal in density")
     density_std: float = Field(default=1.0, gt=0, description="of the normal in density")
-    data_std: float = Field(default=0.5, gt=0, description="standard deviation of the images in [-1, 1], for edm")
+    data_std: float | None = Field(
+        default=None, gt=0, description="standard deviation of the images in [-1, 1]; measured on them if none"
+    )
     network: Literal["unet", "dit"] = Field(default="unet", description="convolutions, or a transformer over patches")
     width: PositiveInt = Field(default=48, description="channels at full size, or numbers a token")
     multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 2), description="unet: of the width, a level each")
     depth: PositiveInt = Field(default=2, description="unet: blocks a level; dit: blocks")
     attention_px: int = Field(default=8, ge=0, description="unet: maps up to this side have attention; 0: none")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="unet: inside the blocks")
-    patch: PositiveInt = Field(default=4, description="dit: side of a patch, px")
+    patch: PositiveInt | None = Field(
+        default=None,
+        description="px of the side of a patch, a place of the network; if none, by the image size",
+    )
     heads: PositiveInt = Field(default=4, description="dit: of the attention")
     clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")
     classes: bool = Field(default=False, description="learn to draw a class")
@@ -94,7 +106,9 @@ class PixelDiffusion(Model):
     def __init__(self, config: PixelDiffusionConfig) -> None:
         super().__init__()
         self.config = config
-        self.schedule = get_schedule(config.schedule, config.shift)
+        self.shift = side_shift(config.shape) if config.shift is None else config.shift
+        self.schedule = get_schedule(config.schedule, self.shift)
+        self.data_std = DATA_STD if config.data_std is None else config.data_std
         self.network = make_network(config)
         self.n_classes = (config.n_classes or 0) if config.classes else 0
         if self.n_classes:
@@ -138,7 +152,7 @@ class PixelDiffusion(Model):
         """
         check_condition(condition, n, self.n_classes)
         ids = torch.arange(first, first + n)
-        schedule = self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.config.shift)
+        schedule = self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.shift)
         options = {name: value for name in ("eta", "order") if (value := getattr(keys, name)) is not None}
         draw = get_sampler(AUTO["sampler"] if keys.sampler == "auto" else keys.sampler, **options)
         times = times_of(AUTO["grid"] if keys.grid == "auto" else keys.grid, schedule, keys.steps)
@@ -147,17 +161,9 @@ class PixelDiffusion(Model):
             label = default_label(ids, self.n_classes)
         denoise = self._sampling_denoiser(label, n, schedule, keys)
 
-        def noise(purpose: str, *step: int) -> Tensor:
-            return random.normal(ids, self.config.shape, seed, purpose, *step).to(self._device)
-
-        training = self.network.training
-        self.network.eval()
-        try:
-            x_T = float(schedule.sigma(times[0])) * noise("x_T")
-            x0 = draw(denoise, schedule, times, x_T, lambda step: noise("step", step), **options)
-        finally:
-            self.network.train(training)
-        return (x0 + 1).div(2).clamp(0, 1)
+        sampler = partial(draw, denoise, schedule, times, **options)
+        std = float(schedule.sigma(times[0]))
+        return draw_images(self.network, sampler, ids, self.config.shape, seed, self._device, std)
 
     def _sampling_denoiser(self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling) -> Denoise:
         """The denoiser of a call, guided if asked."""
@@ -184,7 +190,7 @@ class PixelDiffusion(Model):
     def _coefficients(self, schedule: Schedule, t: Tensor, like: Tensor) -> Coefficients:
         """Worked out in double precision, then as `like`."""
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        rows = get_prediction(self.config.prediction)(alpha, sigma, self.config.data_std)
+        rows = get_prediction(self.config.prediction)(alpha, sigma, self.data_std)
         skip, out, inside, level = torch.stack([*rows, noise_level(alpha, sigma)]).to(like)
         return Coefficients(_of_images(skip), _of_images(out), _of_images(inside), level)
 
@@ -192,12 +198,12 @@ class PixelDiffusion(Model):
         """The weighted loss of each image (B,), and the numbers (B,) in (0, 1) that its times come from."""
         config, x0 = self.config, 2 * batch.image - 1
         u = evenly_spread(len(x0), rng)
-        t = get_density(config.density)(u, self.schedule, config.density_mean, config.density_std)
+        t = get_density(config.density)(u, get_schedule(config.schedule), config.density_mean, config.density_std)
         t = t.clamp(max=first_time(self.schedule))
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        skip, out, inside = get_prediction(config.prediction)(alpha, sigma, config.data_std)
+        skip, out, inside = get_prediction(config.prediction)(alpha, sigma, self.data_std)
         log_snr = 2 * (alpha / sigma).log()
-        weight = get_weighting(config.weighting)(log_snr, out, config.data_std) * out**2
+        weight = get_weighting(config.weighting)(log_snr, out, self.data_std) * out**2
         # target (x0 - skip x_t) / out as a sum of x0 and eps: no digits are lost where out is small
         rows = torch.stack(
             [alpha, sigma, inside, (1 - skip * alpha) / out, -skip * sigma / out, weight, noise_level(alpha, sigma)]
@@ -227,11 +233,31 @@ class PixelDiffusion(Model):
         return next(self.parameters()).device
 
 
+def side_shift(shape: tuple[int, int, int]) -> float:
+    """How much more noise larger images need: neighbouring pixels are alike, so noise of one level hides less of them.
+
+    Side / 32, at least 1 (Hoogeboom et al. 2023, eq. 3), the side of a square of as many pixels.
+    """
+    return max(1.0, math.sqrt(shape[1] * shape[2]) / BASE_SIDE)
+
+
 def make_network(config: PixelDiffusionConfig) -> UNet | DiT:
     """The network of a config."""
+    patch = patch_of(config)
     if config.network == "dit":
-        return DiT(config.shape, config.patch, config.width, config.depth, config.heads)
-    return UNet(config.shape, config.width, config.multipliers, config.depth, config.attention_px, config.dropout)
+        return DiT(config.shape, patch, config.width, config.depth, config.heads)
+    return UNet(
+        config.shape, config.width, config.multipliers, config.depth, config.attention_px, config.dropout, patch
+    )
+
+
+def patch_of(config: PixelDiffusionConfig) -> int:
+    """Of the settings, or a power of two for which the network sees about as many places as PLACES says."""
+    if config.patch is not None:
+        return config.patch
+    height, width = config.shape[1:]
+    patch = 2 ** max(0, round(math.log2(max(height, width) / PLACES[config.network])))
+    return math.gcd(patch, height, width) if config.network == "dit" else patch  # the other one pads
 
 
 def _of_images(values: Tensor) -> Tensor:

@@ -26,8 +26,10 @@ from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from trilemma import rng as random
 from trilemma.diffusion.schedule import Schedule
 from trilemma.diffusion.solvers import dpmpp_2m, dpmpp_3m, eab3, euler, heun, unipc
 from trilemma.diffusion.steps import Denoise, Noise, steps_of
@@ -111,3 +113,31 @@ def get_sampler(name: str, **options: Any) -> Callable[..., Tensor]:
         if option not in allowed:
             raise unknown(f"{name} option", option, allowed)
     return sampler
+
+
+def draw_images(
+    network: nn.Module,
+    sampler: Callable[[Tensor, Noise], Tensor],
+    ids: Tensor,
+    shape: tuple[int, int, int],
+    seed: int,
+    device: torch.device,
+    std: float = 1.0,
+) -> Tensor:
+    """Images number `ids` (n,) of `seed`, each from noise of its own: (n, C, H, W) in [0, 1].
+
+    Args:
+        network: behind the sampler; in eval mode meanwhile.
+        sampler: (x_T, noise) -> x0 in [-1, 1]; std: of x_T.
+    """
+    training = network.training
+
+    def noise(purpose: str, *step: int) -> Tensor:
+        return random.normal(ids, shape, seed, purpose, *step).to(device)
+
+    network.eval()
+    try:
+        x0 = sampler(std * noise("x_T"), lambda step: noise("step", step))
+    finally:
+        network.train(training)
+    return (x0 + 1).div(2).clamp(0, 1)
