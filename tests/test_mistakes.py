@@ -44,7 +44,7 @@ WORDS = [
     ("train vae digitz", 'did you mean "digits"'),
     ("train vae fashion-mnits", 'did you mean "fashion-mnist"'),
     ("train vae photso", "choose one of digits"),
-    ("train vae no/such/photos", "no/such/photos in .*give a folder of images"),
+    ("train vae no/such/photos", "no/such/photos not found in .*give a folder of images"),
     ("train vae https://example.com/photos.zip", "download it and give the path"),
     (r"train vae 'C:\Users\me\photos'", "give a folder of images"),
     ("train vae digits setps=5", 'did you mean "steps"'),

@@ -18,6 +18,7 @@ from trilemma.metrics.reals import caveats, choose_reals
 from trilemma.pictures.grid import grid
 from trilemma.pictures.png import save_png
 from trilemma.run.run import Run
+from trilemma.types import draw
 
 SHAPE = (1, 6, 6)
 
@@ -72,8 +73,8 @@ class FakeRun(Run):
 
         self.recipe = SimpleNamespace(name="gallery")
 
-    def sample(self, n, *, seed=0, first=0, batch=256, **settings):
-        return self.model.sample(n, seed=seed, first=first, **settings)
+    def sample(self, n, *, seed=0, first=0, batch=256, keys=None):
+        return draw(self.model, n, seed=seed, first=first, keys=keys)
 
 
 def run_of(tmp_path, images, data=None):

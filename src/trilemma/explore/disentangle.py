@@ -17,7 +17,6 @@ from trilemma import __version__, rng
 from trilemma.data import Data, Split
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import code_width
 from trilemma.explore.images import run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.keys import Count, Picture, Quiet, Seed
@@ -173,7 +172,7 @@ def _codes(run: Run, images: Split, condition: Condition, seed: int) -> tuple[Te
     """Codes (N, Z), means where they are random, and a draw z ~ q(z|x) for each image; without a posterior the same."""
     model, x = run.model, to_float(images.images)
     assert isinstance(model, Encodes)
-    numbers = code_width(run)
+    numbers = run.apply(model.encode, x[:1], condition.rows(slice(1))).shape[1]
     if numbers > LARGEST_CODE:
         raise UserError(
             f"the codes of {run.recipe.name} have {numbers:,} numbers, and up to {LARGEST_CODE} are held against each "
