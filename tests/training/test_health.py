@@ -60,8 +60,8 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def short(out: str, model: str = "vae", **keys: object) -> Run:
-    tiny = {"widths": (8, 16), "embedding": 16, "T": 8} if model == "diffusion-small" else {}
-    return trilemma.train(model, "digits", steps=12, batch=16, out=out, quiet=True, **tiny, **keys)
+    tiny = {"widths": (8, 16), "embedding": 16, "T": 50} if model == "diffusion-small" else {}
+    return trilemma.train(model, "digits", steps=12, batch=16, out=out, quiet=True, **tiny | keys)
 
 
 def warned(run: Run, part: str) -> list[str]:
@@ -203,8 +203,6 @@ def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
     """No step follows whose loss would tell: the state itself is looked at."""
     one_step, saved, done = Trainer.take_step, [], []
     keys = {"save_every": 16 * (bad + 1) if why == "a save" else 10**6}
-    if model == "diffusion-small":
-        keys |= {"widths": (8, 16), "embedding": 16, "T": 50}
     if why == "a validation":
         monkeypatch.setattr(Calendar, "epoch", property(lambda calendar: 16 * (bad + 1)))
         monkeypatch.setattr(Calendar, "report_every", property(lambda calendar: [calendar.epoch]))
