@@ -114,7 +114,7 @@ def shown(row: dict[str, Any]) -> str:
         within = " [{:.3f}, {:.3f}]".format(*interval) if interval else ""
         cells.append("" if value is None else f"{value:.3f}{within}")
     settings = ", ".join(f"{value}" if key == "sampler" else f"{key}={value}" for key, value in row["settings"].items())
-    return FORM.format(row["calls"], settings, *cells, f"{row['seconds']:.0f} s")
+    return FORM.format(row["calls"], settings, *cells, f"{row['seconds']:.1f} s")
 
 
 def head() -> None:
@@ -135,7 +135,9 @@ def by_calls(table: Table, given: argparse.Namespace) -> None:
             value = row["frechet_distance"][0]
             if value is not None and (calls not in best or value < best[calls]["frechet_distance"][0]):
                 best[calls] = row
-    least = min((row["frechet_distance"][0] for row in best.values()), default=None)
+    if not best:
+        raise SystemExit(f"{table.n} images are too few for the Frechet distance")
+    least = min(row["frechet_distance"][0] for row in best.values())
     print("\nThe best of each number of calls, and its distance over the least of all:")
     for calls, row in best.items():
         print(f"{calls:6} {row['frechet_distance'][0] / least:8.3f} x   {row['settings']}", flush=True)

@@ -35,7 +35,8 @@ MODELS = (
     "ae-stacked", "vae", "ae-conv", "ae-recurrent", "gan", "gan-dcgan-28", "gan-dcgan",
     "diffusion-small", "diffusion", "diffusion-dit",
 )  # fmt: skip
-BLOCK_BATCH = 64
+BLOCK_BATCH = 32
+WIDTHS = {32: (32, 48, 64), 16: (64, 96, 128), 8: (96, 128, 256)}  # of the U-Net's blocks by their side, px
 COLUMNS = tuple(itertools.product((False, True), (False, True)))  # bf16, channels last
 HOPELESS = 10  # bfloat16 is not tried where its products are so many times slower
 
@@ -135,7 +136,7 @@ class ByPlace(nn.Module):
 def blocks() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], bool]]:
     """Title -> how it is built, the shape of its maps, whether it is told the noise level."""
     rows = {}
-    for width, side in itertools.product((32, 48, 64, 96, 128), (32, 16, 8)):
+    for side, width in ((side, width) for side, widths in WIDTHS.items() for width in widths):
         shape = (width, side, side)
         rows[f"U-Net, {width} ch. {side} px"] = (partial(UNet, shape, width, (1,), 1, 0), shape, True)
     for side, width in itertools.product((8, 16), (96, 128)):

@@ -349,9 +349,11 @@ def main(words: list[str]) -> None:
         torch.set_num_threads(given.threads or torch.get_num_threads())
         return print(measure(given.names, given), flush=True)
     print(f"{HEAD}{'calls':>7}{'drawing':>10}", flush=True)
+    codes = []
     for name in given.names.split(","):
         rest = [word if word != given.names else name for word in words]
-        subprocess.run([sys.executable, __file__, "--line", *rest], check=True)
+        codes.append(subprocess.run([sys.executable, __file__, "--line", *rest]).returncode)
+    sys.exit(max(codes))
 
 
 if __name__ == "__main__":
