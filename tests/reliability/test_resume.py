@@ -30,7 +30,7 @@ TMP = f".tmp-{0:032x}"  # of a process that was killed
 TINY: dict[str, dict[str, Any]] = {
     "vae": {},
     "gan-dcgan": {"width": 4, "latent": 8},
-    "diffusion-small": {"widths": (8, 16), "embedding": 16, "T": 50},
+    "diffusion-small": {"widths": (8, 16), "embedding": 16, "T": 8},
 }
 
 

@@ -22,7 +22,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vae": {},
     "vae-vq": {},
     "gan-dcgan": {"width": 4, "latent": 8},
-    "diffusion-small": {"widths": (8, 16), "embedding": 16, "T": 50},
+    "diffusion-small": {"widths": (8, 16), "embedding": 16, "T": 8},
 }
 STEPS = 8
 NEW = (("reported",), ("distances",), ("slowed", "events", "current"))  # keys of the formats 2, 3, ...

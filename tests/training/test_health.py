@@ -60,7 +60,8 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def short(out: str, model: str = "vae", **keys: object) -> Run:
-    return trilemma.train(model, "digits", steps=12, batch=16, out=out, quiet=True, **keys)
+    tiny = {"widths": (8, 16), "embedding": 16, "T": 8} if model == "diffusion-small" else {}
+    return trilemma.train(model, "digits", steps=12, batch=16, out=out, quiet=True, **tiny, **keys)
 
 
 def warned(run: Run, part: str) -> list[str]:

@@ -117,7 +117,8 @@ class Diffusion(Model):
         options = {key: value for key in ("eta", "variance") if (value := keys.get(key)) is not None}
         draw, times = get_sampler(keys.sampler, **options), self._times(keys.steps)
         sampler = partial(draw, self.denoise, self.schedule, times, **options)
-        return draw_images(self.network, sampler, torch.arange(first, first + n), self.config.shape, seed)
+        ids = torch.arange(first, first + n)
+        return draw_images(self.network, sampler, ids, self.config.shape, seed, self.alphas.device)
 
     def _times(self, steps: int) -> Tensor:
         """The sampler's grid. Where x0_hat is neither clipped nor predicted with bounded factors, it begins at the last

@@ -31,6 +31,7 @@ from trilemma.nets.unet import UNet
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition, default_label
 
 DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras et al. 2022)
+PLACES = {"unet": 14, "dit": 7}  # a side, for which a step is fast on a CPU
 BASE_SIDE = 32  # px, up to which schedules are as published
 THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
 AUTO = {"sampler": "unipc", "grid": "karras"}
@@ -41,7 +42,9 @@ class PixelDiffusionConfig(ModelConfig):
 
     schedule: Literal["cosine", "linear", "edm", "flow"] = Field(default="cosine", description="alpha and sigma over t")
     shift: float | None = Field(
-        default=None, gt=0, description="the log-SNR is lower by 2 log(shift); if none, by the size: side / 32, at least 1"
+        default=None,
+        gt=0,
+        description="the log-SNR is lower by 2 log(shift); if none, side / 32, at least 1",
     )
     prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(default="edm", description="what the network predicts")
     weighting: Literal["uniform", "min-snr", "soft", "edm", "sigmoid"] = Field(
@@ -59,7 +62,10 @@ class PixelDiffusionConfig(ModelConfig):
     depth: PositiveInt = Field(default=2, description="unet: blocks a level; dit: blocks")
     attention_px: int = Field(default=8, ge=0, description="unet: maps up to this side have attention; 0: none")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="unet: inside the blocks")
-    patch: PositiveInt = Field(default=4, description="dit: side of a patch, px")
+    patch: PositiveInt | None = Field(
+        default=None,
+        description="px of the side of a patch, a place of the network; if none, by the image size",
+    )
     heads: PositiveInt = Field(default=4, description="dit: of the attention")
     clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")
     classes: bool = Field(default=False, description="learn to draw a class")
@@ -156,7 +162,8 @@ class PixelDiffusion(Model):
         denoise = self._sampling_denoiser(label, n, schedule, keys)
 
         sampler = partial(draw, denoise, schedule, times, **options)
-        return draw_images(self.network, sampler, ids, self.config.shape, seed, float(schedule.sigma(times[0])))
+        std = float(schedule.sigma(times[0]))
+        return draw_images(self.network, sampler, ids, self.config.shape, seed, self._device, std)
 
     def _sampling_denoiser(self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling) -> Denoise:
         """The denoiser of a call, guided if asked."""
@@ -236,9 +243,21 @@ def side_shift(shape: tuple[int, int, int]) -> float:
 
 def make_network(config: PixelDiffusionConfig) -> UNet | DiT:
     """The network of a config."""
+    patch = patch_of(config)
     if config.network == "dit":
-        return DiT(config.shape, config.patch, config.width, config.depth, config.heads)
-    return UNet(config.shape, config.width, config.multipliers, config.depth, config.attention_px, config.dropout)
+        return DiT(config.shape, patch, config.width, config.depth, config.heads)
+    return UNet(
+        config.shape, config.width, config.multipliers, config.depth, config.attention_px, config.dropout, patch
+    )
+
+
+def patch_of(config: PixelDiffusionConfig) -> int:
+    """Of the settings, or a power of two for which the network sees about as many places as PLACES says."""
+    if config.patch is not None:
+        return config.patch
+    height, width = config.shape[1:]
+    patch = 2 ** max(0, round(math.log2(max(height, width) / PLACES[config.network])))
+    return math.gcd(patch, height, width) if config.network == "dit" else patch  # the other one pads
 
 
 def _of_images(values: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from trilemma import rng as random
@@ -120,6 +121,7 @@ def draw_images(
     ids: Tensor,
     shape: tuple[int, int, int],
     seed: int,
+    device: torch.device,
     std: float = 1.0,
 ) -> Tensor:
     """Images number `ids` (n,) of `seed`, each from noise of its own: (n, C, H, W) in [0, 1].
@@ -128,7 +130,7 @@ def draw_images(
         network: behind the sampler; in eval mode meanwhile.
         sampler: (x_T, noise) -> x0 in [-1, 1]; std: of x_T.
     """
-    device, training = next(network.parameters()).device, network.training
+    training = network.training
 
     def noise(purpose: str, *step: int) -> Tensor:
         return random.normal(ids, shape, seed, purpose, *step).to(device)

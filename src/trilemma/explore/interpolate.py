@@ -19,7 +19,6 @@ from pydantic import Field
 from torch import Tensor
 
 from trilemma.data.load import Images
-from trilemma.explore.codes import decode_codes
 from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.keys import Label, Picture
@@ -86,7 +85,6 @@ def interpolate(
     Args:
         a, b: each an image file, the number of a held-out image, or a code: its numbers with commas between them, or
             a .npy file of them. Between two images, a last row blends their pixels, for comparison.
-        frames: images in a row, with both ends.
         data: the images that numbers count in; default: the run's own.
         label: the class to decode, for a conditional model; default: the class of the nearer end.
         out: the picture to write; default: RUN/interpolation.png. The animation lies beside it as .gif.
@@ -121,9 +119,9 @@ def _decoded(run: Run, codes: Tensor, ends: Sequence[tuple[Tensor, Condition, Te
     (_, first, _), (_, last, _) = ends
     half = (len(codes) + 1) // 2
     if first.label is None or last.label is None:
-        return decode_codes(run, codes.float())
+        return run.decode(codes.float())
     label = torch.cat([first.label.expand(half), last.label.expand(len(codes) - half)])
-    return decode_codes(run, codes.float(), Condition(label))
+    return run.decode(codes.float(), condition=Condition(label))
 
 
 def _animated(ways: dict[str, Tensor]) -> bytes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trilemma.pictures.plots import png
 from trilemma.pictures.png import receipt_for, save_png
+from trilemma.training.log import APART
 from trilemma.training.titles import square_of, title
 from trilemma.words import capital
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 Points = list[tuple[int, float]]  # (images seen, value)
 
-SKIP = ("step", "images", "seconds", "lr", "valid_images")
 HELD_OUT = "valid_"
 LOG_RANGE = 20.0  # largest to smallest value, both above 0, from which the axis is logarithmic
 LEVEL = 0.01  # of their size: values that differ by less say nothing
@@ -36,7 +36,7 @@ def panels_of(log: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
     series: dict[str, Points] = {}
     for row in log:
         for name, value in row.items():
-            if name not in SKIP and isinstance(value, int | float):
+            if name not in APART and isinstance(value, int | float):
                 series.setdefault(name, []).append((row["images"], value))
     panels: dict[str, dict[str, Points]] = {}
     drawn: list[Points] = []
