@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.cli.evaluation import warning
 from trilemma.data import Data, Split
 from trilemma.data.split import held_out_split
 from trilemma.errors import UserError
 from trilemma.metrics import Score, evaluate, neighbours
 from trilemma.metrics.evaluate import caveats, choose_reals
-from trilemma.metrics.features import FeatureNetwork
 from trilemma.pictures.grid import grid
 from trilemma.pictures.png import save_png
 from trilemma.run.run import Run

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.data import Data, load_data
 from trilemma.data.load import Source
 from trilemma.data.selection import ALL
@@ -26,7 +27,7 @@ from trilemma.metrics.controls import (
     reference_of,
     spreads_of,
 )
-from trilemma.metrics.features import FeatureNetwork, extract, feature_network, to_levels
+from trilemma.metrics.features import extract, feature_network, to_levels
 from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.quality import Setup, quality, quality_scores
@@ -193,13 +194,16 @@ def _drawn_by_run(run: Run, setup: Setup, batch: int, **bounds: int) -> Drawn:
     def draw(first: int, count: int) -> Tensor:
         return run.sample(count, seed=seed, first=first, batch=count, **settings)
 
-    images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch)
+    guides = run.guides(run.sampling(settings, evaluate))
+    images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch, guides=guides)
     likelihoods, notes = likelihood_scores(
         model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
     )
     scores = [*_cost_scores(setup, spent), *likelihoods]
     if isinstance(model, Conditional) and setup.own:
         scores += class_scores(data, images, model.n_classes, seed=seed, settings=settings)
+    if guides.weak is not None:
+        notes = [f"guided by {settings['guide']}", *notes]
     notes = notes if run.unfinished is None else [run.unfinished, *notes]
     return Drawn(images, scores, notes, {"weights": run.weights_id, "unfinished": run.unfinished})
 

@@ -39,6 +39,7 @@ from trilemma.registry import (
 )
 from trilemma.run.command import command_of
 from trilemma.run.condition import Label, condition_of
+from trilemma.run.guides import guides_of
 from trilemma.run.locate import CONFIG, WEIGHTS, run_folder
 from trilemma.run.log import read_log
 from trilemma.run.parts import blueprints, read_parts
@@ -52,6 +53,7 @@ from trilemma.types import (
     Decodes,
     Encodes,
     Finishes,
+    Guides,
     Reconstructs,
     Samples,
     codes_need,
@@ -128,6 +130,7 @@ class Run:
         self.device = pick_device(device)
         self.config = read_config(self.path)
         self.recipe = self._recipe(model)
+        self.guide_runs: dict[str, Run] = {}  # by what guide= says
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -431,13 +434,15 @@ class Run:
         if keys is not None and settings:
             raise UserError(f"keys= and {next(iter(settings))}= were both given; give one of them")
         keys = self.sampling(settings, Run.sample) if keys is None else keys
-        asked_condition = self.condition(label, n, condition)
+        guides = self.guides(keys)
+        asked_condition = self.condition(label, n, condition, guides.classifier)
 
         def compute(start: int, count: int) -> Tensor:
             rows = (torch.arange(start, start + count) - first).clamp(0, n - 1)  # of an exact batch some are left out
-            rows_condition = asked_condition.rows(rows).to(self.device)
+            asked = asked_condition.rows(rows).to(self.device)
             with own_modes(), torch.no_grad(), _one_algorithm():
-                return draw(model, count, seed=seed, first=start, condition=rows_condition, keys=keys).float().cpu()
+                images = draw(model, count, seed=seed, first=start, condition=asked, keys=keys, guides=guides)
+                return images.float().cpu()
 
         return self._in_parts(compute, first, first + n, batch, exact)
 
@@ -538,9 +543,13 @@ class Run:
         without an error that could halve the batch."""
         return max(1, MOST_NUMBERS // math.prod(self.model_config.shape)) if self.device.type == "cpu" else sys.maxsize
 
-    def condition(self, label: Label, count: int, condition: Condition = UNCONDITIONAL) -> Condition:
+    def condition(
+        self, label: Label, count: int, condition: Condition = UNCONDITIONAL, classifier: nn.Module | None = None
+    ) -> Condition:
         """What is asked of the model for `count` images: a class by name or number, or one for each; or a condition.
 
+        Args:
+            classifier: takes the label in place of the model.
         Raises:
             UserError: if both are given, the model takes no such class, or a field is not one for each image.
         """
@@ -551,7 +560,25 @@ class Run:
                 if values is not None and len(values) != count:
                     raise UserError(f"condition has {len(values)} of {name} for {count} images; give one for each")
             return condition
-        return condition_of(label, count, self.model, self.config["classes"], name=self.recipe.name, path=self.path)
+        taker = self.model if classifier is None else classifier
+        return condition_of(label, count, taker, self.config["classes"], name=self.recipe.name, path=self.path)
+
+    def guides(self, keys: Config) -> Guides:
+        """What guides the sampler from outside, as its settings name it."""
+        return guides_of(self, self.model, keys, self._opened)
+
+    def guide_origin(self, keys: Config) -> dict[str, str] | None:
+        """What a file says of the run that guided the one it was made with; None without such a guide."""
+        if self.guides(keys).weak is None:
+            return None
+        guide = self.guide_runs[str(keys.get("guide"))]
+        return {"model": guide.recipe.name, **guide.origin}
+
+    def _opened(self, path: str) -> "tuple[Run, nn.Module]":
+        """A run that guides this one, opened once."""
+        if path not in self.guide_runs:
+            self.guide_runs[path] = Run(path, device=str(self.device))
+        return self.guide_runs[path], self.guide_runs[path].model
 
     def _needed(self, label: Label, condition: Condition, count: int) -> Condition:
         """What is asked of the model for images or codes that it is given."""
