@@ -283,6 +283,7 @@ class Model(nn.Module):
     code_bits: of a code that is choices out of finite sets, in a fixed length for each; None for any other.
     sampling_keys: settings of its sampler, which `sample` takes as `keys`; Config has none. None: `sample` has them as
         keywords of its own.
+    takes_guides: whether `sample` takes as `guides` what the keys `guide` and `classifier` name.
     pixel_likelihood: p(x|z) behind the bound on the likelihood; None: a density without a name.
     """
 
@@ -295,6 +296,7 @@ class Model(nn.Module):
     code_bits: float | None = None
     pixel_likelihood: Likelihood | None = None
     sampling_keys: type[Config] | None = None
+    takes_guides: bool = False
 
     @property
     def players(self) -> list[Player]:
@@ -321,6 +323,26 @@ def config_of(model: object) -> ModelConfig | None:
     """A model's settings; None for a module without any."""
     config = flags(model).config
     return config if isinstance(config, ModelConfig) else None
+
+
+@dataclass(frozen=True)
+class Guides:
+    """Modules outside a model that guide its sampler.
+
+    weak: a denoiser that is less able. classifier: images (B, C, H, W) in [0, 1] -> logits (B, n_classes).
+    """
+
+    weak: nn.Module | None = None
+    classifier: nn.Module | None = None
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Those whose forward calls are part of the cost of sampling."""
+        weak = self.weak.sampling_network if isinstance(self.weak, Samples) else self.weak
+        return [network for network in (weak, self.classifier) if network is not None]
+
+
+NO_GUIDES = Guides()
 
 
 @runtime_checkable
@@ -353,17 +375,21 @@ def draw(
     first: int = 0,
     condition: Condition = UNCONDITIONAL,
     keys: Config | None = None,
+    guides: Guides = NO_GUIDES,
 ) -> Tensor:
     """Images of a model, in whichever of the two ways its `sample` takes the settings of its sampler.
 
     Args:
         keys: settings of the kind `keys_of(model)`; default: the model's defaults.
+        guides: for a model that takes them.
     Returns:
         (n, C, H, W) in [0, 1].
     """
     keywords: dict[str, Any] = {} if condition.is_empty else {"condition": condition}
     if keys is not None:
         keywords |= keys.given() if flags(model).sampling_keys is None else {"keys": keys}
+    if guides is not NO_GUIDES:
+        keywords["guides"] = guides
     return model.sample(n, seed=seed, first=first, **keywords)
 
 

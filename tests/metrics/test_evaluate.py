@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.cli.evaluation import warning
 from trilemma.data import Data, Split
 from trilemma.data.split import held_out_split

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from trilemma.config import Config, ModelConfig
 from trilemma.diffusion.samplers import draw_images, get_sampler
-from trilemma.diffusion.schedule import get_table
+from trilemma.diffusion.schedule import Schedule, get_table, log_snr
+from trilemma.diffusion.steps import Denoise
 from trilemma.nets.unet_small import UNet
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
 
@@ -97,6 +98,17 @@ class Diffusion(Model):
         """x_t (B, C, H, W) for images in [-1, 1], t (B,) in [0, 1] -> x0_hat, clipped if the config says so."""
         x0_hat, _ = self._split(self.network(x_t, t).float(), x_t, t)
         return x0_hat.clamp(-1, 1) if self.config.clip_x0 else x0_hat
+
+    def denoiser(self, schedule: Schedule, label: Tensor | None, n: int) -> Denoise:
+        """That of images at the times of another schedule: the network is told the step with the nearest log-SNR."""
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            t = t.double().cpu()
+            step = (self.schedule.t_of(log_snr(schedule, t)) * self.config.T).round().clamp(min=1)
+            scale = (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2).rsqrt().to(x_t)
+            return self.denoise(scale[:, None, None, None] * x_t, (step / self.config.T).to(x_t))
+
+        return denoise
 
     @torch.no_grad()
     def sample(

@@ -11,15 +11,15 @@ are in [-1, 1] inside. With classes, a label is replaced by a null label in a sh
 
 import math
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from trilemma.config import Config, ModelConfig
+from trilemma.config import Config, ModelConfig, only_for
 from trilemma.diffusion.grids import GRIDS, first_time, times_of
-from trilemma.diffusion.guidance import guided
+from trilemma.diffusion.guidance import DenoisesOver, by_classifier, guided, log_probability
 from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.samplers import SAMPLERS, draw_images, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
@@ -28,7 +28,20 @@ from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighti
 from trilemma.errors import UserError
 from trilemma.nets.dit import DiT
 from trilemma.nets.unet import UNet
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition, default_label
+from trilemma.types import (
+    NO_GUIDES,
+    UNCONDITIONAL,
+    Batch,
+    Condition,
+    Guides,
+    Logs,
+    Model,
+    Phase,
+    Player,
+    check_condition,
+    default_label,
+    flags,
+)
 
 DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras et al. 2022)
 PLACES = {"unet": 14, "dit": 7}  # a side, for which a step is fast on a CPU
@@ -82,11 +95,27 @@ class DiffusionSampling(Config):
     schedule: str | None = Field(default=None, description="cosine, linear, edm or flow; that of training if none")
     eta: float | None = Field(default=None, ge=0, le=1, description="ddim, dpm++2m: 0 deterministic, 1 all the noise")
     order: int | None = Field(default=None, description="unipc: 2 or 3")
-    guidance: float = Field(default=1.0, ge=0, description="of the class: 1 none, more for purer classes")
+    guidance: float = Field(
+        default=1.0,
+        ge=0,
+        description="away from images of no class, or from guide=: 1 none, more for purer ones",
+    )
+    guide: str | None = Field(default=None, description="a smaller or less trained run, which guidance leads away from")
     guidance_interval: tuple[float, float] | None = Field(
         default=None, description="values of log(sigma / alpha) between which it is guided; everywhere if none"
     )
     guidance_rescale: float = Field(default=0.0, ge=0, le=1, description="share brought back to the unguided contrast")
+    classifier: str | None = Field(
+        default=None, description="bundled classifier that leads to the class asked for; auto: that of the data"
+    )
+    classifier_scale: float = Field(default=1.0, ge=0, description="of the classifier: 0 none")
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        if self.guide is not None and self.guidance == 1:
+            raise ValueError(f"guide={self.guide} has no effect with guidance=1; add guidance=2, for instance")
+        only_for(self, "classifier_scale", self.classifier is not None, "classifier=auto, or another classifier")
+        return self
 
 
 class Coefficients(NamedTuple):
@@ -102,6 +131,7 @@ class PixelDiffusion(Model):
     """A network that predicts what separates a noisy image from its clean one, and samplers that use it."""
 
     sampling_keys = DiffusionSampling
+    takes_guides = True
 
     def __init__(self, config: PixelDiffusionConfig) -> None:
         super().__init__()
@@ -135,6 +165,11 @@ class PixelDiffusion(Model):
         """x_t (B, C, H, W) for images in [-1, 1], t (B,) in [0, 1] of the training's schedule -> x0_hat, as x_t."""
         return self._denoised(x_t, t, self._embedded(condition.label, len(x_t)), self.schedule)
 
+    def denoiser(self, schedule: Schedule, label: Tensor | None, n: int) -> Denoise:
+        """That of n images at the times of a schedule, clipped if the config says so; label (n,), or None."""
+        embedded = self._embedded(label, n)
+        return lambda x_t, t: self._clipped(self._denoised(x_t, t, embedded, schedule))
+
     @torch.no_grad()
     def sample(
         self,
@@ -144,40 +179,57 @@ class PixelDiffusion(Model):
         first: int = 0,
         condition: Condition = UNCONDITIONAL,
         keys: DiffusionSampling = DiffusionSampling(),
+        guides: Guides = NO_GUIDES,
     ) -> Tensor:
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
+        Args:
+            guides: what the keys guide and classifier name.
         Raises:
             UserError: for an unknown or impossible key, or guidance of a model that takes no class.
         """
-        check_condition(condition, n, self.n_classes)
+        n_classes = flags(guides.classifier).n_classes or self.n_classes
+        check_condition(condition, n, n_classes)
         ids = torch.arange(first, first + n)
         schedule = self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.shift)
         options = {name: value for name in ("eta", "order") if (value := getattr(keys, name)) is not None}
         draw = get_sampler(AUTO["sampler"] if keys.sampler == "auto" else keys.sampler, **options)
         times = times_of(AUTO["grid"] if keys.grid == "auto" else keys.grid, schedule, keys.steps)
         label = condition.label
-        if label is None and self.n_classes:
-            label = default_label(ids, self.n_classes)
-        denoise = self._sampling_denoiser(label, n, schedule, keys)
-
+        if label is None and n_classes:
+            label = default_label(ids, n_classes)
+        denoise = self._guided(label, n, schedule, keys, guides)
         sampler = partial(draw, denoise, schedule, times, **options)
         std = float(schedule.sigma(times[0]))
         return draw_images(self.network, sampler, ids, self.config.shape, seed, self._device, std)
 
-    def _sampling_denoiser(self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling) -> Denoise:
-        """The denoiser of a call, guided if asked."""
+    def _guided(
+        self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
+    ) -> Denoise:
+        """The denoiser of a call, guided as asked."""
+        denoise = self.denoiser(schedule, label, n)
+        if keys.guidance != 1:
+            weak = self._weak(label, n, schedule, keys, guides)
+            interval = keys.guidance_interval or (-math.inf, math.inf)
+            denoise = guided(denoise, weak, keys.guidance, schedule, interval, keys.guidance_rescale)
+        if guides.classifier is None or label is None:
+            return denoise
+        to_class = by_classifier(denoise, log_probability(guides.classifier, label), keys.classifier_scale, schedule)
+        return lambda x_t, t: self._clipped(to_class(x_t, t))
 
-        def denoiser_of(label: Tensor | None) -> Denoise:
-            embedded = self._embedded(label, n)
-            return lambda x_t, t: self._clipped(self._denoised(x_t, t, embedded, schedule))
-
-        if keys.guidance == 1:
-            return denoiser_of(label)
+    def _weak(
+        self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
+    ) -> Denoise:
+        """What guidance leads away from: the denoiser of the guide, or this one without a class."""
+        if guides.weak is not None:
+            if not isinstance(guides.weak, DenoisesOver):
+                raise UserError(f"guide={keys.guide}: its model has no denoiser for any schedule; give another run")
+            return guides.weak.denoiser(schedule, label if self.n_classes else None, n)
         if not self.n_classes:
-            raise UserError(f"guidance={keys.guidance:g} needs a model trained with classes=true; leave it out")
-        interval = keys.guidance_interval or (-math.inf, math.inf)
-        return guided(denoiser_of(label), denoiser_of(None), keys.guidance, schedule, interval, keys.guidance_rescale)
+            raise UserError(
+                f"guidance={keys.guidance:g} needs a model trained with classes=true, or guide=RUN; leave it out"
+            )
+        return self.denoiser(schedule, None, n)
 
     def _clipped(self, x0_hat: Tensor) -> Tensor:
         return x0_hat.clamp(-1, 1) if self.config.clip_x0 else x0_hat

@@ -23,6 +23,7 @@ from trilemma.pictures.png import read_metadata, save_png
 from trilemma.results import claim, out_path
 from trilemma.run.locate import CONFIG
 from trilemma.run.run import LARGEST_NUMBER, Run
+from trilemma.types import flags
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def again(
     else:
         run = _checked(run if isinstance(run, Run) else Run(run, device=_device(receipt)), receipt)
     _check_size(image, receipt, run)
+    if flags(run.model).takes_guides and (guide := run.sampling(receipt.settings, Run.sample).get("guide")):
+        run.guide_runs[guide] = _find_guide(receipt, image)
     images = _draw(run, receipt)
     _checked(run, receipt)  # a training that is running may have replaced the checkpoint meanwhile
     picture = grid(images) if receipt.grid else to_image(images[0])
@@ -177,6 +180,21 @@ def _find(receipt: Receipt, image: Path) -> Run:
         f"the run that made {image} was not found: {receipt.run}, a {receipt.model} with weights {receipt.weights}"
         f"{reasons}; give its folder with run="
     )
+
+
+def _find_guide(receipt: Receipt, image: Path) -> Run:
+    """The run that guided the picture's, as `_find`.
+
+    Raises:
+        UserError: it is not found, or the receipt does not say which it was.
+    """
+    name = receipt.settings["guide"]
+    if receipt.guide is None:
+        raise UserError(f"{image} was guided by {name}, and does not say which weights that had: draw it with `sample`")
+    try:
+        return _find(receipt.with_(**{"unfinished": None, **receipt.guide}), image)
+    except UserError as error:
+        raise UserError(f"guide={name}: {error}") from None
 
 
 def _places(receipt: Receipt, image: Path) -> Iterator[Path]:

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 
 from trilemma import __version__, rng
+from trilemma.classifiers.bundled import BUNDLED
 from trilemma.classifiers.classifier import Classifier, figures_of
 from trilemma.config import make
 from trilemma.data import Data, Split
 from trilemma.data.transform import check_transforms
 from trilemma.errors import UserError
 from trilemma.hardware import supports_fast_bf16
-from trilemma.metrics.features import BUNDLED, choose
+from trilemma.metrics.features import choose
 from trilemma.metrics.intervals import Estimate, half_width
 from trilemma.progress import Display
 from trilemma.registry import Recipe, build, get_recipe

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from trilemma.classifiers.bundled import BUNDLED, CHANNELS, FeatureNetwork, load_network
 from trilemma.config import Config
 from trilemma.data import Data
 from trilemma.errors import UserError
 from trilemma.metrics.catalogue import CATALOGUE
-from trilemma.metrics.features import BUNDLED, CHANNELS, FeatureNetwork, extract, load_network
+from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.types import Conditional, Samples, default_label

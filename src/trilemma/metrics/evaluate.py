@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.config import Config
 from trilemma.data import Data, load_data
 from trilemma.data.load import Source
@@ -18,7 +19,7 @@ from trilemma.metrics import cost, frechet
 from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.metrics.classification import class_scores
 from trilemma.metrics.controls import Control, Reference, learned_nothing, reference_of, spreads_of
-from trilemma.metrics.features import FeatureNetwork, extract, feature_network, to_levels
+from trilemma.metrics.features import extract, feature_network, to_levels
 from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.quality import Setup, quality, quality_scores
@@ -174,13 +175,16 @@ def _drawn_by_run(run: Run, setup: Setup, keys: Config, batch: int, **bounds: in
     def draw(first: int, count: int) -> Tensor:
         return run.sample(count, seed=seed, first=first, batch=count, keys=keys)
 
-    images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch)
+    guides = run.guides(keys)
+    images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch, guides=guides)
     likelihoods, notes = likelihood_scores(
         model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
     )
     scores = [*_cost_scores(setup, spent), *likelihoods]
     if isinstance(model, Conditional) and setup.own:
         scores += class_scores(data, images, model.n_classes, seed=seed, settings=setup.settings)
+    if guides.weak is not None:
+        notes = [f"guided by {setup.settings['guide']}", *notes]
     notes = [*filter(None, [run.unfinished]), *notes]
     return Drawn(images, scores, notes, {"weights": run.weights_id, "unfinished": run.unfinished})
 

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from trilemma.files import read_plain
 from trilemma.modes import own_modes
 from trilemma.run.compute import MOST_NUMBERS, Drawn, in_batches, in_exact_batches, one_algorithm
 from trilemma.run.condition import Label, condition_of, needed
+from trilemma.run.guides import guides_of
 from trilemma.run.stored import StoredRun
 from trilemma.text import printable
 from trilemma.types import (
@@ -25,6 +27,7 @@ from trilemma.types import (
     Condition,
     Decodes,
     Encodes,
+    Guides,
     Reconstructs,
     Samples,
     check_count,
@@ -66,6 +69,11 @@ def as_run(what: "Run | str | Path") -> "Run":
 
 class Run(StoredRun):
     """A run folder, and what its model computes, a batch at a time; methods check what they are given."""
+
+    @cached_property
+    def guide_runs(self) -> dict[str, "Run"]:
+        """Runs that were opened to guide this one, by what guide= says."""
+        return {}
 
     @checked_call
     def sample(
@@ -129,13 +137,15 @@ class Run(StoredRun):
         if keys is not None and settings:
             raise UserError(f"keys= and {next(iter(settings))}= were both given; give one of them")
         keys = self.sampling(settings, Run.sample) if keys is None else keys
-        asked_condition = self.condition(label, n, condition)
+        guides = self.guides(keys)
+        asked_condition = self.condition(label, n, condition, guides.classifier)
 
         def compute(start: int, count: int) -> Tensor:
             rows = (torch.arange(start, start + count) - first).clamp(0, n - 1)  # of an exact batch some are left out
-            rows_condition = asked_condition.rows(rows).to(self.device)
+            asked = asked_condition.rows(rows).to(self.device)
             with own_modes(), torch.no_grad(), one_algorithm():
-                return draw(model, count, seed=seed, first=start, condition=rows_condition, keys=keys).float().cpu()
+                images = draw(model, count, seed=seed, first=start, condition=asked, keys=keys, guides=guides)
+                return images.float().cpu()
 
         parts = in_exact_batches(compute, first, end) if exact else in_batches(compute, first, end, self._within(batch))
         return (self._drawn(images, start, max(start, first), end) for start, images in parts)
@@ -247,9 +257,13 @@ class Run(StoredRun):
         without an error that could halve the batch."""
         return min(batch, max(1, MOST_NUMBERS // math.prod(self.shape))) if self.device.type == "cpu" else batch
 
-    def condition(self, label: Label, count: int, condition: Condition = UNCONDITIONAL) -> Condition:
+    def condition(
+        self, label: Label, count: int, condition: Condition = UNCONDITIONAL, classifier: nn.Module | None = None
+    ) -> Condition:
         """What is asked of the model for `count` images: a class by name or number, or one for each; or a condition.
 
+        Args:
+            classifier: takes the label in place of the model.
         Raises:
             UserError: if both are given, the model takes no such class, or a field is not one for each image.
         """
@@ -258,7 +272,25 @@ class Run(StoredRun):
             return condition
         if condition is not UNCONDITIONAL:
             raise UserError("label= and condition= were both given; give one of them")
-        return condition_of(label, count, self.model, self.classes, name=self.recipe.name, path=self.path)
+        taker = self.model if classifier is None else classifier
+        return condition_of(label, count, taker, self.classes, name=self.recipe.name, path=self.path)
+
+    def guides(self, keys: Config) -> Guides:
+        """What guides the sampler from outside, as its settings name it."""
+        return guides_of(self, self.model, keys, self._opened)
+
+    def guide_origin(self, keys: Config) -> dict[str, str] | None:
+        """What a file says of the run that guided the one it was made with; None without such a guide."""
+        if self.guides(keys).weak is None:
+            return None
+        guide = self.guide_runs[str(keys.get("guide"))]
+        return {"model": guide.recipe.name, **guide.origin}
+
+    def _opened(self, path: str) -> "tuple[Run, nn.Module]":
+        """A run that guides this one, opened once."""
+        if path not in self.guide_runs:
+            self.guide_runs[path] = Run(path, device=str(self.device))
+        return self.guide_runs[path], self.guide_runs[path].model
 
     def sampling(self, settings: Mapping[str, Any], verb: Callable[..., Any]) -> Config:
         """Settings of this run's sampler, checked.
