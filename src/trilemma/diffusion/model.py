@@ -11,24 +11,36 @@ are in [-1, 1] inside. With classes, a label is replaced by a null label in a sh
 
 import math
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from trilemma.config import Config, ModelConfig
+from trilemma.arguments import word
+from trilemma.config import Config, ModelConfig, only_for
 from trilemma.diffusion.grids import GRIDS, first_time, times_of
 from trilemma.diffusion.guidance import guided
 from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.samplers import SAMPLERS, draw_images, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
-from trilemma.diffusion.steps import Denoise
+from trilemma.diffusion.steps import Denoise, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError
 from trilemma.nets.dit import DiT
 from trilemma.nets.unet import UNet
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition, default_label
+from trilemma.types import (
+    UNCONDITIONAL,
+    Batch,
+    Condition,
+    Logs,
+    Model,
+    Phase,
+    Player,
+    Watch,
+    check_condition,
+    default_label,
+)
 
 DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras et al. 2022)
 BASE_SIDE = 32  # px, up to which schedules are as published
@@ -41,7 +53,9 @@ class PixelDiffusionConfig(ModelConfig):
 
     schedule: Literal["cosine", "linear", "edm", "flow"] = Field(default="cosine", description="alpha and sigma over t")
     shift: float | None = Field(
-        default=None, gt=0, description="the log-SNR is lower by 2 log(shift); if none, by the size: side / 32, at least 1"
+        default=None,
+        gt=0,
+        description="the log-SNR is lower by 2 log(shift); if none, by the size: side / 32, at least 1",
     )
     prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(default="edm", description="what the network predicts")
     weighting: Literal["uniform", "min-snr", "soft", "edm", "sigmoid"] = Field(
@@ -81,6 +95,15 @@ class DiffusionSampling(Config):
         default=None, description="values of log(sigma / alpha) between which it is guided; everywhere if none"
     )
     guidance_rescale: float = Field(default=0.0, ge=0, le=1, description="share brought back to the unguided contrast")
+
+    @model_validator(mode="after")
+    def _guidance_fits(self) -> Self:
+        """An interval goes from low to high, and shapes a guidance that there is."""
+        for key in ("guidance_interval", "guidance_rescale"):
+            only_for(self, key, self.guidance != 1, "guidance= other than 1")
+        if self.guidance_interval is not None and self.guidance_interval[0] >= self.guidance_interval[1]:
+            raise ValueError(f"guidance_interval={word(self.guidance_interval)}: give the lower value first")
+        return self
 
 
 class Coefficients(NamedTuple):
@@ -138,9 +161,12 @@ class PixelDiffusion(Model):
         first: int = 0,
         condition: Condition = UNCONDITIONAL,
         keys: DiffusionSampling = DiffusionSampling(),
+        watch: Watch | None = None,
     ) -> Tensor:
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
+        Args:
+            watch: sees every call of the denoiser.
         Raises:
             UserError: for an unknown or impossible key, or guidance of a model that takes no class.
         """
@@ -153,7 +179,7 @@ class PixelDiffusion(Model):
         label = condition.label
         if label is None and self.n_classes:
             label = default_label(ids, self.n_classes)
-        denoise = self._sampling_denoiser(label, n, schedule, keys)
+        denoise = watched(self._sampling_denoiser(label, n, schedule, keys), schedule, watch)
 
         sampler = partial(draw, denoise, schedule, times, **options)
         return draw_images(self.network, sampler, ids, self.config.shape, seed, float(schedule.sigma(times[0])))
