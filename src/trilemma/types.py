@@ -420,9 +420,28 @@ class Reconstructs(Protocol):
         ...
 
 
+Watch = Callable[[float, Tensor, Tensor], None]  # (t, x_t, x0_hat), images (B, C, H, W) in [0, 1]
+
+
 @runtime_checkable
-class Denoises(Protocol):
-    """Estimates the clean image behind a noisy one."""
+class Denoises(Samples, Protocol):
+    """Estimates the clean image behind a noisy one, and draws images in steps that can be watched.
+
+    `sample` takes `watch`, which sees every call of the denoiser.
+    """
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        first: int = 0,
+        condition: Condition = UNCONDITIONAL,
+        watch: Watch | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """As that of `Samples`."""
+        ...
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t (B, C, H, W) in the family's own range, t (B,) in [0, 1] with 1 = noise -> x0_hat, as x_t."""

@@ -14,7 +14,6 @@ from trilemma.data import Data, Split
 from trilemma.data.split import held_out_split
 from trilemma.errors import UserError
 from trilemma.metrics import Score, evaluate, neighbours
-from trilemma.metrics.features import FeatureNetwork
 from trilemma.metrics.reals import caveats, choose_reals
 from trilemma.pictures.grid import grid
 from trilemma.pictures.png import save_png

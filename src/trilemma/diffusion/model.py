@@ -17,13 +17,14 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from trilemma.arguments import word
 from trilemma.config import Config, ModelConfig, only_for
 from trilemma.diffusion.grids import GRIDS, first_time, times_of
 from trilemma.diffusion.guidance import DenoisesOver, by_classifier, guided, log_probability
 from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.samplers import SAMPLERS, draw_images, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
-from trilemma.diffusion.steps import Denoise
+from trilemma.diffusion.steps import Denoise, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError
 from trilemma.nets.dit import DiT
@@ -38,6 +39,7 @@ from trilemma.types import (
     Model,
     Phase,
     Player,
+    Watch,
     check_condition,
     default_label,
     flags,
@@ -117,6 +119,15 @@ class DiffusionSampling(Config):
         only_for(self, "classifier_scale", self.classifier is not None, "classifier=auto, or another classifier")
         return self
 
+    @model_validator(mode="after")
+    def _guidance_fits(self) -> Self:
+        """An interval goes from low to high, and shapes a guidance that there is."""
+        for key in ("guidance_interval", "guidance_rescale"):
+            only_for(self, key, self.guidance != 1, "guidance= other than 1")
+        if self.guidance_interval is not None and self.guidance_interval[0] >= self.guidance_interval[1]:
+            raise ValueError(f"guidance_interval={word(self.guidance_interval)}: give the lower value first")
+        return self
+
 
 class Coefficients(NamedTuple):
     """Of images x_t at times t, each (B, 1, 1, 1), and the noise level (B,)."""
@@ -180,11 +191,13 @@ class PixelDiffusion(Model):
         condition: Condition = UNCONDITIONAL,
         keys: DiffusionSampling = DiffusionSampling(),
         guides: Guides = NO_GUIDES,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
         Args:
             guides: what the keys guide and classifier name.
+            watch: sees every call of the denoiser.
         Raises:
             UserError: for an unknown or impossible key, or guidance of a model that takes no class.
         """
@@ -198,7 +211,7 @@ class PixelDiffusion(Model):
         label = condition.label
         if label is None and n_classes:
             label = default_label(ids, n_classes)
-        denoise = self._guided(label, n, schedule, keys, guides)
+        denoise = watched(self._guided(label, n, schedule, keys, guides), schedule, watch)
         sampler = partial(draw, denoise, schedule, times, **options)
         std = float(schedule.sigma(times[0]))
         return draw_images(self.network, sampler, ids, self.config.shape, seed, self._device, std)
