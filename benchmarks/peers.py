@@ -43,9 +43,8 @@ from unet import PIP, equal_unet, imported
 import trilemma
 from trilemma.data import Data, Loader, load_data
 from trilemma.hardware import to_channels_last, tune_allocator
-from trilemma.metrics.controls import part_named
-from trilemma.metrics.evaluate import choose_reals
 from trilemma.metrics.features import to_levels
+from trilemma.metrics.reals import choose_reals, part_named
 from trilemma.pictures.grid import grid
 from trilemma.pictures.png import save_png
 from trilemma.registry import count_parameters
