@@ -29,9 +29,9 @@ from trilemma.diffusion.samplers import SAMPLERS, calls_of
 from trilemma.files import write_atomic
 from trilemma.hardware import tune_allocator
 from trilemma.metrics.classification import class_agreement, classifier_of
-from trilemma.metrics.controls import part_named
-from trilemma.metrics.evaluate import choose_reals, reference_by
+from trilemma.metrics.evaluate import reference_by
 from trilemma.metrics.features import to_levels
+from trilemma.metrics.reals import choose_reals, part_named
 from trilemma.types import default_label, keys_of
 
 CALLS = "5,8,10,15,20,50,100,1000"

@@ -43,9 +43,8 @@ from unet import PIP, equal_unet, imported
 import trilemma
 from trilemma.data import Data, Loader, load_data
 from trilemma.hardware import to_channels_last, tune_allocator
-from trilemma.metrics.controls import part_named
-from trilemma.metrics.evaluate import choose_reals
 from trilemma.metrics.features import to_levels
+from trilemma.metrics.reals import choose_reals, part_named
 from trilemma.pictures.grid import grid
 from trilemma.pictures.png import save_png
 from trilemma.registry import count_parameters
@@ -225,7 +224,7 @@ class Diffusers(Peer):
         """Its U-Net, as large as ours."""
         self.library = imported("diffusers", PIP["diffusers"])
         self.noise, self.sampler = self.library.DDPMScheduler(num_train_timesteps=1000), self.given.scheduler
-        return equal_unet(self.data.shape)[0]
+        return equal_unet(self.data.shape)
 
     def begin(self) -> None:
         """AdamW and EMAModel."""
