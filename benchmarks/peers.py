@@ -91,7 +91,7 @@ class Ours:
             trilemma.train(self.name, given.data, out=place, quiet=True, device=given.device, **lengths)
         self.run = trilemma.load(place, device=given.device)
         self.calls = self.run.sampling(self.keys, trilemma.Run.sample).steps
-        return {name: getattr(self.run.facts, name) for name in ("parameters", "images", "seconds")}
+        return {name: self.run.summary[name] for name in ("parameters", "images", "seconds")}
 
     def draw(self, n: int) -> Iterator[Tensor]:
         """By the default sampler."""
