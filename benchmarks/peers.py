@@ -91,7 +91,7 @@ class Ours:
             trilemma.train(self.name, given.data, out=place, quiet=True, device=given.device, **lengths)
         self.run = trilemma.load(place, device=given.device)
         self.calls = self.run.sampling(self.keys, trilemma.Run.sample).steps
-        return {name: getattr(self.run.facts, name) for name in ("parameters", "images", "seconds")}
+        return {name: self.run.summary[name] for name in ("parameters", "images", "seconds")}
 
     def draw(self, n: int) -> Iterator[Tensor]:
         """By the default sampler."""
@@ -224,7 +224,7 @@ class Diffusers(Peer):
         """Its U-Net, as large as ours."""
         self.library = imported("diffusers", PIP["diffusers"])
         self.noise, self.sampler = self.library.DDPMScheduler(num_train_timesteps=1000), self.given.scheduler
-        return equal_unet(self.data.shape)[0]
+        return equal_unet(self.data.shape)
 
     def begin(self) -> None:
         """AdamW and EMAModel."""

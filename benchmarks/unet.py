@@ -1,7 +1,9 @@
 """Our U-Net beside UNet2DModel of diffusers: python benchmarks/unet.py [DATA] [--seconds 3] [--rounds 5] [--steps 20]
 
-Both have as many parameters as the preset `diffusion` has for the data, the same levels, blocks a level and sizes with
-attention, and both stand in the same model: loss, batch, optimiser, clipping and averages are the same.
+Both have as many parameters as the preset `diffusion` has for the data (theirs as near as its width allows), as many
+levels and blocks a level, and attention on maps of the same sizes; both stand in the same model: loss, batch,
+optimiser, clipping and averages are the same. Where our preset sees patches, its maps are smaller than theirs; a row of
+its own has ours without patches.
 
 - Images per second of a training step, in plain and channels-last tensors, in turns in this process; the best of each.
 - Images per second of drawing at equal calls: our sampler dpm++2m with our U-Net, and the same U-Net and layout driven
@@ -15,6 +17,7 @@ import importlib
 import statistics
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -23,11 +26,11 @@ import torch
 from bare import BareStep
 from torch import Tensor, nn
 
-from trilemma.data import load_data
-from trilemma.diffusion.model import PixelDiffusion
+from trilemma.data import Data, load_data
+from trilemma.diffusion.model import patch_of
 from trilemma.hardware import to_channels_last, tune_allocator
 from trilemma.registry import count_parameters, create
-from trilemma.types import Phase, Player
+from trilemma.types import Model, Phase, Player
 
 PRESET = "diffusion"
 PIP = {"diffusers": "pip install -c constraints.txt diffusers"}
@@ -49,9 +52,9 @@ def imported(name: str, pip: str) -> ModuleType:
         ) from None
 
 
-def equal_unet(shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
-    """A UNet2DModel for images of a shape whose number of parameters is nearest to that of our preset, and that number
-    of ours. The width is what is chosen; levels, blocks a level and sizes with attention are those of the preset."""
+def equal_unet(shape: tuple[int, int, int]) -> nn.Module:
+    """A UNet2DModel for images of a shape whose number of parameters is nearest to that of our preset. The width is
+    chosen; levels, blocks a level and the sizes of maps with attention are those of the preset."""
     library = imported("diffusers", PIP["diffusers"])
     ours = create(PRESET, shape=shape)
     wanted = count_parameters(ours)
@@ -61,7 +64,7 @@ def equal_unet(shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
         with torch.device("meta"):
             return abs(count_parameters(build(width)) - wanted)
 
-    return build(min(range(2 * GRAIN, 2 * ours.config.width, GRAIN), key=distance)), wanted
+    return build(min(range(2 * GRAIN, 4 * ours.config.width, GRAIN), key=distance))
 
 
 def _unet(library: ModuleType, config: Any, width: int) -> nn.Module:
@@ -93,42 +96,49 @@ class Theirs(nn.Module):
         return self.unet(x, level, return_dict=False)[0]
 
 
-def with_network(shape: tuple[int, int, int], network: nn.Module | None) -> PixelDiffusion:
-    """The preset, with another network if given."""
+def with_network(shape: tuple[int, int, int], network: nn.Module) -> Model:
+    """The preset, with another network."""
     model = create(PRESET, shape=shape)
-    assert isinstance(model, PixelDiffusion)
-    if network is not None:
-        model.network = network
-        model.phases = [Phase("denoiser", Player("denoiser", list(model.parameters())), model.loss)]
+    model.network = network
+    model.phases = [Phase("denoiser", Player("denoiser", list(model.parameters())), model.loss)]
     return model
 
 
-def training(data: Any, given: argparse.Namespace) -> bool:
+def models_of(data: Data) -> dict[str, Model]:
+    """What is trained, ours first, theirs last."""
+    models = {"trilemma": create(PRESET, shape=data.shape)}
+    if patch_of(models["trilemma"].config) > 1:
+        models["without patches"] = create(PRESET, shape=data.shape, patch=1)
+    return models | {"UNet2DModel": with_network(data.shape, Theirs(equal_unet(data.shape)))}
+
+
+def training(data: Data, given: argparse.Namespace) -> bool:
     """Print images per second of the training steps; whether ours are better in channels-last tensors."""
-    unet, _ = equal_unet(data.shape)
+    models, layouts = models_of(data), (False, True)
     steps = {
         (title, last): BareStep(
-            PRESET, data, bf16=False, channels_last=last, device=given.device, model=with_network(data.shape, network)
+            PRESET, data, bf16=False, channels_last=last, device=given.device, model=deepcopy(model)
         )
-        for title, network in (("trilemma", None), ("UNet2DModel", Theirs(unet)))
-        for last in (False, True)
+        for title, model in models.items()
+        for last in layouts
     }
     best = dict.fromkeys(steps, 0.0)
     for _ in range(given.rounds):
         for key, step in steps.items():
             best[key] = max(best[key], step.speed(given.seconds))
+    batch = next(iter(steps.values())).config.batch
     print(
-        f"{'training step':16}{'parameters':>12}{'plain':>12}{'ch. last':>12}   (images/s, batch {step.config.batch})"
+        f"{'training step':16}{'parameters':>12}{'plain':>12}{'ch. last':>12}{'ratio':>8}   (images/s, batch {batch})"
     )
-    for title in ("trilemma", "UNet2DModel"):
-        size = count_parameters(steps[title, False].model)
-        print(f"{title:16}{size:12,}{best[title, False]:12,.1f}{best[title, True]:12,.1f}", flush=True)
-    ours, theirs = (max(best[title, last] for last in (False, True)) for title in ("trilemma", "UNet2DModel"))
-    print(f"{'ratio':16}{ours / theirs:36.2f}\n", flush=True)
+    theirs = max(best["UNet2DModel", last] for last in layouts)
+    for title, model in models.items():
+        plain, channels_last = (best[title, last] for last in layouts)
+        ratio = max(plain, channels_last) / theirs
+        print(f"{title:16}{count_parameters(model):12,}{plain:12,.1f}{channels_last:12,.1f}{ratio:8.2f}", flush=True)
     return best["trilemma", True] > best["trilemma", False]
 
 
-def by_scheduler(model: PixelDiffusion, n: int, steps: int) -> Tensor:
+def by_scheduler(model: Model, n: int, steps: int) -> Tensor:
     """n images by the network of a model, driven by DPMSolverMultistepScheduler; its output is taken for the noise."""
     scheduler = imported("diffusers", PIP["diffusers"]).DPMSolverMultistepScheduler()
     scheduler.set_timesteps(steps)
@@ -140,9 +150,9 @@ def by_scheduler(model: PixelDiffusion, n: int, steps: int) -> Tensor:
     return (x + 1).div(2).clamp(0, 1)
 
 
-def sampling(data: Any, given: argparse.Namespace, channels_last: bool) -> None:
+def sampling(data: Data, given: argparse.Namespace, channels_last: bool) -> None:
     """Print images per second of drawing."""
-    model = with_network(data.shape, None).to(given.device).eval()
+    model = create(PRESET, shape=data.shape).to(given.device).eval()
     if channels_last:
         to_channels_last(model)
     keys = model.sampling_keys(steps=given.steps, sampler="dpm++2m")
