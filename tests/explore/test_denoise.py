@@ -6,6 +6,7 @@ from PIL import Image
 
 import trilemma
 from trilemma import rng
+from trilemma.cli.main import main
 from trilemma.diffusion.grids import times_of
 from trilemma.errors import UserError
 from trilemma.explore.denoise import REST_MS
@@ -91,3 +92,10 @@ def test_what_cannot_be_shown(runs, tmp_path):
         trilemma.denoise(runs["diffusion"], framse=3)
     with pytest.raises(UserError, match="label=3: diffusion-small was not trained to take a class"):
         trilemma.denoise(runs["diffusion-small"], label=3)
+
+
+def test_the_command_line_prints_both_files(runs, tmp_path, capsys):
+    words = ["denoise", str(runs["diffusion-small"].path), "steps=2", f"out={tmp_path / 'x.png'}"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert str(tmp_path / "x.png") in printed and str(tmp_path / "x.gif") in printed

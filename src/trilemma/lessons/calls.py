@@ -6,7 +6,7 @@ noise: the error of the solver alone, which does not depend on how well the netw
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field, PositiveInt
 from torch import Tensor
@@ -120,14 +120,13 @@ def _takes(run: Run, sampler: str) -> bool:
 def _page(lines: Mapping[str, Sequence[Point]], distance: str, measured_on: str, reference: int) -> "Image.Image":
     figure, (quality, errors) = plots.row_of_plots(2, width=10.0, height=3.8)
     for k, (name, points) in enumerate(lines.items()):
-        look = {"marker": plots.style(k)[1], "markersize": 4, "label": name, **plots.line_style(k)}
-        at = [point.calls for point in points]
+        look: dict[str, Any] = {"marker": plots.style(k)[1], "markersize": 4, "label": name, **plots.line_style(k)}
+        at, exact = [point.calls for point in points], [p.error for p in points if p.error is not None]
+        low, high = zip(*(point.distance.interval for point in points), strict=True)
         quality.plot(at, [point.distance.value for point in points], **look)
-        quality.fill_between(
-            at, *zip(*(point.distance.interval for point in points), strict=True), color=look["color"], alpha=0.12, lw=0
-        )
-        if points[0].error is not None:
-            errors.plot(at, [point.error for point in points], **look)
+        quality.fill_between(at, low, high, color=look["color"], alpha=0.12, linewidth=0)
+        if exact:
+            errors.plot(at, exact, **look)
     for ax in (quality, errors):
         ax.set_xscale("log")
         ax.set_yscale("log" if ax.dataLim.y0 > 0 else "linear")  # a kernel distance may be negative

@@ -7,7 +7,7 @@ equal steps, step i replaces a share of it by noise (Ho, Jain & Abbeel 2020, sec
 
 A shift lowers the log-SNR by 2 log(shift) at every t (Hoogeboom et al. 2023, section 3.1)."""
 
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -56,8 +56,9 @@ def schedules(
     figure, (betas, shares, levels) = plots.row_of_plots(3, width=11.0, height=3.5)
     for k, name in enumerate(names):
         for factor in dict.fromkeys((1.0, shift)):
-            drawn, look = curves(get_schedule(name, factor), steps), {"color": plots.style(k)[0]}
-            look |= {"label": name} if factor == 1 else {"linestyle": ":", "linewidth": 1.2}
+            drawn = curves(get_schedule(name, factor), steps)
+            own: dict[str, Any] = {"label": name} if factor == 1 else {"linestyle": ":", "linewidth": 1.2}
+            look = {"color": plots.style(k)[0], **own}
             betas.plot(drawn.t[1:], drawn.beta, **look)
             shares.plot(drawn.t, drawn.alpha_bar, **look)
             levels.plot(drawn.t, drawn.log_snr, **look)

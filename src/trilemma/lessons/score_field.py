@@ -108,7 +108,7 @@ def _rows(entries: Sequence[T], draw: "Callable[[Axes, T], None]") -> "list[Imag
 def _panels(n: int) -> "tuple[Figure, list[Axes]]":
     """A row of n square panels without axes, as wide as that of COLUMNS."""
     figure, axes = plots.row_of_plots(COLUMNS, width=11.0, height=2.9)
-    figure.get_layout_engine().set(h_pad=0.1)
+    figure.set_layout_engine("constrained", h_pad=0.1)
     for k, ax in enumerate(axes):
         ax.set_axis_off()
         ax.set_visible(k < n)
