@@ -22,7 +22,7 @@ from trilemma.pictures.animation import animated, frame
 from trilemma.pictures.table import table
 from trilemma.results import Results, place, with_keys
 from trilemma.run.run import RunLike, as_run
-from trilemma.types import Denoises
+from trilemma.types import NO_GUIDES, Denoises
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:
@@ -85,12 +85,14 @@ def denoise(
     def watch(t: float, *images: Tensor) -> None:  # heun asks twice at a time, at last where it goes on from
         states[t] = images[0].float().cpu(), images[1].float().cpu()
 
-    condition = run.condition(label, n).to(run.device)
-    drawn = model.sample(n, seed=seed, first=first, condition=condition, keys=keys, watch=watch).float().cpu()
+    guides = run.guides(keys)
+    more = {} if guides is NO_GUIDES else {"guides": guides}
+    condition = run.condition(label, n, classifier=guides.classifier).to(run.device)
+    drawn = model.sample(n, seed=seed, first=first, condition=condition, keys=keys, watch=watch, **more).float().cpu()
     check_finite(drawn, "images", "train again with a lower lr=")
     times = (*states, 0.0)
     x_t, x0_hat = (torch.stack([*images, drawn]) for images in zip(*states.values(), strict=True))
-    receipt = run_receipt(run, "denoise", **asked, settings=keys.given())
+    receipt = run_receipt(run, "denoise", **asked, settings=keys.given(), guide=run.guide_origin(keys))
     moving = {animation: _animated(x_t, x0_hat)} if animation else {}
     files.write(_page(x_t, x0_hat, times, first, frames), receipt, moving)
     return Denoising(picture, animation, times, x_t, x0_hat)
