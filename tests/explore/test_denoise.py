@@ -90,7 +90,7 @@ def test_what_cannot_be_shown(runs, tmp_path):
         trilemma.denoise(vae)
     with pytest.raises(UserError, match='did you mean "frames"'):
         trilemma.denoise(runs["diffusion"], framse=3)
-    with pytest.raises(UserError, match="label=3: diffusion-small was not trained to take a class"):
+    with pytest.raises(UserError, match="diffusion-small does not take a class: it was trained without labels"):
         trilemma.denoise(runs["diffusion-small"], label=3)
 
 
