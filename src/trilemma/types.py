@@ -87,20 +87,33 @@ def check_condition(condition: Condition, count: int, n_classes: int = 0) -> Non
         if getattr(condition, name) is not None:
             raise UserError(f"this model takes no {name}; leave it out")
     if condition.label is not None:
-        _check_labels(condition.label, count, n_classes)
+        check_labels(condition.label, n_classes)
+    check_count(condition, count)
 
 
-def _check_labels(labels: Tensor, count: int, n_classes: int) -> None:
+def check_labels(labels: Tensor, n_classes: int) -> None:
+    """Raises UserError for labels that are not int64 (B,), or not classes of a model that takes `n_classes`."""
     if not n_classes:
-        raise UserError("this model was trained without labels and cannot draw a class; leave the label out")
+        raise UserError(f"this model {LACKING[Conditional]}; leave label out")
     if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
         raise UserError(
             f"labels were given as {form_of(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each"
         )
-    if len(labels) != count:
-        raise UserError(f"{len(labels)} labels were given for {count} images or codes; give one for each")
-    if not bool(((labels >= 0) & (labels < n_classes)).all()):
-        raise UserError(f"labels {labels.unique().tolist()}: they go from 0 to {n_classes - 1}")
+    outside = labels[(labels < 0) | (labels >= n_classes)]
+    if len(outside):
+        raise UserError(f"label {int(outside[0])} is not a class of this model; choose from 0 to {n_classes - 1}")
+
+
+def no_label(advice: str) -> UserError:
+    """The error for a model that needs a class and is given none."""
+    return UserError(f"this model needs the class of each image or code; {advice}")
+
+
+def check_count(condition: Condition, count: int) -> None:
+    """Raises UserError for a field that is not one for each of `count` images or codes."""
+    for name, values in vars(condition).items():
+        if values is not None and len(values) != count:
+            raise UserError(f"{len(values)} {name}s were given for {count} images or codes; give one for each")
 
 
 def default_label(ids: Tensor, n_classes: int) -> Tensor:
@@ -270,6 +283,7 @@ class Model(nn.Module):
     code_bits: of a code that is choices out of finite sets, in a fixed length for each; None for any other.
     sampling_keys: settings of its sampler, which `sample` takes as `keys`; Config has none. None: `sample` has them as
         keywords of its own.
+    takes_guides: whether `sample` takes as `guides` what the keys `guide` and `classifier` name.
     pixel_likelihood: p(x|z) behind the bound on the likelihood; None: a density without a name.
     """
 
@@ -282,6 +296,7 @@ class Model(nn.Module):
     code_bits: float | None = None
     pixel_likelihood: Likelihood | None = None
     sampling_keys: type[Config] | None = None
+    takes_guides: bool = False
 
     @property
     def players(self) -> list[Player]:
@@ -308,6 +323,26 @@ def config_of(model: object) -> ModelConfig | None:
     """A model's settings; None for a module without any."""
     config = flags(model).config
     return config if isinstance(config, ModelConfig) else None
+
+
+@dataclass(frozen=True)
+class Guides:
+    """Modules outside a model that guide its sampler.
+
+    weak: a denoiser that is less able. classifier: images (B, C, H, W) in [0, 1] -> logits (B, n_classes).
+    """
+
+    weak: nn.Module | None = None
+    classifier: nn.Module | None = None
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Those whose forward calls are part of the cost of sampling."""
+        weak = self.weak.sampling_network if isinstance(self.weak, Samples) else self.weak
+        return [network for network in (weak, self.classifier) if network is not None]
+
+
+NO_GUIDES = Guides()
 
 
 @runtime_checkable
@@ -340,17 +375,21 @@ def draw(
     first: int = 0,
     condition: Condition = UNCONDITIONAL,
     keys: Config | None = None,
+    guides: Guides = NO_GUIDES,
 ) -> Tensor:
     """Images of a model, in whichever of the two ways its `sample` takes the settings of its sampler.
 
     Args:
         keys: settings of the kind `keys_of(model)`; default: the model's defaults.
+        guides: for a model that takes them.
     Returns:
         (n, C, H, W) in [0, 1].
     """
     keywords: dict[str, Any] = {} if condition.is_empty else {"condition": condition}
     if keys is not None:
         keywords |= keys.given() if flags(model).sampling_keys is None else {"keys": keys}
+    if guides is not NO_GUIDES:
+        keywords["guides"] = guides
     return model.sample(n, seed=seed, first=first, **keywords)
 
 
@@ -381,9 +420,28 @@ class Reconstructs(Protocol):
         ...
 
 
+Watch = Callable[[float, Tensor, Tensor], None]  # (t, x_t, x0_hat), images (B, C, H, W) in [0, 1]
+
+
 @runtime_checkable
-class Denoises(Protocol):
-    """Estimates the clean image behind a noisy one."""
+class Denoises(Samples, Protocol):
+    """Estimates the clean image behind a noisy one, and draws images in steps that can be watched.
+
+    `sample` takes `watch`, which sees every call of the denoiser.
+    """
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        first: int = 0,
+        condition: Condition = UNCONDITIONAL,
+        watch: Watch | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """As that of `Samples`."""
+        ...
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t (B, C, H, W) in the family's own range, t (B,) in [0, 1] with 1 = noise -> x0_hat, as x_t."""

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import torch
 
+from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.data.split import Split, make_data
 from trilemma.metrics.controls import Reference
-from trilemma.metrics.features import FeatureNetwork
 from trilemma.metrics.quality import Setup
 from trilemma.metrics.receipt import Score
 from trilemma.run.run import Run

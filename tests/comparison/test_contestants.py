@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
+from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.cli.main import main
 from trilemma.comparison import compare
 from trilemma.comparison.answer import NO_COST
@@ -21,7 +22,6 @@ from trilemma.comparison.document import columns
 from trilemma.data import load_data
 from trilemma.errors import UserError
 from trilemma.metrics import evaluate
-from trilemma.metrics.features import FeatureNetwork
 from trilemma.run.contestant import contestant_of
 
 N = 14  # test images of the made-up data

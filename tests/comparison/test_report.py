@@ -237,7 +237,7 @@ def test_unequal_budgets_are_said(page):
 
 
 def test_the_page_says_what_the_real_images_were_in_training(page):
-    texts = {"test": "never seen in training", "valid": "the best weights were chosen by them", "train": "(trained on)"}
+    texts = {"test": "never seen in training", "valid": "used to select the best checkpoint", "train": "(trained on)"}
     for split, text in texts.items():
         values, html = page(split=split, caveats=["few & rough"])
         assert values["real"]["split"] == split

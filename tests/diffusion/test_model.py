@@ -51,7 +51,7 @@ class Exact(nn.Module):
         alpha, sigma = self.model.schedule.alpha(t), self.model.schedule.sigma(t)
         skip, out, inside = (
             part[:, None, None, None].float()
-            for part in PREDICTIONS[self.model.config.prediction](alpha, sigma, self.model.config.data_std)
+            for part in PREDICTIONS[self.model.config.prediction](alpha, sigma, self.model.data_std)
         )
         return (self.image - skip * x / inside) / out
 
@@ -167,7 +167,7 @@ def test_what_cannot_be_asked_for() -> None:
         small().sample(1, seed=0, keys=DiffusionSampling(guidance=2.0))
     with pytest.raises(UserError, match='unknown sampler "huen"'):
         small().sample(1, seed=0, keys=DiffusionSampling(sampler="huen"))
-    with pytest.raises(UserError, match="unknown heun option"):
+    with pytest.raises(UserError, match="sampler heun takes no eta="):
         small().sample(1, seed=0, keys=DiffusionSampling(sampler="heun", eta=0.5))
     with pytest.raises(UserError, match="patch=3 does not divide images of 8x8"):
         small(network="dit", patch=3, width=16)

@@ -5,11 +5,12 @@ import os
 import pytest
 import torch
 
+from trilemma.classifiers.bundled import BUNDLED, WEIGHTS, load_network, read_card
 from trilemma.classifiers.classifier import figures_of
 from trilemma.classifiers.make_bundled import LARGEST_BYTES
 from trilemma.data import Split, load_data
 from trilemma.files import sha256_of
-from trilemma.metrics.features import BUNDLED, WEIGHTS, feature_network, load_network, read_card
+from trilemma.metrics.features import feature_network
 from trilemma.registry import get_recipe
 
 BARS = {"digits": 0.94, "mnist": 0.99, "fashion-mnist": 0.91, "cifar10": 0.80}

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import trilemma
+from trilemma.classifiers.bundled import FeatureNetwork, read_card
 from trilemma.data import load_data
 from trilemma.errors import UserError
 from trilemma.metrics.classification import class_agreement, class_counts, class_scores, classifier_of, draw_classes
-from trilemma.metrics.features import FeatureNetwork, read_card
 from trilemma.metrics.intervals import wilson
 from trilemma.registry import create, models_that
 from trilemma.types import UNCONDITIONAL, Conditional

@@ -5,17 +5,10 @@ import json
 import pytest
 import torch
 
+from trilemma.classifiers.bundled import FeatureNetwork, load_network
 from trilemma.classifiers.classifier import Classifier, ClassifierConfig
 from trilemma.errors import UserError
-from trilemma.metrics.features import (
-    FeatureNetwork,
-    choose,
-    extract,
-    feature_network,
-    load_network,
-    to_channels,
-    to_levels,
-)
+from trilemma.metrics.features import choose, extract, feature_network, to_channels, to_levels
 from trilemma.metrics.nearest import nearest_training_images
 from trilemma.run.tensor_files import write_tensors
 

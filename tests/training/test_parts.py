@@ -236,7 +236,7 @@ def test_a_part_that_has_changed_is_refused(finished: trilemma.Run) -> None:
 @pytest.mark.parametrize(
     ("keys", "text"),
     [
-        ({"first": "nowhere"}, "^the part first: There is no run at nowhere"),
+        ({"first": "nowhere"}, "^the part first: run nowhere not found"),
         ({"first": "finished", "first.steps": 5}, "^the part first: finished is a finished run.*leave steps= out"),
         ({"first": {"stepps": 5}}, '^the part first: unknown key "stepps" .did you mean "steps"'),
         ({"first": {"size": 5}}, "^the part first: it is trained on the images of the main training; give size="),

@@ -8,11 +8,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from trilemma.classifiers.bundled import BUNDLED, REMAKE, WEIGHTS
 from trilemma.classifiers.classifier import Classifier, figures_of
 from trilemma.errors import UserError, unknown
 from trilemma.files import sha256_of, write_json
 from trilemma.hardware import tune_allocator
-from trilemma.metrics.features import BUNDLED, REMAKE, WEIGHTS
 from trilemma.metrics.intervals import wilson
 from trilemma.metrics.receipt import versions
 from trilemma.registry import get_recipe

@@ -186,6 +186,7 @@ PRINT: Mapping[str, Callable[[Any, Given], None]] = {
     ),
     "interpolate": lambda result, _: facts({"picture": result.picture, "animation": result.animation}),
     "traverse": _traverse,
+    "denoise": lambda result, _: facts({"picture": result.picture, "animation": result.animation}),
     "map": _map,
     "edit": lambda result, _: facts({"picture": result.picture, "vector": result.file}),
     "compress": _compress,

@@ -137,7 +137,7 @@ def compare(
         KeyboardInterrupt: after Ctrl-C, when the command that resumes has been printed.
     """
     from trilemma.comparison.folder import claim_folder
-    from trilemma.metrics.evaluate import choose_reals
+    from trilemma.metrics.reals import choose_reals
 
     check_seed(seed)
     say, begin = _printer(quiet), time.perf_counter()
@@ -195,7 +195,7 @@ def _loaded(source: Source, size: Resize) -> Data:
 def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool) -> Comparison:
     """Train where there is a budget, measure, and write the report."""
     from trilemma.metrics.cost import BATCH
-    from trilemma.metrics.evaluate import caveats
+    from trilemma.metrics.reals import caveats
     from trilemma.results import Results
 
     files = Results(

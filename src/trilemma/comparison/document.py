@@ -51,7 +51,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
         data: what all of them were trained on, or are measured by.
         machine: what `hardware.describe` tells of the machine that sampled and measured.
     """
-    from trilemma.metrics.evaluate import ROLES
+    from trilemma.metrics.reals import ROLES
 
     notes = _shared_notes(entries)
     rows = rows_of(entries)

@@ -10,6 +10,7 @@ Training: x_t = alpha_t x0 + sigma_t eps with i uniform and eps ~ N(0, I); the n
 Loss: Huber (delta = 1) or squared error between prediction and target, mean over pixels. Images are in [-1, 1] inside.
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,12 +18,12 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trilemma import rng as random
 from trilemma.config import Config, ModelConfig
-from trilemma.diffusion.samplers import get_sampler
-from trilemma.diffusion.schedule import get_table
+from trilemma.diffusion.samplers import draw_images, get_sampler
+from trilemma.diffusion.schedule import Schedule, get_table, log_snr
+from trilemma.diffusion.steps import Denoise, watched
 from trilemma.nets.unet_small import UNet
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, Watch, check_condition
 
 LEAST_SIGNAL = 1e-4  # alpha_bar below which eps tells nothing of x0: the division by alpha makes 100 of an error of 1
 LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss}
@@ -98,6 +99,17 @@ class Diffusion(Model):
         x0_hat, _ = self._split(self.network(x_t, t).float(), x_t, t)
         return x0_hat.clamp(-1, 1) if self.config.clip_x0 else x0_hat
 
+    def denoiser(self, schedule: Schedule, label: Tensor | None, n: int) -> Denoise:
+        """That of images at the times of another schedule: the network is told the step with the nearest log-SNR."""
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            t = t.double().cpu()
+            step = (self.schedule.t_of(log_snr(schedule, t)) * self.config.T).round().clamp(min=1)
+            scale = (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2).rsqrt().to(x_t)
+            return self.denoise(scale[:, None, None, None] * x_t, (step / self.config.T).to(x_t))
+
+        return denoise
+
     @torch.no_grad()
     def sample(
         self,
@@ -107,27 +119,21 @@ class Diffusion(Model):
         first: int = 0,
         condition: Condition = UNCONDITIONAL,
         keys: DiffusionKeys = DiffusionKeys(),
+        watch: Watch | None = None,
     ) -> Tensor:
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
+        Args:
+            watch: sees every call of the denoiser.
         Raises:
             UserError: for a condition (the model takes none), or for an unknown or impossible setting.
         """
         check_condition(condition, n)
         options = {key: value for key in ("eta", "variance") if (value := keys.get(key)) is not None}
         draw, times = get_sampler(keys.sampler, **options), self._times(keys.steps)
+        sampler = partial(draw, watched(self.denoise, self.schedule, watch), self.schedule, times, **options)
         ids = torch.arange(first, first + n)
-
-        def noise(purpose: str, *step: int) -> Tensor:
-            return random.normal(ids, self.config.shape, seed, purpose, *step).to(self.alphas.device)
-
-        training = self.network.training
-        self.network.eval()
-        try:
-            x0 = draw(self.denoise, self.schedule, times, noise("x_T"), lambda step: noise("step", step), **options)
-        finally:
-            self.network.train(training)
-        return (x0 + 1).div(2).clamp(0, 1)
+        return draw_images(self.network, sampler, ids, self.config.shape, seed, self.alphas.device)
 
     def _times(self, steps: int) -> Tensor:
         """The sampler's grid. Where x0_hat is neither clipped nor predicted with bounded factors, it begins at the last

@@ -12,13 +12,23 @@ by_classifier   x0_hat + scale sigma**2 / alpha * gradient of log p(label | x0_h
 
 import math
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trilemma.diffusion.schedule import Schedule, noise_level
 from trilemma.diffusion.steps import Denoise
 from trilemma.errors import UserError
+
+
+@runtime_checkable
+class DenoisesOver(Protocol):
+    """Estimates the clean image at the times of any schedule."""
+
+    def denoiser(self, schedule: Schedule, label: Tensor | None, n: int) -> Denoise:
+        """The denoiser of n images, of the classes `label` (n,) where the model takes them."""
+        ...
 
 
 def guided(
@@ -75,6 +85,12 @@ def by_classifier(
         return x0_hat.detach() + scale * sigma**2 / alpha * gradient
 
     return guided_denoise
+
+
+def log_probability(classifier: nn.Module, label: Tensor) -> Callable[[Tensor], Tensor]:
+    """log p(label | image) of images in [-1, 1], by a classifier that takes images in [0, 1]."""
+    chosen = label[:, None]
+    return lambda x0: classifier((x0 + 1) / 2).log_softmax(1).gather(1, chosen.to(x0.device))[:, 0]
 
 
 def _std(images: Tensor) -> Tensor:

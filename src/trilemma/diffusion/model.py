@@ -10,26 +10,44 @@ are in [-1, 1] inside. With classes, a label is replaced by a null label in a sh
 """
 
 import math
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from trilemma import rng as random
-from trilemma.config import Config, ModelConfig
+from trilemma.arguments import word
+from trilemma.config import Config, ModelConfig, only_for
 from trilemma.diffusion.grids import GRIDS, first_time, times_of
-from trilemma.diffusion.guidance import guided
+from trilemma.diffusion.guidance import DenoisesOver, by_classifier, guided, log_probability
 from trilemma.diffusion.prediction import get_prediction
-from trilemma.diffusion.samplers import SAMPLERS, get_sampler
+from trilemma.diffusion.samplers import SAMPLERS, draw_images, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
-from trilemma.diffusion.steps import Denoise
+from trilemma.diffusion.steps import Denoise, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError
 from trilemma.nets.dit import DiT
 from trilemma.nets.unet import UNet
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition, default_label
+from trilemma.types import (
+    NO_GUIDES,
+    UNCONDITIONAL,
+    Batch,
+    Condition,
+    Guides,
+    Logs,
+    Model,
+    Phase,
+    Player,
+    Watch,
+    check_condition,
+    default_label,
+    flags,
+)
 
+DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras et al. 2022)
+PLACES = {"unet": 14, "dit": 7}  # a side, for which a step is fast on a CPU
+BASE_SIDE = 32  # px, up to which schedules are as published
 THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
 AUTO = {"sampler": "unipc", "grid": "karras"}
 
@@ -38,7 +56,11 @@ class PixelDiffusionConfig(ModelConfig):
     """Settings of a diffusion model."""
 
     schedule: Literal["cosine", "linear", "edm", "flow"] = Field(default="cosine", description="alpha and sigma over t")
-    shift: float = Field(default=1.0, gt=0, description="the log-SNR is lower by 2 log(shift); more for larger images")
+    shift: float | None = Field(
+        default=None,
+        gt=0,
+        description="the log-SNR is lower by 2 log(shift); if none, side / 32, at least 1",
+    )
     prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(default="edm", description="what the network predicts")
     weighting: Literal["uniform", "min-snr", "soft", "edm", "sigmoid"] = Field(
         default="uniform", description="of the squared error of x0_hat; uniform: of the network's output"
@@ -46,14 +68,19 @@ class PixelDiffusionConfig(ModelConfig):
     density: Literal["uniform", "logit-normal", "log-normal"] = Field(default="uniform", description="of the times t")
     density_mean: float = Field(default=0.0, description="of the normal in density")
     density_std: float = Field(default=1.0, gt=0, description="of the normal in density")
-    data_std: float = Field(default=0.5, gt=0, description="standard deviation of the images in [-1, 1], for edm")
+    data_std: float | None = Field(
+        default=None, gt=0, description="standard deviation of the images in [-1, 1]; measured on them if none"
+    )
     network: Literal["unet", "dit"] = Field(default="unet", description="convolutions, or a transformer over patches")
     width: PositiveInt = Field(default=48, description="channels at full size, or numbers a token")
     multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 2), description="unet: of the width, a level each")
     depth: PositiveInt = Field(default=2, description="unet: blocks a level; dit: blocks")
     attention_px: int = Field(default=8, ge=0, description="unet: maps up to this side have attention; 0: none")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="unet: inside the blocks")
-    patch: PositiveInt = Field(default=4, description="dit: side of a patch, px")
+    patch: PositiveInt | None = Field(
+        default=None,
+        description="px of the side of a patch, a place of the network; if none, by the image size",
+    )
     heads: PositiveInt = Field(default=4, description="dit: of the attention")
     clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")
     classes: bool = Field(default=False, description="learn to draw a class")
@@ -70,11 +97,36 @@ class DiffusionSampling(Config):
     schedule: str | None = Field(default=None, description="cosine, linear, edm or flow; that of training if none")
     eta: float | None = Field(default=None, ge=0, le=1, description="ddim, dpm++2m: 0 deterministic, 1 all the noise")
     order: int | None = Field(default=None, description="unipc: 2 or 3")
-    guidance: float = Field(default=1.0, ge=0, description="of the class: 1 none, more for purer classes")
+    guidance: float = Field(
+        default=1.0,
+        ge=0,
+        description="away from images of no class, or from guide=: 1 none, more for purer ones",
+    )
+    guide: str | None = Field(default=None, description="a smaller or less trained run, which guidance leads away from")
     guidance_interval: tuple[float, float] | None = Field(
         default=None, description="values of log(sigma / alpha) between which it is guided; everywhere if none"
     )
     guidance_rescale: float = Field(default=0.0, ge=0, le=1, description="share brought back to the unguided contrast")
+    classifier: str | None = Field(
+        default=None, description="bundled classifier that leads to the class asked for; auto: that of the data"
+    )
+    classifier_scale: float = Field(default=1.0, ge=0, description="of the classifier: 0 none")
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        if self.guide is not None and self.guidance == 1:
+            raise ValueError(f"guide={self.guide} has no effect with guidance=1; add guidance=2, for instance")
+        only_for(self, "classifier_scale", self.classifier is not None, "classifier=auto, or another classifier")
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_fits(self) -> Self:
+        """An interval goes from low to high, and shapes a guidance that there is."""
+        for key in ("guidance_interval", "guidance_rescale"):
+            only_for(self, key, self.guidance != 1, "guidance= other than 1")
+        if self.guidance_interval is not None and self.guidance_interval[0] >= self.guidance_interval[1]:
+            raise ValueError(f"guidance_interval={word(self.guidance_interval)}: give the lower value first")
+        return self
 
 
 class Coefficients(NamedTuple):
@@ -90,11 +142,14 @@ class PixelDiffusion(Model):
     """A network that predicts what separates a noisy image from its clean one, and samplers that use it."""
 
     sampling_keys = DiffusionSampling
+    takes_guides = True
 
     def __init__(self, config: PixelDiffusionConfig) -> None:
         super().__init__()
         self.config = config
-        self.schedule = get_schedule(config.schedule, config.shift)
+        self.shift = side_shift(config.shape) if config.shift is None else config.shift
+        self.schedule = get_schedule(config.schedule, self.shift)
+        self.data_std = DATA_STD if config.data_std is None else config.data_std
         self.network = make_network(config)
         self.n_classes = (config.n_classes or 0) if config.classes else 0
         if self.n_classes:
@@ -121,6 +176,11 @@ class PixelDiffusion(Model):
         """x_t (B, C, H, W) for images in [-1, 1], t (B,) in [0, 1] of the training's schedule -> x0_hat, as x_t."""
         return self._denoised(x_t, t, self._embedded(condition.label, len(x_t)), self.schedule)
 
+    def denoiser(self, schedule: Schedule, label: Tensor | None, n: int) -> Denoise:
+        """That of n images at the times of a schedule, clipped if the config says so; label (n,), or None."""
+        embedded = self._embedded(label, n)
+        return lambda x_t, t: self._clipped(self._denoised(x_t, t, embedded, schedule))
+
     @torch.no_grad()
     def sample(
         self,
@@ -130,48 +190,59 @@ class PixelDiffusion(Model):
         first: int = 0,
         condition: Condition = UNCONDITIONAL,
         keys: DiffusionSampling = DiffusionSampling(),
+        guides: Guides = NO_GUIDES,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
+        Args:
+            guides: what the keys guide and classifier name.
+            watch: sees every call of the denoiser.
         Raises:
             UserError: for an unknown or impossible key, or guidance of a model that takes no class.
         """
-        check_condition(condition, n, self.n_classes)
+        n_classes = flags(guides.classifier).n_classes or self.n_classes
+        check_condition(condition, n, n_classes)
         ids = torch.arange(first, first + n)
-        schedule = self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.config.shift)
+        schedule = self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.shift)
         options = {name: value for name in ("eta", "order") if (value := getattr(keys, name)) is not None}
         draw = get_sampler(AUTO["sampler"] if keys.sampler == "auto" else keys.sampler, **options)
         times = times_of(AUTO["grid"] if keys.grid == "auto" else keys.grid, schedule, keys.steps)
         label = condition.label
-        if label is None and self.n_classes:
-            label = default_label(ids, self.n_classes)
-        denoise = self._sampling_denoiser(label, n, schedule, keys)
+        if label is None and n_classes:
+            label = default_label(ids, n_classes)
+        denoise = watched(self._guided(label, n, schedule, keys, guides), schedule, watch)
+        sampler = partial(draw, denoise, schedule, times, **options)
+        std = float(schedule.sigma(times[0]))
+        return draw_images(self.network, sampler, ids, self.config.shape, seed, self._device, std)
 
-        def noise(purpose: str, *step: int) -> Tensor:
-            return random.normal(ids, self.config.shape, seed, purpose, *step).to(self._device)
+    def _guided(
+        self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
+    ) -> Denoise:
+        """The denoiser of a call, guided as asked."""
+        denoise = self.denoiser(schedule, label, n)
+        if keys.guidance != 1:
+            weak = self._weak(label, n, schedule, keys, guides)
+            interval = keys.guidance_interval or (-math.inf, math.inf)
+            denoise = guided(denoise, weak, keys.guidance, schedule, interval, keys.guidance_rescale)
+        if guides.classifier is None or label is None:
+            return denoise
+        to_class = by_classifier(denoise, log_probability(guides.classifier, label), keys.classifier_scale, schedule)
+        return lambda x_t, t: self._clipped(to_class(x_t, t))
 
-        training = self.network.training
-        self.network.eval()
-        try:
-            x_T = float(schedule.sigma(times[0])) * noise("x_T")
-            x0 = draw(denoise, schedule, times, x_T, lambda step: noise("step", step), **options)
-        finally:
-            self.network.train(training)
-        return (x0 + 1).div(2).clamp(0, 1)
-
-    def _sampling_denoiser(self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling) -> Denoise:
-        """The denoiser of a call, guided if asked."""
-
-        def denoiser_of(label: Tensor | None) -> Denoise:
-            embedded = self._embedded(label, n)
-            return lambda x_t, t: self._clipped(self._denoised(x_t, t, embedded, schedule))
-
-        if keys.guidance == 1:
-            return denoiser_of(label)
+    def _weak(
+        self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
+    ) -> Denoise:
+        """What guidance leads away from: the denoiser of the guide, or this one without a class."""
+        if guides.weak is not None:
+            if not isinstance(guides.weak, DenoisesOver):
+                raise UserError(f"guide={keys.guide}: its model has no denoiser for any schedule; give another run")
+            return guides.weak.denoiser(schedule, label if self.n_classes else None, n)
         if not self.n_classes:
-            raise UserError(f"guidance={keys.guidance:g} needs a model trained with classes=true; leave it out")
-        interval = keys.guidance_interval or (-math.inf, math.inf)
-        return guided(denoiser_of(label), denoiser_of(None), keys.guidance, schedule, interval, keys.guidance_rescale)
+            raise UserError(
+                f"guidance={keys.guidance:g} needs a model trained with classes=true, or guide=RUN; leave it out"
+            )
+        return self.denoiser(schedule, None, n)
 
     def _clipped(self, x0_hat: Tensor) -> Tensor:
         return x0_hat.clamp(-1, 1) if self.config.clip_x0 else x0_hat
@@ -184,7 +255,7 @@ class PixelDiffusion(Model):
     def _coefficients(self, schedule: Schedule, t: Tensor, like: Tensor) -> Coefficients:
         """Worked out in double precision, then as `like`."""
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        rows = get_prediction(self.config.prediction)(alpha, sigma, self.config.data_std)
+        rows = get_prediction(self.config.prediction)(alpha, sigma, self.data_std)
         skip, out, inside, level = torch.stack([*rows, noise_level(alpha, sigma)]).to(like)
         return Coefficients(_of_images(skip), _of_images(out), _of_images(inside), level)
 
@@ -192,12 +263,12 @@ class PixelDiffusion(Model):
         """The weighted loss of each image (B,), and the numbers (B,) in (0, 1) that its times come from."""
         config, x0 = self.config, 2 * batch.image - 1
         u = evenly_spread(len(x0), rng)
-        t = get_density(config.density)(u, self.schedule, config.density_mean, config.density_std)
+        t = get_density(config.density)(u, get_schedule(config.schedule), config.density_mean, config.density_std)
         t = t.clamp(max=first_time(self.schedule))
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        skip, out, inside = get_prediction(config.prediction)(alpha, sigma, config.data_std)
+        skip, out, inside = get_prediction(config.prediction)(alpha, sigma, self.data_std)
         log_snr = 2 * (alpha / sigma).log()
-        weight = get_weighting(config.weighting)(log_snr, out, config.data_std) * out**2
+        weight = get_weighting(config.weighting)(log_snr, out, self.data_std) * out**2
         # target (x0 - skip x_t) / out as a sum of x0 and eps: no digits are lost where out is small
         rows = torch.stack(
             [alpha, sigma, inside, (1 - skip * alpha) / out, -skip * sigma / out, weight, noise_level(alpha, sigma)]
@@ -227,11 +298,31 @@ class PixelDiffusion(Model):
         return next(self.parameters()).device
 
 
+def side_shift(shape: tuple[int, int, int]) -> float:
+    """How much more noise larger images need: neighbouring pixels are alike, so noise of one level hides less of them.
+
+    Side / 32, at least 1 (Hoogeboom et al. 2023, eq. 3), the side of a square of as many pixels.
+    """
+    return max(1.0, math.sqrt(shape[1] * shape[2]) / BASE_SIDE)
+
+
 def make_network(config: PixelDiffusionConfig) -> UNet | DiT:
     """The network of a config."""
+    patch = patch_of(config)
     if config.network == "dit":
-        return DiT(config.shape, config.patch, config.width, config.depth, config.heads)
-    return UNet(config.shape, config.width, config.multipliers, config.depth, config.attention_px, config.dropout)
+        return DiT(config.shape, patch, config.width, config.depth, config.heads)
+    return UNet(
+        config.shape, config.width, config.multipliers, config.depth, config.attention_px, config.dropout, patch
+    )
+
+
+def patch_of(config: PixelDiffusionConfig) -> int:
+    """Of the settings, or a power of two for which the network sees about as many places as PLACES says."""
+    if config.patch is not None:
+        return config.patch
+    height, width = config.shape[1:]
+    patch = 2 ** max(0, round(math.log2(max(height, width) / PLACES[config.network])))
+    return math.gcd(patch, height, width) if config.network == "dit" else patch  # the other one pads
 
 
 def _of_images(values: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ with s the standard deviation of the data. Densities turn numbers u, evenly spre
     logit-normal   t = sigmoid(mean + std z)                  (Esser et al. 2024, eq. 19)
     log-normal     log(sigma / alpha) = mean + std z          (Karras et al. 2022, table 1: P_mean, P_std)
 
-where z = Phi^-1(u) is standard normal.
+where z = Phi^-1(u) is standard normal. Times are those of a schedule without shift, so a shift moves them all.
 """
 
 from collections.abc import Callable

@@ -23,6 +23,7 @@ from trilemma.pictures.png import read_metadata, save_png
 from trilemma.results import claim, out_path
 from trilemma.run.locate import CONFIG
 from trilemma.run.run import LARGEST_NUMBER, Run
+from trilemma.types import flags
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:
@@ -30,16 +31,7 @@ if TYPE_CHECKING:
 
 LARGEST_PICTURE = 2**22  # pixels that are decoded whatever the receipt says
 LARGEST_BATCH = 2**24  # numbers in the images of a batch: 21,399 of 28x28
-ASKED = {
-    "seed",
-    "label",
-    "exact",
-    "settings",
-    "first",
-    "n",
-    "grid",
-    "batches",
-}  # of a receipt; the rest is who and where
+ASKED = {"seed", "label", "exact", "settings", "first", "n", "grid", "batches"}  # of a receipt; the rest: who and where
 
 
 @dataclass(frozen=True)
@@ -70,9 +62,7 @@ def again(
     """Make a picture again that `sample` wrote, a single image or a grid.
 
     Args:
-        image: the PNG; it names its run and weights, seed, image number and settings.
-        run: the run's folder; default: it is searched where it was, around the picture, and in runs/.
-        out: the picture to write; default: NAME-again.png in the current folder.
+        run: default: it is searched where it was, around the picture, and in runs/.
     Raises:
         UserError: the file does not say how it was made, or says it in a later format; its run is not found, or has
             other weights by now.
@@ -86,6 +76,8 @@ def again(
     else:
         run = _checked(run if isinstance(run, Run) else Run(run, device=_device(receipt)), receipt)
     _check_size(image, receipt, run)
+    if flags(run.model).takes_guides and (guide := run.sampling(receipt.settings, Run.sample).get("guide")):
+        run.guide_runs[guide] = _find_guide(receipt, image)
     images = _draw(run, receipt)
     _checked(run, receipt)  # a training that is running may have replaced the checkpoint meanwhile
     picture = grid(images) if receipt.grid else to_image(images[0])
@@ -188,6 +180,21 @@ def _find(receipt: Receipt, image: Path) -> Run:
         f"the run that made {image} was not found: {receipt.run}, a {receipt.model} with weights {receipt.weights}"
         f"{reasons}; give its folder with run="
     )
+
+
+def _find_guide(receipt: Receipt, image: Path) -> Run:
+    """The run that guided the picture's, as `_find`.
+
+    Raises:
+        UserError: it is not found, or the receipt does not say which it was.
+    """
+    name = receipt.settings["guide"]
+    if receipt.guide is None:
+        raise UserError(f"{image} was guided by {name}, and does not say which weights that had: draw it with `sample`")
+    try:
+        return _find(receipt.with_(**{"unfinished": None, **receipt.guide}), image)
+    except UserError as error:
+        raise UserError(f"guide={name}: {error}") from None
 
 
 def _places(receipt: Receipt, image: Path) -> Iterator[Path]:

@@ -110,7 +110,6 @@ def detect(
         normal: the names or numbers of normal classes of `against`, commas between them; its images of those then
             are the normal ones that are counted on. "none": all are abnormal, for a source without classes.
         data: other normal images to set the threshold on, none of them trained on.
-        false_alarms: the share of normal images that may be flagged.
         score: error, relative, elbo, code, pca, pca-relative or nearest; auto takes the score of the model's own that
             best tells held-out normal images from altered ones (detection/choice.py).
         n: images of each kind, at most; if there are more, the seed chooses.

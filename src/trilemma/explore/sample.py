@@ -14,7 +14,7 @@ from trilemma import __version__
 from trilemma.config import Config
 from trilemma.data.sources.labels import class_number
 from trilemma.keys import BatchSize, Count, Label, Out, Seed
-from trilemma.metrics.receipt import protocol_name
+from trilemma.metrics.receipt import protocol_name, settings_words
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import save_png
@@ -43,6 +43,7 @@ class Receipt(Config):
     first, n, grid: the images numbered first ... first + n - 1 of `seed`, in a grid or a single image.
     batches: the batches they were computed in, each with the number of its first image and its size.
     unfinished: how far the training was, if the weights are those of a checkpoint; not written otherwise.
+    guide: model, run and weights of the run that guided it; not written without one.
     """
 
     format: int = FORMAT
@@ -63,11 +64,12 @@ class Receipt(Config):
     grid: bool
     batches: tuple[tuple[int, int], ...]
     unfinished: str | None = None
+    guide: dict[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values only: what `make` takes back."""
         values = super().to_json()
-        return values if self.unfinished else {key: value for key, value in values.items() if key != "unfinished"}
+        return {key: value for key, value in values.items() if value or key not in ("unfinished", "guide")}
 
 
 @checked_call
@@ -91,14 +93,10 @@ def sample(
     """Draw `n` images and write `OUT.png`, a grid, and with `singles` one PNG each into OUT, as they are drawn.
 
     Args:
-        run: a run or its folder.
-        first: number of the first image; image k of a seed is the same whatever n, first and batch are.
         batch: images computed at a time, which bounds the memory whatever n is.
-        exact: bit-equal for every n, first and batch, see `Run.sample`; costs as much as whole batches of 64.
         out: the folder of single images, beside which the grid lies; default: RUN/samples/seed-SEED, with the label
             and the settings in its name.
-        singles: one file for each image; the grid shows the first 400.
-        settings: of the model's sampler, see `Run.sample`.
+        exact, settings: see `Run.sample`.
     Raises:
         UserError: as `Run.sample`, or if the disk refuses.
     """
@@ -139,7 +137,7 @@ def _folder_name(seed: int, label: str | int | None, settings: dict[str, Any], c
     ('seed-3', 'seed-0_label-T-shirt-top_eta-0.5_steps-50')
     """
     label_part = [] if label is None else [f"label-{label_name(label, classes)}"]
-    return protocol_name(f"seed-{seed}", *label_part, *(f"{key}-{settings[key]}" for key in sorted(settings)))
+    return protocol_name(f"seed-{seed}", *label_part, *settings_words(settings))
 
 
 def label_name(label: str | int, classes: Sequence[str]) -> str:
@@ -161,6 +159,7 @@ def _short(label: str | int) -> str:
 def receipt_of(run: Run, **what: Any) -> Receipt:
     """The receipt of a picture made now, on this machine."""
     return Receipt(
+        guide=run.guide_origin(run.sampling(what["settings"], Run.sample)),
         trilemma=__version__,
         torch=torch.__version__,
         device=str(run.device),

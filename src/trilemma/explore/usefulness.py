@@ -17,13 +17,14 @@ from typing import Any
 import torch
 
 from trilemma import __version__, rng
+from trilemma.classifiers.bundled import BUNDLED
 from trilemma.classifiers.classifier import Classifier, figures_of
 from trilemma.config import make
 from trilemma.data import Data, Split
 from trilemma.data.transform import check_transforms
 from trilemma.errors import UserError
 from trilemma.hardware import supports_fast_bf16
-from trilemma.metrics.features import BUNDLED, choose
+from trilemma.metrics.features import choose
 from trilemma.metrics.intervals import Estimate, half_width
 from trilemma.progress import Display
 from trilemma.registry import Recipe, build, get_recipe
@@ -142,8 +143,7 @@ def plan_verdict(
         )
     network, _ = choose(data.shape, data.name)
     recipe = get_recipe(f"features-{next(name for name, own in BUNDLED.items() if own == network)}")
-    words = recipe.training["augment"] if classical is None else classical
-    words = tuple(words)
+    words = tuple(recipe.training["augment"] if classical is None else classical)
     keys = {key: value for key, value in recipe.training.items() if key not in LENGTHS}
     keys |= {"steps": steps, "batch": BATCH, "warmup_images": round(WARMUP * steps * BATCH), "augment": ()}
     notes = [f"tested on the {split} split of {data.name}, {len(held_out):,} images"]

@@ -2,8 +2,8 @@
 
 Several batches are drawn; the time of an image is the median over the batches, so that one disturbed batch does not
 move it. Interval: the order statistics that hold the median with at least 95% (binomial with p = 1/2), smallest and
-largest where there are fewer than 6. Calls are rows through the sampling network's forward, counted by a hook, over
-images made: a guided step counts 2, an image decoded in one pass counts 1.
+largest where there are fewer than 6. Calls are rows through the forward of the sampling network, and of the networks
+that guide it, counted by a hook, over images made: a guided step counts 2, an image decoded in one pass counts 1.
 
 Models that are compared with each other are timed in turns, a batch of each, so that a slow minute of the machine hits
 all alike, and in batches of one size, because the time of an image depends on it.
@@ -20,11 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
-from trilemma.config import Config
 from trilemma.metrics.features import to_levels
 from trilemma.metrics.intervals import median_interval
 from trilemma.registry import count_parameters
-from trilemma.types import Samples, draw
+from trilemma.types import NO_GUIDES, Guides, Samples
 
 REPEATS = 20  # timed batches wanted, within BUDGET_S
 BUDGET_S = 2.0  # seconds after which no batch is drawn for timing alone
@@ -49,22 +48,9 @@ class Cost:
     repeats: int
 
 
-def measure_cost(model: Samples, *, batch: int = BATCH, seed: int = 0, keys: Config | None = None) -> Cost:
-    """Cost of drawing from a model.
-
-    Args:
-        model: a module that samples.
-        batch: images drawn at a time.
-        keys: settings of the model's sampler, see `types.keys_of`.
-    """
-
-    def some(first: int, count: int) -> Tensor:
-        return draw(model, count, seed=seed, first=first, keys=keys)
-
-    return draw_with_cost(some, model, batch, batch=batch)[1]
-
-
-def draw_with_cost(draw: Callable[[int, int], Tensor], model: Samples, n: int, *, batch: int) -> tuple[Tensor, Cost]:
+def draw_with_cost(
+    draw: Callable[[int, int], Tensor], model: Samples, n: int, *, batch: int, guides: Guides = NO_GUIDES
+) -> tuple[Tensor, Cost]:
     """Draw n images in batches and measure on the way.
 
     Full batches are timed; where they are too few, the first is drawn again, at most BUDGET_S seconds long. The first
@@ -72,14 +58,14 @@ def draw_with_cost(draw: Callable[[int, int], Tensor], model: Samples, n: int, *
 
     Args:
         draw: (first, count) -> images (count, C, H, W).
-        model: what is drawn from, a module.
+        model: what is drawn from, a module; guides: what guides it from outside.
     Returns:
         The images, uint8 (n, C, H, W), and the cost.
     """
     assert isinstance(model, nn.Module)
     device, batch = next(model.parameters()).device, min(batch, n)
     images, seconds, calls = [], [], []
-    with counted_rows(model.sampling_network) as rows:
+    with counted_rows(model.sampling_network, *guides.networks) as rows:
         for first in range(0, n, batch):
             count, before, start = min(batch, n - first), rows.total, _now(device)
             drawn = draw(first, count)
@@ -137,18 +123,19 @@ class Rows:
 
 
 @contextmanager
-def counted_rows(network: nn.Module) -> Iterator[Rows]:
-    """Inside, every forward of `network` adds the rows of its first tensor to the count."""
+def counted_rows(*networks: nn.Module) -> Iterator[Rows]:
+    """Inside, every forward of the networks adds the rows of its first tensor to the count."""
     rows = Rows()
 
     def add(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         rows.total += next((len(a) for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.ndim), 1)
 
-    handle = network.register_forward_pre_hook(add, with_kwargs=True)
+    handles = [network.register_forward_pre_hook(add, with_kwargs=True) for network in networks]
     try:
         yield rows
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _now(device: torch.device) -> float:

@@ -10,58 +10,16 @@ before the last layer. One path for real and generated images alike:
 4. through the network in float32, in eval mode, on the CPU, whatever device the images were made on.
 """
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trilemma import rng
-from trilemma.classifiers.classifier import Classifier, ClassifierConfig
-from trilemma.config import make
+from trilemma.classifiers.bundled import BUNDLED, CHANNELS, SAME_IMAGES, FeatureNetwork, Shape, load_network
 from trilemma.errors import UserError, check_finite, unknown
-from trilemma.files import sha256_of
 from trilemma.modes import own_modes
 from trilemma.pictures.levels import to_float, to_uint8
 
-WEIGHTS = Path(__file__).parent / "weights"
-BUNDLED = {  # data it was trained on -> network
-    "digits": "digits-cnn",
-    "mnist": "mnist-cnn",
-    "fashion-mnist": "fashion-mnist-cnn",
-    "cifar10": "cifar10-cnn",
-}
-SAME_IMAGES = {"mnist-binary": "mnist"}  # in other pixel values
-CHANNELS = {"digits": 1, "mnist": 1, "fashion-mnist": 1, "cifar10": 3}
 SMALL_PX = 12  # grey images up to this size are nearer to the 8x8 digits than to 28x28
 LUMA = (0.299, 0.587, 0.114)
-REMAKE = "python -m trilemma.classifiers.make_bundled"
-
-Shape = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class FeatureNetwork:
-    """A module with `features(image)`, the image shape it takes, the hash of its weights, and why it was chosen."""
-
-    name: str
-    network: Any
-    shape: Shape
-    sha256: str = ""
-    note: str = ""
-
-    def resize_rule(self, shape: Sequence[int]) -> str:
-        """How images of a shape are brought to the network, in words; "none" where they fit."""
-        steps = []
-        if tuple(shape[1:]) != tuple(self.shape[1:]):
-            steps.append(f"bilinear-antialias to {self.shape[1]}x{self.shape[2]}")
-        if shape[0] != self.shape[0]:
-            steps.append("grey" if self.shape[0] == 1 else "colour")
-        return ", ".join(steps) or "none"
 
 
 def feature_network(name: str, shape: Shape, data_name: str) -> FeatureNetwork:
@@ -99,41 +57,6 @@ def choose(shape: Shape, data_name: str) -> tuple[str, str]:
         name, kind = "digits-cnn" if max(shape[1:]) <= SMALL_PX else "fashion-mnist-cnn", "grey images"
     why = f"the bundled network nearest to {kind} of {shape[1]}x{shape[2]} (none was trained on {data_name})"
     return name, f"features: {name}, {why}; its figures rank models of these data and compare with nothing else"
-
-
-def load_network(name: str, *, note: str = "", folder: Path = WEIGHTS) -> FeatureNetwork:
-    """A feature network from its weights and card, checked by hash.
-
-    Raises:
-        UserError: if a file is absent or the weights are not those of the card.
-    """
-    weights = folder / f"{name}.safetensors"
-    card = read_card(name, folder)
-    if not weights.exists():
-        raise UserError(f"the weights of {name} are not in {folder}; install the package again, or: {REMAKE} {name}")
-    digest = sha256_of(weights)
-    if digest != card["sha256"]:
-        raise UserError(
-            f"{weights} is not the file its card describes (SHA-256 {digest[:12]}, card {card['sha256'][:12]}); "
-            f"install the package again, or: {REMAKE} {name}"
-        )
-    with own_modes(), rng.OwnStart(rng.generator(0, name)):
-        network = Classifier(make(ClassifierConfig, card["config"]))
-        network.load_state_dict(load_file(weights))
-    network.requires_grad_(False).eval()
-    return FeatureNetwork(name, network, network.config.shape, digest, note)
-
-
-def read_card(name: str, folder: Path = WEIGHTS) -> dict[str, Any]:
-    """The card of a bundled network: data, recipe, accuracy, hash, licence.
-
-    Raises:
-        UserError: if there is none.
-    """
-    try:
-        return json.loads((folder / f"{name}.json").read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{name} has no card in {folder}; install the package again, or: {REMAKE} {name}") from None
 
 
 @own_modes()

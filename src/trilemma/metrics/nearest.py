@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from trilemma.metrics.features import FeatureNetwork, extract
+from trilemma.classifiers.bundled import FeatureNetwork
+from trilemma.metrics.features import extract
 from trilemma.metrics.neighbours import nearest
 
 QUANTILES = (0.01, 0.05)  # of the held-out images' distances

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.data import Data
 from trilemma.metrics import frechet, kernel, neighbours
 from trilemma.metrics.catalogue import CATALOGUE, QUALITY
-from trilemma.metrics.features import FeatureNetwork
 from trilemma.metrics.intervals import Spread
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 

@@ -22,6 +22,7 @@ from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.intervals import Estimate
 from trilemma.results import claim, claim_folders
 
+LONGEST_VALUE = 60  # letters of a setting in the name of a file
 LARGEST_SCORE = 1 << 20  # bytes of a file; ours have 2,000
 
 
@@ -155,6 +156,15 @@ def protocol_name(*parts: str | int) -> str:
     return "_".join(re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", str(part))) for part in parts)
 
 
+def settings_words(settings: Mapping[str, Any]) -> list[str]:
+    """Settings of a sampler as parts of a name; of a long value, such as a path, its end.
+
+    >>> settings_words({"steps": 5, "guide": "runs/weak"})
+    ['guide-runs-weak', 'steps-5']
+    """
+    return [f"{key}-{protocol_name(str(settings[key]))[-LONGEST_VALUE:]}" for key in sorted(settings)]
+
+
 def versions(**more: str) -> dict[str, str]:
     """Versions of what computes the figures, and what else the caller adds."""
     libraries = {name: metadata.version(name) for name in ("torch", "numpy")}
@@ -184,7 +194,7 @@ def _is_score(path: Path) -> bool:
 def write_score(folder: Path, score: Score) -> Path:
     """The score as `folder`/<protocol>.json, replaced atomically. Sampling settings and a seed other than 0 join the
     name, so that figures of different samplers stand side by side."""
-    extra = [f"{key}-{value}" for key, value in sorted(score.settings.items())]
+    extra = settings_words(score.settings)
     extra += [f"seed-{score.seed}"] if score.seed else []
     path = folder / f"{protocol_name(score.protocol, *extra)}.json"
     refuse_foreign(path, _is_score)

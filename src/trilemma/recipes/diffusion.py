@@ -3,8 +3,9 @@
 import math
 
 from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
+from trilemma.diffusion.model import PixelDiffusion, PixelDiffusionConfig
 from trilemma.recipes.published import on_fashion
-from trilemma.registry import Recipe, register
+from trilemma.registry import Published, Recipe, register
 
 register(
     Recipe(
@@ -30,5 +31,108 @@ register(
         },
         published=on_fashion({"loss": "huber", "lr": 0.003, "epochs": 20}, valid_noise_rmse=0.285),
         figures={"valid_noise_rmse": 0.285},
+    )
+)
+
+BUDGET = {  # of a few minutes to hours on one machine
+    "epochs": 20,
+    "batch": 64,
+    "lr": 0.001,
+    "optimizer": "adamw",
+    "betas": (0.9, 0.99),
+    "clip": 1.0,
+    "schedule": "cosine",
+    "warmup_images": 10_000,
+    "ema_halflife_images": 30_000,
+    "monitor": "valid_denoising_rmse",
+    "channels_last": True,
+}
+
+register(
+    Recipe(
+        name="diffusion",
+        family="diffusion",
+        summary="diffusion with a modern U-Net; 10 network calls per image unless steps= says otherwise",
+        suits="28 to 64 px; hundreds of images or more; sharp and varied",
+        source="Karras et al. 2022 (prediction); Nichol & Dhariwal 2021 (schedule); Zhao et al. 2023 (sampler)",
+        build=PixelDiffusion,
+        config=PixelDiffusionConfig(),
+        training=BUDGET,
+    )
+)
+
+register(
+    Recipe(
+        name="diffusion-flow",
+        family="diffusion",
+        summary="flow matching along straight lines, with the same U-Net",
+        suits="as diffusion",
+        source="Lipman et al. 2023; Liu et al. 2023; Esser et al. 2024 (density of t)",
+        build=PixelDiffusion,
+        config=PixelDiffusionConfig(schedule="flow", prediction="flow", density="logit-normal"),
+        training=BUDGET,
+    )
+)
+
+register(
+    Recipe(
+        name="diffusion-edm",
+        family="diffusion",
+        summary="noise that is added to images of full strength, with the same U-Net",
+        suits="as diffusion",
+        source="Karras et al. 2022",
+        build=PixelDiffusion,
+        config=PixelDiffusionConfig(schedule="edm", density="log-normal", density_mean=-1.2, density_std=1.2),
+        training=BUDGET,
+    )
+)
+
+register(
+    Recipe(
+        name="diffusion-dit",
+        family="diffusion",
+        summary="diffusion with a transformer over patches",
+        suits="sides that patch=4 divides; a GPU",
+        source="Peebles & Xie 2023",
+        build=PixelDiffusion,
+        config=PixelDiffusionConfig(network="dit", width=192, depth=6, heads=6),
+        training={**BUDGET, "channels_last": False, "lr": 0.0005},
+    )
+)
+
+register(
+    Recipe(
+        name="diffusion-cifar",
+        family="diffusion",
+        summary="the published setting for CIFAR-10 at its full length, for GPUs",
+        suits="32 px in colour; days on a GPU",
+        source="Karras et al. 2022, table 7",
+        build=PixelDiffusion,
+        config=PixelDiffusionConfig(
+            shape=(3, 32, 32),
+            schedule="edm",
+            density="log-normal",
+            density_mean=-1.2,
+            density_std=1.2,
+            data_std=0.5,
+            width=128,
+            multipliers=(2, 2, 2),
+            depth=4,
+            attention_px=16,
+            dropout=0.13,
+        ),
+        training={
+            "images": 200_000_000,
+            "batch": 512,
+            "lr": 0.001,
+            "optimizer": "adam",
+            "clip": None,
+            "schedule": "constant",
+            "warmup_images": 10_000_000,
+            "ema_halflife_images": 500_000,
+            "augment": ("flip",),
+        },
+        data="cifar10",
+        published=Published("Karras et al. 2022, table 2", "cifar10", figures={"FID, 35 calls": 1.97}),
     )
 )

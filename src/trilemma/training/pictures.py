@@ -19,8 +19,14 @@ Points = list[tuple[int, float]]  # (images seen, value)
 HELD_OUT = "valid_"
 LOG_RANGE = 20.0  # largest to smallest value, both above 0, from which the axis is logarithmic
 LEVEL = 0.01  # of their size: values that differ by less say nothing
-TOGETHER = {"d_real": "critic_output", "d_fake": "critic_output"}  # lines of different names in one panel
-IMAGES = {"d_real": "real images", "d_fake": "generated images"}
+LINES = {  # that share a panel with lines of other names: the panel, and what tells them apart
+    "d_real": ("critic_output", "real images"),
+    "d_fake": ("critic_output", "generated images"),
+    "loss_clean": ("loss_by_noise", "little noise"),
+    "loss_middle": ("loss_by_noise", "medium noise"),
+    "loss_noisy": ("loss_by_noise", "much noise"),
+}
+SAME = {"denoising_mse": "loss"}  # on held-out images: of training images
 
 
 def made_by_training(command: str, shows: str) -> dict[str, str]:
@@ -99,7 +105,9 @@ def _draw_panel(axis: "Axes", panel: str, lines: dict[str, Points], level: float
 def _panel(name: str) -> str:
     """The panel of a line: its name without who says it, or that of the lines it is drawn with."""
     name = name.split("/")[-1].removeprefix(HELD_OUT)
-    return "kl_by_level_nats" if re.fullmatch(r"kl\d+_nats", name) else TOGETHER.get(name, name)
+    if name in LINES:
+        return LINES[name][0]
+    return "kl_by_level_nats" if re.fullmatch(r"kl\d+_nats", name) else SAME.get(name, name)
 
 
 def _label(name: str, lines: Iterable[str]) -> str:
@@ -114,8 +122,8 @@ def _label(name: str, lines: Iterable[str]) -> str:
     level = re.fullmatch(r"kl(\d+)_nats", what.removeprefix(HELD_OUT))
     if level:
         return f"level {level[1]}" + ("" if who else ", held out")
-    if what in IMAGES:
-        return IMAGES[what]
+    if what in LINES:
+        return LINES[what][1]
     return "held out" if not who else who if sum("/" in other for other in lines) > 1 else "training"
 
 

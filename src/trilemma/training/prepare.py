@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from trilemma import __version__
 from trilemma.announce import announced
@@ -32,6 +33,8 @@ from trilemma.training.optim import check_players
 from trilemma.training.order import Order
 from trilemma.training.validation import check_monitor
 from trilemma.types import Conditional, Model, config_of
+
+SPREAD_IMAGES = 4096  # whose standard deviation is measured
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,20 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
 
 
 def config_for(recipe: Recipe, data: Data, settings: Mapping[str, Any]) -> ModelConfig:
-    """The model's settings for these images: their shape, and their classes where it has a key for them."""
+    """The model's settings for these images: their shape, and where it has keys for them their classes and spread."""
     from_data: dict[str, Any] = {"shape": data.shape}
-    if "n_classes" in type(recipe.config).model_fields and data.classes:
+    keys = type(recipe.config).model_fields
+    if "n_classes" in keys and data.classes:
         from_data["n_classes"] = len(data.classes)
+    if "data_std" in keys and recipe.config.get("data_std") is None:
+        from_data["data_std"] = spread_of(data.train.images)
     return recipe.config.with_(**{**from_data, **settings})
+
+
+def spread_of(images: Tensor) -> float:
+    """Standard deviation of uint8 images (N, C, H, W) in [-1, 1], of SPREAD_IMAGES of them, in two digits."""
+    some = images[torch.linspace(0, len(images) - 1, min(len(images), SPREAD_IMAGES)).long()]
+    return max(0.01, float(f"{float(some.double().std(correction=0)) * 2 / 255:.2g}"))
 
 
 def part_config(name: str, part: Order | Run, data: Data) -> PartConfig:

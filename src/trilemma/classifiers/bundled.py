@@ -1,0 +1,84 @@
+"""The classifiers that the package carries, with a card each (metrics/weights): features, verdicts and guidance."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from trilemma import rng
+from trilemma.classifiers.classifier import Classifier, ClassifierConfig
+from trilemma.config import make
+from trilemma.errors import UserError
+from trilemma.files import sha256_of
+from trilemma.modes import own_modes
+
+WEIGHTS = Path(__file__).parents[1] / "metrics" / "weights"
+BUNDLED = {  # data it was trained on -> network
+    "digits": "digits-cnn",
+    "mnist": "mnist-cnn",
+    "fashion-mnist": "fashion-mnist-cnn",
+    "cifar10": "cifar10-cnn",
+}
+SAME_IMAGES = {"mnist-binary": "mnist"}  # in other pixel values
+CHANNELS = {"digits": 1, "mnist": 1, "fashion-mnist": 1, "cifar10": 3}
+REMAKE = "python -m trilemma.classifiers.make_bundled"
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """A module with `features(image)`, the image shape it takes, the hash of its weights, and why it was chosen."""
+
+    name: str
+    network: Any
+    shape: Shape
+    sha256: str = ""
+    note: str = ""
+
+    def resize_rule(self, shape: Sequence[int]) -> str:
+        """How images of a shape are brought to the network, in words; "none" where they fit."""
+        steps = []
+        if tuple(shape[1:]) != tuple(self.shape[1:]):
+            steps.append(f"bilinear-antialias to {self.shape[1]}x{self.shape[2]}")
+        if shape[0] != self.shape[0]:
+            steps.append("grey" if self.shape[0] == 1 else "colour")
+        return ", ".join(steps) or "none"
+
+
+def load_network(name: str, *, note: str = "", folder: Path = WEIGHTS) -> FeatureNetwork:
+    """A feature network from its weights and card, checked by hash.
+
+    Raises:
+        UserError: if a file is absent or the weights are not those of the card.
+    """
+    weights = folder / f"{name}.safetensors"
+    card = read_card(name, folder)
+    if not weights.exists():
+        raise UserError(f"the weights of {name} are not in {folder}; install the package again, or: {REMAKE} {name}")
+    digest = sha256_of(weights)
+    if digest != card["sha256"]:
+        raise UserError(
+            f"{weights} is not the file its card describes (SHA-256 {digest[:12]}, card {card['sha256'][:12]}); "
+            f"install the package again, or: {REMAKE} {name}"
+        )
+    with own_modes(), rng.OwnStart(rng.generator(0, name)):
+        network = Classifier(make(ClassifierConfig, card["config"]))
+        network.load_state_dict(load_file(weights))
+    network.requires_grad_(False).eval()
+    return FeatureNetwork(name, network, network.config.shape, digest, note)
+
+
+def read_card(name: str, folder: Path = WEIGHTS) -> dict[str, Any]:
+    """The card of a bundled network: data, recipe, accuracy, hash, licence.
+
+    Raises:
+        UserError: if there is none.
+    """
+    try:
+        return json.loads((folder / f"{name}.json").read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{name} has no card in {folder}; install the package again, or: {REMAKE} {name}") from None

@@ -1,0 +1,174 @@
+"""Guidance from outside the model: by another run and by a bundled classifier, with its cost, receipts and refusals."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import trilemma
+from trilemma import again
+from trilemma.classifiers.bundled import load_network
+from trilemma.config import Config, make
+from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
+from trilemma.diffusion.guidance import log_probability
+from trilemma.diffusion.model import DiffusionSampling, PixelDiffusion, PixelDiffusionConfig
+from trilemma.diffusion.schedule import get_schedule, log_snr
+from trilemma.errors import UserError
+from trilemma.explore import sample
+from trilemma.metrics import cost
+from trilemma.run.run import Run
+from trilemma.types import Guides
+
+TINY = {"width": 8, "multipliers": (1, 2), "depth": 1, "attention_px": 0, "steps": 2, "batch": 16, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs of digits: a strong one and a weak one, one of classes, one of another size, one that does not denoise."""
+    place = tmp_path_factory.mktemp("runs")
+    kinds = {
+        "strong": ("diffusion", TINY),
+        "weak": ("diffusion", TINY | {"seed": 1, "width": 4}),
+        "classes": ("diffusion", TINY | {"classes": True}),
+        "larger": ("diffusion", TINY | {"size": 12}),
+        "vae": ("vae", {"steps": 2, "quiet": True}),
+    }
+    for name, (model, keys) in kinds.items():
+        trilemma.train(model, "digits", out=place / name, **keys)
+    return {name: place / name for name in kinds}
+
+
+@pytest.fixture
+def strong(runs: dict[str, Path]) -> Run:
+    return trilemma.load(runs["strong"])
+
+
+def small(seed: int, **settings) -> PixelDiffusion:
+    torch.manual_seed(seed)
+    shape = {"shape": (1, 8, 8), "width": 4, "multipliers": (1, 1), "depth": 1, "attention_px": 0}
+    return PixelDiffusion(make(PixelDiffusionConfig, shape | settings))
+
+
+def test_at_scale_0_the_guide_draws_alone() -> None:
+    strong, weak = small(0), small(1)
+    with torch.no_grad():
+        for parameter in (*strong.parameters(), *weak.parameters()):
+            parameter.add_(0.05 * torch.randn_like(parameter))  # outputs begin at zero
+    keys = make(DiffusionSampling, {"guide": "weak", "guidance": 0.0, "steps": 4})
+    images = strong.sample(3, seed=0, keys=keys, guides=Guides(weak))
+    torch.testing.assert_close(images, weak.sample(3, seed=0, keys=DiffusionSampling(steps=4)), atol=1e-6, rtol=0)
+    assert (images - strong.sample(3, seed=0, keys=DiffusionSampling(steps=4))).abs().max() > 1e-3
+
+
+def test_the_table_of_steps_is_asked_over_any_schedule() -> None:
+    """At a log-SNR that it has, the denoiser is that of the image brought to variance 1."""
+    model = Diffusion(make(DiffusionConfig, {"shape": (1, 8, 8), "widths": (4, 8), "T": 100, "clip_x0": False}))
+    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.3, 0.5, 0.8])
+    for name in ("edm", "flow"):
+        other = get_schedule(name)
+        times = other.t_of(log_snr(model.schedule, t))
+        unit = (other.alpha(times) ** 2 + other.sigma(times) ** 2).sqrt().float()[:, None, None, None]
+        denoised = model.denoiser(other, None, 3)(unit * x, times)
+        torch.testing.assert_close(denoised, model.denoise(x, t), atol=1e-4, rtol=1e-4)
+
+
+def draw_from(run: Run, keys: Config, first: int, count: int) -> Tensor:
+    return run.sample(count, first=first, keys=keys)
+
+
+def test_a_guided_step_counts_every_network(
+    strong: Run, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "BUDGET_S", 0.0)
+    for settings, calls in (
+        ({}, 4),
+        ({"guide": str(runs["weak"]), "guidance": 2.0}, 8),
+        ({"classifier": "auto"}, 8),
+        ({"guide": str(runs["weak"]), "guidance": 2.0, "classifier": "digits-cnn"}, 12),
+    ):
+        keys = strong.sampling({"steps": 4, **settings}, sample)
+        draw = partial(draw_from, strong, keys)
+        _, spent = cost.draw_with_cost(draw, strong.model, 2, batch=2, guides=strong.guides(keys))
+        assert spent.calls_per_image == calls
+
+
+def log_p(images: Tensor, label: int) -> float:
+    classifier = load_network("digits-cnn").network
+    return float(classifier.logits(images).log_softmax(1)[:, label].mean())
+
+
+def test_a_classifier_leads_to_the_class_asked_for(strong: Run) -> None:
+    keys = {"classifier": "auto", "steps": 6}
+    plain = strong.sample(8, steps=6)
+    torch.testing.assert_close(strong.sample(8, label=3, classifier_scale=0.0, **keys), plain, atol=1e-6, rtol=0)
+    led = strong.sample(8, label=3, classifier_scale=20.0, **keys)
+    assert log_p(led, 3) > log_p(plain, 3) + 0.5
+    whole = strong.sample(8, classifier_scale=20.0, **keys)  # image k has class k % 10
+    torch.testing.assert_close(whole[3:4], led[3:4], atol=1 / 255, rtol=0)
+
+
+def test_the_probability_is_of_images_from_0_to_1() -> None:
+    def classifier(image: Tensor) -> Tensor:
+        return torch.stack([image.flatten(1).sum(1), torch.zeros(len(image))], 1)
+
+    x0 = torch.full((2, 1, 2, 2), 0.5)  # 0.75 in [0, 1], so that the logits are 3 and 0
+    values = log_probability(classifier, torch.tensor([0, 1]))(x0)
+    expected = torch.tensor([3.0, 0.0]) - torch.tensor(3.0).exp().add(1).log()
+    torch.testing.assert_close(values, expected, atol=1e-6, rtol=0)
+
+
+def test_a_guided_picture_is_made_again(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    for name in ("strong", "weak", "classes"):
+        shutil.copytree(runs[name], home / "runs" / name)
+    monkeypatch.chdir(home)
+    pictures = [
+        sample("runs/strong", n=3, steps=3, guide="runs/weak", guidance=2.0, out="one"),
+        sample("runs/strong", n=3, steps=3, classifier="auto", label=2, out="two"),
+    ]
+    (tmp_path / "moved").mkdir()
+    (home / "runs").rename(tmp_path / "moved" / "runs")
+    monkeypatch.chdir(tmp_path / "moved")
+    for made in pictures:
+        for picture in (made.grid, made.images[1]):
+            result = again(home / picture)
+            assert result.equal and result.changed == ()
+    shutil.rmtree("runs/weak")
+    shutil.copytree(runs["classes"], "runs/weak")
+    with pytest.raises(UserError, match=r"guide=runs/weak: the run that made .* was not found"):
+        again(home / pictures[0].grid)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"guide": "weak"}, "guide=.*weak has no effect with guidance=1; add guidance=2"),
+        ({"guide": "nowhere", "guidance": 2.0}, "guide=.*nowhere: .*"),
+        ({"guide": "larger", "guidance": 2.0}, "its images are 1x12x12, those of .* 1x8x8"),
+        ({"guide": "vae", "guidance": 2.0}, "vae does not denoise; give a run of a diffusion model"),
+        ({"guidance": 2.0}, "needs a model trained with classes=true, or guide=RUN"),
+        ({"classifier": "mnist-cnn"}, "takes images of 1x28x28, and those of .* are 1x8x8"),
+        ({"classifier": "resnet"}, 'unknown classifier "resnet"'),
+        ({"classifier_scale": 2.0}, "classifier_scale=2.* is for classifier=auto"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    runs: dict[str, Path], strong: Run, settings: dict[str, object], message: str
+) -> None:
+    if "guide" in settings:
+        settings = settings | {"guide": str(runs["strong"].parent / str(settings["guide"]))}
+    with pytest.raises(UserError, match=message):
+        strong.sample(1, **settings)
+
+
+def test_a_label_needs_a_model_or_a_classifier_that_knows_it(strong: Run, runs: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="was not trained to take a class"):
+        strong.sample(1, label=3)
+    with pytest.raises(UserError, match='unknown label "cat"'):
+        strong.sample(1, label="cat", classifier="auto")
+    weak = trilemma.load(runs["classes"])
+    assert weak.sample(2, label=3, steps=2, guide=str(runs["weak"]), guidance=2.0).isfinite().all()
