@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 import trilemma
+from trilemma import memory
 from trilemma.autoencoders.autoencoder import Autoencoder
 from trilemma.autoencoders.vae import VAE
 from trilemma.errors import UserError
@@ -439,6 +440,13 @@ def test_memory_that_stays_short_outside_a_step_costs_a_warning(
     assert warning == f"out of memory (CUDA out of memory): {said}"
 
 
+@pytest.fixture
+def no_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory runs out so often that to collect garbage each time would take most of the test."""
+    monkeypatch.setattr(memory, "release", lambda: None)
+
+
+@pytest.mark.usefixtures("no_collections")
 def test_copies_for_which_the_device_has_no_room_are_made_on_the_cpu(
     whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -474,6 +482,7 @@ def test_batch_normalisation_is_not_divided_behind_the_users_back(monkeypatch: p
         short("ae", "ae-stacked")
 
 
+@pytest.mark.usefixtures("no_collections")
 def test_validation_and_pictures_go_on_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numbers are those of larger ones."""
     whole = short("whole", "ae-stacked")
