@@ -1,0 +1,161 @@
+"""Inversion and likelihood against Gaussian data, whose path and density are known, in double precision."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from trilemma.diffusion.grids import times_of
+from trilemma.diffusion.inversion import invert
+from trilemma.diffusion.likelihood import (
+    flow_bound,
+    flow_log_density,
+    level_log_probability,
+    range_of,
+    variational_bound,
+)
+from trilemma.diffusion.schedule import SCHEDULES, Schedule, get_schedule, get_table, log_snr
+from trilemma.diffusion.solvers import unipc
+
+MEAN, STD = 0.3, 0.5
+
+
+def gaussian(schedule: Schedule, mean: float = MEAN, std: float = STD):
+    """E[x0 | x_t] of x0 ~ N(mean, std**2)."""
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (part.to(x_t)[:, None, None, None] for part in (schedule.alpha(t), schedule.sigma(t)))
+        return mean + alpha * std**2 * (x_t - alpha * mean) / (alpha**2 * std**2 + sigma**2)
+
+    return denoise
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=generator(), dtype=torch.float64)
+
+
+def spread(schedule: Schedule, t: float) -> float:
+    """Standard deviation of x_t."""
+    return math.sqrt(float(schedule.alpha(t)) ** 2 * STD**2 + float(schedule.sigma(t)) ** 2)
+
+
+def exact(schedule: Schedule, x: Tensor, s: float, t: float) -> Tensor:
+    """The point at t of the path through x at s."""
+    alpha_s, alpha_t = float(schedule.alpha(s)), float(schedule.alpha(t))
+    return alpha_t * MEAN + spread(schedule, t) / spread(schedule, s) * (x - alpha_s * MEAN)
+
+
+@pytest.mark.parametrize("name", ["cosine", "edm"])
+def test_inversion_has_order_3(name: str) -> None:
+    schedule, x0, errors = get_schedule(name), MEAN + STD * normal(16, 1, 1, 1), []
+    low, high = -4.0, 6.0
+    for steps in (40, 80, 160):
+        times = schedule.t_of(torch.linspace(low, high, steps + 1, dtype=torch.float64))
+        expected = exact(schedule, x0, float(times[-1]), float(times[0]))
+        errors.append(float((invert(gaussian(schedule), schedule, times, x0) - expected).abs().mean()))
+    assert 2.85 < math.log2(errors[0] / errors[2]) / 2 < 3.6  # the corrected solver is between 3 and 4
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_from_a_clean_image_to_noise_and_back(name: str) -> None:
+    schedule, x0 = get_schedule(name), MEAN + STD * normal(16, 1, 1, 1)
+    times = times_of("log-snr", schedule, 60)
+    denoise = gaussian(schedule)
+    x_T = invert(denoise, schedule, times, x0)
+    torch.testing.assert_close(x_T, exact(schedule, x0, 0.0, float(times[0])), atol=2e-3 * float(x_T.std()), rtol=0)
+    again = unipc(denoise, schedule, times, x_T, lambda step: torch.zeros(()))
+    torch.testing.assert_close(again, x0, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [2, 7])
+def test_the_only_image_comes_back_exactly(steps: int) -> None:
+    schedule, image = get_schedule("cosine"), normal(1, 2, 3, 3)
+    times = times_of("karras", schedule, steps)
+    x_T = invert(lambda x_t, t: image, schedule, times, image)
+    assert torch.allclose(x_T, float(schedule.alpha(float(times[0]))) * image, atol=1e-12)
+    back = unipc(lambda x_t, t: image, schedule, times, x_T, lambda step: torch.zeros(()))
+    assert torch.allclose(back, image, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["cosine", "edm", "flow"])
+def test_the_density_along_the_path_is_that_of_the_data(name: str) -> None:
+    """log N(y; mean, std**2 + r**2); the prior of pure noise leaves out the data, so the range goes far."""
+    schedule = get_schedule(name)
+    low, high = max(-18.0, float(log_snr(schedule, 1.0))), 6.0
+    times = schedule.t_of(torch.linspace(high, low, 120, dtype=torch.float64))
+    r_0, r_T = math.exp(-high / 2), math.exp(-low / 2)
+    std = math.sqrt(STD**2 + r_0**2)
+    y = MEAN + std * normal(6, 1, 2, 2)
+    probe = torch.ones_like(y)  # exact, for the Jacobian is diagonal
+    found = flow_log_density(gaussian(schedule), schedule, times, y, probe)
+    expected = torch.distributions.Normal(MEAN, std, validate_args=False).log_prob(y).flatten(1).sum(1)
+    y_T = MEAN + math.sqrt(STD**2 + r_T**2) / std * (y - MEAN)
+    instead = [torch.distributions.Normal(0.0, r_T), torch.distributions.Normal(MEAN, math.sqrt(STD**2 + r_T**2))]
+    prior = (instead[0].log_prob(y_T) - instead[1].log_prob(y_T)).flatten(1).sum(1)
+    torch.testing.assert_close(found, expected + prior, atol=5e-3, rtol=0)
+
+
+def test_random_signs_estimate_a_trace() -> None:
+    """A denoiser x0_hat = A y of three numbers, A full: log p(y) has the trace of A, log-normal terms apart."""
+    matrix = torch.tensor([[0.5, 0.3, -0.2], [0.1, 0.4, 0.2], [0.6, -0.1, 0.2]], dtype=torch.float64)
+    schedule = get_schedule("edm")  # alpha = 1
+    times = schedule.t_of(torch.tensor([2.0, 1.9], dtype=torch.float64))
+    y = normal(1, 1, 1, 3).expand(8, -1, -1, -1)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 3)[:, None, None]
+    by_sign = flow_log_density(lambda x, t: x @ matrix.T, schedule, times, y, signs)
+    width = 0.05  # of log r
+    sigma = float(schedule.sigma(float(times[-1])))
+    h = -width
+    x = math.exp(-h) * y[:1] + (1 - math.exp(-h)) * (y[:1] @ matrix.T)  # one exponential step
+    log_normal = torch.distributions.Normal(0.0, sigma).log_prob(x).sum()
+    assert by_sign.mean() == pytest.approx(float(log_normal) + width * (3 - float(matrix.trace())), abs=1e-6)
+    assert by_sign.std() > 1e-4
+
+
+def test_the_bound_of_gaussian_data_is_the_integral_of_its_error() -> None:
+    """With E|x0 - x0_hat|**2 = s**2 / (1 + s**2 exp(l)), half the integral of exp(l) times it is in closed form."""
+    for schedule in (get_schedule("cosine"), get_table("cosine", 4000)):
+        low, high = range_of(schedule)
+        s2, n = STD**2, 40_000
+        x0 = STD * normal(1, 1, 200, 200)
+        denoise = gaussian(schedule, mean=0.0)
+        bound = variational_bound(denoise, schedule, x0, generator(), 64)
+        r = math.exp(-high / 2)
+        noise = level_log_probability(x0 + r * normal(1, 1, 200, 200).flip(3), x0, r)
+        integral = n / 2 * math.log((1 + s2 * math.exp(high)) / (1 + s2 * math.exp(low)))
+        prior = math.exp(low) / 2 * n * s2
+        # the levels of such images are not those of 256: what is tested is the sum of the three terms
+        assert float(bound) == pytest.approx(float(noise) - integral - prior, rel=0.01)
+
+
+def test_both_bounds_of_flat_data_are_8_bits_a_number() -> None:
+    """Of levels that are equally probable, each has 1 / 256: the optimum over x0 uniform, no bound is above log P."""
+    levels = (2 * torch.arange(256, dtype=torch.float64) / 255 - 1)[None]
+    schedule = get_schedule("cosine")
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (part.to(x_t)[:, None, None, None] for part in (schedule.alpha(t), schedule.sigma(t)))
+        distance = (x_t / alpha).flatten(1)[..., None] - levels
+        weights = (-(distance**2) / 2 / (sigma / alpha).flatten(1)[..., None] ** 2).softmax(-1)
+        return (weights * levels).sum(-1).view_as(x_t)
+
+    x0 = levels[0].view(1, 1, 16, 16).expand(4, -1, -1, -1)
+    for bound in (variational_bound, flow_bound):
+        bits = -bound(denoise, schedule, x0, generator(), 100) / 256 / math.log(2)
+        assert 7.99 < float(bits.mean()) < 8.1
+
+
+def test_the_level_behind_a_value() -> None:
+    """Against all 256 levels, at the ends too."""
+    levels = 2 * torch.arange(256, dtype=torch.float64) / 255 - 1
+    r = 1 / 255
+    x0 = levels[torch.tensor([0, 1, 128, 255])].view(4, 1, 1, 1)
+    y = x0 + r * torch.tensor([-2.0, 0.5, 1.7, 1.0], dtype=torch.float64).view(4, 1, 1, 1)
+    scores = -((y.flatten()[:, None] - levels) ** 2) / 2 / r**2
+    expected = scores.log_softmax(1).gather(1, torch.tensor([0, 1, 128, 255])[:, None])[:, 0]
+    torch.testing.assert_close(level_log_probability(y, x0, r), expected, atol=1e-9, rtol=0)
