@@ -270,7 +270,7 @@ def test_the_home_folder_is_known_everywhere(home, tmp_path, monkeypatch, capsys
         ("sample runs/v", ["runs/vae-digits"]),
         ("sample em", ["empty/"]),
         ("evaluate runs/ae", ["runs/ae-digits"]),
-        ("compare --models diff", ["diffusion-small"]),
+        ("compare --models diffusion-s", ["diffusion-small"]),
         ("compare --data fa", ["fashion-mnist"]),
         ("list vae-b", ["vae-beta"]),
         ("data show ci", ["cifar10"]),

@@ -65,7 +65,10 @@ def noising(
     result = noised(x0, levels_of, at, off, seed)
     size = (levels_of.alpha(at).square() + levels_of.sigma(at).square()).sqrt()[:, None, None, None]
     rows = {
-        "x_t, and its log-SNR": (result.x_t / size, [f"{level:.2g}" for level in log_snr(levels_of, at).tolist()]),
+        "x_t, and its log-SNR": (
+            result.x_t / size,
+            [f"{round(level, 1) + 0.0:g}" for level in log_snr(levels_of, at).tolist()],
+        ),
         "x0 from the true noise: largest error": (result.exact, _texts((result.exact - x0).abs().amax((1, 2, 3)))),
         f"from a noise off by {off:g}: RMSE": (result.off, _texts((result.off - x0).square().mean((1, 2, 3)).sqrt())),
     }

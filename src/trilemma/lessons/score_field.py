@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DATA = Mixture(((-1.0, -0.5), (0.9, -0.7), (0.1, 1.0)), (0.25, 0.4, 0.3))
 SIDE, PIXELS, ARROWS = 2.2, 120, 15  # half a side of a panel; points of its density and arrows along a side
+SHADES = 8
 LONGEST = 2.2  # arrows are cut at
 RING = 1.6  # radius where paths begin
 FINE = 500  # steps of the path that samplers are compared with
@@ -128,8 +129,8 @@ def _density(ax: "Axes", alpha: float, sigma: float) -> None:
     """The root of the density of x_t / sqrt(alpha^2 + sigma^2), as shades."""
     points = _lattice(PIXELS, SIDE)
     density = (DATA.log_density(points * math.hypot(alpha, sigma), alpha, sigma) / 2).exp().view(PIXELS, PIXELS)
-    look = {"cmap": "Greys", "vmax": 1.4 * float(density.max()), "origin": "lower", "interpolation": "bilinear"}
-    ax.imshow(density.numpy(), extent=(-SIDE, SIDE, -SIDE, SIDE), **look)
+    x, y = points.view(PIXELS, PIXELS, 2).unbind(2)
+    ax.contourf(x, y, density, levels=SHADES, cmap="Greys", vmin=0, vmax=2.2 * float(density.max()))
 
 
 def _field_panel(ax: "Axes", ratio: float) -> None:
@@ -148,7 +149,7 @@ def _paths_panel(ax: "Axes", name: str, drawn: Paths, true: Tensor) -> None:
     _density(ax, 1.0, 0.0)
     error = "with noise"
     if name not in RANDOM:
-        ax.plot(*true.permute(2, 0, 1), color=plots.GREY, linewidth=2.2, alpha=0.45)
+        ax.plot(*true.permute(2, 0, 1), color=plots.style(0)[0], linewidth=2.2, alpha=0.5)
         error = f"error {(drawn.states[-1] - true[-1]).norm(dim=1).mean():.2g}"
     ax.plot(*drawn.states.permute(2, 0, 1), "o-", color=plots.style(1)[0], linewidth=0.9, markersize=2.2)
     ax.plot(*drawn.states[-1].T, "o", color="black", markersize=3.2)
