@@ -7,7 +7,7 @@ level (and of the condition, which is added to it):
     down k  h <- `depth` times [block(h, e), attention where the map has at most `attention_px` a side], each kept;
             h <- conv 3x3 of stride 2 (h), kept, for all but the last level
     middle  h <- block, attention, block
-    up k    h <- `depth` + 1 times [block(join(h, kept), e), attention as above];  h <- conv 3x3(nearest x2 (h))
+    up k    h <- `depth` + 1 times [block(join(h, kept), e), attention as above];  h <- nearest x2 (h), for all but k = 0
     out     conv 3x3(SiLU(GroupNorm(h))), which begins at zero, patches put back, cropped to the image
 
     block   h + conv 3x3(dropout(SiLU(scale(e) GroupNorm(conv 3x3(SiLU(GroupNorm(h)))) + shift(e)))), the last begins at
@@ -81,7 +81,7 @@ class UNet(nn.Module):
                 self.up.append(_Stage(c_in, w, self.embedding, dropout, attention=sides[k] <= attention_px))
                 c = w
             if k > 0:
-                self.up.append(_Upsample(c))
+                self.up.append(nn.Upsample(scale_factor=2, mode="nearest"))
         self.last = nn.Sequential(nn.GroupNorm(groups_of(c), c), nn.SiLU(), _zero(nn.Conv2d(c, channels, 3, padding=1)))
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -133,18 +133,6 @@ class _Stage(nn.Module):
         scale, shift = self.modulation(e)[:, :, None, None].chunk(2, dim=1)
         h = self.norm_2(h) * (1 + scale.to(h.dtype)) + shift.to(h.dtype)
         return self.attention(self.skip(x) + self.conv_2(self.dropout(F.silu(h))))
-
-
-class _Upsample(nn.Module):
-    """Nearest, then a convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, 2 H, 2 W)."""
-        return self.conv(F.interpolate(h, scale_factor=2, mode="nearest"))
 
 
 def _zero(layer: nn.Conv2d) -> nn.Conv2d:
