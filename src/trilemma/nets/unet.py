@@ -7,7 +7,7 @@ level (and of the condition, which is added to it):
     down k  h <- `depth` times [block(h, e), attention where the map has at most `attention_px` a side], each kept;
             h <- conv 3x3 of stride 2 (h), kept, for all but the last level
     middle  h <- block, attention, block
-    up k    h <- `depth` + 1 times [block(join(h, kept), e), attention as above];  h <- nearest x2 (h), for all but k = 0
+    up k    h <- `depth` + 1 times [block(join(h, kept), e), attention as above];  h <- nearest x2 (h) unless k = 0
     out     conv 3x3(SiLU(GroupNorm(h))), which begins at zero, patches put back, cropped to the image
 
     block   h + conv 3x3(dropout(SiLU(scale(e) GroupNorm(conv 3x3(SiLU(GroupNorm(h)))) + shift(e)))), the last begins at
