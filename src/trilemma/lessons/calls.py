@@ -118,6 +118,7 @@ def _takes(run: Run, sampler: str) -> bool:
 
 
 def _page(lines: Mapping[str, Sequence[Point]], distance: str, measured_on: str, reference: int) -> "Image.Image":
+    asked = [max(point.calls for point in points) for points in zip(*lines.values(), strict=True)]
     figure, (quality, errors) = plots.row_of_plots(2, width=10.0, height=3.8)
     for k, (name, points) in enumerate(lines.items()):
         look: dict[str, Any] = {"marker": plots.style(k)[1], "markersize": 4, "label": name, **plots.line_style(k)}
@@ -130,6 +131,11 @@ def _page(lines: Mapping[str, Sequence[Point]], distance: str, measured_on: str,
     for ax in (quality, errors):
         ax.set_xscale("log")
         ax.set_yscale("log" if ax.dataLim.y0 > 0 else "linear")  # a kernel distance may be negative
+        ax.set_xticks(asked, [f"{number:,}" for number in asked])
+        ax.set_xticks([], minor=True)
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
+        ax.tick_params(which="both", labelsize=8, colors=plots.GREY)
         ax.grid(color="0.9", linewidth=0.6)
     quality.legend(fontsize=8, frameon=False)
     plots.label_axes(quality, f"{distance} ({measured_on})", "network calls per image")
