@@ -118,6 +118,9 @@ def _takes(run: Run, sampler: str) -> bool:
 
 
 def _page(lines: Mapping[str, Sequence[Point]], distance: str, measured_on: str, reference: int) -> "Image.Image":
+    from matplotlib.ticker import LogLocator
+
+    asked = [max(point.calls for point in points) for points in zip(*lines.values(), strict=True)]
     figure, (quality, errors) = plots.row_of_plots(2, width=10.0, height=3.8)
     for k, (name, points) in enumerate(lines.items()):
         look: dict[str, Any] = {"marker": plots.style(k)[1], "markersize": 4, "label": name, **plots.line_style(k)}
@@ -129,7 +132,12 @@ def _page(lines: Mapping[str, Sequence[Point]], distance: str, measured_on: str,
             errors.plot(at, exact, **look)
     for ax in (quality, errors):
         ax.set_xscale("log")
-        ax.set_yscale("log" if ax.dataLim.y0 > 0 else "linear")  # a kernel distance may be negative
+        if ax.dataLim.y0 > 0:  # a kernel distance may be negative
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.set_xticks(asked, [f"{number:,}" for number in asked])
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
         ax.grid(color="0.9", linewidth=0.6)
     quality.legend(fontsize=8, frameon=False)
     plots.label_axes(quality, f"{distance} ({measured_on})", "network calls per image")
