@@ -5,8 +5,8 @@
     karras      equal steps in (sigma / alpha)**(1/7), then one to clean    (Karras et al. 2022, eq. 5)
     log-snr     equal steps in log(alpha / sigma), then one to clean        (Lu et al. 2022, section 3.3)
 
-A grid begins at t = 1, or where the log-SNR is -20 if it is lower at 1; the last two end their equal steps at a log-SNR
-of END. The last step is to t = 0.
+A grid begins at t = 1, or where the log-SNR is -20 if it is lower at 1. The last two have their equal steps from a
+log-SNR of BEGIN, above which noise hides all of an image, to END. The last step is to t = 0.
 """
 
 import math
@@ -18,15 +18,16 @@ from torch import Tensor
 from trilemma.diffusion.schedule import LOG_SNR, Schedule, log_snr
 from trilemma.errors import UserError, named
 
+BEGIN = 2 * math.log(1 / 80)  # log-SNR where sigma / alpha is 80 (Karras et al. 2022, table 1)
 END = 2 * math.log(1 / 0.01)  # log-SNR where sigma / alpha is 0.01, about one level of 256
 RHO = 7.0
 
 Grid = Callable[[Schedule, int], Tensor]  # (schedule, steps) -> times, float64 (steps + 1,)
 
 
-def first_time(schedule: Schedule) -> float:
-    """Where sampling begins: t = 1, or the first t with a log-SNR of -20."""
-    return float(schedule.t_of(-LOG_SNR)) if float(log_snr(schedule, 1.0)) < -LOG_SNR else 1.0
+def first_time(schedule: Schedule, least: float = -LOG_SNR) -> float:
+    """Where sampling begins: t = 1, or the first t with a log-SNR of `least`."""
+    return float(schedule.t_of(least)) if float(log_snr(schedule, 1.0)) < least else 1.0
 
 
 def uniform(schedule: Schedule, steps: int) -> Tensor:
@@ -53,7 +54,7 @@ def _spaced(
     schedule: Schedule, steps: int, scale: Callable[[Tensor], Tensor], log_snr_of: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Equal steps in `scale` of the log-SNR, and a last one to t = 0."""
-    first = first_time(schedule)
+    first = first_time(schedule, BEGIN)
     begin, end = (float(scale(level)) for level in (log_snr(schedule, first), torch.tensor(END, dtype=torch.float64)))
     inner = schedule.t_of(log_snr_of(torch.linspace(begin, end, steps, dtype=torch.float64)))
     return torch.cat([inner.new_tensor([first]), inner[1:], inner.new_zeros(1)])
