@@ -49,11 +49,13 @@ from trilemma.run.weights import difference, forms_of, load_tensors, read_forms
 from trilemma.text import note, printable, quoted
 from trilemma.types import (
     UNCONDITIONAL,
+    Coder,
     Condition,
     Decodes,
     Encodes,
     Finishes,
     Guides,
+    Inverts,
     Reconstructs,
     Samples,
     codes_need,
@@ -463,7 +465,7 @@ class Run:
         Raises:
             UserError: if the model does not encode, images or labels do not fit it, or a code is not finite.
         """
-        model = self.require("encode images", Encodes)
+        model = self.coder("encode images", Encodes)
         check_images(images, self.model_config.shape)
         check_range(images)
         results = self.apply(model.encode, images, self._needed(label, condition, len(images)), batch)
@@ -478,7 +480,7 @@ class Run:
         Raises:
             UserError: if the model does not decode, codes or labels do not fit it, or an image is not finite.
         """
-        model = self.require("decode", Decodes)
+        model = self.coder("decode", Decodes)
         if (length := flags(self.model).code_length) is not None:
             check_codes(codes, length)
         results = self.apply(model.decode, codes, self._needed(label, condition, len(codes)), batch)
@@ -493,7 +495,7 @@ class Run:
         Raises:
             UserError: if the model does not reconstruct, images or labels do not fit it, or a result is not finite.
         """
-        model = self.require("reconstruct", Reconstructs)
+        model = self.coder("reconstruct", Reconstructs)
         check_images(images, self.model_config.shape)
         check_range(images)
         results = self.apply(model.reconstruct, images, self._needed(label, condition, len(images)), batch)
@@ -509,6 +511,10 @@ class Run:
         """
         require(self.model, self.recipe.name, doing, capability, *more)
         return cast(T, self.model)
+
+    def coder(self, doing: str, capability: type[T], *more: type) -> T:
+        """As `require`, but a model that inverts encodes, decodes and reconstructs by its noise."""
+        return cast(T, Coder(self.model)) if isinstance(self.model, Inverts) else self.require(doing, capability, *more)
 
     def apply(
         self,
