@@ -11,7 +11,7 @@ TOOLS := $(VENV)/.installed-tools
 LOCKED := --no-deps --require-hashes
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-package torch --excludes requirements/excluded.txt --custom-compile-command 'make lock' -c constraints.txt
-HOURS := kill coverage first_samples travel  # benchmarks that take long, to be run by themselves
+HOURS := kill coverage first_samples travel peers unet calls  # benchmarks that take long or need more, to be run by themselves
 
 .PHONY: help install tools lock demo test slow fixtures kill lint bench words clean
 
@@ -72,6 +72,7 @@ bench: $(TOOLS)
 	@set -e; for script in $(filter-out $(HOURS:%=benchmarks/%.py),$(wildcard benchmarks/*.py)); do \
 	  echo "== $$script"; $(BIN)/python "$$script"; done
 	$(BIN)/python benchmarks/plain_loop.py --figure
+	$(BIN)/python benchmarks/layout.py --blocks
 
 words: $(STAMP)
 	$(BIN)/python -m trilemma.cli.collect

@@ -13,26 +13,39 @@ from trilemma.registry import create, get_recipe
 from trilemma.run.config import TrainConfig
 from trilemma.training.ema import EMA
 from trilemma.training.optim import make_optimizer
-from trilemma.types import Batch
+from trilemma.types import Batch, Model
 
 BATCHES = 16  # that lie ready
 WARM_UP = 5  # steps
 
 
 class BareStep:
-    """A recipe's network, with its batch, optimiser and averages; precision and layout as asked for."""
+    """A recipe's network, with its batch, optimiser and averages; precision and layout as asked for.
 
-    def __init__(self, name: str, data: Data, *, bf16: bool, channels_last: bool, device: str = "cpu") -> None:
+    Args:
+        model: in place of the recipe's own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: Data,
+        *,
+        bf16: bool,
+        channels_last: bool,
+        device: str = "cpu",
+        model: Model | None = None,
+    ) -> None:
         self.config = TrainConfig(**get_recipe(name).training)
-        self.model = create(name, shape=data.shape).to(device)
+        self.model = (create(name, shape=data.shape) if model is None else model).to(device)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=layout)  # type: ignore[call-overload]
         self.bf16, self.device = bf16, torch.device(device)
         self.optimizers = {player.name: make_optimizer(player, self.config) for player in self.model.players}
         self.ema = EMA(self.model, self.config.ema_halflife_images) if self.config.ema_halflife_images else None
         loader = Loader(data.train, batch=self.config.batch, seed=0, device=device)
-        found = [loader.batch_at(k * self.config.batch) for k in range(BATCHES)]
-        self.batches = [Batch(b.image.contiguous(memory_format=layout), b.condition, index=b.index) for b in found]
+        batches = [loader.batch_at(k * self.config.batch) for k in range(BATCHES)]
+        self.batches = [Batch(b.image.contiguous(memory_format=layout), b.condition, index=b.index) for b in batches]
 
     def __call__(self, k: int) -> None:
         """The k-th step."""

@@ -16,9 +16,9 @@ from torch import Tensor
 from trilemma import evaluate, load
 from trilemma.data import Data, load_data
 from trilemma.metrics.controls import learned_nothing, reference_of, spreads_of
-from trilemma.metrics.evaluate import choose_reals
 from trilemma.metrics.features import extract, feature_network
 from trilemma.metrics.quality import Setup, quality
+from trilemma.metrics.reals import choose_reals
 
 NAMES = ("density", "coverage", "precision", "recall", "kernel_distance")
 

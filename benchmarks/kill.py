@@ -49,7 +49,12 @@ FRESH_EVERY = 5
 FIRST_CALLS = 30  # of a start, among which one is chosen
 PATIENCE_S = 120.0  # after which a start counts as hanging
 
-SMALL = {"gan": ["width=8", "latent=16"], "diffusion": ["widths=8,16", "embedding=16", "T=200"]}
+SMALL = {  # by model, or else by family
+    "gan": ["width=8", "latent=16"],
+    "diffusion-small": ["widths=8,16", "embedding=16", "T=200"],
+    "diffusion-dit": ["width=32", "depth=1", "heads=2"],
+    "diffusion": ["width=8", "multipliers=1,2", "depth=1"],
+}
 SAVE_EVERY = 640  # images between saves, as in the first of these
 LONG = ["steps=400", "batch=32", f"save_every={SAVE_EVERY}", "sample_every=3200"]  # with a validation on the way
 SHORT = ["steps=12", "batch=16", "save_every=64", "sample_every=96"]
@@ -211,7 +216,15 @@ class Bench:
     def __init__(self, model: str, family: str, keys: list[str], folder: Path) -> None:
         self.folder, self.run, self.trace = folder, folder / "run", folder / "trace"
         self.save_every = next(int(key.split("=")[1]) for key in keys if key.startswith("save_every="))
-        self.words = ["train", model, "digits", *keys, *SMALL.get(family, []), "device=cpu", f"out={self.run}"]
+        self.words = [
+            "train",
+            model,
+            "digits",
+            *keys,
+            *SMALL.get(model, SMALL.get(family, [])),
+            "device=cpu",
+            f"out={self.run}",
+        ]
 
     def clear(self) -> None:
         """Begin anew."""

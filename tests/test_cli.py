@@ -1,4 +1,4 @@
-"""The command line as a user types it, each time in a process of its own."""
+"""The command line as a user types it; in a process of its own where that matters."""
 
 import os
 import re
@@ -249,8 +249,8 @@ def test_data_show_names_a_bad_file_once_and_nothing_before_a_mistake(tmp_path, 
     assert capsys.readouterr().out == ""
 
 
-def test_doctor_finds_no_problem(tmp_path):
-    done = trilemma_("doctor", cwd=tmp_path)
+def test_doctor_finds_no_problem(here, tmp_path):
+    done = here("doctor", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     for check in ("python", "torch", "device", "memory", "free disk", "write", "extra hub"):
         assert re.search(rf"^{check} ", done.stdout, re.MULTILINE)
@@ -309,9 +309,9 @@ def test_evaluate_measures(here, run, home):
     assert list((run / "metrics").glob("*.json"))
 
 
-def test_compare_reports(home):
+def test_compare_reports(here, home):
     words = ("data=digits", "models=ae-stacked,vae", "minutes=0.005", "n=64", "out=report")
-    done = trilemma_("compare", *words, cwd=home)
+    done = here("compare", *words, cwd=home)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^ *vae ", done.stdout, re.MULTILINE)
     for name in ("report", "figures"):
@@ -338,8 +338,8 @@ def test_compare_reports(home):
         (["train", "vae", "no/such/folder", "steps=1"], "no/such/folder"),
         (["sample", "no-run"], "no-run"),
         (["sample"], "RUN"),
-        (["evaluate", "no-run"], "There is no run at no-run"),
-        (["evaluate", "no-run", "against=digits"], "There is no run at no-run"),
+        (["evaluate", "no-run"], "run no-run not found"),
+        (["evaluate", "no-run", "against=digits"], "run no-run not found"),
         (["evaluate", "."], "against="),
         (["reconstruct", "no-run"], "no-run"),
         (["compare", "dta=digits"], "data"),
@@ -381,9 +381,9 @@ def test_a_mistake_is_one_message(tmp_path):
     assert re.fullmatch(r'error: .*did you mean "vae"\?.*\n', done.stderr)
 
 
-def test_debug_shows_the_trace(tmp_path):
+def test_debug_shows_the_trace(here, tmp_path):
     for words, environment in ((["--debug"], {}), ([], {"TRILEMMA_DEBUG": "1"})):
-        done = trilemma_("sample", "no-run", *words, cwd=tmp_path, **environment)
+        done = here("sample", "no-run", *words, cwd=tmp_path, **environment)
         assert done.returncode == 2
         assert "Traceback" in done.stderr
         assert "UserError" in done.stderr

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from presets import small
 from torch import Tensor, nn
 
 import trilemma
@@ -93,9 +94,9 @@ def test_dropout_is_that_of_torchs_own_generator(p: float) -> None:
 
 @pytest.mark.parametrize("name", list_models())
 def test_models_are_built_alike_whatever_is_set(name: str) -> None:
-    expected, before = create(name, shape=(1, 8, 8), seed=1), torch.get_rng_state()
+    expected, before = create(name, shape=(1, 8, 8), seed=1, **small(name)), torch.get_rng_state()
     with double(), torch.inference_mode():
-        found = create(name, shape=(1, 8, 8), seed=1)
+        found = create(name, shape=(1, 8, 8), seed=1, **small(name))
     assert equal(found, expected) and torch.equal(torch.get_rng_state(), before)
     assert not any(value.is_inference() for value in found.state_dict().values())
 

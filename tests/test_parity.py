@@ -1,6 +1,7 @@
 """Our arithmetic beside that of outside libraries on the same numbers, both sides of the tolerance.
 
-`pip install -e '.[parity]'` brings the libraries; without one of them its tests are skipped.
+`pip install -e '.[parity]'` brings the libraries. azula names torchvision among its requirements, and does not use it
+here: `pip install --no-deps azula` and `pip install einops`. Without a library its tests are skipped.
 """
 
 import math
@@ -11,8 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from trilemma.diffusion.samplers import ddim, ddpm
-from trilemma.diffusion.schedule import SCHEDULES, Schedule, cosine, linear
+from trilemma.diffusion.grids import times_of
+from trilemma.diffusion.samplers import SAMPLERS, ddim, ddpm
+from trilemma.diffusion.schedule import TABLES, Schedule, Table, cosine, get_schedule, linear
+from trilemma.diffusion.steps import Denoise
 from trilemma.metrics.frechet import frechet_distance, frechet_of_gaussians, moments
 from trilemma.metrics.intervals import quantile, wilson
 from trilemma.metrics.kernel import kernel_distance
@@ -108,7 +111,7 @@ def eps_hat(x: Tensor, step: Tensor | float) -> Tensor:
     return torch.sin(3 * x) + 0.3 * x + 0.001 * step
 
 
-def as_denoiser(schedule: Schedule) -> Callable[[Tensor, Tensor], Tensor]:
+def as_denoiser(schedule: Table) -> Callable[[Tensor, Tensor], Tensor]:
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = (level(t)[:, None, None, None] for level in (schedule.alpha, schedule.sigma))
         return (x_t - sigma * eps_hat(x_t, schedule.index(t)[:, None, None, None])) / alpha
@@ -116,7 +119,7 @@ def as_denoiser(schedule: Schedule) -> Callable[[Tensor, Tensor], Tensor]:
     return denoise
 
 
-def scheduler_of(kind: str, schedule: Schedule, **options: Any) -> Any:
+def scheduler_of(kind: str, schedule: Table, **options: Any) -> Any:
     """A scheduler of diffusers with our table in float64: its time i is our step i + 1."""
     diffusers = pytest.importorskip("diffusers")
     scheduler = getattr(diffusers, kind)(num_train_timesteps=T, clip_sample=False, **options)
@@ -136,13 +139,13 @@ def normals(seed: int) -> Callable[[int], Tensor]:
 def test_schedules_are_those_of_diffusers(name: str, theirs: str) -> None:
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.DDPMScheduler(num_train_timesteps=T, beta_schedule=theirs)  # in float32
-    ours = SCHEDULES[name](T).table[1:]
+    ours = TABLES[name](T).table[1:]
     torch.testing.assert_close(scheduler.alphas_cumprod.double(), ours, rtol=2e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize("schedule", [linear(T), cosine(T)], ids=["linear", "cosine"])
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
-def test_ddim_follows_the_path_of_diffusers(schedule: Schedule, eta: float) -> None:
+def test_ddim_follows_the_path_of_diffusers(schedule: Table, eta: float) -> None:
     scheduler, noise, path = scheduler_of("DDIMScheduler", schedule), normals(1), [normals(0)(0)]
     for t in scheduler.timesteps:
         added = noise(0) if eta else None
@@ -156,7 +159,7 @@ def test_ddim_follows_the_path_of_diffusers(schedule: Schedule, eta: float) -> N
 
 @pytest.mark.parametrize("schedule", [linear(T), cosine(T)], ids=["linear", "cosine"])
 @pytest.mark.parametrize(("variance", "theirs"), [("posterior", "fixed_small"), ("beta", "fixed_large")])
-def test_ddpm_follows_the_path_of_diffusers(schedule: Schedule, variance: str, theirs: str) -> None:
+def test_ddpm_follows_the_path_of_diffusers(schedule: Table, variance: str, theirs: str) -> None:
     scheduler, x = scheduler_of("DDPMScheduler", schedule, variance_type=theirs), normals(0)(0)
     rng = torch.Generator().manual_seed(1)
     for t in scheduler.timesteps:
@@ -164,3 +167,140 @@ def test_ddpm_follows_the_path_of_diffusers(schedule: Schedule, variance: str, t
     times = torch.cat([scheduler.timesteps + 1, torch.zeros(1)]).double() / T
     ours = ddpm(as_denoiser(schedule), schedule, times, normals(0)(0), normals(1), variance=variance)
     torch.testing.assert_close(ours, x, rtol=1e-8, atol=1e-8)
+
+
+MODE, WIDTH = 0.6, 0.2  # of data with modes at +-MODE
+ENDS = {"clean": 0.0, "noisy": 0.1}  # t at the end of the grid
+
+
+def of_two_modes(schedule: Schedule) -> Denoise:
+    """Bayes' rule: both modes are shrunk alike, and their posterior odds are a hyperbolic tangent."""
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (level(t).reshape(-1, 1, 1, 1) for level in (schedule.alpha, schedule.sigma))
+        variance = alpha**2 * WIDTH**2 + sigma**2
+        mode = MODE * torch.tanh(alpha * MODE * x_t / variance)
+        return (alpha * WIDTH**2 * x_t + sigma**2 * mode) / variance
+
+    return denoise
+
+
+def times_to(schedule: Schedule, end: float) -> Tensor:
+    """A Karras grid of STEPS steps that ends at `end`, float64."""
+    times = times_of("karras", schedule, STEPS)
+    return times if end == 0 else times[0] + (times - times[0]) * (times[0] - end) / times[0]
+
+
+def by_diffusers(kind: str, name: str, times: Tensor, x: Tensor, **options: Any) -> Tensor:
+    """A solver of diffusers on our grid, told x0_hat; most of them go on in float32.
+
+    Traps: a last step to sigma = 0 must be of order 1 (`final_sigmas_type`, or `lower_order_final` of UniPC, which
+    also lowers the step before it); `lower_order_final` of DPMSolverMultistep lowers two of fewer than 15 steps.
+    """
+    diffusers, schedule = pytest.importorskip("diffusers"), get_schedule(name)
+    denoise, is_clean, noise = of_two_modes(schedule), float(times[-1]) == 0, normals(1)
+    options |= {"final_sigmas_type": "zero" if is_clean else "sigma_min", "use_flow_sigmas": name == "flow"}
+    scheduler = getattr(diffusers, kind)(prediction_type="sample", **options)
+    scheduler.set_timesteps(len(times) - 1)
+    scheduler.set_begin_index(0)
+    alpha, sigma = schedule.alpha(times), schedule.sigma(times).where(times > 0, 0.0)
+    scheduler.sigmas = sigma if name == "flow" else sigma / alpha
+    for step, (t, place) in enumerate(zip(times[:-1], scheduler.timesteps, strict=True)):
+        added = {"variance_noise": noise(step)} if "sde" in options.get("algorithm_type", "") else {}
+        x = scheduler.step(denoise(x, t.expand(len(x))), place, x, **added).prev_sample
+    return x
+
+
+MULTISTEP, LAST_STEP = "DPMSolverMultistepScheduler", {"lower_order_final": False}
+UNIPC = "UniPCMultistepScheduler"
+SOLVERS: list[tuple[str, dict[str, Any], str, dict[str, Any], str]] = [  # ours and theirs, and the end of the grid
+    *[
+        (ours, keys, MULTISTEP, LAST_STEP | options, end)
+        for ours, keys, options in (
+            ("ddim", {}, {"solver_order": 1}),
+            ("dpm++2m", {}, {"solver_order": 2}),
+            ("dpm++2m", {"eta": 1.0}, {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"}),
+            ("dpm++3m", {}, {"solver_order": 3}),
+        )
+        for end in ENDS
+    ],
+    ("unipc", {"order": 2}, UNIPC, {"solver_order": 2}, "clean"),
+    ("unipc", {"order": 2}, UNIPC, LAST_STEP | {"solver_order": 2}, "noisy"),
+    ("unipc", {"order": 3}, UNIPC, LAST_STEP | {"solver_order": 3}, "noisy"),
+]
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "flow"])
+@pytest.mark.parametrize(("ours", "keys", "kind", "options", "end"), SOLVERS)
+def test_solvers_are_those_of_diffusers(
+    ours: str, keys: dict[str, Any], kind: str, options: dict[str, Any], end: str, name: str
+) -> None:
+    schedule = get_schedule(name)
+    times, x = times_to(schedule, ENDS[end]), normals(0)(0)
+    result = SAMPLERS[ours](of_two_modes(schedule), schedule, times, x, normals(1), **keys)
+    expected = by_diffusers(kind, name, times, x, **options)
+    torch.testing.assert_close(result, expected.double(), rtol=1e-5, atol=1e-5)
+    assert (result - x).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "edm"])
+@pytest.mark.parametrize(("ours", "kind"), [("euler", "EulerDiscreteScheduler"), ("heun", "HeunDiscreteScheduler")])
+def test_euler_and_heun_are_those_of_diffusers(ours: str, kind: str, name: str) -> None:
+    """There x / alpha is followed over sigma / alpha, to 0; Heun's list has each inner level twice, a call each."""
+    diffusers, schedule = pytest.importorskip("diffusers"), get_schedule(name)
+    denoise, times = of_two_modes(schedule), times_to(schedule, 0.0)
+    alpha, sigma = schedule.alpha(times), schedule.sigma(times).where(times > 0, 0.0)
+    x = normals(0)(0) * sigma[0]
+    scheduler = getattr(diffusers, kind)(prediction_type="sample")
+    scheduler.set_timesteps(STEPS)
+    scheduler.set_begin_index(0)
+    calls = torch.arange(STEPS + 1)
+    if ours == "heun":
+        calls = torch.cat([calls[:1], calls[1:-1].repeat_interleave(2), calls[-1:]])
+    scheduler.sigmas, y = (sigma / alpha)[calls], x / alpha[0]
+    for k, place in zip(calls[:-1], scheduler.timesteps, strict=True):
+        y = scheduler.step(denoise(alpha[k] * y, times[k].expand(len(y))), place, y).prev_sample
+    result = SAMPLERS[ours](denoise, schedule, times, x, normals(1))
+    torch.testing.assert_close(result, alpha[-1] * y.double(), rtol=1e-5, atol=1e-5)
+    assert (result - x).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "edm", "flow"])
+@pytest.mark.parametrize(
+    ("ours", "keys", "kind", "options"),
+    [
+        ("ddim", {}, "DDIMSampler", {}),
+        ("ddim", {"eta": 0.5}, "DDIMSampler", {"eta": 0.25}),  # theirs is of the variance
+        ("ddpm", {}, "DDPMSampler", {}),
+        ("euler", {}, "EulerSampler", {}),
+        ("heun", {}, "HeunSampler", {}),
+        ("eab3", {}, "xEABSampler", {"order": 3}),
+    ],
+)
+def test_samplers_are_those_of_azula(
+    ours: str, keys: dict[str, Any], kind: str, options: dict[str, Any], name: str
+) -> None:
+    """A grid of equal steps in t that ends above sigma = 0, where theirs divide by it."""
+    sample, denoise, noise = (pytest.importorskip(f"azula.{part}") for part in ("sample", "denoise", "noise"))
+    schedule = get_schedule(name)
+
+    class Levels(noise.Schedule):
+        def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+            return schedule.alpha(t), schedule.sigma(t)
+
+    class Known(denoise.Denoiser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.schedule = Levels()
+
+        def forward(self, x_t: Tensor, t: Tensor) -> Any:
+            return denoise.DiracPosterior(of_two_modes(schedule)(x_t, t.expand(len(x_t))))
+
+    span = {"start": 0.95, "stop": 0.05, "steps": STEPS}
+    sampler = getattr(sample, kind)(Known(), silent=True, dtype=torch.float64, **span, **options)
+    x, times = normals(0)(0), torch.linspace(0.95, 0.05, STEPS + 1, dtype=torch.float64)
+    torch.manual_seed(1)  # theirs takes its noise from here
+    expected = sampler(x)
+    result = SAMPLERS[ours](of_two_modes(schedule), schedule, times, x, normals(1), **keys)
+    torch.testing.assert_close(result, expected, rtol=1e-8, atol=1e-8)
+    assert (result - x).abs().max() > 0.1

@@ -8,12 +8,14 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from presets import small
 
 import trilemma
 from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.registry import list_models
-from trilemma.run.run import EXACT_BATCH, Run, load
+from trilemma.run.compute import EXACT_BATCH
+from trilemma.run.run import Run, load
 from trilemma.types import UNCONDITIONAL, Condition, Conditional, Decodes, Encodes, Reconstructs, codes_need, keys_of
 
 
@@ -34,7 +36,7 @@ def vae(folder):
 
 
 def trained(name, folder):
-    return trilemma.train(name, "digits", steps=4, batch=16, out=folder / name, device="cpu", quiet=True)
+    return trilemma.train(name, "digits", steps=4, batch=16, out=folder / name, device="cpu", quiet=True, **small(name))
 
 
 def few(run):
@@ -180,12 +182,12 @@ def test_nan_is_an_error_and_no_black_image(vae, monkeypatch):
         vae.sample(4, temperature=float("nan"))
     with monkeypatch.context() as patch:
         patch.setattr(vae.model, "sample", lambda n, **_: torch.full((n, 1, 8, 8), torch.nan))
-        with pytest.raises(UserError, match=r"4 of 4 images hold NaN.*the first is number 2.*weights are finite"):
+        with pytest.raises(UserError, match=r"4 of 4 images of .* hold NaN.*the first is number 2.*weights are finite"):
             vae.sample(4, first=2)
     with torch.no_grad():
         for parameter in vae.model.parameters():
             parameter.fill_(torch.nan)
-    with pytest.raises(UserError, match=r"because the weights do: .*lower lr="):
+    with pytest.raises(UserError, match=r"their weights do, too: .*lower lr="):
         vae.sample(4)
 
 
@@ -194,13 +196,13 @@ def test_nan_in_an_image_that_was_not_asked_for_is_none_of_it(vae, monkeypatch):
     images[5, 0, 3, 3] = torch.inf
     monkeypatch.setattr(vae.model, "sample", lambda n, *, first=0, **_: images[first:][:n])
     vae.sample(5, exact=True)
-    with pytest.raises(UserError, match=r"1 of 1 images .*number 5"):
+    with pytest.raises(UserError, match=r"1 of 1 images of .*number 5"):
         vae.sample(1, first=5, exact=True)
 
 
 def test_a_label_that_the_model_does_not_take(run):
     if not isinstance(run.model, Conditional):
-        with pytest.raises(UserError, match=f"{run.recipe.name} was not trained to take a class; leave label out"):
+        with pytest.raises(UserError, match=f"{run.recipe.name} does not take a class: it was trained without labels"):
             run.sample(1, label=3)
 
 
@@ -286,10 +288,10 @@ def test_labels_of_codes_by_name_number_and_one_for_each(vae, monkeypatch):
         assert seen == [expected[:2], expected[2:]]
         seen.clear()
     for label, message in (
-        (None, "needs the class of each image or code; give label="),
+        (None, "needs the class of each image or code; give label=, or images with classes"),
         ("dgo", 'unknown label "dgo"; choose one of cat, dog, 7'),
         (torch.tensor([0, 1]), "2 labels were given for 3"),
-        (torch.tensor([0, 1, 3]), "they go from 0 to 2"),
+        (torch.tensor([0, 1, 3]), "label 3 is not a class of this model; choose from 0 to 2"),
         (torch.tensor([0.0, 1, 2]), "labels were given as float32"),
     ):
         with pytest.raises(UserError, match=message):
@@ -305,15 +307,15 @@ def test_what_a_run_does_not_encode_or_decode(vae):
         (lambda: vae.decode(torch.zeros(300)), r"codes were given as float32 \(300,\)"),
         (lambda: vae.encode(images[:0]), "0 given"),
         (lambda: vae.encode(images, batch=0), "batch=0"),
-        (lambda: vae.encode(images, label=1), "was not trained to take a class"),
+        (lambda: vae.encode(images, label=1), "vae does not take a class: it was trained without labels"),
         (lambda: vae.encode(images, label=torch.tensor([1, 1])), "was trained without labels"),
-        (lambda: vae.encode(images / 0), "NaN or infinite codes, because some of what it was given is"),
+        (lambda: vae.encode(images / 0), "2 of 2 codes of .* hold NaN or infinite .*so does what was given"),
     ):
         with pytest.raises(UserError, match=message):
             call()
     with torch.no_grad():
         next(vae.model.encoder.parameters()).fill_(torch.nan)
-    with pytest.raises(UserError, match="NaN or infinite images; train again with a lower lr="):
+    with pytest.raises(UserError, match=r"images of .* hold NaN or infinite .*; train again with a lower lr="):
         vae.reconstruct(images)
 
 
@@ -339,7 +341,7 @@ def test_codes_in_smaller_batches_where_memory_runs_out(vae, monkeypatch):
 
 
 def test_folders_that_are_no_run(vae, tmp_path):
-    with pytest.raises(UserError, match="There is no run at"):
+    with pytest.raises(UserError, match=r"run .* not found"):
         load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"it has no config\.json"):
         load(tmp_path)

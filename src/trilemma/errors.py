@@ -81,7 +81,7 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
     'unknown sampler "huen"; choose one of ddim, heun (did you mean "heun"?)'
     """
     names = [str(c) for c in choices]
-    text = f'unknown {kind} "{word}"; ' + (f"choose one of {', '.join(names)}" if names else f"there is no {kind}")
+    text = f'unknown {kind} "{word}"; ' + (f"choose one of {', '.join(names)}" if names else f"no {kind} exists")
     return UserError(with_hint(text, word, names))
 
 
@@ -164,8 +164,8 @@ def check_range(image: "Tensor") -> None:
         raise UserError(f"images have values from {low:g} to {high:g}; give floats in [0, 1], levels / 255")
 
 
-def check_finite(values: "Tensor", what: str, advice: str) -> None:
-    """For values whose first dimension counts images, codes or scores.
+def check_finite(values: "Tensor", what: str, advice: str, first: int = 0) -> None:
+    """For values whose first dimension counts images, codes or scores, the first of them number `first`.
 
     Raises:
         UserError: if one is NaN or infinite; it ends with the advice.
@@ -174,7 +174,7 @@ def check_finite(values: "Tensor", what: str, advice: str) -> None:
     if bad.any():
         raise UserError(
             f"{int(bad.sum())} of {len(values)} {what} hold NaN or infinite values (the first is number "
-            f"{int(bad.nonzero()[0])}); {advice}"
+            f"{first + int(bad.nonzero()[0])}); {advice}"
         )
 
 

@@ -132,20 +132,20 @@ def list_models(
 
 def models_that(*protocols: type) -> list[str]:
     """Names of the models with all these capabilities; built without memory, on the meta device."""
-    models = {name: _without_memory(get_recipe(name)) for name in list_models()}
+    models = {name: without_memory(get_recipe(name)) for name in list_models()}
     return [name for name, model in models.items() if all(isinstance(model, protocol) for protocol in protocols)]
 
 
 def sampling_keys(recipe: Recipe) -> type[Config]:
     """The settings of the sampler of a recipe's models; none for models that do not draw samples."""
-    model = _without_memory(recipe)
+    model = without_memory(recipe)
     return keys_of(model) if isinstance(model, Samples) else Config
 
 
-def _without_memory(recipe: Recipe) -> Model:
-    """The recipe's network on the meta device."""
+def without_memory(recipe: Recipe, config: ModelConfig | None = None, parts: Parts | None = None) -> Model:
+    """The recipe's network on the meta device, by default with its own settings; `parts`: as `assemble`."""
     with torch.device("meta"):
-        return assemble(recipe, recipe.config)
+        return assemble(recipe, config or recipe.config, parts)
 
 
 def require(model: object, name: str, doing: str, *capabilities: type) -> None:
@@ -172,14 +172,17 @@ def assemble(recipe: Recipe, config: ModelConfig, parts: Parts | None = None) ->
 
     Args:
         parts: modules, or what they are built from; default: by the recipes that it names, for the same images.
+    Raises:
+        UserError: a player or a phase of it does not fit.
     """
-    if not recipe.parts:
-        return recipe.build(config)
-    sources = default_parts(recipe, config) if parts is None else parts
+    sources = (default_parts(recipe, config) if parts is None else parts) if recipe.parts else {}
     modules = {name: assemble(*part) if isinstance(part, Blueprint) else part for name, part in sources.items()}
     for module in modules.values():
         _freeze(module)
-    return recipe.build(config, modules)
+    try:
+        return recipe.build(config, modules) if recipe.parts else recipe.build(config)
+    except PhaseError as error:
+        raise UserError(f"{recipe.name}: {error}") from None
 
 
 def default_parts(recipe: Recipe, config: ModelConfig) -> dict[str, Blueprint]:
@@ -216,18 +219,9 @@ def create(name: str, *, shape: tuple[int, int, int] | None = None, seed: int = 
 
 
 def build(recipe: Recipe, config: ModelConfig, *, seed: int = 0, parts: Parts | None = None) -> Model:
-    """The recipe's network with given settings, in float32, with initial weights that depend on `seed` alone.
-
-    Args:
-        parts: as `assemble`.
-    Raises:
-        UserError: a player or a phase of it does not fit.
-    """
-    try:
-        with own_modes(), rng.OwnStart(rng.generator(seed, "weights")):
-            return assemble(recipe, config, parts)
-    except PhaseError as error:
-        raise UserError(f"{recipe.name}: {error}") from None
+    """The recipe's network as `assemble` makes it, in float32, with initial weights that depend on `seed` alone."""
+    with own_modes(), rng.OwnStart(rng.generator(seed, "weights")):
+        return assemble(recipe, config, parts)
 
 
 def outline(recipe: Recipe, config: ModelConfig, *, most: int, parts: Parts | None = None) -> nn.Module:

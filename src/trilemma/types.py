@@ -87,20 +87,33 @@ def check_condition(condition: Condition, count: int, n_classes: int = 0) -> Non
         if getattr(condition, name) is not None:
             raise UserError(f"this model takes no {name}; leave it out")
     if condition.label is not None:
-        _check_labels(condition.label, count, n_classes)
+        check_labels(condition.label, n_classes)
+    check_count(condition, count)
 
 
-def _check_labels(labels: Tensor, count: int, n_classes: int) -> None:
+def check_labels(labels: Tensor, n_classes: int) -> None:
+    """Raises UserError for labels that are not int64 (B,), or not classes of a model that takes `n_classes`."""
     if not n_classes:
-        raise UserError("this model was trained without labels and cannot draw a class; leave the label out")
+        raise UserError(f"this model {LACKING[Conditional]}; leave label out")
     if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
         raise UserError(
             f"labels were given as {form_of(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each"
         )
-    if len(labels) != count:
-        raise UserError(f"{len(labels)} labels were given for {count} images or codes; give one for each")
-    if not bool(((labels >= 0) & (labels < n_classes)).all()):
-        raise UserError(f"labels {labels.unique().tolist()}: they go from 0 to {n_classes - 1}")
+    outside = labels[(labels < 0) | (labels >= n_classes)]
+    if len(outside):
+        raise UserError(f"label {int(outside[0])} is not a class of this model; choose from 0 to {n_classes - 1}")
+
+
+def no_label(advice: str) -> UserError:
+    """The error for a model that needs a class and is given none."""
+    return UserError(f"this model needs the class of each image or code; {advice}")
+
+
+def check_count(condition: Condition, count: int) -> None:
+    """Raises UserError for a field that is not one for each of `count` images or codes."""
+    for name, values in vars(condition).items():
+        if values is not None and len(values) != count:
+            raise UserError(f"{len(values)} {name}s were given for {count} images or codes; give one for each")
 
 
 def default_label(ids: Tensor, n_classes: int) -> Tensor:
@@ -407,6 +420,9 @@ class Reconstructs(Protocol):
         ...
 
 
+Watch = Callable[[float, Tensor, Tensor], None]  # (t, x_t, x0_hat), images (B, C, H, W) in [0, 1]
+
+
 @runtime_checkable
 class Inverts(Protocol):
     """Turns images into the noise that it draws them from, and back: codes as long as the images, of many calls each.
@@ -440,8 +456,24 @@ class Coder:
 
 
 @runtime_checkable
-class Denoises(Protocol):
-    """Estimates the clean image behind a noisy one."""
+class Denoises(Samples, Protocol):
+    """Estimates the clean image behind a noisy one, and draws images in steps that can be watched.
+
+    `sample` takes `watch`, which sees every call of the denoiser.
+    """
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        first: int = 0,
+        condition: Condition = UNCONDITIONAL,
+        watch: Watch | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """As that of `Samples`."""
+        ...
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t (B, C, H, W) in the family's own range, t (B,) in [0, 1] with 1 = noise -> x0_hat, as x_t."""

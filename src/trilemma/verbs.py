@@ -128,6 +128,8 @@ VERBS = (
     Verb("interpolate", "interpolate", "Go from one image to another through their codes.", doing="decoding images"),
     Verb("traverse", "traverse", "Vary one latent dimension at a time, or two over a plane, and decode the images.",
          doing="decoding images"),
+    Verb("denoise", "denoise", "Show how an image comes out of noise, step by step, as a picture and an animation.",
+         see=SAMPLER_KEYS, doing="denoising"),
     Verb("map", "latent_map", "Draw a map of the codes of images, coloured by class.",
          doing="placing the codes of images"),
     Verb("edit", "edit", "Move an image towards a group of images, along the difference of mean codes.",

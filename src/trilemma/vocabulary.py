@@ -77,7 +77,7 @@ def no_data(source: str) -> UserError:
         return UserError(f"{source} is an address; download it and give the path of the file, or {HUB}NAME")
     if path.suffix or len(path.parts) > 1 or "\\" in source:
         place = "" if path.is_absolute() else f" in {Path.cwd()}"
-        return UserError(f"there is no {path}{place}; give {DATA_KINDS}, or one of {', '.join(words)}")
+        return UserError(f"{path} not found{place}; give {DATA_KINDS}, or one of {', '.join(words)}")
     return unknown("data source", source, words)
 
 

@@ -46,7 +46,7 @@ def test_a_label_changes_its_own_image_alone(network: str) -> None:
     for net, x in ((make_encoder(config, 5, n_classes=4), image), (make_decoder(config, 5, n_classes=4), z)):
         change = (net(x, one) - net(x, other)).abs().flatten(1).amax(1)
         assert change[:3].max() < 1e-6 < 1e-4 < change[3]
-        with pytest.raises(UserError, match="a number from 0 to 3"):
+        with pytest.raises(UserError, match="give labels from 0 to 3"):
             net(x)
 
 

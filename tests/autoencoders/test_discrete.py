@@ -170,7 +170,7 @@ def test_codes_are_one_hot_and_any_weights_are_decoded() -> None:
     assert torch.equal(z.view(6, 5, 4).argmax(2), best)
     between = model.decode(0.3 * z + 0.7 * z.roll(1, 0))
     assert between.shape == image.shape and between.min() >= 0 and between.max() <= 1
-    with pytest.raises(UserError, match="leave the label out"):
+    with pytest.raises(UserError, match="leave label out"):
         model.encode(image, Condition(torch.zeros(6, dtype=torch.int64)))
 
 

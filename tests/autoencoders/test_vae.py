@@ -249,13 +249,13 @@ def test_a_conditional_model_refuses_to_go_without_labels_and_other_labels() -> 
     ]
     for call in calls:
         assert torch.is_tensor(call(some.condition))
-        with pytest.raises(UserError, match="trained with labels"):
+        with pytest.raises(UserError, match="needs the class of each image"):
             call(UNCONDITIONAL)
         with pytest.raises(UserError, match="from 0 to 3"):
             call(Condition(some.condition.label + 1))
     with pytest.raises(UserError, match="from 0 to 3"):
         model.sample(2, seed=0, condition=Condition(torch.tensor([0, -1])))
-    with pytest.raises(UserError, match="trained with labels"):
+    with pytest.raises(UserError, match="needs the class of each image"):
         model.loss(Batch(some.image), rng)
 
 

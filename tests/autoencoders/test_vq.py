@@ -213,9 +213,9 @@ def test_a_conditional_prior_draws_the_class_asked_for() -> None:
 
 def test_labels_of_a_conditional_prior_are_checked() -> None:
     model = VQ(make(VQConfig, TWO_CLASSES))
-    with pytest.raises(UserError, match=r"labels \[2\]: they go from 0 to 1"):
+    with pytest.raises(UserError, match="label 2 is not a class of this model; choose from 0 to 1"):
         model.sample(1, seed=0, condition=Condition(torch.tensor([2])))
-    with pytest.raises(UserError, match="trained with labels: give each image one, 0 to 1"):
+    with pytest.raises(UserError, match="needs the class of each image or code; give labels from 0 to 1"):
         model.prior_loss(Batch(torch.rand(2, 1, 8, 8)), generator())
     with pytest.raises(UserError, match="trained without labels"):
         small().sample(1, seed=0, condition=Condition(torch.tensor([0])))

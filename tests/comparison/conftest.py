@@ -1,17 +1,35 @@
-"""A comparison that trains and measures nothing."""
+"""A comparison that trains and measures nothing, and draws no plots unless a test asks for them."""
 
+import io
+from html import escape
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from comparison.stand_ins import FAMILIES, evaluation, finished, make, reference
+from PIL import Image
 
 from trilemma.errors import UserError
 
 
 @pytest.fixture
-def stage(monkeypatch, tmp_path):
+def plots():
+    """For a test that looks at the plots of a report; drawing them takes longer than all the rest."""
+
+
+def blank_plots(monkeypatch):
+    """Empty pictures in place of the plots."""
+    for name in ("triangle.draw", "figures.dots", "figures.curve"):
+        monkeypatch.setattr(f"trilemma.comparison.{name}", lambda *_, **__: None)
+    monkeypatch.setattr("trilemma.pictures.plots.svg", lambda _, label: f'<svg aria-label="{escape(label)}"></svg>')
+    blank = io.BytesIO()
+    Image.new("L", (1, 1)).save(blank, "png")
+    monkeypatch.setattr("trilemma.pictures.plots.png", lambda _: blank.getvalue())
+
+
+@pytest.fixture
+def stage(monkeypatch, tmp_path, request):
     """A place where compare() trains and measures nothing. `stage.broken[name]` is the error a model ends with."""
     stage = SimpleNamespace(
         data=make(), broken={}, broken_seeds={}, trained=[], measured=[], loaded=[], evaluation=evaluation
@@ -34,9 +52,11 @@ def stage(monkeypatch, tmp_path):
     def get_recipe(name):
         if name not in FAMILIES:
             raise UserError(f'unknown model "{name}"')
-        return SimpleNamespace(name=name, training={"lr": 0.001})
+        return SimpleNamespace(name=name, training={"lr": 0.001}, parts={})
 
     monkeypatch.chdir(tmp_path)
+    if "plots" not in request.fixturenames:
+        blank_plots(monkeypatch)
 
     def time_in_turns(draws, *, batch):
         return [()] * len(draws)  # the times per image stay those of the evaluation

@@ -41,7 +41,7 @@ def test_one_model_of_each_family_by_default(stage, tmp_path):
     assert values["again"]["all"].startswith("trilemma compare data=digits models=ae-stacked,vae,")
 
 
-def test_rows_and_table_show_the_figures_of_the_document(stage):
+def test_rows_and_table_show_the_figures_of_the_document(plots, stage):
     found = compare(quiet=True, models="vae,gan-dcgan", n=13, seed=3)
     row = found.rows[0]
     assert (row["density"], row["density_interval"]) == (0.7102, [0.95 * 0.7102, 1.05 * 0.7102])
@@ -319,7 +319,7 @@ def test_runs_exclude_training_keys_and_repetition(stage, runs):
         compare("x", "x", quiet=True)
 
 
-def test_the_same_comparison_gives_the_same_files(stage):
+def test_the_same_comparison_gives_the_same_files(plots, stage):
     first, second = (compare(quiet=True, models="vae", out="same") for _ in range(2))
     assert first.document == second.document
     text = first.html.read_bytes()
@@ -327,7 +327,7 @@ def test_the_same_comparison_gives_the_same_files(stage):
     assert first.html.read_bytes() == text
 
 
-def test_the_triangle_is_a_picture_of_its_own_without_stand_in_colours(stage):
+def test_the_triangle_is_a_picture_of_its_own_without_stand_in_colours(plots, stage):
     path = compare(quiet=True).html.with_name("triangle.png")
     assert read_metadata(path)["command"].startswith("trilemma compare data=")
     picture = Image.open(path).convert("RGB")

@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_measured(tmp_path, monk
 def test_a_set_of_images_draws_by_number_and_its_seed_only_chooses_the_order(tmp_path):
     images = levels(20, 5)
     photos = contestant_of(save(tmp_path / "photos", images))
-    assert (photos.name, photos.shape, photos.count, photos.facts) == ("photos", (1, 8, 8), 20, None)
+    assert (photos.name, photos.shape, photos.count) == ("photos", (1, 8, 8), 20)
 
     def drawn(n, **keys):
         return torch.cat([part.images for part in photos.draw(n, **keys)])

@@ -90,7 +90,7 @@ def page(stage):
     return build
 
 
-def test_the_page_needs_nothing_from_anywhere(page):
+def test_the_page_needs_nothing_from_anywhere(plots, page):
     _, text = page()
     found = Page(text)
     assert found.images
@@ -101,7 +101,7 @@ def test_the_page_needs_nothing_from_anywhere(page):
     assert "default-src 'none'" in text
 
 
-def test_every_model_is_there_with_the_figures_of_the_json(page):
+def test_every_model_is_there_with_the_figures_of_the_json(plots, page):
     values, text = page()
     found = Page(text)
     shown = " ".join(found.texts)
@@ -141,7 +141,7 @@ def test_refused_figures_say_why(page):
     assert "refused: the images &lt;are&gt; equal" in text
 
 
-def test_names_from_outside_are_escaped(page):
+def test_names_from_outside_are_escaped(plots, page):
     data = make(name="b", source="/photos/<b>&'\"")
     entries = [Entry("<i>vae", finished("vae", "runs/<i>vae", data), evaluation("vae"))]
     entries.append(Entry("bad", None, None, "<script>alert(1)</script>"))
@@ -151,7 +151,7 @@ def test_names_from_outside_are_escaped(page):
     assert "&lt;script&gt;" in text
 
 
-def test_bytes_that_are_no_utf8_in_a_name_do_not_stop_the_report(page):
+def test_bytes_that_are_no_utf8_in_a_name_do_not_stop_the_report(plots, page):
     values, text = page(data=make(source="fotos\udcff"))
     assert values["data"]["source"] == "fotos\ufffd"
     text.encode("utf-8")
@@ -237,7 +237,7 @@ def test_unequal_budgets_are_said(page):
 
 
 def test_the_page_says_what_the_real_images_were_in_training(page):
-    texts = {"test": "never seen in training", "valid": "the best weights were chosen by them", "train": "(trained on)"}
+    texts = {"test": "never seen in training", "valid": "used to select the best checkpoint", "train": "(trained on)"}
     for split, text in texts.items():
         values, html = page(split=split, caveats=["few & rough"])
         assert values["real"]["split"] == split
@@ -246,7 +246,7 @@ def test_the_page_says_what_the_real_images_were_in_training(page):
     assert "no model saw" not in html
 
 
-def test_the_page_is_the_same_for_the_same_inputs(page):
+def test_the_page_is_the_same_for_the_same_inputs(plots, page):
     assert page() == page()
 
 
@@ -267,7 +267,7 @@ def test_the_page_begins_with_the_answer_then_shows_eight_of_each_model_beside_r
         assert [alt.split()[0] for alt in re.findall('alt="([^"]*)"', row)] == ["4", "4"]
 
 
-def test_every_link_of_the_page_leads_to_a_place_on_it_and_the_settings_are_one_away(page):
+def test_every_link_of_the_page_leads_to_a_place_on_it_and_the_settings_are_one_away(plots, page):
     values, text = page()
     links, places = re.findall(r'href="#([^"]+)"', text), re.findall(r'id="([^"]+)"', text)
     assert set(links) <= set(places) and len(places) == len(set(places))

@@ -10,6 +10,7 @@ from trilemma.data import Data, Loader, Split, list_sources, load_data
 from trilemma.data.options import Options
 from trilemma.data.places import find
 from trilemma.data.sources import mnist
+from trilemma.data.sources.idx import read_idx
 from trilemma.data.transform import binarise, draws, draws_needed, transform
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
@@ -122,8 +123,8 @@ def test_its_files_are_those_of_mnist(tmp_path, monkeypatch):
 def test_the_real_source():
     if not find("mnist", mnist.FILES[0]):
         pytest.skip("MNIST is not on this machine: set TRILEMMA_DATA to its folder")
-    data, grey = load_data("mnist-binary"), load_data("mnist")
-    p, drawn = grey.splits["test"].images.double() / 255, data.splits["test"].images.double() / 255
+    grey = read_idx(find("mnist", mnist.FILES[2]))[:, None]
+    p, drawn = grey.double() / 255, load_data("mnist-binary").splits["test"].images.double() / 255
     assert drawn.unique().tolist() == [0, 1]
     deviation = (p * (1 - p)).sum().sqrt()  # of the number of white pixels
     assert abs(float(drawn.sum() - p.sum())) < 5 * float(deviation)

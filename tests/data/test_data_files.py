@@ -86,7 +86,7 @@ def test_grid_writes_texts_in_any_alphabet():
 @pytest.mark.parametrize("text", ["猫" * 60_000, "https://a.b/" + "x" * 20_000, "word " * 3_000, "a\u0301" * 3_000])
 def test_a_long_text_takes_a_few_lines_that_fit(text):
     """At once, too: a test of a minute would show the cost of measuring each beginning for each line."""
-    lines = _wrap(text, 64)
+    lines = _wrap(text, 64, font().getlength)
     assert len(lines) == LINES
     assert lines[-1].endswith(MORE)
     assert all(font().getlength(line) <= 64 for line in lines)
@@ -97,11 +97,11 @@ def test_a_long_text_takes_a_few_lines_that_fit(text):
 
 def test_lines_break_between_words_and_lose_no_letter():
     text = "one two three four five"
-    lines = _wrap(text, 90)
+    lines = _wrap(text, 90, font().getlength)
     assert " ".join(lines) == text
     assert all(font().getlength(line) <= 90 for line in lines)
-    assert "".join(_wrap("averyveryverylongname", 64)) == "averyveryverylongname"
-    assert _wrap("", 64) == [""]
+    assert "".join(_wrap("averyveryverylongname", 64, font().getlength)) == "averyveryverylongname"
+    assert _wrap("", 64, font().getlength) == [""]
 
 
 def test_metadata_comes_back(tmp_path):

@@ -96,7 +96,7 @@ def test_each_frame_is_exact_and_its_name_tells_its_number(tmp_path, form):
     assert set(by_name(first)) == {"b.png", "c.png", f"a.{form}"}
     assert np.array_equal(by_name(first)[f"a.{form}"], made[0])
     assert "1 of the images: several frames or pages, of which the first is used (frames=all" in notes_of(first)
-    assert (first.frames, load_data(root, frames="first").fingerprint) == ("first", first.fingerprint)
+    assert (first.options.frames, load_data(root, frames="first").fingerprint) == ("first", first.fingerprint)
 
 
 def test_class_caption_and_split_are_the_file_s(tmp_path):
@@ -409,7 +409,7 @@ def test_wrong_words_and_sources_without_files(tmp_path):
         trilemma.train("vae", "digits", frames="some", quiet=True)
     data = load_data("digits", frames="all")
     assert "frames=all is not used: the source has no image files" in data.notes
-    assert data.frames == "first"
+    assert data.options.frames == "first"
 
 
 def test_loaded_data_keeps_its_frames(tmp_path):

@@ -102,8 +102,8 @@ def test_a_folder_named_like_a_word(tmp_path, monkeypatch):
         ("digit", 'did you mean "digits"'),
         ("fashion_mnist", 'did you mean "fashion-mnist"'),
         ("nothing-like-it", "choose one of digits, shapes, ellipse, mnist"),
-        ("./absent/folder", "there is no absent/folder"),
-        ("absent.zip", "there is no absent.zip"),
+        ("./absent/folder", "absent/folder not found in"),
+        ("absent.zip", "absent.zip not found in"),
         (__file__, "not of a kind"),
     ],
 )

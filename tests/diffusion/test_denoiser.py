@@ -205,5 +205,5 @@ def test_requests_it_cannot_meet_are_refused() -> None:
         model.sample(1, seed=0, keys=DiffusionKeys(steps=21))
     with pytest.raises(UserError, match='did you mean "ddim"'):
         make(DiffusionKeys, {"sampler": "dim"})
-    with pytest.raises(UserError, match="unknown ddpm option"):
+    with pytest.raises(UserError, match="sampler ddpm takes no eta="):
         model.sample(1, seed=0, keys=DiffusionKeys(steps=2, sampler="ddpm", eta=0.5))

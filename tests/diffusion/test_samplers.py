@@ -122,7 +122,7 @@ def test_wrong_names_and_values_are_refused() -> None:
     schedule, x = cosine(10), torch.zeros(1, 1, 1, 1)
     with pytest.raises(UserError, match='did you mean "ddim"'):
         get_sampler("ddin")
-    with pytest.raises(UserError, match="unknown ddpm option"):
+    with pytest.raises(UserError, match="sampler ddpm takes no eta=; leave it out, or use sampler=ddim or dpm"):
         get_sampler("ddpm", eta=0.5)
     with pytest.raises(UserError, match="eta=2"):
         ddim(gaussian_denoiser(schedule, M, S), schedule, schedule.times(2), x, no_noise, eta=2)

@@ -711,5 +711,5 @@ def test_scores_that_are_not_finite(run, flat):
             return image * math.nan
 
     run.model = Broken()
-    with pytest.raises(UserError, match=r"\(error\) that is NaN or infinite"):
+    with pytest.raises(UserError, match=r"scores \(error\) hold NaN or infinite"):
         detect(run, against=flat)

@@ -14,7 +14,7 @@ from torch import nn
 import trilemma
 from trilemma.data import Split, load_data
 from trilemma.errors import UserError
-from trilemma.explore.codes import decode_alike, decode_codes, encode, through
+from trilemma.explore.codes import decode_alike
 from trilemma.explore.edit import load_vector
 from trilemma.explore.images import is_own, pick_images, run_receipt, source_of, unseen
 from trilemma.explore.naming import find_code, load_image, pick_image
@@ -37,15 +37,15 @@ def test_labels_are_for_models_that_take_them():
     given = Condition(torch.tensor([0, 9, 3]), caption=("a", "b", "c"))
     assert all(value is None for value in vars(needed(Pixels(), given)).values())
     assert needed(WithClasses(), given).label is given.label and needed(WithClasses(), given).caption is None
-    with pytest.raises(UserError, match=r"or say the class with label=$"):
+    with pytest.raises(UserError, match=r"needs the class of each image or code; give label=, or images with classes$"):
         needed(WithClasses(), UNCONDITIONAL, advise=True)
-    with pytest.raises(UserError, match=r"needs the class of each image; give images with classes$"):  # no label= there
+    with pytest.raises(UserError, match=r"code; give images with classes$"):  # no label= there
         needed(WithClasses(), UNCONDITIONAL)
     drawing = WithClasses()
     drawing.codes_need = ()  # it draws classes, and its codes are the same for all
     assert needed(drawing, UNCONDITIONAL).label is needed(drawing, given).label is None
     for wrong in (10, -1):
-        with pytest.raises(UserError, match=f"label {wrong} is not a class of this model: it has 0 to 9"):
+        with pytest.raises(UserError, match=f"label {wrong} is not a class of this model; choose from 0 to 9"):
             needed(WithClasses(), Condition(torch.tensor([3, wrong])))
 
 
@@ -72,7 +72,7 @@ def test_class_by_name_or_number(conditional, run):
     assert [label.tolist() for label in labels] == [[7, 7], [7, 7]]
     with pytest.raises(UserError, match="11"):
         conditional.condition(11, 1)
-    with pytest.raises(UserError, match="not trained to take a class"):
+    with pytest.raises(UserError, match="does not take a class: it was trained without labels"):
         run.condition(1, 1)
     with pytest.raises(UserError, match="give one of them"):
         conditional.condition(1, 1, Condition(torch.tensor([1])))
@@ -325,22 +325,22 @@ def test_the_class_of_a_code_comes_from_the_image_or_the_label(conditional):
 def test_parts_are_put_together_with_their_labels(conditional):
     """More images than go through at a time; decoding takes away what encoding added."""
     batch = pick_images(conditional, n=600, split="train")
-    codes = encode(conditional, batch.image, batch.condition)
+    codes = conditional.encode(batch.image, condition=batch.condition)
     assert torch.equal(codes, batch.image.flatten(1) + batch.condition.label[:, None])
-    torch.testing.assert_close(decode_codes(conditional, codes, batch.condition), batch.image, rtol=0, atol=1e-6)
+    torch.testing.assert_close(conditional.decode(codes, condition=batch.condition), batch.image, rtol=0, atol=1e-6)
     one = decode_alike(conditional, codes, Condition(torch.tensor([3])))
     assert torch.equal(one.flatten(1), (codes - 3).clamp(0, 1))
 
 
 def test_codes_that_are_not_finite_are_refused(run):
     run.model.encode = lambda image, condition=None: image.flatten(1) / 0
-    with pytest.raises(UserError, match="NaN or infinite codes"):
-        encode(run, torch.zeros(2, 1, 8, 8))
+    with pytest.raises(UserError, match=r"codes of .* hold NaN or infinite"):
+        run.encode(torch.zeros(2, 1, 8, 8))
 
 
 def test_through_keeps_no_gradients(run):
     weight = torch.ones(1, requires_grad=True)
-    assert not through(run, lambda x, _: x * weight, torch.ones(3, 2)).requires_grad
+    assert not run.apply(lambda x, _: x * weight, torch.ones(3, 2)).requires_grad
 
 
 # --- the rest -------------------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def test_what_is_refused(run, tmp_path):
         ({"b": "1,2"}, "the code has 2 numbers"),
         ({"b": 10**6}, "image 1000000 not found"),
         ({"b": np.zeros((1, 10, 8))}, "the image is 1 x 10 x 8"),
-        ({"label": 3}, "leave label out"),
+        ({"label": 3}, "trained without labels"),
     ):
         with pytest.raises(UserError, match=message):
             interpolate(run, **{"a": 0, "b": 1, "out": out, **keys})

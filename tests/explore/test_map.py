@@ -255,7 +255,7 @@ def test_a_class_for_images_without(run, tmp_path):
     own = latent_map(run, how="pca", n=30, thumbnails=False, out=out)
     assert seen.pop() == run.data.held_out[1].labels[own.index].tolist()
     np.save(tmp_path / "images.npy", run.data.held_out[1].images.numpy()[:, 0])
-    with pytest.raises(UserError, match=r"needs the class of each image; .*, or say the class with label="):
+    with pytest.raises(UserError, match="needs the class of each image or code; give label="):
         latent_map(run, how="pca", n=30, data=tmp_path / "images.npy", out=out)
     found = latent_map(run, how="pca", n=30, data=tmp_path / "images.npy", thumbnails=False, label="4", out=out)
     assert seen == [[4] * len(found.points)]

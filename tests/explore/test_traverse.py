@@ -161,7 +161,7 @@ def test_what_is_refused(run, tmp_path):
         ({"span": 0}, "span=0: give a number above 0"),
         ({"spacing": "evn", "plane": "0,1"}, "spacing=evn: give one of quantiles, even"),
         ({"image": "0.1,0.2"}, "the code has 2 numbers"),
-        ({"label": 2}, "leave label out"),
+        ({"label": 2}, "trained without labels"),
     ):
         with pytest.raises(UserError, match=message):
             traverse(run, out=out, **keys)

@@ -18,5 +18,7 @@ def folders(tmp_path_factory):
         "ae-stacked": short("ae-stacked"),
         "ae-sparse": short("ae-sparse"),
         "ae-linear": short("ae-linear", "ellipse"),
+        "diffusion": short("diffusion", width=8, multipliers=(1,), depth=1, attention_px=0),
+        "diffusion-small": short("diffusion-small", widths=(8, 8)),
         "vae-hierarchical": short("vae-hierarchical", "digits"),
     }

@@ -15,6 +15,9 @@ QUICK = {
     "sparse-units": {"units": 2, "images": 3},
     "beside": {"n": 4},
     "beta": {"n": 2},
+    "score-field": {"ratios": [0.5], "samplers": ["ddpm", "heun"], "steps": 2, "starts": 3},
+    "solver-order": {"counts": [4, 8], "starts": 4},
+    "calls": {"numbers": [1, 2], "samplers": ["ddim"], "n": 20, "reference": 3},
 }
 RUNS = {
     "pca": ["ae-linear"],
@@ -22,6 +25,7 @@ RUNS = {
     "beside": ["ae-stacked", "vae"],
     "beta": ["vae"],
     "levels": ["vae-hierarchical"],
+    "calls": ["diffusion"],
 }
 
 
@@ -96,7 +100,9 @@ def test_runs_that_do_not_fit_are_refused(folders):
         figure("gumbel", folders["vae"])
     with pytest.raises(UserError, match="drawn from RUN of ae-linear; runs given: 2"):
         figure("pca", folders["ae-linear"], folders["ae-linear"])
-    with pytest.raises(UserError, match="There is no run at"):
+    with pytest.raises(UserError, match=r"run .* not found"):
         figure("pca", folders["vae"] / "nowhere")
+    with pytest.raises(UserError, match="vae does not denoise"):
+        figure("calls", folders["vae"])
     with pytest.raises(UserError, match="no terms"):
         figure("levels", folders["vae"])

@@ -18,7 +18,7 @@ from trilemma.run.config import TrainConfig
 from trilemma.verbs import find
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = {"autoencoders.md": "autoencoder", "vaes.md": "vae"}
+PAGES = {"autoencoders.md": "autoencoder", "vaes.md": "vae", "diffusion.md": "diffusion"}
 SOURCE_LINK = re.compile(r"\]\((\.\./src/[^)]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TRAIN_KEYS = set(TrainConfig.model_fields) | set(inspect.signature(trilemma.train).parameters) - {"settings"}

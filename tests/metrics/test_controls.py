@@ -5,9 +5,10 @@ import torch
 
 from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.data import Data, Split
-from trilemma.metrics.controls import _images, learned_nothing, real_images, reference_of, spreads_of
+from trilemma.metrics.controls import _images, learned_nothing, reference_of, spreads_of
 from trilemma.metrics.features import extract
 from trilemma.metrics.quality import Setup, quality
+from trilemma.metrics.reals import real_images
 
 SHAPE = (1, 4, 4)
 

@@ -8,16 +8,8 @@ import torch
 from torch import nn
 
 from trilemma.config import make
-from trilemma.metrics.cost import (
-    BUDGET_S,
-    LEAST_TURNS,
-    REPEATS,
-    counted_rows,
-    draw_with_cost,
-    measure_cost,
-    time_in_turns,
-)
-from trilemma.types import keys_of
+from trilemma.metrics.cost import BUDGET_S, LEAST_TURNS, REPEATS, counted_rows, draw_with_cost, time_in_turns
+from trilemma.types import draw, keys_of
 
 
 class Guided(nn.Module):
@@ -54,7 +46,10 @@ def test_calls_are_counted(n, batch):
 
 
 def test_settings_reach_the_sampler():
-    assert measure_cost(Guided(), batch=4, keys=make(keys_of(Guided()), {"steps": 5})).calls_per_image == 10
+    model = Guided()
+    keys = make(keys_of(model), {"steps": 5})
+    _, cost = draw_with_cost(lambda first, n: draw(model, n, seed=0, first=first, keys=keys), model, 4, batch=4)
+    assert cost.calls_per_image == 10
 
 
 def test_images_are_numbered_through():
@@ -66,7 +61,8 @@ def test_images_are_numbered_through():
 
 def test_time_per_image():
     """A batch of 5 that sleeps 10 ms takes 2 ms per image; one more for what else the machine does."""
-    cost = measure_cost(Guided(seconds=0.01), batch=5)
+    model = Guided(seconds=0.01)
+    _, cost = draw_with_cost(draw_from(model), model, 5, batch=5)
     assert 2 <= cost.ms_per_image < 4
     assert cost.ms_interval[0] <= cost.ms_per_image <= cost.ms_interval[1]
     assert cost.repeats == REPEATS

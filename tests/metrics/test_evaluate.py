@@ -14,10 +14,11 @@ from trilemma.data import Data, Split
 from trilemma.data.split import held_out_split
 from trilemma.errors import UserError
 from trilemma.metrics import Score, evaluate, neighbours
-from trilemma.metrics.evaluate import caveats, choose_reals
+from trilemma.metrics.reals import caveats, choose_reals
 from trilemma.pictures.grid import grid
 from trilemma.pictures.png import save_png
 from trilemma.run.run import Run
+from trilemma.types import draw
 
 SHAPE = (1, 6, 6)
 
@@ -72,8 +73,8 @@ class FakeRun(Run):
 
         self.recipe = SimpleNamespace(name="gallery")
 
-    def sample(self, n, *, seed=0, first=0, batch=256, **settings):
-        return self.model.sample(n, seed=seed, first=first, **settings)
+    def sample(self, n, *, seed=0, first=0, batch=256, keys=None):
+        return draw(self.model, n, seed=seed, first=first, keys=keys)
 
 
 def run_of(tmp_path, images, data=None):
@@ -233,7 +234,7 @@ def test_notes_say_what_the_real_images_were_in_training(tmp_path):
     run = run_of(tmp_path, images_of(range(10), 400, seed=9))
     notes = {split: " ".join(evaluate(run, features=PIXELS, n=60, split=split).notes) for split in run.data.splits}
     assert "never seen in training" in notes["test"]
-    assert "best weights were chosen" in notes["valid"]
+    assert "used to select the best checkpoint" in notes["valid"]
     assert "were seen in training" in notes["train"]
     save_images(tmp_path / "reals", images_of(range(10), 60, seed=3))
     other = evaluate(run, against=str(tmp_path / "reals"), features=PIXELS)

@@ -93,7 +93,7 @@ def test_any_value_in_any_place_of_the_config_is_taken_or_refused_in_one_line(fo
 def test_settings_that_do_not_fit_the_weights_allocate_nothing(
     folder: Path, settings: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trilemma.run.run.build_unfilled", pytest.fail)
+    monkeypatch.setattr("trilemma.run.stored.build_unfilled", pytest.fail)
     config = json.loads((folder / "config.json").read_text())
     change(folder, "config.json", model_config={**config["model_config"], **settings})
     with pytest.raises(UserError, match=r"config\.json|weights\.safetensors"):

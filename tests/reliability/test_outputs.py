@@ -46,6 +46,9 @@ VERBS = {
         lambda r, o: trilemma.interpolate(r["vae"], 1, 2, frames=2, out=o / "o.png"), ("o.png", "o.gif")
     ),
     "traverse": Verb(lambda r, o: trilemma.traverse(r["vae"], units=0, steps=2, out=o / "o.png"), ("o.png",)),
+    "denoise": Verb(
+        lambda r, o: trilemma.denoise(r["denoiser"], steps=2, frames=2, out=o / "o.png"), ("o.png", "o.gif")
+    ),
     "edit": Verb(lambda r, o: trilemma.edit(r["vae"], 1, towards="3", steps=2, out=o / "o.png"), ("o.png", "o.npy")),
     "compress": Verb(lambda r, o: trilemma.compress(r["vae"], n=2, out=o / "o.png"), FLAT),
     "disentangle": Verb(lambda r, o: trilemma.disentangle(r["vae"], n=250, quiet=True, out=o / "o.png"), FLAT),
@@ -92,15 +95,17 @@ def moved(run: Run, to: Path) -> Run:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     base = tmp_path_factory.mktemp("outputs")
 
-    def short(model: str) -> Run:
-        path = trilemma.train(model, "digits", steps=2, batch=16, out=base / model, device="cpu", quiet=True).path
+    def short(model: str, **keys: Any) -> Run:
+        short_training = {"steps": 2, "batch": 16, "out": base / model, "device": "cpu", "quiet": True}
+        path = trilemma.train(model, "digits", **short_training, **keys).path
         return trilemma.load(path, device="cpu")
 
     vae, named = short("vae"), short("vae-conditional")
     named.data = vae.data
     named.config = {**named.config, "classes": [f"{k}/" for k in range(10)]}  # which no folder can be called
     sample(vae, n=1, out=base / "d", singles=False)
-    return {"vae": vae, "named": named, "drawn": moved(vae, base)}
+    denoiser = short("diffusion-small", widths=(8, 8))
+    return {"vae": vae, "named": named, "drawn": moved(vae, base), "denoiser": denoiser}
 
 
 def foreign(path: Path) -> None:

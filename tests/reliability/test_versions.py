@@ -119,7 +119,7 @@ def is_machine_of_fixtures() -> bool:
     return machine == {"torch": torch.__version__, "processor": processor, "threads": torch.get_num_threads()}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def threads_of_fixtures():
     """As many threads as the fixtures were made with, because sums depend on their number."""
     before = torch.get_num_threads()
@@ -141,12 +141,14 @@ def copy_of(model: str, state: str) -> Path:
     return Path(state)
 
 
+@pytest.mark.usefixtures("threads_of_fixtures")
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_of_fb66719_draws_the_same_images(model: str) -> None:
     run, then = trilemma.load(FIXTURES / model / "finished"), load_file(FIXTURES / model / "samples.safetensors")
     assert_same({name: run.sample(**DRAWINGS[name]) for name in then}, then, SAMPLES)
 
 
+@pytest.mark.usefixtures("threads_of_fixtures")
 @pytest.mark.parametrize("model", MODELS)
 def test_an_unfinished_training_of_fb66719_is_resumed_to_the_same_weights(model: str) -> None:
     path, before = copy_of(model, "unfinished"), list_checkpoints(Path("unfinished/checkpoints"))[-1]
@@ -160,6 +162,7 @@ def test_an_unfinished_training_of_fb66719_is_resumed_to_the_same_weights(model:
     assert_same(load_file(path / weights), load_file(FIXTURES / model / "finished" / weights), WEIGHTS)
 
 
+@pytest.mark.usefixtures("threads_of_fixtures")
 @pytest.mark.parametrize("model", MODELS)
 def test_pictures_of_fb66719_are_made_again(model: str) -> None:
     pictures = sorted(copy_of(model, "finished").glob("samples/**/*.png"))

@@ -45,6 +45,26 @@ def test_lines_of_a_kind_share_a_panel() -> None:
     assert {panel: len(lines) for panel, lines in panels_of(log).items()} == {"kl_by_level_nats": 2}
 
 
+def test_the_loss_by_noise_level_has_a_panel_and_the_held_out_loss_is_beside_that_of_training() -> None:
+    names = ("clean", "middle", "noisy")
+    thirds = {f"denoiser__loss_{third}": [k * v for v in FALLING] for k, third in enumerate(names, 2)}
+    held_out = {"valid_denoising_mse": [0.6, 0.5, 0.4], "valid_denoising_rmse": [0.77, 0.71, 0.63]}
+    panels = panels_of(log_of(denoiser__loss=FALLING, **thirds, **held_out))
+    assert {panel: list(lines) for panel, lines in panels.items()} == {
+        "loss_by_noise": [f"denoiser/loss_{third}" for third in names],
+        "loss": ["valid_denoising_mse", "denoiser/loss"],
+    }
+    shown = {}
+    for panel, lines in panels.items():
+        axis = Figure().subplots()
+        _draw_panel(axis, panel, lines, None)
+        shown[axis.get_title(loc="left")] = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert shown == {
+        "Loss by noise level": ["little noise", "medium noise", "much noise"],
+        "Loss": ["held out", "training"],
+    }
+
+
 @pytest.mark.parametrize("images", [900, 123_456, 7_000_000])
 @pytest.mark.parametrize("ratio", [0.9 * LOG_RANGE, 1.1 * LOG_RANGE])
 def test_tick_labels_do_not_touch(images: int, ratio: float) -> None:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 import trilemma
+from trilemma import memory
 from trilemma.autoencoders.autoencoder import Autoencoder
 from trilemma.autoencoders.vae import VAE
 from trilemma.errors import UserError
@@ -60,7 +61,8 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def short(out: str, model: str = "vae", **keys: object) -> Run:
-    return trilemma.train(model, "digits", steps=12, batch=16, out=out, quiet=True, **keys)
+    tiny = {"widths": (8, 16), "embedding": 16, "T": 50} if model == "diffusion-small" else {}
+    return trilemma.train(model, "digits", steps=12, batch=16, out=out, quiet=True, **tiny | keys)
 
 
 def warned(run: Run, part: str) -> list[str]:
@@ -202,8 +204,6 @@ def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
     """No step follows whose loss would tell: the state itself is looked at."""
     one_step, saved, done = Trainer.take_step, [], []
     keys = {"save_every": 16 * (bad + 1) if why == "a save" else 10**6}
-    if model == "diffusion-small":
-        keys |= {"widths": (8, 16), "embedding": 16, "T": 50}
     if why == "a validation":
         monkeypatch.setattr(Calendar, "epoch", property(lambda calendar: 16 * (bad + 1)))
         monkeypatch.setattr(Calendar, "report_every", property(lambda calendar: [calendar.epoch]))
@@ -440,6 +440,13 @@ def test_memory_that_stays_short_outside_a_step_costs_a_warning(
     assert warning == f"out of memory (CUDA out of memory): {said}"
 
 
+@pytest.fixture
+def no_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory runs out so often that to collect garbage each time would take most of the test."""
+    monkeypatch.setattr(memory, "release", lambda: None)
+
+
+@pytest.mark.usefixtures("no_collections")
 def test_copies_for_which_the_device_has_no_room_are_made_on_the_cpu(
     whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,6 +482,7 @@ def test_batch_normalisation_is_not_divided_behind_the_users_back(monkeypatch: p
         short("ae", "ae-stacked")
 
 
+@pytest.mark.usefixtures("no_collections")
 def test_validation_and_pictures_go_on_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numbers are those of larger ones."""
     whole = short("whole", "ae-stacked")

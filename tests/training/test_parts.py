@@ -14,6 +14,12 @@ from torch import Tensor, nn
 
 import trilemma
 from trilemma.cli import main as cli
+from trilemma.comparison.entries import finished as finished_runs
+from trilemma.comparison.entries import rows_of, to_train
+from trilemma.comparison.progress import Progress, Step
+from trilemma.comparison.request import Budget
+from trilemma.comparison.trained import training_of
+from trilemma.comparison.work import Plan, train_all
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError
 from trilemma.registry import Recipe, _recipes, create, register
@@ -230,7 +236,7 @@ def test_a_part_that_has_changed_is_refused(finished: trilemma.Run) -> None:
 @pytest.mark.parametrize(
     ("keys", "text"),
     [
-        ({"first": "nowhere"}, "^the part first: There is no run at nowhere"),
+        ({"first": "nowhere"}, "^the part first: run nowhere not found"),
         ({"first": "finished", "first.steps": 5}, "^the part first: finished is a finished run.*leave steps= out"),
         ({"first": {"stepps": 5}}, '^the part first: unknown key "stepps" .did you mean "steps"'),
         ({"first": {"size": 5}}, "^the part first: it is trained on the images of the main training; give size="),
@@ -281,6 +287,53 @@ def test_a_part_that_diverges_says_which_key_to_change(monkeypatch: pytest.Monke
     monkeypatch.setattr(Trainer, "not_finite", ["a weight"])
     with pytest.raises(UserError, match=r"parts.first: the training diverged: .*Try first\.lr=0\.0001$"):
         train()
+
+
+def test_the_main_model_is_built_after_the_training_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    build, take_step = Second.__init__, Trainer.take_step
+
+    def built(model: Second, *args: Any) -> None:
+        build(model, *args)
+        events.extend([] if next(model.network.parameters()).is_meta else ["built"])
+
+    monkeypatch.setattr(Second, "__init__", built)
+    monkeypatch.setattr(Trainer, "take_step", lambda trainer: (take_step(trainer), events.append("step")))
+    train()
+    assert events == 4 * ["step"] + ["built"] + 6 * ["step"]
+
+
+def test_the_parts_of_a_compared_model_are_trained_within_its_minutes(tmp_path: Path) -> None:
+    """Two trainings for one model, each half as long; they count together, also where a part was finished before."""
+    data, minutes = trilemma.load_data("digits"), 0.01
+    plan = Plan(to_train(["toy", "toy-first"], 0, 1), data, Budget(minutes, 1), "valid", 10, 0, True, "")
+    steps = [Step("training", 1.0) for _ in plan.entries]
+    train_all(plan, Budget(minutes, 1), tmp_path, Progress(steps, lambda text: None, 0.0), quiet=True)
+    both, alone = (entry.run for entry in plan.entries)
+    assert both is not None and alone is not None
+    part = trilemma.load(both.path / "parts" / "first")
+    assert part.config["training"]["minutes"] == both.config["training"]["minutes"] == minutes / 2
+    assert training_of(both, data).seconds == part.summary["seconds"] + both.summary["seconds"]
+    assert training_of(alone, data).seconds == alone.summary["seconds"] >= 60 * minutes
+    given = trilemma.train("toy", data, first=part, **KEYS)
+    assert given.seconds == given.summary["seconds"] + part.seconds
+
+
+def test_trainings_with_parts_that_differ_in_their_seed_share_a_row(whole: trilemma.Run) -> None:
+    assert len(rows_of(finished_runs([whole, train(seed=1)]))) == 1
+    assert len(rows_of(finished_runs([whole, train(seed=1, first={"steps": 3})]))) == 2
+
+
+class Wrapped(First):
+    """A module that is given as it is: no recipe builds it."""
+
+
+def test_a_run_of_a_module_without_a_recipe_is_refused_as_a_part() -> None:
+    module = Wrapped(FirstConfig(shape=(1, 8, 8)))
+    run = trilemma.train(module, "digits", out="own", **KEYS)
+    for source in ("own", run, trilemma.load("own", model=module)):
+        with pytest.raises(UserError, match=r"^the part first: own was trained on a module .* register a recipe"):
+            trilemma.train("toy", "digits", first=source, **KEYS)
 
 
 def test_list_and_card_name_the_parts(

@@ -4,20 +4,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
+from presets import small
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trilemma import rng
+from trilemma.diffusion import model
+from trilemma.diffusion.weighting import evenly_spread
 from trilemma.registry import create, list_models
 from trilemma.training.players import Players, needs_whole_batch
 from trilemma.types import Batch, Condition, Phase
 
 SHAPE, IMAGES, PIECES = (1, 8, 8), 16, 4
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in list_models()),
+    *((name, small(name)) for name in list_models()),
     ("vae", {"capacity_nats": 30.0}),
     ("vae", {"reconstruction": "gaussian", "variance": "learned"}),
     ("vae-hierarchical", {"free_nats": 8.0}),
@@ -80,7 +84,9 @@ def loss_and_gradient(name: str, settings: dict[str, Any], number: int, pieces: 
     batch = batch_at(progress)
     seeded = replace(phase, loss=lambda part, generator: phase.loss(part, generator.manual_seed(7)))
     players: Any = SimpleNamespace(device=torch.device("cpu"), pieces=pieces, bf16=False, noise=torch.Generator())
-    with rng.isolated(5), SameNoise(PIECES // pieces):
+    copies = PIECES // pieces
+    spread = patch.object(model, "evenly_spread", lambda n, rng: evenly_spread(n // copies, rng).repeat(copies))
+    with rng.isolated(5), SameNoise(copies), spread:  # the times of a batch are spread evenly over it
         loss, _ = Players.gradient(players, seeded, batch)
     return torch.cat(
         [loss.detach().view(1), *(p.grad.flatten() for p in phase.player.parameters if p.grad is not None)]

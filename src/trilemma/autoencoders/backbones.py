@@ -18,9 +18,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from trilemma.config import ModelConfig
-from trilemma.errors import UserError
 from trilemma.nets import conv, recurrent, residual
 from trilemma.nets.mlp import ACTIVATIONS, mlp
+from trilemma.types import no_label
 
 
 class NetworkConfig(ModelConfig):
@@ -99,6 +99,6 @@ def join(x: Tensor, label: Tensor | None, n_classes: int) -> Tensor:
         UserError: without labels.
     """
     if label is None:
-        raise UserError(f"this model was trained with labels: give each image one, a number from 0 to {n_classes - 1}")
+        raise no_label(f"give labels from 0 to {n_classes - 1}")
     hot = (label[:, None] == torch.arange(n_classes, device=label.device)).to(x)
     return torch.cat([x, hot.view(*hot.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])], dim=1)

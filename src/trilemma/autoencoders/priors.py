@@ -16,8 +16,8 @@ from torch.func import functional_call
 
 from trilemma import rng
 from trilemma.config import Config
-from trilemma.errors import UserError
 from trilemma.nets.autoregressive import CausalTransformer, Memory
+from trilemma.types import no_label
 
 
 class PriorKeys(Config):
@@ -131,7 +131,7 @@ class AutoregressivePrior(nn.Module):
         if not self.n_classes:
             return torch.full((n, 1), self.network.start)
         if label is None:
-            raise UserError(f"this prior was trained with labels: give each image one, 0 to {self.n_classes - 1}")
+            raise no_label(f"give labels from 0 to {self.n_classes - 1}")
         return self.network.start + label[:, None]
 
 

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from trilemma.metrics.receipt import Score
 
 COMPARED = ("density", "coverage", "kernel_distance")  # scores that are shown of the controls, too
-ARROWS = {"higher": "higher is better", "lower": "lower is better"}
 
 
 def print_evaluation(result: "Evaluation") -> None:
@@ -46,7 +45,7 @@ def _control(control: "Control") -> list[str]:
 def _receipt(score: "Score") -> Iterator[str]:
     """Unit, direction and protocol."""
     yield score.unit
-    yield ARROWS[score.better]
+    yield f"{score.better} is better"
     if score.rough:
         yield "rough: too few images"
     yield score.refused if score.refused else score.protocol

@@ -90,16 +90,12 @@ def _explain(error: Exception) -> tuple[int, str]:
         return 1 if isinstance(error, Diverged) else 2, str(error)
     if isinstance(error, OSError) and error.filename:
         return 2, f"{error.filename}: {error.strerror}"
-    if _is_out_of_memory(error):
+    from trilemma.memory import is_out_of_memory
+
+    if is_out_of_memory(error):
         return 1, f"out of memory ({str(error) or type(error).__name__}); try a smaller batch= or size="
     what = f"{type(error).__name__}: {error}"
     return (
         1,
         f"{what}\nThis looks like a defect in trilemma; run the same command with --debug to see where it happened.",
     )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    from trilemma.memory import is_out_of_memory
-
-    return is_out_of_memory(error)

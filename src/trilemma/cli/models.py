@@ -82,12 +82,9 @@ def _entries() -> dict[str, Any]:
 
 def _facts(recipe: "Recipe") -> dict[str, str]:
     """One line each; empty ones are left out."""
-    import torch
+    from trilemma.registry import count_parameters, without_memory
 
-    from trilemma.registry import assemble, count_parameters
-
-    with torch.device("meta"):
-        parameters = count_parameters(assemble(recipe, recipe.config))
+    parameters = count_parameters(without_memory(recipe))
     lines = {
         "model": recipe.name,
         "family": recipe.family,

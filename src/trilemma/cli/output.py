@@ -1,4 +1,4 @@
-"""How the command line prints: facts, tables, and values as they are typed."""
+"""How the command line prints: facts, tables and numbers."""
 
 import sys
 import textwrap
@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from shutil import get_terminal_size
 from typing import Any
 
-from trilemma.arguments import typed
 from trilemma.text import printable
 
 GAP = 3  # letters between two columns of a drawn table
@@ -99,15 +98,6 @@ def _draw(columns: Sequence[str], cells: Iterable[Sequence[str]], widths: Sequen
     for row in cells:
         drawn.add_row(*map(Text, row))
     Console(width=sum(widths) + GAP * (len(widths) - 1)).print(drawn)
-
-
-def words(values: Mapping[str, Any]) -> str:
-    """The form in which keys are typed.
-
-    >>> words({"lr": 0.001, "hidden": (256, 128)})
-    'lr=0.001 hidden=256,128'
-    """
-    return " ".join(typed(values))
 
 
 def number(value: float | None) -> str:

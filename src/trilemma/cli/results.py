@@ -112,9 +112,10 @@ def _compress(result: Any, given: Given) -> None:
 
 def _detect(result: Any, given: Given) -> None:
     rows = result.rows.items()
+    cells = {name: (number(r["threshold"]), _estimate(r["false_alarm_rate"])) for name, r in rows}
     table(
         ("score", "what it is", "threshold", "false alarms (95% interval)", "chosen"),
-        [(name, r["title"], number(r["threshold"]), _estimate(r["false_alarm_rate"]), _mark(r)) for name, r in rows],
+        [(name, r["title"], *cells[name], "yes" if r["chosen"] else "") for name, r in rows],
     )
     if "against" in given:  # in two tables, that a line may hold them
         print()
@@ -169,10 +170,6 @@ def _flagged(row: Mapping[str, Any]) -> "Estimate | None":
     return row["detection_rate"] or row["flagged_share"]
 
 
-def _mark(row: Mapping[str, Any]) -> str:
-    return "yes" if row["chosen"] else ""
-
-
 OWN: Mapping[str, Callable[[Given], None]] = {
     "list": lambda given: show_models(given.get("pattern", "*")),
     "data show": _data_show,
@@ -189,6 +186,7 @@ PRINT: Mapping[str, Callable[[Any, Given], None]] = {
     ),
     "interpolate": lambda result, _: facts({"picture": result.picture, "animation": result.animation}),
     "traverse": _traverse,
+    "denoise": lambda result, _: facts({"picture": result.picture, "animation": result.animation}),
     "map": _map,
     "edit": lambda result, _: facts({"picture": result.picture, "vector": result.file}),
     "compress": _compress,

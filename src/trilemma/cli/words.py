@@ -5,7 +5,7 @@ What a word stands for follows from the name of the verb's parameter: `model`, `
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from glob import escape, glob
 from pathlib import Path
 from typing import Any
@@ -97,32 +97,25 @@ def _no_verb(word: str, verbs: Sequence[str]) -> UserError:
     return unknown("verb", word, verbs)
 
 
-def complete_model(incomplete: str) -> list[str]:
-    """Names of models."""
-    return [name for name in vocabulary.models() if name.startswith(incomplete)]
-
-
-def complete_data(incomplete: str) -> list[str]:
-    """Words of data sets, and files."""
-    return [word for word in vocabulary.data_words() if word.startswith(incomplete)] + _files(incomplete)
-
-
 def complete_run(incomplete: str) -> list[str]:
     """The runs nearby, and files and folders, which may lead to others."""
     runs = [run for run in map(str, known_runs()) if run.startswith(incomplete)]
     return runs + [file for file in _files(incomplete) if file.rstrip(os.sep) not in runs]
 
 
-def complete_figure(incomplete: str) -> list[str]:
-    """Names of figures."""
-    return [name for name in vocabulary.figures() if name.startswith(incomplete)]
+def complete(words: Callable[[], Iterable[str]], *, files: bool = False) -> Callable[[str], list[str]]:
+    """What completes a word: one of these, or a file."""
+    return lambda incomplete: [
+        *(word for word in words() if word.startswith(incomplete)),
+        *(_files(incomplete) if files else ()),
+    ]
 
 
 COMPLETE: Mapping[str, Callable[[str], list[str]]] = {  # by the name of a parameter
-    **dict.fromkeys(("model", "models", "pattern"), complete_model),
-    **dict.fromkeys(("data", "source", "against"), complete_data),
+    **dict.fromkeys(("model", "models", "pattern"), complete(vocabulary.models)),
+    **dict.fromkeys(("data", "source", "against"), complete(vocabulary.data_words, files=True)),
     **dict.fromkeys(("run", "runs", "what"), complete_run),
-    "name": complete_figure,
+    "name": complete(vocabulary.figures),
 }
 
 

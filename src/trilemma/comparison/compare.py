@@ -137,11 +137,11 @@ def compare(
         KeyboardInterrupt: after Ctrl-C, when the command that resumes has been printed.
     """
     from trilemma.comparison.folder import claim_folder
-    from trilemma.metrics.evaluate import choose_reals
+    from trilemma.metrics.reals import choose_reals
 
     check_seed(seed)
     say, begin = _printer(quiet), time.perf_counter()
-    if things := _flat(runs):
+    if things := [thing for item in runs for thing in (item if isinstance(item, list | tuple) else [item])]:
         refuse_training_keys(models=models, size=size, seeds=None if seeds == 1 else seeds)
         entries, budget = finished(things), None
         for entry in entries:
@@ -151,7 +151,7 @@ def compare(
     else:
         if against is not None:
             raise UserError("against= is for runs and images to compare; to train models, give data=")
-        entries, budget = _trainings(models, minutes, seed, seeds), Budget(minutes, seeds)
+        entries, budget = to_train(model_names(models), seed, seeds), Budget(minutes, seeds)
         loaded = _loaded("digits" if data is None else data, size)
     own = budget is not None or any(entry.run for entry in entries)
     counts = [entry.images.count for entry in entries if entry.images and entry.images.count is not None]
@@ -167,19 +167,6 @@ def compare(
             words = shlex.split(command_of(request, folder, with_size=with_size))
             say(f"the comparison stopped. Resume with: {quoted(words)}")
             raise
-
-
-def _flat(things: Sequence[Thing | list[Thing]]) -> list[Thing]:
-    """Things that are given one by one or as lists, as one list."""
-    flat: list[Thing] = []
-    for item in things:
-        flat += item if isinstance(item, list | tuple) else [item]
-    return flat
-
-
-def _trainings(models: str | Sequence[str] | None, minutes: float, seed: int, seeds: int) -> list[Entry]:
-    """What is to be trained, checked."""
-    return to_train(model_names(models), seed, seeds)
 
 
 def _real_data(entries: Sequence[Entry], data: Source | None, against: Source | None) -> Data:
@@ -208,7 +195,7 @@ def _loaded(source: Source, size: Resize) -> Data:
 def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool) -> Comparison:
     """Train where there is a budget, measure, and write the report."""
     from trilemma.metrics.cost import BATCH
-    from trilemma.metrics.evaluate import caveats
+    from trilemma.metrics.reals import caveats
     from trilemma.results import Results
 
     files = Results(

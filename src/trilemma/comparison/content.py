@@ -5,7 +5,7 @@ reason beside it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from trilemma.comparison.plain import Json, clean
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from trilemma.metrics.nearest import Closeness
     from trilemma.metrics.receipt import Score
 
+SAME = ("protocol", "n_real", "n_fake", "features", "split", "seed", "resize")  # what a column must share
+RECEIPT = (*SAME, "versions", "interval_is", "data_fingerprint")  # of a column
 IMAGES = "images"  # the kind of a row that is a set of images, with no model behind it
 
 Scores = Mapping[str, "Score"]  # by the name of the column
@@ -192,29 +194,9 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Receipt:
-    """What all figures of a column share."""
-
-    protocol: str
-    n_real: int
-    n_fake: int
-    features: str
-    split: str
-    seed: int
-    resize: str
-    versions: Mapping[str, str]
-    interval_is: str
-    data_fingerprint: str
-
-    @classmethod
-    def of(cls, score: "Score") -> "Receipt":
-        return cls(**{key.name: getattr(score, key.name) for key in fields(cls)})
-
-
-@dataclass(frozen=True)
 class Column:
-    """A metric: its title, its best models, which no other is shown to beat, and its receipt; `shared` where every
-    contestant that can have it has it."""
+    """A metric: its title, its best models, which no other is shown to beat, and a score with the receipt of all;
+    `shared` where every contestant that can have it has it."""
 
     name: str
     title: str
@@ -224,7 +206,7 @@ class Column:
     better: str
     best: Sequence[str]
     refused: str | None
-    receipt: Receipt
+    receipt: "Score"
 
 
 @dataclass(frozen=True)
@@ -284,4 +266,6 @@ class Document:
             for training in model["trainings"]:
                 if training["seconds"] is None:
                     del training["seconds"]
+        for column in values["columns"]:
+            column["receipt"] = {key: column["receipt"][key] for key in RECEIPT}
         return values

@@ -12,6 +12,7 @@ from trilemma import __version__
 from trilemma.comparison.answer import answer
 from trilemma.comparison.content import (
     IMAGES,
+    SAME,
     Asked,
     Budget,
     Column,
@@ -20,7 +21,6 @@ from trilemma.comparison.content import (
     Document,
     Images,
     Model,
-    Receipt,
 )
 from trilemma.comparison.differences import unbeaten
 from trilemma.comparison.entries import Entry, rows_of
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from trilemma.metrics.receipt import Score
 
 FORMAT = 1
-SAME = ("protocol", "n_real", "n_fake", "features", "split", "seed", "resize")  # what a column must share
 SPEED_SCALE = {"centre": SLOWEST, "corner": FASTEST, "unit": "images per second", "scale": "logarithmic"}
 BUDGET_FACTOR = 1.1  # training seconds farther apart than this are not an equal budget
 
@@ -52,7 +51,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
         data: what all of them were trained on, or are measured by.
         machine: what `hardware.describe` tells of the machine that sampled and measured.
     """
-    from trilemma.metrics.evaluate import ROLES
+    from trilemma.metrics.reals import ROLES
 
     notes = _shared_notes(entries)
     rows = rows_of(entries)
@@ -129,7 +128,7 @@ def _column(name: str, measured: Sequence[Model], pairs: Sequence[Difference]) -
         better=first.better,
         best=unbeaten(values, pairs, first.better),
         refused=next(iter(reasons)) if len(reasons) == 1 else None,  # one reason for all models, or None
-        receipt=Receipt.of(first),
+        receipt=first,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trilemma.errors import UserError
 from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of
+from trilemma.run.parts import identity
 from trilemma.run.run import Run
 from trilemma.text import printable
 from trilemma.values import shown as as_typed
@@ -169,7 +170,7 @@ def _another_seed(contestant: Contestant, row: Sequence[Contestant]) -> bool:
 
 def _apart_from_seed(run: Run) -> tuple[object, ...]:
     training = {key: value for key, value in run.config["training"].items() if key not in UNIMPORTANT}
-    return run.recipe.name, run.model_config, training, run.config["data_config"], run.config["parts"]
+    return run.recipe.name, run.model_config, training, run.config["data_config"], identity(run.config)
 
 
 def _row_names(rows: Sequence[Sequence[Contestant]], labels: dict[int, str]) -> list[str]:

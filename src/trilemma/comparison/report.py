@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
@@ -20,7 +19,7 @@ from trilemma.comparison.document import further
 from trilemma.comparison.images import Pictures, pictures_of
 from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.pictures import plots
-from trilemma.text import shown
+from trilemma.pictures.page import template
 from trilemma.training.titles import root_of
 from trilemma.words import capital, counted, ends, listed, number, span
 
@@ -100,20 +99,8 @@ def _dots_text(models: Sequence[Model], axis: triangle.Axis) -> str:
 
 @cache
 def _template(name: str) -> "Template":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    folder = Path(__file__).parent / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        finalize=shown,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "counted": counted, "ends": ends, "listed": listed}
-    environment.filters |= {"text": _text, "bold": _bold, "percent": _percent}
-    return environment.get_template(name)
+    filters = {"number": number, "counted": counted, "ends": ends, "listed": listed}
+    return template(name, ("comparison",), {**filters, "text": _text, "bold": _bold, "percent": _percent})
 
 
 def _text(value: object) -> str:

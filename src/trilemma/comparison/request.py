@@ -2,7 +2,7 @@
 
 import hashlib
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,15 +37,10 @@ def model_names(models: Sequence[str] | None) -> list[str]:
         raise UserError('models="" names no model; give names with commas, for instance models=vae,gan-dcgan')
     names: list[str] = []
     for word in words:
-        names += _matching(word, list_models) if "*" in word else [get_recipe(word).name]
+        names += (matches := list_models(word)) if "*" in word else [get_recipe(word).name]
+        if "*" in word and not matches:
+            raise UserError(f'no model matches "{word}"; choose from {", ".join(list_models("*"))}')
     return list(dict.fromkeys(names))
-
-
-def _matching(pattern: str, list_models: Callable[[str], list[str]]) -> list[str]:
-    matches = list_models(pattern)
-    if not matches:
-        raise UserError(f'no model matches "{pattern}"; choose from {", ".join(list_models("*"))}')
-    return matches
 
 
 def refuse_training_keys(**given: object) -> None:

@@ -82,7 +82,7 @@ def _one(entry: Entry) -> Training:
     one = Training(entry.label, entry.seed, entry.error, scores)
     if run is None:
         return one
-    return replace(one, warnings=list(run.warnings), run=str(run.path.absolute()), seconds=run.summary["seconds"])
+    return replace(one, warnings=list(run.warnings), run=str(run.path.absolute()), seconds=run.seconds)
 
 
 def _warnings(row: Sequence[Entry], measured: Sequence[Entry]) -> list[str]:

@@ -18,7 +18,7 @@ MOST_CURVES = 40  # of a training; no model here has more than 20
 
 def training_of(run: "Run", data: "Data") -> Trained:
     """What the run folder says of the training."""
-    summary, recipe, facts = run.summary, run.recipe, run.facts
+    summary, recipe = run.summary, run.recipe
     return Trained(
         recipe=recipe.name,
         family=recipe.family,
@@ -26,12 +26,12 @@ def training_of(run: "Run", data: "Data") -> Trained:
         source=recipe.source,
         run=str(run.path.absolute()),
         weights=run.weights_id,
-        parameters=facts.parameters,
-        images=facts.images,
-        epochs=facts.images / max(len(data.train), 1),
+        parameters=summary["parameters"],
+        images=summary["images"],
+        epochs=summary["images"] / max(len(data.train), 1),
         steps=summary.get("steps"),
-        seconds=facts.seconds,
-        images_per_second=facts.images_per_second,
+        seconds=run.seconds,
+        images_per_second=summary["images_per_second"],
         valid={k: v for k, v in summary.items() if k.startswith("valid_") and finite(v)},
         settings=run.config["model_config"],
         training={**run.config["training"], **run.config["data_config"]},

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trilemma.comparison.document import protocol_difference
 from trilemma.comparison.entries import Entry, rows_of, shown
@@ -19,6 +19,7 @@ from trilemma.words import counted
 
 if TYPE_CHECKING:
     from trilemma.metrics.controls import Reference
+    from trilemma.registry import Recipe
 
 Say = Callable[[str], None]
 
@@ -54,10 +55,20 @@ def train_all(plan: Plan, budget: Budget, folder: Path, progress: Progress, *, q
 
 
 def _train(entry: Entry, data: Data, folder: Path, minutes: float, quiet: bool) -> None:
+    from trilemma.registry import get_recipe
     from trilemma.training import train
 
-    out = folder / "runs" / entry.label
-    entry.contestant = train(entry.name, data, minutes=minutes, seed=entry.seed or 0, out=out, quiet=quiet)
+    out, keys = folder / "runs" / entry.label, _lengths(get_recipe(entry.name))
+    shares: dict[str, Any] = dict.fromkeys(keys, minutes / len(keys))
+    entry.contestant = train(entry.name, data, seed=entry.seed or 0, out=out, quiet=quiet, **shares)
+
+
+def _lengths(recipe: "Recipe") -> list[str]:
+    """The keys of `train` that say how long a model is trained, and each of its parts."""
+    from trilemma.registry import get_recipe
+
+    inner = [f"{name}.{key}" for name, part in recipe.parts.items() for key in _lengths(get_recipe(part))]
+    return ["minutes", *inner]
 
 
 def measure_all(plan: Plan, batch: int, progress: Progress) -> "Reference":

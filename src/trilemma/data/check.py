@@ -152,7 +152,7 @@ def _inspect(source: Source, size: Size | None, frames: str | None, channels: in
     if decoded is None:
         data = load_data(source, size=size, channels=channels, frames=frames)
         images = [split.images for split in data.splits.values()]
-        return _report(_without_images(data), images, data.source, data.frames)
+        return _report(_without_images(data), images, data.source, data.options.frames)
     note_source(source_word(str(source)))
     return _report(decoded, [decoded.images], str(source), options.frames)
 

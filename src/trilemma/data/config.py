@@ -38,14 +38,4 @@ def load_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_of_data(data: Data) -> DataConfig:
     """How data were read: words that read them again."""
-    return make(
-        DataConfig,
-        {
-            "size": data.shape[1:],
-            "channels": data.shape[0],
-            "valid": data.fraction,
-            "split_seed": data.seed,
-            "split_rule": data.rule,
-            "frames": data.frames,
-        },
-    )
+    return make(DataConfig, {key: getattr(data.options, NAMES.get(key, key)) for key in DataConfig.model_fields})

@@ -24,7 +24,7 @@ from trilemma.data.sources.hub import PREFIX, read_hub
 from trilemma.data.sources.idx import NAME as IDX
 from trilemma.data.sources.idx import load_idx
 from trilemma.data.sources.parquet import is_parquet, read_parquet
-from trilemma.data.split import Data, options_of
+from trilemma.data.split import Data
 from trilemma.errors import UserError
 from trilemma.values import checked_call, refusal
 from trilemma.vocabulary import DATA_KINDS, no_data
@@ -71,9 +71,8 @@ def load_data(
     """
     keys = {"size": size, "channels": channels, "valid": valid, "frames": frames, "seed": seed, "rule": rule}
     if isinstance(source, Data):
-        was = options_of(source)
-        options = change(was, **keys)
-        if options == was:
+        options = change(source.options, **keys)
+        if options == source.options:
             return source
         source = source.source if source.given is None else source.given
     else:
@@ -117,7 +116,8 @@ def _load_other(source: str | Path, path: Path, where: str, options: Options) ->
         raise UserError(f"{path} is one image; put it in a folder with others, and give the folder")
     if str(source).startswith(f"{GIVEN}:"):
         raise UserError(
-            f"{source} was an array in memory: give it as data=, or save it with numpy.save and give the file"
+            f"{source} was an array in memory: give it as data= (of a run: trilemma.load(path, data=ARRAY)), or save "
+            "it with numpy.save and give the file"
         )
     if path.exists():
         raise UserError(f"{path} is not of a kind that can be read: {DATA_KINDS}")

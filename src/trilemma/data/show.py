@@ -53,10 +53,10 @@ def show(
     loader = Loader(data.train, batch=min(n, len(data.train)), seed=seed, augment=augment)
     batch = loader.batch_at(0)
     keys = {"n": n, "size": f"{data.shape[1]}x{data.shape[2]}", "channels": data.shape[0], "seed": seed}
-    keys |= {"frames": data.frames} | ({"augment": augment} if augment else {})
+    keys |= {"frames": data.options.frames} | ({"augment": augment} if augment else {})
     words = ["trilemma", "data", "show", source_word(data.source), *typed(keys)]
     receipt = receipt_for("data show", data=data.source, **keys, notes=data.notes)
-    if data.seed == seed and data.fraction is None:  # of loaded data both may be others, which the verb has no keys for
+    if data.options.seed == seed and data.options.valid is None:  # the verb has no keys for those of loaded data
         receipt["command"] = quoted(words)
     return save_png(grid(batch.image, texts=texts_of(batch, data)), path, receipt)
 

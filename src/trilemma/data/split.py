@@ -11,7 +11,7 @@ from torch import Tensor
 from trilemma.data.decoding.duplicates import exact_groups
 from trilemma.data.decoding.size import choose_size, fit
 from trilemma.data.decoding.storage import blocks
-from trilemma.data.options import RULES, Options
+from trilemma.data.options import Options
 
 LEAST = 12  # images that can be measured
 
@@ -57,8 +57,8 @@ class Data:
     name: short, fit for a folder's name; source: as the user gave it; shape: (channels, height, width);
     classes: names, or (); splits: "train", "valid" and, if there is one, "test";
     notes: everything inferred or done, in words; skipped: "path: reason" for each image that could not be read;
-    fingerprint: hex, of the decoded training images and labels; frames, seed, rule: as in `Options`; fraction: its
-    `valid`; given: the arrays that it was made of, if it was.
+    fingerprint: hex, of the decoded training images and labels; options: with which loading gives it again;
+    given: the arrays that it was made of, if it was.
     """
 
     name: str
@@ -69,10 +69,7 @@ class Data:
     notes: tuple[str, ...]
     skipped: tuple[str, ...]
     fingerprint: str
-    frames: str = "first"
-    fraction: float | None = None
-    seed: int = 0
-    rule: str = RULES[0]
+    options: Options = field(default_factory=Options)
     given: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -125,17 +122,9 @@ def make_data(
         (summary, *filter(None, notes)),
         tuple(skipped),
         fingerprint or fingerprint_of(splits["train"]),
-        options.frames,
-        options.valid,
-        options.seed,
-        options.rule,
+        options._replace(size=(height, width), channels=channels),
         given,
     )
-
-
-def options_of(data: Data) -> Options:
-    """The options with which loading gives this data again."""
-    return Options(data.shape[1:], data.shape[0], data.frames, data.fraction, data.seed, data.rule)
 
 
 def fingerprint_of(split: Split) -> str:

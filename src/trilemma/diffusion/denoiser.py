@@ -22,9 +22,9 @@ from trilemma.config import Config, ModelConfig
 from trilemma.diffusion.path import PathModel
 from trilemma.diffusion.samplers import draw_images, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_table, log_snr
-from trilemma.diffusion.steps import Denoise
+from trilemma.diffusion.steps import Denoise, watched
 from trilemma.nets.unet_small import UNet
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, Player, check_condition
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, Player, Watch, check_condition
 
 LEAST_SIGNAL = 1e-4  # alpha_bar below which eps tells nothing of x0: the division by alpha makes 100 of an error of 1
 LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss}
@@ -121,17 +121,21 @@ class Diffusion(PathModel):
         first: int = 0,
         condition: Condition = UNCONDITIONAL,
         keys: DiffusionKeys = DiffusionKeys(),
+        watch: Watch | None = None,
     ) -> Tensor:
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
+        Args:
+            watch: sees every call of the denoiser.
         Raises:
             UserError: for a condition (the model takes none), or for an unknown or impossible setting.
         """
         check_condition(condition, n)
         options = {key: value for key in ("eta", "variance") if (value := keys.get(key)) is not None}
         draw, times = get_sampler(keys.sampler, **options), self._times(keys.steps)
-        sampler = partial(draw, self.denoise, self.schedule, times, **options)
-        return draw_images(self.network, sampler, torch.arange(first, first + n), self.config.shape, seed)
+        sampler = partial(draw, watched(self.denoise, self.schedule, watch), self.schedule, times, **options)
+        ids = torch.arange(first, first + n)
+        return draw_images(self.network, sampler, ids, self.config.shape, seed, self.alphas.device)
 
     def _times(self, steps: int) -> Tensor:
         """The sampler's grid. Where x0_hat is neither clipped nor predicted with bounded factors, it begins at the last

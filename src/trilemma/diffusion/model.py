@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from trilemma.arguments import word
 from trilemma.config import Config, ModelConfig, only_for
 from trilemma.diffusion.grids import GRIDS, first_time, times_of
 from trilemma.diffusion.guidance import DenoisesOver, by_classifier, guided, log_probability
@@ -24,7 +25,7 @@ from trilemma.diffusion.path import CodesModel
 from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.samplers import SAMPLERS, draw_images, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
-from trilemma.diffusion.steps import Denoise
+from trilemma.diffusion.steps import Denoise, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError
 from trilemma.nets.dit import DiT
@@ -38,12 +39,14 @@ from trilemma.types import (
     Logs,
     Phase,
     Player,
+    Watch,
     check_condition,
     default_label,
     flags,
 )
 
 DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras et al. 2022)
+PLACES = {"unet": 14, "dit": 7}  # a side, for which a step is fast on a CPU
 BASE_SIDE = 32  # px, up to which schedules are as published
 THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
 AUTO = {"sampler": "unipc", "grid": "karras"}
@@ -56,7 +59,7 @@ class PixelDiffusionConfig(ModelConfig):
     shift: float | None = Field(
         default=None,
         gt=0,
-        description="the log-SNR is lower by 2 log(shift); if none, by the size: side / 32, at least 1",
+        description="the log-SNR is lower by 2 log(shift); if none, side / 32, at least 1",
     )
     prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(default="edm", description="what the network predicts")
     weighting: Literal["uniform", "min-snr", "soft", "edm", "sigmoid"] = Field(
@@ -74,7 +77,10 @@ class PixelDiffusionConfig(ModelConfig):
     depth: PositiveInt = Field(default=2, description="unet: blocks a level; dit: blocks")
     attention_px: int = Field(default=8, ge=0, description="unet: maps up to this side have attention; 0: none")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="unet: inside the blocks")
-    patch: PositiveInt = Field(default=4, description="dit: side of a patch, px")
+    patch: PositiveInt | None = Field(
+        default=None,
+        description="px of the side of a patch, a place of the network; if none, by the image size",
+    )
     heads: PositiveInt = Field(default=4, description="dit: of the attention")
     clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")
     classes: bool = Field(default=False, description="learn to draw a class")
@@ -111,6 +117,15 @@ class DiffusionSampling(Config):
         if self.guide is not None and self.guidance == 1:
             raise ValueError(f"guide={self.guide} has no effect with guidance=1; add guidance=2, for instance")
         only_for(self, "classifier_scale", self.classifier is not None, "classifier=auto, or another classifier")
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_fits(self) -> Self:
+        """An interval goes from low to high, and shapes a guidance that there is."""
+        for key in ("guidance_interval", "guidance_rescale"):
+            only_for(self, key, self.guidance != 1, "guidance= other than 1")
+        if self.guidance_interval is not None and self.guidance_interval[0] >= self.guidance_interval[1]:
+            raise ValueError(f"guidance_interval={word(self.guidance_interval)}: give the lower value first")
         return self
 
 
@@ -176,11 +191,13 @@ class PixelDiffusion(CodesModel):
         condition: Condition = UNCONDITIONAL,
         keys: DiffusionSampling = DiffusionSampling(),
         guides: Guides = NO_GUIDES,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
         Args:
             guides: what the keys guide and classifier name.
+            watch: sees every call of the denoiser.
         Raises:
             UserError: for an unknown or impossible key, or guidance of a model that takes no class.
         """
@@ -194,9 +211,10 @@ class PixelDiffusion(CodesModel):
         label = condition.label
         if label is None and n_classes:
             label = default_label(ids, n_classes)
-        denoise = self._guided(label, n, schedule, keys, guides)
+        denoise = watched(self._guided(label, n, schedule, keys, guides), schedule, watch)
         sampler = partial(draw, denoise, schedule, times, **options)
-        return draw_images(self.network, sampler, ids, self.config.shape, seed, float(schedule.sigma(times[0])))
+        std = float(schedule.sigma(times[0]))
+        return draw_images(self.network, sampler, ids, self.config.shape, seed, self._device, std)
 
     def _guided(
         self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
@@ -290,9 +308,21 @@ def side_shift(shape: tuple[int, int, int]) -> float:
 
 def make_network(config: PixelDiffusionConfig) -> UNet | DiT:
     """The network of a config."""
+    patch = patch_of(config)
     if config.network == "dit":
-        return DiT(config.shape, config.patch, config.width, config.depth, config.heads)
-    return UNet(config.shape, config.width, config.multipliers, config.depth, config.attention_px, config.dropout)
+        return DiT(config.shape, patch, config.width, config.depth, config.heads)
+    return UNet(
+        config.shape, config.width, config.multipliers, config.depth, config.attention_px, config.dropout, patch
+    )
+
+
+def patch_of(config: PixelDiffusionConfig) -> int:
+    """Of the settings, or a power of two for which the network sees about as many places as PLACES says."""
+    if config.patch is not None:
+        return config.patch
+    height, width = config.shape[1:]
+    patch = 2 ** max(0, round(math.log2(max(height, width) / PLACES[config.network])))
+    return math.gcd(patch, height, width) if config.network == "dit" else patch  # the other one pads
 
 
 def _of_images(values: Tensor) -> Tensor:

@@ -26,12 +26,13 @@ from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from trilemma import rng as random
 from trilemma.diffusion.schedule import Schedule
 from trilemma.diffusion.solvers import dpmpp_2m, dpmpp_3m, eab3, euler, heun, unipc
-from trilemma.diffusion.steps import Denoise, Noise, steps_of
+from trilemma.diffusion.steps import Denoise, Noise, as_images, steps_of
 from trilemma.errors import UserError, named, unknown
 
 
@@ -107,11 +108,17 @@ def get_sampler(name: str, **options: Any) -> Callable[..., Tensor]:
         UserError: unknown sampler, or an option that it has not.
     """
     sampler = named("sampler", name, SAMPLERS)
-    allowed = [p.name for p in signature(sampler).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
-        if option not in allowed:
-            raise unknown(f"{name} option", option, allowed)
+        if option not in options_of(name):
+            takers = " or ".join(other for other in SAMPLERS if option in options_of(other))
+            instead = f", or use sampler={takers}" if takers else ""
+            raise UserError(f"the sampler {name} takes no {option}=; leave it out{instead}")
     return sampler
+
+
+def options_of(name: str) -> list[str]:
+    """The keywords of a sampler beside its arguments."""
+    return [p.name for p in signature(SAMPLERS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
 def draw_images(
@@ -120,6 +127,7 @@ def draw_images(
     ids: Tensor,
     shape: tuple[int, int, int],
     seed: int,
+    device: torch.device,
     std: float = 1.0,
 ) -> Tensor:
     """Images number `ids` (n,) of `seed`, each from noise of its own: (n, C, H, W) in [0, 1].
@@ -128,7 +136,7 @@ def draw_images(
         network: behind the sampler; in eval mode meanwhile.
         sampler: (x_T, noise) -> x0 in [-1, 1]; std: of x_T.
     """
-    device, training = next(network.parameters()).device, network.training
+    training = network.training
 
     def noise(purpose: str, *step: int) -> Tensor:
         return random.normal(ids, shape, seed, purpose, *step).to(device)
@@ -138,4 +146,4 @@ def draw_images(
         x0 = sampler(std * noise("x_T"), lambda step: noise("step", step))
     finally:
         network.train(training)
-    return (x0 + 1).div(2).clamp(0, 1)
+    return as_images(x0)

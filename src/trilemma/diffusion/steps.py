@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from trilemma.diffusion.schedule import Schedule
+from trilemma.types import Watch
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, C, H, W), t (B,)) -> x0_hat, as x_t
 Noise = Callable[[int], Tensor]  # step number 0, 1, ... -> standard normal, as x_t
@@ -45,6 +46,24 @@ class Step:
     def log_ratio(self) -> float:
         """l_t = log(alpha_t / sigma_t)."""
         return math.log(self.alpha_t / self.sigma_t) if self.alpha_t > 0 else -math.inf
+
+
+def watched(denoise: Denoise, schedule: Schedule, watch: Watch | None) -> Denoise:
+    """The denoiser, which shows x_t / sqrt(alpha**2 + sigma**2) and x0_hat at each call."""
+    if watch is None:
+        return denoise
+
+    def show(x_t: Tensor, t: Tensor) -> Tensor:
+        x0_hat, at = denoise(x_t, t), float(t[0])
+        watch(at, as_images(x_t / math.hypot(schedule.alpha(at), schedule.sigma(at))), as_images(x0_hat))
+        return x0_hat
+
+    return show
+
+
+def as_images(x0: Tensor) -> Tensor:
+    """From [-1, 1] to [0, 1]; what is outside is cut."""
+    return (x0 + 1).div(2).clamp(0, 1)
 
 
 def steps_of(schedule: Schedule, times: Tensor) -> Iterator[Step]:

@@ -3,6 +3,7 @@
 from trilemma.explore.again import again
 from trilemma.explore.augment import augment
 from trilemma.explore.compress import compress
+from trilemma.explore.denoise import denoise
 from trilemma.explore.detect import detect
 from trilemma.explore.disentangle import disentangle
 from trilemma.explore.edit import edit
@@ -16,6 +17,7 @@ __all__ = [
     "again",
     "augment",
     "compress",
+    "denoise",
     "detect",
     "disentangle",
     "edit",

@@ -31,16 +31,7 @@ if TYPE_CHECKING:
 
 LARGEST_PICTURE = 2**22  # pixels that are decoded whatever the receipt says
 LARGEST_BATCH = 2**24  # numbers in the images of a batch: 21,399 of 28x28
-ASKED = {
-    "seed",
-    "label",
-    "exact",
-    "settings",
-    "first",
-    "n",
-    "grid",
-    "batches",
-}  # of a receipt; the rest is who and where
+ASKED = {"seed", "label", "exact", "settings", "first", "n", "grid", "batches"}  # of a receipt; the rest: who and where
 
 
 @dataclass(frozen=True)
@@ -71,9 +62,7 @@ def again(
     """Make a picture again that `sample` wrote, a single image or a grid.
 
     Args:
-        image: the PNG; it names its run and weights, seed, image number and settings.
-        run: the run's folder; default: it is searched where it was, around the picture, and in runs/.
-        out: the picture to write; default: NAME-again.png in the current folder.
+        run: default: it is searched where it was, around the picture, and in runs/.
     Raises:
         UserError: the file does not say how it was made, or says it in a later format; its run is not found, or has
             other weights by now.

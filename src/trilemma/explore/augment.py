@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from pydantic import Field
 
+from trilemma.config import Config
 from trilemma.data import Split
 from trilemma.explore.class_folders import files_by_class, label_files, refuse_other_images, zip_of
 from trilemma.explore.images import run_receipt
@@ -74,14 +75,9 @@ def augment(
 
     Args:
         seed: of the images, and of the trainings of the verdict.
-        batch: images drawn at a time.
-        out: the folder, beside which a grid lies; default: RUN/synthetic/N-seed-SEED.
-        archive: also OUT.zip.
-        verdict: train classifiers to see whether the images help; also written to OUT/verdict.json.
-        seeds: trainings of each kind; steps: of each of them, of BATCH images.
-        real: training images that the classifier learns from, others in each training; default: all, at most 2,000.
-        classical: the classical augmentation, flip, shift or both with a comma; default: what fits the data.
-        quiet: print no progress.
+        out: the folder, beside which a grid lies, and with `archive` a zip; default: RUN/synthetic/N-seed-SEED.
+        verdict: train classifiers, in steps of BATCH images; also written to OUT/verdict.json.
+        real: training images that the classifier learns from, others in each training.
         settings: of the model's sampler, see `Run.sample`.
     Raises:
         UserError: the model takes no class, the folder holds other images, or the verdict has too little to go by.
@@ -101,13 +97,13 @@ def augment(
         pictures=singles,
     )
     refuse_other_images(folder, singles)
-    run.sampling(settings, augment)
+    keys = run.sampling(settings, augment)
     plan = plan_verdict(run, seed, seeds, steps, real, classical) if verdict else None
     remove(verdict_file)  # of an earlier call
     display = Display("augment", quiet=quiet)
     try:
-        synthetic = _write(run, counts, files, seed, batch, settings)
-        receipt = run_receipt(run, "augment", n=n, seed=seed, settings=settings, grid=True)
+        synthetic = _write(run, counts, files, seed, batch, keys)
+        receipt = run_receipt(run, "augment", n=n, seed=seed, settings=keys.given(), grid=True)
         picture = _preview(synthetic)
         results.write(picture, receipt, labels)
         display.say(f"{folder}: {n:,} images of {len(counts)} classes")
@@ -123,15 +119,15 @@ def augment(
 
 
 def _write(
-    run: Run, counts: dict[str, int], files: Mapping[str, list[Path]], seed: int, batch: int, settings: dict[str, Any]
+    run: Run, counts: dict[str, int], files: Mapping[str, list[Path]], seed: int, batch: int, keys: Config
 ) -> Split:
     """Draw the images, and write each with its receipt."""
     receipt = receipt_of(
-        run, seed=seed, label=None, exact=False, settings=settings, first=0, n=1, grid=False, batches=()
+        run, seed=seed, label=None, exact=False, settings=keys.given(), first=0, n=1, grid=False, batches=()
     )
     names, paths = list(files), [path for singles in files.values() for path in singles]
     parts, labels = [], []
-    for label, part in draw_classes(run, counts, seed=seed, batch=batch, **settings):
+    for label, part in draw_classes(run, counts, seed=seed, batch=batch, keys=keys):
         levels = to_uint8(part.images)
         parts.append(levels)
         labels.append(torch.full((len(levels),), label))

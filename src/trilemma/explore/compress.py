@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from trilemma import rng
 from trilemma.data.load import Images
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for, decode_codes, encode
+from trilemma.explore.codes import condition_for
 from trilemma.explore.images import pick_images, run_receipt
 from trilemma.files import json_text
 from trilemma.keys import Count, Picture
@@ -80,13 +80,7 @@ class Compression:
 
 
 @checked_call
-def compress(
-    run: RunLike,
-    *,
-    data: Images = None,
-    n: Count = 1000,
-    out: Picture = None,
-) -> Compression:
+def compress(run: RunLike, *, data: Images = None, n: Count = 1000, out: Picture = None) -> Compression:
     """Compress `n` images that a model was not trained on by its codes, by PCA, JPEG and WebP.
 
     Args:
@@ -102,14 +96,14 @@ def compress(
     files = Results(picture, [file], verb="compress", within=within)
     batch = pick_images(run, data, n)
     images, condition = to_uint8(batch.image).cpu(), condition_for(run, batch)
-    codes = encode(run, batch.image, condition)  # (n, Z)
+    codes = run.encode(batch.image, condition=condition)  # (n, Z)
     budget, storage = code_bytes(run.model, codes.shape[1])
     stored = halved(codes, run.recipe.name) if storage == HALF else codes
     train = run.data.train.images
     few = rng.permutation(len(train), 0, "pca")[: fit_count(images.shape[1:])].sort().values
     pca = fit_pca(train[few], int(budget // 2))
     results = [
-        (run.recipe.name, storage, to_uint8(decode_codes(run, stored, condition)), [budget] * len(images)),
+        (run.recipe.name, storage, to_uint8(run.decode(stored, condition=condition)), [budget] * len(images)),
         ("PCA", HALF, by_pca(pca, images), [2.0 * pca.n_components_] * len(images)),
     ]
     for codec in CODECS:

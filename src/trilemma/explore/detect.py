@@ -110,7 +110,6 @@ def detect(
         normal: the names or numbers of normal classes of `against`, commas between them; its images of those then
             are the normal ones that are counted on. "none": all are abnormal, for a source without classes.
         data: other normal images to set the threshold on, none of them trained on.
-        false_alarms: the share of normal images that may be flagged.
         score: error, relative, elbo, code, pca, pca-relative or nearest; auto takes the score of the model's own that
             best tells held-out normal images from altered ones (detection/choice.py).
         n: images of each kind, at most; if there are more, the seed chooses.
@@ -123,7 +122,7 @@ def detect(
     run = as_run(run)
     if not isinstance(run.model, BoundsLikelihood | Encodes):
         run.require("score images", Reconstructs)
-    files = None if out is None else _results(*[Path(out).expanduser()] * 2)
+    files = None if out is None else _results(Path(out).expanduser())
     images = groups_of(run, data, against, normal, n, seed)
     if files is None:
         keys = {"score": score, "false_alarms": false_alarms, "normal": normal, "n": n, "seed": seed}
@@ -151,10 +150,10 @@ def detect(
     )
 
 
-def _results(folder: Path, within: Path) -> Results:
+def _results(folder: Path, within: Path | None = None) -> Results:
     """The files of a detection, which may be written; see `Results`."""
     beside, sheets = ([folder / name for name in names] for names in (BESIDE, SHEETS))
-    return Results(folder / "histogram.png", beside, verb="detect", within=within, pictures=sheets)
+    return Results(folder / "histogram.png", beside, verb="detect", within=within or folder, pictures=sheets)
 
 
 def _write(files: Results, page: "Page", receipt: dict[str, Any], contents: Mapping[Path, bytes | str]) -> Path:

@@ -17,7 +17,6 @@ from trilemma import __version__, rng
 from trilemma.data import Data, Split
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import through
 from trilemma.explore.images import run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.keys import Count, Picture, Quiet, Seed
@@ -113,7 +112,6 @@ def disentangle(
         n: images, held-out ones first.
         seed: of the draws of codes, of the parts that the images are divided into, and of the predictor behind DCI.
         out: the picture to write, beside which its figures lie as JSON; default: RUN/disentanglement.png.
-        quiet: print no progress.
     Raises:
         UserError: if the model does not encode, its codes are longer than LARGEST_CODE, the data have no factors, or
             there are too few images.
@@ -174,16 +172,16 @@ def _codes(run: Run, images: Split, condition: Condition, seed: int) -> tuple[Te
     """Codes (N, Z), means where they are random, and a draw z ~ q(z|x) for each image; without a posterior the same."""
     model, x = run.model, to_float(images.images)
     assert isinstance(model, Encodes)
-    numbers = through(run, model.encode, x[:1], condition.rows(slice(1))).shape[1]
+    numbers = run.apply(model.encode, x[:1], condition.rows(slice(1))).shape[1]
     if numbers > LARGEST_CODE:
         raise UserError(
             f"the codes of {run.recipe.name} have {numbers:,} numbers, and up to {LARGEST_CODE} are held against each "
             "factor of the images; choose a model with shorter codes, such as vae-beta, or train it with fewer numbers"
         )
     if not isinstance(model, HasPosterior):
-        codes = through(run, model.encode, x, condition)
+        codes = run.apply(model.encode, x, condition)
         return codes, codes
-    both = through(run, lambda part, rows: torch.cat(model.posterior(part, rows), dim=1), x, condition)
+    both = run.apply(lambda part, rows: torch.cat(model.posterior(part, rows), dim=1), x, condition)
     mu, logvar = both.chunk(2, dim=1)
     eps = rng.normal(torch.arange(len(mu)), (numbers,), seed, "disentangle")
     return mu, mu + (0.5 * logvar).exp() * eps

@@ -24,7 +24,7 @@ from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.labels import class_number
 from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError, with_hint
-from trilemma.explore.codes import condition_for, decode_alike, encode
+from trilemma.explore.codes import condition_for, decode_alike
 from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
 from trilemma.explore.naming import find_code
 from trilemma.explore.sample import label_name
@@ -81,7 +81,6 @@ def edit(
         away: another group (default: every other class; for a source of images, the run's training images).
         shift: factor of the vector in the last picture; the first has 0, the plain reconstruction. Negative values move
             the image away from the group.
-        steps: pictures.
         data: other images than the run's own, whose classes and images are meant.
         label: the image's class, for a model that takes one and an image without a label.
         out: the picture to write, with the vector as .npy beside it (default: RUN/edit-TOWARDS.png).
@@ -160,7 +159,7 @@ def _vector(
         return saved, None
     one = _group(run, towards, data)
     other = _group(run, away, data) if away is not None else _rest(run, towards, data)
-    means = [_mean_code(run, batch) for batch in (one, other)]
+    means = [run.encode(batch.image, condition=condition_for(run, batch)).mean(0) for batch in (one, other)]
     return means[0] - means[1], (len(one.image), len(other.image))
 
 
@@ -210,8 +209,3 @@ def _of_classes(run: Run, source: Data, numbers: set[int]) -> Batch:
         names = ", ".join(source.classes[k] for k in sorted(numbers)) or "any other class"
         raise UserError(f"{source.name} has no images of {names} to average over; a group needs at least one")
     return take(run, part, where[rng.permutation(len(where), 0, "group")[:GROUP]])
-
-
-def _mean_code(run: Run, batch: Batch) -> Tensor:
-    """(Z,)."""
-    return encode(run, batch.image, condition_for(run, batch)).mean(0)

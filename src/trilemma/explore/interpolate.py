@@ -8,34 +8,28 @@ generative networks": under a normal prior in many dimensions, codes lie near a 
 crosses. Where a and b are (nearly) parallel, opposite or zero, theta or the way is not determined: linear.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from trilemma.data.load import Images
-from trilemma.explore.codes import decode_codes
 from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.keys import Label, Picture
-from trilemma.pictures.grid import grid
+from trilemma.pictures.animation import animated, frame
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunLike, as_run
 from trilemma.types import Condition, Decodes, Encodes
 from trilemma.values import checked_call
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 PARALLEL = 1e-6  # sin(theta) below which two codes count as parallel
 FINER = 4  # steps of the animation for one of the grid
-MOVING = 128  # px: the animation's images are enlarged towards this side
 STEP_MS, REST_MS = 60, 600  # time of a step of the animation, and of its two ends
 
 
@@ -86,7 +80,6 @@ def interpolate(
     Args:
         a, b: each an image file, the number of a held-out image, or a code: its numbers with commas between them, or
             a .npy file of them. Between two images, a last row blends their pixels, for comparison.
-        frames: images in a row, with both ends.
         data: the images that numbers count in; default: the run's own.
         label: the class to decode, for a conditional model; default: the class of the nearer end.
         out: the picture to write; default: RUN/interpolation.png. The animation lies beside it as .gif.
@@ -121,25 +114,18 @@ def _decoded(run: Run, codes: Tensor, ends: Sequence[tuple[Tensor, Condition, Te
     (_, first, _), (_, last, _) = ends
     half = (len(codes) + 1) // 2
     if first.label is None or last.label is None:
-        return decode_codes(run, codes.float())
+        return run.decode(codes.float())
     label = torch.cat([first.label.expand(half), last.label.expand(len(codes) - half)])
-    return decode_codes(run, codes.float(), Condition(label))
+    return run.decode(codes.float(), condition=Condition(label))
 
 
 def _animated(ways: dict[str, Tensor]) -> bytes:
     """A GIF that goes there and back for ever, the ways side by side."""
-    there = [_side_by_side(list(images)) for images in zip(*ways.values(), strict=True)]
+    there = [frame(torch.stack(images), columns=len(images)) for images in zip(*ways.values(), strict=True)]
     pictures = [*there, *there[-2:0:-1]]
     rest = {0, len(there) - 1}
     times = [REST_MS if k in rest else STEP_MS for k in range(len(pictures))]
-    buffer = io.BytesIO()
-    pictures[0].save(buffer, "gif", save_all=True, append_images=pictures[1:], duration=times, loop=0)
-    return buffer.getvalue()
-
-
-def _side_by_side(images: list[Tensor]) -> "Image.Image":
-    side = max(images[0].shape[1:])
-    return grid(torch.stack(images), columns=len(images), scale=max(1, MOVING // side), pad=4)
+    return animated(pictures, times)
 
 
 def _word(what: Named) -> str:

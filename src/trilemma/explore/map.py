@@ -17,7 +17,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data.load import Images
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for, encode
+from trilemma.explore.codes import condition_for
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.explore.map_plot import draw_map
 from trilemma.explore.projector import PROJECTOR, projector_files
@@ -83,14 +83,10 @@ def latent_map(
     nearest codes, and with `projector` the folder OUT-projector, for https://projector.tensorflow.org or TensorBoard.
 
     Args:
-        how: "tsne" or "pca".
         n: images at most; if there are more, the seed chooses.
-        perplexity: of t-SNE: about how many neighbours each point attends to; default: a quarter of the images, from 1
-            to 30.
+        perplexity: default: see `perplexity_for`.
         data: other images than the run's own; they are brought to the size it was trained on.
         split: "train", "valid" or "test"; default: the run's held-out split, or all images of other data.
-        neighbours: how many to show of each image.
-        projector: write codes, classes and thumbnails for the embedding projector.
         label: the class to encode all of them with, for a conditional model; default: each image's own.
         seed: of the choice of the images and of t-SNE.
         out: the picture to write; default: RUN/map-HOW.png.
@@ -107,7 +103,7 @@ def latent_map(
     files = Results(picture, [coordinates, *more], verb="map", within=within, pictures=[beside])
     source = source_of(run, data)
     batch = pick_images(run, source, n, split, seed=seed)
-    codes = encode(run, batch.image, condition_for(run, batch, label, advise=True))
+    codes = run.encode(batch.image, condition=condition_for(run, batch, label, advise=True))
     perplexity = perplexity_for(len(codes)) if perplexity is None else perplexity
     points = project(codes, how, perplexity=perplexity, seed=seed)
     part = part_of(run, source, split)

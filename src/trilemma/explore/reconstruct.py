@@ -36,13 +36,7 @@ class Reconstruction:
 
 @checked_call
 def reconstruct(
-    run: RunLike,
-    *,
-    data: Images = None,
-    n: Count = 16,
-    split: SplitOf = None,
-    label: Label = None,
-    out: Picture = None,
+    run: RunLike, *, data: Images = None, n: Count = 16, split: SplitOf = None, label: Label = None, out: Picture = None
 ) -> Reconstruction:
     """Pass `n` images through a model that was not trained on them; lay the results below, with the error of each.
 

@@ -93,14 +93,10 @@ def sample(
     """Draw `n` images and write `OUT.png`, a grid, and with `singles` one PNG each into OUT, as they are drawn.
 
     Args:
-        run: a run or its folder.
-        first: number of the first image; image k of a seed is the same whatever n, first and batch are.
         batch: images computed at a time, which bounds the memory whatever n is.
-        exact: bit-equal for every n, first and batch, see `Run.sample`; costs as much as whole batches of 64.
         out: the folder of single images, beside which the grid lies; default: RUN/samples/seed-SEED, with the label
             and the settings in its name.
-        singles: one file for each image; the grid shows the first 400.
-        settings: of the model's sampler, see `Run.sample`.
+        exact, settings: see `Run.sample`.
     Raises:
         UserError: as `Run.sample`, or if the disk refuses.
     """

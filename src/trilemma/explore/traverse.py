@@ -22,7 +22,7 @@ from torch import Tensor
 
 from trilemma.data.load import Images, Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import code_width, condition_for, decode_alike, encode
+from trilemma.explore.codes import code_width, condition_for, decode_alike
 from trilemma.explore.images import name_of, pick_images, run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.keys import Label, Picture
@@ -86,20 +86,14 @@ def traverse(
     """Move one number of a code at a time and decode: a row of images for each; or two of them over a plane.
 
     Args:
-        image: where to start: an image file, the number of a held-out image, or a code as for `interpolate`
-            (default: the mean code of real images).
-        units: which numbers of the code to move, as "3" or "0,4,7" (default: the ten with the largest standard
-            deviation).
-        span: how far to go to both sides of the mean, in standard deviations; a unit stops at the smallest and the
-            largest value that it has on real images.
-        steps: images in a row; 7, or 15 for each side of a plane.
-        plane: two units to move together, as "0,1"; default: a plane if the codes have just two numbers and
-            `units` is not given; False for none.
-        spacing: lines of the plane: "quantiles" (equal shares of real images between them) or "even", within `span`.
+        image: where to start, as for `interpolate` (default: the mean code of real images).
+        span: how far to go to both sides of the mean; a unit stops at the smallest and the largest value that it has on
+            real images.
+        plane: default: a plane if the codes have just two numbers and `units` is not given.
+        spacing: "quantiles" for equal shares of real images between the lines, or "even", within `span`.
         data: the images that give mean, deviation and range, and that numbers count in; default: the run's own.
         label: the class to decode, for a conditional model; default: the image's, or class 0.
-        out: the picture to write (default: RUN/traversal.png or RUN/plane.png, with the given keys
-            in its name).
+        out: default: RUN/traversal.png or RUN/plane.png, with the given keys in its name.
     Raises:
         UserError: the model does not encode and decode, a unit does not exist, or the start does not fit.
     """
@@ -154,7 +148,7 @@ def on_plane(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
 def _codes(run: Run, data: Source | None) -> Tensor:
     """Codes of real images, (N, Z)."""
     batch = pick_images(run, data, MEASURED, seed=0)
-    return encode(run, batch.image, condition_for(run, batch))
+    return run.encode(batch.image, condition=condition_for(run, batch))
 
 
 def _start(

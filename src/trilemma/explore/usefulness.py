@@ -143,8 +143,7 @@ def plan_verdict(
         )
     network, _ = choose(data.shape, data.name)
     recipe = get_recipe(f"features-{next(name for name, own in BUNDLED.items() if own == network)}")
-    words = recipe.training["augment"] if classical is None else classical
-    words = tuple(words)
+    words = tuple(recipe.training["augment"] if classical is None else classical)
     keys = {key: value for key, value in recipe.training.items() if key not in LENGTHS}
     keys |= {"steps": steps, "batch": BATCH, "warmup_images": round(WARMUP * steps * BATCH), "augment": ()}
     notes = [f"tested on the {split} split of {data.name}, {len(held_out):,} images"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data.load import slug
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for, through
+from trilemma.explore.codes import condition_for
 from trilemma.lessons.held_out import common_images, reconstructed, rmse
 from trilemma.pictures import plots
 from trilemma.pictures.levels import to_float
@@ -85,7 +85,7 @@ def measure(run: Run, batch: Batch, seed: int) -> Point:
         values = model.validation(Batch(image, condition), draw)
         return torch.stack([values["mse"], values["kl_nats"]], dim=1)
 
-    mse, kl = through(run, both, batch.image, condition_for(run, batch)).mean(0).tolist()
+    mse, kl = run.apply(both, batch.image, condition_for(run, batch)).mean(0).tolist()
     return Point(value, mse**0.5, kl)
 
 

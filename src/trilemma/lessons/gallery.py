@@ -13,11 +13,16 @@ from trilemma.config import Config, keywords_of, make
 from trilemma.errors import UserError, unknown
 from trilemma.lessons.beside import beside
 from trilemma.lessons.beta import beta
+from trilemma.lessons.calls import calls
 from trilemma.lessons.gumbel import gumbel
 from trilemma.lessons.jensen import jensen_gap
 from trilemma.lessons.levels import levels
+from trilemma.lessons.noising import noising
 from trilemma.lessons.pca import pca
 from trilemma.lessons.penalty import kl_penalty_figure
+from trilemma.lessons.schedules import schedules
+from trilemma.lessons.score_field import score_field
+from trilemma.lessons.solver_order import solver_order
 from trilemma.lessons.sparse import sparse_units
 from trilemma.modes import own_modes
 from trilemma.pictures.png import read_metadata, receipt_for, save_png
@@ -71,6 +76,13 @@ LESSONS = {
     ),
     "gumbel": Lesson("draws of the Gumbel-softmax at several temperatures", "nothing", gumbel),
     "levels": Lesson("what each level adds to the divergence through the training", "RUN of vae-hierarchical", levels),
+    "schedules": Lesson("beta, alpha_bar and log-SNR of the noise schedules, with a shift", "nothing", schedules),
+    "noising": Lesson("an image at several noise levels, and back from the true and a wrong noise", "nothing", noising),
+    "score-field": Lesson("the score of a mixture and the path of each sampler through it", "nothing", score_field),
+    "solver-order": Lesson("error of each solver over network calls, with the measured order", "nothing", solver_order),
+    "calls": Lesson(
+        "distance to real images against network calls, for several samplers", "RUN of a diffusion model", calls
+    ),
 }
 
 

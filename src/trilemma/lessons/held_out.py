@@ -6,7 +6,7 @@ from torch import Tensor
 
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for, through
+from trilemma.explore.codes import condition_for
 from trilemma.explore.images import pick_images
 from trilemma.run.run import Run
 from trilemma.types import Batch, Reconstructs
@@ -34,7 +34,7 @@ def common_images(runs: Sequence[Run], data: Source | None, n: int) -> Batch:
 def reconstructed(run: Run, batch: Batch) -> Tensor:
     """What a run's model gives back for the images, (N, C, H, W) on the CPU."""
     model = run.require("reconstruct", Reconstructs)
-    return through(run, model.reconstruct, batch.image, condition_for(run, batch))
+    return run.apply(model.reconstruct, batch.image, condition_for(run, batch))
 
 
 def rmse(results: Tensor, images: Tensor) -> float:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.codes import encode
 from trilemma.explore.images import pick_images
 from trilemma.lessons.held_out import reconstructed, rmse
 from trilemma.pictures import plots
@@ -39,7 +38,7 @@ def decoded_directions(run: Run, image: Tensor) -> Tensor:
     """Orthonormal rows (Z, D) that span the derivative of the decoder by the code, at the code of an image
     (1, C, H, W)."""
     decode: Any = run.model.decode
-    code = encode(run, image)[0].to(run.device)
+    code = run.encode(image)[0].to(run.device)
     jacobian = torch.autograd.functional.jacobian(lambda z: decode(z[None]).flatten(), code)  # (D, Z)
     return torch.linalg.qr(torch.as_tensor(jacobian).cpu().double()).Q.T
 

@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for, encode
+from trilemma.explore.codes import condition_for
 from trilemma.explore.images import pick_images
 from trilemma.pictures import plots
 from trilemma.pictures.page import below
@@ -50,7 +50,7 @@ def sparse_units(
     """
     run.require("give activations", Encodes)
     batch = pick_images(run, data, MEASURED, seed=0)
-    codes = encode(run, batch.image, condition_for(run, batch))  # (N, Z)
+    codes = run.encode(batch.image, condition=condition_for(run, batch))  # (N, Z)
     if (codes < 0).any():
         raise UserError(f"{run.path}: its codes have negative numbers and no activations; take a run of ae-sparse")
     chosen = spread(codes, units)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trilemma.classifiers.bundled import BUNDLED, CHANNELS, FeatureNetwork, load_network
+from trilemma.config import Config
 from trilemma.data import Data
 from trilemma.errors import UserError
 from trilemma.metrics.catalogue import CATALOGUE
@@ -22,7 +23,8 @@ from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.types import Conditional, Samples, default_label
 
 if TYPE_CHECKING:
-    from trilemma.run.run import Drawn, Run
+    from trilemma.run.compute import Drawn
+    from trilemma.run.run import Run
 
 INTERVAL_IS = "Wilson 95% over the generated images, the classifier held fixed"
 
@@ -96,11 +98,15 @@ def class_counts(run: "Run", n: int) -> dict[str, int]:
 
 
 def draw_classes(
-    run: "Run", counts: dict[str, int], *, seed: int = 0, batch: int = 256, **settings: Any
+    run: "Run", counts: dict[str, int], *, seed: int = 0, batch: int = 256, keys: Config | None = None
 ) -> "Iterator[tuple[int, Drawn]]":
-    """Parts of one class each, with its number; the images are numbered through, so that no two have equal noise."""
+    """Parts of one class each, with its number; the images are numbered through, so that no two have equal noise.
+
+    Args:
+        keys: settings of the sampler that `Run.sampling` has checked; default: its own.
+    """
     first = 0
     for label, (name, count) in enumerate(counts.items()):
-        for part in run.draw(count, seed=seed, first=first, label=name, batch=batch, **settings):
+        for part in run.draw(count, seed=seed, first=first, label=name, batch=batch, keys=keys):
             yield label, part
         first += count

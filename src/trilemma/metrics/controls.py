@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.data import Data
-from trilemma.data.selection import ALL, Selection, all_splits, one_split
+from trilemma.data.selection import ALL
 from trilemma.metrics import neighbours
 from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Spread, difference
 from trilemma.metrics.quality import Real, Setup, quality, quality_scores, real_of
+from trilemma.metrics.reals import choice, order, part_named, real_images
 from trilemma.metrics.receipt import Score
 
 TITLES = {
@@ -99,22 +99,6 @@ def _as_bad(model: Spread, control: Spread, real: float, sign: int) -> bool:
     return not better and gap > width and sign * (model.value - control.value) < gap / 2
 
 
-def real_images(data: Data, split: str, n: int, seed: int) -> Tensor:
-    """The n images that are measured by, uint8 (n, C, H, W), in the order in which they lie."""
-    part = part_named(data, split)
-    return part.take(choice(len(part), n, seed)).images
-
-
-def part_named(data: Data, split: str) -> Selection:
-    """A split, or with "all" every image."""
-    return all_splits(data) if split == ALL else one_split(data, split)
-
-
-def choice(total: int, n: int, seed: int) -> Tensor:
-    """Which n of all images are taken, ascending; int64 (n,)."""
-    return _order(total, seed)[:n].sort().values
-
-
 def spreads_of(values: Mapping[str, Spread | str]) -> dict[str, Spread]:
     """The scores that are not refused."""
     return {name: value for name, value in values.items() if isinstance(value, Spread)}
@@ -131,7 +115,7 @@ def _images(setup: Setup) -> Iterator[tuple[str, Tensor]]:
     data, n, seed = setup.data, setup.n, setup.seed
     part = part_named(data, setup.split)
     if len(part) >= 2 * n:
-        yield "real", part.take(_order(len(part), seed)[n : 2 * n]).images
+        yield "real", part.take(order(len(part), seed)[n : 2 * n]).images
     elif other := next((name for name in _others(setup) if len(data.splits[name]) >= n), None):
         yield "real", real_images(data, other, n, seed)
     if setup.own and setup.split != "train" and len(data.train) >= n:
@@ -147,10 +131,6 @@ def _others(setup: Setup) -> list[str]:
     if setup.split == ALL:
         return []
     return [name for name in setup.data.splits if name != setup.split and not (setup.own and name == "train")]
-
-
-def _order(total: int, seed: int) -> Tensor:
-    return rng.permutation(total, seed, "evaluate")
 
 
 def _key(setup: Setup) -> tuple[object, ...]:

@@ -20,11 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
-from trilemma.config import Config
 from trilemma.metrics.features import to_levels
 from trilemma.metrics.intervals import median_interval
 from trilemma.registry import count_parameters
-from trilemma.types import NO_GUIDES, Guides, Samples, draw
+from trilemma.types import NO_GUIDES, Guides, Samples
 
 REPEATS = 20  # timed batches wanted, within BUDGET_S
 BUDGET_S = 2.0  # seconds after which no batch is drawn for timing alone
@@ -47,21 +46,6 @@ class Cost:
     device: str
     batch: int
     repeats: int
-
-
-def measure_cost(model: Samples, *, batch: int = BATCH, seed: int = 0, keys: Config | None = None) -> Cost:
-    """Cost of drawing from a model.
-
-    Args:
-        model: a module that samples.
-        batch: images drawn at a time.
-        keys: settings of the model's sampler, see `types.keys_of`.
-    """
-
-    def some(first: int, count: int) -> Tensor:
-        return draw(model, count, seed=seed, first=first, keys=keys)
-
-    return draw_with_cost(some, model, batch, batch=batch)[1]
 
 
 def draw_with_cost(

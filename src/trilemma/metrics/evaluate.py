@@ -10,27 +10,20 @@ from pydantic import Field
 from torch import Tensor
 
 from trilemma.classifiers.bundled import FeatureNetwork
+from trilemma.config import Config
 from trilemma.data import Data, load_data
 from trilemma.data.load import Source
-from trilemma.data.selection import ALL
-from trilemma.data.split import held_out_split
-from trilemma.errors import UserError, unknown
+from trilemma.errors import UserError, named
 from trilemma.keys import BatchSize, Seed
-from trilemma.metrics import cost, frechet, neighbours
+from trilemma.metrics import cost, frechet
 from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.metrics.classification import class_scores
-from trilemma.metrics.controls import (
-    Control,
-    Reference,
-    learned_nothing,
-    part_named,
-    reference_of,
-    spreads_of,
-)
+from trilemma.metrics.controls import Control, Reference, learned_nothing, reference_of, spreads_of
 from trilemma.metrics.features import extract, feature_network, to_levels
 from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.quality import Setup, quality, quality_scores
+from trilemma.metrics.reals import ROLES, caveats, choose_reals
 from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
 from trilemma.modes import own_modes
 from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
@@ -38,15 +31,7 @@ from trilemma.run.run import Run
 from trilemma.types import Conditional, Samples
 from trilemma.values import checked_call, shown
 
-N_DEFAULT = 2500  # images on either side where the user does not say: minutes on a CPU at most
 METRICS = "metrics"  # of a run folder: its scores
-LEAST = neighbours.LEAST  # images that can be measured
-ROLES = {  # what the images of a split were to a model that was trained on the same data
-    "test": "never seen in training",
-    "valid": "not trained on, but the best weights were chosen by them, where a model keeps its best",
-    "train": "trained on",
-    ALL: "every image, for no model was trained on them",
-}
 
 
 @dataclass(frozen=True)
@@ -73,10 +58,7 @@ class Evaluation:
 
     def __getitem__(self, name: str) -> Score:
         """The score of that name."""
-        for score in self.scores:
-            if score.name == name:
-                return score
-        raise unknown("score", name, [score.name for score in self.scores])
+        return named("score", name, {score.name: score for score in self.scores})
 
 
 class Drawn(NamedTuple):
@@ -98,7 +80,7 @@ def evaluate(
     *,
     against: Annotated[Source | None, Field(description="real images (default: the data of the run)")] = None,
     n: Annotated[
-        int | None, Field(description="number of generated images (default: as many as real ones, up to 2,048)")
+        int | None, Field(description="number of generated images (default: as many as real ones, up to 2,500)")
     ] = None,
     features: Annotated[
         str | FeatureNetwork, Field(description="network that extracts features; auto: the one that fits the data")
@@ -124,16 +106,13 @@ def evaluate(
     """Measure whatever draws images, a run, or a folder or zip of images, against real images.
 
     Args:
-        what: a run, its folder, or a folder or zip of images; or images in memory, an array, a tensor or loaded data.
+        what: also images in memory: an array, a tensor or loaded data.
         against: the real data (default: the run's own, or those of the reference).
         n: images on either side (default: as many as there are, at most N_DEFAULT).
         features: "auto", the name of a bundled feature network, or a network of your own.
-        split: of the real data (default: as `choose_reals` says).
+        split: default: as `choose_reals` says.
         seed: of the generated images, and of which real images are taken.
         batch: images drawn at a time; the time per image is for this batch.
-        bound_samples: codes per image in the bound on the likelihood, for a model that has one; 0 for no bound.
-        bound_images: real images it is measured on, at most.
-        likelihood: of a diffusion model, the variational bound or the density along its probability-flow path.
         reference: that of an earlier evaluation by the same real images, which are not read again then.
         settings: of the run's sampler (steps, ...).
     Returns:
@@ -147,9 +126,10 @@ def evaluate(
     if against is None and reference is None and is_images(what):
         raise _no_real_data(shown(what))  # before the images are read
     contestant = contestant_of(what)
-    run = contestant if isinstance(contestant, Run) else None
+    run, keys = contestant if isinstance(contestant, Run) else None, Config()
     if run is not None:
-        settings = run.sampling(settings, evaluate).given()
+        keys = run.sampling(settings, evaluate)
+        settings = keys.given()
         claim_scores(run.path / METRICS)
     data = _real_data(contestant, against, reference)
     own = reference.setup.own if reference else run is not None and data.fingerprint == run.config["fingerprint"]
@@ -159,7 +139,7 @@ def evaluate(
     setup = replace(setup_of(data, split, n, features=features, own=own, seed=seed), settings=settings)
     if run is None:
         return _evaluation(setup, _drawn(contestant, setup, batch), reference)
-    drawn = _drawn_by_run(run, setup, batch, samples=bound_samples, n=bound_images, by=likelihood)
+    drawn = _drawn_by_run(run, setup, keys, batch, samples=bound_samples, n=bound_images, by=likelihood)
     evaluation = _evaluation(setup, drawn, reference)
     for score in evaluation.scores:
         write_score(run.path / METRICS, score)
@@ -191,94 +171,31 @@ def _drawn(contestant: Contestant, setup: Setup, batch: int) -> Drawn:
     return Drawn(images, notes=[contestant.described(setup.n)] if isinstance(contestant, ImageSet) else [])
 
 
-def _drawn_by_run(run: Run, setup: Setup, batch: int, **bounds: Any) -> Drawn:
+def _drawn_by_run(run: Run, setup: Setup, keys: Config, batch: int, **bounds: Any) -> Drawn:
     """Images of a run, its cost, bounds on its likelihood, and whether it draws the class asked for; `bounds` are keys
     of `likelihood_scores`."""
-    model, data, seed, settings = run.model, setup.data, setup.seed, setup.settings
+    model, data, seed = run.model, setup.data, setup.seed
     assert isinstance(model, Samples)
 
     def draw(first: int, count: int) -> Tensor:
-        return run.sample(count, seed=seed, first=first, batch=count, **settings)
+        return run.sample(count, seed=seed, first=first, batch=count, keys=keys)
 
-    guides = run.guides(run.sampling(settings, evaluate))
+    guides = run.guides(keys)
     images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch, guides=guides)
     likelihoods, notes = likelihood_scores(
         model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
     )
     scores = [*_cost_scores(setup, spent), *likelihoods]
     if isinstance(model, Conditional) and setup.own:
-        scores += class_scores(data, images, model.n_classes, seed=seed, settings=settings)
+        scores += class_scores(data, images, model.n_classes, seed=seed, settings=setup.settings)
     if guides.weak is not None:
-        notes = [f"guided by {settings['guide']}", *notes]
-    notes = notes if run.unfinished is None else [run.unfinished, *notes]
+        notes = [f"guided by {setup.settings['guide']}", *notes]
+    notes = [*filter(None, [run.unfinished]), *notes]
     return Drawn(images, scores, notes, {"weights": run.weights_id, "unfinished": run.unfinished})
 
 
-def choose_reals(
-    data: Data, n: int | None = None, *, split: str | None = None, n_fake: int | None = None, own: bool = True
-) -> tuple[str, int]:
-    """Which split of the data is measured against, and how many images of it.
-
-    Where no split is asked for: the test split, or without one all images, for no model was trained on them; of data
-    that a run was trained on (`own`) the test split, else the validation split, and the training split only where
-    neither has LEAST images.
-
-    Args:
-        n: default: all, at most N_DEFAULT; n_fake: how many generated images exist, None for any number.
-    Raises:
-        UserError: if there is no such split, or it does not have so many images.
-    """
-    if split is None:
-        split = _default_split(data, own)
-    if split not in (*data.splits, ALL):
-        raise unknown("split", split, [*data.splits, ALL])
-    n_real = len(part_named(data, split))
-    most = n_real if n_fake is None else min(n_real, n_fake)
-    n = min(most, N_DEFAULT) if n is None else n
-    if not LEAST <= n <= most:
-        there = (
-            f"{data.name} has {n_real} images"
-            if split == ALL
-            else f"the {split} split of {data.name} has {n_real} images"
-        )
-        there += "" if n_fake is None else f", and there are {n_fake} generated ones"
-        allowed = f"choose n from {LEAST} to {most}" if most >= LEAST else f"a measurement needs {LEAST} on either side"
-        raise UserError(f"n={n}: {there}; {allowed}, or give more images")
-    return split, n
-
-
-def _default_split(data: Data, own: bool) -> str:
-    if not own and "test" not in data.splits:
-        return ALL
-    name = held_out_split(data.splits, LEAST)
-    return name if len(data.splits[name]) >= LEAST else "train"
-
-
-def caveats(data: Data, split: str, n: int, *, own: bool) -> list[str]:
-    """What limits every figure measured by n images of that split; own: whether the model was trained on this data."""
-    texts = []
-    if own and split == "train":
-        name, held_out = data.held_out
-        texts.append(
-            f"the real images were seen in training (the {name} split has {len(held_out)}), so a model that copies "
-            "its training images looks good"
-        )
-    if n < neighbours.ROUGH:
-        texts.append(
-            f"with {n} real and {n} generated images precision and recall are rough: both are inflated, and nothing is "
-            "decided by them. Use more images"
-        )
-    return texts
-
-
 def setup_of(
-    data: Data,
-    split: str,
-    n: int,
-    *,
-    features: str | FeatureNetwork = "auto",
-    own: bool = True,
-    seed: int = 0,
+    data: Data, split: str, n: int, *, features: str | FeatureNetwork = "auto", own: bool = True, seed: int = 0
 ) -> Setup:
     """What is measured by, as `choose_reals` settled it: with the feature network, before anything is drawn."""
     network = features if isinstance(features, FeatureNetwork) else feature_network(features, data.shape, data.name)

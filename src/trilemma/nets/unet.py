@@ -1,14 +1,14 @@
 """A U-Net of residual blocks that are told the noise level: (x, noise level, condition) -> an image of the same shape.
 
-For level k of widths w_k = width * multipliers[k], at 1 / 2**k of the image's size, e an embedding of the noise level
-(and of the condition, which is added to it):
+For level k of widths w_k = width * multipliers[k], at 1 / (p 2**k) of the image's size, e an embedding of the noise
+level (and of the condition, which is added to it):
 
-    in      h <- conv 3x3(pad(x))
+    in      h <- conv 3x3(patches of pad(x)), a patch of p x p pixels being one place with p p times the channels
     down k  h <- `depth` times [block(h, e), attention where the map has at most `attention_px` a side], each kept;
             h <- conv 3x3 of stride 2 (h), kept, for all but the last level
     middle  h <- block, attention, block
-    up k    h <- `depth` + 1 times [block(join(h, kept), e), attention as above];  h <- conv 3x3(nearest x2 (h))
-    out     conv 3x3(SiLU(GroupNorm(h))), which begins at zero, cropped to the image
+    up k    h <- `depth` + 1 times [block(join(h, kept), e), attention as above];  h <- nearest x2 (h) unless k = 0
+    out     conv 3x3(SiLU(GroupNorm(h))), which begins at zero, patches put back, cropped to the image
 
     block   h + conv 3x3(dropout(SiLU(scale(e) GroupNorm(conv 3x3(SiLU(GroupNorm(h)))) + shift(e)))), the last begins at
             zero, and h goes through a 1x1 convolution where the channels change
@@ -32,12 +32,13 @@ class UNet(nn.Module):
     """Images (B, C, H, W), noise levels (B,) and an embedded condition -> (B, C, H, W).
 
     Args:
-        shape: (C, H, W) of the images; sides that 2**(levels - 1) does not divide are padded.
-        width: channels at full size.
+        shape: (C, H, W) of the images; sides that patch * 2**(levels - 1) does not divide are padded.
+        width: channels at the largest map.
         multipliers: of the width, a level each.
         depth: residual blocks a level.
         attention_px: maps of at most so many pixels a side have attention; 0 for none.
         dropout: inside the blocks.
+        patch: p, px; a larger one makes the maps smaller and everything faster.
     """
 
     def __init__(
@@ -48,15 +49,15 @@ class UNet(nn.Module):
         depth: int = 2,
         attention_px: int = 8,
         dropout: float = 0.0,
+        patch: int = 1,
     ) -> None:
         super().__init__()
-        channels, self.size = shape[0], shape[1:]
+        channels, self.size, self.patch = shape[0] * patch**2, shape[1:], patch
         self.levels = len(multipliers)
         self.embedding = 4 * width
         widths = [width * m for m in multipliers]
-        sides = [
-            math.ceil(max(self.size) / 2 ** (self.levels - 1)) * 2 ** (self.levels - 1 - k) for k in range(self.levels)
-        ]
+        smallest = math.ceil(max(self.size) / self._multiple)
+        sides = [smallest * 2 ** (self.levels - 1 - k) for k in range(self.levels)]
         self.level = nn.Sequential(
             nn.Linear(width, self.embedding), nn.SiLU(), nn.Linear(self.embedding, self.embedding)
         )
@@ -80,13 +81,13 @@ class UNet(nn.Module):
                 self.up.append(_Stage(c_in, w, self.embedding, dropout, attention=sides[k] <= attention_px))
                 c = w
             if k > 0:
-                self.up.append(_Upsample(c))
+                self.up.append(nn.Upsample(scale_factor=2, mode="nearest"))
         self.last = nn.Sequential(nn.GroupNorm(groups_of(c), c), nn.SiLU(), _zero(nn.Conv2d(c, channels, 3, padding=1)))
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
         """x (B, C, H, W), level log(sigma / alpha) (B,), condition (B, embedding) or None -> (B, C, H, W)."""
         e = self._embedded(level, condition)
-        h = self.first(F.pad(x, self._padding()))
+        h = self.first(F.pixel_unshuffle(F.pad(x, self._padding()), self.patch))
         kept = [h]
         for module in self.down:
             h = module(h, e) if isinstance(module, _Stage) else module(h)
@@ -95,7 +96,7 @@ class UNet(nn.Module):
             h = module(h, e)
         for module in self.up:
             h = module(torch.cat([h, kept.pop()], dim=1), e) if isinstance(module, _Stage) else module(h)
-        return self.last(h)[..., : self.size[0], : self.size[1]]
+        return F.pixel_shuffle(self.last(h), self.patch)[..., : self.size[0], : self.size[1]]
 
     def _embedded(self, level: Tensor, condition: Tensor | None) -> Tensor:
         """SiLU of the embedding (B, E); float32 also under autocast, where the level would lose its fine steps."""
@@ -104,9 +105,13 @@ class UNet(nn.Module):
             return F.silu(e if condition is None else e + condition.to(e.dtype))
 
     def _padding(self) -> tuple[int, int, int, int]:
-        """Zeros right and below, up to multiples of 2**(levels - 1)."""
-        multiple = 2 ** (self.levels - 1)
-        return 0, -self.size[1] % multiple, 0, -self.size[0] % multiple
+        """Zeros right and below."""
+        return 0, -self.size[1] % self._multiple, 0, -self.size[0] % self._multiple
+
+    @property
+    def _multiple(self) -> int:
+        """Pixels of the side of a place on the last level."""
+        return self.patch * 2 ** (self.levels - 1)
 
 
 class _Stage(nn.Module):
@@ -128,18 +133,6 @@ class _Stage(nn.Module):
         scale, shift = self.modulation(e)[:, :, None, None].chunk(2, dim=1)
         h = self.norm_2(h) * (1 + scale.to(h.dtype)) + shift.to(h.dtype)
         return self.attention(self.skip(x) + self.conv_2(self.dropout(F.silu(h))))
-
-
-class _Upsample(nn.Module):
-    """Nearest, then a convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, 2 H, 2 W)."""
-        return self.conv(F.interpolate(h, scale_factor=2, mode="nearest"))
 
 
 def _zero(layer: nn.Conv2d) -> nn.Conv2d:

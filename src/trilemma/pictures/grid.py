@@ -52,17 +52,18 @@ def grid(
     n, channels, height, width = images.shape
     columns = _columns(n, columns)
     scale = scale or tile_scale(height, width)
-    lines = [_wrap(text, width * scale) for text in texts] if texts else []
+    letters = font() if texts else None
+    lines = [_wrap(text, width * scale, letters.getlength) for text in texts] if texts and letters else []
     below = max(map(len, lines), default=0) * (TEXT + 2)
     step_x, step_y = width * scale + pad, height * scale + pad + below
     size = (pad + columns * step_x, pad + math.ceil(n / columns) * step_y)
     sheet = Image.new(MODES.get(channels, "RGB"), size, "white")
     draw = ImageDraw.Draw(sheet)
-    for k, image in enumerate(images):
+    for k, image in enumerate(to_uint8(images).cpu()):
         x, y = pad + k % columns * step_x, pad + k // columns * step_y
         sheet.paste(to_image(image).resize((width * scale, height * scale), Image.Resampling.NEAREST), (x, y))
         if lines:
-            draw.multiline_text((x, y + height * scale), "\n".join(lines[k]), fill="black", font=font(), spacing=2)
+            draw.multiline_text((x, y + height * scale), "\n".join(lines[k]), fill="black", font=letters, spacing=2)
     return sheet
 
 
@@ -105,10 +106,10 @@ def font() -> "ImageFont.FreeTypeFont":
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), TEXT)
 
 
-def _wrap(text: str, width: int) -> list[str]:
+def _wrap(text: str, width: int, measure: Callable[[str], float]) -> list[str]:
     """At most LINES lines that fit into `width` px, the last with "..." where more follows: broken between words, or
     inside one that is too long."""
-    measure, lines, rest = font().getlength, [], " ".join(text[:LETTERS].split())
+    lines, rest = [], " ".join(text[:LETTERS].split())
     while rest and len(lines) < LINES:
         fits = _fitting(rest, width, measure)
         space = rest.rfind(" ", 0, fits + 1) if fits < len(rest) else -1

@@ -1,9 +1,13 @@
-"""Plots and tables of images on one page."""
+"""Plots and tables of images on one page, as a picture or in HTML."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trilemma.text import shown
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from PIL import Image
 
 GAP = 12  # px between the parts of a page
@@ -31,3 +35,14 @@ def _on_a_page(parts: "Sequence[Image.Image]", gap: int, *, down: bool) -> "Imag
         page.paste(part, (0, at) if down else (at, 0))
         at += part.size[along] + gap
     return page
+
+
+def template(name: str, packages: Sequence[str], filters: Mapping[str, Callable[..., Any]]) -> "Template":
+    """A page of HTML from the templates of these packages; what it shows is escaped, and a missing name is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folders = [Path(__file__).parents[1] / package / "templates" for package in packages]
+    environment = Environment(loader=FileSystemLoader(folders), autoescape=True, finalize=shown,
+                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    environment.filters |= filters
+    return environment.get_template(name)

@@ -17,15 +17,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from trilemma.errors import UserError
-from trilemma.files import (
-    disk_errors,
-    read_json,
-    remove_scratch,
-    scratch_of,
-    sha256_of,
-    sync_folder,
-    write_json,
-)
+from trilemma.files import disk_errors, read_json, remove_scratch, scratch_of, sha256_of, sync_folder, write_json
 from trilemma.run.state import Broken, Checkpoint, check_state
 from trilemma.run.tensor_files import removed_on_error, save_tensors, size_bytes
 from trilemma.run.weights import LARGEST_HEADER, load_tensors
@@ -129,23 +121,24 @@ def read_checkpoint(path: Path, like: Checkpoint | None = None) -> Checkpoint:
     Raises:
         Broken: with the reason.
     """
+    values, groups = read_values(path, None if like is None else sum(map(size_bytes, like.tensors.values())))
     with _broken():
-        files, version = _checked_files(path, None if like is None else sum(map(size_bytes, like.tensors.values())))
-        values = _migrated(read_json(path / STATE, LARGEST_STATE), version)
-        tensors = {Path(name).stem: load_tensors(path / name) for name in files if name != STATE}
+        checkpoint = Checkpoint(values, {name: load_tensors(path / f"{name}.safetensors") for name in groups})
         if like is not None:
-            check_state(Checkpoint(values, tensors), like, images=images_of(path))
-    return Checkpoint(values, tensors)
+            check_state(checkpoint, like, images=images_of(path))
+    return checkpoint
 
 
-def read_values(path: Path) -> tuple[dict[str, Any], list[str]]:
+def read_values(path: Path, expected: int | None = None) -> tuple[dict[str, Any], list[str]]:
     """The plain values of a checkpoint whose files are those that were written, and the names of its groups of tensors.
 
+    Args:
+        expected: bytes of all tensors of such a state; a file that is larger than it with a header is not looked into.
     Raises:
         Broken: with the reason.
     """
     with _broken():
-        files, version = _checked_files(path)
+        files, version = _checked_files(path, expected)
         values = _migrated(read_json(path / STATE, LARGEST_STATE), version)
     return values, [Path(name).stem for name in files if name != STATE]
 
@@ -215,12 +208,8 @@ def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
     return values
 
 
-def _checked_files(path: Path, expected: int | None = None) -> tuple[list[str], int]:
-    """The files of a checkpoint, each with the size and the content that its manifest says; and its format.
-
-    Args:
-        expected: bytes of all tensors of such a state; a file that is larger than it with a header is not looked into.
-    """
+def _checked_files(path: Path, expected: int | None) -> tuple[list[str], int]:
+    """The files of a checkpoint, each with the size and the content that its manifest says; and its format."""
     manifest = read_json(path / MANIFEST, LARGEST_STATE)
     if manifest["format"] not in range(1, FORMAT + 1):
         raise Broken(f"its format is {manifest['format']}, this version reads up to {FORMAT}")

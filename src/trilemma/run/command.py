@@ -83,15 +83,9 @@ def command_keys(recipe: Recipe, config: ModelConfig, data_config: DataConfig, t
         keys["lr_schedule" if name == "schedule" and name in own else name] = values[name]
     if "warmup_images" in keys and training.warmup_share is None:
         del keys["warmup_share"]
-    return (
-        keys
-        | _data_keys(config, data_config)
-        | {
-            name: getattr(config, name)
-            for name in own
-            if name not in FROM_DATA and getattr(config, name) != getattr(recipe.config, name)
-        }
-    )
+    keys |= _data_keys(config, data_config)
+    settings, defaults = dict(config), dict(recipe.config)
+    return keys | {key: settings[key] for key in own if key not in FROM_DATA and settings[key] != defaults[key]}
 
 
 def _data_keys(config: ModelConfig, data_config: DataConfig) -> dict[str, Any]:

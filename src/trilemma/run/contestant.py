@@ -21,8 +21,9 @@ from trilemma.data.selection import ALL, Selection, all_splits
 from trilemma.data.sources.arrays import GIVEN, as_numpy, to_images
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
+from trilemma.run.compute import Drawn
 from trilemma.run.locate import CONFIG, no_run
-from trilemma.run.run import Drawn, Facts, Run, load
+from trilemma.run.run import Run, load
 from trilemma.values import refusal
 from trilemma.words import names_counted
 
@@ -34,7 +35,7 @@ class Contestant(Protocol):
     """Draws images of one shape (channels, height, width).
 
     classes: their names, () where there are none; count: how many different images there are, None where there is no
-    end to them; facts: None where the cost is not known.
+    end to them.
     """
 
     @property
@@ -45,8 +46,6 @@ class Contestant(Protocol):
     def classes(self) -> Sequence[str]: ...
     @property
     def count(self) -> int | None: ...
-    @property
-    def facts(self) -> Facts | None: ...
 
     def draw(self, n: int, *, seed: int, first: int, batch: int, **settings: Any) -> Iterator[Drawn]:
         """Images number first ... first + n - 1 of a seed, `batch` at a time: uint8 levels, or floats in [0, 1]."""
@@ -65,7 +64,6 @@ class ImageSet:
     shape: Shape
     classes: tuple[str, ...] = ()
     place: Path | None = None
-    facts: Facts | None = None
 
     @property
     def count(self) -> int:
@@ -113,8 +111,9 @@ def contestant_of(what: Thing) -> Contestant:
         return ImageSet(what.name, all_splits(what), what.shape, what.classes)
     if isinstance(what, np.ndarray | Tensor):
         levels, _ = to_images(as_numpy(what), "the generated images")
+        _, channels, height, width = levels.shape
         images = Selection(ALL, (Split(levels),), torch.arange(len(levels)))
-        return ImageSet(GIVEN, images, _shape_of(levels))
+        return ImageSet(GIVEN, images, (channels, height, width))
     if isinstance(what, Contestant):
         return what
     raise refusal("what", what, Thing)
@@ -138,11 +137,6 @@ def _of_path(place: str | Path) -> Contestant:
     if path.is_dir():
         _refuse_mixtures(path, [name for split in data.splits.values() for name in split.names or ()])
     return ImageSet(path.resolve().name, all_splits(data), data.shape, data.classes, path.absolute())
-
-
-def _shape_of(levels: Tensor) -> Shape:
-    _, channels, height, width = levels.shape
-    return channels, height, width
 
 
 def _refuse_mixtures(folder: Path, names: Sequence[str]) -> None:

@@ -30,18 +30,8 @@ from trilemma.run.migration import migrated
 from trilemma.run.parts import identity, with_earlier_places
 
 LOCK = "lock"
-WRITTEN = (
-    CONFIG,
-    LOCK,
-    WEIGHTS,
-    "environment.json",
-    "log.jsonl",
-    "summary.json",
-    "README.md",
-    "batch.png",
-    "curves.png",
-)
-WRITTEN += ("samples", "checkpoints", "parts")  # what a training writes, by name: in a run folder, these are ours
+WRITTEN = (CONFIG, LOCK, WEIGHTS, "environment.json", "log.jsonl", "summary.json", "README.md", "batch.png")
+WRITTEN += ("curves.png", "samples", "checkpoints", "parts")  # by a training: in a run folder, these names are ours
 HOLDER = re.compile(r"process [0-9]*( [^\x00-\x1f]*)?")  # the content of a lock, which may have been cut short
 LONGEST_LOCK = 1000  # bytes
 FINGERPRINT = ("", "fingerprint")

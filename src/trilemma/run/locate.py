@@ -30,7 +30,7 @@ def no_run(path: Path) -> UserError:
     if path.exists():
         what = f"it has no {CONFIG}" if path.is_dir() else "it is a file"
         return UserError(f"{path} is not a run: {what}. Give a folder that `trilemma train` made{_such_as([*runs])}")
-    text, word = f"There is no run at {path}", str(path)
+    text, word = f"run {path} not found", str(path)
     if word in models():
         own = [run for run, name in runs.items() if name.startswith(f"{word}-")]
         text += f": {word} is a model. Train it first: trilemma train {word} DATA"

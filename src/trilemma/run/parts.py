@@ -20,6 +20,7 @@ class PartConfig(Config):
     keys: dict[str, Any] = Field(default={}, description="of its training that differ from the recipe's")
     run: str | None = Field(default=None, max_length=4096, description="the finished run that it was taken from")
     weights: str | None = Field(default=None, max_length=64, description="their SHA-256, once they are trained")
+    seconds: float | None = Field(default=None, ge=0, description="of its training and its parts', once it is trained")
     parts: dict[str, "PartConfig"] = Field(default={}, description="its own parts")
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from trilemma.data import Data
@@ -109,11 +110,12 @@ def _is_sound(values: dict[str, Any]) -> bool:
     )
 
 
-def finish(model: nn.Module, data: Data, seed: int) -> None:
+@torch.no_grad()
+def finish(model: Finishes, data: Data, seed: int) -> None:
     """The last step of a model, as at the end of a training: see `ModelInUse.finish`."""
-    if isinstance(model, Finishes):
-        device = next(model.parameters()).device
-        model.finish(training_images(data.train, FINISH_IMAGES, seed=seed, device=device), seed=seed)
+    assert isinstance(model, nn.Module)
+    images = training_images(data.train, FINISH_IMAGES, seed=seed, device=next(model.parameters()).device)
+    model.finish(images, seed=seed)
 
 
 def summary_of(snapshot: Snapshot, parameters: int) -> dict[str, Any]:

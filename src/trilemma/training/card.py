@@ -1,9 +1,10 @@
 """The model card of a run: README.md, filled from what the run folder holds."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
+from jinja2 import Environment, Template
 
 from trilemma.arguments import typed
 from trilemma.registry import Recipe
@@ -36,10 +37,7 @@ def model_card(
     """
     figures = {name: value for name, value in summary.items() if name.startswith(("valid_", "train_"))}
     files = FILES | {file: what for file, what in PICTURES.items() if (path / file).exists()}
-    pages = Environment(autoescape=False)  # Markdown: what stands in it is escaped by `markdown`
-    pages.filters["markdown"] = markdown
-    pages.filters["typed"] = lambda values: " ".join(typed(values))
-    return pages.from_string(TEMPLATE.read_text("utf-8")).render(
+    return _template().render(
         sample=quoted(["trilemma", "sample", str(path), "n=64", "seed=0"]),
         name=name,
         config=config,
@@ -49,3 +47,11 @@ def model_card(
         figures=figures,
         files=files,
     )
+
+
+@cache
+def _template() -> Template:
+    pages = Environment(autoescape=False)  # Markdown: what stands in it is escaped by `markdown`
+    pages.filters["markdown"] = markdown
+    pages.filters["typed"] = lambda values: " ".join(typed(values))
+    return pages.from_string(TEMPLATE.read_text("utf-8"))

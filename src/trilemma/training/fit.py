@@ -24,10 +24,8 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-import torch
-
 from trilemma.config import VARIANCE, ModelConfig
-from trilemma.registry import Recipe, assemble
+from trilemma.registry import Recipe, without_memory
 from trilemma.run.config import LENGTHS, TrainConfig
 from trilemma.types import Model, Player, config_of, players_of
 
@@ -109,10 +107,8 @@ def fit_training(
 
 def fit_rates(recipe: Recipe, lr: Rates, module: Model) -> Rates:
     """The learning rates for layers of these widths."""
-    with torch.device("meta"):
-        own = assemble(recipe, recipe.config)
     sizes = _pixels(config_of(module) or recipe.config), _pixels(recipe.config)
-    inputs = {player.name: pixel_inputs(player, sizes[1]) for player in players_of(own.phases)}
+    inputs = {player.name: pixel_inputs(player, sizes[1]) for player in players_of(without_memory(recipe).phases)}
     factors = {
         player.name: width_factor(pixel_inputs(player, sizes[0]), inputs.get(player.name))
         for player in players_of(module.phases)

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from trilemma.errors import UserError
 from trilemma.files import write_atomic
-from trilemma.run.log import read_log
+from trilemma.run.log import PLACE, read_log
 from trilemma.run.state import Checkpoint
+
+APART = (*PLACE, "lr", "valid_images")  # values of a row that are not of the model
 
 
 class Averages:
@@ -115,11 +117,7 @@ def row_text(row: dict[str, Any]) -> str:
     >>> row_text({"step": 3, "images": 96, "seconds": 1.0, "vae/loss": 0.03125})
     '96 images, vae/loss 0.03125'
     """
-    values = [
-        f"{name} {value:.4g}"
-        for name, value in row.items()
-        if name not in ("step", "images", "seconds", "lr", "valid_images")
-    ]
+    values = [f"{name} {value:.4g}" for name, value in row.items() if name not in APART]
     return ", ".join([f"{row['images']:,} images", *values])
 
 

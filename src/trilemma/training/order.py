@@ -3,14 +3,18 @@ read."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from trilemma.errors import UserError
 from trilemma.hardware import pick_device
+from trilemma.own import PAGE
 from trilemma.registry import Recipe, get_recipe, list_models
 from trilemma.run.config import TrainConfig
+from trilemma.run.locate import run_folder
+from trilemma.run.record import read_config
 from trilemma.run.run import Run, as_run
 from trilemma.training.request import (
     READING,
@@ -105,6 +109,12 @@ def _trained_part(name: str, keys: Mapping[str, Any], main: TrainConfig) -> Orde
 
 def _finished_part(source: Any, keys: Mapping[str, Any], device: str) -> Run:
     """The run that a part is taken from."""
+    folder = source.path if isinstance(source, Run) else source
+    if isinstance(folder, str | Path) and "module" in read_config(run_folder(folder))["model_config"]:
+        raise UserError(
+            f"{folder} was trained on a module of your own, which its run folder cannot build again; register a recipe "
+            f"that builds it, and give a run of that; see {PAGE}"
+        )
     run = Run(as_run(source).path, device=device)  # with a model of its own, for a part is frozen and moved
     if keys:
         raise UserError(f"{run.path} is a finished run, which is not trained again; leave {next(iter(keys))}= out")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trilemma.pictures.plots import png
 from trilemma.pictures.png import receipt_for, save_png
+from trilemma.training.log import APART
 from trilemma.training.titles import square_of, title
 from trilemma.words import capital
 
@@ -15,12 +16,17 @@ if TYPE_CHECKING:
 
 Points = list[tuple[int, float]]  # (images seen, value)
 
-SKIP = ("step", "images", "seconds", "lr", "valid_images")
 HELD_OUT = "valid_"
 LOG_RANGE = 20.0  # largest to smallest value, both above 0, from which the axis is logarithmic
 LEVEL = 0.01  # of their size: values that differ by less say nothing
-TOGETHER = {"d_real": "critic_output", "d_fake": "critic_output"}  # lines of different names in one panel
-IMAGES = {"d_real": "real images", "d_fake": "generated images"}
+LINES = {  # that share a panel with lines of other names: the panel, and what tells them apart
+    "d_real": ("critic_output", "real images"),
+    "d_fake": ("critic_output", "generated images"),
+    "loss_clean": ("loss_by_noise", "little noise"),
+    "loss_middle": ("loss_by_noise", "medium noise"),
+    "loss_noisy": ("loss_by_noise", "much noise"),
+}
+SAME = {"denoising_mse": "loss"}  # on held-out images: of training images
 
 
 def made_by_training(command: str, shows: str) -> dict[str, str]:
@@ -36,7 +42,7 @@ def panels_of(log: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
     series: dict[str, Points] = {}
     for row in log:
         for name, value in row.items():
-            if name not in SKIP and isinstance(value, int | float):
+            if name not in APART and isinstance(value, int | float):
                 series.setdefault(name, []).append((row["images"], value))
     panels: dict[str, dict[str, Points]] = {}
     drawn: list[Points] = []
@@ -99,7 +105,9 @@ def _draw_panel(axis: "Axes", panel: str, lines: dict[str, Points], level: float
 def _panel(name: str) -> str:
     """The panel of a line: its name without who says it, or that of the lines it is drawn with."""
     name = name.split("/")[-1].removeprefix(HELD_OUT)
-    return "kl_by_level_nats" if re.fullmatch(r"kl\d+_nats", name) else TOGETHER.get(name, name)
+    if name in LINES:
+        return LINES[name][0]
+    return "kl_by_level_nats" if re.fullmatch(r"kl\d+_nats", name) else SAME.get(name, name)
 
 
 def _label(name: str, lines: Iterable[str]) -> str:
@@ -114,8 +122,8 @@ def _label(name: str, lines: Iterable[str]) -> str:
     level = re.fullmatch(r"kl(\d+)_nats", what.removeprefix(HELD_OUT))
     if level:
         return f"level {level[1]}" + ("" if who else ", held out")
-    if what in IMAGES:
-        return IMAGES[what]
+    if what in LINES:
+        return LINES[what][1]
     return "held out" if not who else who if sum("/" in other for other in lines) > 1 else "training"
 
 

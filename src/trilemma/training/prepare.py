@@ -20,7 +20,7 @@ from trilemma.data.sources.labels import UNUSED
 from trilemma.errors import UserError
 from trilemma.files import sha256_of
 from trilemma.own import try_losses
-from trilemma.registry import Parts, Recipe, build
+from trilemma.registry import Parts, Recipe, build, without_memory
 from trilemma.run.command import train_command
 from trilemma.run.config import TrainConfig
 from trilemma.run.folder import earlier_fingerprints
@@ -41,8 +41,8 @@ SPREAD_IMAGES = 4096  # whose standard deviation is measured
 class Plan:
     """A training that can begin.
 
-    recipe, config, training: as they fit the images; module: with its first weights, on its device; record: the content
-    of config.json.
+    recipe, config, training: as they fit the images; module: with its first weights, on its device, or without memory
+    until its parts are trained; record: the content of config.json.
     """
 
     order: Order
@@ -92,7 +92,10 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
         **blueprints(parts, Path()),
         **{name: run.model for name, run in order.parts.items() if isinstance(run, Run)},
     }
-    module = build(recipe, config, seed=order.training.seed, parts=modules).to(order.device)
+    if recipe.parts:
+        module = without_memory(recipe, config, modules)
+    else:
+        module = build(recipe, config, seed=order.training.seed).to(order.device)
     if order.request.module is not None:
         _check_module(module, data)
     training, changed = fit_training(recipe, order.training, order.fixed_keys, module, len(data.train))
@@ -101,7 +104,8 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
     check_players(module.phases, training)
     _check_classes(module, recipe, data)
     if order.user_keys.get("monitor") is not None:
-        check_monitor(module, data, training)
+        whole = build(recipe, config, parts=modules).to(order.device) if recipe.parts else module
+        check_monitor(whole, data, training)
     return Plan(order, recipe, config, training, data, module, _record(recipe, data, config, training, parts))
 
 

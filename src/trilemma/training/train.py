@@ -183,7 +183,7 @@ def _with_trained_parts(plan: Plan, path: Path, display: Display, owner: _Owner)
                 f"the part {name} in {run.path} has changed since the training in {path} began: its weights are "
                 f"{weights[:16]}, and were {str(begun[name].weights)[:16]}; restore it, or choose another out="
             )
-        modules[name], records[name] = run.model, {**records[name], "weights": weights}
+        modules[name], records[name] = run.model, {**records[name], "weights": weights, "seconds": run.seconds}
     display.restart(plan.recipe.name)
     return plan.with_parts(modules, records)
 

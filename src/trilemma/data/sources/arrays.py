@@ -44,7 +44,7 @@ def load_arrays(path: Path, name: str, source: str, options: Options) -> Data:
     """
     if bytes_of(path) > memory_limit():
         return divide(read_cached([path], options, lambda room: _decode(path, options, room)), name, source, options)
-    return _data_of(read_arrays(path), name, source, options)
+    return data_of(read_arrays(path), name, source, options)
 
 
 def load_given(images: Any, options: Options) -> Data:
@@ -59,7 +59,7 @@ def load_given(images: Any, options: Options) -> Data:
     arrays = {"images": levels.permute(0, 2, 3, 1).numpy()}  # in the one order that is read in one way
     if labels is not None:
         arrays["labels"] = _labels_array(labels, len(levels))
-    data = _data_of(arrays, GIVEN, _source_of(arrays), options, notes[:-1], pair)
+    data = data_of(arrays, GIVEN, _source_of(arrays), options, notes[:-1], pair)
     if labels is not None and not data.classes:
         raise UserError(next((note for note in data.notes if "not used" in note), "labels: they hold no class"))
     return data
@@ -98,7 +98,7 @@ def _source_of(arrays: Mapping[str, np.ndarray]) -> str:
     return f"{GIVEN}:{digest.hexdigest()[:16]}"
 
 
-def _data_of(
+def data_of(
     arrays: dict[str, np.ndarray],
     name: str,
     source: str,

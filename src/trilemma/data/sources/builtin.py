@@ -7,6 +7,7 @@ cache once.
 import math
 import re
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +42,7 @@ def load_digits(options: Options) -> Data:
     return resized("digits", {"train": train, "valid": valid, "test": test}, NUMERALS, options)
 
 
+@cache
 def _digits() -> tuple[Any, Any]:
     """Images (1797, 64) and labels (1797,), from the file that scikit-learn reads, too: importing it takes a second."""
     package = find_spec("sklearn")

@@ -15,14 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trilemma.data.decoding.levels import few_levels
-from trilemma.data.decoding.limits import check_count, memory_limit
-from trilemma.data.decoding.size import choose_size, fit
+from trilemma.data.decoding.limits import memory_limit
 from trilemma.data.decoding.unpack import ERRORS, check_unpacked
-from trilemma.data.hold_out import check_enough, hold_out
 from trilemma.data.options import Options
-from trilemma.data.sources.labels import labelled_splits
-from trilemma.data.split import Data, Split, equal_images, make_data
+from trilemma.data.sources.arrays import data_of
+from trilemma.data.split import Data
 from trilemma.errors import UserError
 from trilemma.files import open_plain
 
@@ -41,30 +38,16 @@ def load_idx(path: Path, name: str, source: str, options: Options) -> Data:
     tests = [path.with_name(path.name.replace(TRAIN, word, 1)) for word in TESTS if TRAIN in path.name]
     test = next((file for file in tests if file.is_file()), None)
     files = {"train": path} | ({"test": test} if test else {})
-    images = {split: _images(file) for split, file in files.items()}
-    counts, labels, notes = {split: len(part) for split, part in images.items()}, {}, []
+    arrays, notes = {}, ["read from " + ", ".join(file.name for file in files.values())]
     for split, file in files.items():
-        column = _labels(file, counts[split])
-        if isinstance(column, str):
-            notes.append(column)
-        elif column is not None:
-            labels[split] = column
-    used, missing = labelled_splits(counts, {split: 0 if split in labels else n for split, n in counts.items()})
-    values = torch.cat([labels[split] for split in used]).unique() if used else torch.empty(0)
-    classes = tuple(map(str, values.tolist()))
-    target, resized = choose_size([part.shape[2:] for part in images.values()], options.size)
-    splits = {
-        split: Split(
-            fit(part, target, options.channels or 1),
-            torch.searchsorted(values, labels[split]) if split in used else None,
-        )
-        for split, part in images.items()
-    }
-    dark = few_levels(images["train"])
-    check_enough(splits, source)
-    splits, note = hold_out(splits, options, equal_images, classes=classes)
-    notes = ["read from " + ", ".join(file.name for file in files.values()), *notes, missing, resized, dark, note]
-    return make_data(name, source, splits, options, classes=classes, notes=notes)
+        images = _images(file)
+        labels = _labels(file, len(images))
+        arrays[f"images_{split}"] = images.numpy()
+        if isinstance(labels, str):
+            notes.append(labels)
+        elif labels is not None:
+            arrays[f"labels_{split}"] = labels.numpy()
+    return data_of(arrays, name, source, options, notes)
 
 
 def read_idx(path: Path, sha256: str | None = None, advice: str = "make or fetch it again") -> Tensor:
@@ -126,12 +109,11 @@ def _sha256(*parts: bytes | bytearray) -> str:
 
 
 def _images(path: Path) -> Tensor:
-    """uint8 (N, 1, H, W)."""
+    """uint8 (N, H, W)."""
     images = read_idx(path)
     if images.ndim != 3 or not images.numel():
         raise UserError(f"{path} holds axes {tuple(images.shape)}; images have three: number, height, width")
-    check_count(len(images))
-    return images[:, None]
+    return images
 
 
 def _labels(path: Path, n: int) -> Tensor | str | None:

@@ -54,12 +54,7 @@ class DetectionImages(NamedTuple):
 
 
 def groups_of(
-    run: Run,
-    data: Source | None,
-    against: Source | None,
-    normal: Classes | None,
-    n: int,
-    seed: int,
+    run: Run, data: Source | None, against: Source | None, normal: Classes | None, n: int, seed: int
 ) -> DetectionImages:
     """The images by kind."""
     if against is not None and not _is_image(against):

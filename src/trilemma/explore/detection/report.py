@@ -7,8 +7,6 @@ one HTML file that needs nothing else; its pictures also lie beside it.
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -19,15 +17,13 @@ from trilemma.explore.detection.images import ABNORMAL, NORMAL, UNKNOWN, Group
 from trilemma.explore.detection.scores import reconstructions
 from trilemma.pictures import plots
 from trilemma.pictures.grid import enlarged, grid, tile_scale, to_image
-from trilemma.pictures.page import below
+from trilemma.pictures.page import below, template
 from trilemma.pictures.table import table
 from trilemma.run.run import Run
-from trilemma.text import shown
 from trilemma.types import Reconstructs
 from trilemma.words import capital, ends, number
 
 if TYPE_CHECKING:
-    from jinja2 import Template
     from matplotlib.figure import Figure
     from PIL import Image
 
@@ -85,7 +81,8 @@ def draw_report(
     drawn = [_histogram(document, scores, narrow) for narrow in (False, True)]
     histograms = [Markup(plots.svg(figure, f"{text}{end}")) for figure, end in zip(drawn, ("", " "), strict=True)]
     picture = plots.png(drawn[0])  # after the SVG: it changes the colours
-    page = _template().render(
+    filters = {"number": number, "ends": ends, "capital": capital}
+    page = template("detection.html", ("explore", "comparison"), filters).render(  # the same style sheet
         doc=document,
         words=WORDS,
         histograms=histograms,
@@ -191,22 +188,3 @@ def _histogram(document: Mapping[str, Any], scores: Mapping[str, Tensor], narrow
     ax.legend(frameon=False, fontsize=9, labelcolor=plots.INK, loc="lower left", bbox_to_anchor=(0, 1.08),
               ncols=1 if narrow else 2, borderpad=0, borderaxespad=0)  # fmt: skip
     return figure
-
-
-@cache
-def _template() -> "Template":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    package = Path(__file__).parents[2]
-    environment = Environment(
-        loader=FileSystemLoader(
-            [package / room / "templates" for room in ("explore", "comparison")]
-        ),  # the same style sheet
-        autoescape=True,
-        finalize=shown,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "ends": ends, "capital": capital}
-    return environment.get_template("detection.html")

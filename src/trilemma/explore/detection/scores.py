@@ -9,20 +9,11 @@ from torch import Tensor, nn
 
 from trilemma import rng
 from trilemma.data import Split
-from trilemma.errors import UserError
-from trilemma.explore.codes import PART, encode
+from trilemma.errors import check_finite
+from trilemma.explore.codes import code_width
 from trilemma.explore.compress import by_pca, code_bytes, fit_count, fit_pca
-from trilemma.run.condition import needed
 from trilemma.run.run import Run
-from trilemma.types import (
-    UNCONDITIONAL,
-    BoundsLikelihood,
-    Condition,
-    Encodes,
-    Reconstructs,
-    codes_need,
-    flags,
-)
+from trilemma.types import UNCONDITIONAL, BoundsLikelihood, Condition, Encodes, Reconstructs, codes_need, flags
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
@@ -30,11 +21,13 @@ if TYPE_CHECKING:
 TRAIN = 10_000  # training images that the baselines and the density of codes are fitted on, at most
 NUMBERS = 32  # of PCA, for a model without codes
 LARGEST_CODE = 1024  # numbers that a covariance matrix is made of
+PART = 256  # images that go through a model at a time
 ELBO_DRAWS = 4  # of z, averaged
 BLOCK = 1024  # images that are compared with all training images at a time
 TINY = 1e-6  # keeps logarithms and divisions finite; below one grey level squared
 FOLDS = 5  # of training images that are scored without their own
 RIDGE = 1e-6  # of the mean variance, added to a covariance: units of a code may be constant
+Scored = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
 
 class AnomalyScore(NamedTuple):
@@ -45,15 +38,14 @@ class AnomalyScore(NamedTuple):
     title: str
     baseline: bool
     log: bool
-    of: Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+    of: Scored
 
 
 def fitted_on(run: Run, seed: int) -> Split:
     """The training images that baselines and densities are fitted on, drawn by the seed."""
     train = run.data.train
-    return train.take(
-        rng.permutation(len(train), seed, "detect train")[: min(TRAIN, fit_count(train.images.shape[1:]))]
-    )
+    count = min(TRAIN, fit_count(train.images.shape[1:]))
+    return train.take(rng.permutation(len(train), seed, "detect train")[:count])
 
 
 def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, AnomalyScore]:
@@ -64,34 +56,30 @@ def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, Anoma
     """
     model = run.model
     some = fitted_on(run, seed) if some is None else some
-    numbers, scores = NUMBERS, []
+    numbers = NUMBERS
+    scores: dict[str, AnomalyScore] = {}
+
+    def add(name: str, title: str, of: Scored, *, baseline: bool = False, log: bool = False) -> None:
+        scores[name] = AnomalyScore(name, title, baseline, log, of)
+
     if isinstance(model, Reconstructs):
         error = partial(_error, run)
-        scores.append(AnomalyScore("error", "reconstruction error", False, True, _alone(error)))
-        scores.append(
-            AnomalyScore("relative", "error relative to detail", False, False, _relative("error", error, some.images))
-        )
+        add("error", "reconstruction error", _alone(error), log=True)
+        add("relative", "error relative to detail", _relative("error", error, some.images))
     if isinstance(model, BoundsLikelihood):
-        scores.append(
-            AnomalyScore("elbo", "negative ELBO (nats)", False, False, _alone(partial(_negative_elbo, run, seed)))
-        )
+        add("elbo", "negative ELBO (nats)", _alone(partial(_negative_elbo, run, seed)))
     if isinstance(model, Encodes):
-        few = some.take(torch.arange(1))
-        numbers = encode(run, _float(few.images), needed(model, Condition(label=few.labels))).shape[1]
+        numbers = code_width(run)
         if numbers <= LARGEST_CODE and not codes_need(model):
-            scores.append(
-                AnomalyScore("code", "distance of the code", False, True, _alone(_mahalanobis(run, some.images)))
-            )
+            add("code", "distance of the code", _alone(_mahalanobis(run, some.images)), log=True)
         numbers = int(code_bytes(run.model, numbers)[0] // 2)
     pca = fit_pca(some.images, min(numbers, some.images[0].numel() // 2))  # all of them would leave no error
     error, title = partial(_pca_error, pca), f"PCA ({pca.n_components_} components)"
-    scores.append(AnomalyScore("pca", title, True, True, _alone(error)))
-    scores.append(
-        AnomalyScore("pca-relative", f"{title} relative to detail", True, False, _relative("pca", error, some.images))
-    )
+    add("pca", title, _alone(error), baseline=True, log=True)
+    add("pca-relative", f"{title} relative to detail", _relative("pca", error, some.images), baseline=True)
     title = f"nearest of {len(some):,} training images"
-    scores.append(AnomalyScore("nearest", title, True, True, _alone(partial(_nearest, some.images))))
-    return {score.name: score for score in scores}
+    add("nearest", title, _alone(partial(_nearest, some.images)), baseline=True, log=True)
+    return scores
 
 
 def training_scores(run: Run, seed: int, some: Split) -> dict[str, Tensor]:
@@ -105,14 +93,12 @@ def training_scores(run: Run, seed: int, some: Split) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _alone(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Mapping[str, Tensor]], Tensor]:
+def _alone(score: Callable[[Tensor], Tensor]) -> Scored:
     """A score that needs no others."""
     return lambda images, earlier: score(images)
 
 
-def _relative(
-    base: str, error: Callable[[Tensor], Tensor], train: Tensor
-) -> Callable[[Tensor, Mapping[str, Tensor]], Tensor]:
+def _relative(base: str, error: Callable[[Tensor], Tensor], train: Tensor) -> Scored:
     """log error - (a + b log detail), with the line that fits training images best (least squares)."""
     x, y = _detail(train).log(), error(train).clamp(min=TINY).log()
     b = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum().clamp(min=TINY)
@@ -132,15 +118,15 @@ def _pca_error(pca: "PCA", images: Tensor) -> Tensor:
 
 
 def _error(run: Run, images: Tensor) -> Tensor:
-    return torch.cat([_mse(_reconstructed(run.model, part), part).cpu() for part in _parts(run, images)])
+    return _mse(reconstructions(run, images), _float(images))
 
 
 def _negative_elbo(run: Run, seed: int, images: Tensor) -> Tensor:
     model = run.model
     assert isinstance(model, BoundsLikelihood)
     scores = []
-    for k, part in enumerate(_parts(run, images)):
-        bounds = []
+    for k, levels in enumerate(images.split(PART)):
+        part, bounds = _float(levels).to(run.device), []
         for condition in _conditions(model, len(part), run.device):
             noise = rng.generator(seed, "detect elbo", k, device=run.device)
             with torch.no_grad():
@@ -152,14 +138,14 @@ def _negative_elbo(run: Run, seed: int, images: Tensor) -> Tensor:
 
 def _mahalanobis(run: Run, train: Tensor) -> Callable[[Tensor], Tensor]:
     """Squared Mahalanobis distance from the codes of training images."""
-    codes = encode(run, _float(train)).double()
+    codes = run.encode(_float(train)).double()
     mean = codes.mean(0)
     covariance = (codes - mean).T @ (codes - mean) / len(codes)
     ridge = RIDGE * covariance.diagonal().mean().clamp(min=1e-12)
     root = torch.linalg.cholesky(covariance + ridge * torch.eye(len(mean), dtype=torch.float64))
 
     def distance(images: Tensor) -> Tensor:
-        apart = encode(run, _float(images)).double() - mean
+        apart = run.encode(_float(images)).double() - mean
         return torch.linalg.solve_triangular(root, apart.T, upper=False).square().sum(0)
 
     return distance
@@ -179,15 +165,6 @@ def _nearest(train: Tensor, images: Tensor) -> Tensor:
     return torch.cat(distances)
 
 
-def _reconstructed(model: nn.Module, images: Tensor) -> Tensor:
-    """(B, C, H, W) -> the same; by a conditional model under the class that does it best."""
-    assert isinstance(model, Reconstructs)
-    with torch.no_grad():
-        tries = torch.stack([model.reconstruct(images, y) for y in _conditions(model, len(images), images.device)])
-    best = (tries - images).square().flatten(2).mean(2).argmin(0)  # (B,)
-    return tries[best, torch.arange(len(images), device=images.device)].float()
-
-
 def _conditions(model: nn.Module, count: int, device: torch.device) -> Iterator[Condition]:
     """Every class for all of `count` images; once none for a model whose codes need none."""
     if "label" not in codes_need(model):
@@ -195,11 +172,6 @@ def _conditions(model: nn.Module, count: int, device: torch.device) -> Iterator[
         return
     for k in range(flags(model).n_classes):
         yield Condition(label=torch.full((count,), k, device=device))
-
-
-def _parts(run: Run, images: Tensor) -> Iterator[Tensor]:
-    for part in images.split(PART):
-        yield _float(part).to(run.device)
 
 
 def _float(images: Tensor) -> Tensor:
@@ -219,12 +191,8 @@ def score_all(scores: Mapping[str, AnomalyScore], images: Tensor) -> dict[str, T
     parts = [_score(scores, part) for part in images.split(fit_count(images.shape[1:]))]
     scored = {name: torch.cat([part[name] for part in parts]) for name in scores}
     for name, values in scored.items():
-        bad = int((~values.isfinite()).sum())
-        if bad:
-            raise UserError(
-                f"{bad} of {len(images)} images have a score ({name}) that is NaN or infinite; the training may have "
-                "diverged: look at the run's samples, or train with a lower lr="
-            )
+        advice = "the training may have diverged: look at the run's samples, or train with a lower lr="
+        check_finite(values, f"scores ({name})", advice)
     return scored
 
 
@@ -238,4 +206,11 @@ def _score(scores: Mapping[str, AnomalyScore], images: Tensor) -> dict[str, Tens
 def reconstructions(run: Run, images: Tensor) -> Tensor:
     """uint8 or float images (N, C, H, W) after a pass through the model, float32 on the CPU; a conditional model tries
     every class (what the image shows is not known), and the best counts."""
-    return torch.cat([_reconstructed(run.model, part).cpu() for part in _parts(run, images)])
+    model = run.require("reconstruct", Reconstructs)
+
+    def best(part: Tensor, _: Condition) -> Tensor:
+        tries = torch.stack([model.reconstruct(part, y) for y in _conditions(run.model, len(part), part.device)])
+        nearest = (tries - part).square().flatten(2).mean(2).argmin(0)  # (B,)
+        return tries[nearest, torch.arange(len(part), device=part.device)]
+
+    return run.apply(best, _float(images))

@@ -371,7 +371,7 @@ def test_a_failing_sample_picture_never_stops_training(monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent another way on Windows")
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_saves_within_ten_seconds_and_says_how_to_go_on(tmp_path: Path, signum: int) -> None:
     argv = [sys.executable, "-m", "trilemma", "train", "vae", "digits", "minutes=10", "out=r"]
     process = subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -1,0 +1,145 @@
+"""What a network call buys: how far the samples of a run are from real images, for several samplers and numbers of
+calls. Distance against calls is the side of the trilemma between quality and speed.
+
+Beside it, how far a sampler without noise is from the image that it would give with many more calls, from the same
+noise: the error of the solver alone, which does not depend on how well the network was trained."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from trilemma.diffusion.samplers import calls_of
+from trilemma.errors import UserError
+from trilemma.lessons.held_out import rmse
+from trilemma.metrics.controls import real_images
+from trilemma.metrics.evaluate import choose_reals, setup_of
+from trilemma.metrics.features import extract
+from trilemma.metrics.frechet import frechet_distance, gaussian, refusal
+from trilemma.metrics.intervals import Estimate, Spread
+from trilemma.metrics.kernel import kernel_distance, similarity
+from trilemma.metrics.quality import Setup
+from trilemma.pictures import plots
+from trilemma.run.run import Run
+from trilemma.types import Denoises
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SAMPLERS = ("ddpm", "ddim", "heun", "dpm++2m", "unipc")  # drawn where none are asked for, as far as the model has them
+RANDOM = ("ddpm",)  # they add noise, and end in another image for every number of steps
+COMPARED = 64  # images behind an error
+
+
+class Point(NamedTuple):
+    """calls: of the network; distance: to real images; error: RMSE to the images of many calls, None with noise."""
+
+    calls: int
+    distance: Estimate
+    error: float | None
+
+
+class Ruler(NamedTuple):
+    """name: of the distance; distance: of features `fake` to the real images, with its spread."""
+
+    name: str
+    distance: Callable[..., Spread]
+
+
+def ruler(setup: Setup) -> Ruler:
+    """The Frechet distance to the real images of a setup, or the kernel distance where there are too few for it."""
+    real = extract(setup.network, real_images(setup.data, setup.split, setup.n, setup.seed))
+    if refusal(setup.n, setup.n):
+        return Ruler("kernel distance", partial(kernel_distance, real=similarity(real)))
+    return Ruler("Frechet distance", partial(frechet_distance, real=gaussian(real)))
+
+
+def calls(
+    run: Run,
+    *,
+    numbers: tuple[PositiveInt, ...] = (5, 10, 20, 50),
+    samplers: tuple[str, ...] | None = None,
+    n: Annotated[int, Field(ge=3)] | None = None,
+    reference: PositiveInt = 200,
+    seed: int = 0,
+) -> "Image.Image":
+    """Distance to real images, and error of the solver, over the network calls for an image.
+
+    Args:
+        numbers: of network calls; heun takes the odd number below an even one.
+        samplers: default: ddpm, ddim, heun, dpm++2m and unipc, as far as the model has them.
+        n: images on either side; default: as many as there are, at most 2,500. Below 2,048 the distance is the kernel
+            distance.
+        reference: calls behind the images that errors are against.
+        seed: of the images.
+    """
+    run.require("denoise", Denoises)
+    names = samplers or [name for name in SAMPLERS if _takes(run, name)]
+    split, n = choose_reals(run.data, n)
+    setup = setup_of(run.data, split, n, seed=seed)
+    measured_by = ruler(setup)
+    exact = draw(run, names[-1], reference, min(n, COMPARED), seed)
+    lines = {}
+    for name in names:
+        lines[name] = [measure(run, name, calls, setup, measured_by, exact) for calls in sorted(set(numbers))]
+    return _page(lines, measured_by.name, f"{n:,} images, {setup.network.name}", reference)
+
+
+def draw(run: Run, sampler: str, calls: int, n: int, seed: int) -> Tensor:
+    """Images of a run by a sampler in as many steps as make so many calls, or just fewer."""
+    return run.sample(n, seed=seed, sampler=sampler, steps=steps_for(sampler, calls))
+
+
+def steps_for(sampler: str, calls: int) -> int:
+    """The largest number of steps, at least 1, that make at most so many calls."""
+    steps = calls
+    while steps > 1 and calls_of(sampler, steps) > calls:
+        steps -= 1
+    return steps
+
+
+def measure(run: Run, sampler: str, calls: int, setup: Setup, measured_by: Ruler, exact: Tensor) -> Point:
+    """What a sampler reaches in so many calls."""
+    images = draw(run, sampler, calls, setup.n, setup.seed)
+    distance = measured_by.distance(fake=extract(setup.network, images)).estimate()
+    error = None if sampler in RANDOM else rmse(images[: len(exact)], exact)
+    return Point(calls_of(sampler, steps_for(sampler, calls)), distance, error)
+
+
+def _takes(run: Run, sampler: str) -> bool:
+    """Whether the model has that sampler."""
+    try:
+        run.sampling({"sampler": sampler}, run.sample)
+    except UserError:
+        return False
+    return True
+
+
+def _page(lines: Mapping[str, Sequence[Point]], distance: str, measured_on: str, reference: int) -> "Image.Image":
+    from matplotlib.ticker import LogLocator
+
+    asked = [max(point.calls for point in points) for points in zip(*lines.values(), strict=True)]
+    figure, (quality, errors) = plots.row_of_plots(2, width=10.0, height=3.8)
+    for k, (name, points) in enumerate(lines.items()):
+        look: dict[str, Any] = {"marker": plots.style(k)[1], "markersize": 4, "label": name, **plots.line_style(k)}
+        at, exact = [point.calls for point in points], [p.error for p in points if p.error is not None]
+        low, high = zip(*(point.distance.interval for point in points), strict=True)
+        quality.plot(at, [point.distance.value for point in points], **look)
+        quality.fill_between(at, low, high, color=look["color"], alpha=0.12, linewidth=0)
+        if exact:
+            errors.plot(at, exact, **look)
+    for ax in (quality, errors):
+        ax.set_xscale("log")
+        if ax.dataLim.y0 > 0:  # a kernel distance may be negative
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.set_xticks(asked, [f"{number:,}" for number in asked])
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
+        ax.grid(color="0.9", linewidth=0.6)
+    quality.legend(fontsize=8, frameon=False)
+    plots.label_axes(quality, f"{distance} ({measured_on})", "network calls per image")
+    plots.label_axes(errors, f"RMSE to the image of {reference:,} calls from the same noise", "network calls per image")
+    return plots.pixels(figure)

@@ -1,0 +1,149 @@
+"""The figures of diffusion: curves, paths and orders against closed forms."""
+
+import math
+
+import oracles
+import pytest
+import torch
+
+import trilemma
+from trilemma.diffusion.grids import times_of
+from trilemma.diffusion.samplers import SAMPLERS, calls_of
+from trilemma.diffusion.schedule import SCHEDULES, get_schedule, log_snr
+from trilemma.diffusion.solvers import unipc
+from trilemma.errors import UserError
+from trilemma.lessons import calls, noising, schedules, score_field, solver_order
+from trilemma.lessons.mixture import Mixture, levels
+from trilemma.metrics.evaluate import setup_of
+
+MODES = Mixture(((-0.7,), (0.5,)), (0.3, 0.2))
+T = torch.linspace(0.05, 0.95, 7, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_betas_take_the_image_away(name):
+    curves = schedules.curves(get_schedule(name, 2.0), 50)
+    left = (1 - curves.beta).cumprod(0)  # of what there is at t = 0
+    torch.testing.assert_close(left * curves.alpha_bar[0], curves.alpha_bar[1:], rtol=1e-9, atol=1e-15)
+    assert ((curves.beta > 0) & (curves.beta <= 1)).all()
+    torch.testing.assert_close(curves.alpha_bar, curves.log_snr.sigmoid(), rtol=1e-9, atol=0)
+
+
+def test_curves_of_known_schedules():
+    cosine = schedules.curves(get_schedule("cosine"), 100)
+    torch.testing.assert_close(cosine.alpha_bar, (cosine.t * math.pi / 2).cos().square(), rtol=0, atol=1e-3)
+    linear = schedules.curves(get_schedule("linear"), 1000)  # of Ho et al. (2020), up to the size of a step
+    torch.testing.assert_close(linear.beta, torch.linspace(1e-4, 0.02, 1000).double(), rtol=0.02, atol=2e-5)
+    flow = schedules.curves(get_schedule("flow"), 10)
+    torch.testing.assert_close(flow.alpha_bar, (1 - flow.t) ** 2 / ((1 - flow.t) ** 2 + flow.t**2))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_true_noise_gives_the_image_back_and_a_wrong_one_is_off_by_the_noise_level(name):
+    x0, schedule = 2 * torch.rand(1, 9, 7, dtype=torch.float64) - 1, get_schedule(name)
+    result = noising.noised(x0, schedule, T, 0.1, seed=3)
+    torch.testing.assert_close(result.exact, x0.expand_as(result.exact), rtol=0, atol=1e-9)
+    ratio = (schedule.sigma(T) / schedule.alpha(T))[:, None, None, None]
+    errors = (result.off - x0) / ratio
+    torch.testing.assert_close(errors, errors[:1].expand_as(errors), rtol=1e-6, atol=1e-9)
+    assert float(errors[0].std()) == pytest.approx(0.1, rel=4 / math.sqrt(2 * 63))
+    noise = (result.x_t - schedule.alpha(T)[:, None, None, None] * x0) / schedule.sigma(T)[:, None, None, None]
+    torch.testing.assert_close(noise, noise[:1].expand_as(noise), rtol=1e-6, atol=1e-9)
+    assert float(noise[0].std()) == pytest.approx(1, rel=4 / math.sqrt(2 * 63))
+
+
+def test_an_image_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match="image 99999 not found in the"):
+        noising.noising(image=99999)
+
+
+def test_the_denoiser_of_a_mixture_is_the_integral_and_its_score_the_slope():
+    x0 = torch.linspace(-6, 6, 40_001, dtype=torch.float64)
+    means, stds = (torch.tensor(part, dtype=torch.float64).view(2, 1) for part in (MODES.means, MODES.stds))
+    prior = torch.distributions.Normal(means, stds).log_prob(x0).exp().mean(0)
+    x = torch.tensor([[-1.3], [0.1], [0.8]], dtype=torch.float64)
+    for alpha, sigma in ((0.9, 0.4), (0.3, 1.1)):
+        joint = prior * torch.distributions.Normal(alpha * x0, sigma).log_prob(x).exp()  # (3, N)
+        total = torch.trapezoid(joint, x0)
+        mean = torch.trapezoid(joint * x0, x0) / total
+        torch.testing.assert_close(MODES.x0_hat(x, alpha, sigma)[:, 0], mean, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(MODES.log_density(x, alpha, sigma), total.log(), rtol=1e-7, atol=1e-9)
+    plane, points = score_field.DATA, torch.randn(5, 2, dtype=torch.float64).requires_grad_()
+    (slope,) = torch.autograd.grad(plane.log_density(points, 0.8, 0.5).sum(), points)
+    torch.testing.assert_close(slope, (0.8 * plane.x0_hat(points, 0.8, 0.5) - points) / 0.25)
+
+
+@pytest.mark.parametrize("name", ["linear", "flow"])
+def test_the_paths_of_a_mixture(name):
+    """Of one mode in closed form; of two as a fine solver has them."""
+    schedule, (start, end) = get_schedule(name), (0.8, 0.05)
+    x = torch.linspace(-1.5, 1.5, 7, dtype=torch.float64)[:, None]
+    at = levels(schedule, start), levels(schedule, end)
+    one = Mixture(((0.3,),), (0.4,)).path_end(x, *at)
+    flow = oracles.gaussian_flow(schedule, 0.3, 0.4, x, torch.tensor(start), torch.tensor(end))
+    torch.testing.assert_close(one, flow)
+    grid = schedule.t_of(torch.linspace(float(log_snr(schedule, start)), float(log_snr(schedule, end)), 600).double())
+    fine = unipc(MODES.denoiser(schedule), schedule, grid, x[:, :, None, None], lambda step: x)
+    torch.testing.assert_close(MODES.path_end(x, *at), fine.flatten(1), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_paths_begin_on_the_ring_and_take_the_calls_of_the_sampler(name):
+    schedule, starts = get_schedule("edm"), score_field.on_ring(5)
+    drawn = score_field.paths(name, schedule, times_of("karras", schedule, 12), starts)
+    assert drawn.calls == calls_of(name, 12) and drawn.states.shape == (13, 5, 2)
+    torch.testing.assert_close(drawn.states[0], starts)
+    torch.testing.assert_close(starts.norm(dim=1), torch.full((5,), score_field.RING).double())
+    assert (drawn.states[-1].norm(dim=1) < 2).all()  # where the data are
+
+
+@pytest.mark.parametrize(("solver", "order"), [("ddim = euler", 1), ("heun", 2), ("dpm++3m", 2), ("unipc, order=2", 3)])
+def test_measured_orders(solver, order):
+    counts = (40, 80, 160)
+    result = solver_order.measure(
+        solver_order.SOLVERS[solver], solver_order.DATA["a Gaussian"], get_schedule("flow"), counts, 16
+    )
+    assert result.calls == [2 * n if solver == "heun" else n for n in counts]
+    assert result.order == pytest.approx(order, abs=0.15)
+
+
+def test_a_slope_is_that_of_the_last_points_above_rounding():
+    points = solver_order.Measured([1, 10, 100, 1000, 10_000], [5.0, 1e-3, 1e-6, 1e-9, 1e-15])
+    assert points.order == pytest.approx(3)
+    assert solver_order.Measured([10, 20], [1e-3, 1e-14]).order is None
+    with pytest.raises(UserError, match="counts=40: a slope needs two different"):
+        solver_order.solver_order(counts=(40,))
+
+
+@pytest.mark.parametrize(("sampler", "asked", "steps"), [("heun", 10, 5), ("heun", 5, 3), ("ddim", 7, 7)])
+def test_steps_that_make_so_many_calls(sampler, asked, steps):
+    assert calls.steps_for(sampler, asked) == steps
+    assert calls_of(sampler, steps) <= asked < calls_of(sampler, steps + 1)
+
+
+def test_points_of_a_run(folders):
+    run = trilemma.load(folders["diffusion"], device="cpu")
+    setup = setup_of(run.data, "test", 60)
+    by = calls.ruler(setup)
+    assert by.name == "kernel distance"  # 60 images are too few for the other
+    exact = calls.draw(run, "ddim", 9, 8, seed=0)
+    same, other, noisy = (calls.measure(run, *how, setup, by, exact) for how in (("ddim", 9), ("ddim", 2), ("ddpm", 9)))
+    assert (
+        same.error == pytest.approx(0, abs=1e-6)
+        and other.error is not None
+        and other.error > 1e-4
+        and noisy.error is None
+    )
+    assert [point.calls for point in (same, other, noisy)] == [9, 2, 9]
+    low, high = same.distance.interval
+    assert low < same.distance.value < high
+
+
+def test_samplers_that_a_model_lacks_are_left_out(folders, monkeypatch):
+    pages = []
+    monkeypatch.setattr(calls, "_page", lambda lines, *texts: pages.append(list(lines)))
+    for name in ("diffusion", "diffusion-small"):
+        calls.calls(trilemma.load(folders[name], device="cpu"), numbers=(1, 2), n=60, reference=2)
+    assert pages == [list(calls.SAMPLERS), ["ddpm", "ddim"]]
+    with pytest.raises(UserError, match="vae does not denoise"):
+        calls.calls(trilemma.load(folders["vae"], device="cpu"))

@@ -1,0 +1,17 @@
+"""Settings under which the large presets are small enough for tests of every model."""
+
+from typing import Any
+
+_UNET = {"width": 8, "multipliers": (1, 2), "depth": 1}
+SMALL: dict[str, dict[str, Any]] = {
+    "diffusion": _UNET,
+    "diffusion-flow": _UNET,
+    "diffusion-edm": _UNET,
+    "diffusion-dit": {"width": 32, "depth": 2, "heads": 2},
+    "diffusion-cifar": _UNET,
+}
+
+
+def small(name: str) -> dict[str, Any]:
+    """The settings of a preset in tests: those that make it small, {} for one that is."""
+    return SMALL.get(name, {})
