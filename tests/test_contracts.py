@@ -26,10 +26,12 @@ from trilemma.types import (
     Decodes,
     Encodes,
     Finishes,
+    Inverts,
     Phase,
     Reconstructs,
     Samples,
     Validates,
+    WeighsCodes,
     codes_need,
 )
 
@@ -156,9 +158,12 @@ def test_capabilities_have_the_shapes_they_promise(model: nn.Module) -> None:
     if isinstance(model, Reconstructs):
         assert model.reconstruct(batch.image, condition).shape == batch.image.shape
     if isinstance(model, BoundsLikelihood):
-        for bound in (model.elbo, model.log_weight):
+        for bound in (model.elbo, *([model.log_weight] if isinstance(model, WeighsCodes) else [])):
             values = bound(batch.image, noise_for(batch), condition)
             assert values.shape == (16,) and values.isfinite().all()
+    if isinstance(model, Inverts):
+        z = model.invert(batch.image, condition)
+        assert z.shape == (16, model.code_length) and model.generate(z, condition).shape == batch.image.shape
     if isinstance(model, Validates):
         figures = model.validation(batch, noise_for(batch))
         assert all(values.shape == (16,) and values.isfinite().all() for values in figures.values())

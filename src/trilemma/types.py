@@ -424,6 +424,38 @@ Watch = Callable[[float, Tensor, Tensor], None]  # (t, x_t, x0_hat), images (B, 
 
 
 @runtime_checkable
+class Inverts(Protocol):
+    """Turns images into the noise that it draws them from, and back: codes as long as the images, of many calls each.
+
+    Nothing is learned of an image by such a code, so that it is not an `Encodes`.
+    """
+
+    def invert(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> (B, Z), about standard normal."""
+        ...
+
+    def generate(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        """(B, Z) -> (B, C, H, W) in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Coder:
+    """A model that inverts, as one that encodes, decodes and reconstructs."""
+
+    model: Inverts
+
+    def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        return self.model.invert(image, condition)
+
+    def decode(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        return self.model.generate(z, condition)
+
+    def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        return self.decode(self.encode(image, condition), condition)
+
+
+@runtime_checkable
 class Denoises(Samples, Protocol):
     """Estimates the clean image behind a noisy one, and draws images in steps that can be watched.
 
@@ -456,9 +488,29 @@ class BoundsLikelihood(Protocol):
         """(B, C, H, W) -> nats per image (B,)."""
         ...
 
+
+@runtime_checkable
+class WeighsCodes(BoundsLikelihood, Protocol):
+    """Bounds it by codes, so that several of them give a tighter bound."""
+
     def log_weight(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
         """log p(x, z) - log q(z|x) of one z ~ q(z|x): (B, C, H, W) -> nats per image (B,). Its mean is the ELBO, and
         the log of the mean exponential of k of them the importance-weighted bound."""
+        ...
+
+
+@runtime_checkable
+class BoundsByPath(BoundsLikelihood, Protocol):
+    """Bounds it for images of 256 levels, by a path to noise; `calls` are points of it, for each image."""
+
+    def bound(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL, *, calls: int) -> Tensor:
+        """The variational bound: (B, C, H, W) -> nats per image (B,)."""
+        ...
+
+    def flow_bound(
+        self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL, *, calls: int
+    ) -> Tensor:
+        """By the density along the probability-flow path: (B, C, H, W) -> nats per image (B,)."""
         ...
 
 

@@ -166,7 +166,7 @@ def test_what_does_not_fit_is_refused(
 
 
 def test_a_label_needs_a_model_or_a_classifier_that_knows_it(strong: Run, runs: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match="was not trained to take a class"):
+    with pytest.raises(UserError, match="does not take a class: it was trained without labels"):
         strong.sample(1, label=3)
     with pytest.raises(UserError, match='unknown label "cat"'):
         strong.sample(1, label="cat", classifier="auto")

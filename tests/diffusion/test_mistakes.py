@@ -33,7 +33,7 @@ MISTAKES = [
     ("plain", {"sampler": "unipc", "order": 5}, "order=5: give 2 or 3"),
     ("plain", {"sampler": "ddim", "eta": 2}, "eta=2: give a number of at least 0 and up to 1"),
     ("plain", {"variance": "beta"}, 'unknown key "variance"'),
-    ("plain", {"label": 3}, "label=3: diffusion was not trained to take a class; leave label out, or use"),
+    ("plain", {"label": 3}, "diffusion does not take a class: it was trained without labels"),
     ("plain", {"guidance": 2.0}, "guidance=2 needs a model trained with classes=true"),
     ("plain", {"guidance": -1.0}, "guidance=-1"),
     ("classes", {"label": 10}, 'unknown label "10"; choose one of 0, 1'),

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma.config import Config, ModelConfig
+from trilemma.diffusion.path import PathModel
 from trilemma.diffusion.samplers import draw_images, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_table, log_snr
 from trilemma.diffusion.steps import Denoise, watched
 from trilemma.nets.unet_small import UNet
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, Watch, check_condition
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, Player, Watch, check_condition
 
 LEAST_SIGNAL = 1e-4  # alpha_bar below which eps tells nothing of x0: the division by alpha makes 100 of an error of 1
 LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss}
@@ -56,7 +57,7 @@ class DiffusionKeys(Config):
     )
 
 
-class Diffusion(Model):
+class Diffusion(PathModel):
     """A U-Net that predicts what separates a noisy image from its clean one, and samplers that use it."""
 
     alphas: Tensor
@@ -67,10 +68,11 @@ class Diffusion(Model):
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
         self.config = config
-        self.schedule = get_table(config.schedule, config.T)
+        self.table = get_table(config.schedule, config.T)
+        self.schedule = self.table
         self.network = UNet(config.shape, config.widths, config.embedding, config.T)
-        self.register_buffer("alphas", self.schedule.table.sqrt().float(), persistent=False)  # (T + 1,)
-        self.register_buffer("sigmas", (1 - self.schedule.table).sqrt().float(), persistent=False)
+        self.register_buffer("alphas", self.table.table.sqrt().float(), persistent=False)  # (T + 1,)
+        self.register_buffer("sigmas", (1 - self.table.table).sqrt().float(), persistent=False)
         self.phases = [Phase("denoiser", Player("denoiser", list(self.network.parameters())), self.loss)]
 
     @property
@@ -139,7 +141,7 @@ class Diffusion(Model):
         """The sampler's grid. Where x0_hat is neither clipped nor predicted with bounded factors, it begins at the last
         time with LEAST_SIGNAL: on the cosine schedule 1 / alpha is 80,000 at t = 1."""
         divides = self.config.prediction == "eps" and not self.config.clip_x0
-        return self.schedule.times(steps, least_signal=LEAST_SIGNAL if divides else 0.0)
+        return self.table.times(steps, least_signal=LEAST_SIGNAL if divides else 0.0)
 
     def _noised(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images in [0, 1] -> (x0, x_t, t, eps): (B, C, H, W) but t (B,).

@@ -29,7 +29,7 @@ from trilemma.diffusion.steps import Denoise
 CLEAN = 2 * math.log(255)  # log-SNR at which noise is half the distance of two levels
 NOISY = -10.0  # log-SNR at which an image is noise: what is left of it is 3e-5 nats a number
 LEVELS = 256
-NEAR = 8  # levels on either side that may be behind a value
+NEAR = 8  # standard deviations on either side of a value that its level may be away
 
 
 def range_of(schedule: Schedule) -> tuple[float, float]:
@@ -62,7 +62,8 @@ def flow_bound(denoise: Denoise, schedule: Schedule, x0: Tensor, rng: torch.Gene
         calls: points of the path, each a call with its gradient.
     """
     low, high = range_of(schedule)
-    t = schedule.t_of(torch.linspace(high, low, calls, dtype=torch.float64)).unique()
+    t = schedule.t_of(torch.linspace(high, low, calls, dtype=torch.float64))
+    t = schedule.t_of(log_snr(schedule, t).unique().flip(0))  # of a table: each of its steps once
     r = math.exp(-high / 2)
     y = x0 + r * _random(torch.randn, x0.shape, x0, rng)
     entropy = x0[0].numel() / 2 * math.log(2 * math.pi * math.e * r**2)
@@ -94,7 +95,9 @@ def flow_log_density(denoise: Denoise, schedule: Schedule, times: Tensor, y: Ten
 def level_log_probability(y: Tensor, x0: Tensor, r: float) -> Tensor:
     """log P(k | y) of the levels of images x0, summed over an image: (B, C, H, W) twice -> nats (B,)."""
     half = (LEVELS - 1) / 2
-    levels = ((y + 1) * half).round()[..., None] + torch.arange(-NEAR, NEAR + 1, device=y.device)
+    near = min(LEVELS, math.ceil(NEAR * r * half))
+    nearest = ((y + 1) * half).round().clamp(0, LEVELS - 1)
+    levels = nearest[..., None] + torch.arange(-near, near + 1, device=y.device)
     distance = (y[..., None] + 1) * half - levels
     scores = -(distance / half / r).square() / 2
     outside = (levels < 0) | (levels > LEVELS - 1)

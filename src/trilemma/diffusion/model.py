@@ -21,6 +21,7 @@ from trilemma.arguments import word
 from trilemma.config import Config, ModelConfig, only_for
 from trilemma.diffusion.grids import GRIDS, first_time, times_of
 from trilemma.diffusion.guidance import DenoisesOver, by_classifier, guided, log_probability
+from trilemma.diffusion.path import CodesModel
 from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.samplers import SAMPLERS, draw_images, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
@@ -36,7 +37,6 @@ from trilemma.types import (
     Condition,
     Guides,
     Logs,
-    Model,
     Phase,
     Player,
     Watch,
@@ -138,7 +138,7 @@ class Coefficients(NamedTuple):
     level: Tensor
 
 
-class PixelDiffusion(Model):
+class PixelDiffusion(CodesModel):
     """A network that predicts what separates a noisy image from its clean one, and samplers that use it."""
 
     sampling_keys = DiffusionSampling

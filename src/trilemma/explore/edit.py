@@ -89,7 +89,7 @@ def edit(
             than the model's codes.
     """
     run = as_run(run)
-    run.require("change images by their codes", Encodes, Decodes)
+    run.coder("change images by their codes", Encodes, Decodes)
     picture, within = place(out, run.path, f"edit-{_name_of(run, towards, data)}.png" if out is None else "")
     file = picture.with_suffix(".npy")
     files = Results(picture, [file], verb="edit", within=within)

@@ -87,7 +87,7 @@ def interpolate(
         UserError: the model does not encode and decode, or a or b has another shape than the run's, or lacks a class.
     """
     run = as_run(run)
-    run.require("interpolate", Encodes, Decodes)
+    run.coder("interpolate", Encodes, Decodes)
     picture, within = place(out, run.path, "interpolation.png")
     picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture
     animation = picture.with_suffix(".gif") if animate else None

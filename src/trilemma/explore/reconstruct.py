@@ -49,7 +49,7 @@ def reconstruct(
         UserError: if the model does not reconstruct, or is conditional and the images have no classes of its own.
     """
     run = as_run(run)
-    run.require("reconstruct", Reconstructs)
+    run.coder("reconstruct", Reconstructs)
     picture, within = place(out, run.path, "reconstructions.png")
     file = picture.with_suffix(".json")
     files = Results(picture, [file], verb="reconstruct", within=within)

@@ -25,7 +25,7 @@ from trilemma.errors import UserError
 from trilemma.metrics.likelihood import importance_weighted_bound
 from trilemma.pictures import plots
 from trilemma.registry import create
-from trilemma.types import BoundsLikelihood
+from trilemma.types import WeighsCodes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +83,7 @@ class LinearGaussian:
 
 def measured(vae: nn.Module, x: float, k: int, repeats: int, seed: int) -> float:
     """The bound of k samples by the model's own code, mean of `repeats`; the ELBO for k = 1. Nats."""
-    assert isinstance(vae, BoundsLikelihood)
+    assert isinstance(vae, WeighsCodes)
     images = torch.full((repeats, 1, 1, 1), x, dtype=torch.float64)
     return float(importance_weighted_bound(vae, images, k, rng.generator(seed, "jensen", k)).mean())
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -92,9 +92,14 @@ def evaluate(
     seed: Seed = 0,
     batch: BatchSize = 256,
     bound_samples: Annotated[
-        int, Field(ge=0, description="codes per image for the likelihood bound; 0: do not compute it")
+        int, Field(ge=0, description="codes, or noise levels, per image for the likelihood bound; 0: do not compute it")
     ] = 50,
-    bound_images: Annotated[int, Field(ge=2, description="images to compute the bound on, at most")] = 1000,
+    bound_images: Annotated[
+        int | None, Field(ge=2, description="images to compute it on, at most (default: 1000, or 200 for diffusion)")
+    ] = None,
+    likelihood: Annotated[
+        Literal["bound", "flow"], Field(description="of a diffusion model: a bound, or by its probability-flow path")
+    ] = "bound",
     reference: Reference | None = None,
     **settings: Any,
 ) -> Evaluation:
@@ -134,7 +139,7 @@ def evaluate(
     setup = replace(setup_of(data, split, n, features=features, own=own, seed=seed), settings=settings)
     if run is None:
         return _evaluation(setup, _drawn(contestant, setup, batch), reference)
-    drawn = _drawn_by_run(run, setup, keys, batch, samples=bound_samples, n=bound_images)
+    drawn = _drawn_by_run(run, setup, keys, batch, samples=bound_samples, n=bound_images, by=likelihood)
     evaluation = _evaluation(setup, drawn, reference)
     for score in evaluation.scores:
         write_score(run.path / METRICS, score)
@@ -166,7 +171,7 @@ def _drawn(contestant: Contestant, setup: Setup, batch: int) -> Drawn:
     return Drawn(images, notes=[contestant.described(setup.n)] if isinstance(contestant, ImageSet) else [])
 
 
-def _drawn_by_run(run: Run, setup: Setup, keys: Config, batch: int, **bounds: int) -> Drawn:
+def _drawn_by_run(run: Run, setup: Setup, keys: Config, batch: int, **bounds: Any) -> Drawn:
     """Images of a run, its cost, bounds on its likelihood, and whether it draws the class asked for; `bounds` are keys
     of `likelihood_scores`."""
     model, data, seed = run.model, setup.data, setup.seed

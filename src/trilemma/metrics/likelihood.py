@@ -11,6 +11,9 @@ and no bits.
 A unit of a code is active if the variance of its posterior mean over images is above 0.01 (the same, section 5.2); few
 active units are what is called posterior collapse. Codes that are choices out of finite sets have no means, and so no
 such figure.
+
+A diffusion model has no codes to weigh: its bound, or its density along the probability-flow path, is estimated at
+`samples` noise levels of each of at most PATH_IMAGES images, and is the logarithm of a probability of 256 levels.
 """
 
 import math
@@ -27,11 +30,22 @@ from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.intervals import Estimate, mean_estimate
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.pictures.levels import to_float
-from trilemma.types import UNCONDITIONAL, BoundsLikelihood, Condition, Conditional, Encodes, flags
+from trilemma.types import (
+    UNCONDITIONAL,
+    BoundsByPath,
+    BoundsLikelihood,
+    Condition,
+    Conditional,
+    Encodes,
+    WeighsCodes,
+    flags,
+)
 
 ROW_VALUES = 2**20  # pixel values that go through a model at a time
 INTERVAL_IS = "95% of the mean over the images (Student's t); says nothing of another training"
 LEVEL_BITS = math.log2(255)  # a level of an image in [0, 1] is 1 / 255 wide
+IMAGES, PATH_IMAGES = 1000, 200  # that are measured at most: of a model with codes, of a diffusion model
+PATH_ROWS = 64  # images of a diffusion model in a pass
 ACTIVE = 0.01  # variance of the posterior mean above which a unit is active
 COUNT_IS = "counted, not estimated"
 NO_LIKELIHOOD = "a Bernoulli of grey pixels is not a likelihood; measure on black and white images (mnist-binary)"
@@ -49,7 +63,7 @@ def active_units(codes: Tensor) -> int:
 
 @torch.no_grad()
 def bounds(
-    model: BoundsLikelihood,
+    model: WeighsCodes,
     image: Tensor,
     k: int,
     rng: torch.Generator,
@@ -80,7 +94,7 @@ def bounds(
 
 
 def importance_weighted_bound(
-    model: BoundsLikelihood,
+    model: WeighsCodes,
     image: Tensor,
     k: int,
     rng: torch.Generator,
@@ -93,7 +107,7 @@ def importance_weighted_bound(
 
 
 def _bounds(
-    model: BoundsLikelihood, image: Tensor, k: int, at_once: int, rng: torch.Generator, condition: Condition
+    model: WeighsCodes, image: Tensor, k: int, at_once: int, rng: torch.Generator, condition: Condition
 ) -> tuple[Tensor, Tensor]:
     """As `bounds`, `at_once` weights of every image at a time."""
     total = torch.zeros(len(image), dtype=torch.float64, device=image.device)
@@ -108,43 +122,43 @@ def _bounds(
 
 
 def likelihood_scores(
-    model: nn.Module, data: Data, split: str, *, split_label: str, own: bool, samples: int, n: int, seed: int
+    model: nn.Module,
+    data: Data,
+    split: str,
+    *,
+    split_label: str,
+    own: bool,
+    samples: int,
+    n: int | None,
+    seed: int,
+    by: str = "bound",
 ) -> tuple[list[Score], list[str]]:
     """What a model says of real images: ELBO, importance-weighted bound, bits per dimension, active units; and notes.
 
     Args:
         model: nothing is measured where it bounds no likelihood.
         split_label: the split's name in a protocol; own: whether the model was trained on this data.
-        samples: k of the bound, 0 for no scores; n: images at most.
+        samples: k of the bound, 0 for no scores; n: images at most (default: IMAGES, or PATH_IMAGES).
+        by: of a diffusion model, "bound" or "flow".
         seed: of the codes that are drawn and of which images are taken.
     Raises:
         UserError: if the numbers do not fit.
     """
+    n = n if n is not None else PATH_IMAGES if isinstance(model, BoundsByPath) else IMAGES
     if samples < 0 or n < 2:
         raise UserError(f"bound_samples={samples}, bound_images={n}: give 0 samples or more, and at least 2 images")
-    if not isinstance(model, BoundsLikelihood) or samples == 0:
+    if not isinstance(model, BoundsByPath | WeighsCodes) or samples == 0:
         return [], []
+    if by != "bound" and not isinstance(model, BoundsByPath):
+        raise UserError(f"likelihood={by} is for diffusion models; leave it out")
     if refused := _refusal(model, data, split, own=own):
         return [], [f"no bound on the likelihood: the model takes labels, and {refused}"]
     image, condition = _some(model, data.splits[split], n, seed)
-    name, density = _likelihood_of(model)
-    binary = bool(((image == 0) | (image == 1)).all())
-    kind, is_likelihood = f"{name}-{'binary' if binary else 'continuous'}", density or binary
     generator = random.generator(seed, "likelihood", device=image.device)
-    elbo, bound = bounds(model, image, samples, generator, condition=condition)
-    check_finite(bound, "bounds", "bound_samples=0 leaves them out")
-    bits = -bound / (image[0].numel() * math.log(2)) + (LEVEL_BITS if density else 0)
-    rows: list[tuple[str, list[str | int], Estimate | str]] = [
-        ("elbo_nats", ["", kind], mean_estimate(elbo.tolist())),
-        ("bound_nats", [samples, kind], mean_estimate(bound.tolist())),
-        ("bits_per_dim", [samples, kind], mean_estimate(bits.tolist()) if is_likelihood else NO_LIKELIHOOD),
-    ]
-    notes = [] if is_likelihood else [f"ELBO and bound: {NO_LIKELIHOOD}"]
-    if has_posterior(model):
-        active, units = _active_units(model, image, condition)
-        rows.append(("active_units", ["", units], Estimate(active, (active, active))))
-        notes.append(f"{active} of the {units} units of the code are active: their mean moves with the image")
-    interval_is = INTERVAL_IS if is_likelihood else f"{INTERVAL_IS}; {NO_LIKELIHOOD}"
+    if isinstance(model, BoundsByPath):
+        rows, notes, interval_is = _by_path(model, image, samples, generator, condition, by), [], INTERVAL_IS
+    else:
+        rows, notes, interval_is = _by_codes(model, image, samples, generator, condition)
     scores = [
         score_of(
             name,
@@ -160,6 +174,53 @@ def likelihood_scores(
         for name, (count, what), value in rows
     ]
     return scores, notes
+
+
+Row = tuple[str, tuple[str | int, str | int], Estimate | str]  # metric, what its protocol says, value
+
+
+def _by_codes(
+    model: nn.Module, image: Tensor, samples: int, generator: torch.Generator, condition: Condition
+) -> tuple[list[Row], list[str], str]:
+    """The scores of a model with codes, notes, and what the interval is."""
+    assert isinstance(model, WeighsCodes)
+    name, density = _likelihood_of(model)
+    binary = bool(((image == 0) | (image == 1)).all())
+    kind, is_likelihood = f"{name}-{'binary' if binary else 'continuous'}", density or binary
+    elbo, bound = bounds(model, image, samples, generator, condition=condition)
+    check_finite(bound, "bounds", "bound_samples=0 leaves them out")
+    bits = -bound / (image[0].numel() * math.log(2)) + (LEVEL_BITS if density else 0)
+    rows: list[Row] = [
+        ("elbo_nats", ("", kind), mean_estimate(elbo.tolist())),
+        ("bound_nats", (samples, kind), mean_estimate(bound.tolist())),
+        ("bits_per_dim", (samples, kind), mean_estimate(bits.tolist()) if is_likelihood else NO_LIKELIHOOD),
+    ]
+    notes = [] if is_likelihood else [f"ELBO and bound: {NO_LIKELIHOOD}"]
+    if has_posterior(model):
+        active, units = _active_units(model, image, condition)
+        rows.append(("active_units", ("", units), Estimate(active, (active, active))))
+        notes.append(f"{active} of the {units} units of the code are active: their mean moves with the image")
+    interval_is = INTERVAL_IS if is_likelihood else f"{INTERVAL_IS}; {NO_LIKELIHOOD}"
+    return rows, notes, interval_is
+
+
+def _by_path(
+    model: BoundsByPath, image: Tensor, calls: int, generator: torch.Generator, condition: Condition, by: str
+) -> list[Row]:
+    """The scores of a diffusion model."""
+    measure, name, kind = (
+        (model.flow_bound, "bound_nats", "flow-256-levels")
+        if by == "flow"
+        else (model.bound, "elbo_nats", "256-levels")
+    )
+    parts = [slice(at, at + PATH_ROWS) for at in range(0, len(image), PATH_ROWS)]
+    nats = torch.cat([measure(image[part], generator, condition.rows(part), calls=calls).double() for part in parts])
+    check_finite(nats, "bounds", "bound_samples=0 leaves them out")
+    bits = -nats / (image[0].numel() * math.log(2))
+    return [
+        (name, (calls, kind), mean_estimate(nats.tolist())),
+        ("bits_per_dim", (calls, kind), mean_estimate(bits.tolist())),
+    ]
 
 
 def _refusal(model: BoundsLikelihood, data: Data, split: str, *, own: bool) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast
 
 import torch
 from pydantic import Field
@@ -24,10 +24,12 @@ from trilemma.run.stored import StoredRun
 from trilemma.text import printable
 from trilemma.types import (
     UNCONDITIONAL,
+    Coder,
     Condition,
     Decodes,
     Encodes,
     Guides,
+    Inverts,
     Reconstructs,
     Samples,
     check_count,
@@ -39,6 +41,8 @@ from trilemma.values import checked_call, shown
 
 LARGEST_PICTURE = 64 << 20  # bytes
 LARGEST_NUMBER = 2**62  # of an image
+
+T = TypeVar("T")
 
 
 @checked_call
@@ -177,7 +181,7 @@ class Run(StoredRun):
         Raises:
             UserError: if the model does not encode, images or labels do not fit it, or a code is not finite.
         """
-        model = self.require("encode images", Encodes)
+        model = self.coder("encode images", Encodes)
         check_images(images, self.shape)
         check_range(images)
         return self._results("codes", model.encode, images, label, condition, batch)
@@ -191,7 +195,7 @@ class Run(StoredRun):
         Raises:
             UserError: if the model does not decode, codes or labels do not fit it, or an image is not finite.
         """
-        model = self.require("decode", Decodes)
+        model = self.coder("decode", Decodes)
         if (length := flags(self.model).code_length) is not None:
             check_codes(codes, length)
         return self._results("images", model.decode, codes, label, condition, batch)
@@ -205,7 +209,7 @@ class Run(StoredRun):
         Raises:
             UserError: if the model does not reconstruct, images or labels do not fit it, or a result is not finite.
         """
-        model = self.require("reconstruct", Reconstructs)
+        model = self.coder("reconstruct", Reconstructs)
         check_images(images, self.shape)
         check_range(images)
         return self._results("images", model.reconstruct, images, label, condition, batch)
@@ -228,6 +232,10 @@ class Run(StoredRun):
             advice = "train again with a lower lr=" if sound else "so does what was given; give finite values"
             check_finite(results, f"{what} of {self.path}", advice)
         return results
+
+    def coder(self, doing: str, capability: type[T], *more: type) -> T:
+        """As `require`, but a model that inverts encodes, decodes and reconstructs by its noise."""
+        return cast(T, Coder(self.model)) if isinstance(self.model, Inverts) else self.require(doing, capability, *more)
 
     def apply(
         self,

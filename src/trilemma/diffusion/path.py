@@ -1,0 +1,82 @@
+"""What a diffusion model can do along its probability-flow path: likelihoods, and codes, which are noise."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from trilemma.diffusion.grids import times_of
+from trilemma.diffusion.inversion import invert, no_noise
+from trilemma.diffusion.likelihood import flow_bound, variational_bound
+from trilemma.diffusion.schedule import Schedule
+from trilemma.diffusion.solvers import unipc
+from trilemma.diffusion.steps import Denoise
+from trilemma.errors import UserError, check_codes, check_images
+from trilemma.types import UNCONDITIONAL, Condition, Model, check_condition
+
+CODE_STEPS = 50  # calls from an image to its code, and as many back
+ELBO_CALLS = 8  # of one estimate of the bound
+
+
+class PathModel(Model):
+    """A model with a schedule and a denoiser: likelihoods."""
+
+    schedule: Schedule
+
+    def denoiser(self, schedule: Schedule, label: Tensor | None, n: int) -> Denoise:
+        """x0_hat of n images at the times of a schedule; label (n,), or None."""
+        raise NotImplementedError
+
+    def elbo(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> nats per image (B,), of 256 levels."""
+        return self.bound(image, rng, condition, calls=ELBO_CALLS)
+
+    @torch.no_grad()
+    def bound(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL, *, calls: int) -> Tensor:
+        """The variational bound, from so many noise levels of each image: nats per image (B,)."""
+        denoise = self._denoiser_for(condition, len(image))
+        return variational_bound(denoise, self.schedule, 2 * image - 1, rng, calls)
+
+    @torch.no_grad()
+    def flow_bound(
+        self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL, *, calls: int
+    ) -> Tensor:
+        """That by the density of the path, in so many points: nats per image (B,)."""
+        return flow_bound(self._denoiser_for(condition, len(image)), self.schedule, 2 * image - 1, rng, calls)
+
+    def _denoiser_for(self, condition: Condition, n: int) -> Denoise:
+        """The denoiser of n given images or codes.
+
+        Raises:
+            UserError: the class of each is needed and not given, or not taken.
+        """
+        check_condition(condition, n, self.n_classes)
+        if self.n_classes and condition.label is None:
+            raise UserError("this model needs the class of each image or code; give labels")
+        return self.denoiser(self.schedule, condition.label, n)
+
+
+class CodesModel(PathModel):
+    """A model with a continuous schedule: codes too."""
+
+    @property
+    def code_length(self) -> int:
+        """Numbers in a code: as many as in an image."""
+        return math.prod(self.config.shape)
+
+    @torch.no_grad()
+    def invert(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> the noise that such an image is drawn from, of standard deviation 1, (B, Z)."""
+        check_images(image, self.config.shape)
+        times = times_of("log-snr", self.schedule, CODE_STEPS)
+        x_T = invert(self._denoiser_for(condition, len(image)), self.schedule, times, 2 * image - 1)
+        return (x_T / float(self.schedule.sigma(times[0]))).flatten(1)
+
+    @torch.no_grad()
+    def generate(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        """Noise (B, Z) -> (B, C, H, W) in [0, 1]."""
+        check_codes(z, self.code_length)
+        times = times_of("log-snr", self.schedule, CODE_STEPS)
+        x_T = float(self.schedule.sigma(times[0])) * z.unflatten(1, self.config.shape)
+        x0 = unipc(self._denoiser_for(condition, len(z)), self.schedule, times, x_T, no_noise)
+        return (x0 + 1).div(2).clamp(0, 1)

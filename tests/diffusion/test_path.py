@@ -1,0 +1,75 @@
+"""Codes and likelihoods of diffusion models and their runs."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import trilemma
+from trilemma.data import Data, Split
+from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
+from trilemma.diffusion.model import PixelDiffusion, PixelDiffusionConfig
+from trilemma.errors import UserError
+from trilemma.explore import interpolate, reconstruct
+from trilemma.metrics.likelihood import has_posterior, likelihood_scores
+from trilemma.run.run import Run
+from trilemma.types import Condition, Encodes, Inverts
+
+TINY = {"width": 4, "multipliers": (1, 1), "depth": 1, "attention_px": 0}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return trilemma.train("diffusion", "digits", out=out, **TINY, steps=2, batch=16, quiet=True, classes=True)
+
+
+def model(**settings: object) -> PixelDiffusion:
+    torch.manual_seed(0)
+    return PixelDiffusion(PixelDiffusionConfig(shape=(1, 8, 8), **TINY, **settings)).eval()
+
+
+def images(n: int) -> torch.Tensor:
+    return torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(0)).mul(255).round().div(255)
+
+
+def test_a_code_gives_the_image_back(run: Run) -> None:
+    x, label = run.data.held_out[1].images[:3].float() / 255, torch.arange(3)
+    codes = run.encode(x, label)
+    assert codes.shape == (3, 64)
+    torch.testing.assert_close(run.decode(codes, label), x, atol=0.03, rtol=0)
+    torch.testing.assert_close(run.reconstruct(x, label), run.decode(codes, label), atol=1e-5, rtol=0)
+    with pytest.raises(UserError, match="needs the class"):
+        run.encode(x)
+
+
+def test_verbs_that_use_codes_take_such_a_run(run: Run, tmp_path: Path) -> None:
+    assert reconstruct(run, n=2, out=tmp_path / "a.png").rmse < 0.03
+    assert interpolate(run, a=0, b=1, frames=3, animate=False, out=tmp_path / "b.png").picture.exists()
+
+
+def test_noise_is_no_code_that_says_something_of_an_image() -> None:
+    assert isinstance(model(), Inverts) and not isinstance(model(), Encodes) and not has_posterior(model())
+
+
+@pytest.mark.parametrize("by", ["bound", "flow"])
+@pytest.mark.parametrize("small", [False, True])
+def test_bits_are_those_of_256_levels(by: str, small: bool) -> None:
+    net = Diffusion(DiffusionConfig(shape=(1, 8, 8), widths=(4, 8), T=100)).eval() if small else model()
+    splits = {"test": Split(images(20).mul(255).round().to(torch.uint8))}
+    data = Data("noise", "noise", (1, 8, 8), (), splits, (), (), "fingerprint")
+    keys = {"split_label": "test", "own": True, "samples": 12, "n": None, "seed": 0}
+    scores, _ = likelihood_scores(net, data, "test", **keys, by=by)
+    nats, bits = scores
+    assert bits.value == pytest.approx(-nats.value / 64 / math.log(2)) and bits.interval is not None
+    assert bits.protocol == f"bits12_{'flow-256-levels' if by == 'flow' else '256-levels'}_20_test"
+    assert bits.value > 7.9  # no model has less for levels that are equally probable
+
+
+def test_the_bound_asks_for_the_class() -> None:
+    net = model(classes=True, n_classes=3)
+    rng = torch.Generator().manual_seed(0)
+    with pytest.raises(UserError, match="needs the class"):
+        net.elbo(images(2), rng)
+    assert net.elbo(images(2), rng, Condition(torch.tensor([0, 2]))).shape == (2,)
