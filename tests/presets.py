@@ -10,6 +10,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "diffusion-dit": {"width": 32, "depth": 2, "heads": 2},
     "diffusion-cifar": _UNET,
 }
+ALIKE = ("diffusion-flow", "diffusion-edm", "diffusion-cifar")  # one network with "diffusion", by other settings
 
 
 def small(name: str) -> dict[str, Any]:

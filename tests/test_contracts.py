@@ -4,14 +4,15 @@ import copy
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from presets import small
+from presets import ALIKE, small
 from torch import Tensor, nn
 
 from trilemma import rng
-from trilemma.config import ModelConfig, make
+from trilemma.config import make
 from trilemma.errors import UserError
 from trilemma.registry import build, create, get_recipe, list_models
 from trilemma.run.checkpoint import list_checkpoints
@@ -37,6 +38,11 @@ from trilemma.types import (
 
 SHAPES = [(1, 8, 8), (3, 12, 9)]  # the second: colour, not square, odd
 MODELS = list_models()
+CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, small(name)) for name in MODELS}  # preset and settings
+CASES |= {
+    f"{name}-classes": (name, {**small(name), "classes": True, "n_classes": 4})
+    for name in ("diffusion", "diffusion-dit")
+}
 
 
 def batch_of(shape: tuple[int, int, int], n: int = 16, device: torch.device | str = "cpu") -> Batch:
@@ -58,10 +64,11 @@ def loss_of(phase: Phase, batch: Batch) -> Tensor:
         return phase.loss(batch, noise_for(batch))[0]
 
 
-@pytest.fixture(params=list(itertools.product(MODELS, SHAPES)), ids=lambda p: f"{p[0]}-{'x'.join(map(str, p[1]))}")
+@pytest.fixture(params=list(itertools.product(CASES, SHAPES)), ids=lambda p: f"{p[0]}-{'x'.join(map(str, p[1]))}")
 def model(request: pytest.FixtureRequest, device: torch.device) -> nn.Module:
-    name, shape = request.param
-    return create(name, shape=shape, seed=1, **small(name)).to(device)
+    case, shape = request.param
+    name, settings = CASES[case]
+    return create(name, shape=shape, seed=1, **settings).to(device)
 
 
 def test_each_phase_lowers_its_loss_with_the_others_held_still(model: nn.Module) -> None:
@@ -106,15 +113,15 @@ def test_a_loss_draws_from_its_generator_alone(model: nn.Module) -> None:
 
 
 def test_config_and_weights_rebuild_the_model(model: nn.Module) -> None:
-    name = next(n for n in MODELS if type(get_recipe(n).config) is type(model.config) and matches(n, model.config))
+    name = next(
+        name
+        for name, settings in CASES.values()
+        if get_recipe(name).config.with_(shape=model.config.shape, **settings) == model.config
+    )
     other = build(get_recipe(name), type(model.config)(**model.config.to_json()), seed=99)
     prepare(model)
     other.load_state_dict(model.state_dict())
     assert torch.equal(draw(model, 3), draw(other, 3))
-
-
-def matches(name: str, config: ModelConfig) -> bool:
-    return get_recipe(name).config.with_(shape=config.shape, **small(name)) == config
 
 
 def prepare(model: nn.Module) -> None:
@@ -239,11 +246,15 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
             model.sample(4, seed=0, condition=Condition(labels))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [*((name, {}) for name in MODELS if name not in ALIKE), ("diffusion", {"classes": True})],
+    ids=str,
+)
 def test_stopped_and_continued_equals_unbroken_bit_for_bit(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = {"batch": 16, "steps": 4, "seed": 3, "quiet": True, **small(name)}
+    keys = {"batch": 16, "steps": 4, "seed": 3, "quiet": True, **small(name), **settings}
     whole = train(name, "digits", out=tmp_path / "whole", **keys)
     steps_taken = []
     one_step = Trainer.take_step

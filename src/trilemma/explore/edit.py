@@ -32,11 +32,11 @@ from trilemma.keys import Label, Picture
 from trilemma.pictures.grid import grid
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunLike, as_run
-from trilemma.types import Batch, Decodes, Encodes
+from trilemma.types import Batch, Decodes, Encodes, Inverts
 from trilemma.values import checked_call
 
 Group = str | int | Path
-GROUP = 2000  # images of a group whose codes are averaged
+GROUP, INVERTED_GROUP = 2000, 64  # images of a group whose codes are averaged; of a model whose codes are noise
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _vector(
 
 
 def _group(run: Run, word: Group, data: Source | None) -> Batch:
-    """Images of a class, or of a source of its own, at most GROUP; see `_averaged`.
+    """Images of a class, or of a source of its own, at most `_most`; see `_averaged`.
 
     Raises:
         UserError: if it is neither, or the class has no images.
@@ -180,7 +180,7 @@ def _group(run: Run, word: Group, data: Source | None) -> Batch:
             raise
         text = f'"{word}" is neither a class ({", ".join(classes)}) nor a source of images: {error}'
         raise UserError(with_hint(text, str(word), classes)) from None
-    return choose(run, _averaged(run, source), GROUP, seed=0)
+    return choose(run, _averaged(run, source), _most(run), seed=0)
 
 
 def _rest(run: Run, towards: Group, data: Source | None) -> Batch:
@@ -188,8 +188,13 @@ def _rest(run: Run, towards: Group, data: Source | None) -> Batch:
     source = source_of(run, data)
     index = class_number(towards, source.classes)
     if index is None:
-        return choose(run, _averaged(run, source), GROUP, seed=0)
+        return choose(run, _averaged(run, source), _most(run), seed=0)
     return _of_classes(run, source, set(range(len(source.classes))) - {index})
+
+
+def _most(run: Run) -> int:
+    """Images of a group: the codes of a diffusion model take many calls each."""
+    return INVERTED_GROUP if isinstance(run.model, Inverts) else GROUP
 
 
 def _averaged(run: Run, source: Data) -> Selection:
@@ -199,7 +204,7 @@ def _averaged(run: Run, source: Data) -> Selection:
 
 
 def _of_classes(run: Run, source: Data, numbers: set[int]) -> Batch:
-    """At most GROUP images of some classes, spread over them; see `_averaged`."""
+    """At most `_most` images of some classes, spread over them; see `_averaged`."""
     part = _averaged(run, source)
     labels = part.labels
     if labels is None:
@@ -208,4 +213,4 @@ def _of_classes(run: Run, source: Data, numbers: set[int]) -> Batch:
     if not len(where):
         names = ", ".join(source.classes[k] for k in sorted(numbers)) or "any other class"
         raise UserError(f"{source.name} has no images of {names} to average over; a group needs at least one")
-    return take(run, part, where[rng.permutation(len(where), 0, "group")[:GROUP]])
+    return take(run, part, where[rng.permutation(len(where), 0, "group")[: _most(run)]])
