@@ -15,7 +15,7 @@ from trilemma.data.sources import builtin, consent
 from trilemma.data.sources.consent import is_allowed, note_source
 from trilemma.data.sources.mnist import FILES
 from trilemma.explore.images import load
-from trilemma.run import run
+from trilemma.run import stored
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def changed(trained: Path, into: Path, **config: Any) -> trilemma.Run:
 def test_a_strangers_run_is_sampled_and_its_source_is_not_touched(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "load_data", lambda *_, **__: pytest.fail("it is read"))
+    monkeypatch.setattr(stored, "load_data", lambda *_, **__: pytest.fail("it is read"))
     found = trilemma.load(trained / "run")
     assert found.sample(2).shape == (2, 1, 8, 8)
     with pytest.raises(UserError, match=f"To allow it, type: trilemma data check {trained / 'photos'}$"):

@@ -71,7 +71,7 @@ def score_field(
     *,
     ratios: tuple[PositiveFloat, ...] = (6.0, 1.2, 0.5, 0.15),
     schedule: str = "edm",
-    samplers: tuple[str, ...] = tuple(SAMPLERS),
+    samplers: tuple[str, ...] | None = None,
     steps: PositiveInt = 10,
     grid: str = "karras",
     starts: PositiveInt = 8,
@@ -80,7 +80,7 @@ def score_field(
     """A panel of density and score for each noise level, and one of paths for each sampler.
 
     Args:
-        ratios: noise levels, sigma / alpha.
+        ratios: noise levels, sigma / alpha; samplers: default: all.
         schedule, steps, grid: of the samplers.
         starts: paths in a panel.
         seed: of the noise that ddpm adds.
@@ -91,7 +91,7 @@ def score_field(
     def draw_path(ax: "Axes", name: str) -> None:
         _paths_panel(ax, name, paths(name, levels_of, times_of(grid, levels_of, steps), begin, seed), true)
 
-    return below([*_rows(ratios, _field_panel), *_rows(samplers, draw_path)], gap=0)
+    return below([*_rows(ratios, _field_panel), *_rows(samplers or tuple(SAMPLERS), draw_path)], gap=0)
 
 
 def _rows(entries: Sequence[T], draw: "Callable[[Axes, T], None]") -> "list[Image.Image]":
