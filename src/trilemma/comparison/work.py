@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from trilemma.registry import Recipe
 
 Say = Callable[[str], None]
-PATH_BOUND = {"bound_samples": 8, "bound_images": 64}  # of a diffusion model: as many calls as 26 images take
+PATH_BOUND: dict[str, Any] = {
+    "bound_samples": 8,
+    "bound_images": 64,
+}  # of a diffusion model: as many calls as 26 images take
 
 
 class Plan(NamedTuple):
