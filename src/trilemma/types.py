@@ -327,13 +327,15 @@ def config_of(model: object) -> ModelConfig | None:
 
 @dataclass(frozen=True)
 class Guides:
-    """Modules outside a model that guide its sampler.
+    """What comes to a sampler from outside its model.
 
-    weak: a denoiser that is less able. classifier: images (B, C, H, W) in [0, 1] -> logits (B, n_classes).
+    weak: a denoiser that is less able. classifier: images (B, C, H, W) in [0, 1] -> logits (B, n_classes). times: a
+    grid that was optimised on images, decreasing, float64 (steps + 1,).
     """
 
     weak: nn.Module | None = None
     classifier: nn.Module | None = None
+    times: Tensor | None = None
 
     @property
     def networks(self) -> list[nn.Module]:
