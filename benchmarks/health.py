@@ -31,12 +31,18 @@ KINDS: dict[str, dict[str, float]] = {  # times the recipe's rates
     "both x 300": {"critic": 300, "generator": 300},
 }
 LIGHT = {"beta": 0.1}
+SMALL_UNET: dict[str, object] = {"width": 16, "multipliers": (1, 2), "depth": 1}
 SETTINGS: dict[str, dict[str, object]] = {
     "ae-linear": {"data": "ellipse"},
     "vae": LIGHT,
     "vae-beta": LIGHT,
     "vae-conditional": LIGHT,
     "gan": {"batch": 32, "steps": 3_000},
+    "ae-recurrent": {"steps": 3_000},  # after 600 it still gives the mean image, and says so
+    "vae-ladder": {"steps": 3_000},
+    **dict.fromkeys(("diffusion", "diffusion-flow", "diffusion-edm"), SMALL_UNET),
+    "diffusion-cifar": {**SMALL_UNET, "batch": 64, "warmup_images": 4_000, "ema_halflife_images": 4_000},
+    "diffusion-dit": {"width": 64, "depth": 2, "heads": 4},
 }
 
 

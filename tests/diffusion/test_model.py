@@ -165,7 +165,7 @@ def test_schedules_can_be_swapped_after_training(training: str, sampling: str) -
 def test_what_cannot_be_asked_for() -> None:
     with pytest.raises(UserError, match="guidance=2 needs a model trained with classes=true"):
         small().sample(1, seed=0, keys=DiffusionSampling(guidance=2.0))
-    with pytest.raises(UserError, match="sampler=huen: give one of auto, ddim, .*heun"):
+    with pytest.raises(UserError, match=r"sampler=huen: give one of auto, ddim, .*heun"):
         make(DiffusionSampling, {"sampler": "huen"})
     with pytest.raises(UserError, match="sampler heun takes no eta="):
         make(DiffusionSampling, {"sampler": "heun", "eta": 0.5})
