@@ -13,29 +13,10 @@ from torch import Tensor, nn
 from trilemma.classifiers.bundled import BUNDLED, SAME_IMAGES, load_network
 from trilemma.classifiers.classifier import Classifier
 from trilemma.config import Config
-from trilemma.data import Data
 from trilemma.errors import UserError, unknown
 from trilemma.files import read_json, write_json
+from trilemma.run.stored import StoredRun
 from trilemma.types import NO_GUIDES, Condition, Conditional, Denoises, Guides, flags
-
-
-class Owner(Protocol):
-    """What is known of a run."""
-
-    config: dict[str, Any]
-    device: torch.device
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def weights_id(self) -> str: ...
-    @property
-    def data(self) -> Data: ...
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-
 
 GRIDS = "grids.json"  # in a run's folder: time grids that were optimised for its model
 GRID_IMAGES = 32  # held-out images that they are measured on
@@ -48,7 +29,7 @@ class OptimisesTimes(Protocol):
     def optimised_times(self, image: Tensor, condition: Condition, keys: Any, seed: int) -> Tensor: ...
 
 
-Opened = Callable[[str], tuple[Owner, nn.Module]]  # path -> the run there, and its model on the same device
+Opened = Callable[[str], tuple[StoredRun, nn.Module]]  # path -> the run there, and its model on the same device
 
 
 class ClassifierGuide(nn.Module):
@@ -63,7 +44,7 @@ class ClassifierGuide(nn.Module):
         return self.classifier.logits(image)
 
 
-def guides_of(run: Owner, model: nn.Module, keys: Config, opened: Opened) -> Guides:
+def guides_of(run: StoredRun, model: nn.Module, keys: Config, opened: Opened) -> Guides:
     """What the settings of a run's sampler name.
 
     Raises:
@@ -80,7 +61,7 @@ def guides_of(run: Owner, model: nn.Module, keys: Config, opened: Opened) -> Gui
     )
 
 
-def optimised_grid(run: Owner, model: nn.Module, keys: Config) -> Tensor:
+def optimised_grid(run: StoredRun, model: nn.Module, keys: Config) -> Tensor:
     """The times that suit the model best, measured once on held-out images and kept in GRIDS.
 
     Raises:
@@ -110,7 +91,7 @@ def _kept(file: Path, weights: str) -> dict[str, list[float]]:
         return {}
 
 
-def _weak(run: Owner, path: str, opened: Opened, *, has_classes: bool) -> nn.Module:
+def _weak(run: StoredRun, path: str, opened: Opened, *, has_classes: bool) -> nn.Module:
     """The model of another run, which is asked for the same classes."""
     try:
         other, model = opened(path)
@@ -131,7 +112,7 @@ def _weak(run: Owner, path: str, opened: Opened, *, has_classes: bool) -> nn.Mod
     return model
 
 
-def _classifier(run: Owner, name: str) -> ClassifierGuide:
+def _classifier(run: StoredRun, name: str) -> ClassifierGuide:
     """A bundled classifier; auto: the one that was trained on the data of the run."""
     if name == "auto":
         data = str(run.config["data"])
