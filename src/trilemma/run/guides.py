@@ -15,6 +15,7 @@ from trilemma.classifiers.classifier import Classifier
 from trilemma.config import Config
 from trilemma.errors import UserError, unknown
 from trilemma.files import read_json, write_json
+from trilemma.registry import require
 from trilemma.run.stored import StoredRun
 from trilemma.types import NO_GUIDES, Condition, Conditional, Denoises, Guides, flags
 
@@ -95,10 +96,9 @@ def _weak(run: StoredRun, path: str, opened: Opened, *, has_classes: bool) -> nn
     """The model of another run, which is asked for the same classes."""
     try:
         other, model = opened(path)
+        require(model, str(other.config["model"]), "denoise", Denoises)
     except UserError as error:
         raise UserError(f"guide={path}: {error}") from None
-    if not isinstance(model, Denoises):
-        raise UserError(f"guide={path}: {other.config['model']} does not denoise; give a run of a diffusion model")
     if other.shape != run.shape:
         raise UserError(
             f"guide={path}: its images are {_form(other.shape)}, those of {run.path} {_form(run.shape)}; give a run on "
@@ -123,19 +123,18 @@ def _classifier(run: StoredRun, name: str) -> ClassifierGuide:
         name = own
     if name not in BUNDLED.values():
         raise unknown("classifier", name, ["auto", *BUNDLED.values()])
-    network = load_network(name)
-    n_classes = network.network.config.n_classes
-    if network.shape != run.shape:
+    guide = _on_device(name, run.device)
+    if (shape := guide.classifier.config.shape) != run.shape:
         raise UserError(
-            f"classifier={name}: it takes images of {_form(network.shape)}, and those of {run.path} are "
+            f"classifier={name}: it takes images of {_form(shape)}, and those of {run.path} are "
             f"{_form(run.shape)}; leave classifier out"
         )
-    if n_classes != len(run.classes):
+    if guide.n_classes != len(run.classes):
         raise UserError(
-            f"classifier={name}: it knows {n_classes} classes, and the data of {run.path} have {len(run.classes)}; "
-            "leave classifier out"
+            f"classifier={name}: it knows {guide.n_classes} classes, and the data of {run.path} have "
+            f"{len(run.classes)}; leave classifier out"
         )
-    return _on_device(name, run.device)
+    return guide
 
 
 @lru_cache
