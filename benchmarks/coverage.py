@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trilemma.comparison.differences import Measured, differences, unbeaten
+from trilemma.comparison.differences import RowMetric, differences, unbeaten
 from trilemma.data import load_data
 from trilemma.metrics.features import extract, feature_network
 from trilemma.metrics.frechet import frechet_distance
@@ -103,7 +103,7 @@ def _rates(rounds: list[list[Spread]], fakes: list[Law], name: str) -> tuple[flo
 
 def _leader(spreads: list[Spread], better: str) -> int | None:
     """The model that leads, if one does."""
-    figures = {str(k): Measured(s.value, spread=s) for k, s in enumerate(spreads)}
+    figures = {str(k): RowMetric(s.value, spread=s) for k, s in enumerate(spreads)}
     first = unbeaten({name: f.value for name, f in figures.items()}, differences(figures), better)
     return int(first[0]) if len(first) == 1 else None
 

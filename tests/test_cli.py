@@ -15,7 +15,7 @@ from trilemma.cli import main as cli
 from trilemma.cli.arguments import normalise
 from trilemma.cli.words import check_words
 from trilemma.errors import UserError
-from trilemma.registry import _recipes, get_recipe
+from trilemma.registry import get_recipe, registered
 
 
 def trilemma_(*words, cwd=None, **environment):
@@ -157,12 +157,12 @@ def test_a_module_of_ones_own_is_imported(here, tmp_path):
     for name in ("ae-by-file", "ae-by-name"):
         (tmp_path / f"{name.replace('-', '_')}.py").write_text(text.replace("NAME", name))
     assert here("list", "ae-by-file", cwd=tmp_path).returncode == 2
-    assert "good for" in here("--import", "ae_by_file.py", "list", "ae-by-file", cwd=tmp_path).stdout
-    assert "good for" in here("list", "ae-by-name", "--import=ae_by_name", cwd=tmp_path).stdout
+    with registered():
+        assert "good for" in here("--import", "ae_by_file.py", "list", "ae-by-file", cwd=tmp_path).stdout
+        assert "good for" in here("list", "ae-by-name", "--import=ae_by_name", cwd=tmp_path).stdout
     for wrong, why in (("ae_by_nobody", "no module"), ("nobody.py", "not found"), ("", "needs the name")):
         done = here(f"--import={wrong}", "list", cwd=tmp_path)
         assert done.returncode == 2 and why in done.stderr
-    _recipes.pop("ae-by-file"), _recipes.pop("ae-by-name")
 
 
 # --- finding out ----------------------------------------------------------------------------------------------------

@@ -159,8 +159,8 @@ def import_own(word: str) -> None:
     if is_file and not path.is_file():
         raise UserError(f"--import {word}: file {path.absolute()} not found")
     name = path.stem if is_file else word
-    taken = getattr(sys.modules.get(name), "__file__", None) if is_file else None
-    if taken is not None and Path(taken).resolve() != path.resolve():
+    loaded_from = getattr(sys.modules.get(name), "__file__", None) if is_file else None
+    if loaded_from is not None and Path(loaded_from).resolve() != path.resolve():
         raise UserError(f"--import {word}: a module named {name} is already in use; rename the file")
     with _importable(path.absolute().parent if is_file else Path.cwd()):
         try:

@@ -23,24 +23,24 @@ class Display:
         self.title, self.last, self.bar = title, 0.0, None
         self.first: tuple[float, float] | None = None  # time and progress when it was first updated
         if self.console.is_terminal and not quiet:
-            rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # all columns but the figures have their width
+            rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # all columns but the values have their width
             self.bar = Progress(
                 TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len(title))),
                 BarColumn(BAR, table_column=Column(min_width=BAR)),
                 TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True, min_width=4)),
                 TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, min_width=len(UNKNOWN))),
-                TextColumn("{task.fields[figures]}", table_column=rest),
+                TextColumn("{task.fields[values]}", table_column=rest),
                 console=self.console,
                 expand=True,
             )
-            self.task = self.bar.add_task(title, total=1.0, figures="", left=UNKNOWN)
+            self.task = self.bar.add_task(title, total=1.0, values="", left=UNKNOWN)
             self.bar.start()
 
     def restart(self, title: str) -> None:
         """Show another training from now on."""
         self.title, self.first = title, None
         if self.bar is not None:
-            self.bar.update(self.task, description=title, completed=0.0, figures="", left=UNKNOWN)
+            self.bar.update(self.task, description=title, completed=0.0, values="", left=UNKNOWN)
 
     def say(self, text: str) -> None:
         """A line that stays. A terminal that was closed, or a reader that left, ends the talk and not the training."""
@@ -53,7 +53,7 @@ class Display:
         """Show how far the training is; at most one plain line per PLAIN_EVERY_S seconds."""
         left = self._left(progress)
         if self.bar is not None:
-            self.bar.update(self.task, completed=progress, figures=self._printable(text), left=left)
+            self.bar.update(self.task, completed=progress, values=self._printable(text), left=left)
         elif time.monotonic() - self.last >= PLAIN_EVERY_S:
             self.last = time.monotonic()
             self.say(f"{self.title} {progress:4.0%} {left} {text}")

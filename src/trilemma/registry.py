@@ -1,7 +1,8 @@
-"""Model name -> recipe: the network's settings, how it is trained, and the figure it must reach."""
+"""Model name -> recipe: the network's settings, how it is trained, and the value it must reach."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -25,7 +26,7 @@ FAMILIES = ("autoencoder", "vae", "gan", "diffusion")
 
 @dataclass(frozen=True)
 class Published:
-    """What is published of a preset: settings by the key of `train` that says them, and figures by name.
+    """What is published of a preset: settings by the key of `train` that says them, and values by name.
 
     source: where they are stated; data: on which they were reached.
     """
@@ -33,7 +34,7 @@ class Published:
     source: str
     data: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    figures: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Recipe:
         benchmarks/first_samples.py measures them on one thread; inf where they did not in 160, None if not measured;
     build: from settings to a module, also on torch's meta device; of a recipe with parts, from settings and the parts
     by name (see `assemble`); `config`: the settings' defaults; `training`: the training keys that differ from the
-    common defaults; `figures`: those that it must reach on `data`, by name;
+    common defaults; `targets`: values that it must reach on `data`, by name;
     published: where its own settings differ from them, docs/results.md says why;
     parts: by name, the recipe that each is trained by before the main training, if no other is named.
     """
@@ -58,7 +59,7 @@ class Recipe:
     config: ModelConfig
     training: Mapping[str, Any] = field(default_factory=dict)
     data: str = "fashion-mnist"
-    figures: Mapping[str, float] = field(default_factory=dict)
+    targets: Mapping[str, float] = field(default_factory=dict)
     listed: bool = True
     suits: str = ""
     first_samples_s: float | None = None
@@ -91,6 +92,20 @@ def register(recipe: Recipe) -> Recipe:
         raise unknown("family", recipe.family, FAMILIES)
     _recipes[recipe.name] = recipe
     return recipe
+
+
+@contextmanager
+def registered(*recipes: Recipe) -> Iterator[None]:
+    """Inside, these presets are known too; afterwards they are not, nor is any that was registered inside."""
+    _load()
+    before = dict(_recipes)
+    try:
+        for recipe in recipes:
+            register(recipe)
+        yield
+    finally:
+        _recipes.clear()
+        _recipes.update(before)
 
 
 def get_recipe(name: str) -> Recipe:

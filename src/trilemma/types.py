@@ -183,7 +183,7 @@ class Phase:
     The phase is active from the share `begin` of the training to the share `end`. The learning rate of a player goes
     through its whole schedule in the span of its phases: stages that follow each other are players whose spans do.
 
-    start: is called once, before the phase's first step, with training images and a seed; returns figures for the log.
+    start: is called once, before the phase's first step, with training images and a seed; returns values for the log.
         If memory runs out it is called again, with fewer images at a time.
     What it sets has to be a buffer, or a parameter that nobody moves, to be saved with the state.
     """
@@ -329,13 +329,15 @@ def config_of(model: object) -> ModelConfig | None:
 
 @dataclass(frozen=True)
 class Guides:
-    """Modules outside a model that guide its sampler.
+    """What comes to a sampler from outside its model.
 
-    weak: a denoiser that is less able. classifier: images (B, C, H, W) in [0, 1] -> logits (B, n_classes).
+    weak: a denoiser that is less able. classifier: images (B, C, H, W) in [0, 1] -> logits (B, n_classes). times: a
+    grid that was optimised on images, decreasing, float64 (steps + 1,).
     """
 
     weak: nn.Module | None = None
     classifier: nn.Module | None = None
+    times: Tensor | None = None
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -565,13 +567,13 @@ class Finishes(Protocol):
     """Has a last step after (or between) training: for instance a density fitted on the codes."""
 
     def finish(self, batches: Iterable[Batch], *, seed: int) -> dict[str, float]:
-        """Sees some training images once; the result is stored in the model's buffers. Returns figures for the card."""
+        """Sees some training images once; the result is stored in the model's buffers. Returns values for the card."""
         ...
 
 
 @runtime_checkable
 class Validates(Protocol):
-    """Has figures of its own to follow on held-out images."""
+    """Has values of its own to follow on held-out images."""
 
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Named values per image, each (B,). The trainer averages them over the split; a name that ends in

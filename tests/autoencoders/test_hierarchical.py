@@ -419,8 +419,8 @@ def test_three_levels_bound_the_likelihood_better_than_one_of_equal_size(structu
     three = train("vae-hierarchical", "mnist-binary", structure=structure, out=tmp_path / "three", **keys)
     sizes = [sum(p.numel() for p in run.model.parameters()) for run in (one, three)]
     assert abs(sizes[0] / sizes[1] - 1) < 0.1
-    figures = [run.summary["best"] for run in (one, three)]
-    assert figures[1]["valid_neg_elbo_nats"] < figures[0]["valid_neg_elbo_nats"] - 1
-    assert all(figures[1][f"valid_kl{t}_nats"] > 0.3 for t in (1, 2, 3))
+    values = [run.summary["best"] for run in (one, three)]
+    assert values[1]["valid_neg_elbo_nats"] < values[0]["valid_neg_elbo_nats"] - 1
+    assert all(values[1][f"valid_kl{t}_nats"] > 0.3 for t in (1, 2, 3))
     codes = three.model.encode(three.data.held_out[1].images[:500].float() / 255)
     assert all(active_units(part) > 0 for part in codes.split([8, 16, 32], dim=1))  # levels from the top

@@ -43,8 +43,8 @@ def test_the_loss_adds_the_penalty_of_each_unit_on_means_over_the_batch() -> Non
     kl = sum(float(kl_divergence(Bernoulli(0.2), Bernoulli(z[:, j].mean().detach()))) for j in range(6))
     assert float(parts["sparsity_kl_nats"]) == pytest.approx(kl, rel=1e-4)
     assert float(loss.detach()) == pytest.approx(float(parts["mse"]) + 0.02 * kl, rel=1e-4)
-    figures = model.validation(Batch(image), torch.Generator())
-    assert torch.allclose(figures["mean_activation"], z.mean(1))
+    values = model.validation(Batch(image), torch.Generator())
+    assert torch.allclose(values["mean_activation"], z.mean(1))
 
 
 def test_only_a_sparse_autoencoder_needs_whole_batches() -> None:

@@ -115,11 +115,11 @@ def test_the_loss_in_nats_is_the_negative_elbo(settings) -> None:
 def test_validation_reports_the_negative_elbo_whatever_beta_is() -> None:
     model = VAE(VAEConfig(shape=(1, 4, 5), hidden=(8,), latent=3, reconstruction="bce", beta=7)).double()
     batch = Batch(torch.rand(6, 1, 4, 5, dtype=torch.float64))
-    figures = model.validation(batch, torch.Generator().manual_seed(1))
+    values = model.validation(batch, torch.Generator().manual_seed(1))
     elbo = model.elbo(batch.image, torch.Generator().manual_seed(1))
-    assert figures["neg_elbo_nats"].add(elbo).abs().max() < 1e-10
+    assert values["neg_elbo_nats"].add(elbo).abs().max() < 1e-10
     mu, logvar = model.posterior(batch.image)
-    assert figures["kl_nats"].sub(kl_to_standard_normal(mu, logvar)).abs().max() < 1e-12
+    assert values["kl_nats"].sub(kl_to_standard_normal(mu, logvar)).abs().max() < 1e-12
     assert "neg_elbo_nats" not in VAE(VAEConfig(shape=(1, 4, 5))).validation(Batch(torch.rand(2, 1, 4, 5)), None)
 
 

@@ -180,10 +180,10 @@ def test_vectors_are_taken_to_their_nearest_entry() -> None:
 def test_usage_is_counted_on_the_images_given() -> None:
     model = small()
     images = torch.rand(30, 1, 8, 8)
-    figures = model.finish([Batch(images[:20]), Batch(images[20:])], seed=0)
+    values = model.finish([Batch(images[:20]), Batch(images[20:])], seed=0)
     counts = model.code_indices(images).flatten().bincount(minlength=32)
     assert torch.equal(model.usage, counts) and int(model.usage.sum()) == 30 * 16
-    assert figures == {"perplexity": pytest.approx(float(perplexity(counts)))}
+    assert values == {"perplexity": pytest.approx(float(perplexity(counts)))}
     model.finish([Batch(images)], seed=0)
     assert torch.equal(model.usage, counts)
 

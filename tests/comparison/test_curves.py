@@ -2,7 +2,7 @@ from matplotlib.figure import Figure
 
 from trilemma.comparison.content import Curve
 from trilemma.comparison.curves import curve_title, shown_curves
-from trilemma.training.pictures import _draw_panel, panels_of
+from trilemma.training.pictures import draw_panel, panels_of
 
 
 def curve(name, values, seconds=(1.0, 2.0)):
@@ -39,7 +39,7 @@ def test_report_and_curves_png_use_the_same_words_for_a_line():
     curves = [curve(name, [row[name] for row in log]) for name in ("vae/mse", "valid_mse", "valid_rmse")]
     assert {shown.name for shown in shown_curves(curves)} == drawn == {"vae/mse", "valid_mse"}
     axis = Figure().subplots()
-    _draw_panel(axis, "mse", {"vae/mse": [(1, 0.5), (2, 0.25)]}, None)
+    draw_panel(axis, "mse", {"vae/mse": [(1, 0.5), (2, 0.25)]}, None)
     assert axis.get_title(loc="left").lower() == curve_title("vae/mse")
 
 

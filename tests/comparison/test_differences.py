@@ -9,7 +9,7 @@ from comparison.stand_ins import score
 
 from trilemma.comparison.content import Difference, Model, Training
 from trilemma.comparison.differences import (
-    Measured,
+    RowMetric,
     differences,
     level_for,
     mean_over_trainings,
@@ -41,7 +41,7 @@ def draw(means, generator, scale=1.0):
 
 
 def first(spreads):
-    figures = {name: Measured(s.value, spread=s) for name, s in spreads.items()}
+    figures = {name: RowMetric(s.value, spread=s) for name, s in spreads.items()}
     return unbeaten({name: s.value for name, s in spreads.items()}, differences(figures))
 
 
@@ -80,7 +80,7 @@ def test_uncorrected_intervals_would_tell_models_of_one_law_apart():
     apart = 0
     for _ in range(DRAWS):
         spreads = draw([0.0] * 4, generator)
-        pairs = [differences({x: Measured(spreads[x].value, spread=spreads[x]) for x in two}) for two in PAIRS]
+        pairs = [differences({x: RowMetric(spreads[x].value, spread=spreads[x]) for x in two}) for two in PAIRS]
         apart += any(p.interval[0] > 0 or p.interval[1] < 0 for (p,) in pairs)
     assert apart / DRAWS > 0.1
 
@@ -130,29 +130,29 @@ def test_the_level_shares_five_percent_among_the_pairs():
 def test_times_are_compared_turn_by_turn():
     """A slow minute doubles the times of both: their ratio does not move."""
     slow = [1.0, 1.02, 2.04, 2.0, 1.0, 0.98]
-    figures = {"a": Measured(1.0, times=tuple(slow)), "b": Measured(1.5, times=tuple(1.5 * t for t in slow))}
+    figures = {"a": RowMetric(1.0, times=tuple(slow)), "b": RowMetric(1.5, times=tuple(1.5 * t for t in slow))}
     (pair,) = differences(figures)
     assert pair.ratio and pair.value == pytest.approx(1 / 1.5)
     assert pair.interval == pytest.approx([1 / 1.5] * 2)
     assert unbeaten({"a": 1.0, "b": 1.5}, [pair], "lower") == ["a"]
-    noisy = {"a": Measured(1.0, times=(1.0, 2.0, 1.0)), "b": Measured(1.0, times=(2.0, 1.0, 1.1))}
+    noisy = {"a": RowMetric(1.0, times=(1.0, 2.0, 1.0)), "b": RowMetric(1.0, times=(2.0, 1.0, 1.1))}
     assert unbeaten({"a": 1.0, "b": 1.1}, differences(noisy), "lower") == ["a", "b"]
 
 
 def test_without_a_spread_the_intervals_are_combined():
     """Of two alike the difference has sqrt(2) the width; touching intervals do differ, and none is no claim."""
-    (pair,) = differences({"a": Measured(1.0, (0.9, 1.1)), "b": Measured(1.2, (1.1, 1.3))})
+    (pair,) = differences({"a": RowMetric(1.0, (0.9, 1.1)), "b": RowMetric(1.2, (1.1, 1.3))})
     assert pair.value == pytest.approx(-0.2)
     assert pair.interval == pytest.approx([-0.2 - 0.1 * math.sqrt(2), -0.2 + 0.1 * math.sqrt(2)])
-    exact = differences({"a": Measured(1.0, (1.0, 1.0)), "b": Measured(50.0, (50.0, 50.0))})
+    exact = differences({"a": RowMetric(1.0, (1.0, 1.0)), "b": RowMetric(50.0, (50.0, 50.0))})
     assert exact[0].interval == [-49.0, -49.0]
-    assert differences({"a": Measured(1.0), "b": Measured(2.0, (2.0, 2.0))}) == []
+    assert differences({"a": RowMetric(1.0), "b": RowMetric(2.0, (2.0, 2.0))}) == []
     assert unbeaten({"a": 1.0, "b": 2.0}, []) == ["b", "a"]
 
 
 def test_trainings_without_a_spread_are_compared_by_their_values():
     """Welch: means 1 and 2, variances 0.01 over 3 each: t = 1 / sqrt(2 0.01 / 3) = 12.2 with 4 degrees of freedom."""
-    figures = {"a": Measured(1.0, values=(0.9, 1.0, 1.1)), "b": Measured(2.0, values=(1.9, 2.0, 2.1))}
+    figures = {"a": RowMetric(1.0, values=(0.9, 1.0, 1.1)), "b": RowMetric(2.0, values=(1.9, 2.0, 2.1))}
     (pair,) = differences(figures)
     half = 2.7764 * math.sqrt(2 * 0.01 / 3)
     assert pair.interval == pytest.approx([-1 - half, -1 + half], abs=1e-4)

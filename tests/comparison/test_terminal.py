@@ -51,9 +51,9 @@ def printed(tables, width):
 
 
 def words_of(report):
-    """Every word that the tables may hold: of titles, names and units, and the figures as they are printed wide."""
+    """Every word that the tables may hold: of titles, names and units, and the values as they are printed wide."""
     texts = [
-        "Model Figure Value 95% interval Unit",
+        "Model Metric Value 95% interval Unit",
         *(m.name for m in report.models),
         "Parameters Training seconds",
     ]
@@ -64,7 +64,7 @@ def words_of(report):
         "exact",
         "failed",
         "Further",
-        "figures,",
+        "values,",
         "of",
         "some",
         "models",
@@ -80,8 +80,8 @@ def test_no_word_is_broken(found, width):
                                                                     "in the report.", "")  # fmt: skip
     known = words_of(found.report)
     for word in tables.split():
-        figure = re.fullmatch(r"\(?-?[\d,]+(\.\d+)?\)?", word)
-        assert figure or word.strip("():,") in {w.strip("():,") for w in known} or set(word) == {"─"}, word
+        number = re.fullmatch(r"\(?-?[\d,]+(\.\d+)?\)?", word)
+        assert number or word.strip("():,") in {w.strip("():,") for w in known} or set(word) == {"─"}, word
     for name in FAMILIES:
         assert name in tables
 
@@ -114,7 +114,7 @@ def test_what_one_model_has_stands_apart_and_nothing_is_lost(found):
     assert [c.receipt.protocol for _, c, _ in rows] == [s.protocol for s in vae_scores(make())]
     assert set(found.rows[1]) >= {c.name for c in found.report.columns}
     for text in (found.html.read_text("utf-8"), found._repr_html_(), printed(found.table(), 120)):
-        main, _, rest = text.partition("Further figures, of some models only")
+        main, _, rest = text.partition("Further values, of some models only")
         assert all(title in rest and title not in main for title in BOUNDS)
     page = found.html.read_text("utf-8")
     head = page[page.index("<thead>") : page.index("</thead>")]
@@ -133,7 +133,7 @@ def test_what_every_model_has_is_in_the_table(stage):
     stage.evaluation = measured
     found = compare(models="vae,gan-dcgan", quiet=True)
     assert further(found.report) == []
-    assert "Further figures" not in printed(found.table(), 80) + found.html.read_text("utf-8")
+    assert "Further values" not in printed(found.table(), 80) + found.html.read_text("utf-8")
     assert "ELBO, nats" in printed(found.table(), 80)
 
 

@@ -96,7 +96,7 @@ def test_training_noise_has_the_levels_of_the_schedule() -> None:
     """Every i in 1 ... T is as likely; x_t - alpha x0 is sigma eps with eps standard normal."""
     model, n = tiny(T=5), 4000
     images = Batch(batch().image[:1].expand(n, -1, -1, -1))
-    x0, x_t, t, eps = model._noised(images.image, rng.generator(0, "step"))
+    x0, x_t, t, eps = model.add_noise(images.image, rng.generator(0, "step"))
     index = (t * 5).round().int()
     counts = index.bincount(minlength=6)
     assert counts[0] == 0 and (counts[1:] - n / 5).abs().max() < 5 * (n * 0.2 * 0.8) ** 0.5

@@ -19,7 +19,7 @@ from trilemma.data import Data, load_data
 from trilemma.errors import UserError
 from trilemma.explore.detect import detect
 from trilemma.explore.detection.choice import altered_aurocs, patched, quartered
-from trilemma.explore.detection.report import Page, Shown, _difference, heat
+from trilemma.explore.detection.report import Page, TileSet, _difference, heat
 from trilemma.explore.detection.results import flagged
 from trilemma.explore.detection.scores import AnomalyScore, fitted_on, score_all, scores_of, training_scores
 from trilemma.explore.detection.sentences import in_short
@@ -644,7 +644,7 @@ def test_a_difference_is_the_mean_over_the_colours():
     images[0, :, 1, 3], results[0, 2, 3, 0] = torch.tensor([0.3, 0.0, 0.6]), 0.9
     expected = torch.zeros(1, 4, 5)
     expected[0, 1, 3] = expected[0, 3, 0] = 0.3
-    torch.testing.assert_close(_difference(Shown(images, results, [""])), expected)
+    torch.testing.assert_close(_difference(TileSet(images, results, [""])), expected)
 
 
 def test_heat_runs_from_black_to_yellow():

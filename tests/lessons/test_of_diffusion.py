@@ -108,9 +108,9 @@ def test_measured_orders(solver, order):
 
 
 def test_a_slope_is_that_of_the_last_points_above_rounding():
-    points = solver_order.Measured([1, 10, 100, 1000, 10_000], [5.0, 1e-3, 1e-6, 1e-9, 1e-15])
+    points = solver_order.Convergence([1, 10, 100, 1000, 10_000], [5.0, 1e-3, 1e-6, 1e-9, 1e-15])
     assert points.order == pytest.approx(3)
-    assert solver_order.Measured([10, 20], [1e-3, 1e-14]).order is None
+    assert solver_order.Convergence([10, 20], [1e-3, 1e-14]).order is None
     with pytest.raises(UserError, match="counts=40: a slope needs two different"):
         solver_order.solver_order(counts=(40,))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trilemma.classifiers.bundled import BUNDLED, WEIGHTS, load_network, read_card
-from trilemma.classifiers.classifier import figures_of
+from trilemma.classifiers.classifier import scores_of
 from trilemma.classifiers.make_bundled import LARGEST_BYTES
 from trilemma.data import Split, load_data
 from trilemma.files import sha256_of
@@ -32,7 +32,7 @@ def test_files(name, data):
 def test_accuracy_in_the_card(name, data):
     test = read_card(name)["test"]
     assert test["accuracy"] >= BARS[data]
-    assert 1 - BARS[data] == pytest.approx(get_recipe(f"features-{data}").figures["test_error"])
+    assert 1 - BARS[data] == pytest.approx(get_recipe(f"features-{data}").targets["test_error"])
     assert test["interval"][0] <= test["accuracy"] <= test["interval"][1]
     assert test["n"] == (10_000 if data != "digits" else test["n"])
 
@@ -54,7 +54,7 @@ def test_accuracy_is_what_the_card_says(name, data):
         pytest.skip("TRILEMMA_DATA does not say where the images are")
     split = load_data(data).held_out[1]
     index = torch.arange(len(split))[:: max(1, len(split) // 2000)]
-    accuracy, _ = figures_of(load_network(name).network, Split(split.images[index], split.labels[index]))
+    accuracy, _ = scores_of(load_network(name).network, Split(split.images[index], split.labels[index]))
     stated = read_card(name)["test"]["accuracy"]
     error = (stated * (1 - stated) / len(index)) ** 0.5
     assert abs(accuracy - stated) <= max(4 * error, 2 / len(index))

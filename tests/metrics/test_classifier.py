@@ -52,10 +52,10 @@ def test_loss_is_the_mean_cross_entropy():
     assert parts["cross_entropy"].item() == loss.item()
     assert not parts["cross_entropy"].requires_grad
     assert parts["accuracy"].item() == pytest.approx((logits.argmax(1) == batch.condition.label).double().mean().item())
-    figures = model.validation(batch, generator())
-    assert figures["error"].shape == figures["cross_entropy"].shape == (6,)
-    assert figures["cross_entropy"].mean().item() == pytest.approx(loss.item(), rel=1e-5)
-    assert 1 - figures["error"].mean().item() == pytest.approx(parts["accuracy"].item())
+    values = model.validation(batch, generator())
+    assert values["error"].shape == values["cross_entropy"].shape == (6,)
+    assert values["cross_entropy"].mean().item() == pytest.approx(loss.item(), rel=1e-5)
+    assert 1 - values["error"].mean().item() == pytest.approx(parts["accuracy"].item())
 
 
 def test_every_parameter_learns():

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from trilemma.training.pictures import LEVEL, LOG_RANGE, _draw_panel, draw_curves, panels_of
+from trilemma.training.pictures import LEVEL, LOG_RANGE, draw_curves, draw_panel, panels_of
 
 
 def log_of(**series: list[float]) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def test_the_loss_by_noise_level_has_a_panel_and_the_held_out_loss_is_beside_tha
     shown = {}
     for panel, lines in panels.items():
         axis = Figure().subplots()
-        _draw_panel(axis, panel, lines, None)
+        draw_panel(axis, panel, lines, None)
         shown[axis.get_title(loc="left")] = [text.get_text() for text in axis.get_legend().get_texts()]
     assert shown == {
         "Loss by noise level": ["little noise", "medium noise", "much noise"],
@@ -70,7 +70,7 @@ def test_the_loss_by_noise_level_has_a_panel_and_the_held_out_loss_is_beside_tha
 def test_tick_labels_do_not_touch(images: int, ratio: float) -> None:
     figure = Figure(figsize=(12.6, 6))
     axis = figure.subplots(2, 3, squeeze=False).flatten()[0]
-    _draw_panel(axis, "mse", {"ae/mse": [(0, 0.1 * ratio), (images, 0.1)], "valid_mse": [(images, 0.2)]}, None)
+    draw_panel(axis, "mse", {"ae/mse": [(0, 0.1 * ratio), (images, 0.1)], "valid_mse": [(images, 0.2)]}, None)
     figure.canvas.draw()
     assert axis.get_yscale() == ("log" if ratio > LOG_RANGE else "linear")
     labels = [label.get_window_extent() for label in axis.get_xticklabels() if label.get_text()]
@@ -79,10 +79,10 @@ def test_tick_labels_do_not_touch(images: int, ratio: float) -> None:
 
 def test_the_legend_says_what_tells_the_lines_apart_and_the_title_the_unit() -> None:
     axis = Figure().subplots()
-    _draw_panel(axis, "mse", {"ae/mse": [(0, 0.5), (1, 0.3)]}, None)
+    draw_panel(axis, "mse", {"ae/mse": [(0, 0.5), (1, 0.3)]}, None)
     assert axis.get_legend() is None and axis.get_title(loc="left") == "Squared error per pixel"
     axis = Figure().subplots()
-    _draw_panel(axis, "mse", {"ae/mse": [(0, 0.5), (1, 0.3)], "valid_mse": [(1, 0.4)]}, 0.07)
+    draw_panel(axis, "mse", {"ae/mse": [(0, 0.5), (1, 0.3)], "valid_mse": [(1, 0.4)]}, 0.07)
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["training", "held out", "mean image"]
 
 

@@ -22,7 +22,7 @@ from trilemma.comparison.trained import training_of
 from trilemma.comparison.work import Plan, train_all
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError
-from trilemma.registry import Recipe, _recipes, create, register
+from trilemma.registry import Recipe, create, registered
 from trilemma.run.checkpoint import list_checkpoints
 from trilemma.training.loop import Trainer
 from trilemma.training.signals import Stopped
@@ -85,12 +85,11 @@ class Second(nn.Module):
 @pytest.fixture(scope="module", autouse=True)
 def recipes() -> Iterator[None]:
     words = {"family": "autoencoder", "summary": "a toy", "source": "this test", "training": {"epochs": 1}}
-    register(Recipe(name="toy-first", build=First, config=FirstConfig(), **words))
-    register(Recipe(name="toy-other", build=First, config=FirstConfig(latent=5), **words))
-    register(Recipe(name="toy", build=Second, config=SecondConfig(), parts={"first": "toy-first"}, **words))
-    yield
-    for name in ("toy", "toy-first", "toy-other"):
-        _recipes.pop(name)
+    first = Recipe(name="toy-first", build=First, config=FirstConfig(), **words)
+    other = Recipe(name="toy-other", build=First, config=FirstConfig(latent=5), **words)
+    whole = Recipe(name="toy", build=Second, config=SecondConfig(), parts={"first": "toy-first"}, **words)
+    with registered(first, other, whole):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -59,16 +59,16 @@ def prepared(name: str, settings: dict[str, Any]) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    if hasattr(model, "_noised"):  # the times of a batch are spread evenly over it
+    if hasattr(model, "add_noise"):  # the times of a batch are spread evenly over it
 
         def noised(image: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
             parts = []
             for part in image.split(IMAGES // PIECES):
                 with SameNoise(1):
-                    parts.append(type(model)._noised(model, part, generator.manual_seed(3)))
+                    parts.append(type(model).add_noise(model, part, generator.manual_seed(3)))
             return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
-        model._noised = noised
+        model.add_noise = noised
     return model
 
 

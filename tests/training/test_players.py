@@ -4,7 +4,8 @@ The gradient of <a, w> is a, whatever the weights, so what a player is moved by 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 import trilemma
-from trilemma import registry
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError
-from trilemma.registry import Recipe
+from trilemma.registry import Recipe, registered
 from trilemma.run.checkpoint import list_checkpoints, read_checkpoint
 from trilemma.run.config import TrainConfig
 from trilemma.run.run import Run
@@ -27,6 +27,7 @@ from trilemma.training.loop import Trainer
 from trilemma.training.optim import learning_rate, make_optimizer
 from trilemma.types import Batch, Model, Phase, PhaseError, Player, check_together
 
+TOY = ExitStack()  # in which the newest toy is known
 MOVES: list[Tensor] = []  # the gradients by which the last toy was moved
 FREE = {"clip": 1e6}  # no gradient of the toy is as long
 A, B = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([-0.25, 1.0, 4.0])
@@ -59,16 +60,17 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry.list_models()  # loads the others
-    monkeypatch.setattr(registry, "_recipes", dict(registry._recipes))
+def no_toy_afterwards() -> Iterator[None]:
+    with TOY:
+        yield
 
 
 def train(phases: Callable[[Toy], list[Phase]], out: str = "run", ema: int | None = None, **keys: Any) -> Run:
     """A toy with these phases, trained for 8 steps of 4 images."""
     training = {"schedule": "constant", "ema_halflife_images": ema}
     recipe = Recipe("toy", "toy", "a toy", "", lambda c: Toy(c, phases), ModelConfig(), training, listed=False)
-    registry._recipes["toy"] = recipe
+    TOY.close()
+    TOY.enter_context(registered(recipe))
     MOVES.clear()
     given = {"steps": 8, "batch": 4, "lr": 0.01, "sample_every": 10**9} | keys
     return trilemma.train("toy", "digits", out=out, quiet=True, device="cpu", **given)

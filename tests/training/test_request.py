@@ -20,7 +20,7 @@ from trilemma.arguments import typed
 from trilemma.cli import main as cli
 from trilemma.data.config import DataConfig
 from trilemma.errors import UserError
-from trilemma.registry import _recipes, get_recipe
+from trilemma.registry import get_recipe, registered
 from trilemma.run.command import command_keys
 from trilemma.training.request import FIELDS, further_keys, request_of, split_keys, training_config
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Phase, Player
@@ -108,7 +108,7 @@ def test_published_settings_can_be_given_to_train_and_are_listed(name: str, caps
     assert recipe.config.with_(**settings)
     assert cli.main(["list", name]) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in typed({**published.settings, **published.figures}))
+    assert all(word in shown for word in typed({**published.settings, **published.values}))
 
 
 def test_every_training_key_says_what_it_is() -> None:
@@ -139,7 +139,7 @@ def test_wrong_keys_are_refused_before_the_data_are_read(keys: dict[str, Any], t
 
 
 def test_a_figure_that_the_model_does_not_have_is_not_followed() -> None:
-    with pytest.raises(UserError, match=r'figure in monitor "valid_rmes".*did you mean "valid_rmse"'):
+    with pytest.raises(UserError, match=r'monitor: unknown value "valid_rmes".*did you mean "valid_rmse"'):
         trilemma.train("ae-stacked", "digits", monitor="valid_rmes", **SHORT)
     assert not Path("runs").exists()
 
@@ -330,8 +330,8 @@ def page_module() -> Iterator[Path]:
     block = re.search(r"```python\n(# my_model\.py\n.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert block and len(block[1].splitlines()) <= 30
     Path("my_model.py").write_text(block[1])
-    yield Path("my_model.py")
-    _recipes.pop("my-model", None)
+    with registered():
+        yield Path("my_model.py")
     sys.modules.pop("my_model", None)
 
 

@@ -16,7 +16,7 @@ from trilemma.files import sha256_of
 from trilemma.pictures.png import read_metadata
 from trilemma.run.checkpoint import list_checkpoints
 from trilemma.run.run import Run
-from trilemma.run.unfinished import Snapshot, _is_sound, newest_snapshot
+from trilemma.run.unfinished import Snapshot, is_sound, newest_snapshot
 from trilemma.types import Batch, Phase, Player
 
 STEPS, BATCH = 6, 16
@@ -143,8 +143,8 @@ def test_a_length_that_cannot_be_told_is_a_question_mark(progress: float, whole:
 @pytest.mark.parametrize(("progress", "sound"), [(0, True), (1.0, True), (1.01, False), (-0.1, False), ("1", False)])
 def test_progress_is_a_share(halfway: Path, progress: Any, sound: bool) -> None:
     snapshot = newest_snapshot(halfway)
-    assert snapshot is not None and _is_sound(snapshot.values)
-    assert _is_sound({**snapshot.values, "progress": progress}) == sound
+    assert snapshot is not None and is_sound(snapshot.values)
+    assert is_sound({**snapshot.values, "progress": progress}) == sound
 
 
 def test_a_checkpoint_that_the_training_removes_meanwhile_gives_way_to_the_newest(

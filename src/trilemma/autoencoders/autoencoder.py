@@ -141,8 +141,8 @@ class Autoencoder(Model):
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Per image (B,): mse over its pixels; of a sigmoid code, the mean activation."""
         z = self.encode(batch.image)
-        figures = {"mse": squared_error(self.decode(z), batch.image)}
-        return figures | {"mean_activation": z.mean(1)} if self.config.code == "sigmoid" else figures
+        values = {"mse": squared_error(self.decode(z), batch.image)}
+        return values | {"mean_activation": z.mean(1)} if self.config.code == "sigmoid" else values
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch], *, seed: int) -> dict[str, float]:

@@ -41,7 +41,7 @@ class DiscreteConfig(NetworkConfig):
     temperature_last: PositiveFloat = Field(default=0.1, description="of the Gumbel-softmax when training ends")
     hard: bool = Field(default=True, description="whether codes are one-hot in training, too")
     beta: float = Field(default=1.0, ge=0, description="weight of the KL divergence; 1 is the ELBO")
-    variance: float | None = Field(default=None, ge=LEAST_VARIANCE, description="of a pixel; default: 1/2")
+    variance: float | None = Field(default=None, ge=LEAST_VARIANCE, description="of a pixel (default: 1/2)")
 
 
 class DiscreteVAE(Model):

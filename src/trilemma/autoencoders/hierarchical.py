@@ -58,7 +58,9 @@ class HierarchicalConfig(ModelConfig):
         default=(2,), description="hidden layers of the networks of a level; residual: codes at its size"
     )
     reconstruction: Literal["bce", "gaussian"] = Field(default="bce", description="likelihood of the pixels")
-    variance: Variance = Field(default=None, description="gaussian: of a pixel; a number, learned or optimal (default)")
+    variance: Variance = Field(
+        default=None, description="gaussian: of a pixel; a number, learned or optimal (default: optimal)"
+    )
     warmup: float = Field(default=0.0, ge=0, le=1, description="share of the training over which the KL gains weight")
     free_nats: float = Field(
         default=0.0, ge=0, description="term of a level (ladder: its KL) below which it is not lowered"

@@ -61,7 +61,8 @@ class VAEConfig(NetworkConfig):
         default="mse", description="loss between image and reconstruction"
     )
     variance: Variance = Field(
-        default=None, description="of a pixel; gaussian: a number, learned or optimal (default); mse: a number"
+        default=None,
+        description="of a pixel; gaussian: a number, learned or optimal (default: optimal); mse: a number",
     )
     output: Literal["sigmoid", "none"] = Field(default="sigmoid", description="what follows the decoder")
     conditional: bool = Field(default=False, description="whether the networks are given the label")
@@ -158,14 +159,14 @@ class VAE(Model):
         neg_elbo_nats where the reconstruction loss is in nats (whatever beta is)."""
         condition = self._condition_of(batch)
         outputs, kl = self._pass(batch.image, condition, rng)
-        figures = {
+        values = {
             "mse": squared_error(self._image(outputs), batch.image),
             "mean_code_mse": squared_error(self.reconstruct(batch.image, condition), batch.image),
             "kl_nats": kl,
         }
         if self.config.reconstruction != "mse":
-            figures["neg_elbo_nats"] = kl - self.likelihood.log_prob(outputs, batch.image)
-        return figures
+            values["neg_elbo_nats"] = kl - self.likelihood.log_prob(outputs, batch.image)
+        return values
 
     def elbo(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
         """One-sample estimate of the ELBO with the KL in closed form, nats per image (B,); a density over [0, 1] for a

@@ -38,7 +38,7 @@ class VQConfig(ModelConfig):
     width: PositiveInt = Field(default=64, description="channels of the smallest map")
     blocks: int = Field(default=1, ge=0, description="residual blocks at the smallest map")
     halvings: int | None = Field(
-        default=None, ge=1, le=16, description="of height and width; to a grid of about 8 if none"
+        default=None, ge=1, le=16, description="of height and width (default: to a grid of about 8)"
     )
     codes: int = Field(default=256, ge=2, description="entries of the codebook")
     dim: PositiveInt = Field(default=32, description="numbers in an entry")

@@ -1,4 +1,4 @@
-"""The classifiers that the package carries, with a card each (metrics/weights): features, verdicts and guidance."""
+"""The classifiers that the package carries, with a card each (classifiers/weights): features, verdicts and guidance."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from trilemma.errors import UserError
 from trilemma.files import sha256_of
 from trilemma.modes import own_modes
 
-WEIGHTS = Path(__file__).parents[1] / "metrics" / "weights"
+WEIGHTS = Path(__file__).parent / "weights"
 BUNDLED = {  # data it was trained on -> network
     "digits": "digits-cnn",
     "mnist": "mnist-cnn",

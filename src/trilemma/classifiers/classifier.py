@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trilemma.config import ModelConfig
 from trilemma.data import Split
 from trilemma.errors import UserError
+from trilemma.pictures.levels import to_float
 from trilemma.types import Batch, Logs, Model, Phase, Player
 
 
@@ -95,11 +96,11 @@ def _label(batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def figures_of(model: Classifier, split: Split, batch: int = 500) -> tuple[float, float]:
+def scores_of(model: Classifier, split: Split, batch: int = 500) -> tuple[float, float]:
     """Accuracy and mean cross-entropy in nats of a classifier on a split, in float32 on the CPU."""
     assert split.labels is not None
     model = model.cpu().float().eval()
-    parts: list[Tensor] = [model.logits(images.float() / 255) for images in split.images.split(batch)]
+    parts: list[Tensor] = [model.logits(to_float(images)) for images in split.images.split(batch)]
     logits = torch.cat(parts)
     accuracy = (logits.argmax(1) == split.labels).double().mean().item()
     return accuracy, nn.functional.cross_entropy(logits.double(), split.labels).item()

@@ -1,7 +1,7 @@
 """Train the bundled feature networks: python -m trilemma.classifiers.make_bundled [NAME ...]
 
 For each name (digits-cnn, mnist-cnn, ...; default: all): train its recipe, measure the accuracy in
-float32 on the held-out split, and write NAME.safetensors and its card NAME.json into metrics/weights.
+float32 on the held-out split, and write NAME.safetensors and its card NAME.json into classifiers/weights.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.classifiers.bundled import BUNDLED, REMAKE, WEIGHTS
-from trilemma.classifiers.classifier import Classifier, figures_of
+from trilemma.classifiers.classifier import Classifier, scores_of
 from trilemma.errors import UserError, unknown
 from trilemma.files import sha256_of, write_json
 from trilemma.hardware import tune_allocator
@@ -53,11 +53,11 @@ def make_network(name: str, data: str, out: Path, **length: Any) -> dict[str, An
     run = train(recipe.name, data, **length)
     model, (split_name, split) = run.model, run.data.held_out
     assert isinstance(model, Classifier)
-    accuracy, cross_entropy = figures_of(model, split)
+    accuracy, cross_entropy = scores_of(model, split)
     tensors = model.state_dict()
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if size > LARGEST_BYTES or (not length and 1 - accuracy > recipe.figures["test_error"]):
-        bars = f"at least {1 - recipe.figures['test_error']:.2f} and at most {LARGEST_BYTES:,} bytes are wanted"
+    if size > LARGEST_BYTES or (not length and 1 - accuracy > recipe.targets["test_error"]):
+        bars = f"at least {1 - recipe.targets['test_error']:.2f} and at most {LARGEST_BYTES:,} bytes are wanted"
         raise UserError(f"{name}: accuracy {accuracy:.4f}, {size:,} bytes; {bars}: change recipes/features.py")
     out.mkdir(parents=True, exist_ok=True)
     weights = out / f"{name}.safetensors"

@@ -93,7 +93,7 @@ def _facts(recipe: "Recipe") -> dict[str, str]:
         "first samples": _first_samples(recipe.first_samples_s),
         "source": recipe.source,
         "data": recipe.data,
-        "figures to reach": " ".join(typed(recipe.figures)),
+        "values to reach": " ".join(typed(recipe.targets)),
         **({} if recipe.published is None else _published(recipe.published)),
         "parts": " ".join(typed(recipe.parts)),
         "parameters": f"{parameters:,} for images of {' x '.join(map(str, recipe.config.shape))}",
@@ -106,7 +106,7 @@ def _published(published: "Published") -> dict[str, str]:
     """What is published of a model."""
     return {
         "published": " ".join(typed(published.settings)),
-        "published figures": " ".join(typed(published.figures)),
+        "published values": " ".join(typed(published.values)),
         "published on": published.data,
         "published in": published.source,
     }

@@ -17,14 +17,14 @@ SPENT = ("Parameters", "Training\nseconds")
 
 
 class Cell(NamedTuple):
-    """A figure and its interval in words."""
+    """A value and its interval in words."""
 
     value: str
     interval: str = ""
 
 
 NOTHING = "learned nothing yet"
-Row = tuple[str, str, Cell, str]  # model, title, figure, unit
+Row = tuple[str, str, Cell, str]  # model, title, value, unit
 
 
 def value_cell(row: Model | Control, column: Column) -> Cell:
@@ -50,7 +50,7 @@ def marked_name(model: Model) -> "Text":
 
 
 def narrow(text: str) -> str:
-    """Words under each other that fit a column of figures."""
+    """Words under each other that fit a column of values."""
     return fill(text, 14, break_long_words=False, break_on_hyphens=False)
 
 

@@ -1,6 +1,6 @@
 """What a report holds, typed: `document.document` makes it, the page, the terminal and the plots show it.
 
-report.json is its plain form (`Document.to_json`). Every number is finite: a figure that is missing is None, with the
+report.json is its plain form (`Document.to_json`). Every number is finite: a value that is missing is None, with the
 reason beside it.
 """
 

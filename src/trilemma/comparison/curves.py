@@ -18,7 +18,7 @@ HEALTHY = {
 }
 
 
-class Shown(NamedTuple):
+class CurvePlot(NamedTuple):
     """A curve to draw: its title, and what is healthy, where known."""
 
     name: str
@@ -28,7 +28,7 @@ class Shown(NamedTuple):
     values: Sequence[float]
 
 
-def shown_curves(curves: Sequence[Curve]) -> list[Shown]:
+def shown_curves(curves: Sequence[Curve]) -> list[CurvePlot]:
     """The document's curves as they are drawn; lines that are equal are one."""
     names = {curve.name for curve in curves}
     drawable = [c for c in curves if _is_curve(c) and square_of(c.name) not in names]
@@ -71,9 +71,11 @@ def _same(a: Curve, b: Curve) -> bool:
     return a.seconds == b.seconds and all(math.isclose(x, y, rel_tol=1e-6) for x, y in pairs)
 
 
-def _merged(group: Sequence[Curve], *, phase: bool) -> Shown:
+def _merged(group: Sequence[Curve], *, phase: bool) -> CurvePlot:
     """The first of equal lines under all their names, the loss first: "loss (squared error)"."""
     first, *rest = [curve_title(c.name, phase=phase and k == 0) for k, c in enumerate(group)]
     rest = [text for text in rest[-1:] if text != first]
     healthy = next((HEALTHY[part] for c in group if (part := _part(c.name)) in HEALTHY), None)
-    return Shown(group[0].name, f"{first} ({rest[0]})" if rest else first, healthy, group[0].seconds, group[0].values)
+    return CurvePlot(
+        group[0].name, f"{first} ({rest[0]})" if rest else first, healthy, group[0].seconds, group[0].values
+    )

@@ -29,7 +29,7 @@ FAMILY = 0.05  # of draws in which any interval of a metric misses
 
 
 @dataclass(frozen=True)
-class Measured:
+class RowMetric:
     """One metric of one row.
 
     value, interval: as they stand in the table.
@@ -54,7 +54,7 @@ def level_for(rows: int) -> float:
     return 1 - FAMILY / max(math.comb(rows, 2), 1)
 
 
-def differences(rows: Mapping[str, Measured]) -> list[Difference]:
+def differences(rows: Mapping[str, RowMetric]) -> list[Difference]:
     """Every pair of rows by name; pairs whose difference is not known are left out."""
     names, level = list(rows), level_for(len(rows))
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
@@ -98,7 +98,7 @@ def over_trainings(spreads: Sequence["Spread"]) -> "Spread":
 
 
 def mean_over_trainings(values: Sequence[float], unit: str) -> "Estimate":
-    """Mean and interval of a figure that has no spread; a fraction stays in [0, 1]."""
+    """Mean and interval of a value that has no spread; a fraction stays in [0, 1]."""
     from trilemma.metrics.intervals import Estimate, mean_estimate
 
     estimate = mean_estimate(values)
@@ -114,7 +114,7 @@ def of_turns(times: Sequence[float]) -> "Estimate":
     return Estimate(median(times), median_interval(times))
 
 
-def _compared(name_a: str, name_b: str, a: Measured, b: Measured, level: float) -> Difference | None:
+def _compared(name_a: str, name_b: str, a: RowMetric, b: RowMetric, level: float) -> Difference | None:
     from trilemma.metrics.intervals import difference, difference_of_trainings, mean_estimate
 
     ratio = len(a.times) == len(b.times) > 1
@@ -133,7 +133,7 @@ def _compared(name_a: str, name_b: str, a: Measured, b: Measured, level: float) 
     return Difference(name_a, name_b, value, list(interval), ratio, level) if _finite(interval) else None
 
 
-def _mover(a: Measured, b: Measured, level: float) -> tuple[float, float]:
+def _mover(a: RowMetric, b: RowMetric, level: float) -> tuple[float, float]:
     """The interval of a - b from those of a and b, at 95% each."""
     from trilemma.metrics.intervals import quantile
 

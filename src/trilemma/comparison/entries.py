@@ -176,9 +176,9 @@ def _apart_from_seed(run: Run) -> tuple[object, ...]:
 def _row_names(rows: Sequence[Sequence[Contestant]], labels: dict[int, str]) -> list[str]:
     """The model's name where several of its trainings stand in one row, else the run's."""
     models = [row[0].recipe.name if len(row) > 1 and isinstance(row[0], Run) else None for row in rows]
-    taken = {labels[id(row[0])] for row in rows if len(row) == 1}
+    run_names = {labels[id(row[0])] for row in rows if len(row) == 1}
     return [
-        model if model and models.count(model) == 1 and model not in taken else labels[id(row[0])]
+        model if model and models.count(model) == 1 and model not in run_names else labels[id(row[0])]
         for row, model in zip(rows, models, strict=True)
     ]
 

@@ -63,8 +63,8 @@ def _named(path: Path, request: Json) -> tuple[Path, IO[str]]:
 
 def _chosen(name: str, request: Json, say: Callable[[str], None]) -> tuple[Path, IO[str]]:
     others: list[tuple[Path, list[str]]] = []
-    begun = RUNS.glob(f"{escape(name)}*/{REQUEST}")
-    for file in sorted(begun, key=lambda file: file.stat().st_mtime, reverse=True):
+    requests = RUNS.glob(f"{escape(name)}*/{REQUEST}")
+    for file in sorted(requests, key=lambda file: file.stat().st_mtime, reverse=True):
         if reasons := _differences(_request_in(file.parent), request):
             others.append((file.parent, [f"holds another: {reasons[0]}", *reasons[1:]]))
             continue

@@ -37,7 +37,7 @@ class Picture(NamedTuple):
     n: int
 
 
-class Drawn(NamedTuple):
+class RowPictures(NamedTuple):
     """The pictures of one row: a grid of samples, the first eight, and those nearest to training images."""
 
     samples: Picture
@@ -50,7 +50,7 @@ class Pictures(NamedTuple):
 
     real: Picture
     eight: list[Picture]
-    models: dict[str, Drawn]
+    models: dict[str, RowPictures]
 
 
 def pictures_of(entries: Sequence[Entry], reference: "Reference") -> tuple[Pictures, dict[str, Nearest | Refused]]:
@@ -65,7 +65,7 @@ def pictures_of(entries: Sequence[Entry], reference: "Reference") -> tuple[Pictu
     measured = {e.name: e.evaluation for e in entries if e.evaluation is not None}
     near = _nearest(measured, reference)
     models = {
-        name: Drawn(picture(one.fakes[:count]), strips(one.fakes), _pairs(one.fakes, near[name], data))
+        name: RowPictures(picture(one.fakes[:count]), strips(one.fakes), _pairs(one.fakes, near[name], data))
         for name, one in measured.items()
     }
     return Pictures(picture(real), strips(real), models), near

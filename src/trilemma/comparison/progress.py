@@ -45,7 +45,7 @@ class Progress:
 
     def __init__(self, steps: Sequence[Step], say: Callable[[str], None], begin: float) -> None:
         self.steps, self.say, self.begin = list(steps), say, begin
-        self.taken: list[tuple[Step, float]] = []
+        self.durations: list[tuple[Step, float]] = []
         self.last = time.perf_counter()
         self.first = self.stated = self.total()
 
@@ -56,7 +56,7 @@ class Progress:
     def done(self) -> None:
         """The next step is done; a total that is another one now is said."""
         now = time.perf_counter()
-        self.taken.append((self.steps.pop(0), now - self.last))
+        self.durations.append((self.steps.pop(0), now - self.last))
         self.last = now
         total = self.total()
         if self.steps and not 1 / OTHER < total / self.stated < OTHER:
@@ -70,7 +70,7 @@ class Progress:
 
     def _factor(self, kind: str) -> float:
         """Times as long as was estimated, of the steps of this kind."""
-        pairs = [(step.seconds, seconds) for step, seconds in self.taken if step.kind == kind]
+        pairs = [(step.seconds, seconds) for step, seconds in self.durations if step.kind == kind]
         estimated = sum(seconds for seconds, _ in pairs)
         return sum(seconds for _, seconds in pairs) / estimated if estimated > 0 else 1.0
 

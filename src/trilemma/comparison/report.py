@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from trilemma.comparison import figures, triangle
 from trilemma.comparison.content import Document, Model
-from trilemma.comparison.curves import Shown, curve_title, shown_curves
+from trilemma.comparison.curves import CurvePlot, curve_title, shown_curves
 from trilemma.comparison.document import further
 from trilemma.comparison.images import Pictures, pictures_of
 from trilemma.metrics.catalogue import CATALOGUE, COST
@@ -59,7 +59,7 @@ def _context(document: Document) -> dict[str, object]:
     }
 
 
-def _curve(model: str, curve: Shown) -> tuple[Markup, str | None]:
+def _curve(model: str, curve: CurvePlot) -> tuple[Markup, str | None]:
     """The plot, and what is healthy."""
     first, last = curve.values[0], curve.values[-1]
     text = f"{curve.title} of {model} over training: from {number(first)} to {number(last)}"

@@ -19,7 +19,7 @@ from trilemma.comparison.content import (
     Scores,
     Training,
 )
-from trilemma.comparison.differences import Measured, differences, mean_over_trainings, of_turns, over_trainings
+from trilemma.comparison.differences import RowMetric, differences, mean_over_trainings, of_turns, over_trainings
 from trilemma.comparison.entries import Entry, shown
 from trilemma.comparison.trained import commands, curves, training_of
 from trilemma.comparison.triangle import AXES, placed
@@ -167,11 +167,11 @@ def row_differences(rows: Mapping[str, Sequence[Entry]], models: Sequence[Model]
 
 def _compared(
     name: str, value: float, interval: Sequence[float] | None, model: Model, row: Sequence[Entry]
-) -> Measured:
+) -> RowMetric:
     measured = [e for e in row if e.evaluation is not None]
     spread, most = _spread(name, measured), _of_real_images(measured) if name == "density" else math.inf
     values = (t.scores[name].value for t in model.trainings if name in t.scores)
-    return Measured(
+    return RowMetric(
         value=min(value, most),
         interval=interval,
         spread=None if spread is None else replace(spread, value=min(spread.value, most)),

@@ -1,7 +1,7 @@
 """The tables of a report for a terminal, in the layout that fits its width: a word is never broken.
 
 Models are rows where that fits, else columns; where the intervals do not fit either, they are left to the report and
-that is said; then there is one row for each figure of each model, and on the narrowest terminals one line of text.
+that is said; then there is one row for each value of each model, and on the narrowest terminals one line of text.
 The controls stand under the models, dim. The last lines are the answer: which model to use, and what went wrong.
 """
 
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"""(?:\$'(?:\\.|[^'])*'|'[^']*'|"[^"]*"|\S)+""")  # of a command line, with its quotes
 UNBOUNDED = 100_000  # letters: a width at which nothing has to give way
-WRAPS = (UNBOUNDED, 40, 28, 20)  # letters of a line of a title in the table of further figures
-FURTHER = "\nFurther figures, of some models only"
+WRAPS = (UNBOUNDED, 40, 28, 20)  # letters of a line of a title in the table of further values
+FURTHER = "\nFurther values, of some models only"
 NO_INTERVALS = "The 95% intervals do not fit this width; they are in the report."
 
 
@@ -49,7 +49,7 @@ Layout = Callable[[], "RenderableType"]  # makes a table or a text
 
 
 class Tables:
-    """The figures of a report, its caveats and its verdict; printed by rich.
+    """The values of a report, its caveats and its verdict; printed by rich.
 
     `box` is the `rich.box` the tables are drawn with; None draws no lines.
     """
@@ -115,7 +115,7 @@ class Tables:
         *,
         intervals: bool,
     ) -> "Table":
-        """Models or controls as columns, figures as rows."""
+        """Models or controls as columns, metrics as rows."""
         table = self._table(["", *heads], leading=int(intervals))
         for column in columns:
             cells = [value_cell(row, column) for row in rows]
@@ -124,10 +124,10 @@ class Tables:
         return table
 
     def _list(self) -> "Table":
-        """A row for each figure of each model and control, under the title of the figure."""
+        """A row for each value of each model and control, under the title of the metric."""
         from rich.text import Text
 
-        table, last = self._table(["Figure", "Value", "95% interval"]), None
+        table, last = self._table(["Metric", "Value", "95% interval"]), None
         controls = {control.title for control in self.document.controls}
         for name, title, cell, _ in self._by_metric():
             if title != last:
@@ -137,7 +137,7 @@ class Tables:
         return table
 
     def _by_metric(self) -> "Iterator[Row]":
-        """The figures of the table, figure by figure, of the models and then of the controls."""
+        """The values of the table, metric by metric, of the models and then of the controls."""
         models, controls = self.document.models, self.document.controls
         for column in self.columns:
             yield from ((full_name(m), column.title, value_cell(m, column), "") for m in models)
@@ -147,7 +147,7 @@ class Tables:
             yield from ((full_name(m), head.replace("\n", " "), cost_cells(m)[k], "") for m in models)
 
     def _further(self, rows: "Iterable[Row]", wrap: int) -> "Table":
-        table = self._table(["Model", "Figure", "Value", "95% interval", "Unit"], left=(0, 1, 4))
+        table = self._table(["Model", "Metric", "Value", "95% interval", "Unit"], left=(0, 1, 4))
         for model, title, cell, unit in rows:
             wrapped = (fill(text, wrap, break_long_words=False, break_on_hyphens=False) for text in (title, unit))
             add_row(table, model, next(wrapped), *cell, next(wrapped))

@@ -26,7 +26,7 @@ class Title(NamedTuple):
 
 
 def title(name: str, protocol: str) -> Title:
-    """What a metric is called; of figures that only some models have, also what tells their protocols apart.
+    """What a metric is called; of metrics that only some models have, also what tells their protocols apart.
 
     >>> title("bound_nats", "bound50_gaussian-0.5-continuous_360_test").long
     'Likelihood bound of 50 samples (gaussian 0.5, continuous pixels)'

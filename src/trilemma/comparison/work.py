@@ -110,7 +110,7 @@ def _measure(entry: Entry, entries: Sequence[Entry], plan: Plan, batch: int, ref
 
     assert entry.contestant is not None
     first = next((e for e in entries if e.evaluation is not None), None)
-    bounds = PATH_BOUND if entry.run and isinstance(entry.run.model, BoundsByPath) else {}
+    bounds: dict[str, Any] = PATH_BOUND if entry.run and isinstance(entry.run.model, BoundsByPath) else {}
     evaluation = evaluate(entry.contestant, n=plan.n, seed=plan.seed, batch=batch, reference=reference, **bounds)
     earlier = scores_of(first.evaluation) if first and first.evaluation else {}
     if first and (difference := protocol_difference(scores_of(evaluation), earlier)):

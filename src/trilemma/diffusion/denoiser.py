@@ -82,7 +82,7 @@ class Diffusion(PathModel):
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Mean over images and pixels; parts: huber (or mse), eps_mse (squared error of eps_hat)."""
-        x0, x_t, t, eps = self._noised(batch.image, rng)
+        x0, x_t, t, eps = self.add_noise(batch.image, rng)
         prediction = self.network(x_t, t).float()
         loss = LOSSES[self.config.loss](prediction, self._target(x0, t, eps))
         with torch.no_grad():
@@ -92,7 +92,7 @@ class Diffusion(PathModel):
     @torch.no_grad()
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Per image (B,): noise_mse, the squared error of eps_hat over its pixels at one random t."""
-        _, x_t, t, eps = self._noised(batch.image, rng)
+        _, x_t, t, eps = self.add_noise(batch.image, rng)
         _, eps_hat = self._split(self.network(x_t, t).float(), x_t, t)
         return {"noise_mse": (eps_hat - eps).square().flatten(1).mean(1)}
 
@@ -143,7 +143,7 @@ class Diffusion(PathModel):
         divides = self.config.prediction == "eps" and not self.config.clip_x0
         return self.table.times(steps, least_signal=LEAST_SIGNAL if divides else 0.0)
 
-    def _noised(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def add_noise(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images in [0, 1] -> (x0, x_t, t, eps): (B, C, H, W) but t (B,).
 
         The times of a batch are spread evenly from one random start: each is uniform by itself, and their mean loss

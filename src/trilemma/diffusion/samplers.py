@@ -77,10 +77,10 @@ def ddpm(
     x = x_T
     for i, step in enumerate(steps_of(schedule, times)):
         x0_hat = denoise(x, x.new_full((len(x),), step.t))
-        a, b, kept = step.alpha_t / step.alpha_s, step.added, (step.sigma_s / step.sigma_t) ** 2
-        x = step.alpha_s * b / step.sigma_t**2 * x0_hat + a * kept * x
+        a, b, ratio = step.alpha_t / step.alpha_s, step.added, (step.sigma_s / step.sigma_t) ** 2
+        x = step.alpha_s * b / step.sigma_t**2 * x0_hat + a * ratio * x
         if step.sigma_s > 0:
-            x = x + math.sqrt(b * kept if variance == "posterior" else b) * noise(i)
+            x = x + math.sqrt(b * ratio if variance == "posterior" else b) * noise(i)
     return x
 
 

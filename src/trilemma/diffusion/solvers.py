@@ -73,10 +73,10 @@ def dpmpp_2m(
         estimate = x0_hat
         if before is not None and math.isfinite(step.h) and math.isfinite(last_h):
             estimate = x0_hat + step.h / (2 * last_h) * (x0_hat - before)
-        kept = step.decay**eta  # exp(-eta h)
-        x = step.sigma_s / step.sigma_t * kept * x + step.alpha_s * (1 - step.decay * kept) * estimate
+        decay_eta = step.decay**eta  # exp(-eta h)
+        x = step.sigma_s / step.sigma_t * decay_eta * x + step.alpha_s * (1 - step.decay * decay_eta) * estimate
         if eta > 0 and step.sigma_s > 0:
-            x = x + step.sigma_s * math.sqrt(1 - kept**2) * noise(i)
+            x = x + step.sigma_s * math.sqrt(1 - decay_eta**2) * noise(i)
         before, last_h = x0_hat, step.h
     return x
 

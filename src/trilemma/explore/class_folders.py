@@ -31,12 +31,12 @@ def folder_names(classes: Sequence[str]) -> list[str]:
     """
     names = [re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).strip(" .") or "class" for name in classes]
     count = Counter(map(_alike, names))
-    taken, folders = {name for name, times in count.items() if times == 1}, []
+    in_use, folders = {name for name, times in count.items() if times == 1}, []
     for k, name in enumerate(names):
         folder = name if count[_alike(name)] == 1 else f"{name}-{k}"
-        while folder != name and _alike(folder) in taken:
+        while folder != name and _alike(folder) in in_use:
             folder += "-"
-        taken.add(_alike(folder))
+        in_use.add(_alike(folder))
         folders.append(folder)
     return folders
 

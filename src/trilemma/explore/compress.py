@@ -65,7 +65,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Compression:
-    """The picture, the same figures as JSON beside it, and a row for each way to compress.
+    """The picture, the same values as JSON beside it, and a row for each way to compress.
 
     numbers: of a code; bytes: of a code, the budget of the others; raw_bytes: of an image, 1 per pixel and channel.
     """
@@ -85,7 +85,7 @@ def compress(run: RunLike, *, data: Images = None, n: Count = 1000, out: Picture
 
     Args:
         data: other images than the run's own held-out ones; they are brought to the size it was trained on.
-        out: the picture to write, with the figures as JSON beside it; default: RUN/compression.png.
+        out: the picture to write, with the values as JSON beside it; default: RUN/compression.png.
     Raises:
         UserError: the model does not encode and decode, or a code does not fit into half precision.
     """

@@ -111,7 +111,7 @@ def disentangle(
         data: images with factors; they are drawn in the size and channels that the run was trained on.
         n: images, held-out ones first.
         seed: of the draws of codes, of the parts that the images are divided into, and of the predictor behind DCI.
-        out: the picture to write, beside which its figures lie as JSON; default: RUN/disentanglement.png.
+        out: the picture to write, beside which its values are stored as JSON; default: RUN/disentanglement.png.
     Raises:
         UserError: if the model does not encode, its codes are longer than LARGEST_CODE, the data have no factors, or
             there are too few images.

@@ -106,10 +106,10 @@ def clear_places(centres: Tensor, size: tuple[float, float]) -> list[int]:
 
     Each is taken in turn if it stays clear of all taken before: |dx| >= width or |dy| >= height.
     """
-    taken: list[int] = []
+    chosen: list[int] = []
     extent = torch.tensor(size)
     for k, centre in enumerate(centres):
-        apart = (centres[taken] - centre).abs() >= extent  # (taken, 2)
+        apart = (centres[chosen] - centre).abs() >= extent  # (chosen, 2)
         if apart.any(1).all():
-            taken.append(k)
-    return taken
+            chosen.append(k)
+    return chosen

@@ -64,6 +64,6 @@ def reconstruct(
     receipt = run_receipt(run, "reconstruct", n=len(images), split=split, label=label, rmse=rmse)
     part = part_of(run, source, split)
     rows = [row | {"rmse": error} for row, error in zip(rows_of(batch, source, part), errors.tolist(), strict=True)]
-    figures = json_text(receipt | {"split": part.name, "images": rows})
-    files.write(sheet, receipt, {file: figures})
+    values = json_text(receipt | {"split": part.name, "images": rows})
+    files.write(sheet, receipt, {file: values})
     return Reconstruction(picture, rmse, errors, results, file)

@@ -18,7 +18,7 @@ import torch
 
 from trilemma import __version__, rng
 from trilemma.classifiers.bundled import BUNDLED
-from trilemma.classifiers.classifier import Classifier, figures_of
+from trilemma.classifiers.classifier import Classifier, scores_of
 from trilemma.config import make
 from trilemma.data import Data, Split
 from trilemma.data.transform import check_transforms
@@ -204,7 +204,7 @@ def _accuracy(plan: Plan, images: Split, words: tuple[str, ...], seed: int, test
         trainer = Trainer(model, data, training, Path(folder), display, bf16=supports_fast_bf16(plan.device))
         trainer.run()
     assert isinstance(model, Classifier)
-    return figures_of(model, test)[0]
+    return scores_of(model, test)[0]
 
 
 def _together(one: Split, other: Split) -> Split:

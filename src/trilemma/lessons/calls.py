@@ -41,19 +41,19 @@ class Point(NamedTuple):
     error: float | None
 
 
-class Ruler(NamedTuple):
+class Distance(NamedTuple):
     """name: of the distance; distance: of features `fake` to the real images, with its spread."""
 
     name: str
     distance: Callable[..., Spread]
 
 
-def ruler(setup: Setup) -> Ruler:
+def distance_of(setup: Setup) -> Distance:
     """The Frechet distance to the real images of a setup, or the kernel distance where there are too few for it."""
     real = extract(setup.network, real_images(setup.data, setup.split, setup.n, setup.seed))
     if refusal(setup.n, setup.n):
-        return Ruler("kernel distance", partial(kernel_distance, real=similarity(real)))
-    return Ruler("Frechet distance", partial(frechet_distance, real=gaussian(real)))
+        return Distance("kernel distance", partial(kernel_distance, real=similarity(real)))
+    return Distance("Frechet distance", partial(frechet_distance, real=gaussian(real)))
 
 
 def calls(
@@ -79,7 +79,7 @@ def calls(
     names = samplers or [name for name in SAMPLERS if _takes(run, name)]
     split, n = choose_reals(run.data, n)
     setup = setup_of(run.data, split, n, seed=seed)
-    measured_by = ruler(setup)
+    measured_by = distance_of(setup)
     exact = draw(run, names[-1], reference, min(n, COMPARED), seed)
     lines = {}
     for name in names:
@@ -100,7 +100,7 @@ def steps_for(sampler: str, calls: int) -> int:
     return steps
 
 
-def measure(run: Run, sampler: str, calls: int, setup: Setup, measured_by: Ruler, exact: Tensor) -> Point:
+def measure(run: Run, sampler: str, calls: int, setup: Setup, measured_by: Distance, exact: Tensor) -> Point:
     """What a sampler reaches in so many calls."""
     images = draw(run, sampler, calls, setup.n, setup.seed)
     distance = measured_by.distance(fake=extract(setup.network, images)).estimate()

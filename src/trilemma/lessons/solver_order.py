@@ -38,7 +38,7 @@ SOLVERS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-class Measured(NamedTuple):
+class Convergence(NamedTuple):
     """Of a solver, for each number of steps: network calls, and the mean error of the paths' ends."""
 
     calls: list[int]
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
 
 def measure(
     solver: Callable[..., Tensor], data: Mixture, schedule: Schedule, counts: Sequence[int], starts: int
-) -> Measured:
+) -> Convergence:
     """The errors of a solver in several numbers of steps, over paths from evenly spaced starts."""
     calls, errors = [], []
     for steps in counts:
@@ -72,7 +72,7 @@ def measure(
         end = solver(denoise, schedule, times, x_T, no_noise)
         calls.append(1 + sum(t < float(times[MEMORY]) for t in asked))  # from the first step that is not short
         errors.append(float((end.flatten(1) - data.path_end(x_T.flatten(1), first, last)).abs().mean()))
-    return Measured(calls, errors)
+    return Convergence(calls, errors)
 
 
 def solver_order(
@@ -97,7 +97,7 @@ def solver_order(
     return plots.pixels(figure)
 
 
-def _panel(ax: "Axes", results: dict[str, Measured]) -> None:
+def _panel(ax: "Axes", results: dict[str, Convergence]) -> None:
     for k, (name, result) in enumerate(results.items()):
         order = "" if result.order is None else f": order {result.order:.2f}"
         look = {"marker": plots.style(k)[1], "markersize": 4, "label": f"{name}{order}", **plots.line_style(k)}

@@ -1,4 +1,4 @@
-"""Measuring: features -> statistics -> figures, each with an interval and a receipt."""
+"""Measuring: features -> statistics -> values, each with an interval and a receipt."""
 
 from trilemma.metrics.evaluate import Evaluation, evaluate
 from trilemma.metrics.receipt import Score

@@ -23,7 +23,7 @@ from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.types import Conditional, Samples, default_label
 
 if TYPE_CHECKING:
-    from trilemma.run.compute import Drawn
+    from trilemma.run.compute import ImageBatch
     from trilemma.run.run import Run
 
 INTERVAL_IS = "Wilson 95% over the generated images, the classifier held fixed"
@@ -99,7 +99,7 @@ def class_counts(run: "Run", n: int) -> dict[str, int]:
 
 def draw_classes(
     run: "Run", counts: dict[str, int], *, seed: int = 0, batch: int = 256, keys: Config | None = None
-) -> "Iterator[tuple[int, Drawn]]":
+) -> "Iterator[tuple[int, ImageBatch]]":
     """Parts of one class each, with its number; the images are numbered through, so that no two have equal noise.
 
     Args:

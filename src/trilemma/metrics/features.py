@@ -1,6 +1,6 @@
 """Feature networks: images -> vectors that the metrics compare.
 
-The package carries four small classifiers (metrics/weights, one card each); an image's features are the activations
+The package carries four small classifiers (classifiers/weights, one card each); an image's features are the activations
 before the last layer. One path for real and generated images alike:
 
 1. to uint8 levels, round(255 x), as an image file would hold them;
@@ -56,7 +56,7 @@ def choose(shape: Shape, data_name: str) -> tuple[str, str]:
     else:
         name, kind = "digits-cnn" if max(shape[1:]) <= SMALL_PX else "fashion-mnist-cnn", "grey images"
     why = f"the bundled network nearest to {kind} of {shape[1]}x{shape[2]} (none was trained on {data_name})"
-    return name, f"features: {name}, {why}; its figures rank models of these data and compare with nothing else"
+    return name, f"features: {name}, {why}; its values rank models of these data and compare with nothing else"
 
 
 @own_modes()

@@ -31,7 +31,7 @@ INTERVAL_IS = "95% by leaving each image of either kind out (jackknife, Student'
 
 
 class Ranking(NamedTuple):
-    """Both figures with their 95% intervals."""
+    """Both values with their 95% intervals."""
 
     auroc: Estimate
     average_precision: Estimate
@@ -46,7 +46,7 @@ def ranking(*, normal: Tensor, abnormal: Tensor) -> Ranking:
         UserError: if a side has no score, or one that is not a number.
     """
     counts = _counts(normal, abnormal)
-    values = _figures(*counts)
+    values = _values(*counts)
     if min(len(normal), len(abnormal)) < 2:
         return Ranking(*(Estimate(value, (0.0, 1.0)) for value in values.tolist()))
     counts_inside = counts if 0 < values[0] < 1 else _swapped(*counts)
@@ -55,12 +55,12 @@ def ranking(*, normal: Tensor, abnormal: Tensor) -> Ranking:
 
 def auroc(*, normal: Tensor, abnormal: Tensor) -> float:
     """Area under the receiver operating characteristic curve; `ranking` gives its interval."""
-    return float(_figures(*_counts(normal, abnormal))[0])
+    return float(_values(*_counts(normal, abnormal))[0])
 
 
 def average_precision(*, normal: Tensor, abnormal: Tensor) -> float:
     """Average precision of the abnormal images; `ranking` gives its interval."""
-    return float(_figures(*_counts(normal, abnormal))[1])
+    return float(_values(*_counts(normal, abnormal))[1])
 
 
 def _counts(normal: Tensor, abnormal: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ def _counts(normal: Tensor, abnormal: Tensor) -> tuple[Tensor, Tensor]:
     return one, other
 
 
-def _figures(normal: Tensor, abnormal: Tensor) -> Tensor:
+def _values(normal: Tensor, abnormal: Tensor) -> Tensor:
     """AUROC and average precision, (2,), from the counts at each distinct score, from the highest down."""
     n, m = normal.sum(), abnormal.sum()
     below = n - normal.cumsum(0)  # normal images with a lower score
@@ -90,10 +90,10 @@ def _figures(normal: Tensor, abnormal: Tensor) -> Tensor:
 
 
 def _without_a_normal(normal: Tensor, abnormal: Tensor) -> Tensor:
-    """Both figures without one normal image of each distinct score, (2, D); meaningless where there is none."""
+    """Both values without one normal image of each distinct score, (2, D); meaningless where there is none."""
     n, m, hits = normal.sum(), abnormal.sum(), abnormal.cumsum(0)
     flagged, above = hits + normal.cumsum(0), hits - abnormal
-    wins = n * m * _figures(normal, abnormal)[0]
+    wins = n * m * _values(normal, abnormal)[0]
     area = (wins - (above + abnormal / 2)) / ((n - 1) * m)
     before = (abnormal * hits / flagged).cumsum(0) - abnormal * hits / flagged  # at higher scores nothing changes
     after = _rest(abnormal * hits / (flagged - 1).clamp(min=1))  # at lower ones an image less is flagged
@@ -101,10 +101,10 @@ def _without_a_normal(normal: Tensor, abnormal: Tensor) -> Tensor:
 
 
 def _without_an_abnormal(normal: Tensor, abnormal: Tensor) -> Tensor:
-    """Both figures without one abnormal image of each distinct score, (2, D); meaningless where there is none."""
+    """Both values without one abnormal image of each distinct score, (2, D); meaningless where there is none."""
     n, m, hits = normal.sum(), abnormal.sum(), abnormal.cumsum(0)
     flagged, below = hits + normal.cumsum(0), n - normal.cumsum(0)
-    wins = n * m * _figures(normal, abnormal)[0]
+    wins = n * m * _values(normal, abnormal)[0]
     area = (wins - (below + normal / 2)) / (n * (m - 1))
     before = (abnormal * hits / flagged).cumsum(0) - abnormal * hits / flagged
     precision = (hits - 1) / (flagged - 1).clamp(min=1)
@@ -127,7 +127,7 @@ def _intervals(normal: Tensor, abnormal: Tensor) -> list[tuple[float, float]]:
         variances = (size - 1) / size * (counts * (without - mean).square()).sum(1)
         parts.append([(variance, float(size) - 1) for variance in variances.tolist()])
     intervals = []
-    for value, of_kinds in zip(_figures(normal, abnormal).tolist(), zip(*parts, strict=True), strict=True):
+    for value, of_kinds in zip(_values(normal, abnormal).tolist(), zip(*parts, strict=True), strict=True):
         half = math.inf
         if 0 < value < 1:
             sd = math.sqrt(sum(variance for variance, _ in of_kinds))

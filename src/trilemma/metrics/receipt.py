@@ -1,7 +1,7 @@
 """A score and its receipt: everything needed to know what was measured, and to measure it again.
 
 A score's protocol name states metric, feature network, number of images and split, for instance
-"kernel_mnist-cnn_2048_test". Figures with different protocols do not compare.
+"kernel_mnist-cnn_2048_test". Values with different protocols do not compare.
 """
 
 import math
@@ -28,7 +28,7 @@ LARGEST_SCORE = 1 << 20  # bytes of a file; ours have 2,000
 
 @dataclass(frozen=True)
 class Score:
-    """One figure with its receipt. `value` is None where the figure is refused; `refused` then says why.
+    """One value with its receipt. `value` is None where it is refused; `refused` then says why.
 
     rough: of too few images to decide anything, whatever the interval says.
     interval: 95%, (low, high), or None; `interval_is` says how it was made and what it leaves out.
@@ -166,7 +166,7 @@ def settings_words(settings: Mapping[str, Any]) -> list[str]:
 
 
 def versions(**more: str) -> dict[str, str]:
-    """Versions of what computes the figures, and what else the caller adds."""
+    """Versions of what computes the values, and what else the caller adds."""
     libraries = {name: metadata.version(name) for name in ("torch", "numpy")}
     return {"trilemma": __version__, "python": platform.python_version(), **libraries, **more}
 
@@ -193,7 +193,7 @@ def _is_score(path: Path) -> bool:
 
 def write_score(folder: Path, score: Score) -> Path:
     """The score as `folder`/<protocol>.json, replaced atomically. Sampling settings and a seed other than 0 join the
-    name, so that figures of different samplers stand side by side."""
+    name, so that values of different samplers stand side by side."""
     extra = settings_words(score.settings)
     extra += [f"seed-{score.seed}"] if score.seed else []
     path = folder / f"{protocol_name(score.protocol, *extra)}.json"

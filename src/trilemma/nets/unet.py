@@ -4,10 +4,10 @@ For level k of widths w_k = width * multipliers[k], at 1 / (p 2**k) of the image
 level (and of the condition, which is added to it):
 
     in      h <- conv 3x3(patches of pad(x)), a patch of p x p pixels being one place with p p times the channels
-    down k  h <- `depth` times [block(h, e), attention where the map has at most `attention_px` a side], each kept;
-            h <- conv 3x3 of stride 2 (h), kept, for all but the last level
+    down k  h <- `depth` times [block(h, e), attention where the map has at most `attention_px` a side], each a skip;
+            h <- conv 3x3 of stride 2 (h), a skip, for all but the last level
     middle  h <- block, attention, block
-    up k    h <- `depth` + 1 times [block(join(h, kept), e), attention as above];  h <- nearest x2 (h) unless k = 0
+    up k    h <- `depth` + 1 times [block(join(h, skip), e), attention as above];  h <- nearest x2 (h) unless k = 0
     out     conv 3x3(SiLU(GroupNorm(h))), which begins at zero, patches put back, cropped to the image
 
     block   h + conv 3x3(dropout(SiLU(scale(e) GroupNorm(conv 3x3(SiLU(GroupNorm(h)))) + shift(e)))), the last begins at
@@ -63,21 +63,21 @@ class UNet(nn.Module):
         )
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        kept, c = [width], width
+        skips, c = [width], width
         for k, w in enumerate(widths):
             for _ in range(depth):
                 self.down.append(_Stage(c, w, self.embedding, dropout, attention=sides[k] <= attention_px))
                 c = w
-                kept.append(c)
+                skips.append(c)
             if k < self.levels - 1:
                 self.down.append(nn.Conv2d(c, c, 3, stride=2, padding=1))
-                kept.append(c)
+                skips.append(c)
         self.middle = nn.ModuleList(
             [_Stage(c, c, self.embedding, dropout, attention=attention_px > 0), _Stage(c, c, self.embedding, dropout)]
         )
         for k, w in reversed(list(enumerate(widths))):
             for _ in range(depth + 1):
-                c_in = c + kept.pop()
+                c_in = c + skips.pop()
                 self.up.append(_Stage(c_in, w, self.embedding, dropout, attention=sides[k] <= attention_px))
                 c = w
             if k > 0:
@@ -88,14 +88,14 @@ class UNet(nn.Module):
         """x (B, C, H, W), level log(sigma / alpha) (B,), condition (B, embedding) or None -> (B, C, H, W)."""
         e = self._embedded(level, condition)
         h = self.first(F.pixel_unshuffle(F.pad(x, self._padding()), self.patch))
-        kept = [h]
+        skips = [h]
         for module in self.down:
             h = module(h, e) if isinstance(module, _Stage) else module(h)
-            kept.append(h)
+            skips.append(h)
         for module in self.middle:
             h = module(h, e)
         for module in self.up:
-            h = module(torch.cat([h, kept.pop()], dim=1), e) if isinstance(module, _Stage) else module(h)
+            h = module(torch.cat([h, skips.pop()], dim=1), e) if isinstance(module, _Stage) else module(h)
         return F.pixel_shuffle(self.last(h), self.patch)[..., : self.size[0], : self.size[1]]
 
     def _embedded(self, level: Tensor, condition: Tensor | None) -> Tensor:

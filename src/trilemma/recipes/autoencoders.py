@@ -1,4 +1,4 @@
-"""Presets of the autoencoders, with their training and the figures they must reach.
+"""Presets of the autoencoders, with their training and the values they must reach.
 
 Larger batches than the published ones for speed, with a warm-up: without it, units of the code die in the first steps.
 """
@@ -29,7 +29,7 @@ register(
             {"optimizer": "nadam", "lr": 0.2, "epochs": 20},
             {"valid_rmse_in_coordinates": 0.202},
         ),
-        figures={"valid_rmse": 0.202 / SPAN},  # [0, 1] holds SPAN of those units
+        targets={"valid_rmse": 0.202 / SPAN},  # [0, 1] holds SPAN of those units
     )
 )
 
@@ -45,7 +45,7 @@ register(
         config=AutoencoderConfig(),
         training={"epochs": 10, "batch": 256, "lr": 0.006, "warmup_images": 30_000, **COMMON},
         published=on_fashion({"lr": 0.01, "epochs": 10}, valid_rmse=0.120),
-        figures={"valid_rmse": 0.120},
+        targets={"valid_rmse": 0.120},
     )
 )
 
@@ -61,7 +61,7 @@ register(
         config=AutoencoderConfig(tied=True),
         training={"epochs": 10, "batch": 256, "lr": 0.006, "warmup_images": 30_000, **COMMON},
         published=on_fashion({"lr": 0.01, "epochs": 10}, valid_rmse=0.112),
-        figures={"valid_rmse": 0.112},
+        targets={"valid_rmse": 0.112},
     )
 )
 
@@ -77,7 +77,7 @@ register(
         config=AutoencoderConfig(network="conv"),
         training={"epochs": 10, "batch": 128, "lr": 0.011, "warmup_images": 20_000, "channels_last": True, **COMMON},
         published=on_fashion({"lr": 0.005, "epochs": 10}, valid_rmse=0.110),
-        figures={"valid_rmse": 0.110},
+        targets={"valid_rmse": 0.110},
     )
 )
 
@@ -90,10 +90,10 @@ register(
         source="Srivastava, Mansimov & Salakhutdinov 2015",
         build=Autoencoder,
         config=AutoencoderConfig(network="recurrent", code="none"),
-        # In batches of 128 it missed the figure: 0.1116 with a rate of 0.006, 0.1151 with 0.01.
+        # In batches of 128 it missed the target: 0.1116 with a rate of 0.006, 0.1151 with 0.01.
         training={"epochs": 10, "batch": 64, "lr": 0.005, "warmup_images": 10_000, **COMMON},
         published=on_fashion({"lr": 0.001, "epochs": 10}, valid_rmse=0.109),
-        figures={"valid_rmse": 0.109},
+        targets={"valid_rmse": 0.109},
     )
 )
 
@@ -109,7 +109,7 @@ register(
         config=AutoencoderConfig(latent=128, corruption="dropout"),
         training={"epochs": 10, "batch": 256, "lr": 0.006, "warmup_images": 30_000, **COMMON},
         published=on_fashion({"lr": 0.01, "epochs": 10}, valid_rmse=0.131),
-        figures={"valid_rmse": 0.131},  # and 0.132 with corruption=gaussian
+        targets={"valid_rmse": 0.131},  # and 0.132 with corruption=gaussian
     )
 )
 
@@ -123,10 +123,10 @@ register(
         source="Ng 2011",
         build=Autoencoder,
         config=AutoencoderConfig(latent=256, code="sigmoid", sparsity=1e-3),
-        # The penalty sees means over a batch, so its size is the published one: 64 missed the figure.
+        # The penalty sees means over a batch, so its size is the published one: 64 missed the target.
         training={"epochs": 10, "batch": 32, "lr": 0.004, "warmup_images": 30_000, **COMMON},
         published=on_fashion({"lr": 0.002, "epochs": 10}, valid_rmse=0.0911, valid_mean_activation=0.1016),
-        figures={"valid_rmse": 0.0911, "valid_mean_activation": 0.1016},
+        targets={"valid_rmse": 0.0911, "valid_mean_activation": 0.1016},
     )
 )
 

@@ -1,4 +1,4 @@
-"""Presets of the diffusion models, with their training and the figures they must reach."""
+"""Presets of the diffusion models, with their training and the values they must reach."""
 
 import math
 
@@ -30,7 +30,7 @@ register(
             "channels_last": True,
         },
         published=on_fashion({"loss": "huber", "lr": 0.003, "epochs": 20}, valid_noise_rmse=0.285),
-        figures={"valid_noise_rmse": 0.285},
+        targets={"valid_noise_rmse": 0.285},
     )
 )
 
@@ -133,6 +133,6 @@ register(
             "augment": ("flip",),
         },
         data="cifar10",
-        published=Published("Karras et al. 2022, table 2", "cifar10", figures={"FID, 35 calls": 1.97}),
+        published=Published("Karras et al. 2022, table 2", "cifar10", values={"FID, 35 calls": 1.97}),
     )
 )

@@ -1,7 +1,7 @@
 """The classifiers behind the bundled feature networks. They generate nothing, so `trilemma list` leaves them out.
 
-`python -m trilemma.classifiers.make_bundled` trains them and writes the files in metrics/weights. The figures are the
-largest errors on held-out images that a bundled network may have.
+`python -m trilemma.classifiers.make_bundled` trains them and writes the files in classifiers/weights. The targets are
+the largest errors on held-out images that a bundled network may have.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ def _register(data: str, config: ClassifierConfig, training: dict[str, Any], err
             config=config,
             training={**TRAINING, **training},
             data=data,
-            figures={"test_error": error},
+            targets={"test_error": error},
             listed=False,
         )
     )

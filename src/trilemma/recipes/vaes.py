@@ -1,4 +1,4 @@
-"""Presets of the variational autoencoders, with their training and the figures they must reach."""
+"""Presets of the variational autoencoders, with their training and the values they must reach."""
 
 import math
 
@@ -32,7 +32,7 @@ register(
             "schedule": "linear",
         },
         published=on_fashion({"lr": 0.001, "epochs": 20}, valid_rmse=0.148),
-        figures={"valid_rmse": 0.148},
+        targets={"valid_rmse": 0.148},
     )
 )
 
@@ -54,7 +54,7 @@ register(
             {"optimizer": "adam", "lr": 0.001, "lr_schedule": "constant", "batch": 128, "epochs": 10},
             {"train_neg_elbo_nats": 105},
         ),
-        figures={"valid_neg_elbo_nats": 105},
+        targets={"valid_neg_elbo_nats": 105},
     )
 )
 
@@ -100,7 +100,7 @@ register(
         build=VAE,
         # A Bernoulli of these colours is so soft that beta=4 leaves 5 nats of a code, less than the factors have (8).
         config=VAEConfig(network="strided", latent=10, beta=4, reconstruction="gaussian", variance=0.02),
-        # The last weights: no figure on held-out images follows the weighted loss.
+        # The last weights: no value on held-out images follows the weighted loss.
         training={"epochs": 30, "batch": 128, "lr": 0.002, "optimizer": "adam", "schedule": "cosine", "monitor": None},
         data="shapes",
     )
@@ -120,7 +120,7 @@ register(
         config=VAEConfig(hidden=(512, 512), latent=20, beta=4, reconstruction="bce", conditional=True, n_classes=10),
         training={"epochs": 20, "batch": 128, "lr": 0.002, "optimizer": "adam", "schedule": "linear", "monitor": None},
         data="mnist",
-        figures={"class_obeyed": 0.95},
+        targets={"class_obeyed": 0.95},
     )
 )
 
@@ -137,7 +137,7 @@ register(
         # Without the warm-up, rates from 0.006 on lose every variable in the first steps.
         training={"epochs": 20, "batch": 64, "lr": 0.004, "warmup_images": 20_000, **COMMON},
         published=on_fashion({"lr": 0.001, "epochs": 20}, valid_rmse=0.168),
-        figures={"valid_rmse": 0.168},
+        targets={"valid_rmse": 0.168},
     )
 )
 
@@ -151,7 +151,7 @@ register(
         source="van den Oord, Vinyals & Kavukcuoglu 2017",
         build=VQ,
         config=VQConfig(),
-        # No figure to keep the best weights by: while the autoencoder learns, the prior is untrained.
+        # No value to keep the best weights by: while the autoencoder learns, the prior is untrained.
         training={
             "epochs": 20,
             "batch": 128,
@@ -217,6 +217,6 @@ register(
             **COMMON_NATS,
         },
         data="mnist-binary",
-        figures={"bound_nats": -83},
+        targets={"bound_nats": -83},
     )
 )

@@ -17,7 +17,7 @@ EXACT_BATCH = 64  # images computed together where each must be bit-equal; image
 Compute = Callable[[int, int], Tensor]  # the results of rows `start` and on, as many as the second number
 
 
-class Drawn(NamedTuple):
+class ImageBatch(NamedTuple):
     """Images number `first` and on (n, C, H, W), and the batch they were computed in: its first number, its size."""
 
     images: Tensor

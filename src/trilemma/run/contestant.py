@@ -21,7 +21,7 @@ from trilemma.data.selection import ALL, Selection, all_splits
 from trilemma.data.sources.arrays import GIVEN, as_numpy, to_images
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
-from trilemma.run.compute import Drawn
+from trilemma.run.compute import ImageBatch
 from trilemma.run.locate import CONFIG, no_run
 from trilemma.run.run import Run, load
 from trilemma.values import refusal
@@ -47,7 +47,7 @@ class Contestant(Protocol):
     @property
     def count(self) -> int | None: ...
 
-    def draw(self, n: int, *, seed: int, first: int, batch: int, **settings: Any) -> Iterator[Drawn]:
+    def draw(self, n: int, *, seed: int, first: int, batch: int, **settings: Any) -> Iterator[ImageBatch]:
         """Images number first ... first + n - 1 of a seed, `batch` at a time: uint8 levels, or floats in [0, 1]."""
         ...
 
@@ -69,7 +69,7 @@ class ImageSet:
     def count(self) -> int:
         return len(self.images)
 
-    def draw(self, n: int, *, seed: int = 0, first: int = 0, batch: int = 256, **settings: Any) -> Iterator[Drawn]:
+    def draw(self, n: int, *, seed: int = 0, first: int = 0, batch: int = 256, **settings: Any) -> Iterator[ImageBatch]:
         """uint8 levels, in the order that the seed chooses.
 
         Raises:
@@ -83,7 +83,7 @@ class ImageSet:
             raise UserError(f"n={n}, first={first}, batch={batch}: {self.name} holds {self.count} images")
         order = rng.permutation(self.count, seed, "evaluate")[first : first + n]
         for start, part in zip(range(first, first + n, batch), order.split(batch), strict=True):
-            yield Drawn(self.images.take(part).images, start, (start, len(part)))
+            yield ImageBatch(self.images.take(part).images, start, (start, len(part)))
 
     def described(self, n: int) -> str:
         """What n of them are, for a receipt."""

@@ -9,7 +9,7 @@ from trilemma.errors import UserError
 from trilemma.files import parse_json, read_plain
 
 LARGEST_LOG = 32 << 20  # bytes; 100,000 rows
-LARGEST_FIGURE = torch.finfo(torch.float32).max
+LARGEST_NUMBER = torch.finfo(torch.float32).max
 PLACE = ("step", "images", "seconds")  # with which every row begins
 
 
@@ -27,16 +27,16 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _row_in(line: bytes) -> dict[str, Any] | None:
-    """The row of a line, with the place where the training was, figures and texts; None if it is not one."""
+    """The row of a line, with the place where the training was, numbers and texts; None if it is not one."""
     try:
         row = parse_json(line)
     except UserError:
         return None
-    if not isinstance(row, dict) or not all(_is_figure(row.get(key)) and row[key] >= 0 for key in PLACE):
+    if not isinstance(row, dict) or not all(_is_number(row.get(key)) and row[key] >= 0 for key in PLACE):
         return None
-    return {key: value for key, value in row.items() if isinstance(value, str) or _is_figure(value)}
+    return {key: value for key, value in row.items() if isinstance(value, str) or _is_number(value)}
 
 
-def _is_figure(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     """Whether a value is a number that single precision, in which all of this is computed, can hold."""
-    return type(value) in (int, float) and abs(value) <= LARGEST_FIGURE
+    return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER

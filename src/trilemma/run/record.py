@@ -87,7 +87,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     for key in COUNTS:
         if not _is_number(summary.get(key)) or summary[key] < 0:
             raise UserError(f"{file}: {key} must be a number; repeat the training's command, which writes it again")
-    return {key: _figure(value, f"{file}: {key}") if _is_figure(key) else value for key, value in summary.items()}
+    return {key: _value(value, f"{file}: {key}") if _is_value(key) else value for key, value in summary.items()}
 
 
 def written_hash(folder: Path) -> str | None:
@@ -121,12 +121,12 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _is_figure(key: str) -> bool:
+def _is_value(key: str) -> bool:
     return key.startswith(("valid_", "train_")) or key == "mean_image_rmse"
 
 
-def _figure(value: Any, where: str) -> float | None:
-    """A figure of a summary: earlier versions wrote NaN where a training had diverged."""
+def _value(value: Any, where: str) -> float | None:
+    """A value of a summary: earlier versions wrote NaN where a training had diverged."""
     if value is not None and type(value) not in (int, float):
         raise UserError(f"{where} must be a number; repeat the training's command, which writes it again")
     return value if _is_number(value) else None

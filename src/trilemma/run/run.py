@@ -17,7 +17,7 @@ from trilemma.data.load import Source
 from trilemma.errors import UserError, check_codes, check_finite, check_images, check_range, unknown_key
 from trilemma.files import read_plain
 from trilemma.modes import own_modes
-from trilemma.run.compute import MOST_NUMBERS, Drawn, in_batches, in_exact_batches, one_algorithm
+from trilemma.run.compute import MOST_NUMBERS, ImageBatch, in_batches, in_exact_batches, one_algorithm
 from trilemma.run.condition import Label, condition_of, needed
 from trilemma.run.guides import guides_of
 from trilemma.run.stored import StoredRun
@@ -142,7 +142,7 @@ class Run(StoredRun):
         exact: bool = False,
         keys: Config | None = None,
         **settings: Any,
-    ) -> Iterator[Drawn]:
+    ) -> Iterator[ImageBatch]:
         """As `sample`, batch by batch: never more than one batch is held."""
         if n < 1 or batch < 1 or first < 0:
             raise UserError(f"n={n}, batch={batch}, first={first}: n and batch must be at least 1, first at least 0")
@@ -164,9 +164,9 @@ class Run(StoredRun):
         parts = in_exact_batches(compute, first, end) if exact else in_batches(compute, first, end, self._within(batch))
         return (self._drawn(images, start, max(start, first), end) for start, images in parts)
 
-    def _drawn(self, images: Tensor, start: int, first: int, end: int) -> Drawn:
+    def _drawn(self, images: Tensor, start: int, first: int, end: int) -> ImageBatch:
         """The images number first ... end - 1 of a batch that begins with number `start`, if they are finite."""
-        part = Drawn(images[first - start : end - start], first, (start, len(images)))
+        part = ImageBatch(images[first - start : end - start], first, (start, len(images)))
         if not part.images.isfinite().all():
             advice = "their weights do, too: the training diverged; train again with a lower lr="
             if all(value.isfinite().all() for value in self.model.state_dict().values()):

@@ -96,11 +96,11 @@ def _snapshots(run: Path) -> Iterator[Snapshot]:
         with suppress(Broken, UserError, OSError):
             weights_id = sha256_of(path / MANIFEST)[:16]
             values, groups = read_values(path)
-            if _is_sound(values):
+            if is_sound(values):
                 yield Snapshot(path, weights_id, values, tuple(groups))
 
 
-def _is_sound(values: dict[str, Any]) -> bool:
+def is_sound(values: dict[str, Any]) -> bool:
     """Whether what is read of the values has its types."""
     numbers = all(type(values.get(key)) in (int, float) and 0 <= values[key] < 2**63 for key in NUMBERS)
     return (

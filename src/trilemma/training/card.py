@@ -15,7 +15,7 @@ FILES = {  # that a run folder always has
     "config.json": "the settings, all that is needed to train it again",
     "environment.json": "versions, device and precision",
     "weights.safetensors": "the weights to use",
-    "summary.json": "figures and warnings at the end of the training",
+    "summary.json": "values and warnings at the end of the training",
     "log.jsonl": "values during training, one report per line",
     "checkpoints": "the state to resume from",
 }
@@ -30,12 +30,12 @@ PICTURES = {  # that it may lack
 def model_card(
     path: Path, name: str, config: dict[str, Any], recipe: Recipe, summary: dict[str, Any], environment: dict[str, Any]
 ) -> str:
-    """The card as Markdown; its figures are the summary's `valid_*` and `train_*` entries.
+    """The card as Markdown; its values are the summary's `valid_*` and `train_*` entries.
 
     Args:
         path: the run folder; name: of the data, short.
     """
-    figures = {name: value for name, value in summary.items() if name.startswith(("valid_", "train_"))}
+    values = {name: value for name, value in summary.items() if name.startswith(("valid_", "train_"))}
     files = FILES | {file: what for file, what in PICTURES.items() if (path / file).exists()}
     return _template().render(
         sample=quoted(["trilemma", "sample", str(path), "n=64", "seed=0"]),
@@ -44,7 +44,7 @@ def model_card(
         recipe=recipe,
         summary=summary,
         environment=environment,
-        figures=figures,
+        values=values,
         files=files,
     )
 

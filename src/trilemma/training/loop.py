@@ -233,7 +233,7 @@ class Trainer:
     @property
     def not_finite(self) -> list[str]:
         """What is not finite where the training has ended, in words."""
-        values = [f"the figure {name}" for name, value in self.validation.values.items() if not math.isfinite(value)]
+        values = [f"the value {name}" for name, value in self.validation.values.items() if not math.isfinite(value)]
         weights = [name for name, tensor in self.model.state_dict().items() if not is_finite(tensor)]
         return values + [f"the weight {n}" for n in weights if f"{n} of the model" not in self.guard.never_finite]
 

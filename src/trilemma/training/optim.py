@@ -22,7 +22,7 @@ def make_optimizer(player: Player, run: TrainConfig) -> torch.optim.Optimizer:
     Raises:
         UserError: if the run has no learning rate for it, or a key of its own is unknown or does not fit.
     """
-    config = config_of(player, run)
+    config = optimizer_config(player, run)
     parameters, lr, decay = list(player.parameters), learning_rate(player, run), config.weight_decay
     device = parameters[0].device.type
     if config.optimizer == "nadam" and device in ("cpu", "cuda", "meta") and not decay and config.betas[0]:
@@ -35,7 +35,7 @@ def make_optimizer(player: Player, run: TrainConfig) -> torch.optim.Optimizer:
     return kind(parameters, lr, config.betas, weight_decay=decay, fused=device in ("cpu", "cuda"))
 
 
-def config_of(player: Player, run: TrainConfig) -> TrainConfig:
+def optimizer_config(player: Player, run: TrainConfig) -> TrainConfig:
     """The run's keys with the player's own in their place.
 
     Raises:
@@ -82,7 +82,7 @@ def check_players(phases: Sequence[Phase], run: TrainConfig) -> None:
         raise unknown("player in lr", others[0], names)
     for player in players:
         learning_rate(player, run)
-        config_of(player, run)
+        optimizer_config(player, run)
 
 
 @dataclass

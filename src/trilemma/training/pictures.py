@@ -35,7 +35,7 @@ def made_by_training(command: str, shows: str) -> dict[str, str]:
 
 
 def panels_of(log: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
-    """By panel, the lines to draw by name: one panel per kind of figure, training and held out together.
+    """By panel, the lines to draw by name: one panel per kind of value, training and held out together.
 
     Left out are a line that is drawn already, a root of a mean square that is drawn itself, and panels that are level.
     """
@@ -73,13 +73,14 @@ def draw_curves(log: list[dict[str, Any]], path: Path, command: str = "", baseli
     places = {**edges, "wspace": 0.25, "hspace": 0.45}  # a layout that matplotlib finds takes as long as the drawing
     axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=places).flatten()
     for axis, (panel, lines) in zip(axes, panels.items(), strict=False):
-        _draw_panel(axis, panel, lines, baseline**2 if panel == "mse" and baseline else None)
+        draw_panel(axis, panel, lines, baseline**2 if panel == "mse" and baseline else None)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     save_png(png(figure, dpi=100), path, made_by_training(command, "curves"), replace=True)
 
 
-def _draw_panel(axis: "Axes", panel: str, lines: dict[str, Points], level: float | None) -> None:
+def draw_panel(axis: "Axes", panel: str, lines: dict[str, Points], level: float | None) -> None:
+    """The lines of a panel by name, and where given a level, the squared error of the mean image."""
     from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
     values = [value for points in lines.values() for _, value in points]

@@ -18,7 +18,7 @@ from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint
 from trilemma.training.ema import EMA
 from trilemma.training.log import Averages
-from trilemma.training.optim import Plateau, config_of, learning_rate, lr_factor, make_optimizer
+from trilemma.training.optim import Plateau, learning_rate, lr_factor, make_optimizer, optimizer_config
 from trilemma.training.state import first_entries, flatten_optimizer, restore_optimizer
 from trilemma.types import Batch, Logs, Model, Phase, Player, flags, players_of, span_of
 
@@ -48,7 +48,7 @@ class Players:
         self.all = players_of(self.phases)
         self.optimizers = {player.name: make_optimizer(player, config) for player in self.all}
         self.spans = {player.name: span_of(player, self.phases) for player in self.all}
-        self.clips = {player.name: config_of(player, config).clip for player in self.all}
+        self.clips = {player.name: optimizer_config(player, config).clip for player in self.all}
         self.ema = EMA(model, config.ema_halflife_images) if config.ema_halflife_images else None
         self.noise = torch.Generator(self.device)  # of a step, seeded anew in each
         rng.own_dropout(model, self.noise)
@@ -64,7 +64,7 @@ class Players:
     def start(
         self, phase: Phase, images: Callable[[int], Iterable[Batch]], warn: Callable[[str], None]
     ) -> dict[str, float]:
-        """What a phase does once, before its first step; its figures, named by it.
+        """What a phase does once, before its first step; its values, named by it.
 
         Args:
             images: training images, so many at a time; fewer where memory runs out.
@@ -74,10 +74,10 @@ class Players:
         start = phase.start
         self.model.eval()
         with torch.no_grad():
-            figures = halving(lambda size: start(images(size), self.config.seed), START_BATCH, warn)
+            values = halving(lambda size: start(images(size), self.config.seed), START_BATCH, warn)
         self.model.train()
         self.started.append(phase.name)
-        return {f"{phase.name}/{name}": value for name, value in figures.items()}
+        return {f"{phase.name}/{name}": value for name, value in values.items()}
 
     def set_learning_rate(self, player: Player, progress: float, images: int, plateau: Plateau, factor: float) -> None:
         """For the next step of a player, by how far the training is in the span in which the player moves.

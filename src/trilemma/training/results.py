@@ -73,7 +73,7 @@ def write_results(
     """The weights to use, the last pictures, the summary and the card.
 
     Raises:
-        Diverged: if a weight or a figure is not finite; nothing is written then.
+        Diverged: if a weight or a value is not finite; nothing is written then.
     """
     if not_finite := trainer.not_finite:
         more = f" and {len(not_finite) - 1} more are" if len(not_finite) > 1 else " is"

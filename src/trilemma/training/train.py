@@ -169,7 +169,7 @@ def _with_trained_parts(plan: Plan, path: Path, display: Display, owner: _Owner)
     Raises:
         UserError: the weights of a part are not those with which the training of the model began.
     """
-    begun, modules, records = read_parts(read_config(path)), {}, dict(plan.record["parts"])
+    recorded, modules, records = read_parts(read_config(path)), {}, dict(plan.record["parts"])
     for name, part in plan.order.parts.items():
         if isinstance(part, Order):
             display.restart(f"{name}: {part.recipe.name}")
@@ -178,10 +178,10 @@ def _with_trained_parts(plan: Plan, path: Path, display: Display, owner: _Owner)
         else:
             run = part
         weights = sha256_of(run.path / WEIGHTS)
-        if begun[name].weights not in (None, weights):
+        if recorded[name].weights not in (None, weights):
             raise UserError(
                 f"the part {name} in {run.path} has changed since the training in {path} began: its weights are "
-                f"{weights[:16]}, and were {str(begun[name].weights)[:16]}; restore it, or choose another out="
+                f"{weights[:16]}, and were {str(recorded[name].weights)[:16]}; restore it, or choose another out="
             )
         modules[name], records[name] = run.model, {**records[name], "weights": weights, "seconds": run.seconds}
     display.restart(plan.recipe.name)

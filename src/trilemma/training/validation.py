@@ -5,7 +5,7 @@ training does next, apart from the learning rate that follows the monitored valu
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trilemma import rng
 from trilemma.data import Data, Split, batches
 from trilemma.data.loader import FINISH_IMAGES, VALID_BATCH
-from trilemma.errors import unknown
+from trilemma.errors import UserError, unknown
 from trilemma.memory import copies, halving
 from trilemma.metrics.likelihood import has_posterior
 from trilemma.run.config import TrainConfig
@@ -108,7 +108,7 @@ class Validation:
         if self.monitor is None:
             return
         if self.monitor not in self.values:
-            raise unknown("figure in monitor", self.monitor, self.values)
+            raise _unknown_monitor(self.monitor, self.values)
         (value,) = self.in_use.team.agree([self.values[self.monitor]])
         self.plateau.update(value)
         if not math.isfinite(value):  # such weights are never the best
@@ -130,7 +130,11 @@ def check_monitor(model: Model, data: Data, config: TrainConfig) -> None:
             list(mean_values(model, data.valid, 2, seed=config.seed, most=1)) if isinstance(model, Validates) else []
         )
     if config.monitor not in (None, *names):
-        raise unknown("figure in monitor", config.monitor, names)
+        raise _unknown_monitor(config.monitor, names)
+
+
+def _unknown_monitor(name: str, values: Iterable[str]) -> UserError:
+    return UserError(f"monitor: {unknown('value', name, values)}")
 
 
 @torch.no_grad()

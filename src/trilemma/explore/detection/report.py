@@ -17,6 +17,7 @@ from trilemma.explore.detection.images import ABNORMAL, NORMAL, UNKNOWN, Group
 from trilemma.explore.detection.scores import reconstructions
 from trilemma.pictures import plots
 from trilemma.pictures.grid import enlarged, grid, tile_scale, to_image
+from trilemma.pictures.levels import to_float
 from trilemma.pictures.page import below, template
 from trilemma.pictures.table import table
 from trilemma.run.run import Run
@@ -33,7 +34,7 @@ BINS = 60
 WORDS = {NORMAL: "normal", ABNORMAL: "abnormal", UNKNOWN: "unknown"}
 
 
-class Shown(NamedTuple):
+class TileSet(NamedTuple):
     """Images of one kind, with their reconstructions where the model makes them, and the texts over them."""
 
     images: Tensor
@@ -94,13 +95,13 @@ def draw_report(
     return Page(page, picture, below(highest, gap=0), gallery)
 
 
-def _shown(run: Run, group: Group, scores: Tensor, at: Tensor) -> Shown:
+def _shown(run: Run, group: Group, scores: Tensor, at: Tensor) -> TileSet:
     images = group.split.images[at]
     results = reconstructions(run, images) if isinstance(run.model, Reconstructs) else None
-    return Shown(images.float() / 255, results, [number(scores[k].item()) for k in at.tolist()])
+    return TileSet(to_float(images), results, [number(scores[k].item()) for k in at.tolist()])
 
 
-def _difference(part: Shown) -> Tensor:
+def _difference(part: TileSet) -> Tensor:
     """|x - x_hat|, mean over channels: (N, H, W)."""
     assert part.results is not None
     return (part.images - part.results).abs().mean(1)
@@ -114,7 +115,7 @@ def heat(values: Tensor, brightest: float) -> Tensor:
     return torch.as_tensor(colours[..., :3], dtype=torch.float32).permute(0, 3, 1, 2)
 
 
-def _sheets(part: Shown, brightest: float) -> list["Image.Image"]:
+def _sheets(part: TileSet, brightest: float) -> list["Image.Image"]:
     """Rows of images over their reconstructions and heat maps, as many blocks as HEATED images need."""
     count = min(HEATED, len(part.images))
     columns = min(_columns(part.images), count)
@@ -135,7 +136,7 @@ def _columns(images: Tensor) -> int:
     return max(1, min(COLUMNS, WIDTH // (side * tile_scale(*images.shape[2:]) + 1)))
 
 
-def _tiles(part: Shown, brightest: float) -> list[dict[str, Any]]:
+def _tiles(part: TileSet, brightest: float) -> list[dict[str, Any]]:
     """Of each image its score as text, and itself, its reconstruction and its heat map as data URIs; of those after
     the first HEATED the image alone."""
     rows = [part.images]

@@ -1,4 +1,4 @@
-"""What a detection finds: scores of all images, a threshold and figures for each score, and which score flags."""
+"""What a detection finds: scores of all images, a threshold and values for each score, and which score flags."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ EXPECTED_IS = "95% of the rates that thresholds from as many images have (Beta l
 
 @dataclass(frozen=True)
 class Findings:
-    """Scores by name, then by kind of image; of each score its reference and its row of figures; the one that flags.
+    """Scores by name, then by kind of image; of each score its reference and its row of values; the one that flags.
 
     keys: what was asked for, as it stands in figures.json.
     """

@@ -12,6 +12,7 @@ from trilemma.data import Split
 from trilemma.errors import check_finite
 from trilemma.explore.codes import code_width
 from trilemma.explore.compress import by_pca, code_bytes, fit_count, fit_pca
+from trilemma.pictures.levels import to_float
 from trilemma.run.compute import in_batches
 from trilemma.run.run import Run
 from trilemma.types import (
@@ -187,7 +188,7 @@ def _conditions(model: nn.Module, count: int, device: torch.device) -> Iterator[
 
 
 def _float(images: Tensor) -> Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+    return to_float(images) if images.dtype == torch.uint8 else images
 
 
 def _mse(result: Tensor, images: Tensor) -> Tensor:
