@@ -114,16 +114,16 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--leads", type=int, default=200)
     options = parser.parse_args()
-    known = laws(torch.Generator().manual_seed(0))
+    families = laws(torch.Generator().manual_seed(0))
     print(f"| images | law | {' | '.join(NAMES)} |\n|{' --- |' * (2 + len(NAMES))}", flush=True)
     for n in options.images:
-        for name, (real, fake) in known.items():
+        for name, (real, fake) in families.items():
             held = coverage(real, fake, n, options.draws)
             print(f"| {n} | {name} | {' | '.join(f'{held[s]:.3f}' for s in NAMES)} |", flush=True)
     if not options.leads:
         return
-    real, alike = known["clothes, alike"]
-    soft, noisy = known["clothes, soft"][1], known["clothes, noisy"][1]
+    real, alike = families["clothes, alike"]
+    soft, noisy = families["clothes, soft"][1], families["clothes, noisy"][1]
     n = options.images[0]
     for title, fakes in (
         (f"{MODELS} models of one law", [alike] * MODELS),

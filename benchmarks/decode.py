@@ -58,8 +58,10 @@ def opened(path: Path, cache: Path) -> tuple[float, float]:
         "print(time.perf_counter() - start, max(mine(), children()) - before)"
     )
     env = os.environ | {"TRILEMMA_CACHE": str(cache)}
-    found = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, env=env)
-    seconds, peak = map(float, found.stdout.split())
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, env=env
+    )
+    seconds, peak = map(float, process.stdout.split())
     return seconds, peak
 
 

@@ -68,15 +68,15 @@ def gans(folder: Path) -> bool:
     bars = [statistics.median(values) / 2 for values in zip(*(figures for _, figures in runs["recipe"]), strict=True)]
     print(f"{GAN}; failed: precision below {bars[0]:.2f} or recall below {bars[1]:.2f}")
     told: dict[bool, list[bool]] = {True: [], False: []}  # failed: whether each was warned of
-    for kind, found in runs.items():
+    for kind, result in runs.items():
         mine: dict[bool, list[bool]] = {True: [], False: []}
-        for warnings, figures in found:
+        for warnings, figures in result:
             mine[any(value < bar for value, bar in zip(figures, bars, strict=True))].append(bool(warnings))
-        first = [warnings[0][0] for warnings, _ in found if warnings]
+        first = [warnings[0][0] for warnings, _ in result if warnings]
         when = f", first after {statistics.median(first):.0%} of the training (median)" if first else ""
         print(f"{kind}: warned of {sum(mine[True])} of {len(mine[True])} that failed", end=" ")
         print(f"and {sum(mine[False])} of {len(mine[False])} that did not{when}")
-        for text in sorted({re.sub("[0-9.]+", "#", text)[:60] for warnings, _ in found for _, text in warnings}):
+        for text in sorted({re.sub("[0-9.]+", "#", text)[:60] for warnings, _ in result for _, text in warnings}):
             print(f"    {text}")
         told = {fails: told[fails] + mine[fails] for fails in told}
     shares = {fails: sum(told[fails]) / max(1, len(told[fails])) for fails in told}
@@ -91,8 +91,8 @@ def healthy(folder: Path) -> bool:
     false = []
     names = [name for name in trilemma.list_models() if name not in UNHURRIED]
     for seed, model in enumerate(names, start=10):
-        found = warnings_of(model, seed, None, folder / model, **SETTINGS.get(model, {}))
-        false += [f"{model}, seed {seed}: {text}" for _, text in found]
+        result = warnings_of(model, seed, None, folder / model, **SETTINGS.get(model, {}))
+        false += [f"{model}, seed {seed}: {text}" for _, text in result]
     print(f"{len(names)} healthy trainings: {len(false)} warnings", *false, sep="\n    ", flush=True)
     return not false
 

@@ -284,8 +284,8 @@ def _wait(pid: int, until: Callable[[], bool], seconds: float) -> int | None:
     """The exit status of a child, or None if it lives when the time is over or `until` holds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and not until():
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
             return status
         time.sleep(0.002)
     return None
@@ -313,9 +313,9 @@ def valid_checkpoints(run: Path) -> tuple[list[int], list[str]]:
     from trilemma.run.checkpoint import images_of, list_checkpoints, why_broken
 
     folder = run / "checkpoints"
-    found = {images_of(path): why_broken(path) for path in (list_checkpoints(folder) if folder.is_dir() else [])}
-    wrong = [f"checkpoint {images} is not whole: {why}" for images, why in found.items() if why is not None]
-    return [images for images, why in found.items() if why is None], wrong
+    result = {images_of(path): why_broken(path) for path in (list_checkpoints(folder) if folder.is_dir() else [])}
+    wrong = [f"checkpoint {images} is not whole: {why}" for images, why in result.items() if why is not None]
+    return [images for images, why in result.items() if why is None], wrong
 
 
 class Life:
@@ -366,15 +366,15 @@ class Life:
         self.newest = newest
 
     def _look_at_outcome(self) -> None:
-        found, expected = outcome(self.bench.run), self.unbroken.outcome
-        different = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
+        result, expected = outcome(self.bench.run), self.unbroken.outcome
+        different = [name for name in {**expected, **result} if result.get(name) != expected.get(name)]
         self.same &= self.batches == self.unbroken.batches
         self.tally.finished += 1
         self.tally.equal += not different
         self.tally.same_order += self.same
         if different:
             name = different[0]
-            text = f"{expected.get(name)} became {found.get(name)}"
+            text = f"{expected.get(name)} became {result.get(name)}"
             self.tally.broken.append(f"{self.bench.words[1]}: different: {', '.join(different)}; {text}")
 
 
@@ -485,12 +485,12 @@ def row(tally: Tally) -> tuple[str, ...]:
 
 def broken_promises(tally: Tally) -> list[str]:
     """In words; [] if all were kept."""
-    found = list(dict.fromkeys(tally.broken))
+    result = list(dict.fromkeys(tally.broken))
     if max(tally.repeated, default=0) > SAVE_EVERY:
-        found.append(f"{max(tally.repeated)} images were repeated, {SAVE_EVERY} are allowed")
+        result.append(f"{max(tally.repeated)} images were repeated, {SAVE_EVERY} are allowed")
     if tally.same_order < tally.finished:
-        found.append(f"other images in some steps of {tally.finished - tally.same_order} trainings")
-    return [f"{tally.family}: {text}" for text in found]
+        result.append(f"other images in some steps of {tally.finished - tally.same_order} trainings")
+    return [f"{tally.family}: {text}" for text in result]
 
 
 def as_text(rows: list[tuple[str, ...]], *, markdown: bool) -> str:

@@ -123,16 +123,16 @@ class Plain:
         plateaus = [
             torch.optim.lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=1) for o in self.optimizers.values()
         ]
-        start, found = time.perf_counter(), []
+        start, results = time.perf_counter(), []
         for _ in range(self.published.epochs):
             for _ in self.epoch():
                 pass
-            found.append(self.validate(name))
-            if found[-1] <= bar:
+            results.append(self.validate(name))
+            if results[-1] <= bar:
                 break
             for plateau in plateaus:
-                plateau.step(found[-1])
-        how = f"{len(found)} epochs, {min(found):.4f}" + ("" if found[-1] <= bar else ": not reached")
+                plateau.step(results[-1])
+        how = f"{len(results)} epochs, {min(results):.4f}" + ("" if results[-1] <= bar else ": not reached")
         return {"seconds": time.perf_counter() - start, "how": how}
 
     @torch.no_grad()
@@ -207,7 +207,7 @@ def times(names: list[str], device: str) -> None:
     for name in names or [name for name, published in PUBLISHED.items() if published.figure]:
         slow, quick = apart("plain-figure", name, device), apart("our-figure", name, device)
         ratio = slow["seconds"] / quick["seconds"]
-        one, other = (f"{found['seconds']:.1f} s ({found['how']})" for found in (slow, quick))
+        one, other = (f"{result['seconds']:.1f} s ({result['how']})" for result in (slow, quick))
         print(f"{name}: plain {one}, trilemma {other}: {ratio:.1f} x", flush=True)
 
 

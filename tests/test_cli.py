@@ -43,9 +43,9 @@ def here(monkeypatch, capsys):
             for name, value in environment.items():
                 patch.setenv(name, value)
             code = cli.main([str(word) for word in words])
-        said = capsys.readouterr()
-        assert "\x1b" not in said.out + said.err
-        return subprocess.CompletedProcess(words, code, said.out, said.err)
+        output = capsys.readouterr()
+        assert "\x1b" not in output.out + output.err
+        return subprocess.CompletedProcess(words, code, output.out, output.err)
 
     return run
 

@@ -70,8 +70,8 @@ def test_one_number_stands_for_a_tuple_of_one() -> None:
     ],
 )
 def test_forms_that_say_the_same_are_one(values: dict[str, object], key: str, value: object) -> None:
-    found = getattr(make(Toy, values), key)
-    assert found == value and type(found) is type(value)
+    result = getattr(make(Toy, values), key)
+    assert result == value and type(result) is type(value)
 
 
 def test_changes_are_checked_and_the_old_one_stays() -> None:

@@ -14,8 +14,8 @@ from trilemma.errors import UserError
 
 
 def only(checks, name):
-    (found,) = [check for check in checks if check.name == name]
-    return found
+    (result,) = [check for check in checks if check.name == name]
+    return result
 
 
 def test_this_machine_passes(tmp_path, monkeypatch):

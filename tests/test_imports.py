@@ -88,19 +88,19 @@ def module_of(path):
     return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
 
 
-def modules_imported(path, known):
+def modules_imported(path, modules):
     """The modules of the project that a file imports, wherever in it."""
     nodes = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.ImportFrom)]
     bases = [
         (node.module.removeprefix("trilemma").lstrip("."), node) for node in nodes if node.module.startswith("trilemma")
     ]
     names = [(base, f"{base}.{alias.name}".lstrip(".")) for base, node in bases for alias in node.names]
-    return {longer if longer in known else base for base, longer in names} - {""}
+    return {longer if longer in modules else base for base, longer in names} - {""}
 
 
 def test_no_circle_of_modules():
-    known = {module_of(path) for path in files()}
-    graph = {module_of(path): modules_imported(path, known) - {module_of(path)} for path in files()}
+    modules = {module_of(path) for path in files()}
+    graph = {module_of(path): modules_imported(path, modules) - {module_of(path)} for path in files()}
     assert "data.split" in graph["data.loader"]
     tuple(TopologicalSorter(graph).static_order())  # raises CycleError, with the circle
 

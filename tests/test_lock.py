@@ -20,10 +20,12 @@ def text_of(lock):
 
 def locked(lock):
     """Name -> (version, hashes) of each entry; a name may have one for each version of Python."""
-    found = {}
+    results = {}
     for name, version, rest in re.findall(r"^([\w.-]+)==([^\s;]+)((?:.*\\\n)+.*)$", text_of(lock), re.MULTILINE):
-        found.setdefault(canonicalize_name(name), []).append((version, re.findall(r"--hash=sha256:[0-9a-f]{64}", rest)))
-    return found
+        results.setdefault(canonicalize_name(name), []).append(
+            (version, re.findall(r"--hash=sha256:[0-9a-f]{64}", rest))
+        )
+    return results
 
 
 @pytest.mark.parametrize("lock", WANTED)

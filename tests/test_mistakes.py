@@ -252,8 +252,8 @@ def test_the_home_folder_is_known_everywhere(home, tmp_path, monkeypatch, capsys
     trilemma.show(trilemma.load_data("~/photos"), out="~/show.png")
     trilemma.train("vae", "~/photos", steps=1, quiet=True, out="~/trained", hidden=(4,))
     trilemma.figure("kl-penalty", out="~/figure.png")
-    made = ("r.png", "drawn", "again.png", "show.png", "trained", "figure.png")
-    assert all((home / name).exists() for name in made)
+    outputs = ("r.png", "drawn", "again.png", "show.png", "trained", "figure.png")
+    assert all((home / name).exists() for name in outputs)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -76,8 +76,8 @@ def test_weights_are_those_of_torchs_own_generator_and_leave_it_alone() -> None:
         expected = layers()
     before = torch.get_rng_state()
     with double(), rng.OwnStart(torch.Generator().manual_seed(3)):
-        found = layers()
-    assert equal(found, expected)
+        result = layers()
+    assert equal(result, expected)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -96,9 +96,9 @@ def test_dropout_is_that_of_torchs_own_generator(p: float) -> None:
 def test_models_are_built_alike_whatever_is_set(name: str) -> None:
     expected, before = create(name, shape=(1, 8, 8), seed=1, **small(name)), torch.get_rng_state()
     with double(), torch.inference_mode():
-        found = create(name, shape=(1, 8, 8), seed=1, **small(name))
-    assert equal(found, expected) and torch.equal(torch.get_rng_state(), before)
-    assert not any(value.is_inference() for value in found.state_dict().values())
+        model = create(name, shape=(1, 8, 8), seed=1, **small(name))
+    assert equal(model, expected) and torch.equal(torch.get_rng_state(), before)
+    assert not any(value.is_inference() for value in model.state_dict().values())
 
 
 @pytest.mark.parametrize(("model", "precision"), [("vae", "float32"), ("gan", "bf16")])
@@ -193,12 +193,12 @@ def test_no_verb_sees_or_changes_what_its_caller_has_set(verb: str, classes: tri
     with busy_caller():
         torch.manual_seed(9)
         inside = process()
-        found = VERBS[verb](trilemma.load(classes.path), tmp_path / "busy")
+        run = VERBS[verb](trilemma.load(classes.path), tmp_path / "busy")
         assert process() == inside
         torch.set_rng_state(torch.tensor(before[2], dtype=torch.uint8))
     assert process() == before
     if isinstance(expected, str | tuple | list | dict | Tensor):
-        assert torch.equal(found, expected) if isinstance(expected, Tensor) else found == expected
+        assert torch.equal(run, expected) if isinstance(expected, Tensor) else run == expected
     written = left(tmp_path / "plain")
     assert left(tmp_path / "busy") == written and (written or not isinstance(expected, Path))
 
@@ -244,11 +244,11 @@ def test_a_caller_who_draws_beside_a_training_changes_nothing_in_it(
 
 
 def test_trainings_in_two_threads_are_those_of_one() -> None:
-    found: dict[str, str] = {}
+    results: dict[str, str] = {}
     tasks = [("gan", 0), ("gan", 1)]
 
     def work(model: str, seed: int, out: str) -> None:
-        found[out] = short(model, out, seed=seed).weights_id
+        results[out] = short(model, out, seed=seed).weights_id
 
     for model, seed in tasks:
         work(model, seed, f"alone-{seed}")
@@ -257,7 +257,7 @@ def test_trainings_in_two_threads_are_those_of_one() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found["both-0"] == found["alone-0"] != found["alone-1"] == found["both-1"]
+    assert results["both-0"] == results["alone-0"] != results["alone-1"] == results["both-1"]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])

@@ -270,9 +270,9 @@ def test_codes_and_reconstructions_are_those_of_the_model_in_any_batch(run):
                 continue
             expected = getattr(model, verb)(images, Condition(label))
             for batch in (3, 256):
-                found = getattr(run, verb)(images, label, batch=batch)
-                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-                assert not found.requires_grad and found.dtype == torch.float32 and found.device.type == "cpu"
+                result = getattr(run, verb)(images, label, batch=batch)
+                torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+                assert not result.requires_grad and result.dtype == torch.float32 and result.device.type == "cpu"
         if not isinstance(model, Decodes):
             with pytest.raises(UserError, match=f"{run.recipe.name} does not decode.*models that do: .*vae"):
                 run.decode(torch.zeros(2, 3))
@@ -351,9 +351,9 @@ def test_codes_in_smaller_batches_where_memory_runs_out(vae, monkeypatch):
     expected = vae.encode(images)
     monkeypatch.setattr(vae.model, "encode", scarce)
     with pytest.warns(RuntimeWarning, match="batches of 4"):
-        found = vae.encode(images, batch=8)
+        codes = vae.encode(images, batch=8)
     assert sizes == [8, 4, 4, 2]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(codes, expected, rtol=1e-4, atol=1e-5)
 
 
 # --- the folder -----------------------------------------------------------------------------------------------------

@@ -157,11 +157,11 @@ def test_no_verb_shows_a_hostile_word_as_it_is(
     names["COPY"] = str(shutil.copytree(run, tmp_path / f"{HOSTILE}2")) if "COPY" in words else ""
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     code = main([re.sub("RUN|DATA|OTHER|COPY", lambda found: names[found[0]], word) for word in words])
-    said = capsys.readouterr()
-    assert code in (0, 1, 2) and "Traceback" not in said.err and "defect" not in said.err
+    output = capsys.readouterr()
+    assert code in (0, 1, 2) and "Traceback" not in output.err and "defect" not in output.err
     written = [p for p in tmp_path.rglob("*") if p.is_file() and before.get(p) != p.stat().st_mtime_ns]
-    check(said.out + said.err, written)
-    for line in (said.out + said.err).splitlines():
+    check(output.out + output.err, written)
+    for line in (output.out + output.err).splitlines():
         assert "curl evil" not in line  # the command of the folder is no advice
         assert not line.startswith(("- ", "'next'"))
 
@@ -183,10 +183,10 @@ def check(said: str, written: list[Path]) -> None:
 
 def test_what_a_picture_says_is_not_shown_as_it_is(place: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    said = {"trilemma": HOSTILE, "format": 1, "model": HOSTILE, "run": HOSTILE, "verb": HOSTILE, HOSTILE: HOSTILE}
+    receipt = {"trilemma": HOSTILE, "format": 1, "model": HOSTILE, "run": HOSTILE, "verb": HOSTILE, HOSTILE: HOSTILE}
     for leave in ((), ("verb",), ("verb", HOSTILE)):
         entry = PngInfo()
-        entry.add_text("trilemma", json.dumps({key: value for key, value in said.items() if key not in leave}))
+        entry.add_text("trilemma", json.dumps({key: value for key, value in receipt.items() if key not in leave}))
         Image.new("L", (8, 8)).save("picture.png", pnginfo=entry)
         assert main(["again", "picture.png"]) == 2
         err = capsys.readouterr().err
@@ -221,8 +221,8 @@ def test_synthetic_images_keep_classes_that_no_cell_may_hold(place: Path, tmp_pa
 
 
 def test_a_trace_of_our_errors_is_escaped() -> None:
-    said = traceback.format_exception(trilemma.UserError(HOSTILE))
-    assert not RAW.search("".join(said)) and "![x](y)" in said[-1]
+    messages = traceback.format_exception(trilemma.UserError(HOSTILE))
+    assert not RAW.search("".join(messages)) and "![x](y)" in messages[-1]
 
 
 def test_a_notebook_shows_the_name_of_a_folder_and_obeys_nothing(place: Path) -> None:

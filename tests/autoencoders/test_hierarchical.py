@@ -310,8 +310,8 @@ def test_a_term_of_a_chain_may_be_negative_and_their_sum_is_the_divergence() -> 
     n = 20_000
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        found = model.validation(Batch(torch.rand(n, 1, 2, 3, dtype=torch.float64)), generator)
-    low, high, both = found["kl1_nats"], found["kl2_nats"], found["kl1_nats"] + found["kl2_nats"]
+        result = model.validation(Batch(torch.rand(n, 1, 2, 3, dtype=torch.float64)), generator)
+    low, high, both = result["kl1_nats"], result["kl2_nats"], result["kl1_nats"] + result["kl2_nats"]
     for values, expected in ((low, math.log(s) / 2), (high, (s - math.log(s)) / 2), (both, s / 2)):
         assert abs(float(values.mean()) - expected) < 4.5 * float(values.std()) / math.sqrt(n)
     assert low.mean() < -2 and free_bits(torch.stack([low, high]), 0.5) == 0.5 + high.mean()

@@ -59,10 +59,10 @@ def test_learned_variance():
 
 def test_learned_variance_stays_above_a_level_and_is_otherwise_what_the_network_says():
     raw = torch.tensor([-1e6, LEAST_LOGVAR, -3.0, 2.0], dtype=torch.float64)
-    found = at_least_one_level(raw)
-    assert found[0] == pytest.approx(LEAST_LOGVAR)
-    assert found[1] == pytest.approx(LEAST_LOGVAR + math.log(2))
-    assert found[2:].tolist() == pytest.approx([-3, 2], abs=4e-4)  # exp(-8.08) = 3.1e-4 above
+    result = at_least_one_level(raw)
+    assert result[0] == pytest.approx(LEAST_LOGVAR)
+    assert result[1] == pytest.approx(LEAST_LOGVAR + math.log(2))
+    assert result[2:].tolist() == pytest.approx([-3, 2], abs=4e-4)  # exp(-8.08) = 3.1e-4 above
 
 
 def test_optimal_variance_is_the_mean_squared_error():
@@ -77,10 +77,10 @@ def test_optimal_variance_is_the_mean_squared_error():
 
 def test_gradient_of_the_optimal_variance_is_that_of_the_log_error():
     outputs, likelihood = draw().requires_grad_(), Gaussian("optimal").double()
-    (found,) = torch.autograd.grad(-likelihood.log_prob(outputs, IMAGE).mean(), outputs)
+    (gradient,) = torch.autograd.grad(-likelihood.log_prob(outputs, IMAGE).mean(), outputs)
     closed = D / 2 * squared_error(outputs.sigmoid(), IMAGE).mean().log()
     (expected,) = torch.autograd.grad(closed, outputs)
-    assert found.sub(expected).abs().max() < 1e-12
+    assert gradient.sub(expected).abs().max() < 1e-12
     assert expected.abs().max() > 1e-2
 
 

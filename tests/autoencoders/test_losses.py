@@ -56,8 +56,8 @@ def test_gaussian_log_likelihood_equals_torch_distributions(variance) -> None:
 
 def test_gaussian_log_likelihood_at_the_mean_is_the_constant() -> None:
     image = torch.rand(2, 1, 3, 3, dtype=torch.float64)
-    found = gaussian_log_likelihood(image, image, torch.tensor(0.5, dtype=torch.float64).log())
-    assert found.tolist() == pytest.approx([-9 / 2 * math.log(math.pi)] * 2)
+    result = gaussian_log_likelihood(image, image, torch.tensor(0.5, dtype=torch.float64).log())
+    assert result.tolist() == pytest.approx([-9 / 2 * math.log(math.pi)] * 2)
 
 
 def test_bernoulli_nats_equals_torch_distributions() -> None:

@@ -60,8 +60,8 @@ def test_at_the_exact_posterior_every_weight_is_p(variance, settings) -> None:
     model, evidence = linear_gaussian(variance, settings)
     expected = evidence.log_prob(images().flatten(1))
     for seed in range(3):
-        found = model.log_weight(images(), torch.Generator().manual_seed(seed))
-        assert found.sub(expected).abs().max() < 1e-10
+        log_weights = model.log_weight(images(), torch.Generator().manual_seed(seed))
+        assert log_weights.sub(expected).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize(("variance", "settings"), EXACT)
@@ -220,14 +220,14 @@ def test_gradients_reach_the_columns_of_every_class_in_both_networks() -> None:
 
 def test_the_bound_of_a_conditional_model_is_that_of_its_label() -> None:
     model, some = conditional(reconstruction="bce"), batch()
-    found = model.elbo(some.image, torch.Generator().manual_seed(1), some.condition)
+    elbo = model.elbo(some.image, torch.Generator().manual_seed(1), some.condition)
     mu, logvar = model.posterior(some.image, some.condition)
     eps = torch.empty_like(mu).normal_(generator=torch.Generator().manual_seed(1))
     outputs = model.decode_outputs(mu + (0.5 * logvar).exp() * eps, some.condition)
     expected = -bernoulli_nats(outputs, some.image) - kl_to_standard_normal(mu, logvar)
-    assert torch.allclose(found, expected)
+    assert torch.allclose(elbo, expected)
     other = model.elbo(some.image, torch.Generator().manual_seed(1), Condition((some.condition.label + 1) % 4))
-    assert not torch.allclose(found, other)
+    assert not torch.allclose(elbo, other)
 
 
 def test_samples_obey_labels_and_go_round_the_classes_without() -> None:

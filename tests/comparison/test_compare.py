@@ -31,25 +31,25 @@ def refuse(constant):
 
 
 def test_one_model_of_each_family_by_default(stage, tmp_path):
-    found = compare(quiet=True)
-    assert [row["name"] for row in found.rows] == list(FAMILIES)
+    report = compare(quiet=True)
+    assert [row["name"] for row in report.rows] == list(FAMILIES)
     assert [t[:3] for t in stage.trained] == [(name, 0.5, 0) for name in FAMILIES]
-    assert found.html.resolve() == tmp_path / "runs/compare-digits/report.html"
-    assert [t[3] for t in stage.trained] == [found.html.parent / "runs" / name for name in FAMILIES]
+    assert report.html.resolve() == tmp_path / "runs/compare-digits/report.html"
+    assert [t[3] for t in stage.trained] == [report.html.parent / "runs" / name for name in FAMILIES]
     assert stage.measured == [(name, 14, 0, 14) for name in FAMILIES]  # all 14 test images, in one batch of at most 64
-    values = json.loads(found.json.read_text("utf-8"), parse_constant=refuse)
-    assert values == found.document
+    values = json.loads(report.json.read_text("utf-8"), parse_constant=refuse)
+    assert values == report.document
     assert values["again"]["all"].startswith("trilemma compare data=digits models=ae-stacked,vae,")
 
 
 def test_rows_and_table_show_the_figures_of_the_document(plots, stage):
-    found = compare(quiet=True, models="vae,gan-dcgan", n=13, seed=3)
-    row = found.rows[0]
+    report = compare(quiet=True, models="vae,gan-dcgan", n=13, seed=3)
+    row = report.rows[0]
     assert (row["density"], row["density_interval"]) == (0.7102, [0.95 * 0.7102, 1.05 * 0.7102])
     assert row["frechet_distance_refused"] == "10 images are too few"
     assert stage.measured == [("vae", 13, 3, 13), ("gan-dcgan", 13, 3, 13)]
     console = Console(file=io.StringIO(), width=140)
-    console.print(found.table())
+    console.print(report.table())
     text = console.file.getvalue()
     for part in (
         "vae",
@@ -60,7 +60,7 @@ def test_rows_and_table_show_the_figures_of_the_document(plots, stage):
         "1,234,567",
     ):
         assert part in text
-    html = found._repr_html_()
+    html = report._repr_html_()
     assert "<svg" in html and "gan-dcgan" in html
 
 
@@ -73,8 +73,8 @@ def test_folders_are_numbered_and_one_may_be_named(stage):
 
 def test_a_failed_model_does_not_lose_the_others(stage):
     stage.broken = {"vae": UserError("the loss is nan"), "gan-dcgan": RuntimeError("out of memory")}
-    found = compare(quiet=True)
-    errors = {row["name"]: row["error"] for row in found.rows}
+    report = compare(quiet=True)
+    errors = {row["name"]: row["error"] for row in report.rows}
     assert errors["vae"] == "the loss is nan"
     assert errors["gan-dcgan"] == "RuntimeError: out of memory"
     assert errors["ae-stacked"] is None
@@ -129,17 +129,17 @@ def test_the_newest_of_several_interrupted_comparisons_is_continued(stage):
 
 
 def test_a_moved_project_continues_and_a_new_folder_has_its_reason(stage):
-    request, said = {"data": "/here/photos", "fingerprint": "a", "minutes": 0.5, "n": 4, "seeds": 1}, []
-    with claim_folder("photos", request, None, said.append):
+    request, messages = {"data": "/here/photos", "fingerprint": "a", "minutes": 0.5, "n": 4, "seeds": 1}, []
+    with claim_folder("photos", request, None, messages.append):
         pass
     moved = request | {"data": "/there/photos", "seeds": 3}
-    with claim_folder("photos", moved, None, said.append) as folder:
-        assert folder == Path("runs/compare-photos") and not said
-    with claim_folder("photos", moved | {"minutes": 2, "n": 5, "fingerprint": "b"}, None, said.append) as folder:
+    with claim_folder("photos", moved, None, messages.append) as folder:
+        assert folder == Path("runs/compare-photos") and not messages
+    with claim_folder("photos", moved | {"minutes": 2, "n": 5, "fingerprint": "b"}, None, messages.append) as folder:
         assert folder == Path("runs/compare-photos-2")
-    with claim_folder("photos", moved | {"minutes": 2}, None, said.append):
+    with claim_folder("photos", moved | {"minutes": 2}, None, messages.append):
         pass
-    assert said == [
+    assert messages == [
         "runs/compare-photos-2 is a new comparison, because runs/compare-photos holds another: its images differ; "
         "minutes 0.5 then, 2 now; n 4 then, 5 now",
         "runs/compare-photos-3 is a new comparison, because runs/compare-photos holds another: minutes 0.5 then, 2 now",
@@ -177,25 +177,25 @@ def test_few_held_out_images_give_way_to_the_training_images(stage):
     """2 validation images and no test split: the 12 training images are measured by, and it is said."""
     stage.data = make(without=("test",))
     stage.evaluation = lambda name, n: evaluation(name, n, split="train")
-    found = compare(models="vae,gan-dcgan", quiet=True)
+    report = compare(models="vae,gan-dcgan", quiet=True)
     assert [n for _, n, *_ in stage.measured] == [12, 12]
-    assert found.document["real"]["split"] == "train"
-    seen, rough = found.document["caveats"]
+    assert report.document["real"]["split"] == "train"
+    seen, rough = report.document["caveats"]
     assert "seen in training" in seen and "with 12 real and 12 generated images precision and recall are rough" in rough
     console = Console(file=io.StringIO(), width=100)
-    console.print(found.table())
+    console.print(report.table())
     shown = " ".join(console.file.getvalue().split())
     for text in (seen, rough):
-        assert text in shown and text in found.html.read_text("utf-8")
+        assert text in shown and text in report.html.read_text("utf-8")
 
 
 def test_another_protocol_never_joins_the_table(stage):
     stage.evaluation = lambda name, n: evaluation(name, n, **({"split": "valid"} if name == "vae" else {}))
-    found = compare(quiet=True, models="gan-dcgan,vae,ae-stacked")
-    errors = [row["error"] for row in found.rows]
+    report = compare(quiet=True, models="gan-dcgan,vae,ae-stacked")
+    errors = [row["error"] for row in report.rows]
     assert errors[0] is None and errors[2] is None
     assert "another protocol than gan-dcgan" in errors[1] and "'valid'" in errors[1]
-    assert "density" not in found.rows[1]
+    assert "density" not in report.rows[1]
 
 
 def test_names_are_checked_before_anything_is_trained(stage):
@@ -215,32 +215,32 @@ def test_names_are_checked_before_anything_is_trained(stage):
 
 
 def test_wildcards_are_spelt_out_and_names_kept_once(stage):
-    found = compare(quiet=True, models="vae, gan*,vae")
-    assert [row["name"] for row in found.rows] == ["vae", "gan-dcgan"]
-    assert "models=vae,gan-dcgan" in found.document["again"]["all"]
+    report = compare(quiet=True, models="vae, gan*,vae")
+    assert [row["name"] for row in report.rows] == ["vae", "gan-dcgan"]
+    assert "models=vae,gan-dcgan" in report.document["again"]["all"]
 
 
 def test_the_report_is_made_again_from_another_folder(stage, tmp_path, monkeypatch):
     Path("odd 1.zip").touch()
     stage.data = make(source="odd 1.zip")
-    found = compare(data="odd 1.zip", models="vae", minutes=1 / 60, out="here", quiet=True)
-    words = shlex.split(found.document["again"]["all"])
+    report = compare(data="odd 1.zip", models="vae", minutes=1 / 60, out="here", quiet=True)
+    words = shlex.split(report.document["again"]["all"])
     keys = dict(word.split("=", 1) for word in words[2:])
     assert words[:2] == ["trilemma", "compare"]
     assert keys["data"] == str(tmp_path / "odd 1.zip") and keys["out"] == str(tmp_path / "here")
-    (model,) = found.document["models"]
+    (model,) = report.document["models"]
     run = str(tmp_path / "here/runs/vae")
     assert model["run"] == run
-    assert found.document["again"]["measure"] == f"trilemma compare {run} n=14 seed=0"
+    assert report.document["again"]["measure"] == f"trilemma compare {run} n=14 seed=0"
     assert all(f" {run} " in model["commands"][verb] for verb in ("sample", "evaluate"))
 
-    before = found.json.read_bytes()
+    before = report.json.read_bytes()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     stage.data = make(source=keys["data"])  # as it is loaded by that path; it names the same comparison, in its folder
     again = compare(data=keys["data"], models=keys["models"], minutes=float(keys["minutes"]), n=int(keys["n"]),
                     seed=int(keys["seed"]), out=keys["out"], quiet=True)  # fmt: skip
-    assert again.json == tmp_path / "here/report.json" and again.document["again"] == found.document["again"]
+    assert again.json == tmp_path / "here/report.json" and again.document["again"] == report.document["again"]
     assert json.loads(before)["columns"] == again.document["columns"]
 
 
@@ -251,9 +251,9 @@ def test_the_command_asks_for_the_same_minutes(stage, minutes):
 
 
 def test_one_second_is_no_seconds(stage):
-    found = compare(models="vae", minutes=1 / 60, quiet=True)
-    assert found.document["budget"]["text"].startswith("1 second of training was asked for each model; ")
-    assert "1 second each" in found.html.read_text("utf-8")
+    report = compare(models="vae", minutes=1 / 60, quiet=True)
+    assert report.document["budget"]["text"].startswith("1 second of training was asked for each model; ")
+    assert "1 second each" in report.html.read_text("utf-8")
 
 
 @pytest.fixture
@@ -267,13 +267,13 @@ def runs(monkeypatch):
 def test_finished_runs_are_compared_without_training(stage, runs):
     data = make()
     runs |= {"a/vae": finished("vae", "a/vae", data), "b/vae": finished("vae", "b/vae", data)}
-    found = compare("a/vae", "b/vae", quiet=True)
+    report = compare("a/vae", "b/vae", quiet=True)
     assert stage.trained == []
-    assert [row["name"] for row in found.rows] == ["a/vae", "b/vae"]  # the folders alone would not tell them apart
+    assert [row["name"] for row in report.rows] == ["a/vae", "b/vae"]  # the folders alone would not tell them apart
     places = " ".join(str(Path(run).absolute()) for run in ("a/vae", "b/vae"))
-    again = found.document["again"]
+    again = report.document["again"]
     assert again == {"all": f"trilemma compare {places} n=14 seed=0", "measure": again["all"]}
-    assert found.document["budget"]["asked_seconds"] is None
+    assert report.document["budget"]["asked_seconds"] is None
 
 
 def test_runs_on_different_data_are_refused(stage, runs):
@@ -332,10 +332,10 @@ def test_the_triangle_is_a_picture_of_its_own_without_stand_in_colours(plots, st
     path = compare(quiet=True).html.with_name("triangle.png")
     assert read_metadata(path)["command"].startswith("trilemma compare data=")
     picture = Image.open(path).convert("RGB")
-    found = {colour for _, colour in picture.getcolors(picture.width * picture.height)}
+    result = {colour for _, colour in picture.getcolors(picture.width * picture.height)}
     levels = {name: tuple(round(255 * part) for part in to_rgb(name)) for name in (*LIGHT, *LIGHT.values())}
-    assert not any(levels[name] in found for name in LIGHT)
-    assert (255, 255, 255) in found and levels[LIGHT[SOFT]] in found
+    assert not any(levels[name] in result for name in LIGHT)
+    assert (255, 255, 255) in result and levels[LIGHT[SOFT]] in result
 
 
 def test_several_seeds_are_one_row_with_the_mean_and_an_interval_over_trainings(stage):
@@ -353,8 +353,8 @@ def test_several_seeds_are_one_row_with_the_mean_and_an_interval_over_trainings(
         return result
 
     stage.evaluation = measured
-    found = compare(models="vae,gan-dcgan", seed=5, seeds=3, quiet=True)
-    folder = found.html.parent / "runs"
+    report = compare(models="vae,gan-dcgan", seed=5, seeds=3, quiet=True)
+    folder = report.html.parent / "runs"
     labels = [
         ("vae", 5),
         ("gan-dcgan", 5),
@@ -364,8 +364,8 @@ def test_several_seeds_are_one_row_with_the_mean_and_an_interval_over_trainings(
         ("gan-dcgan-seed-7", 7),
     ]
     assert [(t[3], t[2]) for t in stage.trained] == [(folder / name, seed) for name, seed in labels]
-    assert [row["name"] for row in found.rows] == ["vae", "gan-dcgan"]
-    row, (vae, _) = found.rows[0], found.document["models"]
+    assert [row["name"] for row in report.rows] == ["vae", "gan-dcgan"]
+    row, (vae, _) = report.rows[0], report.document["models"]
     half = 4.30265 * math.sqrt(0.01 / 3)
     assert row["coverage"] == pytest.approx(0.6) and row["coverage_interval"] == pytest.approx(
         [0.6 - half, 0.6 + half], abs=1e-4
@@ -373,10 +373,10 @@ def test_several_seeds_are_one_row_with_the_mean_and_an_interval_over_trainings(
     assert [(t["name"], t["seed"], t["scores"]["coverage"]["value"]) for t in vae["trainings"]] == [
         ("vae", 5, 0.5), ("vae-seed-6", 6, 0.6), ("vae-seed-7", 7, 0.7),
     ]  # fmt: skip
-    (pair,) = found.document["differences"]["coverage"]
+    (pair,) = report.document["differences"]["coverage"]
     assert pair["value"] == pytest.approx(0.5) and pair["interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-4)
-    assert "seeds=3" in found.document["again"]["all"]
-    assert not any("seeds=3 covers" in item["text"] for item in found.document["answer"])
+    assert "seeds=3" in report.document["again"]["all"]
+    assert not any("seeds=3 covers" in item["text"] for item in report.document["answer"])
 
 
 def test_more_seeds_add_to_what_is_trained(stage):
@@ -392,18 +392,18 @@ def test_more_seeds_add_to_what_is_trained(stage):
 
 def test_a_training_that_fails_leaves_its_row_the_others(stage):
     stage.broken_seeds = {("vae", 1): UserError("the loss is nan")}
-    found = compare(models="vae,gan-dcgan", seeds=3, quiet=True)
-    vae, gan = found.document["models"]
+    report = compare(models="vae,gan-dcgan", seeds=3, quiet=True)
+    vae, gan = report.document["models"]
     assert vae["error"] is None and vae["warnings"] == ["seed 1: failed: the loss is nan"]
     assert [bool(t["scores"]) for t in vae["trainings"]] == [True, False, True] and gan["warnings"] == []
 
 
 def test_one_training_says_that_its_luck_is_not_covered(stage):
-    found = compare(models="vae,gan-dcgan", quiet=True)
+    report = compare(models="vae,gan-dcgan", quiet=True)
     console = Console(file=io.StringIO(), width=60)
-    console.print(found.table())
+    console.print(report.table())
     assert "do not cover the luck of one training" in " ".join(console.file.getvalue().split())
-    assert found.document["answer"][-1]["command"].endswith("seeds=3")
+    assert report.document["answer"][-1]["command"].endswith("seeds=3")
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_row(stage, runs):
@@ -411,8 +411,8 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(stage, runs):
     runs |= {f"v{k}": finished("vae", f"v{k}", data, seed=k) for k in range(3)}
     runs |= {"wide": finished("vae", "wide", data, seed=7), "again": finished("vae", "again", data, seed=0)}
     runs["wide"].config["model_config"]["width"] = runs["wide"].model_config.width = 64
-    found = compare("v0", "wide", "v1", "again", "v2", quiet=True)
-    trainings = {m["name"]: [t["name"] for t in m["trainings"]] for m in found.document["models"]}
+    report = compare("v0", "wide", "v1", "again", "v2", quiet=True)
+    trainings = {m["name"]: [t["name"] for t in m["trainings"]] for m in report.document["models"]}
     assert trainings == {
         "vae": ["v0", "v1", "v2"],
         "wide": ["wide"],
@@ -433,19 +433,19 @@ def test_a_list_of_runs_is_taken_like_the_runs_themselves(stage, runs):
 
 def test_notes_of_the_data_and_the_whole_time_are_said_once(stage, capsys):
     compare(models="vae,gan-dcgan", minutes=0.5, seeds=2)
-    said = capsys.readouterr().err
-    assert said.count("seen as grey") == 1
-    assert "2 models x 2 seeds x 30 s of training, about 2.5 min in all" in said
-    assert len(re.findall(r"^done in \d", said, re.MULTILINE)) == 1
+    message = capsys.readouterr().err
+    assert message.count("seen as grey") == 1
+    assert "2 models x 2 seeds x 30 s of training, about 2.5 min in all" in message
+    assert len(re.findall(r"^done in \d", message, re.MULTILINE)) == 1
 
 
 def test_models_are_timed_in_turns_and_the_median_stands_in_the_table(stage, monkeypatch):
     """Six turns: the interval is their range. A ratio of 2 in each turn is a lead, though the times overlap."""
     turns = {"vae": (1.0, 3.0, 1.0, 3.0, 1.2, 1.0), "gan-dcgan": (2.0, 6.0, 2.0, 6.0, 2.4, 2.0)}
     monkeypatch.setattr("trilemma.metrics.cost.time_in_turns", lambda draws, batch: list(turns.values()))
-    found = compare(models=list(turns), quiet=True)
-    assert (found.rows[0]["ms_per_image"], found.rows[0]["ms_per_image_interval"]) == (1.1, [1.0, 3.0])
-    assert found.document["verdict"]["axes"]["speed"]["first"] == ["vae"]
+    report = compare(models=list(turns), quiet=True)
+    assert (report.rows[0]["ms_per_image"], report.rows[0]["ms_per_image_interval"]) == (1.1, [1.0, 3.0])
+    assert report.document["verdict"]["axes"]["speed"]["first"] == ["vae"]
 
 
 def test_a_sampler_that_fails_while_it_is_timed_costs_its_model_alone(stage, runs, monkeypatch, capsys):
@@ -459,8 +459,8 @@ def test_a_sampler_that_fails_while_it_is_timed_costs_its_model_alone(stage, run
 
     runs["x"].sample, runs["y"].sample = failing, lambda n, **_: drawn.append(n)
     monkeypatch.setattr("trilemma.metrics.cost.time_in_turns", partial(time_in_turns, turns=2))
-    found = compare("x", "y")
-    rows = {row["name"]: row for row in found.rows}
+    report = compare("x", "y")
+    rows = {row["name"]: row for row in report.rows}
     assert drawn.count("x") == 1 and [n for n in drawn if n != "x"] == [1, 14] * 2
     assert rows["x"]["error"] == "RuntimeError: out of memory" and rows["y"]["error"] is None
     assert "density" not in rows["x"] and rows["y"]["density"] and rows["y"]["ms_per_image"] < 1000
@@ -475,17 +475,17 @@ def test_no_memory_for_the_nearest_training_images_leaves_the_report(stage, monk
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr("trilemma.metrics.nearest.nearest_training_images", scarce)
-    found = compare(models="vae", quiet=True)
-    assert found.html.exists() and found.document["models"][0]["nearest"] == {"refused": "out of memory"}
+    report = compare(models="vae", quiet=True)
+    assert report.html.exists() and report.document["models"][0]["nearest"] == {"refused": "out of memory"}
 
 
 def test_warnings_of_a_training_stand_in_its_row_and_at_the_end_of_the_terminal(stage, runs):
     runs |= {"x": finished("vae", "x", make()), "y": finished("gan-dcgan", "y", make())}
     runs["x"].warnings = ("30 of 32 units are idle (posterior collapse)",)
-    found = compare("x", "y", quiet=True)
-    assert [row["warnings"] for row in found.rows] == [["30 of 32 units are idle (posterior collapse)"], []]
+    report = compare("x", "y", quiet=True)
+    assert [row["warnings"] for row in report.rows] == [["30 of 32 units are idle (posterior collapse)"], []]
     console = Console(file=io.StringIO(), width=200)
-    console.print(found.table())
+    console.print(report.table())
     last = console.file.getvalue().splitlines()[-3:]
     assert any("x was trained with warnings. 30 of 32 units are idle (posterior collapse)." in line for line in last)
 

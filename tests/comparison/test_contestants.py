@@ -87,14 +87,14 @@ def mixture(tmp_path_factory):
         patch.setattr(import_module("trilemma.metrics.evaluate"), "feature_network", lambda *_: counted)
         patch.setattr("trilemma.comparison.progress.seconds_per_image", lambda model, shape: 0.001)
         patch.setattr("trilemma.metrics.cost.REPEATS", 3)
-        found = compare(folder, [run_in(place / "run"), archive], quiet=True, out=place / "out")
-    return found, network.seen, folder
+        report = compare(folder, [run_in(place / "run"), archive], quiet=True, out=place / "out")
+    return report, network.seen, folder
 
 
 def test_a_run_a_folder_and_a_zip_share_the_axes_that_need_no_model(mixture):
-    found, _, folder = mixture
-    photos, vae, prints = found.report.models
-    assert [(m.name, m.kind) for m in found.report.models] == [
+    result, _, folder = mixture
+    photos, vae, prints = result.report.models
+    assert [(m.name, m.kind) for m in result.report.models] == [
         ("photos", "images"),
         ("run", "model"),
         ("prints.zip", "images"),
@@ -103,26 +103,26 @@ def test_a_run_a_folder_and_a_zip_share_the_axes_that_need_no_model(mixture):
     assert set(photos.scores) == set(prints.scores) == set(vae.scores) - cost and set(vae.scores) >= cost
     assert all(s.n_fake == s.n_real == N for m in (photos, vae, prints) for s in m.scores.values() if s.n_real)
     assert photos.place["speed"] is None and vae.place["speed"] and photos.place["fidelity"]
-    assert all(column.shared for column in found.report.columns)
-    assert {(p.a, p.b) for p in found.report.differences["coverage"]} == {
+    assert all(column.shared for column in result.report.columns)
+    assert {(p.a, p.b) for p in result.report.differences["coverage"]} == {
         ("photos", "run"), ("photos", "prints.zip"), ("run", "prints.zip")
     }  # fmt: skip
     assert f"the generated images are {N} of the 20 of photos" in " ".join(photos.notes)
-    assert found.rows[0]["parameters"] is None and found.rows[1]["parameters"] == 1234567
-    words = found.document["again"]["all"].split()
+    assert result.rows[0]["parameters"] is None and result.rows[1]["parameters"] == 1234567
+    words = result.document["again"]["all"].split()
     assert words[2:5] == [str(folder), str(folder.with_name("run")), str(folder.with_name("prints.zip"))]
 
 
 def test_images_stand_in_the_document_the_page_and_the_terminal_and_their_missing_cost_is_explained(mixture):
-    found, *_ = mixture
-    values = json.loads(found.json.read_text("utf-8"))
-    assert values == found.document and values["models"][0]["kind"] == "images"
+    result, *_ = mixture
+    values = json.loads(result.json.read_text("utf-8"))
+    assert values == result.document and values["models"][0]["kind"] == "images"
     assert "seconds" not in values["models"][0] and values["models"][1]["seconds"] == 30.0
     console = Console(file=io.StringIO(), width=160)
-    console.print(found.table())
-    for text in (found.html.read_text("utf-8"), " ".join(console.file.getvalue().split())):
+    console.print(result.table())
+    for text in (result.html.read_text("utf-8"), " ".join(console.file.getvalue().split())):
         assert f"prints.zip are sets of images: {NO_COST}" in text.replace("<strong>", "").replace("</strong>", "")
-    assert "its cost is not known without its model" in found.html.read_text("utf-8")
+    assert "its cost is not known without its model" in result.html.read_text("utf-8")
 
 
 def test_each_real_image_goes_through_the_network_once(mixture):

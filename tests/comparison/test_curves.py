@@ -44,7 +44,7 @@ def test_report_and_curves_png_use_the_same_words_for_a_line():
 
 
 def test_a_healthy_range_is_told_where_it_is_known():
-    found = shown_curves(
+    shown = shown_curves(
         [curve("critic/d_real", (0.5, 0.6)), curve("valid_active_units", (3, 4)), curve("a/b", (1, 2))]
     )
-    assert "below 0.98" in found[0].healthy and "at least 5" in found[1].healthy and found[2].healthy is None
+    assert "below 0.98" in shown[0].healthy and "at least 5" in shown[1].healthy and shown[2].healthy is None

@@ -113,11 +113,11 @@ def test_trainings_add_their_luck():
 
 def test_the_spread_over_trainings_is_their_mean_and_the_variance_of_it():
     real = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
-    found = over_trainings([Spread(value, k * real, real) for k, value in ((1, 1.0), (3, 3.0), (5, 8.0))])
-    assert found.value == 4.0
-    assert found.shared.tolist() == pytest.approx([0.3, 0.6, 0.9])
-    assert found.own.square().sum().item() == pytest.approx(13 / 3)  # the variance of 1, 3 and 8 is 13
-    assert len(found.own) == 2  # degrees of freedom
+    result = over_trainings([Spread(value, k * real, real) for k, value in ((1, 1.0), (3, 3.0), (5, 8.0))])
+    assert result.value == 4.0
+    assert result.shared.tolist() == pytest.approx([0.3, 0.6, 0.9])
+    assert result.own.square().sum().item() == pytest.approx(13 / 3)  # the variance of 1, 3 and 8 is 13
+    assert len(result.own) == 2  # degrees of freedom
     one = Spread(1.0, real)
     assert over_trainings([one]) is one
 
@@ -159,8 +159,8 @@ def test_trainings_without_a_spread_are_compared_by_their_values():
 
 
 def test_a_fraction_over_trainings_stays_one():
-    found = mean_over_trainings([0.99, 0.9, 1.0], "fraction of images")
-    assert found.interval[1] == 1.0 and found.interval[0] < found.value < 1.0
+    result = mean_over_trainings([0.99, 0.9, 1.0], "fraction of images")
+    assert result.interval[1] == 1.0 and result.interval[0] < result.value < 1.0
     assert mean_over_trainings([0.99, 0.9, 1.0], "nats").interval[1] > 1.0
 
 

@@ -24,19 +24,19 @@ def clock(monkeypatch):
 
 
 def test_a_total_that_changes_by_a_fifth_is_said(clock):
-    said = []
-    work = Progress([Step("training", 100.0)] * 3, said.append, begin=clock[0] - 5)
+    messages = []
+    work = Progress([Step("training", 100.0)] * 3, messages.append, begin=clock[0] - 5)
     assert work.stated == 305.0
     clock[0] += 115  # 15% longer: 5 + 3 x 115 is 350, within a fifth of 305
     work.done()
-    assert said == []
+    assert messages == []
     clock[0] += 185  # 150 each on average: 5 + 115 + 185 + 150 is 455
     work.done()
-    assert said == ["about 7.5 min in all (first estimate: about 5 min)"]
+    assert messages == ["about 7.5 min in all (first estimate: about 5 min)"]
     clock[0] += 150
     work.done()
     work.end()
-    assert said[1:] == ["done in 7 min 35 s"]
+    assert messages[1:] == ["done in 7 min 35 s"]
 
 
 def test_a_factor_is_of_one_kind(clock):

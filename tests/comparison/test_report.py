@@ -92,28 +92,28 @@ def page(stage):
 
 def test_the_page_needs_nothing_from_anywhere(plots, page):
     _, text = page()
-    found = Page(text)
-    assert found.images
-    assert all(image["src"].startswith("data:image/png;base64,") and image["alt"] for image in found.images)
-    assert all(load.startswith(("data:", "#")) for load in found.loads)
-    assert not {"script", "link", "iframe", "object", "embed"} & set(found.tags)
+    result = Page(text)
+    assert result.images
+    assert all(image["src"].startswith("data:image/png;base64,") and image["alt"] for image in result.images)
+    assert all(load.startswith(("data:", "#")) for load in result.loads)
+    assert not {"script", "link", "iframe", "object", "embed"} & set(result.tags)
     assert not re.search(r"@import|url\((?!#)", text)
     assert "default-src 'none'" in text
 
 
 def test_every_model_is_there_with_the_figures_of_the_json(plots, page):
     values, text = page()
-    found = Page(text)
-    shown = " ".join(found.texts)
+    result = Page(text)
+    shown = " ".join(result.texts)
     for model in values["models"]:
         assert model["name"] in shown
         for s in model["scores"].values():
             if s["value"] is not None:
-                assert s["value"] in found.values
+                assert s["value"] in result.values
             if s["interval"] and s["interval"] != [s["value"]] * 2:
-                assert set(s["interval"]) <= set(found.values)
+                assert set(s["interval"]) <= set(result.values)
         for key in ("parameters", "images", "seconds", "images_per_second"):
-            assert model[key] in found.values
+            assert model[key] in result.values
     for column in values["columns"]:
         assert column["receipt"]["protocol"] in shown
     assert values["data"]["fingerprint"] in shown
@@ -184,14 +184,14 @@ def test_no_number_of_the_document_is_nan(page):
 def test_curves_hold_every_part_thinned_with_both_ends():
     log = [{"step": i, "seconds": i / 10, "a/loss": float(i), "b/kl": "nan", "lr": 1.0} for i in range(1000)]
     log[-1]["valid_rmse"] = 0.5
-    found = {c.name: c for c in curves(log)}
-    assert list(found) == ["a/loss", "b/kl", "valid_rmse"]
-    assert len(found["a/loss"].values) == 200
-    assert found["a/loss"].values[0] == 0.0
-    assert found["a/loss"].values[-1] == 999.0
-    assert found["a/loss"].seconds == [v / 10 for v in found["a/loss"].values]
-    assert found["b/kl"].values == []
-    assert found["valid_rmse"] == Curve("valid_rmse", [99.9], [0.5])
+    result = {c.name: c for c in curves(log)}
+    assert list(result) == ["a/loss", "b/kl", "valid_rmse"]
+    assert len(result["a/loss"].values) == 200
+    assert result["a/loss"].values[0] == 0.0
+    assert result["a/loss"].values[-1] == 999.0
+    assert result["a/loss"].seconds == [v / 10 for v in result["a/loss"].values]
+    assert result["b/kl"].values == []
+    assert result["valid_rmse"] == Curve("valid_rmse", [99.9], [0.5])
 
 
 def test_the_nearest_training_image_of_a_copy_is_itself(stage):
@@ -215,12 +215,12 @@ def test_pictures_hold_the_pixels_one_for_one():
     from PIL import Image
 
     levels = torch.arange(4 * 64, dtype=torch.uint8).reshape(4, 1, 8, 8)
-    found = images.picture(levels)
-    sheet = Image.open(io.BytesIO(base64.b64decode(found.uri.partition(",")[2])))
+    result = images.picture(levels)
+    sheet = Image.open(io.BytesIO(base64.b64decode(result.uri.partition(",")[2])))
     assert sheet.size == (19, 19)  # 2 tiles of 8 and 3 lines of 1
     assert [sheet.getpixel((x, 1)) for x in range(1, 9)] == [(level, 255) for level in range(8)]
     assert sheet.getchannel("A").histogram()[0] == 19 * 19 - levels.numel()  # the gaps, and nothing else, let through
-    assert found.width % 19 == 0 and found.enlarged
+    assert result.width % 19 == 0 and result.enlarged
     assert not images.picture(
         torch.zeros(4, 3, 200, 200)
     ).enlarged  # it may be shrunk to the page: not by leaving out lines
@@ -257,7 +257,7 @@ def test_a_metric_nobody_knows_yet_gets_a_column_of_its_own():
 
 def test_the_page_begins_with_the_answer_then_shows_eight_of_each_model_beside_real_images(page):
     values, text = page()
-    texts = [found.strip() for found in Page(text).texts if found.strip()]
+    texts = [result.strip() for result in Page(text).texts if result.strip()]
     assert texts[texts.index("Which model to use") + 1 :][:4] == ["Use", "ae-stacked", ".", "trilemma sample x"]
     assert "Use <strong>ae-stacked</strong>." in text
     rows = text[text.index('<table class="beside">') :].partition("</table>")[0].split("<tr>")[1:]
@@ -313,9 +313,9 @@ def test_copies_are_named_only_where_they_are_significant_and_the_model_has_lear
 
 def test_one_training_image_nearest_to_all_samples_is_named(page):
     texts = {1: "same training image is nearest to all", 4: "Only 4 different training images"}
-    for different, said in {1: texts[1], 4: texts[4], 5: None}.items():
+    for different, sentence in {1: texts[1], 4: texts[4], 5: None}.items():
         _, text = page(names=["vae"], change=nearest(False, different))
-        assert [other in text for other in texts.values()] == [other == said for other in texts.values()]
+        assert [other in text for other in texts.values()] == [other == sentence for other in texts.values()]
 
 
 def test_trainings_that_differ_in_their_seed_are_listed_under_one_row(page):

@@ -31,7 +31,7 @@ def vae_scores(data):
 
 
 @pytest.fixture
-def found(stage):
+def result(stage):
     """A comparison of four models, of which the VAE alone has bounds."""
     scores = vae_scores(make())
 
@@ -73,50 +73,50 @@ def words_of(report):
 
 
 @pytest.mark.parametrize("width", [46, 60, 70, 80, 100, 120, 160])
-def test_no_word_is_broken(found, width):
-    text = printed(found.table(), width)
+def test_no_word_is_broken(result, width):
+    text = printed(result.table(), width)
     assert max(map(len, text.splitlines())) <= width
     tables = text[: text.index("Frechet distance refused")].replace("The 95% intervals do not fit this width; they are "
                                                                     "in the report.", "")  # fmt: skip
-    known = words_of(found.report)
+    words = words_of(result.report)
     for word in tables.split():
         number = re.fullmatch(r"\(?-?[\d,]+(\.\d+)?\)?", word)
-        assert number or word.strip("():,") in {w.strip("():,") for w in known} or set(word) == {"─"}, word
+        assert number or word.strip("():,") in {w.strip("():,") for w in words} or set(word) == {"─"}, word
     for name in FAMILIES:
         assert name in tables
 
 
-def test_the_intervals_are_there_where_they_fit(found):
+def test_the_intervals_are_there_where_they_fit(result):
     for width in (60, 100, 120):
-        text = printed(found.table(), width)
+        text = printed(result.table(), width)
         for figures in FIGURES.values():
             assert all(span(v, (0.95 * v, 1.05 * v)) in text for v in figures[:4])
 
 
-def test_models_are_rows_where_that_fits_and_columns_where_not(found):
-    first = {width: printed(found.table(), width).splitlines() for width in (80, 140)}
+def test_models_are_rows_where_that_fits_and_columns_where_not(result):
+    first = {width: printed(result.table(), width).splitlines() for width in (80, 140)}
     assert first[80][0].split() == list(FAMILIES)
     assert first[140][1].split()[0] == "Model"
 
 
-def test_intervals_that_do_not_fit_are_said_to_be_in_the_report(found):
-    text = " ".join(printed(found.table(), 80).split())
+def test_intervals_that_do_not_fit_are_said_to_be_in_the_report(result):
+    text = " ".join(printed(result.table(), 80).split())
     assert "0.67 to 0.75" not in text
     assert "The 95% intervals do not fit this width; they are in the report." in text
 
 
-def test_what_one_model_has_stands_apart_and_nothing_is_lost(found):
-    shared = [c.name for c in found.report.columns if c.shared]
+def test_what_one_model_has_stands_apart_and_nothing_is_lost(result):
+    shared = [c.name for c in result.report.columns if c.shared]
     assert shared == ["density", "coverage", "kernel_distance", "frechet_distance", "ms_per_image", "calls_per_image"]
-    rows = further(found.report)
+    rows = further(result.report)
     assert [(m.name, c.title) for m, c, _ in rows] == [("vae", title) for title in BOUNDS]
     assert [s.value for _, _, s in rows] == [s.value for s in vae_scores(make())]
     assert [c.receipt.protocol for _, c, _ in rows] == [s.protocol for s in vae_scores(make())]
-    assert set(found.rows[1]) >= {c.name for c in found.report.columns}
-    for text in (found.html.read_text("utf-8"), found._repr_html_(), printed(found.table(), 120)):
+    assert set(result.rows[1]) >= {c.name for c in result.report.columns}
+    for text in (result.html.read_text("utf-8"), result._repr_html_(), printed(result.table(), 120)):
         main, _, rest = text.partition("Further values, of some models only")
         assert all(title in rest and title not in main for title in BOUNDS)
-    page = found.html.read_text("utf-8")
+    page = result.html.read_text("utf-8")
     head = page[page.index("<thead>") : page.index("</thead>")]
     assert "gaussian" not in head and head.count("<th ") == 6  # the model and five figures; one is refused
 
@@ -131,18 +131,18 @@ def test_what_every_model_has_is_in_the_table(stage):
         return result
 
     stage.evaluation = measured
-    found = compare(models="vae,gan-dcgan", quiet=True)
-    assert further(found.report) == []
-    assert "Further values" not in printed(found.table(), 80) + found.html.read_text("utf-8")
-    assert "ELBO, nats" in printed(found.table(), 80)
+    result = compare(models="vae,gan-dcgan", quiet=True)
+    assert further(result.report) == []
+    assert "Further values" not in printed(result.table(), 80) + result.html.read_text("utf-8")
+    assert "ELBO, nats" in printed(result.table(), 80)
 
 
 def test_a_model_that_failed_takes_no_figure_from_the_others(stage):
     stage.broken = {"vae": UserError("the loss is [red]nan")}
-    found = compare(models="vae,gan-dcgan", quiet=True)
-    assert further(found.report) == []
+    result = compare(models="vae,gan-dcgan", quiet=True)
+    assert further(result.report) == []
     for width in (40, 80, 160):
-        text = " ".join(printed(found.table(), width).split())
+        text = " ".join(printed(result.table(), width).split())
         assert "0.85" in text and "failed" in text and "vae failed. The loss is [red]nan." in text
 
 
@@ -187,9 +187,9 @@ def test_a_model_that_learned_nothing_is_marked_in_the_table_and_in_the_words(co
     text = printed(controlled.table(), width)
     table, _, rest = text.partition("Frechet")
     assert "learned" in table and "nothing yet" in " ".join(table.split())
-    said = " ".join(rest.split())
-    assert f"vae {NOTHING}." in said
-    assert "Use gan-dcgan" in said
+    message = " ".join(rest.split())
+    assert f"vae {NOTHING}." in message
+    assert "Use gan-dcgan" in message
 
 
 def test_the_controls_are_explained_once(controlled):

@@ -28,21 +28,21 @@ def test_speed_is_held_between_its_anchors():
 
 
 def test_milliseconds_become_images_per_second_with_the_ends_in_order():
-    found = placed(scores(ms_per_image=(4.0, (2.0, 8.0))))["speed"]
-    assert found.value == 250.0
-    assert found.interval == [125.0, 500.0]
+    result = placed(scores(ms_per_image=(4.0, (2.0, 8.0))))["speed"]
+    assert result.value == 250.0
+    assert result.interval == [125.0, 500.0]
     steps = [math.log10(s) / 6 for s in (125, 500)]
-    assert found.reach == pytest.approx(steps, abs=1e-12)
-    assert found.place == pytest.approx(math.log10(250) / 6, abs=1e-12)
+    assert result.reach == pytest.approx(steps, abs=1e-12)
+    assert result.place == pytest.approx(math.log10(250) / 6, abs=1e-12)
     assert speed(0.0) == math.inf
 
 
 def test_density_is_fidelity_and_coverage_is_diversity():
-    found = placed(scores(density=(0.9, (0.8, 0.95)), coverage=(0.2, (0.1, 0.3))))
-    assert found["fidelity"].place == 0.9
-    assert found["diversity"].place == 0.2
-    assert found["fidelity"].reach == [0.8, 0.95]
-    assert found["speed"] is None
+    result = placed(scores(density=(0.9, (0.8, 0.95)), coverage=(0.2, (0.1, 0.3))))
+    assert result["fidelity"].place == 0.9
+    assert result["diversity"].place == 0.2
+    assert result["fidelity"].reach == [0.8, 0.95]
+    assert result["speed"] is None
 
 
 def test_a_refused_figure_and_a_time_of_zero_have_no_place():

@@ -65,14 +65,14 @@ QUALITY, DIVERSITY, SPEED = (axis.metric for axis in AXES)
 def test_a_verdict_claims_what_the_differences_carry_and_no_more():
     """The intervals of the values themselves (10% either way) decide nothing: those of diversity do not overlap."""
     pairs = {QUALITY: [pair("a", "b", 0.01, 0.2)], DIVERSITY: [pair("a", "b", -0.3, 0.1)]}
-    found = verdict([model("a", 0.9, 0.2, None), model("b", 0.89, 0.3, None)], AXES, pairs)
-    assert found.axes["fidelity"].first == ["a"] and found.axes["fidelity"].clear
-    assert found.axes["diversity"].first == ["b", "a"] and not found.axes["diversity"].clear
-    assert found.axes["speed"].first == []
-    assert f"Fidelity: a leads ({AXES[0].short} 0.90, 0.81 to 0.99)." in found.text
-    assert "Diversity: no difference could be shown between b and a (highest value" in found.text
-    assert "Speed: no model has a value." in found.text
-    assert "No model leads on all three axes." in found.text
+    outcome = verdict([model("a", 0.9, 0.2, None), model("b", 0.89, 0.3, None)], AXES, pairs)
+    assert outcome.axes["fidelity"].first == ["a"] and outcome.axes["fidelity"].clear
+    assert outcome.axes["diversity"].first == ["b", "a"] and not outcome.axes["diversity"].clear
+    assert outcome.axes["speed"].first == []
+    assert f"Fidelity: a leads ({AXES[0].short} 0.90, 0.81 to 0.99)." in outcome.text
+    assert "Diversity: no difference could be shown between b and a (highest value" in outcome.text
+    assert "Speed: no model has a value." in outcome.text
+    assert "No model leads on all three axes." in outcome.text
 
 
 def test_fewer_milliseconds_are_more_images_per_second():
@@ -97,11 +97,11 @@ def test_a_model_that_leads_everywhere_and_one_alone():
 def test_what_learned_nothing_never_leads():
     pairs = {QUALITY: [pair("grey", "a", 0.1, 0.3), pair("a", "b", 0.2, 0.4)]}
     grey = model("grey", 1.0, 0.0, 900.0, learned_nothing="the mean image does as well")
-    found = verdict([grey, model("a", 0.8, 0.5, 1.0), model("b", 0.5, 0.5, 1.0)], AXES, pairs)
-    assert found.axes["fidelity"].first == ["a"] and found.axes["fidelity"].clear
-    assert "grey" not in found.axes["speed"].first
-    assert "Learned nothing yet, so never ahead: grey." in found.text
-    assert found.axes["fidelity"].beaten == ["b"] and found.axes["diversity"].beaten == []
+    outcome = verdict([grey, model("a", 0.8, 0.5, 1.0), model("b", 0.5, 0.5, 1.0)], AXES, pairs)
+    assert outcome.axes["fidelity"].first == ["a"] and outcome.axes["fidelity"].clear
+    assert "grey" not in outcome.axes["speed"].first
+    assert "Learned nothing yet, so never ahead: grey." in outcome.text
+    assert outcome.axes["fidelity"].beaten == ["b"] and outcome.axes["diversity"].beaten == []
     alone = verdict([grey, model("a", 0.8, 0.5, 1.0)], AXES, pairs)
     assert "0.88); the others have learned nothing yet." in alone.axes["fidelity"].text
     nothing = verdict([grey], AXES, {})

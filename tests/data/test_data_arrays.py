@@ -75,9 +75,9 @@ def test_npy(tmp_path):
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
 def test_floats_between_0_and_1(tmp_path, kind):
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(2, 0)
-    found = load(tmp_path, x=(levels / 255).astype(kind))
-    assert all_images(found) == {levels[0].tobytes()}
-    assert any(kind.__name__ in note for note in found.notes)
+    result = load(tmp_path, x=(levels / 255).astype(kind))
+    assert all_images(result) == {levels[0].tobytes()}
+    assert any(kind.__name__ in note for note in result.notes)
 
 
 def test_transparency_lies_over_white(tmp_path):
@@ -173,8 +173,8 @@ def test_floats_that_round_to_a_level_are_cut_off(tmp_path, kind, low, high):
     images = np.full((30, 8, 8), 0.5, kind)
     images[0, 0, 0], images[0, 0, 1] = low, high
     data = load(tmp_path, x=images)
-    found = torch.cat([split.images for split in data.splits.values()])
-    assert (int(found.min()), int(found.max())) == (0, 255)
+    result = torch.cat([split.images for split in data.splits.values()])
+    assert (int(result.min()), int(result.max())) == (0, 255)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1 + 0.51 / 255), (-0.51 / 255, 1), (-0.02, 1.03)])
@@ -287,16 +287,16 @@ watch()
 data = load_data(sys.argv[1])
 print(int(data.train.mapped), peak() - before())
 """
-    found = {}
+    results = {}
     for limit in (2**20, 2**30):
         environment = {**os.environ, "TRILEMMA_MEMORY": str(limit), "TRILEMMA_CACHE": str(tmp_path / "cache")}
         words = [sys.executable, "-c", WATCH + code, str(tmp_path / "a.npy"), str(tmp_path / "small.npy")]
         done = subprocess.run(words, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
-        mapped, found[limit] = map(int, done.stdout.split())
+        mapped, results[limit] = map(int, done.stdout.split())
         assert mapped == (limit == 2**20)
-    print(found)
-    assert found[2**20] < 40e6 < 80e6 < found[2**30]
+    print(results)
+    assert results[2**20] < 40e6 < 80e6 < results[2**30]
 
 
 # --- images in memory -------------------------------------------------------------------------------------------------

@@ -72,11 +72,11 @@ def test_values_out_of_range_are_refused_in_any_band(monkeypatch):
 def test_pixels_at_a_time(shared):
     if shared and not sys.platform.startswith("linux"):
         pytest.skip("processes are forked on Linux only")
-    found = Budget(get_context("fork") if shared else None)
+    pool = Budget(get_context("fork") if shared else None)
     third, held, most, lock = budget.PIXELS // 3, [0], [0], threading.Lock()
 
     def hold(count):
-        with found.taken(count):
+        with pool.taken(count):
             with lock:
                 held[0] += count
                 most[0] = max(most[0], held[0])
@@ -92,11 +92,11 @@ def test_pixels_at_a_time(shared):
         thread.join(10)
     assert held == [0]
     assert most[0] in (3 * third, 4 * budget.PIXELS)
-    with found.taken(budget.PIXELS), found.taken(budget.SMALL - 1):  # a small one never waits
+    with pool.taken(budget.PIXELS), pool.taken(budget.SMALL - 1):  # a small one never waits
         pass
-    with pytest.raises(ZeroDivisionError), found.taken(budget.PIXELS):
+    with pytest.raises(ZeroDivisionError), pool.taken(budget.PIXELS):
         _ = 1 / 0
-    with found.taken(budget.PIXELS):  # what failed gave back its share
+    with pool.taken(budget.PIXELS):  # what failed gave back its share
         pass
 
 

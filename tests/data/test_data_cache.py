@@ -222,9 +222,9 @@ def test_the_cache_is_never_needed(tmp_path, keep_all, own_cache, monkeypatch, h
         write = cache.seal
         monkeypatch.setattr(cache, "seal", lambda file: (write(file), shutil.rmtree(own_cache)))
         monkeypatch.setattr(storage, "seal", lambda file: shutil.rmtree(own_cache, ignore_errors=True))
-    for found, data in zip((load_data(path), load_data(path, seed=1), load_data(other)), wanted, strict=True):
-        same(found, data)
-        assert found.train.mapped == bool(limit)
+    for result, data in zip((load_data(path), load_data(path, seed=1), load_data(other)), wanted, strict=True):
+        same(result, data)
+        assert result.train.mapped == bool(limit)
 
 
 def test_rows_that_are_damaged_are_gathered_again(tmp_path):
@@ -275,10 +275,10 @@ def test_several_processes_at_once(tmp_path, monkeypatch, own_cache):
     for process in processes:
         process.start()
     start.set()
-    found = {results.get(timeout=60) for _ in processes}
+    result = {results.get(timeout=60) for _ in processes}
     for process in processes:
         process.join()
-    assert found == {load_data(path).fingerprint}
+    assert result == {load_data(path).fingerprint}
     (entry,) = own_cache.iterdir()
     assert sorted(p.name.split("-")[0] for p in entry.iterdir()) == [
         "entry.json",
@@ -359,12 +359,12 @@ load_data(sys.argv[1])
 
 def living():
     """The parent of each process that lives, by number."""
-    found = {}
+    parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             state, parent = path.read_text().rpartition(")")[2].split()[:2]
-            found |= {int(path.parent.name): int(parent)} if state != "Z" else {}
-    return found
+            parents |= {int(path.parent.name): int(parent)} if state != "Z" else {}
+    return parents
 
 
 def until(condition, seconds):
@@ -419,19 +419,19 @@ def test_only_what_ended_processes_wrote_is_left_over(tmp_path):
 
 def test_a_draft_that_was_taken_for_left_over_is_begun_again(tmp_path, monkeypatch):
     """Another process may look between the making of the folder and its lock."""
-    mkdir, made = Path.mkdir, []
+    mkdir, items = Path.mkdir, []
 
     def make(path, *args, **keys):
         mkdir(path, *args, **keys)
         if path.name.startswith(".tmp-"):
-            made.append(path)
-            if len(made) == 1:
+            items.append(path)
+            if len(items) == 1:
                 drafts.remove_left_over(tmp_path)
 
     monkeypatch.setattr(Path, "mkdir", make)
     with drafts.Draft(tmp_path) as draft:
-        assert [path.exists() for path in made] == [False, True]
-        assert draft.path == made[1]
+        assert [path.exists() for path in items] == [False, True]
+        assert draft.path == items[1]
         drafts.remove_left_over(tmp_path)
         assert draft.path.exists()
     assert list(tmp_path.iterdir()) == []
@@ -488,8 +488,8 @@ def test_rows_are_gathered_in_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "BLOCK", 100)
     images = torch.randint(0, 256, (50, 1, 5, 5), dtype=torch.uint8)
     index = torch.randperm(50)[:30]
-    found = storage.gather(images, index, tmp_path / "rows.u8")
-    assert torch.equal(found, images[index])
+    result = storage.gather(images, index, tmp_path / "rows.u8")
+    assert torch.equal(result, images[index])
     assert torch.equal(torch.cat(list(storage.blocks(images))), images)
     assert storage.gather(images, torch.arange(3, 9), tmp_path / "no.u8").data_ptr() == images[3:].data_ptr()
     assert [p.name for p in tmp_path.iterdir()] == ["rows.u8"]
@@ -586,8 +586,8 @@ def test_rows_that_come_into_memory_leave_the_mapped_file(tmp_path):
 @needs_proc
 def test_memory_while_64_mb_stream_with_16_mb(tmp_path):
     n = 2**26 // (3 * 128 * 128) + 1
-    before, peak, found, *_ = watched(zipped(tmp_path / "a.zip", n, 128), 128, 2**24)
-    assert found == n
+    before, peak, result, *_ = watched(zipped(tmp_path / "a.zip", n, 128), 128, 2**24)
+    assert result == n
     assert peak - before < 0.75 * 2**26  # a block that is gathered, batches as floats, and what the allocator keeps
 
 
@@ -597,9 +597,9 @@ def test_four_gb_stream_under_one_gb(tmp_path):
     """All processes together. Measured: 385 MB with 4 forked processes, and 1,246 (with 2: 753) where the pages that
     they share with the first, its imports, count for each."""
     n = 2**32 // (3 * 256 * 256) + 1
-    _, peak, found, forked, simple = watched(zipped(tmp_path / "a.zip", n, 256), 256, 2**28)
+    _, peak, result, forked, simple = watched(zipped(tmp_path / "a.zip", n, 256), 256, 2**28)
     print(f"peak {peak:,} bytes with {forked} forked processes; {simple:,} where shared pages count for each")
-    assert found == n
+    assert result == n
     assert forked > 0 or len(os.sched_getaffinity(0)) == 1
     assert peak < 2**30
 

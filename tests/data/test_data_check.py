@@ -65,10 +65,10 @@ def decoded(contents, size):
 def test_planted_near_duplicates_are_found(photos, change, size):
     n = len(photos)
     images = decoded([content(image) for image in photos] + [CHANGES[change](image) for image in photos], size)
-    found = set(near_pairs(images, exact=exact_groups(images))[0])
+    pairs = set(near_pairs(images, exact=exact_groups(images))[0])
     expected = {(k, k + n) for k in range(n)}
-    assert len(found & expected) >= 0.95 * n
-    assert found <= expected
+    assert len(pairs & expected) >= 0.95 * n
+    assert pairs <= expected
 
 
 def test_exact_duplicates_are_all_found():
@@ -108,9 +108,9 @@ def test_many_images_alike_take_bounded_time(monkeypatch):
     so that it is passed by less than itself."""
     monkeypatch.setattr(duplicates, "PAIR_LIMIT", 10_000)
     images = (8 * torch.arange(16) + torch.randint(0, 8, (2_000, 1, 16, 16))).to(torch.uint8)
-    found, whole = near_pairs(images)
+    pairs, whole = near_pairs(images)
     assert not whole
-    assert 0 < len(found) <= 2 * duplicates.PAIR_LIMIT  # of 2 million
+    assert 0 < len(pairs) <= 2 * duplicates.PAIR_LIMIT  # of 2 million
 
 
 class Largest(TorchFunctionMode):
@@ -119,12 +119,12 @@ class Largest(TorchFunctionMode):
     bytes = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
-        given, made = ([x for x in tree_leaves(tree) if isinstance(x, torch.Tensor)] for tree in (args, found))
+        result = func(*args, **(kwargs or {}))
+        given, made = ([x for x in tree_leaves(tree) if isinstance(x, torch.Tensor)] for tree in (args, result))
         old = {tensor.untyped_storage().data_ptr() for tensor in given}
         new = [tensor.nbytes for tensor in made if tensor.untyped_storage().data_ptr() not in old]
         self.bytes = max([self.bytes, *new])
-        return found
+        return result
 
 
 def test_many_images_alike_take_bounded_memory():
@@ -136,9 +136,9 @@ def test_many_images_alike_take_bounded_memory():
     images = torch.from_numpy(np.stack([np.clip(image + rng.integers(-2, 3, image.shape), 0, 255) for _ in range(n)]))
     images = images.to(torch.uint8)
     with Largest() as largest:
-        found, whole = near_pairs(images)
+        pairs, whole = near_pairs(images)
     assert whole
-    assert found == [(i, j) for i in range(n) for j in range(i + 1, n)]
+    assert pairs == [(i, j) for i in range(n) for j in range(i + 1, n)]
     assert 0 < largest.bytes <= 4 * storage.BLOCK  # a block as floats
 
 

@@ -65,20 +65,20 @@ def icc(matrix, gamma):
 def test_profiles_become_srgb(matrix, gamma, mode):
     expected = encode((LEVELS / 255) ** gamma @ matrix.T @ np.linalg.inv(SRGB).T)
     image = Image.fromarray(LEVELS).convert(mode)
-    found, changes = decoded(saved(image, icc_profile=icc(matrix, gamma)))
+    levels, changes = decoded(saved(image, icc_profile=icc(matrix, gamma)))
     assert "a colour profile, converted to sRGB" in changes
     inside = (expected > 0) & (expected < 255)
-    error = np.abs(found - expected)
+    error = np.abs(levels - expected)
     assert error.mean() <= 1
     assert error[inside.all(2)].max() <= 3
-    assert np.abs(found - LEVELS.astype(int)).mean() > 3  # the profile matters
+    assert np.abs(levels - LEVELS.astype(int)).mean() > 3  # the profile matters
 
 
 def test_srgb_and_broken_profiles_change_nothing():
     own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for content, words in ((own, set()), (b"broken" * 40, {"a colour profile that cannot be used, skipped"})):
-        found, changes = decoded(saved(Image.fromarray(LEVELS), icc_profile=content))
-        assert np.array_equal(found, LEVELS)
+        levels, changes = decoded(saved(Image.fromarray(LEVELS), icc_profile=content))
+        assert np.array_equal(levels, LEVELS)
         assert set(changes) == words
 
 
@@ -93,10 +93,10 @@ def test_lab():
     xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * WHITE
     expected = encode(xyz @ np.linalg.inv(SRGB).T)
     image = Image.merge("LAB", [Image.fromarray(part.astype(np.uint8)) for part in stored])
-    found, changes = decoded(saved(image, "tiff"))
+    levels, changes = decoded(saved(image, "tiff"))
     assert "converted from LAB" in changes
     inside = ((expected > 1) & (expected < 254)).all(2)
-    assert np.abs(found - expected)[inside].mean() <= 1.5
+    assert np.abs(levels - expected)[inside].mean() <= 1.5
 
 
 @pytest.mark.parametrize("transform", [0, 2], ids=["cmyk", "ycck"])
@@ -109,9 +109,9 @@ def test_cmyk_of_adobe(transform):
         stored = np.concatenate([inks, 255 - ink[..., 3:]], 2)
         whole = bytearray(saved(Image.fromarray(255 - stored, "CMYK"), "jpeg", quality=100))
     whole[whole.find(b"Adobe") + 11] = transform
-    found, changes = decoded(bytes(whole))
+    levels, changes = decoded(bytes(whole))
     expected = (255 - ink[..., :3].astype(float)) * (255 - 20) / 255
-    assert np.abs(found - expected).max() <= 3
+    assert np.abs(levels - expected).max() <= 3
     assert "converted from CMYK" in changes
 
 
@@ -124,24 +124,26 @@ def test_sixteen_bits_of_colour_are_scaled_linearly():
 
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 30, 20, 16, 2, 0, 0, 0))
-    found, changes = decoded(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
-    assert np.abs(found - values / 257).max() <= 1
-    assert np.abs(found - values / 257).mean() <= 1
+    compression, changes = decoded(
+        b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    assert np.abs(compression - values / 257).max() <= 1
+    assert np.abs(compression - values / 257).mean() <= 1
     assert "16-bit or float values, scaled linearly to 8 bits" in changes
 
 
 def test_opaque_alpha_is_no_transparency():
     image = Image.fromarray(LEVELS).convert("RGBA")
-    found, changes = decoded(saved(image))
-    assert np.array_equal(found, LEVELS)
+    levels, changes = decoded(saved(image))
+    assert np.array_equal(levels, LEVELS)
     assert changes == {}
 
 
 def test_transparency_of_a_palette_and_of_grey():
     palette = Image.fromarray(np.array([[0, 1]], np.uint8))
     palette.putpalette([10, 20, 30, 200, 100, 50])
-    found, _ = decoded(saved(palette, transparency=0))
-    assert found.tolist() == [[[255] * 3, [200, 100, 50]]]
+    levels, _ = decoded(saved(palette, transparency=0))
+    assert levels.tolist() == [[[255] * 3, [200, 100, 50]]]
     grey = Image.merge("LA", [Image.new("L", (2, 1), 100), Image.fromarray(np.array([[0, 51]], np.uint8))])
-    found, _ = decoded(saved(grey))
-    assert found[0, :, 0].tolist() == [255, 255 * 4 // 5 + 100 // 5]
+    levels, _ = decoded(saved(grey))
+    assert levels[0, :, 0].tolist() == [255, 255 * 4 // 5 + 100 // 5]

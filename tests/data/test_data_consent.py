@@ -45,8 +45,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def changed(trained: Path, into: Path, **config: Any) -> trilemma.Run:
     """A copy of the run whose config.json says something else."""
     shutil.copytree(trained / "run", into)
-    said = json.loads((into / "config.json").read_text("utf-8"))
-    (into / "config.json").write_text(json.dumps({**said, **config}), "utf-8")
+    document = json.loads((into / "config.json").read_text("utf-8"))
+    (into / "config.json").write_text(json.dumps({**document, **config}), "utf-8")
     return trilemma.load(into)
 
 
@@ -54,12 +54,12 @@ def test_a_strangers_run_is_sampled_and_its_source_is_not_touched(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stored, "load_data", lambda *_, **__: pytest.fail("it is read"))
-    found = trilemma.load(trained / "run")
-    assert found.sample(2).shape == (2, 1, 8, 8)
+    run = trilemma.load(trained / "run")
+    assert run.sample(2).shape == (2, 1, 8, 8)
     with pytest.raises(UserError, match=f"To allow it, type: trilemma data check {trained / 'photos'}$"):
-        _ = found.data
+        _ = run.data
     with pytest.raises(UserError, match="not read"):
-        trilemma.reconstruct(found, n=1, out=tmp_path / "x.png")
+        trilemma.reconstruct(run, n=1, out=tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("way", ["check", "load_data", "data=", "train"])

@@ -139,12 +139,12 @@ def test_the_pixels_must_still_be_whole():
 def test_float_pictures_are_read_up_to_half_a_level_beyond(value, level):
     pixels = np.full((8, 8), 0.5, np.float32)
     pixels[0, 0] = value
-    found, _, skipped = read(saved("tiff", pixels))
+    levels, _, skipped = read(saved("tiff", pixels))
     if level is None:
         shown = re.search(r"values from 0.5 to (\S+); 0 to 1 can be read", skipped[0])[1]
         assert np.float32(shown) == pixels[0, 0]
     else:
-        assert found[0, 0, 0] == level
+        assert levels[0, 0, 0] == level
 
 
 def test_nan_in_a_float_picture_is_said():

@@ -156,9 +156,9 @@ def test_folders_outside_and_hidden_ones_are_read_by_one_link(tmp_path):
     fill(tmp_path / "out", ["3.png", "sub/4.png"])
     for name, target in (("a", "out"), ("b", "out"), ("c", "out/sub"), ("d", "in/.store/new"), ("up", ".")):
         (root / name).symlink_to(tmp_path / target, target_is_directory=True)
-    with listed(root) as found:
-        assert [item.name for item in found.files] == ["1.png", "a/3.png", "a/sub/4.png", "d/2.png"]
-        assert found.links == ["b to a", "c to a/sub", "up to a folder around the source"]
+    with listed(root) as files:
+        assert [item.name for item in files.files] == ["1.png", "a/3.png", "a/sub/4.png", "d/2.png"]
+        assert files.links == ["b to a", "c to a/sub", "up to a folder around the source"]
 
 
 def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):
@@ -211,12 +211,12 @@ def test_links_in_a_tar_are_the_files_they_lead_to(tmp_path):
             ("hard-to-soft.png", ("hard", "y/soft.png")),
         ],
     )
-    with listed(path) as found:
-        contents = {item.name.removeprefix("./"): item.open().read() for item in found.files}
-        assert len(contents) == len(found.files)
+    with listed(path) as files:
+        contents = {item.name.removeprefix("./"): item.open().read() for item in files.files}
+        assert len(contents) == len(files.files)
     one, two = ("x/1", "y/hard", "y/soft", "hard-to-soft"), ("y/two", "y/chain", "y/later", "through")
     expected = {f"{name}.png": b"one" for name in one} | {f"{name}.png": b"two" for name in two}
-    assert (contents, found.skipped, found.links) == (expected, [], ["z to y"])
+    assert (contents, files.skipped, files.links) == (expected, [], ["z to y"])
 
 
 def test_links_that_lead_out_of_a_tar_are_named(tmp_path):
@@ -346,32 +346,32 @@ def test_grey_stays_grey_only_if_all_are():
 def test_transparency_lies_over_white():
     pixels = np.zeros((1, 3, 4), np.uint8)
     pixels[0, :, 0], pixels[0, :, 3] = 200, (0, 51, 255)  # red 200 with alpha 0, 1/5 and 1
-    found, notes = one(Image.fromarray(pixels))
-    assert found[0, 0].tolist() == [255, 255 * 4 // 5 + 200 // 5, 200]
-    assert found[1, 0].tolist() == [255, 204, 0]
+    levels, notes = one(Image.fromarray(pixels))
+    assert levels[0, 0].tolist() == [255, 255 * 4 // 5 + 200 // 5, 200]
+    assert levels[1, 0].tolist() == [255, 204, 0]
     assert any(note == "transparency, composed over white" for note in notes)
-    found, _ = one(Image.fromarray(pixels).convert("LA"))
-    assert found.shape == (1, 1, 3)
-    assert found[0, 0, 0] == 255
+    levels, _ = one(Image.fromarray(pixels).convert("LA"))
+    assert levels.shape == (1, 1, 3)
+    assert levels[0, 0, 0] == 255
 
 
 def test_sixteen_bits_are_scaled():
     values = np.array([[0, 128, 257, 1000, 32768, 65535]], np.uint16)
-    found, notes = one(Image.fromarray(values))
-    assert found[0].tolist() == np.rint(values / 257).tolist()
+    levels, notes = one(Image.fromarray(values))
+    assert levels[0].tolist() == np.rint(values / 257).tolist()
     assert any("16-bit" in note for note in notes)
-    found, _ = one(Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), "tiff")
-    assert found[0].tolist() == [[0, 128, 255]]
+    levels, _ = one(Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), "tiff")
+    assert levels[0].tolist() == [[0, 128, 255]]
     assert decode([item(Image.fromarray(np.array([[0, 300.0]], np.float32)), "tiff")]).numbers == []
 
 
 def test_palette_and_cmyk():
     flat = Image.new("RGB", (4, 4), (10, 200, 30))
-    found, notes = one(flat.convert("P", palette=Image.Palette.ADAPTIVE), "gif")
-    assert np.abs(found[:, 0, 0].astype(int) - (10, 200, 30)).max() <= 1
+    levels, notes = one(flat.convert("P", palette=Image.Palette.ADAPTIVE), "gif")
+    assert np.abs(levels[:, 0, 0].astype(int) - (10, 200, 30)).max() <= 1
     assert any("palette" in note for note in notes)
-    found, _ = one(flat.convert("CMYK"), "tiff")
-    assert np.abs(found[:, 0, 0].astype(int) - (10, 200, 30)).max() <= 1
+    levels, _ = one(flat.convert("CMYK"), "tiff")
+    assert np.abs(levels[:, 0, 0].astype(int) - (10, 200, 30)).max() <= 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -394,16 +394,16 @@ def test_exif_orientation(orientation, form):
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if form == "webp" else {"quality": 100} if form == "jpeg" else {}
-    found, notes = one(image, form, exif=exif.tobytes(), **options)
-    assert found.shape == (3, 8, 16)
-    assert np.abs(found[0].astype(int) - upright).max() <= 1
+    levels, notes = one(image, form, exif=exif.tobytes(), **options)
+    assert levels.shape == (3, 8, 16)
+    assert np.abs(levels[0].astype(int) - upright).max() <= 1
     assert any("EXIF" in note for note in notes) == (orientation != 1)
 
 
 def test_first_frame_of_several():
     frames = [Image.new("L", (4, 4), level) for level in (50, 200)]
-    found, notes = one(frames[0], "gif", save_all=True, append_images=frames[1:])
-    assert found[0, 0, 0] == 50
+    levels, notes = one(frames[0], "gif", save_all=True, append_images=frames[1:])
+    assert levels[0, 0, 0] == 50
     assert any("the first is used" in note for note in notes)
 
 
@@ -426,9 +426,9 @@ def test_covering_keeps_the_centre():
     pixels = np.zeros((40, 80), np.uint8)
     pixels[:, 20:60] = 200  # the central square
     for form in ("png", "jpeg"):
-        found, _ = one(Image.fromarray(pixels), form, size=(10, 10))
-        assert np.abs(found[0, :, 2:-2].astype(int) - 200).max() <= 3  # the filter looks beyond the crop at its edge
-        assert found.min() > 150
+        levels, _ = one(Image.fromarray(pixels), form, size=(10, 10))
+        assert np.abs(levels[0, :, 2:-2].astype(int) - 200).max() <= 3  # the filter looks beyond the crop at its edge
+        assert levels.min() > 150
 
 
 def test_a_large_jpeg_decoded_at_a_fraction_is_the_same_picture():

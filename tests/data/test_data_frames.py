@@ -40,13 +40,13 @@ def pictures(n, seed=0, colours=8):
     rng = np.random.default_rng(seed)
     palette = rng.integers(0, 256, (colours, 3), dtype=np.uint8)
     index = rng.integers(0, colours, SIDE)
-    made = []
+    items = []
     for _ in range(n):
         y, x = rng.integers(0, 8, 2)
         index = index.copy()
         index[y : y + 4, x : x + 5] = rng.integers(0, colours, (4, 5))
-        made.append(palette[index])
-    return np.stack(made)
+        items.append(palette[index])
+    return np.stack(items)
 
 
 def animation(images, form, **options):
@@ -85,16 +85,16 @@ def notes_of(data):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_each_frame_is_exact_and_its_name_tells_its_number(tmp_path, form):
-    made = pictures(9)
-    assert len({image.tobytes() for image in made}) == 9
-    root = write(tmp_path / "d", {f"a.{form}": animation(made, form), "b.png": still(1), "c.png": still(2)})
-    found = by_name(load_data(root, frames="all"))
-    assert set(found) == {"b.png", "c.png", *(f"a.{form}#{k}" for k in range(9))}
-    for k, image in enumerate(made):
-        assert np.array_equal(found[f"a.{form}#{k}"], image), k
+    frames = pictures(9)
+    assert len({image.tobytes() for image in frames}) == 9
+    root = write(tmp_path / "d", {f"a.{form}": animation(frames, form), "b.png": still(1), "c.png": still(2)})
+    images = by_name(load_data(root, frames="all"))
+    assert set(images) == {"b.png", "c.png", *(f"a.{form}#{k}" for k in range(9))}
+    for k, image in enumerate(frames):
+        assert np.array_equal(images[f"a.{form}#{k}"], image), k
     first = load_data(root)
     assert set(by_name(first)) == {"b.png", "c.png", f"a.{form}"}
-    assert np.array_equal(by_name(first)[f"a.{form}"], made[0])
+    assert np.array_equal(by_name(first)[f"a.{form}"], frames[0])
     assert "1 of the images: several frames or pages, of which the first is used (frames=all" in notes_of(first)
     assert (first.options.frames, load_data(root, frames="first").fingerprint) == ("first", first.fingerprint)
 
@@ -132,23 +132,23 @@ def test_archives_hold_the_same_as_a_folder(tmp_path):
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     for path in ("d.zip", "d.tar.gz"):
-        found = by_name(load_data(tmp_path / path, frames="all"))
-        assert found.keys() == expected.keys()
-        assert all(np.array_equal(found[name], expected[name]) for name in found)
+        images = by_name(load_data(tmp_path / path, frames="all"))
+        assert images.keys() == expected.keys()
+        assert all(np.array_equal(images[name], expected[name]) for name in images)
 
 
 def test_rows_of_parquet(tmp_path):
     arrow = pytest.importorskip("pyarrow", reason="pyarrow (extra hub) is not installed")
     parquet = pytest.importorskip("pyarrow.parquet")
-    made = [pictures(3, seed) for seed in range(3)]
+    frames = [pictures(3, seed) for seed in range(3)]
     rows = {
-        "image": [{"bytes": animation(images, "gif"), "path": "a.gif"} for images in made],
+        "image": [{"bytes": animation(images, "gif"), "path": "a.gif"} for images in frames],
         "label": ["x", "y", "x"],
     }
     parquet.write_table(arrow.table(rows), tmp_path / "a.parquet")
-    found = by_name(load_data(tmp_path / "a.parquet", frames="all"))
-    assert len(found) == 9
-    assert all(np.array_equal(found[f"row {k}#{j}"], made[k][j]) for k in range(3) for j in range(3))
+    result = by_name(load_data(tmp_path / "a.parquet", frames="all"))
+    assert len(result) == 9
+    assert all(np.array_equal(result[f"row {k}#{j}"], frames[k][j]) for k in range(3) for j in range(3))
 
 
 def test_pages_of_several_sizes_and_kinds(tmp_path):
@@ -157,19 +157,19 @@ def test_pages_of_several_sizes_and_kinds(tmp_path):
     file = io.BytesIO()
     grey.save(file, "tiff", save_all=True, append_images=[colour, deep])
     data = load_data(write(tmp_path / "d", {"a.tif": file.getvalue()}), frames="all")
-    found = by_name(data)
+    images = by_name(data)
     assert data.shape == (3, 8, 8)  # the square of the smallest side
-    assert [found[f"a.tif#{k}"][0, 0].tolist() for k in range(3)] == [[40] * 3, [200, 10, 10], [90] * 3]
+    assert [images[f"a.tif#{k}"][0, 0].tolist() for k in range(3)] == [[40] * 3, [200, 10, 10], [90] * 3]
     assert f"1 of the images: {convert.DEPTH}" in data.notes
 
 
 @pytest.mark.parametrize("form", ["gif", "tiff", "png"])
 def test_grey_frames_stay_grey(tmp_path, form):
-    made = pictures(5)[..., 0]
+    frames = pictures(5)[..., 0]
     whole = {"optimize": False} if form == "gif" else {}  # a palette of all levels in order is what makes a GIF grey
-    found = load_data(write(tmp_path / "d", {f"a.{form}": animation(made, form, **whole)}), frames="all")
-    assert found.shape == (1, *SIDE)
-    assert all(np.array_equal(by_name(found)[f"a.{form}#{k}"][..., 0], image) for k, image in enumerate(made))
+    data = load_data(write(tmp_path / "d", {f"a.{form}": animation(frames, form, **whole)}), frames="all")
+    assert data.shape == (1, *SIDE)
+    assert all(np.array_equal(by_name(data)[f"a.{form}#{k}"][..., 0], image) for k, image in enumerate(frames))
 
 
 def test_a_frame_in_colour_after_a_grey_one_keeps_its_colour(tmp_path):
@@ -179,9 +179,9 @@ def test_a_frame_in_colour_after_a_grey_one_keeps_its_colour(tmp_path):
     ramp.save(file, "gif", save_all=True, append_images=[ramp.rotate(180), red, ramp])
     with Image.open(file) as image:
         assert image.mode == "L"
-    found = by_name(load_data(write(tmp_path / "d", {"a.gif": file.getvalue()}), frames="all"))
+    images = by_name(load_data(write(tmp_path / "d", {"a.gif": file.getvalue()}), frames="all"))
     for k, image in enumerate([ramp, ramp.rotate(180), red, ramp]):
-        assert np.array_equal(found[f"a.gif#{k}"], np.asarray(image.convert("RGB"))), k
+        assert np.array_equal(images[f"a.gif#{k}"], np.asarray(image.convert("RGB"))), k
 
 
 def test_transparent_frames_are_composed_over_white(tmp_path):
@@ -191,10 +191,10 @@ def test_transparent_frames_are_composed_over_white(tmp_path):
     options = {"gif": {"disposal": 2}, "png": {}, "webp": {"kmin": 1, "kmax": 1}}  # webp: every frame a whole one
     for form, more in options.items():
         content = animation(clear, form, **more)
-        found = by_name(load_data(write(tmp_path / form, {f"a.{form}": content}), frames="all"))
+        images = by_name(load_data(write(tmp_path / form, {f"a.{form}": content}), frames="all"))
         for k in range(3):
             expected = np.where(clear[k, ..., 3:] == 255, clear[k, ..., :3], 255)
-            assert np.array_equal(found[f"a.{form}#{k}"], expected), (form, k)
+            assert np.array_equal(images[f"a.{form}#{k}"], expected), (form, k)
 
 
 # Bounds.
@@ -311,22 +311,22 @@ def test_a_page_of_an_unknown_kind_is_named_and_the_others_are_kept(tmp_path):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_stands_before_a_break_is_exact_and_nothing_after_it_is_used(tmp_path, form):
-    made = pictures(8)
-    whole = animation(made, form)
+    frames = pictures(8)
+    whole = animation(frames, form)
     for k, part in enumerate(np.linspace(0.2, 0.99, 25)):
         root = write(
             tmp_path / f"{k}", {f"a.{form}": whole[: int(part * len(whole))], "b.png": still(1), "c.png": still(2)}
         )
         data = load_data(root, frames="all")
         kept = [image for name, image in sorted(by_name(data).items()) if name.startswith("a.")]
-        assert all(np.array_equal(image, true) for image, true in zip(kept, made, strict=False))
+        assert all(np.array_equal(image, true) for image, true in zip(kept, frames, strict=False))
         # A GIF does not tell how many frames it should have: a cut between two of them cannot be seen.
         assert len(kept) == 8 or any(line.startswith(f"a.{form}") for line in data.skipped) or form == "gif"
         assert part < 0.5 or form != "gif" or len(kept) >= 2  # those before the cut are there
 
 
 def test_frames_drawn_over_a_broken_one_are_not_used(monkeypatch):
-    content, made = animation(pictures(6), "gif"), pictures(6)
+    content, frames = animation(pictures(6), "gif"), pictures(6)
     real = pixels.to_plain
 
     def plain(image, words):
@@ -339,7 +339,7 @@ def test_frames_drawn_over_a_broken_one_are_not_used(monkeypatch):
     assert decoded.skipped == ["a.gif#3: broken data stream"] + [
         f"a.gif#{k}: drawn over a frame that cannot be decoded" for k in (4, 5)
     ]
-    assert np.array_equal(decoded.images.permute(0, 2, 3, 1).numpy(), made[:3])
+    assert np.array_equal(decoded.images.permute(0, 2, 3, 1).numpy(), frames[:3])
 
 
 # The validation split.
@@ -347,11 +347,11 @@ def test_frames_drawn_over_a_broken_one_are_not_used(monkeypatch):
 
 def sides(data):
     """For each file the splits in which its frames are."""
-    found = {}
+    results = {}
     for key, split in data.splits.items():
         for name in split.names:
-            found.setdefault(name.partition("#")[0], set()).add(key)
-    return found
+            results.setdefault(name.partition("#")[0], set()).add(key)
+    return results
 
 
 def test_a_file_s_frames_are_on_one_side(tmp_path):
@@ -360,7 +360,7 @@ def test_a_file_s_frames_are_on_one_side(tmp_path):
     seen = Counter()
     for seed in range(5):
         data = load_data(root, frames="all", valid=0.3, seed=seed)
-        assert all(len(found) == 1 for found in sides(data).values())
+        assert all(len(result) == 1 for result in sides(data).values())
         assert len(data.valid) == round(0.3 * 50)  # files of 1 to 4 frames fill it up
         assert "chosen by the seed, in whole files" in notes_of(data)
         seen.update(name.partition("#")[0] for name in data.valid.names)

@@ -262,8 +262,8 @@ def test_classes_of_dataset_json(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
     data = load_data(tmp_path)
     assert data.classes == ("7", "8")
-    told = {name: data.classes[k] for s in data.splits.values() for name, k in zip(s.names, s.labels, strict=True)}
-    assert told == {name: str(label) for name, label in labels}
+    classes = {name: data.classes[k] for s in data.splits.values() for name, k in zip(s.names, s.labels, strict=True)}
+    assert classes == {name: str(label) for name, label in labels}
     assert any("dataset.json: 12 rows, of which 12" in note for note in data.notes)
 
 
@@ -367,8 +367,8 @@ def test_metadata_beside_the_only_archive_is_of_its_images(tmp_path):
     rows = [{"file_name": f"{k}.png", "text": f"picture {k}"} for k in range(4)]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     data = load_data(tmp_path)
-    told = {name: text for s in data.splits.values() for name, text in zip(s.names, s.captions, strict=True)}
-    assert told == {f"images.zip:{k}.png": f"picture {k}" for k in range(4)}
+    captions = {name: text for s in data.splits.values() for name, text in zip(s.names, s.captions, strict=True)}
+    assert captions == {f"images.zip:{k}.png": f"picture {k}" for k in range(4)}
     assert check(tmp_path).ok
 
 
@@ -411,8 +411,8 @@ def test_which_column_holds_the_images(tmp_path, columns, taken):
     data = load_data(tmp_path / "a.parquet")
     assert data.train.images.unique().tolist() == [200]
     others = [name for name in columns if name != taken]
-    said = [note for note in data.notes if note.startswith("images are read from the column")]
-    assert said == ([f"images are read from the column {taken}, not from {others[0]}"] if others else [])
+    messages = [note for note in data.notes if note.startswith("images are read from the column")]
+    assert messages == ([f"images are read from the column {taken}, not from {others[0]}"] if others else [])
 
 
 def test_a_column_by_its_place_where_no_name_tells():

@@ -16,10 +16,10 @@ SPLIT = Split(IMAGES, torch.arange(N), captions=tuple(str(k) for k in range(N)))
 
 def test_levels_become_the_nearest_floats():
     levels = torch.arange(256, dtype=torch.uint8)
-    found = to_float(levels)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, (torch.arange(256).double() / 255).float())
-    assert torch.equal((found * 255).round().to(torch.uint8), levels)
+    floats = to_float(levels)
+    assert floats.dtype == torch.float32
+    assert torch.equal(floats, (torch.arange(256).double() / 255).float())
+    assert torch.equal((floats * 255).round().to(torch.uint8), levels)
 
 
 def test_a_batch_is_rows_of_the_split():
@@ -32,8 +32,8 @@ def test_a_batch_is_rows_of_the_split():
 def test_the_stream_is_the_shuffled_epochs_joined():
     stream = torch.cat([rng.permutation(N, 1, "order", epoch) for epoch in range(4)])
     loader = Loader(SPLIT, batch=7, seed=1)
-    found = torch.cat([loader.batch_at(at).index for at in range(0, 4 * N - 7, 7)])
-    assert torch.equal(found, stream[: len(found)])
+    result = torch.cat([loader.batch_at(at).index for at in range(0, 4 * N - 7, 7)])
+    assert torch.equal(result, stream[: len(result)])
     assert not torch.equal(stream[:N], stream[N : 2 * N])
     assert torch.equal(loader.batch_at(30, 140).index, stream[30:170])  # one batch over four epochs
     assert not torch.equal(Loader(SPLIT, batch=7, seed=2).batch_at(0).index, stream[:7])
@@ -55,11 +55,11 @@ def test_a_bounded_number_of_orders_is_kept():
 
 
 def test_batches_once_in_order():
-    found = list(batches(SPLIT, 16))
-    assert [len(batch.image) for batch in found] == [16, 16, 16, 2]
-    assert torch.equal(torch.cat([batch.image for batch in found]), to_float(IMAGES))
-    assert torch.cat([batch.index for batch in found]).tolist() == list(range(N))
-    assert [text for batch in found for text in batch.condition.caption] == list(SPLIT.captions)
+    all_batches = list(batches(SPLIT, 16))
+    assert [len(batch.image) for batch in all_batches] == [16, 16, 16, 2]
+    assert torch.equal(torch.cat([batch.image for batch in all_batches]), to_float(IMAGES))
+    assert torch.cat([batch.index for batch in all_batches]).tolist() == list(range(N))
+    assert [text for batch in all_batches for text in batch.condition.caption] == list(SPLIT.captions)
 
 
 def test_a_split_without_labels():
@@ -77,17 +77,17 @@ def test_unknown_augmentation_and_no_images():
 
 def test_flip_exchanges_left_and_right():
     u = torch.tensor([[0.49, 0, 0], [0.5, 0, 0]])
-    found = transform(IMAGES[:2], ("flip",), u)
-    assert torch.equal(found[0], IMAGES[0].flip(2))
-    assert torch.equal(found[1], IMAGES[1])
+    images = transform(IMAGES[:2], ("flip",), u)
+    assert torch.equal(images[0], IMAGES[0].flip(2))
+    assert torch.equal(images[1], IMAGES[1])
 
 
 @pytest.mark.parametrize(("v", "w", "dy", "dx"), [(0.0, 0.0, -2, -3), (0.5, 0.5, 0, 0), (0.999, 0.999, 2, 3)])
 def test_shift_moves_by_up_to_an_eighth_and_reflects(v, w, dy, dx):
-    found = transform(IMAGES[:1], ("shift",), torch.tensor([[0.0, v, w]]))[0]
+    images = transform(IMAGES[:1], ("shift",), torch.tensor([[0.0, v, w]]))[0]
     padded = torch.nn.functional.pad(IMAGES[:1].float(), (3, 3, 2, 2), mode="reflect")[0]
     expected = padded[:, 2 + dy : 2 + dy + 16, 3 + dx : 3 + dx + 24]
-    assert torch.equal(found.float(), expected)
+    assert torch.equal(images.float(), expected)
 
 
 def test_a_flip_comes_before_a_shift():

@@ -152,9 +152,9 @@ def test_size_rule(seen, size, target):
 
 def test_covering_a_constant_or_a_ramp_changes_nothing_else():
     ramp = Image.fromarray(np.arange(0, 240, 2, dtype=np.uint8)[None].repeat(30, 0))  # 30 x 120, 2 levels per pixel
-    found = np.asarray(cover(ramp, (10, 20))).astype(float)  # scale 1/3: the middle 60 of 120 columns
+    result = np.asarray(cover(ramp, (10, 20))).astype(float)  # scale 1/3: the middle 60 of 120 columns
     centres = 30 + 3 * (np.arange(20) + 0.5) - 0.5  # of the new pixels, on the old grid
-    assert np.abs(found - 2 * centres).max() <= 1
+    assert np.abs(result - 2 * centres).max() <= 1
 
 
 def test_luma_is_that_of_pil():
@@ -408,9 +408,9 @@ def test_show(tmp_path, monkeypatch):
     assert path == Path("digits.png")
     command = read_metadata(path)["command"]
     assert command == "trilemma data show digits n=9 size=8x8 channels=1 seed=0 frames=first"
-    made = path.read_bytes()
+    content = path.read_bytes()
     path.unlink()
-    assert cli.main(command.split()[1:]) == 0 and path.read_bytes() == made
+    assert cli.main(command.split()[1:]) == 0 and path.read_bytes() == content
     with Image.open(path) as image:
         assert image.width == 1 + 3 * (64 + 1)
         levels = np.asarray(image)[1:65, 1:65]

@@ -519,8 +519,8 @@ class Rows:
 def test_a_data_set_of_the_hub(monkeypatch):
     stand_in = types.ModuleType("datasets")
     stand_in.Image = Image_
-    found = {"train": Rows(6), "test": Rows(3, 10), "extra": Rows(1)}
-    stand_in.load_dataset = lambda name: {"someone/things": found}[name]
+    result = {"train": Rows(6), "test": Rows(3, 10), "extra": Rows(1)}
+    stand_in.load_dataset = lambda name: {"someone/things": result}[name]
     monkeypatch.setitem(sys.modules, "datasets", stand_in)
     data = load_data("hf:someone/things", valid=0.2)
     assert data.source == "hf:someone/things"

@@ -254,8 +254,8 @@ def test_every_file_of_f_is_named(folder):
     assert report.files == len(good) + len(bad) + len(BAD_LINKS)
     assert report.read == len(good)
     for name, (_, change) in good.items():
-        found = {what for what, names in report.changes.items() if name in names}
-        assert found == (set(change) if isinstance(change, tuple) else {change} - {None}), name
+        result = {what for what, names in report.changes.items() if name in names}
+        assert result == (set(change) if isinstance(change, tuple) else {change} - {None}), name
     assert ("a#b%20?.png", "same.png") in report.duplicates
     assert ("near.jpg", "upper.JPG") in report.near
     assert not report.ok

@@ -75,11 +75,11 @@ def test_a_shift_moves_the_log_snr(name: str) -> None:
 
 def test_what_a_network_is_told_depends_on_the_noise_alone() -> None:
     for level in (-8.0, 0.0, 5.0):
-        told = []
+        messages = []
         for schedule in SCHEDULES.values():
             t = schedule.t_of(level)
-            told.append(float(noise_level(schedule.alpha(t), schedule.sigma(t))))
-        assert told == pytest.approx([-level / 2] * len(told), abs=1e-9)
+            messages.append(float(noise_level(schedule.alpha(t), schedule.sigma(t))))
+        assert messages == pytest.approx([-level / 2] * len(messages), abs=1e-9)
     zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     assert noise_level(one, zero) == -LOG_SNR / 2 and noise_level(zero, one) == LOG_SNR / 2
 

@@ -92,12 +92,12 @@ def test_the_density_along_the_path_is_that_of_the_data(name: str) -> None:
     std = math.sqrt(STD**2 + r_0**2)
     y = MEAN + std * normal(6, 1, 2, 2)
     probe = torch.ones_like(y)  # exact, for the Jacobian is diagonal
-    found = flow_log_density(gaussian(schedule), schedule, times, y, probe)
+    result = flow_log_density(gaussian(schedule), schedule, times, y, probe)
     expected = torch.distributions.Normal(MEAN, std, validate_args=False).log_prob(y).flatten(1).sum(1)
     y_T = MEAN + math.sqrt(STD**2 + r_T**2) / std * (y - MEAN)
     instead = [torch.distributions.Normal(0.0, r_T), torch.distributions.Normal(MEAN, math.sqrt(STD**2 + r_T**2))]
     prior = (instead[0].log_prob(y_T) - instead[1].log_prob(y_T)).flatten(1).sum(1)
-    torch.testing.assert_close(found, expected + prior, atol=5e-3, rtol=0)
+    torch.testing.assert_close(result, expected + prior, atol=5e-3, rtol=0)
 
 
 def test_random_signs_estimate_a_trace() -> None:

@@ -116,12 +116,12 @@ def test_the_loss_falls_and_each_parameter_gets_a_gradient(settings) -> None:
 def test_labels_are_dropped_image_by_image() -> None:
     model = small(classes=True, n_classes=3, label_dropout=0.3)
     labels = torch.arange(30_000) % 3
-    told: list[Tensor] = []
-    model.embedding.register_forward_pre_hook(lambda module, given: told.append(given[0]))
+    messages: list[Tensor] = []
+    model.embedding.register_forward_pre_hook(lambda module, given: messages.append(given[0]))
     model.network = Zero()
     model.loss(Batch(torch.zeros(30_000, 1, 1, 1), Condition(labels)), generator())
-    dropped = told[0] == 3
-    assert (told[0][~dropped] == labels[~dropped]).all()
+    dropped = messages[0] == 3
+    assert (messages[0][~dropped] == labels[~dropped]).all()
     bound = 4 * math.sqrt(0.3 * 0.7 / 30_000)
     assert float(dropped.float().mean()) == pytest.approx(0.3, abs=bound)
     assert 0.4 < float((dropped[1:] != dropped[:-1]).float().mean()) < 0.44  # 2 x 0.3 x 0.7: no runs

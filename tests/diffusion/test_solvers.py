@@ -89,8 +89,8 @@ def errors_of(name: str, schedule: Schedule, counts: list[int], options: dict[st
     for n in counts:
         times = by_log_ratio(schedule, n, before=3)
         x = starts(schedule, times[0])
-        found = SAMPLERS[name](of_gaussian(schedule), schedule, times, x, no_noise, **options)
-        errors.append(float((found - exact_path(schedule, times, x)).abs().mean()))
+        ends = SAMPLERS[name](of_gaussian(schedule), schedule, times, x, no_noise, **options)
+        errors.append(float((ends - exact_path(schedule, times, x)).abs().mean()))
     return errors
 
 
@@ -193,8 +193,8 @@ def test_moments_of_the_sde_form(name: str, eta: float) -> None:
     schedule = get_schedule(name)
     times = by_log_ratio(schedule, 12)
     spread = float(schedule.sigma(times[0]))
-    found = moments(schedule, times, spread, eta=eta)
-    assert found == pytest.approx(recursion(schedule, times, spread, eta), abs=1e-9)
+    result = moments(schedule, times, spread, eta=eta)
+    assert result == pytest.approx(recursion(schedule, times, spread, eta), abs=1e-9)
 
 
 def test_the_sde_form_converges_to_the_data_in_law() -> None:

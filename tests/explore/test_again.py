@@ -44,8 +44,8 @@ def own(metadata):
 
 @pytest.mark.parametrize("keys", [{}, {"batch": 3}, {"exact": True}, {"temperature": 0.5, "first": 60, "exact": True}])
 def test_single_and_grid_are_made_again(run, tmp_path, keys):
-    made = sample(run, n=7, seed=5, out=tmp_path / "out", **keys)
-    for picture in (made.grid, made.images[0], made.images[5]):
+    samples = sample(run, n=7, seed=5, out=tmp_path / "out", **keys)
+    for picture in (samples.grid, samples.images[0], samples.images[5]):
         result = again(picture)
         assert result.equal and result.difference == 0 and result.changed == ()
         assert result.picture == Path(f"{picture.stem}-again.png")
@@ -55,7 +55,7 @@ def test_single_and_grid_are_made_again(run, tmp_path, keys):
 
 
 def test_an_image_is_computed_in_the_batch_it_was_drawn_in(run, tmp_path, monkeypatch):
-    made = sample(run, n=10, first=1, batch=4, out=tmp_path / "out")
+    samples = sample(run, n=10, first=1, batch=4, out=tmp_path / "out")
     computed, compute = [], run.model.sample
 
     def spied(n: int, *, first: int = 0, **keys):
@@ -63,16 +63,16 @@ def test_an_image_is_computed_in_the_batch_it_was_drawn_in(run, tmp_path, monkey
         return compute(n, first=first, **keys)
 
     monkeypatch.setattr(run.model, "sample", spied)
-    again(made.images[5], run=run)
+    again(samples.images[5], run=run)
     assert computed == [(5, 4)]  # image 6 was the second of the batch 5 ... 8
-    again(made.grid, run=run)
+    again(samples.grid, run=run)
     assert computed[1:] == [(1, 4), (5, 4), (9, 2)]
 
 
 def test_out_is_where_it_is_written_and_random_states_stay(run, tmp_path):
-    made = sample(run, n=1, out=tmp_path / "out")
+    samples = sample(run, n=1, out=tmp_path / "out")
     before = torch.get_rng_state()
-    assert again(str(made.grid), out=tmp_path / "new" / "x.png").picture == tmp_path / "new" / "x.png"
+    assert again(str(samples.grid), out=tmp_path / "new" / "x.png").picture == tmp_path / "new" / "x.png"
     assert (tmp_path / "new" / "x.png").is_file() and torch.equal(before, torch.get_rng_state())
     assert not list((tmp_path / "out").glob("*again*"))
 
@@ -162,9 +162,9 @@ def test_files_that_do_not_say_how_they_were_made(run, tmp_path):
 
 
 def test_in_a_new_process_after_a_move(run, elsewhere):
-    made = sample(run, n=3, batch=2)
+    samples = sample(run, n=3, batch=2)
     moved = run.path.rename(elsewhere / "moved")
-    picture = moved / made.images[2].relative_to(run.path)
+    picture = moved / samples.images[2].relative_to(run.path)
     words = [sys.executable, "-m", "trilemma", "again", str(picture)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=elsewhere, env=dict(os.environ), timeout=120)
     assert done.returncode == 0, done.stderr
@@ -179,9 +179,9 @@ def test_a_picture_that_was_changed_leaves_with_1(run, elsewhere, capsys):
     image[2, 3] += 7 if image[2, 3] < 128 else -7
     save_png(image[None], picture, metadata)
     assert cli.main(["again", f"image={picture}", f"run={run.path}"]) == 1
-    told = capsys.readouterr()
-    assert "equal    no, by up to 7 of 255 levels" in told.out
-    assert "error: " in told.err and f"torch 1.0 then, {torch.__version__} now" in told.err
+    output = capsys.readouterr()
+    assert "equal    no, by up to 7 of 255 levels" in output.out
+    assert "error: " in output.err and f"torch 1.0 then, {torch.__version__} now" in output.err
     save_png(image[None, :5], picture, metadata)
     assert again(picture, run=run).difference is None
     assert cli.main(["again", str(picture)]) == 1

@@ -48,25 +48,25 @@ def run_of(folder, off=0):
 
 def test_the_folder_holds_the_classes_and_loads_again(folder, tmp_path):
     run = run_of(folder)
-    made = augment(run, n=43, seed=5, batch=4, out=tmp_path / "made", verdict=False, quiet=True)
-    assert made.counts == {str(c): 5 if c < 3 else 4 for c in range(10)} and made.verdict is None
-    assert {f.name: len(list(f.glob("*.png"))) for f in made.folder.iterdir()} == made.counts
-    data = load_data(made.folder)
+    augmentation = augment(run, n=43, seed=5, batch=4, out=tmp_path / "made", verdict=False, quiet=True)
+    assert augmentation.counts == {str(c): 5 if c < 3 else 4 for c in range(10)} and augmentation.verdict is None
+    assert {f.name: len(list(f.glob("*.png"))) for f in augmentation.folder.iterdir()} == augmentation.counts
+    data = load_data(augmentation.folder)
     assert data.classes == run.data.classes and sum(map(len, data.splits.values())) == 43
     for split in data.splits.values():
         for image, label, name in zip(split.images, split.labels, split.names, strict=True):
             k = int(name.split("/")[-1].removesuffix(".png"))
             expected = run.model.sample(1, seed=5, first=k, condition=Condition(torch.tensor([label])))
             assert torch.equal(image, to_uint8(expected)[0])
-    assert made.grid == tmp_path / "made.png" and read_metadata(made.grid)["grid"]
+    assert augmentation.grid == tmp_path / "made.png" and read_metadata(augmentation.grid)["grid"]
 
 
 def test_every_image_says_how_it_was_made(folder, tmp_path):
     run = run_of(folder)
-    made = augment(run, n=20, out=tmp_path / "made", verdict=False, quiet=True, noise=0.1)
-    image = made.folder / "7" / "00015.png"
-    found = read_metadata(image)
-    assert (found["label"], found["first"], found["n"], found["settings"]) == ("7", 15, 1, {"noise": 0.1})
+    augmentation = augment(run, n=20, out=tmp_path / "made", verdict=False, quiet=True, noise=0.1)
+    image = augmentation.folder / "7" / "00015.png"
+    receipt = read_metadata(image)
+    assert (receipt["label"], receipt["first"], receipt["n"], receipt["settings"]) == ("7", 15, 1, {"noise": 0.1})
     assert again(image, run=run, out=tmp_path / "again.png").equal
 
 
@@ -74,15 +74,15 @@ def test_names_that_no_folder_can_have(folder, tmp_path):
     run = run_of(folder)
     names = ["T-shirt/top", "a:b", "a?b", *map(str, range(7))]
     run.config = {**run.config, "classes": names}
-    made = augment(run, n=30, out=tmp_path / "made", archive=True, verdict=False, quiet=True)
-    folders = {path.name for path in made.folder.iterdir() if path.is_dir()}
+    augmentation = augment(run, n=30, out=tmp_path / "made", archive=True, verdict=False, quiet=True)
+    folders = {path.name for path in augmentation.folder.iterdir() if path.is_dir()}
     assert folders == {"T-shirt-top", "a-b-1", "a-b-2", *map(str, range(7))}
-    for source in (made.folder, made.archive):
+    for source in (augmentation.folder, augmentation.archive):
         data = load_data(source)
         assert sorted(data.classes) == sorted(names)
         counts = sum(torch.bincount(split.labels, minlength=10) for split in data.splits.values())
         assert counts.tolist() == [3] * 10
-    with ZipFile(made.archive) as archive:
+    with ZipFile(augmentation.archive) as archive:
         assert sum(name.endswith(".png") for name in archive.namelist()) == 30
     assert sorted(p.name for p in tmp_path.iterdir()) == ["made", "made.png", "made.zip"]
 
@@ -138,9 +138,9 @@ def test_one_test_image_more_in_each_training_is_no_evidence():
 
 def test_an_interval_stays_within_what_a_difference_of_shares_can_be():
     """Two trainings that differ much: Student's t with one degree of freedom is 12.7."""
-    found = decide({REAL: (1.0, 0.2), CLASSICAL: (1.0, 0.2), BOTH: (0.2, 0.9), SYNTHETIC: (0.1, 0.1)}, 100)
-    assert found[0] == "no effect shown" and found[2][BOTH].interval == (-1.0, 1.0)
-    assert found[1][BOTH].interval == (0.0, 1.0)
+    decision = decide({REAL: (1.0, 0.2), CLASSICAL: (1.0, 0.2), BOTH: (0.2, 0.9), SYNTHETIC: (0.1, 0.1)}, 100)
+    assert decision[0] == "no effect shown" and decision[2][BOTH].interval == (-1.0, 1.0)
+    assert decision[1][BOTH].interval == (0.0, 1.0)
 
 
 @pytest.mark.slow

@@ -62,8 +62,8 @@ def rows_by(found):
 
 def test_a_code_of_all_pixels_loses_nothing_and_saves_nothing(run):
     """Half precision has 11 bits for values in [0.5, 1], enough for 256 levels; 64 numbers take 128 bytes."""
-    found = compress(run, n=50)
-    row = found.rows[0]
+    compression = compress(run, n=50)
+    row = compression.rows[0]
     assert (row.name, row.bytes, row.ratio, row.rmse, row.psnr_db, row.within) == (
         "vae",
         128,
@@ -72,7 +72,7 @@ def test_a_code_of_all_pixels_loses_nothing_and_saves_nothing(run):
         math.inf,
         1,
     )
-    assert (found.numbers, found.bytes, found.raw_bytes, found.n) == (64, 128, 64, 50)
+    assert (compression.numbers, compression.bytes, compression.raw_bytes, compression.n) == (64, 128, 64, 50)
 
 
 def test_codes_are_really_rounded(run):
@@ -94,9 +94,11 @@ def test_codes_beyond_half_precision_are_refused(run):
 def test_a_discrete_code_says_its_bits(run):
     run.model.code_bits = 36.0
     run.model.offset = 1024.0  # these codes are not rounded
-    found = compress(run, n=20)
-    assert found.bytes == 4.5 and found.rows[0].counted == "discrete code" and found.rows[0].rmse < 1e-3
-    assert found.rows[1].bytes == 4  # two components
+    compression = compress(run, n=20)
+    assert (
+        compression.bytes == 4.5 and compression.rows[0].counted == "discrete code" and compression.rows[0].rmse < 1e-3
+    )
+    assert compression.rows[1].bytes == 4  # two components
 
 
 def test_a_discrete_model_says_its_bits():
@@ -163,11 +165,11 @@ def test_never_above_the_budget_where_one_of_the_lowest_qualities_is_within(code
     table = [[size(image, quality) for quality in range(101)] for image in images]
     budget = float(np.median([min(row[:LOWEST]) for row in table]) + 10)  # within reach of some
     _, sizes = by_codec(images, codec, count, budget)
-    for found, row in zip(sizes, table, strict=True):
+    for result, row in zip(sizes, table, strict=True):
         reachable = min(row[:LOWEST]) <= budget
-        assert found <= budget if reachable else found == min(row[:LOWEST])
+        assert result <= budget if reachable else result == min(row[:LOWEST])
         if reachable:  # sizes rise almost steadily with quality, so bisection ends close below the budget
-            assert found >= max(s for s in row if s <= budget) * 0.8
+            assert result >= max(s for s in row if s <= budget) * 0.8
 
 
 def test_a_better_quality_shows():
@@ -212,27 +214,30 @@ def test_the_header_of_a_webp_is_known():
 
 def test_the_rows_and_the_files(folder, tmp_path):
     run = trilemma.load(folder, device="cpu")
-    found = compress(run, n=30, out=tmp_path / "it.png")
-    rows = rows_by(found)
-    assert [row.name for row in found.rows] == ["vae", "PCA", "JPEG", "JPEG", "WebP", "WebP"]
-    assert found.rows[0].bytes == found.rows[1].bytes == found.bytes == 64 and found.rows[0].ratio == 1
+    compression = compress(run, n=30, out=tmp_path / "it.png")
+    rows = rows_by(compression)
+    assert [row.name for row in compression.rows] == ["vae", "PCA", "JPEG", "JPEG", "WebP", "WebP"]
+    assert (
+        compression.rows[0].bytes == compression.rows[1].bytes == compression.bytes == 64
+        and compression.rows[0].ratio == 1
+    )
     for name in ("JPEG", "WebP"):
         assert rows[name, "whole file"].rmse > rows[name, "compressed data, without headers and tables"].rmse
     assert rows["JPEG", "whole file"].within == 0  # 64 bytes do not hold its tables
-    saved = json.loads(found.file.read_text())
-    assert found.file == tmp_path / "it.json" and saved["rows"][1]["rmse"] == found.rows[1].rmse
-    assert saved["numbers"] == 32 and Image.open(found.picture).width > 12 * 64
+    saved = json.loads(compression.file.read_text())
+    assert compression.file == tmp_path / "it.json" and saved["rows"][1]["rmse"] == compression.rows[1].rmse
+    assert saved["numbers"] == 32 and Image.open(compression.picture).width > 12 * 64
 
 
 def test_the_model_of_the_run_is_used(folder):
     run = trilemma.load(folder, device="cpu")
-    found = compress(run, n=30)
+    compression = compress(run, n=30)
     images = run.data.held_out[1].images[:30].float() / 255
     with torch.no_grad():
         results = run.model.decode(run.model.encode(images).half().float())
     results = (results * 255).round() / 255
-    assert found.rows[0].rmse == pytest.approx((results - images).square().mean().sqrt().item(), rel=1e-5)
-    assert found.picture == folder / "compression.png" and found.picture.is_file()
+    assert compression.rows[0].rmse == pytest.approx((results - images).square().mean().sqrt().item(), rel=1e-5)
+    assert compression.picture == folder / "compression.png" and compression.picture.is_file()
 
 
 def test_other_images_are_all_compressed(run, tmp_path):

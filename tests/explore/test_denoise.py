@@ -67,9 +67,9 @@ def test_the_picture_has_the_steps_asked_for_and_the_animation_all(runs, tmp_pat
     assert len(durations) == len(result.times) == 10 and durations[-1] == REST_MS > durations[0]
     with Image.open(result.picture) as sheet:
         assert 4 * 64 < sheet.width < 5 * 64 + 80 and 4 * 64 < sheet.height < 4 * 64 + 60
-    made = read_metadata(result.picture)
-    assert (made["verb"], made["n"], made["label"], made["frames"]) == ("denoise", 2, 3, 4)
-    assert made["settings"] == {"steps": 9, "grid": "uniform"} and made["weights"] == run.weights_id
+    receipt = read_metadata(result.picture)
+    assert (receipt["verb"], receipt["n"], receipt["label"], receipt["frames"]) == ("denoise", 2, 3, 4)
+    assert receipt["settings"] == {"steps": 9, "grid": "uniform"} and receipt["weights"] == run.weights_id
     assert torch.equal(result.x_t[-1], run.sample(2, label=3, steps=9, grid="uniform"))
 
 

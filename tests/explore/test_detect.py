@@ -185,9 +185,9 @@ def test_training_scores_that_are_all_equal_say_nothing_of_the_spread():
     new = torch.tensor([1.0, 2.0, 3.0])
     for old in (torch.full((30,), 1e-9), torch.zeros(30)):
         for log in (False, True):
-            found = by_spread(new.exp() if log else new, old, log=log).threshold(0.05)
-            found = math.log(found) if log else found
-            assert found == pytest.approx(2 + stdtrit(2, 0.95) * math.sqrt(4 / 3), rel=0.2)  # Student's t alone
+            result = by_spread(new.exp() if log else new, old, log=log).threshold(0.05)
+            result = math.log(result) if log else result
+            assert result == pytest.approx(2 + stdtrit(2, 0.95) * math.sqrt(4 / 3), rel=0.2)  # Student's t alone
     assert math.isfinite(by_spread(torch.tensor([1e-12, 1.0, 1e12]), torch.zeros(30), log=True).threshold(0.05))
 
 
@@ -210,59 +210,59 @@ def test_equal_scores_are_not_flagged():
 
 
 def test_all_of_another_source_is_abnormal(run, classes):
-    found = detect(run, against=classes, n=150, false_alarms=0.1, score="error")
+    detection = detect(run, against=classes, n=150, false_alarms=0.1, score="error")
     data = run.data
-    assert found.counts == {"calibration": len(data.valid), "normal": 150, "abnormal": 50}
+    assert detection.counts == {"calibration": len(data.valid), "normal": 150, "abnormal": 50}
     calibration = mean_square(data.valid.images)
     cut = calibration.sort().values[-math.floor(0.1 * (len(calibration) + 1))].item()
-    assert found.threshold == pytest.approx(cut)
+    assert detection.threshold == pytest.approx(cut)
     images = torch.cat([load_data(classes, size=(8, 8), channels=1).splits[name].images for name in ("train", "valid")])
-    scores = found.scores["error"]
+    scores = detection.scores["error"]
     torch.testing.assert_close(scores["abnormal"].sort().values, mean_square(images).sort().values)
     truth = [0] * 150 + [1] * 50
     area = roc_auc_score(truth, torch.cat([scores["normal"], scores["abnormal"]]).numpy())
-    row = found.rows["error"]
+    row = detection.rows["error"]
     assert row["auroc"].value == pytest.approx(area)
     assert row["auroc"].interval[0] < area < row["auroc"].interval[1]
     assert row["detection_rate"].value == pytest.approx((scores["abnormal"] > cut).double().mean().item())
     assert row["false_alarm_rate"].value == pytest.approx((scores["normal"] > cut).double().mean().item())
-    assert set(found.flagged) == set((scores["abnormal"] > found.threshold).nonzero()[:, 0].tolist())
-    assert list(found.flagged) == sorted(found.flagged, key=lambda k: -scores["abnormal"][k])
+    assert set(detection.flagged) == set((scores["abnormal"] > detection.threshold).nonzero()[:, 0].tolist())
+    assert list(detection.flagged) == sorted(detection.flagged, key=lambda k: -scores["abnormal"][k])
 
 
 def test_named_classes_are_the_normal_images(run, classes):
-    found = detect(run, against=classes, normal="good", score="error")
-    assert found.counts == {"calibration": len(run.data.valid), "normal": 30, "abnormal": 20}
-    assert found.scores["error"]["normal"].max() <= (90 / 255) ** 2
+    detection = detect(run, against=classes, normal="good", score="error")
+    assert detection.counts == {"calibration": len(run.data.valid), "normal": 30, "abnormal": 20}
+    assert detection.scores["error"]["normal"].max() <= (90 / 255) ** 2
     number = str(load_data(classes).classes.index("good"))
-    assert detect(run, against=classes, normal=number).counts == found.counts
-    assert detect(run, against=classes, normal=["good"]).counts == found.counts
+    assert detect(run, against=classes, normal=number).counts == detection.counts
+    assert detect(run, against=classes, normal=["good"]).counts == detection.counts
 
 
 def test_without_classes_nothing_is_known(run, flat):
-    found = detect(run, against=flat, score="error")
-    assert found.counts["unknown"] == 25 and found.score == "error"
-    row = found.rows["error"]
+    detection = detect(run, against=flat, score="error")
+    assert detection.counts["unknown"] == 25 and detection.score == "error"
+    row = detection.rows["error"]
     assert row["auroc"] is row["average_precision"] is row["detection_rate"] is None
-    assert row["flagged_share"].value == len(found.flagged) / 25
+    assert row["flagged_share"].value == len(detection.flagged) / 25
     assert detect(run, against=flat, normal="none").counts["abnormal"] == 25
 
 
 def test_files_are_numbered_in_the_order_of_their_names(run, flat):
-    found = detect(run, against=flat)
+    detection = detect(run, against=flat)
     images = torch.stack([torch.as_tensor(np.array(Image.open(path))) for path in sorted(flat.iterdir())])
-    torch.testing.assert_close(found.scores["error"]["unknown"], mean_square(images), rtol=1e-5, atol=0)
+    torch.testing.assert_close(detection.scores["error"]["unknown"], mean_square(images), rtol=1e-5, atol=0)
 
 
 def test_one_image_file(run, flat):
-    found = detect(run, against=flat / "03.png")
-    assert found.counts["unknown"] == 1 and found.report.parent == run.path / "detect-03"
+    detection = detect(run, against=flat / "03.png")
+    assert detection.counts["unknown"] == 1 and detection.report.parent == run.path / "detect-03"
 
 
 def test_the_odd_ones_among_the_held_out_images(run):
-    found = detect(run, n=100, false_alarms=0.1, score="error")
-    assert found.counts == {"calibration": 100, "normal": 100}
-    assert len(found.flagged) == (found.scores["error"]["normal"] > found.threshold).sum()
+    detection = detect(run, n=100, false_alarms=0.1, score="error")
+    assert detection.counts == {"calibration": 100, "normal": 100}
+    assert len(detection.flagged) == (detection.scores["error"]["normal"] > detection.threshold).sum()
 
 
 def errors_of(found, *kinds):
@@ -273,14 +273,14 @@ def test_all_normal_images_of_another_source_are_used(run, flat, tmp_path):
     """None was trained on: all of them set the threshold, and false alarms are counted where there are others."""
     images = torch.rand(41, 1, 8, 8, generator=torch.Generator().manual_seed(3)).mul(255).to(torch.uint8)
     np.save(tmp_path / "normals.npy", images[:, 0].numpy())
-    found = detect(run, data=tmp_path / "normals.npy", false_alarms=0.2)
-    assert found.counts == {"calibration": 41, "normal": 41}
-    torch.testing.assert_close(errors_of(found, "calibration"), mean_square(images).sort().values)
-    assert found.rows["error"]["false_alarm_rate"].value == pytest.approx(8 / 42)  # expected: floor(0.2 * 42) / 42
-    assert "no other normal images to count" in " ".join(found.in_short)
+    detection = detect(run, data=tmp_path / "normals.npy", false_alarms=0.2)
+    assert detection.counts == {"calibration": 41, "normal": 41}
+    torch.testing.assert_close(errors_of(detection, "calibration"), mean_square(images).sort().values)
+    assert detection.rows["error"]["false_alarm_rate"].value == pytest.approx(8 / 42)  # expected: floor(0.2 * 42) / 42
+    assert "no other normal images to count" in " ".join(detection.in_short)
     np.savez(tmp_path / "set.npz", images=images[:20, 0].numpy(), labels=[0, 1] * 10, classes=["good", "bad"])
-    found = detect(run, data=tmp_path / "normals.npy", against=tmp_path / "set.npz", normal="good")
-    assert found.counts == {"calibration": 41, "normal": 10, "abnormal": 10}
+    detection = detect(run, data=tmp_path / "normals.npy", against=tmp_path / "set.npz", normal="good")
+    assert detection.counts == {"calibration": 41, "normal": 10, "abnormal": 10}
 
 
 def test_test_images_of_another_source_are_not_kept_apart(run, tmp_path):
@@ -290,29 +290,29 @@ def test_test_images_of_another_source_are_not_kept_apart(run, tmp_path):
         for k, image in enumerate(images):
             save_png(image, tmp_path / "photos" / name / f"{k:02d}.png")
     assert set(load_data(tmp_path / "photos").splits) == {"train", "valid", "test"}
-    found = detect(run, data=tmp_path / "photos", false_alarms=0.2)
-    assert found.counts == {"calibration": 30, "normal": 30}
+    detection = detect(run, data=tmp_path / "photos", false_alarms=0.2)
+    assert detection.counts == {"calibration": 30, "normal": 30}
     everything = mean_square(torch.cat(list(parts.values())))
-    torch.testing.assert_close(errors_of(found, "calibration"), everything.sort().values)
+    torch.testing.assert_close(errors_of(detection, "calibration"), everything.sort().values)
 
 
 def test_of_its_own_data_the_held_out_images_are_used(run):
     """Also where they are named, and by another Data of the same source."""
     for data in ("digits", run.data, load_data("digits", size=8, channels=1, valid=0.3)):
-        found = detect(run, data=data)
+        detection = detect(run, data=data)
         source = data if isinstance(data, Data) else run.data
         for kind, split in (("calibration", "valid"), ("normal", "test")):
             expected = mean_square(source.splits[split].images).sort().values
-            torch.testing.assert_close(errors_of(found, kind), expected)
+            torch.testing.assert_close(errors_of(detection, kind), expected)
 
 
 def test_without_a_test_split_all_validation_images_set_the_threshold(run):
     splits = {name: run.data.splits[name] for name in ("train", "valid")}
     run.__dict__["data"] = replace(run.data, splits=splits)
     count = len(run.data.valid)
-    found = detect(run)
-    assert found.counts == {"calibration": count, "normal": count}
-    torch.testing.assert_close(errors_of(found, "calibration"), mean_square(run.data.valid.images).sort().values)
+    detection = detect(run)
+    assert detection.counts == {"calibration": count, "normal": count}
+    torch.testing.assert_close(errors_of(detection, "calibration"), mean_square(run.data.valid.images).sort().values)
 
 
 def strange(run, *splits):
@@ -328,10 +328,10 @@ def test_classes_that_training_never_had_are_abnormal(run, words):
     """As in MVTec's layout: train/good, test/good, test/broken."""
     run.__dict__["data"] = data = strange(run, "train", "valid", "test")
     labels, valid = data.splits["test"].labels, int((data.valid.labels != 9).sum())
-    found = detect(run, **words)
+    detection = detect(run, **words)
     counts = {"calibration": valid, "normal": int((labels != 9).sum()), "abnormal": int((labels == 9).sum())}
-    assert found.counts == counts and found.rows["error"]["auroc"] is not None
-    assert "classes that training never had are abnormal: 9" in found.in_short
+    assert detection.counts == counts and detection.rows["error"]["auroc"] is not None
+    assert "classes that training never had are abnormal: 9" in detection.in_short
 
 
 def test_strange_classes_without_a_test_split(run):
@@ -350,9 +350,9 @@ def test_classes_of_training_are_normal_in_other_images(run, tmp_path):
     for name, images in (("3", pixels(12, 20, 90)), ("dog", pixels(9, 80, 250, seed=1))):
         for k, image in enumerate(images):
             save_png(image, tmp_path / "set" / name / f"{k:02d}.png")
-    found = detect(run, against=tmp_path / "set")
-    assert (found.counts["normal"], found.counts["abnormal"]) == (12, 9)
-    assert any(text.startswith("classes that training had are normal: 3") for text in found.in_short)
+    detection = detect(run, against=tmp_path / "set")
+    assert (detection.counts["normal"], detection.counts["abnormal"]) == (12, 9)
+    assert any(text.startswith("classes that training had are normal: 3") for text in detection.in_short)
     assert detect(run, against=tmp_path / "set", normal="none").counts["abnormal"] == 21
 
 
@@ -371,9 +371,9 @@ def test_images_that_were_trained_on_are_not_counted(run, tmp_path):
     """Whatever source they come from."""
     for k, image in enumerate([*run.data.train.images[:7], *pixels(12, 20, 90)]):
         save_png(image, tmp_path / "mixed" / f"{k:02d}.png")
-    found = detect(run, against=tmp_path / "mixed")
-    assert found.counts["unknown"] == 12 and min(found.flagged, default=7) >= 7
-    assert "7 images of mixed were trained on and are skipped" in found.in_short
+    detection = detect(run, against=tmp_path / "mixed")
+    assert detection.counts["unknown"] == 12 and min(detection.flagged, default=7) >= 7
+    assert "7 images of mixed were trained on and are skipped" in detection.in_short
     assert detect(run, data=tmp_path / "mixed", false_alarms=0.1).counts["calibration"] == 12
     for path in sorted((tmp_path / "mixed").iterdir())[7:]:
         path.unlink()
@@ -387,22 +387,22 @@ def test_training_images_help_where_few_are_held_out(run, classes, count):
     data = run.data
     splits = {"train": data.train.take(torch.arange(30 - count)), "valid": data.valid.take(torch.arange(count))}
     run.__dict__["data"] = replace(data, splits=splits)
-    found = detect(run, against=classes)
-    assert found.counts == {"calibration": count, "normal": count, "abnormal": 50}
+    detection = detect(run, against=classes)
+    assert detection.counts == {"calibration": count, "normal": count, "abnormal": 50}
     trained = training_scores(run, 0, fitted_on(run, 0))
-    expected = by_spread(found.scores["error"]["calibration"], trained["error"], log=True)
-    assert found.rows["error"]["threshold"] == pytest.approx(expected.threshold(0.05), rel=1e-6)
-    assert found.rows["error"]["false_alarm_rate"] is None and "too few to set one" in " ".join(found.in_short)
+    expected = by_spread(detection.scores["error"]["calibration"], trained["error"], log=True)
+    assert detection.rows["error"]["threshold"] == pytest.approx(expected.threshold(0.05), rel=1e-6)
+    assert detection.rows["error"]["false_alarm_rate"] is None and "too few to set one" in " ".join(detection.in_short)
 
 
 def test_training_images_are_scored_without_themselves(run):
     """The nearest image of one is another; principal components do not hold it."""
     some = run.data.train.take(torch.arange(25))
-    found = training_scores(run, 0, some)
-    assert all(len(values) == 25 for values in found.values())
+    scores = training_scores(run, 0, some)
+    assert all(len(values) == 25 for values in scores.values())
     apart = torch.cdist(some.images.double().flatten(1), some.images.double().flatten(1)) / 255 / 8
-    assert found["nearest"].min() >= apart[apart > 0].min() * (1 - 1e-4)
-    assert found["pca"].min() > 1e-3 > score_all(scores_of(run, 0, some), some.images)["pca"].max()
+    assert scores["nearest"].min() >= apart[apart > 0].min() * (1 - 1e-4)
+    assert scores["pca"].min() > 1e-3 > score_all(scores_of(run, 0, some), some.images)["pca"].max()
 
 
 def test_fewer_images_are_chosen_by_the_seed(run, classes):
@@ -458,19 +458,19 @@ def test_a_plain_image_has_a_relative_error(run):
 def test_the_elbo_counts_negative(run):
     run.model = Bounds()
     images = run.data.train.images[:20]
-    found = score(run, images)
-    assert "error" not in found
-    torch.testing.assert_close(found["elbo"], (images.double() / 255).flatten(1).sum(1), rtol=1e-5, atol=0)
+    scores = score(run, images)
+    assert "error" not in scores
+    torch.testing.assert_close(scores["elbo"], (images.double() / 255).flatten(1).sum(1), rtol=1e-5, atol=0)
 
 
 def test_the_noise_of_the_elbo_is_averaged_and_depends_on_the_seed(run):
     run.model = Bounds()
     run.model.noise = 1.0
     images = torch.zeros(200, 1, 8, 8, dtype=torch.uint8)
-    found = score(run, images)["elbo"]
-    assert found.std() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(2 * 200))  # of the mean of 4 draws
-    assert torch.equal(found, score(run, images)["elbo"])
-    assert not torch.equal(found, score(run, images, seed=1)["elbo"])
+    scores = score(run, images)["elbo"]
+    assert scores.std() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(2 * 200))  # of the mean of 4 draws
+    assert torch.equal(scores, score(run, images)["elbo"])
+    assert not torch.equal(scores, score(run, images, seed=1)["elbo"])
 
 
 def test_the_distance_of_a_code(run):
@@ -515,8 +515,8 @@ def test_auto_takes_the_score_that_tells_altered_images(run, classes):
     }
     textured = images + torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8) % 5
     plain |= {image.numpy().tobytes() for image in textured}
-    found = altered_aurocs(scores, textured, score_all(scores, textured), 0)
-    assert found == {"rises": 1.0, "still": 0.5, "falls": 0.0}
+    aurocs = altered_aurocs(scores, textured, score_all(scores, textured), 0)
+    assert aurocs == {"rises": 1.0, "still": 0.5, "falls": 0.0}
     detection = detect(run, against=classes)
     worths = {name: row["worth"] for name, row in detection.rows.items() if not row["baseline"]}
     assert detection.score == max(worths, key=worths.get)
@@ -555,18 +555,18 @@ def test_the_sentences_name_the_best_score_and_what_is_upside_down():
 
 
 def test_the_files_hold_what_was_found(paged, classes, tmp_path):
-    found = detect(paged, against=classes, score="error", out=tmp_path / "out")
+    detection = detect(paged, against=classes, score="error", out=tmp_path / "out")
     rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
-    assert len(rows) == sum(found.counts.values())
+    assert len(rows) == sum(detection.counts.values())
     bad = [row for row in rows if row["kind"] == "abnormal"]
     assert {row["class"] for row in bad} == {"good", "bad"} and bad[0]["file"].endswith(".png")
-    assert [float(row["error"]) for row in bad] == pytest.approx(found.scores["error"]["abnormal"].tolist())
-    assert [int(row["number"]) for row in bad if row["flagged"] == "1"] == sorted(found.flagged)
+    assert [float(row["error"]) for row in bad] == pytest.approx(detection.scores["error"]["abnormal"].tolist())
+    assert [int(row["number"]) for row in bad if row["flagged"] == "1"] == sorted(detection.flagged)
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())
-    row, written = found.rows["error"], figures["rows"]["error"]
+    row, written = detection.rows["error"], figures["rows"]["error"]
     assert written["auroc"] == {"value": row["auroc"].value, "interval": list(row["auroc"].interval)}
     assert written["threshold"] == row["threshold"] and written["chosen"] is True and written["flagged_share"] is None
-    assert figures["flagged"] == len(found.flagged)
+    assert figures["flagged"] == len(detection.flagged)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "scores.csv", "figures.json", "report.html", "histogram.png", "flagged.png", "heatmaps.png"
     }  # fmt: skip
@@ -592,45 +592,47 @@ def test_the_highest_scores_are_shown_though_nothing_is_flagged(paged, classes, 
     """16 of 25; pictures of an earlier call do not stay."""
     detect(paged, against=classes, score="error", out=tmp_path / "out")
     np.save(tmp_path / "white.npy", np.full((400, 8, 8), 255, np.uint8))
-    found = detect(paged, against=flat, score="error", out=tmp_path / "out", data=tmp_path / "white.npy")
-    assert found.flagged == () and not (tmp_path / "out" / "flagged.png").exists()
-    page = found.report.read_text()
+    detection = detect(paged, against=flat, score="error", out=tmp_path / "out", data=tmp_path / "white.npy")
+    assert detection.flagged == () and not (tmp_path / "out" / "flagged.png").exists()
+    page = detection.report.read_text()
     assert "No image has a score above the threshold" in page and page.count("Image that is not flagged") == 16
-    assert f"score {number(found.scores['error']['unknown'].max().item())}" in page
+    assert f"score {number(detection.scores['error']['unknown'].max().item())}" in page
 
 
 def tiles_of(page, counts):
     """The tiles of blocks that stand below each other, each of three rows of `counts` images of 64 x 64 px with a line
     of 1 px around them, at the lower right of its block but for a margin: (sum of counts, 3, 8, 8, 3), a pixel of each
     square of 8 x 8."""
-    pixels, found = np.asarray(page), []
+    pixels, results = np.asarray(page), []
     left, height = pixels.shape[1] - GAP - max(counts) * 65, len(pixels) // len(counts)
     for k, count in enumerate(counts):
         top = (k + 1) * height - GAP - 3 * 65
         body = pixels[top:, left:][: 3 * 65, : count * 65].reshape(3, 65, count, 65, 3)
-        found.append(body.transpose(2, 0, 1, 3, 4)[:, :, 4:64:8, 4:64:8])
-    return np.concatenate(found)
+        results.append(body.transpose(2, 0, 1, 3, 4)[:, :, 4:64:8, 4:64:8])
+    return np.concatenate(results)
 
 
 def test_a_heat_map_is_hot_where_its_image_is_abnormal(paged, tmp_path):
     """17 images, which take two blocks; each has one pixel that the model does not know, none on the diagonal or at
     the mirror image of another's, and brighter by a step of its own, in another order than that of the files."""
-    known = torch.arange(64, dtype=torch.uint8).view(1, 8, 8)
+    normal = torch.arange(64, dtype=torch.uint8).view(1, 8, 8)
     places = [(row, column) for row in range(8) for column in range(row)][:17]
     brighter = [100 + 5 * (7 * k % 17) for k in range(17)]
-    images = known.repeat(17, 1, 1, 1)
+    images = normal.repeat(17, 1, 1, 1)
     for k, (row, column) in enumerate(places):
         images[k, 0, row, column] += brighter[k]
         save_png(images[k], tmp_path / "spots" / f"{k:02d}.png")
-    np.save(tmp_path / "known.npy", known.repeat(40, 1, 1).numpy())
-    paged.model = Recalls(known.float() / 255)
-    found = detect(paged, data=tmp_path / "known.npy", against=tmp_path / "spots", score="error", out=tmp_path / "out")
+    np.save(tmp_path / "known.npy", normal.repeat(40, 1, 1).numpy())
+    paged.model = Recalls(normal.float() / 255)
+    detection = detect(
+        paged, data=tmp_path / "known.npy", against=tmp_path / "spots", score="error", out=tmp_path / "out"
+    )
     order = sorted(range(17), key=lambda k: -brighter[k])
-    assert list(found.flagged) == order
+    assert list(detection.flagged) == order
     tiles = tiles_of(Image.open(tmp_path / "out" / "heatmaps.png"), (14, 3))
     for k, (image, result, heat_map) in zip(order, tiles, strict=True):
         assert np.array_equal(image, images[k, 0, :, :, None].expand(8, 8, 3).numpy())
-        assert np.array_equal(result, known[0, :, :, None].expand(8, 8, 3).numpy())
+        assert np.array_equal(result, normal[0, :, :, None].expand(8, 8, 3).numpy())
         difference = torch.zeros(1, 8, 8)
         difference[0][places[k]] = brighter[k] / 255
         expected = heat(difference, max(brighter) / 255)[0].permute(1, 2, 0) * 255

@@ -61,18 +61,18 @@ def run_of(folder, model=None):
 
 
 def test_codes_that_measure_the_place(folder, tmp_path):
-    found = disentangle(run_of(folder, Centre()), n=1000, out=tmp_path / "place.png")
-    assert found.of_factor["informativeness"]["x"] > 0.95 and found.of_factor["informativeness"]["y"] > 0.95
-    assert found.of_factor["mig"]["x"] > 0.5 and found.of_factor["mig"]["kind"] < 0.05
-    figures = json.loads(found.figures.read_text("utf-8"))
+    result = disentangle(run_of(folder, Centre()), n=1000, out=tmp_path / "place.png")
+    assert result.of_factor["informativeness"]["x"] > 0.95 and result.of_factor["informativeness"]["y"] > 0.95
+    assert result.of_factor["mig"]["x"] > 0.5 and result.of_factor["mig"]["kind"] < 0.05
+    figures = json.loads(result.figures.read_text("utf-8"))
     assert list(figures["of_factor"]["mig"]) == ["kind", "colour", "size", "y", "x"]
     y, x = list(zip(*figures["importance"], strict=True))[3:]
     assert x[0] > 0.95 and y[1] > 0.95
-    assert figures["scores"]["mig"]["value"] == found.scores["mig"].value and figures["n"] == 1000
+    assert figures["scores"]["mig"]["value"] == result.scores["mig"].value and figures["n"] == 1000
     assert figures["weights"] == run_of(folder).weights_id
-    with Image.open(found.picture) as picture:
-        assert picture.format == "PNG" and found.picture == tmp_path / "place.png"
-    assert found.figures == tmp_path / "place.json"
+    with Image.open(result.picture) as picture:
+        assert picture.format == "PNG" and result.picture == tmp_path / "place.png"
+    assert result.figures == tmp_path / "place.json"
 
 
 @pytest.mark.slow
@@ -105,16 +105,16 @@ def test_codes_of_a_discrete_model_are_measured_as_they_are(tmp_path):
     run = trilemma.train(
         "vae-discrete", "digits", steps=2, batch=16, variables=2, categories=3, out=tmp_path, device="cpu", quiet=True
     )
-    found = disentangle(run, n=250)
-    assert found.notes[-1] == "all scores: of the codes as they are, for the model gives no q(z|x) to draw from"
-    figures = json.loads(found.figures.read_text("utf-8"))
+    result = disentangle(run, n=250)
+    assert result.notes[-1] == "all scores: of the codes as they are, for the model gives no q(z|x) to draw from"
+    figures = json.loads(result.figures.read_text("utf-8"))
     assert len(figures["mutual_information"]) == 2 * 3  # a row for each number of the code
     columns = zip(*figures["mutual_information"], strict=True)
     gaps = {
         name: sorted(column)[-1] - sorted(column)[-2]
-        for name, column in zip(found.of_factor["mig"], columns, strict=True)
+        for name, column in zip(result.of_factor["mig"], columns, strict=True)
     }
-    assert found.of_factor["mig"] == pytest.approx(gaps)
+    assert result.of_factor["mig"] == pytest.approx(gaps)
 
 
 def test_factors_that_another_one_determines_are_left_out():

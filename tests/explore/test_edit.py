@@ -23,35 +23,35 @@ def means(run):
 
 def test_the_vector_is_the_difference_of_the_means(run):
     inside, outside = means(run)
-    found = edit(run, 3, towards="7")
-    torch.testing.assert_close(found.vector.double(), inside[7] - outside[7], rtol=0, atol=1e-6)
+    result = edit(run, 3, towards="7")
+    torch.testing.assert_close(result.vector.double(), inside[7] - outside[7], rtol=0, atol=1e-6)
     labels = run.data.train.labels
-    assert found.counts == (int((labels == 7).sum()), int((labels != 7).sum()))
+    assert result.counts == (int((labels == 7).sum()), int((labels != 7).sum()))
     between = edit(run, 3, towards=7, away=1)
     torch.testing.assert_close(between.vector.double(), inside[7] - inside[1], rtol=0, atol=1e-6)
 
 
 def test_each_picture_has_its_shift(run):
-    found = edit(run, 5, towards="0", shift=2.0, steps=5)
+    result = edit(run, 5, towards="0", shift=2.0, steps=5)
     original = run.data.held_out[1].images[5].float() / 255
-    assert found.shifts == (0, 0.5, 1, 1.5, 2)
-    for shift, image in zip(found.shifts, found.images, strict=True):
-        expected = (original + shift * found.vector.unflatten(0, (1, 8, 8))).clamp(0, 1)
+    assert result.shifts == (0, 0.5, 1, 1.5, 2)
+    for shift, image in zip(result.shifts, result.images, strict=True):
+        expected = (original + shift * result.vector.unflatten(0, (1, 8, 8))).clamp(0, 1)
         torch.testing.assert_close(image, expected)
     back = edit(run, 5, towards="0", shift=-1.0, steps=2)
-    torch.testing.assert_close(back.images[1], (original - found.vector.unflatten(0, (1, 8, 8))).clamp(0, 1))
+    torch.testing.assert_close(back.images[1], (original - result.vector.unflatten(0, (1, 8, 8))).clamp(0, 1))
 
 
 def test_the_row_shows_the_image_and_the_edits(run):
-    found = edit(run, 5, towards="0", steps=3)
-    assert found.picture == run.path / "edit-0.png"
-    sheet = np.asarray(Image.open(found.picture))
+    result = edit(run, 5, towards="0", steps=3)
+    assert result.picture == run.path / "edit-0.png"
+    sheet = np.asarray(Image.open(result.picture))
     original = run.data.held_out[1].images[5, 0].numpy()
     step = (sheet.shape[1] - 1) // 4
     scale = (step - 1) // 8
     tiles = [sheet[1 : 1 + 8 * scale : scale, 1 + k * step : k * step + 8 * scale : scale] for k in range(4)]
     assert np.array_equal(tiles[0], original) and np.array_equal(tiles[1], original)
-    expected = [(image[0] * 255).round().to(torch.uint8).numpy() for image in found.images]
+    expected = [(image[0] * 255).round().to(torch.uint8).numpy() for image in result.images]
     assert all(np.array_equal(tile, image) for tile, image in zip(tiles[1:], expected, strict=True))
 
 
@@ -62,12 +62,12 @@ def test_a_group_may_be_a_folder(run, tmp_path):
             save_png(torch.full((1, 8, 8), level + 2**k, dtype=torch.uint8), tmp_path / name / f"{k}.png")
     bright = (200 + (2**6 - 1) / 6) / 255
     train = run.data.train.images.double().flatten(1).mean(0) / 255
-    found = edit(run, 0, towards=tmp_path / "bright")
-    torch.testing.assert_close(found.vector.double(), bright - train, rtol=0, atol=1e-6)
-    assert found.counts == (6, min(2000, len(run.data.train)))
-    found = edit(run, 0, towards=str(tmp_path / "bright"), away=tmp_path / "dark")
-    torch.testing.assert_close(found.vector, torch.full((64,), 150 / 255))
-    assert found.counts == (6, 6)
+    result = edit(run, 0, towards=tmp_path / "bright")
+    torch.testing.assert_close(result.vector.double(), bright - train, rtol=0, atol=1e-6)
+    assert result.counts == (6, min(2000, len(run.data.train)))
+    result = edit(run, 0, towards=str(tmp_path / "bright"), away=tmp_path / "dark")
+    torch.testing.assert_close(result.vector, torch.full((64,), 150 / 255))
+    assert result.counts == (6, 6)
 
 
 def test_classes_of_other_data(run, tmp_path):
@@ -76,9 +76,9 @@ def test_classes_of_other_data(run, tmp_path):
     for name, level in (("bright", 200), ("dark", 50)):
         for k in range(6):
             save_png(torch.full((1, 8, 8), level + 2**k, dtype=torch.uint8), tmp_path / "photos" / name / f"{k}.png")
-    found = edit(run, 0, towards="bright", data=tmp_path / "photos")
-    assert found.counts == (6, 6)
-    torch.testing.assert_close(found.vector, torch.full((64,), 150 / 255))
+    result = edit(run, 0, towards="bright", data=tmp_path / "photos")
+    assert result.counts == (6, 6)
+    torch.testing.assert_close(result.vector, torch.full((64,), 150 / 255))
     own = edit(run, 3, towards="7")
     named = edit(run, 3, towards="7", data="digits")
     assert torch.equal(named.vector, own.vector) and named.counts == own.counts
@@ -96,8 +96,8 @@ def test_an_image_file_and_a_saved_vector(run, tmp_path):
 
 def test_a_code_in_place_of_an_image(run):
     code = [0.25] * 64
-    found = edit(run, torch.tensor(code), towards="3", steps=2)
-    assert (found.images[0] == 0.25).all()
+    result = edit(run, torch.tensor(code), towards="3", steps=2)
+    assert (result.images[0] == 0.25).all()
 
 
 def test_the_data_of_the_run_are_read_only_where_they_are_needed(run, tmp_path, monkeypatch):
@@ -112,8 +112,8 @@ def test_the_data_of_the_run_are_read_only_where_they_are_needed(run, tmp_path, 
     monkeypatch.setattr(trilemma.Run, "data", property(gone))
     code = torch.full((64,), 0.25)
     for out in (None, tmp_path / "o.png"):
-        found = edit(run, code, towards=tmp_path / "vector.npy", steps=2, out=out)
-        assert (found.images[1] == 0.75).all()
+        result = edit(run, code, towards=tmp_path / "vector.npy", steps=2, out=out)
+        assert (result.images[1] == 0.75).all()
         groups = edit(run, code, towards=tmp_path / "other", away=tmp_path / "one", steps=2, out=out)
         torch.testing.assert_close(groups.vector, torch.full((64,), 2 / 255))
         with pytest.raises(UserError, match="the data are gone"):
@@ -124,11 +124,11 @@ def test_a_model_with_classes_keeps_that_of_the_image(run):
     """Its codes carry the label, which cancels in the picture and is part of the vector."""
     plain = edit(run, 4, towards="2", steps=2)
     run.model = WithClasses()
-    found = edit(run, 4, towards="2", steps=2)
+    result = edit(run, 4, towards="2", steps=2)
     labels = run.data.train.labels
     shift = 2 - labels[labels != 2].double().mean()
-    torch.testing.assert_close(found.vector.double(), plain.vector.double() + shift, rtol=0, atol=1e-5)
-    torch.testing.assert_close(found.images[0], plain.images[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(result.vector.double(), plain.vector.double() + shift, rtol=0, atol=1e-5)
+    torch.testing.assert_close(result.images[0], plain.images[0], rtol=0, atol=1e-6)
 
 
 def test_vectors_of_another_shape_are_refused(run, tmp_path):

@@ -208,7 +208,7 @@ def test_a_file_that_is_changed_is_said_to_be(run, tmp_path, capsys):
     """33 x 90 to a square: the middle 33 of 90 columns are kept, so 57 / 90 = 63% is lost. 11 x 8 loses 27%, which is
     within the factor of 1.5; 13 x 8 is beyond it."""
     cut = "% of it is cut off: it is scaled to cover, its centre kept"
-    for (height, width), mode, said in (
+    for (height, width), mode, sentence in (
         ((33, 90), "RGB", f"33x90 colour (height x width), brought to 8x8 grey; 63{cut}"),
         ((90, 33), "L", f"90x33 grey (height x width), brought to 8x8 grey; 63{cut}"),
         ((11, 8), "L", "11x8 grey (height x width), brought to 8x8 grey"),
@@ -219,7 +219,7 @@ def test_a_file_that_is_changed_is_said_to_be(run, tmp_path, capsys):
         Image.new(mode, (width, height)).save(tmp_path / "some.png")
         load_image(run, tmp_path / "some.png")
         out, err = capsys.readouterr()
-        assert not out and err == (f"some.png: {said}\n" if said else "")
+        assert not out and err == (f"some.png: {sentence}\n" if sentence else "")
 
 
 def test_images_that_are_not_there(run, tmp_path):
@@ -358,8 +358,8 @@ def test_what_a_model_lacks(run):
 
 
 def test_metadata_name_the_run_and_its_weights(run):
-    made = run_receipt(run, "walk", steps=3)
-    assert made == {
+    receipt = run_receipt(run, "walk", steps=3)
+    assert receipt == {
         "trilemma": trilemma.__version__, "verb": "walk", "model": "vae", "run": str(run.path.resolve()),
         "weights": run.weights_id, "steps": 3,
     }  # fmt: skip

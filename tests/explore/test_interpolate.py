@@ -86,8 +86,14 @@ def test_rows_of_the_picture_are_the_ways(run, tmp_path):
         assert np.abs(shown[k] - 255 * images.numpy()).max() <= 0.5 + 1e-4
     assert np.abs(shown[2].astype(int) - shown[0]).max() <= 1  # for this model, the line blends the pixels
     assert (expected["linear"] - expected["spherical"]).abs().max() > 0.05
-    made = read_metadata(result.picture)
-    assert (made["verb"], made["a"], made["b"], made["frames"], made["how"]) == ("interpolate", "1", "4", 7, "both")
+    receipt = read_metadata(result.picture)
+    assert (receipt["verb"], receipt["a"], receipt["b"], receipt["frames"], receipt["how"]) == (
+        "interpolate",
+        "1",
+        "4",
+        7,
+        "both",
+    )
 
 
 def test_the_animation_goes_there_and_back_for_ever(run, tmp_path):

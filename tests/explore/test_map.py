@@ -106,13 +106,13 @@ def test_frames_are_whole_and_as_many_as_there_are_places(run, tmp_path, monkeyp
 
     monkeypatch.setattr("trilemma.explore.map_plot.clear_places", spied)
     result = latent_map(run, how="pca", n=40, out=tmp_path / "map.png")
-    page, side, found = np.asarray(Image.open(result.picture)).astype(int), 8 * 5 + 2 * FRAME, 0
+    page, side, count = np.asarray(Image.open(result.picture)).astype(int), 8 * 5 + 2 * FRAME, 0
     for kind in run.data.held_out[1].labels[result.index].unique().tolist():
         colour = np.array([int(CLASS_COLOURS[kind][i : i + 2], 16) for i in (1, 3, 5)])
         mask = (np.abs(page - colour) <= 1).all(-1)
-        found += np.lib.stride_tricks.sliding_window_view(mask, side, axis=1).all(-1).sum()
+        count += np.lib.stride_tricks.sliding_window_view(mask, side, axis=1).all(-1).sum()
     (taken,) = places
-    assert found == 2 * FRAME * len(taken) and 8 <= len(taken) < 40  # FRAME lines above and FRAME below each
+    assert count == 2 * FRAME * len(taken) and 8 <= len(taken) < 40  # FRAME lines above and FRAME below each
     plain = latent_map(run, how="pca", n=40, thumbnails=False, out=tmp_path / "plain.png").picture
     assert len(places) == 1 and (np.asarray(Image.open(plain)) != page).any()
 
@@ -162,8 +162,8 @@ def test_the_table_has_every_point_with_its_image(run, tmp_path):
     torch.testing.assert_close(torch.tensor([[float(r["x"]), float(r["y"])] for r in rows]), result.points)
     pixels = run.data.held_out[1].images[result.index].flatten(1).float() / 255
     torch.testing.assert_close(result.points, project(pixels, "pca"))
-    made = read_metadata(result.picture)
-    assert (made["verb"], made["how"], made["n"], made["split"]) == ("map", "pca", 50, run.data.held_out[0])
+    receipt = read_metadata(result.picture)
+    assert (receipt["verb"], receipt["how"], receipt["n"], receipt["split"]) == ("map", "pca", 50, run.data.held_out[0])
 
 
 def test_a_folder_of_images_without_classes_keeps_their_names(run, tmp_path):
@@ -257,9 +257,9 @@ def test_a_class_for_images_without(run, tmp_path):
     np.save(tmp_path / "images.npy", run.data.held_out[1].images.numpy()[:, 0])
     with pytest.raises(UserError, match="needs the class of each image or code; give label="):
         latent_map(run, how="pca", n=30, data=tmp_path / "images.npy", out=out)
-    found = latent_map(run, how="pca", n=30, data=tmp_path / "images.npy", thumbnails=False, label="4", out=out)
-    assert seen == [[4] * len(found.points)]
-    assert read_metadata(found.picture)["label"] == "4"
+    result = latent_map(run, how="pca", n=30, data=tmp_path / "images.npy", thumbnails=False, label="4", out=out)
+    assert seen == [[4] * len(result.points)]
+    assert read_metadata(result.picture)["label"] == "4"
 
 
 def test_what_is_refused(run, tmp_path):

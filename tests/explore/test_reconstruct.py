@@ -76,20 +76,24 @@ def test_results_and_errors_are_at_hand(halves, tmp_path):
     split = halves.data.held_out[1]
     torch.testing.assert_close(result.images, split.images[:5].float() / 255 / 2, rtol=0, atol=1e-7)
     assert result.file == tmp_path / "pairs.json"
-    found = json.loads(result.file.read_text())
-    assert (found["verb"], found["split"], found["rmse"]) == ("reconstruct", halves.data.held_out[0], result.rmse)
+    document = json.loads(result.file.read_text())
+    assert (document["verb"], document["split"], document["rmse"]) == (
+        "reconstruct",
+        halves.data.held_out[0],
+        result.rmse,
+    )
     expected = [
         {"index": k, "class": halves.config["classes"][split.labels[k]], "rmse": float(result.errors[k])}
         for k in range(5)
     ]
-    assert found["images"] == expected
+    assert document["images"] == expected
 
 
 def test_metadata_say_how_it_was_made(halves, tmp_path):
     result = reconstruct(halves, n=3, split="train", out=tmp_path / "pairs.png")
-    made = read_metadata(result.picture)
-    assert (made["verb"], made["n"], made["split"]) == ("reconstruct", 3, "train")
-    assert made["rmse"] == result.rmse and made["weights"] == halves.weights_id
+    receipt = read_metadata(result.picture)
+    assert (receipt["verb"], receipt["n"], receipt["split"]) == ("reconstruct", 3, "train")
+    assert receipt["rmse"] == result.rmse and receipt["weights"] == halves.weights_id
 
 
 def test_the_model_of_the_run_is_used(folder):

@@ -23,44 +23,44 @@ def run(folder):
 
 
 def test_files_hold_the_images_of_the_run(run):
-    made = sample(run, n=5, seed=3, first=2)
-    assert made.grid == run.path / "samples" / "seed-3.png"
-    assert [path.name for path in made.images] == [f"0000{k}.png" for k in range(2, 7)]
+    samples = sample(run, n=5, seed=3, first=2)
+    assert samples.grid == run.path / "samples" / "seed-3.png"
+    assert [path.name for path in samples.images] == [f"0000{k}.png" for k in range(2, 7)]
     images = to_uint8(run.sample(5, seed=3, first=2))
-    for path, image in zip(made.images, images, strict=True):
+    for path, image in zip(samples.images, images, strict=True):
         with Image.open(path) as picture:
             assert np.array_equal(np.asarray(picture), image[0].numpy())
-    with Image.open(made.grid) as picture:
+    with Image.open(samples.grid) as picture:
         assert np.array_equal(np.asarray(picture), np.asarray(grid(images)))
 
 
 def test_a_grid_alone(run, tmp_path):
-    made = sample(run.path, n=3, out=tmp_path / "drawn", singles=False)
-    assert made.images == [] and list(tmp_path.iterdir()) == [made.grid] == [tmp_path / "drawn.png"]
+    samples = sample(run.path, n=3, out=tmp_path / "drawn", singles=False)
+    assert samples.images == [] and list(tmp_path.iterdir()) == [samples.grid] == [tmp_path / "drawn.png"]
 
 
 def test_metadata_say_how_each_file_was_made(run, tmp_path):
-    made = sample(run, n=5, seed=3, first=2, batch=3, out=tmp_path, temperature=0.5)
+    samples = sample(run, n=5, seed=3, first=2, batch=3, out=tmp_path, temperature=0.5)
     common = {
         "format": 1, "trilemma": trilemma.__version__, "torch": torch.__version__, "device": "cpu",
         "threads": torch.get_num_threads(), "precision": "float32", "model": "vae", "run": str(run.path.resolve()),
         "weights": run.weights_id, "seed": 3, "label": None, "exact": False, "settings": {"temperature": 0.5},
     }  # fmt: skip
     batches = [[2, 3], [5, 2]]
-    assert read_metadata(made.grid) == {**common, "first": 2, "n": 5, "grid": True, "batches": batches}
-    for k, path in enumerate(made.images, start=2):
+    assert read_metadata(samples.grid) == {**common, "first": 2, "n": 5, "grid": True, "batches": batches}
+    for k, path in enumerate(samples.images, start=2):
         own = {"first": k, "n": 1, "grid": False, "batches": [batches[k >= 5]]}
         assert read_metadata(path) == {**common, **own}
 
 
 def test_a_receipt_survives_json(run, tmp_path):
-    found = read_metadata(sample(run, n=1, out=tmp_path, exact=True).grid)
-    receipt = make(Receipt, found)
+    result = read_metadata(sample(run, n=1, out=tmp_path, exact=True).grid)
+    receipt = make(Receipt, result)
     assert receipt.batches == ((0, 64),) and receipt.exact
-    assert json.loads(json.dumps(receipt.to_json())) == found
-    for key in set(found) - {"format"}:
+    assert json.loads(json.dumps(receipt.to_json())) == result
+    for key in set(result) - {"format"}:
         with pytest.raises(UserError, match=key):
-            make(Receipt, {k: v for k, v in found.items() if k != key})
+            make(Receipt, {k: v for k, v in result.items() if k != key})
 
 
 def test_files_are_written_as_they_are_drawn_and_the_grid_is_bounded(run, tmp_path, monkeypatch):
@@ -77,10 +77,10 @@ def test_files_are_written_as_they_are_drawn_and_the_grid_is_bounded(run, tmp_pa
         sample(run, n=40, batch=10, out=tmp_path / "stopped")
     assert len(list((tmp_path / "stopped").glob("*.png"))) == 20
     monkeypatch.undo()
-    made = sample(run, n=n, batch=n - 7, out=tmp_path, singles=False)
-    found = read_metadata(made.grid)
-    assert found["n"] == GRID_LIMIT and found["batches"] == [[0, n - 7]]
-    with Image.open(made.grid) as picture:
+    samples = sample(run, n=n, batch=n - 7, out=tmp_path, singles=False)
+    receipt = read_metadata(samples.grid)
+    assert receipt["n"] == GRID_LIMIT and receipt["batches"] == [[0, n - 7]]
+    with Image.open(samples.grid) as picture:
         assert np.array_equal(np.asarray(picture), np.asarray(grid(run.sample(GRID_LIMIT))))
 
 

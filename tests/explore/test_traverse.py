@@ -66,8 +66,8 @@ def test_the_mean_code_and_the_most_active_units_by_default(run, pixels, tmp_pat
     torch.testing.assert_close(
         result.images[:, 3].flatten(1).double(), pixels.mean(0).expand(10, -1), rtol=0, atol=1e-6
     )
-    made = read_metadata(result.picture)
-    assert made["units"] == list(result.units) and made["image"] is None and made["span"] == 3.0
+    receipt = read_metadata(result.picture)
+    assert receipt["units"] == list(result.units) and receipt["image"] is None and receipt["span"] == 3.0
 
 
 def test_units_that_never_move_are_left_out(run, tmp_path):

@@ -12,9 +12,9 @@ from trilemma.lessons import gumbel, jensen, penalty
 
 def test_penalties_and_their_slopes():
     p = 0.1
-    q, found = penalty.curves(p, 199)
+    q, result = penalty.curves(p, 199)
     assert q.dtype == torch.float64 and len(q) == 199 and q.min() > 0 and q.max() < 1
-    (kl, kl_slope), (l1, l1_slope), (l2, l2_slope) = found.values()
+    (kl, kl_slope), (l1, l1_slope), (l2, l2_slope) = result.values()
     expected = kl_divergence(Bernoulli(torch.tensor(p).double()), Bernoulli(q))
     torch.testing.assert_close(kl, expected, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(kl_slope, (1 - p) / (1 - q) - p / q, rtol=1e-9, atol=1e-9)

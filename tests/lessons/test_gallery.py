@@ -36,9 +36,9 @@ def test_every_figure_is_drawn_and_says_how(name, folders, tmp_path):
     with Image.open(picture) as image:
         assert image.width > 300 and image.height > 150
         assert len(image.convert("RGB").getcolors(2**24)) > 10
-    made = read_metadata(picture)
-    assert (made["verb"], made["figure"], len(made["runs"])) == ("figure", name, len(runs))
-    assert QUICK.get(name, {}).items() <= made.items()
+    receipt = read_metadata(picture)
+    assert (receipt["verb"], receipt["figure"], len(receipt["runs"])) == ("figure", name, len(runs))
+    assert QUICK.get(name, {}).items() <= receipt.items()
 
 
 def test_where_a_figure_is_written(folders, tmp_path, monkeypatch):

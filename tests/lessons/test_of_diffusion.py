@@ -124,7 +124,7 @@ def test_steps_that_make_so_many_calls(sampler, asked, steps):
 def test_points_of_a_run(folders):
     run = trilemma.load(folders["diffusion"], device="cpu")
     setup = setup_of(run.data, "test", 60)
-    by = calls.ruler(setup)
+    by = calls.distance_of(setup)
     assert by.name == "kernel distance"  # 60 images are too few for the other
     exact = calls.draw(run, "ddim", 9, 8, seed=0)
     same, other, noisy = (calls.measure(run, *how, setup, by, exact) for how in (("ddim", 9), ("ddim", 2), ("ddpm", 9)))

@@ -223,11 +223,11 @@ def test_the_directions_of_a_decoder(halves):
     halves.model = Pixels()
     halves.model.encode = lambda image, condition=None: image.flatten(1)[:, :2]
     halves.model.decode = lambda z, condition=None: (0.5 + z @ weight.T).unflatten(1, (1, 8, 8))
-    found = pca.decoded_directions(halves, torch.full((1, 1, 8, 8), 0.5))
-    torch.testing.assert_close(found @ found.T, torch.eye(2, dtype=torch.float64))
+    result = pca.decoded_directions(halves, torch.full((1, 1, 8, 8), 0.5))
+    torch.testing.assert_close(result @ result.T, torch.eye(2, dtype=torch.float64))
     mixed = torch.linalg.qr(weight.double() @ torch.tensor([[1.0, 2.0], [0.5, -1.0]], dtype=torch.float64)).Q.T
-    assert pca.largest_angle(mixed, found) < 1e-5
-    assert pca.largest_angle(torch.eye(64, dtype=torch.float64)[:2], found) > 1
+    assert pca.largest_angle(mixed, result) < 1e-5
+    assert pca.largest_angle(torch.eye(64, dtype=torch.float64)[:2], result) > 1
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-8, 0.3, math.pi / 2])

@@ -32,13 +32,13 @@ def text_of(page):
 
 def excerpts(text):
     """(file, code) of each block of Python: the file is the one that was linked last before it."""
-    found = []
+    results = []
     for block in BLOCK.finditer(text):
         if block[1] == "python":
             links = SOURCE_LINK.findall(text[: block.start()])
             assert links, f"no file is named before\n{block[2]}"
-            found.append((links[-1], block[2]))
-    return found
+            results.append((links[-1], block[2]))
+    return results
 
 
 def commands(text):

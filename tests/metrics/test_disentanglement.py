@@ -45,9 +45,9 @@ def rotation(angle):
 
 
 def test_mig_of_one_code_for_each_factor_is_1(factors, perfect):
-    found = mutual_information_gap(perfect, factors)
-    assert found.value == pytest.approx(1, abs=1e-12)
-    torch.testing.assert_close(found.matrix, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-12)
+    scores = mutual_information_gap(perfect, factors)
+    assert scores.value == pytest.approx(1, abs=1e-12)
+    torch.testing.assert_close(scores.matrix, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
 def test_no_score_depends_on_the_scale_or_the_order_of_codes(factors, perfect):
@@ -70,8 +70,8 @@ def test_mig_of_a_code_that_holds_half_of_a_factor(factors, perfect):
     """Of 4 equally likely colours a code tells one bit of two; nothing else tells any."""
     codes = perfect.clone()
     codes[:, 1] = factors["colour"] // 2
-    found = mutual_information_gap(codes, factors).of_factor
-    assert found == pytest.approx({"kind": 1, "colour": math.log(2) / math.log(4), "size": 1}, abs=1e-12)
+    scores = mutual_information_gap(codes, factors).of_factor
+    assert scores == pytest.approx({"kind": 1, "colour": math.log(2) / math.log(4), "size": 1}, abs=1e-12)
 
 
 def test_a_factor_in_two_codes(factors, perfect):
@@ -81,27 +81,27 @@ def test_a_factor_in_two_codes(factors, perfect):
         {"kind": 0, "colour": 1, "size": 1}, abs=1e-12
     )
     assert separated_attribute_predictability(codes, factors).of_factor["kind"] == pytest.approx(0, abs=1e-12)
-    found = dci(codes, factors)
-    assert found.disentanglement == pytest.approx(1, abs=1e-9)
-    assert found.completeness_of["kind"] == pytest.approx(1 - math.log(2) / math.log(4), abs=0.05)
-    assert found.completeness_of["colour"] == pytest.approx(1, abs=1e-9)
+    scores = dci(codes, factors)
+    assert scores.disentanglement == pytest.approx(1, abs=1e-9)
+    assert scores.completeness_of["kind"] == pytest.approx(1 - math.log(2) / math.log(4), abs=0.05)
+    assert scores.completeness_of["colour"] == pytest.approx(1, abs=1e-9)
 
 
 def test_a_code_for_two_factors(factors, perfect):
     """One code that tells two factors apart completely: each of them is complete, the code is not disentangled."""
     codes = torch.stack([factors["kind"] + 3.0 * factors["size"], factors["colour"]], dim=1).double()
-    found = dci(codes, factors)
-    assert found.completeness == pytest.approx(1, abs=1e-9) and found.informativeness == pytest.approx(1, abs=1e-9)
-    one, other = found.of_code.tolist()
+    scores = dci(codes, factors)
+    assert scores.completeness == pytest.approx(1, abs=1e-9) and scores.informativeness == pytest.approx(1, abs=1e-9)
+    one, other = scores.of_code.tolist()
     assert one == pytest.approx(1 - math.log(2) / math.log(3), abs=1e-9)  # two of three factors, equally important
     assert other == pytest.approx(1, abs=1e-9)
-    assert found.disentanglement == pytest.approx((2 * one + other) / 3, abs=1e-9)  # two factors hang on the first
+    assert scores.disentanglement == pytest.approx((2 * one + other) / 3, abs=1e-9)  # two factors hang on the first
 
 
 def test_perfect_codes_by_dci_and_sap(factors, perfect):
-    found = dci(perfect, factors)
-    torch.testing.assert_close(found.matrix, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-9)
-    assert found.disentanglement == found.completeness == found.informativeness == pytest.approx(1, abs=1e-9)
+    scores = dci(perfect, factors)
+    torch.testing.assert_close(scores.matrix, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-9)
+    assert scores.disentanglement == scores.completeness == scores.informativeness == pytest.approx(1, abs=1e-9)
     expected = {name: 1 - 1 / count for name, count in COUNTS.items()}  # the second code is right by chance
     assert separated_attribute_predictability(perfect, factors).of_factor == pytest.approx(expected, abs=1e-9)
 
@@ -112,8 +112,8 @@ def test_two_uniform_factors_turned_by_45_degrees():
     factors, codes = {"x": values[:, 0], "y": values[:, 1]}, (values - 0.5) @ rotation(math.pi / 4)
     assert mutual_information_gap(codes, factors).value < 0.03
     assert separated_attribute_predictability(codes, factors).value < 0.05
-    found = dci(codes, factors)
-    assert found.disentanglement < 0.05 and found.completeness < 0.05 and found.informativeness > 0.9
+    scores = dci(codes, factors)
+    assert scores.disentanglement < 0.05 and scores.completeness < 0.05 and scores.informativeness > 0.9
     straight = dci(values, factors)
     assert straight.disentanglement > 0.99 and mutual_information_gap(values, factors).value > 0.9
 
@@ -122,9 +122,9 @@ def test_sap_of_a_continuous_factor_is_the_gap_of_r2():
     """A code v + e with e independent and as wide has R^2 = 1/2; exact on a grid."""
     grid = torch.tensor(list(itertools.product(range(10), range(10), range(2))), dtype=torch.float64)
     v, e, other = grid.T
-    found = separated_attribute_predictability(torch.stack([v + e, other], dim=1), {"v": v})
-    torch.testing.assert_close(found.matrix, torch.tensor([[0.5], [0]], dtype=torch.float64), rtol=0, atol=1e-12)
-    assert found.value == pytest.approx(0.5, abs=1e-12)
+    scores = separated_attribute_predictability(torch.stack([v + e, other], dim=1), {"v": v})
+    torch.testing.assert_close(scores.matrix, torch.tensor([[0.5], [0]], dtype=torch.float64), rtol=0, atol=1e-12)
+    assert scores.value == pytest.approx(0.5, abs=1e-12)
 
 
 def test_classes_that_take_turns_along_a_code():
@@ -134,9 +134,9 @@ def test_classes_that_take_turns_along_a_code():
     assert threshold_accuracy(code, factor, thresholds=0) == pytest.approx([0.5])
     assert threshold_accuracy(code, factor, thresholds=3) == pytest.approx([1])
     codes = torch.stack([torch.arange(4.0), torch.zeros(4)], dim=1).repeat(5, 1)
-    found = separated_attribute_predictability(codes, {"v": torch.tensor([0, 1, 0, 1] * 5)})
-    torch.testing.assert_close(found.matrix, torch.tensor([[0.75], [0.5]], dtype=torch.float64), rtol=0, atol=1e-12)
-    assert found.value == pytest.approx(0.25)
+    scores = separated_attribute_predictability(codes, {"v": torch.tensor([0, 1, 0, 1] * 5)})
+    torch.testing.assert_close(scores.matrix, torch.tensor([[0.75], [0.5]], dtype=torch.float64), rtol=0, atol=1e-12)
+    assert scores.value == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -163,41 +163,41 @@ def test_mig_of_draws_leaves_out_a_collapsed_unit_which_that_of_means_counts():
     std = torch.tensor([0.05, 1.0], dtype=torch.float64)
     z = mu + std * torch.randn(mu.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert mutual_information_gap(mu, {"v": v}).value == pytest.approx(0, abs=1e-12)
-    found = mutual_information_gap(z, {"v": v})
-    assert found.matrix[0, 0] == pytest.approx(1, abs=1e-3) and found.value > 0.95
+    scores = mutual_information_gap(z, {"v": v})
+    assert scores.matrix[0, 0] == pytest.approx(1, abs=1e-3) and scores.value > 0.95
 
 
 def test_noise_tells_nothing(factors):
     codes = torch.randn(len(factors["kind"]), 4, generator=torch.Generator().manual_seed(1))
     assert mutual_information_gap(codes, factors).value < 0.02
     assert separated_attribute_predictability(codes, factors).value < 0.06
-    found = dci(codes, factors)
-    assert found.disentanglement < 0.1 and found.completeness < 0.1
-    assert found.informativeness_of["size"] == pytest.approx(1 / 2, abs=0.06)
+    scores = dci(codes, factors)
+    assert scores.disentanglement < 0.1 and scores.completeness < 0.1
+    assert scores.informativeness_of["size"] == pytest.approx(1 / 2, abs=0.06)
 
 
 def test_dead_codes_change_nothing_but_the_base_of_completeness(factors, perfect):
     codes = torch.cat([perfect, torch.zeros(len(perfect), 2)], dim=1)
     assert mutual_information_gap(codes, factors).value == pytest.approx(1, abs=1e-12)
-    found = dci(codes, factors)
-    assert found.disentanglement == pytest.approx(1, abs=1e-9) and found.completeness == pytest.approx(1, abs=1e-9)
-    assert found.matrix[3:].abs().max() == 0
+    scores = dci(codes, factors)
+    assert scores.disentanglement == pytest.approx(1, abs=1e-9) and scores.completeness == pytest.approx(1, abs=1e-9)
+    assert scores.matrix[3:].abs().max() == 0
     assert dci(torch.zeros(len(perfect), 3), factors).disentanglement == 0
 
 
 def test_a_single_code_and_a_single_factor(factors):
     codes, own = factors["kind"][:, None].double(), {"kind": factors["kind"]}
     assert mutual_information_gap(codes, own).value == pytest.approx(1, abs=1e-12)
-    found = dci(codes, own)
-    assert (found.disentanglement, found.completeness) == (1, 1)
+    scores = dci(codes, own)
+    assert (scores.disentanglement, scores.completeness) == (1, 1)
 
 
 def test_continuous_factors_are_binned():
     """A uniform factor in BINS bins has entropy log BINS, of which the code of its halves tells log 2."""
     x = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
-    found = mutual_information_gap(torch.stack([(x > 0.5).double(), x], dim=1), {"x": x})
-    assert found.matrix[0, 0] == pytest.approx(math.log(2) / math.log(BINS), rel=0.01)
-    assert found.matrix[1, 0] == pytest.approx(1, abs=1e-12)
+    scores = mutual_information_gap(torch.stack([(x > 0.5).double(), x], dim=1), {"x": x})
+    assert scores.matrix[0, 0] == pytest.approx(math.log(2) / math.log(BINS), rel=0.01)
+    assert scores.matrix[1, 0] == pytest.approx(1, abs=1e-12)
 
 
 def test_the_forest_depends_on_its_seed_alone(factors):
@@ -225,9 +225,9 @@ def test_the_best_sap_on_shapes_is_what_the_page_says():
     every = draw_factors(torch.arange(4000), 0, "test")
     factors = {name: every[name] for name in ("kind", "colour", "size", "x", "y")}
     perfect = torch.stack([values.double() for values in factors.values()], dim=1)
-    found = separated_attribute_predictability(perfect, factors)
+    scores = separated_attribute_predictability(perfect, factors)
     counts = {name: int(every[name].max()) + 1 for name in ("kind", "colour", "size")}
     best = sum(1 - 1 / counts[name] if name in counts else 1 for name in factors) / len(factors)
-    assert best - 0.03 < found.value < best  # the second unit is a little better than chance on 4,000 images
+    assert best - 0.03 < scores.value < best  # the second unit is a little better than chance on 4,000 images
     page = (Path(__file__).parents[2] / "docs" / "vaes.md").read_text("utf-8")
     assert f"beside two continuous places, is {best:.2f}" in page

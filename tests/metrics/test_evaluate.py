@@ -142,22 +142,22 @@ def test_copied_training_images(tmp_path, good):
 
 def test_receipts_are_written(tmp_path):
     run = run_of(tmp_path, images_of(range(10), 400, seed=9))
-    found = evaluate(run, features=PIXELS, n=300, calls=2)
+    evaluation = evaluate(run, features=PIXELS, n=300, calls=2)
     files = sorted(path.name for path in (tmp_path / "metrics").iterdir())
     assert "kernel_pixels_300_test_calls-2.json" in files
-    assert len(files) == len(found.scores) == 8
-    for score in found.scores:
+    assert len(files) == len(evaluation.scores) == 8
+    for score in evaluation.scores:
         (file,) = [f for f in files if f.startswith(score.protocol)]
         assert Score.from_json(json.loads((tmp_path / "metrics" / file).read_text("utf-8"))) == score
         assert score.settings == {"calls": 2}
-    kernel = found["kernel_distance"]
+    kernel = evaluation["kernel_distance"]
     assert (kernel.n_real, kernel.n_fake, kernel.split, kernel.resize) == (300, 300, "test", "none")
     assert (kernel.data, kernel.data_fingerprint) == ("made-up", "fingerprint")
-    assert found["calls_per_image"].value == 2
-    assert found.fakes.shape == (300, *SHAPE)
-    assert found.fakes.dtype == torch.uint8
+    assert evaluation["calls_per_image"].value == 2
+    assert evaluation.fakes.shape == (300, *SHAPE)
+    assert evaluation.fakes.dtype == torch.uint8
     with pytest.raises(UserError, match="unknown score"):
-        found["fid"]
+        evaluation["fid"]
 
 
 def test_frechet_needs_2048_images(tmp_path):
@@ -294,13 +294,13 @@ def test_folder_of_images(tmp_path):
     images = images_of(range(10), 60, seed=9)
     save_images(tmp_path / "fakes", images)
     save_images(tmp_path / "reals", images_of(range(10), 100, seed=3))
-    found = evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS, split="train", n=50)
+    evaluation = evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS, split="train", n=50)
     names = {"frechet_distance", "kernel_distance", "density", "coverage", "precision", "recall"}
-    assert {score.name for score in found.scores} == names
-    assert found["precision"].value > 0.5
-    assert "reals-train" in found["precision"].protocol
+    assert {score.name for score in evaluation.scores} == names
+    assert evaluation["precision"].value > 0.5
+    assert "reals-train" in evaluation["precision"].protocol
     everything = {tuple(image.flatten().tolist()) for image in images}
-    assert {tuple(image.flatten().tolist()) for image in found.fakes} <= everything
+    assert {tuple(image.flatten().tolist()) for image in evaluation.fakes} <= everything
     with pytest.raises(UserError, match="against="):
         evaluate(tmp_path / "fakes", features=PIXELS)
     with pytest.raises(UserError, match="steps"):
@@ -312,8 +312,8 @@ def test_our_grids_in_a_folder_of_images_are_refused(tmp_path):
     save_images(tmp_path / "fakes", images)
     save_images(tmp_path / "reals", images_of(range(10), 60, seed=3))
     save_png(images[0], tmp_path / "fakes" / "single.png", {"n": 1, "grid": False, "weights": [1]})
-    found = evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS)
-    assert len(found.fakes) == 31
+    evaluation = evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS)
+    assert len(evaluation.fakes) == 31
     (tmp_path / "fakes" / "more").mkdir()
     save_png(grid(images), tmp_path / "fakes" / "more" / "sheet.png", {"n": 30, "grid": True})
     save_png(grid(images), tmp_path / "fakes" / "last.png", {"n": 30})
@@ -331,19 +331,19 @@ def test_images_without_a_model_are_not_called_a_model():
 
 
 def test_images_in_memory_are_measured_as_those_of_loaded_data():
-    made = images_of([0, 1, 2], 60, 7)
+    result = images_of([0, 1, 2], 60, 7)
     keys = {"against": data_of(60), "features": PIXELS}
-    by_tensor, by_array = evaluate(made.float() / 255, **keys), evaluate(made[:, 0].numpy(), **keys)
+    by_tensor, by_array = evaluate(result.float() / 255, **keys), evaluate(result[:, 0].numpy(), **keys)
     assert torch.equal(by_tensor.fakes, by_array.fakes) and len(by_tensor.fakes) == 60
     assert [score.value for score in by_tensor.scores] == [score.value for score in by_array.scores]
     with pytest.raises(UserError, match=r"^array holds images; add what to measure"):
-        evaluate(made)
+        evaluate(result)
     with pytest.raises(UserError, match=r"values from 0 to 255; scale them"):
-        evaluate(made.float(), **keys)
+        evaluate(result.float(), **keys)
     with pytest.raises(UserError, match=r"^what=5: give a run, a path, an array or tensor of images, or loaded data$"):
         evaluate(5, **keys)
     with pytest.raises(UserError, match=r"^n='5': give a whole number"):
-        evaluate(made, **(keys | {"n": "5"}))
+        evaluate(result, **(keys | {"n": "5"}))
 
 
 def test_a_likelihood_that_cannot_be_computed_is_refused_before_anything_is_drawn(tmp_path, monkeypatch):

@@ -93,9 +93,9 @@ def test_collapsed_set():
     real, image = normal(400, 10), torch.full((10,), 2.0).double()
     mean, cov = moments(real)
     expected = ((mean - 2) ** 2).sum() + cov.trace()
-    found = frechet_distance(real=real, fake=image.expand(300, 10), minimum=2)
-    assert found.value == pytest.approx(expected.item(), rel=1e-10)
-    assert all(map(math.isfinite, found.estimate().interval))
+    result = frechet_distance(real=real, fake=image.expand(300, 10), minimum=2)
+    assert result.value == pytest.approx(expected.item(), rel=1e-10)
+    assert all(map(math.isfinite, result.estimate().interval))
 
 
 @pytest.mark.parametrize("n", [5, 16, 100])
@@ -103,10 +103,10 @@ def test_rank_deficient_sets(n):
     """Padding with features that are always 0 and repeating features adds no error."""
     a, b = normal(n, 12, seed=1), normal(n, 12, seed=2) + 1
     dead = torch.zeros(n, 6).double()
-    found = frechet_distance(real=torch.cat([a, dead], 1), fake=torch.cat([b, dead], 1), minimum=2)
-    assert found.value == pytest.approx(distance(a, b), rel=1e-7)
-    low, high = found.estimate().interval
-    assert low <= found.value <= high
+    result = frechet_distance(real=torch.cat([a, dead], 1), fake=torch.cat([b, dead], 1), minimum=2)
+    assert result.value == pytest.approx(distance(a, b), rel=1e-7)
+    low, high = result.estimate().interval
+    assert low <= result.value <= high
     assert distance(torch.cat([a, a], 1), torch.cat([b, b], 1)) == pytest.approx(2 * distance(a, b), rel=1e-7)
 
 

@@ -86,19 +86,19 @@ def test_the_gap_of_the_elbo_is_the_divergence_of_q() -> None:
     model = Toy()
     gap = kl_divergence(model.q(X), model.posterior(X))
     for k in (1, 7):
-        found, tolerance = means(bounds(model, copies(), k, rng(k))[0])
-        assert ((found - (LOG_P - gap)).abs() < tolerance).all()
+        value, tolerance = means(bounds(model, copies(), k, rng(k))[0])
+        assert ((value - (LOG_P - gap)).abs() < tolerance).all()
         assert (tolerance < gap).all()
 
 
 def test_the_bound_rises_with_k_towards_log_p() -> None:
-    found, tolerance = zip(
+    result, tolerance = zip(
         *(means(importance_weighted_bound(Toy(), copies(), k, rng(k))) for k in (1, 5, 50)), strict=True
     )
-    assert ((found[0] + tolerance[0]) < (found[1] - tolerance[1])).all()
-    assert ((found[1] + tolerance[1]) < (found[2] - tolerance[2])).all()
-    assert (found[2] < LOG_P + tolerance[2]).all()
-    assert (LOG_P - found[2] < 0.02).all()
+    assert ((result[0] + tolerance[0]) < (result[1] - tolerance[1])).all()
+    assert ((result[1] + tolerance[1]) < (result[2] - tolerance[2])).all()
+    assert (result[2] < LOG_P + tolerance[2]).all()
+    assert (LOG_P - result[2] < 0.02).all()
 
 
 def test_the_gap_of_the_bound_falls_as_the_variance_of_the_weights_over_2_k() -> None:
@@ -107,9 +107,9 @@ def test_the_gap_of_the_bound_falls_as_the_variance_of_the_weights_over_2_k() ->
     k, model = 40, Toy()
     variance = model.posterior(X).scale ** 2
     second = WIDER / math.sqrt(2 * WIDER - 1) * (SHIFT**2 / (variance * (2 * WIDER - 1))).exp()
-    found, tolerance = means(importance_weighted_bound(model, copies(), k, rng()))
+    value, tolerance = means(importance_weighted_bound(model, copies(), k, rng()))
     gap = (second - 1) / (2 * k)
-    assert ((LOG_P - found - gap).abs() < tolerance + 0.1 * gap).all()  # and a share of order 1 / k
+    assert ((LOG_P - value - gap).abs() < tolerance + 0.1 * gap).all()  # and a share of order 1 / k
     assert (tolerance < gap).all()
 
 
@@ -130,8 +130,8 @@ def test_images_are_not_mixed_up() -> None:
 
     image, condition = torch.arange(7.0, dtype=torch.float64).view(7, 1, 1, 1), Condition(torch.arange(7).flip(0))
     for rows in (1, 5, 14, 1000):
-        for found in bounds(Named(), image, 6, rng(), condition=condition, rows=rows):
-            assert found.tolist() == pytest.approx([i + 100 * (6 - i) for i in range(7)])
+        for result in bounds(Named(), image, 6, rng(), condition=condition, rows=rows):
+            assert result.tolist() == pytest.approx([i + 100 * (6 - i) for i in range(7)])
 
 
 def test_weights_of_any_size_do_not_overflow() -> None:
@@ -273,11 +273,11 @@ def test_evaluate_writes_the_bounds_of_a_run(tmp_path) -> None:
     from trilemma.training import train
 
     run = train("vae-mnist", "digits", steps=5, out=tmp_path / "run", quiet=True)
-    found = evaluate(run, n=50, bound_samples=3, bound_images=30)
-    assert found["bound_nats"].protocol == "bound3_bernoulli-continuous_30_test"
-    assert any("not a likelihood" in note for note in found.notes)
+    evaluation = evaluate(run, n=50, bound_samples=3, bound_images=30)
+    assert evaluation["bound_nats"].protocol == "bound3_bernoulli-continuous_30_test"
+    assert any("not a likelihood" in note for note in evaluation.notes)
     file = tmp_path / "run" / "metrics" / "bound3_bernoulli-continuous_30_test.json"
-    assert json.loads(file.read_text("utf-8"))["value"] == found["bound_nats"].value
+    assert json.loads(file.read_text("utf-8"))["value"] == evaluation["bound_nats"].value
     for k, image in enumerate(torch.rand(12, 1, 8, 8).mul(255).to(torch.uint8)):
         save_png(image, tmp_path / "reals" / f"{k}.png")
     other = evaluate(run, against=tmp_path / "reals", bound_samples=1)  # without a test split: all of them
@@ -289,8 +289,8 @@ def test_evaluate_writes_the_bounds_of_a_run(tmp_path) -> None:
 
 def test_bounds_of_other_likelihoods_do_not_share_a_column_of_a_report() -> None:
     def scores(**settings):
-        found, _ = likelihood_scores(vae(**settings), data_of(), "test", **KEYS)
-        return scores_of(SimpleNamespace(scores=found))
+        result, _ = likelihood_scores(vae(**settings), data_of(), "test", **KEYS)
+        return scores_of(SimpleNamespace(scores=result))
 
     bernoulli, gaussian, other = scores(reconstruction="bce"), scores(), scores(beta=2)
     assert protocol_difference(bernoulli, gaussian) is None

@@ -28,9 +28,9 @@ def draw(generator, copied=0, n=360, n_train=500):
 
 def test_forty_per_cent_of_copies_are_found_and_a_model_without_copies_is_not_accused():
     generator = torch.Generator().manual_seed(0)
-    found = [copies(draw(generator, copied=144)) for _ in range(40)]
+    result = [copies(draw(generator, copied=144)) for _ in range(40)]
     accused = [copies(draw(generator)) for _ in range(200)]
-    assert sum(found) >= 38
+    assert sum(result) >= 38
     assert sum(accused) <= 10  # 5% of 200
 
 

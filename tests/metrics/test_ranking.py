@@ -40,9 +40,9 @@ def test_figures_are_sklearns(sizes, step):
 
 def test_pairs_counted_by_hand():
     """Abnormal 3 beats 1 and 2 and ties with 3: 2.5 of 3; abnormal 0 beats none: 2.5 of 6 pairs."""
-    found = {"normal": tensor(1, 2, 3), "abnormal": tensor(3, 0)}
-    assert auroc(**found) == pytest.approx(2.5 / 6)
-    assert average_precision(**found) == pytest.approx(1 / 2 * 1 / 2 + 1 / 2 * 2 / 5)  # at 3: 1 of 2; at 0: 2 of 5
+    result = {"normal": tensor(1, 2, 3), "abnormal": tensor(3, 0)}
+    assert auroc(**result) == pytest.approx(2.5 / 6)
+    assert average_precision(**result) == pytest.approx(1 / 2 * 1 / 2 + 1 / 2 * 2 / 5)  # at 3: 1 of 2; at 0: 2 of 5
 
 
 def test_the_ends_of_the_scale():
@@ -62,8 +62,8 @@ def test_two_gaussians():
     n, apart = 4000, 1.0
     truth = auroc_of_normals(apart)
     error = math.sqrt(1 / (6 * n))  # at most: the variance of U / n^2 under the null hypothesis, 1 / (6 n)
-    found = auroc(normal=normals(n, seed=3), abnormal=normals(n, apart, seed=4))
-    assert abs(found - truth) < 4 * error < 0.05
+    estimate = auroc(normal=normals(n, seed=3), abnormal=normals(n, apart, seed=4))
+    assert abs(estimate - truth) < 4 * error < 0.05
 
 
 def test_the_interval_has_the_width_of_its_law():
@@ -76,8 +76,8 @@ def test_the_interval_has_the_width_of_its_law():
     value = wins.mean().item()
     half = stdtrit(freedom, 0.975) * math.sqrt(sum(parts)) / (value * (1 - value))
     expected = [expit(logit(value) - half), expit(logit(value) + half)]
-    found = ranking(normal=normal, abnormal=abnormal).auroc
-    assert found.value == pytest.approx(value) and [*found.interval] == pytest.approx(expected, rel=1e-9)
+    estimate = ranking(normal=normal, abnormal=abnormal).auroc
+    assert estimate.value == pytest.approx(value) and [*estimate.interval] == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("step", [0.0, 0.5])
@@ -97,8 +97,8 @@ def test_each_image_is_left_out_once(step):
         value = figure(normal=normal, abnormal=abnormal)
         half = stdtrit(freedom, 0.975) * math.sqrt(sum(parts)) / (value * (1 - value))
         expected += [expit(logit(value) - half), expit(logit(value) + half)]
-    found = ranking(normal=normal, abnormal=abnormal)
-    assert [*found.auroc.interval, *found.average_precision.interval] == pytest.approx(expected, rel=1e-9)
+    estimate = ranking(normal=normal, abnormal=abnormal)
+    assert [*estimate.auroc.interval, *estimate.average_precision.interval] == pytest.approx(expected, rel=1e-9)
 
 
 def test_every_interval_holds_its_value():
@@ -128,8 +128,8 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(sizes, apart):
     held = torch.zeros(2)
     for _ in range(300):
         sides = [torch.randn(n, generator=generator, dtype=torch.float64) for n in sizes]
-        found = ranking(normal=sides[0], abnormal=sides[1] + apart)
-        held += torch.tensor([f.interval[0] <= t <= f.interval[1] for f, t in zip(found, truth, strict=True)])
+        estimate = ranking(normal=sides[0], abnormal=sides[1] + apart)
+        held += torch.tensor([f.interval[0] <= t <= f.interval[1] for f, t in zip(estimate, truth, strict=True)])
     assert (held / 300 >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / 300)).all()
 
 

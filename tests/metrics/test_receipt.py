@@ -91,9 +91,9 @@ def test_a_file_larger_than_any_score_is_none(tmp_path):
 
 
 def test_versions():
-    found = versions(device="cpu")
-    assert {"trilemma", "python", "torch", "numpy", "device"} == set(found)
-    assert all(isinstance(value, str) and value for value in found.values())
+    names = versions(device="cpu")
+    assert {"trilemma", "python", "torch", "numpy", "device"} == set(names)
+    assert all(isinstance(value, str) and value for value in names.values())
 
 
 def test_text():

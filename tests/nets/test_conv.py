@@ -17,12 +17,12 @@ from trilemma.nets.conv import (
 
 def sizes(net: nn.Sequential, x: torch.Tensor) -> list[tuple[int, ...]]:
     """Shapes of the maps after each convolution and pooling, without the batch."""
-    found = []
+    results = []
     for layer in net:
         x = layer(x)
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.MaxPool2d):
-            found.append(tuple(x.shape[1:]))
-    return found
+            results.append(tuple(x.shape[1:]))
+    return results
 
 
 @pytest.mark.parametrize("stride", [1, 2])

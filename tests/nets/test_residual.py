@@ -8,12 +8,12 @@ from trilemma.nets.residual import CAP, SMALLEST, Block, residual_decoder, resid
 
 
 def maps(net: nn.Sequential, x: torch.Tensor) -> list[tuple[int, ...]]:
-    found = []
+    results = []
     for layer in net:
         x = layer(x)
         if x.ndim == 4:
-            found.append(tuple(x.shape[1:]))
-    return found
+            results.append(tuple(x.shape[1:]))
+    return results
 
 
 @pytest.mark.parametrize(("side", "smallest"), [(8, 8), (9, 5), (28, 7), (32, 8), (48, 6), (64, 8), (100, 7), (128, 8)])

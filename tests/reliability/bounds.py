@@ -57,12 +57,12 @@ def run_within(folder: Path, *words: object, memory: int = MEMORY, env: dict[str
 
 def refused(folder: Path, *words: object, env: dict[str, str] | None = None) -> str:
     """The one sentence with which a command line is refused, within the bounds."""
-    found = run_within(folder, *words, env=env)
-    assert found.code == 2, found
-    lines = [line for line in found.err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, found.err
-    assert "defect" not in found.err and "Traceback" not in found.err, found.err
-    assert found.peak < MEMORY, f"{found.peak:,} bytes"
+    process = run_within(folder, *words, env=env)
+    assert process.code == 2, process
+    lines = [line for line in process.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, process.err
+    assert "defect" not in process.err and "Traceback" not in process.err, process.err
+    assert process.peak < MEMORY, f"{process.peak:,} bytes"
     return lines[0].removeprefix("error: ")
 
 

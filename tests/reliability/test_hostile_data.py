@@ -263,8 +263,8 @@ def test_what_follows_a_file_with_holes_is_read() -> None:
     keys = record("GNU.sparse.major", b"1") + record("GNU.sparse.name", b"new")
     new = header("x", len(keys), tarfile.XHDTYPE) + blocks(keys) + header("y", 3) + blocks(b"abc")
     whole = bytes(old) + bytes(more) + bytes(BLOCK) + blocks(b"data") + new + header("a.png", 0) + bytes(2 * BLOCK)
-    found = list(members(io.BytesIO(whole)))
-    assert [(info.name, info.issparse()) for info in found] == [("old", True), ("new", True), ("a.png", False)]
+    result = list(members(io.BytesIO(whole)))
+    assert [(info.name, info.issparse()) for info in result] == [("old", True), ("new", True), ("a.png", False)]
 
 
 # -- arrays and idx
@@ -346,9 +346,9 @@ def test_links_are_walked_once(tmp_path: Path) -> None:
     (folder / "root").symlink_to("/", target_is_directory=True)
     data = load_data(folder)
     assert sum(map(len, data.splits.values())) == 4
-    with listed(folder) as found:
-        assert "root to a folder around the source" in found.links
-        assert len(found.links) == 81
+    with listed(folder) as files:
+        assert "root to a folder around the source" in files.links
+        assert len(files.links) == 81
 
 
 def test_deep_folders_are_read(tmp_path: Path) -> None:
@@ -625,6 +625,6 @@ READ = {
 @pytest.mark.parametrize("name", READ)
 def test_the_rest_is_read_within_the_bounds(tmp_path: Path, name: str) -> None:
     source = READ[name](tmp_path)
-    found = run_within(tmp_path, "data", "show", source, "out=a.png")
-    assert (found.code, found.err) == (0, ""), found
-    assert found.peak < MEMORY
+    process = run_within(tmp_path, "data", "show", source, "out=a.png")
+    assert (process.code, process.err) == (0, ""), process
+    assert process.peak < MEMORY

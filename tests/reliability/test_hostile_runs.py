@@ -118,10 +118,10 @@ def test_no_number_in_the_settings_makes_a_network_of_any_size(model: str, setti
     recipe = get_recipe(model)
     forms = forms_of(outline(recipe, recipe.config, most=1000).state_dict())
     try:
-        found = forms_of(outline(recipe, recipe.config.with_(**settings), most=1000).state_dict())
+        result = forms_of(outline(recipe, recipe.config.with_(**settings), most=1000).state_dict())
     except UserError:
         return
-    assert difference(found, forms) is not None
+    assert difference(result, forms) is not None
 
 
 def test_a_command_that_is_none_of_ours_is_not_advised(folder: Path) -> None:

@@ -94,9 +94,9 @@ def tensors(file: str, change: Callable[[dict[str, torch.Tensor], str], object])
     """`change(tensors, name of one of them)` in a file."""
 
     def harm(path: Path) -> None:
-        found = load_file(path / f"{file}.safetensors")
-        change(found, max(found, key=lambda name: found[name].numel()))
-        save_file(found, path / f"{file}.safetensors")
+        result = load_file(path / f"{file}.safetensors")
+        change(result, max(result, key=lambda name: result[name].numel()))
+        save_file(result, path / f"{file}.safetensors")
 
     return agreed(harm)
 

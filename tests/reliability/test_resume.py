@@ -251,8 +251,8 @@ def test_a_kill_between_save_and_removal_leaves_whole_ones_only(
     there = list_checkpoints(tmp_path)
     assert [int(path.name) for path in there] == [2, 3]
     assert [why_broken(path) for path in there] == [None, None]
-    found = checkpoint.load_checkpoint(tmp_path, print)
-    assert found is not None and found.values == {"step": 3}
+    result = checkpoint.load_checkpoint(tmp_path, print)
+    assert result is not None and result.values == {"step": 3}
     assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in there]
 
 
@@ -290,8 +290,8 @@ def test_two_states_of_one_step_are_told_apart_and_the_later_is_taken(tmp_path: 
     for unreported in (True, False, False):
         save_checkpoint(tmp_path, 16, Checkpoint({"unreported": unreported}, {}))
     assert [path.name for path in list_checkpoints(tmp_path)] == [f"{16:012d}", f"{16:012d}.2"]
-    found = checkpoint.load_checkpoint(tmp_path, print)
-    assert found is not None and found.values == {"unreported": False}
+    result = checkpoint.load_checkpoint(tmp_path, print)
+    assert result is not None and result.values == {"unreported": False}
 
 
 class Late:
@@ -330,6 +330,6 @@ def test_what_is_pending_on_a_gpu_is_checked_before_a_state_is_trusted(monitor: 
 def test_averaged_weights_on_a_gpu_are_checked_within_a_step_under_its_number(monitor: StepMonitor, by: str) -> None:
     assert not monitor.check(player_step(3, 1.0, 1.0))
     monitor.check_average(3, Late())  # type: ignore[arg-type]  # an empty list, which is as false as False
-    with pytest.raises(NotFinite, match="averaged weights are not finite") as found:
+    with pytest.raises(NotFinite, match="averaged weights are not finite") as error:
         monitor.flush() if by == "a state" else monitor.check(player_step(4, 1.0, 1.0))
-    assert found.value.step == 3 and not monitor.flush()
+    assert error.value.step == 3 and not monitor.flush()

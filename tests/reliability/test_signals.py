@@ -105,8 +105,8 @@ def test_a_second_signal_in_a_save_leaves_the_old_one(monkeypatch: pytest.Monkey
 def test_a_signal_after_the_last_step_says_how_to_go_on(
     owner: Any, function: str, signum: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(Display, "say", lambda display, text: said.append(text))
+    messages: list[str] = []
+    monkeypatch.setattr(Display, "say", lambda display, text: messages.append(text))
     whole = train(out="whole")
     real = getattr(owner, function)
 
@@ -121,20 +121,22 @@ def test_a_signal_after_the_last_step_says_how_to_go_on(
         with pytest.raises(Stopped) as stopped:
             train()
     assert stopped.value.code == 128 + signum and saved_step() == 8 and not Path("r/summary.json").exists()
-    assert said[-1].startswith("stopped after 128 images; the state is saved. Resume with: trilemma train vae digits ")
-    assert said[-1].endswith(" save_every=16 sample_every=1000000 device=cpu out=r")
+    assert messages[-1].startswith(
+        "stopped after 128 images; the state is saved. Resume with: trilemma train vae digits "
+    )
+    assert messages[-1].endswith(" save_every=16 sample_every=1000000 device=cpu out=r")
     again = train()
     assert (again.path / "weights.safetensors").read_bytes() == (whole.path / "weights.safetensors").read_bytes()
 
 
 def test_keys_that_were_not_given_are_not_in_the_line_and_no_curves_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    said, drawn = [], []
-    monkeypatch.setattr(Display, "say", lambda display, text: said.append(text))
+    messages, drawn = [], []
+    monkeypatch.setattr(Display, "say", lambda display, text: messages.append(text))
     monkeypatch.setattr(results, "draw_curves", lambda *args: drawn.append(args))  # the import alone may take seconds
     send(monkeypatch, signal.SIGTERM)
     with pytest.raises(Stopped):
         trilemma.train("vae", "digits", steps=8, batch=16, out="r")
-    assert re.search(r" seed=0 size=8x8 channels=1 variance=\S+ out=r$", said[-1]) and not drawn
+    assert re.search(r" seed=0 size=8x8 channels=1 variance=\S+ out=r$", messages[-1]) and not drawn
 
 
 def test_the_signal_that_announces_the_end_saves_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

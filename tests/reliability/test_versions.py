@@ -168,8 +168,8 @@ def test_pictures_of_fb66719_are_made_again(model: str) -> None:
     pictures = sorted(copy_of(model, "finished").glob("samples/**/*.png"))
     assert len(pictures) == (10 if model in ("vae-conditional", "vae-vq", "diffusion-small") else 7)
     for k, picture in enumerate(pictures):
-        made = trilemma.again(picture, out=f"again-{k}.png")
-        assert made.equal if is_machine_of_fixtures() else made.difference is not None and made.difference <= 1
+        copy = trilemma.again(picture, out=f"again-{k}.png")
+        assert copy.equal if is_machine_of_fixtures() else copy.difference is not None and copy.difference <= 1
 
 
 @pytest.mark.slow

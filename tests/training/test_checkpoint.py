@@ -22,16 +22,16 @@ def state(value: float) -> Checkpoint:
 
 
 def step_of(folder: Path) -> int | None:
-    found = load_checkpoint(folder, lambda text: None)
-    return None if found is None else found.values["step"]
+    checkpoint = load_checkpoint(folder, lambda text: None)
+    return None if checkpoint is None else checkpoint.values["step"]
 
 
 def test_round_trip(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 128, state(3))
-    found = load_checkpoint(tmp_path, print)
-    assert found is not None
-    assert found.values == {"step": 3}
-    assert torch.equal(found.tensors["model"]["w"], torch.full((50,), 3.0))
+    checkpoint = load_checkpoint(tmp_path, print)
+    assert checkpoint is not None
+    assert checkpoint.values == {"step": 3}
+    assert torch.equal(checkpoint.tensors["model"]["w"], torch.full((50,), 3.0))
 
 
 def test_the_newest_is_taken_and_two_are_kept(tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_a_broken_one_is_set_aside_for_the_one_before(tmp_path: Path, name: str,
     save_checkpoint(tmp_path, 100, state(1))
     newest, notices = save_checkpoint(tmp_path, 200, state(2)), []
     harm(newest / name)
-    found = load_checkpoint(tmp_path, notices.append)
-    assert found is not None and found.values["step"] == 1
+    checkpoint = load_checkpoint(tmp_path, notices.append)
+    assert checkpoint is not None and checkpoint.values["step"] == 1
     assert (tmp_path / f"{newest.name}.corrupt").is_dir() and not newest.exists()
     assert len(notices) == 1 and "is broken" in notices[0]
 

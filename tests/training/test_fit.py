@@ -176,8 +176,8 @@ def test_a_training_says_what_changed_and_its_command_says_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trilemma.train("vae", "digits", steps=2, out=tmp_path / "run")
-    said = capsys.readouterr()
-    assert "batch 128 (256 for" in said.out + said.err and "variance of a pixel 0.0408" in said.out + said.err
+    output = capsys.readouterr()
+    assert "batch 128 (256 for" in output.out + output.err and "variance of a pixel 0.0408" in output.out + output.err
     assert run.config["model_config"]["variance"] == 0.5 * 64 / 784
     for word in ("batch=128", "lr=0.01", "variance=0.0408"):
         assert word in run.config["command"]

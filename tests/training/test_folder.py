@@ -75,13 +75,13 @@ def test_one_key_of_model_and_training_is_compared_in_both() -> None:
 
 
 def test_a_new_folder_is_never_begun_without_a_reason() -> None:
-    said: list[str] = []
+    messages: list[str] = []
     for seed, batch in ((0, 1), (1, 1), (0, 1), (1, 2)):
-        open_run_folder("a", config(seed=seed, batch=batch), None, said.append).close()
-    held = open_run_folder("b", config(), None, said.append)
-    open_run_folder("b", config(), None, said.append).close()
+        open_run_folder("a", config(seed=seed, batch=batch), None, messages.append).close()
+    held = open_run_folder("b", config(), None, messages.append)
+    open_run_folder("b", config(), None, messages.append).close()
     held.close()
-    assert said == [
+    assert messages == [
         "runs/a-2 is a new training, because runs/a already holds a different training: seed 0 then, 1 now",
         "runs/a-3 is a new training, because runs/a-2 already holds a different training: batch 1 then, 2 now",
         "runs/b-2 is a new training, because runs/b is being trained by another process",

@@ -285,8 +285,8 @@ def test_a_rate_a_hundred_times_too_high_is_flagged_within_five_steps(monkeypatc
 
     monkeypatch.setattr(players, "lr_factor", raised)
     run = trilemma.train("ae-stacked", "digits", steps=120, lr=0.02, batch=64, out="r", quiet=True)
-    said = [row["step"] for row in run.log if "jumped" in row.get("warning", "")]
-    assert said and 100 <= said[0] <= 105
+    messages = [row["step"] for row in run.log if "jumped" in row.get("warning", "")]
+    assert messages and 100 <= messages[0] <= 105
 
 
 def test_memory_that_runs_out_divides_the_batch_and_the_gradient_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -546,20 +546,20 @@ def test_coverage_of_a_set_by_another_of_its_kind_has_its_known_mean() -> None:
     """Naeem et al. (2020), equation 9: of M generated and N real ones, 1 - (N-1)...(N-k) / ((M+N-1)...(M+N-k))."""
     n, k, draws = 64, 5, 200
     generator = torch.Generator().manual_seed(0)
-    found = [coverage(real=x, fake=y, k=k) for x, y in torch.randn(draws, 2, n, 3, generator=generator)]
+    result = [coverage(real=x, fake=y, k=k) for x, y in torch.randn(draws, 2, n, 3, generator=generator)]
     expected = 1 - math.prod((n - i) / (2 * n - i) for i in range(1, k + 1))
-    error = statistics.stdev(found) / math.sqrt(draws)
-    assert statistics.mean(found) == pytest.approx(expected, abs=4 * error) and error < 0.005
+    error = statistics.stdev(result) / math.sqrt(draws)
+    assert statistics.mean(result) == pytest.approx(expected, abs=4 * error) and error < 0.005
 
 
 def test_the_energy_distance_of_shifted_normals_is_the_known_one() -> None:
     """In one dimension x ~ N(0, 1), y ~ N(m, 1): E|x - y| is the mean of |N(m, 2)|, and E|x - x'| = 2 / sqrt(pi)."""
     m, n, draws = 1.5, 64, 400
     x = torch.randn(2, draws, n, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = [energy_distance(real=a, fake=b + m) for a, b in zip(*x, strict=True)]
+    distance = [energy_distance(real=a, fake=b + m) for a, b in zip(*x, strict=True)]
     between = 2 / math.sqrt(math.pi) * math.exp(-(m**2) / 4) + m * math.erf(m / 2)
-    error = statistics.stdev(found) / math.sqrt(draws)
-    assert statistics.mean(found) == pytest.approx(2 * between - 4 / math.sqrt(math.pi), abs=4 * error)
+    error = statistics.stdev(distance) / math.sqrt(draws)
+    assert statistics.mean(distance) == pytest.approx(2 * between - 4 / math.sqrt(math.pi), abs=4 * error)
     assert error < 0.02
 
 
@@ -677,8 +677,8 @@ def test_samples_of_stages_in_a_row_that_are_alike_are_no_collapse_and_a_jump_is
 
     monkeypatch.setattr(players, "lr_factor", raised)
     stages = trilemma.train("vae-vq", "digits", steps=150, batch=16, out="stages", quiet=True)
-    said = [row["warning"] for row in stages.log if "warning" in row]
-    assert not any("collapse" in text for text in said) and any("jumped" in text for text in said)
+    messages = [row["warning"] for row in stages.log if "warning" in row]
+    assert not any("collapse" in text for text in messages) and any("jumped" in text for text in messages)
     rivals = short("rivals", "gan-dcgan", width=4, latent=8)
     assert any("collapse" in row.get("warning", "") for row in rivals.log)
 

@@ -33,16 +33,16 @@ STEADY = [1.0 + 0.001 * (k % 7) for k in range(WINDOW + 10)]  # median 1.003
 
 @pytest.mark.parametrize(("height", "stays"), [(1.01 * RISE, True), (0.99 * RISE, False), (1.5 * SPIKE, True)])
 def test_a_loss_that_stays_up_is_said_after_a_window(height: float, stays: bool) -> None:
-    said = jumps([*STEADY, *[height] * WINDOW])
+    jumped_at = jumps([*STEADY, *[height] * WINDOW])
     last = len(STEADY) + WINDOW - 1
-    assert {step for step, jump in said.items() if jump.stays} == ({last} if stays else set())
-    assert not stays or said[last].step == len(STEADY)
+    assert {step for step, jump in jumped_at.items() if jump.stays} == ({last} if stays else set())
+    assert not stays or jumped_at[last].step == len(STEADY)
 
 
 @pytest.mark.parametrize(("up", "stays"), [(WINDOW // 2 + 1, True), (WINDOW // 2 - 1, False)])
 def test_a_loss_has_come_back_if_half_of_the_window_did(up: int, stays: bool) -> None:
-    said = jumps([*STEADY, *[1.5 * SPIKE] * up, *STEADY])
-    assert [jump.stays for jump in said.values()] == ([False, True] if stays else [False])
+    jumped_at = jumps([*STEADY, *[1.5 * SPIKE] * up, *STEADY])
+    assert [jump.stays for jump in jumped_at.values()] == ([False, True] if stays else [False])
 
 
 def test_the_state_is_in_doubt_from_the_first_loss_that_stands_out_until_it_is_decided() -> None:

@@ -200,9 +200,9 @@ def test_a_run_loads_its_data_as_it_was_trained_on_them(
     keys = {{"seed": "split_seed"}.get(key, key): value for key, value in options.items()}
     words = {"steps": 2, "batch": 8, "quiet": True}
     run = trilemma.train("vae", data, **words) if loaded else trilemma.train("vae", source, **keys, **words)
-    found = trilemma.load(run.path).data
-    assert (found.fingerprint, found.shape) == (data.fingerprint, data.shape)
-    assert torch.equal(found.valid.images, data.valid.images)
+    result = trilemma.load(run.path).data
+    assert (result.fingerprint, result.shape) == (data.fingerprint, data.shape)
+    assert torch.equal(result.valid.images, data.valid.images)
     assert trilemma.evaluate(run.path, n=12, bound_samples=0).scores
     line = shlex.split(run.config["command"])
     assert cli.main([*line[1:], "quiet=true", "out=other"]) == 0

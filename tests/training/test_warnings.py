@@ -44,8 +44,8 @@ def test_the_error_of_the_mean_image_is_the_distance_of_means_and_the_spread() -
     draw = torch.Generator().manual_seed(0)
     train, held_out = (torch.rand(n, 2, 3, 4, generator=draw, dtype=torch.float64) for n in (50, 31))
     expected = held_out.var(0, correction=0) + (held_out.mean(0) - train.mean(0)).square()
-    found = mean_image_rmse(train.split(7), held_out.split(10))
-    assert found == pytest.approx(math.sqrt(float(expected.mean())), rel=1e-12)
+    rmse = mean_image_rmse(train.split(7), held_out.split(10))
+    assert rmse == pytest.approx(math.sqrt(float(expected.mean())), rel=1e-12)
 
 
 @pytest.mark.parametrize(("share", "said"), [(NO_BETTER + 1e-6, True), (NO_BETTER - 1e-6, False), (1.3, True)])
@@ -159,5 +159,5 @@ def rates(monkeypatch: pytest.MonkeyPatch, monitor: str | None) -> set[float]:
 def test_a_plateau_without_a_figure_to_follow_is_a_constant_rate(
     monitor: str | None, falls: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = rates(monkeypatch, monitor)
-    assert (max(found), min(found) < max(found)) == (1e-3, falls)
+    lrs = rates(monkeypatch, monitor)
+    assert (max(lrs), min(lrs) < max(lrs)) == (1e-3, falls)
