@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from trilemma.registry import Recipe
 
 Say = Callable[[str], None]
-PATH_BOUND: dict[str, Any] = {
-    "bound_samples": 8,
-    "bound_images": 64,
-}  # of a diffusion model: as many calls as 26 images take
+# of a diffusion model: as many network calls as 26 images take
+PATH_BOUND: dict[str, Any] = {"bound_samples": 8, "bound_images": 64}
 
 
 class Plan(NamedTuple):
@@ -110,7 +108,7 @@ def _measure(entry: Entry, entries: Sequence[Entry], plan: Plan, batch: int, ref
 
     assert entry.contestant is not None
     first = next((e for e in entries if e.evaluation is not None), None)
-    bounds: dict[str, Any] = PATH_BOUND if entry.run and isinstance(entry.run.model, BoundsByPath) else {}
+    bounds = PATH_BOUND if entry.run and isinstance(entry.run.model, BoundsByPath) else {}
     evaluation = evaluate(entry.contestant, n=plan.n, seed=plan.seed, batch=batch, reference=reference, **bounds)
     earlier = scores_of(first.evaluation) if first and first.evaluation else {}
     if first and (difference := protocol_difference(scores_of(evaluation), earlier)):
