@@ -284,6 +284,13 @@ def test_codes_and_reconstructions_are_those_of_the_model_in_any_batch(run):
                 run.decode(codes[:, 1:], label)
 
 
+def test_a_model_with_an_encoder_encodes_by_it_also_where_it_inverts(vae, monkeypatch):
+    monkeypatch.setattr(vae.model, "invert", lambda image, condition: image.flatten(1) + 1, raising=False)
+    monkeypatch.setattr(vae.model, "generate", lambda z, condition: z, raising=False)
+    monkeypatch.setattr(vae.model, "encode", lambda image, condition: image.flatten(1) + 2)
+    assert isinstance(vae.model, Inverts) and vae.encode(torch.zeros(1, 1, 8, 8)).eq(2).all()
+
+
 def test_labels_of_codes_by_name_number_and_one_for_each(vae, monkeypatch):
     seen = []
 

@@ -15,6 +15,8 @@ from trilemma.types import (
     Decodes,
     Encodes,
     Model,
+    Phase,
+    Player,
     Reconstructs,
     Samples,
     check_condition,
@@ -74,6 +76,11 @@ def test_flags_of_a_plain_module_are_its_own_or_the_defaults() -> None:
     assert asked.label.tolist() == [0, 1, 2, 3] and asked.caption is asked.image is asked.mask is None
     assert not isinstance(nn.Linear(1, 1), Conditional) and codes_need(nn.Linear(1, 1)) == ()
     assert not isinstance(Model(), Conditional)
+    module = Plain()
+    module.phases = [
+        Phase("a", Player("who", [nn.Parameter(torch.zeros(1))]), lambda batch, rng: (torch.zeros(()), {}))
+    ]
+    assert [player.name for player in flags(module).players] == ["who"]
 
 
 def test_keys_of_a_plain_sampler_are_its_keywords() -> None:

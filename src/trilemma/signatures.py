@@ -15,7 +15,6 @@ from trilemma.config import Config
 from trilemma.verbs import Verb, function_of
 
 Schema = dict[str, Any]
-GATHERS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Keys(Config):

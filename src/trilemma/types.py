@@ -19,7 +19,7 @@ from trilemma.errors import UserError, form_of
 Logs = dict[str, Tensor]
 Loss = Callable[["Batch", torch.Generator], tuple[Tensor, Logs]]
 Start = Callable[[Iterable["Batch"], int], dict[str, float]]
-SAMPLE_ARGUMENTS = ("n", "seed", "first", "condition", "keys")  # of `sample`, besides settings of the sampler
+SAMPLE_ARGUMENTS = ("n", "seed", "first", "condition", "keys", "guides", "watch")  # besides settings of the sampler
 
 
 class PhaseError(ValueError):
@@ -310,6 +310,8 @@ class _WithDefaults:
     def __init__(self, module: object) -> None:
         self._module = module
 
+    players = Model.players
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name, getattr(Model, name, None))
 
@@ -327,13 +329,15 @@ def config_of(model: object) -> ModelConfig | None:
 
 @dataclass(frozen=True)
 class Guides:
-    """Modules outside a model that guide its sampler.
+    """What comes to a sampler from outside its model.
 
-    weak: a denoiser that is less able. classifier: images (B, C, H, W) in [0, 1] -> logits (B, n_classes).
+    weak: a denoiser that is less able. classifier: images (B, C, H, W) in [0, 1] -> logits (B, n_classes). times: a
+    grid that was optimised on images, decreasing, float64 (steps + 1,).
     """
 
     weak: nn.Module | None = None
     classifier: nn.Module | None = None
+    times: Tensor | None = None
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -376,12 +380,13 @@ def draw(
     condition: Condition = UNCONDITIONAL,
     keys: Config | None = None,
     guides: Guides = NO_GUIDES,
+    watch: "Watch | None" = None,
 ) -> Tensor:
     """Images of a model, in whichever of the two ways its `sample` takes the settings of its sampler.
 
     Args:
         keys: settings of the kind `keys_of(model)`; default: the model's defaults.
-        guides: for a model that takes them.
+        guides: for a model that takes them; watch: for one that denoises.
     Returns:
         (n, C, H, W) in [0, 1].
     """
@@ -390,6 +395,8 @@ def draw(
         keywords |= keys.given() if flags(model).sampling_keys is None else {"keys": keys}
     if guides is not NO_GUIDES:
         keywords["guides"] = guides
+    if watch is not None:
+        keywords["watch"] = watch
     return model.sample(n, seed=seed, first=first, **keywords)
 
 
@@ -550,6 +557,7 @@ LACKING = {  # why a model without a capability cannot do what needs it
     Encodes: "has no encoder",
     Decodes: "has no decoder",
     BoundsLikelihood: "has no bound on the likelihood",
+    BoundsByPath: "has no path from images to noise",
     Conditional: "was trained without labels",
 }
 

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from trilemma.comparison import compare
 from trilemma.comparison.folder import claim_folder
+from trilemma.comparison.rows import model_row
 from trilemma.comparison.trained import curves
 from trilemma.errors import UserError
 from trilemma.metrics.cost import time_in_turns
@@ -526,3 +527,42 @@ def test_what_cannot_be_shown_of_a_run_costs_only_that_run(stage, runs, broken):
 def test_a_log_of_thousands_of_names_is_drawn_in_part():
     rows = [{"seconds": 1.0, **{f"a/{k}": 1.0 for k in range(20_000)}}]
     assert len(curves(rows)) == 40
+
+
+class ByPath:
+    """A model whose bound takes many calls."""
+
+    def bound(self):
+        """Is not called."""
+
+    elbo = flow_bound = bound
+
+
+def test_diffusion_models_have_few_calls_for_their_bound(stage, monkeypatch):
+    asked = {}
+
+    def train(model, data, **keys):
+        run = finished(model, keys["out"], data)
+        run.model = ByPath() if model == "diffusion-small" else None
+        return run
+
+    def evaluate(run, *, n, seed, batch, reference, **bounds):
+        asked[run.recipe.name] = bounds
+        return stage.evaluation(run.recipe.name, n=n)
+
+    monkeypatch.setattr("trilemma.training.train", train)
+    monkeypatch.setattr("trilemma.metrics.evaluate", evaluate)
+    compare(models="vae,diffusion-small")
+    assert asked == {"vae": {}, "diffusion-small": {"bound_samples": 8, "bound_images": 64}}
+
+
+def test_a_row_that_cannot_be_shown_says_where_it_happened_if_that_is_asked_for(stage, monkeypatch, capsys):
+    def broken(name, row, *rest):
+        return 1 // 0 if name == "vae" and not row[0].error else model_row(name, row, *rest)
+
+    monkeypatch.setattr("trilemma.comparison.document.model_row", broken)
+    for debug in ("0", "1"):
+        monkeypatch.setenv("TRILEMMA_DEBUG", debug)
+        result = compare(models="vae,gan-dcgan", out=f"report-{debug}")
+        assert "ZeroDivisionError" in str(result.document)
+        assert ("Traceback" in capsys.readouterr().err) is (debug == "1")

@@ -137,6 +137,8 @@ def test_a_guided_picture_is_made_again(runs: dict[str, Path], tmp_path: Path, m
         for picture in (made.grid, made.images[1]):
             result = again(home / picture)
             assert result.equal and result.changed == ()
+    run = trilemma.load("runs/strong", device="cpu")
+    assert again(home / pictures[0].grid, run=run).equal and run.guide_runs == {}  # the caller's own run stays as it is
     shutil.rmtree("runs/weak")
     shutil.copytree(runs["classes"], "runs/weak")
     with pytest.raises(UserError, match=r"guide=runs/weak: the run that made .* was not found"):
@@ -149,7 +151,7 @@ def test_a_guided_picture_is_made_again(runs: dict[str, Path], tmp_path: Path, m
         ({"guide": "weak"}, "guide=.*weak has no effect with guidance=1; add guidance=2"),
         ({"guide": "nowhere", "guidance": 2.0}, "guide=.*nowhere: .*"),
         ({"guide": "larger", "guidance": 2.0}, "its images are 1x12x12, those of .* 1x8x8"),
-        ({"guide": "vae", "guidance": 2.0}, "vae does not denoise; give a run of a diffusion model"),
+        ({"guide": "vae", "guidance": 2.0}, "guide=.*vae: vae does not denoise; models that do: diffusion"),
         ({"guidance": 2.0}, "needs a model trained with classes=true, or guide=RUN"),
         ({"classifier": "mnist-cnn"}, "takes images of 1x28x28, and those of .* are 1x8x8"),
         ({"classifier": "resnet"}, 'unknown classifier "resnet"'),
@@ -163,6 +165,12 @@ def test_what_does_not_fit_is_refused(
         settings = settings | {"guide": str(runs["strong"].parent / str(settings["guide"]))}
     with pytest.raises(UserError, match=message):
         strong.sample(1, **settings)
+
+
+def test_a_bundled_classifier_is_read_once(strong: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    strong.sample(1, steps=1, classifier="digits-cnn")
+    monkeypatch.setattr("trilemma.run.guides.load_network", None)
+    assert strong.sample(1, steps=1, classifier="digits-cnn").isfinite().all()
 
 
 def test_a_label_needs_a_model_or_a_classifier_that_knows_it(strong: Run, runs: dict[str, Path]) -> None:

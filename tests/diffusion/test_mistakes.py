@@ -23,14 +23,14 @@ def runs(tmp_path_factory):
 
 
 MISTAKES = [
-    ("plain", {"sampler": "huen"}, 'unknown sampler "huen"; choose .*did you mean "heun"'),
-    ("plain", {"grid": "kerras"}, 'unknown grid "kerras"; choose .*did you mean "karras"'),
-    ("plain", {"schedule": "cosin"}, 'unknown schedule "cosin"; choose .*did you mean "cosine"'),
+    ("plain", {"sampler": "huen"}, 'sampler=huen: give one of auto, ddim, .*did you mean "heun"'),
+    ("plain", {"grid": "kerras"}, 'grid=kerras: give one of auto, .*did you mean "karras"'),
+    ("plain", {"schedule": "cosin"}, 'schedule=cosin: give one of cosine, .*did you mean "cosine"'),
     ("plain", {"steps": 0}, "steps=0: give a whole number of at least 1"),
     ("plain", {"sampler": "unipc", "eta": 0.5}, "sampler unipc takes no eta=; leave it out, or use .*ddim or dpm"),
     ("plain", {"eta": 0.5}, "sampler unipc takes no eta="),  # the default
     ("plain", {"sampler": "ddim", "order": 2}, "sampler ddim takes no order=; leave it out, or use sampler=unipc$"),
-    ("plain", {"sampler": "unipc", "order": 5}, "order=5: give 2 or 3"),
+    ("plain", {"sampler": "unipc", "order": 5}, "order=5: give one of 2, 3"),
     ("plain", {"sampler": "ddim", "eta": 2}, "eta=2: give a number of at least 0 and up to 1"),
     ("plain", {"variance": "beta"}, 'unknown key "variance"'),
     ("plain", {"label": 3}, "diffusion does not take a class: it was trained without labels"),

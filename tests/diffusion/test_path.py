@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import trilemma
 from trilemma.data import Data, Split
@@ -12,9 +13,10 @@ from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
 from trilemma.diffusion.model import PixelDiffusion, PixelDiffusionConfig
 from trilemma.errors import UserError
 from trilemma.explore import interpolate, reconstruct
+from trilemma.explore.codes import code_width
 from trilemma.metrics.likelihood import has_posterior, likelihood_scores
 from trilemma.run.run import Run
-from trilemma.types import Condition, Encodes, Inverts
+from trilemma.types import UNCONDITIONAL, Condition, Encodes, Inverts
 
 TINY = {"width": 4, "multipliers": (1, 1), "depth": 1, "attention_px": 0}
 
@@ -42,6 +44,11 @@ def test_a_code_gives_the_image_back(run: Run) -> None:
     torch.testing.assert_close(run.reconstruct(x, label), run.decode(codes, label), atol=1e-5, rtol=0)
     with pytest.raises(UserError, match="needs the class"):
         run.encode(x)
+
+
+def test_how_long_a_code_is_needs_no_code(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run.model, "invert", None)
+    assert code_width(run) == 64
 
 
 def test_verbs_that_use_codes_take_such_a_run(run: Run, tmp_path: Path) -> None:
@@ -73,3 +80,29 @@ def test_the_bound_asks_for_the_class() -> None:
     with pytest.raises(UserError, match="needs the class"):
         net.elbo(images(2), rng)
     assert net.elbo(images(2), rng, Condition(torch.tensor([0, 2]))).shape == (2,)
+
+
+class Brightness(nn.Module):
+    """Its bound is the sum of an image's pixels; more than 5 images at a time do not fit into memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anything, self.sizes = nn.Parameter(torch.zeros(())), []
+
+    def bound(self, image, rng, condition=UNCONDITIONAL, *, calls):
+        self.sizes.append(len(image))
+        if len(image) > 5:
+            raise MemoryError
+        return image.flatten(1).sum(1)
+
+    elbo = flow_bound = bound
+
+
+def test_a_bound_is_computed_in_smaller_parts_if_memory_runs_out() -> None:
+    image = images(20).mul(255).round().to(torch.uint8)
+    data = Data("noise", "noise", (1, 8, 8), (), {"test": Split(image)}, (), (), "fingerprint")
+    net = Brightness()
+    with pytest.warns(RuntimeWarning, match="out of memory: continuing with batches of (10|5)$"):
+        (nats, _), _ = likelihood_scores(net, data, "test", split_label="test", own=True, samples=3, n=None, seed=0)
+    assert net.sizes == [20, 10, 5, 5, 5, 5]
+    assert nats.value == pytest.approx(float(image.double().div(255).flatten(1).sum(1).mean()))

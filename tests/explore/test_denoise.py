@@ -3,6 +3,7 @@
 import pytest
 import torch
 from PIL import Image, ImageSequence
+from torch import nn
 
 import trilemma
 from trilemma import rng
@@ -98,3 +99,29 @@ def test_the_command_line_prints_both_files(runs, tmp_path, capsys):
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert str(tmp_path / "x.png") in printed and str(tmp_path / "x.gif") in printed
+
+
+class Fades(nn.Module):
+    """A plain module: image k of a seed goes from 1 down to k / 10 in `steps` steps."""
+
+    sampling_network = nn.Identity()
+
+    def denoise(self, x_t, t):
+        return x_t
+
+    def sample(self, n, *, seed, first=0, steps: int = 3, watch=None):
+        end = (torch.arange(first, first + n) / 10).view(n, 1, 1, 1).expand(n, 1, 8, 8)
+        for k in range(steps):
+            watch(1 - k / steps, end + (1 - end) * (1 - k / steps), end)
+        return end
+
+
+def test_a_plain_module_takes_its_settings_as_keywords(runs, tmp_path, monkeypatch):
+    run = trilemma.load(runs["diffusion-small"].path, device="cpu")
+    run.model = Fades()
+    result = trilemma.denoise(run, first=3, steps=4, animate=False, out=tmp_path / "x.png")
+    assert result.times == (1, 0.75, 0.5, 0.25, 0) and float(result.x_t[-1].mean()) == pytest.approx(0.3)
+    with pytest.raises(UserError, match=r'unknown key "watch".* drawing from diffusion-small takes steps$'):
+        run.sampling({"watch": 1}, trilemma.denoise)
+    with pytest.raises(UserError, match="images are numbered up to"):
+        trilemma.denoise(run, first=2**62)

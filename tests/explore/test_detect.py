@@ -715,3 +715,27 @@ def test_scores_that_are_not_finite(run, flat):
     run.model = Broken()
     with pytest.raises(UserError, match=r"scores \(error\) hold NaN or infinite"):
         detect(run, against=flat)
+
+
+class ByPath(Bounds):
+    """A bound by a path, whose calls are counted."""
+
+    calls = 0
+
+    def elbo(self, image, rng, condition=None):
+        self.calls += len(image)
+        return -image.flatten(1).sum(1)
+
+    bound = flow_bound = elbo
+
+
+def test_a_diffusion_model_scores_few_images_once_each(run):
+    run.model = ByPath()
+    held_out = [len(run.data.splits[name]) for name in ("valid", "test")]
+    assert min(held_out) > 64
+    result = detect(run)
+    assert result.counts == {"calibration": 64, "normal": 64}
+    assert run.model.calls == 64 + 64 + 2 * 64  # twice altered
+    document = json.loads((result.picture.parent / "figures.json").read_text("utf-8"))
+    assert "at most 64 images of each kind are scored" in " ".join(document["notes"])
+    assert detect(run, n=70).counts["normal"] == 70

@@ -15,6 +15,7 @@ from trilemma.lessons import list_figures
 from trilemma.lessons.gallery import LESSONS, settings_of
 from trilemma.registry import get_recipe, list_models, sampling_keys
 from trilemma.run.config import TrainConfig
+from trilemma.training.request import check_settings
 from trilemma.verbs import find
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -107,10 +108,7 @@ def test_a_command_is_right(words):
     keys, what = keys_and_words(words[2:])
     if verb == "train":
         recipe = get_recipe(what[0])
-        make(
-            type(recipe.config),
-            {**recipe.config.model_dump(), **{k: v for k, v in keys.items() if k not in TRAIN_KEYS}},
-        )
+        check_settings(recipe, {k: v for k, v in keys.items() if k not in TRAIN_KEYS})
     elif verb == "figure":
         make(settings_of(LESSONS[what[0]]), keys)
         inspect.signature(LESSONS[what[0]].draw).bind(*what[1:])

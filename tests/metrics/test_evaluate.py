@@ -228,14 +228,19 @@ def test_caveats_of_few_images_and_of_training_images():
     (seen,) = caveats(sized(train=300, valid=3), "train", 300, own=True)
     assert "seen in training (the valid split has 3)" in seen
     assert caveats(sized(train=300, valid=3), "train", 300, own=False) == []
+    (among,) = caveats(sized(train=300, valid=3), "all", 300, own=True)
+    assert "include the training images" in among
+    assert caveats(sized(train=300, valid=3), "all", 300, own=False) == []
 
 
 def test_notes_say_what_the_real_images_were_in_training(tmp_path):
     run = run_of(tmp_path, images_of(range(10), 400, seed=9))
-    notes = {split: " ".join(evaluate(run, features=PIXELS, n=60, split=split).notes) for split in run.data.splits}
+    splits = (*run.data.splits, "all")
+    notes = {split: " ".join(evaluate(run, features=PIXELS, n=60, split=split).notes) for split in splits}
     assert "never seen in training" in notes["test"]
     assert "used to select the best checkpoint" in notes["valid"]
     assert "were seen in training" in notes["train"]
+    assert "among them those trained on" in notes["all"] and "no model was trained" not in notes["all"]
     save_images(tmp_path / "reals", images_of(range(10), 60, seed=3))
     other = evaluate(run, against=str(tmp_path / "reals"), features=PIXELS)
     assert "training" not in " ".join(other.notes)
@@ -339,3 +344,14 @@ def test_images_in_memory_are_measured_as_those_of_loaded_data():
         evaluate(5, **keys)
     with pytest.raises(UserError, match=r"^n='5': give a whole number"):
         evaluate(result, **(keys | {"n": "5"}))
+
+
+def test_a_likelihood_that_cannot_be_computed_is_refused_before_anything_is_drawn(tmp_path, monkeypatch):
+    run = run_of(tmp_path, images_of(range(10), 60, seed=9))
+    monkeypatch.setattr(run.model, "sample", lambda n, **_: pytest.fail("images were drawn"))
+    with pytest.raises(UserError, match="gallery does not take likelihood=flow: it has no path from images to noise"):
+        evaluate(run, features=PIXELS, n=60, likelihood="flow")
+    with pytest.raises(UserError, match="likelihood=flow with bound_samples=0: give at least 1 sample"):
+        evaluate(run, features=PIXELS, n=60, likelihood="flow", bound_samples=0)
+    with pytest.raises(UserError, match="images have no likelihood"):
+        evaluate(images_of([1], 60, seed=1), against=data_of(), features=PIXELS, likelihood="flow")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from trilemma.data import Data, Split
 from trilemma.errors import UserError
 from trilemma.metrics import evaluate
 from trilemma.metrics.likelihood import bounds, importance_weighted_bound, likelihood_scores
+from trilemma.pictures.png import save_png
 from trilemma.types import UNCONDITIONAL, Condition
 
 NOISE = 0.3  # variance of x given z
@@ -245,6 +247,15 @@ def test_a_conditional_model_is_given_the_labels() -> None:
     assert "takes labels" in measure(model, data, own=False)[1]
 
 
+def test_all_splits_are_measured_with_their_labels() -> None:
+    model, data = vae(conditional=True, n_classes=3), data_of(classes=3)
+    scores, _ = likelihood_scores(model, data, "all", **KEYS)
+    assert {score.n_real for score in scores} == {180}
+    unlabelled = {**data.splits, "valid": Split(data.train.images)}
+    _, notes = likelihood_scores(model, replace(data, splits=unlabelled), "all", **KEYS)
+    assert "the all images have no class" in " ".join(notes)
+
+
 def test_nothing_where_there_is_no_bound_and_refusals() -> None:
     assert measure(nn.Linear(1, 1), data_of()) == ({}, "")
     assert measure(vae(), data_of(), samples=0) == ({}, "")
@@ -267,6 +278,13 @@ def test_evaluate_writes_the_bounds_of_a_run(tmp_path) -> None:
     assert any("not a likelihood" in note for note in evaluation.notes)
     file = tmp_path / "run" / "metrics" / "bound3_bernoulli-continuous_30_test.json"
     assert json.loads(file.read_text("utf-8"))["value"] == evaluation["bound_nats"].value
+    for k, image in enumerate(torch.rand(12, 1, 8, 8).mul(255).to(torch.uint8)):
+        save_png(image, tmp_path / "reals" / f"{k}.png")
+    other = evaluate(run, against=tmp_path / "reals", bound_samples=1)  # without a test split: all of them
+    assert other["elbo_nats"].protocol == "elbo_bernoulli-continuous_12_reals-all"
+    asked = "vae-mnist does not take likelihood=flow: it has no path from images to noise; models that do: diffusion"
+    with pytest.raises(UserError, match=asked):
+        evaluate(run, n=50, likelihood="flow")
 
 
 def test_bounds_of_other_likelihoods_do_not_share_a_column_of_a_report() -> None:

@@ -5,6 +5,7 @@ measured model has ("shared"); what only some have is listed beside it (`further
 """
 
 import shlex
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from trilemma.comparison.plain import Json, clean
 from trilemma.comparison.rows import controls, evaluations, model_row, row_differences
 from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST
 from trilemma.comparison.words import title, verdict
-from trilemma.errors import UserError
+from trilemma.errors import UserError, shows_tracebacks
 from trilemma.metrics.catalogue import COST, QUALITY
 from trilemma.text import quoted
 from trilemma.words import counted, listed
@@ -51,7 +52,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
         data: what all of them were trained on, or are measured by.
         machine: what `hardware.describe` tells of the machine that sampled and measured.
     """
-    from trilemma.metrics.reals import ROLES
+    from trilemma.metrics.reals import role_of
 
     notes = _shared_notes(entries)
     rows = rows_of(entries)
@@ -73,7 +74,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
             versions={key: value for column in table for key, value in column.receipt.versions.items()},
             axes=[{"name": a.name, "metric": a.metric, "unit": a.short} for a in AXES],
             speed_scale=SPEED_SCALE,
-            real={"split": asked.split, "role": ROLES[asked.split]},
+            real={"split": asked.split, "role": role_of(asked.split, own=False)},
             caveats=asked.caveats,
             notes=[note for note in notes if note not in asked.caveats],
             seed=asked.seed,
@@ -90,6 +91,8 @@ def _row_or_error(name: str, row: Sequence[Entry], data: "Data", asked: Asked, n
         return model_row(name, row, data, asked, notes)
     except Exception as error:  # whatever it is, it must not lose what was measured of the others
         text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        if shows_tracebacks():
+            traceback.print_exc()
     for entry in row:
         entry.error, entry.contestant, entry.evaluation = entry.error or text, None, None
     return model_row(name, row, data, asked, notes)

@@ -15,6 +15,7 @@ from trilemma.comparison.rows import scores_of
 from trilemma.data import Data
 from trilemma.errors import UserError, shows_tracebacks
 from trilemma.run.run import Run
+from trilemma.types import BoundsByPath
 from trilemma.words import counted
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from trilemma.registry import Recipe
 
 Say = Callable[[str], None]
+PATH_BOUND = {"bound_samples": 8, "bound_images": 64}  # of a diffusion model: as many calls as 26 images take
 
 
 class Plan(NamedTuple):
@@ -105,7 +107,8 @@ def _measure(entry: Entry, entries: Sequence[Entry], plan: Plan, batch: int, ref
 
     assert entry.contestant is not None
     first = next((e for e in entries if e.evaluation is not None), None)
-    evaluation = evaluate(entry.contestant, n=plan.n, seed=plan.seed, batch=batch, reference=reference)
+    bounds: dict[str, Any] = PATH_BOUND if entry.run and isinstance(entry.run.model, BoundsByPath) else {}
+    evaluation = evaluate(entry.contestant, n=plan.n, seed=plan.seed, batch=batch, reference=reference, **bounds)
     earlier = scores_of(first.evaluation) if first and first.evaluation else {}
     if first and (difference := protocol_difference(scores_of(evaluation), earlier)):
         raise UserError(

@@ -24,7 +24,7 @@ from torch import Tensor
 from trilemma.diffusion.inversion import no_noise
 from trilemma.diffusion.schedule import Schedule, log_snr
 from trilemma.diffusion.solvers import eab3
-from trilemma.diffusion.steps import Denoise
+from trilemma.diffusion.steps import Denoise, of_images
 
 CLEAN = 2 * math.log(255)  # log-SNR at which noise is half the distance of two levels
 NOISY = -10.0  # log-SNR at which an image is noise: what is left of it is 3e-5 nats a number
@@ -45,7 +45,7 @@ def variational_bound(denoise: Denoise, schedule: Schedule, x0: Tensor, rng: tor
     start = _random(torch.rand, (len(x0),), x0, rng).double().cpu()
     for call in range(calls):
         t = schedule.t_of(low + (call + start) / calls * (high - low))
-        alpha, sigma = _of_images(schedule.alpha(t), x0), _of_images(schedule.sigma(t), x0)
+        alpha, sigma = of_images(schedule.alpha(t).to(x0)), of_images(schedule.sigma(t).to(x0))
         x_t = alpha * x0 + sigma * _random(torch.randn, x0.shape, x0, rng)
         error = (x0 - denoise(x_t, t)).square().flatten(1).sum(1)
         total += log_snr(schedule, t).exp().to(x0) * error
@@ -110,7 +110,3 @@ def _random(
 ) -> Tensor:
     """Random numbers of a generator, as another tensor."""
     return draw(shape, generator=rng, dtype=like.dtype, device=rng.device).to(like.device)
-
-
-def _of_images(values: Tensor, like: Tensor) -> Tensor:
-    return values.to(like)[:, None, None, None]

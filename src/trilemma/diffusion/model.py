@@ -17,13 +17,15 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from trilemma.arguments import word
-from trilemma.config import Config, ModelConfig, only_for
-from trilemma.diffusion.grids import GRIDS, first_time, times_of
+from trilemma import rng as random
+from trilemma.config import ModelConfig, only_for
+from trilemma.diffusion.grids import first_time, times_of
 from trilemma.diffusion.guidance import DenoisesOver, by_classifier, guided, log_probability
+from trilemma.diffusion.optimised import OPTIMISED, optimised_times
 from trilemma.diffusion.path import CodesModel
 from trilemma.diffusion.prediction import get_prediction
-from trilemma.diffusion.samplers import SAMPLERS, draw_images, get_sampler
+from trilemma.diffusion.samplers import ddim, draw_images
+from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
 from trilemma.diffusion.steps import Denoise, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
@@ -49,7 +51,6 @@ DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras e
 PLACES = {"unet": 14, "dit": 7}  # a side, for which a step is fast on a CPU
 BASE_SIDE = 32  # px, up to which schedules are as published
 THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
-AUTO = {"sampler": "unipc", "grid": "karras"}
 
 
 class PixelDiffusionConfig(ModelConfig):
@@ -59,7 +60,7 @@ class PixelDiffusionConfig(ModelConfig):
     shift: float | None = Field(
         default=None,
         gt=0,
-        description="the log-SNR is lower by 2 log(shift); if none, side / 32, at least 1",
+        description="the log-SNR is lower by 2 log(shift) (default: side / 32, at least 1)",
     )
     prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(default="edm", description="what the network predicts")
     weighting: Literal["uniform", "min-snr", "soft", "edm", "sigmoid"] = Field(
@@ -69,7 +70,7 @@ class PixelDiffusionConfig(ModelConfig):
     density_mean: float = Field(default=0.0, description="of the normal in density")
     density_std: float = Field(default=1.0, gt=0, description="of the normal in density")
     data_std: float | None = Field(
-        default=None, gt=0, description="standard deviation of the images in [-1, 1]; measured on them if none"
+        default=None, gt=0, description="standard deviation of the images in [-1, 1] (default: measured on them)"
     )
     network: Literal["unet", "dit"] = Field(default="unet", description="convolutions, or a transformer over patches")
     width: PositiveInt = Field(default=48, description="channels at full size, or numbers a token")
@@ -79,7 +80,7 @@ class PixelDiffusionConfig(ModelConfig):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="unet: inside the blocks")
     patch: PositiveInt | None = Field(
         default=None,
-        description="px of the side of a patch, a place of the network; if none, by the image size",
+        description="px of the side of a patch, a place of the network (default: by the size of the images)",
     )
     heads: PositiveInt = Field(default=4, description="dit: of the attention")
     clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")
@@ -87,45 +88,11 @@ class PixelDiffusionConfig(ModelConfig):
     n_classes: int | None = Field(default=None, ge=1, description="with classes: how many")
     label_dropout: float = Field(default=0.1, ge=0, lt=1, description="with classes: share of images without a label")
 
-
-class DiffusionSampling(Config):
-    """Settings of the sampler."""
-
-    steps: PositiveInt = Field(default=20, description="steps of the sampler; heun makes two calls a step")
-    sampler: str = Field(default="auto", description=f"auto, {', '.join(SAMPLERS)}")
-    grid: str = Field(default="auto", description=f"of the times: auto, {', '.join(GRIDS)}")
-    schedule: str | None = Field(default=None, description="cosine, linear, edm or flow; that of training if none")
-    eta: float | None = Field(default=None, ge=0, le=1, description="ddim, dpm++2m: 0 deterministic, 1 all the noise")
-    order: int | None = Field(default=None, description="unipc: 2 or 3")
-    guidance: float = Field(
-        default=1.0,
-        ge=0,
-        description="away from images of no class, or from guide=: 1 none, more for purer ones",
-    )
-    guide: str | None = Field(default=None, description="a smaller or less trained run, which guidance leads away from")
-    guidance_interval: tuple[float, float] | None = Field(
-        default=None, description="values of log(sigma / alpha) between which it is guided; everywhere if none"
-    )
-    guidance_rescale: float = Field(default=0.0, ge=0, le=1, description="share brought back to the unguided contrast")
-    classifier: str | None = Field(
-        default=None, description="bundled classifier that leads to the class asked for; auto: that of the data"
-    )
-    classifier_scale: float = Field(default=1.0, ge=0, description="of the classifier: 0 none")
-
     @model_validator(mode="after")
     def _has_effect(self) -> Self:
-        if self.guide is not None and self.guidance == 1:
-            raise ValueError(f"guide={self.guide} has no effect with guidance=1; add guidance=2, for instance")
-        only_for(self, "classifier_scale", self.classifier is not None, "classifier=auto, or another classifier")
-        return self
-
-    @model_validator(mode="after")
-    def _guidance_fits(self) -> Self:
-        """An interval goes from low to high, and shapes a guidance that there is."""
-        for key in ("guidance_interval", "guidance_rescale"):
-            only_for(self, key, self.guidance != 1, "guidance= other than 1")
-        if self.guidance_interval is not None and self.guidance_interval[0] >= self.guidance_interval[1]:
-            raise ValueError(f"guidance_interval={word(self.guidance_interval)}: give the lower value first")
+        only_for(self, "classes", self.n_classes is not None, "images with classes; the data has none")
+        only_for(self, "label_dropout", self.classes, "classes=true")
+        only_for(self, "heads", self.network == "dit", "network=dit")
         return self
 
 
@@ -204,17 +171,42 @@ class PixelDiffusion(CodesModel):
         n_classes = flags(guides.classifier).n_classes or self.n_classes
         check_condition(condition, n, n_classes)
         ids = torch.arange(first, first + n)
-        schedule = self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.shift)
-        options = {name: value for name in ("eta", "order") if (value := getattr(keys, name)) is not None}
-        draw = get_sampler(AUTO["sampler"] if keys.sampler == "auto" else keys.sampler, **options)
-        times = times_of(AUTO["grid"] if keys.grid == "auto" else keys.grid, schedule, keys.steps)
+        schedule, draw = self._schedule_of(keys), keys.solver
+        times = self._times_of(keys, schedule, guides)
         label = condition.label
         if label is None and n_classes:
             label = default_label(ids, n_classes)
         denoise = watched(self._guided(label, n, schedule, keys, guides), schedule, watch)
-        sampler = partial(draw, denoise, schedule, times, **options)
+        sampler = partial(draw, denoise, schedule, times)
         std = float(schedule.sigma(times[0]))
         return draw_images(self.network, sampler, ids, self.config.shape, seed, self._device, std)
+
+    @torch.no_grad()
+    def optimised_times(self, image: Tensor, condition: Condition, keys: DiffusionSampling, seed: int) -> Tensor:
+        """The best times for the sampler of some keys, measured on images (B, C, H, W) in [0, 1]: float64 (steps + 1,).
+
+        A sampler that adds noise is measured as ddim without.
+        """
+        schedule, n = self._schedule_of(keys), len(image)
+        solver = ddim if keys.adds_noise else keys.solver
+        eps = random.normal(torch.arange(n), self.config.shape, seed, "grid").to(image)
+        denoise = self.denoiser(schedule, condition.label, n)
+        return optimised_times(denoise, schedule, solver, keys.steps, 2 * image - 1, eps)
+
+    def _schedule_of(self, keys: DiffusionSampling) -> Schedule:
+        return self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.shift)
+
+    def _times_of(self, keys: DiffusionSampling, schedule: Schedule, guides: Guides) -> Tensor:
+        """The grid of a call.
+
+        Raises:
+            UserError: it is optimised, and nobody has measured it.
+        """
+        if keys.grid != OPTIMISED:
+            return times_of(keys.grid_name, schedule, keys.steps)
+        if guides.times is None:
+            raise UserError("grid=optimised is measured on the held-out images of a run; sample the run")
+        return guides.times
 
     def _guided(
         self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides

@@ -10,9 +10,9 @@ from trilemma.diffusion.inversion import invert, no_noise
 from trilemma.diffusion.likelihood import flow_bound, variational_bound
 from trilemma.diffusion.schedule import Schedule
 from trilemma.diffusion.solvers import unipc
-from trilemma.diffusion.steps import Denoise
-from trilemma.errors import UserError, check_codes, check_images
-from trilemma.types import UNCONDITIONAL, Condition, Model, check_condition
+from trilemma.diffusion.steps import Denoise, as_images
+from trilemma.errors import check_codes, check_images
+from trilemma.types import UNCONDITIONAL, Condition, Model, check_condition, no_label
 
 CODE_STEPS = 50  # calls from an image to its code, and as many back
 ELBO_CALLS = 8  # of one estimate of the bound
@@ -52,7 +52,7 @@ class PathModel(Model):
         """
         check_condition(condition, n, self.n_classes)
         if self.n_classes and condition.label is None:
-            raise UserError("this model needs the class of each image or code; give labels")
+            raise no_label("give labels")
         return self.denoiser(self.schedule, condition.label, n)
 
 
@@ -79,4 +79,4 @@ class CodesModel(PathModel):
         times = times_of("log-snr", self.schedule, CODE_STEPS)
         x_T = float(self.schedule.sigma(times[0])) * z.unflatten(1, self.config.shape)
         x0 = unipc(self._denoiser_for(condition, len(z)), self.schedule, times, x_T, no_noise)
-        return (x0 + 1).div(2).clamp(0, 1)
+        return as_images(x0)

@@ -61,6 +61,11 @@ def watched(denoise: Denoise, schedule: Schedule, watch: Watch | None) -> Denois
     return show
 
 
+def of_images(values: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, 1)."""
+    return values[:, None, None, None]
+
+
 def as_images(x0: Tensor) -> Tensor:
     """From [-1, 1] to [0, 1]; what is outside is cut."""
     return (x0 + 1).div(2).clamp(0, 1)

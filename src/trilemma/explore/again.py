@@ -5,6 +5,7 @@ The file may be anyone's: what it asks for is bounded by what it is, a picture o
 
 import math
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,7 +78,8 @@ def again(
         run = _checked(run if isinstance(run, Run) else Run(run, device=_device(receipt)), receipt)
     _check_size(image, receipt, run)
     if flags(run.model).takes_guides and (guide := run.sampling(receipt.settings, Run.sample).get("guide")):
-        run.guide_runs[guide] = _find_guide(receipt, image)
+        run = copy(run)  # what the caller's own run opened, or opens later, is another matter
+        run.guide_runs = {guide: _find_guide(receipt, image)}
     images = _draw(run, receipt)
     _checked(run, receipt)  # a training that is running may have replaced the checkpoint meanwhile
     picture = grid(images) if receipt.grid else to_image(images[0])

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from trilemma.run.condition import needed
 from trilemma.run.run import Run
-from trilemma.types import UNCONDITIONAL, Batch, Condition
+from trilemma.types import UNCONDITIONAL, Batch, Condition, flags
 
 
 def condition_for(run: Run, batch: Batch, label: str | int | None = None, *, advise: bool = False) -> Condition:
@@ -22,6 +22,8 @@ def condition_for(run: Run, batch: Batch, label: str | int | None = None, *, adv
 
 def code_width(run: Run) -> int:
     """How many numbers a code has."""
+    if (length := flags(run.model).code_length) is not None:
+        return length
     blank = torch.zeros(1, *run.shape, dtype=torch.float32)
     condition = needed(run.model, Condition(label=torch.zeros(1, dtype=torch.int64)))
     return run.encode(blank, condition=condition).shape[1]

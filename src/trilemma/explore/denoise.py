@@ -21,8 +21,9 @@ from trilemma.modes import own_modes
 from trilemma.pictures.animation import animated, frame
 from trilemma.pictures.table import table
 from trilemma.results import Results, place, with_keys
-from trilemma.run.run import RunLike, as_run
-from trilemma.types import NO_GUIDES, Denoises
+from trilemma.run.compute import one_algorithm
+from trilemma.run.run import RunLike, as_run, end_of
+from trilemma.types import Denoises, draw
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def denoise(
     run = as_run(run)
     model = run.require("denoise", Denoises)
     keys = run.sampling(settings, denoise)
+    end_of(first, n)
     asked = {"n": n, "seed": seed, "first": first, "label": label, "frames": frames}
     picture, within = place(out, run.path, f"{with_keys('denoising', {**asked, **keys.given()}, DEFAULTS)}.png")
     picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture
@@ -86,9 +88,9 @@ def denoise(
         states[t] = images[0].float().cpu(), images[1].float().cpu()
 
     guides = run.guides(keys)
-    more = {} if guides is NO_GUIDES else {"guides": guides}
-    condition = run.condition(label, n, classifier=guides.classifier).to(run.device)
-    drawn = model.sample(n, seed=seed, first=first, condition=condition, keys=keys, watch=watch, **more).float().cpu()
+    how = {"condition": run.condition(label, n, classifier=guides.classifier).to(run.device), "guides": guides}
+    with torch.no_grad(), one_algorithm():
+        drawn = draw(model, n, seed=seed, first=first, keys=keys, watch=watch, **how).float().cpu()
     check_finite(drawn, "images", "train again with a lower lr=")
     times = (*states, 0.0)
     x_t, x0_hat = (torch.stack([*images, drawn]) for images in zip(*states.values(), strict=True))

@@ -37,14 +37,15 @@ from trilemma.modes import own_modes
 from trilemma.pictures.png import save_png, says_how_made
 from trilemma.results import Results, with_keys
 from trilemma.run.run import RunLike, as_run
-from trilemma.types import BoundsLikelihood, Encodes, Reconstructs
+from trilemma.types import BoundsByPath, BoundsLikelihood, Encodes, Reconstructs
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:
     from trilemma.explore.detection.report import Page
 
 BESIDE, SHEETS = ("figures.json", "scores.csv", "report.html"), ("flagged.png", "heatmaps.png")
-DEFAULTS = {"score": AUTO, "false_alarms": 0.05, "n": 10_000, "seed": 0}  # of the keys that are not None
+DEFAULTS = {"score": AUTO, "false_alarms": 0.05, "seed": 0}  # of the keys that are not None
+MOST, MOST_BY_PATH = 10_000, 64  # images of a kind; of a diffusion model
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def detect(
     ] = None,
     false_alarms: Annotated[float, Field(gt=0, lt=1, description="share of normal images that may be flagged")] = 0.05,
     score: Annotated[str, Field(description="auto, error, relative, elbo, code, pca, pca-relative or nearest")] = AUTO,
-    n: Annotated[int, Field(ge=1, description="images of each kind, at most")] = 10_000,
+    n: Annotated[
+        int | None, Field(ge=1, description="images of each kind, at most (default: 10,000, or 64 for diffusion)")
+    ] = None,
     seed: Seed = 0,
     out: Annotated[str | Path | None, Field(description="folder to write (default: inside the run folder)")] = None,
 ) -> Detection:
@@ -112,7 +115,8 @@ def detect(
         data: other normal images to set the threshold on, none of them trained on.
         score: error, relative, elbo, code, pca, pca-relative or nearest; auto takes the score of the model's own that
             best tells held-out normal images from altered ones (detection/choice.py).
-        n: images of each kind, at most; if there are more, the seed chooses.
+        n: images of each kind, at most; if there are more, the seed chooses. Default: MOST, or MOST_BY_PATH of a
+            diffusion model, which takes many calls for each.
         seed: of that choice, of the ELBO's noise, of the altered images and of a threshold by spread.
         out: the folder to write; default: RUN/detect or RUN/detect-AGAINST, with the keys that are given in its name.
     Raises:
@@ -123,7 +127,10 @@ def detect(
     if not isinstance(run.model, BoundsLikelihood | Encodes):
         run.require("score images", Reconstructs)
     files = None if out is None else _results(Path(out).expanduser())
-    images = groups_of(run, data, against, normal, n, seed)
+    most = n or (MOST_BY_PATH if isinstance(run.model, BoundsByPath) else MOST)
+    images = groups_of(run, data, against, normal, most, seed)
+    if n is None and most == MOST_BY_PATH:
+        images = images._replace(notes=(*images.notes, f"at most {most} images of each kind are scored (n=: more)"))
     if files is None:
         keys = {"score": score, "false_alarms": false_alarms, "normal": normal, "n": n, "seed": seed}
         stem = "detect" if against is None else f"detect-{images.source}"

@@ -76,9 +76,8 @@ def measure(run: Run, batch: Batch, seed: int) -> Point:
     Raises:
         UserError: if its model has no beta, or does not report its error and divergence.
     """
-    model, value = run.model, _beta_of(run)
-    if not (isinstance(model, Validates) and isinstance(model, Reconstructs) and isinstance(model, Samples)):
-        raise UserError(f"{run.recipe.name} does not reconstruct and draw; take runs of vae, vae-conv or vae-beta")
+    value = _beta_of(run)
+    model = run.require("reconstruct and draw samples", Validates, Reconstructs, Samples)
     draw = rng.generator(seed, "beta", device=run.device)
 
     def both(image: Tensor, condition: Condition) -> Tensor:

@@ -14,13 +14,13 @@ from torch import Tensor
 from trilemma.diffusion.samplers import calls_of
 from trilemma.errors import UserError
 from trilemma.lessons.held_out import rmse
-from trilemma.metrics.controls import real_images
-from trilemma.metrics.evaluate import choose_reals, setup_of
+from trilemma.metrics.evaluate import setup_of
 from trilemma.metrics.features import extract
 from trilemma.metrics.frechet import frechet_distance, gaussian, refusal
 from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.kernel import kernel_distance, similarity
 from trilemma.metrics.quality import Setup
+from trilemma.metrics.reals import choose_reals, real_images
 from trilemma.pictures import plots
 from trilemma.run.run import Run
 from trilemma.types import Denoises

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from trilemma.diffusion.inversion import no_noise
 from trilemma.diffusion.samplers import SAMPLERS
 from trilemma.diffusion.schedule import Schedule, get_schedule
 from trilemma.diffusion.solvers import unipc
@@ -68,7 +69,7 @@ def measure(
             asked.append(float(t[0]))
             return data.denoiser(schedule)(x_t, t)
 
-        end = solver(denoise, schedule, times, x_T, _no_noise)
+        end = solver(denoise, schedule, times, x_T, no_noise)
         calls.append(1 + sum(t < float(times[MEMORY]) for t in asked))  # from the first step that is not short
         errors.append(float((end.flatten(1) - data.path_end(x_T.flatten(1), first, last)).abs().mean()))
     return Convergence(calls, errors)
@@ -112,7 +113,3 @@ def _times(schedule: Schedule, steps: int) -> Tensor:
     inner = torch.linspace(NOISY, CLEAN, steps + 1, dtype=torch.float64)
     before = NOISY - SHORT * torch.arange(MEMORY, 0, -1, dtype=torch.float64)
     return schedule.t_of(2 * torch.cat([before, inner]))
-
-
-def _no_noise(step: int) -> Tensor:
-    raise AssertionError  # none of them adds any

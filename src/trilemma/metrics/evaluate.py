@@ -23,12 +23,12 @@ from trilemma.metrics.features import extract, feature_network, to_levels
 from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.quality import Setup, quality, quality_scores
-from trilemma.metrics.reals import ROLES, caveats, choose_reals
+from trilemma.metrics.reals import caveats, choose_reals, role_of
 from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
 from trilemma.modes import own_modes
 from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
 from trilemma.run.run import Run
-from trilemma.types import Conditional, Samples
+from trilemma.types import BoundsByPath, Conditional, Samples
 from trilemma.values import checked_call, shown
 
 METRICS = "metrics"  # of a run folder: its scores
@@ -120,8 +120,8 @@ def evaluate(
         same of controls; for a run also the cost and bounds on the likelihood, and every score is written to
         metrics/<protocol>.json in its folder.
     Raises:
-        UserError: if the model cannot sample, its images are not finite, there are too few images, or a file of ours
-            holds several.
+        UserError: if the model cannot sample, or has no likelihood of the kind asked for, its images are not finite,
+            there are too few images, or a file of ours holds several.
     """
     if against is None and reference is None and is_images(what):
         raise _no_real_data(shown(what))  # before the images are read
@@ -131,6 +131,7 @@ def evaluate(
         keys = run.sampling(settings, evaluate)
         settings = keys.given()
         claim_scores(run.path / METRICS)
+    _check_likelihood(run, likelihood, bound_samples)
     data = _real_data(contestant, against, reference)
     own = reference.setup.own if reference else run is not None and data.fingerprint == run.config["fingerprint"]
     split, n = choose_reals(data, n, split=split, n_fake=contestant.count, own=own)
@@ -144,6 +145,17 @@ def evaluate(
     for score in evaluation.scores:
         write_score(run.path / METRICS, score)
     return evaluation
+
+
+def _check_likelihood(run: Run | None, likelihood: str, samples: int) -> None:
+    """Raises UserError for a kind of likelihood that is asked for and cannot be computed."""
+    if likelihood == "bound":
+        return
+    if run is None:
+        raise UserError(f"likelihood={likelihood}: images have no likelihood; give a run, or leave it out")
+    if samples == 0:
+        raise UserError(f"likelihood={likelihood} with bound_samples=0: give at least 1 sample, or leave it out")
+    run.require(f"take likelihood={likelihood}", BoundsByPath)
 
 
 def _real_data(contestant: Contestant, against: Source | None, reference: Reference | None) -> Data:
@@ -247,7 +259,7 @@ def _notes(setup: Setup, fakes: Tensor) -> Iterator[str]:
     """What the reader of the scores has to know."""
     if setup.network.note:
         yield setup.network.note
-    reals = f"{setup.split}: {ROLES[setup.split]}" if setup.own else setup.split
+    reals = f"{setup.split}: {role_of(setup.split, own=True)}" if setup.own else setup.split
     yield f"{setup.n} real images of {setup.data.name} ({reals}) against {setup.n} generated, all at uint8 levels"
     yield from caveats(setup.data, setup.split, setup.n, own=setup.own)
     shape = tuple(fakes.shape[1:])

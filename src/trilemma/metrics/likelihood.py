@@ -24,12 +24,14 @@ from torch import Tensor, nn
 
 from trilemma import rng as random
 from trilemma.data import Data
-from trilemma.data.split import Split
+from trilemma.data.selection import Selection
 from trilemma.errors import UserError, check_finite
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.intervals import Estimate, mean_estimate
+from trilemma.metrics.reals import part_named
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.pictures.levels import to_float
+from trilemma.run.compute import MOST_NUMBERS, in_batches
 from trilemma.types import (
     UNCONDITIONAL,
     BoundsByPath,
@@ -149,11 +151,9 @@ def likelihood_scores(
         raise UserError(f"bound_samples={samples}, bound_images={n}: give 0 samples or more, and at least 2 images")
     if not isinstance(model, BoundsByPath | WeighsCodes) or samples == 0:
         return [], []
-    if by != "bound" and not isinstance(model, BoundsByPath):
-        raise UserError(f"likelihood={by} is for diffusion models; leave it out")
     if refused := _refusal(model, data, split, own=own):
         return [], [f"no bound on the likelihood: the model takes labels, and {refused}"]
-    image, condition = _some(model, data.splits[split], n, seed)
+    image, condition = _some(model, part_named(data, split), n, seed)
     generator = random.generator(seed, "likelihood", device=image.device)
     if isinstance(model, BoundsByPath):
         rows, notes, interval_is = _by_path(model, image, samples, generator, condition, by), [], INTERVAL_IS
@@ -213,8 +213,13 @@ def _by_path(
         if by == "flow"
         else (model.bound, "elbo_nats", "256-levels")
     )
-    parts = [slice(at, at + PATH_ROWS) for at in range(0, len(image), PATH_ROWS)]
-    nats = torch.cat([measure(image[part], generator, condition.rows(part), calls=calls).double() for part in parts])
+
+    def compute(start: int, count: int) -> Tensor:
+        part = slice(start, start + count)
+        return measure(image[part], generator, condition.rows(part), calls=calls).double()
+
+    rows = max(1, min(PATH_ROWS, MOST_NUMBERS // image[0].numel()))
+    nats = torch.cat([part for _, part in in_batches(compute, 0, len(image), rows)])
     check_finite(nats, "bounds", "bound_samples=0 leaves them out")
     bits = -nats / (image[0].numel() * math.log(2))
     return [
@@ -229,15 +234,16 @@ def _refusal(model: BoundsLikelihood, data: Data, split: str, *, own: bool) -> s
         return None
     if not own:
         return f"the labels of {data.name} are not its own"
-    return f"the {split} images have no class" if data.splits[split].labels is None else None
+    return f"the {split} images have no class" if part_named(data, split).labels is None else None
 
 
-def _some(model: nn.Module, part: Split, n: int, seed: int) -> tuple[Tensor, Condition]:
-    """At most n images of a split, (n, C, H, W) in [0, 1] on the model's device, and the labels the model takes."""
+def _some(model: nn.Module, part: Selection, n: int, seed: int) -> tuple[Tensor, Condition]:
+    """At most n images, (n, C, H, W) in [0, 1] on the model's device, and the labels the model takes."""
     chosen = random.permutation(len(part), seed, "likelihood")[:n].sort().values
     device = next(model.parameters()).device
-    condition = Condition(part.labels) if isinstance(model, Conditional) else UNCONDITIONAL
-    return to_float(part.images[chosen].to(device)), condition.rows(chosen).to(device)
+    images = part.take(chosen)
+    condition = Condition(images.labels) if isinstance(model, Conditional) else UNCONDITIONAL
+    return to_float(images.images.to(device)), condition.to(device)
 
 
 def _likelihood_of(model: nn.Module) -> tuple[str, bool]:

@@ -15,7 +15,7 @@ ROLES = {  # what the images of a split were to a model that was trained on the 
     "test": "never seen in training",
     "valid": "not trained on, but used to select the best checkpoint, where a model keeps its best",
     "train": "trained on",
-    ALL: "every image, for no model was trained on them",
+    ALL: "every image, among them those trained on",
 }
 
 
@@ -54,6 +54,11 @@ def _default_split(data: Data, own: bool) -> str:
     return name if len(data.splits[name]) >= LEAST else "train"
 
 
+def role_of(split: str, *, own: bool) -> str:
+    """What the images of a split are; own: to a model that was trained on this data."""
+    return "every image, for no model was trained on them" if split == ALL and not own else ROLES[split]
+
+
 def caveats(data: Data, split: str, n: int, *, own: bool) -> list[str]:
     """What limits every figure measured by n images of that split; own: whether the model was trained on this data."""
     texts = []
@@ -63,6 +68,8 @@ def caveats(data: Data, split: str, n: int, *, own: bool) -> list[str]:
             f"the real images were seen in training (the {name} split has {len(held_out)}), so a model that copies "
             "its training images looks good"
         )
+    if own and split == ALL:
+        texts.append("the real images include the training images, so a model that copies them looks good")
     if n < neighbours.ROUGH:
         texts.append(
             f"with {n} real and {n} generated images precision and recall are rough: both are inflated, and nothing is "

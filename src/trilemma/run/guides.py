@@ -1,9 +1,11 @@
-"""What guides a run's sampler from outside its model: another run (guide=), a bundled classifier (classifier=)."""
+"""What comes to a run's sampler from outside its model: another run (guide=), a bundled classifier (classifier=), a
+time grid that was optimised on held-out images (grid=optimised)."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +14,23 @@ from trilemma.classifiers.bundled import BUNDLED, SAME_IMAGES, load_network
 from trilemma.classifiers.classifier import Classifier
 from trilemma.config import Config
 from trilemma.errors import UserError, unknown
-from trilemma.types import NO_GUIDES, Conditional, Denoises, Guides, flags
+from trilemma.files import read_json, write_json
+from trilemma.registry import require
+from trilemma.run.stored import StoredRun
+from trilemma.types import NO_GUIDES, Condition, Conditional, Denoises, Guides, flags
+
+GRIDS = "grids.json"  # in a run's folder: time grids that were optimised for its model
+GRID_IMAGES = 32  # held-out images that they are measured on
 
 
-class Owner(Protocol):
-    """What is known of a run."""
+@runtime_checkable
+class OptimisesTimes(Protocol):
+    """A model whose time grid can be optimised on images."""
 
-    config: dict[str, Any]
-    device: torch.device
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
-    @property
-    def classes(self) -> tuple[str, ...]: ...
+    def optimised_times(self, image: Tensor, condition: Condition, keys: Any, seed: int) -> Tensor: ...
 
 
-Opened = Callable[[str], tuple[Owner, nn.Module]]  # path -> the run there, and its model on the same device
+Opened = Callable[[str], tuple[StoredRun, nn.Module]]  # path -> the run there, and its model on the same device
 
 
 class ClassifierGuide(nn.Module):
@@ -44,29 +45,60 @@ class ClassifierGuide(nn.Module):
         return self.classifier.logits(image)
 
 
-def guides_of(run: Owner, model: nn.Module, keys: Config, opened: Opened) -> Guides:
+def guides_of(run: StoredRun, model: nn.Module, keys: Config, opened: Opened) -> Guides:
     """What the settings of a run's sampler name.
 
     Raises:
         UserError: it is not found, or does not fit the images or the classes of the run.
     """
     guide, classifier = keys.get("guide"), keys.get("classifier")
-    if not flags(model).takes_guides or (guide is None and classifier is None):
+    is_optimised = keys.get("grid") == "optimised"
+    if not flags(model).takes_guides or (guide is None and classifier is None and not is_optimised):
         return NO_GUIDES
     return Guides(
         None if guide is None else _weak(run, guide, opened, has_classes=isinstance(model, Conditional)),
         None if classifier is None else _classifier(run, classifier),
+        optimised_grid(run, model, keys) if is_optimised else None,
     )
 
 
-def _weak(run: Owner, path: str, opened: Opened, *, has_classes: bool) -> nn.Module:
+def optimised_grid(run: StoredRun, model: nn.Module, keys: Config) -> Tensor:
+    """The times that suit the model best, measured once on held-out images and kept in GRIDS.
+
+    Raises:
+        UserError: the images of the run cannot be read.
+    """
+    assert isinstance(model, OptimisesTimes)
+    file, options = run.path / GRIDS, [f"{keys.get(name)}" for name in ("sampler", "schedule", "eta", "order", "steps")]
+    kept = _kept(file, run.weights_id)
+    if (name := "-".join(options)) not in kept:
+        held_out = run.data.held_out[1]
+        index = torch.linspace(0, len(held_out) - 1, min(len(held_out), GRID_IMAGES)).long()
+        part = held_out.take(index)
+        image = part.images.to(run.device).float() / 255
+        label = part.labels.to(run.device) if part.labels is not None and isinstance(model, Conditional) else None
+        kept[name] = model.optimised_times(image, Condition(label=label), keys, 0).tolist()
+        with suppress(OSError):  # a folder that cannot be written: it is measured again
+            write_json(file, {"weights": run.weights_id, "times": kept})
+    return torch.tensor(kept[name], dtype=torch.float64)
+
+
+def _kept(file: Path, weights: str) -> dict[str, list[float]]:
+    """The grids in a file, if they are of these weights."""
+    try:
+        content = read_json(file)
+        return dict(content["times"]) if content["weights"] == weights else {}
+    except (FileNotFoundError, UserError, LookupError, TypeError, ValueError):
+        return {}
+
+
+def _weak(run: StoredRun, path: str, opened: Opened, *, has_classes: bool) -> nn.Module:
     """The model of another run, which is asked for the same classes."""
     try:
         other, model = opened(path)
+        require(model, str(other.config["model"]), "denoise", Denoises)
     except UserError as error:
         raise UserError(f"guide={path}: {error}") from None
-    if not isinstance(model, Denoises):
-        raise UserError(f"guide={path}: {other.config['model']} does not denoise; give a run of a diffusion model")
     if other.shape != run.shape:
         raise UserError(
             f"guide={path}: its images are {_form(other.shape)}, those of {run.path} {_form(run.shape)}; give a run on "
@@ -80,7 +112,7 @@ def _weak(run: Owner, path: str, opened: Opened, *, has_classes: bool) -> nn.Mod
     return model
 
 
-def _classifier(run: Owner, name: str) -> ClassifierGuide:
+def _classifier(run: StoredRun, name: str) -> ClassifierGuide:
     """A bundled classifier; auto: the one that was trained on the data of the run."""
     if name == "auto":
         data = str(run.config["data"])
@@ -91,19 +123,18 @@ def _classifier(run: Owner, name: str) -> ClassifierGuide:
         name = own
     if name not in BUNDLED.values():
         raise unknown("classifier", name, ["auto", *BUNDLED.values()])
-    network = load_network(name)
-    n_classes = network.network.config.n_classes
-    if network.shape != run.shape:
+    guide = _on_device(name, run.device)
+    if (shape := guide.classifier.config.shape) != run.shape:
         raise UserError(
-            f"classifier={name}: it takes images of {_form(network.shape)}, and those of {run.path} are "
+            f"classifier={name}: it takes images of {_form(shape)}, and those of {run.path} are "
             f"{_form(run.shape)}; leave classifier out"
         )
-    if n_classes != len(run.classes):
+    if guide.n_classes != len(run.classes):
         raise UserError(
-            f"classifier={name}: it knows {n_classes} classes, and the data of {run.path} have {len(run.classes)}; "
-            "leave classifier out"
+            f"classifier={name}: it knows {guide.n_classes} classes, and the data of {run.path} have "
+            f"{len(run.classes)}; leave classifier out"
         )
-    return _on_device(name, run.device)
+    return guide
 
 
 @lru_cache

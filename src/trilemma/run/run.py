@@ -71,6 +71,17 @@ def as_run(what: "Run | str | Path") -> "Run":
     return what if isinstance(what, Run) else Run(what)
 
 
+def end_of(first: int, n: int) -> int:
+    """The number after those of n images.
+
+    Raises:
+        UserError: there are no such numbers.
+    """
+    if first + n > LARGEST_NUMBER:
+        raise UserError(f"n={n}, first={first}: images are numbered up to {LARGEST_NUMBER}")
+    return first + n
+
+
 class Run(StoredRun):
     """A run folder, and what its model computes, a batch at a time; methods check what they are given."""
 
@@ -135,8 +146,7 @@ class Run(StoredRun):
         """As `sample`, batch by batch: never more than one batch is held."""
         if n < 1 or batch < 1 or first < 0:
             raise UserError(f"n={n}, batch={batch}, first={first}: n and batch must be at least 1, first at least 0")
-        if (end := first + n) > LARGEST_NUMBER:
-            raise UserError(f"n={n}, first={first}: images are numbered up to {LARGEST_NUMBER}")
+        end = end_of(first, n)
         model = self.require("draw samples", Samples)
         if keys is not None and settings:
             raise UserError(f"keys= and {next(iter(settings))}= were both given; give one of them")
@@ -234,8 +244,10 @@ class Run(StoredRun):
         return results
 
     def coder(self, doing: str, capability: type[T], *more: type) -> T:
-        """As `require`, but a model that inverts encodes, decodes and reconstructs by its noise."""
-        return cast(T, Coder(self.model)) if isinstance(self.model, Inverts) else self.require(doing, capability, *more)
+        """As `require`, but a model without an encoder that inverts encodes, decodes and reconstructs by its noise."""
+        if isinstance(self.model, Inverts) and not isinstance(self.model, Encodes):
+            return cast(T, Coder(self.model))
+        return self.require(doing, capability, *more)
 
     def apply(
         self,

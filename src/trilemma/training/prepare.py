@@ -1,6 +1,7 @@
 """From an order and its images to a training that can begin: settings that fit the images, the network, and what
 config.json says of both."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,15 +116,18 @@ def config_for(recipe: Recipe, data: Data, settings: Mapping[str, Any]) -> Model
     keys = type(recipe.config).model_fields
     if "n_classes" in keys and data.classes:
         from_data["n_classes"] = len(data.classes)
-    if "data_std" in keys and recipe.config.get("data_std") is None:
+    if "data_std" in keys and recipe.config.get("data_std") is None and "data_std" not in settings:
         from_data["data_std"] = spread_of(data.train.images)
     return recipe.config.with_(**{**from_data, **settings})
 
 
 def spread_of(images: Tensor) -> float:
     """Standard deviation of uint8 images (N, C, H, W) in [-1, 1], of SPREAD_IMAGES of them, in two digits."""
-    some = images[torch.linspace(0, len(images) - 1, min(len(images), SPREAD_IMAGES)).long()]
-    return max(0.01, float(f"{float(some.double().std(correction=0)) * 2 / 255:.2g}"))
+    index = torch.linspace(0, len(images) - 1, min(len(images), SPREAD_IMAGES)).long()
+    counts = torch.stack([torch.bincount(images[k].flatten(), minlength=256) for k in index.tolist()]).sum(0)
+    shares, levels = counts.double() / counts.sum(), torch.arange(256, dtype=torch.float64)
+    variance = (shares * levels.square()).sum() - (shares * levels).sum().square()
+    return max(0.01, float(f"{2 / 255 * math.sqrt(max(0.0, float(variance))):.2g}"))
 
 
 def part_config(name: str, part: Order | Run, data: Data) -> PartConfig:

@@ -13,8 +13,18 @@ from trilemma.errors import check_finite
 from trilemma.explore.codes import code_width
 from trilemma.explore.compress import by_pca, code_bytes, fit_count, fit_pca
 from trilemma.pictures.levels import to_float
+from trilemma.run.compute import in_batches
 from trilemma.run.run import Run
-from trilemma.types import UNCONDITIONAL, BoundsLikelihood, Condition, Encodes, Reconstructs, codes_need, flags
+from trilemma.types import (
+    UNCONDITIONAL,
+    BoundsByPath,
+    BoundsLikelihood,
+    Condition,
+    Encodes,
+    Reconstructs,
+    codes_need,
+    flags,
+)
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
@@ -125,16 +135,18 @@ def _error(run: Run, images: Tensor) -> Tensor:
 def _negative_elbo(run: Run, seed: int, images: Tensor) -> Tensor:
     model = run.model
     assert isinstance(model, BoundsLikelihood)
-    scores = []
-    for k, levels in enumerate(images.split(PART)):
-        part, bounds = _float(levels).to(run.device), []
+    n_draws = 1 if isinstance(model, BoundsByPath) else ELBO_DRAWS  # one is of several noise levels
+
+    def compute(start: int, count: int) -> Tensor:
+        part, bounds = _float(images[start : start + count]).to(run.device), []
         for condition in _conditions(model, len(part), run.device):
-            noise = rng.generator(seed, "detect elbo", k, device=run.device)
+            noise = rng.generator(seed, "detect elbo", start // PART, device=run.device)
             with torch.no_grad():
-                draws = [model.elbo(part, noise, condition) for _ in range(ELBO_DRAWS)]
+                draws = [model.elbo(part, noise, condition) for _ in range(n_draws)]
             bounds.append(torch.stack(draws).double().mean(0))
-        scores.append(-torch.stack(bounds).max(0).values.cpu())
-    return torch.cat(scores)
+        return -torch.stack(bounds).max(0).values.cpu()
+
+    return torch.cat([part for _, part in in_batches(compute, 0, len(images), PART)])
 
 
 def _mahalanobis(run: Run, train: Tensor) -> Callable[[Tensor], Tensor]:

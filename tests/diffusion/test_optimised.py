@@ -1,0 +1,83 @@
+"""Time grids that are optimised for a model on images."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from presets import small
+from torch import Tensor
+
+import trilemma
+from trilemma.diffusion.grids import BEGIN, first_time, times_of
+from trilemma.diffusion.inversion import no_noise
+from trilemma.diffusion.model import DiffusionSampling
+from trilemma.diffusion.optimised import optimised_times
+from trilemma.diffusion.schedule import SCHEDULES, Schedule
+from trilemma.diffusion.solvers import dpmpp_2m, euler
+from trilemma.errors import UserError
+
+MODE, WIDTH = 0.7, 0.1
+
+
+def of_two_modes(schedule: Schedule):
+    """The best denoiser for numbers that are N(+-MODE, WIDTH**2), half each."""
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = float(schedule.alpha(float(t[0]))), float(schedule.sigma(float(t[0])))
+        variance = (alpha * WIDTH) ** 2 + sigma**2
+        mode = MODE * (alpha * MODE * x_t / variance).tanh()
+        return mode + alpha * WIDTH**2 / variance * (x_t - alpha * mode)
+
+    return denoise
+
+
+def data(n: int) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(1)
+    sign = 2.0 * (torch.arange(n) % 2) - 1
+    x0 = sign + WIDTH / MODE * torch.randn(n, generator=rng, dtype=torch.float64)
+    eps = torch.randn(n, generator=rng, dtype=torch.float64)
+    return MODE * x0[:, None, None, None], eps[:, None, None, None]
+
+
+@pytest.mark.parametrize("solver", [euler, dpmpp_2m])
+@pytest.mark.parametrize("schedule", ["cosine", "edm", "flow"])
+def test_other_paths_end_as_near_as_on_the_fixed_grids(solver, schedule: str) -> None:
+    """Measured on images that the grid has not seen, against a path of 1,000 steps."""
+    levels = SCHEDULES[schedule]
+    denoise, (x0, eps) = of_two_modes(levels), data(64)
+    best = optimised_times(denoise, levels, solver, 8, x0[:32], eps[:32])
+    assert len(best) == 9 and (best.diff() < 0).all() and best[-1] == 0
+    assert float(best[0]) == pytest.approx(first_time(levels, BEGIN))
+    x_T = float(levels.alpha(best[0])) * x0[32:] + float(levels.sigma(best[0])) * eps[32:]
+    end = solver(denoise, levels, times_of("log-snr", levels, 400), x_T, no_noise)
+
+    def error(times: Tensor) -> float:
+        return math.sqrt((solver(denoise, levels, times, x_T, no_noise) - end).square().mean())
+
+    of_fixed = min(error(times_of(name, levels, 8)) for name in ("karras", "log-snr"))
+    assert error(best) <= of_fixed * (0.8 if solver is euler else 1)  # of dpm++2m, karras is the best here
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_few_steps(steps: int) -> None:
+    levels = SCHEDULES["cosine"]
+    times = optimised_times(of_two_modes(levels), levels, euler, steps, *data(4))
+    assert len(times) == steps + 1 and (times.diff() < 0).all()
+
+
+def test_a_run_keeps_its_grids(tmp_path: Path) -> None:
+    settings = {**small("diffusion"), "classes": True, "steps": 2, "batch": 16, "device": "cpu", "quiet": True}
+    run = trilemma.train("diffusion", "digits", out=tmp_path / "run", **settings)
+    keys = {"steps": 4, "grid": "optimised"}
+    images = run.sample(3, **keys)
+    assert torch.equal(run.sample(3, **keys), images)
+    file = run.path / "grids.json"
+    content = file.read_text()
+    file.write_text(content.replace(run.weights_id, "0" * 16))  # of other weights: measured again
+    assert torch.equal(trilemma.load(run.path).sample(3, **keys), images)
+    assert file.read_text() == content
+    trilemma.load(run.path).sample(3, sampler="ddpm", **keys)
+    assert len(file.read_text()) > len(content)
+    with pytest.raises(UserError, match="grid=optimised is measured on the held-out images of a run"):
+        run.model.sample(1, seed=0, keys=DiffusionSampling(grid="optimised"))
