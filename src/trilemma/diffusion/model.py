@@ -27,7 +27,7 @@ from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.samplers import ddim, draw_images
 from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
-from trilemma.diffusion.steps import Denoise, watched
+from trilemma.diffusion.steps import Denoise, of_images, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError
 from trilemma.nets.dit import DiT
@@ -249,7 +249,7 @@ class PixelDiffusion(CodesModel):
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         rows = get_prediction(self.config.prediction)(alpha, sigma, self.data_std)
         skip, out, inside, level = torch.stack([*rows, noise_level(alpha, sigma)]).to(like)
-        return Coefficients(_of_images(skip), _of_images(out), _of_images(inside), level)
+        return Coefficients(of_images(skip), of_images(out), of_images(inside), level)
 
     def _errors(self, batch: Batch, rng: torch.Generator, label_dropout: float) -> tuple[Tensor, Tensor]:
         """The weighted loss of each image (B,), and the numbers (B,) in (0, 1) that its times come from."""
@@ -265,7 +265,7 @@ class PixelDiffusion(CodesModel):
         rows = torch.stack(
             [alpha, sigma, inside, (1 - skip * alpha) / out, -skip * sigma / out, weight, noise_level(alpha, sigma)]
         ).to(x0)
-        a, s, c_in, of_x0, of_eps, w = map(_of_images, rows[:-1])
+        a, s, c_in, of_x0, of_eps, w = map(of_images, rows[:-1])
         eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
         embedded = self._embedded(self._dropped(batch.condition.label, rng, label_dropout), len(x0))
         output = self.network(c_in * (a * x0 + s * eps), rows[-1], embedded).to(x0.dtype)
@@ -315,10 +315,6 @@ def patch_of(config: PixelDiffusionConfig) -> int:
     height, width = config.shape[1:]
     patch = 2 ** max(0, round(math.log2(max(height, width) / PLACES[config.network])))
     return math.gcd(patch, height, width) if config.network == "dit" else patch  # the other one pads
-
-
-def _of_images(values: Tensor) -> Tensor:
-    return values[:, None, None, None]
 
 
 def _by_thirds(errors: Tensor, u: Tensor) -> Logs:

@@ -12,7 +12,7 @@ from trilemma.config import Config, only_for
 from trilemma.diffusion.samplers import get_sampler
 from trilemma.errors import UserError
 
-AUTO_SAMPLER, AUTO_GRID = "unipc", "karras"
+AUTO_SAMPLER, AUTO_GRID = "unipc", "log-snr"  # at ten calls the nearest to the exact path (docs/diffusion.md)
 
 
 class DiffusionSampling(Config):
