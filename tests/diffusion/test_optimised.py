@@ -9,6 +9,7 @@ from presets import small
 from torch import Tensor
 
 import trilemma
+from trilemma.diffusion import optimised
 from trilemma.diffusion.grids import BEGIN, first_time, times_of
 from trilemma.diffusion.inversion import no_noise
 from trilemma.diffusion.model import DiffusionSampling
@@ -66,7 +67,8 @@ def test_few_steps(steps: int) -> None:
     assert len(times) == steps + 1 and (times.diff() < 0).all()
 
 
-def test_a_run_keeps_its_grids(tmp_path: Path) -> None:
+def test_a_run_keeps_its_grids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimised, "FINE", 12)
     settings = {**small("diffusion"), "classes": True, "steps": 2, "batch": 16, "device": "cpu", "quiet": True}
     run = trilemma.train("diffusion", "digits", out=tmp_path / "run", **settings)
     keys = {"steps": 4, "grid": "optimised"}
