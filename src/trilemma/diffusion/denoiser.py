@@ -22,7 +22,7 @@ from trilemma.config import Config, ModelConfig
 from trilemma.diffusion.path import PathModel
 from trilemma.diffusion.samplers import draw_images, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_table, log_snr
-from trilemma.diffusion.steps import Denoise, watched
+from trilemma.diffusion.steps import Denoise, of_images, watched
 from trilemma.nets.unet_small import UNet
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, Player, Watch, check_condition
 
@@ -108,7 +108,7 @@ class Diffusion(PathModel):
             t = t.double().cpu()
             step = (self.schedule.t_of(log_snr(schedule, t)) * self.config.T).round().clamp(min=1)
             scale = (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2).rsqrt().to(x_t)
-            return self.denoise(scale[:, None, None, None] * x_t, (step / self.config.T).to(x_t))
+            return self.denoise(of_images(scale) * x_t, (step / self.config.T).to(x_t))
 
         return denoise
 

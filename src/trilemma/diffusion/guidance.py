@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.diffusion.schedule import Schedule, noise_level
-from trilemma.diffusion.steps import Denoise
+from trilemma.diffusion.steps import Denoise, of_images
 from trilemma.errors import UserError
 
 
@@ -95,4 +95,4 @@ def log_probability(classifier: nn.Module, label: Tensor) -> Callable[[Tensor], 
 
 def _std(images: Tensor) -> Tensor:
     """Standard deviation of each image, (B, 1, 1, 1)."""
-    return images.flatten(1).std(1).clamp(min=1e-8)[:, None, None, None]
+    return of_images(images.flatten(1).std(1).clamp(min=1e-8))

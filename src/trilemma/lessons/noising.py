@@ -14,6 +14,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data import load_data
 from trilemma.diffusion.schedule import Schedule, get_schedule, log_snr
+from trilemma.diffusion.steps import of_images
 from trilemma.errors import UserError
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.table import table
@@ -39,7 +40,7 @@ def noised(x0: Tensor, schedule: Schedule, times: Tensor, off: float, seed: int)
     Args:
         off: standard deviation of what is wrong with the wrong noise.
     """
-    alpha, sigma = (level(times)[:, None, None, None] for level in (schedule.alpha, schedule.sigma))
+    alpha, sigma = (of_images(level(times)) for level in (schedule.alpha, schedule.sigma))
     eps, error = (rng.normal(torch.zeros(1).long(), tuple(x0.shape), seed, what).double() for what in ("eps", "off"))
     x_t = alpha * x0.double() + sigma * eps
     return Noised(x_t, (x_t - sigma * eps) / alpha, (x_t - sigma * (eps + off * error)) / alpha)
@@ -63,7 +64,7 @@ def noising(
     levels_of, at = get_schedule(schedule), torch.tensor(times, dtype=torch.float64)
     x0 = 2 * _image(data, image) - 1
     result = noised(x0, levels_of, at, off, seed)
-    size = (levels_of.alpha(at).square() + levels_of.sigma(at).square()).sqrt()[:, None, None, None]
+    size = of_images((levels_of.alpha(at).square() + levels_of.sigma(at).square()).sqrt())
     rows = {
         "x_t, and its log-SNR": (
             result.x_t / size,

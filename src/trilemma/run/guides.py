@@ -15,6 +15,7 @@ from trilemma.classifiers.classifier import Classifier
 from trilemma.config import Config
 from trilemma.errors import UserError, unknown
 from trilemma.files import read_json, write_json
+from trilemma.pictures.levels import to_float
 from trilemma.registry import require
 from trilemma.run.stored import StoredRun
 from trilemma.types import NO_GUIDES, Condition, Conditional, Denoises, Guides, flags
@@ -75,7 +76,7 @@ def optimised_grid(run: StoredRun, model: nn.Module, keys: Config) -> Tensor:
         held_out = run.data.held_out[1]
         index = torch.linspace(0, len(held_out) - 1, min(len(held_out), GRID_IMAGES)).long()
         part = held_out.take(index)
-        image = part.images.to(run.device).float() / 255
+        image = to_float(part.images.to(run.device))
         label = part.labels.to(run.device) if part.labels is not None and isinstance(model, Conditional) else None
         kept[name] = model.optimised_times(image, Condition(label=label), keys, 0).tolist()
         with suppress(OSError):  # a folder that cannot be written: it is measured again
