@@ -488,6 +488,15 @@ class Denoises(Samples, Protocol):
 
 
 @runtime_checkable
+class DenoisesOnAnySchedule(Protocol):
+    """Estimates the clean image at the times of any schedule, as what guides another model must."""
+
+    def denoiser(self, schedule: Any, label: Tensor | None, n: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """(x_t, t) -> x0_hat for n images at times of a schedule, of the classes `label` (n,) where it takes them."""
+        ...
+
+
+@runtime_checkable
 class BoundsLikelihood(Protocol):
     """Bounds the log-likelihood of an image from below."""
 

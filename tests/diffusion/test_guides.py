@@ -151,7 +151,7 @@ def test_a_guided_picture_is_made_again(runs: dict[str, Path], tmp_path: Path, m
         ({"guide": "weak"}, "guide=.*weak has no effect with guidance=1; add guidance=2"),
         ({"guide": "nowhere", "guidance": 2.0}, "guide=.*nowhere: .*"),
         ({"guide": "larger", "guidance": 2.0}, "its images are 1x12x12, those of .* 1x8x8"),
-        ({"guide": "vae", "guidance": 2.0}, "guide=.*vae: vae does not denoise; models that do: diffusion"),
+        ({"guide": "vae", "guidance": 2.0}, "guide=.*vae: vae does not guide another run; models that do: diffusion"),
         ({"guidance": 2.0}, "needs a model trained with classes=true, or guide=RUN"),
         ({"classifier": "mnist-cnn"}, "takes images of 1x28x28, and those of .* are 1x8x8"),
         ({"classifier": "resnet"}, 'unknown classifier "resnet"'),
@@ -171,6 +171,15 @@ def test_a_bundled_classifier_is_read_once(strong: Run, monkeypatch: pytest.Monk
     strong.sample(1, steps=1, classifier="digits-cnn")
     monkeypatch.setattr("trilemma.run.guides.load_network", None)
     assert strong.sample(1, steps=1, classifier="digits-cnn").isfinite().all()
+
+
+def test_guides_are_worked_out_once_for_all_batches(
+    strong: Run, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = strong.sampling({"steps": 1, "guide": str(runs["weak"]), "guidance": 2.0}, sample)
+    images = strong.sample(2, keys=keys)
+    monkeypatch.setattr("trilemma.run.run.guides_of", None)
+    assert strong.sample(2, keys=keys).equal(images)
 
 
 def test_a_label_needs_a_model_or_a_classifier_that_knows_it(strong: Run, runs: dict[str, Path]) -> None:

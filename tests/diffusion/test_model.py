@@ -1,12 +1,15 @@
 """The pixel model: its loss against the definition, labels that are dropped, and samples."""
 
 import math
+from collections.abc import Iterable
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from trilemma.config import make
+from trilemma.config import Config, make
+from trilemma.diffusion.grids import GRIDS
 from trilemma.diffusion.model import DiffusionSampling, PixelDiffusion, PixelDiffusionConfig
 from trilemma.diffusion.prediction import PREDICTIONS
 from trilemma.diffusion.samplers import SAMPLERS
@@ -160,6 +163,21 @@ def test_schedules_can_be_swapped_after_training(training: str, sampling: str) -
     assert noise_std == pytest.approx(float(z[z.abs() < 1].std()), rel=0.05)
     own = get_schedule(sampling)
     assert float(own.sigma(1.0)) > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "names"),
+    [
+        (PixelDiffusionConfig, "schedule", SCHEDULES),
+        (PixelDiffusionConfig, "prediction", PREDICTIONS),
+        (PixelDiffusionConfig, "weighting", WEIGHTINGS),
+        (PixelDiffusionConfig, "density", DENSITIES),
+        (DiffusionSampling, "sampler", ["auto", *SAMPLERS]),
+        (DiffusionSampling, "grid", ["auto", *GRIDS, "optimised"]),
+    ],
+)
+def test_a_key_takes_every_name_that_there_is(kind: type[Config], key: str, names: Iterable[str]) -> None:
+    assert set(get_args(kind.model_fields[key].annotation)) == set(names)
 
 
 def test_what_cannot_be_asked_for() -> None:

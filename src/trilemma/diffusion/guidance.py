@@ -12,7 +12,6 @@ by_classifier   x0_hat + scale sigma**2 / alpha * gradient of log p(label | x0_h
 
 import math
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +19,6 @@ from torch import Tensor, nn
 from trilemma.diffusion.schedule import Schedule, noise_level
 from trilemma.diffusion.steps import Denoise, of_images
 from trilemma.errors import UserError
-
-
-@runtime_checkable
-class DenoisesOver(Protocol):
-    """Estimates the clean image at the times of any schedule."""
-
-    def denoiser(self, schedule: Schedule, label: Tensor | None, n: int) -> Denoise:
-        """The denoiser of n images, of the classes `label` (n,) where the model takes them."""
-        ...
 
 
 def guided(

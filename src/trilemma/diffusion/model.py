@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from trilemma import rng as random
 from trilemma.config import ModelConfig, only_for
 from trilemma.diffusion.grids import first_time, times_of
-from trilemma.diffusion.guidance import DenoisesOver, by_classifier, guided, log_probability
+from trilemma.diffusion.guidance import by_classifier, guided, log_probability
 from trilemma.diffusion.optimised import OPTIMISED, optimised_times
 from trilemma.diffusion.path import CodesModel
 from trilemma.diffusion.prediction import get_prediction
@@ -37,6 +37,7 @@ from trilemma.types import (
     UNCONDITIONAL,
     Batch,
     Condition,
+    DenoisesOnAnySchedule,
     Guides,
     Logs,
     Phase,
@@ -227,8 +228,7 @@ class PixelDiffusion(CodesModel):
     ) -> Denoise:
         """What guidance leads away from: the denoiser of the guide, or this one without a class."""
         if guides.weak is not None:
-            if not isinstance(guides.weak, DenoisesOver):
-                raise UserError(f"guide={keys.guide}: its model has no denoiser for any schedule; give another run")
+            assert isinstance(guides.weak, DenoisesOnAnySchedule)
             return guides.weak.denoiser(schedule, label if self.n_classes else None, n)
         if not self.n_classes:
             raise UserError(

@@ -18,7 +18,7 @@ from trilemma.files import read_json, write_json
 from trilemma.pictures.levels import to_float
 from trilemma.registry import require
 from trilemma.run.stored import StoredRun
-from trilemma.types import NO_GUIDES, Condition, Conditional, Denoises, Guides, flags
+from trilemma.types import NO_GUIDES, Condition, Conditional, DenoisesOnAnySchedule, Guides, flags
 
 GRIDS = "grids.json"  # in a run's folder: time grids that were optimised for its model
 GRID_IMAGES = 32  # held-out images that they are measured on
@@ -97,7 +97,7 @@ def _weak(run: StoredRun, path: str, opened: Opened, *, has_classes: bool) -> nn
     """The model of another run, which is asked for the same classes."""
     try:
         other, model = opened(path)
-        require(model, str(other.config["model"]), "denoise", Denoises)
+        require(model, str(other.config["model"]), "guide another run", DenoisesOnAnySchedule)
     except UserError as error:
         raise UserError(f"guide={path}: {error}") from None
     if other.shape != run.shape:

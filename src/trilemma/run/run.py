@@ -86,6 +86,11 @@ class Run(StoredRun):
     """A run folder, and what its model computes, a batch at a time; methods check what they are given."""
 
     @cached_property
+    def _guides(self) -> dict[Config, Guides]:
+        """By the settings of the sampler that name them."""
+        return {}
+
+    @cached_property
     def guide_runs(self) -> dict[str, "Run"]:
         """Runs that were opened to guide this one, by what guide= says."""
         return {}
@@ -296,8 +301,10 @@ class Run(StoredRun):
         return condition_of(label, count, taker, self.classes, name=self.recipe.name, path=self.path)
 
     def guides(self, keys: Config) -> Guides:
-        """What guides the sampler from outside, as its settings name it."""
-        return guides_of(self, self.model, keys, self._opened)
+        """What guides the sampler from outside, as its settings name it; worked out once for the settings."""
+        if keys not in self._guides:
+            self._guides[keys] = guides_of(self, self.model, keys, self._opened)
+        return self._guides[keys]
 
     def guide_origin(self, keys: Config) -> dict[str, str] | None:
         """What a file says of the run that guided the one it was made with; None without such a guide."""
