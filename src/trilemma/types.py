@@ -149,6 +149,7 @@ class Player:
     optimizer: keys that differ from the run's: `optimizer`, `betas`, `weight_decay`, `clip`, and `lr_factor`, times the
         run's learning rate.
     after_step: is called after each of its steps, for instance to clip the weights.
+    averaged: whether its weights are averaged where the run averages weights; those of a critic need not be.
 
     A parameter that nobody moves (a teacher, a frozen part) belongs to no player and has `requires_grad=False`.
     """
@@ -157,6 +158,7 @@ class Player:
     parameters: Iterable[nn.Parameter]
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     after_step: Callable[[], None] | None = None
+    averaged: bool = True
 
     def __post_init__(self) -> None:
         """Raises PhaseError; keeps the parameters as a tuple."""

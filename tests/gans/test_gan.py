@@ -17,6 +17,8 @@ from trilemma.types import Batch, Condition, Samples
 
 SHAPES = [(1, 8, 8), (3, 28, 28), (4, 32, 32), (1, 31, 45), (3, 64, 64), (1, 8, 128)]
 
+PAIRS = [*((network, "non-saturating") for network in NETWORKS), *(("mlp", loss) for loss in LOSSES)]
+
 
 def tiny(network: str = "dcgan", shape: tuple[int, int, int] = (1, 8, 8), **settings: Any) -> GAN:
     with rng.isolated(0):
@@ -74,21 +76,23 @@ def test_dcgan_starts_from_narrow_weights() -> None:
     assert weights.std().item() == pytest.approx(0.02, rel=0.01)
 
 
-@pytest.mark.parametrize(("network", "loss"), [*itertools.product(NETWORKS, LOSSES)])
+@pytest.mark.parametrize(("network", "loss"), PAIRS)
 def test_each_parameter_gets_a_gradient_from_its_own_turn_only(network: str, loss: str) -> None:
     gan = tiny(network, loss=loss)
     for phase, other in itertools.permutations(gan.phases, 2):
         gan.zero_grad()
         phase.loss(batch(), rng.generator(0, "step"))[0].backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in phase.player.parameters)
-        # inside hinge's margins the two halves pull the critic's last bias equally: (1,) may have a gradient of 0
-        assert all(p.grad.any() for p in phase.player.parameters if not (loss == "hinge" and p.shape == (1,)))
+        # both halves pull the critic's last bias equally where only differences count, and inside hinge's margins
+        balanced = loss in ("hinge", "wasserstein", "relativistic")
+        assert all(p.grad.any() for p in phase.player.parameters if not (balanced and p.shape == (1,)))
         assert all(p.grad is None and p.requires_grad for p in other.player.parameters)
     assert {id(p) for p in gan.parameters()} == {id(p) for player in gan.players for p in player.parameters}
 
 
-@pytest.mark.parametrize(("network", "turn", "loss"), [*itertools.product(NETWORKS, (0, 1), LOSSES)])
-def test_each_loss_falls_while_the_other_network_stands_still(network: str, turn: int, loss: str) -> None:
+@pytest.mark.parametrize("turn", [0, 1])
+@pytest.mark.parametrize(("network", "loss"), PAIRS)
+def test_each_loss_falls_while_the_other_network_stands_still(network: str, loss: str, turn: int) -> None:
     gan = tiny(network, loss=loss)
     phase, still = gan.phases[turn], gan.phases[1 - turn]
     before = [p.clone() for p in still.player.parameters]

@@ -2,28 +2,51 @@
 
     min_G max_D  E_x log D(x) + E_z log(1 - D(G(z))),    z ~ N(0, I)
 
-The critic learns to tell images from G(z); the generator learns to be taken for real. Each phase draws its own z.
+The critic learns to tell images from G(z); the generator learns to be taken for real. Each phase draws its own z. A
+preset is a combination of parts: a pair of networks, a loss for either player (losses.py), a bound on the slope of the
+critic (penalties.py, clipped weights, or spectral normalisation), what images go through before the critic sees them
+(augmentation.py), and classes.
+
+With classes, the label's embedding is joined to z, and the critic's logit is (Miyato & Koyama 2018, eq. 3)
+
+    D(x, y) = head(phi(x)) + <embedding of y, phi(x)> / sqrt(F),    phi(x) its F last features
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from trilemma import rng as random
-from trilemma.config import Config, ModelConfig
-from trilemma.gans.losses import LOSSES
+from trilemma.config import Config, ModelConfig, only_for
+from trilemma.gans.losses import LOSSES, AdversarialLoss
+from trilemma.gans.penalties import gradient_penalty, zero_centred
 from trilemma.nets import dcgan, mlp
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
+from trilemma.nets.critic import ProjectionCritic
+from trilemma.types import (
+    UNCONDITIONAL,
+    Batch,
+    Condition,
+    Logs,
+    Model,
+    Phase,
+    Player,
+    check_condition,
+    default_label,
+    no_label,
+)
 
 NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
     "mlp": (mlp.Generator, mlp.Critic),
     "dcgan": (dcgan.Generator, dcgan.Critic),
     "dcgan-28": (dcgan.Generator28, dcgan.Critic28),
 }
+LABEL_NUMBERS = 32  # of the embedding that is joined to z
+WEIGHTS = {"gradient": 10.0, "r1": 1.0, "r1r2": 1.0}  # of the penalties, where none is given
 
 
 class GANConfig(ModelConfig):
@@ -34,7 +57,35 @@ class GANConfig(ModelConfig):
     network: Literal["mlp", "dcgan", "dcgan-28"] = Field(
         default="dcgan", description="networks of generator and critic"
     )
-    loss: Literal["non-saturating", "hinge"] = Field(default="non-saturating", description="adversarial loss")
+    loss: Literal["minimax", "non-saturating", "least-squares", "hinge", "wasserstein", "relativistic"] = Field(
+        default="non-saturating", description="adversarial loss"
+    )
+    penalty: Literal["none", "gradient", "r1", "r1r2"] = Field(
+        default="none",
+        description="on the critic's slope: other than 1 between images (gradient), at real ones, or at both kinds",
+    )
+    penalty_weight: float | None = Field(
+        default=None, gt=0, description="of the penalty (default: 10 for gradient, 1 for r1 and r1r2)"
+    )
+    penalty_every: PositiveInt = Field(default=1, description="steps from one penalty to the next, which counts as all")
+    weight_clip: float | None = Field(default=None, gt=0, description="bound on each of the critic's weights")
+    spectral_norm: bool = Field(default=False, description="divide the critic's weights by their largest gain")
+    critic_steps: PositiveInt = Field(default=1, description="steps of the critic for each of the generator")
+    classes: bool = Field(default=False, description="learn to draw a class")
+    n_classes: int | None = Field(default=None, ge=1, description="with classes: how many")
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        only_for(self, "penalty_weight", self.penalty != "none", "penalty=gradient, r1 or r1r2")
+        only_for(self, "penalty_every", self.penalty != "none", "penalty=gradient, r1 or r1r2")
+        only_for(self, "classes", self.n_classes is not None, "images with classes; the data has none")
+        return self
+
+    @property
+    def bounds_slope(self) -> bool:
+        """Whether the critic's slope is bounded image by image, in which batch norm has no place."""
+        own = self.penalty != "none" or self.weight_clip is not None or self.spectral_norm
+        return own or LOSSES[self.loss].slopes
 
 
 class GANKeys(Config):
@@ -53,40 +104,100 @@ class GAN(Model):
     def __init__(self, config: GANConfig) -> None:
         super().__init__()
         self.config = config
-        generator, critic = NETWORKS[config.network]
-        self.generator = generator(config.shape, config.latent, config.width)
-        self.critic = critic(config.shape, config.width)
-        self.phases = [
-            Phase("critic", Player("critic", list(self.critic.parameters())), self.critic_loss),
-            Phase("generator", Player("generator", list(self.generator.parameters())), self.generator_loss),
-        ]
+        self.n_classes = (config.n_classes or 0) if config.classes else 0
+        self.generator = self.make_generator(config.latent + (LABEL_NUMBERS if self.n_classes else 0))
+        self.critic = self.make_critic()
+        if self.n_classes:
+            self.label_embedding = nn.Embedding(self.n_classes, LABEL_NUMBERS)
+            self.critic = ProjectionCritic(self.critic, self.n_classes)
+        if config.spectral_norm:
+            _normalise(self.critic)
+        self.phases = self.make_phases()
+
+    def make_generator(self, inputs: int) -> nn.Module:
+        """The network from `inputs` numbers to an image."""
+        return NETWORKS[self.config.network][0](self.config.shape, inputs, self.config.width)
+
+    def make_critic(self) -> nn.Module:
+        """The network from an image to a logit."""
+        config = self.config
+        options: dict[str, Any] = {"batch_norm": not config.bounds_slope} if config.network == "dcgan" else {}
+        return NETWORKS[config.network][1](config.shape, config.width, **options)
+
+    def make_phases(self) -> list[Phase]:
+        """The critic moves first, and does not count for the average of the weights."""
+        critic = Player("critic", list(self.critic.parameters()), averaged=False, after_step=self._after_step())
+        generator = Player("generator", self.generator_parameters())
+        phases = [Phase("critic", critic, self.critic_loss, repeats=self.config.critic_steps)]
+        if self.config.penalty_every > 1:
+            phases.append(Phase("penalty", critic, self.penalty_loss, every=self.config.penalty_every))
+        return [*phases, Phase("generator", generator, self.generator_loss)]
+
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """What the generator's player moves."""
+        embedding = list(self.label_embedding.parameters()) if self.n_classes else []
+        return [*self.generator.parameters(), *embedding]
 
     @property
     def sampling_network(self) -> nn.Module:
         """The generator: one call per batch of samples."""
         return self.generator
 
+    @property
+    def adversarial(self) -> AdversarialLoss:
+        """What the players lower."""
+        return LOSSES[self.config.loss]
+
+    @property
+    def penalty_weight(self) -> float:
+        """Of the penalty."""
+        return self.config.penalty_weight or WEIGHTS[self.config.penalty]
+
     def critic_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        """The critic's turn; parts: loss, and what each half is given on average: d_real and d_fake, the probability of
-        being real, or, of a hinge critic, whose logits stand for no probability, logit_real and logit_fake."""
-        with torch.no_grad():
-            fake = self.generator(self._draw_z(batch, rng))
-        logits_real, logits_fake = self.critic(batch.image), self.critic(fake)
-        loss = LOSSES[self.config.loss][0](logits_real, logits_fake)
-        halves = {"real": logits_real.detach(), "fake": logits_fake.detach()}
-        if self.config.loss == "hinge":
-            means = {f"logit_{name}": logits.mean() for name, logits in halves.items()}
-        else:
-            means = {f"d_{name}": logits.sigmoid().mean() for name, logits in halves.items()}
-        return loss, {"loss": loss.detach(), **means}
+        """The critic's turn.
+
+        Parts: loss; what each half is given on average: d_real and d_fake, the probability of being real, or, where
+        logits stand for no probability, logit_real and logit_fake; penalty, before its weight.
+        """
+        label = self._label(batch)
+        fake = self._fake_still(batch, label, rng)
+        with _full_precision(fake) if self._penalises_each_step else nullcontext():
+            real, fake = self._judged(batch.image, label, rng), self._judged(fake, label, rng)
+            loss = self.adversarial.critic(real.logits, fake.logits)
+            penalty = self._penalty(real, fake, label, rng) if self._penalises_each_step else None
+        parts = {"loss": loss.detach(), **self._means(real.logits.detach(), fake.logits.detach())}
+        if penalty is None:
+            return loss, parts
+        return loss + self.penalty_weight * penalty, {**parts, "penalty": penalty.detach()}
+
+    def penalty_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """The penalty by itself, where it is not of every step; part: loss, before its weight."""
+        label = self._label(batch)
+        with _full_precision(batch.image):
+            real = self._judged(batch.image, label, rng)
+            at_real = self.config.penalty == "r1"
+            fake = real if at_real else self._judged(self._fake_still(batch, label, rng), label, rng)
+            penalty = self._penalty(real, fake, label, rng)
+        return self.penalty_weight * penalty, {"loss": penalty.detach()}
 
     def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """The generator's turn; part: loss. Gradients pass through the critic and leave none in it."""
-        fake = self.generator(self._draw_z(batch, rng))
+        label = self._label(batch)
+        fake = self.fake(batch, label, rng)
         with _held(self.critic):
-            logits_fake = self.critic(fake)
-        loss = LOSSES[self.config.loss][1](logits_fake)
+            logits_fake = self.judge(fake, label, rng)
+            logits_real = self.judge(batch.image, label, rng) if self.adversarial.pairs else logits_fake
+        loss = self.adversarial.generator(logits_real, logits_fake)
         return loss, {"loss": loss.detach()}
+
+    def fake(self, batch: Batch, label: Tensor | None, rng: torch.Generator) -> Tensor:
+        """As many generated images as there are in a batch, on its device, in [0, 1]."""
+        z = torch.randn(len(batch.image), self.config.latent, generator=rng, dtype=torch.float32, device=rng.device)
+        return self.generator(self._with_label(z.to(batch.image.device), label))
+
+    def judge(self, image: Tensor, label: Tensor | None, rng: torch.Generator) -> Tensor:
+        """The critic's logits (B,) of images (B, C, H, W), as it sees them in training."""
+        return self.critic(image) if label is None else self.critic(image, label)
 
     @torch.no_grad()
     def sample(
@@ -95,22 +206,93 @@ class GAN(Model):
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
         Raises:
-            UserError: for a condition (the model takes none).
+            UserError: for a condition that the model does not take.
         """
-        check_condition(condition, n)
+        check_condition(condition, n, self.n_classes)
+        ids = torch.arange(first, first + n)
         device = next(self.generator.parameters()).device
-        z = random.normal(torch.arange(first, first + n), (self.config.latent,), seed, "latent").to(device)
-        training = self.generator.training
-        try:
-            return self.generator.eval()(keys.truncation * z)
-        finally:
-            self.generator.train(training)
+        z = keys.truncation * random.normal(ids, (self.config.latent,), seed, "latent").to(device)
+        label = condition.label
+        if label is None and self.n_classes:
+            label = default_label(ids, self.n_classes)
+        with _evaluating(self.generator):
+            return self.generator(self._with_label(z, label))
 
-    def _draw_z(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        """z ~ N(0, I), (B, latent), on the images' device."""
-        n_images = len(batch.image)
-        z = torch.randn(n_images, self.config.latent, generator=rng, dtype=torch.float32, device=rng.device)
-        return z.to(batch.image.device)
+    @property
+    def _penalises_each_step(self) -> bool:
+        return self.config.penalty != "none" and self.config.penalty_every == 1
+
+    @torch.no_grad()
+    def _fake_still(self, batch: Batch, label: Tensor | None, rng: torch.Generator) -> Tensor:
+        """Generated images through which no gradient passes."""
+        return self.fake(batch, label, rng)
+
+    def _judged(self, image: Tensor, label: Tensor | None, rng: torch.Generator) -> "_Judged":
+        """Images and their logits, by which the slope there can be taken if it is penalised."""
+        image = image.detach().requires_grad_(self.config.penalty in ("r1", "r1r2"))
+        return _Judged(image, self.judge(image, label, rng))
+
+    def _penalty(self, real: "_Judged", fake: "_Judged", label: Tensor | None, rng: torch.Generator) -> Tensor:
+        if self.config.penalty == "gradient":
+            u = torch.rand(len(real.image), generator=rng, dtype=torch.float32, device=rng.device)
+            return gradient_penalty(lambda image: self.judge(image, label, rng), real.image, fake.image, u)
+        halves = (real,) if self.config.penalty == "r1" else (real, fake)
+        return torch.stack([zero_centred(half.logits, half.image) for half in halves]).sum()
+
+    def _means(self, real: Tensor, fake: Tensor) -> Logs:
+        """What the log has of logits."""
+        halves = {"real": real, "fake": fake}
+        if self.adversarial.probabilities:
+            return {f"d_{name}": logits.sigmoid().mean() for name, logits in halves.items()}
+        return {f"logit_{name}": logits.mean() for name, logits in halves.items()}
+
+    def _label(self, batch: Batch) -> Tensor | None:
+        """A batch's labels for a model of classes."""
+        if not self.n_classes:
+            return None
+        if batch.condition.label is None:
+            raise no_label("give a batch with a label for each image")
+        return batch.condition.label
+
+    def _with_label(self, z: Tensor, label: Tensor | None) -> Tensor:
+        """The generator's input: z (B, latent), joined to the embedding of labels."""
+        return z if label is None else torch.cat([z, self.label_embedding(label.to(z.device))], dim=1)
+
+    def _after_step(self) -> Callable[[], None] | None:
+        """What follows each of the critic's steps."""
+        if (bound := self.config.weight_clip) is None:
+            return None
+        return lambda: torch._foreach_clamp_(list(self.critic.parameters()), -bound, bound)
+
+
+class _Judged(NamedTuple):
+    """Images (B, C, H, W) and their logits (B,)."""
+
+    image: Tensor
+    logits: Tensor
+
+
+def _normalise(critic: nn.Module) -> None:
+    """Divide each weight by its spectral norm (Miyato et al. 2018), which a step of power iteration follows."""
+    for layer in critic.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
+            spectral_norm(layer)
+
+
+def _full_precision(like: Tensor) -> AbstractContextManager[Any]:
+    """Inside, nothing is computed in bfloat16."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Inside, the network does not train."""
+    training = network.training
+    try:
+        network.eval()
+        yield
+    finally:
+        network.train(training)
 
 
 @contextmanager

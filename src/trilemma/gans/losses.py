@@ -1,43 +1,82 @@
 """Adversarial losses as functions of the critic's logits l = D(x), (B,); means over the images, in nats.
 
-Goodfellow et al. (2014), with softplus(l) = -log(1 - sigmoid(l)):
-    critic        E softplus(-l_real) + E softplus(l_fake)        2 ln 2 where the critic knows nothing (l = 0)
-    generator     E softplus(-l_fake)                             "non-saturating": maximise log D(G(z))
-Hinge, Lim & Ye (2017):
-    critic        E max(0, 1 - l_real) + E max(0, 1 + l_fake)     2 at l = 0
-    generator     -E l_fake
+With softplus(l) = -log(1 - sigmoid(l)); each critic's loss where it knows nothing (l = 0) is on the right:
+
+    minimax           critic      E softplus(-l_real) + E softplus(l_fake)              2 ln 2
+    (Goodfellow 2014) generator   -E softplus(l_fake)                                   min E log(1 - D(G(z)))
+    non-saturating    critic      as minimax
+    (the same)        generator   E softplus(-l_fake)                                   max E log D(G(z))
+    least-squares     critic      1/2 E (l_real - 1)**2 + 1/2 E l_fake**2               1/2
+    (Mao 2017)        generator   1/2 E (l_fake - 1)**2
+    hinge             critic      E max(0, 1 - l_real) + E max(0, 1 + l_fake)           2
+    (Lim & Ye 2017)   generator   -E l_fake
+    wasserstein       critic      E l_fake - E l_real                                   0
+    (Arjovsky 2017)   generator   -E l_fake
+    relativistic      critic      E softplus(-(l_real - l_fake))                        ln 2
+    (Jolicoeur-       generator   E softplus(-(l_fake - l_real))
+    Martineau 2018)               real and generated images in pairs
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional as F
 
+Loss = Callable[[Tensor, Tensor], Tensor]  # (logits_real, logits_fake), each (B,) -> scalar
 
-def critic_non_saturating(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+
+@dataclass(frozen=True)
+class AdversarialLoss:
+    """What each player lowers.
+
+    pairs: whether the generator's loss depends on the logits of real images, too; if not, it is given the generated
+    ones twice. probabilities: whether sigmoid(l) is the probability that an image is real. slopes: whether the critic
+    needs a bound on its slope, so that batch norm, which ties images together, has no place in it.
+    """
+
+    critic: Loss
+    generator: Loss
+    pairs: bool = False
+    probabilities: bool = False
+    slopes: bool = False
+
+
+def cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
     """Binary cross-entropy of real against generated, summed over the two halves."""
-    return F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-def generator_non_saturating(logits_fake: Tensor) -> Tensor:
-    """-log D(G(z))."""
-    return F.softplus(-logits_fake).mean()
+def least_squares(real: Tensor, fake: Tensor) -> Tensor:
+    """Real images are to have 1, generated ones 0."""
+    return ((real - 1).square().mean() + fake.square().mean()) / 2
 
 
-def critic_hinge(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+def hinge(real: Tensor, fake: Tensor) -> Tensor:
     """Only images on the wrong side of their margin count."""
-    return F.relu(1 - logits_real).mean() + F.relu(1 + logits_fake).mean()
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
-def generator_hinge(logits_fake: Tensor) -> Tensor:
-    """-D(G(z))."""
-    return -logits_fake.mean()
+def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
+    """Minus the critic's estimate of the distance."""
+    return fake.mean() - real.mean()
 
 
-CriticLoss = Callable[[Tensor, Tensor], Tensor]
-GeneratorLoss = Callable[[Tensor], Tensor]
+def relativistic(real: Tensor, fake: Tensor) -> Tensor:
+    """The real image of a pair is to have more than the generated one."""
+    return F.softplus(fake - real).mean()
 
-LOSSES: dict[str, tuple[CriticLoss, GeneratorLoss]] = {
-    "non-saturating": (critic_non_saturating, generator_non_saturating),
-    "hinge": (critic_hinge, generator_hinge),
+
+def minus_logit(real: Tensor, fake: Tensor) -> Tensor:
+    """-D(G(z)), of the generators that lower what the critic raises."""
+    return -fake.mean()
+
+
+LOSSES: dict[str, AdversarialLoss] = {
+    "minimax": AdversarialLoss(cross_entropy, lambda real, fake: -F.softplus(fake).mean(), probabilities=True),
+    "non-saturating": AdversarialLoss(cross_entropy, lambda real, fake: F.softplus(-fake).mean(), probabilities=True),
+    "least-squares": AdversarialLoss(least_squares, lambda real, fake: (fake - 1).square().mean() / 2),
+    "hinge": AdversarialLoss(hinge, minus_logit),
+    "wasserstein": AdversarialLoss(wasserstein, minus_logit, slopes=True),
+    "relativistic": AdversarialLoss(relativistic, lambda real, fake: relativistic(fake, real), pairs=True),
 }

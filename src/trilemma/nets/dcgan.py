@@ -17,6 +17,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from trilemma.errors import UserError
+from trilemma.nets import critic
 from trilemma.nets.conv import centre_crop
 
 MAX_CHANNELS = 512
@@ -59,23 +60,28 @@ class Generator(nn.Module):
         return (h.float().tanh() + 1) / 2
 
 
-class Critic(nn.Module):
-    """DCGAN's discriminator: image (B, C, H, W) in [0, 1] -> logits (B,), high for real."""
+class Critic(critic.Critic):
+    """DCGAN's discriminator: image (B, C, H, W) in [0, 1] -> logits (B,), high for real.
 
-    def __init__(self, shape: tuple[int, int, int], width: int) -> None:
-        super().__init__()
+    Args:
+        batch_norm: as published. Without, images do not change each other's logits, weights begin as wide as their
+            inputs ask for, and every stage has a bias.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], width: int, *, batch_norm: bool = True) -> None:
         widths = stage_widths(*shape[1:], width)
         layers: list[nn.Module] = [nn.Conv2d(shape[0], widths[0], 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
         for c_in, c_out in pairwise(widths):
-            layers += [nn.Conv2d(c_in, c_out, 4, 2, 1, bias=False)]
-            layers += [nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2, inplace=True)]
+            layers += [nn.Conv2d(c_in, c_out, 4, 2, 1, bias=not batch_norm)]
+            layers += [*([nn.BatchNorm2d(c_out)] if batch_norm else []), nn.LeakyReLU(0.2, inplace=True)]
         height, width_px = (n // 2 ** len(widths) for n in shape[1:])
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * height * width_px, 1))
-        self.apply(_init)
+        super().__init__(nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * height * width_px, 1)))
+        if batch_norm:
+            self.apply(_init)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> logits (B,)."""
-        return self.body(2 * image - 1).float().flatten()
+    def features(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> the last map, (B, n_features)."""
+        return super().features(2 * image - 1)
 
 
 class Generator28(nn.Module):
@@ -98,26 +104,23 @@ class Generator28(nn.Module):
         return centre_crop(self.body(self.project(z)), *self.size).float().sigmoid()
 
 
-class Critic28(nn.Module):
+class Critic28(critic.Critic):
     """Two convolutions (k5 s2 p2), each with ReLU and dropout 0.4, and a linear layer: image -> logits (B,)."""
 
     def __init__(self, shape: tuple[int, int, int], width: int) -> None:
-        super().__init__()
         height, width_px = (math.ceil(n / 4) for n in shape[1:])
-        self.body = nn.Sequential(
-            nn.Conv2d(shape[0], width // 2, 5, 2, 2),
-            nn.ReLU(inplace=True),
-            nn.Dropout(0.4),
-            nn.Conv2d(width // 2, width, 5, 2, 2),
-            nn.ReLU(inplace=True),
-            nn.Dropout(0.4),
-            nn.Flatten(),
-            nn.Linear(width * height * width_px, 1),
+        super().__init__(
+            nn.Sequential(
+                nn.Conv2d(shape[0], width // 2, 5, 2, 2),
+                nn.ReLU(inplace=True),
+                nn.Dropout(0.4),
+                nn.Conv2d(width // 2, width, 5, 2, 2),
+                nn.ReLU(inplace=True),
+                nn.Dropout(0.4),
+                nn.Flatten(),
+                nn.Linear(width * height * width_px, 1),
+            )
         )
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> logits (B,)."""
-        return self.body(image).float().flatten()
 
 
 def _project(latent: int, channels: int, size: tuple[int, int], factor: int) -> nn.Sequential:

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from trilemma.nets import critic
 from trilemma.nets.precision import full
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -41,13 +42,12 @@ class Generator(nn.Module):
         return full(self.body(z)).sigmoid().unflatten(1, self.shape)
 
 
-class Critic(nn.Module):
+class Critic(critic.Critic):
     """Image (B, C, H, W) in [0, 1] -> logits (B,), high for real, through hidden layers of 2 width and width."""
 
     def __init__(self, shape: tuple[int, int, int], width: int) -> None:
-        super().__init__()
-        self.body = mlp([math.prod(shape), 2 * width, width, 1])
+        super().__init__(mlp([math.prod(shape), 2 * width, width, 1])[:-1])
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> logits (B,)."""
-        return full(self.body(image.flatten(1))).flatten()
+    def features(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> (B, width)."""
+        return super().features(image.flatten(1))

@@ -5,7 +5,7 @@ change it. Early on the half-life is at most 5% of the images seen (Karras et al
 training dynamics of diffusion models", section 3), so the first, random weights are soon forgotten.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,12 +17,13 @@ RAMP = 0.05
 
 
 class EMA:
-    """Averaged copy of a module's parameters; its buffers (batch-norm statistics), and parameters that are not trained,
-    are taken as they are."""
+    """Averaged copy of a module's parameters; its buffers (batch-norm statistics), parameters that are not trained, and
+    those of `without`, are taken as they are."""
 
-    def __init__(self, model: nn.Module, halflife_images: int) -> None:
-        self.halflife_images = halflife_images
-        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    def __init__(self, model: nn.Module, halflife_images: int, without: Iterable[nn.Parameter] = ()) -> None:
+        self.halflife_images, left_out = halflife_images, set(map(id, without))
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.parameters = {name: p for name, p in trained.items() if id(p) not in left_out}
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     def decay(self, images_seen: int, images: int) -> float:

@@ -49,7 +49,8 @@ class Players:
         self.optimizers = {player.name: make_optimizer(player, config) for player in self.all}
         self.spans = {player.name: span_of(player, self.phases) for player in self.all}
         self.clips = {player.name: optimizer_config(player, config).clip for player in self.all}
-        self.ema = EMA(model, config.ema_halflife_images) if config.ema_halflife_images else None
+        still = [p for player in self.all if not player.averaged for p in player.parameters]
+        self.ema = EMA(model, config.ema_halflife_images, without=still) if config.ema_halflife_images else None
         self.noise = torch.Generator(self.device)  # of a step, seeded anew in each
         rng.own_dropout(model, self.noise)
         self.repeats = max(phase.repeats for phase in self.phases)

@@ -1,0 +1,51 @@
+"""What critics have in common: features of an image, a linear layer on them, and one more for its class.
+
+    D(x) = head(phi(x)),    D(x, y) = head(phi(x)) + <e_y, phi(x)> / sqrt(F)    (Miyato & Koyama 2018, eq. 3)
+
+with phi(x) the F features before the last layer and e_y an embedding of the class.
+"""
+
+import math
+
+from torch import Tensor, nn
+
+from trilemma.nets.precision import full
+
+
+class Critic(nn.Module):
+    """Image (B, C, H, W) in [0, 1] -> logits (B,), high for real; `body` ends with a linear layer of one output."""
+
+    def __init__(self, body: nn.Sequential) -> None:
+        super().__init__()
+        self.body = body
+
+    @property
+    def n_features(self) -> int:
+        """Before the last layer."""
+        return self.body[-1].in_features
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> logits (B,)."""
+        return self.head(self.features(image))
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> (B, n_features)."""
+        return self.body[:-1](image)
+
+    def head(self, features: Tensor) -> Tensor:
+        """(B, n_features) -> logits (B,)."""
+        return full(self.body[-1](features)).flatten()
+
+
+class ProjectionCritic(nn.Module):
+    """A critic that is told the class of each image."""
+
+    def __init__(self, critic: Critic, n_classes: int) -> None:
+        super().__init__()
+        self.critic, self.embedding = critic, nn.Embedding(n_classes, critic.n_features)
+
+    def forward(self, image: Tensor, label: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1], label (B,) -> logits (B,)."""
+        features = self.critic.features(image)
+        projected = full(features * self.embedding(label)).sum(1) / math.sqrt(self.critic.n_features)
+        return self.critic.head(features) + projected
