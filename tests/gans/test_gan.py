@@ -85,7 +85,9 @@ def test_each_parameter_gets_a_gradient_from_its_own_turn_only(network: str, los
         assert all(p.grad is not None and p.grad.isfinite().all() for p in phase.player.parameters)
         # both halves pull the critic's last bias equally where only differences count, and inside hinge's margins
         balanced = loss in ("hinge", "wasserstein", "relativistic")
-        assert all(p.grad.any() for p in phase.player.parameters if not (balanced and p.shape == (1,)))
+        assert all(
+            p.grad is not None and p.grad.any() for p in phase.player.parameters if not (balanced and p.shape == (1,))
+        )
         assert all(p.grad is None and p.requires_grad for p in other.player.parameters)
     assert {id(p) for p in gan.parameters()} == {id(p) for player in gan.players for p in player.parameters}
 

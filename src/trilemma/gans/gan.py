@@ -26,7 +26,7 @@ from trilemma.config import Config, ModelConfig, only_for
 from trilemma.gans.losses import LOSSES, AdversarialLoss
 from trilemma.gans.penalties import gradient_penalty, zero_centred
 from trilemma.nets import dcgan, mlp
-from trilemma.nets.critic import ProjectionCritic
+from trilemma.nets.critic import Critic, ProjectionCritic
 from trilemma.types import (
     UNCONDITIONAL,
     Batch,
@@ -40,7 +40,7 @@ from trilemma.types import (
     no_label,
 )
 
-NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+NETWORKS: dict[str, tuple[type[nn.Module], Callable[..., Critic]]] = {
     "mlp": (mlp.Generator, mlp.Critic),
     "dcgan": (dcgan.Generator, dcgan.Critic),
     "dcgan-28": (dcgan.Generator28, dcgan.Critic28),
@@ -106,10 +106,10 @@ class GAN(Model):
         self.config = config
         self.n_classes = (config.n_classes or 0) if config.classes else 0
         self.generator = self.make_generator(config.latent + (LABEL_NUMBERS if self.n_classes else 0))
-        self.critic = self.make_critic()
+        critic = self.make_critic()
         if self.n_classes:
             self.label_embedding = nn.Embedding(self.n_classes, LABEL_NUMBERS)
-            self.critic = ProjectionCritic(self.critic, self.n_classes)
+        self.critic = ProjectionCritic(critic, self.n_classes) if self.n_classes else critic
         if config.spectral_norm:
             _normalise(self.critic)
         self.phases = self.make_phases()
@@ -118,7 +118,7 @@ class GAN(Model):
         """The network from `inputs` numbers to an image."""
         return NETWORKS[self.config.network][0](self.config.shape, inputs, self.config.width)
 
-    def make_critic(self) -> nn.Module:
+    def make_critic(self) -> Critic:
         """The network from an image to a logit."""
         config = self.config
         options: dict[str, Any] = {"batch_norm": not config.bounds_slope} if config.network == "dcgan" else {}
@@ -260,9 +260,13 @@ class GAN(Model):
 
     def _after_step(self) -> Callable[[], None] | None:
         """What follows each of the critic's steps."""
-        if (bound := self.config.weight_clip) is None:
-            return None
-        return lambda: torch._foreach_clamp_(list(self.critic.parameters()), -bound, bound)
+        return None if self.config.weight_clip is None else self._clip_weights
+
+    def _clip_weights(self) -> None:
+        bound = self.config.weight_clip
+        assert bound is not None
+        for p in self.critic.parameters():
+            p.clamp_(-bound, bound)
 
 
 class _Judged(NamedTuple):

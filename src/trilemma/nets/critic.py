@@ -22,7 +22,9 @@ class Critic(nn.Module):
     @property
     def n_features(self) -> int:
         """Before the last layer."""
-        return self.body[-1].in_features
+        last = self.body[-1]
+        assert isinstance(last, nn.Linear)
+        return last.in_features
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> logits (B,)."""

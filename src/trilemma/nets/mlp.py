@@ -46,7 +46,7 @@ class Critic(critic.Critic):
     """Image (B, C, H, W) in [0, 1] -> logits (B,), high for real, through hidden layers of 2 width and width."""
 
     def __init__(self, shape: tuple[int, int, int], width: int) -> None:
-        super().__init__(mlp([math.prod(shape), 2 * width, width, 1])[:-1])
+        super().__init__(nn.Sequential(*list(mlp([math.prod(shape), 2 * width, width, 1]))[:-1]))
 
     def features(self, image: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, width)."""
