@@ -41,7 +41,7 @@ MODELS = list_models()
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, small(name)) for name in MODELS}  # preset and settings
 CASES |= {
     f"{name}-classes": (name, {**small(name), "classes": True, "n_classes": 4})
-    for name in ("diffusion", "diffusion-dit")
+    for name in ("diffusion", "diffusion-dit", "gan-dcgan", "gan-dcgan-28", "gan-r3")
 }
 
 
