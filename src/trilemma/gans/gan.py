@@ -15,6 +15,7 @@ With classes, the label's embedding is joined to z, and the critic's logit is (M
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -290,9 +291,8 @@ class GAN(Model):
 
     def _after_step(self) -> Callable[[], None] | None:
         """What follows each of the critic's steps."""
-        if (bound := self.config.weight_clip) is None:
-            return None
-        return lambda: torch._foreach_clamp_(list(self.critic.parameters()), -bound, bound)
+        bound = self.config.weight_clip
+        return None if bound is None else partial(_clip, list(self.critic.parameters()), bound)
 
 
 class _Judged(NamedTuple):
@@ -300,6 +300,13 @@ class _Judged(NamedTuple):
 
     image: Tensor
     logits: Tensor
+
+
+@torch.no_grad()
+def _clip(parameters: list[nn.Parameter], bound: float) -> None:
+    """Cut each weight to [-bound, bound]."""
+    for parameter in parameters:
+        parameter.clamp_(-bound, bound)
 
 
 def _normalise(critic: nn.Module) -> None:
