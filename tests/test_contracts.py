@@ -41,7 +41,7 @@ MODELS = list_models()
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, small(name)) for name in MODELS}  # preset and settings
 CASES |= {
     f"{name}-classes": (name, {**small(name), "classes": True, "n_classes": 4})
-    for name in ("diffusion", "diffusion-dit")
+    for name in ("diffusion", "diffusion-dit", "gan-dcgan", "gan-dcgan-28", "gan-r3")
 }
 
 
@@ -248,7 +248,11 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [*((name, {}) for name in MODELS if name not in ALIKE), ("diffusion", {"classes": True})],
+    [
+        *((name, {}) for name in MODELS if name not in ALIKE),
+        ("diffusion", {"classes": True}),
+        ("gan", {"critic_augment": "adaptive"}),
+    ],
     ids=str,
 )
 def test_stopped_and_continued_equals_unbroken_bit_for_bit(
