@@ -98,6 +98,7 @@ def test_a_vanishing_gradient_is_small_beside_itself_while_the_critic_separates(
     for before in (1e-4, 1.0, 1e5):
         assert bool(vanishing_gradient(norm * before, before, {"critic/auroc": auroc})) == gone
     assert vanishing_gradient(0.0, 1.0, {}) is None
+    assert bool(vanishing_gradient(0.0, 0.0, {"critic/auroc": auroc})) == (auroc >= SEPARATED)  # gone from the start
 
 
 @pytest.mark.parametrize("rule", [exploding_gradient, exploding_penalty])
@@ -160,6 +161,13 @@ def test_a_fault_from_before_the_training_settled_says_when_it_began(digits: Dat
     assert told.rows([{}, sure, sure], settled=False) == []
     (text,) = told.rows([sure])
     assert text.endswith("(since step 20)")
+
+
+def test_a_gradient_that_vanished_before_the_training_settled_is_not_usual(digits: Data) -> None:
+    told, gone = Told(digits), {**HEALTHY, "critic/auroc": 1.0, "generator/gradient_norm": 1e-4}
+    assert told.rows([*[HEALTHY] * LEAST_ROWS, *[gone] * KEPT], settled=False) == []
+    (text,) = told.rows([gone])
+    assert "usually 0.5" in text and text.endswith(f"(since step {10 * (LEAST_ROWS + 1)})")
 
 
 def test_an_overfit_critic_is_said_after_some_validations_in_a_row(digits: Data) -> None:

@@ -36,6 +36,7 @@ Comparison = Callable[[float, float, Row], str | None]  # of a value, what it us
 SURE = 0.98  # mean probability of being right at which a critic leaves nothing to learn
 SEPARATED = 0.95  # AUROC from which a critic separates the images
 VANISHED = 0.01  # of a gradient's usual norm
+TINY = torch.finfo(torch.float32).tiny  # below which a norm is 0, whatever it was
 EXPLODED = 1000.0  # times its usual norm
 KEPT = 100  # rows of the log in which a value is usual
 LEAST_ROWS = 5  # below which it is not known what is usual
@@ -64,12 +65,12 @@ def usual(values: Sequence[float]) -> float | None:
 
 def vanishing_gradient(norm: float, before: float, row: Row) -> str | None:
     """Whether the generator's gradient, which usually has the norm `before`, is gone while the critic separates."""
-    auroc = row.get("critic/auroc")
-    if norm >= VANISHED * before or auroc is None or auroc < SEPARATED:
+    right = row.get("critic/auroc")
+    if right is None or right < SEPARATED or norm >= max(VANISHED * before, TINY):
         return None
     return (
         f"the generator's gradient is next to nothing (norm {norm:.2g}, usually {before:.2g}), and the critic is right "
-        f"about {auroc:.1%} of the pairs of a real and a generated image (vanishing gradients). Lower the critic's "
+        f"about {right:.1%} of the pairs of a real and a generated image (vanishing gradients). Lower the critic's "
         "lr=, or take penalty=r1 or another loss="
     )
 

@@ -124,19 +124,19 @@ class Diagnosis:
         self._report("critic", critic_too_strong(row), settled=settled)
         for name, rule in EARLIER.items():
             if name in row:
-                text = self._compare(name, rule, row)
-                self._report(name, text, settled=settled)
-                if text is None or not settled:  # or else what stands out would soon be usual
-                    self.earlier[name] = [*self.earlier[name][1 - KEPT :], row[name]]
+                self._compare(name, rule, row, settled)
         if CRITIC_OVERFIT in row:
             text = critic_overfit(row[CRITIC_OVERFIT], self.config)
             self.overfits = 0 if text is None else self.overfits + 1
             self._report("overfit", text, settled=self.overfits >= LONG)
 
-    def _compare(self, name: str, rule: Comparison, row: dict[str, Any]) -> str | None:
-        """What a rule says of a value, where it is known what it usually is."""
-        before = usual(self.earlier[name])
-        return None if before is None else rule(row[name], before, row)
+    def _compare(self, name: str, rule: Comparison, row: dict[str, Any], settled: bool) -> None:
+        """Ask a rule about a value. One that stands out is no part of what is usual, but a rise at the beginning is."""
+        value, before = row[name], usual(self.earlier[name])
+        text = None if before is None else rule(value, before, row)
+        self._report(name, text, settled=settled)
+        if before is None or text is None or (value > before and not settled):
+            self.earlier[name] = [*self.earlier[name][1 - KEPT :], value]
 
     def _check_posterior(self, values: dict[str, Any]) -> None:
         if ACTIVE_UNITS in values:
