@@ -590,3 +590,12 @@ class Validates(Protocol):
         """Named values per image, each (B,). The trainer averages them over the split; a name that ends in
         `mse` is also reported as its square root with `rmse` in its place."""
         ...
+
+
+@runtime_checkable
+class HasCritic(Protocol):
+    """Has a critic, which gives real images higher logits than generated ones."""
+
+    def critic_logits(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Logits of a batch's images and of as many generated ones, each (B,), by the critic as it is in training."""
+        ...

@@ -135,7 +135,7 @@ def test_parts_are_what_their_names_say() -> None:
     assert parts["loss"].item() == loss.item() and not parts["loss"].requires_grad
     gan.config = gan.config.with_(loss="hinge")
     parts = gan.critic_loss(batch(), rng.generator(0, "step"))[1]
-    assert set(parts) == {"loss", "logit_real", "logit_fake"}  # no probabilities
+    assert set(parts) == {"loss", "logit_real", "logit_fake", "auroc"}  # no probabilities
     assert parts["logit_real"].item() == pytest.approx(real.mean().item(), abs=1e-6)
     assert parts["logit_fake"].item() == pytest.approx(fake.mean().item(), abs=1e-6)
 

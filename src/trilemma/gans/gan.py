@@ -28,6 +28,7 @@ from trilemma.config import Config, ModelConfig, only_for
 from trilemma.gans.augmentation import Adaptive, differentiable
 from trilemma.gans.losses import LOSSES, AdversarialLoss, sureness
 from trilemma.gans.penalties import gradient_penalty, zero_centred
+from trilemma.gans.separation import auroc
 from trilemma.nets import dcgan, mlp, r3gan
 from trilemma.nets.critic import Critic, ProjectionCritic
 from trilemma.types import (
@@ -177,8 +178,8 @@ class GAN(Model):
         """The critic's turn.
 
         Parts: loss; what each half is given on average: d_real and d_fake, the probability of being real, or, where
-        logits stand for no probability, logit_real and logit_fake; penalty, before its weight; augment_p, the
-        probability of the adaptive transforms.
+        logits stand for no probability, logit_real and logit_fake; auroc, of real against generated images; penalty,
+        before its weight; augment_p, the probability of the adaptive transforms.
         """
         label = self._label(batch)
         fake = self._fake_still(batch, label, rng)
@@ -231,6 +232,12 @@ class GAN(Model):
         return differentiable(image, rng) if self.config.critic_augment == "differentiable" else image
 
     @torch.no_grad()
+    def critic_logits(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The critic's logits of a batch's images and of as many generated ones, each (B,), as in its turn."""
+        label = self._label(batch)
+        return self.judge(batch.image, label, rng), self.judge(self.fake(batch, label, rng), label, rng)
+
+    @torch.no_grad()
     def sample(
         self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, keys: GANKeys = GANKeys()
     ) -> Tensor:
@@ -273,9 +280,10 @@ class GAN(Model):
     def _means(self, real: Tensor, fake: Tensor) -> Logs:
         """What the log has of logits."""
         halves = {"real": real, "fake": fake}
+        share = {"auroc": auroc(real=real, fake=fake)}
         if self.adversarial.probabilities:
-            return {f"d_{name}": logits.sigmoid().mean() for name, logits in halves.items()}
-        return {f"logit_{name}": logits.mean() for name, logits in halves.items()}
+            return {f"d_{name}": logits.sigmoid().mean() for name, logits in halves.items()} | share
+        return {f"logit_{name}": logits.mean() for name, logits in halves.items()} | share
 
     def _label(self, batch: Batch) -> Tensor | None:
         """A batch's labels for a model of classes."""
