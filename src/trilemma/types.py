@@ -300,6 +300,9 @@ class Model(nn.Module):
     sampling_keys: type[Config] | None = None
     takes_guides: bool = False
 
+    def check_batch(self, size: int) -> None:
+        """Raises UserError for a number of images in a step with which this model cannot be trained."""
+
     @property
     def players(self) -> list[Player]:
         """Who moves, in the order in which they do."""
@@ -313,6 +316,7 @@ class _WithDefaults:
         self._module = module
 
     players = Model.players
+    check_batch = Model.check_batch
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name, getattr(Model, name, None))
@@ -445,6 +449,22 @@ class Inverts(Protocol):
 
     def generate(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """(B, Z) -> (B, C, H, W) in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class HasStyles(Protocol):
+    """Draws images by way of a style w, W numbers that depend on a code z; w_mean (W,) is the average style."""
+
+    w_mean: Tensor
+
+    def to_w(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """z (B, latent), label (B,) where the model has classes -> w (B, W)."""
+        ...
+
+    def from_w(self, w: Tensor, ids: Tensor | None = None, *, seed: int = 0) -> Tensor:
+        """w (B, W) -> (B, C, H, W) in [0, 1], through which gradients pass; all else that is random in them depends on
+        (seed, ids[b]) alone. Default: all have that of image 0."""
         ...
 
 

@@ -150,7 +150,7 @@ class GAN(Model):
         critic = Player("critic", list(self.critic.parameters()), averaged=False, after_step=self._after_step())
         generator = Player("generator", self.generator_parameters())
         phases = [Phase("critic", critic, self.critic_loss, repeats=self.config.critic_steps)]
-        if self.config.penalty_every > 1:
+        if self.config.penalty != "none" and self.config.penalty_every > 1:
             phases.append(Phase("penalty", critic, self.penalty_loss, every=self.config.penalty_every))
         return [*phases, Phase("generator", generator, self.generator_loss)]
 
@@ -250,11 +250,15 @@ class GAN(Model):
         ids = torch.arange(first, first + n)
         device = next(self.generator.parameters()).device
         z = keys.truncation * random.normal(ids, (self.config.latent,), seed, "latent").to(device)
-        label = condition.label
-        if label is None and self.n_classes:
-            label = default_label(ids, self.n_classes)
+        label = self.label_for(ids, condition)
         with _evaluating(self.generator):
             return self.generator(self._with_label(z, label))
+
+    def label_for(self, ids: Tensor, condition: Condition) -> Tensor | None:
+        """Labels of images by their numbers, where the model has classes: those asked for, or one after another."""
+        if condition.label is None and self.n_classes:
+            return default_label(ids, self.n_classes)
+        return condition.label
 
     @property
     def _penalises_each_step(self) -> bool:

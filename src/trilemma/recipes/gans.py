@@ -3,6 +3,7 @@
 import math
 
 from trilemma.gans.gan import GAN, GANConfig
+from trilemma.gans.style import StyleGAN, StyleGANConfig
 from trilemma.recipes.published import SPECIFICATION, on_fashion
 from trilemma.registry import Published, Recipe, register
 
@@ -178,6 +179,30 @@ register(
             "cifar10",
             {"optimizer": "adam", "lr": 2e-4, "betas": (0.0, 0.99), "batch": 512, "penalty": "r1r2", "latent": 64},
         ),
+        data="mnist",
+    )
+)
+
+register(
+    Recipe(
+        name="gan-style",
+        family="gan",
+        summary="StyleGAN2, small; styles that can be mixed, edited and drawn towards their average",
+        suits="28 to 64 px, grey or colour; thousands of images; sharp samples, control by styles",
+        source="Karras et al. 2019, 2020",
+        build=StyleGAN,
+        config=StyleGANConfig(),
+        training={
+            "epochs": 10,
+            "batch": 32,
+            "lr": 0.0025,
+            "optimizer": "adam",
+            "betas": (0.0, 0.99),
+            "clip": None,
+            "schedule": "constant",
+            "ema_halflife_images": 10_000,
+            "channels_last": True,
+        },
         data="mnist",
     )
 )

@@ -34,7 +34,7 @@ from trilemma.training.fit import fit_model, fit_training
 from trilemma.training.optim import check_players
 from trilemma.training.order import Order
 from trilemma.training.validation import check_monitor
-from trilemma.types import Conditional, Model, config_of, count_players
+from trilemma.types import Conditional, Model, config_of, count_players, flags
 
 SPREAD_IMAGES = 4096  # whose standard deviation is measured
 
@@ -106,6 +106,7 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
     if count_players(module.phases) > 1 and (note := few_images(len(data.train), training.augment, config)):
         say(f"  note: {note}")
     check_players(module.phases, training)
+    flags(module).check_batch(training.batch)
     _check_classes(module, recipe, data)
     if order.user_keys.get("monitor") is not None:
         whole = build(recipe, config, parts=modules).to(order.device) if recipe.parts else module
