@@ -12,8 +12,8 @@ With classes, the label's embedding is joined to z, and the critic's logit is (M
     D(x, y) = head(phi(x)) + <embedding of y, phi(x)> / sqrt(F),    phi(x) its F last features
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -23,7 +23,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from trilemma import rng as random
 from trilemma.config import Config, ModelConfig, only_for
+from trilemma.errors import check_images
+from trilemma.gans.codes import CodesModel
 from trilemma.gans.losses import LOSSES, AdversarialLoss
+from trilemma.gans.modes import evaluating, held
 from trilemma.gans.penalties import gradient_penalty, zero_centred
 from trilemma.nets import dcgan, mlp
 from trilemma.nets.critic import ProjectionCritic
@@ -32,7 +35,6 @@ from trilemma.types import (
     Batch,
     Condition,
     Logs,
-    Model,
     Phase,
     Player,
     check_condition,
@@ -96,7 +98,7 @@ class GANKeys(Config):
     )
 
 
-class GAN(Model):
+class GAN(CodesModel):
     """Generator z (B, latent) -> image (B, C, H, W) in [0, 1], and critic image -> logits (B,)."""
 
     sampling_keys = GANKeys
@@ -184,7 +186,7 @@ class GAN(Model):
         """The generator's turn; part: loss. Gradients pass through the critic and leave none in it."""
         label = self._label(batch)
         fake = self.fake(batch, label, rng)
-        with _held(self.critic):
+        with held(self.critic):
             logits_fake = self.judge(fake, label, rng)
             logits_real = self.judge(batch.image, label, rng) if self.adversarial.pairs else logits_fake
         loss = self.adversarial.generator(logits_real, logits_fake)
@@ -215,8 +217,21 @@ class GAN(Model):
         label = condition.label
         if label is None and self.n_classes:
             label = default_label(ids, self.n_classes)
-        with _evaluating(self.generator):
-            return self.generator(self._with_label(z, label))
+        with evaluating(self.generator):
+            return self.from_z(z, label)
+
+    def from_z(self, z: Tensor, label: Tensor | None) -> Tensor:
+        """The generator's images (B, C, H, W) in [0, 1] of latents (B, latent); label (B,), None without classes."""
+        return self.generator(self._with_label(z, label))
+
+    @torch.no_grad()
+    def realness(self, image: Tensor) -> Tensor:
+        """The critic's logit of images (B, C, H, W) in [0, 1], (B,): high for real; its mean over the classes."""
+        check_images(image, self.config.shape)
+        labels = [image.new_full((len(image),), k, dtype=torch.int64) for k in range(self.n_classes)]
+        with evaluating(self.critic):
+            logits = [self.critic(image, label) for label in labels] or [self.critic(image)]
+            return torch.stack(logits).mean(0)
 
     @property
     def _penalises_each_step(self) -> bool:
@@ -282,27 +297,3 @@ def _normalise(critic: nn.Module) -> None:
 def _full_precision(like: Tensor) -> AbstractContextManager[Any]:
     """Inside, nothing is computed in bfloat16."""
     return torch.autocast(like.device.type, enabled=False)
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Inside, the network does not train."""
-    training = network.training
-    try:
-        network.eval()
-        yield
-    finally:
-        network.train(training)
-
-
-@contextmanager
-def _held(network: nn.Module) -> Iterator[None]:
-    """What is computed inside gives the network's parameters no gradient, which also saves computing it."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    for p in parameters:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)
