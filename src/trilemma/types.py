@@ -438,17 +438,35 @@ Watch = Callable[[float, Tensor, Tensor], None]  # (t, x_t, x0_hat), images (B, 
 
 @runtime_checkable
 class Inverts(Protocol):
-    """Turns images into the noise that it draws them from, and back: codes as long as the images, of many calls each.
+    """Turns images into what it draws them from, and back, by many network calls for each.
 
-    Nothing is learned of an image by such a code, so that it is not an `Encodes`.
+    It is not an `Encodes`: what takes the codes of thousands of images does not take these.
     """
 
-    def invert(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> (B, Z), about standard normal."""
+    def invert(
+        self, image: Tensor, condition: Condition = UNCONDITIONAL, *, steps: int | None = None, seed: int = 0
+    ) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> (B, Z).
+
+        steps: network calls for each image, about; None: the model's own number. seed: of what is random in a search.
+        """
         ...
 
     def generate(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """(B, Z) -> (B, C, H, W) in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class DrawsCodes(Inverts, Protocol):
+    """Draws codes first, and its images from them."""
+
+    def draw_codes(self, n: int, *, seed: int, condition: Condition = UNCONDITIONAL) -> Tensor:
+        """As its images are drawn from, (n, Z)."""
+        ...
+
+    def in_z(self) -> Inverts:
+        """The model with its latents z for codes, where they are styles."""
         ...
 
 
@@ -465,6 +483,15 @@ class HasStyles(Protocol):
     def from_w(self, w: Tensor, ids: Tensor | None = None, *, seed: int = 0) -> Tensor:
         """w (B, W) -> (B, C, H, W) in [0, 1], through which gradients pass; all else that is random in them depends on
         (seed, ids[b]) alone. Default: all have that of image 0."""
+        ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """Says how real an image looks."""
+
+    def realness(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> (B,), higher for what looks more real."""
         ...
 
 
@@ -587,6 +614,8 @@ LACKING = {  # why a model without a capability cannot do what needs it
     Samples: "does not draw samples",
     Encodes: "has no encoder",
     Decodes: "has no decoder",
+    Inverts: "does not search for what it draws an image from",
+    Scores: "has no critic",
     BoundsLikelihood: "has no bound on the likelihood",
     BoundsByPath: "has no path from images to noise",
     Conditional: "was trained without labels",

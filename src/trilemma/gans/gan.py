@@ -13,8 +13,8 @@ With classes, the label's embedding is joined to z, and the critic's logit is (M
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal, NamedTuple, Self
 
@@ -25,8 +25,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from trilemma import rng as random
 from trilemma.config import Config, ModelConfig, only_for
+from trilemma.errors import check_images
 from trilemma.gans.augmentation import Adaptive, differentiable
+from trilemma.gans.codes import CodesModel
 from trilemma.gans.losses import LOSSES, AdversarialLoss, sureness
+from trilemma.gans.modes import evaluating, held
 from trilemma.gans.penalties import gradient_penalty, zero_centred
 from trilemma.gans.separation import auroc
 from trilemma.nets import dcgan, mlp, r3gan
@@ -36,7 +39,6 @@ from trilemma.types import (
     Batch,
     Condition,
     Logs,
-    Model,
     Phase,
     Player,
     check_condition,
@@ -51,7 +53,6 @@ NETWORKS: dict[str, tuple[type[nn.Module], Callable[..., Critic]]] = {
     "r3": (r3gan.Generator, r3gan.Critic),
 }
 LABEL_NUMBERS = 32  # of the embedding that is joined to z
-WEIGHTS = {"gradient": 10.0, "r1": 1.0, "r1r2": 1.0}  # of the penalties, where none is given
 
 
 class GANConfig(ModelConfig):
@@ -113,10 +114,11 @@ class GANKeys(Config):
     )
 
 
-class GAN(Model):
+class GAN(CodesModel):
     """Generator z (B, latent) -> image (B, C, H, W) in [0, 1], and critic image -> logits (B,)."""
 
     sampling_keys = GANKeys
+    penalty_weights = {"gradient": 10.0, "r1": 1.0, "r1r2": 1.0}  # where none is given
 
     def __init__(self, config: GANConfig) -> None:
         super().__init__()
@@ -172,7 +174,7 @@ class GAN(Model):
     def penalty_weight(self, progress: float) -> float:
         """Of the penalty, at a share of the training: from its start to `penalty_end` of it, along half a cosine."""
         end, left = self.config.penalty_end, (1 + math.cos(math.pi * progress)) / 2
-        return (self.config.penalty_weight or WEIGHTS[self.config.penalty]) * (end + (1 - end) * left)
+        return (self.config.penalty_weight or self.penalty_weights[self.config.penalty]) * (end + (1 - end) * left)
 
     def critic_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """The critic's turn.
@@ -209,7 +211,7 @@ class GAN(Model):
         """The generator's turn; part: loss. Gradients pass through the critic and leave none in it."""
         label = self._label(batch)
         fake = self.fake(batch, label, rng)
-        with _held(self.critic):
+        with held(self.critic):
             logits_fake = self.judge(fake, label, rng)
             logits_real = self.judge(batch.image, label, rng) if self.adversarial.pairs else logits_fake
         loss = self.adversarial.generator(logits_real, logits_fake)
@@ -251,8 +253,21 @@ class GAN(Model):
         device = next(self.generator.parameters()).device
         z = keys.truncation * random.normal(ids, (self.config.latent,), seed, "latent").to(device)
         label = self.label_for(ids, condition)
-        with _evaluating(self.generator):
-            return self.generator(self._with_label(z, label))
+        with evaluating(self.generator):
+            return self.from_z(z, label)
+
+    def from_z(self, z: Tensor, label: Tensor | None) -> Tensor:
+        """The generator's images (B, C, H, W) in [0, 1] of latents (B, latent); label (B,), None without classes."""
+        return self.generator(self._with_label(z, label))
+
+    @torch.no_grad()
+    def realness(self, image: Tensor) -> Tensor:
+        """The critic's logit of images (B, C, H, W) in [0, 1], (B,): high for real; its mean over the classes."""
+        check_images(image, self.config.shape)
+        labels = [image.new_full((len(image),), k, dtype=torch.int64) for k in range(self.n_classes)]
+        with evaluating(self.critic):
+            logits = [self.critic(image, label) for label in labels] or [self.critic(image)]
+            return torch.stack(logits).mean(0)
 
     def label_for(self, ids: Tensor, condition: Condition) -> Tensor | None:
         """Labels of images by their numbers, where the model has classes: those asked for, or one after another."""
@@ -331,27 +346,3 @@ def _normalise(critic: nn.Module) -> None:
 def _full_precision(like: Tensor) -> AbstractContextManager[Any]:
     """Inside, nothing is computed in bfloat16."""
     return torch.autocast(like.device.type, enabled=False)
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Inside, the network does not train."""
-    training = network.training
-    try:
-        network.eval()
-        yield
-    finally:
-        network.train(training)
-
-
-@contextmanager
-def _held(network: nn.Module) -> Iterator[None]:
-    """What is computed inside gives the network's parameters no gradient, which also saves computing it."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    for p in parameters:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)

@@ -29,6 +29,7 @@ from trilemma.config import only_for
 from trilemma.errors import UserError
 from trilemma.gans.gan import GAN, GANConfig, GANKeys
 from trilemma.nets import stylegan2
+from trilemma.nets.critic import Critic
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, check_condition, default_label
 
 R1_WEIGHT = 0.1  # for images in [0, 1]
@@ -47,7 +48,9 @@ class StyleGANConfig(GANConfig):
     width: int = Field(
         default=16, ge=2, description="channels at the size of the image; each halving has twice as many"
     )
-    group: PositiveInt = Field(default=4, description="images in a batch whose deviation the critic sees; 1: none")
+    deviation_group: PositiveInt = Field(
+        default=4, description="images in a batch whose deviation the critic sees; 1: none"
+    )
     penalty: Literal["none", "gradient", "r1", "r1r2"] = Field(
         default="r1",
         description="on the critic's slope: other than 1 between images (gradient), at real ones, or at both",
@@ -94,6 +97,7 @@ class StyleGAN(GAN):
     """
 
     sampling_keys = StyleKeys
+    penalty_weights = {**GAN.penalty_weights, "r1": R1_WEIGHT}
     config: StyleGANConfig
     generator: stylegan2.Generator
     w_mean: Tensor
@@ -110,9 +114,9 @@ class StyleGAN(GAN):
         options = {"styles": config.styles, "mapping_layers": config.mapping_layers}
         return stylegan2.Generator(config.shape, inputs, config.width, **options)
 
-    def make_critic(self) -> nn.Module:
+    def make_critic(self) -> Critic:
         """The residual critic."""
-        return stylegan2.Critic(self.config.shape, self.config.width, group=self.config.group)
+        return stylegan2.Critic(self.config.shape, self.config.width, group=self.config.deviation_group)
 
     def make_phases(self) -> list[Phase]:
         """Those of a GAN, and path length regularisation of the generator's player."""
@@ -122,15 +126,9 @@ class StyleGAN(GAN):
             phases.append(Phase("path", last.player, self.path_loss, every=self.config.path_every))
         return phases
 
-    @property
-    def penalty_weight(self) -> float:
-        """Of the penalty."""
-        is_default = self.config.penalty == "r1" and self.config.penalty_weight is None
-        return R1_WEIGHT if is_default else super().penalty_weight
-
     def check_batch(self, size: int) -> None:
         """Raises UserError for a batch without whole groups, or of one image where path lengths need half a batch."""
-        stylegan2.check_groups(size, self.config.group)
+        stylegan2.check_groups(size, self.config.deviation_group)
         if self.config.path_weight and size < 2:
             raise UserError(
                 "path length regularisation takes half a batch, and a batch of 1 has none; choose batch=2 or "
@@ -140,6 +138,10 @@ class StyleGAN(GAN):
     def to_w(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Style of each z (B, latent), of the classes `label` (B,) where the model has them: (B, W)."""
         return self.generator.mapping(self._with_label(z, label))
+
+    def from_z(self, z: Tensor, label: Tensor | None) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] of latents (B, latent), with the noise inputs of `from_w`."""
+        return self.from_w(self.to_w(z, label))
 
     def from_w(self, w: Tensor, ids: Tensor | None = None, *, seed: int = 0) -> Tensor:
         """Images (B, C, H, W) in [0, 1] of styles w (B, W); gradients pass, also where a pixel is at 0 or 1.
