@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -118,7 +118,7 @@ class GAN(CodesModel):
     """Generator z (B, latent) -> image (B, C, H, W) in [0, 1], and critic image -> logits (B,)."""
 
     sampling_keys = GANKeys
-    penalty_weights = {"gradient": 10.0, "r1": 1.0, "r1r2": 1.0}  # where none is given
+    penalty_weights: ClassVar[dict[str, float]] = {"gradient": 10.0, "r1": 1.0, "r1r2": 1.0}  # where none is given
 
     def __init__(self, config: GANConfig) -> None:
         super().__init__()
