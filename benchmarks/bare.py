@@ -42,7 +42,9 @@ class BareStep:
         self.model.to(memory_format=layout)  # type: ignore[call-overload]
         self.bf16, self.device = bf16, torch.device(device)
         self.optimizers = {player.name: make_optimizer(player, self.config) for player in self.model.players}
-        self.ema = EMA(self.model, self.config.ema_halflife_images) if self.config.ema_halflife_images else None
+        still = [p for player in self.model.players if not player.averaged for p in player.parameters]
+        halflife = self.config.ema_halflife_images
+        self.ema = EMA(self.model, halflife, without=still) if halflife else None
         loader = Loader(data.train, batch=self.config.batch, seed=0, device=device)
         batches = [loader.batch_at(k * self.config.batch) for k in range(BATCHES)]
         self.batches = [Batch(b.image.contiguous(memory_format=layout), b.condition, index=b.index) for b in batches]

@@ -9,6 +9,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "diffusion-edm": _UNET,
     "diffusion-dit": {"width": 32, "depth": 2, "heads": 2},
     "diffusion-cifar": _UNET,
+    "gan-r3": {"latent": 8, "width": 8},
+    "gan-style": {"width": 4, "latent": 8, "styles": 8},
 }
 ALIKE = ("diffusion-flow", "diffusion-edm", "diffusion-cifar")  # one network with "diffusion", by other settings
 

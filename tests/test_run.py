@@ -14,6 +14,7 @@ import trilemma
 from trilemma import rng
 from trilemma.diffusion import path
 from trilemma.errors import UserError
+from trilemma.gans import codes as gan_codes
 from trilemma.registry import list_models
 from trilemma.run.compute import EXACT_BATCH
 from trilemma.run.run import Run, load
@@ -261,6 +262,7 @@ def held_out(run, n):
 
 def test_codes_and_reconstructions_are_those_of_the_model_in_any_batch(run, monkeypatch):
     monkeypatch.setattr(path, "CODE_STEPS", 6)  # of a model that inverts
+    monkeypatch.setattr(gan_codes, "STEPS", 6)
     images, labels = held_out(run, 7)
     label = labels if codes_need(run.model) else None
     with torch.no_grad():

@@ -300,6 +300,9 @@ class Model(nn.Module):
     sampling_keys: type[Config] | None = None
     takes_guides: bool = False
 
+    def check_batch(self, size: int) -> None:
+        """Raises UserError for a number of images in a step with which this model cannot be trained."""
+
     @property
     def players(self) -> list[Player]:
         """Who moves, in the order in which they do."""
@@ -313,6 +316,7 @@ class _WithDefaults:
         self._module = module
 
     players = Model.players
+    check_batch = Model.check_batch
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name, getattr(Model, name, None))
@@ -434,17 +438,60 @@ Watch = Callable[[float, Tensor, Tensor], None]  # (t, x_t, x0_hat), images (B, 
 
 @runtime_checkable
 class Inverts(Protocol):
-    """Turns images into the noise that it draws them from, and back: codes as long as the images, of many calls each.
+    """Turns images into what it draws them from, and back, by many network calls for each.
 
-    Nothing is learned of an image by such a code, so that it is not an `Encodes`.
+    It is not an `Encodes`: what takes the codes of thousands of images does not take these.
     """
 
-    def invert(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> (B, Z), about standard normal."""
+    def invert(
+        self, image: Tensor, condition: Condition = UNCONDITIONAL, *, steps: int | None = None, seed: int = 0
+    ) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> (B, Z).
+
+        steps: network calls for each image, about; None: the model's own number. seed: of what is random in a search.
+        """
         ...
 
     def generate(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """(B, Z) -> (B, C, H, W) in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class DrawsCodes(Inverts, Protocol):
+    """Draws codes first, and its images from them."""
+
+    def draw_codes(self, n: int, *, seed: int, condition: Condition = UNCONDITIONAL) -> Tensor:
+        """As its images are drawn from, (n, Z)."""
+        ...
+
+    def in_z(self) -> Inverts:
+        """The model with its latents z for codes, where they are styles."""
+        ...
+
+
+@runtime_checkable
+class HasStyles(Protocol):
+    """Draws images by way of a style w, W numbers that depend on a code z; w_mean (W,) is the average style."""
+
+    w_mean: Tensor
+
+    def to_w(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """z (B, latent), label (B,) where the model has classes -> w (B, W)."""
+        ...
+
+    def from_w(self, w: Tensor, ids: Tensor | None = None, *, seed: int = 0) -> Tensor:
+        """w (B, W) -> (B, C, H, W) in [0, 1], through which gradients pass; all else that is random in them depends on
+        (seed, ids[b]) alone. Default: all have that of image 0."""
+        ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """Says how real an image looks."""
+
+    def realness(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> (B,), higher for what looks more real."""
         ...
 
 
@@ -567,6 +614,8 @@ LACKING = {  # why a model without a capability cannot do what needs it
     Samples: "does not draw samples",
     Encodes: "has no encoder",
     Decodes: "has no decoder",
+    Inverts: "does not search for what it draws an image from",
+    Scores: "has no critic",
     BoundsLikelihood: "has no bound on the likelihood",
     BoundsByPath: "has no path from images to noise",
     Conditional: "was trained without labels",
@@ -589,4 +638,13 @@ class Validates(Protocol):
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Named values per image, each (B,). The trainer averages them over the split; a name that ends in
         `mse` is also reported as its square root with `rmse` in its place."""
+        ...
+
+
+@runtime_checkable
+class HasCritic(Protocol):
+    """Has a critic, which gives real images higher logits than generated ones."""
+
+    def critic_logits(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Logits of a batch's images and of as many generated ones, each (B,), by the critic as it is in training."""
         ...

@@ -126,6 +126,8 @@ VERBS = (
     Verb("reconstruct", "reconstruct", "Show images above their reconstructions, with the error of each.",
          doing="reconstructing images"),
     Verb("interpolate", "interpolate", "Go from one image to another through their codes.", doing="decoding images"),
+    Verb("invert", "invert", "Search for the codes that images are drawn from, for a model without an encoder.",
+         doing="searching for codes"),
     Verb("traverse", "traverse", "Vary one latent dimension at a time, or two over a plane, and decode the images.",
          doing="decoding images"),
     Verb("denoise", "denoise", "Show how an image comes out of noise, step by step, as a picture and an animation.",

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trilemma import rng
 from trilemma.config import make
@@ -13,6 +13,9 @@ from trilemma.errors import UserError
 from trilemma.gans.gan import GAN, NETWORKS, GANConfig, GANKeys
 from trilemma.gans.losses import LOSSES
 from trilemma.nets import dcgan
+from trilemma.nets.critic import Critic, ProjectionCritic
+from trilemma.run.config import TrainConfig
+from trilemma.training.players import Players
 from trilemma.types import Batch, Condition, Samples
 
 SHAPES = [(1, 8, 8), (3, 28, 28), (4, 32, 32), (1, 31, 45), (3, 64, 64), (1, 8, 128)]
@@ -29,6 +32,15 @@ def batch(shape: tuple[int, int, int] = (1, 8, 8), n: int = 8) -> Batch:
     return Batch(rng.uniform(torch.arange(n), shape, 0, "test"))
 
 
+def awake(gan: GAN) -> GAN:
+    """Without weights of 0, with which residual branches start, and before which nothing has a gradient."""
+    with torch.no_grad(), rng.isolated(1):
+        for p in gan.parameters():
+            if not p.any() and p.ndim > 1:
+                p.normal_(std=0.1)
+    return gan
+
+
 def count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
@@ -41,7 +53,7 @@ def test_the_config_names_the_networks_and_losses_there_are() -> None:
 @pytest.mark.parametrize(("network", "shape"), [*itertools.product(NETWORKS, SHAPES)])
 def test_shapes_and_ranges(network: str, shape: tuple[int, int, int]) -> None:
     gan = tiny(network, shape)
-    images = gan.generator(torch.randn(2, 6))
+    images = gan.generator.eval()(torch.randn(2, 6))
     assert images.shape == (2, *shape)
     assert images.min() >= 0 and images.max() <= 1
     assert gan.critic(images).shape == (2,)
@@ -78,7 +90,7 @@ def test_dcgan_starts_from_narrow_weights() -> None:
 
 @pytest.mark.parametrize(("network", "loss"), PAIRS)
 def test_each_parameter_gets_a_gradient_from_its_own_turn_only(network: str, loss: str) -> None:
-    gan = tiny(network, loss=loss)
+    gan = awake(tiny(network, loss=loss))
     for phase, other in itertools.permutations(gan.phases, 2):
         gan.zero_grad()
         phase.loss(batch(), rng.generator(0, "step"))[0].backward()
@@ -123,7 +135,7 @@ def test_parts_are_what_their_names_say() -> None:
     assert parts["loss"].item() == loss.item() and not parts["loss"].requires_grad
     gan.config = gan.config.with_(loss="hinge")
     parts = gan.critic_loss(batch(), rng.generator(0, "step"))[1]
-    assert set(parts) == {"loss", "logit_real", "logit_fake"}  # no probabilities
+    assert set(parts) == {"loss", "logit_real", "logit_fake", "auroc"}  # no probabilities
     assert parts["logit_real"].item() == pytest.approx(real.mean().item(), abs=1e-6)
     assert parts["logit_fake"].item() == pytest.approx(fake.mean().item(), abs=1e-6)
 
@@ -153,3 +165,149 @@ def test_requests_it_cannot_meet_are_refused() -> None:
         tiny().sample(1, seed=0, condition=Condition(torch.tensor([0])))
     with pytest.raises(UserError, match="truncation=-1: give a number of at least 0"):
         make(GANKeys, {"truncation": -1})
+
+
+def labelled(n: int = 8) -> Batch:
+    return Batch(batch(n=n).image, Condition(torch.arange(n) % 3))
+
+
+def test_classes_change_the_image_and_are_obeyed_in_sampling() -> None:
+    gan = tiny("mlp", classes=True, n_classes=3)
+    first, second = (gan.sample(2, seed=0, condition=Condition(torch.full((2,), k))) for k in (0, 1))
+    assert (first - second).abs().amax((1, 2, 3)).min() > 1e-3  # the same z
+    assert (first[0] - first[1]).abs().max() > 1e-3
+    torch.testing.assert_close(gan.sample(2, seed=0), torch.stack([first[0], second[1]]))  # image k has class k
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_classes_are_projected_on_the_last_features(network: str) -> None:
+    """head(phi) + <e_y, phi> / sqrt(F)."""
+    gan = tiny(network, classes=True, n_classes=3).eval()
+    image, label = batch().image, torch.arange(8) % 3
+    critic = gan.critic
+    assert isinstance(critic, ProjectionCritic)
+    phi = critic.critic.features(image)
+    expected = critic.critic.head(phi) + (phi * critic.embedding.weight[label]).sum(1) / critic.critic.n_features**0.5
+    torch.testing.assert_close(critic(image, label), expected)
+    assert not torch.allclose(critic(image, label), critic(image, label.roll(1)))
+
+
+def test_a_batch_without_labels_is_refused_where_they_are_needed() -> None:
+    gan = tiny("mlp", classes=True, n_classes=3)
+    for phase in gan.phases:
+        phase.loss(labelled(), rng.generator(0, "step"))
+        with pytest.raises(UserError, match="needs the class of each image"):
+            phase.loss(batch(), rng.generator(0, "step"))
+    with pytest.raises(UserError, match="label 3 is not a class"):
+        gan.sample(1, seed=0, condition=Condition(torch.tensor([3])))
+    with pytest.raises(UserError, match="classes=true is for images with classes"):
+        tiny("mlp", classes=True)
+
+
+def neighbours(batch: Batch, label: Tensor | None, rng: torch.Generator) -> Tensor:
+    """In place of generated images."""
+    return batch.image.roll(1, 0)
+
+
+def players_of(gan: GAN, **settings: Any) -> Players:
+    return Players(gan, TrainConfig(steps=1, **settings), bf16=False)
+
+
+def test_weights_are_clipped_after_each_of_the_critics_steps() -> None:
+    gan = tiny("mlp", loss="wasserstein", weight_clip=0.01, critic_steps=5)
+    assert [phase.repeats for phase in gan.phases] == [5, 1]
+    players = players_of(gan, optimizer="rmsprop", lr=0.1)
+    for phase in gan.phases:
+        players.step(phase.player, players.differentiate(phase.player, [phase], batch())[1])
+    bounds = [p.abs().max().item() for p in gan.critic.parameters()]
+    assert max(bounds) == pytest.approx(0.01)
+    assert max(p.abs().max().item() for p in gan.generator.parameters()) > 0.01
+
+
+def linear_critic() -> Critic:
+    """The slope is the norm of its weight."""
+    critic = Critic(nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
+    with torch.no_grad():
+        critic.body[-1].weight.mul_(7)
+    return critic
+
+
+def test_spectral_norm_gives_a_linear_critic_the_slope_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "mlp", (NETWORKS["mlp"][0], lambda shape, width: linear_critic()))
+    critic = tiny("mlp", spectral_norm=True).critic
+    image = batch().image
+    for _ in range(10):  # of power iteration
+        critic(image)
+    x = image.requires_grad_()
+    (slope,) = torch.autograd.grad(critic(x).sum(), x)
+    torch.testing.assert_close(slope.flatten(1).norm(dim=1), torch.ones(8))
+
+
+BOUNDED = [{"loss": "wasserstein"}, {"penalty": "r1"}, {"weight_clip": 0.01}, {"spectral_norm": True}]
+
+
+@pytest.mark.parametrize("settings", BOUNDED, ids=str)
+def test_images_do_not_share_a_logit_where_slopes_are_bounded(settings: dict[str, Any]) -> None:
+    """The gradient of D(x)_i in x_j is 0; batch norm, as published, has one."""
+    assert shared_slope(tiny(**settings)) == 0 < shared_slope(tiny())
+
+
+def shared_slope(gan: GAN) -> float:
+    image = batch().image.requires_grad_()
+    (slope,) = torch.autograd.grad(gan.critic(image)[0], image)
+    assert slope[0].any()
+    return slope[1:].abs().max().item()
+
+
+@pytest.mark.parametrize("penalty", ["r1", "r1r2"])
+def test_a_lazy_penalty_is_on_average_the_penalty_of_every_step(penalty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients of the critic, added up over two steps with the same batch and generated images."""
+    totals = []
+    for every in (1, 2):
+        gan = tiny("mlp", loss="hinge", penalty=penalty, penalty_every=every)
+        monkeypatch.setattr(gan, "fake", neighbours)
+        players, critic = players_of(gan), gan.players[0]
+        steps = []
+        for step in range(2):
+            due = [phase for phase in players.due(step, 0.0) if phase.player is critic]
+            players.differentiate(critic, due, batch())
+            steps.append(torch.cat([p.grad.flatten().clone() for p in critic.parameters if p.grad is not None]))
+        assert torch.allclose(*steps) == (every == 1)
+        totals.append(sum(steps))
+    torch.testing.assert_close(*totals)
+
+
+def test_the_weight_of_a_penalty_falls_along_a_cosine() -> None:
+    gan = tiny("mlp", penalty="r1", penalty_weight=2.0, penalty_end=0.1)
+    assert [gan.penalty_weight(t) for t in (0.0, 0.5, 1.0)] == pytest.approx([2.0, 1.1, 0.2])
+    assert tiny("mlp", penalty="r1").penalty_weight(0.7) == 1
+    losses = []
+    for progress in (0.0, 1.0):
+        loss, parts = gan.critic_loss(Batch(batch().image, progress=progress), rng.generator(0, "step"))
+        losses.append((loss - parts["loss"]).item() / parts["penalty"].item())
+    assert losses == pytest.approx([2.0, 0.2], rel=1e-3)
+    with pytest.raises(UserError, match=r"penalty_end=0\.5 is for penalty="):
+        tiny(penalty_end=0.5)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"penalty": "r1r2"}, {"penalty": "gradient"}, {"penalty": "r1", "penalty_every": 2}]
+)
+def test_penalties_are_float32_under_autocast(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same to the bit, of the same images: those of the generator may be drawn in bfloat16."""
+    gan = tiny("dcgan", **settings)
+    monkeypatch.setattr(gan, "fake", neighbours)
+    values = []
+    for bf16 in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            phase = gan.phases[1 if "penalty_every" in settings else 0]
+            loss, parts = phase.loss(batch(), rng.generator(0, "step"))
+        assert loss.dtype == torch.float32
+        values.append(parts["loss" if "penalty_every" in settings else "penalty"].item())
+    assert values[0] == values[1] > 0
+
+
+def test_the_average_of_the_weights_is_the_generators_alone() -> None:
+    players = players_of(tiny("mlp"), ema_halflife_images=100)
+    assert players.ema is not None
+    assert players.ema.average and all(name.startswith("generator.") for name in players.ema.average)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trilemma.gans.losses import LOSSES, Loss
+from trilemma.gans.losses import LOSSES, Loss, sureness
 
 LOGITS_REAL = torch.tensor([-2.0, 0.5, 3.0], dtype=torch.float64)
 LOGITS_FAKE = torch.tensor([-3.0, 0.25, 1.5], dtype=torch.float64)
@@ -88,3 +88,17 @@ def test_the_players_pull_in_opposite_directions(name: str) -> None:
     by_real, by_fake = torch.autograd.grad(critic(real, fake), [real, fake])
     (by_generator,) = torch.autograd.grad(generator(real, fake), fake)
     assert (by_real < 0).all() and (by_fake > 0).all() and (by_generator < 0).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_middle_is_where_images_that_are_alike_have_the_lowest_loss(name: str) -> None:
+    loss, grid = LOSSES[name], torch.linspace(-3, 3, 25, dtype=torch.float64)
+    values = torch.stack([loss.critic(logit[None], logit[None]) for logit in grid])
+    if loss.middle is None:
+        torch.testing.assert_close(values, values[:1].expand(25))
+        expected = LOGITS_REAL - LOGITS_FAKE
+    else:
+        lowest = grid[(values - values.min()).abs() < 1e-12]  # hinge has none between its margins
+        assert lowest.mean().item() == pytest.approx(loss.middle, abs=1e-12)
+        expected = LOGITS_REAL - loss.middle
+    torch.testing.assert_close(sureness(loss, LOGITS_REAL, LOGITS_FAKE), expected)

@@ -45,6 +45,7 @@ VERBS = {
     "interpolate": Verb(
         lambda r, o: trilemma.interpolate(r["vae"], 1, 2, frames=2, out=o / "o.png"), ("o.png", "o.gif")
     ),
+    "invert": Verb(lambda r, o: trilemma.invert(r["gan"], n=1, steps=1, out=o / "o.png"), ("o.png", "o.npy", "o.json")),
     "traverse": Verb(lambda r, o: trilemma.traverse(r["vae"], units=0, steps=2, out=o / "o.png"), ("o.png",)),
     "denoise": Verb(
         lambda r, o: trilemma.denoise(r["denoiser"], steps=2, frames=2, out=o / "o.png"), ("o.png", "o.gif")
@@ -105,7 +106,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     named.config = {**named.config, "classes": [f"{k}/" for k in range(10)]}  # which no folder can be called
     sample(vae, n=1, out=base / "d", singles=False)
     denoiser = short("diffusion-small", widths=(8, 8))
-    return {"vae": vae, "named": named, "drawn": moved(vae, base), "denoiser": denoiser}
+    gan = short("gan", width=4, latent=4)
+    return {"vae": vae, "named": named, "drawn": moved(vae, base), "denoiser": denoiser, "gan": gan}
 
 
 def foreign(path: Path) -> None:
@@ -143,7 +145,7 @@ def no_data(run: Run) -> None:
 
 
 VERDICT = Verb(lambda r, o: trilemma.augment(r["named"], n=10, quiet=True, out=o / "o"), ("o.png",))
-READS_ITS_RUN = ("reconstruct", "interpolate", "traverse", "edit", "compress", "map", "detect")
+READS_ITS_RUN = ("reconstruct", "interpolate", "invert", "traverse", "edit", "compress", "map", "detect")
 
 
 @pytest.mark.parametrize("verb", [*(VERBS[name] for name in READS_ITS_RUN), VERDICT], ids=[*READS_ITS_RUN, "augment"])

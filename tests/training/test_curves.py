@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from trilemma.training.pictures import LEVEL, LOG_RANGE, draw_curves, draw_panel, panels_of
+from trilemma.training.titles import TITLES
 
 
 def log_of(**series: list[float]) -> list[dict[str, Any]]:
@@ -41,6 +42,15 @@ def test_lines_of_a_kind_share_a_panel() -> None:
         critic__d_real=FALLING, critic__d_fake=[0.1, 0.2, 0.3], critic__loss=[1, 2, 3], generator__loss=[3, 2, 1]
     )
     assert {panel: len(lines) for panel, lines in panels_of(log).items()} == {"critic_output": 2, "loss": 2}
+    logits = {"critic__logit_real": FALLING, "critic__logit_fake": [-1, -2, -3]}
+    norms = {"critic__gradient_norm": [1, 2, 3], "generator__gradient_norm": [3, 2, 1]}
+    log = log_of(**logits, **norms, critic__auroc=[0.5, 0.7, 0.8], valid_critic_overfit=[0.1, 0.2, 0.3])
+    panels = panels_of(log)
+    counts = {"critic_logit": 2, "gradient_norm": 2, "auroc": 1, "critic_overfit": 1}
+    assert {panel: len(lines) for panel, lines in panels.items()} == counts and panels.keys() <= TITLES.keys()
+    axis = Figure().subplots()
+    draw_panel(axis, "gradient_norm", panels["gradient_norm"], None)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["critic", "generator"]
     log = log_of(vae__kl1_nats=[3, 2, 1], vae__kl2_nats=[9, 5, 1])
     assert {panel: len(lines) for panel, lines in panels_of(log).items()} == {"kl_by_level_nats": 2}
 

@@ -39,7 +39,6 @@ from trilemma.training.monitor import (
     SampleMonitor,
     Warnings,
     coverage,
-    critic_too_strong,
     energy_distance,
     posterior_collapse,
     small,
@@ -601,12 +600,6 @@ def test_what_is_compared_is_small_and_as_wide_as_it_is_high() -> None:
     assert small(torch.rand(3, 1, 4, 9)).shape == (3, 4 * 8)
 
 
-def test_critic_rule() -> None:
-    assert critic_too_strong({"critic/d_real": 0.995, "critic/d_fake": 0.004})
-    assert critic_too_strong({"critic/d_real": 0.9, "critic/d_fake": 0.01}) is None
-    assert critic_too_strong({"vae/loss": 1.0}) is None
-
-
 def test_active_units_and_posterior_collapse() -> None:
     codes = torch.zeros(100, 4)
     codes[:, 1] = torch.linspace(-1, 1, 100)
@@ -685,9 +678,21 @@ def test_samples_of_stages_in_a_row_that_are_alike_are_no_collapse_and_a_jump_is
 
 def test_a_standing_warning_is_said_once() -> None:
     warnings = Warnings()
-    assert [warnings.new("a", text) for text in ("x", "x", None, "x")] == ["x", None, None, None]
-    assert [warnings.new("a", text) for text in [None] * QUIET + ["x"]] == [None] * QUIET + ["x"]
-    assert warnings.new("b", "y") == "y"
+    assert [warnings.new("a", text, 0) for text in ("x", "x", None, "x")] == ["x", None, None, None]
+    assert [warnings.new("a", text, 0) for text in [None] * QUIET + ["x"]] == [None] * QUIET + ["x"]
+    assert warnings.new("b", "y", 0) == "y"
+
+
+def test_a_warning_says_since_when_it_holds() -> None:
+    """Also from before it was time to warn, and anew after it healed."""
+    warnings = Warnings()
+    assert [warnings.new("a", "x", step, settled=step > 5) for step in (3, 5, 7)] == [None, None, "x (since step 3)"]
+    assert warnings.current == {"a": "x (since step 3)"}
+    warnings.new("a", None, 8)
+    warnings.new("a", "x", 1200)
+    assert warnings.current == {"a": "x"}
+    warnings.new("a", "y", 1300)
+    assert warnings.current == {"a": "y (since step 1,200)"}
 
 
 @pytest.mark.slow

@@ -70,9 +70,9 @@ def test_samples_that_are_one_image_are_named(share: float, said: bool) -> None:
 
 def test_a_warning_that_healed_is_no_longer_current() -> None:
     warnings = Warnings()
-    for rule, text in (("a", "x"), ("b", "y"), ("a", "z"), ("b", None)):
-        warnings.new(rule, text)
-    assert warnings.current == {"a": "z"}
+    for step, (rule, text) in enumerate((("a", "x"), ("b", "y"), ("a", "z"), ("b", None))):
+        warnings.new(rule, text, step)
+    assert warnings.current == {"a": "z (since step 0)"}
 
 
 def test_a_mixture_has_no_more_components_than_there_are_codes_and_is_silent() -> None:
@@ -135,7 +135,7 @@ def test_reconstructions_of_a_model_that_does_not_measure_them_are_measured(monk
     validation = Validation(ModelInUse(model, data, TrainConfig(steps=1)), texts.append)
     black = (data.valid.images.double() / 255).square().mean().sqrt()
     assert validation.reconstruction_rmse() == pytest.approx(float(black), rel=1e-6)
-    Diagnosis(validation, texts.append).check_final()
+    Diagnosis(validation, texts.append, lambda: 0).check_final()
     assert len(texts) == 1 and f"RMSE {float(black):.3f} against {validation.baseline:.3f}" in texts[0]
 
 

@@ -89,8 +89,18 @@ def _doctor(checks: Any, given: Given) -> None:
         raise typer.Exit(1)
 
 
+def _invert(result: Any, given: Given) -> None:
+    rows = zip(result.names, result.psnr_db.tolist(), strict=True)
+    table(("image", "PSNR dB"), [(name, f"{value:.2f}") for name, value in rows])
+    cost = {"seconds": number(result.seconds), "calls per image": number(result.calls_per_image)}
+    facts({"picture": result.picture, "codes": result.codes_file, "figures": result.file, **cost})
+
+
 def _traverse(result: Any, given: Given) -> None:
-    facts({"picture": result.picture, "units": ", ".join(map(str, result.units))})
+    names = [str(unit) for unit in result.units]
+    if result.shares is not None:
+        names = [f"{name} ({share:.1%} of variance)" for name, share in zip(names, result.shares, strict=True)]
+    facts({"picture": result.picture, "units" if result.shares is None else "directions": ", ".join(names)})
 
 
 def _map(result: Any, given: Given) -> None:
@@ -185,6 +195,7 @@ PRINT: Mapping[str, Callable[[Any, Given], None]] = {
         {"picture": result.picture, "errors": result.file, "rmse": number(result.rmse)}
     ),
     "interpolate": lambda result, _: facts({"picture": result.picture, "animation": result.animation}),
+    "invert": _invert,
     "traverse": _traverse,
     "denoise": lambda result, _: facts({"picture": result.picture, "animation": result.animation}),
     "map": _map,

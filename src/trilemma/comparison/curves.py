@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from trilemma.comparison.content import Curve
-from trilemma.training.monitor import ENOUGH, IN_USE, SURE
+from trilemma.training.adversarial import EXPLODED, OVERFIT, SURE, VANISHED
+from trilemma.training.monitor import ENOUGH, IN_USE
 from trilemma.training.titles import square_of, title
 
 HEALTHY = {
     "d_real": f"D is the probability that the critic gives to an image of being real. Healthy: below {SURE:g}.",
     "d_fake": f"Healthy: above {1 - SURE:.2g}.",
+    "logit_real": "Mean over real images. Only the distance between both lines counts.",
+    "logit_fake": "Mean over generated images.",
+    "auroc": "Share of pairs in which the real image has the higher logit. 0.5: the critic knows nothing.",
+    "gradient_norm": f"Healthy: between {VANISHED:g} and {EXPLODED:g} times its usual value.",
+    "critic_overfit": "How far the critic takes held-out images for generated ones, 1: as much as it can. "
+    f"Healthy: below {OVERFIT:g}.",
+    "penalty": f"On the critic's slope, before its weight. Healthy: below {EXPLODED:g} times its usual value.",
     "used_codes": f"Healthy: at least {IN_USE:g}.",
     "active_units": f"Healthy: at least {ENOUGH}, or a tenth of all units.",
     "kl_nats": "Healthy: above 0. At 0 the code says nothing about the image.",

@@ -65,10 +65,15 @@ class CodesModel(PathModel):
         return math.prod(self.config.shape)
 
     @torch.no_grad()
-    def invert(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> the noise that such an image is drawn from, of standard deviation 1, (B, Z)."""
+    def invert(
+        self, image: Tensor, condition: Condition = UNCONDITIONAL, *, steps: int | None = None, seed: int = 0
+    ) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> the noise that such an image is drawn from, of standard deviation 1, (B, Z).
+
+        Nothing is random: `seed` changes nothing.
+        """
         check_images(image, self.config.shape)
-        times = times_of("log-snr", self.schedule, CODE_STEPS)
+        times = times_of("log-snr", self.schedule, steps or CODE_STEPS)
         x_T = invert(self._denoiser_for(condition, len(image)), self.schedule, times, 2 * image - 1)
         return (x_T / float(self.schedule.sigma(times[0]))).flatten(1)
 

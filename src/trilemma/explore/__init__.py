@@ -8,6 +8,7 @@ from trilemma.explore.detect import detect
 from trilemma.explore.disentangle import disentangle
 from trilemma.explore.edit import edit
 from trilemma.explore.interpolate import interpolate
+from trilemma.explore.invert import invert
 from trilemma.explore.map import latent_map
 from trilemma.explore.reconstruct import reconstruct
 from trilemma.explore.sample import sample
@@ -22,6 +23,7 @@ __all__ = [
     "disentangle",
     "edit",
     "interpolate",
+    "invert",
     "latent_map",
     "reconstruct",
     "sample",

@@ -1,11 +1,16 @@
 """Codes of images and images of codes, with the condition that a model needs."""
 
-import torch
-from torch import Tensor
+from copy import copy
+from typing import Literal, cast
 
+import torch
+from torch import Tensor, nn
+
+from trilemma.errors import UserError
 from trilemma.run.condition import needed
 from trilemma.run.run import Run
-from trilemma.types import UNCONDITIONAL, Batch, Condition, flags
+from trilemma.text import note
+from trilemma.types import UNCONDITIONAL, Batch, Condition, DrawsCodes, Encodes, HasStyles, Inverts, flags
 
 
 def condition_for(run: Run, batch: Batch, label: str | int | None = None, *, advise: bool = False) -> Condition:
@@ -32,3 +37,24 @@ def code_width(run: Run) -> int:
 def decode_alike(run: Run, codes: Tensor, condition: Condition) -> Tensor:
     """As `run.decode`, all under the condition of one image."""
     return run.decode(codes, condition=condition.rows(torch.zeros(len(codes), dtype=torch.int64)))
+
+
+def note_search(run: Run) -> None:
+    """Say on standard error, before codes are made, that they cost much for a model without an encoder."""
+    if isinstance(run.model, Inverts) and not isinstance(run.model, Encodes):
+        note(f"{run.recipe.name} has no encoder: the code of each image takes many network calls (see trilemma invert)")
+
+
+def in_space(run: Run, space: Literal["z", "w"] | None) -> Run:
+    """The run, whose codes are its latents z or its styles w; default: its own.
+
+    Raises:
+        UserError: its model has no styles.
+    """
+    model: object = run.model
+    if space == "w" and not isinstance(model, HasStyles):
+        raise UserError(f"space=w: {run.recipe.name} has no styles w; leave space out")
+    if space == "z" and isinstance(model, DrawsCodes):
+        run = copy(run)
+        run.model = cast(nn.Module, model.in_z())
+    return run

@@ -11,6 +11,9 @@ using reconstruction probability"). Scores, the higher the more abnormal:
               models", whose measure of complexity is the size of a compressed file
     elbo      -ELBO(x), nats
     code      (e(x) - m)' S^-1 (e(x) - m), with the mean and covariance of the training images' codes
+    critic    -D(x), the logit of a GAN's critic, averaged over the classes. The critic learned to tell real images from
+              those of its own generator, at the end of the training; of other images nobody told it anything, and at
+              the optimum its logit would be 0 everywhere. So it may rank strange images either way
     pca       mean over pixels of (x_hat - x)^2 for the principal components of training images, as many as a code has
               numbers; pca-relative likewise: baselines
     nearest   root mean squared difference from the nearest training image: a baseline
@@ -37,7 +40,7 @@ from trilemma.modes import own_modes
 from trilemma.pictures.png import save_png, says_how_made
 from trilemma.results import Results, with_keys
 from trilemma.run.run import RunLike, as_run
-from trilemma.types import BoundsByPath, BoundsLikelihood, Encodes, Reconstructs
+from trilemma.types import BoundsByPath, BoundsLikelihood, Encodes, Reconstructs, Scores
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:
@@ -89,7 +92,9 @@ def detect(
         Source | None, Field(description="other normal images to set the threshold on (default: the data of the run)")
     ] = None,
     false_alarms: Annotated[float, Field(gt=0, lt=1, description="share of normal images that may be flagged")] = 0.05,
-    score: Annotated[str, Field(description="auto, error, relative, elbo, code, pca, pca-relative or nearest")] = AUTO,
+    score: Annotated[
+        str, Field(description="auto, error, relative, elbo, code, critic, pca, pca-relative or nearest")
+    ] = AUTO,
     n: Annotated[
         int | None, Field(ge=1, description="images of each kind, at most (default: 10,000, or 64 for diffusion)")
     ] = None,
@@ -113,18 +118,19 @@ def detect(
         normal: the names or numbers of normal classes of `against`, commas between them; its images of those then
             are the normal ones that are counted on. "none": all are abnormal, for a source without classes.
         data: other normal images to set the threshold on, none of them trained on.
-        score: error, relative, elbo, code, pca, pca-relative or nearest; auto takes the score of the model's own that
-            best tells held-out normal images from altered ones (detection/choice.py).
+        score: error, relative, elbo, code, critic, pca, pca-relative or nearest; auto takes the score of the model's
+            own that best tells held-out normal images from altered ones (detection/choice.py).
         n: images of each kind, at most; if there are more, the seed chooses. Default: MOST, or MOST_BY_PATH of a
             diffusion model, which takes many calls for each.
         seed: of that choice, of the ELBO's noise, of the altered images and of a threshold by spread.
         out: the folder to write; default: RUN/detect or RUN/detect-AGAINST, with the keys that are given in its name.
     Raises:
-        UserError: the model neither reconstructs nor bounds the likelihood nor encodes; there are no normal images, or
-            too few for the rate of false alarms; `against` is the run's own data; a name or value does not fit.
+        UserError: the model neither reconstructs nor bounds the likelihood nor encodes, nor has a critic; there are no
+            normal images, or too few for the rate of false alarms; `against` is the run's own data; a name or value
+            does not fit.
     """
     run = as_run(run)
-    if not isinstance(run.model, BoundsLikelihood | Encodes):
+    if not isinstance(run.model, BoundsLikelihood | Encodes | Scores):
         run.require("score images", Reconstructs)
     files = None if out is None else _results(Path(out).expanduser())
     most = n or (MOST_BY_PATH if isinstance(run.model, BoundsByPath) else MOST)

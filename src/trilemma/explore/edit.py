@@ -24,7 +24,7 @@ from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.labels import class_number
 from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError, with_hint
-from trilemma.explore.codes import condition_for, decode_alike
+from trilemma.explore.codes import condition_for, decode_alike, note_search
 from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
 from trilemma.explore.naming import find_code
 from trilemma.explore.sample import label_name
@@ -93,6 +93,7 @@ def edit(
     picture, within = place(out, run.path, f"edit-{_name_of(run, towards, data)}.png" if out is None else "")
     file = picture.with_suffix(".npy")
     files = Results(picture, [file], verb="edit", within=within)
+    note_search(run)
     code, condition, original = find_code(run, image, data, label)  # (1, Z)
     vector, counts = _vector(run, code.shape[1], towards, away, data)
     shifts = torch.linspace(0, shift, steps, dtype=code.dtype)
@@ -101,7 +102,7 @@ def edit(
     texts = ["original"] * len(before) + [f"{s:.3g}" for s in shifts.tolist()]
     what = {"towards": str(towards), "away": None if away is None else str(away), "shift": shift, "steps": steps}
     sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
-    files.write(sheet, run_receipt(run, "edit", image=str(image), **what), {file: vector_file(vector)})
+    files.write(sheet, run_receipt(run, "edit", image=str(image), **what), {file: array_file(vector)})
     return Edit(picture, file, vector, tuple(shifts.tolist()), counts, images)
 
 
@@ -116,14 +117,14 @@ def _classes(run: Run, data: Source | None) -> Sequence[str]:
     return run.config["classes"] if data is None else source_of(run, data).classes
 
 
-def vector_file(vector: Tensor) -> bytes:
-    """The content of a .npy file of a vector (Z,)."""
+def array_file(values: Tensor) -> bytes:
+    """The content of a .npy file of a vector (Z,), or of codes (N, Z)."""
     import io
 
     import numpy as np
 
     buffer = io.BytesIO()
-    np.save(buffer, vector.numpy(), allow_pickle=False)
+    np.save(buffer, values.numpy(), allow_pickle=False)
     return buffer.getvalue()
 
 

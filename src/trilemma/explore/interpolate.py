@@ -5,7 +5,9 @@
 
 for t from 0 to 1. Shoemake (1985), "Animating rotation with quaternion curves"; for codes, White (2016), "Sampling
 generative networks": under a normal prior in many dimensions, codes lie near a sphere, whose inside a straight line
-crosses. Where a and b are (nearly) parallel, opposite or zero, theta or the way is not determined: linear.
+crosses. Where a and b are (nearly) parallel, opposite or zero, theta or the way is not determined: linear. Styles w
+(Karras et al. 2019, "A style-based generator architecture for generative adversarial networks") lie near no sphere:
+their way is the linear one.
 """
 
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trilemma.data.load import Images
+from trilemma.explore.codes import in_space, note_search
 from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.keys import Label, Picture
@@ -70,6 +73,9 @@ def interpolate(
     *,
     frames: Annotated[int, Field(ge=2, description="images in a row, including both ends")] = 7,
     how: Annotated[Literal["linear", "spherical", "both"], Field(description="path between the codes")] = "both",
+    space: Annotated[
+        Literal["z", "w"] | None, Field(description="codes of a model with styles: z, or w (default: w)")
+    ] = None,
     data: Images = None,
     animate: Annotated[bool, Field(description="also write an animation")] = True,
     label: Label = None,
@@ -80,18 +86,20 @@ def interpolate(
     Args:
         a, b: each an image file, the number of a held-out image, or a code: its numbers with commas between them, or
             a .npy file of them. Between two images, a last row blends their pixels, for comparison.
+        space: z for the latents of a model that makes styles w of them; default: w where there are any.
         data: the images that numbers count in; default: the run's own.
         label: the class to decode, for a conditional model; default: the class of the nearer end.
         out: the picture to write; default: RUN/interpolation.png. The animation lies beside it as .gif.
     Raises:
         UserError: the model does not encode and decode, or a or b has another shape than the run's, or lacks a class.
     """
-    run = as_run(run)
+    run = in_space(as_run(run), space)
     run.coder("interpolate", Encodes, Decodes)
     picture, within = place(out, run.path, "interpolation.png")
     picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture
     animation = picture.with_suffix(".gif") if animate else None
     files = Results(picture, [animation] if animation else [], verb="interpolate", within=within)
+    note_search(run)
     ends = [find_code(run, what, data, label) for what in (a, b)]
     ways = list(WAYS) if how == "both" else [how]
     fine = torch.linspace(0, 1, (frames - 1) * FINER + 1, dtype=torch.float64)
@@ -102,7 +110,7 @@ def interpolate(
     if first is not None and last is not None:
         blend = linear(first.flatten().double(), last.flatten().double(), fine[::FINER])
         lines["pixels"] = blend.float().unflatten(1, run.model_config.shape)
-    receipt = run_receipt(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, label=label)
+    receipt = run_receipt(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, space=space, label=label)
     heads = [f"{t:.2f}" for t in fine[::FINER].tolist()]
     sheet = table(torch.cat(list(lines.values())), list(lines), heads)
     files.write(sheet, receipt, {animation: _animated(moving)} if animation else {})

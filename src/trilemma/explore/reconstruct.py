@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from trilemma.data.load import Images
-from trilemma.explore.codes import condition_for
+from trilemma.explore.codes import condition_for, note_search
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.keys import Count, Label, Picture, SplitOf
@@ -56,6 +56,7 @@ def reconstruct(
     source = source_of(run, data)
     batch = pick_images(run, source, n, split)
     images = batch.image.cpu()
+    note_search(run)
     results = run.reconstruct(batch.image, condition=condition_for(run, batch, label, advise=True))
     squared = (results - images).square().flatten(1).mean(1)
     rmse, errors = float(squared.mean().sqrt()), squared.sqrt()

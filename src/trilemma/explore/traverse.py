@@ -9,6 +9,10 @@ more of the image; in a VAE, a unit that is not used has the mean of the prior f
 
 The plane walk moves two units at once, by default through equal shares of the codes: its lines are the quantiles
 (k + 1/2) / steps of each unit, as those of the prior in Kingma & Welling (2014), appendix A.
+
+A model that draws its codes (a GAN) has no codes of real images, and its units mean nothing by themselves. There the
+same is done with directions in place of units (directions.py): z_u is how far a code lies along direction u, and the
+codes that are drawn give mean, deviation and range.
 """
 
 from collections.abc import Sequence
@@ -22,7 +26,8 @@ from torch import Tensor
 
 from trilemma.data.load import Images, Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import code_width, condition_for, decode_alike
+from trilemma.explore.codes import code_width, condition_for, decode_alike, note_search
+from trilemma.explore.directions import Directions, directions_of
 from trilemma.explore.images import name_of, pick_images, run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.keys import Label, Picture
@@ -31,7 +36,7 @@ from trilemma.pictures.png import save_png
 from trilemma.pictures.table import GAP, table
 from trilemma.results import claim, place, with_keys
 from trilemma.run.run import Run, RunLike, as_run
-from trilemma.types import Condition, Conditional, Decodes, Encodes
+from trilemma.types import Condition, Conditional, Decodes, DrawsCodes, Encodes
 from trilemma.values import checked_call, shown
 
 if TYPE_CHECKING:
@@ -49,12 +54,14 @@ class Traversal:
     """The picture, the units that were moved, and the values each took: (len(units), steps).
 
     images: (len(units), steps, C, H, W); of a plane (steps, steps, C, H, W), the second unit falling from row to row.
+    shares: of the variance, for each of the units where they are directions.
     """
 
     picture: Path
     units: tuple[int, ...]
     values: Tensor
     images: Tensor
+    shares: tuple[float, ...] | None = None
 
 
 @checked_call
@@ -66,7 +73,7 @@ def traverse(
     ] = None,
     units: Annotated[
         int | Sequence[int] | None,
-        Field(description="latent dimensions to vary: 0,4,7 (default: the ten that vary most)"),
+        Field(description="latent dimensions, or directions of a GAN: 0,4,7 (default: the ten that vary most)"),
     ] = None,
     span: Annotated[float, Field(gt=0, description="how far to both sides, in standard deviations")] = 3.0,
     steps: Annotated[
@@ -91,6 +98,7 @@ def traverse(
             real images.
         plane: default: a plane if the codes have just two numbers and `units` is not given.
         spacing: "quantiles" for equal shares of real images between the lines, or "even", within `span`.
+        units: of a GAN, directions of its codes, numbered by how much of the variance they explain.
         data: the images that give mean, deviation and range, and that numbers count in; default: the run's own.
         label: the class to decode, for a conditional model; default: the image's, or class 0.
         out: default: RUN/traversal.png or RUN/plane.png, with the given keys in its name.
@@ -98,7 +106,8 @@ def traverse(
         UserError: the model does not encode and decode, a unit does not exist, or the start does not fit.
     """
     run = as_run(run)
-    run.require("traverse codes", Encodes, Decodes)
+    if not isinstance(run.model, DrawsCodes):
+        run.require("traverse codes", Encodes, Decodes)
     width = code_width(run)
     pair = _pair(plane, units, width)
     named = None if units is None else _numbers(units, width)
@@ -108,23 +117,24 @@ def traverse(
     stem = "traversal" if pair is None else "plane"
     picture, within = place(out, run.path, f"{with_keys(stem, keys, DEFAULTS)}.png")
     claim([picture], within)
-    codes = _codes(run, data)
-    chosen = _most_active(codes) if named is None else named
-    start, condition = _start(run, image, data, label, codes)
+    start, condition = _start(run, image, data, label)
+    codes, directions = _codes(run, data, condition)
+    start = codes.mean(0) if start is None else start if directions is None else directions.parts(start)
+    chosen = (_most_active(codes, directions) if named is None else named) if pair is None else pair
     if pair is not None:
         values = _lines(codes[:, list(pair)], steps or PLANE_STEPS, spacing, span)
-        images = decode_alike(run, on_plane(start, pair, values), condition)
-        page = _plane_page(images, pair, values)
+        images = _decoded(run, on_plane(start, pair, values), condition, directions)
+        page = _plane_page(images, pair, values, "unit" if directions is None else "direction")
         receipt = run_receipt(run, "traverse", **how, plane=pair, spacing=spacing, steps=values.shape[1])
     else:
         values = _steps(codes[:, list(chosen)], steps or STEPS, span)
-        images = decode_alike(run, one_at_a_time(start, chosen, values), condition)
-        first = None if image is None else decode_alike(run, start[None], condition)
-        page = _rows_page(images, chosen, codes, values.shape[1], span, first)
+        images = _decoded(run, one_at_a_time(start, chosen, values), condition, directions)
+        first = None if image is None else _decoded(run, start[None], condition, directions)
+        page = _rows_page(images, _names(chosen, codes, directions), values.shape[1], span, first)
         receipt = run_receipt(run, "traverse", **how, units=chosen, steps=values.shape[1])
-    return Traversal(
-        save_png(page, picture, receipt), pair or chosen, values, images.unflatten(0, (-1, values.shape[1]))
-    )
+    shares = None if directions is None else tuple(directions.shares[list(chosen)].tolist())
+    images = images.unflatten(0, (-1, values.shape[1]))
+    return Traversal(save_png(page, picture, receipt), chosen, values, images, shares)
 
 
 def one_at_a_time(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
@@ -145,21 +155,30 @@ def on_plane(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
     return codes.flatten(0, 1)
 
 
-def _codes(run: Run, data: Source | None) -> Tensor:
-    """Codes of real images, (N, Z)."""
+def _codes(run: Run, data: Source | None, condition: Condition) -> tuple[Tensor, Directions | None]:
+    """Codes of real images, (N, Z); or of drawn ones, by their parts along directions."""
+    if isinstance(run.model, DrawsCodes):
+        directions, codes = directions_of(run, run.model, condition)
+        return directions.parts(codes), directions
     batch = pick_images(run, data, MEASURED, seed=0)
-    return run.encode(batch.image, condition=condition_for(run, batch))
+    return run.encode(batch.image, condition=condition_for(run, batch)), None
+
+
+def _decoded(run: Run, codes: Tensor, condition: Condition, directions: Directions | None) -> Tensor:
+    """Images of codes, or of parts of codes along directions, all under the condition of one image."""
+    return decode_alike(run, codes if directions is None else directions.codes(codes), condition)
 
 
 def _start(
-    run: Run, image: Named | None, data: Source | None, label: str | int | None, codes: Tensor
-) -> tuple[Tensor, Condition]:
-    """The code (Z,) to start from, and the condition to decode it under."""
+    run: Run, image: Named | None, data: Source | None, label: str | int | None
+) -> tuple[Tensor | None, Condition]:
+    """The code (Z,) to start from, None for the mean, and the condition to decode it under."""
     if image is not None:
+        note_search(run)
         code, condition, _ = find_code(run, image, data, label)
         return code[0], condition
     first = run.config["classes"][0] if isinstance(run.model, Conditional) else None
-    return codes.mean(0), run.condition(first if label is None else label, 1)
+    return None, run.condition(first if label is None else label, 1)
 
 
 def _pair(plane: bool | Sequence[int] | None, units: object, width: int) -> tuple[int, int] | None:
@@ -182,9 +201,10 @@ def _numbers(units: int | Sequence[int], width: int) -> tuple[int, ...]:
     return numbers
 
 
-def _most_active(codes: Tensor) -> tuple[int, ...]:
-    """The units with the largest standard deviation, the largest first; none that is constant, if any moves."""
-    std = codes.std(0, correction=0)
+def _most_active(codes: Tensor, directions: Directions | None) -> tuple[int, ...]:
+    """The units with the largest standard deviation, or the directions with the largest shares of the variance, the
+    largest first; none that changes nothing, if any does."""
+    std = codes.std(0, correction=0) if directions is None else directions.shares
     order = std.argsort(descending=True, stable=True)[:MOST]
     return tuple(unit for unit in order.tolist() if std[unit] > 0) or (0,)
 
@@ -204,23 +224,25 @@ def _lines(codes: Tensor, n: int, spacing: str, span: float) -> Tensor:
     return codes.quantile((torch.arange(n, dtype=codes.dtype) + 0.5) / n, dim=0).T
 
 
-def _rows_page(
-    images: Tensor, units: Sequence[int], codes: Tensor, n: int, span: float, first: Tensor | None
-) -> "Image.Image":
-    """A row for each unit, behind the image of the start where that is not the mean."""
+def _names(units: Sequence[int], codes: Tensor, directions: Directions | None) -> list[str]:
+    """What stands beside the row of each unit or direction."""
+    if directions is not None:
+        return [f"direction {unit} ({directions.shares[unit]:.1%} of variance)" for unit in units]
     std = codes.std(0, correction=0)
-    names, heads = (
-        [f"unit {unit} (std {std[unit]:.2g})" for unit in units],
-        [f"{s:+.3g} std" if s else "mean" for s in torch.linspace(-span, span, n).tolist()],
-    )
+    return [f"unit {unit} (std {std[unit]:.2g})" for unit in units]
+
+
+def _rows_page(images: Tensor, names: Sequence[str], n: int, span: float, first: Tensor | None) -> "Image.Image":
+    """A row for each unit, behind the image of the start where that is not the mean."""
+    heads = [f"{s:+.3g} std" if s else "mean" for s in torch.linspace(-span, span, n).tolist()]
     if first is None:
         return table(images, names, heads)
-    rows = images.unflatten(0, (len(units), n))
-    rows = torch.cat([first.expand(len(units), 1, -1, -1, -1), rows], dim=1)
+    rows = images.unflatten(0, (len(names), n))
+    rows = torch.cat([first.expand(len(names), 1, -1, -1, -1), rows], dim=1)
     return table(rows.flatten(0, 1), names, ["start", *heads])
 
 
-def _plane_page(images: Tensor, units: tuple[int, int], values: Tensor) -> "Image.Image":
+def _plane_page(images: Tensor, units: tuple[int, int], values: Tensor, what: str) -> "Image.Image":
     """The plane with the values of its lines and the names of its axes."""
     from PIL import Image, ImageDraw
 
@@ -231,6 +253,6 @@ def _plane_page(images: Tensor, units: tuple[int, int], values: Tensor) -> "Imag
     page.paste(plane, (strip, strip))
     for unit, length, turned in ((units[0], plane.width, False), (units[1], plane.height, True)):
         name = Image.new(plane.mode, (length, strip), "white")
-        ImageDraw.Draw(name).text((length / 2, strip / 2), f"unit {unit}", fill="black", font=font(), anchor="mm")
+        ImageDraw.Draw(name).text((length / 2, strip / 2), f"{what} {unit}", fill="black", font=font(), anchor="mm")
         page.paste(name.rotate(90, expand=True) if turned else name, (0, strip) if turned else (strip, 0))
     return page

@@ -12,9 +12,11 @@ With classes, the label's embedding is joined to z, and the critic's logit is (M
     D(x, y) = head(phi(x)) + <embedding of y, phi(x)> / sqrt(F),    phi(x) its F last features
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal, NamedTuple, Self
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -23,16 +25,20 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from trilemma import rng as random
 from trilemma.config import Config, ModelConfig, only_for
-from trilemma.gans.losses import LOSSES, AdversarialLoss
+from trilemma.errors import check_images
+from trilemma.gans.augmentation import Adaptive, differentiable
+from trilemma.gans.codes import CodesModel
+from trilemma.gans.losses import LOSSES, AdversarialLoss, sureness
+from trilemma.gans.modes import evaluating, held
 from trilemma.gans.penalties import gradient_penalty, zero_centred
-from trilemma.nets import dcgan, mlp
+from trilemma.gans.separation import auroc
+from trilemma.nets import dcgan, mlp, r3gan
 from trilemma.nets.critic import Critic, ProjectionCritic
 from trilemma.types import (
     UNCONDITIONAL,
     Batch,
     Condition,
     Logs,
-    Model,
     Phase,
     Player,
     check_condition,
@@ -44,9 +50,9 @@ NETWORKS: dict[str, tuple[type[nn.Module], Callable[..., Critic]]] = {
     "mlp": (mlp.Generator, mlp.Critic),
     "dcgan": (dcgan.Generator, dcgan.Critic),
     "dcgan-28": (dcgan.Generator28, dcgan.Critic28),
+    "r3": (r3gan.Generator, r3gan.Critic),
 }
 LABEL_NUMBERS = 32  # of the embedding that is joined to z
-WEIGHTS = {"gradient": 10.0, "r1": 1.0, "r1r2": 1.0}  # of the penalties, where none is given
 
 
 class GANConfig(ModelConfig):
@@ -54,8 +60,11 @@ class GANConfig(ModelConfig):
 
     latent: int = Field(default=100, ge=1, description="numbers in z")
     width: int = Field(default=64, ge=2, description="channels of the stage next to the image; inner stages have more")
-    network: Literal["mlp", "dcgan", "dcgan-28"] = Field(
+    network: Literal["mlp", "dcgan", "dcgan-28", "r3"] = Field(
         default="dcgan", description="networks of generator and critic"
+    )
+    group: int | None = Field(
+        default=None, ge=1, description="r3: channels in a group of its 3x3 convolutions, published: 8; none: no groups"
     )
     loss: Literal["minimax", "non-saturating", "least-squares", "hinge", "wasserstein", "relativistic"] = Field(
         default="non-saturating", description="adversarial loss"
@@ -67,17 +76,26 @@ class GANConfig(ModelConfig):
     penalty_weight: float | None = Field(
         default=None, gt=0, description="of the penalty (default: 10 for gradient, 1 for r1 and r1r2)"
     )
+    penalty_end: float = Field(
+        default=1.0, gt=0, description="share of the penalty's weight at the end of the training, along a cosine"
+    )
     penalty_every: PositiveInt = Field(default=1, description="steps from one penalty to the next, which counts as all")
     weight_clip: float | None = Field(default=None, gt=0, description="bound on each of the critic's weights")
     spectral_norm: bool = Field(default=False, description="divide the critic's weights by their largest gain")
     critic_steps: PositiveInt = Field(default=1, description="steps of the critic for each of the generator")
+    critic_augment: Literal["none", "differentiable", "adaptive"] = Field(
+        default="none",
+        description="what the critic sees images through: nothing, random colours, shifts and cutouts "
+        "(differentiable), or more transforms, as often as it overfits (adaptive)",
+    )
     classes: bool = Field(default=False, description="learn to draw a class")
     n_classes: int | None = Field(default=None, ge=1, description="with classes: how many")
 
     @model_validator(mode="after")
     def _has_effect(self) -> Self:
-        only_for(self, "penalty_weight", self.penalty != "none", "penalty=gradient, r1 or r1r2")
-        only_for(self, "penalty_every", self.penalty != "none", "penalty=gradient, r1 or r1r2")
+        for key in ("penalty_weight", "penalty_end", "penalty_every"):
+            only_for(self, key, self.penalty != "none", "penalty=gradient, r1 or r1r2")
+        only_for(self, "group", self.network == "r3", "network=r3")
         only_for(self, "classes", self.n_classes is not None, "images with classes; the data has none")
         return self
 
@@ -96,10 +114,11 @@ class GANKeys(Config):
     )
 
 
-class GAN(Model):
+class GAN(CodesModel):
     """Generator z (B, latent) -> image (B, C, H, W) in [0, 1], and critic image -> logits (B,)."""
 
     sampling_keys = GANKeys
+    penalty_weights: ClassVar[dict[str, float]] = {"gradient": 10.0, "r1": 1.0, "r1r2": 1.0}  # where none is given
 
     def __init__(self, config: GANConfig) -> None:
         super().__init__()
@@ -112,16 +131,20 @@ class GAN(Model):
         self.critic = ProjectionCritic(critic, self.n_classes) if self.n_classes else critic
         if config.spectral_norm:
             _normalise(self.critic)
+        self.adaptive = Adaptive() if config.critic_augment == "adaptive" else None
         self.phases = self.make_phases()
 
     def make_generator(self, inputs: int) -> nn.Module:
         """The network from `inputs` numbers to an image."""
-        return NETWORKS[self.config.network][0](self.config.shape, inputs, self.config.width)
+        config = self.config
+        options: dict[str, Any] = {"group": config.group} if config.network == "r3" else {}
+        return NETWORKS[config.network][0](config.shape, inputs, config.width, **options)
 
     def make_critic(self) -> Critic:
         """The network from an image to a logit."""
         config = self.config
-        options: dict[str, Any] = {"batch_norm": not config.bounds_slope} if config.network == "dcgan" else {}
+        own = {"dcgan": {"batch_norm": not config.bounds_slope}, "r3": {"group": config.group}}
+        options: dict[str, Any] = own.get(config.network, {})
         return NETWORKS[config.network][1](config.shape, config.width, **options)
 
     def make_phases(self) -> list[Phase]:
@@ -129,7 +152,7 @@ class GAN(Model):
         critic = Player("critic", list(self.critic.parameters()), averaged=False, after_step=self._after_step())
         generator = Player("generator", self.generator_parameters())
         phases = [Phase("critic", critic, self.critic_loss, repeats=self.config.critic_steps)]
-        if self.config.penalty_every > 1:
+        if self.config.penalty != "none" and self.config.penalty_every > 1:
             phases.append(Phase("penalty", critic, self.penalty_loss, every=self.config.penalty_every))
         return [*phases, Phase("generator", generator, self.generator_loss)]
 
@@ -148,16 +171,17 @@ class GAN(Model):
         """What the players lower."""
         return LOSSES[self.config.loss]
 
-    @property
-    def penalty_weight(self) -> float:
-        """Of the penalty."""
-        return self.config.penalty_weight or WEIGHTS[self.config.penalty]
+    def penalty_weight(self, progress: float) -> float:
+        """Of the penalty, at a share of the training: from its start to `penalty_end` of it, along half a cosine."""
+        end, left = self.config.penalty_end, (1 + math.cos(math.pi * progress)) / 2
+        return (self.config.penalty_weight or self.penalty_weights[self.config.penalty]) * (end + (1 - end) * left)
 
     def critic_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """The critic's turn.
 
         Parts: loss; what each half is given on average: d_real and d_fake, the probability of being real, or, where
-        logits stand for no probability, logit_real and logit_fake; penalty, before its weight.
+        logits stand for no probability, logit_real and logit_fake; auroc, of real against generated images; penalty,
+        before its weight; augment_p, the probability of the adaptive transforms.
         """
         label = self._label(batch)
         fake = self._fake_still(batch, label, rng)
@@ -166,9 +190,12 @@ class GAN(Model):
             loss = self.adversarial.critic(real.logits, fake.logits)
             penalty = self._penalty(real, fake, label, rng) if self._penalises_each_step else None
         parts = {"loss": loss.detach(), **self._means(real.logits.detach(), fake.logits.detach())}
+        if self.adaptive is not None:
+            parts["augment_p"] = self.adaptive.p.clone()
+            self.adaptive.follow(sureness(self.adversarial, real.logits, fake.logits), batch.progress)
         if penalty is None:
             return loss, parts
-        return loss + self.penalty_weight * penalty, {**parts, "penalty": penalty.detach()}
+        return loss + self.penalty_weight(batch.progress) * penalty, {**parts, "penalty": penalty.detach()}
 
     def penalty_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """The penalty by itself, where it is not of every step; part: loss, before its weight."""
@@ -178,13 +205,13 @@ class GAN(Model):
             at_real = self.config.penalty == "r1"
             fake = real if at_real else self._judged(self._fake_still(batch, label, rng), label, rng)
             penalty = self._penalty(real, fake, label, rng)
-        return self.penalty_weight * penalty, {"loss": penalty.detach()}
+        return self.penalty_weight(batch.progress) * penalty, {"loss": penalty.detach()}
 
     def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """The generator's turn; part: loss. Gradients pass through the critic and leave none in it."""
         label = self._label(batch)
         fake = self.fake(batch, label, rng)
-        with _held(self.critic):
+        with held(self.critic):
             logits_fake = self.judge(fake, label, rng)
             logits_real = self.judge(batch.image, label, rng) if self.adversarial.pairs else logits_fake
         loss = self.adversarial.generator(logits_real, logits_fake)
@@ -197,7 +224,20 @@ class GAN(Model):
 
     def judge(self, image: Tensor, label: Tensor | None, rng: torch.Generator) -> Tensor:
         """The critic's logits (B,) of images (B, C, H, W), as it sees them in training."""
+        image = self.augmented(image, rng)
         return self.critic(image) if label is None else self.critic(image, label)
+
+    def augmented(self, image: Tensor, rng: torch.Generator) -> Tensor:
+        """Images (B, C, H, W) as the critic is shown them, real and generated ones alike."""
+        if self.adaptive is not None:
+            return self.adaptive(image, rng)
+        return differentiable(image, rng) if self.config.critic_augment == "differentiable" else image
+
+    @torch.no_grad()
+    def critic_logits(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The critic's logits of a batch's images and of as many generated ones, each (B,), as in its turn."""
+        label = self._label(batch)
+        return self.judge(batch.image, label, rng), self.judge(self.fake(batch, label, rng), label, rng)
 
     @torch.no_grad()
     def sample(
@@ -212,11 +252,28 @@ class GAN(Model):
         ids = torch.arange(first, first + n)
         device = next(self.generator.parameters()).device
         z = keys.truncation * random.normal(ids, (self.config.latent,), seed, "latent").to(device)
-        label = condition.label
-        if label is None and self.n_classes:
-            label = default_label(ids, self.n_classes)
-        with _evaluating(self.generator):
-            return self.generator(self._with_label(z, label))
+        label = self.label_for(ids, condition)
+        with evaluating(self.generator):
+            return self.from_z(z, label)
+
+    def from_z(self, z: Tensor, label: Tensor | None) -> Tensor:
+        """The generator's images (B, C, H, W) in [0, 1] of latents (B, latent); label (B,), None without classes."""
+        return self.generator(self._with_label(z, label))
+
+    @torch.no_grad()
+    def realness(self, image: Tensor) -> Tensor:
+        """The critic's logit of images (B, C, H, W) in [0, 1], (B,): high for real; its mean over the classes."""
+        check_images(image, self.config.shape)
+        labels = [image.new_full((len(image),), k, dtype=torch.int64) for k in range(self.n_classes)]
+        with evaluating(self.critic):
+            logits = [self.critic(image, label) for label in labels] or [self.critic(image)]
+            return torch.stack(logits).mean(0)
+
+    def label_for(self, ids: Tensor, condition: Condition) -> Tensor | None:
+        """Labels of images by their numbers, where the model has classes: those asked for, or one after another."""
+        if condition.label is None and self.n_classes:
+            return default_label(ids, self.n_classes)
+        return condition.label
 
     @property
     def _penalises_each_step(self) -> bool:
@@ -242,9 +299,10 @@ class GAN(Model):
     def _means(self, real: Tensor, fake: Tensor) -> Logs:
         """What the log has of logits."""
         halves = {"real": real, "fake": fake}
+        share = {"auroc": auroc(real=real, fake=fake)}
         if self.adversarial.probabilities:
-            return {f"d_{name}": logits.sigmoid().mean() for name, logits in halves.items()}
-        return {f"logit_{name}": logits.mean() for name, logits in halves.items()}
+            return {f"d_{name}": logits.sigmoid().mean() for name, logits in halves.items()} | share
+        return {f"logit_{name}": logits.mean() for name, logits in halves.items()} | share
 
     def _label(self, batch: Batch) -> Tensor | None:
         """A batch's labels for a model of classes."""
@@ -260,13 +318,8 @@ class GAN(Model):
 
     def _after_step(self) -> Callable[[], None] | None:
         """What follows each of the critic's steps."""
-        return None if self.config.weight_clip is None else self._clip_weights
-
-    def _clip_weights(self) -> None:
         bound = self.config.weight_clip
-        assert bound is not None
-        for p in self.critic.parameters():
-            p.clamp_(-bound, bound)
+        return None if bound is None else partial(_clip, list(self.critic.parameters()), bound)
 
 
 class _Judged(NamedTuple):
@@ -274,6 +327,13 @@ class _Judged(NamedTuple):
 
     image: Tensor
     logits: Tensor
+
+
+@torch.no_grad()
+def _clip(parameters: list[nn.Parameter], bound: float) -> None:
+    """Cut each weight to [-bound, bound]."""
+    for parameter in parameters:
+        parameter.clamp_(-bound, bound)
 
 
 def _normalise(critic: nn.Module) -> None:
@@ -286,27 +346,3 @@ def _normalise(critic: nn.Module) -> None:
 def _full_precision(like: Tensor) -> AbstractContextManager[Any]:
     """Inside, nothing is computed in bfloat16."""
     return torch.autocast(like.device.type, enabled=False)
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Inside, the network does not train."""
-    training = network.training
-    try:
-        network.eval()
-        yield
-    finally:
-        network.train(training)
-
-
-@contextmanager
-def _held(network: nn.Module) -> Iterator[None]:
-    """What is computed inside gives the network's parameters no gradient, which also saves computing it."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    for p in parameters:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)

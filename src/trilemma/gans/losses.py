@@ -32,7 +32,8 @@ class AdversarialLoss:
 
     pairs: whether the generator's loss depends on the logits of real images, too; if not, it is given the generated
     ones twice. probabilities: whether sigmoid(l) is the probability that an image is real. slopes: whether the critic
-    needs a bound on its slope, so that batch norm, which ties images together, has no place in it.
+    needs a bound on its slope, so that batch norm, which ties images together, has no place in it. middle: the logit
+    of an image that the critic takes neither for real nor for generated; None where only differences count.
     """
 
     critic: Loss
@@ -40,6 +41,12 @@ class AdversarialLoss:
     pairs: bool = False
     probabilities: bool = False
     slopes: bool = False
+    middle: float | None = 0.0
+
+
+def sureness(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> Tensor:
+    """By how much the critic takes each real image for real: against the middle, or the generated image of its pair."""
+    return real - (fake if loss.middle is None else loss.middle)
 
 
 def cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
@@ -75,8 +82,8 @@ def minus_logit(real: Tensor, fake: Tensor) -> Tensor:
 LOSSES: dict[str, AdversarialLoss] = {
     "minimax": AdversarialLoss(cross_entropy, lambda real, fake: -F.softplus(fake).mean(), probabilities=True),
     "non-saturating": AdversarialLoss(cross_entropy, lambda real, fake: F.softplus(-fake).mean(), probabilities=True),
-    "least-squares": AdversarialLoss(least_squares, lambda real, fake: (fake - 1).square().mean() / 2),
+    "least-squares": AdversarialLoss(least_squares, lambda real, fake: (fake - 1).square().mean() / 2, middle=0.5),
     "hinge": AdversarialLoss(hinge, minus_logit),
-    "wasserstein": AdversarialLoss(wasserstein, minus_logit, slopes=True),
-    "relativistic": AdversarialLoss(relativistic, lambda real, fake: relativistic(fake, real), pairs=True),
+    "wasserstein": AdversarialLoss(wasserstein, minus_logit, slopes=True, middle=None),
+    "relativistic": AdversarialLoss(relativistic, lambda real, fake: relativistic(fake, real), pairs=True, middle=None),
 }

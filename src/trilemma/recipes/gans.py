@@ -3,6 +3,7 @@
 import math
 
 from trilemma.gans.gan import GAN, GANConfig
+from trilemma.gans.style import StyleGAN, StyleGANConfig
 from trilemma.recipes.published import SPECIFICATION, on_fashion
 from trilemma.registry import Published, Recipe, register
 
@@ -79,5 +80,129 @@ register(
             "schedule": "constant",
         },
         published=on_fashion(PUBLISHED, **{"critic/loss": 0.67, "generator/loss": 1.71}),
+    )
+)
+
+register(
+    Recipe(
+        name="gan-wgan",
+        family="gan",
+        summary="Wasserstein GAN with clipped weights; its critic's estimate follows the quality",
+        suits="28 to 64 px, grey or colour; to learn from, gan-wgan-gp trains better",
+        source="Arjovsky, Chintala & Bottou 2017",
+        build=GAN,
+        config=GANConfig(loss="wasserstein", weight_clip=0.01, critic_steps=5),
+        training={
+            "epochs": 50,
+            "batch": 64,
+            "lr": 5e-5,
+            "optimizer": "rmsprop",
+            "clip": None,
+            "schedule": "constant",
+            "ema_halflife_images": 10_000,
+        },
+        published=Published(
+            "Arjovsky et al. 2017, algorithm 1",
+            "mnist",
+            {"optimizer": "rmsprop", "lr": 5e-5, "batch": 64, "critic_steps": 5, "weight_clip": 0.01},
+        ),
+        data="mnist",
+    )
+)
+
+register(
+    Recipe(
+        name="gan-wgan-gp",
+        family="gan",
+        summary="Wasserstein GAN with a penalty on the critic's slope; its critic's estimate follows the quality",
+        suits="28 to 64 px, grey or colour; thousands of images; steady but slow training",
+        source="Gulrajani et al. 2017",
+        build=GAN,
+        config=GANConfig(loss="wasserstein", penalty="gradient", critic_steps=5),
+        training={
+            "epochs": 50,
+            "batch": 64,
+            "lr": 1e-4,
+            "optimizer": "adam",
+            "betas": (0.0, 0.9),
+            "clip": None,
+            "schedule": "constant",
+            "ema_halflife_images": 10_000,
+        },
+        published=Published(
+            "Gulrajani et al. 2017, algorithm 1",
+            "mnist",
+            {
+                "optimizer": "adam",
+                "lr": 1e-4,
+                "betas": (0.0, 0.9),
+                "batch": 64,
+                "critic_steps": 5,
+                "penalty": "gradient",
+                "penalty_weight": 10.0,
+            },
+        ),
+        data="mnist",
+    )
+)
+
+register(
+    Recipe(
+        name="gan-r3",
+        family="gan",
+        summary="R3GAN: relativistic GAN with penalised slopes and no normalisation; one network call per image",
+        suits="28 to 64 px, grey or colour; thousands of images; varied samples, steady training",
+        source="Huang et al. 2024",
+        build=GAN,
+        # The published weight is of images in [-1, 1], where slopes are half and their squares a quarter of these.
+        config=GANConfig(
+            network="r3",
+            latent=64,
+            width=32,
+            loss="relativistic",
+            penalty="r1r2",
+            penalty_weight=0.1,
+            penalty_end=0.1,
+        ),
+        training={
+            "epochs": 30,
+            "batch": 64,
+            "lr": 2e-4,
+            "optimizer": "adam",
+            "betas": (0.0, 0.99),
+            "clip": None,
+            "schedule": "cosine",
+            "ema_halflife_images": 10_000,
+        },
+        published=Published(
+            "Huang et al. 2024, settings for CIFAR-10",
+            "cifar10",
+            {"optimizer": "adam", "lr": 2e-4, "betas": (0.0, 0.99), "batch": 512, "penalty": "r1r2", "latent": 64},
+        ),
+        data="mnist",
+    )
+)
+
+register(
+    Recipe(
+        name="gan-style",
+        family="gan",
+        summary="StyleGAN2, small; styles that can be mixed, edited and drawn towards their average",
+        suits="28 to 64 px, grey or colour; thousands of images; sharp samples, control by styles",
+        source="Karras et al. 2019, 2020",
+        build=StyleGAN,
+        config=StyleGANConfig(),
+        training={
+            "epochs": 10,
+            "batch": 32,
+            "lr": 0.0025,
+            "optimizer": "adam",
+            "betas": (0.0, 0.99),
+            "clip": None,
+            "schedule": "constant",
+            "ema_halflife_images": 10_000,
+            "channels_last": True,
+        },
+        data="mnist",
     )
 )

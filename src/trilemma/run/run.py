@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
@@ -200,6 +200,32 @@ class Run(StoredRun):
         check_images(images, self.shape)
         check_range(images)
         return self._results("codes", model.encode, images, label, condition, batch)
+
+    @checked_call
+    def invert(
+        self,
+        images: Tensor,
+        label: Label = None,
+        batch: int = 256,
+        *,
+        condition: Condition = UNCONDITIONAL,
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        """Codes of images for a model without an encoder, by many network calls for each, as `encode`: (N, Z).
+
+        Args:
+            steps: network calls for each image, about; default: the model's own number.
+            seed: of what is random in a search.
+        Raises:
+            UserError: if the model does not invert, images or labels do not fit it, or a code is not finite.
+        """
+        if steps is not None and steps < 1:
+            raise UserError(f"steps={steps}: at least 1 is needed")
+        model = self.require("invert images", Inverts)
+        check_images(images, self.shape)
+        check_range(images)
+        return self._results("codes", partial(model.invert, steps=steps, seed=seed), images, label, condition, batch)
 
     @checked_call
     def decode(

@@ -33,7 +33,7 @@ class Evaluation:
     ) -> None:
         self.in_use, self.calendar, self.warn = in_use, calendar, warn
         self.validation = Validation(in_use, warn)
-        self.diagnosis = Diagnosis(self.validation, warn)
+        self.diagnosis = Diagnosis(self.validation, warn, lambda: calendar.step)
         self.samples = SamplePictures(in_use, path, command, warn)
         self.budget = TimeBudget(team=in_use.team)
 
@@ -52,7 +52,7 @@ class Evaluation:
         return self.calendar.picture_is_due() and (by_user or self._has_time_to_draw())
 
     def validate(self, over: bool) -> dict[str, Any]:
-        """The values of a validation, and the active units of a variational code.
+        """The values of a validation, the active units of a variational code, and how far a critic is overfit.
 
         Args:
             over: whether it is the last one, which is made of as many images as there is time for.
@@ -62,6 +62,7 @@ class Evaluation:
         with self.budget.timed("validation"):
             row |= self.validation.validate(self.calendar.images, most)
             unless_full("the check of the codes", lambda: row.update(self.diagnosis.active_units()), self.warn)
+            unless_full("the check of the critic", lambda: row.update(self.diagnosis.critic_overfit()), self.warn)
         return row
 
     def check_row(self, row: dict[str, Any]) -> None:

@@ -37,15 +37,21 @@ class ModelInUse:
             self.model.train(training)
 
     @contextmanager
-    def untouched(self) -> Iterator[None]:
-        """Inside, the model has the weights to use, and what it does to its buffers is undone afterwards."""
+    def buffers_kept(self) -> Iterator[None]:
+        """Inside, nothing has gradients, and what the model does to its buffers is undone afterwards."""
         held = copies(dict(self.model.named_buffers()))
-        with self.weights(), torch.no_grad():
+        with torch.no_grad():
             try:
                 yield
             finally:
                 for key, buffer in self.model.named_buffers():
                     buffer.copy_(held[key])
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """As `buffers_kept`, and the model has the weights to use."""
+        with self.buffers_kept(), self.weights():
+            yield
 
     def training_images(self, n: int, size: int = VALID_BATCH) -> Iterator[Batch]:
         """The first `n` images of the training order, `size` at a time, as they are."""

@@ -156,6 +156,8 @@ class Trainer:
                 losses, norm = players.differentiate(player, phases, batch)
                 guard.check(losses, batch, norm)  # before the step, and the clipping: a NaN norm spoils all gradients
                 players.step(player, norm)
+                if self.diagnosis.n_players > 1:
+                    self.averages.add(player.name, {"gradient_norm": norm})
                 for part in losses:
                     self.averages.add(part.phase.name, {"loss": part.loss, **part.parts})
         if players.ema is not None:

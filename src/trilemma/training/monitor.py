@@ -1,14 +1,14 @@
 """Says in words when a training goes wrong in the way of its family, and what to do about it.
 
 It asks what the model can do and what its log says, never what it is. Each rule returns a sentence or None; the trainer
-warns of it once, and again only after a long quiet.
+warns of it once, with the step since when it holds, and again only after a long quiet. Rules of a critic are in
+adversarial.py.
 
 - Mode collapse: the samples show little of what the data shows. Measured as the recall of as many training images
   (Kynkaanniemi et al. 2019), on small copies of them, so that it needs no network and fits every data.
 - Divergence: the samples are unlike the data. Measured as their coverage (Naeem et al. 2020, "Reliable fidelity and
   diversity metrics for generative models", section 3.2), the share of training images that have a sample as near as
   their k-th nearest other image, on the same copies; of two sets alike it is about 1 - 2^-k.
-- Overpowered critic: it tells real from generated without error, so that the generator's gradient vanishes.
 - Posterior collapse (Bowman et al. 2016): codes that say nothing about the image. A unit is active if the variance of
   its posterior mean over images is above 0.01 (Burda et al. 2016, section 5.2).
 - Dead codes (van den Oord et al. 2017): entries of a codebook that no image chooses.
@@ -35,7 +35,6 @@ ENOUGH = 5  # active units that are not a collapse, however many there are: a la
 IN_USE = 0.5  # share of a codebook
 BETTER = 0.8  # of the distance between samples and data that there was
 QUIET = 10  # checks without a warning, after which it is new again
-SURE = 0.98  # mean probability of being right at which a critic leaves nothing to learn
 NO_BETTER = 0.95  # of the mean image's error: an error above this share of it is a failure
 SAME = 0.05  # of the data's variance: samples that vary less are one image
 LEVEL = 1 / 255  # data that vary less than this are one image themselves
@@ -54,7 +53,7 @@ def collapse(*, real: Tensor, fake: Tensor) -> str | None:
         return None
     return (
         f"the samples show little of the data's variety: {share:.0%} of the training images are like any of them "
-        "(mode collapse). Lower the generator's lr=, raise batch=, or choose a model with another loss"
+        "(mode collapse). Lower the generator's lr=, raise batch=, or take another loss= or penalty="
     )
 
 
@@ -103,17 +102,6 @@ class SampleMonitor:
         self.distances.append(max(0.0, distance))  # the last thing that can fail is behind us: a picture counts once
         half = len(self.distances) // 2
         return faults if half and self.distances[-1] >= BETTER * self.distances[half - 1] else {}
-
-
-def critic_too_strong(row: dict[str, Any]) -> str | None:
-    """Whether a critic is right about nearly every image, from a row of the log."""
-    real, fake = row.get("critic/d_real"), row.get("critic/d_fake")
-    if real is None or fake is None or real < SURE or fake > 1 - SURE:
-        return None
-    return (
-        f"the critic is right about nearly every image (real {real:.3f}, generated {fake:.3f}), so the generator "
-        "learns little. Lower the critic's lr= (lr=critic:...,generator:...) or give more images"
-    )
 
 
 def posterior_collapse(active: float, units: int, config: ModelConfig | None) -> str | None:
@@ -181,15 +169,22 @@ def dead_codes(row: dict[str, Any]) -> str | None:
 class Warnings:
     """Remembers what was warned of: a rule warns again only after QUIET checks without a warning.
 
-    `current` holds, by rule, the text that was true at the last check.
+    `current` holds, by rule, the text that was true at the last check, and `since` the step since when one holds.
     """
 
     def __init__(self) -> None:
         self.quiet: dict[str, int] = {}  # of the rules that warned: checks since then without a warning
         self.current: dict[str, str] = {}
+        self.since: dict[str, int] = {}
 
-    def new(self, rule: str, text: str | None) -> str | None:
-        """The text if it is new."""
+    def new(self, rule: str, text: str | None, step: int, *, settled: bool = True) -> str | None:
+        """The text, with the step since when it holds, if it is new.
+
+        Args:
+            settled: whether it is time to warn.
+        """
+        text = self._with_start(rule, text, step)
+        text = text if settled else None
         is_new = rule not in self.quiet
         self.current.pop(rule, None)
         if text is not None:
@@ -199,3 +194,11 @@ class Warnings:
             if self.quiet[rule] == QUIET:
                 del self.quiet[rule]
         return text if is_new else None
+
+    def _with_start(self, rule: str, text: str | None, step: int) -> str | None:
+        """What holds since an earlier step says so."""
+        if text is None:
+            self.since.pop(rule, None)
+            return None
+        since = self.since.setdefault(rule, step)
+        return text if since == step else f"{text} (since step {since:,})"

@@ -22,6 +22,8 @@ LEVEL = 0.01  # of their size: values that differ by less say nothing
 LINES = {  # that share a panel with lines of other names: the panel, and what tells them apart
     "d_real": ("critic_output", "real images"),
     "d_fake": ("critic_output", "generated images"),
+    "logit_real": ("critic_logit", "real images"),
+    "logit_fake": ("critic_logit", "generated images"),
     "loss_clean": ("loss_by_noise", "little noise"),
     "loss_middle": ("loss_by_noise", "medium noise"),
     "loss_noisy": ("loss_by_noise", "much noise"),

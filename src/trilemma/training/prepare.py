@@ -29,11 +29,12 @@ from trilemma.run.locate import WEIGHTS
 from trilemma.run.migration import FORMAT
 from trilemma.run.parts import PartConfig, blueprints
 from trilemma.run.run import Run
+from trilemma.training.adversarial import few_images
 from trilemma.training.fit import fit_model, fit_training
 from trilemma.training.optim import check_players
 from trilemma.training.order import Order
 from trilemma.training.validation import check_monitor
-from trilemma.types import Conditional, Model, config_of
+from trilemma.types import Conditional, Model, config_of, count_players, flags
 
 SPREAD_IMAGES = 4096  # whose standard deviation is measured
 
@@ -102,7 +103,10 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
     training, changed = fit_training(recipe, order.training, order.fixed_keys, module, len(data.train))
     for note in fitted + changed:
         say(f"  {note}")
+    if count_players(module.phases) > 1 and (note := few_images(len(data.train), training.augment, config)):
+        say(f"  note: {note}")
     check_players(module.phases, training)
+    flags(module).check_batch(training.batch)
     _check_classes(module, recipe, data)
     if order.user_keys.get("monitor") is not None:
         whole = build(recipe, config, parts=modules).to(order.device) if recipe.parts else module

@@ -34,6 +34,13 @@ TITLES = {
     "d_real": "D(real image)",
     "d_fake": "D(generated image)",
     "critic_output": "critic's output (1 is real)",
+    "logit_real": "critic's logit, real images",
+    "logit_fake": "critic's logit, generated images",
+    "critic_logit": "critic's mean logit",
+    "auroc": "real above generated (AUROC)",
+    "gradient_norm": "norm of the gradient",
+    "critic_overfit": "overfit of the critic (1: by heart)",
+    "penalty": "penalty on the critic's slope",
 }
 
 

@@ -22,6 +22,7 @@ from trilemma.types import (
     Condition,
     Encodes,
     Reconstructs,
+    Scores,
     codes_need,
     flags,
 )
@@ -84,6 +85,8 @@ def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, Anoma
         if numbers <= LARGEST_CODE and not codes_need(model):
             add("code", "distance of the code", _alone(_mahalanobis(run, some.images)), log=True)
         numbers = int(code_bytes(run.model, numbers)[0] // 2)
+    if isinstance(model, Scores):
+        add("critic", "negative logit of the critic", _alone(partial(_unreal, run, model)))
     pca = fit_pca(some.images, min(numbers, some.images[0].numel() // 2))  # all of them would leave no error
     error, title = partial(_pca_error, pca), f"PCA ({pca.n_components_} components)"
     add("pca", title, _alone(error), baseline=True, log=True)
@@ -147,6 +150,10 @@ def _negative_elbo(run: Run, seed: int, images: Tensor) -> Tensor:
         return -torch.stack(bounds).max(0).values.cpu()
 
     return torch.cat([part for _, part in in_batches(compute, 0, len(images), PART)])
+
+
+def _unreal(run: Run, model: Scores, images: Tensor) -> Tensor:
+    return -run.apply(lambda part, _: model.realness(part), _float(images)).double()
 
 
 def _mahalanobis(run: Run, train: Tensor) -> Callable[[Tensor], Tensor]:

@@ -1,0 +1,265 @@
+"""StyleGAN2 (Karras et al. 2019, 2020): a GAN whose generator has a style w = f(z) for each of its layers.
+
+Beside the losses of a GAN, training has (numbers as in Karras et al. 2020, "Training generative adversarial networks
+with limited data", unless said otherwise)
+
+- style mixing: a share of the images has the styles of a second z from a random layer on, so that layers do not rely
+  on each other (2019, section 3.1);
+- path length regularisation, which makes steps in w change the image evenly (2020, eq. 4),
+
+      E_w,y (|J_w^T y| - a)**2,    J_w = dg(w)/dw,  y ~ N(0, I) / sqrt(H W),  a a running mean of |J_w^T y|
+
+  on half a batch in every fourth step, where it counts four times; images are in [-1, 1] here;
+- the running mean of w, towards which sampling can move styles (truncation): w' = w_mean + psi (w - w_mean).
+
+R1 is lazy, too. Phases of one player are added up before it moves once, and each that runs in every k-th step counts
+k times, so the optimiser needs no correction.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from trilemma import rng as random
+from trilemma.config import only_for
+from trilemma.errors import UserError
+from trilemma.gans.gan import GAN, GANConfig, GANKeys
+from trilemma.nets import stylegan2
+from trilemma.nets.critic import Critic
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, check_condition, default_label
+
+R1_WEIGHT = 0.1  # for images in [0, 1]
+W_BETA = 0.995  # of the running mean of w
+PATH_DECAY = 0.01  # share of the newest batch in the running mean of path lengths
+START_STYLES = 1_000  # whose mean is the first average
+
+
+class StyleGANConfig(GANConfig):
+    """Settings of StyleGAN2."""
+
+    network: Literal["style"] = Field(default="style", description="networks of generator and critic")
+    latent: int = Field(default=64, ge=1, description="numbers in z")
+    styles: PositiveInt = Field(default=64, description="numbers in w")
+    mapping_layers: PositiveInt = Field(default=2, description="of the network from z to w")
+    width: int = Field(
+        default=16, ge=2, description="channels at the size of the image; each halving has twice as many"
+    )
+    deviation_group: PositiveInt = Field(
+        default=4, description="images in a batch whose deviation the critic sees; 1: none"
+    )
+    penalty: Literal["none", "gradient", "r1", "r1r2"] = Field(
+        default="r1",
+        description="on the critic's slope: other than 1 between images (gradient), at real ones, or at both",
+    )
+    penalty_weight: float | None = Field(
+        default=None, gt=0, description="of the penalty (default: 10 for gradient, 0.1 for r1, 1 for r1r2)"
+    )
+    penalty_every: PositiveInt = Field(
+        default=16, description="steps from one penalty to the next, which counts as all"
+    )
+    mixing: float = Field(default=0.9, ge=0, le=1, description="share of training images with styles of two z")
+    path_weight: float = Field(default=2.0, ge=0, description="of path length regularisation; 0: none")
+    path_every: PositiveInt = Field(
+        default=4, description="steps from one path length to the next, which counts as all"
+    )
+
+    @model_validator(mode="after")
+    def _path_has_effect(self) -> Self:
+        only_for(self, "path_every", self.path_weight > 0, "a path_weight above 0")
+        return self
+
+
+class StyleKeys(GANKeys):
+    """Settings of StyleGAN2's sampler."""
+
+    truncation: float = Field(
+        default=1.0, ge=0, description="of styles around their average; 1: as drawn, 0: the average image"
+    )
+    mix: int | None = Field(default=None, ge=0, description="a second seed, whose styles later layers have")
+    mix_from: int | None = Field(
+        default=None, ge=0, description="with mix: first layer with its styles (default: half of them)"
+    )
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        only_for(self, "mix_from", self.mix is not None, "a second seed, such as mix=1")
+        return self
+
+
+class StyleGAN(GAN):
+    """z (B, latent) -> w (B, W) -> image (B, C, H, W) in [0, 1], and critic image -> logits (B,).
+
+    w_mean: the average style, (W,).
+    """
+
+    sampling_keys = StyleKeys
+    penalty_weights = {**GAN.penalty_weights, "r1": R1_WEIGHT}
+    config: StyleGANConfig
+    generator: stylegan2.Generator
+    w_mean: Tensor
+    path_mean: Tensor
+
+    def __init__(self, config: StyleGANConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("w_mean", torch.zeros(config.styles))
+        self.register_buffer("path_mean", torch.zeros(()))
+
+    def make_generator(self, inputs: int) -> nn.Module:
+        """Mapping and synthesis."""
+        config = self.config
+        options = {"styles": config.styles, "mapping_layers": config.mapping_layers}
+        return stylegan2.Generator(config.shape, inputs, config.width, **options)
+
+    def make_critic(self) -> Critic:
+        """The residual critic."""
+        return stylegan2.Critic(self.config.shape, self.config.width, group=self.config.deviation_group)
+
+    def make_phases(self) -> list[Phase]:
+        """Those of a GAN, and path length regularisation of the generator's player."""
+        *phases, last = super().make_phases()
+        phases.append(replace(last, start=self.start_average))
+        if self.config.path_weight:
+            phases.append(Phase("path", last.player, self.path_loss, every=self.config.path_every))
+        return phases
+
+    def check_batch(self, size: int) -> None:
+        """Raises UserError for a batch without whole groups, or of one image where path lengths need half a batch."""
+        stylegan2.check_groups(size, self.config.deviation_group)
+        if self.config.path_weight and size < 2:
+            raise UserError(
+                "path length regularisation takes half a batch, and a batch of 1 has none; choose batch=2 or "
+                "more, or path_weight=0"
+            )
+
+    def to_w(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """Style of each z (B, latent), of the classes `label` (B,) where the model has them: (B, W)."""
+        return self.generator.mapping(self._with_label(z, label))
+
+    def from_z(self, z: Tensor, label: Tensor | None) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] of latents (B, latent), with the noise inputs of `from_w`."""
+        return self.from_w(self.to_w(z, label))
+
+    def from_w(self, w: Tensor, ids: Tensor | None = None, *, seed: int = 0) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] of styles w (B, W); gradients pass, also where a pixel is at 0 or 1.
+
+        Args:
+            ids: numbers of the images of `seed` whose noise inputs they have, (B,). Default: all that of image 0.
+        """
+        ids = torch.zeros(len(w), dtype=torch.int64) if ids is None else ids
+        return self._drawn(self._for_layers(w), ids, seed)
+
+    @torch.no_grad()
+    def start_average(self, batches: Iterable[Batch], seed: int) -> dict[str, float]:
+        """The average style before the first step."""
+        ids = torch.arange(START_STYLES)
+        label = default_label(ids, self.n_classes) if self.n_classes else None
+        self.w_mean.copy_(self._styles(ids, seed, label).mean(0))
+        return {}
+
+    def fake(self, batch: Batch, label: Tensor | None, rng: torch.Generator) -> Tensor:
+        """As many generated images as there are in a batch, about in [0, 1]; in training, some of two styles."""
+        n, image = len(batch.image), batch.image
+        w = self.to_w(_normal(n, self.config.latent, rng, image), label)
+        if self.training:
+            self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean), 1 - W_BETA)
+        styles = self._for_layers(w)
+        if self.config.mixing:
+            other = self.to_w(_normal(n, self.config.latent, rng, image), label)
+            first = random_layers(n, self.generator.n_layers, self.config.mixing, rng).to(image.device)
+            styles = mixed(styles, self._for_layers(other), first)
+        return self.generator(styles, _normal(n, self.generator.n_noise, rng, image))
+
+    def path_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """Path length regularisation; parts: loss, before its weight, and length, the mean path length."""
+        half = batch.rows(slice(len(batch.image) // 2))
+        n, image = len(half.image), half.image
+        with torch.autocast(image.device.type, enabled=False):
+            w = self.to_w(_normal(n, self.config.latent, rng, image), self._label(half))
+            noise = _normal(n, self.generator.n_noise, rng, image)
+            y = _normal(n, image[0].numel(), rng, image).view_as(image)
+            lengths = path_lengths(2 * self.generator(self._for_layers(w), noise), w, y)
+        mean = lengths.detach().mean()
+        self.path_mean.lerp_(mean, PATH_DECAY)
+        loss = (lengths - self.path_mean).square().mean()
+        return self.config.path_weight * loss, {"loss": loss.detach(), "length": mean}
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, keys: GANKeys = StyleKeys()
+    ) -> Tensor:
+        """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1]; noise inputs are those of `seed`.
+
+        Raises:
+            UserError: for a condition that the model does not take, or a layer that it does not have.
+        """
+        check_condition(condition, n, self.n_classes)
+        ids = torch.arange(first, first + n)
+        label = self.label_for(ids, condition)
+        styles = self._truncated(self._styles(ids, seed, label), keys)
+        if isinstance(keys, StyleKeys) and keys.mix is not None:
+            other = self._truncated(self._styles(ids, keys.mix, label), keys)
+            styles = mixed(styles, other, torch.full((n,), self._mix_layer(keys.mix_from), device=styles.device))
+        return self._drawn(styles, ids, seed)
+
+    def _styles(self, ids: Tensor, seed: int, label: Tensor | None) -> Tensor:
+        """w of images by their numbers, (B, W)."""
+        z = random.normal(ids, (self.config.latent,), seed, "latent").to(self.w_mean.device)
+        return self.to_w(z, label)
+
+    def _truncated(self, w: Tensor, keys: GANKeys) -> Tensor:
+        """Styles (B, W) at a share of their distance from the average, for all layers."""
+        return self._for_layers(w if keys.truncation == 1 else self.w_mean.lerp(w, keys.truncation))
+
+    def _for_layers(self, w: Tensor) -> Tensor:
+        """The same style (B, W) for each layer, (B, n_layers, W)."""
+        return w[:, None].expand(-1, self.generator.n_layers, -1)
+
+    def _mix_layer(self, mix_from: int | None) -> int:
+        """The first layer with the styles of the second seed."""
+        layers = self.generator.n_layers
+        if mix_from is not None and mix_from >= layers:
+            raise UserError(f"mix_from={mix_from}: the layers of this model are 0 to {layers - 1}")
+        return layers // 2 if mix_from is None else mix_from
+
+    def _drawn(self, styles: Tensor, ids: Tensor, seed: int) -> Tensor:
+        """Images in [0, 1] of styles (B, n_layers, W), with the noise inputs of images `ids` of `seed`."""
+        noise = random.normal(ids, (self.generator.n_noise,), seed, "noise").to(styles.device)
+        return within_range(self.generator(styles, noise))
+
+
+def random_layers(n: int, layers: int, share: float, rng: torch.Generator) -> Tensor:
+    """For n images, the first layer with the second style, int64 (n,): 1 ... layers - 1 in a share of them, else
+    `layers`."""
+    chosen = torch.rand(n, generator=rng, dtype=torch.float32, device=rng.device) < share
+    first = torch.randint(1, layers, (n,), generator=rng, device=rng.device)
+    return torch.where(chosen, first, layers)
+
+
+def mixed(styles: Tensor, other: Tensor, first: Tensor) -> Tensor:
+    """Styles (B, L, W), which from layer first[b] on, (B,), are those of `other`."""
+    layer = torch.arange(styles.shape[1], device=styles.device)
+    return torch.where((layer >= first[:, None])[:, :, None], other, styles)
+
+
+def path_lengths(image: Tensor, w: Tensor, y: Tensor) -> Tensor:
+    """|J_w^T y| / sqrt(H W) of each image, (B,), through which a gradient passes (2020, eq. 4).
+
+    Args:
+        image: (B, C, H, W), computed from w (B, W); y: of N(0, I), as image.
+    """
+    (gradient,) = torch.autograd.grad((image * y).sum(), w, create_graph=True)
+    return gradient.norm(dim=1) / (image.shape[2] * image.shape[3]) ** 0.5
+
+
+def within_range(image: Tensor) -> Tensor:
+    """Kept in [0, 1], with the gradient of the identity: a pixel beyond an end can still come back."""
+    return image + (image.clamp(0, 1) - image).detach()
+
+
+def _normal(n: int, count: int, rng: torch.Generator, like: Tensor) -> Tensor:
+    """N(0, I), float32 (n, count), drawn where the generator is."""
+    return torch.randn(n, count, generator=rng, dtype=torch.float32, device=rng.device).to(like.device)
