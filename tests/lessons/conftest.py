@@ -20,5 +20,6 @@ def folders(tmp_path_factory):
         "ae-linear": short("ae-linear", "ellipse"),
         "diffusion": short("diffusion", width=8, multipliers=(1,), depth=1, attention_px=0),
         "diffusion-small": short("diffusion-small", widths=(8, 8)),
+        "gan-style": short("gan-style", width=4, styles=8, latent=4),
         "vae-hierarchical": short("vae-hierarchical", "digits"),
     }

@@ -19,6 +19,7 @@ QUICK = {
     "solver-order": {"counts": [4, 8], "starts": 4},
     "adversarial-game": {"steps": 4},
     "mode-collapse": {"steps": 2, "losses": ["hinge", "relativistic+r1r2"]},
+    "styles": {"rows": 1, "columns": 4, "truncations": [0.5]},
     "calls": {"numbers": [1, 2], "samplers": ["ddim"], "n": 20, "reference": 3},
 }
 RUNS = {
@@ -28,6 +29,7 @@ RUNS = {
     "beta": ["vae"],
     "levels": ["vae-hierarchical"],
     "calls": ["diffusion"],
+    "styles": ["gan-style"],
 }
 
 

@@ -157,7 +157,7 @@ def test_a_game_is_played_by_the_phases_of_the_model():
 def test_penalties_of_a_game():
     assert small_game(loss="wasserstein", penalty=None).config.penalty == "gradient"
     assert small_game(penalty=None).config.penalty == "none"
-    assert small_game(penalty="r1r2").penalty_weight == points.WEIGHTS["r1r2"]
+    assert small_game(penalty="r1r2").config.penalty_weight == points.WEIGHTS["r1r2"]
     with pytest.raises(UserError, match='did you mean "hinge"'):
         small_game(loss="hing")
     with pytest.raises(UserError, match="unknown penalty"):
@@ -238,5 +238,5 @@ def test_styles_are_crossed_and_truncated(styled, monkeypatch):
 
 
 def test_a_run_without_styles_is_refused(folders):
-    with pytest.raises(UserError, match="vae has no styles; take a run of"):
+    with pytest.raises(UserError, match="vae has no styles; take a run of gan-style"):
         styles.styles(trilemma.load(folders["vae"], device="cpu"))

@@ -27,6 +27,7 @@ from trilemma.lessons.schedules import schedules
 from trilemma.lessons.score_field import score_field
 from trilemma.lessons.solver_order import solver_order
 from trilemma.lessons.sparse import sparse_units
+from trilemma.lessons.styles import styles
 from trilemma.modes import own_modes
 from trilemma.pictures.png import read_metadata, receipt_for, save_png
 from trilemma.results import claim, out_path
@@ -86,6 +87,9 @@ LESSONS = {
         "distances of two lines without a common point, and the slopes they give", "nothing", jensen_wasserstein
     ),
     "mode-collapse": Lesson("a ring of Gaussians, and what several losses reach of it", "nothing", mode_collapse),
+    "styles": Lesson(
+        "images crossed by the styles of two seeds, and drawn towards the average image", "RUN of gan-style", styles
+    ),
     "schedules": Lesson("beta, alpha_bar and log-SNR of the noise schedules, with a shift", "nothing", schedules),
     "noising": Lesson("an image at several noise levels, and back from the true and a wrong noise", "nothing", noising),
     "score-field": Lesson("the score of a mixture and the path of each sampler through it", "nothing", score_field),

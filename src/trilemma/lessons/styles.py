@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from trilemma.errors import UserError
@@ -29,7 +29,7 @@ def styles(
     *,
     rows: PositiveInt = 3,
     columns: PositiveInt = 5,
-    mix_from: PositiveInt | None = None,
+    mix_from: NonNegativeInt | None = None,
     truncations: tuple[NonNegativeFloat, ...] = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0),
     seed: int = 0,
 ) -> "Image.Image":
