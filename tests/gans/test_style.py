@@ -256,8 +256,8 @@ def test_batches_with_which_it_cannot_be_trained_are_refused() -> None:
     with pytest.raises(UserError, match="a batch of 6 cannot be divided into groups of 4 images"):
         tiny().check_batch(6)
     with pytest.raises(UserError, match="path length regularisation takes half a batch"):
-        tiny(group=1).check_batch(1)
-    tiny(group=1, path_weight=0.0).check_batch(1)
+        tiny(deviation_group=1).check_batch(1)
+    tiny(deviation_group=1, path_weight=0.0).check_batch(1)
     tiny().check_batch(8)
 
 

@@ -18,7 +18,7 @@ k times, so the optimiser needs no correction.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -97,7 +97,7 @@ class StyleGAN(GAN):
     """
 
     sampling_keys = StyleKeys
-    penalty_weights = {**GAN.penalty_weights, "r1": R1_WEIGHT}
+    penalty_weights: ClassVar[dict[str, float]] = {**GAN.penalty_weights, "r1": R1_WEIGHT}
     config: StyleGANConfig
     generator: stylegan2.Generator
     w_mean: Tensor

@@ -290,7 +290,7 @@ def check_groups(batch: int, group: int) -> None:
     if batch % group:
         raise UserError(
             f"a batch of {batch} cannot be divided into groups of {group} images, whose deviation the critic sees; "
-            f"choose a batch that is a multiple of {group}, or another group="
+            f"choose a batch that is a multiple of {group}, or another deviation_group="
         )
 
 
