@@ -110,7 +110,7 @@ class StyleGAN(GAN):
         options = {"styles": config.styles, "mapping_layers": config.mapping_layers}
         return stylegan2.Generator(config.shape, inputs, config.width, **options)
 
-    def make_critic(self) -> nn.Module:
+    def make_critic(self) -> stylegan2.Critic:
         """The residual critic."""
         return stylegan2.Critic(self.config.shape, self.config.width, group=self.config.group)
 

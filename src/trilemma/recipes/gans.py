@@ -101,7 +101,6 @@ register(
             "clip": None,
             "schedule": "constant",
             "ema_halflife_images": 10_000,
-            "channels_last": True,
         },
         data="mnist",
     )
