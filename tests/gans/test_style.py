@@ -1,6 +1,7 @@
 """StyleGAN2: its phases, its styles and its sampler."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from trilemma.gans.style import (
     within_range,
 )
 from trilemma.run.config import TrainConfig
+from trilemma.training import train
 from trilemma.training.players import Players
 from trilemma.types import Batch, Condition, HasStyles
 
@@ -259,6 +261,12 @@ def test_batches_with_which_it_cannot_be_trained_are_refused() -> None:
         tiny(deviation_group=1).check_batch(1)
     tiny(deviation_group=1, path_weight=0.0).check_batch(1)
     tiny().check_batch(8)
+
+
+def test_a_training_with_such_a_batch_ends_before_it_begins(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a batch of 6 cannot be divided"):
+        train("gan-style", "digits", out=tmp_path / "run", steps=1, batch=6, quiet=True)
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 @pytest.mark.parametrize(
