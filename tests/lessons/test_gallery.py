@@ -17,6 +17,8 @@ QUICK = {
     "beta": {"n": 2},
     "score-field": {"ratios": [0.5], "samplers": ["ddpm", "heun"], "steps": 2, "starts": 3},
     "solver-order": {"counts": [4, 8], "starts": 4},
+    "adversarial-game": {"steps": 4},
+    "mode-collapse": {"steps": 2, "losses": ["hinge", "relativistic+r1r2"]},
     "calls": {"numbers": [1, 2], "samplers": ["ddim"], "n": 20, "reference": 3},
 }
 RUNS = {

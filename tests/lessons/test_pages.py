@@ -19,7 +19,7 @@ from trilemma.training.request import check_settings
 from trilemma.verbs import find
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = {"autoencoders.md": "autoencoder", "vaes.md": "vae", "diffusion.md": "diffusion"}
+PAGES = {"autoencoders.md": "autoencoder", "vaes.md": "vae", "gans.md": "gan", "diffusion.md": "diffusion"}
 SOURCE_LINK = re.compile(r"\]\((\.\./src/[^)]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TRAIN_KEYS = set(TrainConfig.model_fields) | set(inspect.signature(trilemma.train).parameters) - {"settings"}

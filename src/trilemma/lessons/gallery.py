@@ -11,12 +11,15 @@ from pydantic import Field
 
 from trilemma.config import Config, keywords_of, make
 from trilemma.errors import UserError, unknown
+from trilemma.lessons.adversarial_game import adversarial_game
 from trilemma.lessons.beside import beside
 from trilemma.lessons.beta import beta
 from trilemma.lessons.calls import calls
 from trilemma.lessons.gumbel import gumbel
 from trilemma.lessons.jensen import jensen_gap
+from trilemma.lessons.jensen_wasserstein import jensen_wasserstein
 from trilemma.lessons.levels import levels
+from trilemma.lessons.mode_collapse import mode_collapse
 from trilemma.lessons.noising import noising
 from trilemma.lessons.pca import pca
 from trilemma.lessons.penalty import kl_penalty_figure
@@ -76,6 +79,13 @@ LESSONS = {
     ),
     "gumbel": Lesson("draws of the Gumbel-softmax at several temperatures", "nothing", gumbel),
     "levels": Lesson("what each level adds to the divergence through the training", "RUN of vae-hierarchical", levels),
+    "adversarial-game": Lesson(
+        "generator and critic on points of a line, step by step, beside the best critic", "nothing", adversarial_game
+    ),
+    "jensen-wasserstein": Lesson(
+        "distances of two lines without a common point, and the slopes they give", "nothing", jensen_wasserstein
+    ),
+    "mode-collapse": Lesson("a ring of Gaussians, and what several losses reach of it", "nothing", mode_collapse),
     "schedules": Lesson("beta, alpha_bar and log-SNR of the noise schedules, with a shift", "nothing", schedules),
     "noising": Lesson("an image at several noise levels, and back from the true and a wrong noise", "nothing", noising),
     "score-field": Lesson("the score of a mixture and the path of each sampler through it", "nothing", score_field),

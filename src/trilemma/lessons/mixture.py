@@ -28,6 +28,12 @@ class Mixture:
     means: tuple[tuple[float, ...], ...]
     stds: tuple[float, ...]
 
+    def draw(self, n: int, rng: torch.Generator) -> Tensor:
+        """n points, (n, D)."""
+        mode = torch.randint(len(self.stds), (n,), generator=rng)
+        means, stds = torch.tensor(self.means)[mode], torch.tensor(self.stds)[mode, None]
+        return means + stds * torch.randn(means.shape, generator=rng)
+
     def denoiser(self, schedule: Schedule) -> Denoise:
         """E[x0 | x_t] for x_t (B, D, 1, 1), all at the first of the times."""
 
