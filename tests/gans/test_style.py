@@ -65,8 +65,8 @@ def test_the_phases_and_who_moves() -> None:
         ("path", "generator", 4),
     ]
     assert [phase.name for phase in tiny(path_weight=0.0, penalty="none").phases] == ["critic", "generator"]
-    assert gan.penalty_weight == 0.1 and tiny(penalty="gradient").penalty_weight == 10
-    assert tiny(penalty_weight=0.7).penalty_weight == 0.7
+    assert gan.penalty_weight(0.5) == 0.1 and tiny(penalty="gradient").penalty_weight(0.5) == 10
+    assert tiny(penalty_weight=0.7).penalty_weight(0.5) == 0.7
 
 
 def summed_gradient(gan: StyleGAN, player: str, steps: int) -> list[Tensor]:

@@ -157,7 +157,7 @@ def test_a_game_is_played_by_the_phases_of_the_model():
 def test_penalties_of_a_game():
     assert small_game(loss="wasserstein", penalty=None).config.penalty == "gradient"
     assert small_game(penalty=None).config.penalty == "none"
-    assert small_game(penalty="r1r2").penalty_weight == points.WEIGHTS["r1r2"]
+    assert small_game(penalty="r1r2").penalty_weight(0.0) == points.WEIGHTS["r1r2"]
     with pytest.raises(UserError, match='did you mean "hinge"'):
         small_game(loss="hing")
     with pytest.raises(UserError, match="unknown penalty"):
