@@ -51,14 +51,17 @@ class BareStep:
 
     def __call__(self, k: int) -> None:
         """The k-th step."""
-        for phase in self.model.phases:
-            self.optimizers[phase.player.name].zero_grad(set_to_none=True)
-            with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-                loss, _ = phase.loss(self.batches[k % BATCHES], torch.default_generator)
-            loss.backward()
+        for player in self.model.players:
+            self.optimizers[player.name].zero_grad(set_to_none=True)
+            for phase in self.model.phases:
+                if phase.player is not player or k % phase.every:
+                    continue
+                with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+                    loss, _ = phase.loss(self.batches[k % BATCHES], torch.default_generator)
+                (loss if phase.every == 1 else phase.every * loss).backward()
             if self.config.clip is not None:
-                torch.nn.utils.clip_grad_norm_(phase.player.parameters, self.config.clip)
-            self.optimizers[phase.player.name].step()
+                torch.nn.utils.clip_grad_norm_(player.parameters, self.config.clip)
+            self.optimizers[player.name].step()
         if self.ema is not None:
             self.ema.update(0.999)
 

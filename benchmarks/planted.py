@@ -10,7 +10,8 @@ Trainings on the 8x8 digits, TEN of each kind, spread over the presets in RUNS, 
   gradients, or a training that ends with numbers that are not finite.
 
 Exit status 1 if fewer than nine in ten of a kind are named, or more than one in ten healthy trainings warned. The
-trainings of a process are one after the other; two kinds at a time are two processes.
+trainings, of 10 to 20 seconds on a core each, are one after the other; kinds that are given to processes of their own
+can run at the same time.
 """
 
 import sys
@@ -29,10 +30,10 @@ from trilemma.run.log import read_log
 TEN = 10
 SHRUNK = 1e-6  # times z
 FAST, TOO_FAST = 30.0, 300.0  # times the rates of the preset
-FIRST_SEED = 100  # the thresholds were chosen on seeds below
+FIRST_SEED = 200  # the thresholds were chosen on seeds below
 R3 = {"loss": "relativistic", "penalty": "r1r2", "penalty_weight": 0.1}
 RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("gan", {"batch": 32, "steps": 1500}),
+    ("gan", {"steps": 1500}),
     ("gan-dcgan-28", {"batch": 32, "steps": 600}),
     ("gan-dcgan-28", {"batch": 32, "steps": 600, **R3}),
 )
@@ -75,11 +76,10 @@ def warnings_of(kind: str, number: int, folder: Path) -> tuple[str, list[str]]:
     model, keys = RUNS[number % len(RUNS)]
     planted = KINDS[kind](model, number)
     factor, build = planted.pop("noise", 1.0), GAN.make_generator
-    keys = keys | planted | {"seed": FIRST_SEED + number, "sample_every": 60 * 32}
-    said = []
+    said: list[str] = []
     with patch.object(GAN, "make_generator", lambda gan, inputs: _fed(build(gan, inputs), factor)):
         try:
-            trilemma.train(model, "digits", out=folder, quiet=True, **keys)
+            trilemma.train(model, "digits", out=folder, quiet=True, seed=FIRST_SEED + number, **keys, **planted)
         except Diverged:
             said = ["the training diverged"]
     log = [f"step {row['step']:,}: {row['warning']}" for row in read_log(folder / "log.jsonl") if "warning" in row]

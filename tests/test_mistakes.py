@@ -264,7 +264,7 @@ def test_the_home_folder_is_known_everywhere(home, tmp_path, monkeypatch, capsys
     ("typed", "words"),
     [
         ("tr", ["train", "traverse"]),
-        ("train gan", ["gan", "gan-dcgan", "gan-dcgan-28"]),
+        ("train gan", ["gan", "gan-dcgan", "gan-dcgan-28", "gan-wgan", "gan-wgan-gp", "gan-r3", "gan-style"]),
         ("train vae mn", ["mnist", "mnist-binary"]),
         ("train vae ph", ["photos/"]),
         ("sample runs/v", ["runs/vae-digits"]),

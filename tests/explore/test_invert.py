@@ -14,10 +14,11 @@ import trilemma
 from trilemma.cli.main import main
 from trilemma.errors import UserError
 from trilemma.explore import edit, interpolate, invert, reconstruct, traverse
+from trilemma.explore.detection.report import Page
 from trilemma.explore.directions import of_effect, of_spread
 from trilemma.explore.invert import psnr_db
 from trilemma.gans import codes as gan_codes
-from trilemma.pictures.png import read_metadata
+from trilemma.pictures.png import png_content, read_metadata
 from trilemma.run.run import Run
 
 
@@ -268,7 +269,10 @@ def test_models_whose_codes_are_noise_are_not_traversed(shadow: Run) -> None:
         traverse(shadow)
 
 
-def test_detection_by_the_critic(gan: Path, tmp_path: Path) -> None:
+def test_detection_by_the_critic(gan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blank = Image.new("L", (1, 1))
+    page = Page("", png_content(blank), blank, None)
+    monkeypatch.setattr("trilemma.explore.detection.report.draw_report", lambda *_: page)  # takes a second
     run = trilemma.load(gan, device="cpu")
     result = trilemma.detect(run, n=60, false_alarms=0.1, out=tmp_path / "d")
     assert result.score == "critic" and set(result.scores) == {"critic", "pca", "pca-relative", "nearest"}

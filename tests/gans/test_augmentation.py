@@ -64,6 +64,13 @@ def test_second_derivatives_pass_through_the_sampling() -> None:
     )
 
 
+def test_places_are_float32_under_autocast() -> None:
+    image = images(8, (3, 32, 40)).float()
+    plain = adaptive(image, 0.8, source())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(adaptive(image, 0.8, source()), plain)
+
+
 def drawn(monkeypatch: pytest.MonkeyPatch, on: list[float], u: list[float], e: list[float]) -> None:
     """For every image: which transforms are applied (0) or not (1), and their numbers."""
     parts = iter([on, u])

@@ -10,7 +10,7 @@ from trilemma.metrics import ranking
 
 
 def test_the_share_of_pairs_is_that_of_two_normals() -> None:
-    """For x ~ N(m, 1) and y ~ N(0, 1): P(x > y) = Phi(m / sqrt(2)); over pairs of 2,000 its error is below 0.01."""
+    """For x ~ N(m, 1) and y ~ N(0, 1): P(x > y) = Phi(m / sqrt(2)); of 2,000 each its standard error is below 0.01."""
     x, y = torch.randn(2, 2000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for m in (0.0, 1.0, -2.0):
         expected = (1 + math.erf(m / 2)) / 2

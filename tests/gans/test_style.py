@@ -1,6 +1,7 @@
 """StyleGAN2: its phases, its styles and its sampler."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from trilemma.gans.style import (
     within_range,
 )
 from trilemma.run.config import TrainConfig
+from trilemma.training import train
 from trilemma.training.players import Players
 from trilemma.types import Batch, Condition, HasStyles
 
@@ -63,8 +65,8 @@ def test_the_phases_and_who_moves() -> None:
         ("path", "generator", 4),
     ]
     assert [phase.name for phase in tiny(path_weight=0.0, penalty="none").phases] == ["critic", "generator"]
-    assert gan.penalty_weight == 0.1 and tiny(penalty="gradient").penalty_weight == 10
-    assert tiny(penalty_weight=0.7).penalty_weight == 0.7
+    assert gan.penalty_weight(0.5) == 0.1 and tiny(penalty="gradient").penalty_weight(0.5) == 10
+    assert tiny(penalty_weight=0.7).penalty_weight(0.5) == 0.7
 
 
 def summed_gradient(gan: StyleGAN, player: str, steps: int) -> list[Tensor]:
@@ -256,9 +258,15 @@ def test_batches_with_which_it_cannot_be_trained_are_refused() -> None:
     with pytest.raises(UserError, match="a batch of 6 cannot be divided into groups of 4 images"):
         tiny().check_batch(6)
     with pytest.raises(UserError, match="path length regularisation takes half a batch"):
-        tiny(group=1).check_batch(1)
-    tiny(group=1, path_weight=0.0).check_batch(1)
+        tiny(deviation_group=1).check_batch(1)
+    tiny(deviation_group=1, path_weight=0.0).check_batch(1)
     tiny().check_batch(8)
+
+
+def test_a_training_with_such_a_batch_ends_before_it_begins(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a batch of 6 cannot be divided"):
+        train("gan-style", "digits", out=tmp_path / "run", steps=1, batch=6, quiet=True)
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_a_game_is_played_by_the_phases_of_the_model():
 def test_penalties_of_a_game():
     assert small_game(loss="wasserstein", penalty=None).config.penalty == "gradient"
     assert small_game(penalty=None).config.penalty == "none"
-    assert small_game(penalty="r1r2").config.penalty_weight == points.WEIGHTS["r1r2"]
+    assert small_game(penalty="r1r2").penalty_weight(0.0) == points.WEIGHTS["r1r2"]
     with pytest.raises(UserError, match='did you mean "hinge"'):
         small_game(loss="hing")
     with pytest.raises(UserError, match="unknown penalty"):
@@ -233,7 +233,7 @@ def test_styles_are_crossed_and_truncated(styled, monkeypatch):
     (crossed, rows, columns), (truncated, names, heads) = seen
     assert (rows, columns) == (["columns", "seed 4", "seed 5"], ["rows", "seed 6"])
     torch.testing.assert_close(crossed[:, 0, 7, 0], torch.tensor([1.0, 0.6, 0.4, 0.6, 0.5, 0.6]))
-    assert (names, heads) == (["seed 4", "seed 5"], ["truncation 0", "truncation 0.5"])
+    assert (names, heads) == (["seed 4, truncated to", "seed 5, truncated to"], ["0", "0.5"])
     torch.testing.assert_close(truncated[:, 0, 0, 0], torch.tensor([0.0, 0.2, 0.0, 0.25]))
 
 

@@ -91,11 +91,11 @@ class Adaptive(nn.Module):
 
 def adaptive(image: Tensor, p: Tensor | float, rng: torch.Generator) -> Tensor:
     """Images (B, C, H, W) in [0, 1], each through every transform with probability p; the range may grow."""
-    moved = resample(image, *geometry(image, p, rng))
-    colour, rest = _parts(moved)
-    matrix, brightness = colours(colour, p, rng)
-    colour = torch.einsum("bij,bjhw->bihw", matrix, 2 * colour - 1 + _of_images(brightness))
-    return torch.cat([(colour + 1) / 2, rest], 1)
+    with torch.autocast(image.device.type, enabled=False):  # bfloat16 has not the bits for a place in an image
+        colour, rest = _parts(resample(image, *geometry(image, p, rng)))
+        matrix, brightness = colours(colour, p, rng)
+        colour = torch.einsum("bij,bjhw->bihw", matrix, 2 * colour - 1 + _of_images(brightness))
+        return torch.cat([(colour + 1) / 2, rest], 1)
 
 
 def geometry(image: Tensor, p: Tensor | float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -189,7 +189,8 @@ def _inside(centre: Tensor, n: int, like: Tensor) -> Tensor:
 
 def _parts(image: Tensor) -> tuple[Tensor, Tensor]:
     """Colours and the other channels."""
-    return image.tensor_split([3 if image.shape[1] >= 3 else 1], dim=1)
+    n = 3 if image.shape[1] >= 3 else 1
+    return image[:, :n], image[:, n:]
 
 
 def _rotation(angle: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ is lowered by Adam, from the nearest image of g(z_1), ..., g(z_S), which are dra
 falls from RATE standard deviations of the drawn codes to 0 along half a cosine. The best code on the way counts.
 
 Nothing keeps a code near those that are drawn: the error alone is lowered. Images far from what g draws may have codes
-far outside, whose neighbours are no good images.
+far outside, whose neighbours are no good images. An image does not depend on its batch, but for rounding: along
+directions in which g hardly changes it may move a code visibly, and the image not.
 """
 
 from collections.abc import Callable

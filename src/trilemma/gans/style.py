@@ -18,7 +18,7 @@ k times, so the optimiser needs no correction.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -29,7 +29,6 @@ from trilemma.config import only_for
 from trilemma.errors import UserError
 from trilemma.gans.gan import GAN, GANConfig, GANKeys
 from trilemma.nets import stylegan2
-from trilemma.nets.critic import Critic
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, check_condition, default_label
 
 R1_WEIGHT = 0.1  # for images in [0, 1]
@@ -97,7 +96,7 @@ class StyleGAN(GAN):
     """
 
     sampling_keys = StyleKeys
-    penalty_weights = {**GAN.penalty_weights, "r1": R1_WEIGHT}
+    penalty_weights: ClassVar[dict[str, float]] = {**GAN.penalty_weights, "r1": R1_WEIGHT}
     config: StyleGANConfig
     generator: stylegan2.Generator
     w_mean: Tensor
@@ -114,7 +113,7 @@ class StyleGAN(GAN):
         options = {"styles": config.styles, "mapping_layers": config.mapping_layers}
         return stylegan2.Generator(config.shape, inputs, config.width, **options)
 
-    def make_critic(self) -> Critic:
+    def make_critic(self) -> stylegan2.Critic:
         """The residual critic."""
         return stylegan2.Critic(self.config.shape, self.config.width, group=self.config.deviation_group)
 

@@ -50,7 +50,7 @@ def styles(
     return below(
         [
             table(crossing(run, down, across, **given), ["columns", *_named(down)], ["rows", *_named(across)]),
-            table(truncated, _named(down), [f"truncation {value:g}" for value in truncations]),
+            table(truncated, [f"seed {a}, truncated to" for a in down], [f"{value:g}" for value in truncations]),
         ]
     )
 

@@ -9,7 +9,7 @@ changes of size between them, at any map of C channels:
 
 Weights start from N(0, gain**2 / inputs); gain = 1, but sqrt(2 / 1.04) L**(-1/4) in W1 and W2 of L blocks, and W3 = 0
 (Zhang et al. 2019, "Fixup initialization"), so that the signal keeps its scale at any depth. The generator begins with
-a learned map times a linear function of z, the critic ends with a depthwise convolution of that size.
+a learned map times a linear function of z, the critic ends with a depthwise convolution of the last map's size.
 
 Maps follow from the size as those of `nets.dcgan`: S = max(2, round(log2(min(H, W) / 4))) doublings from a base grid of
 ceil(H / 2**S) x ceil(W / 2**S), cropped at the end. At 32x32 and width 32, with a block at each size:
@@ -27,7 +27,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from trilemma.nets import critic
 from trilemma.nets.conv import centre_crop
@@ -64,21 +63,37 @@ class Block(nn.Module):
         return x + self.body(x)
 
 
-class Up(nn.Module):
-    """Twice the size: out[2 i] = x[i], out[2 i + 1] = (x[i] + x[i + 1]) / 2 along either side."""
+class Resize(nn.Module):
+    """A fixed linear map of either side, (B, C, H, W) -> (B, C, len(rows), len(columns)).
+
+    By products with matrices, whose derivatives are such products again: pooling and depthwise convolutions took half
+    of a training step.
+    """
+
+    def __init__(self, rows: Tensor, columns: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("columns", columns.T, persistent=False)
+        self.rows: Tensor
+        self.columns: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, 2 H, 2 W)."""
-        twice = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return F.avg_pool2d(F.pad(twice, (0, 1, 0, 1), mode="replicate"), 2, 1)
+        """(B, C, H, W) -> its map."""
+        return self.rows @ (x @ self.columns)
 
 
-class Down(nn.Module):
-    """Half the size: out[i] = (x[2 i - 1] + 2 x[2 i] + x[2 i + 1]) / 4 along either side."""
+def up(n: int) -> Tensor:
+    """(2 n, n), one side's weights: out[2 i] = x[i], out[2 i + 1] = (x[i] + x[i + 1]) / 2; the last pixel repeats."""
+    i = torch.arange(2 * n)
+    one_hot = torch.eye(n)
+    return (one_hot[i // 2] + one_hot[((i + 1) // 2).clamp(max=n - 1)]) / 2
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H // 2, W // 2)."""
-        return F.avg_pool2d(F.avg_pool2d(F.pad(x, (1, 0, 1, 0), mode="replicate"), 2, 1), 2)
+
+def down(n: int) -> Tensor:
+    """(n // 2, n), one side's weights: out[i] = (x[2 i - 1] + 2 x[2 i] + x[2 i + 1]) / 4; the first pixel repeats."""
+    i = torch.arange(n // 2)
+    one_hot = torch.eye(n)
+    return (one_hot[(2 * i - 1).clamp(min=0)] + 2 * one_hot[2 * i] + one_hot[2 * i + 1]) / 4
 
 
 class Basis(nn.Module):
@@ -110,7 +125,8 @@ class Generator(nn.Module):
         height, width_px = (math.ceil(n / 2 ** (len(widths) - 1)) for n in self.size)
         layers: list[nn.Module] = [Basis(inputs, widths[0], (height, width_px)), Block(widths[0], len(widths), group)]
         for c_in, c_out in pairwise(widths):
-            layers += [*change(c_in, c_out), Up(), Block(c_out, len(widths), group)]
+            layers += [*change(c_in, c_out), Resize(up(height), up(width_px)), Block(c_out, len(widths), group)]
+            height, width_px = 2 * height, 2 * width_px
         self.body = nn.Sequential(*layers, scaled(nn.Conv2d(widths[-1], shape[0], 1)))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -125,11 +141,12 @@ class Critic(critic.Critic):
     def __init__(self, shape: tuple[int, int, int], width: int, *, group: int | None = None) -> None:
         widths = map_widths(shape, width)
         layers: list[nn.Module] = [scaled(nn.Conv2d(shape[0], widths[0], 1)), Block(widths[0], len(widths), group)]
+        _, height, width_px = shape
         for c_in, c_out in pairwise(widths):
-            layers += [Down(), *change(c_in, c_out), Block(c_out, len(widths), group)]
+            layers += [Resize(down(height), down(width_px)), *change(c_in, c_out), Block(c_out, len(widths), group)]
+            height, width_px = height // 2, width_px // 2
         last = widths[-1]
-        size = tuple(n // 2 ** (len(widths) - 1) for n in shape[1:])
-        layers += [scaled(nn.Conv2d(last, last, size, groups=last, bias=False)), nn.Flatten()]
+        layers += [scaled(nn.Conv2d(last, last, (height, width_px), groups=last, bias=False)), nn.Flatten()]
         super().__init__(nn.Sequential(*layers, scaled(nn.Linear(last, 1))))
 
     def features(self, image: Tensor) -> Tensor:

@@ -280,7 +280,8 @@ class MinibatchDeviation(nn.Module):
         """Of each image's group: (B, C, H, W) -> (B,); the running average follows."""
         check_groups(len(x), self.group)
         groups = full(x).unflatten(0, (-1, self.group))  # (M, group, C, H, W)
-        values = torch.sqrt(groups.var(1, correction=0) + EPS).mean((1, 2, 3))  # (M,)
+        variance = (groups - groups.mean(1, keepdim=True)).square().mean(1)
+        values = torch.sqrt(variance + EPS).mean((1, 2, 3))  # (M,)
         self.running_deviation.lerp_(values.detach().mean(), 1 - DEVIATION_DECAY)
         return values.repeat_interleave(self.group)
 
@@ -290,7 +291,7 @@ def check_groups(batch: int, group: int) -> None:
     if batch % group:
         raise UserError(
             f"a batch of {batch} cannot be divided into groups of {group} images, whose deviation the critic sees; "
-            f"choose a batch that is a multiple of {group}, or another group="
+            f"choose a batch that is a multiple of {group}, or another deviation_group="
         )
 
 

@@ -188,7 +188,7 @@ register(
         name="gan-style",
         family="gan",
         summary="StyleGAN2, small; styles that can be mixed, edited and drawn towards their average",
-        suits="28 to 64 px, grey or colour; thousands of images; sharp samples, control by styles",
+        suits="28 to 64 px, grey or colour; thousands of images; samples steered by styles",
         source="Karras et al. 2019, 2020",
         build=StyleGAN,
         config=StyleGANConfig(),
@@ -201,7 +201,6 @@ register(
             "clip": None,
             "schedule": "constant",
             "ema_halflife_images": 10_000,
-            "channels_last": True,
         },
         data="mnist",
     )

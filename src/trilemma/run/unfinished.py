@@ -21,7 +21,7 @@ from trilemma.files import sha256_of
 from trilemma.run.checkpoint import MANIFEST, list_checkpoints, read_values
 from trilemma.run.state import Broken
 from trilemma.run.weights import Form, difference, forms_of, load_tensors, read_forms
-from trilemma.types import Finishes
+from trilemma.types import Finishes, flags
 
 CHECKPOINTS = "checkpoints"
 NUMBERS = ("step", "images", "seconds", "progress")  # of the values that are read here
@@ -67,8 +67,14 @@ class Snapshot:
         expected = forms_of(model.state_dict())
         weights = self._group(name, expected)
         if name == "model" and "ema" in self.groups:
-            weights |= self._group("ema", {name: expected[name] for name, _ in model.named_parameters()})
+            weights |= self._group("ema", {name: expected[name] for name in self._averaged(model)})
         return weights
+
+    def _averaged(self, model: nn.Module) -> list[str]:
+        """Names of the parameters in the group of averages: those of every player in earlier versions."""
+        left_out = {id(p) for player in flags(model).players if not player.averaged for p in player.parameters}
+        kept = read_forms(self._file("ema"))
+        return [name for name, p in model.named_parameters() if id(p) not in left_out or name in kept]
 
     def _file(self, group: str) -> Path:
         return self.path / f"{group}.safetensors"
