@@ -52,9 +52,6 @@ class Styled(Linear):
         w = torch.cat([2 * z + 5, torch.zeros_like(z[:, :1])], 1)
         return w if label is None else w + label[:, None]
 
-    def from_z(self, z: Tensor, label: Tensor | None) -> Tensor:
-        return self.from_w(self.to_w(z, label))
-
     def from_w(self, w: Tensor) -> Tensor:
         return Linear.from_z(self, w, None)
 

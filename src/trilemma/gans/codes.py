@@ -116,4 +116,5 @@ class _InZ(CodesModel):
         self.phases: Any = ()
 
     def from_z(self, z: Tensor, label: Tensor | None) -> Tensor:
-        return self.model.from_z(z, label)
+        assert isinstance(self.model, HasStyles)
+        return self.model.from_w(self.model.to_w(z, label))

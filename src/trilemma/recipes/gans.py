@@ -151,7 +151,7 @@ register(
         name="gan-r3",
         family="gan",
         summary="R3GAN: relativistic GAN with penalised slopes and no normalisation; one network call per image",
-        suits="28 to 64 px, grey or colour; thousands of images; varied samples, steady training",
+        suits="28 to 64 px, grey or colour; thousands of images; varied, steady training",
         source="Huang et al. 2024",
         build=GAN,
         # The published weight is of images in [-1, 1], where slopes are half and their squares a quarter of these.

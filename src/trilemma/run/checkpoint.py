@@ -18,12 +18,12 @@ from safetensors import SafetensorError
 
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, read_json, remove_scratch, scratch_of, sha256_of, sync_folder, write_json
-from trilemma.run.state import Broken, Checkpoint, check_state
+from trilemma.run.state import Broken, Checkpoint, Tensors, check_state
 from trilemma.run.tensor_files import removed_on_error, save_tensors, size_bytes
 from trilemma.run.weights import LARGEST_HEADER, load_tensors
 
 MANIFEST, STATE = "manifest.json", "state.json"
-FORMAT = 5
+FORMAT = 6
 KEEP = 2
 LARGEST_STATE = 16 << 20  # bytes of a JSON file; those of a long training are 100 kB
 NAMES = r"[0-9]{12,}(?:\.[0-9]+)?"  # of finished checkpoints, as a regular expression
@@ -125,6 +125,7 @@ def read_checkpoint(path: Path, like: Checkpoint | None = None) -> Checkpoint:
     with _broken():
         checkpoint = Checkpoint(values, {name: load_tensors(path / f"{name}.safetensors") for name in groups})
         if like is not None:
+            _of_averaged(checkpoint.tensors, like.tensors)
             check_state(checkpoint, like, images=images_of(path))
     return checkpoint
 
@@ -205,7 +206,18 @@ def _migrated(values: dict[str, Any], version: int) -> dict[str, Any]:
         values.update(slowed=[], events={}, current={})
     if version < 5:  # no phase had a start
         values["started"] = []
+    if version < 6:  # these decide which warnings are said, and nothing else
+        norms = ("generator/gradient_norm", "critic/gradient_norm", "critic/penalty", "penalty/loss")
+        values.update(since={}, overfits=0, earlier={name: [] for name in norms})
     return values
+
+
+def _of_averaged(tensors: dict[str, Tensors], like: dict[str, Tensors]) -> None:
+    """Leave out the averages of a critic's weights, which earlier versions kept."""
+    if "ema" in tensors and "ema" in like:
+        left_out = tensors["ema"].keys() - like["ema"].keys()
+        for name in left_out & like["model"].keys():
+            del tensors["ema"][name]
 
 
 def _checked_files(path: Path, expected: int | None) -> tuple[list[str], int]:

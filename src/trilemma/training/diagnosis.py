@@ -64,10 +64,10 @@ class Diagnosis:
         """Take them back."""
         values, warnings = state.values, self.warnings
         warnings.quiet, warnings.current = dict(values["said"]), dict(values["current"])
-        warnings.since = dict(values.get("since", {}))  # earlier versions did not keep what follows
+        warnings.since = dict(values["since"])
         self.sample_monitor.distances = list(values["distances"])
-        self.earlier |= {name: list(entries) for name, entries in values.get("earlier", {}).items()}
-        self.overfits = values.get("overfits", 0)
+        self.earlier = {name: list(entries) for name, entries in values["earlier"].items()}
+        self.overfits = values["overfits"]
 
     def active_units(self) -> dict[str, int]:
         """How many units of a variational code are in use, by held-out images; {} for a model that has none."""
