@@ -25,7 +25,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "diffusion-small": {"widths": (8, 16), "embedding": 16, "T": 50},
 }
 STEPS = 8
-NEW = (("reported",), ("distances",), ("slowed", "events", "current"))  # keys of the formats 2, 3, ...
+WARNED = ("since", "earlier", "overfits")
+NEW = (("reported",), ("distances",), ("slowed", "events", "current"), ("started",), WARNED)  # of the formats 2, 3, ...
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,8 @@ def test_a_checkpoint_of_an_earlier_format_is_continued_bit_for_bit(
     ends = [read_checkpoint(last_of(r)) for r in (run, whole)]
     quiet = [end.values.pop("said") for end in ends]  # since when, the earlier formats do not know
     assert quiet[0].keys() == quiet[1].keys()
+    for end in ends:  # nor what was before
+        assert all(end.values.pop(key) is not None for key in WARNED)
     assert {**ends[0].values, "seconds": 0} == {**ends[1].values, "seconds": 0}
     assert all(
         (last_of(run) / file.name).read_bytes() == file.read_bytes() for file in last_of(whole).glob("*.safetensors")

@@ -74,6 +74,14 @@ def test_one_key_of_model_and_training_is_compared_in_both() -> None:
     assert differences(both("cosine", "linear"), both("cosine", "plateau")) == ["schedule linear then, plateau now"]
 
 
+def test_settings_that_an_earlier_version_did_not_have_are_at_their_defaults() -> None:
+    then = {**config(), "model": "gan", "model_config": {"latent": 32}}
+    same = {"latent": 32, "penalty": "none", "critic_steps": 1, "n_classes": 10}  # the last one is of the images
+    assert differences(then, {**then, "model_config": same}) == []
+    assert differences(then, {**then, "model_config": {**same, "penalty": "r1"}}) == ["penalty none then, r1 now"]
+    assert differences(then, {**then, "model_config": {**same, "critic_steps": 5}}) == ["critic_steps 1 then, 5 now"]
+
+
 def test_a_new_folder_is_never_begun_without_a_reason() -> None:
     messages: list[str] = []
     for seed, batch in ((0, 1), (1, 1), (0, 1), (1, 2)):

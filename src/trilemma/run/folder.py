@@ -1,5 +1,6 @@
 """Run folders: their names, which of them a command continues, and the lock that keeps two writers apart."""
 
+import json
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ from trilemma.files import (
     NO_LINK,
     disk_errors,
     is_leftover,
+    json_text,
     lock,
     read_json,
     read_plain,
@@ -25,6 +27,8 @@ from trilemma.files import (
     sync_folder,
     write_json,
 )
+from trilemma.registry import get_recipe, list_models
+from trilemma.run.command import FROM_DATA
 from trilemma.run.locate import CONFIG, RUNS, WEIGHTS
 from trilemma.run.migration import migrated
 from trilemma.run.parts import identity, with_earlier_places
@@ -126,10 +130,22 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Lengths do not count, nor does the place of the images: these are told apart by their fingerprint. A
     key that is None is as one that an earlier version did not write.
     """
-    one, other = _identity(then), _identity(with_earlier_places(now, then))
+    one, other = _identity(_with_new_settings(then, now)), _identity(with_earlier_places(now, then))
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     texts = [f"{key[1]} {word(one.get(key))} then, {word(other.get(key))} now" for key in keys if key != FINGERPRINT]
     return [_other_images(then, now), *texts] if FINGERPRINT in keys else texts
+
+
+def _with_new_settings(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """A config with the settings of its model that its version did not have: those that the images decide as `now`, the
+    others as their defaults, with which a model does what it did before it had them."""
+    missing = now["model_config"].keys() - then["model_config"].keys()
+    if then["model"] != now["model"] or then["model"] not in list_models():
+        return then
+    fields = type(get_recipe(then["model"]).config).model_fields
+    defaults = {key: fields[key].get_default() for key in missing & fields.keys()}
+    new = {key: now["model_config"][key] if key in FROM_DATA else value for key, value in defaults.items()}
+    return {**then, "model_config": {**then["model_config"], **json.loads(json_text(new))}}
 
 
 def _other_images(then: dict[str, Any], now: dict[str, Any]) -> str:
