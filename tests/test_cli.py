@@ -314,7 +314,7 @@ def test_compare_reports(here, home):
     done = here("compare", *words, cwd=home)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^ *vae ", done.stdout, re.MULTILINE)
-    for name in ("report", "figures"):
+    for name in ("report", "values"):
         assert (home / re.search(rf"^{name} +(.+)$", done.stdout, re.MULTILINE)[1]).is_file()
 
 

@@ -77,7 +77,7 @@ def _compare(result: Any, given: Given) -> None:
     if not sys.stdout.isatty():
         table.box = None
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
-    facts({"report": result.html, "figures": result.json})
+    facts({"report": result.html, "values": result.json})
 
 
 def _doctor(checks: Any, given: Given) -> None:
@@ -93,7 +93,7 @@ def _invert(result: Any, given: Given) -> None:
     rows = zip(result.names, result.psnr_db.tolist(), strict=True)
     table(("image", "PSNR dB"), [(name, f"{value:.2f}") for name, value in rows])
     cost = {"seconds": number(result.seconds), "calls per image": number(result.calls_per_image)}
-    facts({"picture": result.picture, "codes": result.codes_file, "figures": result.file, **cost})
+    facts({"picture": result.picture, "codes": result.codes_file, "values": result.file, **cost})
 
 
 def _traverse(result: Any, given: Given) -> None:
@@ -117,7 +117,7 @@ def _compress(result: Any, given: Given) -> None:
     if any(r.within < 1 for r in result.rows):
         budget = f"at most {number(result.bytes)} bytes"
         print(f"within: share of images in {budget}; for the others the smallest file is used")
-    facts({"picture": result.picture, "figures": result.file})
+    facts({"picture": result.picture, "values": result.file})
 
 
 def _detect(result: Any, given: Given) -> None:
@@ -150,7 +150,7 @@ def _disentangle(result: Any, given: Given) -> None:
     table(("score", "value (95% interval)"), [(name, _estimate(score)) for name, score in result.scores.items()])
     for note in result.notes:
         say(note)
-    facts({"picture": result.picture, "figures": result.figures})
+    facts({"picture": result.picture, "values": result.figures})
 
 
 def _data_show(given: Given) -> None:
