@@ -55,7 +55,7 @@ test: $(TOOLS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4
 
 slow: $(TOOLS)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses=4
 
 fixtures: $(TOOLS)
 	$(BIN)/python -m pytest tests/data/test_fixtures.py tests/data/test_data_colour.py

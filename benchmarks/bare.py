@@ -13,7 +13,7 @@ from trilemma.registry import create, get_recipe
 from trilemma.run.config import TrainConfig
 from trilemma.training.ema import EMA
 from trilemma.training.optim import make_optimizer
-from trilemma.types import Batch, Model
+from trilemma.types import Batch, Model, Phase, Player, not_averaged
 
 BATCHES = 16  # that lie ready
 WARM_UP = 5  # steps
@@ -42,8 +42,7 @@ class BareStep:
         self.model.to(memory_format=layout)  # type: ignore[call-overload]
         self.bf16, self.device = bf16, torch.device(device)
         self.optimizers = {player.name: make_optimizer(player, self.config) for player in self.model.players}
-        still = [p for player in self.model.players if not player.averaged for p in player.parameters]
-        halflife = self.config.ema_halflife_images
+        halflife, still = self.config.ema_halflife_images, not_averaged(self.model.phases)
         self.ema = EMA(self.model, halflife, without=still) if halflife else None
         loader = Loader(data.train, batch=self.config.batch, seed=0, device=device)
         batches = [loader.batch_at(k * self.config.batch) for k in range(BATCHES)]
@@ -52,18 +51,25 @@ class BareStep:
     def __call__(self, k: int) -> None:
         """The k-th step."""
         for player in self.model.players:
-            self.optimizers[player.name].zero_grad(set_to_none=True)
-            for phase in self.model.phases:
-                if phase.player is not player or k % phase.every:
-                    continue
-                with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-                    loss, _ = phase.loss(self.batches[k % BATCHES], torch.default_generator)
-                (loss if phase.every == 1 else phase.every * loss).backward()
-            if self.config.clip is not None:
-                torch.nn.utils.clip_grad_norm_(player.parameters, self.config.clip)
-            self.optimizers[player.name].step()
+            own = [phase for phase in self.model.phases if phase.player is player and k % phase.every == 0]
+            for turn in range(max(phase.repeats for phase in own)):
+                self._move(player, [phase for phase in own if turn < phase.repeats], self.batches[(k + turn) % BATCHES])
         if self.ema is not None:
             self.ema.update(0.999)
+
+    def _move(self, player: Player, phases: list[Phase], batch: Batch) -> None:
+        """A step of a player."""
+        self.optimizers[player.name].zero_grad(set_to_none=True)
+        for phase in phases:
+            with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+                loss, _ = phase.loss(batch, torch.default_generator)
+            (loss if phase.every == 1 else phase.every * loss).backward()
+        if self.config.clip is not None:
+            torch.nn.utils.clip_grad_norm_(player.parameters, self.config.clip)
+        self.optimizers[player.name].step()
+        if player.after_step is not None:
+            with torch.no_grad():
+                player.after_step()
 
     def speed(self, seconds: float) -> float:
         """Images per second."""

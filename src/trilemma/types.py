@@ -230,6 +230,11 @@ def players_of(phases: Sequence[Phase]) -> list[Player]:
     return list({id(phase.player): phase.player for phase in phases}.values())
 
 
+def not_averaged(phases: Sequence[Phase]) -> list[nn.Parameter]:
+    """The parameters of players whose weights are not averaged."""
+    return [p for player in players_of(phases) if not player.averaged for p in player.parameters]
+
+
 def span_of(player: Player, phases: Sequence[Phase]) -> tuple[float, float]:
     """From which share of the training to which a player moves."""
     own = [phase for phase in phases if phase.player is player]
@@ -348,7 +353,7 @@ class Guides:
     @property
     def networks(self) -> list[nn.Module]:
         """Those whose forward calls are part of the cost of sampling."""
-        weak = self.weak.sampling_network if isinstance(self.weak, Samples) else self.weak
+        weak = None if self.weak is None else sampling_network(self.weak)
         return [network for network in (weak, self.classifier) if network is not None]
 
 
@@ -359,8 +364,6 @@ NO_GUIDES = Guides()
 class Samples(Protocol):
     """Draws new images. Image k of a call depends on (seed, first + k) alone."""
 
-    sampling_network: nn.Module  # the network whose forward calls are the cost of sampling
-
     def sample(
         self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, **settings: Any
     ) -> Tensor:
@@ -369,6 +372,13 @@ class Samples(Protocol):
         The settings of the sampler are one argument, `keys` of the kind `sampling_keys`, or keywords of its own.
         """
         ...
+
+
+def sampling_network(model: object) -> nn.Module:
+    """The network whose forward calls are the cost of sampling: `sampling_network` of a model, or all of it."""
+    network = getattr(model, "sampling_network", model)
+    assert isinstance(network, nn.Module)
+    return network
 
 
 def keys_of(model: Samples) -> type[Config]:
@@ -472,9 +482,11 @@ class DrawsCodes(Inverts, Protocol):
 
 @runtime_checkable
 class HasStyles(Protocol):
-    """Draws images by way of a style w, W numbers that depend on a code z; w_mean (W,) is the average style."""
+    """Draws images by way of a style w, W numbers that depend on a code z."""
 
-    w_mean: Tensor
+    def mean_w(self) -> Tensor:
+        """The average style, (W,)."""
+        ...
 
     def to_w(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """z (B, latent), label (B,) where the model has classes -> w (B, W)."""

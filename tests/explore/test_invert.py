@@ -49,10 +49,12 @@ class Styled(gan_codes.CodesModel):
         super().__init__()
         self.config = type("Config", (), {"shape": (1, 8, 8), "latent": 2})
         self.scale = nn.Parameter(torch.tensor([3.0, 1.0]))
-        self.register_buffer("w_mean", torch.tensor([0.0, 0.0, 1.0]))
 
     def to_w(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         return torch.cat([self.scale * z, torch.ones(len(z), 1)], 1)
+
+    def mean_w(self) -> Tensor:
+        return torch.tensor([0.0, 0.0, 1.0])
 
     def from_w(self, w: Tensor) -> Tensor:
         return torch.cat([0.5 + w / 100, torch.zeros(len(w), 61)], 1).unflatten(1, (1, 8, 8))

@@ -151,7 +151,7 @@ def test_differentiable_augmentation_keeps_what_it_says(monkeypatch: pytest.Monk
     drawn(monkeypatch, [0.75, 0.5, 1.0, 0.5, 0.99, 0.0, 0.0], [], [])
     plain, result = images(2), differentiable(images(2), source())
     mean = plain.mean((1, 2, 3), keepdim=True)
-    expected = (mean + 0.25 + 1.5 * (plain - mean))[..., 2:, 3:]  # of what is inside and was not cut out
+    expected = (mean + 0.125 + 1.5 * (plain - mean))[..., 2:, 3:]  # of what is inside and was not cut out
     torch.testing.assert_close(result[..., 2:, 2:7], expected)
     assert not result[..., :2, :2].any() and not result[..., 7].any()
 

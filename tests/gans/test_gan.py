@@ -20,12 +20,16 @@ from trilemma.types import Batch, Condition, Samples
 
 SHAPES = [(1, 8, 8), (3, 28, 28), (4, 32, 32), (1, 31, 45), (3, 64, 64), (1, 8, 128)]
 
-PAIRS = [*((network, "non-saturating") for network in NETWORKS), *(("mlp", loss) for loss in LOSSES)]
+PAIRS = [
+    *((network, "non-saturating") for network in NETWORKS),
+    *(("mlp", loss) for loss in LOSSES if loss != "non-saturating"),
+]
 
 
 def tiny(network: str = "dcgan", shape: tuple[int, int, int] = (1, 8, 8), **settings: Any) -> GAN:
+    bound = {"weight_clip": 1.0} if settings.get("loss") == "wasserstein" else {}
     with rng.isolated(0):
-        return GAN(make(GANConfig, {"shape": shape, "latent": 6, "width": 4, "network": network, **settings}))
+        return GAN(make(GANConfig, {"shape": shape, "latent": 6, "width": 4, "network": network, **bound, **settings}))
 
 
 def batch(shape: tuple[int, int, int] = (1, 8, 8), n: int = 8) -> Batch:
@@ -243,7 +247,7 @@ def test_spectral_norm_gives_a_linear_critic_the_slope_1(monkeypatch: pytest.Mon
     torch.testing.assert_close(slope.flatten(1).norm(dim=1), torch.ones(8))
 
 
-BOUNDED = [{"loss": "wasserstein"}, {"penalty": "r1"}, {"weight_clip": 0.01}, {"spectral_norm": True}]
+BOUNDED = [{"penalty": "r1"}, {"weight_clip": 0.01}, {"spectral_norm": True}]
 
 
 @pytest.mark.parametrize("settings", BOUNDED, ids=str)

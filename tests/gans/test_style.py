@@ -65,7 +65,7 @@ def test_the_phases_and_who_moves() -> None:
         ("path", "generator", 4),
     ]
     assert [phase.name for phase in tiny(path_weight=0.0, penalty="none").phases] == ["critic", "generator"]
-    assert gan.penalty_weight(0.5) == 0.1 and tiny(penalty="gradient").penalty_weight(0.5) == 10
+    assert gan.penalty_weight(0.5) == 0.0025 and tiny(penalty="gradient").penalty_weight(0.5) == 10
     assert tiny(penalty_weight=0.7).penalty_weight(0.5) == 0.7
 
 
@@ -85,7 +85,9 @@ def summed_gradient(gan: StyleGAN, player: str, steps: int) -> list[Tensor]:
 
 
 def test_lazy_r1_has_the_expected_gradient_of_one_in_every_step() -> None:
-    every, lazy = (summed_gradient(tiny(penalty_every=k, path_weight=0.0), "critic", 4) for k in (1, 4))
+    every, lazy = (
+        summed_gradient(tiny(penalty_every=k, penalty_weight=0.1, path_weight=0.0), "critic", 4) for k in (1, 4)
+    )
     for one, other in zip(every, lazy, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
     without = summed_gradient(tiny(penalty="none", path_weight=0.0), "critic", 4)
@@ -105,17 +107,18 @@ def test_lazy_path_lengths_have_the_expected_gradient_of_one_in_every_step() -> 
 
 
 def test_path_lengths_of_a_linear_generator() -> None:
-    """g(w) = A w has J = A: E |A^T y|**2 is the squared norm of A; for A with equal singular values s and few of
-    them beside the pixels, |A^T y| is about s sqrt(W)."""
+    """g(w) = sum_l A_l w_l has J_l = A_l: E |A_l^T y|**2 is the squared norm of A_l; for A_l with equal singular values
+    s and few of them beside the pixels, |A_l^T y| is about s sqrt(W)."""
     pixels, size = 3 * 20 * 30, 8
     orthogonal = torch.linalg.qr(torch.randn(pixels, size, dtype=torch.float64, generator=rng.generator(0, "a")))[0]
-    w = torch.zeros(400, size, dtype=torch.float64, requires_grad=True)
-    image = (w @ (2.5 * orthogonal).T).view(400, 3, 20, 30)
+    scales = torch.tensor([2.5, 0.5], dtype=torch.float64)  # of two layers
+    styles = torch.zeros(400, 2, size, dtype=torch.float64, requires_grad=True)
+    image = (torch.einsum("blw,l->bw", styles, scales) @ orthogonal.T).view(400, 3, 20, 30)
     y = torch.randn(image.shape, dtype=torch.float64, generator=rng.generator(0, "y"))
-    lengths = path_lengths(image, w, y)
-    exact = (y.flatten(1) @ (2.5 * orthogonal)).norm(dim=1) / math.sqrt(600)
+    lengths, squared = path_lengths(image, styles, y), scales.square().mean()
+    exact = (y.flatten(1) @ orthogonal).norm(dim=1) * squared.sqrt() / math.sqrt(600)
     torch.testing.assert_close(lengths, exact)
-    assert lengths.square().mean().item() == pytest.approx(2.5**2 * size / 600, rel=0.1)
+    assert lengths.square().mean().item() == pytest.approx(squared.item() * size / 600, rel=0.1)
 
 
 def test_the_path_loss_is_about_the_running_mean_and_on_half_a_batch() -> None:
@@ -133,17 +136,18 @@ def test_the_path_loss_is_about_the_running_mean_and_on_half_a_batch() -> None:
 def test_path_lengths_are_of_images_from_minus_one_to_one() -> None:
     """The noise is drawn as the loss draws it; by finite differences of the generator's own image."""
     gan = tiny().double()
-    w, noise = (torch.randn(1, k, dtype=torch.float64) for k in (5, gan.generator.n_noise))
+    layers = gan.generator.n_layers
+    styles, noise = (torch.randn(1, *k, dtype=torch.float64) for k in ((layers, 5), (gan.generator.n_noise,)))
     y = torch.randn(1, 1, 8, 8, dtype=torch.float64)
 
-    def projected(w: Tensor) -> Tensor:
-        return ((2 * gan.generator(gan._for_layers(w), noise) - 1) * y).sum() / 8
+    def projected(styles: Tensor) -> Tensor:
+        return ((2 * gan.generator(styles, noise) - 1) * y).sum() / 8
 
-    steps = 1e-6 * torch.eye(5, dtype=torch.float64)
-    slopes = torch.stack([(projected(w + d) - projected(w - d)) / 2e-6 for d in steps])
-    leaf = w.clone().requires_grad_()
-    ours = path_lengths(2 * gan.generator(gan._for_layers(leaf), noise), leaf, y)
-    torch.testing.assert_close(ours[0], slopes.norm(), rtol=1e-5, atol=0)
+    steps = 1e-6 * torch.eye(5 * layers, dtype=torch.float64).view(-1, layers, 5)
+    slopes = torch.stack([(projected(styles + d) - projected(styles - d)) / 2e-6 for d in steps])
+    leaf = styles.clone().requires_grad_()
+    ours = path_lengths(2 * gan.generator(leaf, noise), leaf, y)
+    torch.testing.assert_close(ours[0], slopes.norm() / math.sqrt(layers), rtol=1e-5, atol=0)
 
 
 # --- styles ---
@@ -155,11 +159,23 @@ def test_the_average_style_follows_the_styles_drawn_in_training() -> None:
     z = torch.randn(8, 6, generator=rng.generator(0, "step"))
     gan.fake(batch(), None, rng.generator(0, "step"))
     expected = 0.995 + 0.005 * gan.to_w(z).mean(0)
-    torch.testing.assert_close(gan.w_mean, expected)
+    torch.testing.assert_close(gan.w_mean[0], expected)
     assert not gan.w_mean.requires_grad and "w_mean" in gan.state_dict()
     gan.eval()
     gan.fake(batch(), None, rng.generator(0, "step"))
+    torch.testing.assert_close(gan.w_mean[0], expected)
+
+
+def test_each_class_has_an_average_style_of_its_own() -> None:
+    gan = tiny(mixing=0.0, classes=True, n_classes=4)
+    label, z = torch.tensor([0, 0, 1, 1, 1, 1, 3, 3]), torch.randn(8, 6, generator=rng.generator(0, "step"))
+    gan.fake(batch(), label, rng.generator(0, "step"))
+    w = gan.to_w(z, label).detach()
+    expected = torch.stack([0.005 * w[:2].mean(0), 0.005 * w[2:6].mean(0), torch.zeros(5), 0.005 * w[6:].mean(0)])
     torch.testing.assert_close(gan.w_mean, expected)
+    gan.w_mean.copy_(torch.randn(4, 5))
+    images = gan.eval().sample(4, seed=0, keys=StyleKeys(truncation=0.0))  # image k has class k
+    torch.testing.assert_close(images, gan.from_w(gan.w_mean, torch.arange(4)).detach())
 
 
 def test_the_average_style_begins_as_that_of_the_first_weights() -> None:
@@ -201,7 +217,7 @@ def test_a_pixel_beyond_the_range_can_come_back() -> None:
 def test_images_are_those_of_their_styles(noisy: StyleGAN) -> None:
     ids = torch.arange(3)
     z = rng.normal(ids, (6,), 3, "latent")
-    assert isinstance(noisy, HasStyles) and noisy.w_mean.shape == (5,)
+    assert isinstance(noisy, HasStyles) and noisy.mean_w().shape == (5,)
     torch.testing.assert_close(noisy.from_w(noisy.to_w(z), ids, seed=3), draw(noisy))
     w = noisy.to_w(z[:1]).detach().expand(2, -1).requires_grad_()
     images = noisy.from_w(w)
@@ -212,7 +228,7 @@ def test_images_are_those_of_their_styles(noisy: StyleGAN) -> None:
 
 
 def test_noise_inputs_are_of_the_seed_and_the_number(noisy: StyleGAN) -> None:
-    w = noisy.w_mean.expand(3, -1)
+    w = noisy.mean_w().expand(3, -1)
     images = noisy.from_w(w, torch.tensor([4, 5, 4]))
     torch.testing.assert_close(images[0], images[2])
     assert (images[0] - images[1]).abs().max() > 1e-3
@@ -221,9 +237,9 @@ def test_noise_inputs_are_of_the_seed_and_the_number(noisy: StyleGAN) -> None:
 
 def test_truncation_moves_styles_towards_their_average(noisy: StyleGAN) -> None:
     ids = torch.arange(3)
-    torch.testing.assert_close(draw(noisy, truncation=0), noisy.from_w(noisy.w_mean.expand(3, -1), ids, seed=3))
+    torch.testing.assert_close(draw(noisy, truncation=0), noisy.from_w(noisy.mean_w().expand(3, -1), ids, seed=3))
     w = noisy.to_w(rng.normal(ids, (6,), 3, "latent"))
-    half = noisy.from_w((w + noisy.w_mean) / 2, ids, seed=3)
+    half = noisy.from_w((w + noisy.mean_w()) / 2, ids, seed=3)
     torch.testing.assert_close(draw(noisy, truncation=0.5), half, atol=1e-5, rtol=0)
     assert torch.equal(draw(noisy), draw(noisy, truncation=1.0))
 

@@ -220,4 +220,4 @@ def test_out_of_training_an_image_is_judged_by_itself() -> None:
     assert 0 < layer.running_deviation.item() < 1
     critic.eval()
     torch.testing.assert_close(torch.cat([critic(image[None]) for image in images]), critic(images), atol=1e-6, rtol=0)
-    assert stylegan2.MinibatchDeviation.batch_statistics
+    assert stylegan2.MinibatchDeviation(4).batch_statistics and not stylegan2.MinibatchDeviation(1).batch_statistics

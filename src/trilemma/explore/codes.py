@@ -2,6 +2,7 @@
 
 from copy import copy
 from typing import Literal, cast
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from trilemma.run.condition import needed
 from trilemma.run.run import Run
 from trilemma.text import note
 from trilemma.types import UNCONDITIONAL, Batch, Condition, DrawsCodes, Encodes, HasStyles, Inverts, flags
+
+_noted: WeakSet[Run] = WeakSet()  # of which the user knows what their codes cost
 
 
 def condition_for(run: Run, batch: Batch, label: str | int | None = None, *, advise: bool = False) -> Condition:
@@ -40,9 +43,11 @@ def decode_alike(run: Run, codes: Tensor, condition: Condition) -> Tensor:
 
 
 def note_search(run: Run) -> None:
-    """Say on standard error, before codes are made, that they cost much for a model without an encoder."""
-    if isinstance(run.model, Inverts) and not isinstance(run.model, Encodes):
-        note(f"{run.recipe.name} has no encoder: the code of each image takes many network calls (see trilemma invert)")
+    """Say on standard error, before images are encoded, that it costs much for a model without an encoder."""
+    if isinstance(run.model, Encodes) or not isinstance(run.model, Inverts) or run in _noted:
+        return
+    _noted.add(run)
+    note(f"{run.recipe.name} has no encoder: the code of each image takes many network calls (see trilemma invert)")
 
 
 def in_space(run: Run, space: Literal["z", "w"] | None) -> Run:

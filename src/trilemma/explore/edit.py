@@ -93,7 +93,6 @@ def edit(
     picture, within = place(out, run.path, f"edit-{_name_of(run, towards, data)}.png" if out is None else "")
     file = picture.with_suffix(".npy")
     files = Results(picture, [file], verb="edit", within=within)
-    note_search(run)
     code, condition, original = find_code(run, image, data, label)  # (1, Z)
     vector, counts = _vector(run, code.shape[1], towards, away, data)
     shifts = torch.linspace(0, shift, steps, dtype=code.dtype)
@@ -160,6 +159,7 @@ def _vector(
         return saved, None
     one = _group(run, towards, data)
     other = _group(run, away, data) if away is not None else _rest(run, towards, data)
+    note_search(run)
     means = [run.encode(batch.image, condition=condition_for(run, batch)).mean(0) for batch in (one, other)]
     return means[0] - means[1], (len(one.image), len(other.image))
 

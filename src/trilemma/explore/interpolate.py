@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trilemma.data.load import Images
-from trilemma.explore.codes import in_space, note_search
+from trilemma.explore.codes import in_space
 from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.keys import Label, Picture
@@ -99,7 +99,6 @@ def interpolate(
     picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture
     animation = picture.with_suffix(".gif") if animate else None
     files = Results(picture, [animation] if animation else [], verb="interpolate", within=within)
-    note_search(run)
     ends = [find_code(run, what, data, label) for what in (a, b)]
     ways = list(WAYS) if how == "both" else [how]
     fine = torch.linspace(0, 1, (frames - 1) * FINER + 1, dtype=torch.float64)

@@ -28,7 +28,7 @@ from trilemma.metrics.cost import counted_rows
 from trilemma.pictures.pairs import pairs
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunLike, as_run
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Inverts, Samples
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Inverts, sampling_network
 from trilemma.values import checked_call
 
 TITLE = "PSNR: -10 log10 of the mean squared error over the pixels, which lie in [0, 1]; dB"
@@ -83,13 +83,13 @@ def invert(
         UserError: the model does not invert images (one that encodes has reconstruct), or an image cannot be read.
     """
     run = as_run(run)
-    model = run.require("invert images", Inverts)
+    run.require("invert images", Inverts)
     picture, within = place(out, run.path, "inversion.png")
     codes_file, file = picture.with_suffix(".npy"), picture.with_suffix(".json")
     files = Results(picture, [codes_file, file], verb="invert", within=within)
     targets, condition, names = _targets(run, images, n, data, label)
     begin = time.perf_counter()
-    with counted_rows(*([model.sampling_network] if isinstance(model, Samples) else [])) as rows:
+    with counted_rows(sampling_network(run.model)) as rows:
         codes = run.invert(targets, condition=condition, steps=steps, seed=seed)
     seconds, calls = time.perf_counter() - begin, rows.total / len(targets)
     results = run.decode(codes, condition=condition)

@@ -16,7 +16,7 @@ from trilemma.data.load import Source
 from trilemma.data.selection import ALL
 from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError
-from trilemma.explore.codes import code_width, condition_for
+from trilemma.explore.codes import code_width, condition_for, note_search
 from trilemma.explore.images import source_of, take, unseen
 from trilemma.pictures.levels import to_float
 from trilemma.run.condition import needed
@@ -76,6 +76,7 @@ def find_code(
         return _checked_code(run, tensor[None]), condition, None
     batch = Batch(_checked_image(run, tensor)) if isinstance(tensor, Tensor) else pick_image(run, tensor, data)
     condition = condition_for(run, batch, label, advise=True)
+    note_search(run)
     return run.encode(batch.image, condition=condition), condition, batch.image.cpu()
 
 

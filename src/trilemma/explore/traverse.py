@@ -26,7 +26,7 @@ from torch import Tensor
 
 from trilemma.data.load import Images, Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import code_width, condition_for, decode_alike, note_search
+from trilemma.explore.codes import code_width, condition_for, decode_alike
 from trilemma.explore.directions import Directions, directions_of
 from trilemma.explore.images import name_of, pick_images, run_receipt
 from trilemma.explore.naming import Named, find_code
@@ -174,7 +174,6 @@ def _start(
 ) -> tuple[Tensor | None, Condition]:
     """The code (Z,) to start from, None for the mean, and the condition to decode it under."""
     if image is not None:
-        note_search(run)
         code, condition, _ = find_code(run, image, data, label)
         return code[0], condition
     first = run.config["classes"][0] if isinstance(run.model, Conditional) else None

@@ -44,12 +44,13 @@ BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5 * math.log(2), math.log(2)  # of the
 def differentiable(image: Tensor, rng: torch.Generator) -> Tensor:
     """Images (B, C, H, W) in [0, 1], each with its own colours, place and cutout; the range may grow.
 
-    Zhao et al. (2020), section 4: brightness + U(-1/2, 1/2), saturation times U(0, 2), contrast times U(1/2, 3/2);
-    translation by whole pixels up to 1/8 of a side, with zeros outside; a square of half the sides set to zero.
+    Zhao et al. (2020), section 4: brightness + U(-1/4, 1/4), half as much as for images in [-1, 1], saturation times
+    U(0, 2), contrast times U(1/2, 3/2); translation by whole pixels up to 1/8 of a side, with zeros outside; a square
+    of half the sides set to zero.
     """
     u = _uniform(7, image, rng)
     colour, rest = _parts(image)
-    colour = colour + _of_images(u[0] - 0.5)
+    colour = colour + _of_images(u[0] / 2 - 0.25)
     mean = colour.mean(1, keepdim=True)
     colour = mean + _of_images(2 * u[1]) * (colour - mean)
     mean = colour.mean((1, 2, 3), keepdim=True)
@@ -106,8 +107,9 @@ def geometry(image: Tensor, p: Tensor | float, rng: torch.Generator) -> tuple[Te
     flip = torch.where(on[0] & (u[0] < 0.5), -1.0, 1.0)
     angle = on[1] * (4 * u[1]).floor() * math.pi / 2 + on[2] * ROTATION * e[0]
     scale, aspect = (on[3] * SCALE * e[1]).exp(), (on[4] * SCALE * e[2]).exp()
-    sides = torch.tensor([width, height]).to(image)[:, None]
-    shift = on[5] * (SHIFT * sides * (2 * u[2:] - 1)).round()
+    shift = on[5] * torch.stack(
+        [(SHIFT * n * (2 * v - 1)).round() for n, v in zip((width, height), u[2:], strict=True)]
+    )
     sized = torch.stack([flip * scale * aspect, scale / aspect], 1)
     return _rotation(angle) * sized[:, None], shift.T
 
@@ -118,7 +120,7 @@ def colours(colour: Tensor, p: Tensor | float, rng: torch.Generator) -> tuple[Te
     on, u, e = _uniform(5, colour, rng) < p, _uniform(2, colour, rng), _normal(3, colour, rng)
     contrast, saturation = (on[1] * CONTRAST * e[1]).exp(), (on[4] * SATURATION * e[2]).exp()
     flip, hue = on[2] & (u[0] < 0.5), on[3] * 2 * math.pi * u[1]
-    unit = torch.eye(n).to(colour)
+    unit = torch.eye(n, dtype=colour.dtype, device=colour.device)
     luma, after = torch.full_like(unit, 1 / n), unit.roll(1, 0)
     chroma, turn = unit - luma, (after - after.T) / math.sqrt(3)  # 1 - v v^T and [v]x
     matrix = _matrices(saturation * hue.cos()) * chroma + _matrices(saturation * hue.sin()) * turn

@@ -26,7 +26,7 @@ class CodesModel(Model):
     @property
     def code_length(self) -> int:
         """Numbers in w, or in z."""
-        return self.w_mean.numel() if isinstance(self, HasStyles) else self.config.latent
+        return self.mean_w().numel() if isinstance(self, HasStyles) else self.config.latent
 
     @property
     def codes_need(self) -> tuple[str, ...] | None:
@@ -81,7 +81,7 @@ class CodesModel(Model):
         codes = self.draw_codes(STARTS, seed=seed).to(image)
         rate = RATE * codes.std().item()
         if isinstance(self, HasStyles):
-            codes = torch.cat([self.w_mean.to(image)[None], codes])
+            codes = torch.cat([self.mean_w().to(image)[None], codes])
         if label is None:
             return codes[nearest(self._image(codes, None), image)], rate
         starts = codes.new_empty(len(image), codes.shape[1])
@@ -114,6 +114,7 @@ class _InZ(CodesModel):
         super().__init__()
         self.model, self.config, self.n_classes = model, model.config, model.n_classes
         self.phases: Any = ()
+        self.train(model.training)
 
     def from_z(self, z: Tensor, label: Tensor | None) -> Tensor:
         assert isinstance(self.model, HasStyles)

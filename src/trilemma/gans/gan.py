@@ -21,7 +21,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from trilemma import rng as random
 from trilemma.config import Config, ModelConfig, only_for
@@ -32,6 +31,7 @@ from trilemma.gans.losses import LOSSES, AdversarialLoss, sureness
 from trilemma.gans.modes import evaluating, held
 from trilemma.gans.penalties import gradient_penalty, zero_centred
 from trilemma.gans.separation import auroc
+from trilemma.gans.spectral import normalise
 from trilemma.nets import dcgan, mlp, r3gan
 from trilemma.nets.critic import Critic, ProjectionCritic
 from trilemma.types import (
@@ -99,6 +99,16 @@ class GANConfig(ModelConfig):
         only_for(self, "classes", self.n_classes is not None, "images with classes; the data has none")
         return self
 
+    @model_validator(mode="after")
+    def _has_bound(self) -> Self:
+        """A Wasserstein critic without a bound on its slope can lower its loss without end."""
+        if self.loss == "wasserstein" and self.penalty == "none" and not (self.weight_clip or self.spectral_norm):
+            raise ValueError(
+                "loss=wasserstein needs a bound on the critic's slope; add penalty=gradient, weight_clip=0.01 or "
+                "spectral_norm=true"
+            )
+        return self
+
     @property
     def bounds_slope(self) -> bool:
         """Whether the critic's slope is bounded image by image, in which batch norm has no place."""
@@ -130,7 +140,7 @@ class GAN(CodesModel):
             self.label_embedding = nn.Embedding(self.n_classes, LABEL_NUMBERS)
         self.critic = ProjectionCritic(critic, self.n_classes) if self.n_classes else critic
         if config.spectral_norm:
-            _normalise(self.critic)
+            normalise(self.critic)
         self.adaptive = Adaptive() if config.critic_augment == "adaptive" else None
         self.phases = self.make_phases()
 
@@ -153,7 +163,8 @@ class GAN(CodesModel):
         generator = Player("generator", self.generator_parameters())
         phases = [Phase("critic", critic, self.critic_loss, repeats=self.config.critic_steps)]
         if self.config.penalty != "none" and self.config.penalty_every > 1:
-            phases.append(Phase("penalty", critic, self.penalty_loss, every=self.config.penalty_every))
+            lazy = {"every": self.config.penalty_every, "repeats": self.config.critic_steps}
+            phases.append(Phase("penalty", critic, self.penalty_loss, **lazy))
         return [*phases, Phase("generator", generator, self.generator_loss)]
 
     def generator_parameters(self) -> list[nn.Parameter]:
@@ -186,7 +197,8 @@ class GAN(CodesModel):
         label = self._label(batch)
         fake = self._fake_still(batch, label, rng)
         with _full_precision(fake) if self._penalises_each_step else nullcontext():
-            real, fake = self._judged(batch.image, label, rng), self._judged(fake, label, rng)
+            real = self._judged(batch.image, label, rng, slope=self._penalises_each_step)
+            fake = self._judged(fake, label, rng, slope=self._penalises_each_step and self.config.penalty == "r1r2")
             loss = self.adversarial.critic(real.logits, fake.logits)
             penalty = self._penalty(real, fake, label, rng) if self._penalises_each_step else None
         parts = {"loss": loss.detach(), **self._means(real.logits.detach(), fake.logits.detach())}
@@ -201,9 +213,9 @@ class GAN(CodesModel):
         """The penalty by itself, where it is not of every step; part: loss, before its weight."""
         label = self._label(batch)
         with _full_precision(batch.image):
-            real = self._judged(batch.image, label, rng)
-            at_real = self.config.penalty == "r1"
-            fake = real if at_real else self._judged(self._fake_still(batch, label, rng), label, rng)
+            real = fake = self._judged(batch.image, label, rng, slope=True)
+            if self.config.penalty != "r1":
+                fake = self._judged(self._fake_still(batch, label, rng), label, rng, slope=True)
             penalty = self._penalty(real, fake, label, rng)
         return self.penalty_weight(batch.progress) * penalty, {"loss": penalty.detach()}
 
@@ -264,10 +276,8 @@ class GAN(CodesModel):
     def realness(self, image: Tensor) -> Tensor:
         """The critic's logit of images (B, C, H, W) in [0, 1], (B,): high for real; its mean over the classes."""
         check_images(image, self.config.shape)
-        labels = [image.new_full((len(image),), k, dtype=torch.int64) for k in range(self.n_classes)]
         with evaluating(self.critic):
-            logits = [self.critic(image, label) for label in labels] or [self.critic(image)]
-            return torch.stack(logits).mean(0)
+            return self.critic(image)
 
     def label_for(self, ids: Tensor, condition: Condition) -> Tensor | None:
         """Labels of images by their numbers, where the model has classes: those asked for, or one after another."""
@@ -284,9 +294,9 @@ class GAN(CodesModel):
         """Generated images through which no gradient passes."""
         return self.fake(batch, label, rng)
 
-    def _judged(self, image: Tensor, label: Tensor | None, rng: torch.Generator) -> "_Judged":
-        """Images and their logits, by which the slope there can be taken if it is penalised."""
-        image = image.detach().requires_grad_(self.config.penalty in ("r1", "r1r2"))
+    def _judged(self, image: Tensor, label: Tensor | None, rng: torch.Generator, *, slope: bool) -> "_Judged":
+        """Images and their logits; slope: whether that there is penalised."""
+        image = image.detach().requires_grad_(slope and self.config.penalty != "gradient")
         return _Judged(image, self.judge(image, label, rng))
 
     def _penalty(self, real: "_Judged", fake: "_Judged", label: Tensor | None, rng: torch.Generator) -> Tensor:
@@ -336,13 +346,6 @@ def _clip(parameters: list[nn.Parameter], bound: float) -> None:
         parameter.clamp_(-bound, bound)
 
 
-def _normalise(critic: nn.Module) -> None:
-    """Divide each weight by its spectral norm (Miyato et al. 2018), which a step of power iteration follows."""
-    for layer in critic.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
-            spectral_norm(layer)
-
-
 def _full_precision(like: Tensor) -> AbstractContextManager[Any]:
-    """Inside, nothing is computed in bfloat16."""
+    """Inside, nothing is computed in bfloat16 (a GPU may still use TF32)."""
     return torch.autocast(like.device.type, enabled=False)

@@ -9,7 +9,8 @@ with limited data", unless said otherwise)
 
       E_w,y (|J_w^T y| - a)**2,    J_w = dg(w)/dw,  y ~ N(0, I) / sqrt(H W),  a a running mean of |J_w^T y|
 
-  on half a batch in every fourth step, where it counts four times; images are in [-1, 1] here;
+  where w has a copy for each layer, and |.| is the root mean square over the layers of the norms for each; on half a
+  batch in every fourth step, where it counts four times; images are in [-1, 1] here;
 - the running mean of w, towards which sampling can move styles (truncation): w' = w_mean + psi (w - w_mean).
 
 R1 is lazy, too. Phases of one player are added up before it moves once, and each that runs in every k-th step counts
@@ -29,9 +30,10 @@ from trilemma.config import only_for
 from trilemma.errors import UserError
 from trilemma.gans.gan import GAN, GANConfig, GANKeys
 from trilemma.nets import stylegan2
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, check_condition, default_label
+from trilemma.nets.conv import within_range
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, check_condition
 
-R1_WEIGHT = 0.1  # for images in [0, 1]
+R1_WEIGHT = 0.0025  # for images in [0, 1]: the published 0.01 for CIFAR-10, where they are in [-1, 1], by 4
 W_BETA = 0.995  # of the running mean of w
 PATH_DECAY = 0.01  # share of the newest batch in the running mean of path lengths
 START_STYLES = 1_000  # whose mean is the first average
@@ -55,7 +57,7 @@ class StyleGANConfig(GANConfig):
         description="on the critic's slope: other than 1 between images (gradient), at real ones, or at both",
     )
     penalty_weight: float | None = Field(
-        default=None, gt=0, description="of the penalty (default: 10 for gradient, 0.1 for r1, 1 for r1r2)"
+        default=None, gt=0, description="of the penalty (default: 10 for gradient, 0.0025 for r1, 1 for r1r2)"
     )
     penalty_every: PositiveInt = Field(
         default=16, description="steps from one penalty to the next, which counts as all"
@@ -69,6 +71,8 @@ class StyleGANConfig(GANConfig):
     @model_validator(mode="after")
     def _path_has_effect(self) -> Self:
         only_for(self, "path_every", self.path_weight > 0, "a path_weight above 0")
+        for key in ("spectral_norm", "weight_clip"):
+            only_for(self, key, False, "networks whose weights are used as they are; StyleGAN2's are scaled")
         return self
 
 
@@ -92,7 +96,7 @@ class StyleKeys(GANKeys):
 class StyleGAN(GAN):
     """z (B, latent) -> w (B, W) -> image (B, C, H, W) in [0, 1], and critic image -> logits (B,).
 
-    w_mean: the average style, (W,).
+    w_mean: the average style of each class, (n_classes, W); (1, W) without classes.
     """
 
     sampling_keys = StyleKeys
@@ -104,7 +108,7 @@ class StyleGAN(GAN):
 
     def __init__(self, config: StyleGANConfig) -> None:
         super().__init__(config)
-        self.register_buffer("w_mean", torch.zeros(config.styles))
+        self.register_buffer("w_mean", torch.zeros(max(1, self.n_classes), config.styles))
         self.register_buffer("path_mean", torch.zeros(()))
 
     def make_generator(self, inputs: int) -> nn.Module:
@@ -134,6 +138,10 @@ class StyleGAN(GAN):
                 "more, or path_weight=0"
             )
 
+    def mean_w(self) -> Tensor:
+        """The average style, (W,)."""
+        return self.w_mean.mean(0)
+
     def to_w(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Style of each z (B, latent), of the classes `label` (B,) where the model has them: (B, W)."""
         return self.generator.mapping(self._with_label(z, label))
@@ -154,9 +162,9 @@ class StyleGAN(GAN):
     @torch.no_grad()
     def start_average(self, batches: Iterable[Batch], seed: int) -> dict[str, float]:
         """The average style before the first step."""
-        ids = torch.arange(START_STYLES)
-        label = default_label(ids, self.n_classes) if self.n_classes else None
-        self.w_mean.copy_(self._styles(ids, seed, label).mean(0))
+        for k, mean in enumerate(self.w_mean):
+            label = torch.full((START_STYLES,), k) if self.n_classes else None
+            mean.copy_(self._styles(torch.arange(START_STYLES), seed, label).mean(0))
         return {}
 
     def fake(self, batch: Batch, label: Tensor | None, rng: torch.Generator) -> Tensor:
@@ -164,7 +172,7 @@ class StyleGAN(GAN):
         n, image = len(batch.image), batch.image
         w = self.to_w(_normal(n, self.config.latent, rng, image), label)
         if self.training:
-            self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean), 1 - W_BETA)
+            self._follow(w.detach().to(self.w_mean), label)
         styles = self._for_layers(w)
         if self.config.mixing:
             other = self.to_w(_normal(n, self.config.latent, rng, image), label)
@@ -177,10 +185,10 @@ class StyleGAN(GAN):
         half = batch.rows(slice(len(batch.image) // 2))
         n, image = len(half.image), half.image
         with torch.autocast(image.device.type, enabled=False):
-            w = self.to_w(_normal(n, self.config.latent, rng, image), self._label(half))
+            styles = self._for_layers(self.to_w(_normal(n, self.config.latent, rng, image), self._label(half)))
             noise = _normal(n, self.generator.n_noise, rng, image)
             y = _normal(n, image[0].numel(), rng, image).view_as(image)
-            lengths = path_lengths(2 * self.generator(self._for_layers(w), noise), w, y)
+            lengths = path_lengths(2 * self.generator(styles, noise), styles, y)
         mean = lengths.detach().mean()
         self.path_mean.lerp_(mean, PATH_DECAY)
         loss = (lengths - self.path_mean).square().mean()
@@ -198,9 +206,9 @@ class StyleGAN(GAN):
         check_condition(condition, n, self.n_classes)
         ids = torch.arange(first, first + n)
         label = self.label_for(ids, condition)
-        styles = self._truncated(self._styles(ids, seed, label), keys)
+        styles = self._truncated(self._styles(ids, seed, label), label, keys)
         if isinstance(keys, StyleKeys) and keys.mix is not None:
-            other = self._truncated(self._styles(ids, keys.mix, label), keys)
+            other = self._truncated(self._styles(ids, keys.mix, label), label, keys)
             styles = mixed(styles, other, torch.full((n,), self._mix_layer(keys.mix_from), device=styles.device))
         return self._drawn(styles, ids, seed)
 
@@ -209,9 +217,18 @@ class StyleGAN(GAN):
         z = random.normal(ids, (self.config.latent,), seed, "latent").to(self.w_mean.device)
         return self.to_w(z, label)
 
-    def _truncated(self, w: Tensor, keys: GANKeys) -> Tensor:
-        """Styles (B, W) at a share of their distance from the average, for all layers."""
-        return self._for_layers(w if keys.truncation == 1 else self.w_mean.lerp(w, keys.truncation))
+    def _follow(self, w: Tensor, label: Tensor | None) -> None:
+        """Move the average style of each class in a batch towards that of its styles w (B, W)."""
+        rows = torch.zeros(len(w), dtype=torch.int64, device=w.device) if label is None else label
+        counts = torch.zeros_like(self.w_mean[:, :1]).index_add(0, rows, torch.ones_like(w[:, :1]))
+        means = torch.zeros_like(self.w_mean).index_add(0, rows, w) / counts.clamp(min=1)
+        self.w_mean.lerp_(torch.where(counts > 0, means, self.w_mean), 1 - W_BETA)
+
+    def _truncated(self, w: Tensor, label: Tensor | None, keys: GANKeys) -> Tensor:
+        """Styles (B, W) at a share of their distance from the average of their class, for all layers."""
+        if keys.truncation == 1:
+            return self._for_layers(w)
+        return self._for_layers(self.w_mean[0 if label is None else label.to(w.device)].lerp(w, keys.truncation))
 
     def _for_layers(self, w: Tensor) -> Tensor:
         """The same style (B, W) for each layer, (B, n_layers, W)."""
@@ -244,19 +261,14 @@ def mixed(styles: Tensor, other: Tensor, first: Tensor) -> Tensor:
     return torch.where((layer >= first[:, None])[:, :, None], other, styles)
 
 
-def path_lengths(image: Tensor, w: Tensor, y: Tensor) -> Tensor:
-    """|J_w^T y| / sqrt(H W) of each image, (B,), through which a gradient passes (2020, eq. 4).
+def path_lengths(image: Tensor, styles: Tensor, y: Tensor) -> Tensor:
+    """Root mean square over the layers l of |J_l^T y| / sqrt(H W) of each image, (B,), through which a gradient passes.
 
     Args:
-        image: (B, C, H, W), computed from w (B, W); y: of N(0, I), as image.
+        image: (B, C, H, W), computed from styles (B, L, W); y: of N(0, I), as image.
     """
-    (gradient,) = torch.autograd.grad((image * y).sum(), w, create_graph=True)
-    return gradient.norm(dim=1) / (image.shape[2] * image.shape[3]) ** 0.5
-
-
-def within_range(image: Tensor) -> Tensor:
-    """Kept in [0, 1], with the gradient of the identity: a pixel beyond an end can still come back."""
-    return image + (image.clamp(0, 1) - image).detach()
+    (gradient,) = torch.autograd.grad((image * y).sum(), styles, create_graph=True)
+    return (gradient.square().sum(2).mean(1) / (image.shape[2] * image.shape[3])).sqrt()
 
 
 def _normal(n: int, count: int, rng: torch.Generator, like: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -65,7 +65,9 @@ def wasserstein(theta: Tensor) -> Tensor:
     return theta.double().abs()
 
 
-def jensen_wasserstein(*, noises: tuple[NonNegativeFloat, ...] = (0.0, 0.1, 0.3), reach: float = 1.0) -> "Image.Image":
+def jensen_wasserstein(
+    *, noises: tuple[NonNegativeFloat, ...] = (0.0, 0.1, 0.3), reach: PositiveFloat = 1.0
+) -> "Image.Image":
     """The two lines, their distances over theta, and the slopes by theta that a generator gets.
 
     Args:

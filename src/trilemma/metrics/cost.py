@@ -23,7 +23,7 @@ from trilemma import rng
 from trilemma.metrics.features import to_levels
 from trilemma.metrics.intervals import median_interval
 from trilemma.registry import count_parameters
-from trilemma.types import NO_GUIDES, Guides, Samples
+from trilemma.types import NO_GUIDES, Guides, Samples, sampling_network
 
 REPEATS = 20  # timed batches wanted, within BUDGET_S
 BUDGET_S = 2.0  # seconds after which no batch is drawn for timing alone
@@ -65,7 +65,7 @@ def draw_with_cost(
     assert isinstance(model, nn.Module)
     device, batch = next(model.parameters()).device, min(batch, n)
     images, seconds, calls = [], [], []
-    with counted_rows(model.sampling_network, *guides.networks) as rows:
+    with counted_rows(sampling_network(model), *guides.networks) as rows:
         for first in range(0, n, batch):
             count, before, start = min(batch, n - first), rows.total, _now(device)
             drawn = draw(first, count)
@@ -85,7 +85,7 @@ def draw_with_cost(
         calls_per_image=calls_per_image,
         calls_interval=(min(calls), max(calls)),
         parameters=count_parameters(model),
-        sampling_parameters=count_parameters(model.sampling_network),
+        sampling_parameters=count_parameters(sampling_network(model)),
         device=device.type,
         batch=batch,
         repeats=len(times),

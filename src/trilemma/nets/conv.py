@@ -117,3 +117,8 @@ def he(net: nn.Sequential) -> nn.Sequential:
 def _doubling(c_in: int, c_out: int) -> nn.ConvTranspose2d:
     """Transposed 3x3 convolution: each side n becomes 2 n."""
     return nn.ConvTranspose2d(c_in, c_out, 3, 2, padding=1, output_padding=1)
+
+
+def within_range(image: Tensor) -> Tensor:
+    """Kept in [0, 1], with the gradient of the identity: a pixel beyond an end can still come back."""
+    return image + (image.clamp(0, 1) - image).detach()

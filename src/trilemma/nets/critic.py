@@ -46,8 +46,9 @@ class ProjectionCritic(nn.Module):
         super().__init__()
         self.critic, self.embedding = critic, nn.Embedding(n_classes, critic.n_features)
 
-    def forward(self, image: Tensor, label: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1], label (B,) -> logits (B,)."""
+    def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) in [0, 1], label (B,) -> logits (B,); without labels, their mean over the classes."""
         features = self.critic.features(image)
-        projected = full(features * self.embedding(label)).sum(1) / math.sqrt(self.critic.n_features)
+        embedded = self.embedding.weight.mean(0) if label is None else self.embedding(label)
+        projected = full(features * embedded).sum(1) / math.sqrt(self.critic.n_features)
         return self.critic.head(features) + projected

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.nets import critic
-from trilemma.nets.conv import centre_crop
+from trilemma.nets.conv import centre_crop, within_range
 from trilemma.nets.dcgan import stage_widths
 from trilemma.nets.precision import full
 
@@ -90,10 +90,10 @@ def up(n: int) -> Tensor:
 
 
 def down(n: int) -> Tensor:
-    """(n // 2, n), one side's weights: out[i] = (x[2 i - 1] + 2 x[2 i] + x[2 i + 1]) / 4; the first pixel repeats."""
-    i = torch.arange(n // 2)
+    """(ceil(n / 2), n), weights of a side: out[i] = (x[2 i - 1] + 2 x[2 i] + x[2 i + 1]) / 4; both ends repeat."""
+    i = torch.arange((n + 1) // 2)
     one_hot = torch.eye(n)
-    return (one_hot[(2 * i - 1).clamp(min=0)] + 2 * one_hot[2 * i] + one_hot[2 * i + 1]) / 4
+    return (one_hot[(2 * i - 1).clamp(min=0)] + 2 * one_hot[2 * i] + one_hot[(2 * i + 1).clamp(max=n - 1)]) / 4
 
 
 class Basis(nn.Module):
@@ -132,7 +132,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """(B, inputs) -> (B, C, H, W), in [0, 1] but in training."""
         image = (full(centre_crop(self.body(z), *self.size)) + 1) / 2
-        return image if self.training else image.clamp(0, 1)
+        return image if self.training else within_range(image)
 
 
 class Critic(critic.Critic):
@@ -144,7 +144,7 @@ class Critic(critic.Critic):
         _, height, width_px = shape
         for c_in, c_out in pairwise(widths):
             layers += [Resize(down(height), down(width_px)), *change(c_in, c_out), Block(c_out, len(widths), group)]
-            height, width_px = height // 2, width_px // 2
+            height, width_px = (height + 1) // 2, (width_px + 1) // 2
         last = widths[-1]
         layers += [scaled(nn.Conv2d(last, last, (height, width_px), groups=last, bias=False)), nn.Flatten()]
         super().__init__(nn.Sequential(*layers, scaled(nn.Linear(last, 1))))

@@ -37,7 +37,6 @@ from trilemma.nets.conv import centre_crop
 from trilemma.nets.dcgan import MAX_CHANNELS, stage_widths
 from trilemma.nets.precision import full
 
-FILTER = (1.0, 3.0, 3.0, 1.0)
 LEAK = 0.2
 GAIN = math.sqrt(2)  # of a leaky ReLU, after which the variance is about 1 again
 EPS = 1e-8
@@ -109,7 +108,7 @@ def blur(x: Tensor, padding: int, stride: int = 1, *, odd_too: bool = False) -> 
     Args:
         padding: zeros on each side; odd_too: one more where the size is odd, so that its half is rounded up.
     """
-    row = x.new_tensor(FILTER) / sum(FILTER)
+    row = (2 - (torch.arange(4, dtype=x.dtype, device=x.device) - 1.5).abs()) / 4  # [1, 3, 3, 1] / 8
     kernel = torch.outer(row, row).expand(x.shape[1], 1, -1, -1)
     sides = [padding + (n % 2 if odd_too else 0) for n in x.shape[2:]]
     return F.conv2d(x, kernel, stride=stride, padding=sides, groups=x.shape[1])
@@ -259,12 +258,11 @@ class MinibatchDeviation(nn.Module):
         group: images in a group; 1: all deviations are 0.
     """
 
-    batch_statistics = True
     running_deviation: Tensor
 
     def __init__(self, group: int) -> None:
         super().__init__()
-        self.group = group
+        self.group, self.batch_statistics = group, group > 1
         self.register_buffer("running_deviation", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:

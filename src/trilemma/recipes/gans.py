@@ -154,7 +154,7 @@ register(
         suits="28 to 64 px, grey or colour; thousands of images; varied, steady training",
         source="Huang et al. 2024",
         build=GAN,
-        # The published weight is of images in [-1, 1], where slopes are half and their squares a quarter of these.
+        # The published weight, 0.05, is of images in [-1, 1]; for images in [0, 1] it would be 0.0125.
         config=GANConfig(
             network="r3",
             latent=64,

@@ -18,7 +18,7 @@ from trilemma.files import read_json, write_json
 from trilemma.pictures.levels import to_float
 from trilemma.registry import require
 from trilemma.run.stored import StoredRun
-from trilemma.types import NO_GUIDES, Condition, Conditional, DenoisesOnAnySchedule, Guides, flags
+from trilemma.types import NO_GUIDES, Condition, Conditional, DenoisesOnAnySchedule, Guides
 
 GRIDS = "grids.json"  # in a run's folder: time grids that were optimised for its model
 GRID_IMAGES = 32  # held-out images that they are measured on
@@ -54,7 +54,7 @@ def guides_of(run: StoredRun, model: nn.Module, keys: Config, opened: Opened) ->
     """
     guide, classifier = keys.get("guide"), keys.get("classifier")
     is_optimised = keys.get("grid") == "optimised"
-    if not flags(model).takes_guides or (guide is None and classifier is None and not is_optimised):
+    if guide is None and classifier is None and not is_optimised:
         return NO_GUIDES
     return Guides(
         None if guide is None else _weak(run, guide, opened, has_classes=isinstance(model, Conditional)),

@@ -23,6 +23,7 @@ from trilemma.run.guides import guides_of
 from trilemma.run.stored import StoredRun
 from trilemma.text import printable
 from trilemma.types import (
+    NO_GUIDES,
     UNCONDITIONAL,
     Coder,
     Condition,
@@ -328,6 +329,8 @@ class Run(StoredRun):
 
     def guides(self, keys: Config) -> Guides:
         """What guides the sampler from outside, as its settings name it; worked out once for the settings."""
+        if not flags(self.model).takes_guides:
+            return NO_GUIDES
         if keys not in self._guides:
             self._guides[keys] = guides_of(self, self.model, keys, self._opened)
         return self._guides[keys]

@@ -21,7 +21,7 @@ from trilemma.files import sha256_of
 from trilemma.run.checkpoint import MANIFEST, list_checkpoints, read_values
 from trilemma.run.state import Broken
 from trilemma.run.weights import Form, difference, forms_of, load_tensors, read_forms
-from trilemma.types import Finishes, flags
+from trilemma.types import Finishes, flags, not_averaged
 
 CHECKPOINTS = "checkpoints"
 NUMBERS = ("step", "images", "seconds", "progress")  # of the values that are read here
@@ -72,7 +72,7 @@ class Snapshot:
 
     def _averaged(self, model: nn.Module) -> list[str]:
         """Names of the parameters in the group of averages: those of every player in earlier versions."""
-        left_out = {id(p) for player in flags(model).players if not player.averaged for p in player.parameters}
+        left_out = set(map(id, not_averaged(flags(model).phases)))
         kept = read_forms(self._file("ema"))
         return [name for name, p in model.named_parameters() if id(p) not in left_out or name in kept]
 

@@ -42,7 +42,7 @@ KEPT = 100  # rows of the log in which a value is usual
 LEAST_ROWS = 5  # below which it is not known what is usual
 OVERFIT = 0.7  # r_v from which a critic takes held-out images for generated ones
 LONG = 3  # validations in a row, after which that is no chance
-JUDGED = 1000  # images of a kind behind r_v
+JUDGED = 512  # images of a kind behind r_v
 TELLS = 0.7  # AUROC of training images against generated ones below which r_v is noise over noise
 FEW = 300  # training images below which GANs collapse without augmentation
 

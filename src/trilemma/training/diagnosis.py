@@ -47,9 +47,7 @@ class Diagnosis:
         self.n_players = count_players(validation.model.phases)
         self.warnings, self.sample_monitor = Warnings(), SampleMonitor()
         self.units = 0  # of the code that `active_units` saw
-        self.earlier: dict[str, list[float]] = {
-            name: [] for name in EARLIER
-        }  # values that later ones are compared with
+        self.earlier: dict[str, list[float]] = {name: [] for name in EARLIER}  # what later values are compared with
         self.overfits = 0  # validations in a row at which the critic was overfit
 
     def state(self) -> Checkpoint:
@@ -66,7 +64,7 @@ class Diagnosis:
         warnings.quiet, warnings.current = dict(values["said"]), dict(values["current"])
         warnings.since = dict(values["since"])
         self.sample_monitor.distances = list(values["distances"])
-        self.earlier = {name: list(entries) for name, entries in values["earlier"].items()}
+        self.earlier = {name: list(values["earlier"].get(name, [])) for name in EARLIER}
         self.overfits = values["overfits"]
 
     def active_units(self) -> dict[str, int]:
@@ -78,7 +76,7 @@ class Diagnosis:
         return {ACTIVE_UNITS: active_units(codes)}
 
     def critic_overfit(self) -> dict[str, float]:
-        """How far a critic has held-out images for generated ones; {} where that is not known."""
+        """How far a critic takes held-out images for generated ones; {} where that is not known."""
         ratio = overfit_ratio(self.in_use)
         return {} if ratio is None else {CRITIC_OVERFIT: ratio}
 
@@ -128,7 +126,7 @@ class Diagnosis:
         if CRITIC_OVERFIT in row:
             text = critic_overfit(row[CRITIC_OVERFIT], self.config)
             self.overfits = 0 if text is None else self.overfits + 1
-            self._report("overfit", text, settled=self.overfits >= LONG)
+            self._report("overfit", text, settled=settled and self.overfits >= LONG)
 
     def _compare(self, name: str, rule: Comparison, row: dict[str, Any], settled: bool) -> None:
         """Ask a rule about a value. One that stands out is no part of what is usual, but a rise at the beginning is."""

@@ -20,7 +20,7 @@ from trilemma.training.ema import EMA
 from trilemma.training.log import Averages
 from trilemma.training.optim import Plateau, learning_rate, lr_factor, make_optimizer, optimizer_config
 from trilemma.training.state import first_entries, flatten_optimizer, restore_optimizer
-from trilemma.types import Batch, Logs, Model, Phase, Player, flags, players_of, span_of
+from trilemma.types import Batch, Logs, Model, Phase, Player, flags, not_averaged, players_of, span_of
 
 START_BATCH = 500  # training images that the start of a phase is shown at a time
 
@@ -49,8 +49,8 @@ class Players:
         self.optimizers = {player.name: make_optimizer(player, config) for player in self.all}
         self.spans = {player.name: span_of(player, self.phases) for player in self.all}
         self.clips = {player.name: optimizer_config(player, config).clip for player in self.all}
-        still = [p for player in self.all if not player.averaged for p in player.parameters]
-        self.ema = EMA(model, config.ema_halflife_images, without=still) if config.ema_halflife_images else None
+        halflife = config.ema_halflife_images
+        self.ema = EMA(model, halflife, without=not_averaged(self.phases)) if halflife else None
         self.noise = torch.Generator(self.device)  # of a step, seeded anew in each
         rng.own_dropout(model, self.noise)
         self.repeats = max(phase.repeats for phase in self.phases)
