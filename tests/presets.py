@@ -9,7 +9,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "diffusion-edm": _UNET,
     "diffusion-dit": {"width": 32, "depth": 2, "heads": 2},
     "diffusion-cifar": _UNET,
-    "gan-r3": {"latent": 8, "width": 8},
+    **{name: {"latent": 8, "width": 8} for name in ("gan-dcgan", "gan-wgan", "gan-wgan-gp", "gan-r3")},
     "gan-style": {"width": 4, "latent": 8, "styles": 8},
 }
 ALIKE = ("diffusion-flow", "diffusion-edm", "diffusion-cifar")  # one network with "diffusion", by other settings

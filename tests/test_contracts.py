@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trilemma import rng
 from trilemma.config import make
 from trilemma.errors import UserError
+from trilemma.gans import codes
 from trilemma.registry import build, create, get_recipe, list_models
 from trilemma.run.checkpoint import list_checkpoints
 from trilemma.training import train
@@ -156,7 +157,8 @@ def test_sampling_leaves_the_global_random_state_and_the_mode_alone(model: nn.Mo
     assert torch.equal(before, torch.get_rng_state()) and model.training
 
 
-def test_capabilities_have_the_shapes_they_promise(model: nn.Module) -> None:
+def test_capabilities_have_the_shapes_they_promise(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codes, "STARTS", 8)
     batch = batch_for(model)
     condition = batch.condition if isinstance(model, Conditional) else UNCONDITIONAL
     if isinstance(model, Encodes):

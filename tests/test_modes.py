@@ -127,6 +127,11 @@ VERBS: dict[str, Callable[[trilemma.Run, Path], object]] = {
     "again": lambda run, out: trilemma.again(trilemma.sample(run, n=2, out=out / "x.png").grid, out=out / "y.png"),
     "reconstruct": lambda run, out: trilemma.reconstruct(run, n=3, out=out / "x.png"),
     "interpolate": lambda run, out: trilemma.interpolate(run, 0, 1, frames=3, out=out / "x.png"),
+    "invert": lambda run, out: (
+        trilemma.invert(
+            short("gan", str(run.path.with_name("gan")), latent=3, width=8), n=2, steps=3, out=out / "x.png"
+        ).codes
+    ),
     "traverse": lambda run, out: trilemma.traverse(run, out=out / "x.png"),
     "edit": lambda run, out: trilemma.edit(run, 0, towards="1", out=out / "x.png"),
     "compress": lambda run, out: trilemma.compress(run, n=4, out=out / "x.png"),

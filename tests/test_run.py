@@ -263,6 +263,7 @@ def held_out(run, n):
 def test_codes_and_reconstructions_are_those_of_the_model_in_any_batch(run, monkeypatch):
     monkeypatch.setattr(path, "CODE_STEPS", 6)  # of a model that inverts
     monkeypatch.setattr(gan_codes, "STEPS", 6)
+    monkeypatch.setattr(gan_codes, "STARTS", 8)
     images, labels = held_out(run, 7)
     label = labels if codes_need(run.model) else None
     with torch.no_grad():

@@ -20,7 +20,7 @@ from trilemma.errors import UserError
 from trilemma.explore import sample
 from trilemma.metrics import cost
 from trilemma.run.run import Run
-from trilemma.types import Guides
+from trilemma.types import NO_GUIDES, Guides
 
 TINY = {"width": 8, "multipliers": (1, 2), "depth": 1, "attention_px": 0, "steps": 2, "batch": 16, "quiet": True}
 
@@ -171,6 +171,14 @@ def test_a_bundled_classifier_is_read_once(strong: Run, monkeypatch: pytest.Monk
     strong.sample(1, steps=1, classifier="digits-cnn")
     monkeypatch.setattr("trilemma.run.guides.load_network", None)
     assert strong.sample(1, steps=1, classifier="digits-cnn").isfinite().all()
+
+
+class Levels(Config):
+    levels: list[int] = [1]  # noqa: RUF012 (a field of pydantic)
+
+
+def test_settings_that_cannot_be_a_key_need_none(runs: dict[str, Path]) -> None:
+    assert trilemma.load(runs["vae"]).guides(Levels()) is NO_GUIDES
 
 
 def test_guides_are_worked_out_once_for_all_batches(

@@ -163,7 +163,7 @@ def test_a_search_may_begin_at_the_mean_of_the_styles(monkeypatch: pytest.Monkey
 
 
 def test_styles_can_be_left_for_latents(image: Tensor) -> None:
-    model = Styled()
+    model = Styled().eval()
     latent = model.in_z()
     assert not isinstance(latent, HasStyles) and latent.code_length == 3 and Linear().in_z().code_length == 3
     z = latent.invert(image, steps=400)
@@ -171,6 +171,7 @@ def test_styles_can_be_left_for_latents(image: Tensor) -> None:
     expected = torch.linalg.lstsq(weight, (image.flatten(1) - at_zero).T).solution.T
     torch.testing.assert_close(z, expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(latent.generate(z), model.generate(model.to_w(z)))
+    assert not model.training
 
 
 # GANs

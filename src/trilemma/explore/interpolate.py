@@ -7,7 +7,7 @@ for t from 0 to 1. Shoemake (1985), "Animating rotation with quaternion curves";
 generative networks": under a normal prior in many dimensions, codes lie near a sphere, whose inside a straight line
 crosses. Where a and b are (nearly) parallel, opposite or zero, theta or the way is not determined: linear. Styles w
 (Karras et al. 2019, "A style-based generator architecture for generative adversarial networks") lie near no sphere:
-their way is the linear one.
+there the straight line is the way to trust.
 """
 
 from collections.abc import Sequence
