@@ -31,6 +31,7 @@ KINDS: dict[str, dict[str, float]] = {  # times the recipe's rates
     "both x 300": {"critic": 300, "generator": 300},
 }
 UNHURRIED = ("ae-recurrent", "vae-ladder")  # after STEPS these still give the mean image, and rightly say so
+UNHURRIED += ("gan-wgan", "gan-r3", "gan-style")  # and these few kinds of digits
 LIGHT = {"beta": 0.1}
 SMALL_UNET: dict[str, object] = {"width": 16, "multipliers": (1, 2), "depth": 1}
 SETTINGS: dict[str, dict[str, object]] = {
