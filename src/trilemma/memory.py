@@ -60,6 +60,11 @@ def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not is_out_of_memory(error):
             raise
     release()
+    return in_main_memory(tensors)
+
+
+def in_main_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Detached copies by name, on the CPU."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 

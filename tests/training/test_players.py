@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import trilemma
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError
-from trilemma.registry import Recipe, registered
+from trilemma.registry import Recipe, create, registered
 from trilemma.run.checkpoint import list_checkpoints, read_checkpoint
 from trilemma.run.config import TrainConfig
 from trilemma.run.run import Run
@@ -25,6 +25,7 @@ from trilemma.run.state import check_state
 from trilemma.training.health import StepMonitor
 from trilemma.training.loop import Trainer
 from trilemma.training.optim import learning_rate, make_optimizer
+from trilemma.training.players import Players
 from trilemma.types import Batch, Model, Phase, PhaseError, Player, check_together
 
 TOY = ExitStack()  # in which the newest toy is known
@@ -348,3 +349,18 @@ def test_a_player_may_have_no_momentum() -> None:
 def test_the_players_of_a_recipe_may_depend_on_its_settings() -> None:
     run = train(lambda toy: two_players(toy)[: 2 if toy.config.shape == (1, 8, 8) else 1], lr=None)
     assert run.config["training"]["lr"] == TrainConfig.model_fields["lr"].default
+
+
+def test_a_state_lies_in_main_memory(device: torch.device) -> None:
+    model = create("gan", shape=(1, 8, 8), seed=0).to(device)
+    players = Players(model, TrainConfig(steps=1, ema_halflife_images=100), bf16=False)
+    players.differentiate(players.all[0], [players.phases[0]], Batch(torch.rand(4, 1, 8, 8, device=device)))
+    players.step(players.all[0], torch.ones((), device=device))
+    tensors = players.state().tensors
+    assert {"model", "ema", "optimizer-critic"} <= tensors.keys() and tensors["optimizer-critic"]
+    assert all(tensor.device.type == "cpu" for group in tensors.values() for tensor in group.values())
+    before = tensors["model"]["critic.body.0.weight"].clone()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert torch.equal(tensors["model"]["critic.body.0.weight"], before)

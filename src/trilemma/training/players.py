@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trilemma import rng
-from trilemma.memory import copies, halving
+from trilemma.memory import halving, in_main_memory
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint
 from trilemma.training.ema import EMA
@@ -133,14 +133,14 @@ class Players:
         return [name or "its loss" for name, module in self.model.named_modules() if needs_whole_batch(module)]
 
     def state(self) -> Checkpoint:
-        """Weights, averages and optimisers, as copies."""
+        """Weights, averages and optimisers, as copies in main memory: a state to return to takes no room on a GPU."""
         tensors = {"model": dict(self.model.state_dict())}
         if self.ema is not None:
             tensors["ema"] = self.ema.state()
         for name, optimizer in self.optimizers.items():
             tensors[f"optimizer-{name}"] = flatten_optimizer(optimizer)
         values = {"pieces": self.pieces, "started": list(self.started)}
-        return Checkpoint(values, {file: copies(group) for file, group in tensors.items()})
+        return Checkpoint(values, {file: in_main_memory(group) for file, group in tensors.items()})
 
     def load(self, state: Checkpoint) -> None:
         """Take them back."""
