@@ -49,7 +49,7 @@ from trilemma.types import (
 )
 
 DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras et al. 2022)
-PLACES = {"unet": 14, "dit": 7}  # a side, for which a step is fast on a CPU
+PLACES = {"unet": 28, "dit": 7}  # a side, for which a step is fast on a CPU
 BASE_SIDE = 32  # px, up to which schedules are as published
 THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
 
@@ -74,9 +74,9 @@ class PixelDiffusionConfig(ModelConfig):
         default=None, gt=0, description="standard deviation of the images in [-1, 1] (default: measured on them)"
     )
     network: Literal["unet", "dit"] = Field(default="unet", description="convolutions, or a transformer over patches")
-    width: PositiveInt = Field(default=48, description="channels at full size, or numbers a token")
-    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 2), description="unet: of the width, a level each")
-    depth: PositiveInt = Field(default=2, description="unet: blocks a level; dit: blocks")
+    width: PositiveInt = Field(default=16, description="channels at full size, or numbers a token")
+    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 4), description="unet: of the width, a level each")
+    depth: PositiveInt = Field(default=1, description="unet: blocks a level; dit: blocks")
     attention_px: int = Field(default=8, ge=0, description="unet: maps up to this side have attention; 0: none")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="unet: inside the blocks")
     patch: PositiveInt | None = Field(

@@ -36,8 +36,8 @@ register(
 
 BUDGET = {  # of a few minutes to hours on one machine
     "epochs": 20,
-    "batch": 64,
-    "lr": 0.001,
+    "batch": 16,
+    "lr": 0.002,
     "optimizer": "adamw",
     "betas": (0.9, 0.99),
     "clip": 1.0,
@@ -56,7 +56,7 @@ register(
         suits="28 to 64 px; hundreds of images or more; sharp and varied",
         source="Karras et al. 2022 (prediction); Nichol & Dhariwal 2021 (schedule); Zhao et al. 2023 (sampler)",
         build=PixelDiffusion,
-        config=PixelDiffusionConfig(),
+        config=PixelDiffusionConfig(density="log-normal", density_mean=-1.2, density_std=1.2),
         training=BUDGET,
     )
 )
@@ -96,7 +96,7 @@ register(
         source="Peebles & Xie 2023",
         build=PixelDiffusion,
         config=PixelDiffusionConfig(network="dit", width=192, depth=6, heads=6),
-        training={**BUDGET, "channels_last": False, "lr": 0.0005},
+        training={**BUDGET, "channels_last": False, "batch": 64, "lr": 0.0005},
     )
 )
 
