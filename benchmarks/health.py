@@ -3,7 +3,7 @@
 Trainings on the 8x8 digits, each with a seed of its own:
 
 - GANs: ten with their recipe's settings and ten of each kind in KINDS, whose rates are so high that many go wrong.
-  Which of them did is told by the feature network of the digits, of which the warnings know nothing: precision or
+  Which of them did, the feature network of the digits says, of which the warnings know nothing: precision or
   recall of the final samples is less than half of the median of the recipe's trainings. Counted are the failures with
   a warning of the samples or of the critic, the sound trainings with one, and the share of a training after which the
   first one came.
@@ -66,24 +66,23 @@ def rivals(factors: dict[str, float], seed: int, folder: Path) -> tuple[list[tup
 def gans(folder: Path) -> bool:
     """Print a line per kind of training; whether nine of ten failures warned, and at most one of ten sound ones."""
     runs = {kind: [rivals(times, n, folder / f"{kind}-{n}") for n in SEEDS] for kind, times in KINDS.items()}
-    bars = [statistics.median(values) / 2 for values in zip(*(figures for _, figures in runs["recipe"]), strict=True)]
+    bars = [statistics.median(values) / 2 for values in zip(*(scores for _, scores in runs["recipe"]), strict=True)]
     print(f"{GAN}; failed: precision below {bars[0]:.2f} or recall below {bars[1]:.2f}")
-    told: dict[bool, list[bool]] = {True: [], False: []}  # failed: whether each was warned of
+    warned: dict[bool, list[bool]] = {True: [], False: []}  # failed: whether each was warned of
     for kind, result in runs.items():
-        mine: dict[bool, list[bool]] = {True: [], False: []}
-        for warnings, figures in result:
-            mine[any(value < bar for value, bar in zip(figures, bars, strict=True))].append(bool(warnings))
+        of_kind: dict[bool, list[bool]] = {True: [], False: []}
+        for warnings, scores in result:
+            of_kind[any(value < bar for value, bar in zip(scores, bars, strict=True))].append(bool(warnings))
         first = [warnings[0][0] for warnings, _ in result if warnings]
         when = f", first after {statistics.median(first):.0%} of the training (median)" if first else ""
-        print(f"{kind}: warned of {sum(mine[True])} of {len(mine[True])} that failed", end=" ")
-        print(f"and {sum(mine[False])} of {len(mine[False])} that did not{when}")
+        print(f"{kind}: warned of {sum(of_kind[True])} of {len(of_kind[True])} that failed", end=" ")
+        print(f"and {sum(of_kind[False])} of {len(of_kind[False])} that did not{when}")
         for text in sorted({re.sub("[0-9.]+", "#", text)[:60] for warnings, _ in result for _, text in warnings}):
             print(f"    {text}")
-        told = {fails: told[fails] + mine[fails] for fails in told}
-    shares = {fails: sum(told[fails]) / max(1, len(told[fails])) for fails in told}
-    print(
-        f"warned of {shares[True]:.0%} of {len(told[True])} failures, {shares[False]:.0%} of {len(told[False])} others"
-    )
+        warned = {fails: warned[fails] + of_kind[fails] for fails in warned}
+    shares = {fails: sum(warned[fails]) / max(1, len(warned[fails])) for fails in warned}
+    counts = {fails: f"{shares[fails]:.0%} of {len(warned[fails])}" for fails in warned}
+    print(f"warned of {counts[True]} failures, {counts[False]} others")
     return shares[True] >= 0.9 and shares[False] <= 0.1
 
 

@@ -233,11 +233,11 @@ class Bench:
 
     def start(self, *, after_s: float | None = None, kill_at: int | None = None, fresh: bool = False) -> Attempt:
         """Start the command; kill its process group some seconds after its begin, or let it kill itself."""
-        offset, begin = self._told(), time.time()
+        offset, begin = self._trace_bytes(), time.time()
         pid = os.fork()
         if pid == 0:
             self._become(kill_at, fresh)
-        status = _wait(pid, lambda: self._told() > offset, PATIENCE_S)
+        status = _wait(pid, lambda: self._trace_bytes() > offset, PATIENCE_S)
         begun = time.time()
         if status is None:
             status = _wait(pid, lambda: False, PATIENCE_S if after_s is None else after_s)
@@ -259,19 +259,19 @@ class Bench:
         finally:
             os._exit(99)
 
-    def _told(self) -> int:
+    def _trace_bytes(self) -> int:
         return self.trace.stat().st_size if self.trace.exists() else 0
 
     def _attempt(self, status: int, offset: int, begin: float, begun: float) -> Attempt:
-        lines = [line.split() for line in self.trace.read_text()[offset:].splitlines()] if self._told() else []
-        told = [words for words in lines if len(words) == 3]
+        lines = [line.split() for line in self.trace.read_text()[offset:].splitlines()] if self._trace_bytes() else []
+        entries = [words for words in lines if len(words) == 3]
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         return Attempt(
             killed,
             0 if killed else os.waitstatus_to_exitcode(status),
-            float(told[0][0]) - begin if told else None,
+            float(entries[0][0]) - begin if entries else None,
             time.time() - begun,
-            [(int(position), int(images)) for _, position, images in told],
+            [(int(position), int(images)) for _, position, images in entries],
             next((int(words[1]) for words in lines if words[0] == "calls"), 0),
         )
 

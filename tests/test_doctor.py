@@ -32,19 +32,19 @@ def test_this_machine_passes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("found", "status"),
+    ("version", "status"),
     [("2.10.0", "problem"), ("2.11.0", "ok"), ("2.13.0+cpu", "ok"), ("3.0", "ok"), (None, "problem")],
 )
-def test_torch_has_a_floor(monkeypatch, found, status):
-    monkeypatch.setattr(checkup, "installed", lambda name: found if name == "torch" else "99")
+def test_torch_has_a_floor(monkeypatch, version, status):
+    monkeypatch.setattr(checkup, "installed", lambda name: version if name == "torch" else "99")
     check = only(checkup.check_packages(), "torch")
     assert check.status == status
     assert ("pip install" in check.advice) == (status == "problem")
 
 
-@pytest.mark.parametrize(("found", "status"), [("12.2.9", "problem"), ("12.3.0", "ok"), ("13.0.0", "ok")])
-def test_pillow_has_a_floor(monkeypatch, found, status):
-    monkeypatch.setattr(checkup, "installed", lambda name: found)
+@pytest.mark.parametrize(("version", "status"), [("12.2.9", "problem"), ("12.3.0", "ok"), ("13.0.0", "ok")])
+def test_pillow_has_a_floor(monkeypatch, version, status):
+    monkeypatch.setattr(checkup, "installed", lambda name: version)
     assert only(checkup.check_packages(), "pillow").status == status
 
 

@@ -156,7 +156,7 @@ def test_no_verb_shows_a_hostile_word_as_it_is(
     names = {"RUN": str(run), "DATA": str(place / "data"), "OTHER": str(place / "other")}
     names["COPY"] = str(shutil.copytree(run, tmp_path / f"{HOSTILE}2")) if "COPY" in words else ""
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    code = main([re.sub("RUN|DATA|OTHER|COPY", lambda found: names[found[0]], word) for word in words])
+    code = main([re.sub("RUN|DATA|OTHER|COPY", lambda match: names[match[0]], word) for word in words])
     output = capsys.readouterr()
     assert code in (0, 1, 2) and "Traceback" not in output.err and "defect" not in output.err
     written = [p for p in tmp_path.rglob("*") if p.is_file() and before.get(p) != p.stat().st_mtime_ns]

@@ -56,8 +56,8 @@ def smooth(n, shape, seed=0):
     return torch.from_numpy(images.clip(0, 255).astype(np.uint8))
 
 
-def rows_by(found):
-    return {(row.name, row.counted): row for row in found.rows}
+def rows_by(compression):
+    return {(row.name, row.counted): row for row in compression.rows}
 
 
 def test_a_code_of_all_pixels_loses_nothing_and_saves_nothing(run):

@@ -265,8 +265,8 @@ def test_the_odd_ones_among_the_held_out_images(run):
     assert len(detection.flagged) == (detection.scores["error"]["normal"] > detection.threshold).sum()
 
 
-def errors_of(found, *kinds):
-    return torch.cat([found.scores["error"][kind] for kind in kinds]).sort().values
+def errors_of(detection, *kinds):
+    return torch.cat([detection.scores["error"][kind] for kind in kinds]).sort().values
 
 
 def test_all_normal_images_of_another_source_are_used(run, flat, tmp_path):

@@ -113,10 +113,10 @@ def test_a_command_is_right(words):
         make(settings_of(LESSONS[what[0]]), keys)
         inspect.signature(LESSONS[what[0]].draw).bind(*what[1:])
     else:
-        known = set(find(verb).keys)
-        if find(verb).open and set(keys) - known:  # further keys are those of the model's sampler
-            known |= set(sampling_keys(get_recipe(preset_of(what[0]))).model_fields)
-        assert set(keys) <= known
+        own = set(find(verb).keys)
+        if find(verb).open and set(keys) - own:  # further keys are those of the model's sampler
+            own |= set(sampling_keys(get_recipe(preset_of(what[0]))).model_fields)
+        assert set(keys) <= own
         assert verb in trilemma.__all__ or verb in OTHER_NAMES
 
 

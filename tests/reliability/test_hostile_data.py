@@ -204,9 +204,9 @@ def test_members_are_those_that_tarfile_finds(tmp_path: Path, form: int) -> None
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "d" if form == tarfile.USTAR_FORMAT else long
             archive.addfile(info)
-    told = lambda info: (info.name, info.linkname, info.type, info.size, info.offset_data)  # noqa: E731
+    place = lambda info: (info.name, info.linkname, info.type, info.size, info.offset_data)  # noqa: E731
     with path.open("rb") as file, tarfile.open(path) as archive:
-        assert [told(info) for info in members(file)] == [told(info) for info in archive]
+        assert [place(info) for info in members(file)] == [place(info) for info in archive]
 
 
 def test_pax_headers_are_records_of_a_stated_length() -> None:

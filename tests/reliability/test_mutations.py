@@ -102,7 +102,7 @@ def tensors(file: str, change: Callable[[dict[str, torch.Tensor], str], object])
 
 
 def put(value: float) -> Callable[[dict[str, torch.Tensor], str], object]:
-    return lambda found, name: found[name].view(-1)[-1:].fill_(value)
+    return lambda group, name: group[name].view(-1)[-1:].fill_(value)
 
 
 def values(**changes: object) -> Harm:
@@ -160,12 +160,12 @@ MUTATIONS: dict[str, Harm] = {
     "agreed: infinite averaged weight": tensors("ema", put(float("inf"))),
     "agreed: NaN in the optimiser": tensors("optimizer-denoiser", put(NAN)),
     "agreed: NaN in the best weights": tensors("best", put(NAN)),
-    "agreed: a tensor less": tensors("model", lambda found, name: found.pop(name)),
-    "agreed: a tensor more": tensors("model", lambda found, name: found.update(more=torch.zeros(1))),
-    "agreed: another shape": tensors("model", lambda found, name: found.update({name: found[name][:1].clone()})),
-    "agreed: another type": tensors("ema", lambda found, name: found.update({name: found[name].double()})),
-    "agreed: optimiser entry less": tensors("optimizer-denoiser", lambda found, name: found.pop(name)),
-    "agreed: optimiser empty": tensors("optimizer-denoiser", lambda found, name: found.clear()),
+    "agreed: a tensor less": tensors("model", lambda group, name: group.pop(name)),
+    "agreed: a tensor more": tensors("model", lambda group, name: group.update(more=torch.zeros(1))),
+    "agreed: another shape": tensors("model", lambda group, name: group.update({name: group[name][:1].clone()})),
+    "agreed: another type": tensors("ema", lambda group, name: group.update({name: group[name].double()})),
+    "agreed: optimiser entry less": tensors("optimizer-denoiser", lambda group, name: group.pop(name)),
+    "agreed: optimiser empty": tensors("optimizer-denoiser", lambda group, name: group.clear()),
     "agreed: no averaged weights": agreed(missing("ema.safetensors")),
     "agreed: no best weights": agreed(missing("best.safetensors")),
     "agreed: wrong step": values(step=5),

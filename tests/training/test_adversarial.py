@@ -57,7 +57,7 @@ def tiny(**settings: Any) -> GAN:
         return GAN(make(GANConfig, {"shape": (1, 8, 8), "latent": 6, "width": 4, "network": "mlp", **settings}))
 
 
-class Told:
+class Checks:
     """A diagnosis of a small GAN, and its warnings."""
 
     def __init__(self, data: Data) -> None:
@@ -129,11 +129,11 @@ def test_an_overfit_critic_takes_held_out_images_for_generated_ones() -> None:
 
 def test_a_healthy_log_is_quiet(digits: Data) -> None:
     """Values go up and down by ten times, and begin at next to nothing."""
-    told = Told(digits)
+    checks = Checks(digits)
     swing = [{**HEALTHY, "generator/gradient_norm": 0.5 * 10 ** (k % 3 - 1)} for k in range(50)]
     start = [{name: 1e-6 * value for name, value in HEALTHY.items()}] * LEAST_ROWS
-    assert told.rows([*start, *swing], settled=False) == []
-    assert told.rows([{**row, CRITIC_OVERFIT: 0.4} for row in swing]) == []
+    assert checks.rows([*start, *swing], settled=False) == []
+    assert checks.rows([{**row, CRITIC_OVERFIT: 0.4} for row in swing]) == []
 
 
 @pytest.mark.parametrize(
@@ -145,38 +145,38 @@ def test_a_healthy_log_is_quiet(digits: Data) -> None:
     ],
 )
 def test_a_fault_is_said_once_with_the_step_since_when(name: str, value: float, part: str, digits: Data) -> None:
-    told = Told(digits)
+    checks = Checks(digits)
     faulty = {**HEALTHY, "critic/auroc": 1.0, name: value}
-    assert told.rows([HEALTHY] * 10) == []
-    (text,) = told.rows([faulty] * 2 * KEPT)  # it stays unusual, however long it lasts
+    assert checks.rows([HEALTHY] * 10) == []
+    (text,) = checks.rows([faulty] * 2 * KEPT)  # it stays unusual, however long it lasts
     assert part in text and "since" not in text
-    assert [f"since step {110:,}" in text for text in told.diagnosis.warnings.current.values()] == [True]
-    assert told.rows([HEALTHY]) == [] and told.diagnosis.warnings.current == {}
-    assert told.diagnosis.warnings.since == {}
+    assert [f"since step {110:,}" in text for text in checks.diagnosis.warnings.current.values()] == [True]
+    assert checks.rows([HEALTHY]) == [] and checks.diagnosis.warnings.current == {}
+    assert checks.diagnosis.warnings.since == {}
 
 
 def test_a_fault_from_before_the_training_settled_says_when_it_began(digits: Data) -> None:
-    told = Told(digits)
+    checks = Checks(digits)
     sure = {"critic/d_real": 0.999, "critic/d_fake": 0.001}
-    assert told.rows([{}, sure, sure], settled=False) == []
-    (text,) = told.rows([sure])
+    assert checks.rows([{}, sure, sure], settled=False) == []
+    (text,) = checks.rows([sure])
     assert text.endswith("(since step 20)")
 
 
 def test_a_gradient_that_vanished_before_the_training_settled_is_not_usual(digits: Data) -> None:
-    told, gone = Told(digits), {**HEALTHY, "critic/auroc": 1.0, "generator/gradient_norm": 1e-4}
-    assert told.rows([*[HEALTHY] * LEAST_ROWS, *[gone] * KEPT], settled=False) == []
-    (text,) = told.rows([gone])
+    checks, gone = Checks(digits), {**HEALTHY, "critic/auroc": 1.0, "generator/gradient_norm": 1e-4}
+    assert checks.rows([*[HEALTHY] * LEAST_ROWS, *[gone] * KEPT], settled=False) == []
+    (text,) = checks.rows([gone])
     assert "usually 0.5" in text and text.endswith(f"(since step {10 * (LEAST_ROWS + 1)})")
 
 
 def test_an_overfit_critic_is_said_after_some_validations_in_a_row(digits: Data) -> None:
-    told, high, low = Told(digits), {CRITIC_OVERFIT: 0.9}, {CRITIC_OVERFIT: 0.1}
+    checks, high, low = Checks(digits), {CRITIC_OVERFIT: 0.9}, {CRITIC_OVERFIT: 0.1}
     chances = [*[high] * (LONG - 1), low]
-    assert told.rows(chances * 3) == []
-    assert Told(digits).rows([high] * (LONG + 1), settled=False) == []
-    assert told.rows([{}, *[high, {}] * (LONG - 1)]) == []  # rows between validations say nothing of it
-    (text,) = told.rows([high])
+    assert checks.rows(chances * 3) == []
+    assert Checks(digits).rows([high] * (LONG + 1), settled=False) == []
+    assert checks.rows([{}, *[high, {}] * (LONG - 1)]) == []  # rows between validations say nothing of it
+    (text,) = checks.rows([high])
     first = 10 * (3 * LONG + 2)
     assert "overfit critic" in text and text.endswith(f"(since step {first})")
 
@@ -185,11 +185,11 @@ def test_a_resumed_diagnosis_says_the_same(digits: Data) -> None:
     """Wherever it is cut, and through the text of a checkpoint's values."""
     faulty = {**HEALTHY, "critic/auroc": 1.0, "generator/gradient_norm": 1e-5, CRITIC_OVERFIT: 0.9}
     log = [*[HEALTHY] * 6, *[faulty] * 3, HEALTHY, *[faulty] * 4]
-    whole = Told(digits)
+    whole = Checks(digits)
     expected = [whole.rows([row]) for row in log]
     assert sum(map(len, expected)) == 2
     for cut in range(len(log)):
-        one, other = Told(digits), Told(digits)
+        one, other = Checks(digits), Checks(digits)
         said = [one.rows([row]) for row in log[:cut]]
         other.diagnosis.load(Checkpoint(parse_json(json_text(one.diagnosis.state().values))))
         other.at = one.at
