@@ -44,18 +44,19 @@ BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5 * math.log(2), math.log(2)  # of the
 def differentiable(image: Tensor, rng: torch.Generator) -> Tensor:
     """Images (B, C, H, W) in [0, 1], each with its own colours, place and cutout; the range may grow.
 
-    Zhao et al. (2020), section 4: brightness + U(-1/4, 1/4), half as much as for images in [-1, 1], saturation times
-    U(0, 2), contrast times U(1/2, 3/2); translation by whole pixels up to 1/8 of a side, with zeros outside; a square
-    of half the sides set to zero.
+    Zhao et al. (2020), section 4, of images in [-1, 1]: brightness + U(-1/2, 1/2), saturation times U(0, 2), contrast
+    times U(1/2, 3/2); translation by whole pixels up to 1/8 of a side, with zeros outside; a square of half the sides
+    set to zero: grey, and where there is an alpha, transparent.
     """
     u = _uniform(7, image, rng)
     colour, rest = _parts(image)
-    colour = colour + _of_images(u[0] / 2 - 0.25)
+    colour = 2 * colour - 1 + _of_images(u[0] - 0.5)
     mean = colour.mean(1, keepdim=True)
     colour = mean + _of_images(2 * u[1]) * (colour - mean)
     mean = colour.mean((1, 2, 3), keepdim=True)
     colour = mean + _of_images(u[2] + 0.5) * (colour - mean)
-    return _cut_out(_translated(torch.cat([colour, rest], 1), u[3], u[4]), u[5], u[6])
+    colour, rest = _parts(_cut_out(_translated(torch.cat([colour, rest], 1), u[3], u[4]), u[5], u[6]))
+    return torch.cat([(colour + 1) / 2, rest], 1)
 
 
 class Adaptive(nn.Module):
