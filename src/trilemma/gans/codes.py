@@ -65,11 +65,15 @@ class CodesModel(Model):
         z = random.normal(ids, (self.config.latent,), seed, "codes").to(like)
         if not isinstance(self, HasStyles):
             return z
-        label = condition.label
-        if label is None and self.n_classes:
-            label = default_label(ids, self.n_classes)
+        label = self.label_for(ids, condition)
         with evaluating(self):
             return self.to_w(z, None if label is None else label.to(like.device))
+
+    def label_for(self, ids: Tensor, condition: Condition) -> Tensor | None:
+        """Labels of images by their numbers, where the model has classes: those asked for, or one after another."""
+        if condition.label is None and self.n_classes:
+            return default_label(ids, self.n_classes)
+        return condition.label
 
     def in_z(self) -> "CodesModel":
         """This model with z for its codes."""

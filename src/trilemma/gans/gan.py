@@ -42,7 +42,6 @@ from trilemma.types import (
     Phase,
     Player,
     check_condition,
-    default_label,
     no_label,
 )
 
@@ -102,9 +101,9 @@ class GANConfig(ModelConfig):
     @model_validator(mode="after")
     def _has_bound(self) -> Self:
         """A Wasserstein critic without a bound on its slope can lower its loss without end."""
-        if self.loss == "wasserstein" and self.penalty == "none" and not (self.weight_clip or self.spectral_norm):
+        if LOSSES[self.loss].slopes and not self.bounds_slope:
             raise ValueError(
-                "loss=wasserstein needs a bound on the critic's slope; add penalty=gradient, weight_clip=0.01 or "
+                f"loss={self.loss} needs a bound on the critic's slope; add penalty=gradient, weight_clip=0.01 or "
                 "spectral_norm=true"
             )
         return self
@@ -112,8 +111,7 @@ class GANConfig(ModelConfig):
     @property
     def bounds_slope(self) -> bool:
         """Whether the critic's slope is bounded image by image, in which batch norm has no place."""
-        own = self.penalty != "none" or self.weight_clip is not None or self.spectral_norm
-        return own or LOSSES[self.loss].slopes
+        return self.penalty != "none" or self.weight_clip is not None or self.spectral_norm
 
 
 class GANKeys(Config):
@@ -231,8 +229,7 @@ class GAN(CodesModel):
 
     def fake(self, batch: Batch, label: Tensor | None, rng: torch.Generator) -> Tensor:
         """As many generated images as there are in a batch, on its device, in [0, 1]."""
-        z = torch.randn(len(batch.image), self.config.latent, generator=rng, dtype=torch.float32, device=rng.device)
-        return self.generator(self._with_label(z.to(batch.image.device), label))
+        return self.from_z(normal(len(batch.image), self.config.latent, rng, batch.image), label)
 
     def judge(self, image: Tensor, label: Tensor | None, rng: torch.Generator) -> Tensor:
         """The critic's logits (B,) of images (B, C, H, W), as it sees them in training."""
@@ -278,12 +275,6 @@ class GAN(CodesModel):
         check_images(image, self.config.shape)
         with evaluating(self.critic):
             return self.critic(image)
-
-    def label_for(self, ids: Tensor, condition: Condition) -> Tensor | None:
-        """Labels of images by their numbers, where the model has classes: those asked for, or one after another."""
-        if condition.label is None and self.n_classes:
-            return default_label(ids, self.n_classes)
-        return condition.label
 
     @property
     def _penalises_each_step(self) -> bool:
@@ -344,6 +335,11 @@ def _clip(parameters: list[nn.Parameter], bound: float) -> None:
     """Cut each weight to [-bound, bound]."""
     for parameter in parameters:
         parameter.clamp_(-bound, bound)
+
+
+def normal(n: int, count: int, rng: torch.Generator, like: Tensor) -> Tensor:
+    """N(0, I), float32 (n, count), drawn where the generator is, on the device of `like`."""
+    return torch.randn(n, count, generator=rng, dtype=torch.float32, device=rng.device).to(like.device)
 
 
 def _full_precision(like: Tensor) -> AbstractContextManager[Any]:

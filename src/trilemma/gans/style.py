@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from trilemma import rng as random
 from trilemma.config import only_for
 from trilemma.errors import UserError
-from trilemma.gans.gan import GAN, GANConfig, GANKeys
+from trilemma.gans.gan import GAN, GANConfig, GANKeys, normal
 from trilemma.nets import stylegan2
 from trilemma.nets.conv import within_range
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, check_condition
@@ -170,24 +170,24 @@ class StyleGAN(GAN):
     def fake(self, batch: Batch, label: Tensor | None, rng: torch.Generator) -> Tensor:
         """As many generated images as there are in a batch, about in [0, 1]; in training, some of two styles."""
         n, image = len(batch.image), batch.image
-        w = self.to_w(_normal(n, self.config.latent, rng, image), label)
+        w = self.to_w(normal(n, self.config.latent, rng, image), label)
         if self.training:
             self._follow(w.detach().to(self.w_mean), label)
         styles = self._for_layers(w)
         if self.config.mixing:
-            other = self.to_w(_normal(n, self.config.latent, rng, image), label)
+            other = self.to_w(normal(n, self.config.latent, rng, image), label)
             first = random_layers(n, self.generator.n_layers, self.config.mixing, rng).to(image.device)
             styles = mixed(styles, self._for_layers(other), first)
-        return self.generator(styles, _normal(n, self.generator.n_noise, rng, image))
+        return self.generator(styles, normal(n, self.generator.n_noise, rng, image))
 
     def path_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Path length regularisation; parts: loss, before its weight, and length, the mean path length."""
         half = batch.rows(slice(len(batch.image) // 2))
         n, image = len(half.image), half.image
         with torch.autocast(image.device.type, enabled=False):
-            styles = self._for_layers(self.to_w(_normal(n, self.config.latent, rng, image), self._label(half)))
-            noise = _normal(n, self.generator.n_noise, rng, image)
-            y = _normal(n, image[0].numel(), rng, image).view_as(image)
+            styles = self._for_layers(self.to_w(normal(n, self.config.latent, rng, image), self._label(half)))
+            noise = normal(n, self.generator.n_noise, rng, image)
+            y = normal(n, image[0].numel(), rng, image).view_as(image)
             lengths = path_lengths(2 * self.generator(styles, noise), styles, y)
         mean = lengths.detach().mean()
         self.path_mean.lerp_(mean, PATH_DECAY)
@@ -269,8 +269,3 @@ def path_lengths(image: Tensor, styles: Tensor, y: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad((image * y).sum(), styles, create_graph=True)
     return (gradient.square().sum(2).mean(1) / (image.shape[2] * image.shape[3])).sqrt()
-
-
-def _normal(n: int, count: int, rng: torch.Generator, like: Tensor) -> Tensor:
-    """N(0, I), float32 (n, count), drawn where the generator is."""
-    return torch.randn(n, count, generator=rng, dtype=torch.float32, device=rng.device).to(like.device)
