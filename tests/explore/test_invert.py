@@ -16,7 +16,7 @@ from trilemma.errors import UserError
 from trilemma.explore import edit, interpolate, invert, reconstruct, traverse
 from trilemma.explore.detection.report import Page
 from trilemma.explore.directions import of_effect, of_spread
-from trilemma.explore.invert import psnr_db
+from trilemma.explore.images import psnr_db
 from trilemma.gans import codes as gan_codes
 from trilemma.pictures.png import png_content, read_metadata
 from trilemma.run.run import Run
@@ -92,9 +92,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_psnr_is_10_log10_of_one_by_the_mean_squared_error() -> None:
-    images = torch.zeros(3, 1, 2, 2)
-    results = torch.stack([torch.full((1, 2, 2), 0.1), torch.tensor([[[1.0, 0], [0, 0]]]), torch.zeros(1, 2, 2)])
-    assert psnr_db(images, results).tolist() == pytest.approx([20, 10 * np.log10(4), np.inf], abs=1e-5)
+    mse = torch.tensor([0.1**2, 1 / 4, 0])  # off by 0.1 everywhere, by 1 at a quarter of the pixels, nowhere
+    assert psnr_db(mse).tolist() == pytest.approx([20, 10 * np.log10(4), np.inf], abs=1e-5)
 
 
 def test_codes_images_values_and_cost_are_written(shadow: Run, tmp_path: Path) -> None:
@@ -259,6 +258,9 @@ def test_a_row_of_a_traversal_follows_a_direction_of_the_styles(styled: Run, tmp
 
 def test_a_traversal_of_a_gan_without_styles(gan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = trilemma.load(gan, device="cpu")
+    with pytest.raises(UserError, match="data has no effect without image: gan"):
+        traverse(run, data="mnist", out=tmp_path / "o.png")
+    assert not list(tmp_path.iterdir())
     result = traverse(run, steps=3, out=tmp_path / "o.png")
     assert result.units == tuple(range(5)) and result.shares is not None
     assert list(result.shares) == sorted(result.shares, reverse=True) and 0.2 < sum(result.shares) <= 1

@@ -26,7 +26,7 @@ from trilemma import rng
 from trilemma.data.load import Images
 from trilemma.errors import UserError
 from trilemma.explore.codes import condition_for
-from trilemma.explore.images import pick_images, run_receipt
+from trilemma.explore.images import pick_images, psnr_db, run_receipt
 from trilemma.files import json_text
 from trilemma.keys import Count, Picture
 from trilemma.pictures.grid import to_image
@@ -232,11 +232,10 @@ def _decode(file: bytes, like: Tensor, kind: str) -> Tensor:
 
 
 def _row(name: str, counted: str, images: Tensor, result: Tensor, sizes: Sequence[float], budget: float) -> Row:
-    mse = (result.double() - images.double()).div(255).square().mean().item()
+    mse = (result.double() - images.double()).div(255).square().mean()
     mean = sum(sizes) / len(sizes)
     within = sum(size <= budget for size in sizes) / len(sizes)
-    psnr = -10 * math.log10(mse) if mse else math.inf
-    return Row(name, counted, mean, images[0].numel() / mean, math.sqrt(mse), psnr, within)
+    return Row(name, counted, mean, images[0].numel() / mean, mse.sqrt().item(), psnr_db(mse).item(), within)
 
 
 def _caption(row: Row) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from trilemma.data.load import Images, Source
 from trilemma.explore.codes import condition_for
 from trilemma.explore.edit import array_file
-from trilemma.explore.images import pick_images, run_receipt
+from trilemma.explore.images import pick_images, psnr_db, run_receipt
 from trilemma.explore.naming import pick_image
 from trilemma.files import json_text
 from trilemma.keys import Label, Picture, Seed
@@ -93,7 +93,7 @@ def invert(
         codes = run.invert(targets, condition=condition, steps=steps, seed=seed)
     seconds, calls = time.perf_counter() - begin, rows.total / len(targets)
     results = run.decode(codes, condition=condition)
-    values = psnr_db(targets.cpu(), results)
+    values = psnr_db((results.double() - targets.cpu().double()).square().flatten(1).mean(1))
     sheet = pairs(targets.cpu(), results, [f"{v:.1f}" for v in values.tolist()], ("image", "drawn", "PSNR"), TITLE)
     receipt = run_receipt(
         run, "invert", images=[str(what) for what in images], n=n, steps=steps, seed=seed, label=label
@@ -102,11 +102,6 @@ def invert(
     cost: dict[str, Any] = {"seconds": seconds, "calls_per_image": calls}
     files.write(sheet, receipt, {codes_file: array_file(codes), file: json_text({**receipt, **cost, "values": each})})
     return Inversion(picture, codes, results, tuple(names), values, seconds, calls, codes_file, file)
-
-
-def psnr_db(images: Tensor, results: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of results (N, C, H, W) in [0, 1], dB, (N,)."""
-    return -10 * (results.double() - images.double()).square().flatten(1).mean(1).log10()
 
 
 def _targets(

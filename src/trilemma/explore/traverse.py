@@ -99,15 +99,19 @@ def traverse(
         plane: default: a plane if the codes have just two numbers and `units` is not given.
         spacing: "quantiles" for equal shares of real images between the lines, or "even", within `span`.
         units: of a GAN, directions of its codes, numbered by how much of the variance they explain.
-        data: the images that give mean, deviation and range, and that numbers count in; default: the run's own.
+        data: the images that give mean, deviation and range, and that numbers count in; default: the run's own. Of a
+            GAN, only what numbers count in.
         label: the class to decode, for a conditional model; default: the image's, or class 0.
         out: default: RUN/traversal.png or RUN/plane.png, with the given keys in its name.
     Raises:
-        UserError: the model does not encode and decode, a unit does not exist, or the start does not fit.
+        UserError: the model does not encode and decode, a unit does not exist, the start does not fit, or `data` would
+            have no effect.
     """
     run = as_run(run)
     if not isinstance(run.model, DrawsCodes):
         run.require("traverse codes", Encodes, Decodes)
+    elif data is not None and image is None:
+        raise UserError(f"data has no effect without image: {run.recipe.name} draws its codes; leave data out")
     width = code_width(run)
     pair = _pair(plane, units, width)
     named = None if units is None else _numbers(units, width)
