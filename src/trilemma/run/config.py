@@ -24,12 +24,15 @@ class TrainConfig(Config):
     lr: PositiveFloat | dict[str, PositiveFloat] = Field(
         1e-3, description="learning rate, or one per player: generator:1e-3,critic:5e-4"
     )
-    optimizer: Literal["nadam", "adam", "adamw", "rmsprop"] = Field("nadam", description="rule of each step")
+    optimizer: Literal["nadam", "adam", "adamw", "muon", "rmsprop"] = Field(
+        "nadam",
+        description="rule of each step; muon: orthogonal steps of matrices and convolutions, adamw for the rest",
+    )
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of the two running means; rmsprop has none")
     weight_decay: float = Field(
         0.0,
         ge=0,
-        description="adamw: apart from the gradient, as lr * decay * weight; the others: added to the gradient",
+        description="adamw, muon: apart from the gradient, as lr * decay * weight; the others: added to the gradient",
     )
     clip: PositiveFloat | None = Field(1.0, description="largest norm of a player's gradient; none: any")
     schedule: Literal["constant", "plateau", "cosine", "linear"] = Field(
@@ -67,7 +70,7 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _has_effect(self) -> Self:
-        only_for(self, "betas", self.optimizer != "rmsprop", "optimizer=nadam, adam or adamw; rmsprop has none")
+        only_for(self, "betas", self.optimizer != "rmsprop", "optimizer=nadam, adam, adamw or muon; rmsprop has none")
         return self
 
     def total_images(self, n_train: int, stride: int) -> int | None:

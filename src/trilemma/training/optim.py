@@ -9,6 +9,7 @@ import torch
 
 from trilemma.errors import UserError, unknown
 from trilemma.run.config import TrainConfig
+from trilemma.training.muon import Muon
 from trilemma.training.nadam import NAdam
 from trilemma.types import Phase, PhaseError, Player, check_together, players_of
 
@@ -29,6 +30,8 @@ def make_optimizer(player: Player, run: TrainConfig) -> torch.optim.Optimizer:
         return NAdam(parameters, lr, config.betas)
     if config.optimizer == "nadam":
         return torch.optim.NAdam(parameters, lr, config.betas, weight_decay=decay, foreach=True)
+    if config.optimizer == "muon":
+        return Muon(parameters, lr, config.betas, decay)
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr, weight_decay=decay, foreach=True)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
