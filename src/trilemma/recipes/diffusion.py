@@ -36,9 +36,9 @@ register(
 
 BUDGET = {  # of a few minutes to hours on one machine
     "epochs": 20,
-    "batch": 16,
-    "lr": 0.002,
-    "optimizer": "adamw",
+    "batch": 32,
+    "lr": 0.004,
+    "optimizer": "muon",
     "betas": (0.9, 0.99),
     "clip": 1.0,
     "schedule": "cosine",
@@ -96,7 +96,7 @@ register(
         source="Peebles & Xie 2023",
         build=PixelDiffusion,
         config=PixelDiffusionConfig(network="dit", width=192, depth=6, heads=6),
-        training={**BUDGET, "channels_last": False, "batch": 64, "lr": 0.0005},
+        training={**BUDGET, "channels_last": False, "optimizer": "adamw", "batch": 64, "lr": 0.0005},
     )
 )
 
