@@ -1,7 +1,8 @@
 """Feature networks: images -> vectors that the metrics compare.
 
-The package carries four small classifiers (classifiers/weights, one card each); an image's features are the activations
-before the last layer. One path for real and generated images alike:
+The package carries four small classifiers (classifiers/weights, one card each), and EfficientNet-Lite0 for photographs
+(classifiers/imagenet.py); an image's features are the activations before the last layer. One path for real and
+generated images alike:
 
 1. to uint8 levels, round(255 x), as an image file would hold them;
 2. to the network's channels: grey is repeated into three; colour becomes grey by 0.299 R + 0.587 G + 0.114 B
@@ -13,6 +14,7 @@ before the last layer. One path for real and generated images alike:
 import torch
 from torch import Tensor, nn
 
+from trilemma.classifiers import imagenet
 from trilemma.classifiers.bundled import BUNDLED, CHANNELS, SAME_IMAGES, FeatureNetwork, Shape, load_network
 from trilemma.errors import UserError, check_finite, unknown
 from trilemma.modes import own_modes
@@ -23,10 +25,10 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def feature_network(name: str, shape: Shape, data_name: str) -> FeatureNetwork:
-    """A bundled network by name; "auto" takes the one that fits the data and says why in its note.
+    """A feature network by name; "auto" takes the bundled one that fits the data and says why in its note.
 
     Args:
-        name: "auto" or one of the values of BUNDLED.
+        name: "auto", one of the values of BUNDLED, or "efficientnet-lite0".
         shape: (channels, height, width) of the images to measure.
         data_name: name of the real data.
     Raises:
@@ -35,9 +37,12 @@ def feature_network(name: str, shape: Shape, data_name: str) -> FeatureNetwork:
     if name == "auto":
         name, note = choose(shape, data_name)
         return load_network(name, note=note)
+    note = f"features: {name}, as asked"
+    if name == imagenet.NAME:
+        return imagenet.load_efficientnet(note=note)
     if name not in BUNDLED.values():
-        raise unknown("feature network", name, ["auto", *BUNDLED.values()])
-    return load_network(name, note=f"features: {name}, as asked")
+        raise unknown("feature network", name, ["auto", *BUNDLED.values(), imagenet.NAME])
+    return load_network(name, note=note)
 
 
 def choose(shape: Shape, data_name: str) -> tuple[str, str]:
