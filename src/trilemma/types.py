@@ -499,7 +499,7 @@ class HasStyles(Protocol):
 
 
 @runtime_checkable
-class HasCritic(Protocol):
+class JudgesRealness(Protocol):
     """Says how real an image looks."""
 
     def realness(self, image: Tensor) -> Tensor:
@@ -627,7 +627,7 @@ LACKING = {  # why a model without a capability cannot do what needs it
     Encodes: "has no encoder",
     Decodes: "has no decoder",
     Inverts: "does not search for what it draws an image from",
-    HasCritic: "has no critic",
+    JudgesRealness: "has no critic",
     BoundsLikelihood: "has no bound on the likelihood",
     BoundsByPath: "has no path from images to noise",
     Conditional: "was trained without labels",

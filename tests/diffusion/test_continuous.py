@@ -127,13 +127,23 @@ def test_flow_is_that_of_the_straight_line() -> None:
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
 def test_each_optimum_on_gaussian_data_is_the_posterior_mean(schedule: Schedule) -> None:
-    """The best output is E[(x0 - c_skip x_t) / c_out | x_t]; input and output of edm have variance 1 over the data."""
+    """The best output is the mean of the target given x_t, and x_t, x0 and eps are jointly Gaussian; input and output
+    of edm have variance 1 over the data."""
     _, _, alpha, sigma, x_t = x_and_target(schedule)
-    mean = M + alpha * S**2 * (x_t - alpha * M) / (alpha**2 * S**2 + sigma**2)
-    for prediction in PREDICTIONS.values():
-        skip, out, _ = prediction(alpha, sigma, S)
-        best = (mean - skip * x_t) / out
-        torch.testing.assert_close(skip * x_t + out * best, mean, atol=1e-9, rtol=1e-9)
+    unit, total = (alpha**2 + sigma**2).sqrt(), alpha**2 * S**2 + sigma**2
+    mean = M + alpha * S**2 * (x_t - alpha * M) / total
+    eps = sigma * (x_t - alpha * M) / total
+    best = {
+        "eps": eps,
+        "x0": mean,
+        "v": (alpha * eps - sigma * mean) / unit,
+        "flow": eps - mean,
+        "edm": (mean - alpha * S**2 * x_t / total) * total.sqrt() / (sigma * S),
+    }
+    assert best.keys() == PREDICTIONS.keys()
+    for name, output in best.items():
+        skip, out, _ = PREDICTIONS[name](alpha, sigma, S)
+        torch.testing.assert_close(skip * x_t + out * output, mean, atol=1e-9, rtol=1e-9)
     skip, out, inside = edm(alpha, sigma, S)
     variance = inside**2 * (alpha**2 * S**2 + sigma**2)
     target = ((1 - skip * alpha) ** 2 * S**2 + skip**2 * sigma**2) / out**2
@@ -150,7 +160,7 @@ def test_weights() -> None:
     torch.testing.assert_close(WEIGHTINGS["uniform"](level, out["v"], S), snr + 1, rtol=1e-9, atol=0)
     torch.testing.assert_close(weights["edm"], out["edm"] ** -2, rtol=1e-9, atol=0)
     torch.testing.assert_close(weights["min-snr"], snr.clamp(max=5), rtol=1e-12, atol=0)
-    torch.testing.assert_close(weights["soft"], snr / (1 + S**2 * snr), rtol=1e-9, atol=0)
+    torch.testing.assert_close(weights["soft-min-snr"], snr / (1 + S**2 * snr), rtol=1e-9, atol=0)
     torch.testing.assert_close(weights["sigmoid"], snr / (1 + (level + 1).exp()), rtol=1e-9, atol=0)
 
 

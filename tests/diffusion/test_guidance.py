@@ -29,7 +29,7 @@ def test_the_combination(scale: float) -> None:
     calls: list[float] = []
     denoise = guided(times(0.7, calls), times(0.2, calls), scale, SCHEDULE)
     torch.testing.assert_close(denoise(X, HALF), (0.2 + scale * 0.5) * X, atol=1e-12, rtol=0)
-    assert len(calls) == (1 if scale == 1 else 2)
+    assert calls == {0.0: [0.2], 1.0: [0.7]}.get(scale, [0.7, 0.2])
 
 
 def test_the_interval_is_of_the_noise_level() -> None:
@@ -46,8 +46,9 @@ def test_the_interval_is_of_the_noise_level() -> None:
 
 def test_rescaling_gives_the_standard_deviation_of_the_strong() -> None:
     for phi in (0.0, 0.4, 1.0):
-        result = guided(times(0.7), times(0.2), 3.0, SCHEDULE, rescale=phi)(X, HALF)
-        torch.testing.assert_close(result, ((1 - phi) * 1.7 + phi * 0.7) * X, atol=1e-9, rtol=0)
+        for scale, combined in ((3.0, 1.7), (0.0, 0.2)):
+            result = guided(times(0.7), times(0.2), scale, SCHEDULE, rescale=phi)(X, HALF)
+            torch.testing.assert_close(result, ((1 - phi) * combined + phi * 0.7) * X, atol=1e-9, rtol=0)
 
 
 def test_a_classifier_shifts_the_posterior_mean() -> None:

@@ -17,6 +17,7 @@ from trilemma.diffusion.likelihood import (
 )
 from trilemma.diffusion.schedule import SCHEDULES, Schedule, get_schedule, get_table, log_snr
 from trilemma.diffusion.solvers import unipc
+from trilemma.errors import UserError
 
 MEAN, STD = 0.3, 0.5
 
@@ -131,6 +132,35 @@ def test_the_bound_of_gaussian_data_is_the_integral_of_its_error() -> None:
         prior = math.exp(low) / 2 * n * s2
         # the levels of such images are not those of 256: what is tested is the sum of the three terms
         assert float(bound) == pytest.approx(float(noise) - integral - prior, rel=0.01)
+
+
+def test_the_bound_has_the_distance_of_the_noisiest_image_to_noise() -> None:
+    """KL(N(alpha x0, sigma**2), N(0, sigma**2)) = exp(l) |x0|**2 / 2 at the lowest log-SNR l; all else is equal for two
+    constant images whose levels are far from the ends, as a denoiser that knows the image errs nowhere."""
+    schedule = get_schedule("edm", 0.05)  # ends at a log-SNR of -2.8
+    low = float(log_snr(schedule, 1.0))
+    assert low == pytest.approx(-2 * math.log(80 * 0.05), abs=1e-9)
+    bounds = []
+    for level in (140, 220):
+        x0 = torch.full((1, 1, 8, 8), 2 * level / 255 - 1, dtype=torch.float64)
+        bounds.append(float(variational_bound(lambda x_t, t, x0=x0: x0, schedule, x0, generator(), 4)))
+    squares = [64 * (2 * level / 255 - 1) ** 2 for level in (140, 220)]
+    expected = -math.exp(low) / 2 * (squares[1] - squares[0])
+    assert expected < -0.9 and bounds[1] - bounds[0] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["edm", "cosine", "flow"])
+def test_the_density_of_a_path_begins_at_any_schedule_s_clean_end(schedule: str) -> None:
+    """Also where a shifted schedule is noisier at t = 0 than a path begins, on data of one image, x0_hat = 0."""
+    shifted, x0 = get_schedule(schedule, 2.5), torch.zeros(3, 1, 4, 4, dtype=torch.float64)
+    values = flow_bound(lambda x_t, t: 0 * x_t, shifted, x0, generator(), 40)
+    assert values.isfinite().all()
+
+
+def test_a_path_has_two_points() -> None:
+    x0 = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
+    with pytest.raises(UserError, match="at least 2 points"):
+        flow_bound(lambda x_t, t: 0 * x_t, get_schedule("cosine"), x0, generator(), 1)
 
 
 def test_both_bounds_of_flat_data_are_8_bits_a_number() -> None:

@@ -13,18 +13,19 @@ from trilemma.diffusion.grids import GRIDS
 from trilemma.diffusion.model import DiffusionSampling, PixelDiffusion, PixelDiffusionConfig
 from trilemma.diffusion.prediction import PREDICTIONS
 from trilemma.diffusion.samplers import SAMPLERS
-from trilemma.diffusion.schedule import SCHEDULES, get_schedule
+from trilemma.diffusion.schedule import SCHEDULES
 from trilemma.diffusion.weighting import DENSITIES, WEIGHTINGS
 from trilemma.errors import UserError
-from trilemma.types import Batch, Condition
+from trilemma.types import NO_GUIDES, Batch, Condition, Guides
 
 SLOW = pytest.mark.slow
-SMALL = {"shape": (1, 8, 8), "width": 8, "multipliers": (1, 2), "depth": 1}
+SMALL = {"shape": (1, 8, 8), "width": 8, "depth": 1}
 
 
 def small(**settings) -> PixelDiffusion:
     torch.manual_seed(0)
-    return PixelDiffusion(make(PixelDiffusionConfig, SMALL | settings))
+    of_unet = {"multipliers": (1, 2)} if settings.get("network") != "dit" else {}
+    return PixelDiffusion(make(PixelDiffusionConfig, SMALL | of_unet | settings))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -161,8 +162,6 @@ def test_schedules_can_be_swapped_after_training(training: str, sampling: str) -
     noise_std = float(x0[inside].std())
     z = torch.randn(100_000, generator=generator()) * s
     assert noise_std == pytest.approx(float(z[z.abs() < 1].std()), rel=0.05)
-    own = get_schedule(sampling)
-    assert float(own.sigma(1.0)) > 0
 
 
 @pytest.mark.parametrize(
@@ -180,7 +179,71 @@ def test_a_key_takes_every_name_that_there_is(kind: type[Config], key: str, name
     assert set(get_args(kind.model_fields[key].annotation)) == set(names)
 
 
+def test_the_noise_levels_follow_the_contrast_of_the_data() -> None:
+    settings = {
+        "density": "log-normal",
+        "density_mean": -1.0,
+        "density_std": 0.7,
+        "schedule": "edm",
+        "prediction": "x0",
+    }
+    for std in (0.5, 0.25, None):
+        model = small(**settings, data_std=std)
+        levels: list[Tensor] = []
+        model.network.forward = lambda x, level, embedded, levels=levels: (levels.append(level), x)[1]
+        model.loss(Batch(torch.rand(4000, 1, 1, 1)), generator())
+        expected = -1.0 + math.log((std or 0.5) / 0.5)
+        assert [float(levels[0].mean()), float(levels[0].std())] == pytest.approx([expected, 0.7], abs=0.01)
+    assert small(density="logit-normal", density_mean=-1.0, data_std=0.1).density_mean == -1
+
+
+def test_guided_images_stay_in_range() -> None:
+    """Strong and weak are far apart: what leads away from the weak one would end far outside of [-1, 1]."""
+    model = small(classes=True, n_classes=2, prediction="x0")
+    with torch.no_grad():
+        model.embedding.weight.normal_(generator=generator())
+    model.network.forward = lambda x, level, embedded: 0 * x + embedded.mean(1)[:, None, None, None].sign()
+    seen: list[Tensor] = []
+    keys = DiffusionSampling(guidance=5.0, steps=2)
+    model.sample(4, seed=0, keys=keys, watch=lambda at, x_t, x0_hat: seen.append(x0_hat))
+    schedule = model.schedule
+    denoise = model._guided(torch.tensor([0, 1]), 2, schedule, keys, NO_GUIDES)
+    x0_hat = denoise(torch.zeros(2, 1, 8, 8), torch.full((2,), 0.5))
+    assert x0_hat.abs().max() == 1 and seen
+    free = small(classes=True, n_classes=2, prediction="x0", clip_x0=False)
+    free.load_state_dict(model.state_dict())
+    free.network.forward = model.network.forward
+    assert free._guided(torch.tensor([0, 1]), 2, schedule, keys, NO_GUIDES)(
+        torch.zeros(2, 1, 8, 8), torch.full((2,), 0.5)
+    ).abs().max() in (1, 9)
+
+
+def test_a_classifier_leads_where_the_estimate_is_outside_the_range() -> None:
+    """A clipped estimate has no gradient: nothing would be led away from black."""
+
+    class Bright(nn.Module):
+        n_classes = 2
+
+        def forward(self, image: Tensor) -> Tensor:
+            total = image.flatten(1).sum(1)
+            return torch.stack([-total, total], 1)
+
+    model = small(prediction="x0")
+    model.network.forward = lambda x, level, embedded: 0.1 * x - 1.5
+    keys = DiffusionSampling(classifier="auto", classifier_scale=10.0)
+    label, x_t = torch.tensor([1]), torch.zeros(1, 1, 8, 8)
+    at = torch.full((1,), 0.7)
+    alone = model.denoiser(model.schedule, None, 1)(x_t, at)
+    led = model._guided(label, 1, model.schedule, keys, Guides(classifier=Bright()))(x_t, at)
+    assert (alone == -1).all() and (led > -1).all()
+
+
 def test_what_cannot_be_asked_for() -> None:
+    with pytest.raises(UserError, match="trained with label_dropout=0; give guide=RUN"):
+        model = small(classes=True, n_classes=3, label_dropout=0.0)
+        model.sample(1, seed=0, keys=DiffusionSampling(guidance=2.0))
+    with pytest.raises(UserError, match=r"dropout=0.1 is for network=unet"):
+        small(network="dit", width=16, dropout=0.1)
     with pytest.raises(UserError, match="guidance=2 needs a model trained with classes=true"):
         small().sample(1, seed=0, keys=DiffusionSampling(guidance=2.0))
     with pytest.raises(UserError, match=r"sampler=huen: give one of auto, ddim, .*heun"):

@@ -11,7 +11,7 @@ from trilemma.gans import codes as gan_codes
 from trilemma.gans.codes import CodesModel
 from trilemma.gans.gan import GAN, GANConfig
 from trilemma.gans.inversion import nearest, search
-from trilemma.types import Condition, DrawsCodes, Encodes, HasCritic, HasStyles, Inverts, Reconstructs
+from trilemma.types import Condition, DrawsCodes, Encodes, HasStyles, Inverts, JudgesRealness, Reconstructs
 
 SHAPE = (1, 4, 4)
 N_CLASSES = 3
@@ -179,7 +179,7 @@ def test_styles_can_be_left_for_latents(image: Tensor) -> None:
 
 def test_what_a_gan_can_do() -> None:
     model = tiny(network="mlp")
-    assert isinstance(model, Inverts) and isinstance(model, DrawsCodes) and isinstance(model, HasCritic)
+    assert isinstance(model, Inverts) and isinstance(model, DrawsCodes) and isinstance(model, JudgesRealness)
     assert not isinstance(model, Encodes) and not isinstance(model, Reconstructs)
     assert model.code_length == 6 and torch.equal(model.draw_codes(2, seed=0), model.draw_codes(5, seed=0)[:2])
 

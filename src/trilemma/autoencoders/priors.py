@@ -62,7 +62,7 @@ class GaussianMixture(nn.Module):
         mixture = Mixture(used, reg_covar=1e-6 + 1e-4 * spread, random_state=rng.seed_of(seed, "prior") % 2**32)
         with warnings.catch_warnings():  # an expectation-maximisation that has not quite converged is good enough
             warnings.simplefilter("ignore", ConvergenceWarning)
-            mixture.fit(codes.double().cpu().numpy())
+            mixture.fit(codes.cpu().double().numpy())
         for buffer, values in (
             (self.weights, mixture.weights_),
             (self.means, mixture.means_),

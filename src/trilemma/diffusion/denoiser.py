@@ -105,7 +105,7 @@ class Diffusion(PathModel):
         """That of images at the times of another schedule: the network is told the step with the nearest log-SNR."""
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            t = t.double().cpu()
+            t = t.cpu().double()
             step = (self.schedule.t_of(log_snr(schedule, t)) * self.config.T).round().clamp(min=1)
             scale = (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2).rsqrt().to(x_t)
             return self.denoise(of_images(scale) * x_t, (step / self.config.T).to(x_t))

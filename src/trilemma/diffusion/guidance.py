@@ -7,7 +7,8 @@ guided       weak + scale (strong - weak)
 interval     where log(sigma / alpha) is outside it, strong alone, in one call (Kynkaanniemi et al. 2024)
 rescale      share phi of the result has the standard deviation of strong      (Lin et al. 2024, eq. 15-16)
 by_classifier   x0_hat + scale sigma**2 / alpha * gradient of log p(label | x0_hat) by x_t
-                                                                               (Dhariwal & Nichol 2021, section 4.1)
+                                                                               (Dhariwal & Nichol 2021, section 4.1,
+             with a classifier of clean images at x0_hat: Chung et al. 2023, "Diffusion posterior sampling", eq. 10)
 """
 
 import math
@@ -46,11 +47,12 @@ def guided(
         return strong
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        by_strong = strong(x_t, t)
         level = float(noise_level(schedule.alpha(float(t[0])), schedule.sigma(float(t[0]))))
         if not interval[0] <= level <= interval[1]:
-            return by_strong
-        by_weak = weak(x_t, t)
+            return strong(x_t, t)
+        if scale == 0 and rescale == 0:
+            return weak(x_t, t)
+        by_strong, by_weak = strong(x_t, t), weak(x_t, t)
         result = by_weak + scale * (by_strong - by_weak)
         return result if rescale == 0 else result * (1 - rescale + rescale * _std(by_strong) / _std(result))
 

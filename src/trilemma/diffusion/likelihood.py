@@ -25,6 +25,7 @@ from trilemma.diffusion.inversion import no_noise
 from trilemma.diffusion.schedule import Schedule, log_snr
 from trilemma.diffusion.solvers import eab3
 from trilemma.diffusion.steps import Denoise, of_images
+from trilemma.errors import UserError
 
 CLEAN = 2 * math.log(255)  # log-SNR at which noise is half the distance of two levels
 NOISY = -10.0  # log-SNR at which an image is noise: what is left of it is 3e-5 nats a number
@@ -42,7 +43,7 @@ def range_of(schedule: Schedule) -> tuple[float, float]:
 def variational_bound(denoise: Denoise, schedule: Schedule, x0: Tensor, rng: torch.Generator, calls: int) -> Tensor:
     """A lower bound on log P of images (B, C, H, W), estimated at noise levels evenly spread over each: nats (B,)."""
     (low, high), total = range_of(schedule), x0.new_zeros(len(x0))
-    start = _random(torch.rand, (len(x0),), x0, rng).double().cpu()
+    start = _random(torch.rand, (len(x0),), x0, rng).cpu().double()
     for call in range(calls):
         t = schedule.t_of(low + (call + start) / calls * (high - low))
         alpha, sigma = of_images(schedule.alpha(t).to(x0)), of_images(schedule.sigma(t).to(x0))
@@ -56,11 +57,16 @@ def variational_bound(denoise: Denoise, schedule: Schedule, x0: Tensor, rng: tor
 
 
 def flow_bound(denoise: Denoise, schedule: Schedule, x0: Tensor, rng: torch.Generator, calls: int) -> Tensor:
-    """A lower bound on log P of images (B, C, H, W), by the density of the path: nats (B,).
+    """A lower bound on log P of images (B, C, H, W), by the density of the path: nats (B,). Few points make an error of
+    either sign in the density.
 
     Args:
-        calls: points of the path, each a call with its gradient.
+        calls: points of the path, at least 2, each a call with its gradient.
+    Raises:
+        UserError: a single point has no path.
     """
+    if calls < 2:
+        raise UserError("likelihood=flow needs at least 2 points of the path; give bound_samples=50, for instance")
     low, high = range_of(schedule)
     t = schedule.t_of(torch.linspace(high, low, calls, dtype=torch.float64))
     t = schedule.t_of(log_snr(schedule, t).unique().flip(0))  # of a table: each of its steps once

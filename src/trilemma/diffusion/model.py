@@ -30,6 +30,7 @@ from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
 from trilemma.diffusion.steps import Denoise, of_images, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError
+from trilemma.nets.attention import largest_divisor
 from trilemma.nets.dit import DiT
 from trilemma.nets.unet import UNet
 from trilemma.types import (
@@ -51,6 +52,7 @@ from trilemma.types import (
 DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras et al. 2022)
 PLACES = {"unet": 28, "dit": 7}  # a side, for which a step is fast on a CPU
 BASE_SIDE = 32  # px, up to which schedules are as published
+HEAD_WIDTH = 32  # numbers of a token for which a transformer has a head of its own
 THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
 
 
@@ -64,11 +66,14 @@ class PixelDiffusionConfig(ModelConfig):
         description="the log-SNR is lower by 2 log(shift) (default: side / 32, at least 1)",
     )
     prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(default="edm", description="what the network predicts")
-    weighting: Literal["uniform", "min-snr", "soft", "edm", "sigmoid"] = Field(
+    weighting: Literal["uniform", "min-snr", "soft-min-snr", "edm", "sigmoid"] = Field(
         default="uniform", description="of the squared error of x0_hat; uniform: of the network's output"
     )
     density: Literal["uniform", "logit-normal", "log-normal"] = Field(default="uniform", description="of the times t")
-    density_mean: float = Field(default=0.0, description="of the normal in density")
+    density_mean: float = Field(
+        default=0.0,
+        description="of the normal in density; log-normal: for data_std=0.5, and with it log(2 data_std) more",
+    )
     density_std: float = Field(default=1.0, gt=0, description="of the normal in density")
     data_std: float | None = Field(
         default=None, gt=0, description="standard deviation of the images in [-1, 1] (default: measured on them)"
@@ -83,7 +88,9 @@ class PixelDiffusionConfig(ModelConfig):
         default=None,
         description="px of the side of a patch, a place of the network (default: by the size of the images)",
     )
-    heads: PositiveInt = Field(default=4, description="dit: of the attention")
+    heads: PositiveInt | None = Field(
+        default=None, description="dit: of the attention (default: one for 32 numbers of a token)"
+    )
     clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")
     classes: bool = Field(default=False, description="learn to draw a class")
     n_classes: int | None = Field(default=None, ge=1, description="with classes: how many")
@@ -94,6 +101,8 @@ class PixelDiffusionConfig(ModelConfig):
         only_for(self, "classes", self.n_classes is not None, "images with classes; the data has none")
         only_for(self, "label_dropout", self.classes, "classes=true")
         only_for(self, "heads", self.network == "dit", "network=dit")
+        for key in ("multipliers", "attention_px", "dropout"):
+            only_for(self, key, self.network == "unet", "network=unet")
         return self
 
 
@@ -118,6 +127,8 @@ class PixelDiffusion(CodesModel):
         self.shift = side_shift(config.shape) if config.shift is None else config.shift
         self.schedule = get_schedule(config.schedule, self.shift)
         self.data_std = DATA_STD if config.data_std is None else config.data_std
+        moved = math.log(self.data_std / DATA_STD) if config.density == "log-normal" else 0.0
+        self.density_mean = config.density_mean + moved  # images of less contrast drown in less noise
         self.network = make_network(config)
         self.n_classes = (config.n_classes or 0) if config.classes else 0
         if self.n_classes:
@@ -146,8 +157,7 @@ class PixelDiffusion(CodesModel):
 
     def denoiser(self, schedule: Schedule, label: Tensor | None, n: int) -> Denoise:
         """That of n images at the times of a schedule, clipped if the config says so; label (n,), or None."""
-        embedded = self._embedded(label, n)
-        return lambda x_t, t: self._clipped(self._denoised(x_t, t, embedded, schedule))
+        return self._clipping(self._raw(schedule, label, n))
 
     @torch.no_grad()
     def sample(
@@ -212,16 +222,16 @@ class PixelDiffusion(CodesModel):
     def _guided(
         self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
     ) -> Denoise:
-        """The denoiser of a call, guided as asked."""
-        denoise = self.denoiser(schedule, label, n)
+        """The denoiser of a call, guided as asked and then clipped; a clipped estimate would have no gradient."""
+        denoise = self._raw(schedule, label, n)
         if keys.guidance != 1:
             weak = self._weak(label, n, schedule, keys, guides)
             interval = keys.guidance_interval or (-math.inf, math.inf)
             denoise = guided(denoise, weak, keys.guidance, schedule, interval, keys.guidance_rescale)
-        if guides.classifier is None or label is None:
-            return denoise
-        to_class = by_classifier(denoise, log_probability(guides.classifier, label), keys.classifier_scale, schedule)
-        return lambda x_t, t: self._clipped(to_class(x_t, t))
+        if guides.classifier is not None and label is not None:
+            to_class = log_probability(guides.classifier, label)
+            denoise = by_classifier(denoise, to_class, keys.classifier_scale, schedule)
+        return self._clipping(denoise)
 
     def _weak(
         self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
@@ -234,14 +244,25 @@ class PixelDiffusion(CodesModel):
             raise UserError(
                 f"guidance={keys.guidance:g} needs a model trained with classes=true, or guide=RUN; leave it out"
             )
-        return self.denoiser(schedule, None, n)
+        if self.config.label_dropout == 0:
+            raise UserError(
+                f"guidance={keys.guidance:g} needs images without a class, and this model was trained with "
+                "label_dropout=0; give guide=RUN, or leave it out"
+            )
+        return self._raw(schedule, None, n)
 
-    def _clipped(self, x0_hat: Tensor) -> Tensor:
-        return x0_hat.clamp(-1, 1) if self.config.clip_x0 else x0_hat
+    def _raw(self, schedule: Schedule, label: Tensor | None, n: int) -> Denoise:
+        """The denoiser as the network has it."""
+        embedded = self._embedded(label, n)
+        return lambda x_t, t: self._denoised(x_t, t, embedded, schedule)
+
+    def _clipping(self, denoise: Denoise) -> Denoise:
+        """A denoiser whose images stay in [-1, 1], if the config says so."""
+        return (lambda x_t, t: denoise(x_t, t).clamp(-1, 1)) if self.config.clip_x0 else denoise
 
     def _denoised(self, x_t: Tensor, t: Tensor, embedded: Tensor | None, schedule: Schedule) -> Tensor:
         """x0_hat of images at times of a schedule."""
-        c = self._coefficients(schedule, t.double().cpu(), x_t)
+        c = self._coefficients(schedule, t.cpu().double(), x_t)
         return c.skip * x_t + c.out * self.network(c.inside * x_t, c.level, embedded).to(x_t.dtype)
 
     def _coefficients(self, schedule: Schedule, t: Tensor, like: Tensor) -> Coefficients:
@@ -255,7 +276,7 @@ class PixelDiffusion(CodesModel):
         """The weighted loss of each image (B,), and the numbers (B,) in (0, 1) that its times come from."""
         config, x0 = self.config, 2 * batch.image - 1
         u = evenly_spread(len(x0), rng)
-        t = get_density(config.density)(u, get_schedule(config.schedule), config.density_mean, config.density_std)
+        t = get_density(config.density)(u, get_schedule(config.schedule), self.density_mean, config.density_std)
         t = t.clamp(max=first_time(self.schedule))
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         skip, out, inside = get_prediction(config.prediction)(alpha, sigma, self.data_std)
@@ -302,7 +323,8 @@ def make_network(config: PixelDiffusionConfig) -> UNet | DiT:
     """The network of a config."""
     patch = patch_of(config)
     if config.network == "dit":
-        return DiT(config.shape, patch, config.width, config.depth, config.heads)
+        heads = largest_divisor(config.width // 4, config.width // HEAD_WIDTH) if config.heads is None else config.heads
+        return DiT(config.shape, patch, config.width, config.depth, heads)
     return UNet(
         config.shape, config.width, config.multipliers, config.depth, config.attention_px, config.dropout, patch
     )

@@ -43,9 +43,9 @@ def optimised_times(
         return states[-1]
 
     end = unipc(recorded, schedule, fine, x_T, no_noise)
-    speed = torch.stack([(b - a).double().square().mean().sqrt() for a, b in pairwise(states)])
+    speed = torch.stack([(b - a).square().mean().sqrt().cpu().double() for a, b in pairwise(states)])
     grids = [times_of(name, schedule, steps) for name in ("karras", "log-snr")]
-    grids += [_equal_parts(schedule, fine[:-1], speed.cpu() ** power, steps) for power in POWERS]
+    grids += [_equal_parts(schedule, fine[:-1], speed**power, steps) for power in POWERS]
     errors = [(solver(denoise, schedule, times, x_T, no_noise) - end).square().mean().item() for times in grids]
     return grids[min(range(len(grids)), key=errors.__getitem__)]
 

@@ -72,7 +72,9 @@ def as_images(x0: Tensor) -> Tensor:
 
 
 def steps_of(schedule: Schedule, times: Tensor) -> Iterator[Step]:
-    """The steps of a grid; t = 0 counts as without noise, also where a schedule ends with a trace of it."""
-    sigmas = schedule.sigma(times).where(times > 0, 0.0).tolist()
+    """The steps of a grid; a last time of 0 counts as without noise, also where a schedule ends with a trace of it."""
+    sigmas = schedule.sigma(times).tolist()
+    if times[-1] == 0:
+        sigmas[-1] = 0.0
     for one, other in pairwise(zip(times.tolist(), schedule.alpha(times).tolist(), sigmas, strict=True)):
         yield Step(*one, *other[1:])

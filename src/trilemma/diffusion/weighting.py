@@ -4,7 +4,7 @@ Weights are those of the squared error of x0_hat, as functions of the log-SNR l 
 
     uniform    1 / c_out**2, the plain squared error of the network's output, whatever it predicts
     min-snr    min(SNR, 5)                                    (Hang et al. 2023, eq. 10)
-    soft       SNR / (1 + s**2 SNR), a smooth min-snr
+    soft-min-snr   SNR / (1 + s**2 SNR), a smooth min-snr
     edm        (1 + s**2 SNR) / s**2                          (Karras et al. 2022, table 1: 1 / c_out**2 of edm)
     sigmoid    SNR sigmoid(bias - l), bias = -1               (Kingma & Gao 2023; Hoogeboom et al. 2024)
 
@@ -32,7 +32,7 @@ Weighting = Callable[[Tensor, Tensor, float], Tensor]  # (log-SNR, c_out, standa
 WEIGHTINGS: dict[str, Weighting] = {
     "uniform": lambda log_snr, c_out, std: c_out**-2,
     "min-snr": lambda log_snr, c_out, std: log_snr.exp().clamp(max=GAMMA),
-    "soft": lambda log_snr, c_out, std: 1 / ((-log_snr).exp() + std**2),
+    "soft-min-snr": lambda log_snr, c_out, std: 1 / ((-log_snr).exp() + std**2),
     "edm": lambda log_snr, c_out, std: std**-2 + log_snr.exp(),
     "sigmoid": lambda log_snr, c_out, std: log_snr.exp() * (BIAS - log_snr).sigmoid(),
 }
@@ -68,6 +68,6 @@ def evenly_spread(n: int, rng: torch.Generator) -> Tensor:
 
     The mean loss over them varies far less than over independent ones (Kingma et al. 2021, appendix I.1).
     """
-    start = torch.rand((), generator=rng, dtype=torch.float32, device=rng.device).double().cpu()
+    start = torch.rand((), generator=rng, dtype=torch.float32, device=rng.device).cpu().double()
     places = torch.arange(n, dtype=torch.float64, device="cpu") / n
     return ((places + start) % 1).clamp(1e-6, 1 - 1e-6)

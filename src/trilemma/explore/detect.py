@@ -40,7 +40,7 @@ from trilemma.modes import own_modes
 from trilemma.pictures.png import save_png, says_how_made
 from trilemma.results import Results, with_keys
 from trilemma.run.run import RunLike, as_run
-from trilemma.types import BoundsByPath, BoundsLikelihood, Encodes, HasCritic, Reconstructs
+from trilemma.types import BoundsByPath, BoundsLikelihood, Encodes, JudgesRealness, Reconstructs
 from trilemma.values import checked_call
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def detect(
             does not fit.
     """
     run = as_run(run)
-    if not isinstance(run.model, BoundsLikelihood | Encodes | HasCritic):
+    if not isinstance(run.model, BoundsLikelihood | Encodes | JudgesRealness):
         run.require("score images", Reconstructs)
     files = None if out is None else _results(Path(out).expanduser())
     most = n or (MOST_BY_PATH if isinstance(run.model, BoundsByPath) else MOST)

@@ -72,7 +72,7 @@ def calls(
         samplers: default: ddpm, ddim, heun, dpm++2m and unipc, as far as the model has them.
         n: images on either side; default: as many as there are, at most 2,500. Below 2,048 the distance is the kernel
             distance.
-        reference: calls behind the images that errors are against.
+        reference: calls behind the images that errors are against, by the last sampler that adds no noise.
         seed: of the images.
     """
     run.require("denoise", Denoises)
@@ -80,7 +80,8 @@ def calls(
     split, n = choose_reals(run.data, n)
     setup = setup_of(run.data, split, n, seed=seed)
     measured_by = distance_of(setup)
-    exact = draw(run, names[-1], reference, min(n, COMPARED), seed)
+    noiseless = [name for name in names if name not in RANDOM] or ["ddim"]
+    exact = draw(run, noiseless[-1], reference, min(n, COMPARED), seed)
     lines = {}
     for name in names:
         lines[name] = [measure(run, name, calls, setup, measured_by, exact) for calls in sorted(set(numbers))]

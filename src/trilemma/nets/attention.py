@@ -40,7 +40,7 @@ class SpatialAttention(nn.Module):
     def __init__(self, channels: int, head_width: int = 64) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups_of(channels), channels)
-        self.attention = Attention(channels, max(1, channels // head_width))
+        self.attention = Attention(channels, largest_divisor(channels, channels // head_width))
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, C, H, W) -> the same."""
@@ -49,8 +49,22 @@ class SpatialAttention(nn.Module):
 
 
 def groups_of(channels: int) -> int:
-    """Groups of a group norm: of 16 channels each, or fewer where that does not divide; at most 32 groups."""
+    """Groups of a group norm: of 16 channels each, or fewer where that does not divide; at most 32 groups, of more
+    channels each where there are many.
+
+    >>> [groups_of(channels) for channels in (16, 24, 48, 512, 768, 1040)]
+    [1, 3, 3, 32, 32, 26]
+    """
     for size in (16, 8, 4, 2, 1):
         if channels % size == 0 and channels // size <= 32:
             return channels // size
-    return 1
+    return largest_divisor(channels, 32)
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most `most`; 1 where that is below 1.
+
+    >>> largest_divisor(200, 3), largest_divisor(224, 3), largest_divisor(64, 0)
+    (2, 2, 1)
+    """
+    return next((divisor for divisor in range(most, 1, -1) if number % divisor == 0), 1)

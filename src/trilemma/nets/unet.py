@@ -58,8 +58,9 @@ class UNet(nn.Module):
         widths = [width * m for m in multipliers]
         smallest = math.ceil(max(self.size) / self._multiple)
         sides = [smallest * 2 ** (self.levels - 1 - k) for k in range(self.levels)]
+        self.sinusoids = width + width % 2
         self.level = nn.Sequential(
-            nn.Linear(width, self.embedding), nn.SiLU(), nn.Linear(self.embedding, self.embedding)
+            nn.Linear(self.sinusoids, self.embedding), nn.SiLU(), nn.Linear(self.embedding, self.embedding)
         )
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -101,7 +102,7 @@ class UNet(nn.Module):
     def _embedded(self, level: Tensor, condition: Tensor | None) -> Tensor:
         """SiLU of the embedding (B, E); float32 also under autocast, where the level would lose its fine steps."""
         with torch.autocast(level.device.type, enabled=False):
-            e = self.level(sinusoid(level.to(self.first.weight.dtype) * FREQUENCY / 10, self.first.out_channels))
+            e = self.level(sinusoid(level.to(self.first.weight.dtype) * FREQUENCY / 10, self.sinusoids))
             return F.silu(e if condition is None else e + condition.to(e.dtype))
 
     def _padding(self) -> tuple[int, int, int, int]:

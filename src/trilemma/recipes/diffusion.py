@@ -54,9 +54,10 @@ register(
         family="diffusion",
         summary="diffusion with a modern U-Net; 20 network calls per image unless steps= says otherwise",
         suits="28 to 64 px; hundreds of images or more; sharp and varied",
-        source="Karras et al. 2022 (prediction); Nichol & Dhariwal 2021 (schedule); Zhao et al. 2023 (sampler)",
+        source="Karras et al. 2022 (prediction, density of t); Nichol & Dhariwal 2021 (schedule); Jordan et al. 2024 "
+        "(optimiser); Zhao et al. 2023 (sampler)",
         build=PixelDiffusion,
-        config=PixelDiffusionConfig(density="log-normal", density_mean=-1.2, density_std=1.2),
+        config=PixelDiffusionConfig(density="log-normal", density_mean=-1.5, density_std=1.2),
         training=BUDGET,
     )
 )
@@ -95,7 +96,7 @@ register(
         suits="sides that patch=4 divides; a GPU",
         source="Peebles & Xie 2023",
         build=PixelDiffusion,
-        config=PixelDiffusionConfig(network="dit", width=192, depth=6, heads=6),
+        config=PixelDiffusionConfig(network="dit", width=192, depth=6),
         training={**BUDGET, "channels_last": False, "optimizer": "adamw", "batch": 64, "lr": 0.0005},
     )
 )

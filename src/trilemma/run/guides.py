@@ -73,9 +73,9 @@ def optimised_grid(run: StoredRun, model: nn.Module, keys: Config) -> Tensor:
     file, options = run.path / GRIDS, [f"{keys.get(name)}" for name in ("sampler", "schedule", "eta", "order", "steps")]
     kept = _kept(file, run.weights_id)
     if (name := "-".join(options)) not in kept:
-        held_out = run.data.held_out[1]
-        index = torch.linspace(0, len(held_out) - 1, min(len(held_out), GRID_IMAGES)).long()
-        part = held_out.take(index)
+        images = run.data.splits.get("valid", run.data.held_out[1])  # not those of the test, which scores are of
+        index = torch.linspace(0, len(images) - 1, min(len(images), GRID_IMAGES)).long()
+        part = images.take(index)
         image = to_float(part.images.to(run.device))
         label = part.labels.to(run.device) if part.labels is not None and isinstance(model, Conditional) else None
         kept[name] = model.optimised_times(image, Condition(label=label), keys, 0).tolist()

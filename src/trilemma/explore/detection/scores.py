@@ -21,7 +21,7 @@ from trilemma.types import (
     BoundsLikelihood,
     Condition,
     Encodes,
-    HasCritic,
+    JudgesRealness,
     Reconstructs,
     codes_need,
     flags,
@@ -85,7 +85,7 @@ def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, Anoma
         if numbers <= LARGEST_CODE and not codes_need(model):
             add("code", "distance of the code", _alone(_mahalanobis(run, some.images)), log=True)
         numbers = int(code_bytes(run.model, numbers)[0] // 2)
-    if isinstance(model, HasCritic):
+    if isinstance(model, JudgesRealness):
         add("critic", "negative logit of the critic", _alone(partial(_unreal, run, model)))
     pca = fit_pca(some.images, min(numbers, some.images[0].numel() // 2))  # all of them would leave no error
     error, title = partial(_pca_error, pca), f"PCA ({pca.n_components_} components)"
@@ -152,7 +152,7 @@ def _negative_elbo(run: Run, seed: int, images: Tensor) -> Tensor:
     return torch.cat([part for _, part in in_batches(compute, 0, len(images), PART)])
 
 
-def _unreal(run: Run, model: HasCritic, images: Tensor) -> Tensor:
+def _unreal(run: Run, model: JudgesRealness, images: Tensor) -> Tensor:
     return -run.apply(lambda part, _: model.realness(part), _float(images)).double()
 
 
