@@ -16,7 +16,7 @@ from trilemma.nets import dcgan
 from trilemma.nets.critic import Critic, ProjectionCritic
 from trilemma.run.config import TrainConfig
 from trilemma.training.players import Players
-from trilemma.types import Batch, Condition, Samples
+from trilemma.types import Batch, Condition, Finishes, Samples
 
 SHAPES = [(1, 8, 8), (3, 28, 28), (4, 32, 32), (1, 31, 45), (3, 64, 64), (1, 8, 128)]
 
@@ -83,6 +83,16 @@ def test_stages_follow_the_size_and_stop_widening() -> None:
     assert dcgan.stage_widths(8, 8, 64) == [64, 128]
     assert dcgan.stage_widths(28, 28, 64) == dcgan.stage_widths(32, 32, 64) == [64, 128, 256]
     assert dcgan.stage_widths(128, 128, 64) == [64, 128, 256, 512, 512]
+
+
+def test_a_critic_without_batch_norm_keeps_the_size_of_its_maps() -> None:
+    """Mean squares of noise after each stage, without the borders: 1 to within the noise of 64 channels or more."""
+    critic = dcgan.Critic((3, 64, 64), 64, batch_norm=False)
+    h = torch.randn(8, 3, 64, 64, generator=rng.generator(0, "x"))
+    for layer in critic.body:
+        h = layer(h)
+        if isinstance(layer, nn.LeakyReLU):
+            assert h.detach()[..., 1:-1, 1:-1].square().mean().item() == pytest.approx(1, abs=0.35)
 
 
 def test_dcgan_starts_from_narrow_weights() -> None:
@@ -245,6 +255,70 @@ def test_spectral_norm_gives_a_linear_critic_the_slope_1(monkeypatch: pytest.Mon
     x = image.requires_grad_()
     (slope,) = torch.autograd.grad(critic(x).sum(), x)
     torch.testing.assert_close(slope.flatten(1).norm(dim=1), torch.ones(8))
+
+
+@pytest.mark.parametrize("bound", [{"spectral_norm": True}, {"weight_clip": 0.01}])
+def test_a_class_counts_beside_bounded_weights_as_the_head_does(bound: dict[str, Any]) -> None:
+    """Divided by sqrt(F), an embedding of at most gain 1, or of numbers up to the bound, would be next to nothing."""
+    gan = tiny("mlp", classes=True, n_classes=3, **bound)
+    if gan.config.weight_clip:
+        players_of(gan, lr=1e-9).step(gan.phases[0].player, torch.ones(()))
+    critic = gan.critic
+    assert isinstance(critic, ProjectionCritic)
+    phi = torch.randn(2_000, critic.critic.n_features, generator=rng.generator(0, "phi"))
+    by_class = critic.scale * phi @ critic.embedding.weight.T
+    by_head = phi @ critic.critic.body[-1].weight.T
+    assert 0.2 < (by_class.std() / by_head.std()).item() < 5
+
+
+def test_statistics_of_batch_norms_are_those_of_the_weights_that_are_kept() -> None:
+    gan = tiny("dcgan")
+    for step in range(3):
+        gan.generator(torch.randn(32, 6, generator=rng.generator(0, "z", step)))
+    with torch.no_grad():  # other weights than those that the statistics are of
+        for p in gan.generator.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=rng.generator(0, "p", p.numel())))
+    z = torch.randn(4_000, 6, generator=rng.generator(1, "z"))
+    with torch.no_grad():
+        by_batch, before = gan.generator(z), gan.sample(50, seed=0)
+    gan.eval()
+    assert gan.finish((batch(n=400) for _ in range(9)), seed=0) == {}
+    assert not gan.generator.training and gan.generator.body[0].momentum == 0.1
+    with torch.no_grad():
+        torch.testing.assert_close(gan.generator(z), by_batch, rtol=0, atol=0.1)
+        assert (gan.generator(z) - by_batch).abs().mean() < 0.01
+    assert (gan.sample(50, seed=0) - before).abs().max() > 0.05
+    assert isinstance(gan, Finishes)
+
+
+def test_a_generator_without_batch_norm_looks_at_no_image_at_the_end() -> None:
+    def none():
+        raise AssertionError("looked")
+        yield
+
+    assert tiny("r3").finish(none(), seed=0) == {}
+
+
+def test_the_penalty_of_both_kinds_is_the_sum_of_both() -> None:
+    """Of D(x) = |x|**2 / 2 the slope is x: half of its square is |x|**2 / 2, at real and at generated images."""
+    gan = tiny("mlp", penalty="r1r2")
+    gan.critic.forward = lambda image: image.flatten(1).square().sum(1) / 2  # type: ignore[method-assign]
+    fake = gan.fake(batch(), None, rng.generator(0, "step")).detach()
+    squares = [image.flatten(1).square().sum(1).mean().item() / 2 for image in (batch().image, fake)]
+    penalty = gan.critic_loss(batch(), rng.generator(0, "step"))[1]["penalty"].item()
+    assert penalty == pytest.approx(sum(squares), rel=1e-4) and min(squares) > 1
+    only = tiny("mlp", penalty="r1")
+    only.critic.forward = gan.critic.forward  # type: ignore[method-assign]
+    assert only.critic_loss(batch(), rng.generator(0, "step"))[1]["penalty"].item() == pytest.approx(
+        squares[0], rel=1e-4
+    )
+
+
+def test_blocks_that_begin_at_zero_have_no_gain_to_divide_by() -> None:
+    with pytest.raises(UserError, match="spectral_norm=true is for networks without layers that begin at zero"):
+        tiny("r3", spectral_norm=True)
+    with pytest.raises(UserError, match=r"needs a bound .*; add penalty=gradient or weight_clip=0\.01$"):
+        make(GANConfig, {"shape": (1, 8, 8), "network": "r3", "loss": "wasserstein"})
 
 
 BOUNDED = [{"penalty": "r1"}, {"weight_clip": 0.01}, {"spectral_norm": True}]

@@ -83,7 +83,7 @@ class CodesModel(Model):
     def _starts(self, image: Tensor, label: Tensor | None, seed: int) -> tuple[Tensor, float]:
         """The drawn code whose image is nearest to each image, (B, Z), and the rate of the first steps."""
         codes = self.draw_codes(STARTS, seed=seed).to(image)
-        rate = RATE * codes.std().item()
+        rate = RATE * codes.std(0).mean().item()
         if isinstance(self, HasStyles):
             codes = torch.cat([self.mean_w().to(image)[None], codes])
         if label is None:

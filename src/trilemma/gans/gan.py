@@ -9,18 +9,21 @@ critic (penalties.py, clipped weights, or spectral normalisation), what images g
 
 With classes, the label's embedding is joined to z, and the critic's logit is (Miyato & Koyama 2018, eq. 3)
 
-    D(x, y) = head(phi(x)) + <embedding of y, phi(x)> / sqrt(F),    phi(x) its F last features
+    D(x, y) = head(phi(x)) + <embedding of y, phi(x)>,    phi(x) its last features
+
+At the end of a training the statistics of batch norms are measured anew, for the averaged weights that are kept.
 """
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trilemma import rng as random
 from trilemma.config import Config, ModelConfig, only_for
@@ -52,6 +55,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], Callable[..., Critic]]] = {
     "r3": (r3gan.Generator, r3gan.Critic),
 }
 LABEL_NUMBERS = 32  # of the embedding that is joined to z
+STATISTICS = 2_000  # images behind the statistics of a batch norm
 
 
 class GANConfig(ModelConfig):
@@ -95,6 +99,9 @@ class GANConfig(ModelConfig):
         for key in ("penalty_weight", "penalty_end", "penalty_every"):
             only_for(self, key, self.penalty != "none", "penalty=gradient, r1 or r1r2")
         only_for(self, "group", self.network == "r3", "network=r3")
+        only_for(
+            self, "spectral_norm", self.network != "r3", "networks without layers that begin at zero, such as dcgan"
+        )
         only_for(self, "classes", self.n_classes is not None, "images with classes; the data has none")
         return self
 
@@ -102,10 +109,9 @@ class GANConfig(ModelConfig):
     def _has_bound(self) -> Self:
         """A Wasserstein critic without a bound on its slope can lower its loss without end."""
         if LOSSES[self.loss].slopes and not self.bounds_slope:
-            raise ValueError(
-                f"loss={self.loss} needs a bound on the critic's slope; add penalty=gradient, weight_clip=0.01 or "
-                "spectral_norm=true"
-            )
+            others = {"style": "", "r3": " or weight_clip=0.01"}
+            others = others.get(self.network, ", weight_clip=0.01 or spectral_norm=true")
+            raise ValueError(f"loss={self.loss} needs a bound on the critic's slope; add penalty=gradient{others}")
         return self
 
     @property
@@ -136,7 +142,8 @@ class GAN(CodesModel):
         critic = self.make_critic()
         if self.n_classes:
             self.label_embedding = nn.Embedding(self.n_classes, LABEL_NUMBERS)
-        self.critic = ProjectionCritic(critic, self.n_classes) if self.n_classes else critic
+        bounded = config.spectral_norm or config.weight_clip is not None
+        self.critic = ProjectionCritic(critic, self.n_classes, bounded=bounded) if self.n_classes else critic
         if config.spectral_norm:
             normalise(self.critic)
         self.adaptive = Adaptive() if config.critic_augment == "adaptive" else None
@@ -265,6 +272,25 @@ class GAN(CodesModel):
         with evaluating(self.generator):
             return self.from_z(z, label)
 
+    @torch.no_grad()
+    def finish(self, batches: Iterable[Batch], *, seed: int) -> dict[str, float]:
+        """Measure the statistics of the generator's batch norms: those of training are of the weights step by step, and
+        images are drawn with their average."""
+        norms = [module for module in self.generator.modules() if isinstance(module, _BatchNorm)]
+        if norms:
+            with _measuring(self.generator, norms):
+                self._draw_enough(batches, seed)
+        return {}
+
+    def _draw_enough(self, batches: Iterable[Batch], seed: int) -> None:
+        """As many images as the batches have, and of their classes, until there are STATISTICS."""
+        drawn = 0
+        for batch in batches:
+            self.fake(batch, self._label(batch), random.generator(seed, "statistics", drawn, device=batch.image.device))
+            drawn += len(batch.image)
+            if drawn >= STATISTICS:
+                return
+
     def from_z(self, z: Tensor, label: Tensor | None) -> Tensor:
         """The generator's images (B, C, H, W) in [0, 1] of latents (B, latent); label (B,), None without classes."""
         return self.generator(self._with_label(z, label))
@@ -328,6 +354,22 @@ class _Judged(NamedTuple):
 
     image: Tensor
     logits: Tensor
+
+
+@contextmanager
+def _measuring(network: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
+    """Inside, batch norms use the statistics of a batch, and keep the mean of those of all batches."""
+    training, momenta = network.training, [norm.momentum for norm in norms]
+    try:
+        network.train()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+        yield
+    finally:
+        network.train(training)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 @torch.no_grad()

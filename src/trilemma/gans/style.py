@@ -57,7 +57,7 @@ class StyleGANConfig(GANConfig):
         description="on the critic's slope: other than 1 between images (gradient), at real ones, or at both",
     )
     penalty_weight: float | None = Field(
-        default=None, gt=0, description="of the penalty (default: 10 for gradient, 0.0025 for r1, 1 for r1r2)"
+        default=None, gt=0, description="of the penalty (default: 10 for gradient, 0.0025 for r1 and r1r2)"
     )
     penalty_every: PositiveInt = Field(
         default=16, description="steps from one penalty to the next, which counts as all"
@@ -100,7 +100,7 @@ class StyleGAN(GAN):
     """
 
     sampling_keys = StyleKeys
-    penalty_weights: ClassVar[dict[str, float]] = {**GAN.penalty_weights, "r1": R1_WEIGHT}
+    penalty_weights: ClassVar[dict[str, float]] = {**GAN.penalty_weights, "r1": R1_WEIGHT, "r1r2": R1_WEIGHT}
     config: StyleGANConfig
     generator: stylegan2.Generator
     w_mean: Tensor
@@ -144,7 +144,7 @@ class StyleGAN(GAN):
 
     def to_w(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Style of each z (B, latent), of the classes `label` (B,) where the model has them: (B, W)."""
-        return self.generator.mapping(self._with_label(z, label))
+        return self.generator.mapping(z, None if label is None else self.label_embedding(label.to(z.device)))
 
     def from_z(self, z: Tensor, label: Tensor | None) -> Tensor:
         """Images (B, C, H, W) in [0, 1] of latents (B, latent), with the noise inputs of `from_w`."""
@@ -182,7 +182,7 @@ class StyleGAN(GAN):
 
     def path_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Path length regularisation; parts: loss, before its weight, and length, the mean path length."""
-        half = batch.rows(slice(len(batch.image) // 2))
+        half = batch.rows(slice(max(1, len(batch.image) // 2)))
         n, image = len(half.image), half.image
         with torch.autocast(image.device.type, enabled=False):
             styles = self._for_layers(self.to_w(normal(n, self.config.latent, rng, image), self._label(half)))

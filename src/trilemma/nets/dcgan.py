@@ -33,7 +33,8 @@ def stage_widths(height: int, width_px: int, width: int) -> list[int]:
     """
     if min(height, width_px) < SMALLEST:
         raise UserError(
-            f"images of {height}x{width_px} are too small for this network; it takes {SMALLEST} px and more"
+            f"images of {height}x{width_px} are too small for a network that halves them twice (dcgan, r3 and style "
+            f"do); give images of {SMALLEST} px and more, or train gan"
         )
     stages = max(2, round(math.log2(min(height, width_px) / 4)))
     return [min(width * 2**i, MAX_CHANNELS) for i in range(stages)]
@@ -64,8 +65,8 @@ class Critic(critic.Critic):
     """DCGAN's discriminator: image (B, C, H, W) in [0, 1] -> logits (B,), high for real.
 
     Args:
-        batch_norm: as published. Without, images do not change each other's logits, weights begin as wide as their
-            inputs ask for, and every stage has a bias.
+        batch_norm: as published. Without, images do not change each other's logits, weights begin so wide that maps
+            keep their mean square, and every stage has a bias.
     """
 
     def __init__(self, shape: tuple[int, int, int], width: int, *, batch_norm: bool = True) -> None:
@@ -76,8 +77,7 @@ class Critic(critic.Critic):
             layers += [*([nn.BatchNorm2d(c_out)] if batch_norm else []), nn.LeakyReLU(0.2, inplace=True)]
         height, width_px = (n // 2 ** len(widths) for n in shape[1:])
         super().__init__(nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * height * width_px, 1)))
-        if batch_norm:
-            self.apply(_init)
+        self.apply(_init if batch_norm else _init_by_inputs)
 
     def features(self, image: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> the last map, (B, n_features)."""
@@ -128,6 +128,14 @@ def _project(latent: int, channels: int, size: tuple[int, int], factor: int) -> 
     height, width_px = (math.ceil(n / factor) for n in size)
     linear = nn.Linear(latent, channels * height * width_px, bias=False)
     return nn.Sequential(linear, nn.Unflatten(1, (channels, height, width_px)))
+
+
+def _init_by_inputs(layer: nn.Module) -> None:
+    """Weights under which maps keep their mean square through LeakyReLU 0.2 (He et al. 2015, eq. 15); biases at 0."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(layer.weight, a=0.2)
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
 
 
 def _init(layer: nn.Module) -> None:

@@ -170,7 +170,8 @@ class ToImage(nn.Module):
 
 
 class Mapping(nn.Module):
-    """z, made to have a mean square of 1, through linear layers with leaky ReLU: (B, inputs) -> w (B, styles)."""
+    """z, and the embedding of a class, each made to have a mean square of 1, through linear layers with leaky ReLU:
+    together (B, inputs) -> w (B, styles)."""
 
     def __init__(self, inputs: int, styles: int, layers: int) -> None:
         super().__init__()
@@ -179,9 +180,11 @@ class Mapping(nn.Module):
         for n_in, n_out in pairwise(sizes):
             self.body.extend([Linear(n_in, n_out, gain=GAIN, rate=MAPPING_RATE), activation()])
 
-    def forward(self, z: Tensor) -> Tensor:
-        """(B, inputs) -> (B, styles)."""
-        return full(self.body(z * torch.rsqrt(z.square().mean(1, keepdim=True) + EPS)))
+    def forward(self, z: Tensor, embedded: Tensor | None = None) -> Tensor:
+        """z (B, latent), and the embedding of classes (B, E) where the model has them -> (B, styles)."""
+        parts = [z] if embedded is None else [z, embedded]
+        units = [part * torch.rsqrt(part.square().mean(1, keepdim=True) + EPS) for part in parts]
+        return full(self.body(torch.cat(units, dim=1)))
 
 
 class Generator(nn.Module):

@@ -122,7 +122,7 @@ class StoredRun:
         if self.snapshot is not None:
             note(f"{self.path}: {self.unfinished}")
             if isinstance(model, Finishes):
-                finish(model, self.data, self.config["training"]["seed"])
+                finish(model, lambda: self.data, self.config["training"]["seed"])
         return model
 
     def require(self, doing: str, capability: type[T], *more: type) -> T:

@@ -21,7 +21,7 @@ from trilemma.files import sha256_of
 from trilemma.run.checkpoint import MANIFEST, list_checkpoints, read_values
 from trilemma.run.state import Broken
 from trilemma.run.weights import Form, difference, forms_of, load_tensors, read_forms
-from trilemma.types import Finishes, flags, not_averaged
+from trilemma.types import Batch, Finishes, flags, not_averaged
 
 CHECKPOINTS = "checkpoints"
 NUMBERS = ("step", "images", "seconds", "progress")  # of the values that are read here
@@ -117,11 +117,16 @@ def is_sound(values: dict[str, Any]) -> bool:
 
 
 @torch.no_grad()
-def finish(model: Finishes, data: Data, seed: int) -> None:
-    """The last step of a model, as at the end of a training: see `ModelInUse.finish`."""
+def finish(model: Finishes, data: Callable[[], Data], seed: int) -> None:
+    """The last step of a model, as at the end of a training (see `ModelInUse.finish`); the data are read where it looks
+    at them."""
     assert isinstance(model, nn.Module)
-    images = training_images(data.train, FINISH_IMAGES, seed=seed, device=next(model.parameters()).device)
-    model.finish(images, seed=seed)
+    device = next(model.parameters()).device
+
+    def images() -> Iterator[Batch]:
+        yield from training_images(data().train, FINISH_IMAGES, seed=seed, device=device)
+
+    model.finish(images(), seed=seed)
 
 
 def summary_of(snapshot: Snapshot, parameters: int) -> dict[str, Any]:

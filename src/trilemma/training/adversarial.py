@@ -147,7 +147,9 @@ def critic_overfit(ratio: float, config: ModelConfig | None) -> str | None:
 
 def few_images(count: int, augment: Sequence[str], config: ModelConfig | None) -> str | None:
     """Whether there are so few training images that the critic will know them by heart, before a training."""
-    augmented = augment or (config is not None and config.get("critic_augment") not in (None, "none"))
+    augmented = {"flip", "shift"} & {*augment} or (
+        config is not None and config.get("critic_augment") not in (None, "none")
+    )
     if count >= FEW or augmented:
         return None
     return (

@@ -48,7 +48,9 @@ def fit_batch(batch: int, n_train: int, growth: float = 1.0) -> int:
 
 
 def pixel_inputs(player: Player, n_pixels: int) -> int | None:
-    """Inputs of the widest fully connected layer that a player moves, if it sees the pixels."""
+    """Inputs of the widest fully connected layer that a player moves, if it sees the pixels, and no maps of them."""
+    if any(p.ndim > 2 for p in player.parameters):
+        return None
     widest = max((p.shape[1] for p in player.parameters if p.ndim == 2), default=0)
     return widest if widest >= n_pixels else None
 
