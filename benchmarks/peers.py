@@ -1,10 +1,12 @@
-"""Diffusion models of other libraries beside ours, each trained for the same time and scored by our own scores:
+"""Models of other libraries and of a notebook beside ours, each trained for the same time and scored by our scores:
 
     python benchmarks/peers.py NAME[,NAME...] DATA [--minutes 30] [--seed 0] [--images 10000] [--out runs/peers]
 
-    a preset         diffusion, diffusion-small, ...: as `trilemma train NAME DATA minutes=`, with its default sampler
+    a preset         diffusion, gan-r3, ...: as `trilemma train NAME DATA minutes=`, with its default sampler
     smalldiffusion   its example for Fashion-MNIST: a DiT (patch 2, 6 blocks, 6 heads of 32), eps over 1,000 levels of
                      DDPM, AdamW 0.001, batch 1024, flips, average of 0.99; drawn in 20 calls with its gam=1.6
+    plain-dcgan      a notebook's loop: the networks of gan-dcgan, cross-entropy, Adam 0.0002 (0.5, 0.999), batch 128, no
+                     average of the weights
     diffusers        its example for images without a condition: eps over 1,000 levels, AdamW 0.0001 with 500 steps of
                      warm-up and a cosine over the time, batch 16, clip 1, EMAModel; a UNet2DModel with as many
                      parameters as `diffusion` has (unet.py); drawn in 50 calls by DPMSolverMultistepScheduler
@@ -45,6 +47,7 @@ from trilemma.data import Data, Loader, load_data
 from trilemma.hardware import to_channels_last, tune_allocator
 from trilemma.metrics.features import to_levels
 from trilemma.metrics.reals import choose_reals, part_named
+from trilemma.nets import dcgan
 from trilemma.pictures.grid import grid
 from trilemma.pictures.png import save_png
 from trilemma.registry import count_parameters
@@ -90,7 +93,7 @@ class Ours:
             lengths = {"minutes": given.minutes, "seed": given.seed}
             trilemma.train(self.name, given.data, out=place, quiet=True, device=given.device, **lengths)
         self.run = trilemma.load(place, device=given.device)
-        self.calls = self.run.sampling(self.keys, trilemma.Run.sample).steps
+        self.calls = self.run.sampling(self.keys, trilemma.Run.sample).get("steps") or 1
         return {name: self.run.summary[name] for name in ("parameters", "images", "seconds")}
 
     def draw(self, n: int) -> Iterator[Tensor]:
@@ -263,7 +266,54 @@ class Diffusers(Peer):
         return x
 
 
-PEERS: dict[str, type[Peer]] = {"smalldiffusion": SmallDiffusion, "diffusers": Diffusers}
+class PlainDCGAN(Peer):
+    """DCGAN as notebooks train it."""
+
+    batch, lr, calls, latent, width = 128, 0.0002, 1, 100, 64
+
+    def build(self) -> nn.Module:
+        """Both networks."""
+        generator = dcgan.Generator(self.data.shape, self.latent, self.width)
+        return nn.ModuleDict({"generator": generator, "critic": dcgan.Critic(self.data.shape, self.width)})
+
+    def begin(self) -> None:
+        """An optimiser for each."""
+        self.optimizers = {
+            name: torch.optim.Adam(network.parameters(), lr=self.lr, betas=(0.5, 0.999))
+            for name, network in self.network.items()  # type: ignore[operator]
+        }
+
+    def step(self, x0: Tensor, share: float) -> None:
+        """The critic, then the generator, which is to be taken for real."""
+        critic, fake = self.network["critic"], self.some(len(x0))  # type: ignore[index]
+        self._take("critic", _cross_entropy(critic, x0, 1.0) + _cross_entropy(critic, fake.detach(), 0.0))
+        self._take("generator", _cross_entropy(critic, fake, 1.0))
+
+    def _take(self, name: str, loss: Tensor) -> None:
+        self.optimizers[name].zero_grad()
+        loss.backward()
+        self.optimizers[name].step()
+
+    def finish(self) -> None:
+        """There is no average."""
+
+    def some(self, n: int) -> Tensor:
+        """One call for an image."""
+        z = torch.randn(n, self.latent, device=self.device)
+        return 2 * self.network["generator"](z) - 1  # type: ignore[index]
+
+
+def _cross_entropy(critic: nn.Module, images: Tensor, label: float) -> Tensor:
+    """Of images in [-1, 1], which are called real or generated."""
+    logits = critic((images + 1) / 2)
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+
+PEERS: dict[str, type[Peer]] = {
+    "smalldiffusion": SmallDiffusion,
+    "diffusers": Diffusers,
+    "plain-dcgan": PlainDCGAN,
+}
 
 
 def import_smalldiffusion() -> ModuleType:
@@ -323,7 +373,9 @@ def measure(name: str, given: argparse.Namespace) -> str:
 def parse(words: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", help="a preset, smalldiffusion or diffusers; several are separated by commas")
+    parser.add_argument(
+        "names", help="a preset, smalldiffusion, diffusers or plain-dcgan; several are separated by commas"
+    )
     parser.add_argument("data")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)

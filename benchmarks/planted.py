@@ -36,6 +36,7 @@ RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("gan", {"steps": 1500}),
     ("gan-dcgan-28", {"batch": 32, "steps": 600}),
     ("gan-dcgan-28", {"batch": 32, "steps": 600, **R3}),
+    ("gan-wgan-gp", {"batch": 32, "steps": 600, "width": 32, "critic_steps": 2}),
 )
 NAMED = {
     "collapse": ("mode collapse", "all samples are the same image"),
@@ -45,8 +46,9 @@ NAMED = {
 
 def rates(model: str, critic: float, generator: float) -> dict[str, float]:
     """So many times those of a preset."""
+    own = get_recipe(model).training["lr"]
     factors = {"critic": critic, "generator": generator}
-    return {name: factors[name] * rate for name, rate in get_recipe(model).training["lr"].items()}
+    return {name: factor * (own[name] if isinstance(own, dict) else own) for name, factor in factors.items()}
 
 
 def healthy(model: str, number: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from trilemma.arguments import parse_settings
 from trilemma.data.split import Split
 from trilemma.pictures.levels import to_float
 
-MODELS = ("ae-stacked", "vae", "gan-dcgan", "diffusion-small")
+MODELS = ("ae-stacked", "vae", "gan-dcgan", "gan-r3", "gan-style", "diffusion-small", "diffusion")
 DATA = ("digits", "mnist", "fashion-mnist", "cifar10")
 HEAD = ("model", "data", "steps", "images", "rmse", "mean", "active", "spread", "wall s", "warnings")
 FORM = "{:18} {:16} {:>6} {:>8} {:>7} {:>7} {:>6} {:>6} {:>5}  {}"

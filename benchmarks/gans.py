@@ -1,0 +1,124 @@
+"""Figures of the GANs that need several trainings or a classifier:
+
+    python benchmarks/gans.py classes RUN [RUN ...]    of 1,000 samples of each run, how many are of each class, as a
+                                                       bundled classifier sees them
+    python benchmarks/gans.py estimate MODEL DATA      the loss against the Frechet distance over a training, of
+                                                       --points lengths: Spearman's rank correlation
+    python benchmarks/gans.py few MODEL DATA           with --images training images: the Frechet distance with and
+                                                       without adaptive augmentation, --seeds of each, and the interval
+                                                       of the difference
+
+Of a Wasserstein loss, `estimate` takes the critic's estimate of the distance, E D(x) - E D(G(z)); of another GAN its
+generator's loss, and of any other model its loss: the mean over the rows of the log since the length before. Keys of
+the training follow as key=value. Trainings lie in --out, and the same line goes on where it was stopped. Distances are
+of --n samples from the held-out images, in the bundled features.
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import trilemma
+from trilemma.arguments import parse_settings
+from trilemma.data import load_data
+from trilemma.metrics.classification import classifier_of
+from trilemma.metrics.features import extract
+from trilemma.metrics.intervals import difference_of_trainings, mean_estimate
+from trilemma.registry import get_recipe
+
+SAMPLES = 1000
+
+
+def classes(run: trilemma.Run) -> str:
+    """The shares of the classes among samples."""
+    network = classifier_of(run.data)
+    logits = network.network.head(extract(network, run.sample(SAMPLES, seed=0)).float())
+    counts = torch.bincount(logits.argmax(1), minlength=len(run.classes)) / SAMPLES
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(run.classes, counts.tolist(), strict=True))
+    return f"{run.path}: least {counts.min():.1%}: {shares}"
+
+
+def loss_of(rows: Sequence[dict[str, Any]]) -> float:
+    """What a training says of itself, over some rows of its log."""
+    values = [row for row in rows if any(name.endswith("/loss") for name in row)]
+    if any("critic/logit_real" in row for row in values):
+        return statistics.mean(row["critic/logit_real"] - row["critic/logit_fake"] for row in values)
+    name = "generator/loss" if "generator/loss" in values[0] else next(k for k in values[0] if k.endswith("/loss"))
+    return statistics.mean(row[name] for row in values if name in row)
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """1 for the smallest; no two are alike."""
+    return [1.0 + sum(other < value for other in values) for value in values]
+
+
+def estimate(given: argparse.Namespace) -> str:
+    """One training, looked at after equal parts."""
+    recipe, folder = get_recipe(given.model), given.out / f"estimate-{given.model}-{given.data}"
+    losses, distances, seen = [], [], 0
+    for point in range(1, given.points + 1):
+        images = given.images * point // given.points
+        run = trilemma.train(given.model, given.data, images=images, out=folder, quiet=True, **given.keys)
+        losses.append(loss_of([row for row in run.log if row["images"] > seen]))
+        seen = run.summary["images"]
+        distances.append(distance(run, given.n))
+        print(f"{seen:9,} images: {losses[-1]:9.4f} {distances[-1]:9.2f}", flush=True)
+    correlation = statistics.correlation(ranks(losses), ranks(distances))
+    return f"{recipe.name}, {given.data}: rank correlation {correlation:.2f} over {given.points} lengths"
+
+
+def few(given: argparse.Namespace) -> str:
+    """Trainings on the first images of a data set."""
+    data = load_data(given.data)
+    part = data.train.take(torch.arange(given.images))
+    results: dict[str, list[float]] = {"none": [], "adaptive": []}
+    for seed in range(given.seeds):
+        for augment, distances in results.items():
+            folder = given.out / f"few-{given.model}-{given.data}-{given.images}-{augment}-{seed}"
+            keys = {**given.keys, "critic_augment": augment, "seed": seed, "out": folder, "quiet": True}
+            run = trilemma.train(given.model, part.images, **keys)
+            distances.append(distance(run, given.n, against=given.data))
+            print(f"{augment}, seed {seed}: {distances[-1]:.2f}", flush=True)
+    lines = [f"{name}: {_interval(mean_estimate(distances))}" for name, distances in results.items()]
+    gain = difference_of_trainings(results["none"], results["adaptive"])
+    return "\n".join([*lines, f"none - adaptive: {_interval(gain)}"])
+
+
+def distance(run: trilemma.Run, n: int, against: str | None = None) -> float:
+    """Frechet distance of so many samples from the held-out images."""
+    result = trilemma.evaluate(run, against=against, n=n, split="test", bound_samples=0)
+    value = result["frechet_distance"].value
+    assert value is not None
+    return value
+
+
+def _interval(estimate: Any) -> str:
+    low, high = estimate.interval
+    return f"{estimate.value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("classes", "estimate", "few"))
+    parser.add_argument("words", nargs="+", help="runs; or MODEL DATA and keys")
+    parser.add_argument("--n", type=int, default=2500)
+    parser.add_argument("--images", type=int, help="of the training: 500 for few, else 300,000")
+    parser.add_argument("--points", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("runs/gans"))
+    given = parser.parse_args()
+    if given.what == "classes":
+        for path in given.words:
+            print(classes(trilemma.load(path)), flush=True)
+        return
+    (given.model, given.data), given.keys = given.words[:2], parse_settings(given.words[2:])
+    given.images = given.images or (500 if given.what == "few" else 300_000)
+    print(few(given) if given.what == "few" else estimate(given))
+
+
+if __name__ == "__main__":
+    main()
