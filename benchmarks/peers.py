@@ -5,7 +5,7 @@
     a preset         diffusion, gan-r3, ...: as `trilemma train NAME DATA minutes=`, with its default sampler
     smalldiffusion   its example for Fashion-MNIST: a DiT (patch 2, 6 blocks, 6 heads of 32), eps over 1,000 levels of
                      DDPM, AdamW 0.001, batch 1024, flips, average of 0.99; drawn in 20 calls with its gam=1.6
-    plain-dcgan      a notebook's loop: the networks of gan-dcgan, cross-entropy, Adam 0.0002 (0.5, 0.999), batch 128, no
+    plain-dcgan      a notebook's loop: networks of gan-dcgan, cross-entropy, Adam 0.0002 (0.5, 0.999), batch 128, no
                      average of the weights
     diffusers        its example for images without a condition: eps over 1,000 levels, AdamW 0.0001 with 500 steps of
                      warm-up and a cosine over the time, batch 16, clip 1, EMAModel; a UNet2DModel with as many
