@@ -10,7 +10,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "diffusion-dit": {"width": 32, "depth": 2, "heads": 2},
     "diffusion-cifar": _UNET,
     **{name: {"latent": 8, "width": 8} for name in ("gan-dcgan", "gan-wgan", "gan-wgan-gp", "gan-r3")},
-    "gan-style": {"width": 4, "latent": 8, "styles": 8},
+    "gan-style": {"width": 4, "latent": 8, "styles": 8, "penalty_every": 2, "path_every": 3},
 }
 ALIKE = ("diffusion-flow", "diffusion-edm", "diffusion-cifar")  # one network with "diffusion", by other settings
 
