@@ -36,7 +36,7 @@ SAMPLES = 1000
 def classes(run: trilemma.Run) -> str:
     """The shares of the classes among samples."""
     network = classifier_of(run.data)
-    logits = network.network.head(extract(network, run.sample(SAMPLES, seed=0)).float())
+    logits = network.network.classify(extract(network, run.sample(SAMPLES, seed=0)).float())
     counts = torch.bincount(logits.argmax(1), minlength=len(run.classes)) / SAMPLES
     shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(run.classes, counts.tolist(), strict=True))
     return f"{run.path}: least {counts.min():.1%}: {shares}"

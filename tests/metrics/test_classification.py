@@ -20,10 +20,11 @@ from trilemma.types import UNCONDITIONAL, Conditional
 class Looks(nn.Module):
     """The class of an image of 3 pixels is its brightest pixel."""
 
-    head = nn.Identity()
-
     def features(self, image):
         return image.flatten(1)
+
+    def classify(self, features):
+        return features
 
 
 class Gallery(nn.Module):

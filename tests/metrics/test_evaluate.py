@@ -145,7 +145,7 @@ def test_receipts_are_written(tmp_path):
     evaluation = evaluate(run, features=PIXELS, n=300, calls=2)
     files = sorted(path.name for path in (tmp_path / "metrics").iterdir())
     assert "kernel_pixels_300_test_calls-2.json" in files
-    assert len(files) == len(evaluation.scores) == 8
+    assert len(files) == len(evaluation.scores) == 10
     for score in evaluation.scores:
         (file,) = [f for f in files if f.startswith(score.protocol)]
         assert Score.from_json(json.loads((tmp_path / "metrics" / file).read_text("utf-8"))) == score
@@ -296,7 +296,9 @@ def test_folder_of_images(tmp_path):
     save_images(tmp_path / "reals", images_of(range(10), 100, seed=3))
     evaluation = evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS, split="train", n=50)
     names = {"frechet_distance", "kernel_distance", "density", "coverage", "precision", "recall"}
-    assert {score.name for score in evaluation.scores} == names
+    assert {score.name for score in evaluation.scores} == {*names, "frechet_infinity", "inception_score"}
+    assert evaluation["inception_score"].refused == "the feature network pixels tells no classes"
+    assert evaluation["frechet_infinity"].refused == evaluation["frechet_distance"].refused
     assert evaluation["precision"].value > 0.5
     assert "reals-train" in evaluation["precision"].protocol
     everything = {tuple(image.flatten().tolist()) for image in images}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trilemma.errors import UserError
-from trilemma.metrics.frechet import MINIMUM, frechet_distance, frechet_of_gaussians, moments
+from trilemma.metrics.frechet import MINIMUM, frechet_distance, frechet_infinity, frechet_of_gaussians, moments
 
 
 def rng(seed=0):
@@ -147,3 +147,44 @@ def test_refused_below_the_minimum():
 def test_arguments_are_keywords():
     with pytest.raises(TypeError):
         frechet_distance(normal(10, 2), normal(10, 2))
+
+
+def infinity(real, fake):
+    return frechet_infinity(real=real, fake=fake, at_n=frechet_distance(real=real, fake=fake, minimum=2), minimum=2)
+
+
+def test_the_extrapolation_is_twice_the_distance_less_that_of_halves():
+    real, fake = normal(400, 6, seed=1), 2 * normal(400, 6, seed=2) + 1
+    at_n = frechet_distance(real=real, fake=fake, minimum=2)
+    spread = infinity(real, fake)
+    by_cuts = spread.own[len(at_n.own) :]
+    assert torch.equal(spread.own[: len(at_n.own)], at_n.own) and torch.equal(spread.shared, at_n.shared)
+    halves = 2 * at_n.value - spread.value
+    assert at_n.value < halves < 1.2 * at_n.value and len(by_cuts) == 8
+    assert infinity(real, fake).value == spread.value  # the cuts are the same every time
+
+
+def test_the_extrapolation_has_no_bias_and_its_interval_holds_the_truth():
+    """The distance at n is too large by far more than its interval says; 200 draws of Gaussians in 12 dimensions."""
+    d, n = 12, 240
+    b = covariance(d, 2)
+    root = torch.linalg.cholesky(b)
+    zero, one = torch.zeros(d).double(), torch.eye(d).double()
+    truth = frechet_of_gaussians(zero, one, zero + 0.1, b)
+    values, held, plain = [], 0, []
+    for draw in range(200):
+        real, fake = normal(n, d, seed=2 * draw), normal(n, d, seed=2 * draw + 1) @ root.T + 0.1
+        estimate = infinity(real, fake).estimate()
+        values.append(estimate.value)
+        held += estimate.interval[0] <= truth <= estimate.interval[1]
+        plain.append(distance(real, fake))
+    error = np.std(values) / math.sqrt(len(values))
+    assert abs(np.mean(values) - truth) < 4 * error
+    assert np.mean(plain) - truth > 10 * error  # what is removed
+    assert 0.9 < held / 200 <= 0.99
+
+
+def test_too_few_images_for_the_extrapolation_are_said():
+    x = normal(300, 100)
+    refused = frechet_infinity(real=x, fake=x, at_n=frechet_distance(real=x, fake=x, minimum=2), minimum=2)
+    assert refused == "300 images: an extrapolation needs 400 on either side, for features of 100 numbers"

@@ -4,9 +4,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from safetensors.torch import load_file
+from torch import Tensor
 
 from trilemma import rng
 from trilemma.classifiers.classifier import Classifier, ClassifierConfig
@@ -29,9 +30,21 @@ REMAKE = "python -m trilemma.classifiers.make_bundled"
 Shape = tuple[int, int, int]
 
 
+@runtime_checkable
+class Classifies(Protocol):
+    """A network that tells classes from its features."""
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Features (N, D) -> logits (N, K)."""
+        ...
+
+
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """A module with `features(image)`, the image shape it takes, the hash of its weights, and why it was chosen."""
+    """A module with `features(image)`, the image shape it takes, the hash of its weights, and why it was chosen.
+
+    The module may have `classify(features)`, too: logits of classes, (N, K).
+    """
 
     name: str
     network: Any

@@ -52,9 +52,13 @@ class Classifier(Model):
             raise ValueError(f"this classifier takes images of shape {self.config.shape}, not {tuple(image.shape[1:])}")
         return self.body(2 * image - 1).float().mean(dim=(2, 3))
 
+    def classify(self, features: Tensor) -> Tensor:
+        """Features (B, D) -> unnormalised log-probabilities (B, n_classes)."""
+        return self.head(features).float()
+
     def logits(self, image: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> unnormalised log-probabilities (B, n_classes)."""
-        return self.head(self.features(image)).float()
+        return self.classify(self.features(image))
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Mean cross-entropy in nats; parts: cross_entropy, accuracy (a fraction)."""

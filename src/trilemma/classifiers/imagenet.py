@@ -73,7 +73,7 @@ def named(features: Tensor, network: FeatureNetwork, k: int = 1) -> list[list[tu
     Args:
         features: of the images by the network, (N, 1280); network: of `load_efficientnet`.
     """
-    best = network.network.fc(features.float()).softmax(1).topk(k, dim=1)
+    best = network.network.classify(features.float()).softmax(1).topk(k, dim=1)
     names = class_names()
     return [
         [(names[label], p) for label, p in zip(labels, values, strict=True)]

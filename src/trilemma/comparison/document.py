@@ -30,7 +30,7 @@ from trilemma.comparison.rows import controls, evaluations, model_row, row_diffe
 from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST
 from trilemma.comparison.words import title, verdict
 from trilemma.errors import UserError, shows_tracebacks
-from trilemma.metrics.catalogue import COST, QUALITY
+from trilemma.metrics.catalogue import COST, DETAILS, QUALITY
 from trilemma.text import quoted
 from trilemma.words import counted, listed
 
@@ -126,7 +126,7 @@ def _column(name: str, measured: Sequence[Model], pairs: Sequence[Difference]) -
         name=name,
         title=long,
         head=short,
-        shared=len(models) == len(able),
+        shared=len(models) == len(able) and first.name not in DETAILS,
         unit=first.unit,
         better=first.better,
         best=unbeaten(values, pairs, first.better),

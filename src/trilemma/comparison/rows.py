@@ -23,7 +23,7 @@ from trilemma.comparison.differences import RowMetric, differences, mean_over_tr
 from trilemma.comparison.entries import Entry, shown
 from trilemma.comparison.trained import commands, curves, training_of
 from trilemma.comparison.triangle import AXES, placed
-from trilemma.metrics.catalogue import COST, QUALITY
+from trilemma.metrics.catalogue import COST, DETAILS, QUALITY
 from trilemma.words import listed
 
 if TYPE_CHECKING:
@@ -195,5 +195,6 @@ def controls(entries: Sequence[Entry]) -> list[Control]:
 
 def scores_of(evaluation: "Evaluation | Measurement") -> "dict[str, Score]":
     """Scores by the name of their column: that of the metric, or of what only some models have the protocol, for bounds
-    of different likelihoods do not share a column."""
-    return {score.name if score.name in (*QUALITY, *COST) else score.protocol: score for score in evaluation.scores}
+    of different likelihoods do not share a column. A detail that is refused is left out."""
+    kept = [score for score in evaluation.scores if score.value is not None or score.name not in DETAILS]
+    return {score.name if score.name in (*QUALITY, *COST, *DETAILS) else score.protocol: score for score in kept}

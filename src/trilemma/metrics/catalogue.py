@@ -14,6 +14,7 @@ class Metric:
     word: at the beginning of its protocol.
     needs: generated images alone, a model that samples, one that bounds a likelihood, or one that takes a class.
     axis: of the triangle, for the three metrics that stand on it.
+    detail: whether a comparison lists it beside its columns, and measures no controls by it.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Metric:
     better: Literal["lower", "higher"]
     needs: Needs
     axis: str | None = None
+    detail: bool = False
 
 
 _FRACTION, _NATS = "fraction of images", "nats per image"
@@ -49,6 +51,14 @@ CATALOGUE = {
             "images",
         ),
         Metric(
+            "frechet_infinity", "Frechet distance, extrapolated", "Frechet\nextrapolated", "frechet-infinity",
+            "squared feature units", "lower", "images", detail=True,
+        ),
+        Metric(
+            "inception_score", "Inception Score", "Inception\nScore", "inception", "classes, at most", "higher",
+            "images", detail=True,
+        ),
+        Metric(
             "ms_per_image", "Milliseconds per image", "Milliseconds\nper image", "ms", "ms", "lower", "sampler", "speed"
         ),
         Metric(
@@ -68,13 +78,13 @@ CATALOGUE = {
 }  # fmt: skip
 
 
-def names_that_need(needs: Needs) -> tuple[str, ...]:
+def names_that_need(needs: Needs, *, detail: bool = False) -> tuple[str, ...]:
     """The metrics that need the same, in the order of the catalogue.
 
-    >>> names_that_need("sampler")
-    ('ms_per_image', 'calls_per_image')
+    >>> names_that_need("sampler"), names_that_need("images", detail=True)
+    (('ms_per_image', 'calls_per_image'), ('frechet_infinity', 'inception_score'))
     """
-    return tuple(name for name, metric in CATALOGUE.items() if metric.needs == needs)
+    return tuple(name for name, metric in CATALOGUE.items() if metric.needs == needs and metric.detail == detail)
 
 
-QUALITY, COST = names_that_need("images"), names_that_need("sampler")
+QUALITY, COST, DETAILS = names_that_need("images"), names_that_need("sampler"), names_that_need("images", detail=True)

@@ -64,7 +64,7 @@ def class_scores(
 
 def class_agreement(network: FeatureNetwork, images: Tensor, labels: Tensor) -> Estimate:
     """The share of images that a classifier takes for the class they were asked for, `labels`, int64 (N,)."""
-    logits = network.network.head(extract(network, images).float())  # linear in the features
+    logits = network.network.classify(extract(network, images).float())
     return wilson(int((logits.argmax(1) == labels).sum()), len(labels))
 
 

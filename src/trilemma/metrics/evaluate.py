@@ -22,7 +22,7 @@ from trilemma.metrics.controls import Control, Reference, learned_nothing, refer
 from trilemma.metrics.features import extract, feature_network, to_levels
 from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.likelihood import likelihood_scores
-from trilemma.metrics.quality import Setup, quality, quality_scores
+from trilemma.metrics.quality import Setup, details, quality, quality_scores
 from trilemma.metrics.reals import caveats, choose_reals, role_of
 from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
 from trilemma.modes import own_modes
@@ -117,8 +117,9 @@ def evaluate(
         settings: of the run's sampler (steps, ...).
     Returns:
         Frechet distance (refused below 2,048 images), kernel distance, density, coverage, precision, recall, and the
-        same of controls; for a run also the cost and bounds on the likelihood, and every score is written to
-        metrics/<protocol>.json in its folder.
+        same of controls; the Frechet distance extrapolated to infinitely many images, and the Inception Score; for a
+        run also the cost and bounds on the likelihood, and every score is written to metrics/<protocol>.json in its
+        folder.
     Raises:
         UserError: if the model cannot sample, or has no likelihood of the kind asked for, its images are not finite,
             there are too few images, or a file of ours holds several.
@@ -225,6 +226,7 @@ def _evaluation(setup: Setup, drawn: Drawn, reference: Reference | None) -> Eval
     features = extract(setup.network, drawn.images)
     values = quality(reference.real, features)
     spreads = spreads_of(values)
+    values |= details(setup.network, reference.real, features, values)
     scores = [*quality_scores(setup, values, _resize(setup, drawn.images)), *drawn.scores]
     return Evaluation(
         tuple(replace(score, **drawn.of_run) for score in scores),

@@ -6,14 +6,19 @@ from typing import Any
 
 from torch import Tensor
 
-from trilemma.classifiers.bundled import FeatureNetwork
+from trilemma.classifiers.bundled import Classifies, FeatureNetwork
 from trilemma.data import Data
-from trilemma.metrics import frechet, kernel, neighbours
-from trilemma.metrics.catalogue import CATALOGUE, QUALITY
+from trilemma.metrics import frechet, inception, kernel, neighbours
+from trilemma.metrics.catalogue import CATALOGUE, DETAILS, QUALITY
 from trilemma.metrics.intervals import Spread
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 
-INTERVAL_IS = {"frechet_distance": frechet.INTERVAL_IS, "kernel_distance": kernel.INTERVAL_IS}
+INTERVAL_IS = {
+    "frechet_distance": frechet.INTERVAL_IS,
+    "frechet_infinity": frechet.INFINITY_IS,
+    "inception_score": inception.INTERVAL_IS,
+    "kernel_distance": kernel.INTERVAL_IS,
+}
 ROUGH = ("precision", "recall")  # come out too high where there are few images, whatever their interval says
 
 
@@ -65,9 +70,24 @@ def quality(real: Real, fake: Tensor) -> dict[str, Spread | str]:
     }
 
 
+def details(
+    network: FeatureNetwork, real: Real, fake: Tensor, values: Mapping[str, Spread | str]
+) -> dict[str, Spread | str]:
+    """Further scores of the features of generated images (M, D), beside those of `quality`."""
+    at_n, classifier = values["frechet_distance"], network.network
+    return {
+        "frechet_infinity": at_n
+        if isinstance(at_n, str)
+        else frechet.frechet_infinity(real=real.gaussian, fake=fake, at_n=at_n),
+        "inception_score": inception.inception_score(classifier.classify(fake.float()))
+        if isinstance(classifier, Classifies)
+        else f"the feature network {network.name} tells no classes",
+    }
+
+
 def quality_scores(setup: Setup, values: Mapping[str, Spread | str], resize: str) -> list[Score]:
     """Scores with their receipts; `resize` says how the images were brought to the feature network."""
-    return [_score(setup, name, values[name], resize) for name in QUALITY]
+    return [_score(setup, name, values[name], resize) for name in (*QUALITY, *DETAILS) if name in values]
 
 
 def _score(setup: Setup, name: str, value: Spread | str, resize: str) -> Score:

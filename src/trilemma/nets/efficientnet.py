@@ -102,9 +102,13 @@ class EfficientNetLite0(nn.Module):
         last = self.stages(image)[-1]
         return nn.functional.relu6(self.bn1(self.conv_head(last))).mean(dim=(2, 3))
 
+    def classify(self, features: Tensor) -> Tensor:
+        """Features (B, 1280) -> unnormalised log-probabilities (B, 1000)."""
+        return self.fc(features)
+
     def logits(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> unnormalised log-probabilities (B, 1000)."""
-        return self.fc(self.features(image))
+        return self.classify(self.features(image))
 
 
 def load_published(network: EfficientNetLite0, tensors: dict[str, Tensor]) -> None:
