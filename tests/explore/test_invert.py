@@ -16,8 +16,8 @@ from trilemma.errors import UserError
 from trilemma.explore import edit, interpolate, invert, reconstruct, traverse
 from trilemma.explore.detection.report import Page
 from trilemma.explore.directions import of_effect, of_spread
-from trilemma.explore.images import psnr_db
 from trilemma.gans import codes as gan_codes
+from trilemma.metrics.reconstruction import psnr_db
 from trilemma.pictures.png import png_content, read_metadata
 from trilemma.run.run import Run
 

@@ -26,9 +26,10 @@ from trilemma import rng
 from trilemma.data.load import Images
 from trilemma.errors import UserError
 from trilemma.explore.codes import condition_for
-from trilemma.explore.images import pick_images, psnr_db, run_receipt
+from trilemma.explore.images import pick_images, run_receipt
 from trilemma.files import json_text
 from trilemma.keys import Count, Picture
+from trilemma.metrics.reconstruction import psnr_db
 from trilemma.pictures.grid import to_image
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.table import table

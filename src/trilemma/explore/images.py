@@ -147,8 +147,3 @@ def rows_of(batch: Batch, source: Data, part: Selection) -> list[dict[str, Any]]
 def class_name(source: Data, label: int) -> str:
     """The name of a class, or its number where the classes have none."""
     return source.classes[label] if source.classes else str(label)
-
-
-def psnr_db(mse: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio, dB, of the mean squared error of pixels in [0, 1]; infinite where that is 0."""
-    return -10 * mse.log10()

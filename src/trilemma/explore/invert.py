@@ -20,11 +20,12 @@ from torch import Tensor
 from trilemma.data.load import Images, Source
 from trilemma.explore.codes import condition_for
 from trilemma.explore.edit import array_file
-from trilemma.explore.images import pick_images, psnr_db, run_receipt
+from trilemma.explore.images import pick_images, run_receipt
 from trilemma.explore.naming import pick_image
 from trilemma.files import json_text
 from trilemma.keys import Label, Picture, Seed
 from trilemma.metrics.cost import counted_rows
+from trilemma.metrics.reconstruction import psnr_db
 from trilemma.pictures.pairs import pairs
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunLike, as_run

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Needs = Literal["images", "sampler", "likelihood", "classes"]
+Needs = Literal["images", "sampler", "likelihood", "classes", "reconstruction"]
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,8 @@ class Metric:
 
     title: on a page; short: the same in lines as short as its words allow, at the head of a column.
     word: at the beginning of its protocol.
-    needs: generated images alone, a model that samples, one that bounds a likelihood, or one that takes a class.
+    needs: generated images alone, a model that samples, one that bounds a likelihood, one that takes a class, or one
+        that reconstructs.
     axis: of the triangle, for the three metrics that stand on it.
     detail: whether a comparison lists it beside its columns, and measures no controls by it.
     """
@@ -70,6 +71,19 @@ CATALOGUE = {
         Metric("bits_per_dim", "Bits per dimension", "Bits per\ndimension", "bits", "bits", "lower", "likelihood"),
         Metric(
             "active_units", "Active units of the code", "Active\nunits", "active-units", "units", "higher", "likelihood"
+        ),
+        Metric(
+            "reconstruction_rmse", "Reconstruction, RMSE", "RMSE", "rmse", "pixel values in [0, 1]", "lower",
+            "reconstruction",
+        ),
+        Metric("reconstruction_psnr", "Reconstruction, PSNR", "PSNR", "psnr", "dB", "higher", "reconstruction"),
+        Metric(
+            "reconstruction_ssim", "Reconstruction, structural similarity", "SSIM", "ssim", "1 for equal images",
+            "higher", "reconstruction",
+        ),
+        Metric(
+            "reconstruction_features", "Reconstruction, distance in features", "Feature\ndistance",
+            "feature-distance", "1 for another image", "lower", "reconstruction",
         ),
         Metric(
             "class_obeyed", "Drawn as the class asked for", "Class\nobeyed", "classes", _FRACTION, "higher", "classes"

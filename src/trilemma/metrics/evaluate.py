@@ -25,6 +25,7 @@ from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.quality import Setup, details, quality, quality_scores
 from trilemma.metrics.reals import caveats, choose_reals, role_of
 from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
+from trilemma.metrics.reconstruction import reconstruction_scores
 from trilemma.modes import own_modes
 from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
 from trilemma.run.run import Run
@@ -118,8 +119,8 @@ def evaluate(
     Returns:
         Frechet distance (refused below 2,048 images), kernel distance, density, coverage, precision, recall, and the
         same of controls; the Frechet distance extrapolated to infinitely many images, and the Inception Score; for a
-        run also the cost and bounds on the likelihood, and every score is written to metrics/<protocol>.json in its
-        folder.
+        run also the cost, bounds on the likelihood and how near images come back, and every score is written to
+        metrics/<protocol>.json in its folder.
     Raises:
         UserError: if the model cannot sample, or has no likelihood of the kind asked for, its images are not finite,
             there are too few images, or a file of ours holds several.
@@ -198,7 +199,8 @@ def _drawn_by_run(run: Run, setup: Setup, keys: Config, batch: int, **bounds: An
     likelihoods, notes = likelihood_scores(
         model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
     )
-    scores = [*_cost_scores(setup, spent), *likelihoods]
+    reconstructed, more = reconstruction_scores(model, setup)
+    scores, notes = [*_cost_scores(setup, spent), *likelihoods, *reconstructed], [*notes, *more]
     if isinstance(model, Conditional) and setup.own:
         scores += class_scores(data, images, model.n_classes, seed=seed, settings=setup.settings)
     if guides.weak is not None:

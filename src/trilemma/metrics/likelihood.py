@@ -151,9 +151,9 @@ def likelihood_scores(
         raise UserError(f"bound_samples={samples}, bound_images={n}: give 0 samples or more, and at least 2 images")
     if not isinstance(model, BoundsByPath | WeighsCodes) or samples == 0:
         return [], []
-    if refused := _refusal(model, data, split, own=own):
+    if refused := refusal(model, data, split, own=own):
         return [], [f"no bound on the likelihood: the model takes labels, and {refused}"]
-    image, condition = _some(model, part_named(data, split), n, seed)
+    image, condition = some_images(model, part_named(data, split), n, seed)
     generator = random.generator(seed, "likelihood", device=image.device)
     if isinstance(model, BoundsByPath):
         rows, notes, interval_is = _by_path(model, image, samples, generator, condition, by), [], INTERVAL_IS
@@ -228,7 +228,7 @@ def _by_path(
     ]
 
 
-def _refusal(model: BoundsLikelihood, data: Data, split: str, *, own: bool) -> str | None:
+def refusal(model: object, data: Data, split: str, *, own: bool) -> str | None:
     """Why a conditional model cannot take the labels of these images; None if it can."""
     if not isinstance(model, Conditional):
         return None
@@ -237,7 +237,7 @@ def _refusal(model: BoundsLikelihood, data: Data, split: str, *, own: bool) -> s
     return f"the {split} images have no class" if part_named(data, split).labels is None else None
 
 
-def _some(model: nn.Module, part: Selection, n: int, seed: int) -> tuple[Tensor, Condition]:
+def some_images(model: nn.Module, part: Selection, n: int, seed: int) -> tuple[Tensor, Condition]:
     """At most n images, (n, C, H, W) in [0, 1] on the model's device, and the labels the model takes."""
     chosen = random.permutation(len(part), seed, "likelihood")[:n].sort().values
     device = next(model.parameters()).device

@@ -1,0 +1,140 @@
+"""How near images come back from a model that reconstructs, over held-out images x and what it makes of them, y:
+
+    RMSE        sqrt(mean (y - x)**2), over all images and pixels
+    PSNR        -10 log10(mean (y - x)**2) of each image, on average, dB
+    SSIM        structural similarity of each image, on average                 (Wang et al. 2004, eq. 13)
+
+                    (2 m_x m_y + c_1) (2 s_xy + c_2) / ((m_x**2 + m_y**2 + c_1) (s_x**2 + s_y**2 + c_2)),
+
+                means m, variances s**2 and the covariance s_xy in Gaussian windows of 11 x 11 pixels with standard
+                deviation 1.5 that lie inside the image (smaller ones for smaller images); c_1 = 0.01**2, c_2 = 0.03**2
+    features    mean |f(y) - f(x)|**2, over that of two different images x and x'
+
+Pixels are in [0, 1]. Intervals are those of the mean over images (Student's t), and say nothing of another training.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trilemma.metrics.catalogue import CATALOGUE
+from trilemma.metrics.features import extract
+from trilemma.metrics.intervals import Estimate, mean_estimate
+from trilemma.metrics.likelihood import IMAGES, refusal, some_images
+from trilemma.metrics.quality import Setup
+from trilemma.metrics.reals import part_named
+from trilemma.metrics.receipt import Score, protocol_name, score_of
+from trilemma.run.compute import MOST_NUMBERS, in_batches
+from trilemma.types import Reconstructs, for_codes
+
+WINDOW, DEVIATION = 11, 1.5  # px
+C_1, C_2 = 0.01**2, 0.03**2
+INTERVAL_IS = "95% of the mean over the images (Student's t); says nothing of another training"
+
+
+def reconstruction_scores(model: nn.Module, setup: Setup, n: int = IMAGES) -> tuple[list[Score], list[str]]:
+    """The scores of a model that reconstructs, on at most n real images, and notes; none of another model."""
+    if not isinstance(model, Reconstructs):
+        return [], []
+    if refused := refusal(model, setup.data, setup.split, own=setup.own):
+        return [], [f"no reconstructions: the model takes labels, and {refused}"]
+    image, given = some_images(model, part_named(setup.data, setup.split), n, setup.seed)
+    condition = for_codes(model, given)
+
+    def compute(start: int, count: int) -> Tensor:
+        part = slice(start, start + count)
+        return model.reconstruct(image[part], condition.rows(part)).float().cpu()
+
+    rows = max(1, MOST_NUMBERS // image[0].numel())
+    with torch.no_grad():
+        result = torch.cat([part for _, part in in_batches(compute, 0, len(image), rows)])
+    return list(_scores(setup, image.cpu(), result)), []
+
+
+def _scores(setup: Setup, image: Tensor, result: Tensor) -> Iterator[Score]:
+    """Of images and what the model makes of them, (N, C, H, W)."""
+    network = setup.network
+    for name, value in reconstruction_values(image, result).items():
+        yield _score(setup, name, len(image), value)
+    real, made = extract(network, image), extract(network, result)
+    yield _score(setup, "reconstruction_features", len(image), feature_distance(real, made), features=True)
+
+
+def _score(setup: Setup, name: str, n: int, value: Estimate | str, *, features: bool = False) -> Score:
+    of_features = (
+        {
+            "features": setup.network.name,
+            "resize": setup.network.resize_rule(setup.data.shape),
+            "used": {"feature_weights_sha256": setup.network.sha256},
+        }
+        if features
+        else {}
+    )
+    parts = [CATALOGUE[name].word, *([setup.network.name] if features else []), n, setup.split_label]
+    return score_of(
+        name,
+        protocol_name(*parts),
+        value,
+        interval_is=INTERVAL_IS,
+        n_real=n,
+        split=setup.split,
+        seed=setup.seed,
+        data=setup.data.name,
+        data_fingerprint=setup.data.fingerprint,
+        **of_features,
+    )
+
+
+def reconstruction_values(image: Tensor, result: Tensor) -> dict[str, Estimate | str]:
+    """RMSE, PSNR and SSIM of images and results (N, C, H, W) in [0, 1], N at least 2; or why one is refused."""
+    mse = (result.double() - image.double()).square().flatten(1).mean(1)
+    of_mse = mean_estimate(mse.tolist())
+    low, high = (math.sqrt(max(0.0, end)) for end in of_mse.interval)
+    exact = int((mse == 0).sum())
+    return {
+        "reconstruction_rmse": Estimate(math.sqrt(of_mse.value), (low, high)),
+        "reconstruction_psnr": f"{exact} of {len(mse)} images come back exactly, with an infinite PSNR"
+        if exact
+        else mean_estimate(psnr_db(mse).tolist()),
+        "reconstruction_ssim": mean_estimate(ssim(image, result).tolist()),
+    }
+
+
+def psnr_db(mse: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio, dB, of the mean squared error of pixels in [0, 1]; infinite where that is 0."""
+    return -10 * mse.log10()
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Structural similarity of images (N, C, H, W) in [0, 1], float64 (N,): the mean over windows and channels."""
+    x, y = x.double(), y.double()
+    kernels = [_gaussian(side) for side in x.shape[2:]]
+    kernel = torch.outer(*kernels).expand(x.shape[1], 1, -1, -1)
+
+    def mean(z: Tensor) -> Tensor:
+        return F.conv2d(z, kernel, groups=z.shape[1])
+
+    m_x, m_y = mean(x), mean(y)
+    v_x, v_y, v_xy = mean(x * x) - m_x**2, mean(y * y) - m_y**2, mean(x * y) - m_x * m_y
+    values = (2 * m_x * m_y + C_1) * (2 * v_xy + C_2) / ((m_x**2 + m_y**2 + C_1) * (v_x + v_y + C_2))
+    return values.flatten(1).mean(1)
+
+
+def _gaussian(side: int) -> Tensor:
+    """Weights of a window along a side of so many pixels, with the sum 1."""
+    size = min(WINDOW, side - 1 + side % 2)
+    place = torch.arange(size, dtype=torch.float64) - size // 2
+    weights = (-(place**2) / (2 * DEVIATION**2)).exp()
+    return weights / weights.sum()
+
+
+def feature_distance(real: Tensor, made: Tensor) -> Estimate | str:
+    """Mean squared distance of features (N, D) of images and reconstructions, over that of two different images."""
+    between = 2 * real.var(0).sum().item()  # E|f - f'|**2
+    if between == 0:
+        return "all images have the same features"
+    value, (low, high) = mean_estimate((made - real).square().sum(1).tolist())
+    return Estimate(value / between, (max(0.0, low / between), high / between))

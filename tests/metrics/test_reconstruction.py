@@ -1,0 +1,76 @@
+"""How near images come back: closed forms, and structural similarity against its definition and another library."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from trilemma.metrics.reconstruction import C_1, C_2, feature_distance, reconstruction_values, ssim
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_errors_of_known_size() -> None:
+    image = 0.5 + 0 * images(4, 1, 12, 12)
+    off = torch.tensor([0.1, 0.2, 0.1, 0.2])[:, None, None, None]
+    values = reconstruction_values(image, image + off)
+    assert values["reconstruction_rmse"].value == pytest.approx(math.sqrt((0.01 + 0.04) / 2), rel=1e-6)
+    assert values["reconstruction_psnr"].value == pytest.approx((20 - 10 * math.log10(0.04)) / 2, rel=1e-6)
+    low, high = values["reconstruction_rmse"].interval
+    assert low < values["reconstruction_rmse"].value < high and low >= 0
+
+
+def test_exact_images_have_no_psnr() -> None:
+    image = images(3, 1, 12, 12)
+    values = reconstruction_values(image, image)
+    assert values["reconstruction_psnr"] == "3 of 3 images come back exactly, with an infinite PSNR"
+    assert values["reconstruction_rmse"].value == 0 and values["reconstruction_ssim"].value == pytest.approx(
+        1, abs=1e-12
+    )
+
+
+def test_similarity_of_constant_images_is_that_of_their_means() -> None:
+    x, y = torch.full((2, 1, 16, 16), 0.2), torch.full((2, 1, 16, 16), 0.6)
+    expected = (2 * 0.2 * 0.6 + C_1) / (0.2**2 + 0.6**2 + C_1)
+    assert ssim(x, y).tolist() == pytest.approx([expected] * 2, rel=1e-6)
+
+
+def test_similarity_in_one_window_is_the_formula() -> None:
+    """At 11 x 11 pixels there is one window, with the weights of a Gaussian."""
+    x, y = images(1, 1, 11, 11), images(1, 1, 11, 11, seed=1)
+    w = np.exp(-((np.arange(11) - 5) ** 2) / 4.5)
+    w = torch.from_numpy(np.outer(w, w) / w.sum() ** 2)
+    m_x, m_y = (w * x).sum(), (w * y).sum()
+    v_x, v_y, v_xy = (w * (x - m_x) ** 2).sum(), (w * (y - m_y) ** 2).sum(), (w * (x - m_x) * (y - m_y)).sum()
+    expected = (2 * m_x * m_y + C_1) * (2 * v_xy + C_2) / ((m_x**2 + m_y**2 + C_1) * (v_x + v_y + C_2))
+    assert float(ssim(x, y)) == pytest.approx(float(expected), rel=1e-9)
+    assert float(ssim(x, 1 - x)) < 0 < float(ssim(x, 0.5 * x + 0.25)) < 1
+
+
+def test_similarity_is_that_of_scikit_image() -> None:
+    metrics = pytest.importorskip("skimage.metrics", reason="needs scikit-image")
+    x, y = images(3, 3, 28, 33), images(3, 3, 28, 33, seed=1)
+    keys = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    expected = [
+        metrics.structural_similarity(a.numpy(), b.numpy(), channel_axis=0, **keys) for a, b in zip(x, y, strict=True)
+    ]
+    assert ssim(x, y).tolist() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 4, 7), (1, 8, 8)])
+def test_small_images_have_smaller_windows(shape: tuple[int, int, int]) -> None:
+    x = images(2, *shape)
+    assert ssim(x, x).tolist() == pytest.approx([1, 1]) and (ssim(x, 1 - x) < 1).all()
+
+
+def test_another_image_is_at_distance_1() -> None:
+    real = torch.randn(4_000, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    estimate = feature_distance(real, real[torch.randperm(4_000, generator=torch.Generator().manual_seed(1))])
+    assert estimate.interval[0] < 1 < estimate.interval[1] and feature_distance(real, real).value == 0
+    half = feature_distance(real, real + 1)  # |1|**2 = 8 over 2 x 8
+    assert half.value == pytest.approx(0.5, rel=0.05)
+    assert feature_distance(real[:1].expand(5, -1), real[:5]) == "all images have the same features"
