@@ -138,3 +138,31 @@ def test_description_is_plain(monkeypatch):
     assert json.loads(json.dumps(about)) == about
     assert {"python", "torch", "platform", "device", "device_name", "cores", "memory_gib"} <= set(about)
     assert about["cores"] >= 1
+
+
+def test_every_metric_shows_the_faults_that_it_must():
+    checks = checkup.doctor("metrics")
+    assert [check for check in checks if check.status != "ok"] == []
+    names = {check.name.split(",")[0] for check in checks}
+    assert {"frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage", "ssim"} < names
+
+
+def test_a_metric_that_does_not_move_is_a_problem(monkeypatch):
+    """Recall and precision exchanged, as a library once had them."""
+    from trilemma.metrics import self_test
+
+    original = self_test.neighbour_scores
+
+    def exchanged(*, real, fake):
+        scores = original(real=real, fake=fake)
+        return scores | {"precision": scores["recall"], "recall": scores["precision"]}
+
+    monkeypatch.setattr(self_test, "neighbour_scores", exchanged)
+    problems = {check.name for check in checkup.doctor("metrics") if check.status == "problem"}
+    assert problems == {"recall, one image", "recall, missing classes"}
+    assert "does not show this fault" in only(checkup.doctor("metrics"), "recall, one image").advice
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(UserError, match="part=metric: give one of machine, metrics"):
+        checkup.doctor("metric")

@@ -1,4 +1,4 @@
-"""What works on this machine, checked without the network: `trilemma doctor`."""
+"""What works on this machine, checked without the network: `trilemma doctor`; `doctor metrics` checks the metrics."""
 
 import os
 import platform
@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from trilemma import hardware
 from trilemma.extras import EXTRAS, install_line, pip, reinstall_line
+from trilemma.values import checked_call
 
 PYTHON_FLOOR = (3, 11)
 FLOORS = {"torch": "2.11", "numpy": "2", "pillow": "12.3"}
@@ -40,8 +43,16 @@ class Check:
     advice: str = ""
 
 
-def doctor() -> tuple[Check, ...]:
-    """Check the machine and the installation. Nothing is changed, and the network is not used."""
+@checked_call
+def doctor(
+    part: Annotated[
+        Literal["machine", "metrics"],
+        Field(description="machine and installation, or whether each metric moves as it must on known faults"),
+    ] = "machine",
+) -> tuple[Check, ...]:
+    """Check the machine and the installation, or the metrics. Nothing is changed, and the network is not used."""
+    if part == "metrics":
+        return tuple(_run(check_metrics))
     steps: list[Callable[[], Iterable[Check]]] = [
         check_python, check_packages, check_device, check_memory, check_disk, check_data, check_extras, check_releases,
     ]  # fmt: skip
@@ -55,6 +66,15 @@ def _run(step: Callable[[], Iterable[Check]]) -> list[Check]:
     except Exception as error:
         name = step.__name__.removeprefix("check_")
         return [Check(name, "problem", f"{type(error).__name__}: {error}", f"install again: {reinstall_line()}")]
+
+
+def check_metrics() -> Iterable[Check]:
+    """Every metric on images whose faults are known (metrics/self_test.py)."""
+    from trilemma.metrics.self_test import verdicts
+
+    advice = f"the metric does not show this fault; install again: {reinstall_line()}"
+    for verdict in verdicts():
+        yield _check(f"{verdict.metric}, {verdict.fault}", verdict.right, verdict.values, advice)
 
 
 def check_python() -> Iterable[Check]:
