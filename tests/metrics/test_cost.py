@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from trilemma.config import make
-from trilemma.metrics.cost import BUDGET_S, LEAST_TURNS, REPEATS, counted_rows, draw_with_cost, time_in_turns
+from trilemma.metrics.cost import (
+    BUDGET_S,
+    LEAST_TURNS,
+    REPEATS,
+    alone,
+    counted_rows,
+    draw_with_cost,
+    time_in_turns,
+)
 from trilemma.types import draw, keys_of
 
 
@@ -114,3 +122,12 @@ def test_slow_turns_are_few(monkeypatch):
     (times,) = time_in_turns([(draw_from(model), torch.device("cpu"))], batch=2)
     assert len(times) == LEAST_TURNS and model.draws == [(0, 1), (0, 2)] * LEAST_TURNS
     assert time_in_turns([]) == []
+
+
+def test_the_operations_of_an_image_are_those_of_its_products():
+    """Three calls on two rows of 4 numbers and the decoder on one: 2 x 4 x 4 for each row."""
+    model = Guided(seconds=0.01)
+    result = alone(draw_from(model), torch.device("cpu"))
+    assert result.flops == (3 * 2 + 1) * 2 * 4 * 4
+    assert result.ms_interval[0] <= result.ms <= result.ms_interval[1] and result.ms >= 10
+    assert {n for _, n in model.draws} == {1} and LEAST_TURNS < len(model.draws) <= REPEATS + 1

@@ -145,7 +145,7 @@ def test_receipts_are_written(tmp_path):
     evaluation = evaluate(run, features=PIXELS, n=300, calls=2)
     files = sorted(path.name for path in (tmp_path / "metrics").iterdir())
     assert "kernel_pixels_300_test_calls-2.json" in files
-    assert len(files) == len(evaluation.scores) == 10
+    assert len(files) == len(evaluation.scores) == 14
     for score in evaluation.scores:
         (file,) = [f for f in files if f.startswith(score.protocol)]
         assert Score.from_json(json.loads((tmp_path / "metrics" / file).read_text("utf-8"))) == score

@@ -5,8 +5,8 @@ from itertools import combinations
 import pytest
 import torch
 
-from trilemma.metrics.nearest import closeness, copies, tail
-from trilemma.metrics.neighbours import distances
+from trilemma.metrics.nearest import authenticity, closeness, copies, tail
+from trilemma.metrics.neighbours import distances, nearest
 
 
 @pytest.mark.parametrize("n, m, k", [(3, 3, 1), (4, 3, 2), (2, 5, 5)])
@@ -62,3 +62,40 @@ def test_few_real_images_make_one_test():
     """Both quantiles of 20 distances are the smallest of them: nearer than all 20, by chance in one of 21."""
     (part,) = closeness(torch.arange(9), torch.zeros(9), real=torch.linspace(1, 2, 20))
     assert (part.farther, part.expected, part.count) == (1.0, 1 / 21, 9)
+
+
+def test_copies_are_not_authentic_and_new_images_are_as_often_as_real_ones():
+    generator = torch.Generator().manual_seed(0)
+    train, new = (torch.randn(size, 6, generator=generator).double() for size in (800, 600))
+    copied = train[torch.randint(800, (600,), generator=generator)]
+    half = torch.cat([new[:300], copied[:300]])
+    values = [authenticity(*nearest(x, train.split(100)), train).value for x in (new, copied, half, copied + 1e-9)]
+    assert values[1] == values[3] == 0 and values[2] == pytest.approx(values[0] / 2, abs=0.05)
+    assert 0.3 < values[0] < 0.8
+
+
+def test_authenticity_by_hand():
+    """Training images at 0, 1 and 3: their nearest others are 1, 1 and 2 away."""
+    train = torch.tensor([[0.0], [1.0], [3.0]], dtype=torch.float64)
+    fake = torch.tensor([[-2.0], [1.4], [4.5], [6.0]], dtype=torch.float64)
+    index, distance = nearest(fake, train.split(2))
+    assert index.tolist() == [0, 1, 2, 2] and distance.tolist() == pytest.approx([2, 0.4, 1.5, 3])
+    estimate = authenticity(index, distance, train, block=2)
+    assert estimate.value == 0.5 and estimate.interval[0] > 0.1
+
+
+def test_the_nearest_of_many_blocks_is_that_of_all_distances():
+    generator = torch.Generator().manual_seed(1)
+    points, queries = (1e3 + torch.randn(n, 40, generator=generator).double() for n in (700, 90))
+    queries[:20] = points[100:120]
+    points[300] = points[100]  # the first of equals
+    expected = distances(queries, points).min(1)
+    index, distance = nearest(queries, points.split(64))
+    assert torch.equal(index, expected.indices) and (distance[:20] == 0).all()
+    torch.testing.assert_close(distance, expected.values, rtol=1e-12, atol=0)
+    without = index.clone()
+    others = distances(queries, points)
+    others[torch.arange(90), without] = torch.inf
+    index, distance = nearest(queries, points.split(64), without=without)
+    assert torch.equal(index, others.min(1).indices) and index[0] == 300
+    torch.testing.assert_close(distance, others.min(1).values, rtol=1e-12, atol=0)

@@ -60,12 +60,25 @@ CATALOGUE = {
             "images", detail=True,
         ),
         Metric(
+            "authenticity", "Authenticity: no copy of a training image", "Authenticity", "authenticity", _FRACTION,
+            "higher", "images", detail=True,
+        ),
+        Metric(
             "ms_per_image", "Milliseconds per image", "Milliseconds\nper image", "ms", "ms", "lower", "sampler", "speed"
         ),
         Metric(
             "calls_per_image", "Network calls per image", "Network calls\nper image", "calls", "network calls", "lower",
             "sampler",
         ),
+        Metric(
+            "ms_one_image", "Milliseconds for an image alone", "Milliseconds\nalone", "ms-alone", "ms", "lower",
+            "sampler", detail=True,
+        ),
+        Metric(
+            "flops_per_image", "Operations per image", "Operations\nper image", "flops", "operations", "lower",
+            "sampler", detail=True,
+        ),
+        Metric("parameters", "Parameters", "Parameters", "parameters", "numbers", "lower", "sampler", detail=True),
         Metric("elbo_nats", "ELBO", "ELBO, nats\nper image", "elbo", _NATS, "higher", "likelihood"),
         Metric("bound_nats", "Likelihood bound", "Bound, nats\nper image", "bound", _NATS, "higher", "likelihood"),
         Metric("bits_per_dim", "Bits per dimension", "Bits per\ndimension", "bits", "bits", "lower", "likelihood"),
@@ -74,16 +87,18 @@ CATALOGUE = {
         ),
         Metric(
             "reconstruction_rmse", "Reconstruction, RMSE", "RMSE", "rmse", "pixel values in [0, 1]", "lower",
-            "reconstruction",
+            "reconstruction", detail=True,
         ),
-        Metric("reconstruction_psnr", "Reconstruction, PSNR", "PSNR", "psnr", "dB", "higher", "reconstruction"),
+        Metric(
+            "reconstruction_psnr", "Reconstruction, PSNR", "PSNR", "psnr", "dB", "higher", "reconstruction", detail=True
+        ),
         Metric(
             "reconstruction_ssim", "Reconstruction, structural similarity", "SSIM", "ssim", "1 for equal images",
-            "higher", "reconstruction",
+            "higher", "reconstruction", detail=True,
         ),
         Metric(
             "reconstruction_features", "Reconstruction, distance in features", "Feature\ndistance",
-            "feature-distance", "1 for another image", "lower", "reconstruction",
+            "feature-distance", "1 for another image", "lower", "reconstruction", detail=True,
         ),
         Metric(
             "class_obeyed", "Drawn as the class asked for", "Class\nobeyed", "classes", _FRACTION, "higher", "classes"
@@ -96,9 +111,10 @@ def names_that_need(needs: Needs, *, detail: bool = False) -> tuple[str, ...]:
     """The metrics that need the same, in the order of the catalogue.
 
     >>> names_that_need("sampler"), names_that_need("images", detail=True)
-    (('ms_per_image', 'calls_per_image'), ('frechet_infinity', 'inception_score'))
+    (('ms_per_image', 'calls_per_image'), ('frechet_infinity', 'inception_score', 'authenticity'))
     """
     return tuple(name for name, metric in CATALOGUE.items() if metric.needs == needs and metric.detail == detail)
 
 
-QUALITY, COST, DETAILS = names_that_need("images"), names_that_need("sampler"), names_that_need("images", detail=True)
+QUALITY, COST = names_that_need("images"), names_that_need("sampler")
+DETAILS = tuple(name for name, metric in CATALOGUE.items() if metric.detail)

@@ -21,6 +21,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data.selection import ALL
 from trilemma.metrics import neighbours
+from trilemma.metrics.feature_cache import real_features
 from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Spread, difference
 from trilemma.metrics.quality import Real, Setup, quality, quality_scores, real_of
@@ -75,7 +76,7 @@ def reference_of(setup: Setup, earlier: Reference | None = None) -> Reference:
         if _key(earlier.setup) != _key(setup):
             raise ValueError("this reference was made with other real images")
         return earlier
-    real = real_of(extract(setup.network, real_images(setup.data, setup.split, setup.n, setup.seed)))
+    real = real_of(real_features(setup.network, real_images(setup.data, setup.split, setup.n, setup.seed)))
     return Reference(setup, real, tuple(_control(setup, real, name, x) for name, x in _images(setup)))
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ REPEATS = 20  # timed batches wanted, within BUDGET_S
 BUDGET_S = 2.0  # seconds after which no batch is drawn for timing alone
 BATCH = 64  # images drawn at a time where models are compared
 LEAST_TURNS, TURNS_S = 3, 10.0  # turns at least, and seconds after which there is no further one
+ALONE_IS = "95% for the median over the draws, from their order; the range where there are fewer than 6"
 TIME_IS = "95% for the median over batches, from their order; the range where there are fewer than 6 batches"
 CALLS_IS = "the range over the batches; counted, not estimated"
 
@@ -46,6 +47,15 @@ class Cost:
     device: str
     batch: int
     repeats: int
+
+
+class Alone(NamedTuple):
+    """Milliseconds of an image that is drawn alone, with their interval, and the operations of its matrix products and
+    convolutions, a multiplication and an addition counted as two."""
+
+    ms: float
+    ms_interval: tuple[float, float]
+    flops: int
 
 
 def draw_with_cost(
@@ -90,6 +100,24 @@ def draw_with_cost(
         batch=batch,
         repeats=len(times),
     )
+
+
+def alone(draw: Callable[[int, int], Tensor], device: torch.device) -> Alone:
+    """What one image costs that is drawn alone.
+
+    Args:
+        draw: (first, count) -> images (count, C, H, W).
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:  # warms up, too
+        draw(0, 1)
+    begin, times = _now(device), list[float]()
+    while len(times) < LEAST_TURNS or (len(times) < REPEATS and _now(device) - begin < BUDGET_S / 2):
+        start = _now(device)
+        draw(0, 1)
+        times.append(1000 * (_now(device) - start))
+    return Alone(statistics.median(times), median_interval(times), counter.get_total_flops())
 
 
 def time_in_turns(

@@ -200,7 +200,10 @@ def _drawn_by_run(run: Run, setup: Setup, keys: Config, batch: int, **bounds: An
         model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
     )
     reconstructed, more = reconstruction_scores(model, setup)
-    scores, notes = [*_cost_scores(setup, spent), *likelihoods, *reconstructed], [*notes, *more]
+    alone = cost.alone(draw, next(model.parameters()).device)
+    costs = [*_cost_scores(setup, spent), *_details_of_cost(setup, spent, alone)]
+    scores = [*costs, *likelihoods, *reconstructed]
+    notes = [*notes, *more]
     if isinstance(model, Conditional) and setup.own:
         scores += class_scores(data, images, model.n_classes, seed=seed, settings=setup.settings)
     if guides.weak is not None:
@@ -228,8 +231,8 @@ def _evaluation(setup: Setup, drawn: Drawn, reference: Reference | None) -> Eval
     features = extract(setup.network, drawn.images)
     values = quality(reference.real, features)
     spreads = spreads_of(values)
-    values |= details(setup.network, reference.real, features, values)
-    scores = [*quality_scores(setup, values, _resize(setup, drawn.images)), *drawn.scores]
+    further = details(setup, reference.real, features, values)
+    scores = [*quality_scores(setup, {**values, **further}, _resize(setup, drawn.images)), *drawn.scores]
     return Evaluation(
         tuple(replace(score, **drawn.of_run) for score in scores),
         drawn.images,
@@ -253,6 +256,25 @@ def _cost_scores(setup: Setup, spent: cost.Cost) -> Iterator[Score]:
             value,
             interval_is=interval_is,
             n_fake=setup.n,
+            seed=setup.seed,
+            used={"device": spent.device, "threads": str(torch.get_num_threads())},
+            settings=setup.settings,
+        )
+
+
+def _details_of_cost(setup: Setup, spent: cost.Cost, alone: cost.Alone) -> Iterator[Score]:
+    """An image alone, its operations, and the parameters of the model."""
+    values = {
+        "ms_one_image": Estimate(alone.ms, alone.ms_interval),
+        "flops_per_image": float(alone.flops),
+        "parameters": float(spent.parameters),
+    }
+    for name, value in values.items():
+        yield score_of(
+            name,
+            protocol_name(CATALOGUE[name].word, *([spent.device] if name == "ms_one_image" else [])),
+            value,
+            interval_is=cost.ALONE_IS,
             seed=setup.seed,
             used={"device": spent.device, "threads": str(torch.get_num_threads())},
             settings=setup.settings,

@@ -6,6 +6,8 @@ likely, and at least x of the n generated ones lie below t where the first x + k
 real ones (a hypergeometric law; with ever more real images, x of n is binomial with probability q):
 
     P(X >= x) = sum_{j < k} C(m, j) C(n, x + k - 1 - j) / C(n + m, x + k - 1)
+
+Authenticity asks the same of each image alone, by the distances among training images around it.
 """
 
 import math
@@ -15,9 +17,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trilemma.classifiers.bundled import FeatureNetwork
-from trilemma.metrics.features import extract
+from trilemma.metrics.feature_cache import real_features
+from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.neighbours import nearest
 
+AUTHENTICITY_IS = "Wilson 95% over the generated images, the training images held fixed"
 QUANTILES = (0.01, 0.05)  # of the held-out images' distances
 LEVEL = 0.05  # of all quantiles together
 
@@ -47,11 +51,24 @@ def nearest_training_images(
     Args:
         queries: features of the images by the same network, (N, D).
         train_images: (M, C, H, W), uint8 or float in [0, 1].
-        block: training images handled at a time; bounds the memory, changes nothing else.
+        block: training images compared at a time; bounds the memory, changes nothing else.
     Returns:
         Positions in `train_images`, int64 (N,), the first of equals; and the Euclidean distances, float64 (N,).
     """
-    return nearest(queries, (extract(network, part) for part in train_images.split(block)))
+    return nearest(queries, real_features(network, train_images).split(block))
+
+
+def authenticity(index: Tensor, distance: Tensor, train: Tensor, block: int = 4096) -> Estimate:
+    """The share of generated images that are farther from the nearest training image than that is from the nearest
+    other one (Alaa et al. 2022, "How faithful is your synthetic data?", section 3.3); a copy is not.
+
+    Args:
+        index, distance: of the generated images, (N,), as `nearest_training_images` returns them.
+        train: features of the training images, (M, D), M at least 2.
+    """
+    hit, where = index.unique(return_inverse=True)
+    _, apart = nearest(train[hit], train.split(block), without=hit)
+    return wilson(int((distance > apart[where]).sum()), len(distance))
 
 
 def closeness(index: Tensor, distance: Tensor, *, real: Tensor) -> tuple[Closeness, ...]:

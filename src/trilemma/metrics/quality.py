@@ -8,9 +8,10 @@ from torch import Tensor
 
 from trilemma.classifiers.bundled import Classifies, FeatureNetwork
 from trilemma.data import Data
-from trilemma.metrics import frechet, inception, kernel, neighbours
+from trilemma.metrics import frechet, inception, kernel, nearest, neighbours
 from trilemma.metrics.catalogue import CATALOGUE, DETAILS, QUALITY
-from trilemma.metrics.intervals import Spread
+from trilemma.metrics.feature_cache import real_features
+from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 
 INTERVAL_IS = {
@@ -18,7 +19,9 @@ INTERVAL_IS = {
     "frechet_infinity": frechet.INFINITY_IS,
     "inception_score": inception.INTERVAL_IS,
     "kernel_distance": kernel.INTERVAL_IS,
+    "authenticity": nearest.AUTHENTICITY_IS,
 }
+AUTHENTIC_IMAGES = 1_000  # generated images that are searched for among all training images
 ROUGH = ("precision", "recall")  # come out too high where there are few images, whatever their interval says
 
 
@@ -71,11 +74,13 @@ def quality(real: Real, fake: Tensor) -> dict[str, Spread | str]:
 
 
 def details(
-    network: FeatureNetwork, real: Real, fake: Tensor, values: Mapping[str, Spread | str]
-) -> dict[str, Spread | str]:
+    setup: Setup, real: Real, fake: Tensor, values: Mapping[str, Spread | str]
+) -> dict[str, Spread | Estimate | str]:
     """Further scores of the features of generated images (M, D), beside those of `quality`."""
-    at_n, classifier = values["frechet_distance"], network.network
+    network, at_n = setup.network, values["frechet_distance"]
+    classifier, authentic = network.network, _authenticity(setup, fake)
     return {
+        **({} if authentic is None else {"authenticity": authentic}),
         "frechet_infinity": at_n
         if isinstance(at_n, str)
         else frechet.frechet_infinity(real=real.gaussian, fake=fake, at_n=at_n),
@@ -85,16 +90,25 @@ def details(
     }
 
 
-def quality_scores(setup: Setup, values: Mapping[str, Spread | str], resize: str) -> list[Score]:
+def _authenticity(setup: Setup, fake: Tensor) -> Estimate | None:
+    """Of the first images of a run; None where the training images are not those of these data."""
+    images = setup.data.train.images
+    if not setup.own or len(images) < 2:
+        return None
+    train, few = real_features(setup.network, images), fake[:AUTHENTIC_IMAGES]
+    return nearest.authenticity(*nearest.nearest(few, train.split(4096)), train)
+
+
+def quality_scores(setup: Setup, values: Mapping[str, Spread | Estimate | str], resize: str) -> list[Score]:
     """Scores with their receipts; `resize` says how the images were brought to the feature network."""
     return [_score(setup, name, values[name], resize) for name in (*QUALITY, *DETAILS) if name in values]
 
 
-def _score(setup: Setup, name: str, value: Spread | str, resize: str) -> Score:
+def _score(setup: Setup, name: str, value: Spread | Estimate | str, resize: str) -> Score:
     return score_of(
         name,
         protocol_name(CATALOGUE[name].word, setup.network.name, setup.n, setup.split_label),
-        value if isinstance(value, str) else value.estimate(),
+        value.estimate() if isinstance(value, Spread) else value,
         interval_is=INTERVAL_IS.get(name, neighbours.INTERVAL_IS),
         n_real=setup.n,
         n_fake=setup.n,

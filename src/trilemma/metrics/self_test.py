@@ -21,7 +21,7 @@ from trilemma.metrics.frechet import frechet_distance
 from trilemma.metrics.inception import inception_score
 from trilemma.metrics.intervals import Spread, difference
 from trilemma.metrics.kernel import kernel_distance
-from trilemma.metrics.nearest import closeness, copies, nearest_training_images
+from trilemma.metrics.nearest import authenticity, closeness, copies, nearest_training_images
 from trilemma.metrics.neighbours import neighbour_scores
 from trilemma.metrics.reconstruction import ssim
 from trilemma.pictures.levels import to_float
@@ -113,6 +113,8 @@ def _copies(network: FeatureNetwork, training: Tensor, kinds: Mapping[str, Tenso
         parts = closeness(index, distance, real=of_real)
         p = min(part.p for part in parts)
         yield Verdict("copies of training images", name, copies(parts) == (name == "copies"), f"p = {p:.2g}")
+        share = authenticity(index, distance, extract(network, training)).value
+        yield Verdict("authenticity", name, share < 0.05 if name == "copies" else share > 0.2, f"{share:.3g}")
 
 
 def _words(values: Iterable[float]) -> str:
