@@ -11,7 +11,14 @@ import trilemma
 from trilemma.classifiers.bundled import FeatureNetwork, read_card
 from trilemma.data import load_data
 from trilemma.errors import UserError
-from trilemma.metrics.classification import class_agreement, class_counts, class_scores, classifier_of, draw_classes
+from trilemma.metrics.classification import (
+    class_agreement,
+    class_counts,
+    class_scores,
+    classifier_of,
+    draw_classes,
+    f_score,
+)
 from trilemma.metrics.intervals import wilson
 from trilemma.registry import create, models_that
 from trilemma.types import UNCONDITIONAL, Conditional
@@ -71,7 +78,7 @@ def test_shares_are_counted():
 
 def test_real_images_obey_as_often_as_the_card_says(digits):
     """Every held-out digit about once: the share is the classifier's accuracy, within 4 standard errors."""
-    (score,) = class_scores(digits, Gallery(digits.held_out[1]).sample(360, seed=0), 10)
+    (score, _) = class_scores(digits, Gallery(digits.held_out[1]).sample(360, seed=0), 10)
     stated = read_card("digits-cnn")["test"]["accuracy"]
     assert abs(score.value - stated) <= 4 * math.sqrt(stated * (1 - stated) / 360)
 
@@ -89,17 +96,40 @@ def test_numbers_go_through_the_classes(folder):
 def test_the_score_of_images_drawn_without_labels(digits):
     """Image k was of class k % 10."""
     images = Gallery(digits.held_out[1]).sample(200, seed=0)
-    (score,) = class_scores(digits, images, 10, seed=3, settings={"temperature": 0.5})
+    (score, f) = class_scores(digits, images, 10, seed=3, settings={"temperature": 0.5})
     assert score.value > 0.9 and score.interval == wilson(round(score.value * 200), 200).interval
     assert (score.protocol, score.n_fake, score.seed) == ("classes_digits-cnn_200", 200, 3)
     assert score.settings == {"temperature": 0.5} and score.data_fingerprint == digits.fingerprint
-    (other,) = class_scores(digits, images.roll(1, 0), 10)
-    assert other.value < 0.05
+    assert f.name == "class_f_score" and abs(f.value - score.value) < 0.02 and f.interval[0] < f.value < f.interval[1]
+    (other, f) = class_scores(digits, images.roll(1, 0), 10)
+    assert other.value < 0.05 and f.value < 0.05
 
 
 def test_the_score_is_refused_where_no_classifier_knows_the_classes(digits):
-    (score,) = class_scores(replace(digits, source="/photos/digits"), torch.zeros(20, 1, 8, 8), 10)
-    assert score.value is None and "no bundled classifier knows the classes of digits" in score.refused
+    for score in class_scores(replace(digits, source="/photos/digits"), torch.zeros(20, 1, 8, 8), 10):
+        assert score.value is None and "no bundled classifier knows the classes of digits" in score.refused
+
+
+def test_the_f_score_by_hand():
+    """Class 0: 2 of 3 drawn right, none beside; class 1: both right, and one more; class 2: none asked for."""
+    asked, taken = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 0, 1, 1, 1])
+    estimate = f_score(taken, asked, 3)
+    assert estimate.value == pytest.approx((4 / 5 + 4 / 5) / 2)
+    values = [f_score(taken[keep], asked[keep], 3).value for keep in (torch.arange(5) != k for k in range(5))]
+    spread = math.sqrt(4 / 5 * sum((value - sum(values) / 5) ** 2 for value in values))
+    assert (estimate.interval[1] - estimate.value) / spread == pytest.approx(2.57, abs=0.01)  # t of 5 degrees
+
+
+def test_the_interval_of_the_f_score_holds_the_truth():
+    """Two classes, of which 80% and 60% are drawn as asked."""
+    generator, held = torch.Generator().manual_seed(0), 0
+    truth = (1.6 / (1.6 + 0.2 + 0.4) + 1.2 / (1.2 + 0.4 + 0.2)) / 2
+    asked = torch.arange(300) % 2
+    for _ in range(300):
+        right = torch.rand(300, generator=generator) < torch.tensor([0.8, 0.6])[asked]
+        low, high = f_score(torch.where(right, asked, 1 - asked), asked, 2).interval
+        held += low <= truth <= high
+    assert 0.91 < held / 300 < 0.985
 
 
 def test_only_the_data_it_was_trained_on_have_its_classes(digits):

@@ -103,6 +103,10 @@ CATALOGUE = {
         Metric(
             "class_obeyed", "Drawn as the class asked for", "Class\nobeyed", "classes", _FRACTION, "higher", "classes"
         ),
+        Metric(
+            "class_f_score", "F-score of the classes asked for", "Class\nF-score", "f-score", "1 where all are obeyed",
+            "higher", "classes", detail=True,
+        ),
     )
 }  # fmt: skip
 

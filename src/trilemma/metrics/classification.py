@@ -3,7 +3,7 @@
 The share of generated images that a classifier takes for the class they were asked for (Ravuri & Vinyals 2019 train
 their classifier on the generated images; here it is a bundled feature network, trained on real ones). The classifier
 errs, too: real images of its test split are taken for their class with the accuracy in its card, so 1 is not to be
-expected even of perfect images.
+expected even of perfect images. The F-score counts the classes alike, also those that are drawn for others.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ from trilemma.classifiers.bundled import BUNDLED, CHANNELS, FeatureNetwork, load
 from trilemma.config import Config
 from trilemma.data import Data
 from trilemma.errors import UserError
-from trilemma.metrics.catalogue import CATALOGUE
+from trilemma.metrics.catalogue import CATALOGUE, names_that_need
 from trilemma.metrics.features import extract
-from trilemma.metrics.intervals import Estimate, wilson
+from trilemma.metrics.intervals import Estimate, Spread, jackknife, wilson
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.types import Conditional, Samples, default_label
 
@@ -26,14 +26,16 @@ if TYPE_CHECKING:
     from trilemma.run.compute import ImageBatch
     from trilemma.run.run import Run
 
+METRICS = names_that_need("classes") + names_that_need("classes", detail=True)
 INTERVAL_IS = "Wilson 95% over the generated images, the classifier held fixed"
+F_SCORE_IS = "delete-one jackknife over the generated images, the classifier held fixed"
 
 
 def class_scores(
     data: Data, images: Tensor, n_classes: int, *, seed: int = 0, settings: dict[str, Any] | None = None
 ) -> Iterator[Score]:
-    """The score `class_obeyed` of images 0 ... n - 1 that were drawn without a label, each of its
-    `default_label`. It is refused where no bundled classifier knows the classes of the data.
+    """The scores `class_obeyed` and `class_f_score` of images 0 ... n - 1 that were drawn without a label, each of its
+    `default_label`. They are refused where no bundled classifier knows the classes of the data.
 
     Args:
         data: what the model was trained on; images: (n, C, H, W), uint8 or float in [0, 1].
@@ -42,30 +44,62 @@ def class_scores(
     labels = default_label(torch.arange(len(images)), n_classes)
     try:
         network = classifier_of(data)
-        value, name = class_agreement(network, images, labels), network.name
+        name, taken = network.name, classes_seen(network, images)
+        values = (_agreement(taken, labels), f_score(taken, labels, n_classes))
         resize, used = network.resize_rule(images.shape[1:]), {"feature_weights_sha256": network.sha256}
     except UserError as error:
-        value, name, resize, used = str(error), "none", "none", {}
-    yield score_of(
-        "class_obeyed",
-        protocol_name(CATALOGUE["class_obeyed"].word, name, len(images)),
-        value,
-        interval_is=INTERVAL_IS,
-        n_fake=len(images),
-        features=name,
-        seed=seed,
-        resize=resize,
-        used=used,
-        data=data.name,
-        data_fingerprint=data.fingerprint,
-        settings=settings or {},
-    )
+        values, name, resize, used = (str(error),) * 2, "none", "none", {}
+    for metric, value, interval_is in zip(METRICS, values, (INTERVAL_IS, F_SCORE_IS), strict=True):
+        yield score_of(
+            metric,
+            protocol_name(CATALOGUE[metric].word, name, len(images)),
+            value,
+            interval_is=interval_is,
+            n_fake=len(images),
+            features=name,
+            seed=seed,
+            resize=resize,
+            used=used,
+            data=data.name,
+            data_fingerprint=data.fingerprint,
+            settings=settings or {},
+        )
 
 
 def class_agreement(network: FeatureNetwork, images: Tensor, labels: Tensor) -> Estimate:
     """The share of images that a classifier takes for the class they were asked for, `labels`, int64 (N,)."""
-    logits = network.network.classify(extract(network, images).float())
-    return wilson(int((logits.argmax(1) == labels).sum()), len(labels))
+    return _agreement(classes_seen(network, images), labels)
+
+
+def classes_seen(network: FeatureNetwork, images: Tensor) -> Tensor:
+    """The class that a classifier takes each of some images for, int64 (N,)."""
+    return network.network.classify(extract(network, images).float()).argmax(1)
+
+
+def _agreement(taken: Tensor, labels: Tensor) -> Estimate:
+    return wilson(int((taken == labels).sum()), len(labels))
+
+
+def f_score(taken: Tensor, labels: Tensor, n_classes: int) -> Estimate:
+    """The mean over the classes of 2 TP / (2 TP + FP + FN), of the classes `taken` (N,) for those asked for, `labels`.
+
+    Its interval is by the delete-one jackknife: all images of one class that are taken for one have the same influence.
+    """
+    cell = labels * n_classes + taken
+    counts = torch.bincount(cell, minlength=n_classes**2).double()
+    left_out = torch.zeros_like(counts)
+    for one in counts.nonzero()[:, 0].tolist():
+        counts[one] -= 1
+        left_out[one] = _mean_f(counts, n_classes)
+        counts[one] += 1
+    return Spread(_mean_f(counts, n_classes), torch.zeros(0), jackknife(left_out[cell]), least=0.0).estimate()
+
+
+def _mean_f(counts: Tensor, n_classes: int) -> float:
+    """Of the counts of each pair (asked for, taken for); a class that is neither has none."""
+    table = counts.view(n_classes, n_classes)
+    both = table.sum(0) + table.sum(1)
+    return float((2 * table.diagonal()[both > 0] / both[both > 0]).mean())
 
 
 def classifier_of(data: Data) -> FeatureNetwork:
