@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from trilemma.classifiers import imagenet
-from trilemma.classifiers.imagenet import SIDE, class_names, load_efficientnet, named
+from trilemma.classifiers.imagenet import SIDE, class_names, likeliest_classes, load_efficientnet
 from trilemma.errors import UserError
 from trilemma.metrics.features import extract, feature_network
 
@@ -42,7 +42,7 @@ def test_a_thousand_different_names() -> None:
 
 def test_a_photograph_of_a_palace_is_one_of_a_building(network) -> None:
     china = squared(load_sample_images().images[0])
-    ((*best,),) = named(extract(network, china), network, k=5)
+    ((*best,),) = likeliest_classes(extract(network, china), network, k=5)
     assert {"palace", "monastery"} <= {name for name, _ in best}
     assert [p for _, p in best] == sorted((p for _, p in best), reverse=True) and 0 < sum(p for _, p in best) <= 1
 
@@ -60,7 +60,7 @@ def test_photographs_are_named_rightly(network, photograph: str, names: set[str]
     data = pytest.importorskip("skimage.data", reason="needs scikit-image")
     pixels = getattr(data, photograph)()
     image = squared(pixels[0] if isinstance(pixels, tuple) else pixels)
-    (((name, p),),) = named(extract(network, image), network)
+    (((name, p),),) = likeliest_classes(extract(network, image), network)
     assert name in names and p > 0.4
 
 

@@ -213,9 +213,16 @@ def test_guided_images_stay_in_range() -> None:
     free = small(classes=True, n_classes=2, prediction="x0", clip_x0=False)
     free.load_state_dict(model.state_dict())
     free.network.forward = model.network.forward
-    assert free._guided(torch.tensor([0, 1]), 2, schedule, keys, NO_GUIDES)(
-        torch.zeros(2, 1, 8, 8), torch.full((2,), 0.5)
-    ).abs().max() in (1, 9)
+    with torch.no_grad():  # the null label at -1, the classes at 1: -1 + 5 x 2
+        for of_model in (model, free):
+            of_model.embedding.weight.fill_(1.0)[2] = -1
+    values = [
+        of_model._guided(torch.tensor([0, 1]), 2, schedule, keys, NO_GUIDES)(
+            torch.zeros(2, 1, 8, 8), torch.full((2,), 0.5)
+        ).unique()
+        for of_model in (model, free)
+    ]
+    assert [value.tolist() for value in values] == [[1], [9]]
 
 
 def test_a_classifier_leads_where_the_estimate_is_outside_the_range() -> None:

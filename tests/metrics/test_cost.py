@@ -17,6 +17,7 @@ from trilemma.metrics.cost import (
     draw_with_cost,
     time_in_turns,
 )
+from trilemma.nets.attention import Attention
 from trilemma.types import draw, keys_of
 
 
@@ -130,4 +131,8 @@ def test_the_operations_of_an_image_are_those_of_its_products():
     result = alone(draw_from(model), torch.device("cpu"))
     assert result.flops == (3 * 2 + 1) * 2 * 4 * 4
     assert result.ms_interval[0] <= result.ms <= result.ms_interval[1] and result.ms >= 10
+    attention = Attention(8, 2)
+    assert alone(lambda first, n: attention(torch.zeros(n, 5, 8)), torch.device("cpu")).flops == (
+        2 * 5 * 8 * 24 + 2 * 5 * 8 * 8 + 2 * 2 * (5 * 5 * 8)  # both linear layers, and two products of each head
+    )
     assert {n for _, n in model.draws} == {1} and LEAST_TURNS < len(model.draws) <= REPEATS + 1

@@ -14,6 +14,7 @@ from trilemma.data import Data, Split
 from trilemma.data.split import held_out_split
 from trilemma.errors import UserError
 from trilemma.metrics import Score, evaluate, neighbours
+from trilemma.metrics.catalogue import COST, QUALITY, names_that_need
 from trilemma.metrics.reals import caveats, choose_reals
 from trilemma.pictures.grid import grid
 from trilemma.pictures.png import save_png
@@ -145,11 +146,18 @@ def test_receipts_are_written(tmp_path):
     evaluation = evaluate(run, features=PIXELS, n=300, calls=2)
     files = sorted(path.name for path in (tmp_path / "metrics").iterdir())
     assert "kernel_pixels_300_test_calls-2.json" in files
-    assert len(files) == len(evaluation.scores) == 14
+    assert len(files) == len(evaluation.scores)
+    of_images, of_cost = (names_that_need(what, detail=True) for what in ("images", "sampler"))
+    assert {score.name for score in evaluation.scores} == {*QUALITY, *COST, *of_images, *of_cost}
     for score in evaluation.scores:
         (file,) = [f for f in files if f.startswith(score.protocol)]
         assert Score.from_json(json.loads((tmp_path / "metrics" / file).read_text("utf-8"))) == score
         assert score.settings == {"calls": 2}
+    authenticity, inception = evaluation["authenticity"], evaluation["inception_score"]
+    assert (authenticity.n_real, authenticity.n_fake, authenticity.split) == (400, 300, "train")
+    assert authenticity.protocol == "authenticity_pixels_300_train" and authenticity.value > 0.2
+    assert (inception.n_real, inception.split, inception.data) == (0, "none", "")
+    assert inception.protocol == "inception_pixels_300"
     kernel = evaluation["kernel_distance"]
     assert (kernel.n_real, kernel.n_fake, kernel.split, kernel.resize) == (300, 300, "test", "none")
     assert (kernel.data, kernel.data_fingerprint) == ("made-up", "fingerprint")
@@ -297,7 +305,7 @@ def test_folder_of_images(tmp_path):
     evaluation = evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS, split="train", n=50)
     names = {"frechet_distance", "kernel_distance", "density", "coverage", "precision", "recall"}
     assert {score.name for score in evaluation.scores} == {*names, "frechet_infinity", "inception_score"}
-    assert evaluation["inception_score"].refused == "the feature network pixels tells no classes"
+    assert evaluation["inception_score"].refused == "the feature network pixels is not a classifier"
     assert evaluation["frechet_infinity"].refused == evaluation["frechet_distance"].refused
     assert evaluation["precision"].value > 0.5
     assert "reals-train" in evaluation["precision"].protocol
@@ -353,7 +361,7 @@ def test_a_likelihood_that_cannot_be_computed_is_refused_before_anything_is_draw
     monkeypatch.setattr(run.model, "sample", lambda n, **_: pytest.fail("images were drawn"))
     with pytest.raises(UserError, match="gallery does not take likelihood=flow: it has no path from images to noise"):
         evaluate(run, features=PIXELS, n=60, likelihood="flow")
-    with pytest.raises(UserError, match="likelihood=flow with bound_samples=0: give at least 1 sample"):
+    with pytest.raises(UserError, match="likelihood=flow with bound_samples=0: a path has at least 2 points"):
         evaluate(run, features=PIXELS, n=60, likelihood="flow", bound_samples=0)
     with pytest.raises(UserError, match="images have no likelihood"):
         evaluate(images_of([1], 60, seed=1), against=data_of(), features=PIXELS, likelihood="flow")

@@ -56,6 +56,13 @@ def test_its_interval_holds_the_truth() -> None:
     assert 0.91 < held / 300 < 0.98
 
 
+@pytest.mark.parametrize("n", [2, 3, 7, 64, 1000])
+def test_images_that_are_all_alike_have_an_interval(n: int) -> None:
+    for logits in (torch.zeros(n, K), torch.full((n, 10), 0.3), torch.randn(1, K).expand(n, -1)):
+        low, high = inception_score(logits).estimate().interval
+        assert 1 <= low <= high < 1.0001
+
+
 def test_a_class_that_is_never_seen_makes_no_infinity() -> None:
     logits = sure(torch.zeros(10, dtype=torch.int64), strength=2000.0)
     spread = inception_score(logits)

@@ -27,7 +27,7 @@ def test_errors_of_known_size() -> None:
 def test_exact_images_have_no_psnr() -> None:
     image = images(3, 1, 12, 12)
     values = reconstruction_values(image, image)
-    assert values["reconstruction_psnr"] == "3 of 3 images come back exactly, with an infinite PSNR"
+    assert values["reconstruction_psnr"] == "3 of 3 images are reconstructed exactly, with an infinite PSNR"
     assert values["reconstruction_rmse"].value == 0 and values["reconstruction_ssim"].value == pytest.approx(
         1, abs=1e-12
     )

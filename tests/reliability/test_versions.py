@@ -184,3 +184,16 @@ def test_a_run_of_fb66719_is_evaluated() -> None:
     }
     assert scores["coverage"].n_fake == 100
     assert 0 <= (scores["coverage"].value or 0) < 0.5  # after nine steps
+
+
+def test_settings_of_diffusion_are_called_as_now():
+    """A U-Net had the heads of a transformer among its settings, and a weighting was called "soft"."""
+    from trilemma.config import make
+    from trilemma.diffusion.model import PixelDiffusionConfig
+    from trilemma.run.migration import with_present_names
+
+    written = {"shape": [1, 8, 8], "network": "unet", "heads": 4, "weighting": "soft", "multipliers": [1, 2]}
+    settings = with_present_names(written)
+    assert make(PixelDiffusionConfig, settings).weighting == "soft-min-snr" and "heads" not in settings
+    transformer = {"shape": [1, 8, 8], "network": "dit", "heads": 4, "weighting": "edm", "width": 16}
+    assert with_present_names(transformer) == transformer and with_present_names({"latent": 3}) == {"latent": 3}

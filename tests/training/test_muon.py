@@ -142,3 +142,18 @@ def test_the_form_of_the_state_is_known_before_the_first_step() -> None:
         name: (entry.shape, entry.dtype) for name, entry in state.items()
     }
     assert state.keys() == {"0/exp_avg", "1/step", "1/exp_avg", "1/exp_avg_sq"}
+
+
+@pytest.mark.parametrize("name", ["muon", "nadam"])
+def test_a_state_that_is_taken_back_has_its_steps_where_the_weights_are(name: str) -> None:
+    """States lie in main memory; a fused kernel on another device takes its step from there."""
+    player = Player("toy", [nn.Parameter(torch.randn(8, 9)), nn.Parameter(torch.randn(5))])
+    config = TrainConfig(steps=1, optimizer=name)
+    first = make_optimizer(player, config)
+    for parameter in player.parameters:
+        parameter.grad = torch.randn_like(parameter)
+    first.step()
+    elsewhere = [nn.Parameter(torch.empty_like(p, device="meta")) for p in player.parameters]
+    other = make_optimizer(Player("toy", elsewhere), config)
+    other.load_state_dict(first.state_dict())
+    assert {value.device.type for state in other.state.values() for value in state.values()} == {"meta"}

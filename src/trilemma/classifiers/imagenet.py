@@ -67,7 +67,7 @@ def class_names() -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def named(features: Tensor, network: FeatureNetwork, k: int = 1) -> list[list[tuple[str, float]]]:
+def likeliest_classes(features: Tensor, network: FeatureNetwork, k: int = 1) -> list[list[tuple[str, float]]]:
     """The k likeliest classes of each image, with their probabilities, the likeliest first.
 
     Args:

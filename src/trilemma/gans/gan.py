@@ -55,7 +55,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], Callable[..., Critic]]] = {
     "r3": (r3gan.Generator, r3gan.Critic),
 }
 LABEL_NUMBERS = 32  # of the embedding that is joined to z
-STATISTICS = 2_000  # images behind the statistics of a batch norm
+STATISTICS, STATISTICS_BATCH = 2_000, 100  # images behind the statistics of a batch norm, and drawn together
 
 
 class GANConfig(ModelConfig):
@@ -275,21 +275,15 @@ class GAN(CodesModel):
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch], *, seed: int) -> dict[str, float]:
         """Measure the statistics of the generator's batch norms: those of training are of the weights step by step, and
-        images are drawn with their average."""
+        images are drawn with their average. No training image is looked at."""
         norms = [module for module in self.generator.modules() if isinstance(module, _BatchNorm)]
         if norms:
             with _measuring(self.generator, norms):
-                self._draw_enough(batches, seed)
+                for first in range(0, STATISTICS, STATISTICS_BATCH):
+                    ids = torch.arange(first, first + STATISTICS_BATCH)
+                    z = random.normal(ids, (self.config.latent,), seed, "statistics").to(norms[0].weight.device)
+                    self.from_z(z, self.label_for(ids, UNCONDITIONAL))
         return {}
-
-    def _draw_enough(self, batches: Iterable[Batch], seed: int) -> None:
-        """As many images as the batches have, and of their classes, until there are STATISTICS."""
-        drawn = 0
-        for batch in batches:
-            self.fake(batch, self._label(batch), random.generator(seed, "statistics", drawn, device=batch.image.device))
-            drawn += len(batch.image)
-            if drawn >= STATISTICS:
-                return
 
     def from_z(self, z: Tensor, label: Tensor | None) -> Tensor:
         """The generator's images (B, C, H, W) in [0, 1] of latents (B, latent); label (B,), None without classes."""

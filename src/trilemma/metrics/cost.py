@@ -50,8 +50,9 @@ class Cost:
 
 
 class Alone(NamedTuple):
-    """Milliseconds of an image that is drawn alone, with their interval, and the operations of its matrix products and
-    convolutions, a multiplication and an addition counted as two."""
+    """Milliseconds of an image that is drawn alone, with their interval, and the operations of its matrix products,
+    convolutions and attention, a multiplication and an addition counted as two; those of recurrent layers are not in
+    it."""
 
     ms: float
     ms_interval: tuple[float, float]
@@ -108,9 +109,13 @@ def alone(draw: Callable[[int, int], Tensor], device: torch.device) -> Alone:
     Args:
         draw: (first, count) -> images (count, C, H, W).
     """
-    from torch.utils.flop_counter import FlopCounterMode
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-    with FlopCounterMode(display=False) as counter:  # warms up, too
+    def attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(q, k, v)
+
+    own = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}  # which torch does not count
+    with FlopCounterMode(display=False, custom_mapping=own) as counter:  # warms up, too
         draw(0, 1)
     begin, times = _now(device), list[float]()
     while len(times) < LEAST_TURNS or (len(times) < REPEATS and _now(device) - begin < BUDGET_S / 2):

@@ -155,8 +155,10 @@ def _check_likelihood(run: Run | None, likelihood: str, samples: int) -> None:
         return
     if run is None:
         raise UserError(f"likelihood={likelihood}: images have no likelihood; give a run, or leave it out")
-    if samples == 0:
-        raise UserError(f"likelihood={likelihood} with bound_samples=0: give at least 1 sample, or leave it out")
+    if samples < 2:
+        raise UserError(
+            f"likelihood={likelihood} with bound_samples={samples}: a path has at least 2 points; give more, such as 50"
+        )
     run.require(f"take likelihood={likelihood}", BoundsByPath)
 
 

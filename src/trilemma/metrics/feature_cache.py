@@ -60,7 +60,8 @@ def _recall(path: Path, n: int) -> Tensor:
         values = np.fromfile(file, dtype="<f4")
     if int(count) != n or len(values) != n * int(numbers) or int(checksum, 16) != zlib.crc32(values.data):
         raise ValueError(f"{path} is damaged")
-    os.utime(path)
+    with suppress(OSError):  # of someone else, or read-only
+        os.utime(path)
     return torch.from_numpy(values.astype(np.float64)).view(n, -1)
 
 

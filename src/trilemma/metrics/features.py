@@ -21,6 +21,7 @@ from trilemma.modes import own_modes
 from trilemma.pictures.levels import to_float, to_uint8
 
 SMALL_PX = 12  # grey images up to this size are nearer to the 8x8 digits than to 28x28
+MOST_PIXELS = 2**20  # of the images in a pass
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -71,10 +72,11 @@ def extract(network: FeatureNetwork, images: Tensor, batch: int = 500) -> Tensor
 
     Args:
         images: (N, C, H, W), uint8 or float in [0, 1], on any device.
-        batch: images in a pass; changes nothing but the memory used.
+        batch: images in a pass, at most; changes nothing but the memory used.
     """
     network.network.eval()
-    parts = [network.network.features(_prepare(part.cpu(), network.shape)) for part in images.split(batch)]
+    rows = max(1, min(batch, MOST_PIXELS // (network.shape[1] * network.shape[2])))
+    parts = [network.network.features(_prepare(part.cpu(), network.shape)) for part in images.split(rows)]
     return torch.cat(parts).double()
 
 

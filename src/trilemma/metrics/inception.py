@@ -29,7 +29,7 @@ def inception_score(logits: Tensor) -> Spread:
     mean = p.mean(0)
     negative_entropy = (p * log_p).sum(1)
     log_mean = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
-    score = math.exp(float(negative_entropy.mean() - (mean * log_mean).sum()))
+    score = max(1.0, math.exp(float(negative_entropy.mean() - (mean * log_mean).sum())))
     rate = negative_entropy - negative_entropy.mean() - (p - mean) @ log_mean
     n = len(rate)
     own = score * (rate - rate.mean()) / math.sqrt(n * (n - 1))

@@ -21,6 +21,7 @@ from trilemma.metrics.feature_cache import real_features
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.neighbours import nearest
 
+BLOCK = 4096  # training images compared at a time
 AUTHENTICITY_IS = "Wilson 95% over the generated images, the training images held fixed"
 QUANTILES = (0.01, 0.05)  # of the held-out images' distances
 LEVEL = 0.05  # of all quantiles together
@@ -44,7 +45,7 @@ class Closeness:
 
 
 def nearest_training_images(
-    queries: Tensor, train_images: Tensor, network: FeatureNetwork, block: int = 4096
+    queries: Tensor, train_images: Tensor, network: FeatureNetwork, block: int = BLOCK
 ) -> tuple[Tensor, Tensor]:
     """For each image, the training image nearest in feature space.
 
@@ -58,7 +59,7 @@ def nearest_training_images(
     return nearest(queries, real_features(network, train_images).split(block))
 
 
-def authenticity(index: Tensor, distance: Tensor, train: Tensor, block: int = 4096) -> Estimate:
+def authenticity(index: Tensor, distance: Tensor, train: Tensor, block: int = BLOCK) -> Estimate:
     """The share of generated images that are farther from the nearest training image than that is from the nearest
     other one (Alaa et al. 2022, "How faithful is your synthetic data?", section 3.3); a copy is not.
 

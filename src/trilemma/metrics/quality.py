@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -22,6 +22,7 @@ INTERVAL_IS = {
     "authenticity": nearest.AUTHENTICITY_IS,
 }
 AUTHENTIC_IMAGES = 1_000  # generated images that are searched for among all training images
+MOST_TRAINING = 100_000  # training images that are searched
 ROUGH = ("precision", "recall")  # come out too high where there are few images, whatever their interval says
 
 
@@ -86,17 +87,19 @@ def details(
         else frechet.frechet_infinity(real=real.gaussian, fake=fake, at_n=at_n),
         "inception_score": inception.inception_score(classifier.classify(fake.float()))
         if isinstance(classifier, Classifies)
-        else f"the feature network {network.name} tells no classes",
+        else f"the feature network {network.name} is not a classifier",
     }
 
 
-def _authenticity(setup: Setup, fake: Tensor) -> Estimate | None:
+def _authenticity(setup: Setup, fake: Tensor) -> Estimate | str | None:
     """Of the first images of a run; None where the training images are not those of these data."""
     images = setup.data.train.images
     if not setup.own or len(images) < 2:
         return None
-    train, few = real_features(setup.network, images), fake[:AUTHENTIC_IMAGES]
-    return nearest.authenticity(*nearest.nearest(few, train.split(4096)), train)
+    if len(images) > MOST_TRAINING:
+        return f"{len(images):,} training images: they are searched where there are at most {MOST_TRAINING:,}"
+    train = real_features(setup.network, images)
+    return nearest.authenticity(*nearest.nearest(fake[:AUTHENTIC_IMAGES], train.split(nearest.BLOCK)), train)
 
 
 def quality_scores(setup: Setup, values: Mapping[str, Spread | Estimate | str], resize: str) -> list[Score]:
@@ -105,20 +108,38 @@ def quality_scores(setup: Setup, values: Mapping[str, Spread | Estimate | str], 
 
 
 def _score(setup: Setup, name: str, value: Spread | Estimate | str, resize: str) -> Score:
+    measured = _measured(setup, name)
+    label = {"authenticity": "train", "inception_score": ""}.get(name, setup.split_label)
     return score_of(
         name,
-        protocol_name(CATALOGUE[name].word, setup.network.name, setup.n, setup.split_label),
+        protocol_name(*filter(None, (CATALOGUE[name].word, setup.network.name, measured.n_fake, label))),
         value.estimate() if isinstance(value, Spread) else value,
         interval_is=INTERVAL_IS.get(name, neighbours.INTERVAL_IS),
-        n_real=setup.n,
-        n_fake=setup.n,
         features=setup.network.name,
-        split=setup.split,
         seed=setup.seed,
         resize=resize,
         used={"feature_weights_sha256": setup.network.sha256},
         rough=name in ROUGH and setup.n < neighbours.ROUGH,
-        data=setup.data.name,
-        data_fingerprint=setup.data.fingerprint,
         settings=setup.settings,
+        **measured._asdict(),
     )
+
+
+class _Measured(NamedTuple):
+    """What a score was measured on, as its receipt has it."""
+
+    n_real: int
+    n_fake: int
+    split: str
+    data: str
+    data_fingerprint: str
+
+
+def _measured(setup: Setup, name: str) -> _Measured:
+    data = setup.data
+    if name == "inception_score":  # looks at no real image
+        return _Measured(0, setup.n, "none", "", "")
+    if name == "authenticity":
+        few = min(setup.n, AUTHENTIC_IMAGES)
+        return _Measured(len(data.train.images), few, "train", data.name, data.fingerprint)
+    return _Measured(setup.n, setup.n, setup.split, data.name, data.fingerprint)

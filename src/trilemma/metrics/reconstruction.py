@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trilemma.errors import check_finite
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Estimate, mean_estimate
@@ -28,7 +29,7 @@ from trilemma.metrics.quality import Setup
 from trilemma.metrics.reals import part_named
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.run.compute import MOST_NUMBERS, in_batches
-from trilemma.types import Reconstructs, for_codes
+from trilemma.types import Reconstructs, codes_need, for_codes
 
 WINDOW, DEVIATION = 11, 1.5  # px
 C_1, C_2 = 0.01**2, 0.03**2
@@ -39,7 +40,8 @@ def reconstruction_scores(model: nn.Module, setup: Setup, n: int = IMAGES) -> tu
     """The scores of a model that reconstructs, on at most n real images, and notes; none of another model."""
     if not isinstance(model, Reconstructs):
         return [], []
-    if refused := refusal(model, setup.data, setup.split, own=setup.own):
+    needs_label = "label" in codes_need(model)
+    if needs_label and (refused := refusal(model, setup.data, setup.split, own=setup.own)):
         return [], [f"no reconstructions: the model takes labels, and {refused}"]
     image, given = some_images(model, part_named(setup.data, setup.split), n, setup.seed)
     condition = for_codes(model, given)
@@ -51,6 +53,8 @@ def reconstruction_scores(model: nn.Module, setup: Setup, n: int = IMAGES) -> tu
     rows = max(1, MOST_NUMBERS // image[0].numel())
     with torch.no_grad():
         result = torch.cat([part for _, part in in_batches(compute, 0, len(image), rows)])
+    advice = "nothing is measured. The model has diverged: train it again with a lower lr="
+    check_finite(result, "reconstructions", advice)
     return list(_scores(setup, image.cpu(), result)), []
 
 
@@ -90,16 +94,17 @@ def _score(setup: Setup, name: str, n: int, value: Estimate | str, *, features: 
 
 def reconstruction_values(image: Tensor, result: Tensor) -> dict[str, Estimate | str]:
     """RMSE, PSNR and SSIM of images and results (N, C, H, W) in [0, 1], N at least 2; or why one is refused."""
-    mse = (result.double() - image.double()).square().flatten(1).mean(1)
+    mse = torch.stack([(y.double() - x.double()).square().mean() for x, y in zip(image, result, strict=True)])
     of_mse = mean_estimate(mse.tolist())
     low, high = (math.sqrt(max(0.0, end)) for end in of_mse.interval)
-    exact = int((mse == 0).sum())
+    exact, rows = int((mse == 0).sum()), max(1, MOST_NUMBERS // image[0].numel())
+    parts = zip(image.split(rows), result.split(rows), strict=True)
     return {
         "reconstruction_rmse": Estimate(math.sqrt(of_mse.value), (low, high)),
-        "reconstruction_psnr": f"{exact} of {len(mse)} images come back exactly, with an infinite PSNR"
+        "reconstruction_psnr": f"{exact} of {len(mse)} images are reconstructed exactly, with an infinite PSNR"
         if exact
         else mean_estimate(psnr_db(mse).tolist()),
-        "reconstruction_ssim": mean_estimate(ssim(image, result).tolist()),
+        "reconstruction_ssim": mean_estimate([value for part in parts for value in ssim(*part).tolist()]),
     }
 
 

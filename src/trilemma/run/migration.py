@@ -22,7 +22,7 @@ def migrated(config: dict[str, Any]) -> dict[str, Any]:
         LookupError, TypeError, AttributeError: it is not that of a run.
     """
     if config["format"] != 1:
-        return config
+        return {**config, "model_config": with_present_names(config["model_config"])}
     settings = stated_variance(config["model_config"])
     shape = settings.get("shape")
     channels = shape[0] if isinstance(shape, list) and shape else None
@@ -30,6 +30,16 @@ def migrated(config: dict[str, Any]) -> dict[str, Any]:
     data = {key: written.pop(key, None) for key in DATA_KEYS}
     new = {"format": FORMAT, "model_config": settings, "data_config": data, "training": written, "parts": {}}
     return {**config, **new}
+
+
+def with_present_names(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a diffusion model as they are called now: a U-Net's had the heads of a transformer, which it has
+    not, and a weighting was called "soft"."""
+    if "weighting" not in settings:
+        return settings
+    unet = settings.get("network") == "unet"
+    kept = {key: value for key, value in settings.items() if not (unet and key == "heads")}
+    return {**kept, "weighting": "soft-min-snr" if kept["weighting"] == "soft" else kept["weighting"]}
 
 
 def stated_variance(settings: dict[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         eps: float = 1e-8,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps})
+        # "fused": by which a state that is taken back has its steps where the weights are
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps, "fused": True})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:

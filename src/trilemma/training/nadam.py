@@ -34,7 +34,8 @@ class NAdam(torch.optim.Optimizer):
     def __init__(
         self, params: Iterable[nn.Parameter], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+        # "fused": by which a state that is taken back has its steps where the weights are
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "fused": True})
         self.taken: int | None = 0  # steps; None where only the state knows
         self.product = 1.0  # P of the steps taken
 
