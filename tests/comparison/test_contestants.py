@@ -22,6 +22,7 @@ from trilemma.comparison.document import columns
 from trilemma.data import load_data
 from trilemma.errors import UserError
 from trilemma.metrics import evaluate
+from trilemma.metrics.catalogue import COST, DETAILS, QUALITY, names_that_need
 from trilemma.run.contestant import contestant_of
 
 N = 14  # test images of the made-up data
@@ -99,11 +100,13 @@ def test_a_run_a_folder_and_a_zip_share_the_axes_that_need_no_model(mixture):
         ("run", "model"),
         ("prints.zip", "images"),
     ]
-    cost = {"ms_per_image", "calls_per_image"}
+    cost = {*names_that_need("sampler"), *names_that_need("sampler", detail=True)}
     assert set(photos.scores) == set(prints.scores) == set(vae.scores) - cost and set(vae.scores) >= cost
-    assert all(s.n_fake == s.n_real == N for m in (photos, vae, prints) for s in m.scores.values() if s.n_real)
+    of_quality = [s for m in (photos, vae, prints) for s in m.scores.values() if s.name in QUALITY]
+    assert of_quality and all(s.n_fake == s.n_real == N for s in of_quality)
     assert photos.place["speed"] is None and vae.place["speed"] and photos.place["fidelity"]
-    assert all(column.shared for column in result.report.columns)
+    assert [column.name for column in result.report.columns if column.shared] == [*QUALITY, *COST]
+    assert {column.name for column in result.report.columns if not column.shared} <= {*DETAILS}
     assert {(p.a, p.b) for p in result.report.differences["coverage"]} == {
         ("photos", "run"), ("photos", "prints.zip"), ("run", "prints.zip")
     }  # fmt: skip

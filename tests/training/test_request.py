@@ -124,7 +124,7 @@ def test_every_training_key_says_what_it_is() -> None:
         ({"betas": (0.9,)}, "^betas=0.9: give 2 values"),
         (
             {"optimizer": "rmsprop", "betas": (0.5, 0.9)},
-            "^betas=0.5,0.9 is for optimizer=nadam, adam or adamw",
+            "^betas=0.5,0.9 is for optimizer=nadam, adam, adamw or muon",
         ),
         ({"lr": float("inf")}, "^lr=inf: give a finite number"),
         (

@@ -17,6 +17,7 @@ from trilemma.classifiers.bundled import WEIGHTS, FeatureNetwork
 from trilemma.errors import UserError
 from trilemma.extras import reinstall_line
 from trilemma.files import sha256_of
+from trilemma.hardware import to_channels_last
 from trilemma.modes import own_modes
 from trilemma.nets.efficientnet import EfficientNetLite0, fuse, load_published
 
@@ -43,7 +44,8 @@ def load_efficientnet(*, note: str = "") -> FeatureNetwork:
     with own_modes(), rng.OwnStart(rng.generator(0, NAME)):
         network = EfficientNetLite0()
     load_published(network, torch.load(path, map_location="cpu", weights_only=True))
-    network = fuse(network).requires_grad_(False).to(memory_format=torch.channels_last)
+    network = fuse(network).requires_grad_(False)
+    to_channels_last(network)
     return FeatureNetwork(NAME, network, (3, SIDE, SIDE), digest, note)
 
 

@@ -78,7 +78,6 @@ CATALOGUE = {
             "flops_per_image", "Operations per image", "Operations\nper image", "flops", "operations", "lower",
             "sampler", detail=True,
         ),
-        Metric("parameters", "Parameters", "Parameters", "parameters", "numbers", "lower", "sampler", detail=True),
         Metric("elbo_nats", "ELBO", "ELBO, nats\nper image", "elbo", _NATS, "higher", "likelihood"),
         Metric("bound_nats", "Likelihood bound", "Bound, nats\nper image", "bound", _NATS, "higher", "likelihood"),
         Metric("bits_per_dim", "Bits per dimension", "Bits per\ndimension", "bits", "bits", "lower", "likelihood"),

@@ -265,11 +265,10 @@ def _cost_scores(setup: Setup, spent: cost.Cost) -> Iterator[Score]:
 
 
 def _details_of_cost(setup: Setup, spent: cost.Cost, alone: cost.Alone) -> Iterator[Score]:
-    """An image alone, its operations, and the parameters of the model."""
+    """An image alone: its time and its operations."""
     values = {
         "ms_one_image": Estimate(alone.ms, alone.ms_interval),
         "flops_per_image": float(alone.flops),
-        "parameters": float(spent.parameters),
     }
     for name, value in values.items():
         yield score_of(

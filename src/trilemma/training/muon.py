@@ -54,11 +54,11 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """Move the weights by their gradients."""
         for group in self.param_groups:
-            moved: list[nn.Parameter] = [p for p in group["params"] if p.grad is not None]
+            moved: list[Tensor] = [p for p in group["params"] if p.grad is not None]
             self._move_matrices(group, [weight for weight in moved if is_matrix(weight)])
             self._move_others(group, [weight for weight in moved if not is_matrix(weight)])
 
-    def _move_matrices(self, group: dict[str, Any], weights: list[nn.Parameter]) -> None:
+    def _move_matrices(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         if not weights:
             return
         gradients: list[Tensor] = [p.grad for p in weights]  # type: ignore[misc]
@@ -70,7 +70,7 @@ class Muon(torch.optim.Optimizer):
         for weight, step in zip(weights, orthogonal([u.flatten(1) for u in ahead]), strict=True):
             weight.sub_(step.view(weight.shape), alpha=RMS * math.sqrt(max(step.shape)) * lr)
 
-    def _move_others(self, group: dict[str, Any], weights: list[nn.Parameter]) -> None:
+    def _move_others(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         if not weights:
             return
         gradients: list[Tensor] = [p.grad for p in weights]  # type: ignore[misc]
@@ -96,7 +96,7 @@ class Muon(torch.optim.Optimizer):
             decoupled_weight_decay=True,
         )
 
-    def _entry(self, parameter: nn.Parameter, key: str) -> Tensor:
+    def _entry(self, parameter: Tensor, key: str) -> Tensor:
         """What the state has of a parameter, zeros at first."""
         state = self.state[parameter]
         if key not in state:
