@@ -114,7 +114,7 @@ def test_what_one_model_has_stands_apart_and_nothing_is_lost(result):
     assert [c.receipt.protocol for _, c, _ in rows] == [s.protocol for s in vae_scores(make())]
     assert set(result.rows[1]) >= {c.name for c in result.report.columns}
     for text in (result.html.read_text("utf-8"), result._repr_html_(), printed(result.table(), 120)):
-        main, _, rest = text.partition("Further values, of some models only")
+        main, _, rest = text.partition("Further values")
         assert all(title in rest and title not in main for title in BOUNDS)
     page = result.html.read_text("utf-8")
     head = page[page.index("<thead>") : page.index("</thead>")]

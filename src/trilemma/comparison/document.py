@@ -1,7 +1,7 @@
 """The content of a report, as `content.Document`: from what was trained and measured.
 
 A model is a row: the mean over its trainings, which differ in their seed alone. The table holds the columns that every
-measured model has ("shared"); what only some have is listed beside it (`further`).
+measured model has ("shared"); what only some have, and details, are listed beside it (`further`).
 """
 
 import shlex

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"""(?:\$'(?:\\.|[^'])*'|'[^']*'|"[^"]*"|\S)+""")  # of a command line, with its quotes
 UNBOUNDED = 100_000  # letters: a width at which nothing has to give way
 WRAPS = (UNBOUNDED, 40, 28, 20)  # letters of a line of a title in the table of further values
-FURTHER = "\nFurther values, of some models only"
+FURTHER = "\nFurther values"
 NO_INTERVALS = "The 95% intervals do not fit this width; they are in the report."
 
 
