@@ -100,6 +100,7 @@ def patches(n: int = 30) -> Tensor:
     return torch.stack(parts)
 
 
+@pytest.mark.slow
 def test_distances_grow_with_blur_noise_jpeg_and_a_dropped_class(network) -> None:
     from io import BytesIO
 
