@@ -25,8 +25,7 @@ import torch
 import trilemma
 from trilemma.arguments import parse_settings
 from trilemma.data import load_data
-from trilemma.metrics.classification import classifier_of
-from trilemma.metrics.features import extract
+from trilemma.metrics.classification import classes_seen, classifier_of
 from trilemma.metrics.intervals import difference_of_trainings, mean_estimate
 from trilemma.registry import get_recipe
 
@@ -36,8 +35,7 @@ SAMPLES = 1000
 def classes(run: trilemma.Run) -> str:
     """The shares of the classes among samples."""
     network = classifier_of(run.data)
-    logits = network.network.classify(extract(network, run.sample(SAMPLES, seed=0)).float())
-    counts = torch.bincount(logits.argmax(1), minlength=len(run.classes)) / SAMPLES
+    counts = torch.bincount(classes_seen(network, run.sample(SAMPLES, seed=0)), minlength=len(run.classes)) / SAMPLES
     shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(run.classes, counts.tolist(), strict=True))
     return f"{run.path}: least {counts.min():.1%}: {shares}"
 

@@ -21,7 +21,6 @@ distances of equal numbers of images; or those extrapolated to infinitely many, 
 in which the constant is gone. To first order it scatters as d_n does; what the cuts in halves add is in its interval.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -29,7 +28,7 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.errors import UserError
-from trilemma.metrics.intervals import Spread
+from trilemma.metrics.intervals import Spread, infinitesimal_jackknife
 
 MINIMUM = 2048
 INTERVAL_IS = "infinitesimal jackknife over both sets; the bias at this number of images is not in it"
@@ -81,7 +80,7 @@ def frechet_distance(*, real: Tensor | Gaussian, fake: Tensor, minimum: int = MI
     value = frechet_of_gaussians(mean_r, cov_r, mean_f, cov_f)
     rate_r = _rate(centred_r, mean_r - mean_f, _map(cov_f, cov_r))
     rate_f = _rate(centred_f, mean_f - mean_r, _map(cov_r, cov_f))
-    return Spread(value, _deviations(rate_r), _deviations(rate_f), least=0.0)
+    return Spread(value, infinitesimal_jackknife(rate_r), infinitesimal_jackknife(rate_f), least=0.0)
 
 
 def frechet_infinity(*, real: Tensor | Gaussian, fake: Tensor, at_n: Spread, minimum: int = MINIMUM) -> Spread | str:
@@ -97,7 +96,7 @@ def frechet_infinity(*, real: Tensor | Gaussian, fake: Tensor, at_n: Spread, min
     values = torch.tensor(
         [_of_halves(x, fake.double(), cut) for cut in range(CUTS if d <= WIDE else FEW_CUTS)]
     ).double()
-    by_cuts = (values - values.mean()) / math.sqrt(len(values) * (len(values) - 1))
+    by_cuts = infinitesimal_jackknife(values)  # of their mean
     return Spread(2 * at_n.value - values.mean().item(), at_n.shared, torch.cat([at_n.own, by_cuts]))
 
 
@@ -143,12 +142,6 @@ def _map(cov_to: Tensor, cov_from: Tensor) -> Tensor:
 def _rate(centred: Tensor, shift: Tensor, optimal_map: Tensor) -> Tensor:
     """Rate of change of the distance with the weight of each image, less a constant; (N,)."""
     return 2 * centred @ shift + (centred * (centred - centred @ optimal_map)).sum(dim=1)
-
-
-def _deviations(rate: Tensor) -> Tensor:
-    """What the images move the distance by: deviations whose squares add up to var(rate) / n."""
-    n = len(rate)
-    return (rate - rate.mean()) / math.sqrt(n * (n - 1))
 
 
 def _rounding(values: Tensor) -> Tensor:

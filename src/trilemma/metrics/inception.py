@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from trilemma.metrics.intervals import Spread
+from trilemma.metrics.intervals import Spread, infinitesimal_jackknife
 
 INTERVAL_IS = "infinitesimal jackknife over the generated images, the classifier held fixed"
 
@@ -31,6 +31,5 @@ def inception_score(logits: Tensor) -> Spread:
     log_mean = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
     score = max(1.0, math.exp(float(negative_entropy.mean() - (mean * log_mean).sum())))
     rate = negative_entropy - negative_entropy.mean() - (p - mean) @ log_mean
-    n = len(rate)
-    own = score * (rate - rate.mean()) / math.sqrt(n * (n - 1))
+    own = score * infinitesimal_jackknife(rate)
     return Spread(score, own.new_zeros(0), own, least=1.0)

@@ -108,6 +108,13 @@ def jackknife(left_out: Tensor) -> Tensor:
     return math.sqrt((r - 1) / r) * (left_out - left_out.mean())
 
 
+def infinitesimal_jackknife(rate: Tensor) -> Tensor:
+    """Deviations from the rates at which a statistic changes with the weight of each image (Efron 1982), less a
+    constant: their squares add up to var(rate) / n; (n,) -> (n,)."""
+    n = len(rate)
+    return (rate - rate.mean()) / math.sqrt(n * (n - 1))
+
+
 def satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
     """Degrees of freedom of a sum of variances, each with its own; infinite for a sum of 0."""
     below = sum(v**2 / df for v, df in parts)

@@ -24,7 +24,7 @@ from trilemma.errors import check_finite
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Estimate, mean_estimate
-from trilemma.metrics.likelihood import IMAGES, refusal, some_images
+from trilemma.metrics.likelihood import IMAGES, INTERVAL_IS, refusal, some_images
 from trilemma.metrics.quality import Setup
 from trilemma.metrics.reals import part_named
 from trilemma.metrics.receipt import Score, protocol_name, score_of
@@ -33,7 +33,6 @@ from trilemma.types import Reconstructs, codes_need, for_codes
 
 WINDOW, DEVIATION = 11, 1.5  # px
 C_1, C_2 = 0.01**2, 0.03**2
-INTERVAL_IS = "95% of the mean over the images (Student's t); says nothing of another training"
 
 
 def reconstruction_scores(model: nn.Module, setup: Setup, n: int = IMAGES) -> tuple[list[Score], list[str]]:
