@@ -21,8 +21,8 @@ from trilemma.metrics.frechet import frechet_distance
 from trilemma.metrics.inception import inception_score
 from trilemma.metrics.intervals import Spread, difference
 from trilemma.metrics.kernel import kernel_distance
-from trilemma.metrics.nearest import authenticity, closeness, copies, nearest_training_images
-from trilemma.metrics.neighbours import neighbour_scores
+from trilemma.metrics.nearest import authenticity, closeness, copies
+from trilemma.metrics.neighbours import nearest, neighbour_scores
 from trilemma.metrics.reconstruction import ssim
 from trilemma.pictures.levels import to_float
 
@@ -107,13 +107,14 @@ def _moved(metric: str, fault: str, direction: str, of_fault: Spread, base: Spre
 
 def _copies(network: FeatureNetwork, training: Tensor, kinds: Mapping[str, Tensor], real: Tensor) -> Iterator[Verdict]:
     """Whether copies of training images are told from images that are as near to them as new real ones."""
-    of_real = nearest_training_images(extract(network, real), training, network)[1]
+    train = extract(network, training)
+    of_real = nearest(extract(network, real), [train])[1]
     for name, images in kinds.items():
-        index, distance = nearest_training_images(extract(network, images), training, network)
+        index, distance = nearest(extract(network, images), [train])
         parts = closeness(index, distance, real=of_real)
         p = min(part.p for part in parts)
         yield Verdict("copies of training images", name, copies(parts) == (name == "copies"), f"p = {p:.2g}")
-        share = authenticity(index, distance, extract(network, training)).value
+        share = authenticity(index, distance, train).value
         yield Verdict("authenticity", name, share < 0.05 if name == "copies" else share > 0.2, f"{share:.3g}")
 
 
