@@ -18,7 +18,7 @@ HEAVY = {"torch", "numpy", "sklearn", "matplotlib", "PIL", "scipy"}
 LEVELS = (  # a room imports rooms above it in this table, and none beside it
     "text",
     "errors",
-    "announce arguments extras files hardware keys memory modes progress rng vocabulary words",
+    "announce arguments extras files hardware interpolation keys memory modes progress rng vocabulary words",
     "values",
     "config",
     "types pictures",

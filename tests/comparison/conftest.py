@@ -20,7 +20,7 @@ def plots():
 
 def blank_plots(monkeypatch):
     """Empty pictures in place of the plots."""
-    for name in ("triangle.draw", "figures.dots", "figures.curve"):
+    for name in ("triangle.draw", "figures.dots", "figures.curve", "figures.learning", "figures.samplers"):
         monkeypatch.setattr(f"trilemma.comparison.{name}", lambda *_, **__: None)
     monkeypatch.setattr("trilemma.pictures.plots.svg", lambda _, label: f'<svg aria-label="{escape(label)}"></svg>')
     blank = io.BytesIO()
@@ -35,7 +35,7 @@ def stage(monkeypatch, tmp_path, request):
         data=make(), broken={}, broken_seeds={}, trained=[], measured=[], loaded=[], evaluation=evaluation
     )
 
-    def train(model, data, *, minutes, seed, out, quiet):
+    def train(model, data, *, minutes, seed, out, quiet, keep_weights):
         stage.trained.append((model, minutes, seed, Path(out)))
         if error := stage.broken.get(model) or stage.broken_seeds.get((model, seed)):
             raise error
@@ -63,6 +63,7 @@ def stage(monkeypatch, tmp_path, request):
 
     monkeypatch.setattr("trilemma.metrics.cost.time_in_turns", time_in_turns)
     monkeypatch.setattr("trilemma.comparison.progress.seconds_per_image", lambda model, shape: 0.001)
+    monkeypatch.setattr("trilemma.comparison.work.measure_curves", lambda *_: None)
     monkeypatch.setattr("trilemma.training.train", train)
     monkeypatch.setattr("trilemma.metrics.evaluate", evaluate)
     monkeypatch.setattr("trilemma.data.load_data", load_data)

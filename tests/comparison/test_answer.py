@@ -181,3 +181,45 @@ def test_why_a_set_of_images_has_no_cost_is_said_and_its_luck_of_training_is_not
     assert [item.text for item in of_kind(items, "limits")] == [f"photos is a set of images: {NO_COST}"]
     (use, *items) = answered([photos, model("grey", learned_nothing=NOTHING)], quality=[ahead("photos", "grey")])
     assert use.models == ["photos"] and ONE_TRAINING_CAVEAT not in [item.text for item in items]
+
+
+def wanting(want):
+    return replace(ASKED, want=want)
+
+
+@pytest.mark.parametrize(
+    ("want", "use", "why"),
+    [
+        ("balance", ["a", "b"], "No model is best in both: use a for quality, b for diversity."),
+        ("quality", ["a"], "Use a: it is ahead in quality."),
+        ("diversity", ["b"], "Use b: it is ahead in diversity."),
+        ("speed", ["c"], "Use c: it is ahead in speed."),
+    ],
+)
+def test_what_is_wanted_decides(want, use, why):
+    pairs = {
+        "quality": [ahead("a", "b"), ahead("a", "c")],
+        "diversity": [ahead("b", "a"), ahead("b", "c")],
+        "speed": [ahead("a", "c", ratio=True), ahead("b", "c", ratio=True)],
+    }
+    pairs["speed"] = [
+        replace(pair, value=2.0, interval=[1.5, 2.5]) for pair in pairs["speed"]
+    ]  # they take twice as long
+    (item, *_) = answered([model("a"), model("b"), model("c", ms=0.5)], wanting(want), **pairs)
+    assert item.models == use and item.text == why
+
+
+def test_of_equals_in_what_is_wanted_the_one_that_is_not_beaten_in_the_rest():
+    pairs = {"quality": [ahead("a", "c"), ahead("b", "c")], "diversity": [ahead("b", "a"), ahead("b", "c")]}
+    (item, *_) = answered([model("a", ms=0.1), model("b"), model("c")], wanting("quality"), **pairs)
+    assert item.models == ["b"]
+    assert item.text == (
+        "Use b: no difference in quality could be shown between a and b, and no other model is shown to be better in "
+        "diversity."
+    )
+
+
+def test_a_model_that_learned_nothing_is_not_fast():
+    grey = model("grey", 1.0, 0.9, 0.1, learned_nothing=NOTHING)
+    (item, *_) = answered([grey, model("a"), model("b")], wanting("speed"), speed=[])
+    assert "grey" not in item.models

@@ -9,9 +9,19 @@ import torch
 from comparison.stand_ins import FLAT, evaluation, finished, make, reference, score
 
 from trilemma.comparison import images, report
-from trilemma.comparison.content import Asked, Control, Curve, Item, Model, Training
+from trilemma.comparison.content import (
+    Asked,
+    Control,
+    Curve,
+    Item,
+    LearningPoint,
+    Model,
+    SamplerPoint,
+    Training,
+)
 from trilemma.comparison.document import columns, document
 from trilemma.comparison.entries import Entry
+from trilemma.comparison.learning import longer
 from trilemma.comparison.trained import curves
 from trilemma.metrics.features import extract
 
@@ -343,3 +353,31 @@ def test_images_with_alpha_are_laid_over_white():
     clear = torch.tensor([10, 20, 30, 0], dtype=torch.uint8).view(1, 4, 1, 1).expand(1, 4, 8, 8)
     sheet = Image.open(io.BytesIO(base64.b64decode(images.picture(clear).uri.partition(",")[2])))
     assert sheet.getpixel((4, 4)) == (255, 255, 255, 255) and sheet.getpixel((0, 0))[3] == 0
+
+
+def with_curves(content):
+    """The first model with a learning curve and settings of its sampler."""
+    points = [LearningPoint(100 * k, 2.0**k, 0.5**k, [0.4**k, 0.6**k]) for k in range(1, 5)]
+    samplers = [
+        SamplerPoint("steps=50 (its own)", 20.25, 0.9, [0.8, 1.0], 0.7, [0.6, 0.75], 360, frontier=True),
+        SamplerPoint("steps=5", 2.125, 0.5, [0.4, 0.6], 0.3, [0.2, 0.35], 360),
+    ]
+    return changed(content, 0, learning=points, longer=longer(points), samplers=samplers)
+
+
+def test_curves_are_shown_with_their_values(plots, page):
+    values, text = page(change=with_curves)
+    result = Page(text)
+    assert {2.125, 20.25, 0.9, 0.3} <= set(result.values) and "steps=5" in text
+    assert text.count('id="samplers"') == text.count('id="learning"') == 1
+    assert 'href="#samplers"' in text and 'href="#learning"' in text
+    assert "Kernel distance over the training: " in text and "Coverage and density over images per second of " in text
+    first = values["models"][0]
+    assert [p["seconds"] for p in first["learning"]] == [2, 4, 8, 16] and first["longer"]["seconds"] == 64
+    assert [p["frontier"] for p in first["samplers"]] == [True, False]
+
+
+def test_without_curves_there_is_no_place_for_them(page):
+    values, text = page()
+    assert 'id="samplers"' not in text and 'id="learning"' not in text and "#learning" not in text
+    assert values["models"][0]["longer"] is None

@@ -11,7 +11,8 @@ from torch import nn
 
 import trilemma
 from trilemma.errors import UserError
-from trilemma.explore.interpolate import FINER, interpolate, linear, spherical
+from trilemma.explore.interpolate import FINER, interpolate
+from trilemma.interpolation import linear, spherical
 from trilemma.pictures.png import read_metadata
 
 T = torch.linspace(0, 1, 9, dtype=torch.float64)

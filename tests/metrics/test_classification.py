@@ -14,6 +14,7 @@ from trilemma.errors import UserError
 from trilemma.metrics.classification import (
     class_agreement,
     class_counts,
+    class_diversity,
     class_scores,
     classifier_of,
     draw_classes,
@@ -147,3 +148,42 @@ def test_what_is_refused(folder):
         class_counts(trilemma.load(folder), 10)
     with pytest.raises(UserError, match="n=9: at least one image for each of the 10 classes"):
         class_counts(run_of(folder), 9)
+
+
+def clusters(
+    scale: float, n: int, seed: int, classes: tuple[int, ...] = (0, 1, 2)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of n images around the corners of classes, each with the variance scale**2 in 4 directions."""
+    source = torch.Generator().manual_seed(seed)
+    labels = torch.tensor(classes)[torch.arange(n) % len(classes)]
+    return 10 * labels[:, None] + scale * torch.randn(n, 4, generator=source).double(), labels
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 2.0])
+def test_diversity_within_classes_is_the_ratio_of_variances(scale: float) -> None:
+    (real, of_real), (fake, of_fake) = clusters(1.0, 3_000, 0), clusters(scale, 3_000, 1)
+    result = class_diversity(real, fake, of_real, of_fake)
+    assert not isinstance(result, str)
+    assert result.value == pytest.approx(scale**2, rel=0.1)
+    low, high = result.estimate().interval
+    assert low <= scale**2 <= high and high - low < 0.2 * scale**2 + 1e-12
+
+
+def test_a_class_that_is_never_drawn_counts_nothing() -> None:
+    (real, of_real), (fake, of_fake) = clusters(1.0, 3_000, 0), clusters(1.0, 3_000, 1, classes=(0, 1))
+    result = class_diversity(real, fake, of_real, of_fake)
+    assert not isinstance(result, str) and result.value == pytest.approx(2 / 3, rel=0.1)
+    one = class_diversity(real[:1], fake, of_real[:1], of_fake)
+    assert one == "no class has two different real images"
+
+
+def test_the_interval_of_diversity_covers() -> None:
+    """Of 200 draws of 150 images, 92% to 98% of the 95% intervals hold the truth, 1."""
+    hits = 0
+    for seed in range(200):
+        (real, of_real), (fake, of_fake) = clusters(1.0, 150, 2 * seed), clusters(1.0, 150, 2 * seed + 1)
+        result = class_diversity(real, fake, of_real, of_fake)
+        assert not isinstance(result, str)
+        low, high = result.estimate().interval
+        hits += low <= 1 <= high
+    assert 0.92 <= hits / 200 <= 0.98

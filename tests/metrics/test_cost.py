@@ -15,6 +15,7 @@ from trilemma.metrics.cost import (
     alone,
     counted_rows,
     draw_with_cost,
+    quickest_batch,
     time_in_turns,
 )
 from trilemma.nets.attention import Attention
@@ -136,3 +137,22 @@ def test_the_operations_of_an_image_are_those_of_its_products():
         2 * 5 * 8 * 24 + 2 * 5 * 8 * 8 + 2 * 2 * (5 * 5 * 8)  # both linear layers, and two products of each head
     )
     assert {n for _, n in model.draws} == {1} and LEAST_TURNS < len(model.draws) <= REPEATS + 1
+
+
+def test_the_quickest_batch_is_found() -> None:
+    """A draw of 1 ms and 0.1 ms an image: the more together, the quicker each; a batch that takes too long is left
+    out."""
+    drawn = []
+
+    def draw_slowly(first: int, count: int) -> torch.Tensor:
+        drawn.append(count)
+        time.sleep(0.001 + 0.0001 * count)
+        return torch.zeros(count, 1, 2, 2)
+
+    batch, ms = quickest_batch(draw_slowly, torch.device("cpu"), {1: 1.1})
+    assert batch == 256 and drawn == [4, 16, 64, 256] and 0.1 <= ms < 0.2
+    drawn.clear()
+    assert quickest_batch(draw_slowly, torch.device("cpu"), {1: 0.01, 64: 1e4}) == (1, 0.01) and 64 not in drawn
+    drawn.clear()
+    batch, _ = quickest_batch(draw_slowly, torch.device("cpu"), {1: 1000 * BUDGET_S / 10})
+    assert drawn == [4, 16, 64, 256]  # 4 images are quicker than four times one

@@ -65,7 +65,7 @@ class Gallery(nn.Module):
 class FakeRun(Run):
     """A run that is in no folder."""
 
-    path = weights_id = unfinished = None  # in place of what a folder says
+    path = weights_id = unfinished = seconds = None  # in place of what a folder says
 
     def __init__(self, path, model, data):
         self.path, self.model, self.data = path, model, data
@@ -73,6 +73,7 @@ class FakeRun(Run):
         self.config, self.weights_id = {"fingerprint": data and data.fingerprint}, "0123456789abcdef"
 
         self.recipe = SimpleNamespace(name="gallery")
+        self.seconds = 12.5
 
     def sample(self, n, *, seed=0, first=0, batch=256, keys=None):
         return draw(self.model, n, seed=seed, first=first, keys=keys)

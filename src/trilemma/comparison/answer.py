@@ -1,7 +1,8 @@
 """The answer to "which model should I use?", as plain sentences, each with a command to type where there is one.
 
-A model is to be used that no other one is shown to beat in fidelity or in diversity; of several, the fastest.
-Where no model is unbeaten in both, there is a trade-off, and it is named. A model that learned nothing yet is never
+A model is to be used that no other one is shown to beat in what the user wants: in fidelity and in diversity, or in one
+of them, or in speed. Of several, one that is also unbeaten in the rest, and of these the fastest. Where both are wanted
+and no model is unbeaten in both, there is a trade-off, and it is named. A model that learned nothing yet is never
 recommended.
 """
 
@@ -11,7 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from trilemma.comparison.content import (
+    DIVERSITY,
+    FIDELITY,
     IMAGES,
+    SPEED,
+    WANTS,
     Asked,
     Control,
     Differences,
@@ -24,9 +29,9 @@ from trilemma.comparison.content import (
 from trilemma.comparison.differences import unbeaten
 from trilemma.comparison.words import counts
 from trilemma.text import quoted
-from trilemma.words import listed
+from trilemma.words import listed, number, span
 
-QUALITY, DIVERSITY, SPEED = "fidelity", "diversity", "speed"  # axes
+WORDS = {FIDELITY: "quality", DIVERSITY: "diversity", SPEED: "speed"}  # of the axes
 FAR = 0.5  # of the coverage of real images, below which a recommendation says so
 LONGER = 4  # times the minutes, where a model needs more training
 LOWER = 0.3  # of a key that is to be lowered
@@ -51,9 +56,10 @@ def answer(
     """What a person wants to know first, in the order of a report; every argument but `asked` is the document's."""
     use = _use(models, verdict.axes, differences, asked)
     items = [replace(use, text=" ".join([use.text, *_so_far(use.models, models, controls)]))]
-    for kind, axis in (("quality", QUALITY), ("diversity", DIVERSITY), ("speed", SPEED)):
+    for axis, kind in WORDS.items():
         leaders = verdict.axes[axis]
         items.append(Item(kind, f"For {kind}: {leaders.text}", leaders.first))
+    items += longer_trainings(models, asked)
     items += [_failed(model, asked) for model in models if model.error]
     items += [_learned_nothing(model, asked) for model in models if model.learned_nothing]
     items += [_warned(model, asked) for model in models if model.warnings and not model.learned_nothing]
@@ -61,7 +67,8 @@ def answer(
 
 
 def _use(models: Sequence[Model], axes: Mapping[str, Leaders], differences: Differences, asked: Asked) -> Item:
-    able = [m.name for m in models if counts(m, QUALITY) and counts(m, DIVERSITY)]
+    wanted = WANTS[asked.want]
+    able = [m.name for m in models if all(counts(m, axis) for axis in wanted)]
     if not able:
         return _none_yet(asked)
     if len(able) == 1:
@@ -69,18 +76,35 @@ def _use(models: Sequence[Model], axes: Mapping[str, Leaders], differences: Diff
         return Item(
             "use", f"Use {able[0]}: it is the only one{others} that can be recommended.", able, _draw(models, able[0])
         )
-    best = [name for name in able if name in axes[QUALITY].first and name in axes[DIVERSITY].first]
+    best = [name for name in able if all(name in axes[axis].first for axis in wanted)]
     if not best:
-        return _trade_off(axes[QUALITY].first, axes[DIVERSITY].first)
-    clear = all(axes[axis].clear for axis in (QUALITY, DIVERSITY))
-    if len(best) == 1:
-        why = (
-            "it is ahead in both quality and diversity"
-            if clear
-            else "no other model is shown to be better in quality or diversity"
-        )
-        return Item("use", f"Use {best[0]}: {why}.", best, _draw(models, best[0]))
-    return _fastest(best, models, differences)
+        return _trade_off(axes[FIDELITY].first, axes[DIVERSITY].first)
+    if len(best) > 1:
+        return _of_equals(best, models, axes, differences, wanted)
+    words = [WORDS[axis] for axis in wanted]
+    if all(axes[axis].clear for axis in wanted):
+        why = f"it is ahead in {'both ' if len(words) > 1 else ''}{listed(words)}"
+    else:
+        why = f"no other model is shown to be better in {' or '.join(words)}"
+    return Item("use", f"Use {best[0]}: {why}.", best, _draw(models, best[0]))
+
+
+def _of_equals(
+    best: Sequence[str],
+    models: Sequence[Model],
+    axes: Mapping[str, Leaders],
+    differences: Differences,
+    wanted: Sequence[str],
+) -> Item:
+    """Of several that are unbeaten in what is wanted: one that is unbeaten in the rest of fidelity and diversity, too,
+    or else the fastest."""
+    rest = [axis for axis in WANTS["balance"] if axis not in wanted]
+    also = [name for name in best if all(name in axes[axis].first for axis in rest)]
+    if rest and len(also) == 1:
+        same = f"no difference in {listed([WORDS[axis] for axis in wanted])} could be shown between {listed(best)}"
+        more = f"no other model is shown to be better in {' or '.join(WORDS[axis] for axis in rest)}"
+        return Item("use", f"Use {also[0]}: {same}, and {more}.", also, _draw(models, also[0]))
+    return _fastest(also or best, models, differences, wanted)
 
 
 def _so_far(names: Sequence[str], models: Sequence[Model], controls: Sequence[Control]) -> Iterator[str]:
@@ -106,12 +130,13 @@ def _trade_off(quality: Sequence[str], diversity: Sequence[str]) -> Item:
     return Item("use", text, [*quality, *diversity])
 
 
-def _fastest(best: Sequence[str], models: Sequence[Model], differences: Differences) -> Item:
+def _fastest(best: Sequence[str], models: Sequence[Model], differences: Differences, wanted: Sequence[str]) -> Item:
     """Of several unbeaten ones the fastest; more than one where their times do not tell them apart, or are not known
     of all."""
     times = {m.name: value for m in models if m.name in best and (value := _value(m.scores, TIME)) is not None}
     fast = unbeaten(times, differences.get(TIME, ()), "lower") if len(times) == len(best) else list(best)
-    same = f"no difference in quality and diversity could be shown between {listed(best)}"
+    words = listed([WORDS[axis] for axis in (wanted if SPEED in wanted else WANTS["balance"])])
+    same = f"no difference in {words} could be shown between {listed(best)}"
     if len(fast) > 1:
         return Item("use", f"Use {_either(fast)}: {same}.", fast, _draw(models, fast[0]))
     return Item("use", f"Use {fast[0]}: {same}, and it is the fastest of them.", fast, _draw(models, fast[0]))
@@ -124,6 +149,27 @@ def _none_yet(asked: Asked) -> Item:
         "(trilemma list shows which suit few images)."
     )
     return Item("use", text, (), _longer(asked))
+
+
+def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:
+    """What a longer training would change, by the learning curves; nothing where none could be fitted."""
+    fitted = [(m, m.longer) for m in models if m.longer and m.learning and not m.error]
+    if not fitted or asked.minutes is None:
+        return
+    parts, ahead = [], {}
+    for model, longer in fitted:
+        now, (_, high) = model.learning[-1].value, longer.interval
+        within = f"{number(longer.value, longer.interval)} ({span(longer.value, longer.interval)})"
+        change = "" if high < now else ", no change that could be shown"
+        parts.append(f"{within} for {model.name}, from {number(now)}{change}")
+        ahead[model.name] = longer.interval
+    best = min(ahead, key=lambda name: ahead[name][1])
+    clear = all(ahead[best][1] < low for name, (low, _) in ahead.items() if name != best)
+    then = f" {best} would be nearest to real images." if clear and len(ahead) > 1 else ""
+    minutes = LONGER * asked.minutes
+    text = f"With {LONGER} times the training, a kernel distance is expected of {listed(parts)}.{then}"
+    caveat = " It is read from the learning curves, as a power law of the time."
+    yield Item("longer", text + caveat, [m.name for m, _ in fitted], _again(asked, minutes=minutes))
 
 
 def _failed(model: Model, asked: Asked) -> Item:

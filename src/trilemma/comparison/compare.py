@@ -10,9 +10,9 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -100,6 +100,12 @@ def compare(
     n: Annotated[int | None, Field(description="images drawn per model (default: as many as real ones)")] = None,
     size: Resize = None,
     seed: Seed = 0,
+    want: Annotated[
+        Literal["balance", "quality", "diversity", "speed"], Field(description="what the recommended model is to be")
+    ] = "balance",
+    curves: Annotated[
+        bool, Field(description="also measure models over their training and under settings of their samplers")
+    ] = True,
     seeds: Annotated[
         int, Field(ge=1, description="trainings of each model (seed, seed + 1, ...); 3 show the luck of training")
     ] = 1,
@@ -127,6 +133,10 @@ def compare(
         n: images drawn and measured per model (default: as many as there are real ones to measure by, at most as an
             evaluation takes).
         size: height and width of the images, px (default: inferred).
+        want: the model to recommend: balance, one that is unbeaten in quality and diversity; quality, diversity or
+            speed, one that is unbeaten in this.
+        curves: also measure weights that each training keeps on the way, which tell what a longer training would
+            change, and several settings of the samplers: the curve of the trilemma.
         seed: of the first training of each model, and of the images drawn.
         seeds: trainings of each model, with seed, seed + 1, ...; a row is their mean, its interval is over trainings.
         out: folder of the report (default: that of the same comparison, else a new runs/compare-DATA, -2, -3, ...).
@@ -158,13 +168,13 @@ def compare(
     split, n = choose_reals(loaded, n, n_fake=min(counts, default=None), own=own)
     request = request_of(entries, loaded, budget, n, seed)
     with_size = size is not None or not isinstance(data, str | Path | None)
-    command = command_of(request, out, with_size=with_size)
-    plan = Plan(entries, loaded, budget, split, n, seed, own, command)
+    make_command = partial(command_of, request, with_size=with_size, want=want, curves=curves)
+    plan = Plan(entries, loaded, budget, split, n, seed, own, make_command(out), want, curves)
     with claim_folder(loaded.name, request, out, say) as folder:
         try:
             return _carry_out(plan, folder, say, begin, quiet=quiet)
         except KeyboardInterrupt:
-            words = shlex.split(command_of(request, folder, with_size=with_size))
+            words = shlex.split(make_command(folder))
             say(f"the comparison stopped. Resume with: {quoted(words)}")
             raise
 
@@ -199,7 +209,10 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
     from trilemma.results import Results
 
     files = Results(
-        folder / "triangle.png", [folder / "report.json", folder / "report.html"], verb="compare", within=folder
+        folder / "triangle.png",
+        [folder / f"report.{kind}" for kind in ("json", "html", "csv")],
+        verb="compare",
+        within=folder,
     )
     entries, data, n, budget = plan.entries, plan.data, plan.n, plan.budget
     minutes = None if budget is None else budget.minutes
@@ -211,7 +224,7 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
     batch = min(BATCH, n)
     reference = measure_all(plan, batch, progress)
     limits = caveats(data, plan.split, n, own=plan.own)
-    asked = Asked(plan.command, minutes, n, batch, plan.seed, plan.split, limits)
+    asked = Asked(plan.command, minutes, n, batch, plan.seed, plan.split, limits, plan.want)
     result = _write(entries, reference, asked, files)
     progress.end()
     return result
@@ -226,6 +239,7 @@ def _to_measure(entries: Sequence[Entry]) -> str:
 
 def _write(entries: Sequence[Entry], reference: "Reference", asked: Asked, files: "Results") -> Comparison:
     from trilemma.comparison import triangle
+    from trilemma.comparison.csv_file import csv_text
     from trilemma.comparison.report import pictures_of, render
     from trilemma.files import json_text
     from trilemma.hardware import describe
@@ -236,19 +250,19 @@ def _write(entries: Sequence[Entry], reference: "Reference", asked: Asked, files
     pictures, near = pictures_of([shown(row) for row in rows_of(entries).values()], reference)
     content = replace(content, models=[replace(model, nearest=near.get(model.name)) for model in content.models])
     receipt = receipt_for("compare", command=asked.command)
-    json, html = files.beside
-    texts = {json: json_text(content.to_json()), html: render(content, pictures)}
+    json, html, csv = files.beside
+    texts = {json: json_text(content.to_json()), html: render(content, pictures), csv: csv_text(content)}
     files.write(png(triangle.draw(content.models)), receipt, texts)
     return Comparison(html, json, content)
 
 
 def _row(model: Model) -> Json:
     trained, row = model.trained, {"name": model.name, "error": model.error, "warnings": model.warnings}
-    for key in ("family", "parameters", "seconds", "images", "images_per_second"):
-        row[key] = getattr(trained, key) if trained else None
     for name, score in model.scores.items():
         interval = None if score.interval is None else list(score.interval)
         row |= {name: score.value, f"{name}_interval": interval, f"{name}_refused": score.refused}
+    for key in ("family", "parameters", "seconds", "images", "images_per_second"):
+        row[key] = getattr(trained, key) if trained else None
     return row
 
 

@@ -18,6 +18,14 @@ SAME = ("protocol", "n_real", "n_fake", "features", "split", "seed", "resize")  
 RECEIPT = (*SAME, "versions", "interval_is", "data_fingerprint")  # of a column
 IMAGES = "images"  # the kind of a row that is a set of images, with no model behind it
 
+FIDELITY, DIVERSITY, SPEED = "fidelity", "diversity", "speed"  # axes
+WANTS = {  # of a user, and the axes that decide
+    "balance": (FIDELITY, DIVERSITY),
+    "quality": (FIDELITY,),
+    "diversity": (DIVERSITY,),
+    "speed": (SPEED,),
+}
+
 Scores = Mapping[str, "Score"]  # by the name of the column
 
 
@@ -25,7 +33,8 @@ Scores = Mapping[str, "Score"]  # by the name of the column
 class Asked:
     """What was asked of a comparison.
 
-    command: makes the same report again; minutes: None where nothing is trained; split, caveats: of the real images.
+    command: makes the same report again; minutes: None where nothing is trained; split, caveats: of the real images;
+    want: what the user wants most, one of WANTS.
     """
 
     command: str
@@ -35,6 +44,7 @@ class Asked:
     seed: int
     split: str
     caveats: Sequence[str] = ()
+    want: str = "balance"
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,41 @@ class Curve:
     name: str
     seconds: Sequence[float]
     values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class LearningPoint:
+    """The kernel distance after so many images and seconds of a training, and its 95% interval."""
+
+    images: int
+    seconds: float
+    value: float
+    interval: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Longer:
+    """The kernel distance to be expected after so many seconds, and its interval; it falls as seconds**-power."""
+
+    seconds: float
+    value: float
+    interval: Sequence[float]
+    power: float
+
+
+@dataclass(frozen=True)
+class SamplerPoint:
+    """A model under one setting of its sampler: `key=value`, "" for its own; density and coverage with their intervals,
+    and milliseconds per image. On the frontier no other one is better in all three."""
+
+    setting: str
+    ms_per_image: float
+    density: float
+    density_interval: Sequence[float]
+    coverage: float
+    coverage_interval: Sequence[float]
+    n: int
+    frontier: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +180,8 @@ class Model:
     """A row: a model as the mean over its trainings, which differ in their seed alone, or a set of images.
 
     kind: "model" or IMAGES; trained: None of a set of images, and of a model that failed before it was trained;
-    folder: where a set of images lies.
+    folder: where a set of images lies; learning: of the training that stands for the row, and what a longer one would
+    change; samplers: the model under several settings of its sampler.
     """
 
     name: str
@@ -152,6 +198,9 @@ class Model:
     trained: Trained | None = None
     kind: str = "model"
     folder: str | None = None
+    learning: Sequence[LearningPoint] = ()
+    longer: Longer | None = None
+    samplers: Sequence[SamplerPoint] = ()
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ A model is a row: the mean over its trainings, which differ in their seed alone.
 measured model has ("shared"); what only some have, and details, are listed beside it (`further`).
 """
 
+import math
 import shlex
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trilemma import __version__
@@ -17,6 +19,7 @@ from trilemma.comparison.content import (
     Asked,
     Budget,
     Column,
+    Control,
     Difference,
     Differences,
     Document,
@@ -27,6 +30,7 @@ from trilemma.comparison.differences import unbeaten
 from trilemma.comparison.entries import Entry, rows_of
 from trilemma.comparison.plain import Json, clean
 from trilemma.comparison.rows import controls, evaluations, model_row, row_differences
+from trilemma.comparison.sampler_settings import with_frontier
 from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST
 from trilemma.comparison.words import title, verdict
 from trilemma.errors import UserError, shows_tracebacks
@@ -59,6 +63,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
     models = [_row_or_error(name, row, data, asked, notes) for name, row in rows.items()]
     pairs = row_differences(rows, models)
     conclusion, below = verdict(models, AXES, pairs), controls(entries)
+    models = _with_frontier(models, below)
     table = columns(models, pairs)
     return clean(
         Document(
@@ -83,6 +88,14 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
             again=_again(models, asked),
         )
     )
+
+
+def _with_frontier(models: Sequence[Model], below: Sequence[Control]) -> list[Model]:
+    """The models, the points of their samplers marked that no other one dominates."""
+    density = {control.name: control.scores["density"].value for control in below if "density" in control.scores}
+    real = density.get("real") or density.get("training") or math.inf
+    marked = with_frontier({m.name: m.samplers for m in models}, real)
+    return [replace(m, samplers=marked[m.name]) for m in models]
 
 
 def _row_or_error(name: str, row: Sequence[Entry], data: "Data", asked: Asked, notes: Sequence[str]) -> Model:

@@ -14,9 +14,16 @@ from trilemma.text import printable
 from trilemma.values import shown as as_typed
 
 if TYPE_CHECKING:
+    from trilemma.comparison.content import LearningPoint, SamplerPoint
     from trilemma.metrics.evaluate import Evaluation
 
-UNIMPORTANT = ("seed", "device", "save_every", "sample_every")  # keys of a training that make it no other one
+UNIMPORTANT = (
+    "seed",
+    "device",
+    "save_every",
+    "sample_every",
+    "keep_weights",
+)  # keys of a training that make it no other one
 
 
 @dataclass
@@ -30,6 +37,7 @@ class Entry:
     seed: of the training.
     times: ms per image in each turn of `cost.time_in_turns`.
     path: of a run that cannot be read.
+    learning, samplers: of the training that stands for its row.
     """
 
     name: str
@@ -40,6 +48,8 @@ class Entry:
     seed: int | None = None
     times: tuple[float, ...] = ()
     path: Path | None = None
+    learning: "tuple[LearningPoint, ...]" = ()
+    samplers: "tuple[SamplerPoint, ...]" = ()
 
     def __post_init__(self) -> None:
         self.label = self.label or self.name

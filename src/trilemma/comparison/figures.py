@@ -42,6 +42,83 @@ def dots(models: Sequence[Model], axis: "Axis") -> "Figure":
     return figure
 
 
+def learning(models: Sequence[Model]) -> "Figure":
+    """The kernel distance of every model over its training, with intervals, and what a longer one is expected to
+    reach."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.3))
+    ax = figure.add_axes((0.11, 0.15, 0.6, 0.74))
+    for k, model in enumerate(models):
+        points = [p for p in model.learning if p.value > 0 and p.seconds > 0]
+        if not points:
+            continue
+        colour, marker, dashes = style(k)
+        x, y = [p.seconds for p in points], [p.value for p in points]
+        ax.plot(
+            x, y, color=colour, marker=marker, markersize=4, linestyle=dashes, linewidth=1.2, label=short(model.name)
+        )
+        least = min(y) / 10
+        ends = [(max(low, least), high) for low, high in (p.interval for p in points)]
+        ax.vlines(x, *zip(*ends, strict=True), color=colour, linewidth=1.6, alpha=0.5)
+        if ahead := model.longer:
+            ax.plot([x[-1], ahead.seconds], [y[-1], ahead.value], color=colour, linestyle=":", linewidth=1)
+            low, high = ahead.interval
+            ax.vlines([ahead.seconds], [low], [high], color=colour, linewidth=1.6, alpha=0.35)
+            ax.plot([ahead.seconds], [ahead.value], color=colour, marker=marker, markersize=5, markerfacecolor=PAPER)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    _plain(ax, "training seconds", "Kernel distance over the training")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8, frameon=False, labelcolor=INK)
+    return figure
+
+
+def samplers(models: Sequence[Model], real: float) -> "Figure":
+    """Every model under settings of its sampler: coverage and density over images per second. Points of the frontier
+    are full; `real` is the density of real images."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.6, 3.2))
+    for k, (name, title) in enumerate((("coverage", "Diversity: coverage"), ("density", "Fidelity: density"))):
+        ax = figure.add_axes((0.07 + 0.41 * k, 0.16, 0.34, 0.72))
+        for number_, model in enumerate(models):
+            if model.samplers:
+                _setting_line(ax, number_, model, name)
+        if name == "density" and real < 1e6:
+            ax.axhline(real, color=MUTED, linewidth=0.8, linestyle=":")
+        ax.set_xscale("log")
+        _plain(ax, "images per second", title)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8, frameon=False, labelcolor=INK)
+    return figure
+
+
+def _setting_line(ax: "Axes", k: int, model: Model, name: str) -> None:
+    """The points of a model, joined in the order of their speed."""
+    colour, marker, dashes = style(k)
+    points = sorted(model.samplers, key=lambda p: p.ms_per_image)
+    x, y = [1000 / max(p.ms_per_image, 1e-6) for p in points], [getattr(p, name) for p in points]
+    ax.plot(x, y, color=colour, linestyle=dashes, linewidth=0.9, alpha=0.7)
+    for full in (True, False):
+        own = [(u, v) for u, v, p in zip(x, y, points, strict=True) if p.frontier == full]
+        if own:
+            label = short(model.name) if full or not any(p.frontier for p in points) else None
+            face = colour if full else PAPER
+            ax.plot(
+                *zip(*own, strict=True), color=colour, marker=marker, markersize=5, markerfacecolor=face, linestyle="",
+                label=label,
+            )  # fmt: skip
+
+
+def _plain(ax: "Axes", x: str, title: str) -> None:
+    """The frame and the letters of a plot of the report."""
+    ax.set_title(title, fontsize=9.5, color=INK, loc="left")
+    ax.set_xlabel(x, fontsize=8, color=MUTED)
+    ax.tick_params(which="both", length=2, labelsize=7.5, color=FAINT, labelcolor=MUTED)
+    ax.grid(color=FAINT, linewidth=0.6)
+    for side in ax.spines.values():
+        side.set_color(FAINT)
+
+
 def _row(ax: "Axes", k: int, model: Model, axis: "Axis") -> None:
     (colour, marker, _), place = style(k), model.place.get(axis.name)
     side = ax.get_yaxis_transform()

@@ -53,10 +53,36 @@ def _context(document: Document) -> dict[str, object]:
         "small": {m.name: _svg(triangle.draw(models, only=m.name), f"{m.name} among the others") for m in placed},
         "curves": {m.name: [_curve(m.name, curve) for curve in shown_curves(m.curves)] for m in models},
         "valid": {m.name: _validation(m.trained.valid if m.trained else {}) for m in models},
+        "learning": _learning(models),
+        "samplers": _samplers(document),
         "measured": [c for c in document.columns if c.shared and not c.refused],
         "size": " x ".join(str(side) for side in shape[1:]),
         "colour": {1: "grey", 3: "colour", 4: "colour with alpha"}.get(shape[0], ""),
     }
+
+
+def _learning(models: Sequence[Model]) -> Markup | None:
+    """The learning curves; None where no training kept weights on its way."""
+    if not any(len(m.learning) > 1 for m in models):
+        return None
+
+    def say(model: Model) -> str:
+        first, last = model.learning[0], model.learning[-1]
+        return f"{model.name} from {number(first.value)} to {number(last.value, last.interval)}"
+
+    text = "Kernel distance over the training: " + "; ".join(say(m) for m in models if len(m.learning) > 1)
+    return _svg(figures.learning(models), text)
+
+
+def _samplers(document: Document) -> Markup | None:
+    """The models under settings of their samplers; None where none has any."""
+    models = [m for m in document.models if m.samplers]
+    if not models:
+        return None
+    controls = {c.name: c.scores["density"].value for c in document.controls if "density" in c.scores}
+    real = controls.get("real") or controls.get("training") or math.inf
+    text = "Coverage and density over images per second of " + listed([m.name for m in models])
+    return _svg(figures.samplers(document.models, real), f"{text}; the values are in the table below")
 
 
 def _curve(model: str, curve: CurvePlot) -> tuple[Markup, str | None]:

@@ -85,7 +85,9 @@ def _place_of(entry: Entry) -> str:
     return f"{GIVEN}:{digest.hexdigest()}"
 
 
-def command_of(request: Json, out: str | Path | None, *, with_size: bool) -> str:
+def command_of(
+    request: Json, out: str | Path | None, *, with_size: bool, want: str = "balance", curves: bool = True
+) -> str:
     """The command line that makes this report again, from any folder; of images in memory, what stands for it."""
     if any(place.startswith(f"{GIVEN}:") for place in request.get("runs", ())):
         return "the same call of trilemma.compare"
@@ -97,6 +99,8 @@ def command_of(request: Json, out: str | Path | None, *, with_size: bool) -> str
         words += [f"seeds={request['seeds']}"] if request["seeds"] > 1 else []
         words += [f"size={'x'.join(map(str, request['size']))}"] if with_size else []
     words = [*words, f"n={request['n']}", f"seed={request['seed']}"]
+    words += [] if want == "balance" else [f"want={want}"]
+    words += [] if curves else ["curves=false"]
     words += [] if out is None else [f"out={Path(out).expanduser().absolute()}"]
     return shlex.join(["trilemma", "compare", *words])
 

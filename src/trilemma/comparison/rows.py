@@ -21,6 +21,7 @@ from trilemma.comparison.content import (
 )
 from trilemma.comparison.differences import RowMetric, differences, mean_over_trainings, of_turns, over_trainings
 from trilemma.comparison.entries import Entry, shown
+from trilemma.comparison.learning import longer
 from trilemma.comparison.trained import commands, curves, training_of
 from trilemma.comparison.triangle import AXES, placed
 from trilemma.metrics.catalogue import COST, DETAILS, QUALITY
@@ -63,6 +64,9 @@ def model_row(name: str, row: Sequence[Entry], data: "Data", asked: Asked, share
         trained=training_of(first.run, data) if first.run else None,
         kind=IMAGES if first.images else "model",
         folder=str(first.place) if first.place else None,
+        learning=first.learning,
+        longer=longer(first.learning) if first.learning else None,
+        samplers=first.samplers,
     )
 
 

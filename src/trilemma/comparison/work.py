@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trilemma.comparison.document import protocol_difference
 from trilemma.comparison.entries import Entry, rows_of, shown
+from trilemma.comparison.learning import KEPT, learning_points
 from trilemma.comparison.progress import Progress, about, in_words
 from trilemma.comparison.request import Budget
 from trilemma.comparison.rows import scores_of
+from trilemma.comparison.sampler_settings import sampler_points
 from trilemma.data import Data
 from trilemma.errors import UserError, shows_tracebacks
 from trilemma.run.run import Run
@@ -31,7 +33,8 @@ class Plan(NamedTuple):
     """What a comparison does: trainings, finished runs or sets of images, measured by n real images of a split.
 
     budget: None where nothing is trained; own: whether there is a model that was trained on the data; command: makes
-    the same report again.
+    the same report again; want: what the user wants most; curves: whether models are measured over their training and
+    under several settings of their samplers.
     """
 
     entries: list[Entry]
@@ -42,6 +45,8 @@ class Plan(NamedTuple):
     seed: int
     own: bool
     command: str
+    want: str = "balance"
+    curves: bool = True
 
 
 def train_all(plan: Plan, budget: Budget, folder: Path, progress: Progress, *, quiet: bool) -> None:
@@ -53,17 +58,20 @@ def train_all(plan: Plan, budget: Budget, folder: Path, progress: Progress, *, q
     trainings = f"{counted(len(models), 'model')} x " + (f"{budget.seeds} seeds x " if budget.seeds > 1 else "")
     say(f"{trainings}{in_words(60 * minutes)} of training, {about(progress.stated)} in all")
     for entry in plan.entries:
-        _attempt(entry, partial(_train, entry, plan.data, folder, minutes, quiet), say)
+        kept = KEPT if plan.curves else 0
+        _attempt(entry, partial(_train, entry, plan.data, folder, minutes, kept, quiet), say)
         progress.done()
 
 
-def _train(entry: Entry, data: Data, folder: Path, minutes: float, quiet: bool) -> None:
+def _train(entry: Entry, data: Data, folder: Path, minutes: float, kept: int, quiet: bool) -> None:
     from trilemma.registry import get_recipe
     from trilemma.training import train
 
     out, keys = folder / "runs" / entry.label, _lengths(get_recipe(entry.name))
-    shares: dict[str, Any] = dict.fromkeys(keys, minutes / len(keys))
-    entry.contestant = train(entry.name, data, seed=entry.seed or 0, out=out, quiet=quiet, **shares)
+    lengths: dict[str, Any] = dict.fromkeys(keys, minutes / len(keys))
+    if kept:
+        lengths["keep_weights"] = kept
+    entry.contestant = train(entry.name, data, seed=entry.seed or 0, out=out, quiet=quiet, **lengths)
 
 
 def _lengths(recipe: "Recipe") -> list[str]:
@@ -95,7 +103,25 @@ def measure_all(plan: Plan, batch: int, progress: Progress) -> "Reference":
     _time(list(rows_of(entries).values()), batch, plan.seed, progress.say)
     if all(entry.error for entry in entries):
         raise _nothing_left(entries)
+    if plan.curves:
+        measure_curves(entries, reference, batch, progress.say)
     return reference
+
+
+def measure_curves(entries: Sequence[Entry], reference: "Reference", batch: int, say: Say) -> None:
+    """Of the training that stands for each row, the learning curve, and the model under settings of its sampler. What
+    fails here costs no model its scores."""
+    for row in rows_of(entries).values():
+        entry = shown(row)
+        if entry.run is None or entry.evaluation is None or entry.evaluation.learned_nothing:
+            continue
+        say(f"{entry.label}: measuring its learning curve and the settings of its sampler")
+        try:
+            last = entry.evaluation.spreads.get("kernel_distance")
+            entry.learning = tuple(learning_points(entry.run, reference, last, batch))
+            entry.samplers = tuple(sampler_points(entry.run, reference, batch))
+        except (UserError, OSError) as error:
+            say(f"{entry.label}: not measured, {error}")
 
 
 def _nothing_left(entries: Sequence[Entry]) -> UserError:

@@ -1,14 +1,4 @@
-"""The way from one image to another through the codes of a model.
-
-    linear      z(t) = (1 - t) a + t b
-    spherical   z(t) = sin((1 - t) theta) / sin(theta) a + sin(t theta) / sin(theta) b,   theta the angle from a to b
-
-for t from 0 to 1. Shoemake (1985), "Animating rotation with quaternion curves"; for codes, White (2016), "Sampling
-generative networks": under a normal prior in many dimensions, codes lie near a sphere, whose inside a straight line
-crosses. Where a and b are (nearly) parallel, opposite or zero, theta or the way is not determined: linear. Styles w
-(Karras et al. 2019, "A style-based generator architecture for generative adversarial networks") lie near no sphere:
-there the straight line is the way to trust.
-"""
+"""The way from one image to another through the codes of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +13,7 @@ from trilemma.data.load import Images
 from trilemma.explore.codes import in_space
 from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import Named, find_code
+from trilemma.interpolation import WAYS, linear
 from trilemma.keys import Label, Picture
 from trilemma.pictures.animation import animated, frame
 from trilemma.pictures.table import table
@@ -31,7 +22,6 @@ from trilemma.run.run import Run, RunLike, as_run
 from trilemma.types import Condition, Decodes, Encodes
 from trilemma.values import checked_call
 
-PARALLEL = 1e-6  # sin(theta) below which two codes count as parallel
 FINER = 4  # steps of the animation for one of the grid
 STEP_MS, REST_MS = 60, 600  # time of a step of the animation, and of its two ends
 
@@ -43,24 +33,6 @@ class Interpolation:
     picture: Path
     animation: Path | None
     frames: dict[str, Tensor]
-
-
-def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Points on the straight line from a to b, both (Z,): (len(t), Z)."""
-    return (1 - t)[:, None] * a + t[:, None] * b
-
-
-def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Points on the arc from a to b, both (Z,): (len(t), Z); linear where the arc is not determined."""
-    one, other = (x / x.norm().clamp_min(torch.finfo(x.dtype).tiny) for x in (a, b))
-    theta = 2 * torch.atan2((one - other).norm(), (one + other).norm())  # exact for small angles, which arccos is not
-    if theta.sin() < PARALLEL or not a.any() or not b.any():
-        return linear(a, b, t)
-    weights = [((1 - t) * theta).sin() / theta.sin(), (t * theta).sin() / theta.sin()]
-    return weights[0][:, None] * a + weights[1][:, None] * b
-
-
-WAYS = {"linear": linear, "spherical": spherical}
 
 
 @checked_call

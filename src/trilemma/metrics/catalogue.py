@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Needs = Literal["images", "sampler", "likelihood", "classes", "reconstruction"]
+Needs = Literal["images", "sampler", "likelihood", "classes", "codes", "reconstruction"]
 
 
 @dataclass(frozen=True)
@@ -12,8 +12,8 @@ class Metric:
 
     title: on a page; short: the same in lines as short as its words allow, at the head of a column.
     word: at the beginning of its protocol.
-    needs: generated images alone, a model that samples, one that bounds a likelihood, one that takes a class, or one
-        that reconstructs.
+    needs: generated images alone, a model that samples, one that bounds a likelihood, one that takes a class, one with
+        continuous codes, or one that reconstructs.
     axis: of the triangle, for the three metrics that stand on it.
     detail: whether a comparison lists it beside its columns, and measures no controls by it.
     """
@@ -64,6 +64,14 @@ CATALOGUE = {
             "higher", "images", detail=True,
         ),
         Metric(
+            "class_diversity", "Diversity within a class", "Diversity\nin a class", "class-diversity",
+            "1 for real images", "higher", "images", detail=True,
+        ),
+        Metric(
+            "path_length", "Perceptual path length", "Path\nlength", "path-length",
+            "1 between unrelated images", "lower", "codes", detail=True,
+        ),
+        Metric(
             "ms_per_image", "Milliseconds per image", "Milliseconds\nper image", "ms", "ms", "lower", "sampler", "speed"
         ),
         Metric(
@@ -73,6 +81,22 @@ CATALOGUE = {
         Metric(
             "ms_one_image", "Milliseconds for an image alone", "Milliseconds\nalone", "ms-alone", "ms", "lower",
             "sampler", detail=True,
+        ),
+        Metric(
+            "ms_best_batch", "Milliseconds per image, in the quickest batch", "Milliseconds\nat best", "ms-best", "ms",
+            "lower", "sampler", detail=True,
+        ),
+        Metric(
+            "peak_memory_mb", "Memory of a batch", "Memory", "memory", "MB", "lower", "sampler", detail=True
+        ),
+        Metric(
+            "joules_per_image", "Energy per image", "Energy", "energy", "J", "lower", "sampler", detail=True
+        ),
+        Metric(
+            "parameters", "Parameters", "Parameters", "parameters", "numbers", "lower", "sampler", detail=True
+        ),
+        Metric(
+            "training_seconds", "Seconds of training", "Training", "training", "s", "lower", "sampler", detail=True
         ),
         Metric(
             "flops_per_image", "Operations per image", "Operations\nper image", "flops", "operations", "lower",
@@ -114,7 +138,7 @@ def names_that_need(needs: Needs, *, detail: bool = False) -> tuple[str, ...]:
     """The metrics that need the same, in the order of the catalogue.
 
     >>> names_that_need("sampler"), names_that_need("images", detail=True)
-    (('ms_per_image', 'calls_per_image'), ('frechet_infinity', 'inception_score', 'authenticity'))
+    (('ms_per_image', 'calls_per_image'), ('frechet_infinity', 'inception_score', 'authenticity', 'class_diversity'))
     """
     return tuple(name for name, metric in CATALOGUE.items() if metric.needs == needs and metric.detail == detail)
 

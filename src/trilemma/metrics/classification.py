@@ -4,6 +4,9 @@ The share of generated images that a classifier takes for the class they were as
 their classifier on the generated images; here it is a bundled feature network, trained on real ones). The classifier
 errs, too: real images of its test split are taken for their class with the accuracy in its card, so 1 is not to be
 expected even of perfect images. The F-score counts the classes alike, also those that are drawn for others.
+
+Of any model, how much the images that it takes for one class differ: a model may draw every class, and one image of
+each.
 """
 
 from collections.abc import Iterator
@@ -18,7 +21,7 @@ from trilemma.data import Data
 from trilemma.errors import UserError
 from trilemma.metrics.catalogue import CATALOGUE, names_that_need
 from trilemma.metrics.features import extract
-from trilemma.metrics.intervals import Estimate, Spread, jackknife, wilson
+from trilemma.metrics.intervals import Estimate, Spread, infinitesimal_jackknife, jackknife, wilson
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.types import Conditional, Samples, default_label
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 METRICS = names_that_need("classes") + names_that_need("classes", detail=True)
 INTERVAL_IS = "Wilson 95% over the generated images, the classifier held fixed"
+DIVERSITY_IS = "infinitesimal jackknife over the images of both sets, the classifier held fixed"
 F_SCORE_IS = "delete-one jackknife over the generated images, the classifier held fixed"
 
 
@@ -100,6 +104,47 @@ def _mean_f(counts: Tensor, n_classes: int) -> float:
     table = counts.view(n_classes, n_classes)
     both = table.sum(0) + table.sum(1)
     return float((2 * table.diagonal()[both > 0] / both[both > 0]).mean())
+
+
+def class_diversity(real: Tensor, fake: Tensor, real_class: Tensor, fake_class: Tensor) -> Spread | str:
+    """How much images of one class differ among themselves, over the same of real images, on average over the classes;
+    1 for real images, 0 where each class is one image, over and over:
+
+        mean over c of (tr cov f(y) over images y of class c) / (tr cov f(x) over real images x of class c)
+
+    A class of which fewer than two images are generated counts 0.
+
+    Args:
+        real, fake: features, (N, D) and (M, D); their classes, int64 (N,) and (M,), as one classifier takes them.
+    Returns:
+        The value with its spread (infinitesimal jackknife), or why there is none.
+    """
+    variances = {c: _variance(real[real_class == c]) for c in real_class.unique().tolist()}
+    variances = {c: v for c, v in variances.items() if v > 0}
+    if not variances:
+        return "no class has two different real images"
+    of_fake = {c: _variance(fake[fake_class == c]) for c in variances}
+    ratios = {c: of_fake[c] / v for c, v in variances.items()}
+    shared, own = torch.zeros(len(real)).double(), torch.zeros(len(fake)).double()
+    for c, v in variances.items():
+        shared[real_class == c] -= ratios[c] * _rates(real, real_class == c, v) / v
+        own[fake_class == c] += _rates(fake, fake_class == c, of_fake[c]) / v
+    k = len(ratios)
+    return Spread(
+        sum(ratios.values()) / k, infinitesimal_jackknife(shared / k), infinitesimal_jackknife(own / k), least=0.0
+    )
+
+
+def _variance(features: Tensor) -> float:
+    """The trace of the covariance of features (N, D); 0 of fewer than two."""
+    return float(features.var(0).sum()) if len(features) > 1 else 0.0
+
+
+def _rates(features: Tensor, rows: Tensor, variance: float) -> Tensor:
+    """At which the variance of the rows of a class changes with the weight of each of them among all."""
+    own = features[rows]
+    share = len(own) / len(features)
+    return ((own - own.mean(0)).square().sum(1) - variance) / share if len(own) > 1 else own.new_zeros(len(own))
 
 
 def classifier_of(data: Data) -> FeatureNetwork:

@@ -11,7 +11,7 @@ all alike, and in batches of one size, because the time of an image depends on i
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,12 +22,14 @@ from torch import Tensor, nn
 from trilemma import rng
 from trilemma.metrics.features import to_levels
 from trilemma.metrics.intervals import median_interval
+from trilemma.metrics.resources import EnergyMeter
 from trilemma.registry import count_parameters
 from trilemma.types import NO_GUIDES, Guides, Samples, sampling_network
 
 REPEATS = 20  # timed batches wanted, within BUDGET_S
 BUDGET_S = 2.0  # seconds after which no batch is drawn for timing alone
 BATCH = 64  # images drawn at a time where models are compared
+BATCHES = (4, 16, 64, 256)  # images drawn together, of which one is the quickest
 LEAST_TURNS, TURNS_S = 3, 10.0  # turns at least, and seconds after which there is no further one
 ALONE_IS = "95% for the median over the draws, from their order; the range where there are fewer than 6"
 TIME_IS = "95% for the median over batches, from their order; the range where there are fewer than 6 batches"
@@ -47,6 +49,7 @@ class Cost:
     device: str
     batch: int
     repeats: int
+    joules_per_image: float | None = None  # of the processors; None where the machine does not tell
 
 
 class Alone(NamedTuple):
@@ -75,7 +78,7 @@ def draw_with_cost(
     """
     assert isinstance(model, nn.Module)
     device, batch = next(model.parameters()).device, min(batch, n)
-    images, seconds, calls = [], [], []
+    images, seconds, calls, energy = [], [], [], EnergyMeter()
     with counted_rows(sampling_network(model), *guides.networks) as rows:
         for first in range(0, n, batch):
             count, before, start = min(batch, n - first), rows.total, _now(device)
@@ -83,7 +86,7 @@ def draw_with_cost(
             seconds.append(_now(device) - start)
             images.append(to_levels(drawn))
             calls.append((rows.total - before) / count)
-    calls_per_image = rows.total / n
+    calls_per_image, joules = rows.total / n, energy.joules()
     seconds = seconds[: n // batch]  # the rest, smaller than a batch, is not a repeat
     while len(seconds) <= REPEATS and sum(seconds) < BUDGET_S:
         start = _now(device)
@@ -100,7 +103,26 @@ def draw_with_cost(
         device=device.type,
         batch=batch,
         repeats=len(times),
+        joules_per_image=None if joules is None else joules / n,
     )
+
+
+def quickest_batch(
+    draw: Callable[[int, int], Tensor], device: torch.device, measured: Mapping[int, float]
+) -> tuple[int, float]:
+    """How many images are best drawn together, and milliseconds per image then: of BATCHES, and of what was measured,
+    ms by batch. A batch that would take longer than BUDGET_S, by those before it, is not tried.
+
+    Args:
+        draw: (first, count) -> images (count, C, H, W).
+    """
+    times = dict(measured)
+    for batch in BATCHES:
+        if batch not in times and batch * min(times.values()) <= 1000 * BUDGET_S:
+            start = _now(device)
+            draw(0, batch)
+            times[batch] = 1000 * (_now(device) - start) / batch
+    return min(times.items(), key=lambda item: item[1])
 
 
 def alone(draw: Callable[[int, int], Tensor], device: torch.device) -> Alone:

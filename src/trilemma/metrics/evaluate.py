@@ -1,6 +1,6 @@
 """Everything the package measures of a model or of a set of images, in one call, each figure with its receipt."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
@@ -22,10 +22,12 @@ from trilemma.metrics.controls import Control, Reference, learned_nothing, refer
 from trilemma.metrics.features import extract, feature_network, to_levels
 from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.likelihood import likelihood_scores
+from trilemma.metrics.path_length import path_scores
 from trilemma.metrics.quality import Setup, details, quality, quality_scores
 from trilemma.metrics.reals import caveats, choose_reals, role_of
 from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
 from trilemma.metrics.reconstruction import reconstruction_scores
+from trilemma.metrics.resources import peak_bytes
 from trilemma.modes import own_modes
 from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
 from trilemma.run.run import Run
@@ -202,10 +204,10 @@ def _drawn_by_run(run: Run, setup: Setup, keys: Config, batch: int, **bounds: An
         model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
     )
     reconstructed, more = reconstruction_scores(model, setup)
-    alone = cost.alone(draw, next(model.parameters()).device)
-    costs = [*_cost_scores(setup, spent), *_details_of_cost(setup, spent, alone)]
-    scores = [*costs, *likelihoods, *reconstructed]
-    notes = [*notes, *more]
+    lengths, others = path_scores(model, setup)
+    costs = [*_cost_scores(setup, spent), *_details_of_cost(run, setup, spent, draw)]
+    scores = [*costs, *likelihoods, *reconstructed, *lengths]
+    notes = [*notes, *more, *others]
     if isinstance(model, Conditional) and setup.own:
         scores += class_scores(data, images, model.n_classes, seed=seed, settings=setup.settings)
     if guides.weak is not None:
@@ -264,22 +266,28 @@ def _cost_scores(setup: Setup, spent: cost.Cost) -> Iterator[Score]:
         )
 
 
-def _details_of_cost(setup: Setup, spent: cost.Cost, alone: cost.Alone) -> Iterator[Score]:
-    """An image alone: its time and its operations."""
-    values = {
-        "ms_one_image": Estimate(alone.ms, alone.ms_interval),
-        "flops_per_image": float(alone.flops),
-    }
-    for name, value in values.items():
-        yield score_of(
-            name,
-            protocol_name(CATALOGUE[name].word, *([spent.device] if name == "ms_one_image" else [])),
-            value,
-            interval_is=cost.ALONE_IS,
-            seed=setup.seed,
-            used={"device": spent.device, "threads": str(torch.get_num_threads())},
-            settings=setup.settings,
-        )
+def _details_of_cost(run: Run, setup: Setup, spent: cost.Cost, draw: Callable[[int, int], Tensor]) -> Iterator[Score]:
+    """An image alone, its time and its operations; the quickest batch; the memory, the energy and the training."""
+    device = next(run.model.parameters()).device
+    alone = cost.alone(draw, device)
+    batch, best = cost.quickest_batch(draw, device, {1: alone.ms, spent.batch: spent.ms_per_image})
+    peak = peak_bytes(lambda: draw(0, spent.batch), device)
+    batched, timed = f"batch{spent.batch}", {"device": spent.device, "threads": str(torch.get_num_threads())}
+    values: list[tuple[str, Estimate | float | None, tuple[str, ...], str]] = [
+        ("ms_one_image", Estimate(alone.ms, alone.ms_interval), (spent.device,), cost.ALONE_IS),
+        ("ms_best_batch", best, (spent.device, f"batch{batch}"), ""),
+        ("flops_per_image", float(alone.flops), (), ""),
+        ("peak_memory_mb", peak / 1e6, (spent.device, batched), ""),
+        ("joules_per_image", spent.joules_per_image, (spent.device, batched), ""),
+        ("parameters", float(spent.parameters), (), ""),
+        ("training_seconds", None if run.unfinished else run.seconds, (), ""),
+    ]
+    for name, value, parts, interval_is in values:
+        if value is not None:
+            protocol = protocol_name(CATALOGUE[name].word, *parts)
+            yield score_of(
+                name, protocol, value, interval_is=interval_is, seed=setup.seed, used=timed, settings=setup.settings
+            )
 
 
 def _notes(setup: Setup, fakes: Tensor) -> Iterator[str]:

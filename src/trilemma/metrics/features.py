@@ -67,16 +67,18 @@ def choose(shape: Shape, data_name: str) -> tuple[str, str]:
 
 @own_modes()
 @torch.no_grad()
-def extract(network: FeatureNetwork, images: Tensor, batch: int = 500) -> Tensor:
+def extract(network: FeatureNetwork, images: Tensor, batch: int = 500, *, rounded: bool = True) -> Tensor:
     """Features of images, float64 (N, D).
 
     Args:
         images: (N, C, H, W), uint8 or float in [0, 1], on any device.
         batch: images in a pass, at most; changes nothing but the memory used.
+        rounded: whether images come to uint8 levels first, as a file holds them; not where two images differ by less.
     """
     network.network.eval()
     rows = max(1, min(batch, MOST_PIXELS // (network.shape[1] * network.shape[2])))
-    parts = [network.network.features(_prepare(part.cpu(), network.shape)) for part in images.split(rows)]
+    kept = (to_levels(part) if rounded else part for part in images.split(rows))
+    parts = [network.network.features(_prepare(part.cpu(), network.shape)) for part in kept]
     return torch.cat(parts).double()
 
 
@@ -93,8 +95,8 @@ def to_levels(images: Tensor) -> Tensor:
 
 
 def _prepare(images: Tensor, shape: Shape) -> Tensor:
-    """Images (B, C, H, W) as the network takes them: float32 in [0, 1], (B, *shape)."""
-    x = to_channels(to_float(to_levels(images)), shape[0])
+    """Images (B, C, H, W), levels or values in [0, 1], as the network takes them: float32 in [0, 1], (B, *shape)."""
+    x = to_channels(to_float(images) if images.dtype == torch.uint8 else images.float(), shape[0])
     if tuple(x.shape[2:]) == tuple(shape[1:]):
         return x
     return nn.functional.interpolate(x, size=shape[1:], mode="bilinear", antialias=True, align_corners=False).clamp(

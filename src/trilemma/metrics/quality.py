@@ -8,7 +8,8 @@ from torch import Tensor
 
 from trilemma.classifiers.bundled import Classifies, FeatureNetwork
 from trilemma.data import Data
-from trilemma.metrics import frechet, inception, kernel, nearest, neighbours
+from trilemma.errors import UserError
+from trilemma.metrics import classification, frechet, inception, kernel, nearest, neighbours
 from trilemma.metrics.catalogue import CATALOGUE, DETAILS, QUALITY
 from trilemma.metrics.feature_cache import real_features
 from trilemma.metrics.intervals import Estimate, Spread
@@ -20,6 +21,7 @@ INTERVAL_IS = {
     "inception_score": inception.INTERVAL_IS,
     "kernel_distance": kernel.INTERVAL_IS,
     "authenticity": nearest.AUTHENTICITY_IS,
+    "class_diversity": classification.DIVERSITY_IS,
 }
 AUTHENTIC_IMAGES = 1_000  # generated images that are searched for among all training images
 MOST_TRAINING = 100_000  # training images that are searched
@@ -88,7 +90,20 @@ def details(
         "inception_score": inception.inception_score(classifier.classify(fake.float()))
         if isinstance(classifier, Classifies)
         else f"the feature network {network.name} is not a classifier",
+        **_class_diversity(setup, real, fake),
     }
+
+
+def _class_diversity(setup: Setup, real: Real, fake: Tensor) -> dict[str, Spread | Estimate | str]:
+    """Where the feature network knows the classes of the data."""
+    network = setup.network
+    try:
+        if classification.classifier_of(setup.data).sha256 != network.sha256:
+            return {}
+    except UserError:
+        return {}
+    of_real, of_fake = (network.network.classify(values.float()).argmax(1) for values in (real.features, fake))
+    return {"class_diversity": classification.class_diversity(real.features, fake, of_real, of_fake)}
 
 
 def _authenticity(setup: Setup, fake: Tensor) -> Estimate | str | None:

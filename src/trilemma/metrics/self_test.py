@@ -16,6 +16,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.classifiers.bundled import FeatureNetwork, load_network
 from trilemma.data import load_data
+from trilemma.metrics.classification import class_diversity
 from trilemma.metrics.features import extract
 from trilemma.metrics.frechet import frechet_distance
 from trilemma.metrics.inception import inception_score
@@ -37,6 +38,7 @@ DIRECTIONS: dict[str, dict[str, str]] = {  # metric -> fault -> where it moves
     "density": {"noise": LOWER, "blur": LOWER},
     "coverage": {"one image": LOWER, "noise": LOWER, "missing classes": LOWER, "real images": HIGHER},
     "inception_score": {"one image": LOWER, "missing classes": LOWER},
+    "class_diversity": {"one image": LOWER, "missing classes": LOWER},
 }
 
 
@@ -91,10 +93,14 @@ def _digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _scores(network: FeatureNetwork, real: Tensor, fake: Tensor) -> dict[str, Spread]:
+    logits, of_real = (network.network.classify(features.float()) for features in (fake, real))
+    diversity = class_diversity(real, fake, of_real.argmax(1), logits.argmax(1))
+    assert isinstance(diversity, Spread)
     return {
         "frechet_distance": frechet_distance(real=real, fake=fake, minimum=2),
         "kernel_distance": kernel_distance(real=real, fake=fake),
-        "inception_score": inception_score(network.network.classify(fake.float())),
+        "inception_score": inception_score(logits),
+        "class_diversity": diversity,
         **neighbour_scores(real=real, fake=fake),
     }
 

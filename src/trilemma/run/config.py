@@ -60,6 +60,9 @@ class TrainConfig(Config):
         None, description="save a checkpoint every N images (default: about once a minute)"
     )
     sample_every: PositiveInt | None = Field(None, description="draw samples every N images (default: chosen for you)")
+    keep_weights: int = Field(
+        0, ge=0, le=20, description="weights to keep on the way: after 1/2, 1/4, ... of the training, so many"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

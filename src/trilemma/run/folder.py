@@ -35,11 +35,17 @@ from trilemma.run.parts import identity, with_earlier_places
 
 LOCK = "lock"
 WRITTEN = (CONFIG, LOCK, WEIGHTS, "environment.json", "log.jsonl", "summary.json", "README.md", "batch.png")
-WRITTEN += ("curves.png", "samples", "checkpoints", "parts")  # by a training: in a run folder, these names are ours
+WRITTEN += (
+    "curves.png",
+    "samples",
+    "checkpoints",
+    "parts",
+    "earlier",
+)  # by a training: in a run folder, these names are ours
 HOLDER = re.compile(r"process [0-9]*( [^\x00-\x1f]*)?")  # the content of a lock, which may have been cut short
 LONGEST_LOCK = 1000  # bytes
 FINGERPRINT = ("", "fingerprint")
-LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "device"}
+LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "keep_weights", "device"}
 LENGTH_KEYS |= {"split_rule"}  # what it decides, the fingerprint tells
 
 

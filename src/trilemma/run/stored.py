@@ -36,6 +36,8 @@ SPARE_TENSORS = 100  # that a network may make while it is built, besides its we
 class StoredRun:
     """A run folder: `config` and `summary` as they lie there; model and data are loaded when first used."""
 
+    _kept: Path | None = None  # a file of earlier weights, in place of the last ones
+
     def __init__(
         self, path: str | Path, *, device: str = "auto", model: nn.Module | None = None, data: Source | None = None
     ) -> None:
@@ -145,6 +147,19 @@ class StoredRun:
         earlier.snapshot = snapshot
         return earlier
 
+    @property
+    def weights_file(self) -> Path:
+        """The file of its weights."""
+        return self._kept or self.path / WEIGHTS
+
+    def with_weights(self, file: Path) -> Self:
+        """The run with the weights of another file of its folder."""
+        other = copy(self)
+        for name in ("model", "_weights_hash"):
+            other.__dict__.pop(name, None)
+        other._kept, other.snapshot = file, None
+        return other
+
     def _outline(self, most: int) -> nn.Module:
         """The network without memory, if its settings ask for no more tensors than there are weights."""
         config = self.model_config
@@ -155,11 +170,12 @@ class StoredRun:
 
     def _finished_weights(self) -> dict[str, Tensor]:
         """Those in the folder, which are looked at before anything is allocated for them."""
-        file = self.path / WEIGHTS
+        file = self.weights_file
         forms = read_forms(file)
         if (text := difference(forms, forms_of(self._outline(len(forms)).state_dict()))) is not None:
             raise UserError(f"{file} does not hold the weights of {self.recipe.name} with these settings: {text}")
-        if (written := written_hash(self.path)) not in (None, self._weights_hash):
+        written = None if self._kept else written_hash(self.path)
+        if written not in (None, self._weights_hash):
             raise UserError(
                 f"{file} is not the file that the training wrote (SHA-256 {self._weights_hash[:16]}, written "
                 f"{written[:16]}): it was damaged or replaced; restore it{self._or_resume}"
@@ -277,4 +293,4 @@ class StoredRun:
 
     @cached_property
     def _weights_hash(self) -> str:
-        return sha256_of(self.path / WEIGHTS)
+        return sha256_of(self.weights_file)

@@ -80,13 +80,19 @@ class Calendar:
 
     def report_is_due(self) -> bool:
         """Whether the last step ended the training, or a report is due after it."""
-        return self.progress >= 1 or any(map(self.is_due, self.report_every))
+        return self.progress >= 1 or self.keep_is_due() or any(map(self.is_due, self.report_every))
 
     def picture_is_due(self) -> bool:
         """Whether a sample picture is due: one in `sample_every` images, or SNAPSHOTS in a training at most."""
         if self.config.sample_every:
             return self.is_due(self.config.sample_every)
         return int(SNAPSHOTS * self.progress) > int(SNAPSHOTS * self.reported)
+
+    def keep_is_due(self) -> bool:
+        """Whether 1/2, 1/4, ... of the training, as many shares as weights are to be kept, was passed since the last
+        report."""
+        shares = (0.5**k for k in range(1, self.config.keep_weights + 1))
+        return any(self.reported < share <= self.progress for share in shares) and self.progress < 1
 
     def save_is_late(self) -> bool:
         """Whether the clock asks for a checkpoint, which it does unless the user says how often."""

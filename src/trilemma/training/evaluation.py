@@ -13,6 +13,7 @@ from trilemma.training.calendar import Calendar
 from trilemma.training.diagnosis import Diagnosis
 from trilemma.training.guard import unless_full
 from trilemma.training.in_use import ModelInUse
+from trilemma.training.kept import keep_weights
 from trilemma.training.samples import PARTS, SamplePictures
 from trilemma.training.team import smallest
 from trilemma.training.time_budget import PICTURES, SHARE, TimeBudget
@@ -31,7 +32,7 @@ class Evaluation:
     def __init__(
         self, in_use: ModelInUse, calendar: Calendar, path: Path, command: str, warn: Callable[[str], None]
     ) -> None:
-        self.in_use, self.calendar, self.warn = in_use, calendar, warn
+        self.in_use, self.calendar, self.path, self.warn = in_use, calendar, path, warn
         self.validation = Validation(in_use, warn)
         self.diagnosis = Diagnosis(self.validation, warn, lambda: calendar.step)
         self.samples = SamplePictures(in_use, path, command, warn)
@@ -81,6 +82,12 @@ class Evaluation:
 
         with self.budget.timed("picture"):
             unless_full(f"the picture {name}.png", draw, self.warn)
+
+    def keep_weights(self) -> None:
+        """The weights to use by now, named by the images seen."""
+        name = f"{self.calendar.images:012d}"
+        with self.budget.timed("weights"):
+            unless_full(f"the weights {name}", lambda: keep_weights(self.in_use, self.path, name, self.warn), self.warn)
 
     def draw_last(self, name: str) -> None:
         """The picture of the final weights, whose samples are checked in every model."""

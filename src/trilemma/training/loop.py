@@ -212,6 +212,8 @@ class Trainer:
         evaluation.check_row(row)
         if draw:
             evaluation.draw()
+        if calendar.keep_is_due():
+            evaluation.keep_weights()
         calendar.reported, calendar.unreported, self.unfinished = calendar.progress, False, None
         if validate or history.good.values["unreported"]:
             history.keep(guard.sound_state(), in_doubt=guard.in_doubt)

@@ -1,0 +1,98 @@
+"""How the kernel distance of a model falls over its training, and what a longer training would change.
+
+Weights that a training kept on the way are measured as the last ones are, on FEWER images. The curve is fitted by a
+power law of the seconds s,
+
+    log d = a - b log s,
+
+by least squares, each point weighted with its precision; d at FACTOR times the length is exp(a - b log(FACTOR s)). The
+interval has two parts: of the fit, and a point's own. Curves of training bend: the law holds over a few doublings.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from trilemma.comparison.content import LearningPoint, Longer
+
+if TYPE_CHECKING:
+    from trilemma.metrics.controls import Reference
+    from trilemma.metrics.intervals import Spread
+    from trilemma.run.run import Run
+
+KEPT = 4  # weights that a training of a comparison keeps: after 1/16, 1/8, 1/4, 1/2 of it
+FEWER = 500  # images drawn of each
+FACTOR = 4  # times the length that is looked ahead
+LEAST_POINTS = 3  # of a fit
+
+
+class Fit(NamedTuple):
+    """log d = a - b (log s - centre), with the variances of a and b, which are independent, how far points lie from the
+    line beside their noise, as a variance, and the degrees of freedom of these."""
+
+    a: float
+    b: float
+    centre: float
+    variances: tuple[float, float]
+    apart: float
+    df: int
+
+
+def learning_points(run: "Run", reference: "Reference", last: "Spread | None", batch: int) -> Iterator[LearningPoint]:
+    """Of the weights that were kept, in their order; then of the last ones, with their kernel distance."""
+    from trilemma.metrics.features import extract, to_levels
+    from trilemma.metrics.kernel import kernel_distance
+    from trilemma.run.earlier import earlier_runs
+
+    setup = reference.setup
+    for images, seconds, earlier in earlier_runs(run):
+        n = min(FEWER, setup.n)
+        drawn = to_levels(earlier.sample(n, seed=setup.seed, batch=batch))
+        fake = extract(setup.network, drawn)
+        yield _point(images, seconds, kernel_distance(real=reference.real.similarity, fake=fake))
+    if last is not None:
+        yield _point(run.summary["images"], run.summary["seconds"], last)
+
+
+def _point(images: int, seconds: float, distance: "Spread") -> LearningPoint:
+    value, interval = distance.estimate()
+    return LearningPoint(images, seconds, value, list(interval))
+
+
+def fit(points: Sequence[LearningPoint]) -> Fit | None:
+    """The power law through the points above 0; None where they are too few, or all at one time."""
+    usable = [p for p in points if p.value > 0 and p.seconds > 0]
+    if len(usable) < LEAST_POINTS or len({p.seconds for p in usable}) < LEAST_POINTS:
+        return None
+    x, y = [math.log(p.seconds) for p in usable], [math.log(p.value) for p in usable]
+    noise = [max(_log_half(p) / 2, 1e-3) ** 2 for p in usable]  # half an interval is about 2 standard errors
+    weights = [1 / v for v in noise]
+    total = sum(weights)
+    centre, level = (sum(w * v for w, v in zip(weights, values, strict=True)) / total for values in (x, y))
+    spread = sum(w * (v - centre) ** 2 for w, v in zip(weights, x, strict=True))
+    slope = sum(w * (v - centre) * (u - level) for w, v, u in zip(weights, x, y, strict=True)) / spread
+    rest = [u - level - slope * (v - centre) for v, u in zip(x, y, strict=True)]
+    chi2 = sum(w * r**2 for w, r in zip(weights, rest, strict=True)) / (len(usable) - 2)
+    scale = max(1.0, chi2)  # where points lie farther from the line than their noise, the law is that much less certain
+    apart = (scale - 1) * len(usable) / total
+    return Fit(level, -slope, centre, (scale / total, scale / spread), apart, len(usable) - 2)
+
+
+def longer(points: Sequence[LearningPoint], factor: float = FACTOR) -> Longer | None:
+    """The kernel distance to be expected after `factor` times the length; None where no law can be fitted."""
+    from trilemma.metrics.intervals import quantile
+
+    law = fit(points)
+    if law is None:
+        return None
+    ahead = math.log(factor * points[-1].seconds) - law.centre
+    expected = law.a - law.b * ahead
+    half = quantile(df=law.df) * math.sqrt(law.variances[0] + law.variances[1] * ahead**2 + law.apart)
+    low, high = math.exp(expected - half), math.exp(expected + half)
+    return Longer(factor * points[-1].seconds, math.exp(expected), [low, high], law.b)
+
+
+def _log_half(point: LearningPoint) -> float:
+    """Half of a point's interval, in units of log d."""
+    low, high = point.interval
+    return (high - low) / 2 / point.value

@@ -1,0 +1,102 @@
+"""The curve of the trilemma: a model under several settings of its sampler, each with its quality and its speed.
+
+Fewer steps are quicker and worse; a truncation, a temperature or a guidance trade diversity for fidelity. Every point
+is measured on the same number of images, and on as many real ones. The frontier holds the points that no other one of
+any model equals in density, coverage and speed and exceeds in one; density counts up to that of real images, above
+which more is no better.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from trilemma.comparison.content import SamplerPoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trilemma.metrics.controls import Reference
+    from trilemma.run.run import Run
+
+FEWER = 500  # images drawn of each
+VALUES: dict[str, Sequence[float]] = {  # of the keys that trade one corner of the triangle for another
+    "steps": (5, 10, 20, 50),
+    "truncation": (0.5, 0.7, 0.85),
+    "temperature": (0.5, 0.7, 0.85),
+    "guidance": (2.0, 4.0),
+}
+
+
+def settings_of(run: "Run") -> list[dict[str, Any]]:
+    """The sampler's own settings, and those with one key of VALUES changed that it takes."""
+    from trilemma.errors import UserError
+    from trilemma.types import Samples, keys_of
+
+    if not isinstance(run.model, Samples):
+        return []
+    fields, settings = keys_of(run.model).model_fields, list[dict[str, Any]]([{}])
+    others = [{key: v} for key, values in VALUES.items() if key in fields for v in values if fields[key].default != v]
+    for changed in others:
+        with suppress(UserError):  # a guidance without classes
+            run.sampling(changed, type(run).sample)
+            settings.append(changed)
+    return settings if len(settings) > 1 else []
+
+
+def sampler_points(run: "Run", reference: "Reference", batch: int) -> Iterator[SamplerPoint]:
+    """One for each of the settings; none of a sampler without any."""
+    from trilemma.metrics.features import extract, to_levels
+    from trilemma.metrics.neighbours import neighbour_scores
+
+    setup, own = reference.setup, run.sampling({}, type(run).sample)
+    n = min(FEWER, setup.n)
+    for settings in settings_of(run):
+        parts, times = list["Tensor"](), []
+        for first in range(0, n, batch):
+            count, start = min(batch, n - first), time.perf_counter()
+            parts.append(run.sample(count, seed=setup.seed, first=first, batch=count, **settings))
+            times.append(1000 * (time.perf_counter() - start) / count)
+        fake = extract(setup.network, to_levels(_joined(parts)))
+        scores = neighbour_scores(real=reference.real.features, fake=fake)
+        density, coverage = (scores[name].estimate() for name in ("density", "coverage"))
+        setting = ", ".join(f"{key}={value:g}" for key, value in settings.items())
+        yield SamplerPoint(
+            setting or _own_setting(own.model_dump()),
+            statistics.median(times[:-1] or times),  # the last batch may be a small one
+            density.value,
+            list(density.interval),
+            coverage.value,
+            list(coverage.interval),
+            n,
+        )
+
+
+def _own_setting(values: Mapping[str, Any]) -> str:
+    """The keys of VALUES of a sampler's own settings, in words.
+
+    >>> _own_setting({"steps": 20, "eta": 0.0})
+    'steps=20 (its own)'
+    """
+    words = [f"{key}={values[key]:g}" for key in VALUES if isinstance(values.get(key), int | float)]
+    return f"{', '.join(words)} (its own)"
+
+
+def _joined(parts: "Sequence[Tensor]") -> "Tensor":
+    import torch
+
+    return torch.cat(list(parts))
+
+
+def with_frontier(rows: Mapping[str, Sequence[SamplerPoint]], most: float) -> dict[str, list[SamplerPoint]]:
+    """The points of each row, those marked that no point of any row dominates; `most` is the density of real images."""
+    everything = [point for points in rows.values() for point in points]
+    values = [(min(p.density, most), p.coverage, -p.ms_per_image) for p in everything]
+
+    def on_frontier(point: SamplerPoint) -> bool:
+        own = min(point.density, most), point.coverage, -point.ms_per_image
+        return not any(other != own and all(x >= y for x, y in zip(other, own, strict=True)) for other in values)
+
+    return {name: [replace(p, frontier=on_frontier(p)) for p in points] for name, points in rows.items()}

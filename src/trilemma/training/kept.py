@@ -1,0 +1,24 @@
+"""Weights that a training keeps on the way, from which its learning curve is measured."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from trilemma.data.loader import FINISH_IMAGES
+from trilemma.errors import UserError
+from trilemma.run.earlier import EARLIER
+from trilemma.run.tensor_files import write_tensors
+from trilemma.training.in_use import ModelInUse
+
+
+def keep_weights(in_use: ModelInUse, path: Path, name: str, warn: Callable[[str], None]) -> None:
+    """The model as it would be used, into RUN/earlier/NAME.safetensors; the training stays as it was.
+
+    A file that cannot be written costs a warning, never the training.
+    """
+    with in_use.untouched():
+        in_use.finish(FINISH_IMAGES // 5)
+        try:
+            (path / EARLIER).mkdir(exist_ok=True)
+            write_tensors(path / EARLIER / f"{name}.safetensors", dict(in_use.model.state_dict()))
+        except (OSError, UserError) as error:
+            warn(f"the weights {name} were not kept ({error}); training continues")

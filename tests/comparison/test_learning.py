@@ -1,0 +1,103 @@
+"""Learning curves: laws that are known, and weights that a training keeps on its way."""
+
+import math
+import random
+
+import pytest
+import torch
+
+import trilemma
+from trilemma.comparison.answer import longer_trainings
+from trilemma.comparison.content import Asked, LearningPoint, Model
+from trilemma.comparison.learning import FACTOR, fit, learning_points, longer
+from trilemma.metrics.evaluate import reference_by
+from trilemma.run.earlier import earlier_runs
+
+TIMES = (2.0, 4.0, 8.0, 16.0, 32.0)
+
+
+def points(power: float, scatter: float = 0.0, seed: int = 0, width: float = 0.02) -> list[LearningPoint]:
+    """2 s**-power, with errors of a relative standard deviation `scatter`; intervals reach 2 `width` to either side."""
+    source = random.Random(seed)
+    values = [2 * s**-power * math.exp(scatter * source.gauss(0, 1)) for s in TIMES]
+    return [
+        LearningPoint(0, s, v, [v * (1 - 2 * width), v * (1 + 2 * width)]) for s, v in zip(TIMES, values, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.5])
+def test_a_power_law_is_continued(power: float) -> None:
+    ahead = longer(points(power))
+    assert ahead is not None
+    assert ahead.seconds == FACTOR * TIMES[-1] and ahead.power == pytest.approx(power, abs=1e-9)
+    assert ahead.value == pytest.approx(2 * ahead.seconds**-power)
+    assert ahead.interval[0] < ahead.value < ahead.interval[1] < 1.3 * ahead.value
+
+
+@pytest.mark.parametrize(("scatter", "width"), [(0.05, 0.05), (0.2, 0.05)])
+def test_the_interval_holds_what_follows(scatter: float, width: float) -> None:
+    """Of 300 curves with the noise of their intervals, or with four times as much: the law at FACTOR times the length
+    lies in 92% of the intervals or more."""
+    hits = 0
+    for seed in range(300):
+        ahead = longer(points(0.7, scatter, seed, width))
+        assert ahead is not None
+        hits += ahead.interval[0] <= 2 * (FACTOR * TIMES[-1]) ** -0.7 <= ahead.interval[1]
+    assert hits / 300 >= 0.92
+
+
+def test_few_points_have_no_law() -> None:
+    assert longer(points(0.5)[:2]) is None
+    assert fit([LearningPoint(0, s, -0.1, [-0.2, 0.1]) for s in TIMES]) is None
+    assert fit(3 * points(0.5)[:1]) is None
+
+
+def test_who_would_be_nearest_is_said() -> None:
+    models = [
+        Model(name, learning=curve, longer=longer(curve))
+        for name, curve in (("slow", points(0.1)), ("fast", points(1.0)))
+    ]
+    asked = Asked("trilemma compare data=digits minutes=0.5 n=360 seed=0", 0.5, 360, 64, 0, "test")
+    (item,) = longer_trainings(models, asked)
+    assert "fast would be nearest to real images" in item.text and item.models == ["slow", "fast"]
+    assert item.command == "trilemma compare data=digits n=360 seed=0 minutes=2"
+    assert not list(longer_trainings([Model("one")], asked))
+    flat = Model("flat", learning=points(0.0), longer=longer(points(0.0)))
+    (item,) = longer_trainings([flat], asked)
+    assert "no change that could be shown" in item.text and "nearest" not in item.text
+
+
+def test_weights_on_the_way_are_those_of_a_shorter_training(tmp_path) -> None:
+    keys = {"batch": 32, "schedule": "constant", "monitor": None, "warmup_images": 0, "quiet": True, "device": "cpu"}
+    whole = trilemma.train("vae", "digits", steps=16, keep_weights=3, out=tmp_path / "whole", **keys)
+    earlier = earlier_runs(whole)
+    assert [one.images for one in earlier] == [64, 128, 256]
+    assert 0 < earlier[0].seconds < earlier[1].seconds < earlier[2].seconds < whole.summary["seconds"]
+    half = trilemma.train("vae", "digits", steps=8, out=tmp_path / "half", **keys)
+    assert earlier[-1].run.weights_id != whole.weights_id
+    for (name, kept), short in zip(
+        earlier[-1].run.model.state_dict().items(), half.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(kept, short), name
+    assert torch.equal(earlier[-1].run.sample(4, seed=1), half.sample(4, seed=1))
+    assert not torch.equal(whole.sample(4, seed=1), half.sample(4, seed=1))
+
+
+def test_the_curve_ends_with_the_last_weights(tmp_path) -> None:
+    run = trilemma.train("vae", "digits", steps=8, batch=32, keep_weights=2, out=tmp_path / "run", quiet=True)
+    reference = reference_by(run.data, "test", 360, own=True)
+    last = trilemma.evaluate(run, reference=reference, n=360).spreads["kernel_distance"]
+    curve = list(learning_points(run, reference, last, batch=64))
+    assert [p.images for p in curve] == [64, 128, 256] and curve[-1].value == last.value
+    assert all(p.interval[0] <= p.value <= p.interval[1] for p in curve)
+    plain = trilemma.train("vae", "digits", steps=2, batch=32, out=tmp_path / "plain", quiet=True)
+    assert not earlier_runs(plain)
+
+
+def test_a_file_that_is_no_weights_is_refused(tmp_path) -> None:
+    run = trilemma.train("vae", "digits", steps=4, batch=32, keep_weights=1, out=tmp_path / "run", quiet=True)
+    file = next((run.path / "earlier").iterdir())
+    other = trilemma.train("ae-conv", "digits", steps=1, batch=32, out=tmp_path / "other", quiet=True)
+    file.write_bytes((other.path / "weights.safetensors").read_bytes())
+    with pytest.raises(trilemma.UserError, match="does not hold the weights of vae"):
+        earlier_runs(run)[0].run.sample(1)

@@ -1,0 +1,58 @@
+"""A model under several settings of its sampler: which settings there are, what is measured, and the frontier."""
+
+import math
+
+import pytest
+
+import trilemma
+from trilemma.comparison.content import SamplerPoint
+from trilemma.comparison.sampler_settings import VALUES, sampler_points, settings_of, with_frontier
+from trilemma.metrics.evaluate import reference_by
+
+
+def point(density: float, coverage: float, ms: float) -> SamplerPoint:
+    return SamplerPoint("", ms, density, [density, density], coverage, [coverage, coverage], 100)
+
+
+def test_the_frontier_holds_what_no_other_point_dominates() -> None:
+    rows = {
+        "one": [point(0.9, 0.5, 1.0), point(0.9, 0.5, 2.0), point(0.5, 0.9, 5.0)],
+        "other": [point(0.8, 0.4, 0.5), point(0.8, 0.4, 1.0)],
+    }
+    marked = with_frontier(rows, math.inf)
+    assert [p.frontier for p in marked["one"]] == [True, False, True]
+    assert [p.frontier for p in marked["other"]] == [True, False]
+    assert all(p.frontier for p in with_frontier({"two": [point(1, 1, 1)] * 2}, math.inf)["two"])
+
+
+def test_a_density_above_that_of_real_images_is_no_better() -> None:
+    rows = {"one": [point(2.0, 0.5, 1.0), point(1.0, 0.6, 1.0)]}
+    assert [p.frontier for p in with_frontier(rows, 1.0)["one"]] == [False, True]
+    assert [p.frontier for p in with_frontier(rows, math.inf)["one"]] == [True, True]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("settings") / "run"
+    return trilemma.train("vae", "digits", steps=30, batch=32, out=out, quiet=True)
+
+
+def test_every_setting_is_measured(run) -> None:
+    points = list(sampler_points(run, reference_by(run.data, "test", 100, own=True), batch=64))
+    assert [p.setting for p in points] == [
+        "temperature=1 (its own)",
+        *(f"temperature={v:g}" for v in VALUES["temperature"]),
+    ]
+    for one in points:
+        assert one.n == 100 and one.ms_per_image > 0
+        assert one.density_interval[0] <= one.density <= one.density_interval[1]
+        assert 0 <= one.coverage_interval[0] <= one.coverage <= one.coverage_interval[1] <= 1
+
+
+@pytest.mark.parametrize(
+    ("model", "keys"), [("gan", {"truncation"}), ("diffusion-small", {"steps"}), ("vae", {"temperature"})]
+)
+def test_settings_are_those_of_the_sampler(tmp_path, model, keys) -> None:
+    run = trilemma.train(model, "digits", steps=1, batch=32, out=tmp_path / "run", quiet=True)
+    settings = settings_of(run)
+    assert settings[0] == {} and {key for one in settings for key in one} == keys
