@@ -158,9 +158,10 @@ def test_a_metric_that_does_not_move_is_a_problem(monkeypatch):
         return scores | {"precision": scores["recall"], "recall": scores["precision"]}
 
     monkeypatch.setattr(self_test, "neighbour_scores", exchanged)
-    problems = {check.name for check in checkup.doctor("metrics") if check.status == "problem"}
+    checks = checkup.doctor("metrics")
+    problems = {check.name for check in checks if check.status == "problem"}
     assert problems == {"recall, one image", "recall, missing classes"}
-    assert "does not show this fault" in only(checkup.doctor("metrics"), "recall, one image").advice
+    assert "does not show this fault" in only(checks, "recall, one image").advice
 
 
 def test_an_unknown_part_is_refused():

@@ -32,11 +32,12 @@ def blank_plots(monkeypatch):
 def stage(monkeypatch, tmp_path, request):
     """A place where compare() trains and measures nothing. `stage.broken[name]` is the error a model ends with."""
     stage = SimpleNamespace(
-        data=make(), broken={}, broken_seeds={}, trained=[], measured=[], loaded=[], evaluation=evaluation
+        keys={}, data=make(), broken={}, broken_seeds={}, trained=[], measured=[], loaded=[], evaluation=evaluation
     )
 
-    def train(model, data, *, minutes, seed, out, quiet, keep_weights):
+    def train(model, data, *, seed, out, quiet, minutes=None, **keys):
         stage.trained.append((model, minutes, seed, Path(out)))
+        stage.keys[model] = keys
         if error := stage.broken.get(model) or stage.broken_seeds.get((model, seed)):
             raise error
         return finished(model, out, data, seed=seed)

@@ -19,7 +19,7 @@ from trilemma.comparison.words import verdict
 
 QUALITY, DIVERSITY, SPEED = (axis.metric for axis in AXES)
 NOTHING = "learned nothing yet: its samples are no nearer the real images than the mean image"
-ASKED = Asked("trilemma compare data=photos models=a,b minutes=0.5 seed=0", 0.5, 360, 64, 0, "test")
+ASKED = Asked("trilemma compare data=photos models=a,b minutes=0.5 seed=0", {"minutes": 0.5}, 360, 64, 0, "test")
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +110,7 @@ def test_where_nothing_was_learned_no_model_is_recommended():
     (use, *_) = answered([grey])
     assert use.text.startswith("No model can be recommended yet: none has learned to draw these images.")
     assert not use.models and use.command == "trilemma compare data=photos models=a,b seed=0 minutes=5"
-    (use, *_) = answered([grey], asked=replace(ASKED, minutes=None))
+    (use, *_) = answered([grey], asked=replace(ASKED, length={}))
     assert use.command is None  # finished runs were trained elsewhere
 
 

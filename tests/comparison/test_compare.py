@@ -17,6 +17,7 @@ from rich.console import Console
 
 from trilemma.comparison import compare
 from trilemma.comparison.folder import claim_folder
+from trilemma.comparison.learning import KEPT
 from trilemma.comparison.rows import model_row
 from trilemma.comparison.trained import curves
 from trilemma.errors import UserError
@@ -242,6 +243,27 @@ def test_the_report_is_made_again_from_another_folder(stage, tmp_path, monkeypat
                     seed=int(keys["seed"]), out=keys["out"], quiet=True)  # fmt: skip
     assert again.json == tmp_path / "here/report.json" and again.document["again"] == report.document["again"]
     assert json.loads(before)["columns"] == again.document["columns"]
+
+
+def test_images_in_place_of_minutes(stage):
+    report = compare(models="vae,gan-dcgan", images=120_000, quiet=True)
+    assert [(name, minutes) for name, minutes, *_ in stage.trained] == [("vae", None), ("gan-dcgan", None)]
+    assert all(keys["images"] == 120_000 for keys in stage.keys.values())
+    assert " images=120000 " in report.document["again"]["all"] and "minutes" not in report.document["again"]["all"]
+    budget = report.document["budget"]
+    assert budget["equal"] and budget["text"].startswith("Each model was to see 120,000 training images; that took ")
+    with pytest.raises(UserError, match="minutes= and images= both say how long"):
+        compare(models="vae", images=100, minutes=1, quiet=True)
+
+
+def test_models_of_one_number_of_parameters(stage, monkeypatch):
+    monkeypatch.setattr("trilemma.comparison.work.settings_for", lambda name, shape, n: {"width": (name, shape, n)})
+    report = compare(models="vae", parameters=50_000, want="speed", curves=False, quiet=True)
+    assert stage.keys["vae"] == {"width": ("vae", (1, 8, 8), 50_000)}
+    assert " parameters=50000 " in report.document["again"]["all"]
+    assert report.document["again"]["all"].endswith(" want=speed curves=false")
+    compare(models="vae", quiet=True)
+    assert stage.keys["vae"] == {"keep_weights": KEPT}
 
 
 @pytest.mark.parametrize("minutes", [1, 0.02, 1 / 60, 0.1 + 0.2])

@@ -17,7 +17,7 @@ from trilemma.comparison.entries import Entry
 def content(stage):
     data = make()
     entries = [Entry(n, finished(n, f"runs/{n}", data), evaluation(n)) for n in ("vae", "gan-dcgan")]
-    return document(entries, data, Asked("trilemma compare data=digits", 0.5, 10, 1, 0, "test"), {})
+    return document(entries, data, Asked("trilemma compare data=digits", {"minutes": 0.5}, 10, 1, 0, "test"), {})
 
 
 def lines(text):

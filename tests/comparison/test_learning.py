@@ -57,7 +57,7 @@ def test_who_would_be_nearest_is_said() -> None:
         Model(name, learning=curve, longer=longer(curve))
         for name, curve in (("slow", points(0.1)), ("fast", points(1.0)))
     ]
-    asked = Asked("trilemma compare data=digits minutes=0.5 n=360 seed=0", 0.5, 360, 64, 0, "test")
+    asked = Asked("trilemma compare data=digits minutes=0.5 n=360 seed=0", {"minutes": 0.5}, 360, 64, 0, "test")
     (item,) = longer_trainings(models, asked)
     assert "fast would be nearest to real images" in item.text and item.models == ["slow", "fast"]
     assert item.command == "trilemma compare data=digits n=360 seed=0 minutes=2"

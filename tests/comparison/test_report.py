@@ -89,7 +89,7 @@ def page(stage):
     ):
         data = data or make()
         entries = entries or [Entry(n, finished(n, f"runs/{n}", data), evaluation(n)) for n in names]
-        asked = Asked("trilemma compare data=digits", 0.5, 10, 1, 0, split, caveats)
+        asked = Asked("trilemma compare data=digits", {"minutes": 0.5}, 10, 1, 0, split, caveats)
         machine = {"device_name": "a processor", "cores": 2, "device": "cpu", "torch": "2.13.0"}
         content = answered(document(entries, data, asked, machine))
         pictures, near = report.pictures_of(entries, reference(data, split))

@@ -176,18 +176,19 @@ def animations(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("loaded", [True, False])
 @pytest.mark.parametrize(
-    ("source", "options"),
+    ("source", "options", "loaded"),
     [
-        ("animations", {}),
-        ("animations", {"size": (12, 9)}),
-        ("animations", {"channels": 1}),
-        ("animations", {"valid": 0.3}),
-        ("animations", {"seed": 3}),
-        ("animations", {"frames": "all"}),
-        ("animations", {"size": (12, 9), "channels": 1, "valid": 0.3, "seed": 3, "frames": "all"}),
-        ("shapes:60", {"size": (12, 9), "channels": 1, "valid": 0.3, "seed": 3}),
+        ("animations", {}, True),
+        ("animations", {"size": (12, 9)}, False),
+        ("animations", {"channels": 1}, True),
+        ("animations", {"valid": 0.3}, False),
+        ("animations", {"seed": 3}, True),
+        ("animations", {"frames": "all"}, False),
+        ("animations", {"size": (12, 9), "channels": 1, "valid": 0.3, "seed": 3, "frames": "all"}, True),
+        ("animations", {"size": (12, 9), "channels": 1, "valid": 0.3, "seed": 3, "frames": "all"}, False),
+        ("shapes:60", {"size": (12, 9), "channels": 1, "valid": 0.3, "seed": 3}, True),
+        ("shapes:60", {"size": (12, 9), "channels": 1, "valid": 0.3, "seed": 3}, False),
     ],
     ids=str,
 )

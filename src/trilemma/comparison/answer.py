@@ -154,7 +154,7 @@ def _none_yet(asked: Asked) -> Item:
 def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:
     """What a longer training would change, by the learning curves; nothing where none could be fitted."""
     fitted = [(m, m.longer) for m in models if m.longer and m.learning and not m.error]
-    if not fitted or asked.minutes is None:
+    if not fitted or not asked.length:
         return
     parts, ahead = [], {}
     for model, longer in fitted:
@@ -166,10 +166,9 @@ def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:
     best = min(ahead, key=lambda name: ahead[name][1])
     clear = all(ahead[best][1] < low for name, (low, _) in ahead.items() if name != best)
     then = f" {best} would be nearest to real images." if clear and len(ahead) > 1 else ""
-    minutes = LONGER * asked.minutes
     text = f"With {LONGER} times the training, a kernel distance is expected of {listed(parts)}.{then}"
     caveat = " It is read from the learning curves, as a power law of the time."
-    yield Item("longer", text + caveat, [m.name for m, _ in fitted], _again(asked, minutes=minutes))
+    yield Item("longer", text + caveat, [m.name for m, _ in fitted], _again(asked, **_times(asked, LONGER)))
 
 
 def _failed(model: Model, asked: Asked) -> Item:
@@ -204,7 +203,7 @@ def single_trainings(models: Sequence[Model]) -> bool:
 
 def _repair(model: Model, text: str, asked: Asked) -> str | None:
     """The next line to type: a lower key or a longer training, as the text advises, else the same training alone."""
-    if asked.minutes is None:
+    if not asked.length:
         return None
     beta = model.trained.settings.get("beta") if model.trained else None
     if "beta=" in text and beta:
@@ -212,12 +211,18 @@ def _repair(model: Model, text: str, asked: Asked) -> str | None:
     if re.search(r"\blr=|not finite|\bnan\b|diverge", text, re.IGNORECASE) and (lr := _lower(model)):
         return _train(model.name, asked, lr=lr)
     if "minutes=" in text:
-        return _again(asked, minutes=LONGER * asked.minutes)
+        return _again(asked, **_times(asked, LONGER))
     return _train(model.name, asked)
 
 
 def _longer(asked: Asked) -> str | None:
-    return None if asked.minutes is None else _again(asked, minutes=max(5.0, LONGER * asked.minutes))
+    longer = _times(asked, LONGER)
+    return _again(asked, **longer | ({"minutes": max(5.0, longer["minutes"])} if "minutes" in longer else {}))
+
+
+def _times(asked: Asked, factor: int) -> dict[str, float]:
+    """The length of a training, so many times."""
+    return {key: factor * value for key, value in asked.length.items()}
 
 
 def _lower(model: Model) -> str | None:
@@ -234,16 +239,24 @@ def _lower(model: Model) -> str | None:
 def _train(name: str, asked: Asked, **keys: str) -> str:
     """The command that trains one model alone, with other keys."""
     words = dict(word.split("=", 1) for word in shlex.split(asked.command)[2:])
-    common = {key: words[key] for key in ("minutes", "size", "seed") if key in words}
+    common = {key: words[key] for key in ("minutes", "images", "size", "seed") if key in words}
     return quoted(["trilemma", "train", name, words["data"], *(f"{k}={v}" for k, v in {**common, **keys}.items())])
 
 
 def _again(asked: Asked, **changes: float) -> str | None:
     """The command of the comparison with some keys changed; None for finished runs, which were trained elsewhere."""
-    if asked.minutes is None:
+    if not asked.length:
         return None
     words = [word for word in shlex.split(asked.command) if word.partition("=")[0] not in (*changes, "out")]
-    return quoted([*words, *(f"{key}={value:g}" for key, value in changes.items())])
+    return quoted([*words, *(f"{key}={_typed(value)}" for key, value in changes.items())])
+
+
+def _typed(value: float) -> str:
+    """
+    >>> _typed(3), _typed(2_400_000), _typed(2.0)
+    ('3', '2400000', '2')
+    """
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _draw(models: Sequence[Model], name: str) -> str | None:

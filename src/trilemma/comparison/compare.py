@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from trilemma.metrics.controls import Reference
     from trilemma.results import Results
 
+MINUTES = 0.5  # of a training, where no length is given
+UNKNOWN_S = 60.0  # a first guess at the seconds of a training whose length is given in images
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -96,7 +99,15 @@ def compare(
     models: Annotated[
         Sequence[str] | None, Field(description="names of models, comma-separated (default: one model per family)")
     ] = None,
-    minutes: Annotated[float, Field(gt=0, description="training time of each model, minutes")] = 0.5,
+    minutes: Annotated[
+        float | None, Field(gt=0, description="training time of each model, minutes (default: 0.5)")
+    ] = None,
+    images: Annotated[
+        int | None, Field(ge=1, description="in place of minutes: training images that each model sees")
+    ] = None,
+    parameters: Annotated[
+        int | None, Field(ge=1, description="bring each model to about so many parameters, by its widths")
+    ] = None,
     n: Annotated[int | None, Field(description="images drawn per model (default: as many as real ones)")] = None,
     size: Resize = None,
     seed: Seed = 0,
@@ -129,7 +140,9 @@ def compare(
         against: the real images, where images alone are compared (data= serves, too); runs are measured by the images
             that they were trained on.
         models: names or wildcards, as a list or one text with commas (default: one model per family).
-        minutes: of training, for each training.
+        minutes: of training, for each training: equal time.
+        images: in place of minutes, training images seen in each training: equal data.
+        parameters: of each model, about, beside either: its widths are scaled.
         n: images drawn and measured per model (default: as many as there are real ones to measure by, at most as an
             evaluation takes).
         size: height and width of the images, px (default: inferred).
@@ -152,7 +165,8 @@ def compare(
     check_seed(seed)
     say, begin = _printer(quiet), time.perf_counter()
     if things := [thing for item in runs for thing in (item if isinstance(item, list | tuple) else [item])]:
-        refuse_training_keys(models=models, size=size, seeds=None if seeds == 1 else seeds)
+        given = {"minutes": minutes, "images": images, "parameters": parameters}
+        refuse_training_keys(models=models, size=size, seeds=None if seeds == 1 else seeds, **given)
         entries, budget = finished(things), None
         for entry in entries:
             if entry.error:
@@ -161,7 +175,10 @@ def compare(
     else:
         if against is not None:
             raise UserError("against= is for runs and images to compare; to train models, give data=")
-        entries, budget = to_train(model_names(models), seed, seeds), Budget(minutes, seeds)
+        if minutes is not None and images is not None:
+            raise UserError("minutes= and images= both say how long a training is; give one of them")
+        length = None if images is not None else MINUTES if minutes is None else minutes
+        entries, budget = to_train(model_names(models), seed, seeds), Budget(length, images, parameters, seeds)
         loaded = _loaded("digits" if data is None else data, size)
     own = budget is not None or any(entry.run for entry in entries)
     counts = [entry.images.count for entry in entries if entry.images and entry.images.count is not None]
@@ -215,8 +232,7 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
         within=folder,
     )
     entries, data, n, budget = plan.entries, plan.data, plan.n, plan.budget
-    minutes = None if budget is None else budget.minutes
-    progress = Progress(steps_of(entries, data, folder, None if minutes is None else 60 * minutes, n), say, begin)
+    progress = Progress(steps_of(entries, data, folder, _seconds(budget), n), say, begin)
     if budget is None:
         say(f"{folder}: {_to_measure(entries)} to measure, {about(progress.stated)} in all")
     else:
@@ -224,10 +240,18 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
     batch = min(BATCH, n)
     reference = measure_all(plan, batch, progress)
     limits = caveats(data, plan.split, n, own=plan.own)
-    asked = Asked(plan.command, minutes, n, batch, plan.seed, plan.split, limits, plan.want)
+    length = {} if budget is None else budget.length
+    asked = Asked(plan.command, length, n, batch, plan.seed, plan.split, limits, plan.want)
     result = _write(entries, reference, asked, files)
     progress.end()
     return result
+
+
+def _seconds(budget: Budget | None) -> float | None:
+    """Of each training, as far as they are known; None where nothing is trained."""
+    if budget is None:
+        return None
+    return UNKNOWN_S if budget.minutes is None else 60 * budget.minutes
 
 
 def _to_measure(entries: Sequence[Entry]) -> str:

@@ -6,7 +6,7 @@ reason beside it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trilemma.comparison.plain import Json, clean
 
@@ -33,12 +33,13 @@ Scores = Mapping[str, "Score"]  # by the name of the column
 class Asked:
     """What was asked of a comparison.
 
-    command: makes the same report again; minutes: None where nothing is trained; split, caveats: of the real images;
+    command: makes the same report again; length: of each training, minutes or images, {} where nothing is trained;
+    split, caveats: of the real images;
     want: what the user wants most, one of WANTS.
     """
 
     command: str
-    minutes: float | None
+    length: Mapping[str, Any]
     n: int
     batch: int
     seed: int

@@ -185,17 +185,21 @@ def _images(data: "Data") -> Images:
 
 def _budget(models: Sequence[Model], asked: Asked, machine: Json) -> Budget:
     used = [t.seconds for m in models for t in m.trainings if t.seconds is not None]
-    equal = not used or max(used) <= BUDGET_FACTOR * min(used)
-    seconds = None if asked.minutes is None else 60 * asked.minutes
+    by_images = "images" in asked.length
+    equal = by_images or not used or max(used) <= BUDGET_FACTOR * min(used)
+    seconds = 60 * asked.length["minutes"] if "minutes" in asked.length else None
     if seconds:
         text = f"{counted(seconds, 'second')} of training {'was' if seconds == 1 else 'were'} asked for each model"
+    elif by_images:
+        text = f"Each model was to see {counted(asked.length['images'], 'training image')}"
     elif all(m.kind == IMAGES for m in models):
         text = "These are sets of images: what their training took is not known"
     else:
         text = "These runs were trained before"
     if used:
         low, high = (f"{end:,.1f}" for end in (min(used), max(used)))
-        text += f"; {low} were used" if low == high else f"; {low} to {high} seconds were used"
+        took = f"{low}" if low == high else f"{low} to {high}"
+        text += f"; that took {took} seconds" if by_images else f"; {took} {'' if low == high else 'seconds '}were used"
     text += "." if equal else ". The budgets are not equal: scores also differ because of that."
     return Budget(seconds, used, equal, text, machine)
 
@@ -203,7 +207,7 @@ def _budget(models: Sequence[Model], asked: Asked, machine: Json) -> Budget:
 def _again(models: Sequence[Model], asked: Asked) -> Mapping[str, str | None]:
     """The command of this report and, where it trained, one that measures the same weights again; from any folder."""
     whole = quoted(shlex.split(asked.command))
-    if asked.minutes is None:
+    if not asked.length:
         return {"all": whole, "measure": whole}
     paths = [t.run for m in models for t in m.trainings if t.run]
     keys = [f"n={asked.n}", f"seed={asked.seed}"]

@@ -4,7 +4,7 @@ import hashlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trilemma.comparison.entries import Entry, rows_of
 from trilemma.comparison.plain import Json
@@ -20,10 +20,18 @@ ONE_PER_FAMILY = ("ae-stacked", "vae", "gan-dcgan", "diffusion-small")
 
 
 class Budget(NamedTuple):
-    """Minutes of each training, and trainings of each model."""
+    """What is equal: minutes of each training, or training images that it sees, and parameters; trainings of each
+    model."""
 
-    minutes: float
+    minutes: float | None
+    images: int | None
+    parameters: int | None
     seeds: int
+
+    @property
+    def length(self) -> dict[str, Any]:
+        """The key of a training that says how long it is."""
+        return {"minutes": self.minutes} if self.minutes is not None else {"images": self.images}
 
 
 def model_names(models: Sequence[str] | None) -> list[str]:
@@ -59,7 +67,8 @@ def request_of(entries: Sequence[Entry], data: "Data", budget: Budget | None, n:
         wanted: Json = {"runs": [_place_of(entry) for entry in entries]}
         wanted |= {} if any(entry.run for entry in entries) else {"against": source_word(data.source)}
     else:
-        wanted = {"models": list(rows_of(entries)), "minutes": budget.minutes, "seeds": budget.seeds}
+        wanted = {"models": list(rows_of(entries)), **budget.length, "seeds": budget.seeds}
+        wanted |= {} if budget.parameters is None else {"parameters": budget.parameters}
     return {
         "data": source_word(data.source),
         "fingerprint": data.fingerprint,
@@ -95,7 +104,7 @@ def command_of(
         words = [*request["runs"], *([f"against={request['against']}"] if "against" in request else [])]
     else:
         words = [f"data={request['data']}", f"models={','.join(request['models'])}"]
-        words += [f"minutes={_shortest(request['minutes'])}"]
+        words += [f"{key}={_shortest(request[key])}" for key in ("minutes", "images", "parameters") if key in request]
         words += [f"seeds={request['seeds']}"] if request["seeds"] > 1 else []
         words += [f"size={'x'.join(map(str, request['size']))}"] if with_size else []
     words = [*words, f"n={request['n']}", f"seed={request['seed']}"]
@@ -107,4 +116,6 @@ def command_of(
 
 def _shortest(value: float) -> str:
     """The fewest digits that give the same number: with another number the command would ask for another comparison."""
+    if isinstance(value, int):
+        return str(value)
     return text if float(text := f"{value:g}") == value else repr(value)

@@ -14,6 +14,7 @@ from trilemma.comparison.progress import Progress, about, in_words
 from trilemma.comparison.request import Budget
 from trilemma.comparison.rows import scores_of
 from trilemma.comparison.sampler_settings import sampler_points
+from trilemma.comparison.sizes import settings_for
 from trilemma.data import Data
 from trilemma.errors import UserError, shows_tracebacks
 from trilemma.run.run import Run
@@ -51,35 +52,42 @@ class Plan(NamedTuple):
 
 def train_all(plan: Plan, budget: Budget, folder: Path, progress: Progress, *, quiet: bool) -> None:
     """Say what is trained and for how long, then train one after the other."""
-    say, models, minutes = progress.say, list(rows_of(plan.entries)), budget.minutes
+    say, models = progress.say, list(rows_of(plan.entries))
     for note in plan.data.notes:
         say(f"  {note}")
     say(f"{folder}: {', '.join(models)} on {plan.data.name}")
     trainings = f"{counted(len(models), 'model')} x " + (f"{budget.seeds} seeds x " if budget.seeds > 1 else "")
-    say(f"{trainings}{in_words(60 * minutes)} of training, {about(progress.stated)} in all")
+    if budget.minutes is None:
+        say(f"{trainings}{counted(budget.images or 0, 'training image')}")
+    else:
+        say(f"{trainings}{in_words(60 * budget.minutes)} of training, {about(progress.stated)} in all")
     for entry in plan.entries:
-        kept = KEPT if plan.curves else 0
-        _attempt(entry, partial(_train, entry, plan.data, folder, minutes, kept, quiet), say)
+        _attempt(entry, partial(_train, entry, plan, budget, folder, quiet), say)
         progress.done()
 
 
-def _train(entry: Entry, data: Data, folder: Path, minutes: float, kept: int, quiet: bool) -> None:
+def _train(entry: Entry, plan: Plan, budget: Budget, folder: Path, quiet: bool) -> None:
     from trilemma.registry import get_recipe
     from trilemma.training import train
 
-    out, keys = folder / "runs" / entry.label, _lengths(get_recipe(entry.name))
-    lengths: dict[str, Any] = dict.fromkeys(keys, minutes / len(keys))
-    if kept:
-        lengths["keep_weights"] = kept
-    entry.contestant = train(entry.name, data, seed=entry.seed or 0, out=out, quiet=quiet, **lengths)
+    recipe, (length,) = get_recipe(entry.name), budget.length.items()
+    names = _lengths(recipe, length[0])
+    share = length[1] / len(names) if budget.minutes is not None else length[1] // len(names)
+    keys: dict[str, Any] = dict.fromkeys(names, share)
+    if plan.curves:
+        keys["keep_weights"] = KEPT
+    if budget.parameters is not None:
+        keys |= settings_for(entry.name, plan.data.shape, budget.parameters)
+    out = folder / "runs" / entry.label
+    entry.contestant = train(entry.name, plan.data, seed=entry.seed or 0, out=out, quiet=quiet, **keys)
 
 
-def _lengths(recipe: "Recipe") -> list[str]:
-    """The keys of `train` that say how long a model is trained, and each of its parts."""
+def _lengths(recipe: "Recipe", key: str) -> list[str]:
+    """The keys of `train` that say how long a model is trained, and each of its parts; `key`: minutes or images."""
     from trilemma.registry import get_recipe
 
-    inner = [f"{name}.{key}" for name, part in recipe.parts.items() for key in _lengths(get_recipe(part))]
-    return ["minutes", *inner]
+    inner = [f"{name}.{own}" for name, part in recipe.parts.items() for own in _lengths(get_recipe(part), key)]
+    return [key, *inner]
 
 
 def measure_all(plan: Plan, batch: int, progress: Progress) -> "Reference":
