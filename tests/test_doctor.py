@@ -63,7 +63,7 @@ def test_an_absent_extra_names_a_line_that_works(monkeypatch, tmp_path):
     project = Path(__file__).parents[1]
     assert check.advice.endswith(f' install -e "{project}[hub]"')
     monkeypatch.setattr(extras, "__file__", str(tmp_path / "site-packages" / "trilemma" / "extras.py"))
-    assert extras.install_line("hub").endswith(' install "datasets>=4" "pyarrow>=23.0.1"')
+    assert extras.install_line("hub").endswith(' install "datasets>=4" "pyarrow>=23.0.1" "transformers>=4.57"')
 
 
 def test_the_pip_of_an_advice_is_that_of_this_environment(monkeypatch, tmp_path):

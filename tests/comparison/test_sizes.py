@@ -21,5 +21,5 @@ def test_every_model_comes_near(name: str) -> None:
 def test_a_model_that_cannot_says_what_it_can() -> None:
     with pytest.raises(UserError, match="parameters=400,000: ae-linear can have 3,922, whatever its width; leave it"):
         settings_for("ae-linear", SHAPE, 400_000)
-    with pytest.raises(UserError, match="parameters=10: vae can have .* to .*, and none near"):
+    with pytest.raises(UserError, match=r"parameters=10: vae can have .* to .*, and none near"):
         settings_for("vae", SHAPE, 10)

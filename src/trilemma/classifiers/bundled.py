@@ -41,7 +41,8 @@ class Classifies(Protocol):
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """A module with `features(image)`, the image shape it takes, the hash of its weights, and why it was chosen.
+    """A module with `features(image)`, the image shape it takes, the hash of its weights, why it was chosen, how images
+    are brought to its size (a name of metrics/features.py), and the device it is on.
 
     The module may have `classify(features)`, too: logits of classes, (N, K).
     """
@@ -51,12 +52,14 @@ class FeatureNetwork:
     shape: Shape
     sha256: str = ""
     note: str = ""
+    resize: str = "bilinear-antialias"
+    device: str = "cpu"
 
     def resize_rule(self, shape: Sequence[int]) -> str:
         """How images of a shape are brought to the network, in words; "none" where they fit."""
         steps = []
         if tuple(shape[1:]) != tuple(self.shape[1:]):
-            steps.append(f"bilinear-antialias to {self.shape[1]}x{self.shape[2]}")
+            steps.append(f"{self.resize} to {self.shape[1]}x{self.shape[2]}")
         if shape[0] != self.shape[0]:
             steps.append("grey" if self.shape[0] == 1 else "colour")
         return ", ".join(steps) or "none"

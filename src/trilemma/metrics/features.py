@@ -1,20 +1,23 @@
 """Feature networks: images -> vectors that the metrics compare.
 
 The package carries four small classifiers (classifiers/weights, one card each), and EfficientNet-Lite0 for photographs
-(classifiers/imagenet.py); an image's features are the activations before the last layer. One path for real and
-generated images alike:
+(classifiers/imagenet.py); others are fetched when they are asked for: the network of published Frechet distances
+(classifiers/inception.py), DINOv2 and CLIP (classifiers/hub.py). An image's features are the activations before the
+last layer. One path for real and generated images alike:
 
 1. to uint8 levels, round(255 x), as an image file would hold them;
 2. to the network's channels: grey is repeated into three; colour becomes grey by 0.299 R + 0.587 G + 0.114 B
    (ITU-R BT.601); an alpha channel is laid over white;
-3. to the network's size by bilinear interpolation with antialiasing, where the size differs;
-4. through the network in float32, in eval mode, on the CPU, whatever device the images were made on.
+3. to the network's size, where the size differs, by the interpolation that belongs to it (RESIZES);
+4. through the network in float32, in eval mode, on the network's device, whatever device the images were made on.
 """
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from trilemma.classifiers import imagenet
+from trilemma.classifiers import hub, imagenet, inception
 from trilemma.classifiers.bundled import BUNDLED, CHANNELS, SAME_IMAGES, FeatureNetwork, Shape, load_network
 from trilemma.errors import UserError, check_finite, unknown
 from trilemma.modes import own_modes
@@ -29,7 +32,7 @@ def feature_network(name: str, shape: Shape, data_name: str) -> FeatureNetwork:
     """A feature network by name; "auto" takes the bundled one that fits the data and says why in its note.
 
     Args:
-        name: "auto", one of the values of BUNDLED, or "efficientnet-lite0".
+        name: "auto", one of the values of BUNDLED, "efficientnet-lite0", "inception", "dinov2" or "clip".
         shape: (channels, height, width) of the images to measure.
         data_name: name of the real data.
     Raises:
@@ -41,8 +44,12 @@ def feature_network(name: str, shape: Shape, data_name: str) -> FeatureNetwork:
     note = f"features: {name}, as asked"
     if name == imagenet.NAME:
         return imagenet.load_efficientnet(note=note)
+    if name == inception.NAME:
+        return inception.load_inception(note=note)
+    if hub.is_hub_name(name):
+        return hub.load_hub_network(name, note=note)
     if name not in BUNDLED.values():
-        raise unknown("feature network", name, ["auto", *BUNDLED.values(), imagenet.NAME])
+        raise unknown("feature network", name, ["auto", *BUNDLED.values(), imagenet.NAME, inception.NAME, *hub.KINDS])
     return load_network(name, note=note)
 
 
@@ -78,8 +85,8 @@ def extract(network: FeatureNetwork, images: Tensor, batch: int = 500, *, rounde
     network.network.eval()
     rows = max(1, min(batch, MOST_PIXELS // (network.shape[1] * network.shape[2])))
     kept = (to_levels(part) if rounded else part for part in images.split(rows))
-    parts = [network.network.features(_prepare(part.cpu(), network.shape)) for part in kept]
-    return torch.cat(parts).double()
+    parts = [network.network.features(_prepare(part.to(network.device), network)) for part in kept]
+    return torch.cat([part.cpu() for part in parts]).double()
 
 
 def to_levels(images: Tensor) -> Tensor:
@@ -94,14 +101,41 @@ def to_levels(images: Tensor) -> Tensor:
     return to_uint8(images)
 
 
-def _prepare(images: Tensor, shape: Shape) -> Tensor:
+def _prepare(images: Tensor, network: FeatureNetwork) -> Tensor:
     """Images (B, C, H, W), levels or values in [0, 1], as the network takes them: float32 in [0, 1], (B, *shape)."""
-    x = to_channels(to_float(images) if images.dtype == torch.uint8 else images.float(), shape[0])
-    if tuple(x.shape[2:]) == tuple(shape[1:]):
-        return x
-    return nn.functional.interpolate(x, size=shape[1:], mode="bilinear", antialias=True, align_corners=False).clamp(
-        0, 1
-    )
+    channels, *size = network.shape
+    x = to_channels(to_float(images) if images.dtype == torch.uint8 else images.float(), channels)
+    return x if list(x.shape[2:]) == size else RESIZES[network.resize](x, size).clamp(0, 1)
+
+
+def bilinear_of_tensorflow_1(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Images (B, C, H, W) at another size by the rule of TensorFlow 1, as for published Frechet distances: pixel i of n
+    lies at i m / n among m, and nothing is averaged where an image shrinks."""
+    for dim, n in zip((2, 3), size, strict=True):
+        m = x.shape[dim]
+        place = torch.arange(n, device=x.device, dtype=torch.float32) * (m / n)
+        low = place.floor().long().clamp(max=m - 1)
+        high, weight = (low + 1).clamp(max=m - 1), place - low
+        weight = weight.view([-1 if k == dim else 1 for k in range(4)])
+        below = x.index_select(dim, low)
+        x = below + weight * (x.index_select(dim, high) - below)
+    return x
+
+
+def _interpolated(mode: str) -> Callable[[Tensor, Sequence[int]], Tensor]:
+    """With antialiasing: where an image shrinks, pixels are averaged."""
+
+    def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+        return nn.functional.interpolate(x, size=list(size), mode=mode, antialias=True, align_corners=False)
+
+    return resize
+
+
+RESIZES = {
+    "bilinear-antialias": _interpolated("bilinear"),
+    "bicubic-antialias": _interpolated("bicubic"),
+    "bilinear-tensorflow1": bilinear_of_tensorflow_1,
+}
 
 
 def to_channels(x: Tensor, channels: int) -> Tensor:
