@@ -16,7 +16,7 @@ SCRIPTS = {"classifiers/make_bundled.py"}  # that are run, and imported by nothi
 HEAVY = {"torch", "numpy", "sklearn", "matplotlib", "PIL", "scipy"}
 
 LEVELS = (  # a room imports rooms above it in this table, and none beside it
-    "text",
+    "language text",
     "errors",
     "announce arguments extras files hardware interpolation keys memory modes progress rng vocabulary words",
     "values",

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from trilemma.language import ENGLISH, language, say
+
 SHOWN = 5  # of a list of names
 
 
@@ -12,6 +14,8 @@ def counted(value: float, unit: str) -> str:
     ('1 second', '30 seconds', '1.20 seconds')
     """
     text = number(value)
+    if language() != ENGLISH:
+        return f"{text} {say(unit)}"
     return f"{text} {unit}" if text == "1" else f"{text} {unit}s"
 
 
@@ -33,7 +37,7 @@ def span(value: float, interval: Sequence[float] | None) -> str:
     """The interval as "0.79 to 0.83"; "exact" for a width of 0; empty without one."""
     if not interval:
         return ""
-    return "exact" if interval[0] == interval[1] == value else " to ".join(ends(value, interval))
+    return say("exact") if interval[0] == interval[1] == value else f" {say('to')} ".join(ends(value, interval))
 
 
 def listed(words: Sequence[str]) -> str:
@@ -41,7 +45,7 @@ def listed(words: Sequence[str]) -> str:
     >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
     ('a', 'a and b', 'a, b and c')
     """
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    return f" {say('and')} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def names_counted(what: str, names: Sequence[str]) -> str:

@@ -251,9 +251,18 @@ def test_images_in_place_of_minutes(stage):
     assert all(keys["images"] == 120_000 for keys in stage.keys.values())
     assert " images=120000 " in report.document["again"]["all"] and "minutes" not in report.document["again"]["all"]
     budget = report.document["budget"]
-    assert budget["equal"] and budget["text"].startswith("Each model was to see 120,000 training images; that took ")
+    assert budget["equal"] and budget["text"].startswith("Each model was to see 120,000 training images. Used: ")
     with pytest.raises(UserError, match="minutes= and images= both say how long"):
         compare(models="vae", images=100, minutes=1, quiet=True)
+
+
+def test_a_report_in_vietnamese(stage):
+    report = compare(models="vae,gan-dcgan", lang="vi", quiet=True)
+    page = report.html.read_text("utf-8")
+    assert '<html lang="vi">' in page and "Nên dùng mô hình nào" in page and "Which model to use" not in page
+    assert report.document["answer"][0]["text"].startswith("Hãy dùng ") and report.document["language"] == "vi"
+    assert report.document["again"]["all"].endswith(" lang=vi")
+    assert "Use " in compare(models="vae,gan-dcgan", quiet=True).document["answer"][0]["text"]
 
 
 def test_models_of_one_number_of_parameters(stage, monkeypatch):
@@ -274,7 +283,7 @@ def test_the_command_asks_for_the_same_minutes(stage, minutes):
 
 def test_one_second_is_no_seconds(stage):
     report = compare(models="vae", minutes=1 / 60, quiet=True)
-    assert report.document["budget"]["text"].startswith("1 second of training was asked for each model; ")
+    assert report.document["budget"]["text"].startswith("Asked for each model: 1 second of training. Used: ")
     assert "1 second each" in report.html.read_text("utf-8")
 
 

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 import math
 import re
@@ -106,7 +108,11 @@ def test_the_page_needs_nothing_from_anywhere(plots, page):
     assert result.images
     assert all(image["src"].startswith("data:image/png;base64,") and image["alt"] for image in result.images)
     assert all(load.startswith(("data:", "#")) for load in result.loads)
-    assert not {"script", "link", "iframe", "object", "embed"} & set(result.tags)
+    assert not {"link", "iframe", "object", "embed"} & set(result.tags) and result.tags.count("script") == 1
+    (script,) = re.findall("<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src &#39;sha256-{digest}&#39;" in text or f"script-src 'sha256-{digest}'" in text
+    assert script == report.SCRIPT.read_text("utf-8")
     assert not re.search(r"@import|url\((?!#)", text)
     assert "default-src 'none'" in text
 
@@ -359,8 +365,8 @@ def with_curves(content):
     """The first model with a learning curve and settings of its sampler."""
     points = [LearningPoint(100 * k, 2.0**k, 0.5**k, [0.4**k, 0.6**k]) for k in range(1, 5)]
     samplers = [
-        SamplerPoint("steps=50 (its own)", 20.25, 0.9, [0.8, 1.0], 0.7, [0.6, 0.75], 360, frontier=True),
-        SamplerPoint("steps=5", 2.125, 0.5, [0.4, 0.6], 0.3, [0.2, 0.35], 360),
+        SamplerPoint("steps=50", True, 20.25, 0.9, [0.8, 1.0], 0.7, [0.6, 0.75], 360, frontier=True),
+        SamplerPoint("steps=5", False, 2.125, 0.5, [0.4, 0.6], 0.3, [0.2, 0.35], 360),
     ]
     return changed(content, 0, learning=points, longer=longer(points), samplers=samplers)
 

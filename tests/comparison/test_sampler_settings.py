@@ -11,7 +11,7 @@ from trilemma.metrics.evaluate import reference_by
 
 
 def point(density: float, coverage: float, ms: float) -> SamplerPoint:
-    return SamplerPoint("", ms, density, [density, density], coverage, [coverage, coverage], 100)
+    return SamplerPoint("", False, ms, density, [density, density], coverage, [coverage, coverage], 100)
 
 
 def test_the_frontier_holds_what_no_other_point_dominates() -> None:
@@ -40,7 +40,7 @@ def run(tmp_path_factory):
 def test_every_setting_is_measured(run) -> None:
     points = list(sampler_points(run, reference_by(run.data, "test", 100, own=True), batch=64))
     assert [p.setting for p in points] == [
-        "temperature=1 (its own)",
+        "temperature=1",
         *(f"temperature={v:g}" for v in VALUES["temperature"]),
     ]
     for one in points:

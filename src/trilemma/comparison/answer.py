@@ -28,6 +28,7 @@ from trilemma.comparison.content import (
 )
 from trilemma.comparison.differences import unbeaten
 from trilemma.comparison.words import counts
+from trilemma.language import say
 from trilemma.text import quoted
 from trilemma.words import listed, number, span
 
@@ -39,6 +40,10 @@ TIME = "ms_per_image"
 NO_COST = (
     "what it costs to train and to draw them is not known without their model, so they are compared in fidelity and "
     "diversity only."
+)
+NONE_YET = (
+    "No model can be recommended yet: none has learned to draw these images. Train longer, or try other models "
+    "(trilemma list shows which suit few images)."
 )
 ONE_TRAINING_CAVEAT = (
     "Each model was trained once: the intervals do not cover the luck of one training, and another seed may change the "
@@ -58,7 +63,7 @@ def answer(
     items = [replace(use, text=" ".join([use.text, *_so_far(use.models, models, controls)]))]
     for axis, kind in WORDS.items():
         leaders = verdict.axes[axis]
-        items.append(Item(kind, f"For {kind}: {leaders.text}", leaders.first))
+        items.append(Item(kind, say(f"For {kind}: {{text}}", text=leaders.text), leaders.first))
     items += longer_trainings(models, asked)
     items += [_failed(model, asked) for model in models if model.error]
     items += [_learned_nothing(model, asked) for model in models if model.learned_nothing]
@@ -72,21 +77,23 @@ def _use(models: Sequence[Model], axes: Mapping[str, Leaders], differences: Diff
     if not able:
         return _none_yet(asked)
     if len(able) == 1:
-        others = " of those compared" if len(models) > 1 else ""
-        return Item(
-            "use", f"Use {able[0]}: it is the only one{others} that can be recommended.", able, _draw(models, able[0])
-        )
+        alone = "Use {name}: it is the only one that can be recommended."
+        among = "Use {name}: it is the only one of those compared that can be recommended."
+        text = say(among if len(models) > 1 else alone, name=able[0])
+        return Item("use", text, able, _draw(models, able[0]))
     best = [name for name in able if all(name in axes[axis].first for axis in wanted)]
     if not best:
         return _trade_off(axes[FIDELITY].first, axes[DIVERSITY].first)
     if len(best) > 1:
         return _of_equals(best, models, axes, differences, wanted)
-    words = [WORDS[axis] for axis in wanted]
-    if all(axes[axis].clear for axis in wanted):
-        why = f"it is ahead in {'both ' if len(words) > 1 else ''}{listed(words)}"
+    words = [say(WORDS[axis]) for axis in wanted]
+    if not all(axes[axis].clear for axis in wanted):
+        text = say("Use {name}: no other model is shown to be better in {what}.", name=best[0], what=_either(words))
+    elif len(words) > 1:
+        text = say("Use {name}: it is ahead in both {what}.", name=best[0], what=listed(words))
     else:
-        why = f"no other model is shown to be better in {' or '.join(words)}"
-    return Item("use", f"Use {best[0]}: {why}.", best, _draw(models, best[0]))
+        text = say("Use {name}: it is ahead in {what}.", name=best[0], what=words[0])
+    return Item("use", text, best, _draw(models, best[0]))
 
 
 def _of_equals(
@@ -101,9 +108,15 @@ def _of_equals(
     rest = [axis for axis in WANTS["balance"] if axis not in wanted]
     also = [name for name in best if all(name in axes[axis].first for axis in rest)]
     if rest and len(also) == 1:
-        same = f"no difference in {listed([WORDS[axis] for axis in wanted])} could be shown between {listed(best)}"
-        more = f"no other model is shown to be better in {' or '.join(WORDS[axis] for axis in rest)}"
-        return Item("use", f"Use {also[0]}: {same}, and {more}.", also, _draw(models, also[0]))
+        text = say(
+            "Use {name}: no difference in {what} could be shown between {names}, and no other model is shown to be "
+            "better in {rest}.",
+            name=also[0],
+            what=listed([say(WORDS[axis]) for axis in wanted]),
+            names=listed(best),
+            rest=_either([say(WORDS[axis]) for axis in rest]),
+        )
+        return Item("use", text, also, _draw(models, also[0]))
     return _fastest(also or best, models, differences, wanted)
 
 
@@ -114,11 +127,10 @@ def _so_far(names: Sequence[str], models: Sequence[Model], controls: Sequence[Co
     by_name = {control.name: _value(control.scores, "coverage") for control in controls}
     real = by_name.get("real") or by_name.get("training")
     if shares and real and max(shares) < FAR * real:
-        each = "it covers" if len(names) == 1 else "the best covers"
-        yield (
-            f"But {each} {max(shares):.0%} of the real images, and other real images cover {real:.0%}: train longer, "
-            "or take a model that suits these images (see trilemma list)."
-        )
+        one = "But it covers {share} of the real images, and other real images cover {real}: {advice}"
+        some = "But the best covers {share} of the real images, and other real images cover {real}: {advice}"
+        advice = say("train longer, or take a model that suits these images (see trilemma list).")
+        yield say(one if len(names) == 1 else some, share=f"{max(shares):.0%}", real=f"{real:.0%}", advice=advice)
 
 
 def _value(scores: Scores, name: str) -> float | None:
@@ -126,7 +138,11 @@ def _value(scores: Scores, name: str) -> float | None:
 
 
 def _trade_off(quality: Sequence[str], diversity: Sequence[str]) -> Item:
-    text = f"No model is best in both: use {_either(quality)} for quality, {_either(diversity)} for diversity."
+    text = say(
+        "No model is best in both: use {quality} for quality, {diversity} for diversity.",
+        quality=_either(quality),
+        diversity=_either(diversity),
+    )
     return Item("use", text, [*quality, *diversity])
 
 
@@ -135,20 +151,16 @@ def _fastest(best: Sequence[str], models: Sequence[Model], differences: Differen
     of all."""
     times = {m.name: value for m in models if m.name in best and (value := _value(m.scores, TIME)) is not None}
     fast = unbeaten(times, differences.get(TIME, ()), "lower") if len(times) == len(best) else list(best)
-    words = listed([WORDS[axis] for axis in (wanted if SPEED in wanted else WANTS["balance"])])
-    same = f"no difference in {words} could be shown between {listed(best)}"
-    if len(fast) > 1:
-        return Item("use", f"Use {_either(fast)}: {same}.", fast, _draw(models, fast[0]))
-    return Item("use", f"Use {fast[0]}: {same}, and it is the fastest of them.", fast, _draw(models, fast[0]))
+    what = listed([say(WORDS[axis]) for axis in (wanted if SPEED in wanted else WANTS["balance"])])
+    same = "Use {name}: no difference in {what} could be shown between {names}."
+    faster = "Use {name}: no difference in {what} could be shown between {names}, and it is the fastest of them."
+    text = say(same if len(fast) > 1 else faster, name=_either(fast), what=what, names=listed(best))
+    return Item("use", text, fast, _draw(models, fast[0]))
 
 
 def _none_yet(asked: Asked) -> Item:
     """What to do where nothing can be recommended."""
-    text = (
-        "No model can be recommended yet: none has learned to draw these images. Train longer, or try other models "
-        "(trilemma list shows which suit few images)."
-    )
-    return Item("use", text, (), _longer(asked))
+    return Item("use", say(NONE_YET), (), _longer(asked))
 
 
 def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:
@@ -160,20 +172,33 @@ def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:
     for model, longer in fitted:
         now, (_, high) = model.learning[-1].value, longer.interval
         within = f"{number(longer.value, longer.interval)} ({span(longer.value, longer.interval)})"
-        change = "" if high < now else ", no change that could be shown"
-        parts.append(f"{within} for {model.name}, from {number(now)}{change}")
+        falls = "{value} for {name}, from {now}"
+        stays = "{value} for {name}, from {now}, no change that could be shown"
+        parts.append(say(falls if high < now else stays, value=within, name=model.name, now=number(now)))
         ahead[model.name] = longer.interval
     best = min(ahead, key=lambda name: ahead[name][1])
     clear = all(ahead[best][1] < low for name, (low, _) in ahead.items() if name != best)
-    then = f" {best} would be nearest to real images." if clear and len(ahead) > 1 else ""
-    text = f"With {LONGER} times the training, a kernel distance is expected of {listed(parts)}.{then}"
-    caveat = " It is read from the learning curves, as a power law of the time."
-    yield Item("longer", text + caveat, [m.name for m, _ in fitted], _again(asked, **_times(asked, LONGER)))
+    text = [
+        say(
+            "With {factor} times the training, a kernel distance is expected of {values}.",
+            factor=LONGER,
+            values=listed(parts),
+        )
+    ]
+    if clear and len(ahead) > 1:
+        text.append(say("{name} would be nearest to real images.", name=best))
+    text.append(say("It is read from the learning curves, as a power law of the time."))
+    yield Item("longer", " ".join(text), [m.name for m, _ in fitted], _again(asked, **_times(asked, LONGER)))
 
 
 def _failed(model: Model, asked: Asked) -> Item:
     error = model.error or ""
-    return Item("failed", f"{model.name} failed. {_sentence(error)}", [model.name], _repair(model, error, asked))
+    return Item(
+        "failed",
+        say("{name} failed. {why}", name=model.name, why=_sentence(error)),
+        [model.name],
+        _repair(model, error, asked),
+    )
 
 
 def _learned_nothing(model: Model, asked: Asked) -> Item:
@@ -182,7 +207,7 @@ def _learned_nothing(model: Model, asked: Asked) -> Item:
 
 
 def _warned(model: Model, asked: Asked) -> Item:
-    text = " ".join([f"{model.name} was trained with warnings.", *map(_sentence, model.warnings)])
+    text = " ".join([say("{name} was trained with warnings.", name=model.name), *map(_sentence, model.warnings)])
     return Item("limits", text, [model.name], _repair(model, " ".join(model.warnings), asked))
 
 
@@ -190,10 +215,10 @@ def _limits(models: Sequence[Model], axes: Mapping[str, Leaders], asked: Asked) 
     """What the values leave out: the cost of images without a model; and, where a claim rests on them, since on any
     axis some model is beaten by another, the luck of training."""
     if sets := [model.name for model in models if model.kind == IMAGES]:
-        are = "are sets of images" if len(sets) > 1 else "is a set of images"
-        yield Item("limits", f"{listed(sets)} {are}: {NO_COST}", sets)
+        text = "{names} are sets of images: {why}" if len(sets) > 1 else "{names} is a set of images: {why}"
+        yield Item("limits", say(text, names=listed(sets), why=say(NO_COST)), sets)
     if single_trainings(models) and any(axis.beaten for axis in axes.values()):
-        yield Item("limits", ONE_TRAINING_CAVEAT, (), _again(asked, seeds=3))
+        yield Item("limits", say(ONE_TRAINING_CAVEAT), (), _again(asked, seeds=3))
 
 
 def single_trainings(models: Sequence[Model]) -> bool:
@@ -268,7 +293,7 @@ def _either(names: Sequence[str]) -> str:
     >>> _either(["a"]), _either(["a", "b", "c"])
     ('a', 'a, b or c')
     """
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return f" {say('or')} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _sentence(text: str) -> str:

@@ -34,6 +34,7 @@ from trilemma.data import Data
 from trilemma.data.load import Source
 from trilemma.errors import UserError
 from trilemma.keys import Quiet, Resize, Seed
+from trilemma.language import in_language
 from trilemma.modes import own_modes
 from trilemma.rng import check_seed
 from trilemma.run.contestant import Thing
@@ -123,6 +124,7 @@ def compare(
     out: Annotated[
         str | Path | None, Field(description="folder of the report (default: chosen for you and printed)")
     ] = None,
+    lang: Annotated[Literal["en", "vi"], Field(description="language of the report: English or Vietnamese")] = "en",
     quiet: Quiet = False,
 ) -> Comparison:
     """Train models with an equal budget, or take finished runs and sets of images; measure them all alike; write one
@@ -153,6 +155,7 @@ def compare(
         seed: of the first training of each model, and of the images drawn.
         seeds: trainings of each model, with seed, seed + 1, ...; a row is their mean, its interval is over trainings.
         out: folder of the report (default: that of the same comparison, else a new runs/compare-DATA, -2, -3, ...).
+        lang: of the report; receipts, warnings and commands stay English.
         quiet: print no progress.
     Raises:
         UserError: a wrong name or value, runs on different data, images of another shape, or nothing that could be
@@ -185,11 +188,12 @@ def compare(
     split, n = choose_reals(loaded, n, n_fake=min(counts, default=None), own=own)
     request = request_of(entries, loaded, budget, n, seed)
     with_size = size is not None or not isinstance(data, str | Path | None)
-    make_command = partial(command_of, request, with_size=with_size, want=want, curves=curves)
+    make_command = partial(command_of, request, with_size=with_size, want=want, curves=curves, lang=lang)
     plan = Plan(entries, loaded, budget, split, n, seed, own, make_command(out), want, curves)
     with claim_folder(loaded.name, request, out, say) as folder:
         try:
-            return _carry_out(plan, folder, say, begin, quiet=quiet)
+            with in_language(lang):
+                return _carry_out(plan, folder, say, begin, quiet=quiet)
         except KeyboardInterrupt:
             words = shlex.split(make_command(folder))
             say(f"the comparison stopped. Resume with: {quoted(words)}")

@@ -108,10 +108,11 @@ class Longer:
 
 @dataclass(frozen=True)
 class SamplerPoint:
-    """A model under one setting of its sampler: `key=value`, "" for its own; density and coverage with their intervals,
-    and milliseconds per image. On the frontier no other one is better in all three."""
+    """A model under one setting of its sampler, `key=value`, or under its `own`; density and coverage with their
+    intervals, and milliseconds per image. On the frontier no other one is at least as good in all three."""
 
     setting: str
+    own: bool
     ms_per_image: float
     density: float
     density_interval: Sequence[float]
@@ -300,6 +301,7 @@ class Document:
     versions: Mapping[str, str]
     axes: Sequence[Mapping[str, str]]
     speed_scale: Json
+    language: str
     real: Mapping[str, str]
     caveats: Sequence[str]
     notes: Sequence[str]

@@ -34,6 +34,7 @@ from trilemma.comparison.sampler_settings import with_frontier
 from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST
 from trilemma.comparison.words import title, verdict
 from trilemma.errors import UserError, shows_tracebacks
+from trilemma.language import language, say
 from trilemma.metrics.catalogue import COST, DETAILS, QUALITY
 from trilemma.text import quoted
 from trilemma.words import counted, listed
@@ -69,7 +70,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
         Document(
             format=FORMAT,
             trilemma=__version__,
-            title=f"{listed(list(rows))} on {data.name}",
+            title=say("{models} on {data}", models=listed(list(rows)), data=data.name),
             answer=answer(models, conclusion, pairs, asked, below),
             verdict=conclusion,
             data=_images(data),
@@ -79,6 +80,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
             versions={key: value for column in table for key, value in column.receipt.versions.items()},
             axes=[{"name": a.name, "metric": a.metric, "unit": a.short} for a in AXES],
             speed_scale=SPEED_SCALE,
+            language=language(),
             real={"split": asked.split, "role": role_of(asked.split, own=False)},
             caveats=asked.caveats,
             notes=[note for note in notes if note not in asked.caveats],
@@ -189,18 +191,19 @@ def _budget(models: Sequence[Model], asked: Asked, machine: Json) -> Budget:
     equal = by_images or not used or max(used) <= BUDGET_FACTOR * min(used)
     seconds = 60 * asked.length["minutes"] if "minutes" in asked.length else None
     if seconds:
-        text = f"{counted(seconds, 'second')} of training {'was' if seconds == 1 else 'were'} asked for each model"
+        text = say("Asked for each model: {length} of training.", length=counted(seconds, "second"))
     elif by_images:
-        text = f"Each model was to see {counted(asked.length['images'], 'training image')}"
+        text = say("Each model was to see {images}.", images=counted(asked.length["images"], "training image"))
     elif all(m.kind == IMAGES for m in models):
-        text = "These are sets of images: what their training took is not known"
+        text = say("These are sets of images: what their training took is not known.")
     else:
-        text = "These runs were trained before"
+        text = say("These runs were trained before.")
     if used:
         low, high = (f"{end:,.1f}" for end in (min(used), max(used)))
-        took = f"{low}" if low == high else f"{low} to {high}"
-        text += f"; that took {took} seconds" if by_images else f"; {took} {'' if low == high else 'seconds '}were used"
-    text += "." if equal else ". The budgets are not equal: scores also differ because of that."
+        took = low if low == high else f"{low} {say('to')} {high}"
+        text += " " + say("Used: {seconds} seconds.", seconds=took)
+    if not equal:
+        text += " " + say("The budgets are not equal: scores also differ because of that.")
     return Budget(seconds, used, equal, text, machine)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trilemma.comparison.content import Model
+from trilemma.language import say
 from trilemma.pictures.plots import FAINT, INK, MUTED, PAPER, lines_across, short, style
 from trilemma.words import number, span
 
@@ -35,7 +36,7 @@ def dots(models: Sequence[Model], axis: "Axis") -> "Figure":
     ax.grid(axis="x", color=FAINT, linewidth=0.7)
     for side in ax.spines.values():
         side.set_visible(False)
-    ax.text(0, 1 + 0.06 / (height - 0.62), f"{axis.name.capitalize()}: {axis.short}", transform=ax.transAxes,
+    ax.text(0, 1 + 0.06 / (height - 0.62), f"{say(axis.name.capitalize())}: {say(axis.short)}", transform=ax.transAxes,
             color=INK, fontsize=9.5, fontweight="bold", va="bottom")  # fmt: skip
     for k, model in enumerate(models):
         _row(ax, k, model, axis)
@@ -68,7 +69,7 @@ def learning(models: Sequence[Model]) -> "Figure":
             ax.plot([ahead.seconds], [ahead.value], color=colour, marker=marker, markersize=5, markerfacecolor=PAPER)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    _plain(ax, "training seconds", "Kernel distance over the training")
+    _plain(ax, say("training seconds"), say("Kernel distance over the training"))
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8, frameon=False, labelcolor=INK)
     return figure
 
@@ -87,7 +88,7 @@ def samplers(models: Sequence[Model], real: float) -> "Figure":
         if name == "density" and real < 1e6:
             ax.axhline(real, color=MUTED, linewidth=0.8, linestyle=":")
         ax.set_xscale("log")
-        _plain(ax, "images per second", title)
+        _plain(ax, say("images per second"), say(title))
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8, frameon=False, labelcolor=INK)
     return figure
 
@@ -127,7 +128,7 @@ def _row(ax: "Axes", k: int, model: Model, axis: "Axis") -> None:
     )
     if place is None:
         why = "failed" if model.error else "refused" if axis.metric in model.scores else "not measured"
-        ax.text(1.03, k, why, transform=side, va="center", fontsize=8.5, color=MUTED)
+        ax.text(1.03, k, say(why), transform=side, va="center", fontsize=8.5, color=MUTED)
         return
     if place.reach:
         ax.plot(place.reach, [k, k], color=colour, linewidth=3, solid_capstyle="butt", alpha=0.75)
@@ -150,6 +151,6 @@ def curve(title: str, seconds: Sequence[float], values: Sequence[float]) -> "Fig
     ax.set_title(title, fontsize=size, color=INK, x=-0.26, ha="left", loc="left", pad=4, parse_math=False)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(4))
-    ax.set_xlabel("training seconds", fontsize=7.5, color=MUTED, labelpad=1)
+    ax.set_xlabel(say("training seconds"), fontsize=7.5, color=MUTED, labelpad=1)
     lines_across(ax, 7.5)
     return figure

@@ -1,13 +1,16 @@
-"""One HTML file that needs nothing else: plots and pictures inside, no script, no request, fit for print.
+"""One HTML file that needs nothing else: plots and pictures inside, no request, fit for print.
 
 The page is the `content.Document` poured into templates/report.html, every text escaped. The pictures come
-beside it, from `images.py`.
+beside it, from `images.py`. The only script sorts tables; by its hash the page allows no other one.
 """
 
+import base64
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
@@ -17,6 +20,7 @@ from trilemma.comparison.content import Document, Model
 from trilemma.comparison.curves import CurvePlot, curve_title, shown_curves
 from trilemma.comparison.document import further
 from trilemma.comparison.images import Pictures, pictures_of
+from trilemma.language import in_language, say
 from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.pictures import plots
 from trilemma.pictures.page import template
@@ -27,17 +31,29 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from matplotlib.figure import Figure
 
+SCRIPT = Path(__file__).parent / "templates" / "sort.js"
+
 __all__ = ["fragment", "pictures_of", "render"]
 
 
 def render(document: Document, pictures: Pictures) -> str:
     """The page."""
-    return _template("report.html").render(**_context(document), pictures=pictures)
+    with in_language(document.language):
+        script = Markup(SCRIPT.read_text("utf-8"))
+        return _template("report.html").render(
+            **_context(document), pictures=pictures, script=script, script_hash=_hash_of(script)
+        )
+
+
+def _hash_of(script: str) -> str:
+    """As a content security policy names a script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}"
 
 
 def fragment(document: Document) -> str:
     """The triangle and the table alone, for a notebook."""
-    return _template("fragment.html").render(**_context(document))
+    with in_language(document.language):
+        return _template("fragment.html").render(**_context(document))
 
 
 def _context(document: Document) -> dict[str, object]:
@@ -45,9 +61,12 @@ def _context(document: Document) -> dict[str, object]:
     placed = [m for m in models if any(m.place.values())]
     return {
         "doc": document,
+        "_": say,
+        "language": document.language,
+        "shares": [say(axis["unit"]) for axis in document.axes if axis["name"] != "speed"],
         "further": further(document),
         "cost": COST,
-        "titles": {name: metric.title for name, metric in CATALOGUE.items()},
+        "titles": {name: say(metric.title) for name, metric in CATALOGUE.items()},
         "triangle": _svg(triangle.draw(models), _triangle_text(placed)),
         "dots": [_svg(figures.dots(models, axis), _dots_text(models, axis)) for axis in triangle.AXES],
         "small": {m.name: _svg(triangle.draw(models, only=m.name), f"{m.name} among the others") for m in placed},
@@ -66,11 +85,14 @@ def _learning(models: Sequence[Model]) -> Markup | None:
     if not any(len(m.learning) > 1 for m in models):
         return None
 
-    def say(model: Model) -> str:
+    def of_model(model: Model) -> str:
         first, last = model.learning[0], model.learning[-1]
-        return f"{model.name} from {number(first.value)} to {number(last.value, last.interval)}"
+        values = {"first": number(first.value), "last": number(last.value, last.interval)}
+        return say("{name} from {first} to {last}", name=model.name, **values)
 
-    text = "Kernel distance over the training: " + "; ".join(say(m) for m in models if len(m.learning) > 1)
+    text = (
+        say("Kernel distance over the training") + ": " + "; ".join(of_model(m) for m in models if len(m.learning) > 1)
+    )
     return _svg(figures.learning(models), text)
 
 
@@ -81,14 +103,16 @@ def _samplers(document: Document) -> Markup | None:
         return None
     controls = {c.name: c.scores["density"].value for c in document.controls if "density" in c.scores}
     real = controls.get("real") or controls.get("training") or math.inf
-    text = "Coverage and density over images per second of " + listed([m.name for m in models])
-    return _svg(figures.samplers(document.models, real), f"{text}; the values are in the table below")
+    names = listed([m.name for m in models])
+    text = say("Coverage and density over images per second of {names}; the values are in the table below", names=names)
+    return _svg(figures.samplers(document.models, real), text)
 
 
 def _curve(model: str, curve: CurvePlot) -> tuple[Markup, str | None]:
     """The plot, and what is healthy."""
     first, last = curve.values[0], curve.values[-1]
-    text = f"{curve.title} of {model} over training: from {number(first)} to {number(last)}"
+    values = {"first": number(first), "last": number(last)}
+    text = say("{title} of {model} over training: from {first} to {last}", title=curve.title, model=model, **values)
     return _svg(figures.curve(curve.title, curve.seconds, curve.values), text), curve.healthy
 
 
@@ -102,25 +126,25 @@ def _svg(figure: "Figure", label: str) -> Markup:
 
 
 def _triangle_text(models: Sequence[Model]) -> str:
-    def say(model: Model) -> str:
+    def of_model(model: Model) -> str:
         return f"{model.name}: " + ", ".join(
-            f"{axis.name} {number(place.value, place.interval)}"
+            f"{say(axis.name)} {number(place.value, place.interval)}"
             for axis in triangle.AXES
             if (place := model.place.get(axis.name))
         )
 
-    return "Triangle of fidelity, diversity and speed. " + "; ".join(map(say, models))
+    return say("Triangle of fidelity, diversity and speed.") + " " + "; ".join(map(of_model, models))
 
 
 def _dots_text(models: Sequence[Model], axis: triangle.Axis) -> str:
-    def say(model: Model) -> str:
+    def of_model(model: Model) -> str:
         place = model.place.get(axis.name)
         if not place:
-            return f"{model.name} none"
+            return f"{model.name} {say('none')}"
         within = f" ({span(place.value, place.interval)})" if place.interval else ""
         return f"{model.name} {number(place.value, place.interval)}{within}"
 
-    return f"{axis.name.capitalize()}, {axis.short}: " + "; ".join(map(say, models))
+    return f"{say(axis.name.capitalize())}, {say(axis.short)}: " + "; ".join(map(of_model, models))
 
 
 @cache

@@ -10,6 +10,7 @@ from trilemma.comparison.entries import Entry, rows_of
 from trilemma.comparison.plain import Json
 from trilemma.data.sources.arrays import GIVEN
 from trilemma.errors import UserError
+from trilemma.language import ENGLISH
 from trilemma.run.contestant import ImageSet
 from trilemma.values import shown
 
@@ -95,7 +96,13 @@ def _place_of(entry: Entry) -> str:
 
 
 def command_of(
-    request: Json, out: str | Path | None, *, with_size: bool, want: str = "balance", curves: bool = True
+    request: Json,
+    out: str | Path | None,
+    *,
+    with_size: bool,
+    want: str = "balance",
+    curves: bool = True,
+    lang: str = ENGLISH,
 ) -> str:
     """The command line that makes this report again, from any folder; of images in memory, what stands for it."""
     if any(place.startswith(f"{GIVEN}:") for place in request.get("runs", ())):
@@ -110,6 +117,7 @@ def command_of(
     words = [*words, f"n={request['n']}", f"seed={request['seed']}"]
     words += [] if want == "balance" else [f"want={want}"]
     words += [] if curves else ["curves=false"]
+    words += [] if lang == ENGLISH else [f"lang={lang}"]
     words += [] if out is None else [f"out={Path(out).expanduser().absolute()}"]
     return shlex.join(["trilemma", "compare", *words])
 

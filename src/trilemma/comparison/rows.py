@@ -24,6 +24,7 @@ from trilemma.comparison.entries import Entry, shown
 from trilemma.comparison.learning import longer
 from trilemma.comparison.trained import commands, curves, training_of
 from trilemma.comparison.triangle import AXES, placed
+from trilemma.language import say
 from trilemma.metrics.catalogue import COST, DETAILS, QUALITY
 from trilemma.words import listed
 
@@ -194,7 +195,8 @@ def _of_real_images(measured: Sequence[Entry]) -> float:
 def controls(entries: Sequence[Entry]) -> list[Control]:
     """What stands under the models in the table: measured by the same images, so of the first model's evaluation."""
     first = next(iter(evaluations(entries)), None)
-    return [Control(c.name, c.title, NOTES.get(c.name, ""), scores_of(c)) for c in (first.controls if first else ())]
+    found = first.controls if first else ()
+    return [Control(c.name, say(c.title), say(NOTES.get(c.name, "")), scores_of(c)) for c in found]
 
 
 def scores_of(evaluation: "Evaluation | Measurement") -> "dict[str, Score]":

@@ -62,9 +62,9 @@ def sampler_points(run: "Run", reference: "Reference", batch: int) -> Iterator[S
         fake = extract(setup.network, to_levels(_joined(parts)))
         scores = neighbour_scores(real=reference.real.features, fake=fake)
         density, coverage = (scores[name].estimate() for name in ("density", "coverage"))
-        setting = ", ".join(f"{key}={value:g}" for key, value in settings.items())
         yield SamplerPoint(
-            setting or _own_setting(own.model_dump()),
+            _in_words(settings or own.model_dump()),
+            not settings,
             statistics.median(times[:-1] or times),  # the last batch may be a small one
             density.value,
             list(density.interval),
@@ -74,14 +74,13 @@ def sampler_points(run: "Run", reference: "Reference", batch: int) -> Iterator[S
         )
 
 
-def _own_setting(values: Mapping[str, Any]) -> str:
-    """The keys of VALUES of a sampler's own settings, in words.
+def _in_words(settings: Mapping[str, Any]) -> str:
+    """The keys of VALUES among settings of a sampler.
 
-    >>> _own_setting({"steps": 20, "eta": 0.0})
-    'steps=20 (its own)'
+    >>> _in_words({"steps": 20, "eta": 0.0})
+    'steps=20'
     """
-    words = [f"{key}={values[key]:g}" for key in VALUES if isinstance(values.get(key), int | float)]
-    return f"{', '.join(words)} (its own)"
+    return ", ".join(f"{key}={settings[key]:g}" for key in VALUES if isinstance(settings.get(key), int | float))
 
 
 def _joined(parts: "Sequence[Tensor]") -> "Tensor":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from trilemma.comparison.content import Difference, Differences, Leaders, Model, Place, Verdict
 from trilemma.comparison.differences import unbeaten
+from trilemma.language import say
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.words import listed, number, span
 
@@ -35,13 +36,14 @@ def title(name: str, protocol: str) -> Title:
     """
     plain = name.replace("_", " ").capitalize()
     metric = CATALOGUE.get(name)
-    long, short = (metric.title, metric.short) if metric else (plain, plain.replace(" ", "\n", 1))
+    long, short = (say(metric.title), say(metric.short)) if metric else (plain, plain.replace(" ", "\n", 1))
     if parts := re.fullmatch(r"[a-z]+(\d*)_(.+)-(binary|continuous)_\d+_[^_]+", protocol):
         samples, likelihood, pixels = parts.groups()
         within = f"{likelihood.replace('-', ' ')}, {pixels} pixels"
-        return Title(f"{long} of {samples} samples ({within})" if samples else f"{long} ({within})", short)
+        of_samples = say("{title} of {n} samples ({within})", title=long, n=samples, within=within)
+        return Title(of_samples if samples else f"{long} ({within})", short)
     if units := re.match(r"active-units_(\d+)_", protocol):
-        return Title(f"{long}, of {units[1]}", f"{short}, of {units[1]}")
+        return Title(*(say("{title}, of {n}", title=text, n=units[1]) for text in (long, short)))
     return Title(long, short)
 
 
@@ -54,7 +56,7 @@ def verdict(models: Sequence[Model], axes: "Sequence[Axis]", differences: Differ
         differences: the document's, by metric.
     """
     leaders = {axis.name: _leaders(axis, models, differences.get(axis.metric, ())) for axis in axes}
-    texts = [f"{axis.name.capitalize()}: {leaders[axis.name].text}" for axis in axes]
+    texts = [f"{say(axis.name.capitalize())}: {leaders[axis.name].text}" for axis in axes]
     return Verdict(" ".join([*texts, *_overall(leaders, models)]), leaders)
 
 
@@ -80,17 +82,25 @@ def _in_units_of(axis: "Axis", pairs: Sequence[Difference]) -> list[Difference]:
 
 def _sentence(axis: "Axis", places: Mapping[str, Place], first: Sequence[str], beaten: Sequence[str]) -> str:
     if not places:
-        return "no model has a value."
+        return say("no model has a value.")
     if not first:
-        return "no model has learned anything yet; no model leads."
+        return say("no model has learned anything yet; no model leads.")
     value, interval = places[first[0]].value, places[first[0]].interval
-    text = f"{axis.short} {number(value, interval)}" + (f", {span(value, interval)}" if interval else ", no interval")
+    within = span(value, interval) if interval else say("no interval")
+    text = f"{say(axis.short)} {number(value, interval)}, {within}"
     if len(places) == 1:
-        return f"only {first[0]} has a value ({text})."
+        return say("only {name} has a value ({text}).", name=first[0], text=text)
+    if len(first) == 1 and beaten:
+        return say("{name} leads ({text}).", name=first[0], text=text)
     if len(first) == 1:
-        return f"{first[0]} leads ({text})." if beaten else f"{first[0]} ({text}); the others have learned nothing yet."
-    behind = ", which are ahead of the others" if beaten else ""
-    return f"no difference could be shown between {listed(first)}{behind} (highest value: {text})."
+        return say("{name} ({text}); the others have learned nothing yet.", name=first[0], text=text)
+    if beaten:
+        sentence = (
+            "no difference could be shown between {names}, which are ahead of the others (highest value: {text})."
+        )
+    else:
+        sentence = "no difference could be shown between {names} (highest value: {text})."
+    return say(sentence, names=listed(first), text=text)
 
 
 def _overall(axes: Mapping[str, Leaders], models: Sequence[Model]) -> list[str]:
@@ -100,6 +110,10 @@ def _overall(axes: Mapping[str, Leaders], models: Sequence[Model]) -> list[str]:
     texts = []
     if len(models) - len(failed) > 1:
         one = len(leaders) == 1 and None not in leaders
-        texts.append(f"{leaders.pop()} leads on all three axes." if one else "No model leads on all three axes.")
-    texts += [f"Learned nothing yet, so never ahead: {listed(nothing)}."] if nothing else []
-    return texts + ([f"Failed: {listed(failed)}."] if failed else [])
+        if one:
+            texts.append(say("{name} leads on all three axes.", name=leaders.pop()))
+        else:
+            texts.append(say("No model leads on all three axes."))
+    if nothing:
+        texts.append(say("Learned nothing yet, so never ahead: {names}.", names=listed(nothing)))
+    return texts + ([say("Failed: {names}.", names=listed(failed))] if failed else [])
