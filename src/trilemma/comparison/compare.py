@@ -268,6 +268,7 @@ def _to_measure(entries: Sequence[Entry]) -> str:
 def _write(entries: Sequence[Entry], reference: "Reference", asked: Asked, files: "Results") -> Comparison:
     from trilemma.comparison import triangle
     from trilemma.comparison.csv_file import csv_text
+    from trilemma.comparison.diagnosis import with_diagnosis
     from trilemma.comparison.report import pictures_of, render
     from trilemma.files import json_text
     from trilemma.hardware import describe
@@ -277,6 +278,7 @@ def _write(entries: Sequence[Entry], reference: "Reference", asked: Asked, files
     content = document(entries, reference.setup.data, asked, describe())
     pictures, near = pictures_of([shown(row) for row in rows_of(entries).values()], reference)
     content = replace(content, models=[replace(model, nearest=near.get(model.name)) for model in content.models])
+    content = with_diagnosis(content)
     receipt = receipt_for("compare", command=asked.command)
     json, html, csv = files.beside
     texts = {json: json_text(content.to_json()), html: render(content, pictures), csv: csv_text(content)}
