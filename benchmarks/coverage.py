@@ -16,13 +16,16 @@ from torch import Tensor
 
 from trilemma.comparison.differences import RowMetric, differences, unbeaten
 from trilemma.data import load_data
+from trilemma.metrics.classification import class_diversity
 from trilemma.metrics.features import extract, feature_network
 from trilemma.metrics.frechet import frechet_distance
+from trilemma.metrics.inception import inception_score
 from trilemma.metrics.intervals import Spread
 from trilemma.metrics.kernel import kernel_distance
 from trilemma.metrics.neighbours import neighbour_scores
 
 NAMES = ("density", "coverage", "precision", "recall", "kernel_distance", "frechet_distance")
+FURTHER = ("class_diversity", "inception_score")  # by the classifier behind the features, where there is one
 MODELS = 4
 Law = Callable[[int], Tensor]
 
@@ -30,6 +33,15 @@ Law = Callable[[int], Tensor]
 def scores(real: Tensor, fake: Tensor) -> dict[str, Spread]:
     kernel, frechet = kernel_distance(real=real, fake=fake), frechet_distance(real=real, fake=fake, minimum=2)
     return {**neighbour_scores(real=real, fake=fake), "kernel_distance": kernel, "frechet_distance": frechet}
+
+
+def further(real: Tensor, fake: Tensor) -> dict[str, Spread]:
+    """The scores that need the classes of clothes, by the features of its network."""
+    network = feature_network("auto", (1, 28, 28), "fashion-mnist").network
+    of_real, of_fake = (network.classify(x.float()) for x in (real, fake))
+    diversity = class_diversity(real, fake, of_real.argmax(1), of_fake.argmax(1))
+    assert isinstance(diversity, Spread)
+    return {"class_diversity": diversity, "inception_score": inception_score(of_fake)}
 
 
 def mixture(features: Tensor, labels: Tensor, generator: torch.Generator, classes: range = range(10)) -> Law:
@@ -70,11 +82,12 @@ def laws(generator: torch.Generator) -> dict[str, tuple[Law, Law]]:
     }
 
 
-def coverage(real: Law, fake: Law, n: int, draws: int) -> dict[str, float]:
+def coverage(real: Law, fake: Law, n: int, draws: int, *, clothes: bool) -> dict[str, float]:
     """Share of draws whose interval holds the mean over all draws."""
-    drawn = [scores(real(n), fake(n)) for _ in range(draws)]
+    pairs = ((real(n), fake(n)) for _ in range(draws))
+    drawn = [scores(x, y) | (further(x, y) if clothes else {}) for x, y in pairs]
     held = {}
-    for name in NAMES:
+    for name in drawn[0]:
         truth = sum(s[name].value for s in drawn) / draws
         held[name] = sum(low <= truth <= high for low, high in (s[name].estimate().interval for s in drawn)) / draws
     return held
@@ -115,11 +128,13 @@ def main() -> None:
     parser.add_argument("--leads", type=int, default=200)
     options = parser.parse_args()
     families = laws(torch.Generator().manual_seed(0))
-    print(f"| images | law | {' | '.join(NAMES)} |\n|{' --- |' * (2 + len(NAMES))}", flush=True)
+    columns = (*NAMES, *FURTHER)
+    print(f"| images | law | {' | '.join(columns)} |\n|{' --- |' * (2 + len(columns))}", flush=True)
     for n in options.images:
         for name, (real, fake) in families.items():
-            held = coverage(real, fake, n, options.draws)
-            print(f"| {n} | {name} | {' | '.join(f'{held[s]:.3f}' for s in NAMES)} |", flush=True)
+            held = coverage(real, fake, n, options.draws, clothes=name.startswith("clothes"))
+            cells = (f"{held[s]:.3f}" if s in held else "" for s in columns)
+            print(f"| {n} | {name} | {' | '.join(cells)} |", flush=True)
     if not options.leads:
         return
     real, alike = families["clothes, alike"]

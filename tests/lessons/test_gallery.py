@@ -20,6 +20,7 @@ QUICK = {
     "adversarial-game": {"steps": 4},
     "mode-collapse": {"steps": 2, "losses": ["hinge", "relativistic+r1r2"]},
     "styles": {"rows": 1, "columns": 4, "truncations": [0.5]},
+    "metric-faults": {"strengths": [0.0, 1.0]},
     "calls": {"numbers": [1, 2], "samplers": ["ddim"], "n": 20, "reference": 3},
 }
 RUNS = {

@@ -51,14 +51,24 @@ class Verdict(NamedTuple):
     values: str
 
 
+class Sets(NamedTuple):
+    """Digits, uint8 (N, 1, 8, 8) each: to measure by, to train on, and as a model draws them that is as good as can be,
+    with their labels (N,)."""
+
+    real: Tensor
+    training: Tensor
+    good: Tensor
+    labels: Tensor
+
+
 def verdicts(seed: int = 0) -> Iterator[Verdict]:
     """Every metric on every fault that it must show."""
-    network = load_network("digits-cnn")
-    real, training, good, labels = _digits(seed)
-    faulty = faults(real, training, good, labels, seed)
+    network, sets = load_network("digits-cnn"), digits(seed)
+    real, training, good, _ = sets
+    faulty = faults(sets, seed)
     of_real = extract(network, real)
-    scores = {name: _scores(network, of_real, extract(network, images)) for name, images in faulty.items()}
-    base = _scores(network, of_real, extract(network, good))
+    scores = {name: scores_of(network, of_real, extract(network, images)) for name, images in faulty.items()}
+    base = scores_of(network, of_real, extract(network, good))
     for metric, directions in DIRECTIONS.items():
         for fault, direction in directions.items():
             yield _moved(metric, fault, direction, scores[fault][metric], base[metric])
@@ -67,8 +77,9 @@ def verdicts(seed: int = 0) -> Iterator[Verdict]:
     yield Verdict("ssim", "blur, noise", 1 > similar["blur"] > similar["noise"], f"1, {_words(similar.values())}")
 
 
-def faults(real: Tensor, training: Tensor, good: Tensor, labels: Tensor, seed: int) -> Mapping[str, Tensor]:
-    """Images with one fault each, uint8 (N, 1, 8, 8); labels: of the good ones."""
+def faults(sets: Sets, seed: int) -> Mapping[str, Tensor]:
+    """Images with one fault each, uint8 (N, 1, 8, 8)."""
+    real, training, good, labels = sets
     kept = good[(labels[:, None] != torch.tensor(NEVER)).all(1)]
     static = (256 * rng.uniform(torch.arange(N), good.shape[1:], seed, "self-test")).floor().to(torch.uint8)
     blurred = F.avg_pool2d(good.float(), 3, 1, 1, count_include_pad=False)
@@ -82,17 +93,18 @@ def faults(real: Tensor, training: Tensor, good: Tensor, labels: Tensor, seed: i
     }
 
 
-def _digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Real images, training images, others of the same law, and the labels of these; N of each."""
+def digits(seed: int) -> Sets:
+    """N digits of each kind."""
     data = load_data("digits")
     images = torch.cat([split.images for split in data.splits.values()])
     labels = torch.cat([split.labels for split in data.splits.values() if split.labels is not None])
     order = rng.permutation(len(images), seed, "self-test")
     real, training, good = order[: 3 * N].chunk(3)
-    return images[real], images[training], images[good], labels[good]
+    return Sets(images[real], images[training], images[good], labels[good])
 
 
-def _scores(network: FeatureNetwork, real: Tensor, fake: Tensor) -> dict[str, Spread]:
+def scores_of(network: FeatureNetwork, real: Tensor, fake: Tensor) -> dict[str, Spread]:
+    """Every score of two sets of features (N, D)."""
     logits, of_real = (network.network.classify(features.float()) for features in (fake, real))
     diversity = class_diversity(real, fake, of_real.argmax(1), logits.argmax(1))
     assert isinstance(diversity, Spread)
