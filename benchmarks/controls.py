@@ -4,7 +4,7 @@ Measured by the same held-out images: the controls of an evaluation (real and tr
 one image repeated), flat grey and blurred training images.
 
     python benchmarks/controls.py digits
-    python benchmarks/controls.py path/to/photos --size 64 --run runs/vae-photos
+    python benchmarks/controls.py path/to/photos --size 64 --features efficientnet-lite0 --run runs/vae-photos
 """
 
 import argparse
@@ -43,11 +43,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", nargs="?", default="digits")
     parser.add_argument("--size")
+    parser.add_argument("--features", default="auto", help="a feature network, as of evaluate")
     parser.add_argument("--run", nargs="*", default=[])
     options = parser.parse_args()
     data = load_data(options.data, size=options.size)
     split, n = choose_reals(data)
-    setup = Setup(data, split, True, feature_network("auto", data.shape, data.name), n, 0)
+    setup = Setup(data, split, True, feature_network(options.features, data.shape, data.name), n, 0)
     reference = reference_of(setup)
     print(f"{data.name}, {n} images of the {split} split, features {setup.network.name}\n")
     print(f"| images | {' | '.join(NAMES)} | verdict |\n|{' --- |' * (len(NAMES) + 2)}")

@@ -2,7 +2,7 @@
 
 Models are compared after --short minutes of training each, and after --long. The one that the short comparison
 recommends (for --want) must be, in the long one, among those that no other is shown to beat in what is wanted. Beside
-it, of each model, the kernel distance that its learning curve foretold for --long minutes, and what was reached.
+it, of each model, the kernel distance that its learning curve predicted for --long minutes, and what was reached.
 
     python benchmarks/recommend.py mnist ../shared/data/clipart --models vae,gan-dcgan,diffusion-small,diffusion
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import trilemma
 from trilemma.comparison.content import WANTS
-from trilemma.comparison.learning import longer
+from trilemma.comparison.learning import forecast
 
 MODELS = "vae,gan-dcgan,diffusion-small,diffusion"
 
@@ -34,10 +34,11 @@ def right(data: str, given: argparse.Namespace) -> bool:
     print(f"{data}: {given.short:g} min: {use.text}\n    {given.long:g} min: {long.answer[0].text}", flush=True)
     print(f"    unbeaten after {given.long:g} min: {best}; the recommendation {'holds' if held else 'does not hold'}")
     for model, later in zip(short.models, long.models, strict=True):
-        score, ahead = later.scores.get("kernel_distance"), longer(model.learning, given.long / given.short)
-        if ahead and score and score.value is not None:
-            inside = ahead.interval[0] <= score.value <= ahead.interval[1]
-            text = f"foretold {ahead.value:.4g} ({ahead.interval[0]:.4g} to {ahead.interval[1]:.4g})"
+        score, ahead = later.scores.get("kernel_distance"), forecast(model.learning, given.long / given.short)
+        if ahead and score and score.value is not None and score.interval:
+            (low, high), (least, most) = ahead.interval, score.interval
+            inside = low <= most and least <= high  # both have an error
+            text = f"predicted {ahead.value:.4g} ({ahead.interval[0]:.4g} to {ahead.interval[1]:.4g})"
             print(
                 f"    {model.name}: kernel distance {text}, reached {score.value:.4g}, {'in' if inside else 'out'}side"
             )

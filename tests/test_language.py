@@ -3,7 +3,6 @@
 import ast
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from trilemma.comparison.answer import NO_COST, NONE_YET, ONE_TRAINING_CAVEAT, W
 from trilemma.comparison.curves import HEALTHY
 from trilemma.comparison.rows import NOTES
 from trilemma.comparison.triangle import AXES
-from trilemma.language import FOLDER, in_language, language, say
+from trilemma.language import FOLDER, in_language, language, translated
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.controls import TITLES
 from trilemma.metrics.reals import ROLES
@@ -20,25 +19,34 @@ from trilemma.words import counted, listed, span
 
 SOURCE = Path(__file__).parents[1] / "src" / "trilemma"
 FILES = sorted(FOLDER.glob("*.json"))
-PRINTED = {"compare.py", "work.py", "folder.py"}  # whose `say` prints a line of progress
 
 
 def in_templates() -> set[str]:
-    """The texts that the templates of the report show."""
+    """The texts that the templates of the report show: every quoted text at the beginning of a call of `_`."""
     pages = [path.read_text("utf-8") for path in (SOURCE / "comparison" / "templates").glob("*.html")]
-    return {text for page in pages for text in re.findall(r'_\("([^"]*)"', page)}
+    plain = {text for page in pages for text in re.findall(r'_\("([^"]*)"[,)]', page)}
+    either = [pair for page in pages for pair in re.findall(r'_\("([^"]*)" if [^"]*? else "([^"]*)"', page)]
+    return plain | {text for pair in either for text in pair}
 
 
-def in_code() -> Iterator[str]:
-    """The texts that stand in calls of `say`."""
+def in_code() -> set[str]:
+    """The texts that stand in calls of `translated`, and those with names in braces that are chosen before."""
+    texts = set()
     for path in [SOURCE / "words.py", *(SOURCE / "comparison").glob("*.py")]:
-        if path.name in PRINTED:
-            continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say":
-                for part in ast.walk(node.args[0]):
-                    if isinstance(part, ast.Constant) and isinstance(part.value, str) and " " in part.value:
-                        yield part.value
+        tree = ast.parse(path.read_text("utf-8"))
+        calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "translated"]
+        inside = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)] if calls else []
+        chosen = [n.value for function in inside for n in ast.walk(function) if isinstance(n, ast.Assign)]
+        for part in (p for node in [*(c.args[0] for c in calls), *chosen] for p in ast.walk(node)):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                is_text = part.value.count(" ") > 0 and (node_is_call(part, calls) or re.search(r"\{\w+\}", part.value))
+                texts |= {part.value} if is_text else set()
+    return {text for text in texts if not text.startswith(("For {kind}", ":")) and text != "For "}
+
+
+def node_is_call(part: ast.AST, calls: list[ast.Call]) -> bool:
+    """Whether a constant stands in the first argument of one of some calls."""
+    return any(part in ast.walk(call.args[0]) for call in calls)
 
 
 def declared() -> set[str]:
@@ -52,6 +60,7 @@ def declared() -> set[str]:
         *WORDS.values(),
         *(f"For {word}: {{text}}" for word in WORDS.values()),
     }
+    answers |= {"lower is better", "higher is better"}
     return metrics | axes | answers | {*HEALTHY.values(), *NOTES.values(), *TITLES.values(), *ROLES.values()}
 
 
@@ -62,17 +71,17 @@ def names(text: str) -> list[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_text_is_there_with_its_names(path: Path) -> None:
     texts = json.loads(path.read_text("utf-8"))
-    wanted = in_templates() | {text for text in in_code() if not text.startswith("For ")} | declared()
+    wanted = in_templates() | in_code() | declared()
     assert len(wanted) > 150
     assert not {text for text in wanted if text not in texts}
     assert {text for text, other in texts.items() if names(text) != names(other)} == set()
 
 
 def test_a_text_is_said_in_the_language_of_the_moment() -> None:
-    assert say("{name} failed. {why}", name="vae", why="x") == "vae failed. x" and language() == "en"
+    assert translated("{name} failed. {why}", name="vae", why="x") == "vae failed. x" and language() == "en"
     with in_language("vi"):
-        assert say("{name} failed. {why}", name="vae", why="x") == "vae thất bại. x"
-        assert say("a text of nobody") == "a text of nobody"
+        assert translated("{name} failed. {why}", name="vae", why="x") == "vae thất bại. x"
+        assert translated("a text of nobody") == "a text of nobody"
         assert (
             counted(3, "second") == "3 giây" and listed(["a", "b"]) == "a và b" and span(1, (0.5, 1.5)) == "0.5 đến 1.5"
         )

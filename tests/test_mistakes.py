@@ -81,7 +81,6 @@ WORDS = [
     ("evaluate runs/vae-digits temperatur=2", 'did you mean "temperature"'),
     ("figure gumble", 'did you mean "gumbel"'),
     ("figure gumbel tempratures=1", 'did you mean "temperatures"'),
-    ("edit runs/vae-digits 0", "trilemma edit RUN IMAGE towards="),
     ("interpolate runs/vae-digits 0", "trilemma interpolate RUN A B"),
 ]
 
@@ -131,8 +130,10 @@ VALUES = [
     ("map runs/vae-digits how=umap", "tsne"),
     ("detect runs/vae-digits score=err", "error"),
     ("edit runs/vae-digits 0 towards=cat", "neither a class"),
+    ("edit runs/vae-digits 0", "edit needs towards="),
+    ("edit runs/vae-digits 0 strength=0.5", "does not draw an image again.*diffusion"),
     ("evaluate photos", "against="),
-    ("evaluate runs/vae-digits features=inception", "digits-cnn|auto"),
+    ("evaluate runs/vae-digits features=incepton", 'did you mean "inception"'),
     ("evaluate runs/vae-digits split=tset", 'did you mean "test"|test'),
     ("train vae keys.npz steps=1", "images|x_train"),
     ("train vae shape.npy steps=1", "shape"),

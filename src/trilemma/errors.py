@@ -25,15 +25,6 @@ ELSEWHERE = {  # words that other tools have for keys of this one
     "amp": "precision",
 }
 
-LATER = {  # verb -> keys that it does not take yet, and why
-    "edit": dict.fromkeys(
-        ("mask", "strength"),
-        "mask= (inpainting) and strength= (image to image) need a diffusion model that edits images, which is not "
-        "available yet; edit moves an image along an attribute: towards=GROUP, and how far with shift=",
-    )
-}
-
-
 DEBUG: ContextVar[bool] = ContextVar("DEBUG", default=False)  # set by --debug
 
 
@@ -112,17 +103,6 @@ def unknown_key(key: str, takes: Mapping[str, Iterable[str]], see: str = "") -> 
         return UserError(f'unknown key "{key}" (did you mean "{hint}"?)' + (f"; {see}" if see else ""))
     named = (f"{who} takes {', '.join(keys) or 'nothing more'}" for who, keys in takes.items())
     return UserError("; ".join([f'unknown key "{key}"', *named]))
-
-
-def refuse_later(verb: str, keys: Iterable[str]) -> None:
-    """Refuse keys that a verb does not take yet.
-
-    Raises:
-        UserError: with the reason.
-    """
-    for key in keys:
-        if key in LATER.get(verb, {}):
-            raise UserError(LATER[verb][key])
 
 
 def with_hint(text: str, word: str, choices: Iterable[str]) -> str:

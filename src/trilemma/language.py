@@ -1,7 +1,8 @@
 """Texts of a report in the language of its readers.
 
-A text is written in English where it is used, `say("{name} failed.", name=name)`; languages/CODE.json holds it in
-another one, with the same names in braces. A text that is not there stays English, as do receipts, warnings and errors.
+A text is written in English where it is used, `translated("{name} failed.", name=name)`; languages/CODE.json holds it
+in another one, with the same names in braces. A text that is not there stays English, as do receipts, warnings and
+errors.
 """
 
 import json
@@ -16,10 +17,10 @@ FOLDER = Path(__file__).parent / "languages"
 _current: ContextVar[str] = ContextVar("language", default=ENGLISH)
 
 
-def say(text: str, **values: object) -> str:
+def translated(text: str, /, **values: object) -> str:
     """The text in the language of the moment, with its names in braces filled in.
 
-    >>> say("{n} images", n=3)
+    >>> translated("{n} images", n=3)
     '3 images'
     """
     text = _texts(_current.get()).get(text, text)

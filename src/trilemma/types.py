@@ -548,6 +548,40 @@ class Denoises(Samples, Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Redraw:
+    """How images are drawn again.
+
+    strength: the time of the noise that they are drawn from, from 0 (nothing changes) to 1 (nothing is left).
+    mask: 1 where pixels are drawn, 0 where they stay, (B, 1, H, W); rounds: how often each step is then taken.
+    noise: standard deviation of the noise that the images have already, in [0, 1]; none is added then.
+    """
+
+    strength: float = 1.0
+    mask: Tensor | None = None
+    rounds: int = 1
+    noise: float | None = None
+
+
+@runtime_checkable
+class Redraws(Samples, Protocol):
+    """Draws images again, from a noisier state of themselves on."""
+
+    def redraw(
+        self,
+        image: Tensor,
+        how: Redraw,
+        *,
+        seed: int,
+        first: int = 0,
+        condition: Condition = UNCONDITIONAL,
+        keys: Any = ...,
+        guides: Guides = ...,
+    ) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> the same shape and range; the noise of image b depends on (seed, first + b)."""
+        ...
+
+
 @runtime_checkable
 class DenoisesOnAnySchedule(Protocol):
     """Estimates the clean image at the times of any schedule, as what guides another model must."""
@@ -628,6 +662,7 @@ LACKING = {  # why a model without a capability cannot do what needs it
     Decodes: "has no decoder",
     Inverts: "does not search for what it draws an image from",
     JudgesRealness: "has no critic",
+    Redraws: "does not draw images out of noisy ones",
     BoundsLikelihood: "has no bound on the likelihood",
     BoundsByPath: "has no path from images to noise",
     Conditional: "was trained without labels",

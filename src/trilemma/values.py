@@ -17,7 +17,7 @@ from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
 from trilemma.arguments import FALSE, TRUE, parse_value, word
-from trilemma.errors import UserError, refuse_later, with_hint
+from trilemma.errors import UserError, with_hint
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -222,7 +222,6 @@ def _checked_argument(name: str, annotation: Any, value: Any) -> Any:
 
 def _call_mistake(name: str, signature: inspect.Signature, error: TypeError, keys: Mapping[str, Any]) -> str:
     """A call that does not fit the signature, in a sentence."""
-    refuse_later(name, keys)
     own = [key for key, p in signature.parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     strange = next((key for key in keys if key not in own), None)
     if strange is not None and "unexpected" in str(error):

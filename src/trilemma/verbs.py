@@ -75,7 +75,7 @@ class Verb:
         """As it is typed.
 
         >>> find("edit").usage
-        'trilemma edit RUN IMAGE towards=...'
+        'trilemma edit RUN IMAGE'
         """
         words = [name.upper() for name in self.places]
         words += [f"{name}=..." for name in self.required if name not in self.places]
@@ -134,8 +134,8 @@ VERBS = (
          see=SAMPLER_KEYS, doing="denoising"),
     Verb("map", "latent_map", "Draw a map of the codes of images, coloured by class.",
          doing="placing the codes of images"),
-    Verb("edit", "edit", "Move an image towards a group of images, along the difference of mean codes.",
-         doing="encoding images"),
+    Verb("edit", "edit", "Change an image: towards a group by its code, or drawn again, whole or under a mask.",
+         see=SAMPLER_KEYS, doing="changing images"),
     Verb("compress", "compress", "Measure the codes as compression, next to PCA, JPEG and WebP.",
          doing="compressing images"),
     Verb("detect", "detect", "Flag anomalies with a model trained on normal images.", doing="scoring images"),

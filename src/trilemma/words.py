@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from trilemma.language import ENGLISH, language, say
+from trilemma.language import ENGLISH, language, translated
 
 SHOWN = 5  # of a list of names
 
@@ -15,7 +15,7 @@ def counted(value: float, unit: str) -> str:
     """
     text = number(value)
     if language() != ENGLISH:
-        return f"{text} {say(unit)}"
+        return f"{text} {translated(unit)}"
     return f"{text} {unit}" if text == "1" else f"{text} {unit}s"
 
 
@@ -37,7 +37,11 @@ def span(value: float, interval: Sequence[float] | None) -> str:
     """The interval as "0.79 to 0.83"; "exact" for a width of 0; empty without one."""
     if not interval:
         return ""
-    return say("exact") if interval[0] == interval[1] == value else f" {say('to')} ".join(ends(value, interval))
+    return (
+        translated("exact")
+        if interval[0] == interval[1] == value
+        else f" {translated('to')} ".join(ends(value, interval))
+    )
 
 
 def listed(words: Sequence[str]) -> str:
@@ -45,7 +49,7 @@ def listed(words: Sequence[str]) -> str:
     >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
     ('a', 'a and b', 'a, b and c')
     """
-    return f" {say('and')} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    return f" {translated('and')} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def names_counted(what: str, names: Sequence[str]) -> str:

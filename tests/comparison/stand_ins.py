@@ -43,7 +43,7 @@ class Flat(torch.nn.Module):
 FLAT = FeatureNetwork("flat", Flat(), (1, 8, 8))
 
 
-def reference(data, split="test", n=14, *, own=True, seed=0):
+def reference(data, split="test", n=14, *, features="auto", own=True, seed=0):
     """What everything is measured by, without controls and scores."""
     setup = Setup(data, split, own, FLAT, n, seed)
     features = data.splits[split].images[:n].double().flatten(1) / 255

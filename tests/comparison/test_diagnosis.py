@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from comparison.stand_ins import score
 
-from trilemma.comparison.content import Control, LearningPoint, Longer, Model, Nearest
+from trilemma.comparison.content import Control, Forecast, LearningPoint, Model, Nearest
 from trilemma.comparison.diagnosis import diagnosis
 
 REAL = [
@@ -52,9 +52,9 @@ def test_copies_and_a_curve_that_falls() -> None:
     copier = replace(model(), nearest=Nearest(**near, copies=True))
     assert texts(copier) == ["vae may copy training images: look at its nearest ones in the report."]
     assert texts(replace(model(), nearest=Nearest(**near, copies=False))) == []
-    points = [LearningPoint(1, 1.0, 0.5, [0.4, 0.6])]
-    for high, said in ((0.4, True), (0.6, False)):
-        learning = replace(model(), learning=points, longer=Longer(4.0, 0.3, [0.2, high], 0.5))
+    points = [LearningPoint(1, 1.0, 0.5, [0.4, 0.6], 0.05, 0.05)]
+    for high, said in ((0.39, True), (0.45, False)):
+        learning = replace(model(), learning=points, forecast=Forecast(4.0, 0.3, [0.2, high], 0.5))
         assert bool(texts(learning)) == said
 
 

@@ -23,7 +23,7 @@ from trilemma.comparison.content import (
 )
 from trilemma.comparison.document import columns, document
 from trilemma.comparison.entries import Entry
-from trilemma.comparison.learning import longer
+from trilemma.comparison.learning import forecast
 from trilemma.comparison.trained import curves
 from trilemma.metrics.features import extract
 
@@ -162,7 +162,7 @@ def test_names_from_outside_are_escaped(plots, page):
     entries = [Entry("<i>vae", finished("vae", "runs/<i>vae", data), evaluation("vae"))]
     entries.append(Entry("bad", None, None, "<script>alert(1)</script>"))
     _, text = page(entries=entries, data=data)
-    assert not {"b", "i", "script"} & set(Page(text).tags)
+    assert not {"b", "i"} & set(Page(text).tags) and Page(text).tags.count("script") == 1
     assert "&lt;b&gt;&amp;" in text
     assert "&lt;script&gt;" in text
 
@@ -363,12 +363,12 @@ def test_images_with_alpha_are_laid_over_white():
 
 def with_curves(content):
     """The first model with a learning curve and settings of its sampler."""
-    points = [LearningPoint(100 * k, 2.0**k, 0.5**k, [0.4**k, 0.6**k]) for k in range(1, 5)]
+    points = [LearningPoint(100 * k, 2.0**k, 0.5**k, [0.4**k, 0.6**k], 0.01, 0.05 * 0.5**k) for k in range(1, 5)]
     samplers = [
         SamplerPoint("steps=50", True, 20.25, 0.9, [0.8, 1.0], 0.7, [0.6, 0.75], 360, frontier=True),
         SamplerPoint("steps=5", False, 2.125, 0.5, [0.4, 0.6], 0.3, [0.2, 0.35], 360),
     ]
-    return changed(content, 0, learning=points, longer=longer(points), samplers=samplers)
+    return changed(content, 0, learning=points, forecast=forecast(points), samplers=samplers)
 
 
 def test_curves_are_shown_with_their_values(plots, page):
@@ -379,11 +379,11 @@ def test_curves_are_shown_with_their_values(plots, page):
     assert 'href="#samplers"' in text and 'href="#learning"' in text
     assert "Kernel distance over the training: " in text and "Coverage and density over images per second of " in text
     first = values["models"][0]
-    assert [p["seconds"] for p in first["learning"]] == [2, 4, 8, 16] and first["longer"]["seconds"] == 64
+    assert [p["seconds"] for p in first["learning"]] == [2, 4, 8, 16] and first["forecast"]["seconds"] == 64
     assert [p["frontier"] for p in first["samplers"]] == [True, False]
 
 
 def test_without_curves_there_is_no_place_for_them(page):
     values, text = page()
     assert 'id="samplers"' not in text and 'id="learning"' not in text and "#learning" not in text
-    assert values["models"][0]["longer"] is None
+    assert values["models"][0]["forecast"] is None

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from presets import small
 
 import trilemma
 from trilemma.comparison.content import SamplerPoint
@@ -23,6 +24,11 @@ def test_the_frontier_holds_what_no_other_point_dominates() -> None:
     assert [p.frontier for p in marked["one"]] == [True, False, True]
     assert [p.frontier for p in marked["other"]] == [True, False]
     assert all(p.frontier for p in with_frontier({"two": [point(1, 1, 1)] * 2}, math.inf)["two"])
+
+
+def test_times_that_differ_by_less_than_a_tenth_decide_nothing() -> None:
+    rows = {"one": [point(0.9, 0.5, 1.05), point(0.9, 0.6, 1.0), point(0.8, 0.5, 0.95), point(0.8, 0.5, 0.5)]}
+    assert [p.frontier for p in with_frontier(rows, math.inf)["one"]] == [False, True, False, True]
 
 
 def test_a_density_above_that_of_real_images_is_no_better() -> None:
@@ -50,9 +56,16 @@ def test_every_setting_is_measured(run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "keys"), [("gan", {"truncation"}), ("diffusion-small", {"steps"}), ("vae", {"temperature"})]
+    ("model", "settings", "keys"),
+    [
+        ("gan", {}, {"truncation"}),
+        ("diffusion-small", {}, {"steps"}),
+        ("vae", {}, {"temperature"}),
+        ("diffusion", small("diffusion"), {"steps"}),
+        ("diffusion", {**small("diffusion"), "classes": True}, {"steps", "guidance"}),
+    ],
 )
-def test_settings_are_those_of_the_sampler(tmp_path, model, keys) -> None:
-    run = trilemma.train(model, "digits", steps=1, batch=32, out=tmp_path / "run", quiet=True)
-    settings = settings_of(run)
-    assert settings[0] == {} and {key for one in settings for key in one} == keys
+def test_settings_are_those_that_the_model_takes(tmp_path, model, settings, keys) -> None:
+    run = trilemma.train(model, "digits", steps=1, batch=32, out=tmp_path / "run", quiet=True, **settings)
+    asked = settings_of(run)
+    assert asked[0] == {} and {key for one in asked for key in one} == keys

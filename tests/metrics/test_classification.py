@@ -174,7 +174,7 @@ def test_a_class_that_is_never_drawn_counts_nothing() -> None:
     result = class_diversity(real, fake, of_real, of_fake)
     assert not isinstance(result, str) and result.value == pytest.approx(2 / 3, rel=0.1)
     one = class_diversity(real[:1], fake, of_real[:1], of_fake)
-    assert one == "no class has two different real images"
+    assert one == "no class has 10 real images that differ"
 
 
 def test_the_interval_of_diversity_covers() -> None:

@@ -166,3 +166,15 @@ def test_nearest_training_images():
     again = nearest_training_images(queries, train, network, block=7)
     assert torch.equal(again[0], index)
     assert torch.allclose(again[1], distance, atol=1e-5)
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    """A network that divides by the brightness of an image, on a black one."""
+
+    class Ratio(torch.nn.Module):
+        def features(self, image: torch.Tensor) -> torch.Tensor:
+            return image.flatten(1) / image.flatten(1).sum(1, keepdim=True)
+
+    images = torch.stack([torch.ones(1, 4, 4), torch.zeros(1, 4, 4)])
+    with pytest.raises(UserError, match=r"1 of 2 features by ratio hold NaN .*number 1\); nothing is measured"):
+        extract(FeatureNetwork("ratio", Ratio(), (1, 4, 4)), images)

@@ -110,10 +110,12 @@ def test_a_cliff_makes_the_way_longer() -> None:
     assert values[0].value == pytest.approx(4 / 8, rel=0.1)  # type: ignore[union-attr]
 
 
-def test_nothing_is_said_of_equal_images_or_of_numbers_that_are_none() -> None:
+def test_nothing_is_said_of_equal_images_or_of_numbers_that_are_none(setup: Setup) -> None:
     x = torch.randn(5, 4).double()
     assert of_moves(x, x, x[:1].expand(5, -1)) == "all real images have the same features"
-    assert of_moves(x, x / 0, x) == "the images of some codes are not finite"
+    one, other = torch.eye(64)[:2], torch.full((2, 64), torch.nan)
+    text = path_length(Rotation(), setup, Ends(one, other, UNCONDITIONAL, linear))
+    assert isinstance(text, str) and "4 of 4 features by pixels hold NaN or infinite values" in text
 
 
 @pytest.mark.parametrize("name", ["ae-conv", "vae", "gan-dcgan-28", "gan-style", "vae-conditional"])

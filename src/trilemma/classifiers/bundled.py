@@ -55,6 +55,10 @@ class FeatureNetwork:
     resize: str = "bilinear-antialias"
     device: str = "cpu"
 
+    def classify(self, features: Tensor) -> Tensor:
+        """Features (N, D) on the CPU -> logits (N, K), float32 on the CPU, of a network that tells classes."""
+        return self.network.classify(features.float().to(self.device)).cpu()
+
     def resize_rule(self, shape: Sequence[int]) -> str:
         """How images of a shape are brought to the network, in words; "none" where they fit."""
         steps = []

@@ -84,13 +84,12 @@ def load_hub_network(name: str, *, note: str = "") -> FeatureNetwork:
     except ImportError as error:
         raise UserError(f"features={name} needs the package transformers ({error}): {install_line('hub')}") from None
     try:
-        model = getattr(transformers, kind.model).from_pretrained(place, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        text = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"features={name}: {place} cannot be read as a network of this kind ({text}); give a repository of the hub "
-            f"or a folder, as in features={word}:PLACE"
-        ) from None
+        kind_of_model = getattr(transformers, kind.model)
+        model, info = kind_of_model.from_pretrained(place, use_safetensors=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unreadable(name, place, str(error).strip().partition("\n")[0]) from None
+    if missing := [*info["missing_keys"], *info["mismatched_keys"]]:
+        raise _unreadable(name, place, f"{len(missing)} of its weights are not there, such as {missing[0]}")
     device, side = pick_device(), getattr(model.config, "image_size", SIDE)
     side = SIDE if word == "dinov2" and side > SIDE else side  # trained at 518 px last, and used at 224 for features
     network = HubNetwork(model.float(), kind).requires_grad_(False).eval().to(device)
@@ -98,6 +97,14 @@ def load_hub_network(name: str, *, note: str = "") -> FeatureNetwork:
     note = f"{note} ({place}{f' at commit {commit[:12]}' if commit else ''})" if note else ""
     shown = word if place == kind.repository else f"{word}-{place.rstrip('/').rpartition('/')[2]}"
     return FeatureNetwork(shown, network, (3, side, side), _digest(model), note, "bicubic-antialias", str(device))
+
+
+def _unreadable(name: str, place: str, why: str) -> UserError:
+    word = name.partition(":")[0]
+    return UserError(
+        f"features={name}: {place} cannot be read as a network of this kind ({why}); give a repository of the hub or a "
+        f"folder, as in features={word}:PLACE"
+    )
 
 
 def _digest(model: nn.Module) -> str:

@@ -34,7 +34,12 @@ def load_efficientnet(*, note: str = "") -> FeatureNetwork:
     Raises:
         UserError: if its weights are not installed, or are not the published ones.
     """
-    path = weights_file()
+    return FeatureNetwork(NAME, _network(weights_file()), (3, SIDE, SIDE), SHA256, note)
+
+
+@cache
+def _network(path: Path) -> EfficientNetLite0:
+    """Read once in a process: nobody changes it."""
     digest = sha256_of(path)
     if digest != SHA256:
         raise UserError(
@@ -46,7 +51,7 @@ def load_efficientnet(*, note: str = "") -> FeatureNetwork:
     load_published(network, torch.load(path, map_location="cpu", weights_only=True))
     network = fuse(network).requires_grad_(False)
     to_channels_last(network)
-    return FeatureNetwork(NAME, network, (3, SIDE, SIDE), digest, note)
+    return network
 
 
 def weights_file() -> Path:
@@ -75,7 +80,7 @@ def likeliest_classes(features: Tensor, network: FeatureNetwork, k: int = 1) -> 
     Args:
         features: of the images by the network, (N, 1280); network: of `load_efficientnet`.
     """
-    best = network.network.classify(features.float()).softmax(1).topk(k, dim=1)
+    best = network.classify(features).softmax(1).topk(k, dim=1)
     names = class_names()
     return [
         [(names[label], p) for label, p in zip(labels, values, strict=True)]

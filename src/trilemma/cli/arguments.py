@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trilemma.arguments import FALSE, TRUE, parse_rate, parse_value
-from trilemma.errors import UserError, refuse_later
+from trilemma.errors import UserError
 from trilemma.verbs import VERBS, Verb, kinds
 
 IMPORT = "--import"
@@ -109,7 +109,6 @@ def _spaced(words: Sequence[str]) -> str | None:
 
 def _check_pair(verb: Verb, key: str, value: str | None, pairs: dict[str, str | None]) -> None:
     """Refuse a key that is given twice, and one that has no value but needs one; takes note of the others."""
-    refuse_later(verb.name, [key])
     if pairs.get(key) is not None:
         raise UserError(f"{key}= is given twice, as {pairs[key]} and as {value}; give it once")
     pairs[key] = value

@@ -96,6 +96,19 @@ def _invert(result: Any, given: Given) -> None:
     facts({"picture": result.picture, "codes": result.codes_file, "values": result.file, **cost})
 
 
+def _edit(result: Any, given: Given) -> None:
+    """The picture, and the vector or the noise."""
+    vector, noise = getattr(result, "file", None), getattr(result, "noise", None)
+    more = (
+        {"vector": vector}
+        if vector is not None
+        else {}
+        if noise is None
+        else {"noise": f"{noise:.3g} (standard deviation)"}
+    )
+    facts({"picture": result.picture, **more})
+
+
 def _traverse(result: Any, given: Given) -> None:
     names = [str(unit) for unit in result.units]
     if result.shares is not None:
@@ -199,7 +212,7 @@ PRINT: Mapping[str, Callable[[Any, Given], None]] = {
     "traverse": _traverse,
     "denoise": lambda result, _: facts({"picture": result.picture, "animation": result.animation}),
     "map": _map,
-    "edit": lambda result, _: facts({"picture": result.picture, "vector": result.file}),
+    "edit": _edit,
     "compress": _compress,
     "detect": _detect,
     "augment": _augment,

@@ -28,7 +28,7 @@ from trilemma.comparison.content import (
 )
 from trilemma.comparison.differences import unbeaten
 from trilemma.comparison.words import counts
-from trilemma.language import say
+from trilemma.language import translated
 from trilemma.text import quoted
 from trilemma.words import listed, number, span
 
@@ -63,7 +63,7 @@ def answer(
     items = [replace(use, text=" ".join([use.text, *_so_far(use.models, models, controls)]))]
     for axis, kind in WORDS.items():
         leaders = verdict.axes[axis]
-        items.append(Item(kind, say(f"For {kind}: {{text}}", text=leaders.text), leaders.first))
+        items.append(Item(kind, translated(f"For {kind}: {{text}}", text=leaders.text), leaders.first))
     items += longer_trainings(models, asked)
     items += [_failed(model, asked) for model in models if model.error]
     items += [_learned_nothing(model, asked) for model in models if model.learned_nothing]
@@ -79,20 +79,22 @@ def _use(models: Sequence[Model], axes: Mapping[str, Leaders], differences: Diff
     if len(able) == 1:
         alone = "Use {name}: it is the only one that can be recommended."
         among = "Use {name}: it is the only one of those compared that can be recommended."
-        text = say(among if len(models) > 1 else alone, name=able[0])
+        text = translated(among if len(models) > 1 else alone, name=able[0])
         return Item("use", text, able, _draw(models, able[0]))
     best = [name for name in able if all(name in axes[axis].first for axis in wanted)]
     if not best:
         return _trade_off(axes[FIDELITY].first, axes[DIVERSITY].first)
     if len(best) > 1:
         return _of_equals(best, models, axes, differences, wanted)
-    words = [say(WORDS[axis]) for axis in wanted]
+    words = [translated(WORDS[axis]) for axis in wanted]
     if not all(axes[axis].clear for axis in wanted):
-        text = say("Use {name}: no other model is shown to be better in {what}.", name=best[0], what=_either(words))
+        text = translated(
+            "Use {name}: no other model is shown to be better in {what}.", name=best[0], what=_either(words)
+        )
     elif len(words) > 1:
-        text = say("Use {name}: it is ahead in both {what}.", name=best[0], what=listed(words))
+        text = translated("Use {name}: it is ahead in both {what}.", name=best[0], what=listed(words))
     else:
-        text = say("Use {name}: it is ahead in {what}.", name=best[0], what=words[0])
+        text = translated("Use {name}: it is ahead in {what}.", name=best[0], what=words[0])
     return Item("use", text, best, _draw(models, best[0]))
 
 
@@ -108,13 +110,13 @@ def _of_equals(
     rest = [axis for axis in WANTS["balance"] if axis not in wanted]
     also = [name for name in best if all(name in axes[axis].first for axis in rest)]
     if rest and len(also) == 1:
-        text = say(
+        text = translated(
             "Use {name}: no difference in {what} could be shown between {names}, and no other model is shown to be "
             "better in {rest}.",
             name=also[0],
-            what=listed([say(WORDS[axis]) for axis in wanted]),
+            what=listed([translated(WORDS[axis]) for axis in wanted]),
             names=listed(best),
-            rest=_either([say(WORDS[axis]) for axis in rest]),
+            rest=_either([translated(WORDS[axis]) for axis in rest]),
         )
         return Item("use", text, also, _draw(models, also[0]))
     return _fastest(also or best, models, differences, wanted)
@@ -129,8 +131,10 @@ def _so_far(names: Sequence[str], models: Sequence[Model], controls: Sequence[Co
     if shares and real and max(shares) < FAR * real:
         one = "But it covers {share} of the real images, and other real images cover {real}: {advice}"
         some = "But the best covers {share} of the real images, and other real images cover {real}: {advice}"
-        advice = say("train longer, or take a model that suits these images (see trilemma list).")
-        yield say(one if len(names) == 1 else some, share=f"{max(shares):.0%}", real=f"{real:.0%}", advice=advice)
+        advice = translated("train longer, or take a model that suits these images (see trilemma list).")
+        yield translated(
+            one if len(names) == 1 else some, share=f"{max(shares):.0%}", real=f"{real:.0%}", advice=advice
+        )
 
 
 def _value(scores: Scores, name: str) -> float | None:
@@ -138,7 +142,7 @@ def _value(scores: Scores, name: str) -> float | None:
 
 
 def _trade_off(quality: Sequence[str], diversity: Sequence[str]) -> Item:
-    text = say(
+    text = translated(
         "No model is best in both: use {quality} for quality, {diversity} for diversity.",
         quality=_either(quality),
         diversity=_either(diversity),
@@ -151,43 +155,48 @@ def _fastest(best: Sequence[str], models: Sequence[Model], differences: Differen
     of all."""
     times = {m.name: value for m in models if m.name in best and (value := _value(m.scores, TIME)) is not None}
     fast = unbeaten(times, differences.get(TIME, ()), "lower") if len(times) == len(best) else list(best)
-    what = listed([say(WORDS[axis]) for axis in (wanted if SPEED in wanted else WANTS["balance"])])
+    what = listed([translated(WORDS[axis]) for axis in (wanted if SPEED in wanted else WANTS["balance"])])
     same = "Use {name}: no difference in {what} could be shown between {names}."
     faster = "Use {name}: no difference in {what} could be shown between {names}, and it is the fastest of them."
-    text = say(same if len(fast) > 1 else faster, name=_either(fast), what=what, names=listed(best))
+    text = translated(same if len(fast) > 1 else faster, name=_either(fast), what=what, names=listed(best))
     return Item("use", text, fast, _draw(models, fast[0]))
 
 
 def _none_yet(asked: Asked) -> Item:
     """What to do where nothing can be recommended."""
-    return Item("use", say(NONE_YET), (), _longer(asked))
+    return Item("use", translated(NONE_YET), (), _longer(asked))
 
 
 def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:
     """What a longer training would change, by the learning curves; nothing where none could be fitted."""
-    fitted = [(m, m.longer) for m in models if m.longer and m.learning and not m.error]
+    fitted = [(m, m.forecast) for m in models if m.forecast and m.learning and not m.error]
+    others = [m for m in models if m.scores and not m.learned_nothing and not m.forecast]
     if not fitted or not asked.length:
         return
     parts, ahead = [], {}
     for model, longer in fitted:
-        now, (_, high) = model.learning[-1].value, longer.interval
+        last, (_, high) = model.learning[-1], longer.interval
         within = f"{number(longer.value, longer.interval)} ({span(longer.value, longer.interval)})"
         falls = "{value} for {name}, from {now}"
         stays = "{value} for {name}, from {now}, no change that could be shown"
-        parts.append(say(falls if high < now else stays, value=within, name=model.name, now=number(now)))
+        parts.append(
+            translated(
+                falls if high < last.interval[0] else stays, value=within, name=model.name, now=number(last.value)
+            )
+        )
         ahead[model.name] = longer.interval
     best = min(ahead, key=lambda name: ahead[name][1])
     clear = all(ahead[best][1] < low for name, (low, _) in ahead.items() if name != best)
     text = [
-        say(
+        translated(
             "With {factor} times the training, a kernel distance is expected of {values}.",
             factor=LONGER,
             values=listed(parts),
         )
     ]
-    if clear and len(ahead) > 1:
-        text.append(say("{name} would be nearest to real images.", name=best))
-    text.append(say("It is read from the learning curves, as a power law of the time."))
+    if clear and len(ahead) > 1 and not others:
+        text.append(translated("{name} would be nearest to real images.", name=best))
+    text.append(translated("It is read from the learning curves, as a power law of the time."))
     yield Item("longer", " ".join(text), [m.name for m, _ in fitted], _again(asked, **_times(asked, LONGER)))
 
 
@@ -195,7 +204,7 @@ def _failed(model: Model, asked: Asked) -> Item:
     error = model.error or ""
     return Item(
         "failed",
-        say("{name} failed. {why}", name=model.name, why=_sentence(error)),
+        translated("{name} failed. {why}", name=model.name, why=_sentence(error)),
         [model.name],
         _repair(model, error, asked),
     )
@@ -207,7 +216,7 @@ def _learned_nothing(model: Model, asked: Asked) -> Item:
 
 
 def _warned(model: Model, asked: Asked) -> Item:
-    text = " ".join([say("{name} was trained with warnings.", name=model.name), *map(_sentence, model.warnings)])
+    text = " ".join([translated("{name} was trained with warnings.", name=model.name), *map(_sentence, model.warnings)])
     return Item("limits", text, [model.name], _repair(model, " ".join(model.warnings), asked))
 
 
@@ -216,9 +225,9 @@ def _limits(models: Sequence[Model], axes: Mapping[str, Leaders], asked: Asked) 
     axis some model is beaten by another, the luck of training."""
     if sets := [model.name for model in models if model.kind == IMAGES]:
         text = "{names} are sets of images: {why}" if len(sets) > 1 else "{names} is a set of images: {why}"
-        yield Item("limits", say(text, names=listed(sets), why=say(NO_COST)), sets)
+        yield Item("limits", translated(text, names=listed(sets), why=translated(NO_COST)), sets)
     if single_trainings(models) and any(axis.beaten for axis in axes.values()):
-        yield Item("limits", say(ONE_TRAINING_CAVEAT), (), _again(asked, seeds=3))
+        yield Item("limits", translated(ONE_TRAINING_CAVEAT), (), _again(asked, seeds=3))
 
 
 def single_trainings(models: Sequence[Model]) -> bool:
@@ -227,9 +236,12 @@ def single_trainings(models: Sequence[Model]) -> bool:
 
 
 def _repair(model: Model, text: str, asked: Asked) -> str | None:
-    """The next line to type: a lower key or a longer training, as the text advises, else the same training alone."""
+    """The next line to type: a lower key or a longer training, as the text advises, else the same training alone; of
+    models whose widths the comparison chose, a longer comparison."""
     if not asked.length:
         return None
+    if " parameters=" in asked.command:
+        return _again(asked, **_times(asked, LONGER))
     beta = model.trained.settings.get("beta") if model.trained else None
     if "beta=" in text and beta:
         return _train(model.name, asked, beta=f"{LOWER * beta:.2g}")
@@ -293,7 +305,7 @@ def _either(names: Sequence[str]) -> str:
     >>> _either(["a"]), _either(["a", "b", "c"])
     ('a', 'a, b or c')
     """
-    return f" {say('or')} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return f" {translated('or')} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _sentence(text: str) -> str:

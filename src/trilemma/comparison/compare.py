@@ -53,7 +53,7 @@ UNKNOWN_S = 60.0  # a first guess at the seconds of a training whose length is g
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finished comparison: the two files, and what they hold."""
+    """A finished comparison: the page and the values, and what they hold."""
 
     html: Path
     json: Path
@@ -110,6 +110,9 @@ def compare(
         int | None, Field(ge=1, description="bring each model to about so many parameters, by its widths")
     ] = None,
     n: Annotated[int | None, Field(description="images drawn per model (default: as many as real ones)")] = None,
+    features: Annotated[
+        str, Field(description="network that extracts features, as of evaluate; auto: the one that fits the data")
+    ] = "auto",
     size: Resize = None,
     seed: Seed = 0,
     want: Annotated[
@@ -147,6 +150,7 @@ def compare(
         parameters: of each model, about, beside either: its widths are scaled.
         n: images drawn and measured per model (default: as many as there are real ones to measure by, at most as an
             evaluation takes).
+        features: a feature network: auto, efficientnet-lite0, inception, ...
         size: height and width of the images, px (default: inferred).
         want: the model to recommend: balance, one that is unbeaten in quality and diversity; quality, diversity or
             speed, one that is unbeaten in this.
@@ -186,14 +190,13 @@ def compare(
     own = budget is not None or any(entry.run for entry in entries)
     counts = [entry.images.count for entry in entries if entry.images and entry.images.count is not None]
     split, n = choose_reals(loaded, n, n_fake=min(counts, default=None), own=own)
-    request = request_of(entries, loaded, budget, n, seed)
+    request = request_of(entries, loaded, budget, n, seed, features)
     with_size = size is not None or not isinstance(data, str | Path | None)
     make_command = partial(command_of, request, with_size=with_size, want=want, curves=curves, lang=lang)
-    plan = Plan(entries, loaded, budget, split, n, seed, own, make_command(out), want, curves)
+    plan = Plan(entries, loaded, budget, split, n, seed, own, make_command(out), want, curves, lang, features)
     with claim_folder(loaded.name, request, out, say) as folder:
         try:
-            with in_language(lang):
-                return _carry_out(plan, folder, say, begin, quiet=quiet)
+            return _carry_out(plan, folder, say, begin, quiet=quiet)
         except KeyboardInterrupt:
             words = shlex.split(make_command(folder))
             say(f"the comparison stopped. Resume with: {quoted(words)}")
@@ -236,7 +239,8 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
         within=folder,
     )
     entries, data, n, budget = plan.entries, plan.data, plan.n, plan.budget
-    progress = Progress(steps_of(entries, data, folder, _seconds(budget), n), say, begin)
+    steps = steps_of(entries, data, folder, _seconds(budget), n, curves=plan.curves)
+    progress = Progress(steps, say, begin)
     if budget is None:
         say(f"{folder}: {_to_measure(entries)} to measure, {about(progress.stated)} in all")
     else:
@@ -246,7 +250,8 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
     limits = caveats(data, plan.split, n, own=plan.own)
     length = {} if budget is None else budget.length
     asked = Asked(plan.command, length, n, batch, plan.seed, plan.split, limits, plan.want)
-    result = _write(entries, reference, asked, files)
+    with in_language(plan.lang):
+        result = _write(entries, reference, asked, files)
     progress.end()
     return result
 

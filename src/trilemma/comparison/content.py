@@ -88,16 +88,19 @@ class Curve:
 
 @dataclass(frozen=True)
 class LearningPoint:
-    """The kernel distance after so many images and seconds of a training, and its 95% interval."""
+    """The kernel distance after so many images and seconds of a training, its 95% interval, and its standard errors due
+    to the real images, which all points share, and to its own generated ones."""
 
     images: int
     seconds: float
     value: float
     interval: Sequence[float]
+    shared: float
+    own: float
 
 
 @dataclass(frozen=True)
-class Longer:
+class Forecast:
     """The kernel distance to be expected after so many seconds, and its interval; it falls as seconds**-power."""
 
     seconds: float
@@ -182,8 +185,8 @@ class Model:
     """A row: a model as the mean over its trainings, which differ in their seed alone, or a set of images.
 
     kind: "model" or IMAGES; trained: None of a set of images, and of a model that failed before it was trained;
-    folder: where a set of images lies; learning: of the training that stands for the row, and what a longer one would
-    change; samplers: the model under several settings of its sampler.
+    folder: where a set of images lies; learning: of the training that stands for the row; forecast: what a longer one
+    would reach; samplers: the model under several settings of its sampler.
     """
 
     name: str
@@ -201,7 +204,7 @@ class Model:
     kind: str = "model"
     folder: str | None = None
     learning: Sequence[LearningPoint] = ()
-    longer: Longer | None = None
+    forecast: Forecast | None = None
     samplers: Sequence[SamplerPoint] = ()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from trilemma.comparison.content import Curve
-from trilemma.language import say
+from trilemma.language import translated
 from trilemma.training.adversarial import EXPLODED, OVERFIT, SURE, VANISHED
 from trilemma.training.monitor import ENOUGH, IN_USE
 from trilemma.training.titles import square_of, title
@@ -52,11 +52,11 @@ def curve_title(name: str, *, phase: bool = False) -> str:
     ('KL divergence (nats)', 'critic: loss', 'validation error (RMSE)')
     """
     head, _, _ = name.partition("/")
-    words = say(title(_part(name)))
+    words = translated(title(_part(name)))
     if name.startswith("valid_") and words[1:2].islower():
-        return say("validation {words}", words=words)
+        return translated("validation {words}", words=words)
     if name.startswith("valid_"):
-        return say("{words}, validation", words=words)
+        return translated("{words}, validation", words=words)
     return f"{head}: {words}" if phase and "/" in name else words
 
 
@@ -86,7 +86,7 @@ def _merged(group: Sequence[Curve], *, phase: bool) -> CurvePlot:
     """The first of equal lines under all their names, the loss first: "loss (squared error)"."""
     first, *rest = [curve_title(c.name, phase=phase and k == 0) for k, c in enumerate(group)]
     rest = [text for text in rest[-1:] if text != first]
-    healthy = next((say(HEALTHY[part]) for c in group if (part := _part(c.name)) in HEALTHY), None)
+    healthy = next((translated(HEALTHY[part]) for c in group if (part := _part(c.name)) in HEALTHY), None)
     return CurvePlot(
         group[0].name, f"{first} ({rest[0]})" if rest else first, healthy, group[0].seconds, group[0].values
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from trilemma.comparison.content import Control, Document, Item, Model, Nearest, Scores
-from trilemma.language import say
+from trilemma.language import translated
 from trilemma.words import number
 
 HALF = 0.5  # of real images
@@ -34,7 +34,7 @@ def _faults(model: Model, real: Scores) -> Iterator[str]:
         model.scores, "coverage", HALF * _value(real, "coverage", 1.0)
     ):
         values = {name: number(_value(model.scores, name)) for name in ("density", "coverage")}
-        yield say(
+        yield translated(
             "{name} draws good images of few kinds (density {density}, coverage {coverage}): it has collapsed to a "
             "part of the data.",
             name=model.name,
@@ -42,15 +42,15 @@ def _faults(model: Model, real: Scores) -> Iterator[str]:
         )
     elif _is_below(model.scores, "class_diversity", HALF):
         share = f"{_value(model.scores, 'class_diversity'):.0%}"
-        yield say(
+        yield translated(
             "Within a class, the images of {name} differ {share} as much as real ones: it draws a few of each class.",
             name=model.name,
             share=share,
         )
     if isinstance(model.nearest, Nearest) and model.nearest.copies:
-        yield say("{name} may copy training images: look at its nearest ones in the report.", name=model.name)
-    if model.longer and model.learning and model.longer.interval[1] < model.learning[-1].value:
-        yield say("{name} is still learning: a longer training is expected to be better.", name=model.name)
+        yield translated("{name} may copy training images: look at its nearest ones in the report.", name=model.name)
+    if model.forecast and model.learning and model.forecast.interval[1] < model.learning[-1].interval[0]:
+        yield translated("{name} is still learning: a longer training is expected to be better.", name=model.name)
 
 
 def _value(scores: Scores, name: str, otherwise: float = 0.0) -> float:

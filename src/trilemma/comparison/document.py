@@ -24,6 +24,7 @@ from trilemma.comparison.content import (
     Differences,
     Document,
     Images,
+    Item,
     Model,
 )
 from trilemma.comparison.differences import unbeaten
@@ -34,7 +35,7 @@ from trilemma.comparison.sampler_settings import with_frontier
 from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST
 from trilemma.comparison.words import title, verdict
 from trilemma.errors import UserError, shows_tracebacks
-from trilemma.language import language, say
+from trilemma.language import language, translated
 from trilemma.metrics.catalogue import COST, DETAILS, QUALITY
 from trilemma.text import quoted
 from trilemma.words import counted, listed
@@ -70,8 +71,8 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
         Document(
             format=FORMAT,
             trilemma=__version__,
-            title=say("{models} on {data}", models=listed(list(rows)), data=data.name),
-            answer=answer(models, conclusion, pairs, asked, below),
+            title=translated("{models} on {data}", models=listed(list(rows)), data=data.name),
+            answer=_for_these(answer(models, conclusion, pairs, asked, below), data, asked),
             verdict=conclusion,
             data=_images(data),
             budget=_budget(models, asked, machine),
@@ -90,6 +91,21 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
             again=_again(models, asked),
         )
     )
+
+
+def _for_these(items: Sequence[Item], data: "Data", asked: Asked) -> list[Item]:
+    """The answer, for how many images and how much training it is one."""
+    values = {"n": f"{len(data.train):,}", "size": " x ".join(str(side) for side in data.shape[1:])}
+    if not asked.length:
+        return list(items)
+    if "minutes" in asked.length:
+        length = counted(60 * asked.length["minutes"], "second")
+        text = "For {n} training images of {size} px and {length} of training each: {text}"
+    else:
+        length = counted(asked.length["images"], "training image")
+        text = "For {n} training images of {size} px, of which each model sees {length} in all: {text}"
+    first = items[0]
+    return [replace(first, text=translated(text, **values, length=length, text=first.text)), *items[1:]]
 
 
 def _with_frontier(models: Sequence[Model], below: Sequence[Control]) -> list[Model]:
@@ -191,19 +207,19 @@ def _budget(models: Sequence[Model], asked: Asked, machine: Json) -> Budget:
     equal = by_images or not used or max(used) <= BUDGET_FACTOR * min(used)
     seconds = 60 * asked.length["minutes"] if "minutes" in asked.length else None
     if seconds:
-        text = say("Asked for each model: {length} of training.", length=counted(seconds, "second"))
+        text = translated("Asked for each model: {length} of training.", length=counted(seconds, "second"))
     elif by_images:
-        text = say("Each model was to see {images}.", images=counted(asked.length["images"], "training image"))
+        text = translated("Each model was to see {images}.", images=counted(asked.length["images"], "training image"))
     elif all(m.kind == IMAGES for m in models):
-        text = say("These are sets of images: what their training took is not known.")
+        text = translated("These are sets of images: what their training took is not known.")
     else:
-        text = say("These runs were trained before.")
+        text = translated("These runs were trained before.")
     if used:
         low, high = (f"{end:,.1f}" for end in (min(used), max(used)))
-        took = low if low == high else f"{low} {say('to')} {high}"
-        text += " " + say("Used: {seconds} seconds.", seconds=took)
+        took = low if low == high else f"{low} {translated('to')} {high}"
+        text += " " + translated("Used: {seconds} seconds.", seconds=took)
     if not equal:
-        text += " " + say("The budgets are not equal: scores also differ because of that.")
+        text += " " + translated("The budgets are not equal: scores also differ because of that.")
     return Budget(seconds, used, equal, text, machine)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trilemma.comparison.content import Model
-from trilemma.language import say
+from trilemma.language import translated
 from trilemma.pictures.plots import FAINT, INK, MUTED, PAPER, lines_across, short, style
 from trilemma.words import number, span
 
@@ -36,7 +36,7 @@ def dots(models: Sequence[Model], axis: "Axis") -> "Figure":
     ax.grid(axis="x", color=FAINT, linewidth=0.7)
     for side in ax.spines.values():
         side.set_visible(False)
-    ax.text(0, 1 + 0.06 / (height - 0.62), f"{say(axis.name.capitalize())}: {say(axis.short)}", transform=ax.transAxes,
+    ax.text(0, 1 + 0.06 / (height - 0.62), _heading(axis), transform=ax.transAxes,
             color=INK, fontsize=9.5, fontweight="bold", va="bottom")  # fmt: skip
     for k, model in enumerate(models):
         _row(ax, k, model, axis)
@@ -56,21 +56,19 @@ def learning(models: Sequence[Model]) -> "Figure":
             continue
         colour, marker, dashes = style(k)
         x, y = [p.seconds for p in points], [p.value for p in points]
-        ax.plot(
-            x, y, color=colour, marker=marker, markersize=4, linestyle=dashes, linewidth=1.2, label=short(model.name)
-        )
+        ax.plot(x, y, color=colour, marker=marker, markersize=4, linestyle=dashes, linewidth=1.2, label=_label(model))
         least = min(y) / 10
         ends = [(max(low, least), high) for low, high in (p.interval for p in points)]
         ax.vlines(x, *zip(*ends, strict=True), color=colour, linewidth=1.6, alpha=0.5)
-        if ahead := model.longer:
+        if ahead := model.forecast:
             ax.plot([x[-1], ahead.seconds], [y[-1], ahead.value], color=colour, linestyle=":", linewidth=1)
-            low, high = ahead.interval
+            low, high = (max(end, least) for end in ahead.interval)
             ax.vlines([ahead.seconds], [low], [high], color=colour, linewidth=1.6, alpha=0.35)
             ax.plot([ahead.seconds], [ahead.value], color=colour, marker=marker, markersize=5, markerfacecolor=PAPER)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    _plain(ax, say("training seconds"), say("Kernel distance over the training"))
-    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8, frameon=False, labelcolor=INK)
+    _plain(ax, translated("training seconds"), translated("Kernel distance over the training"))
+    _legend(ax)
     return figure
 
 
@@ -88,8 +86,8 @@ def samplers(models: Sequence[Model], real: float) -> "Figure":
         if name == "density" and real < 1e6:
             ax.axhline(real, color=MUTED, linewidth=0.8, linestyle=":")
         ax.set_xscale("log")
-        _plain(ax, say("images per second"), say(title))
-    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8, frameon=False, labelcolor=INK)
+        _plain(ax, translated("images per second"), translated(title))
+    _legend(ax)
     return figure
 
 
@@ -102,12 +100,24 @@ def _setting_line(ax: "Axes", k: int, model: Model, name: str) -> None:
     for full in (True, False):
         own = [(u, v) for u, v, p in zip(x, y, points, strict=True) if p.frontier == full]
         if own:
-            label = short(model.name) if full or not any(p.frontier for p in points) else None
+            label = _label(model) if full or not any(p.frontier for p in points) else None
             face = colour if full else PAPER
             ax.plot(
                 *zip(*own, strict=True), color=colour, marker=marker, markersize=5, markerfacecolor=face, linestyle="",
                 label=label,
             )  # fmt: skip
+
+
+def _label(model: Model) -> str:
+    """A name in a legend, which would leave out one that begins with an underscore."""
+    return f" {short(model.name)}"
+
+
+def _legend(ax: "Axes") -> None:
+    """Names beside a plot, as they are."""
+    legend = ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8, frameon=False, labelcolor=INK)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _plain(ax: "Axes", x: str, title: str) -> None:
@@ -120,6 +130,10 @@ def _plain(ax: "Axes", x: str, title: str) -> None:
         side.set_color(FAINT)
 
 
+def _heading(axis: "Axis") -> str:
+    return f"{translated(axis.name.capitalize())}: {translated(axis.short)}"
+
+
 def _row(ax: "Axes", k: int, model: Model, axis: "Axis") -> None:
     (colour, marker, _), place = style(k), model.place.get(axis.name)
     side = ax.get_yaxis_transform()
@@ -128,7 +142,7 @@ def _row(ax: "Axes", k: int, model: Model, axis: "Axis") -> None:
     )
     if place is None:
         why = "failed" if model.error else "refused" if axis.metric in model.scores else "not measured"
-        ax.text(1.03, k, say(why), transform=side, va="center", fontsize=8.5, color=MUTED)
+        ax.text(1.03, k, translated(why), transform=side, va="center", fontsize=8.5, color=MUTED)
         return
     if place.reach:
         ax.plot(place.reach, [k, k], color=colour, linewidth=3, solid_capstyle="butt", alpha=0.75)
@@ -151,6 +165,6 @@ def curve(title: str, seconds: Sequence[float], values: Sequence[float]) -> "Fig
     ax.set_title(title, fontsize=size, color=INK, x=-0.26, ha="left", loc="left", pad=4, parse_math=False)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(4))
-    ax.set_xlabel(say("training seconds"), fontsize=7.5, color=MUTED, labelpad=1)
+    ax.set_xlabel(translated("training seconds"), fontsize=7.5, color=MUTED, labelpad=1)
     lines_across(ax, 7.5)
     return figure

@@ -5,15 +5,20 @@ power law of the seconds s,
 
     log d = a - b log s,
 
-by least squares, each point weighted with its precision; d at FACTOR times the length is exp(a - b log(FACTOR s)). The
-interval has two parts: of the fit, and a point's own. Curves of training bend: the law holds over a few doublings.
+by least squares, each point weighted with the precision that its generated images give it; d at FACTOR times the length
+is exp(a - b log(FACTOR s)). The interval is that of the law, not of a measurement: it has the errors of a and b, how
+far points lie from the law beside their noise, and once the error that the real images give all points alike.
+
+The law holds over a few doublings: curves of training bend. Points at or below 0 are left out, so that near real images
+a curve looks flatter than it is; and where a learning rate falls over the training, the last weights are better than
+those of the same time in a longer one, so that it looks steeper.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from trilemma.comparison.content import LearningPoint, Longer
+from trilemma.comparison.content import Forecast, LearningPoint
 
 if TYPE_CHECKING:
     from trilemma.metrics.controls import Reference
@@ -24,6 +29,8 @@ KEPT = 4  # weights that a training of a comparison keeps: after 1/16, 1/8, 1/4,
 FEWER = 500  # images drawn of each
 FACTOR = 4  # times the length that is looked ahead
 LEAST_POINTS = 3  # of a fit
+LEAST_ERROR = 1e-3  # relative standard error of a point, at least
+WIDEST = math.log(1000)  # half of an interval, in logarithms, beyond which nothing is said
 
 
 class Fit(NamedTuple):
@@ -34,7 +41,7 @@ class Fit(NamedTuple):
     b: float
     centre: float
     variances: tuple[float, float]
-    apart: float
+    excess: float
     df: int
 
 
@@ -56,17 +63,17 @@ def learning_points(run: "Run", reference: "Reference", last: "Spread | None", b
 
 def _point(images: int, seconds: float, distance: "Spread") -> LearningPoint:
     value, interval = distance.estimate()
-    return LearningPoint(images, seconds, value, list(interval))
+    errors = [math.sqrt(float(deviations.square().sum())) for deviations in (distance.shared, distance.own)]
+    return LearningPoint(images, seconds, value, list(interval), *errors)
 
 
 def fit(points: Sequence[LearningPoint]) -> Fit | None:
-    """The power law through the points above 0; None where they are too few, or all at one time."""
+    """The power law through the points above 0; None where they are too few, or at too few times."""
     usable = [p for p in points if p.value > 0 and p.seconds > 0]
-    if len(usable) < LEAST_POINTS or len({p.seconds for p in usable}) < LEAST_POINTS:
+    if len({p.seconds for p in usable}) < LEAST_POINTS:
         return None
     x, y = [math.log(p.seconds) for p in usable], [math.log(p.value) for p in usable]
-    noise = [max(_log_half(p) / 2, 1e-3) ** 2 for p in usable]  # half an interval is about 2 standard errors
-    weights = [1 / v for v in noise]
+    weights = [max(p.own / p.value, LEAST_ERROR) ** -2 for p in usable]
     total = sum(weights)
     centre, level = (sum(w * v for w, v in zip(weights, values, strict=True)) / total for values in (x, y))
     spread = sum(w * (v - centre) ** 2 for w, v in zip(weights, x, strict=True))
@@ -74,25 +81,23 @@ def fit(points: Sequence[LearningPoint]) -> Fit | None:
     rest = [u - level - slope * (v - centre) for v, u in zip(x, y, strict=True)]
     chi2 = sum(w * r**2 for w, r in zip(weights, rest, strict=True)) / (len(usable) - 2)
     scale = max(1.0, chi2)  # where points lie farther from the line than their noise, the law is that much less certain
-    apart = (scale - 1) * len(usable) / total
-    return Fit(level, -slope, centre, (scale / total, scale / spread), apart, len(usable) - 2)
+    excess = (scale - 1) * len(usable) / total
+    return Fit(level, -slope, centre, (scale / total, scale / spread), excess, len(usable) - 2)
 
 
-def longer(points: Sequence[LearningPoint], factor: float = FACTOR) -> Longer | None:
-    """The kernel distance to be expected after `factor` times the length; None where no law can be fitted."""
+def forecast(points: Sequence[LearningPoint], factor: float = FACTOR) -> Forecast | None:
+    """The kernel distance to be expected after `factor` times the length; None where no law can be fitted, or it says
+    nothing."""
     from trilemma.metrics.intervals import quantile
 
     law = fit(points)
     if law is None:
         return None
-    ahead = math.log(factor * points[-1].seconds) - law.centre
+    ahead, last = math.log(factor * points[-1].seconds) - law.centre, [p for p in points if p.value > 0][-1]
+    of_fit = math.sqrt(law.variances[0] + law.variances[1] * ahead**2 + law.excess)
+    half = math.hypot(quantile(df=law.df) * of_fit, quantile() * last.shared / last.value)
     expected = law.a - law.b * ahead
-    half = quantile(df=law.df) * math.sqrt(law.variances[0] + law.variances[1] * ahead**2 + law.apart)
-    low, high = math.exp(expected - half), math.exp(expected + half)
-    return Longer(factor * points[-1].seconds, math.exp(expected), [low, high], law.b)
-
-
-def _log_half(point: LearningPoint) -> float:
-    """Half of a point's interval, in units of log d."""
-    low, high = point.interval
-    return (high - low) / 2 / point.value
+    if half > WIDEST or abs(expected) > 2 * WIDEST:
+        return None
+    ends = [math.exp(expected - half), math.exp(expected + half)]
+    return Forecast(factor * points[-1].seconds, math.exp(expected), ends, law.b)

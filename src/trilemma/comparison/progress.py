@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from trilemma.comparison.entries import Entry
+from trilemma.comparison.entries import Entry, rows_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,7 @@ EXTRAS = 0.1  # of a training's seconds
 STARTED, MEASURED, WRITTEN = 2.0, 1.0, 5.0  # seconds: to begin and end a training, to measure one, to write the report
 PER_IMAGE = 0.002  # seconds to measure an image, once drawn
 CONTROLS = 5  # are measured once, before the first model
+CURVES = 6_000  # images that the curves of a model take, about
 OTHER = 1.2  # times as much, or as little, is another total
 
 
@@ -75,12 +76,14 @@ class Progress:
         return sum(seconds for _, seconds in pairs) / estimated if estimated > 0 else 1.0
 
 
-def steps_of(entries: Sequence[Entry], data: "Data", folder: Path, seconds: float | None, n: int) -> list[Step]:
+def steps_of(
+    entries: Sequence[Entry], data: "Data", folder: Path, seconds: float | None, n: int, *, curves: bool = False
+) -> list[Step]:
     """The steps of a comparison: trainings, measurements, the report.
 
     Args:
         seconds: of each training; None where nothing is trained.
-        n: images to measure.
+        n: images to measure; curves: whether each row is measured over its training and under settings of its sampler.
     """
     from trilemma.metrics.cost import BATCH, LEAST_TURNS, REPEATS, TURNS_S
 
@@ -91,6 +94,8 @@ def steps_of(entries: Sequence[Entry], data: "Data", folder: Path, seconds: floa
     steps = [] if seconds is None else [Step("training", _training(e, folder, seconds, cost[e.name])) for e in entries]
     one = MEASURED + n * PER_IMAGE
     steps += [Step("measuring", one * (1 if k else 1 + CONTROLS) + n * cost[e.name]) for k, e in enumerate(entries)]
+    if curves:
+        steps += [Step("curves", STARTED + min(CURVES, 10 * n) * (PER_IMAGE + cost[name])) for name in rows_of(entries)]
     turn = min(BATCH, n) * sum(cost.values())
     return [*steps, Step("writing", WRITTEN + min(REPEATS * turn, max(LEAST_TURNS * turn, TURNS_S)))]
 

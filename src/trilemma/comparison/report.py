@@ -20,7 +20,7 @@ from trilemma.comparison.content import Document, Model
 from trilemma.comparison.curves import CurvePlot, curve_title, shown_curves
 from trilemma.comparison.document import further
 from trilemma.comparison.images import Pictures, pictures_of
-from trilemma.language import in_language, say
+from trilemma.language import in_language, translated
 from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.pictures import plots
 from trilemma.pictures.page import template
@@ -61,15 +61,18 @@ def _context(document: Document) -> dict[str, object]:
     placed = [m for m in models if any(m.place.values())]
     return {
         "doc": document,
-        "_": say,
+        "_": translated,
         "language": document.language,
-        "shares": [say(axis["unit"]) for axis in document.axes if axis["name"] != "speed"],
+        "shares": [translated(axis["unit"]) for axis in document.axes if axis["name"] != "speed"],
         "further": further(document),
         "cost": COST,
-        "titles": {name: say(metric.title) for name, metric in CATALOGUE.items()},
+        "titles": {name: translated(metric.title) for name, metric in CATALOGUE.items()},
         "triangle": _svg(triangle.draw(models), _triangle_text(placed)),
         "dots": [_svg(figures.dots(models, axis), _dots_text(models, axis)) for axis in triangle.AXES],
-        "small": {m.name: _svg(triangle.draw(models, only=m.name), f"{m.name} among the others") for m in placed},
+        "small": {
+            m.name: _svg(triangle.draw(models, only=m.name), translated("{name} among the others", name=m.name))
+            for m in placed
+        },
         "curves": {m.name: [_curve(m.name, curve) for curve in shown_curves(m.curves)] for m in models},
         "valid": {m.name: _validation(m.trained.valid if m.trained else {}) for m in models},
         "learning": _learning(models),
@@ -88,10 +91,12 @@ def _learning(models: Sequence[Model]) -> Markup | None:
     def of_model(model: Model) -> str:
         first, last = model.learning[0], model.learning[-1]
         values = {"first": number(first.value), "last": number(last.value, last.interval)}
-        return say("{name} from {first} to {last}", name=model.name, **values)
+        return translated("{name} from {first} to {last}", name=model.name, **values)
 
     text = (
-        say("Kernel distance over the training") + ": " + "; ".join(of_model(m) for m in models if len(m.learning) > 1)
+        translated("Kernel distance over the training")
+        + ": "
+        + "; ".join(of_model(m) for m in models if len(m.learning) > 1)
     )
     return _svg(figures.learning(models), text)
 
@@ -104,7 +109,9 @@ def _samplers(document: Document) -> Markup | None:
     controls = {c.name: c.scores["density"].value for c in document.controls if "density" in c.scores}
     real = controls.get("real") or controls.get("training") or math.inf
     names = listed([m.name for m in models])
-    text = say("Coverage and density over images per second of {names}; the values are in the table below", names=names)
+    text = translated(
+        "Coverage and density over images per second of {names}; the values are in the table below", names=names
+    )
     return _svg(figures.samplers(document.models, real), text)
 
 
@@ -112,7 +119,9 @@ def _curve(model: str, curve: CurvePlot) -> tuple[Markup, str | None]:
     """The plot, and what is healthy."""
     first, last = curve.values[0], curve.values[-1]
     values = {"first": number(first), "last": number(last)}
-    text = say("{title} of {model} over training: from {first} to {last}", title=curve.title, model=model, **values)
+    text = translated(
+        "{title} of {model} over training: from {first} to {last}", title=curve.title, model=model, **values
+    )
     return _svg(figures.curve(curve.title, curve.seconds, curve.values), text), curve.healthy
 
 
@@ -128,23 +137,23 @@ def _svg(figure: "Figure", label: str) -> Markup:
 def _triangle_text(models: Sequence[Model]) -> str:
     def of_model(model: Model) -> str:
         return f"{model.name}: " + ", ".join(
-            f"{say(axis.name)} {number(place.value, place.interval)}"
+            f"{translated(axis.name)} {number(place.value, place.interval)}"
             for axis in triangle.AXES
             if (place := model.place.get(axis.name))
         )
 
-    return say("Triangle of fidelity, diversity and speed.") + " " + "; ".join(map(of_model, models))
+    return translated("Triangle of fidelity, diversity and speed.") + " " + "; ".join(map(of_model, models))
 
 
 def _dots_text(models: Sequence[Model], axis: triangle.Axis) -> str:
     def of_model(model: Model) -> str:
         place = model.place.get(axis.name)
         if not place:
-            return f"{model.name} {say('none')}"
+            return f"{model.name} {translated('none')}"
         within = f" ({span(place.value, place.interval)})" if place.interval else ""
         return f"{model.name} {number(place.value, place.interval)}{within}"
 
-    return f"{say(axis.name.capitalize())}, {say(axis.short)}: " + "; ".join(map(of_model, models))
+    return f"{translated(axis.name.capitalize())}, {translated(axis.short)}: " + "; ".join(map(of_model, models))
 
 
 @cache

@@ -21,10 +21,10 @@ from trilemma.comparison.content import (
 )
 from trilemma.comparison.differences import RowMetric, differences, mean_over_trainings, of_turns, over_trainings
 from trilemma.comparison.entries import Entry, shown
-from trilemma.comparison.learning import longer
+from trilemma.comparison.learning import forecast
 from trilemma.comparison.trained import commands, curves, training_of
 from trilemma.comparison.triangle import AXES, placed
-from trilemma.language import say
+from trilemma.language import translated
 from trilemma.metrics.catalogue import COST, DETAILS, QUALITY
 from trilemma.words import listed
 
@@ -66,7 +66,7 @@ def model_row(name: str, row: Sequence[Entry], data: "Data", asked: Asked, share
         kind=IMAGES if first.images else "model",
         folder=str(first.place) if first.place else None,
         learning=first.learning,
-        longer=longer(first.learning) if first.learning else None,
+        forecast=forecast(first.learning) if first.learning else None,
         samplers=first.samplers,
     )
 
@@ -101,11 +101,12 @@ def _warnings(row: Sequence[Entry], measured: Sequence[Entry]) -> list[str]:
             texts.append(entry.evaluation.learned_nothing)
         for text in dict.fromkeys(texts):
             by_text.setdefault(text, []).append(entry.seed)
-    return [text if len(row) == 1 else f"{_seeds(seeds)}: {text}" for text, seeds in by_text.items()]
+    return [text if len(row) == 1 else _of_seeds(seeds, text) for text, seeds in by_text.items()]
 
 
-def _seeds(seeds: Sequence[int | None]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {listed([str(seed) for seed in seeds])}"
+def _of_seeds(seeds: Sequence[int | None], text: str) -> str:
+    form = "seeds {names}: {text}" if len(seeds) > 1 else "seed {names}: {text}"
+    return translated(form, names=listed([str(seed) for seed in seeds]), text=text)
 
 
 def _learned_nothing(measured: Sequence[Entry]) -> str | None:
@@ -195,8 +196,8 @@ def _of_real_images(measured: Sequence[Entry]) -> float:
 def controls(entries: Sequence[Entry]) -> list[Control]:
     """What stands under the models in the table: measured by the same images, so of the first model's evaluation."""
     first = next(iter(evaluations(entries)), None)
-    found = first.controls if first else ()
-    return [Control(c.name, say(c.title), say(NOTES.get(c.name, "")), scores_of(c)) for c in found]
+    measured = first.controls if first else ()
+    return [Control(c.name, translated(c.title), translated(NOTES.get(c.name, "")), scores_of(c)) for c in measured]
 
 
 def scores_of(evaluation: "Evaluation | Measurement") -> "dict[str, Score]":

@@ -3,7 +3,7 @@
 Fewer steps are quicker and worse; a truncation, a temperature or a guidance trade diversity for fidelity. Every point
 is measured on the same number of images, and on as many real ones. The frontier holds the points that no other one of
 any model equals in density, coverage and speed and exceeds in one; density counts up to that of real images, above
-which more is no better.
+which more is no better. Times that differ by less than a tenth count as equal.
 """
 
 import statistics
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trilemma.run.run import Run
 
 FEWER = 500  # images drawn of each
+ALIKE = 1.1  # ratio of times that count as equal
 VALUES: dict[str, Sequence[float]] = {  # of the keys that trade one corner of the triangle for another
     "steps": (5, 10, 20, 50),
     "truncation": (0.5, 0.7, 0.85),
@@ -38,10 +39,12 @@ def settings_of(run: "Run") -> list[dict[str, Any]]:
     if not isinstance(run.model, Samples):
         return []
     fields, settings = keys_of(run.model).model_fields, list[dict[str, Any]]([{}])
-    others = [{key: v} for key, values in VALUES.items() if key in fields for v in values if fields[key].default != v]
+    others: list[dict[str, Any]] = [
+        {key: v} for key, values in VALUES.items() if key in fields for v in values if fields[key].default != v
+    ]
     for changed in others:
-        with suppress(UserError):  # a guidance without classes
-            run.sampling(changed, type(run).sample)
+        with suppress(UserError):  # a guidance without classes, more steps than there are
+            run.sample(1, **changed)
             settings.append(changed)
     return settings if len(settings) > 1 else []
 
@@ -54,6 +57,7 @@ def sampler_points(run: "Run", reference: "Reference", batch: int) -> Iterator[S
     setup, own = reference.setup, run.sampling({}, type(run).sample)
     n = min(FEWER, setup.n)
     for settings in settings_of(run):
+        run.sample(min(n, batch), seed=setup.seed, batch=batch, **settings)  # warms up
         parts, times = list["Tensor"](), []
         for first in range(0, n, batch):
             count, start = min(batch, n - first), time.perf_counter()
@@ -92,10 +96,13 @@ def _joined(parts: "Sequence[Tensor]") -> "Tensor":
 def with_frontier(rows: Mapping[str, Sequence[SamplerPoint]], most: float) -> dict[str, list[SamplerPoint]]:
     """The points of each row, those marked that no point of any row dominates; `most` is the density of real images."""
     everything = [point for points in rows.values() for point in points]
-    values = [(min(p.density, most), p.coverage, -p.ms_per_image) for p in everything]
+
+    def dominates(one: SamplerPoint, other: SamplerPoint) -> bool:
+        gains = (min(one.density, most) - min(other.density, most), one.coverage - other.coverage)
+        slower, faster = one.ms_per_image > ALIKE * other.ms_per_image, ALIKE * one.ms_per_image < other.ms_per_image
+        return not slower and min(gains) >= 0 and (max(gains) > 0 or faster)
 
     def on_frontier(point: SamplerPoint) -> bool:
-        own = min(point.density, most), point.coverage, -point.ms_per_image
-        return not any(other != own and all(x >= y for x, y in zip(other, own, strict=True)) for other in values)
+        return not any(dominates(other, point) for other in everything)
 
     return {name: [replace(p, frontier=on_frontier(p)) for p in points] for name, points in rows.items()}

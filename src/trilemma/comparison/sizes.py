@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 WIDTHS = ("width", "widths", "hidden")  # settings of models that say how wide their layers are
 WIDEST = 64.0  # factor, and over 1 the smallest
 GRAINS = (1, 4, 16)  # of which widths are multiples, tried one after the other
+MOST_TENSORS = 100_000  # of a network
 HALVINGS = 24  # of the interval of the factor, in logarithms
 NEAR = 1.25  # times more or fewer parameters than asked for, at most
 
@@ -26,9 +27,13 @@ def settings_for(name: str, shape: tuple[int, int, int], parameters: int) -> dic
     counts: dict[tuple[int, float], int] = {}  # by grain and factor
     for grain in GRAINS:
         counts |= _counts(recipe, shape, parameters, grain)
+        if not counts:
+            continue
         grain, factor = min(counts, key=lambda key: abs(counts[key] - parameters))
         if parameters / NEAR <= counts[grain, factor] <= parameters * NEAR:
             return _scaled(recipe, factor, grain)
+    if not counts:
+        raise UserError(f"parameters={parameters:,}: {name} makes no network of these images; leave it out")
     few, many = (f"{number:,}" for number in (min(counts.values()), max(counts.values())))
     what = f"{few}, whatever its width" if few == many else f"{few} to {many}, and none near that number"
     raise UserError(f"parameters={parameters:,}: {name} can have {what}; leave it out, or ask for another number")
@@ -47,11 +52,11 @@ def _counts(recipe: "Recipe", shape: tuple[int, int, int], parameters: int, grai
 
 
 def _count(recipe: "Recipe", shape: tuple[int, int, int], factor: float, grain: int) -> int:
-    from trilemma.registry import count_parameters, without_memory
+    from trilemma.registry import count_parameters, outline
 
     try:
         config = recipe.config.with_(**_scaled(recipe, factor, grain), shape=shape)
-        return count_parameters(without_memory(recipe, config))
+        return count_parameters(outline(recipe, config, most=MOST_TENSORS))
     except UserError:  # too narrow, or heads do not divide it
         return 0
 

@@ -29,6 +29,7 @@ from trilemma.comparison.cells import (
 )
 from trilemma.comparison.content import Column, Control, Document, Model
 from trilemma.comparison.document import further
+from trilemma.language import in_language
 from trilemma.text import printable
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class Tables:
         self.measured = [c for c in self.columns if any(c.name in x.scores for x in document.controls)]
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[RenderableType]":
+        with in_language(self.document.language):
+            parts = list(self._parts(console, options))
+        yield from parts
+
+    def _parts(self, console: "Console", options: "ConsoleOptions") -> "Iterator[RenderableType]":
         from rich.text import Text
 
         short = partial(self._models_across, intervals=False)

@@ -18,7 +18,7 @@ import numpy as np
 
 from trilemma.comparison.content import Model, Place, Places, Scores
 from trilemma.comparison.labels import COVERED, Layout, Point, around, text_size
-from trilemma.language import say
+from trilemma.language import translated
 from trilemma.metrics.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
@@ -142,11 +142,11 @@ def _spokes(ax: "Axes", layout: Layout, small: bool) -> None:
         ax.plot(*_xy([(0, 0), (x, y)]), color=FAINT, linewidth=1.2, zorder=1)
         step = 1 if y > 0 else -1
         if small:
-            ax.text(x, y + 0.11 * step, say(axis.name), ha="center", va="center", color=MUTED, fontsize=7)
+            ax.text(x, y + 0.11 * step, translated(axis.name), ha="center", va="center", color=MUTED, fontsize=7)
             continue
         first, second = (0.21, 0.105) if y > 0 else (0.14, 0.245)
-        _text(ax, layout, (x, y + first * step), say(axis.name.capitalize()), 11.5, color=INK, fontweight="bold")
-        _text(ax, layout, (x, y + second * step), say(axis.short), 8.5, color=MUTED)
+        _text(ax, layout, (x, y + first * step), translated(axis.name.capitalize()), 11.5, color=INK, fontweight="bold")
+        _text(ax, layout, (x, y + second * step), translated(axis.short), 8.5, color=MUTED)
 
 
 def _text(ax: "Axes", layout: Layout, centre: Point, text: str, points: float, **options: Any) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from trilemma.comparison.content import Difference, Differences, Leaders, Model, Place, Verdict
 from trilemma.comparison.differences import unbeaten
-from trilemma.language import say
+from trilemma.language import translated
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.words import listed, number, span
 
@@ -36,14 +36,16 @@ def title(name: str, protocol: str) -> Title:
     """
     plain = name.replace("_", " ").capitalize()
     metric = CATALOGUE.get(name)
-    long, short = (say(metric.title), say(metric.short)) if metric else (plain, plain.replace(" ", "\n", 1))
+    long, short = (
+        (translated(metric.title), translated(metric.short)) if metric else (plain, plain.replace(" ", "\n", 1))
+    )
     if parts := re.fullmatch(r"[a-z]+(\d*)_(.+)-(binary|continuous)_\d+_[^_]+", protocol):
         samples, likelihood, pixels = parts.groups()
         within = f"{likelihood.replace('-', ' ')}, {pixels} pixels"
-        of_samples = say("{title} of {n} samples ({within})", title=long, n=samples, within=within)
+        of_samples = translated("{title} of {n} samples ({within})", title=long, n=samples, within=within)
         return Title(of_samples if samples else f"{long} ({within})", short)
     if units := re.match(r"active-units_(\d+)_", protocol):
-        return Title(*(say("{title}, of {n}", title=text, n=units[1]) for text in (long, short)))
+        return Title(*(translated("{title}, of {n}", title=text, n=units[1]) for text in (long, short)))
     return Title(long, short)
 
 
@@ -56,7 +58,7 @@ def verdict(models: Sequence[Model], axes: "Sequence[Axis]", differences: Differ
         differences: the document's, by metric.
     """
     leaders = {axis.name: _leaders(axis, models, differences.get(axis.metric, ())) for axis in axes}
-    texts = [f"{say(axis.name.capitalize())}: {leaders[axis.name].text}" for axis in axes]
+    texts = [f"{translated(axis.name.capitalize())}: {leaders[axis.name].text}" for axis in axes]
     return Verdict(" ".join([*texts, *_overall(leaders, models)]), leaders)
 
 
@@ -82,25 +84,25 @@ def _in_units_of(axis: "Axis", pairs: Sequence[Difference]) -> list[Difference]:
 
 def _sentence(axis: "Axis", places: Mapping[str, Place], first: Sequence[str], beaten: Sequence[str]) -> str:
     if not places:
-        return say("no model has a value.")
+        return translated("no model has a value.")
     if not first:
-        return say("no model has learned anything yet; no model leads.")
+        return translated("no model has learned anything yet; no model leads.")
     value, interval = places[first[0]].value, places[first[0]].interval
-    within = span(value, interval) if interval else say("no interval")
-    text = f"{say(axis.short)} {number(value, interval)}, {within}"
+    within = span(value, interval) if interval else translated("no interval")
+    text = f"{translated(axis.short)} {number(value, interval)}, {within}"
     if len(places) == 1:
-        return say("only {name} has a value ({text}).", name=first[0], text=text)
+        return translated("only {name} has a value ({text}).", name=first[0], text=text)
     if len(first) == 1 and beaten:
-        return say("{name} leads ({text}).", name=first[0], text=text)
+        return translated("{name} leads ({text}).", name=first[0], text=text)
     if len(first) == 1:
-        return say("{name} ({text}); the others have learned nothing yet.", name=first[0], text=text)
+        return translated("{name} ({text}); the others have learned nothing yet.", name=first[0], text=text)
     if beaten:
         sentence = (
             "no difference could be shown between {names}, which are ahead of the others (highest value: {text})."
         )
     else:
         sentence = "no difference could be shown between {names} (highest value: {text})."
-    return say(sentence, names=listed(first), text=text)
+    return translated(sentence, names=listed(first), text=text)
 
 
 def _overall(axes: Mapping[str, Leaders], models: Sequence[Model]) -> list[str]:
@@ -111,9 +113,9 @@ def _overall(axes: Mapping[str, Leaders], models: Sequence[Model]) -> list[str]:
     if len(models) - len(failed) > 1:
         one = len(leaders) == 1 and None not in leaders
         if one:
-            texts.append(say("{name} leads on all three axes.", name=leaders.pop()))
+            texts.append(translated("{name} leads on all three axes.", name=leaders.pop()))
         else:
-            texts.append(say("No model leads on all three axes."))
+            texts.append(translated("No model leads on all three axes."))
     if nothing:
-        texts.append(say("Learned nothing yet, so never ahead: {names}.", names=listed(nothing)))
-    return texts + ([say("Failed: {names}.", names=listed(failed))] if failed else [])
+        texts.append(translated("Learned nothing yet, so never ahead: {names}.", names=listed(nothing)))
+    return texts + ([translated("Failed: {names}.", names=listed(failed))] if failed else [])

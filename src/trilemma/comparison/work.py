@@ -1,11 +1,11 @@
 """The work of a comparison: train, measure, time, each so that a failure costs one model and no other."""
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from trilemma.comparison.document import protocol_difference
 from trilemma.comparison.entries import Entry, rows_of, shown
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trilemma.metrics.controls import Reference
     from trilemma.registry import Recipe
 
+T = TypeVar("T")
 Say = Callable[[str], None]
 # of a diffusion model: as many network calls as 26 images take
 PATH_BOUND: dict[str, Any] = {"bound_samples": 8, "bound_images": 64}
@@ -35,7 +36,7 @@ class Plan(NamedTuple):
 
     budget: None where nothing is trained; own: whether there is a model that was trained on the data; command: makes
     the same report again; want: what the user wants most; curves: whether models are measured over their training and
-    under several settings of their samplers.
+    under several settings of their samplers; lang: of the report; features: the feature network.
     """
 
     entries: list[Entry]
@@ -48,6 +49,8 @@ class Plan(NamedTuple):
     command: str
     want: str = "balance"
     curves: bool = True
+    lang: str = "en"
+    features: str = "auto"
 
 
 def train_all(plan: Plan, budget: Budget, folder: Path, progress: Progress, *, quiet: bool) -> None:
@@ -72,7 +75,7 @@ def _train(entry: Entry, plan: Plan, budget: Budget, folder: Path, quiet: bool) 
 
     recipe, (length,) = get_recipe(entry.name), budget.length.items()
     names = _lengths(recipe, length[0])
-    share = length[1] / len(names) if budget.minutes is not None else length[1] // len(names)
+    share = length[1] / len(names) if budget.minutes is not None else max(1, length[1] // len(names))
     keys: dict[str, Any] = dict.fromkeys(names, share)
     if plan.curves:
         keys["keep_weights"] = KEPT
@@ -102,7 +105,7 @@ def measure_all(plan: Plan, batch: int, progress: Progress) -> "Reference":
     entries = plan.entries
     if all(entry.contestant is None for entry in entries):
         raise _nothing_left(entries)
-    reference = reference_by(plan.data, plan.split, plan.n, own=plan.own, seed=plan.seed)
+    reference = reference_by(plan.data, plan.split, plan.n, features=plan.features, own=plan.own, seed=plan.seed)
     for entry in entries:
         if entry.contestant is not None:
             progress.say(f"{entry.label}: drawing and measuring {plan.n} images")
@@ -112,24 +115,36 @@ def measure_all(plan: Plan, batch: int, progress: Progress) -> "Reference":
     if all(entry.error for entry in entries):
         raise _nothing_left(entries)
     if plan.curves:
-        measure_curves(entries, reference, batch, progress.say)
+        measure_curves(entries, reference, batch, progress)
     return reference
 
 
-def measure_curves(entries: Sequence[Entry], reference: "Reference", batch: int, say: Say) -> None:
+def measure_curves(entries: Sequence[Entry], reference: "Reference", batch: int, progress: Progress) -> None:
     """Of the training that stands for each row, the learning curve, and the model under settings of its sampler. What
     fails here costs no model its scores."""
     for row in rows_of(entries).values():
         entry = shown(row)
-        if entry.run is None or entry.evaluation is None or entry.evaluation.learned_nothing:
-            continue
-        say(f"{entry.label}: measuring its learning curve and the settings of its sampler")
-        try:
-            last = entry.evaluation.spreads.get("kernel_distance")
-            entry.learning = tuple(learning_points(entry.run, reference, last, batch))
-            entry.samplers = tuple(sampler_points(entry.run, reference, batch))
-        except (UserError, OSError) as error:
-            say(f"{entry.label}: not measured, {error}")
+        run, evaluation = entry.run, entry.evaluation
+        if run is not None and evaluation is not None and not evaluation.learned_nothing:
+            progress.say(f"{entry.label}: measuring its learning curve and settings of its sampler")
+            last = evaluation.spreads.get("kernel_distance")
+            curve = partial(learning_points, run, reference, last, batch)
+            entry.learning = _as_far_as_possible(curve, f"{entry.label}, learning curve", progress.say)
+            settings = partial(sampler_points, run, reference, batch)
+            entry.samplers = _as_far_as_possible(settings, f"{entry.label}, settings of the sampler", progress.say)
+        progress.done()
+
+
+def _as_far_as_possible(points: Callable[[], Iterator[T]], what: str, say: Say) -> tuple[T, ...]:
+    """The points up to the first that fails, which is said."""
+    measured: list[T] = []
+    try:
+        measured.extend(points())
+    except Exception as error:  # whatever it is, the scores are measured already
+        say(f"{what}: stopped, {error if isinstance(error, UserError) else type(error).__name__}")
+        for line in traceback.format_exc().splitlines() if shows_tracebacks() else ():
+            say(line)
+    return tuple(measured)
 
 
 def _nothing_left(entries: Sequence[Entry]) -> UserError:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from trilemma import rng as random
 from trilemma.config import ModelConfig, only_for
+from trilemma.diffusion.editing import redrawing
 from trilemma.diffusion.grids import first_time, times_of
 from trilemma.diffusion.guidance import by_classifier, guided, log_probability
 from trilemma.diffusion.optimised import OPTIMISED, optimised_times
@@ -29,7 +30,7 @@ from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
 from trilemma.diffusion.steps import Denoise, of_images, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
-from trilemma.errors import UserError
+from trilemma.errors import UserError, check_images
 from trilemma.nets.attention import largest_divisor
 from trilemma.nets.dit import DiT
 from trilemma.nets.unet import UNet
@@ -43,6 +44,7 @@ from trilemma.types import (
     Logs,
     Phase,
     Player,
+    Redraw,
     Watch,
     check_condition,
     default_label,
@@ -190,7 +192,35 @@ class PixelDiffusion(CodesModel):
         denoise = watched(self._guided(label, n, schedule, keys, guides), schedule, watch)
         sampler = partial(draw, denoise, schedule, times)
         std = float(schedule.sigma(times[0]))
-        return draw_images(self.network, sampler, ids, self.config.shape, seed, self._device, std)
+        return draw_images(self.network, sampler, ids, self.config.shape, seed, self._device, lambda eps: std * eps)
+
+    @torch.no_grad()
+    def redraw(
+        self,
+        image: Tensor,
+        how: Redraw,
+        *,
+        seed: int,
+        first: int = 0,
+        condition: Condition = UNCONDITIONAL,
+        keys: DiffusionSampling = DiffusionSampling(),
+        guides: Guides = NO_GUIDES,
+    ) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] drawn again with the noise of those numbered first ... of `seed`, see
+        editing.py; without a label as images of no class.
+
+        Raises:
+            UserError: for an impossible key, a condition that it does not take, or images of another shape.
+        """
+        check_images(image, self.config.shape)
+        check_condition(condition, len(image), flags(guides.classifier).n_classes or self.n_classes)
+        if how.strength == 0 and how.noise is None:
+            return image.clone()
+        schedule = self._schedule_of(keys)
+        denoise = self._guided(condition.label, len(image), schedule, keys, guides)
+        times, ids = self._times_of(keys, schedule, guides), torch.arange(first, first + len(image))
+        sampler, start = redrawing(denoise, schedule, times, 2 * image - 1, how, keys.solver)
+        return draw_images(self.network, sampler, ids, self.config.shape, seed, self._device, start)
 
     @torch.no_grad()
     def optimised_times(self, image: Tensor, condition: Condition, keys: DiffusionSampling, seed: int) -> Tensor:

@@ -128,13 +128,13 @@ def draw_images(
     shape: tuple[int, int, int],
     seed: int,
     device: torch.device,
-    std: float = 1.0,
+    start: Callable[[Tensor], Tensor] = lambda eps: eps,
 ) -> Tensor:
     """Images number `ids` (n,) of `seed`, each from noise of its own: (n, C, H, W) in [0, 1].
 
     Args:
         network: behind the sampler; in eval mode meanwhile.
-        sampler: (x_T, noise) -> x0 in [-1, 1]; std: of x_T.
+        sampler: (x_T, noise) -> x0 in [-1, 1]; start: standard normal noise, as x_T -> x_T.
     """
     training = network.training
 
@@ -143,7 +143,7 @@ def draw_images(
 
     network.eval()
     try:
-        x0 = sampler(std * noise("x_T"), lambda step: noise("step", step))
+        x0 = sampler(start(noise("x_T")), lambda step: noise("step", step))
     finally:
         network.train(training)
     return as_images(x0)

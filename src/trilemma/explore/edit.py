@@ -1,4 +1,4 @@
-"""Attribute vectors: edits of an image by arithmetic on its code.
+"""Edits of an image: by arithmetic on its code here, by drawing it again in redraw.py. Attribute vectors:
 
     v = mean of e(x) over the images of one group - mean of e(x) over the images of another,
     x_s = d(e(x) + s v)
@@ -8,10 +8,10 @@ for several shifts s (Larsen et al. 2016, "Autoencoding beyond pixels using a le
 the groups' means.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -23,12 +23,13 @@ from trilemma.data.load import Images, Source, slug
 from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.labels import class_number
 from trilemma.data.sources.npy import read_array
-from trilemma.errors import UserError, with_hint
+from trilemma.errors import UserError, unknown_key, with_hint
 from trilemma.explore.codes import condition_for, decode_alike, note_search
 from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
 from trilemma.explore.naming import find_code
+from trilemma.explore.redraw import Redrawing, redraw
 from trilemma.explore.sample import label_name
-from trilemma.keys import Label, Picture
+from trilemma.keys import Label, Picture, Seed
 from trilemma.pictures.grid import grid
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunLike, as_run
@@ -36,6 +37,7 @@ from trilemma.types import Batch, Decodes, Encodes, Inverts
 from trilemma.values import checked_call
 
 Group = str | int | Path
+MOVING = ("away", "shift", "steps", "data", "label", "out")  # keys beside towards
 GROUP, INVERTED_GROUP = 2000, 64  # images of a group whose codes are averaged; of a model whose codes are noise
 
 
@@ -62,33 +64,74 @@ def edit(
         str | int | Path | Tensor, Field(description="an image file, the number of a held-out image, or a code")
     ],
     *,
-    towards: Annotated[Group, Field(description="a class, a folder of images, or a vector saved before (.npy)")],
+    towards: Annotated[
+        Group | None, Field(description="a class, a folder of images, or a vector saved before (.npy)")
+    ] = None,
     away: Annotated[Group | None, Field(description="the opposite group (default: all other images)")] = None,
     shift: Annotated[
         float, Field(description="factor of the vector in the last picture; 1: the full difference between the groups")
     ] = 1.0,
-    steps: Annotated[int, Field(ge=2, description="number of pictures, from 0 to shift")] = 7,
+    steps: Annotated[
+        int | None, Field(ge=1, description="pictures from 0 to shift (default: 7), or steps of the sampler")
+    ] = None,
+    strength: Annotated[
+        float | None, Field(ge=0, le=1, description="diffusion: noise to draw the image again from, 0 none to 1 all")
+    ] = None,
+    mask: Annotated[
+        str | None,
+        Field(description="diffusion: where to draw again: left,top,right,bottom px, outside:..., or an image file"),
+    ] = None,
+    noise: Annotated[
+        Annotated[float, Field(gt=0)] | Literal["auto"] | None,
+        Field(description="diffusion: the noise of the image, to take out, of values in [0, 1]; auto: estimated"),
+    ] = None,
+    rounds: Annotated[
+        int | None, Field(ge=1, description="with mask: how often to take each step (default: 5)")
+    ] = None,
+    n: Annotated[int, Field(ge=1, le=64, description="diffusion: images to draw")] = 4,
+    seed: Seed = 0,
+    first: Annotated[int, Field(ge=0, description="number of the first image, as for sample")] = 0,
     data: Images = None,
     label: Label = None,
     out: Picture = None,
-) -> Edit:
-    """Move an image towards a group of images, along the difference of the groups' mean codes.
+    **settings: Any,
+) -> Edit | Redrawing:
+    """Change an image: move its code towards a group of images, or let a diffusion model draw it again.
 
     Args:
-        image: the number of a held-out image, an image file, or a code, see `find_code`.
+        image: the number of a held-out image, an image file, or with towards= a code, see `find_code`.
         towards: the name or number of a class, a source of images (a folder, ...), or a vector saved by an earlier
             edit.
         away: another group (default: every other class; for a source of images, the run's training images).
         shift: factor of the vector in the last picture; the first has 0, the plain reconstruction. Negative values move
             the image away from the group.
+        strength: how much noise the image is drawn again from: small things change first.
+        mask: a rectangle, or a black and white image of the model's size, white where pixels are drawn; all others
+            stay bit-identical. With strength= they begin from less noise.
+        noise: the standard deviation of noise that the image has.
+        n, seed, first: how many images are drawn again, and the numbers of their noise.
         data: other images than the run's own, whose classes and images are meant.
-        label: the image's class, for a model that takes one and an image without a label.
-        out: the picture to write, with the vector as .npy beside it (default: RUN/edit-TOWARDS.png).
+        label: the image's class, for a model that takes one and an image without a label; or the class to draw.
+        out: the picture to write (default: RUN/edit-TOWARDS.png, with the vector as .npy beside it, or
+            RUN/edit-mask.png and the like).
+        settings: of a diffusion model's sampler.
     Raises:
-        UserError: the model does not encode and decode, a group is unknown or empty, or a vector has another length
-            than the model's codes.
+        UserError: the model does not encode and decode, or does not draw images again; a group is unknown or empty; a
+            vector has another length than the model's codes; a mask has another size, or no pixel.
     """
     run = as_run(run)
+    again = {"strength": strength, "mask": mask, "noise": noise, "rounds": rounds}
+    if towards is None:
+        _check_again(again, away, shift)
+        if isinstance(image, Tensor):
+            raise UserError("give the image as a file or by its number")
+        drawn = settings if steps is None else {**settings, "steps": steps}
+        what: dict[str, Any] = {"n": n, "seed": seed, "first": first, "label": label, "data": data, "out": out}
+        return redraw(run, image, **again, **what, settings=drawn, verb=edit)
+    _refuse_both(again, settings)
+    steps = 7 if steps is None else steps
+    if steps < 2:
+        raise UserError(f"steps={steps}: with towards= at least 2 pictures are made, from 0 to shift")
     run.coder("change images by their codes", Encodes, Decodes)
     picture, within = place(out, run.path, f"edit-{_name_of(run, towards, data)}.png" if out is None else "")
     file = picture.with_suffix(".npy")
@@ -99,10 +142,36 @@ def edit(
     images = decode_alike(run, code + shifts[:, None] * vector, condition)
     before = images[:0] if original is None else original
     texts = ["original"] * len(before) + [f"{s:.3g}" for s in shifts.tolist()]
-    what = {"towards": str(towards), "away": None if away is None else str(away), "shift": shift, "steps": steps}
+    asked = {"towards": str(towards), "away": None if away is None else str(away), "shift": shift, "steps": steps}
     sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
-    files.write(sheet, run_receipt(run, "edit", image=str(image), **what), {file: array_file(vector)})
+    files.write(sheet, run_receipt(run, "edit", image=str(image), **asked), {file: array_file(vector)})
     return Edit(picture, file, vector, tuple(shifts.tolist()), counts, images)
+
+
+def _check_again(again: Mapping[str, Any], away: Group | None, shift: float) -> None:
+    """Whether what is asked of a model that draws an image again fits together."""
+    asked = [f"{key}={value}" for key, value in again.items() if value is not None]
+    if not asked or asked == [f"rounds={again['rounds']}"]:
+        raise UserError(
+            "edit needs towards=, a class or a group of images; or for a diffusion model strength=, mask= or noise="
+        )
+    if away is not None or shift != 1:
+        raise UserError(
+            f"away= and shift= belong to towards=; {', '.join(asked)} draws the image again: leave them out"
+        )
+    if again["noise"] is not None and (again["strength"] is not None or again["mask"] is not None):
+        raise UserError("noise= takes out the noise of the image itself; leave strength= and mask= out")
+    if again["rounds"] is not None and again["mask"] is None:
+        raise UserError("rounds= belongs to mask=; leave it out")
+
+
+def _refuse_both(again: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Whether a movement of the code is asked for what only a drawing takes."""
+    asked = [key for key, value in again.items() if value is not None]
+    if asked:
+        raise UserError(f"towards= moves the code of the image, and {asked[0]}= draws it again; give one of them")
+    if settings:
+        raise unknown_key(next(iter(settings)), {"edit towards=": MOVING})
 
 
 def _name_of(run: Run, group: Group, data: Source | None) -> str:

@@ -48,10 +48,11 @@ from trilemma.types import (
     no_label,
 )
 
-NETWORKS: dict[str, tuple[type[nn.Module], Callable[..., Critic]]] = {
+NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., Critic]]] = {
     "mlp": (mlp.Generator, mlp.Critic),
     "dcgan": (dcgan.Generator, dcgan.Critic),
     "dcgan-28": (dcgan.Generator28, dcgan.Critic28),
+    "plain": (partial(dcgan.Generator, batch_norm=False), partial(dcgan.Critic, batch_norm=False)),
     "r3": (r3gan.Generator, r3gan.Critic),
 }
 LABEL_NUMBERS = 32  # of the embedding that is joined to z
@@ -63,8 +64,8 @@ class GANConfig(ModelConfig):
 
     latent: int = Field(default=100, ge=1, description="numbers in z")
     width: int = Field(default=64, ge=2, description="channels of the stage next to the image; inner stages have more")
-    network: Literal["mlp", "dcgan", "dcgan-28", "r3"] = Field(
-        default="dcgan", description="networks of generator and critic"
+    network: Literal["mlp", "dcgan", "dcgan-28", "plain", "r3"] = Field(
+        default="dcgan", description="networks of generator and critic; plain: dcgan without batch norm"
     )
     group: int | None = Field(
         default=None, ge=1, description="r3: channels in a group of its 3x3 convolutions, published: 8; none: no groups"

@@ -38,6 +38,7 @@ PLOTS = {  # title -> metrics, and the value that each is divided by
     "distances, over their largest": {"kernel_distance": 0.0, "frechet_distance": 0.0},
     "without real images; copies": {"inception_score": 10.0, "authenticity": 1.0},
 }
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHOWN = 8  # images of the strongest fault
 
 
@@ -83,20 +84,22 @@ def _values(network: FeatureNetwork, real: Tensor, train: Tensor, images: Tensor
 
 
 def metric_faults(
-    *, strengths: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.25, 0.5, 0.75, 1.0), seed: int = 0
+    *,
+    strengths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=2)] = STRENGTHS,
+    seed: int = 0,
 ) -> "Image.Image":
     """A row for each fault: images of the strongest, and the scores over its strength.
 
     Args:
         strengths: of a fault, from 0 (none) to 1.
     """
-    found = {fault: measure(fault, strengths, seed) for fault in FAULTS}
+    faults = {fault: measure(fault, strengths, seed) for fault in FAULTS}
     largest = {
-        name: max(abs(value) for one in found.values() for value in one.values[name])
+        name: max(abs(value) for one in faults.values() for value in one.values[name])
         for names in PLOTS.values()
         for name in names
     }
-    return below([_row(fault, one, strengths, largest, k == 0) for k, (fault, one) in enumerate(found.items())])
+    return below([_row(fault, one, strengths, largest, k == 0) for k, (fault, one) in enumerate(faults.items())])
 
 
 def _row(fault: str, one: Fault, strengths: Sequence[float], largest: dict[str, float], first: bool) -> "Image.Image":

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trilemma.run.compute import ImageBatch
     from trilemma.run.run import Run
 
+LEAST_OF_CLASS = 10  # real images, from which a variance is estimated
 METRICS = names_that_need("classes") + names_that_need("classes", detail=True)
 INTERVAL_IS = "Wilson 95% over the generated images, the classifier held fixed"
 DIVERSITY_IS = "infinitesimal jackknife over the images of both sets, the classifier held fixed"
@@ -77,7 +78,7 @@ def class_agreement(network: FeatureNetwork, images: Tensor, labels: Tensor) -> 
 
 def classes_seen(network: FeatureNetwork, images: Tensor) -> Tensor:
     """The class that a classifier takes each of some images for, int64 (N,)."""
-    return network.network.classify(extract(network, images).float()).argmax(1)
+    return network.classify(extract(network, images)).argmax(1)
 
 
 def _agreement(taken: Tensor, labels: Tensor) -> Estimate:
@@ -112,17 +113,19 @@ def class_diversity(real: Tensor, fake: Tensor, real_class: Tensor, fake_class: 
 
         mean over c of (tr cov f(y) over images y of class c) / (tr cov f(x) over real images x of class c)
 
-    A class of which fewer than two images are generated counts 0.
+    A class of which fewer than two images are generated counts 0; one with fewer than LEAST_OF_CLASS real images does
+    not count. Noise within the classes gives more than 1.
 
     Args:
         real, fake: features, (N, D) and (M, D); their classes, int64 (N,) and (M,), as one classifier takes them.
     Returns:
         The value with its spread (infinitesimal jackknife), or why there is none.
     """
-    variances = {c: _variance(real[real_class == c]) for c in real_class.unique().tolist()}
-    variances = {c: v for c, v in variances.items() if v > 0}
+    counts = torch.bincount(real_class).tolist()
+    enough = [c for c, count in enumerate(counts) if count >= LEAST_OF_CLASS]
+    variances = {c: v for c in enough if (v := _variance(real[real_class == c])) > 0}
     if not variances:
-        return "no class has two different real images"
+        return f"no class has {LEAST_OF_CLASS} real images that differ"
     of_fake = {c: _variance(fake[fake_class == c]) for c in variances}
     ratios = {c: of_fake[c] / v for c, v in variances.items()}
     shared, own = torch.zeros(len(real)).double(), torch.zeros(len(fake)).double()
@@ -141,7 +144,7 @@ def _variance(features: Tensor) -> float:
 
 
 def _rates(features: Tensor, rows: Tensor, variance: float) -> Tensor:
-    """At which the variance of the rows of a class changes with the weight of each of them among all."""
+    """At which the variance of the `rows` (N,) of a class changes with the weight of each among all N: one for each."""
     own = features[rows]
     share = len(own) / len(features)
     return ((own - own.mean(0)).square().sum(1) - variance) / share if len(own) > 1 else own.new_zeros(len(own))

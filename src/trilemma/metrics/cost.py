@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -78,7 +79,8 @@ def draw_with_cost(
     """
     assert isinstance(model, nn.Module)
     device, batch = next(model.parameters()).device, min(batch, n)
-    images, seconds, calls, energy = [], [], [], EnergyMeter()
+    images, seconds, calls = [], [], []
+    energy = EnergyMeter() if device.type == "cpu" else None
     with counted_rows(sampling_network(model), *guides.networks) as rows:
         for first in range(0, n, batch):
             count, before, start = min(batch, n - first), rows.total, _now(device)
@@ -86,7 +88,7 @@ def draw_with_cost(
             seconds.append(_now(device) - start)
             images.append(to_levels(drawn))
             calls.append((rows.total - before) / count)
-    calls_per_image, joules = rows.total / n, energy.joules()
+    calls_per_image, joules = rows.total / n, energy.joules() if energy else None
     seconds = seconds[: n // batch]  # the rest, smaller than a batch, is not a repeat
     while len(seconds) <= REPEATS and sum(seconds) < BUDGET_S:
         start = _now(device)
@@ -111,17 +113,21 @@ def quickest_batch(
     draw: Callable[[int, int], Tensor], device: torch.device, measured: Mapping[int, float]
 ) -> tuple[int, float]:
     """How many images are best drawn together, and milliseconds per image then: of BATCHES, and of what was measured,
-    ms by batch. A batch that would take longer than BUDGET_S, by those before it, is not tried.
+    ms by batch. Each is drawn once to warm up; its time is the median of LEAST_TURNS more. A batch of which that would
+    take longer than BUDGET_S, by those before it, is not tried.
 
     Args:
         draw: (first, count) -> images (count, C, H, W).
     """
     times = dict(measured)
     for batch in BATCHES:
-        if batch not in times and batch * min(times.values()) <= 1000 * BUDGET_S:
-            start = _now(device)
+        if batch not in times and (LEAST_TURNS + 1) * batch * min(times.values()) <= 1000 * BUDGET_S:
             draw(0, batch)
-            times[batch] = 1000 * (_now(device) - start) / batch
+            starts = [_now(device)]
+            for _ in range(LEAST_TURNS):
+                draw(0, batch)
+                starts.append(_now(device))
+            times[batch] = 1000 * statistics.median(b - a for a, b in pairwise(starts)) / batch
     return min(times.items(), key=lambda item: item[1])
 
 

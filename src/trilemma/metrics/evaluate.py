@@ -224,9 +224,11 @@ def setup_of(
     return Setup(data, split, own, network, n, seed)
 
 
-def reference_by(data: Data, split: str, n: int, *, own: bool, seed: int = 0) -> Reference:
+def reference_by(
+    data: Data, split: str, n: int, *, features: str | FeatureNetwork = "auto", own: bool, seed: int = 0
+) -> Reference:
     """The reference of evaluations that all are to be by the same real images, for `evaluate(reference=)`."""
-    return reference_of(setup_of(data, split, n, own=own, seed=seed))
+    return reference_of(setup_of(data, split, n, features=features, own=own, seed=seed))
 
 
 def _evaluation(setup: Setup, drawn: Drawn, reference: Reference | None) -> Evaluation:
@@ -272,15 +274,16 @@ def _details_of_cost(run: Run, setup: Setup, spent: cost.Cost, draw: Callable[[i
     alone = cost.alone(draw, device)
     batch, best = cost.quickest_batch(draw, device, {1: alone.ms, spent.batch: spent.ms_per_image})
     peak = peak_bytes(lambda: draw(0, spent.batch), device)
-    batched, timed = f"batch{spent.batch}", {"device": spent.device, "threads": str(torch.get_num_threads())}
+    batched = f"batch{spent.batch}"
+    timed = {"device": spent.device, "threads": str(torch.get_num_threads()), "best_batch": str(batch)}
     values: list[tuple[str, Estimate | float | None, tuple[str, ...], str]] = [
         ("ms_one_image", Estimate(alone.ms, alone.ms_interval), (spent.device,), cost.ALONE_IS),
-        ("ms_best_batch", best, (spent.device, f"batch{batch}"), ""),
+        ("ms_best_batch", best, (spent.device,), ""),
         ("flops_per_image", float(alone.flops), (), ""),
         ("peak_memory_mb", peak / 1e6, (spent.device, batched), ""),
         ("joules_per_image", spent.joules_per_image, (spent.device, batched), ""),
         ("parameters", float(spent.parameters), (), ""),
-        ("training_seconds", None if run.unfinished else run.seconds, (), ""),
+        ("training_seconds", _training_seconds(run), (), ""),
     ]
     for name, value, parts, interval_is in values:
         if value is not None:
@@ -288,6 +291,16 @@ def _details_of_cost(run: Run, setup: Setup, spent: cost.Cost, draw: Callable[[i
             yield score_of(
                 name, protocol, value, interval_is=interval_is, seed=setup.seed, used=timed, settings=setup.settings
             )
+
+
+def _training_seconds(run: Run) -> float | None:
+    """Of a finished training whose summary can be read."""
+    if run.unfinished:
+        return None
+    try:
+        return run.seconds
+    except UserError:
+        return None
 
 
 def _notes(setup: Setup, fakes: Tensor) -> Iterator[str]:

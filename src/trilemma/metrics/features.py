@@ -12,7 +12,8 @@ last layer. One path for real and generated images alike:
 4. through the network in float32, in eval mode, on the network's device, whatever device the images were made on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -81,12 +82,25 @@ def extract(network: FeatureNetwork, images: Tensor, batch: int = 500, *, rounde
         images: (N, C, H, W), uint8 or float in [0, 1], on any device.
         batch: images in a pass, at most; changes nothing but the memory used.
         rounded: whether images come to uint8 levels first, as a file holds them; not where two images differ by less.
+    Raises:
+        UserError: images have neither 1, 3 nor 4 channels, or images or features are not finite.
     """
     network.network.eval()
     rows = max(1, min(batch, MOST_PIXELS // (network.shape[1] * network.shape[2])))
     kept = (to_levels(part) if rounded else part for part in images.split(rows))
-    parts = [network.network.features(_prepare(part.to(network.device), network)) for part in kept]
-    return torch.cat([part.cpu() for part in parts]).double()
+    with in_float32():
+        parts = [network.network.features(_prepare(part.to(network.device), network)).cpu() for part in kept]
+    features = torch.cat(parts).double()
+    check_finite(features, f"features by {network.name}", "nothing is measured; choose another feature network")
+    return features
+
+
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """Inside, convolutions on CUDA are computed in float32, not in TF32, whose rounding is 8,000 times as coarse."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.deterministic, False):  # pyright: ignore[reportArgumentType]
+        yield
 
 
 def to_levels(images: Tensor) -> Tensor:

@@ -19,15 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
+from trilemma.errors import UserError
 from trilemma.interpolation import linear, spherical
-from trilemma.metrics.features import extract
+from trilemma.metrics.features import extract, in_float32
 from trilemma.metrics.intervals import Estimate, mean_estimate
-from trilemma.metrics.likelihood import INTERVAL_IS, refusal, some_images
+from trilemma.metrics.likelihood import refusal, some_images
 from trilemma.metrics.quality import Setup
 from trilemma.metrics.reals import part_named, real_images
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.run.compute import MOST_NUMBERS, in_batches
 from trilemma.types import (
+    UNCONDITIONAL,
     Condition,
     Decodes,
     DrawsCodes,
@@ -40,6 +42,7 @@ from trilemma.types import (
 )
 
 NAME = "path_length"
+INTERVAL_IS = "95% of the mean over pairs of codes (Student's t), too narrow where a few pairs cross cliffs"
 PAIRS = 500  # of codes
 REAL = 4  # times as many real images, whose distance is the unit
 STEP = 1e-3  # of the way; in float32 a shorter one is lost in rounding (the paper: 1e-4)
@@ -60,6 +63,9 @@ def path_scores(model: nn.Module, setup: Setup, n: int = PAIRS) -> tuple[list[Sc
         return [], []
     if "label" in codes_need(model) and (refused := refusal(model, setup.data, setup.split, own=setup.own)):
         return [], [f"no path length: the model takes labels, and {refused}"]
+    n = min(n, len(part_named(setup.data, setup.split)) // 2)  # of every model as many: protocols of one kind compare
+    if n < 2:
+        return [], []
     ends = _drawn_ends(model, setup, n) if isinstance(model, DrawsCodes) else _encoded_ends(model, setup, n)
     return [_score(setup, path_length(model, setup, ends), len(ends.one))], []
 
@@ -72,14 +78,17 @@ def _generator(model: nn.Module) -> Callable[[Tensor, Condition], Tensor] | None
 
 
 def _drawn_ends(model: DrawsCodes, setup: Setup, n: int) -> Ends:
-    """As images are drawn."""
-    one, other = model.draw_codes(2 * n, seed=setup.seed).chunk(2)
-    label = default_label(torch.arange(n), flags(model).n_classes) if codes_need(model) else None
-    return Ends(one, other, Condition(label).to(one.device), linear if isinstance(model, HasStyles) else spherical)
+    """n pairs (n, Z) as images are drawn, both of one class where the model has classes."""
+    n_classes = flags(model).n_classes
+    label = default_label(torch.arange(n), n_classes) if n_classes else None
+    asked = Condition(None if label is None else label.repeat(2))
+    one, other = model.draw_codes(2 * n, seed=setup.seed, condition=asked).chunk(2)
+    needed = Condition(label).to(one.device) if codes_need(model) else UNCONDITIONAL
+    return Ends(one, other, needed, linear if isinstance(model, HasStyles) else spherical)
 
 
 def _encoded_ends(model: nn.Module, setup: Setup, n: int) -> Ends:
-    """The codes of real images."""
+    """n pairs (n, Z) of codes of real images, each decoded with what the first image has."""
     assert isinstance(model, Encodes)
     image, given = some_images(model, part_named(setup.data, setup.split), 2 * n, setup.seed)
     condition, half = for_codes(model, given), len(image) // 2
@@ -95,10 +104,10 @@ def _encoded_ends(model: nn.Module, setup: Setup, n: int) -> Ends:
 
 def path_length(model: nn.Module, setup: Setup, ends: Ends) -> Estimate | str:
     """The mean over the pairs, with its interval; or why there is none."""
-    one, other, generate = ends.one.double(), ends.other.double(), _generator(model)
+    one, other, generate = ends.one.cpu().double(), ends.other.cpu().double(), _generator(model)
     assert generate is not None
     t = (1 - STEP) * rng.uniform(torch.arange(len(one)), (), setup.seed, NAME).to(one)
-    codes = torch.cat([ends.way(one, other, at).float() for at in (t, t + STEP)])
+    codes = torch.cat([ends.way(one, other, at).float() for at in (t, t + STEP)]).to(ends.one.device)
     condition = ends.condition.rows(torch.arange(len(one)).repeat(2))
 
     def compute(start: int, count: int) -> Tensor:
@@ -106,8 +115,11 @@ def path_length(model: nn.Module, setup: Setup, ends: Ends) -> Estimate | str:
         images = generate(codes[part], condition.rows(part))
         return extract(setup.network, images.float(), rounded=False)
 
-    with torch.no_grad():
-        before, after = torch.cat([part for _, part in in_batches(compute, 0, len(codes), _rows(setup))]).chunk(2)
+    try:
+        with torch.no_grad(), in_float32():
+            before, after = torch.cat([part for _, part in in_batches(compute, 0, len(codes), _rows(setup))]).chunk(2)
+    except UserError as error:  # images of some codes are not finite
+        return str(error)
     return of_moves(before, after, extract(setup.network, _real(setup, len(one))))
 
 
@@ -117,8 +129,6 @@ def of_moves(before: Tensor, after: Tensor, real: Tensor) -> Estimate | str:
     if between == 0:
         return "all real images have the same features"
     moved = (after - before).square().sum(1) / STEP**2 / between
-    if not moved.isfinite().all():
-        return "the images of some codes are not finite"
     value, (low, high) = mean_estimate(moved.tolist())
     return Estimate(value, (max(0.0, low), high))
 

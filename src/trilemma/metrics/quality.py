@@ -87,7 +87,7 @@ def details(
         "frechet_infinity": at_n
         if isinstance(at_n, str)
         else frechet.frechet_infinity(real=real.gaussian, fake=fake, at_n=at_n),
-        "inception_score": inception.inception_score(classifier.classify(fake.float()))
+        "inception_score": inception.inception_score(network.classify(fake))
         if isinstance(classifier, Classifies)
         else f"the feature network {network.name} is not a classifier",
         **_class_diversity(setup, real, fake),
@@ -102,7 +102,7 @@ def _class_diversity(setup: Setup, real: Real, fake: Tensor) -> dict[str, Spread
             return {}
     except UserError:
         return {}
-    of_real, of_fake = (network.network.classify(values.float()).argmax(1) for values in (real.features, fake))
+    of_real, of_fake = (network.classify(values).argmax(1) for values in (real.features, fake))
     return {"class_diversity": classification.class_diversity(real.features, fake, of_real, of_fake)}
 
 

@@ -2,7 +2,7 @@
 
 Energy: the counters of the processors (Linux powercap, "RAPL"), J; they count all that runs on the machine, and most
 systems let only the administrator read them. Memory: the most that tensors take at a time beside what was there
-before, bytes; but on CUDA only those that operations return, so that the scratch memory within them is not in it.
+before, bytes. Except on CUDA, only tensors that operations return are counted, not the scratch memory within them.
 """
 
 import weakref

@@ -105,7 +105,7 @@ def digits(seed: int) -> Sets:
 
 def scores_of(network: FeatureNetwork, real: Tensor, fake: Tensor) -> dict[str, Spread]:
     """Every score of two sets of features (N, D)."""
-    logits, of_real = (network.network.classify(features.float()) for features in (fake, real))
+    logits, of_real = (network.classify(features) for features in (fake, real))
     diversity = class_diversity(real, fake, of_real.argmax(1), logits.argmax(1))
     assert isinstance(diversity, Spread)
     return {

@@ -22,6 +22,7 @@ from trilemma.nets.conv import centre_crop
 
 MAX_CHANNELS = 512
 INIT_STD = 0.02
+SLOPE = 0.2  # of LeakyReLU below 0
 SMALLEST = 4  # px: two halvings
 
 
@@ -41,19 +42,23 @@ def stage_widths(height: int, width_px: int, width: int) -> list[int]:
 
 
 class Generator(nn.Module):
-    """DCGAN's generator: z (B, latent) -> image (B, C, H, W) in [0, 1]."""
+    """DCGAN's generator: z (B, latent) -> image (B, C, H, W) in [0, 1].
 
-    def __init__(self, shape: tuple[int, int, int], latent: int, width: int) -> None:
+    Args:
+        batch_norm: as published. Without, there is none, every stage has a bias and LeakyReLU 0.2, and weights begin so
+            wide that maps keep their mean square.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], latent: int, width: int, *, batch_norm: bool = True) -> None:
         super().__init__()
         channels, self.size = shape[0], shape[1:]
         widths = stage_widths(*self.size, width)[::-1]
         self.project = _project(latent, widths[0], self.size, 2 ** len(widths))
-        layers: list[nn.Module] = [nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)]
+        layers = _after(widths[0], batch_norm)
         for c_in, c_out in pairwise(widths):
-            layers += [nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=False)]
-            layers += [nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+            layers += [nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=not batch_norm), *_after(c_out, batch_norm)]
         self.body = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1))
-        self.apply(_init)
+        self.apply(_init if batch_norm else _init_by_inputs)
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, latent) -> (B, C, H, W) in [0, 1]."""
@@ -130,11 +135,24 @@ def _project(latent: int, channels: int, size: tuple[int, int], factor: int) -> 
     return nn.Sequential(linear, nn.Unflatten(1, (channels, height, width_px)))
 
 
+def _after(channels: int, batch_norm: bool) -> list[nn.Module]:
+    """What follows a stage of the generator."""
+    if batch_norm:
+        return [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+    return [nn.LeakyReLU(SLOPE, inplace=True)]
+
+
 def _init_by_inputs(layer: nn.Module) -> None:
-    """Weights under which maps keep their mean square through LeakyReLU 0.2 (He et al. 2015, eq. 15); biases at 0."""
+    """Weights under which maps keep their mean square through LeakyReLU 0.2 (He et al. 2015, eq. 15); biases at 0.
+
+    A transposed convolution of stride s has 1 / s**2 of its kernel's numbers behind a pixel of each of its inputs.
+    """
     if isinstance(layer, nn.Conv2d | nn.Linear):
-        nn.init.kaiming_normal_(layer.weight, a=0.2)
-        assert layer.bias is not None
+        nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+    elif isinstance(layer, nn.ConvTranspose2d):
+        inputs = layer.weight[:, 0].numel() / math.prod(layer.stride)
+        nn.init.normal_(layer.weight, std=math.sqrt(2 / (1 + SLOPE**2) / inputs))
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 

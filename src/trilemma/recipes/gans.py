@@ -44,11 +44,13 @@ register(
         first_samples_s=math.inf,
         source="Radford, Metz & Chintala 2016",
         build=GAN,
-        config=GANConfig(),
+        # In 4 minutes of MNIST on 2 cores the published batches of 128, width 64 and rates of 0.0002 gave a Frechet
+        # distance of 13.9, these 2.1: a step takes a seventh of the time (docs/gans.md).
+        config=GANConfig(width=32),
         training={
             "epochs": 10,
-            "batch": 128,
-            "lr": {"critic": 0.0002, "generator": 0.0002},
+            "batch": 32,
+            "lr": {"critic": 0.0005, "generator": 0.0005},
             "optimizer": "adam",
             "betas": (0.5, 0.999),
             "clip": None,
@@ -56,7 +58,11 @@ register(
             "ema_halflife_images": 10_000,
             "channels_last": True,
         },
-        published=Published(SPECIFICATION, "mnist", {"optimizer": "adam", "lr": 0.0002, "betas": (0.5, 0.999)}),
+        published=Published(
+            SPECIFICATION,
+            "mnist",
+            {"optimizer": "adam", "lr": 0.0002, "betas": (0.5, 0.999), "batch": 128, "width": 64},
+        ),
         data="mnist",
     )
 )

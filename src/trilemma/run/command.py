@@ -59,7 +59,16 @@ def _imports(recipe: Recipe) -> list[str]:
 
 OTHER_NAMES = {"lr_schedule": "schedule"}
 COMMON = ("precision", "augment")  # said wherever they are not the common ones, also where the recipe has them
-ELSEWHERE = {*LENGTHS, "batch", "lr", "seed", "device", "save_every", "sample_every"}  # typed first, or never
+ELSEWHERE = {
+    *LENGTHS,
+    "batch",
+    "lr",
+    "seed",
+    "device",
+    "save_every",
+    "sample_every",
+    "keep_weights",
+}  # typed first, or never
 TYPED = [name for name in TrainConfig.model_fields if name not in ELSEWHERE]
 DATA_DEFAULTS = {"split_seed": 0, "split_rule": "enough", "frames": "first"}  # of `load_data`, which are not typed
 FROM_DATA = ("shape", "n_classes")  # settings of a model that the images decide

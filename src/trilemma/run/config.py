@@ -61,7 +61,7 @@ class TrainConfig(Config):
     )
     sample_every: PositiveInt | None = Field(None, description="draw samples every N images (default: chosen for you)")
     keep_weights: int = Field(
-        0, ge=0, le=20, description="weights to keep on the way: after 1/2, 1/4, ... of the training, so many"
+        0, ge=0, le=20, description="number of earlier weights to keep, after 1/2, 1/4, ... of the training"
     )
 
     @model_validator(mode="after")

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
+from trilemma.run.locate import EARLIER
 from trilemma.run.run import Run
 
-EARLIER = "earlier"  # of a run folder: weights by the images seen
 MOST = 20  # files that are looked at
 
 

@@ -29,7 +29,7 @@ from trilemma.files import (
 )
 from trilemma.registry import get_recipe, list_models
 from trilemma.run.command import FROM_DATA
-from trilemma.run.locate import CONFIG, RUNS, WEIGHTS
+from trilemma.run.locate import CONFIG, EARLIER, RUNS, WEIGHTS
 from trilemma.run.migration import migrated
 from trilemma.run.parts import identity, with_earlier_places
 
@@ -40,7 +40,7 @@ WRITTEN += (
     "samples",
     "checkpoints",
     "parts",
-    "earlier",
+    EARLIER,
 )  # by a training: in a run folder, these names are ours
 HOLDER = re.compile(r"process [0-9]*( [^\x00-\x1f]*)?")  # the content of a lock, which may have been cut short
 LONGEST_LOCK = 1000  # bytes
@@ -205,6 +205,7 @@ def _claim(path: Path, config: dict[str, Any]) -> RunFolder:
         for part in (path, path / "samples"):
             remove_leftovers(part)
         remove_scratch(path, re.escape(WEIGHTS))
+        remove_scratch(path / EARLIER, r"[0-9]+\.safetensors")
         if not (path / CONFIG).exists():
             write_json(path / CONFIG, config)
             sync_folder(path)

@@ -7,6 +7,7 @@ from trilemma.vocabulary import data_words, models
 
 RUNS = Path("runs")  # where runs are written; default of out=
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+EARLIER = "earlier"  # of a run folder: weights that the training kept on its way, by the images seen
 MOST = 5  # runs named in a message
 
 

@@ -143,7 +143,8 @@ class StoredRun:
         if (snapshot := find_snapshot(self.path, weights_id)) is None:
             return None
         earlier = copy(self)
-        earlier.__dict__.pop("model", None)
+        for name in ("model", "_guides"):
+            earlier.__dict__.pop(name, None)
         earlier.snapshot = snapshot
         return earlier
 
@@ -155,7 +156,7 @@ class StoredRun:
     def with_weights(self, file: Path) -> Self:
         """The run with the weights of another file of its folder."""
         other = copy(self)
-        for name in ("model", "_weights_hash"):
+        for name in ("model", "_weights_hash", "_guides"):
             other.__dict__.pop(name, None)
         other._kept, other.snapshot = file, None
         return other

@@ -11,9 +11,9 @@ from typing import Any
 
 from trilemma.training.calendar import Calendar
 from trilemma.training.diagnosis import Diagnosis
+from trilemma.training.earlier import keep_weights
 from trilemma.training.guard import unless_full
 from trilemma.training.in_use import ModelInUse
-from trilemma.training.kept import keep_weights
 from trilemma.training.samples import PARTS, SamplePictures
 from trilemma.training.team import smallest
 from trilemma.training.time_budget import PICTURES, SHARE, TimeBudget
@@ -84,10 +84,10 @@ class Evaluation:
             unless_full(f"the picture {name}.png", draw, self.warn)
 
     def keep_weights(self) -> None:
-        """The weights to use by now, named by the images seen."""
+        """The weights to use by now, named by the images seen. The user asked for them: no other evaluation has less
+        time for that."""
         name = f"{self.calendar.images:012d}"
-        with self.budget.timed("weights"):
-            unless_full(f"the weights {name}", lambda: keep_weights(self.in_use, self.path, name, self.warn), self.warn)
+        unless_full(f"the weights {name}", lambda: keep_weights(self.in_use, self.path, name, self.warn), self.warn)
 
     def draw_last(self, name: str) -> None:
         """The picture of the final weights, whose samples are checked in every model."""

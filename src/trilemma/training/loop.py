@@ -30,6 +30,7 @@ from trilemma.progress import Display
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint, is_finite
 from trilemma.training.calendar import Calendar
+from trilemma.training.earlier import drop_later
 from trilemma.training.evaluation import Evaluation
 from trilemma.training.guard import Guard
 from trilemma.training.history import History
@@ -92,6 +93,7 @@ class Trainer:
         self.over = False  # whether the last state is saved
         self.saver = Saver(self.guard, self.calendar, self.signals, self.warn)
         self.saver.resume(display.say)
+        drop_later(path, self.calendar.images)
         self.evaluation.budget.since = self.calendar.seconds
 
     @own_modes()

@@ -9,10 +9,10 @@ for (const table of document.querySelectorAll("table.figures")) {
     const number = parseFloat(data ? data.value : text.replaceAll(",", ""));
     return Number.isNaN(number) ? text : number;
   };
-  const compare = (a, b) => {
+  const compare = (a, b, sign) => { // what is empty, and texts among numbers, come last
     if (a === "" || b === "") return (a === "") - (b === "");
     if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
-    return typeof a === "number" ? a - b : a.localeCompare(b);
+    return sign * (typeof a === "number" ? a - b : a.localeCompare(b));
   };
   [...head.cells].forEach((cell, column) => {
     const button = document.createElement("button");
@@ -24,7 +24,7 @@ for (const table of document.querySelectorAll("table.figures")) {
       cell.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
       const groups = []; // a row and what is said of it
       for (const row of body.rows) row.classList.contains("said") ? groups.at(-1).push(row) : groups.push([row]);
-      groups.sort(([a], [b]) => sign * compare(value(a, column), value(b, column)));
+      groups.sort(([a], [b]) => compare(value(a, column), value(b, column), sign));
       body.append(...groups.flat());
     });
   });

@@ -5,9 +5,17 @@ from pathlib import Path
 
 from trilemma.data.loader import FINISH_IMAGES
 from trilemma.errors import UserError
-from trilemma.run.earlier import EARLIER
+from trilemma.files import remove
+from trilemma.run.locate import EARLIER
 from trilemma.run.tensor_files import write_tensors
 from trilemma.training.in_use import ModelInUse
+
+
+def drop_later(path: Path, images: int) -> None:
+    """Remove weights of more images than a training has seen that goes on from there."""
+    for file in (path / EARLIER).glob("*.safetensors"):
+        if file.stem.isdecimal() and int(file.stem) > images:
+            remove(file)
 
 
 def keep_weights(in_use: ModelInUse, path: Path, name: str, warn: Callable[[str], None]) -> None:
@@ -16,7 +24,7 @@ def keep_weights(in_use: ModelInUse, path: Path, name: str, warn: Callable[[str]
     A file that cannot be written costs a warning, never the training.
     """
     with in_use.untouched():
-        in_use.finish(FINISH_IMAGES // 5)
+        in_use.finish(FINISH_IMAGES)
         try:
             (path / EARLIER).mkdir(exist_ok=True)
             write_tensors(path / EARLIER / f"{name}.safetensors", dict(in_use.model.state_dict()))

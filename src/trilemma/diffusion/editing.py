@@ -1,0 +1,80 @@
+"""Images drawn again, from a noisier state of themselves on: whole, or in part.
+
+strength   x_t = alpha_t x0 + sigma_t eps at t = strength, from which a sampler goes on to 0: what is larger than
+           the noise stays    (Meng et al. 2022, "SDEdit: guided image synthesis and editing with stochastic
+           differential equations", algorithm 1)
+mask       the estimate x0_hat is the image itself where the mask is 0, so that these pixels take their own path
+           from noise; each step of ddpm is taken several times, with the noise of q(x_t | x_s) added again in
+           between, so that both parts come to fit        (Lugmayr et al. 2022, "RePaint: inpainting using
+           denoising diffusion probabilistic models", algorithm 1)
+noise      the image is noisy itself: alpha_t times it is x_t at the t where sigma_t / alpha_t is its noise
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from trilemma.diffusion.schedule import Schedule
+from trilemma.diffusion.steps import Denoise, Noise, steps_of
+from trilemma.types import Redraw
+
+
+def redrawing(
+    denoise: Denoise, schedule: Schedule, times: Tensor, x0: Tensor, how: Redraw, solver: Callable[..., Tensor]
+) -> tuple[Callable[[Tensor, Noise], Tensor], Callable[[Tensor], Tensor]]:
+    """The sampler of images x0 (B, C, H, W) in [-1, 1], and what it starts from, of standard normal noise as x0.
+
+    Args:
+        times: the grid of a whole drawing; solver: that of images that are drawn again without a mask.
+    """
+    begin = how.strength if how.noise is None else time_of_noise(schedule, how.noise)
+    grid = times_from(times, min(begin, float(times[0])))
+    alpha, sigma = (float(level(grid[:1])) for level in (schedule.alpha, schedule.sigma))
+    added = 0.0 if how.noise is not None or len(grid) == 1 else sigma
+    if len(grid) == 1:  # nothing is to be drawn
+        return (lambda x, noise: x0), (lambda eps: x0)
+    if how.mask is not None:
+        denoise = kept_outside(denoise, x0, how.mask)
+        sampler = partial(resampled, denoise, schedule, grid, rounds=how.rounds)
+    else:
+        sampler = partial(solver, denoise, schedule, grid)
+    return sampler, lambda eps: alpha * x0 + added * eps
+
+
+def times_from(times: Tensor, start: float) -> Tensor:
+    """The part of a decreasing grid below a time, with it in front."""
+    return torch.cat([times.new_tensor([start]), times[times < start]])
+
+
+def kept_outside(denoise: Denoise, x0: Tensor, mask: Tensor) -> Denoise:
+    """A denoiser that knows the image x0 (B, C, H, W) where the mask (B, 1, H, W) is 0."""
+
+    def known(x_t: Tensor, t: Tensor) -> Tensor:
+        return torch.where(mask > 0, denoise(x_t, t), x0.to(x_t))
+
+    return known
+
+
+def resampled(denoise: Denoise, schedule: Schedule, times: Tensor, x_T: Tensor, noise: Noise, *, rounds: int) -> Tensor:
+    """ddpm, as in `samplers`, each step of which is taken `rounds` times: a call of the denoiser for each."""
+    x = x_T
+    for i, step in enumerate(steps_of(schedule, times)):
+        a, b, ratio = step.alpha_t / step.alpha_s, step.added, (step.sigma_s / step.sigma_t) ** 2
+        for r in range(rounds):
+            x0_hat = denoise(x, x.new_full((len(x),), step.t))
+            y = step.alpha_s * b / step.sigma_t**2 * x0_hat + a * ratio * x
+            if step.sigma_s > 0:
+                y = y + math.sqrt(b * ratio) * noise(2 * (rounds * i + r))
+            if r == rounds - 1 or step.sigma_s == 0:
+                x = y
+                break
+            x = a * y + math.sqrt(b) * noise(2 * (rounds * i + r) + 1)
+    return x
+
+
+def time_of_noise(schedule: Schedule, std: float) -> float:
+    """The t where sigma / alpha is the standard deviation of the noise of an image in [0, 1]: 2 std in [-1, 1]."""
+    return float(schedule.t_of(-2 * math.log(2 * std)))

@@ -1,0 +1,172 @@
+"""An image drawn again by a diffusion model: as a whole from a strength of noise on, under a mask, or out of its own
+noise. Outside a mask every pixel stays as it is, bit for bit.
+
+The noise of a photograph is estimated by its second differences, which see little of anything else
+(Immerkaer 1996, "Fast noise variance estimation").
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trilemma.data.decoding.decode import decode
+from trilemma.data.decoding.pixels import Item, header, open_file
+from trilemma.data.decoding.size import text as size_text
+from trilemma.data.load import Source
+from trilemma.errors import UserError, check_finite
+from trilemma.explore.images import run_receipt
+from trilemma.explore.naming import pick_image
+from trilemma.pictures.grid import grid
+from trilemma.results import Results, place
+from trilemma.run.compute import MOST_NUMBERS, in_batches, one_algorithm
+from trilemma.run.run import Run, end_of
+from trilemma.types import Redraw, Redraws
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SECOND_DIFFERENCES = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))  # their squares add up to 36
+ROUNDS = 5  # of each step under a mask
+OUTSIDE = "outside:"  # before a rectangle that stays
+AUTO = "auto"  # noise that is estimated
+GREY = 0.5  # of what is drawn, in the picture of the mask
+
+
+@dataclass(frozen=True)
+class Redrawing:
+    """The picture, and what it shows: the source (1, C, H, W), the mask (1, 1, H, W) if there is one, and the images
+    (n, C, H, W) in [0, 1]; noise: the standard deviation that was taken out, if that was asked for."""
+
+    picture: Path
+    source: Tensor
+    mask: Tensor | None
+    images: Tensor
+    noise: float | None
+
+
+def redraw(
+    run: Run,
+    image: str | int | Path,
+    *,
+    strength: float | None,
+    mask: str | None,
+    noise: float | str | None,
+    rounds: int | None,
+    n: int,
+    seed: int,
+    first: int,
+    label: str | int | None,
+    data: Source | None,
+    out: str | Path | None,
+    settings: dict[str, Any],
+    verb: Callable[..., Any],
+) -> Redrawing:
+    """See `edit`, the verb."""
+    model = run.require("draw an image again", Redraws)
+    keys = run.sampling(settings, verb)
+    end_of(first, n)
+    picture, within = place(out, run.path, f"edit-{_name(strength, mask, noise)}.png")
+    files = Results(picture, [], verb="edit", within=within)
+    source = pick_image(run, image, data).image
+    area = None if mask is None else read_mask(mask, run.shape).to(source.device)
+    std = noise_of(source) if noise == AUTO else None if noise is None else float(noise)
+    how = Redraw(1.0 if strength is None else strength, area, ROUNDS if rounds is None else rounds, std)
+    guides = run.guides(keys)
+    condition = run.condition(label, n, classifier=guides.classifier).to(run.device)
+
+    def compute(start: int, count: int) -> Tensor:
+        part = slice(start - first, start - first + count)
+        some = Redraw(how.strength, None if area is None else area.expand(count, -1, -1, -1), how.rounds, how.noise)
+        asked = {"condition": condition.rows(part), "keys": keys, "guides": guides}
+        return model.redraw(source.expand(count, -1, -1, -1), some, seed=seed, first=start, **asked).float()
+
+    rows = max(1, MOST_NUMBERS // source.numel())
+    with torch.no_grad(), one_algorithm():
+        drawn = torch.cat([part for _, part in in_batches(compute, first, first + n, rows)])
+    check_finite(drawn, "images", "train again with a lower lr=")
+    images = drawn if area is None else torch.where(area > 0, drawn, source)
+    asked = {"strength": strength, "mask": mask, "noise": std, "rounds": rounds, "n": n, "seed": seed, "first": first}
+    receipt = run_receipt(run, "edit", image=str(image), **asked, label=label, settings=keys.given())
+    files.write(_page(source, area, images, first), receipt, {})
+    return Redrawing(picture, source.cpu(), None if area is None else area.cpu(), images.cpu(), std)
+
+
+def noise_of(image: Tensor) -> float:
+    """The estimated standard deviation of the noise of an image (1, C, H, W) in [0, 1], on average over the channels.
+
+    sqrt(pi / 2) / 6 times the mean size of the second differences: 0 for a plane, too large where an image has much
+    fine detail.
+    """
+    kernel = torch.tensor(SECOND_DIFFERENCES, dtype=torch.float64)[None, None]
+    planes = image.double().cpu().transpose(0, 1)  # (C, 1, H, W)
+    return math.sqrt(math.pi / 2) / 6 * float(F.conv2d(planes, kernel).abs().mean())
+
+
+def read_mask(text: str, shape: tuple[int, int, int]) -> Tensor:
+    """1 where pixels are drawn, float32 (1, 1, H, W): a rectangle left,top,right,bottom in px of the model's images,
+    "outside:" before it for all but that, or an image file of that size, white where pixels are drawn.
+
+    Raises:
+        UserError: it is neither, has another size, or holds no pixel.
+    """
+    _, height, width = shape
+    rest = text.removeprefix(OUTSIDE)
+    sides = _numbers(rest)
+    if sides is not None:
+        left, top, right, bottom = sides
+        area = torch.zeros(1, 1, height, width)
+        area[:, :, max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = 1
+        area = 1 - area if text.startswith(OUTSIDE) else area
+    else:
+        area = _file(Path(text).expanduser(), (height, width))
+    if not area.any():
+        raise UserError(f"mask={text} holds no pixel of an image of {size_text((height, width))} (height x width)")
+    return area
+
+
+def _numbers(text: str) -> tuple[int, int, int, int] | None:
+    """Four whole numbers with commas between them."""
+    parts = text.split(",")
+    try:
+        left, top, right, bottom = map(int, parts)
+    except ValueError:
+        return None
+    return left, top, right, bottom
+
+
+def _file(path: Path, size: tuple[int, int]) -> Tensor:
+    if not path.is_file():
+        raise UserError(
+            f"mask={path}: file not found; give an image file, or a rectangle left,top,right,bottom in px, such as "
+            f"mask=0,0,{size[1] // 2},{size[0]}"
+        )
+    item = Item(str(path), lambda: open_file(path))
+    decoded = decode([item], size, 1)
+    if decoded.skipped:
+        raise UserError(f"cannot read the mask {decoded.skipped[0]}")
+    if (given := header(item).size) != size:
+        raise UserError(f"mask={path} is {size_text(given)}, the model's images {size_text(size)} (height x width)")
+    return (decoded.images > 127).float()
+
+
+def _name(strength: float | None, mask: str | None, noise: float | str | None) -> str:
+    """What was asked for, as part of a file's name."""
+    if mask is not None:
+        return "mask"
+    return "noise" if noise is not None else f"strength-{strength:g}"
+
+
+def _page(source: Tensor, mask: Tensor | None, images: Tensor, first: int) -> "Image.Image":
+    """before | mask | after, with the numbers of the images."""
+    source, images = source.cpu(), images.cpu()
+    shown, texts = [source], ["before"]
+    if mask is not None:
+        shown.append(torch.where(mask.cpu() > 0, torch.full_like(source, GREY), source))
+        texts.append("mask")
+    return grid(torch.cat([*shown, images]), texts=[*texts, *(str(first + k) for k in range(len(images)))])

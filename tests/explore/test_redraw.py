@@ -1,0 +1,137 @@
+"""`edit` with a diffusion model: masks bit for bit, strength 0, noise, and what does not fit together."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import trilemma
+from trilemma.errors import UserError
+from trilemma.explore.redraw import noise_of, read_mask
+
+SMALL = {"width": 8, "multipliers": (1, 2), "depth": 1, "batch": 32, "steps": 4, "quiet": True, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> trilemma.Run:
+    return trilemma.train("diffusion", "digits", out=tmp_path_factory.mktemp("redraw") / "run", **SMALL)
+
+
+@pytest.fixture(scope="module")
+def with_classes(tmp_path_factory: pytest.TempPathFactory) -> trilemma.Run:
+    out = tmp_path_factory.mktemp("redraw") / "classes"
+    return trilemma.train("diffusion", "digits", classes=True, out=out, **SMALL)
+
+
+def held_out(run: trilemma.Run, number: int) -> torch.Tensor:
+    return run.data.held_out[1].images[number].float() / torch.tensor(255.0)
+
+
+def test_pixels_outside_the_mask_are_bit_identical(model: trilemma.Run, tmp_path: Path) -> None:
+    result = trilemma.edit(model, 3, mask="0,0,4,8", rounds=2, steps=3, n=5, out=tmp_path / "e.png")
+    assert result.images.shape == (5, 1, 8, 8) and result.mask is not None
+    original = held_out(model, 3)
+    assert torch.equal(result.images[..., 4:], original[..., 4:].expand(5, 1, 8, 4))
+    assert (result.images[0, :, :, :4] - result.images[1, :, :, :4]).abs().max() > 1e-3
+    assert Image.open(result.picture).size[0] > 0 and result.noise is None
+
+
+def test_an_image_depends_on_its_own_number(model: trilemma.Run, tmp_path: Path) -> None:
+    keys = {"mask": "0,0,4,8", "rounds": 2, "steps": 3, "seed": 5}
+    many = trilemma.edit(model, 3, **keys, n=4, out=tmp_path / "m.png").images
+    one = trilemma.edit(model, 3, **keys, n=1, first=2, out=tmp_path / "o.png").images
+    assert (many[2] - one[0]).abs().max() <= 1 / 255
+    other = trilemma.edit(model, 3, **{**keys, "seed": 6}, n=1, first=2, out=tmp_path / "s.png").images
+    assert (other - one).abs().max() > 1e-3
+
+
+def test_strength_0_is_the_image_and_more_changes_more(model: trilemma.Run, tmp_path: Path) -> None:
+    original = held_out(model, 7)
+    results = [
+        trilemma.edit(model, 7, strength=s, n=2, steps=5, out=tmp_path / f"{s}.png").images for s in (0.0, 0.3, 1.0)
+    ]
+    assert torch.equal(results[0], original.expand(2, 1, 8, 8))
+    small, large = ((images - original).square().mean() for images in results[1:])
+    assert 0 < small < large
+
+
+def test_noise_is_estimated_or_given(model: trilemma.Run, tmp_path: Path) -> None:
+    result = trilemma.edit(model, 7, noise="auto", n=1, steps=4, out=tmp_path / "a.png")
+    assert result.noise is not None and result.noise > 0
+    given = trilemma.edit(model, 7, noise=0.2, n=2, steps=4, out=tmp_path / "g.png")
+    assert given.noise == 0.2 and torch.equal(given.images[0], given.images[1])  # nothing is random in it
+
+
+def test_a_class_is_asked_for(with_classes: trilemma.Run, tmp_path: Path) -> None:
+    keys = {"mask": "0,0,8,8", "rounds": 1, "steps": 3, "n": 1, "guidance": 2.0}
+    one, other = (
+        trilemma.edit(with_classes, 3, **keys, label=label, out=tmp_path / f"{label}.png").images
+        for label in ("1", "7")
+    )
+    assert not torch.equal(one, other)
+    plain = trilemma.edit(with_classes, 3, mask="0,0,8,8", rounds=1, steps=3, n=1, out=tmp_path / "p.png").images
+    assert plain.isfinite().all()
+
+
+def test_masks_by_hand(tmp_path: Path) -> None:
+    area = read_mask("1,2,3,5", (1, 6, 4))[0, 0]
+    assert area.sum() == 2 * 3 and area[2:5, 1:3].all()
+    assert torch.equal(read_mask("outside:1,2,3,5", (1, 6, 4))[0, 0], 1 - area)
+    Image.fromarray(np.uint8(255 * area.numpy())).save(tmp_path / "m.png")
+    assert torch.equal(read_mask(str(tmp_path / "m.png"), (3, 6, 4))[0, 0], area)
+
+
+@pytest.mark.parametrize(
+    ("mask", "text"),
+    [
+        ("4,4,4,4", "mask=4,4,4,4 holds no pixel of an image of 8x8"),
+        ("9,9,12,12", "holds no pixel"),
+        ("1,2,3", "mask=1,2,3: file not found; give an image file, or a rectangle left,top,right,bottom"),
+        ("nowhere.png", "mask=nowhere.png: file not found"),
+        ("large.png", "large.png is 16x16, the model's images 8x8"),
+    ],
+)
+def test_masks_that_do_not_fit(model: trilemma.Run, tmp_path: Path, monkeypatch, mask: str, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.full((16, 16), 255, np.uint8)).save("large.png")
+    with pytest.raises(UserError, match=text):
+        trilemma.edit(model, 3, mask=mask)
+    assert not list(model.path.glob("edit*"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({}, "edit needs towards=, a class or a group of images; or for a diffusion model strength=, mask= or noise="),
+        ({"rounds": 2}, "edit needs towards="),
+        ({"strength": 0.5, "rounds": 2}, "rounds= belongs to mask=; leave it out"),
+        ({"strength": 0.5, "shift": 2.0}, "away= and shift= belong to towards="),
+        ({"noise": 0.1, "strength": 0.5}, "noise= takes out the noise of the image itself"),
+        ({"strength": 1.5}, "strength=1.5"),
+        ({"strength": 0.5, "towards": "1"}, "towards= moves the code of the image, and strength= draws it again"),
+        ({"strength": 0.5, "label": "1"}, "was trained without labels"),
+        ({"towards": "1", "guidance": 2.0}, 'unknown key "guidance"'),
+    ],
+)
+def test_what_does_not_fit_together(model: trilemma.Run, keys: dict, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        trilemma.edit(model, 3, **keys)
+
+
+def test_a_model_without_noise_is_refused_with_those_that_have_it(tmp_path: Path) -> None:
+    run = trilemma.train("vae", "digits", steps=1, batch=16, out=tmp_path / "run", quiet=True)
+    with pytest.raises(UserError, match=r"vae does not draw an image again.*diffusion"):
+        trilemma.edit(run, 3, strength=0.5)
+
+
+@pytest.mark.parametrize("std", [0.02, 0.1])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_noise_is_estimated_on_a_smooth_image(std: float, channels: int) -> None:
+    y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 64), indexing="ij")
+    image = (0.3 + 0.2 * x + 0.1 * y + 0.1 * (6 * x).sin()).double().expand(1, channels, 64, 64)
+    assert noise_of(image) < 0.002
+    assert noise_of(
+        image + std * torch.randn(1, channels, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ) == pytest.approx(std, rel=0.06)
