@@ -260,7 +260,10 @@ def test_a_report_in_vietnamese(stage):
     report = compare(models="vae,gan-dcgan", lang="vi", quiet=True)
     page = report.html.read_text("utf-8")
     assert '<html lang="vi">' in page and "Nên dùng mô hình nào" in page and "Which model to use" not in page
-    assert report.document["answer"][0]["text"].startswith("Với 12 ảnh huấn luyện 8 x 8 px") and report.document["language"] == "vi"
+    assert (
+        report.document["answer"][0]["text"].startswith("Với 12 ảnh huấn luyện 8 x 8 px")
+        and report.document["language"] == "vi"
+    )
     assert report.document["again"]["all"].endswith(" lang=vi")
     english = compare(models="vae,gan-dcgan", quiet=True).document["answer"][0]["text"]
     assert english.startswith("For 12 training images of 8 x 8 px and 30 seconds of training each: ")

@@ -95,6 +95,24 @@ def test_a_critic_without_batch_norm_keeps_the_size_of_its_maps() -> None:
             assert h.detach()[..., 1:-1, 1:-1].square().mean().item() == pytest.approx(1, abs=0.35)
 
 
+def test_a_generator_without_batch_norm_keeps_the_size_of_its_maps() -> None:
+    """As the critic's, from z on; every number of an image has the variance 2 / 1.04 before its tanh."""
+    generator = dcgan.Generator((3, 64, 64), 100, 64, batch_norm=False)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in generator.modules())
+    h = generator.project(torch.randn(64, 100, generator=rng.generator(0, "z")))
+    for layer in generator.body:
+        h = layer(h)
+        if isinstance(layer, nn.LeakyReLU):
+            assert h.detach()[..., 1:-1, 1:-1].square().mean().item() == pytest.approx(1, abs=0.35)
+    assert h.detach()[..., 2:-2, 2:-2].square().mean().item() == pytest.approx(2 / 1.04, rel=0.4)
+
+
+def test_plain_networks_have_no_norm_whatever_the_loss() -> None:
+    for loss in ({}, {"loss": "relativistic", "penalty": "r1r2"}):
+        gan = tiny("plain", **loss)
+        assert not any(isinstance(layer, nn.BatchNorm2d) for layer in gan.modules())
+
+
 def test_dcgan_starts_from_narrow_weights() -> None:
     generator = dcgan.Generator((1, 32, 32), 100, 64)
     weights = torch.cat([p.flatten() for p in generator.parameters() if p.ndim > 1])

@@ -20,6 +20,7 @@ from trilemma.verbs import find
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {"autoencoders.md": "autoencoder", "vaes.md": "vae", "gans.md": "gan", "diffusion.md": "diffusion"}
+MORE = ("measuring.md", "editing.md")  # pages of no family
 SOURCE_LINK = re.compile(r"\]\((\.\./src/[^)]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TRAIN_KEYS = set(TrainConfig.model_fields) | set(inspect.signature(trilemma.train).parameters) - {"settings"}
@@ -47,8 +48,8 @@ def commands(text):
     return [shlex.split(line) for line in lines if line.startswith("trilemma ")]
 
 
-ALL_COMMANDS = [words for page in PAGES for words in commands(text_of(page))]
-ALL_EXCERPTS = [excerpt for page in PAGES for excerpt in excerpts(text_of(page))]
+ALL_COMMANDS = [words for page in (*PAGES, *MORE) for words in commands(text_of(page))]
+ALL_EXCERPTS = [excerpt for page in (*PAGES, *MORE) for excerpt in excerpts(text_of(page))]
 
 
 def test_there_is_something_to_check():
