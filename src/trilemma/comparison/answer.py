@@ -177,8 +177,8 @@ def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:
     for model, longer in fitted:
         last, (_, high) = model.learning[-1], longer.interval
         within = f"{number(longer.value, longer.interval)} ({span(longer.value, longer.interval)})"
-        falls = "{value} for {name}, from {now}"
-        stays = "{value} for {name}, from {now}, no change that could be shown"
+        falls = "{name} {value}, now {now}"
+        stays = "{name} {value}, now {now} (no change shown)"
         parts.append(
             translated(
                 falls if high < last.interval[0] else stays, value=within, name=model.name, now=number(last.value)
@@ -189,9 +189,9 @@ def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:
     clear = all(ahead[best][1] < low for name, (low, _) in ahead.items() if name != best)
     text = [
         translated(
-            "With {factor} times the training, a kernel distance is expected of {values}.",
+            "With {factor} times the training, these kernel distances are expected: {values}.",
             factor=LONGER,
-            values=listed(parts),
+            values="; ".join(parts),
         )
     ]
     if clear and len(ahead) > 1 and not others:
