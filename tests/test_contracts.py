@@ -253,7 +253,7 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
     ("name", "settings"),
     [
         *((name, {}) for name in MODELS if name not in ALIKE),
-        ("diffusion", {"classes": True}),
+        pytest.param("diffusion", {"classes": True}, marks=pytest.mark.slow),
         ("gan", {"critic_augment": "adaptive"}),
     ],
     ids=str,

@@ -35,6 +35,7 @@ SECOND_DIFFERENCES = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))  # 
 ROUNDS = 5  # of each step under a mask
 OUTSIDE = "outside:"  # before a rectangle that stays
 AUTO = "auto"  # noise that is estimated
+COLUMNS = 8  # of the picture, at most
 GREY = 0.5  # of what is drawn, in the picture of the mask
 
 
@@ -169,4 +170,5 @@ def _page(source: Tensor, mask: Tensor | None, images: Tensor, first: int) -> "I
     if mask is not None:
         shown.append(torch.where(mask.cpu() > 0, torch.full_like(source, GREY), source))
         texts.append("mask")
-    return grid(torch.cat([*shown, images]), texts=[*texts, *(str(first + k) for k in range(len(images)))])
+    texts += [str(first + k) for k in range(len(images))]
+    return grid(torch.cat([*shown, images]), columns=min(COLUMNS, len(texts)), texts=texts)
