@@ -120,7 +120,7 @@ def test_the_log_has_every_part_and_the_seconds_grow() -> None:
     assert all(a["seconds"] <= b["seconds"] for a, b in itertools.pairwise(rows))
 
 
-@pytest.mark.parametrize("length", [{"minutes": 0.03}, {"images": 33_333}])
+@pytest.mark.parametrize("length", [pytest.param({"minutes": 0.03}, marks=pytest.mark.slow), {"images": 33_333}])
 def test_ten_sample_pictures_in_a_training_of_any_kind_of_length(
     length: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
