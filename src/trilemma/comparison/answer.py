@@ -25,8 +25,10 @@ from trilemma.comparison.content import (
     Model,
     Scores,
     Verdict,
+    scores_of_real,
 )
 from trilemma.comparison.differences import unbeaten
+from trilemma.comparison.learning import FACTOR
 from trilemma.comparison.words import counts
 from trilemma.language import translated
 from trilemma.text import quoted
@@ -126,8 +128,7 @@ def _so_far(names: Sequence[str], models: Sequence[Model], controls: Sequence[Co
     """That the recommended models are far from real images, where the best of them covers less than FAR of what other
     real images do."""
     shares = [value for m in models if m.name in names and (value := _value(m.scores, "coverage")) is not None]
-    by_name = {control.name: _value(control.scores, "coverage") for control in controls}
-    real = by_name.get("real") or by_name.get("training")
+    real = _value(scores_of_real(controls), "coverage")
     if shares and real and max(shares) < FAR * real:
         one = "But it covers {share} of the real images, and other real images cover {real}: {advice}"
         some = "But the best covers {share} of the real images, and other real images cover {real}: {advice}"
@@ -190,14 +191,14 @@ def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:
     text = [
         translated(
             "With {factor} times the training, these kernel distances are expected: {values}.",
-            factor=LONGER,
+            factor=FACTOR,
             values="; ".join(parts),
         )
     ]
     if clear and len(ahead) > 1 and not others:
         text.append(translated("{name} would be nearest to real images.", name=best))
     text.append(translated("It is read from the learning curves, as a power law of the time."))
-    yield Item("longer", " ".join(text), [m.name for m, _ in fitted], _again(asked, **_times(asked, LONGER)))
+    yield Item("longer", " ".join(text), [m.name for m, _ in fitted], _again(asked, **_times(asked, FACTOR)))
 
 
 def _failed(model: Model, asked: Asked) -> Item:

@@ -218,6 +218,12 @@ class Control:
     scores: Scores
 
 
+def scores_of_real(controls: Sequence[Control]) -> Scores:
+    """The scores of real images: of held-out ones, or where there are too few of training images; {} without either."""
+    by_name = {control.name: control.scores for control in controls}
+    return by_name.get("real") or by_name.get("training") or {}
+
+
 @dataclass(frozen=True)
 class Item:
     """A sentence of the answer: its kind, the models it names, and a command to type next."""

@@ -12,7 +12,7 @@ A share counts where the whole interval lies below HALF. A model that has learne
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from trilemma.comparison.content import Control, Document, Item, Model, Nearest, Scores
+from trilemma.comparison.content import Control, Document, Item, Model, Nearest, Scores, scores_of_real
 from trilemma.language import translated
 from trilemma.words import number
 
@@ -21,8 +21,7 @@ HALF = 0.5  # of real images
 
 def diagnosis(models: Sequence[Model], controls: Sequence[Control]) -> Iterator[Item]:
     """A sentence for each fault of each model that was measured."""
-    by_name = {control.name: control.scores for control in controls}
-    real = by_name.get("real") or by_name.get("training") or {}
+    real = scores_of_real(controls)
     for model in models:
         if model.scores and not model.learned_nothing and not model.error:
             for text in _faults(model, real):

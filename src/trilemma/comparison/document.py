@@ -4,7 +4,6 @@ A model is a row: the mean over its trainings, which differ in their seed alone.
 measured model has ("shared"); what only some have, and details, are listed beside it (`further`).
 """
 
-import math
 import shlex
 import traceback
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from trilemma.comparison.differences import unbeaten
 from trilemma.comparison.entries import Entry, rows_of
 from trilemma.comparison.plain import Json, clean
 from trilemma.comparison.rows import controls, evaluations, model_row, row_differences
-from trilemma.comparison.sampler_settings import with_frontier
+from trilemma.comparison.sampler_settings import most_density, with_frontier
 from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST
 from trilemma.comparison.words import title, verdict
 from trilemma.errors import UserError, shows_tracebacks
@@ -110,9 +109,7 @@ def _for_these(items: Sequence[Item], data: "Data", asked: Asked) -> list[Item]:
 
 def _with_frontier(models: Sequence[Model], below: Sequence[Control]) -> list[Model]:
     """The models, the points of their samplers marked that no other one dominates."""
-    density = {control.name: control.scores["density"].value for control in below if "density" in control.scores}
-    real = density.get("real") or density.get("training") or math.inf
-    marked = with_frontier({m.name: m.samplers for m in models}, real)
+    marked = with_frontier({m.name: m.samplers for m in models}, most_density(below))
     return [replace(m, samplers=marked[m.name]) for m in models]
 
 

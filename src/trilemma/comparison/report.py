@@ -20,6 +20,7 @@ from trilemma.comparison.content import Document, Model
 from trilemma.comparison.curves import CurvePlot, curve_title, shown_curves
 from trilemma.comparison.document import further
 from trilemma.comparison.images import Pictures, pictures_of
+from trilemma.comparison.sampler_settings import most_density
 from trilemma.language import in_language, translated
 from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.pictures import plots
@@ -106,13 +107,11 @@ def _samplers(document: Document) -> Markup | None:
     models = [m for m in document.models if m.samplers]
     if not models:
         return None
-    controls = {c.name: c.scores["density"].value for c in document.controls if "density" in c.scores}
-    real = controls.get("real") or controls.get("training") or math.inf
     names = listed([m.name for m in models])
     text = translated(
         "Coverage and density over images per second of {names}; the values are in the table below", names=names
     )
-    return _svg(figures.samplers(document.models, real), text)
+    return _svg(figures.samplers(document.models, most_density(document.controls)), text)
 
 
 def _curve(model: str, curve: CurvePlot) -> tuple[Markup, str | None]:

@@ -6,6 +6,7 @@ any model equals in density, coverage and speed and exceeds in one; density coun
 which more is no better. Times that differ by less than a tenth count as equal.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from trilemma.comparison.content import SamplerPoint
+from trilemma.comparison.content import Control, SamplerPoint, scores_of_real
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +52,8 @@ def settings_of(run: "Run") -> list[dict[str, Any]]:
 
 def sampler_points(run: "Run", reference: "Reference", batch: int) -> Iterator[SamplerPoint]:
     """One for each of the settings; none of a sampler without any."""
+    import torch
+
     from trilemma.metrics.features import extract, to_levels
     from trilemma.metrics.neighbours import neighbour_scores
 
@@ -63,7 +66,7 @@ def sampler_points(run: "Run", reference: "Reference", batch: int) -> Iterator[S
             count, start = min(batch, n - first), time.perf_counter()
             parts.append(run.sample(count, seed=setup.seed, first=first, batch=count, **settings))
             times.append(1000 * (time.perf_counter() - start) / count)
-        fake = extract(setup.network, to_levels(_joined(parts)))
+        fake = extract(setup.network, to_levels(torch.cat(parts)))
         scores = neighbour_scores(real=reference.real.features, fake=fake)
         density, coverage = (scores[name].estimate() for name in ("density", "coverage"))
         yield SamplerPoint(
@@ -87,10 +90,10 @@ def _in_words(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={settings[key]:g}" for key in VALUES if isinstance(settings.get(key), int | float))
 
 
-def _joined(parts: "Sequence[Tensor]") -> "Tensor":
-    import torch
-
-    return torch.cat(list(parts))
+def most_density(controls: Sequence[Control]) -> float:
+    """The density of real images, above which more is no better; infinite where it is not known."""
+    score = scores_of_real(controls).get("density")
+    return (score.value if score else None) or math.inf
 
 
 def with_frontier(rows: Mapping[str, Sequence[SamplerPoint]], most: float) -> dict[str, list[SamplerPoint]]:

@@ -32,10 +32,10 @@ def redrawing(
     """
     begin = how.strength if how.noise is None else time_of_noise(schedule, how.noise)
     grid = times_from(times, min(begin, float(times[0])))
-    alpha, sigma = (float(level(grid[:1])) for level in (schedule.alpha, schedule.sigma))
-    added = 0.0 if how.noise is not None or len(grid) == 1 else sigma
     if len(grid) == 1:  # nothing is to be drawn
         return (lambda x, noise: x0), (lambda eps: x0)
+    alpha, sigma = (float(level(grid[:1])) for level in (schedule.alpha, schedule.sigma))
+    added = 0.0 if how.noise is not None else sigma
     if how.mask is not None:
         denoise = kept_outside(denoise, x0, how.mask)
         sampler = partial(resampled, denoise, schedule, grid, rounds=how.rounds)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.interpolation import linear, spherical
+from trilemma.metrics.feature_cache import real_features
 from trilemma.metrics.features import extract, in_float32
 from trilemma.metrics.intervals import Estimate, mean_estimate
 from trilemma.metrics.likelihood import refusal, some_images
@@ -120,7 +121,7 @@ def path_length(model: nn.Module, setup: Setup, ends: Ends) -> Estimate | str:
             before, after = torch.cat([part for _, part in in_batches(compute, 0, len(codes), _rows(setup))]).chunk(2)
     except UserError as error:  # images of some codes are not finite
         return str(error)
-    return of_moves(before, after, extract(setup.network, _real(setup, len(one))))
+    return of_moves(before, after, real_features(setup.network, _real(setup, len(one))))
 
 
 def of_moves(before: Tensor, after: Tensor, real: Tensor) -> Estimate | str:
