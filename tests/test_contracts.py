@@ -65,6 +65,11 @@ def loss_of(phase: Phase, batch: Batch) -> Tensor:
         return phase.loss(batch, noise_for(batch))[0]
 
 
+PLAIN = """ae-conv ae-denoising ae-recurrent ae-residual ae-sparse ae-tied vae-beta vae-conv vae-hierarchical vae-mnist
+gan-dcgan gan-dcgan-28 diffusion-small diffusion-dit"""  # their trainings keep no state that no other preset's keeps
+MARKS = dict.fromkeys(PLAIN.split(), pytest.mark.slow)
+
+
 @pytest.fixture(params=list(itertools.product(CASES, SHAPES)), ids=lambda p: f"{p[0]}-{'x'.join(map(str, p[1]))}")
 def model(request: pytest.FixtureRequest, device: torch.device) -> nn.Module:
     case, shape = request.param
@@ -252,7 +257,7 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        *((name, {}) for name in MODELS if name not in ALIKE),
+        *(pytest.param(name, {}, marks=MARKS.get(name, [])) for name in MODELS if name not in ALIKE),
         pytest.param("diffusion", {"classes": True}, marks=pytest.mark.slow),
         ("gan", {"critic_augment": "adaptive"}),
     ],

@@ -107,7 +107,7 @@ def figures(run: Run) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("where", [(Validation, "validate"), (Diagnosis, "check_row"), (SamplePictures, "snapshot")])
-@pytest.mark.parametrize("model", ["vae", "diffusion-small"])
+@pytest.mark.parametrize("model", [pytest.param("vae", marks=pytest.mark.slow), "diffusion-small"])
 def test_a_report_that_a_signal_interrupts_is_made_on_going_on(
     model: str, where: tuple[type, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
