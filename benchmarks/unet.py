@@ -27,7 +27,7 @@ from bare import BareStep
 from torch import Tensor, nn
 
 from trilemma.data import Data, load_data
-from trilemma.diffusion.model import patch_of
+from trilemma.diffusion.config import patch_of
 from trilemma.hardware import to_channels_last, tune_allocator
 from trilemma.registry import count_parameters, create
 from trilemma.types import Model, Phase, Player

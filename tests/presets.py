@@ -10,9 +10,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "diffusion-dit": {"width": 32, "depth": 2, "heads": 2},
     "diffusion-cifar": _UNET,
     **{name: {"latent": 8, "width": 8} for name in ("gan-dcgan", "gan-wgan", "gan-wgan-gp", "gan-r3")},
+    "diffusion-text": {**_UNET, "text_width": 32, "text_depth": 1},
+    "diffusion-upscale": _UNET,
+    "diffusion-inpaint": _UNET,
+    "ae-kl": {"width": 8, "feature_loss": 0.0},
+    "diffusion-latent": {**_UNET, "check": False},
     "gan-style": {"width": 4, "latent": 8, "styles": 8, "penalty_every": 2, "path_every": 3},
 }
-ALIKE = ("diffusion-flow", "diffusion-edm", "diffusion-cifar")  # one network with "diffusion", by other settings
+# one network with "diffusion", by other settings
+ALIKE = ("diffusion-flow", "diffusion-edm", "diffusion-cifar", "diffusion-inpaint")
 
 
 def small(name: str) -> dict[str, Any]:

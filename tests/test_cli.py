@@ -456,7 +456,7 @@ def test_list_is_readable_on_a_narrow_terminal(width, monkeypatch, capsys):
     assert max(map(len, lines)) <= width
     assert "\u2026" not in shown
     for name in trilemma.list_models():
-        assert any(re.match(rf"\W*{name}\s", line) for line in lines), name
+        assert any(re.match(rf"\W*{name}(\s|$)", line) for line in lines), name
         assert 20 <= len(get_recipe(name).suits) <= 80
     assert "quickest" in shown
 

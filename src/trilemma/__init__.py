@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         reconstruct,
         sample,
         traverse,
+        upscale,
     )
     from trilemma.lessons import figure, list_figures
     from trilemma.metrics import evaluate
@@ -66,6 +67,7 @@ __all__ = [
     "show",
     "train",
     "traverse",
+    "upscale",
 ]
 
 _HOME = {
@@ -99,6 +101,7 @@ _HOME = {
     "show": "data",
     "train": "training",
     "traverse": "explore",
+    "upscale": "explore",
 }
 
 

@@ -14,6 +14,9 @@ Quiet = Annotated[bool, Field(description="hide progress")]
 Out = Annotated[str | Path | None, Field(description="output file or folder (default: chosen for you and printed)")]
 Picture = Annotated[str | Path | None, Field(description="picture to write (default: inside the run folder)")]
 Label = Annotated[str | int | None, Field(description="class, by name or number, for a conditional model")]
+Caption = Annotated[
+    str | None, Field(description="what the images show, for a model that reads captions; several with | between them")
+]
 SplitOf = Annotated[SplitName | None, Field(description="split to use (default: held-out images)")]
 Channels = Annotated[
     int | None, Field(description="1: convert images to grey, 3: to colour (default: inferred from the images)")

@@ -75,8 +75,8 @@ def rows_of(values: Tensor, rows: Tensor | slice) -> Tensor:
     return values[rows if isinstance(rows, slice) else rows.to(values.device)]
 
 
-def check_condition(condition: Condition, count: int, n_classes: int = 0) -> None:
-    """For models that take nothing but a label, 0 to n_classes - 1; with n_classes=0 not even that.
+def check_condition(condition: Condition, count: int, n_classes: int = 0, takes: Sequence[str] = ()) -> None:
+    """For models that take a label, 0 to n_classes - 1, with n_classes=0 none; and the other fields named in `takes`.
 
     Args:
         count: how many images or codes it is for.
@@ -84,7 +84,7 @@ def check_condition(condition: Condition, count: int, n_classes: int = 0) -> Non
         UserError: if there is more, or the labels are not int64 (count,), or one is not a class.
     """
     for name in ("caption", "image", "mask"):
-        if getattr(condition, name) is not None:
+        if getattr(condition, name) is not None and name not in takes:
             raise UserError(f"this model takes no {name}; leave it out")
     if condition.label is not None:
         check_labels(condition.label, n_classes)
@@ -285,6 +285,8 @@ class Model(nn.Module):
     batch_statistics: whether a loss depends on statistics of the batch, which then cannot be divided. Any part of a
         model may say so, too.
     n_classes: of the label that it can be asked for; 0: it takes no label.
+    takes: the other fields of a Condition that it can be asked for.
+    factor: how many times larger than the image that it is given it draws one.
     codes_need: fields of a Condition that `encode`, `decode`, `reconstruct` need; None: the label, where it takes one.
     code_length: numbers in a code; None: not known before one is made.
     code_bits: of a code that is choices out of finite sets, in a fixed length for each; None for any other.
@@ -298,6 +300,8 @@ class Model(nn.Module):
     phases: Sequence[Phase]
     batch_statistics: bool = False
     n_classes: int = 0
+    takes: tuple[str, ...] = ()
+    factor: int = 1
     codes_need: tuple[str, ...] | None = None
     code_length: int | None = None
     code_bits: float | None = None
@@ -440,6 +444,46 @@ class Reconstructs(Protocol):
 
     def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """(B, C, H, W) in [0, 1] -> the same shape and range."""
+        ...
+
+
+@runtime_checkable
+class HasCodeMap(Encodes, Decodes, Protocol):
+    """Has codes that are a map over the image, for a model of such maps.
+
+    Each channel has the mean 0 and the standard deviation 1 over training images.
+    """
+
+    map_shape: tuple[int, int, int]  # (channels, height, width)
+
+    def to_map(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> (B, *map_shape)."""
+        ...
+
+    def from_map(self, code: Tensor) -> Tensor:
+        """Any maps (B, *map_shape) -> (B, C, H, W) in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class UsesCodeMap(Protocol):
+    """Draws code maps, which an autoencoder of its own turns into images.
+
+    checks_autoencoder: whether that has to be good enough before the training begins.
+    """
+
+    autoencoder: HasCodeMap
+
+    @property
+    def checks_autoencoder(self) -> bool: ...
+
+
+@runtime_checkable
+class Precomputes(Protocol):
+    """Works out something of each training image once, for its losses."""
+
+    def precompute(self, batches: Iterable[Batch]) -> None:
+        """Sees all training images as they are, in the order of their split, before the first step in a process."""
         ...
 
 
@@ -586,8 +630,8 @@ class Redraws(Samples, Protocol):
 class DenoisesOnAnySchedule(Protocol):
     """Estimates the clean image at the times of any schedule, as what guides another model must."""
 
-    def denoiser(self, schedule: Any, label: Tensor | None, n: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """(x_t, t) -> x0_hat for n images at times of a schedule, of the classes `label` (n,) where it takes them."""
+    def denoiser(self, schedule: Any, condition: Condition, n: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """(x_t, t) -> x0_hat for n images at times of a schedule, of the part of a condition that it takes."""
         ...
 
 
@@ -645,6 +689,36 @@ class Conditional(metaclass=_TakesLabel):
     n_classes: int
 
 
+class _TakesCaption(type):
+    def __instancecheck__(cls, model: object) -> bool:
+        return "caption" in flags(model).takes
+
+
+class ReadsCaptions(metaclass=_TakesCaption):
+    """Draws what the caption of a condition says."""
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """Words of a caption that were in none of the training."""
+        raise NotImplementedError
+
+
+class _Enlarges(type):
+    def __instancecheck__(cls, model: object) -> bool:
+        return flags(model).factor > 1
+
+
+class Upscales(metaclass=_Enlarges):
+    """Enlarges images `factor` times, and draws what the small ones do not show."""
+
+    factor: int
+
+    def upscale(
+        self, image: Tensor, *, seed: int, first: int = 0, keys: Any = ..., guides: Guides = NO_GUIDES
+    ) -> Tensor:
+        """(B, C, h, w) in [0, 1] -> (B, C, factor h, factor w); the noise of image b depends on (seed, first + b)."""
+        raise NotImplementedError
+
+
 def codes_need(model: object) -> tuple[str, ...]:
     """Fields of a Condition that `encode`, `decode` and `reconstruct` of a model need."""
     named = flags(model).codes_need
@@ -666,6 +740,8 @@ LACKING = {  # why a model without a capability cannot do what needs it
     BoundsLikelihood: "has no bound on the likelihood",
     BoundsByPath: "has no path from images to noise",
     Conditional: "was trained without labels",
+    ReadsCaptions: "was trained without captions",
+    Upscales: "was not trained to enlarge images",
 }
 
 

@@ -136,6 +136,8 @@ VERBS = (
          doing="placing the codes of images"),
     Verb("edit", "edit", "Change an image: towards a group by its code, or drawn again, whole or under a mask.",
          see=SAMPLER_KEYS, doing="changing images"),
+    Verb("upscale", "upscale", "Enlarge an image with a model that was trained to (diffusion-upscale).",
+         "A large image is enlarged in tiles that overlap.", see=SAMPLER_KEYS, doing="enlarging the image"),
     Verb("compress", "compress", "Measure the codes as compression, next to PCA, JPEG and WebP.",
          doing="compressing images"),
     Verb("detect", "detect", "Flag anomalies with a model trained on normal images.", doing="scoring images"),

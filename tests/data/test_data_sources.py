@@ -101,7 +101,7 @@ def test_a_folder_named_like_a_word(tmp_path, monkeypatch):
     [
         ("digit", 'did you mean "digits"'),
         ("fashion_mnist", 'did you mean "fashion-mnist"'),
-        ("nothing-like-it", "choose one of digits, shapes, ellipse, mnist"),
+        ("nothing-like-it", "choose one of digits, shapes, scenes, ellipse, mnist"),
         ("./absent/folder", "absent/folder not found in"),
         ("absent.zip", "absent.zip not found in"),
         (__file__, "not of a kind"),
@@ -176,16 +176,16 @@ def test_validation_images_are_at_least_one_and_never_all():
 
 def test_list_of_sources(tmp_path, monkeypatch):
     rows = {word: place for word, _, place in list_sources()}
-    assert list(rows) == ["digits", "shapes", "ellipse", "mnist", "fashion-mnist", "cifar10", "mnist-binary"]
+    assert list(rows) == ["digits", "shapes", "scenes", "ellipse", "mnist", "fashion-mnist", "cifar10", "mnist-binary"]
     assert rows["digits"] == "built in"
     assert rows["cifar10"] == "to be fetched (170 MB)"
     monkeypatch.setenv("TRILEMMA_DATA", str(tmp_path / "absent"))
-    assert list_sources()[3][2] == "to be fetched (12 MB)"
+    assert list_sources()[4][2] == "to be fetched (12 MB)"
     (tmp_path / "cifar10").mkdir()
     for split in ("train", "test"):
         (tmp_path / "cifar10" / f"{split}.zip").touch()
     monkeypatch.setenv("TRILEMMA_DATA", str(tmp_path))
-    assert list_sources()[5][2] == f"in {tmp_path / 'cifar10'}"
+    assert list_sources()[6][2] == f"in {tmp_path / 'cifar10'}"
 
 
 # -- shapes
@@ -227,7 +227,7 @@ def test_shapes_of_any_number(n):
         ("shapes:many", "shapes:many: give a whole number .* as shapes:20000"),
         ("shapes:0", "1 or more"),
         ("shapes:", "1 or more"),
-        ("digits:5", "digits has a fixed number of images; only shapes takes a number"),
+        ("digits:5", "digits has a fixed number of images; only shapes and scenes take a number"),
         (f"shapes:{10**12}", r"bytes of memory, .*fewer \(shapes:N\) or smaller"),
         ("shaped:5", 'did you mean "shapes"'),
     ],

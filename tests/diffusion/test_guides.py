@@ -12,15 +12,17 @@ import trilemma
 from trilemma import again
 from trilemma.classifiers.bundled import load_network
 from trilemma.config import Config, make
+from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
 from trilemma.diffusion.guidance import log_probability
-from trilemma.diffusion.model import DiffusionSampling, PixelDiffusion, PixelDiffusionConfig
+from trilemma.diffusion.model import PixelDiffusion
+from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import get_schedule, log_snr
 from trilemma.errors import UserError
 from trilemma.explore import sample
 from trilemma.metrics import cost
 from trilemma.run.run import Run
-from trilemma.types import NO_GUIDES, Guides
+from trilemma.types import NO_GUIDES, UNCONDITIONAL, Guides
 
 TINY = {"width": 8, "multipliers": (1, 2), "depth": 1, "attention_px": 0, "steps": 2, "batch": 16, "quiet": True}
 
@@ -72,7 +74,7 @@ def test_the_table_of_steps_is_asked_over_any_schedule() -> None:
         other = get_schedule(name)
         times = other.t_of(log_snr(model.schedule, t))
         unit = (other.alpha(times) ** 2 + other.sigma(times) ** 2).sqrt().float()[:, None, None, None]
-        denoised = model.denoiser(other, None, 3)(unit * x, times)
+        denoised = model.denoiser(other, UNCONDITIONAL, 3)(unit * x, times)
         torch.testing.assert_close(denoised, model.denoise(x, t), atol=1e-4, rtol=1e-4)
 
 
@@ -152,7 +154,7 @@ def test_a_guided_picture_is_made_again(runs: dict[str, Path], tmp_path: Path, m
         ({"guide": "nowhere", "guidance": 2.0}, "guide=.*nowhere: .*"),
         ({"guide": "larger", "guidance": 2.0}, "its images are 1x12x12, those of .* 1x8x8"),
         ({"guide": "vae", "guidance": 2.0}, "guide=.*vae: vae does not guide another run; models that do: diffusion"),
-        ({"guidance": 2.0}, "needs a model trained with classes=true, or guide=RUN"),
+        ({"guidance": 2.0}, "needs a model trained with classes=true or captions=true, or guide=RUN"),
         ({"classifier": "mnist-cnn"}, "takes images of 1x28x28, and those of .* are 1x8x8"),
         ({"classifier": "resnet"}, 'unknown classifier "resnet"'),
         ({"classifier_scale": 2.0}, "classifier_scale=2.* is for classifier=auto"),

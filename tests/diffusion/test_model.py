@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.config import Config, make
+from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.grids import GRIDS
-from trilemma.diffusion.model import DiffusionSampling, PixelDiffusion, PixelDiffusionConfig
+from trilemma.diffusion.model import PixelDiffusion
 from trilemma.diffusion.prediction import PREDICTIONS
 from trilemma.diffusion.samplers import SAMPLERS
+from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import SCHEDULES
 from trilemma.diffusion.weighting import DENSITIES, WEIGHTINGS
 from trilemma.errors import UserError
-from trilemma.types import NO_GUIDES, Batch, Condition, Guides
+from trilemma.types import NO_GUIDES, UNCONDITIONAL, Batch, Condition, Guides
 
 SLOW = pytest.mark.slow
 SMALL = {"shape": (1, 8, 8), "width": 8, "depth": 1}
@@ -202,12 +204,13 @@ def test_guided_images_stay_in_range() -> None:
     model = small(classes=True, n_classes=2, prediction="x0")
     with torch.no_grad():
         model.embedding.weight.normal_(generator=generator())
-    model.network.forward = lambda x, level, embedded: 0 * x + embedded.mean(1)[:, None, None, None].sign()
+    model.network.forward = lambda x, level, given: 0 * x + given.vector.mean(1)[:, None, None, None].sign()
     seen: list[Tensor] = []
     keys = DiffusionSampling(guidance=5.0, steps=2)
     model.sample(4, seed=0, keys=keys, watch=lambda at, x_t, x0_hat: seen.append(x0_hat))
     schedule = model.schedule
-    denoise = model._guided(torch.tensor([0, 1]), 2, schedule, keys, NO_GUIDES)
+    asked = Condition(torch.tensor([0, 1]))
+    denoise = model._guided(asked, 2, schedule, keys, NO_GUIDES)
     x0_hat = denoise(torch.zeros(2, 1, 8, 8), torch.full((2,), 0.5))
     assert x0_hat.abs().max() == 1 and seen
     free = small(classes=True, n_classes=2, prediction="x0", clip_x0=False)
@@ -217,9 +220,7 @@ def test_guided_images_stay_in_range() -> None:
         for of_model in (model, free):
             of_model.embedding.weight.fill_(1.0)[2] = -1
     values = [
-        of_model._guided(torch.tensor([0, 1]), 2, schedule, keys, NO_GUIDES)(
-            torch.zeros(2, 1, 8, 8), torch.full((2,), 0.5)
-        ).unique()
+        of_model._guided(asked, 2, schedule, keys, NO_GUIDES)(torch.zeros(2, 1, 8, 8), torch.full((2,), 0.5)).unique()
         for of_model in (model, free)
     ]
     assert [value.tolist() for value in values] == [[1], [9]]
@@ -236,12 +237,12 @@ def test_a_classifier_leads_where_the_estimate_is_outside_the_range() -> None:
             return torch.stack([-total, total], 1)
 
     model = small(prediction="x0")
-    model.network.forward = lambda x, level, embedded: 0.1 * x - 1.5
+    model.network.forward = lambda x, level, given: 0.1 * x - 1.5
     keys = DiffusionSampling(classifier="auto", classifier_scale=10.0)
     label, x_t = torch.tensor([1]), torch.zeros(1, 1, 8, 8)
     at = torch.full((1,), 0.7)
-    alone = model.denoiser(model.schedule, None, 1)(x_t, at)
-    led = model._guided(label, 1, model.schedule, keys, Guides(classifier=Bright()))(x_t, at)
+    alone = model.denoiser(model.schedule, UNCONDITIONAL, 1)(x_t, at)
+    led = model._guided(Condition(label), 1, model.schedule, keys, Guides(classifier=Bright()))(x_t, at)
     assert (alone == -1).all() and (led > -1).all()
 
 

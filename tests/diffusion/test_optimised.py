@@ -12,8 +12,8 @@ import trilemma
 from trilemma.diffusion import optimised
 from trilemma.diffusion.grids import BEGIN, first_time, times_of
 from trilemma.diffusion.inversion import no_noise
-from trilemma.diffusion.model import DiffusionSampling
 from trilemma.diffusion.optimised import optimised_times
+from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import SCHEDULES, Schedule
 from trilemma.diffusion.solvers import dpmpp_2m, euler
 from trilemma.errors import UserError

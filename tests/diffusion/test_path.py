@@ -9,8 +9,9 @@ from torch import nn
 
 import trilemma
 from trilemma.data import Data, Split
+from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
-from trilemma.diffusion.model import PixelDiffusion, PixelDiffusionConfig
+from trilemma.diffusion.model import PixelDiffusion
 from trilemma.errors import UserError
 from trilemma.explore import interpolate, reconstruct
 from trilemma.explore.codes import code_width

@@ -15,12 +15,12 @@ from trilemma.lessons import list_figures
 from trilemma.lessons.gallery import LESSONS, settings_of
 from trilemma.registry import get_recipe, list_models, sampling_keys
 from trilemma.run.config import TrainConfig
-from trilemma.training.request import check_settings
+from trilemma.training.request import check_settings, split_parts
 from trilemma.verbs import find
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {"autoencoders.md": "autoencoder", "vaes.md": "vae", "gans.md": "gan", "diffusion.md": "diffusion"}
-MORE = ("measuring.md", "editing.md")  # pages of no family
+MORE = ("measuring.md", "editing.md", "latent.md", "text.md")  # pages of no family
 SOURCE_LINK = re.compile(r"\]\((\.\./src/[^)]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TRAIN_KEYS = set(TrainConfig.model_fields) | set(inspect.signature(trilemma.train).parameters) - {"settings"}
@@ -109,7 +109,9 @@ def test_a_command_is_right(words):
     keys, what = keys_and_words(words[2:])
     if verb == "train":
         recipe = get_recipe(what[0])
-        check_settings(recipe, {k: v for k, v in keys.items() if k not in TRAIN_KEYS})
+        parts, own = split_parts(recipe, keys)
+        assert {key.partition(".")[0] for key in parts} <= recipe.parts.keys()
+        check_settings(recipe, {k: v for k, v in own.items() if k not in TRAIN_KEYS})
     elif verb == "figure":
         make(settings_of(LESSONS[what[0]]), keys)
         inspect.signature(LESSONS[what[0]].draw).bind(*what[1:])

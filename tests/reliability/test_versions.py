@@ -189,7 +189,7 @@ def test_a_run_of_fb66719_is_evaluated() -> None:
 def test_settings_of_diffusion_are_called_as_now():
     """A U-Net had the heads of a transformer among its settings, and a weighting was called "soft"."""
     from trilemma.config import make
-    from trilemma.diffusion.model import PixelDiffusionConfig
+    from trilemma.diffusion.config import PixelDiffusionConfig
     from trilemma.run.migration import with_present_names
 
     written = {"shape": [1, 8, 8], "network": "unet", "heads": 4, "weighting": "soft", "multipliers": [1, 2]}

@@ -25,6 +25,8 @@ from trilemma.errors import UserError
 from trilemma.registry import Recipe, create, registered
 from trilemma.run.checkpoint import list_checkpoints
 from trilemma.training.loop import Trainer
+from trilemma.training.order import Order, order_of
+from trilemma.training.request import request_of
 from trilemma.training.signals import Stopped
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Encodes, Phase, Player
 
@@ -325,6 +327,20 @@ def test_trainings_with_parts_that_differ_in_their_seed_share_a_row(whole: trile
 
 class Wrapped(First):
     """A module that is given as it is: no recipe builds it."""
+
+
+def test_minutes_are_divided_among_a_training_and_its_parts(finished: trilemma.Run) -> None:
+    def minutes(keys: dict[str, Any], **others: Any) -> list[float | None]:
+        order = order_of(request_of("toy"), keys, others)
+        inner = [part.training.minutes for part in order.parts.values() if isinstance(part, Order)]
+        return [order.training.minutes, *inner]
+
+    assert minutes({"minutes": 4}) == [2, 2]
+    assert minutes({"minutes": 4}, **{"first.minutes": 1}) == [4, 1]
+    assert minutes({"minutes": 4}, **{"first.steps": 10}) == [4, None]
+    assert minutes({"minutes": 4}, first="toy-other") == [2, 2]
+    assert minutes({"minutes": 4}, first="finished") == [4]
+    assert minutes({"steps": 9}) == [None, None]
 
 
 def test_a_run_of_a_module_without_a_recipe_is_refused_as_a_part() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trilemma import rng
-from trilemma.diffusion import model
+from trilemma.diffusion import few, model
 from trilemma.diffusion.weighting import evenly_spread
 from trilemma.registry import create, list_models
 from trilemma.training.players import Players, needs_whole_batch
@@ -85,8 +85,9 @@ def loss_and_gradient(name: str, settings: dict[str, Any], number: int, pieces: 
     seeded = replace(phase, loss=lambda part, generator: phase.loss(part, generator.manual_seed(7)))
     players: Any = SimpleNamespace(device=torch.device("cpu"), pieces=pieces, bf16=False, noise=torch.Generator())
     copies = PIECES // pieces
-    spread = patch.object(model, "evenly_spread", lambda n, rng: evenly_spread(n // copies, rng).repeat(copies))
-    with rng.isolated(5), SameNoise(copies), spread:  # the times of a batch are spread evenly over it
+    alike = {"evenly_spread": lambda n, rng: evenly_spread(n // copies, rng).repeat(copies)}
+    spread, spread_of_few = (patch.multiple(module, **alike) for module in (model, few))
+    with rng.isolated(5), SameNoise(copies), spread, spread_of_few:  # the times of a batch are spread evenly over it
         loss, _ = Players.gradient(players, seeded, batch)
     return torch.cat(
         [loss.detach().view(1), *(p.grad.flatten() for p in phase.player.parameters if p.grad is not None)]

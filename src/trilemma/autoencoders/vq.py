@@ -111,6 +111,30 @@ class VQ(Model):
         """The prior: one call per place of the grid; the decoder's single call is not counted."""
         return self.prior.network
 
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """Of the codes as a map: (dim, h, w)."""
+        return self.config.dim, *self.grid
+
+    def to_map(self, image: Tensor) -> Tensor:
+        """The vectors before the codebook, standardised by the entries in use: (B, C, H, W) -> (B, dim, h, w)."""
+        mean, std = self._entry_statistics()
+        return ((self.vectors(image) - mean) / std).permute(0, 3, 1, 2)
+
+    def from_map(self, code: Tensor) -> Tensor:
+        """(B, dim, h, w), standardised; each vector is taken to its nearest entry -> (B, C, H, W) in [0, 1]."""
+        mean, std = self._entry_statistics()
+        vectors = code.permute(0, 2, 3, 1) * std + mean
+        return self.decode_entries(self.codebook.entries[self.codebook.nearest(vectors)])
+
+    def _entry_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (dim,) of the entries that the training images chose."""
+        share = self.usage.double() if self.usage.any() else torch.ones_like(self.usage).double()
+        share, entries = (share / share.sum())[:, None], self.codebook.entries.double()
+        mean = (share * entries).sum(0)
+        std = (share * (entries - mean).square()).sum(0).clamp(min=1e-12).sqrt()
+        return mean.to(self.codebook.entries), std.to(self.codebook.entries)
+
     def vectors(self, image: Tensor) -> Tensor:
         """Before the codebook: (B, C, H, W) -> (B, h, w, dim)."""
         return full(self.encoder(image)).permute(0, 2, 3, 1)

@@ -30,10 +30,11 @@ TITLES = {
 def entry_of(recipe: "Recipe") -> dict[str, Any]:
     """What is shown of a model: its facts, and rows (key, default, meaning) of its own keys, its training's and its
     sampler's."""
+    from trilemma.run.command import NOT_TYPED
     from trilemma.training.request import further_keys
 
     config = recipe.config
-    fields = [(key, field) for key, field in type(config).model_fields.items() if key != "shape"]
+    fields = [(key, field) for key, field in type(config).model_fields.items() if key not in NOT_TYPED]
     own = [[key, word(getattr(config, key)), field.description or ""] for key, field in fields]
     parts = [[name, model, "a part: a run of it, or the model to train it by"] for name, model in recipe.parts.items()]
     return {

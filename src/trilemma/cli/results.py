@@ -109,6 +109,10 @@ def _edit(result: Any, given: Given) -> None:
     facts({"picture": result.picture, **more})
 
 
+def _upscale(result: Any, given: Given) -> None:
+    facts({"picture": result.picture, "images": ", ".join(path.name for path in result.files)})
+
+
 def _traverse(result: Any, given: Given) -> None:
     names = [str(unit) for unit in result.units]
     if result.shares is not None:
@@ -213,6 +217,7 @@ PRINT: Mapping[str, Callable[[Any, Given], None]] = {
     "denoise": lambda result, _: facts({"picture": result.picture, "animation": result.animation}),
     "map": _map,
     "edit": _edit,
+    "upscale": _upscale,
     "compress": _compress,
     "detect": _detect,
     "augment": _augment,

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma.config import Config, ModelConfig
-from trilemma.diffusion.path import PathModel
-from trilemma.diffusion.samplers import draw_images, get_sampler
+from trilemma.diffusion.path import BoundsModel
+from trilemma.diffusion.samplers import draw_x0, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_table, log_snr
 from trilemma.diffusion.steps import Denoise, of_images, watched
 from trilemma.nets.unet_small import UNet
@@ -57,7 +57,7 @@ class DiffusionKeys(Config):
     )
 
 
-class Diffusion(PathModel):
+class Diffusion(BoundsModel):
     """A U-Net that predicts what separates a noisy image from its clean one, and samplers that use it."""
 
     alphas: Tensor
@@ -101,7 +101,7 @@ class Diffusion(PathModel):
         x0_hat, _ = self._split(self.network(x_t, t).float(), x_t, t)
         return x0_hat.clamp(-1, 1) if self.config.clip_x0 else x0_hat
 
-    def denoiser(self, schedule: Schedule, label: Tensor | None, n: int) -> Denoise:
+    def denoiser(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
         """That of images at the times of another schedule: the network is told the step with the nearest log-SNR."""
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
@@ -133,9 +133,10 @@ class Diffusion(PathModel):
         check_condition(condition, n)
         options = {key: value for key in ("eta", "variance") if (value := keys.get(key)) is not None}
         draw, times = get_sampler(keys.sampler, **options), self._times(keys.steps)
-        sampler = partial(draw, watched(self.denoise, self.schedule, watch), self.schedule, times, **options)
+        denoise = watched(self.denoise, self.schedule, watch, self.to_image)
+        sampler = partial(draw, denoise, self.schedule, times, **options)
         ids = torch.arange(first, first + n)
-        return draw_images(self.network, sampler, ids, self.config.shape, seed, self.alphas.device)
+        return self.to_image(draw_x0(self.network, sampler, ids, self.x_shape, seed, self.alphas.device))
 
     def _times(self, steps: int) -> Tensor:
         """The sampler's grid. Where x0_hat is neither clipped nor predicted with bounded factors, it begins at the last
@@ -149,7 +150,7 @@ class Diffusion(PathModel):
         The times of a batch are spread evenly from one random start: each is uniform by itself, and their mean loss
         varies far less than that of independent ones (Kingma et al. 2021, "Variational diffusion models", app. I.1).
         """
-        x0 = 2 * image - 1
+        x0 = self.to_x(image)
         places = torch.arange(len(image), dtype=torch.float32, device=rng.device) / len(image)
         spread = (places + torch.rand((), generator=rng, dtype=torch.float32, device=rng.device)) % 1
         index = (spread * self.config.T).long().clamp(max=self.config.T - 1) + 1

@@ -23,12 +23,20 @@ from trilemma.types import Redraw
 
 
 def redrawing(
-    denoise: Denoise, schedule: Schedule, times: Tensor, x0: Tensor, how: Redraw, solver: Callable[..., Tensor]
+    denoise: Denoise,
+    schedule: Schedule,
+    times: Tensor,
+    x0: Tensor,
+    how: Redraw,
+    solver: Callable[..., Tensor],
+    *,
+    resample: bool = True,
 ) -> tuple[Callable[[Tensor, Noise], Tensor], Callable[[Tensor], Tensor]]:
     """The sampler of images x0 (B, C, H, W) in [-1, 1], and what it starts from, of standard normal noise as x0.
 
     Args:
-        times: the grid of a whole drawing; solver: that of images that are drawn again without a mask.
+        times: the grid of a whole drawing; solver: that of images that are drawn again without a mask, or with
+            resample=False, for a denoiser that is given the mask.
     """
     begin = how.strength if how.noise is None else time_of_noise(schedule, how.noise)
     grid = times_from(times, min(begin, float(times[0])))
@@ -36,12 +44,16 @@ def redrawing(
         return (lambda x, noise: x0), (lambda eps: x0)
     alpha, sigma = (float(level(grid[:1])) for level in (schedule.alpha, schedule.sigma))
     added = 0.0 if how.noise is not None else sigma
+    first = x0
     if how.mask is not None:
         denoise = kept_outside(denoise, x0, how.mask)
+        if how.strength == 1:  # nothing is left of what was there, not even the trace that is in the first noise
+            first = x0 * (1 - how.mask)
+    if how.mask is not None and resample:
         sampler = partial(resampled, denoise, schedule, grid, rounds=how.rounds)
     else:
         sampler = partial(solver, denoise, schedule, grid)
-    return sampler, lambda eps: alpha * x0 + added * eps
+    return sampler, lambda eps: alpha * first + added * eps
 
 
 def times_from(times: Tensor, start: float) -> Tensor:

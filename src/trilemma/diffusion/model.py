@@ -1,39 +1,41 @@
-"""Diffusion in pixels: any schedule, any prediction, any weights, a U-Net or a transformer.
+"""Diffusion: any schedule, any prediction, any weights, a U-Net or a transformer.
 
 Training draws t, then x_t = alpha x0 + sigma eps, and lowers
 
     mean of w(t) c_out**2 |F(c_in x_t, log(sigma / alpha), condition) - (x0 - c_skip x_t) / c_out|**2
 
 which is w |x0_hat - x0|**2 (prediction.py has the coefficients, weighting.py the weights w and the density of t). The
-network is told log(sigma / alpha) and no t, so the schedule of sampling may be another than that of training. Images
-are in [-1, 1] inside. With classes, a label is replaced by a null label in a share of the images (Ho & Salimans 2022).
+network is told log(sigma / alpha) and no t, so the schedule of sampling may be another than that of training. x0 is an
+image in [-1, 1], or the code of one (latent.py). What it is asked for is in
+conditioning.py.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from trilemma import rng as random
-from trilemma.config import ModelConfig, only_for
+from trilemma.diffusion.conditioning import ConditionedModel
+from trilemma.diffusion.config import PixelDiffusionConfig, make_network, side_shift
 from trilemma.diffusion.editing import redrawing
 from trilemma.diffusion.grids import first_time, times_of
 from trilemma.diffusion.guidance import by_classifier, guided, log_probability
 from trilemma.diffusion.optimised import OPTIMISED, optimised_times
-from trilemma.diffusion.path import CodesModel
+from trilemma.diffusion.path import BoundsModel
+from trilemma.diffusion.planes import tiled
 from trilemma.diffusion.prediction import get_prediction
-from trilemma.diffusion.samplers import ddim, draw_images
+from trilemma.diffusion.samplers import ddim, draw_x0
 from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
-from trilemma.diffusion.steps import Denoise, of_images, watched
+from trilemma.diffusion.steps import Denoise, Noise, of_images, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError, check_images
-from trilemma.nets.attention import largest_divisor
-from trilemma.nets.dit import DiT
-from trilemma.nets.unet import UNet
+from trilemma.nets.given import Given
 from trilemma.types import (
     NO_GUIDES,
     UNCONDITIONAL,
@@ -47,65 +49,11 @@ from trilemma.types import (
     Redraw,
     Watch,
     check_condition,
-    default_label,
     flags,
 )
 
 DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras et al. 2022)
-PLACES = {"unet": 28, "dit": 7}  # a side, for which a step is fast on a CPU
-BASE_SIDE = 32  # px, up to which schedules are as published
-HEAD_WIDTH = 32  # numbers of a token for which a transformer has a head of its own
 THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
-
-
-class PixelDiffusionConfig(ModelConfig):
-    """Settings of a diffusion model."""
-
-    schedule: Literal["cosine", "linear", "edm", "flow"] = Field(default="cosine", description="alpha and sigma over t")
-    shift: float | None = Field(
-        default=None,
-        gt=0,
-        description="the log-SNR is lower by 2 log(shift) (default: side / 32, at least 1)",
-    )
-    prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(default="edm", description="what the network predicts")
-    weighting: Literal["uniform", "min-snr", "soft-min-snr", "edm", "sigmoid"] = Field(
-        default="uniform", description="of the squared error of x0_hat; uniform: of the network's output"
-    )
-    density: Literal["uniform", "logit-normal", "log-normal"] = Field(default="uniform", description="of the times t")
-    density_mean: float = Field(
-        default=0.0,
-        description="of the normal in density; log-normal: for data_std=0.5, and with it log(2 data_std) more",
-    )
-    density_std: float = Field(default=1.0, gt=0, description="of the normal in density")
-    data_std: float | None = Field(
-        default=None, gt=0, description="standard deviation of the images in [-1, 1] (default: measured on them)"
-    )
-    network: Literal["unet", "dit"] = Field(default="unet", description="convolutions, or a transformer over patches")
-    width: PositiveInt = Field(default=16, description="channels at full size, or numbers a token")
-    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 4), description="unet: of the width, a level each")
-    depth: PositiveInt = Field(default=1, description="unet: blocks a level; dit: blocks")
-    attention_px: int = Field(default=8, ge=0, description="unet: maps up to this side have attention; 0: none")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="unet: inside the blocks")
-    patch: PositiveInt | None = Field(
-        default=None,
-        description="px of the side of a patch, a place of the network (default: by the size of the images)",
-    )
-    heads: PositiveInt | None = Field(
-        default=None, description="dit: of the attention (default: one for 32 numbers of a token)"
-    )
-    clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")
-    classes: bool = Field(default=False, description="learn to draw a class")
-    n_classes: int | None = Field(default=None, ge=1, description="with classes: how many")
-    label_dropout: float = Field(default=0.1, ge=0, lt=1, description="with classes: share of images without a label")
-
-    @model_validator(mode="after")
-    def _has_effect(self) -> Self:
-        only_for(self, "classes", self.n_classes is not None, "images with classes; the data has none")
-        only_for(self, "label_dropout", self.classes, "classes=true")
-        only_for(self, "heads", self.network == "dit", "network=dit")
-        for key in ("multipliers", "attention_px", "dropout"):
-            only_for(self, key, self.network == "unet", "network=unet")
-        return self
 
 
 class Coefficients(NamedTuple):
@@ -117,25 +65,25 @@ class Coefficients(NamedTuple):
     level: Tensor
 
 
-class PixelDiffusion(CodesModel):
-    """A network that predicts what separates a noisy image from its clean one, and samplers that use it."""
+class DiffusionModel(ConditionedModel):
+    """A network that predicts what separates a noisy x from its clean one, and samplers that use it."""
 
     sampling_keys = DiffusionSampling
     takes_guides = True
+    image_examples: Tensor
 
     def __init__(self, config: PixelDiffusionConfig) -> None:
         super().__init__()
         self.config = config
-        self.shift = side_shift(config.shape) if config.shift is None else config.shift
+        self.shift = side_shift(self.x_shape) if config.shift is None else config.shift
         self.schedule = get_schedule(config.schedule, self.shift)
         self.data_std = DATA_STD if config.data_std is None else config.data_std
         moved = math.log(self.data_std / DATA_STD) if config.density == "log-normal" else 0.0
         self.density_mean = config.density_mean + moved  # images of less contrast drown in less noise
-        self.network = make_network(config)
-        self.n_classes = (config.n_classes or 0) if config.classes else 0
-        if self.n_classes:
-            self.embedding = nn.Embedding(self.n_classes + 1, self.network.embedding)  # the last is the null label
-        self.phases = [Phase("denoiser", Player("denoiser", list(self.parameters())), self.loss)]
+        self.network = make_network(config.with_(shape=self.x_shape), self.n_planes)
+        self.condition_on(self.network.embedding)
+        start = self.take_examples if config.upscale else None
+        self.phases = [Phase("denoiser", Player("denoiser", list(self.parameters())), self.loss, start=start)]
 
     @property
     def sampling_network(self) -> nn.Module:
@@ -154,12 +102,20 @@ class PixelDiffusion(CodesModel):
         return {"denoising_mse": self._errors(batch, rng, 0.0)[0]}
 
     def denoise(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
-        """x_t (B, C, H, W) for images in [-1, 1], t (B,) in [0, 1] of the training's schedule -> x0_hat, as x_t."""
-        return self._denoised(x_t, t, self._embedded(condition.label, len(x_t)), self.schedule)
+        """x_t (B, *x_shape), t (B,) in [0, 1] of the training's schedule -> x0_hat, as x_t."""
+        return self._denoised(x_t, t, self.embed(condition, len(x_t)), self.schedule)
 
-    def denoiser(self, schedule: Schedule, label: Tensor | None, n: int) -> Denoise:
-        """That of n images at the times of a schedule, clipped if the config says so; label (n,), or None."""
-        return self._clipping(self._raw(schedule, label, n))
+    def x_of(self, batch: Batch) -> Tensor:
+        """x of a batch's images, (B, *x_shape)."""
+        return self.to_x(batch.image)
+
+    def in_x(self, how: Redraw) -> Redraw:
+        """What is asked of images, as it is asked of x."""
+        return how
+
+    def denoiser(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
+        """That of n images at the times of a schedule, clipped if the config says so."""
+        return self._clipping(self._raw(schedule, condition, n))
 
     @torch.no_grad()
     def sample(
@@ -182,17 +138,15 @@ class PixelDiffusion(CodesModel):
             UserError: for an unknown or impossible key, or guidance of a model that takes no class.
         """
         n_classes = flags(guides.classifier).n_classes or self.n_classes
-        check_condition(condition, n, n_classes)
+        check_condition(condition, n, n_classes, self.takes)
         ids = torch.arange(first, first + n)
         schedule, draw = self._schedule_of(keys), keys.solver
         times = self._times_of(keys, schedule, guides)
-        label = condition.label
-        if label is None and n_classes:
-            label = default_label(ids, n_classes)
-        denoise = watched(self._guided(label, n, schedule, keys, guides), schedule, watch)
+        condition = self.by_default(condition, ids, n_classes)
+        denoise = watched(self._guided(condition, n, schedule, keys, guides), schedule, watch, self.to_image)
         sampler = partial(draw, denoise, schedule, times)
         std = float(schedule.sigma(times[0]))
-        return draw_images(self.network, sampler, ids, self.config.shape, seed, self._device, lambda eps: std * eps)
+        return self._drawn(sampler, ids, seed, lambda eps: std * eps)
 
     @torch.no_grad()
     def redraw(
@@ -213,14 +167,18 @@ class PixelDiffusion(CodesModel):
             UserError: for an impossible key, a condition that it does not take, or images of another shape.
         """
         check_images(image, self.config.shape)
-        check_condition(condition, len(image), flags(guides.classifier).n_classes or self.n_classes)
+        check_condition(condition, len(image), flags(guides.classifier).n_classes or self.n_classes, self.takes)
         if how.strength == 0 and how.noise is None:
             return image.clone()
         schedule = self._schedule_of(keys)
-        denoise = self._guided(condition.label, len(image), schedule, keys, guides)
+        if self.config.inpaint:
+            condition = replace(condition, image=image, mask=how.mask)
+        denoise = self._guided(condition, len(image), schedule, keys, guides)
         times, ids = self._times_of(keys, schedule, guides), torch.arange(first, first + len(image))
-        sampler, start = redrawing(denoise, schedule, times, 2 * image - 1, how, keys.solver)
-        return draw_images(self.network, sampler, ids, self.config.shape, seed, self._device, start)
+        resample = not self.config.inpaint  # which has learned to fit what is drawn to what is there
+        x0, how = self.to_x(image), self.in_x(how)
+        sampler, start = redrawing(denoise, schedule, times, x0, how, keys.solver, resample=resample)
+        return self._drawn(sampler, ids, seed, start)
 
     @torch.no_grad()
     def optimised_times(self, image: Tensor, condition: Condition, keys: DiffusionSampling, seed: int) -> Tensor:
@@ -230,9 +188,15 @@ class PixelDiffusion(CodesModel):
         """
         schedule, n = self._schedule_of(keys), len(image)
         solver = ddim if keys.adds_noise else keys.solver
-        eps = random.normal(torch.arange(n), self.config.shape, seed, "grid").to(image)
-        denoise = self.denoiser(schedule, condition.label, n)
-        return optimised_times(denoise, schedule, solver, keys.steps, 2 * image - 1, eps)
+        eps = random.normal(torch.arange(n), self.x_shape, seed, "grid").to(image)
+        denoise = self.denoiser(schedule, condition, n)
+        return optimised_times(denoise, schedule, solver, keys.steps, self.to_x(image), eps)
+
+    def _drawn(
+        self, sampler: Callable[[Tensor, Noise], Tensor], ids: Tensor, seed: int, start: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Images number `ids` of `seed`."""
+        return self.to_image(draw_x0(self.network, sampler, ids, self.x_shape, seed, self._device, start))
 
     def _schedule_of(self, keys: DiffusionSampling) -> Schedule:
         return self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.shift)
@@ -250,12 +214,12 @@ class PixelDiffusion(CodesModel):
         return guides.times
 
     def _guided(
-        self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
+        self, condition: Condition, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
     ) -> Denoise:
         """The denoiser of a call, guided as asked and then clipped; a clipped estimate would have no gradient."""
-        denoise = self._raw(schedule, label, n)
+        denoise, label = self._raw(schedule, condition, n), condition.label
         if keys.guidance != 1:
-            weak = self._weak(label, n, schedule, keys, guides)
+            weak = self._weak(condition, n, schedule, keys, guides)
             interval = keys.guidance_interval or (-math.inf, math.inf)
             denoise = guided(denoise, weak, keys.guidance, schedule, interval, keys.guidance_rescale)
         if guides.classifier is not None and label is not None:
@@ -264,47 +228,52 @@ class PixelDiffusion(CodesModel):
         return self._clipping(denoise)
 
     def _weak(
-        self, label: Tensor | None, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
+        self, condition: Condition, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
     ) -> Denoise:
-        """What guidance leads away from: the denoiser of the guide, or this one without a class."""
+        """What guidance leads away from: the denoiser of the guide, or this one without a class or caption."""
         if guides.weak is not None:
             assert isinstance(guides.weak, DenoisesOnAnySchedule)
-            return guides.weak.denoiser(schedule, label if self.n_classes else None, n)
-        if not self.n_classes:
+            return guides.weak.denoiser(schedule, condition if self.n_classes else UNCONDITIONAL, n)
+        if not self.n_classes and "caption" not in self.takes:
             raise UserError(
-                f"guidance={keys.guidance:g} needs a model trained with classes=true, or guide=RUN; leave it out"
+                f"guidance={keys.guidance:g} needs a model trained with classes=true or captions=true, or guide=RUN; "
+                "leave it out"
             )
         if self.config.label_dropout == 0:
             raise UserError(
-                f"guidance={keys.guidance:g} needs images without a class, and this model was trained with "
+                f"guidance={keys.guidance:g} needs images without a class or caption, and this model was trained with "
                 "label_dropout=0; give guide=RUN, or leave it out"
             )
-        return self._raw(schedule, None, n)
+        return self._raw(schedule, replace(condition, label=None, caption=None), n)
 
-    def _raw(self, schedule: Schedule, label: Tensor | None, n: int) -> Denoise:
+    def _raw(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
         """The denoiser as the network has it."""
-        embedded = self._embedded(label, n)
-        return lambda x_t, t: self._denoised(x_t, t, embedded, schedule)
+        given = self.embed(condition, n)
+        return lambda x_t, t: self._denoised(x_t, t, given, schedule)
 
     def _clipping(self, denoise: Denoise) -> Denoise:
         """A denoiser whose images stay in [-1, 1], if the config says so."""
         return (lambda x_t, t: denoise(x_t, t).clamp(-1, 1)) if self.config.clip_x0 else denoise
 
-    def _denoised(self, x_t: Tensor, t: Tensor, embedded: Tensor | None, schedule: Schedule) -> Tensor:
+    def _denoised(self, x_t: Tensor, t: Tensor, given: Given, schedule: Schedule) -> Tensor:
         """x0_hat of images at times of a schedule."""
-        c = self._coefficients(schedule, t.cpu().double(), x_t)
-        return c.skip * x_t + c.out * self.network(c.inside * x_t, c.level, embedded).to(x_t.dtype)
+        t = t.cpu().double()
+        return self.denoise_at(x_t, schedule.alpha(t), schedule.sigma(t), given)
 
-    def _coefficients(self, schedule: Schedule, t: Tensor, like: Tensor) -> Coefficients:
+    def denoise_at(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, given: Given) -> Tensor:
+        """x0_hat of x_t = alpha x0 + sigma eps; alpha and sigma float64 (B,), sigma above 0."""
+        c = self._coefficients(alpha, sigma, x_t)
+        return c.skip * x_t + c.out * self.network(c.inside * x_t, c.level, given).to(x_t.dtype)
+
+    def _coefficients(self, alpha: Tensor, sigma: Tensor, like: Tensor) -> Coefficients:
         """Worked out in double precision, then as `like`."""
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         rows = get_prediction(self.config.prediction)(alpha, sigma, self.data_std)
         skip, out, inside, level = torch.stack([*rows, noise_level(alpha, sigma)]).to(like)
         return Coefficients(of_images(skip), of_images(out), of_images(inside), level)
 
     def _errors(self, batch: Batch, rng: torch.Generator, label_dropout: float) -> tuple[Tensor, Tensor]:
         """The weighted loss of each image (B,), and the numbers (B,) in (0, 1) that its times come from."""
-        config, x0 = self.config, 2 * batch.image - 1
+        config, x0 = self.config, self.x_of(batch)
         u = evenly_spread(len(x0), rng)
         t = get_density(config.density)(u, get_schedule(config.schedule), self.density_mean, config.density_std)
         t = t.clamp(max=first_time(self.schedule))
@@ -318,55 +287,51 @@ class PixelDiffusion(CodesModel):
         ).to(x0)
         a, s, c_in, of_x0, of_eps, w = map(of_images, rows[:-1])
         eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
-        embedded = self._embedded(self._dropped(batch.condition.label, rng, label_dropout), len(x0))
-        output = self.network(c_in * (a * x0 + s * eps), rows[-1], embedded).to(x0.dtype)
+        given = self.embed(self.for_training(self.dropped(batch.condition, rng, label_dropout), batch, rng), len(x0))
+        output = self.network(c_in * (a * x0 + s * eps), rows[-1], given).to(x0.dtype)
         return (w * (output - of_x0 * x0 - of_eps * eps).square()).flatten(1).mean(1), u
 
-    def _dropped(self, label: Tensor | None, rng: torch.Generator, share: float) -> Tensor | None:
-        """Labels, each replaced by the null label with probability `share`."""
-        if not self.n_classes or label is None or share == 0:
-            return label
-        draws = torch.rand(len(label), generator=rng, dtype=torch.float32, device=rng.device).to(label.device)
-        return torch.where(draws < share, self.n_classes, label)
+    @torch.no_grad()
+    def upscale(
+        self,
+        image: Tensor,
+        *,
+        seed: int,
+        first: int = 0,
+        keys: DiffusionSampling = DiffusionSampling(),
+        guides: Guides = NO_GUIDES,
+    ) -> Tensor:
+        """Images (B, C, h, w) in [0, 1], enlarged `factor` times and drawn with the noise of those numbered first ...
+        of `seed`; larger ones than in training tile by tile (planes.py).
 
-    def _embedded(self, label: Tensor | None, n: int) -> Tensor | None:
-        """Of labels, or of the null label n times; None for a model without classes."""
-        if not self.n_classes:
-            return None
-        null = torch.full((n,), self.n_classes, device=self._device)
-        return self.embedding(null if label is None else label.to(self._device))
+        Raises:
+            UserError: for an impossible key, other channels, or images that are smaller than in training.
+        """
+        channels, *tile = self.config.shape
+        size = [self.factor * side for side in image.shape[2:]]
+        if image.shape[1] != channels or any(side < least for side, least in zip(size, tile, strict=True)):
+            least = "x".join(str(side // self.factor) for side in tile)
+            raise UserError(
+                f"an image of {image.shape[1]} channels and {image.shape[2]}x{image.shape[3]} px: this model enlarges "
+                f"images of {channels} channels and at least {least} px (height x width)"
+            )
+        schedule, n, small = self._schedule_of(keys), len(image), [side // self.factor for side in tile]
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device
+        def denoise_at(top: int, left: int) -> Denoise:
+            y, x = top // self.factor, left // self.factor
+            part = image[:, :, y : y + small[0], x : x + small[1]]
+            return self._guided(Condition(image=part), n, schedule, keys, guides)
 
-
-def side_shift(shape: tuple[int, int, int]) -> float:
-    """How much more noise larger images need: neighbouring pixels are alike, so noise of one level hides less of them.
-
-    Side / 32, at least 1 (Hoogeboom et al. 2023, eq. 3), the side of a square of as many pixels.
-    """
-    return max(1.0, math.sqrt(shape[1] * shape[2]) / BASE_SIDE)
-
-
-def make_network(config: PixelDiffusionConfig) -> UNet | DiT:
-    """The network of a config."""
-    patch = patch_of(config)
-    if config.network == "dit":
-        heads = largest_divisor(config.width // 4, config.width // HEAD_WIDTH) if config.heads is None else config.heads
-        return DiT(config.shape, patch, config.width, config.depth, heads)
-    return UNet(
-        config.shape, config.width, config.multipliers, config.depth, config.attention_px, config.dropout, patch
-    )
+        denoise = tiled(denoise_at, (size[0], size[1]), (tile[0], tile[1]), self.factor)
+        times, ids = self._times_of(keys, schedule, guides), torch.arange(first, first + n)
+        std, shape = float(schedule.sigma(times[0])), (channels, size[0], size[1])
+        sampler = partial(keys.solver, denoise, schedule, times)
+        x0 = draw_x0(self.network, sampler, ids, shape, seed, self._device, lambda eps: std * eps)
+        return self.to_image(x0)
 
 
-def patch_of(config: PixelDiffusionConfig) -> int:
-    """Of the settings, or a power of two for which the network sees about as many places as PLACES says."""
-    if config.patch is not None:
-        return config.patch
-    height, width = config.shape[1:]
-    patch = 2 ** max(0, round(math.log2(max(height, width) / PLACES[config.network])))
-    return math.gcd(patch, height, width) if config.network == "dit" else patch  # the other one pads
+class PixelDiffusion(BoundsModel, DiffusionModel):
+    """Diffusion of pixels, with bounds on the likelihood of images."""
 
 
 def _by_thirds(errors: Tensor, u: Tensor) -> Logs:

@@ -18,14 +18,42 @@ CODE_STEPS = 50  # calls from an image to its code, and as many back
 ELBO_CALLS = 8  # of one estimate of the bound
 
 
-class PathModel(Model):
-    """A model with a schedule and a denoiser: likelihoods."""
+class DenoisingModel(Model):
+    """A model with a schedule and a denoiser of x, which stands for an image: its pixels in [-1, 1], or a code."""
 
     schedule: Schedule
 
-    def denoiser(self, schedule: Schedule, label: Tensor | None, n: int) -> Denoise:
-        """x0_hat of n images at the times of a schedule; label (n,), or None."""
+    @property
+    def x_shape(self) -> tuple[int, int, int]:
+        """Of x: (channels, height, width)."""
+        return self.config.shape
+
+    def to_x(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> x (B, *x_shape)."""
+        return 2 * image - 1
+
+    def to_image(self, x: Tensor) -> Tensor:
+        """x (B, *x_shape) -> (B, C, H, W) in [0, 1]; what is outside is cut."""
+        return as_images(x)
+
+    def denoiser(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
+        """x0_hat of n images at the times of a schedule, of the part of a condition that the model takes."""
         raise NotImplementedError
+
+    def _denoiser_for(self, condition: Condition, n: int) -> Denoise:
+        """The denoiser of n given images or codes.
+
+        Raises:
+            UserError: the class of each is needed and not given, or not taken.
+        """
+        check_condition(condition, n, self.n_classes, self.takes)
+        if self.n_classes and condition.label is None:
+            raise no_label("give labels")
+        return self.denoiser(self.schedule, condition, n)
+
+
+class BoundsModel(DenoisingModel):
+    """A model of pixels: likelihoods."""
 
     def elbo(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL) -> Tensor:
         """(B, C, H, W) in [0, 1] -> nats per image (B,), of 256 levels."""
@@ -35,34 +63,23 @@ class PathModel(Model):
     def bound(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL, *, calls: int) -> Tensor:
         """The variational bound, from so many noise levels of each image: nats per image (B,)."""
         denoise = self._denoiser_for(condition, len(image))
-        return variational_bound(denoise, self.schedule, 2 * image - 1, rng, calls)
+        return variational_bound(denoise, self.schedule, self.to_x(image), rng, calls)
 
     @torch.no_grad()
     def flow_bound(
         self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL, *, calls: int
     ) -> Tensor:
         """That by the density of the path, in so many points: nats per image (B,)."""
-        return flow_bound(self._denoiser_for(condition, len(image)), self.schedule, 2 * image - 1, rng, calls)
-
-    def _denoiser_for(self, condition: Condition, n: int) -> Denoise:
-        """The denoiser of n given images or codes.
-
-        Raises:
-            UserError: the class of each is needed and not given, or not taken.
-        """
-        check_condition(condition, n, self.n_classes)
-        if self.n_classes and condition.label is None:
-            raise no_label("give labels")
-        return self.denoiser(self.schedule, condition.label, n)
+        return flow_bound(self._denoiser_for(condition, len(image)), self.schedule, self.to_x(image), rng, calls)
 
 
-class CodesModel(PathModel):
-    """A model with a continuous schedule: codes too."""
+class CodesModel(DenoisingModel):
+    """A model with a continuous schedule: codes, which are the noise that x is drawn from."""
 
     @property
     def code_length(self) -> int:
-        """Numbers in a code: as many as in an image."""
-        return math.prod(self.config.shape)
+        """Numbers in a code: as many as in x."""
+        return math.prod(self.x_shape)
 
     @torch.no_grad()
     def invert(
@@ -74,7 +91,7 @@ class CodesModel(PathModel):
         """
         check_images(image, self.config.shape)
         times = times_of("log-snr", self.schedule, steps or CODE_STEPS)
-        x_T = invert(self._denoiser_for(condition, len(image)), self.schedule, times, 2 * image - 1)
+        x_T = invert(self._denoiser_for(condition, len(image)), self.schedule, times, self.to_x(image))
         return (x_T / float(self.schedule.sigma(times[0]))).flatten(1)
 
     @torch.no_grad()
@@ -82,6 +99,5 @@ class CodesModel(PathModel):
         """Noise (B, Z) -> (B, C, H, W) in [0, 1]."""
         check_codes(z, self.code_length)
         times = times_of("log-snr", self.schedule, CODE_STEPS)
-        x_T = float(self.schedule.sigma(times[0])) * z.unflatten(1, self.config.shape)
-        x0 = unipc(self._denoiser_for(condition, len(z)), self.schedule, times, x_T, no_noise)
-        return as_images(x0)
+        x_T = float(self.schedule.sigma(times[0])) * z.unflatten(1, self.x_shape)
+        return self.to_image(unipc(self._denoiser_for(condition, len(z)), self.schedule, times, x_T, no_noise))

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from trilemma import rng as random
 from trilemma.diffusion.schedule import Schedule
 from trilemma.diffusion.solvers import dpmpp_2m, dpmpp_3m, eab3, euler, heun, unipc
-from trilemma.diffusion.steps import Denoise, Noise, as_images, steps_of
+from trilemma.diffusion.steps import Denoise, Noise, steps_of
 from trilemma.errors import UserError, named, unknown
 
 
@@ -121,7 +121,7 @@ def options_of(name: str) -> list[str]:
     return [p.name for p in signature(SAMPLERS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
-def draw_images(
+def draw_x0(
     network: nn.Module,
     sampler: Callable[[Tensor, Noise], Tensor],
     ids: Tensor,
@@ -130,11 +130,11 @@ def draw_images(
     device: torch.device,
     start: Callable[[Tensor], Tensor] = lambda eps: eps,
 ) -> Tensor:
-    """Images number `ids` (n,) of `seed`, each from noise of its own: (n, C, H, W) in [0, 1].
+    """What is number `ids` (n,) of `seed`, each from noise of its own: (n, *shape).
 
     Args:
         network: behind the sampler; in eval mode meanwhile.
-        sampler: (x_T, noise) -> x0 in [-1, 1]; start: standard normal noise, as x_T -> x_T.
+        sampler: (x_T, noise) -> x0; start: standard normal noise, as x_T -> x_T.
     """
     training = network.training
 
@@ -143,7 +143,6 @@ def draw_images(
 
     network.eval()
     try:
-        x0 = sampler(start(noise("x_T")), lambda step: noise("step", step))
+        return sampler(start(noise("x_T")), lambda step: noise("step", step))
     finally:
         network.train(training)
-    return as_images(x0)

@@ -48,14 +48,14 @@ class Step:
         return math.log(self.alpha_t / self.sigma_t) if self.alpha_t > 0 else -math.inf
 
 
-def watched(denoise: Denoise, schedule: Schedule, watch: Watch | None) -> Denoise:
-    """The denoiser, which shows x_t / sqrt(alpha**2 + sigma**2) and x0_hat at each call."""
+def watched(denoise: Denoise, schedule: Schedule, watch: Watch | None, to_image: Callable[[Tensor], Tensor]) -> Denoise:
+    """The denoiser, which shows x_t / sqrt(alpha**2 + sigma**2) and x0_hat at each call, as images."""
     if watch is None:
         return denoise
 
     def show(x_t: Tensor, t: Tensor) -> Tensor:
         x0_hat, at = denoise(x_t, t), float(t[0])
-        watch(at, as_images(x_t / math.hypot(schedule.alpha(at), schedule.sigma(at))), as_images(x0_hat))
+        watch(at, to_image(x_t / math.hypot(schedule.alpha(at), schedule.sigma(at))), to_image(x0_hat))
         return x0_hat
 
     return show

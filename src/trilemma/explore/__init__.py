@@ -13,6 +13,7 @@ from trilemma.explore.map import latent_map
 from trilemma.explore.reconstruct import reconstruct
 from trilemma.explore.sample import sample
 from trilemma.explore.traverse import traverse
+from trilemma.explore.upscale import upscale
 
 __all__ = [
     "again",
@@ -28,4 +29,5 @@ __all__ = [
     "reconstruct",
     "sample",
     "traverse",
+    "upscale",
 ]

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 LARGEST_PICTURE = 2**22  # pixels that are decoded whatever the receipt says
 LARGEST_BATCH = 2**24  # numbers in the images of a batch: 21,399 of 28x28
-ASKED = {"seed", "label", "exact", "settings", "first", "n", "grid", "batches"}  # of a receipt; the rest: who and where
+# of a receipt; the rest: who and where
+ASKED = {"seed", "label", "caption", "exact", "settings", "first", "n", "grid", "batches"}
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,14 @@ def _draw(run: Run, receipt: Receipt) -> Tensor:
     keys = run.sampling(receipt.settings, Run.sample)
     parts = [
         run.sample(
-            size, seed=receipt.seed, first=start, label=receipt.label, batch=size, exact=receipt.exact, keys=keys
+            size,
+            seed=receipt.seed,
+            first=start,
+            label=receipt.label,
+            caption=receipt.caption,
+            batch=size,
+            exact=receipt.exact,
+            keys=keys,
         )
         for start, size in receipt.batches
     ]

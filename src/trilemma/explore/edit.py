@@ -29,7 +29,7 @@ from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
 from trilemma.explore.naming import find_code
 from trilemma.explore.redraw import Redrawing, redraw
 from trilemma.explore.sample import label_name
-from trilemma.keys import Label, Picture, Seed
+from trilemma.keys import Caption, Label, Picture, Seed
 from trilemma.pictures.grid import grid
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunLike, as_run
@@ -93,6 +93,7 @@ def edit(
     first: Annotated[int, Field(ge=0, description="number of the first image, as for sample")] = 0,
     data: Images = None,
     label: Label = None,
+    caption: Caption = None,
     out: Picture = None,
     **settings: Any,
 ) -> Edit | Redrawing:
@@ -112,6 +113,7 @@ def edit(
         n, seed, first: how many images are drawn again, and the numbers of their noise.
         data: other images than the run's own, whose classes and images are meant.
         label: the image's class, for a model that takes one and an image without a label; or the class to draw.
+        caption: what to draw, for a model that reads captions.
         out: the picture to write (default: RUN/edit-TOWARDS.png, with the vector as .npy beside it, or
             RUN/edit-mask.png and the like).
         settings: of a diffusion model's sampler.
@@ -127,8 +129,9 @@ def edit(
             raise UserError("give the image as a file or by its number")
         drawn = settings if steps is None else {**settings, "steps": steps}
         what: dict[str, Any] = {"n": n, "seed": seed, "first": first, "label": label, "data": data, "out": out}
+        what["caption"] = caption
         return redraw(run, image, **again, **what, settings=drawn, verb=edit)
-    _refuse_both(again, settings)
+    _refuse_both({**again, "caption": caption}, settings)
     steps = 7 if steps is None else steps
     if steps < 2:
         raise UserError(f"steps={steps}: with towards= at least 2 pictures are made, from 0 to shift")

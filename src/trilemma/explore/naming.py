@@ -91,14 +91,33 @@ def _read(run: Run, path: Path) -> Tensor:
     """An image file, uint8 (1, C, H, W)."""
     channels, height, width = run.model_config.shape
     path = path.expanduser()
-    if not os.path.isfile(path):  # False, too, for what is too long for a name
-        raise UserError(f"image file {path} not found; give a file, or the number of an image of the held-out split")
-    item = Item(str(path), lambda: open_file(path))
-    decoded = decode([item], (height, width), channels)
-    if decoded.skipped:
-        raise UserError(f"cannot read the image {decoded.skipped[0]}")
+    item = _item(path)
+    images = _decoded(item, (height, width), channels)
     if change := _change(header(item), (channels, height, width)):
         note(f"{path.name}: {change}")
+    return images
+
+
+def read_whole(path: Path, channels: int) -> Tensor:
+    """An image file at its own size, float32 in [0, 1], (1, channels, H, W).
+
+    Raises:
+        UserError: it does not exist, or cannot be read.
+    """
+    item = _item(path.expanduser())
+    return to_float(_decoded(item, header(item).size, channels))
+
+
+def _item(path: Path) -> Item:
+    if not os.path.isfile(path):  # False, too, for what is too long for a name
+        raise UserError(f"image file {path} not found; give a file, or the number of an image of the held-out split")
+    return Item(str(path), lambda: open_file(path))
+
+
+def _decoded(item: Item, size: tuple[int, int], channels: int) -> Tensor:
+    decoded = decode([item], size, channels)
+    if decoded.skipped:
+        raise UserError(f"cannot read the image {decoded.skipped[0]}")
     return decoded.images
 
 

@@ -63,6 +63,7 @@ def redraw(
     seed: int,
     first: int,
     label: str | int | None,
+    caption: str | None,
     data: Source | None,
     out: str | Path | None,
     settings: dict[str, Any],
@@ -79,7 +80,7 @@ def redraw(
     std = noise_of(source) if noise == AUTO else None if noise is None else float(noise)
     how = Redraw(1.0 if strength is None else strength, area, ROUNDS if rounds is None else rounds, std)
     guides = run.guides(keys)
-    condition = run.condition(label, n, classifier=guides.classifier).to(run.device)
+    condition = run.condition(label, n, classifier=guides.classifier, caption=caption, first=first).to(run.device)
 
     def compute(start: int, count: int) -> Tensor:
         part = slice(start - first, start - first + count)
@@ -93,7 +94,7 @@ def redraw(
     check_finite(drawn, "images", "train again with a lower lr=")
     images = drawn if area is None else torch.where(area > 0, drawn, source)
     asked = {"strength": strength, "mask": mask, "noise": std, "rounds": rounds, "n": n, "seed": seed, "first": first}
-    receipt = run_receipt(run, "edit", image=str(image), **asked, label=label, settings=keys.given())
+    receipt = run_receipt(run, "edit", image=str(image), **asked, label=label, caption=caption, settings=keys.given())
     files.write(_page(source, area, images, first), receipt, {})
     return Redrawing(picture, source.cpu(), None if area is None else area.cpu(), images.cpu(), std)
 

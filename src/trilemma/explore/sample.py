@@ -1,5 +1,6 @@
 """Draw images from a run into PNG files that carry how they were made."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor
 from trilemma import __version__
 from trilemma.config import Config
 from trilemma.data.sources.labels import class_number
-from trilemma.keys import BatchSize, Count, Label, Out, Seed
+from trilemma.keys import BatchSize, Caption, Count, Label, Out, Seed
 from trilemma.metrics.receipt import protocol_name, settings_words
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import to_uint8
@@ -43,7 +44,8 @@ class Receipt(Config):
     first, n, grid: the images numbered first ... first + n - 1 of `seed`, in a grid or a single image.
     batches: the batches they were computed in, each with the number of its first image and its size.
     unfinished: how far the training was, if the weights are those of a checkpoint; not written otherwise.
-    guide: model, run and weights of the run that guided it; not written without one.
+    guide: model, run and weights of the run that guided it; caption: what was asked for, as it was typed; neither is
+    written where there is none.
     """
 
     format: int = FORMAT
@@ -65,11 +67,12 @@ class Receipt(Config):
     batches: tuple[tuple[int, int], ...]
     unfinished: str | None = None
     guide: dict[str, str] | None = None
+    caption: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values only: what `make` takes back."""
         values = super().to_json()
-        return {key: value for key, value in values.items() if value or key not in ("unfinished", "guide")}
+        return {key: value for key, value in values.items() if value or key not in ("unfinished", "guide", "caption")}
 
 
 @checked_call
@@ -82,6 +85,7 @@ def sample(
         int, Field(ge=0, description="number of the first image; image k of a seed is always the same")
     ] = 0,
     label: Label = None,
+    caption: Caption = None,
     batch: BatchSize = 256,
     exact: Annotated[
         bool, Field(description="bit-equal for every n, first and batch; always computes whole batches of 64")
@@ -103,14 +107,23 @@ def sample(
     run = as_run(run)
     keys = run.sampling(settings, sample)
     settings = keys.given()
-    parts = run.draw(n, seed=seed, first=first, label=label, batch=batch, exact=exact, keys=keys)
+    parts = run.draw(n, seed=seed, first=first, label=label, caption=caption, batch=batch, exact=exact, keys=keys)
     receipt = receipt_of(
-        run, seed=seed, label=label, exact=exact, settings=settings, first=first, n=1, grid=False, batches=()
+        run,
+        seed=seed,
+        label=label,
+        caption=caption,
+        exact=exact,
+        settings=settings,
+        first=first,
+        n=1,
+        grid=False,
+        batches=(),
     )
     folder = (
         out_path(out)
         if out is not None
-        else run.path / "samples" / _folder_name(seed, label, settings, run.config["classes"])
+        else run.path / "samples" / _folder_name(seed, label, settings, run.config["classes"], caption)
     )
     sheet = folder.with_name(f"{folder.name}.png")
     files = [folder / f"{k:05d}.png" for k in range(first, first + n) if singles]
@@ -131,13 +144,23 @@ def sample(
     return SampleFiles(save_png(grid(images), sheet, whole.to_json()), paths)
 
 
-def _folder_name(seed: int, label: str | int | None, settings: dict[str, Any], classes: Sequence[str] = ()) -> str:
+def _folder_name(
+    seed: int,
+    label: str | int | None,
+    settings: dict[str, Any],
+    classes: Sequence[str] = (),
+    caption: str | None = None,
+) -> str:
     """
     >>> _folder_name(3, None, {}), _folder_name(0, "T-shirt/top", {"steps": 50, "eta": 0.5})
     ('seed-3', 'seed-0_label-T-shirt-top_eta-0.5_steps-50')
+    >>> _folder_name(0, None, {}, caption="a red circle")
+    'seed-0_caption-a-red-circle-a1e4a2'
     """
-    label_part = [] if label is None else [f"label-{label_name(label, classes)}"]
-    return protocol_name(f"seed-{seed}", *label_part, *settings_words(settings))
+    asked = [] if label is None else [f"label-{label_name(label, classes)}"]
+    if caption is not None:  # two that begin alike have folders of their own
+        asked.append(f"caption-{_short(caption)}-{hashlib.sha256(caption.encode()).hexdigest()[:6]}")
+    return protocol_name(f"seed-{seed}", *asked, *settings_words(settings))
 
 
 def label_name(label: str | int, classes: Sequence[str]) -> str:

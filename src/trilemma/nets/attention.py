@@ -21,11 +21,12 @@ class Attention(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D)."""
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D); keep: positions that are looked at, bool (B, N)."""
         q, k, v = self.inside(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N, D / heads)
         q, k = _normed(q, self.scale_q), _normed(k, self.scale_k)
-        mixed = F.scaled_dot_product_attention(q, k, v.to(q.dtype))
+        mask = None if keep is None else keep[:, None, None, :]
+        mixed = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=mask)
         return self.last(mixed.transpose(1, 2).flatten(2))
 
 

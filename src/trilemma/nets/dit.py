@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from trilemma.errors import UserError
 from trilemma.nets.attention import Attention
+from trilemma.nets.given import NOTHING, Given
+from trilemma.nets.text import CrossAttention
 from trilemma.nets.unet import FREQUENCY
 from trilemma.nets.unet_small import sinusoid
 
@@ -25,11 +27,22 @@ class DiT(nn.Module):
         shape: (C, H, W) of the images.
         patch: side of a patch, px; must divide H and W.
         width: D, numbers a token; depth: blocks; heads: of the attention, must divide the width.
+        tokens: numbers of a token of a text, which each block looks at after its attention; 0 without texts.
+        planes: channels that it is given beside the image.
     Raises:
         UserError: the patch does not divide the image, or the heads the width.
     """
 
-    def __init__(self, shape: tuple[int, int, int], patch: int, width: int, depth: int, heads: int) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        patch: int,
+        width: int,
+        depth: int,
+        heads: int,
+        tokens: int = 0,
+        planes: int = 0,
+    ) -> None:
         super().__init__()
         channels, height, side = shape
         if height % patch or side % patch:
@@ -38,39 +51,44 @@ class DiT(nn.Module):
             raise UserError(f"width={width} is not a multiple of 4 x heads={heads}; change one of them")
         self.patch, self.grid, self.embedding = patch, (height // patch, side // patch), width
         self.level = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.first = nn.Conv2d(channels, width, patch, stride=patch)
+        self.first = nn.Conv2d(channels + planes, width, patch, stride=patch)
         self.register_buffer("places", _places(*self.grid, width), persistent=False)  # (N, D)
-        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(_Block(width, heads, tokens) for _ in range(depth))
         self.modulation = _zero(nn.Linear(width, 2 * width))
         self.last = _zero(nn.Linear(width, channels * patch**2))
 
-    def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W), level log(sigma / alpha) (B,), condition (B, D) or None -> (B, C, H, W)."""
+    def forward(self, x: Tensor, level: Tensor, given: Given = NOTHING) -> Tensor:
+        """x (B, C, H, W), level log(sigma / alpha) (B,), a condition -> (B, C, H, W)."""
         with torch.autocast(level.device.type, enabled=False):
             e = self.level(sinusoid(level.to(self.first.weight.dtype) * FREQUENCY / 10, self.embedding))
-            e = F.silu(e if condition is None else e + condition.to(e.dtype))
+            e = F.silu(e if given.vector is None else e + given.vector.to(e.dtype))
+        x = x if given.planes is None else torch.cat([x, given.planes.to(x)], dim=1)
         h = self.first(x).flatten(2).transpose(1, 2) + self.places  # (B, N, D)
         for block in self.blocks:
-            h = block(h, e)
+            h = block(h, e, given)
         shift, scale = self.modulation(e)[:, None].chunk(2, dim=-1)
         tokens = self.last(_modulated(h, shift, scale)).transpose(1, 2)  # (B, C p p, N)
         return F.pixel_shuffle(tokens.unflatten(2, self.grid), self.patch)
 
 
 class _Block(nn.Module):
-    """Attention and a small network for each token, both modulated and gated."""
+    """Attention and a small network for each token, both modulated and gated; between them what is seen of a text."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, tokens: int) -> None:
         super().__init__()
         self.attention = Attention(width, heads)
+        self.to_text = CrossAttention(width, tokens, heads) if tokens else None
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
         self.modulation = _zero(nn.Linear(width, 6 * width))
         nn.init.xavier_uniform_(self.attention.last.weight)  # the gate is what begins at zero
 
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+    def forward(self, h: Tensor, e: Tensor, given: Given) -> Tensor:
         """h (B, N, D), e (B, D) -> (B, N, D)."""
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(e)[:, None].chunk(6, dim=-1)
         h = h + gate_1 * self.attention(_modulated(h, shift_1, scale_1))
+        if self.to_text is not None:
+            assert given.tokens is not None and given.keep is not None
+            h = h + self.to_text(F.layer_norm(h, h.shape[-1:], eps=1e-6), given.tokens, given.keep)
         return h + gate_2 * self.mlp(_modulated(h, shift_2, scale_2))
 
 

@@ -86,12 +86,12 @@ class EfficientNetLite0(nn.Module):
         self.conv_head, self.bn1 = SameConv2d(c_in, FEATURES, 1), nn.BatchNorm2d(FEATURES, EPS)
         self.fc = nn.Linear(FEATURES, CLASSES)
 
-    def stages(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [0, 1] -> the map at the end of each of the seven stages, (B, C, h, w)."""
+    def stages(self, image: Tensor, n: int = len(STAGES)) -> list[Tensor]:
+        """(B, 3, H, W) in [0, 1] -> the map at the end of each of the first n of seven stages, (B, C, h, w)."""
         x = (255 * image - 127) / 128
         x = nn.functional.relu6(self.bn0(self.conv_stem(x)))
         maps = []
-        for number, block in enumerate(self.blocks, 1):
+        for number, block in enumerate(self.blocks[: ENDS[n - 1]], 1):
             x = block(x)
             if number in ENDS:
                 maps.append(x)

@@ -35,12 +35,8 @@ class Block(nn.Module):
 def residual_encoder(shape: tuple[int, int, int], outputs: int, width: int) -> nn.Sequential:
     """Image (B, C, H, W) -> (B, outputs)."""
     widths, (height, breadth) = _plan(shape, width)
-    layers: list[nn.Module] = [conv3(shape[0], width)]
-    for c_in, c_out in pairwise(widths):
-        layers += [conv3(c_in, c_out, 2), Block(c_out)]
-    if len(widths) == 1:
-        layers.append(Block(width))
-    return nn.Sequential(*layers, *_normed(widths[-1]), nn.Flatten(), nn.Linear(widths[-1] * height * breadth, outputs))
+    last = nn.Linear(widths[-1] * height * breadth, outputs)
+    return nn.Sequential(*_down(shape[0], widths), *_normed(widths[-1]), nn.Flatten(), last)
 
 
 def residual_decoder(inputs: int, shape: tuple[int, int, int], width: int) -> nn.Sequential:
@@ -50,18 +46,46 @@ def residual_decoder(inputs: int, shape: tuple[int, int, int], width: int) -> nn
         nn.Linear(inputs, widths[-1] * height * breadth),
         nn.Unflatten(1, (widths[-1], height, breadth)),
     ]
+    return nn.Sequential(*layers, *_up(shape, widths))
+
+
+def map_encoder(shape: tuple[int, int, int], outputs: int, width: int, halvings: int) -> nn.Sequential:
+    """Image (B, C, H, W) -> map (B, outputs, h, w), each side halved and rounded up so often."""
+    widths, _ = _plan(shape, width, halvings)
+    c = widths[-1]
+    return nn.Sequential(*_down(shape[0], widths), Block(c), *_normed(c), conv3(c, outputs))
+
+
+def map_decoder(inputs: int, shape: tuple[int, int, int], width: int, halvings: int) -> nn.Sequential:
+    """Map (B, inputs, h, w) -> image before its last activation (B, C, H, W)."""
+    widths, _ = _plan(shape, width, halvings)
+    return nn.Sequential(conv3(inputs, widths[-1]), Block(widths[-1]), *_up(shape, widths))
+
+
+def _plan(shape: tuple[int, int, int], width: int, halvings: int | None = None) -> tuple[list[int], tuple[int, int]]:
+    """Channels at full size and after each halving, and the size of the smallest map."""
+    if halvings is None:
+        halvings = max(0, math.ceil(math.log2(max(shape[1:]) / SMALLEST)))
+    height, breadth = (math.ceil(side / 2**halvings) for side in shape[1:])
+    return [width * min(2**k, CAP) for k in range(halvings + 1)], (height, breadth)
+
+
+def _down(channels: int, widths: list[int]) -> list[nn.Module]:
+    """From an image to the smallest map."""
+    layers: list[nn.Module] = [conv3(channels, widths[0])]
+    for c_in, c_out in pairwise(widths):
+        layers += [conv3(c_in, c_out, 2), Block(c_out)]
+    return [*layers, Block(widths[0])] if len(widths) == 1 else layers
+
+
+def _up(shape: tuple[int, int, int], widths: list[int]) -> list[nn.Module]:
+    """From the smallest map to an image."""
+    layers: list[nn.Module] = []
     for c_in, c_out in pairwise(reversed(widths)):
         layers += [Block(c_in), nn.Upsample(scale_factor=2), conv3(c_in, c_out)]
     if len(widths) == 1:
-        layers.append(Block(width))
-    return nn.Sequential(*layers, *_normed(width), conv3(width, shape[0]), CentreCrop(*shape[1:]))
-
-
-def _plan(shape: tuple[int, int, int], width: int) -> tuple[list[int], tuple[int, int]]:
-    """Channels at full size and after each halving, and the size of the smallest map."""
-    halvings = max(0, math.ceil(math.log2(max(shape[1:]) / SMALLEST)))
-    height, breadth = (math.ceil(side / 2**halvings) for side in shape[1:])
-    return [width * min(2**k, CAP) for k in range(halvings + 1)], (height, breadth)
+        layers.append(Block(widths[0]))
+    return [*layers, *_normed(widths[0]), conv3(widths[0], shape[0]), CentreCrop(*shape[1:])]
 
 
 def _normed(channels: int) -> tuple[nn.Module, nn.Module]:

@@ -22,7 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trilemma.nets.attention import SpatialAttention, groups_of
+from trilemma.nets.attention import SpatialAttention, groups_of, largest_divisor
+from trilemma.nets.given import NOTHING, Given
+from trilemma.nets.text import HEAD, CrossAttention
 from trilemma.nets.unet_small import sinusoid
 
 FREQUENCY = 1000.0  # the sinusoids see noise levels times this / 10, so that steps of 0.01 are told apart
@@ -30,6 +32,8 @@ FREQUENCY = 1000.0  # the sinusoids see noise levels times this / 10, so that st
 
 class UNet(nn.Module):
     """Images (B, C, H, W), noise levels (B,) and an embedded condition -> (B, C, H, W).
+
+    Where the network is given a text, it looks at its tokens after each attention to places.
 
     Args:
         shape: (C, H, W) of the images; sides that patch * 2**(levels - 1) does not divide are padded.
@@ -39,6 +43,8 @@ class UNet(nn.Module):
         attention_px: maps of at most so many pixels a side have attention; 0 for none.
         dropout: inside the blocks.
         patch: p, px; a larger one makes the maps smaller and everything faster.
+        tokens: numbers of a token of a text; 0 without texts.
+        planes: channels that it is given beside the image.
     """
 
     def __init__(
@@ -50,6 +56,8 @@ class UNet(nn.Module):
         attention_px: int = 8,
         dropout: float = 0.0,
         patch: int = 1,
+        tokens: int = 0,
+        planes: int = 0,
     ) -> None:
         super().__init__()
         channels, self.size, self.patch = shape[0] * patch**2, shape[1:], patch
@@ -62,41 +70,42 @@ class UNet(nn.Module):
         self.level = nn.Sequential(
             nn.Linear(self.sinusoids, self.embedding), nn.SiLU(), nn.Linear(self.embedding, self.embedding)
         )
-        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.first = nn.Conv2d(channels + planes * patch**2, width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips, c = [width], width
         for k, w in enumerate(widths):
             for _ in range(depth):
-                self.down.append(_Stage(c, w, self.embedding, dropout, attention=sides[k] <= attention_px))
+                self.down.append(_Stage(c, w, self.embedding, dropout, sides[k] <= attention_px, tokens))
                 c = w
                 skips.append(c)
             if k < self.levels - 1:
                 self.down.append(nn.Conv2d(c, c, 3, stride=2, padding=1))
                 skips.append(c)
         self.middle = nn.ModuleList(
-            [_Stage(c, c, self.embedding, dropout, attention=attention_px > 0), _Stage(c, c, self.embedding, dropout)]
+            [_Stage(c, c, self.embedding, dropout, attention_px > 0, tokens), _Stage(c, c, self.embedding, dropout)]
         )
         for k, w in reversed(list(enumerate(widths))):
             for _ in range(depth + 1):
                 c_in = c + skips.pop()
-                self.up.append(_Stage(c_in, w, self.embedding, dropout, attention=sides[k] <= attention_px))
+                self.up.append(_Stage(c_in, w, self.embedding, dropout, sides[k] <= attention_px, tokens))
                 c = w
             if k > 0:
                 self.up.append(nn.Upsample(scale_factor=2, mode="nearest"))
         self.last = nn.Sequential(nn.GroupNorm(groups_of(c), c), nn.SiLU(), _zero(nn.Conv2d(c, channels, 3, padding=1)))
 
-    def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W), level log(sigma / alpha) (B,), condition (B, embedding) or None -> (B, C, H, W)."""
-        e = self._embedded(level, condition)
+    def forward(self, x: Tensor, level: Tensor, given: Given = NOTHING) -> Tensor:
+        """x (B, C, H, W), level log(sigma / alpha) (B,), a condition -> (B, C, H, W)."""
+        e = self._embedded(level, given.vector)
+        x = x if given.planes is None else torch.cat([x, given.planes.to(x)], dim=1)
         h = self.first(F.pixel_unshuffle(F.pad(x, self._padding()), self.patch))
         skips = [h]
         for module in self.down:
-            h = module(h, e) if isinstance(module, _Stage) else module(h)
+            h = module(h, e, given) if isinstance(module, _Stage) else module(h)
             skips.append(h)
         for module in self.middle:
-            h = module(h, e)
+            h = module(h, e, given)
         for module in self.up:
-            h = module(torch.cat([h, skips.pop()], dim=1), e) if isinstance(module, _Stage) else module(h)
+            h = module(torch.cat([h, skips.pop()], dim=1), e, given) if isinstance(module, _Stage) else module(h)
         return F.pixel_shuffle(self.last(h), self.patch)[..., : self.size[0], : self.size[1]]
 
     def _embedded(self, level: Tensor, condition: Tensor | None) -> Tensor:
@@ -116,9 +125,11 @@ class UNet(nn.Module):
 
 
 class _Stage(nn.Module):
-    """A residual block, and attention where asked."""
+    """A residual block, and attention where asked: to places, and to tokens where there are any."""
 
-    def __init__(self, c_in: int, c_out: int, embedding: int, dropout: float, attention: bool = False) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, embedding: int, dropout: float, attention: bool = False, tokens: int = 0
+    ) -> None:
         super().__init__()
         self.norm_1, self.norm_2 = nn.GroupNorm(groups_of(c_in), c_in), nn.GroupNorm(groups_of(c_out), c_out)
         self.conv_1 = nn.Conv2d(c_in, c_out, 3, padding=1)
@@ -127,13 +138,30 @@ class _Stage(nn.Module):
         self.conv_2 = _zero(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         self.attention = SpatialAttention(c_out) if attention else nn.Identity()
+        self.to_text = _TextAttention(c_out, tokens) if attention and tokens else None
 
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+    def forward(self, x: Tensor, e: Tensor, given: Given) -> Tensor:
         """x (B, c_in, H, W), e (B, E) -> (B, c_out, H, W)."""
         h = self.conv_1(F.silu(self.norm_1(x)))
         scale, shift = self.modulation(e)[:, :, None, None].chunk(2, dim=1)
         h = self.norm_2(h) * (1 + scale.to(h.dtype)) + shift.to(h.dtype)
-        return self.attention(self.skip(x) + self.conv_2(self.dropout(F.silu(h))))
+        h = self.attention(self.skip(x) + self.conv_2(self.dropout(F.silu(h))))
+        return h if self.to_text is None else self.to_text(h, given)
+
+
+class _TextAttention(nn.Module):
+    """What each place of a map (B, C, H, W) sees of a text, added to it."""
+
+    def __init__(self, channels: int, tokens: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups_of(channels), channels)
+        self.attention = CrossAttention(channels, tokens, largest_divisor(channels, channels // HEAD))
+
+    def forward(self, h: Tensor, given: Given) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        assert given.tokens is not None and given.keep is not None
+        places = self.norm(h).flatten(2).transpose(1, 2)  # (B, H W, C)
+        return h + self.attention(places, given.tokens, given.keep).transpose(1, 2).unflatten(2, h.shape[2:])
 
 
 def _zero(layer: nn.Conv2d) -> nn.Conv2d:

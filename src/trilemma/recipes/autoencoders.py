@@ -4,6 +4,7 @@ Larger batches than the published ones for speed, with a warm-up: without it, un
 """
 
 from trilemma.autoencoders.autoencoder import Autoencoder, AutoencoderConfig
+from trilemma.autoencoders.kl import KLAutoencoder, KLConfig
 from trilemma.data.sources.ellipse import SPAN
 from trilemma.recipes.published import SPECIFICATION, on_fashion
 from trilemma.registry import Published, Recipe, register
@@ -141,5 +142,28 @@ register(
         config=AutoencoderConfig(network="residual", shape=(3, 32, 32), latent=128, code="none"),
         training={"epochs": 10, "batch": 64, "lr": 0.001, "optimizer": "adamw", "warmup_images": 10_000, **COMMON},
         data="cifar10",
+    )
+)
+
+register(
+    Recipe(
+        name="ae-kl",
+        family="autoencoder",
+        summary="convolutional autoencoder whose code is a small map, for diffusion-latent; draws no samples itself",
+        suits="28 to 256 px, grey or colour; the first stage of diffusion-latent",
+        source="Rombach et al. 2022; Kingma & Welling 2014",
+        build=KLAutoencoder,
+        config=KLConfig(),
+        training={
+            "epochs": 10,
+            "batch": 32,
+            "lr": 0.002,
+            "optimizer": "adam",
+            "betas": (0.9, 0.99),
+            "clip": 1.0,
+            "warmup_images": 5_000,
+            "channels_last": True,
+            **COMMON,
+        },
     )
 )

@@ -2,8 +2,9 @@
 
 import math
 
+from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
-from trilemma.diffusion.model import PixelDiffusion, PixelDiffusionConfig
+from trilemma.diffusion.model import PixelDiffusion
 from trilemma.recipes.published import on_fashion
 from trilemma.registry import Published, Recipe, register
 
@@ -135,5 +136,46 @@ register(
         },
         data="cifar10",
         published=Published("Karras et al. 2022, table 2", "cifar10", values={"FID, 35 calls": 1.97}),
+    )
+)
+MODERN = {"density": "log-normal", "density_mean": -1.5, "density_std": 1.2}  # as diffusion has it
+
+register(
+    Recipe(
+        name="diffusion-text",
+        family="diffusion",
+        summary="draws what a caption says, learned from the captions of one's own images",
+        suits="28 to 64 px; thousands of images with captions; a few hundred words",
+        source="Rombach et al. 2022 (cross-attention); Ho & Salimans 2022 (guidance); Karras et al. 2022",
+        build=PixelDiffusion,
+        config=PixelDiffusionConfig(**MODERN, captions=True, attention_px=16),
+        training=BUDGET,
+        data="shapes",
+    )
+)
+
+register(
+    Recipe(
+        name="diffusion-upscale",
+        family="diffusion",
+        summary="enlarges images upscale=2, 4 or 8 times; larger ones than in training tile by tile",
+        suits="28 to 64 px; thousands of images; see trilemma upscale",
+        source="Saharia et al. 2021; Bar-Tal et al. 2023 (tiles); Karras et al. 2022",
+        build=PixelDiffusion,
+        config=PixelDiffusionConfig(**MODERN, upscale=4),
+        training=BUDGET,
+    )
+)
+
+register(
+    Recipe(
+        name="diffusion-inpaint",
+        family="diffusion",
+        summary="draws what is under a mask, in the light of what is outside; see trilemma edit mask=",
+        suits="28 to 64 px; thousands of images",
+        source="Rombach et al. 2022 (section 4.5); Saharia et al. 2022 (Palette); Karras et al. 2022",
+        build=PixelDiffusion,
+        config=PixelDiffusionConfig(**MODERN, inpaint=True),
+        training=BUDGET,
     )
 )

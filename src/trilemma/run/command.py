@@ -71,13 +71,14 @@ ELSEWHERE = {
 }  # typed first, or never
 TYPED = [name for name in TrainConfig.model_fields if name not in ELSEWHERE]
 DATA_DEFAULTS = {"split_seed": 0, "split_rule": "enough", "frames": "first"}  # of `load_data`, which are not typed
-FROM_DATA = ("shape", "n_classes")  # settings of a model that the images decide
+NOT_TYPED = ("shape", "words", "examples")  # settings of a model that are not keys of `train`
+FROM_DATA = (*NOT_TYPED, "n_classes")  # those that the images decide
 
 
 def own_keys(recipe: Recipe) -> list[str]:
     """The settings of a model that are keys of `train`."""
     given_as_it_is = isinstance(recipe.config, ModuleConfig)
-    return [] if given_as_it_is else [key for key in type(recipe.config).model_fields if key != "shape"]
+    return [] if given_as_it_is else [key for key in type(recipe.config).model_fields if key not in NOT_TYPED]
 
 
 def command_keys(recipe: Recipe, config: ModelConfig, data_config: DataConfig, training: TrainConfig) -> dict[str, Any]:

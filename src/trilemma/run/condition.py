@@ -1,7 +1,8 @@
-"""What is asked of a run's model: a class by its name or number, one for all images or one for each."""
+"""What is asked of a run's model: a class by its name or number, or captions, one for all images or one for each."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +10,21 @@ from torch import Tensor, nn
 from trilemma.data.sources.labels import class_number
 from trilemma.errors import UserError, unknown
 from trilemma.registry import require
-from trilemma.types import Condition, Conditional, check_condition, check_labels, codes_need, flags, for_codes, no_label
+from trilemma.text import note, printable
+from trilemma.types import (
+    Condition,
+    Conditional,
+    ReadsCaptions,
+    check_condition,
+    check_labels,
+    codes_need,
+    flags,
+    for_codes,
+    no_label,
+)
 
 Label = str | int | Tensor | None  # one class by name or number for all images, or int64 (N,)
+Caption = str | Sequence[str] | None  # one for all images, or several with | between them
 
 
 def condition_of(
@@ -36,6 +49,26 @@ def condition_of(
     if number is None:
         raise unknown("label", str(label), classes)
     return Condition(torch.tensor([number]).expand(count))
+
+
+def captions_of(caption: str | Sequence[str], first: int, count: int, model: nn.Module, name: str) -> Condition:
+    """What captions ask of a model for the images numbered first ... first + count - 1: image k has caption k, and
+    after the last the first again.
+
+    Args:
+        caption: one, or several as a list or with | between them; name: of the model, for messages.
+    Raises:
+        UserError: the model takes no captions, or there is none.
+    """
+    require(model, name, "take a caption", ReadsCaptions)
+    captions = [text.strip() for text in caption.split("|")] if isinstance(caption, str) else list(caption)
+    if not captions or not all(isinstance(text, str) for text in captions):
+        raise UserError(f"caption={caption!r}: give a text, or several with | between them")
+    unknown_words = dict.fromkeys(word for text in captions for word in cast(ReadsCaptions, model).unknown_words(text))
+    if unknown_words:
+        words = ", ".join(f'"{printable(word)}"' for word in unknown_words)
+        note(f"unknown words: {words}; the model has seen them in no caption, and reads them letter by letter")
+    return Condition(caption=[captions[k % len(captions)] for k in range(first, first + count)])
 
 
 def needed(model: nn.Module, condition: Condition, *, advise: bool = False) -> Condition:

@@ -18,7 +18,7 @@ from trilemma.errors import UserError, check_codes, check_finite, check_images, 
 from trilemma.files import read_plain
 from trilemma.modes import own_modes
 from trilemma.run.compute import MOST_NUMBERS, ImageBatch, in_batches, in_exact_batches, one_algorithm
-from trilemma.run.condition import Label, condition_of, needed
+from trilemma.run.condition import Caption, Label, captions_of, condition_of, needed
 from trilemma.run.guides import guides_of
 from trilemma.run.stored import StoredRun
 from trilemma.text import printable
@@ -104,6 +104,7 @@ class Run(StoredRun):
         seed: int = 0,
         first: int = 0,
         label: Label = None,
+        caption: Caption = None,
         condition: Condition = UNCONDITIONAL,
         batch: int = 256,
         exact: bool = False,
@@ -117,7 +118,9 @@ class Run(StoredRun):
 
         Args:
             label: a class by name or number, or one for each image, int64 (n,), for a model that takes one.
-            condition: in place of a label, what is asked for in general, for each of the n images.
+            caption: what the images show, for a model that reads captions; several in a list or with | between them are
+                drawn in turns, image k caption k.
+            condition: in place of a label or caption, what is asked for in general, for each of the n images.
             batch: images computed at a time, which bounds the memory; halved if it runs out.
             exact: bit-equal values too (same machine and version): whole batches of EXACT_BATCH are computed, in
                 which each image has its own place. One image then costs as much as 64; `batch` has no effect.
@@ -129,7 +132,16 @@ class Run(StoredRun):
             UserError: if the model does not sample, does not take the label or a setting, or draws NaN.
         """
         parts = self.draw(
-            n, seed=seed, first=first, label=label, condition=condition, batch=batch, exact=exact, keys=keys, **settings
+            n,
+            seed=seed,
+            first=first,
+            label=label,
+            caption=caption,
+            condition=condition,
+            batch=batch,
+            exact=exact,
+            keys=keys,
+            **settings,
         )
         images = torch.empty(n, *self.shape, dtype=torch.float32)
         for part in parts:
@@ -143,6 +155,7 @@ class Run(StoredRun):
         seed: int = 0,
         first: int = 0,
         label: Label = None,
+        caption: Caption = None,
         condition: Condition = UNCONDITIONAL,
         batch: int = 256,
         exact: bool = False,
@@ -158,7 +171,7 @@ class Run(StoredRun):
             raise UserError(f"keys= and {next(iter(settings))}= were both given; give one of them")
         keys = self.sampling(settings, Run.sample) if keys is None else keys
         guides = self.guides(keys)
-        asked_condition = self.condition(label, n, condition, guides.classifier)
+        asked_condition = self.condition(label, n, condition, guides.classifier, caption, first)
 
         def compute(start: int, count: int) -> Tensor:
             rows = (torch.arange(start, start + count) - first).clamp(0, n - 1)  # of an exact batch some are left out
@@ -310,20 +323,30 @@ class Run(StoredRun):
         return min(batch, max(1, MOST_NUMBERS // math.prod(self.shape))) if self.device.type == "cpu" else batch
 
     def condition(
-        self, label: Label, count: int, condition: Condition = UNCONDITIONAL, classifier: nn.Module | None = None
+        self,
+        label: Label,
+        count: int,
+        condition: Condition = UNCONDITIONAL,
+        classifier: nn.Module | None = None,
+        caption: Caption = None,
+        first: int = 0,
     ) -> Condition:
-        """What is asked of the model for `count` images: a class by name or number, or one for each; or a condition.
+        """What is asked of the model for `count` images: a class by name or number, or one for each; captions, of the
+        images from number `first` on; or a condition.
 
         Args:
             classifier: takes the label in place of the model.
         Raises:
             UserError: if both are given, the model takes no such class, or a field is not one for each image.
         """
+        asked = {"label": label, "caption": caption, "condition": None if condition is UNCONDITIONAL else condition}
+        if len(both := [f"{name}=" for name, value in asked.items() if value is not None]) > 1:
+            raise UserError(f"{both[0]} and {both[1]} were both given; give one of them")
+        if caption is not None:
+            return captions_of(caption, first, count, self.model, self.recipe.name)
         if label is None:
             check_count(condition, count)
             return condition
-        if condition is not UNCONDITIONAL:
-            raise UserError("label= and condition= were both given; give one of them")
         taker = self.model if classifier is None else classifier
         return condition_of(label, count, taker, self.classes, name=self.recipe.name, path=self.path)
 

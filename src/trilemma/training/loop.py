@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 
 from trilemma import rng
-from trilemma.data import Data, Loader
+from trilemma.data import Data, Loader, batches
+from trilemma.data.loader import VALID_BATCH
 from trilemma.hardware import to_channels_last
 from trilemma.memory import with_room
 from trilemma.modes import own_modes
@@ -43,7 +44,7 @@ from trilemma.training.signals import Interrupted, Signals, Stopped
 from trilemma.training.spikes import LossSpikeDetector
 from trilemma.training.state import Parts
 from trilemma.training.team import ALONE, Fault, Outcome, Team, agree
-from trilemma.types import Batch, Model, players_of
+from trilemma.types import Batch, Model, Precomputes, players_of
 
 START_IMAGES = 10_000  # training images that the start of a phase is shown
 
@@ -107,6 +108,7 @@ class Trainer:
         """
         calendar, guard, saver = self.calendar, self.guard, self.saver
         self.log.cut(rows=self.log.rows)
+        self.precompute()
         self.model.train()
         with self.signals.handled():
             decided = self.decide()
@@ -124,6 +126,12 @@ class Trainer:
             if self.signals.stop:
                 self.on_stop()
             self.evaluation.take_final_weights()
+
+    def precompute(self) -> None:
+        """What the losses need of each image once, which is no longer true of an image that changes."""
+        if isinstance(self.model, Precomputes) and not self.config.augment and not self.calendar.is_over:
+            with self.calendar.timed():
+                self.model.precompute(batches(self.data.train, VALID_BATCH, self.players.device))
 
     def advance(self) -> Outcome:
         """The next step, and what all processes do after it. The clock of training seconds runs only here."""

@@ -12,7 +12,7 @@ from trilemma.errors import UserError
 from trilemma.hardware import pick_device
 from trilemma.own import PAGE
 from trilemma.registry import Recipe, get_recipe, list_models
-from trilemma.run.config import TrainConfig
+from trilemma.run.config import LENGTHS, TrainConfig
 from trilemma.run.locate import run_folder
 from trilemma.run.record import read_config
 from trilemma.run.run import Run, as_run
@@ -76,8 +76,21 @@ def order_of(
         user_keys["augment"] = augmentations(user_keys["augment"])
     training = training_config(request.training, {key: v for key, v in user_keys.items() if key not in READING})
     reading = {key: user_keys.get(key, request.reading.get(key)) for key in READING}
+    parts_keys = {**request.parts, **of_parts}
+    if "minutes" in user_keys and (minutes := _shared_minutes(recipe, parts_keys, user_keys["minutes"])):
+        training, of_parts = training.with_(minutes=minutes[0]), minutes[1] | of_parts
     parts = _parts(request, of_parts, training)
     return Order(request, settings, training, reading, user_keys, dict(others), pick_device(training.device), parts)
+
+
+def _shared_minutes(recipe: Recipe, keys: Mapping[str, Any], minutes: float) -> tuple[float, dict[str, float]] | None:
+    """Equal shares of the minutes of a training, for itself and each part that is trained and has no length of its own;
+    None where there is no such part."""
+    models = list_models()
+    trained = [name for name in recipe.parts if keys.get(name, recipe.parts[name]) in models]
+    sharing = [name for name in trained if not any(f"{name}.{length}" in keys for length in LENGTHS)]
+    share = minutes / (1 + len(sharing))
+    return (share, {f"{name}.minutes": share for name in sharing}) if sharing else None
 
 
 def _parts(request: Request, user_keys: Mapping[str, Any], training: TrainConfig) -> "dict[str, Order | Run]":

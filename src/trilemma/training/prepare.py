@@ -29,12 +29,13 @@ from trilemma.run.locate import WEIGHTS
 from trilemma.run.migration import FORMAT
 from trilemma.run.parts import PartConfig, blueprints
 from trilemma.run.run import Run
+from trilemma.tokeniser import MOST_EXAMPLES, examples_of, vocabulary_of
 from trilemma.training.adversarial import few_images
 from trilemma.training.fit import fit_model, fit_training
 from trilemma.training.optim import check_players
 from trilemma.training.order import Order
 from trilemma.training.validation import check_monitor
-from trilemma.types import Conditional, Model, config_of, count_players, flags
+from trilemma.types import Conditional, Model, ReadsCaptions, config_of, count_players, flags
 
 SPREAD_IMAGES = 4096  # whose standard deviation is measured
 
@@ -115,14 +116,18 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
 
 
 def config_for(recipe: Recipe, data: Data, settings: Mapping[str, Any]) -> ModelConfig:
-    """The model's settings for these images: their shape, and where it has keys for them their classes and spread."""
+    """The model's settings for these images: their shape, and where it has keys for them their classes, the words of
+    their captions and their spread."""
     from_data: dict[str, Any] = {"shape": data.shape}
     keys = type(recipe.config).model_fields
     if "n_classes" in keys and data.classes:
         from_data["n_classes"] = len(data.classes)
     if "data_std" in keys and recipe.config.get("data_std") is None and "data_std" not in settings:
         from_data["data_std"] = spread_of(data.train.images)
-    return recipe.config.with_(**{**from_data, **settings})
+    config = recipe.config.with_(**{**from_data, **settings})
+    if config.get("captions") and (captions := data.train.captions):
+        return config.with_(words=vocabulary_of(captions), examples=examples_of(captions, MOST_EXAMPLES))
+    return config
 
 
 def spread_of(images: Tensor) -> float:
@@ -172,12 +177,18 @@ def _check_module(module: Model, data: Data) -> None:
 
 
 def _check_classes(module: Model, recipe: Recipe, data: Data) -> None:
-    """Refuse data without classes for a model that learns from them."""
+    """Refuse data without classes, or captions, for a model that learns from them."""
     if isinstance(module, Conditional) and not data.classes:
         because = next((f" ({note})" for note in data.notes if note.endswith(UNUSED)), "")
         raise UserError(
             f"{data.source} has no classes{because}, and {recipe.name} learns to draw a class: "
             f"{class_advice(data.notes)}, or choose a model without labels, such as vae"
+        )
+    if isinstance(module, ReadsCaptions) and data.train.captions is None:
+        raise UserError(
+            f"{data.source} has no captions, and {recipe.name} learns to draw what they say: put a text file beside "
+            "each image (a.txt for a.png) or a column caption into metadata.csv, or choose a model without captions, "
+            "such as diffusion"
         )
 
 

@@ -24,13 +24,16 @@ from trilemma.run.locate import CONFIG, WEIGHTS
 from trilemma.run.parts import read_parts
 from trilemma.run.record import read_config
 from trilemma.run.run import Run
+from trilemma.run.unfinished import CHECKPOINTS
 from trilemma.text import quoted
+from trilemma.training.gates import check_autoencoder
 from trilemma.training.loop import Trainer
 from trilemma.training.order import Order, order_of
 from trilemma.training.prepare import Plan, plan_of, read_images
 from trilemma.training.request import keywords, request_of
 from trilemma.training.results import draw_batch, has_results, optional, update_source, write_diverged, write_results
 from trilemma.training.signals import Stopped
+from trilemma.types import UsesCodeMap
 from trilemma.values import checked_call
 
 MODEL = "a model's name, the config.json of a run, or a module of your own"
@@ -152,6 +155,7 @@ def _carry_out(order: Order, data: Data, display: Display, out: str | Path | Non
         owner = _Owner(owner.prefix, owner.resume or _resume_command(folder.path, plan))
         if plan.recipe.parts:
             plan = _with_trained_parts(plan, folder.path, display, owner)
+            _check_parts(plan, folder.path, display)
         try:
             _train_in(folder.path, plan, display, owner.resume)
         except Diverged as error:
@@ -186,6 +190,18 @@ def _with_trained_parts(plan: Plan, path: Path, display: Display, owner: _Owner)
         modules[name], records[name] = run.model, {**records[name], "weights": weights, "seconds": run.seconds}
     display.restart(plan.recipe.name)
     return plan.with_parts(modules, records)
+
+
+def _check_parts(plan: Plan, path: Path, display: Display) -> None:
+    """Refuse to begin with a part that is not good enough.
+
+    Raises:
+        UserError: it is not.
+    """
+    module: object = plan.module
+    begun = any((path / CHECKPOINTS).glob("*"))
+    if isinstance(module, UsesCodeMap) and module.checks_autoencoder and not begun:
+        check_autoencoder(module.autoencoder, plan.data, plan.order.device, display.say)
 
 
 def _train_in(path: Path, plan: Plan, display: Display, resume: str) -> None:

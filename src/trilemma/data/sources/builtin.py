@@ -1,4 +1,4 @@
-"""The sources known by name: digits, shapes (shapes:N), ellipse, mnist, fashion-mnist, cifar10, mnist-binary.
+"""The sources known by name: digits, shapes, scenes (shapes:N), ellipse, mnist, fashion-mnist, cifar10 ...
 
 The published ones are searched in $TRILEMMA_DATA/NAME, then in the user's cache, and are otherwise fetched into the
 cache once.
@@ -7,7 +7,7 @@ cache once.
 import math
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from trilemma.data.sources.cifar import load_cifar10
 from trilemma.data.sources.ellipse import COUNTS as POINTS
 from trilemma.data.sources.ellipse import draw_ellipse
 from trilemma.data.sources.mnist import FILES, NUMERALS, load_fashion_mnist, load_mnist, load_mnist_binary
+from trilemma.data.sources.scenes import draw_scenes
 from trilemma.data.sources.shapes import COUNTS, KINDS, draw_shapes
 from trilemma.data.split import Data, Split, cut_last, make_data, resized
 from trilemma.errors import UserError
@@ -56,8 +57,8 @@ def _digits() -> tuple[Any, Any]:
     return load(return_X_y=True)  # pyright: ignore[reportReturnType]
 
 
-def load_shapes(options: Options, count: int | None = None) -> Data:
-    """Shapes drawn here, by default 32x32 in colour, with factors and captions.
+def load_drawn(word: str, draw: Callable[..., Split], options: Options, count: int | None = None) -> Data:
+    """Images drawn here, by default 32x32 in colour, with factors and captions.
 
     Args:
         count: training images (default: COUNTS); those for validation and testing are drawn besides.
@@ -67,14 +68,14 @@ def load_shapes(options: Options, count: int | None = None) -> Data:
     counts = COUNTS if count is None else COUNTS | {"train": count}
     counts = counts if options.valid is None else counts | {"valid": share(counts["train"], options.valid)}
     size, channels, seed = options.size or (32, 32), options.channels or 3, options.seed
-    source = "shapes" if count is None else f"shapes:{count}"
+    source = word if count is None else f"{word}:{count}"
     needed, limit = sum(counts.values()) * (channels * math.prod(size) + BESIDE), memory_limit()
     if needed > limit:
         raise UserError(
             f"{source} of {size[0]}x{size[1]} takes {needed:,} bytes of memory, and images may take {limit:,}; ask "
-            "for fewer (shapes:N) or smaller ones (size=), or set TRILEMMA_MEMORY"
+            f"for fewer ({word}:N) or smaller ones (size=), or set TRILEMMA_MEMORY"
         )
-    splits = {p: draw_shapes(n, size=size, channels=channels, seed=seed, purpose=p) for p, n in counts.items()}
+    splits = {p: draw(n, size=size, channels=channels, seed=seed, purpose=p) for p, n in counts.items()}
     notes = [f"drawn with seed {seed}, with captions"]
     return make_data(source.replace(":", "-"), source, splits, options, classes=KINDS, notes=notes)
 
@@ -101,8 +102,13 @@ class NamedSource(NamedTuple):
 SOURCES = {
     "digits": NamedSource(load_digits, "1,797 handwritten digits, 8x8 grey, 10 classes"),
     "shapes": NamedSource(
-        load_shapes,
+        partial(load_drawn, "shapes", draw_shapes),
         "drawn shapes, any size, grey or colour, captions, factors, 3 classes; shapes:N trains on N (10,000)",
+        unlimited=True,
+    ),
+    "scenes": NamedSource(
+        partial(load_drawn, "scenes", draw_scenes),
+        "drawn groups of shapes, with captions; combinations of words for testing that no training image has",
         unlimited=True,
     ),
     "ellipse": NamedSource(load_ellipse, "points near a tilted ellipse in 3-D as one-pixel images, no classes"),
@@ -132,7 +138,7 @@ def load_named(source: str, options: Options) -> Data:
     able = [name for name, named in SOURCES.items() if named.unlimited]
     if word not in able:
         raise UserError(
-            f"{source}: {word} has a fixed number of images; only {listed(able)} takes a number ({able[0]}:20000)"
+            f"{source}: {word} has a fixed number of images; only {listed(able)} take a number ({able[0]}:20000)"
         )
     if not re.fullmatch("0*[1-9][0-9]*", text):
         raise UserError(f"{source}: give a whole number of training images, 1 or more, as {word}:20000")

@@ -68,22 +68,26 @@ def draw_factors(ids: Tensor, seed: int, purpose: str) -> dict[str, Tensor]:
 
 def render(factors: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
     """The images with these factors, uint8 (n, 3, H, W)."""
-    height, width = size
-    y = (torch.arange(height, dtype=torch.float32) + 0.5)[None, :, None] - height * factors["y"][
-        :, None, None
-    ]  # (n, H, 1)
-    x = (torch.arange(width, dtype=torch.float32) + 0.5)[None, None, :] - width * factors["x"][
-        :, None, None
-    ]  # (n, 1, W)
-    r = min(size) * torch.tensor(list(SIZES.values()), dtype=torch.float32)[factors["size"]][:, None, None]
-    circle = (x**2 + y**2).sqrt() - r
-    square = torch.maximum(x.abs(), y.abs()) - r * math.sqrt(math.pi) / 2
-    corner = 1.2 * r
-    triangle = torch.maximum(math.sqrt(3) / 2 * x.abs() - y / 2, y) - corner / 2  # a corner at the top
-    distance = torch.stack([circle, square, triangle])[factors["kind"], torch.arange(len(r))]  # (n, H, W)
-    cover = (0.5 - distance).clamp(0, 1)[:, None]
+    radius = torch.tensor(list(SIZES.values()), dtype=torch.float32)[factors["size"]]
+    cover = covers(factors["kind"], radius, factors["y"], factors["x"], size)
     colour = torch.tensor(list(COLOURS.values()), dtype=torch.float32)[factors["colour"]][:, :, None, None]
     return (BACKGROUND + (colour - BACKGROUND) * cover).round().to(torch.uint8)
+
+
+def covers(kind: Tensor, radius: Tensor, y: Tensor, x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The share of each pixel that a shape covers, float32 (n, 1, H, W); kind, radius (a share of the shorter side) and
+    centre (shares of the sides) are (n,) each."""
+    height, width = size
+    rows, columns = (torch.arange(side, dtype=torch.float32) + 0.5 for side in size)
+    p_y = rows[None, :, None] - height * y[:, None, None]  # (n, H, 1)
+    p_x = columns[None, None, :] - width * x[:, None, None]  # (n, 1, W)
+    r = min(size) * radius[:, None, None]
+    circle = (p_x**2 + p_y**2).sqrt() - r
+    square = torch.maximum(p_x.abs(), p_y.abs()) - r * math.sqrt(math.pi) / 2
+    corner = 1.2 * r
+    triangle = torch.maximum(math.sqrt(3) / 2 * p_x.abs() - p_y / 2, p_y) - corner / 2  # a corner at the top
+    distance = torch.stack([circle, square, triangle])[kind, torch.arange(len(r))]  # (n, H, W)
+    return (0.5 - distance).clamp(0, 1)[:, None]
 
 
 def captions_of(factors: dict[str, Tensor], coloured: bool = True) -> tuple[str, ...]:

@@ -1,0 +1,76 @@
+"""Diffusion of codes against diffusion of pixels, trained for the same time, the autoencoder's counted in:
+
+    python benchmarks/latent.py [DATA ...] [--minutes 40] [--size 64] [--images 2500] [--seed 0] [--out runs/latent]
+
+DATA: shapes, or a folder of images (default: shapes). Printed for each: the Frechet distance, precision and recall of
+both on held-out images, the distance of the autoencoder's own reconstructions of as many held-out images, and seconds
+for an image, in turns. A training that is there is not made again.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+import trilemma
+from trilemma.metrics.features import extract, feature_network
+from trilemma.metrics.frechet import frechet_distance
+from trilemma.metrics.neighbours import neighbour_scores
+from trilemma.pictures.grid import grid
+from trilemma.pictures.levels import to_float
+from trilemma.pictures.png import save_png
+
+MODELS = ("diffusion", "diffusion-latent")
+TURNS, DRAWN = 3, 64
+LEAST = 500  # images for a distance: its bias is that of all rows
+
+
+def main() -> None:
+    """See the head of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="*", default=["shapes"])
+    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--images", type=int, default=2500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/latent"))
+    given = parser.parse_args()
+    for data in given.data:
+        measure(data, given)
+
+
+def measure(source: str, given: argparse.Namespace) -> None:
+    """Both models of one source."""
+    data = trilemma.load_data(source, size=given.size, channels=3)
+    network = feature_network("auto", data.shape, data.name)
+    real = extract(network, data.valid.images[: given.images])
+    runs = {}
+    for name in MODELS:
+        out = given.out / f"{name}-{data.name}-{given.size}px-{given.minutes:g}min-seed{given.seed}"
+        runs[name] = trilemma.train(name, data, minutes=given.minutes, seed=given.seed, out=out, quiet=True)
+    print(f"{data.name}, {given.size} px, {given.minutes:g} minutes, features {network.name}", flush=True)
+    for name, run in runs.items():
+        images = run.sample(given.images, seed=given.seed)
+        save_png(grid(images[:64]), run.path / "grid.png", {"verb": "benchmark", "model": name}, replace=True)
+        fake = extract(network, images)
+        shares = neighbour_scores(real=real, fake=fake[: len(real)])
+        line = f"  {name:18} distance {frechet_distance(real=real, fake=fake, minimum=LEAST).value:.3f}"
+        print(f"{line}  precision {shares['precision'].value:.3f}  recall {shares['recall'].value:.3f}", flush=True)
+    latent = runs["diffusion-latent"]
+    rebuilt = latent.reconstruct(to_float(data.valid.images[: given.images]))
+    distance = frechet_distance(real=real, fake=extract(network, rebuilt), minimum=LEAST)
+    print(f"  {'reconstructions':18} distance {distance.value:.3f}")
+    seconds = {name: [] for name in runs}
+    for _ in range(TURNS):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run.sample(DRAWN, seed=1)
+            seconds[name].append((time.perf_counter() - start) / DRAWN)
+    least = {name: min(values) for name, values in seconds.items()}
+    ratio = least["diffusion"] / least["diffusion-latent"]
+    print(f"  seconds per image {least}: {ratio:.2f} times as quick ({torch.get_num_threads()} threads)", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Enlarged images against bicubic interpolation:
+
+    python benchmarks/upscaling.py RUN [--images 500] [--seed 0]
+
+RUN is a run of diffusion-upscale. Held-out images are shrunk and enlarged again, by the model and by bicubic
+interpolation. Printed for both: the distance of their features from those of the originals, over that of two different
+images, and the PSNR, each with its 95% interval.
+"""
+
+import argparse
+
+import torch
+import torch.nn.functional as F
+
+import trilemma
+from trilemma.metrics.features import extract, feature_network
+from trilemma.metrics.reconstruction import feature_distance, psnr_db
+from trilemma.pictures.grid import grid
+from trilemma.pictures.levels import to_float
+from trilemma.pictures.png import save_png
+
+ROWS = 100
+
+
+def main() -> None:
+    """See the head of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    run = trilemma.load(given.run)
+    model = run.model
+    original = to_float(run.data.held_out[1].images[: given.images])
+    small = F.avg_pool2d(original, model.factor)
+    with torch.no_grad():
+        drawn = torch.cat(
+            [
+                model.upscale(part, seed=given.seed, first=ROWS * k).cpu()
+                for k, part in enumerate(small.to(run.device).split(ROWS))
+            ]
+        )
+    bicubic = F.interpolate(small, scale_factor=model.factor, mode="bicubic").clamp(0, 1)
+    network = feature_network("auto", run.shape, run.data.name)
+    real = extract(network, original)
+    for name, images in (("drawn", drawn), ("bicubic", bicubic)):
+        distance = feature_distance(real, extract(network, images))
+        psnr = psnr_db((images.double() - original.double()).square().flatten(1).mean(1)).mean().item()
+        print(f"{name:8} features {distance.value:.4f} {distance.interval}  PSNR {psnr:.2f} dB", flush=True)
+    rows = torch.stack([F.interpolate(small, scale_factor=model.factor), bicubic, drawn, original], dim=1)[:12]
+    save_png(grid(rows.flatten(0, 1), columns=8), run.path / "upscaling.png", {"verb": "benchmark"}, replace=True)
+
+
+if __name__ == "__main__":
+    main()

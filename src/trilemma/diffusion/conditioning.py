@@ -1,0 +1,144 @@
+"""What a diffusion model is asked for, and what its network is given of that.
+
+class     a vector that is added to that of the noise level
+caption   such a vector, and tokens that the network looks at     (nets/text.py)
+image     channels beside those of x                              (planes.py)
+
+In training a share of the images loses its class or caption, which guidance leads away from (Ho & Salimans 2022). Where
+nothing is asked for, image k has class k, or the k-th of the captions or small images that are kept with the model.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from trilemma.diffusion.config import PixelDiffusionConfig
+from trilemma.diffusion.path import CodesModel
+from trilemma.diffusion.planes import draw_masks, enlarge, masked, shrink
+from trilemma.nets.given import NOTHING, Given
+from trilemma.nets.text import TextEncoder
+from trilemma.tokeniser import PADDING, Tokeniser
+from trilemma.types import Batch, Condition, default_label
+
+EXAMPLES = 64  # small images kept with a model that enlarges
+
+
+class ConditionedModel(CodesModel):
+    """The part of a diffusion model that reads conditions; `condition_on` builds it."""
+
+    config: PixelDiffusionConfig
+    image_examples: Tensor
+
+    def condition_on(self, width: int) -> None:
+        """Make what reads conditions, for a network whose vectors have `width` numbers."""
+        config = self.config
+        self.n_classes = (config.n_classes or 0) if config.classes else 0
+        if self.n_classes:
+            self.embedding = nn.Embedding(self.n_classes + 1, width)  # the last is the null label
+        if config.captions:
+            self.takes += ("caption",)
+            self.tokeniser = Tokeniser(config.words)
+            self.text = TextEncoder(self.tokeniser.size, config.text_width, config.text_depth)
+            self.text_vector = nn.Linear(config.text_width, width)
+        if config.inpaint:
+            self.takes += ("image", "mask")
+        if config.upscale:
+            self.takes += ("image",)
+            channels, *size = config.shape
+            shape = (EXAMPLES, channels, *(side // config.upscale for side in size))
+            self.register_buffer("image_examples", torch.zeros(shape))
+
+    @property
+    def factor(self) -> int:
+        """How many times larger it makes an image."""
+        return self.config.upscale or 1
+
+    @property
+    def n_planes(self) -> int:
+        """Channels that the network is given beside those of x."""
+        channels = self.x_shape[0]
+        return channels if self.config.upscale else 1 + channels if self.config.inpaint else 0
+
+    def place_mask(self, mask: Tensor) -> Tensor:
+        """A mask of pixels (B, 1, H, W) as one of the places of x."""
+        return mask
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """Words of a caption that were in none of the training."""
+        return self.tokeniser.unknown(caption)
+
+    def take_examples(self, batches: Iterable[Batch], seed: int) -> dict[str, float]:
+        """Keep some small images, to draw where none is given."""
+        small = shrink(next(iter(batches)).image, self.factor)
+        self.image_examples.copy_(small[torch.arange(EXAMPLES) % len(small)])
+        return {}
+
+    def by_default(self, condition: Condition, ids: Tensor, n_classes: int) -> Condition:
+        """The condition, or where nothing is asked for a class, caption or small image for each number."""
+        if condition.label is None and n_classes:
+            condition = replace(condition, label=default_label(ids, n_classes))
+        if condition.caption is None and self.config.examples:
+            examples = self.config.examples
+            condition = replace(condition, caption=[examples[k % len(examples)] for k in ids.tolist()])
+        if condition.image is None and self.config.upscale:
+            condition = replace(condition, image=self.image_examples[ids % EXAMPLES])
+        return condition
+
+    def dropped(self, condition: Condition, rng: torch.Generator, share: float) -> Condition:
+        """A batch's condition, of which each image loses its class or caption with probability `share`."""
+        label = condition.label if self.n_classes else None
+        caption = condition.caption if "caption" in self.takes else None
+        if share == 0 or (label is None and caption is None):
+            return condition
+        n = len(label) if label is not None else len(caption or ())
+        draws = torch.rand(n, generator=rng, dtype=torch.float32, device=rng.device)
+        if label is not None:
+            return replace(condition, label=torch.where(draws.to(label.device) < share, self.n_classes, label))
+        assert caption is not None
+        lost = (draws < share).tolist()
+        return replace(condition, caption=["" if gone else text for gone, text in zip(lost, caption, strict=True)])
+
+    def embed(self, condition: Condition, n: int) -> Given:
+        """What the network is given of a condition of n images; a null label, or no caption, where there is none."""
+        given = NOTHING
+        if self.n_classes:
+            null = torch.full((n,), self.n_classes, device=self._device)
+            label = null if condition.label is None else condition.label.to(self._device)
+            given = Given(self.embedding(label))
+        elif "caption" in self.takes:
+            given = self._read([""] * n if condition.caption is None else condition.caption)
+        return given._replace(planes=self._planes(condition, n)) if self.n_planes else given
+
+    def _read(self, captions: Sequence[str]) -> Given:
+        """What captions become; an empty one is none."""
+        tokens = torch.tensor(self.tokeniser.padded(captions), device=self._device)
+        vectors, keep, vector = self.text(tokens, (tokens == PADDING).all(1))
+        return Given(self.text_vector(vector), vectors, keep)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _planes(self, condition: Condition, n: int) -> Tensor:
+        """A small image enlarged, or a mask and what is outside it; without one nothing is known."""
+        image, mask = condition.image, condition.mask
+        if self.config.upscale:
+            channels, *size = self.x_shape
+            if image is None:
+                return torch.zeros(n, channels, *size, device=self._device)  # grey
+            return 2 * enlarge(image.to(self._device), self.factor) - 1
+        if image is None or mask is None:
+            return masked(*(torch.ones(n, c, *self.x_shape[1:], device=self._device) for c in (self.x_shape[0], 1)))
+        return masked(self.to_x(image.to(self._device)), self.place_mask(mask.to(self._device)))
+
+    def for_training(self, condition: Condition, batch: Batch, rng: torch.Generator) -> Condition:
+        """What a batch's images are shown of themselves."""
+        if self.config.upscale:
+            return replace(condition, image=shrink(batch.image, self.factor))
+        if self.config.inpaint:
+            n, _, height, width = batch.image.shape
+            mask = draw_masks(n, (height, width), rng).to(batch.image.device)
+            return replace(condition, image=batch.image, mask=mask)
+        return condition

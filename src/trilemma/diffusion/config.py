@@ -1,0 +1,123 @@
+"""The settings of a diffusion model, and the network that they describe."""
+
+import math
+from typing import Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from trilemma.config import ModelConfig, only_for
+from trilemma.nets.attention import largest_divisor
+from trilemma.nets.dit import DiT
+from trilemma.nets.text import HEAD
+from trilemma.nets.unet import UNet
+from trilemma.tokeniser import MOST_EXAMPLES, MOST_WORDS
+
+PLACES = {"unet": 28, "dit": 7}  # a side, for which a step is fast on a CPU
+BASE_SIDE = 32  # px, up to which schedules are as published
+HEAD_WIDTH = 32  # numbers of a token for which a transformer has a head of its own
+
+
+class PixelDiffusionConfig(ModelConfig):
+    """Settings of a diffusion model."""
+
+    schedule: Literal["cosine", "linear", "edm", "flow"] = Field(default="cosine", description="alpha and sigma over t")
+    shift: float | None = Field(
+        default=None,
+        gt=0,
+        description="the log-SNR is lower by 2 log(shift) (default: side / 32, at least 1)",
+    )
+    prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(default="edm", description="what the network predicts")
+    weighting: Literal["uniform", "min-snr", "soft-min-snr", "edm", "sigmoid"] = Field(
+        default="uniform", description="of the squared error of x0_hat; uniform: of the network's output"
+    )
+    density: Literal["uniform", "logit-normal", "log-normal"] = Field(default="uniform", description="of the times t")
+    density_mean: float = Field(
+        default=0.0,
+        description="of the normal in density; log-normal: for data_std=0.5, and with it log(2 data_std) more",
+    )
+    density_std: float = Field(default=1.0, gt=0, description="of the normal in density")
+    data_std: float | None = Field(
+        default=None, gt=0, description="standard deviation of the images in [-1, 1] (default: measured on them)"
+    )
+    network: Literal["unet", "dit"] = Field(default="unet", description="convolutions, or a transformer over patches")
+    width: PositiveInt = Field(default=16, description="channels at full size, or numbers a token")
+    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 4), description="unet: of the width, a level each")
+    depth: PositiveInt = Field(default=1, description="unet: blocks a level; dit: blocks")
+    attention_px: int = Field(default=8, ge=0, description="unet: maps up to this side have attention; 0: none")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="unet: inside the blocks")
+    patch: PositiveInt | None = Field(
+        default=None,
+        description="px of the side of a patch, a place of the network (default: by the size of the images)",
+    )
+    heads: PositiveInt | None = Field(
+        default=None, description="dit: of the attention (default: one for 32 numbers of a token)"
+    )
+    clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")
+    classes: bool = Field(default=False, description="learn to draw a class")
+    n_classes: int | None = Field(default=None, ge=1, description="with classes: how many")
+    captions: bool = Field(default=False, description="learn to draw what a caption says")
+    words: tuple[str, ...] = Field(default=(), max_length=MOST_WORDS, description="with captions: those of the data")
+    examples: tuple[str, ...] = Field(
+        default=(), max_length=MOST_EXAMPLES, description="with captions: what is drawn where none is asked for"
+    )
+    text_width: PositiveInt = Field(default=128, multiple_of=HEAD, description="with captions: numbers of a token")
+    text_depth: int = Field(default=2, ge=0, description="with captions: layers of the text encoder")
+    upscale: Literal[2, 4, 8] | None = Field(default=None, description="learn to enlarge images so many times")
+    inpaint: bool = Field(default=False, description="learn to draw under a mask, in the light of what is outside")
+    label_dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="with classes or captions: share of images trained without"
+    )
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        only_for(self, "classes", self.n_classes is not None, "images with classes; the data has none")
+        only_for(self, "label_dropout", self.classes or self.captions, "classes=true or captions=true")
+        for key in ("words", "examples", "text_width", "text_depth"):
+            only_for(self, key, self.captions, "captions=true")
+        if self.classes and self.captions:
+            raise ValueError("classes=true and captions=true: a model takes one of them; leave one out")
+        if self.upscale and self.inpaint:
+            raise ValueError("upscale= and inpaint=true: a model learns one of them; leave one out")
+        if self.upscale and (self.shape[1] % self.upscale or self.shape[2] % self.upscale):
+            height, width = self.shape[1:]
+            raise ValueError(f"upscale={self.upscale} does not divide images of {height}x{width}; give another size=")
+        only_for(self, "heads", self.network == "dit", "network=dit")
+        for key in ("multipliers", "attention_px", "dropout"):
+            only_for(self, key, self.network == "unet", "network=unet")
+        return self
+
+
+def side_shift(shape: tuple[int, int, int]) -> float:
+    """How much more noise larger images need: neighbouring pixels are alike, so noise of one level hides less of them.
+
+    Side / 32, at least 1 (Hoogeboom et al. 2023, eq. 3), the side of a square of as many pixels.
+    """
+    return max(1.0, math.sqrt(shape[1] * shape[2]) / BASE_SIDE)
+
+
+def make_network(config: PixelDiffusionConfig, planes: int = 0) -> UNet | DiT:
+    """The network of a config; planes: channels that it is given beside the image."""
+    patch, tokens = patch_of(config), config.text_width if config.captions else 0
+    if config.network == "dit":
+        heads = largest_divisor(config.width // 4, config.width // HEAD_WIDTH) if config.heads is None else config.heads
+        return DiT(config.shape, patch, config.width, config.depth, heads, tokens, planes)
+    return UNet(
+        config.shape,
+        config.width,
+        config.multipliers,
+        config.depth,
+        config.attention_px,
+        config.dropout,
+        patch,
+        tokens,
+        planes,
+    )
+
+
+def patch_of(config: PixelDiffusionConfig) -> int:
+    """Of the settings, or a power of two for which the network sees about as many places as PLACES says."""
+    if config.patch is not None:
+        return config.patch
+    height, width = config.shape[1:]
+    patch = 2 ** max(0, round(math.log2(max(height, width) / PLACES[config.network])))
+    return math.gcd(patch, height, width) if config.network == "dit" else patch  # the other one pads

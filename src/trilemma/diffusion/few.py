@@ -1,0 +1,158 @@
+"""Images in one or a few calls, by consistency tuning of a trained diffusion model (Song et al. 2023, "Consistency
+models"; Geng et al. 2025, "Consistency models made easy", algorithm 1).
+
+    f(x, t) = x0_hat of x = x0 + t eps, with f(x, 0) = x;    f is to be the same all along a path to noise:
+
+    loss = |f(x0 + t eps, t) - stop(f(x0 + r eps, r))| / (t - r),    log t ~ N(NOISE_MEAN, NOISE_STD**2)
+    r = t max(0, 1 - (1 + 8 sigmoid(-t)) / gap)
+
+with the same x0, eps and dropout in both; where r = 0 the target is x0. Noise is in units of twice the spread of the
+data, which is 1 for data_std = 0.5. The gradient tends to that of the path's own equation as `gap` grows.
+
+An image takes one call from pure noise, x0_hat = f(t_max eps, t_max). Each further one adds noise again and takes it
+out: n calls have n - 1 levels between, at quantiles 1 - k / (n + 1) of the noise of the training, k = 1 ... n - 1.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from trilemma import rng as random
+from trilemma.config import Config, ModelConfig
+from trilemma.diffusion.model import DATA_STD, PixelDiffusion
+from trilemma.diffusion.steps import of_images
+from trilemma.diffusion.weighting import evenly_spread
+from trilemma.errors import UserError
+from trilemma.nets.given import Given
+from trilemma.types import (
+    UNCONDITIONAL,
+    Batch,
+    Condition,
+    Logs,
+    Model,
+    Phase,
+    Player,
+    check_condition,
+)
+
+NOISE_MEAN, NOISE_STD = -1.1, 2.0  # of log t
+T_MAX = 80.0  # noise that hides all of an image
+NARROW = 8.0  # how much more of t lies between t and r where t is small
+
+
+class FewConfig(ModelConfig):
+    """Settings of consistency tuning; those of the network are the tuned model's."""
+
+    gap: float = Field(
+        default=256.0, gt=1, description="about t / (t - r): how near the two noise levels of a pair are"
+    )
+
+
+class FewKeys(Config):
+    """Settings of the sampler."""
+
+    steps: int = Field(default=2, ge=1, le=16, description="network calls per image; 1, 2 and 4 are usual")
+
+
+class FewSteps(Model):
+    """A copy of a diffusion model, tuned to draw in few calls."""
+
+    sampling_keys = FewKeys
+
+    def __init__(self, config: FewConfig, parts: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.config = config
+        teacher = parts["init"]
+        if not isinstance(teacher, PixelDiffusion) or teacher.config.prediction != "edm":
+            raise UserError(
+                "the part init: consistency tuning begins with a diffusion model of pixels with prediction=edm; give a "
+                "run of diffusion, or of a preset like it"
+            )
+        self.student = PixelDiffusion(teacher.config)
+        if not any(parameter.is_meta for parameter in self.student.parameters()):
+            self.student.load_state_dict(teacher.state_dict())
+        self.n_classes, self.takes, self.factor = self.student.n_classes, self.student.takes, 1
+        self.unit = self.student.data_std / DATA_STD
+        self.phases = [Phase("consistency", Player("consistency", list(self.student.parameters())), self.loss)]
+
+    @property
+    def sampling_network(self) -> nn.Module:
+        """One call per step."""
+        return self.student.network
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """Words of a caption that were in none of the training."""
+        return self.student.unknown_words(caption)
+
+    def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """Mean over images of the distance over t - r; parts: distance, per pixel, before that."""
+        distance, apart = self._distances(batch, rng, self.student.config.label_dropout)
+        return (distance / apart).mean(), {"distance": distance.detach().mean()}
+
+    @torch.no_grad()
+    def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Per image (B,): consistency, the loss at one random t, with its label."""
+        distance, apart = self._distances(batch, rng, 0.0)
+        return {"consistency": distance / apart}
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, keys: FewKeys = FewKeys()
+    ) -> Tensor:
+        """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
+
+        Raises:
+            UserError: for a condition that the model does not take.
+        """
+        student, ids = self.student, torch.arange(first, first + n)
+        check_condition(condition, n, self.n_classes, self.takes)
+        given = student.embed(student.by_default(condition, ids, self.n_classes), n)
+        training = student.network.training
+        student.network.eval()
+        try:
+            x0_hat = torch.zeros(n, *student.x_shape, device=next(student.parameters()).device)
+            for step, t in enumerate(noise_levels(keys.steps)):
+                eps = random.normal(ids, student.x_shape, seed, "few", step).to(x0_hat)
+                known = 0.0 if step == 0 else x0_hat
+                levels = torch.full((n,), t * self.unit, dtype=torch.float64)
+                x0_hat = self.f(known + t * self.unit * eps, levels, given)
+        finally:
+            student.network.train(training)
+        return student.to_image(x0_hat)
+
+    def f(self, x: Tensor, t: Tensor, given: Given) -> Tensor:
+        """f(x, t) of x (B, C, H, W) with noise t float64 (B,): x itself where t is 0."""
+        noisy = t.clamp(min=1e-6)
+        x0_hat = self.student.denoise_at(x, torch.ones_like(noisy), noisy, given)
+        return torch.where(of_images(t.to(x.device) > 0), x0_hat, x)
+
+    def earlier(self, t: Tensor) -> Tensor:
+        """r of t, in the same units."""
+        share = (1 + NARROW * torch.sigmoid(-t / self.unit)) / self.config.gap
+        return t * (1 - share).clamp(min=0)
+
+    def _distances(self, batch: Batch, rng: torch.Generator, label_dropout: float) -> tuple[Tensor, Tensor]:
+        """Root mean square over pixels between f at t and at r, and t - r over the unit: (B,) each."""
+        student, x0 = self.student, self.student.x_of(batch)
+        condition = student.dropped(batch.condition, rng, label_dropout)
+        given = student.embed(student.for_training(condition, batch, rng), len(x0))
+        z = torch.special.ndtri(evenly_spread(len(x0), rng).double().cpu())
+        t = self.unit * (NOISE_MEAN + NOISE_STD * z).exp().clamp(max=T_MAX)
+        r = self.earlier(t)
+        eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
+        dropout = int(torch.randint(2**31, (), generator=rng, device=rng.device))
+        with random.isolated(dropout):
+            later = self.f(x0 + of_images(t.to(x0)) * eps, t, given)
+        with random.isolated(dropout), torch.no_grad():
+            target = self.f(x0 + of_images(r.to(x0)) * eps, r, given)
+        distance = (later - target).square().flatten(1).mean(1).add(1e-12).sqrt()
+        return distance, ((t - r) / self.unit).to(distance)
+
+
+def noise_levels(steps: int) -> list[float]:
+    """Of the calls for an image, in units of twice the spread of the data."""
+    quantiles = 1 - torch.arange(1, steps, dtype=torch.float64) / (steps + 1)
+    between = (NOISE_MEAN + NOISE_STD * torch.special.ndtri(quantiles)).exp()
+    return [T_MAX, *between.tolist()]

@@ -1,0 +1,121 @@
+"""Diffusion on the codes of an autoencoder (Rombach et al. 2022, "High-resolution image synthesis with latent diffusion
+models").
+
+    x0 = (e(x) - mean) / spread, channel by channel;    an image is d(spread * x0 + mean)
+
+The autoencoder is a part, trained before and frozen. The codes of the training images are worked out once. A likelihood
+of codes is none of images, so there is no bound.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from trilemma.config import only_for
+from trilemma.diffusion.config import PixelDiffusionConfig
+from trilemma.diffusion.model import DiffusionModel
+from trilemma.errors import UserError, check_codes, check_images
+from trilemma.types import UNCONDITIONAL, Batch, Condition, HasCodeMap, Redraw, check_condition
+
+MOST_BYTES = 2**31  # of the codes of all training images; of more, each batch is encoded
+
+
+class LatentDiffusionConfig(PixelDiffusionConfig):
+    """Settings of a diffusion model of codes; `shape` is that of the images."""
+
+    check: bool = Field(default=True, description="whether the autoencoder has to be good enough")
+
+    @model_validator(mode="after")
+    def _of_codes(self) -> Self:
+        only_for(self, "upscale", False, "diffusion-upscale, a model of pixels")
+        return self
+
+
+class LatentDiffusion(DiffusionModel):
+    """An autoencoder, and a diffusion model of its codes."""
+
+    config: LatentDiffusionConfig
+    codes_need = ()  # of a model with classes, only the denoiser takes the label
+    autoencoder: HasCodeMap
+
+    def __init__(self, config: LatentDiffusionConfig, parts: Mapping[str, nn.Module]) -> None:
+        part: Any = parts["autoencoder"]
+        if not isinstance(part, HasCodeMap):
+            raise UserError("the part autoencoder: its codes are no map over the image; give ae-kl, or a run of it")
+        self._map_shape = part.map_shape
+        super().__init__(config)
+        self.autoencoder = part
+        self._codes: Tensor | None = None  # of the training images
+
+    @property
+    def checks_autoencoder(self) -> bool:
+        """Whether it has to be good enough before the training begins."""
+        return self.config.check
+
+    @property
+    def x_shape(self) -> tuple[int, int, int]:
+        """Of the codes."""
+        return self._map_shape
+
+    @torch.no_grad()
+    def to_x(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> codes (B, *x_shape)."""
+        return self.autoencoder.to_map(image)
+
+    def to_image(self, x: Tensor) -> Tensor:
+        """Codes (B, *x_shape) -> (B, C, H, W) in [0, 1]."""
+        return self.autoencoder.from_map(x)
+
+    def in_x(self, how: Redraw) -> Redraw:
+        """A mask of pixels as one of places of the map.
+
+        Raises:
+            UserError: the noise of pixels is asked for, which codes have in no such form.
+        """
+        if how.noise is not None:
+            raise UserError(
+                "noise= is that of pixels, which a model of codes does not take out; use diffusion, a model of pixels"
+            )
+        return how if how.mask is None else replace(how, mask=self.place_mask(how.mask))
+
+    def place_mask(self, mask: Tensor) -> Tensor:
+        """(B, 1, H, W) -> 1 at the places of the map of which a pixel is drawn."""
+        return F.adaptive_max_pool2d(mask, self.x_shape[1:])
+
+    @torch.no_grad()
+    def precompute(self, batches: Iterable[Batch]) -> None:
+        """The codes of all training images, unless they take more than MOST_BYTES."""
+        codes, n_bytes = list[Tensor](), 0
+        for batch in batches:
+            codes.append(self.to_x(batch.image))
+            n_bytes += codes[-1].nbytes
+            if n_bytes > MOST_BYTES:
+                return
+        self._codes = torch.cat(codes)
+
+    def x_of(self, batch: Batch) -> Tensor:
+        """Codes of a batch's images; in training from those that were worked out."""
+        if self.training and self._codes is not None and batch.index is not None:
+            return self._codes[batch.index.to(self._codes.device)]
+        return self.to_x(batch.image)
+
+    def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        """The autoencoder's code, standardised: (B, C, H, W) -> (B, Z)."""
+        check_condition(condition, len(image), self.n_classes, self.takes)
+        check_images(image, self.config.shape)
+        return self.to_x(image).flatten(1)
+
+    def decode(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        """(B, Z) -> (B, C, H, W) in [0, 1]."""
+        check_condition(condition, len(z), self.n_classes, self.takes)
+        check_codes(z, self.code_length)
+        return self.to_image(z.unflatten(1, self.x_shape))
+
+    def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        """The image after a pass through the autoencoder, (B, C, H, W) in [0, 1]."""
+        return self.decode(self.encode(image, condition))

@@ -1,0 +1,117 @@
+"""An image enlarged by a diffusion model, beside the same by bicubic interpolation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from trilemma.data.load import Images
+from trilemma.errors import UserError, check_finite
+from trilemma.explore.images import run_receipt
+from trilemma.explore.naming import pick_image, read_whole
+from trilemma.keys import Picture, Seed
+from trilemma.modes import own_modes
+from trilemma.pictures.grid import grid
+from trilemma.pictures.png import png_content
+from trilemma.results import Results, place
+from trilemma.run.compute import one_algorithm
+from trilemma.run.run import Run, RunLike, as_run, end_of
+from trilemma.text import note
+from trilemma.types import Upscales
+from trilemma.values import checked_call
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LARGEST = 2**20  # pixels of an enlarged image
+
+
+@dataclass(frozen=True)
+class Upscaling:
+    """The picture, the file of each image, and what they show: the small image (1, C, h, w), the same enlarged by
+    bicubic interpolation (1, C, H, W), the images drawn (n, C, H, W), and the true one where there is one."""
+
+    picture: Path
+    files: list[Path]
+    small: Tensor
+    bicubic: Tensor
+    images: Tensor
+    original: Tensor | None
+
+
+@checked_call
+@own_modes()
+def upscale(
+    run: RunLike,
+    image: Annotated[
+        str | int | Path, Field(description="an image file, or the number of a held-out image, which is shrunk first")
+    ],
+    *,
+    n: Annotated[int, Field(ge=1, le=64, description="images to draw")] = 1,
+    seed: Seed = 0,
+    first: Annotated[int, Field(ge=0, description="number of the first image, as for sample")] = 0,
+    data: Images = None,
+    out: Picture = None,
+    **settings: Any,
+) -> Upscaling:
+    """Enlarge an image: a picture of it beside what is drawn, and a file for each image drawn.
+
+    Args:
+        image: a file is enlarged as it is, and tile by tile where it is larger than the small images of the training.
+        n, seed, first: how many images are drawn, and the numbers of their noise.
+        data: other images to count in than the run's own.
+        out: the picture to write (default: RUN/upscale-IMAGE.png); the images lie beside it, as NAME-0.png.
+        settings: of the model's sampler.
+    Raises:
+        UserError: the model was not trained to enlarge images, the image is smaller than those of its training, or so
+            large that its pixels would be more than LARGEST.
+    """
+    run = as_run(run)
+    model = run.require("enlarge images", Upscales)
+    keys = run.sampling(settings, upscale)
+    end_of(first, n)
+    name = image if isinstance(image, int) or str(image).isdigit() else Path(str(image)).stem
+    picture, within = place(out, run.path, f"upscale-{name}.png")
+    paths = [picture.with_name(f"{picture.stem}-{k}.png") for k in range(first, first + n)]
+    files = Results(picture, paths, verb="upscale", within=within)
+    small, original = _small(run, image, data, model.factor)
+    size = [side * model.factor for side in small.shape[2:]]
+    if size[0] * size[1] > LARGEST:
+        raise UserError(f"{image} would become {size[0]}x{size[1]} px, more than {LARGEST:,} pixels; cut or shrink it")
+    if size != list(run.shape[1:]):
+        note(f"{image}: {small.shape[2]}x{small.shape[3]} px are enlarged in tiles of {run.shape[1]}x{run.shape[2]}")
+    how = {"seed": seed, "keys": keys, "guides": run.guides(keys)}
+    with torch.no_grad(), one_algorithm():
+        images = torch.cat([model.upscale(small, first=k, **how).float().cpu() for k in range(first, first + n)])
+    check_finite(images, "images", "train again with a lower lr=")
+    bicubic = F.interpolate(small, size=size, mode="bicubic").clamp(0, 1).cpu()
+    asked = {"n": n, "seed": seed, "first": first, "settings": keys.given()}
+    receipt = run_receipt(run, "upscale", image=str(image), **asked)
+    contents = {
+        path: png_content(one, {**receipt, "first": k, "n": 1})
+        for k, (path, one) in enumerate(zip(paths, images, strict=True), start=first)
+    }
+    files.write(_page(small.cpu(), bicubic, images, original, first), receipt, contents)
+    return Upscaling(picture, paths, small.cpu(), bicubic, images, original)
+
+
+def _small(run: Run, image: str | int | Path, data: Any, factor: int) -> tuple[Tensor, Tensor | None]:
+    """The small image, and the large one that it was made of."""
+    if isinstance(image, int) or str(image).isdigit():
+        original = pick_image(run, image, data).image
+        return F.avg_pool2d(original, factor), original.cpu()
+    return read_whole(Path(str(image)), run.shape[0]).to(run.device), None
+
+
+def _page(small: Tensor, bicubic: Tensor, images: Tensor, original: Tensor | None, first: int) -> "Image.Image":
+    """small | bicubic | drawn | original."""
+    pixels = F.interpolate(small, size=list(bicubic.shape[2:]), mode="nearest")
+    shown, texts = [pixels, bicubic, images], ["small", "bicubic", *(str(first + k) for k in range(len(images)))]
+    if original is not None:
+        shown.append(original)
+        texts.append("original")
+    return grid(torch.cat(shown), columns=min(8, len(texts)), texts=texts)

@@ -1,0 +1,52 @@
+"""Presets with parts: diffusion on the codes of an autoencoder, and what is tuned from a trained model."""
+
+from trilemma.diffusion.few import FewConfig, FewSteps
+from trilemma.diffusion.latent import LatentDiffusion, LatentDiffusionConfig
+from trilemma.recipes.diffusion import BUDGET
+from trilemma.registry import Recipe, register
+
+register(
+    Recipe(
+        name="diffusion-latent",
+        family="diffusion",
+        summary="diffusion on the codes of an autoencoder, which is trained first: quicker to draw",
+        suits="64 px and more; thousands of images",
+        source="Rombach et al. 2022; Karras et al. 2022 (prediction, density of t)",
+        build=LatentDiffusion,
+        config=LatentDiffusionConfig(
+            data_std=1.0,  # the codes are standardised
+            density="log-normal",
+            density_mean=-1.5,
+            density_std=1.2,
+            clip_x0=False,
+            width=32,
+        ),
+        training=BUDGET,
+        parts={"autoencoder": "ae-kl"},
+    )
+)
+
+register(
+    Recipe(
+        name="diffusion-few",
+        family="diffusion",
+        summary="a trained diffusion model tuned to draw in 1, 2 or 4 network calls; init=RUN",
+        suits="as the model that it begins with; quick to draw",
+        source="Song et al. 2023; Geng et al. 2025",
+        build=FewSteps,
+        config=FewConfig(),
+        training={
+            "epochs": 10,
+            "batch": 64,
+            "lr": 0.0003,
+            "optimizer": "adam",
+            "betas": (0.9, 0.99),
+            "clip": 1.0,
+            "schedule": "cosine",
+            "warmup_images": 5_000,
+            "ema_halflife_images": 30_000,
+            "channels_last": True,
+        },
+        parts={"init": "diffusion"},
+    )
+)

@@ -1,0 +1,93 @@
+"""Captions as numbers: each word of the training captions is a token, and any other is spelled in the bytes of UTF-8.
+
+    0 padding    1 ... 256 a byte, plus one    257 ... the words, in the order of the vocabulary
+
+Captions are in lower case and in the composed form of Unicode (NFC). Words are runs of letters and digits; every other
+mark that is not a space is a word of its own. What is longer than LENGTH tokens is cut.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+PADDING, BYTES = 0, 256
+LENGTH = 32  # tokens of a caption, at most
+MOST_WORDS = 8192
+MOST_EXAMPLES = 256  # captions kept with a model
+WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def words_of(caption: str) -> list[str]:
+    """The words of a caption.
+
+    >>> words_of("Two red Circles, above a square")
+    ['two', 'red', 'circles', ',', 'above', 'a', 'square']
+    """
+    return WORD.findall(unicodedata.normalize("NFC", caption).lower())
+
+
+def vocabulary_of(captions: Iterable[str]) -> tuple[str, ...]:
+    """The words of training captions, the most frequent first and then by the alphabet; at most MOST_WORDS.
+
+    >>> vocabulary_of(["a red circle", "a blue circle"])
+    ('a', 'circle', 'blue', 'red')
+    """
+    counts = Counter(word for caption in captions for word in words_of(caption))
+    return tuple(sorted(counts, key=lambda word: (-counts[word], word))[:MOST_WORDS])
+
+
+def examples_of(captions: Sequence[str], most: int) -> tuple[str, ...]:
+    """Different captions, at most so many, in even steps through all of them.
+
+    >>> examples_of(["a", "b", "b", "c", "d"], 2)
+    ('a', 'c')
+    """
+    different = list(dict.fromkeys(captions))
+    return (
+        tuple(different[k * len(different) // most] for k in range(most)) if len(different) > most else tuple(different)
+    )
+
+
+class Tokeniser:
+    """The tokens of captions by a vocabulary."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = tuple(words)
+        self._numbers = {word: 1 + BYTES + k for k, word in enumerate(self.words)}
+
+    @property
+    def size(self) -> int:
+        """Different tokens."""
+        return 1 + BYTES + len(self.words)
+
+    def encode(self, caption: str) -> list[int]:
+        """The tokens of a caption, however many."""
+        tokens: list[int] = []
+        for word in words_of(caption):
+            number = self._numbers.get(word)
+            tokens += [1 + byte for byte in word.encode()] if number is None else [number]
+        return tokens
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Words with spaces between them; bytes that follow each other are one word, and broken ones a mark."""
+        pieces: list[str | bytearray] = []
+        for token in tokens:
+            if token > BYTES:
+                pieces.append(self.words[token - BYTES - 1])
+            elif token != PADDING:
+                if not pieces or isinstance(pieces[-1], str):
+                    pieces.append(bytearray())
+                last = pieces[-1]
+                assert isinstance(last, bytearray)
+                last.append(token - 1)
+        return " ".join(piece if isinstance(piece, str) else piece.decode(errors="replace") for piece in pieces)
+
+    def padded(self, captions: Iterable[str]) -> list[list[int]]:
+        """LENGTH tokens of each caption."""
+        rows = (self.encode(caption)[:LENGTH] for caption in captions)
+        return [row + [PADDING] * (LENGTH - len(row)) for row in rows]
+
+    def unknown(self, caption: str) -> list[str]:
+        """Words that are not in the vocabulary, each once."""
+        return [word for word in dict.fromkeys(words_of(caption)) if word not in self._numbers]

@@ -1,0 +1,120 @@
+"""Consistency tuning: what holds at the edges, and in the limit of near noise levels."""
+
+import math
+
+import pytest
+import torch
+
+from trilemma import rng
+from trilemma.diffusion.few import NOISE_MEAN, NOISE_STD, T_MAX, FewConfig, FewKeys, FewSteps, noise_levels
+from trilemma.errors import UserError
+from trilemma.registry import create
+from trilemma.types import Batch
+
+SHAPE = (1, 8, 8)
+SMALL = {"width": 8, "multipliers": (1, 2), "depth": 1}
+
+
+def images(n: int) -> torch.Tensor:
+    return rng.uniform(torch.arange(n), SHAPE, 0, "images")
+
+
+def tuned(gap: float = 256.0, **settings: object) -> FewSteps:
+    teacher = create("diffusion", shape=SHAPE, **SMALL, **settings)
+    for parameter in teacher.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return FewSteps(FewConfig(shape=SHAPE, gap=gap), {"init": teacher}).double()
+
+
+def test_it_begins_as_the_model_that_is_tuned_and_keeps_no_other():
+    teacher = create("diffusion", shape=SHAPE, **SMALL)
+    model = FewSteps(FewConfig(shape=SHAPE), {"init": teacher.requires_grad_(False)})
+    state = teacher.state_dict()
+    assert model.state_dict().keys() == {f"student.{name}" for name in state}
+    assert all(torch.equal(model.state_dict()[f"student.{name}"], value) for name, value in state.items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_f_without_noise_is_the_image():
+    model, x = tuned(), images(3).double()
+    given = model.student.embed(model_condition(), 3)
+    assert torch.equal(model.f(x, torch.zeros(3, dtype=torch.float64), given), x)
+    near = model.f(x, torch.full((3,), 1e-5, dtype=torch.float64), given)
+    assert (near - x).abs().max() < 1e-3
+
+
+def model_condition():
+    from trilemma.types import UNCONDITIONAL
+
+    return UNCONDITIONAL
+
+
+def test_f_is_the_denoiser_of_what_it_was_made_of():
+    model, x = tuned(), images(2).double()
+    t = torch.tensor([0.3, 2.0], dtype=torch.float64)
+    schedule = create("diffusion-edm", shape=SHAPE, **SMALL).schedule
+    times = schedule.t_of(-2 * t.log())
+    expected = model.student.denoiser(schedule, model_condition(), 2)(x, times)
+    assert torch.allclose(model.f(x, t, model.student.embed(model_condition(), 2)).clamp(-1, 1), expected, atol=1e-6)
+
+
+def test_the_earlier_level_is_a_share_of_t():
+    model = tuned(gap=256.0)
+    t = model.unit * torch.tensor([1e-3, 1.0, 80.0], dtype=torch.float64)
+    shares = [1 - (1 + 8 / (1 + math.exp(u))) / 256 for u in (1e-3, 1.0, 80.0)]
+    assert torch.allclose(model.earlier(t) / t, torch.tensor(shares, dtype=torch.float64), rtol=1e-9)
+    assert tuned(gap=2.0).earlier(t)[0] == 0  # 5 / 2 of t below it
+
+
+def test_with_r_0_the_target_is_the_image():
+    """gap=1 + tiny: r = 0 everywhere, so the distance is that of plain regression on x0."""
+    model, x = tuned(gap=1.0 + 1e-9), images(16).double()
+    distance, apart = model._distances(Batch(x), torch.Generator().manual_seed(3), 0.0)
+    assert (model.earlier(torch.tensor([0.1, 5.0, 79.0], dtype=torch.float64)) < 1e-6).all()
+    generator = torch.Generator().manual_seed(3)
+    from trilemma.diffusion.weighting import evenly_spread
+
+    z = torch.special.ndtri(evenly_spread(16, generator))
+    t = model.unit * (NOISE_MEAN + NOISE_STD * z).exp().clamp(max=T_MAX)
+    eps = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    x0 = 2 * x - 1
+    x0_hat = model.f(x0 + t[:, None, None, None] * eps, t, model.student.embed(model_condition(), 16))
+    assert torch.allclose(distance, (x0_hat - x0).square().flatten(1).mean(1).sqrt(), rtol=1e-5)
+    assert torch.allclose(apart, t / model.unit, rtol=1e-6)
+
+
+def test_the_dropout_of_a_pair_is_the_same():
+    """With r = t both are one function: any other mask would show."""
+    model = tuned(dropout=0.5).train()
+    model.earlier = lambda t: t  # type: ignore[method-assign]
+    distance, _ = model._distances(Batch(images(8).double()), torch.Generator().manual_seed(0), 0.0)
+    assert distance.max() < 1.1e-6  # the root of what keeps it from 0
+    model.eval()
+    assert model.training is False
+
+
+def test_levels_of_few_calls():
+    assert noise_levels(1) == [T_MAX]
+    two, four = noise_levels(2), noise_levels(4)
+    assert two[1] == pytest.approx(math.exp(-1.1 + 2 * 0.4307272992954576))  # the quantile 2/3 of a normal
+    assert four == sorted(four, reverse=True) and len(four) == 4
+
+
+def test_image_k_depends_on_its_own_number():
+    model = tuned().float()
+    for steps in (1, 2, 4):
+        whole = model.sample(4, seed=2, keys=FewKeys(steps=steps))
+        assert torch.allclose(model.sample(1, seed=2, first=3, keys=FewKeys(steps=steps)), whole[3:], atol=1e-5)
+    assert (whole[0] - whole[1]).abs().max() > 1e-4
+
+
+def test_classes_of_the_tuned_model_are_kept():
+    teacher = create("diffusion", shape=SHAPE, classes=True, n_classes=4, **SMALL)
+    model = FewSteps(FewConfig(shape=SHAPE), {"init": teacher})
+    assert model.n_classes == 4 and model.sample(5, seed=0).shape == (5, *SHAPE)
+
+
+def test_what_cannot_be_tuned_is_refused():
+    for teacher in (create("vae", shape=SHAPE), create("diffusion-flow", shape=SHAPE, **SMALL)):
+        with pytest.raises(UserError, match="the part init: consistency tuning begins with a diffusion model"):
+            FewSteps(FewConfig(shape=SHAPE), {"init": teacher})

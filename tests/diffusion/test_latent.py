@@ -1,0 +1,145 @@
+"""Diffusion on codes: with codes that are the pixels it is diffusion of pixels."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trilemma import rng
+from trilemma.diffusion.config import PixelDiffusionConfig
+from trilemma.diffusion.latent import LatentDiffusion, LatentDiffusionConfig
+from trilemma.diffusion.model import PixelDiffusion
+from trilemma.errors import UserError
+from trilemma.registry import create, get_recipe
+from trilemma.types import (
+    UNCONDITIONAL,
+    Batch,
+    BoundsLikelihood,
+    Condition,
+    Inverts,
+    Precomputes,
+    Reconstructs,
+    Redraw,
+    Redraws,
+    UsesCodeMap,
+)
+
+SHAPE = (2, 8, 6)
+NETWORK: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "depth": 1, "clip_x0": False, "patch": 1}
+
+
+class Pixels(nn.Module):
+    """An autoencoder whose codes are the pixels in [-1, 1]."""
+
+    map_shape = SHAPE
+
+    def to_map(self, image: Tensor) -> Tensor:
+        return 2 * image - 1
+
+    def from_map(self, code: Tensor) -> Tensor:
+        return (code + 1).div(2).clamp(0, 1)
+
+    def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        return self.to_map(image).flatten(1)
+
+    def decode(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        return self.from_map(z.unflatten(1, SHAPE))
+
+
+class Halved(Pixels):
+    """One whose codes are means of 2 x 2 pixels."""
+
+    map_shape = (2, 4, 3)
+
+    def to_map(self, image: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(2 * image - 1, 2)
+
+    def from_map(self, code: Tensor) -> Tensor:
+        return super().from_map(nn.functional.interpolate(code, scale_factor=2))
+
+
+def images(n: int) -> Tensor:
+    return rng.uniform(torch.arange(n), SHAPE, 0, "images")
+
+
+@pytest.fixture
+def pair() -> tuple[LatentDiffusion, PixelDiffusion]:
+    """Models of the codes and of the pixels, with the same weights."""
+    config = PixelDiffusionConfig(shape=SHAPE, **NETWORK)
+    pixels = PixelDiffusion(config)
+    for parameter in pixels.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    latent = LatentDiffusion(LatentDiffusionConfig(shape=SHAPE, **NETWORK), {"autoencoder": Pixels()})
+    latent.load_state_dict(pixels.state_dict())
+    return latent.eval(), pixels.eval()
+
+
+def test_codes_that_are_the_pixels_change_nothing(pair):
+    latent, pixels = pair
+    batch = Batch(images(8), index=torch.arange(8))
+    losses = [model.loss(batch, torch.Generator().manual_seed(5)) for model in pair]
+    assert torch.equal(losses[0][0], losses[1][0]) and losses[0][1].keys() == losses[1][1].keys()
+    assert torch.equal(latent.sample(3, seed=1), pixels.sample(3, seed=1))
+    how = Redraw(strength=0.5)
+    assert torch.equal(*(model.redraw(batch.image, how, seed=2) for model in pair))
+    z = latent.invert(batch.image)
+    assert torch.equal(z, pixels.invert(batch.image)) and torch.equal(latent.generate(z), pixels.generate(z))
+
+
+def test_what_a_model_of_codes_can_do(pair):
+    latent, pixels = pair
+    assert (
+        isinstance(latent, Reconstructs | Inverts) and isinstance(latent, Redraws) and isinstance(latent, Precomputes)
+    )
+    assert isinstance(latent, UsesCodeMap) and not isinstance(pixels, UsesCodeMap)
+    assert not isinstance(latent, BoundsLikelihood) and isinstance(pixels, BoundsLikelihood)  # of codes, not of images
+    seen: list[tuple[float, Tensor, Tensor]] = []
+    latent.sample(2, seed=0, watch=lambda *what: seen.append(what))
+    assert all(x.shape == (2, *SHAPE) and x.min() >= 0 and x.max() <= 1 for _, *both in seen for x in both)
+
+
+def test_the_codes_of_training_images_are_worked_out_once(pair, monkeypatch):
+    latent, _ = pair
+    x = images(12)
+    latent.precompute([Batch(x[:5]), Batch(x[5:])])
+    batch = Batch(x[[7, 2, 7]], index=torch.tensor([7, 2, 7]))
+    expected = latent.to_x(batch.image)
+    monkeypatch.setattr(Pixels, "to_map", lambda self, image: pytest.fail("an image was encoded again"))
+    assert torch.equal(latent.train().x_of(batch), expected)
+    with pytest.raises(pytest.fail.Exception):  # held-out images have numbers of their own
+        latent.eval().x_of(batch)
+
+
+def test_codes_that_take_too_much_memory_are_not_kept(pair, monkeypatch):
+    latent, _ = pair
+    monkeypatch.setattr("trilemma.diffusion.latent.MOST_BYTES", 4 * 96 * 9)
+    latent.precompute([Batch(images(5)), Batch(images(5))])
+    batch = Batch(images(2), index=torch.arange(2))
+    assert latent._codes is None and torch.equal(latent.train().x_of(batch), latent.to_x(batch.image))
+
+
+def test_a_place_is_drawn_where_one_of_its_pixels_is():
+    model = LatentDiffusion(LatentDiffusionConfig(shape=SHAPE, **NETWORK), {"autoencoder": Halved()})
+    mask = torch.zeros(1, 1, 8, 6)
+    mask[:, :, 3, 5] = 1
+    expected = torch.zeros(1, 1, 4, 3)
+    expected[:, :, 1, 2] = 1
+    how = model.in_x(Redraw(mask=mask, rounds=2))
+    assert how.mask is not None and torch.equal(how.mask, expected) and how.rounds == 2
+    assert model.sample(2, seed=0).shape == (2, *SHAPE)
+    x = images(1)
+    outside = model.redraw(x, Redraw(mask=mask, rounds=1), seed=0)[:, :, :2]
+    assert torch.allclose(outside, model.reconstruct(x)[:, :, :2], atol=1e-5)  # what stays is its code
+
+
+def test_the_noise_of_pixels_is_refused(pair):
+    with pytest.raises(UserError, match=r"^noise= is that of pixels, .*; use diffusion, a model of pixels$"):
+        pair[0].redraw(images(1), Redraw(noise=0.1), seed=0)
+    assert torch.equal(pair[0].redraw(images(1), Redraw(strength=0.0), seed=0), images(1))
+
+
+def test_an_autoencoder_without_a_map_is_refused():
+    recipe = get_recipe("diffusion-latent")
+    with pytest.raises(UserError, match=r"the part autoencoder: its codes are no map .* ae-kl"):
+        recipe.build(recipe.config.with_(shape=(1, 8, 8)), {"autoencoder": create("ae-stacked", shape=(1, 8, 8))})

@@ -1,0 +1,131 @@
+"""Small images and masks beside noisy images, and images in tiles."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from trilemma import rng
+from trilemma.diffusion.model import PixelDiffusion
+from trilemma.diffusion.planes import WHOLE, draw_masks, enlarge, masked, places_of, shrink, tiled, window
+from trilemma.diffusion.sampling import DiffusionSampling
+from trilemma.errors import UserError
+from trilemma.registry import create
+from trilemma.types import Batch, Condition, Redraw, Upscales
+
+SMALL = {"width": 8, "multipliers": (1, 2), "depth": 1}
+KEYS = DiffusionSampling(steps=4)
+
+
+def images(n: int, *shape: int) -> Tensor:
+    return rng.uniform(torch.arange(n), shape, 0, "images")
+
+
+def model(name: str, shape: tuple[int, int, int] = (1, 8, 8), **settings: object) -> PixelDiffusion:
+    result = create(name, shape=shape, **SMALL, **settings)
+    assert isinstance(result, PixelDiffusion)
+    for parameter in result.parameters():  # those that begin at zero say nothing yet
+        torch.nn.init.normal_(parameter, std=0.1)
+    return result.eval()
+
+
+def test_to_shrink_what_was_enlarged_gives_back_what_is_smooth():
+    level = torch.full((1, 2, 3, 4), 0.3)
+    assert torch.allclose(shrink(enlarge(level, 4), 4), level) and enlarge(level, 4).shape == (1, 2, 12, 16)
+    x = images(1, 1, 4, 4)
+    assert torch.allclose(shrink(x, 2)[0, 0, 1, 0], x[0, 0, 2:, :2].mean())
+
+
+@pytest.mark.parametrize(
+    ("side", "tile", "step"), [(64, 28, 4), (28, 28, 4), (29 * 4, 28, 4), (30, 28, 2), (100, 8, 2)]
+)
+def test_tiles_cover_a_side_and_overlap(side: int, tile: int, step: int):
+    places = places_of(side, tile, step)
+    assert places[0] == 0 and places[-1] == side - tile and all(place % step == 0 for place in places)
+    assert all(one < other <= one + tile for one, other in pairwise(places))
+
+
+def test_tiles_that_agree_make_the_whole():
+    x = images(2, 1, 20, 12)
+
+    def denoise_at(top: int, left: int):
+        return lambda x_t, t: x_t * 3 + 1
+
+    denoise = tiled(denoise_at, (20, 12), (8, 8), 2)
+    assert torch.allclose(denoise(x, torch.ones(2)), 3 * x + 1, atol=1e-6)
+    assert window((8, 8)).min() > 0 and window((8, 6)).shape == (1, 1, 8, 6)
+
+
+def test_no_seams_where_tiles_differ():
+    """Tiles of two levels meet in a slope: no step is larger than that of the weights."""
+    denoise = tiled(lambda top, left: lambda x_t, t: torch.full_like(x_t, float(left > 0)), (8, 12), (8, 8), 1)
+    row = denoise(torch.zeros(1, 1, 8, 12), torch.ones(1))[0, 0, 4]
+    assert row[0] == 0 and row[-1] == 1 and (row.diff() >= -1e-6).all() and row.diff().max() < 0.35
+
+
+def test_an_image_of_one_tile_is_a_sample():
+    upscaler = model("diffusion-upscale")
+    assert isinstance(upscaler, Upscales) and upscaler.factor == 4
+    small = images(3, 1, 2, 2)
+    whole = upscaler.upscale(small, seed=5, keys=KEYS)
+    assert torch.allclose(whole, upscaler.sample(3, seed=5, condition=Condition(image=small), keys=KEYS), atol=1e-6)
+    alone = upscaler.upscale(small[1:2], seed=5, first=1, keys=KEYS)
+    assert torch.allclose(alone, whole[1:2], atol=1e-5)
+    other = upscaler.upscale(small.flip(0), seed=5, keys=KEYS)
+    assert (other[0] - whole[0]).abs().max() > 1e-4  # it looks at the small image
+
+
+def test_larger_images_are_enlarged_and_smaller_ones_refused():
+    upscaler = model("diffusion-upscale", upscale=2)
+    assert upscaler.upscale(images(1, 1, 9, 5), seed=0, keys=KEYS).shape == (1, 1, 18, 10)
+    for shape in ((1, 3, 8), (3, 4, 4)):
+        with pytest.raises(UserError, match=r"this model enlarges images of 1 channels and at least 4x4 px"):
+            upscaler.upscale(images(1, *shape), seed=0, keys=KEYS)
+    with pytest.raises(UserError, match="upscale=8 does not divide images of 12x8; give another size="):
+        model("diffusion-upscale", (1, 12, 8), upscale=8)
+
+
+def test_samples_without_an_image_enlarge_those_of_the_training():
+    upscaler = model("diffusion-upscale")
+    x = images(5, 1, 8, 8)
+    upscaler.take_examples([Batch(x)], 0)
+    asked = Condition(image=shrink(x, 4)[[0, 1, 2, 3, 4, 0, 1]])
+    assert torch.equal(upscaler.sample(7, seed=1, keys=KEYS), upscaler.sample(7, seed=1, condition=asked, keys=KEYS))
+
+
+def test_masks_are_rectangles_or_all():
+    masks = draw_masks(4000, (6, 8), torch.Generator().manual_seed(0))
+    assert masks.shape == (4000, 1, 6, 8) and set(masks.unique().tolist()) <= {0.0, 1.0}
+    rows, columns = masks.amax(3)[:, 0], masks.amax(2)[:, 0]
+    assert torch.equal(masks[:, 0], rows[:, :, None] * columns[:, None, :])
+    whole = masks.flatten(1).all(1).double().mean().item()
+    # both sides whole by themselves: u below 1/n and above 1 - 1/n in either order, 2 / n**2 each
+    by_chance = (2 / 36) * (2 / 64)
+    expected = WHOLE + (1 - WHOLE) * by_chance
+    assert abs(whole - expected) < 4 * (expected * (1 - expected) / 4000) ** 0.5
+
+
+def test_a_masked_image_hides_what_is_to_be_drawn():
+    x, mask = images(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)
+    mask[:, :, :2] = 1
+    planes = masked(x, mask)
+    assert planes.shape == (2, 4, 4, 4) and torch.equal(planes[:, :1], mask)
+    assert not planes[:, 1:, :2].any() and torch.equal(planes[:, 1:, 2:], x[:, :, 2:])
+
+
+def test_a_model_of_masks_does_not_see_what_it_draws():
+    painter = model("diffusion-inpaint")
+    x, mask = images(2, 1, 8, 8), torch.zeros(2, 1, 8, 8)
+    mask[..., 4:] = 1
+    changed = torch.where(mask > 0, 1 - x, x)
+    one, other = (painter.redraw(image, Redraw(mask=mask), seed=3, keys=KEYS) for image in (x, changed))
+    assert torch.equal(one, other)
+    assert torch.allclose(one[..., :4], x[..., :4], atol=1e-5)
+    outside = painter.redraw(torch.where(mask > 0, x, 1 - x), Redraw(mask=mask), seed=3, keys=KEYS)
+    assert (outside[..., 4:] - one[..., 4:]).abs().max() > 1e-4  # it sees what is outside
+
+
+def test_both_at_once_are_refused():
+    with pytest.raises(UserError, match="a model learns one of them"):
+        model("diffusion-upscale", inpaint=True)

@@ -1,0 +1,107 @@
+"""Captions from the data to the picture: training, sampling, receipts, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import trilemma
+from trilemma.cli import main as cli
+from trilemma.errors import UserError
+from trilemma.pictures.png import read_metadata
+from trilemma.types import ReadsCaptions
+
+SMALL: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "text_width": 32, "text_depth": 1}
+SHORT: dict[str, Any] = {"batch": 16, "steps": 3, "quiet": True, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> trilemma.Run:
+    out = tmp_path_factory.mktemp("captions") / "run"
+    result = trilemma.train("diffusion-text", "shapes:40", size=8, out=out, **SMALL, **SHORT)
+    for parameter in result.model.parameters():  # three steps teach it no words
+        torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(parameter.numel()))
+    return result
+
+
+def test_the_words_of_the_data_are_kept_with_the_model(run: trilemma.Run) -> None:
+    config = run.model_config
+    assert {"red", "circle", "large", "left"} <= set(config.words) and 20 < len(config.examples) <= 40
+    assert isinstance(run.model, ReadsCaptions) and trilemma.load(run.path).model_config == config
+    command = run.config["command"]
+    assert "words" not in command and "examples" not in command  # the data have them
+    again = trilemma.train(run.path / "config.json", quiet=True)
+    assert again.model_config == config and again.config["command"] == command
+
+
+def test_captions_are_drawn_in_turns(run: trilemma.Run) -> None:
+    both = run.sample(4, caption="a large red circle | a small blue square", steps=2)
+    listed = run.sample(4, caption=["a large red circle", "a small blue square"], steps=2)
+    assert torch.equal(both, listed)
+    later = run.sample(2, first=2, caption="a large red circle | a small blue square", steps=2)
+    assert torch.allclose(later, both[2:], atol=1e-5)
+    one = run.sample(4, caption="a large red circle", steps=2)
+    assert torch.allclose(one[::2], both[::2], atol=1e-5) and (one[1] - both[1]).abs().max() > 1e-4
+    nothing = run.sample(4, caption="", steps=2)
+    assert (nothing[0] - one[0]).abs().max() > 1e-4
+
+
+def test_without_a_caption_those_of_the_training_are_drawn(run: trilemma.Run) -> None:
+    examples = run.model_config.examples
+    assert torch.equal(run.sample(3, steps=2), run.sample(3, caption=list(examples[:3]), steps=2))
+
+
+def test_unknown_words_are_named(run: trilemma.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.sample(1, caption="a PURPEL circle", steps=1)
+    assert 'unknown words: "purpel"; the model has seen them in no caption' in capsys.readouterr().err
+    run.sample(1, caption="a large red circle", steps=1)
+    assert "unknown" not in capsys.readouterr().err
+
+
+def test_the_picture_says_its_caption_and_is_made_again(tmp_path: Path) -> None:
+    run = trilemma.train("diffusion-text", "shapes:40", size=8, out=tmp_path / "run", **SMALL, **SHORT)
+    result = trilemma.sample(run, n=2, caption="a large red circle | a cyan triangle", steps=2)
+    assert "caption-a-large-red-circle" in result.grid.name
+    assert read_metadata(result.images[1])["caption"] == "a large red circle | a cyan triangle"
+    assert trilemma.again(result.images[1], out=tmp_path / "again.png").equal
+    assert "caption" not in read_metadata(trilemma.sample(run, n=1, steps=2, seed=9).grid)
+
+
+def test_guidance_leads_away_from_no_caption(run: trilemma.Run) -> None:
+    plain, strong = (run.sample(2, caption="a large red circle", steps=2, guidance=w) for w in (1.0, 4.0))
+    assert (plain - strong).abs().max() > 1e-4
+
+
+def test_a_folder_with_a_text_for_each_image(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for k in range(24):
+        Image.new("RGB", (8, 8), (10 * k, 0, 0)).save(folder / f"{k}.png")
+        (folder / f"{k}.txt").write_text("ein Bild" if k % 2 else "zwei Bilder")
+    run = trilemma.train("diffusion-text", folder, out=tmp_path / "run", **SMALL, **SHORT)
+    assert set(run.model_config.words) == {"ein", "bild", "zwei", "bilder"}
+
+
+def test_what_is_refused(run: trilemma.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"^digits has no captions, and diffusion-text learns to draw what they say"):
+        trilemma.train("diffusion-text", "digits", out=tmp_path / "no", **SHORT)
+    other = trilemma.train("diffusion", "digits", width=8, multipliers=(1, 2), out=tmp_path / "other", **SHORT)
+    with pytest.raises(UserError, match=r"does not take a caption: it was trained without captions; .*diffusion-text"):
+        other.sample(1, caption="a 3")
+    with pytest.raises(UserError, match="label= and caption= were both given"):
+        run.sample(1, label=1, caption="a circle")
+    assert cli.main(["sample", str(other.path), "caption=a 3", "n=1"]) == 2
+    assert "trained without captions" in capsys.readouterr().err
+    with pytest.raises(UserError, match="a model takes one of them"):
+        trilemma.train("diffusion-text", "shapes:40", classes=True, out=tmp_path / "two", **SHORT)
+
+
+def test_an_image_is_drawn_again_by_a_caption(run: trilemma.Run, tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"strength": 0.8, "n": 1, "steps": 2}
+    red, blue = (
+        trilemma.edit(run, 0, caption=f"a large {colour} circle", out=tmp_path / f"{colour}.png", **keys).images
+        for colour in ("red", "blue")
+    )
+    assert (red - blue).abs().max() > 1e-4

@@ -1,0 +1,65 @@
+"""`upscale`: files of any size, held-out images, and what is refused."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import trilemma
+from trilemma.cli import main as cli
+from trilemma.errors import UserError
+from trilemma.pictures.png import read_metadata
+
+SHORT: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "batch": 16, "steps": 3, "quiet": True, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> trilemma.Run:
+    out = tmp_path_factory.mktemp("upscale") / "run"
+    return trilemma.train("diffusion-upscale", "digits", upscale=2, out=out, **SHORT)
+
+
+def test_a_held_out_image_is_shrunk_first(run: trilemma.Run, tmp_path: Path) -> None:
+    result = trilemma.upscale(run, 3, n=2, steps=2, out=tmp_path / "u.png")
+    original = run.data.held_out[1].images[3:4].float() / 255
+    assert result.original is not None and torch.allclose(result.original, original)
+    assert torch.allclose(result.small, F.avg_pool2d(original, 2)) and result.images.shape == (2, 1, 8, 8)
+    assert [path.name for path in result.files] == ["u-0.png", "u-1.png"]
+    assert np.asarray(Image.open(result.files[0])).shape == (8, 8)
+    one = trilemma.upscale(run, 3, first=1, steps=2, out=tmp_path / "o.png")
+    assert torch.allclose(one.images[0], result.images[1], atol=1e-5)
+    receipt = read_metadata(result.files[1])
+    assert (receipt["verb"], receipt["first"], receipt["settings"]) == ("upscale", 1, {"steps": 2})
+
+
+def test_a_file_keeps_its_size(run: trilemma.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.arange(6 * 9, dtype=np.uint8).reshape(6, 9)).save(tmp_path / "in.png")
+    result = trilemma.upscale(run, tmp_path / "in.png", steps=2)
+    assert result.images.shape == (1, 1, 12, 18) and result.original is None
+    assert result.picture == run.path / "upscale-in.png" and result.bicubic.shape == (1, 1, 12, 18)
+    assert "6x9 px are enlarged in tiles of 8x8" in capsys.readouterr().err
+
+
+def test_on_the_command_line(run: trilemma.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["upscale", str(run.path), "0", "steps=2", f"out={tmp_path / 'c.png'}"]) == 0
+    assert "c-0.png" in capsys.readouterr().out
+
+
+def test_what_is_refused(run: trilemma.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (3, 9)).save(tmp_path / "small.png")
+    with pytest.raises(UserError, match="enlarges images of 1 channels and at least 4x4 px"):
+        trilemma.upscale(run, tmp_path / "small.png")
+    Image.new("L", (64, 64)).save(tmp_path / "large.png")
+    monkeypatch.setattr(import_module("trilemma.explore.upscale"), "LARGEST", 1000)
+    with pytest.raises(UserError, match="would become 128x128 px, more than 1,000 pixels"):
+        trilemma.upscale(run, tmp_path / "large.png")
+    with pytest.raises(UserError, match=r"image file .*absent.png not found"):
+        trilemma.upscale(run, tmp_path / "absent.png")
+    other = trilemma.train("diffusion", "digits", out=tmp_path / "other", **SHORT)
+    with pytest.raises(UserError, match=r"does not enlarge images: it was not trained to .*: diffusion-upscale"):
+        trilemma.upscale(other, 0)

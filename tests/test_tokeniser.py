@@ -1,0 +1,62 @@
+"""Captions as tokens and back, over Unicode."""
+
+import pytest
+
+from trilemma.tokeniser import BYTES, LENGTH, PADDING, Tokeniser, examples_of, vocabulary_of, words_of
+
+TEXTS = [
+    "a red circle",
+    "Ein großes ROTES Dreieck, links!",
+    "một hình tròn đỏ ở giữa",
+    "三つの赤い円",
+    "🟥 above 🔵",
+    "don't stop (now)",
+    "ＦＵＬＬ width",
+    "e\u0301tude",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("known", [True, False])
+def test_words_come_back(text: str, known: bool) -> None:
+    tokeniser = Tokeniser(words_of(text) if known else ())
+    tokens = tokeniser.encode(text)
+    if known:
+        assert tokeniser.decode(tokens) == " ".join(words_of(text)) and min(tokens) > BYTES
+        assert tokeniser.unknown(text) == []
+    else:  # spelled words are run together: nothing marks their ends
+        assert tokeniser.decode(tokens) == "".join(words_of(text)) and min(tokens) >= 1 and max(tokens) <= BYTES
+        assert tokeniser.unknown(text) == list(dict.fromkeys(words_of(text)))
+
+
+def test_an_unknown_word_among_known_ones_is_spelled() -> None:
+    tokeniser = Tokeniser(("a", "circle"))
+    assert tokeniser.encode("a Ω circle") == [257, 1 + 0xCF, 1 + 0x89, 258]
+    assert tokeniser.decode(tokeniser.encode("a Ω circle")) == "a ω circle"[:2] + "Ω".lower() + " circle"
+    assert tokeniser.unknown("a Ω circle") == ["ω"] and tokeniser.size == 259
+
+
+def test_case_and_composition_make_no_difference() -> None:
+    tokeniser = Tokeniser(vocabulary_of(["Étude"]))
+    assert tokeniser.encode("E\u0301TUDE") == tokeniser.encode("étude") == [257]
+
+
+def test_captions_are_padded_and_cut() -> None:
+    tokeniser = Tokeniser(("a",))
+    short, empty, long = tokeniser.padded(["a a", " ", "a " * 100])
+    assert short == [257, 257] + [PADDING] * (LENGTH - 2)
+    assert empty == [PADDING] * LENGTH and long == [257] * LENGTH
+
+
+def test_the_vocabulary_does_not_depend_on_the_order_of_captions() -> None:
+    captions = ["b a", "c b", "a b"]
+    assert vocabulary_of(captions) == vocabulary_of(captions[::-1]) == ("b", "a", "c")
+
+
+def test_broken_bytes_are_shown() -> None:
+    assert Tokeniser(()).decode([1 + 0xFF, PADDING]) == "\ufffd"
+
+
+def test_examples_are_spread_over_the_captions() -> None:
+    assert examples_of(["a", "a", "b"], 5) == ("a", "b")
+    assert examples_of([str(k) for k in range(1000)], 4) == ("0", "250", "500", "750")
