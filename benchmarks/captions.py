@@ -24,7 +24,7 @@ from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import save_png
 
-STEPS, BATCH, WIDTH, HELD_OUT = 1500, 128, 48, 5000
+STEPS, BATCH, WIDTH, HELD_OUT = 1000, 96, 32, 5000
 
 
 class Checker(nn.Module):
@@ -35,7 +35,7 @@ class Checker(nn.Module):
         widths = [3, WIDTH, WIDTH, 2 * WIDTH, 2 * WIDTH]
         layers: list[nn.Module] = []
         for c_in, c_out in pairwise(widths):
-            layers += [nn.Conv2d(c_in, c_out, 3, padding=1), nn.BatchNorm2d(c_out), nn.ReLU(), nn.MaxPool2d(2)]
+            layers += [nn.Conv2d(c_in, c_out, 3, padding=1), nn.GroupNorm(8, c_out), nn.ReLU(), nn.MaxPool2d(2)]
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(2 * WIDTH * 4, 256), nn.ReLU())
         self.heads = nn.ModuleList(nn.Linear(256, n) for n in FACTORS.values())
 

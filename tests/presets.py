@@ -13,12 +13,30 @@ SMALL: dict[str, dict[str, Any]] = {
     "diffusion-text": {**_UNET, "text_width": 32, "text_depth": 1},
     "diffusion-upscale": _UNET,
     "diffusion-inpaint": _UNET,
-    "ae-kl": {"width": 8, "feature_loss": 0.0},
+    "ae-kl": {"width": 8, "blocks": 1, "feature_loss": 0.0},
     "diffusion-latent": {**_UNET, "check": False},
     "gan-style": {"width": 4, "latent": 8, "styles": 8, "penalty_every": 2, "path_every": 3},
 }
 # one network with "diffusion", by other settings
 ALIKE = ("diffusion-flow", "diffusion-edm", "diffusion-cifar", "diffusion-inpaint")
+
+# what their tests see, those of another preset see, too: they are trained among the slow tests
+PLAIN = [
+    "ae-conv",
+    "ae-denoising",
+    "ae-recurrent",
+    "ae-residual",
+    "ae-sparse",
+    "ae-tied",
+    "vae-beta",
+    "vae-conv",
+    "vae-hierarchical",
+    "vae-mnist",
+    "gan-dcgan",
+    "gan-dcgan-28",
+    "diffusion-small",
+    "diffusion-dit",
+]
 
 
 def small(name: str) -> dict[str, Any]:

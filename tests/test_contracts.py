@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from presets import ALIKE, small
+from presets import ALIKE, PLAIN, small
 from torch import Tensor, nn
 
 from trilemma import rng
@@ -35,6 +35,7 @@ from trilemma.types import (
     ReadsCaptions,
     Reconstructs,
     Samples,
+    Upscales,
     Validates,
     WeighsCodes,
     codes_need,
@@ -73,9 +74,7 @@ def loss_of(phase: Phase, batch: Batch) -> Tensor:
         return phase.loss(batch, noise_for(batch))[0]
 
 
-PLAIN = """ae-conv ae-denoising ae-recurrent ae-residual ae-sparse ae-tied vae-beta vae-conv vae-hierarchical vae-mnist
-gan-dcgan gan-dcgan-28 diffusion-small diffusion-dit"""  # their trainings keep no state that no other preset's keeps
-MARKS = dict.fromkeys(PLAIN.split(), pytest.mark.slow)
+MARKS = dict.fromkeys(PLAIN, pytest.mark.slow)
 
 
 @pytest.fixture(params=list(itertools.product(CASES, SHAPES)), ids=lambda p: f"{p[0]}-{'x'.join(map(str, p[1]))}")
@@ -193,6 +192,8 @@ def test_capabilities_have_the_shapes_they_promise(model: nn.Module, monkeypatch
         for bound in (model.elbo, *([model.log_weight] if isinstance(model, WeighsCodes) else [])):
             values = bound(batch.image, noise_for(batch), condition)
             assert values.shape == (16,) and values.isfinite().all()
+    if isinstance(model, Upscales):
+        condition = Condition(image=batch.image[:, :, ::4, ::4])
     if isinstance(model, Inverts):
         z = model.invert(batch.image, condition, steps=3)
         assert z.shape == (16, model.code_length) and model.generate(z, condition).shape == batch.image.shape

@@ -13,6 +13,8 @@ TEXTS = [
     "don't stop (now)",
     "ＦＵＬＬ width",
     "e\u0301tude",
+    "हिन्दी में एक वृत्त",
+    "วงกลมสีแดง",
 ]
 
 
@@ -24,8 +26,8 @@ def test_words_come_back(text: str, known: bool) -> None:
     if known:
         assert tokeniser.decode(tokens) == " ".join(words_of(text)) and min(tokens) > BYTES
         assert tokeniser.unknown(text) == []
-    else:  # spelled words are run together: nothing marks their ends
-        assert tokeniser.decode(tokens) == "".join(words_of(text)) and min(tokens) >= 1 and max(tokens) <= BYTES
+    else:
+        assert tokeniser.decode(tokens) == " ".join(words_of(text)) and min(tokens) >= 1 and max(tokens) <= BYTES
         assert tokeniser.unknown(text) == list(dict.fromkeys(words_of(text)))
 
 
@@ -34,6 +36,12 @@ def test_an_unknown_word_among_known_ones_is_spelled() -> None:
     assert tokeniser.encode("a Ω circle") == [257, 1 + 0xCF, 1 + 0x89, 258]
     assert tokeniser.decode(tokeniser.encode("a Ω circle")) == "a ω circle"[:2] + "Ω".lower() + " circle"
     assert tokeniser.unknown("a Ω circle") == ["ω"] and tokeniser.size == 259
+
+
+def test_marks_belong_to_their_letters() -> None:
+    assert words_of("हिन्दी वृत्त") == ["हिन्दी", "वृत्त"] and words_of("foo_1 bar!") == ["foo_1", "bar", "!"]
+    spelled = Tokeniser(()).encode
+    assert spelled("foo bar") != spelled("foobar")
 
 
 def test_case_and_composition_make_no_difference() -> None:

@@ -5,7 +5,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-EXTRAS = {"hub": ("datasets>=4", "pyarrow>=23.0.1", "transformers>=4.57")}  # as in pyproject.toml
+EXTRAS = {"hub": ("datasets>=4", "pyarrow>=23.0.1", "transformers>=4.57"), "video": ("av>=15",)}  # as in pyproject.toml
 
 
 def install_line(extra: str) -> str:

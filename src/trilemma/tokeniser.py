@@ -2,11 +2,10 @@
 
     0 padding    1 ... 256 a byte, plus one    257 ... the words, in the order of the vocabulary
 
-Captions are in lower case and in the composed form of Unicode (NFC). Words are runs of letters and digits; every other
-mark that is not a space is a word of its own. What is longer than LENGTH tokens is cut.
+Captions are in lower case and in the composed form of Unicode (NFC). Words are runs of letters and digits, with the
+marks on them; every other sign that is not a space is a word of its own. What is longer than LENGTH tokens is cut.
 """
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,6 @@ PADDING, BYTES = 0, 256
 LENGTH = 32  # tokens of a caption, at most
 MOST_WORDS = 8192
 MOST_EXAMPLES = 256  # captions kept with a model
-WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def words_of(caption: str) -> list[str]:
@@ -24,7 +22,15 @@ def words_of(caption: str) -> list[str]:
     >>> words_of("Two red Circles, above a square")
     ['two', 'red', 'circles', ',', 'above', 'a', 'square']
     """
-    return WORD.findall(unicodedata.normalize("NFC", caption).lower())
+    words, inside = list[str](), False
+    for letter in unicodedata.normalize("NFC", caption).lower():
+        is_part = unicodedata.category(letter)[0] in "LNM" or letter == "_"  # letters, numbers, and marks on them
+        if is_part and inside:
+            words[-1] += letter
+        elif not letter.isspace():
+            words.append(letter)
+        inside = is_part
+    return words
 
 
 def vocabulary_of(captions: Iterable[str]) -> tuple[str, ...]:
@@ -66,7 +72,12 @@ class Tokeniser:
         tokens: list[int] = []
         for word in words_of(caption):
             number = self._numbers.get(word)
-            tokens += [1 + byte for byte in word.encode()] if number is None else [number]
+            if number is not None:
+                tokens.append(number)
+                continue
+            if tokens and tokens[-1] <= BYTES:  # a space between two words that are spelled
+                tokens.append(1 + ord(" "))
+            tokens += [1 + byte for byte in word.encode()]
         return tokens
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -701,6 +701,10 @@ class ReadsCaptions(metaclass=_TakesCaption):
         """Words of a caption that were in none of the training."""
         raise NotImplementedError
 
+    def captions_cut(self, captions: Iterable[str]) -> int:
+        """How many captions are longer than the model reads."""
+        raise NotImplementedError
+
 
 class _Enlarges(type):
     def __instancecheck__(cls, model: object) -> bool:

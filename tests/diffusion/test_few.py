@@ -85,12 +85,14 @@ def test_with_r_0_the_target_is_the_image():
 
 def test_the_dropout_of_a_pair_is_the_same():
     """With r = t both are one function: any other mask would show."""
-    model = tuned(dropout=0.5).train()
+    model, generator = tuned(dropout=0.5).train(), torch.Generator().manual_seed(0)
+    rng.own_dropout(model, generator)  # as in a training
     model.earlier = lambda t: t  # type: ignore[method-assign]
-    distance, _ = model._distances(Batch(images(8).double()), torch.Generator().manual_seed(0), 0.0)
+    distance, _ = model._distances(Batch(images(8).double()), generator, 0.0)
     assert distance.max() < 1.1e-6  # the root of what keeps it from 0
-    model.eval()
-    assert model.training is False
+    x, given = images(8).double(), model.student.embed(model_condition(), 8)
+    one, other = (model.f(x, torch.ones(8, dtype=torch.float64), given) for _ in range(2))
+    assert (one - other).abs().max() > 1e-3  # there is dropout
 
 
 def test_levels_of_few_calls():

@@ -89,9 +89,7 @@ def test_codes_that_are_the_pixels_change_nothing(pair):
 
 def test_what_a_model_of_codes_can_do(pair):
     latent, pixels = pair
-    assert (
-        isinstance(latent, Reconstructs | Inverts) and isinstance(latent, Redraws) and isinstance(latent, Precomputes)
-    )
+    assert all(isinstance(latent, one) for one in (Reconstructs, Inverts, Redraws, Precomputes))
     assert isinstance(latent, UsesCodeMap) and not isinstance(pixels, UsesCodeMap)
     assert not isinstance(latent, BoundsLikelihood) and isinstance(pixels, BoundsLikelihood)  # of codes, not of images
     seen: list[tuple[float, Tensor, Tensor]] = []
@@ -141,5 +139,5 @@ def test_the_noise_of_pixels_is_refused(pair):
 
 def test_an_autoencoder_without_a_map_is_refused():
     recipe = get_recipe("diffusion-latent")
-    with pytest.raises(UserError, match=r"the part autoencoder: its codes are no map .* ae-kl"):
+    with pytest.raises(UserError, match=r"the part autoencoder: its codes are not a map .* ae-kl"):
         recipe.build(recipe.config.with_(shape=(1, 8, 8)), {"autoencoder": create("ae-stacked", shape=(1, 8, 8))})

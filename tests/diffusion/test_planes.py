@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.diffusion.model import PixelDiffusion
-from trilemma.diffusion.planes import WHOLE, draw_masks, enlarge, masked, places_of, shrink, tiled, window
+from trilemma.diffusion.planes import OUTSIDE, WHOLE, draw_masks, enlarge, masked, places_of, shrink, tiled, window
 from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.errors import UserError
 from trilemma.registry import create
@@ -43,7 +43,7 @@ def test_to_shrink_what_was_enlarged_gives_back_what_is_smooth():
 def test_tiles_cover_a_side_and_overlap(side: int, tile: int, step: int):
     places = places_of(side, tile, step)
     assert places[0] == 0 and places[-1] == side - tile and all(place % step == 0 for place in places)
-    assert all(one < other <= one + tile for one, other in pairwise(places))
+    assert all(one < other <= one + tile - tile // 3 for one, other in pairwise(places))
 
 
 def test_tiles_that_agree_make_the_whole():
@@ -98,12 +98,17 @@ def test_masks_are_rectangles_or_all():
     masks = draw_masks(4000, (6, 8), torch.Generator().manual_seed(0))
     assert masks.shape == (4000, 1, 6, 8) and set(masks.unique().tolist()) <= {0.0, 1.0}
     rows, columns = masks.amax(3)[:, 0], masks.amax(2)[:, 0]
-    assert torch.equal(masks[:, 0], rows[:, :, None] * columns[:, None, :])
+    known = 1 - masks
+    known_rows, known_columns = known.amax(3)[:, 0], known.amax(2)[:, 0]
+    drawn = (masks[:, 0] == rows[:, :, None] * columns[:, None, :]).flatten(1).all(1)
+    left = (known[:, 0] == known_rows[:, :, None] * known_columns[:, None, :]).flatten(1).all(1)
+    assert (drawn | left).all()
     whole = masks.flatten(1).all(1).double().mean().item()
-    # both sides whole by themselves: u below 1/n and above 1 - 1/n in either order, 2 / n**2 each
-    by_chance = (2 / 36) * (2 / 64)
-    expected = WHOLE + (1 - WHOLE) * by_chance
+    # both sides of a rectangle whole by chance: u below 1/n and above 1 - 1/n in either order, 2 / n**2 each
+    expected = WHOLE + (1 - WHOLE) * (1 - OUTSIDE) * (2 / 36) * (2 / 64)
     assert abs(whole - expected) < 4 * (expected * (1 - expected) / 4000) ** 0.5
+    outside = (left & ~drawn).double().mean().item()
+    assert abs(outside - (1 - WHOLE) * OUTSIDE) < 0.03  # but for what is both, such as a half
 
 
 def test_a_masked_image_hides_what_is_to_be_drawn():
@@ -112,6 +117,22 @@ def test_a_masked_image_hides_what_is_to_be_drawn():
     planes = masked(x, mask)
     assert planes.shape == (2, 4, 4, 4) and torch.equal(planes[:, :1], mask)
     assert not planes[:, 1:, :2].any() and torch.equal(planes[:, 1:, 2:], x[:, :, 2:])
+
+
+def test_what_a_model_that_enlarges_is_asked_of_images_is_asked_of_what_they_shrink_to():
+    upscaler = model("diffusion-upscale", upscale=2)
+    x = images(3, 1, 8, 8)
+    asked = Condition(image=shrink(x, 2))
+    assert torch.equal(upscaler.invert(x, steps=4), upscaler.invert(x, asked, steps=4))
+    how = Redraw(strength=0.5)
+    again = upscaler.redraw(x, how, seed=1, keys=KEYS)
+    assert torch.equal(again, upscaler.redraw(x, how, seed=1, condition=asked, keys=KEYS))
+    bound = [upscaler.bound(x, torch.Generator().manual_seed(0), c, calls=2) for c in (Condition(), asked)]
+    assert torch.equal(*bound)
+    with pytest.raises(UserError, match="from noise and a smaller image; give that, as trilemma upscale does"):
+        upscaler.generate(torch.zeros(1, 64))
+    with pytest.raises(UserError, match=r"the smaller images are \(1, 3, 3\); this model takes \(1, 4, 4\)"):
+        upscaler.sample(1, seed=0, condition=Condition(image=images(1, 1, 3, 3)))
 
 
 def test_a_model_of_masks_does_not_see_what_it_draws():

@@ -55,7 +55,7 @@ def test_without_a_caption_those_of_the_training_are_drawn(run: trilemma.Run) ->
 
 def test_unknown_words_are_named(run: trilemma.Run, capsys: pytest.CaptureFixture[str]) -> None:
     run.sample(1, caption="a PURPEL circle", steps=1)
-    assert 'unknown words: "purpel"; the model has seen them in no caption' in capsys.readouterr().err
+    assert 'unknown words: "purpel"; they are in no caption that the model learned from' in capsys.readouterr().err
     run.sample(1, caption="a large red circle", steps=1)
     assert "unknown" not in capsys.readouterr().err
 
@@ -67,6 +67,9 @@ def test_the_picture_says_its_caption_and_is_made_again(tmp_path: Path) -> None:
     assert read_metadata(result.images[1])["caption"] == "a large red circle | a cyan triangle"
     assert trilemma.again(result.images[1], out=tmp_path / "again.png").equal
     assert "caption" not in read_metadata(trilemma.sample(run, n=1, steps=2, seed=9).grid)
+    nothing = trilemma.sample(run, n=2, caption="", steps=2)
+    assert read_metadata(nothing.grid)["caption"] == ""
+    assert trilemma.again(nothing.grid, out=tmp_path / "nothing.png").equal
 
 
 def test_guidance_leads_away_from_no_caption(run: trilemma.Run) -> None:

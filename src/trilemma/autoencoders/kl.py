@@ -43,7 +43,8 @@ class KLConfig(ModelConfig):
         default=None, description=f"px of an image for one place of the map (default: 2; from {LARGE} px on 4)"
     )
     channels: PositiveInt = Field(default=4, description="numbers at a place of the map")
-    width: PositiveInt = Field(default=32, description="channels of the network at full size, doubled at each halving")
+    width: PositiveInt = Field(default=32, description="channels at half the size, twice as many at each halving")
+    blocks: PositiveInt = Field(default=1, description="residual blocks at each size")
     feature_loss: float = Field(default=0.1, ge=0, description="weight of the distance by a classifier's maps")
     kl: float = Field(default=1e-4, ge=0, description="weight of the KL divergence of a number of the code")
     code_noise: float = Field(default=0.1, ge=0, description="on the codes in training, over their spread")
@@ -61,11 +62,11 @@ class KLAutoencoder(Model):
         super().__init__()
         self.config = config
         factor = config.factor or (2 if max(config.shape[1:]) < LARGE else 4)
-        halvings = int(math.log2(factor))
+        halvings = int(math.log2(factor)) - 1
         height, width = (math.ceil(side / factor) for side in config.shape[1:])
         self.map_shape = config.channels, height, width
-        self.encoder = map_encoder(config.shape, 2 * config.channels, config.width, halvings)
-        self.decoder = map_decoder(config.channels, config.shape, config.width, halvings)
+        self.encoder = map_encoder(config.shape, 2 * config.channels, config.width, config.blocks, halvings)
+        self.decoder = map_decoder(config.channels, config.shape, config.width, config.blocks, halvings)
         self.register_buffer("code_mean", torch.zeros(config.channels))  # of mu over training images, a channel each
         self.register_buffer("code_std", torch.ones(config.channels))
         networks = [*self.encoder.parameters(), *self.decoder.parameters()]

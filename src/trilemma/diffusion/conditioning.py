@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.path import CodesModel
-from trilemma.diffusion.planes import draw_masks, enlarge, masked, shrink
+from trilemma.diffusion.planes import draw_masks, enlarge, hide, masked, shrink
+from trilemma.errors import UserError
 from trilemma.nets.given import NOTHING, Given
 from trilemma.nets.text import TextEncoder
-from trilemma.tokeniser import PADDING, Tokeniser
+from trilemma.tokeniser import LENGTH, PADDING, Tokeniser
 from trilemma.types import Batch, Condition, default_label
 
 EXAMPLES = 64  # small images kept with a model that enlarges
@@ -69,6 +70,10 @@ class ConditionedModel(CodesModel):
         """Words of a caption that were in none of the training."""
         return self.tokeniser.unknown(caption)
 
+    def captions_cut(self, captions: Iterable[str]) -> int:
+        """How many captions are longer than the model reads."""
+        return sum(len(self.tokeniser.encode(caption)) > LENGTH for caption in captions)
+
     def take_examples(self, batches: Iterable[Batch], seed: int) -> dict[str, float]:
         """Keep some small images, to draw where none is given."""
         small = shrink(next(iter(batches)).image, self.factor)
@@ -84,6 +89,12 @@ class ConditionedModel(CodesModel):
             condition = replace(condition, caption=[examples[k % len(examples)] for k in ids.tolist()])
         if condition.image is None and self.config.upscale:
             condition = replace(condition, image=self.image_examples[ids % EXAMPLES])
+        return condition
+
+    def of_images(self, condition: Condition, image: Tensor) -> Condition:
+        """What is asked of these images themselves: of a model that enlarges, they are the ones that it drew."""
+        if condition.image is None and self.config.upscale:
+            return replace(condition, image=shrink(image, self.factor))
         return condition
 
     def dropped(self, condition: Condition, rng: torch.Generator, share: float) -> Condition:
@@ -125,13 +136,18 @@ class ConditionedModel(CodesModel):
         """A small image enlarged, or a mask and what is outside it; without one nothing is known."""
         image, mask = condition.image, condition.mask
         if self.config.upscale:
-            channels, *size = self.x_shape
             if image is None:
-                return torch.zeros(n, channels, *size, device=self._device)  # grey
+                raise UserError(
+                    "this model draws an image from noise and a smaller image; give that, as trilemma upscale does"
+                )
+            channels, *size = self.config.shape
+            small = channels, *(side // self.factor for side in size)
+            if tuple(image.shape[1:]) != small:
+                raise UserError(f"the smaller images are {tuple(image.shape[1:])}; this model takes {small}")
             return 2 * enlarge(image.to(self._device), self.factor) - 1
         if image is None or mask is None:
             return masked(*(torch.ones(n, c, *self.x_shape[1:], device=self._device) for c in (self.x_shape[0], 1)))
-        return masked(self.to_x(image.to(self._device)), self.place_mask(mask.to(self._device)))
+        return masked(self.to_x(hide(image, mask).to(self._device)), self.place_mask(mask.to(self._device)))
 
     def for_training(self, condition: Condition, batch: Batch, rng: torch.Generator) -> Condition:
         """What a batch's images are shown of themselves."""

@@ -44,16 +44,13 @@ def redrawing(
         return (lambda x, noise: x0), (lambda eps: x0)
     alpha, sigma = (float(level(grid[:1])) for level in (schedule.alpha, schedule.sigma))
     added = 0.0 if how.noise is not None else sigma
-    first = x0
     if how.mask is not None:
         denoise = kept_outside(denoise, x0, how.mask)
-        if how.strength == 1:  # nothing is left of what was there, not even the trace that is in the first noise
-            first = x0 * (1 - how.mask)
     if how.mask is not None and resample:
         sampler = partial(resampled, denoise, schedule, grid, rounds=how.rounds)
     else:
         sampler = partial(solver, denoise, schedule, grid)
-    return sampler, lambda eps: alpha * first + added * eps
+    return sampler, lambda eps: alpha * x0 + added * eps
 
 
 def times_from(times: Tensor, start: float) -> Tensor:

@@ -13,7 +13,7 @@ An image takes one call from pure noise, x0_hat = f(t_max eps, t_max). Each furt
 out: n calls have n - 1 levels between, at quantiles 1 - k / (n + 1) of the noise of the training, k = 1 ... n - 1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from pydantic import Field
@@ -73,7 +73,7 @@ class FewSteps(Model):
         self.student = PixelDiffusion(teacher.config)
         if not any(parameter.is_meta for parameter in self.student.parameters()):
             self.student.load_state_dict(teacher.state_dict())
-        self.n_classes, self.takes, self.factor = self.student.n_classes, self.student.takes, 1
+        self.n_classes, self.takes = self.student.n_classes, self.student.takes
         self.unit = self.student.data_std / DATA_STD
         self.phases = [Phase("consistency", Player("consistency", list(self.student.parameters())), self.loss)]
 
@@ -85,6 +85,10 @@ class FewSteps(Model):
     def unknown_words(self, caption: str) -> list[str]:
         """Words of a caption that were in none of the training."""
         return self.student.unknown_words(caption)
+
+    def captions_cut(self, captions: Iterable[str]) -> int:
+        """How many captions are longer than the model reads."""
+        return self.student.captions_cut(captions)
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Mean over images of the distance over t - r; parts: distance, per pixel, before that."""
@@ -126,7 +130,7 @@ class FewSteps(Model):
         """f(x, t) of x (B, C, H, W) with noise t float64 (B,): x itself where t is 0."""
         noisy = t.clamp(min=1e-6)
         x0_hat = self.student.denoise_at(x, torch.ones_like(noisy), noisy, given)
-        return torch.where(of_images(t.to(x.device) > 0), x0_hat, x)
+        return torch.where(of_images((t > 0).to(x.device)), x0_hat, x)
 
     def earlier(self, t: Tensor) -> Tensor:
         """r of t, in the same units."""
@@ -138,15 +142,17 @@ class FewSteps(Model):
         student, x0 = self.student, self.student.x_of(batch)
         condition = student.dropped(batch.condition, rng, label_dropout)
         given = student.embed(student.for_training(condition, batch, rng), len(x0))
-        z = torch.special.ndtri(evenly_spread(len(x0), rng).double().cpu())
+        z = torch.special.ndtri(evenly_spread(len(x0), rng))
         t = self.unit * (NOISE_MEAN + NOISE_STD * z).exp().clamp(max=T_MAX)
         r = self.earlier(t)
         eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
-        dropout = int(torch.randint(2**31, (), generator=rng, device=rng.device))
-        with random.isolated(dropout):
-            later = self.f(x0 + of_images(t.to(x0)) * eps, t, given)
-        with random.isolated(dropout), torch.no_grad():
+        before = rng.get_state()  # dropout draws from it, and is to be the same in both
+        later = self.f(x0 + of_images(t.to(x0)) * eps, t, given)
+        after = rng.get_state()
+        rng.set_state(before)
+        with torch.no_grad():
             target = self.f(x0 + of_images(r.to(x0)) * eps, r, given)
+        rng.set_state(after)
         distance = (later - target).square().flatten(1).mean(1).add(1e-12).sqrt()
         return distance, ((t - r) / self.unit).to(distance)
 

@@ -3,8 +3,8 @@ models").
 
     x0 = (e(x) - mean) / spread, channel by channel;    an image is d(spread * x0 + mean)
 
-The autoencoder is a part, trained before and frozen. The codes of the training images are worked out once. A likelihood
-of codes is none of images, so there is no bound.
+The autoencoder is a part, trained before and frozen. The codes of the training images are worked out once. There is no
+bound on the likelihood: one of codes says nothing of images.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,8 +19,11 @@ from torch import Tensor, nn
 from trilemma.config import only_for
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.model import DiffusionModel
+from trilemma.diffusion.sampling import DiffusionSampling
+from trilemma.diffusion.schedule import Schedule
+from trilemma.diffusion.steps import Denoise
 from trilemma.errors import UserError, check_codes, check_images
-from trilemma.types import UNCONDITIONAL, Batch, Condition, HasCodeMap, Redraw, check_condition
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Guides, HasCodeMap, Redraw, check_condition
 
 MOST_BYTES = 2**31  # of the codes of all training images; of more, each batch is encoded
 
@@ -46,7 +49,7 @@ class LatentDiffusion(DiffusionModel):
     def __init__(self, config: LatentDiffusionConfig, parts: Mapping[str, nn.Module]) -> None:
         part: Any = parts["autoencoder"]
         if not isinstance(part, HasCodeMap):
-            raise UserError("the part autoencoder: its codes are no map over the image; give ae-kl, or a run of it")
+            raise UserError("the part autoencoder: its codes are not a map over the image; give ae-kl, or a run of it")
         self._map_shape = part.map_shape
         super().__init__(config)
         self.autoencoder = part
@@ -86,6 +89,18 @@ class LatentDiffusion(DiffusionModel):
     def place_mask(self, mask: Tensor) -> Tensor:
         """(B, 1, H, W) -> 1 at the places of the map of which a pixel is drawn."""
         return F.adaptive_max_pool2d(mask, self.x_shape[1:])
+
+    def _guided(
+        self, condition: Condition, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
+    ) -> Denoise:
+        """As that of pixels.
+
+        Raises:
+            UserError: a classifier of images is to guide it.
+        """
+        if guides.classifier is not None:
+            raise UserError("classifier= judges images, and this model draws codes; leave it out, or use diffusion")
+        return super()._guided(condition, n, schedule, keys, guides)
 
     @torch.no_grad()
     def precompute(self, batches: Iterable[Batch]) -> None:

@@ -27,7 +27,7 @@ from trilemma.diffusion.grids import first_time, times_of
 from trilemma.diffusion.guidance import by_classifier, guided, log_probability
 from trilemma.diffusion.optimised import OPTIMISED, optimised_times
 from trilemma.diffusion.path import BoundsModel
-from trilemma.diffusion.planes import tiled
+from trilemma.diffusion.planes import hide, tiled
 from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.samplers import ddim, draw_x0
 from trilemma.diffusion.sampling import DiffusionSampling
@@ -70,7 +70,6 @@ class DiffusionModel(ConditionedModel):
 
     sampling_keys = DiffusionSampling
     takes_guides = True
-    image_examples: Tensor
 
     def __init__(self, config: PixelDiffusionConfig) -> None:
         super().__init__()
@@ -171,12 +170,14 @@ class DiffusionModel(ConditionedModel):
         if how.strength == 0 and how.noise is None:
             return image.clone()
         schedule = self._schedule_of(keys)
+        condition = self.of_images(condition, image)
         if self.config.inpaint:
             condition = replace(condition, image=image, mask=how.mask)
         denoise = self._guided(condition, len(image), schedule, keys, guides)
         times, ids = self._times_of(keys, schedule, guides), torch.arange(first, first + len(image))
         resample = not self.config.inpaint  # which has learned to fit what is drawn to what is there
-        x0, how = self.to_x(image), self.in_x(how)
+        hidden = image if how.mask is None or how.strength < 1 else hide(image, how.mask)  # nothing of it may be seen
+        x0, how = self.to_x(hidden), self.in_x(how)
         sampler, start = redrawing(denoise, schedule, times, x0, how, keys.solver, resample=resample)
         return self._drawn(sampler, ids, seed, start)
 
@@ -189,7 +190,7 @@ class DiffusionModel(ConditionedModel):
         schedule, n = self._schedule_of(keys), len(image)
         solver = ddim if keys.adds_noise else keys.solver
         eps = random.normal(torch.arange(n), self.x_shape, seed, "grid").to(image)
-        denoise = self.denoiser(schedule, condition, n)
+        denoise = self.denoiser(schedule, self.of_images(condition, image), n)
         return optimised_times(denoise, schedule, solver, keys.steps, self.to_x(image), eps)
 
     def _drawn(
@@ -233,7 +234,8 @@ class DiffusionModel(ConditionedModel):
         """What guidance leads away from: the denoiser of the guide, or this one without a class or caption."""
         if guides.weak is not None:
             assert isinstance(guides.weak, DenoisesOnAnySchedule)
-            return guides.weak.denoiser(schedule, condition if self.n_classes else UNCONDITIONAL, n)
+            taken = [*(["label"] if self.n_classes and flags(guides.weak).n_classes else []), *flags(guides.weak).takes]
+            return guides.weak.denoiser(schedule, condition.only(*taken), n)
         if not self.n_classes and "caption" not in self.takes:
             raise UserError(
                 f"guidance={keys.guidance:g} needs a model trained with classes=true or captions=true, or guide=RUN; "

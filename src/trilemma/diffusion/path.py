@@ -36,6 +36,10 @@ class DenoisingModel(Model):
         """x (B, *x_shape) -> (B, C, H, W) in [0, 1]; what is outside is cut."""
         return as_images(x)
 
+    def of_images(self, condition: Condition, image: Tensor) -> Condition:
+        """What is asked of these images themselves, where the condition leaves something open."""
+        return condition
+
     def denoiser(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
         """x0_hat of n images at the times of a schedule, of the part of a condition that the model takes."""
         raise NotImplementedError
@@ -62,7 +66,7 @@ class BoundsModel(DenoisingModel):
     @torch.no_grad()
     def bound(self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL, *, calls: int) -> Tensor:
         """The variational bound, from so many noise levels of each image: nats per image (B,)."""
-        denoise = self._denoiser_for(condition, len(image))
+        denoise = self._denoiser_for(self.of_images(condition, image), len(image))
         return variational_bound(denoise, self.schedule, self.to_x(image), rng, calls)
 
     @torch.no_grad()
@@ -70,7 +74,8 @@ class BoundsModel(DenoisingModel):
         self, image: Tensor, rng: torch.Generator, condition: Condition = UNCONDITIONAL, *, calls: int
     ) -> Tensor:
         """That by the density of the path, in so many points: nats per image (B,)."""
-        return flow_bound(self._denoiser_for(condition, len(image)), self.schedule, self.to_x(image), rng, calls)
+        denoise = self._denoiser_for(self.of_images(condition, image), len(image))
+        return flow_bound(denoise, self.schedule, self.to_x(image), rng, calls)
 
 
 class CodesModel(DenoisingModel):
@@ -91,7 +96,8 @@ class CodesModel(DenoisingModel):
         """
         check_images(image, self.config.shape)
         times = times_of("log-snr", self.schedule, steps or CODE_STEPS)
-        x_T = invert(self._denoiser_for(condition, len(image)), self.schedule, times, self.to_x(image))
+        denoise = self._denoiser_for(self.of_images(condition, image), len(image))
+        x_T = invert(denoise, self.schedule, times, self.to_x(image))
         return (x_T / float(self.schedule.sigma(times[0]))).flatten(1)
 
     @torch.no_grad()

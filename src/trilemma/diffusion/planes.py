@@ -3,7 +3,8 @@
 upscale   a smaller image, enlarged by bilinear interpolation          (Saharia et al. 2021, "Image super-resolution via
           iterative refinement", section 2). In training each image is shrunk by the mean over factor x factor pixels
 inpaint   the mask, and the image where the mask is 0                  (Rombach et al. 2022, section 4.5). In training
-          the mask is a rectangle, each side of it uniform over the image, or in a share WHOLE of the images all of it
+          the mask is a rectangle, each side of it uniform over the image, or in a share OUTSIDE of the images all
+          but that, or in a share WHOLE all of the image
 
 Larger images than those of the training are enlarged tile by tile: at each step x0_hat is the mean over all tiles that
 hold a pixel, with weights that fall to the edge of a tile, so that all parts are drawn in the light of their neighbours
@@ -21,6 +22,8 @@ from torch import Tensor
 from trilemma.diffusion.steps import Denoise
 
 WHOLE = 0.1  # share of training images of which nothing is known
+GREY = 0.5  # 0 in [-1, 1]
+OUTSIDE = 0.25  # share of the other images of which a rectangle is known
 OVERLAP = 0.5  # share of a tile that the next one covers, at least
 
 
@@ -34,6 +37,11 @@ def enlarge(image: Tensor, factor: int) -> Tensor:
     return F.interpolate(image, scale_factor=factor, mode="bilinear")
 
 
+def hide(image: Tensor, mask: Tensor) -> Tensor:
+    """Images (B, C, H, W) in [0, 1], grey where the mask (B, 1, H, W) is 1."""
+    return torch.where(mask.to(image.device) > 0, GREY, image)
+
+
 def masked(image: Tensor, mask: Tensor) -> Tensor:
     """x (B, C, H, W) and a mask (B, 1, H, W) -> (B, 1 + C, H, W): the mask, and x where that is 0."""
     return torch.cat([mask, image * (1 - mask)], dim=1)
@@ -41,13 +49,13 @@ def masked(image: Tensor, mask: Tensor) -> Tensor:
 
 def draw_masks(n: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
     """Rectangles, 1 where pixels are to be drawn: float32 (n, 1, *size) on the generator's device."""
-    u = torch.rand(n, 5, generator=rng, dtype=torch.float32, device=rng.device)
+    u = torch.rand(n, 6, generator=rng, dtype=torch.float32, device=rng.device)
     sides = []
     for low, high, side in ((u[:, 0], u[:, 1], size[0]), (u[:, 2], u[:, 3], size[1])):
         first, last = (torch.minimum(low, high) * side).floor(), (torch.maximum(low, high) * side).ceil()
         place = torch.arange(side, device=rng.device)
         sides.append((place >= first[:, None]) & (place < last[:, None]))
-    inside = sides[0][:, :, None] & sides[1][:, None, :]
+    inside = (sides[0][:, :, None] & sides[1][:, None, :]) ^ (u[:, 5] < OUTSIDE)[:, None, None]
     return (inside | (u[:, 4] < WHOLE)[:, None, None]).float()[:, None]
 
 

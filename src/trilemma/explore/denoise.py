@@ -16,9 +16,9 @@ from torch import Tensor
 
 from trilemma.errors import check_finite
 from trilemma.explore.images import run_receipt
-from trilemma.keys import Label, Picture, Seed
+from trilemma.keys import Caption, FilmFormat, Label, Picture, Seed
 from trilemma.modes import own_modes
-from trilemma.pictures.animation import animated, frame
+from trilemma.pictures.animation import Film, animated, check_film, frame
 from trilemma.pictures.table import table
 from trilemma.results import Results, place, with_keys
 from trilemma.run.compute import one_algorithm
@@ -57,8 +57,10 @@ def denoise(
     seed: Seed = 0,
     first: Annotated[int, Field(ge=0, description="number of the first image, as for sample")] = 0,
     label: Label = None,
+    caption: Caption = None,
     frames: Annotated[int, Field(ge=2, description="steps shown in a row, including both ends")] = 10,
     animate: Annotated[bool, Field(description="also write an animation of every step")] = True,
+    film: FilmFormat = "gif",
     out: Picture = None,
     **settings: Any,
 ) -> Denoising:
@@ -68,19 +70,21 @@ def denoise(
         first: number of the first image; image k of a seed is the one that `sample` draws.
         frames: steps in a row of the picture, spread over all of them; the animation has every step.
         out: the picture to write; default: RUN/denoising.png, with the given keys in its name. The animation lies
-            beside it as .gif.
+            beside it, with the ending of its format.
         settings: of the model's sampler, see `Run.sample`.
     Raises:
         UserError: the model does not denoise, or does not take the label or a setting.
     """
+    check_film(film)
     run = as_run(run)
     model = run.require("denoise", Denoises)
     keys = run.sampling(settings, denoise)
     end_of(first, n)
     asked = {"n": n, "seed": seed, "first": first, "label": label, "frames": frames}
+    asked |= {} if caption is None else {"caption": caption}
     picture, within = place(out, run.path, f"{with_keys('denoising', {**asked, **keys.given()}, DEFAULTS)}.png")
-    picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture
-    animation = picture.with_suffix(".gif") if animate else None
+    picture = picture.with_suffix(".png") if picture.suffix.lower() == f".{film}" else picture
+    animation = picture.with_suffix(f".{film}") if animate else None
     files = Results(picture, [animation] if animation else [], verb="denoise", within=within)
     states: dict[float, tuple[Tensor, Tensor]] = {}
 
@@ -88,14 +92,15 @@ def denoise(
         states[t] = images[0].float().cpu(), images[1].float().cpu()
 
     guides = run.guides(keys)
-    how = {"condition": run.condition(label, n, classifier=guides.classifier).to(run.device), "guides": guides}
+    condition = run.condition(label, n, classifier=guides.classifier, caption=caption, first=first)
+    how = {"condition": condition.to(run.device), "guides": guides}
     with torch.no_grad(), one_algorithm():
         drawn = draw(model, n, seed=seed, first=first, keys=keys, watch=watch, **how).float().cpu()
     check_finite(drawn, "images", "train again with a lower lr=")
     times = (*states, 0.0)
     x_t, x0_hat = (torch.stack([*images, drawn]) for images in zip(*states.values(), strict=True))
     receipt = run_receipt(run, "denoise", **asked, settings=keys.given(), guide=run.guide_origin(keys))
-    moving = {animation: _animated(x_t, x0_hat)} if animation else {}
+    moving = {animation: _animated(x_t, x0_hat, film)} if animation else {}
     files.write(_page(x_t, x0_hat, times, first, frames), receipt, moving)
     return Denoising(picture, animation, times, x_t, x0_hat)
 
@@ -109,8 +114,8 @@ def _page(x_t: Tensor, x0_hat: Tensor, times: Sequence[float], first: int, frame
     return table(rows.flatten(0, 2), names, [f"t = {times[k]:.2f}" for k in steps.tolist()])
 
 
-def _animated(x_t: Tensor, x0_hat: Tensor) -> bytes:
+def _animated(x_t: Tensor, x0_hat: Tensor, film: Film) -> bytes:
     """Every step, the noisy images over the estimates, and a rest at the end."""
     pictures = [frame(torch.cat(pair), columns=len(pair[0])) for pair in zip(x_t, x0_hat, strict=True)]
     step = max(LEAST_MS, LENGTH_MS // len(pictures))
-    return animated(pictures, [*[step] * (len(pictures) - 1), REST_MS])
+    return animated(pictures, [*[step] * (len(pictures) - 1), REST_MS], film)

@@ -29,7 +29,7 @@ from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
 from trilemma.explore.naming import find_code
 from trilemma.explore.redraw import Redrawing, redraw
 from trilemma.explore.sample import label_name
-from trilemma.keys import Caption, Label, Picture, Seed
+from trilemma.keys import Caption, FilmFormat, Label, Picture, Seed
 from trilemma.pictures.grid import grid
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunLike, as_run
@@ -88,6 +88,8 @@ def edit(
     rounds: Annotated[
         int | None, Field(ge=1, description="with mask: how often to take each step (default: 5)")
     ] = None,
+    animate: Annotated[bool, Field(description="with strength: also an animation, from none of it to all")] = False,
+    film: FilmFormat = "gif",
     n: Annotated[int, Field(ge=1, le=64, description="diffusion: images to draw")] = 4,
     seed: Seed = 0,
     first: Annotated[int, Field(ge=0, description="number of the first image, as for sample")] = 0,
@@ -110,6 +112,7 @@ def edit(
         mask: a rectangle, or a black and white image of the model's size, white where pixels are drawn; all others
             stay bit-identical. With strength= they begin from less noise.
         noise: the standard deviation of noise that the image has.
+        animate, film: whether an animation of strengths from 0 to `strength` lies beside the picture, and its format.
         n, seed, first: how many images are drawn again, and the numbers of their noise.
         data: other images than the run's own, whose classes and images are meant.
         label: the image's class, for a model that takes one and an image without a label; or the class to draw.
@@ -125,13 +128,15 @@ def edit(
     again = {"strength": strength, "mask": mask, "noise": noise, "rounds": rounds}
     if towards is None:
         _check_again(again, away, shift)
+        if animate and (strength is None or mask is not None):
+            raise UserError("animate=true shows strengths from 0 to strength=; give strength=, and no mask=")
         if isinstance(image, Tensor):
             raise UserError("give the image as a file or by its number")
         drawn = settings if steps is None else {**settings, "steps": steps}
         what: dict[str, Any] = {"n": n, "seed": seed, "first": first, "label": label, "data": data, "out": out}
-        what["caption"] = caption
+        what |= {"caption": caption, "film": film if animate else None}
         return redraw(run, image, **again, **what, settings=drawn, verb=edit)
-    _refuse_both({**again, "caption": caption}, settings)
+    _refuse_both({**again, "caption": caption, "animate": animate or None}, settings)
     steps = 7 if steps is None else steps
     if steps < 2:
         raise UserError(f"steps={steps}: with towards= at least 2 pictures are made, from 0 to shift")
@@ -267,7 +272,7 @@ def _rest(run: Run, towards: Group, data: Source | None) -> Batch:
 
 def _most(run: Run) -> int:
     """Images of a group: the codes of a diffusion model take many calls each."""
-    return INVERTED_GROUP if isinstance(run.model, Inverts) else GROUP
+    return INVERTED_GROUP if isinstance(run.model, Inverts) and not isinstance(run.model, Encodes) else GROUP
 
 
 def _averaged(run: Run, source: Data) -> Selection:

@@ -14,8 +14,8 @@ from trilemma.explore.codes import in_space
 from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.interpolation import WAYS, linear
-from trilemma.keys import Label, Picture
-from trilemma.pictures.animation import animated, frame
+from trilemma.keys import FilmFormat, Label, Picture
+from trilemma.pictures.animation import Film, animated, check_film, frame
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunLike, as_run
@@ -50,6 +50,7 @@ def interpolate(
     ] = None,
     data: Images = None,
     animate: Annotated[bool, Field(description="also write an animation")] = True,
+    film: FilmFormat = "gif",
     label: Label = None,
     out: Picture = None,
 ) -> Interpolation:
@@ -61,15 +62,16 @@ def interpolate(
         space: z for the latents of a model that makes styles w of them; default: w where there are any.
         data: the images that numbers count in; default: the run's own.
         label: the class to decode, for a conditional model; default: the class of the nearer end.
-        out: the picture to write; default: RUN/interpolation.png. The animation lies beside it as .gif.
+        out: the picture to write; default: RUN/interpolation.png. The animation lies beside it.
     Raises:
         UserError: the model does not encode and decode, or a or b has another shape than the run's, or lacks a class.
     """
+    check_film(film)
     run = in_space(as_run(run), space)
     run.coder("interpolate", Encodes, Decodes)
     picture, within = place(out, run.path, "interpolation.png")
-    picture = picture.with_suffix(".png") if picture.suffix.lower() == ".gif" else picture
-    animation = picture.with_suffix(".gif") if animate else None
+    picture = picture.with_suffix(".png") if picture.suffix.lower() == f".{film}" else picture
+    animation = picture.with_suffix(f".{film}") if animate else None
     files = Results(picture, [animation] if animation else [], verb="interpolate", within=within)
     ends = [find_code(run, what, data, label) for what in (a, b)]
     ways = list(WAYS) if how == "both" else [how]
@@ -84,7 +86,7 @@ def interpolate(
     receipt = run_receipt(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, space=space, label=label)
     heads = [f"{t:.2f}" for t in fine[::FINER].tolist()]
     sheet = table(torch.cat(list(lines.values())), list(lines), heads)
-    files.write(sheet, receipt, {animation: _animated(moving)} if animation else {})
+    files.write(sheet, receipt, {animation: _animated(moving, film)} if animation else {})
     return Interpolation(picture, animation, rows)
 
 
@@ -98,13 +100,13 @@ def _decoded(run: Run, codes: Tensor, ends: Sequence[tuple[Tensor, Condition, Te
     return run.decode(codes.float(), condition=Condition(label))
 
 
-def _animated(ways: dict[str, Tensor]) -> bytes:
-    """A GIF that goes there and back for ever, the ways side by side."""
+def _animated(ways: dict[str, Tensor], film: Film) -> bytes:
+    """An animation that goes there and back for ever, the ways side by side."""
     there = [frame(torch.stack(images), columns=len(images)) for images in zip(*ways.values(), strict=True)]
     pictures = [*there, *there[-2:0:-1]]
     rest = {0, len(there) - 1}
     times = [REST_MS if k in rest else STEP_MS for k in range(len(pictures))]
-    return animated(pictures, times)
+    return animated(pictures, times, film)
 
 
 def _word(what: Named) -> str:

@@ -29,7 +29,7 @@ from trilemma.metrics.reconstruction import psnr_db
 from trilemma.pictures.pairs import pairs
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunLike, as_run
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Inverts, sampling_network
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Conditional, Inverts, no_label, sampling_network
 from trilemma.values import checked_call
 
 TITLE = "PSNR: -10 log10 of the mean squared error over the pixels, which lie in [0, 1]; dB"
@@ -84,7 +84,7 @@ def invert(
         UserError: the model does not invert images (one that encodes has reconstruct), or an image cannot be read.
     """
     run = as_run(run)
-    run.require("invert images", Inverts)
+    model = run.require("invert images", Inverts)
     picture, within = place(out, run.path, "inversion.png")
     codes_file, file = picture.with_suffix(".npy"), picture.with_suffix(".json")
     files = Results(picture, [codes_file, file], verb="invert", within=within)
@@ -93,7 +93,7 @@ def invert(
     with counted_rows(sampling_network(run.model)) as rows:
         codes = run.invert(targets, condition=condition, steps=steps, seed=seed)
     seconds, calls = time.perf_counter() - begin, rows.total / len(targets)
-    results = run.decode(codes, condition=condition)
+    results = run.apply(model.generate, codes, condition)
     values = psnr_db((results.double() - targets.cpu().double()).square().flatten(1).mean(1))
     sheet = pairs(targets.cpu(), results, [f"{v:.1f}" for v in values.tolist()], ("image", "drawn", "PSNR"), TITLE)
     receipt = run_receipt(
@@ -110,11 +110,22 @@ def _targets(
 ) -> tuple[Tensor, Condition, list[str]]:
     """The images, what their codes need, and their names."""
     batches = [_batch(run, what, n, data) for what in images] or [pick_images(run, data, n)]
-    conditions = [condition_for(run, batch, label, advise=True) for batch in batches]
+    conditions = [_condition(run, batch, label) for batch in batches]
     labels = [condition.label for condition in conditions if condition.label is not None]
     names = [name for what, batch in zip(images or ("",), batches, strict=True) for name in _names(str(what), batch)]
     joined = Condition(torch.cat(labels)) if labels else UNCONDITIONAL
     return torch.cat([batch.image for batch in batches]), joined, names
+
+
+def _condition(run: Run, batch: Batch, label: str | int | None) -> Condition:
+    """What the codes of images need: of a model with classes their label, also where its encoder needs none."""
+    condition = condition_for(run, batch, label, advise=True)
+    if not isinstance(run.model, Conditional) or condition.label is not None:
+        return condition
+    given = run.condition(label, len(batch.image), batch.condition.only("label") if label is None else UNCONDITIONAL)
+    if given.label is None:
+        raise no_label("give label=, or images with classes")
+    return given
 
 
 def _batch(run: Run, what: str | int | Path, n: int, data: Source | None) -> Batch:

@@ -39,7 +39,7 @@ def pick_image(run: Run, what: str | int | Path, data: Source | None = None) -> 
     Raises:
         UserError: the number or the file does not exist, or the file cannot be read.
     """
-    number = _number(what)
+    number = number_of(what)
     if number is None:
         return Batch(to_float(_read(run, Path(str(what))).to(run.device)))
     source = source_of(run, data)
@@ -80,7 +80,7 @@ def find_code(
     return run.encode(batch.image, condition=condition), condition, batch.image.cpu()
 
 
-def _number(what: str | int | Path) -> int | None:
+def number_of(what: str | int | Path) -> int | None:
     """The number of an image; None for a file."""
     text = str(what)
     is_number = isinstance(what, int) or (text.removeprefix("-").isdecimal() and not os.path.exists(text))
@@ -169,7 +169,7 @@ def _numbers_of(what: str | Path) -> np.ndarray | list[float] | None:
         if array.nbytes > LARGEST:
             raise UserError(f"{path} holds {array.nbytes:,} bytes; a code or an image has at most {LARGEST:,}")
         return np.array(array)
-    if os.path.exists(path) or _number(text) is not None:
+    if os.path.exists(path) or number_of(text) is not None:
         return None
     try:
         return [float(part) for part in text.split(",")]

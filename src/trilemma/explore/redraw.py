@@ -8,6 +8,7 @@ The noise of a photograph is estimated by its second differences, which see litt
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from trilemma.data.load import Source
 from trilemma.errors import UserError, check_finite
 from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import pick_image
+from trilemma.pictures.animation import Film, animated, check_film, frame
 from trilemma.pictures.grid import grid
 from trilemma.results import Results, place
 from trilemma.run.compute import MOST_NUMBERS, in_batches, one_algorithm
@@ -36,6 +38,7 @@ ROUNDS = 5  # of each step under a mask
 OUTSIDE = "outside:"  # before a rectangle that stays
 AUTO = "auto"  # noise that is estimated
 COLUMNS = 8  # of the picture, at most
+FRAMES, STEP_MS, REST_MS = 25, 80, 1200  # of an animation: strengths, and the time of one and of both ends
 GREY = 0.5  # of what is drawn, in the picture of the mask
 
 
@@ -64,6 +67,7 @@ def redraw(
     first: int,
     label: str | int | None,
     caption: str | None,
+    film: Film | None,
     data: Source | None,
     out: str | Path | None,
     settings: dict[str, Any],
@@ -74,29 +78,46 @@ def redraw(
     keys = run.sampling(settings, verb)
     end_of(first, n)
     picture, within = place(out, run.path, f"edit-{_name(strength, mask, noise)}.png")
-    files = Results(picture, [], verb="edit", within=within)
+    animation = None if film is None else picture.with_suffix(f".{film}")
+    if film is not None:
+        check_film(film)
+    files = Results(picture, [animation] if animation else [], verb="edit", within=within)
     source = pick_image(run, image, data).image
     area = None if mask is None else read_mask(mask, run.shape).to(source.device)
     std = noise_of(source) if noise == AUTO else None if noise is None else float(noise)
-    how = Redraw(1.0 if strength is None else strength, area, ROUNDS if rounds is None else rounds, std)
+    full = 1.0 if strength is None else strength
+    how = Redraw(full, area, ROUNDS if rounds is None else rounds, std)
     guides = run.guides(keys)
     condition = run.condition(label, n, classifier=guides.classifier, caption=caption, first=first).to(run.device)
 
-    def compute(start: int, count: int) -> Tensor:
+    def compute(start: int, count: int, how: Redraw = how) -> Tensor:
         part = slice(start - first, start - first + count)
         some = Redraw(how.strength, None if area is None else area.expand(count, -1, -1, -1), how.rounds, how.noise)
         asked = {"condition": condition.rows(part), "keys": keys, "guides": guides}
         return model.redraw(source.expand(count, -1, -1, -1), some, seed=seed, first=start, **asked).float()
 
     rows = max(1, MOST_NUMBERS // source.numel())
+
+    def _frame(function: Callable[[int, int], Tensor]) -> Tensor:
+        return torch.cat([part.cpu() for _, part in in_batches(function, first, first + n, rows)])
+
     with torch.no_grad(), one_algorithm():
         drawn = torch.cat([part for _, part in in_batches(compute, first, first + n, rows)])
+        shares = torch.linspace(0, 1, FRAMES).tolist() if animation else []
+        moving = [_frame(partial(compute, how=Redraw(share * full))) for share in shares[:-1]]
     check_finite(drawn, "images", "train again with a lower lr=")
     images = drawn if area is None else torch.where(area > 0, drawn, source)
     asked = {"strength": strength, "mask": mask, "noise": std, "rounds": rounds, "n": n, "seed": seed, "first": first}
     receipt = run_receipt(run, "edit", image=str(image), **asked, label=label, caption=caption, settings=keys.given())
-    files.write(_page(source, area, images, first), receipt, {})
+    film_file = {animation: _animated([*moving, drawn.cpu()], film)} if animation and film else {}
+    files.write(_page(source, area, images, first), receipt, film_file)
     return Redrawing(picture, source.cpu(), None if area is None else area.cpu(), images.cpu(), std)
+
+
+def _animated(images: list[Tensor], film: Film) -> bytes:
+    """From none of the strength to all of it, and a rest at both ends."""
+    pictures = [frame(batch, columns=min(COLUMNS, len(batch))) for batch in images]
+    return animated(pictures, [REST_MS, *[STEP_MS] * (len(pictures) - 2), REST_MS], film)
 
 
 def noise_of(image: Tensor) -> float:

@@ -25,6 +25,7 @@ from trilemma.values import checked_call
 
 FORMAT = 1  # of a receipt
 GRID_LIMIT = 400  # images
+OPTIONAL = ("unfinished", "guide", "caption")  # of a receipt: not written where there is none
 LONGEST_LABEL = 40  # letters in the name of a folder
 LIKE_SETTING = re.compile(r"_[a-z_]+-")  # as in label-x_steps-5
 
@@ -72,7 +73,11 @@ class Receipt(Config):
     def to_json(self) -> dict[str, Any]:
         """Plain values only: what `make` takes back."""
         values = super().to_json()
-        return {key: value for key, value in values.items() if value or key not in ("unfinished", "guide", "caption")}
+        return {
+            key: value
+            for key, value in values.items()
+            if value or key not in ("unfinished", "guide", "caption") or value == ""
+        }
 
 
 @checked_call

@@ -12,7 +12,7 @@ from torch import Tensor
 from trilemma.data.load import Images
 from trilemma.errors import UserError, check_finite
 from trilemma.explore.images import run_receipt
-from trilemma.explore.naming import pick_image, read_whole
+from trilemma.explore.naming import number_of, pick_image, read_whole
 from trilemma.keys import Picture, Seed
 from trilemma.modes import own_modes
 from trilemma.pictures.grid import grid
@@ -74,7 +74,8 @@ def upscale(
     model = run.require("enlarge images", Upscales)
     keys = run.sampling(settings, upscale)
     end_of(first, n)
-    name = image if isinstance(image, int) or str(image).isdigit() else Path(str(image)).stem
+    number = number_of(image)
+    name = Path(str(image)).stem if number is None else number
     picture, within = place(out, run.path, f"upscale-{name}.png")
     paths = [picture.with_name(f"{picture.stem}-{k}.png") for k in range(first, first + n)]
     files = Results(picture, paths, verb="upscale", within=within)
@@ -90,7 +91,7 @@ def upscale(
     check_finite(images, "images", "train again with a lower lr=")
     bicubic = F.interpolate(small, size=size, mode="bicubic").clamp(0, 1).cpu()
     asked = {"n": n, "seed": seed, "first": first, "settings": keys.given()}
-    receipt = run_receipt(run, "upscale", image=str(image), **asked)
+    receipt = run_receipt(run, "upscale", image=str(image), **asked, guide=run.guide_origin(keys))
     contents = {
         path: png_content(one, {**receipt, "first": k, "n": 1})
         for k, (path, one) in enumerate(zip(paths, images, strict=True), start=first)
@@ -101,7 +102,7 @@ def upscale(
 
 def _small(run: Run, image: str | int | Path, data: Any, factor: int) -> tuple[Tensor, Tensor | None]:
     """The small image, and the large one that it was made of."""
-    if isinstance(image, int) or str(image).isdigit():
+    if number_of(image) is not None:
         original = pick_image(run, image, data).image
         return F.avg_pool2d(original, factor), original.cpu()
     return read_whole(Path(str(image)), run.shape[0]).to(run.device), None

@@ -10,6 +10,7 @@ import math
 from itertools import pairwise
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trilemma.nets.conv import CentreCrop, conv3
 
@@ -35,8 +36,12 @@ class Block(nn.Module):
 def residual_encoder(shape: tuple[int, int, int], outputs: int, width: int) -> nn.Sequential:
     """Image (B, C, H, W) -> (B, outputs)."""
     widths, (height, breadth) = _plan(shape, width)
-    last = nn.Linear(widths[-1] * height * breadth, outputs)
-    return nn.Sequential(*_down(shape[0], widths), *_normed(widths[-1]), nn.Flatten(), last)
+    layers: list[nn.Module] = [conv3(shape[0], width)]
+    for c_in, c_out in pairwise(widths):
+        layers += [conv3(c_in, c_out, 2), Block(c_out)]
+    if len(widths) == 1:
+        layers.append(Block(width))
+    return nn.Sequential(*layers, *_normed(widths[-1]), nn.Flatten(), nn.Linear(widths[-1] * height * breadth, outputs))
 
 
 def residual_decoder(inputs: int, shape: tuple[int, int, int], width: int) -> nn.Sequential:
@@ -46,20 +51,58 @@ def residual_decoder(inputs: int, shape: tuple[int, int, int], width: int) -> nn
         nn.Linear(inputs, widths[-1] * height * breadth),
         nn.Unflatten(1, (widths[-1], height, breadth)),
     ]
-    return nn.Sequential(*layers, *_up(shape, widths))
+    for c_in, c_out in pairwise(reversed(widths)):
+        layers += [Block(c_in), nn.Upsample(scale_factor=2), conv3(c_in, c_out)]
+    if len(widths) == 1:
+        layers.append(Block(width))
+    return nn.Sequential(*layers, *_normed(width), conv3(width, shape[0]), CentreCrop(*shape[1:]))
 
 
-def map_encoder(shape: tuple[int, int, int], outputs: int, width: int, halvings: int) -> nn.Sequential:
-    """Image (B, C, H, W) -> map (B, outputs, h, w), each side halved and rounded up so often."""
-    widths, _ = _plan(shape, width, halvings)
-    c = widths[-1]
-    return nn.Sequential(*_down(shape[0], widths), Block(c), *_normed(c), conv3(c, outputs))
+def map_encoder(shape: tuple[int, int, int], outputs: int, width: int, blocks: int, halvings: int) -> nn.Sequential:
+    """Image (B, C, H, W) -> map (B, outputs, h, w), each side halved so often, and once more by taking 2 x 2 pixels as
+    channels; sides that this does not divide are padded on the right and at the bottom."""
+    widths = [width * 2**k for k in range(halvings + 1)]
+    layers: list[nn.Module] = [Patches(2 ** (halvings + 1)), conv3(4 * shape[0], width)]
+    for k, c in enumerate(widths):
+        layers += [conv3(widths[k - 1], c, 2)] if k else []
+        layers += [Block(c) for _ in range(blocks)]
+    return nn.Sequential(*layers, *_normed(widths[-1]), conv3(widths[-1], outputs))
 
 
-def map_decoder(inputs: int, shape: tuple[int, int, int], width: int, halvings: int) -> nn.Sequential:
+def map_decoder(inputs: int, shape: tuple[int, int, int], width: int, blocks: int, halvings: int) -> nn.Sequential:
     """Map (B, inputs, h, w) -> image before its last activation (B, C, H, W)."""
-    widths, _ = _plan(shape, width, halvings)
-    return nn.Sequential(conv3(inputs, widths[-1]), Block(widths[-1]), *_up(shape, widths))
+    widths = [width * 2**k for k in reversed(range(halvings + 1))]
+    layers: list[nn.Module] = [conv3(inputs, widths[0])]
+    for k, c in enumerate(widths):
+        layers += [nn.Upsample(scale_factor=2), conv3(widths[k - 1], c)] if k else []
+        layers += [Block(c) for _ in range(blocks)]
+    return nn.Sequential(*layers, *_normed(width), conv3(width, 4 * shape[0]), Pixels(*shape[1:]))
+
+
+class Patches(nn.Module):
+    """2 x 2 pixels as channels: (B, C, H, W) -> (B, 4 C, H / 2, W / 2), both sides first padded with their last pixels
+    to a multiple."""
+
+    def __init__(self, multiple: int) -> None:
+        super().__init__()
+        self.multiple = multiple
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
+        right, below = (-side % self.multiple for side in (image.shape[3], image.shape[2]))
+        return F.pixel_unshuffle(F.pad(image, (0, right, 0, below), mode="replicate"), 2)
+
+
+class Pixels(nn.Module):
+    """Back again: (B, 4 C, h, w) -> (B, C, height, width), without what was padded."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.size = height, width
+
+    def forward(self, h: Tensor) -> Tensor:
+        """See the class."""
+        return F.pixel_shuffle(h, 2)[..., : self.size[0], : self.size[1]]
 
 
 def _plan(shape: tuple[int, int, int], width: int, halvings: int | None = None) -> tuple[list[int], tuple[int, int]]:
@@ -68,24 +111,6 @@ def _plan(shape: tuple[int, int, int], width: int, halvings: int | None = None) 
         halvings = max(0, math.ceil(math.log2(max(shape[1:]) / SMALLEST)))
     height, breadth = (math.ceil(side / 2**halvings) for side in shape[1:])
     return [width * min(2**k, CAP) for k in range(halvings + 1)], (height, breadth)
-
-
-def _down(channels: int, widths: list[int]) -> list[nn.Module]:
-    """From an image to the smallest map."""
-    layers: list[nn.Module] = [conv3(channels, widths[0])]
-    for c_in, c_out in pairwise(widths):
-        layers += [conv3(c_in, c_out, 2), Block(c_out)]
-    return [*layers, Block(widths[0])] if len(widths) == 1 else layers
-
-
-def _up(shape: tuple[int, int, int], widths: list[int]) -> list[nn.Module]:
-    """From the smallest map to an image."""
-    layers: list[nn.Module] = []
-    for c_in, c_out in pairwise(reversed(widths)):
-        layers += [Block(c_in), nn.Upsample(scale_factor=2), conv3(c_in, c_out)]
-    if len(widths) == 1:
-        layers.append(Block(widths[0]))
-    return [*layers, *_normed(widths[0]), conv3(widths[0], shape[0]), CentreCrop(*shape[1:])]
 
 
 def _normed(channels: int) -> tuple[nn.Module, nn.Module]:

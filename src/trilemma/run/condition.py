@@ -67,7 +67,7 @@ def captions_of(caption: str | Sequence[str], first: int, count: int, model: nn.
     unknown_words = dict.fromkeys(word for text in captions for word in cast(ReadsCaptions, model).unknown_words(text))
     if unknown_words:
         words = ", ".join(f'"{printable(word)}"' for word in unknown_words)
-        note(f"unknown words: {words}; the model has seen them in no caption, and reads them letter by letter")
+        note(f"unknown words: {words}; they are in no caption that the model learned from")
     return Condition(caption=[captions[k % len(captions)] for k in range(first, first + count)])
 
 

@@ -237,11 +237,14 @@ def hold(path: Path) -> IO[str]:
     return file
 
 
+NO_PART = ("check",)  # settings of a model that change nothing of what is trained
+
+
 def _identity(config: dict[str, Any]) -> dict[tuple[str, str], Any]:
     """What makes a training this one, by part of the config and key."""
     parts = {
         "": {key: config[key] for key in ("format", "model", FINGERPRINT[1])},
-        "model_config": config["model_config"],
+        "model_config": {key: value for key, value in config["model_config"].items() if key not in NO_PART},
         **{part: _without_length(config[part]) for part in ("data_config", "training")},
         "parts": identity(config),
     }

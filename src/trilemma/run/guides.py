@@ -18,7 +18,7 @@ from trilemma.files import read_json, write_json
 from trilemma.pictures.levels import to_float
 from trilemma.registry import require
 from trilemma.run.stored import StoredRun
-from trilemma.types import NO_GUIDES, Condition, Conditional, DenoisesOnAnySchedule, Guides
+from trilemma.types import NO_GUIDES, Condition, Conditional, DenoisesOnAnySchedule, Guides, UsesCodeMap
 
 GRIDS = "grids.json"  # in a run's folder: time grids that were optimised for its model
 GRID_IMAGES = 32  # held-out images that they are measured on
@@ -57,7 +57,7 @@ def guides_of(run: StoredRun, model: nn.Module, keys: Config, opened: Opened) ->
     if guide is None and classifier is None and not is_optimised:
         return NO_GUIDES
     return Guides(
-        None if guide is None else _weak(run, guide, opened, has_classes=isinstance(model, Conditional)),
+        None if guide is None else _weak(run, model, guide, opened, has_classes=isinstance(model, Conditional)),
         None if classifier is None else _classifier(run, classifier),
         optimised_grid(run, model, keys) if is_optimised else None,
     )
@@ -93,7 +93,7 @@ def _kept(file: Path, weights: str) -> dict[str, list[float]]:
         return {}
 
 
-def _weak(run: StoredRun, path: str, opened: Opened, *, has_classes: bool) -> nn.Module:
+def _weak(run: StoredRun, own: nn.Module, path: str, opened: Opened, *, has_classes: bool) -> nn.Module:
     """The model of another run, which is asked for the same classes."""
     try:
         other, model = opened(path)
@@ -105,12 +105,25 @@ def _weak(run: StoredRun, path: str, opened: Opened, *, has_classes: bool) -> nn
             f"guide={path}: its images are {_form(other.shape)}, those of {run.path} {_form(run.shape)}; give a run on "
             "images of the same shape"
         )
+    if not _draw_alike(own, model):
+        raise UserError(f"guide={path}: it draws other codes than {run.path}; give a run with the same autoencoder")
     if has_classes and isinstance(model, Conditional) and other.classes != run.classes:
         raise UserError(
             f"guide={path}: it has other classes ({len(other.classes)}) than {run.path} ({len(run.classes)}); give a "
             "run on the same data"
         )
     return model
+
+
+def _draw_alike(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two models draw pixels, or codes of autoencoders with equal weights."""
+    parts: list[Any] = [
+        model.autoencoder if isinstance(model, UsesCodeMap) else nn.Identity() for model in (one, other)
+    ]
+    first, second = (part.state_dict() for part in parts)
+    return first.keys() == second.keys() and all(
+        torch.equal(tensor, second[name].to(tensor.device)) for name, tensor in first.items()
+    )
 
 
 def _classifier(run: StoredRun, name: str) -> ClassifierGuide:

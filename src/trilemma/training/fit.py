@@ -27,7 +27,7 @@ from typing import Any
 from trilemma.config import VARIANCE, ModelConfig
 from trilemma.registry import Recipe, without_memory
 from trilemma.run.config import LENGTHS, TrainConfig
-from trilemma.types import Model, Player, config_of, players_of
+from trilemma.types import Model, Player, UsesCodeMap, config_of, players_of
 
 SHARE = 8  # batches in a pass over the training images, at least
 LEAST_BATCH, LEAST_STEPS = 16, 1_000
@@ -87,7 +87,7 @@ def fit_training(
     """
     changes: dict[str, Any] = {}
     notes: list[str] = []
-    here, there = _pixels(config_of(module) or recipe.config), _pixels(recipe.config)
+    here, there = _seen(module, recipe), _pixels(recipe.config)
     growth = here / there if training.minutes is not None else 1.0
     if "batch" not in user_keys and (batch := fit_batch(training.batch, n_train, growth)) != training.batch:
         changes["batch"] = batch
@@ -118,6 +118,13 @@ def fit_rates(recipe: Recipe, lr: Rates, module: Model) -> Rates:
     if isinstance(lr, dict):
         return {name: _scaled(rate, factors.get(name, 1.0)) for name, rate in lr.items()}
     return _scaled(lr, min(factors.values()))
+
+
+def _seen(module: object, recipe: Recipe) -> int:
+    """Values that a network sees of an image: of a model of codes, those of its code."""
+    if isinstance(module, UsesCodeMap):
+        return math.prod(module.autoencoder.map_shape)
+    return _pixels(config_of(module) or recipe.config)
 
 
 def _pixels(config: ModelConfig) -> int:

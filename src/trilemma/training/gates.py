@@ -55,13 +55,13 @@ def check_autoencoder(autoencoder: HasCodeMap, data: Data, device: torch.device,
         raise UserError(
             f"the autoencoder is not good enough: a reconstruction is at {result.reconstruction:.3g} of the distance "
             f"of two images, and {min(result.shrunk, MOST_DISTANCE):.3g} is the most; {advice}, "
-            "or go on with check=false"
+            "or continue with check=false"
         )
     if not result.gain <= MOST_GAIN:
         raise UserError(
             f"the autoencoder is not good enough: it magnifies noise on its codes {result.gain:.2g} times, and "
             f"{MOST_GAIN:g} is the most; train it with more noise on its codes, as autoencoder.code_noise=0.2, or "
-            "go on with check=false"
+            "continue with check=false"
         )
 
 
@@ -83,6 +83,8 @@ def measure(autoencoder: HasCodeMap, data: Data, device: torch.device) -> Check:
     network = feature_network("auto", data.shape, data.name)
     real = extract(network, image)
     distances = [feature_distance(real, extract(network, other)) for other in (result, enlarged)]
-    reconstruction, shrunk = (0.0 if isinstance(d, str) else d.value for d in distances)
+    if reason := next((distance for distance in distances if isinstance(distance, str)), None):
+        raise UserError(f"the autoencoder cannot be judged: {reason}; continue with check=false")
+    reconstruction, shrunk = (distance.value for distance in distances if not isinstance(distance, str))
     change = (noisy.double() - result.double()).square().mean().sqrt() / image.double().std().clamp(min=1e-12)
     return Check(reconstruction, shrunk, float(change) / NOISE)

@@ -23,7 +23,6 @@ import torch
 
 from trilemma import rng
 from trilemma.data import Data, Loader, batches
-from trilemma.data.loader import VALID_BATCH
 from trilemma.hardware import to_channels_last
 from trilemma.memory import with_room
 from trilemma.modes import own_modes
@@ -46,6 +45,7 @@ from trilemma.training.state import Parts
 from trilemma.training.team import ALONE, Fault, Outcome, Team, agree
 from trilemma.types import Batch, Model, Precomputes, players_of
 
+ENCODED_TOGETHER = 64  # training images whose codes are worked out at a time
 START_IMAGES = 10_000  # training images that the start of a phase is shown
 
 
@@ -131,7 +131,7 @@ class Trainer:
         """What the losses need of each image once, which is no longer true of an image that changes."""
         if isinstance(self.model, Precomputes) and not self.config.augment and not self.calendar.is_over:
             with self.calendar.timed():
-                self.model.precompute(batches(self.data.train, VALID_BATCH, self.players.device))
+                self.model.precompute(batches(self.data.train, ENCODED_TOGETHER, self.players.device))
 
     def advance(self) -> Outcome:
         """The next step, and what all processes do after it. The clock of training seconds runs only here."""

@@ -160,8 +160,9 @@ class Players:
 
 
 def needs_whole_batch(module: nn.Module) -> bool:
-    """Whether its training depends on statistics of the batch: batch norm, or a module that says so of itself."""
-    return isinstance(module, _BatchNorm) or flags(module).batch_statistics
+    """Whether its training depends on statistics of the batch: batch norm, or a module that says so of itself. A frozen
+    part is in eval mode, and depends on none."""
+    return module.training and (isinstance(module, _BatchNorm) or flags(module).batch_statistics)
 
 
 def split(batch: Batch, pieces: int) -> list[Batch]:

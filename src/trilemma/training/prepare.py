@@ -29,13 +29,14 @@ from trilemma.run.locate import WEIGHTS
 from trilemma.run.migration import FORMAT
 from trilemma.run.parts import PartConfig, blueprints
 from trilemma.run.run import Run
-from trilemma.tokeniser import MOST_EXAMPLES, examples_of, vocabulary_of
+from trilemma.tokeniser import LENGTH, MOST_EXAMPLES, examples_of, vocabulary_of
 from trilemma.training.adversarial import few_images
 from trilemma.training.fit import fit_model, fit_training
 from trilemma.training.optim import check_players
 from trilemma.training.order import Order
 from trilemma.training.validation import check_monitor
 from trilemma.types import Conditional, Model, ReadsCaptions, config_of, count_players, flags
+from trilemma.words import counted
 
 SPREAD_IMAGES = 4096  # whose standard deviation is measured
 
@@ -104,6 +105,8 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
     training, changed = fit_training(recipe, order.training, order.fixed_keys, module, len(data.train))
     for note in fitted + changed:
         say(f"  {note}")
+    if isinstance(module, ReadsCaptions) and (cut := module.captions_cut(data.train.captions or ())):
+        say(f"  {counted(cut, 'caption')} of the training images {'is' if cut == 1 else 'are'} cut at {LENGTH} tokens")
     if count_players(module.phases) > 1 and (note := few_images(len(data.train), training.augment, config)):
         say(f"  note: {note}")
     check_players(module.phases, training)
