@@ -51,7 +51,7 @@ def test_case_and_composition_make_no_difference() -> None:
 
 def test_captions_are_padded_and_cut() -> None:
     tokeniser = Tokeniser(("a",))
-    short, empty, long = tokeniser.padded(["a a", " ", "a " * 100])
+    short, empty, long = tokeniser.pad(["a a", " ", "a " * 100])
     assert short == [257, 257] + [PADDING] * (LENGTH - 2)
     assert empty == [PADDING] * LENGTH and long == [257] * LENGTH
 

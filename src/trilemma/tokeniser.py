@@ -94,7 +94,7 @@ class Tokeniser:
                 last.append(token - 1)
         return " ".join(piece if isinstance(piece, str) else piece.decode(errors="replace") for piece in pieces)
 
-    def padded(self, captions: Iterable[str]) -> list[list[int]]:
+    def pad(self, captions: Iterable[str]) -> list[list[int]]:
         """LENGTH tokens of each caption."""
         rows = (self.encode(caption)[:LENGTH] for caption in captions)
         return [row + [PADDING] * (LENGTH - len(row)) for row in rows]

@@ -53,9 +53,9 @@ def test_the_noise_has_the_variance_of_the_posterior_and_that_of_training():
 
 
 def test_the_loss_is_the_sum_of_its_parts():
-    model = autoencoder(feature_loss=0.7, kl=0.03)
+    model = autoencoder(feature_loss=0.7, kl=0.03, squared=2.0)
     loss, parts = model.loss(Batch(images(8)), torch.Generator().manual_seed(0))
-    expected = parts["l1"] + 0.7 * parts["features"] + 0.03 * parts["kl_nats"] / model.code_length
+    expected = parts["l1"] + 2 * parts["mse"] + 0.7 * parts["features"] + 0.03 * parts["kl_nats"] / model.code_length
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 

@@ -17,6 +17,7 @@ from trilemma.types import (
     Batch,
     BoundsLikelihood,
     Condition,
+    Guides,
     Inverts,
     Precomputes,
     Reconstructs,
@@ -129,6 +130,23 @@ def test_a_place_is_drawn_where_one_of_its_pixels_is():
     x = images(1)
     outside = model.redraw(x, Redraw(mask=mask, rounds=1), seed=0)[:, :, :2]
     assert torch.allclose(outside, model.reconstruct(x)[:, :, :2], atol=1e-5)  # what stays is its code
+
+
+def test_what_is_under_a_mask_is_seen_by_no_code():
+    model = LatentDiffusion(LatentDiffusionConfig(shape=SHAPE, **NETWORK), {"autoencoder": Halved()}).eval()
+    x, mask = images(1), torch.zeros(1, 1, 8, 6)
+    mask[:, :, 3:, 2:5] = 1  # not along the places of the map
+    one, other = (
+        model.redraw(image, Redraw(mask=mask, rounds=1), seed=0) for image in (x, torch.where(mask > 0, 1 - x, x))
+    )
+    assert torch.equal(one, other)
+
+
+def test_a_classifier_of_images_is_refused(pair):
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(96, 3))
+    classifier.n_classes = 3  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"^classifier= judges images, and this model draws codes"):
+        pair[0].sample(1, seed=0, condition=Condition(torch.tensor([1])), guides=Guides(classifier=classifier))
 
 
 def test_the_noise_of_pixels_is_refused(pair):

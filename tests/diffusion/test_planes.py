@@ -8,7 +8,17 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.diffusion.model import PixelDiffusion
-from trilemma.diffusion.planes import OUTSIDE, WHOLE, draw_masks, enlarge, masked, places_of, shrink, tiled, window
+from trilemma.diffusion.planes import (
+    OUTSIDE,
+    WHOLE,
+    draw_masks,
+    enlarge,
+    mask_planes,
+    places_of,
+    shrink,
+    tile_denoiser,
+    window,
+)
 from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.errors import UserError
 from trilemma.registry import create
@@ -52,14 +62,14 @@ def test_tiles_that_agree_make_the_whole():
     def denoise_at(top: int, left: int):
         return lambda x_t, t: x_t * 3 + 1
 
-    denoise = tiled(denoise_at, (20, 12), (8, 8), 2)
+    denoise = tile_denoiser(denoise_at, (20, 12), (8, 8), 2)
     assert torch.allclose(denoise(x, torch.ones(2)), 3 * x + 1, atol=1e-6)
     assert window((8, 8)).min() > 0 and window((8, 6)).shape == (1, 1, 8, 6)
 
 
 def test_no_seams_where_tiles_differ():
     """Tiles of two levels meet in a slope: no step is larger than that of the weights."""
-    denoise = tiled(lambda top, left: lambda x_t, t: torch.full_like(x_t, float(left > 0)), (8, 12), (8, 8), 1)
+    denoise = tile_denoiser(lambda top, left: lambda x_t, t: torch.full_like(x_t, float(left > 0)), (8, 12), (8, 8), 1)
     row = denoise(torch.zeros(1, 1, 8, 12), torch.ones(1))[0, 0, 4]
     assert row[0] == 0 and row[-1] == 1 and (row.diff() >= -1e-6).all() and row.diff().max() < 0.35
 
@@ -114,7 +124,7 @@ def test_masks_are_rectangles_or_all():
 def test_a_masked_image_hides_what_is_to_be_drawn():
     x, mask = images(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)
     mask[:, :, :2] = 1
-    planes = masked(x, mask)
+    planes = mask_planes(x, mask)
     assert planes.shape == (2, 4, 4, 4) and torch.equal(planes[:, :1], mask)
     assert not planes[:, 1:, :2].any() and torch.equal(planes[:, 1:, 2:], x[:, :, 2:])
 

@@ -108,3 +108,12 @@ def test_an_image_is_drawn_again_by_a_caption(run: trilemma.Run, tmp_path: Path)
         for colour in ("red", "blue")
     )
     assert (red - blue).abs().max() > 1e-4
+
+
+def test_a_guide_reads_the_caption_too(run: trilemma.Run) -> None:
+    """A model that guides itself leads nowhere: with the caption on both sides, guidance changes nothing."""
+    run.guide_runs["itself"] = run
+    keys: dict[str, Any] = {"caption": "a large red circle", "steps": 2}
+    plain, led = run.sample(2, **keys), run.sample(2, **keys, guidance=3.0, guide="itself")
+    assert torch.allclose(plain, led, atol=1e-5)
+    assert (run.sample(2, **keys, guidance=3.0) - plain).abs().max() > 1e-4

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trilemma.nets.attention import Attention, SpatialAttention
 from trilemma.nets.dit import DiT
-from trilemma.nets.given import Given
+from trilemma.nets.network_input import NetworkInput
 from trilemma.nets.unet import UNet
 from trilemma.registry import count_parameters
 
@@ -53,8 +53,8 @@ def test_level_and_condition_matter_and_a_condition_of_zero_is_none(name: str) -
     x = images(*{"unet": (1, 12, 10), "unet of patches": (3, 12, 10), "dit": (3, 12, 8)}[name])
     output = network(x, LEVELS)
     condition = torch.zeros(2, network.embedding)
-    torch.testing.assert_close(network(x, LEVELS, Given(condition)), output)
-    assert (network(x, LEVELS, Given(condition + 1)) - output).abs().max() > 1e-3
+    torch.testing.assert_close(network(x, LEVELS, NetworkInput(condition)), output)
+    assert (network(x, LEVELS, NetworkInput(condition + 1)) - output).abs().max() > 1e-3
     assert (network(x, LEVELS.flip(0)) - output).abs().max() > 1e-3
     alone = network(x[1:], LEVELS[1:])
     torch.testing.assert_close(alone, output[1:], rtol=0, atol=1e-5)  # images do not see each other

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.path import CodesModel
-from trilemma.diffusion.planes import draw_masks, enlarge, hide, masked, shrink
+from trilemma.diffusion.planes import draw_masks, enlarge, hide, mask_planes, shrink
 from trilemma.errors import UserError
-from trilemma.nets.given import NOTHING, Given
+from trilemma.nets.network_input import NO_INPUT, NetworkInput
 from trilemma.nets.text import TextEncoder
 from trilemma.tokeniser import LENGTH, PADDING, Tokeniser
 from trilemma.types import Batch, Condition, default_label
@@ -97,7 +97,7 @@ class ConditionedModel(CodesModel):
             return replace(condition, image=shrink(image, self.factor))
         return condition
 
-    def dropped(self, condition: Condition, rng: torch.Generator, share: float) -> Condition:
+    def drop_condition(self, condition: Condition, rng: torch.Generator, share: float) -> Condition:
         """A batch's condition, of which each image loses its class or caption with probability `share`."""
         label = condition.label if self.n_classes else None
         caption = condition.caption if "caption" in self.takes else None
@@ -111,22 +111,22 @@ class ConditionedModel(CodesModel):
         lost = (draws < share).tolist()
         return replace(condition, caption=["" if gone else text for gone, text in zip(lost, caption, strict=True)])
 
-    def embed(self, condition: Condition, n: int) -> Given:
+    def embed(self, condition: Condition, n: int) -> NetworkInput:
         """What the network is given of a condition of n images; a null label, or no caption, where there is none."""
-        given = NOTHING
+        inputs = NO_INPUT
         if self.n_classes:
             null = torch.full((n,), self.n_classes, device=self._device)
             label = null if condition.label is None else condition.label.to(self._device)
-            given = Given(self.embedding(label))
+            inputs = NetworkInput(self.embedding(label))
         elif "caption" in self.takes:
-            given = self._read([""] * n if condition.caption is None else condition.caption)
-        return given._replace(planes=self._planes(condition, n)) if self.n_planes else given
+            inputs = self._read([""] * n if condition.caption is None else condition.caption)
+        return inputs._replace(planes=self._planes(condition, n)) if self.n_planes else inputs
 
-    def _read(self, captions: Sequence[str]) -> Given:
+    def _read(self, captions: Sequence[str]) -> NetworkInput:
         """What captions become; an empty one is none."""
-        tokens = torch.tensor(self.tokeniser.padded(captions), device=self._device)
+        tokens = torch.tensor(self.tokeniser.pad(captions), device=self._device)
         vectors, keep, vector = self.text(tokens, (tokens == PADDING).all(1))
-        return Given(self.text_vector(vector), vectors, keep)
+        return NetworkInput(self.text_vector(vector), vectors, keep)
 
     @property
     def _device(self) -> torch.device:
@@ -146,11 +146,15 @@ class ConditionedModel(CodesModel):
                 raise UserError(f"the smaller images are {tuple(image.shape[1:])}; this model takes {small}")
             return 2 * enlarge(image.to(self._device), self.factor) - 1
         if image is None or mask is None:
-            return masked(*(torch.ones(n, c, *self.x_shape[1:], device=self._device) for c in (self.x_shape[0], 1)))
-        return masked(self.to_x(hide(image, mask).to(self._device)), self.place_mask(mask.to(self._device)))
+            channels, *size = self.x_shape
+            nothing, everywhere = torch.zeros(n, channels, *size), torch.ones(n, 1, *size)
+            return mask_planes(nothing, everywhere).to(self._device)
+        return mask_planes(self.to_x(hide(image, mask).to(self._device)), self.place_mask(mask.to(self._device)))
 
-    def for_training(self, condition: Condition, batch: Batch, rng: torch.Generator) -> Condition:
-        """What a batch's images are shown of themselves."""
+    def training_condition(self, batch: Batch, rng: torch.Generator, label_dropout: float) -> Condition:
+        """What is asked for in training: the batch's classes or captions, some of them lost, and what its images are
+        shown of themselves."""
+        condition = self.drop_condition(batch.condition, rng, label_dropout)
         if self.config.upscale:
             return replace(condition, image=shrink(batch.image, self.factor))
         if self.config.inpaint:

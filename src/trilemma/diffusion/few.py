@@ -25,7 +25,7 @@ from trilemma.diffusion.model import DATA_STD, PixelDiffusion
 from trilemma.diffusion.steps import of_images
 from trilemma.diffusion.weighting import evenly_spread
 from trilemma.errors import UserError
-from trilemma.nets.given import Given
+from trilemma.nets.network_input import NetworkInput
 from trilemma.types import (
     UNCONDITIONAL,
     Batch,
@@ -112,7 +112,7 @@ class FewSteps(Model):
         """
         student, ids = self.student, torch.arange(first, first + n)
         check_condition(condition, n, self.n_classes, self.takes)
-        given = student.embed(student.by_default(condition, ids, self.n_classes), n)
+        inputs = student.embed(student.by_default(condition, ids, self.n_classes), n)
         training = student.network.training
         student.network.eval()
         try:
@@ -121,15 +121,15 @@ class FewSteps(Model):
                 eps = random.normal(ids, student.x_shape, seed, "few", step).to(x0_hat)
                 known = 0.0 if step == 0 else x0_hat
                 levels = torch.full((n,), t * self.unit, dtype=torch.float64)
-                x0_hat = self.f(known + t * self.unit * eps, levels, given)
+                x0_hat = self.f(known + t * self.unit * eps, levels, inputs)
         finally:
             student.network.train(training)
         return student.to_image(x0_hat)
 
-    def f(self, x: Tensor, t: Tensor, given: Given) -> Tensor:
+    def f(self, x: Tensor, t: Tensor, inputs: NetworkInput) -> Tensor:
         """f(x, t) of x (B, C, H, W) with noise t float64 (B,): x itself where t is 0."""
         noisy = t.clamp(min=1e-6)
-        x0_hat = self.student.denoise_at(x, torch.ones_like(noisy), noisy, given)
+        x0_hat = self.student.denoise_at(x, torch.ones_like(noisy), noisy, inputs)
         return torch.where(of_images((t > 0).to(x.device)), x0_hat, x)
 
     def earlier(self, t: Tensor) -> Tensor:
@@ -140,18 +140,17 @@ class FewSteps(Model):
     def _distances(self, batch: Batch, rng: torch.Generator, label_dropout: float) -> tuple[Tensor, Tensor]:
         """Root mean square over pixels between f at t and at r, and t - r over the unit: (B,) each."""
         student, x0 = self.student, self.student.x_of(batch)
-        condition = student.dropped(batch.condition, rng, label_dropout)
-        given = student.embed(student.for_training(condition, batch, rng), len(x0))
+        inputs = student.embed(student.training_condition(batch, rng, label_dropout), len(x0))
         z = torch.special.ndtri(evenly_spread(len(x0), rng))
         t = self.unit * (NOISE_MEAN + NOISE_STD * z).exp().clamp(max=T_MAX)
         r = self.earlier(t)
         eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
         before = rng.get_state()  # dropout draws from it, and is to be the same in both
-        later = self.f(x0 + of_images(t.to(x0)) * eps, t, given)
+        later = self.f(x0 + of_images(t.to(x0)) * eps, t, inputs)
         after = rng.get_state()
         rng.set_state(before)
         with torch.no_grad():
-            target = self.f(x0 + of_images(r.to(x0)) * eps, r, given)
+            target = self.f(x0 + of_images(r.to(x0)) * eps, r, inputs)
         rng.set_state(after)
         distance = (later - target).square().flatten(1).mean(1).add(1e-12).sqrt()
         return distance, ((t - r) / self.unit).to(distance)

@@ -27,7 +27,7 @@ from trilemma.diffusion.grids import first_time, times_of
 from trilemma.diffusion.guidance import by_classifier, guided, log_probability
 from trilemma.diffusion.optimised import OPTIMISED, optimised_times
 from trilemma.diffusion.path import BoundsModel
-from trilemma.diffusion.planes import hide, tiled
+from trilemma.diffusion.planes import hide, tile_denoiser
 from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.samplers import ddim, draw_x0
 from trilemma.diffusion.sampling import DiffusionSampling
@@ -35,7 +35,7 @@ from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
 from trilemma.diffusion.steps import Denoise, Noise, of_images, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError, check_images
-from trilemma.nets.given import Given
+from trilemma.nets.network_input import NetworkInput
 from trilemma.types import (
     NO_GUIDES,
     UNCONDITIONAL,
@@ -250,22 +250,22 @@ class DiffusionModel(ConditionedModel):
 
     def _raw(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
         """The denoiser as the network has it."""
-        given = self.embed(condition, n)
-        return lambda x_t, t: self._denoised(x_t, t, given, schedule)
+        inputs = self.embed(condition, n)
+        return lambda x_t, t: self._denoised(x_t, t, inputs, schedule)
 
     def _clipping(self, denoise: Denoise) -> Denoise:
         """A denoiser whose images stay in [-1, 1], if the config says so."""
         return (lambda x_t, t: denoise(x_t, t).clamp(-1, 1)) if self.config.clip_x0 else denoise
 
-    def _denoised(self, x_t: Tensor, t: Tensor, given: Given, schedule: Schedule) -> Tensor:
+    def _denoised(self, x_t: Tensor, t: Tensor, inputs: NetworkInput, schedule: Schedule) -> Tensor:
         """x0_hat of images at times of a schedule."""
         t = t.cpu().double()
-        return self.denoise_at(x_t, schedule.alpha(t), schedule.sigma(t), given)
+        return self.denoise_at(x_t, schedule.alpha(t), schedule.sigma(t), inputs)
 
-    def denoise_at(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, given: Given) -> Tensor:
+    def denoise_at(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, inputs: NetworkInput) -> Tensor:
         """x0_hat of x_t = alpha x0 + sigma eps; alpha and sigma float64 (B,), sigma above 0."""
         c = self._coefficients(alpha, sigma, x_t)
-        return c.skip * x_t + c.out * self.network(c.inside * x_t, c.level, given).to(x_t.dtype)
+        return c.skip * x_t + c.out * self.network(c.inside * x_t, c.level, inputs).to(x_t.dtype)
 
     def _coefficients(self, alpha: Tensor, sigma: Tensor, like: Tensor) -> Coefficients:
         """Worked out in double precision, then as `like`."""
@@ -289,8 +289,8 @@ class DiffusionModel(ConditionedModel):
         ).to(x0)
         a, s, c_in, of_x0, of_eps, w = map(of_images, rows[:-1])
         eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
-        given = self.embed(self.for_training(self.dropped(batch.condition, rng, label_dropout), batch, rng), len(x0))
-        output = self.network(c_in * (a * x0 + s * eps), rows[-1], given).to(x0.dtype)
+        inputs = self.embed(self.training_condition(batch, rng, label_dropout), len(x0))
+        output = self.network(c_in * (a * x0 + s * eps), rows[-1], inputs).to(x0.dtype)
         return (w * (output - of_x0 * x0 - of_eps * eps).square()).flatten(1).mean(1), u
 
     @torch.no_grad()
@@ -324,7 +324,7 @@ class DiffusionModel(ConditionedModel):
             part = image[:, :, y : y + small[0], x : x + small[1]]
             return self._guided(Condition(image=part), n, schedule, keys, guides)
 
-        denoise = tiled(denoise_at, (size[0], size[1]), (tile[0], tile[1]), self.factor)
+        denoise = tile_denoiser(denoise_at, (size[0], size[1]), (tile[0], tile[1]), self.factor)
         times, ids = self._times_of(keys, schedule, guides), torch.arange(first, first + n)
         std, shape = float(schedule.sigma(times[0])), (channels, size[0], size[1])
         sampler = partial(keys.solver, denoise, schedule, times)

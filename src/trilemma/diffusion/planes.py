@@ -42,7 +42,7 @@ def hide(image: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask.to(image.device) > 0, GREY, image)
 
 
-def masked(image: Tensor, mask: Tensor) -> Tensor:
+def mask_planes(image: Tensor, mask: Tensor) -> Tensor:
     """x (B, C, H, W) and a mask (B, 1, H, W) -> (B, 1 + C, H, W): the mask, and x where that is 0."""
     return torch.cat([mask, image * (1 - mask)], dim=1)
 
@@ -76,7 +76,7 @@ def window(tile: tuple[int, int]) -> Tensor:
     return (rows[:, None] * columns[None, :]).float()[None, None]
 
 
-def tiled(
+def tile_denoiser(
     denoise_at: Callable[[int, int], Denoise], size: tuple[int, int], tile: tuple[int, int], step: int
 ) -> Denoise:
     """The denoiser of whole images, of those of tiles.

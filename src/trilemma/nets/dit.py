@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from trilemma.errors import UserError
 from trilemma.nets.attention import Attention
-from trilemma.nets.given import NOTHING, Given
+from trilemma.nets.network_input import NO_INPUT, NetworkInput
 from trilemma.nets.text import CrossAttention
 from trilemma.nets.unet import FREQUENCY
 from trilemma.nets.unet_small import sinusoid
@@ -57,15 +57,15 @@ class DiT(nn.Module):
         self.modulation = _zero(nn.Linear(width, 2 * width))
         self.last = _zero(nn.Linear(width, channels * patch**2))
 
-    def forward(self, x: Tensor, level: Tensor, given: Given = NOTHING) -> Tensor:
+    def forward(self, x: Tensor, level: Tensor, inputs: NetworkInput = NO_INPUT) -> Tensor:
         """x (B, C, H, W), level log(sigma / alpha) (B,), a condition -> (B, C, H, W)."""
         with torch.autocast(level.device.type, enabled=False):
             e = self.level(sinusoid(level.to(self.first.weight.dtype) * FREQUENCY / 10, self.embedding))
-            e = F.silu(e if given.vector is None else e + given.vector.to(e.dtype))
-        x = x if given.planes is None else torch.cat([x, given.planes.to(x)], dim=1)
+            e = F.silu(e if inputs.vector is None else e + inputs.vector.to(e.dtype))
+        x = x if inputs.planes is None else torch.cat([x, inputs.planes.to(x)], dim=1)
         h = self.first(x).flatten(2).transpose(1, 2) + self.places  # (B, N, D)
         for block in self.blocks:
-            h = block(h, e, given)
+            h = block(h, e, inputs)
         shift, scale = self.modulation(e)[:, None].chunk(2, dim=-1)
         tokens = self.last(_modulated(h, shift, scale)).transpose(1, 2)  # (B, C p p, N)
         return F.pixel_shuffle(tokens.unflatten(2, self.grid), self.patch)
@@ -82,13 +82,13 @@ class _Block(nn.Module):
         self.modulation = _zero(nn.Linear(width, 6 * width))
         nn.init.xavier_uniform_(self.attention.last.weight)  # the gate is what begins at zero
 
-    def forward(self, h: Tensor, e: Tensor, given: Given) -> Tensor:
+    def forward(self, h: Tensor, e: Tensor, inputs: NetworkInput) -> Tensor:
         """h (B, N, D), e (B, D) -> (B, N, D)."""
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(e)[:, None].chunk(6, dim=-1)
         h = h + gate_1 * self.attention(_modulated(h, shift_1, scale_1))
         if self.to_text is not None:
-            assert given.tokens is not None and given.keep is not None
-            h = h + self.to_text(F.layer_norm(h, h.shape[-1:], eps=1e-6), given.tokens, given.keep)
+            assert inputs.tokens is not None and inputs.keep is not None
+            h = h + self.to_text(F.layer_norm(h, h.shape[-1:], eps=1e-6), inputs.tokens, inputs.keep)
         return h + gate_2 * self.mlp(_modulated(h, shift_2, scale_2))
 
 

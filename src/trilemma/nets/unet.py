@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma.nets.attention import SpatialAttention, groups_of, largest_divisor
-from trilemma.nets.given import NOTHING, Given
+from trilemma.nets.network_input import NO_INPUT, NetworkInput
 from trilemma.nets.text import HEAD, CrossAttention
 from trilemma.nets.unet_small import sinusoid
 
@@ -93,19 +93,19 @@ class UNet(nn.Module):
                 self.up.append(nn.Upsample(scale_factor=2, mode="nearest"))
         self.last = nn.Sequential(nn.GroupNorm(groups_of(c), c), nn.SiLU(), _zero(nn.Conv2d(c, channels, 3, padding=1)))
 
-    def forward(self, x: Tensor, level: Tensor, given: Given = NOTHING) -> Tensor:
+    def forward(self, x: Tensor, level: Tensor, inputs: NetworkInput = NO_INPUT) -> Tensor:
         """x (B, C, H, W), level log(sigma / alpha) (B,), a condition -> (B, C, H, W)."""
-        e = self._embedded(level, given.vector)
-        x = x if given.planes is None else torch.cat([x, given.planes.to(x)], dim=1)
+        e = self._embedded(level, inputs.vector)
+        x = x if inputs.planes is None else torch.cat([x, inputs.planes.to(x)], dim=1)
         h = self.first(F.pixel_unshuffle(F.pad(x, self._padding()), self.patch))
         skips = [h]
         for module in self.down:
-            h = module(h, e, given) if isinstance(module, _Stage) else module(h)
+            h = module(h, e, inputs) if isinstance(module, _Stage) else module(h)
             skips.append(h)
         for module in self.middle:
-            h = module(h, e, given)
+            h = module(h, e, inputs)
         for module in self.up:
-            h = module(torch.cat([h, skips.pop()], dim=1), e, given) if isinstance(module, _Stage) else module(h)
+            h = module(torch.cat([h, skips.pop()], dim=1), e, inputs) if isinstance(module, _Stage) else module(h)
         return F.pixel_shuffle(self.last(h), self.patch)[..., : self.size[0], : self.size[1]]
 
     def _embedded(self, level: Tensor, condition: Tensor | None) -> Tensor:
@@ -140,13 +140,13 @@ class _Stage(nn.Module):
         self.attention = SpatialAttention(c_out) if attention else nn.Identity()
         self.to_text = _TextAttention(c_out, tokens) if attention and tokens else None
 
-    def forward(self, x: Tensor, e: Tensor, given: Given) -> Tensor:
+    def forward(self, x: Tensor, e: Tensor, inputs: NetworkInput) -> Tensor:
         """x (B, c_in, H, W), e (B, E) -> (B, c_out, H, W)."""
         h = self.conv_1(F.silu(self.norm_1(x)))
         scale, shift = self.modulation(e)[:, :, None, None].chunk(2, dim=1)
         h = self.norm_2(h) * (1 + scale.to(h.dtype)) + shift.to(h.dtype)
         h = self.attention(self.skip(x) + self.conv_2(self.dropout(F.silu(h))))
-        return h if self.to_text is None else self.to_text(h, given)
+        return h if self.to_text is None else self.to_text(h, inputs)
 
 
 class _TextAttention(nn.Module):
@@ -157,11 +157,11 @@ class _TextAttention(nn.Module):
         self.norm = nn.GroupNorm(groups_of(channels), channels)
         self.attention = CrossAttention(channels, tokens, largest_divisor(channels, channels // HEAD))
 
-    def forward(self, h: Tensor, given: Given) -> Tensor:
+    def forward(self, h: Tensor, inputs: NetworkInput) -> Tensor:
         """(B, C, H, W) -> the same."""
-        assert given.tokens is not None and given.keep is not None
+        assert inputs.tokens is not None and inputs.keep is not None
         places = self.norm(h).flatten(2).transpose(1, 2)  # (B, H W, C)
-        return h + self.attention(places, given.tokens, given.keep).transpose(1, 2).unflatten(2, h.shape[2:])
+        return h + self.attention(places, inputs.tokens, inputs.keep).transpose(1, 2).unflatten(2, h.shape[2:])
 
 
 def _zero(layer: nn.Conv2d) -> nn.Conv2d:

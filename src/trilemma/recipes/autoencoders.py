@@ -157,7 +157,7 @@ register(
         training={
             "epochs": 10,
             "batch": 32,
-            "lr": 0.002,
+            "lr": 0.005,
             "optimizer": "adam",
             "betas": (0.9, 0.99),
             "clip": 1.0,

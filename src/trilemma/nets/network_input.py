@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Given(NamedTuple):
+class NetworkInput(NamedTuple):
     """Of B images; None = nothing.
 
     vector: added to the embedding of the noise level, (B, E).
@@ -19,4 +19,4 @@ class Given(NamedTuple):
     planes: Tensor | None = None
 
 
-NOTHING = Given()
+NO_INPUT = NetworkInput()
