@@ -7,8 +7,8 @@ synthesis with latent diffusion models", section 3.1 and appendix G).
     loss = mean |x_hat - x| + squared * mean (x_hat - x)**2 + feature_loss * d(x_hat, x)
            + kl * mean of KL(q(z|x) || N(0, I)) over the numbers of z
 
-The absolute error keeps edges. Alone, its gradient is that of the many pixels that are nearly right, and small things on
-a plain ground are learned late. The gradient of the squared error is that of the few that are not, and small at the end.
+The absolute error keeps edges. Alone, its gradient is that of the many pixels that are nearly right, so that small
+things on a plain ground are learned late. The gradient of the squared error is that of the few that are not.
 d is a distance of images by the maps of a classifier (classifiers/perceptual.py). The divergence is small: it keeps the
 codes near 0 and no more, so what is decoded from pure noise looks like noise. The noise on the codes makes the decoder
 forgive the errors of the model that will draw them. With adversarial > 0 a critic of patches joins in after

@@ -19,7 +19,6 @@ register(
             density_mean=-1.5,
             density_std=1.2,
             clip_x0=False,
-            width=32,
         ),
         training=BUDGET,
         parts={"autoencoder": "ae-kl"},
