@@ -147,6 +147,7 @@ VERBS: dict[str, Callable[[trilemma.Run, Path], object]] = {
     "compare": lambda run, out: trilemma.compare(run, n=20, out=out / "x", quiet=True).document["controls"],
 }
 TIMED = "triangle"  # a picture that shows times
+COST = {"ms_per_image", "ms_one_image", "ms_best_batch", "peak_memory_mb", "joules_per_image", "training_seconds"}
 SLOW = ("augment", "compare", "compress", "detect", "disentangle", "latent_map")
 
 
@@ -167,7 +168,12 @@ def left(out: Path) -> dict[str, object]:
     pictures = {
         name: np.asarray(Image.open(p)).tobytes() for name, p in files.items() if p.suffix == ".png" and p.stem != TIMED
     }
-    return pictures | {name: path.read_text() for name, path in files.items() if path.suffix == ".csv"}
+    return pictures | {name: without_cost(path.read_text()) for name, path in files.items() if path.suffix == ".csv"}
+
+
+def without_cost(table: str) -> str:
+    """The lines of a table that say nothing of time and memory, which differ from one moment to the next."""
+    return "".join(line for line in table.splitlines(keepends=True) if not COST & set(line.split(",")))
 
 
 def process() -> list[object]:
