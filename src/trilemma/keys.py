@@ -17,7 +17,8 @@ Label = Annotated[str | int | None, Field(description="class, by name or number,
 Caption = Annotated[
     str | None, Field(description="what the images show, for a model that reads captions; several with | between them")
 ]
-FilmFormat = Annotated[Literal["gif", "webp", "mp4"], Field(description="of the animation; mp4 needs the extra video")]
+Film = Literal["gif", "webp", "mp4"]
+FilmFormat = Annotated[Film, Field(description="of the animation; mp4 needs the extra video")]
 SplitOf = Annotated[SplitName | None, Field(description="split to use (default: held-out images)")]
 Channels = Annotated[
     int | None, Field(description="1: convert images to grey, 3: to colour (default: inferred from the images)")

@@ -6,8 +6,7 @@ Training draws t, then x_t = alpha x0 + sigma eps, and lowers
 
 which is w |x0_hat - x0|**2 (prediction.py has the coefficients, weighting.py the weights w and the density of t). The
 network is told log(sigma / alpha) and no t, so the schedule of sampling may be another than that of training. x0 is an
-image in [-1, 1], or the code of one (latent.py). What it is asked for is in
-conditioning.py.
+image in [-1, 1], or the code of one (latent.py). What it is asked for is in conditioning.py.
 """
 
 import math
@@ -194,10 +193,15 @@ class DiffusionModel(ConditionedModel):
         return optimised_times(denoise, schedule, solver, keys.steps, self.to_x(image), eps)
 
     def _drawn(
-        self, sampler: Callable[[Tensor, Noise], Tensor], ids: Tensor, seed: int, start: Callable[[Tensor], Tensor]
+        self,
+        sampler: Callable[[Tensor, Noise], Tensor],
+        ids: Tensor,
+        seed: int,
+        start: Callable[[Tensor], Tensor],
+        shape: tuple[int, int, int] | None = None,
     ) -> Tensor:
-        """Images number `ids` of `seed`."""
-        return self.to_image(draw_x0(self.network, sampler, ids, self.x_shape, seed, self._device, start))
+        """Images number `ids` of `seed`; shape: of x (default: that of the training)."""
+        return self.to_image(draw_x0(self.network, sampler, ids, shape or self.x_shape, seed, self._device, start))
 
     def _schedule_of(self, keys: DiffusionSampling) -> Schedule:
         return self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.shift)
@@ -328,8 +332,7 @@ class DiffusionModel(ConditionedModel):
         times, ids = self._times_of(keys, schedule, guides), torch.arange(first, first + n)
         std, shape = float(schedule.sigma(times[0])), (channels, size[0], size[1])
         sampler = partial(keys.solver, denoise, schedule, times)
-        x0 = draw_x0(self.network, sampler, ids, shape, seed, self._device, lambda eps: std * eps)
-        return self.to_image(x0)
+        return self._drawn(sampler, ids, seed, lambda eps: std * eps, shape)
 
 
 class PixelDiffusion(BoundsModel, DiffusionModel):

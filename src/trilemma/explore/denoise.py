@@ -16,9 +16,9 @@ from torch import Tensor
 
 from trilemma.errors import check_finite
 from trilemma.explore.images import run_receipt
-from trilemma.keys import Caption, FilmFormat, Label, Picture, Seed
+from trilemma.keys import Caption, Film, FilmFormat, Label, Picture, Seed
 from trilemma.modes import own_modes
-from trilemma.pictures.animation import Film, animated, check_film, frame
+from trilemma.pictures.animation import animated, check_film, frame
 from trilemma.pictures.table import table
 from trilemma.results import Results, place, with_keys
 from trilemma.run.compute import one_algorithm

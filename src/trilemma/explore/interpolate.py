@@ -14,8 +14,8 @@ from trilemma.explore.codes import in_space
 from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import Named, find_code
 from trilemma.interpolation import WAYS, linear
-from trilemma.keys import FilmFormat, Label, Picture
-from trilemma.pictures.animation import Film, animated, check_film, frame
+from trilemma.keys import Film, FilmFormat, Label, Picture
+from trilemma.pictures.animation import animated, check_film, frame
 from trilemma.pictures.table import table
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunLike, as_run

@@ -23,7 +23,8 @@ from trilemma.data.load import Source
 from trilemma.errors import UserError, check_finite
 from trilemma.explore.images import run_receipt
 from trilemma.explore.naming import pick_image
-from trilemma.pictures.animation import Film, animated, check_film, frame
+from trilemma.keys import Film
+from trilemma.pictures.animation import animated, check_film, frame
 from trilemma.pictures.grid import grid
 from trilemma.results import Results, place
 from trilemma.run.compute import MOST_NUMBERS, in_batches, one_algorithm
@@ -90,21 +91,20 @@ def redraw(
     guides = run.guides(keys)
     condition = run.condition(label, n, classifier=guides.classifier, caption=caption, first=first).to(run.device)
 
-    def compute(start: int, count: int, how: Redraw = how) -> Tensor:
+    def compute(how: Redraw, start: int, count: int) -> Tensor:
         part = slice(start - first, start - first + count)
         some = Redraw(how.strength, None if area is None else area.expand(count, -1, -1, -1), how.rounds, how.noise)
         asked = {"condition": condition.rows(part), "keys": keys, "guides": guides}
         return model.redraw(source.expand(count, -1, -1, -1), some, seed=seed, first=start, **asked).float()
 
-    rows = max(1, MOST_NUMBERS // source.numel())
-
-    def _frame(function: Callable[[int, int], Tensor]) -> Tensor:
-        return torch.cat([part.cpu() for _, part in in_batches(function, first, first + n, rows)])
+    def images_of(how: Redraw) -> Tensor:
+        rows = max(1, MOST_NUMBERS // source.numel())
+        return torch.cat([part for _, part in in_batches(partial(compute, how), first, first + n, rows)])
 
     with torch.no_grad(), one_algorithm():
-        drawn = torch.cat([part for _, part in in_batches(compute, first, first + n, rows)])
+        drawn = images_of(how)
         shares = torch.linspace(0, 1, FRAMES).tolist() if animation else []
-        moving = [_frame(partial(compute, how=Redraw(share * full))) for share in shares[:-1]]
+        moving = [images_of(Redraw(share * full)).cpu() for share in shares[:-1]]
     check_finite(drawn, "images", "train again with a lower lr=")
     images = drawn if area is None else torch.where(area > 0, drawn, source)
     asked = {"strength": strength, "mask": mask, "noise": std, "rounds": rounds, "n": n, "seed": seed, "first": first}

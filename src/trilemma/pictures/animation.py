@@ -2,18 +2,18 @@
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from trilemma.errors import UserError
 from trilemma.extras import install_line
+from trilemma.keys import Film
 from trilemma.pictures.grid import grid, tile_scale
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Film = Literal["gif", "webp", "mp4"]
 MOVING = 128  # px: images are enlarged towards this side
 FRAMES_PER_SECOND = 25  # of an MP4 film
 

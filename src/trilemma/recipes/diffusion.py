@@ -49,6 +49,9 @@ BUDGET = {  # of a few minutes to hours on one machine
     "channels_last": True,
 }
 
+# the noise that a network of minutes to hours is trained on (docs/diffusion.md, the search for settings)
+MODERN = {"density": "log-normal", "density_mean": -1.5, "density_std": 1.2}
+
 register(
     Recipe(
         name="diffusion",
@@ -58,7 +61,7 @@ register(
         source="Karras et al. 2022 (prediction, density of t); Nichol & Dhariwal 2021 (schedule); Jordan et al. 2024 "
         "(optimiser); Zhao et al. 2023 (sampler)",
         build=PixelDiffusion,
-        config=PixelDiffusionConfig(density="log-normal", density_mean=-1.5, density_std=1.2),
+        config=PixelDiffusionConfig(**MODERN),
         training=BUDGET,
     )
 )
@@ -138,8 +141,6 @@ register(
         published=Published("Karras et al. 2022, table 2", "cifar10", values={"FID, 35 calls": 1.97}),
     )
 )
-MODERN = {"density": "log-normal", "density_mean": -1.5, "density_std": 1.2}  # as diffusion has it
-
 register(
     Recipe(
         name="diffusion-text",

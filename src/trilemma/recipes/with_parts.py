@@ -2,7 +2,7 @@
 
 from trilemma.diffusion.few import FewConfig, FewSteps
 from trilemma.diffusion.latent import LatentDiffusion, LatentDiffusionConfig
-from trilemma.recipes.diffusion import BUDGET
+from trilemma.recipes.diffusion import BUDGET, MODERN
 from trilemma.registry import Recipe, register
 
 register(
@@ -15,9 +15,7 @@ register(
         build=LatentDiffusion,
         config=LatentDiffusionConfig(
             data_std=1.0,  # the codes are standardised
-            density="log-normal",
-            density_mean=-1.5,
-            density_std=1.2,
+            **MODERN,
             clip_x0=False,
         ),
         training=BUDGET,
