@@ -2,11 +2,13 @@
 
     python benchmarks/captions.py RUN [--images 2000] [--seed 0] [--guidance 1] [--checker runs/scenes-checker]
 
-RUN is a run of diffusion-text on `scenes`. The checker is a small network with an output for each factor of a group
-(count, colour, size, kind, place), trained on drawn scenes of one group with all combinations; its accuracy on others
-is printed first. Then images are drawn for captions of one group with the combinations of the test split, and each
-factor is read back: the share that is right, that of images with all of them right, and the product of the shares. The
-same follows for combinations of the training.
+RUN is a run of diffusion-text on `scenes`. The checker is a small network that says of each place (top, bottom, left,
+right) how many objects are there, and their colour, size and kind. It is trained on drawn scenes of one and of two
+groups with all combinations; its accuracy on others is printed first. Then images are drawn for captions of one group
+with the combinations of the test split, for captions of two such groups, and for one group of the training. Each factor
+is read back where the caption has its groups: the share of images with it right in all groups, that of images with all
+factors right, and the product of the shares. `place` is right where there are groups at the places of the caption, and
+at no other.
 """
 
 import argparse
@@ -19,16 +21,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import trilemma
-from trilemma.data.sources.scenes import FACTORS, captions_of, combinations, render
+from trilemma.data.sources.scenes import FACTORS, PARTNER, PLACES, captions_of, combinations, render
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import save_png
 
-STEPS, BATCH, WIDTH, HELD_OUT = 1000, 96, 32, 5000
+STEPS, BATCH, WIDTH, HELD_OUT = 1500, 96, 32, 5000
+READ = {"count": FACTORS["count"] + 1, **{name: FACTORS[name] for name in ("colour", "size", "kind")}}  # count 0: none
 
 
 class Checker(nn.Module):
-    """Image (B, 3, H, W) in [0, 1] -> logits of each factor."""
+    """Image (B, 3, H, W) in [0, 1] -> for each of READ its logits at each place, (B, places, values)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,33 +40,72 @@ class Checker(nn.Module):
         for c_in, c_out in pairwise(widths):
             layers += [nn.Conv2d(c_in, c_out, 3, padding=1), nn.GroupNorm(8, c_out), nn.ReLU(), nn.MaxPool2d(2)]
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(2 * WIDTH * 4, 256), nn.ReLU())
-        self.heads = nn.ModuleList(nn.Linear(256, n) for n in FACTORS.values())
+        self.heads = nn.ModuleList(nn.Linear(256, len(PLACES) * n) for n in READ.values())
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, K) for each factor."""
+        """Logits of each factor."""
         h = self.body(2 * image - 1)
-        return [head(h) for head in self.heads]
+        return [head(h).unflatten(1, (len(PLACES), -1)) for head in self.heads]
 
 
-def single(rows: Tensor) -> dict[str, Tensor]:
-    """The factors of scenes of one group, of rows (N, 5)."""
-    first = dict(zip(FACTORS, rows.unbind(1), strict=True))
-    none = torch.full_like(rows[:, 0], -1)
-    return first | {"groups": torch.ones_like(none)} | {f"{name}2": none for name in FACTORS}
+def scenes(allowed: Tensor, n: int, groups: int, seed: int) -> dict[str, Tensor]:
+    """The factors of n scenes of one or two groups, each group of the combinations `allowed` (N, 5)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def chosen(rows: Tensor) -> Tensor:
+        return rows[torch.randint(len(rows), (n,), generator=generator)]
+
+    place = list(FACTORS).index("place")  # the column
+    first = chosen(allowed if groups == 1 else allowed[torch.isin(allowed[:, place], torch.tensor(list(PARTNER)))])
+    second = torch.full_like(first, -1)
+    if groups == 2:
+        for one, partner in PARTNER.items():
+            second[first[:, place] == one] = chosen(allowed[allowed[:, place] == partner])[first[:, place] == one]
+    columns = {f"{name}2": second[:, k] for k, name in enumerate(FACTORS)}
+    return dict(zip(FACTORS, first.unbind(1), strict=True)) | {"groups": torch.full((n,), groups)} | columns
 
 
-def drawn(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Images (n, 3, 32, 32) in [0, 1] of random combinations, and their factors (n, 5)."""
-    every = torch.cat([combinations(True), combinations(False)])
-    rows = every[torch.randint(len(every), (n,), generator=torch.Generator().manual_seed(seed))]
-    return to_float(render(single(rows), (32, 32), torch.arange(n), seed)), rows
+def as_read(factors: dict[str, Tensor]) -> Tensor:
+    """What a checker without error reads at each place, int64 (n, places, factors of READ); -1 where nothing is."""
+    n = len(factors["count"])
+    result = torch.full((n, len(PLACES), len(READ)), -1)
+    result[:, :, 0] = 0
+    for suffix in ("", "2"):
+        rows = (factors[f"count{suffix}"] >= 0).nonzero().squeeze(1)
+        values = torch.stack([factors[f"{name}{suffix}"] + (name == "count") for name in READ], dim=1)
+        result[rows, factors[f"place{suffix}"][rows]] = values[rows]
+    return result
+
+
+def drawn(n: int, groups: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images (n, 3, 32, 32) in [0, 1] of random combinations, and what is to be read in them."""
+    factors = scenes(torch.cat([combinations(True), combinations(False)]), n, groups, seed)
+    return to_float(render(factors, (32, 32), torch.arange(n), seed)), as_read(factors)
 
 
 @torch.no_grad()
 def read(checker: Checker, images: Tensor) -> Tensor:
-    """The factors that the checker sees, (N, 5)."""
-    parts = [torch.stack([logits.argmax(1) for logits in checker(part)], dim=1) for part in images.split(500)]
+    """What the checker sees, (n, places, factors of READ)."""
+    parts = [torch.stack([logits.argmax(2) for logits in checker(part)], dim=2) for part in images.split(500)]
     return torch.cat(parts)
+
+
+def right(seen: Tensor, expected: Tensor) -> Tensor:
+    """Which of the factors are obeyed, bool (n, 5), in the order count, colour, size, kind, place."""
+    shown = expected[:, :, 0] > 0
+    factors = ((seen == expected) | ~shown[:, :, None]).all(1)
+    return torch.cat([factors, ((seen[:, :, 0] > 0) == shown).all(1)[:, None]], dim=1)
+
+
+def loss_of(checker: Checker, images: Tensor, expected: Tensor) -> Tensor:
+    """Cross-entropy of each factor, of colour, size and kind where something is."""
+    logits = checker(images)
+    return torch.stack(
+        [
+            F.cross_entropy(part.flatten(0, 1), expected[:, :, k].flatten(), ignore_index=-1)
+            for k, part in enumerate(logits)
+        ]
+    ).sum()
 
 
 def the_checker(folder: Path) -> Checker:
@@ -76,9 +118,11 @@ def the_checker(folder: Path) -> Checker:
     optimizer = torch.optim.AdamW(checker.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, STEPS)
     for step in range(STEPS):
-        images, rows = drawn(BATCH, 10 + step)
+        images, expected = (
+            torch.cat(pair) for pair in zip(*(drawn(BATCH // 2, k, 10 + step) for k in (1, 2)), strict=True)
+        )
         images = (images + 0.05 * torch.randn_like(images)).clamp(0, 1)  # drawn images are not as clean
-        loss = torch.stack([F.cross_entropy(logits, rows[:, k]) for k, logits in enumerate(checker(images))]).sum()
+        loss = loss_of(checker, images, expected)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -88,13 +132,14 @@ def the_checker(folder: Path) -> Checker:
     return checker.eval()
 
 
-def line(what: str, right: Tensor) -> None:
-    """The shares of what is right, bool (N, 5)."""
-    shares = right.double().mean(0)
-    each = "  ".join(f"{name} {share:.2%}" for name, share in zip(FACTORS, shares.tolist(), strict=True))
-    together = right.all(1).double().mean().item()
+def line(what: str, obeyed: Tensor) -> None:
+    """The shares of what is right, bool (n, 5)."""
+    shares = obeyed.double().mean(0)
+    names = [*READ, "place"]
+    each = "  ".join(f"{name} {share:.2%}" for name, share in zip(names, shares.tolist(), strict=True))
+    together = obeyed.all(1).double().mean().item()
     print(
-        f"{what:24} {each}  all {together:.2%}  product {shares.prod().item():.2%}  ({len(right)} images)", flush=True
+        f"{what:26} {each}  all {together:.2%}  product {shares.prod().item():.2%}  ({len(obeyed)} images)", flush=True
     )
 
 
@@ -108,19 +153,22 @@ def main() -> None:
     parser.add_argument("--checker", type=Path, default=Path("runs/scenes-checker"))
     given = parser.parse_args()
     checker = the_checker(given.checker)
-    images, rows = drawn(HELD_OUT, 1)
-    line("checker, real images", read(checker, images) == rows)
+    for groups in (1, 2):
+        images, expected = drawn(HELD_OUT, groups, 1)
+        line(f"checker, {groups} real group{'s' * (groups > 1)}", right(read(checker, images), expected))
     run = trilemma.load(given.run)
-    for what, held_out in (("unseen combinations", True), ("combinations of training", False)):
-        allowed = combinations(held_out)
-        rows = allowed[
-            torch.randint(len(allowed), (given.images,), generator=torch.Generator().manual_seed(given.seed))
-        ]
-        captions = list(captions_of(single(rows)))
+    for what, held_out, groups in (("unseen", True, 1), ("unseen, two groups", True, 2), ("of training", False, 1)):
+        factors = scenes(combinations(held_out), given.images, groups, given.seed)
+        captions = list(captions_of(factors))
         images = run.sample(given.images, seed=given.seed, caption=captions, guidance=given.guidance)
-        line(what, read(checker, images) == rows)
-        sheet = grid(images[:32], columns=8, scale=3, texts=captions[:32])
-        save_png(sheet, run.path / f"captions-{what.split()[0]}.png", {"verb": "benchmark"}, replace=True)
+        obeyed = right(read(checker, images), as_read(factors))
+        line(f"combinations {what}", obeyed)
+        wrong = (~obeyed.all(1)).nonzero().squeeze(1).tolist()
+        for name, rows in (("drawn", range(32)), ("failures", wrong[:32])):
+            if len(rows):
+                sheet = grid(images[list(rows)], columns=8, scale=3, texts=[captions[row] for row in rows])
+                file = f"captions-{what.replace(', ', '-').replace(' ', '-')}-{name}.png"
+                save_png(sheet, run.path / file, {"verb": "benchmark"}, replace=True)
 
 
 if __name__ == "__main__":

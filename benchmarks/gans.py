@@ -9,14 +9,16 @@
                                                        of the difference
 
 Of a Wasserstein loss, `estimate` takes the critic's estimate of the distance, E D(x) - E D(G(z)); of another GAN its
-generator's loss, and of any other model its loss: the mean over the rows of the log since the length before. Keys of
-the training follow as key=value. Trainings lie in --out, and the same line goes on where it was stopped. Distances are
-of --n samples from the held-out images, in the bundled features.
+generator's loss, and of any other model its loss: the mean over the rows of the log since the length before. Each
+length goes on from the one before, so only a rate that is constant after its warm-up is that of one long training. Keys
+of the training follow as key=value. Trainings lie in --out, and the same line goes on where it was stopped. Distances
+are of --n samples from the held-out images, in the bundled features.
 """
 
 import argparse
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +42,10 @@ def classes(run: trilemma.Run) -> str:
     return f"{run.path}: least {counts.min():.1%}: {shares}"
 
 
-def loss_of(rows: Sequence[dict[str, Any]]) -> float:
+def loss_of(rows: Sequence[dict[str, Any]], is_wasserstein: bool) -> float:
     """What a training says of itself, over some rows of its log."""
     values = [row for row in rows if any(name.endswith("/loss") for name in row)]
-    if any("critic/logit_real" in row for row in values):
+    if is_wasserstein:
         return statistics.mean(row["critic/logit_real"] - row["critic/logit_fake"] for row in values)
     name = "generator/loss" if "generator/loss" in values[0] else next(k for k in values[0] if k.endswith("/loss"))
     return statistics.mean(row[name] for row in values if name in row)
@@ -61,7 +63,8 @@ def estimate(given: argparse.Namespace) -> str:
     for point in range(1, given.points + 1):
         images = given.images * point // given.points
         run = trilemma.train(given.model, given.data, images=images, out=folder, quiet=True, **given.keys)
-        losses.append(loss_of([row for row in run.log if row["images"] > seen]))
+        is_wasserstein = run.model_config.get("loss") == "wasserstein"
+        losses.append(loss_of([row for row in run.log if row["images"] > seen], is_wasserstein))
         seen = run.summary["images"]
         distances.append(distance(run, given.n))
         print(f"{seen:9,} images: {losses[-1]:9.4f} {distances[-1]:9.2f}", flush=True)
@@ -72,23 +75,23 @@ def estimate(given: argparse.Namespace) -> str:
 def few(given: argparse.Namespace) -> str:
     """Trainings on the first images of a data set."""
     data = load_data(given.data)
-    part = data.train.take(torch.arange(given.images))
+    part = replace(data, splits={**data.splits, "train": data.train.take(torch.arange(given.images))})
     results: dict[str, list[float]] = {"none": [], "adaptive": []}
     for seed in range(given.seeds):
         for augment, distances in results.items():
             folder = given.out / f"few-{given.model}-{given.data}-{given.images}-{augment}-{seed}"
             keys = {**given.keys, "critic_augment": augment, "seed": seed, "out": folder, "quiet": True}
-            run = trilemma.train(given.model, part.images, **keys)
-            distances.append(distance(run, given.n, against=given.data))
+            run = trilemma.train(given.model, part, **keys)
+            distances.append(distance(run, given.n))
             print(f"{augment}, seed {seed}: {distances[-1]:.2f}", flush=True)
     lines = [f"{name}: {_interval(mean_estimate(distances))}" for name, distances in results.items()]
     gain = difference_of_trainings(results["none"], results["adaptive"])
     return "\n".join([*lines, f"none - adaptive: {_interval(gain)}"])
 
 
-def distance(run: trilemma.Run, n: int, against: str | None = None) -> float:
+def distance(run: trilemma.Run, n: int) -> float:
     """Frechet distance of so many samples from the held-out images."""
-    result = trilemma.evaluate(run, against=against, n=n, split="test", bound_samples=0)
+    result = trilemma.evaluate(run, n=n, split="test", bound_samples=0)
     value = result["frechet_distance"].value
     assert value is not None
     return value

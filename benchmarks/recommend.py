@@ -25,12 +25,20 @@ def compared(data: str, minutes: float, given: argparse.Namespace) -> Any:
     return trilemma.compare(data=data, **keys).report
 
 
+def _for_axis(document: Any, axis: str) -> list[str]:
+    """The models that the answer recommends for one axis: of a trade-off, those that lead on it."""
+    names = list(document.answer[0].models)
+    leading = [name for name in names if name in document.verdict.axes[axis].first]
+    return leading or names
+
+
 def right(data: str, given: argparse.Namespace) -> bool:
     """Print both answers and the foretold distances; whether the short answer holds."""
     short, long = (compared(data, minutes, given) for minutes in (given.short, given.long))
     use = short.answer[0]
     best = {axis: long.verdict.axes[axis].first for axis in WANTS[given.want]}
-    held = bool(use.models) and all(name in names for names in best.values() for name in use.models)
+    advised = {axis: _for_axis(short, axis) for axis in best}
+    held = bool(use.models) and all(name in best[axis] for axis, names in advised.items() for name in names)
     print(f"{data}: {given.short:g} min: {use.text}\n    {given.long:g} min: {long.answer[0].text}", flush=True)
     print(f"    unbeaten after {given.long:g} min: {best}; the recommendation {'holds' if held else 'does not hold'}")
     for model, later in zip(short.models, long.models, strict=True):

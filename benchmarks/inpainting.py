@@ -1,0 +1,72 @@
+"""Half of an image drawn again, the class asked for: whether it is obeyed, and whether the rest stays as it is.
+
+    python benchmarks/inpainting.py RUN [--images 1000] [--seed 0] [KEY=VALUE ...]
+
+RUN is a run that draws classes: of diffusion-inpaint, or of diffusion, both with classes=true. Of each held-out image
+one half is drawn again by `trilemma edit`, left, right, top and bottom in turns. Printed: the share that a bundled
+classifier takes for the class asked for, once where that is the image's own and once where it is the next class, each
+with its 95% interval; in how many every pixel outside the mask is that of the image; the seconds of an image. Extra
+KEY=VALUE go to `edit`.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+import trilemma
+from trilemma.arguments import parse_value
+from trilemma.metrics.classification import class_agreement, classifier_of
+from trilemma.metrics.features import to_levels
+from trilemma.pictures.grid import grid
+from trilemma.pictures.png import save_png
+
+SHOWN = 20  # images in the picture
+
+
+def halves(height: int, width: int) -> list[str]:
+    """Left, right, top and bottom, as edit takes them."""
+    y, x = height // 2, width // 2
+    return [f"0,0,{x},{height}", f"{x},0,{width},{height}", f"0,0,{width},{y}", f"0,{y},{width},{height}"]
+
+
+def main() -> None:
+    """See the head of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("keys", nargs="*")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    keys = {key: parse_value(value) for key, value in (pair.split("=", 1) for pair in given.keys)}
+    run = trilemma.load(given.run)
+    if not run.model.n_classes:
+        raise SystemExit(f"{run.path} takes no class; train a model with classes=true")
+    held_out, masks = run.data.held_out[1], halves(*run.shape[1:])
+    own, network = held_out.labels[: given.images], classifier_of(run.data)
+    for what, asked in (("its own class", own), ("the next class", (own + 1) % run.model.n_classes)):
+        start, results = time.perf_counter(), []
+        with tempfile.TemporaryDirectory() as folder:
+            for k, label in enumerate(asked.tolist()):
+                how = {"mask": masks[k % len(masks)], "label": label, "n": 1, "seed": given.seed, "first": k, **keys}
+                results.append(trilemma.edit(run, k, out=Path(folder) / f"{k}.png", **how))
+        seconds = (time.perf_counter() - start) / len(results)
+        images = torch.cat([result.images for result in results])
+        same = sum(bool(((r.images == r.source) | (r.mask > 0)).all()) for r in results)
+        share = class_agreement(network, to_levels(images), asked)
+        print(
+            f"{what:16} drawn as asked {share.value:.2%} {share.interval}  the same outside {same} of {len(results)}  "
+            f"{seconds:.2f} s an image",
+            flush=True,
+        )
+        rows = torch.cat(
+            [torch.cat([r.source, torch.where(r.mask > 0, 0.5, r.source), r.images]) for r in results[:SHOWN]]
+        )
+        name = f"inpainting-{what.split()[1]}.png"
+        save_png(grid(rows, columns=12), run.path / name, {"verb": "benchmark"}, replace=True)
+
+
+if __name__ == "__main__":
+    main()
