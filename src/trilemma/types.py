@@ -597,13 +597,14 @@ class Redraw:
     """How images are drawn again.
 
     strength: the time of the noise that they are drawn from, from 0 (nothing changes) to 1 (nothing is left).
-    mask: 1 where pixels are drawn, 0 where they stay, (B, 1, H, W); rounds: how often each step is then taken.
+    mask: 1 where pixels are drawn, 0 where they stay, (B, 1, H, W); rounds: how often each step is then taken, None for
+    as often as the model needs it.
     noise: standard deviation of the noise that the images have already, in [0, 1]; none is added then.
     """
 
     strength: float = 1.0
     mask: Tensor | None = None
-    rounds: int = 1
+    rounds: int | None = None
     noise: float | None = None
 
 
@@ -717,7 +718,14 @@ class Upscales(metaclass=_Enlarges):
     factor: int
 
     def upscale(
-        self, image: Tensor, *, seed: int, first: int = 0, keys: Any = ..., guides: Guides = NO_GUIDES
+        self,
+        image: Tensor,
+        *,
+        seed: int,
+        first: int = 0,
+        condition: Condition = UNCONDITIONAL,
+        keys: Any = ...,
+        guides: Guides = NO_GUIDES,
     ) -> Tensor:
         """(B, C, h, w) in [0, 1] -> (B, C, factor h, factor w); the noise of image b depends on (seed, first + b)."""
         raise NotImplementedError

@@ -10,6 +10,7 @@ from PIL import Image
 import trilemma
 from trilemma.errors import UserError
 from trilemma.explore.redraw import noise_of, read_mask
+from trilemma.pictures.png import read_metadata
 
 SMALL = {"width": 8, "multipliers": (1, 2), "depth": 1, "batch": 32, "steps": 4, "quiet": True, "device": "cpu"}
 
@@ -36,6 +37,12 @@ def test_pixels_outside_the_mask_are_bit_identical(model: trilemma.Run, tmp_path
     assert torch.equal(result.images[..., 4:], original[..., 4:].expand(5, 1, 8, 4))
     assert (result.images[0, :, :, :4] - result.images[1, :, :, :4]).abs().max() > 1e-3
     assert Image.open(result.picture).size[0] > 0 and result.noise is None
+    assert [path.name for path in result.files] == [f"e-{k}.png" for k in range(5)]
+    source = model.data.held_out[1].images[3, 0].numpy()
+    for path in result.files:
+        assert np.array_equal(np.asarray(Image.open(path))[:, 4:], source[:, 4:])
+    receipt = read_metadata(result.files[4])
+    assert (receipt["verb"], receipt["first"], receipt["n"], receipt["mask"]) == ("edit", 4, 1, "0,0,4,8")
 
 
 def test_an_image_depends_on_its_own_number(model: trilemma.Run, tmp_path: Path) -> None:
@@ -60,8 +67,10 @@ def test_strength_0_is_the_image_and_more_changes_more(model: trilemma.Run, tmp_
 def test_noise_is_estimated_or_given(model: trilemma.Run, tmp_path: Path) -> None:
     result = trilemma.edit(model, 7, noise="auto", n=1, steps=4, out=tmp_path / "a.png")
     assert result.noise is not None and result.noise > 0
-    given = trilemma.edit(model, 7, noise=0.2, n=2, steps=4, out=tmp_path / "g.png")
-    assert given.noise == 0.2 and torch.equal(given.images[0], given.images[1])  # nothing is random in it
+    given = trilemma.edit(model, 7, noise=0.2, steps=4, out=tmp_path / "g.png")
+    assert given.noise == 0.2 and len(given.images) == 1  # nothing is random in it
+    drawn = trilemma.edit(model, 7, noise=0.2, steps=4, sampler="ddpm", n=2, out=tmp_path / "d.png")
+    assert not torch.equal(drawn.images[0], drawn.images[1])
 
 
 def test_a_class_is_asked_for(with_classes: trilemma.Run, tmp_path: Path) -> None:
@@ -90,7 +99,7 @@ def test_masks_by_hand(tmp_path: Path) -> None:
         ("9,9,12,12", "holds no pixel"),
         ("1,2,3", "mask=1,2,3: file not found; give an image file, or a rectangle left,top,right,bottom"),
         ("nowhere.png", "mask=nowhere.png: file not found"),
-        ("large.png", "large.png is 16x16, the model's images 8x8"),
+        ("large.png", "large.png is 16x16, the model's images are 8x8"),
     ],
 )
 def test_masks_that_do_not_fit(model: trilemma.Run, tmp_path: Path, monkeypatch, mask: str, text: str) -> None:
@@ -113,11 +122,42 @@ def test_masks_that_do_not_fit(model: trilemma.Run, tmp_path: Path, monkeypatch,
         ({"strength": 0.5, "towards": "1"}, "towards= moves the code of the image, and strength= draws it again"),
         ({"strength": 0.5, "label": "1"}, "was trained without labels"),
         ({"towards": "1", "guidance": 2.0}, 'unknown key "guidance"'),
+        ({"mask": "0,0,4,8", "sampler": "heun"}, "sampler=heun: with mask= the steps are those of ddpm"),
+        ({"mask": "0,0,4,8", "sampler": "ddim", "eta": 0.5}, "with mask= the steps are those of ddpm"),
+        ({"strength": 0.5, "classifier": "auto"}, "classifier=auto leads to a class; add label="),
+        ({"noise": 0.1, "n": 2}, "n=2: nothing is random where noise is taken out; leave n= out, or add sampler=ddpm"),
     ],
 )
 def test_what_does_not_fit_together(model: trilemma.Run, keys: dict, text: str) -> None:
     with pytest.raises(UserError, match=text):
         trilemma.edit(model, 3, **keys)
+
+
+def test_guidance_needs_something_to_lead_to(with_classes: trilemma.Run) -> None:
+    with pytest.raises(UserError, match="guidance=2 leads to a class or a caption; add label= or caption="):
+        trilemma.edit(with_classes, 3, strength=0.5, guidance=2.0)
+
+
+def test_rounds_are_of_models_without_masks_in_their_training(tmp_path: Path) -> None:
+    run = trilemma.train("diffusion-inpaint", "digits", out=tmp_path / "run", **SMALL)
+    with pytest.raises(UserError, match="rounds=3: this model was trained with masks and takes each step once"):
+        trilemma.edit(run, 3, mask="0,0,4,8", rounds=3)
+    result = trilemma.edit(run, 3, mask="0,0,4,8", sampler="heun", steps=2, n=1, out=tmp_path / "e.png")
+    assert torch.equal(result.images[..., 4:], result.source[..., 4:])
+
+
+def test_a_mask_of_the_file_is_cut_as_the_file_is(model: trilemma.Run, tmp_path: Path) -> None:
+    photograph = np.random.default_rng(0).integers(0, 256, (16, 24), dtype=np.uint8)
+    Image.fromarray(photograph).save(tmp_path / "photo.png")
+    mask = np.zeros((16, 24), np.uint8)
+    mask[:, :12] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    asked = {"mask": str(tmp_path / "mask.png"), "rounds": 1, "steps": 2, "n": 1}
+    result = trilemma.edit(model, tmp_path / "photo.png", **asked, out=tmp_path / "e.png")
+    assert result.mask is not None and torch.equal(result.mask[0, 0, :, :4], torch.ones(8, 4))
+    assert not result.mask[0, 0, :, 4:].any()  # the middle 16 x 16 of 16 x 24, at half its size
+    with pytest.raises(UserError, match=r"mask.png is 16x24, the model's images are 8x8"):
+        trilemma.edit(model, 3, **asked)
 
 
 def test_a_model_without_noise_is_refused_with_those_that_have_it(tmp_path: Path) -> None:

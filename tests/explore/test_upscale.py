@@ -45,6 +45,19 @@ def test_a_file_keeps_its_size(run: trilemma.Run, tmp_path: Path, capsys: pytest
     assert "6x9 px are enlarged in tiles of 8x8" in capsys.readouterr().err
 
 
+def test_a_class_is_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    classes = trilemma.train("diffusion-upscale", "digits", upscale=2, classes=True, out=out, **SHORT)
+    keys: dict[str, Any] = {"steps": 2, "guidance": 2.0}
+    one, other = (
+        trilemma.upscale(classes, 3, label=label, **keys, out=tmp_path / f"{label}.png").images for label in (1, 7)
+    )
+    assert not torch.equal(one, other)
+    assert read_metadata(tmp_path / "7-0.png")["label"] == 7
+    with pytest.raises(UserError, match="guidance=2 leads to a class"):
+        trilemma.upscale(classes, 3, **keys)
+
+
 def test_on_the_command_line(run: trilemma.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["upscale", str(run.path), "0", "steps=2", f"out={tmp_path / 'c.png'}"]) == 0
     assert "c-0.png" in capsys.readouterr().out

@@ -97,20 +97,20 @@ def _invert(result: Any, given: Given) -> None:
 
 
 def _edit(result: Any, given: Given) -> None:
-    """The picture, and the vector or the noise."""
+    """The picture, and the vector, or the images and their noise."""
     vector, noise = getattr(result, "file", None), getattr(result, "noise", None)
-    more = (
-        {"vector": vector}
-        if vector is not None
-        else {}
-        if noise is None
-        else {"noise": f"{noise:.3g} (standard deviation)"}
-    )
-    facts({"picture": result.picture, **more})
+    if vector is not None:
+        return facts({"picture": result.picture, "vector": vector})
+    more = {} if noise is None else {"noise": f"{noise:.3g} (standard deviation)"}
+    facts({"picture": result.picture, "images": _names(result.files), **more})
 
 
 def _upscale(result: Any, given: Given) -> None:
-    facts({"picture": result.picture, "images": ", ".join(path.name for path in result.files)})
+    facts({"picture": result.picture, "images": _names(result.files)})
+
+
+def _names(files: list[Path]) -> str:
+    return ", ".join(path.name for path in files)
 
 
 def _traverse(result: Any, given: Given) -> None:

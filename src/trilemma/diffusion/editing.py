@@ -17,9 +17,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from trilemma.config import Config
 from trilemma.diffusion.schedule import Schedule
 from trilemma.diffusion.steps import Denoise, Noise, steps_of
+from trilemma.errors import UserError
 from trilemma.types import Redraw
+
+ROUNDS = 5  # of each step under a mask
+OF_SOLVER = ("sampler", "eta", "order")  # keys of a sampler
 
 
 def redrawing(
@@ -47,10 +52,29 @@ def redrawing(
     if how.mask is not None:
         denoise = kept_outside(denoise, x0, how.mask)
     if how.mask is not None and resample:
-        sampler = partial(resampled, denoise, schedule, grid, rounds=how.rounds)
+        sampler = partial(resampled, denoise, schedule, grid, rounds=ROUNDS if how.rounds is None else how.rounds)
     else:
         sampler = partial(solver, denoise, schedule, grid)
     return sampler, lambda eps: alpha * x0 + added * eps
+
+
+def check_rounds(how: Redraw, keys: Config, resample: bool) -> None:
+    """Whether the keys of a sampler and the rounds of its steps say something of a mask.
+
+    Raises:
+        UserError: they do not.
+    """
+    if how.mask is None:
+        return
+    if not resample and how.rounds is not None:
+        raise UserError(
+            f"rounds={how.rounds}: this model was trained with masks and takes each step once; leave it out"
+        )
+    if resample and (key := next((key for key in keys.given() if key in OF_SOLVER), None)):
+        raise UserError(
+            f"{key}={keys.get(key)}: with mask= the steps are those of ddpm, each taken rounds= times; leave it out, "
+            "or train diffusion-inpaint, which takes any sampler"
+        )
 
 
 def times_from(times: Tensor, start: float) -> Tensor:

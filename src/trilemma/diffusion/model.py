@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from trilemma import rng as random
 from trilemma.diffusion.conditioning import ConditionedModel
 from trilemma.diffusion.config import PixelDiffusionConfig, make_network, side_shift
-from trilemma.diffusion.editing import redrawing
+from trilemma.diffusion.editing import check_rounds, redrawing
 from trilemma.diffusion.grids import first_time, times_of
 from trilemma.diffusion.guidance import by_classifier, guided, log_probability
 from trilemma.diffusion.optimised import OPTIMISED, optimised_times
@@ -175,6 +175,7 @@ class DiffusionModel(ConditionedModel):
         denoise = self._guided(condition, len(image), schedule, keys, guides)
         times, ids = self._times_of(keys, schedule, guides), torch.arange(first, first + len(image))
         resample = not self.config.inpaint  # which has learned to fit what is drawn to what is there
+        check_rounds(how, keys, resample)
         hidden = image if how.mask is None or how.strength < 1 else hide(image, how.mask)  # nothing of it may be seen
         x0, how = self.to_x(hidden), self.in_x(how)
         sampler, start = redrawing(denoise, schedule, times, x0, how, keys.solver, resample=resample)
@@ -227,7 +228,9 @@ class DiffusionModel(ConditionedModel):
             weak = self._weak(condition, n, schedule, keys, guides)
             interval = keys.guidance_interval or (-math.inf, math.inf)
             denoise = guided(denoise, weak, keys.guidance, schedule, interval, keys.guidance_rescale)
-        if guides.classifier is not None and label is not None:
+        if guides.classifier is not None:
+            if label is None:
+                raise UserError(f"classifier={keys.classifier} leads to a class; add label=")
             to_class = log_probability(guides.classifier, label)
             denoise = by_classifier(denoise, to_class, keys.classifier_scale, schedule)
         return self._clipping(denoise)
@@ -250,6 +253,8 @@ class DiffusionModel(ConditionedModel):
                 f"guidance={keys.guidance:g} needs images without a class or caption, and this model was trained with "
                 "label_dropout=0; give guide=RUN, or leave it out"
             )
+        if condition.label is None and condition.caption is None:
+            raise UserError(f"guidance={keys.guidance:g} leads to a class or a caption; add label= or caption=")
         return self._raw(schedule, replace(condition, label=None, caption=None), n)
 
     def _raw(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
@@ -304,11 +309,12 @@ class DiffusionModel(ConditionedModel):
         *,
         seed: int,
         first: int = 0,
+        condition: Condition = UNCONDITIONAL,
         keys: DiffusionSampling = DiffusionSampling(),
         guides: Guides = NO_GUIDES,
     ) -> Tensor:
         """Images (B, C, h, w) in [0, 1], enlarged `factor` times and drawn with the noise of those numbered first ...
-        of `seed`; larger ones than in training tile by tile (planes.py).
+        of `seed`, without a label as images of no class; larger ones than in training tile by tile (planes.py).
 
         Raises:
             UserError: for an impossible key, other channels, or images that are smaller than in training.
@@ -322,11 +328,12 @@ class DiffusionModel(ConditionedModel):
                 f"images of {channels} channels and at least {least} px (height x width)"
             )
         schedule, n, small = self._schedule_of(keys), len(image), [side // self.factor for side in tile]
+        check_condition(condition, n, flags(guides.classifier).n_classes or self.n_classes, self.takes)
 
         def denoise_at(top: int, left: int) -> Denoise:
             y, x = top // self.factor, left // self.factor
             part = image[:, :, y : y + small[0], x : x + small[1]]
-            return self._guided(Condition(image=part), n, schedule, keys, guides)
+            return self._guided(replace(condition, image=part), n, schedule, keys, guides)
 
         denoise = tile_denoiser(denoise_at, (size[0], size[1]), (tile[0], tile[1]), self.factor)
         times, ids = self._times_of(keys, schedule, guides), torch.arange(first, first + n)

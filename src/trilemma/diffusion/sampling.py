@@ -29,7 +29,7 @@ class DiffusionSampling(Config):
         default=None, description="alpha and sigma over t (default: that of the training)"
     )
     eta: float | None = Field(default=None, ge=0, le=1, description="ddim, dpm++2m: 0 deterministic, 1 all the noise")
-    order: Literal[2, 3] | None = Field(default=None, description="unipc: 2 (default) or 3")
+    order: Literal[2, 3] | None = Field(default=None, description="unipc: 2 or 3 (default)")
     guidance: float = Field(
         default=1.0,
         ge=0,

@@ -90,7 +90,9 @@ def edit(
     ] = None,
     animate: Annotated[bool, Field(description="with strength: also an animation, from none of it to all")] = False,
     film: FilmFormat = "gif",
-    n: Annotated[int, Field(ge=1, le=64, description="diffusion: images to draw")] = 4,
+    n: Annotated[
+        int | None, Field(ge=1, le=64, description="diffusion: images to draw (default: 4; with noise= 1)")
+    ] = None,
     seed: Seed = 0,
     first: Annotated[int, Field(ge=0, description="number of the first image, as for sample")] = 0,
     data: Images = None,
@@ -109,8 +111,8 @@ def edit(
         shift: factor of the vector in the last picture; the first has 0, the plain reconstruction. Negative values move
             the image away from the group.
         strength: how much noise the image is drawn again from: small things change first.
-        mask: a rectangle, or a black and white image of the model's size, white where pixels are drawn; all others
-            stay bit-identical. With strength= they begin from less noise.
+        mask: a rectangle, or a black and white image of the model's size or the image's, white where pixels are drawn;
+            all others stay bit-identical. With strength= they begin from less noise.
         noise: the standard deviation of noise that the image has.
         animate, film: whether an animation of strengths from 0 to `strength` lies beside the picture, and its format.
         n, seed, first: how many images are drawn again, and the numbers of their noise.
@@ -118,7 +120,7 @@ def edit(
         label: the image's class, for a model that takes one and an image without a label; or the class to draw.
         caption: what to draw, for a model that reads captions.
         out: the picture to write (default: RUN/edit-TOWARDS.png, with the vector as .npy beside it, or
-            RUN/edit-mask.png and the like).
+            RUN/edit-mask.png and the like, with the images beside it as NAME-0.png).
         settings: of a diffusion model's sampler.
     Raises:
         UserError: the model does not encode and decode, or does not draw images again; a group is unknown or empty; a

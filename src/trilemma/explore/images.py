@@ -1,5 +1,6 @@
 """Images that a verb works on: of the data of a run or of other data, in the size and channels that its model takes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from trilemma.data.sources.builtin import is_named
 from trilemma.data.sources.consent import note_source
 from trilemma.errors import UserError, unknown
 from trilemma.pictures.levels import to_float
-from trilemma.pictures.png import receipt_for
+from trilemma.pictures.png import png_content, receipt_for
 from trilemma.run.run import Run
 from trilemma.types import Batch, Condition, codes_need
 
@@ -147,3 +148,16 @@ def rows_of(batch: Batch, source: Data, part: Selection) -> list[dict[str, Any]]
 def class_name(source: Data, label: int) -> str:
     """The name of a class, or its number where the classes have none."""
     return source.classes[label] if source.classes else str(label)
+
+
+def numbered_paths(picture: Path, first: int, n: int) -> list[Path]:
+    """The files of n images beside a picture of them: NAME-K.png for each number from `first` on."""
+    return [picture.with_name(f"{picture.stem}-{k}.png") for k in range(first, first + n)]
+
+
+def numbered_contents(paths: Sequence[Path], images: Tensor, receipt: dict[str, Any], first: int) -> dict[Path, bytes]:
+    """The PNG of each image (n, C, H, W), with the picture's receipt for that image alone."""
+    return {
+        path: png_content(image, {**receipt, "first": first + k, "n": 1})
+        for k, (path, image) in enumerate(zip(paths, images, strict=True))
+    }

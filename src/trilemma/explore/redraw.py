@@ -21,8 +21,8 @@ from trilemma.data.decoding.pixels import Item, header, open_file
 from trilemma.data.decoding.size import text as size_text
 from trilemma.data.load import Source
 from trilemma.errors import UserError, check_finite
-from trilemma.explore.images import run_receipt
-from trilemma.explore.naming import pick_image
+from trilemma.explore.images import numbered_contents, numbered_paths, run_receipt
+from trilemma.explore.naming import number_of, pick_image
 from trilemma.keys import Film
 from trilemma.pictures.animation import animated, check_film, frame
 from trilemma.pictures.grid import grid
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SECOND_DIFFERENCES = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))  # their squares add up to 36
-ROUNDS = 5  # of each step under a mask
+IMAGES = 4  # that are drawn where nothing is said
 OUTSIDE = "outside:"  # before a rectangle that stays
 AUTO = "auto"  # noise that is estimated
 COLUMNS = 8  # of the picture, at most
@@ -45,10 +45,12 @@ GREY = 0.5  # of what is drawn, in the picture of the mask
 
 @dataclass(frozen=True)
 class Redrawing:
-    """The picture, and what it shows: the source (1, C, H, W), the mask (1, 1, H, W) if there is one, and the images
-    (n, C, H, W) in [0, 1]; noise: the standard deviation that was taken out, if that was asked for."""
+    """The picture, the file of each image, and what they show: the source (1, C, H, W), the mask (1, 1, H, W) if there
+    is one, and the images (n, C, H, W) in [0, 1]; noise: the standard deviation that was taken out, if that was asked
+    for."""
 
     picture: Path
+    files: list[Path]
     source: Tensor
     mask: Tensor | None
     images: Tensor
@@ -63,7 +65,7 @@ def redraw(
     mask: str | None,
     noise: float | str | None,
     rounds: int | None,
-    n: int,
+    n: int | None,
     seed: int,
     first: int,
     label: str | int | None,
@@ -77,17 +79,20 @@ def redraw(
     """See `edit`, the verb."""
     model = run.require("draw an image again", Redraws)
     keys = run.sampling(settings, verb)
+    n = _count(n, keys, noise)
     end_of(first, n)
     picture, within = place(out, run.path, f"edit-{_name(strength, mask, noise)}.png")
     animation = None if film is None else picture.with_suffix(f".{film}")
     if film is not None:
         check_film(film)
-    files = Results(picture, [animation] if animation else [], verb="edit", within=within)
+    paths = numbered_paths(picture, first, n)
+    files = Results(picture, [*paths, *([animation] if animation else [])], verb="edit", within=within)
     source = pick_image(run, image, data).image
-    area = None if mask is None else read_mask(mask, run.shape).to(source.device)
+    file = Path(str(image)) if number_of(image) is None else None
+    area = None if mask is None else read_mask(mask, run.shape, file).to(source.device)
     std = noise_of(source) if noise == AUTO else None if noise is None else float(noise)
     full = 1.0 if strength is None else strength
-    how = Redraw(full, area, ROUNDS if rounds is None else rounds, std)
+    how = Redraw(full, area, rounds, std)
     guides = run.guides(keys)
     condition = run.condition(label, n, classifier=guides.classifier, caption=caption, first=first).to(run.device)
 
@@ -109,9 +114,23 @@ def redraw(
     images = drawn if area is None else torch.where(area > 0, drawn, source)
     asked = {"strength": strength, "mask": mask, "noise": std, "rounds": rounds, "n": n, "seed": seed, "first": first}
     receipt = run_receipt(run, "edit", image=str(image), **asked, label=label, caption=caption, settings=keys.given())
-    film_file = {animation: _animated([*moving, drawn.cpu()], film)} if animation and film else {}
-    files.write(_page(source, area, images, first), receipt, film_file)
-    return Redrawing(picture, source.cpu(), None if area is None else area.cpu(), images.cpu(), std)
+    contents = numbered_contents(paths, images.cpu(), receipt, first)
+    if animation and film:
+        contents[animation] = _animated([*moving, drawn.cpu()], film)
+    files.write(_page(source, area, images, first), receipt, contents)
+    return Redrawing(picture, paths, source.cpu(), None if area is None else area.cpu(), images.cpu(), std)
+
+
+def _count(n: int | None, keys: Any, noise: float | str | None) -> int:
+    """How many images are drawn.
+
+    Raises:
+        UserError: several are asked for, and nothing is random in them.
+    """
+    alike = noise is not None and not keys.adds_noise
+    if n is not None and n > 1 and alike:
+        raise UserError(f"n={n}: nothing is random where noise is taken out; leave n= out, or add sampler=ddpm")
+    return (1 if alike else IMAGES) if n is None else n
 
 
 def _animated(images: list[Tensor], film: Film) -> bytes:
@@ -131,9 +150,10 @@ def noise_of(image: Tensor) -> float:
     return math.sqrt(math.pi / 2) / 6 * float(F.conv2d(planes, kernel).abs().mean())
 
 
-def read_mask(text: str, shape: tuple[int, int, int]) -> Tensor:
+def read_mask(text: str, shape: tuple[int, int, int], image: Path | None = None) -> Tensor:
     """1 where pixels are drawn, float32 (1, 1, H, W): a rectangle left,top,right,bottom in px of the model's images,
-    "outside:" before it for all but that, or an image file of that size, white where pixels are drawn.
+    "outside:" before it for all but that, or an image file, white where pixels are drawn. It has the size of the
+    model's images, or that of the file `image` that is edited, and is then cut and resized as that is.
 
     Raises:
         UserError: it is neither, has another size, or holds no pixel.
@@ -147,7 +167,7 @@ def read_mask(text: str, shape: tuple[int, int, int]) -> Tensor:
         area[:, :, max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = 1
         area = 1 - area if text.startswith(OUTSIDE) else area
     else:
-        area = _file(Path(text).expanduser(), (height, width))
+        area = _file(Path(text).expanduser(), (height, width), image)
     if not area.any():
         raise UserError(f"mask={text} holds no pixel of an image of {size_text((height, width))} (height x width)")
     return area
@@ -163,7 +183,7 @@ def _numbers(text: str) -> tuple[int, int, int, int] | None:
     return left, top, right, bottom
 
 
-def _file(path: Path, size: tuple[int, int]) -> Tensor:
+def _file(path: Path, size: tuple[int, int], image: Path | None) -> Tensor:
     if not path.is_file():
         raise UserError(
             f"mask={path}: file not found; give an image file, or a rectangle left,top,right,bottom in px, such as "
@@ -173,8 +193,12 @@ def _file(path: Path, size: tuple[int, int]) -> Tensor:
     decoded = decode([item], size, 1)
     if decoded.skipped:
         raise UserError(f"cannot read the mask {decoded.skipped[0]}")
-    if (given := header(item).size) != size:
-        raise UserError(f"mask={path} is {size_text(given)}, the model's images {size_text(size)} (height x width)")
+    given, own = header(item).size, None if image is None else header(Item(str(image), lambda: open_file(image))).size
+    if given not in (size, own):
+        others = "" if own is None else f", and {image} is {size_text(own)}"
+        raise UserError(
+            f"mask={path} is {size_text(given)}, the model's images are {size_text(size)} (height x width){others}"
+        )
     return (decoded.images > 127).float()
 
 

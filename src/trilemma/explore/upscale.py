@@ -11,12 +11,11 @@ from torch import Tensor
 
 from trilemma.data.load import Images
 from trilemma.errors import UserError, check_finite
-from trilemma.explore.images import run_receipt
+from trilemma.explore.images import numbered_contents, numbered_paths, run_receipt
 from trilemma.explore.naming import number_of, pick_image, read_whole
-from trilemma.keys import Picture, Seed
+from trilemma.keys import Caption, Label, Picture, Seed
 from trilemma.modes import own_modes
 from trilemma.pictures.grid import grid
-from trilemma.pictures.png import png_content
 from trilemma.results import Results, place
 from trilemma.run.compute import one_algorithm
 from trilemma.run.run import Run, RunLike, as_run, end_of
@@ -55,6 +54,8 @@ def upscale(
     seed: Seed = 0,
     first: Annotated[int, Field(ge=0, description="number of the first image, as for sample")] = 0,
     data: Images = None,
+    label: Label = None,
+    caption: Caption = None,
     out: Picture = None,
     **settings: Any,
 ) -> Upscaling:
@@ -64,6 +65,7 @@ def upscale(
         image: a file is enlarged as it is, and tile by tile where it is larger than the small images of the training.
         n, seed, first: how many images are drawn, and the numbers of their noise.
         data: other images to count in than the run's own.
+        label, caption: what the image shows, for a model that takes it.
         out: the picture to write (default: RUN/upscale-IMAGE.png); the images lie beside it, as NAME-0.png.
         settings: of the model's sampler.
     Raises:
@@ -77,7 +79,7 @@ def upscale(
     number = number_of(image)
     name = Path(str(image)).stem if number is None else number
     picture, within = place(out, run.path, f"upscale-{name}.png")
-    paths = [picture.with_name(f"{picture.stem}-{k}.png") for k in range(first, first + n)]
+    paths = numbered_paths(picture, first, n)
     files = Results(picture, paths, verb="upscale", within=within)
     small, original = _small(run, image, data, model.factor)
     size = [side * model.factor for side in small.shape[2:]]
@@ -85,17 +87,21 @@ def upscale(
         raise UserError(f"{image} would become {size[0]}x{size[1]} px, more than {LARGEST:,} pixels; cut or shrink it")
     if size != list(run.shape[1:]):
         note(f"{image}: {small.shape[2]}x{small.shape[3]} px are enlarged in tiles of {run.shape[1]}x{run.shape[2]}")
-    how = {"seed": seed, "keys": keys, "guides": run.guides(keys)}
+    guides = run.guides(keys)
+    condition = run.condition(label, n, classifier=guides.classifier, caption=caption, first=first).to(run.device)
+    how = {"seed": seed, "keys": keys, "guides": guides}
+
+    def drawn(k: int) -> Tensor:
+        asked = condition.rows(slice(k, k + 1))
+        return model.upscale(small, first=first + k, condition=asked, **how).float().cpu()
+
     with torch.no_grad(), one_algorithm():
-        images = torch.cat([model.upscale(small, first=k, **how).float().cpu() for k in range(first, first + n)])
+        images = torch.cat([drawn(k) for k in range(n)])
     check_finite(images, "images", "train again with a lower lr=")
     bicubic = F.interpolate(small, size=size, mode="bicubic").clamp(0, 1).cpu()
-    asked = {"n": n, "seed": seed, "first": first, "settings": keys.given()}
+    asked = {"n": n, "seed": seed, "first": first, "label": label, "caption": caption, "settings": keys.given()}
     receipt = run_receipt(run, "upscale", image=str(image), **asked, guide=run.guide_origin(keys))
-    contents = {
-        path: png_content(one, {**receipt, "first": k, "n": 1})
-        for k, (path, one) in enumerate(zip(paths, images, strict=True), start=first)
-    }
+    contents = numbered_contents(paths, images, receipt, first)
     files.write(_page(small.cpu(), bicubic, images, original, first), receipt, contents)
     return Upscaling(picture, paths, small.cpu(), bicubic, images, original)
 
