@@ -14,6 +14,7 @@ from trilemma.gans.gan import GAN, NETWORKS, GANConfig, GANKeys
 from trilemma.gans.losses import LOSSES
 from trilemma.nets import dcgan
 from trilemma.nets.critic import Critic, ProjectionCritic
+from trilemma.registry import create
 from trilemma.run.config import TrainConfig
 from trilemma.training.players import Players
 from trilemma.types import Batch, Condition, Finishes, Samples
@@ -201,6 +202,32 @@ def test_requests_it_cannot_meet_are_refused() -> None:
 
 def labelled(n: int = 8) -> Batch:
     return Batch(batch(n=n).image, Condition(torch.arange(n) % 3))
+
+
+@pytest.mark.parametrize("network", ["dcgan", "plain", "r3"])
+def test_an_image_that_cannot_be_halved_twice_is_refused(network: str) -> None:
+    with pytest.raises(UserError, match=r"images of 3x8 are too small .*\(dcgan, plain, r3 and style do\).*train gan"):
+        GAN(GANConfig(network=network, shape=(1, 3, 8)))
+
+
+@pytest.mark.parametrize(("network", "fits"), [("dcgan", False), ("dcgan-28", False), ("plain", True), ("r3", True)])
+def test_batch_norm_needs_more_than_one_image(network: str, fits: bool) -> None:
+    gan = GAN(GANConfig(network=network, width=4, shape=(1, 8, 8)))
+    gan.check_batch(2)
+    if fits:
+        gan.check_batch(1)
+    else:
+        with pytest.raises(UserError, match="batch=1: batch norm compares the images of a batch"):
+            gan.check_batch(1)
+
+
+@pytest.mark.parametrize(("preset", "all_of_it"), [("gan-wgan", True), ("gan-r3", True), ("gan-wgan-gp", False)])
+@pytest.mark.parametrize("network", ["mlp", "dcgan", "dcgan-28", "plain", None])
+def test_presets_with_a_bounded_critic_have_no_batch_norm_in_it(preset: str, all_of_it: bool, network: Any) -> None:
+    model = create(preset, shape=(1, 16, 16), width=8, **({} if network is None else {"network": network}))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.critic.modules())
+    if network is None and all_of_it:
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
 def test_classes_change_the_image_and_are_obeyed_in_sampling() -> None:

@@ -27,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trilemma import rng as random
 from trilemma.config import Config, ModelConfig, only_for
-from trilemma.errors import check_images
+from trilemma.errors import UserError, check_images
 from trilemma.gans.augmentation import Adaptive, differentiable
 from trilemma.gans.codes import CodesModel
 from trilemma.gans.losses import LOSSES, AdversarialLoss, sureness
@@ -149,6 +149,13 @@ class GAN(CodesModel):
             normalise(self.critic)
         self.adaptive = Adaptive() if config.critic_augment == "adaptive" else None
         self.phases = self.make_phases()
+
+    def check_batch(self, size: int) -> None:
+        """Raises UserError for batches of one image where there is a batch norm."""
+        if size < 2 and any(isinstance(module, _BatchNorm) for module in self.modules()):
+            raise UserError(
+                "batch=1: batch norm compares the images of a batch; choose batch=2 or more, or network=plain"
+            )
 
     def make_generator(self, inputs: int) -> nn.Module:
         """The network from `inputs` numbers to an image."""

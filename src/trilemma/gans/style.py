@@ -131,6 +131,7 @@ class StyleGAN(GAN):
 
     def check_batch(self, size: int) -> None:
         """Raises UserError for a batch without whole groups, or of one image where path lengths need half a batch."""
+        super().check_batch(size)
         stylegan2.check_groups(size, self.config.deviation_group)
         if self.config.path_weight and size < 2:
             raise UserError(

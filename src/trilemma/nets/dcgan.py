@@ -34,8 +34,8 @@ def stage_widths(height: int, width_px: int, width: int) -> list[int]:
     """
     if min(height, width_px) < SMALLEST:
         raise UserError(
-            f"images of {height}x{width_px} are too small for a network that halves them twice (dcgan, r3 and style "
-            f"do); give images of {SMALLEST} px and more, or train gan"
+            f"images of {height}x{width_px} are too small for a network that halves them twice (dcgan, plain, r3 and "
+            f"style do); give images of {SMALLEST} px and more, or train gan"
         )
     stages = max(2, round(math.log2(min(height, width_px) / 4)))
     return [min(width * 2**i, MAX_CHANNELS) for i in range(stages)]

@@ -151,7 +151,7 @@ register(
         build=PixelDiffusion,
         config=PixelDiffusionConfig(**MODERN, captions=True, attention_px=16),
         training=BUDGET,
-        data="shapes",
+        data="scenes",
     )
 )
 

@@ -97,7 +97,7 @@ register(
         suits="28 to 64 px, grey or colour; to learn from, gan-wgan-gp trains better",
         source="Arjovsky, Chintala & Bottou 2017",
         build=GAN,
-        config=GANConfig(loss="wasserstein", weight_clip=0.01, critic_steps=5),
+        config=GANConfig(network="plain", loss="wasserstein", weight_clip=0.01, critic_steps=5),
         training={
             "epochs": 50,
             "batch": 64,
@@ -179,7 +179,20 @@ register(
         published=Published(
             "Huang et al. 2024, settings for CIFAR-10",
             "cifar10",
-            {"optimizer": "adam", "lr": 2e-4, "betas": (0.0, 0.99), "batch": 512, "penalty": "r1r2", "latent": 64},
+            {
+                "network": "r3",
+                "group": 8,
+                "width": 768,
+                "latent": 64,
+                "loss": "relativistic",
+                "penalty": "r1r2",
+                "penalty_weight": 0.0125,
+                "penalty_end": 0.1,
+                "optimizer": "adam",
+                "lr": 2e-4,
+                "betas": (0.0, 0.99),
+                "batch": 512,
+            },
         ),
         data="mnist",
     )
@@ -204,6 +217,24 @@ register(
             "schedule": "constant",
             "ema_halflife_images": 10_000,
         },
+        published=Published(
+            "Karras et al. 2020 (adaptive augmentation), settings for CIFAR-10",
+            "cifar10",
+            {
+                "mapping_layers": 2,
+                "deviation_group": 32,
+                "penalty": "r1",
+                "penalty_weight": 0.0025,
+                "penalty_every": 16,
+                "mixing": 0.0,
+                "path_weight": 0.0,
+                "critic_augment": "adaptive",
+                "optimizer": "adam",
+                "lr": 0.0025,
+                "betas": (0.0, 0.99),
+                "batch": 64,
+            },
+        ),
         data="mnist",
     )
 )
