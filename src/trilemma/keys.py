@@ -10,6 +10,13 @@ SplitName = Literal["train", "valid", "test"]
 Seed = Annotated[int, Field(description="random seed")]
 Count = Annotated[int, Field(ge=1, description="number of images")]
 BatchSize = Annotated[int, Field(ge=1, description="images drawn at a time; changes speed and memory, not the images")]
+Inverted = Annotated[
+    int,
+    Field(
+        ge=0,
+        description="of a model without an encoder: images that come back through codes that are searched; 0: none",
+    ),
+]
 Quiet = Annotated[bool, Field(description="hide progress")]
 Out = Annotated[str | Path | None, Field(description="output file or folder (default: chosen for you and printed)")]
 Picture = Annotated[str | Path | None, Field(description="picture to write (default: inside the run folder)")]

@@ -19,6 +19,18 @@ def counted(value: float, unit: str) -> str:
     return f"{text} {unit}" if text == "1" else f"{text} {unit}s"
 
 
+def duration(seconds: float) -> str:
+    """Seconds, from two minutes on minutes, and from two hours on hours.
+
+    >>> duration(90), duration(300), duration(5400), duration(7200)
+    ('90 seconds', '5 minutes', '90 minutes', '2 hours')
+    """
+    for unit, length in (("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * length:
+            return counted(seconds / length, unit)
+    return counted(seconds, "second")
+
+
 def number(value: float, interval: Sequence[float] | None = None) -> str:
     """The value with the digits its interval deserves (its width is 4 to 40 units of the last one), else three digits.
 

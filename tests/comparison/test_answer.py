@@ -11,6 +11,7 @@ from trilemma.comparison.content import (
     Difference,
     Model,
     Place,
+    SamplerPoint,
     Trained,
     Training,
 )
@@ -223,3 +224,30 @@ def test_a_model_that_learned_nothing_is_not_fast():
     grey = model("grey", 1.0, 0.9, 0.1, learned_nothing=NOTHING)
     (item, *_) = answered([grey, model("a"), model("b")], wanting("speed"), speed=[])
     assert "grey" not in item.models
+
+
+def setting(text, ms, density, coverage, own=False):
+    return SamplerPoint(
+        text, own, ms, density, [density - 0.1, density + 0.1], coverage, [coverage - 0.05, coverage + 0.05], 500
+    )
+
+
+def test_the_quickest_setting_without_a_loss_is_named() -> None:
+    points = [
+        setting("steps=20", 20.0, 0.9, 0.8, own=True),
+        setting("steps=5", 5.0, 0.9, 0.74),  # covers less than the interval of the own setting
+        setting("steps=10", 10.0, 0.81, 0.76),
+        setting("steps=15", 15.0, 0.9, 0.8),
+        setting("steps=50", 50.0, 1.0, 0.9),
+    ]
+    items = answered(
+        [model("a", samplers=points), model("b", 0.1, 0.1, samplers=points)],
+        quality=[ahead("a", "b")],
+        diversity=[ahead("a", "b")],
+    )
+    (quicker,) = [item for item in items if item.kind == "quicker"]
+    assert quicker.text == (
+        "a with steps=10 draws 2.0 times as fast as with steps=20, and no loss is shown (of 500 images each)."
+    )
+    assert quicker.models == ["a"] and quicker.command == "draw a steps=10"
+    assert not [item for item in answered([model("a", samplers=points[:2])]) if item.kind == "quicker"]

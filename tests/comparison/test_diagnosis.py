@@ -1,6 +1,7 @@
 """Each fault of a model is named where its scores show it, and nowhere else."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from comparison.stand_ins import score
 
 from trilemma.comparison.content import Control, Forecast, LearningPoint, Model, Nearest
 from trilemma.comparison.diagnosis import diagnosis
+from trilemma.comparison.rows import scores_of
 
 REAL = [
     Control("real", "Held-out images", "", {name: score(name, 1.0, None, "higher") for name in ("density", "coverage")})
@@ -45,6 +47,21 @@ def test_few_kinds_are_named(values: dict[str, float], text: str) -> None:
 @pytest.mark.parametrize("values", [{"coverage": 0.47}, {"coverage": 0.3, "density": 0.4}, {"class_diversity": 0.48}])
 def test_what_the_interval_leaves_open_is_not_said(values: dict[str, float]) -> None:
     assert texts(model(**values)) == []
+
+
+@pytest.mark.parametrize(
+    ("active", "units", "said"), [(2, 32, True), (3, 32, False), (4, 1000, True), (5, 1000, False), (0, 2, True)]
+)
+def test_posterior_collapse_is_fewer_than_a_tenth_and_than_five(active: int, units: int, said: bool) -> None:
+    count = replace(
+        score("active_units", active, (active, active), "higher"), protocol=f"active-units_{units}_360_test"
+    )
+    expected = [
+        f"{active} of the {units} units of the code of vae are active (posterior collapse): most of the code says "
+        "nothing of an image."
+    ]
+    measured: Any = SimpleNamespace(scores=(*model().scores.values(), count))
+    assert texts(replace(model(), scores=scores_of(measured))) == expected * said
 
 
 def test_copies_and_a_curve_that_falls() -> None:

@@ -55,6 +55,11 @@ def test_every_setting_is_measured(run) -> None:
         assert 0 <= one.coverage_interval[0] <= one.coverage <= one.coverage_interval[1] <= 1
 
 
+def test_a_sampler_without_keys_has_its_own_setting_alone(tmp_path) -> None:
+    run = trilemma.train("ae-linear", "ellipse", steps=1, batch=32, out=tmp_path / "run", quiet=True)
+    assert settings_of(run) == [{}]
+
+
 @pytest.mark.parametrize(
     ("model", "settings", "keys"),
     [

@@ -1,12 +1,16 @@
 """How near images come back: closed forms, and structural similarity against its definition and another library."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import trilemma
+from trilemma.errors import UserError
+from trilemma.metrics.likelihood import some_images
 from trilemma.metrics.reconstruction import C_1, C_2, feature_distance, reconstruction_values, ssim
 
 
@@ -74,3 +78,19 @@ def test_another_image_is_at_distance_1() -> None:
     half = feature_distance(real, real + 1)  # |1|**2 = 8 over 2 x 8
     assert half.value == pytest.approx(0.5, rel=0.05)
     assert feature_distance(real[:1].expand(5, -1), real[:5]) == "all images have the same features"
+
+
+def test_a_gan_comes_back_through_codes_that_are_searched(tmp_path: Path) -> None:
+    run = trilemma.train("gan", "digits", steps=3, batch=32, out=tmp_path / "gan", quiet=True, device="cpu")
+    plain = trilemma.evaluate(run, n=100)
+    assert not [score for score in plain.scores if score.name.startswith("reconstruction")]
+    scores = trilemma.evaluate(run, n=100, inverted=3)
+    image, _ = some_images(run.model, run.data.splits["test"], 3, 0)
+    expected = reconstruction_values(image, run.reconstruct(image))
+    assert scores["reconstruction_rmse"].value == pytest.approx(expected["reconstruction_rmse"].value, rel=1e-3)
+    assert scores["reconstruction_rmse"].n_real == 3
+    assert [note for note in scores.notes if note.startswith("the codes of 3 images were searched: ")]
+    with pytest.raises(UserError, match="inverted=1: an interval takes at least 2 images"):
+        trilemma.evaluate(run, n=100, inverted=1)
+    with pytest.raises(UserError, match="images have no codes; give a run"):
+        trilemma.evaluate(torch.rand(30, 1, 8, 8), against="digits", inverted=3)

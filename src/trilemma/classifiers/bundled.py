@@ -14,6 +14,7 @@ from trilemma.classifiers.classifier import Classifier, ClassifierConfig
 from trilemma.config import make
 from trilemma.errors import UserError
 from trilemma.files import sha256_of
+from trilemma.hardware import pick_device
 from trilemma.modes import own_modes
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -70,7 +71,7 @@ class FeatureNetwork:
 
 
 def load_network(name: str, *, note: str = "", folder: Path = WEIGHTS) -> FeatureNetwork:
-    """A feature network from its weights and card, checked by hash.
+    """A feature network from its weights and card, checked by hash, on the best device.
 
     Raises:
         UserError: if a file is absent or the weights are not those of the card.
@@ -88,8 +89,9 @@ def load_network(name: str, *, note: str = "", folder: Path = WEIGHTS) -> Featur
     with own_modes(), rng.OwnStart(rng.generator(0, name)):
         network = Classifier(make(ClassifierConfig, card["config"]))
         network.load_state_dict(load_file(weights))
-    network.requires_grad_(False).eval()
-    return FeatureNetwork(name, network, network.config.shape, digest, note)
+    device = pick_device()
+    network.requires_grad_(False).eval().to(device)
+    return FeatureNetwork(name, network, network.config.shape, digest, note, device=str(device))
 
 
 def read_card(name: str, folder: Path = WEIGHTS) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from trilemma.classifiers.bundled import WEIGHTS, FeatureNetwork
 from trilemma.errors import UserError
 from trilemma.extras import reinstall_line
 from trilemma.files import sha256_of
-from trilemma.hardware import to_channels_last
+from trilemma.hardware import pick_device, to_channels_last
 from trilemma.modes import own_modes
 from trilemma.nets.efficientnet import EfficientNetLite0, fuse, load_published
 
@@ -29,16 +29,17 @@ SIDE = 160  # px, to which images are brought
 
 
 def load_efficientnet(*, note: str = "") -> FeatureNetwork:
-    """The network as one that features are taken from.
+    """The network as one that features are taken from, on the best device.
 
     Raises:
         UserError: if its weights are not installed, or are not the published ones.
     """
-    return FeatureNetwork(NAME, _network(weights_file()), (3, SIDE, SIDE), SHA256, note)
+    device = pick_device()
+    return FeatureNetwork(NAME, _network(weights_file(), device), (3, SIDE, SIDE), SHA256, note, device=str(device))
 
 
 @cache
-def _network(path: Path) -> EfficientNetLite0:
+def _network(path: Path, device: torch.device) -> EfficientNetLite0:
     """Read once in a process: nobody changes it."""
     digest = sha256_of(path)
     if digest != SHA256:
@@ -49,7 +50,7 @@ def _network(path: Path) -> EfficientNetLite0:
     with own_modes(), rng.OwnStart(rng.generator(0, NAME)):
         network = EfficientNetLite0()
     load_published(network, torch.load(path, map_location="cpu", weights_only=True))
-    network = fuse(network).requires_grad_(False)
+    network = fuse(network).requires_grad_(False).to(device)
     to_channels_last(network)
     return network
 

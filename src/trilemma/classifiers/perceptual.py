@@ -39,4 +39,4 @@ def perceptual_distance(a: Tensor, b: Tensor) -> Tensor:
 def _network(device: torch.device) -> EfficientNetLite0:
     network = load_efficientnet().network
     assert isinstance(network, EfficientNetLite0)
-    return network if device.type == "cpu" else deepcopy(network).to(device)
+    return network if device == next(network.parameters()).device else deepcopy(network).to(device)

@@ -23,12 +23,14 @@ from trilemma.comparison.content import (
     Item,
     Leaders,
     Model,
+    SamplerPoint,
     Scores,
     Verdict,
     scores_of_real,
 )
 from trilemma.comparison.differences import unbeaten
 from trilemma.comparison.learning import FACTOR
+from trilemma.comparison.sampler_settings import ALIKE
 from trilemma.comparison.words import counts
 from trilemma.language import translated
 from trilemma.text import quoted
@@ -66,6 +68,7 @@ def answer(
     for axis, kind in WORDS.items():
         leaders = verdict.axes[axis]
         items.append(Item(kind, translated(f"For {kind}: {{text}}", text=leaders.text), leaders.first))
+    items += quicker_settings([m for m in models if m.name in use.models])
     items += longer_trainings(models, asked)
     items += [_failed(model, asked) for model in models if model.error]
     items += [_learned_nothing(model, asked) for model in models if model.learned_nothing]
@@ -166,6 +169,34 @@ def _fastest(best: Sequence[str], models: Sequence[Model], differences: Differen
 def _none_yet(asked: Asked) -> Item:
     """What to do where nothing can be recommended."""
     return Item("use", translated(NONE_YET), (), _longer(asked))
+
+
+def quicker_settings(models: Sequence[Model]) -> Iterator[Item]:
+    """The quickest setting of each model's sampler whose images are not shown to be worse than by its own setting: no
+    score lies below the interval of the own one's."""
+    for model in models:
+        own = next((point for point in model.samplers if point.own), None)
+        quicker = [
+            p for p in model.samplers if own and ALIKE * p.ms_per_image < own.ms_per_image and _is_as_good(p, own)
+        ]
+        if not own or not quicker:
+            continue
+        best = min(quicker, key=lambda point: point.ms_per_image)
+        command = model.commands.get("sample")
+        text = translated(
+            "{name} with {setting} draws {times} times as fast as with {own}, and no loss is shown (of {n} images "
+            "each).",
+            name=model.name,
+            setting=best.setting,
+            times=f"{own.ms_per_image / best.ms_per_image:.1f}",
+            own=own.setting,
+            n=f"{best.n:,}",
+        )
+        yield Item("quicker", text, [model.name], command and f"{command} {best.setting}")
+
+
+def _is_as_good(point: SamplerPoint, own: SamplerPoint) -> bool:
+    return point.density >= own.density_interval[0] and point.coverage >= own.coverage_interval[0]
 
 
 def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:

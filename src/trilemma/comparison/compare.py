@@ -33,7 +33,7 @@ from trilemma.comparison.work import Plan, Say, measure_all, train_all
 from trilemma.data import Data
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.keys import Quiet, Resize, Seed
+from trilemma.keys import Inverted, Quiet, Resize, Seed
 from trilemma.language import in_language
 from trilemma.modes import own_modes
 from trilemma.rng import check_seed
@@ -113,6 +113,7 @@ def compare(
     features: Annotated[
         str, Field(description="network that extracts features, as of evaluate; auto: the one that fits the data")
     ] = "auto",
+    inverted: Inverted = 0,
     size: Resize = None,
     seed: Seed = 0,
     want: Annotated[
@@ -151,6 +152,8 @@ def compare(
         n: images drawn and measured per model (default: as many as there are real ones to measure by, at most as an
             evaluation takes).
         features: a feature network: auto, efficientnet-lite0, inception, ...
+        inverted: of GANs and diffusion models, as many images come back through codes that are searched, as `invert`
+            does; other models encode.
         size: height and width of the images, px (default: inferred).
         want: the model to recommend: balance, one that is unbeaten in quality and diversity; quality, diversity or
             speed, one that is unbeaten in this.
@@ -190,10 +193,10 @@ def compare(
     own = budget is not None or any(entry.run for entry in entries)
     counts = [entry.images.count for entry in entries if entry.images and entry.images.count is not None]
     split, n = choose_reals(loaded, n, n_fake=min(counts, default=None), own=own)
-    request = request_of(entries, loaded, budget, n, seed, features)
+    request = request_of(entries, loaded, budget, n, seed, features, inverted)
     with_size = size is not None or not isinstance(data, str | Path | None)
     make_command = partial(command_of, request, with_size=with_size, want=want, curves=curves, lang=lang)
-    plan = Plan(entries, loaded, budget, split, n, seed, own, make_command(out), want, curves, lang, features)
+    plan = Plan(entries, loaded, budget, split, n, seed, own, make_command(out), want, curves, lang, features, inverted)
     with claim_folder(loaded.name, request, out, say) as folder:
         try:
             return _carry_out(plan, folder, say, begin, quiet=quiet)

@@ -111,8 +111,9 @@ class Forecast:
 
 @dataclass(frozen=True)
 class SamplerPoint:
-    """A model under one setting of its sampler, `key=value`, or under its `own`; density and coverage with their
-    intervals, and milliseconds per image. On the frontier no other one is at least as good in all three."""
+    """A model under one setting of its sampler, `key=value` ("" where it has no keys), or under its `own`; density and
+    coverage with their intervals, and milliseconds per image. On the frontier no other one is at least as good in all
+    three."""
 
     setting: str
     own: bool

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from trilemma.comparison.content import Curve
 from trilemma.language import translated
+from trilemma.metrics.likelihood import ENOUGH
 from trilemma.training.adversarial import EXPLODED, OVERFIT, SURE, VANISHED
-from trilemma.training.monitor import ENOUGH, IN_USE
+from trilemma.training.monitor import IN_USE
 from trilemma.training.titles import square_of, title
 
 HEALTHY = {

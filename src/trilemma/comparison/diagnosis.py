@@ -1,8 +1,10 @@
-"""What is wrong with a model, as far as its scores tell: collapse, images of one kind, memorisation, underfit.
+"""What is wrong with a model, as far as its scores tell: collapse, images of one kind, codes without use, memorisation,
+underfit.
 
     collapse        its images are as good as real ones by half or more (density), and cover less than half of what real
                     images do (coverage)
     of one kind     within a class its images differ less than half as much as real ones (diversity within a class)
+    posterior       fewer than one in ten units of the code are active, and fewer than five (`likelihood.is_collapsed`)
     memorisation    significantly more of its images lie near training images than held-out real ones do
     underfit        its learning curve still falls: four times the training is expected to be better
 
@@ -13,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from trilemma.comparison.content import Control, Document, Item, Model, Nearest, Scores, scores_of_real
+from trilemma.comparison.words import units_of
 from trilemma.language import translated
+from trilemma.metrics.likelihood import is_collapsed
 from trilemma.words import number
 
 HALF = 0.5  # of real images
@@ -46,6 +50,16 @@ def _faults(model: Model, real: Scores) -> Iterator[str]:
             name=model.name,
             share=share,
         )
+    for score in model.scores.values():  # by protocol, see `rows.scores_of`
+        units = units_of(score.protocol)
+        if units is not None and score.value is not None and is_collapsed(score.value, units):
+            yield translated(
+                "{active} of the {units} units of the code of {name} are active (posterior collapse): most of the code "
+                "says nothing of an image.",
+                active=number(score.value),
+                units=str(units),
+                name=model.name,
+            )
     if isinstance(model.nearest, Nearest) and model.nearest.copies:
         yield translated("{name} may copy training images: look at its nearest ones in the report.", name=model.name)
     if model.forecast and model.learning and model.forecast.interval[1] < model.learning[-1].interval[0]:

@@ -37,7 +37,7 @@ from trilemma.errors import UserError, shows_tracebacks
 from trilemma.language import language, translated
 from trilemma.metrics.catalogue import COST, DETAILS, QUALITY
 from trilemma.text import quoted
-from trilemma.words import counted, listed
+from trilemma.words import counted, duration, listed
 
 if TYPE_CHECKING:
     from trilemma.comparison.content import Scores
@@ -98,7 +98,7 @@ def _for_these(items: Sequence[Item], data: "Data", asked: Asked) -> list[Item]:
     if not asked.length:
         return list(items)
     if "minutes" in asked.length:
-        length = counted(60 * asked.length["minutes"], "second")
+        length = duration(60 * asked.length["minutes"])
         text = "For {n} training images of {size} px and {length} of training each: {text}"
     else:
         length = counted(asked.length["images"], "training image")
@@ -204,7 +204,7 @@ def _budget(models: Sequence[Model], asked: Asked, machine: Json) -> Budget:
     equal = by_images or not used or max(used) <= BUDGET_FACTOR * min(used)
     seconds = 60 * asked.length["minutes"] if "minutes" in asked.length else None
     if seconds:
-        text = translated("Asked for each model: {length} of training.", length=counted(seconds, "second"))
+        text = translated("Asked for each model: {length} of training.", length=duration(seconds))
     elif by_images:
         text = translated("Each model was to see {images}.", images=counted(asked.length["images"], "training image"))
     elif all(m.kind == IMAGES for m in models):

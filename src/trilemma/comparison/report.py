@@ -26,7 +26,7 @@ from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.pictures import plots
 from trilemma.pictures.page import template
 from trilemma.training.titles import root_of
-from trilemma.words import capital, counted, ends, listed, number, span
+from trilemma.words import capital, counted, duration, ends, listed, number, span
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -103,9 +103,9 @@ def _learning(models: Sequence[Model]) -> Markup | None:
 
 
 def _samplers(document: Document) -> Markup | None:
-    """The models under settings of their samplers; None where none has any."""
+    """The models under settings of their samplers; None where each has one at most."""
     models = [m for m in document.models if m.samplers]
-    if not models:
+    if not any(len(m.samplers) > 1 for m in models):
         return None
     names = listed([m.name for m in models])
     text = translated(
@@ -157,7 +157,7 @@ def _dots_text(models: Sequence[Model], axis: triangle.Axis) -> str:
 
 @cache
 def _template(name: str) -> "Template":
-    filters = {"number": number, "counted": counted, "ends": ends, "listed": listed}
+    filters = {"number": number, "counted": counted, "duration": duration, "ends": ends, "listed": listed}
     return template(name, ("comparison",), {**filters, "text": _text, "bold": _bold, "percent": _percent})
 
 

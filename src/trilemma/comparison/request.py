@@ -61,7 +61,13 @@ def refuse_training_keys(**given: object) -> None:
 
 
 def request_of(
-    entries: Sequence[Entry], data: "Data", budget: Budget | None, n: int, seed: int, features: str = "auto"
+    entries: Sequence[Entry],
+    data: "Data",
+    budget: Budget | None,
+    n: int,
+    seed: int,
+    features: str = "auto",
+    inverted: int = 0,
 ) -> Json:
     """What tells a comparison from another."""
     from trilemma.data.load import source_word
@@ -78,6 +84,7 @@ def request_of(
         **wanted,
         "n": n,
         **({} if features == "auto" else {"features": features}),
+        **({"inverted": inverted} if inverted else {}),
         "size": list(data.shape[1:]),
         "seed": seed,
     }
@@ -118,7 +125,7 @@ def command_of(
         words += [f"seeds={request['seeds']}"] if request["seeds"] > 1 else []
         words += [f"size={'x'.join(map(str, request['size']))}"] if with_size else []
     words = [*words, f"n={request['n']}", f"seed={request['seed']}"]
-    words += [f"features={request['features']}"] if "features" in request else []
+    words += [f"{key}={request[key]}" for key in ("features", "inverted") if key in request]
     words += [] if want == "balance" else [f"want={want}"]
     words += [] if curves else ["curves=false"]
     words += [] if lang == ENGLISH else [f"lang={lang}"]

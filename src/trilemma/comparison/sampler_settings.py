@@ -33,7 +33,7 @@ VALUES: dict[str, Sequence[float]] = {  # of the keys that trade one corner of t
 
 
 def settings_of(run: "Run") -> list[dict[str, Any]]:
-    """The sampler's own settings, and those with one key of VALUES changed that it takes."""
+    """The sampler's own settings, {}, and those with one key of VALUES changed that it takes."""
     from trilemma.errors import UserError
     from trilemma.types import Samples, keys_of
 
@@ -47,11 +47,11 @@ def settings_of(run: "Run") -> list[dict[str, Any]]:
         with suppress(UserError):  # a guidance without classes, more steps than there are
             run.sample(1, **changed)
             settings.append(changed)
-    return settings if len(settings) > 1 else []
+    return settings
 
 
 def sampler_points(run: "Run", reference: "Reference", batch: int) -> Iterator[SamplerPoint]:
-    """One for each of the settings; none of a sampler without any."""
+    """One for each of the settings."""
     import torch
 
     from trilemma.metrics.features import extract, to_levels

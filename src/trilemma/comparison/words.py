@@ -44,9 +44,19 @@ def title(name: str, protocol: str) -> Title:
         within = f"{likelihood.replace('-', ' ')}, {pixels} pixels"
         of_samples = translated("{title} of {n} samples ({within})", title=long, n=samples, within=within)
         return Title(of_samples if samples else f"{long} ({within})", short)
-    if units := re.match(r"active-units_(\d+)_", protocol):
-        return Title(*(translated("{title}, of {n}", title=text, n=units[1]) for text in (long, short)))
+    if (units := units_of(protocol)) is not None:
+        return Title(*(translated("{title}, of {n}", title=text, n=units) for text in (long, short)))
     return Title(long, short)
+
+
+def units_of(protocol: str) -> int | None:
+    """Of how many units of a code the active ones were counted, if a protocol is of that.
+
+    >>> units_of("active-units_32_360_test"), units_of("bound50_bernoulli-binary_360_test")
+    (32, None)
+    """
+    match = re.match(r"active-units_(\d+)_", protocol)
+    return int(match[1]) if match else None
 
 
 def verdict(models: Sequence[Model], axes: "Sequence[Axis]", differences: Differences) -> Verdict:

@@ -18,7 +18,7 @@ from trilemma.comparison.sizes import settings_for
 from trilemma.data import Data
 from trilemma.errors import UserError, shows_tracebacks
 from trilemma.run.run import Run
-from trilemma.types import BoundsByPath
+from trilemma.types import BoundsByPath, Inverts
 from trilemma.words import counted
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Plan(NamedTuple):
 
     budget: None where nothing is trained; own: whether there is a model that was trained on the data; command: makes
     the same report again; want: what the user wants most; curves: whether models are measured over their training and
-    under several settings of their samplers; lang: of the report; features: the feature network.
+    under several settings of their samplers; lang: of the report; features: the feature network; inverted: images whose
+    codes are searched of each model without an encoder.
     """
 
     entries: list[Entry]
@@ -51,6 +52,7 @@ class Plan(NamedTuple):
     curves: bool = True
     lang: str = "en"
     features: str = "auto"
+    inverted: int = 0
 
 
 def train_all(plan: Plan, budget: Budget, folder: Path, progress: Progress, *, quiet: bool) -> None:
@@ -157,7 +159,9 @@ def _measure(entry: Entry, entries: Sequence[Entry], plan: Plan, batch: int, ref
 
     assert entry.contestant is not None
     first = next((e for e in entries if e.evaluation is not None), None)
-    bounds = PATH_BOUND if entry.run and isinstance(entry.run.model, BoundsByPath) else {}
+    bounds: dict[str, Any] = PATH_BOUND if entry.run and isinstance(entry.run.model, BoundsByPath) else {}
+    if entry.run and isinstance(entry.run.model, Inverts):
+        bounds = {**bounds, "inverted": plan.inverted}
     evaluation = evaluate(entry.contestant, n=plan.n, seed=plan.seed, batch=batch, reference=reference, **bounds)
     earlier = scores_of(first.evaluation) if first and first.evaluation else {}
     if first and (difference := protocol_difference(scores_of(evaluation), earlier)):

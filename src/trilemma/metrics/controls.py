@@ -45,6 +45,7 @@ REAL = {"kernel_distance": 0.0, "coverage": 1 - 2.0**-neighbours.K_DENSITY}  # o
 WORDS = {"kernel_distance": "are no nearer the real images than", "coverage": "cover no more of the real images than"}
 FEWEST = 20  # images a side that tell whether a model has learned anything
 MEAN_IMAGES = 10_000  # the mean is taken over, at most
+STATIC_ROWS = 500  # of noise drawn at a time
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,13 @@ def _images(setup: Setup) -> Iterator[tuple[str, Tensor]]:
         yield "training", real_images(data, "train", n, seed)
     first = data.train.images[choice(len(data.train), MEAN_IMAGES, seed)]
     yield "mean", first.float().mean(0, keepdim=True).round().to(torch.uint8)
-    yield "static", (256 * rng.uniform(torch.arange(n), data.shape, seed, "static")).floor().to(torch.uint8)
+    yield "static", torch.cat([_static(ids, data.shape, seed) for ids in torch.arange(n).split(STATIC_ROWS)])
     yield "one", first[:1]
+
+
+def _static(ids: Tensor, shape: tuple[int, int, int], seed: int) -> Tensor:
+    """Images `ids` of noise, each level as likely as any other: uint8."""
+    return (256 * rng.uniform(ids, shape, seed, "static")).floor().to(torch.uint8)
 
 
 def _others(setup: Setup) -> list[str]:

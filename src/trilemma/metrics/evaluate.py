@@ -14,7 +14,7 @@ from trilemma.config import Config
 from trilemma.data import Data, load_data
 from trilemma.data.load import Source
 from trilemma.errors import UserError, named
-from trilemma.keys import BatchSize, Seed
+from trilemma.keys import BatchSize, Inverted, Seed
 from trilemma.metrics import cost, frechet
 from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.metrics.classification import class_scores
@@ -31,7 +31,7 @@ from trilemma.metrics.resources import peak_bytes
 from trilemma.modes import own_modes
 from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
 from trilemma.run.run import Run
-from trilemma.types import BoundsByPath, Conditional, Samples
+from trilemma.types import BoundsByPath, Conditional, Inverts, Reconstructs, Samples
 from trilemma.values import checked_call, shown
 
 METRICS = "metrics"  # of a run folder: its scores
@@ -103,6 +103,7 @@ def evaluate(
     likelihood: Annotated[
         Literal["bound", "flow"], Field(description="of a diffusion model: a bound, or by its probability-flow path")
     ] = "bound",
+    inverted: Inverted = 0,
     reference: Reference | None = None,
     **settings: Any,
 ) -> Evaluation:
@@ -116,6 +117,7 @@ def evaluate(
         split: default: as `choose_reals` says.
         seed: of the generated images, and of which real images are taken.
         batch: images drawn at a time; the time per image is for this batch.
+        inverted: as many images come back through codes that are searched, as `invert` does.
         reference: that of an earlier evaluation by the same real images, which are not read again then.
         settings: of the run's sampler (steps, ...).
     Returns:
@@ -136,6 +138,7 @@ def evaluate(
         settings = keys.given()
         claim_scores(run.path / METRICS)
     _check_likelihood(run, likelihood, bound_samples)
+    _check_inverted(run, inverted)
     data = _real_data(contestant, against, reference)
     own = reference.setup.own if reference else run is not None and data.fingerprint == run.config["fingerprint"]
     split, n = choose_reals(data, n, split=split, n_fake=contestant.count, own=own)
@@ -144,7 +147,8 @@ def evaluate(
     setup = replace(setup_of(data, split, n, features=features, own=own, seed=seed), settings=settings)
     if run is None:
         return _evaluation(setup, _drawn(contestant, setup, batch), reference)
-    drawn = _drawn_by_run(run, setup, keys, batch, samples=bound_samples, n=bound_images, by=likelihood)
+    bounds = {"samples": bound_samples, "n": bound_images, "by": likelihood}
+    drawn = _drawn_by_run(run, setup, keys, batch, inverted, **bounds)
     evaluation = _evaluation(setup, drawn, reference)
     for score in evaluation.scores:
         write_score(run.path / METRICS, score)
@@ -162,6 +166,16 @@ def _check_likelihood(run: Run | None, likelihood: str, samples: int) -> None:
             f"likelihood={likelihood} with bound_samples={samples}: a path has at least 2 points; give more, such as 50"
         )
     run.require(f"take likelihood={likelihood}", BoundsByPath)
+
+
+def _check_inverted(run: Run | None, inverted: int) -> None:
+    """Raises UserError where codes are to be searched and there is nothing to search them by."""
+    if inverted == 1:
+        raise UserError("inverted=1: an interval takes at least 2 images; give more, or 0")
+    if inverted and run is None:
+        raise UserError(f"inverted={inverted}: images have no codes; give a run, or leave it out")
+    if inverted and run is not None and not isinstance(run.model, Reconstructs):
+        run.require(f"take inverted={inverted}", Inverts)
 
 
 def _real_data(contestant: Contestant, against: Source | None, reference: Reference | None) -> Data:
@@ -189,9 +203,9 @@ def _drawn(contestant: Contestant, setup: Setup, batch: int) -> Drawn:
     return Drawn(images, notes=[contestant.described(setup.n)] if isinstance(contestant, ImageSet) else [])
 
 
-def _drawn_by_run(run: Run, setup: Setup, keys: Config, batch: int, **bounds: Any) -> Drawn:
-    """Images of a run, its cost, bounds on its likelihood, and whether it draws the class asked for; `bounds` are keys
-    of `likelihood_scores`."""
+def _drawn_by_run(run: Run, setup: Setup, keys: Config, batch: int, inverted: int, **bounds: Any) -> Drawn:
+    """Images of a run, its cost, bounds on its likelihood, how near images come back, and whether it draws the class
+    asked for; `bounds` are keys of `likelihood_scores`."""
     model, data, seed = run.model, setup.data, setup.seed
     assert isinstance(model, Samples)
 
@@ -203,7 +217,7 @@ def _drawn_by_run(run: Run, setup: Setup, keys: Config, batch: int, **bounds: An
     likelihoods, notes = likelihood_scores(
         model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
     )
-    reconstructed, more = reconstruction_scores(model, setup)
+    reconstructed, more = reconstruction_scores(model, setup, inverted=inverted)
     lengths, others = path_scores(model, setup)
     costs = [*_cost_scores(setup, spent), *_details_of_cost(run, setup, spent, draw)]
     scores = [*costs, *likelihoods, *reconstructed, *lengths]

@@ -49,6 +49,7 @@ LEVEL_BITS = math.log2(255)  # a level of an image in [0, 1] is 1 / 255 wide
 IMAGES, PATH_IMAGES = 1000, 200  # that are measured at most: of a model with codes, of a diffusion model
 PATH_ROWS = 64  # images of a diffusion model in a pass
 ACTIVE = 0.01  # variance of the posterior mean above which a unit is active
+ENOUGH = 5  # active units that are not a collapse, however many there are: a ladder has thousands
 COUNT_IS = "counted, not estimated"
 NO_LIKELIHOOD = "a Bernoulli of grey pixels is not a likelihood; measure on black and white images (mnist-binary)"
 
@@ -61,6 +62,11 @@ def has_posterior(model: object) -> TypeGuard[Encodes]:
 def active_units(codes: Tensor) -> int:
     """Units of a code whose posterior mean moves with the image: (N, Z) -> count."""
     return int((codes.float().var(0) > ACTIVE).sum())
+
+
+def is_collapsed(active: float, units: int) -> bool:
+    """Whether fewer than one in ten units of a code are active, and fewer than ENOUGH."""
+    return active < min(max(1, units // 10), ENOUGH)
 
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ SPLITS = 40
 PAIRS = 4096  # compared with all cuts at a time: few enough for a processor's cache
 LOOKED_AT = 40  # nearest points, of which K_DENSITY lie in one half but for odds of 10^-7
 CANDIDATES = 8  # of a block, whose distances are computed exactly
-INTERVAL_IS = "over both sets of images, at this number of images; holds the truth in 90 to 98% of simulated draws"
+INTERVAL_IS = "over both sets of images, at this number of images; holds the truth in 88 to 99% of simulated draws"
 
 
 class Sorted(NamedTuple):

@@ -14,6 +14,7 @@ Pixels are in [0, 1]. Intervals are those of the mean over images (Student's t),
 """
 
 import math
+import time
 from collections.abc import Iterator
 
 import torch
@@ -29,16 +30,26 @@ from trilemma.metrics.quality import Setup
 from trilemma.metrics.reals import part_named
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.run.compute import MOST_NUMBERS, in_batches
-from trilemma.types import Reconstructs, codes_need, for_codes
+from trilemma.types import Coder, Inverts, Reconstructs, codes_need, for_codes
 
 WINDOW, DEVIATION = 11, 1.5  # px
 C_1, C_2 = 0.01**2, 0.03**2
 
 
-def reconstruction_scores(model: nn.Module, setup: Setup, n: int = IMAGES) -> tuple[list[Score], list[str]]:
-    """The scores of a model that reconstructs, on at most n real images, and notes; none of another model."""
-    if not isinstance(model, Reconstructs):
-        return [], []
+def reconstruction_scores(
+    model: nn.Module, setup: Setup, n: int = IMAGES, inverted: int = 0
+) -> tuple[list[Score], list[str]]:
+    """The scores of a model that reconstructs, on at most n real images, and notes; none of another model.
+
+    Args:
+        inverted: images whose codes are searched where a model has no encoder.
+    """
+    coder, by_search = model, not isinstance(model, Reconstructs)
+    if by_search:
+        if not inverted or not isinstance(model, Inverts):
+            return [], []
+        coder, n = Coder(model), inverted
+    assert isinstance(coder, Reconstructs)
     needs_label = "label" in codes_need(model)
     if needs_label and (refused := refusal(model, setup.data, setup.split, own=setup.own)):
         return [], [f"no reconstructions: the model takes labels, and {refused}"]
@@ -47,14 +58,16 @@ def reconstruction_scores(model: nn.Module, setup: Setup, n: int = IMAGES) -> tu
 
     def compute(start: int, count: int) -> Tensor:
         part = slice(start, start + count)
-        return model.reconstruct(image[part], condition.rows(part)).float().cpu()
+        return coder.reconstruct(image[part], condition.rows(part)).float().cpu()
 
-    rows = max(1, MOST_NUMBERS // image[0].numel())
+    rows, start = max(1, MOST_NUMBERS // image[0].numel()), time.perf_counter()
     with torch.no_grad():
         result = torch.cat([part for _, part in in_batches(compute, 0, len(image), rows)])
     advice = "nothing is measured. The model has diverged: train it again with a lower lr="
     check_finite(result, "reconstructions", advice)
-    return list(_scores(setup, image.cpu(), result)), []
+    seconds = (time.perf_counter() - start) / len(image)
+    notes = [f"the codes of {len(image)} images were searched: {seconds:.2g} s for each"] if by_search else []
+    return list(_scores(setup, image.cpu(), result)), notes
 
 
 def _scores(setup: Setup, image: Tensor, result: Tensor) -> Iterator[Score]:

@@ -25,13 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trilemma.config import ModelConfig
+from trilemma.metrics.likelihood import is_collapsed
 from trilemma.metrics.neighbours import coverage, distances, recall
 
 SIDE = 8  # pixels of the copies that samples are compared by
 NEIGHBOUR = 5  # the nearest neighbour that is still near
 FEWEST = 16  # images below which nothing can be concluded
 RECALLED, COVERED = 0.3, 0.2  # of 64 images: healthy trainings have twice that and more (benchmarks/health.py)
-ENOUGH = 5  # active units that are not a collapse, however many there are: a ladder has thousands
 IN_USE = 0.5  # share of a codebook
 BETTER = 0.8  # of the distance between samples and data that there was
 QUIET = 10  # checks without a warning, after which it is new again
@@ -105,8 +105,8 @@ class SampleMonitor:
 
 
 def posterior_collapse(active: float, units: int, config: ModelConfig | None) -> str | None:
-    """Whether fewer than one in ten units of a variational code are in use, and fewer than ENOUGH."""
-    if active >= min(max(1, units // 10), ENOUGH):
+    """What to say if too few units of a variational code are in use."""
+    if not is_collapsed(active, units):
         return None
     advice = "Lower beta=, or raise it slowly from 0" if _has_beta(config) else "Raise warmup= or free_nats="
     return f"{active} of {units} units of the code are active (posterior collapse). {advice}"

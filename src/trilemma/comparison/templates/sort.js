@@ -1,8 +1,11 @@
 "use strict";
-// A table is sorted by a column when its head is pressed, and the other way round when it is pressed again.
+// A table is sorted by a column when its head is pressed, and the other way round when it is pressed again. On a phone,
+// where the rows of a table are blocks, the heads stand above them behind the words "Sort by".
+const words = document.currentScript.dataset.sort;
 for (const table of document.querySelectorAll("table.figures")) {
   const head = table.tHead.rows[0], body = table.tBodies[0];
   if (body.rows.length < 2) continue;
+  head.dataset.sort = words;
   const value = (row, column) => {
     const cell = row.cells[column], data = cell && cell.querySelector("data");
     const text = cell ? cell.textContent.trim() : "";
