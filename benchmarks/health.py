@@ -40,9 +40,13 @@ SETTINGS: dict[str, dict[str, object]] = {
     "vae-beta": LIGHT,
     "vae-conditional": LIGHT,
     "gan": {"batch": 32, "steps": 3_000},
-    **dict.fromkeys(("diffusion", "diffusion-flow", "diffusion-edm"), SMALL_UNET),
+    **dict.fromkeys(
+        ("diffusion", "diffusion-flow", "diffusion-edm", "diffusion-upscale", "diffusion-inpaint"), SMALL_UNET
+    ),
     "diffusion-cifar": {**SMALL_UNET, "batch": 64, "warmup_images": 4_000, "ema_halflife_images": 4_000},
     "diffusion-dit": {"width": 64, "depth": 2, "heads": 4},
+    "diffusion-text": {**SMALL_UNET, "data": "scenes"},
+    "diffusion-latent": {**SMALL_UNET, "autoencoder.steps": STEPS},
 }
 
 
@@ -91,7 +95,8 @@ def healthy(folder: Path) -> bool:
     false = []
     names = [name for name in trilemma.list_models() if name not in UNHURRIED]
     for seed, model in enumerate(names, start=10):
-        result = warnings_of(model, seed, None, folder / model, **SETTINGS.get(model, {}))
+        begins_with = {"init": folder / "diffusion"} if model == "diffusion-few" else {}  # which is trained by then
+        result = warnings_of(model, seed, None, folder / model, **SETTINGS.get(model, {}), **begins_with)
         false += [f"{model}, seed {seed}: {text}" for _, text in result]
     print(f"{len(names)} healthy trainings: {len(false)} warnings", *false, sep="\n    ", flush=True)
     return not false

@@ -55,6 +55,7 @@ SMALL = {  # by model, or else by family
     "diffusion-dit": ["width=32", "depth=1", "heads=2"],
     "diffusion": ["width=8", "multipliers=1,2", "depth=1"],
 }
+DATA = {"diffusion-text": "scenes"}  # by model, where digits do not suit
 SAVE_EVERY = 640  # images between saves, as in the first of these
 LONG = ["steps=400", "batch=32", f"save_every={SAVE_EVERY}", "sample_every=3200"]  # with a validation on the way
 SHORT = ["steps=12", "batch=16", "save_every=64", "sample_every=96"]
@@ -219,7 +220,7 @@ class Bench:
         self.words = [
             "train",
             model,
-            "digits",
+            DATA.get(model, "digits"),
             *keys,
             *SMALL.get(model, SMALL.get(family, [])),
             "device=cpu",
@@ -300,7 +301,7 @@ def outcome(run: Path) -> dict[str, Any]:
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     timed = {"seconds", "images_per_second"}
     plain = {"state": state, "summary": summary} | {f"log row {k}": row for k, row in enumerate(rows)}
-    files = [run / "weights.safetensors", *checkpoint.glob("*.safetensors"), *(run / "samples").iterdir()]
+    files = [run / "weights.safetensors", *checkpoint.glob("*.safetensors"), *(run / "samples").glob("*")]
     return {
         **{name: {key: value for key, value in entry.items() if key not in timed} for name, entry in plain.items()},
         **{str(file.relative_to(run)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
@@ -441,14 +442,16 @@ def do(piece: tuple[Any, ...]) -> Tally:
 
 
 def plan(families: list[str], kills: int, calls: int, seed: int) -> list[tuple[Any, ...]]:
-    """Pieces of work: every model of a family has its share of the random kills, its usual model the others."""
+    """Pieces of work: every model of a family has its share of the random kills, its usual model the others. Models
+    with parts, whose trainings are several, are killed by tests/training/test_parts.py."""
     from trilemma import list_models
     from trilemma.comparison.request import ONE_PER_FAMILY
     from trilemma.registry import get_recipe
 
     pieces: list[tuple[Any, ...]] = []
     for family in families:
-        models = [name for name in list_models() if get_recipe(name).family == family]
+        recipes = map(get_recipe, list_models())
+        models = [recipe.name for recipe in recipes if recipe.family == family and not recipe.parts]
         for model in models[:kills]:
             share = math.ceil(kills / len(models))
             counts = [min(CHUNK, share - done) for done in range(0, share, CHUNK)]

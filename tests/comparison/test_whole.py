@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 from comparison.stand_ins import StandIn
 
 import trilemma
@@ -43,3 +44,22 @@ def test_two_real_models_share_every_column_that_both_have(tmp_path):
     assert 'id="samplers"' in page and 'id="learning"' in page
     lines = (out / "report.csv").read_text("utf-8").splitlines()
     assert len(lines) > 60 and lines[0].startswith("model,kind,metric,value,low,high")
+
+
+@pytest.mark.slow
+def test_the_same_report_twice_has_the_same_values(tmp_path):
+    """Of real models, all but times and energy, which are measured anew; and of a model without an encoder, too."""
+    keys = {"data": "digits", "models": ["vae", "gan"], "images": 6_000, "n": 60, "inverted": 2, "quiet": True}
+    first, second = (trilemma.compare(**keys, out=tmp_path / "c").report for _ in range(2))
+    measured = {"ms_per_image", "ms_one_image", "ms_best_batch", "peak_memory_mb", "joules_per_image"}
+    for one, other in zip(first.models, second.models, strict=True):
+        assert one.scores.keys() == other.scores.keys() and "reconstruction_rmse" in one.scores
+        for name in one.scores.keys() - measured:
+            assert (one.scores[name].value, one.scores[name].interval) == (
+                other.scores[name].value,
+                other.scores[name].interval,
+            ), name
+        assert one.learning == other.learning and one.nearest == other.nearest
+        points = [[(p.setting, p.density, p.coverage) for p in model.samplers] for model in (one, other)]
+        assert points[0] == points[1]
+    assert "inverted=2" in str(second.again)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from trilemma import rng
+from trilemma.config import make
 from trilemma.diffusion.few import NOISE_MEAN, NOISE_STD, T_MAX, FewConfig, FewKeys, FewSteps, noise_levels
 from trilemma.errors import UserError
 from trilemma.registry import create
@@ -19,11 +20,26 @@ def images(n: int) -> torch.Tensor:
     return rng.uniform(torch.arange(n), SHAPE, 0, "images")
 
 
-def tuned(gap: float = 256.0, **settings: object) -> FewSteps:
+def tuned(gap: float | None = None, **settings: object) -> FewSteps:
     teacher = create("diffusion", shape=SHAPE, **SMALL, **settings)
     for parameter in teacher.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    return FewSteps(FewConfig(shape=SHAPE, gap=gap), {"init": teacher}).double()
+    keys = {} if gap is None else {"targets": "data", "gap": gap}
+    return FewSteps(FewConfig(shape=SHAPE, **keys), {"init": teacher}).double()
+
+
+class OfGaussian(torch.nn.Module):
+    """The denoiser of images from N(0, std**2 I), for every pixel."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.variance = std**2
+
+    def embed(self, condition: object, n: int) -> None:
+        return None
+
+    def denoise_at(self, x: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor, inputs: None) -> torch.Tensor:
+        return x * (self.variance / (self.variance + sigma**2))[:, None, None, None]
 
 
 def test_it_begins_as_the_model_that_is_tuned_and_keeps_no_other():
@@ -66,6 +82,63 @@ def test_the_earlier_level_is_a_share_of_t():
     assert tuned(gap=2.0).earlier(t)[0] == 0  # 5 / 2 of t below it
 
 
+def test_levels_of_a_teachers_path_lead_from_pure_noise_to_an_image():
+    model = tuned()
+    t, steps = model.unit * torch.tensor([T_MAX], dtype=torch.float64), 0
+    while t > 0:
+        t, steps = model.earlier(t), steps + 1
+    assert steps in (model.config.levels, model.config.levels + 1)  # the last may be a rounding away from 0
+    drawn = model.draw_levels(1000, torch.Generator().manual_seed(0)) / model.unit
+    assert drawn.min() < 1e-9 and 0.98 * T_MAX < drawn.max() <= T_MAX
+    assert (drawn < T_MAX / 2**7).double().mean() == pytest.approx(0.5, abs=0.002)  # t**(1/7) is uniform
+
+
+def test_a_step_along_the_path_of_a_gaussian_is_of_order_2():
+    """x_r = x_t sqrt((s^2 + r^2) / (s^2 + t^2)), and an error of the third power of t - r in each step."""
+    model, std, x = tuned(), 0.7, torch.randn(4, *SHAPE, dtype=torch.float64)
+    model._teacher = (OfGaussian(std),)  # type: ignore[assignment]
+    t, errors = torch.full((4,), 1.3, dtype=torch.float64), []
+    for span in (0.1, 0.05):
+        exact = x * math.sqrt((std**2 + (1.3 - span) ** 2) / (std**2 + 1.3**2))
+        errors.append((model.along_path(x, t, t - span, model_condition()) - exact).abs().max().item())
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(3, abs=0.15)
+    image = model.along_path(x, t, torch.zeros_like(t), model_condition())
+    assert torch.allclose(image, x * std**2 / (std**2 + 1.3**2), rtol=1e-12)
+
+
+def test_the_teacher_is_no_part_of_the_model_and_stays_as_it_is():
+    model = tuned()
+    (teacher,) = model._teacher
+    before = [p.clone() for p in teacher.parameters()]
+    loss, parts = model.loss(Batch(images(8).double()), torch.Generator().manual_seed(0))
+    loss.backward()
+    assert all(p.grad is None and torch.equal(p, old) for p, old in zip(teacher.parameters(), before, strict=True))
+    assert loss.item() == pytest.approx(parts["distance"].item()) and loss > 0
+    assert {id(p) for p in teacher.parameters()}.isdisjoint(id(p) for p in model.parameters())
+
+
+def test_the_loss_tends_to_the_derivative_along_the_path():
+    """|f_t - f_r| / (t - r) -> |df/dt| along x0 + t eps, with an error that falls as 1 / gap."""
+    x, errors = images(16).double(), []
+    for gap in (500.0, 1000.0):
+        model = tuned(gap=gap)
+        torch.manual_seed(0)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        distance, apart = model._distances(Batch(x), torch.Generator().manual_seed(3), 0.0)
+        generator = torch.Generator().manual_seed(3)
+        t, eps = model.draw_levels(16, generator), torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        inputs = model.student.embed(model_condition(), 16)
+
+        def path(t: torch.Tensor, eps=eps, model=model, inputs=inputs) -> torch.Tensor:
+            return model.f(2 * x - 1 + t[:, None, None, None] * eps, t, inputs)
+
+        slope = (path(t + 1e-6) - path(t - 1e-6)) / 2e-6
+        expected = model.unit * slope.square().flatten(1).mean(1).sqrt()
+        errors.append(((distance / apart) / expected - 1)[t > 0.1].abs().max().item())
+    assert errors[1] < 0.01 and errors[0] / errors[1] == pytest.approx(2, rel=0.2)
+
+
 def test_with_r_0_the_target_is_the_image():
     """gap=1 + tiny: r = 0 everywhere, so the distance is that of plain regression on x0."""
     model, x = tuned(gap=1.0 + 1e-9), images(16).double()
@@ -85,7 +158,7 @@ def test_with_r_0_the_target_is_the_image():
 
 def test_the_dropout_of_a_pair_is_the_same():
     """With r = t both are one function: any other mask would show."""
-    model, generator = tuned(dropout=0.5).train(), torch.Generator().manual_seed(0)
+    model, generator = tuned(gap=256.0, dropout=0.5).train(), torch.Generator().manual_seed(0)
     rng.own_dropout(model, generator)  # as in a training
     model.earlier = lambda t: t  # type: ignore[method-assign]
     distance, _ = model._distances(Batch(images(8).double()), generator, 0.0)
@@ -114,6 +187,15 @@ def test_classes_of_the_tuned_model_are_kept():
     teacher = create("diffusion", shape=SHAPE, classes=True, n_classes=4, **SMALL)
     model = FewSteps(FewConfig(shape=SHAPE), {"init": teacher})
     assert model.n_classes == 4 and model.sample(5, seed=0).shape == (5, *SHAPE)
+
+
+def test_keys_without_an_effect_are_refused():
+    for keys, text in (
+        ({"gap": 8.0}, "gap=8 is for targets=data"),
+        ({"targets": "data", "levels": 5.0}, "levels=5 is for"),
+    ):
+        with pytest.raises(UserError, match=text):
+            make(FewConfig, {"shape": SHAPE, **keys})
 
 
 def test_what_cannot_be_tuned_is_refused():

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -260,3 +260,33 @@ def test_what_cannot_be_asked_for() -> None:
         make(DiffusionSampling, {"sampler": "heun", "eta": 0.5})
     with pytest.raises(UserError, match="patch=3 does not divide images of 8x8"):
         small(network="dit", patch=3, width=16)
+
+
+def test_captions_are_dropped_image_by_image() -> None:
+    model = small(captions=True, words=("a", "red", "circle"), label_dropout=0.3)
+    n = 20_000
+    condition = model.drop_condition(Condition(caption=["a red circle"] * n), generator(), 0.3)
+    assert condition.caption is not None
+    dropped = torch.tensor([text == "" for text in condition.caption])
+    assert set(condition.caption) == {"", "a red circle"}
+    assert float(dropped.float().mean()) == pytest.approx(0.3, abs=4 * math.sqrt(0.3 * 0.7 / n))
+    assert 0.39 < float((dropped[1:] != dropped[:-1]).float().mean()) < 0.45
+
+
+@pytest.mark.parametrize("network", [{}, {"network": "dit", "width": 32, "patch": 4, "depth": 1, "heads": 2}])
+def test_a_caption_is_looked_at(network: dict[str, Any]) -> None:
+    """Both ways into the network: the vector, and the tokens alone."""
+    model = small(captions=True, words=("a", "red", "blue", "circle"), **network).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=generator())
+    x, t = torch.zeros(2, *model.config.shape).double(), torch.tensor([0.5, 0.5])
+
+    def drawn(*captions: str) -> Tensor:
+        return model.denoise(x, t, Condition(caption=list(captions)))
+
+    one, other = drawn("a red circle", "a blue circle")
+    assert (one - other).abs().max() > 1e-4
+    torch.nn.init.zeros_(model.text_vector.weight)
+    one, other = drawn("a red circle", "a blue circle")
+    assert (one - other).abs().max() > 1e-6
+    assert torch.allclose(drawn("a red circle", "")[0], one)

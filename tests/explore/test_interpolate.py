@@ -162,3 +162,21 @@ def test_what_is_refused(run, tmp_path):
     with pytest.raises(UserError, match=r"does not interpolate: it has no encoder; models that do: .*vae"):
         interpolate(run, 0, 1, out=out)
     assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("model", ["gan", "diffusion"])
+def test_a_walk_between_codes_that_are_drawn(tmp_path, model):
+    small = {"width": 8, "multipliers": (1, 2), "depth": 1} if model == "diffusion" else {}
+    keys = {"steps": 1, "batch": 16, "out": tmp_path / "run", "quiet": True, "device": "cpu"}
+    run = trilemma.train(model, "digits", **small, **keys)
+    walk = {"frames": 2, "how": "linear", "animate": False}
+    one = interpolate(run, "seed:1", "seed:2", out=tmp_path / "a.png", **walk).frames["linear"]
+    again = interpolate(run, "seed:2", "seed:1", out=tmp_path / "b.png", **walk).frames["linear"]
+    torch.testing.assert_close(one, again.flip(0), rtol=0, atol=1e-5)
+    assert (one[0] - one[1]).abs().max() > 1e-3
+
+
+def test_a_model_that_encodes_draws_no_code(tmp_path):
+    run = trilemma.train("vae", "digits", steps=1, batch=16, out=tmp_path / "run", quiet=True)
+    with pytest.raises(UserError, match="seed:1 draws a code of a GAN or a diffusion model; vae encodes: give images"):
+        interpolate(run, "seed:1", 3)

@@ -152,8 +152,8 @@ def compare(
         n: images drawn and measured per model (default: as many as there are real ones to measure by, at most as an
             evaluation takes).
         features: a feature network: auto, efficientnet-lite0, inception, ...
-        inverted: of GANs and diffusion models, as many images come back through codes that are searched, as `invert`
-            does; other models encode.
+        inverted: so many images come back through every model: through codes that are searched, as `invert` does, where
+            it has no encoder.
         size: height and width of the images, px (default: inferred).
         want: the model to recommend: balance, one that is unbeaten in quality and diversity; quality, diversity or
             speed, one that is unbeaten in this.

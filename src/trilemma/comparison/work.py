@@ -18,7 +18,7 @@ from trilemma.comparison.sizes import settings_for
 from trilemma.data import Data
 from trilemma.errors import UserError, shows_tracebacks
 from trilemma.run.run import Run
-from trilemma.types import BoundsByPath, Inverts
+from trilemma.types import BoundsByPath, Inverts, Reconstructs
 from trilemma.words import counted
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _measure(entry: Entry, entries: Sequence[Entry], plan: Plan, batch: int, ref
     assert entry.contestant is not None
     first = next((e for e in entries if e.evaluation is not None), None)
     bounds: dict[str, Any] = PATH_BOUND if entry.run and isinstance(entry.run.model, BoundsByPath) else {}
-    if entry.run and isinstance(entry.run.model, Inverts):
+    if entry.run and isinstance(entry.run.model, Inverts | Reconstructs):
         bounds = {**bounds, "inverted": plan.inverted}
     evaluation = evaluate(entry.contestant, n=plan.n, seed=plan.seed, batch=batch, reference=reference, **bounds)
     earlier = scores_of(first.evaluation) if first and first.evaluation else {}

@@ -1,26 +1,36 @@
 """Images in one or a few calls, by consistency tuning of a trained diffusion model (Song et al. 2023, "Consistency
-models"; Geng et al. 2025, "Consistency models made easy", algorithm 1).
+models"; Geng et al. 2025, "Consistency models made easy").
 
-    f(x, t) = x0_hat of x = x0 + t eps, with f(x, 0) = x;    f is to be the same all along a path to noise:
+    f(x, t) = x0_hat of x = x0 + t eps, with f(x, 0) = x;    f is to be the same all along a path to noise
+
+targets=teacher: the path is that of the model that is tuned, whose denoiser is D (Song et al. 2023, algorithm 2; a step
+of Heun's, Karras et al. 2022, algorithm 1). Nothing is random in a target, so r may be far below t:
+
+    loss = |f(x, t) - stop(f(x + (r - t) d, r))|,    d = ((x - D(x, t)) / t + (y - D(y, r)) / r) / 2,
+    y = x + (r - t) (x - D(x, t)) / t,    r**(1/7) = t**(1/7) - T_MAX**(1/7) / levels,    t**(1/7) uniform
+
+targets=data: the path of x0 and eps, as if they alone had led to x (Geng et al. 2025, algorithm 1). No teacher is
+asked, and the gradient tends to that of the path's own equation as `gap` grows:
 
     loss = |f(x0 + t eps, t) - stop(f(x0 + r eps, r))| / (t - r),    log t ~ N(NOISE_MEAN, NOISE_STD**2)
     r = t max(0, 1 - (1 + 8 sigmoid(-t)) / gap)
 
-with the same x0, eps and dropout in both; where r = 0 the target is x0. Noise is in units of twice the spread of the
-data, which is 1 for data_std = 0.5. The gradient tends to that of the path's own equation as `gap` grows.
+with the same x0, eps and dropout in both. Where r = 0 the target is D(x, t), or x0. Noise is in units of twice the
+spread of the data, which is 1 for data_std = 0.5.
 
 An image takes one call from pure noise, x0_hat = f(t_max eps, t_max). Each further one adds noise again and takes it
 out: n calls have n - 1 levels between, at quantiles 1 - k / (n + 1) of the noise of the training, k = 1 ... n - 1.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trilemma import rng as random
-from trilemma.config import Config, ModelConfig
+from trilemma.config import Config, ModelConfig, only_for
 from trilemma.diffusion.model import DATA_STD, PixelDiffusion
 from trilemma.diffusion.steps import of_images
 from trilemma.diffusion.weighting import evenly_spread
@@ -40,14 +50,29 @@ from trilemma.types import (
 NOISE_MEAN, NOISE_STD = -1.1, 2.0  # of log t
 T_MAX = 80.0  # noise that hides all of an image
 NARROW = 8.0  # how much more of t lies between t and r where t is small
+RHO = 7  # of the levels that a teacher's path has
 
 
 class FewConfig(ModelConfig):
     """Settings of consistency tuning; those of the network are the tuned model's."""
 
-    gap: float = Field(
-        default=256.0, gt=1, description="about t / (t - r): how near the two noise levels of a pair are"
+    targets: Literal["teacher", "data"] = Field(
+        default="teacher", description="whose path two noise levels lie on: that of the tuned model, or of an image"
     )
+    levels: float = Field(
+        default=10.0, ge=1, description="targets=teacher: noise levels from pure noise to an image, one apart in a pair"
+    )
+    gap: float = Field(
+        default=256.0,
+        gt=1,
+        description="targets=data: about t / (t - r), how near the two noise levels of a pair are",
+    )
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
+        only_for(self, "gap", self.targets == "data", "targets=data")
+        only_for(self, "levels", self.targets == "teacher", "targets=teacher")
+        return self
 
 
 class FewKeys(Config):
@@ -73,6 +98,7 @@ class FewSteps(Model):
         self.student = PixelDiffusion(teacher.config)
         if not any(parameter.is_meta for parameter in self.student.parameters()):
             self.student.load_state_dict(teacher.state_dict())
+        self._teacher = (teacher,)  # no part of the model: what is kept of a training draws without it
         self.n_classes, self.takes = self.student.n_classes, self.student.takes
         self.unit = self.student.data_std / DATA_STD
         self.phases = [Phase("consistency", Player("consistency", list(self.student.parameters())), self.loss)]
@@ -132,28 +158,54 @@ class FewSteps(Model):
         x0_hat = self.student.denoise_at(x, torch.ones_like(noisy), noisy, inputs)
         return torch.where(of_images((t > 0).to(x.device)), x0_hat, x)
 
+    def draw_levels(self, n: int, rng: torch.Generator) -> Tensor:
+        """t of n images, float64 (n,), spread evenly over their law."""
+        u = evenly_spread(n, rng)
+        if self.config.targets == "teacher":
+            return self.unit * (u * T_MAX ** (1 / RHO)) ** RHO
+        return self.unit * (NOISE_MEAN + NOISE_STD * torch.special.ndtri(u)).exp().clamp(max=T_MAX)
+
     def earlier(self, t: Tensor) -> Tensor:
         """r of t, in the same units."""
+        if self.config.targets == "teacher":
+            return (
+                self.unit * ((t / self.unit) ** (1 / RHO) - T_MAX ** (1 / RHO) / self.config.levels).clamp(min=0) ** RHO
+            )
         share = (1 + NARROW * torch.sigmoid(-t / self.unit)) / self.config.gap
         return t * (1 - share).clamp(min=0)
 
     def _distances(self, batch: Batch, rng: torch.Generator, label_dropout: float) -> tuple[Tensor, Tensor]:
-        """Root mean square over pixels between f at t and at r, and t - r over the unit: (B,) each."""
+        """Root mean square over pixels between f at t and at r, and what it counts over: (B,) each."""
         student, x0 = self.student, self.student.x_of(batch)
-        inputs = student.embed(student.training_condition(batch, rng, label_dropout), len(x0))
-        z = torch.special.ndtri(evenly_spread(len(x0), rng))
-        t = self.unit * (NOISE_MEAN + NOISE_STD * z).exp().clamp(max=T_MAX)
+        condition = student.training_condition(batch, rng, label_dropout)
+        inputs, t = student.embed(condition, len(x0)), self.draw_levels(len(x0), rng)
         r = self.earlier(t)
         eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
+        x_t = x0 + of_images(t.to(x0)) * eps
         before = rng.get_state()  # dropout draws from it, and is to be the same in both
-        later = self.f(x0 + of_images(t.to(x0)) * eps, t, inputs)
+        later = self.f(x_t, t, inputs)
         after = rng.get_state()
         rng.set_state(before)
+        by_teacher = self.config.targets == "teacher"
         with torch.no_grad():
-            target = self.f(x0 + of_images(r.to(x0)) * eps, r, inputs)
+            x_r = self.along_path(x_t, t, r, condition) if by_teacher else x0 + of_images(r.to(x0)) * eps
+            target = self.f(x_r, r, inputs)
         rng.set_state(after)
         distance = (later - target).square().flatten(1).mean(1).add(1e-12).sqrt()
-        return distance, ((t - r) / self.unit).to(distance)
+        return distance, torch.ones_like(distance) if by_teacher else ((t - r) / self.unit).to(distance)
+
+    def along_path(self, x: Tensor, t: Tensor, r: Tensor, condition: Condition) -> Tensor:
+        """A step of Heun's by the teacher, from x (B, C, H, W) with noise t to noise r, float64 (B,) each; where r is
+        0, D(x, t)."""
+        (teacher,) = self._teacher
+        teacher = teacher.to(x.device, x.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        inputs = teacher.embed(condition, len(x))
+        one, least = torch.ones_like(t), t.clamp(min=1e-6)
+        lower, span = r.clamp(min=1e-6), of_images((r - t).to(x))
+        slope = (x - teacher.denoise_at(x, one, least, inputs)) / of_images(least.to(x))
+        y = x + span * slope
+        after = (y - teacher.denoise_at(y, one, lower, inputs)) / of_images(lower.to(x))
+        return torch.where(of_images((r > 0).to(x.device)), x + span * (slope + after) / 2, y)
 
 
 def noise_levels(steps: int) -> list[float]:

@@ -39,7 +39,8 @@ class Interpolation:
 def interpolate(
     run: RunLike,
     a: Annotated[
-        Named, Field(description="an image file, the number of a held-out image, or a code (1.5,-0.3,... or .npy)")
+        Named,
+        Field(description="an image file, the number of a held-out image, or a code (1.5,-0.3,..., .npy, or seed:3)"),
     ],
     b: Annotated[Named, Field(description="the other end, given in the same way")],
     *,
@@ -57,8 +58,9 @@ def interpolate(
     """Decode the codes between two images or two codes: a picture with a row for each way, and an animation.
 
     Args:
-        a, b: each an image file, the number of a held-out image, or a code: its numbers with commas between them, or
-            a .npy file of them. Between two images, a last row blends their pixels, for comparison.
+        a, b: each an image file, the number of a held-out image, or a code: its numbers with commas between them, a
+            .npy file of them, or seed:3 for one that a GAN or a diffusion model draws with that seed. Between two
+            images, a last row blends their pixels, for comparison.
         space: z for the latents of a model that makes styles w of them; default: w where there are any.
         data: the images that numbers count in; default: the run's own.
         label: the class to decode, for a conditional model; default: the class of the nearer end.

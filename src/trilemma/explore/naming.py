@@ -1,6 +1,7 @@
 """What names an image or a code: a number, a file, an array, a text of numbers."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from trilemma.errors import UserError
 from trilemma.explore.codes import code_width, condition_for, note_search
 from trilemma.explore.images import source_of, take, unseen
 from trilemma.pictures.levels import to_float
+from trilemma.rng import check_seed, normal
 from trilemma.run.condition import needed
 from trilemma.run.run import Run
 from trilemma.text import note
-from trilemma.types import Batch, Condition
+from trilemma.types import Batch, Condition, DrawsCodes, Inverts, flags
 
 LARGEST = 8 * LARGEST_IMAGE  # bytes of a code or an image in a .npy file
+SEED = re.compile(r"seed:(\d+)")  # a code that is drawn
 CROPPED = 1.5  # shapes (width / height) that differ by more than this factor lose so much that the user is warned
 Named = str | int | Path | Tensor | np.ndarray | Sequence[float]  # what stands for an image or a code
 
@@ -62,14 +65,18 @@ def find_code(
 
     Args:
         what: an image, as for `pick_image` or as a tensor (C, H, W) of the run's shape; or a code: its numbers, with
-            commas between them in a text, or a .npy file of them.
+            commas between them in a text, or a .npy file of them, or seed:3 for one that is drawn with that seed.
         label: the class, for a conditional model (default: the image's).
     Returns:
         The code (1, Z) on the CPU; the condition that it needs; the image (1, C, H, W) that it was encoded from, None
         where the code itself was given.
     Raises:
-        UserError: it has another shape than the run's, is not finite, or lacks the class that the model needs.
+        UserError: it has another shape than the run's, is not finite, or lacks the class that the model needs; or a
+            code is to be drawn, and the model draws none.
     """
+    if isinstance(what, str) and (match := SEED.fullmatch(what)):
+        condition = needed(run.model, run.condition(label, 1), advise=True)
+        return _drawn_code(run, int(match[1]), condition), condition, None
     tensor = _values(what)
     if isinstance(tensor, Tensor) and tensor.ndim == 1:
         condition = needed(run.model, run.condition(label, 1), advise=True)
@@ -78,6 +85,17 @@ def find_code(
     condition = condition_for(run, batch, label, advise=True)
     note_search(run)
     return run.encode(batch.image, condition=condition), condition, batch.image.cpu()
+
+
+def _drawn_code(run: Run, seed: int, condition: Condition) -> Tensor:
+    """A code as images are drawn from, (1, Z) on the CPU."""
+    check_seed(seed)
+    model = run.model
+    if isinstance(model, DrawsCodes):
+        return model.draw_codes(1, seed=seed, condition=condition.to(run.device)).float().cpu()
+    if isinstance(model, Inverts) and (length := flags(model).code_length):
+        return normal(torch.tensor([0]), (length,), seed, "codes")  # noise, which its images are drawn from
+    raise UserError(f"seed:{seed} draws a code of a GAN or a diffusion model; {run.recipe.name} encodes: give images")
 
 
 def number_of(what: str | int | Path) -> int | None:

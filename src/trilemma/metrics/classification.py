@@ -37,18 +37,27 @@ F_SCORE_IS = "delete-one jackknife over the generated images, the classifier hel
 
 
 def class_scores(
-    data: Data, images: Tensor, n_classes: int, *, seed: int = 0, settings: dict[str, Any] | None = None
+    data: Data,
+    images: Tensor,
+    n_classes: int,
+    *,
+    classifier: FeatureNetwork | str | None = None,
+    seed: int = 0,
+    settings: dict[str, Any] | None = None,
 ) -> Iterator[Score]:
     """The scores `class_obeyed` and `class_f_score` of images 0 ... n - 1 that were drawn without a label, each of its
-    `default_label`. They are refused where no bundled classifier knows the classes of the data.
+    `default_label`. They are refused where no classifier knows the classes of the data.
 
     Args:
         data: what the model was trained on; images: (n, C, H, W), uint8 or float in [0, 1].
+        classifier: that of the classes, or why there is none (default: the bundled one).
         seed, settings: with which the images were drawn.
     """
     labels = default_label(torch.arange(len(images)), n_classes)
     try:
-        network = classifier_of(data)
+        network = classifier_of(data) if classifier is None else classifier
+        if isinstance(network, str):
+            raise UserError(network)
         name, taken = network.name, classes_seen(network, images)
         values = (_agreement(taken, labels), f_score(taken, labels, n_classes))
         resize, used = network.resize_rule(images.shape[1:]), {"feature_weights_sha256": network.sha256}

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from trilemma import rng
+from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.data.selection import ALL
 from trilemma.metrics import neighbours
 from trilemma.metrics.feature_cache import real_features
 from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Spread, difference
-from trilemma.metrics.quality import Real, Setup, quality, quality_scores, real_of
+from trilemma.metrics.quality import Real, Setup, classifier_for, quality, quality_scores, real_of
 from trilemma.metrics.reals import choice, order, part_named, real_images
 from trilemma.metrics.receipt import Score
 
@@ -60,11 +61,13 @@ class Control:
 
 @dataclass(frozen=True)
 class Reference:
-    """What every model of a comparison is measured by: real images by their features, and the controls."""
+    """What every model of a comparison is measured by: real images by their features, the controls, and a classifier of
+    the classes, or why there is none."""
 
     setup: Setup
     real: Real
     controls: tuple[Control, ...]
+    classifier: FeatureNetwork | str = "no classifier was asked for"
 
 
 def reference_of(setup: Setup, earlier: Reference | None = None) -> Reference:
@@ -78,7 +81,8 @@ def reference_of(setup: Setup, earlier: Reference | None = None) -> Reference:
             raise ValueError("this reference was made with other real images")
         return earlier
     real = real_of(real_features(setup.network, real_images(setup.data, setup.split, setup.n, setup.seed)))
-    return Reference(setup, real, tuple(_control(setup, real, name, x) for name, x in _images(setup)))
+    controls = tuple(_control(setup, real, name, x) for name, x in _images(setup))
+    return Reference(setup, real, controls, classifier_for(setup))
 
 
 def learned_nothing(spreads: Mapping[str, Spread], controls: tuple[Control, ...]) -> str | None:

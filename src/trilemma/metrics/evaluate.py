@@ -145,10 +145,11 @@ def evaluate(
     if reference is not None and features == "auto":
         features = reference.setup.network
     setup = replace(setup_of(data, split, n, features=features, own=own, seed=seed), settings=settings)
+    reference = reference_of(setup, reference)
     if run is None:
         return _evaluation(setup, _drawn(contestant, setup, batch), reference)
     bounds = {"samples": bound_samples, "n": bound_images, "by": likelihood}
-    drawn = _drawn_by_run(run, setup, keys, batch, inverted, **bounds)
+    drawn = _drawn_by_run(run, setup, keys, batch, inverted, reference.classifier, **bounds)
     evaluation = _evaluation(setup, drawn, reference)
     for score in evaluation.scores:
         write_score(run.path / METRICS, score)
@@ -203,7 +204,9 @@ def _drawn(contestant: Contestant, setup: Setup, batch: int) -> Drawn:
     return Drawn(images, notes=[contestant.described(setup.n)] if isinstance(contestant, ImageSet) else [])
 
 
-def _drawn_by_run(run: Run, setup: Setup, keys: Config, batch: int, inverted: int, **bounds: Any) -> Drawn:
+def _drawn_by_run(
+    run: Run, setup: Setup, keys: Config, batch: int, inverted: int, classifier: FeatureNetwork | str, **bounds: Any
+) -> Drawn:
     """Images of a run, its cost, bounds on its likelihood, how near images come back, and whether it draws the class
     asked for; `bounds` are keys of `likelihood_scores`."""
     model, data, seed = run.model, setup.data, setup.seed
@@ -223,7 +226,9 @@ def _drawn_by_run(run: Run, setup: Setup, keys: Config, batch: int, inverted: in
     scores = [*costs, *likelihoods, *reconstructed, *lengths]
     notes = [*notes, *more, *others]
     if isinstance(model, Conditional) and setup.own:
-        scores += class_scores(data, images, model.n_classes, seed=seed, settings=setup.settings)
+        asked = {"classifier": classifier, "seed": seed, "settings": setup.settings}
+        scores += class_scores(data, images, model.n_classes, **asked)
+        notes += [classifier.note] if not isinstance(classifier, str) and classifier.note else []
     if guides.weak is not None:
         notes = [f"guided by {setup.settings['guide']}", *notes]
     notes = [*filter(None, [run.unfinished]), *notes]
@@ -245,13 +250,12 @@ def reference_by(
     return reference_of(setup_of(data, split, n, features=features, own=own, seed=seed))
 
 
-def _evaluation(setup: Setup, drawn: Drawn, reference: Reference | None) -> Evaluation:
+def _evaluation(setup: Setup, drawn: Drawn, reference: Reference) -> Evaluation:
     """The scores of what was drawn, beside the controls."""
-    reference = reference_of(setup, reference)
     features = extract(setup.network, drawn.images)
     values = quality(reference.real, features)
     spreads = spreads_of(values)
-    further = details(setup, reference.real, features, values)
+    further = details(setup, reference.real, features, values, reference.classifier)
     scores = [*quality_scores(setup, {**values, **further}, _resize(setup, drawn.images)), *drawn.scores]
     return Evaluation(
         tuple(replace(score, **drawn.of_run) for score in scores),

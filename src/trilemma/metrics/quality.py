@@ -13,6 +13,7 @@ from trilemma.metrics import classification, frechet, inception, kernel, nearest
 from trilemma.metrics.catalogue import CATALOGUE, DETAILS, QUALITY
 from trilemma.metrics.feature_cache import real_features
 from trilemma.metrics.intervals import Estimate, Spread
+from trilemma.metrics.probe import probe_of
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 
 INTERVAL_IS = {
@@ -76,10 +77,30 @@ def quality(real: Real, fake: Tensor) -> dict[str, Spread | str]:
     }
 
 
+def classifier_for(setup: Setup) -> FeatureNetwork | str:
+    """Of the classes of the data: the bundled one, or else one on the features; or why there is none."""
+    try:
+        return classification.classifier_of(setup.data)
+    except UserError as error:
+        bundled = str(error)
+    try:
+        return probe_of(setup.data, setup.network) if setup.data.classes else bundled
+    except UserError as error:
+        return str(error)
+
+
 def details(
-    setup: Setup, real: Real, fake: Tensor, values: Mapping[str, Spread | str]
+    setup: Setup,
+    real: Real,
+    fake: Tensor,
+    values: Mapping[str, Spread | str],
+    knows_classes: FeatureNetwork | str,
 ) -> dict[str, Spread | Estimate | str]:
-    """Further scores of the features of generated images (M, D), beside those of `quality`."""
+    """Further scores of the features of generated images (M, D), beside those of `quality`.
+
+    Args:
+        knows_classes: a classifier of the classes of the data, or why there is none.
+    """
     network, at_n = setup.network, values["frechet_distance"]
     classifier, authentic = network.network, _authenticity(setup, fake)
     return {
@@ -90,19 +111,17 @@ def details(
         "inception_score": inception.inception_score(network.classify(fake))
         if isinstance(classifier, Classifies)
         else f"the feature network {network.name} is not a classifier",
-        **_class_diversity(setup, real, fake),
+        **_class_diversity(setup, real, fake, knows_classes),
     }
 
 
-def _class_diversity(setup: Setup, real: Real, fake: Tensor) -> dict[str, Spread | Estimate | str]:
-    """Where the feature network knows the classes of the data."""
-    network = setup.network
-    try:
-        if classification.classifier_of(setup.data).sha256 != network.sha256:
-            return {}
-    except UserError:
+def _class_diversity(
+    setup: Setup, real: Real, fake: Tensor, knows_classes: FeatureNetwork | str
+) -> dict[str, Spread | Estimate | str]:
+    """Where the classes are told by the features that are measured."""
+    if isinstance(knows_classes, str) or knows_classes.sha256 != setup.network.sha256:
         return {}
-    of_real, of_fake = (network.classify(values).argmax(1) for values in (real.features, fake))
+    of_real, of_fake = (knows_classes.classify(values).argmax(1) for values in (real.features, fake))
     return {"class_diversity": classification.class_diversity(real.features, fake, of_real, of_fake)}
 
 

@@ -42,13 +42,15 @@ def reconstruction_scores(
     """The scores of a model that reconstructs, on at most n real images, and notes; none of another model.
 
     Args:
-        inverted: images whose codes are searched where a model has no encoder.
+        inverted: images whose codes are searched where a model has no encoder; so many are also taken of one that has,
+            unless it is 0.
     """
     coder, by_search = model, not isinstance(model, Reconstructs)
     if by_search:
         if not inverted or not isinstance(model, Inverts):
             return [], []
-        coder, n = Coder(model), inverted
+        coder = Coder(model)
+    n = min(n, inverted or n)
     assert isinstance(coder, Reconstructs)
     needs_label = "label" in codes_need(model)
     if needs_label and (refused := refusal(model, setup.data, setup.split, own=setup.own)):

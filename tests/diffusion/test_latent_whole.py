@@ -1,0 +1,66 @@
+"""`diffusion-latent` in one command: the autoencoder first, its gates, then the codes; and what works through it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trilemma
+from trilemma.errors import UserError
+
+SMALL: dict[str, Any] = {
+    "width": 8,
+    "multipliers": (1, 2),
+    "steps": 30,
+    "batch": 32,
+    "quiet": True,
+    "device": "cpu",
+    "autoencoder.batch": 32,
+    "autoencoder.feature_loss": 0.0,
+}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> trilemma.Run:
+    out = tmp_path_factory.mktemp("latent") / "run"
+    return trilemma.train("diffusion-latent", "digits", out=out, **SMALL, **{"autoencoder.steps": 1500})
+
+
+def rmse(image: Any, of: Any) -> float:
+    return float((image - of).square().mean().sqrt())
+
+
+def test_one_command_trains_both_and_measures_the_codes(run: trilemma.Run) -> None:
+    part = run.path / "parts" / "autoencoder"
+    assert (part / "summary.json").exists() and trilemma.load(part).recipe.name == "ae-kl"
+    codes = run.encode(run.data.train.images[:500].float() / 255).unflatten(1, run.model.autoencoder.map_shape)
+    assert codes.mean(dim=(0, 2, 3)).abs().max() < 0.1 and (codes.std(dim=(0, 2, 3)) - 1).abs().max() < 0.1
+    assert run.sample(3, seed=0).shape == (3, 1, 8, 8)
+
+
+def test_an_autoencoder_that_is_not_good_enough_stops_it(tmp_path: Path) -> None:
+    keys = {**SMALL, "autoencoder.steps": 1}
+    with pytest.raises(UserError, match=r"the autoencoder is not good enough: .*or continue with check=false"):
+        trilemma.train("diffusion-latent", "digits", out=tmp_path / "run", **keys)
+    run = trilemma.train("diffusion-latent", "digits", out=tmp_path / "run", **keys, check=False)
+    assert run.summary["steps"] == 30
+
+
+def test_ends_of_an_interpolation_are_as_near_as_reconstructions(run: trilemma.Run, tmp_path: Path) -> None:
+    images = run.data.held_out[1].images[[3, 7]].float() / 255
+    own = rmse(run.reconstruct(images), images)
+    frames = trilemma.interpolate(run, 3, 7, animate=False, out=tmp_path / "i.png").frames["linear"]
+    assert rmse(frames[[0, -1]], images) == pytest.approx(own, rel=1e-3)
+    assert own < 0.1  # two digits are 0.4 apart
+    edited = trilemma.edit(run, 3, strength=0.0, n=1, out=tmp_path / "e.png").images
+    assert rmse(edited, images[:1]) <= own
+
+
+def test_codes_of_vector_quantisation_serve_as_well(tmp_path: Path) -> None:
+    keys = {key: value for key, value in SMALL.items() if key != "autoencoder.feature_loss"}
+    run = trilemma.train(
+        "diffusion-latent", "digits", autoencoder="vae-vq", out=tmp_path / "run", **keys, **{"autoencoder.steps": 1500}
+    )
+    assert run.sample(2, seed=0).shape == (2, 1, 8, 8)

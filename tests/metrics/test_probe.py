@@ -1,0 +1,73 @@
+"""A linear classifier of one's own classes: Bayes' rule where that is linear, and what is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import trilemma
+from trilemma.data import Data, load_data
+from trilemma.errors import UserError
+from trilemma.metrics.features import feature_network
+from trilemma.metrics.probe import SHRINK, discriminants, probe_of
+
+
+@pytest.fixture(scope="module")
+def labelled() -> Data:
+    """Digits that no bundled network is known to have seen."""
+    return replace(load_data("digits"), name="mine", source="mine")
+
+
+def test_it_is_bayes_rule_for_gaussians_of_one_round_covariance() -> None:
+    """log p_c N(f; m_c, s^2 I) up to what all classes share; shrinking a round covariance changes nothing."""
+    means, shares, std, n = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 2.0]]).double(), (0.5, 0.3, 0.2), 0.7, 200_000
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.multinomial(torch.tensor(shares), n, replacement=True, generator=generator)
+    features = means[labels] + std * torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    weight, bias = discriminants(features, labels)
+    f = torch.tensor([[1.5, 0.3], [0.4, 1.1], [-1.0, 2.0]]).double()
+    exact = torch.tensor(shares).double().log() - (f[:, None] - means).square().sum(2) / (2 * std**2)
+    logits = f @ weight.mT + bias
+    assert torch.allclose(logits - logits[:, :1], exact - exact[:, :1], atol=0.1)
+
+
+def test_the_covariance_is_shrunk_towards_a_round_one() -> None:
+    """Two classes at +-e_1 with the variances 4 and 1: S = diag of (1 - SHRINK) (4, 1) + SHRINK 2.5."""
+    unit = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]).double() * torch.tensor([2.0, 1.0])
+    centre = torch.tensor([[1.0, 0.0]]).double()
+    features, labels = torch.cat([unit + centre, unit - centre]), torch.tensor([0] * 4 + [1] * 4)
+    weight, bias = discriminants(features, labels)
+    expected = 1 / ((1 - SHRINK) * 4 + SHRINK * 2.5)
+    assert torch.allclose(weight, torch.tensor([[expected, 0.0], [-expected, 0.0]]).double())
+    assert torch.allclose(bias, torch.full((2,), -expected / 2 - torch.tensor(2.0).log().item()).double())
+
+
+def test_classes_of_a_folder_are_told_by_the_features(labelled: Data) -> None:
+    probe = probe_of(labelled, feature_network("digits-cnn", labelled.shape, labelled.name))
+    assert probe.name == "digits-cnn-probe" and "right about 9" in probe.note and probe.note.endswith("held-out images")
+
+
+def test_a_run_with_classes_of_its_own_is_scored_by_them(labelled: Data, tmp_path) -> None:
+    keys = {"steps": 5, "batch": 32, "quiet": True, "device": "cpu"}
+    run = trilemma.train("vae-conditional", labelled, out=tmp_path / "run", **keys)
+    result = trilemma.evaluate(run, n=100, bound_samples=0)
+    assert result["class_obeyed"].features == "digits-cnn-probe" and result["class_obeyed"].value < 0.5
+    assert result["class_diversity"].value is not None
+    assert [note for note in result.notes if note.startswith("classes: by a classifier on the features of digits-cnn")]
+
+
+def test_what_is_refused(labelled: Data) -> None:
+    network = feature_network("digits-cnn", labelled.shape, labelled.name)
+    noise = labelled.train.labels
+    assert noise is not None
+    shuffled = replace(
+        labelled.train, labels=noise[torch.randperm(len(noise), generator=torch.Generator().manual_seed(0))]
+    )
+    with pytest.raises(UserError, match=r"right about \d+% of 360 held-out images of mine, so nothing says"):
+        probe_of(replace(labelled, splits={**labelled.splits, "train": shuffled}), network)
+    rare = replace(labelled.train, labels=torch.where(noise == 3, 4, noise))
+    with pytest.raises(UserError, match="class 3 has fewer than 2 training images"):
+        probe_of(replace(labelled, splits={**labelled.splits, "train": rare}), network)
+    bare = replace(labelled.train, labels=None)
+    with pytest.raises(UserError, match="mine has no classes that could be told apart"):
+        probe_of(replace(labelled, splits={**labelled.splits, "train": bare}), network)
