@@ -15,9 +15,11 @@ from trilemma.config import make
 from trilemma.data import Data, load_data
 from trilemma.files import json_text, parse_json
 from trilemma.gans.gan import GAN, GANConfig
+from trilemma.gans.losses import LOSSES
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint
 from trilemma.training.adversarial import (
+    EARLIER,
     EXPLODED,
     FEW,
     KEPT,
@@ -258,9 +260,21 @@ def test_a_plan_for_few_images_says_so(model: str, said: bool, digits: Data) -> 
     assert any("tends to collapse" in note for note in notes) == said
 
 
-def test_a_training_logs_what_the_rules_read(tmp_path: Path) -> None:
+OF_LOSS = {"critic/logit_real", "critic/logit_fake"}, {"critic/d_real", "critic/d_fake"}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_training_logs_what_the_rules_read(tmp_path: Path, loss: str) -> None:
     keys: dict[str, Any] = {"steps": 8, "batch": 1293, "quiet": True, "width": 4, "latent": 4, "penalty": "r1"}
-    run = trilemma.train("gan", "digits", loss="hinge", out=tmp_path / "r", **keys)
+    run = trilemma.train("gan", "digits", loss=loss, out=tmp_path / "r", **keys)
     rows = [row for row in run.log if "critic/loss" in row]
-    assert all(set(HEALTHY) <= row.keys() for row in rows)
+    needed = {"critic/auroc", "critic/gradient_norm", "critic/penalty", "generator/gradient_norm"}
+    assert all(needed <= row.keys() and any(names <= row.keys() for names in OF_LOSS) for row in rows)
     assert all(0 <= row["critic/auroc"] <= 1 and row["generator/gradient_norm"] > 0 for row in rows)
+
+
+def test_a_lazy_penalty_is_logged_where_its_rule_reads_it(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"steps": 8, "batch": 1293, "quiet": True, "width": 4, "latent": 4, "penalty": "r1"}
+    run = trilemma.train("gan", "digits", penalty_every=2, out=tmp_path / "r", **keys)
+    rows = [row for row in run.log if "penalty/loss" in row]
+    assert rows and "penalty/loss" in EARLIER and all(row["penalty/loss"] >= 0 for row in rows)
