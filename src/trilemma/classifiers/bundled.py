@@ -26,6 +26,7 @@ BUNDLED = {  # data it was trained on -> network
 }
 SAME_IMAGES = {"mnist-binary": "mnist"}  # in other pixel values
 CHANNELS = {"digits": 1, "mnist": 1, "fashion-mnist": 1, "cifar10": 3}
+SMALL = 64  # px of the input of a network that is quick
 REMAKE = "python -m trilemma.classifiers.make_bundled"
 
 Shape = tuple[int, int, int]
@@ -55,6 +56,11 @@ class FeatureNetwork:
     note: str = ""
     resize: str = "bilinear-antialias"
     device: str = "cpu"
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether an image takes ten times as long as by the small classifiers, or longer."""
+        return max(self.shape[1:]) > SMALL
 
     def classify(self, features: Tensor) -> Tensor:
         """Features (N, D) on the CPU -> logits (N, K), float32 on the CPU, of a network that tells classes."""

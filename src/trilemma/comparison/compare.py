@@ -242,7 +242,8 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
         within=folder,
     )
     entries, data, n, budget = plan.entries, plan.data, plan.n, plan.budget
-    steps = steps_of(entries, data, folder, _seconds(budget), n, curves=plan.curves)
+    known = {"curves": plan.curves, "features": plan.features, "own": plan.own}
+    steps = steps_of(entries, data, folder, _seconds(budget), n, **known)
     progress = Progress(steps, say, begin)
     if budget is None:
         say(f"{folder}: {_to_measure(entries)} to measure, {about(progress.stated)} in all")

@@ -23,10 +23,11 @@ from trilemma.comparison.content import Forecast, LearningPoint
 if TYPE_CHECKING:
     from trilemma.metrics.controls import Reference
     from trilemma.metrics.intervals import Spread
+    from trilemma.metrics.quality import Setup
     from trilemma.run.run import Run
 
 KEPT = 4  # weights that a training of a comparison keeps: after 1/16, 1/8, 1/4, 1/2 of it
-FEWER = 500  # images drawn of each
+FEWER, FEW = 500, 150  # images drawn of each; where features are slow
 FACTOR = 4  # times the length that is looked ahead
 LEAST_POINTS = 3  # of a fit
 LEAST_ERROR = 1e-3  # relative standard error of a point, at least
@@ -53,12 +54,17 @@ def learning_points(run: "Run", reference: "Reference", last: "Spread | None", b
 
     setup = reference.setup
     for images, seconds, earlier in earlier_runs(run):
-        n = min(FEWER, setup.n)
+        n = fewer(setup)
         drawn = to_levels(earlier.sample(n, seed=setup.seed, batch=batch))
         fake = extract(setup.network, drawn)
         yield _point(images, seconds, kernel_distance(real=reference.real.similarity, fake=fake))
     if last is not None:
         yield _point(run.summary["images"], run.summary["seconds"], last)
+
+
+def fewer(setup: "Setup") -> int:
+    """How many images are drawn of each point of a curve."""
+    return min(FEW if setup.network.is_slow else FEWER, setup.n)
 
 
 def _point(images: int, seconds: float, distance: "Spread") -> LearningPoint:

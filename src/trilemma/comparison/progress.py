@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trilemma.comparison.entries import Entry, rows_of
+from trilemma.comparison.learning import FEW, FEWER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,8 @@ EXTRAS = 0.1  # of a training's seconds
 STARTED, MEASURED, WRITTEN = 2.0, 1.0, 5.0  # seconds: to begin and end a training, to measure one, to write the report
 PER_IMAGE = 0.002  # seconds to measure an image, once drawn
 CONTROLS = 5  # are measured once, before the first model
-CURVES = 6_000  # images that the curves of a model take, about
+POINTS = 12  # of the curves of a model, about
+TIMED = 16  # images whose features are timed
 OTHER = 1.2  # times as much, or as little, is another total
 
 
@@ -77,25 +79,38 @@ class Progress:
 
 
 def steps_of(
-    entries: Sequence[Entry], data: "Data", folder: Path, seconds: float | None, n: int, *, curves: bool = False
+    entries: Sequence[Entry],
+    data: "Data",
+    folder: Path,
+    seconds: float | None,
+    n: int,
+    *,
+    curves: bool = False,
+    features: str = "auto",
+    own: bool = True,
 ) -> list[Step]:
     """The steps of a comparison: trainings, measurements, the report.
 
     Args:
         seconds: of each training; None where nothing is trained.
         n: images to measure; curves: whether each row is measured over its training and under settings of its sampler.
+        features: of the feature network; own: whether a model was trained on the data.
     """
     from trilemma.metrics.cost import BATCH, LEAST_TURNS, REPEATS, TURNS_S
+    from trilemma.metrics.quality import MOST_SLOW
 
     models = [entry for entry in entries if entry.images is None]
     names = {entry.name: entry.run.recipe.name if entry.run else entry.name for entry in models}
     cost = {entry.name: 0.0 for entry in entries}
     cost |= {name: seconds_per_image(model, data.shape) for name, model in names.items()}
     steps = [] if seconds is None else [Step("training", _training(e, folder, seconds, cost[e.name])) for e in entries]
-    one = MEASURED + n * PER_IMAGE
-    steps += [Step("measuring", one * (1 if k else 1 + CONTROLS) + n * cost[e.name]) for k, e in enumerate(entries)]
+    each, is_slow = seconds_per_features(features, data)
+    one, searched = MEASURED + n * (PER_IMAGE + each), len(data.train) if own and len(data.train) <= MOST_SLOW else 0
+    first = one * CONTROLS + searched * each
+    steps += [Step("measuring", one + (0 if k else first) + n * cost[e.name]) for k, e in enumerate(entries)]
     if curves:
-        steps += [Step("curves", STARTED + min(CURVES, 10 * n) * (PER_IMAGE + cost[name])) for name in rows_of(entries)]
+        images = POINTS * min(FEW if is_slow else FEWER, n)
+        steps += [Step("curves", STARTED + images * (PER_IMAGE + each + cost[name])) for name in rows_of(entries)]
     turn = min(BATCH, n) * sum(cost.values())
     return [*steps, Step("writing", WRITTEN + min(REPEATS * turn, max(LEAST_TURNS * turn, TURNS_S)))]
 
@@ -128,6 +143,24 @@ def seconds_per_image(model: str, shape: tuple[int, int, int]) -> float:
         return each + max(0.0, few - PROBES[0] * each) / BATCH
     except Exception:  # whatever it is, the training of this model ends with it too, and its error is kept there
         return 0.0
+
+
+def seconds_per_features(name: str, data: "Data") -> tuple[float, bool]:
+    """Seconds for the features of an image, beyond PER_IMAGE, and whether the network is a slow one; 0 of one that has
+    to be fetched first."""
+    from trilemma.classifiers.imagenet import NAME
+    from trilemma.metrics.features import extract, feature_network
+
+    if name not in ("auto", NAME):
+        return 0.0, False
+    network = feature_network(name, data.shape, data.name)
+    if not network.is_slow:
+        return 0.0, False
+    images = data.train.images[:TIMED]
+    extract(network, images)
+    start = time.perf_counter()
+    extract(network, images)
+    return (time.perf_counter() - start) / len(images), True
 
 
 def about(seconds: float) -> str:

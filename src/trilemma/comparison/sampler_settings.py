@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from trilemma.comparison.content import Control, SamplerPoint, scores_of_real
+from trilemma.comparison.learning import fewer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from trilemma.metrics.controls import Reference
     from trilemma.run.run import Run
 
-FEWER = 500  # images drawn of each
 ALIKE = 1.1  # ratio of times that count as equal
 VALUES: dict[str, Sequence[float]] = {  # of the keys that trade one corner of the triangle for another
     "steps": (5, 10, 20, 50),
@@ -58,7 +58,7 @@ def sampler_points(run: "Run", reference: "Reference", batch: int) -> Iterator[S
     from trilemma.metrics.neighbours import neighbour_scores
 
     setup, own = reference.setup, run.sampling({}, type(run).sample)
-    n = min(FEWER, setup.n)
+    n = fewer(setup)
     for settings in settings_of(run):
         run.sample(min(n, batch), seed=setup.seed, batch=batch, **settings)  # warms up
         parts, times = list["Tensor"](), []

@@ -25,6 +25,7 @@ from trilemma.modes import own_modes
 from trilemma.pictures.levels import to_float, to_uint8
 
 SMALL_PX = 12  # grey images up to this size are nearer to the 8x8 digits than to 28x28
+LARGE_PX = 32  # colour images above it lose detail in cifar10-cnn
 MOST_PIXELS = 2**20  # of the images in a pass
 LUMA = (0.299, 0.587, 0.114)
 
@@ -39,10 +40,7 @@ def feature_network(name: str, shape: Shape, data_name: str) -> FeatureNetwork:
     Raises:
         UserError: unknown name; or weights that are absent or differ from their card.
     """
-    if name == "auto":
-        name, note = choose(shape, data_name)
-        return load_network(name, note=note)
-    note = f"features: {name}, as asked"
+    name, note = choose(shape, data_name) if name == "auto" else (name, f"features: {name}, as asked")
     if name == imagenet.NAME:
         return imagenet.load_efficientnet(note=note)
     if name == inception.NAME:
@@ -55,9 +53,10 @@ def feature_network(name: str, shape: Shape, data_name: str) -> FeatureNetwork:
 
 
 def choose(shape: Shape, data_name: str) -> tuple[str, str]:
-    """The bundled network that fits images of a shape, and why, in words.
+    """The network of the package that fits images of a shape, and why, in words.
 
-    The one trained on these data where there is one; else the nearest by channels and size.
+    The one trained on these data where there is one; EfficientNet-Lite0 for colour images of more than LARGE_PX; else
+    the nearest by channels and size.
     """
     if data_name in BUNDLED and CHANNELS[data_name] == shape[0]:
         name = BUNDLED[data_name]
@@ -66,10 +65,10 @@ def choose(shape: Shape, data_name: str) -> tuple[str, str]:
         name = BUNDLED[SAME_IMAGES[data_name]]
         return name, f"features: {name}, the bundled network trained on the grey images behind {data_name}"
     if shape[0] != 1:
-        name, kind = "cifar10-cnn", "colour images"
+        name, kind = imagenet.NAME if max(shape[1:]) > LARGE_PX else "cifar10-cnn", "colour images"
     else:
         name, kind = "digits-cnn" if max(shape[1:]) <= SMALL_PX else "fashion-mnist-cnn", "grey images"
-    why = f"the bundled network nearest to {kind} of {shape[1]}x{shape[2]} (none was trained on {data_name})"
+    why = f"the network of the package nearest to {kind} of {shape[1]}x{shape[2]} (none was trained on {data_name})"
     return name, f"features: {name}, {why}; its values rank models of these data and compare with nothing else"
 
 

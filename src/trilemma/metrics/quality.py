@@ -25,7 +25,7 @@ INTERVAL_IS = {
     "class_diversity": classification.DIVERSITY_IS,
 }
 AUTHENTIC_IMAGES = 1_000  # generated images that are searched for among all training images
-MOST_TRAINING = 100_000  # training images that are searched
+MOST_TRAINING, MOST_SLOW = 100_000, 10_000  # training images that are searched, by a slow network
 ROUGH = ("precision", "recall")  # come out too high where there are few images, whatever their interval says
 
 
@@ -130,8 +130,9 @@ def _authenticity(setup: Setup, fake: Tensor) -> Estimate | str | None:
     images = setup.data.train.images
     if not setup.own or len(images) < 2:
         return None
-    if len(images) > MOST_TRAINING:
-        return f"{len(images):,} training images: they are searched where there are at most {MOST_TRAINING:,}"
+    most = MOST_SLOW if setup.network.is_slow else MOST_TRAINING
+    if len(images) > most:
+        return f"{len(images):,} training images: they are searched where there are at most {most:,}"
     train = real_features(setup.network, images)
     return nearest.authenticity(*nearest.nearest(fake[:AUTHENTIC_IMAGES], train.split(nearest.BLOCK)), train)
 

@@ -22,7 +22,7 @@ from trilemma.metrics.features import extract, feature_network
 from trilemma.metrics.reconstruction import feature_distance
 from trilemma.types import HasCodeMap
 
-IMAGES, ROWS = 1_000, 100
+IMAGES, FEWER, ROWS = 1_000, 300, 100  # that are measured, fewer by a slow network; together
 MOST_DISTANCE = 0.5
 NOISE, MOST_GAIN = 0.1, 3.0
 
@@ -68,9 +68,10 @@ def check_autoencoder(autoencoder: HasCodeMap, data: Data, device: torch.device,
 @torch.no_grad()
 def measure(autoencoder: HasCodeMap, data: Data, device: torch.device) -> Check:
     """On at most IMAGES held-out images."""
-    parts: list[tuple[Tensor, ...]] = []
+    network = feature_network("auto", data.shape, data.name)
+    most, parts = FEWER if network.is_slow else IMAGES, list[tuple[Tensor, ...]]()
     for batch in batches(data.valid, ROWS, device):
-        if ROWS * len(parts) >= IMAGES:
+        if ROWS * len(parts) >= most:
             break
         code, size = autoencoder.to_map(batch.image), list(batch.image.shape[2:])
         assert batch.index is not None
@@ -80,7 +81,6 @@ def measure(autoencoder: HasCodeMap, data: Data, device: torch.device) -> Check:
         images = batch.image, autoencoder.from_map(code), autoencoder.from_map(code + NOISE * eps), enlarged
         parts.append(tuple(image.cpu() for image in images))
     image, result, noisy, enlarged = (torch.cat(images) for images in zip(*parts, strict=True))
-    network = feature_network("auto", data.shape, data.name)
     real = extract(network, image)
     distances = [feature_distance(real, extract(network, other)) for other in (result, enlarged)]
     if reason := next((distance for distance in distances if isinstance(distance, str)), None):
