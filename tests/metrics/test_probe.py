@@ -49,7 +49,8 @@ def test_classes_of_a_folder_are_told_by_the_features(labelled: Data) -> None:
 
 def test_a_run_with_classes_of_its_own_is_scored_by_them(labelled: Data, tmp_path) -> None:
     keys = {"steps": 5, "batch": 32, "quiet": True, "device": "cpu"}
-    run = trilemma.train("vae-conditional", labelled, out=tmp_path / "run", **keys)
+    trilemma.train("vae-conditional", labelled, out=tmp_path / "run", **keys)
+    run = trilemma.load(tmp_path / "run", data=labelled)
     result = trilemma.evaluate(run, n=100, bound_samples=0)
     assert result["class_obeyed"].features == "digits-cnn-probe" and result["class_obeyed"].value < 0.5
     assert result["class_diversity"].value is not None

@@ -84,6 +84,7 @@ register(
             "optimizer": "nadam",
             "clip": 1.0,
             "schedule": "constant",
+            "channels_last": True,
         },
         published=on_fashion(PUBLISHED, **{"critic/loss": 0.67, "generator/loss": 1.71}),
     )
