@@ -3,7 +3,7 @@
 Trainings on the 8x8 digits, TEN of each kind, spread over the presets in RUNS, each with a seed of its own:
 
 - healthy: the settings in RUNS. Counted are those with a warning of any kind, which would be false.
-- collapse: half of them draw from next to no noise (z times SHRUNK), which a generator turns into next to one image;
+- collapse: four of them draw from next to no noise (z times SHRUNK), which a generator turns into next to one image;
   the others have a generator that is much faster than its critic. Right is "mode collapse", or samples that are all one
   image.
 - divergence: both players are much too fast, and no gradient is clipped. Right is "divergence", exploding or vanishing
@@ -60,7 +60,7 @@ def healthy(model: str, number: int) -> dict[str, Any]:
 
 
 def collapse(model: str, number: int) -> dict[str, Any]:
-    """Half of the trainings are fed no noise."""
+    """Some of the trainings of each preset are fed no noise."""
     return {"noise": SHRUNK} if number // len(RUNS) % 2 else {"lr": rates(model, 1.0, FAST)}
 
 

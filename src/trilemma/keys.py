@@ -14,7 +14,8 @@ Inverted = Annotated[
     int,
     Field(
         ge=0,
-        description="of a model without an encoder: images that come back through codes that are searched; 0: none",
+        description="number of images to reconstruct, by searching for their codes where a model has no encoder "
+        "(default: 0, only models with an encoder)",
     ),
 ]
 Quiet = Annotated[bool, Field(description="hide progress")]

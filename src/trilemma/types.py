@@ -312,6 +312,9 @@ class Model(nn.Module):
     def check_batch(self, size: int) -> None:
         """Raises UserError for a number of images in a step with which this model cannot be trained."""
 
+    def release(self) -> None:
+        """Let go of what only a training needs; called on a model that is loaded to be used."""
+
     @property
     def players(self) -> list[Player]:
         """Who moves, in the order in which they do."""
@@ -325,7 +328,7 @@ class _WithDefaults:
         self._module = module
 
     players = Model.players
-    check_batch = Model.check_batch
+    check_batch, release = Model.check_batch, Model.release
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name, getattr(Model, name, None))

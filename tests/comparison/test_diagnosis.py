@@ -57,8 +57,8 @@ def test_posterior_collapse_is_fewer_than_a_tenth_and_than_five(active: int, uni
         score("active_units", active, (active, active), "higher"), protocol=f"active-units_{units}_360_test"
     )
     expected = [
-        f"{active} of the {units} units of the code of vae are active (posterior collapse): most of the code says "
-        "nothing of an image."
+        f"{active} of the {units} units of the code of vae are active (posterior collapse): most of the code "
+        "carries no information about the image."
     ]
     measured: Any = SimpleNamespace(scores=(*model().scores.values(), count))
     assert texts(replace(model(), scores=scores_of(measured))) == expected * said

@@ -10,6 +10,7 @@ from trilemma.config import make
 from trilemma.diffusion.few import NOISE_MEAN, NOISE_STD, T_MAX, FewConfig, FewKeys, FewSteps, noise_levels
 from trilemma.errors import UserError
 from trilemma.registry import create
+from trilemma.run.migration import migrated
 from trilemma.types import Batch
 
 SHAPE = (1, 8, 8)
@@ -42,7 +43,7 @@ class OfGaussian(torch.nn.Module):
         return x * (self.variance / (self.variance + sigma**2))[:, None, None, None]
 
 
-def test_it_begins_as_the_model_that_is_tuned_and_keeps_no_other():
+def test_it_begins_as_the_model_that_is_tuned_and_its_state_has_no_other():
     teacher = create("diffusion", shape=SHAPE, **SMALL)
     model = FewSteps(FewConfig(shape=SHAPE), {"init": teacher.requires_grad_(False)})
     state = teacher.state_dict()
@@ -96,7 +97,7 @@ def test_levels_of_a_teachers_path_lead_from_pure_noise_to_an_image():
 def test_a_step_along_the_path_of_a_gaussian_is_of_order_2():
     """x_r = x_t sqrt((s^2 + r^2) / (s^2 + t^2)), and an error of the third power of t - r in each step."""
     model, std, x = tuned(), 0.7, torch.randn(4, *SHAPE, dtype=torch.float64)
-    model._teacher = (OfGaussian(std),)  # type: ignore[assignment]
+    model._teacher = [OfGaussian(std)]  # type: ignore[list-item]
     t, errors = torch.full((4,), 1.3, dtype=torch.float64), []
     for span in (0.1, 0.05):
         exact = x * math.sqrt((std**2 + (1.3 - span) ** 2) / (std**2 + 1.3**2))
@@ -187,6 +188,20 @@ def test_classes_of_the_tuned_model_are_kept():
     teacher = create("diffusion", shape=SHAPE, classes=True, n_classes=4, **SMALL)
     model = FewSteps(FewConfig(shape=SHAPE), {"init": teacher})
     assert model.n_classes == 4 and model.sample(5, seed=0).shape == (5, *SHAPE)
+
+
+def test_a_run_of_before_goes_on_by_the_data():
+    before = {"format": 2, "model_config": {"shape": [1, 8, 8], "gap": 128.0}}
+    assert migrated(before)["model_config"] == {"shape": [1, 8, 8], "gap": 128.0, "targets": "data"}
+    now = {"format": 2, "model_config": {"shape": [1, 8, 8], "gap": 256.0, "targets": "teacher", "levels": 10.0}}
+    assert migrated(now)["model_config"] == now["model_config"]
+
+
+def test_a_model_that_is_loaded_to_draw_has_no_teacher():
+    model = tuned()
+    model.release()
+    assert not model._teacher and model.float().sample(1, seed=0).shape == (1, *SHAPE)
+    assert not tuned(gap=8.0)._teacher
 
 
 def test_keys_without_an_effect_are_refused():

@@ -59,7 +59,7 @@ class FeatureNetwork:
 
     @property
     def is_slow(self) -> bool:
-        """Whether an image takes ten times as long as by the small classifiers, or longer."""
+        """Whether its input has sides of more than SMALL px, so that an image takes many times as long."""
         return max(self.shape[1:]) > SMALL
 
     def classify(self, features: Tensor) -> Tensor:

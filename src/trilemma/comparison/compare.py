@@ -171,8 +171,10 @@ def compare(
     """
     from trilemma.comparison.folder import claim_folder
     from trilemma.metrics.reals import choose_reals
+    from trilemma.metrics.reconstruction import check_inverted
 
     check_seed(seed)
+    check_inverted(inverted)
     say, begin = _printer(quiet), time.perf_counter()
     if things := [thing for item in runs for thing in (item if isinstance(item, list | tuple) else [item])]:
         given = {"minutes": minutes, "images": images, "parameters": parameters}
@@ -242,8 +244,8 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
         within=folder,
     )
     entries, data, n, budget = plan.entries, plan.data, plan.n, plan.budget
-    known = {"curves": plan.curves, "features": plan.features, "own": plan.own}
-    steps = steps_of(entries, data, folder, _seconds(budget), n, **known)
+    keys = {"curves": plan.curves, "features": plan.features, "own": plan.own}
+    steps = steps_of(entries, data, folder, _seconds(budget), n, **keys)
     progress = Progress(steps, say, begin)
     if budget is None:
         say(f"{folder}: {_to_measure(entries)} to measure, {about(progress.stated)} in all")

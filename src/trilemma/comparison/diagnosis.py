@@ -55,7 +55,7 @@ def _faults(model: Model, real: Scores) -> Iterator[str]:
         if units is not None and score.value is not None and is_collapsed(score.value, units):
             yield translated(
                 "{active} of the {units} units of the code of {name} are active (posterior collapse): most of the code "
-                "says nothing of an image.",
+                "carries no information about the image.",
                 active=number(score.value),
                 units=str(units),
                 name=model.name,

@@ -23,7 +23,6 @@ from trilemma.comparison.content import Forecast, LearningPoint
 if TYPE_CHECKING:
     from trilemma.metrics.controls import Reference
     from trilemma.metrics.intervals import Spread
-    from trilemma.metrics.quality import Setup
     from trilemma.run.run import Run
 
 KEPT = 4  # weights that a training of a comparison keeps: after 1/16, 1/8, 1/4, 1/2 of it
@@ -54,7 +53,7 @@ def learning_points(run: "Run", reference: "Reference", last: "Spread | None", b
 
     setup = reference.setup
     for images, seconds, earlier in earlier_runs(run):
-        n = fewer(setup)
+        n = fewer(setup.n, setup.network.is_slow)
         drawn = to_levels(earlier.sample(n, seed=setup.seed, batch=batch))
         fake = extract(setup.network, drawn)
         yield _point(images, seconds, kernel_distance(real=reference.real.similarity, fake=fake))
@@ -62,9 +61,9 @@ def learning_points(run: "Run", reference: "Reference", last: "Spread | None", b
         yield _point(run.summary["images"], run.summary["seconds"], last)
 
 
-def fewer(setup: "Setup") -> int:
-    """How many images are drawn of each point of a curve."""
-    return min(FEW if setup.network.is_slow else FEWER, setup.n)
+def fewer(n: int, is_slow: bool) -> int:
+    """How many images are drawn for a point of a curve, of n; is_slow: whether features take long."""
+    return min(FEW if is_slow else FEWER, n)
 
 
 def _point(images: int, seconds: float, distance: "Spread") -> LearningPoint:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trilemma.comparison.entries import Entry, rows_of
-from trilemma.comparison.learning import FEW, FEWER
+from trilemma.comparison.learning import fewer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,8 +96,8 @@ def steps_of(
         n: images to measure; curves: whether each row is measured over its training and under settings of its sampler.
         features: of the feature network; own: whether a model was trained on the data.
     """
+    from trilemma.metrics import nearest, probe
     from trilemma.metrics.cost import BATCH, LEAST_TURNS, REPEATS, TURNS_S
-    from trilemma.metrics.quality import MOST_SLOW
 
     models = [entry for entry in entries if entry.images is None]
     names = {entry.name: entry.run.recipe.name if entry.run else entry.name for entry in models}
@@ -105,11 +105,14 @@ def steps_of(
     cost |= {name: seconds_per_image(model, data.shape) for name, model in names.items()}
     steps = [] if seconds is None else [Step("training", _training(e, folder, seconds, cost[e.name])) for e in entries]
     each, is_slow = seconds_per_features(features, data)
-    one, searched = MEASURED + n * (PER_IMAGE + each), len(data.train) if own and len(data.train) <= MOST_SLOW else 0
-    first = one * CONTROLS + searched * each
+    of_training = len(data.train) if own and len(data.train) <= nearest.MOST_SLOW else 0
+    if data.classes:
+        of_training = max(of_training, min(len(data.train), probe.MOST)) + probe.HELD_OUT
+    one = MEASURED + n * (PER_IMAGE + each)
+    first = one * CONTROLS + of_training * each
     steps += [Step("measuring", one + (0 if k else first) + n * cost[e.name]) for k, e in enumerate(entries)]
     if curves:
-        images = POINTS * min(FEW if is_slow else FEWER, n)
+        images = POINTS * fewer(n, is_slow)
         steps += [Step("curves", STARTED + images * (PER_IMAGE + each + cost[name])) for name in rows_of(entries)]
     turn = min(BATCH, n) * sum(cost.values())
     return [*steps, Step("writing", WRITTEN + min(REPEATS * turn, max(LEAST_TURNS * turn, TURNS_S)))]

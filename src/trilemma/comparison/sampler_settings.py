@@ -58,7 +58,7 @@ def sampler_points(run: "Run", reference: "Reference", batch: int) -> Iterator[S
     from trilemma.metrics.neighbours import neighbour_scores
 
     setup, own = reference.setup, run.sampling({}, type(run).sample)
-    n = fewer(setup)
+    n = fewer(setup.n, setup.network.is_slow)
     for settings in settings_of(run):
         run.sample(min(n, batch), seed=setup.seed, batch=batch, **settings)  # warms up
         parts, times = list["Tensor"](), []

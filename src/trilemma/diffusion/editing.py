@@ -59,10 +59,10 @@ def redrawing(
 
 
 def check_rounds(how: Redraw, keys: Config, resample: bool) -> None:
-    """Whether the keys of a sampler and the rounds of its steps say something of a mask.
+    """Refuse keys of a sampler, and rounds=, that have no effect under a mask.
 
     Raises:
-        UserError: they do not.
+        UserError: see above.
     """
     if how.mask is None:
         return
@@ -70,7 +70,8 @@ def check_rounds(how: Redraw, keys: Config, resample: bool) -> None:
         raise UserError(
             f"rounds={how.rounds}: this model was trained with masks and takes each step once; leave it out"
         )
-    if resample and (key := next((key for key in keys.given() if key in OF_SOLVER), None)):
+    given = {key: value for key, value in keys.given().items() if key in OF_SOLVER and value not in ("auto", "ddpm")}
+    if resample and (key := next(iter(given), None)):
         raise UserError(
             f"{key}={keys.get(key)}: with mask= the steps are those of ddpm, each taken rounds= times; leave it out, "
             "or train diffusion-inpaint, which takes any sampler"

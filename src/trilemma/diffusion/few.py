@@ -57,10 +57,14 @@ class FewConfig(ModelConfig):
     """Settings of consistency tuning; those of the network are the tuned model's."""
 
     targets: Literal["teacher", "data"] = Field(
-        default="teacher", description="whose path two noise levels lie on: that of the tuned model, or of an image"
+        default="teacher",
+        description="pairs of noisy images lie on a path of the tuned model (teacher), or on a straight one from an "
+        "image to noise (data)",
     )
     levels: float = Field(
-        default=10.0, ge=1, description="targets=teacher: noise levels from pure noise to an image, one apart in a pair"
+        default=10.0,
+        ge=1,
+        description="targets=teacher: noise levels from pure noise to an image; a pair has two neighbours",
     )
     gap: float = Field(
         default=256.0,
@@ -98,10 +102,14 @@ class FewSteps(Model):
         self.student = PixelDiffusion(teacher.config)
         if not any(parameter.is_meta for parameter in self.student.parameters()):
             self.student.load_state_dict(teacher.state_dict())
-        self._teacher = (teacher,)  # no part of the model: what is kept of a training draws without it
+        self._teacher = [teacher] if config.targets == "teacher" else []  # no part of the model, which draws without it
         self.n_classes, self.takes = self.student.n_classes, self.student.takes
         self.unit = self.student.data_std / DATA_STD
         self.phases = [Phase("consistency", Player("consistency", list(self.student.parameters())), self.loss)]
+
+    def release(self) -> None:
+        """Let go of the teacher."""
+        self._teacher.clear()
 
     @property
     def sampling_network(self) -> nn.Module:
@@ -117,15 +125,15 @@ class FewSteps(Model):
         return self.student.captions_cut(captions)
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        """Mean over images of the distance over t - r; parts: distance, per pixel, before that."""
-        distance, apart = self._distances(batch, rng, self.student.config.label_dropout)
-        return (distance / apart).mean(), {"distance": distance.detach().mean()}
+        """Mean over images of the distance, with targets=data over t - r; parts: distance, per pixel, before that."""
+        distance, interval = self._distances(batch, rng, self.student.config.label_dropout)
+        return (distance / interval).mean(), {"distance": distance.detach().mean()}
 
     @torch.no_grad()
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Per image (B,): consistency, the loss at one random t, with its label."""
-        distance, apart = self._distances(batch, rng, 0.0)
-        return {"consistency": distance / apart}
+        distance, interval = self._distances(batch, rng, 0.0)
+        return {"consistency": distance / interval}
 
     @torch.no_grad()
     def sample(

@@ -65,7 +65,7 @@ def find_code(
 
     Args:
         what: an image, as for `pick_image` or as a tensor (C, H, W) of the run's shape; or a code: its numbers, with
-            commas between them in a text, or a .npy file of them, or seed:3 for one that is drawn with that seed.
+            commas between them in a text, or a .npy file of them, or seed:3 for that of image 0 of a seed.
         label: the class, for a conditional model (default: the image's).
     Returns:
         The code (1, Z) on the CPU; the condition that it needs; the image (1, C, H, W) that it was encoded from, None
@@ -88,13 +88,13 @@ def find_code(
 
 
 def _drawn_code(run: Run, seed: int, condition: Condition) -> Tensor:
-    """A code as images are drawn from, (1, Z) on the CPU."""
+    """The code that image 0 of a seed is drawn from, (1, Z) on the CPU."""
     check_seed(seed)
     model = run.model
     if isinstance(model, DrawsCodes):
         return model.draw_codes(1, seed=seed, condition=condition.to(run.device)).float().cpu()
     if isinstance(model, Inverts) and (length := flags(model).code_length):
-        return normal(torch.tensor([0]), (length,), seed, "codes")  # noise, which its images are drawn from
+        return normal(torch.tensor([0]), (length,), seed, "x_T")  # the noise of samplers.draw_x0
     raise UserError(f"seed:{seed} draws a code of a GAN or a diffusion model; {run.recipe.name} encodes: give images")
 
 

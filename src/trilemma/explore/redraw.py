@@ -88,7 +88,7 @@ def redraw(
     paths = numbered_paths(picture, first, n)
     files = Results(picture, [*paths, *([animation] if animation else [])], verb="edit", within=within)
     source = pick_image(run, image, data).image
-    file = Path(str(image)) if number_of(image) is None else None
+    file = Path(str(image)).expanduser() if number_of(image) is None else None
     area = None if mask is None else read_mask(mask, run.shape, file).to(source.device)
     std = noise_of(source) if noise == AUTO else None if noise is None else float(noise)
     full = 1.0 if strength is None else strength
@@ -193,7 +193,8 @@ def _file(path: Path, size: tuple[int, int], image: Path | None) -> Tensor:
     decoded = decode([item], size, 1)
     if decoded.skipped:
         raise UserError(f"cannot read the mask {decoded.skipped[0]}")
-    given, own = header(item).size, None if image is None else header(Item(str(image), lambda: open_file(image))).size
+    given = header(item).size
+    own = None if image is None or given == size else header(Item(str(image), lambda: open_file(image))).size
     if given not in (size, own):
         others = "" if own is None else f", and {image} is {size_text(own)}"
         raise UserError(

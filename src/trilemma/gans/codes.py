@@ -59,10 +59,11 @@ class CodesModel(Model):
 
     @torch.no_grad()
     def draw_codes(self, n: int, *, seed: int, condition: Condition = UNCONDITIONAL) -> Tensor:
-        """Codes as images are drawn from, (n, Z); styles of the classes asked for, or of all in turn."""
+        """The codes that images 0 ... n - 1 of a seed are drawn from, (n, Z); styles of the classes asked for, or of
+        all in turn."""
         ids = torch.arange(n)
         like = next(self.parameters())
-        z = random.normal(ids, (self.config.latent,), seed, "codes").to(like)
+        z = random.normal(ids, (self.config.latent,), seed, "latent").to(like)
         if not isinstance(self, HasStyles):
             return z
         label = self.label_for(ids, condition)

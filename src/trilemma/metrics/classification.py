@@ -41,7 +41,7 @@ def class_scores(
     images: Tensor,
     n_classes: int,
     *,
-    classifier: FeatureNetwork | str | None = None,
+    classifier: FeatureNetwork | str,
     seed: int = 0,
     settings: dict[str, Any] | None = None,
 ) -> Iterator[Score]:
@@ -50,17 +50,18 @@ def class_scores(
 
     Args:
         data: what the model was trained on; images: (n, C, H, W), uint8 or float in [0, 1].
-        classifier: that of the classes, or why there is none (default: the bundled one).
+        classifier: that of the classes, or why there is none.
         seed, settings: with which the images were drawn.
     """
     labels = default_label(torch.arange(len(images)), n_classes)
     try:
-        network = classifier_of(data) if classifier is None else classifier
-        if isinstance(network, str):
-            raise UserError(network)
+        if isinstance(classifier, str):
+            raise UserError(classifier)
+        network = classifier
         name, taken = network.name, classes_seen(network, images)
         values = (_agreement(taken, labels), f_score(taken, labels, n_classes))
-        resize, used = network.resize_rule(images.shape[1:]), {"feature_weights_sha256": network.sha256}
+        resize = network.resize_rule(images.shape[1:])
+        used = {"feature_weights_sha256": network.sha256, **({"classifier": network.note} if network.note else {})}
     except UserError as error:
         values, name, resize, used = (str(error),) * 2, "none", "none", {}
     for metric, value, interval_is in zip(METRICS, values, (INTERVAL_IS, F_SCORE_IS), strict=True):

@@ -67,7 +67,7 @@ class Reference:
     setup: Setup
     real: Real
     controls: tuple[Control, ...]
-    classifier: FeatureNetwork | str = "no classifier was asked for"
+    classifier: FeatureNetwork | str
 
 
 def reference_of(setup: Setup, earlier: Reference | None = None) -> Reference:

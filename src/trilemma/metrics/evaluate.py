@@ -26,7 +26,7 @@ from trilemma.metrics.path_length import path_scores
 from trilemma.metrics.quality import Setup, details, quality, quality_scores
 from trilemma.metrics.reals import caveats, choose_reals, role_of
 from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
-from trilemma.metrics.reconstruction import reconstruction_scores
+from trilemma.metrics.reconstruction import check_inverted, reconstruction_scores
 from trilemma.metrics.resources import peak_bytes
 from trilemma.modes import own_modes
 from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
@@ -171,8 +171,7 @@ def _check_likelihood(run: Run | None, likelihood: str, samples: int) -> None:
 
 def _check_inverted(run: Run | None, inverted: int) -> None:
     """Raises UserError where codes are to be searched and there is nothing to search them by."""
-    if inverted == 1:
-        raise UserError("inverted=1: an interval takes at least 2 images; give more, or 0")
+    check_inverted(inverted)
     if inverted and run is None:
         raise UserError(f"inverted={inverted}: images have no codes; give a run, or leave it out")
     if inverted and run is not None and not isinstance(run.model, Reconstructs):

@@ -31,7 +31,7 @@ KEEP_DAYS = 30
 
 def real_features(network: FeatureNetwork, images: Tensor) -> Tensor:
     """As `extract`, float64 (N, D), from the cache where they are known."""
-    if not network.sha256 or len(images) < LEAST:
+    if not network.sha256 or (len(images) < LEAST and not network.is_slow):
         return extract(network, images)
     path = cache_dir() / "features" / f"{network.name}-{_key(network, images)}"
     with suppress(OSError, ValueError):

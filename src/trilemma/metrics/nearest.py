@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trilemma.classifiers.bundled import FeatureNetwork
+from trilemma.errors import UserError
 from trilemma.metrics.feature_cache import real_features
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.neighbours import nearest
 
 BLOCK = 4096  # training images compared at a time
+MOST, MOST_SLOW = 100_000, 10_000  # training images that are searched, by a slow network
 AUTHENTICITY_IS = "Wilson 95% over the generated images, the training images held fixed"
 QUANTILES = (0.01, 0.05)  # of the held-out images' distances
 LEVEL = 0.05  # of all quantiles together
@@ -44,6 +46,12 @@ class Closeness:
     p: float
 
 
+def refusal(n: int, network: FeatureNetwork) -> str | None:
+    """Why n training images are too many to be searched; None if they are not."""
+    most = MOST_SLOW if network.is_slow else MOST
+    return f"{n:,} training images: they are searched where there are at most {most:,}" if n > most else None
+
+
 def nearest_training_images(
     queries: Tensor, train_images: Tensor, network: FeatureNetwork, block: int = BLOCK
 ) -> tuple[Tensor, Tensor]:
@@ -55,7 +63,11 @@ def nearest_training_images(
         block: training images compared at a time; bounds the memory, changes nothing else.
     Returns:
         Positions in `train_images`, int64 (N,), the first of equals; and the Euclidean distances, float64 (N,).
+    Raises:
+        UserError: there are too many training images.
     """
+    if refused := refusal(len(train_images), network):
+        raise UserError(refused)
     return nearest(queries, real_features(network, train_images).split(block))
 
 

@@ -5,7 +5,8 @@
     logit of class c = f' S^-1 m_c - m_c' S^-1 m_c / 2 + log p_c,    S = (1 - SHRINK) C + SHRINK tr(C) / D I
 
 f are the features of an image, m_c and p_c the mean features and the share of class c, and C the covariance within the
-classes, of training images. It is used where it is right about LEAST of the held-out images at least.
+classes, of training images. It is used where it classifies LEAST of the held-out images correctly, on average over the
+classes.
 """
 
 import torch
@@ -19,7 +20,7 @@ from trilemma.metrics.reals import choice
 
 SHRINK = 0.1
 MOST, HELD_OUT = 10_000, 1_000  # training and held-out images, at most
-LEAST = 0.7  # share of the held-out images that it has to take for their class
+LEAST = 0.7  # share of the held-out images of a class that it has to classify correctly, on average over the classes
 
 
 class Probe(nn.Module):
@@ -52,34 +53,52 @@ def probe_of(data: Data, network: FeatureNetwork, seed: int = 0) -> FeatureNetwo
     """
     name, held_out = data.held_out
     if data.train.labels is None or held_out.labels is None or len(data.classes) < 2 or name == "train":
-        raise UserError(f"{data.name} has no classes that could be told apart")
+        raise UserError(f"{data.name} has no classes to tell apart")
     rows = choice(len(data.train), MOST, seed)
     labels = data.train.labels[rows]
     if fewest := [data.classes[c] for c in (torch.bincount(labels, minlength=len(data.classes)) < 2).nonzero()[:, 0]]:
-        raise UserError(f"class {fewest[0]} has fewer than 2 training images, too few to tell it apart")
+        raise UserError(
+            f"class {fewest[0]} has fewer than 2 images among {len(rows):,} training images, too few to tell it apart; "
+            "add images of it, or leave it out"
+        )
     weight, bias = discriminants(real_features(network, data.train.images[rows]), labels)
     probe = Probe(network.network, weight, bias).to(network.device).eval()
     n = min(HELD_OUT, len(held_out))
     taken = probe.classify(real_features(network, held_out.images[:n]).float().to(network.device)).argmax(1).cpu()
-    right = float((taken == held_out.labels[:n]).double().mean())
-    if right < LEAST:
+    correct = balanced_accuracy(taken, held_out.labels[:n])
+    if correct < LEAST:
         raise UserError(
-            f"a classifier on the features of {network.name} is right about {right:.0%} of {n} held-out images of "
-            f"{data.name}, so nothing says whether classes are drawn as asked; another features= may tell them apart"
+            f"a classifier on the features of {network.name} classifies {correct:.0%} of {n} held-out images of "
+            f"{data.name} correctly (on average over the classes), too few to tell whether classes are drawn as asked; "
+            "another features= may tell them apart"
         )
-    note = f"classes: by a classifier on the features of {network.name}, right about {right:.1%} of {n} held-out images"
+    note = (
+        f"classes: told by a classifier on the features of {network.name}, which classifies {correct:.1%} of {n} "
+        "held-out images correctly (on average over the classes)"
+    )
     return FeatureNetwork(
         f"{network.name}-probe", probe, network.shape, network.sha256, note, network.resize, network.device
     )
 
 
+def balanced_accuracy(taken: Tensor, labels: Tensor) -> float:
+    """The share of images of a class that are taken for it, on average over the classes there are; both int64 (N,)."""
+    return float(torch.stack([(taken[labels == c] == c).double().mean() for c in labels.unique()]).mean())
+
+
 def discriminants(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight (K, D) and bias (K,) of the logits of K classes, float64, from features (N, D) and their labels."""
+    """Weight (K, D) and bias (K,) of the logits of K classes, float64, from features (N, D) and their labels.
+
+    Raises:
+        UserError: within each class all features are equal.
+    """
     features, n_classes = features.double(), int(labels.max()) + 1
     means = torch.stack([features[labels == c].mean(0) for c in range(n_classes)])
     within = features - means[labels]
     covariance = within.mT @ within / len(features)
     d = len(covariance)
+    if covariance.trace() == 0:
+        raise UserError("within each class all images have the same features, so nothing tells how far classes reach")
     shrunk = (1 - SHRINK) * covariance + (SHRINK * covariance.trace() / d) * torch.eye(d, dtype=torch.float64)
     weight = torch.linalg.solve(shrunk, means.mT).mT
     shares = torch.bincount(labels, minlength=n_classes).double() / len(labels)

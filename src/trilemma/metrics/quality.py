@@ -25,7 +25,6 @@ INTERVAL_IS = {
     "class_diversity": classification.DIVERSITY_IS,
 }
 AUTHENTIC_IMAGES = 1_000  # generated images that are searched for among all training images
-MOST_TRAINING, MOST_SLOW = 100_000, 10_000  # training images that are searched, by a slow network
 ROUGH = ("precision", "recall")  # come out too high where there are few images, whatever their interval says
 
 
@@ -94,34 +93,34 @@ def details(
     real: Real,
     fake: Tensor,
     values: Mapping[str, Spread | str],
-    knows_classes: FeatureNetwork | str,
+    classifier: FeatureNetwork | str,
 ) -> dict[str, Spread | Estimate | str]:
     """Further scores of the features of generated images (M, D), beside those of `quality`.
 
     Args:
-        knows_classes: a classifier of the classes of the data, or why there is none.
+        classifier: that of the classes of the data, or why there is none.
     """
     network, at_n = setup.network, values["frechet_distance"]
-    classifier, authentic = network.network, _authenticity(setup, fake)
+    authentic = _authenticity(setup, fake)
     return {
         **({} if authentic is None else {"authenticity": authentic}),
         "frechet_infinity": at_n
         if isinstance(at_n, str)
         else frechet.frechet_infinity(real=real.gaussian, fake=fake, at_n=at_n),
         "inception_score": inception.inception_score(network.classify(fake))
-        if isinstance(classifier, Classifies)
+        if isinstance(network.network, Classifies)
         else f"the feature network {network.name} is not a classifier",
-        **_class_diversity(setup, real, fake, knows_classes),
+        **_class_diversity(setup, real, fake, classifier),
     }
 
 
 def _class_diversity(
-    setup: Setup, real: Real, fake: Tensor, knows_classes: FeatureNetwork | str
+    setup: Setup, real: Real, fake: Tensor, classifier: FeatureNetwork | str
 ) -> dict[str, Spread | Estimate | str]:
     """Where the classes are told by the features that are measured."""
-    if isinstance(knows_classes, str) or knows_classes.sha256 != setup.network.sha256:
+    if isinstance(classifier, str) or classifier.sha256 != setup.network.sha256:
         return {}
-    of_real, of_fake = (knows_classes.classify(values).argmax(1) for values in (real.features, fake))
+    of_real, of_fake = (classifier.classify(values).argmax(1) for values in (real.features, fake))
     return {"class_diversity": classification.class_diversity(real.features, fake, of_real, of_fake)}
 
 
@@ -130,9 +129,8 @@ def _authenticity(setup: Setup, fake: Tensor) -> Estimate | str | None:
     images = setup.data.train.images
     if not setup.own or len(images) < 2:
         return None
-    most = MOST_SLOW if setup.network.is_slow else MOST_TRAINING
-    if len(images) > most:
-        return f"{len(images):,} training images: they are searched where there are at most {most:,}"
+    if refused := nearest.refusal(len(images), setup.network):
+        return refused
     train = real_features(setup.network, images)
     return nearest.authenticity(*nearest.nearest(fake[:AUTHENTIC_IMAGES], train.split(nearest.BLOCK)), train)
 

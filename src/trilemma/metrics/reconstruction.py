@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trilemma.errors import check_finite
+from trilemma.errors import UserError, check_finite
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Estimate, mean_estimate
@@ -70,6 +70,12 @@ def reconstruction_scores(
     seconds = (time.perf_counter() - start) / len(image)
     notes = [f"the codes of {len(image)} images were searched: {seconds:.2g} s for each"] if by_search else []
     return list(_scores(setup, image.cpu(), result)), notes
+
+
+def check_inverted(n: int) -> None:
+    """Raises UserError for a number of images to be inverted that has no interval."""
+    if n == 1:
+        raise UserError("inverted=1: an interval takes at least 2 images; give more, or 0")
 
 
 def _scores(setup: Setup, image: Tensor, result: Tensor) -> Iterator[Score]:

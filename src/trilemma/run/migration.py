@@ -34,7 +34,9 @@ def migrated(config: dict[str, Any]) -> dict[str, Any]:
 
 def with_present_names(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a diffusion model as they are called now: a U-Net's had the heads of a transformer, which it has
-    not, and a weighting was called "soft"."""
+    not, and a weighting was called "soft". Consistency tuning took its targets from the data alone."""
+    if "gap" in settings and "targets" not in settings:
+        return {**settings, "targets": "data"}
     if "weighting" not in settings:
         return settings
     unet = settings.get("network") == "unet"

@@ -27,7 +27,7 @@ from trilemma.run.record import DIVERGED, SUMMARY, read_config, read_summary, wr
 from trilemma.run.unfinished import Snapshot, find_snapshot, finish, newest_snapshot, summary_of
 from trilemma.run.weights import difference, forms_of, load_tensors, read_forms
 from trilemma.text import note, printable, quoted
-from trilemma.types import Finishes
+from trilemma.types import Finishes, flags
 
 T = TypeVar("T")
 SPARE_TENSORS = 100  # that a network may make while it is built, besides its weights
@@ -118,6 +118,7 @@ class StoredRun:
         weights = self._finished_weights() if self.snapshot is None else self._unfinished_weights()
         model = build_unfilled(self.recipe, self.model_config, self._parts)
         model.load_state_dict(weights)
+        flags(model).release()
         if self.config["training"].get("channels_last"):  # the layout that gained in training gains in sampling
             to_channels_last(model)
         model = model.to(self.device).eval()
