@@ -47,7 +47,7 @@ def reference(data, split="test", n=14, *, features="auto", own=True, seed=0):
     """What everything is measured by, without controls and scores."""
     setup = Setup(data, split, own, FLAT, n, seed)
     features = data.splits[split].images[:n].double().flatten(1) / 255
-    return Reference(setup, SimpleNamespace(features=features), ())
+    return Reference(setup, SimpleNamespace(features=features), (), "no classes")
 
 
 @dataclass

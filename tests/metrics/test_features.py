@@ -112,7 +112,8 @@ def test_channels():
         ((3, 28, 28), "mnist", "cifar10-cnn"),
         ((1, 12, 12), "stamps", "digits-cnn"),
         ((1, 13, 8), "stamps", "fashion-mnist-cnn"),
-        ((3, 64, 64), "photos", "efficientnet-lite0"),
+        ((3, 64, 64), "photos", "cifar10-cnn"),
+        ((3, 64, 65), "photos", "efficientnet-lite0"),
         ((3, 24, 32), "icons", "cifar10-cnn"),
     ],
 )

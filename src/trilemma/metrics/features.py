@@ -25,7 +25,7 @@ from trilemma.modes import own_modes
 from trilemma.pictures.levels import to_float, to_uint8
 
 SMALL_PX = 12  # grey images up to this size are nearer to the 8x8 digits than to 28x28
-LARGE_PX = 32  # colour images above it lose detail in cifar10-cnn
+LARGE_PX = 64  # colour images above it lose detail in cifar10-cnn, whose own have 32; up to it, docs/measuring.md
 MOST_PIXELS = 2**20  # of the images in a pass
 LUMA = (0.299, 0.587, 0.114)
 
