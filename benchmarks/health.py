@@ -39,7 +39,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "vae": LIGHT,
     "vae-beta": LIGHT,
     "vae-conditional": LIGHT,
-    "gan": {"batch": 32, "steps": 3_000},
+    "gan": {"batch": 32, "steps": 6_000},  # at half of them it still draws few kinds of digits
     **dict.fromkeys(
         ("diffusion", "diffusion-flow", "diffusion-edm", "diffusion-upscale", "diffusion-inpaint"), SMALL_UNET
     ),
