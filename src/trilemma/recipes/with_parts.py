@@ -34,9 +34,9 @@ register(
         config=FewConfig(),
         training={
             "epochs": 10,
-            "batch": 64,
-            "lr": 0.0003,
-            "optimizer": "adam",
+            "batch": 32,
+            "lr": 0.001,
+            "optimizer": "muon",
             "betas": (0.9, 0.99),
             "clip": 1.0,
             "schedule": "cosine",
