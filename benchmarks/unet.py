@@ -91,7 +91,7 @@ class Theirs(nn.Module):
         super().__init__()
         self.unet = unet
 
-    def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, level: Tensor, inputs: object = None) -> Tensor:
         """x (B, C, H, W), level (B,) -> (B, C, H, W)."""
         return self.unet(x, level, return_dict=False)[0]
 
@@ -145,7 +145,7 @@ def by_scheduler(model: Model, n: int, steps: int) -> Tensor:
     x = torch.randn(n, *model.config.shape, device=next(model.parameters()).device)
     with torch.no_grad():
         for t in scheduler.timesteps:
-            eps = model.network(x, t.to(x).expand(n), None)
+            eps = model.network(x, t.to(x).expand(n))
             x = scheduler.step(eps, t, x).prev_sample
     return (x + 1).div(2).clamp(0, 1)
 
