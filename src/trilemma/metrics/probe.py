@@ -19,7 +19,7 @@ from trilemma.metrics.feature_cache import real_features
 from trilemma.metrics.reals import choice
 
 SHRINK = 0.1
-MOST, HELD_OUT = 10_000, 1_000  # training and held-out images, at most
+MOST, HELD_OUT = 2_000, 1_000  # training and held-out images, at most
 LEAST = 0.7  # share of the held-out images of a class that it has to classify correctly, on average over the classes
 
 
