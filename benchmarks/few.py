@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import trilemma
-from trilemma.arguments import parse_value
+from trilemma.arguments import parse_settings
 from trilemma.metrics.features import extract, feature_network
 from trilemma.metrics.frechet import frechet_distance
 from trilemma.pictures.grid import grid
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/few"))
     given = parser.parse_args()
-    keys = {key: parse_value(value) for key, value in (pair.split("=", 1) for pair in given.keys)}
+    keys = parse_settings(given.keys)
     lengths = {"minutes": given.minutes, "seed": given.seed, "out": given.out, "quiet": True}
     run = trilemma.train("diffusion-few", given.data, init=given.teacher, **lengths, **keys)
     teacher = trilemma.load(given.teacher)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import trilemma
-from trilemma.arguments import parse_value
+from trilemma.arguments import parse_settings
 from trilemma.metrics.classification import class_agreement, classifier_of
 from trilemma.metrics.features import to_levels
 from trilemma.pictures.grid import grid
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    keys = {key: parse_value(value) for key, value in (pair.split("=", 1) for pair in given.keys)}
+    keys = parse_settings(given.keys)
     run = trilemma.load(given.run)
     if not run.model.n_classes:
         raise SystemExit(f"{run.path} takes no class; train a model with classes=true")

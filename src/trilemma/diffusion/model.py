@@ -135,16 +135,10 @@ class DiffusionModel(ConditionedModel):
         Raises:
             UserError: for an unknown or impossible key, or guidance of a model that takes no class.
         """
-        n_classes = flags(guides.classifier).n_classes or self.n_classes
-        check_condition(condition, n, n_classes, self.takes)
-        ids = torch.arange(first, first + n)
-        schedule, draw = self._schedule_of(keys), keys.solver
-        times = self._times_of(keys, schedule, guides)
-        condition = self.by_default(condition, ids, n_classes)
+        n_classes, ids = self._check(condition, n, guides), torch.arange(first, first + n)
+        schedule, condition = self._schedule_of(keys), self.by_default(condition, ids, n_classes)
         denoise = watched(self._guided(condition, n, schedule, keys, guides), schedule, watch, self.to_image)
-        sampler = partial(draw, denoise, schedule, times)
-        std = float(schedule.sigma(times[0]))
-        return self._drawn(sampler, ids, seed, lambda eps: std * eps)
+        return self._from_noise(denoise, schedule, keys, guides, ids, seed, self.x_shape)
 
     @torch.no_grad()
     def redraw(
@@ -165,7 +159,7 @@ class DiffusionModel(ConditionedModel):
             UserError: for an impossible key, a condition that it does not take, or images of another shape.
         """
         check_images(image, self.config.shape)
-        check_condition(condition, len(image), flags(guides.classifier).n_classes or self.n_classes, self.takes)
+        self._check(condition, len(image), guides)
         if how.strength == 0 and how.noise is None:
             return image.clone()
         schedule = self._schedule_of(keys)
@@ -179,7 +173,7 @@ class DiffusionModel(ConditionedModel):
         hidden = image if how.mask is None or how.strength < 1 else hide(image, how.mask)  # nothing of it may be seen
         x0, how = self.to_x(hidden), self.in_x(how)
         sampler, start = redrawing(denoise, schedule, times, x0, how, keys.solver, resample=resample)
-        return self._drawn(sampler, ids, seed, start)
+        return self._drawn(sampler, ids, seed, start, self.x_shape)
 
     @torch.no_grad()
     def optimised_times(self, image: Tensor, condition: Condition, keys: DiffusionSampling, seed: int) -> Tensor:
@@ -199,10 +193,35 @@ class DiffusionModel(ConditionedModel):
         ids: Tensor,
         seed: int,
         start: Callable[[Tensor], Tensor],
-        shape: tuple[int, int, int] | None = None,
+        shape: tuple[int, int, int],
     ) -> Tensor:
-        """Images number `ids` of `seed`; shape: of x (default: that of the training)."""
-        return self.to_image(draw_x0(self.network, sampler, ids, shape or self.x_shape, seed, self._device, start))
+        """Images number `ids` of `seed`; shape: of x."""
+        return self.to_image(draw_x0(self.network, sampler, ids, shape, seed, self._device, start))
+
+    def _from_noise(
+        self,
+        denoise: Denoise,
+        schedule: Schedule,
+        keys: DiffusionSampling,
+        guides: Guides,
+        ids: Tensor,
+        seed: int,
+        shape: tuple[int, int, int],
+    ) -> Tensor:
+        """Images number `ids` of `seed`, by the solver of a call all the way from pure noise; shape: of x."""
+        times = self._times_of(keys, schedule, guides)
+        std = float(schedule.sigma(times[0]))
+        return self._drawn(partial(keys.solver, denoise, schedule, times), ids, seed, lambda eps: std * eps, shape)
+
+    def _check(self, condition: Condition, n: int, guides: Guides) -> int:
+        """How many classes a call knows: those of its classifier, or else of the model.
+
+        Raises:
+            UserError: the condition is not one that it takes, for n images.
+        """
+        n_classes = flags(guides.classifier).n_classes or self.n_classes
+        check_condition(condition, n, n_classes, self.takes)
+        return n_classes
 
     def _schedule_of(self, keys: DiffusionSampling) -> Schedule:
         return self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.shift)
@@ -328,7 +347,7 @@ class DiffusionModel(ConditionedModel):
                 f"images of {channels} channels and at least {least} px (height x width)"
             )
         schedule, n, small = self._schedule_of(keys), len(image), [side // self.factor for side in tile]
-        check_condition(condition, n, flags(guides.classifier).n_classes or self.n_classes, self.takes)
+        self._check(condition, n, guides)
 
         def denoise_at(top: int, left: int) -> Denoise:
             y, x = top // self.factor, left // self.factor
@@ -336,10 +355,8 @@ class DiffusionModel(ConditionedModel):
             return self._guided(replace(condition, image=part), n, schedule, keys, guides)
 
         denoise = tile_denoiser(denoise_at, (size[0], size[1]), (tile[0], tile[1]), self.factor)
-        times, ids = self._times_of(keys, schedule, guides), torch.arange(first, first + n)
-        std, shape = float(schedule.sigma(times[0])), (channels, size[0], size[1])
-        sampler = partial(keys.solver, denoise, schedule, times)
-        return self._drawn(sampler, ids, seed, lambda eps: std * eps, shape)
+        ids, shape = torch.arange(first, first + n), (channels, size[0], size[1])
+        return self._from_noise(denoise, schedule, keys, guides, ids, seed, shape)
 
 
 class PixelDiffusion(BoundsModel, DiffusionModel):

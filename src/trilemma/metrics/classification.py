@@ -57,11 +57,10 @@ def class_scores(
     try:
         if isinstance(classifier, str):
             raise UserError(classifier)
-        network = classifier
-        name, taken = network.name, classes_seen(network, images)
+        name, taken = classifier.name, classes_seen(classifier, images)
         values = (_agreement(taken, labels), f_score(taken, labels, n_classes))
-        resize = network.resize_rule(images.shape[1:])
-        used = {"feature_weights_sha256": network.sha256, **({"classifier": network.note} if network.note else {})}
+        resize, used = classifier.resize_rule(images.shape[1:]), {"feature_weights_sha256": classifier.sha256}
+        used |= {"classifier": classifier.note} if classifier.note else {}
     except UserError as error:
         values, name, resize, used = (str(error),) * 2, "none", "none", {}
     for metric, value, interval_is in zip(METRICS, values, (INTERVAL_IS, F_SCORE_IS), strict=True):

@@ -9,6 +9,8 @@ classes, of training images. It is used where it classifies LEAST of the held-ou
 classes.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -63,8 +65,9 @@ def probe_of(data: Data, network: FeatureNetwork, seed: int = 0) -> FeatureNetwo
         )
     weight, bias = discriminants(real_features(network, data.train.images[rows]), labels)
     probe = Probe(network.network, weight, bias).to(network.device).eval()
+    classifier = replace(network, name=f"{network.name}-probe", network=probe)
     n = min(HELD_OUT, len(held_out))
-    taken = probe.classify(real_features(network, held_out.images[:n]).float().to(network.device)).argmax(1).cpu()
+    taken = classifier.classify(real_features(network, held_out.images[:n])).argmax(1)
     correct = balanced_accuracy(taken, held_out.labels[:n])
     if correct < LEAST:
         raise UserError(
@@ -76,9 +79,7 @@ def probe_of(data: Data, network: FeatureNetwork, seed: int = 0) -> FeatureNetwo
         f"classes: told by a classifier on the features of {network.name}, which classifies {correct:.1%} of {n} "
         "held-out images correctly (on average over the classes)"
     )
-    return FeatureNetwork(
-        f"{network.name}-probe", probe, network.shape, network.sha256, note, network.resize, network.device
-    )
+    return replace(classifier, note=note)
 
 
 def balanced_accuracy(taken: Tensor, labels: Tensor) -> float:
