@@ -150,14 +150,41 @@ def test_a_collapsed_model_costs_no_more_than_a_good_one(monkeypatch, spread):
 def test_pairs_that_need_no_comparison_are_counted_right(spread):
     """Balls that hold each point, by one comparison of each pair in each cut."""
     n, generator = 60, torch.Generator().manual_seed(0)
-    d = distances(normal(n, 16, seed=1), spread * normal(n, 16, seed=2))
+    x, y = normal(n, 16, seed=1), spread * normal(n, 16, seed=2)
+    d, pairs = distances(x, y), next(neighbours._blocks(x, y, n))
     cuts = torch.rand(1 + neighbours.SPLITS, n, generator=generator, dtype=torch.float64)
     radii = torch.linspace(2, 6, n) + cuts
     assert (d <= radii.amin(0)[:, None]).sum(0).max() > 5  # balls that hold one point in all cuts
     balls, points = neighbours._halves(n, "real"), neighbours._halves(n, "generated")
     inside = (d <= radii[:, :, None]) & (balls[:, :, None] == points[:, None, :])
-    assert neighbours._held(d, radii, balls, points).equal(inside.sum(1).float())
-    assert (neighbours._held(d, radii, balls, points, count=False) > 0).equal(inside.any(1))
+    assert neighbours._held(pairs, radii, balls, points).equal(inside.sum(1).float())
+    assert (neighbours._held(pairs, radii, balls, points, count=False) > 0).equal(inside.any(1))
+
+
+def test_products_are_as_near_as_their_bound_says():
+    """Squared distances in float32, against differences in float64; somewhere they are off by more than float64 is."""
+    x, y = 1000 + normal(200, 1280, seed=1), 1001 + 3 * normal(300, 1280, seed=2)
+    for pairs in neighbours._blocks(x, y, 64):
+        off = (pairs.square.double() - distances(pairs.rows, y).square()).abs()
+        assert (off <= pairs.error).all()
+        assert off.max() > 1e-4
+
+
+def clusters(spread, seed):
+    """Points of ten tight clusters far from each other."""
+    return 1000 * normal(10, 32).repeat(30, 1) + spread * normal(300, 32, seed=seed)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-6, 0.0])
+def test_near_duplicates_have_their_exact_neighbours(spread):
+    """Spreads that float32 sees, or sees hardly, or not at all: radii and scores are those of exact distances."""
+    x, y = clusters(spread, seed=1), clusters(1.2 * spread, seed=2)
+    d = distances(x, x).fill_diagonal_(torch.inf)
+    assert neighbours._among(x, 128).distance.equal(d.topk(neighbours.LOOKED_AT, dim=1, largest=False).values)
+    radii = d.kthvalue(neighbours.K_DENSITY, dim=1).values
+    inside = (distances(x, y) <= radii[:, None]).double()
+    expected = (inside.sum() / neighbours.K_DENSITY / len(y), inside.amax(1).mean())
+    assert values(x, y, "density", "coverage") == pytest.approx(tuple(map(float, expected)), abs=1e-12)
 
 
 def test_same_distribution_gives_equal_values():

@@ -49,17 +49,18 @@ def refusal(n_real: int, n_fake: int) -> str | None:
 
 
 class Gaussian(NamedTuple):
-    """Features less their mean, float64 (N, D), their mean (D,) and their covariance (D, D)."""
+    """Features less their mean, float64 (N, D), their mean (D,), their covariance (D, D) and its symmetric root."""
 
     centred: Tensor
     mean: Tensor
     cov: Tensor
+    root: Tensor
 
 
 def gaussian(features: Tensor) -> Gaussian:
     """Of real images, it is the same for all that is measured by them: features (N, D)."""
     mean, cov = moments(features)
-    return Gaussian(features.double() - mean, mean, cov)
+    return Gaussian(features.double() - mean, mean, cov, _sqrt(cov))
 
 
 def frechet_distance(*, real: Tensor | Gaussian, fake: Tensor, minimum: int = MINIMUM) -> Spread:
@@ -75,11 +76,12 @@ def frechet_distance(*, real: Tensor | Gaussian, fake: Tensor, minimum: int = MI
     n_real = len(real.centred if isinstance(real, Gaussian) else real)
     if min(n_real, len(fake)) < max(minimum, 2):
         raise UserError(refusal(n_real, len(fake)) or f"a covariance needs 2 images, not {len(fake)}")
-    centred_r, mean_r, cov_r = real if isinstance(real, Gaussian) else gaussian(real)
-    centred_f, mean_f, cov_f = gaussian(fake)
-    value = frechet_of_gaussians(mean_r, cov_r, mean_f, cov_f)
-    rate_r = _rate(centred_r, mean_r - mean_f, _map(cov_f, cov_r))
-    rate_f = _rate(centred_f, mean_f - mean_r, _map(cov_r, cov_f))
+    r, f = real if isinstance(real, Gaussian) else gaussian(real), gaussian(fake)
+    left, values, right = torch.linalg.svd(r.root @ f.root)  # A = left diag(values) right
+    shift = r.mean - f.mean
+    value = _distance(shift, r.cov, f.cov, values)
+    rate_r = _rate(r.centred, shift, _map(f.root, right.T, values))
+    rate_f = _rate(f.centred, -shift, _map(r.root, left, values))
     return Spread(value, infinitesimal_jackknife(rate_r), infinitesimal_jackknife(rate_f), least=0.0)
 
 
@@ -119,8 +121,12 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
 
 def frechet_of_gaussians(mean_r: Tensor, cov_r: Tensor, mean_f: Tensor, cov_f: Tensor) -> float:
     """Squared 2-Wasserstein distance of N(mean_r, cov_r) and N(mean_f, cov_f); means (D,), covariances (D, D)."""
-    cross = torch.linalg.svdvals(_sqrt(cov_r) @ _sqrt(cov_f)).sum()
-    distance = (mean_r - mean_f).square().sum() + cov_r.trace() + cov_f.trace() - 2 * cross
+    return _distance(mean_r - mean_f, cov_r, cov_f, torch.linalg.svdvals(_sqrt(cov_r) @ _sqrt(cov_f)))
+
+
+def _distance(shift: Tensor, cov_r: Tensor, cov_f: Tensor, values: Tensor) -> float:
+    """From the difference of the means (D,), the covariances (D, D) and the singular values (D,) of A."""
+    distance = shift.square().sum() + cov_r.trace() + cov_f.trace() - 2 * values.sum()
     return max(0.0, distance.item())
 
 
@@ -131,10 +137,13 @@ def _sqrt(matrix: Tensor) -> Tensor:
     return (vectors * values.sqrt()) @ vectors.T
 
 
-def _map(cov_to: Tensor, cov_from: Tensor) -> Tensor:
-    """Matrix of the optimal map between the centred Gaussians: T cov_from T = cov_to on the range of cov_from."""
-    root = _sqrt(cov_to)
-    left, values, _ = torch.linalg.svd(root @ _sqrt(cov_from))
+def _map(root: Tensor, left: Tensor, values: Tensor) -> Tensor:
+    """Matrix of the optimal map to a centred Gaussian: T cov_from T = cov_to on the range of cov_from.
+
+    Args:
+        root: S_to^1/2.
+        left, values: left singular vectors (D, D) and singular values (D,) of S_to^1/2 S_from^1/2.
+    """
     inverse = torch.where(values > _rounding(values), 1 / values, 0.0)
     return root @ (left * inverse) @ left.T @ root
 

@@ -12,8 +12,11 @@ for one. Density asks how many balls hold an image: about 1 on average for real 
 a ball's surface is inside (<=), so that a set is always inside itself.
 
 Balls shrink as images are added, so all values depend on the number of images: the two sets are brought to the same
-size, and only values at equal size compare. Distances are differences squared and summed in float64, not the quicker
-|x|^2 + |y|^2 - 2 x.y, which loses the distance between near duplicates.
+size, and only values at equal size compare. Distances are differences squared and summed in float64. The quicker
+|x|^2 + |y|^2 - 2 x.y, a product of matrices in float32, loses the distance between near duplicates; but its error is
+bounded by gamma_D (|x|^2 + |y|^2) of the centred points (Higham 2002, "Accuracy and Stability of Numerical Algorithms",
+section 3.1). So it only says which pairs are near enough to count and which comparisons it may have wrong, and these are
+made again with exact distances: all scores equal those of exact distances.
 
 Intervals: both sets are cut in halves at random, SPLITS times. The scores T_1 and T_2 of the two pairs of halves are
 independent of each other, so E (T_1 - T_2)^2 / 4 = Var(T_1) / 2, which is the variance at all images where it falls as
@@ -22,7 +25,7 @@ p_half, and its variance is scaled by p (1 - p) / (p_half (1 - p_half)).
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -38,6 +41,8 @@ ROUGH = 200  # images a side below which the values are rough
 SPLITS = 40
 PAIRS = 4096  # compared with all cuts at a time: few enough for a processor's cache
 LOOKED_AT = 40  # nearest points, of which K_DENSITY lie in one half but for odds of 10^-7
+SPARE = 8  # further ones, so that products in float32 miss none of these
+ROWS = 128  # whose nearest points are held at a time
 CANDIDATES = 8  # of a block, whose distances are computed exactly
 INTERVAL_IS = "over both sets of images, at this number of images; holds the truth in 88 to 99% of simulated draws"
 
@@ -47,6 +52,24 @@ class Sorted(NamedTuple):
 
     distance: Tensor
     index: Tensor
+
+
+class Block(NamedTuple):
+    """Some points (B, D) and others (P, D), float64, and their squared distances by products of matrices: float32
+    (B, P), each within `error` (B, 1) of the truth."""
+
+    rows: Tensor
+    columns: Tensor
+    square: Tensor
+    error: Tensor
+
+    def exact(self, i: Tensor, j: Tensor) -> Tensor:
+        """Distances of the rows i (Q,) and the columns j (Q, K), float64 (Q, K)."""
+        return distances(self.rows[i, None], self.columns[j])[:, 0]
+
+    def swapped(self) -> "Block":
+        """The same with rows and columns exchanged."""
+        return Block(self.columns, self.rows, self.square.T, self.error.T)
 
 
 class Balls(NamedTuple):
@@ -85,12 +108,11 @@ def neighbour_scores(*, real: Tensor | Balls, fake: Tensor, block: int = 1024) -
     y, half_y = _thin(fake.double(), n), _halves(n, "generated")
     drawn = _radii(_among(y, block), K_PRECISION, half_y)
     in_narrow, in_wide, in_drawn, nearest = torch.zeros_like(narrow), torch.zeros_like(wide), [], []
-    for rows in torch.arange(n).split(block):
-        d = distances(x[rows], y)  # (block, n)
-        in_narrow += _held(d, narrow[:, rows], half_x[:, rows], half_y, count=False)
-        in_wide += _held(d, wide[:, rows], half_x[:, rows], half_y)
-        in_drawn.append(_held(d.T, drawn, half_y, half_x[:, rows], count=False))
-        nearest.append(d.topk(min(LOOKED_AT, n), dim=1, largest=False))
+    for rows, pairs in zip(torch.arange(n).split(block), _blocks(x, y, block), strict=True):
+        in_narrow += _held(pairs, narrow[:, rows], half_x[:, rows], half_y, count=False)
+        in_wide += _held(pairs, wide[:, rows], half_x[:, rows], half_y)
+        in_drawn.append(_held(pairs.swapped(), drawn, half_y, half_x[:, rows], count=False))
+        nearest.append(_nearest(pairs))
     return {
         "precision": _fraction(in_narrow > 0, half_y),
         "recall": _fraction(torch.cat(in_drawn, 1) > 0, half_x),
@@ -157,18 +179,55 @@ def _halves(n: int, which: str) -> Tensor:
     return torch.stack([torch.zeros(n, dtype=torch.bool), *cuts])
 
 
+def _blocks(x: Tensor, y: Tensor, block: int) -> Iterator[Block]:
+    """Points x (N, D), `block` at a time, with all of y (M, D)."""
+    centre = (x.mean(0) + y.mean(0)) / 2
+    (short_x, length_x), (short_y, length_y) = _shortened(x - centre), _shortened(y - centre)
+    rounding = (x.shape[1] + 8) * torch.finfo(torch.float32).eps / 2  # of the products, and of what goes into them
+    for rows in torch.arange(len(x)).split(block):
+        error = rounding * (length_x[rows, None] + length_y.max())
+        square = torch.addmm(length_y.float(), short_x[rows], short_y.T, alpha=-2).add_(length_x[rows, None].float())
+        yield Block(x[rows], y, square, error.float())
+
+
+def _shortened(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Points in float32, and their squared lengths."""
+    return centred.float(), centred.square().sum(1)
+
+
 def _among(x: Tensor, block: int) -> Sorted:
     """The nearest other points of each point of a set."""
-    parts = []
-    for start in range(0, len(x), block):
-        d = distances(x[start : start + block], x)
-        d.diagonal(start).fill_(torch.inf)
-        parts.append(d.topk(min(LOOKED_AT, len(x) - 1), dim=1, largest=False))
-    return _joined(parts)
+    starts = range(0, len(x), block)
+    return _joined([_nearest(pairs, start) for start, pairs in zip(starts, _blocks(x, x, block), strict=True)])
 
 
-def _joined(parts: list[tuple[Tensor, Tensor]]) -> Sorted:
-    return Sorted(torch.cat([distance for distance, _ in parts]), torch.cat([index for _, index in parts]))
+def _nearest(pairs: Block, start: int | None = None) -> Sorted:
+    """The nearest columns of each row.
+
+    Args:
+        start: the number of the column that is the first row itself, where both are of one set; no row is its own
+            neighbour.
+    """
+    others = pairs.square.shape[1] - (start is not None)
+    if start is not None:
+        pairs.square.diagonal(start).fill_(torch.inf)
+    least, few = pairs.square.topk(min(LOOKED_AT + SPARE, others), dim=1, largest=False)
+    rows = torch.arange(len(few))
+    d = torch.cat([pairs.exact(i, few[i]) for i in rows.split(ROWS)])
+    d, order = d.topk(min(LOOKED_AT, others), dim=1, largest=False)
+    near = Sorted(d, few.gather(1, order))
+    last = d[:, -1].square()
+    missed = (last > 0) & (last > least[:, -1] - pairs.error[:, 0]) & (few.shape[1] < others)
+    for i in rows[missed].split(ROWS):
+        d = distances(pairs.rows[i], pairs.columns)
+        if start is not None:
+            d[torch.arange(len(i)), start + i] = torch.inf
+        near.distance[i], near.index[i] = d.topk(near.index.shape[1], dim=1, largest=False)
+    return near
+
+
+def _joined(parts: list[Sorted]) -> Sorted:
+    return Sorted(torch.cat([part.distance for part in parts]), torch.cat([part.index for part in parts]))
 
 
 def _radii(near: Sorted, k: int, half: Tensor) -> Tensor:
@@ -182,27 +241,40 @@ def _radii(near: Sorted, k: int, half: Tensor) -> Tensor:
     return torch.stack(radii)
 
 
-def _held(d: Tensor, radii: Tensor, half_balls: Tensor, half_points: Tensor, count: bool = True) -> Tensor:
+def _held(pairs: Block, radii: Tensor, half_balls: Tensor, half_points: Tensor, count: bool = True) -> Tensor:
     """How many balls of its own half hold each point, for each cut.
 
     Only pairs between the smallest and the largest radius of the ball over the cuts are compared cut by cut.
 
     Args:
-        d: distances of balls and points, (B, P).
+        pairs: the centres of the balls and the points.
         radii, half_balls: of the balls in each cut, (1 + SPLITS, B).
         half_points: of the points in each cut, bool (1 + SPLITS, P).
         count: False where it only matters whether the number is above 0; it may then be too small.
     Returns:
         Whole numbers, float32 (1 + SPLITS, P).
     """
-    sure = d <= radii.amin(0)[:, None]
+    square = pairs.square
+    least, most = (r.square().float()[:, None] for r in (radii.amin(0), radii.amax(0)))
+    sure = square <= least - pairs.error
     held = _held_in_all(sure, half_balls, half_points)
-    unsure = ~sure & (d <= radii.amax(0)[:, None])
+    unsure = ~sure & (square <= most + pairs.error)
     ball, point = (unsure if count else unsure & (held == 0).any(0)).nonzero(as_tuple=True)
     held, radii, half_balls, half_points = (a.T.contiguous() for a in (held, radii, half_balls, half_points))
     for i, j in zip(ball.split(PAIRS), point.split(PAIRS), strict=True):
-        held.index_add_(0, j, _inside(d[i, j], radii[i], half_balls[i], half_points[j]).float())
+        d = _between(pairs, i, j, radii[i])
+        held.index_add_(0, j, _inside(d, radii[i], half_balls[i], half_points[j]).float())
     return held.T.contiguous()
+
+
+def _between(pairs: Block, i: Tensor, j: Tensor, radii: Tensor) -> Tensor:
+    """Distances of the rows i and the columns j, (Q,), which are exact where one of the radii (Q, 1 + SPLITS) is as
+    near as the products may be off."""
+    square, error = pairs.square[i, j], pairs.error.expand_as(pairs.square)[i, j]
+    d = square.clamp(min=0).double().sqrt()
+    close = ((square[:, None] - radii.square()).abs() <= error[:, None]).any(1)
+    d[close] = pairs.exact(i[close], j[close, None])[:, 0]
+    return d
 
 
 def _held_in_all(sure: Tensor, half_balls: Tensor, half_points: Tensor) -> Tensor:
