@@ -1,5 +1,6 @@
 """Stand-ins for data, runs and evaluations, so that a whole comparison takes a second."""
 
+import hashlib
 import math
 import shlex
 from dataclasses import dataclass, field
@@ -120,6 +121,6 @@ def finished(name, path, data, seconds=30.0, seed=0):
         warnings=(),
         device=torch.device("cpu"),
         model=None,
-        weights_id="0123456789abcdef",
+        weights_id=hashlib.sha256(f"{path}, seed {seed}".encode()).hexdigest()[:16],
         data=data,
     )

@@ -25,7 +25,8 @@ def test_curves_that_fail_cost_no_scores(monkeypatch):
     entries = [Entry(name, StandIn(), evaluated) for name in ("one", "other")]
     entries[0].evaluation = None
     progress = SimpleNamespace(say=said.append, done=lambda: said.append("done"))
-    work.measure_curves([*entries, Entry("two", StandIn(), evaluated)], None, 8, progress)
+    nothing_kept = SimpleNamespace(points=lambda run, reference, kind, measure: measure())
+    work.measure_curves([*entries, Entry("two", StandIn(), evaluated)], None, 8, progress, nothing_kept)
     assert [(e.learning, e.samplers) for e in entries] == [((), ()), ((point,), (point,))]
     assert "other, learning curve: stopped, RuntimeError" in said and said.count("done") == 3
 
@@ -44,6 +45,40 @@ def test_two_real_models_share_every_column_that_both_have(tmp_path):
     assert 'id="samplers"' in page and 'id="learning"' in page
     lines = (out / "report.csv").read_text("utf-8").splitlines()
     assert len(lines) > 60 and lines[0].startswith("model,kind,metric,value,low,high")
+
+
+def test_what_an_interrupted_comparison_measured_is_not_measured_again(tmp_path, monkeypatch):
+    """Stopped at its second model, and at its curves: the scores and points in the report are those of the first time,
+    and the folder keeps none of them once the report is written."""
+    keys = {"data": "digits", "models": ["vae", "ae-stacked"], "images": 15_000, "n": 60, "quiet": True}
+    measured, evaluate, settings = [], trilemma.evaluate, work.sampler_points
+
+    def stopped_at_the_second(run, **settings):
+        measured.append(run.recipe.name)
+        if measured.count("ae-stacked") == 1 and run.recipe.name == "ae-stacked":
+            raise KeyboardInterrupt
+        return evaluate(run, **settings)
+
+    def stopped_once(*args):
+        monkeypatch.setattr(work, "sampler_points", settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trilemma.metrics.evaluate", stopped_at_the_second)
+    monkeypatch.setattr(work, "sampler_points", stopped_once)
+    folder = tmp_path / "c" / "measured"
+    for files in (1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            trilemma.compare(**keys, out=tmp_path / "c")
+        assert len(list(folder.iterdir())) == files
+    damaged = next(folder.glob("*LearningPoint.json"))
+    damaged.write_text("[")
+    models = trilemma.compare(**keys, out=tmp_path / "c").report.models
+    assert measured == ["vae", "ae-stacked", "ae-stacked"] and not folder.exists()
+    assert not any(model.error for model in models) and models[1].learning and models[1].samplers
+    first = trilemma.load(models[0].trainings[0].run)
+    again = evaluate(first, n=60, batch=60)
+    for name in ("density", "coverage", "kernel_distance"):
+        assert models[0].scores[name].interval == again[name].interval
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from trilemma.announce import announced
 from trilemma.comparison.content import Asked, Document, Model
 from trilemma.comparison.document import document
 from trilemma.comparison.entries import Entry, check_shapes, finished, rows_of, shown, to_train
+from trilemma.comparison.measured import Measured
 from trilemma.comparison.plain import Json
 from trilemma.comparison.progress import Progress, about, steps_of
 from trilemma.comparison.request import (
@@ -135,7 +136,8 @@ def compare(
     report.
 
     The same call again resumes a comparison that was interrupted, and measures a finished one again: what is trained
-    already is not trained again. With more seeds= it trains only those that are missing.
+    already is not trained again, and what an interrupted one measured is not measured again. With more seeds= it trains
+    only those that are missing.
 
     Args:
         runs: what to compare, one by one or as a list: finished runs, and folders, archives or arrays of images, in any
@@ -252,12 +254,14 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
     else:
         train_all(plan, budget, folder, progress, quiet=quiet)
     batch = min(BATCH, n)
-    reference = measure_all(plan, batch, progress)
+    measured = Measured(folder)
+    reference = measure_all(plan, batch, progress, measured)
     limits = caveats(data, plan.split, n, own=plan.own)
     length = {} if budget is None else budget.length
     asked = Asked(plan.command, length, n, batch, plan.seed, plan.split, limits, plan.want)
     with in_language(plan.lang):
         result = _write(entries, reference, asked, files)
+    measured.clear()
     progress.end()
     return result
 

@@ -7,9 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from trilemma.comparison.content import LearningPoint, SamplerPoint
 from trilemma.comparison.document import protocol_difference
 from trilemma.comparison.entries import Entry, rows_of, shown
 from trilemma.comparison.learning import KEPT, learning_points
+from trilemma.comparison.measured import Measured
 from trilemma.comparison.progress import Progress, about, in_words
 from trilemma.comparison.request import Budget
 from trilemma.comparison.rows import scores_of
@@ -23,6 +25,7 @@ from trilemma.words import counted
 
 if TYPE_CHECKING:
     from trilemma.metrics.controls import Reference
+    from trilemma.metrics.evaluate import Evaluation
     from trilemma.registry import Recipe
 
 T = TypeVar("T")
@@ -95,9 +98,9 @@ def _lengths(recipe: "Recipe", key: str) -> list[str]:
     return [key, *inner]
 
 
-def measure_all(plan: Plan, batch: int, progress: Progress) -> "Reference":
+def measure_all(plan: Plan, batch: int, progress: Progress, measured: Measured) -> "Reference":
     """Measure every training that ended well and every set of images by the same real images, of which all features are
-    computed once; then time one training of each model in turns.
+    computed once; then time one training of each model in turns. What is `measured` already is not measured again.
 
     Raises:
         UserError: if none could be trained and measured.
@@ -111,17 +114,19 @@ def measure_all(plan: Plan, batch: int, progress: Progress) -> "Reference":
     for entry in entries:
         if entry.contestant is not None:
             progress.say(f"{entry.label}: drawing and measuring {plan.n} images")
-            _attempt(entry, partial(_measure, entry, entries, plan, batch, reference), progress.say)
+            _attempt(entry, partial(_measure, entry, plan, batch, reference, measured), progress.say)
         progress.done()
     _time(list(rows_of(entries).values()), batch, plan.seed, progress.say)
     if all(entry.error for entry in entries):
         raise _nothing_left(entries)
     if plan.curves:
-        measure_curves(entries, reference, batch, progress)
+        measure_curves(entries, reference, batch, progress, measured)
     return reference
 
 
-def measure_curves(entries: Sequence[Entry], reference: "Reference", batch: int, progress: Progress) -> None:
+def measure_curves(
+    entries: Sequence[Entry], reference: "Reference", batch: int, progress: Progress, measured: Measured
+) -> None:
     """Of the training that stands for each row, the learning curve, and the model under settings of its sampler. What
     fails here costs no model its scores."""
     for row in rows_of(entries).values():
@@ -130,10 +135,16 @@ def measure_curves(entries: Sequence[Entry], reference: "Reference", batch: int,
         if run is not None and evaluation is not None and not evaluation.learned_nothing:
             progress.say(f"{entry.label}: measuring its learning curve and settings of its sampler")
             last = evaluation.spreads.get("kernel_distance")
-            curve = partial(learning_points, run, reference, last, batch)
-            entry.learning = _as_far_as_possible(curve, f"{entry.label}, learning curve", progress.say)
-            settings = partial(sampler_points, run, reference, batch)
-            entry.samplers = _as_far_as_possible(settings, f"{entry.label}, settings of the sampler", progress.say)
+            curves: list[tuple[type, Callable[[], Iterator[Any]], str]] = [
+                (LearningPoint, partial(learning_points, run, reference, last, batch), "learning curve"),
+                (SamplerPoint, partial(sampler_points, run, reference, batch), "settings of the sampler"),
+            ]
+            entry.learning, entry.samplers = (
+                measured.points(
+                    run, reference, kind, partial(_as_far_as_possible, points, f"{entry.label}, {what}", progress.say)
+                )
+                for kind, points, what in curves
+            )
         progress.done()
 
 
@@ -154,15 +165,11 @@ def _nothing_left(entries: Sequence[Entry]) -> UserError:
     return UserError(f"no model could be compared, so none can be recommended: {reasons}")
 
 
-def _measure(entry: Entry, entries: Sequence[Entry], plan: Plan, batch: int, reference: "Reference") -> None:
-    from trilemma.metrics import evaluate
-
+def _measure(entry: Entry, plan: Plan, batch: int, reference: "Reference", measured: Measured) -> None:
     assert entry.contestant is not None
+    entries = plan.entries
     first = next((e for e in entries if e.evaluation is not None), None)
-    bounds: dict[str, Any] = PATH_BOUND if entry.run and isinstance(entry.run.model, BoundsByPath) else {}
-    if entry.run and isinstance(entry.run.model, Inverts | Reconstructs):
-        bounds = {**bounds, "inverted": plan.inverted}
-    evaluation = evaluate(entry.contestant, n=plan.n, seed=plan.seed, batch=batch, reference=reference, **bounds)
+    evaluation = _evaluation(entry, plan, batch, reference, measured)
     earlier = scores_of(first.evaluation) if first and first.evaluation else {}
     if first and (difference := protocol_difference(scores_of(evaluation), earlier)):
         raise UserError(
@@ -171,6 +178,18 @@ def _measure(entry: Entry, entries: Sequence[Entry], plan: Plan, batch: int, ref
     if any(e.name == entry.name and e.evaluation is not None for e in entries):  # the first training stands for the row
         evaluation = replace(evaluation, fakes=evaluation.fakes[:0], features=evaluation.features[:0])
     entry.evaluation = evaluation
+
+
+def _evaluation(entry: Entry, plan: Plan, batch: int, reference: "Reference", measured: Measured) -> "Evaluation":
+    from trilemma.metrics import evaluate
+
+    run, settings = entry.run, {"batch": batch}
+    if run and isinstance(run.model, BoundsByPath):
+        settings |= PATH_BOUND
+    if run and isinstance(run.model, Inverts | Reconstructs):
+        settings["inverted"] = plan.inverted
+    measure = partial(evaluate, entry.contestant, n=plan.n, seed=plan.seed, reference=reference, **settings)
+    return measured.evaluation(run, reference, settings, measure) if run else measure()
 
 
 def _time(rows: Sequence[Sequence[Entry]], batch: int, seed: int, say: Say) -> None:

@@ -14,9 +14,9 @@ a ball's surface is inside (<=), so that a set is always inside itself.
 Balls shrink as images are added, so all values depend on the number of images: the two sets are brought to the same
 size, and only values at equal size compare. Distances are differences squared and summed in float64. The quicker
 |x|^2 + |y|^2 - 2 x.y, a product of matrices in float32, loses the distance between near duplicates; but its error is
-bounded by gamma_D (|x|^2 + |y|^2) of the centred points (Higham 2002, "Accuracy and Stability of Numerical Algorithms",
-section 3.1). So it only says which pairs are near enough to count and which comparisons it may have wrong, and these are
-made again with exact distances: all scores equal those of exact distances.
+bounded by gamma_D (|x|^2 + |y|^2) of the centred points (Higham 2002, "Accuracy and Stability of Numerical
+Algorithms", section 3.1). So it only says which pairs are near enough to count and which comparisons it may have wrong,
+and these are made again with exact distances: all scores equal those of exact distances.
 
 Intervals: both sets are cut in halves at random, SPLITS times. The scores T_1 and T_2 of the two pairs of halves are
 independent of each other, so E (T_1 - T_2)^2 / 4 = Var(T_1) / 2, which is the variance at all images where it falls as
