@@ -158,6 +158,10 @@ def test_good_images_help_and_mislabelled_ones_hurt(folder, tmp_path):
     written = json.loads((tmp_path / "good" / "verdict.json").read_text("utf-8"))
     assert written["word"] == "help" and written["accuracies"]["real"] == list(good.accuracies[REAL])
     assert written["difference"][BOTH]["value"] == good.difference[BOTH].value
+    scores = [json.loads(file.read_text("utf-8")) for file in (folder / "metrics").glob("*.json")]
+    values = {score["name"]: (score["value"], score["n_real"], score["n_fake"], score["split"]) for score in scores}
+    assert values["usefulness"] == (bad.difference[BOTH].value, 30, 500, "test")  # the last one called
+    assert values["synthetic_accuracy"] == (bad.accuracy[SYNTHETIC].value, 30, 500, "test")
 
 
 @pytest.mark.slow

@@ -158,6 +158,8 @@ def test_receipts_are_written(tmp_path):
     authenticity, inception = evaluation["authenticity"], evaluation["inception_score"]
     assert (authenticity.n_real, authenticity.n_fake, authenticity.split) == (400, 300, "train")
     assert authenticity.protocol == "authenticity_pixels_300_train" and authenticity.value > 0.2
+    near = evaluation["near_copies"]
+    assert near.protocol == "near-copies_pixels_300_train" and near.value <= 0.05
     assert (inception.n_real, inception.split, inception.data) == (0, "none", "")
     assert inception.protocol == "inception_pixels_300"
     kernel = evaluation["kernel_distance"]

@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from trilemma.metrics.nearest import authenticity, closeness, copies, tail
+from trilemma.metrics.nearest import authenticity, closeness, copies, near_copies, tail
 from trilemma.metrics.neighbours import distances, nearest
 
 
@@ -72,6 +72,20 @@ def test_copies_are_not_authentic_and_new_images_are_as_often_as_real_ones():
     values = [authenticity(*nearest(x, train.split(100)), train).value for x in (new, copied, half, copied + 1e-9)]
     assert values[1] == values[3] == 0 and values[2] == pytest.approx(values[0] / 2, abs=0.05)
     assert 0.3 < values[0] < 0.8
+
+
+def test_one_in_a_hundred_of_new_images_is_a_near_copy_and_every_copy_is():
+    """The third smallest of 300 distances is the threshold: two of 300 lie below it, and of new images of the same law
+    3 in 301 are expected, here a mean over 40 sets of 300."""
+    generator = torch.Generator().manual_seed(0)
+    train = torch.randn(400, 6, generator=generator).double()
+    shares = []
+    for _ in range(40):
+        real, new = (nearest(torch.randn(300, 6, generator=generator).double(), [train]) for _ in range(2))
+        shares.append(near_copies(*new, real[1]).value)
+        assert near_copies(*nearest(train[:50], [train]), real[1]).value == 1
+    shares = torch.tensor(shares)
+    assert abs(shares.mean() - 3 / 301) < 4 * shares.std() / 40**0.5 and shares.mean() > 0
 
 
 def test_authenticity_by_hand():

@@ -13,10 +13,12 @@ from trilemma.data import Split
 from trilemma.explore.class_folders import files_by_class, label_files, refuse_other_images, zip_of
 from trilemma.explore.images import run_receipt
 from trilemma.explore.sample import receipt_of
-from trilemma.explore.usefulness import Verdict, compare_classifiers, plan_verdict
+from trilemma.explore.usefulness import Verdict, compare_classifiers, plan_verdict, usefulness_scores
 from trilemma.files import json_text, remove
 from trilemma.keys import BatchSize, Quiet, Seed
 from trilemma.metrics.classification import class_counts, draw_classes
+from trilemma.metrics.evaluate import METRICS
+from trilemma.metrics.receipt import claim_scores, write_score
 from trilemma.modes import own_modes
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import to_uint8
@@ -76,7 +78,7 @@ def augment(
     Args:
         seed: of the images, and of the trainings of the verdict.
         out: the folder, beside which a grid lies, and with `archive` a zip; default: RUN/synthetic/N-seed-SEED.
-        verdict: train classifiers, in steps of BATCH images; also written to OUT/verdict.json.
+        verdict: train classifiers, in steps of BATCH images; also written to OUT/verdict.json, and as scores of the run.
         real: training images that the classifier learns from, others in each training.
         settings: of the model's sampler, see `Run.sample`.
     Raises:
@@ -99,6 +101,8 @@ def augment(
     refuse_other_images(folder, singles)
     keys = run.sampling(settings, augment)
     plan = plan_verdict(run, seed, seeds, steps, real, classical) if verdict else None
+    if plan:
+        claim_scores(run.path / METRICS)
     remove(verdict_file)  # of an earlier call
     display = Display("augment", quiet=quiet)
     try:
@@ -112,6 +116,8 @@ def augment(
         display.close()
     if usefulness:
         results.write(picture, receipt, {verdict_file: json_text(usefulness.to_json())})
+        for score in usefulness_scores(usefulness, run, seed=seed, settings=keys.given()):
+            write_score(run.path / METRICS, score)
     if archive:
         ours = [path for path in (*singles, *labels, verdict_file) if path.exists()]
         results.write(picture, receipt, {zipped: zip_of(folder, ours)})

@@ -9,7 +9,7 @@ standard deviation s is taken to be at least one test image, the least that accu
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from trilemma.data import Data, Split
 from trilemma.data.transform import check_transforms
 from trilemma.errors import UserError
 from trilemma.hardware import supports_fast_bf16
+from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.features import choose
 from trilemma.metrics.intervals import Estimate, half_width
+from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.progress import Display
 from trilemma.registry import Recipe, build, get_recipe
 from trilemma.run.config import LENGTHS, TrainConfig
@@ -75,6 +77,29 @@ class Verdict:
         estimates = {key: {k: v._asdict() for k, v in getattr(self, key).items()} for key in ("accuracy", "difference")}
         more = {**estimates, "gain": self.gain._asdict(), "interval_is": INTERVAL_IS, "trilemma": __version__}
         return asdict(self) | more
+
+
+def usefulness_scores(verdict: Verdict, run: Run, *, seed: int, settings: Mapping[str, Any]) -> Iterator[Score]:
+    """What a verdict says of a run, with its receipt: `settings` of its sampler, seed of the images."""
+    split = run.data.held_out[0]
+    values = {"usefulness": verdict.difference[BOTH], "synthetic_accuracy": verdict.accuracy[SYNTHETIC]}
+    for name, value in values.items():
+        yield score_of(
+            name,
+            protocol_name(CATALOGUE[name].word, verdict.classifier, verdict.n_real, verdict.n_synthetic, split),
+            value,
+            interval_is=INTERVAL_IS,
+            split=split,
+            n_real=verdict.n_real,
+            n_fake=verdict.n_synthetic,
+            seed=seed,
+            used={"classifier_steps": str(verdict.steps), "classifier_trainings": str(len(verdict.accuracies[REAL]))},
+            settings=dict(settings),
+            data=run.data.name,
+            data_fingerprint=run.data.fingerprint,
+            weights=run.weights_id,
+            unfinished=run.unfinished,
+        )
 
 
 def decide(

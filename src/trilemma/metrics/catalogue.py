@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Needs = Literal["images", "sampler", "likelihood", "classes", "codes", "reconstruction"]
+Needs = Literal["images", "sampler", "likelihood", "classes", "codes", "reconstruction", "classifier"]
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Metric:
     title: on a page; short: the same in lines as short as its words allow, at the head of a column.
     word: at the beginning of its protocol.
     needs: generated images alone, a model that samples, one that bounds a likelihood, one that takes a class, one with
-        continuous codes, or one that reconstructs.
+        continuous codes, one that reconstructs, or a classifier that learns from images with classes.
     axis: of the triangle, for the three metrics that stand on it.
     detail: whether a comparison lists it beside its columns, and measures no controls by it.
     """
@@ -62,6 +62,10 @@ CATALOGUE = {
         Metric(
             "authenticity", "Authenticity: no copy of a training image", "Authenticity", "authenticity", _FRACTION,
             "higher", "images", detail=True,
+        ),
+        Metric(
+            "near_copies", "Nearer to a training image than 99% of held-out images", "Near\ncopies", "near-copies",
+            _FRACTION, "lower", "images", detail=True,
         ),
         Metric(
             "class_diversity", "Diversity within a class", "Diversity\nin a class", "class-diversity",
@@ -130,6 +134,14 @@ CATALOGUE = {
             "class_f_score", "F-score of the classes asked for", "Class\nF-score", "f-score", "1 where all are obeyed",
             "higher", "classes", detail=True,
         ),
+        Metric(
+            "usefulness", "Gain of a classifier that learns from them, too", "Usefulness", "usefulness",
+            "difference of accuracies", "higher", "classifier", detail=True,
+        ),
+        Metric(
+            "synthetic_accuracy", "Accuracy of a classifier that learns from them alone", "Accuracy\nby them alone",
+            "synthetic-accuracy", "fraction of real images", "higher", "classifier", detail=True,
+        ),
     )
 }  # fmt: skip
 
@@ -137,8 +149,8 @@ CATALOGUE = {
 def names_that_need(needs: Needs, *, detail: bool = False) -> tuple[str, ...]:
     """The metrics that need the same, in the order of the catalogue.
 
-    >>> names_that_need("sampler"), names_that_need("images", detail=True)
-    (('ms_per_image', 'calls_per_image'), ('frechet_infinity', 'inception_score', 'authenticity', 'class_diversity'))
+    >>> names_that_need("sampler"), names_that_need("classifier", detail=True)
+    (('ms_per_image', 'calls_per_image'), ('usefulness', 'synthetic_accuracy'))
     """
     return tuple(name for name, metric in CATALOGUE.items() if metric.needs == needs and metric.detail == detail)
 

@@ -25,6 +25,7 @@ from trilemma.metrics.neighbours import nearest
 BLOCK = 4096  # training images compared at a time
 MOST, MOST_SLOW = 100_000, 10_000  # training images that are searched, by a slow network
 AUTHENTICITY_IS = "Wilson 95% over the generated images, the training images held fixed"
+NEAR_COPIES_IS = "Wilson 95% over the generated images, the training and the held-out images held fixed"
 QUANTILES = (0.01, 0.05)  # of the held-out images' distances
 LEVEL = 0.05  # of all quantiles together
 
@@ -82,6 +83,13 @@ def authenticity(index: Tensor, distance: Tensor, train: Tensor, block: int = BL
     hit, where = index.unique(return_inverse=True)
     _, apart = nearest(train[hit], train.split(block), without=hit)
     return wilson(int((distance > apart[where]).sum()), len(distance))
+
+
+def near_copies(index: Tensor, distance: Tensor, real: Tensor) -> Estimate:
+    """The share of generated images that lie nearer to a training image than all but the nearest 1 in 100 of the
+    held-out images do (QUANTILES); about as much of a model that copies nothing. Arguments as of `closeness`."""
+    part = closeness(index, distance, real=real)[0]
+    return wilson(round(part.share * len(distance)), len(distance))
 
 
 def closeness(index: Tensor, distance: Tensor, *, real: Tensor) -> tuple[Closeness, ...]:

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from trilemma.classifiers.bundled import Classifies, FeatureNetwork
 from trilemma.data import Data
+from trilemma.data.selection import ALL
 from trilemma.errors import UserError
 from trilemma.metrics import classification, frechet, inception, kernel, nearest, neighbours
 from trilemma.metrics.catalogue import CATALOGUE, DETAILS, QUALITY
@@ -22,9 +24,11 @@ INTERVAL_IS = {
     "inception_score": inception.INTERVAL_IS,
     "kernel_distance": kernel.INTERVAL_IS,
     "authenticity": nearest.AUTHENTICITY_IS,
+    "near_copies": nearest.NEAR_COPIES_IS,
     "class_diversity": classification.DIVERSITY_IS,
 }
-AUTHENTIC_IMAGES = 1_000  # generated images that are searched for among all training images
+OF_TRAINING = ("authenticity", "near_copies")  # the scores that look for generated images among the training images
+SEARCHED = 1_000  # generated images, and as many held-out ones, that are searched for
 ROUGH = ("precision", "recall")  # come out too high where there are few images, whatever their interval says
 
 
@@ -101,9 +105,8 @@ def details(
         classifier: that of the classes of the data, or why there is none.
     """
     network, at_n = setup.network, values["frechet_distance"]
-    authentic = _authenticity(setup, fake)
     return {
-        **({} if authentic is None else {"authenticity": authentic}),
+        **_memorisation(setup, real, fake),
         "frechet_infinity": at_n
         if isinstance(at_n, str)
         else frechet.frechet_infinity(real=real.gaussian, fake=fake, at_n=at_n),
@@ -124,15 +127,19 @@ def _class_diversity(
     return {"class_diversity": classification.class_diversity(real.features, fake, of_real, of_fake)}
 
 
-def _authenticity(setup: Setup, fake: Tensor) -> Estimate | str | None:
-    """Of the first images of a run; None where the training images are not those of these data."""
+def _memorisation(setup: Setup, real: Real, fake: Tensor) -> dict[str, Estimate | str]:
+    """Of the first images of a run; {} where the training images are not those of these data."""
     images = setup.data.train.images
     if not setup.own or len(images) < 2:
-        return None
+        return {}
     if refused := nearest.refusal(len(images), setup.network):
-        return refused
-    train = real_features(setup.network, images)
-    return nearest.authenticity(*nearest.nearest(fake[:AUTHENTIC_IMAGES], train.split(nearest.BLOCK)), train)
+        return dict.fromkeys(OF_TRAINING, refused)
+    train, held_out = real_features(setup.network, images), setup.split not in ("train", ALL)
+    sets = [fake[:SEARCHED], real.features[: SEARCHED if held_out else 0]]
+    index, distance = nearest.nearest(torch.cat(sets), train.split(nearest.BLOCK))
+    of_fake = index[: len(sets[0])], distance[: len(sets[0])]
+    shares = {"authenticity": nearest.authenticity(*of_fake, train)}
+    return {**shares, "near_copies": nearest.near_copies(*of_fake, distance[len(sets[0]) :])} if held_out else shares
 
 
 def quality_scores(setup: Setup, values: Mapping[str, Spread | Estimate | str], resize: str) -> list[Score]:
@@ -142,7 +149,7 @@ def quality_scores(setup: Setup, values: Mapping[str, Spread | Estimate | str], 
 
 def _score(setup: Setup, name: str, value: Spread | Estimate | str, resize: str) -> Score:
     measured = _measured(setup, name)
-    label = {"authenticity": "train", "inception_score": ""}.get(name, setup.split_label)
+    label = "train" if name in OF_TRAINING else "" if name == "inception_score" else setup.split_label
     return score_of(
         name,
         protocol_name(*filter(None, (CATALOGUE[name].word, setup.network.name, measured.n_fake, label))),
@@ -172,7 +179,7 @@ def _measured(setup: Setup, name: str) -> _Measured:
     data = setup.data
     if name == "inception_score":  # looks at no real image
         return _Measured(0, setup.n, "none", "", "")
-    if name == "authenticity":
-        few = min(setup.n, AUTHENTIC_IMAGES)
+    if name in OF_TRAINING:
+        few = min(setup.n, SEARCHED)
         return _Measured(len(data.train.images), few, "train", data.name, data.fingerprint)
     return _Measured(setup.n, setup.n, setup.split, data.name, data.fingerprint)
