@@ -1,4 +1,6 @@
-"""Is anything lost when a training is killed? python benchmarks/kill.py [--families a,b] [--kills N] [--calls N]
+"""Is anything lost when a training is killed?
+
+    python benchmarks/kill.py [--families a,b] [--models a,b] [--kills N] [--calls N]
 
 For every model, on a CPU and in a temporary folder: one unbroken training, then trainings of the same command line
 that are ended by SIGKILL (the whole process group) and started again, always by the same command, until they finish.
@@ -52,6 +54,7 @@ PATIENCE_S = 120.0  # after which a start counts as hanging
 SMALL = {  # by model, or else by family
     "gan": ["width=8", "latent=16"],
     "diffusion-small": ["widths=8,16", "embedding=16", "T=200"],
+    "diffusion-text": ["size=16", "width=8", "multipliers=1,2", "depth=1"],
     "diffusion-dit": ["width=32", "depth=1", "heads=2"],
     "diffusion": ["width=8", "multipliers=1,2", "depth=1"],
 }
@@ -441,9 +444,10 @@ def do(piece: tuple[Any, ...]) -> Tally:
         return todo()
 
 
-def plan(families: list[str], kills: int, calls: int, seed: int) -> list[tuple[Any, ...]]:
-    """Pieces of work: every model of a family has its share of the random kills, its usual model the others. Models
-    with parts, whose trainings are several, are killed by tests/training/test_parts.py."""
+def plan(families: list[str], only: list[str], kills: int, calls: int, seed: int) -> list[tuple[Any, ...]]:
+    """Pieces of work: every model of a family has its share of the random kills, its usual model the others; `only`
+    the models named, where any are. Models with parts, whose trainings are several, are killed by
+    tests/training/test_parts.py."""
     from trilemma import list_models
     from trilemma.comparison.request import ONE_PER_FAMILY
     from trilemma.registry import get_recipe
@@ -452,12 +456,13 @@ def plan(families: list[str], kills: int, calls: int, seed: int) -> list[tuple[A
     for family in families:
         recipes = map(get_recipe, list_models())
         models = [recipe.name for recipe in recipes if recipe.family == family and not recipe.parts]
+        models = [name for name in models if name in only] if only else models
         for model in models[:kills]:
             share = math.ceil(kills / len(models))
             counts = [min(CHUNK, share - done) for done in range(0, share, CHUNK)]
             pieces += [("random", model, family, count, seed + k) for k, count in enumerate(counts)]
-        if calls:
-            usual = next(model for model in models if model in ONE_PER_FAMILY)
+        usual = next((model for model in models if model in ONE_PER_FAMILY), None)
+        if calls and usual:
             pieces += [("calls", usual, family, part, LANES, calls, seed) for part in range(LANES)]
     return pieces
 
@@ -513,16 +518,17 @@ def main(argv: list[str]) -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", default=",".join(FAMILIES), help="comma between")
+    parser.add_argument("--models", default="", help="of these families, comma between (default: all)")
     parser.add_argument("--kills", type=int, default=KILLS, help="random kills of each family")
     parser.add_argument("--calls", type=int, default=CALLS, help="most kills at a file call of each family")
     parser.add_argument("--seed", type=int, default=0, help="of the random times")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     asked = parser.parse_args(argv)
-    families = asked.families.split(",")
+    families, only = asked.families.split(","), asked.models.split(",") if asked.models else []
     begin, tallies = time.monotonic(), {family: Tally(family) for family in families}
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(LANES, context, initializer=warm_up) as lanes:
-        for tally in lanes.map(do, plan(families, asked.kills, asked.calls, asked.seed)):
+        for tally in lanes.map(do, plan(families, only, asked.kills, asked.calls, asked.seed)):
             tallies[tally.family] += tally
             done = f"{tally.kills} random kills, {tally.calls} at a file call, {tally.finished} trainings finished"
             print(f"{tally.family}: {done}, {tally.equal} of them equal", file=sys.stderr, flush=True)

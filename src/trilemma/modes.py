@@ -35,3 +35,19 @@ def _outside_autocast() -> Iterator[None]:
             torch.set_autocast_enabled(device, True)
         for _ in range(depth - 1):
             torch.autocast_increment_nesting()
+
+
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """Inside, products and convolutions of float32 are computed in float32, whatever the caller allows: TF32 and
+    bfloat16 round 8,000 and 65,000 times as coarsely."""
+    cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    with (
+        _outside_autocast(),
+        cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.deterministic, False),  # pyright: ignore[reportArgumentType]
+    ):
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)

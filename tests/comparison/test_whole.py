@@ -1,14 +1,18 @@
 """Comparisons of real models, of which nothing stands in for anything, and faults in what is measured last."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from comparison.stand_ins import StandIn
+from comparison.stand_ins import StandIn, evaluation, make, reference
 
 import trilemma
 from trilemma.comparison import work
+from trilemma.comparison.content import LearningPoint
 from trilemma.comparison.entries import Entry
 from trilemma.comparison.learning import KEPT
+from trilemma.comparison.measured import Measured
 
 
 def test_curves_that_fail_cost_no_scores(monkeypatch):
@@ -25,7 +29,7 @@ def test_curves_that_fail_cost_no_scores(monkeypatch):
     entries = [Entry(name, StandIn(), evaluated) for name in ("one", "other")]
     entries[0].evaluation = None
     progress = SimpleNamespace(say=said.append, done=lambda: said.append("done"))
-    nothing_kept = SimpleNamespace(points=lambda run, reference, kind, measure: measure())
+    nothing_kept = SimpleNamespace(points=lambda run, reference, kind, measure: tuple(measure()[0]))
     work.measure_curves([*entries, Entry("two", StandIn(), evaluated)], None, 8, progress, nothing_kept)
     assert [(e.learning, e.samplers) for e in entries] == [((), ()), ((point,), (point,))]
     assert "other, learning curve: stopped, RuntimeError" in said and said.count("done") == 3
@@ -79,6 +83,73 @@ def test_what_an_interrupted_comparison_measured_is_not_measured_again(tmp_path,
     again = evaluate(first, n=60, batch=60)
     for name in ("density", "coverage", "kernel_distance"):
         assert models[0].scores[name].interval == again[name].interval
+
+
+def stored(tmp_path, **changes):
+    """What is kept of a run under these conditions, and how often it was measured after being asked for twice."""
+    run = StandIn(path=tmp_path / "run", weights_id="w", recipe=SimpleNamespace(name="vae"), device="cpu")
+    run.config = {"model_config": {"width": 1}}
+    by, settings = reference(make(), n=10), {"batch": 5}
+    kept, asked = Measured(tmp_path), []
+
+    def points():
+        asked.append("points")
+        return [LearningPoint(1, 2.0, 3.0, [2.0, 4.0], 0.1, 0.2)], changes.get("complete", True)
+
+    def measure():
+        asked.append("scores")
+        return replace(evaluation("vae"), reference=by)
+
+    for _ in range(2):
+        first = kept.evaluation(run, by, settings, measure), kept.points(run, by, LearningPoint, points)
+        run, by = changes.get("run", lambda x: x)(run), changes.get("reference", lambda x: x)(by)
+        settings = changes.get("settings", settings)
+    return first, asked
+
+
+def changed(**values):
+    """A run with other values."""
+    return lambda run: vars(run).update(values) or run
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"run": changed(weights_id="v")},
+        {"run": changed(config={"model_config": {"width": 2}})},
+        {"run": changed(path=Path("elsewhere"))},
+        {"run": changed(device="cuda")},
+        {"reference": lambda by: replace(by, setup=replace(by.setup, n=9))},
+        {"reference": lambda by: replace(by, setup=replace(by.setup, seed=1))},
+    ],
+)
+def test_a_measurement_of_another_kind_is_not_taken(tmp_path, changes):
+    assert stored(tmp_path, **changes)[1] == ["scores", "points"] * 2
+
+
+def test_what_is_kept_is_what_was_measured(tmp_path):
+    (scores, points), asked = stored(tmp_path)
+    assert asked == ["scores", "points"] and points == (LearningPoint(1, 2.0, 3.0, [2.0, 4.0], 0.1, 0.2),)
+    expected = evaluation("vae")
+    assert scores.scores == expected.scores and scores.notes == expected.notes
+    assert scores.fakes.equal(expected.fakes) and scores.features.equal(expected.features)
+    assert stored(tmp_path / "other", settings={"batch": 6})[1] == ["scores", "points", "scores"]
+    assert stored(tmp_path / "cut", complete=False)[1] == ["scores", "points", "points"]
+
+
+def test_only_our_files_are_removed_and_none_is_needed(tmp_path):
+    """Files of others stay; a damaged file is measured again; one that cannot be written is not kept."""
+    stored(tmp_path)
+    folder = tmp_path / "measured"
+    for file in folder.iterdir():
+        file.write_bytes(file.read_bytes()[:20])
+    assert stored(tmp_path)[1] == ["scores", "points"]
+    (folder / "own.txt").write_text("mine")
+    Measured(tmp_path).clear()
+    assert [file.name for file in folder.iterdir()] == ["own.txt"]
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "measured").write_text("a file")
+    assert stored(tmp_path / "taken")[1] == ["scores", "points"] * 2
 
 
 @pytest.mark.slow

@@ -88,6 +88,13 @@ def test_one_in_a_hundred_of_new_images_is_a_near_copy_and_every_copy_is():
     assert abs(shares.mean() - 3 / 301) < 4 * shares.std() / 40**0.5 and shares.mean() > 0
 
 
+def test_near_copies_need_a_hundred_held_out_images_that_are_not_training_images():
+    index, distance = torch.arange(50), torch.ones(50)
+    assert near_copies(index, distance, torch.ones(99)).startswith("99 held-out images")
+    real = torch.ones(200).index_fill(0, torch.arange(2), 0.0)
+    assert "are training images themselves" in near_copies(index, distance, real)
+
+
 def test_authenticity_by_hand():
     """Training images at 0, 1 and 3: their nearest others are 1, 1 and 2 away."""
     train = torch.tensor([[0.0], [1.0], [3.0]], dtype=torch.float64)

@@ -165,9 +165,46 @@ def test_products_are_as_near_as_their_bound_says():
     """Squared distances in float32, against differences in float64; somewhere they are off by more than float64 is."""
     x, y = 1000 + normal(200, 1280, seed=1), 1001 + 3 * normal(300, 1280, seed=2)
     for pairs in neighbours._blocks(x, y, 64):
-        off = (pairs.square.double() - distances(pairs.rows, y).square()).abs()
-        assert (off <= pairs.error).all()
-        assert off.max() > 1e-4
+        off = (pairs.square.double() - (distances(pairs.rows, y) / pairs.scale).square()).abs()
+        assert (off <= pairs.of_row + pairs.of_column).all()
+        assert 0 < off.max() < (pairs.of_row + pairs.of_column).max() / 50
+
+
+@pytest.mark.parametrize("unit", [1e-150, 1e-22, 1e19, 1e150])
+def test_the_unit_of_the_features_does_not_matter(unit):
+    """Squares of these are 0 or infinite in float32."""
+    x, y = normal(60, 3, seed=1), 0.7 * normal(60, 3, seed=2)
+    names = ("precision", "recall", "density", "coverage")
+    assert values(unit * x, unit * y, *names) == values(x, y, *names)
+
+
+def test_one_far_image_leaves_the_others_their_distances():
+    """All others are as one point beside it in float32; all scores are those of exact distances."""
+    x, y = normal(80, 3, seed=1), 0.8 * normal(80, 3, seed=2)
+    x[0], y[0] = 1e30, -1e25
+    names = ("precision", "recall", "density", "coverage")
+    assert values(x, y, *names) == pytest.approx(naive(x, y), abs=1e-12)
+
+
+def test_coarse_products_of_the_caller_change_nothing():
+    """As one that trains in bfloat16 allows them for his own work."""
+    x, y = normal(100, 40, seed=1), 0.8 * normal(100, 40, seed=2)
+    expected, before = neighbour_scores(real=x, fake=y), torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert neighbour_scores(real=x, fake=y) == expected
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_an_outlier_costs_little(monkeypatch):
+    """Only its own distances are known less well by the products."""
+    real, fake = normal(200, 64, seed=1), normal(200, 64, seed=2)
+    usual = compared(monkeypatch, real, fake)
+    real[0] *= 300
+    assert compared(monkeypatch, real, fake) < 1.5 * usual
 
 
 def clusters(spread, seed):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from trilemma.arguments import word
+from trilemma.comparison.measured import FOLDER as MEASURED
 from trilemma.comparison.plain import Json, clean
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, read_json, refuse_links, write_json
@@ -41,7 +42,7 @@ def claim_folder(
         _named(Path(out).expanduser(), request) if out is not None else _chosen(f"compare-{name}", request, say)
     )
     try:
-        refuse_links(path / REQUEST, path / "runs")
+        refuse_links(path / REQUEST, path / "runs", path / MEASURED)
         with disk_errors(path):
             write_json(path / REQUEST, request)
         yield path

@@ -1,23 +1,27 @@
-"""Measurements of a comparison, kept in its folder until the report is written, so that an interrupted one goes on.
+"""Measurements of a comparison, kept in its folder until the report is written, so that the same command resumes it.
 
-A measurement is FOLDER/measured/DIGEST, where DIGEST tells the weights, the protocol and the versions apart: one of
-other weights, or of other real images, is never taken. A file that cannot be read is measured again.
+A measurement is FOLDER/measured/DIGEST-KIND, where DIGEST tells the run, its weights, the protocol, the machine and the
+versions apart: one of other weights, or of other real images, is never taken. A file that cannot be read is measured
+again; one that cannot be written is not kept.
 """
 
 import hashlib
 import json
-import shutil
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from trilemma.errors import UserError
-from trilemma.files import read_json, write_atomic, write_json
+from trilemma.files import read_json, remove_leftovers, write_atomic, write_json
+from trilemma.hardware import describe
 
 if TYPE_CHECKING:
     from trilemma.metrics.controls import Reference
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from trilemma.run.run import Run
 
 FOLDER = "measured"
+OURS = re.compile(r"[0-9a-f]{32}-\w+\.(safetensors|json)")  # the whole name of a file
+NONE: Mapping[str, Any] = MappingProxyType({})
 T = TypeVar("T")
 
 
@@ -42,32 +48,47 @@ class Measured:
         with suppress(OSError, SafetensorError, UserError, ValueError, KeyError, TypeError):
             return _read(path, reference)
         evaluation = measure()
-        _write(path, evaluation)
+        with suppress(OSError, UserError):
+            _write(path, evaluation)
         return evaluation
 
     def points(
-        self, run: "Run", reference: "Reference", kind: type[T], measure: Callable[[], tuple[T, ...]]
+        self, run: "Run", reference: "Reference", kind: type[T], measure: Callable[[], tuple[list[T], bool]]
     ) -> tuple[T, ...]:
-        """Points of a curve, of a dataclass of plain values, or else what `measure` gives, which is kept."""
+        """Points of a curve, of a dataclass of plain values, or else what `measure` gives; which is kept if that says
+        that these are all."""
         path = self._path(run, reference, f"{kind.__name__}.json")
         with suppress(OSError, UserError, TypeError):
             return tuple(kind(**point) for point in read_json(path))
-        points = measure()
-        write_json(path, [asdict(point) for point in points])  # type: ignore[call-overload]
-        return points
+        points, complete = measure()
+        if complete:
+            with suppress(OSError, UserError):
+                write_json(path, [asdict(point) for point in points])  # type: ignore[call-overload]
+        return tuple(points)
 
     def clear(self) -> None:
-        """Remove them, once the report has them."""
-        shutil.rmtree(self.folder / FOLDER, ignore_errors=True)
+        """Remove them, once the report has them; what else lies there stays."""
+        folder = self.folder / FOLDER
+        with suppress(OSError):
+            remove_leftovers(folder)
+            for path in folder.iterdir():
+                if OURS.fullmatch(path.name):
+                    path.unlink()
+            folder.rmdir()
 
-    def _path(self, run: "Run", reference: "Reference", ending: str, settings: Mapping[str, Any] = {}) -> Path:
+    def _path(self, run: "Run", reference: "Reference", ending: str, settings: Mapping[str, Any] = NONE) -> Path:
         from trilemma.metrics.receipt import versions
 
         setup = reference.setup
-        network = (setup.network.name, setup.network.sha256)
-        images = (setup.data.fingerprint, list(setup.data.shape), setup.split, setup.own, setup.n, setup.seed)
-        parts = (run.weights_id, run.unfinished, network, images, dict(settings), versions())
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        parts = {
+            "run": (str(run.path), run.recipe.name, run.config["model_config"], run.weights_id, run.unfinished),
+            "features": (setup.network.name, setup.network.sha256),
+            "images": (setup.data.fingerprint, setup.data.shape, setup.split, setup.own, setup.n, setup.seed),
+            "settings": dict(settings),
+            "machine": (describe(), str(run.device), torch.get_num_threads()),
+            "versions": versions(),
+        }
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
         return self.folder / FOLDER / f"{digest[:32]}-{ending}"
 
 
@@ -81,8 +102,8 @@ def _write(path: Path, evaluation: "Evaluation") -> None:
         "learned_nothing": evaluation.learned_nothing,
         "spreads": {name: [s.value, s.n, s.least] for name, s in evaluation.spreads.items()},
     }
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, save(whole, metadata={"plain": json.dumps(plain)}))
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, save(contiguous, metadata={"plain": json.dumps(plain)}))
 
 
 def _read(path: Path, reference: "Reference") -> "Evaluation":
@@ -91,10 +112,9 @@ def _read(path: Path, reference: "Reference") -> "Evaluation":
     from trilemma.metrics.receipt import Score
 
     with safe_open(path, "pt") as file:
-        plain, tensors = (
-            json.loads(file.metadata()["plain"]),
-            {name: file.get_tensor(name) for name in set(file.keys())},
-        )
+        plain = json.loads(file.metadata()["plain"])
+        # copies, for a file that tensors lie in cannot be removed everywhere
+        tensors = {name: file.get_tensor(name).clone() for name in set(file.keys())}
     spreads = {
         name: Spread(value, tensors[f"{name}.shared"], tensors[f"{name}.own"], n, least)
         for name, (value, n, least) in plain["spreads"].items()

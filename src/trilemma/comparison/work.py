@@ -148,8 +148,8 @@ def measure_curves(
         progress.done()
 
 
-def _as_far_as_possible(points: Callable[[], Iterator[T]], what: str, say: Say) -> tuple[T, ...]:
-    """The points up to the first that fails, which is said."""
+def _as_far_as_possible(points: Callable[[], Iterator[T]], what: str, say: Say) -> tuple[list[T], bool]:
+    """The points up to the first that fails, which is said; and whether none did."""
     measured: list[T] = []
     try:
         measured.extend(points())
@@ -157,7 +157,8 @@ def _as_far_as_possible(points: Callable[[], Iterator[T]], what: str, say: Say) 
         say(f"{what}: stopped, {error if isinstance(error, UserError) else type(error).__name__}")
         for line in traceback.format_exc().splitlines() if shows_tracebacks() else ():
             say(line)
-    return tuple(measured)
+        return measured, False
+    return measured, True
 
 
 def _nothing_left(entries: Sequence[Entry]) -> UserError:
@@ -169,27 +170,34 @@ def _measure(entry: Entry, plan: Plan, batch: int, reference: "Reference", measu
     assert entry.contestant is not None
     entries = plan.entries
     first = next((e for e in entries if e.evaluation is not None), None)
-    evaluation = _evaluation(entry, plan, batch, reference, measured)
+    alone = not any(e.name == entry.name and e.evaluation is not None for e in entries)  # it stands for the row
+    evaluation = _evaluation(entry, plan, batch, reference, measured, images=alone)
     earlier = scores_of(first.evaluation) if first and first.evaluation else {}
     if first and (difference := protocol_difference(scores_of(evaluation), earlier)):
         raise UserError(
             f"measured by another protocol than {first.label} ({difference}), so the scores cannot be compared"
         )
-    if any(e.name == entry.name and e.evaluation is not None for e in entries):  # the first training stands for the row
-        evaluation = replace(evaluation, fakes=evaluation.fakes[:0], features=evaluation.features[:0])
     entry.evaluation = evaluation
 
 
-def _evaluation(entry: Entry, plan: Plan, batch: int, reference: "Reference", measured: Measured) -> "Evaluation":
+def _evaluation(
+    entry: Entry, plan: Plan, batch: int, reference: "Reference", measured: Measured, *, images: bool
+) -> "Evaluation":
+    """The scores of an entry; images: whether its images and their features are needed any more."""
     from trilemma.metrics import evaluate
 
-    run, settings = entry.run, {"batch": batch}
+    run, settings = entry.run, dict[str, Any](batch=batch)
     if run and isinstance(run.model, BoundsByPath):
         settings |= PATH_BOUND
     if run and isinstance(run.model, Inverts | Reconstructs):
         settings["inverted"] = plan.inverted
-    measure = partial(evaluate, entry.contestant, n=plan.n, seed=plan.seed, reference=reference, **settings)
-    return measured.evaluation(run, reference, settings, measure) if run else measure()
+
+    def measure() -> "Evaluation":
+        assert entry.contestant is not None
+        whole = evaluate(entry.contestant, n=plan.n, seed=plan.seed, reference=reference, **settings)
+        return whole if images else replace(whole, fakes=whole.fakes[:0], features=whole.features[:0])
+
+    return measured.evaluation(run, reference, {**settings, "images": images}, measure) if run else measure()
 
 
 def _time(rows: Sequence[Sequence[Entry]], batch: int, seed: int, say: Say) -> None:

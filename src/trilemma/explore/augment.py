@@ -78,7 +78,8 @@ def augment(
     Args:
         seed: of the images, and of the trainings of the verdict.
         out: the folder, beside which a grid lies, and with `archive` a zip; default: RUN/synthetic/N-seed-SEED.
-        verdict: train classifiers, in steps of BATCH images; also written to OUT/verdict.json, and as scores of the run.
+        verdict: train classifiers, in steps of BATCH images; also written to OUT/verdict.json and, as scores,
+            to RUN/metrics.
         real: training images that the classifier learns from, others in each training.
         settings: of the model's sampler, see `Run.sample`.
     Raises:
@@ -116,11 +117,12 @@ def augment(
         display.close()
     if usefulness:
         results.write(picture, receipt, {verdict_file: json_text(usefulness.to_json())})
-        for score in usefulness_scores(usefulness, run, seed=seed, settings=keys.given()):
-            write_score(run.path / METRICS, score)
     if archive:
         ours = [path for path in (*singles, *labels, verdict_file) if path.exists()]
         results.write(picture, receipt, {zipped: zip_of(folder, ours)})
+    if usefulness:
+        for score in usefulness_scores(usefulness, run, seed=seed, settings=keys.given()):
+            write_score(run.path / METRICS, score)
     return Augmentation(folder, results.picture, counts, zipped if archive else None, usefulness)
 
 

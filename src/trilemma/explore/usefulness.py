@@ -82,18 +82,18 @@ class Verdict:
 def usefulness_scores(verdict: Verdict, run: Run, *, seed: int, settings: Mapping[str, Any]) -> Iterator[Score]:
     """What a verdict says of a run, with its receipt: `settings` of its sampler, seed of the images."""
     split = run.data.held_out[0]
+    how = f"{verdict.steps}-steps", f"{len(verdict.accuracies[REAL])}-trainings"
     values = {"usefulness": verdict.difference[BOTH], "synthetic_accuracy": verdict.accuracy[SYNTHETIC]}
     for name, value in values.items():
         yield score_of(
             name,
-            protocol_name(CATALOGUE[name].word, verdict.classifier, verdict.n_real, verdict.n_synthetic, split),
+            protocol_name(CATALOGUE[name].word, verdict.classifier, *how, verdict.n_real, verdict.n_synthetic, split),
             value,
             interval_is=INTERVAL_IS,
             split=split,
             n_real=verdict.n_real,
             n_fake=verdict.n_synthetic,
             seed=seed,
-            used={"classifier_steps": str(verdict.steps), "classifier_trainings": str(len(verdict.accuracies[REAL]))},
             settings=dict(settings),
             data=run.data.name,
             data_fingerprint=run.data.fingerprint,

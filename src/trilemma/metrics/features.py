@@ -12,8 +12,7 @@ last layer. One path for real and generated images alike:
 4. through the network in float32, in eval mode, on the network's device, whatever device the images were made on.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from trilemma.classifiers import hub, imagenet, inception
 from trilemma.classifiers.bundled import BUNDLED, CHANNELS, SAME_IMAGES, FeatureNetwork, Shape, load_network
 from trilemma.errors import UserError, check_finite, unknown
-from trilemma.modes import own_modes
+from trilemma.modes import in_float32, own_modes
 from trilemma.pictures.levels import to_float, to_uint8
 
 SMALL_PX = 12  # grey images up to this size are nearer to the 8x8 digits than to 28x28
@@ -92,14 +91,6 @@ def extract(network: FeatureNetwork, images: Tensor, batch: int = 500, *, rounde
     features = torch.cat(parts).double()
     check_finite(features, f"features by {network.name}", "nothing is measured; choose another feature network")
     return features
-
-
-@contextmanager
-def in_float32() -> Iterator[None]:
-    """Inside, convolutions on CUDA are computed in float32, not in TF32, whose rounding is 8,000 times as coarse."""
-    cudnn = torch.backends.cudnn
-    with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.deterministic, False):  # pyright: ignore[reportArgumentType]
-        yield
 
 
 def to_levels(images: Tensor) -> Tensor:

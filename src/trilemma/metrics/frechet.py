@@ -21,7 +21,8 @@ distances of equal numbers of images; or those extrapolated to infinitely many, 
 in which the constant is gone. To first order it scatters as d_n does; what the cuts in halves add is in its interval.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -48,19 +49,24 @@ def refusal(n_real: int, n_fake: int) -> str | None:
     )
 
 
-class Gaussian(NamedTuple):
-    """Features less their mean, float64 (N, D), their mean (D,), their covariance (D, D) and its symmetric root."""
+@dataclass(frozen=True)
+class Gaussian:
+    """Features less their mean, float64 (N, D), their mean (D,) and their covariance (D, D)."""
 
     centred: Tensor
     mean: Tensor
     cov: Tensor
-    root: Tensor
+
+    @cached_property
+    def root(self) -> Tensor:
+        """The symmetric root of the covariance, computed where it is asked for."""
+        return _sqrt(self.cov)
 
 
 def gaussian(features: Tensor) -> Gaussian:
     """Of real images, it is the same for all that is measured by them: features (N, D)."""
     mean, cov = moments(features)
-    return Gaussian(features.double() - mean, mean, cov, _sqrt(cov))
+    return Gaussian(features.double() - mean, mean, cov)
 
 
 def frechet_distance(*, real: Tensor | Gaussian, fake: Tensor, minimum: int = MINIMUM) -> Spread:

@@ -85,10 +85,15 @@ def authenticity(index: Tensor, distance: Tensor, train: Tensor, block: int = BL
     return wilson(int((distance > apart[where]).sum()), len(distance))
 
 
-def near_copies(index: Tensor, distance: Tensor, real: Tensor) -> Estimate:
+def near_copies(index: Tensor, distance: Tensor, real: Tensor) -> Estimate | str:
     """The share of generated images that lie nearer to a training image than all but the nearest 1 in 100 of the
-    held-out images do (QUANTILES); about as much of a model that copies nothing. Arguments as of `closeness`."""
+    held-out images do (QUANTILES), about as much of a model that copies nothing; or why it is not known. Arguments as
+    of `closeness`."""
+    if len(real) < (least := round(1 / QUANTILES[0])):
+        return f"{len(real)} held-out images: the nearest of a hundred needs {least}"
     part = closeness(index, distance, real=real)[0]
+    if part.threshold == 0:
+        return "one in a hundred of the held-out images, or more, are training images themselves"
     return wilson(round(part.share * len(distance)), len(distance))
 
 

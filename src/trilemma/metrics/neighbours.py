@@ -14,7 +14,7 @@ a ball's surface is inside (<=), so that a set is always inside itself.
 Balls shrink as images are added, so all values depend on the number of images: the two sets are brought to the same
 size, and only values at equal size compare. Distances are differences squared and summed in float64. The quicker
 |x|^2 + |y|^2 - 2 x.y, a product of matrices in float32, loses the distance between near duplicates; but its error is
-bounded by gamma_D (|x|^2 + |y|^2) of the centred points (Higham 2002, "Accuracy and Stability of Numerical
+bounded by gamma (|x|^2 + |y|^2) of the centred points (Higham 2002, "Accuracy and Stability of Numerical
 Algorithms", section 3.1). So it only says which pairs are near enough to count and which comparisons it may have wrong,
 and these are made again with exact distances: all scores equal those of exact distances.
 
@@ -34,6 +34,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.metrics.intervals import Spread
+from trilemma.modes import in_float32
 
 K_PRECISION, K_DENSITY = 3, 5
 LEAST = 2 * (K_DENSITY + 1)  # images: half of them have a K_DENSITY-th neighbour
@@ -42,6 +43,7 @@ SPLITS = 40
 PAIRS = 4096  # compared with all cuts at a time: few enough for a processor's cache
 LOOKED_AT = 40  # nearest points, of which K_DENSITY lie in one half but for odds of 10^-7
 SPARE = 8  # further ones, so that products in float32 miss none of these
+FLOOR = 2.0**-100  # of the error, above what float32 takes for 0
 ROWS = 128  # whose nearest points are held at a time
 CANDIDATES = 8  # of a block, whose distances are computed exactly
 INTERVAL_IS = "over both sets of images, at this number of images; holds the truth in 88 to 99% of simulated draws"
@@ -56,12 +58,14 @@ class Sorted(NamedTuple):
 
 class Block(NamedTuple):
     """Some points (B, D) and others (P, D), float64, and their squared distances by products of matrices: float32
-    (B, P), each within `error` (B, 1) of the truth."""
+    (B, P), in units of scale**2, each within of_row (B, 1) + of_column (1, P) of the truth."""
 
     rows: Tensor
     columns: Tensor
     square: Tensor
-    error: Tensor
+    of_row: Tensor
+    of_column: Tensor
+    scale: float
 
     def exact(self, i: Tensor, j: Tensor) -> Tensor:
         """Distances of the rows i (Q,) and the columns j (Q, K), float64 (Q, K)."""
@@ -69,7 +73,7 @@ class Block(NamedTuple):
 
     def swapped(self) -> "Block":
         """The same with rows and columns exchanged."""
-        return Block(self.columns, self.rows, self.square.T, self.error.T)
+        return Block(self.columns, self.rows, self.square.T, self.of_column.T, self.of_row.T, self.scale)
 
 
 class Balls(NamedTuple):
@@ -82,6 +86,7 @@ class Balls(NamedTuple):
     wide: Tensor
 
 
+@in_float32()
 def real_balls(real: Tensor, block: int = 1024) -> Balls:
     """The balls around real images, which are the same for all that is measured by them: features (N, D)."""
     x, half = real.double(), _halves(len(real), "real")
@@ -89,6 +94,7 @@ def real_balls(real: Tensor, block: int = 1024) -> Balls:
     return Balls(x, half, _radii(near, K_PRECISION, half), _radii(near, K_DENSITY, half))
 
 
+@in_float32()
 def neighbour_scores(*, real: Tensor | Balls, fake: Tensor, block: int = 1024) -> dict[str, Spread]:
     """Precision, recall, density and coverage of two sets of features.
 
@@ -182,12 +188,23 @@ def _halves(n: int, which: str) -> Tensor:
 def _blocks(x: Tensor, y: Tensor, block: int) -> Iterator[Block]:
     """Points x (N, D), `block` at a time, with all of y (M, D)."""
     centre = (x.mean(0) + y.mean(0)) / 2
-    (short_x, length_x), (short_y, length_y) = _shortened(x - centre), _shortened(y - centre)
-    rounding = (x.shape[1] + 8) * torch.finfo(torch.float32).eps / 2  # of the products, and of what goes into them
+    x_centred, y_centred = x - centre, y - centre
+    longest = max(float(x_centred.abs().max()), float(y_centred.abs().max()))
+    scale = 2.0 ** math.frexp(longest)[1] if longest else 1.0  # by which a division is exact
+    (short_x, length_x), (short_y, length_y) = _shortened(x_centred / scale), _shortened(y_centred / scale)
+    rounding = _rounding(x.shape[1])
     for rows in torch.arange(len(x)).split(block):
-        error = rounding * (length_x[rows, None] + length_y.max())
-        square = torch.addmm(length_y.float(), short_x[rows], short_y.T, alpha=-2).add_(length_x[rows, None].float())
-        yield Block(x[rows], y, square, error.float())
+        square = torch.addmm(length_y.float(), short_x[rows], short_y.T, alpha=-2)
+        square += length_x[rows, None].float()
+        of_row, of_column = rounding * length_x[rows, None] + FLOOR, rounding * length_y[None]
+        yield Block(x[rows], y, square, of_row.float(), of_column.float(), scale)
+
+
+def _rounding(width: int) -> float:
+    """By how much a squared distance of points with so many numbers may be off, over the sum of their squared lengths:
+    gamma of Higham, for the products, what goes into them and what is made of them, twice over."""
+    k = (2 * width + 16) * torch.finfo(torch.float32).eps / 2
+    return k / (1 - k)
 
 
 def _shortened(centred: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,15 +226,16 @@ def _nearest(pairs: Block, start: int | None = None) -> Sorted:
             neighbour.
     """
     others = pairs.square.shape[1] - (start is not None)
+    lower = pairs.square - pairs.of_column
     if start is not None:
-        pairs.square.diagonal(start).fill_(torch.inf)
-    least, few = pairs.square.topk(min(LOOKED_AT + SPARE, others), dim=1, largest=False)
+        lower.diagonal(start).fill_(torch.inf)
+    least, few = lower.topk(min(LOOKED_AT + SPARE, others), dim=1, largest=False)
     rows = torch.arange(len(few))
     d = torch.cat([pairs.exact(i, few[i]) for i in rows.split(ROWS)])
     d, order = d.topk(min(LOOKED_AT, others), dim=1, largest=False)
     near = Sorted(d, few.gather(1, order))
-    last = d[:, -1].square()
-    missed = (last > 0) & (last > least[:, -1] - pairs.error[:, 0]) & (few.shape[1] < others)
+    last = (d[:, -1] / pairs.scale).square()
+    missed = (last > 0) & (last > least[:, -1] - pairs.of_row[:, 0]) & (few.shape[1] < others)
     for i in rows[missed].split(ROWS):
         d = distances(pairs.rows[i], pairs.columns)
         if start is not None:
@@ -254,11 +272,10 @@ def _held(pairs: Block, radii: Tensor, half_balls: Tensor, half_points: Tensor, 
     Returns:
         Whole numbers, float32 (1 + SPLITS, P).
     """
-    square = pairs.square
-    least, most = (r.square().float()[:, None] for r in (radii.amin(0), radii.amax(0)))
-    sure = square <= least - pairs.error
+    least, most = ((r / pairs.scale).square().float()[:, None] for r in (radii.amin(0), radii.amax(0)))
+    sure = pairs.square + pairs.of_column <= least - pairs.of_row
     held = _held_in_all(sure, half_balls, half_points)
-    unsure = ~sure & (square <= most + pairs.error)
+    unsure = ~sure & (pairs.square - pairs.of_column <= most + pairs.of_row)
     ball, point = (unsure if count else unsure & (held == 0).any(0)).nonzero(as_tuple=True)
     held, radii, half_balls, half_points = (a.T.contiguous() for a in (held, radii, half_balls, half_points))
     for i, j in zip(ball.split(PAIRS), point.split(PAIRS), strict=True):
@@ -270,9 +287,9 @@ def _held(pairs: Block, radii: Tensor, half_balls: Tensor, half_points: Tensor, 
 def _between(pairs: Block, i: Tensor, j: Tensor, radii: Tensor) -> Tensor:
     """Distances of the rows i and the columns j, (Q,), which are exact where one of the radii (Q, 1 + SPLITS) is as
     near as the products may be off."""
-    square, error = pairs.square[i, j], pairs.error.expand_as(pairs.square)[i, j]
-    d = square.clamp(min=0).double().sqrt()
-    close = ((square[:, None] - radii.square()).abs() <= error[:, None]).any(1)
+    square, error = pairs.square[i, j].double(), pairs.of_row[i, 0] + pairs.of_column[0, j]
+    d = pairs.scale * square.clamp(min=0).sqrt()
+    close = ((square[:, None] - (radii / pairs.scale).square()).abs() <= error[:, None]).any(1)
     d[close] = pairs.exact(i[close], j[close, None])[:, 0]
     return d
 

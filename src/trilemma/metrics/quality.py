@@ -134,12 +134,13 @@ def _memorisation(setup: Setup, real: Real, fake: Tensor) -> dict[str, Estimate 
         return {}
     if refused := nearest.refusal(len(images), setup.network):
         return dict.fromkeys(OF_TRAINING, refused)
-    train, held_out = real_features(setup.network, images), setup.split not in ("train", ALL)
-    sets = [fake[:SEARCHED], real.features[: SEARCHED if held_out else 0]]
-    index, distance = nearest.nearest(torch.cat(sets), train.split(nearest.BLOCK))
-    of_fake = index[: len(sets[0])], distance[: len(sets[0])]
-    shares = {"authenticity": nearest.authenticity(*of_fake, train)}
-    return {**shares, "near_copies": nearest.near_copies(*of_fake, distance[len(sets[0]) :])} if held_out else shares
+    train, n = real_features(setup.network, images), min(SEARCHED, len(fake))
+    held_out = real.features[: 0 if setup.split in ("train", ALL) else SEARCHED]
+    index, distance = nearest.nearest(torch.cat([fake[:n], held_out]), train.split(nearest.BLOCK))
+    scores: dict[str, Estimate | str] = {"authenticity": nearest.authenticity(index[:n], distance[:n], train)}
+    if len(held_out):
+        scores["near_copies"] = nearest.near_copies(index[:n], distance[:n], distance[n:])
+    return scores
 
 
 def quality_scores(setup: Setup, values: Mapping[str, Spread | Estimate | str], resize: str) -> list[Score]:
