@@ -165,9 +165,9 @@ def test_products_are_as_near_as_their_bound_says():
     """Squared distances in float32, against differences in float64; somewhere they are off by more than float64 is."""
     x, y = 1000 + normal(200, 1280, seed=1), 1001 + 3 * normal(300, 1280, seed=2)
     for pairs in neighbours._blocks(x, y, 64):
-        off = (pairs.square.double() - (distances(pairs.rows, y) / pairs.scale).square()).abs()
-        assert (off <= pairs.of_row + pairs.of_column).all()
-        assert 0 < off.max() < (pairs.of_row + pairs.of_column).max() / 50
+        error = pairs.of_row + pairs.of_column
+        off = (pairs.lower.double() + error - (distances(pairs.rows, y) / pairs.scale).square()).abs()
+        assert (off <= error).all() and 0 < off.max() < error.max() / 50
 
 
 @pytest.mark.parametrize("unit", [1e-150, 1e-22, 1e19, 1e150])

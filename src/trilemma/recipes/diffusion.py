@@ -50,7 +50,7 @@ BUDGET = {  # of a few minutes to hours on one machine
 }
 
 # the noise that a network of minutes to hours is trained on (docs/diffusion.md, the search for settings)
-MODERN = {"density": "log-normal", "density_mean": -1.5, "density_std": 1.2}
+MODERN = {"density": "log-normal", "density_mean": -0.9, "density_std": 1.2}
 
 register(
     Recipe(
