@@ -49,12 +49,12 @@ KILLS, CALLS = 50, 10_000  # of each family: at random, and at a call that chang
 CHUNK = 25  # kills in a piece of work
 FRESH_EVERY = 5
 FIRST_CALLS = 30  # of a start, among which one is chosen
-PATIENCE_S = 120.0  # after which a start counts as hanging
+PATIENCE_S = 300.0  # after which a start counts as hanging
 
 SMALL = {  # by model, or else by family
     "gan": ["width=8", "latent=16"],
     "diffusion-small": ["widths=8,16", "embedding=16", "T=200"],
-    "diffusion-text": ["size=16", "width=8", "multipliers=1,2", "depth=1"],
+    "diffusion-text": ["size=16", "width=8", "multipliers=1,2", "depth=1", "text_width=16", "text_depth=1"],
     "diffusion-dit": ["width=32", "depth=1", "heads=2"],
     "diffusion": ["width=8", "multipliers=1,2", "depth=1"],
 }
