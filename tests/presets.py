@@ -31,11 +31,15 @@ PLAIN = [
     "vae-beta",
     "vae-conv",
     "vae-hierarchical",
+    "vae-ladder",
     "vae-mnist",
     "gan-dcgan",
     "gan-dcgan-28",
+    "gan-r3",
+    "gan-wgan",
     "diffusion-small",
     "diffusion-dit",
+    "diffusion-upscale",
 ]
 
 

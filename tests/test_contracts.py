@@ -74,10 +74,16 @@ def loss_of(phase: Phase, batch: Batch) -> Tensor:
         return phase.loss(batch, noise_for(batch))[0]
 
 
-MARKS = dict.fromkeys(PLAIN, pytest.mark.slow)
+MARKS = dict.fromkeys([*PLAIN, "diffusion-few", "diffusion-text"], pytest.mark.slow)
 
 
-@pytest.fixture(params=list(itertools.product(CASES, SHAPES)), ids=lambda p: f"{p[0]}-{'x'.join(map(str, p[1]))}")
+def shaped(case: str, shape: tuple[int, int, int]) -> Any:
+    """A case and a shape; of networks alike, those of one preset are enough among the quick tests."""
+    marks = pytest.mark.slow if case in ALIKE else ()
+    return pytest.param((case, shape), marks=marks, id=f"{case}-{'x'.join(map(str, shape))}")
+
+
+@pytest.fixture(params=[shaped(*pair) for pair in itertools.product(CASES, SHAPES)])
 def model(request: pytest.FixtureRequest, device: torch.device) -> nn.Module:
     case, shape = request.param
     name, settings = CASES[case]

@@ -1,6 +1,7 @@
 """Widths that bring a model to a number of parameters."""
 
 import pytest
+from presets import ALIKE
 
 from trilemma.comparison.sizes import NEAR, settings_for
 from trilemma.errors import UserError
@@ -12,7 +13,14 @@ LARGE = {"diffusion-cifar"}  # the same network as another preset
 FIXED = {"ae-linear", "ae-conv", "ae-recurrent", "vae-conv", "vae-beta", "diffusion-few"}
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if name not in LARGE | FIXED])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ())
+        for name in list_models()
+        if name not in LARGE | FIXED
+    ],
+)
 def test_every_model_comes_near(name: str) -> None:
     wanted = 1_000_000
     model = create(name, shape=SHAPE, **settings_for(name, SHAPE, wanted))

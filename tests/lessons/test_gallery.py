@@ -34,7 +34,13 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", LESSONS)
+# whose values other tests of their lessons check, and which take longer to draw
+LONG = ("metric-faults", "pca", "solver-order", "score-field", "adversarial-game", "beside", "jensen-gap")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in LESSONS]
+)
 def test_every_figure_is_drawn_and_says_how(name, folders, tmp_path):
     runs = [folders[model] for model in RUNS.get(name, [])]
     picture = figure(name, *runs, out=tmp_path / "picture.png", **QUICK.get(name, {}))
