@@ -54,7 +54,7 @@ PATIENCE_S = 300.0  # after which a start counts as hanging
 SMALL = {  # by model, or else by family
     "gan": ["width=8", "latent=16"],
     "diffusion-small": ["widths=8,16", "embedding=16", "T=200"],
-    "diffusion-text": ["size=16", "width=8", "multipliers=1,2", "depth=1", "text_width=16", "text_depth=1"],
+    "diffusion-text": ["size=16", "width=8", "multipliers=1,2", "depth=1", "text_width=32", "text_depth=1"],
     "diffusion-dit": ["width=32", "depth=1", "heads=2"],
     "diffusion": ["width=8", "multipliers=1,2", "depth=1"],
 }
