@@ -78,6 +78,7 @@ class Blueprint(NamedTuple):
 Parts = Mapping[str, nn.Module | Blueprint]
 
 _recipes: dict[str, Recipe] = {}
+_examples: dict[str, tuple[Recipe, Model]] = {}  # of recipes by name
 
 
 def register(recipe: Recipe) -> Recipe:
@@ -146,15 +147,23 @@ def list_models(
 
 
 def models_that(*protocols: type) -> list[str]:
-    """Names of the models with all these capabilities; built without memory, on the meta device."""
-    models = {name: without_memory(get_recipe(name)) for name in list_models()}
+    """Names of the models with all these capabilities."""
+    models = {name: _example(get_recipe(name)) for name in list_models()}
     return [name for name, model in models.items() if all(isinstance(model, protocol) for protocol in protocols)]
 
 
 def sampling_keys(recipe: Recipe) -> type[Config]:
     """The settings of the sampler of a recipe's models; none for models that do not draw samples."""
-    model = without_memory(recipe)
+    model = _example(recipe)
     return keys_of(model) if isinstance(model, Samples) else Config
+
+
+def _example(recipe: Recipe) -> Model:
+    """The recipe's network with its own settings, without memory; built once in a process, and nobody changes it."""
+    known = _examples.get(recipe.name)
+    if known is None or known[0] is not recipe:
+        known = _examples[recipe.name] = recipe, without_memory(recipe)
+    return known[1]
 
 
 def without_memory(recipe: Recipe, config: ModelConfig | None = None, parts: Parts | None = None) -> Model:

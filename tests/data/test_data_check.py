@@ -61,7 +61,7 @@ def decoded(contents, size):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("size", [(32, 32), (64, 64)])
+@pytest.mark.parametrize("size", [(32, 32), pytest.param((64, 64), marks=pytest.mark.slow)])
 def test_planted_near_duplicates_are_found(photos, change, size):
     n = len(photos)
     images = decoded([content(image) for image in photos] + [CHANGES[change](image) for image in photos], size)

@@ -92,7 +92,10 @@ CALLS = [(tensor_files, "save_file"), (os, "fsync"), (os, "replace"), (os, "rena
 
 
 @pytest.mark.parametrize(("owner", "call"), CALLS, ids=lambda x: x if isinstance(x, str) else "")
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize(
+    "number",
+    [errno.ENOSPC, *(pytest.param(other, marks=pytest.mark.slow) for other in (errno.EDQUOT, errno.EROFS, errno.EIO))],
+)
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_says_why(
     owner: Any, call: str, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
