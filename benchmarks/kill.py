@@ -452,6 +452,8 @@ def plan(families: list[str], only: list[str], kills: int, calls: int, seed: int
     from trilemma.comparison.request import ONE_PER_FAMILY
     from trilemma.registry import get_recipe
 
+    for name in only:
+        get_recipe(name)  # raises where there is none
     pieces: list[tuple[Any, ...]] = []
     for family in families:
         recipes = map(get_recipe, list_models())

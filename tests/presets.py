@@ -17,7 +17,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "diffusion-latent": {**_UNET, "check": False},
     "gan-style": {"width": 4, "latent": 8, "styles": 8, "penalty_every": 2, "path_every": 3},
 }
-# one network with "diffusion", by other settings
+# the U-Net of "diffusion", by other settings
 ALIKE = ("diffusion-flow", "diffusion-edm", "diffusion-cifar", "diffusion-inpaint")
 
 # what their tests see, those of another preset see, too: they are trained among the slow tests

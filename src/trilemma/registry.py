@@ -99,7 +99,7 @@ def register(recipe: Recipe) -> Recipe:
 def registered(*recipes: Recipe) -> Iterator[None]:
     """Inside, these presets are known too; afterwards they are not, nor is any that was registered inside."""
     _load()
-    before = dict(_recipes)
+    before, examples = dict(_recipes), dict(_examples)
     try:
         for recipe in recipes:
             register(recipe)
@@ -107,6 +107,8 @@ def registered(*recipes: Recipe) -> Iterator[None]:
     finally:
         _recipes.clear()
         _recipes.update(before)
+        _examples.clear()
+        _examples.update(examples)
 
 
 def get_recipe(name: str) -> Recipe:

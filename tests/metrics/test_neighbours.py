@@ -100,7 +100,9 @@ def test_far_away_noise():
     assert values(normal(200, 8, seed=1), normal(200, 8, seed=2) + 100) == (0, 0)
 
 
-def test_equals_the_definition():
+@pytest.mark.parametrize("crowd", [0, 64])
+def test_equals_the_definition(monkeypatch, crowd):
+    monkeypatch.setattr(neighbours, "CROWD", crowd)
     real, fake = normal(40, 3, seed=1), 0.7 * normal(40, 3, seed=2) + 0.5
     names = ("precision", "recall", "density", "coverage")
     assert values(real, fake, *names) == pytest.approx(naive(real, fake), abs=1e-12)
@@ -146,9 +148,13 @@ def test_a_collapsed_model_costs_no_more_than_a_good_one(monkeypatch, spread):
     assert compared(monkeypatch, real, collapsed) < compared(monkeypatch, real, good)
 
 
+@pytest.mark.parametrize("crowd", [0, 10**9])
 @pytest.mark.parametrize("spread", [0.0, 0.5, 1.0])
-def test_pairs_that_need_no_comparison_are_counted_right(spread):
-    """Balls that hold each point, by one comparison of each pair in each cut."""
+def test_pairs_that_need_no_comparison_are_counted_right(monkeypatch, spread, crowd):
+    """Balls that hold each point, by one comparison of each pair in each cut; with sure pairs told apart, or not."""
+    monkeypatch.setattr(neighbours, "CROWD", crowd)
+    dense, in_all = [], neighbours._held_in_all
+    monkeypatch.setattr(neighbours, "_held_in_all", lambda sure, *a: dense.append(sure.sum()) or in_all(sure, *a))
     n, generator = 60, torch.Generator().manual_seed(0)
     x, y = normal(n, 16, seed=1), spread * normal(n, 16, seed=2)
     d, pairs = distances(x, y), next(neighbours._blocks(x, y, n))
@@ -159,6 +165,7 @@ def test_pairs_that_need_no_comparison_are_counted_right(spread):
     inside = (d <= radii[:, :, None]) & (balls[:, :, None] == points[:, None, :])
     assert neighbours._held(pairs, radii, balls, points).equal(inside.sum(1).float())
     assert (neighbours._held(pairs, radii, balls, points, count=False) > 0).equal(inside.any(1))
+    assert len(dense) == (2 if crowd == 0 else 0) and all(0 < number < n * n for number in dense)
 
 
 def test_products_are_as_near_as_their_bound_says():

@@ -45,7 +45,7 @@ class Measured:
     ) -> "Evaluation":
         """That of a run by these settings, or else what `measure` gives, which is kept."""
         path = self._path(run, reference, "evaluation.safetensors", settings)
-        with suppress(OSError, SafetensorError, UserError, ValueError, KeyError, TypeError):
+        with suppress(OSError, SafetensorError, UserError, ValueError, LookupError, TypeError, AttributeError):
             return _read(path, reference)
         evaluation = measure()
         with suppress(OSError, UserError):

@@ -45,7 +45,7 @@ LOOKED_AT = 40  # nearest points, of which K_DENSITY lie in one half but for odd
 SPARE = 8  # further ones, so that products in float32 miss none of these
 FLOOR = 2.0**-100  # of the error, above what float32 takes for 0
 ROWS = 16  # whose nearest points are held at a time, in a processor's cache
-CROWD = 64  # points up to the largest radius of a ball, on average, above which it is worth telling the sure ones apart
+CROWD = 64  # such pairs for each ball or point, above which it is worth telling the sure ones apart
 CANDIDATES = 8  # of a block, whose distances are computed exactly
 INTERVAL_IS = "over both sets of images, at this number of images; holds the truth in 88 to 99% of simulated draws"
 
@@ -220,7 +220,7 @@ def _among(x: Tensor, block: int) -> Sorted:
 
 
 def _nearest(pairs: Block, start: int | None = None) -> Sorted:
-    """The nearest columns of each row.
+    """The nearest columns of each row. Where a row has itself among the columns, its bound there becomes infinite.
 
     Args:
         start: the number of the column that is the first row itself, where both are of one set; no row is its own
@@ -275,7 +275,7 @@ def _held(pairs: Block, radii: Tensor, half_balls: Tensor, half_points: Tensor, 
     """
     least, most = ((r / pairs.scale).square().float()[:, None] for r in (radii.amin(0), radii.amax(0)))
     unsure, held = pairs.lower <= most, radii.new_zeros(len(radii), pairs.lower.shape[1], dtype=torch.float32)
-    if unsure.sum() > CROWD * len(unsure):
+    if unsure.sum() > CROWD * min(unsure.shape):
         sure = pairs.lower + 2 * pairs.of_column <= least - 2 * pairs.of_row
         held = _held_in_all(sure, half_balls, half_points)
         unsure &= ~sure if count else ~sure & (held == 0).any(0)

@@ -51,6 +51,7 @@ BUDGET = {  # of a few minutes to hours on one machine
 
 # the noise that a network of minutes to hours is trained on (docs/diffusion.md, the search for settings)
 MODERN = {"density": "log-normal", "density_mean": -0.9, "density_std": 1.2}
+WITH_OUTLINES = {**MODERN, "density_mean": -1.5}  # of images whose outlines are given; and of codes
 
 register(
     Recipe(
@@ -163,7 +164,7 @@ register(
         suits="28 to 64 px; thousands of images; see trilemma upscale",
         source="Saharia et al. 2021; Bar-Tal et al. 2023 (tiles); Karras et al. 2022",
         build=PixelDiffusion,
-        config=PixelDiffusionConfig(**MODERN, upscale=4),
+        config=PixelDiffusionConfig(**WITH_OUTLINES, upscale=4),
         training=BUDGET,
     )
 )
@@ -176,7 +177,7 @@ register(
         suits="28 to 64 px; thousands of images",
         source="Rombach et al. 2022 (section 4.5); Saharia et al. 2022 (Palette); Karras et al. 2022",
         build=PixelDiffusion,
-        config=PixelDiffusionConfig(**MODERN, inpaint=True),
+        config=PixelDiffusionConfig(**WITH_OUTLINES, inpaint=True),
         training=BUDGET,
     )
 )

@@ -2,7 +2,7 @@
 
 from trilemma.diffusion.few import FewConfig, FewSteps
 from trilemma.diffusion.latent import LatentDiffusion, LatentDiffusionConfig
-from trilemma.recipes.diffusion import BUDGET, MODERN
+from trilemma.recipes.diffusion import BUDGET, WITH_OUTLINES
 from trilemma.registry import Recipe, register
 
 register(
@@ -15,7 +15,7 @@ register(
         build=LatentDiffusion,
         config=LatentDiffusionConfig(
             data_std=1.0,  # the codes are standardised
-            **MODERN,
+            **WITH_OUTLINES,
             clip_x0=False,
         ),
         training=BUDGET,

@@ -7,8 +7,7 @@ mean of gradients, the step goes along the nearest matrix whose singular values 
 
 The factor gives a step the root mean square 0.2 lr that one of Adam typically has (Liu et al. 2025, "Muon is scalable
 for LLM training", eq. 4), so that a rate serves both. Weights with fewer than SMALLEST rows or columns, and all that
-have one axis, move by AdamW; so do tables of embeddings (Jordan et al. 2024), whose rows have nothing to do with each
-other: an orthogonal step moves rows that are in no image of the batch, too.
+have one axis, move by AdamW.
 
 O(U) is a polynomial of odd degree, p(x) = 3.4445 x - 4.7750 x^3 + 2.0315 x^5, five times over, of the singular values
 of U / |U|. With X <- P X, P = a + b A + c A^2, the Gram matrix A = X X^T becomes P A P. So the five run in A and in the
@@ -17,7 +16,7 @@ product Q of the Ps, for all matrices of one height together, and X is multiplie
 
 import inspect
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,8 +30,7 @@ RMS = 0.2  # of a step, over the rate
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for matrices, and AdamW for the other weights; `tables` are those that are embeddings. Weight decay is apart
-    from the gradient, as AdamW's.
+    """Muon for matrices, and AdamW for the other weights. Weight decay is apart from the gradient, as AdamW's.
 
     All weights that are no matrices are taken to have their gradients in the same steps.
     """
@@ -48,10 +46,8 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         eps: float = 1e-8,
-        tables: Collection[nn.Parameter] = (),
     ) -> None:
         # "fused": by which a state that is taken back has its steps where the weights are
-        self._tables = {id(table) for table in tables}
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps, "fused": True})
 
     @torch.no_grad()
@@ -59,11 +55,8 @@ class Muon(torch.optim.Optimizer):
         """Move the weights by their gradients."""
         for group in self.param_groups:
             moved: list[Tensor] = [p for p in group["params"] if p.grad is not None]
-            self._move_matrices(group, [weight for weight in moved if self._is_matrix(weight)])
-            self._move_others(group, [weight for weight in moved if not self._is_matrix(weight)])
-
-    def _is_matrix(self, weight: Tensor) -> bool:
-        return is_matrix(weight) and id(weight) not in self._tables
+            self._move_matrices(group, [weight for weight in moved if is_matrix(weight)])
+            self._move_others(group, [weight for weight in moved if not is_matrix(weight)])
 
     def _move_matrices(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         if not weights:

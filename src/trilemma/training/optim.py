@@ -1,12 +1,11 @@
 """Optimisers by name, and the learning rate as a factor of progress."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from trilemma.errors import UserError, unknown
 from trilemma.run.config import TrainConfig
@@ -18,11 +17,9 @@ PLAYERS_OWN = ("optimizer", "betas", "weight_decay", "clip")  # keys that a play
 PATIENCE = 2  # validations without improvement before the learning rate is halved
 
 
-def make_optimizer(player: Player, run: TrainConfig, tables: Collection[int] = ()) -> torch.optim.Optimizer:
+def make_optimizer(player: Player, run: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser of one player, in the quickest implementation torch has for it.
 
-    Args:
-        tables: which of its parameters are embeddings (`tables_of`).
     Raises:
         UserError: if the run has no learning rate for it, or a key of its own is unknown or does not fit.
     """
@@ -34,17 +31,11 @@ def make_optimizer(player: Player, run: TrainConfig, tables: Collection[int] = (
     if config.optimizer == "nadam":
         return torch.optim.NAdam(parameters, lr, config.betas, weight_decay=decay, foreach=True)
     if config.optimizer == "muon":
-        return Muon(parameters, lr, config.betas, decay, tables=[parameters[k] for k in tables])
+        return Muon(parameters, lr, config.betas, decay)
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr, weight_decay=decay, foreach=True)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(parameters, lr, config.betas, weight_decay=decay, fused=device in ("cpu", "cuda"))
-
-
-def tables_of(player: Player, model: nn.Module) -> tuple[int, ...]:
-    """The numbers of those parameters of a player that are embeddings of the model."""
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    return tuple(k for k, parameter in enumerate(player.parameters) if id(parameter) in tables)
 
 
 def optimizer_config(player: Player, run: TrainConfig) -> TrainConfig:

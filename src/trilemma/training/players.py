@@ -18,14 +18,7 @@ from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint
 from trilemma.training.ema import EMA
 from trilemma.training.log import Averages
-from trilemma.training.optim import (
-    Plateau,
-    learning_rate,
-    lr_factor,
-    make_optimizer,
-    optimizer_config,
-    tables_of,
-)
+from trilemma.training.optim import Plateau, learning_rate, lr_factor, make_optimizer, optimizer_config
 from trilemma.training.state import first_entries, flatten_optimizer, restore_optimizer
 from trilemma.types import Batch, Logs, Model, Phase, Player, flags, not_averaged, players_of, span_of
 
@@ -53,8 +46,7 @@ class Players:
         self.device = next(model.parameters()).device
         self.phases = list(model.phases)  # read once: it may be a property that makes new ones
         self.all = players_of(self.phases)
-        self.tables = {player.name: tables_of(player, model) for player in self.all}
-        self.optimizers = {player.name: make_optimizer(player, config, self.tables[player.name]) for player in self.all}
+        self.optimizers = {player.name: make_optimizer(player, config) for player in self.all}
         self.spans = {player.name: span_of(player, self.phases) for player in self.all}
         self.clips = {player.name: optimizer_config(player, config).clip for player in self.all}
         halflife = config.ema_halflife_images
@@ -161,10 +153,7 @@ class Players:
 
     def first_state(self) -> Checkpoint:
         """The form of what the optimisers hold after their first steps, without numbers, and when those are taken."""
-        entries = {
-            f"optimizer-{player.name}": first_entries(player, self.config, self.tables[player.name])
-            for player in self.all
-        }
+        entries = {f"optimizer-{player.name}": first_entries(player, self.config) for player in self.all}
         values = {"step": 1, "images": self.repeats * self.config.batch}
         late = [f"optimizer-{name}" for name, (begin, _) in self.spans.items() if begin > 0]
         return Checkpoint(values, entries, late)

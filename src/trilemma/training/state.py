@@ -4,7 +4,7 @@ The form of every state of a training is known before it begins: the names, shap
 the model, and what an optimiser holds follows from the parameters it moves (`run.state` compares).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -56,13 +56,12 @@ class Parts:
         return Checkpoint(state.values | first.values, state.tensors | first.tensors, first.late)
 
 
-def first_entries(player: Player, config: TrainConfig, tables: Collection[int] = ()) -> Tensors:
-    """The form, without values, of what a player's optimiser holds after its first step; `tables` as of
-    `make_optimizer`."""
+def first_entries(player: Player, config: TrainConfig) -> Tensors:
+    """The form, without values, of what a player's optimiser holds after its first step."""
     parameters = [nn.Parameter(torch.empty_like(p, device="meta")) for p in player.parameters]
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
-    optimizer = make_optimizer(replace(player, parameters=parameters), config, tables)
+    optimizer = make_optimizer(replace(player, parameters=parameters), config)
     optimizer.step()
     return flatten_optimizer(optimizer)
 
