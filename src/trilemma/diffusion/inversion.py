@@ -29,7 +29,7 @@ def invert(denoise: Denoise, schedule: Schedule, times: Tensor, x0: Tensor) -> T
         alpha = float(schedule.alpha(t))
         x0_hat = denoise(alpha * x0, x0.new_full((len(x0),), t))
         x = alpha * (x0 + (x0 - x0_hat) / 2)
-    return unipc(denoise, schedule, up, x, no_noise)
+    return unipc(denoise, schedule, up, x, no_noise, order=3)
 
 
 def no_noise(step: int) -> Tensor:

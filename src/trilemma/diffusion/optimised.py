@@ -42,7 +42,7 @@ def optimised_times(
         states.append(denoise(x_t, t))
         return states[-1]
 
-    end = unipc(recorded, schedule, fine, x_T, no_noise)
+    end = unipc(recorded, schedule, fine, x_T, no_noise, order=3)
     speed = torch.stack([(b - a).square().mean().sqrt().cpu().double() for a, b in pairwise(states)])
     grids = [times_of(name, schedule, steps) for name in ("karras", "log-snr")]
     grids += [_equal_parts(schedule, fine[:-1], speed**power, steps) for power in POWERS]

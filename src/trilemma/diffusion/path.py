@@ -106,4 +106,4 @@ class CodesModel(DenoisingModel):
         check_codes(z, self.code_length)
         times = times_of("log-snr", self.schedule, CODE_STEPS)
         x_T = float(self.schedule.sigma(times[0])) * z.unflatten(1, self.x_shape)
-        return self.to_image(unipc(self._denoiser_for(condition, len(z)), self.schedule, times, x_T, no_noise))
+        return self.to_image(unipc(self._denoiser_for(condition, len(z)), self.schedule, times, x_T, no_noise, order=3))

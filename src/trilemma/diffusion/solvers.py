@@ -116,7 +116,7 @@ def eab3(denoise: Denoise, schedule: Schedule, times: Tensor, x_T: Tensor, noise
     return x
 
 
-def unipc(denoise: Denoise, schedule: Schedule, times: Tensor, x_T: Tensor, noise: Noise, *, order: int = 3) -> Tensor:
+def unipc(denoise: Denoise, schedule: Schedule, times: Tensor, x_T: Tensor, noise: Noise, *, order: int = 2) -> Tensor:
     """UniPC in its form for x0_hat, with B(h) = exp(h) - 1; the step after the last correction is a prediction.
 
     Args:
