@@ -180,7 +180,7 @@ def test_densities_over_an_even_spread() -> None:
     torch.testing.assert_close(DENSITIES["uniform"](u, flow, 0.0, 1.0), u)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", [grid for grid in GRIDS if grid != "auto"])
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
 def test_grids(grid: str, schedule: Schedule) -> None:
     for steps in (1, 2, 9):
@@ -198,6 +198,21 @@ def test_grids(grid: str, schedule: Schedule) -> None:
         "log-snr": level,
     }[grid].diff()
     torch.testing.assert_close(spaced, spaced[0].expand_as(spaced), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
+def test_the_automatic_grid(schedule: Schedule) -> None:
+    """That of Karras; below 8 steps sigma / alpha from 40, or where t is 1, to 0.08, with equal steps of its root."""
+    assert torch.equal(times_of("auto", schedule, 8), times_of("karras", schedule, 8))
+    for steps in (1, 2, 5, 7):
+        times = times_of("auto", schedule, steps)
+        assert len(times) == steps + 1 and (times.diff() < 0).all() and times[-1] == 0
+        ratio = (-log_snr(schedule, times[:-1]) / 2).exp()
+        assert ratio[0] <= 40 * (1 + 1e-6) and (ratio[0] == pytest.approx(40, rel=1e-6) or times[0] == 1)
+        if steps > 1:
+            roots = (ratio**0.2).diff()
+            assert ratio[-1] == pytest.approx(0.08, rel=1e-6)
+            torch.testing.assert_close(roots, roots[0].expand_as(roots), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("get", [get_prediction, get_weighting, get_density, get_schedule], ids=lambda f: f.__name__)

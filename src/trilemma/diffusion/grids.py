@@ -4,8 +4,9 @@
     quadratic   equal steps in sqrt(t)                                      (Song, Meng & Ermon 2021, appendix D.3)
     karras      equal steps in (sigma / alpha)**(1/7), then one to clean    (Karras et al. 2022, eq. 5)
     log-snr     equal steps in log(alpha / sigma), then one to clean        (Lu et al. 2022, section 3.3)
+    auto        karras, in less than FEW steps between nearer ends
 
-A grid begins at t = 1, or where the log-SNR is -20 if it is lower at 1. The last two have their equal steps from a
+A grid begins at t = 1, or where the log-SNR is -20 if it is lower at 1. The last three have their equal steps from a
 log-SNR of BEGIN, above which noise hides all of an image, to END. The last step is to t = 0.
 """
 
@@ -21,6 +22,8 @@ from trilemma.errors import UserError, named
 BEGIN = 2 * math.log(1 / 80)  # log-SNR where sigma / alpha is 80 (Karras et al. 2022, table 1)
 END = 2 * math.log(1 / 0.01)  # log-SNR where sigma / alpha is 0.01, about one level of 256
 RHO = 7.0
+FEW = 8  # steps, below which `automatic` has other ends (docs/diffusion.md)
+ENDS_OF_FEW, RHO_OF_FEW = (2 * math.log(1 / 40), 2 * math.log(1 / 0.08)), 5.0
 
 Grid = Callable[[Schedule, int], Tensor]  # (schedule, steps) -> times, float64 (steps + 1,)
 
@@ -40,9 +43,14 @@ def quadratic(schedule: Schedule, steps: int) -> Tensor:
     return torch.linspace(math.sqrt(first_time(schedule)), 0, steps + 1, dtype=torch.float64) ** 2
 
 
-def karras(schedule: Schedule, steps: int) -> Tensor:
-    """Equal steps in (sigma / alpha)**(1 / RHO)."""
-    return _spaced(schedule, steps, lambda level: (-level / (2 * RHO)).exp(), lambda y: -2 * RHO * y.log())
+def karras(schedule: Schedule, steps: int, ends: tuple[float, float] = (BEGIN, END), rho: float = RHO) -> Tensor:
+    """Equal steps in (sigma / alpha)**(1 / rho)."""
+    return _spaced(schedule, steps, lambda level: (-level / (2 * rho)).exp(), lambda y: -2 * rho * y.log(), ends)
+
+
+def automatic(schedule: Schedule, steps: int) -> Tensor:
+    """That of Karras; in less than FEW steps between nearer ends, which leave more of the steps to what matters."""
+    return karras(schedule, steps, ENDS_OF_FEW, RHO_OF_FEW) if steps < FEW else karras(schedule, steps)
 
 
 def by_log_snr(schedule: Schedule, steps: int) -> Tensor:
@@ -51,16 +59,28 @@ def by_log_snr(schedule: Schedule, steps: int) -> Tensor:
 
 
 def _spaced(
-    schedule: Schedule, steps: int, scale: Callable[[Tensor], Tensor], log_snr_of: Callable[[Tensor], Tensor]
+    schedule: Schedule,
+    steps: int,
+    scale: Callable[[Tensor], Tensor],
+    log_snr_of: Callable[[Tensor], Tensor],
+    ends: tuple[float, float] = (BEGIN, END),
 ) -> Tensor:
-    """Equal steps in `scale` of the log-SNR, and a last one to t = 0."""
-    first = first_time(schedule, BEGIN)
-    begin, end = (float(scale(level)) for level in (log_snr(schedule, first), torch.tensor(END, dtype=torch.float64)))
+    """Equal steps in `scale` of the log-SNR from one end to the other, and a last one to t = 0."""
+    first = first_time(schedule, ends[0])
+    begin, end = (
+        float(scale(level)) for level in (log_snr(schedule, first), torch.tensor(ends[1], dtype=torch.float64))
+    )
     inner = schedule.t_of(log_snr_of(torch.linspace(begin, end, steps, dtype=torch.float64)))
     return torch.cat([inner.new_tensor([first]), inner[1:], inner.new_zeros(1)])
 
 
-GRIDS: dict[str, Grid] = {"uniform": uniform, "quadratic": quadratic, "karras": karras, "log-snr": by_log_snr}
+GRIDS: dict[str, Grid] = {
+    "auto": automatic,
+    "uniform": uniform,
+    "quadratic": quadratic,
+    "karras": karras,
+    "log-snr": by_log_snr,
+}
 
 
 def get_grid(name: str) -> Grid:

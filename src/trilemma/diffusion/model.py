@@ -233,7 +233,7 @@ class DiffusionModel(ConditionedModel):
             UserError: it is optimised, and nobody has measured it.
         """
         if keys.grid != OPTIMISED:
-            return times_of(keys.grid_name, schedule, keys.steps)
+            return times_of(keys.grid, schedule, keys.steps)
         if guides.times is None:
             raise UserError("grid=optimised is measured on the held-out images of a run; sample the run")
         return guides.times

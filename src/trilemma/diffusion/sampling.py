@@ -12,13 +12,13 @@ from trilemma.config import Config, only_for
 from trilemma.diffusion.samplers import get_sampler
 from trilemma.errors import UserError
 
-AUTO_SAMPLER, AUTO_GRID = "unipc", "karras"  # in five calls and more the nearest to real images (docs/diffusion.md)
+AUTO_SAMPLER = "unipc"  # in five calls and more the nearest to real images (docs/diffusion.md)
 
 
 class DiffusionSampling(Config):
     """Settings of the sampler."""
 
-    steps: PositiveInt = Field(default=20, description="steps of the sampler; heun makes two calls a step")
+    steps: PositiveInt = Field(default=10, description="steps of the sampler; heun makes two calls a step")
     sampler: Literal["auto", "ddim", "ddpm", "euler", "heun", "dpm++2m", "dpm++3m", "eab3", "unipc"] = Field(
         default="auto", description="solver; auto: the best for few calls"
     )
@@ -75,8 +75,3 @@ class DiffusionSampling(Config):
     def adds_noise(self) -> bool:
         """Whether the sampler draws noise on the way."""
         return self.sampler == "ddpm" or bool(self.eta)
-
-    @property
-    def grid_name(self) -> str:
-        """Of the grid, where it is not optimised."""
-        return AUTO_GRID if self.grid == "auto" else self.grid
