@@ -135,16 +135,12 @@ def measure_curves(
         if run is not None and evaluation is not None and not evaluation.learned_nothing:
             progress.say(f"{entry.label}: measuring its learning curve and settings of its sampler")
             last = evaluation.spreads.get("kernel_distance")
-            curves: list[tuple[type, Callable[[], Iterator[Any]], str]] = [
-                (LearningPoint, partial(learning_points, run, reference, last, batch), "learning curve"),
-                (SamplerPoint, partial(sampler_points, run, reference, batch), "settings of the sampler"),
-            ]
-            entry.learning, entry.samplers = (
-                measured.points(
-                    run, reference, kind, partial(_as_far_as_possible, points, f"{entry.label}, {what}", progress.say)
-                )
-                for kind, points, what in curves
-            )
+            curve = partial(learning_points, run, reference, last, batch)
+            as_far = partial(_as_far_as_possible, curve, f"{entry.label}, learning curve", progress.say)
+            entry.learning = measured.points(run, reference, LearningPoint, as_far)
+            settings = partial(sampler_points, run, reference, batch)
+            as_far = partial(_as_far_as_possible, settings, f"{entry.label}, settings of the sampler", progress.say)
+            entry.samplers = measured.points(run, reference, SamplerPoint, as_far)
         progress.done()
 
 
@@ -170,8 +166,8 @@ def _measure(entry: Entry, plan: Plan, batch: int, reference: "Reference", measu
     assert entry.contestant is not None
     entries = plan.entries
     first = next((e for e in entries if e.evaluation is not None), None)
-    alone = not any(e.name == entry.name and e.evaluation is not None for e in entries)  # it stands for the row
-    evaluation = _evaluation(entry, plan, batch, reference, measured, images=alone)
+    first_of_row = not any(e.name == entry.name and e.evaluation is not None for e in entries)  # which stands for it
+    evaluation = _evaluation(entry, plan, batch, reference, measured, images=first_of_row)
     earlier = scores_of(first.evaluation) if first and first.evaluation else {}
     if first and (difference := protocol_difference(scores_of(evaluation), earlier)):
         raise UserError(
@@ -183,7 +179,7 @@ def _measure(entry: Entry, plan: Plan, batch: int, reference: "Reference", measu
 def _evaluation(
     entry: Entry, plan: Plan, batch: int, reference: "Reference", measured: Measured, *, images: bool
 ) -> "Evaluation":
-    """The scores of an entry; images: whether its images and their features are needed any more."""
+    """The scores of an entry; images: whether its images and their features are kept."""
     from trilemma.metrics import evaluate
 
     run, settings = entry.run, dict[str, Any](batch=batch)

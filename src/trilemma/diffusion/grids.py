@@ -7,7 +7,7 @@
     auto        karras, in less than FEW steps between nearer ends
 
 A grid begins at t = 1, or where the log-SNR is -20 if it is lower at 1. The last three have their equal steps from a
-log-SNR of BEGIN, above which noise hides all of an image, to END. The last step is to t = 0.
+log-SNR of BEGIN, above which noise hides all of an image, to END, or between ENDS_OF_FEW. The last step is to t = 0.
 """
 
 import math

@@ -17,8 +17,7 @@ from trilemma.explore.usefulness import Verdict, compare_classifiers, plan_verdi
 from trilemma.files import json_text, remove
 from trilemma.keys import BatchSize, Quiet, Seed
 from trilemma.metrics.classification import class_counts, draw_classes
-from trilemma.metrics.evaluate import METRICS
-from trilemma.metrics.receipt import claim_scores, write_score
+from trilemma.metrics.receipt import METRICS, claim_scores, write_score
 from trilemma.modes import own_modes
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import to_uint8

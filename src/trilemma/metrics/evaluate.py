@@ -25,7 +25,7 @@ from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.path_length import path_scores
 from trilemma.metrics.quality import Setup, details, quality, quality_scores
 from trilemma.metrics.reals import caveats, choose_reals, role_of
-from trilemma.metrics.receipt import Score, claim_scores, protocol_name, score_of, write_score
+from trilemma.metrics.receipt import METRICS, Score, claim_scores, protocol_name, score_of, write_score
 from trilemma.metrics.reconstruction import check_inverted, reconstruction_scores
 from trilemma.metrics.resources import peak_bytes
 from trilemma.modes import own_modes
@@ -33,8 +33,6 @@ from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, 
 from trilemma.run.run import Run
 from trilemma.types import BoundsByPath, Conditional, Inverts, Reconstructs, Samples
 from trilemma.values import checked_call, shown
-
-METRICS = "metrics"  # of a run folder: its scores
 
 
 @dataclass(frozen=True)

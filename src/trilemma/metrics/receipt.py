@@ -22,6 +22,7 @@ from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.intervals import Estimate
 from trilemma.results import claim, claim_folders
 
+METRICS = "metrics"  # of a run folder: its scores
 LONGEST_VALUE = 60  # letters of a setting in the name of a file
 LARGEST_SCORE = 1 << 20  # bytes of a file; ours have 2,000
 
