@@ -1,6 +1,7 @@
 """Randomness as a function of (seed, purpose, position), so that nothing depends on what was drawn before.
 
-Two tools. `generator` seeds a torch generator for one purpose at one position (a training step, an epoch's order).
+Two tools. `generator` seeds a torch generator for one purpose at one position (a training step, an epoch's order);
+`batch_uniform` and `batch_normal` draw from it for a batch.
 `normal` and `uniform` give image k its own numbers, whatever batch it is drawn in: a counter goes through the
 SplitMix64 finaliser (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"), started per image
 from a hash of (seed, purpose, position, k), so a whole batch is drawn in a few vector operations. They are always
@@ -53,6 +54,16 @@ def seed_of(seed: int, purpose: str, *position: int) -> int:
 def generator(seed: int, purpose: str, *position: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator for one purpose at one position."""
     return torch.Generator(device).manual_seed(seed_of(seed, purpose, *position))
+
+
+def batch_uniform(count: int, like: Tensor, rng: torch.Generator) -> Tensor:
+    """Numbers in [0, 1) for each image of a batch, (count, B), as `like`; drawn where the generator is."""
+    return torch.rand(count, len(like), generator=rng, dtype=torch.float32, device=rng.device).to(like)
+
+
+def batch_normal(count: int, like: Tensor, rng: torch.Generator) -> Tensor:
+    """Standard normal numbers for each image of a batch, (count, B), as `like`; drawn where the generator is."""
+    return torch.randn(count, len(like), generator=rng, dtype=torch.float32, device=rng.device).to(like)
 
 
 class OwnStart(TorchFunctionMode):

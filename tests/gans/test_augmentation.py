@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from trilemma import rng
 from trilemma.config import make
 from trilemma.gans import augmentation
-from trilemma.gans.augmentation import MOST, Adaptive, adaptive, colours, differentiable, geometry, resample
-from trilemma.gans.gan import GAN, GANConfig
+from trilemma.gans.augmentation import MOST, Adaptive, adaptive, colours, differentiable, geometry
+from trilemma.gans.config import GANConfig
+from trilemma.gans.gan import GAN
+from trilemma.nets.affine import resample
 from trilemma.types import Batch
 
 SHAPES = [(1, 8, 8), (3, 8, 12), (4, 9, 9), (2, 8, 8)]
@@ -45,25 +46,6 @@ def test_each_image_has_its_own_transform_and_passes_a_gradient(augment: Any, sh
     assert gradient.isfinite().all() and gradient.any() and second.isfinite().all() and second.any()
 
 
-@pytest.mark.parametrize("shape", [(1, 7, 6), (3, 5, 8)])
-def test_images_are_sampled_as_torch_samples_them(shape: tuple[int, int, int]) -> None:
-    """The oracle has no second derivative in every release."""
-    _, height, width = shape
-    matrix, shift = torch.randn(6, 2, 2, generator=source(), dtype=torch.float64), 3 * torch.randn(6, 2).double()
-    sides = torch.tensor([width, height]).double()
-    theta = torch.cat([matrix * sides / sides[:, None], (2 * shift / sides)[..., None]], 2)
-    grid = F.affine_grid(theta, [6, *shape], align_corners=False)
-    expected = F.grid_sample(images(6, shape), grid, padding_mode="reflection", align_corners=False)
-    torch.testing.assert_close(resample(images(6, shape), matrix, shift), expected)
-
-
-def test_second_derivatives_pass_through_the_sampling() -> None:
-    matrix, shift = torch.randn(2, 2, 2).double(), torch.randn(2, 2).double()
-    assert torch.autograd.gradgradcheck(
-        lambda image: resample(image, matrix, shift).square(), images(2, (1, 4, 3)).requires_grad_()
-    )
-
-
 def test_places_are_float32_under_autocast() -> None:
     image = images(8, (3, 32, 40)).float()
     plain = adaptive(image, 0.8, source())
@@ -75,8 +57,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch, on: list[float], u: list[float], e: l
     """For every image: which transforms are applied (0) or not (1), and their numbers."""
     parts = iter([on, u])
     columns = lambda values, like: torch.tensor(values).to(like)[:, None].expand(-1, len(like))  # noqa: E731
-    monkeypatch.setattr(augmentation, "_uniform", lambda count, like, rng: columns(next(parts), like).clone())
-    monkeypatch.setattr(augmentation, "_normal", lambda count, like, rng: columns(e, like))
+    monkeypatch.setattr(augmentation, "batch_uniform", lambda count, like, rng: columns(next(parts), like).clone())
+    monkeypatch.setattr(augmentation, "batch_normal", lambda count, like, rng: columns(e, like))
 
 
 @pytest.mark.parametrize(
@@ -169,13 +151,13 @@ def test_quarter_turns_leak_nothing_before_they_are_certain(p: float, monkeypatc
     q can be told unless p is 1, when all that are seen are alike."""
     n, q = 8_000, torch.tensor([0.6, 0.3, 0.1, 0.0])
     directions = torch.multinomial(q, n, replacement=True, generator=source(2))
-    original = augmentation._uniform
+    original = augmentation.batch_uniform
 
     def turns_only(count: int, like: Tensor, rng: torch.Generator) -> Tensor:
         u = original(count, like, rng)
         return torch.where(torch.arange(count)[:, None] == 1, u, 2.0) if count == 6 else u
 
-    monkeypatch.setattr(augmentation, "_uniform", turns_only)
+    monkeypatch.setattr(augmentation, "batch_uniform", turns_only)
     image = pointing(directions)
     seen = resample(image, *geometry(image, p, source()))
     sides = torch.stack(

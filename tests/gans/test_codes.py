@@ -9,7 +9,8 @@ from trilemma.config import make
 from trilemma.errors import UserError
 from trilemma.gans import codes as gan_codes
 from trilemma.gans.codes import CodesModel
-from trilemma.gans.gan import GAN, GANConfig
+from trilemma.gans.config import GANConfig
+from trilemma.gans.gan import GAN
 from trilemma.gans.inversion import nearest, search
 from trilemma.types import Condition, DrawsCodes, Encodes, HasStyles, Inverts, JudgesRealness, Reconstructs
 

@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trilemma import rng
 from trilemma.config import make
 from trilemma.errors import UserError
-from trilemma.gans.gan import GAN, NETWORKS, GANConfig, GANKeys
+from trilemma.gans.config import NETWORKS, GANConfig, GANKeys
+from trilemma.gans.gan import GAN
 from trilemma.gans.losses import LOSSES
 from trilemma.nets import dcgan
 from trilemma.nets.critic import Critic, ProjectionCritic

@@ -14,7 +14,8 @@ from trilemma import rng
 from trilemma.config import make
 from trilemma.data import Data, load_data
 from trilemma.files import json_text, parse_json
-from trilemma.gans.gan import GAN, GANConfig
+from trilemma.gans.config import GANConfig
+from trilemma.gans.gan import GAN
 from trilemma.gans.losses import LOSSES
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint

@@ -3,6 +3,7 @@
 class     a vector that is added to that of the noise level
 caption   such a vector, and tokens that the network looks at     (nets/text.py)
 image     channels beside those of x                              (planes.py)
+geometry  a vector, of images that were moved in training         (augmentation.py)
 
 In training a share of the images loses its class or caption, which guidance leads away from (Ho & Salimans 2022). Where
 nothing is asked for, image k has class k, or the k-th of the captions or small images that are kept with the model.
@@ -14,6 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from trilemma.diffusion.augmentation import NUMBERS, augmented
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.path import CodesModel
 from trilemma.diffusion.planes import draw_masks, enlarge, hide, mask_planes, shrink
@@ -43,6 +45,8 @@ class ConditionedModel(CodesModel):
             self.tokeniser = Tokeniser(config.words)
             self.text = TextEncoder(self.tokeniser.size, config.text_width, config.text_depth)
             self.text_vector = nn.Linear(config.text_width, width)
+        if config.augment_p:
+            self.geometry_vector = nn.Linear(NUMBERS, width, bias=False)  # 0 of an image as it is
         if config.inpaint:
             self.takes += ("image", "mask")
         if config.upscale:
@@ -111,8 +115,19 @@ class ConditionedModel(CodesModel):
         lost = (draws < share).tolist()
         return replace(condition, caption=["" if gone else text for gone, text in zip(lost, caption, strict=True)])
 
-    def embed(self, condition: Condition, n: int) -> NetworkInput:
-        """What the network is given of a condition of n images; a null label, or no caption, where there is none."""
+    def augment(self, batch: Batch, rng: torch.Generator) -> tuple[Batch, Tensor | None]:
+        """A batch whose images were moved, and the numbers (B, NUMBERS) that say how; None of a model without."""
+        if not self.config.augment_p:
+            return batch, None
+        image, numbers = augmented(batch.image, self.config.augment_p, rng)
+        return replace(batch, image=image), numbers
+
+    def embed(self, condition: Condition, n: int, geometry: Tensor | None = None) -> NetworkInput:
+        """What the network is given of a condition of n images; a null label, or no caption, where there is none.
+
+        Args:
+            geometry: of images that were moved, the numbers (n, NUMBERS) that say how.
+        """
         inputs = NO_INPUT
         if self.n_classes:
             null = torch.full((n,), self.n_classes, device=self._device)
@@ -120,6 +135,9 @@ class ConditionedModel(CodesModel):
             inputs = NetworkInput(self.embedding(label))
         elif "caption" in self.takes:
             inputs = self._read([""] * n if condition.caption is None else condition.caption)
+        if geometry is not None:
+            vector = self.geometry_vector(geometry)
+            inputs = inputs._replace(vector=vector if inputs.vector is None else inputs.vector + vector)
         return inputs._replace(planes=self._planes(condition, n)) if self.n_planes else inputs
 
     def _read(self, captions: Sequence[str]) -> NetworkInput:

@@ -52,6 +52,12 @@ class PixelDiffusionConfig(ModelConfig):
     heads: PositiveInt | None = Field(
         default=None, description="dit: of the attention (default: one for 32 numbers of a token)"
     )
+    augment_p: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="probability of each change of a training image: turned, scaled, ...; the network is told it",
+    )
     clip_x0: bool = Field(default=True, description="keep the predicted clean image in [-1, 1] while sampling")
     classes: bool = Field(default=False, description="learn to draw a class")
     n_classes: int | None = Field(default=None, ge=1, description="with classes: how many")

@@ -36,6 +36,7 @@ class LatentDiffusionConfig(PixelDiffusionConfig):
     @model_validator(mode="after")
     def _of_codes(self) -> Self:
         only_for(self, "upscale", False, "diffusion-upscale, a model of pixels")
+        only_for(self, "augment_p", False, "models of pixels, such as diffusion")
         return self
 
 

@@ -30,6 +30,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from trilemma.nets.affine import resample, rotation
+from trilemma.rng import batch_normal, batch_uniform
+
 TARGET = 0.6  # of the mean sign of the logits of real images
 INTERVAL = 4  # batches from one move of p to the next
 IMAGES_TO_MOVE = 500_000  # in which p goes from 0 to 1
@@ -48,7 +51,7 @@ def differentiable(image: Tensor, rng: torch.Generator) -> Tensor:
     times U(1/2, 3/2); translation by whole pixels up to 1/8 of a side, with zeros outside; a square of half the sides
     set to zero: grey, and where there is an alpha, transparent.
     """
-    u = _uniform(7, image, rng)
+    u = batch_uniform(7, image, rng)
     colour, rest = _parts(image)
     colour = 2 * colour - 1 + _of_images(u[0] - 0.5)
     mean = colour.mean(1, keepdim=True)
@@ -103,7 +106,7 @@ def adaptive(image: Tensor, p: Tensor | float, rng: torch.Generator) -> Tensor:
 def geometry(image: Tensor, p: Tensor | float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """From where each image is taken: x = A y + b, of pixels (x, y) seen from the centre; (B, 2, 2) and (B, 2)."""
     height, width = image.shape[2:]
-    on, u, e = _uniform(6, image, rng) < p, _uniform(4, image, rng), _normal(3, image, rng)
+    on, u, e = batch_uniform(6, image, rng) < p, batch_uniform(4, image, rng), batch_normal(3, image, rng)
     on[1] &= height == width
     flip = torch.where(on[0] & (u[0] < 0.5), -1.0, 1.0)
     angle = on[1] * (4 * u[1]).floor() * math.pi / 2 + on[2] * ROTATION * e[0]
@@ -112,13 +115,13 @@ def geometry(image: Tensor, p: Tensor | float, rng: torch.Generator) -> tuple[Te
         [(SHIFT * n * (2 * v - 1)).round() for n, v in zip((width, height), u[2:], strict=True)]
     )
     sized = torch.stack([flip * scale * aspect, scale / aspect], 1)
-    return _rotation(angle) * sized[:, None], shift.T
+    return rotation(angle) * sized[:, None], shift.T
 
 
 def colours(colour: Tensor, p: Tensor | float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """M (B, C, C) and b (B,) of images with C = 1 or 3 colours."""
     n = colour.shape[1]
-    on, u, e = _uniform(5, colour, rng) < p, _uniform(2, colour, rng), _normal(3, colour, rng)
+    on, u, e = batch_uniform(5, colour, rng) < p, batch_uniform(2, colour, rng), batch_normal(3, colour, rng)
     contrast, saturation = (on[1] * CONTRAST * e[1]).exp(), (on[4] * SATURATION * e[2]).exp()
     flip, hue = on[2] & (u[0] < 0.5), on[3] * 2 * math.pi * u[1]
     unit = torch.eye(n, dtype=colour.dtype, device=colour.device)
@@ -127,40 +130,6 @@ def colours(colour: Tensor, p: Tensor | float, rng: torch.Generator) -> tuple[Te
     matrix = _matrices(saturation * hue.cos()) * chroma + _matrices(saturation * hue.sin()) * turn
     matrix = matrix + _matrices(torch.where(flip, -1.0, 1.0)) * luma
     return _matrices(contrast) * matrix, on[0] * BRIGHTNESS * e[0]
-
-
-def resample(image: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
-    """Images (B, C, H, W) at x = A y + b, linear between pixels, reflected at their borders.
-
-    What torch's `grid_sample` does with reflection, in steps of which each has a second derivative, as penalties on
-    the slope need.
-
-    Args:
-        matrix: A, (B, 2, 2); shift: b, (B, 2); of (x, y) in pixels from the centre.
-    """
-    height, width = image.shape[2:]
-    ys, xs = ((torch.arange(n, device=image.device) - (n - 1) / 2).to(image) for n in (height, width))
-    at = torch.stack([xs.expand(height, width), ys[:, None].expand(height, width)]).flatten(1)
-    x, y = (matrix @ at + shift[..., None]).unbind(1)  # (B, HW)
-    x0, wx = _neighbours(x + (width - 1) / 2, width)
-    y0, wy = _neighbours(y + (height - 1) / 2, height)
-    rows, result = image.flatten(2), torch.zeros_like(image).flatten(2)
-    for dy in (0, 1):
-        for dx in (0, 1):
-            index = (y0 + dy).clamp(max=height - 1) * width + (x0 + dx).clamp(max=width - 1)
-            weight = (wy if dy else 1 - wy) * (wx if dx else 1 - wx)
-            value = rows.gather(2, index[:, None].expand(-1, rows.shape[1], -1))
-            result = result + weight[:, None] * value
-    return result.unflatten(2, (height, width))
-
-
-def _neighbours(at: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The pixel before each place on a side of n pixels that is reflected at -1/2 and n - 1/2, and the weight of the
-    next one."""
-    around = (at + 0.5).remainder(2 * n)
-    inside = (torch.minimum(around, 2 * n - around) - 0.5).clamp(0, n - 1)
-    before = inside.floor()
-    return before.long(), inside - before
 
 
 def _translated(image: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -196,24 +165,9 @@ def _parts(image: Tensor) -> tuple[Tensor, Tensor]:
     return image[:, :n], image[:, n:]
 
 
-def _rotation(angle: Tensor) -> Tensor:
-    """(B,) -> (B, 2, 2)."""
-    return torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).unflatten(1, (2, 2))
-
-
 def _of_images(numbers: Tensor) -> Tensor:
     return numbers[:, None, None, None]
 
 
 def _matrices(numbers: Tensor) -> Tensor:
     return numbers[:, None, None]
-
-
-def _uniform(count: int, like: Tensor, rng: torch.Generator) -> Tensor:
-    """Numbers in [0, 1) for each image, (count, B)."""
-    return torch.rand(count, len(like), generator=rng, dtype=torch.float32, device=rng.device).to(like)
-
-
-def _normal(count: int, like: Tensor, rng: torch.Generator) -> Tensor:
-    """Standard normal numbers for each image, (count, B)."""
-    return torch.randn(count, len(like), generator=rng, dtype=torch.float32, device=rng.device).to(like)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
@@ -28,3 +29,19 @@ def held(network: nn.Module) -> Iterator[None]:
     finally:
         for p in parameters:
             p.requires_grad_(True)
+
+
+@contextmanager
+def measuring(network: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
+    """Inside, batch norms use the statistics of a batch, and keep the mean of those of all batches."""
+    training, momenta = network.training, [norm.momentum for norm in norms]
+    try:
+        network.train()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+        yield
+    finally:
+        network.train(training)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from trilemma import rng as random
 from trilemma.config import only_for
 from trilemma.errors import UserError
-from trilemma.gans.gan import GAN, GANConfig, GANKeys, normal
+from trilemma.gans.config import GANConfig, GANKeys
+from trilemma.gans.gan import GAN, normal
 from trilemma.nets import stylegan2
 from trilemma.nets.conv import within_range
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, check_condition

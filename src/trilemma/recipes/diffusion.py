@@ -126,6 +126,7 @@ register(
             depth=4,
             attention_px=16,
             dropout=0.13,
+            augment_p=0.12,
         ),
         training={
             "images": 200_000_000,
@@ -136,7 +137,6 @@ register(
             "schedule": "constant",
             "warmup_images": 10_000_000,
             "ema_halflife_images": 500_000,
-            "augment": ("flip",),
         },
         data="cifar10",
         published=Published("Karras et al. 2022, table 2", "cifar10", values={"FID, 35 calls": 1.97}),

@@ -2,7 +2,8 @@
 
 import math
 
-from trilemma.gans.gan import GAN, GANConfig
+from trilemma.gans.config import GANConfig
+from trilemma.gans.gan import GAN
 from trilemma.gans.style import StyleGAN, StyleGANConfig
 from trilemma.recipes.published import SPECIFICATION, on_fashion
 from trilemma.registry import Published, Recipe, register
