@@ -21,8 +21,11 @@ def storages(tensors: Iterable[Any]) -> dict[int, int]:
 def test_a_training_holds_weights_gradients_optimisers_and_the_average(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside them at most 30%, in the middle of a step. States to return to lie in main memory, which on this device is
-    the same, and do not count; nor does what was there before."""
+    """Weights, gradients, optimisers and the average; beside them at most 30%, in the middle of a step.
+
+    States to return to lie in main memory, which on this device is the same, and do not count; nor does what was there
+    before.
+    """
     ratios: list[float] = []
     before = storages(gc.get_objects())
 
@@ -37,7 +40,7 @@ def test_a_training_holds_weights_gradients_optimisers_and_the_average(
             needed = sum(storages([*weights, *gradients, *moments, *average]).values())
             states = [state for state in (history.good, history.earlier) if state is not None]
             to_return_to = storages([t for state in states for group in state.tensors.values() for t in group.values()])
-            ours = {place for place in storages(gradients)} | before.keys() | to_return_to.keys()
+            ours = set(storages(gradients)) | before.keys() | to_return_to.keys()
             there = {place: n for place, n in storages(gc.get_objects()).items() if place not in ours}
             ratios.append(sum(there.values()) / needed)
         original(guard, losses, batch, norm)
