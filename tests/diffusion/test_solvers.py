@@ -121,7 +121,7 @@ def test_order_on_two_modes(
     for n in counts:
         result = SAMPLERS[name](denoise, schedule, by_log_ratio(schedule, n, before=3), x, no_noise, **options)
         errors.append(float((result - exact).abs().mean()))
-    assert slope_of(counts, errors) == pytest.approx(-order, abs=0.25)
+    assert slope_of(counts, errors) == pytest.approx(-order, abs=0.15)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
