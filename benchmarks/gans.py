@@ -10,8 +10,8 @@
 
 Of a Wasserstein loss, `estimate` takes the critic's estimate of the distance, E D(x) - E D(G(z)); of another GAN its
 generator's loss, and of any other model its loss: the mean over the rows of the log since the length before. Each
-length goes on from the one before, so only a rate that is constant after its warm-up is that of one long training. Keys
-of the training follow as key=value. Trainings lie in --out, and the same line goes on where it was stopped. Distances
+length resumes the one before, so only a rate that is constant after its warm-up is that of one long training. Keys
+of the training follow as key=value. Trainings lie in --out, and the same line resumes where it was stopped. Distances
 are of --n samples from the held-out images, in the bundled features.
 """
 
@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("classes", "estimate", "few"))
     parser.add_argument("words", nargs="+", help="runs; or MODEL DATA and keys")
-    parser.add_argument("--n", type=int, default=2500)
+    parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--images", type=int, help="of the training: 500 for few, else 300,000")
     parser.add_argument("--points", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)

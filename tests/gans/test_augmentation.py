@@ -177,7 +177,7 @@ def follow(model: Adaptive, sure: float, steps: int, progress: float = 0.0, n: i
     """Batches in which a share of signs leads to r = sure."""
     signs = torch.where(torch.arange(n) < n * (1 + sure) / 2, 1.0, -1.0)
     for _ in range(steps):
-        model.follow(signs, progress)
+        model.update(signs, progress)
     return model.p.item()
 
 

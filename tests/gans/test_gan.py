@@ -1,6 +1,7 @@
 """GANs: the networks' sizes, the two turns, and sampling."""
 
 import itertools
+import re
 from typing import Any, get_args
 
 import pytest
@@ -11,9 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trilemma import rng
 from trilemma.config import make
 from trilemma.errors import UserError
+from trilemma.gans import gan as gan_module
 from trilemma.gans.config import NETWORKS, GANConfig, GANKeys
 from trilemma.gans.gan import GAN
 from trilemma.gans.losses import LOSSES
+from trilemma.gans.style import StyleGANConfig
 from trilemma.nets import dcgan
 from trilemma.nets.critic import Critic, ProjectionCritic
 from trilemma.registry import create
@@ -306,8 +309,9 @@ def test_spectral_norm_gives_a_linear_critic_the_slope_1(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("bound", [{"spectral_norm": True}, {"weight_clip": 0.01}])
 def test_a_class_counts_beside_bounded_weights_as_the_head_does(bound: dict[str, Any]) -> None:
-    """Divided by sqrt(F), an embedding of at most gain 1, or of numbers up to the bound, would be next to nothing."""
-    gan = tiny("mlp", classes=True, n_classes=3, **bound)
+    """Divided by sqrt(F), here 16, an embedding of at most gain 1, or of numbers up to the bound, would be next to
+    nothing."""
+    gan = tiny("mlp", width=256, classes=True, n_classes=3, **bound)
     if gan.config.weight_clip:
         players_of(gan, lr=1e-9).step(gan.phases[0].player, torch.ones(()))
     critic = gan.critic
@@ -315,6 +319,7 @@ def test_a_class_counts_beside_bounded_weights_as_the_head_does(bound: dict[str,
     phi = torch.randn(2_000, critic.critic.n_features, generator=rng.generator(0, "phi"))
     by_class = critic.scale * phi @ critic.embedding.weight.T
     by_head = phi @ critic.critic.body[-1].weight.T
+    assert critic.critic.n_features == 256
     assert 0.2 < (by_class.std() / by_head.std()).item() < 5
 
 
@@ -401,6 +406,39 @@ def test_a_lazy_penalty_is_on_average_the_penalty_of_every_step(penalty: str, mo
         assert torch.allclose(*steps) == (every == 1)
         totals.append(sum(steps))
     torch.testing.assert_close(*totals)
+
+
+def test_the_gradient_penalty_is_taken_at_a_place_of_its_own_for_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[Tensor] = []
+    original = gan_module.gradient_penalty
+    monkeypatch.setattr(
+        gan_module, "gradient_penalty", lambda critic, u, **images: [places.append(u), original(critic, u, **images)][1]
+    )
+    tiny("mlp", penalty="gradient").critic_loss(batch(n=32), rng.generator(0, "step"))
+    (u,) = places
+    assert u.shape == (32,) and len(u.unique()) == 32 and 0 <= u.min() < 0.2 and 0.8 < u.max() < 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"penalty_weight": 2.0}, "penalty_weight=2 is for penalty=gradient, r1 or r1r2"),
+        ({"penalty_every": 4}, "penalty_every=4 is for penalty=gradient, r1 or r1r2"),
+        ({"group": 8}, "group=8 is for network=r3"),
+        ({"classes": True}, "classes=true is for images with classes; the data has none"),
+        ({"loss": "wasserstein", "weight_clip": None}, "loss=wasserstein needs a bound on the critic's slope; add "
+         "penalty=gradient, weight_clip=0.01 or spectral_norm=true"),
+    ],
+)  # fmt: skip
+def test_what_has_no_effect_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        tiny("mlp", **settings)
+
+
+@pytest.mark.parametrize("key", ["spectral_norm", "weight_clip"])
+def test_style_networks_take_no_bound_on_their_weights(key: str) -> None:
+    with pytest.raises(UserError, match=f"{key}=.* is for networks whose weights are used as they are"):
+        make(StyleGANConfig, {"shape": (1, 8, 8), key: {"spectral_norm": True, "weight_clip": 0.01}[key]})
 
 
 def test_the_weight_of_a_penalty_falls_along_a_cosine() -> None:

@@ -39,7 +39,7 @@ def squared_norm(image: Tensor) -> Tensor:
 def test_the_gradient_penalty_of_a_linear_critic(scale: float, expected: float) -> None:
     """(|w| - 1)**2 of its slope as a whole, not pixel by pixel."""
     u = torch.rand(6, dtype=torch.float64)
-    penalty = gradient_penalty(partial(linear, scale=scale), images(), images(seed=2), u)
+    penalty = gradient_penalty(partial(linear, scale=scale), u, real=images(), fake=images(seed=2))
     assert penalty.item() == pytest.approx(expected, abs=1e-12)
 
 
@@ -48,7 +48,7 @@ def test_the_gradient_is_taken_between_pairs_with_one_number_an_image() -> None:
     u = torch.tensor([0.0, 1.0, 0.5, 0.25, 0.1, 0.9], dtype=torch.float64)
     between = torch.stack([w * a + (1 - w) * b for w, a, b in zip(u, real, fake, strict=True)])
     expected = (squared_norm(between).sqrt() - 1).square().mean()
-    penalty = gradient_penalty(quadratic, real, fake, u)
+    penalty = gradient_penalty(quadratic, u, real=real, fake=fake)
     assert penalty.item() == pytest.approx(expected.item(), abs=1e-12)
 
 
@@ -62,7 +62,7 @@ def test_a_flat_critic_has_a_finite_gradient() -> None:
     """The root has none at 0."""
     scale = torch.zeros((), dtype=torch.float64, requires_grad=True)
     penalty = gradient_penalty(
-        lambda image: scale * image.flatten(1) @ slopes(), images(), images(seed=2), torch.rand(6)
+        lambda image: scale * image.flatten(1) @ slopes(), torch.rand(6), real=images(), fake=images(seed=2)
     )
     (gradient,) = torch.autograd.grad(penalty, scale)
     assert penalty.item() == 1.0 and gradient.isfinite()
@@ -74,7 +74,7 @@ def test_a_penalty_passes_a_gradient_to_the_weights() -> None:
     scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
     critic = lambda image: scale * (image.flatten(1) @ slopes())  # noqa: E731
     image = images().requires_grad_()
-    by_slope = torch.autograd.grad(gradient_penalty(critic, images(), images(seed=2), torch.rand(6)), scale)
+    by_slope = torch.autograd.grad(gradient_penalty(critic, torch.rand(6), real=images(), fake=images(seed=2)), scale)
     by_zero = torch.autograd.grad(zero_centred(critic(image), image), scale)
     assert by_slope[0].item() == pytest.approx(4.0) and by_zero[0].item() == pytest.approx(3.0)
 
@@ -83,7 +83,7 @@ def test_penalties_are_computed_outside_autocast() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(SHAPE), 16), nn.Tanh(), nn.Linear(16, 1), nn.Flatten(0))
     real, fake, u = images().float(), images(seed=2).float(), torch.rand(6)
-    plain = gradient_penalty(network, real, fake, u)
+    plain = gradient_penalty(network, u, real=real, fake=fake)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = gradient_penalty(network, real, fake, u)
+        inside = gradient_penalty(network, u, real=real, fake=fake)
     assert inside.dtype == torch.float32 and torch.equal(inside, plain)

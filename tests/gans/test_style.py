@@ -121,6 +121,27 @@ def test_path_lengths_of_a_linear_generator() -> None:
     assert lengths.square().mean().item() == pytest.approx(squared.item() * size / 600, rel=0.1)
 
 
+def test_a_generator_that_ignores_its_styles_has_path_lengths_with_finite_gradients() -> None:
+    """A root has none at 0."""
+    styles = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True)
+    scale = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    image = (scale * styles.sum((1, 2)))[:, None, None, None].expand(3, 1, 4, 4)
+    lengths = path_lengths(image, styles, torch.ones_like(image))
+    (gradient,) = torch.autograd.grad(lengths.sum(), scale)
+    assert not lengths.any() and gradient.isfinite()
+
+
+def test_path_lengths_are_float32_under_autocast() -> None:
+    losses = []
+    for bf16 in (False, True):
+        gan = tiny()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss, parts = gan.path_loss(batch(8), rng.generator(0, "step"))
+        assert loss.dtype == torch.float32
+        losses.append(parts["length"].item())
+    assert losses[0] == losses[1] > 0
+
+
 def test_the_path_loss_is_about_the_running_mean_and_on_half_a_batch() -> None:
     gan = tiny()
     sizes = []

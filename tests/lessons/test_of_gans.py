@@ -72,7 +72,7 @@ P, Q = (torch.tensor(counts) for counts in ([1, 4, 0, 3, 8, 0, 4], [5, 2, 1, 3, 
 def all_pairs(logits):
     """Logits of each real point with each generated one, as the losses take them."""
     real, fake = logits.repeat_interleave(P), logits.repeat_interleave(Q)
-    return real.repeat_interleave(len(fake)), fake.repeat(len(real))
+    return {"real": real.repeat_interleave(len(fake)), "fake": fake.repeat(len(real))}
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -80,7 +80,7 @@ def test_no_critic_is_better_than_the_best(loss):
     x, spacing = game.grid()[: len(P)], 1 / game.GRID
     p, q = (counts.double() / counts.sum() / spacing for counts in (P, Q))
     best = game.OPTIMA[loss].logits(x, p, q)
-    value = LOSSES[loss].critic(*all_pairs(best))
+    value = LOSSES[loss].critic(**all_pairs(best))
     if loss == "wasserstein":
         assert ((best.diff().abs() - spacing).abs() < 1e-12).all()
         distance = (p - q).cumsum(0).abs()[:-1].sum() * spacing**2
@@ -88,9 +88,9 @@ def test_no_critic_is_better_than_the_best(loss):
         return
     for k in range(20):
         other = best + 0.1 * torch.randn(len(P), generator=torch.Generator().manual_seed(k), dtype=torch.float64)
-        assert LOSSES[loss].critic(*all_pairs(other)) > value - 1e-6
+        assert LOSSES[loss].critic(**all_pairs(other)) > value - 1e-6
     if game.OPTIMA[loss].shift:
-        torch.testing.assert_close(LOSSES[loss].critic(*all_pairs(best + 3)), value)
+        torch.testing.assert_close(LOSSES[loss].critic(**all_pairs(best + 3)), value)
     if game.OPTIMA[loss].probability:
         torch.testing.assert_close(best.sigmoid(), p / (p + q), rtol=0, atol=1e-6)
 
@@ -100,7 +100,7 @@ def test_the_value_of_the_game_is_the_divergence():
     p, q = P.double() / P.sum(), Q.double() / Q.sum()
     best = game.OPTIMA["minimax"].logits(game.grid()[: len(P)], p * game.GRID, q * game.GRID)
     divergence = sum(torch.xlogy(f, 2 * f / (p + q)).sum() for f in (p, q)) / 2
-    value = -LOSSES["minimax"].critic(*all_pairs(best))
+    value = -LOSSES["minimax"].critic(**all_pairs(best))
     assert float(value) == pytest.approx(float(2 * divergence) - math.log(4), abs=1e-6)
 
 

@@ -5,7 +5,8 @@ Both ways are differentiable, draw a transform for each image, and follow one la
 differentiable   brightness, saturation, contrast; translation by up to 1/8; a cutout of half a side: always
 (Zhao et al. 2020, "Differentiable augmentation for data-efficient GAN training")
 adaptive         each of the transforms below with probability p, which follows the critic
-(Karras et al. 2020, "Training generative adversarial networks with limited data", section 3, appendix B)
+(Karras et al. 2020, "Training generative adversarial networks with limited data", section 3, appendix B; there
+rotations are by any angle, before and after the aspect, and translations by parts of pixels, too)
 
 A transform that is skipped often enough does not leak into the samples: an operator (1 - p) 1 + p T on distributions
 can be inverted as long as none of its eigenvalues is 0. So quarter turns chosen evenly out of four leave 1 - p of what
@@ -79,13 +80,13 @@ class Adaptive(nn.Module):
         return adaptive(image, self.p, rng)
 
     @torch.no_grad()
-    def follow(self, sure: Tensor, progress: float) -> None:
+    def update(self, margins: Tensor, progress: float) -> None:
         """Count a batch, and after every INTERVAL batches move p.
 
         Args:
-            sure: (B,), above 0 where the critic takes a training image for real; progress: share of the training.
+            margins: (B,), above 0 where the critic takes a training image for real; progress: share of the training.
         """
-        self.sums += torch.stack([sure.sign().sum(), torch.full_like(self.p, len(sure)), torch.ones_like(self.p)])
+        self.sums += torch.stack([margins.sign().sum(), torch.full_like(self.p, len(margins)), torch.ones_like(self.p)])
         signs, images, batches = self.sums
         due = (batches >= INTERVAL).float()
         step = torch.maximum(images / IMAGES_TO_MOVE, (progress - self.moved) / SHARE_TO_MOVE)

@@ -29,7 +29,7 @@ from trilemma.errors import UserError, check_images
 from trilemma.gans.augmentation import Adaptive, differentiable
 from trilemma.gans.codes import CodesModel
 from trilemma.gans.config import NETWORKS, GANConfig, GANKeys
-from trilemma.gans.losses import LOSSES, AdversarialLoss, sureness
+from trilemma.gans.losses import LOSSES, AdversarialLoss, margins
 from trilemma.gans.modes import evaluating, held, measuring
 from trilemma.gans.penalties import gradient_penalty, zero_centred
 from trilemma.gans.separation import auroc
@@ -133,12 +133,12 @@ class GAN(CodesModel):
         with _full_precision(fake) if self._penalises_each_step else nullcontext():
             real = self._judged(batch.image, label, rng, slope=self._penalises_each_step)
             fake = self._judged(fake, label, rng, slope=self._penalises_each_step and self.config.penalty == "r1r2")
-            loss = self.adversarial.critic(real.logits, fake.logits)
-            penalty = self._penalty(real, fake, label, rng) if self._penalises_each_step else None
-        parts = {"loss": loss.detach(), **self._means(real.logits.detach(), fake.logits.detach())}
+            loss = self.adversarial.critic(real=real.logits, fake=fake.logits)
+            penalty = self._penalty(label, rng, real=real, fake=fake) if self._penalises_each_step else None
+        parts = {"loss": loss.detach(), **self._means(real=real.logits.detach(), fake=fake.logits.detach())}
         if self.adaptive is not None:
             parts["augment_p"] = self.adaptive.p.clone()
-            self.adaptive.follow(sureness(self.adversarial, real.logits, fake.logits), batch.progress)
+            self.adaptive.update(margins(self.adversarial, real=real.logits, fake=fake.logits), batch.progress)
         if penalty is None:
             return loss, parts
         return loss + self.penalty_weight(batch.progress) * penalty, {**parts, "penalty": penalty.detach()}
@@ -150,7 +150,7 @@ class GAN(CodesModel):
             real = fake = self._judged(batch.image, label, rng, slope=True)
             if self.config.penalty != "r1":
                 fake = self._judged(self._fake_still(batch, label, rng), label, rng, slope=True)
-            penalty = self._penalty(real, fake, label, rng)
+            penalty = self._penalty(label, rng, real=real, fake=fake)
         return self.penalty_weight(batch.progress) * penalty, {"loss": penalty.detach()}
 
     def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
@@ -160,7 +160,7 @@ class GAN(CodesModel):
         with held(self.critic):
             logits_fake = self.judge(fake, label, rng)
             logits_real = self.judge(batch.image, label, rng) if self.adversarial.pairs else logits_fake
-        loss = self.adversarial.generator(logits_real, logits_fake)
+        loss = self.adversarial.generator(real=logits_real, fake=logits_fake)
         return loss, {"loss": loss.detach()}
 
     def fake(self, batch: Batch, label: Tensor | None, rng: torch.Generator) -> Tensor:
@@ -239,14 +239,14 @@ class GAN(CodesModel):
         image = image.detach().requires_grad_(slope and self.config.penalty != "gradient")
         return _Judged(image, self.judge(image, label, rng))
 
-    def _penalty(self, real: "_Judged", fake: "_Judged", label: Tensor | None, rng: torch.Generator) -> Tensor:
+    def _penalty(self, label: Tensor | None, rng: torch.Generator, *, real: "_Judged", fake: "_Judged") -> Tensor:
         if self.config.penalty == "gradient":
             u = torch.rand(len(real.image), generator=rng, dtype=torch.float32, device=rng.device)
-            return gradient_penalty(lambda image: self.judge(image, label, rng), real.image, fake.image, u)
+            return gradient_penalty(lambda image: self.judge(image, label, rng), u, real=real.image, fake=fake.image)
         halves = (real,) if self.config.penalty == "r1" else (real, fake)
         return torch.stack([zero_centred(half.logits, half.image) for half in halves]).sum()
 
-    def _means(self, real: Tensor, fake: Tensor) -> Logs:
+    def _means(self, *, real: Tensor, fake: Tensor) -> Logs:
         """What the log has of logits."""
         halves = {"real": real, "fake": fake}
         share = {"auroc": auroc(real=real, fake=fake)}

@@ -17,13 +17,19 @@ With softplus(l) = -log(1 - sigmoid(l)); each critic's loss where it knows nothi
     Martineau 2018)               real and generated images in pairs
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 from torch.nn import functional as F
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # (logits_real, logits_fake), each (B,) -> scalar
+
+class Loss(Protocol):
+    """The logits of real and of generated images, each (B,) -> scalar."""
+
+    def __call__(self, *, real: Tensor, fake: Tensor) -> Tensor:
+        """See the class."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,46 +50,66 @@ class AdversarialLoss:
     middle: float | None = 0.0
 
 
-def sureness(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> Tensor:
+def margins(loss: AdversarialLoss, *, real: Tensor, fake: Tensor) -> Tensor:
     """By how much the critic takes each real image for real: against the middle, or the generated image of its pair."""
     return real - (fake if loss.middle is None else loss.middle)
 
 
-def cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
+def cross_entropy(*, real: Tensor, fake: Tensor) -> Tensor:
     """Binary cross-entropy of real against generated, summed over the two halves."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-def least_squares(real: Tensor, fake: Tensor) -> Tensor:
+def least_squares(*, real: Tensor, fake: Tensor) -> Tensor:
     """Real images are to have 1, generated ones 0."""
     return ((real - 1).square().mean() + fake.square().mean()) / 2
 
 
-def hinge(real: Tensor, fake: Tensor) -> Tensor:
+def hinge(*, real: Tensor, fake: Tensor) -> Tensor:
     """Only images on the wrong side of their margin count."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
-def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
+def wasserstein(*, real: Tensor, fake: Tensor) -> Tensor:
     """Minus the critic's estimate of the distance."""
     return fake.mean() - real.mean()
 
 
-def relativistic(real: Tensor, fake: Tensor) -> Tensor:
+def relativistic(*, real: Tensor, fake: Tensor) -> Tensor:
     """The real image of a pair is to have more than the generated one."""
     return F.softplus(fake - real).mean()
 
 
-def minus_logit(real: Tensor, fake: Tensor) -> Tensor:
+def minus_logit(*, real: Tensor, fake: Tensor) -> Tensor:
     """-D(G(z)), of the generators that lower what the critic raises."""
     return -fake.mean()
 
 
+def minimax_generator(*, real: Tensor, fake: Tensor) -> Tensor:
+    """log(1 - D(G(z)))."""
+    return -F.softplus(fake).mean()
+
+
+def non_saturating_generator(*, real: Tensor, fake: Tensor) -> Tensor:
+    """-log D(G(z))."""
+    return F.softplus(-fake).mean()
+
+
+def least_squares_generator(*, real: Tensor, fake: Tensor) -> Tensor:
+    """Generated images are to have 1."""
+    return (fake - 1).square().mean() / 2
+
+
+def relativistic_generator(*, real: Tensor, fake: Tensor) -> Tensor:
+    """The generated image of a pair is to have more than the real one."""
+    return relativistic(real=fake, fake=real)
+
+
 LOSSES: dict[str, AdversarialLoss] = {
-    "minimax": AdversarialLoss(cross_entropy, lambda real, fake: -F.softplus(fake).mean(), probabilities=True),
-    "non-saturating": AdversarialLoss(cross_entropy, lambda real, fake: F.softplus(-fake).mean(), probabilities=True),
-    "least-squares": AdversarialLoss(least_squares, lambda real, fake: (fake - 1).square().mean() / 2, middle=0.5),
+    "minimax": AdversarialLoss(cross_entropy, minimax_generator, probabilities=True),
+    "non-saturating": AdversarialLoss(cross_entropy, non_saturating_generator, probabilities=True),
+    "least-squares": AdversarialLoss(least_squares, least_squares_generator, middle=0.5),
     "hinge": AdversarialLoss(hinge, minus_logit),
     "wasserstein": AdversarialLoss(wasserstein, minus_logit, slopes=True, middle=None),
-    "relativistic": AdversarialLoss(relativistic, lambda real, fake: relativistic(fake, real), pairs=True, middle=None),
+    "relativistic": AdversarialLoss(relativistic, relativistic_generator, pairs=True, middle=None),
 }

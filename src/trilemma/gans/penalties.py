@@ -27,15 +27,19 @@ def squared_slopes(logits: Tensor, image: Tensor) -> Tensor:
     return gradient.flatten(1).square().sum(1)
 
 
+def lengths(squared: Tensor) -> Tensor:
+    """Roots of squared lengths (B,), with the derivative 0 at 0, where the root has none."""
+    is_zero = squared == 0
+    return torch.where(is_zero, 1.0, squared).sqrt().masked_fill(is_zero, 0.0)
+
+
 def slope_deviation(squared: Tensor) -> Tensor:
-    """Mean of (|grad D| - 1)**2 from squared slopes (B,). A slope of 0, where the root has no derivative, counts 1."""
-    is_flat = squared == 0
-    slope = torch.where(is_flat, 1.0, squared).sqrt().masked_fill(is_flat, 0.0)
-    return (slope - 1).square().mean()
+    """Mean of (|grad D| - 1)**2 from squared slopes (B,); a slope of 0 counts 1."""
+    return (lengths(squared) - 1).square().mean()
 
 
-def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
-    """Of slopes other than 1 between real and generated images, both (B, C, H, W); u: numbers in [0, 1], (B,)."""
+def gradient_penalty(critic: Critic, u: Tensor, *, real: Tensor, fake: Tensor) -> Tensor:
+    """Of slopes other than 1 at u real + (1 - u) fake, of images (B, C, H, W) and numbers u in [0, 1], (B,)."""
     with torch.autocast(real.device.type, enabled=False):
         share = u[:, None, None, None].to(real)
         image = (share * real + (1 - share) * fake).detach().requires_grad_()

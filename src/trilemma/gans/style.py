@@ -30,6 +30,7 @@ from trilemma.config import only_for
 from trilemma.errors import UserError
 from trilemma.gans.config import GANConfig, GANKeys
 from trilemma.gans.gan import GAN, normal
+from trilemma.gans.penalties import lengths
 from trilemma.nets import stylegan2
 from trilemma.nets.conv import within_range
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, check_condition
@@ -174,7 +175,7 @@ class StyleGAN(GAN):
         n, image = len(batch.image), batch.image
         w = self.to_w(normal(n, self.config.latent, rng, image), label)
         if self.training:
-            self._follow(w.detach().to(self.w_mean), label)
+            self._update_mean(w.detach().to(self.w_mean), label)
         styles = self._for_layers(w)
         if self.config.mixing:
             other = self.to_w(normal(n, self.config.latent, rng, image), label)
@@ -190,10 +191,10 @@ class StyleGAN(GAN):
             styles = self._for_layers(self.to_w(normal(n, self.config.latent, rng, image), self._label(half)))
             noise = normal(n, self.generator.n_noise, rng, image)
             y = normal(n, image[0].numel(), rng, image).view_as(image)
-            lengths = path_lengths(2 * self.generator(styles, noise), styles, y)
-        mean = lengths.detach().mean()
+            length = path_lengths(2 * self.generator(styles, noise), styles, y)
+        mean = length.detach().mean()
         self.path_mean.lerp_(mean, PATH_DECAY)
-        loss = (lengths - self.path_mean).square().mean()
+        loss = (length - self.path_mean).square().mean()
         return self.config.path_weight * loss, {"loss": loss.detach(), "length": mean}
 
     @torch.no_grad()
@@ -219,7 +220,7 @@ class StyleGAN(GAN):
         z = random.normal(ids, (self.config.latent,), seed, "latent").to(self.w_mean.device)
         return self.to_w(z, label)
 
-    def _follow(self, w: Tensor, label: Tensor | None) -> None:
+    def _update_mean(self, w: Tensor, label: Tensor | None) -> None:
         """Move the average style of each class in a batch towards that of its styles w (B, W)."""
         rows = torch.zeros(len(w), dtype=torch.int64, device=w.device) if label is None else label
         counts = torch.zeros_like(self.w_mean[:, :1]).index_add(0, rows, torch.ones_like(w[:, :1]))
@@ -270,4 +271,4 @@ def path_lengths(image: Tensor, styles: Tensor, y: Tensor) -> Tensor:
         image: (B, C, H, W), computed from styles (B, L, W); y: of N(0, I), as image.
     """
     (gradient,) = torch.autograd.grad((image * y).sum(), styles, create_graph=True)
-    return (gradient.square().sum(2).mean(1) / (image.shape[2] * image.shape[3])).sqrt()
+    return lengths(gradient.square().sum(2).mean(1) / (image.shape[2] * image.shape[3]))
