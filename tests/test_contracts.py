@@ -17,6 +17,7 @@ from trilemma.config import make
 from trilemma.data import load_data
 from trilemma.errors import UserError
 from trilemma.gans import codes
+from trilemma.metrics import cost
 from trilemma.registry import build, create, get_recipe, list_models
 from trilemma.run.checkpoint import list_checkpoints
 from trilemma.training import train
@@ -172,6 +173,17 @@ def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in(model: nn.Module) 
     parts = torch.cat([draw(model, 3), draw(model, 1, first=3), draw(model, 3, first=4)])
     assert (whole - parts).abs().max() <= 1 / 255
     assert (whole[0] - whole[1]).abs().max() > 1e-4
+
+
+def test_the_cost_of_an_image_is_measured(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not isinstance(model, Samples):
+        pytest.skip("draws no samples")
+    monkeypatch.setattr(cost, "LEAST_TURNS", 1)
+    monkeypatch.setattr(cost, "BUDGET_S", 0.0)
+    prepare(model)
+    before = [p.requires_grad for p in model.parameters()]
+    result = cost.alone(lambda first, n: draw(model, n, first=first), model, torch.device("cpu"))
+    assert result.flops > 0 and result.ms > 0 and [p.requires_grad for p in model.parameters()] == before
 
 
 def test_sampling_leaves_the_global_random_state_and_the_mode_alone(model: nn.Module) -> None:

@@ -179,7 +179,19 @@ def test_a_walk_between_codes_that_are_drawn(tmp_path, model):
     torch.testing.assert_close(one[:1], drawn, rtol=0, atol=1e-4)
 
 
-def test_a_model_that_encodes_draws_no_code(tmp_path):
-    run = trilemma.train("vae", "digits", steps=1, batch=16, out=tmp_path / "run", quiet=True)
-    with pytest.raises(UserError, match="seed:1 draws a code of a GAN or a diffusion model; vae encodes: give images"):
+@pytest.mark.parametrize("model", ["vae", "vae-conditional", "diffusion-latent"])
+def test_a_walk_between_images_that_are_drawn_by_a_model_that_encodes(tmp_path, model):
+    small = {"check": False, "width": 8, "multipliers": (1, 2), "autoencoder.feature_loss": 0, "size": 16}
+    keys = {"steps": 1, "batch": 16, "out": tmp_path / "run", "quiet": True, "device": "cpu"}
+    run = trilemma.train(model, "digits", **keys, **(small if model == "diffusion-latent" else {}))
+    label = {"label": 3} if model == "vae-conditional" else {}
+    ends = torch.cat([run.sample(1, seed=seed, **label) for seed in (1, 2)])
+    walk = interpolate(run, "seed:1", "seed:2", frames=2, how="linear", animate=False, **label).frames["linear"]
+    rebuilt = run.reconstruct(ends, **({"label": torch.tensor([3, 3])} if label else {}))
+    torch.testing.assert_close(walk, rebuilt, rtol=0, atol=1e-5)
+
+
+def test_a_model_that_draws_no_images_has_no_seeds(tmp_path):
+    run = trilemma.train("ae-kl", "digits", steps=1, batch=16, out=tmp_path / "run", quiet=True, feature_loss=0)
+    with pytest.raises(UserError, match="ae-kl"):
         interpolate(run, "seed:1", 3)

@@ -24,7 +24,7 @@ from trilemma.rng import check_seed, normal
 from trilemma.run.condition import needed
 from trilemma.run.run import Run
 from trilemma.text import note
-from trilemma.types import Batch, Condition, DrawsCodes, Inverts, flags
+from trilemma.types import Batch, Condition, DrawsCodes, Encodes, Inverts, flags
 
 LARGEST = 8 * LARGEST_IMAGE  # bytes of a code or an image in a .npy file
 SEED = re.compile(r"seed:(\d+)")  # a code that is drawn
@@ -72,7 +72,7 @@ def find_code(
         where the code itself was given.
     Raises:
         UserError: it has another shape than the run's, is not finite, or lacks the class that the model needs; or a
-            code is to be drawn, and the model draws none.
+            code is to be drawn, and the model draws no images.
     """
     if isinstance(what, str) and (match := SEED.fullmatch(what)):
         condition = needed(run.model, run.condition(label, 1), advise=True)
@@ -88,14 +88,14 @@ def find_code(
 
 
 def _drawn_code(run: Run, seed: int, condition: Condition) -> Tensor:
-    """The code that image 0 of a seed is drawn from, (1, Z) on the CPU."""
+    """The code that image 0 of a seed is drawn from, (1, Z) on the CPU; of a model that encodes, that of the image."""
     check_seed(seed)
     model = run.model
     if isinstance(model, DrawsCodes):
         return model.draw_codes(1, seed=seed, condition=condition.to(run.device)).float().cpu()
-    if isinstance(model, Inverts) and (length := flags(model).code_length):
+    if isinstance(model, Inverts) and not isinstance(model, Encodes) and (length := flags(model).code_length):
         return normal(torch.tensor([0]), (length,), seed, "x_T")  # the noise of samplers.draw_x0
-    raise UserError(f"seed:{seed} draws a code of a GAN or a diffusion model; {run.recipe.name} encodes: give images")
+    return run.encode(run.sample(1, seed=seed, condition=condition), condition=condition)
 
 
 def number_of(what: str | int | Path) -> int | None:

@@ -8,8 +8,8 @@ from torch import Tensor
 from trilemma import rng as random
 from trilemma.errors import check_codes, check_images
 from trilemma.gans.inversion import RATE, nearest, search
-from trilemma.gans.modes import evaluating, held
-from trilemma.modes import own_modes
+from trilemma.gans.modes import evaluating
+from trilemma.modes import own_modes, without_gradients
 from trilemma.types import UNCONDITIONAL, Condition, HasStyles, Model, check_condition, default_label, no_label
 
 STEPS = 200  # of a search
@@ -45,7 +45,7 @@ class CodesModel(Model):
         """
         check_images(image, self.config.shape)
         label = self._label_of(condition, len(image))
-        with evaluating(self), held(self):
+        with evaluating(self), without_gradients(self):
             starts, rate = self._starts(image, label, seed)
             return search(lambda z: self._image(z, label), image, starts, rate, steps or STEPS)
 

@@ -30,10 +30,11 @@ from trilemma.gans.augmentation import Adaptive, differentiable
 from trilemma.gans.codes import CodesModel
 from trilemma.gans.config import NETWORKS, GANConfig, GANKeys
 from trilemma.gans.losses import LOSSES, AdversarialLoss, margins
-from trilemma.gans.modes import evaluating, held, measuring
+from trilemma.gans.modes import evaluating, measuring
 from trilemma.gans.penalties import gradient_penalty, zero_centred
 from trilemma.gans.separation import auroc
 from trilemma.gans.spectral import normalise
+from trilemma.modes import without_gradients
 from trilemma.nets.critic import Critic, ProjectionCritic
 from trilemma.types import (
     UNCONDITIONAL,
@@ -157,7 +158,7 @@ class GAN(CodesModel):
         """The generator's turn; part: loss. Gradients pass through the critic and leave none in it."""
         label = self._label(batch)
         fake = self.fake(batch, label, rng)
-        with held(self.critic):
+        with without_gradients(self.critic):
             logits_fake = self.judge(fake, label, rng)
             logits_real = self.judge(batch.image, label, rng) if self.adversarial.pairs else logits_fake
         loss = self.adversarial.generator(real=logits_real, fake=logits_fake)

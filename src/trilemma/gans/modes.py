@@ -19,19 +19,6 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def held(network: nn.Module) -> Iterator[None]:
-    """What is computed inside gives the network's parameters no gradient, which also saves computing it."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    for p in parameters:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)
-
-
-@contextmanager
 def measuring(network: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     """Inside, batch norms use the statistics of a batch, and keep the mean of those of all batches."""
     training, momenta = network.training, [norm.momentum for norm in norms]

@@ -24,6 +24,7 @@ from trilemma import rng
 from trilemma.metrics.features import to_levels
 from trilemma.metrics.intervals import median_interval
 from trilemma.metrics.resources import EnergyMeter
+from trilemma.modes import without_gradients
 from trilemma.registry import count_parameters
 from trilemma.types import NO_GUIDES, Guides, Samples, sampling_network
 
@@ -131,11 +132,11 @@ def quickest_batch(
     return min(times.items(), key=lambda item: item[1])
 
 
-def alone(draw: Callable[[int, int], Tensor], device: torch.device) -> Alone:
+def alone(draw: Callable[[int, int], Tensor], model: nn.Module, device: torch.device) -> Alone:
     """What one image costs that is drawn alone.
 
     Args:
-        draw: (first, count) -> images (count, C, H, W).
+        draw: (first, count) -> images (count, C, H, W), by the model.
     """
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
@@ -143,7 +144,8 @@ def alone(draw: Callable[[int, int], Tensor], device: torch.device) -> Alone:
         return sdpa_flop_count(q, k, v)
 
     own = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}  # which torch does not count
-    with FlopCounterMode(display=False, custom_mapping=own) as counter:  # warms up, too
+    # warms up, too; the counter fails where a module is given a view of a parameter that takes gradients
+    with without_gradients(model), FlopCounterMode(display=False, custom_mapping=own) as counter:
         draw(0, 1)
     begin, times = _now(device), list[float]()
     while len(times) < LEAST_TURNS or (len(times) < REPEATS and _now(device) - begin < BUDGET_S / 2):

@@ -286,7 +286,7 @@ def _cost_scores(setup: Setup, spent: cost.Cost) -> Iterator[Score]:
 def _details_of_cost(run: Run, setup: Setup, spent: cost.Cost, draw: Callable[[int, int], Tensor]) -> Iterator[Score]:
     """An image alone, its time and its operations; the quickest batch; the memory, the energy and the training."""
     device = next(run.model.parameters()).device
-    alone = cost.alone(draw, device)
+    alone = cost.alone(draw, run.model, device)
     batch, best = cost.quickest_batch(draw, device, {1: alone.ms, spent.batch: spent.ms_per_image})
     peak = peak_bytes(lambda: draw(0, spent.batch), device)
     batched = f"batch{spent.batch}"
