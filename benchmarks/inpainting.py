@@ -14,7 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 import trilemma
 from trilemma.arguments import parse_settings
@@ -32,6 +35,13 @@ def halves(height: int, width: int) -> list[str]:
     return [f"0,0,{x},{height}", f"{x},0,{width},{height}", f"0,0,{width},{y}", f"0,{y},{width},{height}"]
 
 
+def same_outside(file: Path, image: Tensor, mask: Tensor) -> bool:
+    """Whether an image file has the levels of an image, uint8 (C, H, W), wherever the mask (1, 1, H, W) is 0."""
+    with Image.open(file) as opened:
+        levels = torch.from_numpy(np.array(opened)).reshape(*image.shape[1:], -1).permute(2, 0, 1)
+    return bool(((levels == image) | (mask[0] > 0)).all())
+
+
 def main() -> None:
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,14 +57,15 @@ def main() -> None:
     held_out, masks = run.data.held_out[1], halves(*run.shape[1:])
     own, network = held_out.labels[: given.images], classifier_of(run.data)
     for what, asked in (("its own class", own), ("the next class", (own + 1) % run.model.n_classes)):
-        start, results = time.perf_counter(), []
+        start, results, unchanged = time.perf_counter(), [], []
         with tempfile.TemporaryDirectory() as folder:
             for k, label in enumerate(asked.tolist()):
                 how = {"mask": masks[k % len(masks)], "label": label, "n": 1, "seed": given.seed, "first": k, **keys}
                 results.append(trilemma.edit(run, k, out=Path(folder) / f"{k}.png", **how))
+                unchanged.append(same_outside(results[-1].files[0], held_out.images[k], results[-1].mask))
         seconds = (time.perf_counter() - start) / len(results)
         images = torch.cat([result.images for result in results])
-        same = sum(bool(((r.images == r.source) | (r.mask > 0)).all()) for r in results)
+        same = sum(unchanged)
         share = class_agreement(network, to_levels(images), asked)
         print(
             f"{what:16} drawn as asked {share.value:.2%} {share.interval}  the same outside {same} of {len(results)}  "

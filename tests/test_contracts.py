@@ -295,11 +295,14 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
     [
         *(pytest.param(name, {}, marks=MARKS.get(name, [])) for name in MODELS if name not in ALIKE),
         pytest.param("diffusion", {"classes": True}, marks=pytest.mark.slow),
+        pytest.param("diffusion", {"augment_p": 0.5}, marks=pytest.mark.slow),
+        pytest.param("diffusion-inpaint", {}, marks=pytest.mark.slow),
+        pytest.param("ae-kl", {"adversarial": 0.1}, marks=pytest.mark.slow),
         ("gan", {"critic_augment": "adaptive"}),
     ],
     ids=str,
 )
-def test_stopped_and_continued_equals_unbroken_bit_for_bit(
+def test_stopped_and_resumed_equals_unbroken_bit_for_bit(
     name: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = {"batch": 16, "steps": 4, "seed": 3, "quiet": True, **small(name), **settings}

@@ -6,6 +6,7 @@ before (a list for a tuple, 16.0 for 16, a number of NumPy). What is allowed is 
 
 import inspect
 import math
+import os
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, wraps
@@ -146,13 +147,15 @@ def plain(value: Any, annotation: Any) -> Any:
 
     >>> plain(128, tuple[int, ...]), plain([1.0, 2], tuple[int, ...]), plain("yes", bool), plain("5", int)
     ((128,), (1, 2), True, '5')
-    >>> plain("flip,shift", Sequence[str]), plain("0,4", int | Sequence[int])
-    (('flip', 'shift'), (0, 4))
+    >>> plain("flip,shift", Sequence[str]), plain("0,4", int | Sequence[int]), plain(Path("runs/a"), str | None)
+    (('flip', 'shift'), (0, 4), 'runs/a')
     """
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, range):
         value = list(value)
+    if annotation is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return plain(value, inner[0])

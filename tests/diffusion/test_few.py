@@ -1,10 +1,12 @@
 """Consistency tuning: what holds at the edges, and in the limit of near noise levels."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+import trilemma
 from trilemma import rng
 from trilemma.config import make
 from trilemma.diffusion.few import NOISE_MEAN, NOISE_STD, T_MAX, FewConfig, FewKeys, FewSteps, noise_levels
@@ -217,3 +219,16 @@ def test_what_cannot_be_tuned_is_refused():
     for teacher in (create("vae", shape=SHAPE), create("diffusion-flow", shape=SHAPE, **SMALL)):
         with pytest.raises(UserError, match="the part init: consistency tuning begins with a diffusion model"):
             FewSteps(FewConfig(shape=SHAPE), {"init": teacher})
+
+
+def test_images_of_other_classes_than_the_tuned_models_are_refused(tmp_path):
+    keys = {**SMALL, "steps": 1, "batch": 8, "quiet": True, "device": "cpu"}
+    teacher = trilemma.train("diffusion", "digits", classes=True, out=tmp_path / "teacher", **keys)
+    data = trilemma.load_data("digits")
+    lengths = {"steps": 1, "batch": 8, "quiet": True, "device": "cpu", "init": teacher.path}
+    other = replace(data, classes=tuple(reversed(data.classes)))
+    with pytest.raises(UserError, match=r"draws the classes 0, 1, .*; those of .* are 9, 8, .*: give images of the"):
+        trilemma.train("diffusion-few", other, out=tmp_path / "other", **lengths)
+    assert not (tmp_path / "other").exists()
+    few = trilemma.train("diffusion-few", data, out=tmp_path / "few", **lengths)
+    assert few.sample(2, label=3).shape == (2, 1, 8, 8)

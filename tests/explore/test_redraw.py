@@ -66,11 +66,24 @@ def test_strength_0_is_the_image_and_more_changes_more(model: trilemma.Run, tmp_
 
 def test_noise_is_estimated_or_given(model: trilemma.Run, tmp_path: Path) -> None:
     result = trilemma.edit(model, 7, noise="auto", n=1, steps=4, out=tmp_path / "a.png")
-    assert result.noise is not None and result.noise > 0
+    assert result.noise == noise_of(held_out(model, 7)[None]) > 0
+    Image.new("L", (8, 8), 90).save(tmp_path / "flat.png")
+    with pytest.raises(UserError, match="noise=auto: no noise is seen in this image; give noise= as a number"):
+        trilemma.edit(model, tmp_path / "flat.png", noise="auto")
     given = trilemma.edit(model, 7, noise=0.2, steps=4, out=tmp_path / "g.png")
     assert given.noise == 0.2 and len(given.images) == 1  # nothing is random in it
     drawn = trilemma.edit(model, 7, noise=0.2, steps=4, sampler="ddpm", n=2, out=tmp_path / "d.png")
     assert not torch.equal(drawn.images[0], drawn.images[1])
+
+
+def test_files_are_named_after_the_image_and_what_is_asked(model: trilemma.Run, with_classes, tmp_path: Path) -> None:
+    result = trilemma.edit(model, 3, strength=0.5, n=1, steps=2, animate=True, guide=with_classes.path, guidance=1.5)
+    assert result.picture == model.path / "edit-3-strength-0.5.png" and result.animation is not None
+    assert result.animation == model.path / "edit-3-strength-0.5.gif" and result.animation.exists()
+    assert read_metadata(result.files[0])["guide"]["model"] == "diffusion"
+    Image.new("L", (8, 8), 90).save(tmp_path / "flat.png")
+    masked = trilemma.edit(model, tmp_path / "flat.png", mask="0,0,4,8", n=1, steps=2, rounds=1)
+    assert masked.picture == model.path / "edit-flat-mask.png" and masked.animation is None
 
 
 def test_a_class_is_asked_for(with_classes: trilemma.Run, tmp_path: Path) -> None:
@@ -105,9 +118,10 @@ def test_masks_by_hand(tmp_path: Path) -> None:
 def test_masks_that_do_not_fit(model: trilemma.Run, tmp_path: Path, monkeypatch, mask: str, text: str) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.full((16, 16), 255, np.uint8)).save("large.png")
+    before = set(model.path.glob("edit*"))
     with pytest.raises(UserError, match=text):
         trilemma.edit(model, 3, mask=mask)
-    assert not list(model.path.glob("edit*"))
+    assert set(model.path.glob("edit*")) == before
 
 
 @pytest.mark.parametrize(
@@ -119,7 +133,12 @@ def test_masks_that_do_not_fit(model: trilemma.Run, tmp_path: Path, monkeypatch,
         ({"strength": 0.5, "shift": 2.0}, "away= and shift= belong to towards="),
         ({"noise": 0.1, "strength": 0.5}, "noise= takes out the noise of the image itself"),
         ({"strength": 1.5}, "strength=1.5"),
-        ({"strength": 0.5, "towards": "1"}, "towards= moves the code of the image, and strength= draws it again"),
+        ({"strength": 0.5, "towards": "1"}, "towards= moves the code of the image, and strength= is for images that"),
+        ({"n": 2, "towards": "1"}, "and n= is for images that are drawn again; leave one out"),
+        ({"seed": 1, "towards": "1"}, "and seed= is for"),
+        ({"first": 1, "towards": "1"}, "and first= is for"),
+        ({"film": "webp", "towards": "1"}, "and film= is for"),
+        ({"strength": 0.5, "film": "webp"}, "film=webp is the format of an animation; add animate=true"),
         ({"strength": 0.5, "label": "1"}, "was trained without labels"),
         ({"towards": "1", "guidance": 2.0}, 'unknown key "guidance"'),
         ({"mask": "0,0,4,8", "sampler": "heun"}, "sampler=heun: with mask= the steps are those of ddpm"),

@@ -63,6 +63,15 @@ def test_on_the_command_line(run: trilemma.Run, tmp_path: Path, capsys: pytest.C
     assert "c-0.png" in capsys.readouterr().out
 
 
+def test_a_model_that_enlarges_has_no_codes_and_no_masks(run: trilemma.Run, tmp_path: Path) -> None:
+    for verb in (trilemma.invert, trilemma.reconstruct):
+        with pytest.raises(UserError, match="draws an image from noise and a smaller image, so that noise alone is no"):
+            verb(run, n=1, out=tmp_path / "i.png")
+    with pytest.raises(UserError, match="mask=: this model is shown the whole image"):
+        trilemma.edit(run, 0, mask="0,0,4,8", out=tmp_path / "e.png")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_refused(run: trilemma.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (3, 9)).save(tmp_path / "small.png")
     with pytest.raises(UserError, match="enlarges images of 1 channels and at least 4x4 px"):

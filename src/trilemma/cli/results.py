@@ -102,7 +102,8 @@ def _edit(result: Any, given: Given) -> None:
     if vector is not None:
         return facts({"picture": result.picture, "vector": vector})
     more = {} if noise is None else {"noise": f"{noise:.3g} (standard deviation)"}
-    facts({"picture": result.picture, "images": _names(result.files), **more})
+    film = {} if result.animation is None else {"animation": result.animation}
+    facts({"picture": result.picture, **film, "images": _names(result.files), **more})
 
 
 def _upscale(result: Any, given: Given) -> None:

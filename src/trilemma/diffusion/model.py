@@ -163,6 +163,11 @@ class DiffusionModel(ConditionedModel):
         self._check(condition, len(image), guides)
         if how.strength == 0 and how.noise is None:
             return image.clone()
+        if self.config.upscale and how.mask is not None:
+            raise UserError(
+                "mask=: this model is shown the whole image, made smaller, and would draw again what the mask hides; "
+                "use diffusion, or diffusion-inpaint"
+            )
         schedule = self._schedule_of(keys)
         condition = self.of_images(condition, image)
         if self.config.inpaint:
@@ -187,6 +192,21 @@ class DiffusionModel(ConditionedModel):
         eps = random.normal(torch.arange(n), self.x_shape, seed, "grid").to(image)
         denoise = self.denoiser(schedule, self.of_images(condition, image), n)
         return optimised_times(denoise, schedule, solver, keys.steps, self.to_x(image), eps)
+
+    def invert(
+        self, image: Tensor, condition: Condition = UNCONDITIONAL, *, steps: int | None = None, seed: int = 0
+    ) -> Tensor:
+        """As of any diffusion model.
+
+        Raises:
+            UserError: the model enlarges images, and is not given the smaller ones, without which noise is no code.
+        """
+        if self.config.upscale and condition.image is None:
+            raise UserError(
+                "this model draws an image from noise and a smaller image, so that noise alone is no code of it; use "
+                "trilemma upscale, or another diffusion model"
+            )
+        return super().invert(image, condition, steps=steps, seed=seed)
 
     def _drawn(
         self,

@@ -120,7 +120,7 @@ def edit(
         label: the image's class, for a model that takes one and an image without a label; or the class to draw.
         caption: what to draw, for a model that reads captions.
         out: the picture to write (default: RUN/edit-TOWARDS.png, with the vector as .npy beside it, or
-            RUN/edit-mask.png and the like, with the images beside it as NAME-0.png).
+            RUN/edit-IMAGE-mask.png and the like, with the images beside it as NAME-0.png).
         settings: of a diffusion model's sampler.
     Raises:
         UserError: the model does not encode and decode, or does not draw images again; a group is unknown or empty; a
@@ -132,13 +132,16 @@ def edit(
         _check_again(again, away, shift)
         if animate and (strength is None or mask is not None):
             raise UserError("animate=true shows strengths from 0 to strength=; give strength=, and no mask=")
+        if film != "gif" and not animate:
+            raise UserError(f"film={film} is the format of an animation; add animate=true")
         if isinstance(image, Tensor):
             raise UserError("give the image as a file or by its number")
         drawn = settings if steps is None else {**settings, "steps": steps}
         what: dict[str, Any] = {"n": n, "seed": seed, "first": first, "label": label, "data": data, "out": out}
         what |= {"caption": caption, "film": film if animate else None}
         return redraw(run, image, **again, **what, settings=drawn, verb=edit)
-    _refuse_both({**again, "caption": caption, "animate": animate or None}, settings)
+    drawing = {"n": n, "seed": seed or None, "first": first or None, "film": None if film == "gif" else film}
+    _refuse_both({**again, "caption": caption, "animate": animate or None, **drawing}, settings)
     steps = 7 if steps is None else steps
     if steps < 2:
         raise UserError(f"steps={steps}: with towards= at least 2 pictures are made, from 0 to shift")
@@ -179,7 +182,9 @@ def _refuse_both(again: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Whether a movement of the code is asked for what only a drawing takes."""
     asked = [key for key, value in again.items() if value is not None]
     if asked:
-        raise UserError(f"towards= moves the code of the image, and {asked[0]}= draws it again; give one of them")
+        raise UserError(
+            f"towards= moves the code of the image, and {asked[0]}= is for images that are drawn again; leave one out"
+        )
     if settings:
         raise unknown_key(next(iter(settings)), {"edit towards=": MOVING})
 

@@ -45,11 +45,12 @@ GREY = 0.5  # of what is drawn, in the picture of the mask
 
 @dataclass(frozen=True)
 class Redrawing:
-    """The picture, the file of each image, and what they show: the source (1, C, H, W), the mask (1, 1, H, W) if there
-    is one, and the images (n, C, H, W) in [0, 1]; noise: the standard deviation that was taken out, if that was asked
-    for."""
+    """The picture, the animation if there is one, the file of each image, and what they show: the source (1, C, H, W),
+    the mask (1, 1, H, W) if there is one, and the images (n, C, H, W) in [0, 1]; noise: the standard deviation that was
+    taken out, if that was asked for."""
 
     picture: Path
+    animation: Path | None
     files: list[Path]
     source: Tensor
     mask: Tensor | None
@@ -81,16 +82,18 @@ def redraw(
     keys = run.sampling(settings, verb)
     n = _count(n, keys, noise)
     end_of(first, n)
-    picture, within = place(out, run.path, f"edit-{_name(strength, mask, noise)}.png")
+    number = number_of(image)
+    name = Path(str(image)).stem if number is None else number
+    picture, within = place(out, run.path, f"edit-{name}-{_name(strength, mask, noise)}.png")
     animation = None if film is None else picture.with_suffix(f".{film}")
     if film is not None:
         check_film(film)
     paths = numbered_paths(picture, first, n)
     files = Results(picture, [*paths, *([animation] if animation else [])], verb="edit", within=within)
     source = pick_image(run, image, data).image
-    file = Path(str(image)).expanduser() if number_of(image) is None else None
+    file = Path(str(image)).expanduser() if number is None else None
     area = None if mask is None else read_mask(mask, run.shape, file).to(source.device)
-    std = noise_of(source) if noise == AUTO else None if noise is None else float(noise)
+    std = _noise(source, noise)
     full = 1.0 if strength is None else strength
     how = Redraw(full, area, rounds, std)
     guides = run.guides(keys)
@@ -113,12 +116,13 @@ def redraw(
     check_finite(drawn, "images", "train again with a lower lr=")
     images = drawn if area is None else torch.where(area > 0, drawn, source)
     asked = {"strength": strength, "mask": mask, "noise": std, "rounds": rounds, "n": n, "seed": seed, "first": first}
-    receipt = run_receipt(run, "edit", image=str(image), **asked, label=label, caption=caption, settings=keys.given())
+    how_drawn = {"label": label, "caption": caption, "settings": keys.given(), "guide": run.guide_origin(keys)}
+    receipt = run_receipt(run, "edit", image=str(image), **asked, **how_drawn)
     contents = numbered_contents(paths, images.cpu(), receipt, first)
     if animation and film:
         contents[animation] = _animated([*moving, drawn.cpu()], film)
     files.write(_page(source, area, images, first), receipt, contents)
-    return Redrawing(picture, paths, source.cpu(), None if area is None else area.cpu(), images.cpu(), std)
+    return Redrawing(picture, animation, paths, source.cpu(), None if area is None else area.cpu(), images.cpu(), std)
 
 
 def _count(n: int | None, keys: Any, noise: float | str | None) -> int:
@@ -137,6 +141,19 @@ def _animated(images: list[Tensor], film: Film) -> bytes:
     """From none of the strength to all of it, and a rest at both ends."""
     pictures = [frame(batch, columns=min(COLUMNS, len(batch))) for batch in images]
     return animated(pictures, [REST_MS, *[STEP_MS] * (len(pictures) - 2), REST_MS], film)
+
+
+def _noise(source: Tensor, noise: float | str | None) -> float | None:
+    """The standard deviation of the noise to take out, None if that is not asked for.
+
+    Raises:
+        UserError: it is to be estimated, and there is none.
+    """
+    if noise != AUTO:
+        return None if noise is None else float(noise)
+    if (std := noise_of(source)) > 0:
+        return std
+    raise UserError("noise=auto: no noise is seen in this image; give noise= as a number, or another image")
 
 
 def noise_of(image: Tensor) -> float:

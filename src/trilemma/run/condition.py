@@ -22,6 +22,7 @@ from trilemma.types import (
     for_codes,
     no_label,
 )
+from trilemma.words import counted
 
 Label = str | int | Tensor | None  # one class by name or number for all images, or int64 (N,)
 Caption = str | Sequence[str] | None  # one for all images, or several with | between them
@@ -68,6 +69,8 @@ def captions_of(caption: str | Sequence[str], first: int, count: int, model: nn.
     if unknown_words:
         words = ", ".join(f'"{printable(word)}"' for word in unknown_words)
         note(f"unknown words: {words}; they are in no caption that the model learned from")
+    if cut := cast(ReadsCaptions, model).captions_cut(dict.fromkeys(captions)):
+        note(f"{counted(cut, 'caption')} {'is' if cut == 1 else 'are'} longer than the model reads, and cut")
     return Condition(caption=[captions[k % len(captions)] for k in range(first, first + count)])
 
 

@@ -25,6 +25,7 @@ from trilemma.types import HasCodeMap
 IMAGES, FEWER, ROWS = 1_000, 300, 100  # that are measured, fewer by a slow network; together
 MOST_DISTANCE = 0.5
 NOISE, MOST_GAIN = 0.1, 3.0
+OF_NOISE = "Codes of pure noise decode to what looks like noise: that is as it should be"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def check_autoencoder(autoencoder: HasCodeMap, data: Data, device: torch.device,
     say(
         f"  codes: {channels} x {height} x {width} numbers; the distance of a reconstruction is "
         f"{result.reconstruction:.3g} of that of two images ({result.shrunk:.3g} for images shrunk to {height} x "
-        f"{width}). Codes of pure noise decode to what looks like noise: that is as it should be"
+        f"{width}). {OF_NOISE}"
     )
     advice = "train it longer, as autoencoder.epochs=20, or with more channels, as autoencoder.channels=8"
     if not result.reconstruction <= min(result.shrunk, MOST_DISTANCE):

@@ -160,6 +160,12 @@ def part_config(name: str, part: Order | Run, data: Data) -> PartConfig:
             f"{name}={part.path} is for images of {part.model_config.shape}, and {data.name} has {data.shape}; give a "
             "run that was trained on images of this shape, or other size= and channels="
         )
+    if flags(part.model).n_classes and list(part.config["classes"]) != list(data.classes):
+        own, here = (", ".join(classes) or "none" for classes in (part.config["classes"], data.classes))
+        raise UserError(
+            f"{name}={part.path} draws the classes {own}; those of {data.name} are {here}: give images of the same "
+            "classes, or a run without them"
+        )
     return PartConfig(
         recipe=part.recipe.name,
         settings=part.model_config.to_json(),

@@ -26,7 +26,7 @@ from trilemma.run.record import read_config
 from trilemma.run.run import Run
 from trilemma.run.unfinished import CHECKPOINTS
 from trilemma.text import quoted
-from trilemma.training.gates import check_autoencoder
+from trilemma.training.gates import OF_NOISE, check_autoencoder
 from trilemma.training.loop import Trainer
 from trilemma.training.order import Order, order_of
 from trilemma.training.prepare import Plan, plan_of, read_images
@@ -200,8 +200,12 @@ def _check_parts(plan: Plan, path: Path, display: Display) -> None:
     """
     module: object = plan.module
     begun = any((path / CHECKPOINTS).glob("*"))
-    if isinstance(module, UsesCodeMap) and module.checks_autoencoder and not begun:
+    if not isinstance(module, UsesCodeMap) or begun:
+        return
+    if module.checks_autoencoder:
         check_autoencoder(module.autoencoder, plan.data, plan.order.device, display.say)
+    else:
+        display.say(f"  the autoencoder is not checked. {OF_NOISE}")
 
 
 def _train_in(path: Path, plan: Plan, display: Display, resume: str) -> None:
