@@ -6,7 +6,8 @@ strength   x_t = alpha_t x0 + sigma_t eps at t = strength, from which a sampler 
 mask       the estimate x0_hat is the image itself where the mask is 0, so that these pixels take their own path
            from noise; each step of ddpm is taken several times, with the noise of q(x_t | x_s) added again in
            between, so that both parts come to fit        (Lugmayr et al. 2022, "RePaint: inpainting using
-           denoising diffusion probabilistic models", algorithm 1)
+           denoising diffusion probabilistic models", algorithm 1, where known pixels are drawn anew from the image
+           at each step; here they follow from the replaced x0_hat, by the same law)
 noise      the image is noisy itself: alpha_t times it is x_t at the t where sigma_t / alpha_t is its noise
 """
 

@@ -3,8 +3,11 @@ models"; Geng et al. 2025, "Consistency models made easy").
 
     f(x, t) = x0_hat of x = x0 + t eps, with f(x, 0) = x;    f is to be the same all along a path to noise
 
-targets=teacher: the path is that of the model that is tuned, whose denoiser is D (Song et al. 2023, algorithm 2; a step
-of Heun's, Karras et al. 2022, algorithm 1). Nothing is random in a target, so r may be far below t:
+t and r are standard deviations of noise here, as in these papers, and no times of a schedule.
+
+targets=teacher: the path is that of the model that is tuned, whose denoiser is D (Song et al. 2023, algorithm 2, with
+any t in place of a table, and no average of the weights in the target; a step of Heun's, Karras et al. 2022, algorithm
+1). Nothing is random in a target, so r may be far below t:
 
     loss = |f(x, t) - stop(f(x + (r - t) d, r))|,    d = ((x - D(x, t)) / t + (y - D(y, r)) / r) / 2,
     y = x + (r - t) (x - D(x, t)) / t,    r**(1/7) = t**(1/7) - T_MAX**(1/7) / levels,    t**(1/7) uniform
