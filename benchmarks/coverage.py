@@ -39,7 +39,7 @@ def further(real: Tensor, fake: Tensor) -> dict[str, Spread]:
     """The scores that need the classes of clothes, by the features of its network."""
     network = feature_network("auto", (1, 28, 28), "fashion-mnist").network
     of_real, of_fake = (network.classify(x.float()) for x in (real, fake))
-    diversity = class_diversity(real, fake, of_real.argmax(1), of_fake.argmax(1))
+    diversity = class_diversity(real=real, fake=fake, real_class=of_real.argmax(1), fake_class=of_fake.argmax(1))
     assert isinstance(diversity, Spread)
     return {"class_diversity": diversity, "inception_score": inception_score(of_fake)}
 

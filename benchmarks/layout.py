@@ -13,6 +13,7 @@ which tell for what bfloat16 pays. --device cuda measures on a GPU, --seconds ho
 
 import argparse
 import itertools
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -71,9 +72,13 @@ def memory_rate(device: str) -> float:
 
 
 def operations(step: BareStep) -> float:
-    """Floating-point operations of the matrix products and convolutions of a step, per image."""
+    """Floating-point operations of the matrix products and convolutions of a step, per image; NaN where a penalty takes
+    a second derivative, of which torch's counter has no way to count."""
     with FlopCounterMode(display=False) as counter:
-        step(0)
+        try:
+            step(0)
+        except RuntimeError:
+            return math.nan
     return counter.get_total_flops() / step.config.batch
 
 
@@ -185,9 +190,8 @@ def measure_models(
         cells = [f"{best[c]:,.0f}{'*' if c == chosen else ' '}" if c in best else "- " for c in COLUMNS]
         top = max(columns, key=lambda column: best[column])
         share = best[top] * operations(steps[top]) / rates[top[0]]
-        print(
-            f"{name:24}{training['batch']:6}" + "".join(f"{cell:>12}" for cell in cells) + f"{share:10.0%}", flush=True
-        )
+        last = "not counted" if math.isnan(share) else f"{share:.0%}"
+        print(f"{name:24}{training['batch']:6}" + "".join(f"{cell:>12}" for cell in cells) + f"{last:>12}", flush=True)
 
 
 def _wait(device: str) -> None:

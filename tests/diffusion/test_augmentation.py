@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trilemma.config import make
-from trilemma.diffusion.augmentation import NUMBERS, augmented, geometry
+from trilemma.diffusion.augmentation import NUMBERS, augment, geometry
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.latent import LatentDiffusionConfig
 from trilemma.diffusion.model import PixelDiffusion
@@ -69,7 +69,7 @@ def test_the_numbers_say_all_that_was_done() -> None:
 
 def test_an_image_that_is_not_moved_stays_as_it_is() -> None:
     image = images(64)
-    moved, numbers = augmented(image, P, source())
+    moved, numbers = augment(image, P, source())
     same = ~numbers.any(1)
     assert 4 < same.sum() < 40
     torch.testing.assert_close(moved[same], image[same])
@@ -79,29 +79,33 @@ def test_an_image_that_is_not_moved_stays_as_it_is() -> None:
     assert all(not torch.allclose(a, b) for a, b in zip(moved[~same], image[~same], strict=True))
 
 
+def awake(model: PixelDiffusion) -> PixelDiffusion:
+    """With weights of its own in the layers that begin at zero."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            numbers = torch.Generator().manual_seed(len(name))
+            parameter.copy_(torch.randn(parameter.shape, generator=numbers) * 0.1)
+    return model
+
+
 def test_what_is_drawn_does_not_depend_on_what_the_network_is_told_in_training() -> None:
-    moving, plain = model(), model(0.0)
+    moving, plain = awake(model()), model(0.0)
     assert moving.geometry_vector.weight.shape == (moving.network.embedding, NUMBERS)
     plain.load_state_dict({k: v for k, v in moving.state_dict().items() if not k.startswith("geometry_vector")})
-    assert torch.equal(moving.sample(2, seed=0), plain.sample(2, seed=0))
+    images = moving.sample(2, seed=0)
+    assert torch.equal(images, plain.sample(2, seed=0)) and images.std() > 0.1
 
 
 @pytest.mark.parametrize("settings", [{}, {"classes": True, "n_classes": 3}, {"network": "dit"}])
 def test_the_network_learns_from_what_it_is_told(settings) -> None:
-    torch.manual_seed(0)
-    moving = model(**settings)
-    with torch.no_grad():  # its outputs begin at zero
-        for parameter in moving.network.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=source()) * 0.1)
+    moving, plain = awake(model(**settings)), awake(model(0.0, **settings))
     batch = Batch(images(64, (1, 8, 8)).float(), Condition(label=torch.arange(64) % 3))
     loss, _ = moving.loss(batch, source())
     loss.backward()
     gradient = moving.geometry_vector.weight.grad
     assert gradient is not None and gradient.any(0).all()
-    errors = [moving.validation(batch, source())["denoising_mse"] for _ in range(2)]
-    torch.nn.init.zeros_(moving.geometry_vector.weight)
-    assert torch.equal(errors[0], errors[1])  # images of a validation are not moved
-    assert torch.equal(moving.validation(batch, source())["denoising_mse"], errors[0])
+    errors, as_they_are = (one.validation(batch, source())["denoising_mse"] for one in (moving, plain))
+    assert torch.equal(errors, as_they_are)  # images of a validation are not moved
 
 
 def test_what_is_refused() -> None:

@@ -186,6 +186,14 @@ def test_image_k_depends_on_its_own_number():
     assert (whole[0] - whole[1]).abs().max() > 1e-4
 
 
+def test_a_model_that_was_trained_on_moved_images_is_tuned_on_images_as_they_are():
+    teacher = create("diffusion", shape=SHAPE, augment_p=0.1, **SMALL)
+    model = FewSteps(FewConfig(shape=SHAPE), {"init": teacher})
+    model.loss(Batch(images(8)), torch.Generator().manual_seed(0))[0].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert torch.equal(model.student.network.first.weight, teacher.network.first.weight)
+
+
 def test_classes_of_the_tuned_model_are_kept():
     teacher = create("diffusion", shape=SHAPE, classes=True, n_classes=4, **SMALL)
     model = FewSteps(FewConfig(shape=SHAPE), {"init": teacher})

@@ -44,7 +44,7 @@ def test_each_picture_has_its_shift(run):
 
 def test_the_row_shows_the_image_and_the_edits(run):
     result = edit(run, 5, towards="0", steps=3)
-    assert result.picture == run.path / "edit-0.png"
+    assert result.picture == run.path / "edit-5-0.png"
     sheet = np.asarray(Image.open(result.picture))
     original = run.data.held_out[1].images[5, 0].numpy()
     step = (sheet.shape[1] - 1) // 4

@@ -67,6 +67,8 @@ def test_a_model_that_enlarges_has_no_codes_and_no_masks(run: trilemma.Run, tmp_
     for verb in (trilemma.invert, trilemma.reconstruct):
         with pytest.raises(UserError, match="draws an image from noise and a smaller image, so that noise alone is no"):
             verb(run, n=1, out=tmp_path / "i.png")
+    with pytest.raises(UserError, match="inverted=4: diffusion-upscale draws from smaller images, too"):
+        trilemma.evaluate(run, inverted=4)
     with pytest.raises(UserError, match="mask=: this model is shown the whole image"):
         trilemma.edit(run, 0, mask="0,0,4,8", out=tmp_path / "e.png")
     assert not list(tmp_path.iterdir())

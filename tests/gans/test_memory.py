@@ -27,6 +27,7 @@ def test_a_training_holds_weights_gradients_optimisers_and_the_average(
     before.
     """
     ratios: list[float] = []
+    gc.collect()
     before = storages(gc.get_objects())
 
     def measured(guard: Guard, losses: Any, batch: Any, norm: Any) -> None:

@@ -166,7 +166,7 @@ def clusters(
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 2.0])
 def test_diversity_within_classes_is_the_ratio_of_variances(scale: float) -> None:
     (real, of_real), (fake, of_fake) = clusters(1.0, 3_000, 0), clusters(scale, 3_000, 1)
-    result = class_diversity(real, fake, of_real, of_fake)
+    result = class_diversity(real=real, fake=fake, real_class=of_real, fake_class=of_fake)
     assert not isinstance(result, str)
     assert result.value == pytest.approx(scale**2, rel=0.1)
     low, high = result.estimate().interval
@@ -175,9 +175,9 @@ def test_diversity_within_classes_is_the_ratio_of_variances(scale: float) -> Non
 
 def test_a_class_that_is_never_drawn_counts_nothing() -> None:
     (real, of_real), (fake, of_fake) = clusters(1.0, 3_000, 0), clusters(1.0, 3_000, 1, classes=(0, 1))
-    result = class_diversity(real, fake, of_real, of_fake)
+    result = class_diversity(real=real, fake=fake, real_class=of_real, fake_class=of_fake)
     assert not isinstance(result, str) and result.value == pytest.approx(2 / 3, rel=0.1)
-    one = class_diversity(real[:1], fake, of_real[:1], of_fake)
+    one = class_diversity(real=real[:1], fake=fake, real_class=of_real[:1], fake_class=of_fake)
     assert one == "no class has 10 real images that differ"
 
 
@@ -186,7 +186,7 @@ def test_the_interval_of_diversity_covers() -> None:
     hits = 0
     for seed in range(200):
         (real, of_real), (fake, of_fake) = clusters(1.0, 150, 2 * seed), clusters(1.0, 150, 2 * seed + 1)
-        result = class_diversity(real, fake, of_real, of_fake)
+        result = class_diversity(real=real, fake=fake, real_class=of_real, fake_class=of_fake)
         assert not isinstance(result, str)
         low, high = result.estimate().interval
         hits += low <= 1 <= high

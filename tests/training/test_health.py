@@ -572,9 +572,9 @@ def test_collapse_and_divergence_are_said_of_those_and_of_nothing_else() -> None
 
     def said(samples: torch.Tensor, real: torch.Tensor = real) -> set[str]:
         monitor = SampleMonitor()
-        assert monitor.check(far + 1, real) == {}  # of the first picture it is not known whether it gets better
+        assert not monitor.check(real=real, fake=far + 1)  # whether it gets better is not known of the first picture
         monitor.distances = [0.0]  # it was no worse before
-        faults = monitor.check(samples, real)
+        faults = monitor.check(real=real, fake=samples)
         assert faults.keys() == ({"collapse", "divergence"} if len(real) == 64 else set())
         return {rule for rule, text in faults.items() if text is not None}
 
@@ -587,10 +587,10 @@ def test_what_gets_better_is_not_said() -> None:
     """Each picture is compared with the one after half as many: 2 with 1, 3 with 1, 4 with 2, 5 with 2, 6 with 3."""
     real, monitor = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)), SampleMonitor()
     shifts = [2.0, 1.7, 1.5, 1.4, 1.3, 1.5]
-    reported = [bool(monitor.check(real + shift, real)) for shift in shifts]
+    reported = [bool(monitor.check(real=real, fake=real + shift)) for shift in shifts]
     better = [now < 0.8 * monitor.distances[at] for now, at in zip(monitor.distances[1:], (0, 0, 1, 1, 2), strict=True)]
     assert reported == [False] + [not it for it in better] and {*reported[1:]} == {True, False}
-    assert monitor.check(real * math.nan, real) == {} and len(monitor.distances) == 6
+    assert monitor.check(real=real, fake=real * math.nan) == {} and len(monitor.distances) == 6
 
 
 def test_what_is_compared_is_small_and_as_wide_as_it_is_high() -> None:

@@ -20,7 +20,7 @@ from trilemma.comparison.sizes import settings_for
 from trilemma.data import Data
 from trilemma.errors import UserError, shows_tracebacks
 from trilemma.run.run import Run
-from trilemma.types import BoundsByPath, Inverts, Reconstructs
+from trilemma.types import BoundsByPath, Inverts, Reconstructs, Upscales
 from trilemma.words import counted
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _evaluation(
     run, settings = entry.run, dict[str, Any](batch=batch)
     if run and isinstance(run.model, BoundsByPath):
         settings |= PATH_BOUND
-    if run and isinstance(run.model, Inverts | Reconstructs):
+    if run and isinstance(run.model, Inverts | Reconstructs) and not isinstance(run.model, Upscales):
         settings["inverted"] = plan.inverted
 
     def measure() -> "Evaluation":

@@ -12,8 +12,9 @@ they are: unlike a transform that it is not told of, none of these leaks into wh
     stretch       2**(0.2 a5) along the angle a4, a5 normal   a5 cos 2 a4, a5 sin 2 a4
     translation   a6, a7 eighths of the sides, normal         a6, a7
 
-All are one affine map, sampled once between pixels; outside, an image is reflected. Of a stretch the paper tells
-a5 cos a4 and a5 sin a4, which are the same for one along a4 and one across it; those of twice the angle are not.
+All are one affine map from a pixel to the place it is taken from, linear between pixels, reflected at the borders.
+In the paper images are moved last and sampled with a filter, and of a stretch it tells a5 cos a4 and a5 sin a4, which
+are the same for one along a4 and one across it; those of twice the angle are not.
 """
 
 import math
@@ -55,7 +56,7 @@ def geometry(image: Tensor, p: float, rng: torch.Generator) -> Geometry:
     return Geometry(matrix, shift, torch.stack(numbers, 1))
 
 
-def augmented(image: Tensor, p: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def augment(image: Tensor, p: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Images (B, C, H, W) each under a transform of its own, and what the network is told of it, (B, NUMBERS)."""
     with torch.autocast(image.device.type, enabled=False):  # bfloat16 has not the bits for a place in an image
         transform = geometry(image, p, rng)

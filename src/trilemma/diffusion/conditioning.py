@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from trilemma.diffusion.augmentation import NUMBERS, augmented
+from trilemma.diffusion.augmentation import NUMBERS, augment
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.path import CodesModel
 from trilemma.diffusion.planes import draw_masks, enlarge, hide, mask_planes, shrink
@@ -119,7 +119,7 @@ class ConditionedModel(CodesModel):
         """A batch whose images were moved, and the numbers (B, NUMBERS) that say how; None of a model without."""
         if not self.config.augment_p:
             return batch, None
-        image, numbers = augmented(batch.image, self.config.augment_p, rng)
+        image, numbers = augment(batch.image, self.config.augment_p, rng)
         return replace(batch, image=image), numbers
 
     def embed(self, condition: Condition, n: int, geometry: Tensor | None = None) -> NetworkInput:

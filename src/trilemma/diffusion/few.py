@@ -102,9 +102,10 @@ class FewSteps(Model):
                 "the part init: consistency tuning begins with a diffusion model of pixels with prediction=edm; give a "
                 "run of diffusion, or of a preset like it"
             )
-        self.student = PixelDiffusion(teacher.config)
+        self.student = PixelDiffusion(teacher.config.with_(augment_p=0.0))  # whose images are as they are
         if not any(parameter.is_meta for parameter in self.student.parameters()):
-            self.student.load_state_dict(teacher.state_dict())
+            own = self.student.state_dict().keys()
+            self.student.load_state_dict({name: value for name, value in teacher.state_dict().items() if name in own})
         self._teacher = [teacher] if config.targets == "teacher" else []  # no part of the model, which draws without it
         self.n_classes, self.takes = self.student.n_classes, self.student.takes
         self.unit = self.student.data_std / DATA_STD

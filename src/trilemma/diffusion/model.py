@@ -161,13 +161,13 @@ class DiffusionModel(ConditionedModel):
         """
         check_images(image, self.config.shape)
         self._check(condition, len(image), guides)
-        if how.strength == 0 and how.noise is None:
-            return image.clone()
         if self.config.upscale and how.mask is not None:
             raise UserError(
                 "mask=: this model is shown the whole image, made smaller, and would draw again what the mask hides; "
                 "use diffusion, or diffusion-inpaint"
             )
+        if how.strength == 0 and how.noise is None:
+            return image.clone()
         schedule = self._schedule_of(keys)
         condition = self.of_images(condition, image)
         if self.config.inpaint:

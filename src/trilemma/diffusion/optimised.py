@@ -39,18 +39,18 @@ def optimised_times(
     fine = times_of("log-snr", schedule, FINE)
     states: list[Tensor] = []
 
-    def noised(times: Tensor) -> Tensor:
+    def begin(times: Tensor) -> Tensor:
         return float(schedule.alpha(times[0])) * x0 + float(schedule.sigma(times[0])) * eps
 
     def recorded(x_t: Tensor, t: Tensor) -> Tensor:
         states.append(denoise(x_t, t))
         return states[-1]
 
-    end = unipc(recorded, schedule, fine, noised(fine), no_noise, order=3)
+    end = unipc(recorded, schedule, fine, begin(fine), no_noise, order=3)
     speed = torch.stack([(b - a).square().mean().sqrt().cpu().double() for a, b in pairwise(states)])
     grids = [times_of(name, schedule, steps) for name in FIXED]
     grids += [_equal_parts(schedule, fine[:-1], speed**power, steps) for power in POWERS]
-    ends = [solver(denoise, schedule, times, noised(times), no_noise) for times in grids]
+    ends = [solver(denoise, schedule, times, begin(times), no_noise) for times in grids]
     errors = [(drawn - end).square().mean().item() for drawn in ends]
     return grids[min(range(len(grids)), key=errors.__getitem__)]
 

@@ -26,7 +26,7 @@ from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError, unknown_key, with_hint
 from trilemma.explore.codes import condition_for, decode_alike, note_search
 from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
-from trilemma.explore.naming import find_code
+from trilemma.explore.naming import find_code, image_word
 from trilemma.explore.redraw import Redrawing, redraw
 from trilemma.explore.sample import label_name
 from trilemma.keys import Caption, FilmFormat, Label, Picture, Seed
@@ -119,7 +119,7 @@ def edit(
         data: other images than the run's own, whose classes and images are meant.
         label: the image's class, for a model that takes one and an image without a label; or the class to draw.
         caption: what to draw, for a model that reads captions.
-        out: the picture to write (default: RUN/edit-TOWARDS.png, with the vector as .npy beside it, or
+        out: the picture to write (default: RUN/edit-IMAGE-TOWARDS.png, with the vector as .npy beside it, or
             RUN/edit-IMAGE-mask.png and the like, with the images beside it as NAME-0.png).
         settings: of a diffusion model's sampler.
     Raises:
@@ -146,7 +146,8 @@ def edit(
     if steps < 2:
         raise UserError(f"steps={steps}: with towards= at least 2 pictures are made, from 0 to shift")
     run.coder("change images by their codes", Encodes, Decodes)
-    picture, within = place(out, run.path, f"edit-{_name_of(run, towards, data)}.png" if out is None else "")
+    own = "" if out is not None else f"edit-{_image_name(image)}-{_name_of(run, towards, data)}.png"
+    picture, within = place(out, run.path, own)
     file = picture.with_suffix(".npy")
     files = Results(picture, [file], verb="edit", within=within)
     code, condition, original = find_code(run, image, data, label)  # (1, Z)
@@ -187,6 +188,11 @@ def _refuse_both(again: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         )
     if settings:
         raise unknown_key(next(iter(settings)), {"edit towards=": MOVING})
+
+
+def _image_name(image: str | int | Path | Tensor) -> str:
+    """An image or a code as part of a file's name."""
+    return "code" if isinstance(image, Tensor) else image_word(image)
 
 
 def _name_of(run: Run, group: Group, data: Source | None) -> str:

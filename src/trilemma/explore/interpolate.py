@@ -59,8 +59,8 @@ def interpolate(
 
     Args:
         a, b: each an image file, the number of a held-out image, or a code: its numbers with commas between them, a
-            .npy file of them, or seed:3 for what image 0 of that seed is drawn from. Between
-            two images, a last row blends their pixels, for comparison.
+            .npy file of them, or seed:3 for what image 0 of that seed is drawn from, or of a model that encodes, for
+            the code of that image. Between two images, a last row blends their pixels, for comparison.
         space: z for the latents of a model that makes styles w of them; default: w where there are any.
         data: the images that numbers count in; default: the run's own.
         label: the class to decode, for a conditional model; default: the class of the nearer end.

@@ -13,7 +13,7 @@ from trilemma.config import LARGEST_IMAGE
 from trilemma.data.decoding.decode import decode
 from trilemma.data.decoding.pixels import Header, Item, header, open_file
 from trilemma.data.decoding.size import text as size_text
-from trilemma.data.load import Source
+from trilemma.data.load import Source, slug
 from trilemma.data.selection import ALL
 from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError
@@ -96,6 +96,12 @@ def _drawn_code(run: Run, seed: int, condition: Condition) -> Tensor:
     if isinstance(model, Inverts) and not isinstance(model, Encodes) and (length := flags(model).code_length):
         return normal(torch.tensor([0]), (length,), seed, "x_T")  # the noise of samplers.draw_x0
     return run.encode(run.sample(1, seed=seed, condition=condition), condition=condition)
+
+
+def image_word(what: str | int | Path) -> str:
+    """An image as part of a file's name: its number, or a short form of its file's name."""
+    number = number_of(what)
+    return slug(Path(str(what))) if number is None else str(number)
 
 
 def number_of(what: str | int | Path) -> int | None:

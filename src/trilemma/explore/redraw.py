@@ -22,7 +22,7 @@ from trilemma.data.decoding.size import text as size_text
 from trilemma.data.load import Source
 from trilemma.errors import UserError, check_finite
 from trilemma.explore.images import numbered_contents, numbered_paths, run_receipt
-from trilemma.explore.naming import number_of, pick_image
+from trilemma.explore.naming import image_word, number_of, pick_image
 from trilemma.keys import Film
 from trilemma.pictures.animation import animated, check_film, frame
 from trilemma.pictures.grid import grid
@@ -82,16 +82,14 @@ def redraw(
     keys = run.sampling(settings, verb)
     n = _count(n, keys, noise)
     end_of(first, n)
-    number = number_of(image)
-    name = Path(str(image)).stem if number is None else number
-    picture, within = place(out, run.path, f"edit-{name}-{_name(strength, mask, noise)}.png")
+    picture, within = place(out, run.path, f"edit-{image_word(image)}-{_name(strength, mask, noise)}.png")
     animation = None if film is None else picture.with_suffix(f".{film}")
     if film is not None:
         check_film(film)
     paths = numbered_paths(picture, first, n)
     files = Results(picture, [*paths, *([animation] if animation else [])], verb="edit", within=within)
     source = pick_image(run, image, data).image
-    file = Path(str(image)).expanduser() if number is None else None
+    file = Path(str(image)).expanduser() if number_of(image) is None else None
     area = None if mask is None else read_mask(mask, run.shape, file).to(source.device)
     std = _noise(source, noise)
     full = 1.0 if strength is None else strength

@@ -12,7 +12,7 @@ from torch import Tensor
 from trilemma.data.load import Images
 from trilemma.errors import UserError, check_finite
 from trilemma.explore.images import numbered_contents, numbered_paths, run_receipt
-from trilemma.explore.naming import number_of, pick_image, read_whole
+from trilemma.explore.naming import image_word, number_of, pick_image, read_whole
 from trilemma.keys import Caption, Label, Picture, Seed
 from trilemma.modes import own_modes
 from trilemma.pictures.grid import grid
@@ -76,9 +76,7 @@ def upscale(
     model = run.require("enlarge images", Upscales)
     keys = run.sampling(settings, upscale)
     end_of(first, n)
-    number = number_of(image)
-    name = Path(str(image)).stem if number is None else number
-    picture, within = place(out, run.path, f"upscale-{name}.png")
+    picture, within = place(out, run.path, f"upscale-{image_word(image)}.png")
     paths = numbered_paths(picture, first, n)
     files = Results(picture, paths, verb="upscale", within=within)
     small, original = _small(run, image, data, model.factor)

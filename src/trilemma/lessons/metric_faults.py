@@ -79,7 +79,7 @@ def measure(fault: str, strengths: Sequence[float], seed: int) -> Fault:
 
 def _values(network: FeatureNetwork, real: Tensor, train: Tensor, images: Tensor) -> dict[str, float]:
     fake = extract(network, images)
-    scores = {name: spread.value for name, spread in scores_of(network, real, fake).items()}
+    scores = {name: spread.value for name, spread in scores_of(network, real=real, fake=fake).items()}
     return {**scores, "authenticity": authenticity(*nearest(fake, [train]), train).value}
 
 

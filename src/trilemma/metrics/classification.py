@@ -116,7 +116,7 @@ def _mean_f(counts: Tensor, n_classes: int) -> float:
     return float((2 * table.diagonal()[both > 0] / both[both > 0]).mean())
 
 
-def class_diversity(real: Tensor, fake: Tensor, real_class: Tensor, fake_class: Tensor) -> Spread | str:
+def class_diversity(*, real: Tensor, fake: Tensor, real_class: Tensor, fake_class: Tensor) -> Spread | str:
     """How much images of one class differ among themselves, over the same of real images, on average over the classes;
     1 for real images, 0 where each class is one image, over and over:
 

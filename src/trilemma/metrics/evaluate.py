@@ -31,7 +31,7 @@ from trilemma.metrics.resources import peak_bytes
 from trilemma.modes import own_modes
 from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
 from trilemma.run.run import Run
-from trilemma.types import BoundsByPath, Conditional, Inverts, Reconstructs, Samples
+from trilemma.types import BoundsByPath, Conditional, Inverts, Reconstructs, Samples, Upscales
 from trilemma.values import checked_call, shown
 
 
@@ -172,6 +172,11 @@ def _check_inverted(run: Run | None, inverted: int) -> None:
     check_inverted(inverted)
     if inverted and run is None:
         raise UserError(f"inverted={inverted}: images have no codes; give a run, or leave it out")
+    if inverted and run is not None and isinstance(run.model, Upscales):
+        raise UserError(
+            f"inverted={inverted}: {run.recipe.name} draws from smaller images, too, so that noise alone is no code; "
+            "leave it out"
+        )
     if inverted and run is not None and not isinstance(run.model, Reconstructs):
         run.require(f"take inverted={inverted}", Inverts)
 

@@ -124,7 +124,8 @@ def _class_diversity(
     if isinstance(classifier, str) or classifier.sha256 != setup.network.sha256:
         return {}
     of_real, of_fake = (classifier.classify(values).argmax(1) for values in (real.features, fake))
-    return {"class_diversity": classification.class_diversity(real.features, fake, of_real, of_fake)}
+    features = {"real": real.features, "fake": fake}
+    return {"class_diversity": classification.class_diversity(**features, real_class=of_real, fake_class=of_fake)}
 
 
 def _memorisation(setup: Setup, real: Real, fake: Tensor) -> dict[str, Estimate | str]:

@@ -67,8 +67,8 @@ def verdicts(seed: int = 0) -> Iterator[Verdict]:
     real, training, good, _ = sets
     faulty = faults(sets, seed)
     of_real = extract(network, real)
-    scores = {name: scores_of(network, of_real, extract(network, images)) for name, images in faulty.items()}
-    base = scores_of(network, of_real, extract(network, good))
+    scores = {name: scores_of(network, real=of_real, fake=extract(network, images)) for name, images in faulty.items()}
+    base = scores_of(network, real=of_real, fake=extract(network, good))
     for metric, directions in DIRECTIONS.items():
         for fault, direction in directions.items():
             yield _moved(metric, fault, direction, scores[fault][metric], base[metric])
@@ -103,10 +103,10 @@ def digits(seed: int) -> Sets:
     return Sets(images[real], images[training], images[good], labels[good])
 
 
-def scores_of(network: FeatureNetwork, real: Tensor, fake: Tensor) -> dict[str, Spread]:
+def scores_of(network: FeatureNetwork, *, real: Tensor, fake: Tensor) -> dict[str, Spread]:
     """Every score of two sets of features (N, D)."""
     logits, of_real = (network.classify(features) for features in (fake, real))
-    diversity = class_diversity(real, fake, of_real.argmax(1), logits.argmax(1))
+    diversity = class_diversity(real=real, fake=fake, real_class=of_real.argmax(1), fake_class=logits.argmax(1))
     assert isinstance(diversity, Spread)
     return {
         "frechet_distance": frechet_distance(real=real, fake=fake, minimum=2),

@@ -105,7 +105,7 @@ class Diagnosis:
         real = next(self.in_use.training_images(N_SAMPLES)).image
         fake = images[: len(real)]
         if self.n_players > 1:
-            faults = self.sample_monitor.check(fake, real)
+            faults = self.sample_monitor.check(real=real, fake=fake)
             for rule in ("collapse", "divergence"):
                 self._report(rule, faults.get(rule), settled=settled)
         if last and len(real) > 1:

@@ -90,11 +90,11 @@ class SampleMonitor:
     def __init__(self) -> None:
         self.distances: list[float] = []  # between samples and data, of each picture
 
-    def check(self, samples: Tensor, real: Tensor) -> dict[str, str | None]:
+    def check(self, *, real: Tensor, fake: Tensor) -> dict[str, str | None]:
         """By rule, what is wrong with samples (n, C, H, W), n that of `real`; nothing for fewer than FEWEST."""
         if len(real) < FEWEST:
             return {}
-        real, fake = small(real), small(samples)
+        real, fake = small(real), small(fake)
         faults = {"collapse": collapse(real=real, fake=fake), "divergence": divergence(real=real, fake=fake)}
         distance = energy_distance(real=real, fake=fake)
         if not math.isfinite(distance):
