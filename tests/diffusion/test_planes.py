@@ -133,7 +133,10 @@ def test_what_a_model_that_enlarges_is_asked_of_images_is_asked_of_what_they_shr
     upscaler = model("diffusion-upscale", upscale=2)
     x = images(3, 1, 8, 8)
     asked = Condition(image=shrink(x, 2))
-    assert torch.equal(upscaler.invert(x, steps=4), upscaler.invert(x, asked, steps=4))
+    codes = upscaler.invert(x, asked, steps=4)
+    assert upscaler.generate(codes, asked).shape == x.shape
+    with pytest.raises(UserError, match="so that noise alone is no code of it"):
+        upscaler.invert(x, steps=4)
     how = Redraw(strength=0.5)
     again = upscaler.redraw(x, how, seed=1, keys=KEYS)
     assert torch.equal(again, upscaler.redraw(x, how, seed=1, condition=asked, keys=KEYS))
