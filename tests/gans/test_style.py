@@ -106,6 +106,22 @@ def test_lazy_path_lengths_have_the_expected_gradient_of_one_in_every_step() -> 
     assert max(float(g.abs().max()) for g in sums[0]) > 1e-3
 
 
+def test_a_player_with_a_lazy_term_moves_once_a_step_and_needs_no_other_rate_or_betas() -> None:
+    """A term in every k-th step counts k times in the one gradient of that step: by moves of its own, as published
+    code has them, the optimiser would see k + 1 gradients in k steps, and its rate and betas would have to follow."""
+    gan, steps = tiny(penalty_every=2, path_every=2), 4
+    players = Players(gan, TrainConfig(steps=steps, optimizer="adam", lr=0.002, betas=(0.0, 0.99)), bf16=False)
+    for step in range(steps):
+        due = players.due(step, step / steps)
+        for player in players.all:
+            own = [phase for phase in due if phase.player is player]
+            assert len(own) == (2 if step % 2 == 0 else 1)
+            players.step(player, players.differentiate(player, own, batch())[1])
+    for optimizer in players.optimizers.values():
+        assert all(group["betas"] == (0.0, 0.99) for group in optimizer.param_groups)
+        assert {int(entry["step"]) for entry in optimizer.state.values()} == {steps}
+
+
 def test_path_lengths_of_a_linear_generator() -> None:
     """g(w) = sum_l A_l w_l has J_l = A_l: E |A_l^T y|**2 is the squared norm of A_l; for A_l with equal singular values
     s and few of them beside the pixels, |A_l^T y| is about s sqrt(W)."""
