@@ -1,5 +1,6 @@
 """Comparisons of real models, of which nothing stands in for anything, and faults in what is measured last."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -168,4 +169,6 @@ def test_the_same_report_twice_has_the_same_values(tmp_path):
         assert one.learning == other.learning and one.nearest == other.nearest
         points = [[(p.setting, p.density, p.coverage) for p in model.samplers] for model in (one, other)]
         assert points[0] == points[1]
-    assert "inverted=2" in str(second.again)
+    assert "inverted=2" in second.again["all"] and "inverted=2" in second.again["measure"]
+    vae, gan = (shlex.split(model.commands["evaluate"]) for model in second.models)
+    assert "inverted=2" in vae and "inverted=2" in gan

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 from zipfile import ZipFile
 
 import pytest
@@ -14,7 +15,7 @@ from trilemma.data import load_data
 from trilemma.errors import UserError
 from trilemma.explore import again
 from trilemma.explore.augment import augment
-from trilemma.explore.usefulness import BOTH, CLASSICAL, REAL, SYNTHETIC, decide
+from trilemma.explore.usefulness import BOTH, CLASSICAL, REAL, SYNTHETIC, decide, plan_verdict
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import read_metadata
 from trilemma.training.loop import Trainer
@@ -203,3 +204,10 @@ def test_what_is_refused(folder, tmp_path):
         with pytest.raises(UserError, match=text):
             augment(run, **{**keys, **mistake})
     assert not (tmp_path / "made").exists()
+
+
+def test_large_photographs_are_told_apart_by_a_classifier_of_small_ones():
+    """Their features are those of a network that is not trained here."""
+    data = SimpleNamespace(name="photos", shape=(3, 96, 96), train=range(500), held_out=("test", range(500)))
+    plan = plan_verdict(SimpleNamespace(data=data, device="cpu"), 0, 3, 10, None, None)
+    assert plan.recipe.name == "features-cifar10" and plan.real == 500

@@ -88,6 +88,11 @@ def test_resizing_is_the_stated_one():
     assert torch.allclose(centre, torch.tensor(100 / 255).double(), atol=0.02)
 
 
+def test_channels_are_brought_together_where_the_images_are(device):
+    colour = torch.rand(2, 3, 4, 4, device=device)
+    assert to_channels(colour, 1).device == colour.device and to_channels(colour, 1).shape == (2, 1, 4, 4)
+
+
 def test_channels():
     grey = torch.rand(2, 1, 3, 3)
     assert torch.equal(to_channels(grey, 3), grey.repeat(1, 3, 1, 1))

@@ -31,6 +31,7 @@ from trilemma.comparison.entries import Entry, rows_of
 from trilemma.comparison.plain import Json, clean
 from trilemma.comparison.rows import controls, evaluations, model_row, row_differences
 from trilemma.comparison.sampler_settings import most_density, with_frontier
+from trilemma.comparison.trained import words_of
 from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST
 from trilemma.comparison.words import title, verdict
 from trilemma.errors import UserError, shows_tracebacks
@@ -226,5 +227,5 @@ def _again(models: Sequence[Model], asked: Asked) -> Mapping[str, str | None]:
     if not asked.length:
         return {"all": whole, "measure": whole}
     paths = [t.run for m in models for t in m.trainings if t.run]
-    keys = [f"n={asked.n}", f"seed={asked.seed}"]
+    keys = [f"n={asked.n}", f"seed={asked.seed}", *words_of(asked, "features", "inverted", "want", "curves", "lang")]
     return {"all": whole, "measure": quoted(["trilemma", "compare", *paths, *keys]) if paths else None}

@@ -212,11 +212,14 @@ def check_shapes(entries: Sequence[Entry], shape: Sequence[int], data_name: str)
         UserError: one does not fit.
     """
     for entry in entries:
-        if entry.images is not None and tuple(entry.images.shape) != tuple(shape):
-            raise UserError(
-                f"{entry.label} holds images of {_by(entry.images.shape)} (channels, height, width), and the real ones "
-                f"of {data_name} are {_by(shape)}; resize them, or give other real images with against="
-            )
+        if entry.images is None or tuple(entry.images.shape) == tuple(shape):
+            continue
+        same_size = tuple(entry.images.shape[1:]) == tuple(shape[1:])
+        advice = "store them with as many channels" if same_size else "resize them"
+        raise UserError(
+            f"{entry.label} holds images of {_by(entry.images.shape)} (channels, height, width), and the real ones "
+            f"of {data_name} are {_by(shape)}; {advice}, or give other real images with against="
+        )
 
 
 def _images(run: Run) -> tuple[object, ...]:

@@ -1,7 +1,8 @@
 """What is said of a training: its run folder in words and numbers, its curves, and the commands that make it again."""
 
+import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trilemma.comparison.content import Asked, Curve, Trained
 from trilemma.comparison.entries import Entry
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from trilemma.run.run import Run
 
 CURVE_POINTS = 200  # of one loss curve at most
+PATH_BOUND = {"bound_samples": 8, "bound_images": 64}  # of a model whose bound takes many calls
 MOST_CURVES = 40  # of a training; no model here has more than 20
 
 
@@ -53,13 +55,29 @@ def _curve(name: str, log: Sequence[Json]) -> Curve:
     return Curve(name, [x for x, _ in spread], [y for _, y in spread])
 
 
+def keys_of(run: "Run", inverted: int) -> dict[str, Any]:
+    """What `evaluate` is asked of a run in a comparison, beside what it is asked of all."""
+    from trilemma.types import BoundsByPath, Inverts, Reconstructs, Upscales
+
+    bound = PATH_BOUND if isinstance(run.model, BoundsByPath) else {}
+    inverts = isinstance(run.model, Inverts | Reconstructs) and not isinstance(run.model, Upscales)
+    return {**bound, **({"inverted": inverted} if inverts and inverted else {})}
+
+
+def words_of(asked: Asked, *names: str) -> list[str]:
+    """The keys of a comparison with these names that were given, as key=value."""
+    return [word for word in shlex.split(asked.command) if word.split("=", 1)[0] in names]
+
+
 def commands(entry: Entry, data: "Data", asked: Asked) -> dict[str, str]:
     """What trains, draws and measures the same again; of a set of images, what measures it."""
     from trilemma.data.load import source_word
 
-    run, keys = entry.run, [f"n={asked.n}", f"seed={asked.seed}", f"batch={asked.batch}"]
+    run, keys = entry.run, [f"n={asked.n}", f"seed={asked.seed}", f"batch={asked.batch}", *words_of(asked, "features")]
     if run is not None:
         path = str(run.path.absolute())
+        inverted = next((int(word.split("=")[1]) for word in words_of(asked, "inverted")), 0)
+        keys += [f"{key}={value}" for key, value in keys_of(run, inverted).items()]
         return {
             **({"train": run.command} if run.command else {}),
             "sample": quoted(["trilemma", "sample", path, "n=64", f"seed={asked.seed}"]),

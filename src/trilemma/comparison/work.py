@@ -17,10 +17,10 @@ from trilemma.comparison.request import Budget
 from trilemma.comparison.rows import scores_of
 from trilemma.comparison.sampler_settings import sampler_points
 from trilemma.comparison.sizes import settings_for
+from trilemma.comparison.trained import keys_of
 from trilemma.data import Data
 from trilemma.errors import UserError, shows_tracebacks
 from trilemma.run.run import Run
-from trilemma.types import BoundsByPath, Inverts, Reconstructs, Upscales
 from trilemma.words import counted
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Say = Callable[[str], None]
 # of a diffusion model: as many network calls as 26 images take
-PATH_BOUND: dict[str, Any] = {"bound_samples": 8, "bound_images": 64}
 
 
 class Plan(NamedTuple):
@@ -182,11 +181,7 @@ def _evaluation(
     """The scores of an entry; images: whether its images and their features are kept."""
     from trilemma.metrics import evaluate
 
-    run, settings = entry.run, dict[str, Any](batch=batch)
-    if run and isinstance(run.model, BoundsByPath):
-        settings |= PATH_BOUND
-    if run and isinstance(run.model, Inverts | Reconstructs) and not isinstance(run.model, Upscales):
-        settings["inverted"] = plan.inverted
+    run, settings = entry.run, {"batch": batch, **(keys_of(entry.run, plan.inverted) if entry.run else {})}
 
     def measure() -> "Evaluation":
         assert entry.contestant is not None

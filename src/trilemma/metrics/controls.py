@@ -127,7 +127,8 @@ def _images(setup: Setup) -> Iterator[tuple[str, Tensor]]:
     if setup.own and setup.split != "train" and len(data.train) >= n:
         yield "training", real_images(data, "train", n, seed)
     first = data.train.images[choice(len(data.train), MEAN_IMAGES, seed)]
-    yield "mean", first.float().mean(0, keepdim=True).round().to(torch.uint8)
+    total = sum((part.sum(0, dtype=torch.int64) for part in first.split(STATIC_ROWS)), start=torch.zeros(data.shape))
+    yield "mean", (total / len(first)).round().to(torch.uint8)[None]
     yield "static", torch.cat([_static(ids, data.shape, seed) for ids in torch.arange(n).split(STATIC_ROWS)])
     yield "one", first[:1]
 

@@ -157,4 +157,4 @@ def to_channels(x: Tensor, channels: int) -> Tensor:
         return x
     if channels == 3:
         return x.expand(-1, 3, -1, -1)
-    return (x * torch.tensor(LUMA, dtype=x.dtype).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return (x * torch.tensor(LUMA, dtype=x.dtype, device=x.device).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)

@@ -120,9 +120,12 @@ def details(
 def _class_diversity(
     setup: Setup, real: Real, fake: Tensor, classifier: FeatureNetwork | str
 ) -> dict[str, Spread | Estimate | str]:
-    """Where the classes are told by the features that are measured."""
-    if isinstance(classifier, str) or classifier.sha256 != setup.network.sha256:
-        return {}
+    """Where the classes are told by the features that are measured, else why there is none."""
+    if isinstance(classifier, str):
+        return {"class_diversity": classifier}
+    if classifier.sha256 != setup.network.sha256:
+        why = f"classes are told by {classifier.name}, and the features are those of {setup.network.name}"
+        return {"class_diversity": why}
     of_real, of_fake = (classifier.classify(values).argmax(1) for values in (real.features, fake))
     features = {"real": real.features, "fake": fake}
     return {"class_diversity": classification.class_diversity(**features, real_class=of_real, fake_class=of_fake)}
