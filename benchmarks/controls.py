@@ -56,7 +56,7 @@ def main() -> None:
         note = learned_nothing(control.spreads, reference.controls)
         print(row(control.title, {name: s.value for name, s in control.spreads.items()}, note), flush=True)
     for title, images in bad(data, n).items():
-        spreads = spreads_of(quality(reference.real, extract(setup.network, images)))
+        spreads = spreads_of(quality(real=reference.real, fake=extract(setup.network, images)))
         note = learned_nothing(spreads, reference.controls)
         print(row(title, {name: s.value for name, s in spreads.items()}, note), flush=True)
     for path in options.run:

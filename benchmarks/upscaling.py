@@ -45,7 +45,7 @@ def main() -> None:
     network = feature_network("auto", run.shape, run.data.name)
     real = extract(network, original)
     for name, images in (("drawn", drawn), ("bicubic", bicubic)):
-        distance = feature_distance(real, extract(network, images))
+        distance = feature_distance(real=real, fake=extract(network, images))
         psnr = mean_estimate(psnr_db((images.double() - original.double()).square().flatten(1).mean(1)).tolist())
         low, high = psnr.interval
         line = f"{name:8} features {distance.value:.4f} {distance.interval}"

@@ -50,7 +50,7 @@ def setup_of(data, split="valid", n=100, *, own=True):
 
 def judged(setup, fakes, reference=None):
     reference = reference_of(setup, reference)
-    spreads = spreads_of(quality(reference.real, extract(PIXELS, fakes)))
+    spreads = spreads_of(quality(real=reference.real, fake=extract(PIXELS, fakes)))
     return learned_nothing(spreads, reference.controls), {c.name: c for c in reference.controls}
 
 

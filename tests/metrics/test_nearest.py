@@ -82,17 +82,17 @@ def test_one_in_a_hundred_of_new_images_is_a_near_copy_and_every_copy_is():
     shares = []
     for _ in range(40):
         real, new = (nearest(torch.randn(300, 6, generator=generator).double(), [train]) for _ in range(2))
-        shares.append(near_copies(*new, real[1]).value)
-        assert near_copies(*nearest(train[:50], [train]), real[1]).value == 1
+        shares.append(near_copies(*new, real=real[1]).value)
+        assert near_copies(*nearest(train[:50], [train]), real=real[1]).value == 1
     shares = torch.tensor(shares)
     assert abs(shares.mean() - 3 / 301) < 4 * shares.std() / 40**0.5 and shares.mean() > 0
 
 
 def test_near_copies_need_a_hundred_held_out_images_that_are_not_training_images():
     index, distance = torch.arange(50), torch.ones(50)
-    assert near_copies(index, distance, torch.ones(99)).startswith("99 held-out images")
+    assert near_copies(index, distance, real=torch.ones(99)).startswith("99 held-out images")
     real = torch.ones(200).index_fill(0, torch.arange(2), 0.0)
-    assert "are training images themselves" in near_copies(index, distance, real)
+    assert "are training images themselves" in near_copies(index, distance, real=real)
 
 
 def test_authenticity_by_hand():

@@ -73,11 +73,11 @@ def test_small_images_have_smaller_windows(shape: tuple[int, int, int]) -> None:
 
 def test_another_image_is_at_distance_1() -> None:
     real = torch.randn(4_000, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    estimate = feature_distance(real, real[torch.randperm(4_000, generator=torch.Generator().manual_seed(1))])
-    assert estimate.interval[0] < 1 < estimate.interval[1] and feature_distance(real, real).value == 0
-    half = feature_distance(real, real + 1)  # |1|**2 = 8 over 2 x 8
+    estimate = feature_distance(real=real, fake=real[torch.randperm(4_000, generator=torch.Generator().manual_seed(1))])
+    assert estimate.interval[0] < 1 < estimate.interval[1] and feature_distance(real=real, fake=real).value == 0
+    half = feature_distance(real=real, fake=real + 1)  # |1|**2 = 8 over 2 x 8
     assert half.value == pytest.approx(0.5, rel=0.05)
-    assert feature_distance(real[:1].expand(5, -1), real[:5]) == "all images have the same features"
+    assert feature_distance(real=real[:1].expand(5, -1), fake=real[:5]) == "all images have the same features"
 
 
 def test_a_gan_comes_back_through_codes_that_are_searched(tmp_path: Path) -> None:

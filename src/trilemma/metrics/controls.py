@@ -111,7 +111,7 @@ def spreads_of(values: Mapping[str, Spread | str]) -> dict[str, Spread]:
 
 
 def _control(setup: Setup, real: Real, name: str, images: Tensor) -> Control:
-    values = quality(real, extract(setup.network, images).expand(setup.n, -1))
+    values = quality(real=real, fake=extract(setup.network, images).expand(setup.n, -1))
     resize = setup.network.resize_rule(setup.data.shape)
     return Control(name, TITLES[name], tuple(quality_scores(setup, values, resize)), spreads_of(values))
 

@@ -255,9 +255,9 @@ def reference_by(
 def _evaluation(setup: Setup, drawn: Drawn, reference: Reference) -> Evaluation:
     """The scores of what was drawn, beside the controls."""
     features = extract(setup.network, drawn.images)
-    values = quality(reference.real, features)
+    values = quality(real=reference.real, fake=features)
     spreads = spreads_of(values)
-    further = details(setup, reference.real, features, values, reference.classifier)
+    further = details(setup, values, reference.classifier, real=reference.real, fake=features)
     scores = [*quality_scores(setup, {**values, **further}, _resize(setup, drawn.images)), *drawn.scores]
     return Evaluation(
         tuple(replace(score, **drawn.of_run) for score in scores),

@@ -101,9 +101,8 @@ def frechet_infinity(*, real: Tensor | Gaussian, fake: Tensor, at_n: Spread, min
     n, d = min(len(x), len(fake)), x.shape[1]
     if n < (least := max(minimum, IMAGES_A_NUMBER * d)):
         return f"{n} images: an extrapolation needs {least} on either side, for features of {d} numbers"
-    values = torch.tensor(
-        [_of_halves(x, fake.double(), cut) for cut in range(CUTS if d <= WIDE else FEW_CUTS)]
-    ).double()
+    cuts = range(CUTS if d <= WIDE else FEW_CUTS)
+    values = torch.tensor([_of_halves(x, fake.double(), cut) for cut in cuts], dtype=torch.float64)
     by_cuts = infinitesimal_jackknife(values)  # of their mean
     return Spread(2 * at_n.value - values.mean().item(), at_n.shared, torch.cat([at_n.own, by_cuts]))
 

@@ -85,7 +85,7 @@ def authenticity(index: Tensor, distance: Tensor, train: Tensor, block: int = BL
     return wilson(int((distance > apart[where]).sum()), len(distance))
 
 
-def near_copies(index: Tensor, distance: Tensor, real: Tensor) -> Estimate | str:
+def near_copies(index: Tensor, distance: Tensor, *, real: Tensor) -> Estimate | str:
     """The share of generated images that lie nearer to a training image than all but the nearest 1 in 100 of the
     held-out images do (QUANTILES), about as much of a model that copies nothing; or why it is not known. Arguments as
     of `closeness`."""

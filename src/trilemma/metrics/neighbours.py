@@ -47,7 +47,7 @@ FLOOR = 2.0**-100  # of the error, above what float32 takes for 0
 ROWS = 16  # whose nearest points are held at a time, in a processor's cache
 CROWD = 64  # such pairs for each ball or point, above which it is worth telling the sure ones apart
 CANDIDATES = 8  # of a block, whose distances are computed exactly
-INTERVAL_IS = "over both sets of images, at this number of images; holds the truth in 88 to 99% of simulated draws"
+INTERVAL_IS = "over both sets of images, at this number of images; holds the truth in 86 to 100% of simulated draws"
 
 
 class Sorted(NamedTuple):

@@ -122,10 +122,10 @@ def path_length(model: nn.Module, setup: Setup, ends: Ends) -> Estimate | str:
             before, after = torch.cat([part for _, part in in_batches(compute, 0, len(codes), _rows(setup))]).chunk(2)
     except UserError as error:  # images of some codes are not finite
         return str(error)
-    return of_moves(before, after, real_features(setup.network, _real(setup, len(one))))
+    return of_moves(before, after, real=real_features(setup.network, _real(setup, len(one))))
 
 
-def of_moves(before: Tensor, after: Tensor, real: Tensor) -> Estimate | str:
+def of_moves(before: Tensor, after: Tensor, *, real: Tensor) -> Estimate | str:
     """The length, from features (P, D) at t and t + STEP, and those of real images (N, D)."""
     between = 2 * real.var(0).sum().item()  # E|f - f'|**2
     if between == 0:

@@ -69,7 +69,7 @@ def real_of(features: Tensor) -> Real:
     return Real(features, frechet.gaussian(features), kernel.similarity(features), neighbours.real_balls(features))
 
 
-def quality(real: Real, fake: Tensor) -> dict[str, Spread | str]:
+def quality(*, real: Real, fake: Tensor) -> dict[str, Spread | str]:
     """Every score of real images and of the features of generated ones, (M, D), by name; the reason where it is
     refused."""
     refused = frechet.refusal(len(real.features), len(fake))
@@ -94,10 +94,11 @@ def classifier_for(setup: Setup) -> FeatureNetwork | str:
 
 def details(
     setup: Setup,
-    real: Real,
-    fake: Tensor,
     values: Mapping[str, Spread | str],
     classifier: FeatureNetwork | str,
+    *,
+    real: Real,
+    fake: Tensor,
 ) -> dict[str, Spread | Estimate | str]:
     """Further scores of the features of generated images (M, D), beside those of `quality`.
 
@@ -106,19 +107,19 @@ def details(
     """
     network, at_n = setup.network, values["frechet_distance"]
     return {
-        **_memorisation(setup, real, fake),
+        **_memorisation(setup, real=real, fake=fake),
         "frechet_infinity": at_n
         if isinstance(at_n, str)
         else frechet.frechet_infinity(real=real.gaussian, fake=fake, at_n=at_n),
         "inception_score": inception.inception_score(network.classify(fake))
         if isinstance(network.network, Classifies)
         else f"the feature network {network.name} is not a classifier",
-        **_class_diversity(setup, real, fake, classifier),
+        **_class_diversity(setup, classifier, real=real, fake=fake),
     }
 
 
 def _class_diversity(
-    setup: Setup, real: Real, fake: Tensor, classifier: FeatureNetwork | str
+    setup: Setup, classifier: FeatureNetwork | str, *, real: Real, fake: Tensor
 ) -> dict[str, Spread | Estimate | str]:
     """Where the classes are told by the features that are measured, else why there is none."""
     if isinstance(classifier, str):
@@ -131,7 +132,7 @@ def _class_diversity(
     return {"class_diversity": classification.class_diversity(**features, real_class=of_real, fake_class=of_fake)}
 
 
-def _memorisation(setup: Setup, real: Real, fake: Tensor) -> dict[str, Estimate | str]:
+def _memorisation(setup: Setup, *, real: Real, fake: Tensor) -> dict[str, Estimate | str]:
     """Of the first images of a run; {} where the training images are not those of these data."""
     images = setup.data.train.images
     if not setup.own or len(images) < 2:
@@ -143,7 +144,7 @@ def _memorisation(setup: Setup, real: Real, fake: Tensor) -> dict[str, Estimate 
     index, distance = nearest.nearest(torch.cat([fake[:n], held_out]), train.split(nearest.BLOCK))
     scores: dict[str, Estimate | str] = {"authenticity": nearest.authenticity(index[:n], distance[:n], train)}
     if len(held_out):
-        scores["near_copies"] = nearest.near_copies(index[:n], distance[:n], distance[n:])
+        scores["near_copies"] = nearest.near_copies(index[:n], distance[:n], real=distance[n:])
     return scores
 
 

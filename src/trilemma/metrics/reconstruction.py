@@ -84,7 +84,7 @@ def _scores(setup: Setup, image: Tensor, result: Tensor) -> Iterator[Score]:
     for name, value in reconstruction_values(image, result).items():
         yield _score(setup, name, len(image), value)
     real, made = extract(network, image), extract(network, result)
-    yield _score(setup, "reconstruction_features", len(image), feature_distance(real, made), features=True)
+    yield _score(setup, "reconstruction_features", len(image), feature_distance(real=real, fake=made), features=True)
 
 
 def _score(setup: Setup, name: str, n: int, value: Estimate | str, *, features: bool = False) -> Score:
@@ -156,10 +156,10 @@ def _gaussian(side: int) -> Tensor:
     return weights / weights.sum()
 
 
-def feature_distance(real: Tensor, made: Tensor) -> Estimate | str:
+def feature_distance(*, real: Tensor, fake: Tensor) -> Estimate | str:
     """Mean squared distance of features (N, D) of images and reconstructions, over that of two different images."""
     between = 2 * real.var(0).sum().item()  # E|f - f'|**2
     if between == 0:
         return "all images have the same features"
-    value, (low, high) = mean_estimate((made - real).square().sum(1).tolist())
+    value, (low, high) = mean_estimate((fake - real).square().sum(1).tolist())
     return Estimate(value / between, (max(0.0, low / between), high / between))

@@ -83,7 +83,7 @@ def measure(autoencoder: HasCodeMap, data: Data, device: torch.device) -> Check:
         parts.append(tuple(image.cpu() for image in images))
     image, result, noisy, enlarged = (torch.cat(images) for images in zip(*parts, strict=True))
     real = extract(network, image)
-    distances = [feature_distance(real, extract(network, other)) for other in (result, enlarged)]
+    distances = [feature_distance(real=real, fake=extract(network, other)) for other in (result, enlarged)]
     if reason := next((distance for distance in distances if isinstance(distance, str)), None):
         raise UserError(f"the autoencoder cannot be judged: {reason}; continue with check=false")
     reconstruction, shrunk = (distance.value for distance in distances if not isinstance(distance, str))
