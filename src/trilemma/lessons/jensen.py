@@ -145,7 +145,7 @@ def _bound_panel(
 ) -> None:
     """The importance-weighted bound of 1, 2, 5, 10, ... samples, between the ELBO and log p(x)."""
     ks = [k for k in (a * 10**b for b in range(7) for a in (1, 2, 5)) if k <= most]
-    vae, q = model.as_vae(mean, std), (torch.tensor([mean]).double(), torch.tensor([std]).double())
+    vae, q = model.as_vae(mean, std), tuple(torch.tensor([v], dtype=torch.float64) for v in (mean, std))
     ax.axhline(float(model.log_evidence(x)), color=plots.GREY, linewidth=1, label="log p(x)")
     ax.axhline(float(model.elbo(x, *q)), color=plots.style(0)[0], linewidth=4, alpha=0.4, label="ELBO")
     ax.plot(ks, [measured(vae, x, k, *how) for k in ks], "o-", color="black", markersize=3, label="bound of k samples")

@@ -50,7 +50,10 @@ class Closeness:
 def refusal(n: int, network: FeatureNetwork) -> str | None:
     """Why n training images are too many to be searched; None if they are not."""
     most = MOST_SLOW if network.is_slow else MOST
-    return f"{n:,} training images: they are searched where there are at most {most:,}" if n > most else None
+    if n <= most:
+        return None
+    advice = f"; a quicker network, such as features=cifar10-cnn, searches {MOST:,}" if n <= MOST else ""
+    return f"{n:,} training images: they are searched where there are at most {most:,}{advice}"
 
 
 def nearest_training_images(
