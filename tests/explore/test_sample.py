@@ -39,6 +39,12 @@ def test_a_grid_alone(run, tmp_path):
     assert samples.images == [] and list(tmp_path.iterdir()) == [samples.grid] == [tmp_path / "drawn.png"]
 
 
+def test_a_name_that_ends_in_png_is_that_of_the_grid(run, tmp_path):
+    samples = sample(run, n=2, out=tmp_path / "drawn.png")
+    assert samples.grid == tmp_path / "drawn.png"
+    assert samples.images == [tmp_path / "drawn" / f"0000{k}.png" for k in range(2)]
+
+
 def test_metadata_say_how_each_file_was_made(run, tmp_path):
     samples = sample(run, n=5, seed=3, first=2, batch=3, out=tmp_path, temperature=0.5)
     common = {

@@ -103,8 +103,8 @@ def sample(
 
     Args:
         batch: images computed at a time, which bounds the memory whatever n is.
-        out: the folder of single images, beside which the grid lies; default: RUN/samples/seed-SEED, with the label
-            and the settings in its name.
+        out: the folder of single images, beside which the grid lies, or the grid, if the name ends in .png; default:
+            RUN/samples/seed-SEED, with the label and the settings in its name.
         exact, settings: see `Run.sample`.
     Raises:
         UserError: as `Run.sample`, or if the disk refuses.
@@ -125,11 +125,11 @@ def sample(
         grid=False,
         batches=(),
     )
-    folder = (
-        out_path(out)
-        if out is not None
-        else run.path / "samples" / _folder_name(seed, label, settings, run.config["classes"], caption)
-    )
+    if out is None:
+        folder = run.path / "samples" / _folder_name(seed, label, settings, run.config["classes"], caption)
+    else:
+        folder = out_path(out)
+        folder = folder.with_suffix("") if folder.suffix.lower() == ".png" else folder
     sheet = folder.with_name(f"{folder.name}.png")
     files = [folder / f"{k:05d}.png" for k in range(first, first + n) if singles]
     claim([sheet, *files], within=run.path if out is None else folder)
