@@ -12,7 +12,8 @@ COMMAND = f"trilemma compare data=digits models=a,b minutes=1 {KEYS}"
 
 
 def asked(command: str = COMMAND) -> Asked:
-    return Asked(command, {"minutes": 1}, 60, 16, 3, "test")
+    given = ("cifar10-cnn", 4) if command == COMMAND else ("auto", 0)
+    return Asked(command, {"minutes": 1}, 60, 16, 3, "test", (), "balance", *given)
 
 
 def evaluated(model: str, folder, asked: Asked) -> str:

@@ -172,3 +172,10 @@ def test_random_states_are_untouched(run):
     before = torch.get_rng_state()
     edit(run, 0, towards="1")
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_code_of_many_numbers_names_a_file_that_can_be_written(run):
+    width = len(edit(run, 5, towards="0", steps=2).vector)
+    code = ",".join(["0.12345678"] * width)
+    result = edit(run, code, towards="0", steps=2)
+    assert result.picture.exists() and len(result.picture.name) < 100

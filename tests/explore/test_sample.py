@@ -40,8 +40,8 @@ def test_a_grid_alone(run, tmp_path):
 
 
 def test_a_name_that_ends_in_png_is_that_of_the_grid(run, tmp_path):
-    samples = sample(run, n=2, out=tmp_path / "drawn.png")
-    assert samples.grid == tmp_path / "drawn.png"
+    samples = sample(run, n=2, out=tmp_path / "drawn.PNG")
+    assert samples.grid == tmp_path / "drawn.PNG" and samples.grid.exists()
     assert samples.images == [tmp_path / "drawn" / f"0000{k}.png" for k in range(2)]
 
 

@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from trilemma.metrics.classification import (
     f_score,
 )
 from trilemma.metrics.intervals import wilson
+from trilemma.metrics.quality import _class_diversity
 from trilemma.registry import create, models_that
 from trilemma.types import UNCONDITIONAL, Conditional
 
@@ -171,6 +174,18 @@ def test_diversity_within_classes_is_the_ratio_of_variances(scale: float) -> Non
     assert result.value == pytest.approx(scale**2, rel=0.1)
     low, high = result.estimate().interval
     assert low <= scale**2 <= high and high - low < 0.2 * scale**2 + 1e-12
+
+
+def test_diversity_within_classes_says_why_it_is_missing() -> None:
+    network = SimpleNamespace(sha256="a", name="pixels")
+    setup: Any = SimpleNamespace(data=SimpleNamespace(classes=("one", "other")), network=network)
+    nothing: Any = {"real": None, "fake": None}
+    assert _class_diversity(setup, "no classifier", **nothing) == {"class_diversity": "no classifier"}
+    other: Any = SimpleNamespace(sha256="b", name="mnist-cnn")
+    (why,) = _class_diversity(setup, other, **nothing).values()
+    assert why == "classes are told by mnist-cnn, and the features are those of pixels; give features=mnist-cnn"
+    setup.data.classes = ()
+    assert _class_diversity(setup, "no classifier", **nothing) == {}
 
 
 def test_a_class_that_is_never_drawn_counts_nothing() -> None:

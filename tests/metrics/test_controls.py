@@ -58,6 +58,14 @@ def value(control, name):
     return next(score.value for score in control.scores if score.name == name)
 
 
+def test_the_mean_image_is_that_of_all_chosen_training_images():
+    """More of them than are added up at a time."""
+    data = data_of(train=1_300)
+    images = dict(_images(setup_of(data)))
+    expected = data.train.images.double().mean(0).round()
+    assert torch.equal(images["mean"][0].double(), expected) and images["mean"].dtype == torch.uint8
+
+
 def test_real_images_are_good_and_static_and_the_mean_are_not():
     _, controls = judged(setup_of(data_of(test=300), "test"), blobs(100, 9))
     assert set(controls) == {"real", "training", "mean", "static", "one"}

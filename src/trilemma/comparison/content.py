@@ -35,7 +35,7 @@ class Asked:
 
     command: makes the same report again; length: of each training, minutes or images, {} where nothing is trained;
     split, caveats: of the real images;
-    want: what the user wants most, one of WANTS.
+    want: what the user wants most, one of WANTS; features, inverted: as `compare` was given them.
     """
 
     command: str
@@ -46,6 +46,8 @@ class Asked:
     split: str
     caveats: Sequence[str] = ()
     want: str = "balance"
+    features: str = "auto"
+    inverted: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from trilemma.run.run import Run
 
 CURVE_POINTS = 200  # of one loss curve at most
-PATH_BOUND = {"bound_samples": 8, "bound_images": 64}  # of a model whose bound takes many calls
+# of a model whose bound takes many calls: as many as 26 images of diffusion take in twenty steps
+PATH_BOUND = {"bound_samples": 8, "bound_images": 64}
 MOST_CURVES = 40  # of a training; no model here has more than 20
 
 
@@ -73,11 +74,11 @@ def commands(entry: Entry, data: "Data", asked: Asked) -> dict[str, str]:
     """What trains, draws and measures the same again; of a set of images, what measures it."""
     from trilemma.data.load import source_word
 
-    run, keys = entry.run, [f"n={asked.n}", f"seed={asked.seed}", f"batch={asked.batch}", *words_of(asked, "features")]
+    run, keys = entry.run, [f"n={asked.n}", f"seed={asked.seed}", f"batch={asked.batch}"]
+    keys += [] if asked.features == "auto" else [f"features={asked.features}"]
     if run is not None:
         path = str(run.path.absolute())
-        inverted = next((int(word.split("=")[1]) for word in words_of(asked, "inverted")), 0)
-        keys += [f"{key}={value}" for key, value in keys_of(run, inverted).items()]
+        keys += [f"{key}={value}" for key, value in keys_of(run, asked.inverted).items()]
         return {
             **({"train": run.command} if run.command else {}),
             "sample": quoted(["trilemma", "sample", path, "n=64", f"seed={asked.seed}"]),

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Say = Callable[[str], None]
-# of a diffusion model: as many network calls as 26 images take
 
 
 class Plan(NamedTuple):

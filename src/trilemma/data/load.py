@@ -1,5 +1,6 @@
 """From a source anyone has to Data: a word, a folder, an archive, arrays, idx or parquet files, the hub, an array."""
 
+import os
 import re
 import unicodedata
 from dataclasses import replace
@@ -158,7 +159,7 @@ def slug(path: Path) -> str:
     >>> slug(Path("My Photos (2024).zip"))
     'my-photos-2024'
     """
-    stem = path.resolve().name if path.is_dir() else path.stem
+    stem = path.resolve().name if os.path.isdir(path) else path.stem  # False for what is too long for a name
     name = re.sub(r"[^\w]+", "-", unicodedata.normalize("NFC", stem).lower()).strip("-_")
     return name[:NAME_LENGTH].rstrip("-_") or "data"
 

@@ -129,8 +129,10 @@ def sample(
         folder = run.path / "samples" / _folder_name(seed, label, settings, run.config["classes"], caption)
     else:
         folder = out_path(out)
-        folder = folder.with_suffix("") if folder.suffix.lower() == ".png" else folder
-    sheet = folder.with_name(f"{folder.name}.png")
+    if folder.suffix.lower() == ".png":
+        sheet, folder = folder, folder.with_suffix("")
+    else:
+        sheet = folder.with_name(f"{folder.name}.png")
     files = [folder / f"{k:05d}.png" for k in range(first, first + n) if singles]
     claim([sheet, *files], within=run.path if out is None else folder)
     paths: list[Path] = []

@@ -169,8 +169,7 @@ def classifier_of(data: Data) -> FeatureNetwork:
     network = load_network(BUNDLED[data.name]) if own else None
     if network is None or network.network.config.n_classes != len(data.classes):
         raise UserError(
-            f"no bundled classifier knows the classes of {data.name}, so nothing says whether they are drawn as asked; "
-            f"there is one for {', '.join(BUNDLED)}"
+            f"no bundled classifier knows the classes of {data.name}; there is one for {', '.join(BUNDLED)}"
         )
     return network
 

@@ -121,12 +121,14 @@ def details(
 def _class_diversity(
     setup: Setup, classifier: FeatureNetwork | str, *, real: Real, fake: Tensor
 ) -> dict[str, Spread | Estimate | str]:
-    """Where the classes are told by the features that are measured, else why there is none."""
+    """Of data with classes, where they are told by the features that are measured, else why there is none."""
+    if not setup.data.classes:
+        return {}
     if isinstance(classifier, str):
         return {"class_diversity": classifier}
     if classifier.sha256 != setup.network.sha256:
-        why = f"classes are told by {classifier.name}, and the features are those of {setup.network.name}"
-        return {"class_diversity": why}
+        own = f"classes are told by {classifier.name}, and the features are those of {setup.network.name}"
+        return {"class_diversity": f"{own}; give features={classifier.name}"}
     of_real, of_fake = (classifier.classify(values).argmax(1) for values in (real.features, fake))
     features = {"real": real.features, "fake": fake}
     return {"class_diversity": classification.class_diversity(**features, real_class=of_real, fake_class=of_fake)}
