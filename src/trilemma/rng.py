@@ -58,12 +58,12 @@ def generator(seed: int, purpose: str, *position: int, device: torch.device | st
 
 def batch_uniform(count: int, like: Tensor, rng: torch.Generator) -> Tensor:
     """Numbers in [0, 1) for each image of a batch, (count, B), as `like`; drawn where the generator is."""
-    return torch.rand(count, len(like), generator=rng, dtype=torch.float32, device=rng.device).to(like)
+    return torch.rand(len(like), count, generator=rng, dtype=torch.float32, device=rng.device).T.to(like)
 
 
 def batch_normal(count: int, like: Tensor, rng: torch.Generator) -> Tensor:
     """Standard normal numbers for each image of a batch, (count, B), as `like`; drawn where the generator is."""
-    return torch.randn(count, len(like), generator=rng, dtype=torch.float32, device=rng.device).to(like)
+    return torch.randn(len(like), count, generator=rng, dtype=torch.float32, device=rng.device).T.to(like)
 
 
 class OwnStart(TorchFunctionMode):

@@ -57,5 +57,5 @@ def test_verbs_write_the_format_that_is_asked_for(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "e.webp").n_frames > 1
     with pytest.raises(UserError, match="give strength=, and no mask="):
         trilemma.edit(run, 0, mask="0,0,4,8", animate=True, out=tmp_path / "m.png")
-    with pytest.raises(UserError, match="animate= draws it again"):
+    with pytest.raises(UserError, match="animate= is for images that are drawn again"):
         trilemma.edit(run, 0, towards=1, animate=True, out=tmp_path / "t.png")
