@@ -166,7 +166,7 @@ class GAN(CodesModel):
 
     def fake(self, batch: Batch, label: Tensor | None, rng: torch.Generator) -> Tensor:
         """As many generated images as there are in a batch, on its device, in [0, 1]."""
-        return self.from_z(normal(len(batch.image), self.config.latent, rng, batch.image), label)
+        return self.from_z(random.batch_normal(self.config.latent, batch.image, rng).T, label)
 
     def judge(self, image: Tensor, label: Tensor | None, rng: torch.Generator) -> Tensor:
         """The critic's logits (B,) of images (B, C, H, W), as it sees them in training."""
@@ -285,11 +285,6 @@ def _clip(parameters: list[nn.Parameter], bound: float) -> None:
     """Cut each weight to [-bound, bound]."""
     for parameter in parameters:
         parameter.clamp_(-bound, bound)
-
-
-def normal(n: int, count: int, rng: torch.Generator, like: Tensor) -> Tensor:
-    """N(0, I), float32 (n, count), drawn where the generator is, on the device of `like`."""
-    return torch.randn(n, count, generator=rng, dtype=torch.float32, device=rng.device).to(like.device)
 
 
 def _full_precision(like: Tensor) -> AbstractContextManager[Any]:

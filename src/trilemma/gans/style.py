@@ -29,10 +29,11 @@ from trilemma import rng as random
 from trilemma.config import only_for
 from trilemma.errors import UserError
 from trilemma.gans.config import GANConfig, GANKeys
-from trilemma.gans.gan import GAN, normal
+from trilemma.gans.gan import GAN
 from trilemma.gans.penalties import lengths
 from trilemma.nets import stylegan2
 from trilemma.nets.conv import within_range
+from trilemma.rng import batch_normal
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, check_condition
 
 R1_WEIGHT = 0.0025  # for images in [0, 1]: the published 0.01 for CIFAR-10, where they are in [-1, 1], by 4
@@ -173,24 +174,24 @@ class StyleGAN(GAN):
     def fake(self, batch: Batch, label: Tensor | None, rng: torch.Generator) -> Tensor:
         """As many generated images as there are in a batch, about in [0, 1]; in training, some of two styles."""
         n, image = len(batch.image), batch.image
-        w = self.to_w(normal(n, self.config.latent, rng, image), label)
+        w = self.to_w(batch_normal(self.config.latent, image, rng).T, label)
         if self.training:
             self._update_mean(w.detach().to(self.w_mean), label)
         styles = self._for_layers(w)
         if self.config.mixing:
-            other = self.to_w(normal(n, self.config.latent, rng, image), label)
+            other = self.to_w(batch_normal(self.config.latent, image, rng).T, label)
             first = random_layers(n, self.generator.n_layers, self.config.mixing, rng).to(image.device)
             styles = mixed(styles, self._for_layers(other), first)
-        return self.generator(styles, normal(n, self.generator.n_noise, rng, image))
+        return self.generator(styles, batch_normal(self.generator.n_noise, image, rng).T)
 
     def path_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Path length regularisation; parts: loss, before its weight, and length, the mean path length."""
         half = batch.rows(slice(max(1, len(batch.image) // 2)))
-        n, image = len(half.image), half.image
+        image = half.image
         with torch.autocast(image.device.type, enabled=False):
-            styles = self._for_layers(self.to_w(normal(n, self.config.latent, rng, image), self._label(half)))
-            noise = normal(n, self.generator.n_noise, rng, image)
-            y = normal(n, image[0].numel(), rng, image).view_as(image)
+            styles = self._for_layers(self.to_w(batch_normal(self.config.latent, image, rng).T, self._label(half)))
+            noise = batch_normal(self.generator.n_noise, image, rng).T
+            y = batch_normal(image[0].numel(), image, rng).T.view_as(image)
             length = path_lengths(2 * self.generator(styles, noise), styles, y)
         mean = length.detach().mean()
         self.path_mean.lerp_(mean, PATH_DECAY)
