@@ -23,6 +23,7 @@ ELSEWHERE = {  # words that other tools have for keys of this one
     "num_samples": "n",
     "n_samples": "n",
     "amp": "precision",
+    "truncation": "temperature",  # of z, where a model has no styles to be truncated
 }
 
 DEBUG: ContextVar[bool] = ContextVar("DEBUG", default=False)  # set by --debug

@@ -63,7 +63,7 @@ def test_a_sampler_without_keys_has_its_own_setting_alone(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("model", "settings", "keys"),
     [
-        ("gan", {}, {"truncation"}),
+        ("gan", {}, {"temperature"}),
         ("diffusion-small", {}, {"steps"}),
         ("vae", {}, {"temperature"}),
         ("diffusion", small("diffusion"), {"steps"}),

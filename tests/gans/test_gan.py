@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+import trilemma
 from trilemma import rng
 from trilemma.config import make
 from trilemma.errors import UserError
@@ -191,18 +192,18 @@ def test_an_image_does_not_depend_on_its_batch(network: str) -> None:
     assert gan.generator.training and isinstance(gan, Samples)
 
 
-def test_truncation_scales_the_latents() -> None:
+def test_temperature_scales_the_latents() -> None:
     gan = tiny()
     z = rng.normal(torch.arange(3), (6,), 0, "latent")
-    torch.testing.assert_close(gan.sample(3, seed=0, keys=GANKeys(truncation=0.5)), gan.generator.eval()(0.5 * z))
-    assert gan.sample(3, seed=0, keys=GANKeys(truncation=0)).std(0).max() < 1e-6
+    torch.testing.assert_close(gan.sample(3, seed=0, keys=GANKeys(temperature=0.5)), gan.generator.eval()(0.5 * z))
+    assert gan.sample(3, seed=0, keys=GANKeys(temperature=0)).std(0).max() < 1e-6
 
 
 def test_requests_it_cannot_meet_are_refused() -> None:
     with pytest.raises(UserError, match="without labels"):
         tiny().sample(1, seed=0, condition=Condition(torch.tensor([0])))
-    with pytest.raises(UserError, match="truncation=-1: give a number of at least 0"):
-        make(GANKeys, {"truncation": -1})
+    with pytest.raises(UserError, match="temperature=-1: give a number of at least 0"):
+        make(GANKeys, {"temperature": -1})
 
 
 def labelled(n: int = 8) -> Batch:
@@ -475,3 +476,9 @@ def test_the_average_of_the_weights_is_the_generators_alone() -> None:
     players = players_of(tiny("mlp"), ema_halflife_images=100)
     assert players.ema is not None
     assert players.ema.average and all(name.startswith("generator.") for name in players.ema.average)
+
+
+def test_truncation_is_of_models_with_styles(tmp_path) -> None:
+    run = trilemma.train("gan", "digits", steps=1, batch=32, out=tmp_path / "run", quiet=True)
+    with pytest.raises(UserError, match=r'unknown key "truncation" \(did you mean "temperature"\?\)'):
+        run.sample(1, truncation=0.5)

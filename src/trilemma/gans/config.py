@@ -86,6 +86,6 @@ class GANConfig(ModelConfig):
 class GANKeys(Config):
     """Settings of a GAN's sampler."""
 
-    truncation: float = Field(
-        default=1.0, ge=0, description="factor on z; below 1 the images are nearer the average one and less varied"
+    temperature: float = Field(
+        default=1.0, ge=0, description="standard deviation of z; below 1 the images are less varied"
     )

@@ -197,7 +197,7 @@ class GAN(CodesModel):
         check_condition(condition, n, self.n_classes)
         ids = torch.arange(first, first + n)
         device = next(self.generator.parameters()).device
-        z = keys.truncation * random.normal(ids, (self.config.latent,), seed, "latent").to(device)
+        z = keys.temperature * random.normal(ids, (self.config.latent,), seed, "latent").to(device)
         label = self.label_for(ids, condition)
         with evaluating(self.generator):
             return self.from_z(z, label)

@@ -26,9 +26,9 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from trilemma import rng as random
-from trilemma.config import only_for
+from trilemma.config import Config, only_for
 from trilemma.errors import UserError
-from trilemma.gans.config import GANConfig, GANKeys
+from trilemma.gans.config import GANConfig
 from trilemma.gans.gan import GAN
 from trilemma.gans.penalties import lengths
 from trilemma.nets import stylegan2
@@ -79,7 +79,7 @@ class StyleGANConfig(GANConfig):
         return self
 
 
-class StyleKeys(GANKeys):
+class StyleKeys(Config):
     """Settings of StyleGAN2's sampler."""
 
     truncation: float = Field(
@@ -199,8 +199,8 @@ class StyleGAN(GAN):
         return self.config.path_weight * loss, {"loss": loss.detach(), "length": mean}
 
     @torch.no_grad()
-    def sample(
-        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, keys: GANKeys = StyleKeys()
+    def sample(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, n: int, *, seed: int, first: int = 0, condition: Condition = UNCONDITIONAL, keys: StyleKeys = StyleKeys()
     ) -> Tensor:
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1]; noise inputs are those of `seed`.
 
@@ -210,9 +210,9 @@ class StyleGAN(GAN):
         check_condition(condition, n, self.n_classes)
         ids = torch.arange(first, first + n)
         label = self.label_for(ids, condition)
-        styles = self._truncated(self._styles(ids, seed, label), label, keys)
-        if isinstance(keys, StyleKeys) and keys.mix is not None:
-            other = self._truncated(self._styles(ids, keys.mix, label), label, keys)
+        styles = self._truncated(self._styles(ids, seed, label), label, keys.truncation)
+        if keys.mix is not None:
+            other = self._truncated(self._styles(ids, keys.mix, label), label, keys.truncation)
             styles = mixed(styles, other, torch.full((n,), self._mix_layer(keys.mix_from), device=styles.device))
         return self._drawn(styles, ids, seed)
 
@@ -228,11 +228,11 @@ class StyleGAN(GAN):
         means = torch.zeros_like(self.w_mean).index_add(0, rows, w) / counts.clamp(min=1)
         self.w_mean.lerp_(torch.where(counts > 0, means, self.w_mean), 1 - W_BETA)
 
-    def _truncated(self, w: Tensor, label: Tensor | None, keys: GANKeys) -> Tensor:
+    def _truncated(self, w: Tensor, label: Tensor | None, truncation: float) -> Tensor:
         """Styles (B, W) at a share of their distance from the average of their class, for all layers."""
-        if keys.truncation == 1:
+        if truncation == 1:
             return self._for_layers(w)
-        return self._for_layers(self.w_mean[0 if label is None else label.to(w.device)].lerp(w, keys.truncation))
+        return self._for_layers(self.w_mean[0 if label is None else label.to(w.device)].lerp(w, truncation))
 
     def _for_layers(self, w: Tensor) -> Tensor:
         """The same style (B, W) for each layer, (B, n_layers, W)."""
