@@ -1,5 +1,6 @@
 """For all tests: no network beyond this machine, no windows, a data folder that survives a change of directory, and
-trainings that do not draw their curves, which takes longer than a small training, unless a test asks for them."""
+small trainings that are quick: they do not wait for the disk, and draw no curves unless a test asks for them, which take
+longer than the training."""
 
 import gc
 import os
@@ -60,6 +61,7 @@ def _no_curves(log: Any, path: Path, *_: Any) -> None:
 def quick_trainings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "draw_curves", _no_curves)
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 
