@@ -1,6 +1,6 @@
 """For all tests: no network beyond this machine, no windows, a data folder that survives a change of directory, and
-small trainings that are quick: they do not wait for the disk, and draw no curves unless a test asks for them, which take
-longer than the training."""
+small trainings that are quick: they do not wait for the disk, and draw no curves, which take longer than the training,
+unless a test asks for them."""
 
 import gc
 import os

@@ -634,8 +634,11 @@ class Redraws(Samples, Protocol):
 class DenoisesOnAnySchedule(Protocol):
     """Estimates the clean image at the times of any schedule, as what guides another model must."""
 
-    def denoiser(self, schedule: Any, condition: Condition, n: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """(x_t, t) -> x0_hat for n images at times of a schedule, of the part of a condition that it takes."""
+    def denoiser(
+        self, schedule: Any, condition: Condition, n: int, *, clips: bool = True
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """(x_t, t) -> x0_hat for n images at times of a schedule, of the part of a condition that it takes; clips:
+        whether to keep it in [-1, 1], if that is how the model draws."""
         ...
 
 

@@ -14,6 +14,7 @@ from trilemma.classifiers.bundled import load_network
 from trilemma.config import Config, make
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
+from trilemma.diffusion.grids import times_of
 from trilemma.diffusion.guidance import log_probability
 from trilemma.diffusion.model import PixelDiffusion
 from trilemma.diffusion.sampling import DiffusionSampling
@@ -24,6 +25,7 @@ from trilemma.metrics import cost
 from trilemma.run.run import Run
 from trilemma.types import NO_GUIDES, UNCONDITIONAL, Guides
 
+TABLE = {"shape": (1, 8, 8), "widths": (4, 8), "T": 100}
 TINY = {"width": 8, "multipliers": (1, 2), "depth": 1, "attention_px": 0, "steps": 2, "batch": 16, "quiet": True}
 
 
@@ -65,9 +67,22 @@ def test_at_scale_0_the_guide_draws_alone() -> None:
     assert (images - strong.sample(3, seed=0, keys=DiffusionSampling(steps=4))).abs().max() > 1e-3
 
 
+def test_what_the_guide_estimates_outside_the_range_counts_in_full() -> None:
+    """weak + 2 (strong - weak) of 0.9 and 1.5 is 0.3; with the weak one cut at 1 it would be 0.8."""
+    strong, x_t, t = small(0, prediction="x0"), torch.zeros(1, 1, 8, 8), torch.full((1,), 0.5)
+    strong.network.forward = lambda x, level, given: 0 * x + 0.9
+    guides = small(1, prediction="x0"), Diffusion(make(DiffusionConfig, TABLE | {"prediction": "x0"}))
+    guides[0].network.forward = lambda x, level, given: 0 * x + 1.5
+    guides[1].network.forward = lambda x, t: 0 * x + 1.5
+    keys = make(DiffusionSampling, {"guide": "weak", "guidance": 2.0})
+    for weak in guides:
+        x0_hat = strong._guided(UNCONDITIONAL, 1, strong.schedule, keys, Guides(weak))(x_t, t)
+        torch.testing.assert_close(x0_hat, torch.full_like(x_t, 0.3), atol=1e-6, rtol=0)
+
+
 def test_the_table_of_steps_is_asked_over_any_schedule() -> None:
     """At a log-SNR that it has, the denoiser is that of the image brought to variance 1."""
-    model = Diffusion(make(DiffusionConfig, {"shape": (1, 8, 8), "widths": (4, 8), "T": 100, "clip_x0": False}))
+    model = Diffusion(make(DiffusionConfig, TABLE | {"clip_x0": False}))
     x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.3, 0.5, 0.8])
     for name in ("edm", "flow"):
@@ -91,11 +106,37 @@ def test_a_guided_step_counts_every_network(
         ({"guide": str(runs["weak"]), "guidance": 2.0}, 8),
         ({"classifier": "auto"}, 8),
         ({"guide": str(runs["weak"]), "guidance": 2.0, "classifier": "digits-cnn"}, 12),
+        ({"sampler": "heun"}, 7),
+        ({"sampler": "heun", "classifier": "auto"}, 14),
     ):
-        keys = strong.sampling({"steps": 4, **settings}, sample)
-        draw = partial(draw_from, strong, keys)
-        _, spent = cost.draw_with_cost(draw, strong.model, 2, batch=2, guides=strong.guides(keys))
-        assert spent.calls_per_image == calls
+        assert calls_per_image(strong, settings) == calls
+
+
+def test_a_model_guided_by_itself_counts_both_of_its_calls(
+    runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of the interval it is not guided: of 4 times, the last has less noise."""
+    monkeypatch.setattr(cost, "BUDGET_S", 0.0)
+    run = trilemma.load(runs["classes"])
+    assert isinstance(run.model, PixelDiffusion)
+    schedule = run.model.schedule
+    levels = -log_snr(schedule, times_of("auto", schedule, 4)[:-1]) / 2
+    assert (levels > 0).tolist() == [True, True, True, False] and levels.max() < 9
+    for settings, calls in (
+        ({}, 4),
+        ({"guidance": 2.0}, 8),
+        ({"guidance": 0.0}, 4),
+        ({"guidance": 2.0, "guidance_interval": (0.0, 9.0)}, 7),
+        ({"guidance": 2.0, "sampler": "heun"}, 14),
+    ):
+        assert calls_per_image(run, settings) == calls
+
+
+def calls_per_image(run: Run, settings: dict[str, object]) -> float:
+    """In 4 steps."""
+    keys = run.sampling({"steps": 4, **settings}, sample)
+    _, spent = cost.draw_with_cost(partial(draw_from, run, keys), run.model, 2, batch=2, guides=run.guides(keys))
+    return spent.calls_per_image
 
 
 def log_p(images: Tensor, label: int) -> float:

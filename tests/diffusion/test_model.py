@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trilemma import rng as random
 from trilemma.config import Config, make
 from trilemma.diffusion.config import PixelDiffusionConfig
-from trilemma.diffusion.grids import GRIDS
+from trilemma.diffusion.grids import GRIDS, times_of
 from trilemma.diffusion.model import PixelDiffusion
 from trilemma.diffusion.prediction import PREDICTIONS
 from trilemma.diffusion.samplers import SAMPLERS
 from trilemma.diffusion.sampling import DiffusionSampling
-from trilemma.diffusion.schedule import SCHEDULES
+from trilemma.diffusion.schedule import SCHEDULES, get_schedule
 from trilemma.diffusion.weighting import DENSITIES, WEIGHTINGS
 from trilemma.errors import UserError
 from trilemma.types import NO_GUIDES, UNCONDITIONAL, Batch, Condition, Guides
@@ -71,6 +72,17 @@ def test_the_loss_of_the_exact_output_is_zero(prediction: str, schedule: str) ->
     loss, logs = model.loss(Batch(image.expand(12, -1, -1, -1)), generator())
     assert float(loss) < 1e-4
     assert set(logs) == {"loss", "loss_clean", "loss_middle", "loss_noisy"}
+
+
+def test_the_thirds_of_the_loss_are_by_noise() -> None:
+    """An output that is off by 1 where sigma > alpha, t > 1/2 on this schedule: in none, half and all of the thirds."""
+    model = small(density="uniform", schedule="cosine")
+    image = images(1)
+    exact = Exact(model, 2 * image - 1)
+    model.network.forward = lambda x, level, given: exact(x, level, None) + (level > 0).to(x)[:, None, None, None]
+    _, logs = model.loss(Batch(image.expand(999, -1, -1, -1)), generator())
+    thirds = [float(logs[f"loss_{name}"]) for name in ("clean", "middle", "noisy")]
+    assert thirds == pytest.approx([0, 0.5, 1], abs=0.01)
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
@@ -149,21 +161,31 @@ def test_an_image_does_not_depend_on_its_batch(sampler: str, network: str) -> No
 
 
 @pytest.mark.parametrize("sampling", SCHEDULES)
-@pytest.mark.parametrize("training", SCHEDULES)
-def test_schedules_can_be_swapped_after_training(training: str, sampling: str) -> None:
-    """A network that knows the posterior mean of N(0, s**2) from the noise level alone."""
-    s, model = 0.5, small(schedule=training, prediction="x0", clip_x0=False)
+@pytest.mark.parametrize(
+    ("training", "prediction"), [("cosine", "edm"), ("edm", "edm"), ("flow", "flow"), ("linear", "v")]
+)
+@pytest.mark.parametrize("shift", [1.0, 2.0])
+def test_schedules_can_be_swapped_after_training(training: str, prediction: str, sampling: str, shift: float) -> None:
+    """A network that knows the posterior mean of N(0, s**2) draws along the exact path of any schedule, on which x_t is
+    in proportion to its standard deviation. It is told the ratio of sigma and alpha, whatever they are."""
+    s, n = 0.2, 64
+    model = small(schedule=training, prediction=prediction, shift=shift, clip_x0=False).double()
 
     def network(x: Tensor, level: Tensor, embedded: Tensor | None) -> Tensor:
-        ratio = level.double().exp()[:, None, None, None]  # sigma / alpha; x is x_t / sqrt(alpha**2 + sigma**2)
-        return (s**2 / (s**2 + ratio**2) * (1 + ratio**2).sqrt() * x).to(x.dtype)
+        alpha, sigma = model.schedule.alpha(at := model.schedule.t_of(-2 * level)), model.schedule.sigma(at)
+        rows = PREDICTIONS[prediction](alpha, sigma, model.data_std)
+        skip, out, inside = (part[:, None, None, None] for part in rows)
+        x_t, gain = x / inside, (alpha * s**2 / (alpha**2 * s**2 + sigma**2))[:, None, None, None]
+        return (gain - skip) / out * x_t
 
     model.network.forward = network
-    x0 = 2 * model.sample(64, seed=0, keys=DiffusionSampling(steps=60, schedule=sampling, sampler="dpm++2m")) - 1
-    inside = x0.abs() < 1
-    noise_std = float(x0[inside].std())
-    z = torch.randn(100_000, generator=generator()) * s
-    assert noise_std == pytest.approx(float(z[z.abs() < 1].std()), rel=0.05)
+    keys = DiffusionSampling(steps=80, schedule=sampling, sampler="dpm++2m")
+    schedule = get_schedule(sampling, shift)
+    alpha, sigma = (float(level(times_of("auto", schedule, 80)[0])) for level in (schedule.alpha, schedule.sigma))
+    x_T = sigma * random.normal(torch.arange(n), (1, 8, 8), 0, "x_T")
+    exact = x_T * s / math.sqrt(alpha**2 * s**2 + sigma**2)
+    x0 = 2 * model.sample(n, seed=0, keys=keys) - 1
+    torch.testing.assert_close(x0.float(), exact.clamp(-1, 1), atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize(

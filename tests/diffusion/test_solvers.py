@@ -13,6 +13,7 @@ from trilemma.diffusion.schedule import SCHEDULES, Schedule, get_schedule
 from trilemma.diffusion.solvers import dpmpp_2m, euler, integral_weights, unipc
 from trilemma.diffusion.steps import Denoise
 from trilemma.errors import UserError
+from trilemma.lessons.mixture import Mixture
 
 M, S = 0.3, 0.4
 MODES = ((-0.7, 0.3), (0.5, 0.2))  # means and standard deviations of two modes of equal weight
@@ -102,25 +103,18 @@ def test_order_on_gaussian_data(name: str, options: dict[str, Any], order: float
     assert slope == pytest.approx(-order, abs=0.15)
 
 
-@pytest.fixture(scope="module")
-def between_modes() -> tuple[Tensor, Tensor]:
-    """Starts, and the ends of their paths by an order of 4 in 2,560 steps."""
-    schedule = get_schedule("linear")
-    times = by_log_ratio(schedule, 2560, before=3)
-    x = starts(schedule, times[0])
-    return x, unipc(of_mixture(schedule), schedule, times, x, no_noise, order=3)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options", "order"), SETTINGS)
-def test_order_on_two_modes(
-    between_modes: tuple[Tensor, Tensor], name: str, options: dict[str, Any], order: float
-) -> None:
-    schedule, (x, exact) = get_schedule("linear"), between_modes
-    denoise, counts, errors = of_mixture(schedule), [80, 160, 320], []
+def test_order_on_two_modes(name: str, options: dict[str, Any], order: float) -> None:
+    """Paths keep the share of the distribution that is below them, which says where each ends."""
+    schedule, counts, errors = get_schedule("linear"), [80, 160, 320], []
+    modes = Mixture(tuple((m,) for m, _ in MODES), tuple(s for _, s in MODES))
     for n in counts:
-        result = SAMPLERS[name](denoise, schedule, by_log_ratio(schedule, n, before=3), x, no_noise, **options)
-        errors.append(float((result - exact).abs().mean()))
+        times = by_log_ratio(schedule, n, before=3)
+        x = starts(schedule, times[0])
+        ends = SAMPLERS[name](of_mixture(schedule), schedule, times, x, no_noise, **options)
+        first, last = ((float(schedule.alpha(t)), float(schedule.sigma(t))) for t in times[[0, -1]])
+        errors.append(float((ends.flatten(1) - modes.path_end(x.flatten(1), first, last)).abs().mean()))
     assert slope_of(counts, errors) == pytest.approx(-order, abs=0.15)
 
 
@@ -135,6 +129,12 @@ def test_one_image_is_exact_in_any_number_of_steps(name: str, schedule: str, ste
     noise = torch.randn(3, 2, 4, 5, dtype=torch.float64)
     x0 = SAMPLERS[name](lambda x_t, t: image.expand_as(x_t), levels_of, times, x_T, lambda step: noise)
     torch.testing.assert_close(x0, (image * levels_of.alpha(0.0)).expand_as(x0), atol=1e-12, rtol=0)
+    if name == "ddpm":
+        return
+    times = by_log_ratio(levels_of, steps)  # on the way, what is left of the noise is the part of it that was there
+    (alpha_T, alpha), (sigma_T, sigma) = levels_of.alpha(times[[0, -1]]), levels_of.sigma(times[[0, -1]])
+    x = SAMPLERS[name](lambda x_t, t: image.expand_as(x_t), levels_of, times, x_T, no_noise)
+    torch.testing.assert_close(x, alpha * image + sigma / sigma_T * (x_T - alpha_T * image), atol=1e-12, rtol=0)
 
 
 def test_euler_is_ddim_and_2m_without_noise_is_the_ode() -> None:
@@ -197,17 +197,33 @@ def test_moments_of_the_sde_form(name: str, eta: float) -> None:
     assert result == pytest.approx(recursion(schedule, times, spread, eta), abs=1e-9)
 
 
-def test_the_sde_form_converges_to_the_data_in_law() -> None:
-    """Started with the exact law at the first time, the variance at the last is alpha**2 S**2 + sigma**2."""
-    schedule, errors, counts = get_schedule("cosine"), [], [40, 80, 160]
+LAWS: list[tuple[str, dict[str, Any], float]] = [
+    ("ddpm", {}, 1),
+    ("ddim", {"eta": 0.5}, 1),
+    ("ddim", {"eta": 1.0}, 1),
+    ("dpm++2m", {"eta": 0.5}, 2),
+    ("dpm++2m", {"eta": 1.0}, 2),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "order"), LAWS)
+@pytest.mark.parametrize(("schedule", "shift"), [("cosine", 1.0), ("cosine", 3.0), ("edm", 1.0), ("flow", 1.0)])
+def test_samplers_with_noise_converge_to_the_data_in_law(
+    name: str, options: dict[str, Any], order: float, schedule: str, shift: float
+) -> None:
+    """Started with the exact law at the first time, that at the last is N(alpha M, alpha**2 S**2 + sigma**2): the mean
+    at once, since x0_hat of alpha M is M, the variance at the order of the sampler."""
+    levels_of, errors, counts = get_schedule(schedule, shift), [], [80, 160, 320]
     for n in counts:
-        times = by_log_ratio(schedule, n)
-        alpha, sigma = (float(f(times[0])) for f in (schedule.alpha, schedule.sigma))
-        end = [float(f(times[-1])) for f in (schedule.alpha, schedule.sigma)]
-        spread = math.sqrt(alpha**2 * S**2 + sigma**2)
-        variance = moments(schedule, times, spread, eta=1.0)[1]
-        errors.append(abs(variance - end[0] ** 2 * S**2 - end[1] ** 2))
-    assert slope_of(counts, errors) < -0.85 and errors[-1] < 2e-3
+        times = by_log_ratio(levels_of, n)
+        (alpha, end_alpha), (sigma, end_sigma) = levels_of.alpha(times[[0, -1]]), levels_of.sigma(times[[0, -1]])
+        one = torch.eye(n + 2, dtype=torch.float64).reshape(n + 2, n + 2, 1, 1, 1)
+        x_T = alpha * M + (alpha**2 * S**2 + sigma**2).sqrt() * one[1]
+        drawn = SAMPLERS[name](of_gaussian(levels_of), levels_of, times, x_T, lambda i, one=one: one[2 + i], **options)
+        mean, spread = drawn.flatten()[0], drawn.flatten()[1:] - drawn.flatten()[0]
+        assert float(mean) == pytest.approx(float(end_alpha) * M, abs=1e-12)
+        errors.append(abs(float(spread.square().sum() - end_alpha**2 * S**2 - end_sigma**2)))
+    assert slope_of(counts, errors) == pytest.approx(-order, abs=0.15)
 
 
 @pytest.mark.parametrize("steps", [1, 5])

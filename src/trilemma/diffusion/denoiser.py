@@ -98,17 +98,20 @@ class Diffusion(BoundsModel):
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t (B, C, H, W) for images in [-1, 1], t (B,) in [0, 1] -> x0_hat, clipped if the config says so."""
-        x0_hat, _ = self._split(self.network(x_t, t).float(), x_t, t)
-        return x0_hat.clamp(-1, 1) if self.config.clip_x0 else x0_hat
+        return self._estimate(x_t, t, clips=True)
 
-    def denoiser(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
-        """That of images at the times of another schedule: the network is told the step with the nearest log-SNR."""
+    def denoiser(self, schedule: Schedule, condition: Condition, n: int, *, clips: bool = True) -> Denoise:
+        """That of images at the times of another schedule: the network is told the step with the nearest log-SNR.
+
+        Args:
+            clips: as the config says, or not at all.
+        """
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             t = t.cpu().double()
             step = (self.schedule.t_of(log_snr(schedule, t)) * self.config.T).round().clamp(min=1)
             scale = (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2).rsqrt().to(x_t)
-            return self.denoise(of_images(scale) * x_t, (step / self.config.T).to(x_t))
+            return self._estimate(of_images(scale) * x_t, (step / self.config.T).to(x_t), clips=clips)
 
         return denoise
 
@@ -137,6 +140,11 @@ class Diffusion(BoundsModel):
         sampler = partial(draw, denoise, self.schedule, times, **options)
         ids = torch.arange(first, first + n)
         return self.to_image(draw_x0(self.network, sampler, ids, self.x_shape, seed, self.alphas.device))
+
+    def _estimate(self, x_t: Tensor, t: Tensor, *, clips: bool) -> Tensor:
+        """x0_hat of images (B, C, H, W) at t (B,)."""
+        x0_hat, _ = self._split(self.network(x_t, t).float(), x_t, t)
+        return x0_hat.clamp(-1, 1) if clips and self.config.clip_x0 else x0_hat
 
     def _times(self, steps: int) -> Tensor:
         """The sampler's grid. Where x0_hat is neither clipped nor predicted with bounded factors, it begins at the last

@@ -6,8 +6,9 @@
     log-snr     equal steps in log(alpha / sigma), then one to clean        (Lu et al. 2022, section 3.3)
     auto        karras, in less than FEW steps between nearer ends
 
-A grid begins at t = 1, or where the log-SNR is -20 if it is lower at 1. The last three have their equal steps from a
-log-SNR of BEGIN, above which noise hides all of an image, to END, or between ENDS_OF_FEW. The last step is to t = 0.
+A grid begins at t = 1, or where the log-SNR is BEGIN if it is lower at 1: there noise hides all of an image, and beyond
+is noise that no network has seen in training. The last three have their equal steps from there to END, or between
+ENDS_OF_FEW. The last step is to t = 0.
 """
 
 import math
@@ -35,12 +36,12 @@ def first_time(schedule: Schedule, least: float = -LOG_SNR) -> float:
 
 def uniform(schedule: Schedule, steps: int) -> Tensor:
     """Equal steps in t."""
-    return torch.linspace(first_time(schedule), 0, steps + 1, dtype=torch.float64)
+    return torch.linspace(first_time(schedule, BEGIN), 0, steps + 1, dtype=torch.float64)
 
 
 def quadratic(schedule: Schedule, steps: int) -> Tensor:
     """Equal steps in sqrt(t)."""
-    return torch.linspace(math.sqrt(first_time(schedule)), 0, steps + 1, dtype=torch.float64) ** 2
+    return torch.linspace(math.sqrt(first_time(schedule, BEGIN)), 0, steps + 1, dtype=torch.float64) ** 2
 
 
 def karras(schedule: Schedule, steps: int, ends: tuple[float, float] = (BEGIN, END), rho: float = RHO) -> Tensor:

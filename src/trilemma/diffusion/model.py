@@ -112,9 +112,10 @@ class DiffusionModel(ConditionedModel):
         """What is asked of images, as it is asked of x."""
         return how
 
-    def denoiser(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
-        """That of n images at the times of a schedule, clipped if the config says so."""
-        return self._clipping(self._raw(schedule, condition, n))
+    def denoiser(self, schedule: Schedule, condition: Condition, n: int, *, clips: bool = True) -> Denoise:
+        """That of n images at the times of a schedule; clips: as the config says, or not at all."""
+        denoise = self._raw(schedule, condition, n)
+        return self._clipping(denoise) if clips else denoise
 
     @torch.no_grad()
     def sample(
@@ -282,7 +283,7 @@ class DiffusionModel(ConditionedModel):
         if guides.weak is not None:
             assert isinstance(guides.weak, DenoisesOnAnySchedule)
             taken = [*(["label"] if self.n_classes and flags(guides.weak).n_classes else []), *flags(guides.weak).takes]
-            return guides.weak.denoiser(schedule, condition.only(*taken), n)
+            return guides.weak.denoiser(schedule, condition.only(*taken), n, clips=False)
         if not self.n_classes and "caption" not in self.takes:
             raise UserError(
                 f"guidance={keys.guidance:g} needs a model trained with classes=true or captions=true, or guide=RUN; "

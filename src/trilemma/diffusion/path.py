@@ -40,7 +40,7 @@ class DenoisingModel(Model):
         """What is asked of these images themselves, where the condition leaves something open."""
         return condition
 
-    def denoiser(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
+    def denoiser(self, schedule: Schedule, condition: Condition, n: int, *, clips: bool = True) -> Denoise:
         """x0_hat of n images at the times of a schedule, of the part of a condition that the model takes."""
         raise NotImplementedError
 

@@ -22,6 +22,7 @@ from trilemma.types import NO_GUIDES, Condition, Conditional, DenoisesOnAnySched
 
 GRIDS = "grids.json"  # in a run's folder: time grids that were optimised for its model
 GRID_IMAGES = 32  # held-out images that they are measured on
+GRID_METHOD = 2  # of the measurement: grids that were measured by another are measured again
 
 
 @runtime_checkable
@@ -80,15 +81,16 @@ def optimised_grid(run: StoredRun, model: nn.Module, keys: Config) -> Tensor:
         label = part.labels.to(run.device) if part.labels is not None and isinstance(model, Conditional) else None
         kept[name] = model.optimised_times(image, Condition(label=label), keys, 0).tolist()
         with suppress(OSError):  # a folder that cannot be written: it is measured again
-            write_json(file, {"weights": run.weights_id, "times": kept})
+            write_json(file, {"weights": run.weights_id, "method": GRID_METHOD, "times": kept})
     return torch.tensor(kept[name], dtype=torch.float64)
 
 
 def _kept(file: Path, weights: str) -> dict[str, list[float]]:
-    """The grids in a file, if they are of these weights."""
+    """The grids in a file, if they are of these weights, measured as now."""
     try:
         content = read_json(file)
-        return dict(content["times"]) if content["weights"] == weights else {}
+        current = content["weights"] == weights and content["method"] == GRID_METHOD
+        return dict(content["times"]) if current else {}
     except (FileNotFoundError, UserError, LookupError, TypeError, ValueError):
         return {}
 
