@@ -21,6 +21,7 @@ QUICK = {
     "mode-collapse": {"steps": 2, "losses": ["hinge", "relativistic+r1r2"]},
     "styles": {"rows": 1, "columns": 4, "truncations": [0.5]},
     "metric-faults": {"strengths": [0.0, 1.0]},
+    "guidance": {"scales": [1.0, 2.0], "n": 20, "steps": 2},
     "calls": {"numbers": [1, 2], "samplers": ["ddim"], "n": 20, "reference": 3},
 }
 RUNS = {
@@ -30,6 +31,7 @@ RUNS = {
     "beta": ["vae"],
     "levels": ["vae-hierarchical"],
     "calls": ["diffusion"],
+    "guidance": ["classes"],
     "styles": ["gan-style"],
 }
 
@@ -115,5 +117,7 @@ def test_runs_that_do_not_fit_are_refused(folders):
         figure("pca", folders["vae"] / "nowhere")
     with pytest.raises(UserError, match="vae does not denoise"):
         figure("calls", folders["vae"])
+    with pytest.raises(UserError, match=r"drawn from a run that draws classes; .* was trained without"):
+        figure("guidance", folders["diffusion"])
     with pytest.raises(UserError, match="no terms"):
         figure("levels", folders["vae"])

@@ -12,9 +12,13 @@ from trilemma.diffusion.samplers import SAMPLERS, calls_of
 from trilemma.diffusion.schedule import SCHEDULES, get_schedule, log_snr
 from trilemma.diffusion.solvers import unipc
 from trilemma.errors import UserError
-from trilemma.lessons import calls, noising, schedules, score_field, solver_order
+from trilemma.lessons import augmented, calls, guidance, noising, predictions, schedules, score_field, solver_order
 from trilemma.lessons.mixture import Mixture, levels
+from trilemma.metrics.classification import class_agreement, classifier_of
 from trilemma.metrics.evaluate import setup_of
+from trilemma.metrics.features import extract
+from trilemma.metrics.neighbours import neighbour_scores
+from trilemma.metrics.reals import real_images
 
 MODES = Mixture(((-0.7,), (0.5,)), (0.3, 0.2))
 T = torch.linspace(0.05, 0.95, 7, dtype=torch.float64)
@@ -147,3 +151,47 @@ def test_samplers_that_a_model_lacks_are_left_out(folders, monkeypatch):
     assert pages == [list(calls.SAMPLERS), ["ddpm", "ddim"]]
     with pytest.raises(UserError, match="vae does not denoise"):
         calls.calls(trilemma.load(folders["vae"], device="cpu"))
+
+
+def test_predictions_at_equal_parts_of_image_and_noise():
+    """Where alpha = sigma = 1 / sqrt(2), each row in closed form; the data of edm have a variance of a quarter."""
+    root, level = math.sqrt(0.5), torch.zeros(1, dtype=torch.float64)
+    expected = {
+        "eps": (1 / root, -1),
+        "x0": (0, 1),
+        "v": (root, -root),
+        "flow": (1 / (2 * root), -0.5),
+        "edm": (root * 0.25 / 0.625, root * 0.5 / math.sqrt(0.625)),
+    }
+    for name, values in expected.items():
+        skip, out, _ = predictions.coefficients(name, "cosine", level, 0.5)
+        assert (float(skip), float(out)) == pytest.approx(values, abs=1e-9)
+
+
+def test_an_image_that_is_left_as_it_is_is_told_so(monkeypatch):
+    rows = []
+    monkeypatch.setattr(augmented, "grid", lambda images, columns, texts: rows.append((images, texts)))
+    augmented.augmented(data="digits", image=3, augment_p=0.0, n=40)
+    ((images, texts),) = rows
+    image = trilemma.load_data("digits").train.take(torch.tensor([3])).images[0].float() / 255
+    flipped = [text == "flip x 1" for text in texts]
+    assert set(texts) == {"as it is", "flip x 1"}
+    for one, is_flipped in zip(images, flipped, strict=True):
+        torch.testing.assert_close(one, image.flip(-1) if is_flipped else image, atol=1e-6, rtol=0)
+
+
+def test_guidance_of_1_is_none(folders, monkeypatch):
+    """A point at 1 is of the images that are drawn without, and scores are of both sides, real and drawn."""
+    run, pages = trilemma.load(folders["classes"], device="cpu"), []
+    monkeypatch.setattr(guidance, "_page", lambda points, *texts: pages.append(points))
+    guidance.guidance(run, scales=(2.0, 1.0), n=40, steps=2)
+    ((one, two),) = pages
+    assert (one.scale, two.scale) == (1, 2)
+    setup = setup_of(run.data, "test", 40)
+    real = extract(setup.network, real_images(setup.data, "test", 40, setup.seed))
+    fake = extract(setup.network, run.sample(40, seed=0, steps=2))
+    near = neighbour_scores(real=real, fake=fake)
+    assert one.precision == near["precision"].estimate() and one.recall == near["recall"].estimate()
+    assert one.distance == calls.distance_of(setup).distance(fake=fake).estimate() != two.distance
+    agreement = class_agreement(classifier_of(run.data), run.sample(40, seed=0, steps=2), torch.arange(40) % 10)
+    assert one.as_asked == agreement

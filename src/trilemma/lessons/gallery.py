@@ -12,9 +12,11 @@ from pydantic import Field
 from trilemma.config import Config, keywords_of, make
 from trilemma.errors import UserError, unknown
 from trilemma.lessons.adversarial_game import adversarial_game
+from trilemma.lessons.augmented import augmented
 from trilemma.lessons.beside import beside
 from trilemma.lessons.beta import beta
 from trilemma.lessons.calls import calls
+from trilemma.lessons.guidance import guidance
 from trilemma.lessons.gumbel import gumbel
 from trilemma.lessons.jensen import jensen_gap
 from trilemma.lessons.jensen_wasserstein import jensen_wasserstein
@@ -24,6 +26,7 @@ from trilemma.lessons.mode_collapse import mode_collapse
 from trilemma.lessons.noising import noising
 from trilemma.lessons.pca import pca
 from trilemma.lessons.penalty import kl_penalty_figure
+from trilemma.lessons.predictions import predictions
 from trilemma.lessons.schedules import schedules
 from trilemma.lessons.score_field import score_field
 from trilemma.lessons.solver_order import solver_order
@@ -93,11 +96,16 @@ LESSONS = {
     ),
     "schedules": Lesson("beta, alpha_bar and log-SNR of the noise schedules, with a shift", "nothing", schedules),
     "noising": Lesson("an image at several noise levels, and back from the true and a wrong noise", "nothing", noising),
+    "predictions": Lesson("what each prediction keeps of x_t, and how its error counts", "nothing", predictions),
+    "augmented": Lesson("a training image moved, and what a network is told of it", "nothing", augmented),
     "score-field": Lesson("the score of a mixture and the path of each sampler through it", "nothing", score_field),
     "solver-order": Lesson("error of each solver over network calls, with the measured order", "nothing", solver_order),
     "metric-faults": Lesson("images with one fault each, and how every metric moves with it", "nothing", metric_faults),
     "calls": Lesson(
         "distance to real images against network calls, for several samplers", "RUN of a diffusion model", calls
+    ),
+    "guidance": Lesson(
+        "precision, recall and images as asked over the guidance", "RUN of a diffusion model with classes", guidance
     ),
 }
 
