@@ -149,7 +149,7 @@ def by_guidance(table: Table, given: argparse.Namespace) -> None:
         raise SystemExit(f"{table.run.path} takes no class; train a model with classes=true")
     head()
     for scale in numbers(given.guidance, float):
-        calls = given.steps if scale == 1 else 2 * given.steps
+        calls = given.steps if scale in (0, 1) else 2 * given.steps
         print(shown(table.row(calls, {"guidance": scale, "steps": given.steps}, classes=True)), flush=True)
 
 

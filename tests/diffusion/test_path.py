@@ -107,3 +107,8 @@ def test_a_bound_is_computed_in_smaller_parts_if_memory_runs_out() -> None:
         (nats, _), _ = likelihood_scores(net, data, "test", split_label="test", own=True, samples=3, n=None, seed=0)
     assert net.sizes == [20, 10, 5, 5, 5, 5]
     assert nats.value == pytest.approx(float(image.double().div(255).flatten(1).sum(1).mean()))
+
+
+def test_a_path_of_one_step_is_refused() -> None:
+    with pytest.raises(UserError, match="steps=1: a path from an image to its noise needs at least 2"):
+        model().invert(images(1), steps=1)

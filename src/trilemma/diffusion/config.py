@@ -43,7 +43,9 @@ class PixelDiffusionConfig(ModelConfig):
     width: PositiveInt = Field(default=16, description="channels at full size, or numbers a token")
     multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 4), description="unet: of the width, a level each")
     depth: PositiveInt = Field(default=1, description="unet: blocks a level; dit: blocks")
-    attention_px: int = Field(default=8, ge=0, description="unet: maps up to this side have attention; 0: none")
+    attention_px: int = Field(
+        default=8, ge=0, description="unet: maps up to this side, and the smallest, have attention; 0: none"
+    )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="unet: inside the blocks")
     patch: PositiveInt | None = Field(
         default=None,

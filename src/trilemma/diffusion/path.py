@@ -11,7 +11,7 @@ from trilemma.diffusion.likelihood import flow_bound, variational_bound
 from trilemma.diffusion.schedule import Schedule
 from trilemma.diffusion.solvers import unipc
 from trilemma.diffusion.steps import Denoise, as_images
-from trilemma.errors import check_codes, check_images
+from trilemma.errors import UserError, check_codes, check_images
 from trilemma.types import UNCONDITIONAL, Condition, Model, check_condition, no_label
 
 CODE_STEPS = 50  # calls from an image to its code, and as many back
@@ -93,8 +93,13 @@ class CodesModel(DenoisingModel):
         """(B, C, H, W) in [0, 1] -> the noise that such an image is drawn from, of standard deviation 1, (B, Z).
 
         Nothing is random: `seed` changes nothing.
+
+        Raises:
+            UserError: a single step, which would see the image at its noisiest alone.
         """
         check_images(image, self.config.shape)
+        if steps == 1:
+            raise UserError("steps=1: a path from an image to its noise needs at least 2; 50 are the default")
         times = times_of("log-snr", self.schedule, steps or CODE_STEPS)
         denoise = self._denoiser_for(self.of_images(condition, image), len(image))
         x_T = invert(denoise, self.schedule, times, self.to_x(image))

@@ -40,7 +40,7 @@ class UNet(nn.Module):
         width: channels at the largest map.
         multipliers: of the width, a level each.
         depth: residual blocks a level.
-        attention_px: maps of at most so many pixels a side have attention; 0 for none.
+        attention_px: maps of at most so many pixels a side, and the smallest, have attention; 0 for none.
         dropout: inside the blocks.
         patch: p, px; a larger one makes the maps smaller and everything faster.
         tokens: numbers of a token of a text; 0 without texts.

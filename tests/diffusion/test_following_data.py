@@ -1,0 +1,51 @@
+"""What of a model's settings follows the images at hand: patch, shift of the noise, and their spread."""
+
+import pytest
+import torch
+
+from trilemma.data import Data, Split
+from trilemma.diffusion.config import PixelDiffusionConfig, patch_of, side_shift
+from trilemma.diffusion.model import PixelDiffusion
+from trilemma.nets.unet import UNet
+from trilemma.registry import get_recipe
+from trilemma.training.prepare import config_for, spread_of
+
+SHAPES = ((1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 128, 96))
+
+
+@pytest.mark.parametrize(
+    ("network", "patches"),
+    [("unet", (1, 1, 1, 2, 4)), ("dit", (1, 4, 4, 8, 16))],  # the power of two next to side / 28, or side / 7
+)
+def test_the_patch_keeps_the_places_of_the_network(network: str, patches: tuple[int, ...]) -> None:
+    configs = [PixelDiffusionConfig(shape=shape, network=network) for shape in SHAPES]
+    assert tuple(map(patch_of, configs)) == patches
+    assert patch_of(configs[3].with_(patch=1)) == 1
+
+
+def test_the_patch_of_a_transformer_divides_the_sides() -> None:
+    assert patch_of(PixelDiffusionConfig(shape=(1, 30, 30), network="dit")) == 2  # 4 does not divide 30
+    assert patch_of(PixelDiffusionConfig(shape=(1, 27, 27), network="dit")) == 1
+
+
+def test_larger_images_have_more_noise() -> None:
+    """Side / 32 of a square of as many pixels, at least 1."""
+    assert [side_shift(shape) for shape in SHAPES[:4]] == [1, 1, 1, 2]
+    assert side_shift(SHAPES[4]) == pytest.approx((128 * 96) ** 0.5 / 32)
+    model = PixelDiffusion(PixelDiffusionConfig(shape=(3, 64, 64), width=4, multipliers=(1,)))
+    assert model.shift == 2 and isinstance(model.network, UNet)
+
+
+@pytest.mark.parametrize(
+    ("levels", "std"),
+    [((0, 255), 1.0), ((51, 204), 0.6), ((100, 100), 0.01)],  # half of each: half their distance over 127.5
+)
+def test_the_spread_is_measured_on_the_images(levels: tuple[int, int], std: float) -> None:
+    images = torch.tensor(levels, dtype=torch.uint8).repeat(32)[:, None, None, None].expand(-1, 3, 8, 8)
+    assert spread_of(images) == std
+    splits = {"train": Split(images.contiguous())}
+    data = Data("two", "two", (3, 8, 8), (), splits, (), (), "fingerprint")
+    config = config_for(get_recipe("diffusion"), data, {})
+    assert config.to_json()["data_std"] == std and config.shape == (3, 8, 8)
+    assert config_for(get_recipe("diffusion"), data, {"data_std": 0.3}).to_json()["data_std"] == 0.3
+    assert config_for(get_recipe("diffusion-cifar"), data, {}).to_json()["data_std"] == 0.5  # as published
