@@ -228,7 +228,7 @@ def test_a_model_that_learned_nothing_is_not_fast():
 
 def setting(text, ms, density, coverage, own=False):
     return SamplerPoint(
-        text, own, ms, density, [density - 0.1, density + 0.1], coverage, [coverage - 0.05, coverage + 0.05], 500
+        text, own, ms, density, [density - 0.1, density + 0.1], coverage, [coverage - 0.05, coverage + 0.05], 500, {}
     )
 
 

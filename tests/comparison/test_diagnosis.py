@@ -69,7 +69,7 @@ def test_copies_and_a_curve_that_falls() -> None:
     copier = replace(model(), nearest=Nearest(**near, copies=True))
     assert texts(copier) == ["vae may copy training images: look at its nearest ones in the report."]
     assert texts(replace(model(), nearest=Nearest(**near, copies=False))) == []
-    points = [LearningPoint(1, 1.0, 0.5, [0.4, 0.6], 0.05, 0.05)]
+    points = [LearningPoint(1, 1.0, 0.5, [0.4, 0.6], 0.05, 0.05, {})]
     for high, said in ((0.39, True), (0.45, False)):
         learning = replace(model(), learning=points, forecast=Forecast(4.0, 0.3, [0.2, high], 0.5))
         assert bool(texts(learning)) == said

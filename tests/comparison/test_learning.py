@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import trilemma
+from trilemma.comparison import learning
 from trilemma.comparison.answer import longer_trainings
-from trilemma.comparison.content import Asked, LearningPoint, Model
+from trilemma.comparison.content import Asked, LearningPoint, Model, receipt_of
 from trilemma.comparison.learning import FACTOR, fit, forecast, learning_points
 from trilemma.metrics.evaluate import reference_by
 from trilemma.run.earlier import earlier_runs
@@ -27,7 +28,7 @@ def points(
     values = [2 * alike * s**-power * math.exp(scatter * source.gauss(0, 1)) for s in TIMES]
     half = 2 * math.hypot(width, common)
     return [
-        LearningPoint(0, s, v, [v * (1 - half), v * (1 + half)], common * v, width * v)
+        LearningPoint(0, s, v, [v * (1 - half), v * (1 + half)], common * v, width * v, {})
         for s, v in zip(TIMES, values, strict=True)
     ]
 
@@ -62,13 +63,13 @@ def test_the_interval_holds_what_follows(scatter: float, width: float, common: f
 def test_what_says_nothing_is_not_said() -> None:
     """Three points of which one is far from the law: the interval would span many powers of ten."""
     values = [1.0, 1e-5, 1.0]
-    wild = [LearningPoint(0, s, v, [0.9 * v, 1.1 * v], 0.0, 0.05 * v) for s, v in zip(TIMES, values, strict=False)]
+    wild = [LearningPoint(0, s, v, [0.9 * v, 1.1 * v], 0.0, 0.05 * v, {}) for s, v in zip(TIMES, values, strict=False)]
     assert fit(wild) is not None and forecast(wild) is None
 
 
 def test_few_points_have_no_law() -> None:
     assert forecast(points(0.5)[:2]) is None
-    assert fit([LearningPoint(0, s, -0.1, [-0.2, 0.1], 0.05, 0.05) for s in TIMES]) is None
+    assert fit([LearningPoint(0, s, -0.1, [-0.2, 0.1], 0.05, 0.05, {}) for s in TIMES]) is None
     assert fit(3 * points(0.5)[:1]) is None and fit(points(0.5)[:2] + points(0.5)[:1]) is None
 
 
@@ -106,12 +107,20 @@ def test_weights_on_the_way_are_those_of_a_shorter_training(tmp_path) -> None:
     assert not torch.equal(whole.sample(4, seed=1), half.sample(4, seed=1))
 
 
-def test_the_curve_ends_with_the_last_weights(tmp_path) -> None:
+def test_the_curve_ends_with_the_last_weights(tmp_path, monkeypatch) -> None:
+    """Earlier points have fewer images than the last one, which is a score of the evaluation; their receipts say so."""
+    monkeypatch.setattr(learning, "FEWER", 100)
     run = trilemma.train("vae", "digits", steps=8, batch=32, keep_weights=2, out=tmp_path / "run", quiet=True)
     reference = reference_by(run.data, "test", 360, own=True)
-    last = trilemma.evaluate(run, reference=reference, n=360).spreads["kernel_distance"]
+    evaluation = trilemma.evaluate(run, reference=reference, n=360)
+    last = evaluation.spreads["kernel_distance"]
     curve = list(learning_points(run, reference, last, batch=64))
     assert [p.images for p in curve] == [64, 128, 256] and curve[-1].value == last.value
+    *receipts, of_last = [p.receipts["kernel_distance"] for p in curve]
+    assert of_last == receipt_of(evaluation["kernel_distance"])
+    assert {(r["protocol"], r["n_real"], r["n_fake"]) for r in receipts} == {
+        ("kernel_digits-cnn_100-against-360_test", 360, 100)
+    }
     assert all(p.interval[0] <= p.value <= p.interval[1] for p in curve)
     plain = trilemma.train("vae", "digits", steps=2, batch=32, out=tmp_path / "plain", quiet=True)
     assert not earlier_runs(plain)

@@ -20,6 +20,7 @@ from trilemma.comparison.content import (
     Model,
     SamplerPoint,
     Training,
+    receipt_of,
 )
 from trilemma.comparison.document import columns, document
 from trilemma.comparison.entries import Entry
@@ -362,11 +363,18 @@ def test_images_with_alpha_are_laid_over_white():
 
 
 def with_curves(content):
-    """The first model with a learning curve and settings of its sampler."""
-    points = [LearningPoint(100 * k, 2.0**k, 0.5**k, [0.4**k, 0.6**k], 0.01, 0.05 * 0.5**k) for k in range(1, 5)]
+    """The first model with a learning curve, whose last point is measured as the column is, and settings of its
+    sampler."""
+    last = content.models[0].scores["kernel_distance"]
+    of_last, fewer = ({"kernel_distance": receipt_of(one)} for one in (last, replace(last, protocol="few", n_fake=5)))
+    points = [
+        LearningPoint(100 * k, 2.0**k, 0.5**k, [0.4**k, 0.6**k], 0.01, 0.05 * 0.5**k, of_last if k == 4 else fewer)
+        for k in range(1, 5)
+    ]
+    of_setting = {"density": receipt_of(replace(content.models[0].scores["density"], protocol="density_few"))}
     samplers = [
-        SamplerPoint("steps=50", True, 20.25, 0.9, [0.8, 1.0], 0.7, [0.6, 0.75], 360, frontier=True),
-        SamplerPoint("steps=5", False, 2.125, 0.5, [0.4, 0.6], 0.3, [0.2, 0.35], 360),
+        SamplerPoint("steps=50", True, 20.25, 0.9, [0.8, 1.0], 0.7, [0.6, 0.75], 360, of_setting, frontier=True),
+        SamplerPoint("steps=5", False, 2.125, 0.5, [0.4, 0.6], 0.3, [0.2, 0.35], 360, of_setting),
     ]
     return changed(content, 0, learning=points, forecast=forecast(points), samplers=samplers)
 
@@ -383,7 +391,21 @@ def test_curves_are_shown_with_their_values(plots, page):
     assert [p["frontier"] for p in first["samplers"]] == [True, False]
 
 
+def test_every_point_of_a_curve_has_a_receipt(page):
+    """Which points of one protocol share; on the page it has a row where it is not that of a column."""
+    values, text = page(change=with_curves)
+    first, receipts = values["models"][0], values["point_receipts"]
+    own = first["scores"]["kernel_distance"]["protocol"]
+    assert [p["protocols"] for p in first["learning"]] == [{"kernel_distance": name} for name in ["few"] * 3 + [own]]
+    assert [p["protocols"] for p in first["samplers"]] == [{"density": "density_few"}] * 2
+    assert not [p for p in (*first["learning"], *first["samplers"]) if "receipts" in p]
+    assert {name: one["n_fake"] for name, one in receipts.items()} == {"few": 5, own: 10, "density_few": 10}
+    assert receipts[own].items() >= values["columns"][2]["receipt"].items() and receipts[own]["unit"] == "units"
+    assert text.count("<code>few</code>") == text.count("<code>density_few</code>") == 1
+    assert text.count(f"<code>{own}</code>") == 1 and text.count(", on the curves</th>") == 2
+
+
 def test_without_curves_there_is_no_place_for_them(page):
     values, text = page()
     assert 'id="samplers"' not in text and 'id="learning"' not in text and "#learning" not in text
-    assert values["models"][0]["forecast"] is None
+    assert values["models"][0]["forecast"] is None and values["point_receipts"] == {}

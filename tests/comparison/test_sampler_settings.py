@@ -12,7 +12,7 @@ from trilemma.metrics.evaluate import reference_by
 
 
 def point(density: float, coverage: float, ms: float) -> SamplerPoint:
-    return SamplerPoint("", False, ms, density, [density, density], coverage, [coverage, coverage], 100)
+    return SamplerPoint("", False, ms, density, [density, density], coverage, [coverage, coverage], 100, {})
 
 
 def test_the_frontier_holds_what_no_other_point_dominates() -> None:
@@ -53,6 +53,11 @@ def test_every_setting_is_measured(run) -> None:
         assert one.n == 100 and one.ms_per_image > 0
         assert one.density_interval[0] <= one.density <= one.density_interval[1]
         assert 0 <= one.coverage_interval[0] <= one.coverage <= one.coverage_interval[1] <= 1
+        assert list(one.receipts) == ["density", "coverage", "ms_per_image"]
+        assert [receipt["n_fake"] for receipt in one.receipts.values()] == [100, 100, 100]
+    density, time = points[0].receipts["density"], points[0].receipts["ms_per_image"]
+    assert density["protocol"] == "density_digits-cnn_100_test" and density["n_real"] == 100
+    assert time["protocol"] == f"ms_{run.device.type}_batch64" and time["features"] == "none"
 
 
 def test_a_sampler_without_keys_has_its_own_setting_alone(tmp_path) -> None:

@@ -15,6 +15,8 @@ from trilemma.comparison.entries import Entry
 from trilemma.comparison.learning import KEPT
 from trilemma.comparison.measured import Measured
 
+POINT = LearningPoint(1, 2.0, 3.0, [2.0, 4.0], 0.1, 0.2, {"kernel_distance": {"protocol": "kernel_flat_10_test"}})
+
 
 def test_curves_that_fail_cost_no_scores(monkeypatch):
     """What was measured up to a fault stays, whatever the fault is; the other models are measured."""
@@ -45,6 +47,11 @@ def test_two_real_models_share_every_column_that_both_have(tmp_path):
     assert all(both <= model.scores.keys() for model in result.report.models)
     vae = result.report.models[0]
     assert len(vae.learning) == KEPT + 1 and vae.learning[-1].seconds > vae.learning[0].seconds > 0
+    receipts = result.document["point_receipts"]
+    by_all, by_column = (
+        receipts[p["protocols"]["kernel_distance"]] for p in result.document["models"][0]["learning"][-2:]
+    )
+    assert by_all == by_column and by_all["protocol"] == vae.scores["kernel_distance"].protocol
     assert vae.samplers[0].own and len(vae.samplers) == 4 and any(p.frontier for p in vae.samplers)
     page = result.html.read_text("utf-8")
     assert 'id="samplers"' in page and 'id="learning"' in page
@@ -95,7 +102,7 @@ def stored(tmp_path, **changes):
 
     def points():
         asked.append("points")
-        return [LearningPoint(1, 2.0, 3.0, [2.0, 4.0], 0.1, 0.2)], changes.get("complete", True)
+        return [POINT], changes.get("complete", True)
 
     def measure():
         asked.append("scores")
@@ -130,7 +137,7 @@ def test_a_measurement_of_another_kind_is_not_taken(tmp_path, changes):
 
 def test_what_is_kept_is_what_was_measured(tmp_path):
     (scores, points), asked = stored(tmp_path)
-    assert asked == ["scores", "points"] and points == (LearningPoint(1, 2.0, 3.0, [2.0, 4.0], 0.1, 0.2),)
+    assert asked == ["scores", "points"] and points == (POINT,)
     expected = evaluation("vae")
     assert scores.scores == expected.scores and scores.notes == expected.notes
     assert scores.fakes.equal(expected.fakes) and scores.features.equal(expected.features)

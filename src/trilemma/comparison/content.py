@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SAME = ("protocol", "n_real", "n_fake", "features", "split", "seed", "resize")  # what a column must share
 RECEIPT = (*SAME, "versions", "interval_is", "data_fingerprint")  # of a column
+POINT = ("name", "unit", *RECEIPT)  # of a value of a point on a curve
 IMAGES = "images"  # the kind of a row that is a set of images, with no model behind it
 
 FIDELITY, DIVERSITY, SPEED = "fidelity", "diversity", "speed"  # axes
@@ -91,7 +92,7 @@ class Curve:
 @dataclass(frozen=True)
 class LearningPoint:
     """The kernel distance after so many images and seconds of a training, its 95% interval, and its standard errors due
-    to the real images, which all points share, and to its own generated ones."""
+    to the real images, which all points share, and to its own generated ones; `receipts` by metric."""
 
     images: int
     seconds: float
@@ -99,6 +100,7 @@ class LearningPoint:
     interval: Sequence[float]
     shared: float
     own: float
+    receipts: Mapping[str, Json]
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ class Forecast:
 @dataclass(frozen=True)
 class SamplerPoint:
     """A model under one setting of its sampler, `key=value` ("" where it has no keys), or under its `own`; density and
-    coverage with their intervals, and milliseconds per image. On the frontier no other one is at least as good in all
-    three."""
+    coverage with their intervals, and milliseconds per image, and their `receipts` by metric. On the frontier no other
+    one is at least as good in all three."""
 
     setting: str
     own: bool
@@ -125,6 +127,7 @@ class SamplerPoint:
     coverage: float
     coverage_interval: Sequence[float]
     n: int
+    receipts: Mapping[str, Json]
     frontier: bool = False
 
 
@@ -219,6 +222,17 @@ class Control:
     title: str
     note: str
     scores: Scores
+
+
+def receipt_of(score: "Score") -> Json:
+    """The receipt of a value on a curve."""
+    return {key: getattr(score, key) for key in POINT}
+
+
+def point_receipts(models: Sequence[Model]) -> dict[str, Json]:
+    """Those of all points on the curves, by protocol: points of one protocol share theirs."""
+    points = [point for model in models for point in (*model.learning, *model.samplers)]
+    return {receipt["protocol"]: dict(receipt) for point in points for receipt in point.receipts.values()}
 
 
 def scores_of_real(controls: Sequence[Control]) -> Scores:
@@ -323,10 +337,13 @@ class Document:
     again: Mapping[str, str | None]
 
     def to_json(self) -> Json:
-        """Plain values; what is known of a training stands in its row itself, and is left out where it is not."""
-        values: Json = clean(asdict(self))
+        """Plain values; what is known of a training stands in its row itself, and is left out where it is not. Points
+        of curves name their protocols, whose receipts stand in `point_receipts`."""
+        values: Json = clean(asdict(self)) | {"point_receipts": clean(point_receipts(self.models))}
         for model in values["models"]:
             model |= model.pop("trained") or {}
+            for point in (*model["learning"], *model["samplers"]):
+                point["protocols"] = {name: one["protocol"] for name, one in point.pop("receipts").items()}
             for training in model["trainings"]:
                 if training["seconds"] is None:
                     del training["seconds"]

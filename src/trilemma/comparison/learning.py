@@ -15,14 +15,17 @@ those of the same time in a longer one, so that it looks steeper.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from trilemma.comparison.content import Forecast, LearningPoint
+from trilemma.comparison.content import Forecast, LearningPoint, receipt_of
+from trilemma.comparison.plain import Json
 
 if TYPE_CHECKING:
     from trilemma.metrics.controls import Reference
     from trilemma.metrics.intervals import Spread
+    from trilemma.metrics.quality import Setup
     from trilemma.run.run import Run
 
 KEPT = 4  # weights that a training of a comparison keeps: after 1/16, 1/8, 1/4, 1/2 of it
@@ -56,9 +59,10 @@ def learning_points(run: "Run", reference: "Reference", last: "Spread | None", b
         n = fewer(setup.n, setup.network.is_slow)
         drawn = to_levels(earlier.sample(n, seed=setup.seed, batch=batch))
         fake = extract(setup.network, drawn)
-        yield _point(images, seconds, kernel_distance(real=reference.real.similarity, fake=fake))
+        distance = kernel_distance(real=reference.real.similarity, fake=fake)
+        yield _point(images, seconds, distance, _receipts(setup, distance, n))
     if last is not None:
-        yield _point(run.summary["images"], run.summary["seconds"], last)
+        yield _point(run.summary["images"], run.summary["seconds"], last, _receipts(setup, last, setup.n))
 
 
 def fewer(n: int, is_slow: bool) -> int:
@@ -66,10 +70,24 @@ def fewer(n: int, is_slow: bool) -> int:
     return min(FEW if is_slow else FEWER, n)
 
 
-def _point(images: int, seconds: float, distance: "Spread") -> LearningPoint:
+def _receipts(setup: "Setup", distance: "Spread", n: int) -> dict[str, Json]:
+    """Of a kernel distance of n generated images to all real ones."""
+    from trilemma.metrics.catalogue import CATALOGUE
+    from trilemma.metrics.quality import quality_scores
+    from trilemma.metrics.receipt import protocol_name
+
+    values, network = {"kernel_distance": distance}, setup.network
+    (score,) = quality_scores(setup, values, network.resize_rule(setup.data.shape))
+    if n != setup.n:
+        word, counts = CATALOGUE[score.name].word, f"{n}-against-{setup.n}"
+        score = replace(score, n_fake=n, protocol=protocol_name(word, network.name, counts, setup.split_label))
+    return {score.name: receipt_of(score)}
+
+
+def _point(images: int, seconds: float, distance: "Spread", receipts: Mapping[str, Json]) -> LearningPoint:
     value, interval = distance.estimate()
-    errors = [math.sqrt(float(deviations.square().sum())) for deviations in (distance.shared, distance.own)]
-    return LearningPoint(images, seconds, value, list(interval), *errors)
+    shared, own = (math.sqrt(float(part.square().sum())) for part in (distance.shared, distance.own))
+    return LearningPoint(images, seconds, value, list(interval), shared, own, receipts)
 
 
 def fit(points: Sequence[LearningPoint]) -> Fit | None:

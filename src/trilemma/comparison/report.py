@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 from trilemma.comparison import figures, triangle
-from trilemma.comparison.content import Document, Model
+from trilemma.comparison.content import Document, Model, point_receipts, receipt_of
 from trilemma.comparison.curves import CurvePlot, curve_title, shown_curves
 from trilemma.comparison.document import further
 from trilemma.comparison.images import Pictures, pictures_of
+from trilemma.comparison.plain import Json
 from trilemma.comparison.sampler_settings import most_density
 from trilemma.language import in_language, translated
 from trilemma.metrics.catalogue import CATALOGUE, COST
@@ -78,10 +79,17 @@ def _context(document: Document) -> dict[str, object]:
         "valid": {m.name: _validation(m.trained.valid if m.trained else {}) for m in models},
         "learning": _learning(models),
         "samplers": _samplers(document),
+        "of_points": _of_points(document),
         "measured": [c for c in document.columns if c.shared and not c.refused],
         "size": " x ".join(str(side) for side in shape[1:]),
         "colour": {1: "grey", 3: "colour", 4: "colour with alpha"}.get(shape[0], ""),
     }
+
+
+def _of_points(document: Document) -> list[Json]:
+    """Receipts of points on the curves that are not those of a column."""
+    of_columns = [receipt_of(column.receipt) for column in document.columns]
+    return [receipt for receipt in point_receipts(document.models).values() if receipt not in of_columns]
 
 
 def _learning(models: Sequence[Model]) -> Markup | None:

@@ -14,16 +14,20 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from trilemma.comparison.content import Control, SamplerPoint, scores_of_real
+from trilemma.comparison.content import Control, SamplerPoint, receipt_of, scores_of_real
 from trilemma.comparison.learning import fewer
+from trilemma.comparison.plain import Json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trilemma.metrics.controls import Reference
+    from trilemma.metrics.intervals import Spread
+    from trilemma.metrics.quality import Setup
     from trilemma.run.run import Run
 
 ALIKE = 1.1  # ratio of times that count as equal
+SCORES = ("density", "coverage")  # of a point
 VALUES: dict[str, Sequence[float]] = {  # of the keys that trade one corner of the triangle for another
     "steps": (5, 10, 20, 50),
     "truncation": (0.5, 0.7, 0.85),
@@ -68,17 +72,36 @@ def sampler_points(run: "Run", reference: "Reference", batch: int) -> Iterator[S
             times.append(1000 * (time.perf_counter() - start) / count)
         fake = extract(setup.network, to_levels(torch.cat(parts)))
         scores = neighbour_scores(real=reference.real.features, fake=fake)
-        density, coverage = (scores[name].estimate() for name in ("density", "coverage"))
+        density, coverage = (scores[name].estimate() for name in SCORES)
+        ms = statistics.median(times[:-1] or times)  # the last batch may be a small one
+        asked = replace(setup, n=n, settings=settings)
         yield SamplerPoint(
             _in_words(settings or own.model_dump()),
             not settings,
-            statistics.median(times[:-1] or times),  # the last batch may be a small one
+            ms,
             density.value,
             list(density.interval),
             coverage.value,
             list(coverage.interval),
             n,
+            _receipts(asked, scores, ms, batch, run),
         )
+
+
+def _receipts(setup: "Setup", scores: "Mapping[str, Spread]", ms: float, batch: int, run: "Run") -> dict[str, Json]:
+    """Of the density, the coverage and the milliseconds per image of a point."""
+    import torch
+
+    from trilemma.metrics.catalogue import CATALOGUE, COST
+    from trilemma.metrics.quality import quality_scores
+    from trilemma.metrics.receipt import protocol_name, score_of
+
+    resize, device = setup.network.resize_rule(setup.data.shape), run.device.type
+    measured = quality_scores(setup, {name: scores[name] for name in SCORES}, resize)
+    protocol = protocol_name(CATALOGUE[COST[0]].word, device, f"batch{min(batch, setup.n)}")
+    used = {"device": device, "threads": str(torch.get_num_threads())}
+    measured.append(score_of(COST[0], protocol, ms, n_fake=setup.n, seed=setup.seed, used=used))
+    return {score.name: receipt_of(score) for score in measured}
 
 
 def _in_words(settings: Mapping[str, Any]) -> str:
