@@ -54,7 +54,7 @@ class Counted(nn.Module):
 
 
 def save(folder, levels):
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for k, image in enumerate(levels):
         Image.fromarray(image[0].numpy()).save(folder / f"{k:03}.png")
     return folder
@@ -146,6 +146,31 @@ def test_a_column_that_a_set_of_images_cannot_have_is_shared_by_the_models():
     assert [(c.name, c.shared) for c in columns([a, b])] == [("coverage", True), ("ms_per_image", True)]
     other = model("c", "model", "coverage")
     assert [c.shared for c in columns([a, b, other])] == [True, False]
+
+
+def test_a_set_of_images_is_not_measured_again_by_a_comparison_that_is_resumed(tmp_path, monkeypatch):
+    """Unless its images are other ones."""
+    photos, prints = save(tmp_path / "photos", levels(20, 5)), zipped(save(tmp_path / "prints", levels(20, 6)))
+    measured = []
+
+    def stopped_at_the_second(images, **settings):
+        measured.append(images.name)
+        if measured.count("prints.zip") in (1, 2) and images.name == "prints.zip":
+            raise KeyboardInterrupt
+        return evaluate(images, **settings)
+
+    monkeypatch.setattr("trilemma.metrics.evaluate", stopped_at_the_second)
+    keys = {"against": make(), "features": "digits-cnn", "quiet": True, "out": tmp_path / "out"}
+    with pytest.raises(KeyboardInterrupt):
+        compare(photos, prints, **keys)
+    with pytest.raises(KeyboardInterrupt):
+        compare(photos, prints, **keys)
+    assert measured == ["photos", "prints.zip", "prints.zip"]
+    save(photos, levels(20, 7))
+    result = compare(photos, prints, **keys)
+    assert measured[3:] == ["photos", "prints.zip"] and not (tmp_path / "out" / "measured").exists()
+    expected = evaluate(photos, against=make(), features="digits-cnn", n=N)
+    assert result.report.models[0].scores["kernel_distance"].value == expected["kernel_distance"].value
 
 
 def test_training_images_are_better_than_noise_on_the_command_line(tmp_path, monkeypatch, capsys):

@@ -1,8 +1,8 @@
 """Measurements of a comparison, kept in its folder until the report is written, so that the same command resumes it.
 
-A measurement is FOLDER/measured/DIGEST-KIND, where DIGEST tells the run, its weights, the protocol, the machine and the
-versions apart: one of other weights, or of other real images, is never taken. A file that cannot be read is measured
-again; one that cannot be written is not kept.
+A measurement is FOLDER/measured/DIGEST-KIND, where DIGEST tells the run and its weights or the content of a set of
+images, the protocol, the machine and the versions apart: one of other weights, or of other images, is never taken. A
+file that cannot be read is measured again; one that cannot be written is not kept.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from trilemma.hardware import describe
 if TYPE_CHECKING:
     from trilemma.metrics.controls import Reference
     from trilemma.metrics.evaluate import Evaluation
+    from trilemma.run.contestant import ImageSet
     from trilemma.run.run import Run
 
 FOLDER = "measured"
@@ -41,10 +42,14 @@ class Measured:
     folder: Path
 
     def evaluation(
-        self, run: "Run", reference: "Reference", settings: Mapping[str, Any], measure: Callable[[], "Evaluation"]
+        self,
+        contestant: "Run | ImageSet",
+        reference: "Reference",
+        settings: Mapping[str, Any],
+        measure: Callable[[], "Evaluation"],
     ) -> "Evaluation":
-        """That of a run by these settings, or else what `measure` gives, which is kept."""
-        path = self._path(run, reference, "evaluation.safetensors", settings)
+        """That of a run or a set of images by these settings, or else what `measure` gives, which is kept."""
+        path = self._path(contestant, reference, "evaluation.safetensors", settings)
         with suppress(OSError, SafetensorError, UserError, ValueError, LookupError, TypeError, AttributeError):
             return _read(path, reference)
         evaluation = measure()
@@ -76,20 +81,33 @@ class Measured:
                     path.unlink()
             folder.rmdir()
 
-    def _path(self, run: "Run", reference: "Reference", ending: str, settings: Mapping[str, Any] = NONE) -> Path:
+    def _path(
+        self, contestant: "Run | ImageSet", reference: "Reference", ending: str, settings: Mapping[str, Any] = NONE
+    ) -> Path:
         from trilemma.metrics.receipt import versions
 
         setup = reference.setup
         parts = {
-            "run": (str(run.path), run.recipe.name, run.config["model_config"], run.weights_id, run.unfinished),
+            "contestant": _identity(contestant, setup.n, setup.seed),
             "features": (setup.network.name, setup.network.sha256),
             "images": (setup.data.fingerprint, setup.data.shape, setup.split, setup.own, setup.n, setup.seed),
             "settings": dict(settings),
-            "machine": (describe(), str(run.device), torch.get_num_threads()),
+            "machine": (describe(), torch.get_num_threads()),
             "versions": versions(),
         }
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
         return self.folder / FOLDER / f"{digest[:32]}-{ending}"
+
+
+def _identity(contestant: "Run | ImageSet", n: int, seed: int) -> tuple[object, ...]:
+    """What tells a run with its weights and its device from others, or n images of a seed by their content."""
+    from trilemma.run.contestant import ImageSet
+
+    if isinstance(contestant, ImageSet):
+        return contestant.name, contestant.shape, contestant.count, contestant.fingerprint(n, seed)
+    run = contestant
+    name, config = run.recipe.name, run.config["model_config"]
+    return str(run.path), name, config, run.weights_id, run.unfinished, str(run.device)
 
 
 def _write(path: Path, evaluation: "Evaluation") -> None:

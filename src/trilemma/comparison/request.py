@@ -1,6 +1,5 @@
 """What is asked of a comparison: checked, as values that tell it from another, and as the command to make it again."""
 
-import hashlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,12 +96,7 @@ def _place_of(entry: Entry) -> str:
     if place := entry.path or entry.place:
         return str(place)
     images = entry.images
-    if not isinstance(images, ImageSet):
-        return f"{GIVEN}:{entry.label}"
-    digest = hashlib.sha256()
-    for drawn in images.draw(images.count):
-        digest.update(drawn.images.contiguous().numpy().tobytes())
-    return f"{GIVEN}:{digest.hexdigest()}"
+    return f"{GIVEN}:{images.fingerprint() if isinstance(images, ImageSet) else entry.label}"
 
 
 def command_of(

@@ -20,6 +20,7 @@ from trilemma.comparison.sizes import settings_for
 from trilemma.comparison.trained import keys_of
 from trilemma.data import Data
 from trilemma.errors import UserError, shows_tracebacks
+from trilemma.run.contestant import ImageSet
 from trilemma.run.run import Run
 from trilemma.words import counted
 
@@ -180,14 +181,17 @@ def _evaluation(
     """The scores of an entry; images: whether its images and their features are kept."""
     from trilemma.metrics import evaluate
 
-    run, settings = entry.run, {"batch": batch, **(keys_of(entry.run, plan.inverted) if entry.run else {})}
+    contestant = entry.contestant
+    assert contestant is not None
+    settings = {"batch": batch, **(keys_of(entry.run, plan.inverted) if entry.run else {})}
 
     def measure() -> "Evaluation":
-        assert entry.contestant is not None
-        whole = evaluate(entry.contestant, n=plan.n, seed=plan.seed, reference=reference, **settings)
+        whole = evaluate(contestant, n=plan.n, seed=plan.seed, reference=reference, **settings)
         return whole if images else replace(whole, fakes=whole.fakes[:0], features=whole.features[:0])
 
-    return measured.evaluation(run, reference, {**settings, "images": images}, measure) if run else measure()
+    if not isinstance(contestant, Run | ImageSet):  # whose content is not known
+        return measure()
+    return measured.evaluation(contestant, reference, {**settings, "images": images}, measure)
 
 
 def _time(rows: Sequence[Sequence[Entry]], batch: int, seed: int, say: Say) -> None:

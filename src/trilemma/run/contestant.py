@@ -4,6 +4,7 @@ A contestant draws image k of a seed by its number, as a run does. A set of imag
 cost is not known: its images of a seed are its own in an order that the seed chooses, as many as there are.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,13 @@ class ImageSet:
     @property
     def count(self) -> int:
         return len(self.images)
+
+    def fingerprint(self, n: int | None = None, seed: int = 0) -> str:
+        """SHA-256, hex, of the levels of the first n images of a seed (default: all), which are read."""
+        digest = hashlib.sha256()
+        for drawn in self.draw(self.count if n is None else n, seed=seed):
+            digest.update(drawn.images.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def draw(self, n: int, *, seed: int = 0, first: int = 0, batch: int = 256, **settings: Any) -> Iterator[ImageBatch]:
         """uint8 levels, in the order that the seed chooses.
