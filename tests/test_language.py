@@ -13,8 +13,8 @@ from trilemma.comparison.rows import NOTES
 from trilemma.comparison.triangle import AXES
 from trilemma.language import FOLDER, in_language, language, translated
 from trilemma.metrics.catalogue import CATALOGUE
-from trilemma.metrics.controls import TITLES
-from trilemma.metrics.reals import ROLES
+from trilemma.metrics.controls import NOTHING, TITLES, nothing_text
+from trilemma.metrics.reals import AMONG, FEW, ROLES, SEEN
 from trilemma.words import counted, listed, span
 
 SOURCE = Path(__file__).parents[1] / "src" / "trilemma"
@@ -61,6 +61,8 @@ def declared() -> set[str]:
         *(f"For {word}: {{text}}" for word in WORDS.values()),
     }
     answers |= {"lower is better", "higher is better"}
+    answers |= {nothing_text(control, name) for control, scores in NOTHING.items() for name in scores}
+    answers |= {SEEN, AMONG, FEW}
     return metrics | axes | answers | {*HEALTHY.values(), *NOTES.values(), *TITLES.values(), *ROLES.values()}
 
 

@@ -1,14 +1,17 @@
 import base64
 import hashlib
+import io
 import json
 import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 import torch
 from comparison.stand_ins import FLAT, evaluation, finished, make, reference, score
+from rich.console import Console
 
 from trilemma.comparison import images, report
 from trilemma.comparison.content import (
@@ -25,8 +28,13 @@ from trilemma.comparison.content import (
 from trilemma.comparison.document import columns, document
 from trilemma.comparison.entries import Entry
 from trilemma.comparison.learning import forecast
+from trilemma.comparison.rows import NOTES
+from trilemma.comparison.terminal import Tables
 from trilemma.comparison.trained import curves
+from trilemma.language import in_language, translated
+from trilemma.metrics.controls import NOTHING, TITLES, nothing_text
 from trilemma.metrics.features import extract
+from trilemma.metrics.reals import AMONG, FEW, SEEN, Caveat
 
 LOADS = {"src", "href", "srcset", "data", "poster", "action", "background", "xlink:href"}
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -256,11 +264,41 @@ def test_unequal_budgets_are_said(page):
 def test_the_page_says_what_the_real_images_were_in_training(page):
     texts = {"test": "never seen in training", "valid": "used to select the best checkpoint", "train": "(trained on)"}
     for split, text in texts.items():
-        values, html = page(split=split, caveats=["few & rough"])
+        values, html = page(split=split, caveats=[Caveat("few & rough", {})])
         assert values["real"]["split"] == split
         assert [other in html for other in texts.values()] == [other == text for other in texts.values()]
         assert "Note: few &amp; rough." in html
     assert "no model saw" not in html
+
+
+def test_no_english_of_controls_and_caveats_is_left_in_a_vietnamese_report(stage):
+    """Neither in the page nor in the terminal; what the evaluations noted in English is the same caveats."""
+    data, scores = make(), evaluation("vae").scores
+    sentences = [nothing_text(control, name) for control, names in NOTHING.items() for name in names]
+    caveats = [Caveat(SEEN, {"name": "valid", "n": 2}), Caveat(AMONG, {}), Caveat(FEW, {"n": 10})]
+    measured = evaluation("vae")
+    measured.controls = tuple(SimpleNamespace(name=n, title=t, scores=scores, spreads={}) for n, t in TITLES.items())
+    measured.notes = tuple(map(str, caveats))
+    entries = [
+        Entry(f"m{k}", finished("vae", f"runs/{k}", data), replace(measured, learned_nothing=text))
+        for k, text in enumerate(sentences)
+    ]
+    asked = Asked("trilemma compare data=digits lang=vi", {"minutes": 0.5}, 10, 1, 0, "test", caveats)
+    with in_language("vi"):
+        content = document(entries, data, asked, {})
+        expected = [translated(text) for text in (*TITLES.values(), *NOTES.values(), *sentences)]
+        expected += [translated(caveat.form, **caveat.values) for caveat in caveats]
+    console = Console(file=io.StringIO(), width=400)
+    console.print(Tables(content))
+    assert content.notes == []
+    pictures, near = report.pictures_of(entries, reference(data))
+    content = replace(content, models=[replace(m, nearest=near.get(m.name)) for m in content.models])
+    page = report.render(content, pictures)
+    english = [*TITLES.values(), *NOTES.values(), *sentences, *map(str, caveats), "learned nothing yet", "Note: "]
+    for text in (page, " ".join(console.file.getvalue().split())):
+        assert [one for one in english if one in text] == []
+        assert [one for one in expected[:10] + expected[-3:] if one not in text] == []
+    assert [one for one in expected if one not in page] == []
 
 
 def test_the_page_is_the_same_for_the_same_inputs(plots, page):
@@ -352,9 +390,6 @@ def test_names_inside_other_names_are_not_bold():
 
 
 def test_images_with_alpha_are_laid_over_white():
-    import base64
-    import io
-
     from PIL import Image
 
     clear = torch.tensor([10, 20, 30, 0], dtype=torch.uint8).view(1, 4, 1, 1).expand(1, 4, 8, 8)

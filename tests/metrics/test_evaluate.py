@@ -236,12 +236,12 @@ def test_too_few_images_are_refused_without_an_empty_range():
 
 def test_caveats_of_few_images_and_of_training_images():
     assert caveats(sized(train=1000, valid=200), "valid", 200, own=True) == []
-    assert "199 generated images" in caveats(sized(train=1000, valid=199), "valid", 199, own=True)[0]
+    assert "199 generated images" in str(caveats(sized(train=1000, valid=199), "valid", 199, own=True)[0])
     (seen,) = caveats(sized(train=300, valid=3), "train", 300, own=True)
-    assert "seen in training (the valid split has 3)" in seen
+    assert "seen in training (the valid split has 3)" in str(seen)
     assert caveats(sized(train=300, valid=3), "train", 300, own=False) == []
     (among,) = caveats(sized(train=300, valid=3), "all", 300, own=True)
-    assert "include the training images" in among
+    assert "include the training images" in str(among)
     assert caveats(sized(train=300, valid=3), "all", 300, own=False) == []
 
 

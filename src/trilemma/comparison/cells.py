@@ -5,6 +5,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, NamedTuple
 
 from trilemma.comparison.content import Column, Control, Model
+from trilemma.language import translated
 from trilemma.words import number, span
 
 if TYPE_CHECKING:
@@ -39,14 +40,14 @@ def meanings(controls: Iterable[Control]) -> str:
 
 
 def full_name(model: Model) -> str:
-    return f"{model.name}, {NOTHING}" if model.learned_nothing else model.name
+    return f"{model.name}, {translated(NOTHING)}" if model.learned_nothing else model.name
 
 
 def marked_name(model: Model) -> "Text":
     """The name, and below it that a control beats the model."""
     from rich.text import Text
 
-    return Text.assemble(model.name, (f"\n{narrow(NOTHING)}" if model.learned_nothing else "", "dim"))
+    return Text.assemble(model.name, (f"\n{narrow(translated(NOTHING))}" if model.learned_nothing else "", "dim"))
 
 
 def narrow(text: str) -> str:

@@ -12,6 +12,7 @@ from trilemma.comparison.plain import Json, clean
 
 if TYPE_CHECKING:
     from trilemma.metrics.nearest import Closeness
+    from trilemma.metrics.reals import Caveat
     from trilemma.metrics.receipt import Score
 
 SAME = ("protocol", "n_real", "n_fake", "features", "split", "seed", "resize")  # what a column must share
@@ -45,7 +46,7 @@ class Asked:
     batch: int
     seed: int
     split: str
-    caveats: Sequence[str] = ()
+    caveats: "Sequence[Caveat]" = ()
     want: str = "balance"
     features: str = "auto"
     inverted: int = 0

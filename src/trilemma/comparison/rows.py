@@ -98,7 +98,7 @@ def _warnings(row: Sequence[Entry], measured: Sequence[Entry]) -> list[str]:
         if measured and entry.error:
             texts.append(f"failed: {entry.error}")
         if entry.evaluation is not None and entry.evaluation.learned_nothing and not _learned_nothing(measured):
-            texts.append(entry.evaluation.learned_nothing)
+            texts.append(translated(entry.evaluation.learned_nothing))
         for text in dict.fromkeys(texts):
             by_text.setdefault(text, []).append(entry.seed)
     return [text if len(row) == 1 else _of_seeds(seeds, text) for text, seeds in by_text.items()]
@@ -112,7 +112,7 @@ def _of_seeds(seeds: Sequence[int | None], text: str) -> str:
 def _learned_nothing(measured: Sequence[Entry]) -> str | None:
     """Why, where none of the trainings has learned anything."""
     texts = [evaluation.learned_nothing for evaluation in evaluations(measured)]
-    return texts[0] if texts and all(texts) else None
+    return translated(texts[0]) if texts and texts[0] and all(texts) else None
 
 
 def evaluations(row: Sequence[Entry]) -> "list[Evaluation]":

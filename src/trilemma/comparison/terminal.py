@@ -29,7 +29,7 @@ from trilemma.comparison.cells import (
 )
 from trilemma.comparison.content import Column, Control, Document, Model
 from trilemma.comparison.document import further
-from trilemma.language import in_language
+from trilemma.language import in_language, translated
 from trilemma.text import printable
 
 if TYPE_CHECKING:
@@ -185,8 +185,9 @@ class Tables:
                 yield f"{column.title} of {model.name} refused: {score.refused}."
 
     def _notes(self) -> Iterator[str]:
-        yield from (f"Note: {text}." for text in self.document.caveats)
-        yield from (f"Controls: {meanings(self.document.controls)}." for _ in self.document.controls[:1])
+        yield from (translated("Note: {text}.", text=text) for text in self.document.caveats)
+        if controls := self.document.controls:
+            yield translated("Controls: {texts}.", texts=meanings(controls))
 
 
 def _typed(command: str, width: int) -> str:

@@ -92,8 +92,13 @@ def learned_nothing(spreads: Mapping[str, Spread], controls: tuple[Control, ...]
     for control in controls:
         for name, sign in NOTHING.get(control.name, {}).items():
             if _as_bad(spreads[name], control.spreads[name], REAL[name], sign):
-                return f"learned nothing yet: its samples {WORDS[name]} {IN_WORDS[control.name]}"
+                return nothing_text(control.name, name)
     return None
+
+
+def nothing_text(control: str, score: str) -> str:
+    """That a model is no better than a control in a score."""
+    return f"learned nothing yet: its samples {WORDS[score]} {IN_WORDS[control]}"
 
 
 def _as_bad(model: Spread, control: Spread, real: float, sign: int) -> bool:

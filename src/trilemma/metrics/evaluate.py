@@ -329,7 +329,7 @@ def _notes(setup: Setup, fakes: Tensor) -> Iterator[str]:
         yield setup.network.note
     reals = f"{setup.split}: {role_of(setup.split, own=True)}" if setup.own else setup.split
     yield f"{setup.n} real images of {setup.data.name} ({reals}) against {setup.n} generated, all at uint8 levels"
-    yield from caveats(setup.data, setup.split, setup.n, own=setup.own)
+    yield from map(str, caveats(setup.data, setup.split, setup.n, own=setup.own))
     shape = tuple(fakes.shape[1:])
     if shape != tuple(setup.data.shape):
         yield (

@@ -1,5 +1,8 @@
 """The real images that generated ones are measured against: which split, how many of it, and which ones."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from torch import Tensor
 
 from trilemma import rng
@@ -17,6 +20,25 @@ ROLES = {  # what the images of a split were to a model that was trained on the 
     "train": "trained on",
     ALL: "every image, among them those trained on",
 }
+SEEN = (
+    "the real images were seen in training (the {name} split has {n}), so a model that copies its training images "
+    "looks good"
+)
+AMONG = "the real images include the training images, so a model that copies them looks good"
+FEW = (
+    "with {n} real and {n} generated images precision and recall are rough: both are inflated, and nothing is decided "
+    "by them. Use more images"
+)
+
+
+class Caveat(NamedTuple):
+    """A text with names in braces, which a report may say in another language, and their values; as str English."""
+
+    form: str
+    values: Mapping[str, object]
+
+    def __str__(self) -> str:
+        return self.form.format(**self.values)
 
 
 def choose_reals(
@@ -59,22 +81,16 @@ def role_of(split: str, *, own: bool) -> str:
     return "every image, for no model was trained on them" if split == ALL and not own else ROLES[split]
 
 
-def caveats(data: Data, split: str, n: int, *, own: bool) -> list[str]:
+def caveats(data: Data, split: str, n: int, *, own: bool) -> list[Caveat]:
     """What limits every figure measured by n images of that split; own: whether the model was trained on this data."""
     texts = []
     if own and split == "train":
         name, held_out = data.held_out
-        texts.append(
-            f"the real images were seen in training (the {name} split has {len(held_out)}), so a model that copies "
-            "its training images looks good"
-        )
+        texts.append(Caveat(SEEN, {"name": name, "n": len(held_out)}))
     if own and split == ALL:
-        texts.append("the real images include the training images, so a model that copies them looks good")
+        texts.append(Caveat(AMONG, {}))
     if n < neighbours.ROUGH:
-        texts.append(
-            f"with {n} real and {n} generated images precision and recall are rough: both are inflated, and nothing is "
-            "decided by them. Use more images"
-        )
+        texts.append(Caveat(FEW, {"n": n}))
     return texts
 
 
