@@ -51,7 +51,7 @@ class Cost:
     device: str
     batch: int
     repeats: int
-    joules_per_image: float | None = None  # of the processors; None where the machine does not tell
+    joules_per_image: float | str  # of the processors or of the GPU; or why it is not known
 
 
 class Alone(NamedTuple):
@@ -81,7 +81,7 @@ def draw_with_cost(
     assert isinstance(model, nn.Module)
     device, batch = next(model.parameters()).device, min(batch, n)
     images, seconds, calls = [], [], []
-    energy = EnergyMeter() if device.type == "cpu" else None
+    energy = EnergyMeter(device)
     with counted_rows(sampling_network(model), *guides.networks) as rows:
         for first in range(0, n, batch):
             count, before, start = min(batch, n - first), rows.total, _now(device)
@@ -89,7 +89,7 @@ def draw_with_cost(
             seconds.append(_now(device) - start)
             images.append(to_levels(drawn))
             calls.append((rows.total - before) / count)
-    calls_per_image, joules = rows.total / n, energy.joules() if energy else None
+    calls_per_image, joules = rows.total / n, energy.joules()
     seconds = seconds[: n // batch]  # the rest, smaller than a batch, is not a repeat
     while len(seconds) <= REPEATS and sum(seconds) < BUDGET_S:
         start = _now(device)
@@ -106,7 +106,7 @@ def draw_with_cost(
         device=device.type,
         batch=batch,
         repeats=len(times),
-        joules_per_image=None if joules is None else joules / n,
+        joules_per_image=joules if isinstance(joules, str) else joules / n,
     )
 
 

@@ -296,7 +296,7 @@ def _details_of_cost(run: Run, setup: Setup, spent: cost.Cost, draw: Callable[[i
     peak = peak_bytes(lambda: draw(0, spent.batch), device)
     batched = f"batch{spent.batch}"
     timed = {"device": spent.device, "threads": str(torch.get_num_threads()), "best_batch": str(batch)}
-    values: list[tuple[str, Estimate | float | None, tuple[str, ...], str]] = [
+    values: list[tuple[str, Estimate | float | str | None, tuple[str, ...], str]] = [
         ("ms_one_image", Estimate(alone.ms, alone.ms_interval), (spent.device,), cost.ALONE_IS),
         ("ms_best_batch", best, (spent.device,), ""),
         ("flops_per_image", float(alone.flops), (), ""),

@@ -1,12 +1,16 @@
 """Energy and memory, where the machine tells them.
 
-Energy: the counters of the processors (Linux powercap, "RAPL"), J; they count all that runs on the machine, and most
-systems let only the administrator read them. Memory: the most that tensors take at a time beside what was there
-before, bytes. Except on CUDA, only tensors that operations return are counted, not the scratch memory within them.
+Energy, J: the counters of the processors (Linux powercap, "RAPL"), which count all that runs on the machine, and most
+systems let only the administrator read them; or the counter of an NVIDIA GPU (NVML, from Volta on), which counts all
+that runs on it, is renewed about ten times a second, and is read by the package nvidia-ml-py. Memory: the most that
+tensors take at a time beside what was there before, bytes. Except on CUDA, only tensors that operations return are
+counted, not the scratch memory within them.
 """
 
+import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +21,58 @@ from torch.utils._pytree import tree_leaves
 
 POWERCAP = Path("/sys/class/powercap")
 PACKAGE = "intel-rapl:[0-9]*"  # a processor; AMD's have that name, too. Its parts have a second colon
+LEAST_S = 1.0  # seconds of which the counter of a GPU gives the energy: ten times as long as between two readings
+UNREADABLE = (
+    "the counters of the processors (/sys/class/powercap) cannot be read; most systems let only the administrator do it"
+)
+NO_PACKAGE = (
+    "the counter of the GPU is read by the package nvidia-ml-py, which is not installed: pip install nvidia-ml-py"
+)
+Counters = dict[str, tuple[int, int]]  # by name, a counter and its largest value, microjoules
 
 
 class EnergyMeter:
-    """Counts the energy of the processors from its creation on."""
+    """Counts the energy of a device from its creation on: of all processors, or of one GPU."""
 
-    def __init__(self, folder: Path = POWERCAP) -> None:
-        self.folder, self.start = folder, _counters(folder)
+    def __init__(self, device: torch.device, folder: Path = POWERCAP) -> None:
+        self.least_s = 0.0 if device.type == "cpu" else LEAST_S
+        self.read = partial(_of_processors, folder) if device.type == "cpu" else partial(_of_gpu, device)
+        self.begin, self.start = time.perf_counter(), self.read()
 
-    def joules(self) -> float | None:
-        """Since the creation; None where the machine does not tell. A counter that passed its largest value once is
+    def joules(self) -> float | str:
+        """Since the creation, or the reason why that is not known. A counter that passed its largest value once is
         allowed for."""
-        now = _counters(self.folder)
-        if not self.start or now.keys() != self.start.keys():
-            return None
+        now, seconds = self.read(), time.perf_counter() - self.begin
+        if isinstance(now, str) or isinstance(self.start, str):
+            return now if isinstance(now, str) else str(self.start)
+        if seconds < self.least_s:
+            return f"{seconds:.2g} s of drawing are too short for the counter of the GPU; draw more images (n=)"
         total = 0
-        for package, (value, largest) in now.items():
-            moved = value - self.start[package][0]
+        for name, (value, largest) in now.items():
+            moved = value - self.start[name][0]
             total += moved if moved >= 0 else moved + largest
         return total / 1e6
 
 
-def _counters(folder: Path) -> dict[str, tuple[int, int]]:
-    """Of each processor its counter and the largest value of that, microjoules; {} where one cannot be read."""
+def _of_gpu(device: torch.device) -> Counters | str:
+    """The counter of an NVIDIA GPU, 64 bits wide; the reason where it cannot be read."""
+    if device.type != "cuda":
+        return f"the energy of {device.type} is not measured"
+    try:
+        import pynvml  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return NO_PACKAGE
+    try:
+        pynvml.nvmlInit()
+        name = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+        millijoules = pynvml.nvmlDeviceGetTotalEnergyConsumption(pynvml.nvmlDeviceGetHandleByUUID(name))
+    except (pynvml.NVMLError, AttributeError, RuntimeError) as error:
+        return f"the counter of the GPU cannot be read: {error}"
+    return {name: (1000 * millijoules, 2**64)}
+
+
+def _of_processors(folder: Path) -> Counters | str:
+    """The counter of each processor; the reason where one cannot be read."""
     values = {}
     try:
         for path in folder.glob(PACKAGE):
@@ -48,8 +81,8 @@ def _counters(folder: Path) -> dict[str, tuple[int, int]]:
                 energy, largest = (int(file.read_text()) for file in files)
                 values[path.name] = (energy, largest)
     except (OSError, ValueError):
-        return {}
-    return values
+        return UNREADABLE
+    return values or UNREADABLE
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
