@@ -226,12 +226,35 @@ def test_one_number_of_images_can_be_measured_by_everywhere():
 
 
 def test_too_few_images_are_refused_without_an_empty_range():
-    with pytest.raises(UserError, match=r"train split of sized has 3 images; a measurement needs 12 on either side"):
+    with pytest.raises(UserError, match=r"train split of sized has 3 images; a measurement needs 12 on either side; "):
         choose_reals(sized(train=3, valid=1))
     with pytest.raises(UserError, match=r"has 27 images; choose n from 12 to 27"):
         choose_reals(sized(train=27, valid=3), 28)
-    with pytest.raises(UserError, match=r"and there are 2 generated ones; a measurement needs 12"):
+    with pytest.raises(UserError, match=r"2 generated ones; a measurement needs 12 .* with `trilemma evaluate`"):
         choose_reals(sized(train=27, valid=3), n_fake=2)
+
+
+@pytest.mark.parametrize("n", [2, 3, 11, 12])
+def test_of_few_images_what_is_exact_is_measured_and_the_rest_refused(tmp_path, n):
+    """Distances to neighbours need 12 images, the kernel distance 3; each image alone and the cost need none other."""
+    evaluation = evaluate(run_of(tmp_path, images_of(range(10), n, seed=9)), features=PIXELS, n=n)
+    kernel, copies = evaluation["kernel_distance"], evaluation["authenticity"]
+    for name in ("density", "coverage", "precision", "recall"):
+        reason = evaluation[name].refused or ""
+        assert (f"need at least 12 images on either side, not {n}; give more images" in reason) == (n < 12)
+    assert (kernel.refused == "a kernel distance needs at least 3 images on either side, not 2 and 2") == (n < 3)
+    assert n < 3 or kernel.interval[0] < kernel.value < kernel.interval[1]
+    assert copies.n_fake == n and round(n * copies.value) == pytest.approx(n * copies.value)
+    assert evaluation["ms_per_image"].value > 0 and evaluation["calls_per_image"].value == 1
+    assert evaluation.learned_nothing is None
+    assert any("precision and recall are rough" in note for note in evaluation.notes) == (n == 12)
+
+
+def test_a_copy_is_known_among_two_images_and_one_image_is_too_few(tmp_path):
+    data = data_of()
+    assert evaluate(run_of(tmp_path, data.train.images[:2], data), features=PIXELS, n=2)["authenticity"].value == 0
+    with pytest.raises(UserError, match="there are 1 generated ones; a measurement needs 2 on either side; give more"):
+        evaluate(images_of([1], 1, seed=2), against=data, features=PIXELS)
 
 
 def test_caveats_of_few_images_and_of_training_images():
@@ -273,9 +296,9 @@ def test_images_that_changed_since_the_training_are_said(tmp_path):
     assert evaluate(run, against=str(tmp_path / "reals"), features=PIXELS).scores  # other images do not need them
 
 
-@pytest.mark.parametrize("n", [0, 3, 401])
+@pytest.mark.parametrize("n", [0, 1, 401])
 def test_numbers_that_do_not_fit(tmp_path, n):
-    with pytest.raises(UserError, match="12 to 400"):
+    with pytest.raises(UserError, match="choose n from 2 to 400"):
         evaluate(run_of(tmp_path, images_of(range(10), 400, seed=9)), features=PIXELS, n=n)
 
 

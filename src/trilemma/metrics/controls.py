@@ -87,7 +87,7 @@ def reference_of(setup: Setup, earlier: Reference | None = None) -> Reference:
 
 def learned_nothing(spreads: Mapping[str, Spread], controls: tuple[Control, ...]) -> str | None:
     """Which of the mean image, static and one image is as good as a model's samples, in a sentence; None if none is."""
-    if spreads["coverage"].n < FEWEST:
+    if "coverage" not in spreads or spreads["coverage"].n < FEWEST:
         return None
     for control in controls:
         for name, sign in NOTHING.get(control.name, {}).items():

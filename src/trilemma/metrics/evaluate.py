@@ -24,7 +24,7 @@ from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.path_length import path_scores
 from trilemma.metrics.quality import Setup, details, quality, quality_scores
-from trilemma.metrics.reals import caveats, choose_reals, role_of
+from trilemma.metrics.reals import FEWEST, caveats, choose_reals, role_of
 from trilemma.metrics.receipt import METRICS, Score, claim_scores, protocol_name, score_of, write_score
 from trilemma.metrics.reconstruction import check_inverted, reconstruction_scores
 from trilemma.metrics.resources import peak_bytes
@@ -119,10 +119,10 @@ def evaluate(
         reference: that of an earlier evaluation by the same real images, which are not read again then.
         settings: of the run's sampler (steps, ...).
     Returns:
-        Frechet distance (refused below 2,048 images), kernel distance, density, coverage, precision, recall, and the
-        same of controls; the Frechet distance extrapolated to infinitely many images, and the Inception Score; for a
-        run also the cost, bounds on the likelihood and how near images come back, and every score is written to
-        metrics/<protocol>.json in its folder.
+        Frechet distance (refused below 2,048 images), kernel distance (below 3), density, coverage, precision, recall
+        (below 12), and the same of controls; the Frechet distance extrapolated to infinitely many images, and the
+        Inception Score; for a run also the cost, bounds on the likelihood and how near images come back, and every
+        score is written to metrics/<protocol>.json in its folder.
     Raises:
         UserError: if the model cannot sample, or has no likelihood of the kind asked for, its images are not finite,
             there are too few images, or a file of ours holds several.
@@ -139,7 +139,7 @@ def evaluate(
     _check_inverted(run, inverted)
     data = _real_data(contestant, against, reference)
     own = reference.setup.own if reference else run is not None and data.fingerprint == run.config["fingerprint"]
-    split, n = choose_reals(data, n, split=split, n_fake=contestant.count, own=own)
+    split, n = choose_reals(data, n, split=split, n_fake=contestant.count, own=own, least=FEWEST)
     if reference is not None and features == "auto":
         features = reference.setup.network
     setup = replace(setup_of(data, split, n, features=features, own=own, seed=seed), settings=settings)

@@ -32,6 +32,13 @@ class Similarity(NamedTuple):
     sums: Tensor
 
 
+def refusal(n_real: int, n_fake: int) -> str | None:
+    """Why a kernel distance of so many images is not given, or None."""
+    if min(n_real, n_fake) >= MINIMUM:
+        return None
+    return f"a kernel distance needs at least {MINIMUM} images on either side, not {n_real} and {n_fake}"
+
+
 def similarity(features: Tensor, block: int = 1024) -> Similarity:
     """Of real images, it is the same for all that is measured by them: features (N, D)."""
     x = features.double()
@@ -49,8 +56,8 @@ def kernel_distance(*, real: Tensor | Similarity, fake: Tensor, block: int = 102
     """
     x = real.points if isinstance(real, Similarity) else real
     m, n = len(x), len(fake)
-    if min(m, n) < MINIMUM:
-        raise UserError(f"a kernel distance needs at least {MINIMUM} images on either side, not {m} and {n}")
+    if refused := refusal(m, n):
+        raise UserError(refused)
     (x, xx) = real if isinstance(real, Similarity) else similarity(real, block)  # (m,): sums over the other images
     y, yy = similarity(fake, block)
     xy, yx = _across(x, y, block)  # (m,), (n,): sums over the other set

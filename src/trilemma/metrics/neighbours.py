@@ -37,6 +37,7 @@ from trilemma.metrics.intervals import Spread
 from trilemma.modes import in_float32
 
 K_PRECISION, K_DENSITY = 3, 5
+SCORES = ("precision", "recall", "density", "coverage")
 LEAST = 2 * (K_DENSITY + 1)  # images: half of them have a K_DENSITY-th neighbour
 ROUGH = 200  # images a side below which the values are rough
 SPLITS = 40
@@ -87,6 +88,13 @@ class Balls(NamedTuple):
     wide: Tensor
 
 
+def refusal(n: int) -> str | None:
+    """Why n images on either side have no scores from nearest neighbours, or None."""
+    if n >= LEAST:
+        return None
+    return f"nearest neighbours need at least {LEAST} images on either side, not {n}; give more images"
+
+
 @in_float32()
 def real_balls(real: Tensor, block: int = 1024) -> Balls:
     """The balls around real images, which are the same for all that is measured by them: features (N, D)."""
@@ -108,8 +116,8 @@ def neighbour_scores(*, real: Tensor | Balls, fake: Tensor, block: int = 1024) -
     """
     points = real.points if isinstance(real, Balls) else real
     n = min(len(points), len(fake))
-    if n < LEAST:
-        raise UserError(f"nearest neighbours need at least {LEAST} images on either side, not {n}")
+    if refused := refusal(n):
+        raise UserError(refused)
     balls = real if isinstance(real, Balls) and len(points) == n else real_balls(_thin(points, n), block)
     x, half_x, narrow, wide = balls
     y, half_y = _thin(fake.double(), n), _halves(n, "generated")

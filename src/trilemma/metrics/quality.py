@@ -56,27 +56,35 @@ class Setup:
 
 @dataclass(frozen=True)
 class Real:
-    """Features of real images (n, D), and what the scores need of them alone: computed once, whatever is measured."""
+    """Features of real images (n, D), and what the scores need of them alone: computed once, whatever is measured.
+
+    balls: or why they are too few for nearest neighbours.
+    """
 
     features: Tensor
     gaussian: frechet.Gaussian
     similarity: kernel.Similarity
-    balls: neighbours.Balls
+    balls: neighbours.Balls | str
 
 
 def real_of(features: Tensor) -> Real:
     """What the scores need of real images, from their features (n, D)."""
-    return Real(features, frechet.gaussian(features), kernel.similarity(features), neighbours.real_balls(features))
+    balls = neighbours.refusal(len(features)) or neighbours.real_balls(features)
+    return Real(features, frechet.gaussian(features), kernel.similarity(features), balls)
 
 
 def quality(*, real: Real, fake: Tensor) -> dict[str, Spread | str]:
     """Every score of real images and of the features of generated ones, (M, D), by name; the reason where it is
     refused."""
-    refused = frechet.refusal(len(real.features), len(fake))
+    counts, balls = (len(real.features), len(fake)), real.balls
     return {
-        "frechet_distance": refused or frechet.frechet_distance(real=real.gaussian, fake=fake),
-        "kernel_distance": kernel.kernel_distance(real=real.similarity, fake=fake),
-        **neighbours.neighbour_scores(real=real.balls, fake=fake),
+        "frechet_distance": frechet.refusal(*counts) or frechet.frechet_distance(real=real.gaussian, fake=fake),
+        "kernel_distance": kernel.refusal(*counts) or kernel.kernel_distance(real=real.similarity, fake=fake),
+        **(
+            dict.fromkeys(neighbours.SCORES, balls)
+            if isinstance(balls, str)
+            else neighbours.neighbour_scores(real=balls, fake=fake)
+        ),
     }
 
 

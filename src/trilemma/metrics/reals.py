@@ -13,7 +13,8 @@ from trilemma.errors import UserError, unknown
 from trilemma.metrics import neighbours
 
 N_DEFAULT = 2500  # images on either side where the user does not say: minutes on a CPU at most
-LEAST = neighbours.LEAST  # images that can be measured
+LEAST = neighbours.LEAST  # images on either side of which every score of quality but the Frechet distance is given
+FEWEST = 2  # of which any is: a variance takes two
 ROLES = {  # what the images of a split were to a model that was trained on the same data
     "test": "never seen in training",
     "valid": "not trained on, but used to select the best checkpoint, where a model keeps its best",
@@ -42,7 +43,13 @@ class Caveat(NamedTuple):
 
 
 def choose_reals(
-    data: Data, n: int | None = None, *, split: str | None = None, n_fake: int | None = None, own: bool = True
+    data: Data,
+    n: int | None = None,
+    *,
+    split: str | None = None,
+    n_fake: int | None = None,
+    own: bool = True,
+    least: int = LEAST,
 ) -> tuple[str, int]:
     """Which split of the data is measured against, and how many images of it.
 
@@ -52,6 +59,7 @@ def choose_reals(
 
     Args:
         n: default: all, at most N_DEFAULT; n_fake: how many generated images exist, None for any number.
+        least: images that are needed.
     Raises:
         UserError: if there is no such split, or it does not have so many images.
     """
@@ -61,11 +69,13 @@ def choose_reals(
     n_real = len(part_named(data, split))
     most = n_real if n_fake is None else min(n_real, n_fake)
     n = min(most, N_DEFAULT) if n is None else n
-    if not LEAST <= n <= most:
+    if not least <= n <= most:
         there = f"{'' if split == ALL else f'the {split} split of '}{data.name} has {n_real} images"
         there += "" if n_fake is None else f", and there are {n_fake} generated ones"
-        allowed = f"choose n from {LEAST} to {most}" if most >= LEAST else f"a measurement needs {LEAST} on either side"
-        raise UserError(f"n={n}: {there}; {allowed}, or give more images")
+        fewer = ", or measure what fewer allow with `trilemma evaluate`" if least > FEWEST else ""
+        needed = f"a measurement needs {least} on either side; give more images{fewer}"
+        allowed = f"choose n from {least} to {most}, or give more images" if most >= least else needed
+        raise UserError(f"n={n}: {there}; {allowed}")
     return split, n
 
 
@@ -89,7 +99,7 @@ def caveats(data: Data, split: str, n: int, *, own: bool) -> list[Caveat]:
         texts.append(Caveat(SEEN, {"name": name, "n": len(held_out)}))
     if own and split == ALL:
         texts.append(Caveat(AMONG, {}))
-    if n < neighbours.ROUGH:
+    if LEAST <= n < neighbours.ROUGH:
         texts.append(Caveat(FEW, {"n": n}))
     return texts
 
