@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,9 +104,12 @@ def test_codes_images_values_and_cost_are_written(shadow: Run, tmp_path: Path) -
     torch.testing.assert_close(result.images, images.clamp(max=0.5))
     mse = (images.clamp(max=0.5) - images).double().square().flatten(1).mean(1)
     assert result.psnr_db.tolist() == pytest.approx((-10 * mse.log10()).tolist(), rel=1e-5)
-    assert np.array_equal(np.load(result.codes_file), result.codes.numpy()) and result.codes.shape == (3, 64)
-    assert result.codes_file == tmp_path / "o.npy" and result.file == tmp_path / "o.json"
+    with np.load(result.codes_file) as arrays:
+        assert list(arrays) == ["noise"] == [result.kind]
+        assert np.array_equal(arrays["noise"], result.codes.numpy()) and result.codes.shape == (3, 64)
+    assert result.codes_file == tmp_path / "o.npz" and result.file == tmp_path / "o.json"
     document = json.loads(result.file.read_text())
+    assert document["codes"] == "noise"
     assert [row["image"] for row in document["values"]] == ["0", "1", "2"] == list(result.names)
     assert [row["psnr_db"] for row in document["values"]] == pytest.approx(result.psnr_db.tolist())
     receipt = read_metadata(result.picture)
@@ -153,7 +157,7 @@ def test_on_the_command_line(gan: Path, capsys: pytest.CaptureFixture[str]) -> N
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["image", "PSNR", "dB"] and [line.split()[0] for line in lines[1:3]] == ["0", "4"]
     values = {line.split()[0]: line.split()[-1] for line in lines[3:]}
-    assert values["codes"].endswith("inversion.npy") and float(values["seconds"]) > 0
+    assert values["codes"].endswith("inversion.npz") and float(values["seconds"]) > 0
     assert lines[-1].split() == ["calls", "per", "image", "6"]  # of 8 starts for two images, and 2 steps
 
 
@@ -184,6 +188,67 @@ def test_other_verbs_use_the_codes_and_say_what_they_cost(
         assert "gan has no encoder: the code of each image takes many network calls" in capsys.readouterr().err
     traverse(gan, units=0, steps=2, out=tmp_path / "d.png")
     assert "no encoder" not in capsys.readouterr().err
+
+
+# kinds of codes
+
+
+def test_a_file_of_codes_stands_for_its_image_where_codes_are_of_that_kind(gan: Path, tmp_path: Path) -> None:
+    one, other = (invert(gan, k, steps=2, out=tmp_path / f"{k}.png") for k in (0, 1))
+    assert one.kind == "z"
+    walk = {"frames": 2, "how": "linear", "animate": False, "out": tmp_path / "w.png"}
+    frames = interpolate(gan, one.codes_file, str(other.codes_file), **walk).frames["linear"]
+    torch.testing.assert_close(frames, torch.cat([one.images, other.images]), rtol=0, atol=1e-5)
+
+
+def test_styles_are_not_read_as_latents(styled: Run, tmp_path: Path) -> None:
+    result = invert(styled, 0, out=tmp_path / "o.png")
+    assert result.kind == "w"
+    walk: dict[str, Any] = {"frames": 2, "how": "linear", "animate": False, "out": tmp_path / "w.png"}
+    frames = interpolate(styled, result.codes_file, result.codes_file, **walk).frames["linear"]
+    torch.testing.assert_close(frames, result.images.expand_as(frames))
+    with pytest.raises(UserError, match=r"o\.npz holds styles w, and codes of vae are latents z here; give the image"):
+        interpolate(styled, result.codes_file, "0,0", space="z", **walk)
+
+
+def test_noise_is_not_read_as_a_code_of_an_encoder(run: Run, tmp_path: Path) -> None:
+    """Of a model that has both, of one length: each verb that takes codes refuses the noise."""
+
+    class Both(Shadow):
+        def encode(self, image: Tensor, condition: object = None) -> Tensor:
+            return image.flatten(1)
+
+        def decode(self, z: Tensor, condition: object = None) -> Tensor:
+            return z.unflatten(1, (1, 8, 8))
+
+    run.model = Both()
+    result = invert(run, 3, out=tmp_path / "o.png")
+    assert result.kind == "noise" and result.codes.shape[1] == run.encode(torch.zeros(1, 1, 8, 8)).shape[1]
+    for verb in (
+        lambda: interpolate(run, result.codes_file, 1, out=tmp_path / "i.png"),
+        lambda: edit(run, result.codes_file, towards="3", out=tmp_path / "e.png"),
+        lambda: traverse(run, image=result.codes_file, out=tmp_path / "t.png"),
+    ):
+        with pytest.raises(
+            UserError, match=r"o\.npz holds noise that .*are what its encoder gives here; give the image"
+        ):
+            verb()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.json", "o.npz", "o.png"]
+
+
+def test_a_file_that_is_not_of_codes_is_refused(shadow: Run, tmp_path: Path) -> None:
+    for arrays, names in (
+        ({"images": np.zeros(64)}, "images"),
+        ({"noise": np.zeros(64), "z": np.zeros(64)}, "noise, z"),
+    ):
+        np.savez(tmp_path / "a.npz", **arrays)
+        with pytest.raises(
+            UserError, match=rf"a\.npz holds no codes: its arrays are {names}; give a file that `invert`"
+        ):
+            interpolate(shadow, tmp_path / "a.npz", 1, out=tmp_path / "o.png")
+    many = invert(shadow, n=2, out=tmp_path / "o.png")
+    with pytest.raises(UserError, match=r"a code is one row of numbers, .*; got shape \(2, 64\)"):
+        interpolate(shadow, many.codes_file, 1, out=tmp_path / "i.png")
 
 
 # spaces and directions

@@ -45,7 +45,7 @@ VERBS = {
     "interpolate": Verb(
         lambda r, o: trilemma.interpolate(r["vae"], 1, 2, frames=2, out=o / "o.png"), ("o.png", "o.gif")
     ),
-    "invert": Verb(lambda r, o: trilemma.invert(r["gan"], n=1, steps=1, out=o / "o.png"), ("o.png", "o.npy", "o.json")),
+    "invert": Verb(lambda r, o: trilemma.invert(r["gan"], n=1, steps=1, out=o / "o.png"), ("o.png", "o.npz", "o.json")),
     "traverse": Verb(lambda r, o: trilemma.traverse(r["vae"], units=0, steps=2, out=o / "o.png"), ("o.png",)),
     "denoise": Verb(
         lambda r, o: trilemma.denoise(r["denoiser"], steps=2, frames=2, out=o / "o.png"), ("o.png", "o.gif")

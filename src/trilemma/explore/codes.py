@@ -1,18 +1,23 @@
-"""Codes of images and images of codes, with the condition that a model needs."""
+"""Codes of images and images of codes, with the condition that a model needs; which kind of code a file holds."""
 
+import io
 from copy import copy
-from typing import Literal, cast
+from pathlib import Path
+from typing import Any, Literal, cast
 from weakref import WeakSet
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trilemma.data.sources.npy import bytes_of, read_arrays
 from trilemma.errors import UserError
 from trilemma.run.condition import needed
 from trilemma.run.run import Run
 from trilemma.text import note
 from trilemma.types import UNCONDITIONAL, Batch, Condition, DrawsCodes, Encodes, HasStyles, Inverts, flags
 
+KINDS = {"noise": "noise that images are drawn from", "z": "latents z", "w": "styles w"}  # of what `invert` gives
 _noted: WeakSet[Run] = WeakSet()  # of which the user knows what their codes cost
 
 
@@ -63,3 +68,42 @@ def in_space(run: Run, space: Literal["z", "w"] | None) -> Run:
         run = copy(run)
         run.model = cast(nn.Module, model.in_z())
     return run
+
+
+def inverted_kind(model: Inverts) -> str:
+    """Which of KINDS the codes are that a model inverts images to."""
+    return "w" if isinstance(model, HasStyles) else "z" if isinstance(model, DrawsCodes) else "noise"
+
+
+def codes_content(codes: Tensor, kind: str) -> bytes:
+    """The content of a .npz file of codes (N, Z): one array, whose name is their kind."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {kind: codes.numpy()}
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def read_codes(run: Run, path: Path, most: int) -> np.ndarray:
+    """The codes (N, Z) in a .npz file that `invert` wrote, if they are of the kind that the run decodes.
+
+    Args:
+        most: bytes that it may hold.
+    Raises:
+        UserError: it holds more, something else, or codes of another kind.
+    """
+    if (size := bytes_of(path)) > most:
+        raise UserError(f"{path} holds {size:,} bytes; a code or an image has at most {most:,}")
+    arrays = read_arrays(path)
+    kind = next(iter(arrays), "")
+    if len(arrays) != 1 or kind not in KINDS:
+        names = ", ".join(arrays) or "none"
+        raise UserError(f"{path} holds no codes: its arrays are {names}; give a file that `invert` wrote, or an image")
+    model = run.model
+    own = inverted_kind(model) if isinstance(model, Inverts) and not isinstance(model, Encodes) else None
+    if kind != own:
+        taken = "what its encoder gives" if own is None else KINDS[own]
+        raise UserError(
+            f"{path} holds {KINDS[kind]}, and codes of {run.recipe.name} are {taken} here; give the image itself, as a "
+            "file or by its number"
+        )
+    return arrays[kind]

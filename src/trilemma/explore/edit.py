@@ -207,7 +207,7 @@ def _classes(run: Run, data: Source | None) -> Sequence[str]:
 
 
 def array_file(values: Tensor) -> bytes:
-    """The content of a .npy file of a vector (Z,), or of codes (N, Z)."""
+    """The content of a .npy file of a vector (Z,)."""
     import io
 
     import numpy as np

@@ -40,7 +40,9 @@ def interpolate(
     run: RunLike,
     a: Annotated[
         Named,
-        Field(description="an image file, the number of a held-out image, or a code (1.5,-0.3,..., .npy, or seed:3)"),
+        Field(
+            description="an image file, the number of a held-out image, or a code (1.5,-0.3,..., .npy, .npz, or seed:3)"
+        ),
     ],
     b: Annotated[Named, Field(description="the other end, given in the same way")],
     *,
@@ -59,8 +61,9 @@ def interpolate(
 
     Args:
         a, b: each an image file, the number of a held-out image, or a code: its numbers with commas between them, a
-            .npy file of them, or seed:3 for what image 0 of that seed is drawn from, or of a model that encodes, for
-            the code of that image. Between two images, a last row blends their pixels, for comparison.
+            .npy file of them, the .npz file of `invert`, or seed:3 for what image 0 of that seed is drawn from, or of a
+            model that encodes, for the code of that image. Between two images, a last row blends their pixels, for
+            comparison.
         space: z for the latents of a model that makes styles w of them; default: w where there are any.
         data: the images that numbers count in; default: the run's own.
         label: the class to decode, for a conditional model; default: the class of the nearer end.

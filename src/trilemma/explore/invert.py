@@ -3,7 +3,8 @@
     PSNR = -10 log10(mean over pixels of (g(z) - x)**2) dB,    for pixels in [0, 1]
 
 A GAN searches for z, or for the styles w where it has them (gans/inversion.py); a diffusion model follows its path up
-to the noise (diffusion/inversion.py). What is far from all that a model can draw has no code of a high PSNR.
+to the noise (diffusion/inversion.py), also where it draws codes and has an encoder, whose codes are others. The file of
+the codes says which they are. What is far from all that a model can draw has no code of a high PSNR.
 """
 
 import math
@@ -18,8 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trilemma.data.load import Images, Source
-from trilemma.explore.codes import condition_for
-from trilemma.explore.edit import array_file
+from trilemma.explore.codes import codes_content, condition_for, inverted_kind
 from trilemma.explore.images import pick_images, run_receipt
 from trilemma.explore.naming import pick_image
 from trilemma.files import json_text
@@ -39,13 +39,14 @@ TITLE = "PSNR: -10 log10 of the mean squared error over the pixels, which lie in
 class Inversion:
     """The picture, the codes (n, Z), and the images that are drawn from them, (n, C, H, W) in [0, 1].
 
-    names: of the images; psnr_db: (n,), infinite where an image comes back exactly.
+    kind: of the codes, noise, z or w; names: of the images; psnr_db: (n,), infinite where an image comes back exactly.
     seconds: of the search for all codes; calls_per_image: of the network that draws images, with and without gradients.
-    codes_file: the codes as .npy, (n, Z); file: JSON with the values of each image.
+    codes_file: the codes as .npz, one array (n, Z) whose name is their kind; file: JSON with the values of each image.
     """
 
     picture: Path
     codes: Tensor
+    kind: str
     images: Tensor
     names: tuple[str, ...]
     psnr_db: Tensor
@@ -79,14 +80,14 @@ def invert(
         seed: of the codes that a search starts from; a diffusion model has none.
         data: other images that numbers count in; default: the run's own, held out.
         label: the class of all of them, for a conditional model; default: each image's own.
-        out: the picture to write, with the codes as .npy and the values as JSON beside it; default: RUN/inversion.png.
+        out: the picture to write, with the codes as .npz and the values as JSON beside it; default: RUN/inversion.png.
     Raises:
         UserError: the model does not invert images (one that encodes has reconstruct), or an image cannot be read.
     """
     run = as_run(run)
     model = run.require("invert images", Inverts)
     picture, within = place(out, run.path, "inversion.png")
-    codes_file, file = picture.with_suffix(".npy"), picture.with_suffix(".json")
+    codes_file, file = picture.with_suffix(".npz"), picture.with_suffix(".json")
     files = Results(picture, [codes_file, file], verb="invert", within=within)
     targets, condition, names = _targets(run, images, n, data, label)
     begin = time.perf_counter()
@@ -100,9 +101,11 @@ def invert(
         run, "invert", images=[str(what) for what in images], n=n, steps=steps, seed=seed, label=label
     )
     each = [{"image": name, "psnr_db": _finite(value)} for name, value in zip(names, values.tolist(), strict=True)]
-    cost: dict[str, Any] = {"seconds": seconds, "calls_per_image": calls}
-    files.write(sheet, receipt, {codes_file: array_file(codes), file: json_text({**receipt, **cost, "values": each})})
-    return Inversion(picture, codes, results, tuple(names), values, seconds, calls, codes_file, file)
+    kind = inverted_kind(model)
+    facts: dict[str, Any] = {"codes": kind, "seconds": seconds, "calls_per_image": calls}
+    document = json_text({**receipt, **facts, "values": each})
+    files.write(sheet, receipt, {codes_file: codes_content(codes, kind), file: document})
+    return Inversion(picture, codes, kind, results, tuple(names), values, seconds, calls, codes_file, file)
 
 
 def _targets(

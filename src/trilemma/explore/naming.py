@@ -17,7 +17,7 @@ from trilemma.data.load import Source, slug
 from trilemma.data.selection import ALL
 from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError
-from trilemma.explore.codes import code_width, condition_for, note_search
+from trilemma.explore.codes import code_width, condition_for, note_search, read_codes
 from trilemma.explore.images import source_of, take, unseen
 from trilemma.pictures.levels import to_float
 from trilemma.rng import check_seed, normal
@@ -65,19 +65,20 @@ def find_code(
 
     Args:
         what: an image, as for `pick_image` or as a tensor (C, H, W) of the run's shape; or a code: its numbers, with
-            commas between them in a text, or a .npy file of them, or seed:3 for that of image 0 of a seed.
+            commas between them in a text, a .npy file of them, the .npz file of `invert`, or seed:3 for that of image 0
+            of a seed.
         label: the class, for a conditional model (default: the image's).
     Returns:
         The code (1, Z) on the CPU; the condition that it needs; the image (1, C, H, W) that it was encoded from, None
         where the code itself was given.
     Raises:
-        UserError: it has another shape than the run's, is not finite, or lacks the class that the model needs; or a
-            code is to be drawn, and the model draws no images.
+        UserError: it has another shape than the run's, is not finite, lacks the class that the model needs, or is of
+            a kind that the model does not decode; or a code is to be drawn, and the model draws no images.
     """
     if isinstance(what, str) and (match := SEED.fullmatch(what)):
         condition = needed(run.model, run.condition(label, 1), advise=True)
         return _drawn_code(run, int(match[1]), condition), condition, None
-    tensor = _values(what)
+    tensor = _values(run, what)
     if isinstance(tensor, Tensor) and tensor.ndim == 1:
         condition = needed(run.model, run.condition(label, 1), advise=True)
         return _checked_code(run, tensor[None]), condition, None
@@ -164,11 +165,11 @@ def _change(file: Header, shape: tuple[int, int, int]) -> str | None:
     return change + cut if factor > CROPPED else change
 
 
-def _values(what: Named) -> Tensor | str | int | Path:
+def _values(run: Run, what: Named) -> Tensor | str | int | Path:
     """The numbers of a code (Z,) or of an image (1, C, H, W); or what names an image."""
     if isinstance(what, int):
         return what
-    numbers = _numbers_of(what) if isinstance(what, str | Path) else what
+    numbers = _numbers_of(run, what) if isinstance(what, str | Path) else what
     if numbers is None:
         return str(what)
     try:
@@ -185,9 +186,11 @@ def _values(what: Named) -> Tensor | str | int | Path:
     return values.float()
 
 
-def _numbers_of(what: str | Path) -> np.ndarray | list[float] | None:
-    """What a .npy file or a text with commas holds; None for the name or number of an image."""
+def _numbers_of(run: Run, what: str | Path) -> np.ndarray | list[float] | None:
+    """What a .npy or .npz file or a text with commas holds; None for the name or number of an image."""
     text, path = str(what), Path(what).expanduser()
+    if path.suffix.lower() == ".npz" and os.path.isfile(path):
+        return read_codes(run, path, LARGEST)
     if path.suffix.lower() == ".npy" and os.path.isfile(path):
         array = read_array(path)
         if array.nbytes > LARGEST:
