@@ -38,6 +38,16 @@ def test_an_unknown_word_among_known_ones_is_spelled() -> None:
     assert tokeniser.unknown("a Ω circle") == ["ω"] and tokeniser.size == 259
 
 
+def test_known_words_are_spelled_where_asked() -> None:
+    tokeniser = Tokeniser(("a", "red", "circle"))
+    spelled = tokeniser.encode("a red circle", [False, True])
+    assert spelled == [257, *(1 + byte for byte in b"red"), 259] and tokeniser.decode(spelled) == "a red circle"
+    both = tokeniser.encode("a red circle", [True, True, False])
+    assert both == [*(1 + byte for byte in b"a red"), 259] and tokeniser.decode(both) == "a red circle"
+    rows = tokeniser.pad(["a", "red circle"], [[True], [False, False]])
+    assert rows == [[1 + ord("a")] + [PADDING] * (LENGTH - 1), [258, 259] + [PADDING] * (LENGTH - 2)]
+
+
 def test_marks_belong_to_their_letters() -> None:
     assert words_of("हिन्दी वृत्त") == ["हिन्दी", "वृत्त"] and words_of("foo_1 bar!") == ["foo_1", "bar", "!"]
     spelled = Tokeniser(()).encode

@@ -4,6 +4,9 @@
 
 Captions are in lower case and in the composed form of Unicode (NFC). Words are runs of letters and digits, with the
 marks on them; every other sign that is not a space is a word of its own. What is longer than LENGTH tokens is cut.
+
+Words of the training are nearly all in the vocabulary, so that a model would hardly meet bytes. In training some words
+that have a token are spelled, too (as Provilkov et al. 2020, "BPE-dropout", leave merges of letters out).
 """
 
 import unicodedata
@@ -67,11 +70,11 @@ class Tokeniser:
         """Different tokens."""
         return 1 + BYTES + len(self.words)
 
-    def encode(self, caption: str) -> list[int]:
-        """The tokens of a caption, however many."""
+    def encode(self, caption: str, spelled: Sequence[bool] = ()) -> list[int]:
+        """The tokens of a caption, however many; spelled: of its first words, which are spelled though known."""
         tokens: list[int] = []
-        for word in words_of(caption):
-            number = self._numbers.get(word)
+        for k, word in enumerate(words_of(caption)):
+            number = None if k < len(spelled) and spelled[k] else self._numbers.get(word)
             if number is not None:
                 tokens.append(number)
                 continue
@@ -94,9 +97,10 @@ class Tokeniser:
                 last.append(token - 1)
         return " ".join(piece if isinstance(piece, str) else piece.decode(errors="replace") for piece in pieces)
 
-    def pad(self, captions: Iterable[str]) -> list[list[int]]:
-        """LENGTH tokens of each caption."""
-        rows = (self.encode(caption)[:LENGTH] for caption in captions)
+    def pad(self, captions: Sequence[str], spelled: Sequence[Sequence[bool]] | None = None) -> list[list[int]]:
+        """LENGTH tokens of each caption; spelled: for each of them, as in `encode`."""
+        flags = [()] * len(captions) if spelled is None else spelled
+        rows = (self.encode(*pair)[:LENGTH] for pair in zip(captions, flags, strict=True))
         return [row + [PADDING] * (LENGTH - len(row)) for row in rows]
 
     def unknown(self, caption: str) -> list[str]:

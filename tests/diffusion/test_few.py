@@ -13,7 +13,8 @@ from trilemma.diffusion.few import NOISE_MEAN, NOISE_STD, T_MAX, FewConfig, FewK
 from trilemma.errors import UserError
 from trilemma.registry import create
 from trilemma.run.migration import migrated
-from trilemma.types import Batch
+from trilemma.tokeniser import BYTES, Tokeniser
+from trilemma.types import Batch, Condition
 
 SHAPE = (1, 8, 8)
 SMALL = {"width": 8, "multipliers": (1, 2), "depth": 1}
@@ -212,6 +213,19 @@ def test_a_model_that_is_loaded_to_draw_has_no_teacher():
     model.release()
     assert not model._teacher and model.float().sample(1, seed=0).shape == (1, *SHAPE)
     assert not tuned(gap=8.0)._teacher
+
+
+def test_words_are_spelled_in_tuning_as_in_training(monkeypatch):
+    settings = {**SMALL, "words": ("red", "circle"), "text_width": 32, "text_depth": 1}
+    teacher = create("diffusion-text", shape=SHAPE, spelling_p=0.5, label_dropout=0.0, **settings)
+    model = FewSteps(FewConfig(shape=SHAPE), {"init": teacher.requires_grad_(False)})
+    seen, read = [], Tokeniser.pad
+    monkeypatch.setattr(Tokeniser, "pad", lambda self, *given: seen.append(read(self, *given)) or seen[-1])
+    batch = Batch(images(8).float(), Condition(caption=["red circle"] * 8))
+    model.loss(batch, torch.Generator().manual_seed(0))
+    model.validation(batch, torch.Generator().manual_seed(0))
+    spelled = [any(0 < token <= BYTES for row in rows for token in row) for rows in seen]
+    assert spelled == [True, False, False, False]  # of the student and its teacher: in training, and in validation
 
 
 def test_keys_without_an_effect_are_refused():

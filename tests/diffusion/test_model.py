@@ -19,6 +19,7 @@ from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import SCHEDULES, get_schedule
 from trilemma.diffusion.weighting import DENSITIES, WEIGHTINGS
 from trilemma.errors import UserError
+from trilemma.tokeniser import BYTES, PADDING
 from trilemma.types import NO_GUIDES, UNCONDITIONAL, Batch, Condition, Guides
 
 SLOW = pytest.mark.slow
@@ -282,6 +283,8 @@ def test_what_cannot_be_asked_for() -> None:
         make(DiffusionSampling, {"sampler": "heun", "eta": 0.5})
     with pytest.raises(UserError, match="patch=3 does not divide images of 8x8"):
         small(network="dit", patch=3, width=16)
+    with pytest.raises(UserError, match=r"spelling_p=0.1 is for captions=true"):
+        small(spelling_p=0.1)
 
 
 def test_captions_are_dropped_image_by_image() -> None:
@@ -293,6 +296,55 @@ def test_captions_are_dropped_image_by_image() -> None:
     assert set(condition.caption) == {"", "a red circle"}
     assert float(dropped.float().mean()) == pytest.approx(0.3, abs=4 * math.sqrt(0.3 * 0.7 / n))
     assert 0.39 < float((dropped[1:] != dropped[:-1]).float().mean()) < 0.45
+
+
+def tokens_read(model: PixelDiffusion, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The tokens of captions, as they are read from now on."""
+    seen, forward = list[Tensor](), model.text.forward
+
+    def watched(tokens: Tensor, absent: Tensor) -> Any:
+        seen.append(tokens)
+        return forward(tokens, absent)
+
+    monkeypatch.setattr(model.text, "forward", watched)
+    return seen
+
+
+def test_words_are_spelled_each_by_itself_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words that keep their token are binomial in each caption: 3 with probability 0.7, of variance 3 * 0.7 * 0.3."""
+    model = small(captions=True, words=("a", "red", "circle"), spelling_p=0.3, label_dropout=0.0)
+    model.network, n, caption = Zero(), 4000, "a red circle"
+    seen = tokens_read(model, monkeypatch)
+    batch = Batch(torch.zeros(n, 1, 8, 8), Condition(caption=[caption] * n))
+    model.loss(batch, generator(5))
+    kept = (seen[0] > BYTES).sum(1).double()
+    assert float(kept.mean()) == pytest.approx(3 * 0.7, abs=4 * math.sqrt(3 * 0.21 / n))
+    assert float(kept.var()) == pytest.approx(3 * 0.21, rel=0.1)  # 4 standard deviations are 4 sqrt(2 / n)
+    assert {model.tokeniser.decode(row.tolist()) for row in seen[0]} == {caption}
+    model.loss(batch, generator(5))
+    assert torch.equal(seen[0], seen[1])
+    model.eval().validation(batch, generator(5))
+    model.sample(2, seed=0, condition=Condition(caption=[caption] * 2), keys=DiffusionSampling(steps=1))
+    assert all(((tokens > BYTES).sum(1) == 3).all() for tokens in seen[2:]) and len(seen) == 4
+
+
+def test_bytes_are_learned_where_words_are_spelled() -> None:
+    """Words that are all in the vocabulary give the bytes no gradient, unless some are spelled."""
+    for spelling_p in (0.0, 0.5):
+        model = small(captions=True, words=("red", "circle"), spelling_p=spelling_p)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.2, generator=generator())
+        model.loss(Batch(images(), Condition(caption=["red circle"] * 6)), generator())[0].backward()
+        moved = model.text.tokens.weight.grad.abs().sum(1) > 0
+        letters = {1 + byte for byte in b"redcil"} | {1 + ord(" ")}
+        taught = set(moved[: BYTES + 1].nonzero()[:, 0].tolist()) - {PADDING}
+        assert taught <= letters and moved[BYTES + 1 :].all()
+        assert len(taught) > 3 if spelling_p else not taught
+
+
+def test_noise_is_as_before_where_nothing_is_spelled() -> None:
+    rng = generator()
+    assert small().spell(4, rng, 0.0) is None and torch.equal(rng.get_state(), generator().get_state())
 
 
 @pytest.mark.parametrize("network", [{}, {"network": "dit", "width": 32, "patch": 4, "depth": 1, "heads": 2}])

@@ -115,6 +115,12 @@ class ConditionedModel(CodesModel):
         lost = (draws < share).tolist()
         return replace(condition, caption=["" if gone else text for gone, text in zip(lost, caption, strict=True)])
 
+    def spell(self, n: int, rng: torch.Generator, share: float) -> Tensor | None:
+        """Which words of n captions are spelled in bytes: each with probability `share`, bool (n, LENGTH)."""
+        if share == 0:
+            return None
+        return torch.rand(n, LENGTH, generator=rng, dtype=torch.float32, device=rng.device) < share
+
     def augment(self, batch: Batch, rng: torch.Generator) -> tuple[Batch, Tensor | None]:
         """A batch whose images were moved, and the numbers (B, NUMBERS) that say how; None of a model without."""
         if not self.config.augment_p:
@@ -122,11 +128,13 @@ class ConditionedModel(CodesModel):
         image, numbers = augment(batch.image, self.config.augment_p, rng)
         return replace(batch, image=image), numbers
 
-    def embed(self, condition: Condition, n: int, geometry: Tensor | None = None) -> NetworkInput:
+    def embed(
+        self, condition: Condition, n: int, geometry: Tensor | None = None, spelled: Tensor | None = None
+    ) -> NetworkInput:
         """What the network is given of a condition of n images; a null label, or no caption, where there is none.
 
         Args:
-            geometry: of images that were moved, the numbers (n, NUMBERS) that say how.
+            geometry: of images that were moved, the numbers (n, NUMBERS) that say how; spelled: see `spell`.
         """
         inputs = NO_INPUT
         if self.n_classes:
@@ -134,15 +142,16 @@ class ConditionedModel(CodesModel):
             label = null if condition.label is None else condition.label.to(self._device)
             inputs = NetworkInput(self.embedding(label))
         elif "caption" in self.takes:
-            inputs = self._read([""] * n if condition.caption is None else condition.caption)
+            inputs = self._read([""] * n if condition.caption is None else condition.caption, spelled)
         if geometry is not None:
             vector = self.geometry_vector(geometry)
             inputs = inputs._replace(vector=vector if inputs.vector is None else inputs.vector + vector)
         return inputs._replace(planes=self._planes(condition, n)) if self.n_planes else inputs
 
-    def _read(self, captions: Sequence[str]) -> NetworkInput:
+    def _read(self, captions: Sequence[str], spelled: Tensor | None) -> NetworkInput:
         """What captions become; an empty one is none."""
-        tokens = torch.tensor(self.tokeniser.pad(captions), device=self._device)
+        rows = self.tokeniser.pad(captions, None if spelled is None else spelled.tolist())
+        tokens = torch.tensor(rows, device=self._device)
         vectors, keep, vector = self.text(tokens, (tokens == PADDING).all(1))
         return NetworkInput(self.text_vector(vector), vectors, keep)
 

@@ -70,6 +70,13 @@ class PixelDiffusionConfig(ModelConfig):
     )
     text_width: PositiveInt = Field(default=128, multiple_of=HEAD, description="with captions: numbers of a token")
     text_depth: int = Field(default=2, ge=0, description="with captions: layers of the text encoder")
+    spelling_p: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="with captions: probability of each word of a training caption to be spelled in bytes, as unknown "
+        "words are",
+    )
     upscale: Literal[2, 4, 8] | None = Field(default=None, description="learn to enlarge images so many times")
     inpaint: bool = Field(default=False, description="learn to draw under a mask, in the light of what is outside")
     label_dropout: float = Field(
@@ -80,7 +87,7 @@ class PixelDiffusionConfig(ModelConfig):
     def _has_effect(self) -> Self:
         only_for(self, "classes", self.n_classes is not None, "images with classes; the data has none")
         only_for(self, "label_dropout", self.classes or self.captions, "classes=true or captions=true")
-        for key in ("words", "examples", "text_width", "text_depth"):
+        for key in ("words", "examples", "text_width", "text_depth", "spelling_p"):
             only_for(self, key, self.captions, "captions=true")
         if self.classes and self.captions:
             raise ValueError("classes=true and captions=true: a model takes one of them; leave one out")

@@ -130,7 +130,8 @@ class FewSteps(Model):
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Mean over images of the distance, with targets=data over t - r; parts: distance, per pixel, before that."""
-        distance, interval = self._distances(batch, rng, self.student.config.label_dropout)
+        config = self.student.config
+        distance, interval = self._distances(batch, rng, config.label_dropout, config.spelling_p)
         return (distance / interval).mean(), {"distance": distance.detach().mean()}
 
     @torch.no_grad()
@@ -186,11 +187,15 @@ class FewSteps(Model):
         share = (1 + NARROW * torch.sigmoid(-t / self.unit)) / self.config.gap
         return t * (1 - share).clamp(min=0)
 
-    def _distances(self, batch: Batch, rng: torch.Generator, label_dropout: float) -> tuple[Tensor, Tensor]:
-        """Root mean square over pixels between f at t and at r, and what it counts over: (B,) each."""
+    def _distances(
+        self, batch: Batch, rng: torch.Generator, label_dropout: float, spelling_p: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Root mean square over pixels between f at t and at r, and what it counts over: (B,) each. The teacher reads
+        words as they are."""
         student, x0 = self.student, self.student.x_of(batch)
         condition = student.training_condition(batch, rng, label_dropout)
-        inputs, t = student.embed(condition, len(x0)), self.draw_levels(len(x0), rng)
+        inputs = student.embed(condition, len(x0), spelled=student.spell(len(x0), rng, spelling_p))
+        t = self.draw_levels(len(x0), rng)
         r = self.earlier(t)
         eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
         x_t = x0 + of_images(t.to(x0)) * eps

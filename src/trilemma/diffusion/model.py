@@ -91,7 +91,7 @@ class DiffusionModel(ConditionedModel):
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Mean over images and pixels; parts: that of the cleanest, middle and noisiest third of the drawn times."""
         batch, geometry = self.augment(batch, rng)
-        errors, u = self._errors(batch, rng, self.config.label_dropout, geometry)
+        errors, u = self._errors(batch, rng, self.config.label_dropout, geometry, self.config.spelling_p)
         loss = errors.mean()
         return loss, {"loss": loss.detach(), **_by_thirds(errors.detach(), u)}
 
@@ -324,7 +324,12 @@ class DiffusionModel(ConditionedModel):
         return Coefficients(of_images(skip), of_images(out), of_images(inside), level)
 
     def _errors(
-        self, batch: Batch, rng: torch.Generator, label_dropout: float, geometry: Tensor | None = None
+        self,
+        batch: Batch,
+        rng: torch.Generator,
+        label_dropout: float,
+        geometry: Tensor | None = None,
+        spelling_p: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """The weighted loss of each image (B,), and the numbers (B,) in (0, 1) that its times come from; geometry:
         how the images were moved."""
@@ -342,7 +347,8 @@ class DiffusionModel(ConditionedModel):
         ).to(x0)
         a, s, c_in, of_x0, of_eps, w = map(of_images, rows[:-1])
         eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
-        inputs = self.embed(self.training_condition(batch, rng, label_dropout), len(x0), geometry)
+        condition, spelled = self.training_condition(batch, rng, label_dropout), self.spell(len(x0), rng, spelling_p)
+        inputs = self.embed(condition, len(x0), geometry, spelled)
         output = self.network(c_in * (a * x0 + s * eps), rows[-1], inputs).to(x0.dtype)
         return (w * (output - of_x0 * x0 - of_eps * eps).square()).flatten(1).mean(1), u
 

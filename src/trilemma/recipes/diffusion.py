@@ -148,9 +148,10 @@ register(
         family="diffusion",
         summary="draws what a caption says, learned from the captions of one's own images",
         suits="28 to 64 px; thousands of images with captions; a few hundred words",
-        source="Rombach et al. 2022 (cross-attention); Ho & Salimans 2022 (guidance); Karras et al. 2022",
+        source="Rombach et al. 2022 (cross-attention); Ho & Salimans 2022 (guidance); Karras et al. 2022; Provilkov et "
+        "al. 2020 (spelling)",
         build=PixelDiffusion,
-        config=PixelDiffusionConfig(**MODERN, captions=True, attention_px=16),
+        config=PixelDiffusionConfig(**MODERN, captions=True, spelling_p=0.02, attention_px=16),
         training=BUDGET,
         data="scenes",
     )
