@@ -1,6 +1,6 @@
 """Small images and masks beside noisy images, and images in tiles."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from trilemma.diffusion.planes import (
 )
 from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.errors import UserError
+from trilemma.nets.network_input import NetworkInput
 from trilemma.registry import create
 from trilemma.types import Batch, Condition, Redraw, Upscales
 
@@ -84,6 +85,50 @@ def test_an_image_of_one_tile_is_a_sample():
     assert torch.allclose(alone, whole[1:2], atol=1e-5)
     other = upscaler.upscale(small.flip(0), seed=5, keys=KEYS)
     assert (other[0] - whole[0]).abs().max() > 1e-4  # it looks at the small image
+
+
+class Steep(torch.nn.Module):
+    """A network whose every pixel depends strongly on all that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(200.0))
+
+    def forward(self, x: Tensor, level: Tensor, given: NetworkInput) -> Tensor:
+        assert given.planes is not None
+        mean = (x + given.planes).mean((1, 2, 3), keepdim=True)
+        return (self.gain * mean).sin().expand_as(x)
+
+
+def reach(rows: range, columns: range, size: tuple[int, int], calls: int) -> Tensor:
+    """Where an image of tiles of 8x8 px, half of which the next one covers, can depend on some of its pixels, bool
+    (H, W): a call of the denoiser sees the tiles that hold them, and the next call those that hold what has changed."""
+    changed = torch.zeros(size, dtype=torch.bool)
+    changed[rows.start : rows.stop, columns.start : columns.stop] = True
+    for _ in range(calls):
+        seen = changed.clone()
+        for top, left in product(range(0, size[0] - 7, 4), range(0, size[1] - 7, 4)):
+            tile = slice(top, top + 8), slice(left, left + 8)
+            if seen[tile].any():
+                changed[tile] = True
+    return changed
+
+
+@pytest.mark.parametrize(("calls", "columns"), [(1, range(12, 24)), (2, range(8, 28)), (3, range(4, 32))])
+def test_a_tile_sees_its_part_of_the_image_alone(calls: int, columns: range):
+    """What changes with one pixel of the small image are the tiles that hold it, and with each further call their
+    neighbours; nothing else, bit for bit."""
+    upscaler = model("diffusion-upscale", upscale=2)
+    upscaler.network = Steep()
+    small = images(1, 1, 8, 20)
+    other = small.clone()
+    other[0, 0, 2, 9] = 1 - other[0, 0, 2, 9]  # pixels 4 and 5 by 18 and 19 of the large one
+    keys = DiffusionSampling(steps=calls)
+    one, two = (upscaler.upscale(image, seed=0, keys=keys)[0, 0] for image in (small, other))
+    inside = reach(range(4, 6), range(18, 20), (16, 40), calls)
+    assert inside.any(0).nonzero()[:, 0].tolist() == list(columns)
+    assert torch.equal(one[~inside], two[~inside])
+    assert torch.equal((one != two).any(0), inside.any(0)) and torch.equal((one != two).any(1), inside.any(1))
 
 
 def test_larger_images_are_enlarged_and_smaller_ones_refused():
