@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from trilemma.config import ModelConfig
 from trilemma.errors import UserError
 from trilemma.registry import Recipe, create, registered
 from trilemma.run.checkpoint import list_checkpoints
+from trilemma.training.calendar import Calendar
 from trilemma.training.loop import Trainer
 from trilemma.training.order import Order, order_of
 from trilemma.training.request import request_of
@@ -341,6 +343,66 @@ def test_minutes_are_divided_among_a_training_and_its_parts(finished: trilemma.R
     assert minutes({"minutes": 4}, first="toy-other") == [2, 2]
     assert minutes({"minutes": 4}, first="finished") == [4]
     assert minutes({"steps": 9}) == [None, None]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Steps that take an eighth of a minute each, and nothing besides; which player moved in each."""
+    take_step, steps = Trainer.take_step, list[str]()
+
+    def timed(trainer: Trainer) -> None:
+        take_step(trainer)
+        trainer.calendar.seconds += 7.5
+        steps.append(trainer.players.phases[0].name)
+
+    monkeypatch.setattr(Trainer, "take_step", timed)
+    monkeypatch.setattr(Calendar, "timed", lambda calendar: nullcontext())
+    return steps
+
+
+TIMED: dict[str, Any] = {**SHORT, "device": "cpu", "quiet": True, "first.batch": 16, "first.save_every": 32}
+
+
+def test_more_minutes_prolong_the_main_training_alone(clock: list[str]) -> None:
+    short = trilemma.train("toy", "digits", minutes=1, **TIMED)
+    assert clock == 4 * ["first"] + 4 * ["second"]
+    part = (short.path / "parts/first/weights.safetensors").read_bytes()
+    longer = trilemma.train("toy", "digits", minutes=2, **TIMED)
+    assert longer.path == short.path and clock[8:] == 8 * ["second"]  # 2 - 1/2 minutes are 12 steps, 4 of them before
+    assert longer.config["training"]["minutes"] == 1.5 and longer.config["parts"]["first"]["keys"]["minutes"] == 0.5
+    assert (longer.path / "parts/first/weights.safetensors").read_bytes() == part
+    whole = trilemma.train("toy", "digits", out="whole", minutes=1.5, **TIMED, **{"first.minutes": 0.5})
+    assert state(whole.path) == state(longer.path)
+    assert longer.config["command"] == whole.config["command"]
+    trilemma.train("toy", "digits", minutes=2, **TIMED)
+    assert len(clock) == 8 + 8 + 16  # finished
+    assert trilemma.train("toy", "digits", minutes=2.25, **TIMED).path == short.path and clock[32:] == 2 * ["second"]
+
+
+def test_minutes_after_another_length_prolong_the_main_training_alone(clock: list[str]) -> None:
+    """The part took 5 steps of an eighth of a minute."""
+    trilemma.train("toy", "digits", out="run", steps=3, **TIMED, first={"steps": 5})
+    with pytest.raises(UserError, match=r"run already holds a different training: first\.steps 5 then, none now"):
+        trilemma.train("toy", "digits", out="run", minutes=1, **{**TIMED, "first.minutes": 0.5})
+    run = trilemma.train("toy", "digits", out="run", minutes=1.25, **TIMED)
+    assert run.config["training"]["minutes"] == 1.25 - 5 / 8 and clock == 5 * ["first"] + 5 * ["second"]
+
+
+def test_fewer_minutes_than_the_parts_took_are_refused(clock: list[str]) -> None:
+    trilemma.train("toy", "digits", out="run", minutes=1, **TIMED)
+    with pytest.raises(UserError, match=r"^minutes=0\.5: the training of first took 0\.5 of them already; give more"):
+        trilemma.train("toy", "digits", out="run", minutes=0.5, **TIMED)
+
+
+def test_minutes_that_are_added_in_the_part_are_shared(clock: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the main training has begun, both are prolonged."""
+    timed = Trainer.take_step
+    monkeypatch.setattr(Trainer, "take_step", lambda trainer: (timed(trainer), stop(trainer)))
+    with pytest.raises(Stopped):
+        trilemma.train("toy", "digits", minutes=1, **TIMED)
+    monkeypatch.setattr(Trainer, "take_step", timed)
+    run = trilemma.train("toy", "digits", minutes=2, **TIMED)
+    assert run.path == Path("runs/toy-digits") and clock == 8 * ["first"] + 8 * ["second"]
 
 
 def test_a_run_of_a_module_without_a_recipe_is_refused_as_a_part() -> None:

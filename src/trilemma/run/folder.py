@@ -31,7 +31,7 @@ from trilemma.registry import get_recipe, list_models
 from trilemma.run.command import FROM_DATA
 from trilemma.run.locate import CONFIG, EARLIER, RUNS, WEIGHTS
 from trilemma.run.migration import migrated
-from trilemma.run.parts import identity, with_earlier_places
+from trilemma.run.parts import identity, with_earlier_parts
 
 LOCK = "lock"
 WRITTEN = (CONFIG, LOCK, WEIGHTS, "environment.json", "log.jsonl", "summary.json", "README.md", "batch.png")
@@ -136,7 +136,7 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Lengths do not count, nor does the place of the images: these are told apart by their fingerprint. A
     key that is None is as one that an earlier version did not write.
     """
-    one, other = _identity(_with_new_settings(then, now)), _identity(with_earlier_places(now, then))
+    one, other = _identity(_with_new_settings(then, now)), _identity(with_earlier_parts(now, then))
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     texts = [f"{key[1]} {word(one.get(key))} then, {word(other.get(key))} now" for key in keys if key != FINGERPRINT]
     return [_other_images(then, now), *texts] if FINGERPRINT in keys else texts

@@ -10,6 +10,7 @@ from pydantic import Field
 from trilemma.config import Config, make
 from trilemma.errors import UserError
 from trilemma.registry import Blueprint, recipe_named_in
+from trilemma.run.config import LENGTHS
 
 
 class PartConfig(Config):
@@ -18,6 +19,7 @@ class PartConfig(Config):
     recipe: str = Field(max_length=100, description="by which it was trained")
     settings: dict[str, Any] = Field(description="of its network")
     keys: dict[str, Any] = Field(default={}, description="of its training that differ from the recipe's")
+    shares_minutes: bool = Field(default=False, description="whether its minutes are its share of those of the whole")
     run: str | None = Field(default=None, max_length=4096, description="the finished run that it was taken from")
     weights: str | None = Field(default=None, max_length=64, description="their SHA-256, once they are trained")
     seconds: float | None = Field(default=None, ge=0, description="of its training and its parts', once it is trained")
@@ -69,13 +71,24 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return part_keys(read_parts(config), {})
 
 
-def with_earlier_places(now: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
-    """A config whose parts, where they have the weights of those `then`, are said to lie where those lay."""
+def with_earlier_parts(now: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose parts, where they have the weights of those `then`, are said to lie where those lay, and where
+    their only length is a share of the minutes of the whole, to be as long as those."""
     earlier = then.get("parts", {})
-    parts = {
-        name: {**part, "run": earlier[name].get("run")}
-        if name in earlier and part["run"] is not None and part["weights"] == earlier[name].get("weights")
-        else part
-        for name, part in now.get("parts", {}).items()
+    parts = now.get("parts", {}).items()
+    return {
+        **now,
+        "parts": {name: _as_earlier(part, earlier[name]) if name in earlier else part for name, part in parts},
     }
-    return {**now, "parts": parts}
+
+
+def _as_earlier(now: dict[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    if now["run"] is not None and now["weights"] == then.get("weights"):
+        now = {**now, "run": then.get("run")}
+    return {**now, "keys": with_lengths(now["keys"], then.get("keys", {}))} if now.get("shares_minutes") else now
+
+
+def with_lengths(keys: Mapping[str, Any], of: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a training, with the length that others say."""
+    own = {key: value for key, value in keys.items() if key not in LENGTHS}
+    return own | {key: value for key, value in of.items() if key in LENGTHS}

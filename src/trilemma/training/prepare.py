@@ -154,7 +154,13 @@ def part_config(name: str, part: Order | Run, data: Data) -> PartConfig:
         keys = {
             key: str(value.path.absolute()) if isinstance(value, Run) else value for key, value in part.keys.items()
         }
-        return PartConfig(recipe=part.recipe.name, settings=config.to_json(), keys=keys, parts=parts)
+        return PartConfig(
+            recipe=part.recipe.name,
+            settings=config.to_json(),
+            keys=keys,
+            shares_minutes=part.shares_minutes,
+            parts=parts,
+        )
     if part.model_config.shape != data.shape:
         raise UserError(
             f"{name}={part.path} is for images of {part.model_config.shape}, and {data.name} has {data.shape}; give a "

@@ -28,7 +28,7 @@ from trilemma.run.unfinished import CHECKPOINTS
 from trilemma.text import quoted
 from trilemma.training.gates import OF_NOISE, check_autoencoder
 from trilemma.training.loop import Trainer
-from trilemma.training.order import Order, order_of
+from trilemma.training.order import Order, after_parts, order_of
 from trilemma.training.prepare import Plan, plan_of, read_images
 from trilemma.training.request import keywords, request_of
 from trilemma.training.results import draw_batch, has_results, optional, update_source, write_diverged, write_results
@@ -152,6 +152,8 @@ def _carry_out(order: Order, data: Data, display: Display, out: str | Path | Non
     plan = plan_of(order, data, display.say)
     folder = open_run_folder(plan.name, plan.record, out, display.say, new=order.request.again is not None)
     try:
+        if plan.recipe.parts:
+            plan = _after_parts(plan, folder.path, display)
         owner = _Owner(owner.prefix, owner.resume or _resume_command(folder.path, plan))
         if plan.recipe.parts:
             plan = _with_trained_parts(plan, folder.path, display, owner)
@@ -165,6 +167,15 @@ def _carry_out(order: Order, data: Data, display: Display, out: str | Path | Non
     finally:
         folder.close()
     return folder.path
+
+
+def _after_parts(plan: Plan, path: Path, display: Display) -> Plan:
+    """The plan for a folder where the parts may be trained already: minutes that are added are all the model's."""
+    order = after_parts(plan.order, read_parts(read_config(path)))
+    if order is plan.order:
+        return plan
+    display.say(f"  its parts are trained; of the minutes {order.training.minutes:g} are left for {plan.recipe.name}")
+    return plan_of(order, plan.data, lambda text: None)
 
 
 def _with_trained_parts(plan: Plan, path: Path, display: Display, owner: _Owner) -> Plan:
