@@ -286,6 +286,7 @@ class Model(nn.Module):
         model may say so, too.
     n_classes: of the label that it can be asked for; 0: it takes no label.
     takes: the other fields of a Condition that it can be asked for.
+    null_condition: whether it has learned to do without the label or caption that it takes.
     factor: how many times larger than the image that it is given it draws one.
     codes_need: fields of a Condition that `encode`, `decode`, `reconstruct` need; None: the label, where it takes one.
     code_length: numbers in a code; None: not known before one is made.
@@ -301,6 +302,7 @@ class Model(nn.Module):
     batch_statistics: bool = False
     n_classes: int = 0
     takes: tuple[str, ...] = ()
+    null_condition: bool = True
     factor: int = 1
     codes_need: tuple[str, ...] | None = None
     code_length: int | None = None
@@ -711,6 +713,11 @@ class ReadsCaptions(metaclass=_TakesCaption):
     def captions_cut(self, captions: Iterable[str]) -> int:
         """How many captions are longer than the model reads."""
         raise NotImplementedError
+
+
+def needs_caption(model: object) -> bool:
+    """Whether a model reads captions, and has never done without one."""
+    return isinstance(model, ReadsCaptions) and not flags(model).null_condition
 
 
 class _Enlarges(type):

@@ -3,8 +3,14 @@
 import pytest
 
 import trilemma
+from trilemma.classifiers.bundled import load_network
+from trilemma.comparison.sampler_settings import settings_of
 from trilemma.errors import UserError
+from trilemma.metrics.likelihood import likelihood_scores
+from trilemma.metrics.quality import Setup
+from trilemma.metrics.reconstruction import reconstruction_scores
 
+WITHOUT = r"this model was trained with label_dropout=0, so it knows no image without a {}; add {}=, or train it with "
 SHORT = {"steps": 1, "batch": 8, "device": "cpu", "quiet": True}
 SMALL = {"width": 8, "multipliers": (1,), "depth": 1, "attention_px": 0}
 
@@ -57,6 +63,90 @@ def test_what_a_sampler_cannot_do_is_said_in_a_sentence(name, keys, message, run
     with pytest.raises(UserError, match=message) as error:
         runs[name].sample(2, **keys)
     assert len(str(error.value)) < 300 and "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def always_asked(tmp_path_factory):
+    """Runs that have seen no image without its class, or its caption."""
+    base = tmp_path_factory.mktemp("always")
+    keys = {**SHORT, **SMALL, "label_dropout": 0.0}
+    classes = trilemma.train("diffusion", "digits", classes=True, out=base / "classes", **keys)
+    inpaint = trilemma.train("diffusion-inpaint", "digits", classes=True, out=base / "inpaint", **keys)
+    upscale = trilemma.train("diffusion-upscale", "digits", classes=True, upscale=2, out=base / "upscale", **keys)
+    text = {"size": 8, "text_width": 32, "text_depth": 1}
+    captions = trilemma.train("diffusion-text", "shapes:40", out=base / "captions", **keys, **text)
+    return {"classes": classes, "inpaint": inpaint, "upscale": upscale, "captions": captions}
+
+
+def calls_without(runs, asked, out):
+    """Each verb of a model that was always asked for a class, by what it is called with beside the image."""
+    classes, inpaint, upscale = runs["classes"], runs["inpaint"], runs["upscale"]
+    short = {"n": 1, "steps": 2, "out": out / "e.png", **asked}
+    yield lambda: trilemma.edit(classes, 3, strength=0.5, **short)
+    yield lambda: trilemma.edit(classes, 3, noise=0.1, **short)
+    yield lambda: trilemma.edit(classes, 3, mask="0,0,4,8", rounds=1, **short)
+    yield lambda: trilemma.edit(inpaint, 3, mask="0,0,4,8", **short)
+    yield lambda: trilemma.upscale(upscale, 3, **short)
+
+
+def test_a_model_that_was_always_told_the_class_does_nothing_without(always_asked, tmp_path):
+    for call in calls_without(always_asked, {}, tmp_path):
+        with pytest.raises(UserError, match=WITHOUT.format("class", "label") + "label_dropout=0.1$"):
+            call()
+    assert not list(tmp_path.iterdir())
+    for call in calls_without(always_asked, {"label": 3}, tmp_path):
+        assert len(call().images) == 1
+    run = always_asked["classes"]
+    assert run.sample(2, steps=2).shape == run.sample(2, label=3, steps=2).shape == (2, 1, 8, 8)
+    assert trilemma.invert(run, 3, steps=2, out=tmp_path / "i.png").codes.shape == (1, 64)  # by its own class
+    trilemma.invert(run, tmp_path / "e.png", label=3, steps=2, out=tmp_path / "i.png")
+    with pytest.raises(UserError, match="this model needs the class of each image or code; give label="):
+        trilemma.invert(run, tmp_path / "e-0.png", steps=2, out=tmp_path / "i.png")
+
+
+def test_a_model_that_was_always_told_has_no_guidance(always_asked, tmp_path):
+    refused = (
+        r"guidance=2 needs images without a class or caption, and this model was trained with label_dropout=0; give"
+    )
+    for name, asked in (("classes", {"label": 3}), ("captions", {"caption": "a red circle"})):
+        run = always_asked[name]
+        for call in (
+            lambda run=run, asked=asked: run.sample(1, steps=2, guidance=2, **asked),
+            lambda run=run, asked=asked: trilemma.edit(
+                run, 3, strength=0.5, guidance=2, out=tmp_path / "e.png", **asked
+            ),
+        ):
+            with pytest.raises(UserError, match=refused):
+                call()
+    asked = {"label": 3, "guidance": 2, "out": tmp_path / "e.png"}
+    with pytest.raises(UserError, match=refused):
+        trilemma.edit(always_asked["inpaint"], 3, mask="0,0,4,8", **asked)
+    with pytest.raises(UserError, match=refused):
+        trilemma.upscale(always_asked["upscale"], 3, **asked)
+    assert {"guidance": 2.0} not in settings_of(always_asked["classes"])  # of the curves of a comparison
+    assert settings_of(always_asked["classes"]) and not list(tmp_path.iterdir())
+
+
+def test_a_model_that_was_always_told_a_caption_does_nothing_without(always_asked, tmp_path):
+    run = always_asked["captions"]
+    message = WITHOUT.format("caption", "caption")
+    for call in (
+        lambda: run.sample(1, caption="", steps=2),
+        lambda: run.sample(2, caption="a red circle | ", steps=2),
+        lambda: trilemma.edit(run, 3, strength=0.5, n=1, steps=2, out=tmp_path / "e.png"),
+        lambda: trilemma.invert(run, 3, steps=2, out=tmp_path / "i.png"),
+        lambda: trilemma.interpolate(run, 3, 4, out=tmp_path / "w.png"),
+        lambda: trilemma.detect(run, n=20, score="elbo", out=tmp_path / "d"),
+    ):
+        with pytest.raises(UserError, match=rf"{message}|unknown score"):
+            call()
+    assert run.sample(2, steps=2).shape == (2, 3, 8, 8)  # by captions of the training
+    assert len(trilemma.edit(run, 3, strength=0.5, caption="a red circle", n=1, steps=2, out=tmp_path / "e.png").images)
+    split, reason = run.data.held_out[0], "the model reads captions, and was trained with label_dropout=0"
+    bounds = likelihood_scores(run.model, run.data, split, split_label=split, own=True, samples=2, n=4, seed=0)
+    assert bounds == ([], [f"no bound on the likelihood: {reason}"])
+    setup = Setup(run.data, split, True, load_network("cifar10-cnn"), 4, 0)
+    assert reconstruction_scores(run.model, setup, inverted=4) == ([], [f"no reconstructions: {reason}"])
 
 
 @pytest.mark.parametrize(

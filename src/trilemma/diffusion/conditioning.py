@@ -56,6 +56,31 @@ class ConditionedModel(CodesModel):
             self.register_buffer("image_examples", torch.zeros(shape))
 
     @property
+    def null_condition(self) -> bool:
+        """Whether some training images lost their class or caption."""
+        return self.config.label_dropout > 0
+
+    def check_asked(self, condition: Condition) -> None:
+        """Refuse to do without the class or caption that every training image had.
+
+        Raises:
+            UserError: see above.
+        """
+        missing = "label" if self.n_classes and condition.label is None else None
+        if "caption" in self.takes and condition.caption is None:
+            missing = "caption"
+        if missing and not self.null_condition:
+            raise self.no_null(missing)
+
+    def no_null(self, missing: str) -> UserError:
+        """The error for a model that would have to do without a label or caption."""
+        what = "class" if missing == "label" else missing
+        return UserError(
+            f"this model was trained with label_dropout=0, so it knows no image without a {what}; add {missing}=, or "
+            "train it with label_dropout=0.1"
+        )
+
+    @property
     def factor(self) -> int:
         """How many times larger it makes an image."""
         return self.config.upscale or 1

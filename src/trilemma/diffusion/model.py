@@ -35,6 +35,7 @@ from trilemma.diffusion.steps import Denoise, Noise, of_images, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError, check_images
 from trilemma.nets.network_input import NetworkInput
+from trilemma.tokeniser import words_of
 from trilemma.types import (
     NO_GUIDES,
     UNCONDITIONAL,
@@ -239,10 +240,13 @@ class DiffusionModel(ConditionedModel):
         """How many classes a call knows: those of its classifier, or else of the model.
 
         Raises:
-            UserError: the condition is not one that it takes, for n images.
+            UserError: the condition is not one that it takes, for n images, or has an empty caption, which a model
+                has not learned that was never without one.
         """
         n_classes = flags(guides.classifier).n_classes or self.n_classes
         check_condition(condition, n, n_classes, self.takes)
+        if not self.null_condition and not all(map(words_of, condition.caption or ())):
+            raise self.no_null("caption")
         return n_classes
 
     def _schedule_of(self, keys: DiffusionSampling) -> Schedule:
@@ -289,7 +293,7 @@ class DiffusionModel(ConditionedModel):
                 f"guidance={keys.guidance:g} needs a model trained with classes=true or captions=true, or guide=RUN; "
                 "leave it out"
             )
-        if self.config.label_dropout == 0:
+        if not self.null_condition:
             raise UserError(
                 f"guidance={keys.guidance:g} needs images without a class or caption, and this model was trained with "
                 "label_dropout=0; give guide=RUN, or leave it out"
@@ -299,7 +303,12 @@ class DiffusionModel(ConditionedModel):
         return self._raw(schedule, replace(condition, label=None, caption=None), n)
 
     def _raw(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
-        """The denoiser as the network has it."""
+        """The denoiser as the network has it.
+
+        Raises:
+            UserError: it is to do without a class or caption, and has not learned that.
+        """
+        self.check_asked(condition)
         inputs = self.embed(condition, n)
         return lambda x_t, t: self._denoised(x_t, t, inputs, schedule)
 

@@ -41,6 +41,7 @@ from trilemma.types import (
     Encodes,
     WeighsCodes,
     flags,
+    needs_caption,
 )
 
 ROW_VALUES = 2**20  # pixel values that go through a model at a time
@@ -158,7 +159,7 @@ def likelihood_scores(
     if not isinstance(model, BoundsByPath | WeighsCodes) or samples == 0:
         return [], []
     if refused := refusal(model, data, split, own=own):
-        return [], [f"no bound on the likelihood: the model takes labels, and {refused}"]
+        return [], [f"no bound on the likelihood: {refused}"]
     image, condition = some_images(model, part_named(data, split), n, seed)
     generator = random.generator(seed, "likelihood", device=image.device)
     if isinstance(model, BoundsByPath):
@@ -235,12 +236,15 @@ def _by_path(
 
 
 def refusal(model: object, data: Data, split: str, *, own: bool) -> str | None:
-    """Why a conditional model cannot take the labels of these images; None if it can."""
+    """Why a model cannot be asked for what these images show, by their labels and no captions; None if it can."""
+    if needs_caption(model):
+        return "the model reads captions, and was trained with label_dropout=0"
     if not isinstance(model, Conditional):
         return None
     if not own:
-        return f"the labels of {data.name} are not its own"
-    return f"the {split} images have no class" if part_named(data, split).labels is None else None
+        return f"the model takes labels, and the labels of {data.name} are not its own"
+    without = part_named(data, split).labels is None
+    return f"the model takes labels, and the {split} images have no class" if without else None
 
 
 def some_images(model: nn.Module, part: Selection, n: int, seed: int) -> tuple[Tensor, Condition]:

@@ -64,7 +64,7 @@ def path_scores(model: nn.Module, setup: Setup, n: int = PAIRS) -> tuple[list[Sc
     if flags(model).code_bits is not None or _generator(model) is None:
         return [], []
     if "label" in codes_need(model) and (refused := refusal(model, setup.data, setup.split, own=setup.own)):
-        return [], [f"no path length: the model takes labels, and {refused}"]
+        return [], [f"no path length: {refused}"]
     n = min(n, len(part_named(setup.data, setup.split)) // 2)  # of every model as many: protocols of one kind compare
     if n < 2:
         return [], []

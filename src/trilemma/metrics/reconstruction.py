@@ -30,7 +30,7 @@ from trilemma.metrics.quality import Setup
 from trilemma.metrics.reals import part_named
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.run.compute import MOST_NUMBERS, in_batches
-from trilemma.types import Coder, Inverts, Reconstructs, codes_need, for_codes
+from trilemma.types import Coder, Inverts, Reconstructs, codes_need, for_codes, needs_caption
 
 WINDOW, DEVIATION = 11, 1.5  # px
 C_1, C_2 = 0.01**2, 0.03**2
@@ -52,9 +52,9 @@ def reconstruction_scores(
         coder = Coder(model)
     n = min(n, inverted or n)
     assert isinstance(coder, Reconstructs)
-    needs_label = "label" in codes_need(model)
-    if needs_label and (refused := refusal(model, setup.data, setup.split, own=setup.own)):
-        return [], [f"no reconstructions: the model takes labels, and {refused}"]
+    is_asked = "label" in codes_need(model) or (by_search and needs_caption(model))
+    if is_asked and (refused := refusal(model, setup.data, setup.split, own=setup.own)):
+        return [], [f"no reconstructions: {refused}"]
     image, given = some_images(model, part_named(setup.data, setup.split), n, setup.seed)
     condition = for_codes(model, given)
 

@@ -25,6 +25,7 @@ from trilemma.types import (
     Reconstructs,
     codes_need,
     flags,
+    needs_caption,
 )
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def scores_of(run: Run, seed: int, some: Split | None = None) -> dict[str, Anoma
         error = partial(_error, run)
         add("error", "reconstruction error", _alone(error), log=True)
         add("relative", "error relative to detail", _relative("error", error, some.images))
-    if isinstance(model, BoundsLikelihood):
+    if isinstance(model, BoundsLikelihood) and not needs_caption(model):
         add("elbo", "negative ELBO (nats)", _alone(partial(_negative_elbo, run, seed)))
     if isinstance(model, Encodes):
         numbers = code_width(run)
