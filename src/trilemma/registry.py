@@ -48,7 +48,9 @@ class Recipe:
     by name (see `assemble`); `config`: the settings' defaults; `training`: the training keys that differ from the
     common defaults; `targets`: values that it must reach on `data`, by name;
     published: where its own settings differ from them, docs/results.md says why;
-    parts: by name, the recipe that each is trained by before the main training, if no other is named.
+    parts: by name, the recipe that each is trained by before the main training, if no other is named;
+    as_part: settings where it is trained as such a part, unless others are given: what only its own samples need is
+    left out.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Recipe:
     first_samples_s: float | None = None
     published: Published | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
+    as_part: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Blueprint(NamedTuple):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from trilemma.autoencoders.codes import DEAD, Codebook, perplexity
-from trilemma.autoencoders.vq import VQ, VQConfig
+from trilemma.autoencoders.vq import PRIOR_FROM, VQ, VQAutoencoder, VQConfig, make_vq
 from trilemma.config import make
 from trilemma.data import load_data
 from trilemma.errors import UserError
-from trilemma.types import Batch, Condition
+from trilemma.types import Batch, Condition, HasCodeMap, Samples
 
 TWO_CLASSES = {
     "shape": (1, 8, 8), "width": 16, "codes": 32, "dim": 8, "prior_width": 32, "prior_depth": 1,
@@ -35,6 +35,11 @@ def book(size: int, dim: int, **settings: object) -> Codebook:
 def small(**settings: object) -> VQ:
     torch.manual_seed(0)
     return VQ(VQConfig(shape=(1, 8, 8), width=16, codes=32, dim=8, prior_width=32, prior_depth=1, **settings))
+
+
+def without_prior() -> VQAutoencoder:
+    torch.manual_seed(0)
+    return make_vq(VQConfig(shape=(1, 8, 8), width=16, codes=32, dim=8, prior=False))
 
 
 @pytest.mark.parametrize(("decay", "holds"), [(0.9, True), (0.91, False)])
@@ -221,6 +226,25 @@ def test_labels_of_a_conditional_prior_are_checked() -> None:
         small().sample(1, seed=0, condition=Condition(torch.tensor([0])))
     with pytest.raises(UserError, match="is for images with classes"):
         make(VQConfig, TWO_CLASSES | {"n_classes": 0})
+
+
+def test_without_a_prior_the_autoencoder_has_the_whole_training() -> None:
+    """And is the same: its weights begin alike, and its loss and codes are those of one with a prior."""
+    whole, model = small(), without_prior()
+    assert [(phase.name, phase.begin, phase.end) for phase in model.phases] == [("autoencoder", 0, 1)]
+    assert [(phase.name, phase.begin) for phase in whole.phases] == [("autoencoder", 0), ("prior", PRIOR_FROM)]
+    state = model.state_dict()
+    assert state.keys() == {name for name in whole.state_dict() if not name.startswith("prior.")}
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in state.items())
+    assert isinstance(whole, Samples) and not isinstance(model, Samples) and isinstance(model, HasCodeMap)
+    batch = Batch(torch.rand(4, 1, 8, 8, generator=generator()))
+    assert torch.equal(model.eval().loss(batch, generator())[0], whole.eval().loss(batch, generator())[0])
+    assert torch.equal(model.encode(batch.image), whole.encode(batch.image))
+    values = [one.validation(batch, generator()) for one in (model, whole)]
+    assert values[0].keys() == {"mse"} and torch.equal(values[0]["mse"], values[1]["mse"])
+    for keys in ({"prior_depth": 2}, {"conditional": True, "n_classes": 3}):
+        with pytest.raises(UserError, match="is for prior=true"):
+            make(VQConfig, {"prior": False, **keys})
 
 
 def test_a_code_takes_the_bits_of_its_choices() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import trilemma
 from trilemma import rng
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.latent import LatentDiffusion, LatentDiffusionConfig
@@ -159,3 +160,21 @@ def test_an_autoencoder_without_a_map_is_refused():
     recipe = get_recipe("diffusion-latent")
     with pytest.raises(UserError, match=r"the part autoencoder: its codes are not a map .* ae-kl"):
         recipe.build(recipe.config.with_(shape=(1, 8, 8)), {"autoencoder": create("ae-stacked", shape=(1, 8, 8))})
+
+
+def test_a_codebook_is_trained_without_the_prior_that_nothing_is_drawn_from(tmp_path):
+    keys = {"steps": 1, "batch": 16, "check": False, "width": 8, "multipliers": (1, 2), "quiet": True, "device": "cpu"}
+    run = trilemma.train(
+        "diffusion-latent", "digits", autoencoder="vae-vq", out=tmp_path / "run", **keys, **{"autoencoder.steps": 2}
+    )
+    part = trilemma.load(run.path / "parts" / "autoencoder")
+    assert not part.model_config.prior and part.config["training"]["lr"] == {"autoencoder": 0.002}
+    assert {key.partition("/")[0] for row in part.log for key in row if "/" in key} == {"autoencoder"}
+    assert not any("prior" in name for name in run.model.state_dict()) and run.sample(1, seed=0, steps=1).shape[0] == 1
+    with pytest.raises(UserError, match=r"vae-vq does not draw samples.*models that do"):
+        part.sample(1)
+    again = trilemma.train(run.path / "config.json", out=tmp_path / "again", quiet=True)
+    assert again.weights_id == run.weights_id
+    keys |= {"autoencoder.prior": True, "autoencoder.steps": 2}
+    whole = trilemma.train("diffusion-latent", "digits", autoencoder="vae-vq", out=tmp_path / "prior", **keys)
+    assert any("prior" in name for name in whole.model.state_dict())

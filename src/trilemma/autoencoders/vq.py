@@ -6,11 +6,12 @@ learning", with a learned density over its codes.
 It is trained in two stages. First the autoencoder, by the mean squared error per pixel + commitment * mean((z - q)**2),
 whose gradient reaches the encoder straight through the choice; the codebook follows by running means (codes.py). Then
 p(k), the density of the h * w indices in reading order (priors.py), by their cross-entropy in nats; images are drawn
-by decoding what is drawn from it.
+by decoding what is drawn from it. Without a prior, as a part of a model of its codes, it is trained in the first alone.
 """
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Self
 
@@ -45,6 +46,7 @@ class VQConfig(ModelConfig):
     commitment: float = Field(default=0.25, ge=0, description="weight of the distance between a vector and its entry")
     decay: float = Field(default=0.99, ge=0, lt=1, description="of the codebook's running means, per batch")
     restart: bool = Field(default=True, description="whether entries out of use start again at vectors of the batch")
+    prior: bool = Field(default=True, description="learn the density of the codes, by which images are drawn")
     prior_width: PositiveInt = Field(default=128, description=f"numbers in the prior's vectors, a multiple of {HEAD}")
     prior_depth: PositiveInt = Field(default=3, description="layers of the prior")
     conditional: bool = Field(default=False, description="whether the prior is given the label")
@@ -56,45 +58,29 @@ class VQConfig(ModelConfig):
         if self.prior_width % HEAD:
             raise ValueError(f"prior_width={self.prior_width} is not a multiple of {HEAD}")
         only_for(self, "conditional", self.n_classes > 0, "images with classes; the data has none")
+        for key in ("prior_width", "prior_depth", "prior_dropout", "conditional"):
+            only_for(self, key, self.prior, "prior=true")
         return self
 
 
-class VQ(Model):
-    """Encoder, codebook, decoder and prior. Images (B, C, H, W) in [0, 1]; codes (B, h * w * dim), entry by entry.
-
-    A conditional model draws the class that the label of a condition asks for: its prior is given it, the rest is not.
-    """
+class VQAutoencoder(Model):
+    """Encoder, codebook and decoder. Images (B, C, H, W) in [0, 1]; codes (B, h * w * dim), entry by entry."""
 
     usage: Tensor
-    sampling_keys = PriorKeys
-    codes_need = ()  # of a conditional model only the prior takes the label
+    known_classes = 0  # of a prior
 
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
         self.config = config
-        self.known_classes = config.n_classes if config.conditional else 0
-        if config.conditional:
-            self.n_classes = config.n_classes
         halvings = config.halvings or max(1, round(math.log2(min(config.shape[1:]) / GRID)))
         height, width = (math.ceil(side / 2**halvings) for side in config.shape[1:])
         self.grid = height, width
         self.encoder = _encoder(config, halvings)
         self.codebook = Codebook(config.codes, config.dim, decay=config.decay, restart=config.restart)
         self.decoder = _decoder(config, halvings)
-        self.prior = AutoregressivePrior(
-            config.codes,
-            height * width,
-            width=config.prior_width,
-            depth=config.prior_depth,
-            dropout=config.prior_dropout,
-            n_classes=self.known_classes,
-        )
         self.register_buffer("usage", torch.zeros(config.codes, dtype=torch.int64))  # of the training images
         networks = [*self.encoder.parameters(), *self.decoder.parameters()]
-        self.phases = [
-            Phase("autoencoder", Player("autoencoder", networks), self.loss, end=PRIOR_FROM),
-            Phase("prior", Player("prior", list(self.prior.parameters())), self.prior_loss, begin=PRIOR_FROM),
-        ]
+        self.phases = [Phase("autoencoder", Player("autoencoder", networks), self.loss)]
 
     @property
     def code_bits(self) -> float:
@@ -105,11 +91,6 @@ class VQ(Model):
     def code_length(self) -> int:
         """Numbers in a code."""
         return math.prod(self.grid) * self.config.dim
-
-    @property
-    def sampling_network(self) -> nn.Module:
-        """The prior: one call per place of the grid; the decoder's single call is not counted."""
-        return self.prior.network
 
     @property
     def map_shape(self) -> tuple[int, int, int]:
@@ -186,20 +167,13 @@ class VQ(Model):
             parts["used_codes"] = self.codebook.update(vectors, chosen, rng)
         return error + self.config.commitment * commitment, parts
 
-    def prior_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        """Cross-entropy of the prior, nats per code; part: nats (per image)."""
-        with torch.no_grad():
-            codes = self.code_indices(batch.image).flatten(1)
-        nats = self.prior.nats(codes, self._label_of(batch)).mean()
-        return nats / codes.shape[1], {"nats": nats.detach()}
-
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Per image (B,): mse over its pixels; prior_nats, the cross-entropy of its codes under the prior."""
-        chosen = self.code_indices(batch.image)
-        return {
-            "mse": squared_error(self.decode_entries(self.codebook.entries[chosen]), batch.image),
-            "prior_nats": self.prior.nats(chosen.flatten(1), self._label_of(batch)),
-        }
+        """Per image (B,): mse over its pixels."""
+        return {"mse": self._error(batch.image, self.code_indices(batch.image))}
+
+    def _error(self, image: Tensor, chosen: Tensor) -> Tensor:
+        """Mean squared error over the pixels of images (B, C, H, W) from the entries chosen, int64 (B, h, w): (B,)."""
+        return squared_error(self.decode_entries(self.codebook.entries[chosen]), image)
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch], *, seed: int) -> dict[str, float]:
@@ -212,6 +186,51 @@ class VQ(Model):
     def perplexity(self) -> float:
         """exp of the entropy of the codes that training images chose, in codes, at most their number."""
         return float(perplexity(self.usage))
+
+
+class VQ(VQAutoencoder):
+    """One with a prior, which images are drawn by.
+
+    A conditional model draws the class that the label of a condition asks for: its prior is given it, the rest is not.
+    """
+
+    sampling_keys = PriorKeys
+    codes_need = ()  # of a conditional model only the prior takes the label
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__(config)
+        if config.conditional:
+            self.n_classes = self.known_classes = config.n_classes
+        self.prior = AutoregressivePrior(
+            config.codes,
+            math.prod(self.grid),
+            width=config.prior_width,
+            depth=config.prior_depth,
+            dropout=config.prior_dropout,
+            n_classes=self.known_classes,
+        )
+        self.phases = [
+            replace(self.phases[0], end=PRIOR_FROM),
+            Phase("prior", Player("prior", list(self.prior.parameters())), self.prior_loss, begin=PRIOR_FROM),
+        ]
+
+    @property
+    def sampling_network(self) -> nn.Module:
+        """The prior: one call per place of the grid; the decoder's single call is not counted."""
+        return self.prior.network
+
+    def prior_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """Cross-entropy of the prior, nats per code; part: nats (per image)."""
+        with torch.no_grad():
+            codes = self.code_indices(batch.image).flatten(1)
+        nats = self.prior.nats(codes, self._label_of(batch)).mean()
+        return nats / codes.shape[1], {"nats": nats.detach()}
+
+    def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """As of any, and per image (B,): prior_nats, the cross-entropy of its codes under the prior."""
+        chosen = self.code_indices(batch.image)
+        nats = self.prior.nats(chosen.flatten(1), self._label_of(batch))
+        return {"mse": self._error(batch.image, chosen), "prior_nats": nats}
 
     @torch.no_grad()
     def sample(
@@ -232,6 +251,11 @@ class VQ(Model):
     def _label_of(self, batch: Batch) -> Tensor | None:
         """A batch's labels for a conditional prior, which refuses to do without."""
         return batch.condition.label if self.known_classes else None
+
+
+def make_vq(config: VQConfig) -> VQAutoencoder:
+    """The model of a config, with a prior or without."""
+    return VQ(config) if config.prior else VQAutoencoder(config)
 
 
 class _Block(nn.Module):

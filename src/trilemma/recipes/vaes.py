@@ -5,7 +5,7 @@ import math
 from trilemma.autoencoders.discrete import DiscreteConfig, DiscreteVAE
 from trilemma.autoencoders.hierarchical import HierarchicalConfig, HierarchicalVAE
 from trilemma.autoencoders.vae import VAE, VAEConfig
-from trilemma.autoencoders.vq import VQ, VQConfig
+from trilemma.autoencoders.vq import VQConfig, make_vq
 from trilemma.recipes.published import SPECIFICATION, on_fashion
 from trilemma.registry import Published, Recipe, register
 
@@ -149,8 +149,9 @@ register(
         suits="28 to 64 px; tens of thousands of images; sharper than vae",
         first_samples_s=math.inf,
         source="van den Oord, Vinyals & Kavukcuoglu 2017",
-        build=VQ,
+        build=make_vq,
         config=VQConfig(),
+        as_part={"prior": False},
         # No value to keep the best weights by: while the autoencoder learns, the prior is untrained.
         training={
             "epochs": 20,

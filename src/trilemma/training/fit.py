@@ -93,10 +93,10 @@ def fit_training(
         changes["batch"] = batch
         notes.append(f"batch {batch} ({training.batch} for more training images, or smaller ones)")
     if "lr" not in user_keys:
-        lr = fit_rates(recipe, training.lr, module)
-        if lr != training.lr:
-            changes["lr"] = lr
-            notes.append(f"learning rate {_rates(lr)} ({_rates(training.lr)} for images of the recipe's size)")
+        own = _of_players(training.lr, module)
+        changes["lr"] = fit_rates(recipe, own, module)
+        if changes["lr"] != own:
+            notes.append(f"learning rate {_rates(changes['lr'])} ({_rates(own)} for images of the recipe's size)")
     if not any(name in user_keys for name in LENGTHS) and training.epochs is not None:
         epochs = math.ceil(LEAST_STEPS * changes.get("batch", training.batch) / n_train)
         if epochs > training.epochs:
@@ -118,6 +118,12 @@ def fit_rates(recipe: Recipe, lr: Rates, module: Model) -> Rates:
     if isinstance(lr, dict):
         return {name: _scaled(rate, factors.get(name, 1.0)) for name, rate in lr.items()}
     return _scaled(lr, min(factors.values()))
+
+
+def _of_players(lr: Rates, module: Model) -> Rates:
+    """A recipe's rates, without those of players that a model with other settings does not have."""
+    names = {player.name for player in players_of(module.phases)}
+    return {name: rate for name, rate in lr.items() if name in names} if isinstance(lr, dict) else lr
 
 
 def _seen(module: object, recipe: Recipe) -> int:

@@ -126,7 +126,7 @@ def _trained_part(name: str, keys: Mapping[str, Any], main: TrainConfig, *, shar
     if of_data := [key for key in keys if key in READING]:
         raise UserError(f"it is trained on the images of the main training; give {of_data[0]}= without its name")
     recipe = get_recipe(name)
-    request = Request(recipe, None, {}, dict(recipe.training))
+    request = Request(recipe, None, dict(recipe.as_part), dict(recipe.training))
     order = order_of(request, {"seed": main.seed, "device": main.device}, keys)
     return replace(order, shares_minutes=shares_minutes)
 
