@@ -18,7 +18,18 @@ from trilemma import rng
 from trilemma.config import Config, ModelConfig
 from trilemma.errors import UserError, unknown
 from trilemma.modes import own_modes
-from trilemma.types import LACKING, Decodes, Encodes, Model, PhaseError, Reconstructs, Samples, keys_of
+from trilemma.types import (
+    LACKING,
+    TRAINED_WITH,
+    Decodes,
+    Encodes,
+    Model,
+    PhaseError,
+    Reconstructs,
+    Samples,
+    config_of,
+    keys_of,
+)
 from trilemma.values import checked_call
 
 FAMILIES = ("autoencoder", "vae", "gan", "diffusion")
@@ -193,6 +204,10 @@ def require(model: object, name: str, doing: str, *capabilities: type) -> None:
     reason = next((LACKING[part] for part in missing if part in LACKING), "")
     why = f": it {reason}" if reason not in ("", f"does not {doing}") else ""
     able = ", ".join(models_that(*capabilities)) or "none is installed"
+    config = config_of(model)
+    own = {} if config is None else type(config).model_fields
+    if key := next((key for part, key in TRAINED_WITH.items() if part in missing and key in own), None):
+        raise UserError(f"{name} does not {doing}{why}; train it with {key}=true, or choose one of {able}")
     raise UserError(f"{name} does not {doing}{why}; models that do: {able}")
 
 

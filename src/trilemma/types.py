@@ -770,6 +770,9 @@ LACKING = {  # why a model without a capability cannot do what needs it
 }
 
 
+TRAINED_WITH = {Conditional: "classes", ReadsCaptions: "captions"}  # the setting of models that may have a capability
+
+
 @runtime_checkable
 class Finishes(Protocol):
     """Has a last step after (or between) training: for instance a density fitted on the codes."""

@@ -39,7 +39,11 @@ MISTAKES = [
     ("plain", {"sampler": "unipc", "order": 5}, "order=5: give one of 2, 3"),
     ("plain", {"sampler": "ddim", "eta": 2}, "eta=2: give a number of at least 0 and up to 1"),
     ("plain", {"variance": "beta"}, 'unknown key "variance"'),
-    ("plain", {"label": 3}, "diffusion does not take a class: it was trained without labels"),
+    (
+        "plain",
+        {"label": 3},
+        "diffusion does not take a class: it was trained without labels; train it with classes=true, or",
+    ),
     ("plain", {"guidance": 2.0}, "guidance=2 needs a model trained with classes=true"),
     ("plain", {"guidance": -1.0}, "guidance=-1"),
     ("classes", {"label": 10}, 'unknown label "10"; choose one of 0, 1'),

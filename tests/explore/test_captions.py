@@ -92,6 +92,8 @@ def test_a_folder_with_a_text_for_each_image(tmp_path: Path) -> None:
 def test_what_is_refused(run: trilemma.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"^digits has no captions, and diffusion-text learns to draw what they say"):
         trilemma.train("diffusion-text", "digits", out=tmp_path / "no", **SHORT)
+    with pytest.raises(UserError, match=r"^digits has no captions, .* into metadata\.csv, or leave captions=true out$"):
+        trilemma.train("diffusion", "digits", captions=True, out=tmp_path / "no", **SHORT)
     other = trilemma.train("diffusion", "digits", width=8, multipliers=(1, 2), out=tmp_path / "other", **SHORT)
     with pytest.raises(UserError, match=r"does not take a caption: it was trained without captions; .*diffusion-text"):
         other.sample(1, caption="a 3")

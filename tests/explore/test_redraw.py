@@ -108,16 +108,26 @@ def test_masks_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mask", "text"),
     [
-        ("4,4,4,4", "mask=4,4,4,4 holds no pixel of an image of 8x8"),
+        (
+            "4,4,4,4",
+            r"mask=4,4,4,4 holds no pixel of an image of 8x8 \(height x width\); give a rectangle left,top,right,"
+            "bottom within 0,0,8,8, or an image file that is white where pixels are drawn",
+        ),
         ("9,9,12,12", "holds no pixel"),
+        ("outside:0,0,8,8", "holds no pixel"),
+        ("black.png", r"mask=black\.png holds no pixel of an image of 8x8 .*white where pixels are drawn"),
         ("1,2,3", "mask=1,2,3: file not found; give an image file, or a rectangle left,top,right,bottom"),
         ("nowhere.png", "mask=nowhere.png: file not found"),
-        ("large.png", "large.png is 16x16, the model's images are 8x8"),
+        (
+            "large.png",
+            r"large.png is 16x16, the model's images are 8x8 \(height x width\); give a mask of that size, or a rect",
+        ),
     ],
 )
 def test_masks_that_do_not_fit(model: trilemma.Run, tmp_path: Path, monkeypatch, mask: str, text: str) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.full((16, 16), 255, np.uint8)).save("large.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save("black.png")
     before = set(model.path.glob("edit*"))
     with pytest.raises(UserError, match=text):
         trilemma.edit(model, 3, mask=mask)
@@ -132,14 +142,23 @@ def test_masks_that_do_not_fit(model: trilemma.Run, tmp_path: Path, monkeypatch,
         ({"strength": 0.5, "rounds": 2}, "rounds= belongs to mask=; leave it out"),
         ({"strength": 0.5, "shift": 2.0}, "away= and shift= belong to towards="),
         ({"noise": 0.1, "strength": 0.5}, "noise= takes out the noise of the image itself"),
-        ({"strength": 1.5}, "strength=1.5"),
+        ({"strength": 1.5}, "strength=1.5: give a number of at least 0 and up to 1"),
+        ({"strength": -0.1}, "strength=-0.1: give a number of at least 0 and up to 1"),
+        ({"strength": float("nan")}, "strength=nan: give a finite number of at least 0 and up to 1"),
+        (
+            {"strength": 0.5, "caption": "a 3"},
+            "does not take a caption: .*; train it with captions=true, or choose one of",
+        ),
         ({"strength": 0.5, "towards": "1"}, "towards= moves the code of the image, and strength= is for images that"),
         ({"n": 2, "towards": "1"}, "and n= is for images that are drawn again; leave one out"),
         ({"seed": 1, "towards": "1"}, "and seed= is for"),
         ({"first": 1, "towards": "1"}, "and first= is for"),
         ({"film": "webp", "towards": "1"}, "and film= is for"),
         ({"strength": 0.5, "film": "webp"}, "film=webp is the format of an animation; add animate=true"),
-        ({"strength": 0.5, "label": "1"}, "was trained without labels"),
+        (
+            {"strength": 0.5, "label": "1"},
+            "was trained without labels; train it with classes=true, or choose one of vae-",
+        ),
         ({"towards": "1", "guidance": 2.0}, 'unknown key "guidance"'),
         ({"mask": "0,0,4,8", "sampler": "heun"}, "sampler=heun: with mask= the steps are those of ddpm"),
         ({"mask": "0,0,4,8", "sampler": "ddim", "eta": 0.5}, "with mask= the steps are those of ddpm"),
@@ -163,6 +182,16 @@ def test_rounds_are_of_models_without_masks_in_their_training(tmp_path: Path) ->
         trilemma.edit(run, 3, mask="0,0,4,8", rounds=3)
     result = trilemma.edit(run, 3, mask="0,0,4,8", sampler="heun", steps=2, n=1, out=tmp_path / "e.png")
     assert torch.equal(result.images[..., 4:], result.source[..., 4:])
+
+
+def test_an_image_much_larger_than_the_model_is_resized_which_is_said(
+    model: trilemma.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.full((400, 900, 3), 90, np.uint8)).save(tmp_path / "wide.png")
+    result = trilemma.edit(model, tmp_path / "wide.png", strength=0.5, n=1, steps=2, out=tmp_path / "e.png")
+    assert result.images.shape == result.source.shape == (1, 1, 8, 8)
+    note = capsys.readouterr().err
+    assert "wide.png: 400x900 colour (height x width), brought to 8x8 grey; 56% of it is cut off" in note  # 500 of 900
 
 
 def test_a_mask_of_the_file_is_cut_as_the_file_is(model: trilemma.Run, tmp_path: Path) -> None:

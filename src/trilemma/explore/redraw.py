@@ -184,7 +184,11 @@ def read_mask(text: str, shape: tuple[int, int, int], image: Path | None = None)
     else:
         area = _file(Path(text).expanduser(), (height, width), image)
     if not area.any():
-        raise UserError(f"mask={text} holds no pixel of an image of {size_text((height, width))} (height x width)")
+        raise UserError(
+            f"mask={text} holds no pixel of an image of {size_text((height, width))} (height x width); give a "
+            f"rectangle left,top,right,bottom within 0,0,{width},{height}, or an image file that is white where pixels "
+            "are drawn"
+        )
     return area
 
 
@@ -213,7 +217,8 @@ def _file(path: Path, size: tuple[int, int], image: Path | None) -> Tensor:
     if given not in (size, own):
         others = "" if own is None else f", and {image} is {size_text(own)}"
         raise UserError(
-            f"mask={path} is {size_text(given)}, the model's images are {size_text(size)} (height x width){others}"
+            f"mask={path} is {size_text(given)}, the model's images are {size_text(size)} (height x width){others}; "
+            "give a mask of that size, or a rectangle left,top,right,bottom in px"
         )
     return (decoded.images > 127).float()
 

@@ -200,10 +200,11 @@ def _check_classes(module: Model, recipe: Recipe, data: Data) -> None:
             f"{class_advice(data.notes)}, or choose a model without labels, such as vae"
         )
     if isinstance(module, ReadsCaptions) and data.train.captions is None:
+        without = "choose a model without captions, such as diffusion"
         raise UserError(
             f"{data.source} has no captions, and {recipe.name} learns to draw what they say: put a text file beside "
-            "each image (a.txt for a.png) or a column caption into metadata.csv, or choose a model without captions, "
-            "such as diffusion"
+            "each image (a.txt for a.png) or a column caption into metadata.csv, or "
+            f"{without if recipe.config.get('captions') else 'leave captions=true out'}"
         )
 
 
