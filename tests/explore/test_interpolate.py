@@ -181,7 +181,8 @@ def test_a_walk_between_codes_that_are_drawn(tmp_path, model):
 
 @pytest.mark.parametrize("model", ["vae", "vae-conditional", "diffusion-latent"])
 def test_a_walk_between_images_that_are_drawn_by_a_model_that_encodes(tmp_path, model):
-    small = {"check": False, "width": 8, "multipliers": (1, 2), "autoencoder.feature_loss": 0, "size": 16}
+    small = {"check": False, "width": 8, "multipliers": (1, 2), "size": 16}
+    small |= {"autoencoder.feature_loss": 0, "autoencoder.steps": 1}
     keys = {"steps": 1, "batch": 16, "out": tmp_path / "run", "quiet": True, "device": "cpu"}
     run = trilemma.train(model, "digits", **keys, **(small if model == "diffusion-latent" else {}))
     label = {"label": 3} if model == "vae-conditional" else {}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score, mutual_info_score
+from sklearn.metrics import mutual_info_score
 
 from trilemma.data.sources.shapes import draw_factors
 from trilemma.errors import UserError
@@ -145,10 +145,13 @@ def test_the_best_thresholds_are_those_of_trying_all(seed):
     draw = np.random.default_rng(seed)
     codes, factor = draw.integers(0, 5, (3, 9)).astype(float), draw.permutation([0, 0, 0, 0, 0, 3, 3, 3, 7])
 
+    def balanced_accuracy(given):
+        return np.mean([(given[factor == k] == k).mean() for k in (0, 3, 7)])
+
     def best(code):
         cuts = [edge + 0.5 for edge in range(-1, 4)]
         return max(
-            balanced_accuracy_score(factor, np.array(given)[(code > low).astype(int) + (code > high)])
+            balanced_accuracy(np.array(given)[(code > low).astype(int) + (code > high)])
             for low, high in itertools.combinations_with_replacement(cuts, 2)
             for given in itertools.product([0, 3, 7], repeat=3)
         )
