@@ -4,26 +4,24 @@ Training draws t, then x_t = alpha x0 + sigma eps, and lowers
 
     mean of w(t) c_out**2 |F(c_in x_t, log(sigma / alpha), condition) - (x0 - c_skip x_t) / c_out|**2
 
-which is w |x0_hat - x0|**2 (prediction.py has the coefficients, weighting.py the weights w and the density of t). The
-network is told log(sigma / alpha) and no t, so the schedule of sampling may be another than that of training. x0 is an
-image in [-1, 1], or the code of one (latent.py). What it is asked for is in conditioning.py.
+which is w |x0_hat - x0|**2 (prediction.py has the coefficients, weighting.py the weights w and the density of t). x0 is
+an image in [-1, 1], or the code of one (latent.py). What it is asked for is in conditioning.py, what it estimates, and
+how that is guided, in estimates.py.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from trilemma import rng as random
-from trilemma.diffusion.conditioning import ConditionedModel
 from trilemma.diffusion.config import PixelDiffusionConfig, make_network, side_shift
 from trilemma.diffusion.editing import check_rounds, redrawing
+from trilemma.diffusion.estimates import EstimatingModel
 from trilemma.diffusion.grids import first_time, times_of
-from trilemma.diffusion.guidance import by_classifier, guided, log_probability
 from trilemma.diffusion.optimised import OPTIMISED, optimised_times
 from trilemma.diffusion.path import BoundsModel
 from trilemma.diffusion.planes import hide, tile_denoiser
@@ -34,38 +32,24 @@ from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
 from trilemma.diffusion.steps import Denoise, Noise, of_images, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError, check_images
-from trilemma.nets.network_input import NetworkInput
-from trilemma.tokeniser import words_of
 from trilemma.types import (
     NO_GUIDES,
     UNCONDITIONAL,
     Batch,
     Condition,
-    DenoisesOnAnySchedule,
     Guides,
     Logs,
     Phase,
     Player,
     Redraw,
     Watch,
-    check_condition,
-    flags,
 )
 
 DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras et al. 2022)
 THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
 
 
-class Coefficients(NamedTuple):
-    """Of images x_t at times t, each (B, 1, 1, 1), and the noise level (B,)."""
-
-    skip: Tensor
-    out: Tensor
-    inside: Tensor
-    level: Tensor
-
-
-class DiffusionModel(ConditionedModel):
+class DiffusionModel(EstimatingModel):
     """A network that predicts what separates a noisy x from its clean one, and samplers that use it."""
 
     sampling_keys = DiffusionSampling
@@ -101,10 +85,6 @@ class DiffusionModel(ConditionedModel):
         """Per image (B,): denoising_mse, the loss at one random t, with its label."""
         return {"denoising_mse": self._errors(batch, rng, 0.0)[0]}
 
-    def denoise(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
-        """x_t (B, *x_shape), t (B,) in [0, 1] of the training's schedule -> x0_hat, as x_t."""
-        return self._denoised(x_t, t, self.embed(condition, len(x_t)), self.schedule)
-
     def x_of(self, batch: Batch) -> Tensor:
         """x of a batch's images, (B, *x_shape)."""
         return self.to_x(batch.image)
@@ -112,11 +92,6 @@ class DiffusionModel(ConditionedModel):
     def in_x(self, how: Redraw) -> Redraw:
         """What is asked of images, as it is asked of x."""
         return how
-
-    def denoiser(self, schedule: Schedule, condition: Condition, n: int, *, clips: bool = True) -> Denoise:
-        """That of n images at the times of a schedule; clips: as the config says, or not at all."""
-        denoise = self._raw(schedule, condition, n)
-        return self._clipping(denoise) if clips else denoise
 
     @torch.no_grad()
     def sample(
@@ -236,19 +211,6 @@ class DiffusionModel(ConditionedModel):
         std = float(schedule.sigma(times[0]))
         return self._drawn(partial(keys.solver, denoise, schedule, times), ids, seed, lambda eps: std * eps, shape)
 
-    def _check(self, condition: Condition, n: int, guides: Guides) -> int:
-        """How many classes a call knows: those of its classifier, or else of the model.
-
-        Raises:
-            UserError: the condition is not one that it takes, for n images, or has an empty caption, which a model
-                has not learned that was never without one.
-        """
-        n_classes = flags(guides.classifier).n_classes or self.n_classes
-        check_condition(condition, n, n_classes, self.takes)
-        if not self.null_condition and not all(map(words_of, condition.caption or ())):
-            raise self.no_null("caption")
-        return n_classes
-
     def _schedule_of(self, keys: DiffusionSampling) -> Schedule:
         return self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.shift)
 
@@ -263,74 +225,6 @@ class DiffusionModel(ConditionedModel):
         if guides.times is None:
             raise UserError("grid=optimised is measured on the held-out images of a run; sample the run")
         return guides.times
-
-    def _guided(
-        self, condition: Condition, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
-    ) -> Denoise:
-        """The denoiser of a call, guided as asked and then clipped; a clipped estimate would have no gradient."""
-        denoise, label = self._raw(schedule, condition, n), condition.label
-        if keys.guidance != 1:
-            weak = self._weak(condition, n, schedule, keys, guides)
-            interval = keys.guidance_interval or (-math.inf, math.inf)
-            denoise = guided(denoise, weak, keys.guidance, schedule, interval, keys.guidance_rescale)
-        if guides.classifier is not None:
-            if label is None:
-                raise UserError(f"classifier={keys.classifier} leads to a class; add label=")
-            to_class = log_probability(guides.classifier, label)
-            denoise = by_classifier(denoise, to_class, keys.classifier_scale, schedule)
-        return self._clipping(denoise)
-
-    def _weak(
-        self, condition: Condition, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
-    ) -> Denoise:
-        """What guidance leads away from: the denoiser of the guide, or this one without a class or caption."""
-        if guides.weak is not None:
-            assert isinstance(guides.weak, DenoisesOnAnySchedule)
-            taken = [*(["label"] if self.n_classes and flags(guides.weak).n_classes else []), *flags(guides.weak).takes]
-            return guides.weak.denoiser(schedule, condition.only(*taken), n, clips=False)
-        if not self.n_classes and "caption" not in self.takes:
-            raise UserError(
-                f"guidance={keys.guidance:g} needs a model trained with classes=true or captions=true, or guide=RUN; "
-                "leave it out"
-            )
-        if not self.null_condition:
-            raise UserError(
-                f"guidance={keys.guidance:g} needs images without a class or caption, and this model was trained with "
-                "label_dropout=0; give guide=RUN, or leave it out"
-            )
-        if condition.label is None and condition.caption is None:
-            raise UserError(f"guidance={keys.guidance:g} leads to a class or a caption; add label= or caption=")
-        return self._raw(schedule, replace(condition, label=None, caption=None), n)
-
-    def _raw(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
-        """The denoiser as the network has it.
-
-        Raises:
-            UserError: it is to do without a class or caption, and has not learned that.
-        """
-        self.check_asked(condition)
-        inputs = self.embed(condition, n)
-        return lambda x_t, t: self._denoised(x_t, t, inputs, schedule)
-
-    def _clipping(self, denoise: Denoise) -> Denoise:
-        """A denoiser whose images stay in [-1, 1], if the config says so."""
-        return (lambda x_t, t: denoise(x_t, t).clamp(-1, 1)) if self.config.clip_x0 else denoise
-
-    def _denoised(self, x_t: Tensor, t: Tensor, inputs: NetworkInput, schedule: Schedule) -> Tensor:
-        """x0_hat of images at times of a schedule."""
-        t = t.cpu().double()
-        return self.denoise_at(x_t, schedule.alpha(t), schedule.sigma(t), inputs)
-
-    def denoise_at(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, inputs: NetworkInput) -> Tensor:
-        """x0_hat of x_t = alpha x0 + sigma eps; alpha and sigma float64 (B,), sigma above 0."""
-        c = self._coefficients(alpha, sigma, x_t)
-        return c.skip * x_t + c.out * self.network(c.inside * x_t, c.level, inputs).to(x_t.dtype)
-
-    def _coefficients(self, alpha: Tensor, sigma: Tensor, like: Tensor) -> Coefficients:
-        """Worked out in double precision, then as `like`."""
-        rows = get_prediction(self.config.prediction)(alpha, sigma, self.data_std)
-        skip, out, inside, level = torch.stack([*rows, noise_level(alpha, sigma)]).to(like)
-        return Coefficients(of_images(skip), of_images(out), of_images(inside), level)
 
     def _errors(
         self,
