@@ -275,7 +275,7 @@ def test_the_home_folder_is_known_everywhere(home, tmp_path, monkeypatch, capsys
         ("compare --data fa", ["fashion-mnist"]),
         ("list vae-b", ["vae-beta"]),
         ("data show ci", ["cifar10"]),
-        ("figure gu", ["guidance", "gumbel"]),
+        ("figure gu", ["gumbel", "guidance"]),
     ],
 )
 def test_the_shell_completes_names(typed, words, home, monkeypatch, capsys):

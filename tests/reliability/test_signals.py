@@ -187,11 +187,12 @@ def test_a_closed_terminal_saves_within_ten_seconds_and_leaves_with_129(tmp_path
     )
     os.close(end)
     os.set_blocking(terminal, False)
+    shown = b""
     while process.poll() is None and len(read_log(tmp_path / "r" / "log.jsonl")) < 2:
-        drain(terminal)
+        shown += drain(terminal)
     os.close(terminal)
     begin = time.monotonic()
-    assert process.wait(timeout=60) == 129
+    assert process.wait(timeout=60) == 129, shown.decode(errors="replace")
     assert time.monotonic() - begin < 10
     assert saved_step() >= read_log(tmp_path / "r" / "log.jsonl")[-1]["step"] > 0
 
@@ -204,12 +205,13 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def drain(terminal: int) -> None:
-    """Read what was written to a terminal, so that its buffer does not fill."""
+def drain(terminal: int) -> bytes:
+    """What was written to a terminal, read so that its buffer does not fill."""
     try:
-        os.read(terminal, 65536)
+        return os.read(terminal, 65536)
     except BlockingIOError:
         time.sleep(0.02)
+        return b""
 
 
 def test_a_reader_that_leaves_does_not_end_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
