@@ -13,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "trilemma"
 FAMILIES = {"autoencoders", "gans", "diffusion"}
 SCRIPTS = {"classifiers/make_bundled.py"}  # that are run, and imported by nothing
-HEAVY = {"torch", "numpy", "sklearn", "matplotlib", "PIL", "scipy"}
+HEAVY = {"torch", "numpy", "sklearn", "matplotlib", "PIL", "scipy", "diffusers", "transformers", "accelerate"}
 
 LEVELS = (  # a room imports rooms above it in this table, and none beside it
     "language text",
@@ -24,7 +24,7 @@ LEVELS = (  # a room imports rooms above it in this table, and none beside it
     "types pictures",
     "results",
     "data nets",
-    "classifiers",
+    "classifiers pretrained",
     "autoencoders gans diffusion",
     "registry",
     "own recipes",

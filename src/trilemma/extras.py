@@ -5,7 +5,11 @@ import sys
 import tomllib
 from pathlib import Path
 
-EXTRAS = {"hub": ("datasets>=4", "pyarrow>=23.0.1", "transformers>=4.57"), "video": ("av>=15",)}  # as in pyproject.toml
+EXTRAS = {  # as in pyproject.toml
+    "hub": ("datasets>=4", "pyarrow>=23.0.1", "transformers>=4.57"),
+    "video": ("av>=15",),
+    "pretrained": ("diffusers>=0.42", "transformers>=5.23", "accelerate>=1.15"),
+}
 
 
 def install_line(extra: str) -> str:

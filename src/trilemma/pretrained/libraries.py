@@ -1,0 +1,61 @@
+"""The libraries of the extra `pretrained`, loaded when needed, and silent: what they say is for programmers."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from trilemma.errors import UserError
+from trilemma.extras import install_line
+
+
+def load_diffusers() -> Any:
+    """The module diffusers, with transformers and accelerate beside it.
+
+    Raises:
+        UserError: one of them is not installed, with the line that installs it.
+    """
+    try:
+        with _silent_logs():
+            import accelerate  # noqa: F401  # pyright: ignore[reportMissingImports]
+            import diffusers  # pyright: ignore[reportMissingImports]
+            import transformers  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        name = error.name or "diffusers"
+        raise UserError(f"published checkpoints need the library {name}: {install_line('pretrained')}") from None
+    return diffusers
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Inside, the libraries show no warnings and no progress of their own; errors are raised as ever."""
+    both = [load_diffusers().utils.logging, _transformers_logging()]
+    shown = [one for one in both if one.is_progress_bar_enabled()]
+    for one in shown:
+        one.disable_progress_bar()
+    try:
+        with _silent_logs():
+            yield
+    finally:
+        for one in shown:
+            one.enable_progress_bar()
+
+
+def _transformers_logging() -> Any:
+    from transformers.utils import logging as theirs  # pyright: ignore[reportMissingImports]
+
+    return theirs
+
+
+@contextmanager
+def _silent_logs() -> Iterator[None]:
+    """Inside, logs below an error and warnings are dropped."""
+    held = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(held)
