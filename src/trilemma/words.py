@@ -31,6 +31,17 @@ def duration(seconds: float) -> str:
     return counted(seconds, "second")
 
 
+def size_in_words(size_bytes: float) -> str:
+    """
+    >>> size_in_words(512), size_in_words(204_800), size_in_words(5_214_000_000)
+    ('512 bytes', '205 kB', '5.21 GB')
+    """
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= length:
+            return f"{number(size_bytes / length)} {unit}"
+    return f"{size_bytes:,.0f} bytes"
+
+
 def number(value: float, interval: Sequence[float] | None = None) -> str:
     """The value with the digits its interval deserves (its width is 4 to 40 units of the last one), else three digits.
 

@@ -9,6 +9,8 @@ from typing import Any
 from trilemma.errors import UserError
 from trilemma.extras import install_line
 
+LONGEST = 300  # letters of a message of theirs
+
 
 def load_diffusers() -> Any:
     """The module diffusers, with transformers and accelerate beside it.
@@ -59,3 +61,13 @@ def _silent_logs() -> Iterator[None]:
             yield
     finally:
         logging.disable(held)
+
+
+def brief(error: BaseException) -> str:
+    """What an error of a library says first, in one line; its kind if it says nothing.
+
+    >>> brief(ValueError("bad value\\nand a page of advice")), brief(KeyError())
+    ('bad value', 'KeyError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:LONGEST] if lines else type(error).__name__

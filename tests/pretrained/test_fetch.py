@@ -1,0 +1,182 @@
+"""Repositories of a hub of our own on 127.0.0.1: resolved, downloaded, checked, and then used without any call."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections import namedtuple
+
+import pytest
+from pretrained.folders import make_folder
+from pretrained.hub import COMMIT, Hub, serving
+
+from trilemma.errors import UserError
+from trilemma.pretrained.fetch import locate, needed_files
+from trilemma.pretrained.safety import check_folder
+from trilemma.pretrained.table import CHECKPOINTS
+
+NAME = "owner/tiny"
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    constants = pytest.importorskip("huggingface_hub.constants")
+    hub = Hub()
+    hub.files[NAME] = contents(make_folder(tmp_path / "source"))
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    with serving(hub) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        yield hub
+
+
+def blocked(*_):
+    raise AssertionError("a call to another machine")
+
+
+def test_a_repository_is_resolved_downloaded_and_recorded(hub, tmp_path, capsys):
+    place = locate(NAME)
+    assert (place.repository, place.commit, place.licence) == (NAME, COMMIT, "openrail++")
+    assert hub.asked[0] == ("GET", f"/api/models/{NAME}?blobs=true")
+    check_folder(place.folder, place.within)
+    assert contents(place.folder) == hub.files[NAME]
+    record = json.loads((tmp_path / "cache" / "pretrained" / "owner--tiny.json").read_text("utf-8"))
+    assert record["commit"] == COMMIT and record["files"] == {k: len(v) for k, v in hub.files[NAME].items()}
+    said = capsys.readouterr().err
+    assert said.count("licence openrail++") == 1 and f"/{NAME}" in said and f"commit {COMMIT[:12]}" in said
+    total = sum(map(len, hub.files[NAME].values()))
+    assert f"downloading {total / 1e3:.3g} kB" in said or f"downloading {total:,} bytes" in said
+
+
+def test_the_second_use_makes_no_call_and_says_nothing(hub, monkeypatch, capsys):
+    first = locate(NAME)
+    capsys.readouterr()
+    hub.asked.clear()
+    monkeypatch.setattr(socket.socket, "connect", blocked)
+    assert locate(NAME) == first and not hub.asked and capsys.readouterr().err == ""
+
+
+def test_a_file_that_went_missing_is_fetched_again(hub):
+    place = locate(NAME)
+    (place.folder / UNET).resolve().unlink()
+    (place.folder / UNET).unlink()
+    hub.asked.clear()
+    assert locate(NAME) == place and (place.folder / UNET).is_file()
+    assert {path.rpartition("/")[2] for method, path in hub.asked if method == "GET" and "resolve" in path} == {
+        "diffusion_pytorch_model.safetensors"
+    }
+
+
+def test_what_is_not_needed_is_not_fetched(hub):
+    extra = ["README.md", "all.safetensors", "unet/diffusion_pytorch_model.bin", "safety_checker/model.safetensors"]
+    extra += ["unet/diffusion_pytorch_model.fp16.safetensors", "vae_1_0/diffusion_pytorch_model.safetensors", "a.png"]
+    needed = set(hub.files[NAME])
+    hub.files[NAME] |= dict.fromkeys(extra, b"large")
+    assert set(contents(locate(NAME).folder)) == needed
+    assert not [path for _, path in hub.asked if path.endswith(tuple(extra))]
+
+
+def test_half_precision_is_fetched_where_a_part_has_nothing_else():
+    names = ["model_index.json", "unet/config.json", "unet/model.fp16.safetensors", "unet/model.non_ema.safetensors"]
+    names += ["vae/model.safetensors", "vae/model.fp16.safetensors", "vae/deep/model.safetensors"]
+    assert needed_files(NAME, names, {"unet", "vae"}) == [
+        "model_index.json",
+        "unet/config.json",
+        "unet/model.fp16.safetensors",
+        "vae/model.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("name", [UNET, "unet/config.json", "model_index.json"])
+def test_a_flipped_bit_is_detected_and_the_next_try_works(hub, name):
+    hub.flips = {name}
+    with pytest.raises(UserError, match=f"{name} arrived with other content than the hub states"):
+        locate(NAME)
+    hub.flips = set()
+    assert contents(locate(NAME).folder) == hub.files[NAME]
+
+
+def test_gated_and_missing_repositories_are_explained(hub):
+    hub.refusals["owner/gated"] = (403, "GatedRepo")
+    with pytest.raises(UserError, match=r"asks you to accept its terms: do so at http.*owner/gated.*hf auth login"):
+        locate("owner/gated")
+    with pytest.raises(UserError, match=r"owner/absent not found at http.*; check the name"):
+        locate("owner/absent")
+
+
+def test_code_pickles_and_other_repositories_are_refused_before_anything_is_fetched(hub):
+    for name, change, words in (
+        ("owner/code", {"pipeline.py": b""}, r"holds code \(pipeline\.py\)"),
+        ("owner/other", {"model_index.json": None}, "not a pipeline of diffusers"),
+        ("owner/pickles", {UNET: None, "unet/model.bin": b""}, "unet has no weights as safetensors"),
+        ("owner/class", {"model_index.json": b'{"_class_name": ["a", "B"]}'}, "names no pipeline"),
+    ):
+        files = {**hub.files[NAME], **change}
+        hub.files[name] = {key: value for key, value in files.items() if value is not None}
+        hub.asked.clear()
+        with pytest.raises(UserError, match=words):
+            locate(name)
+        assert {path.rpartition("/")[2] for _, path in hub.asked[1:]} <= {"model_index.json"}
+
+
+def test_no_room_is_said_before_the_download(hub, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("Usage", "total used free")(10, 0, 10))
+    with pytest.raises(UserError, match=r"10 bytes are free in .*; make room, or set HF_HOME"):
+        locate(NAME)
+    assert not [path for _, path in hub.asked if path.endswith(".safetensors")]
+
+
+def test_a_server_that_fails_is_one_sentence(hub):
+    hub.refusals[NAME] = (400, "")
+    with pytest.raises(UserError, match=r"cannot download owner/tiny: .*; check the connection") as caught:
+        locate(NAME)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_may_not_be_downloaded_is_not(hub):
+    with pytest.raises(UserError, match="owner/tiny was not downloaded here"):
+        locate(NAME, download=False)
+    assert not hub.asked
+    place = locate(NAME)
+    assert locate(NAME, download=False) == place
+
+
+@pytest.mark.parametrize("name", ["sd-turbbo", "/absent/folder", "owner/na me", "a/b/c", ""])
+def test_a_name_of_nothing_is_refused_with_the_names(name):
+    with pytest.raises(UserError, match='unknown model "') as caught:
+        locate(name, download=False)
+    assert "sd-turbo" in str(caught.value)
+
+
+def test_a_folder_is_itself(tmp_path):
+    place = locate(str(make_folder(tmp_path / "tiny")))
+    assert (place.folder, place.within, place.commit) == (tmp_path / "tiny", tmp_path / "tiny", None)
+
+
+def test_the_table_has_its_form():
+    for name, row in CHECKPOINTS.items():
+        assert name == name.lower() and row.repository.count("/") == 1 and row.about
+        assert set(row.keys) <= {"steps", "guidance", "size"}
+    assert len({row.repository for row in CHECKPOINTS.values()}) == len(CHECKPOINTS)
+
+
+@pytest.mark.slow
+def test_the_variables_of_the_library_are_obeyed(hub, tmp_path):
+    code = f"from trilemma.pretrained.fetch import locate; print(locate({NAME!r}).folder)"
+    env = {
+        "HF_ENDPOINT": os.environ["HF_ENDPOINT"],
+        "HF_HOME": str(tmp_path / "own"),
+        "TRILEMMA_CACHE": str(tmp_path / "c"),
+    }
+    paths = {"PYTHONPATH": ":".join(sys.path), "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**env, **paths}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(str(tmp_path / "own" / "hub"))
