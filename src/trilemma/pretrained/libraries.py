@@ -9,6 +9,7 @@ from typing import Any
 from trilemma.errors import UserError
 from trilemma.extras import install_line
 
+LOGGERS = ("diffusers", "transformers", "accelerate")
 LONGEST = 300  # letters of a message of theirs
 
 
@@ -29,17 +30,43 @@ def load_diffusers() -> Any:
     return diffusers
 
 
+class Warned(logging.Handler):
+    """Keeps what the libraries warn of, and shows none of it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a warning."""
+        self.texts.append(record.getMessage())
+
+
 @contextmanager
-def silence() -> Iterator[None]:
-    """Inside, the libraries show no warnings and no progress of their own; errors are raised as ever."""
+def silence() -> Iterator[list[str]]:
+    """Inside, the libraries show no warnings and no progress of their own; errors are raised as ever.
+
+    Yields:
+        What they warned of.
+    """
     both = [load_diffusers().utils.logging, _transformers_logging()]
     shown = [one for one in both if one.is_progress_bar_enabled()]
+    warned = Warned()
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    held = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
     for one in shown:
         one.disable_progress_bar()
+    for logger in loggers:
+        logger.handlers, logger.propagate = [warned], False
+        logger.setLevel(logging.WARNING)
     try:
-        with _silent_logs():
-            yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield warned.texts
     finally:
+        for logger, (handlers, propagate, level) in zip(loggers, held, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
         for one in shown:
             one.enable_progress_bar()
 

@@ -1,0 +1,284 @@
+"""A pipeline that lies on this disk, loaded: by the class that its index names, from safetensors alone.
+
+One checkpoint draws from text, from an image and under a mask: `for_task` makes the pipelines of the others from the
+same networks. On a CPU it computes in float32; on a GPU in half precision, its parts moved there one after another
+where they do not all fit. What a decoder in half precision makes NaN of is decoded again in float32.
+"""
+
+import hashlib
+import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trilemma.errors import UserError, named
+from trilemma.extras import pip
+from trilemma.hardware import memory_bytes, pick_device, supports_fast_bf16
+from trilemma.memory import is_out_of_memory
+from trilemma.pretrained.fetch import HALF, Place
+from trilemma.pretrained.libraries import brief, load_diffusers, silence
+from trilemma.pretrained.safety import INDEX, WEIGHTS, check_folder, components
+from trilemma.text import note
+from trilemma.words import size_in_words
+
+ROOM = 1.3  # of a GPU's memory, for each byte of weights: what is computed needs some, too
+UNFILLED = ("newly initialized", "MISSING")  # how the libraries say that weights are not in the files
+TASKS = {"text": "Text2Image", "image": "Image2Image", "mask": "Inpainting"}
+DRAWS = {"text": "from text alone", "image": "from an image", "mask": "under a mask"}
+
+
+@dataclass
+class Pipeline:
+    """A loaded pipeline: where it is, the object of diffusers, and what it computes in."""
+
+    place: Place
+    base: Any
+    device: torch.device
+    dtype: torch.dtype
+    offloads: bool
+
+    def __post_init__(self) -> None:
+        self.scheduler = self.base.scheduler
+        self._tasks: dict[str, Any] = {}
+
+    def for_task(self, task: str) -> Any:
+        """The pipeline that draws from "text", from an "image", or under a "mask".
+
+        Raises:
+            UserError: the checkpoint has none.
+        """
+        if task not in self._tasks:
+            self._tasks[task] = self._made_for(task)
+        return self._tasks[task]
+
+    def _made_for(self, task: str) -> Any:
+        if takes(self.base, task):
+            return self.base
+        maker = getattr(load_diffusers(), f"AutoPipelineFor{TASKS[task]}")
+        try:
+            with silence():
+                pipe = maker.from_pipe(self.base)
+        except ValueError:
+            kind = type(self.base).__name__
+            raise UserError(f"{self.place.name} ({kind}) does not draw {DRAWS[task]}; choose another model=") from None
+        if self.offloads:
+            pipe.enable_model_cpu_offload(device=self.device)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def use_scheduler(self, name: str | None) -> Any:
+        """From now on, draw with the scheduler of that class, or that of the checkpoint.
+
+        Returns:
+            The scheduler.
+        Raises:
+            UserError: there is none of that name that fits the checkpoint.
+        """
+        scheduler = self.scheduler
+        if name is not None and name != type(scheduler).__name__:
+            classes = {kind.__name__: kind for kind in sorted(scheduler.compatibles, key=lambda kind: kind.__name__)}
+            kind = named("scheduler", name, classes)
+            with silence(), their_errors(f"scheduler={name}"):
+                scheduler = kind.from_config(scheduler.config)
+        for pipe in [self.base, *self._tasks.values()]:
+            pipe.scheduler = scheduler
+        return scheduler
+
+    def load_lora(self, path: Path) -> None:
+        """Add the weights of a LoRA file.
+
+        Raises:
+            UserError: the package peft is missing, or the file does not fit.
+        """
+        if find_spec("peft") is None:
+            raise UserError(f'lora= needs the package peft: {pip()} install "peft>=0.17"')
+        if path.suffix != WEIGHTS or not path.is_file():
+            raise UserError(f"lora={path}: give a file of weights that ends in {WEIGHTS}")
+        from safetensors.torch import load_file
+
+        with silence(), their_errors(f"lora={path}"):
+            self.base.load_lora_weights(load_file(path))
+
+
+def load_pipeline(place: Place, device: str = "auto") -> Pipeline:
+    """A pipeline from its folder, checked first.
+
+    Raises:
+        UserError: the folder holds what it may not, its class is unknown, weights are missing or do not fit, or the
+            machine has not the memory.
+    """
+    index = check_folder(place.folder, place.within)
+    diffusers, parts = load_diffusers(), components(index, place.folder / INDEX)
+    kind = pipeline_class(diffusers, index["_class_name"])
+    _check_classes(diffusers, parts, place)
+    where = pick_device(device)
+    dtype = precision_for(where)
+    files = weight_files(place.folder, parts)
+    offloads = _check_memory(place.name, numbers_in(files) * dtype.itemsize, where, dtype)
+    keys: dict[str, Any] = {"variant": "fp16"} if any(HALF in path.name for path in files) else {}
+    keys |= {name: value for name, value in WITHOUT_CHECKER.items() if name in _keywords(kind.__init__)}
+    with silence() as warned, their_errors(f"{place.name} cannot be loaded"):
+        pipe = kind.from_pretrained(place.folder, dtype=dtype, use_safetensors=True, local_files_only=True, **keys)
+    if unfilled := [text for text in warned if any(words in text for words in UNFILLED)]:
+        raise UserError(f"{place.name} lacks weights: {brief(ValueError(unfilled[0]))}; download it again")
+    pipe.set_progress_bar_config(disable=True)
+    if hasattr(pipe, "vae"):
+        _decode_in_float32_if_nan(pipe.vae)
+    if offloads:
+        pipe.enable_model_cpu_offload(device=where)
+    else:
+        pipe.to(where)
+    return Pipeline(place, pipe, where, dtype, offloads)
+
+
+WITHOUT_CHECKER = {"safety_checker": None, "requires_safety_checker": False}
+
+
+def pipeline_class(diffusers: Any, name: str) -> Any:
+    """The class of a pipeline of diffusers.
+
+    Raises:
+        UserError: it has none of that name.
+    """
+    kind = getattr(diffusers, name, None) if name.isidentifier() and not name.startswith("_") else None
+    if not inspect.isclass(kind) or not issubclass(kind, diffusers.DiffusionPipeline):
+        raise UserError(
+            f"{name:.80} is not a pipeline of diffusers {diffusers.__version__}; a later version may have it"
+        )
+    return kind
+
+
+def _check_classes(diffusers: Any, parts: dict[str, tuple[str, str]], place: Place) -> None:
+    """Raises UserError for a part whose class is no network, scheduler, tokeniser or processor."""
+    import transformers  # pyright: ignore[reportMissingImports]
+    from diffusers import pipelines  # pyright: ignore[reportMissingImports]
+
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    bases = (
+        diffusers.ModelMixin,
+        diffusers.SchedulerMixin,
+        transformers.PreTrainedModel,
+        transformers.PreTrainedTokenizerBase,
+        transformers.FeatureExtractionMixin,
+        transformers.ProcessorMixin,
+        transformers.image_processing_base.ImageProcessingMixin,
+    )
+    for name, (library, word) in parts.items():
+        home = libraries.get(library) or getattr(pipelines, library, None)
+        kind = getattr(home, word, None)
+        if not inspect.isclass(kind) or not issubclass(kind, bases):
+            raise UserError(
+                f"{place.folder / INDEX}: {name} is {library}.{word:.80}, which is not a part of a pipeline"
+            )
+
+
+def takes(pipe: Any, task: str) -> bool:
+    """Whether a pipeline draws from "text", from an "image", or under a "mask", by the keywords of its call."""
+    keys = _keywords(type(pipe).__call__)
+    wanted = {"image": task in ("image", "mask"), "mask_image": task == "mask"}
+    return all((key in keys) == is_wanted for key, is_wanted in wanted.items())
+
+
+def _keywords(function: Any) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+def precision_for(device: torch.device) -> torch.dtype:
+    """Half precision on a CUDA device, bfloat16 where it has that, which does not overflow; float32 elsewhere."""
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if supports_fast_bf16(device) else torch.float16
+
+
+def weight_files(folder: Path, parts: dict[str, Any]) -> list[Path]:
+    """The files of weights that parts are loaded from: in full precision where there are such."""
+    files: list[Path] = []
+    for part in parts:
+        own = sorted((folder / part).glob(f"*{WEIGHTS}"))
+        full = [path for path in own if "." not in path.stem]
+        files += full or [path for path in own if HALF in path.name]
+    return files
+
+
+def numbers_in(files: list[Path]) -> int:
+    """How many numbers files of weights hold, by their headers."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total
+
+
+def _check_memory(name: str, needed: int, device: torch.device, dtype: torch.dtype) -> bool:
+    """Say what the weights need, before they are loaded.
+
+    Returns:
+        Whether parts have to be moved to the device one after another.
+    Raises:
+        UserError: the machine has not so much memory.
+    """
+    memory = memory_bytes()
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory
+    precision = str(dtype).removeprefix("torch.")
+    note(f"{name}: {size_in_words(needed)} of weights in {precision} on {device}, which has {size_in_words(free)}")
+    if memory and needed > memory:
+        raise UserError(f"{name} needs {size_in_words(needed)}, more than the {size_in_words(memory)} of this machine")
+    offloads = device.type == "cuda" and needed * ROOM > free
+    if offloads:
+        note(f"{name}: its parts are moved to {device} one after another, as they do not fit together")
+    return offloads
+
+
+def _decode_in_float32_if_nan(vae: Any) -> None:
+    """Let a decoder in half precision decode again in float32 what became NaN or infinite."""
+    decode = vae.decode
+
+    def safe(z: Tensor, *args: Any, **keys: Any) -> Any:
+        decoded = decode(z, *args, **keys)
+        dtype = vae.dtype
+        if dtype == torch.float32 or decoded[0].isfinite().all():
+            return decoded
+        note(f"NaN from the decoder in {str(dtype).removeprefix('torch.')}: decoding again in float32")
+        vae.to(torch.float32)
+        try:
+            return decode(z.float(), *args, **keys)
+        finally:
+            vae.to(dtype)
+
+    vae.decode = safe
+
+
+@contextmanager
+def their_errors(what: str) -> Iterator[None]:
+    """Inside, an error of the libraries becomes one of ours, in a sentence.
+
+    Raises:
+        UserError: instead of any other.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError(f"{what}: memory ran out; ask for a smaller size=, or take a smaller model=") from error
+        raise UserError(f"{what}: {brief(error)}") from error
+
+
+def content_id(folder: Path) -> str:
+    """A hash of what a pipeline in a folder is loaded from: its settings and weights, with their names."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".txt", ".model", WEIGHTS)):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
+    return total.hexdigest()[:16]

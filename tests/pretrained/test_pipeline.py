@@ -1,0 +1,229 @@
+"""A tiny pipeline with random weights: loaded, drawn from by text, image and mask, and compared with its bare call."""
+
+import shutil
+from importlib.util import find_spec
+
+import pytest
+import torch
+from PIL import Image
+from pretrained.folders import change_json
+from safetensors.torch import load_file, save_file
+
+from trilemma import rng
+from trilemma.errors import UserError
+from trilemma.pretrained import pipeline as module
+from trilemma.pretrained.drawing import arguments, draw, task_of
+from trilemma.pretrained.fetch import locate
+from trilemma.pretrained.libraries import load_diffusers, silence
+from trilemma.pretrained.pipeline import content_id, load_pipeline, numbers_in, precision_for, weight_files
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny):
+    return load_pipeline(locate(str(tiny)), "cpu")
+
+
+@pytest.fixture
+def copy(tiny, tmp_path):
+    return shutil.copytree(tiny, tmp_path / "copy")
+
+
+def image(pipeline, k=0, scheduler=None, seed=0, prompt="a red cat", **keys):
+    keys = {"steps": 2, **keys}
+    return draw(pipeline, prompt, k, seed=seed, keys=keys, scheduler=scheduler)
+
+
+def photo(side=64):
+    picture = Image.new("RGB", (side, side), (200, 30, 30))
+    picture.paste((10, 200, 90), (0, 0, side // 2, side))
+    return picture
+
+
+def test_an_image_is_that_of_the_bare_call_with_its_own_generator(pipeline, tiny):
+    with silence():
+        bare = load_diffusers().StableDiffusionPipeline.from_pretrained(tiny)
+        generator = torch.Generator().manual_seed(rng.seed_of(5, "imagine", 3))
+        expected = bare("a red cat", num_inference_steps=2, guidance_scale=3.0, generator=generator, output_type="pt")
+    got = image(pipeline, 3, seed=5, guidance=3.0)
+    assert got.shape == (1, 3, 64, 64) and got.dtype == torch.float32
+    assert torch.equal(got, expected.images)
+
+
+@pytest.mark.parametrize("scheduler", [None, "EulerAncestralDiscreteScheduler"])
+def test_an_image_depends_on_its_seed_and_number_alone(pipeline, scheduler):
+    several = [image(pipeline, k, scheduler) for k in range(3)]
+    assert torch.equal(image(pipeline, 1, scheduler), several[1])
+    assert not torch.equal(several[0], several[1])
+    assert not torch.equal(image(pipeline, 0, scheduler, seed=1), several[0])
+
+
+def test_the_process_wide_generator_is_left_alone(pipeline):
+    state = torch.get_rng_state()
+    image(pipeline)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_each_key_changes_the_image(pipeline):
+    plain = image(pipeline)
+    for changed in ({"steps": 3}, {"guidance": 2.0}, {"negative": "blue"}, {"prompt": "a dog"}):
+        assert not torch.equal(image(pipeline, **changed), plain), changed
+    assert image(pipeline, size=(48, 80)).shape == (1, 3, 48, 80)
+
+
+def test_from_an_image_and_under_a_mask(pipeline):
+    again = image(pipeline, image=photo(), strength=0.5)
+    assert again.shape == (1, 3, 64, 64) and not torch.equal(again, image(pipeline, image=photo(), strength=1.0))
+    part = image(pipeline, image=photo(), mask=Image.new("L", (64, 64), 255), strength=1.0)
+    assert part.shape == (1, 3, 64, 64)
+    kinds = {name: type(pipeline.for_task(name)).__name__ for name in ("text", "image", "mask")}
+    assert kinds == {
+        "text": "StableDiffusionPipeline",
+        "image": "StableDiffusionImg2ImgPipeline",
+        "mask": "StableDiffusionInpaintPipeline",
+    }
+    assert pipeline.for_task("mask").unet is pipeline.base.unet
+
+
+def test_a_key_that_is_not_taken_is_refused_with_those_that_are(pipeline):
+    with pytest.raises(
+        UserError, match="StableDiffusionPipeline does not take strength=; it takes steps, guidance, neg"
+    ):
+        arguments(pipeline.base, {"strength": 0.5})
+    assert arguments(pipeline.base, {"steps": 3, "size": (8, 16), "negative": None}) == {
+        "num_inference_steps": 3,
+        "height": 8,
+        "width": 16,
+    }
+    for keys, words in (({"mask": 1}, "mask= needs image="), ({"strength": 0.5}, "strength= needs image=")):
+        with pytest.raises(UserError, match=words):
+            task_of(keys)
+
+
+def test_a_product_below_one_step_is_refused(pipeline):
+    with pytest.raises(UserError, match=r"steps=1 strength=0.5: no step is left"):
+        image(pipeline, steps=1, image=photo(), strength=0.5)
+
+
+def test_errors_of_the_libraries_are_one_sentence(pipeline, capfd):
+    with pytest.raises(UserError, match=r"cannot draw this: .*divisible by 8") as caught:
+        image(pipeline, size=(60, 60))
+    assert "\n" not in str(caught.value) and capfd.readouterr().err == ""
+
+
+def test_a_scheduler_is_chosen_by_name_among_those_that_fit(pipeline):
+    plain = image(pipeline)
+    assert not torch.equal(image(pipeline, scheduler="EulerDiscreteScheduler"), plain)
+    assert torch.equal(image(pipeline), plain)
+    assert torch.equal(image(pipeline, scheduler="DDIMScheduler"), plain)
+    with pytest.raises(UserError, match='unknown scheduler "ddim"; choose one of DDIMScheduler, DDPMScheduler,'):
+        pipeline.use_scheduler("ddim")
+
+
+def test_nothing_is_shown_but_the_memory(tiny, capfd):
+    loaded = load_pipeline(locate(str(tiny)), "cpu")
+    total = sum(p.numel() for part in ("unet", "vae", "text_encoder") for p in getattr(loaded.base, part).parameters())
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and f"{4 * total / 1e3:.0f} kB of weights in float32 on cpu" in said
+    image(loaded)
+    assert capfd.readouterr().err == ""
+
+
+def test_numbers_are_counted_from_the_files_that_are_loaded(tiny, copy):
+    parts = dict.fromkeys(("unet", "vae", "text_encoder"))
+    files = weight_files(tiny, parts)
+    assert numbers_in(files) == sum(t.numel() for path in files for t in load_file(path).values())
+    shutil.copy(copy / "vae/diffusion_pytorch_model.safetensors", copy / "vae/diffusion_pytorch_model.fp16.safetensors")
+    assert [path.name for path in weight_files(copy, parts)] == [path.name for path in files]
+
+
+def test_weights_in_half_precision_are_loaded_where_there_are_no_others(copy, pipeline):
+    for path in copy.rglob("*.safetensors"):
+        save_file({name: t.half() for name, t in load_file(path).items()}, path.with_suffix(".fp16.safetensors"))
+        path.unlink()
+    images = image(load_pipeline(locate(str(copy)), "cpu"))
+    assert 0 < (images - image(pipeline)).abs().max() < 0.1
+
+
+def test_a_machine_without_the_memory_is_said_before_loading(tiny, monkeypatch):
+    monkeypatch.setattr(module, "memory_bytes", lambda: 1000)
+    with pytest.raises(UserError, match="more than the 1 kB of this machine"):
+        load_pipeline(locate(str(tiny)), "cpu")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_missing_weights_are_not_filled_with_random_ones(copy, part):
+    (path,) = (copy / part).glob("*.safetensors")
+    tensors = load_file(path)
+    tensors.pop(next(name for name in tensors if name.endswith("weight")))
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks weights|cannot be loaded"):
+        load_pipeline(locate(str(copy)), "cpu")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_weights_of_another_shape_are_refused(copy, part):
+    (path,) = (copy / part).glob("*.safetensors")
+    tensors = load_file(path)
+    name = next(name for name in tensors if tensors[name].ndim == 4)
+    save_file({**tensors, name: tensors[name][:, :, :1].contiguous()}, path, {"format": "pt"})
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_pipeline(locate(str(copy)), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"_class_name": "Tensor"}, "Tensor is not a pipeline of diffusers"),
+        ({"_class_name": "UNet2DModel"}, "UNet2DModel is not a pipeline"),
+        ({"_class_name": "__init__"}, "not a pipeline"),
+        ({"unet": ["diffusers", "DiffusionPipeline"]}, "unet is diffusers.DiffusionPipeline, which is not a part"),
+        ({"unet": ["transformers", "Trainer"]}, "which is not a part of a pipeline"),
+        ({"unet": ["diffusers", "Absent"]}, "which is not a part of a pipeline"),
+        ({"unet": ["stable_diffusion", "StableDiffusionPipeline"]}, "which is not a part of a pipeline"),
+    ],
+)
+def test_classes_are_those_of_parts(copy, changes, words):
+    change_json(copy / "model_index.json", **changes)
+    with pytest.raises(UserError, match=words):
+        load_pipeline(locate(str(copy)), "cpu")
+
+
+def test_a_decoder_that_overflows_decodes_again_in_float32(tiny, pipeline, capsys):
+    half = load_pipeline(locate(str(tiny)), "cpu")
+    vae = half.base.vae.to(torch.float16)
+    asked = []
+
+    def bare(z, *args, **keys):
+        asked.append(z.dtype)
+        value = float("nan") if z.dtype == torch.float16 else 0.25
+        return (torch.full((1, 3, 4, 4), value, dtype=z.dtype),)
+
+    vae.decode = bare
+    module._decode_in_float32_if_nan(vae)
+    capsys.readouterr()
+    (images,) = vae.decode(torch.zeros(1, 4, 2, 2, dtype=torch.float16))
+    assert asked == [torch.float16, torch.float32] and bool((images == 0.25).all())
+    assert vae.dtype == torch.float16 and "decoding again in float32" in capsys.readouterr().err
+
+
+def test_precision_by_device(monkeypatch):
+    assert precision_for(CPU) == torch.float32
+    for native, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(module, "supports_fast_bf16", lambda _, native=native: native)
+        assert precision_for(torch.device("cuda")) == expected
+
+
+@pytest.mark.skipif(find_spec("peft") is not None, reason="peft is here")
+def test_lora_names_the_line_that_installs_what_it_needs(pipeline, tmp_path):
+    with pytest.raises(UserError, match=r'lora= needs the package peft: .*pip install "peft>=0.17"'):
+        pipeline.load_lora(tmp_path / "a.safetensors")
+
+
+def test_the_content_of_a_folder_has_a_name(tiny, copy):
+    assert content_id(copy) == content_id(tiny)
+    (copy / "notes.md").write_text("nothing that is loaded")
+    assert content_id(copy) == content_id(tiny)
+    change_json(copy / "scheduler/scheduler_config.json", beta_end=0.013)
+    assert content_id(copy) != content_id(tiny)
