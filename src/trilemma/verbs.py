@@ -136,6 +136,9 @@ VERBS = (
          doing="placing the codes of images"),
     Verb("edit", "edit", "Change an image: towards a group by its code, or drawn again, whole or under a mask.",
          see=SAMPLER_KEYS, doing="changing images"),
+    Verb("imagine", "imagine", "Draw images from a text with a published checkpoint, through diffusers.",
+         "Needs the extra pretrained. The checkpoint is downloaded at its first use, with its licence said; nothing in "
+         "it is run or unpickled.", doing="drawing images"),
     Verb("upscale", "upscale", "Enlarge an image with a model that was trained to (diffusion-upscale).",
          "A large image is enlarged in tiles that overlap.", see=SAMPLER_KEYS, doing="enlarging the image"),
     Verb("compress", "compress", "Measure the codes as compression, next to PCA, JPEG and WebP.",

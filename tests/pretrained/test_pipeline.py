@@ -106,6 +106,34 @@ def test_a_product_below_one_step_is_refused(pipeline):
         image(pipeline, steps=1, image=photo(), strength=0.5)
 
 
+def test_the_share_of_the_steps_that_a_pipeline_takes_by_default_counts(pipeline):
+    with pytest.raises(UserError, match=r"steps=1 strength=0.8: no step is left"):
+        image(pipeline, steps=1, image=photo())
+
+
+def test_the_end_of_a_long_prompt_is_said_to_be_left_out(pipeline, capsys):
+    long = "a cat and a dog and a bird"
+    for k in range(2):
+        image(pipeline, k, prompt=long)
+    said = capsys.readouterr().err
+    assert said.count("does not read the end of a long prompt") == 1 and long in said
+    assert torch.equal(image(pipeline, prompt=long), image(pipeline, prompt=f"{long} and a horse"))
+
+
+def test_a_pipeline_that_reads_no_text_is_refused(tmp_path):
+    diffusers = load_diffusers()
+    blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
+    small = {"sample_size": 8, "block_out_channels": (4, 8), "norm_num_groups": 2, "layers_per_block": 1}
+    unet = diffusers.UNet2DModel(**small, **blocks)
+    with silence():
+        diffusers.DDPMPipeline(unet=unet, scheduler=diffusers.DDPMScheduler()).save_pretrained(tmp_path)
+    other = load_pipeline(locate(str(tmp_path)), "cpu")
+    with pytest.raises(UserError, match=r"\(DDPMPipeline\) does not draw from a text; choose another model="):
+        image(other)
+    with pytest.raises(UserError, match=r"\(DDPMPipeline\) does not draw from an image"):
+        image(other, image=photo())
+
+
 def test_errors_of_the_libraries_are_one_sentence(pipeline, capfd):
     with pytest.raises(UserError, match=r"cannot draw this: .*divisible by 8") as caught:
         image(pipeline, size=(60, 60))

@@ -106,6 +106,11 @@ def _edit(result: Any, given: Given) -> None:
     facts({"picture": result.picture, **film, "images": _names(result.files), **more})
 
 
+def _imagine(result: Any, given: Given) -> None:
+    several = {"images": _names(result.files)} if len(result.files) > 1 else {}
+    facts({"picture": result.picture, **several})
+
+
 def _upscale(result: Any, given: Given) -> None:
     facts({"picture": result.picture, "images": _names(result.files)})
 
@@ -218,6 +223,7 @@ PRINT: Mapping[str, Callable[[Any, Given], None]] = {
     "denoise": lambda result, _: facts({"picture": result.picture, "animation": result.animation}),
     "map": _map,
     "edit": _edit,
+    "imagine": _imagine,
     "upscale": _upscale,
     "compress": _compress,
     "detect": _detect,

@@ -7,6 +7,7 @@ from trilemma.explore.denoise import denoise
 from trilemma.explore.detect import detect
 from trilemma.explore.disentangle import disentangle
 from trilemma.explore.edit import edit
+from trilemma.explore.imagine import imagine
 from trilemma.explore.interpolate import interpolate
 from trilemma.explore.invert import invert
 from trilemma.explore.map import latent_map
@@ -23,6 +24,7 @@ __all__ = [
     "detect",
     "disentangle",
     "edit",
+    "imagine",
     "interpolate",
     "invert",
     "latent_map",

@@ -4,11 +4,11 @@ The file may be anyone's: what it asks for is bounded by what it is, a picture o
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trilemma.config import make
 from trilemma.errors import UserError
+from trilemma.explore.imagine import draw_again
 from trilemma.explore.sample import FORMAT, GRID_LIMIT, Receipt, receipt_of
 from trilemma.files import open_plain
 from trilemma.hardware import pick_device
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LARGEST_PICTURE = 2**22  # pixels that are decoded whatever the receipt says
+CONDITIONS = ("trilemma", "torch", "diffusers", "transformers", "device", "threads", "precision")
 LARGEST_BATCH = 2**24  # numbers in the images of a batch: 21,399 of 28x28
 # of a receipt; the rest: who and where
 ASKED = {"seed", "label", "caption", "exact", "settings", "first", "n", "grid", "batches"}
@@ -54,14 +56,14 @@ class Again:
 
 @checked_call
 def again(
-    image: Annotated[str | Path, Field(description="a PNG written by `trilemma sample`")],
+    image: Annotated[str | Path, Field(description="a PNG written by `trilemma sample` or `imagine`")],
     *,
     run: Annotated[Run | str | Path | None, Field(description="its run folder (default: searched for)")] = None,
     out: Annotated[
         str | Path | None, Field(description="picture to write (default: NAME-again.png in this folder)")
     ] = None,
 ) -> Again:
-    """Make a picture again that `sample` wrote, a single image or a grid.
+    """Make a picture again that `sample` or `imagine` wrote, a single image or a grid.
 
     Args:
         run: default: it is searched where it was, around the picture, and in runs/.
@@ -70,6 +72,8 @@ def again(
             other weights by now.
     """
     image = Path(image).expanduser()
+    if (metadata := read_metadata(image)).get("verb") == "imagine":
+        return _imagine_again(image, metadata, run, out)
     receipt = _read(image)
     path = out_path(out) if out is not None else Path(f"{image.stem}-again.png")
     claim([path], within=path.parent)
@@ -87,7 +91,19 @@ def again(
     difference = _difference(picture, image)
     new = receipt_of(run, **receipt.model_dump(include=ASKED))
     save_png(picture, path, new.to_json())
-    return Again(path, run.path, difference == 0, difference, tuple(_changes(receipt, new)))
+    return Again(path, run.path, difference == 0, difference, tuple(_changes(receipt.to_json(), new.to_json())))
+
+
+def _imagine_again(image: Path, then: dict[str, Any], run: object, out: str | Path | None) -> Again:
+    """A picture of `imagine`, made again by the pipeline that it names."""
+    if run is not None:
+        raise UserError(f"{image} was drawn by a published checkpoint, which it names; leave run= out")
+    path = out_path(out) if out is not None else Path(f"{image.stem}-again.png")
+    claim([path], within=path.parent)
+    picture, pipeline, now = draw_again(then, image)
+    difference = _difference(picture, image)
+    save_png(picture, path, now)
+    return Again(path, pipeline.place.folder, difference == 0, difference, tuple(_changes(then, now)))
 
 
 def _read(image: Path) -> Receipt:
@@ -98,7 +114,9 @@ def _read(image: Path) -> Receipt:
         writer = metadata.get("trilemma")
         raise UserError(f"{image} has format {version} of trilemma {writer}; this version reads {FORMAT}: update")
     if verb := metadata.get("verb"):
-        raise UserError(f"{image} was made by `trilemma {verb}`; only what `sample` draws can be made again")
+        raise UserError(
+            f"{image} was made by `trilemma {verb}`; only what `sample` or `imagine` draws can be made again"
+        )
     try:
         receipt = make(Receipt, metadata)
     except UserError as error:
@@ -266,7 +284,7 @@ def _difference(picture: "Image.Image", image: Path) -> int | None:
     return int(np.abs(one - other).max())
 
 
-def _changes(then: Receipt, now: Receipt) -> Iterator[str]:
-    for name in ("trilemma", "torch", "device", "threads", "precision"):
-        if getattr(then, name) != getattr(now, name):
-            yield f"{name} {getattr(then, name)} then, {getattr(now, name)} now"
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for name in CONDITIONS:
+        if then.get(name) != now.get(name):
+            yield f"{name} {then.get(name)!s:.40} then, {now.get(name)} now"

@@ -5,6 +5,7 @@ Our keys have their names in diffusers by the signature of the call; a key that 
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from trilemma import rng
 from trilemma.errors import UserError, check_finite
 from trilemma.pretrained.libraries import silence
 from trilemma.pretrained.pipeline import Pipeline, their_errors
+from trilemma.text import note
 
 THEIRS = {  # the names of our keys in a call
     "steps": ("num_inference_steps",),
@@ -70,15 +72,38 @@ def draw(
     Raises:
         UserError: the pipeline does not take a key, or cannot draw this.
     """
-    pipe = pipeline.for_task(task_of(keys))
+    task = task_of(keys)
+    pipe = pipeline.for_task(task)
+    known = inspect.signature(type(pipe).__call__).parameters
+    if "prompt" not in known:
+        raise UserError(
+            f"{pipeline.place.name} ({type(pipe).__name__}) does not draw from a text; choose another model="
+        )
+    if task != "text" and "height" not in known:
+        keys = {**keys, "size": None}  # that of the image
     values = arguments(pipe, keys)
-    steps, strength = values.get("num_inference_steps"), values.get("strength")
-    if steps is not None and strength is not None and steps * strength < 1:
-        raise UserError(f"steps={steps} strength={strength:g}: no step is left; their product must be 1 or more")
+    _check_steps({"strength": known["strength"].default if "strength" in known else None, **values})
     pipeline.use_scheduler(scheduler)
     noise = rng.generator(seed, "imagine", k)
-    with torch.no_grad(), silence(), their_errors(f"{pipeline.place.name} cannot draw this"):
-        images = pipe(prompt, **values, generator=noise, output_type="pt").images
+    with torch.no_grad(), silence() as warned, their_errors(f"{pipeline.place.name} cannot draw this"):
+        result = pipe(prompt=prompt, **values, generator=noise, output_type="pt")
+    if any("truncated" in text for text in warned):
+        _note_once(f'{pipeline.place.name} does not read the end of a long prompt: "{prompt[:40]}..."')
+    images = getattr(result, "images", None)
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        raise UserError(f"{pipeline.place.name} ({type(pipe).__name__}) draws something else than images")
     images = images.float().cpu()
     check_finite(images, "images", "take another scheduler=, or more steps=", first=k)
     return images.clamp(0, 1)
+
+
+def _check_steps(values: Mapping[str, Any]) -> None:
+    """Raises UserError where an image is drawn again in less than one step: pipelines take steps * strength of them."""
+    steps, strength = values.get("num_inference_steps"), values.get("strength")
+    if steps is not None and strength is not None and steps * strength < 1:
+        raise UserError(f"steps={steps} strength={strength:g}: no step is left; their product must be 1 or more")
+
+
+@cache
+def _note_once(text: str) -> None:
+    note(text)

@@ -68,7 +68,7 @@ def locate(name: str, *, download: bool = True) -> Place:
         UserError: there is none of that name, or it is not here and cannot or may not be downloaded.
     """
     path = Path(name).expanduser()
-    if name and path.is_dir():
+    if name and name not in CHECKPOINTS and path.is_dir():
         return Place(name, path.resolve(), path.resolve())
     repository = CHECKPOINTS[name].repository if name in CHECKPOINTS else name
     if not REPOSITORY.fullmatch(repository):

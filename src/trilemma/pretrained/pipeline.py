@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from trilemma.words import size_in_words
 ROOM = 1.3  # of a GPU's memory, for each byte of weights: what is computed needs some, too
 UNFILLED = ("newly initialized", "MISSING")  # how the libraries say that weights are not in the files
 TASKS = {"text": "Text2Image", "image": "Image2Image", "mask": "Inpainting"}
+WITHOUT_CHECKER = {"safety_checker": None, "requires_safety_checker": False}
 DRAWS = {"text": "from text alone", "image": "from an image", "mask": "under a mask"}
 
 
@@ -47,6 +49,11 @@ class Pipeline:
     def __post_init__(self) -> None:
         self.scheduler = self.base.scheduler
         self._tasks: dict[str, Any] = {}
+
+    @cached_property
+    def origin(self) -> dict[str, str]:
+        """See `origin`; the hash is computed once."""
+        return origin(self.place)
 
     def for_task(self, task: str) -> Any:
         """The pipeline that draws from "text", from an "image", or under a "mask".
@@ -136,9 +143,6 @@ def load_pipeline(place: Place, device: str = "auto") -> Pipeline:
     else:
         pipe.to(where)
     return Pipeline(place, pipe, where, dtype, offloads)
-
-
-WITHOUT_CHECKER = {"safety_checker": None, "requires_safety_checker": False}
 
 
 def pipeline_class(diffusers: Any, name: str) -> Any:
@@ -272,6 +276,13 @@ def their_errors(what: str) -> Iterator[None]:
         if is_out_of_memory(error):
             raise UserError(f"{what}: memory ran out; ask for a smaller size=, or take a smaller model=") from error
         raise UserError(f"{what}: {brief(error)}") from error
+
+
+def origin(place: Place) -> dict[str, str]:
+    """Which pipeline it is: a commit of a repository, or a folder and the hash of its content."""
+    if place.repository is not None:
+        return {"repository": place.repository, "commit": str(place.commit)}
+    return {"folder": str(place.folder), "content": content_id(place.folder)}
 
 
 def content_id(folder: Path) -> str:

@@ -1,0 +1,235 @@
+"""What is asked of a published pipeline: one request, the cells of its picture, and how each is drawn.
+
+A cell is a request of its own, for one image, so that a file of a single image says no more than what made it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from trilemma.arguments import parse_value, word
+from trilemma.config import Config, make
+from trilemma.data.decoding.decode import decode
+from trilemma.data.decoding.pixels import Item, header, open_file
+from trilemma.errors import UserError, unknown
+from trilemma.explore.redraw import read_mask
+from trilemma.files import sha256_of
+from trilemma.pictures.grid import to_image
+from trilemma.pictures.levels import to_float
+from trilemma.pictures.png import receipt_for
+from trilemma.pretrained.drawing import draw, task_of
+from trilemma.pretrained.pipeline import Pipeline
+from trilemma.run.compute import one_algorithm
+from trilemma.run.run import LARGEST_NUMBER
+
+FORMAT = 1  # of a receipt
+AXES = ("steps", "guidance", "negative", "strength", "scheduler", "seed")  # keys that a grid may vary
+MOST = 400  # images of a picture
+LARGEST_SIDE = 4096  # px
+SIDES = 8  # px: those of an image are whole multiples, as autoencoders want them
+FILES = ("image", "mask", "lora")  # keys that may name a file
+Text = Annotated[str, Field(max_length=10_000)]
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+
+
+class Request(Config):
+    """What is drawn, by the keys of `imagine`; size in px (height, width); x, y: KEY:VALUE,VALUE as typed."""
+
+    prompts: tuple[Text, ...]
+    n: int = Field(default=1, ge=1, le=MOST)
+    seed: int = Field(default=0, ge=0)
+    first: int = Field(default=0, ge=0, lt=LARGEST_NUMBER)
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    guidance: float | None = Field(default=None, ge=0, le=1000)
+    negative: Text | None = None
+    size: tuple[Side, Side] | None = None
+    scheduler: Text | None = None
+    image: Text | None = None
+    strength: float | None = Field(default=None, gt=0, le=1)
+    mask: Text | None = None
+    lora: Text | None = None
+    x: Text | None = None
+    y: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_picture(self) -> "Request":
+        task_of({"image": self.image, "mask": self.mask, "strength": self.strength})
+        if not self.prompts:
+            raise ValueError("a prompt is needed: what the image shows")
+        if len(self.prompts) * self.n > MOST:
+            raise ValueError(f"{len(self.prompts)} prompts, n={self.n}: a picture has at most {MOST} images")
+        if self.y is not None and self.x is None:
+            raise ValueError("y= needs x=, the key that varies along a row")
+        if self.x is not None and (self.n > 1 or len(self.prompts) > 1):
+            raise ValueError("x= varies a key of one image: give one prompt, and n=1")
+        return self
+
+    @cached_property
+    def cells(self) -> list["Request"]:
+        """One request for each image of the picture, row by row.
+
+        Raises:
+            UserError: an axis is not KEY:VALUE,VALUE, a value does not fit its key, or there are too many images.
+        """
+        if self.x is None:
+            return [self.with_(prompts=(p,), n=1, first=self.first + k) for p in self.prompts for k in range(self.n)]
+        (key, values), (down, rows) = axis("x", self.x), axis("y", self.y) if self.y else ("", [None])
+        if key == down:
+            raise UserError(f"x= and y= both vary {key}; give two keys")
+        if len(values) * len(rows) > MOST:
+            raise UserError(f"x= and y= make {len(values) * len(rows)} images; a picture has at most {MOST}")
+        one = {"x": None, "y": None}
+        return [self.with_(**one, **({down: row} if down else {}), **{key: v}) for row in rows for v in values]
+
+    @property
+    def columns(self) -> int | None:
+        """How many images lie side by side in the picture; None: as square as possible."""
+        if self.x is not None:
+            return len(axis("x", self.x)[1])
+        return self.n if len(self.prompts) > 1 else None
+
+    def text_of(self, cell: "Request") -> str:
+        """What tells a cell from the others, to stand under it."""
+        if self.x is not None:
+            keys = [axis(name, text)[0] for name, text in (("x", self.x), ("y", self.y)) if text]
+            return ", ".join(f"{key}={word(getattr(cell, key))}" for key in keys)
+        return f"{cell.first}: {cell.prompts[0]}" if len(self.prompts) > 1 else str(cell.first)
+
+
+def axis(name: str, text: str) -> tuple[str, list[Any]]:
+    """Key and values of an axis.
+
+    >>> axis("x", "steps:1,2,4"), axis("y", "guidance:0")
+    (('steps', [1, 2, 4]), ('guidance', [0]))
+
+    Raises:
+        UserError: it has another form, or the key cannot vary.
+    """
+    key, _, values = text.partition(":")
+    parts = [parse_value(part.strip()) for part in values.split(",") if part.strip()]
+    if not parts:
+        raise UserError(f"{name}={text:.80}: give a key and its values, as {name}=steps:1,2,4")
+    if key not in AXES:
+        raise unknown(f"key of {name}=", key, AXES)
+    return key, parts
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The image that is drawn again and where, as pictures of PIL and as values (1, C, H, W); None where not given."""
+
+    image: Any = None
+    mask: Any = None
+    pixels: Tensor | None = None
+    area: Tensor | None = None
+
+
+def read_inputs(request: Request) -> Inputs:
+    """The image and the mask of a request; sides of the image are brought to whole multiples of SIDES.
+
+    Raises:
+        UserError: a file does not exist, or cannot be read.
+    """
+    if request.image is None:
+        return Inputs()
+    path = Path(request.image).expanduser()
+    if not path.is_file():
+        raise UserError(f"image={path}: file not found; give an image file")
+    item = Item(str(path), lambda: open_file(path))
+    height, width = request.size or header(item).size
+    size = (max(SIDES, height - height % SIDES), max(SIDES, width - width % SIDES))
+    if max(size) > LARGEST_SIDE:
+        raise UserError(
+            f"image={path} is {height}x{width} px (height x width); give size=, at most {LARGEST_SIDE} px a side"
+        )
+    decoded = decode([item], size, 3)
+    if decoded.skipped:
+        raise UserError(f"cannot read the image {decoded.skipped[0]}")
+    pixels = to_float(decoded.images)
+    area = None if request.mask is None else read_mask(request.mask, (3, *size), path)
+    return Inputs(to_image(pixels[0]), None if area is None else to_image(area[0]), pixels, area)
+
+
+def draw_cells(pipeline: Pipeline, request: Request, inputs: Inputs) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    """Each image of a request (3, H, W) in [0, 1], and its receipt.
+
+    Outside a mask, pixels are those of the image that is given.
+    Raises:
+        UserError: the pipeline does not take a key, or cannot draw this.
+    """
+    sums = sums_of(request)
+    for cell in request.cells:
+        keys = {key: getattr(cell, key) for key in ("steps", "guidance", "negative", "size", "strength")}
+        keys |= {"image": inputs.image, "mask": inputs.mask}
+        if inputs.pixels is not None:
+            keys["size"] = tuple(inputs.pixels.shape[2:])
+        with one_algorithm():
+            image = draw(pipeline, cell.prompts[0], cell.first, seed=cell.seed, keys=keys, scheduler=cell.scheduler)
+        if inputs.area is not None and inputs.pixels is not None:
+            image = _outside_as_before(image, inputs.pixels, inputs.area)
+        yield image[0], receipt_of(pipeline, cell, sums, list(image.shape[2:]))
+
+
+def _outside_as_before(image: Tensor, pixels: Tensor, area: Tensor) -> Tensor:
+    """The image drawn where the area is 1, and the pixels of before elsewhere.
+
+    Raises:
+        UserError: they differ in size.
+    """
+    if image.shape != pixels.shape:
+        height, width = image.shape[2:]
+        raise UserError(
+            f"the model draws {height}x{width} px (height x width) for this image; give size={height}x{width}"
+        )
+    return torch.where(area > 0, image, pixels)
+
+
+def sums_of(request: Request) -> dict[str, str]:
+    """The SHA-256 of each file that a request names."""
+    named = {key: Path(getattr(request, key) or "").expanduser() for key in FILES}
+    return {key: sha256_of(path) for key, path in named.items() if getattr(request, key) and path.is_file()}
+
+
+def receipt_of(pipeline: Pipeline, request: Request, sums: Mapping[str, str], size: list[int]) -> dict[str, Any]:
+    """How a picture is made: what was asked for, of which pipeline, with which scheduler and versions."""
+    import diffusers  # pyright: ignore[reportMissingImports]
+    import transformers  # pyright: ignore[reportMissingImports]
+
+    scheduler = pipeline.base.scheduler
+    settings = {key: value for key, value in dict(scheduler.config).items() if is_plain(value) and key[:1] != "_"}
+    return receipt_for(
+        "imagine",
+        format=FORMAT,
+        torch=torch.__version__,
+        diffusers=diffusers.__version__,
+        transformers=transformers.__version__,
+        device=str(pipeline.device),
+        threads=torch.get_num_threads(),
+        precision=str(pipeline.dtype).removeprefix("torch."),
+        **pipeline.origin,
+        pipeline=type(pipeline.base).__name__,
+        drawn_by={"scheduler": type(scheduler).__name__, **settings},
+        pixels=size,
+        sums=dict(sums),
+        **request.to_json(),
+    )
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a setting is written down as it is."""
+    return isinstance(value, str | int | float | bool | type(None))
+
+
+def request_in(receipt: Mapping[str, Any]) -> Request:
+    """What a receipt says was asked for.
+
+    Raises:
+        UserError: it does not say so.
+    """
+    return make(Request, {key: receipt[key] for key in Request.model_fields if key in receipt})
