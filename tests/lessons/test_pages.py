@@ -20,7 +20,7 @@ from trilemma.verbs import find
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {"autoencoders.md": "autoencoder", "vaes.md": "vae", "gans.md": "gan", "diffusion.md": "diffusion"}
-MORE = ("measuring.md", "editing.md", "latent.md", "text.md")  # pages of no family
+MORE = ("measuring.md", "editing.md", "latent.md", "text.md", "pretrained.md")  # pages of no family
 SOURCE_LINK = re.compile(r"\]\((\.\./src/[^)]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TRAIN_KEYS = set(TrainConfig.model_fields) | set(inspect.signature(trilemma.train).parameters) - {"settings"}

@@ -24,8 +24,8 @@ class Checkpoint:
 
 TURBO = {"steps": 1, "guidance": 0.0}
 CHECKPOINTS: dict[str, Checkpoint] = {
-    "sd-turbo": Checkpoint("stabilityai/sd-turbo", "text to image in one step, 512 px", TURBO),
-    "sdxl-turbo": Checkpoint("stabilityai/sdxl-turbo", "text to image in one step, 512 px, larger", TURBO),
-    "stable-diffusion-v1-4": Checkpoint("CompVis/stable-diffusion-v1-4", "text to image, 512 px"),
-    "stable-diffusion-v1-5": Checkpoint("stable-diffusion-v1-5/stable-diffusion-v1-5", "text to image, 512 px"),
+    "sd-turbo": Checkpoint("stabilityai/sd-turbo", "text to image in one step", TURBO),
+    "sdxl-turbo": Checkpoint("stabilityai/sdxl-turbo", "text to image in one step, larger", TURBO),
+    "stable-diffusion-v1-4": Checkpoint("CompVis/stable-diffusion-v1-4", "text to image"),
+    "stable-diffusion-v1-5": Checkpoint("stable-diffusion-v1-5/stable-diffusion-v1-5", "text to image"),
 }
