@@ -218,6 +218,51 @@ def test_classes_are_those_of_parts(copy, changes, words):
         load_pipeline(locate(str(copy)), "cpu")
 
 
+def test_a_former_name_of_a_class_is_understood_and_an_unknown_one_is_refused(copy):
+    folder = copy / "feature_extractor"
+    with silence():
+        load_diffusers()
+        from transformers import CLIPImageProcessor
+
+        CLIPImageProcessor().save_pretrained(folder)
+    change_json(copy / "model_index.json", feature_extractor=["transformers", "CLIPFeatureExtractor"])
+    assert load_pipeline(locate(str(copy)), "cpu").base.feature_extractor is not None
+    change_json(copy / "model_index.json", text_encoder=["transformers", "Absent"])
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_pipeline(locate(str(copy)), "cpu")
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_two_text_encoders_draws_by_the_same_keys(tiny, tmp_path):
+    diffusers = load_diffusers()
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    with silence():
+        base = diffusers.StableDiffusionPipeline.from_pretrained(tiny)
+        text = base.text_encoder.config.to_dict() | {"projection_dim": 8}
+        torch.manual_seed(0)
+        second = CLIPTextModelWithProjection(CLIPTextConfig(**text))
+        unet = diffusers.UNet2DConditionModel(
+            block_out_channels=(4, 8), layers_per_block=1, sample_size=32, norm_num_groups=2, cross_attention_dim=16,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            addition_embed_type="text_time", addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 8, use_linear_projection=True,
+        )  # fmt: skip
+        diffusers.StableDiffusionXLPipeline(
+            vae=base.vae, unet=unet, scheduler=base.scheduler, text_encoder=base.text_encoder, text_encoder_2=second,
+            tokenizer=base.tokenizer, tokenizer_2=base.tokenizer,
+        ).save_pretrained(tmp_path)  # fmt: skip
+    large = load_pipeline(locate(str(tmp_path)), "cpu")
+    several = [image(large, k, guidance=5.0, negative="blue") for k in range(2)]
+    assert several[0].shape == (1, 3, 64, 64) and torch.equal(
+        image(large, 1, guidance=5.0, negative="blue"), several[1]
+    )
+    assert not torch.equal(several[0], several[1])
+    assert image(large, image=photo(), strength=0.5).shape == (1, 3, 64, 64)
+    assert image(large, image=photo(), mask=Image.new("L", (64, 64), 255)).shape == (1, 3, 64, 64)
+
+
 def test_a_decoder_that_overflows_decodes_again_in_float32(tiny, pipeline, capsys):
     half = load_pipeline(locate(str(tiny)), "cpu")
     vae = half.base.vae.to(torch.float16)

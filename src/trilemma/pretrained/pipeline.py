@@ -177,6 +177,8 @@ def _check_classes(diffusers: Any, parts: dict[str, tuple[str, str]], place: Pla
     for name, (library, word) in parts.items():
         home = libraries.get(library) or getattr(pipelines, library, None)
         kind = getattr(home, word, None)
+        if kind is None and library == "transformers":
+            continue  # a former name, for which diffusers knows the present one, or refuses it
         if not inspect.isclass(kind) or not issubclass(kind, bases):
             raise UserError(
                 f"{place.folder / INDEX}: {name} is {library}.{word:.80}, which is not a part of a pipeline"
