@@ -126,6 +126,7 @@ def test_code_pickles_and_other_repositories_are_refused_before_anything_is_fetc
         assert {path.rpartition("/")[2] for _, path in hub.asked[1:]} <= {"model_index.json"}
 
 
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")
 def test_no_room_is_said_before_the_download(hub, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("Usage", "total used free")(10, 0, 10))
     with pytest.raises(UserError, match=r"10 bytes are free in .*; make room, or set HF_HOME"):

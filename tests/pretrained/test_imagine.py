@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -263,3 +264,11 @@ def test_without_the_extra_one_line_installs_it(tiny, monkeypatch, capsys):
     assert cli.main(["imagine", "a cat", f"model={tiny}"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "need the library diffusers" in said and "[pretrained]" in said
+
+
+@pytest.mark.slow
+def test_a_new_process_says_what_is_loaded_and_nothing_else(tiny, photo):
+    words = ["imagine", "a cat", f"model={tiny}", "steps=2", f"image={photo}", "strength=1", "out=o.png"]
+    done = subprocess.run([sys.executable, "-m", "trilemma", *words], capture_output=True, text=True, check=True)
+    assert done.stderr.count("\n") == 1 and "of weights in float32 on" in done.stderr
+    assert done.stdout.split() == ["picture", "o.png"]

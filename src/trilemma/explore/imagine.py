@@ -153,8 +153,9 @@ def _defaults(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stem(request: Request) -> str:
-    more = f"-and-{len(request.prompts) - 1}-more" if len(request.prompts) > 1 else ""
-    return f"imagine-{protocol_name(request.prompts[0])[:LONGEST]}{more}"
+    prompt, *others = request.prompts
+    more = f"-and-{len(others)}-more" if others else ""
+    return f"imagine-{protocol_name(prompt)[:LONGEST]}{more}"
 
 
 def _paths(picture: Path, request: Request) -> list[Path]:

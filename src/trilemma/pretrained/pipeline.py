@@ -68,10 +68,9 @@ class Pipeline:
     def _made_for(self, task: str) -> Any:
         if takes(self.base, task):
             return self.base
-        maker = getattr(load_diffusers(), f"AutoPipelineFor{TASKS[task]}")
         try:
             with silence():
-                pipe = maker.from_pipe(self.base)
+                pipe = getattr(load_diffusers(), f"AutoPipelineFor{TASKS[task]}").from_pipe(self.base)
         except ValueError:
             kind = type(self.base).__name__
             raise UserError(f"{self.place.name} ({kind}) does not draw {DRAWS[task]}; choose another model=") from None
@@ -123,8 +122,9 @@ def load_pipeline(place: Place, device: str = "auto") -> Pipeline:
     """
     index = check_folder(place.folder, place.within)
     diffusers, parts = load_diffusers(), components(index, place.folder / INDEX)
-    kind = pipeline_class(diffusers, index["_class_name"])
-    _check_classes(diffusers, parts, place)
+    with silence():  # classes are imported when they are looked up
+        kind = pipeline_class(diffusers, index["_class_name"])
+        _check_classes(diffusers, parts, place)
     where = pick_device(device)
     dtype = precision_for(where)
     files = weight_files(place.folder, parts)
