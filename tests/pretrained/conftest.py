@@ -46,3 +46,17 @@ def tiny(tmp_path_factory):
     with torch.random.fork_rng(), silence():
         tiny_pipeline().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def lora(tiny, tmp_path_factory):
+    """Weights of a LoRA for its U-Net."""
+    peft = pytest.importorskip("peft")
+    diffusers, folder = load_diffusers(), tmp_path_factory.mktemp("lora")
+    with torch.random.fork_rng(), silence():
+        torch.manual_seed(1)
+        unet = diffusers.UNet2DConditionModel.from_pretrained(tiny / "unet")
+        unet.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+        layers = peft.get_peft_model_state_dict(unet)
+        diffusers.StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers)
+    return folder / "pytorch_lora_weights.safetensors"

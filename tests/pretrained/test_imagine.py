@@ -129,6 +129,21 @@ def test_an_image_is_drawn_again_and_made_again(tiny, photo, tmp_path):
         again(result.picture)
 
 
+@pytest.mark.slow
+def test_a_lora_changes_the_images_and_is_recorded(tiny, lora, photo, tmp_path):
+    copy = shutil.copy(lora, tmp_path / "style.safetensors")
+    result = imagine("a cat", model=tiny, steps=2, lora=copy, out="o.png")
+    assert (result.images - imagine("a cat", model=tiny, steps=2, out="p.png").images).abs().max() > 1e-3
+    assert set(read_metadata(result.picture)["sums"]) == {"lora"}
+    is_made_again(result.picture)
+    is_made_again(imagine("a cat", model=tiny, steps=2, lora=copy, image=photo, strength=0.5, out="q.png").picture)
+    copy.write_bytes(b"other")
+    with pytest.raises(UserError, match="files that are not here, or have changed since"):
+        again(result.picture)
+    with pytest.raises(UserError, match=r"lora=.*style\.safetensors: "):
+        imagine("a cat", model=tiny, lora=copy)
+
+
 def test_outside_a_mask_every_pixel_stays(tiny, tmp_path):
     before = np.random.default_rng(0).integers(0, 256, (64, 72, 3), np.uint8)
     Image.fromarray(before).save(tmp_path / "photo.png")
@@ -178,6 +193,8 @@ def test_a_folder_that_changed_is_said(tiny, tmp_path):
         ({"x": "steps:" + "1," * 500}, "does not say how it was made"),
         ({"x": "out:1"}, "does not say how it was made"),
         ({"prompts": []}, "a prompt is needed"),
+        ({"size": [72, 64]}, "has 64x64 pixels, too few for the images that it says it shows"),
+        ({"x": "seed:" + "1," * 65}, "too few for the images"),
         ({"folder": "//host/share"}, "does not name a pipeline and files of this machine"),
         ({"folder": 3}, "does not name a pipeline"),
     ],

@@ -1,7 +1,6 @@
 """A tiny pipeline with random weights: loaded, drawn from by text, image and mask, and compared with its bare call."""
 
 import shutil
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.pretrained import pipeline as module
+from trilemma.pretrained import weights
 from trilemma.pretrained.drawing import arguments, draw, task_of
 from trilemma.pretrained.fetch import locate
 from trilemma.pretrained.libraries import load_diffusers, silence
-from trilemma.pretrained.pipeline import content_id, load_pipeline, numbers_in, precision_for, weight_files
+from trilemma.pretrained.pipeline import check_lora, content_id, load_pipeline
+from trilemma.pretrained.weights import numbers_in, precision_for, weight_files
 
 CPU = torch.device("cpu")
 
@@ -175,7 +176,7 @@ def test_weights_in_half_precision_are_loaded_where_there_are_no_others(copy, pi
 
 
 def test_a_machine_without_the_memory_is_said_before_loading(tiny, monkeypatch):
-    monkeypatch.setattr(module, "memory_bytes", lambda: 1000)
+    monkeypatch.setattr(weights, "memory_bytes", lambda: 1000)
     with pytest.raises(UserError, match="more than the 1 kB of this machine"):
         load_pipeline(locate(str(tiny)), "cpu")
 
@@ -284,14 +285,18 @@ def test_a_decoder_that_overflows_decodes_again_in_float32(tiny, pipeline, capsy
 def test_precision_by_device(monkeypatch):
     assert precision_for(CPU) == torch.float32
     for native, expected in ((True, torch.bfloat16), (False, torch.float16)):
-        monkeypatch.setattr(module, "supports_fast_bf16", lambda _, native=native: native)
+        monkeypatch.setattr(weights, "supports_fast_bf16", lambda _, native=native: native)
         assert precision_for(torch.device("cuda")) == expected
 
 
-@pytest.mark.skipif(find_spec("peft") is not None, reason="peft is here")
-def test_lora_names_the_line_that_installs_what_it_needs(pipeline, tmp_path):
+def test_lora_names_the_line_that_installs_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'lora= needs the package peft: .*pip install "peft>=0.17"'):
-        pipeline.load_lora(tmp_path / "a.safetensors")
+        check_lora(tmp_path / "a.safetensors")
+    monkeypatch.setattr(module, "find_spec", lambda name: "here")
+    for name in ("a.safetensors", "a.bin"):
+        with pytest.raises(UserError, match=f"lora=.*{name}: give a file of weights that ends in .safetensors"):
+            check_lora(tmp_path / name)
 
 
 def test_the_content_of_a_folder_has_a_name(tiny, copy):

@@ -1,5 +1,6 @@
 """Draw images from a text, with a published checkpoint: single files and one picture of all, each with its receipt."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +23,15 @@ from trilemma.explore.prompted import (
     request_in,
     sums_of,
 )
-from trilemma.files import read_plain
+from trilemma.files import open_plain, read_plain
 from trilemma.hardware import pick_device
-from trilemma.keys import Picture, Resize, Seed
+from trilemma.keys import Picture, Seed
 from trilemma.metrics.receipt import protocol_name
 from trilemma.modes import own_modes
 from trilemma.pictures.grid import grid, to_image
 from trilemma.pictures.png import save_png
-from trilemma.pretrained.fetch import locate
-from trilemma.pretrained.pipeline import Pipeline, load_pipeline, origin
+from trilemma.pretrained.fetch import Place, locate
+from trilemma.pretrained.pipeline import Pipeline, check_lora, load_pipeline, origin
 from trilemma.pretrained.table import CHECKPOINTS
 from trilemma.results import claim, place, with_keys
 from trilemma.values import checked_call
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LARGEST_TEXT = 2**20  # bytes of a file of prompts
+SMALLEST = 8  # px: a side of an image
 LONGEST = 30  # letters of a prompt in the name of a file
 
 
@@ -69,7 +71,10 @@ def imagine(
         float | None, Field(ge=0, description="how closely to follow the prompt (default: the model's)")
     ] = None,
     negative: Annotated[str | None, Field(description="what the images are not to show")] = None,
-    size: Resize = None,
+    size: Annotated[
+        int | str | tuple[int, int] | None,
+        Field(description="px: 512, or height x width as 512x768 (default: the model's, or that of image)"),
+    ] = None,
     scheduler: Annotated[
         str | None, Field(description="class of diffusers, as EulerDiscreteScheduler (default: the model's)")
     ] = None,
@@ -98,7 +103,8 @@ def imagine(
     """
     asked = {
         "n": n, "seed": seed, "first": first, "steps": steps, "guidance": guidance, "negative": negative,
-        "size": parse_size(size), "scheduler": scheduler, "image": _full(image), "strength": strength, "mask": mask,
+        "size": parse_size(size), "scheduler": scheduler, "image": _full(image), "strength": strength,
+        "mask": _full(mask) if mask and Path(mask).expanduser().is_file() else mask,
         "lora": _full(lora), "x": x, "y": y,
     }  # fmt: skip
     given = {key: value for key, value in asked.items() if value is not None}
@@ -108,9 +114,7 @@ def imagine(
     paths = _paths(picture, request)
     claim(dict.fromkeys([picture, *paths]), within=within)
     inputs = read_inputs(request)
-    pipeline = load_pipeline(locate(str(model)))
-    if request.lora is not None:
-        pipeline.load_lora(Path(request.lora))
+    pipeline = _load(request, str(model))
     images = []
     for path, (drawn, receipt) in zip(paths, draw_cells(pipeline, request, inputs), strict=True):
         save_png(drawn, path, receipt)
@@ -118,6 +122,17 @@ def imagine(
     if len(paths) > 1:
         save_png(_sheet(request, images), picture, _sheet_receipt(pipeline, request, images))
     return Imagination(picture, paths, torch.stack(images))
+
+
+def _load(request: Request, model: str | Place, device: str = "auto") -> Pipeline:
+    """The pipeline of a request, with its LoRA."""
+    lora = None if request.lora is None else Path(request.lora)
+    if lora is not None:
+        check_lora(lora)
+    pipeline = load_pipeline(locate(model) if isinstance(model, str) else model, device)
+    if lora is not None:
+        pipeline.load_lora(lora)
+    return pipeline
 
 
 def prompts_of(prompt: str | Path) -> tuple[str, ...]:
@@ -181,11 +196,11 @@ def _sheet_receipt(pipeline: Pipeline, request: Request, images: list[Tensor]) -
     return receipt_of(pipeline, request, sums_of(request), list(images[0].shape[1:]))
 
 
-def draw_again(receipt: Mapping[str, Any], name: object) -> tuple["Image.Image", Pipeline, dict[str, Any]]:
+def draw_again(receipt: Mapping[str, Any], path: Path) -> tuple["Image.Image", Pipeline, dict[str, Any]]:
     """The picture of a receipt, drawn again; nothing is downloaded because a picture says so.
 
     Args:
-        name: what the picture is called in messages.
+        path: of the picture.
     Returns:
         The picture, the pipeline, and the receipt of now.
     Raises:
@@ -193,26 +208,25 @@ def draw_again(receipt: Mapping[str, Any], name: object) -> tuple["Image.Image",
             that it names, is not here or has changed.
     """
     if receipt.get("format") != FORMAT:
-        raise UserError(f"{name} has format {receipt.get('format')}; this version reads {FORMAT}: update")
+        raise UserError(f"{path} has format {receipt.get('format')}; this version reads {FORMAT}: update")
     try:
         request = request_in(receipt)
         cells = request.cells
     except UserError as error:
-        raise UserError(f"{name} does not say how it was made as `imagine` does: {error}") from None
-    source = locate(_source(receipt, name), download=False)
+        raise UserError(f"{path} does not say how it was made as `imagine` does: {error}") from None
+    _check_size(path, request)
+    source = locate(_source(receipt, path), download=False)
     for key, value in origin(source).items():
         if key != "folder" and value != receipt.get(key):
             raise UserError(
-                f"{name} was made with another {key} of {source.name} ({receipt.get(key)!s:.40}; now {value})"
+                f"{path} was made with another {key} of {source.name} ({receipt.get(key)!s:.40}; now {value})"
             )
     if sums_of(request) != receipt.get("sums"):
         raise UserError(
-            f"{name} was made from files that are not here, or have changed since: {request.image or request.lora}"
+            f"{path} was made from files that are not here, or have changed since: {request.image or request.lora}"
         )
     inputs = read_inputs(request)
-    pipeline = load_pipeline(source, _device(receipt))
-    if request.lora is not None:
-        pipeline.load_lora(Path(request.lora))
+    pipeline = _load(request, source, _device(receipt))
     drawn = list(draw_cells(pipeline, request, inputs))
     images = [image for image, _ in drawn]
     if len(cells) == 1:
@@ -220,13 +234,24 @@ def draw_again(receipt: Mapping[str, Any], name: object) -> tuple["Image.Image",
     return _sheet(request, images), pipeline, _sheet_receipt(pipeline, request, images)
 
 
-def _source(receipt: Mapping[str, Any], name: object) -> str:
+def _check_size(path: Path, request: Request) -> None:
+    """Raises UserError, before anything is drawn, for a picture that is too small to hold what it says it shows."""
+    from PIL import Image
+
+    with open_plain(path) as file, Image.open(file, formats=["PNG"]) as picture:
+        size = picture.size
+    pixels = len(request.cells) * math.prod(request.size or (SMALLEST, SMALLEST))
+    if math.prod(size) < pixels:
+        raise UserError(f"{path} has {size[0]}x{size[1]} pixels, too few for the images that it says it shows")
+
+
+def _source(receipt: Mapping[str, Any], path: Path) -> str:
     """The repository or the folder that a receipt names; a place on another machine, as Windows names them, is not
     asked."""
     source = receipt.get("repository") or receipt.get("folder")
     files = [source, receipt.get("image"), receipt.get("mask"), receipt.get("lora")]
     if not isinstance(source, str) or any(str(file).startswith(("\\\\", "//")) for file in files):
-        raise UserError(f"{name} does not name a pipeline and files of this machine")
+        raise UserError(f"{path} does not name a pipeline and files of this machine")
     return source
 
 

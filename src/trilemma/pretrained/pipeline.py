@@ -7,7 +7,6 @@ where they do not all fit. What a decoder in half precision makes NaN of is deco
 
 import hashlib
 import inspect
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,15 +20,14 @@ from torch import Tensor
 
 from trilemma.errors import UserError, named
 from trilemma.extras import pip
-from trilemma.hardware import memory_bytes, pick_device, supports_fast_bf16
+from trilemma.hardware import pick_device
 from trilemma.memory import is_out_of_memory
 from trilemma.pretrained.fetch import HALF, Place
 from trilemma.pretrained.libraries import brief, load_diffusers, silence
 from trilemma.pretrained.safety import INDEX, WEIGHTS, check_folder, components
+from trilemma.pretrained.weights import check_memory, numbers_in, precision_for, weight_files
 from trilemma.text import note
-from trilemma.words import size_in_words
 
-ROOM = 1.3  # of a GPU's memory, for each byte of weights: what is computed needs some, too
 UNFILLED = ("newly initialized", "MISSING")  # how the libraries say that weights are not in the files
 TASKS = {"text": "Text2Image", "image": "Image2Image", "mask": "Inpainting"}
 WITHOUT_CHECKER = {"safety_checker": None, "requires_safety_checker": False}
@@ -101,16 +99,21 @@ class Pipeline:
         """Add the weights of a LoRA file.
 
         Raises:
-            UserError: the package peft is missing, or the file does not fit.
+            UserError: as `check_lora`, or the file does not fit.
         """
-        if find_spec("peft") is None:
-            raise UserError(f'lora= needs the package peft: {pip()} install "peft>=0.17"')
-        if path.suffix != WEIGHTS or not path.is_file():
-            raise UserError(f"lora={path}: give a file of weights that ends in {WEIGHTS}")
+        check_lora(path)
         from safetensors.torch import load_file
 
         with silence(), their_errors(f"lora={path}"):
             self.base.load_lora_weights(load_file(path))
+
+
+def check_lora(path: Path) -> None:
+    """Raises UserError, before any work, where the package peft is missing or the file is not one of weights."""
+    if find_spec("peft") is None:
+        raise UserError(f'lora= needs the package peft: {pip()} install "peft>=0.17"')
+    if path.suffix != WEIGHTS or not path.is_file():
+        raise UserError(f"lora={path}: give a file of weights that ends in {WEIGHTS}")
 
 
 def load_pipeline(place: Place, device: str = "auto") -> Pipeline:
@@ -128,7 +131,7 @@ def load_pipeline(place: Place, device: str = "auto") -> Pipeline:
     where = pick_device(device)
     dtype = precision_for(where)
     files = weight_files(place.folder, parts)
-    offloads = _check_memory(place.name, numbers_in(files) * dtype.itemsize, where, dtype)
+    offloads = check_memory(place.name, numbers_in(files) * dtype.itemsize, where, dtype)
     keys: dict[str, Any] = {"variant": "fp16"} if any(HALF in path.name for path in files) else {}
     keys |= {name: value for name, value in WITHOUT_CHECKER.items() if name in _keywords(kind.__init__)}
     with silence() as warned, their_errors(f"{place.name} cannot be loaded"):
@@ -194,54 +197,6 @@ def takes(pipe: Any, task: str) -> bool:
 
 def _keywords(function: Any) -> set[str]:
     return set(inspect.signature(function).parameters)
-
-
-def precision_for(device: torch.device) -> torch.dtype:
-    """Half precision on a CUDA device, bfloat16 where it has that, which does not overflow; float32 elsewhere."""
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if supports_fast_bf16(device) else torch.float16
-
-
-def weight_files(folder: Path, parts: dict[str, Any]) -> list[Path]:
-    """The files of weights that parts are loaded from: in full precision where there are such."""
-    files: list[Path] = []
-    for part in parts:
-        own = sorted((folder / part).glob(f"*{WEIGHTS}"))
-        full = [path for path in own if "." not in path.stem]
-        files += full or [path for path in own if HALF in path.name]
-    return files
-
-
-def numbers_in(files: list[Path]) -> int:
-    """How many numbers files of weights hold, by their headers."""
-    from safetensors import safe_open
-
-    total = 0
-    for path in files:
-        with safe_open(path, framework="pt") as file:
-            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return total
-
-
-def _check_memory(name: str, needed: int, device: torch.device, dtype: torch.dtype) -> bool:
-    """Say what the weights need, before they are loaded.
-
-    Returns:
-        Whether parts have to be moved to the device one after another.
-    Raises:
-        UserError: the machine has not so much memory.
-    """
-    memory = memory_bytes()
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory
-    precision = str(dtype).removeprefix("torch.")
-    note(f"{name}: {size_in_words(needed)} of weights in {precision} on {device}, which has {size_in_words(free)}")
-    if memory and needed > memory:
-        raise UserError(f"{name} needs {size_in_words(needed)}, more than the {size_in_words(memory)} of this machine")
-    offloads = device.type == "cuda" and needed * ROOM > free
-    if offloads:
-        note(f"{name}: its parts are moved to {device} one after another, as they do not fit together")
-    return offloads
 
 
 def _decode_in_float32_if_nan(vae: Any) -> None:

@@ -80,11 +80,6 @@ def _part(name: str, entry: list[Any], where: Path | str) -> tuple[str, str] | N
     return library, kind
 
 
-def weight_bytes(folder: Path) -> int:
-    """Bytes of all weights in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob(f"*{WEIGHTS}"))
-
-
 def _is_pipeline_package(name: str) -> bool:
     """Whether diffusers has a package of pipelines of that name, which may have parts; it is not imported."""
     spec = find_spec("diffusers")
