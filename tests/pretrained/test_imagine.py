@@ -116,6 +116,7 @@ def test_a_grid_of_schedulers_ends_with_that_of_the_model(tiny, tmp_path):
     result = imagine("a cat", model=tiny, steps=2, x=x, out=tmp_path / "o.png")
     names = [read_metadata(path)["drawn_by"]["scheduler"] for path in result.files]
     assert names == ["EulerDiscreteScheduler", "DDIMScheduler"]
+    assert read_metadata(result.picture)["drawn_by"]["scheduler"] == "DDIMScheduler"
     assert torch.equal(imagine("a cat", model=tiny, steps=2).images[0], result.images[1])
 
 

@@ -191,6 +191,14 @@ def test_missing_weights_are_not_filled_with_random_ones(copy, part):
         load_pipeline(locate(str(copy)), "cpu")
 
 
+def test_weights_that_nothing_asks_for_are_left_out(copy, pipeline):
+    for part in ("unet", "vae", "text_encoder"):
+        (path,) = (copy / part).glob("*.safetensors")
+        more = {"text_model.embeddings.position_ids": torch.arange(77)[None], "extra.weight": torch.ones(2)}
+        save_file({**load_file(path), **more}, path, {"format": "pt"})
+    assert torch.equal(image(load_pipeline(locate(str(copy)), "cpu")), image(pipeline))
+
+
 @pytest.mark.parametrize("part", ["unet", "vae"])
 def test_weights_of_another_shape_are_refused(copy, part):
     (path,) = (copy / part).glob("*.safetensors")

@@ -193,6 +193,7 @@ def _sheet(request: Request, images: list[Tensor]) -> "Image.Image":
 
 
 def _sheet_receipt(pipeline: Pipeline, request: Request, images: list[Tensor]) -> dict[str, Any]:
+    pipeline.use_scheduler(request.scheduler)  # where cells vary it, each says its own
     return receipt_of(pipeline, request, sums_of(request), list(images[0].shape[1:]))
 
 

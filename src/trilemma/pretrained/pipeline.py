@@ -139,8 +139,8 @@ def load_pipeline(place: Place, device: str = "auto") -> Pipeline:
     if unfilled := [text for text in warned if any(words in text for words in UNFILLED)]:
         raise UserError(f"{place.name} lacks weights: {brief(ValueError(unfilled[0]))}; download it again")
     pipe.set_progress_bar_config(disable=True)
-    if hasattr(pipe, "vae"):
-        _decode_in_float32_if_nan(pipe.vae)
+    if (vae := pipe.components.get("vae")) is not None and hasattr(vae, "decode"):
+        _decode_in_float32_if_nan(vae)
     if offloads:
         pipe.enable_model_cpu_offload(device=where)
     else:
