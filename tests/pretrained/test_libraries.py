@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from trilemma.errors import UserError
-from trilemma.pretrained.libraries import load_diffusers, silence
+from trilemma.pretrained.libraries import check_installed, load_diffusers, silence
 
 
 @pytest.mark.parametrize("absent", ["diffusers", "transformers", "accelerate"])
@@ -16,6 +16,8 @@ def test_an_absent_library_is_named_with_the_line_that_installs_it(absent, monke
     monkeypatch.setitem(sys.modules, absent, None)
     with pytest.raises(UserError, match=rf"need the library {absent}: .*pip install -e .*\[pretrained\]"):
         load_diffusers()
+    with pytest.raises(UserError, match=f"need the library {absent}: "):
+        check_installed()
 
 
 def test_inside_silence_nothing_is_shown_and_warnings_are_kept(capfd, caplog):

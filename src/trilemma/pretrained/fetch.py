@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trilemma.data.places import cache_dir
 from trilemma.errors import UserError, unknown
 from trilemma.files import read_json, sha256_of, write_json
-from trilemma.pretrained.libraries import brief, load_diffusers
+from trilemma.pretrained.libraries import brief, check_installed
 from trilemma.pretrained.safety import CODE, INDEX, WEIGHTS, components
 from trilemma.pretrained.table import CHECKPOINTS
 from trilemma.text import note
@@ -100,7 +100,7 @@ def _record_of(repository: str) -> Record | None:
 
 def _download(repository: str) -> Record:
     """Resolve, choose, check the disk, fetch, and check what was fetched."""
-    load_diffusers()
+    check_installed()
     from huggingface_hub import HfApi  # pyright: ignore[reportMissingImports]
     from huggingface_hub.errors import (  # pyright: ignore[reportMissingImports]
         GatedRepoError,

@@ -4,13 +4,20 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from trilemma.errors import UserError
 from trilemma.extras import install_line
 
-LOGGERS = ("diffusers", "transformers", "accelerate")
+LIBRARIES = ("diffusers", "transformers", "accelerate")
 LONGEST = 300  # letters of a message of theirs
+
+
+def check_installed() -> None:
+    """Raises UserError where a library is not installed, with the line that installs it; none is loaded."""
+    if absent := [name for name in LIBRARIES if find_spec(name) is None]:
+        raise _needed(absent[0])
 
 
 def load_diffusers() -> Any:
@@ -25,9 +32,12 @@ def load_diffusers() -> Any:
             import diffusers  # pyright: ignore[reportMissingImports]
             import transformers  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        name = error.name or "diffusers"
-        raise UserError(f"published checkpoints need the library {name}: {install_line('pretrained')}") from None
+        raise _needed(error.name or "diffusers") from None
     return diffusers
+
+
+def _needed(name: str) -> UserError:
+    return UserError(f"published checkpoints need the library {name}: {install_line('pretrained')}")
 
 
 class Warned(logging.Handler):
@@ -52,7 +62,7 @@ def silence() -> Iterator[list[str]]:
     both = [load_diffusers().utils.logging, _transformers_logging()]
     shown = [one for one in both if one.is_progress_bar_enabled()]
     warned = Warned()
-    loggers = [logging.getLogger(name) for name in LOGGERS]
+    loggers = [logging.getLogger(name) for name in LIBRARIES]
     held = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
     for one in shown:
         one.disable_progress_bar()
