@@ -27,10 +27,12 @@ def sibling_of(name, content):
 
 class Hub:
     """files: contents by name of each repository; refusals: status and code instead; flips: names sent with one bit
-    changed; asked: the requests that arrived."""
+    changed; cuts: names whose first transfer ends in the middle; asked: the requests that arrived; ranges: where
+    transfers were asked to begin, where that is not the start."""
 
     def __init__(self):
         self.files, self.refusals, self.flips, self.asked, self.card = {}, {}, set(), [], {"license": "openrail++"}
+        self.cuts, self.ranges = set(), []
 
     def information(self, repository):
         siblings = [sibling_of(name, content) for name, content in self.files[repository].items()]
@@ -68,12 +70,21 @@ def serving(hub):
         def do_GET(self):
             hub.asked.append((self.command, self.path))
             status, headers, content = answer(hub, self.path)
+            first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+            if first:
+                hub.ranges.append(first)
+                status, headers["Content-Range"] = 206, f"bytes {first}-{len(content) - 1}/{len(content)}"
+                content = content[first:]
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)
             self.end_headers()
+            cut = self.command == "GET" and any(self.path.endswith(name) for name in hub.cuts)
             if self.command == "GET":
-                self.wfile.write(content)
+                self.wfile.write(content[: len(content) // 2] if cut else content)
+            if cut:
+                hub.cuts.clear()
+                self.close_connection = True
 
         do_HEAD = do_GET
 

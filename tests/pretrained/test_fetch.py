@@ -9,8 +9,10 @@ import sys
 from collections import namedtuple
 
 import pytest
+import torch
 from pretrained.folders import make_folder
 from pretrained.hub import COMMIT, Hub, serving
+from safetensors.torch import save
 
 from trilemma.errors import UserError
 from trilemma.pretrained.fetch import locate, needed_files
@@ -101,6 +103,15 @@ def test_a_flipped_bit_is_detected_and_the_next_try_works(hub, name):
         locate(NAME)
     hub.flips = set()
     assert contents(locate(NAME).folder) == hub.files[NAME]
+
+
+def test_a_download_that_breaks_off_is_resumed_where_it_was(hub, monkeypatch):
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
+    content = save({"weight": torch.arange(50_000.0)})
+    hub.files[NAME][UNET], hub.cuts = content, {UNET}
+    assert (locate(NAME).folder / UNET).read_bytes() == content
+    assert hub.ranges == [len(content) // 2 // 10_000 * 10_000]
 
 
 def test_gated_and_missing_repositories_are_explained(hub):
