@@ -11,14 +11,10 @@ from safetensors.torch import load_file, save_file
 from trilemma import rng
 from trilemma.errors import UserError
 from trilemma.pretrained import pipeline as module
-from trilemma.pretrained import weights
 from trilemma.pretrained.drawing import arguments, draw, task_of
 from trilemma.pretrained.fetch import locate
 from trilemma.pretrained.libraries import load_diffusers, silence
 from trilemma.pretrained.pipeline import check_lora, content_id, load_pipeline
-from trilemma.pretrained.weights import numbers_in, precision_for, weight_files
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -159,26 +155,12 @@ def test_nothing_is_shown_but_the_memory(tiny, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_numbers_are_counted_from_the_files_that_are_loaded(tiny, copy):
-    parts = dict.fromkeys(("unet", "vae", "text_encoder"))
-    files = weight_files(tiny, parts)
-    assert numbers_in(files) == sum(t.numel() for path in files for t in load_file(path).values())
-    shutil.copy(copy / "vae/diffusion_pytorch_model.safetensors", copy / "vae/diffusion_pytorch_model.fp16.safetensors")
-    assert [path.name for path in weight_files(copy, parts)] == [path.name for path in files]
-
-
 def test_weights_in_half_precision_are_loaded_where_there_are_no_others(copy, pipeline):
     for path in copy.rglob("*.safetensors"):
         save_file({name: t.half() for name, t in load_file(path).items()}, path.with_suffix(".fp16.safetensors"))
         path.unlink()
     images = image(load_pipeline(locate(str(copy)), "cpu"))
     assert 0 < (images - image(pipeline)).abs().max() < 0.1
-
-
-def test_a_machine_without_the_memory_is_said_before_loading(tiny, monkeypatch):
-    monkeypatch.setattr(weights, "memory_bytes", lambda: 1000)
-    with pytest.raises(UserError, match="more than the 1 kB of this machine"):
-        load_pipeline(locate(str(tiny)), "cpu")
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
@@ -288,13 +270,6 @@ def test_a_decoder_that_overflows_decodes_again_in_float32(tiny, pipeline, capsy
     (images,) = vae.decode(torch.zeros(1, 4, 2, 2, dtype=torch.float16))
     assert asked == [torch.float16, torch.float32] and bool((images == 0.25).all())
     assert vae.dtype == torch.float16 and "decoding again in float32" in capsys.readouterr().err
-
-
-def test_precision_by_device(monkeypatch):
-    assert precision_for(CPU) == torch.float32
-    for native, expected in ((True, torch.bfloat16), (False, torch.float16)):
-        monkeypatch.setattr(weights, "supports_fast_bf16", lambda _, native=native: native)
-        assert precision_for(torch.device("cuda")) == expected
 
 
 def test_lora_names_the_line_that_installs_what_it_needs(tmp_path, monkeypatch):
