@@ -35,7 +35,7 @@ LEVELS = (  # a room imports rooms above it in this table, and none beside it
     "lessons",
     "verbs",
     "signatures",
-    "cli",
+    "cli studio",
     "__main__",
 )
 ROOMS = {room: level for level, rooms in enumerate(LEVELS) for room in rooms.split()}

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trilemma.metrics import evaluate
     from trilemma.registry import Recipe, create, list_models, register
     from trilemma.run.run import Run, load
+    from trilemma.studio import open_studio
     from trilemma.training import train
 
 __version__ = "0.1.0"
@@ -63,6 +64,7 @@ __all__ = [
     "list_sources",
     "load",
     "load_data",
+    "open_studio",
     "reconstruct",
     "register",
     "sample",
@@ -98,6 +100,7 @@ _HOME = {
     "list_sources": "data",
     "load": "run.run",
     "load_data": "data",
+    "open_studio": "studio",
     "reconstruct": "explore",
     "register": "registry",
     "sample": "explore",
@@ -108,7 +111,7 @@ _HOME = {
 }
 
 
-_VERBS = {"map": "latent_map", "list": "list_models"}  # words of the command line
+_VERBS = {"map": "latent_map", "list": "list_models", "studio": "open_studio"}  # words of the command line
 
 
 def __getattr__(name: str) -> Any:

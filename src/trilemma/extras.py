@@ -9,6 +9,7 @@ EXTRAS = {  # as in pyproject.toml
     "hub": ("datasets>=4", "pyarrow>=23.0.1", "transformers>=4.57"),
     "video": ("av>=15",),
     "pretrained": ("diffusers>=0.42", "transformers>=5.23", "accelerate>=1.15"),
+    "studio": ("fastapi>=0.141", "python-multipart>=0.0.31", "uvicorn>=0.50"),
 }
 
 

@@ -213,6 +213,7 @@ PRINT: Mapping[str, Callable[[Any, Given], None]] = {
     "again": _again,
     "evaluate": lambda result, _: print_evaluation(result),
     "compare": _compare,
+    "studio": lambda result, _: None,
     "doctor": _doctor,
     "reconstruct": lambda result, _: facts(
         {"picture": result.picture, "errors": result.file, "rmse": number(result.rmse)}

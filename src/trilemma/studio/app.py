@@ -1,0 +1,87 @@
+"""The routes of the studio in one app, which answers a mistake with a short page."""
+
+import asyncio
+from html import escape
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, Response
+from starlette.exceptions import HTTPException
+
+from trilemma import __version__
+from trilemma.studio.access import ENTRY, Access, Refusal
+from trilemma.studio.guard import TooMuch, refused_by, short_page
+
+WRONG_S = 0.5  # seconds that a wrong password costs, one after the other
+FORM = (
+    f'<form method="post" action="{ENTRY}"><label>Password <input name="password" type="password" required autofocus>'
+    "</label> <button>Open</button></form>"
+)
+TEXTS = {404: "Page not found.", 405: "This method is not supported.", 422: "The request is not complete."}
+
+
+def create_app(folder: Path, access: Access) -> FastAPI:
+    """The app of a folder; it has to stand behind a `Guard`."""
+    app = FastAPI(title="trilemma studio", version=__version__, docs_url=None, redoc_url=None)
+    _add_entry(app, access)
+    _add_errors(app)
+
+    @app.get("/")
+    def home() -> HTMLResponse:
+        return HTMLResponse(short_page(f"<p>{folder.name}</p>"))
+
+    return app
+
+
+def _add_entry(app: FastAPI, access: Access) -> None:
+    """The page that lets a browser in: by the token of the address, or by the password."""
+    turn = asyncio.Lock()
+
+    def let_in() -> Response:
+        response = HTMLResponse(
+            short_page('<p><a href="/">Open</a></p>', '<meta http-equiv="refresh" content="0;url=/">')
+        )
+        response.set_cookie(access.cookie, access.token, httponly=True, samesite="strict")
+        return response
+
+    @app.get(ENTRY, include_in_schema=False)
+    def enter(token: str = "") -> Response:
+        if access.is_token(token):
+            return let_in()
+        if access.password is not None:
+            return HTMLResponse(short_page(FORM))
+        raise HTTPException(401, "Open the address that the terminal shows; it lets this browser in.")
+
+    @app.post(ENTRY, include_in_schema=False)
+    async def enter_by_password(request: Request) -> Response:
+        fields = parse_qs((await request.body()).decode("utf-8", "replace"))
+        async with turn:  # so that nobody tries many at once
+            if access.is_password(fields.get("password", [""])[0]):
+                return let_in()
+            await asyncio.sleep(WRONG_S)
+        raise HTTPException(401, "This is not the password.")
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Short pages for what goes wrong; none shows a trace."""
+
+    def of_mistake(request: Request, error: Exception) -> Response:
+        if (refusal := refused_by(error)) is not None:  # its body was cut, which the framework may call something else
+            return page(refusal)
+        status = error.status_code if isinstance(error, HTTPException) else 422
+        text = str(error.detail) if isinstance(error, HTTPException) else ""
+        return page(Refusal(status, text if text.endswith(".") else TEXTS.get(status, "The request is not valid.")))
+
+    def of_defect(request: Request, error: Exception) -> Response:
+        return page(Refusal(500, "This did not work, which is a defect. The terminal of the studio says more."))
+
+    for kind in (HTTPException, RequestValidationError, TooMuch):
+        app.add_exception_handler(kind, of_mistake)
+    app.add_exception_handler(Exception, of_defect)
+
+
+def page(refusal: Refusal) -> Response:
+    """A short page for a request that is not carried out."""
+    return HTMLResponse(short_page(f"<p>{escape(refusal.text)}</p>"), refusal.status)

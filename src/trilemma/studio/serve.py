@@ -1,0 +1,138 @@
+"""`trilemma studio`: one address, one folder, until Ctrl-C."""
+
+import errno
+import os
+import socket
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from trilemma.errors import UserError
+from trilemma.extras import install_line
+from trilemma.studio.access import LOOPBACK, Access
+from trilemma.studio.place import checked_folder, hold
+from trilemma.values import checked_call
+
+PORT = 8421
+PASSWORD = "TRILEMMA_STUDIO_PASSWORD"  # in the environment, as a command line can be read by others
+SHORTEST_PASSWORD = 8  # letters
+MOST_CONNECTIONS = 64
+LONGEST_HEADERS = 16 << 10  # bytes
+CLOSING_S = 2  # seconds that open pages are given
+
+
+@checked_call
+def open_studio(
+    folder: Annotated[str | Path, Field(description="folder of the runs and results (default: the current one)")] = ".",
+    *,
+    port: Annotated[int, Field(ge=1024, le=65535, description="port of the address")] = PORT,
+    open: Annotated[bool, Field(description="open the page in the browser")] = True,
+    host: Annotated[
+        str, Field(description=f"address to listen at; others than this machine's own need a password in {PASSWORD}")
+    ] = LOOPBACK[0],
+) -> None:
+    """Serve the studio of a folder, until Ctrl-C. Jobs are processes of their own: those that run go on.
+
+    Args:
+        folder: where runs, reports and pictures lie, as those of the command line typed there.
+        port: of the address.
+        open: whether the browser is asked to show it.
+        host: 127.0.0.1 answers this machine alone. With another one, others reach the studio over plain HTTP: the
+            password in the environment's TRILEMMA_STUDIO_PASSWORD is asked for.
+    Raises:
+        UserError: the extra is not installed, the folder is not there or open in another studio, the port is taken, or
+            there is no password for a host that others reach.
+    """
+    require_extra()
+    place = checked_folder(folder)
+    access = Access(host, port, password_for(host))
+    with closing(listen(host, port)) as server_socket, closing(hold(place, f"http://{host}:{port}")):
+        _serve(place, access, server_socket, browser=open)
+
+
+def require_extra() -> None:
+    """Raises UserError, with the line that installs it, if a package of the studio is missing."""
+    try:
+        import fastapi  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UserError(f"the studio needs {error.name}, which is not installed: {install_line('studio')}") from None
+
+
+def password_for(host: str) -> str | None:
+    """The password that a host needs; None for this machine's own addresses.
+
+    Raises:
+        UserError: it needs one, and the environment has none, or a short one.
+    """
+    if host in LOOPBACK:
+        return None
+    password = os.environ.get(PASSWORD, "")
+    if len(password) < SHORTEST_PASSWORD:
+        raise UserError(
+            f"host={host} can be reached by others, which needs a password of {SHORTEST_PASSWORD} letters or more in "
+            f"the environment: {PASSWORD}=... trilemma studio host={host}"
+        )
+    return password
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        UserError: the port is taken, or the host is not an address of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    if os.name != "nt":  # there it would let two servers have one port
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host.strip("[]"), port))
+        listening.listen(MOST_CONNECTIONS)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} is taken, perhaps by another studio; give another: port={port + 1}") from None
+        raise UserError(f"cannot listen at host={host} port={port}: {error.strerror or error}") from None
+    return listening
+
+
+def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser: bool) -> None:
+    """Answer until Ctrl-C."""
+    import uvicorn
+
+    from trilemma.studio.app import create_app
+    from trilemma.studio.guard import Guard
+
+    config = uvicorn.Config(
+        Guard(create_app(place, access), access),
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        http="h11",
+        limit_concurrency=MOST_CONNECTIONS,
+        h11_max_incomplete_event_size=LONGEST_HEADERS,
+        timeout_graceful_shutdown=CLOSING_S,
+    )
+    print(f"studio of {place}: {access.address}", flush=True)
+    print("Ctrl-C closes it", file=sys.stderr)
+    if browser:
+        show(access.address)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[server_socket])
+    print("closed", file=sys.stderr)
+
+
+def show(address: str) -> None:
+    """Ask the browser for a page; where there is none, the address on the terminal has to do."""
+    import webbrowser
+
+    windows = sys.platform in ("win32", "darwin") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    if not windows or not webbrowser.open(address):
+        print("no browser was opened; open the address above in one", file=sys.stderr)

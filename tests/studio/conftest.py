@@ -1,0 +1,81 @@
+"""A studio in memory: the app behind its guard, asked as a browser asks it."""
+
+from urllib.parse import unquote
+
+import pytest
+
+from trilemma.extras import EXTRAS
+
+pytest.importorskip("fastapi", reason=f"needs {', '.join(EXTRAS['studio'])}")
+
+import anyio
+import httpx
+
+from trilemma.studio.access import Access
+from trilemma.studio.app import create_app
+from trilemma.studio.guard import Guard
+
+PORT = 8421
+BASE = f"http://127.0.0.1:{PORT}"
+
+
+class Browser:
+    """Sends requests to an app; `access` is the studio's."""
+
+    def __init__(self, app, access):
+        self.app, self.access = app, access
+        self.own = {"cookie": f"{access.cookie}={access.token}", "origin": BASE, "sec-fetch-site": "same-origin"}
+
+    def send(self, method, url, *, headers=None, with_own=True, **content):
+        """The answer to a request; `headers` replace those of the studio's own pages, None leaves one out."""
+        given = {**(self.own if with_own else {}), **(headers or {})}
+
+        async def ask():
+            transport = httpx.ASGITransport(app=self.app)
+            async with httpx.AsyncClient(transport=transport, base_url=BASE, trust_env=False) as client:
+                names = {name: value for name, value in given.items() if value is not None}
+                return await client.request(method, url, headers=names, **content)
+
+        return anyio.run(ask)
+
+    def raw(self, path, *, method="GET", headers=None, body=b""):
+        """The answer (status, text) to a path that is sent as it is, which no client would do."""
+        target, _, query = path.encode("utf-8").partition(b"?")
+        names = {**self.own, "host": f"127.0.0.1:{PORT}", **(headers or {})}
+        lines = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in names.items()]
+        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+                 "path": unquote(target.decode("utf-8")), "raw_path": target, "query_string": query, "root_path": "",
+                 "headers": lines, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", PORT)}  # fmt: skip
+        messages = []
+
+        async def ask():
+            async def receive():
+                return {"type": "http.request", "body": body, "more_body": False}
+
+            async def send(message):
+                messages.append(message)
+
+            await self.app(scope, receive, send)
+
+        anyio.run(ask)
+        content = b"".join(message.get("body", b"") for message in messages)
+        return messages[0]["status"], content.decode("utf-8", "replace")
+
+    def get(self, url, **options):
+        return self.send("GET", url, **options)
+
+    def post(self, url, data=None, **options):
+        return self.send("POST", url, data=data or {}, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "images"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def browser(folder):
+    access = Access("127.0.0.1", PORT)
+    return Browser(Guard(create_app(folder, access), access), access)

@@ -1,0 +1,130 @@
+"""`trilemma studio`: mistakes are answered before anything listens, and one folder has one studio."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import httpx
+import pytest
+
+from trilemma import UserError, open_studio
+from trilemma.extras import install_line
+from trilemma.studio.access import Access
+from trilemma.studio.place import OWN, hold
+from trilemma.studio.serve import PASSWORD, listen, password_for, require_extra
+
+
+def free_port():
+    with closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A studio as a process: its address, with the token, and the process."""
+    port = free_port()
+    words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={port}", "open=false"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    yield line.rsplit(" ", 1)[1].strip(), process
+    process.kill()
+    process.wait()
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UserError, match=f"folder {tmp_path}/no not found"):
+        open_studio(tmp_path / "no", open=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is not a folder"):
+        open_studio(tmp_path / "file", open=False)
+    with pytest.raises(UserError, match="port"):
+        open_studio(tmp_path, port=80)
+
+
+def test_a_port_that_is_taken_is_named_with_another():
+    with closing(listen("127.0.0.1", free_port())) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} is taken.*port={port + 1}"):
+            listen("127.0.0.1", port)
+    with pytest.raises(UserError, match=r"cannot listen at host=192\.0\.2\.1"):  # an address of no machine (RFC 5737)
+        listen("192.0.2.1", free_port())
+
+
+def test_a_second_studio_of_a_folder_names_the_first(tmp_path):
+    first = hold(tmp_path, "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=rf"already open in a studio \(http://127.0.0.1:9, process {os.getpid()}\)"):
+        hold(tmp_path, "http://127.0.0.1:10")
+    first.close()
+    hold(tmp_path, "http://127.0.0.1:10").close()
+    (tmp_path / "other" / OWN).mkdir(parents=True)
+    (tmp_path / "other" / OWN / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link"):
+        hold(tmp_path / "other", "")
+
+
+def test_others_are_let_in_by_a_password_alone(monkeypatch):
+    monkeypatch.delenv(PASSWORD, raising=False)
+    assert password_for("127.0.0.1") is None
+    for text in ("", "short"):
+        monkeypatch.setenv(PASSWORD, text)
+        with pytest.raises(UserError, match="password of 8 letters"):
+            password_for("0.0.0.0")
+    monkeypatch.setenv(PASSWORD, "long enough")
+    assert password_for("0.0.0.0") == "long enough"
+    access = Access("0.0.0.0", 8421, "long enough")
+    assert access.token not in access.address and access.is_password("long enough") and not access.is_password("")
+    assert not Access("127.0.0.1", 8421).is_password("")
+
+
+def test_a_missing_extra_is_answered_by_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(UserError) as error:
+        require_extra()
+    assert str(error.value) == f"the studio needs uvicorn, which is not installed: {install_line('studio')}"
+
+
+def test_it_starts_lets_in_and_closes(server):
+    address, process = server
+    base, token = address.split("/enter?token=")
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", base) and len(token) >= 43  # 32 bytes in base 64
+    with httpx.Client(trust_env=False) as client:
+        assert client.get(f"{base}/").status_code == 401
+        assert client.get(f"{base}/enter?token=x").status_code == 401
+        entry = client.get(address)
+        assert entry.status_code == 200 and "HttpOnly" in entry.headers["set-cookie"]
+        assert "SameSite=strict" in entry.headers["set-cookie"]
+        home = client.get(f"{base}/")
+        assert home.status_code == 200 and "server" not in home.headers
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 0 and "Traceback" not in out + err
+
+
+def test_it_starts_in_a_second_and_a_half(tmp_path):
+    """Processor seconds until the address stands there, the least of three: other processes may be busy."""
+
+    def seconds():
+        port = free_port()
+        words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={port}", "open=false"]
+        before = os.times()
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            process.stdout.readline()
+            time.sleep(0.05)  # it stands there before the signals are handled
+            process.send_signal(signal.SIGINT)
+            process.wait()
+        after = os.times()
+        return after.children_user - before.children_user + after.children_system - before.children_system
+
+    assert min(seconds() for _ in range(3)) < 1.5
+
+
+def test_the_server_loads_no_torch():
+    code = "import sys, trilemma.studio.app, trilemma.studio.guard; print({'torch', 'numpy'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
