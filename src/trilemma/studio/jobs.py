@@ -1,0 +1,172 @@
+"""Jobs: command lines that run as processes of their own, and what became of them, in plain files.
+
+A job is a folder, whose files say all: `job.json` what is to be done, `start.json` that it began, `end.json` how it
+ended, `cancel.json` that it is not wanted any more, `output.txt` what it said. Its process holds the lock of the folder
+for as long as it runs, and the system drops it, however the process ends: so what runs is known without trust in a
+process number, a server that was killed finds its jobs again, and no job is run twice. Each file is written whole or
+not at all, by one process, once.
+"""
+
+import os
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Any
+
+from trilemma.errors import UserError
+from trilemma.files import NO_LINK, lock, read_json, write_json
+from trilemma.text import quoted
+
+JOB, START, END, CANCEL, LOCK, OUTPUT = "job.json", "start.json", "end.json", "cancel.json", "lock", "output.txt"
+NAME = re.compile(r"[0-9]{8}-[0-9a-f]{16}")  # of a job's folder: its number, and its id
+INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
+TRAINING = ("train", "compare")  # verbs that take the machine for long
+SHOWN_OUTPUT = 20_000  # bytes at the end of what a job said
+
+
+class State(StrEnum):
+    """What a job is doing, or what became of it."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"  # asked to end while it ran; what it had made is kept
+    CANCELLED = "cancelled"  # before it began
+    LOST = "interrupted"  # its process ended without a word: killed, or the machine went down
+
+
+ENDED = (State.FINISHED, State.FAILED, State.STOPPED, State.CANCELLED, State.LOST)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as its files say.
+
+    words: of the command line after `trilemma`; order: its place in the queue, the least first; times in seconds since
+    1970, None for what has not happened; code: the exit code.
+    """
+
+    id: str
+    place: Path
+    words: Sequence[str]
+    order: float
+    state: State
+    created: float
+    started: float | None = None
+    ended: float | None = None
+    code: int | None = None
+
+    @property
+    def command(self) -> str:
+        """The line that does the same in a terminal."""
+        return quoted(["trilemma", *self.words])
+
+    @property
+    def verb(self) -> str:
+        """The first word."""
+        return self.words[0]
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it takes the machine for long; one such job runs at a time."""
+        return self.verb in TRAINING
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in ENDED
+
+
+def new_job(jobs: Path, words: Sequence[str]) -> str:
+    """Write a job down, behind all others, and give its id."""
+    number = 1 + max((int(path.name[:8]) for path in folders(jobs)), default=0)
+    ident = uuid.uuid4().hex[:16]
+    write_json(
+        jobs / f"{number:08}-{ident}" / JOB, {"words": list(words), "order": float(number), "created": time.time()}
+    )
+    return ident
+
+
+def folders(jobs: Path) -> list[Path]:
+    """The folders of all jobs, the oldest first."""
+    return sorted(path for path in jobs.glob("*-*") if NAME.fullmatch(path.name)) if jobs.is_dir() else []
+
+
+def read_job(place: Path) -> Job | None:
+    """The job of a folder; None if it was never written down whole."""
+    job = _read(place / JOB)
+    if job is None or not isinstance(job.get("words"), list):
+        return None
+    state = _state(place)
+    start, end = _read(place / START), _read(place / END)
+    return Job(
+        place.name.partition("-")[2],
+        place,
+        [str(word) for word in job["words"]],
+        _number(job.get("order")) or 0.0,
+        state,
+        _number(job.get("created")) or 0.0,
+        _number(start.get("time")) if start else None,
+        _number(end.get("time")) if end else None,
+        end.get("code") if end else None,
+    )
+
+
+def _state(place: Path) -> State:
+    """What a job is doing, from its files: that it runs is what the held lock says, and nothing else does.
+
+    The order matters, as the job goes on meanwhile: its process holds the lock from before `start.json` until after
+    `end.json`, and begins nothing once it has seen `cancel.json` with the lock held.
+    """
+    cancelled = (place / CANCEL).exists()
+    if not (place / START).exists():
+        certain = cancelled and not is_held(place) and not (place / START).exists()
+        return State.CANCELLED if certain else State.QUEUED
+    holds, end = is_held(place), _read(place / END)
+    if end is not None:
+        stopped = cancelled or end.get("code") == INTERRUPTED
+        return State.FINISHED if end.get("code") == 0 else State.STOPPED if stopped else State.FAILED
+    return State.RUNNING if holds else State.STOPPED if cancelled else State.LOST
+
+
+def is_held(place: Path) -> bool:
+    """Whether the process of a job lives."""
+    with open_lock(place) as file:
+        try:
+            lock(file)
+        except OSError:
+            return True
+    return False
+
+
+def open_lock(place: Path) -> IO[bytes]:
+    """The file whose lock the process of a job holds."""
+    return os.fdopen(os.open(place / LOCK, os.O_RDWR | os.O_CREAT | NO_LINK, 0o600), "r+b")
+
+
+def output_of(place: Path, most: int = SHOWN_OUTPUT) -> str:
+    """The end of what a job said; a bar that a terminal would overwrite is there once."""
+    with suppress(OSError), (place / OUTPUT).open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - most))
+        lines = file.read(most).decode("utf-8", "replace").split("\n")
+        return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+    return ""
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        value = read_json(path)
+    except (OSError, UserError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,173 @@
+"""The queue: starts jobs in their order, one training and one other job at a time, and changes what is asked.
+
+All it knows lies in files (`jobs.py`), so a server that was killed goes on where it was. The jobs are processes of
+their own sessions: they outlive the server and Ctrl-C in its terminal.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from trilemma.errors import UserError
+from trilemma.files import read_json, remove, write_atomic, write_json
+from trilemma.studio.jobs import CANCEL, JOB, START, Job, State, folders, new_job, read_job
+
+JOBS, PAUSED = "jobs", "paused"
+MOST_QUEUED = 200
+TICK_S = 0.2  # seconds between two looks
+STARTING_S = 30.0  # seconds after which a process that has not begun is given up
+
+
+class Queue:
+    """The jobs of a folder.
+
+    Args:
+        folder: in which the commands run.
+        own: the studio's own folder in it.
+    """
+
+    def __init__(self, folder: Path, own: Path) -> None:
+        self.folder, self.jobs_folder, self._pause = folder, own / JOBS, own / PAUSED
+        self._ended: dict[str, Job] = {}  # by folder name: these change no more
+        self._starting: dict[str, tuple[subprocess.Popen[bytes], float]] = {}  # by id, until they have ended
+        self._guard = threading.RLock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def open(self) -> None:
+        """Start jobs from now on."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Start no more jobs; those that run go on."""
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def add(self, words: Sequence[str]) -> str:
+        """Put a command behind all others, and give its id.
+
+        Raises:
+            UserError: the queue is full, or the disk refuses.
+        """
+        with self._guard:
+            if sum(job.state is State.QUEUED for job in self.jobs()) >= MOST_QUEUED:
+                raise UserError(f"{MOST_QUEUED} jobs are waiting, which is the most; cancel some, or wait")
+            return new_job(self.jobs_folder, words)
+
+    def jobs(self) -> list[Job]:
+        """All jobs, the oldest first."""
+        with self._guard:
+            return [job for place in folders(self.jobs_folder) if (job := self._job_at(place)) is not None]
+
+    def job(self, ident: str) -> Job:
+        """The job of that id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        with self._guard:
+            for place in folders(self.jobs_folder):
+                if place.name.endswith(f"-{ident}") and (job := self._job_at(place)) is not None:
+                    return job
+        raise KeyError(ident)
+
+    def waiting(self) -> list[Job]:
+        """The jobs that have not begun, in the order in which they will."""
+        return sorted((job for job in self.jobs() if job.state is State.QUEUED), key=lambda job: job.order)
+
+    def cancel(self, ident: str) -> None:
+        """A job that waits is not run; one that runs is asked to end, and keeps what it has made."""
+        job = self.job(ident)
+        if not job.has_ended and not (job.place / CANCEL).exists():
+            write_json(job.place / CANCEL, {"time": time.time()})
+            self._interrupt(ident)
+
+    def first(self, ident: str) -> None:
+        """Put a job that waits before all others."""
+        with self._guard:
+            waiting = self.waiting()
+            job = self.job(ident)
+            if job.state is State.QUEUED and waiting[0].id != ident:
+                record = {"words": list(job.words), "order": waiting[0].order - 1.0, "created": job.created}
+                write_json(job.place / JOB, record)
+
+    def again(self, ident: str) -> str:
+        """Put the same command into the queue again, and give the id of the new job. A training resumes by it."""
+        return self.add(self.job(ident).words)
+
+    @property
+    def paused(self) -> bool:
+        """Whether no further job is started."""
+        return self._pause.exists()
+
+    def pause(self, on: bool) -> None:
+        """Start no further job, or start them again."""
+        write_atomic(self._pause, "") if on else remove(self._pause)
+
+    def _job_at(self, place: Path) -> Job | None:
+        if place.name in self._ended:
+            return self._ended[place.name]
+        job = read_job(place)
+        if job is not None and job.has_ended:
+            self._ended[place.name] = job
+        return job
+
+    def _work(self) -> None:
+        while not self._closed.wait(TICK_S):
+            with suppress(OSError, UserError):  # a disk that refuses may do so for a while
+                self.tick()
+
+    def tick(self) -> None:
+        """Look once: see which have ended, start what can be started, interrupt what began while it was cancelled."""
+        with self._guard:
+            self._reap()
+            jobs = [job for job in self.jobs() if not job.has_ended]
+            for job in jobs:
+                if job.state is State.RUNNING and (job.place / CANCEL).exists():
+                    self._interrupt(job.id)
+            if self.paused:
+                return
+            for training in (True, False):
+                lane = [job for job in jobs if job.is_training is training]
+                busy = any(job.state is State.RUNNING or job.id in self._starting for job in lane)
+                if lane and not busy:
+                    self._start(min(lane, key=lambda job: job.order))
+
+    def _reap(self) -> None:
+        """Forget processes that have ended, and end those that never begin."""
+        for ident, (process, since) in [*self._starting.items()]:
+            if process.poll() is not None:
+                del self._starting[ident]
+            elif time.monotonic() - since > STARTING_S and self.job(ident).state is State.QUEUED:
+                process.kill()
+
+    def _start(self, job: Job) -> None:
+        """Start the process of a job; with -P, as no module is imported from the folder that it works in."""
+        words = [sys.executable, "-P", "-m", "trilemma.studio.child", str(job.place)]
+        process = subprocess.Popen(
+            words,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._starting[job.id] = process, time.monotonic()
+
+    def _interrupt(self, ident: str) -> None:
+        """Send Ctrl-C to a job that runs, once: a second one would not wait for its checkpoint."""
+        with self._guard:
+            job = self.job(ident)
+            sent = job.place / "signal.json"
+            if job.state is not State.RUNNING or sent.exists():
+                return
+            with suppress(ProcessLookupError):
+                os.kill(int(read_json(job.place / START)["process"]), signal.SIGINT)
+            write_json(sent, {"time": time.time()})

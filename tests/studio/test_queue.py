@@ -1,0 +1,250 @@
+"""Jobs are neither lost nor doubled, whenever the server is killed, and what is said of them is true."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from trilemma import UserError
+from trilemma.studio import queue as queue_module
+from trilemma.studio.child import claim
+from trilemma.studio.jobs import CANCEL, END, JOB, OUTPUT, START, State, new_job, open_lock, output_of, read_job
+from trilemma.studio.queue import Queue
+
+WAIT_S = 60.0
+SERVER = "import sys, time; from pathlib import Path; from trilemma.studio.queue import Queue\n" \
+    "queue = Queue(Path(sys.argv[1]), Path(sys.argv[2])); queue.open(); time.sleep(600)"  # fmt: skip
+
+
+@pytest.fixture
+def queue(tmp_path):
+    one = Queue(tmp_path, tmp_path / "own")
+    yield one
+    one.close()
+
+
+def until(condition):
+    """Wait until something is true."""
+    end = time.monotonic() + WAIT_S
+    while not (value := condition()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+    return value
+
+
+def ended(queue):
+    return all(job.has_ended for job in queue.jobs())
+
+
+def written(queue, ident, **files):
+    """Write files of a job as its process does, in place of one; a file of None is removed."""
+    place = queue.job(ident).place
+    for name, value in files.items():
+        (place / f"{name}.json").write_text(json.dumps(value))
+    return place
+
+
+def test_a_job_runs_the_command_line_and_says_how_it_ended(queue):
+    queue.open()
+    good, bad = queue.add(["list", "vae"]), queue.add(["list", "no-such-model"])
+    until(lambda: ended(queue))
+    assert (queue.job(good).state, queue.job(good).code) == (State.FINISHED, 0)
+    assert (queue.job(bad).state, queue.job(bad).code) == (State.FAILED, 2)
+    done = subprocess.run([sys.executable, "-m", "trilemma", "list", "vae"], capture_output=True, text=True)
+    assert output_of(queue.job(good).place, 1 << 20) == done.stdout
+    assert 'unknown model "no-such-model"' in output_of(queue.job(bad).place)
+    job = queue.job(good)
+    assert job.created <= job.started <= job.ended and job.command == "trilemma list vae"
+
+
+def test_no_module_of_the_folder_is_imported(queue, tmp_path):
+    """Somebody else's folder may hold a file of the name of a package."""
+    for name in ("typer", "trilemma", "rich", "json"):
+        (tmp_path / f"{name}.py").write_text("from pathlib import Path; Path('canary').touch()")
+    queue.open()
+    ident = queue.add(["list", "vae"])
+    until(lambda: ended(queue))
+    assert queue.job(ident).state is State.FINISHED and not (tmp_path / "canary").exists()
+
+
+def test_a_state_is_what_the_files_and_the_lock_say(queue):
+    """Each line of the table: files, whether the lock is held, state."""
+    start, good, bad, ctrl_c, cancel = (
+        {"time": 1.0},
+        {"time": 2.0, "code": 0},
+        {"time": 2.0, "code": 1},
+        {"code": 130},
+        {},
+    )
+    table = [
+        ({}, False, State.QUEUED),
+        ({"cancel": cancel}, False, State.CANCELLED),
+        ({"cancel": cancel}, True, State.QUEUED),  # its process may have looked before it was cancelled
+        ({"start": start}, True, State.RUNNING),
+        ({"start": start}, False, State.LOST),
+        ({"start": start, "cancel": cancel}, True, State.RUNNING),
+        ({"start": start, "cancel": cancel}, False, State.STOPPED),
+        ({"start": start, "end": good}, False, State.FINISHED),
+        ({"start": start, "end": good}, True, State.FINISHED),
+        ({"start": start, "end": bad}, False, State.FAILED),
+        ({"start": start, "end": ctrl_c}, False, State.STOPPED),
+        ({"start": start, "end": good, "cancel": cancel}, False, State.FINISHED),
+    ]
+    for files, holds, state in table:
+        place = written(queue, new_job(queue.jobs_folder, ["list"]), **files)
+        held = claim_anyway(place) if holds else None
+        assert read_job(place).state is state, (files, holds)
+        if held:
+            held.close()
+
+
+def claim_anyway(place):
+    """The lock of a job, held, whatever its files say."""
+    from trilemma.files import lock
+
+    held = open_lock(place)
+    lock(held)
+    return held
+
+
+def test_a_job_is_claimed_once(queue, monkeypatch):
+    from trilemma.studio import child
+
+    monkeypatch.setattr(child, "WAIT_S", 0.1)
+    place = queue.job(queue.add(["list"])).place
+    first = claim(place)
+    assert first is not None and claim(place) is None
+    first.close()
+    again = claim(place)
+    assert again is not None
+    again.close()
+    for name in (START, END, CANCEL):
+        (place / name).write_text("{}")
+        assert claim(place) is None
+        (place / name).unlink()
+
+
+def test_order_is_changed_and_cancelled_jobs_do_not_run(queue):
+    queue.pause(True)
+    a, b, c = (
+        queue.add(
+            [
+                "list",
+                "vae",
+            ]
+        )
+        for _ in range(3)
+    )
+    assert [job.id for job in queue.waiting()] == [a, b, c]
+    queue.first(c)
+    queue.cancel(a)
+    assert [job.id for job in queue.waiting()] == [c, b]
+    queue.tick()
+    assert queue.paused and [queue.job(x).state for x in (a, b, c)] == [State.CANCELLED, State.QUEUED, State.QUEUED]
+    queue.pause(False)
+    queue.open()
+    until(lambda: ended(queue))
+    assert queue.job(c).started < queue.job(b).started
+    assert queue.job(a).state is State.CANCELLED and not (queue.job(a).place / OUTPUT).exists()
+    d = queue.again(b)
+    assert queue.job(d).words == queue.job(b).words and d not in (a, b, c)
+
+
+def test_one_training_at_a_time_and_beside_it_one_other_job(queue, monkeypatch):
+    begun = []
+    monkeypatch.setattr(queue, "_start", lambda job: begun.append(job.id))
+    train, again, sample, other = (queue.add([verb]) for verb in ("train", "compare", "sample", "map"))
+    queue.tick()
+    assert begun == [train, sample]
+    held = [claim_anyway(written(queue, ident, start={"time": 1.0})) for ident in (train, sample)]
+    queue.tick()
+    assert begun == [train, sample]
+    for lock in held:
+        lock.close()
+    queue.tick()
+    assert begun == [train, sample, again, other]
+
+
+def test_a_full_queue_is_said(queue, monkeypatch):
+    monkeypatch.setattr(queue_module, "MOST_QUEUED", 2)
+    queue.add(["list"]), queue.add(["list"])
+    with pytest.raises(UserError, match="2 jobs are waiting"):
+        queue.add(["list"])
+    with pytest.raises(KeyError):
+        queue.job("0123456789abcdef")
+
+
+def test_a_job_that_runs_is_stopped_by_one_signal(queue, tmp_path):
+    """`doctor` loads torch first, for a second or more."""
+    queue.open()
+    ident = queue.add(["doctor"])
+    until(lambda: queue.job(ident).state is State.RUNNING)
+    queue.cancel(ident)
+    queue.cancel(ident)
+    until(lambda: ended(queue))
+    assert queue.job(ident).state is State.STOPPED
+
+
+def test_a_broken_job_does_not_stop_the_others(queue):
+    place = queue.job(queue.add(["list", "vae"])).place
+    (place / JOB).write_text("{")
+    (queue.jobs_folder / "notes.txt").write_text("not a job")
+    queue.open()
+    ident = queue.add(["list", "vae"])
+    until(lambda: ended(queue))
+    assert [job.id for job in queue.jobs()] == [ident] and queue.job(ident).state is State.FINISHED
+
+
+def killed_often(tmp_path, kills, seed):
+    """Kill the server at random moments while jobs run, add jobs all the time, and return the queue at the end."""
+    dice, own = random.Random(seed), tmp_path / "own"
+    queue = Queue(tmp_path, own)
+    idents = []
+    for _ in range(kills):
+        idents += [queue.add(["list", "vae"]) for _ in range(dice.randrange(2))]
+        server = subprocess.Popen([sys.executable, "-c", SERVER, str(tmp_path), str(own)])
+        time.sleep(dice.uniform(0.1, 1.0))
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+        for job in queue.jobs():
+            assert job.state is not State.RUNNING or lives(job)
+    queue.open()
+    until(lambda: ended(queue))
+    queue.close()
+    return queue, idents
+
+
+def lives(job):
+    """Whether the process of a job that is said to run was there; it may have ended since."""
+    start = json.loads((job.place / START).read_text())
+    try:
+        os.kill(start["process"], 0)
+    except ProcessLookupError:
+        return (job.place / END).exists()
+    return True
+
+
+def check_nothing_lost_or_doubled(queue, idents):
+    wanted = subprocess.run([sys.executable, "-m", "trilemma", "list", "vae"], capture_output=True, text=True).stdout
+    jobs = queue.jobs()
+    assert [job.id for job in jobs] == idents
+    assert {job.state for job in jobs} == {State.FINISHED}
+    assert all(output_of(job.place, 1 << 20) == wanted for job in jobs)  # twice would be there twice
+
+
+def test_nothing_is_lost_or_doubled_when_the_server_is_killed(tmp_path):
+    queue, idents = killed_often(tmp_path, kills=6, seed=1)
+    assert idents
+    check_nothing_lost_or_doubled(queue, idents)
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_or_doubled_when_the_server_is_killed_100_times(tmp_path):
+    queue, idents = killed_often(tmp_path, kills=100, seed=2)
+    assert len(idents) > 30
+    check_nothing_lost_or_doubled(queue, idents)
