@@ -12,11 +12,10 @@ import trilemma
 from trilemma import vocabulary
 from trilemma.cli import main as cli
 from trilemma.cli.app import build
-from trilemma.cli.arguments import parse
 from trilemma.cli.collect import PAGE, page
 from trilemma.cli.results import OWN, PRINT
 from trilemma.signatures import arguments_of, schema_of
-from trilemma.verbs import DIALECT, VERBS, default_of, find, function_of
+from trilemma.verbs import DIALECT, VERBS, default_of, find, function_of, parse
 
 NOT_VERBS = {"Recipe", "Run", "UserError", "__version__", "create", "load", "load_data", "register"}
 COMMAND = typer.main.get_command(build())

@@ -6,18 +6,20 @@ test compares with the code. The command line, its help, `trilemma help VERB --j
 them.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from trilemma import vocabulary
-from trilemma.arguments import word
+from trilemma.arguments import parse_rate, parse_value, word
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SAMPLER_KEYS = "A model's sampler has keys of its own (steps, sampler, eta ...): see `trilemma list MODEL`."
 WORDS = {"string": "str", "array": "list", "object": "float", "integer": "int", "number": "float", "boolean": "bool"}
+BOUNDS = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le", "exclusiveMaximum": "lt"}
 GROUPS = {"data": "List, show and check data."}
 
 
@@ -209,3 +211,43 @@ def document(verb: Verb) -> dict[str, Any]:
     """A verb's keys as a self-contained JSON schema."""
     own = {key: value for key, value in verb.schema.items() if key not in ("positional", "variadic")}
     return {"$schema": DIALECT, "title": f"trilemma {verb.name}", "description": verb.about, **own}
+
+
+def parse(text: str, schema: Mapping[str, Any]) -> Any:
+    """The value that a text stands for, where a key takes what its schema says.
+
+    >>> parse("3", {"type": "number"}), parse("7", {"type": "string"}), parse("0,4", {"type": ["array", "null"]})
+    (3.0, '7', (0, 4))
+    """
+    takes = kinds(schema)
+    if "string" in takes or "string" in kinds(schema.get("items", {})):  # a list of words is made of its text later
+        return text
+    if "object" in takes:
+        return parse_rate(text)
+    value = parse_value(text)
+    return float(value) if type(value) is int and "number" in takes and "integer" not in takes else value
+
+
+def check_value(key: str, text: str, schema: Mapping[str, Any]) -> None:
+    """Raises UserError for a text that is not a number within the bounds of a key, or not one of its choices."""
+    kind = {"integer": int, "number": float}.get(next(iter(kinds(schema) - {"null"}), ""))
+    choices = tuple(choice for choice in schema.get("enum", ()) if choice is not None)
+    value = parse_value(text) if kind and not choices else text
+    if "anyOf" in schema or not (kind or choices) or (value is None and "null" in kinds(schema)):
+        return
+    if text not in choices if choices else not _fits(value, kind is int, schema):
+        from pydantic import Field
+
+        from trilemma.values import refusal
+
+        bounds = {BOUNDS[name]: end for name, end in schema.items() if name in BOUNDS}
+        raise refusal(key, value, Literal[choices] if choices else kind, [Field(**bounds)])
+
+
+def _fits(value: Any, whole: bool, schema: Mapping[str, Any]) -> bool:
+    """Whether a value is a finite number, whole where it has to be, within bounds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
+    above, below = schema.get("exclusiveMinimum", -math.inf), schema.get("exclusiveMaximum", math.inf)
+    return low <= value <= high and above < value < below and (not whole or value == int(value))

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from trilemma.titles import TITLES
 from trilemma.training.pictures import LEVEL, LOG_RANGE, draw_curves, draw_panel, panels_of
-from trilemma.training.titles import TITLES
 
 
 def log_of(**series: list[float]) -> list[dict[str, Any]]:

@@ -1,20 +1,18 @@
 """Words of a command line: `key=value`, `--key value` and `--key=value` are brought into one form, values get types."""
 
-import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from trilemma.arguments import FALSE, TRUE, parse_rate, parse_value
+from trilemma.arguments import FALSE, TRUE
 from trilemma.errors import UserError
-from trilemma.verbs import VERBS, Verb, kinds
+from trilemma.verbs import VERBS, Verb, check_value, kinds
 
 IMPORT = "--import"
 MAY_BE_EMPTY = ("augment",)  # keys of a verb; of others the settings say what "" is
 SETTING = "--setting"  # the hidden option that carries keys of a model, which the verb does not know
-BOUNDS = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le", "exclusiveMaximum": "lt"}
 
 
 def take_imports(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -80,21 +78,6 @@ def normalise(words: Sequence[str]) -> list[str]:
     return [*options, "--", *what] if what else options
 
 
-def parse(text: str, schema: Mapping[str, Any]) -> Any:
-    """The value that a text stands for, where a key takes what its schema says.
-
-    >>> parse("3", {"type": "number"}), parse("7", {"type": "string"}), parse("0,4", {"type": ["array", "null"]})
-    (3.0, '7', (0, 4))
-    """
-    takes = kinds(schema)
-    if "string" in takes or "string" in kinds(schema.get("items", {})):  # a list of words is made of its text later
-        return text
-    if "object" in takes:
-        return parse_rate(text)
-    value = parse_value(text)
-    return float(value) if type(value) is int and "number" in takes and "integer" not in takes else value
-
-
 def _spaced(words: Sequence[str]) -> str | None:
     """The first key with a space before or after its sign, as it was typed.
 
@@ -115,32 +98,7 @@ def _check_pair(verb: Verb, key: str, value: str | None, pairs: dict[str, str | 
     if value == "" and key in verb.keys and key not in (*verb.places, *MAY_BE_EMPTY):
         raise UserError(f"{key}= has no value; give one, or leave {key}= out")
     if value is not None and key in verb.keys:
-        _check_value(key, value, verb.keys[key])
-
-
-def _check_value(key: str, text: str, schema: Mapping[str, Any]) -> None:
-    """Refuse what is not a number within the bounds of a key, or not one of its choices."""
-    kind = {"integer": int, "number": float}.get(next(iter(kinds(schema) - {"null"}), ""))
-    choices = tuple(choice for choice in schema.get("enum", ()) if choice is not None)
-    value = parse_value(text) if kind and not choices else text
-    if "anyOf" in schema or not (kind or choices) or (value is None and "null" in kinds(schema)):
-        return
-    if text not in choices if choices else not _fits(value, kind is int, schema):
-        from pydantic import Field
-
-        from trilemma.values import refusal
-
-        bounds = {BOUNDS[name]: end for name, end in schema.items() if name in BOUNDS}
-        raise refusal(key, value, Literal[choices] if choices else kind, [Field(**bounds)])
-
-
-def _fits(value: Any, whole: bool, schema: Mapping[str, Any]) -> bool:
-    """Whether a value is a finite number, whole where it has to be, within bounds."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return False
-    low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
-    above, below = schema.get("exclusiveMinimum", -math.inf), schema.get("exclusiveMaximum", math.inf)
-    return low <= value <= high and above < value < below and (not whole or value == int(value))
+        check_value(key, value, verb.keys[key])
 
 
 def _pairs(words: list[str], flags: set[str]) -> Iterator[tuple[str | None, Any]]:

@@ -11,12 +11,11 @@ import typer
 
 import trilemma
 from trilemma.arguments import parse_settings
-from trilemma.cli.arguments import parse
 from trilemma.cli.evaluation import print_evaluation
 from trilemma.cli.models import show_models
 from trilemma.cli.output import estimate, facts, number, say, table
 from trilemma.text import printable, quoted
-from trilemma.verbs import Verb, function_of
+from trilemma.verbs import Verb, function_of, parse
 
 if TYPE_CHECKING:
     from trilemma.metrics.intervals import Estimate

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from trilemma.comparison.content import Curve
 from trilemma.language import translated
 from trilemma.metrics.likelihood import ENOUGH
+from trilemma.titles import square_of, title
 from trilemma.training.adversarial import EXPLODED, OVERFIT, SURE, VANISHED
 from trilemma.training.monitor import IN_USE
-from trilemma.training.titles import square_of, title
 
 HEALTHY = {
     "d_real": f"D is the probability that the critic gives to an image of being real. Healthy: below {SURE:g}.",

@@ -26,7 +26,7 @@ from trilemma.language import in_language, translated
 from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.pictures import plots
 from trilemma.pictures.page import template
-from trilemma.training.titles import root_of
+from trilemma.titles import root_of
 from trilemma.words import capital, counted, duration, ends, listed, number, span
 
 if TYPE_CHECKING:

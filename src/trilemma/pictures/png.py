@@ -9,15 +9,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from trilemma import __version__
 from trilemma.errors import UserError
 from trilemma.files import open_plain, parse_json, refuse_foreign, write_atomic
-from trilemma.pictures.grid import to_image
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
 KEY = "trilemma"  # of our entry in a PNG
 ENTRY_LIMIT = 2**20  # bytes of our entry that are read
@@ -62,8 +60,12 @@ def png_content(image: "Image.Image | Tensor | bytes", metadata: dict[str, Any] 
         info.add_itxt(KEY, json.dumps(metadata, ensure_ascii=False))
     if isinstance(image, bytes):
         image = Image.open(io.BytesIO(image), formats=["PNG"])
+    if not isinstance(image, Image.Image):
+        from trilemma.pictures.grid import to_image
+
+        image = to_image(image)
     buffer = io.BytesIO()
-    (to_image(image) if isinstance(image, Tensor) else image).save(buffer, "png", pnginfo=info)
+    image.save(buffer, "png", pnginfo=info)
     return buffer.getvalue()
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from trilemma.pictures.plots import png
 from trilemma.pictures.png import receipt_for, save_png
+from trilemma.titles import square_of, title
 from trilemma.training.log import APART
-from trilemma.training.titles import square_of, title
 from trilemma.words import capital
 
 if TYPE_CHECKING:
