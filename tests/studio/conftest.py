@@ -14,6 +14,8 @@ import httpx
 from trilemma.studio.access import Access
 from trilemma.studio.app import create_app
 from trilemma.studio.guard import Guard
+from trilemma.studio.place import OWN
+from trilemma.studio.service import Studio
 
 PORT = 8421
 BASE = f"http://127.0.0.1:{PORT}"
@@ -46,11 +48,11 @@ class Browser:
         scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
                  "path": unquote(target.decode("utf-8")), "raw_path": target, "query_string": query, "root_path": "",
                  "headers": lines, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", PORT)}  # fmt: skip
-        messages = []
+        messages, sent = [], iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def ask():
             async def receive():
-                return {"type": "http.request", "body": body, "more_body": False}
+                return next(sent, {"type": "http.disconnect"})
 
             async def send(message):
                 messages.append(message)
@@ -76,6 +78,12 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def browser(folder):
+def studio(folder):
+    (folder / OWN).mkdir()
+    return Studio(folder)
+
+
+@pytest.fixture
+def browser(studio):
     access = Access("127.0.0.1", PORT)
-    return Browser(Guard(create_app(folder, access), access), access)
+    return Browser(Guard(create_app(studio, access), access), access)

@@ -14,6 +14,7 @@ from trilemma import UserError
 from trilemma.studio import queue as queue_module
 from trilemma.studio.child import claim
 from trilemma.studio.jobs import CANCEL, END, JOB, OUTPUT, START, State, new_job, open_lock, output_of, read_job
+from trilemma.studio.place import Missing
 from trilemma.studio.queue import Queue
 
 WAIT_S = 60.0
@@ -175,7 +176,7 @@ def test_a_full_queue_is_said(queue, monkeypatch):
     queue.add(["list"]), queue.add(["list"])
     with pytest.raises(UserError, match="2 jobs are waiting"):
         queue.add(["list"])
-    with pytest.raises(KeyError):
+    with pytest.raises(Missing):
         queue.job("0123456789abcdef")
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from html import escape
-from pathlib import Path
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request
@@ -11,8 +10,13 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
 from trilemma import __version__
+from trilemma.errors import UserError
 from trilemma.studio.access import ENTRY, Access, Refusal
 from trilemma.studio.guard import TooMuch, refused_by, short_page
+from trilemma.studio.pages import LANGUAGE, LANGUAGES, STATIC, filled, first, go, render
+from trilemma.studio.place import Missing
+from trilemma.studio.routes import data, jobs, runs, verbs
+from trilemma.studio.service import Studio
 
 WRONG_S = 0.5  # seconds that a wrong password costs, one after the other
 FORM = (
@@ -22,17 +26,43 @@ FORM = (
 TEXTS = {404: "Page not found.", 405: "This method is not supported.", 422: "The request is not complete."}
 
 
-def create_app(folder: Path, access: Access) -> FastAPI:
+def create_app(studio: Studio, access: Access) -> FastAPI:
     """The app of a folder; it has to stand behind a `Guard`."""
     app = FastAPI(title="trilemma studio", version=__version__, docs_url=None, redoc_url=None)
     _add_entry(app, access)
     _add_errors(app)
-
-    @app.get("/")
-    def home() -> HTMLResponse:
-        return HTMLResponse(short_page(f"<p>{folder.name}</p>"))
-
+    _add_static(app)
+    for part in (jobs, runs, data, verbs):
+        part.add(app, studio)
     return app
+
+
+def _add_static(app: FastAPI) -> None:
+    """The look, the script, the language, and the list of routes."""
+
+    @app.get("/static/{name}", include_in_schema=False)
+    def static(name: str) -> Response:
+        if name not in STATIC:
+            raise Missing("Page not found.")
+        path, kind = STATIC[name]
+        return Response(path.read_bytes(), media_type=kind)
+
+    @app.post("/language")
+    async def choose_language(request: Request) -> Response:
+        code = first(await filled(request)).get("language", "")
+        response = go("/")
+        if code in LANGUAGES:
+            response.set_cookie(LANGUAGE, code, httponly=True, samesite="strict", max_age=10**8)
+        return response
+
+    @app.get("/api")
+    def api(request: Request) -> Response:
+        rows = [
+            (path, method.upper(), route.get("summary", ""))
+            for path, methods in app.openapi()["paths"].items()
+            for method, route in methods.items()
+        ]
+        return render(request, "api.html", rows=rows)
 
 
 def _add_entry(app: FastAPI, access: Access) -> None:
@@ -77,6 +107,12 @@ def _add_errors(app: FastAPI) -> None:
     def of_defect(request: Request, error: Exception) -> Response:
         return page(Refusal(500, "This did not work, which is a defect. The terminal of the studio says more."))
 
+    def of_user(request: Request, error: Exception) -> Response:
+        missing = isinstance(error, Missing)
+        return render(request, "error.html", 404 if missing else 400, text=str(error))
+
+    for kind in (UserError, Missing):
+        app.add_exception_handler(kind, of_user)
     for kind in (HTTPException, RequestValidationError, TooMuch):
         app.add_exception_handler(kind, of_mistake)
     app.add_exception_handler(Exception, of_defect)

@@ -12,6 +12,10 @@ LOCK = "lock"
 LONGEST_LOCK = 500  # letters
 
 
+class Missing(LookupError):
+    """Nothing has the id that was asked for (any more), with a sentence that says what."""
+
+
 def checked_folder(folder: str | Path) -> Path:
     """The folder, in full.
 

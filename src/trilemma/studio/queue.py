@@ -17,6 +17,7 @@ from pathlib import Path
 from trilemma.errors import UserError
 from trilemma.files import read_json, remove, write_atomic, write_json
 from trilemma.studio.jobs import CANCEL, JOB, START, Job, State, folders, new_job, read_job
+from trilemma.studio.place import Missing
 
 JOBS, PAUSED = "jobs", "paused"
 MOST_QUEUED = 200
@@ -70,13 +71,13 @@ class Queue:
         """The job of that id.
 
         Raises:
-            KeyError: there is none.
+            Missing: there is none.
         """
         with self._guard:
             for place in folders(self.jobs_folder):
                 if place.name.endswith(f"-{ident}") and (job := self._job_at(place)) is not None:
                     return job
-        raise KeyError(ident)
+        raise Missing("This job is not there any more.")
 
     def waiting(self) -> list[Job]:
         """The jobs that have not begun, in the order in which they will."""

@@ -13,6 +13,7 @@ from pydantic import Field
 from trilemma.errors import UserError
 from trilemma.extras import install_line
 from trilemma.studio.access import LOOPBACK, Access
+from trilemma.studio.jobs import State
 from trilemma.studio.place import checked_folder, hold
 from trilemma.values import checked_call
 
@@ -107,9 +108,11 @@ def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser
 
     from trilemma.studio.app import create_app
     from trilemma.studio.guard import Guard
+    from trilemma.studio.service import Studio
 
+    studio = Studio(place)
     config = uvicorn.Config(
-        Guard(create_app(place, access), access),
+        Guard(create_app(studio, access), access),
         log_level="critical",
         access_log=False,
         server_header=False,
@@ -124,9 +127,11 @@ def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser
     print("Ctrl-C closes it", file=sys.stderr)
     if browser:
         show(access.address)
-    with suppress(KeyboardInterrupt):
+    studio.queue.open()
+    with closing(studio.queue), suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[server_socket])
-    print("closed", file=sys.stderr)
+    running = [job.command for job in studio.queue.jobs() if job.state is State.RUNNING]
+    print("\n".join(["closed", *(f"goes on: {command}" for command in running)]), file=sys.stderr)
 
 
 def show(address: str) -> None:

@@ -1,0 +1,77 @@
+"""The values of a training as small plots: SVG made of plain lines, which a strict content policy lets through."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trilemma.run.log import PLACE
+from trilemma.titles import square_of, title
+from trilemma.words import capital
+
+WIDTH, HEIGHT, EDGE = 300.0, 110.0, 4.0  # units of a plot; its edge keeps the line inside
+MOST_POINTS = 300
+APART = (*PLACE, "lr", "valid_images")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A value over the images seen. points: of a line in a box of WIDTH x HEIGHT; low, high: the ends of its axis."""
+
+    title: str
+    points: str
+    low: float
+    high: float
+    last: float
+    images: int
+
+
+def plots_of(rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
+    """A plot for each value of a log that has two points or more, validation first; a square beside its root is one."""
+    names = dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, int | float))
+    shown = [name for name in names if name not in APART and (square_of(name) not in names or "valid" in name)]
+    values = {name: thinned(series(rows, name)) for name in shown if not _is_square(name, names)}
+    ordered = sorted(values, key=lambda name: not name.startswith("valid_"))
+    return [_plot(name, values[name]) for name in ordered if len(values[name]) > 1]
+
+
+def series(rows: Iterable[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    """(images, value) of each row that has a finite value of that name."""
+    pairs = ((row["images"], row[name]) for row in rows if isinstance(row.get(name), int | float))
+    return [(float(images), float(value)) for images, value in pairs if math.isfinite(value)]
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
+    """At most so many points, evenly; the first and the last stay.
+
+    >>> thinned([(k, k) for k in range(9)], 3)
+    [(0, 0), (4, 4), (8, 8)]
+    """
+    if len(points) <= most:
+        return list(points)
+    return [points[round(k * (len(points) - 1) / (most - 1))] for k in range(most)]
+
+
+def line(points: Sequence[tuple[float, float]]) -> str:
+    """The points of a polyline in a box of WIDTH x HEIGHT, the least value at its foot.
+
+    >>> line([(0.0, 1.0), (50.0, 3.0), (100.0, 2.0)])
+    '4.0,106.0 150.0,4.0 296.0,55.0'
+    """
+    left, right = points[0][0], points[-1][0]
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    across = (WIDTH - 2 * EDGE) / ((right - left) or 1.0)
+    up = (HEIGHT - 2 * EDGE) / ((high - low) or 1.0)
+    return " ".join(f"{EDGE + (x - left) * across:.1f},{HEIGHT - EDGE - (y - low) * up:.1f}" for x, y in points)
+
+
+def _is_square(name: str, names: Iterable[str]) -> bool:
+    """Whether the root of a value is there, too, which is easier to read."""
+    return any(square_of(other) == name for other in names)
+
+
+def _plot(name: str, points: Sequence[tuple[float, float]]) -> Plot:
+    values = [y for _, y in points]
+    words = title(name.partition("/")[2] or name.removeprefix("valid_"))
+    text = f"{words}, validation" if name.startswith("valid_") else words
+    return Plot(capital(text), line(points), min(values), max(values), values[-1], int(points[-1][0]))

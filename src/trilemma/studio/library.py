@@ -1,0 +1,218 @@
+"""What lies in the folder: runs, their pictures and logs, by ids. Read anew for each page, as others write there.
+
+An id is a few digits of the SHA-256 of a path below the folder. Nothing is reached but by an id of what was listed, and
+what is listed is a plain file or folder, never a link.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from trilemma.errors import UserError
+from trilemma.files import lock, read_json
+from trilemma.run.locate import CONFIG, WEIGHTS
+from trilemma.run.log import read_log
+from trilemma.studio.place import Missing
+
+DEEPEST, MOST_FOLDERS, MOST_PICTURES = 4, 5_000, 400
+NO_PICTURES = {"parts", "checkpoints", "earlier", "metrics"}  # of a run
+PICTURES = 4, 5_000, 400
+SKIPPED = {"parts", "checkpoints", "samples", "metrics", "earlier"}  # of a run, where no other run lies
+PICTURES = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
+LARGEST_PICTURE = 64 << 20  # bytes
+SCORES = ("valid_rmse", "valid_bce", "valid_neg_elbo_nats", "valid_noise_rmse", "valid_denoising_rmse")
+
+
+@dataclass(frozen=True)
+class StudioRun:
+    """A run as its files say: where it is, what was trained on what, and how far it is."""
+
+    id: str
+    path: Path
+    name: str  # below the folder
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    modified: float
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return str(self.config.get("model", ""))
+
+    @property
+    def data(self) -> str:
+        """Where its images were."""
+        return str(self.config.get("data", ""))
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether its training came to an end."""
+        return (self.path / WEIGHTS).is_file()
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a process trains it now: the lock of its folder says so."""
+        return not self.has_weights and _is_locked(self.path / "lock")
+
+    @property
+    def score(self) -> tuple[str, float] | None:
+        """The value by which a person knows how good it is, with its name."""
+        values = {key: value for key, value in self.summary.items() if isinstance(value, float) and "valid_" in key}
+        name = next((key for key in SCORES if key in values), next(iter(values), None))
+        return None if name is None else (name, values[name])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its training was asked for, by key, in one table."""
+        parts = ("model_config", "training", "data_config")
+        tables = [table for part in parts if isinstance(table := self.config.get(part), dict)]
+        return {"model": self.model, "data": self.data} | {
+            key: value for table in tables for key, value in table.items()
+        }
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a run."""
+
+    id: str
+    path: Path
+    name: str  # below the run
+    modified: float
+
+
+class Library:
+    """The runs and pictures below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def runs(self) -> list[StudioRun]:
+        """All runs, the newest first."""
+        runs = [run for path in self._run_folders() if (run := self._run_at(path)) is not None]
+        return sorted(runs, key=lambda run: -run.modified)
+
+    def run(self, ident: str) -> StudioRun:
+        """The run of that id.
+
+        Raises:
+            Missing: there is none, or it has vanished.
+        """
+        path = next((path for path in self._run_folders() if self.id_of(path) == ident), None)
+        if path is None or (run := self._run_at(path)) is None:
+            raise Missing("This run is not there any more.")
+        return run
+
+    def run_at(self, name: str) -> StudioRun | None:
+        """The run of a path below the folder, as a command says it; None if it is not listed."""
+        places = (path for path in self._run_folders() if self.name_of(path) == Path(name).as_posix())
+        return next(map(self._run_at, places), None)
+
+    def id_of(self, path: Path) -> str:
+        """The id of something below the folder."""
+        return hashlib.sha256(os.fsencode(path.relative_to(self.folder))).hexdigest()[:16]
+
+    def name_of(self, path: Path) -> str:
+        """A path below the folder as a command in it has it."""
+        return path.relative_to(self.folder).as_posix()
+
+    def pictures(self, run: StudioRun, most: int = MOST_PICTURES) -> list[Picture]:
+        """The pictures of a run, the newest first: those of its training, and what verbs left in it."""
+        places = [run.path, *folders_below(run.path, 3, lambda path: path.name not in NO_PICTURES)]
+        files = [entry for place in places for entry in plain_files(place) if Path(entry.name).suffix in PICTURES]
+        newest = sorted(files, key=lambda entry: -entry.stat().st_mtime)[:most]
+        return [self._picture(run, Path(entry.path), entry.stat().st_mtime) for entry in newest]
+
+    def picture(self, run: StudioRun, ident: str) -> Picture:
+        """The picture of that id; raises Missing if there is none."""
+        for picture in self.pictures(run):
+            if picture.id == ident and picture.path.stat().st_size <= LARGEST_PICTURE:
+                return picture
+        raise Missing("This picture is not there any more.")
+
+    def _picture(self, run: StudioRun, path: Path, modified: float) -> Picture:
+        return Picture(self.id_of(path), path, path.relative_to(run.path).as_posix(), modified)
+
+    def _run_folders(self) -> Iterator[Path]:
+        """The folders with a config.json; what lies inside one of them is part of a run."""
+        places = folders_below(self.folder, DEEPEST, lambda path: not (path / CONFIG).is_file())
+        return (place for place in places if (place / CONFIG).is_file())
+
+    def _run_at(self, path: Path) -> StudioRun | None:
+        config = _json(path / CONFIG)
+        if not isinstance(config.get("model"), str):
+            return None
+        files = [path / name for name in (CONFIG, "log.jsonl", "summary.json")]
+        modified = max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+        return StudioRun(self.id_of(path), path, self.name_of(path), config, _json(path / "summary.json"), modified)
+
+
+def log_of(run: StudioRun) -> list[dict[str, Any]]:
+    """The rows of a run's log."""
+    try:
+        return read_log(run.path / "log.jsonl")
+    except (UserError, OSError):
+        return []
+
+
+def folders_below(place: Path, deepest: int, enters: Callable[[Path], bool]) -> Iterator[Path]:
+    """Plain folders below one, in layers, none hidden and none a link.
+
+    Args:
+        enters: whether those below a folder are given, too.
+    """
+    layer, count = [place], 0
+    for _ in range(deepest):
+        inner = []
+        for entry in (entry for folder in layer for entry in entries(folder)):
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False) and count < MOST_FOLDERS:
+                count += 1
+                inner.append(Path(entry.path))
+        yield from inner
+        layer = [path for path in inner if enters(path)]
+
+
+def plain_files(folder: Path) -> list[os.DirEntry[str]]:
+    """The plain files of a folder that are neither hidden nor links."""
+    plain = (entry for entry in entries(folder) if entry.is_file(follow_symlinks=False))
+    return [entry for entry in plain if not entry.name.startswith(".")]
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name; nothing if it has vanished or cannot be read."""
+    try:
+        with os.scandir(folder) as listing:
+            return sorted(listing, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a file; {} where there is none."""
+    try:
+        stat = path.stat()
+        return _json_at(path, stat.st_mtime_ns, stat.st_size)
+    except (OSError, UserError):
+        return {}
+
+
+@lru_cache(maxsize=2_000)
+def _json_at(path: Path, modified: int, size: int) -> dict[str, Any]:
+    value = read_json(path)
+    return value if isinstance(value, dict) else {}
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a run folder."""
+    try:
+        with path.open("r+b") as file:
+            lock(file)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -1,0 +1,111 @@
+"""What a person notes of runs: a star, a title. And the bin, from which a run comes back. Plain files of the studio."""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from trilemma.errors import UserError
+from trilemma.files import read_json, write_json
+from trilemma.studio.library import Library, StudioRun, entries
+from trilemma.studio.place import Missing
+
+MARKS, BIN = "marks.json", "bin"
+LONGEST_TITLE = 80  # letters
+
+
+class Marks:
+    """Stars, titles and the bin of a folder.
+
+    Args:
+        own: the studio's own folder.
+    """
+
+    def __init__(self, library: Library, own: Path) -> None:
+        self.library, self._file, self.bin_folder = library, own / MARKS, own / BIN
+
+    def all(self) -> dict[str, dict[str, Any]]:
+        """What is noted, by the run's name."""
+        with suppress(OSError, UserError):
+            marks = read_json(self._file)
+            return (
+                {name: mark for name, mark in marks.items() if isinstance(mark, dict)}
+                if isinstance(marks, dict)
+                else {}
+            )
+        return {}
+
+    def is_starred(self, run: StudioRun) -> bool:
+        """Whether a run has a star."""
+        return bool(self.all().get(run.name, {}).get("star"))
+
+    def title(self, run: StudioRun) -> str:
+        """The title that a person gave it; "" for none."""
+        return str(self.all().get(run.name, {}).get("title", ""))
+
+    def star(self, run: StudioRun, on: bool) -> None:
+        """Give a star, or take it."""
+        self._set(run, "star", on)
+
+    def rename(self, run: StudioRun, title: str) -> None:
+        """Give a title; its folder keeps its name, by which pictures and commands know it.
+
+        Raises:
+            UserError: it is too long.
+        """
+        if len(title) > LONGEST_TITLE or not title.isprintable():
+            raise UserError(f"a title has at most {LONGEST_TITLE} letters in one line")
+        self._set(run, "title", title.strip())
+
+    def remove(self, run: StudioRun) -> None:
+        """Put a run into the bin.
+
+        Raises:
+            UserError: it is being trained.
+        """
+        if run.is_training:
+            raise UserError(f"{run.name} is being trained; stop it first")
+        place = self.bin_folder / run.id
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "name.json").write_text(json.dumps(run.name), "utf-8")
+        os.rename(run.path, place / "run")
+
+    def removed(self) -> dict[str, str]:
+        """The names of the runs in the bin, by id."""
+        places = [Path(entry.path) for entry in entries(self.bin_folder) if (Path(entry.path) / "run").is_dir()]
+        names = {place.name: self._name_of(place) for place in places}
+        return {ident: name for ident, name in names.items() if name}
+
+    def restore(self, ident: str) -> str:
+        """Take a run out of the bin, and give its name.
+
+        Raises:
+            Missing: it is not there.
+            UserError: another run has its place.
+        """
+        if (name := self.removed().get(ident)) is None:
+            raise Missing("This run is not in the bin any more.")
+        place = self.library.folder / name
+        if os.path.lexists(place):
+            raise UserError(f"{name} exists again; move it first")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(self.bin_folder / ident / "run", place)
+        return name
+
+    def _name_of(self, place: Path) -> str:
+        """Where a run in the bin was; "" if that is not said, or not below the folder."""
+        with suppress(OSError, UserError):
+            name = read_json(place / "name.json")
+            if (
+                isinstance(name, str)
+                and self.library.id_of(self.library.folder / name) == place.name
+                and ".." not in name
+            ):
+                return name
+        return ""
+
+    def _set(self, run: StudioRun, key: str, value: Any) -> None:
+        marks = self.all()
+        marks[run.name] = {**marks.get(run.name, {}), key: value}
+        write_json(self._file, marks)

@@ -1,0 +1,85 @@
+"""Data: look at them, check them, bring images."""
+
+import os
+from typing import IO, Annotated
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from starlette.datastructures import UploadFile
+
+from trilemma.errors import UserError
+from trilemma.pictures.png import read_metadata
+from trilemma.studio.pages import filled, first, go, render
+from trilemma.studio.place import Missing
+from trilemma.studio.service import Studio
+from trilemma.studio.sources import own_sources, source_word, sources
+from trilemma.studio.uploads import LARGEST_IMAGE, checked_name, receive
+from trilemma.verbs import find
+
+MOST_FILES = 2_000
+ACTIONS = {"show": "data show", "check": "data check"}
+Fields = Annotated[dict[str, list[str]], Depends(filled)]
+
+
+def add(app: FastAPI, studio: Studio) -> None:
+    """The routes of data."""
+
+    @app.get("/data")
+    def data(request: Request) -> Response:
+        return _page(request, studio)
+
+    @app.post("/data/{action}/run")
+    def act(request: Request, action: str, fields: Fields) -> Response:
+        if action not in ACTIONS:
+            raise Missing("Page not found.")
+        try:
+            word = source_word(studio.library, first(fields).get("source", ""))
+            return go(f"/jobs/{studio.submit(find(ACTIONS[action]), {'source': word}, {})}")
+        except UserError as error:
+            return _page(request, studio, str(error))
+
+    @app.post("/data/upload")
+    async def upload(request: Request) -> Response:
+        async with request.form(max_files=MOST_FILES, max_fields=10) as form:
+            files = [(file.filename or "", file.file) for file in form.getlist("files") if isinstance(file, UploadFile)]
+            try:
+                result = await run_in_threadpool(_receive, studio, str(form.get("name", "")), files)
+            except UserError as error:
+                return _page(request, studio, str(error))
+        return await run_in_threadpool(_page, request, studio, "", result)
+
+    @app.post("/sample/receipt")
+    async def receipt(request: Request) -> Response:
+        async with request.form(max_files=1, max_fields=1) as form:
+            file = form.get("picture")
+            content = await file.read(LARGEST_IMAGE) if isinstance(file, UploadFile) else b""
+        return await run_in_threadpool(_receipt_page, request, studio, content)
+
+
+def _receive(studio: Studio, name: str, files: list[tuple[str, IO[bytes]]]) -> str:
+    """Write what was sent, and say what it was."""
+    upload = receive(files, studio.folder / "data" / checked_name(name))
+    skipped = f"; skipped: {', '.join(upload.skipped[:5])}" if upload.skipped else ""
+    return f"{studio.library.name_of(upload.folder)}: {upload.images:,} images{skipped}"
+
+
+def _page(request: Request, studio: Studio, error: str = "", result: str = "") -> Response:
+    own = own_sources(studio.library)
+    words = [source for source in sources(studio.library) if source not in own]
+    return render(request, "data.html", 400 if error else 200, own=own, words=words, error=error, result=result)
+
+
+def _receipt_page(request: Request, studio: Studio, content: bytes) -> Response:
+    """How a picture that was dropped was made, and its run, if it lies here."""
+    file = studio.own / f"dropped-{os.urandom(8).hex()}.png"
+    try:
+        file.write_bytes(content)
+        receipt = read_metadata(file)
+        error = ""
+    except UserError:
+        receipt, error = {}, "This picture does not say how it was made; only a PNG as trilemma wrote it does."
+    finally:
+        file.unlink(missing_ok=True)
+    run = studio.library.run_at(str(receipt.get("run", "")))
+    return render(request, "receipt.html", 400 if error else 200, receipt=receipt, run=run, error=error)

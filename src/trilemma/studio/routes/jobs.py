@@ -1,0 +1,132 @@
+"""The queue: what waits, what runs, what became of it, and its news."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from starlette.responses import StreamingResponse
+
+from trilemma.studio.curves import plots_of
+from trilemma.studio.jobs import OUTPUT, Job, State, output_of
+from trilemma.studio.library import log_of
+from trilemma.studio.pages import file_answer, filled, first, go, render
+from trilemma.studio.place import Missing
+from trilemma.studio.report import report_policy
+from trilemma.studio.service import READ, SHOWN, Studio
+
+NEWS_S, PING_S = 0.5, 15.0  # seconds between two looks, and between two signs of life
+LATEST = 12  # pictures
+Fields = Annotated[dict[str, list[str]], Depends(filled)]
+
+
+def add(app: FastAPI, studio: Studio) -> None:
+    """The routes of jobs."""
+
+    @app.get("/jobs")
+    def jobs(request: Request) -> Response:
+        return render(request, "jobs.html", **queue_context(studio), ended=_ended(studio))
+
+    @app.get("/jobs/live")
+    def jobs_live(request: Request) -> Response:
+        return render(request, "queue.html", **queue_context(studio))
+
+    @app.post("/jobs/pause")
+    def pause() -> Response:
+        studio.queue.pause(not studio.queue.paused)
+        return go("/jobs")
+
+    @app.get("/jobs/{ident}")
+    def job(request: Request, ident: str) -> Response:
+        return render(request, "job.html", **job_context(studio, studio.queue.job(ident)))
+
+    @app.get("/jobs/{ident}/live")
+    def job_live(request: Request, ident: str) -> Response:
+        return render(request, "job_live.html", **job_context(studio, studio.queue.job(ident)))
+
+    @app.post("/jobs/{ident}/{action}")
+    def act(ident: str, action: str, fields: Fields) -> Response:
+        back = "/jobs" if first(fields).get("back") == "jobs" else f"/jobs/{ident}"
+        if action == "cancel":
+            studio.queue.cancel(ident)
+        elif action == "first":
+            studio.queue.first(ident)
+        elif action == "again":
+            return go(f"/jobs/{studio.queue.again(ident)}")
+        else:
+            raise Missing("Page not found.")
+        return go(back)
+
+    @app.get("/jobs/{ident}/results/{number}")
+    def result(ident: str, number: int) -> Response:
+        results = studio.results(studio.queue.job(ident))
+        if not 0 <= number < len(results) or results[number].kind == "run":
+            raise Missing("This result is not there any more.")
+        path = results[number].path
+        policy = report_policy() if path.suffix == ".html" else ""
+        return file_answer(path, {**SHOWN, **READ}[path.suffix], policy=policy)
+
+    @app.get("/events", include_in_schema=False)
+    async def events(request: Request) -> Response:
+        return StreamingResponse(_news(request, studio), media_type="text/event-stream")
+
+
+def queue_context(studio: Studio) -> dict[str, Any]:
+    """What runs and waits."""
+    jobs = studio.queue.jobs()
+    running = [job for job in jobs if job.state is State.RUNNING]
+    return {"running": running, "waiting": studio.queue.waiting(), "paused": studio.queue.paused}
+
+
+def job_context(studio: Studio, job: Job) -> dict[str, Any]:
+    """A job with its output, its results, and the run that it trains."""
+    run = studio.run_of(job)
+    training = run is not None and job.verb == "train"
+    command, python = studio.lines(job)
+    return {
+        "job": job,
+        "run": run,
+        "command": command,
+        "python": python,
+        "output": output_of(job.place),
+        "results": studio.results(job),
+        "plots": plots_of(log_of(run)) if run is not None and training else [],
+        "pictures": studio.library.pictures(run, LATEST) if run is not None and training else [],
+    }
+
+
+def _ended(studio: Studio) -> list[Job]:
+    return [job for job in reversed(studio.queue.jobs()) if job.has_ended][:200]
+
+
+async def _news(request: Request, studio: Studio) -> AsyncIterator[str]:
+    """An event whenever something changed, until the page is left."""
+    before, silent_s = "", 0.0
+    while not await request.is_disconnected():
+        now = await run_in_threadpool(fingerprint, studio)
+        if now != before:
+            yield f"event: news\ndata: {now}\n\n"
+            before, silent_s = now, 0.0
+        elif silent_s >= PING_S:
+            yield ": still here\n\n"
+            silent_s = 0.0
+        await asyncio.sleep(NEWS_S)
+        silent_s += NEWS_S
+
+
+def fingerprint(studio: Studio) -> str:
+    """A few digits that change whenever a job, or the log of a run that is trained, does."""
+    jobs = [(job.id, job.state, job.order, _size(job.place / OUTPUT)) for job in studio.queue.jobs()]
+    runs = [(run.id, run.modified, run.has_weights) for run in studio.library.runs()]
+    return hashlib.sha256(repr((jobs, runs, studio.queue.paused)).encode()).hexdigest()[:16]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,152 @@
+"""Home, and the runs: search, sort, star, title, differences, bin, pictures."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.responses import Response
+
+from trilemma.arguments import word
+from trilemma.errors import UserError
+from trilemma.pictures.png import read_metadata
+from trilemma.studio.curves import plots_of
+from trilemma.studio.library import PICTURES, Picture, StudioRun, log_of
+from trilemma.studio.pages import file_answer, filled, first, go, render
+from trilemma.studio.place import Missing
+from trilemma.studio.routes.jobs import queue_context
+from trilemma.studio.service import Studio
+from trilemma.studio.sources import own_sources
+from trilemma.text import quoted
+
+NEWEST = 8
+SHOWN_PICTURES = 60
+SORTS = {
+    "newest": "Newest first",
+    "name": "Name",
+    "model": "Model",
+    "data": "Data",
+    "score": "Error on held-out images",
+}
+Fields = Annotated[dict[str, list[str]], Depends(filled)]
+
+
+def add(app: FastAPI, studio: Studio) -> None:
+    """The routes of runs."""
+    library, marks = studio.library, studio.marks
+
+    @app.get("/")
+    def home(request: Request) -> Response:
+        rows = [row_of(studio, run) for run in library.runs()[:NEWEST]]
+        context = {"rows": rows, "machine": studio.machine(), "sources": own_sources(library), "folder": studio.folder}
+        return render(request, "home.html", **context, **queue_context(studio))
+
+    @app.get("/runs")
+    def runs(request: Request, q: str = "", sort: str = "newest", star: bool = False) -> Response:
+        rows = [row_of(studio, run) for run in library.runs()]
+        chosen = [row for row in rows if matches(row, q) and (row["star"] or not star)]
+        context = {
+            "rows": sort_rows(chosen, sort),
+            "q": q,
+            "sort": sort,
+            "star": star,
+            "sorts": SORTS,
+            "all": len(rows),
+        }
+        return render(request, "runs.html", **context, removed=marks.removed())
+
+    @app.get("/runs/differences")
+    def differences(request: Request, run: Annotated[list[str] | None, Query()] = None) -> Response:
+        chosen = [library.run(ident) for ident in (run or [])[:20]]
+        if len(chosen) < 2:
+            raise UserError("choose two runs or more to see what differs between them")
+        return render(request, "differences.html", runs=chosen, rows=differing(chosen))
+
+    @app.post("/runs/restore/{ident}")
+    def restore(ident: str) -> Response:
+        marks.restore(ident)
+        return go("/runs")
+
+    @app.get("/runs/{ident}")
+    def run_page(request: Request, ident: str) -> Response:
+        run = library.run(ident)
+        pictures = library.pictures(run, SHOWN_PICTURES)
+        context = {"run": run, "row": row_of(studio, run), "pictures": pictures, "plots": plots_of(log_of(run))}
+        lines = {"command": quoted(["trilemma", "sample", run.name]), "python": f'trilemma.load("{run.name}")'}
+        return render(request, "run.html", **context, **lines, settings=shown_settings(run))
+
+    @app.post("/runs/{ident}/{action}")
+    def act(ident: str, action: str, fields: Fields) -> Response:
+        run, values = library.run(ident), first(fields)
+        if action == "star":
+            marks.star(run, values.get("on") == "1")
+        elif action == "rename":
+            marks.rename(run, values.get("title", ""))
+        elif action == "remove":
+            marks.remove(run)
+            return go("/runs")
+        else:
+            raise Missing("Page not found.")
+        return go("/runs" if values.get("back") == "runs" else f"/runs/{ident}")
+
+    @app.get("/runs/{ident}/pictures/{picture}")
+    def picture_file(ident: str, picture: str) -> Response:
+        path = library.picture(library.run(ident), picture).path
+        return file_answer(path, PICTURES[path.suffix])
+
+    @app.get("/runs/{ident}/pictures/{picture}/about")
+    def about(request: Request, ident: str, picture: str) -> Response:
+        run = library.run(ident)
+        one = library.picture(run, picture)
+        return render(request, "picture.html", run=run, picture=one, receipt=receipt_of(one))
+
+
+def row_of(studio: Studio, run: StudioRun) -> dict[str, Any]:
+    """A run as the tables show it."""
+    score = run.score
+    return {
+        "run": run,
+        "title": studio.marks.title(run) or run.name,
+        "star": studio.marks.is_starred(run),
+        "score": score,
+        "state": "training" if run.is_training else "finished" if run.has_weights else "not finished",
+        "picture": next((p for p in studio.library.pictures(run) if p.name.startswith("samples/")), None),
+    }
+
+
+def matches(row: dict[str, Any], text: str) -> bool:
+    """Whether each word of a search is in the run's title, name, model or data."""
+    run = row["run"]
+    words = f"{row['title']} {run.name} {run.model} {run.data}".lower()
+    return all(part in words for part in text.lower().split())
+
+
+def sort_rows(rows: list[dict[str, Any]], by: str) -> list[dict[str, Any]]:
+    """Runs in an order; those with a star first, those without a score last."""
+    keys = {
+        "name": lambda row: row["title"].lower(),
+        "model": lambda row: row["run"].model,
+        "data": lambda row: row["run"].data,
+        "score": lambda row: row["score"][1] if row["score"] else float("inf"),
+    }
+    ordered = sorted(rows, key=keys[by]) if by in keys else rows
+    return sorted(ordered, key=lambda row: not row["star"])
+
+
+def differing(runs: list[StudioRun]) -> list[tuple[str, list[str]]]:
+    """The settings and scores that are not the same in all of some runs, each with its values."""
+    tables = [{**run.settings, **{k: v for k, v in run.summary.items() if isinstance(v, int | float)}} for run in runs]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    rows = [(key, [word(table.get(key)) for table in tables]) for key in keys]
+    return [(key, values) for key, values in rows if len({*values}) > 1]
+
+
+def shown_settings(run: StudioRun) -> list[tuple[str, str]]:
+    """The settings of a run as they are typed."""
+    return [(key, word(value)) for key, value in run.settings.items() if value is not None]
+
+
+def receipt_of(picture: Picture) -> dict[str, Any]:
+    """How a picture was made, as it says; {} if it does not."""
+    try:
+        return read_metadata(picture.path) if picture.path.suffix == ".png" else {}
+    except UserError:
+        return {}

@@ -1,0 +1,188 @@
+"""What the pages need, as plain values, and what they ask for, as jobs: no HTML, and no model is loaded."""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trilemma.errors import UserError
+from trilemma.files import parse_json
+from trilemma.studio.forms import python_line, words_of
+from trilemma.studio.jobs import START, Job, output_of
+from trilemma.studio.library import Library, StudioRun
+from trilemma.studio.marks import Marks
+from trilemma.studio.place import OWN
+from trilemma.studio.queue import Queue
+from trilemma.studio.sources import source_word
+from trilemma.text import quoted
+from trilemma.verbs import VERBS, Verb, find, kinds
+from trilemma.vocabulary import check_model
+
+SHOWN = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
+READ = {".html": "text/html; charset=utf-8", ".json": "text/plain; charset=utf-8", ".csv": "text/plain; charset=utf-8"}
+RESULT = re.compile(r"^([a-z][a-z ]{0,30}?)\s{2,}(\S.*)$")  # a line of a fact, as the command line prints it
+LARGEST_RESULT = 64 << 20  # bytes
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Result:
+    """Something that a job left in the folder. kind: "run", "picture", "page" or "file"."""
+
+    title: str
+    path: Path
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Room on the disk of the folder, and memory, in GiB; memory_free is None where the system does not tell."""
+
+    disk_free: float
+    memory_free: float | None
+
+
+class Studio:
+    """A folder in the studio.
+
+    Args:
+        folder: in full.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.own = folder, folder / OWN
+        self.library, self.queue = Library(folder), Queue(folder, folder / OWN)
+        self.marks = Marks(self.library, self.own)
+
+    def submit(self, verb: Verb, chosen: Mapping[str, str], filled: Mapping[str, str], model: str = "") -> str:
+        """Make a job of a form, and give its id.
+
+        Args:
+            chosen: by key, the words of what was chosen by ids.
+            filled: what was typed, by key.
+            model: whose keys the form had.
+        Raises:
+            UserError: a value does not fit, or too many jobs are waiting.
+        """
+        return self.queue.add(self.words(verb, chosen, filled, model))
+
+    def words(self, verb: Verb, chosen: Mapping[str, str], filled: Mapping[str, str], model: str = "") -> list[str]:
+        """The words of the command line that a form stands for; errors as `submit`."""
+        typed = words_of(verb, {key: text for key, text in filled.items() if key not in chosen}, model)
+        given = dict(chosen) | {key: text for key, _, text in (pair.partition("=") for pair in typed)}
+        places = [given.pop(name) for name in verb.places if name in given and not verb.gathers]
+        for name in verb.required:
+            if name in verb.places and verb.places.index(name) >= len(places):
+                raise UserError(f"{name} is missing: {verb.keys[name].get('description', 'choose one')}")
+        return [*verb.name.split(), *places, *(f"{key}={text}" for key, text in given.items())]
+
+    def train(self, model: str, data: str, filled: Mapping[str, str]) -> str:
+        """Queue a training of a model on data that were chosen by an id; errors as `submit`."""
+        check_model(model)
+        chosen = {"model": model, "data": source_word(self.library, data)}
+        return self.submit(find("train"), chosen, filled, model)
+
+    def on_run(self, verb: Verb, run: StudioRun, filled: Mapping[str, str]) -> str:
+        """Queue a verb on a run; errors as `submit`."""
+        place = next(name for name in ("run", "what") if name in verb.places)
+        chosen = {place: run.name}
+        if (data := filled.get("data_id", "")) and "data" in verb.keys:
+            chosen["data"] = source_word(self.library, data)
+        if (data := filled.get("against_id", "")) and "against" in verb.keys:
+            chosen["against"] = source_word(self.library, data)
+        typed = {key: text for key, text in filled.items() if not key.endswith("_id")}
+        if "image" in verb.required:
+            chosen["image"] = _held_out_image(typed.pop("image", ""))
+        return self.submit(verb, chosen, typed, run.model)
+
+    def compare_runs(self, runs: Sequence[StudioRun], language: str) -> str:
+        """Queue a report over runs.
+
+        Raises:
+            UserError: there are fewer than two, or too many jobs wait.
+        """
+        if len(runs) < 2:
+            raise UserError("choose two runs or more to compare them")
+        return self.queue.add(
+            ["compare", *(run.name for run in runs), *([] if language == "en" else [f"lang={language}"])]
+        )
+
+    def lines(self, job: Job) -> tuple[str, str]:
+        """The command line and the line of Python that do the same as a job, in the folder."""
+        verb = next(verb for verb in sorted(VERBS, key=lambda v: -len(v.name)) if _begins(job.words, verb.name))
+        rest = job.words[len(verb.name.split()) :]
+        typed = [word for word in rest if re.match(r"[A-Za-z_][\w.]*=", word)]
+        return quoted(["trilemma", *job.words]), python_line(verb, [word for word in rest if word not in typed], typed)
+
+    def results(self, job: Job) -> list[Result]:
+        """What a job says that it left, where it is there."""
+        matches = (RESULT.match(line) for line in output_of(job.place).split("\n"))
+        results = [self._result(match[1], match[2]) for match in matches if match]
+        return [result for result in results if result is not None]
+
+    def run_of(self, job: Job) -> StudioRun | None:
+        """The run that a job trains or works on; None where there is none yet."""
+        named = next((result for result in self.results(job) if result.kind == "run"), None)
+        if named is not None:
+            return self.library.run_at(named.name)
+        if job.verb == "train":
+            return self._run_in_training(job)
+        return next((run for word in job.words if (run := self.library.run_at(word)) is not None), None)
+
+    def machine(self) -> Machine:
+        """Room on the disk and in memory."""
+        memory = None
+        if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+            memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+        return Machine(shutil.disk_usage(self.folder).free / GIB, memory)
+
+    def _run_in_training(self, job: Job) -> StudioRun | None:
+        """The run whose lock names the process of a job."""
+        try:
+            process = parse_json((job.place / START).read_text("utf-8"))["process"]
+        except (OSError, UserError, LookupError, TypeError):
+            return None
+        return next((run for run in self.library.runs() if _held_by(run, process, job.started or 0.0)), None)
+
+    def _result(self, title: str, text: str) -> Result | None:
+        """A result that lies in the folder as a plain file, or is a run."""
+        path = self.folder / text
+        try:
+            inside = path.resolve().is_relative_to(self.folder) and path.resolve() == path.absolute()
+        except (OSError, ValueError):
+            return None
+        if not inside or OWN in path.parts:
+            return None
+        if path.is_dir():
+            return Result(title, path, text, "run") if (path / "config.json").is_file() else None
+        if not path.is_file() or path.stat().st_size > LARGEST_RESULT:
+            return None
+        kind = "picture" if path.suffix in SHOWN else "page" if path.suffix == ".html" else "file"
+        return Result(title, path, text, kind) if path.suffix in {**SHOWN, **READ} else None
+
+
+def _held_by(run: StudioRun, process: int, since: float) -> bool:
+    """Whether the lock of a run names a process that began at a time."""
+    lock = run.path / "lock"
+    if not lock.is_file() or lock.stat().st_mtime < since - 1.0:
+        return False
+    return lock.read_text("utf-8", "replace")[:200].startswith(f"process {process} ")
+
+
+def _held_out_image(text: str) -> str:
+    """The number of a held-out image."""
+    if not re.fullmatch("[0-9]{1,7}", text):
+        raise UserError("image is missing: give the number of a held-out image")
+    return text
+
+
+def _begins(words: Sequence[str], name: str) -> bool:
+    return list(words[: len(name.split())]) == name.split()
+
+
+def is_flag(verb: Verb, key: str) -> bool:
+    """Whether a key is yes or no."""
+    return key in verb.keys and kinds(verb.keys[key]) == {"boolean"}

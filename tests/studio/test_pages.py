@@ -1,0 +1,249 @@
+"""The pages over a run that was trained: what they show, what they do, and that they run nothing of what files say."""
+
+import json
+import re
+import shutil
+import time
+
+import pytest
+from PIL import Image
+
+import trilemma
+from trilemma.studio.curves import HEIGHT, WIDTH, plots_of
+from trilemma.studio.jobs import END, OUTPUT, START, State, read_job
+from trilemma.studio.pages import SECTIONS
+from trilemma.studio.routes.verbs import TOOLS
+from trilemma.verbs import VERBS
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of a few steps, with samples."""
+    place = tmp_path_factory.mktemp("trained")
+    run = trilemma.train(
+        "vae", "digits", steps=12, hidden=(8,), latent=2, batch=64, out=place / "vae-digits", quiet=True
+    )
+    trilemma.sample(run, n=4)
+    return place / "vae-digits"
+
+
+@pytest.fixture
+def run(studio, trained):
+    """It in the studio's folder."""
+    shutil.copytree(trained, studio.folder / "runs" / "vae-digits")
+    (one,) = studio.library.runs()
+    return one
+
+
+@pytest.mark.parametrize(
+    "path", [*(path for path, _ in SECTIONS), *(tool.path for tool in TOOLS), "/api", "/openapi.json"]
+)
+def test_every_page_answers_with_and_without_runs(browser, studio, trained, path):
+    assert browser.get(path).status_code == 200
+    shutil.copytree(trained, studio.folder / "runs" / "vae-digits")
+    answer = browser.get(path)
+    assert answer.status_code == 200
+    assert "<script>" not in answer.text and " onclick" not in answer.text and ' style="' not in answer.text
+    assert not re.findall(r'(?:src|href|action)="(?!/|#)[^"]*"', answer.text)
+
+
+def test_each_verb_of_a_run_has_its_form(browser, run):
+    shown = {verb for tool in TOOLS for verb in tool.verbs}
+    on_runs = {verb.name for verb in VERBS if verb.places[:1] in (["run"], ["what"])}
+    assert on_runs == shown
+    for tool in TOOLS:
+        for verb in tool.verbs:
+            answer = browser.get(f"{tool.path}?run={run.id}&verb={verb}")
+            assert answer.status_code == 200 and f'name="verb" value="{verb}"' in answer.text
+    assert browser.get("/sample?verb=train").status_code == 404
+    assert browser.get("/sample?run=0123456789abcdef").status_code == 404
+
+
+def test_a_form_becomes_the_command_line_of_a_job(browser, studio, run):
+    studio.queue.pause(True)
+    answer = browser.post(
+        "/sample", {"run": run.id, "verb": "sample", "n": "4", "seed": "3", "temperature": "0.5", "label": ""}
+    )
+    assert answer.status_code == 303
+    (job,) = studio.queue.jobs()
+    assert job.words == ["sample", "runs/vae-digits", "n=4", "seed=3", "temperature=0.5"]
+    page = browser.get(answer.headers["location"])
+    assert "trilemma sample runs/vae-digits n=4 seed=3 temperature=0.5" in page.text
+    assert "trilemma.sample(&#34;runs/vae-digits&#34;, n=4, seed=3, temperature=0.5)" in page.text
+    own = "runs/vae-digits"
+    for path, fields, line in [
+        ("/train", {"model": "vae", "data": "digits", "epochs": "2", "beta": "4"}, "train vae digits epochs=2 beta=4"),
+        ("/edit", {"run": run.id, "image": "3", "towards": "7"}, f"edit {own} 3 towards=7"),
+        ("/explore", {"run": run.id, "verb": "interpolate", "a": "1", "b": "seed:2"}, f"interpolate {own} 1 seed:2"),
+        ("/detect", {"run": run.id, "against_id": "shapes"}, f"detect {own} against=shapes"),
+        ("/data/check/run", {"source": "digits"}, "data check digits"),
+        ("/compare/train", {"data": "digits", "minutes": "1", "lang": "vi"}, "compare data=digits minutes=1 lang=vi"),
+    ]:
+        assert browser.post(path, fields).status_code == 303, path
+        assert studio.queue.jobs()[-1].words == line.split()
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/train", {"model": "vae", "data": "digits", "epochs": "-1"}),
+        ("/train", {"model": "vae", "data": "/etc"}),
+        ("/train", {"model": "vae", "data": "digits", "out": "x"}),
+        ("/sample", {"n": "1000000000"}),
+        ("/sample", {"out": "/tmp/x"}),
+        ("/edit", {"image": "photo.png"}),
+        ("/edit", {"image": "0", "mask": "../mask.png"}),
+        ("/edit", {"image": "0", "towards": "vector.npy"}),
+        ("/explore", {"verb": "interpolate", "a": "1"}),
+        ("/data/show/run", {"source": "hf:NAME"}),
+        ("/compare", {"run": ["0123456789abcdef"]}),
+        ("/compare", {}),
+    ],
+)
+def test_what_does_not_fit_is_said_and_no_job_is_made(browser, studio, run, path, fields):
+    own = {"run": run.id} if path in ("/sample", "/edit", "/explore") else {}
+    answer = browser.post(path, {**own, **fields})
+    assert answer.status_code in (400, 404) and 'role="alert"' in answer.text
+    assert not studio.queue.jobs()
+
+
+def test_runs_are_searched_starred_renamed_and_put_into_the_bin(browser, studio, run):
+    page = lambda path="/runs": browser.get(path).text  # noqa: E731
+    assert "runs/vae-digits" in page("/runs?q=digits+vae") and "runs/vae-digits" not in page("/runs?q=gan")
+    assert "runs/vae-digits" not in page("/runs?star=true")
+    browser.post(f"/runs/{run.id}/star", {"on": "1"})
+    assert "runs/vae-digits" in page("/runs?star=true")
+    browser.post(f"/runs/{run.id}/rename", {"title": EVIL})
+    assert "&lt;script&gt;" in page() and EVIL not in page() and run.path.is_dir()
+    assert browser.post(f"/runs/{run.id}/rename", {"title": "x" * 81}).status_code == 400
+    browser.post(f"/runs/{run.id}/remove")
+    assert not run.path.exists() and studio.marks.removed() == {run.id: "runs/vae-digits"}
+    assert browser.get(f"/runs/{run.id}").status_code == 404
+    assert browser.post("/runs/restore/0123456789abcdef").status_code == 404
+    browser.post(f"/runs/restore/{run.id}")
+    assert (run.path / "config.json").is_file() and not studio.marks.removed()
+
+
+def test_what_differs_between_runs(browser, studio, run):
+    other = studio.folder / "runs" / "other"
+    shutil.copytree(run.path, other)
+    config = json.loads((other / "config.json").read_text())
+    config["training"]["lr"] = 0.125
+    (other / "config.json").write_text(json.dumps(config))
+    idents = [one.id for one in studio.library.runs()]
+    text = browser.get(f"/runs/differences?run={idents[0]}&run={idents[1]}").text
+    assert re.findall(r'<th scope="row">(.*?)</th>', text) == ["lr"] and "<td>0.125</td>" in text
+    assert browser.get(f"/runs/differences?run={run.id}").status_code == 400
+
+
+def test_pictures_are_reached_by_ids_of_plain_files_alone(browser, studio, run):
+    secret = studio.folder.parent / "secret.png"
+    Image.new("L", (3, 3)).save(secret)
+    (run.path / "link.png").symlink_to(secret)
+    (run.path / "linked").symlink_to(studio.folder.parent)
+    pictures = studio.library.pictures(run)
+    names = {picture.name for picture in pictures}
+    assert "samples/seed-0.png" in names and not {name for name in names if "link" in name or "secret" in name}
+    one = next(picture for picture in pictures if picture.name == "samples/seed-0.png")
+    answer = browser.get(f"/runs/{run.id}/pictures/{one.id}")
+    assert answer.content == one.path.read_bytes() and answer.headers["content-type"] == "image/png"
+    about = browser.get(f"/runs/{run.id}/pictures/{one.id}/about").text
+    assert re.search(r"<dt>seed</dt><dd>0</dd>", about) and 'name="n" value="4"' in about
+
+
+def test_a_picture_that_is_dropped_says_how_it_was_made(browser, run):
+    content = (run.path / "samples" / "seed-0.png").read_bytes()
+    answer = browser.send("POST", "/sample/receipt", files={"picture": ("a.png", content)})
+    assert answer.status_code == 200 and "<dt>seed</dt><dd>0</dd>" in answer.text
+    answer = browser.send("POST", "/sample/receipt", files={"picture": ("a.png", b"<svg onload=alert(1)>")})
+    assert answer.status_code == 400 and "does not say how it was made" in answer.text
+    assert not list((run.path.parents[1] / ".studio").glob("dropped*"))
+
+
+def test_images_are_brought_in_and_offered(browser, studio, tmp_path):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "a.png")
+    files = [("files", ("a.png", (tmp_path / "a.png").read_bytes()))]
+    answer = browser.send("POST", "/data/upload", data={"name": "mine"}, files=files)
+    assert answer.status_code == 200 and "data/mine: 1 images" in answer.text
+    assert browser.send("POST", "/data/upload", data={"name": "../x"}, files=files).status_code == 400
+    ident = studio.library.id_of(studio.folder / "data" / "mine")
+    assert f'value="{ident}"' in browser.get("/train").text
+    studio.queue.pause(True)
+    assert browser.post("/train", {"model": "vae", "data": ident}).status_code == 303
+    assert studio.queue.jobs()[-1].words == ["train", "vae", "data/mine"]
+
+
+def test_what_a_job_says_is_text_and_its_results_lie_in_the_folder(browser, studio, run):
+    ident = studio.queue.add(["sample", "runs/vae-digits"])
+    place = studio.queue.job(ident).place
+    outside = studio.folder.parent / "outside.png"
+    Image.new("L", (3, 3)).save(outside)
+    (studio.folder / "page.html").write_text(EVIL)
+    lines = [
+        EVIL,
+        f"grid     {outside}",
+        "grid     ../outside.png",
+        "picture  runs/vae-digits/samples/seed-0.png",
+        "page     page.html",
+    ]
+    (place / OUTPUT).write_text("\n".join(lines))
+    for name, values in ((START, {"time": 1.0}), (END, {"time": 2.0, "code": 0})):
+        (place / name).write_text(json.dumps(values))
+    job = read_job(place)
+    assert [result.name for result in studio.results(job)] == ["runs/vae-digits/samples/seed-0.png", "page.html"]
+    text = browser.get(f"/jobs/{ident}").text
+    assert EVIL not in text and "&lt;script&gt;" in text
+    report = browser.get(f"/jobs/{ident}/results/1")
+    policy = report.headers["content-security-policy"]
+    assert report.text == EVIL and policy.startswith("sandbox allow-scripts;") and "allow-same-origin" not in policy
+    assert "script-src 'sha256-" in policy
+    assert browser.get(f"/jobs/{ident}/results/2").status_code == 404
+
+
+def test_a_job_is_run_stopped_and_repeated_by_its_page(browser, studio):
+    studio.queue.pause(True)
+    ident = studio.queue.add(["list", "vae"])
+    assert ">queued<" in browser.get(f"/jobs/{ident}/live").text
+    browser.post(f"/jobs/{ident}/cancel")
+    assert studio.queue.job(ident).state is State.CANCELLED
+    answer = browser.post(f"/jobs/{ident}/again")
+    assert studio.queue.job(answer.headers["location"].removeprefix("/jobs/")).words == ["list", "vae"]
+    assert browser.post(f"/jobs/{ident}/shout").status_code == 404
+    browser.post("/jobs/pause")
+    assert not studio.queue.paused
+
+
+def test_the_language_is_that_of_the_browser_until_one_is_chosen(browser):
+    assert '<html lang="en">' in browser.get("/").text
+    assert '<html lang="vi">' in browser.get("/", headers={"accept-language": "vi-VN,vi;q=0.9,en;q=0.8"}).text
+    assert '<html lang="en">' in browser.get("/", headers={"accept-language": "de,en;q=0.8"}).text
+    cookie = browser.post("/language", {"language": "vi"}).headers["set-cookie"]
+    assert cookie.startswith("trilemma-language=vi;")
+    assert "set-cookie" not in browser.post("/language", {"language": "../x"}).headers
+
+
+def test_plots_stay_in_their_box_and_leave_out_what_is_no_number():
+    rows = [
+        {"step": k, "images": 10 * k, "seconds": 1.0, "vae/loss": value}
+        for k, value in enumerate([3.0, float("nan"), 1.0, 2.0])
+    ]
+    (plot,) = plots_of(rows)
+    points = [tuple(map(float, point.split(","))) for point in plot.points.split()]
+    assert len(points) == 3 and (plot.low, plot.high, plot.last, plot.images) == (1.0, 3.0, 2.0, 30)
+    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
+    assert points[0][1] < points[2][1] < points[1][1]  # upwards is less in SVG: 3 is above 2 is above 1
+    assert plots_of(rows[:1]) == []
+
+
+def test_pages_over_many_runs_are_quick(browser, studio, run):
+    for k in range(100):
+        place = studio.folder / "runs" / f"run-{k}"
+        place.mkdir()
+        for name in ("config.json", "summary.json"):
+            shutil.copy(run.path / name, place / name)
+    browser.get("/runs")
+    begin = time.process_time()
+    browser.get("/runs")
+    assert time.process_time() - begin < 0.5

@@ -1,0 +1,154 @@
+"""What is brought in: pixels alone, within bounds, under names of ours."""
+
+import io
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from trilemma import UserError
+from trilemma.studio import uploads
+from trilemma.studio.uploads import checked_name, class_of, decoded, receive
+
+RNG = np.random.default_rng(0)
+LEVELS = RNG.integers(0, 256, (5, 7, 3), np.uint8)
+
+
+def content(kind="png", levels=LEVELS, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def zipped(**members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name.replace("__", "/"), data)
+    return buffer.getvalue()
+
+
+def huge_png(width, height):
+    """A PNG that says so many pixels and holds none."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+GOOD = content()
+HOSTILE = {
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+    "html": b"<html><script>alert(1)</script></html>",
+    "empty": b"",
+    "text": b"hello",
+    "pickle": b"cos\nsystem\n(S'touch canary'\ntR.",
+    "elf": b"\x7fELF" + b"\0" * 60,
+    "pdf": b"%PDF-1.4\n",
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n",
+    "mp4": b"\0\0\0\x18ftypmp42",
+    "huge": huge_png(100_000, 100_000),
+    "wide": huge_png(2**31 - 1, 1),
+    "flat": huge_png(0, 5),
+    "no-pixels": huge_png(8, 8),
+    "cut": GOOD[: len(GOOD) // 2],
+    "head": GOOD[:8],
+    "ppm": b"P6 5 5 255\n" + b"\0" * 75,
+    "tga": b"\0\0\x02" + b"\0" * 40,
+    "icns": b"icns" + b"\0" * 20,
+    "psd": b"8BPS\0\x01" + b"\0" * 30,
+    "nested-zip": zipped(a=zipped(b=b"x")),
+    "bad-zip": b"PK\x03\x04" + b"\0" * 30,
+    "cut-zip": zipped(a=GOOD)[:-20],
+    "url": b"[InternetShortcut]\nURL=http://169.254.169.254/",
+    "xml-bomb": b'<!DOCTYPE x [<!ENTITY a "aaa">]><x>&a;</x>',
+}
+
+
+NAMES = ("../../etc/passwd.png", "/etc/x.png", "C:\\x.png", "..\\x.png", "a/../../x.png", "\0.png", "x" * 5000,
+         "CON.png", "aux", "<script>.png", "a\nb.png", ".htaccess", "-rf.png", "e\u0301/x.png", "a:b.png",
+         "$(x).png")  # fmt: skip
+
+
+def test_there_are_40_hostile_uploads():
+    assert len(HOSTILE) + len(NAMES) == 40
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_skipped_and_nothing_of_it_is_kept(name, tmp_path):
+    for suffix in (".png", ".zip"):
+        folder = tmp_path / f"data{suffix}"
+        with pytest.raises(UserError):
+            receive([(f"x{suffix}", io.BytesIO(HOSTILE[name]))], folder)
+        assert not folder.exists()
+    upload = receive([("a.png", io.BytesIO(GOOD)), ("b.png", io.BytesIO(HOSTILE[name]))], tmp_path / "both")
+    assert (upload.images, upload.skipped) == (1, ["b.png"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hostile_name_leads_nowhere_else(name, tmp_path):
+    upload = receive([(name, io.BytesIO(GOOD))], tmp_path / "in" / "data")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert upload.images == 1 and len(files) == 1
+    assert files[0].is_relative_to(tmp_path / "in" / "data") and files[0].name == "00001.png"
+
+
+def test_pixels_stay_and_all_else_goes(tmp_path):
+    info = PngInfo()
+    info.add_text("Comment", "where I live")
+    exif = Image.Exif()
+    exif[0x8825] = {1: "N", 2: (48.0, 51.0, 29.0)}  # GPS
+    marked = content(pnginfo=info, exif=exif) + b"<script>after the end</script>"
+    receive([("a.png", io.BytesIO(marked))], tmp_path / "data")
+    path = tmp_path / "data" / "00001.png"
+    with Image.open(path) as image:
+        assert (np.asarray(image) == LEVELS).all() and not image.info and not image.getexif()
+    assert b"live" not in path.read_bytes() and b"script" not in path.read_bytes()
+
+
+def test_an_image_is_turned_as_its_camera_says():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees, clockwise
+    assert (np.asarray(decoded(content(exif=exif))) == np.rot90(LEVELS, -1)).all()
+
+
+def test_grey_stays_grey_and_a_palette_becomes_colour():
+    assert decoded(content(levels=LEVELS[..., 0])).mode == "L"
+    buffer = io.BytesIO()
+    Image.fromarray(LEVELS).convert("P").save(buffer, "gif")
+    assert decoded(buffer.getvalue()).mode == "RGB"
+
+
+def test_folders_of_a_zip_are_classes(tmp_path):
+    archive = zipped(photos__My_Cats__1=GOOD, photos__dogs__1=GOOD, photos__dogs__2=GOOD)
+    upload = receive([("photos.zip", io.BytesIO(archive))], tmp_path / "data")
+    assert upload.images == 3
+    assert {path.name: len(list(path.iterdir())) for path in upload.folder.iterdir()} == {"my-cats": 1, "dogs": 2}
+    assert class_of("1.png") == ""
+
+
+def test_bounds_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "MOST_IMAGES", 2)
+    with pytest.raises(UserError, match="more than 2 images"):
+        receive([(f"{k}.png", io.BytesIO(GOOD)) for k in range(3)], tmp_path / "many")
+    monkeypatch.setattr(uploads, "LARGEST_WHOLE", len(GOOD) + 1)
+    with pytest.raises(UserError, match="bytes of images"):
+        receive([(f"{k}.png", io.BytesIO(GOOD)) for k in range(2)], tmp_path / "large")
+    monkeypatch.setattr(uploads, "LARGEST_IMAGE", 10)
+    assert decoded(GOOD) is None
+
+
+def test_a_name_of_data_is_plain(tmp_path):
+    assert checked_name("my-photos-2") == "my-photos-2"
+    for name in ("", "..", "a/b", "A", "-a", "a" * 41, "a b", "a.png", "café"):
+        with pytest.raises(UserError, match="small letters"):
+            checked_name(name)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(UserError, match="exists already"):
+        receive([("a.png", io.BytesIO(GOOD))], tmp_path / "data")
