@@ -51,6 +51,14 @@ class Diverged(UserError):
     """A training whose numbers stopped being finite; what it was asked for is right, so the exit code is 1."""
 
 
+class Disconnected(UserError):
+    """A process of a training that lost the others; what it was asked for is right, so the exit code is 1."""
+
+
+class ReportedElsewhere(UserError):
+    """An error of another process, which reports it."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice that other tools call `word`, or that is most like it; None if nothing is alike.
 

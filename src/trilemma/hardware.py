@@ -39,7 +39,8 @@ def tune_allocator() -> bool:
 
 
 def pick_device(word: str = "auto") -> torch.device:
-    """The device a word names; "auto" takes the first of cuda, mps and cpu that exists.
+    """The device a word names; "auto" takes the first of cuda, mps and cpu that exists. Of several processes that
+    torchrun has started on a machine, each has a GPU of its own.
 
     Raises:
         UserError: with what this machine has.
@@ -47,11 +48,29 @@ def pick_device(word: str = "auto") -> torch.device:
     import torch
 
     devices = _devices()
+    if word in ("auto", "cuda") and devices[0] == "cuda" and "LOCAL_RANK" in os.environ:
+        return torch.device(_own_gpu(int(os.environ["LOCAL_RANK"]), devices))
     if word == "auto":
         return torch.device(devices[0])
     if word not in devices:
         raise UserError(f'this machine has no device "{word}"; choose one of auto, {", ".join(devices)}')
     return torch.device(word)
+
+
+def _own_gpu(rank: int, devices: list[str]) -> str:
+    """The GPU of a process among those of its machine."""
+    if (own := f"cuda:{rank}") in devices:
+        return own
+    count = sum(device.startswith("cuda:") for device in devices)
+    raise UserError(
+        f"process {rank} of this machine has no GPU of its own, for there are {count}; start {count} processes "
+        f"(--nproc-per-node {count}), or give device=cpu"
+    )
+
+
+def is_first_process() -> bool:
+    """Whether this process prints and writes, of those that torchrun has started, on one machine or many."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def supports_fast_bf16(device: torch.device | str) -> bool:

@@ -9,6 +9,8 @@ computed on the CPU: the noise is bit-equal on every device.
 
 torch's own generators belong to the whole process: the caller, and every training beside this one, draw from them.
 Where a layer of torch would, it is given a generator of ours: `OwnStart` for initial weights, `own_dropout`.
+
+A process that has some rows of a batch draws the numbers of all of it, and keeps those of its own: `RowsGenerator`.
 """
 
 import hashlib
@@ -139,6 +141,90 @@ def isolated(seed: int) -> Iterator[None]:
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the generators of GPUs, too
         yield
+
+
+class RowsGenerator(torch.Generator):
+    """A generator of a process that has rows first ... first + count - 1 of a batch of `total`, and no others.
+
+    Inside `rows`, torch draws from it the numbers of the whole batch and keeps those of these rows, so that they do not
+    depend on how a batch is divided. A scalar is drawn for all.
+    """
+
+    first, count, total = 0, 0, 0
+
+    @contextmanager
+    def rows(self, first: int, count: int, total: int) -> Iterator[None]:
+        """Inside, numbers are those of some rows of a batch."""
+        self.first, self.count, self.total = first, count, total
+        with _OwnRows():
+            yield
+
+    def of_batch(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the whole batch, of that of the rows.
+
+        Raises:
+            UserError: the first dimension does not count the rows.
+        """
+        if shape[0] != self.count:
+            raise UserError(
+                f"a loss draws numbers of the shape {shape} for {self.count} images: those of one process among others "
+                "are only known where the first dimension counts the images, or there is none; train it in one process"
+            )
+        return (self.total, *shape[1:])
+
+    def own(self, whole: Tensor) -> Tensor:
+        """The rows of this process, of numbers of the whole batch."""
+        return whole[self.first : self.first + self.count]
+
+
+def place_in_batch(n: int, rng: torch.Generator) -> tuple[int, int]:
+    """Where n images for which numbers are drawn lie in their batch: the first, and how many the batch has."""
+    return (rng.first, rng.total) if isinstance(rng, RowsGenerator) else (0, n)
+
+
+class _OwnRows(TorchFunctionMode):
+    """Inside, and in this thread alone, what is drawn from a `RowsGenerator` is for its rows."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call `func`, for the whole batch where it draws.
+
+        Raises:
+            UserError: it is not known what the numbers of the whole batch would be.
+        """
+        keys = dict(kwargs or {})
+        generator, name = keys.get("generator"), func.__name__
+        if not isinstance(generator, RowsGenerator):
+            return func(*args, **keys)
+        if name.endswith("_") and not any(isinstance(value, Tensor) for value in args[1:]):
+            part, *bounds = args
+            if not part.ndim:
+                return func(*args, **keys)
+            return part.copy_(generator.own(func(_whole_like(part, generator), *bounds, **keys)))
+        if name in ("rand", "randn", "randint"):
+            bounds, shape = _shape_of(args, keys, n_bounds=len(args) - 1 if name == "randint" else 0)
+            whole = generator.of_batch(shape) if shape else shape
+            numbers = func(*bounds, whole, **keys)
+            return generator.own(numbers) if shape else numbers
+        raise UserError(f"a loss draws by torch.{name}, which is not known for some rows of a batch; use one process")
+
+
+def _shape_of(args: tuple[Any, ...], keys: dict[str, Any], *, n_bounds: int) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """The arguments of a function that draws a new tensor: the bounds that stand before its shape, and the shape, which
+    may be one of its keys and is no longer after that."""
+    if "size" in keys:
+        return args, tuple(keys.pop("size"))
+    bounds, shape = args[:n_bounds], args[n_bounds:]
+    return bounds, tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+
+
+def _whole_like(part: Tensor, generator: RowsGenerator) -> Tensor:
+    """An empty tensor for the whole batch, laid out in memory as that of the rows."""
+    shape = generator.of_batch(tuple(part.shape))
+    order = [0, *sorted(range(1, part.ndim), key=lambda k: (-part.stride(k), k))]
+    place = [order.index(k) for k in range(part.ndim)]
+    return torch.empty([shape[k] for k in order], dtype=part.dtype, device=part.device).permute(place)
 
 
 def permutation(n: int, seed: int, purpose: str, *position: int) -> Tensor:

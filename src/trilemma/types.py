@@ -177,10 +177,11 @@ class Player:
 class Phase:
     """What is lowered, and by whom.
 
-    `loss(batch, rng)` returns the scalar to minimise and its named parts. The phase runs in every `every`-th step, and
-    then counts `every` times, so that its expected gradient is that of a phase which runs in each (a lazy penalty). It
-    runs `repeats` times in a step, each time on a batch of its own (a Wasserstein critic has repeats=5). Phases of one
-    player that run in the same step add up their gradients, and the player moves once.
+    `loss(batch, rng)` returns the scalar to minimise, a mean over the images of a batch, and its named parts: scalars,
+    or (2,), the sum over some of the images and their number, for a mean over those. The phase runs in every `every`-th
+    step, and then counts `every` times, so that its expected gradient is that of a phase which runs in each (a lazy
+    penalty). It runs `repeats` times in a step, each time on a batch of its own (a Wasserstein critic has repeats=5).
+    Phases of one player that run in the same step add up their gradients, and the player moves once.
 
     The phase is active from the share `begin` of the training to the share `end`. The learning rate of a player goes
     through its whole schedule in the span of its phases: stages that follow each other are players whose spans do.
@@ -230,6 +231,16 @@ def players_of(phases: Sequence[Phase]) -> list[Player]:
     return list({id(phase.player): phase.player for phase in phases}.values())
 
 
+def phases_of(player: Player, phases: Sequence[Phase]) -> list[Phase]:
+    """The phases of a player among others."""
+    return [phase for phase in phases if phase.player is player]
+
+
+def repeats_of(phases: Sequence[Phase]) -> int:
+    """How often a player with these phases moves in a step."""
+    return max(phase.repeats for phase in phases)
+
+
 def not_averaged(phases: Sequence[Phase]) -> list[nn.Parameter]:
     """The parameters of players whose weights are not averaged."""
     return [p for player in players_of(phases) if not player.averaged for p in player.parameters]
@@ -237,7 +248,7 @@ def not_averaged(phases: Sequence[Phase]) -> list[nn.Parameter]:
 
 def span_of(player: Player, phases: Sequence[Phase]) -> tuple[float, float]:
     """From which share of the training to which a player moves."""
-    own = [phase for phase in phases if phase.player is player]
+    own = phases_of(player, phases)
     return min(phase.begin for phase in own), max(phase.end for phase in own)
 
 
@@ -284,6 +295,8 @@ class Model(nn.Module):
     config: a ModelConfig; phases: at least one.
     batch_statistics: whether a loss depends on statistics of the batch, which then cannot be divided. Any part of a
         model may say so, too.
+    batch_averages: whether a buffer follows averages over batches, which differ between processes that have a part of
+        each. Any part of a model may say so, too.
     n_classes: of the label that it can be asked for; 0: it takes no label.
     takes: the other fields of a Condition that it can be asked for.
     null_condition: whether it has learned to do without the label or caption that it takes.
@@ -300,6 +313,7 @@ class Model(nn.Module):
     config: Any = None
     phases: Sequence[Phase]
     batch_statistics: bool = False
+    batch_averages: bool = False
     n_classes: int = 0
     takes: tuple[str, ...] = ()
     null_condition: bool = True

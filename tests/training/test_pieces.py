@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -16,7 +15,9 @@ from trilemma import rng
 from trilemma.diffusion import few, model
 from trilemma.diffusion.weighting import evenly_spread
 from trilemma.registry import create, list_models
+from trilemma.training.exchange import Exchange
 from trilemma.training.players import Players, needs_whole_batch
+from trilemma.training.team import ALONE
 from trilemma.types import Batch, Condition, Phase
 
 SHAPE, IMAGES, PIECES = (1, 8, 8), 16, 4
@@ -83,7 +84,9 @@ def loss_and_gradient(name: str, settings: dict[str, Any], number: int, pieces: 
     phase: Phase = prepared(name, settings).phases[number]
     batch = batch_at(progress)
     seeded = replace(phase, loss=lambda part, generator: phase.loss(part, generator.manual_seed(7)))
-    players: Any = SimpleNamespace(device=torch.device("cpu"), pieces=pieces, bf16=False, noise=torch.Generator())
+    players = Players.__new__(Players)
+    players.device, players.pieces, players.bf16, players.noise = torch.device("cpu"), pieces, False, torch.Generator()
+    players.exchange, players.first = Exchange(ALONE, []), 0
     copies = PIECES // pieces
     alike = {"evenly_spread": lambda n, rng: evenly_spread(n // copies, rng).repeat(copies)}
     spread, spread_of_few = (patch.multiple(module, **alike) for module in (model, few))

@@ -17,8 +17,8 @@ from trilemma.cli.app import build
 from trilemma.cli.arguments import normalise, take_imports, take_verb
 from trilemma.cli.output import every_letter
 from trilemma.cli.words import refuse_other_verbs
-from trilemma.errors import DEBUG, Diverged, UserError, shows_tracebacks
-from trilemma.hardware import tune_allocator
+from trilemma.errors import DEBUG, Disconnected, Diverged, ReportedElsewhere, UserError, shows_tracebacks
+from trilemma.hardware import is_first_process, tune_allocator
 from trilemma.text import paragraph, printable
 from trilemma.verbs import VERBS, document
 
@@ -47,10 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say
             return 1
         code, text = _explain(error)
+        where = "".join(f"{note}: " for note in getattr(error, "__notes__", []))
+        if isinstance(error, ReportedElsewhere) or not (where or is_first_process()):
+            return code  # another process has the same error, and reports it
         if debug:
             print(printable(traceback.format_exc(), lines=True), end="", file=sys.stderr)
         else:
-            print(f"error: {paragraph(text)}", file=sys.stderr)
+            print(f"error: {where}{paragraph(text)}", file=sys.stderr)
         return code
 
 
@@ -87,7 +90,7 @@ def _exit_code(leave: SystemExit) -> int:
 def _explain(error: Exception) -> tuple[int, str]:
     """Exit code and text for an error."""
     if isinstance(error, UserError):
-        return 1 if isinstance(error, Diverged) else 2, str(error)
+        return 1 if isinstance(error, Diverged | Disconnected) else 2, str(error)
     if isinstance(error, OSError) and error.filename:
         return 2, f"{error.filename}: {error.strerror}"
     from trilemma.memory import is_out_of_memory

@@ -14,6 +14,7 @@ from trilemma.arguments import parse_settings
 from trilemma.cli.evaluation import print_evaluation
 from trilemma.cli.models import show_models
 from trilemma.cli.output import estimate, facts, number, say, table
+from trilemma.hardware import is_first_process
 from trilemma.text import printable, quoted
 from trilemma.verbs import Verb, function_of, parse
 
@@ -37,7 +38,9 @@ def carry_out(verb: Verb, words: Given) -> None:
     if verb.gathers and verb.places[-1] in given:
         places[-1:] = places[-1]
     keys = {name: value for name, value in given.items() if name not in verb.places}
-    PRINT[verb.name](function_of(verb.function)(*places, **keys, **settings), given)
+    result = function_of(verb.function)(*places, **keys, **settings)
+    if is_first_process():
+        PRINT[verb.name](result, given)
 
 
 def _value(verb: Verb, name: str, value: Any) -> Any:

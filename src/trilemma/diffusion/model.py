@@ -78,7 +78,7 @@ class DiffusionModel(EstimatingModel):
         batch, geometry = self.augment(batch, rng)
         errors, u = self._errors(batch, rng, self.config.label_dropout, geometry, self.config.spelling_p)
         loss = errors.mean()
-        return loss, {"loss": loss.detach(), **_by_thirds(errors.detach(), u)}
+        return loss, {"loss": loss.detach(), **_by_thirds(errors.detach(), u, random.place_in_batch(len(u), rng)[1])}
 
     @torch.no_grad()
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
@@ -297,10 +297,11 @@ class PixelDiffusion(BoundsModel, DiffusionModel):
     """Diffusion of pixels, with bounds on the likelihood of images."""
 
 
-def _by_thirds(errors: Tensor, u: Tensor) -> Logs:
-    """Mean errors of the images of each third of (0, 1); {} where a third may have none."""
-    if len(errors) < len(THIRDS):
+def _by_thirds(errors: Tensor, u: Tensor, batch: int) -> Logs:
+    """The sum of the errors of the images of each third of (0, 1), and their number, (2,); {} where a third may have
+    none of a batch."""
+    if batch < len(THIRDS):
         return {}
     third = (u * len(THIRDS)).long().to(errors.device)
     masks = {name: (third == k).to(errors.dtype) for k, name in enumerate(THIRDS)}
-    return {f"loss_{name}": (errors * mask).sum() / mask.sum() for name, mask in masks.items()}
+    return {f"loss_{name}": torch.stack([(errors * mask).sum(), mask.sum()]) for name, mask in masks.items()}

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from trilemma.diffusion.schedule import Schedule
 from trilemma.errors import named
+from trilemma.rng import place_in_batch
 
 GAMMA = 5.0
 BIAS = -1.0
@@ -64,10 +65,12 @@ def get_density(name: str) -> Density:
 
 
 def evenly_spread(n: int, rng: torch.Generator) -> Tensor:
-    """n numbers in (0, 1), each uniform by itself, evenly spaced from one random start: float64 (n,) on the CPU.
+    """n numbers in (0, 1), each uniform by itself, evenly spaced over a batch from one random start: float64 (n,) on
+    the CPU.
 
     The mean loss over them varies far less than over independent ones (Kingma et al. 2021, appendix I.1).
     """
     start = torch.rand((), generator=rng, dtype=torch.float32, device=rng.device).cpu().double()
-    places = torch.arange(n, dtype=torch.float64, device="cpu") / n
+    first, total = place_in_batch(n, rng)
+    places = torch.arange(first, first + n, dtype=torch.float64, device="cpu") / total
     return ((places + start) % 1).clamp(1e-6, 1 - 1e-6)

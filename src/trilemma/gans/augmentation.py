@@ -66,6 +66,8 @@ def differentiable(image: Tensor, rng: torch.Generator) -> Tensor:
 class Adaptive(nn.Module):
     """The adaptive transforms, their probability p, and what p follows: all of its state is in buffers."""
 
+    batch_averages = True  # of the signs of logits
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("p", torch.zeros(()))

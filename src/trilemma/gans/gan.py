@@ -126,8 +126,9 @@ class GAN(CodesModel):
         """The critic's turn.
 
         Parts: loss; what each half is given on average: d_real and d_fake, the probability of being real, or, where
-        logits stand for no probability, logit_real and logit_fake; auroc, of real against generated images; penalty,
-        before its weight; augment_p, the probability of the adaptive transforms.
+        logits stand for no probability, logit_real and logit_fake; auroc, of real against generated images (of a batch
+        that several processes have, the mean over their parts); penalty, before its weight; augment_p, the probability
+        of the adaptive transforms.
         """
         label = self._label(batch)
         fake = self._fake_still(batch, label, rng)

@@ -102,7 +102,7 @@ class StyleGAN(GAN):
     w_mean: the average style of each class, (n_classes, W); (1, W) without classes.
     """
 
-    sampling_keys = StyleKeys
+    sampling_keys, batch_averages = StyleKeys, True
     penalty_weights: ClassVar[dict[str, float]] = {**GAN.penalty_weights, "r1": R1_WEIGHT, "r1r2": R1_WEIGHT}
     config: StyleGANConfig
     generator: stylegan2.Generator

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from trilemma.errors import UserError
 from trilemma.nets import critic
 from trilemma.nets.conv import centre_crop
+from trilemma.nets.precision import full
 
 MAX_CHANNELS = 512
 INIT_STD = 0.02
@@ -63,7 +64,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """(B, latent) -> (B, C, H, W) in [0, 1]."""
         h = centre_crop(self.body(self.project(z)), *self.size)
-        return (h.float().tanh() + 1) / 2
+        return (full(h).tanh() + 1) / 2
 
 
 class Critic(critic.Critic):

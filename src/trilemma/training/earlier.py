@@ -19,10 +19,12 @@ def drop_later(path: Path, images: int) -> None:
 
 
 def keep_weights(in_use: ModelInUse, path: Path, name: str, warn: Callable[[str], None]) -> None:
-    """The model as it would be used, into RUN/earlier/NAME.safetensors; the training stays as it was.
+    """The model as it would be used, into RUN/earlier/NAME.safetensors by one process; the training stays as it was.
 
     A file that cannot be written costs a warning, never the training.
     """
+    if not in_use.team.writes:
+        return
     with in_use.untouched():
         in_use.finish(FINISH_IMAGES)
         try:

@@ -21,7 +21,7 @@ from trilemma.training.health import PlayerStep, StepMonitor
 from trilemma.training.history import History
 from trilemma.training.incidents import Incidents
 from trilemma.training.log import LogFile
-from trilemma.training.players import PhaseLoss, Players
+from trilemma.training.players import PhaseLoss, Players, needing_whole_batch
 from trilemma.training.spikes import WINDOW, LossJump, LossSpikeDetector
 from trilemma.training.team import Fault, LastingJump, NoMemory, NotFinite, Outcome, Team, agree
 from trilemma.types import Batch, count_players
@@ -86,13 +86,16 @@ class Guard:
             return fault.with_traceback(None)  # which holds on to what the action lost
 
     def attempt_step(self, action: Callable[[], None]) -> Fault | None:
-        """As `attempt`, and memory may run out."""
+        """As `attempt`, and memory may run out. After a fault this process still takes part in what is exchanged."""
         try:
-            return self.attempt(action)
+            fault = self.attempt(action)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            return NoMemory(self.calendar.step, str(error))
+            fault = NoMemory(self.calendar.step, str(error))
+        if fault is not None:
+            self.players.exchange.abandon()
+        return fault
 
     def recover(self, outcome: Outcome) -> None:
         """Return to an earlier state if a step met a fault, in any process."""
@@ -161,7 +164,7 @@ class Guard:
     def _divide_batch(self, fault: NoMemory) -> None:
         """Halve the micro-batch, accumulated to the same batch, where that is the same mathematics."""
         batch = self.players.config.batch
-        whole, size = self.players.needing_whole_batch(), batch // self.players.pieces
+        whole, size = needing_whole_batch(self.players.model), batch // (self.team.size * self.players.pieces)
         if whole:
             raise UserError(
                 f"out of memory with batch={size} ({fault}); smaller micro-batches would change the statistics that "

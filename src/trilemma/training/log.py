@@ -54,14 +54,20 @@ class Averages:
 
 
 class LogFile:
-    """`log.jsonl`, one JSON object per report. A disk that refuses costs a warning, never the training."""
+    """`log.jsonl`, one JSON object per report. A disk that refuses costs a warning, never the training.
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
-        self.path, self.say, self.failed = path, say, False
+    Args:
+        writes: whether this process writes it.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None], *, writes: bool = True) -> None:
+        self.path, self.say, self.writes, self.failed = path, say, writes, False
         self.rows = 0  # in the file
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row; numbers that JSON does not know (nan, inf) become text."""
+        if not self.writes:
+            return
         row = {key: _plain(value) for key, value in row.items()}
         with self._surviving(), self.path.open("ab", buffering=0) as file:
             _append(file, json.dumps(row).encode() + b"\n")
@@ -73,6 +79,8 @@ class LogFile:
         Where the disk refuses, they stay and count: `rows` is what the next cut, after a restart, keeps.
         """
         self.rows = self.rows if rows is None else rows
+        if not self.writes:
+            return
         with self._surviving():
             logged = read_log(self.path)
             self.rows = len(logged)

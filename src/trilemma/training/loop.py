@@ -42,8 +42,8 @@ from trilemma.training.saving import Saver
 from trilemma.training.signals import Interrupted, Signals, Stopped
 from trilemma.training.spikes import LossSpikeDetector
 from trilemma.training.state import Parts
-from trilemma.training.team import ALONE, Fault, Outcome, Team, agree
-from trilemma.types import Batch, Model, Precomputes, players_of
+from trilemma.training.team import ALONE, Fault, Outcome, Team, agree, part_of
+from trilemma.types import Batch, Model, Precomputes, phases_of, players_of, repeats_of
 
 ENCODED_TOGETHER = 64  # training images whose codes are worked out at a time
 START_IMAGES = 10_000  # training images that the start of a phase is shown
@@ -53,7 +53,8 @@ class Trainer:
     """A model in training; it is resumed from the newest checkpoint in `path`, if there is one.
 
     Args:
-        bf16: whether losses are computed under bfloat16 autocast; command: of the training, for its pictures.
+        bf16: whether losses are computed under bfloat16 autocast; command: of the training, for its pictures; team: the
+            processes that train it together, whose models are the same.
     Raises:
         UserError: if there are checkpoints and none can be used, or a player's keys do not fit.
     """
@@ -73,12 +74,12 @@ class Trainer:
         self.model, self.data, self.config, self.display, self.team = model, data, config, display, team
         if config.channels_last:
             to_channels_last(model)
-        self.players = Players(model, config, bf16=bf16)
+        self.players = Players(model, config, bf16=bf16, team=team)
         self.loader = Loader(
             data.train, batch=config.batch, seed=config.seed, device=self.players.device, augment=config.augment
         )
         self.calendar = Calendar(config, len(data.train), self.players.repeats * config.batch)
-        self.averages, self.log = Averages(), LogFile(path / "log.jsonl", display.say)
+        self.averages, self.log = Averages(), LogFile(path / "log.jsonl", display.say, writes=team.writes)
         in_use = ModelInUse(model, data, config, self.players.ema, team)
         self.evaluation = Evaluation(in_use, self.calendar, path, command, self.warn)
         self.validation, self.diagnosis = self.evaluation.validation, self.evaluation.diagnosis
@@ -94,7 +95,8 @@ class Trainer:
         self.over = False  # whether the last state is saved
         self.saver = Saver(self.guard, self.calendar, self.signals, self.warn)
         self.saver.resume(display.say)
-        drop_later(path, self.calendar.images)
+        if team.writes:
+            drop_later(path, self.calendar.images)
         self.evaluation.budget.since = self.calendar.seconds
 
     @own_modes()
@@ -158,10 +160,11 @@ class Trainer:
         progress = calendar.progress
         batches = [self.batch_at(calendar.images + r * self.config.batch) for r in range(players.repeats)]
         due = players.due(calendar.step, progress)
-        for player in players_of(due):
-            own = [phase for phase in due if phase.player is player]
+        moves = [(player, phases_of(player, due)) for player in players_of(due)]
+        players.exchange.left = [player for player, own in moves for _ in range(repeats_of(own))]
+        for player, own in moves:
             players.set_learning_rate(player, progress, calendar.images, self.validation.plateau, guard.lr_factor)
-            for repeat, batch in enumerate(batches[: max(phase.repeats for phase in own)]):
+            for repeat, batch in enumerate(batches[: repeats_of(own)]):
                 phases = [phase for phase in own if repeat < phase.repeats]
                 losses, norm = players.differentiate(player, phases, batch)
                 guard.check(losses, batch, norm)  # before the step, and the clipping: a NaN norm spoils all gradients
@@ -185,8 +188,9 @@ class Trainer:
                 self.log.write({**calendar.position, **values})
 
     def batch_at(self, position: int) -> Batch:
-        """Training images from a position of the stream on."""
-        batch = replace(self.loader.batch_at(position), progress=self.calendar.progress)
+        """Training images from a position of the stream on: the part of a batch that this process has."""
+        first, count = part_of(self.team, self.config.batch)
+        batch = replace(self.loader.batch_at(position + first, count), progress=self.calendar.progress)
         if not self.config.channels_last:
             return batch
         return replace(batch, image=batch.image.contiguous(memory_format=torch.channels_last))

@@ -1,11 +1,11 @@
 """The players of a model in training: their optimisers and averages, and how each of them moves.
 
-A player lowers the sum of the losses of its phases that are due. A batch may be divided into micro-batches, whose
-gradients add up to that of the batch, where nothing in the model depends on the other images of a batch.
+A player lowers the sum of the losses of its phases that are due. A batch may be divided over processes, and there into
+micro-batches: the gradients add up to that of the batch, where nothing in the model depends on the other images of it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trilemma import rng
+from trilemma.errors import UserError
 from trilemma.memory import halving, in_main_memory
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint
 from trilemma.training.ema import EMA
-from trilemma.training.log import Averages
+from trilemma.training.exchange import Exchange
 from trilemma.training.optim import Plateau, learning_rate, lr_factor, make_optimizer, optimizer_config
 from trilemma.training.state import first_entries, flatten_optimizer, restore_optimizer
-from trilemma.types import Batch, Logs, Model, Phase, Player, flags, not_averaged, players_of, span_of
+from trilemma.training.team import ALONE, Team, part_of
+from trilemma.types import Batch, Logs, Model, Phase, Player, flags, not_averaged, players_of, repeats_of, span_of
 
 START_BATCH = 500  # training images that the start of a phase is shown at a time
 
@@ -38,10 +40,10 @@ class Players:
     """The players of a model, with the optimiser of each.
 
     Args:
-        bf16: whether losses are computed under bfloat16 autocast.
+        bf16: whether losses are computed under bfloat16 autocast; team: the processes that each batch is divided over.
     """
 
-    def __init__(self, model: Model, config: TrainConfig, *, bf16: bool) -> None:
+    def __init__(self, model: Model, config: TrainConfig, *, bf16: bool, team: Team = ALONE) -> None:
         self.model, self.config, self.bf16 = model, config, bf16
         self.device = next(model.parameters()).device
         self.phases = list(model.phases)  # read once: it may be a property that makes new ones
@@ -51,9 +53,11 @@ class Players:
         self.clips = {player.name: optimizer_config(player, config).clip for player in self.all}
         halflife = config.ema_halflife_images
         self.ema = EMA(model, halflife, without=not_averaged(self.phases)) if halflife else None
-        self.noise = torch.Generator(self.device)  # of a step, seeded anew in each
+        self.exchange, self.first = Exchange(team, self.all), part_of(team, config.batch)[0]
+        kind = torch.Generator if team.size == 1 else rng.RowsGenerator
+        self.noise = kind(self.device)  # of a step, seeded anew in each
         rng.own_dropout(model, self.noise)
-        self.repeats = max(phase.repeats for phase in self.phases)
+        self.repeats = repeats_of(self.phases)
         self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
         self.has_start = any(phase.start is not None for phase in self.phases)
         self.started: list[str] = []  # the phases whose `start` was called
@@ -96,28 +100,33 @@ class Players:
         """Leave the gradient of the sum of losses in a player's parameters; the losses, and the gradient's norm."""
         for parameter in player.parameters:
             parameter.grad = None
-        losses = [PhaseLoss(phase, *self.gradient(phase, batch)) for phase in phases]
+        sums = self.exchange.sum(player, [self.gradient(phase, batch) for phase in phases])
+        losses = [PhaseLoss(phase, loss, _means(parts)) for phase, (loss, parts) in zip(phases, sums, strict=True)]
         norm = nn.utils.get_total_norm([p.grad for p in player.parameters if p.grad is not None], foreach=True)
         return losses, norm
 
     def gradient(self, phase: Phase, batch: Batch) -> tuple[Tensor, Logs]:
-        """Add the gradient of `every` times the mean loss over a batch, in micro-batches if memory asks for it; the
-        loss and its parts."""
-        total, sums = torch.zeros((), dtype=torch.float32, device=self.device), Averages()
-        pieces = split(batch, self.pieces)
-        for piece in pieces:
-            with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+        """Add the gradient of `every` times the mean loss over a batch, as far as it is of the images that this process
+        has, in micro-batches if memory asks for it; as much of the loss and its parts."""
+        losses: Logs = {}
+        sums: Logs = {}
+        first, total = self.first, self.config.batch if self.exchange.team.size > 1 else len(batch.image)
+        for piece in split(batch, self.pieces):
+            n = len(piece.image)
+            with self._autocast(), self._rows(first, n, total):
                 loss, parts = phase.loss(piece, self.noise)
-            if len(pieces) == 1:
-                (loss if phase.every == 1 else phase.every * loss).backward()
-                return loss.detach(), parts
-            share = len(piece.image) / len(batch.image)
-            (phase.every * share * loss).backward()
-            total += share * loss.detach()
-            sums.add(phase.name, {name: share * len(pieces) * part for name, part in parts.items()})
-        return total, {
-            name.split("/", 1)[1]: torch.tensor(value, dtype=torch.float32) for name, value in sums.take().items()
-        }
+            share, first = n / total, first + n
+            (loss if phase.every * share == 1 else phase.every * share * loss).backward()
+            _add(losses, {"": loss.detach()}, share)
+            _add(sums, parts, share)
+        return losses[""], sums
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def _rows(self, first: int, n: int, total: int) -> AbstractContextManager[None]:
+        """Inside, numbers are drawn for n images of a batch of `total`, of which others may be in other processes."""
+        return self.noise.rows(first, n, total) if isinstance(self.noise, rng.RowsGenerator) else nullcontext()
 
     def step(self, player: Player, norm: Tensor) -> None:
         """One step of a player along its gradient, which is clipped first; `norm` is that of the gradient."""
@@ -127,10 +136,6 @@ class Players:
         if player.after_step is not None:
             with torch.no_grad():
                 player.after_step()
-
-    def needing_whole_batch(self) -> list[str]:
-        """The parts of the model whose training depends on statistics of the batch."""
-        return [name or "its loss" for name, module in self.model.named_modules() if needs_whole_batch(module)]
 
     def state(self) -> Checkpoint:
         """Weights, averages and optimisers, as copies in main memory: a state to return to takes no room on a GPU."""
@@ -157,6 +162,44 @@ class Players:
         values = {"step": 1, "images": self.repeats * self.config.batch}
         late = [f"optimizer-{name}" for name, (begin, _) in self.spans.items() if begin > 0]
         return Checkpoint(values, entries, late)
+
+
+def _add(sums: Logs, parts: Logs, share: float) -> None:
+    """Add the parts of the loss on a share of a batch: means by that share, sums and counts as they are."""
+    for name, part in parts.items():
+        own = part if share == 1 or part.ndim else share * part
+        sums[name] = sums[name] + own if name in sums else own
+
+
+def _means(parts: Logs) -> Logs:
+    """Parts as scalars: those that are a sum and a count, (2,), as their mean."""
+    return {name: part[0] / part[1] if part.ndim else part for name, part in parts.items()}
+
+
+def check_divisible(model: nn.Module, batch: int, team: Team) -> None:
+    """Refuse to divide a batch over several processes where that would be another training.
+
+    Raises:
+        UserError: with the reason.
+    """
+    if team.size == 1:
+        return
+    if batch < team.size:
+        raise UserError(
+            f"batch={batch} for {team.size} processes, of which each needs an image; give batch={team.size} or more, "
+            "or start fewer processes"
+        )
+    averages = [name or "its loss" for name, module in model.named_modules() if flags(module).batch_averages]
+    if whole := needing_whole_batch(model) + averages:
+        raise UserError(
+            f"{whole[0]} takes statistics over a batch, which each of {team.size} processes would take over its own "
+            "part: train this model in one process"
+        )
+
+
+def needing_whole_batch(model: nn.Module) -> list[str]:
+    """The parts of a model whose training depends on statistics of the batch."""
+    return [name or "its loss" for name, module in model.named_modules() if needs_whole_batch(module)]
 
 
 def needs_whole_batch(module: nn.Module) -> bool:

@@ -46,13 +46,16 @@ class SamplePictures:
                 self._sample(N_SAMPLES // parts, N_SAMPLES // parts)
 
     def draw(self, name: str) -> Tensor | None:
-        """The samples (N_SAMPLES, C, H, W), written as samples/NAME.png; None for a model that draws none.
+        """The samples (N_SAMPLES, C, H, W), written as samples/NAME.png by one process; None for a model that draws
+        none.
 
         A picture that cannot be written costs a warning, never the training.
         """
         if not isinstance(self.in_use.model, Samples):
             return None
         images = halving(partial(self._sample, N_SAMPLES), N_SAMPLES, self.warn)
+        if not self.in_use.team.writes:
+            return images
         try:
             self.folder.mkdir(exist_ok=True)
             record = made_by_training(self.command, f"samples {name}")

@@ -4,12 +4,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from trilemma.errors import UserError
 from trilemma.memory import with_room
 from trilemma.run.checkpoint import load_checkpoint, save_checkpoint
 from trilemma.run.state import Checkpoint
 from trilemma.training.calendar import Calendar
 from trilemma.training.guard import Guard, unless_full
 from trilemma.training.signals import Signals
+from trilemma.training.team import NONE, in_turn, is_alike
 
 
 class Saver:
@@ -46,17 +48,23 @@ class Saver:
                 return
             state = self.history.good
         self.history.keep(state, in_doubt=self.guard.in_doubt)
-        save_checkpoint(self.history.folder, state.values["images"], state, self.warn)
+        if self.guard.team.writes:
+            save_checkpoint(self.history.folder, state.values["images"], state, self.warn)
         self.saved, self.calendar.saved_at = state.values["images"], time.monotonic()
 
     def resume(self, say: Callable[[str], None]) -> None:
-        """Take the newest checkpoint, if there is one.
+        """Take the newest checkpoint, if there is one: the same in all processes.
 
         Raises:
-            UserError: if there are checkpoints and none can be used.
+            UserError: if there are checkpoints and none can be used, or the processes see different ones.
         """
-        parts = self.history.parts
-        state = load_checkpoint(self.history.folder, say, parts.form)
+        parts, team = self.history.parts, self.guard.team
+        state = in_turn(team, lambda: load_checkpoint(self.history.folder, say, parts.form))
+        if not is_alike(team, NONE if state is None else state.values["images"]):
+            raise UserError(
+                f"the processes of this training see different checkpoints in {self.history.folder}; give an out= on a "
+                "disk that all machines share"
+            )
         if state is None:
             return
         with_room(partial(parts.load, state))

@@ -1,6 +1,7 @@
 """From words to a run folder: `train("vae", "fashion-mnist")`."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -19,7 +20,7 @@ from trilemma.modes import own_modes
 from trilemma.progress import Display
 from trilemma.registry import Recipe, count_parameters
 from trilemma.run.config import TrainConfig
-from trilemma.run.folder import open_run_folder
+from trilemma.run.folder import RunFolder, open_run_folder
 from trilemma.run.locate import CONFIG, WEIGHTS
 from trilemma.run.parts import read_parts
 from trilemma.run.record import read_config
@@ -29,10 +30,13 @@ from trilemma.text import quoted
 from trilemma.training.gates import OF_NOISE, check_autoencoder
 from trilemma.training.loop import Trainer
 from trilemma.training.order import Order, after_parts, order_of
+from trilemma.training.players import check_divisible
 from trilemma.training.prepare import Plan, plan_of, read_images
+from trilemma.training.ranks import connected_ranks, current_team
 from trilemma.training.request import keywords, request_of
 from trilemma.training.results import draw_batch, has_results, optional, update_source, write_diverged, write_results
 from trilemma.training.signals import Stopped
+from trilemma.training.team import Team, in_turn, together
 from trilemma.types import UsesCodeMap
 from trilemma.values import checked_call
 
@@ -41,14 +45,17 @@ PARTS = "parts"  # of a run folder: a run of each part that was trained for it
 
 
 class _Owner(NamedTuple):
-    """The training that a part is trained for: what stands before the part's keys, and the command that resumes it."""
+    """The processes that train, and the training that a part is trained for: what stands before the part's keys, and
+    the command that resumes it."""
 
+    team: Team
     prefix: str = ""
     resume: str = ""
 
 
 @checked_call
 @own_modes()
+@connected_ranks()
 def train(
     model: Annotated[
         str | Path | nn.Module,
@@ -122,23 +129,26 @@ def train(
         Stopped: after Ctrl-C or SIGTERM, when the state is saved.
     """
     tune_allocator()
-    request = request_of(model)
+    team = current_team()
+    request = together(team, lambda: request_of(model))
     length = {"steps": steps, "epochs": epochs, "images": images, "minutes": minutes}
     changes = {"batch": batch, "lr": lr, "seed": seed, "save_every": save_every, "sample_every": sample_every}
     changes |= {"precision": precision if precision != "auto" else None, "augment": augment, "device": device}
     reading = {"size": size, "channels": channels, "valid": valid, "split_seed": split_seed, "frames": frames}
-    order = order_of(request, length | changes | reading, settings, keywords(train))
+    keys = length | changes | reading
+    order = together(team, lambda: order_of(request, keys, settings, keywords(train)))
     source = data if data is not None else request.data if request.data is not None else "digits"
     if data is None and request.again is not None:
         check_allowed(source, model)
+    quiet = quiet or not team.writes
     display = Display(order.recipe.name, quiet=quiet)
     try:
-        loaded = read_images(order, source, out, quiet=quiet)
+        loaded = in_turn(team, lambda: read_images(order, source, out, quiet=quiet))
         for note in () if isinstance(source, Data) else loaded.notes:
             display.say(f"  {note}")
         if request.again and data is None and loaded.fingerprint != request.again:
             display.say(f"  note: the images are not the same as in {model}: they, or how they are read, have changed")
-        path = _carry_out(order, loaded, display, out, _Owner())
+        path = _carry_out(order, loaded, display, out, _Owner(team))
     finally:
         display.close()
     run = Run(path, model=request.module, data=None if loaded.given is None else loaded)
@@ -149,24 +159,38 @@ def train(
 
 def _carry_out(order: Order, data: Data, display: Display, out: str | Path | None, owner: _Owner) -> Path:
     """Train as ordered, the parts first; gives the run folder."""
-    plan = plan_of(order, data, display.say)
-    folder = open_run_folder(plan.name, plan.record, out, display.say, new=order.request.again is not None)
+    team = owner.team
+    plan = together(team, lambda: _divisible(plan_of(order, data, display.say), team))
+    folder = together(team, lambda: _open(plan, out, display) if team.writes else None)
+    path = Path(team.tell("" if folder is None else str(folder.path)))
     try:
         if plan.recipe.parts:
-            plan = _after_parts(plan, folder.path, display)
-        owner = _Owner(owner.prefix, owner.resume or _resume_command(folder.path, plan))
+            plan = together(team, lambda: _after_parts(plan, path, display))
+        owner = _Owner(team, owner.prefix, owner.resume or _resume_command(path, plan))
         if plan.recipe.parts:
-            plan = _with_trained_parts(plan, folder.path, display, owner)
-            _check_parts(plan, folder.path, display)
+            plan = _with_trained_parts(plan, path, display, owner)
+            together(team, lambda: _check_parts(plan, path, display))
         try:
-            _train_in(folder.path, plan, display, owner.resume)
+            _train_in(path, plan, display, owner)
         except Diverged as error:
             another = "" if out is None or owner.prefix else " and another out="
             rate = _lower_rate(plan.training.lr, plan.recipe)
-            raise Diverged(f"{folder.path}: {error}. Try {owner.prefix}lr={rate}{another}") from None
+            raise Diverged(f"{path}: {error}. Try {owner.prefix}lr={rate}{another}") from None
     finally:
-        folder.close()
-    return folder.path
+        if folder is not None:
+            folder.close()
+    return path
+
+
+def _divisible(plan: Plan, team: Team) -> Plan:
+    """The plan, whose batches can be divided over processes."""
+    check_divisible(plan.module, plan.training.batch, team)
+    return plan
+
+
+def _open(plan: Plan, out: str | Path | None, display: Display) -> RunFolder:
+    """The run folder of a plan, held by this process."""
+    return open_run_folder(plan.name, plan.record, out, display.say, new=plan.order.request.again is not None)
 
 
 def _after_parts(plan: Plan, path: Path, display: Display) -> Plan:
@@ -188,7 +212,7 @@ def _with_trained_parts(plan: Plan, path: Path, display: Display, owner: _Owner)
     for name, part in plan.order.parts.items():
         if isinstance(part, Order):
             display.restart(f"{name}: {part.recipe.name}")
-            inside = _Owner(f"{owner.prefix}{name}.", owner.resume)
+            inside = _Owner(owner.team, f"{owner.prefix}{name}.", owner.resume)
             run = Run(_carry_out(part, plan.data, display, path / PARTS / name, inside), device=str(plan.order.device))
         else:
             run = part
@@ -219,20 +243,22 @@ def _check_parts(plan: Plan, path: Path, display: Display) -> None:
         display.say(f"  the autoencoder is not checked. {OF_NOISE}")
 
 
-def _train_in(path: Path, plan: Plan, display: Display, resume: str) -> None:
+def _train_in(path: Path, plan: Plan, display: Display, owner: _Owner) -> None:
     """Train in a folder that is ours, from where it was left."""
-    data, module, training, record = plan.data, plan.module, plan.training, plan.record
+    data, module, training, record, team = plan.data, plan.module, plan.training, plan.record, owner.team
     device = next(module.parameters()).device
     bf16 = training.precision == "bf16" or (training.precision == "auto" and supports_fast_bf16(device))
     environment = {**describe(), "device": str(device), "precision": "bf16 autocast" if bf16 else "float32"}
-    trainer = Trainer(module, data, training, path, display, bf16=bf16, command=record["command"])
+    trainer = Trainer(module, data, training, path, display, bf16=bf16, command=record["command"], team=team)
     at = trainer.calendar
     if at.progress >= 1 and has_results(path, at.step, module):
         display.say(f"{path} is already trained ({at.images:,} images); to train longer, give a greater length")
-        update_source(path, record)
+        if team.writes:
+            update_source(path, record)
         return
-    write_json(path / CONFIG, record)
-    write_json(path / "environment.json", environment)
+    if team.writes:
+        write_json(path / CONFIG, record)
+        write_json(path / "environment.json", environment)
     display.say(
         f"{path}: {plan.recipe.name}, {count_parameters(module):,} parameters, on {device} in "
         f"{environment['precision']}"
@@ -241,19 +267,21 @@ def _train_in(path: Path, plan: Plan, display: Display, resume: str) -> None:
         baseline = trainer.validation.baseline
     if baseline is not None:
         display.say(f"  the mean of the training images has an RMSE of {baseline:.3f} on the held-out images")
-    if not (path / "batch.png").exists():
+    if team.writes and not (path / "batch.png").exists():
         with optional("batch.png", display):
             draw_batch(path / "batch.png", data, training, record["command"])
     try:
         with trainer.signals.handled():
             trainer.run()
-            write_results(path, plan.recipe, trainer, record, environment)
+            results = partial(write_results, path, plan.recipe, trainer, record, environment)
+            together(team, results if team.writes else lambda: None)
     except Stopped as stopped:  # nothing but the line: who stops a training wants it to end
-        display.say(f"{stopped}. Resume with: {resume}")
+        display.say(f"{stopped}. Resume with: {owner.resume}")
         raise
     except Diverged as error:
         text = f"the training diverged: {error}"
-        write_diverged(path, trainer, text)
+        if team.writes:
+            write_diverged(path, trainer, text)
         raise Diverged(text) from None
 
 

@@ -1,0 +1,160 @@
+"""Processes of torch.distributed: what they tell each other, the command under torchrun, and one that is killed."""
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from presets import small
+from safetensors.torch import load_file
+
+from trilemma.registry import create, list_models
+from trilemma.run.run import Run
+from trilemma.training.players import needing_whole_batch
+
+TALK = """
+import json, math, sys, torch
+from trilemma.training.ranks import connected_ranks, current_team
+
+for _ in range(2):  # a process may train twice
+    with connected_ranks():
+        team = current_team()
+        k, nan, inf = float(team.rank), math.nan, math.inf
+        agreed = team.agree([k, -k, nan if k else 1.0, 2.0, -inf, inf if k else 0.0])
+        total = torch.tensor([k + 1, 0.1], dtype=torch.float64)
+        team.sum(total)
+        texts = [team.tell(text if k == 0 else "") for text in ("runs/größe", "")]
+print(json.dumps([team.rank, team.size, team.writes, list(agreed), total.tolist(), texts]))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def start(rank: int, size: int, port: int, *words: str) -> subprocess.Popen:
+    """A process as torchrun starts it."""
+    env = os.environ | {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+    env |= {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TRILEMMA_TIMEOUT_S": "60",
+    }
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *words], env=env, text=True, **pipes)  # type: ignore[call-overload]
+
+
+def start_all(size: int, *words: str) -> list[subprocess.Popen]:
+    port = free_port()
+    return [start(rank, size, port, *words) for rank in range(size)]
+
+
+def torchrun(*words: str) -> subprocess.CompletedProcess:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trilemma"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *launcher, *words], env=env, capture_output=True, text=True, check=False)
+
+
+def test_ranks_agree_sum_and_tell() -> None:
+    processes = start_all(2, "-c", TALK)
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    for rank, (out, _) in enumerate(outputs):
+        own, size, writes, agreed, total, texts = json.loads(out)
+        assert (own, size, writes) == (rank, 2, rank == 0)
+        assert math.isnan(agreed[2]) and [*agreed[:2], *agreed[3:]] == [1.0, 0.0, 2.0, -math.inf, math.inf]
+        assert total == [3.0, 0.2]
+        assert texts == ["runs/größe", ""]
+
+
+@pytest.mark.slow
+def test_the_command_under_torchrun_is_the_command(tmp_path: Path) -> None:
+    """The same weights; everything is printed and written once. Again it does nothing."""
+    words = ["train", "vae", "digits", "steps=12", "batch=15", "sample_every=60", "save_every=60"]
+    command = [sys.executable, "-m", "trilemma", *words]
+    subprocess.run([*command, f"out={tmp_path / 'one'}"], check=True, capture_output=True)
+    done = torchrun(*words, f"out={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("next: ") == 1 and done.stderr.count("29,056 parameters") == 1
+    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(value, two[key], rtol=1e-5, atol=1e-6) for key, value in one.items())
+    names = [sorted(str(p.relative_to(tmp_path / run)) for p in (tmp_path / run).rglob("*")) for run in ("one", "two")]
+    assert names[0] == names[1]
+    assert len(Run(tmp_path / "one").log) == len(Run(tmp_path / "two").log)
+    again = torchrun(*words, f"out={tmp_path / 'two'}")
+    assert again.returncode == 0 and again.stderr.count("is already trained") == 1
+
+
+@pytest.mark.slow
+def test_a_wrong_key_is_one_sentence(tmp_path: Path) -> None:
+    done = torchrun("train", "vae", "digits", "stpes=12", f"out={tmp_path / 'run'}")
+    assert done.returncode != 0 and done.stderr.count('did you mean "steps"?') == 1
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_others_and_the_same_command_resumes(tmp_path: Path) -> None:
+    """Nothing is lost but the steps since the last checkpoint; a second launch beside the first is refused."""
+    words = ["-m", "trilemma", "train", "vae", "digits", "steps=4000", "batch=16", "save_every=1600"]
+    words += ["sample_every=1000000", f"out={tmp_path / 'run'}"]
+    processes = start_all(2, *words)
+    while len(list((tmp_path / "run" / "checkpoints").glob("*"))) < 2:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.1)
+    second = start_all(2, *words)
+    texts = [process.communicate(timeout=60)[1] for process in second]
+    assert [process.returncode for process in second] == [2, 2]
+    assert "is being trained by process" in texts[0] and "error" not in texts[1]
+    processes[1].send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    text = processes[0].communicate(timeout=60)[1]
+    assert processes[0].returncode == 1 and time.monotonic() - began < 30
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert "another process of this training has ended" in line
+    saved = max(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert 0 < saved < 64_000
+    processes = start_all(2, *words)
+    outputs = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert f"resuming at {saved:,} images" in outputs[0][1]
+    assert Run(tmp_path / "run").summary["images"] == 64_000
+
+
+PRESETS = """
+import json, sys, torch, trilemma
+from presets import small
+from trilemma.errors import UserError
+from trilemma.training.ranks import connected_ranks
+
+torch.set_num_threads(1)
+refused = {}
+with connected_ranks():
+    for name in trilemma.list_models():
+        parts = {f"{part}.steps": 2 for part in trilemma.registry.get_recipe(name).parts}
+        try:
+            out = f"{sys.argv[1]}/{name}"
+            trilemma.train(name, "shapes:64", steps=2, batch=8, out=out, quiet=True, **small(name), **parts)
+        except UserError as error:
+            refused[name] = str(error)
+print(json.dumps(refused))
+"""
+
+
+@pytest.mark.slow
+def test_every_preset_trains_in_two_processes_or_is_refused_with_the_reason(tmp_path: Path) -> None:
+    processes = start_all(2, "-c", PRESETS, str(tmp_path))
+    outputs = [process.communicate(timeout=900) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    refused = json.loads(outputs[0][0])
+    whole = {name for name in list_models() if needing_whole_batch(create(name, shape=(1, 8, 8), **small(name)))}
+    assert refused.keys() == whole | {"diffusion-latent"}, refused  # whose part, ae-kl, is one of those
+    assert all("takes statistics over a batch" in reason for reason in refused.values())
