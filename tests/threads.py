@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
-SELF = threading.local()  # `rank`, in the thread of each
+SELF = threading.local()  # `rank` and `team`, in the thread of each
 
 
 class Threads:
@@ -63,7 +63,7 @@ def in_threads(size: int, action: Callable[[Threads], T], *, all_write: bool = F
     team = Threads(size, all_write=all_write)
 
     def run(rank: int) -> T:
-        SELF.rank = rank
+        SELF.rank, SELF.team = rank, team
         try:
             return action(team)
         except BaseException:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trilemma.config import Config, ModelConfig, keywords_of
 from trilemma.errors import UserError, form_of
+from trilemma.team import Team
 
 Logs = dict[str, Tensor]
 Loss = Callable[["Batch", torch.Generator], tuple[Tensor, Logs]]
@@ -501,8 +502,13 @@ class UsesCodeMap(Protocol):
 class Precomputes(Protocol):
     """Works out something of each training image once, for its losses."""
 
-    def precompute(self, batches: Iterable[Batch]) -> None:
-        """Sees all training images as they are, in the order of their split, before the first step in a process."""
+    def precompute(self, images: Callable[[int, int], Tensor], total: int, team: Team) -> None:
+        """Before the first step in a process.
+
+        Args:
+            images: (first, count) -> so many training images as they are, from number `first` of their split on; total:
+                their number; team: the processes that divide the work.
+        """
         ...
 
 

@@ -13,6 +13,7 @@ from trilemma.diffusion.latent import LatentDiffusion, LatentDiffusionConfig
 from trilemma.diffusion.model import PixelDiffusion
 from trilemma.errors import UserError
 from trilemma.registry import create, get_recipe
+from trilemma.team import ALONE
 from trilemma.types import (
     UNCONDITIONAL,
     Batch,
@@ -102,7 +103,7 @@ def test_what_a_model_of_codes_can_do(pair):
 def test_the_codes_of_training_images_are_worked_out_once(pair, monkeypatch):
     latent, _ = pair
     x = images(12)
-    latent.precompute([Batch(x[:5]), Batch(x[5:])])
+    latent.precompute(lambda first, count: x[first : first + count], 12, ALONE)
     batch = Batch(x[[7, 2, 7]], index=torch.tensor([7, 2, 7]))
     expected = latent.to_x(batch.image)
     monkeypatch.setattr(Pixels, "to_map", lambda self, image: pytest.fail("an image was encoded again"))
@@ -114,7 +115,7 @@ def test_the_codes_of_training_images_are_worked_out_once(pair, monkeypatch):
 def test_codes_that_take_too_much_memory_are_not_kept(pair, monkeypatch):
     latent, _ = pair
     monkeypatch.setattr("trilemma.diffusion.latent.MOST_BYTES", 4 * 96 * 9)
-    latent.precompute([Batch(images(5)), Batch(images(5))])
+    latent.precompute(lambda first, count: images(10)[first : first + count], 10, ALONE)
     batch = Batch(images(2), index=torch.arange(2))
     assert latent._codes is None and torch.equal(latent.train().x_of(batch), latent.to_x(batch.image))
 

@@ -20,9 +20,9 @@ from trilemma.errors import UserError
 from trilemma.progress import Display
 from trilemma.registry import create
 from trilemma.run.config import TrainConfig
+from trilemma.team import ALONE, Team, in_turn, part_of, together
 from trilemma.training.loop import Trainer
 from trilemma.training.players import check_divisible
-from trilemma.training.team import ALONE, Team, in_turn, part_of, together
 from trilemma.types import Batch
 
 BATCH = 7  # which neither two nor three processes divide evenly

@@ -15,9 +15,9 @@ from trilemma import rng
 from trilemma.diffusion import few, model
 from trilemma.diffusion.weighting import evenly_spread
 from trilemma.registry import create, list_models
+from trilemma.team import ALONE
 from trilemma.training.exchange import Exchange
 from trilemma.training.players import Players, needs_whole_batch
-from trilemma.training.team import ALONE
 from trilemma.types import Batch, Condition, Phase
 
 SHAPE, IMAGES, PIECES = (1, 8, 8), 16, 4

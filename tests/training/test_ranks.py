@@ -15,13 +15,14 @@ import torch
 from presets import small
 from safetensors.torch import load_file
 
+import trilemma
 from trilemma.registry import create, list_models
 from trilemma.run.run import Run
 from trilemma.training.players import needing_whole_batch
 
 TALK = """
 import json, math, sys, torch
-from trilemma.training.ranks import connected_ranks, current_team
+from trilemma.ranks import connected_ranks, current_team
 
 for _ in range(2):  # a process may train twice
     with connected_ranks():
@@ -133,7 +134,7 @@ PRESETS = """
 import json, sys, torch, trilemma
 from presets import small
 from trilemma.errors import UserError
-from trilemma.training.ranks import connected_ranks
+from trilemma.ranks import connected_ranks
 
 torch.set_num_threads(1)
 refused = {}
@@ -158,3 +159,23 @@ def test_every_preset_trains_in_two_processes_or_is_refused_with_the_reason(tmp_
     whole = {name for name in list_models() if needing_whole_batch(create(name, shape=(1, 8, 8), **small(name)))}
     assert refused.keys() == whole | {"diffusion-latent"}, refused  # whose part, ae-kl, is one of those
     assert all("takes statistics over a batch" in reason for reason in refused.values())
+
+
+@pytest.mark.slow
+def test_samples_and_scores_under_torchrun_are_those_of_the_command(tmp_path: Path) -> None:
+    run = Run(trilemma.train("vae", "digits", steps=20, out=tmp_path / "run", quiet=True).path)
+    words = ["sample", str(run.path), "n=20", "batch=8"]
+    subprocess.run([sys.executable, "-m", "trilemma", *words, f"out={tmp_path / 'one'}"], check=True)
+    done = torchrun(*words, f"out={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr
+    for one in [tmp_path / "one.png", *(tmp_path / "one").iterdir()]:
+        other = tmp_path / str(one.relative_to(tmp_path)).replace("one", "two")
+        assert one.read_bytes() == other.read_bytes(), one
+    words = ["evaluate", str(run.path), "n=100", "batch=32", "bound_samples=0"]
+    subprocess.run([sys.executable, "-m", "trilemma", *words], check=True)
+    values = {path.name: json.loads(path.read_text())["value"] for path in (run.path / "metrics").iterdir()}
+    done = torchrun(*words)
+    assert done.returncode == 0, done.stderr
+    again = {path.name: json.loads(path.read_text())["value"] for path in (run.path / "metrics").iterdir()}
+    exact = [name for name, value in values.items() if value is not None and not name.startswith(("ms", "memory"))]
+    assert len(exact) > 5 and all(again[name] == pytest.approx(values[name], rel=1e-10) for name in exact)

@@ -15,12 +15,13 @@ from trilemma.autoencoders.vae import VAE
 from trilemma.data import Data
 from trilemma.progress import Display
 from trilemma.run.config import TrainConfig
+from trilemma.team import ALONE, smallest
 from trilemma.training import calendar, saving, time_budget
 from trilemma.training.loop import Trainer
 from trilemma.training.players import Players
 from trilemma.training.signals import Stopped
 from trilemma.training.spikes import WINDOW
-from trilemma.training.team import ALONE, LastingJump, NoMemory, NotFinite, Outcome, agree, smallest
+from trilemma.training.team import LastingJump, NoMemory, NotFinite, Outcome, agree
 
 BAD_STEP = 3
 

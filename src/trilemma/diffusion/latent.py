@@ -7,7 +7,7 @@ The autoencoder is a part, trained before and frozen. The codes of the training 
 bound on the likelihood: one of codes says nothing of images.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
@@ -23,8 +23,10 @@ from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule
 from trilemma.diffusion.steps import Denoise
 from trilemma.errors import UserError, check_codes, check_images
+from trilemma.team import Team, by_batches
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Guides, HasCodeMap, Redraw, check_condition
 
+ENCODED_TOGETHER = 64  # training images whose codes are worked out at a time
 MOST_BYTES = 2**31  # of the codes of all training images; of more, each batch is encoded
 
 
@@ -104,15 +106,10 @@ class LatentDiffusion(DiffusionModel):
         return super()._guided(condition, n, schedule, keys, guides)
 
     @torch.no_grad()
-    def precompute(self, batches: Iterable[Batch]) -> None:
+    def precompute(self, images: Callable[[int, int], Tensor], total: int, team: Team) -> None:
         """The codes of all training images, unless they take more than MOST_BYTES."""
-        codes, n_bytes = list[Tensor](), 0
-        for batch in batches:
-            codes.append(self.to_x(batch.image))
-            n_bytes += codes[-1].nbytes
-            if n_bytes > MOST_BYTES:
-                return
-        self._codes = torch.cat(codes)
+        if total * self.to_x(images(0, 1)).nbytes <= MOST_BYTES:
+            self._codes = by_batches(team, total, ENCODED_TOGETHER, lambda *rows: self.to_x(images(*rows)))
 
     def x_of(self, batch: Batch) -> Tensor:
         """Codes of a batch's images; in training from those that were worked out."""

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from trilemma import __version__
 from trilemma.config import Config
@@ -19,8 +18,10 @@ from trilemma.metrics.receipt import protocol_name, settings_words
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import save_png
+from trilemma.ranks import connected_ranks, current_team
 from trilemma.results import claim, out_path
 from trilemma.run.run import Run, RunLike, as_run
+from trilemma.team import part_of, together
 from trilemma.values import checked_call
 
 FORMAT = 1  # of a receipt
@@ -81,6 +82,7 @@ class Receipt(Config):
 
 
 @checked_call
+@connected_ranks()
 def sample(
     run: RunLike,
     *,
@@ -101,6 +103,8 @@ def sample(
 ) -> SampleFiles:
     """Draw `n` images and write `OUT.png`, a grid, and with `singles` one PNG each into OUT, as they are drawn.
 
+    Processes that torchrun has started divide the batches.
+
     Args:
         batch: images computed at a time, which bounds the memory whatever n is.
         out: the folder of single images, beside which the grid lies, or the grid, if the name ends in .png; default:
@@ -109,10 +113,14 @@ def sample(
     Raises:
         UserError: as `Run.sample`, or if the disk refuses.
     """
-    run = as_run(run)
+    run, team = as_run(run), current_team()
     keys = run.sampling(settings, sample)
     settings = keys.given()
-    parts = run.draw(n, seed=seed, first=first, label=label, caption=caption, batch=batch, exact=exact, keys=keys)
+    batch = min(batch, n)
+    start, count = part_of(team, -(-n // batch))
+    begin, end = (first + min(n, k * batch) for k in (start, start + count))
+    asked = {"label": label, "caption": caption, "batch": batch, "exact": exact, "keys": keys}
+    parts = run.draw(end - begin, seed=seed, first=begin, **asked) if count else ()
     receipt = receipt_of(
         run,
         seed=seed,
@@ -134,21 +142,26 @@ def sample(
     else:
         sheet = folder.with_name(f"{folder.name}.png")
     files = [folder / f"{k:05d}.png" for k in range(first, first + n) if singles]
-    claim([sheet, *files], within=run.path if out is None else folder)
-    paths: list[Path] = []
-    in_grid: list[Tensor] = []
-    batches = []
-    for part in parts:
-        levels = to_uint8(part.images)
-        if part.first < first + GRID_LIMIT:
-            in_grid.append(levels[: first + GRID_LIMIT - part.first])
-            batches.append(part.batch)
-        for k, image in enumerate(levels if singles else (), start=part.first):
-            single = receipt.with_(first=k, batches=(part.batch,))
-            paths.append(save_png(image, folder / f"{k:05d}.png", single.to_json()))
-    images = torch.cat(in_grid)
-    whole = receipt.with_(n=len(images), grid=True, batches=tuple(batches))
-    return SampleFiles(save_png(grid(images), sheet, whole.to_json()), paths)
+    together(team, lambda: claim([sheet, *files], within=run.path if out is None else folder) if team.writes else None)
+    images = torch.zeros(min(n, GRID_LIMIT), *run.shape, dtype=torch.uint8)
+    of_batch = torch.zeros(len(images), 2, dtype=torch.int64)  # of each image in the grid, its batch
+
+    def draw_own() -> None:
+        for part in parts:
+            levels, place = to_uint8(part.images), part.first - first
+            images[place : place + len(levels)] = levels[: max(0, len(images) - place)]
+            of_batch[place : place + len(levels)] = torch.tensor(part.batch)
+            for k, image in enumerate(levels if singles else (), start=part.first):
+                single = receipt.with_(first=k, batches=(part.batch,))
+                save_png(image, folder / f"{k:05d}.png", single.to_json())
+
+    together(team, draw_own)
+    for values in (images, of_batch):
+        team.sum(values)
+    batches = tuple((int(begin), int(size)) for begin, size in of_batch.unique(dim=0))
+    whole = receipt.with_(n=len(images), grid=True, batches=batches)
+    together(team, lambda: save_png(grid(images), sheet, whole.to_json()) if team.writes else None)
+    return SampleFiles(sheet, files)
 
 
 def _folder_name(

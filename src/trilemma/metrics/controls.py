@@ -80,7 +80,8 @@ def reference_of(setup: Setup, earlier: Reference | None = None) -> Reference:
         if _key(earlier.setup) != _key(setup):
             raise ValueError("this reference was made with other real images")
         return earlier
-    real = real_of(real_features(setup.network, real_images(setup.data, setup.split, setup.n, setup.seed)))
+    images = real_images(setup.data, setup.split, setup.n, setup.seed)
+    real = real_of(real_features(setup.network, images, setup.team))
     controls = tuple(_control(setup, real, name, x) for name, x in _images(setup))
     return Reference(setup, real, controls, classifier_for(setup))
 

@@ -26,6 +26,7 @@ from trilemma.metrics.intervals import median_interval
 from trilemma.metrics.resources import EnergyMeter
 from trilemma.modes import without_gradients
 from trilemma.registry import count_parameters
+from trilemma.team import ALONE, Team, by_batches
 from trilemma.types import NO_GUIDES, Guides, Samples, sampling_network
 
 REPEATS = 20  # timed batches wanted, within BUDGET_S
@@ -65,7 +66,13 @@ class Alone(NamedTuple):
 
 
 def draw_with_cost(
-    draw: Callable[[int, int], Tensor], model: Samples, n: int, *, batch: int, guides: Guides = NO_GUIDES
+    draw: Callable[[int, int], Tensor],
+    model: Samples,
+    n: int,
+    *,
+    batch: int,
+    guides: Guides = NO_GUIDES,
+    team: Team = ALONE,
 ) -> tuple[Tensor, Cost]:
     """Draw n images in batches and measure on the way.
 
@@ -74,29 +81,34 @@ def draw_with_cost(
 
     Args:
         draw: (first, count) -> images (count, C, H, W).
-        model: what is drawn from, a module; guides: what guides it from outside.
+        model: what is drawn from, a module; guides: what guides it from outside; team: the processes that divide the
+            batches.
     Returns:
-        The images, uint8 (n, C, H, W), and the cost.
+        The images, uint8 (n, C, H, W), and the cost of those that this process drew.
     """
     assert isinstance(model, nn.Module)
     device, batch = next(model.parameters()).device, min(batch, n)
-    images, seconds, calls = [], [], []
+    seconds, counts, calls = list[float](), list[int](), list[float]()
     energy = EnergyMeter(device)
+
+    def timed(first: int, count: int) -> Tensor:
+        before, start = rows.total, _now(device)
+        drawn = draw(first, count)
+        seconds.append(_now(device) - start)
+        counts.append(count)
+        calls.append((rows.total - before) / count)
+        return to_levels(drawn)
+
     with counted_rows(sampling_network(model), *guides.networks) as rows:
-        for first in range(0, n, batch):
-            count, before, start = min(batch, n - first), rows.total, _now(device)
-            drawn = draw(first, count)
-            seconds.append(_now(device) - start)
-            images.append(to_levels(drawn))
-            calls.append((rows.total - before) / count)
-    calls_per_image, joules = rows.total / n, energy.joules()
-    seconds = seconds[: n // batch]  # the rest, smaller than a batch, is not a repeat
+        images = by_batches(team, n, batch, timed)
+    calls_per_image, joules = rows.total / sum(counts), energy.joules()
+    seconds = seconds[: sum(counts) // batch]  # the rest, smaller than a batch, is not a repeat
     while len(seconds) <= REPEATS and sum(seconds) < BUDGET_S:
         start = _now(device)
         draw(0, batch)
         seconds.append(_now(device) - start)
     times = [1000 * s / batch for s in seconds[1:] or seconds]
-    return torch.cat(images), Cost(
+    return images, Cost(
         ms_per_image=statistics.median(times),
         ms_interval=median_interval(times) if len(times) > 1 else None,
         calls_per_image=calls_per_image,
@@ -106,7 +118,7 @@ def draw_with_cost(
         device=device.type,
         batch=batch,
         repeats=len(times),
-        joules_per_image=joules if isinstance(joules, str) else joules / n,
+        joules_per_image=joules if isinstance(joules, str) else joules / sum(counts),
     )
 
 

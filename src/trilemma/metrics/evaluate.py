@@ -29,8 +29,10 @@ from trilemma.metrics.receipt import METRICS, Score, claim_scores, protocol_name
 from trilemma.metrics.reconstruction import check_inverted, reconstruction_scores
 from trilemma.metrics.resources import peak_bytes
 from trilemma.modes import own_modes
+from trilemma.ranks import connected_ranks, current_team
 from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
 from trilemma.run.run import Run
+from trilemma.team import in_turn, together
 from trilemma.types import BoundsByPath, Conditional, Inverts, Reconstructs, Samples, Upscales
 from trilemma.values import checked_call, shown
 
@@ -76,6 +78,7 @@ class Drawn(NamedTuple):
 
 @checked_call
 @own_modes()
+@connected_ranks()
 def evaluate(
     what: Annotated[Thing, Field(description="a run folder, or a folder or zip of generated images")],
     *,
@@ -105,7 +108,8 @@ def evaluate(
     reference: Reference | None = None,
     **settings: Any,
 ) -> Evaluation:
-    """Measure whatever draws images, a run, or a folder or zip of images, against real images.
+    """Measure whatever draws images, a run, or a folder or zip of images, against real images. Processes that torchrun
+    has started divide the drawing and the features; the first one writes.
 
     Args:
         what: also images in memory: an array, a tensor or loaded data.
@@ -130,27 +134,29 @@ def evaluate(
     if against is None and reference is None and is_images(what):
         raise _no_real_data(shown(what))  # before the images are read
     contestant = contestant_of(what)
-    run, keys = contestant if isinstance(contestant, Run) else None, Config()
+    run, keys, team = contestant if isinstance(contestant, Run) else None, Config(), current_team()
     if run is not None:
         keys = run.sampling(settings, evaluate)
         settings = keys.given()
-        claim_scores(run.path / METRICS)
+        folder = run.path / METRICS
+        together(team, lambda: claim_scores(folder) if team.writes else None)
     _check_likelihood(run, likelihood, bound_samples)
     _check_inverted(run, inverted)
-    data = _real_data(contestant, against, reference)
+    data = in_turn(team, lambda: _real_data(contestant, against, reference))
     own = reference.setup.own if reference else run is not None and data.fingerprint == run.config["fingerprint"]
     split, n = choose_reals(data, n, split=split, n_fake=contestant.count, own=own, least=FEWEST)
     if reference is not None and features == "auto":
         features = reference.setup.network
-    setup = replace(setup_of(data, split, n, features=features, own=own, seed=seed), settings=settings)
+    setup = setup_of(data, split, n, features=features, own=own, seed=seed)
+    setup = replace(setup, settings=settings, team=team)
     reference = reference_of(setup, reference)
     if run is None:
         return _evaluation(setup, _drawn(contestant, setup, batch), reference)
     bounds = {"samples": bound_samples, "n": bound_images, "by": likelihood}
     drawn = _drawn_by_run(run, setup, keys, batch, inverted, reference.classifier, **bounds)
     evaluation = _evaluation(setup, drawn, reference)
-    for score in evaluation.scores:
-        write_score(run.path / METRICS, score)
+    for score in evaluation.scores if team.writes else ():
+        write_score(folder, score)
     return evaluation
 
 
@@ -218,7 +224,7 @@ def _drawn_by_run(
         return run.sample(count, seed=seed, first=first, batch=count, keys=keys)
 
     guides = run.guides(keys)
-    images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch, guides=guides)
+    images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch, guides=guides, team=setup.team)
     likelihoods, notes = likelihood_scores(
         model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
     )
@@ -254,7 +260,7 @@ def reference_by(
 
 def _evaluation(setup: Setup, drawn: Drawn, reference: Reference) -> Evaluation:
     """The scores of what was drawn, beside the controls."""
-    features = extract(setup.network, drawn.images)
+    features = extract(setup.network, drawn.images, team=setup.team)
     values = quality(real=reference.real, fake=features)
     spreads = spreads_of(values)
     further = details(setup, values, reference.classifier, real=reference.real, fake=features)

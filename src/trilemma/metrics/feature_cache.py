@@ -21,6 +21,7 @@ from trilemma.data.places import cache_dir
 from trilemma.errors import UserError
 from trilemma.files import write_atomic
 from trilemma.metrics.features import extract, to_levels
+from trilemma.team import ALONE, Team, smallest
 
 VERSION = 1  # of the path from images to features
 LEAST = 1_000  # images below which it is quicker to compute than to look
@@ -29,16 +30,20 @@ LARGEST = 2**30  # bytes of an entry
 KEEP_DAYS = 30
 
 
-def real_features(network: FeatureNetwork, images: Tensor) -> Tensor:
-    """As `extract`, float64 (N, D), from the cache where they are known."""
+def real_features(network: FeatureNetwork, images: Tensor, team: Team = ALONE) -> Tensor:
+    """As `extract`, float64 (N, D), from the cache where they are known: to all processes of a team."""
     if not network.sha256 or (len(images) < LEAST and not network.is_slow):
-        return extract(network, images)
+        return extract(network, images, team=team)
     path = cache_dir() / "features" / f"{network.name}-{_key(network, images)}"
+    known: Tensor | None = None
     with suppress(OSError, ValueError):
-        return _recall(path, len(images))
-    features = extract(network, images)
-    with suppress(OSError, UserError):
-        _keep(path, features)
+        known = _recall(path, len(images))
+    if smallest(team, known is not None) and known is not None:
+        return known
+    features = extract(network, images, team=team)
+    if team.writes:
+        with suppress(OSError, UserError):
+            _keep(path, features)
     return features
 
 

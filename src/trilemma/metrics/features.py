@@ -22,6 +22,7 @@ from trilemma.classifiers.bundled import BUNDLED, CHANNELS, SAME_IMAGES, Feature
 from trilemma.errors import UserError, check_finite, unknown
 from trilemma.modes import in_float32, own_modes
 from trilemma.pictures.levels import to_float, to_uint8
+from trilemma.team import ALONE, Team, by_batches
 
 SMALL_PX = 12  # grey images up to this size are nearer to the 8x8 digits than to 28x28
 LARGE_PX = 64  # colour images above it lose detail in cifar10-cnn, whose own have 32; up to it, docs/measuring.md
@@ -73,22 +74,29 @@ def choose(shape: Shape, data_name: str) -> tuple[str, str]:
 
 @own_modes()
 @torch.no_grad()
-def extract(network: FeatureNetwork, images: Tensor, batch: int = 500, *, rounded: bool = True) -> Tensor:
+def extract(
+    network: FeatureNetwork, images: Tensor, batch: int = 500, *, rounded: bool = True, team: Team = ALONE
+) -> Tensor:
     """Features of images, float64 (N, D).
 
     Args:
         images: (N, C, H, W), uint8 or float in [0, 1], on any device.
         batch: images in a pass, at most; changes nothing but the memory used.
         rounded: whether images come to uint8 levels first, as a file holds them; not where two images differ by less.
+        team: the processes that divide the work, and all have the images.
     Raises:
         UserError: images have neither 1, 3 nor 4 channels, or images or features are not finite.
     """
     network.network.eval()
     rows = max(1, min(batch, MOST_PIXELS // (network.shape[1] * network.shape[2])))
-    kept = (to_levels(part) if rounded else part for part in images.split(rows))
+
+    def compute(first: int, count: int) -> Tensor:
+        part = images[first : first + count]
+        kept = to_levels(part) if rounded else part
+        return network.network.features(_prepare(kept.to(network.device), network)).cpu()
+
     with in_float32():
-        parts = [network.network.features(_prepare(part.to(network.device), network)).cpu() for part in kept]
-    features = torch.cat(parts).double()
+        features = by_batches(team, len(images), rows, compute).double()
     check_finite(features, f"features by {network.name}", "nothing is measured; choose another feature network")
     return features
 

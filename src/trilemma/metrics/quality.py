@@ -17,6 +17,7 @@ from trilemma.metrics.feature_cache import real_features
 from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.probe import probe_of
 from trilemma.metrics.receipt import Score, protocol_name, score_of
+from trilemma.team import ALONE, Team
 
 INTERVAL_IS = {
     "frechet_distance": frechet.INTERVAL_IS,
@@ -37,7 +38,8 @@ class Setup:
     """What all the scores of one evaluation have in common.
 
     split: of the real data, "all" for all its images; own: whether a run was trained on the same data; n: images on
-    either side; seed: of which real images are taken; settings: of the run's sampler.
+    either side; seed: of which real images are taken; settings: of the run's sampler; team: the processes that divide
+    the work.
     """
 
     data: Data
@@ -47,6 +49,7 @@ class Setup:
     n: int
     seed: int
     settings: dict[str, Any] = field(default_factory=dict)
+    team: Team = ALONE
 
     @property
     def split_label(self) -> str:
@@ -149,7 +152,7 @@ def _memorisation(setup: Setup, *, real: Real, fake: Tensor) -> dict[str, Estima
         return {}
     if refused := nearest.refusal(len(images), setup.network):
         return dict.fromkeys(OF_TRAINING, refused)
-    train, n = real_features(setup.network, images), min(SEARCHED, len(fake))
+    train, n = real_features(setup.network, images, setup.team), min(SEARCHED, len(fake))
     held_out = real.features[: 0 if setup.split in ("train", ALL) else SEARCHED]
     index, distance = nearest.nearest(torch.cat([fake[:n], held_out]), train.split(nearest.BLOCK))
     scores: dict[str, Estimate | str] = {"authenticity": nearest.authenticity(index[:n], distance[:n], train)}

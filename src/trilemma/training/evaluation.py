@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trilemma.team import smallest
 from trilemma.training.calendar import Calendar
 from trilemma.training.diagnosis import Diagnosis
 from trilemma.training.earlier import keep_weights
 from trilemma.training.guard import unless_full
 from trilemma.training.in_use import ModelInUse
 from trilemma.training.samples import PARTS, SamplePictures
-from trilemma.training.team import smallest
 from trilemma.training.time_budget import PICTURES, SHARE, TimeBudget
 from trilemma.training.validation import Validation
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.training.team import Team
+from trilemma.team import Team
 from trilemma.types import Logs, Player
 
 ROOM = 64  # losses and their parts beside the gradients of a player

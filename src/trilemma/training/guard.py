@@ -16,6 +16,7 @@ from torch import Tensor
 from trilemma.errors import Diverged, UserError
 from trilemma.memory import is_out_of_memory, release, with_room
 from trilemma.run.state import Checkpoint, not_finite
+from trilemma.team import Team
 from trilemma.training.calendar import Calendar
 from trilemma.training.health import PlayerStep, StepMonitor
 from trilemma.training.history import History
@@ -23,7 +24,7 @@ from trilemma.training.incidents import Incidents
 from trilemma.training.log import LogFile
 from trilemma.training.players import PhaseLoss, Players, needing_whole_batch
 from trilemma.training.spikes import WINDOW, LossJump, LossSpikeDetector
-from trilemma.training.team import Fault, LastingJump, NoMemory, NotFinite, Outcome, Team, agree
+from trilemma.training.team import Fault, LastingJump, NoMemory, NotFinite, Outcome, agree
 from trilemma.types import Batch, count_players
 
 SLOWER = 0.5  # times the learning rate, after a loss that jumped and did not come back

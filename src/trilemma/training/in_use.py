@@ -11,8 +11,8 @@ from trilemma.data import Data
 from trilemma.data.loader import FINISH_IMAGES, VALID_BATCH, training_images
 from trilemma.memory import copies
 from trilemma.run.config import TrainConfig
+from trilemma.team import ALONE, Team, smallest
 from trilemma.training.ema import EMA
-from trilemma.training.team import ALONE, Team, smallest
 from trilemma.types import Batch, Finishes, Model
 
 

@@ -20,15 +20,18 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from trilemma import rng
-from trilemma.data import Data, Loader, batches
+from trilemma.data import Data, Loader
 from trilemma.hardware import to_channels_last
 from trilemma.memory import with_room
 from trilemma.modes import own_modes
+from trilemma.pictures.levels import to_float
 from trilemma.progress import Display
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint, is_finite
+from trilemma.team import ALONE, Team, part_of
 from trilemma.training.calendar import Calendar
 from trilemma.training.earlier import drop_later
 from trilemma.training.evaluation import Evaluation
@@ -42,10 +45,9 @@ from trilemma.training.saving import Saver
 from trilemma.training.signals import Interrupted, Signals, Stopped
 from trilemma.training.spikes import LossSpikeDetector
 from trilemma.training.state import Parts
-from trilemma.training.team import ALONE, Fault, Outcome, Team, agree, part_of
+from trilemma.training.team import Fault, Outcome, agree
 from trilemma.types import Batch, Model, Precomputes, phases_of, players_of, repeats_of
 
-ENCODED_TOGETHER = 64  # training images whose codes are worked out at a time
 START_IMAGES = 10_000  # training images that the start of a phase is shown
 
 
@@ -132,8 +134,13 @@ class Trainer:
     def precompute(self) -> None:
         """What the losses need of each image once, which is no longer true of an image that changes."""
         if isinstance(self.model, Precomputes) and not self.config.augment and not self.calendar.is_over:
+            split, device = self.data.train, self.players.device
+
+            def images(first: int, count: int) -> Tensor:
+                return to_float(split.images[first : first + count].to(device))
+
             with self.calendar.timed():
-                self.model.precompute(batches(self.data.train, ENCODED_TOGETHER, self.players.device))
+                self.model.precompute(images, len(split), self.team)
 
     def advance(self) -> Outcome:
         """The next step, and what all processes do after it. The clock of training seconds runs only here."""

@@ -17,11 +17,11 @@ from trilemma.errors import UserError
 from trilemma.memory import halving, in_main_memory
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint
+from trilemma.team import ALONE, Team, part_of
 from trilemma.training.ema import EMA
 from trilemma.training.exchange import Exchange
 from trilemma.training.optim import Plateau, learning_rate, lr_factor, make_optimizer, optimizer_config
 from trilemma.training.state import first_entries, flatten_optimizer, restore_optimizer
-from trilemma.training.team import ALONE, Team, part_of
 from trilemma.types import Batch, Logs, Model, Phase, Player, flags, not_averaged, players_of, repeats_of, span_of
 
 START_BATCH = 500  # training images that the start of a phase is shown at a time

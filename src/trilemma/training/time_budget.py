@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trilemma.training.team import ALONE, Team, smallest
+from trilemma.team import ALONE, Team, smallest
 
 SHARE = 0.1  # of the time of the steps, at most, goes into pictures, validation and the density fit
 LAST = ("validation", "drawing")  # what is done at the end in any case; a picture on the way has a fit of its own

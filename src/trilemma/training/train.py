@@ -18,6 +18,7 @@ from trilemma.hardware import describe, supports_fast_bf16, tune_allocator
 from trilemma.keys import Channels, Frames, Quiet, Resize
 from trilemma.modes import own_modes
 from trilemma.progress import Display
+from trilemma.ranks import connected_ranks, current_team
 from trilemma.registry import Recipe, count_parameters
 from trilemma.run.config import TrainConfig
 from trilemma.run.folder import RunFolder, open_run_folder
@@ -26,17 +27,16 @@ from trilemma.run.parts import read_parts
 from trilemma.run.record import read_config
 from trilemma.run.run import Run
 from trilemma.run.unfinished import CHECKPOINTS
+from trilemma.team import Team, in_turn, together
 from trilemma.text import quoted
 from trilemma.training.gates import OF_NOISE, check_autoencoder
 from trilemma.training.loop import Trainer
 from trilemma.training.order import Order, after_parts, order_of
 from trilemma.training.players import check_divisible
 from trilemma.training.prepare import Plan, plan_of, read_images
-from trilemma.training.ranks import connected_ranks, current_team
 from trilemma.training.request import keywords, request_of
 from trilemma.training.results import draw_batch, has_results, optional, update_source, write_diverged, write_results
 from trilemma.training.signals import Stopped
-from trilemma.training.team import Team, in_turn, together
 from trilemma.types import UsesCodeMap
 from trilemma.values import checked_call
 

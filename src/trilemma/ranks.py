@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trilemma.errors import Disconnected, UserError
-from trilemma.training.team import ALONE, Team, wait
+from trilemma.team import ALONE, Team, wait
 
 TIMEOUT_S = 1800  # seconds to wait for another process, unless TRILEMMA_TIMEOUT_S says how many
 
