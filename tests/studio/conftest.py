@@ -2,14 +2,9 @@
 
 from urllib.parse import unquote
 
-import pytest
-
-from trilemma.extras import EXTRAS
-
-pytest.importorskip("fastapi", reason=f"needs {', '.join(EXTRAS['studio'])}")
-
 import anyio
 import httpx
+import pytest
 
 from trilemma.studio.access import Access
 from trilemma.studio.app import create_app

@@ -121,10 +121,10 @@ def traverse(
     stem = "traversal" if pair is None else "plane"
     picture, within = place(out, run.path, f"{with_keys(stem, keys, DEFAULTS)}.png")
     claim([picture], within)
-    start, condition = _start(run, image, data, label)
-    codes, directions = _codes(run, data, condition)
+    start, condition = start_of(run, image, data, label)
+    codes, directions = measured_codes(run, data, condition)
     start = codes.mean(0) if start is None else start if directions is None else directions.parts(start)
-    chosen = (_most_active(codes, directions) if named is None else named) if pair is None else pair
+    chosen = (most_active(codes, directions) if named is None else named) if pair is None else pair
     if pair is not None:
         values = _lines(codes[:, list(pair)], steps or PLANE_STEPS, spacing, span)
         images = _decoded(run, on_plane(start, pair, values), condition, directions)
@@ -159,7 +159,7 @@ def on_plane(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
     return codes.flatten(0, 1)
 
 
-def _codes(run: Run, data: Source | None, condition: Condition) -> tuple[Tensor, Directions | None]:
+def measured_codes(run: Run, data: Source | None, condition: Condition) -> tuple[Tensor, Directions | None]:
     """Codes of real images, (N, Z); or of drawn ones, by their parts along directions."""
     if isinstance(run.model, DrawsCodes):
         directions, codes = directions_of(run, run.model, condition)
@@ -173,7 +173,7 @@ def _decoded(run: Run, codes: Tensor, condition: Condition, directions: Directio
     return decode_alike(run, codes if directions is None else directions.codes(codes), condition)
 
 
-def _start(
+def start_of(
     run: Run, image: Named | None, data: Source | None, label: str | int | None
 ) -> tuple[Tensor | None, Condition]:
     """The code (Z,) to start from, None for the mean, and the condition to decode it under."""
@@ -204,7 +204,7 @@ def _numbers(units: int | Sequence[int], width: int) -> tuple[int, ...]:
     return numbers
 
 
-def _most_active(codes: Tensor, directions: Directions | None) -> tuple[int, ...]:
+def most_active(codes: Tensor, directions: Directions | None) -> tuple[int, ...]:
     """The units with the largest standard deviation, or the directions with the largest shares of the variance, the
     largest first; none that changes nothing, if any does."""
     std = codes.std(0, correction=0) if directions is None else directions.shares

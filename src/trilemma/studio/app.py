@@ -4,10 +4,10 @@ import asyncio
 from html import escape
 from urllib.parse import parse_qs
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, Response
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI, Request  # pyright: ignore[reportMissingImports]
+from fastapi.exceptions import RequestValidationError  # pyright: ignore[reportMissingImports]
+from fastapi.responses import HTMLResponse, Response  # pyright: ignore[reportMissingImports]
+from starlette.exceptions import HTTPException  # pyright: ignore[reportMissingImports]
 
 from trilemma import __version__
 from trilemma.errors import UserError
@@ -15,7 +15,7 @@ from trilemma.studio.access import ENTRY, Access, Refusal
 from trilemma.studio.guard import TooMuch, refused_by, short_page
 from trilemma.studio.pages import LANGUAGE, LANGUAGES, STATIC, filled, first, go, render
 from trilemma.studio.place import Missing
-from trilemma.studio.routes import data, jobs, runs, verbs
+from trilemma.studio.routes import data, jobs, runs, sliders, verbs
 from trilemma.studio.service import Studio
 
 WRONG_S = 0.5  # seconds that a wrong password costs, one after the other
@@ -32,7 +32,7 @@ def create_app(studio: Studio, access: Access) -> FastAPI:
     _add_entry(app, access)
     _add_errors(app)
     _add_static(app)
-    for part in (jobs, runs, data, verbs):
+    for part in (jobs, runs, data, sliders, verbs):
         part.add(app, studio)
     return app
 

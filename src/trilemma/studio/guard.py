@@ -24,7 +24,7 @@ STYLE = (
 )
 OWN_STYLE = f"sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}"
 POLICY = (
-    f"default-src 'none'; img-src 'self' data:; style-src 'self' '{OWN_STYLE}'; script-src 'self'; connect-src 'self'; "
+    f"default-src 'none'; img-src 'self' blob:; style-src 'self' '{OWN_STYLE}'; script-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
@@ -139,7 +139,7 @@ def short_page(body: str, head: str = "") -> str:
     """A page that needs no other file, for those who are not let in (yet); the parts are HTML."""
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="/static/icon.svg">'
         f"<title>trilemma studio</title><style>{STYLE}</style>{head}</head>"
         f"<body><h1>trilemma studio</h1>{body}</body></html>"
     )

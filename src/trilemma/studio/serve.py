@@ -57,9 +57,9 @@ def open_studio(
 def require_extra() -> None:
     """Raises UserError, with the line that installs it, if a package of the studio is missing."""
     try:
-        import fastapi  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn  # noqa: F401
+        import fastapi  # noqa: F401  # pyright: ignore[reportMissingImports]
+        import python_multipart  # noqa: F401  # pyright: ignore[reportMissingImports]
+        import uvicorn  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise UserError(f"the studio needs {error.name}, which is not installed: {install_line('studio')}") from None
 
@@ -104,7 +104,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser: bool) -> None:
     """Answer until Ctrl-C."""
-    import uvicorn
+    import uvicorn  # pyright: ignore[reportMissingImports]
 
     from trilemma.studio.app import create_app
     from trilemma.studio.guard import Guard
@@ -128,7 +128,7 @@ def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser
     if browser:
         show(access.address)
     studio.queue.open()
-    with closing(studio.queue), suppress(KeyboardInterrupt):
+    with closing(studio.queue), closing(studio.painter), suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[server_socket])
     running = [job.command for job in studio.queue.jobs() if job.state is State.RUNNING]
     print("\n".join(["closed", *(f"goes on: {command}" for command in running)]), file=sys.stderr)

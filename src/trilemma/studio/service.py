@@ -13,6 +13,7 @@ from trilemma.studio.forms import python_line, words_of
 from trilemma.studio.jobs import START, Job, output_of
 from trilemma.studio.library import Library, StudioRun
 from trilemma.studio.marks import Marks
+from trilemma.studio.painter import Painter
 from trilemma.studio.place import OWN
 from trilemma.studio.queue import Queue
 from trilemma.studio.sources import source_word
@@ -55,7 +56,7 @@ class Studio:
     def __init__(self, folder: Path) -> None:
         self.folder, self.own = folder, folder / OWN
         self.library, self.queue = Library(folder), Queue(folder, folder / OWN)
-        self.marks = Marks(self.library, self.own)
+        self.marks, self.painter = Marks(self.library, self.own), Painter(folder)
 
     def submit(self, verb: Verb, chosen: Mapping[str, str], filled: Mapping[str, str], model: str = "") -> str:
         """Make a job of a form, and give its id.

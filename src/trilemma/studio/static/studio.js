@@ -85,3 +85,42 @@ for (const place of document.querySelectorAll(".drop")) {
     field.dispatchEvent(new Event("change", { bubbles: true }));
   });
 }
+
+// A part of a page that takes a while is fetched once, after the page is there.
+for (const element of document.querySelectorAll("[data-once]")) {
+  fetch(element.dataset.once).then(async answer => {
+    const text = await answer.text();
+    const whole = new DOMParser().parseFromString(text, "text/html").querySelector("main");
+    element.innerHTML = whole ? whole.innerHTML : text;
+    element.querySelectorAll("[data-sliders]").forEach(slide);
+  });
+}
+
+// Sliders ask for one picture at a time, always for the latest place of the handles.
+function slide(place) {
+  const image = place.querySelector("img"), said = place.querySelector("output");
+  const handles = [...place.querySelectorAll("input[type=range]")];
+  let asked = false, waiting = false, url = null;
+  async function draw() {
+    if (asked) { waiting = true; return; }
+    asked = true;
+    const begin = performance.now();
+    const values = handles.map(handle => `&${handle.name}=${handle.value}`).join("");
+    const answer = await fetch(place.dataset.sliders + values);
+    if (answer.ok) {
+      if (url) URL.revokeObjectURL(url);
+      url = URL.createObjectURL(await answer.blob());
+      image.src = url;
+      said.textContent = `${Math.round(performance.now() - begin)} ms`;
+    }
+    asked = false;
+    if (waiting) { waiting = false; draw(); }
+  }
+  const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+  handles.forEach(handle => handle.addEventListener("input", draw));
+  place.querySelectorAll("[data-set]").forEach(button => button.addEventListener("click", () => {
+    const spread = button.dataset.set === "random" ? 1 : 0;
+    handles.forEach(handle => { handle.value = +handle.dataset.mean + spread * normal() * handle.dataset.std; });
+    draw();
+  }));
+}
