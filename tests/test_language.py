@@ -15,6 +15,8 @@ from trilemma.language import FOLDER, in_language, language, translated
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.controls import NOTHING, TITLES, nothing_text
 from trilemma.metrics.reals import AMONG, FEW, ROLES, SEEN
+from trilemma.studio.jobs import State
+from trilemma.studio.sections import RUN_STATES, SECTIONS, SORTS, TOOLS
 from trilemma.words import counted, listed, span
 
 SOURCE = Path(__file__).parents[1] / "src" / "trilemma"
@@ -22,8 +24,9 @@ FILES = sorted(FOLDER.glob("*.json"))
 
 
 def in_templates() -> set[str]:
-    """The texts that the templates of the report show: every quoted text at the beginning of a call of `_`."""
-    pages = [path.read_text("utf-8") for path in (SOURCE / "comparison" / "templates").glob("*.html")]
+    """The texts that the templates of reports and studio show: every quoted text at the beginning of a call of `_`."""
+    folders = [SOURCE / part / "templates" for part in ("comparison", "studio")]
+    pages = [path.read_text("utf-8") for folder in folders for path in folder.glob("*.html")]
     plain = {text for page in pages for text in re.findall(r'_\("([^"]*)"[,)]', page)}
     either = [pair for page in pages for pair in re.findall(r'_\("([^"]*)" if [^"]*? else "([^"]*)"', page)]
     return plain | {text for pair in either for text in pair}
@@ -32,7 +35,7 @@ def in_templates() -> set[str]:
 def in_code() -> set[str]:
     """The texts that stand in calls of `translated`, and those with names in braces that are chosen before."""
     texts = set()
-    for path in [SOURCE / "words.py", *(SOURCE / "comparison").glob("*.py")]:
+    for path in [SOURCE / "words.py", *(SOURCE / "comparison").glob("*.py"), *(SOURCE / "studio").rglob("*.py")]:
         tree = ast.parse(path.read_text("utf-8"))
         calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "translated"]
         inside = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)] if calls else []
@@ -63,6 +66,7 @@ def declared() -> set[str]:
     answers |= {"lower is better", "higher is better"}
     answers |= {nothing_text(control, name) for control, scores in NOTHING.items() for name in scores}
     answers |= {SEEN, AMONG, FEW}
+    answers |= {*dict(SECTIONS).values(), *SORTS.values(), *RUN_STATES, *State, *(tool.title for tool in TOOLS)}
     return metrics | axes | answers | {*HEALTHY.values(), *NOTES.values(), *TITLES.values(), *ROLES.values()}
 
 

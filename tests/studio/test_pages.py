@@ -11,8 +11,7 @@ from PIL import Image
 import trilemma
 from trilemma.studio.curves import HEIGHT, WIDTH, plots_of
 from trilemma.studio.jobs import END, OUTPUT, START, State, read_job
-from trilemma.studio.pages import SECTIONS
-from trilemma.studio.routes.verbs import TOOLS
+from trilemma.studio.sections import SECTIONS, TOOLS
 from trilemma.verbs import VERBS
 
 EVIL = "<script>alert(1)</script>"

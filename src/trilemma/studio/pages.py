@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from fastapi import Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi import Request  # pyright: ignore[reportMissingImports]
+from fastapi.responses import HTMLResponse, RedirectResponse, Response  # pyright: ignore[reportMissingImports]
 
 from trilemma.language import ENGLISH, FOLDER, in_language, translated
 from trilemma.pictures.page import template
+from trilemma.studio.sections import SECTIONS
 from trilemma.words import counted, duration, number
 
 if TYPE_CHECKING:
@@ -27,18 +28,6 @@ STATIC = {  # name -> file and type
     "icon.svg": (OURS / "static" / "icon.svg", "image/svg+xml"),
 }
 MOST_FIELDS = 300
-SECTIONS = (
-    ("/", "Home"),
-    ("/data", "Data"),
-    ("/train", "Train"),
-    ("/runs", "Runs"),
-    ("/sample", "Sample"),
-    ("/explore", "Explore"),
-    ("/edit", "Edit"),
-    ("/detect", "Detect"),
-    ("/compare", "Compare"),
-    ("/jobs", "Jobs"),
-)
 
 
 def render(request: Request, name: str, status: int = 200, **context: Any) -> HTMLResponse:
@@ -89,9 +78,23 @@ def file_answer(path: Path, kind: str, *, policy: str = "", name: str = "") -> R
 
 def _ago(then: float | None) -> str:
     """How long ago something was, in words."""
-    return "" if then is None else translated("{time} ago", time=duration(max(1.0, time.time() - then)))
+    return "" if then is None else translated("{time} ago", time=duration(whole(time.time() - then)))
+
+
+def whole(seconds: float) -> float:
+    """Seconds in whole units of those that they are shown in.
+
+    >>> whole(0.2), whole(61.4), whole(665.0), whole(7900.0)
+    (1.0, 61.0, 660.0, 7200.0)
+    """
+    unit = next((unit for unit in (3600, 60) if seconds >= 2 * unit), 1)
+    return float(max(1, round(seconds / unit)) * unit)
 
 
 @cache
 def _template(name: str) -> "Template":
-    return template(name, ("studio",), {"number": number, "counted": counted, "duration": duration, "ago": _ago})
+    return template(
+        name,
+        ("studio",),
+        {"number": number, "counted": counted, "duration": lambda seconds: duration(whole(seconds)), "ago": _ago},
+    )

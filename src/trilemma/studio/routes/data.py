@@ -1,12 +1,13 @@
 """Data: look at them, check them, bring images."""
 
 import os
+from collections.abc import Sequence
 from typing import IO, Annotated
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import Response
-from starlette.datastructures import UploadFile
+from fastapi import Depends, FastAPI, Request  # pyright: ignore[reportMissingImports]
+from fastapi.concurrency import run_in_threadpool  # pyright: ignore[reportMissingImports]
+from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
+from starlette.datastructures import UploadFile  # pyright: ignore[reportMissingImports]
 
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
@@ -57,7 +58,7 @@ def add(app: FastAPI, studio: Studio) -> None:
         return await run_in_threadpool(_receipt_page, request, studio, content)
 
 
-def _receive(studio: Studio, name: str, files: list[tuple[str, IO[bytes]]]) -> str:
+def _receive(studio: Studio, name: str, files: Sequence[tuple[str, IO[bytes]]]) -> str:
     """Write what was sent, and say what it was."""
     upload = receive(files, studio.folder / "data" / checked_name(name))
     skipped = f"; skipped: {', '.join(upload.skipped[:5])}" if upload.skipped else ""
@@ -76,10 +77,9 @@ def _receipt_page(request: Request, studio: Studio, content: bytes) -> Response:
     try:
         file.write_bytes(content)
         receipt = read_metadata(file)
-        error = ""
     except UserError:
-        receipt, error = {}, "This picture does not say how it was made; only a PNG as trilemma wrote it does."
+        receipt = {}
     finally:
         file.unlink(missing_ok=True)
     run = studio.library.run_at(str(receipt.get("run", "")))
-    return render(request, "receipt.html", 400 if error else 200, receipt=receipt, run=run, error=error)
+    return render(request, "receipt.html", 200 if receipt else 400, receipt=receipt, run=run)

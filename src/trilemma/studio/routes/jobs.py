@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import Response
-from starlette.responses import StreamingResponse
+from fastapi import Depends, FastAPI, Request  # pyright: ignore[reportMissingImports]
+from fastapi.concurrency import run_in_threadpool  # pyright: ignore[reportMissingImports]
+from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
+from starlette.responses import StreamingResponse  # pyright: ignore[reportMissingImports]
 
 from trilemma.studio.curves import plots_of
 from trilemma.studio.jobs import OUTPUT, Job, State, output_of

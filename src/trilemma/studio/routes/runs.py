@@ -2,8 +2,8 @@
 
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import Response
+from fastapi import Depends, FastAPI, Query, Request  # pyright: ignore[reportMissingImports]
+from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 
 from trilemma.arguments import word
 from trilemma.errors import UserError
@@ -13,19 +13,13 @@ from trilemma.studio.library import PICTURES, Picture, StudioRun, log_of
 from trilemma.studio.pages import file_answer, filled, first, go, render
 from trilemma.studio.place import Missing
 from trilemma.studio.routes.jobs import queue_context
+from trilemma.studio.sections import SORTS
 from trilemma.studio.service import Studio
 from trilemma.studio.sources import own_sources
 from trilemma.text import quoted
 
 NEWEST = 8
 SHOWN_PICTURES = 60
-SORTS = {
-    "newest": "Newest first",
-    "name": "Name",
-    "model": "Model",
-    "data": "Data",
-    "score": "Error on held-out images",
-}
 Fields = Annotated[dict[str, list[str]], Depends(filled)]
 
 
@@ -70,7 +64,10 @@ def add(app: FastAPI, studio: Studio) -> None:
         run = library.run(ident)
         pictures = library.pictures(run, SHOWN_PICTURES)
         context = {"run": run, "row": row_of(studio, run), "pictures": pictures, "plots": plots_of(log_of(run))}
-        lines = {"command": quoted(["trilemma", "sample", run.name]), "python": f'trilemma.load("{run.name}")'}
+        lines: dict[str, Any] = {
+            "command": quoted(["trilemma", "sample", run.name]),
+            "python": f'trilemma.load("{run.name}")',
+        }
         return render(request, "run.html", **context, **lines, settings=shown_settings(run))
 
     @app.post("/runs/{ident}/{action}")

@@ -1,11 +1,10 @@
 """Forms of the verbs: train a model, use a run, compare. A job shows the command line that it is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import Response
+from fastapi import Depends, FastAPI, Query, Request  # pyright: ignore[reportMissingImports]
+from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 
 from trilemma import vocabulary
 from trilemma.errors import UserError
@@ -14,30 +13,13 @@ from trilemma.studio.library import StudioRun
 from trilemma.studio.pages import filled, first, go, language_of, render
 from trilemma.studio.place import Missing
 from trilemma.studio.routes.runs import row_of
+from trilemma.studio.sections import TOOLS, Tool
 from trilemma.studio.service import Studio
 from trilemma.studio.sources import source_word, sources
 from trilemma.verbs import find
 
 Fields = Annotated[dict[str, list[str]], Depends(filled)]
 MOST_COMPARED = 20
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A page with verbs that do one kind of thing with a run. path: of the page; verbs: the first is shown first."""
-
-    path: str
-    title: str
-    verbs: Sequence[str]
-
-
-TOOLS = (
-    Tool("/sample", "Sample", ("sample", "denoise")),
-    Tool("/explore", "Explore", ("traverse", "interpolate", "map", "reconstruct", "disentangle", "compress", "invert")),
-    Tool("/edit", "Edit", ("edit", "upscale")),
-    Tool("/detect", "Detect", ("detect",)),
-    Tool("/measure", "Measure", ("evaluate", "augment")),
-)
 
 
 def add(app: FastAPI, studio: Studio) -> None:
