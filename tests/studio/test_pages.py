@@ -1,10 +1,14 @@
 """The pages over a run that was trained: what they show, what they do, and that they run nothing of what files say."""
 
+import base64
+import io
 import json
 import re
 import shutil
 import time
+from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -156,6 +160,7 @@ def test_a_picture_that_is_dropped_says_how_it_was_made(browser, run):
     content = (run.path / "samples" / "seed-0.png").read_bytes()
     answer = browser.send("POST", "/sample/receipt", files={"picture": ("a.png", content)})
     assert answer.status_code == 200 and "<dt>seed</dt><dd>0</dd>" in answer.text
+    assert f'name="run" value="{run.id}"' in answer.text  # known by its weights: its folder was elsewhere
     answer = browser.send("POST", "/sample/receipt", files={"picture": ("a.png", b"<svg onload=alert(1)>")})
     assert answer.status_code == 400 and "does not say how it was made" in answer.text
     assert not list((run.path.parents[1] / ".studio").glob("dropped*"))
@@ -172,6 +177,37 @@ def test_images_are_brought_in_and_offered(browser, studio, tmp_path):
     studio.queue.pause(True)
     assert browser.post("/train", {"model": "vae", "data": ident}).status_code == 303
     assert studio.queue.jobs()[-1].words == ["train", "vae", "data/mine"]
+
+
+def test_an_image_is_brought_and_a_mask_painted_over_it(browser, studio, run):
+    levels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, "png")
+    files = {"picture": ("a.png", buffer.getvalue())}
+    answer = browser.send("POST", "/edit/image", data={"run": run.id, "verb": "edit"}, files=files)
+    query = parse_qs(urlsplit(answer.headers["location"]).query)
+    (image,) = query["image"]
+    page = browser.get(answer.headers["location"]).text
+    assert f'src="/edit/images/{image[6:]}"' in page and "data-paint" in page
+    with Image.open(io.BytesIO(browser.get(f"/edit/images/{image[6:]}").content)) as kept:
+        assert (np.asarray(kept) == levels).all()
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:4] = 255
+    painted = io.BytesIO()
+    Image.fromarray(mask).save(painted, "png")
+    studio.queue.pause(True)
+    url = f"data:image/png;base64,{base64.b64encode(painted.getvalue()).decode()}"
+    assert browser.post("/edit", {"run": run.id, "image": image, "mask_png": url, "n": "2"}).status_code == 303
+    verb, where, source, key, n = studio.queue.jobs()[-1].words
+    assert (verb, where, source, n) == ("edit", "runs/vae-digits", f".studio/images/{image[6:]}.png", "n=2")
+    with Image.open(studio.folder / key.removeprefix("mask=")) as kept:
+        assert (np.asarray(kept) == mask).all()
+    unknown, path, bad_mask = {"image": "image:0123456789abcdef"}, {"image": "image:../x"}, {"mask_png": "data:x"}
+    for fields in (unknown, path, {"image": image, **bad_mask}):
+        assert browser.post("/edit", {"run": run.id, **fields}).status_code in (400, 404)
+    assert len(studio.queue.jobs()) == 1
+    hostile = {"picture": ("a.svg", b"<svg onload=alert(1)>")}
+    assert browser.send("POST", "/edit/image", data={"run": run.id}, files=hostile).status_code == 400
 
 
 def test_what_a_job_says_is_text_and_its_results_lie_in_the_folder(browser, studio, run):

@@ -15,7 +15,9 @@ import pytest
 from trilemma import UserError, open_studio
 from trilemma.extras import install_line
 from trilemma.studio.access import Access
+from trilemma.studio.jobs import State
 from trilemma.studio.place import OWN, hold
+from trilemma.studio.queue import Queue
 from trilemma.studio.serve import PASSWORD, listen, password_for, require_extra
 
 
@@ -104,6 +106,41 @@ def test_it_starts_lets_in_and_closes(server):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=10)
     assert process.returncode == 0 and "Traceback" not in out + err
+
+
+def test_it_closes_while_a_page_listens(server):
+    address, process = server
+    base = address.split("/enter")[0]
+    with httpx.Client(trust_env=False) as client:
+        client.get(address)
+        with client.stream("GET", f"{base}/events") as events:
+            assert next(events.iter_lines()) == "event: news"
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=10)
+    assert process.returncode == 0 and "Traceback" not in out + err
+
+
+def test_jobs_go_on_when_it_closes(server, tmp_path):
+    address, process = server
+    base = address.split("/enter")[0]
+    with httpx.Client(trust_env=False, headers={"origin": base}) as client:
+        client.get(address)
+        client.post(f"{base}/data/check/run", data={"source": "digits"})
+    queue = Queue(tmp_path, tmp_path / OWN)
+    until(lambda: queue.jobs()[0].state is State.RUNNING)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert "goes on: trilemma data check digits" in err
+    until(lambda: queue.jobs()[0].has_ended)
+    assert queue.jobs()[0].state is State.FINISHED
+
+
+def until(condition):
+    """Wait until something is true."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
 
 
 def test_it_starts_in_a_second_and_a_half(tmp_path):

@@ -18,8 +18,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 READING, METHODS = ("GET", "HEAD"), ("GET", "HEAD", "POST")
 PATH = re.compile(r"(?:/[A-Za-z0-9_-]+)*(?:\.[a-z]+)?/?")  # of every route: names and ids, never a path of a file
 LONGEST_PATH, LONGEST_QUERY = 200, 4_000  # bytes
-LARGEST_FORM, LARGEST_UPLOAD = 256 << 10, 512 << 20  # bytes
-ENTRY, UPLOAD = "/enter", "/data/upload"
+LARGEST_FORM = 256 << 10  # bytes
+LARGEST = {
+    "/data/upload": 512 << 20,
+    "/sample/receipt": 64 << 20,
+    "/edit/image": 64 << 20,
+}  # bytes, of routes for files
+ENTRY = "/enter"
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class Access:
 
 def largest_body(path: str) -> int:
     """Bytes that a request to a route may carry."""
-    return LARGEST_UPLOAD if path == UPLOAD else LARGEST_FORM
+    return LARGEST.get(path, LARGEST_FORM)
 
 
 def _too_large(path: str, headers: Mapping[str, list[str]]) -> Refusal | None:

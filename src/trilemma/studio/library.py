@@ -6,7 +6,7 @@ what is listed is a plain file or folder, never a link.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,6 +66,12 @@ class StudioRun:
         return None if name is None else (name, values[name])
 
     @property
+    def warnings(self) -> list[str]:
+        """What its training warned of, in its words."""
+        texts = self.summary.get("warnings")
+        return [text for text in texts if isinstance(text, str)] if isinstance(texts, list) else []
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What its training was asked for, by key, in one table."""
         parts = ("model_config", "training", "data_config")
@@ -108,9 +114,16 @@ class Library:
         return run
 
     def run_at(self, name: str) -> StudioRun | None:
-        """The run of a path below the folder, as a command says it; None if it is not listed."""
-        places = (path for path in self._run_folders() if self.name_of(path) == Path(name).as_posix())
+        """The run of a path, in full or from the folder on; None if it is not listed."""
+        places = (path for path in self._run_folders() if path == self.folder / name)
         return next(map(self._run_at, places), None)
+
+    def run_of(self, receipt: Mapping[str, Any]) -> StudioRun | None:
+        """The run that drew a picture, by its place, or else by its weights; None if it is not here."""
+        if (here := self.run_at(str(receipt.get("run") or "none"))) is not None:
+            return here
+        weights = str(receipt.get("weights") or "none")
+        return next((run for run in self.runs() if str(run.summary.get("weights_sha256")).startswith(weights)), None)
 
     def id_of(self, path: Path) -> str:
         """The id of something below the folder."""

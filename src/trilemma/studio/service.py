@@ -10,6 +10,7 @@ from pathlib import Path
 from trilemma.errors import UserError
 from trilemma.files import parse_json
 from trilemma.studio.forms import python_line, words_of
+from trilemma.studio.images import IMAGE, Images
 from trilemma.studio.jobs import START, Job, output_of
 from trilemma.studio.library import Library, StudioRun
 from trilemma.studio.marks import Marks
@@ -18,7 +19,7 @@ from trilemma.studio.place import OWN
 from trilemma.studio.queue import Queue
 from trilemma.studio.sources import source_word
 from trilemma.text import quoted
-from trilemma.verbs import VERBS, Verb, find, kinds
+from trilemma.verbs import VERBS, Verb, find
 from trilemma.vocabulary import check_model
 
 SHOWN = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
@@ -57,6 +58,7 @@ class Studio:
         self.folder, self.own = folder, folder / OWN
         self.library, self.queue = Library(folder), Queue(folder, folder / OWN)
         self.marks, self.painter = Marks(self.library, self.own), Painter(folder)
+        self.images = Images(self.own / "images")
 
     def submit(self, verb: Verb, chosen: Mapping[str, str], filled: Mapping[str, str], model: str = "") -> str:
         """Make a job of a form, and give its id.
@@ -96,7 +98,9 @@ class Studio:
             chosen["against"] = source_word(self.library, data)
         typed = {key: text for key, text in filled.items() if not key.endswith("_id")}
         if "image" in verb.required:
-            chosen["image"] = _held_out_image(typed.pop("image", ""))
+            chosen["image"] = self._image(typed.pop("image", ""))
+        if painted := typed.pop("mask_png", ""):
+            chosen["mask"] = self.library.name_of(self.images.keep_mask(painted))
         return self.submit(verb, chosen, typed, run.model)
 
     def compare_runs(self, runs: Sequence[StudioRun], language: str) -> str:
@@ -140,6 +144,14 @@ class Studio:
             memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
         return Machine(shutil.disk_usage(self.folder).free / GIB, memory)
 
+    def _image(self, text: str) -> str:
+        """The word of an image: the number of a held-out one, or the file of one that was brought."""
+        if text.startswith(IMAGE):
+            return self.library.name_of(self.images.path(text.removeprefix(IMAGE)))
+        if not re.fullmatch("[0-9]{1,7}", text):
+            raise UserError("image is missing: give the number of a held-out image, or bring one")
+        return text
+
     def _run_in_training(self, job: Job) -> StudioRun | None:
         """The run whose lock names the process of a job."""
         try:
@@ -173,17 +185,5 @@ def _held_by(run: StudioRun, process: int, since: float) -> bool:
     return lock.read_text("utf-8", "replace")[:200].startswith(f"process {process} ")
 
 
-def _held_out_image(text: str) -> str:
-    """The number of a held-out image."""
-    if not re.fullmatch("[0-9]{1,7}", text):
-        raise UserError("image is missing: give the number of a held-out image")
-    return text
-
-
 def _begins(words: Sequence[str], name: str) -> bool:
     return list(words[: len(name.split())]) == name.split()
-
-
-def is_flag(verb: Verb, key: str) -> bool:
-    """Whether a key is yes or no."""
-    return key in verb.keys and kinds(verb.keys[key]) == {"boolean"}

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from typing import IO, Annotated
+from urllib.parse import urlencode
 
 from fastapi import Depends, FastAPI, Request  # pyright: ignore[reportMissingImports]
 from fastapi.concurrency import run_in_threadpool  # pyright: ignore[reportMissingImports]
@@ -11,7 +12,8 @@ from starlette.datastructures import UploadFile  # pyright: ignore[reportMissing
 
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
-from trilemma.studio.pages import filled, first, go, render
+from trilemma.studio.images import IMAGE
+from trilemma.studio.pages import file_answer, filled, first, go, render
 from trilemma.studio.place import Missing
 from trilemma.studio.service import Studio
 from trilemma.studio.sources import own_sources, source_word, sources
@@ -25,6 +27,8 @@ Fields = Annotated[dict[str, list[str]], Depends(filled)]
 
 def add(app: FastAPI, studio: Studio) -> None:
     """The routes of data."""
+
+    _add_images(app, studio)
 
     @app.get("/data")
     def data(request: Request) -> Response:
@@ -58,6 +62,22 @@ def add(app: FastAPI, studio: Studio) -> None:
         return await run_in_threadpool(_receipt_page, request, studio, content)
 
 
+def _add_images(app: FastAPI, studio: Studio) -> None:
+    """Single images, to be edited."""
+
+    @app.post("/edit/image")
+    async def bring(request: Request) -> Response:
+        async with request.form(max_files=1, max_fields=5) as form:
+            file, run, verb = form.get("picture"), str(form.get("run", "")), str(form.get("verb", ""))
+            content = await file.read(LARGEST_IMAGE) if isinstance(file, UploadFile) else b""
+        ident = await run_in_threadpool(studio.images.keep, content)
+        return go(f"/edit?{urlencode({'run': run, 'verb': verb, 'image': IMAGE + ident})}")
+
+    @app.get("/edit/images/{ident}")
+    def image(ident: str) -> Response:
+        return file_answer(studio.images.path(ident), "image/png")
+
+
 def _receive(studio: Studio, name: str, files: Sequence[tuple[str, IO[bytes]]]) -> str:
     """Write what was sent, and say what it was."""
     upload = receive(files, studio.folder / "data" / checked_name(name))
@@ -81,5 +101,5 @@ def _receipt_page(request: Request, studio: Studio, content: bytes) -> Response:
         receipt = {}
     finally:
         file.unlink(missing_ok=True)
-    run = studio.library.run_at(str(receipt.get("run", "")))
+    run = studio.library.run_of(receipt)
     return render(request, "receipt.html", 200 if receipt else 400, receipt=receipt, run=run)

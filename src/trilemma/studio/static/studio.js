@@ -124,3 +124,57 @@ function slide(place) {
     draw();
   }));
 }
+
+// A file that was chosen, or dropped, is sent at once.
+for (const field of document.querySelectorAll("input[data-send]")) {
+  field.addEventListener("change", () => field.form.requestSubmit());
+}
+
+// A mask is painted over an image in its own pixels; the field named by data-paint holds it as a PNG, white on black.
+for (const place of document.querySelectorAll("[data-paint]")) {
+  const image = place.querySelector("img"), canvas = place.querySelector("canvas");
+  const brush = place.querySelector("input"), field = document.querySelector(place.dataset.paint);
+  const pen = canvas.getContext("2d"), strokes = [];
+  let painting = false;
+  const fit = () => { canvas.width = image.naturalWidth; canvas.height = image.naturalHeight; draw(); };
+
+  function draw() {
+    pen.clearRect(0, 0, canvas.width, canvas.height);
+    pen.fillStyle = "white";
+    for (const [x, y, size] of strokes.flat()) pen.fillRect(x, y, size, size);
+  }
+
+  function point(event) {
+    const box = canvas.getBoundingClientRect(), size = Math.round(brush.value * canvas.width / 64) || 1;
+    const x = (event.clientX - box.left) / box.width * canvas.width, y = (event.clientY - box.top) / box.height * canvas.height;
+    return [Math.floor(x - (size - 1) / 2), Math.floor(y - (size - 1) / 2), size];
+  }
+
+  function keep() {
+    draw();
+    const whole = document.createElement("canvas");
+    whole.width = canvas.width;
+    whole.height = canvas.height;
+    const ink = whole.getContext("2d");
+    ink.fillStyle = "black";
+    ink.fillRect(0, 0, whole.width, whole.height);
+    ink.drawImage(canvas, 0, 0);
+    field.value = strokes.length ? whole.toDataURL("image/png") : "";
+  }
+
+  canvas.addEventListener("pointerdown", event => {
+    painting = true;
+    canvas.setPointerCapture(event.pointerId);
+    strokes.push([point(event)]);
+    draw();
+  });
+  canvas.addEventListener("pointermove", event => {
+    if (!painting) return;
+    event.getCoalescedEvents().forEach(one => strokes.at(-1).push(point(one)));
+    draw();
+  });
+  canvas.addEventListener("pointerup", () => { painting = false; keep(); });
+  place.querySelector("[data-do=undo]").addEventListener("click", () => { strokes.pop(); keep(); });
+  place.querySelector("[data-do=clear]").addEventListener("click", () => { strokes.length = 0; keep(); });
+  image.complete ? fit() : image.addEventListener("load", fit);
+}

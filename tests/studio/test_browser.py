@@ -1,0 +1,184 @@
+"""The first job of a new user in a real browser, by mouse and by keyboard; needs playwright, and Debian's chromium."""
+
+import io
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+
+import pytest
+
+import trilemma
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which is no part of the extras")
+CHROMIUM = shutil.which("chromium")
+LONG_MS = 240_000  # a training on a busy machine
+MOVE = """(one, share) => {
+    one.value = +one.min + (one.max - one.min) * share;
+    one.dispatchEvent(new Event('input'));
+}"""
+UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]),select')]
+    .filter(one => !one.labels.length && !one.ariaLabel).map(one => one.outerHTML)"""
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        one = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield one
+        one.close()
+
+
+@pytest.fixture
+def address(tmp_path):
+    """The address of a studio of an empty folder, as a process."""
+    words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path / "work"), f"port={free_port()}", "open=false"]
+    (tmp_path / "work").mkdir()
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    yield process.stdout.readline().rsplit(" ", 1)[1].strip()
+    process.terminate()
+    process.wait()
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture
+def page(browser, address):
+    """A page that was let in, and which fails at the end for a request to elsewhere, or an error of a script."""
+    faults, context = [], browser.new_context(viewport={"width": 1200, "height": 900})
+    one = context.new_page()
+    one.set_default_timeout(LONG_MS)
+    base = address.split("/enter")[0]
+    one.on("request", lambda request: None if request.url.startswith((base, "blob:")) else faults.append(request.url))
+    one.on("pageerror", lambda error: faults.append(str(error)))
+    one.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    one.goto(address)
+    one.wait_for_url(f"{base}/")
+    yield one
+    context.close()
+    assert not faults
+
+
+def images_in_a_zip():
+    data = trilemma.load_data("shapes:80", size=16)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for k in range(60):
+            content = io.BytesIO()
+            from PIL import Image
+
+            Image.fromarray(data.train.images[k].permute(1, 2, 0).numpy().squeeze()).save(content, "png")
+            archive.writestr(f"photos/{k}.png", content.getvalue())
+    return buffer.getvalue()
+
+
+def finished(page):
+    """Wait until the job of the page has ended, and that it ended well."""
+    page.wait_for_selector(".state.finished, .state.failed, .state.interrupted")
+    assert page.locator(".lead .state").inner_text() == "finished", page.locator(".output").inner_text()
+
+
+def test_the_first_job_by_mouse(page, tmp_path):
+    page.click("text=Bring images")
+    page.fill("#name", "mine")
+    page.set_input_files("#files", {"name": "photos.zip", "mimeType": "application/zip", "buffer": images_in_a_zip()})
+    page.click("text=Bring them")
+    assert "data/mine: 60 images" in page.inner_text("[role=status]")
+    page.click("tr:has-text('data/mine') >> text=Check")
+    finished(page)
+    page.click("nav >> text=Train")
+    page.select_option("[name=data]", label="data/mine")
+    page.fill("#key-minutes", "0.3")
+    page.click("main button:has-text('Train')")
+    page.wait_for_selector(".state.running")
+    page.wait_for_selector(".plot")  # live, while it runs
+    finished(page)
+    page.click("main >> text=Sample")
+    page.fill("#key-n", "4")
+    page.fill("#key-seed", "3")
+    page.click("main button:has-text('Start')")
+    finished(page)
+    page.wait_for_selector(".result img")
+    picture = next((tmp_path / "work").rglob("samples/seed-3.png"))
+    page.click("nav >> text=Sample")
+    page.fill("#key-n", "9")
+    page.set_input_files("#picture", picture)
+    page.wait_for_selector("#receipt dl")
+    assert "seed\n3" in page.inner_text("#receipt") and page.input_value("#key-n") == "9"
+    page.click("text=Use these settings")
+    page.wait_for_url(re.compile("seed=3"))
+    assert (page.input_value("#key-n"), page.input_value("#key-seed")) == ("4", "3")
+
+
+def test_a_training_by_keyboard_alone(page):
+    def tab_to(selector):
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if page.evaluate("s => document.activeElement.matches(s)", selector):
+                return
+        raise AssertionError(f"{selector} is not reached by Tab")
+
+    tab_to(".skip")
+    tab_to("nav a[href='/train']")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/train"))
+    tab_to("#key-epochs")
+    page.keyboard.type("1")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/jobs/"))
+    finished(page)
+
+
+def test_sliders_draw_ten_pictures_a_second(page, tmp_path):
+    trilemma.train("vae", "digits", steps=20, out=tmp_path / "work" / "runs" / "vae", quiet=True)
+    page.goto(page.url + "explore")
+    page.click("text=sliders")
+    page.wait_for_selector("input[type=range]")
+    handle, times = page.locator("input[type=range]").first, []
+    for k in range(40):
+        before = page.get_attribute(".result img", "src")
+        begin = time.perf_counter()
+        handle.evaluate(MOVE, k / 40)
+        page.wait_for_function("src => document.querySelector('.result img').src !== src", arg=before)
+        times.append(time.perf_counter() - begin)
+    times.sort()
+    assert times[len(times) // 2] < 0.1 and times[int(0.95 * len(times))] < 0.15
+
+
+@pytest.mark.parametrize("width", [390, 1200, 1920])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_is_wider_than_its_window(browser, address, width, scheme, tmp_path):
+    trilemma.train("vae", "digits", steps=4, out=tmp_path / "work" / "runs" / "vae", quiet=True)
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(address)
+    base = address.split("/enter")[0]
+    page.wait_for_url(f"{base}/")
+    for path in (
+        "/",
+        "/data",
+        "/train",
+        "/runs",
+        "/sample",
+        "/explore",
+        "/edit",
+        "/detect",
+        "/measure",
+        "/compare",
+        "/jobs",
+        "/api",
+    ):
+        page.goto(base + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.locator("h1").count() == 1 and page.title()
+        assert page.evaluate(UNNAMED) == []
+    context.close()
