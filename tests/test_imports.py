@@ -33,7 +33,7 @@ LEVELS = (  # a room imports rooms above it in this table, and none beside it
     "metrics",
     "training",
     "explore comparison checkup",
-    "lessons",
+    "lessons course",
     "verbs",
     "signatures",
     "cli studio",

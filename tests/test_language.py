@@ -35,7 +35,9 @@ def in_templates() -> set[str]:
 def in_code() -> set[str]:
     """The texts that stand in calls of `translated`, and those with names in braces that are chosen before."""
     texts = set()
-    for path in [SOURCE / "words.py", *(SOURCE / "comparison").glob("*.py"), *(SOURCE / "studio").rglob("*.py")]:
+    folders = [*(SOURCE / "comparison").glob("*.py"), *(SOURCE / "studio").rglob("*.py")]
+    folders += (SOURCE / "course").glob("*.py")
+    for path in [SOURCE / "words.py", SOURCE / "cli" / "self_test.py", *folders]:
         tree = ast.parse(path.read_text("utf-8"))
         calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "translated"]
         inside = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)] if calls else []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trilemma.checkup import doctor
     from trilemma.comparison import compare
+    from trilemma.course import quiz
     from trilemma.data import check, list_sources, load_data, show
     from trilemma.errors import UserError
     from trilemma.explore import (
@@ -65,6 +66,7 @@ __all__ = [
     "load",
     "load_data",
     "open_studio",
+    "quiz",
     "reconstruct",
     "register",
     "sample",
@@ -101,6 +103,7 @@ _HOME = {
     "load": "run.run",
     "load_data": "data",
     "open_studio": "studio",
+    "quiz": "course",
     "reconstruct": "explore",
     "register": "registry",
     "sample": "explore",

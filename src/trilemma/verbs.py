@@ -155,6 +155,10 @@ VERBS = (
     Verb("figure", "figure", "Draw a figure of the lessons in docs/.",
          see="A figure has keys of its own: `trilemma figure` lists them.", lists="list_figures",
          doing="drawing the figure"),
+    Verb("quiz", "quiz", "Ask ten questions about autoencoders and VAEs, or check an exercise of the course.",
+         "In a terminal the questions are asked one by one; elsewhere they are printed, and answers= marks answers to "
+         "them. `trilemma quiz check` lists the exercises of docs/course, `trilemma quiz check NAME ANSWER` checks an "
+         "answer; the exit code is 1 if it is not right.", light=True),
     Verb("data list", "list_sources", "List the built-in data sets.",
          "Your own folder, archive or array file is given by its path."),
     Verb("data show", "show", "Show images as a network sees them.", doing="reading the images"),

@@ -15,6 +15,7 @@ from trilemma.cli.evaluation import print_evaluation
 from trilemma.cli.models import show_models
 from trilemma.cli.output import estimate, facts, number, say, table
 from trilemma.hardware import is_first_process
+from trilemma.cli.self_test import self_test
 from trilemma.text import printable, quoted
 from trilemma.verbs import Verb, function_of, parse
 
@@ -208,6 +209,7 @@ def _flagged(row: Mapping[str, Any]) -> "Estimate | None":
 OWN: Mapping[str, Callable[[Given], None]] = {
     "list": lambda given: show_models(given.get("pattern", "*")),
     "data show": _data_show,
+    "quiz": self_test,
 }
 PRINT: Mapping[str, Callable[[Any, Given], None]] = {
     "train": _train,
