@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from trilemma.registry import Recipe, create, list_models, register
     from trilemma.run.run import Run, load
     from trilemma.studio import open_studio
+    from trilemma.sharing import export
     from trilemma.training import train
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ __all__ = [
     "doctor",
     "edit",
     "evaluate",
+    "export",
     "figure",
     "imagine",
     "interpolate",
@@ -92,6 +94,7 @@ _HOME = {
     "doctor": "checkup",
     "edit": "explore",
     "evaluate": "metrics",
+    "export": "sharing",
     "figure": "lessons",
     "imagine": "explore",
     "interpolate": "explore",

@@ -10,6 +10,7 @@ EXTRAS = {  # as in pyproject.toml
     "video": ("av>=15",),
     "pretrained": ("diffusers>=0.42", "transformers>=5.23", "accelerate>=1.15"),
     "studio": ("fastapi>=0.141", "python-multipart>=0.0.31", "uvicorn>=0.50"),
+    "export": ("onnx>=1.20", "onnxscript>=0.6", "onnxruntime>=1.23"),
 }
 
 

@@ -100,6 +100,8 @@ def check_labels(labels: Tensor, n_classes: int) -> None:
         raise UserError(
             f"labels were given as {form_of(labels)}; give an int64 tensor (B,), with 0 to {n_classes - 1} for each"
         )
+    if torch.compiler.is_exporting():  # a graph has no values yet
+        return
     outside = labels[(labels < 0) | (labels >= n_classes)]
     if len(outside):
         raise UserError(f"label {int(outside[0])} is not a class of this model; choose from 0 to {n_classes - 1}")
@@ -568,6 +570,18 @@ class HasStyles(Protocol):
 
 
 @runtime_checkable
+class TakesNoise(Protocol):
+    """Draws images from latents z and from noise inputs, `n_noise` numbers for an image."""
+
+    @property
+    def n_noise(self) -> int: ...
+
+    def from_noise(self, z: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
+        """z (B, latent), noise (B, n_noise), label (B,) where the model has classes -> (B, C, H, W) in [0, 1]."""
+        ...
+
+
+@runtime_checkable
 class JudgesRealness(Protocol):
     """Says how real an image looks."""
 
@@ -654,7 +668,13 @@ class Redraws(Samples, Protocol):
 
 @runtime_checkable
 class DenoisesOnAnySchedule(Protocol):
-    """Estimates the clean image at the times of any schedule, as what guides another model must."""
+    """Estimates the clean image at the times of any schedule, as what guides another model must.
+
+    x_shape: of x, (channels, height, width).
+    """
+
+    @property
+    def x_shape(self) -> tuple[int, int, int]: ...
 
     def denoiser(
         self, schedule: Any, condition: Condition, n: int, *, clips: bool = True

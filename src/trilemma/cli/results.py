@@ -114,6 +114,11 @@ def _imagine(result: Any, given: Given) -> None:
     facts({"picture": result.picture, **several})
 
 
+def _export(result: Any, given: Given) -> None:
+    table(("file", "largest difference"), [(name, f"{value:.2g}") for name, value in result.parity.items()])
+    facts({"folder": result.folder, "record": result.record})
+
+
 def _upscale(result: Any, given: Given) -> None:
     facts({"picture": result.picture, "images": _names(result.files)})
 
@@ -229,6 +234,7 @@ PRINT: Mapping[str, Callable[[Any, Given], None]] = {
     "map": _map,
     "edit": _edit,
     "imagine": _imagine,
+    "export": _export,
     "upscale": _upscale,
     "compress": _compress,
     "detect": _detect,

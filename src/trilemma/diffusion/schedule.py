@@ -212,7 +212,7 @@ class Table:
         """The time between two steps at which the log-SNR, a straight line between them, has a value."""
         bars, y = self.table[1:], _float64(log_snr)  # the first step is the cleanest: without noise it is infinite
         falling = bars.logit()
-        right = torch.searchsorted(-falling, -y).clamp(1, len(bars) - 1)
+        right = (falling > y[..., None]).sum(-1).clamp(1, len(bars) - 1)
         high, low = falling[right - 1], falling[right]
         return (right + ((high - y) / (high - low)).clamp(0, 1)) / self.T
 

@@ -163,6 +163,15 @@ class StyleGAN(GAN):
         ids = torch.zeros(len(w), dtype=torch.int64) if ids is None else ids
         return self._drawn(self._for_layers(w), ids, seed)
 
+    @property
+    def n_noise(self) -> int:
+        """Numbers of the noise inputs of an image."""
+        return self.generator.n_noise
+
+    def from_noise(self, z: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] of latents (B, latent) and noise inputs (B, n_noise)."""
+        return within_range(self.generator(self._for_layers(self.to_w(z, label)), noise))
+
     @torch.no_grad()
     def start_average(self, batches: Iterable[Batch], seed: int) -> dict[str, float]:
         """The average style before the first step."""

@@ -27,7 +27,7 @@ def load_diffusers() -> Any:
         UserError: one of them is not installed, with the line that installs it.
     """
     try:
-        with _silent_logs():
+        with silent_logs():
             import accelerate  # noqa: F401  # pyright: ignore[reportMissingImports]
             import diffusers  # pyright: ignore[reportMissingImports]
             import transformers  # noqa: F401  # pyright: ignore[reportMissingImports]
@@ -88,7 +88,7 @@ def _transformers_logging() -> Any:
 
 
 @contextmanager
-def _silent_logs() -> Iterator[None]:
+def silent_logs() -> Iterator[None]:
     """Inside, logs below an error and warnings are dropped."""
     held = logging.root.manager.disable
     logging.disable(logging.WARNING)

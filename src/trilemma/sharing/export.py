@@ -1,0 +1,69 @@
+"""A run as files that other programs read: graphs for ONNX."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from trilemma.files import write_atomic
+from trilemma.modes import own_modes
+from trilemma.run.run import Run, RunLike, as_run
+from trilemma.sharing.folder import claim_export, write_export
+from trilemma.sharing.graphs import graphs_of
+from trilemma.sharing.onnx_graphs import TOLERANCE, check_installed, convert
+from trilemma.values import checked_call
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The folder, its record, its files by name, and the largest difference to the model that each was measured at."""
+
+    folder: Path
+    record: Path
+    parity: Mapping[str, float]
+
+
+@checked_call
+@own_modes()
+def export(
+    run: RunLike,
+    *,
+    to: Annotated[Literal["onnx"], Field(description="onnx: a graph for each thing that the model does")],
+    out: Annotated[str | Path | None, Field(description="folder to write (default: RUN/export/TO)")] = None,
+) -> Exported:
+    """Write a trained model as files that other programs read, each compared with the model.
+
+    Args:
+        to: onnx: encoder, decoder, generator, denoiser and critic, as far as the model has them, each a graph with a
+            batch of any size; needs the extra export.
+        out: a folder that does not exist, or was written by the same command and not changed since.
+    Raises:
+        UserError: the model has no counterpart there, with the models that have; a file differs from the model by more
+            than 1e-4; or the folder holds files of others.
+    """
+    run = as_run(run)
+    check_installed()
+    folder = claim_export(out, run, to)
+    model, parity = _on_cpu(run), dict[str, float]()
+
+    def write(place: Path) -> dict[str, Any]:
+        graphs = {}
+        for graph in graphs_of(model, run.recipe.name, run.shape):
+            converted = convert(model, graph, str(run.path))
+            file = f"{graph.name}.onnx"
+            write_atomic(place / file, converted.content)
+            graphs[file], parity[file] = converted.about, converted.about["parity"]
+        return {"tolerance": TOLERANCE, "torch": torch.__version__, "graphs": graphs}
+
+    return Exported(folder, write_export(folder, run, to, write), parity)
+
+
+def _on_cpu(run: Run) -> nn.Module:
+    """The model, or a copy of it where it is elsewhere."""
+    model = run.model if run.device.type == "cpu" else deepcopy(run.model).cpu()
+    return model.eval()

@@ -1,0 +1,209 @@
+"""Graphs of tiny models of every family: in onnxruntime they give what the model gives, for any batch."""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from presets import small
+
+import trilemma
+from trilemma.cli import main as cli
+from trilemma.errors import UserError
+from trilemma.registry import create, list_models
+from trilemma.sharing import onnx_graphs
+from trilemma.sharing.graphs import Graph, Slot, graphs_of
+from trilemma.types import Condition
+
+module = import_module("trilemma.sharing.export")
+SHAPE = (1, 8, 8)
+CODED = {"encoder", "decoder"}
+GRAPHS = {  # of each family, and of what differs inside one
+    "ae-stacked": CODED,
+    "ae-kl": CODED,
+    "vae": CODED,
+    "vae-conditional": CODED,
+    "vae-vq": CODED,
+    "vae-hierarchical": CODED,
+    "gan-dcgan": {"generator", "critic"},
+    "gan-style": {"generator", "critic"},
+    "diffusion": {"denoiser"},
+    "diffusion-small": {"denoiser"},
+    "diffusion-dit": {"denoiser"},
+    "diffusion-upscale": {"denoiser"},
+    "diffusion-inpaint": {"denoiser"},
+    "diffusion-latent": {"denoiser", *CODED},
+}
+
+
+def tiny(name, **settings):
+    """A model whose layers that begin at zero do not."""
+    model = create(name, shape=SHAPE, **{**small(name), **settings}).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def graphs_by_name(name, **settings):
+    return {graph.name: graph for graph in graphs_of(tiny(name, **settings), name, SHAPE)}
+
+
+def has_libraries():
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+
+
+def outputs(content, graph, n):
+    """Of the graph in onnxruntime and of the model, for values that the conversion did not see."""
+    inputs = graph.draw(n, seed=99)
+    session = onnx_graphs.session_of(content)
+    (result,) = session.run(None, {key: x.numpy() for key, x in zip(graph.inputs, inputs, strict=True)})
+    with torch.no_grad():
+        return torch.from_numpy(result), graph.compute(*inputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_gives_what_the_model_gives(name):
+    has_libraries()
+    model = tiny(name, **({"classes": True, "n_classes": 4} if name in ("diffusion", "gan-dcgan") else {}))
+    graphs = graphs_of(model, name, SHAPE)
+    assert {graph.name for graph in graphs} == GRAPHS[name]
+    for graph in graphs:
+        content, about = onnx_graphs.convert(model, graph, name)
+        assert 0 <= about["parity"] <= 1e-4
+        assert all(rows["shape"][0] == "batch" for rows in (*about["inputs"].values(), *about["outputs"].values()))
+        for n in (1, 5):
+            result, expected = outputs(content, graph, n)
+            assert len(result) == n
+            torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
+        assert str(Path(module.__file__).parents[2]).encode() not in content
+
+
+def test_the_denoiser_is_the_models_at_the_same_noise():
+    """alpha and sigma of its own schedule at t give what `denoise` gives at t."""
+    model = tiny("diffusion", classes=True, n_classes=4)
+    (graph,) = graphs_of(model, "diffusion", SHAPE)
+    x, t, label = torch.randn(3, *SHAPE), torch.tensor([0.2, 0.5, 0.9]), torch.tensor([0, 3, 4])
+    alpha, sigma = model.schedule.alpha(t).float(), model.schedule.sigma(t).float()
+    with torch.no_grad():
+        expected = model.denoise(x, t, Condition(label)).clamp(-1, 1)
+        torch.testing.assert_close(graph.compute(x, alpha, sigma, label), expected, atol=1e-5, rtol=0)
+    assert graph.inputs["label"].about == "class, 0 to 3; 4: none"
+    drawn = dict(zip(graph.inputs, graph.draw(5), strict=True))
+    torch.testing.assert_close(drawn["alpha"] ** 2 + drawn["sigma"] ** 2, torch.ones(5))
+
+
+def test_the_generator_with_noise_draws_what_sample_draws():
+    model = tiny("gan-style")
+    graph = graphs_by_name("gan-style")["generator"]
+    from trilemma import rng
+
+    ids = torch.arange(3)
+    z, noise = rng.normal(ids, (8,), 5, "latent"), rng.normal(ids, (model.n_noise,), 5, "noise")
+    with torch.no_grad():
+        torch.testing.assert_close(graph.compute(z, noise), model.sample(3, seed=5), atol=1e-6, rtol=0)
+
+
+def test_every_model_has_graphs_or_is_refused_with_those_that_have():
+    refused = {"diffusion-text": "it reads captions", "diffusion-few": "it has no encoder, decoder, generator or"}
+    for name in list_models():
+        settings = {"words": ("a", "cat")} if name == "diffusion-text" else {}
+        if name not in refused:
+            assert graphs_by_name(name), name
+            continue
+        with pytest.raises(UserError, match=f"{name} cannot be exported to onnx: {refused[name]}") as caught:
+            graphs_by_name(name, **settings)
+        able = str(caught.value).partition("models that can: ")[2].split(", ")
+        assert set(able) == set(list_models()) - set(refused)
+
+
+def test_a_graph_that_differs_is_not_exported(monkeypatch):
+    """The model adds 0.001 after the conversion."""
+    has_libraries()
+    model, shift = torch.nn.Linear(4, 4), [0.0]
+    slot = Slot("normal", lambda n, rng: torch.randn(n, 4, generator=rng))
+    graph = Graph("encoder", {"image": slot}, "code", "a code", lambda x: model(x) + shift[0])
+    content = onnx_graphs._content(model, graph, "m")
+    monkeypatch.setattr(onnx_graphs, "_content", lambda *_: content)
+    assert onnx_graphs.convert(model, graph, "m").about["parity"] < 1e-6
+    shift[0] = 1e-3
+    with pytest.raises(UserError, match=r"the encoder of m differs by 0\.001 in onnxruntime, more than 0\.0001"):
+        onnx_graphs.convert(model, graph, "m")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return trilemma.train("ae-linear", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
+
+
+def test_the_command_writes_a_folder_with_a_record(trained, tmp_path, capsys):
+    has_libraries()
+    assert cli.main(["export", str(trained), "to=onnx"]) == 0
+    said = capsys.readouterr()
+    assert "encoder.onnx" in said.out and "decoder.onnx" in said.out and said.err == ""
+    folder = trained / "export" / "onnx"
+    assert {path.name for path in folder.iterdir()} == {"encoder.onnx", "decoder.onnx", "export.json"}
+    record = json.loads((folder / "export.json").read_text("utf-8"))
+    assert record["weights"] == trilemma.load(trained).weights_id and record["model"] == "ae-linear"
+    decoder = record["graphs"]["decoder.onnx"]
+    assert decoder["outputs"]["image"] == {"type": "float", "shape": ["batch", 1, 8, 8], "about": "in [0, 1]"}
+    assert decoder["inputs"]["code"]["shape"] == ["batch", 2] and decoder["parity"] <= 1e-4
+    assert str(Path.home()) not in json.dumps(record) and str(tmp_path.parent) not in json.dumps(record)
+    images = trilemma.load(trained).encode(torch.rand(5, *SHAPE))
+    session = onnx_graphs.session_of((folder / "decoder.onnx").read_bytes())
+    (result,) = session.run(None, {"code": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(result), trilemma.load(trained).decode(images), atol=1e-4, rtol=0)
+
+
+def test_its_own_files_are_replaced_and_changed_ones_kept(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "check_installed", lambda: None)
+    contents = [b"one", b"two", b"three", b"four"]
+    monkeypatch.setattr(module, "convert", lambda *_: onnx_graphs.Converted(contents.pop(0), {"parity": 0.0}))
+    folder = tmp_path / "o"
+    trilemma.export(trained, to="onnx", out=folder)
+    assert (folder / "encoder.onnx").read_bytes() == b"one"
+    trilemma.export(trained, to="onnx", out=folder)
+    assert (folder / "encoder.onnx").read_bytes() == b"three" and [*tmp_path.iterdir()] == [folder]
+    (folder / "encoder.onnx").write_bytes(b"mine")
+    with pytest.raises(UserError, match="was changed since"):
+        trilemma.export(trained, to="onnx", out=folder)
+    assert (folder / "encoder.onnx").read_bytes() == b"mine"
+
+
+def test_files_of_others_stay(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "check_installed", lambda: None)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "a.txt").write_text("mine")
+    with pytest.raises(UserError, match="mine exists and was not written by trilemma export"):
+        trilemma.export(trained, to="onnx", out=mine)
+    assert [path.name for path in mine.iterdir()] == ["a.txt"]
+    (tmp_path / "link").symlink_to(mine)
+    with pytest.raises(UserError, match="is a link"):
+        trilemma.export(trained, to="onnx", out=tmp_path / "link")
+
+
+def test_a_conversion_that_fails_leaves_nothing(trained, tmp_path, monkeypatch):
+    has_libraries()
+
+    def fails(*args):
+        raise UserError("no")
+
+    monkeypatch.setattr(module, "convert", fails)
+    with pytest.raises(UserError, match="no"):
+        trilemma.export(trained, to="onnx", out=tmp_path / "o")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_extra_one_line_installs_it(trained, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    pytest.importorskip("onnx")
+    assert cli.main(["export", str(trained), "to=onnx"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "to=onnx needs the library onnxruntime" in said and "[export]" in said
