@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from trilemma.metrics import evaluate
     from trilemma.registry import Recipe, create, list_models, register
     from trilemma.run.run import Run, load
+    from trilemma.sharing import export, push
     from trilemma.studio import open_studio
-    from trilemma.sharing import export
     from trilemma.training import train
 
 __version__ = "0.1.0"
@@ -68,6 +68,7 @@ __all__ = [
     "load",
     "load_data",
     "open_studio",
+    "push",
     "quiz",
     "reconstruct",
     "register",
@@ -106,6 +107,7 @@ _HOME = {
     "load": "run.run",
     "load_data": "data",
     "open_studio": "studio",
+    "push": "sharing",
     "quiz": "course",
     "reconstruct": "explore",
     "register": "registry",

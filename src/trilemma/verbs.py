@@ -155,6 +155,9 @@ VERBS = (
     Verb("export", "export", "Write a trained model as files for other programs: ONNX.",
          "Each file is compared with the model, and the difference is written beside it. Needs the extra export.",
          doing="converting the model"),
+    Verb("push", "push", "Upload a finished run to the Hugging Face hub, with its model card.",
+         "Anyone opens it by hf:OWNER/NAME in place of a run. No training image is uploaded, and nothing that says "
+         "where on this machine the run lies. Needs a token (hf auth login).", doing="uploading the run"),
     Verb("figure", "figure", "Draw a figure of the lessons in docs/.",
          see="A figure has keys of its own: `trilemma figure` lists them.", lists="list_figures",
          doing="drawing the figure"),

@@ -1,5 +1,7 @@
-"""A hub of our own on 127.0.0.1 that answers as huggingface_hub asks: model information, then files by commit."""
+"""A hub of our own on 127.0.0.1 that answers as huggingface_hub asks: model information, files by commit, and for an
+upload a new repository, how each file is to be sent, large files, and a commit."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -7,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_ours"  # of an upload
+JSON = {"Content-Type": "application/json"}
 
 
 def git_id(content):
@@ -28,11 +32,13 @@ def sibling_of(name, content):
 class Hub:
     """files: contents by name of each repository; refusals: status and code instead; flips: names sent with one bit
     changed; cuts: names whose first transfer ends in the middle; asked: the requests that arrived; ranges: where
-    transfers were asked to begin, where that is not the start."""
+    transfers were asked to begin, where that is not the start; private: of the repositories that were made; stored:
+    large files by their sum."""
 
     def __init__(self):
         self.files, self.refusals, self.flips, self.asked, self.card = {}, {}, set(), [], {"license": "openrail++"}
         self.cuts, self.ranges = set(), []
+        self.private, self.stored, self.address = {}, {}, ""
 
     def information(self, repository):
         siblings = [sibling_of(name, content) for name, content in self.files[repository].items()]
@@ -54,12 +60,69 @@ def answer(hub, path):
     if repository not in hub.files:
         return 404, {"X-Error-Code": "RepoNotFound"}, b""
     if api:
-        return 200, {"Content-Type": "application/json"}, json.dumps(hub.information(repository)).encode()
+        return 200, JSON, json.dumps(hub.information(repository)).encode()
     assert words[2:4] == ["resolve", COMMIT], path
     name = "/".join(words[4:])
     entry = sibling_of(name, hub.files[repository][name])
     etag = entry["lfs"]["sha256"] if "lfs" in entry else entry["blobId"]
     return 200, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}, hub.content(repository, name)
+
+
+def take(hub, path, content, token):
+    """Status and answer to what is sent: a new repository, questions about files, a large file, or a commit."""
+    words = path.partition("?")[0].strip("/").split("/")
+    if words[0] == "large":  # where a large file is sent to, without the token
+        hub.stored[words[1]] = content
+        return 200, {}
+    if token != f"Bearer {TOKEN}":
+        return 401, {"error": "Invalid username or password."}
+    if words[:2] == ["api", "validate-yaml"]:
+        return 200, {"errors": [], "warnings": []}
+    if words[:3] == ["api", "repos", "create"]:
+        return create(hub, json.loads(content))
+    repository = "/".join(words[2:4])
+    if words[4:] == ["preupload", "main"]:
+        files = [
+            {"path": file["path"], "shouldIgnore": False, "uploadMode": mode_of(file["path"])}
+            for file in json.loads(content)["files"]
+        ]
+        return 200, {"files": files}
+    if words[2:] == ["info", "lfs", "objects", "batch"]:
+        return 200, {"transfer": "basic", "objects": [place_of(hub, one) for one in json.loads(content)["objects"]]}
+    assert words[4:] == ["commit", "main"], path
+    commit(hub, repository, [json.loads(line) for line in content.splitlines()])
+    return 200, {"commitUrl": f"{hub.address}/{repository}/commit/{COMMIT}", "commitOid": COMMIT}
+
+
+def mode_of(name):
+    return "lfs" if name.endswith((".safetensors", ".png")) else "regular"
+
+
+def create(hub, asked):
+    repository = f"{asked['organization']}/{asked['name']}"
+    if repository in hub.refusals:
+        return hub.refusals[repository][0], {
+            "error": "You don't have the rights to create a model under this namespace"
+        }
+    if repository in hub.files:
+        return 409, {"error": "You already created this model repo", "url": f"{hub.address}/{repository}"}
+    hub.files[repository], hub.private[repository] = {}, asked.get("visibility") == "private"
+    return 200, {"url": f"{hub.address}/{repository}", "name": repository, "id": "1"}
+
+
+def place_of(hub, entry):
+    return {**entry, "actions": {"upload": {"href": f"{hub.address}/large/{entry['oid']}", "header": {}}}}
+
+
+def commit(hub, repository, lines):
+    """Every line but the header is a file: its content, or the sum of a large one."""
+    for line in lines[1:]:
+        value = line["value"]
+        if line["key"] == "file":
+            hub.files[repository][value["path"]] = base64.b64decode(value["content"])
+        else:
+            assert line["key"] == "lfsFile", line
+            hub.files[repository][value["path"]] = hub.stored[value["oid"]]
 
 
 @contextmanager
@@ -75,26 +138,38 @@ def serving(hub):
                 hub.ranges.append(first)
                 status, headers["Content-Range"] = 206, f"bytes {first}-{len(content) - 1}/{len(content)}"
                 content = content[first:]
+            self.reply(status, headers, content)
+
+        do_HEAD = do_GET
+
+        def do_POST(self):
+            hub.asked.append((self.command, self.path))
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, values = take(hub, self.path, content, self.headers.get("Authorization"))
+            self.reply(status, JSON, json.dumps(values).encode())
+
+        do_PUT = do_POST
+
+        def reply(self, status, headers, content):
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)
             self.end_headers()
             cut = self.command == "GET" and any(self.path.endswith(name) for name in hub.cuts)
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(content[: len(content) // 2] if cut else content)
             if cut:
                 hub.cuts.clear()
                 self.close_connection = True
-
-        do_HEAD = do_GET
 
         def log_message(self, *_):
             pass
 
     host = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=host.serve_forever, args=[0.01], daemon=True).start()
+    hub.address = f"http://127.0.0.1:{host.server_port}"
     try:
-        yield f"http://127.0.0.1:{host.server_port}"
+        yield hub.address
     finally:
         host.shutdown()
         host.server_close()

@@ -29,7 +29,7 @@ from trilemma.run.log import read_log
 from trilemma.run.record import HASH
 from trilemma.training import calendar, request, samples, time_budget
 from trilemma.training.calendar import SNAPSHOTS
-from trilemma.training.card import model_card
+from trilemma.training.card import files_of, model_card
 from trilemma.training.in_use import ModelInUse
 from trilemma.training.loop import Trainer
 from trilemma.training.validation import Validation
@@ -76,9 +76,9 @@ def test_the_card_says_the_figures_of_the_summary() -> None:
 def test_the_card_of_the_recipes_own_data_says_the_figure_to_reach_and_what_it_names_is_there() -> None:
     run = trilemma.train("ae-stacked", "digits", steps=2, out="a folder", quiet=True)
     words = (run.config, run.recipe, run.summary, json.loads((run.path / "environment.json").read_text()))
-    assert "to reach" not in model_card(run.path, "digits", *words)
+    assert "to reach" not in model_card(str(run.path), "digits", *words, files_of(run.path))
     run.config["data"], run.config["notes"] = "fashion-mnist", ["a [link](x) of\nthe data", "b"]
-    card = model_card(run.path, "fashion-mnist", *words)
+    card = model_card(str(run.path), "fashion-mnist", *words, files_of(run.path))
     assert f"| valid_rmse | {run.summary['valid_rmse']:.4g} (to reach: 0.12) |" in card
     assert card.startswith("# ae-stacked on fashion-mnist\n") and "\n    trilemma sample 'a folder' n=64" in card
     assert "\n- a \\[link\\](x) of the data\n- b\n" in card

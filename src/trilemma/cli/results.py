@@ -235,6 +235,7 @@ PRINT: Mapping[str, Callable[[Any, Given], None]] = {
     "edit": _edit,
     "imagine": _imagine,
     "export": _export,
+    "push": lambda result, _: facts({"run": result.run, "page": result.page, "commit": result.commit}),
     "upscale": _upscale,
     "compress": _compress,
     "detect": _detect,

@@ -13,7 +13,7 @@ from typing import Any
 from trilemma import vocabulary
 from trilemma.errors import UserError, unknown
 from trilemma.files import read_json
-from trilemma.run.locate import CONFIG, known_runs, no_run, run_folder
+from trilemma.run.locate import CONFIG, is_of_hub, known_runs, no_run, run_folder
 from trilemma.verbs import GROUPS, VERBS, Verb
 
 
@@ -53,9 +53,9 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
     for name in ("data", "source", "against"):
         if name in given:
             vocabulary.check_data(given[name])
-    runs = [run_folder(given["run"])] if "run" in given else []
+    runs = [_run_of(given["run"])] if "run" in given else []
     for thing in [*given.get("runs", ()), *([given["what"]] if "what" in given else [])]:  # runs or images
-        if not (place := Path(thing).expanduser()).exists():
+        if not (place := _place_of(thing)).exists():
             raise no_run(place)
     keys = [setting.partition("=")[0] for setting in given.get("setting", ())]
     if verb == "figure" and "name" in given:
@@ -65,7 +65,7 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
         vocabulary.check_training_keys(model, keys)
     elif keys and verb == "figure":
         raise UserError(f"{keys[0]}= is a key of one figure; name it first: trilemma figure NAME {keys[0]}=...")
-    elif keys and (model := _model_of(runs[0] if runs else Path(given["what"]).expanduser())):
+    elif keys and (model := _model_of(runs[0] if runs else _place_of(given["what"]))):
         vocabulary.check_sampling_keys(model, verb, options, keys)
 
 
@@ -125,6 +125,20 @@ def _files(incomplete: str) -> list[str]:
         return []
     paths = sorted(glob(f"{escape(incomplete)}*"))
     return [f"{path}{os.sep}" if os.path.isdir(path) else path for path in paths]
+
+
+def _run_of(run: str) -> Path:
+    """The folder of a run."""
+    return _place_of(run) if is_of_hub(run) else run_folder(run)
+
+
+def _place_of(thing: str) -> Path:
+    """Where a run or images are."""
+    if is_of_hub(thing):
+        from trilemma.run.hub import hub_run
+
+        return hub_run(thing)
+    return Path(thing).expanduser()
 
 
 def _model_of(run: Path) -> str | None:

@@ -23,7 +23,7 @@ from trilemma.data.sources.arrays import GIVEN, as_numpy, to_images
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
 from trilemma.run.compute import ImageBatch
-from trilemma.run.locate import CONFIG, no_run
+from trilemma.run.locate import CONFIG, is_of_hub, no_run
 from trilemma.run.run import Run, load
 from trilemma.values import refusal
 from trilemma.words import names_counted
@@ -137,6 +137,8 @@ def is_images(what: Thing) -> bool:
 
 def _of_path(place: str | Path) -> Contestant:
     path = Path(place).expanduser()
+    if is_of_hub(place):
+        return load(place)
     if not path.exists():
         raise no_run(path)
     if not is_images(place):

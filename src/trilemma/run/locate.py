@@ -8,11 +8,12 @@ from trilemma.vocabulary import data_words, models
 RUNS = Path("runs")  # where runs are written; default of out=
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 EARLIER = "earlier"  # of a run folder: weights that the training kept on its way, by the images seen
+HUB = "hf:"  # before OWNER/NAME, of a run of the hub
 MOST = 5  # runs named in a message
 
 
 def run_folder(path: str | Path) -> Path:
-    """The folder of a run, given as such or by its config.json; ~ is expanded.
+    """The folder of a run, given as such or by its config.json; ~ is expanded. For one of the hub: hub.py.
 
     Raises:
         UserError: if it is not found, with the nearest one.
@@ -23,6 +24,11 @@ def run_folder(path: str | Path) -> Path:
     if path.name == CONFIG and path.is_file():
         return path.parent
     raise no_run(path)
+
+
+def is_of_hub(path: str | Path) -> bool:
+    """Whether a run is named as one of the hub; a folder of that name is written ./hf:NAME."""
+    return str(path).startswith(HUB)
 
 
 def no_run(path: Path) -> UserError:

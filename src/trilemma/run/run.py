@@ -397,4 +397,6 @@ class Run(StoredRun):
         return f"<p>{escape(printable(repr(self)))}</p>{images}"
 
 
-RunLike = Annotated[Run | str | Path, Field(description="a run folder made by `trilemma train`")]
+RunLike = Annotated[
+    Run | str | Path, Field(description="a run folder made by `trilemma train`, or hf:OWNER/NAME of the hub")
+]

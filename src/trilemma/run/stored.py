@@ -20,7 +20,8 @@ from trilemma.modes import own_modes
 from trilemma.own import recipe_of
 from trilemma.registry import Blueprint, Recipe, build_unfilled, count_parameters, outline, recipe_named_in, require
 from trilemma.run.command import command_of
-from trilemma.run.locate import CONFIG, WEIGHTS, run_folder
+from trilemma.run.hub import place_of
+from trilemma.run.locate import CONFIG, WEIGHTS
 from trilemma.run.log import read_log
 from trilemma.run.parts import blueprints, read_parts
 from trilemma.run.record import DIVERGED, SUMMARY, read_config, read_summary, written_hash
@@ -41,7 +42,7 @@ class StoredRun:
     def __init__(
         self, path: str | Path, *, device: str = "auto", model: nn.Module | None = None, data: Source | None = None
     ) -> None:
-        self._given = run_folder(path)
+        self._given = place_of(path)
         self._place, self._source = self._given.absolute(), data
         self.device = pick_device(device)
         self.config = read_config(self.path)

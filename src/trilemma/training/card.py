@@ -1,14 +1,18 @@
 """The model card of a run: README.md, filled from what the run folder holds."""
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, Template
 
 from trilemma.arguments import typed
 from trilemma.registry import Recipe
 from trilemma.text import markdown, quoted
+
+if TYPE_CHECKING:
+    from trilemma.metrics.receipt import Score
 
 TEMPLATE = Path(__file__).with_name("card.md")
 FILES = {  # that a run folder always has
@@ -27,18 +31,30 @@ PICTURES = {  # that it may lack
 }
 
 
+def files_of(path: Path) -> dict[str, str]:
+    """The files of a run folder, and what each holds."""
+    return FILES | {file: what for file, what in PICTURES.items() if (path / file).exists()}
+
+
 def model_card(
-    path: Path, name: str, config: dict[str, Any], recipe: Recipe, summary: dict[str, Any], environment: dict[str, Any]
+    run: str,
+    name: str,
+    config: dict[str, Any],
+    recipe: Recipe,
+    summary: dict[str, Any],
+    environment: dict[str, Any],
+    files: Mapping[str, str],
+    scores: "Sequence[Score]" = (),
 ) -> str:
     """The card as Markdown; its values are the summary's `valid_*` and `train_*` entries.
 
     Args:
-        path: the run folder; name: of the data, short.
+        run: as it is given to a command; name: of the data, short.
+        files: those beside the card, and what each holds; scores: of its samples, that were measured.
     """
     values = {name: value for name, value in summary.items() if name.startswith(("valid_", "train_"))}
-    files = FILES | {file: what for file, what in PICTURES.items() if (path / file).exists()}
     return _template().render(
-        sample=quoted(["trilemma", "sample", str(path), "n=64", "seed=0"]),
+        sample=quoted(["trilemma", "sample", run, "n=64", "seed=0"]),
         name=name,
         config=config,
         recipe=recipe,
@@ -46,6 +62,7 @@ def model_card(
         environment=environment,
         values=values,
         files=files,
+        scores=scores,
     )
 
 

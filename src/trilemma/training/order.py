@@ -13,7 +13,7 @@ from trilemma.hardware import pick_device
 from trilemma.own import PAGE
 from trilemma.registry import Recipe, get_recipe, list_models
 from trilemma.run.config import LENGTHS, TrainConfig
-from trilemma.run.locate import run_folder
+from trilemma.run.hub import place_of
 from trilemma.run.parts import PartConfig, with_lengths
 from trilemma.run.record import read_config
 from trilemma.run.run import Run, as_run
@@ -134,7 +134,7 @@ def _trained_part(name: str, keys: Mapping[str, Any], main: TrainConfig, *, shar
 def _finished_part(source: Any, keys: Mapping[str, Any], device: str) -> Run:
     """The run that a part is taken from."""
     folder = source.path if isinstance(source, Run) else source
-    if isinstance(folder, str | Path) and "module" in read_config(run_folder(folder))["model_config"]:
+    if isinstance(folder, str | Path) and "module" in read_config(place_of(folder))["model_config"]:
         raise UserError(
             f"{folder} was trained on a module of your own, which its run folder cannot build again; register a recipe "
             f"that builds it, and give a run of that; see {PAGE}"

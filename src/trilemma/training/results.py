@@ -20,7 +20,7 @@ from trilemma.run.locate import CONFIG, WEIGHTS
 from trilemma.run.log import read_log
 from trilemma.run.record import DIVERGED, HASH, SUMMARY, read_config, read_summary, written_hash
 from trilemma.run.tensor_files import write_tensors
-from trilemma.training.card import model_card
+from trilemma.training.card import files_of, model_card
 from trilemma.training.loop import Trainer
 from trilemma.training.pictures import draw_curves, made_by_training
 from trilemma.types import Samples
@@ -85,7 +85,9 @@ def write_results(
         draw_curves(read_log(path / "log.jsonl"), path / CURVES, record["command"], trainer.validation.baseline)
     summary = {**_summary(trainer), HASH: sha256_of(path / WEIGHTS)}
     with optional(CARD, trainer.display):
-        write_atomic(path / CARD, model_card(path, trainer.data.name, record, recipe, summary, environment))
+        files = files_of(path)
+        card = model_card(str(path), trainer.data.name, record, recipe, summary, environment, files)
+        write_atomic(path / CARD, card)
     write_json(path / SUMMARY, summary)
 
 

@@ -1,0 +1,186 @@
+"""Repositories of the hub: resolved to a commit, fetched file by file, checked against the sums that the hub states.
+
+What was fetched is recorded in CACHE/KIND/, so that the next use makes no call to any machine.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trilemma.data.places import cache_dir
+from trilemma.errors import UserError
+from trilemma.extras import install_line
+from trilemma.files import read_json, sha256_of, write_json
+from trilemma.pretrained.libraries import brief, silent_logs
+from trilemma.pretrained.safety import CODE
+from trilemma.words import size_in_words
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling  # pyright: ignore[reportMissingImports]
+
+REPOSITORY = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
+COMMIT = re.compile("[0-9a-f]{40}")
+SPARE = 1.05  # of the disk, for each byte that is downloaded
+
+
+@dataclass(frozen=True)
+class Record:
+    """A download: what was resolved, the bytes of each file, and where they are."""
+
+    repository: str
+    commit: str
+    licence: str | None
+    files: dict[str, int]
+    folder: str
+
+
+def load_hub() -> Any:
+    """The module huggingface_hub.
+
+    Raises:
+        UserError: it is not installed, with the line that installs it.
+    """
+    try:
+        with silent_logs():
+            import huggingface_hub  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UserError(f"the hub needs the library huggingface_hub: {install_line('hub')}") from None
+    return huggingface_hub
+
+
+def endpoint() -> str:
+    """The address of the hub."""
+    return os.environ.get("HF_ENDPOINT") or load_hub().constants.ENDPOINT
+
+
+def page_of(repository: str) -> str:
+    """The address of a repository."""
+    return f"{endpoint()}/{repository}"
+
+
+def read_record(kind: str, repository: str) -> Record | None:
+    """What was downloaded before, if every file of it is still here.
+
+    Args:
+        kind: of what the repository holds, a folder of the cache.
+    """
+    try:
+        record = Record(**read_json(_record_file(kind, repository)))
+        folder = Path(record.folder)
+        complete = all((folder / name).stat().st_size == size for name, size in record.files.items())
+    except (OSError, UserError, TypeError, AttributeError):
+        return None
+    return record if complete and record.files else None
+
+
+def write_record(kind: str, record: Record) -> None:
+    """Remember a download."""
+    write_json(_record_file(kind, record.repository), asdict(record))
+
+
+def _record_file(kind: str, repository: str) -> Path:
+    return cache_dir() / kind / f"{repository.replace('/', '--')}.json"
+
+
+@contextmanager
+def hub_errors(repository: str) -> Iterator[None]:
+    """Inside, an error of the hub or on the way to it is one sentence."""
+    load_hub()
+    from huggingface_hub.errors import (  # pyright: ignore[reportMissingImports]
+        GatedRepoError,
+        RepositoryNotFoundError,
+    )
+
+    page = page_of(repository)
+    try:
+        yield
+    except UserError:
+        raise
+    except GatedRepoError:
+        raise UserError(
+            f"{repository} asks you to accept its terms: do so at {page}, then type: hf auth login"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"{repository} not found at {page}; check the name, or type `hf auth login` if it is private"
+        ) from None
+    except Exception as error:  # the library has many kinds
+        raise UserError(
+            f"cannot download {repository}: {brief(error)}; check the connection and repeat the command"
+        ) from error
+
+
+def resolve(repository: str) -> "ModelInfo":
+    """The commit of a repository, and its files; call it inside `hub_errors`.
+
+    Raises:
+        UserError: no commit is stated.
+    """
+    info = load_hub().HfApi(endpoint=endpoint()).model_info(repository, files_metadata=True)
+    if not COMMIT.fullmatch(info.sha or ""):
+        raise UserError(f"{repository}: the hub states no commit; repeat the command later")
+    return info
+
+
+def siblings_of(info: "ModelInfo") -> "dict[str, RepoSibling]":
+    """The files of a repository, by name."""
+    return {sibling.rfilename: sibling for sibling in info.siblings or []}
+
+
+def refuse_code(repository: str, names: list[str]) -> None:
+    """Raises UserError for a repository with code."""
+    if code := [name for name in names if Path(name).suffix.lower() in CODE]:
+        raise UserError(f"{repository} holds code ({code[0]:.80}); nothing is loaded from such a repository")
+
+
+def fetch_file(info: "ModelInfo", sibling: "RepoSibling", folder: Path | None = None) -> Path:
+    """A file, with the content that the hub states; an interrupted download is resumed.
+
+    Args:
+        folder: where to put it; default: the cache of the hub.
+    """
+    keys = {"revision": info.sha, "endpoint": endpoint(), "local_dir": folder}
+    path = Path(load_hub().hf_hub_download(info.id, sibling.rfilename, **keys))
+    if not _matches(path, sibling):
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        raise UserError(
+            f"{info.id}: {sibling.rfilename} arrived with other content than the hub states; repeat the command"
+        )
+    return path
+
+
+def _matches(path: Path, sibling: "RepoSibling") -> bool:
+    """Whether a file has the SHA-256 that is stated of a large file, or git's blob id of a small one."""
+    if sibling.lfs is not None:
+        return sha256_of(path) == sibling.lfs.sha256
+    content = path.read_bytes()
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # git's own name of a content
+    return sibling.blob_id in (None, blob)
+
+
+def licence_of(info: "ModelInfo") -> str | None:
+    """As the card of a repository states it."""
+    card: Any = info.card_data or {}
+    licence, name = card.get("license"), card.get("license_name")
+    text = name if licence == "other" and name else licence
+    return None if text is None else str(text)[:80]
+
+
+def check_disk(needed: int) -> None:
+    """Raises UserError where a download does not fit."""
+    place = Path(load_hub().constants.HF_HUB_CACHE)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < SPARE * needed:
+        raise UserError(
+            f"the download needs {size_in_words(SPARE * needed)}, and {size_in_words(free)} are free in {place}; "
+            "make room, or set HF_HOME to a folder on a larger disk"
+        )

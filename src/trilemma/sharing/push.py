@@ -1,0 +1,101 @@
+"""A run as a repository of the hub: the files of public.py in one commit, from which hf:OWNER/NAME opens it again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from trilemma.errors import UserError
+from trilemma.pretrained.hub import REPOSITORY, endpoint, load_hub, page_of
+from trilemma.pretrained.libraries import brief, silent_logs
+from trilemma.run.locate import HUB
+from trilemma.run.run import RunLike, as_run
+from trilemma.sharing.public import Content, public_files
+from trilemma.text import note
+from trilemma.values import checked_call
+from trilemma.words import size_in_words
+
+LOGIN = "make a token that may write at https://huggingface.co/settings/tokens, then type: hf auth login"
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """Where a run is now, its commit there, and the files that were uploaded."""
+
+    run: str
+    page: str
+    commit: str
+    files: tuple[str, ...]
+
+
+@checked_call
+def push(
+    run: RunLike,
+    name: Annotated[str, Field(description="repository, OWNER/NAME")],
+    *,
+    private: Annotated[bool, Field(description="only you can see the repository")] = False,
+    update: Annotated[bool, Field(description="replace what a repository of that name holds")] = False,
+) -> Pushed:
+    """Upload a finished run to the hub: weights, settings, summary and the model card with samples and scores.
+
+    No images of the training are uploaded, and nothing that says where on this machine they or the run lie. Words of
+    captions and names of classes are part of a model. Anyone opens it by hf:OWNER/NAME in place of a run.
+
+    Args:
+        name: OWNER/NAME, with you or an organisation of yours as owner.
+        update: otherwise an existing repository is refused; its earlier commits stay.
+    Raises:
+        UserError: the name has another form or is taken, there is no token or it may not write there, the run is not
+            finished, or a file would hold something of this machine.
+    """
+    run = as_run(run)
+    repository = name.removeprefix(HUB)
+    if not REPOSITORY.fullmatch(repository):
+        raise UserError(
+            f'"{name}" is not the name of a repository; write OWNER/NAME, with letters, digits and any of . _ -'
+        )
+    hub = load_hub()
+    if hub.get_token() is None:
+        raise UserError(f"to upload a run, a token of the hub is needed: {LOGIN}")
+    files = public_files(run, repository)
+    size = sum(len(content) if isinstance(content, bytes) else content.stat().st_size for content in files.values())
+    note(f"uploading {size_in_words(size)} to {page_of(repository)}: {', '.join(files)}")
+    with _errors(repository), silent_logs():
+        api = hub.HfApi(endpoint=endpoint())
+        api.create_repo(repository, private=private, exist_ok=update)
+        commit = api.create_commit(repository, _additions(hub, files), commit_message=f"{run.recipe.name} of trilemma")
+    return Pushed(f"{HUB}{repository}", page_of(repository), commit.oid, tuple(files))
+
+
+def _additions(hub: Any, files: dict[str, Content]) -> list[Any]:
+    return [
+        hub.CommitOperationAdd(path, str(content) if isinstance(content, Path) else content)
+        for path, content in files.items()
+    ]
+
+
+@contextmanager
+def _errors(repository: str) -> Iterator[None]:
+    """Inside, an error of the hub or on the way to it is one sentence."""
+    from huggingface_hub.errors import HfHubHTTPError  # pyright: ignore[reportMissingImports]
+
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        owner = repository.partition("/")[0]
+        texts = {
+            401: f"the hub does not accept your token: {LOGIN}",
+            403: f"your token may not write to {repository}: choose an owner other than {owner}, or {LOGIN}",
+            409: f"{repository} exists; choose another name, or update=true to replace what it holds",
+        }
+        raise UserError(
+            texts.get(status, f"cannot upload {repository}: {brief(error)}; repeat the command later")
+        ) from None
+    except Exception as error:  # the library has many kinds
+        raise UserError(
+            f"cannot upload {repository}: {brief(error)}; check the connection and repeat the command"
+        ) from error

@@ -1,0 +1,257 @@
+"""Runs to a hub of our own on 127.0.0.1, and back: the same samples, nothing of this machine in what is uploaded."""
+
+import getpass
+import json
+import platform
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from pretrained.hub import COMMIT, TOKEN, Hub, serving
+from safetensors.torch import load_file, save_file
+
+import trilemma
+from trilemma.cli import main as cli
+from trilemma.errors import UserError
+from trilemma.metrics.receipt import score_of, write_score
+from trilemma.pictures.png import read_metadata
+from trilemma.run.hub import SHARED
+
+NAME = "owner/tiny"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of images whose path says who owns it."""
+    folder = tmp_path_factory.mktemp("somebody") / "secret-user" / "secret-photos"
+    for name in ("cats", "dogs"):
+        (folder / name).mkdir(parents=True)
+        for k in range(12):
+            Image.new("L", (8, 8), 20 * k).save(folder / name / f"IMG-secret-{k}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "secret-run"
+    run = trilemma.train("ae-stacked", photos, steps=2, batch=8, out=out, device="cpu", quiet=True)
+    protocol = "recall_12_valid"
+    score = score_of("recall", protocol, 0.125, data=str(photos), weights=run.weights_id)
+    write_score(run.path / "metrics", score)
+    old = score_of("recall", "recall_old", 0.75, weights="f" * 16)
+    write_score(run.path / "metrics", old)
+    summary = json.loads((run.path / "summary.json").read_text("utf-8"))
+    summary["warnings"] = [f"the sample picture {run.path}/last.png was not written", "the loss rose"]
+    (run.path / "summary.json").write_text(json.dumps(summary), "utf-8")
+    return run.path
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    constants = pytest.importorskip("huggingface_hub.constants")
+    hub = Hub()
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # whose servers there is no stand-in for
+    monkeypatch.chdir(tmp_path)
+    with serving(hub) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        yield hub
+
+
+def blocked(*_):
+    raise AssertionError("a call to another machine")
+
+
+def test_a_run_comes_back_as_it_was(hub, trained, monkeypatch, capsys):
+    pushed = trilemma.push(trained, NAME)
+    assert (pushed.run, pushed.commit) == (f"hf:{NAME}", COMMIT) and pushed.page.endswith(f"/{NAME}")
+    assert set(hub.files[NAME]) == set(pushed.files) == set(SHARED) and hub.private[NAME] is False
+    assert hub.files[NAME]["weights.safetensors"] == (trained / "weights.safetensors").read_bytes()
+    assert f"/{NAME}: " in capsys.readouterr().err
+    other, own = trilemma.load(f"hf:{NAME}"), trilemma.load(trained)
+    assert torch.equal(other.sample(3, seed=1), own.sample(3, seed=1))
+    assert other.weights_id == own.weights_id and other.classes == ("cats", "dogs")
+    hub.asked.clear()
+    monkeypatch.setattr(socket.socket, "connect", blocked)
+    assert torch.equal(trilemma.load(f"hf:{NAME}").sample(2), own.sample(2)) and not hub.asked
+
+
+def test_nothing_of_this_machine_is_uploaded(hub, trained, photos):
+    trilemma.push(trained, NAME)
+    names = [getpass.getuser(), platform.node(), "secret", "somebody"]
+    places = [Path.home(), Path.cwd(), trained, trained.parent, photos, photos.parent, Path(trilemma.__file__).parent]
+    for name, content in hub.files[NAME].items():
+        text = content.decode("latin-1").replace("\\\\", "\\")
+        assert not [place for place in map(str, places) if place in text], name
+        assert not [word for word in names if f"/{word}" in text or f"{word}/" in text or "secret" in text], name
+    with Image.open(trained / "samples/last.png") as one:
+        (trained / "copy.png").write_bytes(hub.files[NAME]["samples/last.png"])
+        with Image.open(trained / "copy.png") as other:
+            assert one.tobytes() == other.tobytes() and other.info == {}
+    assert read_metadata(trained / "samples/last.png")  # while the run's own says how it was made
+    (trained / "copy.png").unlink()
+    config = json.loads(hub.files[NAME]["config.json"])
+    assert config["data"] == "private images" and config["command"].startswith("trilemma train ae-stacked IMAGES ")
+    assert json.loads(hub.files[NAME]["summary.json"])["warnings"] == ["the loss rose"]
+    assert set(json.loads(hub.files[NAME]["environment.json"])) <= {
+        "python",
+        "torch",
+        "device",
+        "device_name",
+        "precision",
+    }
+    with pytest.raises(UserError, match=r"names no images that can be found here .*; give data="):
+        _ = trilemma.load(f"hf:{NAME}").data
+
+
+def test_the_card_has_scores_samples_and_the_line_that_draws(hub, trained):
+    trilemma.push(trained, NAME)
+    card = hub.files[NAME]["README.md"].decode()
+    assert card.startswith("---\nlibrary_name: trilemma\n") and "\n# ae-stacked on private images\n" in card
+    assert "| recall | 0.125 |" in card and "recall_12_valid" in card.replace("\\", "")
+    assert "0.75" not in card  # of other weights
+    assert "![samples](samples/last.png)" in card and f"trilemma sample hf:{NAME} n=64" in card
+    assert "checkpoints" not in card and "log.jsonl" not in card
+
+
+def test_data_known_by_name_is_named(hub, tmp_path):
+    run = trilemma.train("ae-linear", "digits", steps=1, batch=16, out=tmp_path / "run", device="cpu", quiet=True)
+    trilemma.push(run, NAME)
+    config = json.loads(hub.files[NAME]["config.json"])
+    assert config["data"] == "digits" and config["command"] == run.config["command"]
+    assert trilemma.load(f"hf:{NAME}").data.fingerprint == run.data.fingerprint
+
+
+def test_the_command_line_pushes_and_draws(hub, trained, tmp_path, capsys):
+    assert cli.main(["push", str(trained), NAME, "private=true"]) == 0
+    said = capsys.readouterr()
+    assert f"hf:{NAME}" in said.out and COMMIT in said.out and hub.private[NAME] is True
+    assert cli.main(["sample", f"hf:{NAME}", "n=2", "out=o"]) == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["00000.png", "00001.png"]
+    assert "licence openrail++" in capsys.readouterr().err
+    assert cli.main(["evaluate", "hf:owner/absent"]) == 2
+    assert "owner/absent not found at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["tiny", "owner/", "owner/na me", "a/b/c", "", "../x/y", "hf:tiny"])
+def test_a_name_of_another_form_is_refused(hub, trained, name):
+    with pytest.raises(UserError, match=r"is not the name of a repository; write OWNER/NAME"):
+        trilemma.push(trained, name)
+    with pytest.raises(UserError, match=r"is not a run of the hub; write hf:OWNER/NAME"):
+        trilemma.load(f"hf:{name.removeprefix('hf:')}")
+    assert not hub.asked
+
+
+def test_what_the_hub_refuses_is_one_sentence(hub, trained, monkeypatch):
+    hub.files[NAME] = {"README.md": b"mine"}
+    hub.refusals["strange/tiny"] = (403, "")
+    for name, words in (
+        (NAME, "owner/tiny exists; choose another name, or update=true"),
+        ("strange/tiny", "your token may not write to strange/tiny: choose an owner other than strange"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            trilemma.push(trained, name)
+        assert "\n" not in str(caught.value)
+    assert hub.files[NAME] == {"README.md": b"mine"}
+    trilemma.push(trained, NAME, update=True)
+    assert set(hub.files[NAME]) == set(SHARED)
+    monkeypatch.setenv("HF_TOKEN", "hf_other")
+    with pytest.raises(UserError, match="the hub does not accept your token: make a token"):
+        trilemma.push(trained, "owner/other")
+
+
+def test_without_a_token_nothing_is_sent(hub, trained, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    with pytest.raises(UserError, match=r"a token of the hub is needed: .* hf auth login"):
+        trilemma.push(trained, NAME)
+    assert not hub.asked
+
+
+def test_an_unfinished_run_is_not_uploaded(hub, trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "copy")
+    (run / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match="not finished"):
+        trilemma.push(run, NAME)
+    assert not hub.asked
+
+
+@pytest.mark.parametrize("place", ["{here}/x", "C:\\\\Users\\\\{user}\\\\photos", "of {node}", "home/{user}/photos"])
+def test_a_text_that_names_a_place_here_is_not_uploaded(hub, trained, tmp_path, place):
+    run = shutil.copytree(trained, tmp_path / "other")
+    config = json.loads((run / "config.json").read_text("utf-8"))
+    words = {"here": tmp_path, "user": getpass.getuser(), "node": platform.node()}
+    (run / "config.json").write_text(json.dumps({**config, "classes": ["cats", place.format(**words)]}), "utf-8")
+    with pytest.raises(UserError, match=r'config\.json would say ".*", which is of this machine; nothing was uploaded'):
+        trilemma.push(run, NAME)
+    assert not hub.asked
+
+
+def strangers(hub, trained, changes):
+    """A repository with other files than a run has."""
+    trilemma.push(trained, NAME)
+    files = {**hub.files[NAME], **changes}
+    hub.files[NAME] = {name: content for name, content in files.items() if content is not None}
+    hub.asked.clear()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"config.json": None}, r"owner/tiny does not hold a run of trilemma: it has no config\.json"),
+        ({"weights.safetensors": None, "weights.pt": b"pickle"}, r"it has no weights\.safetensors"),
+        ({"model.py": b"import os"}, r"owner/tiny holds code \(model\.py\)"),
+        ({"summary.json": b" " * ((16 << 20) + 1)}, r"summary\.json has 16,777,217 bytes, more than a run's"),
+    ],
+)
+def test_what_is_no_run_is_refused_before_anything_is_fetched(hub, trained, changes, words):
+    strangers(hub, trained, changes)
+    with pytest.raises(UserError, match=words):
+        trilemma.load(f"hf:{NAME}")
+    assert [path for _, path in hub.asked] == [f"/api/models/{NAME}?blobs=true"]
+
+
+def test_only_the_files_of_a_run_are_fetched(hub, trained, tmp_path):
+    strangers(
+        hub, trained, {"checkpoints/1.safetensors": b"x", "log.jsonl": b"{}", ".gitattributes": b"", "a.bin": b"x"}
+    )
+    trilemma.load(f"hf:{NAME}")
+    asked = {path.partition(f"{COMMIT}/")[2] for _, path in hub.asked if "/resolve/" in path}
+    assert asked == set(SHARED)
+    folder = tmp_path / "cache" / "runs" / "owner--tiny" / COMMIT
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {
+        path.relative_to(folder).as_posix() for path in (folder / ".cache").rglob("*")
+    } == set(SHARED)
+
+
+def test_what_a_strangers_files_hold_is_checked_as_of_any_run(hub, trained, tmp_path):
+    weights = load_file(trained / "weights.safetensors")
+    save_file({name: torch.zeros(1) for name in weights}, tmp_path / "w.safetensors")
+    config = json.loads((trained / "config.json").read_text("utf-8"))
+    for changes, words in (
+        ({"weights.safetensors": (tmp_path / "w.safetensors").read_bytes()}, "does not hold the weights of ae-stacked"),
+        ({"weights.safetensors": b"\x80\x04pickle" * 10}, "is not a weights file"),
+        ({"config.json": b"[" * 100_000}, "is not valid"),
+        ({"config.json": json.dumps({**config, "model": "os.system"}).encode()}, 'unknown model "os.system"'),
+        ({"config.json": json.dumps({**config, "format": 99}).encode()}, "has format 99"),
+    ):
+        hub.files.pop(NAME, None)
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        strangers(hub, trained, changes)
+        with pytest.raises(UserError, match=words):
+            trilemma.load(f"hf:{NAME}").sample(1)
+
+
+def test_a_flipped_bit_is_detected_and_the_next_try_works(hub, trained):
+    trilemma.push(trained, NAME)
+    hub.flips = {"weights.safetensors"}
+    with pytest.raises(UserError, match=r"weights\.safetensors arrived with other content than the hub states"):
+        trilemma.load(f"hf:{NAME}")
+    hub.flips = set()
+    assert trilemma.load(f"hf:{NAME}").sample(1).shape == (1, 1, 8, 8)
