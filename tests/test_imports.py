@@ -40,7 +40,7 @@ LEVELS = (  # a room imports rooms above it in this table, and none beside it
     "__main__",
 )
 ROOMS = {room: level for level, rooms in enumerate(LEVELS) for room in rooms.split()}
-BLIND = {"registry", "run", "metrics", "training", "explore", "comparison", "sharing"}  # they ask a model what it can do
+BLIND = {"registry", "run", "metrics", "training", "explore", "comparison", "sharing"}  # ask what a model can do
 
 
 def forbidden(room: str, other: str) -> bool:

@@ -14,8 +14,8 @@ from trilemma.arguments import parse_settings
 from trilemma.cli.evaluation import print_evaluation
 from trilemma.cli.models import show_models
 from trilemma.cli.output import estimate, facts, number, say, table
-from trilemma.hardware import is_first_process
 from trilemma.cli.self_test import self_test
+from trilemma.hardware import is_first_process
 from trilemma.text import printable, quoted
 from trilemma.verbs import Verb, function_of, parse
 
