@@ -25,6 +25,13 @@ Label = Annotated[str | int | None, Field(description="class, by name or number,
 Caption = Annotated[
     str | None, Field(description="what the images show, for a model that reads captions; several with | between them")
 ]
+Prompt = Annotated[
+    str | None,
+    Field(
+        description="of a pipeline: what its images show, {} for the caption or class of each real image (default: the "
+        "captions, or a photo of {})"
+    ),
+]
 Film = Literal["gif", "webp", "mp4"]
 FilmFormat = Annotated[Film, Field(description="of the animation; mp4 needs the extra video")]
 SplitOf = Annotated[SplitName | None, Field(description="split to use (default: held-out images)")]

@@ -264,7 +264,7 @@ def _limits(models: Sequence[Model], axes: Mapping[str, Leaders], asked: Asked) 
 
 def single_trainings(models: Sequence[Model]) -> bool:
     """Whether any model that was measured was trained once only."""
-    return any(len([t for t in m.trainings if t.scores]) == 1 for m in models if m.scores and m.kind != IMAGES)
+    return any(len([t for t in m.trainings if t.scores]) == 1 for m in models if m.scores and m.kind == "model")
 
 
 def _repair(model: Model, text: str, asked: Asked) -> str | None:

@@ -19,7 +19,15 @@ from pydantic import Field
 from trilemma.announce import announced
 from trilemma.comparison.content import Asked, Document, Model
 from trilemma.comparison.document import document
-from trilemma.comparison.entries import Entry, check_shapes, finished, rows_of, shown, to_train
+from trilemma.comparison.entries import (
+    Entry,
+    check_shapes,
+    finished,
+    prepare_pipelines,
+    rows_of,
+    shown,
+    to_train,
+)
 from trilemma.comparison.measured import Measured
 from trilemma.comparison.plain import Json
 from trilemma.comparison.progress import Progress, about, steps_of
@@ -34,7 +42,7 @@ from trilemma.comparison.work import Plan, Say, measure_all, train_all
 from trilemma.data import Data
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.keys import Inverted, Quiet, Resize, Seed
+from trilemma.keys import Inverted, Prompt, Quiet, Resize, Seed
 from trilemma.language import in_language
 from trilemma.modes import own_modes
 from trilemma.rng import check_seed
@@ -89,7 +97,7 @@ class Comparison:
 def compare(
     *runs: Annotated[
         Thing | list[Thing],
-        Field(description="what to compare: runs, folders or zips of images"),
+        Field(description="what to compare: runs, folders or zips of images, pipeline:NAME as of imagine"),
     ],
     data: Annotated[
         Source | None,
@@ -115,6 +123,7 @@ def compare(
         str, Field(description="network that extracts features, as of evaluate; auto: the one that fits the data")
     ] = "auto",
     inverted: Inverted = 0,
+    prompt: Prompt = None,
     size: Resize = None,
     seed: Seed = 0,
     want: Annotated[
@@ -140,9 +149,9 @@ def compare(
     only those that are missing.
 
     Args:
-        runs: what to compare, one by one or as a list: finished runs, and folders, archives or arrays of images, in any
-            mixture; nothing is trained then. Runs that differ in their seed alone share a row. Of images the cost is
-            not known: they are compared in fidelity and diversity.
+        runs: what to compare, one by one or as a list: finished runs, published pipelines, and folders, archives or
+            arrays of images, in any mixture; nothing is trained then. Runs that differ in their seed alone share a row.
+            Of images the cost is not known: they are compared in fidelity and diversity.
         data: what to train on, where nothing is given to compare: a word, a path, or data already loaded (default:
             digits).
         against: the real images, where images alone are compared (data= serves, too); runs are measured by the images
@@ -156,6 +165,7 @@ def compare(
         features: a feature network: auto, efficientnet-lite0, inception, ...
         inverted: so many images come back through every model: through codes that are searched, as `invert` does, where
             it has no encoder.
+        prompt: what pipelines draw, with {} for the caption or the class of a real image.
         size: height and width of the images, px (default: inferred).
         want: the model to recommend: balance, one that is unbeaten in quality and diversity; quality, diversity or
             speed, one that is unbeaten in this.
@@ -172,6 +182,7 @@ def compare(
         KeyboardInterrupt: after Ctrl-C, when the command that resumes has been printed.
     """
     from trilemma.comparison.folder import claim_folder
+    from trilemma.metrics.evaluate import check_prompt
     from trilemma.metrics.reals import choose_reals
     from trilemma.metrics.reconstruction import check_inverted
 
@@ -197,7 +208,10 @@ def compare(
     own = budget is not None or any(entry.run for entry in entries)
     counts = [entry.images.count for entry in entries if entry.images and entry.images.count is not None]
     split, n = choose_reals(loaded, n, n_fake=min(counts, default=None), own=own)
-    request = request_of(entries, loaded, budget, n, seed, features, inverted)
+    check_prompt(prompt, [entry.contestant for entry in entries])
+    prepare_pipelines(entries, loaded, split, prompt)
+    check_shapes(entries, loaded.shape, loaded.name)
+    request = request_of(entries, loaded, budget, n, seed, features, inverted, prompt)
     with_size = size is not None or not isinstance(data, str | Path | None)
     make_command = partial(command_of, request, with_size=with_size, want=want, curves=curves, lang=lang)
     plan = Plan(entries, loaded, budget, split, n, seed, own, make_command(out), want, curves, lang, features, inverted)
@@ -219,10 +233,10 @@ def _real_data(entries: Sequence[Entry], data: Source | None, against: Source | 
         raise UserError("data= and against= both name the real images; give one of them")
     elif (source := data if against is None else against) is None:
         names = ", ".join(entry.label for entry in entries)
-        raise UserError(f"{names}: these are images; add what to measure them against, for instance against=digits")
+        what = "these draw images" if any(entry.pipeline for entry in entries) else "these are images"
+        raise UserError(f"{names}: {what}; add what to measure them against, for instance against=digits")
     else:
         loaded = _loaded(source, None)
-    check_shapes(entries, loaded.shape, loaded.name)
     return loaded
 
 
@@ -275,9 +289,10 @@ def _seconds(budget: Budget | None) -> float | None:
 
 
 def _to_measure(entries: Sequence[Entry]) -> str:
-    """How many runs and sets of images, in words."""
-    sets = sum(entry.images is not None for entry in entries)
-    parts = [(len(entries) - sets, "run"), (sets, "set")]
+    """How many runs, pipelines and sets of images, in words."""
+    pipelines = sum(entry.pipeline is not None for entry in entries)
+    sets = sum(entry.images is not None for entry in entries) - pipelines
+    parts = [(len(entries) - sets - pipelines, "run"), (pipelines, "pipeline"), (sets, "set")]
     return " and ".join(counted(count, what) + " of images" * (what == "set") for count, what in parts if count)
 
 

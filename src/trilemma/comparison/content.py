@@ -19,6 +19,7 @@ SAME = ("protocol", "n_real", "n_fake", "features", "split", "seed", "resize")  
 RECEIPT = (*SAME, "versions", "interval_is", "data_fingerprint")  # of a column
 POINT = ("name", "unit", *RECEIPT)  # of a value of a point on a curve
 IMAGES = "images"  # the kind of a row that is a set of images, with no model behind it
+PIPELINE = "pipeline"  # the kind of a row that is a published pipeline, which was not trained here
 
 FIDELITY, DIVERSITY, SPEED = "fidelity", "diversity", "speed"  # axes
 WANTS = {  # of a user, and the axes that decide
@@ -191,9 +192,9 @@ class Refused:
 class Model:
     """A row: a model as the mean over its trainings, which differ in their seed alone, or a set of images.
 
-    kind: "model" or IMAGES; trained: None of a set of images, and of a model that failed before it was trained;
-    folder: where a set of images lies; learning: of the training that stands for the row; forecast: what a longer one
-    would reach; samplers: the model under several settings of its sampler.
+    kind: "model", IMAGES or PIPELINE; trained: None of the latter two, and of a model that failed before it was
+    trained; folder: where a set of images lies; learning: of the training that stands for the row; forecast: what a
+    longer one would reach; samplers: the model under several settings of its sampler.
     """
 
     name: str

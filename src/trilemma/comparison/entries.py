@@ -1,5 +1,5 @@
-"""What a comparison sets side by side: trainings, in rows of those that differ in their seed alone, and sets of
-images."""
+"""What a comparison sets side by side: trainings, in rows of those that differ in their seed alone, published
+pipelines, and sets of images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trilemma.errors import UserError
+from trilemma.pretrained.table import pipeline_name
 from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of
 from trilemma.run.parts import identity
 from trilemma.run.run import Run
+from trilemma.run.text_to_image import TextToImage
 from trilemma.text import printable
 from trilemma.values import shown as as_typed
 
 if TYPE_CHECKING:
     from trilemma.comparison.content import LearningPoint, SamplerPoint
+    from trilemma.data import Data
     from trilemma.metrics.evaluate import Evaluation
 
 UNIMPORTANT = (
@@ -65,6 +68,11 @@ class Entry:
         return None if isinstance(self.contestant, Run) else self.contestant
 
     @property
+    def pipeline(self) -> TextToImage | None:
+        """The published pipeline; None of any other."""
+        return self.contestant if isinstance(self.contestant, TextToImage) else None
+
+    @property
     def place(self) -> Path | None:
         """Where a set of images lies; None of any other, and of one in memory."""
         return self.contestant.place if isinstance(self.contestant, ImageSet) else None
@@ -91,8 +99,8 @@ def to_train(names: Sequence[str], seed: int, seeds: int) -> list[Entry]:
 
 
 def finished(things: Sequence[Thing]) -> list[Entry]:
-    """Entries of runs on the same images and of sets of images, with names that tell them apart; all there is of a run
-    is read. One that cannot be read is an entry with its error.
+    """Entries of runs on the same images, of pipelines and of sets of images, with names that tell them apart; all
+    there is of a run is read. One that cannot be read is an entry with its error.
 
     Raises:
         UserError: if there is nothing at a path, none can be read, one is given twice, or trained on other images.
@@ -144,8 +152,12 @@ def _opened(things: Sequence[Thing]) -> tuple[dict[Path, Contestant], dict[Path,
 
 def _place(thing: Thing, number: int) -> Path:
     """Where a thing is; of one in memory a name of its own."""
+    if (pipeline := pipeline_name(thing)) is not None:
+        return Path(pipeline)
     if isinstance(thing, str | Path):
         return Path(thing).expanduser().resolve()
+    if isinstance(thing, TextToImage):
+        return Path(thing.model)
     return thing.path.resolve() if isinstance(thing, Run) else Path(f"images-{number + 1}")
 
 
@@ -203,6 +215,18 @@ def _same_data(runs: Sequence[Run]) -> None:
             if first.config["data"] == run.config["data"]:
                 why += ", with the same size= and valid="
             raise UserError(f"{first.path} was trained on {what}, {run.path} on {other}: {why}")
+
+
+def prepare_pipelines(entries: Sequence[Entry], data: "Data", split: str, prompt: str | None) -> None:
+    """Tell pipelines what they are to draw; they are located, too, so that an absent one is refused before any work.
+
+    Raises:
+        UserError: a pipeline is not found, or there is nothing to draw by.
+    """
+    for entry in entries:
+        if entry.pipeline is not None:
+            entry.contestant = pipeline = entry.pipeline.prepared(data, split, prompt)
+            _ = pipeline.place
 
 
 def check_shapes(entries: Sequence[Entry], shape: Sequence[int], data_name: str) -> None:

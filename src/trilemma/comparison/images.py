@@ -56,7 +56,7 @@ class Pictures(NamedTuple):
 def pictures_of(entries: Sequence[Entry], reference: "Reference") -> tuple[Pictures, dict[str, Nearest | Refused]]:
     """Pictures of the real images that are measured by and of generated ones, and by name how near the generated ones
     are to training images."""
-    from trilemma.metrics.reals import part_named
+    from trilemma.data.selection import part_named
 
     setup = reference.setup
     data, part = setup.data, part_named(setup.data, setup.split)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from trilemma.metrics.evaluate import Evaluation
     from trilemma.run.contestant import ImageSet
     from trilemma.run.run import Run
+    from trilemma.run.text_to_image import TextToImage
+
+    Known = Run | ImageSet | TextToImage  # contestants whose content is known
 
 FOLDER = "measured"
 OURS = re.compile(r"[0-9a-f]{32}-\w+\.(safetensors|json)")  # the whole name of a file
@@ -43,12 +46,12 @@ class Measured:
 
     def evaluation(
         self,
-        contestant: "Run | ImageSet",
+        contestant: "Known",
         reference: "Reference",
         settings: Mapping[str, Any],
         measure: Callable[[], "Evaluation"],
     ) -> "Evaluation":
-        """That of a run or a set of images by these settings, or else what `measure` gives, which is kept."""
+        """That of a contestant by these settings, or else what `measure` gives, which is kept."""
         path = self._path(contestant, reference, "evaluation.safetensors", settings)
         with suppress(OSError, SafetensorError, UserError, ValueError, LookupError, TypeError, AttributeError):
             return _read(path, reference)
@@ -82,7 +85,11 @@ class Measured:
             folder.rmdir()
 
     def _path(
-        self, contestant: "Run | ImageSet", reference: "Reference", ending: str, settings: Mapping[str, Any] = NONE
+        self,
+        contestant: "Known",
+        reference: "Reference",
+        ending: str,
+        settings: Mapping[str, Any] = NONE,
     ) -> Path:
         from trilemma.metrics.receipt import versions
 
@@ -99,10 +106,14 @@ class Measured:
         return self.folder / FOLDER / f"{digest[:32]}-{ending}"
 
 
-def _identity(contestant: "Run | ImageSet", n: int, seed: int) -> tuple[object, ...]:
-    """What tells a run with its weights and its device from others, or n images of a seed by their content."""
+def _identity(contestant: "Known", n: int, seed: int) -> tuple[object, ...]:
+    """What tells a run with its weights and its device from others, a pipeline by its commit or its content and
+    its prompts, or n images of a seed by their content."""
     from trilemma.run.contestant import ImageSet
+    from trilemma.run.text_to_image import TextToImage
 
+    if isinstance(contestant, TextToImage):
+        return contestant.name, contestant.identity
     if isinstance(contestant, ImageSet):
         return contestant.name, contestant.shape, contestant.count, contestant.fingerprint(n, seed)
     run = contestant

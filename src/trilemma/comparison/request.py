@@ -67,6 +67,7 @@ def request_of(
     seed: int,
     features: str = "auto",
     inverted: int = 0,
+    prompt: str | None = None,
 ) -> Json:
     """What tells a comparison from another."""
     from trilemma.data.load import source_word
@@ -84,15 +85,19 @@ def request_of(
         "n": n,
         **({} if features == "auto" else {"features": features}),
         **({"inverted": inverted} if inverted else {}),
+        **({} if prompt is None else {"prompt": prompt}),
         "size": list(data.shape[1:]),
         "seed": seed,
     }
 
 
 def _place_of(entry: Entry) -> str:
-    """The path of a run or of a set of images; of one in memory the SHA-256 of its levels."""
+    """The path of a run or of a set of images, or the name of a pipeline; of images in memory the SHA-256 of their
+    levels."""
     if entry.run is not None:
         return str(entry.run.path.resolve())
+    if entry.pipeline is not None:
+        return entry.pipeline.name
     if place := entry.path or entry.place:
         return str(place)
     images = entry.images
@@ -119,7 +124,7 @@ def command_of(
         words += [f"seeds={request['seeds']}"] if request["seeds"] > 1 else []
         words += [f"size={'x'.join(map(str, request['size']))}"] if with_size else []
     words = [*words, f"n={request['n']}", f"seed={request['seed']}"]
-    words += [f"{key}={request[key]}" for key in ("features", "inverted") if key in request]
+    words += [f"{key}={request[key]}" for key in ("features", "inverted", "prompt") if key in request]
     words += [] if want == "balance" else [f"want={want}"]
     words += [] if curves else ["curves=false"]
     words += [] if lang == ENGLISH else [f"lang={lang}"]

@@ -1,7 +1,7 @@
 """The rows of a comparison: a model is the mean over its trainings, which differ in their seed alone.
 
 With each row what its trainings measured; below the models the controls; and the differences between all pairs of rows.
-A set of images is a row without a training.
+A set of images, or a pipeline, is a row without a training.
 """
 
 import math
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from trilemma.comparison.content import (
     IMAGES,
+    PIPELINE,
     Asked,
     Control,
     Difference,
@@ -63,7 +64,7 @@ def model_row(name: str, row: Sequence[Entry], data: "Data", asked: Asked, share
         trainings=[_one(entry) for entry in row],
         place=_place(scores, learned=not nothing),
         trained=training_of(first.run, data) if first.run else None,
-        kind=IMAGES if first.images else "model",
+        kind=PIPELINE if first.pipeline else IMAGES if first.images else "model",
         folder=str(first.place) if first.place else None,
         learning=first.learning,
         forecast=forecast(first.learning) if first.learning else None,

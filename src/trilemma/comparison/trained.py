@@ -71,7 +71,7 @@ def words_of(asked: Asked, *names: str) -> list[str]:
 
 
 def commands(entry: Entry, data: "Data", asked: Asked) -> dict[str, str]:
-    """What trains, draws and measures the same again; of a set of images, what measures it."""
+    """What trains, draws and measures the same again; of a pipeline or a set of images, what measures it."""
     from trilemma.data.load import source_word
 
     run, keys = entry.run, [f"n={asked.n}", f"seed={asked.seed}", f"batch={asked.batch}"]
@@ -84,7 +84,9 @@ def commands(entry: Entry, data: "Data", asked: Asked) -> dict[str, str]:
             "sample": quoted(["trilemma", "sample", path, "n=64", f"seed={asked.seed}"]),
             "evaluate": quoted(["trilemma", "evaluate", path, *keys]),
         }
-    if entry.place is None:
+    if entry.place is None and entry.pipeline is None:
         return {}
+    what = entry.pipeline.name if entry.pipeline else str(entry.place)
+    keys += words_of(asked, "prompt") if entry.pipeline else []
     against = [f"against={source_word(data.source)}", f"split={asked.split}"]
-    return {"evaluate": quoted(["trilemma", "evaluate", str(entry.place), *against, *keys])}
+    return {"evaluate": quoted(["trilemma", "evaluate", what, *against, *keys])}

@@ -22,6 +22,7 @@ from trilemma.data import Data
 from trilemma.errors import UserError, shows_tracebacks
 from trilemma.run.contestant import ImageSet
 from trilemma.run.run import Run
+from trilemma.run.text_to_image import TextToImage
 from trilemma.words import counted
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _evaluation(
         whole = evaluate(contestant, n=plan.n, seed=plan.seed, reference=reference, **settings)
         return whole if images else replace(whole, fakes=whole.fakes[:0], features=whole.features[:0])
 
-    if not isinstance(contestant, Run | ImageSet):  # whose content is not known
+    if not isinstance(contestant, Run | ImageSet | TextToImage):  # whose content is not known
         return measure()
     return measured.evaluation(contestant, reference, {**settings, "images": images}, measure)
 

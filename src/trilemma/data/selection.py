@@ -35,6 +35,15 @@ class Selection:
         labels = _if_all(split.labels for split in self.splits)
         return None if labels is None else torch.cat(labels)[self.order]
 
+    @property
+    def captions(self) -> tuple[str, ...] | None:
+        """The caption of each image, (N,)."""
+        captions = _if_all(split.captions for split in self.splits)
+        if captions is None:
+            return None
+        joined = tuple(chain.from_iterable(captions))
+        return tuple(joined[k] for k in self.order.tolist())
+
     def take(self, index: Tensor) -> Split:
         """The images numbered `index`, int64 (n,), in that order, without the factors they were drawn from."""
         at, first, splits, places = self.order[index], 0, [], []
@@ -49,6 +58,11 @@ class Selection:
 def one_split(data: Data, name: str) -> Selection:
     """A split by name."""
     return Selection(name, (data.splits[name],), torch.arange(len(data.splits[name])))
+
+
+def part_named(data: Data, split: str) -> Selection:
+    """A split, or with "all" every image."""
+    return all_splits(data) if split == ALL else one_split(data, split)
 
 
 def all_splits(data: Data) -> Selection:

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.classifiers.bundled import FeatureNetwork
-from trilemma.data.selection import ALL
+from trilemma.data.selection import ALL, part_named
 from trilemma.metrics import neighbours
 from trilemma.metrics.feature_cache import real_features
 from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Spread, difference
 from trilemma.metrics.quality import Real, Setup, classifier_for, quality, quality_scores, real_of
-from trilemma.metrics.reals import choice, order, part_named, real_images
+from trilemma.metrics.reals import choice, order, real_images
 from trilemma.metrics.receipt import Score
 
 TITLES = {

@@ -87,7 +87,29 @@ def draw_with_cost(
         The images, uint8 (n, C, H, W), and the cost of those that this process drew.
     """
     assert isinstance(model, nn.Module)
-    device, batch = next(model.parameters()).device, min(batch, n)
+    network = sampling_network(model)
+    numbers = (count_parameters(model), count_parameters(network))
+    device = next(model.parameters()).device
+    networks = [network, *guides.networks]
+    return draw_timed(draw, n, batch=batch, device=device, networks=networks, parameters=numbers, team=team)
+
+
+def draw_timed(
+    draw: Callable[[int, int], Tensor],
+    n: int,
+    *,
+    batch: int,
+    device: torch.device,
+    networks: Sequence[nn.Module],
+    parameters: tuple[int, int],
+    team: Team = ALONE,
+) -> tuple[Tensor, Cost]:
+    """As `draw_with_cost`, of anything that draws.
+
+    Args:
+        networks: whose calls are counted; parameters: of all that draws, and of the network that sampling calls.
+    """
+    batch = min(batch, n)
     seconds, counts, calls = list[float](), list[int](), list[float]()
     energy = EnergyMeter(device)
 
@@ -99,7 +121,7 @@ def draw_with_cost(
         calls.append((rows.total - before) / count)
         return to_levels(drawn)
 
-    with counted_rows(sampling_network(model), *guides.networks) as rows:
+    with counted_rows(*networks) as rows:
         images = by_batches(team, n, batch, timed)
     calls_per_image, joules = rows.total / sum(counts), energy.joules()
     seconds = seconds[: sum(counts) // batch]  # the rest, smaller than a batch, is not a repeat
@@ -113,8 +135,8 @@ def draw_with_cost(
         ms_interval=median_interval(times) if len(times) > 1 else None,
         calls_per_image=calls_per_image,
         calls_interval=(min(calls), max(calls)),
-        parameters=count_parameters(model),
-        sampling_parameters=count_parameters(sampling_network(model)),
+        parameters=parameters[0],
+        sampling_parameters=parameters[1],
         device=device.type,
         batch=batch,
         repeats=len(times),

@@ -1,6 +1,6 @@
 """Everything the package measures of a model or of a set of images, in one call, each figure with its receipt."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
@@ -14,7 +14,7 @@ from trilemma.config import Config
 from trilemma.data import Data, load_data
 from trilemma.data.load import Source
 from trilemma.errors import UserError, named
-from trilemma.keys import BatchSize, Inverted, Seed
+from trilemma.keys import BatchSize, Inverted, Prompt, Seed
 from trilemma.metrics import cost, frechet
 from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.metrics.classification import class_scores
@@ -29,9 +29,12 @@ from trilemma.metrics.receipt import METRICS, Score, claim_scores, protocol_name
 from trilemma.metrics.reconstruction import check_inverted, reconstruction_scores
 from trilemma.metrics.resources import peak_bytes
 from trilemma.modes import own_modes
+from trilemma.pretrained.table import pipeline_name
 from trilemma.ranks import connected_ranks, current_team
+from trilemma.registry import count_parameters
 from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
 from trilemma.run.run import Run
+from trilemma.run.text_to_image import TextToImage
 from trilemma.team import in_turn, together
 from trilemma.types import BoundsByPath, Conditional, Inverts, Reconstructs, Samples, Upscales
 from trilemma.values import checked_call, shown
@@ -80,7 +83,9 @@ class Drawn(NamedTuple):
 @own_modes()
 @connected_ranks()
 def evaluate(
-    what: Annotated[Thing, Field(description="a run folder, or a folder or zip of generated images")],
+    what: Annotated[
+        Thing, Field(description="a run folder, a folder or zip of generated images, or pipeline:NAME as of imagine")
+    ],
     *,
     against: Annotated[Source | None, Field(description="real images (default: the data of the run)")] = None,
     n: Annotated[
@@ -105,6 +110,7 @@ def evaluate(
         Literal["bound", "flow"], Field(description="of a diffusion model: a bound, or by its probability-flow path")
     ] = "bound",
     inverted: Inverted = 0,
+    prompt: Prompt = None,
     reference: Reference | None = None,
     **settings: Any,
 ) -> Evaluation:
@@ -121,7 +127,8 @@ def evaluate(
         batch: images drawn at a time; the time per image is for this batch.
         inverted: as many images come back through codes that are searched, as `invert` does.
         reference: that of an earlier evaluation by the same real images, which are not read again then.
-        settings: of the run's sampler (steps, ...).
+        prompt: of a pipeline: what its images show, with {} for the caption or the class of a real image.
+        settings: of the run's sampler (steps, ...); of a pipeline steps, guidance, negative, size and scheduler.
     Returns:
         Frechet distance (refused below 2,048 images), kernel distance (below 3), density, coverage, precision, recall
         (below 12), and the same of controls; the Frechet distance extrapolated to infinitely many images, and the
@@ -129,7 +136,8 @@ def evaluate(
         score is written to metrics/<protocol>.json in its folder.
     Raises:
         UserError: if the model cannot sample, or has no likelihood of the kind asked for, its images are not finite,
-            there are too few images, or a file of ours holds several.
+            there are too few images, or a file of ours holds several; a pipeline is not found, or is not told what to
+            draw.
     """
     if against is None and reference is None and is_images(what):
         raise _no_real_data(shown(what))  # before the images are read
@@ -142,14 +150,21 @@ def evaluate(
         together(team, lambda: claim_scores(folder) if team.writes else None)
     _check_likelihood(run, likelihood, bound_samples)
     _check_inverted(run, inverted)
+    pipeline = contestant if isinstance(contestant, TextToImage) else None
+    check_prompt(prompt, [contestant])
     data = in_turn(team, lambda: _real_data(contestant, against, reference))
     own = reference.setup.own if reference else run is not None and data.fingerprint == run.config["fingerprint"]
     split, n = choose_reals(data, n, split=split, n_fake=contestant.count, own=own, least=FEWEST)
+    if pipeline is not None:
+        contestant = pipeline = pipeline.prepared(data, split, prompt, settings)
+        settings = pipeline.settings
     if reference is not None and features == "auto":
         features = reference.setup.network
     setup = setup_of(data, split, n, features=features, own=own, seed=seed)
     setup = replace(setup, settings=settings, team=team)
     reference = reference_of(setup, reference)
+    if pipeline is not None:
+        return _evaluation(setup, _drawn_by_pipeline(pipeline, setup, batch), reference)
     if run is None:
         return _evaluation(setup, _drawn(contestant, setup, batch), reference)
     bounds = {"samples": bound_samples, "n": bound_images, "by": likelihood}
@@ -202,7 +217,14 @@ def _real_data(contestant: Contestant, against: Source | None, reference: Refere
 
 
 def _no_real_data(name: str) -> UserError:
-    return UserError(f"{name} holds images; add what to measure them against, for instance against=fashion-mnist")
+    what = "draws" if pipeline_name(name) is not None else "holds"
+    return UserError(f"{name} {what} images; add what to measure them against, for instance against=fashion-mnist")
+
+
+def check_prompt(prompt: str | None, contestants: Iterable[Contestant | None]) -> None:
+    """Raises UserError where prompts are given and nothing draws by them."""
+    if prompt is not None and not any(isinstance(one, TextToImage) for one in contestants):
+        raise UserError(f'prompt="{prompt:.40}" is what a pipeline draws; give pipeline:NAME, or leave it out')
 
 
 def _drawn(contestant: Contestant, setup: Setup, batch: int) -> Drawn:
@@ -210,6 +232,24 @@ def _drawn(contestant: Contestant, setup: Setup, batch: int) -> Drawn:
     parts = contestant.draw(setup.n, seed=setup.seed, first=0, batch=batch, **setup.settings)
     images = torch.cat([to_levels(part.images) for part in parts])
     return Drawn(images, notes=[contestant.described(setup.n)] if isinstance(contestant, ImageSet) else [])
+
+
+def _drawn_by_pipeline(pipeline: TextToImage, setup: Setup, batch: int) -> Drawn:
+    """Images of a published pipeline, and its cost."""
+    session = pipeline.open()
+    denoiser, networks = session.networks
+    numbers = (sum(map(count_parameters, networks)), count_parameters(denoiser))
+    images, spent = cost.draw_timed(
+        lambda first, count: session.images(first, count, setup.seed),
+        setup.n,
+        batch=batch,
+        device=session.pipeline.device,
+        networks=[denoiser],
+        parameters=numbers,
+    )
+    parameters = score_of("parameters", "parameters", float(numbers[0]), seed=setup.seed, settings=setup.settings)
+    scores = [*_cost_scores(setup, spent), parameters]
+    return Drawn(images, scores, session.described(), {"weights": pipeline.weights_id})
 
 
 def _drawn_by_run(

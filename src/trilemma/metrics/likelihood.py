@@ -24,11 +24,10 @@ from torch import Tensor, nn
 
 from trilemma import rng as random
 from trilemma.data import Data
-from trilemma.data.selection import Selection
+from trilemma.data.selection import Selection, part_named
 from trilemma.errors import UserError, check_finite
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.intervals import Estimate, mean_estimate
-from trilemma.metrics.reals import part_named
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.pictures.levels import to_float
 from trilemma.run.compute import MOST_NUMBERS, in_batches

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng
+from trilemma.data.selection import part_named
 from trilemma.errors import UserError
 from trilemma.interpolation import linear, spherical
 from trilemma.metrics.feature_cache import real_features
@@ -26,7 +27,7 @@ from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Estimate, mean_estimate
 from trilemma.metrics.likelihood import refusal, some_images
 from trilemma.metrics.quality import Setup
-from trilemma.metrics.reals import part_named, real_images
+from trilemma.metrics.reals import real_images
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.modes import in_float32
 from trilemma.run.compute import MOST_NUMBERS, in_batches

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data
-from trilemma.data.selection import ALL, Selection, all_splits, one_split
+from trilemma.data.selection import ALL, part_named
 from trilemma.data.split import held_out_split
 from trilemma.errors import UserError, unknown
 from trilemma.metrics import neighbours
@@ -108,11 +108,6 @@ def real_images(data: Data, split: str, n: int, seed: int) -> Tensor:
     """The n images that are measured by, uint8 (n, C, H, W), in the order in which they lie."""
     part = part_named(data, split)
     return part.take(choice(len(part), n, seed)).images
-
-
-def part_named(data: Data, split: str) -> Selection:
-    """A split, or with "all" every image."""
-    return all_splits(data) if split == ALL else one_split(data, split)
 
 
 def choice(total: int, n: int, seed: int) -> Tensor:

@@ -21,13 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trilemma.data.selection import part_named
 from trilemma.errors import UserError, check_finite
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Estimate, mean_estimate
 from trilemma.metrics.likelihood import IMAGES, INTERVAL_IS, refusal, some_images
 from trilemma.metrics.quality import Setup
-from trilemma.metrics.reals import part_named
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.run.compute import MOST_NUMBERS, in_batches
 from trilemma.types import Coder, Inverts, Reconstructs, codes_need, for_codes, needs_caption

@@ -62,12 +62,10 @@ def locate(name: str, *, download: bool = True) -> Place:
     Raises:
         UserError: there is none of that name, or it is not here and cannot or may not be downloaded.
     """
-    path = Path(name).expanduser()
-    if name and name not in CHECKPOINTS and path.is_dir():
-        return Place(name, path.resolve(), path.resolve())
-    repository = CHECKPOINTS[name].repository if name in CHECKPOINTS else name
-    if not REPOSITORY.fullmatch(repository):
-        raise unknown("model", name, [*CHECKPOINTS, "OWNER/NAME of the hub", "a folder"])
+    repository = check_name(name)
+    if repository is None:
+        path = Path(name).expanduser().resolve()
+        return Place(name, path, path)
     record = read_record(KIND, repository)
     if record is None and not download:
         raise UserError(
@@ -76,6 +74,20 @@ def locate(name: str, *, download: bool = True) -> Place:
     record = record or _download(repository)
     folder = Path(record.folder)
     return Place(name, folder, folder.parents[2], repository, record.commit, record.licence)
+
+
+def check_name(name: str) -> str | None:
+    """The repository that a name stands for; None for a folder. Nothing is read.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if name and name not in CHECKPOINTS and Path(name).expanduser().is_dir():
+        return None
+    repository = CHECKPOINTS[name].repository if name in CHECKPOINTS else name
+    if not REPOSITORY.fullmatch(repository):
+        raise unknown("model", name, [*CHECKPOINTS, "OWNER/NAME of the hub", "a folder"])
+    return repository
 
 
 def _download(repository: str) -> Record:

@@ -6,6 +6,7 @@ it: that is read from the hub at the first use, and recorded.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -20,6 +21,25 @@ class Checkpoint:
     repository: str
     about: str
     keys: Mapping[str, Any] = field(default_factory=dict)
+
+
+PREFIX = "pipeline:"  # before the name of a pipeline where a run may stand, too
+
+
+def pipeline_name(what: object) -> str | None:
+    """What stands after "pipeline:"; None for anything else.
+
+    >>> pipeline_name("pipeline:sd-turbo"), pipeline_name("runs/vae")
+    ('sd-turbo', None)
+    """
+    text = str(what) if isinstance(what, str | Path) else ""
+    return text.removeprefix(PREFIX) if text.startswith(PREFIX) else None
+
+
+def defaults_of(name: str) -> dict[str, Any]:
+    """The keys that a checkpoint of the table, by its short name or its repository, is drawn with by default."""
+    rows = [row for word, row in CHECKPOINTS.items() if name in (word, row.repository)]
+    return {key: value for row in rows for key, value in row.keys.items()}
 
 
 TURBO = {"steps": 1, "guidance": 0.0}

@@ -1,4 +1,4 @@
-"""What can be measured: whatever draws images, a run or a set of existing images.
+"""What can be measured: whatever draws images, a run, a published pipeline, or a set of existing images.
 
 A contestant draws image k of a seed by its number, as a run does. A set of images has no model behind it, so that its
 cost is not known: its images of a seed are its own in an order that the seed chooses, as many as there are.
@@ -22,9 +22,11 @@ from trilemma.data.selection import ALL, Selection, all_splits
 from trilemma.data.sources.arrays import GIVEN, as_numpy, to_images
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
+from trilemma.pretrained.table import pipeline_name
 from trilemma.run.compute import ImageBatch
 from trilemma.run.locate import CONFIG, is_of_hub, no_run
 from trilemma.run.run import Run, load
+from trilemma.run.text_to_image import TextToImage
 from trilemma.values import refusal
 from trilemma.words import names_counted
 
@@ -106,13 +108,16 @@ Thing = Annotated[Run | Source | Contestant, Field(title="a run, a path, an arra
 
 
 def contestant_of(what: Thing) -> Contestant:
-    """A run, the folder of one, or images: a folder or an archive of them, an array file, an array, or loaded data.
+    """A run, the folder of one, "pipeline:NAME", or images: a folder or an archive of them, an array file, an array, or
+    loaded data.
 
     Raises:
         UserError: it is something else, or there is nothing at the path.
     """
-    if isinstance(what, Run | ImageSet):
+    if isinstance(what, Run | ImageSet | TextToImage):
         return what
+    if (name := pipeline_name(what)) is not None:
+        return TextToImage(name)
     if isinstance(what, str | Path):
         return _of_path(what)
     if isinstance(what, Data):
