@@ -79,7 +79,7 @@ def test_what_is_refused(run: trilemma.Run, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(UserError, match="enlarges images of 1 channels and at least 4x4 px"):
         trilemma.upscale(run, tmp_path / "small.png")
     Image.new("L", (64, 64)).save(tmp_path / "large.png")
-    monkeypatch.setattr(import_module("trilemma.explore.upscale"), "LARGEST", 1000)
+    monkeypatch.setattr(import_module("trilemma.explore.upscaling"), "LARGEST", 1000)
     with pytest.raises(UserError, match="would become 128x128 px, more than 1,000 pixels"):
         trilemma.upscale(run, tmp_path / "large.png")
     with pytest.raises(UserError, match=r"image file .*absent.png not found"):

@@ -24,6 +24,7 @@ from trilemma.data.selection import Selection, all_splits, one_split
 from trilemma.data.sources.labels import class_number
 from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError, unknown_key, with_hint
+from trilemma.explore.by_pipeline import EditKeys, edit_by_pipeline, keys_of
 from trilemma.explore.codes import condition_for, decode_alike, note_search
 from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
 from trilemma.explore.naming import find_code, image_word
@@ -31,8 +32,9 @@ from trilemma.explore.redraw import Redrawing, redraw
 from trilemma.explore.sample import label_name
 from trilemma.keys import Caption, FilmFormat, Label, Picture, Seed
 from trilemma.pictures.grid import grid
+from trilemma.pretrained.table import pipeline_name
 from trilemma.results import Results, place
-from trilemma.run.run import Run, RunLike, as_run
+from trilemma.run.run import Run, RunOrPipeline, as_run
 from trilemma.types import Batch, Decodes, Encodes, Inverts
 from trilemma.values import checked_call
 
@@ -59,7 +61,7 @@ class Edit:
 
 @checked_call
 def edit(
-    run: RunLike,
+    run: RunOrPipeline,
     image: Annotated[
         str | int | Path | Tensor, Field(description="an image file, the number of a held-out image, or a code")
     ],
@@ -104,6 +106,7 @@ def edit(
     """Change an image: move its code towards a group of images, or let a diffusion model draw it again.
 
     Args:
+        run: or pipeline:NAME, a published checkpoint, with caption= and strength=, mask= or both.
         image: the number of a held-out image, an image file, or with towards= a code, see `find_code`.
         towards: the name or number of a class, a source of images (a folder, ...), or a vector saved by an earlier
             edit.
@@ -126,6 +129,8 @@ def edit(
         UserError: the model does not encode and decode, or does not draw images again; a group is unknown or empty; a
             vector has another length than the model's codes; a mask has another size, or no pixel.
     """
+    if (name := pipeline_name(run)) is not None:
+        return edit_by_pipeline(name, image, keys_of(EditKeys, edit, locals()))
     run = as_run(run)
     again = {"strength": strength, "mask": mask, "noise": noise, "rounds": rounds}
     if towards is None:

@@ -1,43 +1,36 @@
 """The way from one image to another through the codes of a model."""
 
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from trilemma.data.load import Images
+from trilemma.errors import UserError, unknown_key
+from trilemma.explore.between_prompts import BetweenKeys, interpolate_by_pipeline
+from trilemma.explore.by_pipeline import keys_of
 from trilemma.explore.codes import in_space
 from trilemma.explore.images import run_receipt
+from trilemma.explore.interpolation import FINER, Interpolation, animated_ways
 from trilemma.explore.naming import Named, find_code
 from trilemma.interpolation import WAYS, linear
-from trilemma.keys import Film, FilmFormat, Label, Picture
-from trilemma.pictures.animation import animated, check_film, frame
+from trilemma.keys import FilmFormat, Label, Picture
+from trilemma.pictures.animation import check_film
 from trilemma.pictures.table import table
+from trilemma.pretrained.table import pipeline_name
 from trilemma.results import Results, place
-from trilemma.run.run import Run, RunLike, as_run
+from trilemma.run.run import Run, RunOrPipeline, as_run
 from trilemma.types import Condition, Decodes, Encodes
 from trilemma.values import checked_call
-
-FINER = 4  # steps of the animation for one of the grid
-STEP_MS, REST_MS = 60, 600  # time of a step of the animation, and of its two ends
-
-
-@dataclass(frozen=True)
-class Interpolation:
-    """The picture, the animation if there is one, and the images of each way: (frames, C, H, W)."""
-
-    picture: Path
-    animation: Path | None
-    frames: dict[str, Tensor]
 
 
 @checked_call
 def interpolate(
-    run: RunLike,
+    run: RunOrPipeline,
     a: Annotated[
         Named,
         Field(
@@ -55,11 +48,17 @@ def interpolate(
     animate: Annotated[bool, Field(description="also write an animation")] = True,
     film: FilmFormat = "gif",
     label: Label = None,
+    seed: Annotated[
+        int | None,
+        Field(ge=0, description="of a pipeline: noise of images 0 and 1 of this seed (default: 0)"),
+    ] = None,
     out: Picture = None,
+    **settings: Any,
 ) -> Interpolation:
     """Decode the codes between two images or two codes: a picture with a row for each way, and an animation.
 
     Args:
+        run: or pipeline:NAME, a published checkpoint, which goes from prompt a to prompt b, and from noise to noise.
         a, b: each an image file, the number of a held-out image, or a code: its numbers with commas between them, a
             .npy file of them, the .npz file of `invert`, or seed:3 for what image 0 of that seed is drawn from, or of a
             model that encodes, for the code of that image. Between two images, a last row blends their pixels, for
@@ -68,9 +67,13 @@ def interpolate(
         data: the images that numbers count in; default: the run's own.
         label: the class to decode, for a conditional model; default: the class of the nearer end.
         out: the picture to write; default: RUN/interpolation.png. The animation lies beside it.
+        settings: of a pipeline: steps, guidance, negative, size, scheduler.
     Raises:
         UserError: the model does not encode and decode, or a or b has another shape than the run's, or lacks a class.
     """
+    if (name := pipeline_name(run)) is not None:
+        return interpolate_by_pipeline(name, a, b, keys_of(BetweenKeys, interpolate, locals()))
+    _refuse_settings(seed, settings)
     check_film(film)
     run = in_space(as_run(run), space)
     run.coder("interpolate", Encodes, Decodes)
@@ -91,7 +94,7 @@ def interpolate(
     receipt = run_receipt(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, space=space, label=label)
     heads = [f"{t:.2f}" for t in fine[::FINER].tolist()]
     sheet = table(torch.cat(list(lines.values())), list(lines), heads)
-    files.write(sheet, receipt, {animation: _animated(moving, film)} if animation else {})
+    files.write(sheet, receipt, {animation: animated_ways(moving, film)} if animation else {})
     return Interpolation(picture, animation, rows)
 
 
@@ -105,13 +108,12 @@ def _decoded(run: Run, codes: Tensor, ends: Sequence[tuple[Tensor, Condition, Te
     return run.decode(codes.float(), condition=Condition(label))
 
 
-def _animated(ways: dict[str, Tensor], film: Film) -> bytes:
-    """An animation that goes there and back for ever, the ways side by side."""
-    there = [frame(torch.stack(images), columns=len(images)) for images in zip(*ways.values(), strict=True)]
-    pictures = [*there, *there[-2:0:-1]]
-    rest = {0, len(there) - 1}
-    times = [REST_MS if k in rest else STEP_MS for k in range(len(pictures))]
-    return animated(pictures, times, film)
+def _refuse_settings(seed: int | None, settings: dict[str, Any]) -> None:
+    """Raises UserError where a run is given what only a pipeline takes."""
+    if settings:
+        raise unknown_key(next(iter(settings)), {"interpolate": [*inspect.signature(interpolate).parameters][3:-1]})
+    if seed is not None:
+        raise UserError(f"seed={seed} is for a pipeline; a code of this run is drawn as seed:{seed}")
 
 
 def _word(what: Named) -> str:

@@ -82,7 +82,7 @@ def redraw(
     keys = run.sampling(settings, verb)
     n = _count(n, keys, noise)
     end_of(first, n)
-    picture, within = place(out, run.path, f"edit-{image_word(image)}-{_name(strength, mask, noise)}.png")
+    picture, within = place(out, run.path, f"edit-{image_word(image)}-{how_redrawn(strength, mask, noise)}.png")
     animation = None if film is None else picture.with_suffix(f".{film}")
     if film is not None:
         check_film(film)
@@ -119,7 +119,7 @@ def redraw(
     contents = numbered_contents(paths, images.cpu(), receipt, first)
     if animation and film:
         contents[animation] = _animated([*moving, drawn.cpu()], film)
-    files.write(_page(source, area, images, first), receipt, contents)
+    files.write(redrawing_page(source, area, images, first), receipt, contents)
     return Redrawing(picture, animation, paths, source.cpu(), None if area is None else area.cpu(), images.cpu(), std)
 
 
@@ -223,14 +223,14 @@ def _file(path: Path, size: tuple[int, int], image: Path | None) -> Tensor:
     return (decoded.images > 127).float()
 
 
-def _name(strength: float | None, mask: str | None, noise: float | str | None) -> str:
+def how_redrawn(strength: float | None, mask: str | None, noise: float | str | None) -> str:
     """What was asked for, as part of a file's name."""
     if mask is not None:
         return "mask"
     return "noise" if noise is not None else f"strength-{strength:g}"
 
 
-def _page(source: Tensor, mask: Tensor | None, images: Tensor, first: int) -> "Image.Image":
+def redrawing_page(source: Tensor, mask: Tensor | None, images: Tensor, first: int) -> "Image.Image":
     """before | mask | after, with the numbers of the images."""
     source, images = source.cpu(), images.cpu()
     shown, texts = [source], ["before"]

@@ -1,8 +1,7 @@
 """An image enlarged by a diffusion model, beside the same by bicubic interpolation."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -10,42 +9,26 @@ from pydantic import Field
 from torch import Tensor
 
 from trilemma.data.load import Images
-from trilemma.errors import UserError, check_finite
+from trilemma.errors import check_finite
+from trilemma.explore.by_pipeline import RedrawingKeys, keys_of, upscale_by_pipeline
 from trilemma.explore.images import numbered_contents, numbered_paths, run_receipt
 from trilemma.explore.naming import image_word, number_of, pick_image, read_whole
+from trilemma.explore.upscaling import Upscaling, check_enlarged, upscaling_page
 from trilemma.keys import Caption, Label, Picture, Seed
 from trilemma.modes import own_modes
-from trilemma.pictures.grid import grid
+from trilemma.pretrained.table import pipeline_name
 from trilemma.results import Results, place
 from trilemma.run.compute import one_algorithm
-from trilemma.run.run import Run, RunLike, as_run, end_of
+from trilemma.run.run import Run, RunOrPipeline, as_run, end_of
 from trilemma.text import note
 from trilemma.types import Upscales
 from trilemma.values import checked_call
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-LARGEST = 2**20  # pixels of an enlarged image
-
-
-@dataclass(frozen=True)
-class Upscaling:
-    """The picture, the file of each image, and what they show: the small image (1, C, h, w), the same enlarged by
-    bicubic interpolation (1, C, H, W), the images drawn (n, C, H, W), and the true one where there is one."""
-
-    picture: Path
-    files: list[Path]
-    small: Tensor
-    bicubic: Tensor
-    images: Tensor
-    original: Tensor | None
 
 
 @checked_call
 @own_modes()
 def upscale(
-    run: RunLike,
+    run: RunOrPipeline,
     image: Annotated[
         str | int | Path, Field(description="an image file, or the number of a held-out image, which is shrunk first")
     ],
@@ -62,6 +45,7 @@ def upscale(
     """Enlarge an image: a picture of it beside what is drawn, and a file for each image drawn.
 
     Args:
+        run: or pipeline:NAME, a published checkpoint that enlarges; caption= is its prompt.
         image: a file is enlarged as it is, and tile by tile where it is larger than the small images of the training.
         n, seed, first: how many images are drawn, and the numbers of their noise.
         data: other images to count in than the run's own.
@@ -72,6 +56,8 @@ def upscale(
         UserError: the model was not trained to enlarge images, the image is smaller than those of its training, or so
             large that its pixels would be more than LARGEST.
     """
+    if (name := pipeline_name(run)) is not None:
+        return upscale_by_pipeline(name, image, keys_of(RedrawingKeys, upscale, locals()))
     run = as_run(run)
     model = run.require("enlarge images", Upscales)
     keys = run.sampling(settings, upscale)
@@ -81,8 +67,7 @@ def upscale(
     files = Results(picture, paths, verb="upscale", within=within)
     small, original = _small(run, image, data, model.factor)
     size = [side * model.factor for side in small.shape[2:]]
-    if size[0] * size[1] > LARGEST:
-        raise UserError(f"{image} would become {size[0]}x{size[1]} px, more than {LARGEST:,} pixels; cut or shrink it")
+    check_enlarged(image, size)
     if size != list(run.shape[1:]):
         note(f"{image}: {small.shape[2]}x{small.shape[3]} px are enlarged in tiles of {run.shape[1]}x{run.shape[2]}")
     guides = run.guides(keys)
@@ -100,7 +85,7 @@ def upscale(
     asked = {"n": n, "seed": seed, "first": first, "label": label, "caption": caption, "settings": keys.given()}
     receipt = run_receipt(run, "upscale", image=str(image), **asked, guide=run.guide_origin(keys))
     contents = numbered_contents(paths, images, receipt, first)
-    files.write(_page(small.cpu(), bicubic, images, original, first), receipt, contents)
+    files.write(upscaling_page(small.cpu(), bicubic, images, original, first), receipt, contents)
     return Upscaling(picture, paths, small.cpu(), bicubic, images, original)
 
 
@@ -110,13 +95,3 @@ def _small(run: Run, image: str | int | Path, data: Any, factor: int) -> tuple[T
         original = pick_image(run, image, data).image
         return F.avg_pool2d(original, factor), original.cpu()
     return read_whole(Path(str(image)), run.shape[0]).to(run.device), None
-
-
-def _page(small: Tensor, bicubic: Tensor, images: Tensor, original: Tensor | None, first: int) -> "Image.Image":
-    """small | bicubic | drawn | original."""
-    pixels = F.interpolate(small, size=list(bicubic.shape[2:]), mode="nearest")
-    shown, texts = [pixels, bicubic, images], ["small", "bicubic", *(str(first + k) for k in range(len(images)))]
-    if original is not None:
-        shown.append(original)
-        texts.append("original")
-    return grid(torch.cat(shown), columns=min(8, len(texts)), texts=texts)

@@ -25,7 +25,10 @@ THEIRS = {  # the names of our keys in a call
     "image": ("image",),
     "strength": ("strength",),
     "mask": ("mask_image",),
+    "frames": ("num_frames",),
 }
+RATES = ("fps", "frame_rate")  # keywords of films that know how fast they are
+RATE = 8  # images in a second of those that do not
 
 
 def task_of(keys: Mapping[str, Any]) -> str:
@@ -72,6 +75,8 @@ def draw(
     Raises:
         UserError: the pipeline does not take a key, or cannot draw this.
     """
+    if is_film(pipeline):
+        raise UserError(f"{pipeline.place.name} ({type(pipeline.base).__name__}) draws films; give frames=")
     task = task_of(keys)
     pipe = pipeline.for_task(task)
     known = inspect.signature(type(pipe).__call__).parameters
@@ -84,17 +89,97 @@ def draw(
     values = arguments(pipe, keys)
     _check_steps({"strength": known["strength"].default if "strength" in known else None, **values})
     pipeline.use_scheduler(scheduler)
-    noise = rng.generator(seed, "imagine", k)
+    result = call(pipeline, pipe, prompt=prompt, **values, generator=noise_of(seed, k), output_type="pt")
+    return _checked(pipeline, pipe, result, k)
+
+
+def noise_of(seed: int, k: int) -> torch.Generator:
+    """What image k of a seed is drawn from."""
+    return rng.generator(seed, "imagine", k)
+
+
+def call(pipeline: Pipeline, pipe: Any, **values: Any) -> Any:
+    """What a pipeline answers to a call; in silence.
+
+    Raises:
+        UserError: it cannot draw this.
+    """
     with torch.no_grad(), silence() as warned, their_errors(f"{pipeline.place.name} cannot draw this"):
-        result = pipe(prompt=prompt, **values, generator=noise, output_type="pt")
+        result = pipe(**values)
     if any("truncated" in text for text in warned):
-        _note_once(f'{pipeline.place.name} does not read the end of a long prompt: "{prompt[:40]}..."')
+        start = str(values.get("prompt"))[:40]
+        _note_once(f'{pipeline.place.name} does not read the end of a long prompt: "{start}..."')
+    return result
+
+
+def _checked(pipeline: Pipeline, pipe: Any, result: Any, k: int) -> Tensor:
+    """The images of an answer, float32 (n, 3, H, W) in [0, 1] on the CPU.
+
+    Raises:
+        UserError: it holds none, or they are not finite.
+    """
     images = getattr(result, "images", None)
     if not isinstance(images, Tensor) or images.ndim != 4:
         raise UserError(f"{pipeline.place.name} ({type(pipe).__name__}) draws something else than images")
     images = images.float().cpu()
     check_finite(images, "images", "take another scheduler=, or more steps=", first=k)
     return images.clamp(0, 1)
+
+
+def is_film(pipeline: Pipeline) -> bool:
+    """Whether it draws films."""
+    return "num_frames" in inspect.signature(type(pipeline.base).__call__).parameters
+
+
+def rate_of(pipeline: Pipeline, fps: int | None) -> int:
+    """Images in a second of a film: as asked for, else as the pipeline has it, else RATE."""
+    known = inspect.signature(type(pipeline.base).__call__).parameters
+    own = [known[name].default for name in RATES if name in known]
+    return fps or (int(own[0]) if own else RATE)
+
+
+def draw_film(
+    pipeline: Pipeline, prompt: str, k: int, *, seed: int, keys: Mapping[str, Any], scheduler: str | None
+) -> Tensor:
+    """Film k of a seed, float32 (F, 3, H, W) in [0, 1] on the CPU.
+
+    Args:
+        keys: as `draw`, with frames and fps; a pipeline may draw another number of frames that suits it.
+    Raises:
+        UserError: the pipeline draws no films, does not take a key, reads no text, needs an image, or cannot draw this.
+    """
+    pipe, name = pipeline.base, f"{pipeline.place.name} ({type(pipeline.base).__name__})"
+    known = inspect.signature(type(pipe).__call__).parameters
+    if not is_film(pipeline):
+        raise UserError(f"{name} draws no films; leave frames= out, or choose another model=")
+    if prompt and "prompt" not in known:
+        raise UserError(f'{name} reads no text, only an image; give "" for it')
+    if keys.get("image") is None and "image" in known and known["image"].default in (inspect.Parameter.empty, None):
+        raise UserError(f"{name} draws from an image; give image=")
+    values = arguments(pipe, {key: value for key, value in keys.items() if key != "fps"})
+    values |= {name: keys["fps"] for name in RATES if name in known and keys.get("fps") is not None}
+    values |= {"prompt": prompt} if "prompt" in known else {}
+    pipeline.use_scheduler(scheduler)
+    result = call(pipeline, pipe, **values, generator=noise_of(seed, k), output_type="pt")
+    films = result.frames.float().cpu()  # (1, F, 3, H, W)
+    check_finite(films, "images", "take another scheduler=, or more steps=", first=k)
+    return films[0].clamp(0, 1)
+
+
+def draw_between(
+    pipeline: Pipeline, latents: Tensor, embeddings: Mapping[str, Tensor], *, seed: int, keys: Mapping[str, Any]
+) -> Tensor:
+    """An image from given noise and given embeddings of a prompt, float32 (1, 3, H, W) in [0, 1] on the CPU.
+
+    Args:
+        latents: the noise, (1, C, h, w); embeddings: by their keywords; keys: by our names, without the prompt's.
+    Raises:
+        UserError: as `draw`.
+    """
+    pipe = pipeline.for_task("text")
+    values = {**arguments(pipe, keys), **embeddings, "latents": latents}
+    noise = rng.generator(seed, "between", 0)  # of a scheduler that adds some, alike in all images of a way
+    return _checked(pipeline, pipe, call(pipeline, pipe, **values, generator=noise, output_type="pt"), 0)
 
 
 def _check_steps(values: Mapping[str, Any]) -> None:

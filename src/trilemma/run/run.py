@@ -400,3 +400,7 @@ class Run(StoredRun):
 RunLike = Annotated[
     Run | str | Path, Field(description="a run folder made by `trilemma train`, or hf:OWNER/NAME of the hub")
 ]
+RunOrPipeline = Annotated[
+    Run | str | Path,
+    Field(description="a run folder made by `trilemma train`, hf:OWNER/NAME of the hub, or pipeline:NAME as of imagine"),
+]

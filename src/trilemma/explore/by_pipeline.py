@@ -1,0 +1,160 @@
+"""An image edited or enlarged by a published pipeline in the place of a run, `pipeline:NAME`.
+
+Their files and receipts are those of the verbs; each image beside a picture says how `imagine` draws it, so that
+`again` makes it again.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from trilemma.config import Config, make
+from trilemma.data.decoding.size import parse_size
+from trilemma.errors import UserError
+from trilemma.explore.images import numbered_paths
+from trilemma.explore.naming import image_word
+from trilemma.explore.prompted import MOST, Inputs, Request, Text, draw_cells, read_inputs, receipt_of, sums_of
+from trilemma.explore.redraw import Redrawing, how_redrawn, redrawing_page
+from trilemma.explore.upscaling import Upscaling, check_enlarged, upscaling_page
+from trilemma.pictures.png import png_content
+from trilemma.pretrained.fetch import check_name, locate
+from trilemma.pretrained.pipeline import Pipeline, load_pipeline
+from trilemma.pretrained.table import defaults_of
+from trilemma.results import Results, place
+
+K = TypeVar("K", bound="DrawingKeys")
+UPSCALER = "StableDiffusionUpscalePipeline"
+
+
+class DrawingKeys(Config):
+    """The keys that a pipeline takes in every verb."""
+
+    seed: int = Field(default=0, ge=0)
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    guidance: float | None = Field(default=None, ge=0, le=1000)
+    negative: Text | None = None
+    scheduler: Text | None = None
+    out: str | Path | None = None
+
+
+class RedrawingKeys(DrawingKeys):
+    """Those of edit and upscale."""
+
+    caption: Text | None = None
+    n: int = Field(default=1, ge=1, le=MOST)
+    first: int = Field(default=0, ge=0)
+
+
+class EditKeys(RedrawingKeys):
+    """Those of edit."""
+
+    n: int = Field(default=4, ge=1, le=MOST)
+    strength: float | None = Field(default=None, gt=0, le=1)
+    mask: Text | None = None
+    size: tuple[int, int] | None = None
+
+
+def keys_of(kind: type[K], verb: Callable[..., Any], values: Mapping[str, Any]) -> K:
+    """What a call of a verb asks of a pipeline: the keys that differ from their defaults, and its settings.
+
+    Args:
+        values: the arguments of the call by name, `settings` among them.
+    Raises:
+        UserError: a pipeline does not take one of them, or not with this value.
+    """
+    keys = {name: p.default for name, p in inspect.signature(verb).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    own = {name: values[name] for name, default in keys.items() if not _equal(values[name], default)}
+    own |= values.get("settings", {})
+    if strange := [key for key in own if key not in kind.model_fields]:
+        takes = ", ".join(sorted(kind.model_fields))
+        raise UserError(f"{verb.__name__} with a pipeline does not take {strange[0]}=; it takes {takes}")
+    return make(kind, {**own, **({"size": parse_size(own["size"])} if "size" in own else {})})
+
+
+def _equal(value: Any, default: Any) -> bool:
+    return value is default or (isinstance(value, str | int | float) and value == default)
+
+
+def edit_by_pipeline(name: str, image: object, keys: EditKeys) -> Redrawing:
+    """See `edit`, the verb.
+
+    Raises:
+        UserError: what to draw, or where and how much, is not given; the image is not a file; as `imagine`.
+    """
+    if keys.strength is None and keys.mask is None:
+        raise UserError("edit with a pipeline draws the image again: give strength=, mask= or both")
+    if keys.caption is None:
+        raise UserError("edit with a pipeline needs caption=, what the image is to show")
+    mask = keys.mask if keys.mask is None or not Path(keys.mask).expanduser().is_file() else _full(keys.mask)
+    request = _request(name, image, keys, strength=keys.strength, mask=mask, size=keys.size)
+    stem = f"edit-{image_word(str(image))}-{how_redrawn(keys.strength, keys.mask, None)}"
+    files = _files("edit", stem, keys)
+    inputs = read_inputs(request)
+    pipeline = load_pipeline(locate(name))
+    images, contents = _drawn(pipeline, request, inputs, files.beside)
+    source, area = inputs.pixels, inputs.area
+    assert source is not None
+    receipt = receipt_of(pipeline, request, sums_of(request), list(images.shape[2:]))
+    files.write(redrawing_page(source, area, images, keys.first), {**receipt, "verb": "edit"}, contents)
+    return Redrawing(files.picture, None, files.beside, source, area, images, None)
+
+
+def upscale_by_pipeline(name: str, image: object, keys: RedrawingKeys) -> Upscaling:
+    """See `upscale`, the verb.
+
+    Raises:
+        UserError: the pipeline does not enlarge images, the image is not a file, or would become too large.
+    """
+    request = _request(name, image, keys)
+    files = _files("upscale", f"upscale-{image_word(str(image))}", keys)
+    small = read_inputs(request).pixels
+    assert small is not None
+    pipeline = load_pipeline(locate(name))
+    if type(pipeline.base).__name__ != UPSCALER:
+        kind = type(pipeline.base).__name__
+        raise UserError(f"{name} ({kind}) does not enlarge images; take a checkpoint whose class is {UPSCALER}")
+    size = [side * pipeline.base.vae_scale_factor for side in small.shape[2:]]
+    check_enlarged(image, size)
+    images, contents = _drawn(pipeline, request, read_inputs(request), files.beside)
+    bicubic = F.interpolate(small, size=list(images.shape[2:]), mode="bicubic").clamp(0, 1)
+    receipt = receipt_of(pipeline, request, sums_of(request), list(images.shape[2:]))
+    page = upscaling_page(small, bicubic, images, None, keys.first)
+    files.write(page, {**receipt, "verb": "upscale"}, contents)
+    return Upscaling(files.picture, files.beside, small, bicubic, images, None)
+
+
+def _request(name: str, image: object, keys: RedrawingKeys, **more: Any) -> Request:
+    """What is asked of a pipeline, as of `imagine`; nothing is read."""
+    check_name(name)
+    if not isinstance(image, str | Path):
+        raise UserError("a pipeline has no held-out images and no codes: give an image file")
+    asked = {key: getattr(keys, key) for key in ("n", "seed", "first", "steps", "guidance", "negative", "scheduler")}
+    given = {key: value for key, value in {**asked, **more}.items() if value is not None}
+    return make(Request, {**defaults_of(name), **given, "prompts": (keys.caption or "",), "image": _full(image)})
+
+
+def _full(path: str | Path) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _files(verb: str, stem: str, keys: RedrawingKeys) -> Results:
+    """The picture, in this folder where nothing is said, and the file of each image beside it."""
+    picture, within = place(keys.out, Path(), f"{stem}.png")
+    return Results(picture, numbered_paths(picture, keys.first, keys.n), verb=verb, within=within)
+
+
+def _drawn(
+    pipeline: Pipeline, request: Request, inputs: Inputs, paths: list[Path]
+) -> tuple[Tensor, dict[Path, bytes | str]]:
+    """The images (n, 3, H, W), and the content of their files."""
+    images, contents = [], dict[Path, bytes | str]()
+    for path, (image, receipt) in zip(paths, draw_cells(pipeline, request, inputs), strict=True):
+        images.append(image)
+        contents[path] = png_content(image, receipt)
+    return torch.stack(images), contents

@@ -1,0 +1,136 @@
+"""Verbs of a run by a pipeline in its place: edit, upscale, interpolate."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from trilemma import again, edit, imagine, interpolate, upscale
+from trilemma.cli.main import main
+from trilemma.errors import UserError
+from trilemma.explore.interpolation import FINER
+from trilemma.interpolation import spherical
+from trilemma.pictures.png import read_metadata
+from trilemma.pretrained.embeddings import between_embeddings, between_noise
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def photo(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def pixels_of(path):
+    with Image.open(path) as picture:
+        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+
+
+def test_an_edit_under_a_mask_is_what_imagine_draws_and_keeps_the_rest(tiny, photo):
+    keys = {"steps": 2, "mask": "8,16,40,48", "seed": 3, "first": 5}
+    result = edit(f"pipeline:{tiny}", photo, caption="a cat", n=2, **keys)
+    assert result.picture.name == "edit-photo-mask.png"
+    assert [path.name for path in result.files] == ["edit-photo-mask-5.png", "edit-photo-mask-6.png"]
+    drawn = imagine("a cat", model=tiny, image=photo, n=2, out="o.png", **keys)
+    assert torch.equal(result.images, drawn.images)
+    outside = result.mask.expand(2, 3, -1, -1) == 0
+    assert outside.sum() == 2 * 3 * (64 * 64 - 32 * 32)
+    assert torch.equal(result.images[outside], result.source.expand(2, -1, -1, -1)[outside])
+    assert (result.images - result.source)[~outside].abs().max() > 0.05
+    entry = read_metadata(result.picture)
+    assert (entry["verb"], entry["prompts"], entry["folder"]) == ("edit", ["a cat"], str(tiny))
+    assert set(entry["files"]) == {path.name for path in result.files}
+    assert again(result.files[1]).equal
+
+
+def test_an_edit_by_strength_on_the_command_line(tiny, photo, capsys):
+    words = ["edit", f"pipeline:{tiny}", "photo.png", "caption=a cat", "strength=0.5", "steps=2", "n=1"]
+    assert main(words) == 0
+    assert "edit-photo-strength-0.5.png" in capsys.readouterr().out
+    assert main([*words, "towards=cat"]) == 2
+    assert "edit with a pipeline does not take towards=; it takes" in capsys.readouterr().err
+
+
+def test_what_an_edit_needs_and_does_not_take_is_said_before_anything_is_loaded(tiny, photo, monkeypatch):
+    monkeypatch.setattr("trilemma.explore.by_pipeline.load_pipeline", None)
+    name = f"pipeline:{tiny}"
+    with pytest.raises(UserError, match="needs caption="):
+        edit(name, photo, strength=0.5)
+    with pytest.raises(UserError, match=r"give strength=, mask= or both"):
+        edit(name, photo, caption="a cat")
+    refused = {"noise": 0.1, "rounds": 2, "animate": True, "label": "cat", "data": "digits", "shift": 2}
+    for key, value in refused.items():
+        with pytest.raises(UserError, match=f"does not take {key}="):
+            edit(name, photo, caption="a cat", strength=0.5, **{key: value})
+    with pytest.raises(UserError, match="give an image file"):
+        edit(name, 7, caption="a cat", strength=0.5)
+    with pytest.raises(UserError, match="guidance"):
+        edit(name, photo, caption="a cat", strength=0.5, guidance=-1)
+    with pytest.raises(UserError, match='unknown model "nothing"'):
+        edit("pipeline:nothing", photo, caption="a cat", strength=0.5)
+
+
+def test_an_image_is_enlarged_by_a_pipeline_that_does_so(folder_of, photo):
+    Image.open(photo).crop((0, 0, 24, 16)).save(photo)
+    result = upscale(f"pipeline:{folder_of('upscaling')}", photo, caption="a cat", steps=2, n=2, out="u.png")
+    assert result.small.shape == (1, 3, 16, 24) and result.images.shape == (2, 3, 32, 48)
+    expected = F.interpolate(result.small, scale_factor=2, mode="bicubic").clamp(0, 1)
+    assert torch.equal(result.bicubic, expected)
+    assert (result.images[0] - result.images[1]).abs().max() > 0.01
+    assert read_metadata(result.picture)["verb"] == "upscale"
+    assert again(result.files[1]).equal
+
+
+def test_other_pipelines_do_not_enlarge(tiny, photo):
+    with pytest.raises(UserError, match=r"StableDiffusionPipeline\) does not enlarge images"):
+        upscale(f"pipeline:{tiny}", photo, caption="a cat")
+    with pytest.raises(UserError, match="upscale with a pipeline does not take label="):
+        upscale(f"pipeline:{tiny}", photo, label="cat")
+
+
+def test_the_ends_of_a_way_are_what_imagine_draws_of_both_prompts(tiny):
+    keys = {"steps": 2, "seed": 4, "guidance": 3, "negative": "blue"}
+    result = interpolate(f"pipeline:{tiny}", "a cat", "two dogs", frames=3, film="webp", **keys)
+    (way,) = result.frames.values()
+    ends = [imagine(text, model=tiny, first=k, **keys).images[0] for k, text in enumerate(("a cat", "two dogs"))]
+    torch.testing.assert_close(way[0], ends[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(way[2], ends[1], rtol=0, atol=1e-4)
+    assert (ends[0] - ends[1]).abs().max() > 0.01 and (way[1] - way[0]).abs().max() > 0.01
+    with Image.open(result.animation) as film:
+        assert film.n_frames == 2 * 2 * FINER  # there and back, both ends once
+    entry = read_metadata(result.picture)
+    assert (entry["verb"], entry["prompts"], entry["frames"]) == ("interpolate", ["a cat", "two dogs"], 3)
+
+
+def test_half_way_between_vectors_of_one_norm_the_norm_stays():
+    """Noise as one vector, embeddings token by token."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 1, 4, 8, 8, generator=generator)
+    b *= a.norm() / b.norm()
+    half = between_noise(a, b, 0.5)
+    assert half.norm().item() == pytest.approx(a.norm().item(), rel=1e-5)
+    cosine = torch.dot(half.flatten(), a.flatten()) / half.norm() ** 2
+    angle = torch.acos(torch.dot(a.flatten(), b.flatten()) / a.norm() ** 2)
+    assert cosine.item() == pytest.approx(torch.cos(angle / 2).item(), rel=1e-4)
+    tokens = {"prompt_embeds": torch.randn(1, 5, 8, generator=generator)}
+    others = {"prompt_embeds": torch.randn(1, 5, 8, generator=generator)}
+    between = between_embeddings(tokens, others, 0.25)["prompt_embeds"]
+    one = spherical(*(x["prompt_embeds"][0, 3].double() for x in (tokens, others)), torch.tensor([0.25]).double())
+    torch.testing.assert_close(between[0, 3], one[0].float())
+
+
+def test_a_way_takes_two_texts_and_the_keys_of_a_pipeline(tiny, folder_of, photo):
+    name = f"pipeline:{tiny}"
+    with pytest.raises(UserError, match="interpolate with a pipeline does not take space="):
+        interpolate(name, "a cat", "a dog", space="w")
+    with pytest.raises(UserError, match="give two texts"):
+        interpolate(name, "a cat", 3)
+    with pytest.raises(UserError, match="how=linear"):
+        interpolate(name, "a cat", "a dog", how="linear")
