@@ -114,18 +114,20 @@ def read_plain(path: str | Path, largest: int) -> bytes:
     return content
 
 
-def read_json(path: str | Path, largest: int = LARGEST_JSON) -> Any:
+def read_json(path: str | Path, largest: int = LARGEST_JSON, *, bits: int = 64) -> Any:
     """The content of a JSON file, with the bounds of `read_plain` and `parse_json`.
 
+    Args:
+        bits: of an integer, at most.
     Raises:
         UserError: it is not a plain file, too large, or not JSON within the bounds; the message names the file.
         OSError: as `open`.
     """
-    return parse_json(read_plain(path, largest), path)
+    return parse_json(read_plain(path, largest), path, bits=bits)
 
 
-def parse_json(content: bytes | str, name: object = "the text") -> Any:
-    """JSON, at most `DEEPEST_JSON` levels deep, its integers within 64 bits. NaN and infinity are read as such.
+def parse_json(content: bytes | str, name: object = "the text", *, bits: int = 64) -> Any:
+    """JSON, at most `DEEPEST_JSON` levels deep, its integers within `bits`. NaN and infinity are read as such.
 
     Args:
         name: what the text is called in the message.
@@ -141,19 +143,19 @@ def parse_json(content: bytes | str, name: object = "the text") -> Any:
         raise UserError(f"{name} is not valid: it is nested more than {DEEPEST_JSON} levels deep") from None
     except ValueError as error:
         raise UserError(f"{name} is not valid JSON: {error}") from None
-    _check_bounds(value, name)
+    _check_bounds(value, name, bits)
     return value
 
 
-def _check_bounds(value: Any, name: object) -> None:
-    """Refuse a value that is nested too deeply or has an integer of more than 64 bits."""
+def _check_bounds(value: Any, name: object, bits: int) -> None:
+    """Refuse a value that is nested too deeply or has an integer of more than `bits`."""
     layer, depth = [value], 0
     while layer:
         depth += 1
         if depth > DEEPEST_JSON:
             raise UserError(f"{name} is not valid: it is nested more than {DEEPEST_JSON} levels deep")
-        if any(type(v) is int and not -(2**63) <= v < 2**64 for v in layer):
-            raise UserError(f"{name} is not valid: it has an integer of more than 64 bits")
+        if any(type(v) is int and not -(2 ** (bits - 1)) <= v < 2**bits for v in layer):
+            raise UserError(f"{name} is not valid: it has an integer of more than {bits} bits")
         layer = [
             inner for v in layer if isinstance(v, dict | list) for inner in (v.values() if isinstance(v, dict) else v)
         ]

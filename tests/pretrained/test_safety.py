@@ -229,3 +229,13 @@ def test_links_may_lead_into_the_store_of_the_hub(tmp_path):
     check_folder(folder, within=folder.parents[1])
     with pytest.raises(UserError, match="leads out of"):
         check_folder(folder)
+
+
+def test_a_tokeniser_may_say_that_a_text_has_any_length(tmp_path):
+    """Published ones do, by an integer that no other setting may have."""
+    folder = make_folder(tmp_path / "p")
+    change_json(folder / "tokenizer/tokenizer_config.json", model_max_length=int(1e30))
+    check_folder(folder)
+    change_json(folder / "unet/config.json", sample_size=int(1e30))
+    with pytest.raises(UserError, match="more than 64 bits"):
+        check_folder(folder)

@@ -111,7 +111,8 @@ def _edit(result: Any, given: Given) -> None:
 
 def _imagine(result: Any, given: Given) -> None:
     several = {"images": _names(result.files)} if len(result.files) > 1 else {}
-    facts({"picture": result.picture, **several})
+    more = {"animation": result.animation, "mesh": result.mesh}
+    facts({"picture": result.picture, **several, **{key: path for key, path in more.items() if path is not None}})
 
 
 def _export(result: Any, given: Given) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trilemma.config import make
 from trilemma.errors import UserError
-from trilemma.explore.imagine import draw_again
+from trilemma.explore.imagine_again import draw_again
 from trilemma.explore.sample import FORMAT, GRID_LIMIT, Receipt, receipt_of
 from trilemma.files import open_plain
 from trilemma.hardware import pick_device

@@ -1,56 +1,29 @@
 """Draw images from a text, with a published checkpoint: single files and one picture of all, each with its receipt."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from trilemma.config import make
 from trilemma.data.decoding.size import parse_size
 from trilemma.errors import UserError
-from trilemma.explore.prompted import (
-    FORMAT,
-    MOST,
-    Request,
-    draw_cells,
-    read_inputs,
-    receipt_of,
-    request_in,
-    sums_of,
-)
-from trilemma.files import open_plain, read_plain
-from trilemma.hardware import pick_device
-from trilemma.keys import Picture, Seed
+from trilemma.explore.film import imagine_film
+from trilemma.explore.imagination import Imagination, load_for, sheet, sheet_receipt
+from trilemma.explore.prompted import MOST, MOST_FRAMES, Request, draw_cells, read_inputs
+from trilemma.files import read_plain
+from trilemma.keys import Film, Picture, Seed
 from trilemma.metrics.receipt import protocol_name
 from trilemma.modes import own_modes
-from trilemma.pictures.grid import grid, to_image
 from trilemma.pictures.png import save_png
-from trilemma.pretrained.fetch import Place, locate
-from trilemma.pretrained.pipeline import Pipeline, check_lora, load_pipeline, origin
-from trilemma.pretrained.table import CHECKPOINTS
+from trilemma.pretrained.table import CHECKPOINTS, defaults_of
 from trilemma.results import claim, place, with_keys
 from trilemma.values import checked_call
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 LARGEST_TEXT = 2**20  # bytes of a file of prompts
-SMALLEST = 8  # px: a side of an image
 LONGEST = 30  # letters of a prompt in the name of a file
-
-
-@dataclass(frozen=True)
-class Imagination:
-    """The picture, the file of each image, and the images (n, 3, H, W) in [0, 1]; of one image both files are one."""
-
-    picture: Path
-    files: list[Path]
-    images: Tensor
 
 
 @checked_call
@@ -88,6 +61,16 @@ def imagine(
     lora: Annotated[str | Path | None, Field(description="a .safetensors file of LoRA weights; needs peft")] = None,
     x: Annotated[str | None, Field(description="a key that varies along a row, as steps:1,2,4")] = None,
     y: Annotated[str | None, Field(description="a key that varies down a column, as guidance:0,3")] = None,
+    frames: Annotated[
+        int | None,
+        Field(ge=2, le=MOST_FRAMES, description="draw a film of so many images, with a model of films"),
+    ] = None,
+    film: Annotated[
+        Film | None, Field(description="with frames: format of the animation (default: gif); mp4 needs the extra video")
+    ] = None,
+    fps: Annotated[
+        int | None, Field(ge=1, le=60, description="with frames: images in a second (default: the model's, or 8)")
+    ] = None,
     out: Picture = None,
 ) -> Imagination:
     """Draw images from a text with a published checkpoint, and write them with how they were made.
@@ -96,7 +79,7 @@ def imagine(
         model: it is downloaded at the first use, and then used without the network.
         size: px of the images (default: the model's, or that of image).
         out: the picture to write (default: imagine-PROMPT.png in this folder, with the keys in its name); where it
-            shows several images, each lies beside it, as NAME-0.png.
+            shows several images, each lies beside it, as NAME-0.png; and the animation of a film, as NAME.gif.
     Raises:
         UserError: the model is not found, cannot be downloaded, or holds what is not loaded; it does not take a key; a
             library is missing.
@@ -105,34 +88,27 @@ def imagine(
         "n": n, "seed": seed, "first": first, "steps": steps, "guidance": guidance, "negative": negative,
         "size": parse_size(size), "scheduler": scheduler, "image": _full(image), "strength": strength,
         "mask": _full(mask) if mask and Path(mask).expanduser().is_file() else mask,
-        "lora": _full(lora), "x": x, "y": y,
+        "lora": _full(lora), "x": x, "y": y, "frames": frames, "fps": fps,
     }  # fmt: skip
     given = {key: value for key, value in asked.items() if value is not None}
     request = make(Request, {**_defaults(str(model), given), **given, "prompts": prompts_of(prompt)})
+    if film is not None and frames is None:
+        raise UserError(f"film={film} is the format of an animation; add frames=, how many images it has")
     stem = with_keys(_stem(request), {"model": str(model), **given}, {"n": 1, "seed": 0, "first": 0})
     picture, within = place(out, Path(), f"{stem}.png")
+    if request.frames is not None:
+        return imagine_film(request, str(model), picture, within, film)
     paths = _paths(picture, request)
     claim(dict.fromkeys([picture, *paths]), within=within)
     inputs = read_inputs(request)
-    pipeline = _load(request, str(model))
+    pipeline = load_for(request, str(model))
     images = []
     for path, (drawn, receipt) in zip(paths, draw_cells(pipeline, request, inputs), strict=True):
         save_png(drawn, path, receipt)
         images.append(drawn)
     if len(paths) > 1:
-        save_png(_sheet(request, images), picture, _sheet_receipt(pipeline, request, images))
+        save_png(sheet(request, images), picture, sheet_receipt(pipeline, request, images))
     return Imagination(picture, paths, torch.stack(images))
-
-
-def _load(request: Request, model: str | Place, device: str = "auto") -> Pipeline:
-    """The pipeline of a request, with its LoRA."""
-    lora = None if request.lora is None else Path(request.lora)
-    if lora is not None:
-        check_lora(lora)
-    pipeline = load_pipeline(locate(model) if isinstance(model, str) else model, device)
-    if lora is not None:
-        pipeline.load_lora(lora)
-    return pipeline
 
 
 def prompts_of(prompt: str | Path) -> tuple[str, ...]:
@@ -162,9 +138,8 @@ def _full(path: str | Path | None) -> str | None:
 
 def _defaults(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that a checkpoint of the table is drawn with where nothing else is said."""
-    rows = [row for name, row in CHECKPOINTS.items() if model in (name, row.repository)]
     varied = {str(given.get(axis, "")).partition(":")[0] for axis in ("x", "y")}
-    return {key: value for row in rows for key, value in row.keys.items() if key not in varied}
+    return {key: value for key, value in defaults_of(model).items() if key not in varied}
 
 
 def _stem(request: Request) -> str:
@@ -185,80 +160,3 @@ def _paths(picture: Path, request: Request) -> list[Path]:
     start = request.first if request.x is None else 0
     names = [f"{picture.stem}-{k // columns}-{start + k % columns}.png" for k in range(len(cells))]
     return [picture.with_name(name) for name in names]
-
-
-def _sheet(request: Request, images: list[Tensor]) -> "Image.Image":
-    texts = [request.text_of(cell) for cell in request.cells]
-    return grid(torch.stack(images), columns=request.columns, scale=1, pad=4, texts=texts)
-
-
-def _sheet_receipt(pipeline: Pipeline, request: Request, images: list[Tensor]) -> dict[str, Any]:
-    pipeline.use_scheduler(request.scheduler)  # where cells vary it, each says its own
-    return receipt_of(pipeline, request, sums_of(request), list(images[0].shape[1:]))
-
-
-def draw_again(receipt: Mapping[str, Any], path: Path) -> tuple["Image.Image", Pipeline, dict[str, Any]]:
-    """The picture of a receipt, drawn again; nothing is downloaded because a picture says so.
-
-    Args:
-        path: of the picture.
-    Returns:
-        The picture, the pipeline, and the receipt of now.
-    Raises:
-        UserError: the receipt is of a later version, or does not say how the picture was made; its pipeline, or a file
-            that it names, is not here or has changed.
-    """
-    if receipt.get("format") != FORMAT:
-        raise UserError(f"{path} has format {receipt.get('format')}; this version reads {FORMAT}: update")
-    try:
-        request = request_in(receipt)
-        cells = request.cells
-    except UserError as error:
-        raise UserError(f"{path} does not say how it was made as `imagine` does: {error}") from None
-    _check_size(path, request)
-    source = locate(_source(receipt, path), download=False)
-    for key, value in origin(source).items():
-        if key != "folder" and value != receipt.get(key):
-            raise UserError(
-                f"{path} was made with another {key} of {source.name} ({receipt.get(key)!s:.40}; now {value})"
-            )
-    if sums_of(request) != receipt.get("sums"):
-        raise UserError(
-            f"{path} was made from files that are not here, or have changed since: {request.image or request.lora}"
-        )
-    inputs = read_inputs(request)
-    pipeline = _load(request, source, _device(receipt))
-    drawn = list(draw_cells(pipeline, request, inputs))
-    images = [image for image, _ in drawn]
-    if len(cells) == 1:
-        return to_image(images[0]), pipeline, drawn[0][1]
-    return _sheet(request, images), pipeline, _sheet_receipt(pipeline, request, images)
-
-
-def _check_size(path: Path, request: Request) -> None:
-    """Raises UserError, before anything is drawn, for a picture that is too small to hold what it says it shows."""
-    from PIL import Image
-
-    with open_plain(path) as file, Image.open(file, formats=["PNG"]) as picture:
-        size = picture.size
-    pixels = len(request.cells) * math.prod(request.size or (SMALLEST, SMALLEST))
-    if math.prod(size) < pixels:
-        raise UserError(f"{path} has {size[0]}x{size[1]} pixels, too few for the images that it says it shows")
-
-
-def _source(receipt: Mapping[str, Any], path: Path) -> str:
-    """The repository or the folder that a receipt names; a place on another machine, as Windows names them, is not
-    asked."""
-    source = receipt.get("repository") or receipt.get("folder")
-    files = [source, receipt.get("image"), receipt.get("mask"), receipt.get("lora")]
-    if not isinstance(source, str) or any(str(file).startswith(("\\\\", "//")) for file in files):
-        raise UserError(f"{path} does not name a pipeline and files of this machine")
-    return source
-
-
-def _device(receipt: Mapping[str, Any]) -> str:
-    """The device of then, if this machine has it."""
-    try:
-        return str(pick_device(str(receipt.get("device"))))
-    except UserError:
-        return "auto"

@@ -31,6 +31,7 @@ from trilemma.run.run import LARGEST_NUMBER
 FORMAT = 1  # of a receipt
 AXES = ("steps", "guidance", "negative", "strength", "scheduler", "seed")  # keys that a grid may vary
 MOST = 400  # images of a picture
+MOST_FRAMES = 400  # of a film
 LARGEST_SIDE = 4096  # px
 SIDES = 8  # px: those of an image are whole multiples, as autoencoders want them
 FILES = ("image", "mask", "lora")  # keys that may name a file
@@ -39,7 +40,10 @@ Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 class Request(Config):
-    """What is drawn, by the keys of `imagine`; size in px (height, width); x, y: KEY:VALUE,VALUE as typed."""
+    """What is drawn, by the keys of `imagine`; size in px (height, width); x, y: KEY:VALUE,VALUE as typed.
+
+    frame: the one of a film that a file holds.
+    """
 
     prompts: tuple[Text, ...]
     n: int = Field(default=1, ge=1, le=MOST)
@@ -56,6 +60,9 @@ class Request(Config):
     lora: Text | None = None
     x: Text | None = None
     y: Text | None = None
+    frames: int | None = Field(default=None, ge=2, le=MOST_FRAMES)
+    fps: int | None = Field(default=None, ge=1, le=60)
+    frame: int | None = Field(default=None, ge=0, lt=MOST_FRAMES)
 
     @model_validator(mode="after")
     def _one_picture(self) -> "Request":
@@ -66,6 +73,10 @@ class Request(Config):
             raise ValueError(f"{len(self.prompts)} prompts, n={self.n}: a picture has at most {MOST} images")
         if self.y is not None and self.x is None:
             raise ValueError("y= needs x=, the key that varies along a row")
+        if self.frames is not None and (self.n > 1 or len(self.prompts) > 1 or self.x is not None):
+            raise ValueError("frames= makes one film: give one prompt, and no n= and x=")
+        if self.frames is None and (self.fps, self.frame) != (None, None):
+            raise ValueError("fps= needs frames=, how many images the film has")
         if self.x is not None and (self.n > 1 or len(self.prompts) > 1):
             raise ValueError("x= varies a key of one image: give one prompt, and n=1")
         return self
@@ -165,15 +176,19 @@ def draw_cells(pipeline: Pipeline, request: Request, inputs: Inputs) -> Iterator
     """
     sums = sums_of(request)
     for cell in request.cells:
-        keys = {key: getattr(cell, key) for key in ("steps", "guidance", "negative", "size", "strength")}
-        keys |= {"image": inputs.image, "mask": inputs.mask}
-        if inputs.pixels is not None:
-            keys["size"] = tuple(inputs.pixels.shape[2:])
+        keys = keys_of(cell, inputs)
         with one_algorithm():
             image = draw(pipeline, cell.prompts[0], cell.first, seed=cell.seed, keys=keys, scheduler=cell.scheduler)
         if inputs.area is not None and inputs.pixels is not None:
             image = _outside_as_before(image, inputs.pixels, inputs.area)
         yield image[0], receipt_of(pipeline, cell, sums, list(image.shape[2:]))
+
+
+def keys_of(cell: Request, inputs: Inputs) -> dict[str, Any]:
+    """What a pipeline is called with, by our names: for one image or one film."""
+    keys = {key: getattr(cell, key) for key in ("steps", "guidance", "negative", "size", "strength", "frames", "fps")}
+    size = {} if inputs.pixels is None else {"size": tuple(inputs.pixels.shape[2:])}
+    return {**keys, **size, "image": inputs.image, "mask": inputs.mask}
 
 
 def _outside_as_before(image: Tensor, pixels: Tensor, area: Tensor) -> Tensor:

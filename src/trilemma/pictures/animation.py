@@ -32,29 +32,35 @@ def check_film(film: Film) -> None:
             raise UserError(f"film=mp4 needs the package av: {install_line('video')}; or take gif or webp") from None
 
 
-def animated(pictures: "Sequence[Image.Image]", times_ms: Sequence[int], film: Film = "gif") -> bytes:
-    """The content of a file that shows each picture for its time."""
+def animated(
+    pictures: "Sequence[Image.Image]", times_ms: Sequence[int], film: Film = "gif", rate: int = FRAMES_PER_SECOND
+) -> bytes:
+    """The content of a file that shows each picture for its time.
+
+    Args:
+        rate: frames in a second of an MP4 film, of which each picture takes a whole number.
+    """
     if film == "mp4":
-        return _mp4(pictures, times_ms)
+        return _mp4(pictures, times_ms, rate)
     buffer = io.BytesIO()
     more = {"lossless": True} if film == "webp" else {}
     pictures[0].save(buffer, film, save_all=True, append_images=pictures[1:], duration=list(times_ms), loop=0, **more)
     return buffer.getvalue()
 
 
-def _mp4(pictures: "Sequence[Image.Image]", times_ms: Sequence[int]) -> bytes:
+def _mp4(pictures: "Sequence[Image.Image]", times_ms: Sequence[int], rate: int) -> bytes:
     """H.264, with sides of an even number of pixels, as it needs them; each picture for a whole number of frames."""
     import av  # pyright: ignore[reportMissingImports]
 
     width, height = (side - side % 2 for side in pictures[0].size)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
+        stream = container.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": "18"}
         for picture, time_ms in zip(pictures, times_ms, strict=True):
             shown = picture.convert("RGB").crop((0, 0, width, height))
-            for _ in range(max(1, round(time_ms * FRAMES_PER_SECOND / 1000))):
+            for _ in range(max(1, round(time_ms * rate / 1000))):
                 container.mux(stream.encode(av.VideoFrame.from_image(shown)))
         container.mux(stream.encode())
     return buffer.getvalue()

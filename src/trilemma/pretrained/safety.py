@@ -21,6 +21,8 @@ PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".npy",
 WEIGHTS = ".safetensors"
 RUNS_CODE = ("auto_map", "custom_pipelines", "trust_remote_code")  # settings that name code
 ADAPTER = "adapter_config.json"  # with it, transformers loads the weights of another repository that it names
+TOKENISER = "tokenizer_config.json"
+LONGEST_TOKENS = 100  # bits: tokenisers say with the integer 1e30 that a text may have any length
 NAMES_A_FILE = ("vocab_file", "merges_file", "tokenizer_file")  # settings that name a file beside them
 MOST_ENTRIES = 1_000  # files and folders
 LARGEST_SETTINGS = 64 << 20  # bytes of all JSON files; vocabularies are the largest
@@ -128,7 +130,7 @@ def _all_settings(paths: list[Path]) -> dict[Path, Any]:
 
 
 def _settings(path: Path) -> Any:
-    content = read_json(path, LARGEST_SETTINGS)
+    content = read_json(path, LARGEST_SETTINGS, bits=LONGEST_TOKENS if path.name == TOKENISER else 64)
     if path.name == ADAPTER:
         raise UserError(f"{path} names weights elsewhere; only pipelines whose weights are all there are loaded")
     if not isinstance(content, dict):

@@ -1,0 +1,91 @@
+"""A picture of `imagine`, drawn again from its receipt."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trilemma.errors import UserError
+from trilemma.explore.film import film_picture, film_receipt, frames_of
+from trilemma.explore.imagination import load_for, sheet, sheet_receipt
+from trilemma.explore.prompted import FORMAT, Request, draw_cells, read_inputs, request_in, sums_of
+from trilemma.files import open_plain
+from trilemma.hardware import pick_device
+from trilemma.pictures.grid import to_image
+from trilemma.pretrained.fetch import locate
+from trilemma.pretrained.pipeline import Pipeline, origin
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SMALLEST = 8  # px: a side of an image
+
+
+def draw_again(receipt: Mapping[str, Any], path: Path) -> tuple["Image.Image", Pipeline, dict[str, Any]]:
+    """The picture of a receipt, drawn again; nothing is downloaded because a picture says so.
+
+    Args:
+        path: of the picture.
+    Returns:
+        The picture, the pipeline, and the receipt of now.
+    Raises:
+        UserError: the receipt is of a later version, or does not say how the picture was made; its pipeline, or a file
+            that it names, is not here or has changed.
+    """
+    if receipt.get("format") != FORMAT:
+        raise UserError(f"{path} has format {receipt.get('format')}; this version reads {FORMAT}: update")
+    try:
+        request = request_in(receipt)
+        cells = request.cells
+    except UserError as error:
+        raise UserError(f"{path} does not say how it was made as `imagine` does: {error}") from None
+    _check_size(path, request)
+    source = locate(_source(receipt, path), download=False)
+    for key, value in origin(source).items():
+        if key != "folder" and value != receipt.get(key):
+            raise UserError(
+                f"{path} was made with another {key} of {source.name} ({receipt.get(key)!s:.40}; now {value})"
+            )
+    if sums_of(request) != receipt.get("sums"):
+        raise UserError(
+            f"{path} was made from files that are not here, or have changed since: {request.image or request.lora}"
+        )
+    inputs = read_inputs(request)
+    pipeline = load_for(request, source, _device(receipt))
+    if request.frames is not None:
+        frames = frames_of(pipeline, request, inputs)
+        return film_picture(frames, request.frame), pipeline, film_receipt(pipeline, request, frames)
+    drawn = list(draw_cells(pipeline, request, inputs))
+    images = [image for image, _ in drawn]
+    if len(cells) == 1:
+        return to_image(images[0]), pipeline, drawn[0][1]
+    return sheet(request, images), pipeline, sheet_receipt(pipeline, request, images)
+
+
+def _check_size(path: Path, request: Request) -> None:
+    """Raises UserError, before anything is drawn, for a picture that is too small to hold what it says it shows."""
+    from PIL import Image
+
+    with open_plain(path) as file, Image.open(file, formats=["PNG"]) as picture:
+        size = picture.size
+    pixels = len(request.cells) * math.prod(request.size or (SMALLEST, SMALLEST))
+    if math.prod(size) < pixels:
+        raise UserError(f"{path} has {size[0]}x{size[1]} pixels, too few for the images that it says it shows")
+
+
+def _source(receipt: Mapping[str, Any], path: Path) -> str:
+    """The repository or the folder that a receipt names; a place on another machine, as Windows names them, is not
+    asked."""
+    source = receipt.get("repository") or receipt.get("folder")
+    files = [source, receipt.get("image"), receipt.get("mask"), receipt.get("lora")]
+    if not isinstance(source, str) or any(str(file).startswith(("\\\\", "//")) for file in files):
+        raise UserError(f"{path} does not name a pipeline and files of this machine")
+    return source
+
+
+def _device(receipt: Mapping[str, Any]) -> str:
+    """The device of then, if this machine has it."""
+    try:
+        return str(pick_device(str(receipt.get("device"))))
+    except UserError:
+        return "auto"
