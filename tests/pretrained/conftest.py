@@ -4,6 +4,7 @@ import pytest
 import torch
 from pretrained.films import FILMS
 from pretrained.pipelines import KINDS, save, tiny_pipeline
+from pretrained.solids import SOLIDS
 
 from trilemma.pretrained.libraries import load_diffusers, silence
 
@@ -23,7 +24,7 @@ def folder_of(tmp_path_factory):
 
     def folder(kind):
         if kind not in folders:
-            folders[kind] = save({**KINDS, **FILMS}[kind], place / kind)
+            folders[kind] = save({**KINDS, **FILMS, **SOLIDS}[kind], place / kind)
         return folders[kind]
 
     return folder

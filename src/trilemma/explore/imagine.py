@@ -13,11 +13,15 @@ from trilemma.errors import UserError
 from trilemma.explore.film import imagine_film
 from trilemma.explore.imagination import Imagination, load_for, sheet, sheet_receipt
 from trilemma.explore.prompted import MOST, MOST_FRAMES, Request, draw_cells, read_inputs
+from trilemma.explore.solid import imagine_solid
 from trilemma.files import read_plain
 from trilemma.keys import Film, Picture, Seed
 from trilemma.metrics.receipt import protocol_name
 from trilemma.modes import own_modes
+from trilemma.pictures.mesh import MeshFormat
 from trilemma.pictures.png import save_png
+from trilemma.pretrained.fetch import locate
+from trilemma.pretrained.solid import is_solid
 from trilemma.pretrained.table import CHECKPOINTS, defaults_of
 from trilemma.results import claim, place, with_keys
 from trilemma.values import checked_call
@@ -66,10 +70,14 @@ def imagine(
         Field(ge=2, le=MOST_FRAMES, description="draw a film of so many images, with a model of films"),
     ] = None,
     film: Annotated[
-        Film | None, Field(description="with frames: format of the animation (default: gif); mp4 needs the extra video")
+        Film | None,
+        Field(description="format of an animation (default: gif); mp4 needs the extra video"),
     ] = None,
     fps: Annotated[
         int | None, Field(ge=1, le=60, description="with frames: images in a second (default: the model's, or 8)")
+    ] = None,
+    mesh: Annotated[
+        MeshFormat | None, Field(description="with a model of objects: format of the surface (default: ply)")
     ] = None,
     out: Picture = None,
 ) -> Imagination:
@@ -79,7 +87,8 @@ def imagine(
         model: it is downloaded at the first use, and then used without the network.
         size: px of the images (default: the model's, or that of image).
         out: the picture to write (default: imagine-PROMPT.png in this folder, with the keys in its name); where it
-            shows several images, each lies beside it, as NAME-0.png; and the animation of a film, as NAME.gif.
+            shows several images, each lies beside it, as NAME-0.png; so do an animation, as NAME.gif,
+            and a surface, as NAME.ply.
     Raises:
         UserError: the model is not found, cannot be downloaded, or holds what is not loaded; it does not take a key; a
             library is missing.
@@ -92,16 +101,18 @@ def imagine(
     }  # fmt: skip
     given = {key: value for key, value in asked.items() if value is not None}
     request = make(Request, {**_defaults(str(model), given), **given, "prompts": prompts_of(prompt)})
-    if film is not None and frames is None:
-        raise UserError(f"film={film} is the format of an animation; add frames=, how many images it has")
     stem = with_keys(_stem(request), {"model": str(model), **given}, {"n": 1, "seed": 0, "first": 0})
     picture, within = place(out, Path(), f"{stem}.png")
     if request.frames is not None:
+        _refuse(film=None, mesh=mesh)
         return imagine_film(request, str(model), picture, within, film)
     paths = _paths(picture, request)
     claim(dict.fromkeys([picture, *paths]), within=within)
-    inputs = read_inputs(request)
-    pipeline = load_for(request, str(model))
+    inputs, source = read_inputs(request), locate(str(model))
+    if is_solid(source):
+        return imagine_solid(request, source, picture, within, film or "gif", mesh or "ply")
+    _refuse(film=film, mesh=mesh)
+    pipeline = load_for(request, source)
     images = []
     for path, (drawn, receipt) in zip(paths, draw_cells(pipeline, request, inputs), strict=True):
         save_png(drawn, path, receipt)
@@ -109,6 +120,14 @@ def imagine(
     if len(paths) > 1:
         save_png(sheet(request, images), picture, sheet_receipt(pipeline, request, images))
     return Imagination(picture, paths, torch.stack(images))
+
+
+def _refuse(*, film: Film | None, mesh: MeshFormat | None) -> None:
+    """Raises UserError for the format of a file that is not written."""
+    if film is not None:
+        raise UserError(f"film={film} is the format of an animation; add frames=, how many images it has")
+    if mesh is not None:
+        raise UserError(f"mesh={mesh} is the format of a surface, and this model makes none; leave it out")
 
 
 def prompts_of(prompt: str | Path) -> tuple[str, ...]:

@@ -9,11 +9,13 @@ from trilemma.errors import UserError
 from trilemma.explore.film import film_picture, film_receipt, frames_of
 from trilemma.explore.imagination import load_for, sheet, sheet_receipt
 from trilemma.explore.prompted import FORMAT, Request, draw_cells, read_inputs, request_in, sums_of
+from trilemma.explore.solid import latents_of, solid_picture, solid_receipt, solid_views
 from trilemma.files import open_plain
 from trilemma.hardware import pick_device
 from trilemma.pictures.grid import to_image
 from trilemma.pretrained.fetch import locate
 from trilemma.pretrained.pipeline import Pipeline, origin
+from trilemma.pretrained.solid import is_solid
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,6 +57,9 @@ def draw_again(receipt: Mapping[str, Any], path: Path) -> tuple["Image.Image", P
     if request.frames is not None:
         frames = frames_of(pipeline, request, inputs)
         return film_picture(frames, request.frame), pipeline, film_receipt(pipeline, request, frames)
+    if is_solid(source):
+        views = solid_views(pipeline, request, latents_of(pipeline, request))
+        return solid_picture(views), pipeline, solid_receipt(pipeline, request, views)
     drawn = list(draw_cells(pipeline, request, inputs))
     images = [image for image, _ in drawn]
     if len(cells) == 1:
