@@ -36,7 +36,8 @@ def imagine_film(request: Request, model: str, picture: Path, within: Path, film
     """
     assert request.frames is not None
     ending = picture.suffix.lower().removeprefix(".")
-    film = film or next((one for one in FORMATS if one == ending), "gif")
+    named: list[Film] = [one for one in FORMATS if one == ending]
+    film = film or (named[0] if named else "gif")
     check_film(film)
     picture = picture.with_suffix(".png") if ending in FORMATS else picture
     animation = picture.with_suffix(f".{film}")

@@ -402,5 +402,7 @@ RunLike = Annotated[
 ]
 RunOrPipeline = Annotated[
     Run | str | Path,
-    Field(description="a run folder made by `trilemma train`, hf:OWNER/NAME of the hub, or pipeline:NAME as of imagine"),
+    Field(
+        description="a run folder made by `trilemma train`, hf:OWNER/NAME of the hub, or pipeline:NAME as of imagine"
+    ),
 ]

@@ -46,7 +46,8 @@ def write_export(folder: Path, run: Run, to: str, write: Callable[[Path], dict[s
         The record.
     """
     scratch, old = scratch_of(folder), scratch_of(folder.with_name(f"{folder.name}.old"))
-    _remove(scratch), _remove(old)
+    _remove(scratch)
+    _remove(old)
     try:
         with disk_errors(folder):
             scratch.mkdir(parents=True)
@@ -57,7 +58,8 @@ def write_export(folder: Path, run: Run, to: str, write: Callable[[Path], dict[s
                 folder.rename(old)
             scratch.rename(folder)
     finally:
-        _remove(scratch), _remove(old)
+        _remove(scratch)
+        _remove(old)
     return folder / RECORD
 
 

@@ -168,7 +168,8 @@ def _denoisers(model: nn.Module, shape: Shape) -> list[Graph]:
     asked = [*labels, *shown, *mask]
 
     def denoise(x_t: Tensor, alpha: Tensor, sigma: Tensor, *given: Tensor) -> Tensor:
-        condition = Condition(**dict(zip(asked, given, strict=True)))
+        fields: dict[str, Any] = dict(zip(asked, given, strict=True))
+        condition = Condition(**fields)
         estimate = model.denoiser(Levels(alpha, sigma), condition, x_t.shape[0])
         return estimate(x_t, torch.zeros_like(alpha))
 
@@ -182,7 +183,7 @@ def _critics(model: nn.Module, shape: Shape) -> list[Graph]:
 
 
 def _condition(label: tuple[Tensor, ...]) -> Condition:
-    return Condition(*label) if label else UNCONDITIONAL
+    return Condition(label[0]) if label else UNCONDITIONAL
 
 
 def _labels(model: nn.Module, *, nulls: bool) -> dict[str, Slot]:

@@ -74,7 +74,7 @@ def _content(model: nn.Module, graph: Graph, name: str) -> bytes:
     """The file, without what the exporter notes of this machine."""
     example = graph.draw(EXAMPLE)
     batch = tuple({0: torch.export.Dim.DYNAMIC} for _ in example)
-    names = {"input_names": list(graph.inputs), "output_names": [graph.output]}
+    names: dict[str, Any] = {"input_names": list(graph.inputs), "output_names": [graph.output]}
     quiet = io.StringIO()
     try:
         with silent_logs(), contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):

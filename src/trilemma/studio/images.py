@@ -58,7 +58,7 @@ class Images:
         image = decoded(content) if painted.startswith(PAINTED) else None
         if image is None:
             raise UserError("the mask is not an image")
-        plain = image.convert("L").point(lambda level: 255 * (level >= 128))
+        plain = image.convert("L").point([0] * 128 + [255] * 128)
         ident = hashlib.sha256(repr(plain.size).encode() + plain.tobytes()).hexdigest()[:16]
         write_png(plain, self.place / f"mask-{ident}.png")
         return self.place / f"mask-{ident}.png"
