@@ -20,7 +20,7 @@ LEVELS = (  # a room imports rooms above it in this table, and none beside it
     "errors",
     "announce arguments extras files hardware interpolation keys memory modes progress rng team titles tokeniser",
     "vocabulary words",
-    "values ranks",
+    "values ranks whole_batch",
     "config",
     "types pictures",
     "results",

@@ -151,6 +151,7 @@ class RowsGenerator(torch.Generator):
     """
 
     first, count, total = 0, 0, 0
+    is_shared = False  # whether numbers are drawn that are no image's
 
     @contextmanager
     def rows(self, first: int, count: int, total: int) -> Iterator[None]:
@@ -182,6 +183,19 @@ def place_in_batch(n: int, rng: torch.Generator) -> tuple[int, int]:
     return (rng.first, rng.total) if isinstance(rng, RowsGenerator) else (0, n)
 
 
+@contextmanager
+def for_all_rows(rng: torch.Generator) -> Iterator[None]:
+    """Inside, numbers are drawn that belong to no image of a batch: the same in all processes that have parts of it."""
+    if not isinstance(rng, RowsGenerator):
+        yield
+        return
+    rng.is_shared = True
+    try:
+        yield
+    finally:
+        rng.is_shared = False
+
+
 class _OwnRows(TorchFunctionMode):
     """Inside, and in this thread alone, what is drawn from a `RowsGenerator` is for its rows."""
 
@@ -195,7 +209,7 @@ class _OwnRows(TorchFunctionMode):
         """
         keys = dict(kwargs or {})
         generator, name = keys.get("generator"), func.__name__
-        if not isinstance(generator, RowsGenerator):
+        if not isinstance(generator, RowsGenerator) or generator.is_shared:
             return func(*args, **keys)
         if name.endswith("_") and not any(isinstance(value, Tensor) for value in args[1:]):
             part, *bounds = args

@@ -298,6 +298,7 @@ class Model(nn.Module):
     config: a ModelConfig; phases: at least one.
     batch_statistics: whether a loss depends on statistics of the batch, which then cannot be divided. Any part of a
         model may say so, too.
+    sums_statistics: whether those are of the whole batch where several processes have a part each (whole_batch.py).
     batch_averages: whether a buffer follows averages over batches, which differ between processes that have a part of
         each. Any part of a model may say so, too.
     n_classes: of the label that it can be asked for; 0: it takes no label.
@@ -316,6 +317,7 @@ class Model(nn.Module):
     config: Any = None
     phases: Sequence[Phase]
     batch_statistics: bool = False
+    sums_statistics: bool = False
     batch_averages: bool = False
     n_classes: int = 0
     takes: tuple[str, ...] = ()

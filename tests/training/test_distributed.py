@@ -1,5 +1,6 @@
 """A training in several processes is the training in one: the same images, numbers, weights and log."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,15 @@ from trilemma.training.players import check_divisible
 from trilemma.types import Batch
 
 BATCH = 7  # which neither two nor three processes divide evenly
-FAMILIES = ["ae-conv", "ae-denoising", "vae", "vae-discrete", "gan-r3", "diffusion", "diffusion-cifar"]
+FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in ("ae-conv", "ae-denoising", "vae", "vae-discrete", "gan-r3", "diffusion")),
+    ("diffusion-cifar", {}),  # with dropout
+    *((name, {}) for name in ("ae-sparse", "ae-kl", "vae-hierarchical", "gan-dcgan")),  # with statistics of a batch
+    ("vae-vq", {"codes": 8}),  # of many, some restart as the same vector: rounding decides which of them is nearer
+    ("vae", {"capacity_nats": 30.0}),
+    ("vae", {"reconstruction": "gaussian", "variance": "optimal"}),
+    ("gan-r3", {"critic_augment": "adaptive"}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +60,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[list[int]]]:
 
 
 def trainer_of(name: str, data: Data, folder: Path, team: Team, dtype: torch.dtype, **keys: Any) -> Trainer:
-    """A trainer at its start, or where a checkpoint in its folder says."""
+    """A trainer at its start, or where a checkpoint in its folder says; settings: of the model."""
     folder.mkdir(exist_ok=True)
-    model = create(name, shape=(1, 8, 8), seed=0, **small(name)).to(dtype)
+    model = create(name, shape=(1, 8, 8), seed=0, **small(name), **keys.pop("settings", {})).to(dtype)
     config = TrainConfig(**{"batch": BATCH, "steps": 60, "ema_halflife_images": 100, **keys})
     return Trainer(model, data, config, folder, Display("x", quiet=True), bf16=False, team=team)
 
@@ -80,10 +89,17 @@ def advance(
 
 
 def assert_near(one: dict[str, Tensor], other: dict[str, Tensor], relative: float) -> None:
+    """Of weights, averages, and each kind of numbers of an optimiser, as vectors. Single tensors may be farther apart:
+    the gradient of a bias before a normalisation is 0 but for rounding, which Adam makes large."""
     assert one.keys() == other.keys()
+    distances, norms = defaultdict[str, float](float), defaultdict[str, float](float)
     for key, value in one.items():
-        distance = float((value.double() - other[key].double()).norm())
-        assert distance <= relative * float(value.double().norm()) + 1e-300, key
+        file, name = key.split("/", 1)
+        kind = f"{file}/{name.split('/')[-1]}" if file.startswith("optimizer") else file
+        distances[kind] += float((value.double() - other[key].double()).square().sum())
+        norms[kind] += float(value.double().square().sum())
+    for kind, norm in norms.items():
+        assert distances[kind] ** 0.5 <= relative * norm**0.5, kind
 
 
 def parts_of(seen: dict[int, list[tuple[int, list[int]]]], size: int) -> list[list[int]]:
@@ -112,16 +128,26 @@ def test_the_images_of_each_step_are_the_same_for_any_number_of_processes(
     assert orders[1:] == orders[:1] * 3
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "settings"), FAMILIES, ids=lambda x: ",".join(x) if isinstance(x, dict) else x)
 @pytest.mark.parametrize("size", [2, 3])
-def test_five_steps_are_those_of_one_process(name: str, size: int, data: Data, seen: Any, tmp_path: Path) -> None:
+def test_five_steps_are_those_of_one_process(
+    name: str, settings: dict[str, Any], size: int, data: Data, seen: Any, tmp_path: Path
+) -> None:
     """Of an odd batch, in float64: weights, averages, optimisers, and the values for the log, which are float32. The
     area under a curve of ranks is no mean over images: each process has that of its own."""
-    (one, log), (several, logs) = (advance(name, data, tmp_path / str(n), n, 5) for n in (1, size))
+    states = [advance(name, data, tmp_path / str(n), n, 5, settings=settings) for n in (1, size)]
+    (one, log), (several, logs) = states
     assert_near(one, several, 1e-12)
     for values in (log, logs):
         values.pop("critic/auroc", None)
     assert logs == pytest.approx(log, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["diffusion-small", "gan-dcgan-28"])
+def test_models_that_compute_in_float32_are_near_those_of_one_process(name: str, data: Data, tmp_path: Path) -> None:
+    one, two = (advance(name, data, tmp_path / str(n), n, 3, torch.float32, lr=1e-4)[0] for n in (1, 2))
+    weights, others = ({k: v for k, v in state.items() if k.startswith("model/")} for state in (one, two))
+    assert_near(weights, others, 1e-5)
 
 
 @pytest.mark.parametrize("augment", [(), ("flip", "shift"), ("binarise",)])
@@ -173,8 +199,7 @@ def test_gradients_and_little_else_are_exchanged(name: str, data: Data, tmp_path
 @pytest.mark.parametrize(
     ("name", "keys"),
     [
-        *((name, {}) for name in ("ae-sparse", "ae-kl", "vae-vq", "gan-dcgan", "gan-style", "diffusion-small")),
-        ("gan-r3", {"critic_augment": "adaptive"}),
+        ("gan-style", {}),
         ("gan-style", {"deviation_group": 1}),
     ],
 )

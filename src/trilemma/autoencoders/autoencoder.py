@@ -34,6 +34,7 @@ from trilemma.config import Config, only_for
 from trilemma.errors import check_codes, check_images
 from trilemma.nets.precision import full
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
+from trilemma.whole_batch import batch_mean
 
 
 class AutoencoderConfig(NetworkConfig):
@@ -77,7 +78,9 @@ class Autoencoder(Model):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.batch_statistics = config.sparsity > 0  # the penalty is a function of means over the batch
+        self.batch_statistics = self.sums_statistics = (
+            config.sparsity > 0
+        )  # the penalty is a function of means over the batch
         self.encoder = make_encoder(config, config.latent, last=config.code)
         self.decoder = TiedDecoder(self.encoder, config.shape) if config.tied else make_decoder(config, config.latent)
         self.prior = GaussianMixture(config.latent, config.components)
@@ -133,7 +136,7 @@ class Autoencoder(Model):
             name, loss = "mse", F.mse_loss(self._image(logits), batch.image)
         parts = {name: loss.detach()}
         if self.config.sparsity > 0:
-            penalty = kl_penalty(z.mean(0), self.config.sparsity_target).sum()
+            penalty = kl_penalty(batch_mean(z.mean(0)), self.config.sparsity_target).sum()
             loss = loss + self.config.sparsity * penalty
             parts["sparsity_kl_nats"] = penalty.detach()
         return loss, parts

@@ -22,6 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trilemma.rng import for_all_rows, place_in_batch
+from trilemma.whole_batch import batch_total
+
 DEAD = 0.03  # of the mean use
 SMALLEST = 2.0**-25  # half of the step between the uniform numbers of a float32 generator
 LARGEST = 1 - 2.0**-24  # the float32 below 1
@@ -30,7 +33,7 @@ LARGEST = 1 - 2.0**-24  # the float32 below 1
 class Codebook(nn.Module):
     """K entries of `dim` numbers: buffers, which `update` moves and no optimiser."""
 
-    batch_statistics = True
+    batch_statistics = sums_statistics = True
     entries: Tensor
     counts: Tensor
     sums: Tensor
@@ -57,24 +60,34 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def update(self, vectors: Tensor, chosen: Tensor, rng: torch.Generator) -> Tensor:
-        """Move the entries by one batch: vectors (..., dim) and the entries they chose (...).
+        """Move the entries by one batch: vectors (B, ..., dim) and the entries they chose (B, ...).
 
         Returns:
             Share of the entries that are in use, scalar, before the dead ones start again.
         """
-        flat, chosen = vectors.flatten(0, -2).to(self.sums.dtype), chosen.flatten()
-        self.counts.lerp_(chosen.bincount(minlength=len(self.counts)).to(self.counts.dtype), 1 - self.decay)
-        self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, chosen, flat), 1 - self.decay)
+        flat, chosen, n = vectors.flatten(0, -2).to(self.sums.dtype), chosen.flatten(), len(vectors)
+        counts = batch_total(chosen.bincount(minlength=len(self.counts)).to(self.counts.dtype))
+        self.counts.lerp_(counts, 1 - self.decay)
+        self.sums.lerp_(batch_total(torch.zeros_like(self.sums).index_add_(0, chosen, flat)), 1 - self.decay)
         least = DEAD * self.counts.mean()
         used = self.counts >= least
         if self.restart:
-            some = torch.randint(len(flat), (len(used),), generator=rng, device=flat.device)
+            some = _chosen_vectors(flat, n, len(used), rng)
             self.counts.copy_(torch.where(used, self.counts, least))
-            self.sums.copy_(torch.where(used[:, None], self.sums, least * flat[some]))
+            self.sums.copy_(torch.where(used[:, None], self.sums, least * some))
         alive = self.counts >= least  # others stay where they are
         means = self.sums / self.counts.clamp(min=least)[:, None]
         self.entries.copy_(torch.where(alive[:, None], means, self.entries))
         return used.float().mean()
+
+
+def _chosen_vectors(flat: Tensor, n: int, count: int, rng: torch.Generator) -> Tensor:
+    """As many vectors at random of those of a whole batch, of which n images have the vectors `flat` (N, dim)."""
+    first, total = (len(flat) // n * images for images in place_in_batch(n, rng))
+    with for_all_rows(rng):
+        index = torch.randint(total, (count,), generator=rng, device=flat.device) - first
+    own = (index >= 0) & (index < len(flat))
+    return batch_total(torch.where(own[:, None], flat[index.clamp(0, len(flat) - 1)], 0))
 
 
 def straight_through(forward: Tensor, backward: Tensor) -> Tensor:

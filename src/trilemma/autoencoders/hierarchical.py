@@ -115,7 +115,7 @@ class HierarchicalVAE(Model):
     def __init__(self, config: HierarchicalConfig) -> None:
         super().__init__()
         self.config = config
-        self.batch_statistics = config.free_nats > 0  # the bound is on means over the batch
+        self.batch_statistics = self.sums_statistics = config.free_nats > 0  # the bound is on means over the batch
         self.likelihood = Bernoulli() if config.reconstruction == "bce" else Gaussian(config.variance)
         self.is_chain = config.structure == "chain"
         sizes = config.levels, config.widths, config.depths

@@ -33,6 +33,7 @@ from trilemma.nets.patch_critic import PatchCritic
 from trilemma.nets.precision import full
 from trilemma.nets.residual import map_decoder, map_encoder
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
+from trilemma.whole_batch import batch_std
 
 LARGE = 48  # px, from which a side is divided by 4
 ADVERSARIAL_FROM = 0.6  # share of the training
@@ -58,7 +59,7 @@ class KLConfig(ModelConfig):
 class KLAutoencoder(Model):
     """Encoder to a map of (mu, logvar), and decoder. Images (B, C, H, W) in [0, 1]; codes (B, channels * h * w)."""
 
-    batch_statistics = True  # the noise on the codes follows their spread over the batch
+    batch_statistics = sums_statistics = True  # the noise on the codes follows their spread over the batch
     code_mean: Tensor
     code_std: Tensor
 
@@ -179,7 +180,7 @@ class KLAutoencoder(Model):
 
     def _noisy(self, mu: Tensor, logvar: Tensor, rng: torch.Generator) -> Tensor:
         """z ~ q(z|x) with the noise of training on top: one normal number has both variances."""
-        spread = mu.detach().std(dim=(0, 2, 3), correction=0, keepdim=True)
+        spread = batch_std(mu.detach(), (0, 2, 3))
         variance = logvar.exp() + (self.config.code_noise * spread).square()
         return mu + variance.sqrt() * torch.empty_like(mu).normal_(generator=rng)
 

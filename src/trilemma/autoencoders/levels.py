@@ -7,6 +7,7 @@ from torch import Tensor
 
 from trilemma.autoencoders.losses import gaussian_log_likelihood
 from trilemma.nets.precision import full
+from trilemma.whole_batch import batch_mean
 
 
 class Normal(NamedTuple):
@@ -64,4 +65,4 @@ def free_bits(kl: Tensor, free_nats: float) -> Tensor:
         kl: the term of each level and image, nats, (T, B).
     """
     means = kl.mean(1)
-    return (means.clamp(min=free_nats) if free_nats else means).sum()
+    return (batch_mean(means).clamp(min=free_nats) if free_nats else means).sum()

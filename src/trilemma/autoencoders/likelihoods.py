@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from trilemma.autoencoders.losses import bernoulli_nats, gaussian_log_likelihood, squared_error
 from trilemma.config import VARIANCE
+from trilemma.whole_batch import batch_mean
 
 LEAST_VARIANCE = 1 / 255**2  # of a pixel: one level
 LEAST_LOGVAR = math.log(LEAST_VARIANCE)
@@ -87,7 +88,7 @@ class Gaussian(nn.Module):
         self.kind = variance if isinstance(variance, str) else "fixed"
         self.name = f"gaussian-{variance if isinstance(variance, str) else f'{variance:g}'}"
         self.channels_per_channel = 2 if variance == "learned" else 1
-        self.batch_statistics = variance == "optimal"
+        self.batch_statistics = self.sums_statistics = variance == "optimal"
         self.output = OUTPUTS[output]
         if not isinstance(variance, str):
             self.logvar = math.log(variance)
@@ -114,7 +115,7 @@ class Gaussian(nn.Module):
         if not self.training:
             return self.variance.log()
         # As a constant: at the optimum, the gradient through the variance is 0.
-        variance = squared_error(mean, image).mean().detach().clamp(min=LEAST_VARIANCE)
+        variance = batch_mean(squared_error(mean, image).mean().detach()).clamp(min=LEAST_VARIANCE)
         self.weight.lerp_(torch.ones_like(self.weight), FOLLOW)
         self.variance.lerp_(variance, FOLLOW / self.weight)
         return variance.log()

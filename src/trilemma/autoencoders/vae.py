@@ -45,6 +45,7 @@ from trilemma.types import (
     check_condition,
     default_label,
 )
+from trilemma.whole_batch import batch_mean
 
 # q starts narrow and its means apart: the decoder learns to use units that it would give up under the noise.
 FIRST_LOGVAR, FIRST_SPREAD = -3.0, 2.0
@@ -92,7 +93,7 @@ class VAE(Model):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.batch_statistics = config.capacity_nats is not None  # the distance is that of the mean over the batch
+        self.batch_statistics = self.sums_statistics = config.capacity_nats is not None  # of a mean over the batch
         self.n_pixels = math.prod(config.shape)
         if config.conditional:
             self.n_classes = config.n_classes
@@ -209,7 +210,7 @@ class VAE(Model):
         """What beta weighs: the KL of a batch, or its distance from the capacity."""
         if self.config.capacity_nats is None:
             return kl
-        return (kl - self.config.capacity_nats * min(1.0, progress / self.config.capacity_share)).abs()
+        return (batch_mean(kl) - self.config.capacity_nats * min(1.0, progress / self.config.capacity_share)).abs()
 
     def _image(self, outputs: Tensor) -> Tensor:
         """The mean image, kept in [0, 1] where no sigmoid does so."""

@@ -28,6 +28,7 @@ from trilemma.nets.autoregressive import HEAD
 from trilemma.nets.conv import CentreCrop, conv3
 from trilemma.nets.precision import full
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition, default_label
+from trilemma.whole_batch import batch_total
 
 GRID = 8  # vectors along the shorter side of a grid, about
 PRIOR_FROM = 0.6  # share of the training after which the codes stay and their density is learned
@@ -161,7 +162,7 @@ class VQAutoencoder(Model):
         parts = {
             "mse": error.detach(),
             "commitment": commitment.detach(),
-            "perplexity": perplexity(chosen.flatten().bincount(minlength=self.config.codes)),
+            "perplexity": perplexity(batch_total(chosen.flatten().bincount(minlength=self.config.codes))),
         }
         if self.training:
             parts["used_codes"] = self.codebook.update(vectors, chosen, rng)

@@ -24,6 +24,7 @@ from trilemma.diffusion.samplers import draw_x0, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_table, log_snr
 from trilemma.diffusion.steps import Denoise, of_images, watched
 from trilemma.nets.unet_small import UNet
+from trilemma.rng import place_in_batch
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, Player, Watch, check_condition
 
 LEAST_SIGNAL = 1e-4  # alpha_bar below which eps tells nothing of x0: the division by alpha makes 100 of an error of 1
@@ -159,7 +160,8 @@ class Diffusion(BoundsModel):
         varies far less than that of independent ones (Kingma et al. 2021, "Variational diffusion models", app. I.1).
         """
         x0 = self.to_x(image)
-        places = torch.arange(len(image), dtype=torch.float32, device=rng.device) / len(image)
+        n, (first, total) = len(image), place_in_batch(len(image), rng)
+        places = torch.arange(first, first + n, dtype=torch.float32, device=rng.device) / total
         spread = (places + torch.rand((), generator=rng, dtype=torch.float32, device=rng.device)) % 1
         index = (spread * self.config.T).long().clamp(max=self.config.T - 1) + 1
         eps = torch.randn(image.shape, generator=rng, dtype=torch.float32, device=rng.device).to(image.device)

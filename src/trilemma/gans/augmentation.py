@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from trilemma.nets.affine import resample, rotation
 from trilemma.rng import batch_normal, batch_uniform
+from trilemma.whole_batch import batch_total
 
 TARGET = 0.6  # of the mean sign of the logits of real images
 INTERVAL = 4  # batches from one move of p to the next
@@ -66,8 +67,6 @@ def differentiable(image: Tensor, rng: torch.Generator) -> Tensor:
 class Adaptive(nn.Module):
     """The adaptive transforms, their probability p, and what p follows: all of its state is in buffers."""
 
-    batch_averages = True  # of the signs of logits
-
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("p", torch.zeros(()))
@@ -88,7 +87,10 @@ class Adaptive(nn.Module):
         Args:
             margins: (B,), above 0 where the critic takes a training image for real; progress: share of the training.
         """
-        self.sums += torch.stack([margins.sign().sum(), torch.full_like(self.p, len(margins)), torch.ones_like(self.p)])
+        signs, images = batch_total(
+            torch.stack([margins.sign().sum().to(self.p), torch.full_like(self.p, len(margins))])
+        )
+        self.sums += torch.stack([signs, images, torch.ones_like(self.p)])
         signs, images, batches = self.sums
         due = (batches >= INTERVAL).float()
         step = torch.maximum(images / IMAGES_TO_MOVE, (progress - self.moved) / SHARE_TO_MOVE)

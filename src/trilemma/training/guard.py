@@ -93,6 +93,8 @@ class Guard:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            if self.team.size > 1 and (whole := needing_whole_batch(self.players.model)):
+                raise _too_large(self.players.config.batch, error, whole[0]) from None  # the others wait in its loss
             fault = NoMemory(self.calendar.step, str(error))
         if fault is not None:
             self.players.exchange.abandon()
@@ -167,10 +169,7 @@ class Guard:
         batch = self.players.config.batch
         whole, size = needing_whole_batch(self.players.model), batch // (self.team.size * self.players.pieces)
         if whole:
-            raise UserError(
-                f"out of memory with batch={size} ({fault}); smaller micro-batches would change the statistics that "
-                f"{whole[0]} takes over a batch, so choose a smaller batch= or size= yourself"
-            )
+            raise _too_large(size, fault, whole[0])
         if size < 2:
             raise UserError(f"out of memory even for one image at a time ({fault}); choose a smaller size=")
         release()
@@ -187,6 +186,13 @@ class Guard:
         self.monitor.reset()
         self.in_doubt = False
         self.log.cut(step=self.calendar.step)
+
+
+def _too_large(batch: int, error: Exception, part: str) -> UserError:
+    return UserError(
+        f"out of memory with batch={batch} ({error}); smaller micro-batches would change the statistics that {part} "
+        "takes over a batch, so choose a smaller batch= or size= yourself"
+    )
 
 
 def unless_full(what: str, action: Callable[[], None], warn: Callable[[str], None]) -> None:

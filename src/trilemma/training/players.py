@@ -4,8 +4,8 @@ A player lowers the sum of the losses of its phases that are due. A batch may be
 micro-batches: the gradients add up to that of the batch, where nothing in the model depends on the other images of it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from trilemma.training.exchange import Exchange
 from trilemma.training.optim import Plateau, learning_rate, lr_factor, make_optimizer, optimizer_config
 from trilemma.training.state import first_entries, flatten_optimizer, restore_optimizer
 from trilemma.types import Batch, Logs, Model, Phase, Player, flags, not_averaged, players_of, repeats_of, span_of
+from trilemma.whole_batch import divided, share_batch_norms
 
 START_BATCH = 500  # training images that the start of a phase is shown at a time
 
@@ -57,6 +58,8 @@ class Players:
         kind = torch.Generator if team.size == 1 else rng.RowsGenerator
         self.noise = kind(self.device)  # of a step, seeded anew in each
         rng.own_dropout(model, self.noise)
+        if team.size > 1:
+            share_batch_norms(model)
         self.repeats = repeats_of(self.phases)
         self.pieces = 1  # micro-batches that make a batch; more than one after memory ran out
         self.has_start = any(phase.start is not None for phase in self.phases)
@@ -124,9 +127,15 @@ class Players:
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
-    def _rows(self, first: int, n: int, total: int) -> AbstractContextManager[None]:
-        """Inside, numbers are drawn for n images of a batch of `total`, of which others may be in other processes."""
-        return self.noise.rows(first, n, total) if isinstance(self.noise, rng.RowsGenerator) else nullcontext()
+    @contextmanager
+    def _rows(self, first: int, n: int, total: int) -> Iterator[None]:
+        """Inside, numbers and statistics are those of n images of a batch of `total`, of which others may be in other
+        processes."""
+        if not isinstance(self.noise, rng.RowsGenerator):
+            yield
+            return
+        with self.noise.rows(first, n, total), divided(self.exchange.team, n / total):
+            yield
 
     def step(self, player: Player, norm: Tensor) -> None:
         """One step of a player along its gradient, which is clipped first; `norm` is that of the gradient."""
@@ -189,8 +198,7 @@ def check_divisible(model: nn.Module, batch: int, team: Team) -> None:
             f"batch={batch} for {team.size} processes, of which each needs an image; give batch={team.size} or more, "
             "or start fewer processes"
         )
-    averages = [name or "its loss" for name, module in model.named_modules() if flags(module).batch_averages]
-    if whole := needing_whole_batch(model) + averages:
+    if whole := [name or "its loss" for name, module in model.named_modules() if _needs_one_process(module)]:
         raise UserError(
             f"{whole[0]} takes statistics over a batch, which each of {team.size} processes would take over its own "
             "part: train this model in one process"
@@ -206,6 +214,12 @@ def needs_whole_batch(module: nn.Module) -> bool:
     """Whether its training depends on statistics of the batch: batch norm, or a module that says so of itself. A frozen
     part is in eval mode, and depends on none."""
     return module.training and (isinstance(module, _BatchNorm) or flags(module).batch_statistics)
+
+
+def _needs_one_process(module: nn.Module) -> bool:
+    """Whether its training depends on statistics of the batch that are not summed over processes."""
+    summed = isinstance(module, _BatchNorm) or flags(module).sums_statistics
+    return (needs_whole_batch(module) and not summed) or flags(module).batch_averages
 
 
 def split(batch: Batch, pieces: int) -> list[Batch]:
