@@ -39,6 +39,7 @@ class Exchange:
         values = torch.cat([value.view(-1).to(buffer) for value in _values(losses)])
         if len(values) > ROOM:
             raise UserError(f"{player.name} has {len(values)} losses and parts of them; {ROOM} can be exchanged")
+        buffer[sum(_sizes(gradients)) :].zero_()
         torch._foreach_copy_(slices, gradients)  # pyright: ignore[reportPrivateImportUsage]
         buffer[-ROOM:][: len(values)] = values
         self.left = self.left[1:]
