@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 import trilemma
+from trilemma.files import lock
 from trilemma.studio.curves import HEIGHT, WIDTH, plots_of
-from trilemma.studio.jobs import END, OUTPUT, START, State, read_job
+from trilemma.studio.jobs import END, OUTPUT, START, State, open_lock, read_job
+from trilemma.studio.routes import jobs as jobs_routes
 from trilemma.studio.sections import SECTIONS, TOOLS
 from trilemma.verbs import VERBS
 
@@ -282,3 +284,33 @@ def test_pages_over_many_runs_are_quick(browser, studio, run):
     begin = time.process_time()
     browser.get("/runs")
     assert time.process_time() - begin < 0.5
+
+
+def test_news_come_when_a_job_or_the_log_of_its_run_changes(studio, run, monkeypatch):
+    monkeypatch.setattr(jobs_routes, "NEWS_S", 0.0)
+    news = jobs_routes.News(studio)
+    seen = [news.get()]
+
+    def changed():
+        seen.append(news.get())
+        assert news.get() == seen[-1]
+        return seen[-1] not in seen[:-1]
+
+    place = studio.queue.job(studio.queue.add(["train", "vae", "digits"])).place
+    assert changed()
+    held = open_lock(place)
+    lock(held)
+    (place / START).write_text(json.dumps({"time": 0.0, "process": 12345}))
+    assert changed()
+    (run.path / "lock").write_text("process 12345 on a machine")
+    news.get()
+    with (run.path / "log.jsonl").open("a") as file:
+        file.write("{}\n")
+    seen = [*seen, news.get()]
+    with (run.path / "log.jsonl").open("a") as file:
+        file.write("{}\n")
+    assert changed()
+    (place / OUTPUT).write_text("hello")
+    assert changed()
+    held.close()
+    assert changed()

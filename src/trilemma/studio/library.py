@@ -140,6 +140,12 @@ class Library:
         newest = sorted(files, key=lambda entry: -entry.stat().st_mtime)[:most]
         return [self._picture(run, Path(entry.path), entry.stat().st_mtime) for entry in newest]
 
+    def cover(self, run: StudioRun) -> Picture | None:
+        """The newest picture of samples of a run; None if there is none. It does not look at single samples."""
+        files = [entry for entry in plain_files(run.path / "samples") if Path(entry.name).suffix in PICTURES]
+        newest = max(files, key=lambda entry: entry.stat().st_mtime, default=None)
+        return None if newest is None else self._picture(run, Path(newest.path), newest.stat().st_mtime)
+
     def picture(self, run: StudioRun, ident: str) -> Picture:
         """The picture of that id; raises Missing if there is none."""
         for picture in self.pictures(run):

@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +28,7 @@ Fields = Annotated[dict[str, list[str]], Depends(filled)]
 
 def add(app: FastAPI, studio: Studio) -> None:
     """The routes of jobs."""
+    news = News(studio)
 
     @app.get("/jobs")
     def jobs(request: Request) -> Response:
@@ -71,8 +74,8 @@ def add(app: FastAPI, studio: Studio) -> None:
         return file_answer(path, {**SHOWN, **READ}[path.suffix], policy=policy)
 
     @app.get("/events", include_in_schema=False)
-    async def events(request: Request) -> Response:
-        return StreamingResponse(_news(request, studio), media_type="text/event-stream")
+    async def events() -> Response:
+        return StreamingResponse(_events(news), media_type="text/event-stream")
 
 
 def queue_context(studio: Studio) -> dict[str, Any]:
@@ -103,11 +106,40 @@ def _ended(studio: Studio) -> list[Job]:
     return [job for job in reversed(studio.queue.jobs()) if job.has_ended][:200]
 
 
-async def _news(request: Request, studio: Studio) -> AsyncIterator[str]:
-    """An event whenever something changed, until the page is left."""
+class News:
+    """Whether jobs, or the logs of runs that they train, have changed: looked at once for all pages that are open."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio, self._last, self._since, self._turn = studio, "", -NEWS_S, threading.Lock()
+        self._logs: dict[str, Path] = {}  # of the runs that are trained, by the id of the job
+
+    def get(self) -> str:
+        """A few digits, which are not those of before if something changed; at most NEWS_S old."""
+        with self._turn:
+            if time.monotonic() - self._since >= NEWS_S:
+                self._last = hashlib.sha256(repr(self._look()).encode()).hexdigest()[:16]
+                self._since = time.monotonic()
+            return self._last
+
+    def _look(self) -> list[object]:
+        jobs = self.studio.queue.jobs()
+        rows = [(job.id, job.state, job.order, _size(job.place / OUTPUT), self._logged(job)) for job in jobs]
+        return [rows, self.studio.queue.paused]
+
+    def _logged(self, job: Job) -> int:
+        """Bytes in the log of the run that a job trains."""
+        if job.state is not State.RUNNING or job.verb != "train":
+            return 0
+        if job.id not in self._logs and (run := self.studio.run_of(job)) is not None:
+            self._logs[job.id] = run.path / "log.jsonl"
+        return _size(self._logs[job.id]) if job.id in self._logs else 0
+
+
+async def _events(news: News) -> AsyncIterator[str]:
+    """An event whenever something changed; it is cancelled when the page is left."""
     before, silent_s = "", 0.0
-    while not await request.is_disconnected():
-        now = await run_in_threadpool(fingerprint, studio)
+    while True:
+        now = await run_in_threadpool(news.get)
         if now != before:
             yield f"event: news\ndata: {now}\n\n"
             before, silent_s = now, 0.0
@@ -116,13 +148,6 @@ async def _news(request: Request, studio: Studio) -> AsyncIterator[str]:
             silent_s = 0.0
         await asyncio.sleep(NEWS_S)
         silent_s += NEWS_S
-
-
-def fingerprint(studio: Studio) -> str:
-    """A few digits that change whenever a job, or the log of a run that is trained, does."""
-    jobs = [(job.id, job.state, job.order, _size(job.place / OUTPUT)) for job in studio.queue.jobs()]
-    runs = [(run.id, run.modified, run.has_weights) for run in studio.library.runs()]
-    return hashlib.sha256(repr((jobs, runs, studio.queue.paused)).encode()).hexdigest()[:16]
 
 
 def _size(path: Path) -> int:

@@ -105,7 +105,7 @@ def row_of(studio: Studio, run: StudioRun) -> dict[str, Any]:
         "star": studio.marks.is_starred(run),
         "score": score,
         "state": "training" if run.is_training else "finished" if run.has_weights else "not finished",
-        "picture": next((p for p in studio.library.pictures(run) if p.name.startswith("samples/")), None),
+        "picture": studio.library.cover(run),
     }
 
 

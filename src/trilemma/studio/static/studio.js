@@ -3,11 +3,11 @@
 
 // An element with data-live is fetched anew from that address whenever the server has news.
 const live = () => document.querySelectorAll("[data-live]");
-let stream = null, pending = false;
+let stream = null, asking = false, newer = false;
 
 async function refresh() {
-  if (pending) return;
-  pending = true;
+  if (asking) { newer = true; return; } // what is on its way may be older than this news
+  asking = true;
   for (const element of live()) {
     if (element.contains(document.activeElement) && document.activeElement.matches("input,select,textarea")) continue;
     try {
@@ -18,7 +18,8 @@ async function refresh() {
       element.last = text;
     } catch { /* the server is closed: the stream says so */ }
   }
-  pending = false;
+  asking = false;
+  if (newer) { newer = false; refresh(); }
 }
 
 function replace(element, text) {
