@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from trilemma import UserError
+from trilemma.studio import processes
 from trilemma.studio import queue as queue_module
 from trilemma.studio.child import claim
 from trilemma.studio.jobs import CANCEL, END, JOB, OUTPUT, START, State, new_job, open_lock, output_of, read_job
@@ -71,6 +73,17 @@ def test_no_module_of_the_folder_is_imported(queue, tmp_path):
     ident = queue.add(["list", "vae"])
     until(lambda: ended(queue))
     assert queue.job(ident).state is State.FINISHED and not (tmp_path / "canary").exists()
+
+
+def test_a_job_runs_the_code_of_the_server(tmp_path, monkeypatch):
+    """Whatever the paths in the environment are relative to."""
+    calls = {}
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda words, **keys: calls.update(keys, words=words))
+    monkeypatch.setenv("PYTHONPATH", "src")
+    processes.start("child", "x", folder=tmp_path)
+    assert calls["env"]["PYTHONPATH"].split(os.pathsep) == [str(processes.ROOT), str(Path("src").absolute())]
+    assert (processes.ROOT / "trilemma" / "studio" / "child.py").is_file() and calls["cwd"] == tmp_path
+    assert calls["words"] == [sys.executable, "-P", "-m", "trilemma.studio.child", "x"]
 
 
 def test_a_state_is_what_the_files_and_the_lock_say(queue):

@@ -2,13 +2,13 @@
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trilemma.errors import UserError
+from trilemma.studio.processes import start
 
 LONGEST_S = 120.0  # seconds for an answer: the first has to load torch, the model and the images
 RESTS_S = 300.0  # seconds without a request, after which its memory is given back
@@ -71,11 +71,7 @@ class Painter:
     def _running(self) -> subprocess.Popen[bytes]:
         """The process, which ends by itself when nothing is asked for a while."""
         if self._process is None or self._process.poll() is not None:
-            words = [sys.executable, "-P", "-m", "trilemma.studio.decoder"]
-            pipe = subprocess.PIPE
-            self._process = subprocess.Popen(
-                words, cwd=self.folder, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
-            )
+            self._process = start("decoder", folder=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         if self._rest is not None:
             self._rest.cancel()
         self._rest = threading.Timer(RESTS_S, self._end_if_idle)

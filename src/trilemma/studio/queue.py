@@ -7,7 +7,6 @@ their own sessions: they outlive the server and Ctrl-C in its terminal.
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from trilemma.errors import UserError
 from trilemma.files import read_json, remove, write_atomic, write_json
 from trilemma.studio.jobs import CANCEL, JOB, START, Job, State, folders, new_job, read_job
 from trilemma.studio.place import Missing
+from trilemma.studio.processes import start
 
 JOBS, PAUSED = "jobs", "paused"
 MOST_QUEUED = 200
@@ -150,16 +150,9 @@ class Queue:
                 process.kill()
 
     def _start(self, job: Job) -> None:
-        """Start the process of a job; with -P, as no module is imported from the folder that it works in."""
-        words = [sys.executable, "-P", "-m", "trilemma.studio.child", str(job.place)]
-        process = subprocess.Popen(
-            words,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        """Start the process of a job."""
+        nothing = subprocess.DEVNULL
+        process = start("child", str(job.place), folder=self.folder, stdin=nothing, stdout=nothing)
         self._starting[job.id] = process, time.monotonic()
 
     def _interrupt(self, ident: str) -> None:

@@ -1,0 +1,23 @@
+"""How the studio starts processes of its own: the same code as the server's, in the folder, apart from its terminal."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]  # of this package, from which a process imports it wherever it works
+
+
+def start(module: str, *words: str, folder: Path, **pipes: Any) -> subprocess.Popen[bytes]:
+    """Start a module of the studio as a process. With -P no module is imported from the folder that it works in."""
+    given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    paths = [str(ROOT), *(os.path.abspath(path) for path in given)]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", f"trilemma.studio.{module}", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        **pipes,
+    )
