@@ -15,8 +15,6 @@ from trilemma.text import printable
 if TYPE_CHECKING:
     from trilemma.course.questions import Question
 
-MARGIN = 3  # letters before a choice
-
 
 def self_test(given: Mapping[str, Any]) -> None:
     """Ask, or print what the verb returns; leaves with 1 if the answer to an exercise is not right."""
@@ -65,4 +63,4 @@ def _show(text: str) -> None:
     for line in text.split("\n"):
         words = line.lstrip(" ")
         indent = len(line) - len(words)
-        print(" " * indent + wrapped(printable(words), indent and indent + MARGIN))
+        print(" " * indent + wrapped(printable(words), indent))
