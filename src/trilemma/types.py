@@ -686,6 +686,34 @@ class DenoisesOnAnySchedule(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class DiffusersParts:
+    """A diffusion model in the terms of diffusers.
+
+    unet: settings of UNet2DModel; weights: by its names; scheduler: settings of DDIMScheduler.
+    start: (numbers of images, seed) -> x_T; keys: steps -> settings of the model's own sampler that takes the same.
+    """
+
+    unet: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    scheduler: Mapping[str, Any]
+    start: Callable[[Tensor, int], Tensor]
+    keys: Callable[[int], Config]
+
+
+@runtime_checkable
+class HasDiffusersParts(Samples, Protocol):
+    """Can be said in the terms of diffusers, under settings of its own."""
+
+    def as_diffusers(self) -> DiffusersParts:
+        """See `DiffusersParts`.
+
+        Raises:
+            UserError: not with these settings; the text is a reason.
+        """
+        ...
+
+
 @runtime_checkable
 class BoundsLikelihood(Protocol):
     """Bounds the log-likelihood of an image from below."""

@@ -152,8 +152,9 @@ VERBS = (
     Verb("augment", "augment", "Write labelled synthetic images, and test whether they help a classifier.",
          see=SAMPLER_KEYS),
     Verb("disentangle", "disentangle", "Score how the latent dimensions follow the factors of images: MIG, DCI, SAP."),
-    Verb("export", "export", "Write a trained model as files for other programs: ONNX.",
-         "Each file is compared with the model, and the difference is written beside it. Needs the extra export.",
+    Verb("export", "export", "Write a trained model as files for other programs: ONNX or diffusers.",
+         "What is written is compared with the model, and the difference is recorded beside it. to=onnx needs the "
+         "extra export, to=diffusers the extra pretrained.",
          doing="converting the model"),
     Verb("push", "push", "Upload a finished run to the Hugging Face hub, with its model card.",
          "Anyone opens it by hf:OWNER/NAME in place of a run. No training image is uploaded, and nothing that says "

@@ -14,6 +14,7 @@ from trilemma.tokeniser import MOST_EXAMPLES, MOST_WORDS
 
 PLACES = {"unet": 28, "dit": 7}  # a side, for which a step is fast on a CPU
 BASE_SIDE = 32  # px, up to which schedules are as published
+CHANNELS_OF_GROUP = 4  # of the norms of a portable network at full size
 HEAD_WIDTH = 32  # numbers of a token for which a transformer has a head of its own
 
 
@@ -54,6 +55,10 @@ class PixelDiffusionConfig(ModelConfig):
     heads: PositiveInt | None = Field(
         default=None, description="dit: of the attention (default: one for 32 numbers of a token)"
     )
+    portable: bool = Field(
+        default=False,
+        description="unet: layers that UNet2DModel of diffusers has and no others, for export to=diffusers",
+    )
     augment_p: float = Field(
         default=0.0,
         ge=0,
@@ -82,6 +87,26 @@ class PixelDiffusionConfig(ModelConfig):
     label_dropout: float = Field(
         default=0.1, ge=0, lt=1, description="with classes or captions: share of images trained without"
     )
+
+    @model_validator(mode="after")
+    def _is_portable(self) -> Self:
+        """What diffusers has a counterpart of."""
+        if not self.portable:
+            return self
+        multiple = 2 ** (len(self.multipliers) - 1)
+        wanted = {
+            "network=unet": self.network == "unet",
+            "prediction=v, eps or x0": self.prediction in ("v", "eps", "x0"),
+            "schedule=cosine or linear": self.schedule in ("cosine", "linear"),
+            "patch=1": self.patch in (None, 1),
+            "an even width=": self.width % 2 == 0,
+            "multipliers= that begin with 1": self.multipliers[:1] == (1,),
+            f"a size= that {multiple} divides": not (self.shape[1] % multiple or self.shape[2] % multiple),
+            "no captions=, upscale= or inpaint=": not (self.captions or self.upscale or self.inpaint),
+        }
+        if missing := [what for what, given in wanted.items() if not given]:
+            raise ValueError(f"portable=true needs {' and '.join(missing)}, as UNet2DModel of diffusers has no other")
+        return self
 
     @model_validator(mode="after")
     def _has_effect(self) -> Self:
@@ -126,13 +151,14 @@ def make_network(config: PixelDiffusionConfig, planes: int = 0) -> UNet | DiT:
         patch,
         tokens,
         planes,
+        largest_divisor(config.width, min(32, config.width // CHANNELS_OF_GROUP)) if config.portable else None,
     )
 
 
 def patch_of(config: PixelDiffusionConfig) -> int:
     """Of the settings, or a power of two for which the network sees about as many places as PLACES says."""
-    if config.patch is not None:
-        return config.patch
+    if config.patch is not None or config.portable:
+        return config.patch or 1
     height, width = config.shape[1:]
     patch = 2 ** max(0, round(math.log2(max(height, width) / PLACES[config.network])))
     return math.gcd(patch, height, width) if config.network == "dit" else patch  # the other one pads

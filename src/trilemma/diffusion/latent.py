@@ -38,6 +38,9 @@ class LatentDiffusionConfig(PixelDiffusionConfig):
     @model_validator(mode="after")
     def _of_codes(self) -> Self:
         only_for(self, "upscale", False, "diffusion-upscale, a model of pixels")
+        only_for(
+            self, "portable", False, "diffusion, a model of pixels; the autoencoder has no counterpart in diffusers"
+        )
         only_for(self, "augment_p", False, "models of pixels, such as diffusion")
         return self
 

@@ -25,6 +25,7 @@ from trilemma.diffusion.grids import first_time, times_of
 from trilemma.diffusion.optimised import OPTIMISED, optimised_times
 from trilemma.diffusion.path import BoundsModel
 from trilemma.diffusion.planes import hide, tile_denoiser
+from trilemma.diffusion.portable import PortableModel
 from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.samplers import ddim, draw_x0
 from trilemma.diffusion.sampling import DiffusionSampling
@@ -293,7 +294,7 @@ class DiffusionModel(EstimatingModel):
         return self._from_noise(denoise, schedule, keys, guides, ids, seed, shape)
 
 
-class PixelDiffusion(BoundsModel, DiffusionModel):
+class PixelDiffusion(PortableModel, BoundsModel, DiffusionModel):
     """Diffusion of pixels, with bounds on the likelihood of images."""
 
 

@@ -1,4 +1,4 @@
-"""Self-attention over positions (Vaswani et al. 2017), with normalised queries and keys (Dehghani et al. 2023)."""
+"""Self-attention over positions (Vaswani et al. 2017), queries and keys normalised (Dehghani et al. 2023) or not."""
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +10,15 @@ class Attention(nn.Module):
 
     Args:
         width: D, a multiple of `heads`.
+        normed: whether queries and keys are normalised.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, normed: bool = True) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.normed = heads, normed
         self.inside = nn.Linear(width, 3 * width)
-        self.scale_q, self.scale_k = (nn.Parameter(torch.ones(width // heads)) for _ in range(2))
+        if normed:
+            self.scale_q, self.scale_k = (nn.Parameter(torch.ones(width // heads)) for _ in range(2))
         self.last = nn.Linear(width, width)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
@@ -24,7 +26,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D); keep: positions that are looked at, bool (B, N)."""
         q, k, v = self.inside(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N, D / heads)
-        q, k = _normed(q, self.scale_q), _normed(k, self.scale_k)
+        if self.normed:
+            q, k = _normed(q, self.scale_q), _normed(k, self.scale_k)
         mask = None if keep is None else keep[:, None, None, :]
         mixed = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=mask)
         return self.last(mixed.transpose(1, 2).flatten(2))
@@ -36,12 +39,18 @@ def _normed(x: Tensor, scale: Tensor) -> Tensor:
 
 
 class SpatialAttention(nn.Module):
-    """Attention over the places of a map (B, C, H, W), added to it."""
+    """Attention over the places of a map (B, C, H, W), added to it.
 
-    def __init__(self, channels: int, head_width: int = 64) -> None:
+    Args:
+        groups: of the norm; with them it has one head, whose queries and keys are not normalised. Default: by the
+            channels, and a head for each 64 of them.
+    """
+
+    def __init__(self, channels: int, head_width: int = 64, groups: int | None = None) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups_of(channels), channels)
-        self.attention = Attention(channels, largest_divisor(channels, channels // head_width))
+        self.norm = nn.GroupNorm(groups or groups_of(channels), channels)
+        heads = 1 if groups else largest_divisor(channels, channels // head_width)
+        self.attention = Attention(channels, heads, normed=not groups)
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, C, H, W) -> the same."""

@@ -45,6 +45,7 @@ class UNet(nn.Module):
         patch: p, px; a larger one makes the maps smaller and everything faster.
         tokens: numbers of a token of a text; 0 without texts.
         planes: channels that it is given beside the image.
+        groups: of every norm; with them attention is plain, as in UNet2DModel of diffusers. Default: by the channels.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class UNet(nn.Module):
         patch: int = 1,
         tokens: int = 0,
         planes: int = 0,
+        groups: int | None = None,
     ) -> None:
         super().__init__()
-        channels, self.size, self.patch = shape[0] * patch**2, shape[1:], patch
+        channels, self.size, self.patch, self.groups = shape[0] * patch**2, shape[1:], patch, groups
         self.levels = len(multipliers)
         self.embedding = 4 * width
         widths = [width * m for m in multipliers]
@@ -75,23 +77,28 @@ class UNet(nn.Module):
         skips, c = [width], width
         for k, w in enumerate(widths):
             for _ in range(depth):
-                self.down.append(_Stage(c, w, self.embedding, dropout, sides[k] <= attention_px, tokens))
+                self.down.append(Stage(c, w, self.embedding, dropout, sides[k] <= attention_px, tokens, groups))
                 c = w
                 skips.append(c)
             if k < self.levels - 1:
                 self.down.append(nn.Conv2d(c, c, 3, stride=2, padding=1))
                 skips.append(c)
         self.middle = nn.ModuleList(
-            [_Stage(c, c, self.embedding, dropout, attention_px > 0, tokens), _Stage(c, c, self.embedding, dropout)]
+            [
+                Stage(c, c, self.embedding, dropout, attention_px > 0, tokens, groups),
+                Stage(c, c, self.embedding, dropout, groups=groups),
+            ]
         )
         for k, w in reversed(list(enumerate(widths))):
             for _ in range(depth + 1):
                 c_in = c + skips.pop()
-                self.up.append(_Stage(c_in, w, self.embedding, dropout, sides[k] <= attention_px, tokens))
+                self.up.append(Stage(c_in, w, self.embedding, dropout, sides[k] <= attention_px, tokens, groups))
                 c = w
             if k > 0:
                 self.up.append(nn.Upsample(scale_factor=2, mode="nearest"))
-        self.last = nn.Sequential(nn.GroupNorm(groups_of(c), c), nn.SiLU(), _zero(nn.Conv2d(c, channels, 3, padding=1)))
+        self.last = nn.Sequential(
+            nn.GroupNorm(groups or groups_of(c), c), nn.SiLU(), _zero(nn.Conv2d(c, channels, 3, padding=1))
+        )
 
     def forward(self, x: Tensor, level: Tensor, inputs: NetworkInput = NO_INPUT) -> Tensor:
         """x (B, C, H, W), level log(sigma / alpha) (B,), a condition -> (B, C, H, W)."""
@@ -100,12 +107,12 @@ class UNet(nn.Module):
         h = self.first(F.pixel_unshuffle(F.pad(x, self._padding()), self.patch))
         skips = [h]
         for module in self.down:
-            h = module(h, e, inputs) if isinstance(module, _Stage) else module(h)
+            h = module(h, e, inputs) if isinstance(module, Stage) else module(h)
             skips.append(h)
         for module in self.middle:
             h = module(h, e, inputs)
         for module in self.up:
-            h = module(torch.cat([h, skips.pop()], dim=1), e, inputs) if isinstance(module, _Stage) else module(h)
+            h = module(torch.cat([h, skips.pop()], dim=1), e, inputs) if isinstance(module, Stage) else module(h)
         return F.pixel_shuffle(self.last(h), self.patch)[..., : self.size[0], : self.size[1]]
 
     def _embedded(self, level: Tensor, condition: Tensor | None) -> Tensor:
@@ -124,20 +131,27 @@ class UNet(nn.Module):
         return self.patch * 2 ** (self.levels - 1)
 
 
-class _Stage(nn.Module):
+class Stage(nn.Module):
     """A residual block, and attention where asked: to places, and to tokens where there are any."""
 
     def __init__(
-        self, c_in: int, c_out: int, embedding: int, dropout: float, attention: bool = False, tokens: int = 0
+        self,
+        c_in: int,
+        c_out: int,
+        embedding: int,
+        dropout: float,
+        attention: bool = False,
+        tokens: int = 0,
+        groups: int | None = None,
     ) -> None:
         super().__init__()
-        self.norm_1, self.norm_2 = nn.GroupNorm(groups_of(c_in), c_in), nn.GroupNorm(groups_of(c_out), c_out)
+        self.norm_1, self.norm_2 = (nn.GroupNorm(groups or groups_of(c), c) for c in (c_in, c_out))
         self.conv_1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * c_out)
         self.dropout = nn.Dropout(dropout)
         self.conv_2 = _zero(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
-        self.attention = SpatialAttention(c_out) if attention else nn.Identity()
+        self.attention = SpatialAttention(c_out, groups=groups) if attention else nn.Identity()
         self.to_text = _TextAttention(c_out, tokens) if attention and tokens else None
 
     def forward(self, x: Tensor, e: Tensor, inputs: NetworkInput) -> Tensor:
