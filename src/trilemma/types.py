@@ -686,6 +686,14 @@ class DenoisesOnAnySchedule(Protocol):
         ...
 
 
+@runtime_checkable
+class HasEstimator(Protocol):
+    """Draws by the estimates of a model that is a part of it, as they are: not kept in [-1, 1]."""
+
+    @property
+    def estimator(self) -> DenoisesOnAnySchedule: ...
+
+
 @dataclass(frozen=True, eq=False)
 class DiffusersParts:
     """A diffusion model in the terms of diffusers.

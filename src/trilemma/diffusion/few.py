@@ -120,6 +120,11 @@ class FewSteps(Model):
         """One call per step."""
         return self.student.network
 
+    @property
+    def estimator(self) -> PixelDiffusion:
+        """What estimates x0_hat in each call."""
+        return self.student
+
     def unknown_words(self, caption: str) -> list[str]:
         """Words of a caption that were in none of the training."""
         return self.student.unknown_words(caption)

@@ -23,10 +23,10 @@ from trilemma.types import (
     Condition,
     Conditional,
     Decodes,
-    Denoises,
     DenoisesOnAnySchedule,
     DrawsCodes,
     Encodes,
+    HasEstimator,
     JudgesRealness,
     ReadsCaptions,
     TakesNoise,
@@ -36,7 +36,7 @@ from trilemma.types import (
 
 Shape = tuple[int, int, int]
 LEVEL = (0.05, 0.95)  # of the angle whose cosine and sine alpha and sigma are, in quarter turns, in a check
-CAPABLE = (Encodes, Decodes, DrawsCodes, Denoises)  # of which a model has one at least
+CAPABLE = (Encodes, Decodes, DrawsCodes, DenoisesOnAnySchedule, HasEstimator)  # of which a model has one at least
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,10 @@ def _generators(model: nn.Module) -> list[Graph]:
 
 
 def _denoisers(model: nn.Module, shape: Shape) -> list[Graph]:
-    if not isinstance(model, Denoises) or not isinstance(model, DenoisesOnAnySchedule):
+    source = model.estimator if isinstance(model, HasEstimator) else model
+    if not isinstance(source, DenoisesOnAnySchedule):
         return []
-    noisy, takes = model.x_shape, flags(model).takes
+    noisy, takes = source.x_shape, flags(model).takes
     labels = _labels(model, nulls=flags(model).null_condition)
     factor = flags(model).factor
     small = (shape[0], shape[1] // factor, shape[2] // factor)
@@ -169,8 +170,7 @@ def _denoisers(model: nn.Module, shape: Shape) -> list[Graph]:
 
     def denoise(x_t: Tensor, alpha: Tensor, sigma: Tensor, *given: Tensor) -> Tensor:
         fields: dict[str, Any] = dict(zip(asked, given, strict=True))
-        condition = Condition(**fields)
-        estimate = model.denoiser(Levels(alpha, sigma), condition, x_t.shape[0])
+        estimate = source.denoiser(Levels(alpha, sigma), Condition(**fields), x_t.shape[0], clips=source is model)
         return estimate(x_t, torch.zeros_like(alpha))
 
     return [Graph("denoiser", inputs, "x0_hat", "the estimate of x0, as x_t", denoise)]
