@@ -15,6 +15,7 @@ from trilemma.cli import main as cli
 from trilemma.cli.arguments import normalise
 from trilemma.cli.words import check_words
 from trilemma.errors import UserError
+from trilemma.pretrained.table import CHECKPOINTS
 from trilemma.registry import get_recipe, registered
 
 
@@ -189,9 +190,34 @@ def test_help_of_a_verb_has_defaults_and_units():
 def test_list_names_every_model():
     done = trilemma_("list")
     assert done.returncode == 0
-    names = [line.split()[0] for line in done.stdout.splitlines()[1:]]
-    assert names == trilemma.list_models()
-    assert "vae" in names
+    models, published = ([line.split()[0] for line in part.splitlines()] for part in done.stdout.split("\n\n"))
+    assert models[1:] == trilemma.list_models()
+    assert "vae" in models
+    assert published == ["published", *CHECKPOINTS]
+
+
+def test_list_of_a_checkpoint_says_which_verbs_take_it(here):
+    done = trilemma_("list", "sd-turbo")
+    assert re.search(r"^repository +stabilityai/sd-turbo$", done.stdout, re.MULTILINE)
+    assert re.search(r"^verbs +imagine, edit, interpolate, evaluate, compare$", done.stdout, re.MULTILINE)
+    assert re.search(r"^keys +steps=1 guidance=0", done.stdout, re.MULTILINE)
+    names = [line.split()[0] for line in here("list", "shap-e*").stdout.splitlines()[1:]]
+    assert names == ["shap-e", "shap-e-image"]
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("imagine", "a fox", "model=sd-turbo", "x=steps:"), "give a key and its values"),
+        (("edit", "pipeline:sd-turbo", "photo.png", "caption=a fox"), "give strength=, mask= or both"),
+        (("evaluate", "pipeline:sd-turbo"), "add what to measure them against"),
+    ],
+    ids=lambda part: part[0],
+)
+def test_a_new_process_knows_the_checkpoints(words, answer):
+    """What is wrong with the rest of the words is said, before anything is downloaded."""
+    done = trilemma_(*words)
+    assert done.returncode == 2 and answer in done.stderr
 
 
 def test_list_takes_a_pattern(here):

@@ -52,7 +52,7 @@ def figures() -> list[str]:
 
 
 def check_model(name: str) -> None:
-    """Raises UserError for a name, or a pattern, that fits no model."""
+    """Raises UserError for a name, or a pattern, that fits no model of ours."""
     if not any(fnmatchcase(model, name) for model in models()):
         raise unknown("model", name, models())
 

@@ -4,7 +4,9 @@ import json
 
 import pytest
 import torch
+from comparison.stand_ins import finished, make
 from PIL import Image
+from torch import nn
 
 import trilemma
 from trilemma.cli.main import main
@@ -12,6 +14,7 @@ from trilemma.data import Data, Split
 from trilemma.data.decoding.size import fit
 from trilemma.errors import UserError
 from trilemma.metrics import evaluate
+from trilemma.metrics.catalogue import COST, QUALITY
 from trilemma.metrics.reals import choice
 from trilemma.pictures.levels import to_uint8
 from trilemma.run.contestant import contestant_of
@@ -135,6 +138,34 @@ def test_a_pipeline_stands_beside_images_in_a_comparison(quick, tmp_path, capsys
     assert "1 pipeline and 1 set of images to measure" in capsys.readouterr().err
 
 
+class Noise(nn.Module):
+    """A model that draws static, one pass of its network each."""
+
+    def __init__(self):
+        super().__init__()
+        self.sampling_network = nn.Linear(1, 1)
+
+    def sample(self, n, *, seed, first=0, condition=None):
+        self.sampling_network(torch.zeros(n, 1))
+        return torch.rand(first + n, 1, 8, 8, generator=torch.Generator().manual_seed(seed))[first:]
+
+
+@pytest.mark.slow
+def test_a_pipeline_shares_all_axes_with_a_run(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("trilemma.comparison.progress.seconds_per_image", lambda model, shape: 0.001)
+    monkeypatch.setattr("trilemma.metrics.cost.REPEATS", 3)
+    (tmp_path / "run").mkdir()
+    run = finished("vae", tmp_path / "run", make())
+    run.model = Noise().eval()
+    keys = {"features": "digits-cnn", "quiet": True, "n": N, "prompt": "a digit", "out": tmp_path / "out"}
+    report = trilemma.compare(run, quick, **keys).report
+    assert [(m.kind, m.error) for m in report.models] == [("model", None), ("pipeline", None)]
+    assert [c.name for c in report.columns if c.shared] == [*QUALITY, *COST]
+    own, pipeline = (m.scores["calls_per_image"].value for m in report.models)
+    assert (own, pipeline) == (1, 2)  # a pass, and a step that is guided
+    assert report.models[1].scores["ms_per_image"].value > report.models[0].scores["ms_per_image"].value
+
+
 @pytest.mark.slow
 def test_an_interrupted_comparison_does_not_draw_again(quick, tmp_path, monkeypatch):
     drawn, data, photos = [], data_of(classes=("cat", "dog")), data_of(n=30).train.images
@@ -151,3 +182,11 @@ def test_an_interrupted_comparison_does_not_draw_again(quick, tmp_path, monkeypa
         trilemma.compare(quick, photos, **keys)
     trilemma.compare(quick, photos, **keys)
     assert drawn.count(quick) == 1 and len(drawn) == 3
+
+
+@pytest.mark.slow
+def test_evaluate_prints_its_scores_and_how_it_drew(tiny, capsys):
+    assert main(["evaluate", f"pipeline:{tiny}", "against=digits", f"n={N}", "steps=1", "size=32"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "ms_per_image" in text and "parameters" in text
+    assert "drawn at 32x32, scaled to cover 8x8" in text

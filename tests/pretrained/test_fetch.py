@@ -18,6 +18,7 @@ from trilemma.errors import UserError
 from trilemma.pretrained.fetch import locate, needed_files
 from trilemma.pretrained.safety import check_folder
 from trilemma.pretrained.table import CHECKPOINTS
+from trilemma.verbs import VERBS
 
 NAME = "owner/tiny"
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -175,6 +176,7 @@ def test_a_folder_is_itself(tmp_path):
 def test_the_table_has_its_form():
     for name, row in CHECKPOINTS.items():
         assert name == name.lower() and row.repository.count("/") == 1 and row.about
+        assert set(row.verbs) <= {verb.name for verb in VERBS}
         assert set(row.keys) <= {"steps", "guidance", "size"}
     assert len({row.repository for row in CHECKPOINTS.values()}) == len(CHECKPOINTS)
 

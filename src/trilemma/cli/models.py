@@ -1,4 +1,5 @@
-"""`trilemma list`: what is shown of the models, from words.json; of models of one's own, from the registry."""
+"""`trilemma list`: what is shown of the models, from words.json; of models of one's own, from the registry; and of
+published checkpoints, from their table."""
 
 import math
 import sys
@@ -10,6 +11,7 @@ from trilemma import vocabulary
 from trilemma.arguments import typed, word
 from trilemma.cli.output import facts, say, table
 from trilemma.errors import unknown
+from trilemma.pretrained.table import CHECKPOINTS
 
 if TYPE_CHECKING:
     from trilemma.registry import Published, Recipe
@@ -46,11 +48,14 @@ def entry_of(recipe: "Recipe") -> dict[str, Any]:
 
 
 def show_models(pattern: str = "*") -> None:
-    """The models that match a pattern in a table, or one of that name in full."""
+    """The models that match a pattern in a table and published checkpoints in another, or one of that name in full."""
     entries = _entries()
     names = [name for name in entries if fnmatchcase(name, pattern)]
-    if not names:
+    published = [name for name in CHECKPOINTS if fnmatchcase(name, pattern)]
+    if not names and not published:
         raise unknown("model", pattern, entries)
+    if not names:
+        return _show_checkpoints(published, pattern)
     if names == [pattern]:
         return _show_model(pattern, entries[pattern])
     facts_of = {name: entries[name]["facts"] for name in names}
@@ -58,6 +63,22 @@ def show_models(pattern: str = "*") -> None:
     table(("name", "good for", "samples", "what"), rows)
     if sys.stdout.isatty():
         say(f"samples: {SAMPLES}")
+    if published:
+        print()
+        _show_checkpoints(published, pattern)
+
+
+def _show_checkpoints(names: list[str], pattern: str) -> None:
+    """Published checkpoints in a table, or one of that name in full."""
+    if names != [pattern]:
+        return table(("published", "verbs", "what"), [_checkpoint_row(name) for name in names])
+    row = CHECKPOINTS[pattern]
+    lines = {"published": pattern, "repository": row.repository, "summary": row.about, "verbs": ", ".join(row.verbs)}
+    facts({**lines, **({"keys": " ".join(typed(row.keys))} if row.keys else {})})
+
+
+def _checkpoint_row(name: str) -> tuple[str, str, str]:
+    return name, ", ".join(CHECKPOINTS[name].verbs), CHECKPOINTS[name].about
 
 
 def _show_model(name: str, entry: dict[str, Any]) -> None:

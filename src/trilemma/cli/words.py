@@ -3,6 +3,7 @@
 What a word stands for follows from the name of the verb's parameter: `model`, `data`, `run`, `setting`, ...
 """
 
+import fnmatch
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from trilemma import vocabulary
 from trilemma.errors import UserError, unknown
 from trilemma.files import read_json
+from trilemma.pretrained.table import CHECKPOINTS, check_name, pipeline_name
 from trilemma.run.locate import CONFIG, is_of_hub, known_runs, no_run, run_folder
 from trilemma.verbs import GROUPS, VERBS, Verb
 
@@ -42,20 +44,29 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
     if "torch" in sys.modules:
         return
     given = {name: value for name, value in words.items() if value not in (None, (), [])}
+    if verb == "imagine":
+        check_name(given.get("model", ""))
+        return
     model = given.get("model", "")
     if model and model not in vocabulary.models() and Path(model).expanduser().exists():
         return  # the settings of a run, or a mistake that needs a look at the file
     if model and model not in vocabulary.models():
         raise unknown("model", model, vocabulary.models())
-    names = [given["pattern"]] if "pattern" in given else []
+    pattern = given.get("pattern", "")
+    names = [] if not pattern or fnmatch.filter(CHECKPOINTS, pattern) else [pattern]
     for name in [*names, *filter(None, map(str.strip, given.get("models", "").split(",")))]:
         vocabulary.check_model(name)
     for name in ("data", "source", "against"):
         if name in given:
             vocabulary.check_data(given[name])
+    pipelines = [pipeline_name(thing) for thing in (given.get("run"), given.get("what"), *given.get("runs", ()))]
+    for name in filter(None, pipelines):
+        check_name(name)
+    if pipelines[0] is not None:
+        return  # what it takes, the verb looks at
     runs = [_run_of(given["run"])] if "run" in given else []
     for thing in [*given.get("runs", ()), *([given["what"]] if "what" in given else [])]:  # runs or images
-        if not (place := _place_of(thing)).exists():
+        if pipeline_name(thing) is None and not (place := _place_of(thing)).exists():
             raise no_run(place)
     keys = [setting.partition("=")[0] for setting in given.get("setting", ())]
     if verb == "figure" and "name" in given:

@@ -21,9 +21,9 @@ from trilemma.pictures.animation import check_film
 from trilemma.pictures.table import table
 from trilemma.pretrained.drawing import draw_between
 from trilemma.pretrained.embeddings import between_embeddings, between_noise, embeddings_of, noise_for
-from trilemma.pretrained.fetch import check_name, locate
+from trilemma.pretrained.fetch import locate
 from trilemma.pretrained.pipeline import Pipeline, load_pipeline
-from trilemma.pretrained.table import defaults_of
+from trilemma.pretrained.table import check_name, defaults_of
 from trilemma.results import Results, place
 from trilemma.run.compute import one_algorithm
 

@@ -23,9 +23,9 @@ from trilemma.explore.prompted import MOST, Inputs, Request, Text, draw_cells, r
 from trilemma.explore.redraw import Redrawing, how_redrawn, redrawing_page
 from trilemma.explore.upscaling import Upscaling, check_enlarged, upscaling_page
 from trilemma.pictures.png import png_content
-from trilemma.pretrained.fetch import check_name, locate
+from trilemma.pretrained.fetch import locate
 from trilemma.pretrained.pipeline import Pipeline, load_pipeline
-from trilemma.pretrained.table import defaults_of
+from trilemma.pretrained.table import check_name, defaults_of
 from trilemma.results import Results, place
 
 K = TypeVar("K", bound="DrawingKeys")
@@ -87,6 +87,7 @@ def edit_by_pipeline(name: str, image: object, keys: EditKeys) -> Redrawing:
     Raises:
         UserError: what to draw, or where and how much, is not given; the image is not a file; as `imagine`.
     """
+    check_name(name)
     if keys.strength is None and keys.mask is None:
         raise UserError("edit with a pipeline draws the image again: give strength=, mask= or both")
     if keys.caption is None:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trilemma.errors import UserError, unknown
+from trilemma.errors import UserError
 from trilemma.files import read_json
 from trilemma.pretrained.hub import (
-    REPOSITORY,
     Record,
     check_disk,
     fetch_file,
@@ -26,7 +25,7 @@ from trilemma.pretrained.hub import (
 )
 from trilemma.pretrained.libraries import check_installed
 from trilemma.pretrained.safety import INDEX, WEIGHTS, components
-from trilemma.pretrained.table import CHECKPOINTS
+from trilemma.pretrained.table import check_name
 from trilemma.text import note
 from trilemma.words import size_in_words
 
@@ -74,20 +73,6 @@ def locate(name: str, *, download: bool = True) -> Place:
     record = record or _download(repository)
     folder = Path(record.folder)
     return Place(name, folder, folder.parents[2], repository, record.commit, record.licence)
-
-
-def check_name(name: str) -> str | None:
-    """The repository that a name stands for; None for a folder. Nothing is read.
-
-    Raises:
-        UserError: it is neither.
-    """
-    if name and name not in CHECKPOINTS and Path(name).expanduser().is_dir():
-        return None
-    repository = CHECKPOINTS[name].repository if name in CHECKPOINTS else name
-    if not REPOSITORY.fullmatch(repository):
-        raise unknown("model", name, [*CHECKPOINTS, "OWNER/NAME of the hub", "a folder"])
-    return repository
 
 
 def _download(repository: str) -> Record:

@@ -24,7 +24,6 @@ from trilemma.words import size_in_words
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling  # pyright: ignore[reportMissingImports]
 
-REPOSITORY = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
 COMMIT = re.compile("[0-9a-f]{40}")
 SPARE = 1.05  # of the disk, for each byte that is downloaded
 

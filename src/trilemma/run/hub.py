@@ -13,7 +13,6 @@ from trilemma.data.places import cache_dir
 from trilemma.errors import UserError
 from trilemma.files import LARGEST_JSON
 from trilemma.pretrained.hub import (
-    REPOSITORY,
     Record,
     check_disk,
     fetch_file,
@@ -26,6 +25,7 @@ from trilemma.pretrained.hub import (
     siblings_of,
     write_record,
 )
+from trilemma.pretrained.table import REPOSITORY
 from trilemma.run.locate import CONFIG, HUB, WEIGHTS, is_of_hub, run_folder
 from trilemma.run.record import SUMMARY
 from trilemma.text import note

@@ -23,9 +23,9 @@ from trilemma.data.selection import part_named
 from trilemma.errors import UserError
 from trilemma.pictures.levels import to_uint8
 from trilemma.pretrained.drawing import draw
-from trilemma.pretrained.fetch import Place, check_name, locate
+from trilemma.pretrained.fetch import Place, locate
 from trilemma.pretrained.pipeline import Pipeline, load_pipeline, origin
-from trilemma.pretrained.table import PREFIX, defaults_of
+from trilemma.pretrained.table import PREFIX, check_name, defaults_of
 from trilemma.run.compute import ImageBatch, one_algorithm
 
 OF_CLASSES, OF_CAPTIONS = "a photo of {}", "{}"  # prompts where nothing is said
@@ -108,14 +108,16 @@ class TextToImage:
     @property
     def shape(self) -> tuple[int, int, int]:
         """That of the real images."""
-        return self._data.shape
+        return self.real.shape
 
     @property
     def classes(self) -> Sequence[str]:
+        """None of its own."""
         return ()
 
     @property
     def count(self) -> int | None:
+        """There is no end to its images."""
         return None
 
     def prepared(
@@ -149,7 +151,7 @@ class TextToImage:
     @property
     def identity(self) -> dict[str, Any]:
         """What tells it from others: the commit or the content, the prompts and the keys."""
-        return {**self.origin, **self.settings, "words": self._prompts.words}
+        return {**self.origin, **self.settings, "words": self.asked.words}
 
     @property
     def weights_id(self) -> str:
@@ -159,15 +161,17 @@ class TextToImage:
     @property
     def settings(self) -> dict[str, Any]:
         """How it draws, for a receipt."""
-        return {"prompt": str(self._prompts), **{key: value for key, value in self.keys if value is not None}}
+        return {"prompt": str(self.asked), **{key: value for key, value in self.keys if value is not None}}
 
     @property
-    def _data(self) -> Data:
+    def real(self) -> Data:
+        """The real data that it is measured by."""
         assert self.data is not None, "prepared() comes first"
         return self.data
 
     @property
-    def _prompts(self) -> Prompts:
+    def asked(self) -> Prompts:
+        """What it is to draw."""
         assert self.prompts is not None, "prepared() comes first"
         return self.prompts
 
@@ -202,7 +206,7 @@ class Session:
         contestant, keys = self.contestant, dict(self.contestant.keys)
         scheduler = keys.pop("scheduler")
         with one_algorithm():
-            image = draw(self.pipeline, contestant._prompts.text(k, seed), k, seed=seed, keys=keys, scheduler=scheduler)
+            image = draw(self.pipeline, contestant.asked.text(k, seed), k, seed=seed, keys=keys, scheduler=scheduler)
         self.size = (image.shape[2], image.shape[3])
         channels, *target = contestant.shape
         return fit(to_uint8(image), (target[0], target[1]), channels)
@@ -221,6 +225,6 @@ class Session:
         text = f"drawn by {type(self.pipeline.base).__name__} ({source}), one image at a time; prompts: "
         sizes = "" if self.size is None else f"drawn at {size_text(self.size)}, "
         return [
-            f"{text}{self.contestant._prompts}",
+            f"{text}{self.contestant.asked}",
             f"{sizes}scaled to cover {target}, the centre kept, by the rule for images",
         ]

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from trilemma.errors import UserError
-from trilemma.pretrained.hub import REPOSITORY, endpoint, load_hub, page_of
+from trilemma.pretrained.hub import endpoint, load_hub, page_of
 from trilemma.pretrained.libraries import brief, silent_logs
+from trilemma.pretrained.table import REPOSITORY
 from trilemma.run.locate import HUB
 from trilemma.run.run import RunLike, as_run
 from trilemma.sharing.public import Content, public_files
