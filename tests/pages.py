@@ -9,8 +9,10 @@ from trilemma.arguments import parse_value
 from trilemma.cli.arguments import take_verb
 from trilemma.config import make
 from trilemma.lessons.gallery import LESSONS, settings_of
+from trilemma.pretrained.table import PREFIX
 from trilemma.registry import get_recipe, list_models, sampling_keys
 from trilemma.run.config import TrainConfig
+from trilemma.run.text_to_image import Keys
 from trilemma.training.request import check_settings, split_parts
 
 SOURCE_LINK = re.compile(r"\]\(((?:\.\./)+src/[^)]+)\)")
@@ -61,7 +63,9 @@ def check_command(words):
         inspect.signature(LESSONS[what[0]].draw).bind(*what[1:])
     else:
         own = set(verb.keys)
-        if verb.open and set(keys) - own:  # further keys are those of the model's sampler
+        if what and what[0].startswith(PREFIX):
+            own |= set(Keys.model_fields)
+        elif verb.open and set(keys) - own:  # further keys are those of the model's sampler
             own |= set(sampling_keys(get_recipe(preset_of(what[0]))).model_fields)
         assert set(keys) <= own
 
