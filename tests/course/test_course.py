@@ -21,7 +21,6 @@ LANGS = ("en", "vi")
 NAMES = "trilemma autoencoder vae gan diffusion sampling latent text stable-diffusion choosing"
 PAGES = ("README.md", *(f"{number}-{name}.md" for number, name in enumerate(NAMES.split(), 1)))
 EVERY = [(lang, page) for lang in LANGS for page in PAGES]
-IMAGINE = ("trilemma imagine", "trilemma help imagine")  # needs an extra and the network; and the line that asks for it
 
 
 def text_of(lang, page):
@@ -34,8 +33,7 @@ def number_of(page):
 
 def inline(text):
     """Commands in the sentences of a page."""
-    lines = [" ".join(line.split()) for line in re.findall(r"`(trilemma [^`]+)`", BLOCK.sub("", text))]
-    return [line for line in lines if not line.startswith(IMAGINE)]
+    return [" ".join(line.split()) for line in re.findall(r"`(trilemma [^`]+)`", BLOCK.sub("", text))]
 
 
 COMMANDS = {lang: [words for page in PAGES for words in commands(text_of(lang, page))] for lang in LANGS}
