@@ -121,8 +121,10 @@ def test_the_card_has_scores_samples_and_the_line_that_draws(hub, trained):
 
 def test_data_known_by_name_is_named(hub, tmp_path):
     run = trilemma.train("ae-linear", "digits", steps=1, batch=16, out=tmp_path / "run", device="cpu", quiet=True)
+    run.config["notes"] += [f"read from {tmp_path}/digits"]
     trilemma.push(run, NAME)
     config = json.loads(hub.files[NAME]["config.json"])
+    assert config["notes"] == run.config["notes"][:-1] and config["notes"]
     assert config["data"] == "digits" and config["command"] == run.config["command"]
     assert trilemma.load(f"hf:{NAME}").data.fingerprint == run.data.fingerprint
 

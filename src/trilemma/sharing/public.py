@@ -8,7 +8,7 @@ import getpass
 import io
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def public_files(run: Run, repository: str) -> dict[str, Content]:
     if run.unfinished is not None:
         raise UserError(f"{run.path} is {run.unfinished}; resume its training first, or push a finished run")
     words = private_words(run)
-    config, summary = public_config(run), public_summary(run.summary, words)
+    config, summary = public_config(run, words), public_summary(run.summary, words)
     environment = {key: value for key, value in _environment(run).items() if key in OF_ENVIRONMENT}
     texts = {name: json_text(obj) for name, obj in ((CONFIG, config), (SUMMARY, summary), (ENVIRONMENT, environment))}
     grid = _grid(run.path / GRID)
@@ -57,9 +57,10 @@ def public_files(run: Run, repository: str) -> dict[str, Content]:
     return {**files, WEIGHTS: run.weights_file, **({} if grid is None else {GRID: grid})}
 
 
-def public_config(run: Run) -> dict[str, Any]:
+def public_config(run: Run, words: Sequence[str]) -> dict[str, Any]:
     """The run's config.json, without where its images and its parts lay."""
     config = {key: run.config[key] for key in OF_CONFIG if key in run.config}
+    config["notes"] = _without(words, config.get("notes"))
     config["parts"] = {name: _public_part(part) for name, part in config["parts"].items()}
     is_public = is_named(config["data"]) or config["data"].startswith(PREFIX)
     if not is_public:
@@ -70,11 +71,14 @@ def public_config(run: Run) -> dict[str, Any]:
     return config
 
 
-def public_summary(summary: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:
+def public_summary(summary: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
     """A run's summary.json, without the warnings that name a place on this machine."""
-    warnings = summary.get("warnings", [])
-    kept = [text for text in warnings if _first_private(str(text), words) is None] if isinstance(warnings, list) else []
-    return {**summary, "warnings": kept}
+    return {**summary, "warnings": _without(words, summary.get("warnings"))}
+
+
+def _without(words: Sequence[str], texts: object) -> list[str]:
+    """Those of some texts that hold none of the words."""
+    return [str(text) for text in texts if _first_private(str(text), words) is None] if isinstance(texts, list) else []
 
 
 def private_words(run: Run) -> list[str]:
@@ -97,7 +101,7 @@ def _in_a_path(name: str) -> str:
     return f"/{name}/"
 
 
-def _first_private(text: str, words: Iterable[str]) -> str | None:
+def _first_private(text: str, words: Sequence[str]) -> str | None:
     """The first word that stands by itself in a text, whose paths may be those of any system."""
     plain = _with_slashes(text)
     return next((word for word in words if word and _stands_in(_with_slashes(word), plain)), None)
