@@ -1,11 +1,13 @@
 """A studio in memory: the app behind its guard, asked as a browser asks it."""
 
+import shutil
 from urllib.parse import unquote
 
 import anyio
 import httpx
 import pytest
 
+import trilemma
 from trilemma.studio.access import Access
 from trilemma.studio.app import create_app
 from trilemma.studio.guard import Guard
@@ -82,3 +84,22 @@ def studio(folder):
 def browser(studio):
     access = Access("127.0.0.1", PORT)
     return Browser(Guard(create_app(studio, access), access), access)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A run of a few steps, with samples."""
+    place = tmp_path_factory.mktemp("trained")
+    run = trilemma.train(
+        "vae", "digits", steps=12, hidden=(8,), latent=2, batch=64, out=place / "vae-digits", quiet=True
+    )
+    trilemma.sample(run, n=4)
+    return place / "vae-digits"
+
+
+@pytest.fixture
+def run(studio, trained):
+    """It in the studio's folder."""
+    shutil.copytree(trained, studio.folder / "runs" / "vae-digits")
+    (one,) = studio.library.runs()
+    return one

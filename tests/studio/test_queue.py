@@ -31,9 +31,9 @@ def queue(tmp_path):
     one.close()
 
 
-def until(condition):
+def until(condition, limit_s=WAIT_S):
     """Wait until something is true."""
-    end = time.monotonic() + WAIT_S
+    end = time.monotonic() + limit_s
     while not (value := condition()):
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
@@ -80,7 +80,8 @@ def test_a_job_runs_the_code_of_the_server(tmp_path, monkeypatch):
     calls = {}
     monkeypatch.setattr(processes.subprocess, "Popen", lambda words, **keys: calls.update(keys, words=words))
     monkeypatch.setenv("PYTHONPATH", "src")
-    processes.start("child", "x", folder=tmp_path)
+    processes.start("child", "x", folder=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert calls["stdout"] == subprocess.PIPE
     assert calls["env"]["PYTHONPATH"].split(os.pathsep) == [str(processes.ROOT), str(Path("src").absolute())]
     assert (processes.ROOT / "trilemma" / "studio" / "child.py").is_file() and calls["cwd"] == tmp_path
     assert calls["words"] == [sys.executable, "-P", "-m", "trilemma.studio.child", "x"]
@@ -228,7 +229,7 @@ def killed_often(tmp_path, kills, seed):
         for job in queue.jobs():
             assert job.state is not State.RUNNING or lives(job)
     queue.open()
-    until(lambda: ended(queue))
+    until(lambda: ended(queue), WAIT_S + 5 * kills)
     queue.close()
     return queue, idents
 

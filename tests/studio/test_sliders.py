@@ -2,6 +2,8 @@
 
 import io
 import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 import trilemma
 from trilemma import UserError
 from trilemma.explore.sliders import sliders_of
+from trilemma.studio import painter
 from trilemma.studio.decoder import answer
 from trilemma.studio.routes.sliders import values_of
 
@@ -87,3 +90,22 @@ def test_a_value_is_a_finite_number(text):
     with pytest.raises(UserError):
         values_of({"u0": text})
     assert values_of({"u0": "1.5", "run": "x", "u": "1", "ux": "2"}) == {0: 1.5}
+
+
+def test_the_process_ends_when_it_rests_or_does_not_answer(tmp_path, monkeypatch):
+    """A stand-in for the process: it answers the first question, and is silent for ever after."""
+    code = "import sys, time; sys.stdin.readline(); print('{\"axes\": []}', flush=True); time.sleep(600)"
+
+    def start(module, *, folder, **pipes):
+        return subprocess.Popen([sys.executable, "-c", code], cwd=folder, **pipes)
+
+    monkeypatch.setattr(painter, "start", start)
+    monkeypatch.setattr(painter, "LONGEST_S", 1.0)
+    one = painter.Painter(tmp_path)
+    assert one.axes("runs/x") == {"axes": []}
+    with pytest.raises(UserError, match="has ended; try again"):
+        one.axes("runs/x")
+    monkeypatch.setattr(painter, "RESTS_S", 0.2)
+    assert one.axes("runs/x") == {"axes": []}
+    process = one._process
+    assert process.wait(10) != 0 and one._process is None

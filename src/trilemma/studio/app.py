@@ -13,7 +13,7 @@ from trilemma import __version__
 from trilemma.errors import UserError
 from trilemma.studio.access import ENTRY, Access, Refusal
 from trilemma.studio.guard import TooMuch, refused_by, short_page
-from trilemma.studio.pages import LANGUAGE, LANGUAGES, STATIC, filled, first, go, render
+from trilemma.studio.pages import LANGUAGE, LANGUAGES, STATIC, first, form_fields, go, render
 from trilemma.studio.place import Missing
 from trilemma.studio.routes import data, jobs, runs, sliders, verbs
 from trilemma.studio.service import Studio
@@ -49,7 +49,7 @@ def _add_static(app: FastAPI) -> None:
 
     @app.post("/language")
     async def choose_language(request: Request) -> Response:
-        code = first(await filled(request)).get("language", "")
+        code = first(await form_fields(request)).get("language", "")
         response = go("/")
         if code in LANGUAGES:
             response.set_cookie(LANGUAGE, code, httponly=True, samesite="strict", max_age=10**8)

@@ -71,7 +71,7 @@ class Marks:
         (place / "name.json").write_text(json.dumps(run.name), "utf-8")
         os.rename(run.path, place / "run")
 
-    def removed(self) -> dict[str, str]:
+    def in_bin(self) -> dict[str, str]:
         """The names of the runs in the bin, by id."""
         places = [Path(entry.path) for entry in entries(self.bin_folder) if (Path(entry.path) / "run").is_dir()]
         names = {place.name: self._name_of(place) for place in places}
@@ -84,7 +84,7 @@ class Marks:
             Missing: it is not there.
             UserError: another run has its place.
         """
-        if (name := self.removed().get(ident)) is None:
+        if (name := self.in_bin().get(ident)) is None:
             raise Missing("This run is not in the bin any more.")
         place = self.library.folder / name
         if os.path.lexists(place):

@@ -54,7 +54,7 @@ def go(place: str) -> Response:
     return RedirectResponse(place, 303)
 
 
-async def filled(request: Request) -> dict[str, list[str]]:
+async def form_fields(request: Request) -> dict[str, list[str]]:
     """The fields of a form by name, each with its values."""
     text = (await request.body()).decode("utf-8", "replace")
     try:

@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[2]  # of this package, from which a process imports it wherever it works
 
 
-def start(module: str, *words: str, folder: Path, **pipes: Any) -> subprocess.Popen[bytes]:
+def start(module: str, *words: str, folder: Path, stdin: int, stdout: int) -> subprocess.Popen[bytes]:
     """Start a module of the studio as a process. With -P no module is imported from the folder that it works in."""
     given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     paths = [str(ROOT), *(os.path.abspath(path) for path in given)]
@@ -19,5 +18,6 @@ def start(module: str, *words: str, folder: Path, **pipes: Any) -> subprocess.Po
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        **pipes,
+        stdin=stdin,
+        stdout=stdout,
     )

@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile  # pyright: ignore[reportMissing
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
 from trilemma.studio.images import IMAGE
-from trilemma.studio.pages import file_answer, filled, first, go, render
+from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import Missing
 from trilemma.studio.service import Studio
 from trilemma.studio.sources import own_sources, source_word, sources
@@ -22,7 +22,7 @@ from trilemma.verbs import find
 
 MOST_FILES = 2_000
 ACTIONS = {"show": "data show", "check": "data check"}
-Fields = Annotated[dict[str, list[str]], Depends(filled)]
+Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
 
 
 def add(app: FastAPI, studio: Studio) -> None:

@@ -16,14 +16,14 @@ from starlette.responses import StreamingResponse  # pyright: ignore[reportMissi
 from trilemma.studio.curves import plots_of
 from trilemma.studio.jobs import OUTPUT, Job, State, output_of
 from trilemma.studio.library import log_of
-from trilemma.studio.pages import file_answer, filled, first, go, render
+from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import Missing
 from trilemma.studio.report import report_policy
 from trilemma.studio.service import READ, SHOWN, Studio
 
 NEWS_S, PING_S = 0.5, 15.0  # seconds between two looks, and between two signs of life
 LATEST = 12  # pictures
-Fields = Annotated[dict[str, list[str]], Depends(filled)]
+Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
 
 
 def add(app: FastAPI, studio: Studio) -> None:

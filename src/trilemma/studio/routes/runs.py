@@ -10,7 +10,7 @@ from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
 from trilemma.studio.curves import plots_of
 from trilemma.studio.library import PICTURES, Picture, StudioRun, log_of
-from trilemma.studio.pages import file_answer, filled, first, go, render
+from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import Missing
 from trilemma.studio.routes.jobs import queue_context
 from trilemma.studio.sections import SORTS
@@ -20,7 +20,7 @@ from trilemma.text import quoted
 
 NEWEST = 8
 SHOWN_PICTURES = 60
-Fields = Annotated[dict[str, list[str]], Depends(filled)]
+Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
 
 
 def add(app: FastAPI, studio: Studio) -> None:
@@ -45,7 +45,7 @@ def add(app: FastAPI, studio: Studio) -> None:
             "sorts": SORTS,
             "all": len(rows),
         }
-        return render(request, "runs.html", **context, removed=marks.removed())
+        return render(request, "runs.html", **context, removed=marks.in_bin())
 
     @app.get("/runs/differences")
     def differences(request: Request, run: Annotated[list[str] | None, Query()] = None) -> Response:

@@ -10,7 +10,7 @@ from trilemma import vocabulary
 from trilemma.errors import UserError
 from trilemma.studio.forms import fields_of
 from trilemma.studio.library import StudioRun
-from trilemma.studio.pages import filled, first, go, language_of, render
+from trilemma.studio.pages import first, form_fields, go, language_of, render
 from trilemma.studio.place import Missing
 from trilemma.studio.routes.runs import row_of
 from trilemma.studio.sections import TOOLS, Tool
@@ -18,7 +18,7 @@ from trilemma.studio.service import Studio
 from trilemma.studio.sources import source_word, sources
 from trilemma.verbs import find
 
-Fields = Annotated[dict[str, list[str]], Depends(filled)]
+Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
 MOST_COMPARED = 20
 
 

@@ -1,0 +1,95 @@
+"""The pages of jobs: what they say and show, what they do, and when they have news."""
+
+import json
+
+from PIL import Image
+
+from trilemma.files import lock
+from trilemma.studio.curves import HEIGHT, WIDTH, plots_of
+from trilemma.studio.jobs import END, OUTPUT, START, State, open_lock, read_job
+from trilemma.studio.routes import jobs as jobs_routes
+
+EVIL = "<script>alert(1)</script>"
+
+
+def test_what_a_job_says_is_text_and_its_results_lie_in_the_folder(browser, studio, run):
+    ident = studio.queue.add(["sample", "runs/vae-digits"])
+    place = studio.queue.job(ident).place
+    outside = studio.folder.parent / "outside.png"
+    Image.new("L", (3, 3)).save(outside)
+    (studio.folder / "page.html").write_text(EVIL)
+    lines = [
+        EVIL,
+        f"grid     {outside}",
+        "grid     ../outside.png",
+        "picture  runs/vae-digits/samples/seed-0.png",
+        "page     page.html",
+    ]
+    (place / OUTPUT).write_text("\n".join(lines))
+    for name, values in ((START, {"time": 1.0}), (END, {"time": 2.0, "code": 0})):
+        (place / name).write_text(json.dumps(values))
+    job = read_job(place)
+    assert [result.name for result in studio.results(job)] == ["runs/vae-digits/samples/seed-0.png", "page.html"]
+    text = browser.get(f"/jobs/{ident}").text
+    assert EVIL not in text and "&lt;script&gt;" in text
+    report = browser.get(f"/jobs/{ident}/results/1")
+    policy = report.headers["content-security-policy"]
+    assert report.text == EVIL and policy.startswith("sandbox allow-scripts;") and "allow-same-origin" not in policy
+    assert "script-src 'sha256-" in policy
+    assert browser.get(f"/jobs/{ident}/results/2").status_code == 404
+
+
+def test_a_job_is_run_stopped_and_repeated_by_its_page(browser, studio):
+    studio.queue.pause(True)
+    ident = studio.queue.add(["list", "vae"])
+    assert ">queued<" in browser.get(f"/jobs/{ident}/live").text
+    browser.post(f"/jobs/{ident}/cancel")
+    assert studio.queue.job(ident).state is State.CANCELLED
+    answer = browser.post(f"/jobs/{ident}/again")
+    assert studio.queue.job(answer.headers["location"].removeprefix("/jobs/")).words == ["list", "vae"]
+    assert browser.post(f"/jobs/{ident}/shout").status_code == 404
+    browser.post("/jobs/pause")
+    assert not studio.queue.paused
+
+
+def test_plots_stay_in_their_box_and_leave_out_what_is_no_number():
+    rows = [
+        {"step": k, "images": 10 * k, "seconds": 1.0, "vae/loss": value}
+        for k, value in enumerate([3.0, float("nan"), 1.0, 2.0])
+    ]
+    (plot,) = plots_of(rows)
+    points = [tuple(map(float, point.split(","))) for point in plot.points.split()]
+    assert len(points) == 3 and (plot.low, plot.high, plot.last, plot.images) == (1.0, 3.0, 2.0, 30)
+    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
+    assert points[0][1] < points[2][1] < points[1][1]  # upwards is less in SVG: 3 is above 2 is above 1
+    assert plots_of(rows[:1]) == []
+
+
+def test_news_come_when_a_job_or_the_log_of_its_run_changes(studio, run, monkeypatch):
+    monkeypatch.setattr(jobs_routes, "NEWS_S", 0.0)
+    news = jobs_routes.News(studio)
+    seen = [news.get()]
+
+    def changed():
+        seen.append(news.get())
+        assert news.get() == seen[-1]
+        return seen[-1] not in seen[:-1]
+
+    place = studio.queue.job(studio.queue.add(["train", "vae", "digits"])).place
+    assert changed()
+    held = open_lock(place)
+    lock(held)
+    (place / START).write_text(json.dumps({"time": 0.0, "process": 12345}))
+    assert changed()
+    (run.path / "lock").write_text("process 12345 on a machine")
+    news.get()
+    with (run.path / "log.jsonl").open("a") as file:
+        file.write("{}\n")
+    seen = [*seen, news.get()]
+    with (run.path / "log.jsonl").open("a") as file:
+        file.write("{}\n")
+    assert changed()
+    (place / OUTPUT).write_text("hello")
+    assert changed()
+    held.close()
+    assert changed()
