@@ -67,7 +67,7 @@ def times(address: str, folder: Path) -> None:
 
 
 def pictures(address: str) -> None:
-    """What a person sees: a training, its run, the sliders; light, and dark on a phone."""
+    """What a person sees: a training, its run, the sliders. Home is not among them, as it names its folder."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -90,10 +90,6 @@ def pictures(address: str) -> None:
         page.click("text=At random")
         page.wait_for_function("document.querySelector('output').textContent")
         shot(page, "sliders")
-        phone = browser.new_page(viewport={"width": 390, "height": 760}, color_scheme="dark")
-        phone.goto(address)
-        phone.wait_for_selector(".card img")
-        shot(phone, "phone")
         browser.close()
 
 
