@@ -23,7 +23,7 @@ from trilemma.text import note
 if TYPE_CHECKING:
     from PIL import Image
 
-FORMATS: tuple[Film, ...] = ("gif", "webp", "mp4")
+FORMATS: dict[str, Film] = {"gif": "gif", "webp": "webp", "mp4": "mp4"}  # by the ending of a name
 SHOWN = 16  # frames of the picture, at most, as far from each other
 
 
@@ -36,11 +36,10 @@ def imagine_film(request: Request, model: str, picture: Path, within: Path, film
     """
     assert request.frames is not None
     ending = picture.suffix.lower().removeprefix(".")
-    named: list[Film] = [one for one in FORMATS if one == ending]
-    film = film or (named[0] if named else "gif")
-    check_film(film)
+    own = film or FORMATS.get(ending, "gif")
+    check_film(own)
     picture = picture.with_suffix(".png") if ending in FORMATS else picture
-    animation = picture.with_suffix(f".{film}")
+    animation = picture.with_suffix(f".{own}")
     paths = numbered_paths(picture, 0, request.frames)
     files = Results(picture, [animation, *paths], verb="imagine", within=within)
     inputs = read_inputs(request)
@@ -51,7 +50,7 @@ def imagine_film(request: Request, model: str, picture: Path, within: Path, film
         paths = numbered_paths(picture, 0, len(frames))
         files = Results(picture, [animation, *paths], verb="imagine", within=within)
     rate = rate_of(pipeline, request.fps)
-    contents: dict[Path, bytes | str] = {animation: film_content(frames, rate, film)}
+    contents: dict[Path, bytes | str] = {animation: film_content(frames, rate, own)}
     for k, path in enumerate(paths):
         contents[path] = png_content(frames[k], film_receipt(pipeline, request.with_(frame=k), frames))
     files.write(film_picture(frames), film_receipt(pipeline, request, frames), contents)
