@@ -129,6 +129,7 @@ def test_a_killed_rank_ends_the_others_and_the_same_command_resumes(tmp_path: Pa
 
 PRESETS = """
 import json, sys, torch, trilemma
+from presets import small
 from trilemma.errors import UserError
 from trilemma.ranks import connected_ranks
 
