@@ -209,8 +209,12 @@ def test_list_of_a_checkpoint_says_which_verbs_take_it(here):
     ("words", "answer"),
     [
         (("imagine", "a fox", "model=sd-turbo", "x=steps:"), "give a key and its values"),
-        (("edit", "pipeline:sd-turbo", "photo.png", "caption=a fox"), "give strength=, mask= or both"),
-        (("evaluate", "pipeline:sd-turbo"), "add what to measure them against"),
+        pytest.param(
+            ("edit", "pipeline:sd-turbo", "photo.png", "caption=a fox"),
+            "give strength=, mask= or both",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("evaluate", "pipeline:sd-turbo"), "add what to measure them against", marks=pytest.mark.slow),
     ],
     ids=lambda part: part[0],
 )

@@ -120,7 +120,8 @@ def test_every_parameter_belongs_to_one_player_and_gets_a_finite_gradient(model:
         for phase in (phase for phase in model.phases if phase.player is player):  # which add up
             loss, parts = phase.loss(batch, noise_for(batch))
             loss.backward()
-            assert loss.ndim == 0 and all(part.ndim == 0 and not part.requires_grad for part in parts.values())
+            assert loss.ndim == 0 and not any(part.requires_grad for part in parts.values())
+            assert all(part.shape in ((), (2,)) for part in parts.values())  # a mean, or a sum and of how many
         assert all(p.grad is not None and p.grad.isfinite().all() for p in player.parameters)
 
 

@@ -313,13 +313,13 @@ def tokens_read(model: PixelDiffusion, monkeypatch: pytest.MonkeyPatch) -> list[
 def test_words_are_spelled_each_by_itself_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Words that keep their token are binomial in each caption: 3 with probability 0.7, of variance 3 * 0.7 * 0.3."""
     model = small(captions=True, words=("a", "red", "circle"), spelling_p=0.3, label_dropout=0.0)
-    model.network, n, caption = Zero(), 4000, "a red circle"
+    model.network, n, caption = Zero(), 1000, "a red circle"
     seen = tokens_read(model, monkeypatch)
     batch = Batch(torch.zeros(n, 1, 8, 8), Condition(caption=[caption] * n))
     model.loss(batch, generator(5))
     kept = (seen[0] > BYTES).sum(1).double()
     assert float(kept.mean()) == pytest.approx(3 * 0.7, abs=4 * math.sqrt(3 * 0.21 / n))
-    assert float(kept.var()) == pytest.approx(3 * 0.21, rel=0.1)  # 4 standard deviations are 4 sqrt(2 / n)
+    assert float(kept.var()) == pytest.approx(3 * 0.21, rel=0.18)  # 4 standard deviations are 4 sqrt(2 / n)
     assert {model.tokeniser.decode(row.tolist()) for row in seen[0]} == {caption}
     model.loss(batch, generator(5))
     assert torch.equal(seen[0], seen[1])

@@ -36,6 +36,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("vae", {"reconstruction": "gaussian", "variance": "optimal"}),
     ("gan-r3", {"critic_augment": "adaptive"}),
 ]
+QUICK = ("vae", "gan-r3", "gan-dcgan", "diffusion")  # of each kind of model, and one with batch norm
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +129,12 @@ def test_the_images_of_each_step_are_the_same_for_any_number_of_processes(
     assert orders[1:] == orders[:1] * 3
 
 
-@pytest.mark.parametrize(("name", "settings"), FAMILIES, ids=lambda x: ",".join(x) if isinstance(x, dict) else x)
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [pytest.param(*one, marks=() if one[0] in QUICK else pytest.mark.slow) for one in FAMILIES],
+    ids=lambda x: ",".join(x) if isinstance(x, dict) else x,
+)
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_five_steps_are_those_of_one_process(
     name: str, settings: dict[str, Any], size: int, data: Data, seen: Any, tmp_path: Path
 ) -> None:
