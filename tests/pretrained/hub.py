@@ -42,7 +42,8 @@ class Hub:
 
     def information(self, repository):
         siblings = [sibling_of(name, content) for name, content in self.files[repository].items()]
-        return {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings, "cardData": self.card}
+        about = {"id": repository, "modelId": repository, "sha": COMMIT, "private": self.private.get(repository, False)}
+        return {**about, "siblings": siblings, "cardData": self.card}
 
     def content(self, repository, name):
         content = self.files[repository][name]

@@ -129,6 +129,15 @@ def test_data_known_by_name_is_named(hub, tmp_path):
     assert trilemma.load(f"hf:{NAME}").data.fingerprint == run.data.fingerprint
 
 
+def test_a_public_repository_is_refused_where_private_was_asked(hub, trained):
+    trilemma.push(trained, NAME)
+    public = dict(hub.files[NAME])
+    with pytest.raises(UserError, match="is public; choose another name"):
+        trilemma.push(trained, NAME, private=True, update=True)
+    assert hub.files[NAME] == public and hub.asked[-1][0] == "GET"  # nothing was uploaded
+    assert trilemma.push(trained, NAME, update=True).run == f"hf:{NAME}"
+
+
 def test_the_command_line_pushes_and_draws(hub, trained, tmp_path, capsys):
     assert cli.main(["push", str(trained), NAME, "private=true"]) == 0
     said = capsys.readouterr()

@@ -47,6 +47,7 @@ FOREIGN = (
     f"https://127.0.0.1:{PORT}",
     "http://127.0.0.1",
     f"http://127.0.0.1:{PORT + 1}",
+    f"http://localhost:{PORT}",  # of this machine, but not where the request goes
     f"http://127.0.0.1:{PORT}.evil.example",
     f"http://evil@127.0.0.1:{PORT}",
     f"http://127.0.0.1:{PORT}/",

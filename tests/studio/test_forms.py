@@ -61,6 +61,12 @@ def test_what_is_no_number_is_refused(text):
         words_of(find("sample"), {"n": text})
 
 
+@pytest.mark.parametrize("key, text", [("minutes", "1E9"), ("steps", "1e+9"), ("n", "1_000_000"), ("vae.steps", "1e9")])
+def test_a_number_is_too_much_however_it_is_written(key, text):
+    with pytest.raises(UserError, match="the most that the studio asks for"):
+        check_text(key, text, None)
+
+
 def test_sizes_count_both_sides():
     check_text("size", "48x64", find("train").keys["size"])
     with pytest.raises(UserError, match="the most that the studio asks for"):

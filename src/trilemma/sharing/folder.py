@@ -29,11 +29,7 @@ def claim_export(out: str | Path | None, run: Run, to: str) -> Path:
     if folder.name in ("", ".."):
         raise UserError(f'out="{out}" has no name; give the name of a folder, for instance out=exported/{to}')
     refuse_links(folder, *([folder.parent] if out is None else []))
-    if os.path.lexists(folder) and not _is_ours(folder):
-        raise UserError(
-            f"{folder} exists and was not written by trilemma export, or was changed since; choose another out=, or "
-            "delete it"
-        )
+    _refuse_others(folder)
     return folder
 
 
@@ -54,13 +50,33 @@ def write_export(folder: Path, run: Run, to: str, write: Callable[[Path], dict[s
             about = write(scratch)
             origin = {"model": run.recipe.name, "weights": run.weights_id, "shape": list(run.shape)}
             write_json(scratch / RECORD, {"format": FORMAT, "to": to, **origin, **about, "files": _sums(scratch)})
-            if folder.exists():
-                folder.rename(old)
-            scratch.rename(folder)
+            _replace(folder, scratch, old)
     finally:
         _remove(scratch)
         _remove(old)
     return folder / RECORD
+
+
+def _replace(folder: Path, scratch: Path, old: Path) -> None:
+    """Put what was written in place of a folder, which stays where it is if that fails."""
+    _refuse_others(folder)  # the conversion takes minutes
+    if not folder.exists():
+        scratch.rename(folder)
+        return
+    folder.rename(old)
+    try:
+        scratch.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+
+
+def _refuse_others(folder: Path) -> None:
+    if os.path.lexists(folder) and not _is_ours(folder):
+        raise UserError(
+            f"{folder} exists and was not written by trilemma export, or was changed since; choose another out=, or "
+            "delete it"
+        )
 
 
 def _is_ours(folder: Path) -> bool:

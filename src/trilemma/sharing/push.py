@@ -67,6 +67,10 @@ def push(
     with _errors(repository), silent_logs():
         api = hub.HfApi(endpoint=endpoint())
         api.create_repo(repository, private=private, exist_ok=update)
+        if private and not api.model_info(repository).private:  # one that existed keeps its visibility
+            raise UserError(
+                f"{repository} is public; choose another name, make it private on its page, or leave out private=true"
+            )
         commit = api.create_commit(repository, _additions(hub, files), commit_message=f"{run.recipe.name} of trilemma")
     return Pushed(f"{HUB}{repository}", page_of(repository), commit.oid, tuple(files))
 
@@ -85,6 +89,8 @@ def _errors(repository: str) -> Iterator[None]:
 
     try:
         yield
+    except UserError:
+        raise
     except HfHubHTTPError as error:
         status = error.response.status_code
         owner = repository.partition("/")[0]

@@ -4,6 +4,7 @@ What a page sends is checked before a job is made of it: only known keys, number
 of MOST, texts that are not paths. Runs, data and images are chosen by ids, which the service turns into words.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,9 +114,9 @@ def check_text(key: str, text: str, schema: Mapping[str, Any] | None) -> None:
         raise UserError(f"{key}= takes at most {LONGEST_VALUE} letters in one line")
     if key not in CAPTIONS and (re.search(r"[/\\~]|\.\.", text) or _may_be_path(key, text, schema or {})):
         raise UserError(f"{key}={text}: paths are not taken here; choose from what is listed")
-    for number in re.findall(r"[0-9.]+(?:e[0-9]+)?", text) if key in MOST else ():
-        if _value(number) > MOST[key]:
-            raise UserError(f"{key}={text} is more than {MOST[key]:,.0f}, the most that the studio asks for")
+    most = MOST.get(key.rpartition(".")[2], math.inf)
+    if not all(number <= most for number in _numbers(text)):  # not a number is refused, too
+        raise UserError(f"{key}={text} is more than {most:,.0f}, the most that the studio asks for")
     if schema is not None:
         check_value(key, text, schema)
 
@@ -161,11 +162,14 @@ def _may_be_path(key: str, text: str, schema: Mapping[str, Any]) -> bool:
     return any(part.get("format") == "path" for part in parts) and not PLACED.fullmatch(text)
 
 
-def _value(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
+def _numbers(text: str) -> list[float]:
+    """The numbers in a text: one, several, behind names, or the sides of a size.
+
+    >>> _numbers("48x64"), _numbers("g:1E9,1_000"), _numbers("auto")
+    ([48, 64], [1000000000.0, 1000], [])
+    """
+    values = [parse_value(part.strip()) for part in re.split("[,:x]", text)]
+    return [value for value in values if isinstance(value, int | float)]
 
 
 def _parsed(text: str, schema: Mapping[str, Any]) -> Any:

@@ -20,8 +20,6 @@ from trilemma.studio.place import Missing
 
 DEEPEST, MOST_FOLDERS, MOST_PICTURES = 4, 5_000, 400
 NO_PICTURES = {"parts", "checkpoints", "earlier", "metrics"}  # of a run
-PICTURES = 4, 5_000, 400
-SKIPPED = {"parts", "checkpoints", "samples", "metrics", "earlier"}  # of a run, where no other run lies
 PICTURES = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 LARGEST_PICTURE = 64 << 20  # bytes
 SCORES = ("valid_rmse", "valid_bce", "valid_neg_elbo_nats", "valid_noise_rmse", "valid_denoising_rmse")

@@ -165,10 +165,11 @@ class Trainer:
             return
         players.noise.manual_seed(rng.seed_of(self.config.seed, "step", calendar.step))
         progress = calendar.progress
-        batches = [self.batch_at(calendar.images + r * self.config.batch) for r in range(players.repeats)]
         due = players.due(calendar.step, progress)
         moves = [(player, phases_of(player, due)) for player in players_of(due)]
+        # before the images, for which memory may run out: the other processes wait for these exchanges
         players.exchange.left = [player for player, own in moves for _ in range(repeats_of(own))]
+        batches = [self.batch_at(calendar.images + r * self.config.batch) for r in range(players.repeats)]
         for player, own in moves:
             players.set_learning_rate(player, progress, calendar.images, self.validation.plateau, guard.lr_factor)
             for repeat, batch in enumerate(batches[: repeats_of(own)]):
