@@ -73,6 +73,7 @@ def few(run):
 # --- image k depends on (seed, k) alone -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_batches_of_1_7_and_64_give_the_same_images_from_bit_equal_noise(run, monkeypatch):
     drawn = {}
     for name in ("normal", "uniform"):
@@ -274,6 +275,7 @@ def held_out(run, n):
     return part.images[:n].float() / 255, part.labels[:n]
 
 
+@pytest.mark.slow
 def test_codes_and_reconstructions_are_those_of_the_model_in_any_batch(run, monkeypatch):
     monkeypatch.setattr(path, "CODE_STEPS", 6)  # of a model that inverts
     monkeypatch.setattr(gan_codes, "STEPS", 6)

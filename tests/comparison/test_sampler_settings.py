@@ -65,6 +65,7 @@ def test_a_sampler_without_keys_has_its_own_setting_alone(tmp_path) -> None:
     assert settings_of(run) == [{}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "settings", "keys"),
     [

@@ -38,6 +38,7 @@ def test_curves_that_fail_cost_no_scores(monkeypatch):
     assert "other, learning curve: stopped, RuntimeError" in said and said.count("done") == 3
 
 
+@pytest.mark.slow
 def test_two_real_models_share_every_column_that_both_have(tmp_path):
     """Nothing stands in: a model that encodes and one that does not, trained and measured, with their curves."""
     out = tmp_path / "c"
@@ -59,6 +60,7 @@ def test_two_real_models_share_every_column_that_both_have(tmp_path):
     assert len(lines) > 60 and lines[0].startswith("model,kind,metric,value,low,high")
 
 
+@pytest.mark.slow
 def test_what_an_interrupted_comparison_measured_is_not_measured_again(tmp_path, monkeypatch):
     """Stopped at its second model, and at its curves: the scores and points in the report are those of the first time,
     and the folder keeps none of them once the report is written."""

@@ -70,6 +70,7 @@ def test_images_are_those_of_the_cpu(device: torch.device, keys: dict[str, Any])
     torch.testing.assert_close(drawn[1], drawn[0], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.slow
 def test_codes_and_bounds_are_those_of_the_cpu(device: torch.device) -> None:
     values: list[list[Tensor]] = []
     for place in ("cpu", device):

@@ -243,6 +243,7 @@ def test_what_cannot_be_tuned_is_refused():
             FewSteps(FewConfig(shape=SHAPE), {"init": teacher})
 
 
+@pytest.mark.slow
 def test_images_of_other_classes_than_the_tuned_models_are_refused(tmp_path):
     keys = {**SMALL, "steps": 1, "batch": 8, "quiet": True, "device": "cpu"}
     teacher = trilemma.train("diffusion", "digits", classes=True, out=tmp_path / "teacher", **keys)

@@ -78,6 +78,7 @@ def pair() -> tuple[LatentDiffusion, PixelDiffusion]:
     return latent.eval(), pixels.eval()
 
 
+@pytest.mark.slow
 def test_codes_that_are_the_pixels_change_nothing(pair):
     latent, pixels = pair
     batch = Batch(images(8), index=torch.arange(8))
@@ -163,6 +164,7 @@ def test_an_autoencoder_without_a_map_is_refused():
         recipe.build(recipe.config.with_(shape=(1, 8, 8)), {"autoencoder": create("ae-stacked", shape=(1, 8, 8))})
 
 
+@pytest.mark.slow
 def test_a_codebook_is_trained_without_the_prior_that_nothing_is_drawn_from(tmp_path):
     keys = {"steps": 1, "batch": 16, "check": False, "width": 8, "multipliers": (1, 2), "quiet": True, "device": "cpu"}
     run = trilemma.train(

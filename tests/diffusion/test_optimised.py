@@ -72,6 +72,7 @@ def test_few_steps(steps: int) -> None:
     assert len(times) == steps + 1 and (times.diff() < 0).all()
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_grids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimised, "FINE", 12)
     settings = {**small("diffusion"), "classes": True, "steps": 2, "batch": 16, "device": "cpu", "quiet": True}

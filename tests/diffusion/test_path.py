@@ -52,6 +52,7 @@ def test_how_long_a_code_is_needs_no_code(run: Run, monkeypatch: pytest.MonkeyPa
     assert code_width(run) == 64
 
 
+@pytest.mark.slow
 def test_verbs_that_use_codes_take_such_a_run(run: Run, tmp_path: Path) -> None:
     assert reconstruct(run, n=2, out=tmp_path / "a.png").rmse < 0.03
     assert interpolate(run, a=0, b=1, frames=3, animate=False, out=tmp_path / "b.png").picture.exists()

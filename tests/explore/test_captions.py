@@ -62,6 +62,7 @@ def test_unknown_words_are_named(run: trilemma.Run, capsys: pytest.CaptureFixtur
     assert "1 caption is longer than the model reads, and cut" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_picture_says_its_caption_and_is_made_again(tmp_path: Path) -> None:
     run = trilemma.train("diffusion-text", "shapes:40", size=8, out=tmp_path / "run", **SMALL, **SHORT)
     result = trilemma.sample(run, n=2, caption="a large red circle | a cyan triangle", steps=2)

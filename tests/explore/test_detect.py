@@ -152,6 +152,7 @@ LAWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("log", [False, True])
 def test_false_alarms_of_a_threshold_by_spread(law, log):

@@ -60,6 +60,7 @@ def run_of(folder, model=None):
     return run
 
 
+@pytest.mark.slow
 def test_codes_that_measure_the_place(folder, tmp_path):
     result = disentangle(run_of(folder, Centre()), n=1000, out=tmp_path / "place.png")
     assert result.of_factor["informativeness"]["x"] > 0.95 and result.of_factor["informativeness"]["y"] > 0.95
@@ -85,6 +86,7 @@ def test_turned_codes_score_lower_beyond_the_intervals(folder, tmp_path):
         assert 0 <= low <= value <= high <= 1
 
 
+@pytest.mark.slow
 def test_a_collapsed_unit_does_not_close_the_gap(folder, tmp_path):
     """The means of both units say where the shape is; only in draws of q(z|x) the second one is noise."""
     uncertain = disentangle(run_of(folder, Uncertain()), n=1000, out=tmp_path / "a.png")

@@ -164,6 +164,7 @@ def test_what_is_refused(run, tmp_path):
     assert not out.parent.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["gan", "diffusion"])
 def test_a_walk_between_codes_that_are_drawn(tmp_path, model):
     small = {"width": 8, "multipliers": (1, 2), "depth": 1} if model == "diffusion" else {}

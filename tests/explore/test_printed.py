@@ -37,6 +37,7 @@ def printed(words, home, monkeypatch, capsys):
     return out.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -143,6 +143,7 @@ def test_each_parameter_gets_a_gradient_from_its_own_turn_only(network: str, los
     assert {id(p) for p in gan.parameters()} == {id(p) for player in gan.players for p in player.parameters}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", [0, 1])
 @pytest.mark.parametrize(("network", "loss"), PAIRS)
 def test_each_loss_falls_while_the_other_network_stands_still(network: str, loss: str, turn: int) -> None:

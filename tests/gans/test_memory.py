@@ -18,6 +18,7 @@ def storages(tensors: Iterable[Any]) -> dict[int, int]:
     return {place.data_ptr(): place.nbytes() for place in places}
 
 
+@pytest.mark.slow
 def test_a_training_holds_weights_gradients_optimisers_and_the_average(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

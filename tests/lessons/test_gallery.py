@@ -54,6 +54,7 @@ def test_every_figure_is_drawn_and_says_how(name, folders, tmp_path):
     assert QUICK.get(name, {}).items() <= receipt.items()
 
 
+@pytest.mark.slow
 def test_where_a_figure_is_written(folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert figure("kl-penalty") == Path("figures/kl-penalty.png")

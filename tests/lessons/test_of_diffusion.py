@@ -125,6 +125,7 @@ def test_steps_that_make_so_many_calls(sampler, asked, steps):
     assert calls_of(sampler, steps) <= asked < calls_of(sampler, steps + 1)
 
 
+@pytest.mark.slow
 def test_points_of_a_run(folders):
     run = trilemma.load(folders["diffusion"], device="cpu")
     setup = setup_of(run.data, "test", 60)

@@ -172,6 +172,7 @@ def test_receipts_are_written(tmp_path):
         evaluation["fid"]
 
 
+@pytest.mark.slow
 def test_frechet_needs_2048_images(tmp_path):
     few = evaluate(run_of(tmp_path, images_of(range(10), 400, seed=9)), features=PIXELS)
     assert few["frechet_distance"].value is None

@@ -66,7 +66,7 @@ def test_the_network_is_a_unet2d(settings):
     assert ours.abs().max() > 0.1
 
 
-@pytest.mark.parametrize("steps", [1, 4, 20])
+@pytest.mark.parametrize("steps", [4, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 20))])
 @pytest.mark.parametrize(
     "settings",
     [{}, {"prediction": "eps", "schedule": "linear"}, {"prediction": "x0"}, {"clip_x0": False}],

@@ -35,7 +35,7 @@ def test_an_export_that_cannot_be_put_in_place_leaves_the_earlier_one(tmp_path, 
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", fails)
-    with pytest.raises((UserError, OSError), match="(?i)input/output error"):
+    with pytest.raises((UserError, OSError), match=r"(?i)input/output error"):
         write_export(folder, RUN, "onnx", writer("second"))
     monkeypatch.undo()
     assert contents(folder) == before and [path.name for path in tmp_path.iterdir()] == ["onnx"]

@@ -175,6 +175,7 @@ def trained(tmp_path_factory):
     return trilemma.train("ae-linear", "digits", steps=2, batch=16, out=out, device="cpu", quiet=True).path
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_folder_with_a_record(trained, tmp_path, capsys):
     has_libraries()
     assert cli.main(["export", str(trained), "to=onnx"]) == 0

@@ -143,6 +143,7 @@ def until(condition):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_it_starts_in_a_second_and_a_half(tmp_path):
     """Processor seconds until the address stands there, the least of three: other processes may be busy."""
 

@@ -65,6 +65,7 @@ def test_an_answer_is_a_line_and_the_bytes_of_a_png(trained):
         assert (np.asarray(image) == (wanted[0] * 255).round().numpy()).all()
 
 
+@pytest.mark.slow
 def test_the_page_draws_by_a_process_of_its_own(browser, studio, trained):
     shutil.copytree(trained / "vae", studio.folder / "runs" / "vae")
     (run,) = studio.library.runs()

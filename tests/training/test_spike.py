@@ -87,6 +87,7 @@ def weights(run: Run) -> bytes:
     return (run.path / "weights.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_jump_that_stays_is_rolled_back_with_a_lower_rate_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SLOWER == 0.5  # "half" in the text
     begin = HARMED + 1 - WINDOW  # the jump is seen in the step after the harm

@@ -128,6 +128,7 @@ def test_slow_pictures_are_left_out_and_change_nothing_but_the_last(monkeypatch:
     assert len(list((asked.path / "samples").iterdir())) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [{"minutes": 0.02}, {"steps": 30}])
 def test_slow_validations_are_left_out_where_nothing_depends_on_them(
     length: dict[str, Any], monkeypatch: pytest.MonkeyPatch
