@@ -79,8 +79,9 @@ MARKS = dict.fromkeys([*PLAIN, "diffusion-few", "diffusion-text"], pytest.mark.s
 
 
 def shaped(case: str, shape: tuple[int, int, int]) -> Any:
-    """A case and a shape; of networks alike, those of one preset are enough among the quick tests."""
-    marks = pytest.mark.slow if case in ALIKE and (case, shape) != ("diffusion-inpaint", SHAPES[0]) else ()
+    """A case and a shape; of networks alike those of one preset, and one shape of a denoiser, are enough when quick."""
+    twice = case in ALIKE or (case.startswith("diffusion") and shape == SHAPES[0])
+    marks = pytest.mark.slow if twice and (case, shape) != ("diffusion-inpaint", SHAPES[0]) else ()
     return pytest.param((case, shape), marks=marks, id=f"{case}-{'x'.join(map(str, shape))}")
 
 

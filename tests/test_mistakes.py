@@ -191,6 +191,7 @@ def test_a_mistake_is_answered_with_a_fix(line, fix, home, monkeypatch, capsys):
     assert files(home) == before
 
 
+@pytest.mark.slow
 def test_a_wrong_word_is_answered_the_same_without_torch_and_at_once(home, monkeypatch, capsys):
     """In one new process, which would load torch if any of the lines did."""
     monkeypatch.chdir(home)

@@ -60,6 +60,7 @@ def vector(word: str, model: Any, inputs: Tensor) -> Tensor:
     return model.visual_projection(model.vision_model.post_layernorm(tokens[:, 0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(SIDE, SIDE), (45, 60), (16, 20)], ids=["as it is", "shrunk", "enlarged"])
 @pytest.mark.parametrize("word", ["dinov2", "clip"])
 def test_features_are_the_vector_of_the_published_inputs(folders: dict[str, Path], word: str, size: Any) -> None:

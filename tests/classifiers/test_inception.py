@@ -95,6 +95,7 @@ def test_the_resizing_of_tensorflow_1_by_its_definition() -> None:
     assert torch.equal(bilinear_of_tensorflow_1(image, [6, 9]), image)
 
 
+@pytest.mark.slow
 def test_weights_are_fetched_once_and_checked(served: tuple[str, str], own_cache: Path) -> None:
     url, digest = served
     network = inception.load_inception(url=url, sha256=digest)

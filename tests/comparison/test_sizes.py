@@ -13,6 +13,7 @@ LARGE = {"diffusion-cifar"}  # the same network as another preset
 FIXED = {"ae-linear", "ae-conv", "ae-recurrent", "vae-conv", "vae-beta", "diffusion-few"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

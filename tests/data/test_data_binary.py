@@ -120,6 +120,7 @@ def test_its_files_are_those_of_mnist(tmp_path, monkeypatch):
     assert places["mnist-binary"] == places["mnist"] == f"in {tmp_path / 'mnist'}"
 
 
+@pytest.mark.slow
 def test_the_real_source():
     if not find("mnist", mnist.FILES[0]):
         pytest.skip("MNIST is not on this machine: set TRILEMMA_DATA to its folder")

@@ -60,6 +60,7 @@ def decoded(contents, size):
     return decode([Item(str(k), lambda c=c: io.BytesIO(c)) for k, c in enumerate(contents)], size).images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("size", [(32, 32), pytest.param((64, 64), marks=pytest.mark.slow)])
 def test_planted_near_duplicates_are_found(photos, change, size):

@@ -75,6 +75,7 @@ def test_a_data_is_given_back():
 OPTIONS = {"size": (9, 12), "channels": 3, "valid": 0.3, "seed": 4}
 
 
+@pytest.mark.slow
 def test_a_data_loaded_again_keeps_what_is_not_asked():
     loaded = load_data("digits", **OPTIONS)
     assert load_data(loaded) is load_data(loaded, **OPTIONS) is loaded

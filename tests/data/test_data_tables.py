@@ -343,6 +343,7 @@ def test_idx_files_by_path(tmp_path, packed):
 # -- parquet and hub
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_value_that_a_parquet_file_holds_once_is_held_once(tmp_path, nested):
     """Rows that share their bytes by a dictionary: a file of kilobytes, and gigabytes if each row had its own."""

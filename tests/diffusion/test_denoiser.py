@@ -105,6 +105,7 @@ def test_training_noise_has_the_levels_of_the_schedule() -> None:
     torch.testing.assert_close(x_t.double(), alpha * x0 + sigma * eps, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_the_loss_falls_and_each_parameter_gets_a_gradient(prediction: str) -> None:
     model = tiny(prediction=prediction)

@@ -97,6 +97,7 @@ def draw_from(run: Run, keys: Config, first: int, count: int) -> Tensor:
     return run.sample(count, first=first, keys=keys)
 
 
+@pytest.mark.slow
 def test_a_guided_step_counts_every_network(
     strong: Run, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

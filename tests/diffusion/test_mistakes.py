@@ -93,6 +93,7 @@ def calls_without(runs, asked, out):
     yield lambda: trilemma.upscale(upscale, 3, **short)
 
 
+@pytest.mark.slow
 def test_a_model_that_was_always_told_the_class_does_nothing_without(always_asked, tmp_path):
     for call in calls_without(always_asked, {}, tmp_path):
         with pytest.raises(UserError, match=WITHOUT.format("class", "label") + "label_dropout=0.1$"):

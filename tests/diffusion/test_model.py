@@ -310,6 +310,7 @@ def tokens_read(model: PixelDiffusion, monkeypatch: pytest.MonkeyPatch) -> list[
     return seen
 
 
+@pytest.mark.slow
 def test_words_are_spelled_each_by_itself_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Words that keep their token are binomial in each caption: 3 with probability 0.7, of variance 3 * 0.7 * 0.3."""
     model = small(captions=True, words=("a", "red", "circle"), spelling_p=0.3, label_dropout=0.0)

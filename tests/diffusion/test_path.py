@@ -37,6 +37,7 @@ def images(n: int) -> torch.Tensor:
     return torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(0)).mul(255).round().div(255)
 
 
+@pytest.mark.slow
 def test_a_code_gives_the_image_back(run: Run) -> None:
     x, label = run.data.held_out[1].images[:3].float() / 255, torch.arange(3)
     codes = run.encode(x, label)

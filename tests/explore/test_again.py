@@ -161,6 +161,7 @@ def test_files_that_do_not_say_how_they_were_made(run, tmp_path):
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_in_a_new_process_after_a_move(run, elsewhere):
     samples = sample(run, n=3, batch=2)
     moved = run.path.rename(elsewhere / "moved")

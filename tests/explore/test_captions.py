@@ -26,6 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> trilemma.Run:
     return result
 
 
+@pytest.mark.slow
 def test_the_words_of_the_data_are_kept_with_the_model(run: trilemma.Run) -> None:
     config = run.model_config
     assert {"red", "circle", "large", "left"} <= set(config.words) and 20 < len(config.examples) <= 40

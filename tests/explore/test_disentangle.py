@@ -102,6 +102,7 @@ def test_a_trained_model_and_the_default_places(folder):
     assert one.scores == other.scores and one.of_factor == other.of_factor
 
 
+@pytest.mark.slow
 def test_codes_of_a_discrete_model_are_measured_as_they_are(tmp_path):
     """Its q(z|x) is over categories, so that there are no means and variances to draw from."""
     run = trilemma.train(

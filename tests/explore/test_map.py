@@ -96,6 +96,7 @@ def test_thumbnails_do_not_overlap_and_none_that_fits_is_missing():
     assert clear_places(torch.tensor([[0.0, 0], [0, 30], [50, 0], [49, 29]]), (width, height)) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_frames_are_whole_and_as_many_as_there_are_places(run, tmp_path, monkeypatch):
     """Frames in the colours of the classes are the only lines in them that are as long as a thumbnail is wide."""
     places = []

@@ -40,6 +40,7 @@ RUNS = {
 LONG = ("metric-faults", "pca", "solver-order", "score-field", "adversarial-game", "beside", "jensen-gap")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in LESSONS]
 )

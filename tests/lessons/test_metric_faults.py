@@ -23,6 +23,7 @@ def test_faults_are_as_strong_as_asked() -> None:
     assert torch.equal(faulty("missing digits", 1.0, sets, 0)[: len(kept)], kept)
 
 
+@pytest.mark.slow
 def test_what_moves_each_metric() -> None:
     values = {fault: measure(fault, (0.0, 1.0), 0).values for fault in FAULTS}
     for fault, moved in {

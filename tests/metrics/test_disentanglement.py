@@ -203,6 +203,7 @@ def test_continuous_factors_are_binned():
     assert scores.matrix[1, 0] == pytest.approx(1, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_the_forest_depends_on_its_seed_alone(factors):
     codes = torch.randn(len(factors["kind"]), 4, generator=torch.Generator().manual_seed(1))
     before = torch.get_rng_state()

@@ -173,6 +173,7 @@ def test_the_extrapolation_is_twice_the_distance_less_that_of_halves():
     assert infinity(real, fake).value == spread.value  # the cuts are the same every time
 
 
+@pytest.mark.slow
 def test_the_extrapolation_has_no_bias_and_its_interval_holds_the_truth():
     """The distance at n is too large by far more than its interval says; 200 draws of Gaussians in 12 dimensions."""
     d, n = 12, 240

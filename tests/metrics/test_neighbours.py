@@ -231,6 +231,7 @@ def test_near_duplicates_have_their_exact_neighbours(spread):
     assert values(x, y, "density", "coverage") == pytest.approx(tuple(map(float, expected)), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_same_distribution_gives_equal_values():
     """Exchangeable sets: precision and recall have one expectation, so their mean difference is 0."""
     gaps = []

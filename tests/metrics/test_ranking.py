@@ -114,6 +114,7 @@ def test_every_interval_holds_its_value():
             assert 0 <= low <= value <= high <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(12, 10), (60, 40)])
 @pytest.mark.parametrize("apart", [0.0, 1.0, 2.5])
 def test_nineteen_of_twenty_intervals_hold_the_truth(sizes, apart):

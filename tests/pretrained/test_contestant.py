@@ -67,6 +67,7 @@ def evaluation(tiny):
     return evaluate(f"pipeline:{tiny}", against=data, n=N, features="digits-cnn", seed=2, steps=2, guidance=3), data
 
 
+@pytest.mark.slow
 def test_image_k_is_that_of_its_prompt_brought_to_the_real_size(evaluation, tiny):
     result, data = evaluation
     assert result.fakes.shape == (N, 1, 8, 8) and result.fakes.dtype == torch.uint8

@@ -77,6 +77,7 @@ def no_card(patch: pytest.MonkeyPatch) -> None:
     refuse_path(patch, results, "write_atomic", "README.md")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [no_samples, no_first_batch, no_log, no_log_cut, no_curves, no_card])
 def test_what_can_be_missing_costs_a_warning_and_not_the_training(
     harm: Callable[[pytest.MonkeyPatch], None], said: list[str], monkeypatch: pytest.MonkeyPatch

@@ -71,6 +71,7 @@ def last_state(run: Path) -> Checkpoint:
     return read_checkpoint(list_checkpoints(run / "checkpoints")[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", TINY)
 def test_no_leaf_differs_wherever_it_stopped(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(model, "whole")
@@ -106,6 +107,7 @@ def figures(run: Run) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in run.log]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [(Validation, "validate"), (Diagnosis, "check_row"), (SamplePictures, "snapshot")])
 @pytest.mark.parametrize("model", [pytest.param("vae", marks=pytest.mark.slow), "diffusion-small"])
 def test_a_report_that_a_signal_interrupts_is_made_on_going_on(
@@ -179,6 +181,7 @@ def test_saves_are_made_at_every_multiple_asked_for(monkeypatch: pytest.MonkeyPa
     assert saved == [48, 80, 128, 160]  # the first step at or after 40, 80, 120 and 160 images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", TINY)
 def test_the_clock_saves_between_reports_too_and_changes_nothing(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calendar, "VALIDATE_AT_LEAST", 1)

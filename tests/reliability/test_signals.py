@@ -175,6 +175,7 @@ def rows_in(log: Path, least: int, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_saves_within_ten_seconds_and_leaves_with_129(tmp_path: Path) -> None:
     terminal, end = os.openpty()
     process = subprocess.Popen(

@@ -252,6 +252,7 @@ def check_nothing_lost_or_doubled(queue, idents):
     assert all(output_of(job.place, 1 << 20) == wanted for job in jobs)  # twice would be there twice
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_or_doubled_when_the_server_is_killed(tmp_path):
     queue, idents = killed_often(tmp_path, kills=6, seed=1)
     assert idents

@@ -421,6 +421,7 @@ def test_memory_that_is_short_for_a_moment_when_a_training_goes_on_changes_nothi
 HALVED = "out of memory: continuing with batches of 250"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "said"),
     [

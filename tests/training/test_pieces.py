@@ -107,7 +107,7 @@ def distance(name: str, settings: dict[str, Any], progress: float) -> float:
     return far
 
 
-@pytest.mark.parametrize("progress", [0.2, 1.0])
+@pytest.mark.parametrize("progress", [pytest.param(0.2, marks=pytest.mark.slow), 1.0])
 @pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=lambda x: ",".join(x) if isinstance(x, dict) else x)
 def test_pieces_are_the_same_mathematics_or_the_model_says_that_they_are_not(
     name: str, settings: dict[str, Any], progress: float

@@ -179,6 +179,7 @@ def test_memory_that_runs_out_in_one_divides_the_batch_of_both(
     assert [trainer.players.pieces for trainer in trainers] == [2, 2]
 
 
+@pytest.mark.slow
 def test_a_loss_that_stays_up_in_one_is_rolled_back_by_both(
     digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

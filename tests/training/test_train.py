@@ -120,6 +120,7 @@ def test_the_log_has_every_part_and_the_seconds_grow() -> None:
     assert all(a["seconds"] <= b["seconds"] for a, b in itertools.pairwise(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [pytest.param({"minutes": 0.03}, marks=pytest.mark.slow), {"images": 33_333}])
 def test_ten_sample_pictures_in_a_training_of_any_kind_of_length(
     length: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -149,6 +150,7 @@ def test_repeating_the_command_does_nothing_and_a_longer_one_goes_on() -> None:
     assert other.path == Path("runs/vae-digits-2")
 
 
+@pytest.mark.slow
 def test_results_that_went_missing_are_written_again(capsys: pytest.CaptureFixture[str]) -> None:
     """The state they come from is in the checkpoint, so they are what they were; nothing else is written."""
     words = {"model": "ae-stacked", "steps": 3, "batch": 16, "device": "cpu"}
@@ -176,6 +178,7 @@ def animations(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "options", "loaded"),
     [
