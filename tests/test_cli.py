@@ -205,6 +205,7 @@ def test_list_of_a_checkpoint_says_which_verbs_take_it(here):
     assert names == ["shap-e", "shap-e-image"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "answer"),
     [

@@ -75,7 +75,7 @@ def loss_of(phase: Phase, batch: Batch) -> Tensor:
         return phase.loss(batch, noise_for(batch))[0]
 
 
-MARKS = dict.fromkeys([*PLAIN, "diffusion-few", "diffusion-text"], pytest.mark.slow)
+MARKS = dict.fromkeys([*PLAIN, "diffusion-few", "diffusion-text", "diffusion-latent", "gan-style"], pytest.mark.slow)
 
 
 def shaped(case: str, shape: tuple[int, int, int]) -> Any:

@@ -70,6 +70,7 @@ def test_each_class_has_a_law_of_its_own() -> None:
     assert (nats[0] - nats[1]).abs().max() > 0.1
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_sequences_are_drawn_by_their_probability() -> None:
     model, n = prior(3, 3), 30_000

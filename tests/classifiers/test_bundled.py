@@ -44,6 +44,7 @@ def test_loads(name, data):
     assert feature_network("auto", network.shape, data).name == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data"),
     [pytest.param(*case, marks=[pytest.mark.slow] if case[1] == "cifar10" else []) for case in CASES],  # 60,000 JPEG

@@ -355,6 +355,7 @@ def test_runs_exclude_training_keys_and_repetition(stage, runs):
         compare("x", "x", quiet=True)
 
 
+@pytest.mark.slow
 def test_the_same_comparison_gives_the_same_files(plots, stage):
     first, second = (compare(quiet=True, models="vae", out="same") for _ in range(2))
     assert first.document == second.document

@@ -70,6 +70,7 @@ def test_the_steps_add_up_to_the_whole(stage, tmp_path):
     assert steps_of(entries, stage.data, tmp_path, None, 100)[0].kind == "measuring"
 
 
+@pytest.mark.slow
 def test_a_slow_model_is_seen_before_it_is_trained():
     """50 calls of a network take longer than one; a model that cannot be built costs nothing."""
     slow, fast = (progress.seconds_per_image(name, (1, 8, 8)) for name in ("diffusion-small", "vae"))

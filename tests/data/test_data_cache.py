@@ -374,6 +374,7 @@ def until(condition, seconds):
     return condition()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked on Linux only")
 @pytest.mark.parametrize("ending", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_killed_decoding_leaves_no_process_and_no_files(tmp_path, own_cache, ending):

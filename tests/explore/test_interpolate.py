@@ -180,6 +180,7 @@ def test_a_walk_between_codes_that_are_drawn(tmp_path, model):
     torch.testing.assert_close(one[:1], drawn, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["vae", "vae-conditional", "diffusion-latent"])
 def test_a_walk_between_images_that_are_drawn_by_a_model_that_encodes(tmp_path, model):
     small = {"check": False, "width": 8, "multipliers": (1, 2), "size": 16}

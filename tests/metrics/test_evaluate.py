@@ -269,6 +269,7 @@ def test_caveats_of_few_images_and_of_training_images():
     assert caveats(sized(train=300, valid=3), "all", 300, own=False) == []
 
 
+@pytest.mark.slow
 def test_notes_say_what_the_real_images_were_in_training(tmp_path):
     run = run_of(tmp_path, images_of(range(10), 400, seed=9))
     splits = (*run.data.splits, "all")

@@ -80,6 +80,7 @@ def test_another_image_is_at_distance_1() -> None:
     assert feature_distance(real=real[:1].expand(5, -1), fake=real[:5]) == "all images have the same features"
 
 
+@pytest.mark.slow
 def test_a_gan_comes_back_through_codes_that_are_searched(tmp_path: Path) -> None:
     run = trilemma.train("gan", "digits", steps=3, batch=32, out=tmp_path / "gan", quiet=True, device="cpu")
     plain = trilemma.evaluate(run, n=100)

@@ -48,6 +48,7 @@ def test_a_format_without_its_package_is_refused_before_any_work(monkeypatch: py
     check_film("webp")
 
 
+@pytest.mark.slow
 def test_verbs_write_the_format_that_is_asked_for(tmp_path: Path) -> None:
     keys = {"width": 8, "multipliers": (1, 2), "batch": 16, "steps": 2, "quiet": True, "device": "cpu"}
     run = trilemma.train("diffusion", "digits", out=tmp_path / "run", **keys)

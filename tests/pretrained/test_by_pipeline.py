@@ -33,6 +33,7 @@ def pixels_of(path):
         return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
 
 
+@pytest.mark.slow
 def test_an_edit_under_a_mask_is_what_imagine_draws_and_keeps_the_rest(tiny, photo):
     keys = {"steps": 2, "mask": "8,16,40,48", "seed": 3, "first": 5}
     result = edit(f"pipeline:{tiny}", photo, caption="a cat", n=2, **keys)

@@ -104,6 +104,7 @@ def test_a_long_film_shows_some_frames(folder_of):
     assert width == 4 + 4 * (16 + 4) and SHOWN == 16 and height > 4 * 16
 
 
+@pytest.mark.slow
 def test_what_films_do_not_take_is_refused(tiny, folder_of, photo, capsys):
     animatediff = folder_of("animatediff")
     with pytest.raises(UserError, match=r"StableDiffusionPipeline\) draws no films; leave frames= out"):

@@ -120,6 +120,7 @@ def test_it_closes_while_a_page_listens(server):
     assert process.returncode == 0 and "Traceback" not in out + err
 
 
+@pytest.mark.slow
 def test_jobs_go_on_when_it_closes(server, tmp_path):
     address, process = server
     base = address.split("/enter")[0]

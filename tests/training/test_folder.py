@@ -126,6 +126,7 @@ def start(all_there: Any, paths: Any, counted: Any) -> None:
     held.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forked, so that sixteen processes start within milliseconds")
 def test_sixteen_starts_of_one_name_get_sixteen_folders() -> None:
     fork = multiprocessing.get_context("fork")

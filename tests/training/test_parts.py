@@ -306,6 +306,7 @@ def test_the_main_model_is_built_after_the_training_of_its_parts(monkeypatch: py
     assert events == 4 * ["step"] + ["built"] + 6 * ["step"]
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_compared_model_are_trained_within_its_minutes(tmp_path: Path) -> None:
     """Two trainings for one model, each half as long; they count together, also where a part was finished before."""
     data, minutes = trilemma.load_data("digits"), 0.01

@@ -103,6 +103,7 @@ def test_a_jump_that_stays_is_rolled_back_with_a_lower_rate_and_said(monkeypatch
     assert text in (run.path / "README.md").read_text("utf-8").replace("\\", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at", "every"),
     [

@@ -135,6 +135,7 @@ def test_ten_sample_pictures_in_a_training_of_any_kind_of_length(
     assert length.get("minutes") or ((shares >= expected) & (shares < expected + 0.03)).all()
 
 
+@pytest.mark.slow
 def test_minutes_are_kept() -> None:
     run = trilemma.train("ae-stacked", "digits", minutes=0.02, quiet=True)
     assert 1.2 <= run.summary["seconds"] < 1.2 + 1.0  # one step more than asked at most
@@ -374,6 +375,7 @@ def test_a_failing_sample_picture_never_stops_training(monkeypatch: pytest.Monke
     assert trilemma.train("vae", "digits", steps=5, quiet=True).summary["steps"] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent another way on Windows")
 @pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_saves_within_ten_seconds_and_says_how_to_go_on(tmp_path: Path, signum: int) -> None:
