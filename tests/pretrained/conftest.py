@@ -9,6 +9,13 @@ from pretrained.solids import SOLIDS
 from trilemma.pretrained.libraries import load_diffusers, silence
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A working folder and a cache of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """The folder of the pipeline."""

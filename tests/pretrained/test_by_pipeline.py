@@ -15,12 +15,6 @@ from trilemma.pictures.png import read_metadata
 from trilemma.pretrained.embeddings import between_embeddings, between_noise
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def photo(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)

@@ -23,12 +23,6 @@ from trilemma.run.text_to_image import prompts_of
 N = 12  # the fewest images that have precision and recall
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
-
-
 def data_of(n=20, classes=(), captions=False, shape=(1, 8, 8)):
     """Images of noise in a test split, every third of class 0."""
     images = torch.randint(0, 256, (n, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -33,7 +33,6 @@ def hub(tmp_path, monkeypatch):
     constants = pytest.importorskip("huggingface_hub.constants")
     hub = Hub()
     hub.files[NAME] = contents(make_folder(tmp_path / "source"))
-    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     with serving(hub) as address:
         monkeypatch.setenv("HF_ENDPOINT", address)

@@ -15,12 +15,6 @@ from trilemma.pictures.png import read_metadata
 SIZE = {"wan": 16, "cogvideox": 16, "ltx": 32}  # px, of the tiny pipelines that have no size of their own
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def photo(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 40, 3), np.uint8)

@@ -23,12 +23,6 @@ from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import read_metadata, save_png
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def photo(tmp_path):
     pixels = np.zeros((70, 67, 3), np.uint8)

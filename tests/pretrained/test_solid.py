@@ -15,12 +15,6 @@ from trilemma.pretrained.solid import as_shown, side_of
 VIEWS = 19  # the twentieth is the first
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def tetrahedron(monkeypatch):
     """What the renderer makes of any object: random weights make nothing."""

@@ -12,22 +12,17 @@ from trilemma.errors import UserError
 from trilemma.files import read_json
 from trilemma.pretrained.hub import (
     Record,
-    check_disk,
+    download,
     fetch_file,
     hub_errors,
-    licence_of,
-    page_of,
     read_record,
     refuse_code,
     resolve,
     siblings_of,
-    write_record,
 )
 from trilemma.pretrained.libraries import check_installed
 from trilemma.pretrained.safety import INDEX, WEIGHTS, components
 from trilemma.pretrained.table import check_name
-from trilemma.text import note
-from trilemma.words import size_in_words
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo  # pyright: ignore[reportMissingImports]
@@ -88,16 +83,7 @@ def _fetch(repository: str, info: "ModelInfo") -> Record:
     check_names(repository, list(siblings))
     index = fetch_file(info, siblings[INDEX])
     names = needed_files(repository, list(siblings), set(components(read_json(index), f"{repository}/{INDEX}")))
-    sizes = {name: siblings[name].size or 0 for name in names}
-    check_disk(sum(sizes.values()))
-    licence = licence_of(info)
-    note(f"{repository}: licence {licence or 'not stated'}; terms: {page_of(repository)}")
-    note(f"downloading {size_in_words(sum(sizes.values()))}, commit {str(info.sha)[:12]}")
-    for name in names:
-        fetch_file(info, siblings[name])
-    record = Record(repository, str(info.sha), licence, sizes, str(index.parent))
-    write_record(KIND, record)
-    return record
+    return download(KIND, repository, info, names)
 
 
 def check_names(repository: str, names: list[str]) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from trilemma.extras import install_line
 from trilemma.files import read_json, sha256_of, write_json
 from trilemma.pretrained.libraries import brief, silent_logs
 from trilemma.pretrained.safety import CODE
+from trilemma.text import note
 from trilemma.words import size_in_words
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def read_record(kind: str, repository: str) -> Record | None:
     return record if complete and record.files else None
 
 
-def write_record(kind: str, record: Record) -> None:
+def _write_record(kind: str, record: Record) -> None:
     """Remember a download."""
     write_json(_record_file(kind, record.repository), asdict(record))
 
@@ -172,7 +173,32 @@ def licence_of(info: "ModelInfo") -> str | None:
     return None if text is None else str(text)[:80]
 
 
-def check_disk(needed: int) -> None:
+def sizes_of(info: "ModelInfo", names: Iterable[str]) -> dict[str, int]:
+    """Bytes of files of a repository, by name."""
+    siblings = siblings_of(info)
+    return {name: siblings[name].size or 0 for name in names}
+
+
+def download(kind: str, repository: str, info: "ModelInfo", names: Iterable[str], folder: Path | None = None) -> Record:
+    """Fetch files of a repository at its commit, if they fit the disk, and record them.
+
+    Args:
+        kind: of download, in the cache.
+        folder: where to put them, as for `fetch_file`.
+    """
+    siblings, sizes = siblings_of(info), sizes_of(info, names)
+    licence, commit, size = licence_of(info), str(info.sha), sum(sizes.values())
+    _check_disk(size)
+    note(f"{repository}: licence {licence or 'not stated'}; terms: {page_of(repository)}")
+    note(f"downloading {size_in_words(size)}, commit {commit[:12]}")
+    paths = {name: fetch_file(info, siblings[name], folder) for name in sizes}
+    name, path = next(iter(paths.items()))
+    record = Record(repository, commit, licence, sizes, str(path.parents[name.count("/")]))
+    _write_record(kind, record)
+    return record
+
+
+def _check_disk(needed: int) -> None:
     """Raises UserError where a download does not fit."""
     place = Path(load_hub().constants.HF_HUB_CACHE)
     while not place.exists():

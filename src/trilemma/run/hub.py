@@ -14,22 +14,17 @@ from trilemma.errors import UserError
 from trilemma.files import LARGEST_JSON
 from trilemma.pretrained.hub import (
     Record,
-    check_disk,
-    fetch_file,
+    download,
     hub_errors,
-    licence_of,
-    page_of,
     read_record,
     refuse_code,
     resolve,
     siblings_of,
-    write_record,
+    sizes_of,
 )
 from trilemma.pretrained.table import REPOSITORY
 from trilemma.run.locate import CONFIG, HUB, WEIGHTS, is_of_hub, run_folder
 from trilemma.run.record import SUMMARY
-from trilemma.text import note
-from trilemma.words import size_in_words
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo  # pyright: ignore[reportMissingImports]
@@ -72,19 +67,11 @@ def _fetch(repository: str, info: "ModelInfo") -> Record:
     if missing := [name for name in NEEDED if name not in siblings]:
         raise UserError(f"{repository} does not hold a run of trilemma: it has no {missing[0]}; choose another")
     refuse_code(repository, list(siblings))
-    sizes = {name: siblings[name].size or 0 for name in SHARED if name in siblings}
+    sizes = sizes_of(info, (name for name in SHARED if name in siblings))
     for name, size in sizes.items():
         if name != WEIGHTS and size > LARGEST_JSON:
             raise UserError(
                 f"{repository}: {name} has {size:,} bytes, more than a run's ({LARGEST_JSON:,}); choose another"
             )
-    check_disk(sum(sizes.values()))
-    licence, commit = licence_of(info), str(info.sha)
-    note(f"{repository}: licence {licence or 'not stated'}; terms: {page_of(repository)}")
-    note(f"downloading {size_in_words(sum(sizes.values()))}, commit {commit[:12]}")
-    folder = cache_dir() / KIND / repository.replace("/", "--") / commit
-    for name in sizes:
-        fetch_file(info, siblings[name], folder)
-    record = Record(repository, commit, licence, sizes, str(folder))
-    write_record(KIND, record)
-    return record
+    folder = cache_dir() / KIND / repository.replace("/", "--") / str(info.sha)
+    return download(KIND, repository, info, sizes, folder)

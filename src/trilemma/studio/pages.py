@@ -2,7 +2,6 @@
 
 import time
 from functools import cache
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -68,11 +67,9 @@ def first(fields: dict[str, list[str]]) -> dict[str, str]:
     return {name: values[-1] for name, values in fields.items()}
 
 
-def file_answer(path: Path, kind: str, *, policy: str = "", name: str = "") -> Response:
+def file_answer(path: Path, kind: str, *, policy: str = "") -> Response:
     """A file; with a policy of its own in place of that of the pages."""
     headers = {"content-security-policy": policy} if policy else {}
-    if name:
-        headers["content-disposition"] = f'inline; filename="{escape(name)}"'
     return Response(path.read_bytes(), media_type=kind, headers=headers)
 
 
