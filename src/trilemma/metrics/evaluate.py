@@ -1,11 +1,9 @@
 """Everything the package measures of a model or of a set of images, in one call, each figure with its receipt."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -15,28 +13,23 @@ from trilemma.data import Data, load_data
 from trilemma.data.load import Source
 from trilemma.errors import UserError, named
 from trilemma.keys import BatchSize, Inverted, Prompt, Seed
-from trilemma.metrics import cost, frechet
-from trilemma.metrics.catalogue import CATALOGUE, COST
-from trilemma.metrics.classification import class_scores
+from trilemma.metrics import frechet
 from trilemma.metrics.controls import Control, Reference, learned_nothing, reference_of, spreads_of
-from trilemma.metrics.features import extract, feature_network, to_levels
-from trilemma.metrics.intervals import Estimate, Spread
-from trilemma.metrics.likelihood import likelihood_scores
-from trilemma.metrics.path_length import path_scores
+from trilemma.metrics.drawing import DrawnImages, drawn_by, drawn_by_pipeline, drawn_by_run
+from trilemma.metrics.features import extract, feature_network
+from trilemma.metrics.intervals import Spread
 from trilemma.metrics.quality import Setup, details, quality, quality_scores
 from trilemma.metrics.reals import FEWEST, caveats, choose_reals, role_of
-from trilemma.metrics.receipt import METRICS, Score, claim_scores, protocol_name, score_of, write_score
-from trilemma.metrics.reconstruction import check_inverted, reconstruction_scores
-from trilemma.metrics.resources import peak_bytes
+from trilemma.metrics.receipt import METRICS, Score, claim_scores, write_score
+from trilemma.metrics.reconstruction import check_inverted
 from trilemma.modes import own_modes
 from trilemma.pretrained.table import pipeline_name
 from trilemma.ranks import connected_ranks, current_team
-from trilemma.registry import count_parameters
-from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, is_images
+from trilemma.run.contestant import Contestant, Thing, contestant_of, is_images
 from trilemma.run.run import Run
 from trilemma.run.text_to_image import TextToImage
 from trilemma.team import in_turn, together
-from trilemma.types import BoundsByPath, Conditional, Inverts, Reconstructs, Samples, Upscales
+from trilemma.types import BoundsByPath, Inverts, Reconstructs, Upscales
 from trilemma.values import checked_call, shown
 
 
@@ -65,18 +58,6 @@ class Evaluation:
     def __getitem__(self, name: str) -> Score:
         """The score of that name."""
         return named("score", name, {score.name: score for score in self.scores})
-
-
-class Drawn(NamedTuple):
-    """Images of a contestant, uint8 (n, C, H, W), and what is measured and noted beside their quality.
-
-    of_run: what the scores say of a run.
-    """
-
-    images: Tensor
-    scores: Sequence[Score] = ()
-    notes: Sequence[str] = ()
-    of_run: Mapping[str, Any] = MappingProxyType({})
 
 
 @checked_call
@@ -164,11 +145,11 @@ def evaluate(
     setup = replace(setup, settings=settings, team=team)
     reference = reference_of(setup, reference)
     if pipeline is not None:
-        return _evaluation(setup, _drawn_by_pipeline(pipeline, setup, batch), reference)
+        return _evaluation(setup, drawn_by_pipeline(pipeline, setup, batch), reference)
     if run is None:
-        return _evaluation(setup, _drawn(contestant, setup, batch), reference)
+        return _evaluation(setup, drawn_by(contestant, setup, batch), reference)
     bounds = {"samples": bound_samples, "n": bound_images, "by": likelihood}
-    drawn = _drawn_by_run(run, setup, keys, batch, inverted, reference.classifier, **bounds)
+    drawn = drawn_by_run(run, setup, keys, batch, inverted, reference.classifier, **bounds)
     evaluation = _evaluation(setup, drawn, reference)
     for score in evaluation.scores if team.writes else ():
         write_score(folder, score)
@@ -227,62 +208,6 @@ def check_prompt(prompt: str | None, contestants: Iterable[Contestant | None]) -
         raise UserError(f'prompt="{prompt:.40}" is what a pipeline draws; give pipeline:NAME, or leave it out')
 
 
-def _drawn(contestant: Contestant, setup: Setup, batch: int) -> Drawn:
-    """Images of a contestant that has no cost of its own."""
-    parts = contestant.draw(setup.n, seed=setup.seed, first=0, batch=batch, **setup.settings)
-    images = torch.cat([to_levels(part.images) for part in parts])
-    return Drawn(images, notes=[contestant.described(setup.n)] if isinstance(contestant, ImageSet) else [])
-
-
-def _drawn_by_pipeline(pipeline: TextToImage, setup: Setup, batch: int) -> Drawn:
-    """Images of a published pipeline, and its cost."""
-    session = pipeline.open()
-    denoiser, networks = session.networks
-    numbers = (sum(map(count_parameters, networks)), count_parameters(denoiser))
-    images, spent = cost.draw_timed(
-        lambda first, count: session.images(first, count, setup.seed),
-        setup.n,
-        batch=batch,
-        device=session.pipeline.device,
-        networks=[denoiser],
-        parameters=numbers,
-    )
-    parameters = score_of("parameters", "parameters", float(numbers[0]), seed=setup.seed, settings=setup.settings)
-    scores = [*_cost_scores(setup, spent), parameters]
-    return Drawn(images, scores, session.described(), {"weights": pipeline.weights_id})
-
-
-def _drawn_by_run(
-    run: Run, setup: Setup, keys: Config, batch: int, inverted: int, classifier: FeatureNetwork | str, **bounds: Any
-) -> Drawn:
-    """Images of a run, its cost, bounds on its likelihood, how near images come back, and whether it draws the class
-    asked for; `bounds` are keys of `likelihood_scores`."""
-    model, data, seed = run.model, setup.data, setup.seed
-    assert isinstance(model, Samples)
-
-    def draw(first: int, count: int) -> Tensor:
-        return run.sample(count, seed=seed, first=first, batch=count, keys=keys)
-
-    guides = run.guides(keys)
-    images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch, guides=guides, team=setup.team)
-    likelihoods, notes = likelihood_scores(
-        model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
-    )
-    reconstructed, more = reconstruction_scores(model, setup, inverted=inverted)
-    lengths, others = path_scores(model, setup)
-    costs = [*_cost_scores(setup, spent), *_details_of_cost(run, setup, spent, draw)]
-    scores = [*costs, *likelihoods, *reconstructed, *lengths]
-    notes = [*notes, *more, *others]
-    if isinstance(model, Conditional) and setup.own:
-        asked = {"classifier": classifier, "seed": seed, "settings": setup.settings}
-        scores += class_scores(data, images, model.n_classes, **asked)
-        notes += [classifier.note] if not isinstance(classifier, str) and classifier.note else []
-    if guides.weak is not None:
-        notes = [f"guided by {setup.settings['guide']}", *notes]
-    notes = [*filter(None, [run.unfinished]), *notes]
-    return Drawn(images, scores, notes, {"weights": run.weights_id, "unfinished": run.unfinished})
-
-
 def setup_of(
     data: Data, split: str, n: int, *, features: str | FeatureNetwork = "auto", own: bool = True, seed: int = 0
 ) -> Setup:
@@ -298,7 +223,7 @@ def reference_by(
     return reference_of(setup_of(data, split, n, features=features, own=own, seed=seed))
 
 
-def _evaluation(setup: Setup, drawn: Drawn, reference: Reference) -> Evaluation:
+def _evaluation(setup: Setup, drawn: DrawnImages, reference: Reference) -> Evaluation:
     """The scores of what was drawn, beside the controls."""
     features = extract(setup.network, drawn.images, team=setup.team)
     values = quality(real=reference.real, fake=features)
@@ -314,59 +239,6 @@ def _evaluation(setup: Setup, drawn: Drawn, reference: Reference) -> Evaluation:
         reference,
         learned_nothing(spreads, reference.controls),
     )
-
-
-def _cost_scores(setup: Setup, spent: cost.Cost) -> Iterator[Score]:
-    """Milliseconds and network calls per image."""
-    unseen = "nothing went through the forward of the sampling network, so nothing was counted"
-    calls = Estimate(spent.calls_per_image, spent.calls_interval) if spent.calls_per_image > 0 else unseen
-    time = Estimate(spent.ms_per_image, spent.ms_interval) if spent.ms_interval else spent.ms_per_image
-    for name, value, interval_is in zip(COST, (time, calls), (cost.TIME_IS, cost.CALLS_IS), strict=True):
-        yield score_of(
-            name,
-            protocol_name(CATALOGUE[name].word, spent.device, f"batch{spent.batch}"),
-            value,
-            interval_is=interval_is,
-            n_fake=setup.n,
-            seed=setup.seed,
-            used={"device": spent.device, "threads": str(torch.get_num_threads())},
-            settings=setup.settings,
-        )
-
-
-def _details_of_cost(run: Run, setup: Setup, spent: cost.Cost, draw: Callable[[int, int], Tensor]) -> Iterator[Score]:
-    """An image alone, its time and its operations; the quickest batch; the memory, the energy and the training."""
-    device = next(run.model.parameters()).device
-    alone = cost.alone(draw, run.model, device)
-    batch, best = cost.quickest_batch(draw, device, {1: alone.ms, spent.batch: spent.ms_per_image})
-    peak = peak_bytes(lambda: draw(0, spent.batch), device)
-    batched = f"batch{spent.batch}"
-    timed = {"device": spent.device, "threads": str(torch.get_num_threads()), "best_batch": str(batch)}
-    values: list[tuple[str, Estimate | float | str | None, tuple[str, ...], str]] = [
-        ("ms_one_image", Estimate(alone.ms, alone.ms_interval), (spent.device,), cost.ALONE_IS),
-        ("ms_best_batch", best, (spent.device,), ""),
-        ("flops_per_image", float(alone.flops), (), ""),
-        ("peak_memory_mb", peak / 1e6, (spent.device, batched), ""),
-        ("joules_per_image", spent.joules_per_image, (spent.device, batched), ""),
-        ("parameters", float(spent.parameters), (), ""),
-        ("training_seconds", _training_seconds(run), (), ""),
-    ]
-    for name, value, parts, interval_is in values:
-        if value is not None:
-            protocol = protocol_name(CATALOGUE[name].word, *parts)
-            yield score_of(
-                name, protocol, value, interval_is=interval_is, seed=setup.seed, used=timed, settings=setup.settings
-            )
-
-
-def _training_seconds(run: Run) -> float | None:
-    """Of a finished training whose summary can be read."""
-    if run.unfinished:
-        return None
-    try:
-        return run.seconds
-    except UserError:
-        return None
 
 
 def _notes(setup: Setup, fakes: Tensor) -> Iterator[str]:

@@ -1,0 +1,93 @@
+"""Images of whatever draws them, as an evaluation measures them, with what is known of it beside their quality."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trilemma.classifiers.bundled import FeatureNetwork
+from trilemma.config import Config
+from trilemma.metrics import cost
+from trilemma.metrics.classification import class_scores
+from trilemma.metrics.cost_scores import cost_scores, details_of_cost
+from trilemma.metrics.features import to_levels
+from trilemma.metrics.likelihood import likelihood_scores
+from trilemma.metrics.path_length import path_scores
+from trilemma.metrics.quality import Setup
+from trilemma.metrics.receipt import Score, score_of
+from trilemma.metrics.reconstruction import reconstruction_scores
+from trilemma.registry import count_parameters
+from trilemma.run.contestant import Contestant, ImageSet
+from trilemma.run.run import Run
+from trilemma.run.text_to_image import TextToImage
+from trilemma.types import Conditional, Samples
+
+
+class DrawnImages(NamedTuple):
+    """Images of a contestant, uint8 (n, C, H, W), and what is measured and noted beside their quality.
+
+    of_run: what the scores say of a run.
+    """
+
+    images: Tensor
+    scores: Sequence[Score] = ()
+    notes: Sequence[str] = ()
+    of_run: Mapping[str, Any] = MappingProxyType({})
+
+
+def drawn_by(contestant: Contestant, setup: Setup, batch: int) -> DrawnImages:
+    """Images of a contestant that has no cost of its own."""
+    parts = contestant.draw(setup.n, seed=setup.seed, first=0, batch=batch, **setup.settings)
+    images = torch.cat([to_levels(part.images) for part in parts])
+    return DrawnImages(images, notes=[contestant.described(setup.n)] if isinstance(contestant, ImageSet) else [])
+
+
+def drawn_by_pipeline(pipeline: TextToImage, setup: Setup, batch: int) -> DrawnImages:
+    """Images of a published pipeline, and its cost."""
+    session = pipeline.open()
+    denoiser, networks = session.networks
+    numbers = (sum(map(count_parameters, networks)), count_parameters(denoiser))
+    images, spent = cost.draw_timed(
+        lambda first, count: session.images(first, count, setup.seed),
+        setup.n,
+        batch=batch,
+        device=session.pipeline.device,
+        networks=[denoiser],
+        parameters=numbers,
+    )
+    parameters = score_of("parameters", "parameters", float(numbers[0]), seed=setup.seed, settings=setup.settings)
+    scores = [*cost_scores(setup, spent), parameters]
+    return DrawnImages(images, scores, session.described(), {"weights": pipeline.weights_id})
+
+
+def drawn_by_run(
+    run: Run, setup: Setup, keys: Config, batch: int, inverted: int, classifier: FeatureNetwork | str, **bounds: Any
+) -> DrawnImages:
+    """Images of a run, its cost, bounds on its likelihood, how near images come back, and whether it draws the class
+    asked for; `bounds` are keys of `likelihood_scores`."""
+    model, data, seed = run.model, setup.data, setup.seed
+    assert isinstance(model, Samples)
+
+    def draw(first: int, count: int) -> Tensor:
+        return run.sample(count, seed=seed, first=first, batch=count, keys=keys)
+
+    guides = run.guides(keys)
+    images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch, guides=guides, team=setup.team)
+    likelihoods, notes = likelihood_scores(
+        model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
+    )
+    reconstructed, more = reconstruction_scores(model, setup, inverted=inverted)
+    lengths, others = path_scores(model, setup)
+    costs = [*cost_scores(setup, spent), *details_of_cost(run, setup, spent, draw)]
+    scores = [*costs, *likelihoods, *reconstructed, *lengths]
+    notes = [*notes, *more, *others]
+    if isinstance(model, Conditional) and setup.own:
+        asked = {"classifier": classifier, "seed": seed, "settings": setup.settings}
+        scores += class_scores(data, images, model.n_classes, **asked)
+        notes += [classifier.note] if not isinstance(classifier, str) and classifier.note else []
+    if guides.weak is not None:
+        notes = [f"guided by {setup.settings['guide']}", *notes]
+    notes = [*filter(None, [run.unfinished]), *notes]
+    return DrawnImages(images, scores, notes, {"weights": run.weights_id, "unfinished": run.unfinished})
